@@ -1,0 +1,5 @@
+"""``python -m eagle3hub``"""
+
+from eagle3hub.cli.app import main
+
+main()

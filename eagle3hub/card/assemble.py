@@ -1,0 +1,101 @@
+"""From files on disk to a card: what ``eagle3hub card`` does."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eagle3hub.card.context import warnings
+from eagle3hub.card.manifest import Manifest, load_manifest
+from eagle3hub.card.render import render_card
+from eagle3hub.card.reports import find_reports, load_report, runs
+from eagle3hub.card.results import view
+from eagle3hub.checkpoint.digest import folder_digest
+from eagle3hub.errors import OutputError
+from eagle3hub.layouts import open_head
+from eagle3hub.staging import write_file
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A rendered card, where it was written (None: nowhere), and what it warns of as (what, why)."""
+
+    manifest: Manifest
+    text: str
+    reports: tuple[Path, ...]
+    warnings: tuple[tuple[str, str], ...]
+    output: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The document ``card --json`` prints; the text itself only where it was not written to a file."""
+        return {
+            "manifest": str(self.manifest.path),
+            "repo": self.manifest.release.repo,
+            "reports": [str(path) for path in self.reports],
+            "warnings": [{"what": what, "why": why} for what, why in self.warnings],
+            "output": str(self.output) if self.output else None,
+            "card": None if self.output else self.text,
+        }
+
+
+def make_card(
+    manifest_path: str | Path,
+    *,
+    reports: Sequence[str | Path] = (),
+    heads: Sequence[str | Path] = (),
+    output: str | Path | None = None,
+    templates: str | Path | None = None,
+) -> Card:
+    """Render a release's card and, if ``output`` is given, write it there in one step.
+
+    Args:
+        reports: report files; default: those the manifest's patterns find.
+        heads: folders that belong to the release. The first is described on the card; a report that measured none
+            of them is refused. Default: the manifest's ``head.source``.
+
+    Raises InputError (ManifestError, SourceError …) for what is wrong with manifest, reports, head or templates,
+    OutputError if the file cannot be written.
+    """
+    manifest = load_manifest(manifest_path)
+    files = tuple(Path(p) for p in reports) or tuple(find_reports(manifest))
+    documents = [load_report(path) for path in files]
+    folders = [str(h) for h in heads] or [manifest.head_source]
+    target = manifest.target.path if manifest.target.path and manifest.target.path.is_dir() else None
+    opened = [open_head(folder, target=str(target) if target else None) for folder in folders]
+    for head in opened:
+        head.raise_for_errors()
+    text = render_card(
+        manifest,
+        documents,
+        opened[0],
+        templates,
+        digests={folder_digest(Path(folder))[0] for folder in folders},
+        report_files=_inside(files, Path(output).absolute().parent) if output else (),
+    )
+    if output:
+        _write(Path(output), text)
+    views = [view(run, manifest) for run in runs(documents, list(manifest.layouts))]
+    found = tuple(warnings(manifest, documents, views))
+    return Card(manifest, text, files, found, Path(output) if output else None)
+
+
+def _inside(files: Sequence[Path], folder: Path) -> list[str]:
+    """Each file's path below ``folder``, or an empty string where it lies elsewhere."""
+    return [
+        p.relative_to(folder).as_posix() if p.is_relative_to(folder) else "" for p in (f.absolute() for f in files)
+    ]
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        write_file(partial, text.encode("utf-8"))
+        os.replace(partial, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)

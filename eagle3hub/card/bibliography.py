@@ -1,0 +1,93 @@
+"""The bibliography: works are cited by key, and their titles and authors come from ``bibliography.bib`` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eagle3hub.errors import ManifestError
+
+if TYPE_CHECKING:
+    from pybtex.database import BibliographyData, Entry
+
+ALWAYS = ("eagle3",)
+"""Cited by every card."""
+
+_FILE = Path(__file__).with_name("bibliography.bib")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One cited work, ready to print; ``url`` is its arXiv page, DOI or repository, if known."""
+
+    key: str
+    title: str
+    authors: str
+    year: str | None
+    url: str | None
+
+
+def keys() -> list[str]:
+    """Every key of the bibliography, sorted."""
+    return sorted(_data().entries)
+
+
+def with_always(cited: Sequence[str]) -> list[str]:
+    """The keys to print: `ALWAYS` first, then ``cited`` in order, each once."""
+    return list(dict.fromkeys([*ALWAYS, *cited]))
+
+
+def bibtex(cited: Sequence[str]) -> str:
+    """The entries as BibTeX, in the order given. Raises ManifestError for an unknown key.
+
+    Values are printed as they stand in the file: they are BibTeX already, and escaping them again breaks addresses.
+    """
+    return "\n\n".join(_format(key, _entry(key)) for key in cited)
+
+
+def _format(key: str, entry: Entry) -> str:
+    names = " and ".join(str(person) for person in entry.persons["author"])
+    fields = {"title": entry.fields["title"], "author": names, **entry.fields}
+    body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
+    return f"@{entry.type}{{{key},\n{body}\n}}"
+
+
+def work(key: str) -> Work:
+    """What to print about one work in prose. Raises ManifestError for an unknown key."""
+    entry = _entry(key)
+    last_names = [" ".join([*p.prelast_names, *p.last_names]) for p in entry.persons["author"]]
+    short = " and ".join(last_names)
+    if len(last_names) > 2 or "others" in last_names:
+        short = f"{last_names[0]} et al."
+    fields = entry.fields
+    url = f"https://arxiv.org/abs/{fields['eprint']}" if "eprint" in fields else fields.get("url")
+    if url is None and "doi" in fields:
+        url = f"https://doi.org/{fields['doi']}"
+    return Work(key, _plain(fields["title"]), _plain(short), fields.get("year"), url)
+
+
+def _entry(key: str) -> Entry:
+    from eagle3hub.card.checking import near
+
+    try:
+        return _data().entries[key]
+    except KeyError:
+        raise ManifestError(
+            f"unknown citation {key!r}{near(key, keys())}",
+            hint=f"keys of the bibliography: {', '.join(keys())}",
+            code="manifest-citation",
+        ) from None
+
+
+@cache
+def _data() -> BibliographyData:
+    from pybtex.database import parse_string
+
+    return parse_string(_FILE.read_text(encoding="utf-8"), "bibtex")
+
+
+def _plain(text: str) -> str:
+    return text.replace("{", "").replace("}", "").replace("\\&", "&")

@@ -1,0 +1,219 @@
+"""What a card template can see: one flat mapping, computed from manifest, reports and head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eagle3hub._version import __version__
+from eagle3hub.card import architecture, bibliography, metadata, names, results
+from eagle3hub.card.manifest import License, Manifest
+from eagle3hub.card.reports import Run
+from eagle3hub.card.results import RunView
+from eagle3hub.head import Head
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutRow:
+    """One published layout: its folder in the repository, its files, and where it ran."""
+
+    name: str
+    title: str
+    folder: str
+    written_for: str
+    is_main: bool
+    digest: str
+    size: str
+    ran: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LicenseRow:
+    """One row of the license table; ``link`` is empty where the id says it all."""
+
+    what: str
+    id: str
+    name: str
+    link: str
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where one report came from; ``file`` is its path in the repository, or empty."""
+
+    layout: str
+    file: str
+    verdict: str
+    measured_at: str
+    tool: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """How one run was made. ``rows`` are all its settings, or those that differ from the run called ``like``."""
+
+    name: str
+    command: str
+    rows: tuple[tuple[str, str], ...]
+    like: str
+
+
+def build(
+    manifest: Manifest,
+    reports: Sequence[Mapping[str, Any]],
+    runs: Sequence[Run],
+    head: Head,
+    report_files: Mapping[int, str],
+) -> dict[str, Any]:
+    """The render context: text, whole numbers and small frozen objects of them, nothing that can touch a disk.
+
+    ``report_files`` maps an index of ``reports`` to its path in the repository.
+    """
+    views = [results.view(run, manifest) for run in runs]
+    main = [v for v in views if v.layout == manifest.layouts.main] or views
+    measured = [v for v in main if v.acceptance]
+    network = architecture.describe(head)
+    cited = bibliography.with_always(manifest.citations)
+    return {
+        "release": manifest.release,
+        "target_id": manifest.target.id,
+        "front_matter": metadata.front_matter(manifest, runs),
+        "draft_tokens": manifest.speculative_tokens,
+        "runs": views,
+        "results": measured,
+        "passed": [v for v in measured if v.run.passed],
+        "main_layout": manifest.layouts.main,
+        "layout_results": [v for v in views if v.acceptance] if len({v.layout for v in views}) > 1 else [],
+        "warnings": warnings(manifest, reports, views),
+        "recipes": [v.recipe for v in views if v.recipe],
+        "architecture": network,
+        "head_size": size(network.size_bytes),
+        "parameters": count(head.num_parameters),
+        "training": manifest.training.facts,
+        "layouts": layout_rows(manifest, reports, views),
+        "limitations": manifest.limitations,
+        "licenses": licenses(manifest),
+        "works": [bibliography.work(key) for key in cited],
+        "eagle3": bibliography.work("eagle3"),
+        "bibtex": bibliography.bibtex(cited),
+        "provenance": [_provenance(r, report_files.get(i, "")) for i, r in enumerate(reports)],
+        "conditions": conditions(views),
+        "digests": digests(reports),
+        "tool": f"eagle3hub {__version__}",
+    }
+
+
+def warnings(
+    manifest: Manifest, reports: Sequence[Mapping[str, Any]], views: Sequence[RunView]
+) -> list[tuple[str, str]]:
+    """Everything that stands between this card and a clean bill, as (what, why)."""
+    found = [(f"{v.name}: {v.verdict}", v.reason) for v in views if v.verdict != "pass"]
+    for report in reports:
+        if report["verdict"] != "pass" and all(e["verdict"] == "pass" for e in report["engines"]):
+            problems = [p["message"] for p in report["static"]["problems"] if p["severity"] == "error"]
+            layout = names.layout(report["head"]["layout"]).title
+            found.append((f"{layout} layout: {report['verdict']}", "; ".join(problems)))
+    if not any(v.run.passed and v.layout == manifest.layouts.main for v in views) and not found:
+        title = names.layout(manifest.layouts.main).title
+        found.append(("Not validated", f"no report covers the files of this repository's root ({title} layout)"))
+    return list(dict.fromkeys(found))
+
+
+def layout_rows(manifest: Manifest, reports: Sequence[Mapping[str, Any]], views: Sequence[RunView]) -> list[LayoutRow]:
+    """One row per published layout, the main one first."""
+    rows = []
+    for name in manifest.layouts:
+        title = names.layout(name)
+        of_it = [r["head"] for r in reports if r["head"]["layout"] == name]
+        ran = dict.fromkeys((f"{v.engine}, {v.device}", v.verdict) for v in views if v.layout == name)
+        digests = list(dict.fromkeys(h["digest"] for h in of_it))
+        rows.append(
+            LayoutRow(
+                name=name,
+                title=title.title,
+                folder=manifest.layouts.folder(name),
+                written_for=title.written_for,
+                is_main=name == manifest.layouts.main,
+                digest=digests[0] if len(digests) == 1 else "",
+                size=size(sum(f["size"] for f in of_it[0]["files"])) if of_it else "",
+                ran=tuple(ran),
+            )
+        )
+    return rows
+
+
+def licenses(manifest: Manifest) -> list[LicenseRow]:
+    """Head, target and training data, each with its own license; nothing is inferred from another row."""
+    data = manifest.training.data_license
+    named = ", ".join(manifest.release.datasets)
+    return [
+        _license("This draft head", manifest.release.license),
+        _license(f"Target model, {manifest.target.id}", manifest.target.license),
+        _license(f"Training data, {named}" if named else "Training data", data or License("unknown")),
+    ]
+
+
+def _license(what: str, found: License) -> LicenseRow:
+    if found.id == "unknown":
+        return LicenseRow(what, "", "not stated", "")
+    return LicenseRow(what, found.id, found.name or names.SPDX.get(found.id, ""), found.link or "")
+
+
+def conditions(views: Sequence[RunView]) -> list[Conditions]:
+    """The conditions of every run that measured something: the first in full, the others by what differs."""
+    measured = [v for v in views if v.acceptance]
+    found = []
+    for v in measured:
+        first = measured[0]
+        rows = v.conditions if v is first else tuple(row for row in v.conditions if row not in first.conditions)
+        like = "" if v is first else first.name
+        found.append(Conditions(v.name, v.command, rows, like))
+    return found
+
+
+def _provenance(report: Mapping[str, Any], file: str) -> Provenance:
+    return Provenance(
+        layout=names.layout(report["head"]["layout"]).title,
+        file=file,
+        verdict=report["verdict"],
+        measured_at=report["measured_at"],
+        tool=f"{report['tool']['name']} {report['tool']['version']}",
+    )
+
+
+def digests(reports: Sequence[Mapping[str, Any]]) -> str:
+    """Every digest of the reports with what it is of, one a line, each once."""
+    lines: list[str] = []
+    for report in reports:
+        head, target, prompts = report["head"], report["target"], report["prompts"]
+        lines.append(f"{_hex(head['digest'])}  draft head, {names.layout(head['layout']).title} layout")
+        lines += [f"{f['sha256']}  {f['path']} of that layout" for f in head["files"]]
+        if target.get("revision"):
+            lines.append(f"{target['revision']}  target {target['name']}, revision")
+        if target.get("weights_digest"):
+            lines.append(f"{_hex(target['weights_digest'])}  target {target['name']}, weights")
+        if target.get("config_sha256"):
+            lines.append(f"{_hex(target['config_sha256'])}  target {target['name']}, config.json")
+        lines.append(f"{_hex(prompts['sha256'])}  prompts {prompts['name']}, first {prompts['count']}")
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _hex(digest: str) -> str:
+    return digest.removeprefix("sha256:")
+
+
+def count(n: int) -> str:
+    """A number of parameters in three significant digits: ``8.96 M``."""
+    for unit, factor in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if n >= factor:
+            return f"{n / factor:.3g} {unit}"
+    return str(n)
+
+
+def size(n: int) -> str:
+    """A number of bytes in three significant digits, decimal units: ``17.9 MB``."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n >= factor:
+            return f"{n / factor:.3g} {unit}"
+    return f"{n} bytes"

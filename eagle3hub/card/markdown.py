@@ -1,0 +1,100 @@
+"""Text from outside, made inert: it prints what it says and does nothing in Markdown, HTML, KaTeX or a terminal.
+
+`Md` marks Markdown that is ours. Everything else is escaped when a template prints it (`finalize`), so a template
+cannot forget to.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any
+from urllib.parse import quote
+
+
+class Md(str):
+    """Markdown that is safe to print as it is. Any string operation on it gives plain, escapable text again."""
+
+    __slots__ = ()
+
+
+_LINE_BREAKS = re.compile(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+|\t")
+_ACTIVE = str.maketrans({
+    "&": "&amp;", "<": "&lt;", ">": "&gt;", "\\": "&#92;", "|": "&#124;", "$": "&#36;", "@": "&#64;",
+    "`": "\\`", "*": "\\*", "_": "\\_", "~": "\\~", "[": "\\[", "]": "\\]",
+})  # fmt: skip
+_BLOCK_START = re.compile(r"^(#|\+(?=\s|$)|-(?=[\s-]|$)|=(?==|\s|$)|\d{1,9}(?=[.)](?:\s|$)))")
+_AUTOLINK = re.compile(r"(?i)(:)(?=//)|(?<=mailto)(:)|(?<=xmpp)(:)|(?<=www)(\.)")
+_JOINERS = "\u200c\u200d"
+_URL = re.compile(r"^https://[A-Za-z0-9.-]+(?::\d+)?(?:/|$)")
+
+
+def visible(text: str, *, keep_lines: bool = False) -> str:
+    """Replace what would not be seen or would move other text: controls, bidi marks, surrogates → ``⟨U+202E⟩``.
+
+    Line breaks become spaces unless ``keep_lines``. ZWJ and ZWNJ stay: scripts and emoji need them.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n") if keep_lines else _LINE_BREAKS.sub(" ", text)
+    return "".join(c if _is_plain(c) or (keep_lines and c in "\n\t") else f"⟨U+{ord(c):04X}⟩" for c in text)
+
+
+def _is_plain(char: str) -> bool:
+    return char in _JOINERS or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def escape(text: str) -> Md:
+    """Plain text as one line of Markdown that renders as exactly that text, wherever in a line it stands."""
+    if isinstance(text, Md):
+        return text
+    line = visible(text).strip().translate(_ACTIVE)
+    return Md(_BLOCK_START.sub(_entity, _AUTOLINK.sub(_entity, line)))
+
+
+def _entity(match: re.Match[str]) -> str:
+    return f"&#{ord(match[0][0])};{match[0][1:]}"
+
+
+def finalize(value: Any) -> str:
+    """What a template prints for a value: `Md` and whole numbers as they are, text escaped.
+
+    Raises TypeError for floats, booleans, None and containers: those are formatted before a template sees them.
+    """
+    if isinstance(value, Md):
+        return value
+    if isinstance(value, str):
+        return escape(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise TypeError(f"a template printed a {type(value).__name__}; only text and whole numbers can be printed")
+
+
+def code(text: str) -> Md:
+    """Text as a code span; as a ``code`` element where a pipe would end a table's cell."""
+    body = visible(str(text)).strip() or " "
+    if "|" in body:
+        return Md(f"<code>{escape(body)}</code>")
+    ticks = "`" * (max((len(run) for run in re.findall("`+", body)), default=0) + 1)
+    pad = " " if body.startswith("`") or body.endswith("`") else ""
+    return Md(f"{ticks}{pad}{body}{pad}{ticks}")
+
+
+def fence(text: str, language: str = "") -> Md:
+    """Text as a fenced code block that its own content cannot close."""
+    body = visible(str(text), keep_lines=True).strip("\n")
+    ticks = "`" * max(3, max((len(run) for run in re.findall("`+", body)), default=0) + 1)
+    return Md(f"{ticks}{language}\n{body}\n{ticks}")
+
+
+def link(text: str, url: str) -> Md:
+    """A link; plain text where the address is not https."""
+    label = escape(text)
+    if not _URL.match(url):
+        return label
+    return Md(f"[{label}]({quote(visible(url), safe=':/?#@!&=+,;%~-._')})")
+
+
+def file_link(text: str, path: str) -> Md:
+    """A link to a file of the same repository; plain text for a path that leaves it."""
+    if path.startswith("/") or ".." in path.split("/") or ":" in path or not path:
+        return escape(text)
+    return Md(f"[{escape(text)}]({quote(visible(path), safe='/-._')})")

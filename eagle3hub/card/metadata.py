@@ -1,0 +1,75 @@
+"""The card's YAML block, through huggingface_hub's own `ModelCardData`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from eagle3hub.card import names
+from eagle3hub.card.manifest import Manifest
+from eagle3hub.card.markdown import visible
+from eagle3hub.card.reports import Run
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCardData
+
+TAGS = ("eagle3", "speculative-decoding", "draft-model")
+PIPELINE_TAG = "text-generation"
+
+
+def model_card_data(manifest: Manifest, runs: Sequence[Run]) -> ModelCardData:
+    """Metadata of the card; only runs that passed, of the main layout, become evaluation results."""
+    from huggingface_hub import ModelCardData
+
+    release, shown = (
+        manifest.release,
+        [r for r in runs if r.passed and r.layout == manifest.layouts.main and r.acceptance],
+    )
+    engines = list(dict.fromkeys(str(run.engine["engine"]) for run in shown))
+    results = [_result(run) for run in shown]
+    return ModelCardData(
+        base_model=manifest.target.id,
+        language=list(release.language) or None,
+        license=release.license.id,
+        license_name=release.license.name,
+        license_link=release.license.link,
+        library_name=release.library_name or (engines[0] if engines else None),
+        pipeline_tag=PIPELINE_TAG,
+        tags=[*TAGS, *engines, *release.tags],
+        datasets=list(release.datasets) or None,
+        model_name=visible(release.title) if results else None,
+        eval_results=results or None,
+    )
+
+
+def front_matter(manifest: Manifest, runs: Sequence[Run]) -> str:
+    """The YAML block between its two lines of dashes, without a final newline."""
+    return f"---\n{model_card_data(manifest, runs).to_yaml()}\n---"
+
+
+def _result(run: Run) -> EvalResult:
+    from huggingface_hub import EvalResult
+
+    settings, prompts = run.report["settings"], run.report["prompts"]
+    acceptance: Any = run.acceptance
+    engine = f"{names.engine(run.engine['engine'])} {run.engine['version']}"
+    args = {
+        "engine": engine,
+        "device": run.engine["device"],
+        "dtype": run.engine["dtype"],
+        "K": settings["draft_tokens"],
+        "temperature": settings["temperature"],
+        "n": prompts["count"],
+        "max_new_tokens": settings["max_new_tokens"],
+        "estimator": acceptance["estimator"],
+        "ci95": [round(x, 3) for x in acceptance["ci95"]] if acceptance["ci95"] else None,
+    }
+    return EvalResult(
+        task_type=PIPELINE_TAG,
+        dataset_type=visible(str(prompts["name"])),
+        dataset_name=visible(f"{prompts['name']} ({prompts['count']} prompts)"),
+        metric_type="acceptance_length",
+        metric_name="Acceptance length (tokens per verification step)",
+        metric_value=round(acceptance["mean_acceptance_length"], 3),
+        metric_args={k: visible(v) if isinstance(v, str) else v for k, v in args.items() if v is not None},
+    )

@@ -1,0 +1,53 @@
+"""How engines, layouts and licenses are called in print."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ENGINES = {"vllm": "vLLM", "sglang": "SGLang", "trtllm": "TensorRT-LLM", "sglang_jax": "sglang-jax"}
+
+DEVICES = {"cpu": "CPU", "cuda": "NVIDIA GPU"}
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutName:
+    """A checkpoint layout in print: whose format it is, and the engines that format is written for."""
+
+    title: str
+    written_for: str
+
+
+LAYOUTS = {
+    "specforge": LayoutName("SpecForge", "SGLang, vLLM, TensorRT-LLM"),
+    "modelopt": LayoutName("NVIDIA ModelOpt", "TensorRT-LLM, SGLang, vLLM"),
+    "speculators": LayoutName("speculators", "vLLM"),
+    "specjax": LayoutName("SpecJAX", "sglang-jax"),
+}
+
+SPDX = {
+    "apache-2.0": "Apache-2.0",
+    "mit": "MIT",
+    "bsd-3-clause": "BSD-3-Clause",
+    "cc0-1.0": "CC0-1.0",
+    "cc-by-4.0": "CC-BY-4.0",
+    "cc-by-sa-4.0": "CC-BY-SA-4.0",
+    "cc-by-nc-4.0": "CC-BY-NC-4.0",
+    "cc-by-nc-sa-4.0": "CC-BY-NC-SA-4.0",
+    "odc-by": "ODC-By-1.0",
+}
+"""Hub license id to SPDX id, for those that have one."""
+
+
+def engine(name: str) -> str:
+    """An engine's name as its makers write it."""
+    return ENGINES.get(name, name)
+
+
+def device(name: str) -> str:
+    """A device in print."""
+    return DEVICES.get(name, name)
+
+
+def layout(name: str) -> LayoutName:
+    """A layout in print; unknown ones by their own name, written for nobody known."""
+    return LAYOUTS.get(name, LayoutName(name, ""))

@@ -1,0 +1,106 @@
+"""A card is a pure function of manifest, reports and head."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eagle3hub import resources
+from eagle3hub.card import context, lint, markdown
+from eagle3hub.card.manifest import Manifest
+from eagle3hub.card.reports import check_report, runs
+from eagle3hub.errors import InputError, SourceError
+from eagle3hub.head import Head
+
+if TYPE_CHECKING:
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+MAIN_TEMPLATE = "card.md.j2"
+
+
+def render_card(
+    manifest: Manifest,
+    reports: Sequence[Mapping[str, Any]],
+    head: Head,
+    templates: str | Path | None = None,
+    *,
+    digests: Collection[str] | None = None,
+    report_files: Sequence[str] = (),
+) -> str:
+    """The model card as one Markdown document with its metadata block. The same input gives the same bytes.
+
+    Args:
+        reports: documents of schema ``eagle3hub/report/1``; their order does not matter.
+        templates: a folder whose files replace the shipped templates of the same name, one by one.
+        digests: folder digests that belong to this release; a report of other bytes is refused. None: not checked.
+        report_files: each report's path in the published repository, in the order of ``reports``; empty: no links.
+
+    Raises ManifestError for a report that is malformed, contradicts itself or measured something else; InputError
+    for a template that fails.
+    """
+    for report in reports:
+        check_report(report)
+    files = list(report_files) or [""] * len(reports)
+    paired = sorted(zip(reports, files, strict=True), key=lambda pair: _order(manifest, *pair))
+    reports = [report for report, _ in paired]
+    all_runs = runs(reports, list(manifest.layouts))
+    lint.check(manifest, reports, all_runs, digests)
+    names = {i: file for i, (_, file) in enumerate(paired) if file}
+    return _render(templates, context.build(manifest, reports, all_runs, head, names))
+
+
+def _order(manifest: Manifest, report: Mapping[str, Any], file: str) -> tuple[Any, ...]:
+    layouts = list(manifest.layouts)
+    layout = report["head"]["layout"]
+    known = layouts.index(layout) if layout in layouts else len(layouts)
+    return (known, layout, report["measured_at"], file, repr(report))
+
+
+def environment(templates: str | Path | None = None) -> ImmutableSandboxedEnvironment:
+    """The Jinja environment: sandboxed, undefined names are errors, everything printed is escaped (`markdown`)."""
+    from jinja2 import ChoiceLoader, FileSystemLoader, StrictUndefined, Undefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    folders = [*([Path(templates)] if templates else []), resources.data_path("templates/card")]
+    if not folders[0].is_dir():
+        raise SourceError(f"no folder of templates at {folders[0]}", code="source-templates")
+
+    def finalize(value: Any) -> str:
+        return str(value) if isinstance(value, Undefined) else markdown.finalize(value)
+
+    env = ImmutableSandboxedEnvironment(
+        loader=ChoiceLoader([FileSystemLoader(folder) for folder in folders]),
+        undefined=StrictUndefined,
+        finalize=finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    del env.globals["lipsum"]
+    env.globals |= {"fence": markdown.fence, "link": markdown.link, "file_link": markdown.file_link}
+    env.filters |= {"code": markdown.code}
+    return env
+
+
+def _render(templates: str | Path | None, values: Mapping[str, Any]) -> str:
+    from jinja2 import TemplateError, TemplateNotFound
+
+    safe = {**values, "front_matter": markdown.Md(values["front_matter"])}
+    try:
+        text = environment(templates).get_template(MAIN_TEMPLATE).render(safe)
+    except TemplateNotFound as error:
+        raise InputError(f"there is no template called {error.name!r}", code="template") from error
+    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+        raise InputError(f"{_place(error)}: {error}", hint="mend the template", code="template") from error
+    return re.sub(r"[ \t]+\n", "\n", re.sub(r"\n{3,}", "\n\n", text)).strip() + "\n"
+
+
+def _place(error: Exception) -> str:
+    """``template:line`` of an error, from the error itself or from the frames it came through."""
+    if getattr(error, "lineno", None):
+        return f"{getattr(error, 'name', None) or 'a template'}:{getattr(error, 'lineno', '')}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.endswith(".j2")]
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "a template"

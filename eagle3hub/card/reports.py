@@ -1,0 +1,92 @@
+"""Reports as the card reads them: checked against the schema, in a fixed order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+from eagle3hub import resources
+from eagle3hub.card.checking import faults
+from eagle3hub.card.manifest import Manifest
+from eagle3hub.errors import ManifestError, SourceError
+
+MAX_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One engine's entry of one report: the unit that a row of a results table stands for."""
+
+    report: Mapping[str, Any]
+    engine: Mapping[str, Any]
+
+    @property
+    def layout(self) -> str:
+        """Layout of the files that were measured."""
+        return str(self.report["head"]["layout"])
+
+    @property
+    def acceptance(self) -> Mapping[str, Any] | None:
+        """The counters and rates, or None where the engine produced none."""
+        found: Mapping[str, Any] | None = self.engine.get("acceptance")
+        return found if found and found.get("rounds") else None
+
+    @property
+    def passed(self) -> bool:
+        """Whether both this engine's verdict and the whole report's is ``pass``."""
+        return bool(self.engine["verdict"] == "pass" and self.report["verdict"] == "pass")
+
+
+def load_report(path: str | Path) -> dict[str, Any]:
+    """Read one report file.
+
+    Raises SourceError if it cannot be read, ManifestError naming the field if it is not a report.
+    """
+    path = Path(path)
+    try:
+        raw = path.read_bytes() if path.stat().st_size <= MAX_BYTES else None
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror or error}", code="source-report") from error
+    if raw is None:
+        raise ManifestError(f"{path.name}: larger than {MAX_BYTES:,} bytes, which no report is", code="report-size")
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{path.name}: not valid JSON: {error}", code="report-json") from error
+    check_report(document, path.name)
+    return dict(document)
+
+
+def check_report(document: Any, name: str = "the report") -> None:
+    """Raise ManifestError for the first departure from the report schema."""
+    for fault in faults(document, resources.schema("report")):
+        raise ManifestError(f"{name}: {fault.message}", hint=fault.hint, code="report-schema")
+
+
+def find_reports(manifest: Manifest) -> list[Path]:
+    """The report files the manifest's patterns name, sorted, each once."""
+    return sorted({Path(found) for pattern in manifest.reports for found in glob(pattern, recursive=True)})
+
+
+def runs(reports: Sequence[Mapping[str, Any]], layouts: Sequence[str]) -> list[Run]:
+    """Every engine entry of every report: in the order of ``layouts``, then by engine and settings."""
+    order = {name: i for i, name in enumerate(layouts)}
+
+    def key(run: Run) -> tuple[Any, ...]:
+        settings = run.report["settings"]
+        return (
+            order.get(run.layout, len(order)),
+            run.layout,
+            run.engine["engine"],
+            run.engine["device"],
+            run.report["prompts"]["name"],
+            settings["draft_tokens"],
+            settings["temperature"],
+            json.dumps([run.report, run.engine], sort_keys=True),
+        )
+
+    return sorted((Run(report, entry) for report in reports for entry in report["engines"]), key=key)

@@ -1,0 +1,242 @@
+"""What the card prints about one run, every number taken from the report."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eagle3hub.card import names
+from eagle3hub.card.manifest import Manifest
+from eagle3hub.card.recipes import ServeRecipe, serve_recipe
+from eagle3hub.card.reports import Run
+
+SMOKE_PROMPTS = 80
+"""Fewer prompts than MT-Bench, the smallest set that papers on EAGLE report, make a smoke test."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """Acceptance of one run, formatted. ``interval`` is empty where one prompt gives none."""
+
+    length: str
+    interval: str
+    draft_rate: str
+    estimator: str
+    rounds: str
+    drafted: str
+    accepted: str
+    positions: tuple[tuple[int, str, str, str], ...]
+    categories: tuple[tuple[str, str, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lossless:
+    """How many prompts gave the same text with and without the head; ``first`` names the first difference."""
+
+    identical: int
+    prompts: int
+    first: str
+
+    @property
+    def complete(self) -> bool:
+        """Whether every prompt gave the same text."""
+        return self.identical == self.prompts
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """One run as templates see it."""
+
+    run: Run
+    layout: str
+    layout_title: str
+    engine: str
+    device: str
+    dtype: str
+    verdict: str
+    reason: str
+    prompts: str
+    prompt_count: int
+    new_tokens: str
+    draft_tokens: int
+    temperature: str
+    acceptance: Acceptance | None
+    lossless: Lossless | None
+    conditions: tuple[tuple[str, str], ...]
+    command: str
+    recipe: ServeRecipe | None
+
+    @property
+    def name(self) -> str:
+        """Engine, device, format and layout in a few words."""
+        return f"{self.engine} on {self.device}, {self.dtype}, {self.layout_title} layout"
+
+    @property
+    def is_smoke_test(self) -> bool:
+        """Whether the run is too small to compare heads with."""
+        return self.prompt_count < SMOKE_PROMPTS
+
+
+def view(run: Run, manifest: Manifest) -> RunView:
+    """Format one run."""
+    report, entry = run.report, run.engine
+    settings = report["settings"]
+    recipe = entry.get("recipe") if run.passed and run.layout == manifest.layouts.main else None
+    return RunView(
+        run=run,
+        layout=run.layout,
+        layout_title=names.layout(run.layout).title,
+        engine=f"{names.engine(entry['engine'])} {entry['version'] or ''}".strip(),
+        device=names.device(str(entry["device"])),
+        dtype=str(entry["dtype"]),
+        verdict=str(entry["verdict"]),
+        reason=str(entry["reason"]),
+        prompts=str(report["prompts"]["name"]),
+        prompt_count=int(report["prompts"]["count"]),
+        new_tokens=f"{settings['max_new_tokens']:,}",
+        draft_tokens=int(settings["draft_tokens"]),
+        temperature=f"{settings['temperature']:g}",
+        acceptance=_acceptance(run),
+        lossless=_lossless(entry.get("lossless")),
+        conditions=tuple(conditions(run)),
+        command=validate_command(run, manifest),
+        recipe=serve_recipe(recipe, report, manifest) if recipe else None,
+    )
+
+
+def _acceptance(run: Run) -> Acceptance | None:
+    a = run.acceptance
+    if a is None:
+        return None
+    rates = zip(
+        a["accepted_per_position"], a["marginal_acceptance_rates"], a["conditional_acceptance_rates"], strict=True
+    )
+    return Acceptance(
+        length=f"{a['mean_acceptance_length']:.2f}",
+        interval=f"{a['ci95'][0]:.2f} – {a['ci95'][1]:.2f}" if a["ci95"] else "",
+        draft_rate=f"{a['draft_acceptance_rate']:.1%}",
+        estimator=str(a["estimator"]),
+        rounds=f"{a['rounds']:,}",
+        drafted=f"{a['drafted']:,}",
+        accepted=f"{a['accepted']:,}",
+        positions=tuple((i, f"{n:,}", f"{m:.1%}", _percent(c)) for i, (n, m, c) in enumerate(rates, start=1)),
+        categories=tuple(
+            (name, f"{c['prompts']:,}", f"{c['rounds']:,}", _length(c["mean_acceptance_length"]))
+            for name, c in sorted((run.engine.get("categories") or {}).items())
+        ),
+    )
+
+
+def _length(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _percent(rate: float | None) -> str:
+    return "–" if rate is None else f"{rate:.1%}"
+
+
+def _lossless(found: Mapping[str, Any] | None) -> Lossless | None:
+    if not found:
+        return None
+    apart = sorted(found.get("divergences") or [], key=lambda d: (d["position"], str(d["question_id"])))
+    first = f"prompt {apart[0]['question_id']} at token {apart[0]['position']}" if apart else ""
+    return Lossless(found["identical"], found["prompts"], first)
+
+
+def validate_command(run: Run, manifest: Manifest) -> str:
+    """The commands that repeat the measurement with the published files."""
+    report, settings = run.report, run.report["settings"]
+    copy, folder = manifest.release.repo.split("/")[1], manifest.layouts.folder(run.layout)
+    options: list[tuple[str, Any]] = [
+        ("--target", manifest.target.id),
+        ("--engine", run.engine["engine"]),
+        ("--device", settings["device"]),
+        ("--dtype", settings["dtype"]),
+        ("--prompts", report["prompts"]["name"]),
+        ("--num-prompts", report["prompts"]["count"]),
+        ("--max-new-tokens", settings["max_new_tokens"]),
+        ("--draft-tokens", settings["draft_tokens"]),
+    ]
+    if settings["temperature"]:
+        options += [("--temperature", f"{settings['temperature']:g}"), ("--seed", settings["seed"])]
+    if settings.get("min_acceptance_length") is not None:
+        options.append(("--min-acceptance-length", f"{settings['min_acceptance_length']:g}"))
+    lines = [f"eagle3hub validate {f'{copy}/{folder}' if folder else copy}"]
+    lines += [f"{option} {shlex.quote(str(value))}" for option, value in options]
+    return f"hf download {manifest.release.repo} --local-dir {copy}\n" + " \\\n  ".join(lines)
+
+
+_SETTINGS = {
+    "draft_tokens": "Drafted tokens per round (K)",
+    "max_new_tokens": "New tokens per prompt, at most",
+    "dtype": "Number format",
+    "concurrency": "Sequences at a time",
+    "min_acceptance_length": "Required acceptance length",
+    "collapse_acceptance_length": "Collapse line",
+    "system_prompt": "System prompt",
+    "chat_template": "Chat template",
+}
+
+
+def conditions(run: Run) -> list[tuple[str, str]]:
+    """Every condition of a run that the report holds, as (label, text)."""
+    report, entry = run.report, run.engine
+    target, prompts = report["target"], report["prompts"]
+    rows: list[tuple[str, Any]] = [
+        ("Engine", f"{names.engine(entry['engine'])} {entry['version'] or ''}".strip()),
+        ("Device", entry["device"]),
+        ("Target", target["name"]),
+        ("Target revision", target.get("revision") or "not recorded"),
+        ("Draft head", f"{names.layout(run.layout).title} layout, {short_digest(report['head']['digest'])}"),
+        ("Prompts", f"{prompts['count']:,} from {prompts['name']}, {short_digest(prompts['sha256'])}"),
+    ]
+    rows += [(_SETTINGS.get(k, _label(k)), v) for k, v in report["settings"].items() if k != "device"]
+    rows += [(_label(k), v) for k, v in _items(entry, "environment")]
+    rows += [
+        (f"Engine flags, {k}" if isinstance(v, dict) else f"Engine flag {k}", v) for k, v in _items(entry, "flags")
+    ]
+    rows += _speed(entry.get("throughput"))
+    return [(label, _plain(value)) for label, value in rows]
+
+
+def _items(entry: Mapping[str, Any], key: str) -> Sequence[tuple[str, Any]]:
+    return list((entry.get(key) or {}).items())
+
+
+def _speed(found: Mapping[str, Any] | None) -> Sequence[tuple[str, str]]:
+    if not found or not found.get("speculative_tokens_per_second") or not found.get("target_tokens_per_second"):
+        return []
+    with_head, alone = found["speculative_tokens_per_second"], found["target_tokens_per_second"]
+    note = f" ({found['note']})" if found.get("note") else ""
+    return [("Speed", f"{with_head:.1f} tokens/s with the head, {alone:.1f} without{note}")]
+
+
+def short_digest(digest: str) -> str:
+    """The first 12 hex digits of a SHA-256, as ``sha256:0123456789ab…``."""
+    return f"sha256:{digest.removeprefix('sha256:')[:12]}…"
+
+
+def _label(key: str) -> str:
+    return key.replace("_", " ").capitalize()
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, str):
+        return _without_folders(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{k} = {_plain(v)}" for k, v in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(_plain(v) for v in value) or "none"
+    return str(value)
+
+
+def _without_folders(text: str) -> str:
+    return text.rstrip("/").rsplit("/", 1)[-1] if text.startswith(("/", "~/")) else text

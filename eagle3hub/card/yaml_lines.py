@@ -1,0 +1,165 @@
+"""YAML that remembers where everything stood, so that an error can name its line.
+
+The dialect is YAML 1.2's core: only ``true`` and ``false`` are booleans (the language code ``no`` is text), dates
+and ``1:30`` are text. Anchors, aliases, custom tags, duplicate keys and keys that are not text are errors.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eagle3hub.errors import ManifestError, SourceError
+
+if TYPE_CHECKING:
+    import yaml
+
+Location = tuple[str | int, ...]
+
+MAX_BYTES = 1 << 20
+_TAG = "tag:yaml.org,2002:"
+_SCALARS = {
+    "null": (r"^(?:null|~|)$", ["n", "~", ""]),
+    "bool": (r"^(?:true|false)$", ["t", "f"]),
+    "int": (r"^[-+]?[0-9]+$", list("-+0123456789")),
+    "float": (r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", list("-+.0123456789")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed file: plain data, and for each place in it the line (1-based) and the text as typed.
+
+    ``key_lines`` holds the line of a mapping's key, ``lines`` that of its value.
+    """
+
+    name: str
+    data: Any
+    lines: dict[Location, int] = field(default_factory=dict)
+    key_lines: dict[Location, int] = field(default_factory=dict)
+    texts: dict[Location, str] = field(default_factory=dict)
+
+    def line(self, location: Location) -> int:
+        """Line of a place; of the nearest enclosing place where this one does not exist."""
+        while location and location not in self.key_lines and location not in self.lines:
+            location = location[:-1]
+        return self.key_lines.get(location) or self.lines.get(location, 1)
+
+    def error(
+        self, location: Location, message: str, hint: str | None = None, code: str = "manifest"
+    ) -> ManifestError:
+        """The error that names this file and the line of the place."""
+        return ManifestError(f"{self.name}:{self.line(location)}: {message}", hint=hint, code=code)
+
+
+def read_yaml(path: Path) -> Document:
+    """Read a YAML file.
+
+    Raises SourceError if it cannot be read, ManifestError with file and line if it is not such YAML.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror or error}", code="source-manifest") from error
+    if len(raw) > MAX_BYTES:
+        raise ManifestError(
+            f"{path.name}: larger than {MAX_BYTES:,} bytes, which no manifest is", code="manifest-size"
+        )
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ManifestError(f"{path.name}:{line}: not UTF-8 text", code="manifest-encoding") from error
+    return parse_yaml(text, path.name)
+
+
+def parse_yaml(text: str, name: str) -> Document:
+    """Parse YAML text; ``name`` is the file name used in errors."""
+    import yaml
+
+    document = Document(name, None)
+    try:
+        root = yaml.compose(text, Loader=_loader())
+        data = _Builder(document).build(root, ()) if root is not None else None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        at = f":{mark.line + 1}" if mark else ""
+        raise ManifestError(
+            f"{name}{at}: not valid YAML: {error.problem or error.context}", code="manifest-yaml"
+        ) from error
+    except yaml.YAMLError as error:
+        raise ManifestError(f"{name}: not valid YAML: {error}", code="manifest-yaml") from error
+    except RecursionError:
+        raise ManifestError(f"{name}: nested too deeply", code="manifest-yaml") from None
+    return Document(name, data, document.lines, document.key_lines, document.texts)
+
+
+@cache
+def _loader() -> type[yaml.SafeLoader]:
+    import yaml
+
+    class CoreLoader(yaml.SafeLoader):
+        yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+    for kind, (pattern, first) in _SCALARS.items():
+        CoreLoader.add_implicit_resolver(_TAG + kind, re.compile(pattern), first)
+    return CoreLoader
+
+
+class _Builder:
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.seen: set[int] = set()
+
+    def build(self, node: yaml.Node, location: Location) -> Any:
+        import yaml
+
+        line = node.start_mark.line + 1
+        self.document.lines[location] = line
+        if id(node) in self.seen:
+            raise self._error(line, "aliases (*name) are not allowed", "write the value out")
+        self.seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            self._require(node, "map")
+            return {key: self.build(value, (*location, key)) for key, value in self._items(node, location)}
+        if isinstance(node, yaml.SequenceNode):
+            self._require(node, "seq")
+            return [self.build(value, (*location, i)) for i, value in enumerate(node.value)]
+        assert isinstance(node, yaml.ScalarNode)
+        self._require(node, "str", *_SCALARS)
+        self.document.texts[location] = node.value
+        return self._scalar(node)
+
+    def _items(self, node: yaml.MappingNode, location: Location) -> list[tuple[str, yaml.Node]]:
+        out: dict[str, yaml.Node] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.tag != _TAG + "str" and key.tag not in {_TAG + kind for kind in _SCALARS}:
+                raise self._error(line, "a key must be plain text")
+            if key.value in out:
+                raise self._error(line, f"the key {key.value!r} appears twice")
+            out[key.value] = value
+            self.document.key_lines[(*location, key.value)] = line
+        return list(out.items())
+
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        kind, text = node.tag.removeprefix(_TAG), node.value
+        if kind == "str":
+            return text
+        if not re.match(_SCALARS[kind][0], text):
+            raise self._error(node.start_mark.line + 1, f"{text!r} is not a value of type {kind}")
+        if kind == "int" and len(text) > 30:
+            raise self._error(node.start_mark.line + 1, "the number has too many digits")
+        if kind == "null":
+            return None
+        return text == "true" if kind == "bool" else int(text) if kind == "int" else float(text)
+
+    def _require(self, node: yaml.Node, *kinds: str) -> None:
+        if node.tag not in {_TAG + kind for kind in kinds}:
+            raise self._error(node.start_mark.line + 1, f"the tag {node.tag!r} is not allowed", "write plain YAML")
+
+    def _error(self, line: int, message: str, hint: str | None = None) -> ManifestError:
+        return ManifestError(f"{self.document.name}:{line}: {message}", hint=hint, code="manifest-yaml")

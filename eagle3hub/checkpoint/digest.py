@@ -1,0 +1,53 @@
+"""SHA-256 of files, and of the files that make up a head."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TypedDict
+
+from eagle3hub.checkpoint.folder import CONFIG, INDEX, PROVENANCE
+from eagle3hub.errors import SourceError
+
+_BUFFER = 4 << 20
+
+
+class FileDigest(TypedDict):
+    """One file: ``path`` relative to its folder, ``size`` in bytes, ``sha256`` in hex."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+def file_digest(path: Path, name: str | None = None) -> FileDigest:
+    """Hash one file; ``name`` is what to call it, by default its last component."""
+    digest = hashlib.sha256()
+    buffer = bytearray(_BUFFER)
+    view = memoryview(buffer)
+    size = 0
+    try:
+        with path.open("rb", buffering=0) as f:
+            while n := f.readinto(buffer):
+                digest.update(view[:n])
+                size += n
+    except OSError as e:
+        raise SourceError(f"cannot read {path}: {e.strerror}", code="source-unreadable") from e
+    return {"path": name or path.name, "size": size, "sha256": digest.hexdigest()}
+
+
+def head_files(folder: Path) -> list[Path]:
+    """The files of ``folder`` that decide what an engine loads: config, index and weights, by name."""
+    names = {CONFIG, INDEX}
+    return sorted(
+        p
+        for p in folder.iterdir()
+        if p.is_file() and p.name != PROVENANCE and (p.name in names or p.suffix in {".safetensors", ".bin", ".pt"})
+    )
+
+
+def folder_digest(folder: Path) -> tuple[str, list[FileDigest]]:
+    """Identity of a head folder: ``sha256:…`` over the names and digests of its `head_files`, and those digests."""
+    files = [file_digest(p) for p in head_files(folder)]
+    lines = "".join(f"{f['sha256']}  {f['path']}\n" for f in files)
+    return "sha256:" + hashlib.sha256(lines.encode()).hexdigest(), files

@@ -1,0 +1,109 @@
+"""Write a safetensors file by copying byte ranges; peak memory does not grow with the file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from eagle3hub.checkpoint.copying import copy_range
+from eagle3hub.checkpoint.dtypes import layout_key
+from eagle3hub.errors import CheckpointError
+from eagle3hub.head import TensorRef
+from eagle3hub.progress import Progress, silent
+
+
+@dataclass(frozen=True, slots=True)
+class OutTensor:
+    """A tensor to write: bytes to copy from another file, or a few bytes computed here."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: TensorRef | bytes
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the data in bytes."""
+        return len(self.data) if isinstance(self.data, bytes) else self.data.nbytes
+
+
+def in_file_order(tensors: Sequence[OutTensor]) -> list[OutTensor]:
+    """The tensors in the order the safetensors library would write them."""
+    return sorted(tensors, key=lambda t: layout_key(t.dtype, t.name))
+
+
+def encode_header(tensors: Sequence[OutTensor], metadata: Mapping[str, str] | None) -> bytes:
+    """Length field and JSON, padded to 8 bytes, for tensors that follow in the given order."""
+    header: dict[str, object] = {} if metadata is None else {"__metadata__": dict(metadata)}
+    at = 0
+    for t in tensors:
+        header[t.name] = {"dtype": t.dtype, "shape": list(t.shape), "data_offsets": [at, at + t.nbytes]}
+        at += t.nbytes
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def write_safetensors(
+    path: Path, tensors: Sequence[OutTensor], metadata: Mapping[str, str] | None, progress: Progress = silent
+) -> None:
+    """Write ``path`` (which must not exist) and flush it to the disk.
+
+    Neighbouring ranges of the same source are copied as one. Raises OSError from the file system, and
+    CheckpointError if a source file has become shorter since its header was read.
+    """
+    ordered = in_file_order(tensors)
+    header = encode_header(ordered, metadata)
+    total = sum(t.nbytes for t in ordered) or 1
+    with ExitStack() as stack:
+        out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        stack.callback(os.close, out)
+        _write_all(out, header, 0)
+        at = len(header)
+        sources: dict[Path, int] = {}
+        for run in _runs(ordered):
+            progress(f"writing {path.name}", (at - len(header)) / total)
+            first = run[0].data
+            if isinstance(first, bytes):
+                _write_all(out, first, at)
+                at += len(first)
+                continue
+            if first.path not in sources:
+                sources[first.path] = os.open(first.path, os.O_RDONLY | os.O_CLOEXEC)
+                stack.callback(os.close, sources[first.path])
+            count = sum(t.nbytes for t in run)
+            try:
+                copy_range(sources[first.path], first.offset, out, at, count)
+            except EOFError:
+                raise CheckpointError(
+                    f"{first.path} became shorter while it was copied", code="checkpoint-truncated"
+                ) from None
+            at += count
+        os.fsync(out)
+
+
+def _runs(tensors: Sequence[OutTensor]) -> list[list[OutTensor]]:
+    """Group tensors whose source bytes lie one after the other."""
+    runs: list[list[OutTensor]] = []
+    for t in tensors:
+        last = runs[-1][-1].data if runs else None
+        if (
+            isinstance(t.data, TensorRef)
+            and isinstance(last, TensorRef)
+            and last.path == t.data.path
+            and last.offset + last.nbytes == t.data.offset
+        ):
+            runs[-1].append(t)
+        else:
+            runs.append([t])
+    return runs
+
+
+def _write_all(fd: int, data: bytes, offset: int) -> None:
+    done = 0
+    while done < len(data):
+        done += os.pwrite(fd, data[done:], offset + done)

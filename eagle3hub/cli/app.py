@@ -1,0 +1,105 @@
+"""The command line: commands are registered here, errors become one sentence and an exit code here."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+
+import click
+import typer
+
+from eagle3hub._version import __version__
+from eagle3hub.errors import Eagle3HubError, UsageError
+
+EXIT_INTERRUPTED = 130
+
+
+def build() -> typer.Typer:
+    """The Typer application with every command."""
+    from eagle3hub.cli.card import card
+    from eagle3hub.cli.convert import convert
+    from eagle3hub.cli.demo import demo
+    from eagle3hub.cli.engines import app as engines
+    from eagle3hub.cli.inspect import inspect
+    from eagle3hub.cli.release import release
+    from eagle3hub.cli.validate import validate
+
+    app = typer.Typer(
+        name="eagle3hub",
+        help="Take an EAGLE-3 draft head from the trainer's folder to a public release.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    @app.callback()
+    def root(
+        version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True),
+        _debug: bool = typer.Option(False, "--debug", help="Show a traceback when something fails."),
+    ) -> None:
+        if version:
+            typer.echo(f"eagle3hub {__version__}")
+            raise typer.Exit
+
+    app.command("inspect")(inspect)
+    app.command("convert")(convert)
+    app.command("validate")(validate)
+    app.command("card")(card)
+    app.command("release")(release)
+    app.command("demo")(demo)
+    app.add_typer(engines, name="engines")
+    return app
+
+
+def main() -> None:
+    """Entry point: run the command line and exit with the documented status."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"eagle3hub {__version__}")
+        return
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: list[str]) -> int:
+    """Run one command and return its exit status; everything is printed, nothing is raised."""
+    debug = "--debug" in argv
+    as_json = "--json" in argv
+    argv = [a for a in argv if a != "--debug"]
+    try:
+        status = build()(argv, prog_name="eagle3hub", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except Eagle3HubError as e:
+        if debug:
+            traceback.print_exc()
+        return _fail(e, as_json)
+    except click.ClickException as e:
+        return _fail(UsageError(e.format_message(), hint=_usage_hint(e)), as_json)
+    except (KeyboardInterrupt, click.Abort):
+        sys.stderr.write("interrupted\n")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _fail(error: Eagle3HubError, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"error": error.to_json()}, indent=2, ensure_ascii=False))
+    else:
+        sys.stderr.write(f"error: {error.message}\n")
+        if error.hint:
+            sys.stderr.write(f"hint: {error.hint}\n")
+    return error.exit_code
+
+
+def _usage_hint(error: click.ClickException) -> str | None:
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path} --help" if context is not None else None
+
+
+def _terminated(signum: int, _frame: object) -> None:
+    raise SystemExit(128 + signum)

@@ -1,0 +1,36 @@
+"""``eagle3hub demo``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
+from eagle3hub.cli.release import EXIT, show
+
+
+def demo(
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make.")] = Path("eagle3hub-demo"),
+    engine_python: Annotated[
+        list[str] | None, typer.Option(metavar="ENGINE=PATH", help="Use this interpreter for an engine.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the folder of an earlier demo.")] = False,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Release the example head of SmolLM2-135M-Instruct, for real, on this machine's CPU.
+
+    The first run downloads the target model (97 MB) and installs vLLM (2.5 GB on disk) into the cache; after that
+    it takes a few minutes.
+
+    Example: eagle3hub demo --output /tmp/eagle3hub-demo
+    """
+    from eagle3hub.demo import demo as run
+
+    with progress(quiet=quiet) as report:
+        made = run(output, engine_python=engine_python, force=force, progress=report)
+    document = made.to_json()
+    emit(document, lambda console: show(document, console), as_json=as_json)
+    raise typer.Exit(EXIT[made.verdict])

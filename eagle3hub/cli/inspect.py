@@ -1,0 +1,106 @@
+"""``eagle3hub inspect``"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from eagle3hub.cli.output import JsonFlag, emit
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_MARKS = {"error": "[red]error[/]", "warning": "[yellow]warning[/]", "info": "[blue]info[/]"}
+
+
+def inspect(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder of a draft head.")],
+    layout: Annotated[
+        str | None, typer.Option("--from", metavar="LAYOUT", help="Its layout; detected if not given.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", "--verifier", metavar="T", help="Target model: folder or Hub id.")
+    ] = None,
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what a draft head is: layout, sizes, semantics, aux layers, vocabulary map, and what is wrong with it.
+
+    Reads headers and the vocabulary map only. Exits with 3 if something is wrong with the head.
+
+    Example: eagle3hub inspect runs/qwen3-8b/final --target Qwen/Qwen3-8B
+    """
+    from eagle3hub.describe import describe
+    from eagle3hub.layouts import open_head
+
+    document = describe(open_head(source, layout=layout, target=target))
+    emit(document, lambda console: _print(document, console, tensors), as_json=as_json)
+    if any(p["severity"] == "error" for p in document["problems"]):
+        raise typer.Exit(3)
+
+
+def _print(doc: dict[str, Any], console: Console, tensors: bool) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    d, s, aux, vocab = doc["dims"], doc["semantics"], doc["aux"], doc["vocab_map"]
+    console.print(
+        f"[bold]{escape(doc['source'])}[/]: EAGLE-3 draft head, [bold]{doc['layout']}[/] layout, "
+        f"{doc['parameters'] / 1e6:.1f}M parameters, {doc['dtype']}"
+    )
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column()
+    grid.add_row(
+        "sizes",
+        f"hidden {d['hidden_size']}, intermediate {d['intermediate_size']}, {d['num_attention_heads']} heads of "
+        f"{d['head_dim']}, {d['num_key_value_heads']} KV heads",
+    )
+    grid.add_row("vocabulary", _vocabulary(vocab))
+    grid.add_row("aux layers", _aux(aux))
+    rope = s["rope"]
+    scaling = f", {rope['scaling']}" if rope["scaling"] else ", no scaling"
+    grid.add_row("rope", escape(f"theta {rope['theta']:g}{scaling}"))
+    grid.add_row("norms", f"eps {s['rms_norm_eps']:g}, {_norms(s)}")
+    context = doc["max_position_embeddings"]
+    grid.add_row("context", f"{context} tokens" if context else "not stated")
+    if doc["target"]["name"]:
+        grid.add_row("target", escape(doc["target"]["name"]))
+    console.print(grid)
+    if tensors:
+        table = Table("tensor", "dtype", "shape", "bytes", box=None, header_style="dim", padding=(0, 2))
+        for t in doc["tensors"]:
+            table.add_row(escape(t["name"]), t["dtype"], escape(str(t["shape"])), f"{t['bytes']:,}")
+        console.print(table)
+    for a in doc["assumptions"]:
+        console.print(f"[cyan]assumed[/] {escape(a['field'])} = {escape(str(a['value']))}: {escape(a['why'])}")
+        console.print(f"  [dim]to settle it: {escape(a['settle'])}[/]")
+    for p in doc["problems"]:
+        console.print(f"{_MARKS[p['severity']]} {escape(p['message'])} [dim]({p['code']})[/]")
+        if p["hint"]:
+            console.print(f"  [dim]hint: {escape(p['hint'])}[/]")
+
+
+def _vocabulary(vocab: dict[str, Any]) -> str:
+    if vocab["status"] == "full":
+        return f"the target's full {vocab['vocab_size']:,}"
+    sizes = f"{vocab['draft_vocab_size']:,} of the target's {vocab['vocab_size']:,}"
+    if vocab["status"] != "ok":
+        return f"{sizes}, map [red]{vocab['status']}[/]"
+    order = "ascending" if vocab["sorted"] else "in frequency order"
+    buffers = ", ".join(f"{name} {dtype}" for name, dtype in vocab["buffers"].items())
+    return f"{sizes}, map ok ({order}; {buffers})"
+
+
+def _aux(aux: dict[str, Any]) -> str:
+    if aux["after_layer"] is None:
+        return f"{aux['count']}, not named"
+    after, boundary = (", ".join(map(str, aux[k])) for k in ("after_layer", "boundary"))
+    origin = {"config": "from the config", "default": "the trainer's default for this target", "flag": "as given"}
+    return f"after layers {after} (boundary ids {boundary}; {origin[aux['origin']]})"
+
+
+def _norms(s: dict[str, Any]) -> str:
+    on = [name for name in ("norm_before_residual", "norm_before_fc", "fc_norm") if s[name]]
+    return ", ".join([*on, f"{s['feedback'].replace('_', '-')} feedback"])

@@ -1,0 +1,81 @@
+"""``eagle3hub validate``: run a head on a real engine and report what it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
+
+_EXIT = {"pass": 0, "fail": 1, "inconclusive": 1, "unavailable": 4}
+
+
+def validate(
+    head: Annotated[str, typer.Argument(help="Folder of the head.", show_default=False)],
+    target: Annotated[
+        str, typer.Option("--target", "--verifier", help="Target model: a folder or a Hub id.", show_default=False)
+    ],
+    engine: Annotated[str, typer.Option(help="Engine to run it on.")] = "vllm",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    dtype: Annotated[
+        str, typer.Option(help="float32 also holds the output to the target's own, token by token.")
+    ] = "float32",
+    prompts: Annotated[str, typer.Option(help="Packaged set (smoke), or a JSON Lines file.")] = "smoke",
+    num_prompts: Annotated[int | None, typer.Option(help="Use the first so many prompts.", show_default="all")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="New tokens per prompt.")] = 64,
+    draft_tokens: Annotated[int, typer.Option(help="Tokens drafted per round (K).")] = 3,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of the engine.")] = 0,
+    min_acceptance_length: Annotated[
+        float | None, typer.Option(help="Bar for the acceptance length.", show_default="none")
+    ] = None,
+    target_name: Annotated[
+        str | None, typer.Option(help="What the report calls the target.", show_default="its name")
+    ] = None,
+    engine_python: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ENGINE=PATH", help="Interpreter that has the engine.", show_default="installed"),
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds for each run of the engine.")] = 1800.0,
+    report: Annotated[Path | None, typer.Option(help="Write the report to this file.", show_default="none")] = None,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Run a head with its target on a real engine: does every tensor load, is the output unchanged, what is accepted?
+
+    Exit status: 0 pass; 1 fail or inconclusive; 3 head, target or prompts unreadable; 4 engine or device unavailable.
+
+    Example: eagle3hub validate ./head --target ./target --report report.json
+    """
+    from eagle3hub.validate import validate as run
+    from eagle3hub.validate.options import engine_pythons, writable_report
+    from eagle3hub.validate.render import render
+
+    pythons = engine_pythons(engine_python or [])
+    if report is not None:
+        writable_report(report)
+    with progress(quiet=quiet) as say:
+        result = run(
+            head,
+            target=target,
+            engine=engine,
+            device=device,
+            dtype=dtype,
+            prompts=prompts,
+            num_prompts=num_prompts,
+            max_new_tokens=max_new_tokens,
+            draft_tokens=draft_tokens,
+            temperature=temperature,
+            seed=seed,
+            min_acceptance_length=min_acceptance_length,
+            engine_python=pythons,
+            timeout=timeout,
+            target_name=target_name,
+            progress=say,
+        )
+    if report is not None:
+        result.save(report)
+    emit(result.document, lambda out: render(result, out, saved=report), as_json=as_json)
+    raise typer.Exit(_EXIT[result.verdict])

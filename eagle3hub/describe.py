@@ -1,0 +1,44 @@
+"""What can be said of a head as plain data: the document ``inspect --json`` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eagle3hub.head import Head
+from eagle3hub.layouts.base import aux_count
+
+
+def describe(head: Head) -> dict[str, Any]:
+    """Everything a head says of itself, as JSON-ready data."""
+    vocab = head.vocab_map
+    return {
+        "source": head.source,
+        "layout": head.layout,
+        "parameters": head.num_parameters,
+        "dtype": head.dtype,
+        "dims": head.dims.to_json(),
+        "semantics": head.semantics.to_json(),
+        "aux": {
+            "count": aux_count(head),
+            "after_layer": None if head.aux is None else head.aux.after_layer,
+            "boundary": None if head.aux is None else head.aux.boundary,
+            "origin": None if head.aux is None else head.aux.origin,
+        },
+        "vocab_map": {
+            "status": head.vocab_status,
+            "sorted": None if vocab is None else vocab.is_sorted,
+            "spelling": None if vocab is None else vocab.spelling,
+            "draft_vocab_size": head.dims.draft_vocab_size,
+            "vocab_size": head.dims.vocab_size,
+            "buffers": head.buffers,
+        },
+        "max_position_embeddings": head.max_position_embeddings,
+        "target": {"name": head.target_name, "architectures": head.target_architectures},
+        "speculative_tokens": head.speculative_tokens,
+        "tensors": [
+            {"name": ref.name, "canonical": name, "dtype": ref.dtype, "shape": list(ref.shape), "bytes": ref.nbytes}
+            for name, ref in sorted(head.tensors.items())
+        ],
+        "assumptions": [a.to_json() for a in head.assumptions],
+        "problems": [p.to_json() for p in head.problems],
+    }

@@ -1,0 +1,152 @@
+"""What every engine offers: how to serve a head on it, and how to run it once and count."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from eagle3hub.metrics import Counts
+from eagle3hub.progress import Progress
+from eagle3hub.prompts import PromptSet
+
+Verdict = Literal["pass", "fail", "inconclusive", "unavailable"]
+Device = Literal["cpu", "cuda"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+DEVICES: tuple[Device, ...] = ("cpu", "cuda")
+DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
+
+_SEVERITY: dict[Verdict, int] = {"pass": 0, "inconclusive": 1, "unavailable": 2, "fail": 3}
+
+
+def worst(verdicts: list[Verdict]) -> Verdict:
+    """The worst of some verdicts (pass < inconclusive < unavailable < fail); of none, ``unavailable``."""
+    return max(verdicts, key=_SEVERITY.__getitem__, default="unavailable")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to serve a (target, head) pair on one engine: a server's argument vector, environment, offline Python."""
+
+    engine: str
+    version: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    python: str
+
+    @property
+    def server_command(self) -> str:
+        """The argument vector as one shell line."""
+        return shlex.join(self.argv)
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``recipe`` object of a report."""
+        return {
+            "engine": self.engine,
+            "version": self.version,
+            "server_command": self.server_command,
+            "env": dict(self.env),
+            "python": self.python,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run of an engine: a target, with a head or alone, over a set of prompts, one sequence at a time.
+
+    Attributes:
+        target: a local folder or a Hub id.
+        head: the head's folder, or None for the target alone.
+        draft_tokens: K, tokens drafted per round (chain).
+        max_new_tokens: limit per prompt, in tokens.
+        temperature: 0 is greedy.
+        max_model_len: context in tokens to make room for.
+        kv_cache_gib: memory for the KV cache on CPU, in GiB.
+    """
+
+    target: str
+    head: Path | None
+    prompts: PromptSet
+    device: Device = "cpu"
+    dtype: Dtype = "float32"
+    draft_tokens: int = 3
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    seed: int = 0
+    max_model_len: int = 2048
+    kv_cache_gib: int = 1
+
+    @property
+    def target_is_local(self) -> bool:
+        """Whether the target is a folder of this machine."""
+        return Path(self.target).is_dir()
+
+
+@dataclass(frozen=True, slots=True)
+class PromptResult:
+    """What an engine did with one prompt: token ids it generated, counters (with a head), wall seconds."""
+
+    prompt_tokens: int
+    tokens: tuple[int, ...]
+    counts: Counts | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What became of the head's tensors inside the engine.
+
+    Attributes:
+        checked: whether the engine's loading could be watched.
+        not_loaded: parameters of the draft model, by their canonical names, that no tensor of the file filled.
+        ignored: tensors of the file that no parameter took.
+        aux_boundaries: which states of the target the engine feeds to the head, as boundary ids, if known.
+    """
+
+    checked: bool
+    not_loaded: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    aux_boundaries: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRun:
+    """A run that came to its end."""
+
+    prompts: tuple[PromptResult, ...]
+    load: LoadReport | None
+    version: str
+    environment: Mapping[str, Any]
+    start_seconds: float
+    generate_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFailure:
+    """A run that did not: why, in one sentence, and the last lines of the engine's log.
+
+    ``verdict`` is ``unavailable`` where the engine or the device is not there, else ``fail``.
+    """
+
+    reason: str
+    verdict: Literal["fail", "unavailable"] = "fail"
+    log_tail: tuple[str, ...] = field(default=())
+
+
+class Engine(Protocol):
+    """An inference engine that can be run by a worker in its own environment."""
+
+    name: str
+    version: str
+
+    def recipe(self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None) -> Recipe:
+        """How to serve ``head`` with ``target`` (names or paths as the user will type them)."""
+
+    def flags(self, job: Job) -> dict[str, Any]:
+        """The arguments and environment variables a run of ``job`` uses."""
+
+    def run(self, job: Job, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
+        """Run ``job`` with the interpreter ``python`` for at most ``timeout`` seconds; never raises for the engine."""

@@ -1,0 +1,313 @@
+"""One virtual environment per engine, version and device, made from a frozen list of requirements.
+
+A finished environment carries a marker, written last: the digest of the requirements and of the Python that runs it.
+Without a marker that fits, an environment does not count, and installing starts over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from eagle3hub.engines.specs import EnvironmentSpec, environment_devices, environment_spec
+from eagle3hub.errors import HubError, OutputError, UnavailableError
+from eagle3hub.progress import Progress, silent
+from eagle3hub.resources import cache_dir
+
+_MARKER = "eagle3hub-environment.json"
+_OLDEST_PYTHON = (3, 11)
+_NEWEST_PYTHON = (3, 14)
+_TAIL_LINES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """An environment of an engine on this machine: where it is, and whether it is finished and up to date."""
+
+    engine: str
+    version: str
+    device: str
+    path: Path
+    ready: bool
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.path / "bin" / "python"
+
+
+def environment(engine: str, device: str) -> Environment:
+    """The environment of ``engine`` for ``device``, installed or not."""
+    return _state(environment_spec(engine, device))
+
+
+def environments(engines: tuple[str, ...]) -> list[Environment]:
+    """Every environment that can be installed, for each of ``engines`` and each device."""
+    return [environment(engine, device) for engine in engines for device in environment_devices(engine)]
+
+
+def interpreter(engine: str, device: str) -> Path:
+    """The interpreter of an installed environment; UnavailableError says how to install one."""
+    found = environment(engine, device)
+    if not found.ready:
+        raise UnavailableError(
+            f"{engine} {found.version} is not installed for {device}",
+            hint=f"eagle3hub engines install {engine} --device {device}",
+            code="engine-not-installed",
+        )
+    return found.python
+
+
+def install(engine: str, device: str = "cpu", *, force: bool = False, progress: Progress = silent) -> Environment:
+    """Make the environment, prove that the engine imports in it, and return it; a finished one is kept.
+
+    Raises UnavailableError (no suitable Python or platform, or the engine does not import), OutputError (disk),
+    HubError (pip could not get the packages).
+    """
+    spec = environment_spec(engine, device)
+    _check_platform(spec)
+    found = _state(spec)
+    with _locked(found.path):
+        found = _state(spec)
+        if found.ready and not force:
+            return found
+        python = find_python()
+        _remove_tree(found.path)
+        _check_disk(spec, found.path)
+        _build(spec, python, found, progress)
+    return _state(spec)
+
+
+def remove(engine: str, device: str) -> bool:
+    """Delete the environment; whether there was one."""
+    found = environment(engine, device)
+    with _locked(found.path):
+        existed = found.path.exists()
+        _remove_tree(found.path)
+    return existed
+
+
+def find_python() -> Path:
+    """A Python the engines support: the running one if it is, else the first ``python3.x`` on the path that is."""
+    if _OLDEST_PYTHON <= sys.version_info[:2] <= _NEWEST_PYTHON:
+        return Path(sys.executable)
+    for minor in range(_OLDEST_PYTHON[1], _NEWEST_PYTHON[1] + 1):
+        candidate = shutil.which(f"python3.{minor}")
+        if candidate and _runs(candidate, minor):
+            return Path(candidate)
+    raise UnavailableError(
+        f"no Python from 3.{_OLDEST_PYTHON[1]} to 3.{_NEWEST_PYTHON[1]} was found, "
+        f"and this one is {platform.python_version()}",
+        hint="install Python 3.11 or later, or give an engine's own interpreter with --engine-python",
+        code="engine-python",
+    )
+
+
+def _runs(candidate: str, minor: int) -> bool:
+    code = f"import sys, venv; sys.exit(sys.version_info[:2] != (3, {minor}))"
+    try:
+        return subprocess.run([candidate, "-c", code], capture_output=True, timeout=30, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def _state(spec: EnvironmentSpec) -> Environment:
+    path = cache_dir() / "engines" / f"{spec.engine}-{spec.version}-{spec.device}"
+    try:
+        marker = json.loads((path / _MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        marker = None
+    ready = (
+        isinstance(marker, dict)
+        and marker.get("requirements_sha256") == _digest(spec.requirements)
+        and (path / "bin" / "python").exists()
+    )
+    return Environment(spec.engine, spec.version, spec.device, path, ready)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _check_platform(spec: EnvironmentSpec) -> None:
+    here = f"{sys.platform}-{platform.machine()}"
+    if here not in spec.platforms:
+        raise UnavailableError(
+            f"{spec.distribution} was tested on {', '.join(spec.platforms)}, and this machine is {here}",
+            hint=f"install {spec.engine} yourself and name its interpreter: --engine-python {spec.engine}=PATH",
+            code="engine-platform",
+        )
+
+
+def _check_disk(spec: EnvironmentSpec, path: Path) -> None:
+    free = shutil.disk_usage(path.parent).free / 2**30
+    if free < spec.disk_gib * 1.2:
+        raise OutputError(
+            f"{spec.engine} takes about {spec.disk_gib:g} GiB, but {path.parent} has {free:.1f} GiB free",
+            hint="free some space, or put the cache elsewhere with EAGLE3HUB_CACHE",
+            code="output-disk-full",
+        )
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other installs and removals of the same environment out; the kernel frees the lock if we die."""
+    import fcntl
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.with_name(path.name + ".lock").open("w", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to the engines folder {path.parent}: {error.strerror or error}",
+            hint="put the cache elsewhere with EAGLE3HUB_CACHE",
+        ) from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(
+                f"{path.name} is being installed or removed by another process",
+                hint="wait until it has finished",
+                code="output-locked",
+            ) from None
+        yield
+
+
+def _remove_tree(path: Path) -> None:
+    (path / _MARKER).unlink(missing_ok=True)
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutputError(f"cannot remove {path}: {error.strerror or error}") from error
+
+
+def _build(spec: EnvironmentSpec, python: Path, target: Environment, progress: Progress) -> None:
+    log = target.path.with_name(target.path.name + ".log")
+    progress(f"{spec.engine} {spec.version}: making the environment", 0.0)
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_USER")
+    }
+    with log.open("wb") as output:
+        made = _logged([str(python), "-m", "venv", "--clear", str(target.path)], output, environment)
+    if made:
+        raise OutputError(
+            f"making the virtual environment {target.path} failed: {_last_line(log)}",
+            hint=f"the whole output is in {log}",
+            code="output-venv",
+        )
+    _pip(spec, target, log, environment, progress)
+    progress(f"{spec.engine} {spec.version}: importing it once", 0.98)
+    with log.open("ab") as output:
+        code = f"import {spec.engine}; print({spec.engine}.__version__)"
+        if _logged([str(target.python), "-s", "-c", code], output, environment):
+            raise UnavailableError(
+                f"{spec.engine} {spec.version} was installed but does not import: {_last_line(log)}",
+                hint=f"the whole output is in {log}",
+                code="engine-import",
+            )
+    marker = {
+        "engine": spec.engine,
+        "version": spec.version,
+        "device": spec.device,
+        "requirements_sha256": _digest(spec.requirements),
+        "python": _version_of(target.python),
+    }
+    partial = target.path / (_MARKER + ".part")
+    with partial.open("w", encoding="utf-8") as out:
+        json.dump(marker, out, indent=2)
+        out.flush()
+        os.fsync(out.fileno())
+    partial.replace(target.path / _MARKER)
+
+
+def _pip(
+    spec: EnvironmentSpec, target: Environment, log: Path, environment: dict[str, str], progress: Progress
+) -> None:
+    wanted = sum(
+        1 for line in spec.requirements.read_text(encoding="utf-8").splitlines() if re.match(r"[\w.-]+==", line)
+    )
+    command = [str(target.python), "-m", "pip", "install", "--no-deps", "--no-input", "--progress-bar", "off"]
+    command += ["--disable-pip-version-check", "-r", str(spec.requirements)]
+    seen = 0
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                output.write(line)
+                if line.lstrip().startswith((b"Collecting ", b"Processing ")):
+                    seen += 1
+                    progress(f"{spec.engine} {spec.version}: getting packages", 0.02 + 0.6 * min(1.0, seen / wanted))
+                elif line.startswith(b"Installing collected packages"):
+                    progress(f"{spec.engine} {spec.version}: installing {wanted} packages", 0.65)
+            code = process.wait()
+        finally:
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, 9)
+                process.wait()
+    if code:
+        raise _pip_error(spec, log)
+
+
+def _pip_error(spec: EnvironmentSpec, log: Path) -> HubError | OutputError:
+    text = log.read_text(encoding="utf-8", errors="replace")
+    tail = "\n".join(line for line in text.splitlines() if line.strip() and not line.startswith("["))
+    tail = "\n".join(tail.splitlines()[-_TAIL_LINES:])
+    whole = f"the whole output is in {log}; its last lines:\n{tail}"
+    if "No space left on device" in text:
+        return OutputError(
+            f"the disk is full: {spec.engine} could not be installed",
+            hint=f"free {spec.disk_gib:g} GiB, or put the cache elsewhere with EAGLE3HUB_CACHE; {whole}",
+            code="output-disk-full",
+        )
+    missing = re.search(r"No matching distribution found for (\S+)", text)
+    offline = re.search(
+        r"NewConnectionError|NameResolutionError|Temporary failure in name resolution|ProxyError", text
+    )
+    if missing and missing[1].startswith("torch=="):
+        hint = (
+            "point pip at the package index with PyTorch's CPU wheels (PIP_EXTRA_INDEX_URL), or at a folder that "
+            f"holds the wheel (PIP_FIND_LINKS); {whole}"
+        )
+        return HubError(f"pip found no {missing[1]}, the CPU build of PyTorch", hint=hint, code="hub-torch-wheel")
+    if offline:
+        return HubError(
+            f"pip reached no package index, so {spec.engine} could not be installed",
+            hint=f"check the network, or give pip a folder of wheels (PIP_FIND_LINKS, PIP_NO_INDEX); {whole}",
+            code="hub-offline",
+        )
+    what = f"pip found no {missing[1]}" if missing else f"pip could not install {spec.engine}"
+    return HubError(what, hint=whole, code="hub-pip")
+
+
+def _logged(command: list[str], output: IO[bytes], environment: dict[str, str]) -> int:
+    return subprocess.run(
+        command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False, start_new_session=True
+    ).returncode
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "no output"
+
+
+def _version_of(python: Path) -> str:
+    code = "import platform; print(platform.python_version())"
+    return subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False).stdout.strip()

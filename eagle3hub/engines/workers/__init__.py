@@ -1,0 +1,1 @@
+"""Programs run by an engine's own interpreter: standard library and that engine only."""

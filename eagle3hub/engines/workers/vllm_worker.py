@@ -1,0 +1,216 @@
+"""Run vLLM once, in its own interpreter: load a target with or without a head, generate, count.
+
+Standard library and vLLM only. One JSON request on standard input: ``llm`` (arguments of ``vllm.LLM``), ``device``,
+``sampling`` (arguments of ``SamplingParams``), ``prompts`` (texts). JSON lines go to what was standard output at the
+start; vLLM's own prints are sent to standard error. Standard input is watched: when it closes, the worker ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import platform
+import signal
+import sys
+import threading
+import time
+
+_COUNTERS = {
+    "vllm:spec_decode_num_drafts": "rounds",
+    "vllm:spec_decode_num_draft_tokens": "drafted",
+    "vllm:spec_decode_num_accepted_tokens": "accepted",
+    "vllm:spec_decode_num_accepted_tokens_per_pos": "accepted_per_position",
+}
+
+
+class _Failure(Exception):
+    def __init__(self, stage, error):
+        super().__init__(stage)
+        self.stage = stage
+        self.error = error
+
+
+def main():
+    """Serve the one request that comes on standard input."""
+    channel = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+
+    def tell(event, **fields):
+        channel.write(json.dumps({"event": event, **fields}) + "\n")
+        channel.flush()
+
+    request = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        _run(request, tell)
+        tell("done")
+    except _Failure as failure:
+        error = failure.error
+        tell("error", stage=failure.stage, kind=type(error).__name__, message=str(error))
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _end_with_parent():
+    while sys.stdin.read(4096):
+        pass
+    if os.getsid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def _run(request, tell):
+    started = time.monotonic()
+    tell("stage", stage="import")
+    with _Stage("import"):
+        import torch
+        import transformers
+        import vllm
+        from vllm.platforms import current_platform
+    with _Stage("device"):
+        _check_device(request["device"], current_platform, torch)
+    tell("stage", stage="load")
+    draft = {}
+    with _Stage("load"):
+        _watch_draft(draft)
+        llm = vllm.LLM(**request["llm"])
+    if request["llm"].get("speculative_config"):
+        draft["aux_boundaries"] = _aux_boundaries(llm)
+    tell(
+        "ready",
+        version=vllm.__version__,
+        environment={
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "processor": torch.cuda.get_device_name() if request["device"] == "cuda" else _processor(),
+            "threads": torch.get_num_threads(),
+        },
+        load=draft,
+        seconds=time.monotonic() - started,
+    )
+    with _Stage("generate"):
+        sampling = vllm.SamplingParams(**request["sampling"])
+        before = _counters(llm)
+        for index, text in enumerate(request["prompts"]):
+            start = time.monotonic()
+            output = llm.chat([{"role": "user", "content": text}], sampling, use_tqdm=False)[0]
+            seconds = time.monotonic() - start
+            after = _counters(llm)
+            tell(
+                "prompt",
+                index=index,
+                prompt_tokens=len(output.prompt_token_ids),
+                tokens=list(output.outputs[0].token_ids),
+                counters=_difference(before, after),
+                seconds=seconds,
+            )
+            before = after
+
+
+class _Stage:
+    """Names the stage in which vLLM raised something, and keeps its traceback in the log."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if error is None or isinstance(error, KeyboardInterrupt):
+            return
+        import traceback as printer
+
+        printer.print_exception(kind, error, traceback)
+        raise _Failure(self.name, error) from error
+
+
+def _check_device(device, current_platform, torch):
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("PyTorch sees no CUDA device here")
+    if current_platform.device_type != device:
+        raise RuntimeError(f"this vLLM runs on {current_platform.device_type or 'no known device'}, not on {device}")
+
+
+def _watch_draft(found):
+    """Have the loader of the draft model's weights watched; the result goes into ``found``."""
+    from load_watch import LoadWatch
+    from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
+
+    original = DefaultModelLoader.load_weights
+
+    def load_weights(self, model, model_config):
+        if getattr(model_config, "runner_type", None) != "draft":
+            return original(self, model, model_config)
+        get_all = self.get_all_weights
+        with LoadWatch(model) as watch:
+            self.get_all_weights = lambda *args, **kwargs: watch.weights(get_all(*args, **kwargs))
+            result = original(self, model, model_config)
+        found.update(watch.result(), checked=True)
+        _forgive_sharing(found, model)
+        return result
+
+    DefaultModelLoader.load_weights = load_weights
+
+
+def _forgive_sharing(found, model):
+    """The target's embedding is shared when the file has none, and its lm_head when the vocabularies are equal."""
+    shared = set()
+    if not getattr(model, "has_own_embed_tokens", False):
+        shared.add("embed_tokens.weight")
+    if not getattr(model, "has_own_lm_head", False) and getattr(model, "draft_id_to_target_id", None) is None:
+        shared.add("lm_head.weight")
+    found["not_loaded"] = [name for name in found["not_loaded"] if name not in shared]
+
+
+def _aux_boundaries(llm):
+    """The boundary ids vLLM captures in the target, or None where its internals have moved."""
+    try:
+        runner = llm.llm_engine.model_executor.driver_worker.worker.model_runner
+        model = runner.get_model()
+        for owner in (getattr(model, "model", None), model):
+            ids = getattr(owner, "aux_hidden_state_layers", None)
+            if ids:
+                return [int(i) for i in ids]
+    except AttributeError:
+        return None
+    return None
+
+
+def _counters(llm):
+    found = {}
+    for metric in llm.get_metrics():
+        key = _COUNTERS.get(metric.name)
+        if key is not None:
+            found[key] = list(metric.values) if hasattr(metric, "values") else metric.value
+    return found
+
+
+def _difference(before, after):
+    if not after:
+        return None
+    out = {}
+    for key, value in after.items():
+        if isinstance(value, list):
+            old = before.get(key) or [0] * len(value)
+            out[key] = [int(a - b) for a, b in zip(value, old, strict=True)]
+        else:
+            out[key] = int(value - before.get(key, 0))
+    return out
+
+
+def _processor():
+    try:
+        with pathlib.Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

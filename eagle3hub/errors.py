@@ -1,0 +1,172 @@
+"""The exception tree. Each class has one exit code; each error has one stable code of its own.
+
+    Eagle3HubError
+    ├── UsageError              2   the command line or an option is wrong
+    ├── InputError              3   what was given cannot be used
+    │   ├── SourceError             no such folder, no config, unreadable file
+    │   ├── CheckpointError         the bytes of a weights file are not what they claim
+    │   ├── ConfigError             config.json is malformed or contradicts itself
+    │   ├── TensorError             a tensor is missing, unknown or has the wrong shape
+    │   ├── VocabMapError           d2t / t2d do not describe a draft vocabulary
+    │   ├── LayoutError             no layout, or more than one, fits the source
+    │   ├── ManifestError           release.yaml or a report is malformed
+    │   └── Refusal                 the target layout cannot keep what the source has
+    ├── OutputError             3   the destination cannot be written
+    ├── FoundWanting            1   checked, and the check did not pass
+    ├── UnavailableError        4   an engine or a device is not there
+    └── HubError                5   the Hub or the network failed
+
+Every message is one sentence that says what is wrong and where; ``hint`` says what to do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+Severity = Literal["error", "warning", "info"]
+
+
+class Eagle3HubError(Exception):
+    """Root of every error this package raises on purpose.
+
+    Attributes:
+        message: one sentence: what is wrong, and where.
+        hint: what the user can do about it, or None.
+        code: a stable slug (``vocab-absolute``) that scripts may match.
+        exit_code: the exit status of the command line.
+    """
+
+    exit_code: ClassVar[int] = 3
+    default_code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, hint: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.code = code or self.default_code
+
+    def to_json(self) -> dict[str, Any]:
+        """The error as the ``error`` object of ``--json`` output."""
+        return {"code": self.code, "message": self.message, "hint": self.hint, "exit_code": self.exit_code}
+
+
+class UsageError(Eagle3HubError):
+    """An option is unknown, missing or contradicts another."""
+
+    exit_code = 2
+    default_code = "usage"
+
+
+class InputError(Eagle3HubError):
+    """What was given cannot be read, is not supported, or is refused."""
+
+    default_code = "input"
+
+
+class SourceError(InputError):
+    """A folder or a file of the source is missing or unreadable."""
+
+    default_code = "source"
+
+
+class CheckpointError(InputError):
+    """A weights file is truncated, malformed, or points outside itself."""
+
+    default_code = "checkpoint"
+
+
+class ConfigError(InputError):
+    """config.json is missing a field, malformed, or contradicts itself."""
+
+    default_code = "config"
+
+
+class TensorError(InputError):
+    """A tensor is missing, unknown, or its shape contradicts the config."""
+
+    default_code = "tensor"
+
+
+class VocabMapError(InputError):
+    """The draft-to-target vocabulary map is missing or wrong."""
+
+    default_code = "vocab"
+
+
+class LayoutError(InputError):
+    """The source fits no known layout, or the named layout does not fit it."""
+
+    default_code = "layout"
+
+
+class ManifestError(InputError):
+    """release.yaml, a report or a provenance file is malformed."""
+
+    default_code = "manifest"
+
+
+class Refusal(InputError):
+    """The target layout has no way to hold what the source contains."""
+
+    default_code = "refused"
+
+
+class OutputError(Eagle3HubError):
+    """The destination exists, cannot be written, or the disk is full."""
+
+    default_code = "output"
+
+
+class FoundWanting(Eagle3HubError):
+    """Something was checked and did not pass."""
+
+    exit_code = 1
+    default_code = "found-wanting"
+
+
+class UnavailableError(Eagle3HubError):
+    """An engine, its environment or a device is not available."""
+
+    exit_code = 4
+    default_code = "unavailable"
+
+
+class HubError(Eagle3HubError):
+    """The Hub or the network failed."""
+
+    exit_code = 5
+    default_code = "hub"
+
+
+_FAMILY: dict[str, type[InputError]] = {
+    "source": SourceError,
+    "checkpoint": CheckpointError,
+    "config": ConfigError,
+    "tensor": TensorError,
+    "vocab": VocabMapError,
+    "layout": LayoutError,
+    "manifest": ManifestError,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something found in a head: ``error`` stops a conversion, ``warning`` and ``info`` do not.
+
+    The code's first word names the family (``vocab-duplicate`` is a VocabMapError).
+    """
+
+    severity: Severity
+    code: str
+    message: str
+    hint: str | None = None
+
+    def to_error(self) -> InputError:
+        """The exception that stops a command on this problem."""
+        family = _FAMILY.get(self.code.split("-", 1)[0], InputError)
+        return family(self.message, hint=self.hint, code=self.code)
+
+    def to_json(self) -> dict[str, Any]:
+        """The problem as an entry of ``problems`` in ``--json`` output."""
+        return asdict(self)

@@ -1,0 +1,105 @@
+"""What eagle3hub.json remembers of a head's earlier spellings, and whether it may be believed.
+
+A record is believed only if the config and the headers of the weights beside it are the ones it was written for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eagle3hub.checkpoint.folder import Checkpoint
+from eagle3hub.errors import InputError, Problem
+from eagle3hub.head import Assumption, AuxTaps, Carried, Head
+
+SCHEMA = "eagle3hub/provenance/1"
+
+
+def written_layout(checkpoint: Checkpoint) -> str | None:
+    """The layout the record says the folder is in, if the record belongs to these files."""
+    record = checkpoint.provenance
+    if record is None or not _belongs(record, checkpoint):
+        return None
+    layout = record.get("layout")
+    return layout if isinstance(layout, str) else None
+
+
+def restore(head: Head, checkpoint: Checkpoint) -> None:
+    """Give the head its earlier spellings back, or note that the record beside it is for other files."""
+    record = checkpoint.provenance
+    if record is None:
+        return
+    if not _belongs(record, checkpoint):
+        head.problems.append(
+            Problem("info", "provenance-stale", "eagle3hub.json was written for other files and is not used")
+        )
+        return
+    try:
+        carried = {name: _carried(spelling) for name, spelling in record.get("carried", {}).items()}
+        _restore_facts(head, record.get("facts", {}))
+    except (AttributeError, TypeError, KeyError, ValueError, InputError):
+        head.problems.append(Problem("warning", "provenance-malformed", "eagle3hub.json is malformed and is not used"))
+        return
+    head.carried.update(carried)
+
+
+def fingerprint(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What ties a record to its files: digests of the config and of each weights file's header."""
+    return {
+        "config_sha256": checkpoint.config_sha256,
+        "header_sha256": dict(zip((p.name for p in checkpoint.weights), checkpoint.header_sha256, strict=True)),
+    }
+
+
+def spellings_after(head: Head) -> dict[str, dict[str, Any]]:
+    """The ``carried`` object of a record written when this head is converted: its own spelling and earlier ones."""
+    own = Carried(head.config, head.buffers, head.metadata)
+    return {
+        name: {"config": dict(c.config), "buffers": dict(c.buffers), "metadata": c.metadata and dict(c.metadata)}
+        for name, c in {**head.carried, head.layout: own}.items()
+    }
+
+
+def facts_of(head: Head) -> dict[str, Any]:
+    """The ``facts`` object of a record: what must survive a layout that has no place for it."""
+    return {
+        "aux_after_layer": None if head.aux is None else head.aux.after_layer,
+        "aux_origin": None if head.aux is None else head.aux.origin,
+        "max_position_embeddings": head.max_position_embeddings,
+        "token_ids": head.token_ids,
+        "target_name": head.target_name,
+        "target_architectures": head.target_architectures,
+        "speculative_tokens": head.speculative_tokens,
+        "assumptions": [a.to_json() for a in head.assumptions],
+    }
+
+
+def _restore_facts(head: Head, facts: dict[str, Any]) -> None:
+    ids = facts.get("aux_after_layer")
+    aux = AuxTaps.from_after_layer(ids, facts.get("aux_origin") or "config") if ids else None
+    known = {a.field for a in head.assumptions}
+    inherited = [Assumption(**a) for a in facts.get("assumptions", []) if a["field"] not in known]
+    token_ids = {**facts.get("token_ids", {}), **head.token_ids}
+    architectures = [str(a) for a in facts.get("target_architectures", [])]
+    head.aux = head.aux or aux
+    head.assumptions += inherited
+    head.token_ids = token_ids
+    head.max_position_embeddings = head.max_position_embeddings or facts.get("max_position_embeddings")
+    head.target_name = head.target_name or facts.get("target_name")
+    head.target_architectures = head.target_architectures or architectures
+    head.speculative_tokens = head.speculative_tokens or facts.get("speculative_tokens")
+
+
+def _carried(spelling: dict[str, Any]) -> Carried:
+    return Carried(
+        dict(spelling["config"]), _strings(spelling.get("buffers")) or {}, _strings(spelling.get("metadata"))
+    )
+
+
+def _belongs(record: dict[str, Any], checkpoint: Checkpoint) -> bool:
+    return record.get("schema") == SCHEMA and record.get("fingerprint") == fingerprint(checkpoint)
+
+
+def _strings(value: Any) -> dict[str, str] | None:
+    if not isinstance(value, dict):
+        return None
+    return {str(k): str(v) for k, v in value.items()}

@@ -1,0 +1,76 @@
+"""SpecJAX (tails-mpt/SpecJAX d047ed4, ``models/draft/eagle3.py``).
+
+One model.safetensors without header metadata, ``midlayer.*`` names, d2t as int32 offsets (JAX without x64) and
+t2d as bool; a minimal config with the architecture of a plain Llama, no context length, no aux layer ids. The
+trainer hard-codes silu, plain RoPE and the default taps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eagle3hub.checkpoint.dtypes import TORCH_NAME
+from eagle3hub.checkpoint.folder import Checkpoint
+from eagle3hub.head import Head
+from eagle3hub.layouts.base import Contract, Match
+from eagle3hub.layouts.flat import FlatLayout
+
+
+class SpecJax(FlatLayout):
+    """Codec of SpecJAX folders."""
+
+    name = "specjax"
+    hard_coded_act = "silu"
+    contract = Contract(
+        title="SpecJAX",
+        tensor_prefix="midlayer.",
+        expresses=frozenset(),
+        vocab_dtype="I32",
+        has_t2d=True,
+        identity_map=False,
+        metadata=None,
+        aux_ids=None,
+        cannot={
+            "aux_ids": "SpecJAX writes no aux layer ids: its trainer always taps the default layers",
+            "aux_count": "SpecJAX's fc takes exactly 3 aux hidden states",
+            "rope_scaling": "SpecJAX knows no RoPE scaling, in the draft or in the target",
+            "full_vocabulary": "SpecJAX always trains a reduced vocabulary with a map",
+            "unsorted_vocabulary": "SpecJAX takes row r of lm_head for the r-th true entry of t2d",
+        },
+    )
+
+    def detect(self, checkpoint: Checkpoint) -> Match | None:
+        """Midlayer names and, of what SpecJAX alone does, int32 d2t, no metadata, plain architecture."""
+        tensors, config = checkpoint.tensors, checkpoint.config
+        if not any(n.startswith("midlayer.") for n in tensors):
+            return None
+        evidence = ["midlayer.* names"]
+        if "d2t" in tensors and tensors["d2t"].dtype == "I32":
+            evidence.append("int32 d2t")
+        if checkpoint.metadata is None:
+            evidence.append("no header metadata")
+        if config.get("architectures") == ["LlamaForCausalLM"] and "max_position_embeddings" not in config:
+            evidence.append("plain LlamaForCausalLM config without max_position_embeddings")
+        if "t2d" not in tensors or "eagle_config" in config or "embed_tokens.weight" in tensors:
+            return None
+        return Match((len(evidence) - 1) / 3, tuple(evidence)) if len(evidence) > 1 else None
+
+    def spell_config(self, head: Head) -> dict[str, Any]:
+        """The fifteen fields SpecJAX writes, in its order."""
+        d = head.dims
+        return {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "hidden_size": d.hidden_size,
+            "intermediate_size": d.intermediate_size,
+            "num_hidden_layers": 1,
+            "num_attention_heads": d.num_attention_heads,
+            "num_key_value_heads": d.num_key_value_heads,
+            "head_dim": d.head_dim,
+            "vocab_size": d.vocab_size,
+            "draft_vocab_size": d.draft_vocab_size,
+            "rope_theta": head.semantics.rope.theta,
+            "rms_norm_eps": head.semantics.rms_norm_eps,
+            "torch_dtype": TORCH_NAME[head.dtype],
+            "tie_word_embeddings": False,
+        }

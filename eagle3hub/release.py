@@ -1,0 +1,296 @@
+"""From a manifest to a folder that can be uploaded: convert, validate, card.
+
+Every layout is converted, run on the engine and held against the others before anything is put in place. A
+measurement is reused if everything it depends on is the same: the bytes of head and target, the prompts, the
+settings, the engine and this tool's version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from eagle3hub._version import __version__
+from eagle3hub.card import load_manifest, render_card
+from eagle3hub.card.manifest import Manifest
+from eagle3hub.checkpoint.digest import FileDigest, file_digest, folder_digest
+from eagle3hub.convert import convert, make_plan
+from eagle3hub.engines.base import EngineRun, Verdict, worst
+from eagle3hub.errors import InputError, UsageError
+from eagle3hub.layouts import open_head
+from eagle3hub.progress import Progress, silent
+from eagle3hub.prompts import load_prompts
+from eagle3hub.staging import check_destination, require_space, staged_folder, write_file
+from eagle3hub.target import TargetFacts, read_target
+from eagle3hub.validate import Report, load_report, validate
+from eagle3hub.validate.subject import identify_target
+
+REPORTS = "reports"
+CARD = "README.md"
+_HEADS = ".heads"
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutResult:
+    """One layout of a release: its measurement, and whether that was made now or reused."""
+
+    layout: str
+    report: Report
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What a release made.
+
+    Attributes:
+        output: the publishable folder; it exists only if ``verdict`` is ``pass``.
+        verdict: the worst of the layouts' verdicts and of their agreement. reason: why, in one sentence.
+        layouts: the results, main layout first.
+    """
+
+    manifest: Manifest
+    output: Path
+    verdict: Verdict
+    reason: str
+    layouts: Sequence[LayoutResult]
+    files: Sequence[Mapping[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document ``release --json`` prints."""
+        return {
+            "manifest": str(self.manifest.path),
+            "repo": self.manifest.release.repo,
+            "output": str(self.output) if self.verdict == "pass" else None,
+            "dry_run": True,
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "layouts": [
+                {
+                    "layout": result.layout,
+                    "folder": self.manifest.layouts.folder(result.layout),
+                    "verdict": result.report.verdict,
+                    "reason": result.report.reason,
+                    "reused": result.reused,
+                    "digest": result.report.document["head"]["digest"],
+                    "engines": [
+                        {
+                            k: e.get(k)
+                            for k in ("engine", "version", "device", "dtype", "verdict", "acceptance", "lossless")
+                        }
+                        for e in result.report.document["engines"]
+                    ],
+                }
+                for result in self.layouts
+            ],
+            "files": list(self.files),
+        }
+
+
+def release(
+    manifest_path: str | Path,
+    *,
+    output: str | Path | None = None,
+    dry_run: bool = True,
+    target: str | Path | None = None,
+    engine_python: Mapping[str, str | Path] | None = None,
+    templates: str | Path | None = None,
+    work: str | Path | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Release:
+    """Make a publishable folder from a manifest.
+
+    Args:
+        output: the folder to make; by default the repository's name, in the current folder.
+        dry_run: must be true: this version prepares the folder and leaves the upload to you.
+        target: folder to measure against, in place of the manifest's.
+        engine_python: interpreter by engine. templates: folder that overrides card templates.
+        work: where measurements are kept for reuse; by default ``.eagle3hub`` beside the manifest.
+        force: replace a folder this tool wrote earlier.
+
+    A release that does not pass leaves no folder behind, only its reports in ``work``.
+    Raises InputError, UnavailableError, OutputError or UsageError.
+    """
+    manifest = load_manifest(manifest_path)
+    if not dry_run:
+        raise UsageError(
+            "this version prepares the folder and does not upload it",
+            hint=f"run with --dry-run, look at the folder, then: hf upload {manifest.release.repo} FOLDER",
+            code="usage-no-upload",
+        )
+    dest = Path(output) if output is not None else Path(manifest.release.repo.rpartition("/")[2])
+    check_destination(dest, force=force, keep_out=Path(manifest.head_source))
+    measured = str(target if target is not None else manifest.measured_target)
+    facts = read_target(measured, manifest.target.id)
+    tokens = manifest.speculative_tokens
+    plans = [
+        make_plan(manifest.head_source, layout, target=facts, speculative_tokens=tokens) for layout in manifest.layouts
+    ]
+    require_space(dest, sum(plan.nbytes for plan in plans))
+    store = _Store(Path(work) if work is not None else manifest.path.parent / ".eagle3hub")
+    with staged_folder(dest, force=force) as stage:
+        results = _measure(manifest, facts, measured, stage.path / _HEADS, store, engine_python, progress)
+        verdict, reason = _judge(results)
+        stage.keep = verdict == "pass"
+        files: list[FileDigest] = []
+        if stage.keep:
+            progress("writing the card")
+            _assemble(manifest, facts, results, stage.path, templates)
+            found = sorted(p for p in stage.path.rglob("*") if p.is_file())
+            files = [file_digest(p, str(p.relative_to(stage.path))) for p in found]
+    return Release(manifest, dest, verdict, reason, results, files)
+
+
+def _measure(
+    manifest: Manifest,
+    facts: TargetFacts,
+    measured: str,
+    heads: Path,
+    store: _Store,
+    engine_python: Mapping[str, str | Path] | None,
+    progress: Progress,
+) -> list[LayoutResult]:
+    """Convert the head to each layout under ``heads`` and validate each, or find its earlier report."""
+    heads.mkdir()
+    asked = manifest.validate
+    baseline: dict[str, EngineRun] = {}
+    results: list[LayoutResult] = []
+    subject = identify_target(measured, manifest.target.id)
+    prompts = load_prompts(asked.prompts, asked.num_prompts)
+    for i, layout in enumerate(manifest.layouts):
+        folder = heads / layout
+        say = _labelled(progress, f"{layout} ({i + 1} of {len(list(manifest.layouts))})")
+        convert(
+            manifest.head_source,
+            folder,
+            layout,
+            target=facts,
+            speculative_tokens=manifest.speculative_tokens,
+            progress=say,
+        )
+        key = store.key(folder_digest(folder)[0], subject.to_json(), prompts.sha256, asdict(asked), engine_python)
+        report = store.find(key)
+        reused = report is not None
+        if report is None:
+            report = validate(
+                folder,
+                target=measured,
+                engine=asked.engine,
+                device=asked.device,
+                dtype=asked.dtype,
+                prompts=asked.prompts,
+                num_prompts=asked.num_prompts,
+                max_new_tokens=asked.max_new_tokens,
+                draft_tokens=asked.draft_tokens,
+                min_acceptance_length=asked.min_acceptance_length,
+                engine_python=engine_python,
+                target_name=manifest.target.id,
+                baseline_cache=baseline,
+                progress=say,
+            )
+            store.keep(key, report)
+        results.append(LayoutResult(layout, report, reused))
+    return results
+
+
+def _judge(results: Sequence[LayoutResult]) -> tuple[Verdict, str]:
+    """The release's verdict: the worst of its layouts, and in float32 greedy decoding, that they all agree."""
+    verdict = worst([r.report.verdict for r in results])
+    if verdict != "pass":
+        first = next(r for r in results if r.report.verdict == verdict)
+        return verdict, f"{first.layout}: {first.report.reason}"
+    reference = results[0]
+    exact = _exact(reference)
+    for other in results[1:]:
+        for mine, theirs in zip(_rows(reference), _rows(other), strict=True):
+            if exact and _counters(mine) != _counters(theirs):
+                return "fail", (
+                    f"{other.layout} and {reference.layout} are the same head, but the engine counts differently: "
+                    f"question {theirs['question_id']}: {_counters(theirs)} and {_counters(mine)}"
+                )
+    if exact and len(results) > 1:
+        return "pass", f"all {len(results)} layouts pass, with the same counters and the same text, prompt by prompt"
+    return "pass", f"{'both' if len(results) == 2 else 'all'} layouts pass" if len(
+        results
+    ) > 1 else "the layout passes"
+
+
+def _exact(result: LayoutResult) -> bool:
+    settings = result.report.document["settings"]
+    return bool(settings["dtype"] == "float32" and settings["temperature"] == 0)
+
+
+def _rows(result: LayoutResult) -> list[Mapping[str, Any]]:
+    return [row for engine in result.report.document["engines"] for row in engine.get("per_prompt") or []]
+
+
+def _counters(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["rounds"], row["drafted"], tuple(row["accepted_per_position"]), row["tokens_sha256"]
+
+
+def _assemble(
+    manifest: Manifest, facts: TargetFacts, results: Sequence[LayoutResult], stage: Path, templates: str | Path | None
+) -> None:
+    """Turn the converted heads into the repository: main layout at the root, reports and card beside it."""
+    reports: list[Mapping[str, Any]] = []
+    names: list[str] = []
+    (stage / REPORTS).mkdir()
+    for result in results:
+        asked = manifest.validate
+        name = f"{REPORTS}/{result.layout}-{asked.engine}-{asked.device}.json"
+        result.report.save(stage / name)
+        reports.append(result.report.document)
+        names.append(name)
+        here = stage / _HEADS / result.layout
+        if result.layout != manifest.layouts.main:
+            os.rename(here, stage / manifest.layouts.folder(result.layout))
+            continue
+        for file in here.iterdir():
+            os.rename(file, stage / file.name)
+        here.rmdir()
+    (stage / _HEADS).rmdir()
+    digests = {str(r.report.document["head"]["digest"]) for r in results}
+    head = open_head(stage, target=facts)
+    card = render_card(manifest, reports, head, templates, digests=digests, report_files=names)
+    write_file(stage / CARD, card.encode())
+
+
+class _Store:
+    """Reports by everything they depend on, so that an interrupted release goes on where it was."""
+
+    def __init__(self, work: Path) -> None:
+        self._folder = work / REPORTS
+
+    def key(self, *parts: Any) -> str:
+        """Digest of what a measurement depends on."""
+        text = json.dumps([__version__, *parts], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def find(self, key: str) -> Report | None:
+        """The report kept under ``key`` if it is readable and measured something."""
+        path = self._folder / f"{key}.json"
+        if not path.is_file():
+            return None
+        try:
+            report = load_report(path)
+        except InputError:
+            return None
+        return None if report.verdict == "unavailable" else report
+
+    def keep(self, key: str, report: Report) -> None:
+        """Keep a report."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        report.save(self._folder / f"{key}.json")
+
+
+def _labelled(progress: Progress, label: str) -> Progress:
+    def report(message: str, fraction: float | None = None) -> None:
+        progress(f"{label}: {message}", fraction)
+
+    return report

@@ -1,0 +1,79 @@
+"""Facts about a target model, read from its config.json alone."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from eagle3hub.checkpoint.folder import CONFIG, parse_json_object
+from eagle3hub.errors import SourceError
+from eagle3hub.fields import Fields
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFacts:
+    """What a head must fit.
+
+    Attributes:
+        name: Hub id, or the folder as the user typed it.
+        is_local: whether it was a folder.
+        num_hidden_layers, hidden_size, vocab_size: sizes from the config (of its text part).
+        max_position_embeddings: context length in tokens, or None.
+        model_type, architectures: as in the config. token_ids: bos/eos/pad ids it states.
+    """
+
+    name: str
+    is_local: bool
+    num_hidden_layers: int
+    hidden_size: int
+    vocab_size: int
+    max_position_embeddings: int | None
+    model_type: str
+    architectures: tuple[str, ...]
+    token_ids: dict[str, int | list[int]]
+
+
+def read_target(target: str, name: str | None = None) -> TargetFacts:
+    """Read the facts of a target: a folder with a config.json, or a Hub id (its config.json is downloaded).
+
+    Args:
+        target: folder or Hub id. name: the Hub id to record where ``target`` is a folder.
+
+    Raises SourceError where there is no such target, ConfigError where its config lacks a size, HubError
+    where the Hub cannot be asked.
+    """
+    folder = Path(target).expanduser()
+    if folder.is_dir():
+        path = folder / CONFIG
+        if not path.is_file():
+            raise SourceError(f"there is no {CONFIG} in the target folder {target}", code="source-no-config")
+    elif _HUB_ID.fullmatch(target):
+        from eagle3hub.hub import download_file
+
+        path = download_file(target, CONFIG)
+    else:
+        raise SourceError(
+            f"the target {target} is neither a folder nor a Hub id",
+            hint="name a folder with the target's config.json, or owner/name on the Hub",
+            code="source-target",
+        )
+    config = parse_json_object(path.read_bytes(), path)
+    nested = config.get("text_config")
+    text = Fields(nested if isinstance(nested, dict) else config, f"{target}/{CONFIG}")
+    architectures = config.get("architectures")
+    return TargetFacts(
+        name=name or target,
+        is_local=folder.is_dir() and name is None,
+        num_hidden_layers=text.number("num_hidden_layers"),
+        hidden_size=text.number("hidden_size"),
+        vocab_size=text.number("vocab_size"),
+        max_position_embeddings=text.number("max_position_embeddings", default=None),
+        model_type=text.text("model_type", default=""),
+        architectures=tuple(a for a in architectures if isinstance(a, str)) if isinstance(architectures, list) else (),
+        token_ids={
+            k: v for k in ("bos_token_id", "eos_token_id", "pad_token_id") if (v := text.token_ids(k)) is not None
+        },
+    )

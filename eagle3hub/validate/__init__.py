@@ -1,0 +1,8 @@
+"""Does a head work? Static checks, a load check, an acceptance check on a real engine, and the report of them."""
+
+from __future__ import annotations
+
+from eagle3hub.validate.report import Report, load_report
+from eagle3hub.validate.run import validate
+
+__all__ = ["Report", "load_report", "validate"]

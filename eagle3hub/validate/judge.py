@@ -1,0 +1,124 @@
+"""The rules by which a run passes or not. ``unavailable`` and ``inconclusive`` are never a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eagle3hub.engines.base import EngineRun, LoadReport, Verdict
+from eagle3hub.metrics import Acceptance
+
+COLLAPSE = 1.1
+"""At or below this acceptance length a head is not drafting: a random ``fc`` measures 1.04, a shuffled map 1.00."""
+
+_HARMLESS = ("t2d", "inv_freq")
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """The first position, counted in new tokens, at which a prompt's output changed with speculation."""
+
+    question_id: int | str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lossless:
+    """How many prompts gave the same tokens with the head as without it."""
+
+    identical: int
+    prompts: int
+    divergences: tuple[Divergence, ...]
+
+
+def compare(question_ids: Sequence[int | str], base: EngineRun, run: EngineRun) -> Lossless:
+    """Compare the tokens of two runs prompt by prompt."""
+    found = []
+    for question_id, alone, drafted in zip(question_ids, base.prompts, run.prompts, strict=True):
+        if alone.tokens != drafted.tokens:
+            pairs = zip(alone.tokens, drafted.tokens, strict=False)
+            shortest = min(len(alone.tokens), len(drafted.tokens))
+            found.append(Divergence(question_id, next((i for i, (a, b) in enumerate(pairs) if a != b), shortest)))
+    return Lossless(len(question_ids) - len(found), len(question_ids), tuple(found))
+
+
+def judge(
+    *,
+    load: LoadReport,
+    expected_taps: Sequence[int] | None,
+    lossless: Lossless | None,
+    dtype: str,
+    acceptance: Acceptance | None,
+    min_acceptance_length: float | None,
+) -> tuple[Verdict, str]:
+    """Verdict and reason of one run.
+
+    Fails for a parameter no tensor filled, a tensor no parameter took, taps other than the head's
+    (``expected_taps``, boundary ids), output changed by speculation in float32 (in lower precision it is only
+    reported), no round at all, and an acceptance length at or below `COLLAPSE`. Against a bar it passes when the
+    95 % interval lies at or above it, fails when the interval lies below it, and is inconclusive in between.
+    """
+    faults = [*_load_faults(load, expected_taps), *_output_faults(lossless, dtype)]
+    if acceptance is None:
+        faults.append("the engine ran no round of speculative decoding")
+    elif acceptance.mean_acceptance_length <= COLLAPSE:
+        faults.append(
+            f"the acceptance length is {acceptance.mean_acceptance_length:.3f}, at or below the collapse line of "
+            f"{COLLAPSE}: the head's proposals are not the target's tokens"
+        )
+    if faults or acceptance is None:
+        return "fail", "; ".join(faults)
+    if not load.checked:
+        return "inconclusive", "the engine's loading of the head could not be watched"
+    return _against_bar(acceptance, min_acceptance_length)
+
+
+def _load_faults(load: LoadReport, expected_taps: Sequence[int] | None) -> list[str]:
+    faults = []
+    if load.not_loaded:
+        faults.append(f"no tensor of the file fills {_names(load.not_loaded)}, and the engine serves without a word")
+    dropped = unexpected(load.ignored)
+    if dropped:
+        faults.append(f"the engine ignores {_names(dropped)}")
+    taps = load.aux_boundaries
+    if taps is not None and expected_taps is not None and list(taps) != list(expected_taps):
+        faults.append(
+            f"the engine feeds the head the target's states {list(taps)} (layers that have run), "
+            f"but it was trained on {list(expected_taps)}"
+        )
+    return faults
+
+
+def unexpected(ignored: Sequence[str]) -> list[str]:
+    """Ignored tensors that matter: all but the mask ``t2d`` and rotary tables, which engines rebuild."""
+    return [name for name in ignored if name.rpartition(".")[2] not in _HARMLESS]
+
+
+def _output_faults(lossless: Lossless | None, dtype: str) -> list[str]:
+    if lossless is None or dtype != "float32" or not lossless.divergences:
+        return []
+    first = lossless.divergences[0]
+    return [
+        f"greedy output changes with speculation for {len(lossless.divergences)} of {lossless.prompts} prompts in "
+        f"float32 (first: prompt {first.question_id}, new token {first.position})"
+    ]
+
+
+def _against_bar(acceptance: Acceptance, bar: float | None) -> tuple[Verdict, str]:
+    tau = f"acceptance length {acceptance.mean_acceptance_length:.3f}"
+    if bar is None:
+        return "pass", f"all tensors loaded and {tau} is above the collapse line of {COLLAPSE}"
+    if acceptance.ci95 is None:
+        return "inconclusive", f"{tau} has no interval to hold against {bar:g}: one prompt is not enough"
+    low, high = acceptance.ci95
+    interval = f"95 % interval {low:.3f} to {high:.3f}"
+    if low >= bar:
+        return "pass", f"{tau} ({interval}) is at or above the bar of {bar:g}"
+    if high < bar:
+        return "fail", f"{tau} ({interval}) is below the bar of {bar:g}"
+    return "inconclusive", f"{tau}: the bar of {bar:g} lies inside its {interval}; use more prompts"
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:6])
+    return shown if len(names) <= 6 else f"{shown} and {len(names) - 6} more"

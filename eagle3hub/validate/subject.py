@@ -1,0 +1,101 @@
+"""Who is on trial: the identity of the target as a report states it, and what a run needs to know of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eagle3hub.checkpoint.digest import file_digest
+from eagle3hub.errors import SourceError
+
+_SMALLEST_CONTEXT = 2048
+_TEMPLATE_TOKENS = 512
+_WEIGHTS = (".safetensors", ".bin", ".pt")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A target model: where it is, what to call it, digests where it is a folder, and its config.json if at hand."""
+
+    source: str
+    name: str
+    config_sha256: str | None
+    weights_digest: str | None
+    config: dict[str, Any] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``target`` object of a report."""
+        return {
+            "name": self.name,
+            "revision": None,
+            "config_sha256": self.config_sha256,
+            "weights_digest": self.weights_digest,
+        }
+
+
+def identify_target(source: str, name: str | None = None) -> Target:
+    """Look at a target: a folder is hashed (weights included), a Hub id is taken as it is.
+
+    Raises SourceError for a folder without a readable config.json, and for what is neither folder nor Hub id.
+    """
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        if source.count("/") != 1 or source.startswith((".", "/", "~")) or folder.exists():
+            raise SourceError(
+                f"the target {source!r} is neither a folder nor a Hub id",
+                hint="give the folder with the target's config.json, or owner/name",
+                code="source-target",
+            )
+        return Target(source, name or source, None, None, None)
+    folder = folder.resolve()
+    config_file = folder / "config.json"
+    try:
+        raw = config_file.read_bytes()
+        config = json.loads(raw)
+    except OSError as error:
+        raise SourceError(
+            f"the target {source!r} has no readable config.json: {error.strerror}", code="source-target"
+        ) from error
+    except ValueError as error:
+        raise SourceError(f"{config_file} is not JSON: {error}", code="source-target") from error
+    if not isinstance(config, dict):
+        raise SourceError(f"{config_file} is not a JSON object", code="source-target")
+    return Target(str(folder), name or folder.name, hashlib.sha256(raw).hexdigest(), _weights_digest(folder), config)
+
+
+def _weights_digest(folder: Path) -> str | None:
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in _WEIGHTS)
+    if not files:
+        return None
+    lines = "".join(f"{d['sha256']}  {d['path']}\n" for d in map(file_digest, files))
+    return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
+
+
+def context_length(target: Target, longest_prompt_bytes: int, max_new_tokens: int) -> int:
+    """Tokens of context a run needs: no token is shorter than a byte; never more than the target's own limit."""
+    needed = max(_SMALLEST_CONTEXT, longest_prompt_bytes + _TEMPLATE_TOKENS + max_new_tokens)
+    limit = _text_config(target).get("max_position_embeddings")
+    return min(needed, limit) if isinstance(limit, int) and limit > 0 else needed
+
+
+def kv_cache_gib(target: Target, tokens: int) -> int:
+    """GiB of KV cache for one sequence of ``tokens`` in float32, with room for the head's layers; at least 1."""
+    config = _text_config(target)
+    heads = config.get("num_attention_heads")
+    hidden = config.get("hidden_size")
+    layers = config.get("num_hidden_layers")
+    if not (isinstance(heads, int) and isinstance(hidden, int) and isinstance(layers, int) and heads > 0):
+        return 4
+    kv_heads = config.get("num_key_value_heads") or heads
+    head_dim = config.get("head_dim") or hidden // heads
+    per_token = 2 * (layers + 2) * int(kv_heads) * int(head_dim) * 4
+    return 1 + int(per_token * tokens * 1.25 / 2**30)
+
+
+def _text_config(target: Target) -> dict[str, Any]:
+    config = target.config or {}
+    inner = config.get("text_config")
+    return inner if isinstance(inner, dict) else config

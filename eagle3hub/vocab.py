@@ -1,0 +1,194 @@
+"""Draft-to-target vocabulary maps: d2t and t2d in every spelling, checked.
+
+A head with a reduced vocabulary proposes *draft ids* 0 … V_d - 1; its map names the target token behind each.
+On disk every trainer stores ``d2t`` as an *offset* (``target_id = draft_id + d2t[draft_id]``) and most add
+``t2d``, a mask over the target vocabulary that is true for the tokens a draft id exists for. Engines add the
+offsets without looking (vLLM 0.32.0 ``model_executor/models/llama_eagle3.py``, SGLang 0.5.23
+``srt/models/llama_eagle3.py``), so a wrong map loads everywhere and accepts nothing.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from eagle3hub.errors import Problem
+
+Spelling = Literal["offset", "t2d"]
+
+_MAX_RESAVES = 8
+"""How many resumed SpecJAX runs (one more subtraction of arange each) are recognised."""
+
+
+@dataclass(frozen=True, slots=True)
+class VocabMap:
+    """A checked map of a reduced draft vocabulary.
+
+    Attributes:
+        target_id: int64, length V_d; ``target_id[draft_id]`` is a token id of the target.
+        vocab_size: size V of the target vocabulary.
+        spelling: how the source stored it.
+    """
+
+    target_id: array[int]
+    vocab_size: int
+    spelling: Spelling
+
+    @property
+    def draft_vocab_size(self) -> int:
+        """V_d, the number of draft ids."""
+        return len(self.target_id)
+
+    @property
+    def is_sorted(self) -> bool:
+        """Whether target ids ascend (ModelOpt orders them by frequency instead)."""
+        ids = self.target_id
+        return all(a < b for a, b in pairwise(ids))
+
+    def d2t_bytes(self, dtype: str) -> bytes:
+        """``d2t`` as offsets, little-endian ``I32`` or ``I64``, shape [V_d]."""
+        return array({"I32": "i", "I64": "q"}[dtype], (t - i for i, t in enumerate(self.target_id))).tobytes()
+
+    def t2d_bytes(self) -> bytes:
+        """``t2d`` as a mask, dtype ``BOOL`` or ``U8``, shape [V]."""
+        mask = bytearray(self.vocab_size)
+        for t in self.target_id:
+            mask[t] = 1
+        return bytes(mask)
+
+
+def check_vocab_map(
+    d2t: Sequence[int] | None, t2d: bytes | None, *, vocab_size: int, draft_vocab_size: int
+) -> tuple[VocabMap | None, str, list[Problem]]:
+    """Decide what a pair of vocabulary buffers means.
+
+    Args:
+        d2t: the buffer as integers, length V_d, or None if absent.
+        t2d: the mask as bytes of 0 and 1, length V, or None if absent.
+        vocab_size: V. draft_vocab_size: V_d, from the rows of lm_head.
+
+    Returns:
+        The map (None for a full vocabulary or when it is wrong), a status word (``ok``, ``full``, or the code
+        of the fault without ``vocab-``), and the problems found.
+    """
+    found = _find_fault(d2t, t2d, vocab_size, draft_vocab_size)
+    if isinstance(found, Problem):
+        return None, found.code.removeprefix("vocab-"), [found]
+    if found is None:
+        return None, "full", []
+    return found, "ok", []
+
+
+def _find_fault(d2t: Sequence[int] | None, t2d: bytes | None, v: int, vd: int) -> VocabMap | Problem | None:
+    if vd > v:
+        return _fault("larger-than-target", f"the draft vocabulary ({vd}) is larger than the target's ({v})")
+    fault = _length_fault(d2t, t2d, v, vd)
+    if fault:
+        return fault
+    if vd == v:
+        return _full_vocabulary(d2t, t2d, v)
+    members = None if t2d is None else [i for i, m in enumerate(t2d) if m]
+    if members is not None and len(members) != vd:
+        shown = {0: "is all false", v: "is all true"}.get(len(members), f"has {len(members)} true entries")
+        return _fault(
+            "t2d-count",
+            f"t2d {shown} but the draft vocabulary has {vd} tokens: the map looks uninitialised",
+            "export the head again with its vocabulary mapping loaded",
+        )
+    if d2t is None:
+        if members is None:
+            return _fault(
+                "missing",
+                f"lm_head has {vd} rows for a target vocabulary of {v}, but there is neither d2t nor t2d: "
+                "an engine would take draft id i for target id i",
+                "get the d2t tensor from the training run",
+            )
+        return VocabMap(array("q", members), v, "t2d")
+    return _from_offsets(d2t, members, v, vd)
+
+
+def _from_offsets(d2t: Sequence[int], members: list[int] | None, v: int, vd: int) -> VocabMap | Problem:
+    if not any(d2t) and members != list(range(vd)):
+        return _fault(
+            "zero",
+            f"d2t is all zeros with a reduced vocabulary of {vd} out of {v}: the map was never initialised",
+            "export the head again with its vocabulary mapping loaded",
+        )
+    if all(x == i for i, x in enumerate(d2t)):
+        return _fault(
+            "arange",
+            "d2t[i] equals i everywhere: an identity of absolute ids was stored where offsets belong",
+            "export the head again with d2t = target_id - draft_id",
+        )
+    ids = array("q", (i + x for i, x in enumerate(d2t)))
+    wrong = _wrong_ids(ids, v)
+    if members is None:
+        if wrong and not _wrong_ids(d2t, v) and len(d2t) > 1:
+            return _absolute("as absolute ids they are all distinct and in range")
+        return wrong or VocabMap(ids, v, "offset")
+    if sorted(ids) == members:
+        return VocabMap(ids, v, "offset")
+    if list(d2t) == members:
+        return _absolute("they equal the true entries of t2d")
+    for k in range(2, _MAX_RESAVES + 1):
+        if all(x + k * i == m for i, (x, m) in enumerate(zip(d2t, members, strict=True))):
+            return _fault(
+                "double-subtracted",
+                f"arange was subtracted {k} times from d2t (t2d shows it): SpecJAX does so each time a run resumes",
+                "export the head again from the run's first checkpoint",
+            )
+    if wrong:
+        return wrong
+    missing = sorted(set(members).difference(ids))
+    return _fault(
+        "t2d-mismatch",
+        f"d2t and t2d disagree: t2d marks {len(missing)} tokens that no draft id maps to (the first is {missing[0]})",
+        "one of the two is from another head: export the head again",
+    )
+
+
+def _wrong_ids(ids: Sequence[int], v: int) -> Problem | None:
+    for i, t in enumerate(ids):
+        if not 0 <= t < v:
+            return _fault("out-of-range", f"d2t maps draft id {i} to target id {t}, outside the vocabulary of {v}")
+    seen: dict[int, int] = {}
+    for i, t in enumerate(ids):
+        if t in seen:
+            return _fault("duplicate", f"d2t maps draft ids {seen[t]} and {i} to the same target id {t}")
+        seen[t] = i
+    return None
+
+
+def _length_fault(d2t: Sequence[int] | None, t2d: bytes | None, v: int, vd: int) -> Problem | None:
+    if d2t is not None and len(d2t) != vd:
+        return _fault("shape", f"d2t has {len(d2t)} entries but lm_head has {vd} rows")
+    if t2d is not None and len(t2d) != v:
+        return _fault("shape", f"t2d has {len(t2d)} entries but the target vocabulary has {v}")
+    if t2d is not None and t2d.translate(None, b"\x00\x01"):
+        return _fault("t2d-values", "t2d holds values other than 0 and 1, so it is not a mask")
+    return None
+
+
+def _full_vocabulary(d2t: Sequence[int] | None, t2d: bytes | None, v: int) -> VocabMap | Problem | None:
+    """V_d = V: absent buffers, or zeros and all true, mean no map; other offsets are a permutation."""
+    if t2d is not None and t2d.count(1) != v:
+        return _fault("t2d-count", f"t2d has {t2d.count(1)} true entries but the head covers all {v} tokens")
+    if d2t is None or not any(d2t):
+        return None
+    ids = array("q", (i + x for i, x in enumerate(d2t)))
+    return _wrong_ids(ids, v) or VocabMap(ids, v, "offset")
+
+
+def _absolute(evidence: str) -> Problem:
+    return _fault(
+        "absolute",
+        f"d2t holds absolute target ids where offsets belong ({evidence}): engines would add the index once more",
+        "export the head again with d2t = target_id - draft_id",
+    )
+
+
+def _fault(code: str, message: str, hint: str | None = None) -> Problem:
+    return Problem("error", f"vocab-{code}", message, hint or "export the head again; the map cannot be guessed")

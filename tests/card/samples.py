@@ -1,0 +1,166 @@
+"""Manifests, heads and reports for the card's tests. Counters come from ``fixtures/smoke-counters.json``."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from eagle3hub import metrics
+from eagle3hub.head import AuxTaps, Dims, Head, Rope, Semantics, TensorRef
+
+HERE = Path(__file__).parent
+EXAMPLE = HERE.parent.parent / "examples" / "smollm2-135m" / "release.yaml"
+REPO = "eagle3hub/SmolLM2-135M-Instruct-eagle3"
+TARGET = "HuggingFaceTB/SmolLM2-135M-Instruct"
+DIGESTS = {"specforge": "sha256:" + "5f" * 32, "modelopt": "sha256:" + "0e" * 32}
+
+_SHAPES = {
+    "fc.weight": (576, 1728),
+    "layers.0.hidden_norm.weight": (576,),
+    "layers.0.input_layernorm.weight": (576,),
+    "layers.0.mlp.down_proj.weight": (576, 1024),
+    "layers.0.mlp.gate_proj.weight": (1024, 576),
+    "layers.0.mlp.up_proj.weight": (1024, 576),
+    "layers.0.post_attention_layernorm.weight": (576,),
+    "layers.0.self_attn.k_proj.weight": (192, 1152),
+    "layers.0.self_attn.o_proj.weight": (576, 576),
+    "layers.0.self_attn.q_proj.weight": (576, 1152),
+    "layers.0.self_attn.v_proj.weight": (192, 1152),
+    "lm_head.weight": (8192, 576),
+    "norm.weight": (576,),
+}
+
+
+def make_head(shapes: dict[str, tuple[int, ...]] | None = None, **changes: Any) -> Head:
+    """The example head as an object, without its bytes."""
+    tensors = {}
+    for name, shape in (shapes or _SHAPES).items():
+        size = 2
+        for n in shape:
+            size *= n
+        tensors[name] = TensorRef(name, "BF16", shape, Path("model.safetensors"), 0, size)
+    fields: dict[str, Any] = {
+        "layout": "specforge",
+        "source": "head",
+        "dims": Dims(576, 576, 1024, 9, 3, 64, 49152, 8192),
+        "semantics": Semantics(rope=Rope(100000.0), rms_norm_eps=1e-5),
+        "aux": AuxTaps.from_after_layer([1, 14, 26], "config"),
+        "vocab_map": None,
+        "vocab_status": "ok",
+        "tensors": tensors,
+        "buffers": {"d2t": "I64", "t2d": "BOOL"},
+        "metadata": None,
+        "config": {},
+        "max_position_embeddings": 8192,
+    }
+    return Head(**(fields | changes))
+
+
+def make_report(layout: str = "specforge", **changes: Any) -> dict[str, Any]:
+    """A report of the smoke run; ``changes`` replace fields of its engine entry."""
+    rows = json.loads((HERE / "fixtures" / "smoke-counters.json").read_text())["prompts"]
+    counts = [
+        metrics.Counts(r["rounds"], 3 * r["rounds"], sum(r["accepted_per_position"]), tuple(r["accepted_per_position"]))
+        for r in rows
+    ]
+    report: dict[str, Any] = {
+        "schema": "eagle3hub/report/1",
+        "tool": {"name": "eagle3hub", "version": "0.1.0"},
+        "measured_at": "2026-11-22T13:00:00Z",
+        "verdict": "pass",
+        "head": {
+            "source": f"release-{layout}",
+            "layout": layout,
+            "digest": DIGESTS[layout],
+            "files": [
+                {"path": "config.json", "size": 812, "sha256": "c0" * 32},
+                {"path": "model.safetensors", "size": 17962904, "sha256": "ab" * 32},
+            ],
+        },
+        "target": {
+            "name": TARGET,
+            "revision": None,
+            "config_sha256": "cf" * 32,
+            "weights_digest": "sha256:" + "d4" * 32,
+        },
+        "prompts": {
+            "name": "smoke",
+            "sha256": "91" * 32,
+            "count": len(rows),
+            "categories": {category: 2 for category in dict.fromkeys(r["category"] for r in rows)},
+        },
+        "settings": {
+            "draft_tokens": 3,
+            "temperature": 0.0,
+            "max_new_tokens": 64,
+            "seed": 0,
+            "dtype": "float32",
+            "device": "cpu",
+            "concurrency": 1,
+            "min_acceptance_length": None,
+            "collapse_acceptance_length": 1.1,
+            "chat_template": "the target's own",
+            "system_prompt": None,
+        },
+        "static": {"verdict": "pass", "problems": [], "assumptions": []},
+        "engines": [_engine(layout, rows, counts) | changes],
+    }
+    return copy.deepcopy(report)
+
+
+def _engine(layout: str, rows: list[dict[str, Any]], counts: list[metrics.Counts]) -> dict[str, Any]:
+    config = {"method": "eagle3", "model": f"release-{layout}", "num_speculative_tokens": 3}
+    return {
+        "engine": "vllm",
+        "version": "0.32.0",
+        "device": "cpu",
+        "dtype": "float32",
+        "verdict": "pass",
+        "reason": "every tensor loaded, output identical, acceptance length 1.45 is above 1.1",
+        "environment": {
+            "python": "3.11.7",
+            "torch": "2.13.0+cpu",
+            "transformers": "5.19.0",
+            "processor": "Intel(R) Xeon(R) Processor",
+            "threads": 2,
+        },
+        "flags": {
+            "llm": {"model": TARGET, "dtype": "float32", "seed": 0, "enforce_eager": True, "max_num_seqs": 1},
+            "sampling": {"temperature": 0.0, "max_tokens": 64},
+            "env": {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
+        },
+        "recipe": {
+            "engine": "vllm",
+            "version": "0.32.0",
+            "server_command": f"vllm serve {TARGET} --speculative-config '{json.dumps(config)}'",
+            "env": {},
+            "python": f"from vllm import LLM\n\nllm = LLM(\n    model='{TARGET}',\n    speculative_config={config!r},\n)\n",
+        },
+        "acceptance": metrics.acceptance(counts).to_json(),
+        "categories": metrics.by_category((r["category"], c) for r, c in zip(rows, counts, strict=True)),
+        "lossless": {"identical": len(rows), "prompts": len(rows), "divergences": []},
+        "load": {"checked": True, "not_loaded": [], "ignored": ["t2d"], "aux_boundaries": [2, 15, 27]},
+        "throughput": {
+            "target_tokens_per_second": 24.1,
+            "speculative_tokens_per_second": 27.6,
+            "note": "one sequence at a time; smoke test, not a benchmark",
+        },
+        "per_prompt": [
+            {
+                "question_id": r["question_id"],
+                "category": r["category"],
+                "prompt_tokens": 45,
+                "new_tokens": 64,
+                "rounds": c.rounds,
+                "drafted": c.drafted,
+                "accepted": c.accepted,
+                "accepted_per_position": list(c.accepted_per_position),
+                "identical": True,
+                "tokens_sha256": "77" * 32,
+            }
+            for r, c in zip(rows, counts, strict=True)
+        ],
+        "seconds": {"start": 27.0, "generate": 33.0},
+    }
