@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One departure from a schema: where, what is wrong, and what is allowed there."""
+    """One departure from a schema: where, what is wrong, and what is allowed there.
+
+    ``rank`` orders faults by use to the author: an unknown field often is the misspelt one that is missing.
+    """
 
     location: Location
     message: str
     hint: str | None
+    rank: int = 1
 
 
 def faults(data: Any, schema: Mapping[str, Any]) -> Iterator[Fault]:
@@ -46,8 +50,13 @@ def near(word: str, known: list[str]) -> str:
 
 
 def _explain(error: ValidationError) -> Iterator[Fault]:
+    if error.validator in ("anyOf", "oneOf") and error.context:
+        from jsonschema.exceptions import best_match
+
+        yield from _explain(best_match(error.context))
+        return
     where: Location = tuple(error.absolute_path)
-    schema: Mapping[str, Any] = error.schema
+    schema: Mapping[str, Any] = error.schema if isinstance(error.schema, dict) else {}
     value = error.instance
     name = field_name(where) or "the document"
     if error.validator == "additionalProperties" and isinstance(value, dict):
@@ -55,10 +64,10 @@ def _explain(error: ValidationError) -> Iterator[Fault]:
         for key in value:
             if key not in known:
                 message = f"unknown field {field_name((*where, key))!r}{near(key, known)}"
-                yield Fault((*where, key), message, f"fields allowed here: {', '.join(known)}")
+                yield Fault((*where, key), message, f"fields allowed here: {', '.join(known)}", rank=0)
         return
     if error.validator == "required" and isinstance(value, dict):
-        for key in error.validator_value:
+        for key in schema["required"]:
             if key not in value and f"{key!r} is a required" in error.message:
                 yield Fault(where, f"the field {field_name((*where, key))!r} is missing", _describe(schema, key))
         return
@@ -88,7 +97,7 @@ def _describe(schema: Mapping[str, Any], key: str) -> str | None:
     if not entry:
         return None
     text: str = entry.get("description", "")
-    return f"{key}: {text[:1].lower()}{text[1:]}" if text else None
+    return f"{key}: {text}" if text else None
 
 
 def _show(value: Any) -> str:

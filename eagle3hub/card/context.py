@@ -71,8 +71,8 @@ def build(
     ``report_files`` maps an index of ``reports`` to its path in the repository.
     """
     views = [results.view(run, manifest) for run in runs]
-    main = [v for v in views if v.layout == manifest.layouts.main] or views
-    measured = [v for v in main if v.acceptance]
+    measured = [v for v in views if v.acceptance]
+    main = [v for v in measured if v.layout == manifest.layouts.main]
     network = architecture.describe(head)
     cited = bibliography.with_always(manifest.citations)
     return {
@@ -80,11 +80,9 @@ def build(
         "target_id": manifest.target.id,
         "front_matter": metadata.front_matter(manifest, runs),
         "draft_tokens": manifest.speculative_tokens,
-        "runs": views,
-        "results": measured,
-        "passed": [v for v in measured if v.run.passed],
-        "main_layout": manifest.layouts.main,
-        "layout_results": [v for v in views if v.acceptance] if len({v.layout for v in views}) > 1 else [],
+        "results": main,
+        "passed": [v for v in main if v.run.passed],
+        "layout_results": measured if len(main) < len(measured) else [],
         "warnings": warnings(manifest, reports, views),
         "recipes": [v.recipe for v in views if v.recipe],
         "architecture": network,
@@ -98,7 +96,7 @@ def build(
         "eagle3": bibliography.work("eagle3"),
         "bibtex": bibliography.bibtex(cited),
         "provenance": [_provenance(r, report_files.get(i, "")) for i, r in enumerate(reports)],
-        "conditions": conditions(views),
+        "conditions": conditions(measured),
         "digests": digests(reports),
         "tool": f"eagle3hub {__version__}",
     }
@@ -160,15 +158,13 @@ def _license(what: str, found: License) -> LicenseRow:
     return LicenseRow(what, found.id, found.name or names.SPDX.get(found.id, ""), found.link or "")
 
 
-def conditions(views: Sequence[RunView]) -> list[Conditions]:
-    """The conditions of every run that measured something: the first in full, the others by what differs."""
-    measured = [v for v in views if v.acceptance]
+def conditions(measured: Sequence[RunView]) -> list[Conditions]:
+    """The conditions of runs: of the first in full, of the others what differs from it."""
     found = []
     for v in measured:
         first = measured[0]
         rows = v.conditions if v is first else tuple(row for row in v.conditions if row not in first.conditions)
-        like = "" if v is first else first.name
-        found.append(Conditions(v.name, v.command, rows, like))
+        found.append(Conditions(v.name, v.command, rows, like="" if v is first else first.name))
     return found
 
 

@@ -5,7 +5,7 @@ The file is checked against ``schemas/manifest.schema.json``; every error names 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Layouts:
     main: str
     also: tuple[str, ...] = ()
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         return iter((self.main, *self.also))
 
     def folder(self, layout: str) -> str:
@@ -93,7 +93,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One release.yaml. Local sources are absolute paths; ``reports`` are absolute glob patterns."""
+    """One release.yaml. Local sources are absolute; ``reports`` are glob patterns relative to ``path``'s folder."""
 
     path: Path
     head_source: str
@@ -129,7 +129,9 @@ def load_manifest(path: str | Path) -> Manifest:
 
 
 def _check(document: Document) -> None:
-    found = sorted(faults(document.data, resources.schema("manifest")), key=lambda f: document.line(f.location))
+    found = sorted(
+        faults(document.data, resources.schema("manifest")), key=lambda f: (f.rank, document.line(f.location))
+    )
     if found:
         first, others = found[0], [f"line {document.line(f.location)}: {f.message}" for f in found[1:]]
         hint = "; ".join(filter(None, [first.hint, *([f"also {', '.join(others[:5])}"] if others else [])]))
@@ -173,13 +175,8 @@ def _build(document: Document, path: Path) -> Manifest:
         training=_training(document),
         limitations=tuple(data.get("limitations", ())),
         citations=tuple(data.get("citations", ())),
-        reports=tuple(str(here / pattern) for pattern in _patterns(data)),
+        reports=tuple(data.get("reports", DEFAULT_REPORTS)),
     )
-
-
-def _patterns(data: Mapping[str, Any]) -> Sequence[str]:
-    named: Sequence[str] = data.get("reports", DEFAULT_REPORTS)
-    return named
 
 
 def _settings(data: Mapping[str, Any], here: Path) -> ValidateSettings:

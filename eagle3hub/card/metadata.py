@@ -25,7 +25,7 @@ def model_card_data(manifest: Manifest, runs: Sequence[Run]) -> ModelCardData:
         manifest.release,
         [r for r in runs if r.passed and r.layout == manifest.layouts.main and r.acceptance],
     )
-    engines = list(dict.fromkeys(str(run.engine["engine"]) for run in shown))
+    engines = list(dict.fromkeys(name for run in shown if (name := run.engine["engine"]) in names.ENGINES))
     results = [_result(run) for run in shown]
     return ModelCardData(
         base_model=manifest.target.id,

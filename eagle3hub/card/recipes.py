@@ -25,8 +25,9 @@ class ServeRecipe:
 def serve_recipe(recipe: Mapping[str, Any], report: Mapping[str, Any], manifest: Manifest) -> ServeRecipe:
     """A tested recipe for the published repository.
 
-    The recipe names head and target as the report does (``head.source``, ``target.name``); those names, where they
-    are a whole argument, a value of a JSON argument or a whole Python string, become the Hub ids.
+    The recipe names head and target as the report does (``head.source``, ``target.name``). Those names become the
+    Hub ids where they are the value of something called a model; elsewhere the same word may mean something else
+    (a folder may be called ``eagle3``).
     """
     published = {report["head"]["source"]: manifest.release.repo, report["target"]["name"]: manifest.target.id}
     return ServeRecipe(
@@ -37,39 +38,53 @@ def serve_recipe(recipe: Mapping[str, Any], report: Mapping[str, Any], manifest:
 
 
 def _command(text: str, env: Mapping[str, Any], published: Mapping[str, str]) -> str:
-    if not text:
-        return ""
-    words = [_renamed(word, published) for word in shlex.split(text.replace("\\\n", " "))]
     lines: list[str] = []
-    for word in words:
+    previous = ""
+    for word in shlex.split(text.replace("\\\n", " ")):
+        shown = shlex.quote(_renamed(word, previous, published))
         if lines and not word.startswith("--"):
-            lines[-1] += f" {shlex.quote(word)}"
+            lines[-1] += f" {shown}"
         else:
-            lines.append(shlex.quote(word))
-    prefix = "".join(f"{key}={shlex.quote(str(value))} " for key, value in env.items())
+            lines.append(shown)
+        previous = word
+    prefix = "".join(f"{key}={shlex.quote(str(value))} " for key, value in env.items()) if lines else ""
     return prefix + " \\\n  ".join(lines)
 
 
-def _renamed(word: str, published: Mapping[str, str]) -> str:
-    if word in published:
-        return published[word]
+def _renamed(word: str, previous: str, published: Mapping[str, str]) -> str:
+    option, equals, value = word.partition("=")
+    if equals and option.startswith("--"):
+        return f"{option}={_renamed(value, option, published)}"
     if word.startswith("{"):
         try:
-            return json.dumps(_renamed_values(json.loads(word), published))
+            return json.dumps(_renamed_models(json.loads(word), published))
         except ValueError:
             return word
-    option, equals, value = word.partition("=")
-    return f"{option}={_renamed(value, published)}" if equals and option.startswith("--") else word
+    return published.get(word, word) if previous == "serve" or _names_a_model(previous) else word
 
 
-def _renamed_values(value: Any, published: Mapping[str, str]) -> Any:
-    if isinstance(value, dict):
-        return {k: _renamed_values(v, published) for k, v in value.items()}
-    return published.get(value, value) if isinstance(value, str) else value
+def _names_a_model(option: str) -> bool:
+    return option.startswith("--") and "model" in option
+
+
+def _renamed_models(value: Any, published: Mapping[str, str]) -> Any:
+    if isinstance(value, list):
+        return [_renamed_models(item, published) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: published.get(item, item)
+        if isinstance(item, str) and "model" in key
+        else _renamed_models(item, published)
+        for key, item in value.items()
+    }
+
+
+_MODEL_VALUE = re.compile(r"""(\w*model\w*['"]?\s*[=:]\s*)(['"])([^'"\n]*)\2""")
 
 
 def _python(text: str, published: Mapping[str, str]) -> str:
     def swap(match: re.Match[str]) -> str:
-        return f"{match[1]}{published[match[2]]}{match[1]}" if match[2] in published else match[0]
+        return f"{match[1]}{match[2]}{published.get(match[3], match[3])}{match[2]}"
 
-    return re.sub(r"(['\"])((?:(?!\1)[^\\\n])*)\1", swap, text)
+    return _MODEL_VALUE.sub(swap, text)

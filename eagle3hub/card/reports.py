@@ -69,7 +69,10 @@ def check_report(document: Any, name: str = "the report") -> None:
 
 def find_reports(manifest: Manifest) -> list[Path]:
     """The report files the manifest's patterns name, sorted, each once."""
-    return sorted({Path(found) for pattern in manifest.reports for found in glob(pattern, recursive=True)})
+    here = manifest.path.parent
+    names = [name for pattern in manifest.reports for name in glob(pattern, root_dir=here, recursive=True)]  # noqa: PTH207
+    found = {here / name for name in names}
+    return sorted(path for path in found if path.is_file())
 
 
 def runs(reports: Sequence[Mapping[str, Any]], layouts: Sequence[str]) -> list[Run]:

@@ -102,7 +102,7 @@ def _loader() -> type[yaml.SafeLoader]:
     import yaml
 
     class CoreLoader(yaml.SafeLoader):
-        yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+        yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
     for kind, (pattern, first) in _SCALARS.items():
         CoreLoader.add_implicit_resolver(_TAG + kind, re.compile(pattern), first)

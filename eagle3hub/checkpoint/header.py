@@ -42,8 +42,9 @@ def read_header(path: Path) -> Header:
     try:
         with path.open("rb") as f:
             size = os.fstat(f.fileno()).st_size
-            prefix = f.read(8)
-            if prefix.startswith(_PICKLE_MAGIC):
+            start = f.read(9)
+            prefix = start[:8]
+            if start.startswith(_PICKLE_MAGIC) and start[8:] != b"{":  # a header may be 0x0280 bytes long
                 raise _bad(path, "pickle", "is a torch pickle, whatever its name says", "save it as safetensors first")
             if len(prefix) < 8:
                 raise _bad(path, "truncated", f"is only {size} bytes long, too short for a safetensors header")
@@ -52,6 +53,7 @@ def read_header(path: Path) -> Header:
                 raise _bad(path, "header", f"claims a header of {length} bytes; the format allows {MAX_HEADER_BYTES}")
             if 8 + length > size:
                 raise _bad(path, "truncated", f"claims a header of {length} bytes but is only {size} bytes long")
+            f.seek(8)
             raw = f.read(length)
     except OSError as e:
         raise CheckpointError(f"cannot read {path}: {e.strerror}", code="checkpoint-unreadable") from e

@@ -8,13 +8,13 @@ import signal
 import sys
 import traceback
 
-import click
 import typer
 
 from eagle3hub._version import __version__
 from eagle3hub.errors import Eagle3HubError, UsageError
 
 EXIT_INTERRUPTED = 130
+_CommandLineError = typer.BadParameter.__bases__[0]  # click's UsageError, which newer typer keeps inside itself
 
 
 def build() -> typer.Typer:
@@ -38,12 +38,12 @@ def build() -> typer.Typer:
 
     @app.callback()
     def root(
-        version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True),
+        _version: bool = typer.Option(
+            False, "--version", callback=_show_version, is_eager=True, help="Print the version and stop."
+        ),
         _debug: bool = typer.Option(False, "--debug", help="Show a traceback when something fails."),
     ) -> None:
-        if version:
-            typer.echo(f"eagle3hub {__version__}")
-            raise typer.Exit
+        """Options of every command."""
 
     app.command("inspect")(inspect)
     app.command("convert")(convert)
@@ -76,9 +76,11 @@ def run(argv: list[str]) -> int:
         if debug:
             traceback.print_exc()
         return _fail(e, as_json)
-    except click.ClickException as e:
-        return _fail(UsageError(e.format_message(), hint=_usage_hint(e)), as_json)
-    except (KeyboardInterrupt, click.Abort):
+    except _CommandLineError as e:
+        if not str(e):  # no arguments: the help has been printed
+            return UsageError.exit_code
+        return _fail(_usage_error(e), as_json)
+    except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("interrupted\n")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -96,9 +98,16 @@ def _fail(error: Eagle3HubError, as_json: bool) -> int:
     return error.exit_code
 
 
-def _usage_hint(error: click.ClickException) -> str | None:
+def _usage_error(error: Exception) -> UsageError:
     context = getattr(error, "ctx", None)
-    return f"{context.command_path} --help" if context is not None else None
+    message = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
+    return UsageError(message, hint=f"{context.command_path} --help" if context is not None else None)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"eagle3hub {__version__}")
+        raise typer.Exit
 
 
 def _terminated(signum: int, _frame: object) -> None:

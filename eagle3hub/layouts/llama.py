@@ -292,7 +292,9 @@ def buffer_dtypes(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _canonical(name: str, prefix: str) -> str:
-    return "layers.0." + name.removeprefix(prefix) if name.startswith(prefix) else name
+    if name.startswith(prefix):
+        return "layers.0." + name.removeprefix(prefix)
+    return f"?{name}" if name.startswith("layers.") else name
 
 
 def _spelled(name: str, prefix: str) -> str:

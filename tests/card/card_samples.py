@@ -16,6 +16,22 @@ REPO = "eagle3hub/SmolLM2-135M-Instruct-eagle3"
 TARGET = "HuggingFaceTB/SmolLM2-135M-Instruct"
 DIGESTS = {"specforge": "sha256:" + "5f" * 32, "modelopt": "sha256:" + "0e" * 32}
 
+MINIMAL = """\
+schema: eagle3hub/manifest/1
+head:
+  source: head
+target:
+  id: owner/target
+  license: apache-2.0
+release:
+  repo: owner/head
+  summary: A head.
+  license: mit
+layouts:
+  main: specforge
+speculative_tokens: 3
+"""
+
 _SHAPES = {
     "fc.weight": (576, 1728),
     "layers.0.hidden_norm.weight": (576,),
@@ -62,7 +78,9 @@ def make_report(layout: str = "specforge", **changes: Any) -> dict[str, Any]:
     """A report of the smoke run; ``changes`` replace fields of its engine entry."""
     rows = json.loads((HERE / "fixtures" / "smoke-counters.json").read_text())["prompts"]
     counts = [
-        metrics.Counts(r["rounds"], 3 * r["rounds"], sum(r["accepted_per_position"]), tuple(r["accepted_per_position"]))
+        metrics.Counts(
+            r["rounds"], 3 * r["rounds"], sum(r["accepted_per_position"]), tuple(r["accepted_per_position"])
+        )
         for r in rows
     ]
     report: dict[str, Any] = {
@@ -89,7 +107,7 @@ def make_report(layout: str = "specforge", **changes: Any) -> dict[str, Any]:
             "name": "smoke",
             "sha256": "91" * 32,
             "count": len(rows),
-            "categories": {category: 2 for category in dict.fromkeys(r["category"] for r in rows)},
+            "categories": dict.fromkeys(dict.fromkeys(r["category"] for r in rows), 2),
         },
         "settings": {
             "draft_tokens": 3,
@@ -136,7 +154,7 @@ def _engine(layout: str, rows: list[dict[str, Any]], counts: list[metrics.Counts
             "version": "0.32.0",
             "server_command": f"vllm serve {TARGET} --speculative-config '{json.dumps(config)}'",
             "env": {},
-            "python": f"from vllm import LLM\n\nllm = LLM(\n    model='{TARGET}',\n    speculative_config={config!r},\n)\n",
+            "python": f"from vllm import LLM\n\nllm = LLM(model='{TARGET}', speculative_config={config!r})\n",
         },
         "acceptance": metrics.acceptance(counts).to_json(),
         "categories": metrics.by_category((r["category"], c) for r, c in zip(rows, counts, strict=True)),
@@ -151,8 +169,8 @@ def _engine(layout: str, rows: list[dict[str, Any]], counts: list[metrics.Counts
             {
                 "question_id": r["question_id"],
                 "category": r["category"],
-                "prompt_tokens": 45,
-                "new_tokens": 64,
+                "prompt_tokens": r["prompt_tokens"],
+                "new_tokens": r["new_tokens"],
                 "rounds": c.rounds,
                 "drafted": c.drafted,
                 "accepted": c.accepted,

@@ -1,0 +1,55 @@
+"""The bibliography: every entry complete, correct where it is easy to get wrong, printed as valid BibTeX."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from pybtex.database import parse_string
+
+from eagle3hub.card import bibliography
+from eagle3hub.errors import ManifestError
+
+
+def test_every_entry_is_complete() -> None:
+    entries = parse_string(bibliography.bibtex(bibliography.keys()), "bibtex").entries
+    assert sorted(entries) == bibliography.keys()
+    seen: set[str] = set()
+    for key, entry in entries.items():
+        assert entry.fields["title"] and entry.persons["author"], key
+        eprint = entry.fields.get("eprint")
+        assert eprint or "doi" in entry.fields or "url" in entry.fields, key
+        if eprint:
+            assert re.fullmatch(r"\d{4}\.\d{5}", eprint), key
+            assert eprint not in seen, key
+            seen.add(eprint)
+            assert entry.fields["archivePrefix"] == "arXiv"
+            assert entry.fields["url"] == f"https://arxiv.org/abs/{eprint}"
+        assert ("booktitle" in entry.fields) == (entry.type == "inproceedings"), key
+        assert entry.type in ("inproceedings", "misc", "software"), key
+
+
+def test_eagle3_is_cited_by_its_own_title() -> None:
+    work = bibliography.work("eagle3")
+    assert work.title == ("EAGLE-3: Scaling up Inference Acceleration of Large Language Models via Training-Time Test")
+    assert (work.authors, work.year, work.url) == ("Li et al.", "2025", "https://arxiv.org/abs/2503.01840")
+    assert bibliography.with_always(["lk", "eagle3", "lk"]) == ["eagle3", "lk"]
+
+
+def test_addresses_and_ampersands_are_not_escaped_twice() -> None:
+    assert "ShareGPT_Vicuna_unfiltered}" in bibliography.bibtex(["sharegpt"])
+    assert "gpt-oss-120b \\& gpt-oss-20b" in bibliography.bibtex(["gptoss"])
+    assert bibliography.work("gptoss").title == "gpt-oss-120b & gpt-oss-20b Model Card"
+
+
+@pytest.mark.parametrize(
+    ("key", "authors"), [("leviathan", "Leviathan et al."), ("humaneval", "Chen et al."), ("trtllm", "NVIDIA")]
+)
+def test_short_authors(key: str, authors: str) -> None:
+    assert bibliography.work(key).authors == authors
+
+
+def test_unknown_key_names_near_ones() -> None:
+    with pytest.raises(ManifestError, match="'egale3'; did you mean 'eagle3'") as caught:
+        bibliography.bibtex(["egale3"])
+    assert "medusa" in (caught.value.hint or "")

@@ -1,0 +1,132 @@
+"""release.yaml: what is accepted, and that every error names file, line, field and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import card_samples as samples
+import pytest
+from card_samples import MINIMAL
+
+from eagle3hub.card import load_manifest
+from eagle3hub.errors import InputError, ManifestError, SourceError
+
+Write = Callable[[str], Path]
+
+
+def test_example_loads() -> None:
+    manifest = load_manifest(samples.EXAMPLE)
+    assert manifest.release.repo == samples.REPO
+    assert manifest.target.id == samples.TARGET
+    assert list(manifest.layouts) == ["specforge", "modelopt", "speculators", "specjax"]
+    assert (manifest.validate.num_prompts, manifest.validate.max_new_tokens, manifest.validate.draft_tokens) == (
+        8,
+        64,
+        3,
+    )
+    assert Path(manifest.head_source) == samples.EXAMPLE.parent / "head"
+
+
+def test_defaults(write: Write) -> None:
+    manifest = load_manifest(write(MINIMAL))
+    assert manifest.release.title == "head"
+    assert manifest.validate.draft_tokens == 3
+    assert manifest.reports == ("reports/*.json",)
+    assert manifest.training.data_license is None
+
+
+def test_paths_are_relative_to_the_manifest(write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = write(MINIMAL.replace("  id: owner/target", "  id: owner/target\n  path: ../target"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    manifest = load_manifest("../release.yaml")
+    assert Path(manifest.head_source).resolve() == path.parent / "head"
+    assert Path(manifest.measured_target).resolve() == path.parent.parent / "target"
+
+
+def test_training_facts_keep_order_and_spelling(write: Write) -> None:
+    text = MINIMAL + "training:\n  schedule: lr 8e-4\n  facts:\n    Seen: 1e3\n    Odd: 007\n  ttt_length: 4\n"
+    assert load_manifest(write(text)).training.facts == (
+        ("Schedule", "lr 8e-4"), ("Seen", "1e3"), ("Odd", "007"), ("TTT length", "4"),
+    )  # fmt: skip
+
+
+def test_core_schema_words_are_not_surprising(write: Write) -> None:
+    manifest = load_manifest(
+        write(MINIMAL.replace("license: mit", "license: mit\n  language: [no, en]\n  title: 2026-11-22"))
+    )
+    assert manifest.release.language == ("no", "en")
+    assert manifest.release.title == "2026-11-22"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message", "hint"),
+    [
+        ("  main: specforge", "  mian: specforge", 12, "'layouts.mian'; did you mean 'main'", "also, main"),
+        ("  main: specforge", "  main: specforg", 12, "did you mean 'specforge'", "modelopt, speculators"),
+        ("  license: mit", "  license: MIT", 10, 'release.license is "MIT"', "lower case"),
+        ("  license: mit", "  license: other", 7, "'release.license_name' is missing", ""),
+        ("  license: mit", "  license: mit\n  license_link: 'javascript:x'", 11, "license_link", "https://"),
+        ("  repo: owner/head", "  repo: head", 8, "release.repo", "owner/name"),
+        ("speculative_tokens: 3", "speculative_tokens: three", 13, 'speculative_tokens is "three"', "whole number"),
+        ("speculative_tokens: 3", "speculative_tokens: 0", 13, "speculative_tokens is 0", "from 1 to 64"),
+        ("  summary: A head.", "  summary:", 9, "release.summary is empty", "text"),
+        ("  id: owner/target\n", "", 4, "'target.id' is missing", "Hub id of the target"),
+        ("  main: specforge", "  main: specforge\n  also: [specforge]", 13, "already the main layout", "once"),
+        ("speculative_tokens: 3", "speculative_tokens: 3\ncitations: [egle]", 14, "did you mean 'eagle'", "medusa"),
+        ("schema: eagle3hub/manifest/1", "schema: eagle3hub/manifest/2", 1, "schema is", "manifest/1"),
+        ("  source: head", "  source: [head]", 3, "head.source is a list", "a folder or hf://"),
+        ("  summary: A head.", "  summary: &a A head.\n  title: *a", 9, "alias", "write the value out"),
+        ("  summary: A head.", "  summary: A head.\n  summary: B", 10, "appears twice", ""),
+        ("  summary: A head.", "  summary: !!python/name:os.system ''", 9, "tag", "plain YAML"),
+        ("  summary: A head.", "  summary: !!int x", 9, "not a value of type int", ""),
+        ("  summary: A head.", "  summary: 'A head.", 9, "not valid YAML", ""),
+        ("  summary: A head.", "  <<: {a: b}", 9, "unknown field", "summary"),
+    ],
+)  # fmt: skip
+def test_errors_name_file_line_and_field(write: Write, old: str, new: str, line: int, message: str, hint: str) -> None:
+    assert old in MINIMAL
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(write(MINIMAL.replace(old, new, 1)))
+    prefix = f"release.yaml:{line}: "
+    if "'A head." in new:
+        assert caught.value.message.startswith("release.yaml:")
+    else:
+        assert caught.value.message.startswith(prefix), caught.value.message
+    assert message in caught.value.message
+    assert hint in (caught.value.hint or "")
+
+
+def test_several_errors_are_all_named(write: Write) -> None:
+    text = MINIMAL.replace("main: specforge", "main: nothing").replace("license: mit", "licence: mit")
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(write(text))
+    assert "line 12" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "just text", "a: " + "[" * 5000, "\x00", "- &a [*a]", "? [a]\n: b", "%YAML 9\n---\n{}"]
+)
+def test_nonsense_is_one_clean_error(write: Write, text: str) -> None:
+    with pytest.raises(ManifestError):
+        load_manifest(write(text))
+
+
+def test_billion_laughs_is_refused_at_once(write: Write) -> None:
+    layers = "\n".join(f"k{i}: &k{i} [{', '.join([f'*k{i - 1}'] * 9)}]" for i in range(1, 30))
+    with pytest.raises(ManifestError, match="alias"):
+        load_manifest(write(f"k0: &k0 lol\n{layers}\n"))
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(SourceError):
+        load_manifest(tmp_path / "absent.yaml")
+    with pytest.raises(SourceError):
+        load_manifest(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes(b"schema: x\nhead: \xe9\n")
+    with pytest.raises(ManifestError, match=r"latin\.yaml:2: not UTF-8"):
+        load_manifest(tmp_path / "latin.yaml")
+    (tmp_path / "big.yaml").write_bytes(b"#" * (2 << 20))
+    with pytest.raises(InputError, match="larger"):
+        load_manifest(tmp_path / "big.yaml")

@@ -1,0 +1,105 @@
+"""The YAML block: what the Hub accepts, and evaluation results that say how they were measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import card_samples as samples
+import pytest
+import yaml
+from card_samples import MINIMAL
+from huggingface_hub import ModelCard
+
+from eagle3hub.card import Manifest, load_manifest, render_card
+
+ALLOWED = {
+    "base_model", "datasets", "language", "library_name", "license", "license_link", "license_name", "model-index",
+    "pipeline_tag", "tags",
+}  # fmt: skip
+
+
+def metadata(manifest: Manifest, *reports: dict[str, Any]) -> ModelCard:
+    return ModelCard(render_card(manifest, reports, samples.make_head()))
+
+
+def test_fields(example: Manifest) -> None:
+    data = metadata(example, samples.make_report()).data
+    assert set(data.to_dict()) <= ALLOWED
+    assert data.base_model == samples.TARGET
+    assert data.license == "apache-2.0"
+    assert data.pipeline_tag == "text-generation"
+    assert data.library_name == "vllm"
+    assert data.language == ["en"]
+    assert data.tags == ["eagle3", "speculative-decoding", "draft-model", "vllm"]
+    assert data.get("base_model_relation") is None
+
+
+def test_evaluation_result(example: Manifest) -> None:
+    (result,) = metadata(example, samples.make_report()).data.eval_results
+    assert result.metric_type == "acceptance_length"
+    assert result.metric_value == 1.453
+    assert result.task_type == "text-generation"
+    assert result.source_url is None and result.verified is None
+    args = result.metric_args
+    assert (args["engine"], args["K"], args["temperature"], args["n"]) == ("vLLM 0.32.0", 3, 0.0, 16)
+    assert args["estimator"] and args["ci95"][0] < 1.453 < args["ci95"][1]
+
+
+def test_only_passing_runs_of_the_main_layout_become_results(example: Manifest) -> None:
+    report = samples.make_report(verdict="inconclusive")
+    report["verdict"] = "inconclusive"
+    card = metadata(example, report, samples.make_report("modelopt"))
+    assert card.data.eval_results is None
+    assert "vllm" not in card.data.tags
+
+
+def test_a_head_that_passed_but_a_report_that_did_not(example: Manifest) -> None:
+    report = samples.make_report()
+    report["verdict"] = "fail"
+    report["static"] = {
+        "verdict": "fail",
+        "problems": [{"severity": "error", "code": "x", "message": "m", "hint": None}],
+        "assumptions": [],
+    }
+    assert metadata(example, report).data.eval_results is None
+
+
+def test_two_temperatures_are_two_results(example: Manifest) -> None:
+    warm = samples.make_report(lossless=None)
+    warm["settings"]["temperature"] = 1.0
+    results = metadata(example, samples.make_report(), warm).data.eval_results
+    assert [r.metric_args["temperature"] for r in results] == [0.0, 1.0]
+
+
+def test_a_custom_license_has_name_and_link(tmp_path: Path) -> None:
+    custom = "license: other\n  license_name: our-license\n  license_link: LICENSE"
+    path = tmp_path / "release.yaml"
+    path.write_text(MINIMAL.replace("license: mit", custom).replace("owner/target", samples.TARGET))
+    card = metadata(load_manifest(path), samples.make_report())
+    assert (card.data.license, card.data.license_name, card.data.license_link) == ("other", "our-license", "LICENSE")
+    assert "| This draft head | [our-license](LICENSE) |" in card.text
+
+
+def test_language_no_is_norwegian(example: Manifest) -> None:
+    norwegian = replace(example, release=replace(example.release, language=("no",)))
+    assert metadata(norwegian).data.language == ["no"]
+
+
+@pytest.mark.parametrize(
+    "title", ["a: b", "- x", "'quoted' \"twice\"", "x\n---\nlicense: mit", "{a}", "null", "y" * 200]
+)
+def test_any_title_is_safe_yaml(example: Manifest, title: str) -> None:
+    card = metadata(replace(example, release=replace(example.release, title=title)), samples.make_report())
+    parsed = yaml.safe_load(str(card).split("---\n")[1])
+    assert parsed["license"] == "apache-2.0"
+    assert parsed["model-index"][0]["name"] == " ".join(title.split("\n"))
+
+
+def test_the_card_parses_back_to_itself(example: Manifest, write: Callable[[str], Path]) -> None:
+    text = render_card(example, [samples.make_report()], samples.make_head())
+    assert text.startswith("---\nbase_model: ")
+    assert text.endswith("\n") and "\n\n\n" not in text
+    assert ModelCard(text).data.to_yaml() == text.split("\n---\n")[0].removeprefix("---\n")

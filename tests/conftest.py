@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import heads
+
+from eagle3hub.cli.app import run
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "smollm2-135m" / "head"
+
+
+@pytest.fixture
+def example_head(tmp_path: Path) -> Path:
+    """A private copy of the example head."""
+    return Path(shutil.copytree(EXAMPLE, tmp_path / "example-head"))
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """Config of a target that fits the small heads."""
+    return heads.target(tmp_path / "small-target")
+
+
+@pytest.fixture(scope="session")
+def smollm2_target() -> Path:
+    """The demo's target model, fetched into the cache if it is not there."""
+    from eagle3hub.demo_target import ensure_target
+
+    return ensure_target()
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run one command line; returns exit status, standard output and standard error."""
+
+    def call(*argv: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = run([str(a) for a in argv])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call

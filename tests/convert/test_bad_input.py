@@ -1,0 +1,297 @@
+"""Bad input: one clear sentence, exit status 3, nothing written."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support import heads
+
+WEIGHTS = "model.safetensors"
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def replace(folder: Path, **tensors: torch.Tensor | None) -> None:
+    every = {**load_file(folder / WEIGHTS), **tensors}
+    save_file({k: v for k, v in every.items() if v is not None}, folder / WEIGHTS)
+
+
+def with_header(folder: Path, edit: Callable[[dict], None]) -> None:
+    raw = (folder / WEIGHTS).read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    edit(header)
+    text = json.dumps(header).encode()
+    (folder / WEIGHTS).write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + length :])
+
+
+def shift(header: dict, by: int) -> None:
+    header["norm.weight"]["data_offsets"] = [x + by for x in header["norm.weight"]["data_offsets"]]
+
+
+def edit_config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def ids(folder: Path) -> torch.Tensor:
+    d2t = load_file(folder / WEIGHTS)["d2t"]
+    return d2t + torch.arange(len(d2t), dtype=d2t.dtype)
+
+
+def set_d2t(folder: Path, position: int, value: int) -> None:
+    d2t = load_file(folder / WEIGHTS)["d2t"].clone()
+    d2t[position] = value
+    replace(folder, d2t=d2t)
+
+
+CASES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no config": (lambda f: (f / "config.json").unlink(), "there is no config.json in"),
+    "config is not JSON": (lambda f: (f / "config.json").write_text("{,}"), "is not valid JSON: line 1"),
+    "config is a list": (lambda f: (f / "config.json").write_text("[]"), "is not a JSON object"),
+    "no weights": (lambda f: (f / WEIGHTS).unlink(), "no safetensors file in"),
+    "truncated": (lambda f: os.truncate(f / WEIGHTS, (f / WEIGHTS).stat().st_size - 100), "is truncated"),
+    "empty file": (lambda f: os.truncate(f / WEIGHTS, 0), "is only 0 bytes long"),
+    "header longer than the file": (
+        lambda f: (f / WEIGHTS).write_bytes((10**6).to_bytes(8, "little") + b"{}"),
+        "claims a header of 1000000 bytes but is only 10 bytes long",
+    ),
+    "header of a terabyte": (
+        lambda f: (f / WEIGHTS).write_bytes((2**40).to_bytes(8, "little") + b"{}"),
+        "the format allows 100000000",
+    ),
+    "header is not JSON": (
+        lambda f: (f / WEIGHTS).write_bytes((4).to_bytes(8, "little") + b"{{{{"),
+        "not valid JSON",
+    ),
+    "pickle by another name": (lambda f: (f / WEIGHTS).write_bytes(b"PK\x03\x04" + bytes(60)), "torch pickle"),
+    "offsets overlap": (lambda f: with_header(f, lambda h: shift(h, -2)), "overlapping tensors"),
+    "offsets leave a hole": (lambda f: with_header(f, lambda h: shift(h, 2)), "overlapping|unaccounted bytes"),
+    "offsets out of range": (lambda f: with_header(f, lambda h: shift(h, 10**6)), "unaccounted bytes"),
+    "offsets too short": (
+        lambda f: with_header(f, lambda h: h["norm.weight"].update(data_offsets=[0, 2])),
+        "the byte range 0…2, not 16 bytes",
+    ),
+    "unknown dtype": (lambda f: with_header(f, lambda h: h["norm.weight"].update(dtype="Q7")), "unknown dtype 'Q7'"),
+    "negative shape": (lambda f: with_header(f, lambda h: h["norm.weight"].update(shape=[-8])), "natural numbers"),
+    "a tensor missing": (
+        lambda f: replace(f, **{"midlayer.hidden_norm.weight": None}),
+        r"lacks midlayer\.hidden_norm\.weight",
+    ),
+    "lm_head missing": (lambda f: replace(f, **{"lm_head.weight": None}), r"lacks lm_head\.weight"),
+    "an unknown tensor": (lambda f: replace(f, **{"extra.weight": torch.ones(2)}), r"holds extra\.weight"),
+    "a bias": (
+        lambda f: replace(f, **{"midlayer.self_attn.q_proj.bias": torch.ones(8)}),
+        r"holds midlayer\.self_attn\.q_proj\.bias",
+    ),
+    "shape contradicts config": (lambda f: edit_config(f, hidden_size=16), "but the config asks for"),
+    "intermediate size contradicts": (lambda f: edit_config(f, intermediate_size=99), "but the config asks for"),
+    "draft vocabulary contradicts": (lambda f: edit_config(f, draft_vocab_size=11), "10 rows but the config says"),
+    "heads is a string": (lambda f: edit_config(f, num_attention_heads="2"), "not a positive integer"),
+    "hidden size missing": (lambda f: edit_config(f, hidden_size=None), "has no hidden_size"),
+    "two layers": (lambda f: edit_config(f, num_hidden_layers=2), "one decoder layer"),
+    "integer weights": (
+        lambda f: replace(f, **{"norm.weight": torch.ones(8, dtype=torch.int8)}),
+        "reads unquantized heads",
+    ),
+    "d2t out of range": (lambda f: set_d2t(f, 9, 1000), "outside the vocabulary of 40"),
+    "d2t duplicated": (lambda f: set_d2t(f, 1, int(ids(f)[0]) - 1), "to the same target id"),
+    "d2t absolute": (lambda f: replace(f, d2t=ids(f)), "absolute target ids where offsets belong"),
+    "d2t all zero": (lambda f: replace(f, d2t=torch.zeros(10, dtype=torch.int32)), "all zeros with a reduced"),
+    "d2t disagrees with t2d": (lambda f: replace(f, t2d=~load_file(f / WEIGHTS)["t2d"]), "t2d"),
+    "d2t shuffled against t2d": (
+        lambda f: replace(f, t2d=torch.roll(load_file(f / WEIGHTS)["t2d"], 1)),
+        "d2t and t2d disagree",
+    ),
+    "d2t is floating point": (lambda f: replace(f, d2t=torch.zeros(10)), "not a vector of I32 or I64"),
+    "no map at all": (lambda f: replace(f, d2t=None, t2d=None), "in no layout|neither d2t nor t2d"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_heads(tmp_path: Path, cli: Cli, name: str):
+    damage, message = CASES[name]
+    source = heads.specjax(tmp_path / "head")
+    damage(source)
+    refused(cli, tmp_path, message, source, tmp_path / "out", "--to", "specforge")
+    status, out, _ = cli("inspect", source, "--json")
+    document = json.loads(out)
+    assert status == 3
+    assert ("error" in document) != any(p["severity"] == "error" for p in document.get("problems", []))
+
+
+def refused(cli: Cli, folder: Path, message: str, *argv: object) -> str:
+    """The command prints one matching sentence, exits with 3, and leaves the folder as it was."""
+    before = snapshot(folder)
+    status, out, err = cli("convert", *argv)
+    assert (status, out) == (3, "")
+    lines = err.splitlines()
+    assert lines[0].startswith("error: ")
+    assert [line.startswith("hint: ") for line in lines[1:]] in ([], [True])
+    import re
+
+    assert re.search(message, lines[0]), lines[0]
+    assert "Traceback" not in err
+    assert snapshot(folder) == before
+    return lines[0]
+
+
+def snapshot(folder: Path) -> dict[str, bytes | None]:
+    return {str(p): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
+
+
+def test_a_missing_folder(tmp_path: Path, cli: Cli):
+    refused(cli, tmp_path, "does not exist", tmp_path / "nowhere", tmp_path / "out", "--to", "modelopt")
+
+
+def test_speculators_without_a_target(tmp_path: Path, cli: Cli):
+    source = heads.specjax(tmp_path / "head")
+    refused(cli, tmp_path, "names the verifier", source, tmp_path / "out", "--to", "speculators", "--speculative-tokens", 3)
+
+
+def test_speculators_without_a_number_of_tokens(tmp_path: Path, cli: Cli, target: Path):
+    source = heads.specjax(tmp_path / "head")
+    refused(cli, tmp_path, "no number is safe", source, tmp_path / "out", "--to", "speculators", "--target", target)
+
+
+def test_an_existing_destination(tmp_path: Path, cli: Cli):
+    source = heads.specjax(tmp_path / "head")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/precious.txt").write_text("keep me")
+    refused(cli, tmp_path, "exists already", source, tmp_path / "out", "--to", "specforge")
+    refused(cli, tmp_path, "did not write", source, tmp_path / "out", "--to", "specforge", "--force")
+    refused(cli, tmp_path, "contains, the source|source folder", source, source, "--to", "specforge", "--force")
+    refused(cli, tmp_path, "contains, the source|source folder", source, tmp_path, "--to", "specforge", "--force")
+
+
+def test_force_replaces_what_this_tool_wrote(tmp_path: Path, cli: Cli):
+    source = heads.specjax(tmp_path / "head")
+    assert cli("convert", source, tmp_path / "out", "--to", "specforge")[0] == 0
+    status, out, _ = cli("convert", source, tmp_path / "out", "--to", "specjax", "--force", "--json")
+    assert status == 0
+    assert json.loads(out)["to"] == "specjax"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["head", "out"]
+    assert json.loads((tmp_path / "out/config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, cli: Cli):
+    source = heads.specjax(tmp_path / "head")
+    before = snapshot(tmp_path)
+    status, out, _ = cli("convert", source, tmp_path / "out", "--to", "specforge", "--dry-run", "--json")
+    document = json.loads(out)
+    assert (status, document["dry_run"], len(document["tensors"])) == (0, True, 15)
+    assert snapshot(tmp_path) == before
+
+
+def test_errors_are_json_when_asked(tmp_path: Path, cli: Cli):
+    status, out, err = cli("convert", tmp_path / "nowhere", tmp_path / "out", "--to", "modelopt", "--json")
+    assert (status, err) == (3, "")
+    assert json.loads(out)["error"] == {
+        "code": "source-missing",
+        "message": f"{tmp_path}/nowhere does not exist",
+        "hint": "name the folder that holds config.json",
+        "exit_code": 3,
+    }
+
+
+def test_usage_errors_exit_with_2(tmp_path: Path, cli: Cli):
+    source = heads.specjax(tmp_path / "head")
+    assert cli("convert", source, tmp_path / "out", "--to", "nemo")[0] == 2
+    assert cli("convert", source)[0] == 2
+    assert cli("convert", source, tmp_path / "out", "--to", "specjax", "--no-such-option")[0] == 2
+    assert not (tmp_path / "out").exists()
+
+
+def python(code: str, *argv: object, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code, *map(str, argv)], capture_output=True, text=True, **options)
+
+
+MAIN = "import sys; from eagle3hub.cli.app import run; sys.exit(run(sys.argv[1:]))"
+
+
+def test_a_full_disk(tmp_path: Path, example_head: Path):
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, 4 << 20))
+
+    before = snapshot(tmp_path)
+    done = python(MAIN, "convert", example_head, tmp_path / "out", "--to", "specforge", preexec_fn=limit)
+    assert done.returncode == 3, done.stderr
+    assert "disk is full (or a size limit was reached)" in done.stderr
+    assert snapshot(tmp_path) == before
+
+
+def test_a_small_file_system(tmp_path: Path, example_head: Path):
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(small)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a tmpfs needs root")
+    try:
+        done = python(MAIN, "convert", example_head, small / "out", "--to", "specforge")
+        left = list(small.iterdir())
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    assert done.returncode == 3
+    assert "bytes free" in done.stderr.replace("are free there", "bytes free")
+    assert left == []
+
+
+KILLED_AT = """
+import os, signal, sys
+calls = 0
+def fatal(real):
+    def wrapped(*a, **k):
+        global calls
+        calls += 1
+        if calls == int(sys.argv[1]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*a, **k)
+    return wrapped
+for name in ("fsync", "rename", "pwrite", "copy_file_range", "preadv"):
+    setattr(os, name, fatal(getattr(os, name)))
+from eagle3hub.cli.app import run
+sys.exit(run(sys.argv[2:]))
+"""
+
+
+def test_sigkill_at_every_step_leaves_no_half_destination(tmp_path: Path):
+    source = heads.specjax(tmp_path / "head")
+    out = tmp_path / "out"
+    killed = 0
+    for step in range(1, 200):
+        done = python(KILLED_AT, step, "convert", source, out, "--to", "specforge")
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        killed += 1
+        if out.exists():  # killed after the rename: it must be whole
+            assert python(MAIN, "inspect", out).returncode == 0
+            assert (out / "eagle3hub.json").is_file()
+            break
+    assert killed > 20
+    if out.exists():
+        subprocess.run(["rm", "-r", str(out)], check=True)
+    assert python(MAIN, "convert", source, out, "--to", "specforge").returncode == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["head", "out"], "the leftovers of killed runs are removed"
+
+
+def test_sigterm_cleans_up(tmp_path: Path):
+    source = heads.specjax(tmp_path / "head")
+    code = (
+        "import os, signal, sys; real = os.fsync\n"
+        "os.fsync = lambda fd: (os.kill(os.getpid(), signal.SIGTERM), real(fd))\n"
+        "sys.argv[0] = 'eagle3hub'\n"
+        "from eagle3hub.cli.app import main; main()"
+    )
+    done = python(code, "convert", source, tmp_path / "out", "--to", "specforge")
+    assert done.returncode == 143
+    assert [p.name for p in tmp_path.iterdir()] == ["head"]

@@ -1,0 +1,116 @@
+"""The example head through every pair of layouts."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import torch
+from safetensors.torch import load_file
+from support import heads
+
+from eagle3hub.convert import convert
+from eagle3hub.layouts import LAYOUTS, open_head
+from eagle3hub.resources import schema
+
+OPTIONS = {"target_name": "owner/target", "speculative_tokens": 3}
+
+
+@pytest.fixture
+def fitting(tmp_path: Path) -> str:
+    d = heads.dims(hidden=576, vocab=49152)
+    return str(heads.target(tmp_path / "fitting", d))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in ("config.json", "model.safetensors")}
+
+
+@pytest.mark.parametrize(("a", "b"), list(itertools.permutations(LAYOUTS, 2)))
+def test_there_and_back_is_byte_equal(example_head: Path, tmp_path: Path, fitting: str, a: str, b: str):
+    convert(example_head, tmp_path / "a", a, target=fitting, **OPTIONS)
+    convert(tmp_path / "a", tmp_path / "b", b, target=fitting, **OPTIONS)
+    convert(tmp_path / "b", tmp_path / "back", a)
+    assert files(tmp_path / "back") == files(tmp_path / "a")
+
+
+@pytest.mark.parametrize("b", ["specforge", "modelopt", "speculators"])
+def test_the_trainers_own_files_come_back(example_head: Path, tmp_path: Path, fitting: str, b: str):
+    convert(example_head, tmp_path / "b", b, target=fitting, **OPTIONS)
+    convert(tmp_path / "b", tmp_path / "back", "specjax")
+    assert (tmp_path / "back/model.safetensors").read_bytes() == (example_head / "model.safetensors").read_bytes()
+    assert json.loads((tmp_path / "back/config.json").read_text()) == json.loads(
+        (example_head / "config.json").read_text()
+    )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_independent_reader_sees_the_same_weights_and_map(
+    example_head: Path, tmp_path: Path, fitting: str, layout: str
+):
+    convert(example_head, tmp_path / "out", layout, target=fitting, **OPTIONS)
+    before = load_file(example_head / "model.safetensors")
+    after = load_file(tmp_path / "out/model.safetensors")
+    prefix = LAYOUTS[layout].contract.tensor_prefix
+    for name, tensor in before.items():
+        if name in ("d2t", "t2d"):
+            continue
+        spelled = name.replace("midlayer.", prefix)
+        assert torch.equal(after[spelled].view(torch.uint8), tensor.view(torch.uint8)), spelled
+    draft_ids = torch.arange(len(before["d2t"]))
+    assert torch.equal(after["d2t"].long() + draft_ids, before["d2t"].long() + draft_ids)
+    assert ("t2d" in after) == LAYOUTS[layout].contract.has_t2d
+    if "t2d" in after:
+        assert torch.equal(after["t2d"], before["t2d"])
+    weights = {n for n in after if n not in ("d2t", "t2d")}
+    assert len(weights) == 13
+
+
+def test_each_layout_writes_layer_ids_where_its_readers_look(example_head: Path, tmp_path: Path, fitting: str):
+    configs = {}
+    for layout in LAYOUTS:
+        convert(example_head, tmp_path / layout, layout, target=fitting, **OPTIONS)
+        configs[layout] = json.loads((tmp_path / layout / "config.json").read_text())
+    key = "eagle_aux_hidden_state_layer_ids"
+    assert key not in configs["specjax"]
+    assert configs["speculators"][key] == [2, 15, 27]
+    assert configs["speculators"]["norm_before_residual"] is False
+    for layout in ("specforge", "modelopt"):
+        assert configs[layout][key] == [2, 15, 27]
+        assert configs[layout]["eagle_config"][key] == [1, 14, 26]
+        assert configs[layout]["rope_theta"] == 100000.0
+        assert configs[layout]["rope_parameters"]["rope_theta"] == 100000.0
+        assert None not in configs[layout].values()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_provenance_fits_its_schema_and_is_reproducible(example_head: Path, tmp_path: Path, fitting: str, layout: str):
+    for name in ("one", "two"):
+        convert(example_head, tmp_path / name, layout, target=fitting, **OPTIONS)
+    record = json.loads((tmp_path / "one/eagle3hub.json").read_text())
+    jsonschema.validate(record, schema("provenance"))
+    assert record["source"]["layout"] == "specjax"
+    assert {f["path"] for f in record["files"]} == {"config.json", "model.safetensors"}
+    assert (tmp_path / "one/eagle3hub.json").read_bytes() == (tmp_path / "two/eagle3hub.json").read_bytes()
+    assert str(tmp_path) not in json.dumps(record)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_are_told_apart_without_the_record(example_head: Path, tmp_path: Path, fitting: str, layout: str):
+    convert(example_head, tmp_path / "out", layout, target=fitting, **OPTIONS)
+    (tmp_path / "out/eagle3hub.json").unlink()
+    assert open_head(tmp_path / "out").layout == layout
+
+
+def test_an_edited_folder_is_not_believed(example_head: Path, tmp_path: Path, fitting: str):
+    convert(example_head, tmp_path / "out", "specforge", target=fitting)
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    config["rope_theta"] = config["rope_parameters"]["rope_theta"] = 5000.0
+    (tmp_path / "out/config.json").write_text(json.dumps(config))
+    head = open_head(tmp_path / "out")
+    assert "provenance-stale" in {p.code for p in head.problems}
+    convert(tmp_path / "out", tmp_path / "back", "specjax")
+    assert json.loads((tmp_path / "back/config.json").read_text())["rope_theta"] == 5000.0

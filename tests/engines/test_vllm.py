@@ -1,0 +1,155 @@
+"""The parent's side of a vLLM run. Interpreters here are scripts that fail on purpose, or one without vLLM."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import stat
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eagle3hub.engines import get_engine
+from eagle3hub.engines.base import EngineFailure, Job, worst
+from eagle3hub.errors import UsageError
+from eagle3hub.progress import silent
+from eagle3hub.prompts import load_prompts
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    for name in ("target", "head"):
+        (tmp_path / name).mkdir()
+    return Job(target=str(tmp_path / "target"), head=tmp_path / "head", prompts=load_prompts("smoke", 2))
+
+
+def says(folder: Path, *lines: str) -> Path:
+    """An interpreter that ignores its arguments, says ``lines`` on standard output and ends."""
+    file = folder / "python"
+    file.write_text("#!/bin/sh\nread request\n" + "".join(f"printf '%s\\n' {shlex.quote(line)}\n" for line in lines))
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    return file
+
+
+def failure(job: Job, python: Path, timeout: float = 20.0) -> EngineFailure:
+    found = get_engine("vllm").run(job, python, timeout=timeout, progress=silent)
+    assert isinstance(found, EngineFailure)
+    return found
+
+
+READY = {
+    "event": "ready",
+    "version": "0.32.0",
+    "environment": {"python": "3", "torch": "2", "transformers": "5", "processor": "x", "threads": 1},
+    "load": {"checked": True, "not_loaded": [], "ignored": [], "aux_boundaries": [2, 15, 27]},
+    "seconds": 1.0,
+}
+COUNTERS = {"rounds": 5, "drafted": 15, "accepted": 3, "accepted_per_position": [2, 1, 0]}
+PROMPT = {"event": "prompt", "index": 0, "prompt_tokens": 9, "tokens": [1, 2], "counters": COUNTERS, "seconds": 0.5}
+DONE = {"event": "done"}
+
+
+def test_there_is_one_engine_and_others_are_a_usage_error() -> None:
+    with pytest.raises(UsageError) as error:
+        get_engine("sglang")
+    assert "vllm" in (error.value.hint or "")
+
+
+def test_the_recipe_is_one_shell_line_that_names_the_method() -> None:
+    recipe = get_engine("vllm").recipe("org/target", "org/my head", draft_tokens=5)
+    words = shlex.split(recipe.server_command)
+    assert words[:3] == ["vllm", "serve", "org/target"]
+    config = json.loads(words[words.index("--speculative-config") + 1])
+    assert config == {"method": "eagle3", "model": "org/my head", "num_speculative_tokens": 5}
+    compile(recipe.python, "snippet", "exec")
+    assert "trust" not in recipe.server_command + recipe.python
+
+
+def test_a_local_target_is_run_offline_and_nothing_is_trusted(job: Job) -> None:
+    flags = get_engine("vllm").flags(job)
+    assert flags["env"]["HF_HUB_OFFLINE"] == "1"
+    assert flags["llm"]["trust_remote_code"] is False
+    assert flags["llm"]["speculative_config"]["method"] == "eagle3"
+    assert "HF_HUB_OFFLINE" not in get_engine("vllm").flags(replace(job, target="owner/name"))["env"]
+    assert "speculative_config" not in get_engine("vllm").flags(replace(job, head=None))["llm"]
+
+
+def test_only_sampling_uses_the_request_seed(job: Job) -> None:
+    engine = get_engine("vllm")
+    assert engine.flags(replace(job, seed=3))["sampling"] == {"temperature": 0.0, "max_tokens": 64}
+    assert engine.flags(replace(job, seed=3, temperature=0.7))["sampling"]["seed"] == 3
+
+
+def test_the_worst_verdict_wins() -> None:
+    assert worst(["pass", "inconclusive"]) == "inconclusive"
+    assert worst(["unavailable", "inconclusive", "pass"]) == "unavailable"
+    assert worst(["unavailable", "fail"]) == "fail"
+    assert worst(["pass", "pass"]) == "pass"
+    assert worst([]) == "unavailable"
+
+
+def test_an_interpreter_without_vllm_is_unavailable_and_says_so(job: Job) -> None:
+    found = failure(job, Path(sys.executable))
+    assert found.verdict == "unavailable"
+    assert "No module named" in found.reason
+    assert any("Traceback" in line for line in found.log_tail)
+
+
+def test_an_interpreter_that_is_not_there_is_unavailable(job: Job, tmp_path: Path) -> None:
+    found = failure(job, tmp_path / "nowhere")
+    assert found.verdict == "unavailable"
+    assert "nowhere" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("events", "reason"),
+    [
+        ([], "did not finish (while it started): it ended with exit status 0"),
+        ([READY], "did not finish (at prompt 1)"),
+        ([READY, DONE], "it reported 0 of 2 prompts"),
+        ([READY, PROMPT, DONE], "it reported 1 of 2 prompts"),
+        ([PROMPT, {**PROMPT, "index": 1}, DONE], "it reported 2 of 2 prompts"),
+        ([READY, {**PROMPT, "index": 1}, DONE], "out of turn"),
+        ([READY, {**PROMPT, "counters": None}, DONE], "no counters"),
+        ([READY, {**PROMPT, "counters": {**COUNTERS, "accepted": 4}}, DONE], "contradict each other"),
+        ([READY, {k: v for k, v in PROMPT.items() if k != "tokens"}, DONE], "malformed (KeyError"),
+        (
+            [{"event": "error", "stage": "load", "kind": "ValueError", "message": "no\nway"}],
+            "load the model with the head: ValueError: no",
+        ),
+        ([{"event": "error", "stage": "generate", "kind": "E", "message": ""}], "while generating: E: no message"),
+    ],
+)
+def test_every_bad_end_is_a_failure_with_a_reason(
+    job: Job, tmp_path: Path, events: list[dict[str, Any]], reason: str
+) -> None:
+    found = failure(job, says(tmp_path, *(json.dumps(event) for event in events)))
+    assert found.verdict == "fail"
+    assert reason in found.reason
+    assert "\n" not in found.reason
+
+
+def test_a_missing_device_is_unavailable(job: Job, tmp_path: Path) -> None:
+    event = {"event": "error", "stage": "device", "kind": "RuntimeError", "message": "no CUDA"}
+    assert failure(job, says(tmp_path, json.dumps(event))).verdict == "unavailable"
+
+
+def test_garbage_and_silence_are_failures(job: Job, tmp_path: Path) -> None:
+    assert "expected" in failure(job, says(tmp_path, "INFO 11-22 loading")).reason
+    sleeper = says(tmp_path)
+    sleeper.write_text("#!/bin/sh\necho starting >&2\nsleep 100\n")
+    found = failure(job, sleeper, timeout=1.0)
+    assert "within 1 seconds" in found.reason
+    assert found.log_tail == ("starting",)
+
+
+def test_no_path_of_this_machine_gets_into_a_reason_or_a_log(job: Job, tmp_path: Path) -> None:
+    message = f"cannot read {job.head}/model.safetensors for {job.target}"
+    python = says(tmp_path, json.dumps({"event": "error", "stage": "load", "kind": "OSError", "message": message}))
+    python.write_text(python.read_text().replace("read request\n", f"read request\necho {shlex.quote(message)} >&2\n"))
+    found = failure(job, python)
+    assert "cannot read <head>/model.safetensors for <target>" in found.reason
+    assert str(tmp_path) not in " ".join((found.reason, *found.log_tail))

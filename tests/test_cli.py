@@ -1,0 +1,107 @@
+"""What scripts rely on: names in --json, exit statuses, streams, start-up without torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from support import heads
+
+import eagle3hub
+from eagle3hub.errors import Eagle3HubError
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def test_inspect_keeps_its_contract(example_head: Path, tmp_path: Path, cli: Cli):
+    fits = heads.target(tmp_path / "t", heads.dims(hidden=576, vocab=49152))
+    status, out, err = cli("inspect", example_head, "--target", fits, "--json")
+    doc = json.loads(out)
+    assert (status, err) == (0, "")
+    assert doc["layout"] == "specjax"
+    assert doc["dims"]["hidden_size"] == 576
+    assert doc["semantics"]["rope"] == {"theta": 100000.0, "scaling": None}
+    assert doc["aux"] == {"count": 3, "after_layer": [1, 14, 26], "boundary": [2, 15, 27], "origin": "default"}
+    vocab = {k: doc["vocab_map"][k] for k in ("status", "sorted", "spelling", "draft_vocab_size", "vocab_size")}
+    assert vocab == {
+        "status": "ok",
+        "sorted": True,
+        "spelling": "offset",
+        "draft_vocab_size": 8192,
+        "vocab_size": 49152,
+    }
+    assert doc["assumptions"] == []
+    assert doc["problems"] == []
+
+
+def test_inspect_without_a_target_says_what_it_does_not_know(example_head: Path, cli: Cli):
+    status, out, _ = cli("inspect", example_head, "--json")
+    doc = json.loads(out)
+    assert status == 0
+    assert doc["aux"] == {"count": 3, "after_layer": None, "boundary": None, "origin": None}
+    assert [a["field"] for a in doc["assumptions"]] == ["aux"]
+    assert {"severity", "code", "message", "hint"} == set(doc["problems"][0])
+
+
+def test_inspect_shows_a_broken_map_and_exits_with_3(tmp_path: Path, cli: Cli):
+    source = heads.specjax(tmp_path / "head", t2d=None)
+    status, out, _ = cli("inspect", source, "--from", "specjax")
+    assert status == 0
+    assert "map ok" in out
+    broken = heads.specjax(tmp_path / "broken", d2t=heads.sorted_ids(heads.dims()))
+    status, out, _ = cli("inspect", broken, "--from", "specjax", "--json")
+    doc = json.loads(out)
+    assert status == 3
+    assert doc["vocab_map"]["status"] == "absolute"
+    assert [p["code"] for p in doc["problems"] if p["severity"] == "error"] == ["vocab-absolute"]
+
+
+def test_inspect_lists_tensors(example_head: Path, cli: Cli):
+    assert "midlayer.self_attn.q_proj.weight" in cli("inspect", example_head, "--tensors")[1]
+    assert "midlayer.self_attn.q_proj.weight" not in cli("inspect", example_head)[1]
+
+
+def test_markup_in_a_path_is_only_text(tmp_path: Path, cli: Cli):
+    source = heads.specjax(tmp_path / "[red]head")
+    assert "[red]head" in cli("inspect", source)[1]
+
+
+def test_version_and_help(cli: Cli):
+    assert cli("--version")[1] == f"eagle3hub {eagle3hub.__version__}\n"
+    for command in ("inspect", "convert", "validate", "card", "release", "demo"):
+        status, out, _ = cli(command, "--help")
+        assert status == 0
+        assert "Example" in out, command
+
+
+def test_every_exit_code_is_a_documented_one():
+    def every(kind: type[Eagle3HubError]) -> list[type[Eagle3HubError]]:
+        return [kind, *(k for sub in kind.__subclasses__() for k in every(sub))]
+
+    assert {kind.exit_code for kind in every(Eagle3HubError)} == {1, 2, 3, 4, 5}
+
+
+def test_the_public_api_is_the_documented_one():
+    assert eagle3hub.__all__ == ["__version__", "convert", "open", "render_card", "validate"]
+    assert all(getattr(eagle3hub, name) for name in eagle3hub.__all__)
+
+
+def test_nothing_here_imports_torch(example_head: Path, tmp_path: Path):
+    code = (
+        "import sys\n"
+        "class Forbidden:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('torch', 'transformers'):\n"
+        "            raise AssertionError(name + ' was imported')\n"
+        "sys.meta_path.insert(0, Forbidden())\n"
+        "from eagle3hub.cli.app import run\n"
+        f"assert run(['inspect', {str(example_head)!r}]) == 0\n"
+        f"assert run(['convert', {str(example_head)!r}, {str(tmp_path / 'o')!r}, '--to', 'specforge']) == 0\n"
+        "assert run(['card', '--help']) == 0\n"
+        "assert run(['validate', '--help']) == 0\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,0 +1,38 @@
+"""The wheel carries everything the program needs besides its code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_wheel_finds_its_templates_schemas_and_example(tmp_path: Path):
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    done = subprocess.run(build, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = (
+        "import json, eagle3hub\n"
+        "from eagle3hub.resources import data_path, schema\n"
+        "from eagle3hub.prompts import load_prompts\n"
+        "names = ['templates/card', 'examples/smollm2-135m/head/model.safetensors']\n"
+        "found = [str(data_path(n)) for n in names if data_path(n).exists()]\n"
+        "ids = [schema(n)['$id'] for n in ('provenance', 'report', 'manifest')]\n"
+        "print(json.dumps({'package': eagle3hub.__file__, 'found': found, 'ids': ids,\n"
+        "                  'prompts': len(load_prompts('smoke').prompts)}))\n"
+    )
+    # isolated from the checkout: -P keeps the current folder out, PYTHONPATH puts the unpacked wheel first
+    env = {"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["package"].startswith(str(tmp_path))
+    assert len(seen["found"]) == 2
+    assert all(path.startswith(str(tmp_path)) for path in seen["found"])
+    assert seen["prompts"] == 16

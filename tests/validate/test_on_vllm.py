@@ -1,0 +1,154 @@
+"""The real thing: vLLM on CPU, the example head, few and short prompts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eagle3hub.engines import get_engine
+from eagle3hub.engines.base import EngineRun, Job
+from eagle3hub.errors import UnavailableError
+from eagle3hub.progress import silent
+from eagle3hub.prompts import load_prompts
+from eagle3hub.validate import Report, load_report, validate
+
+pytestmark = pytest.mark.engine
+TAPS = [2, 15, 27]
+
+
+@pytest.fixture(scope="module")
+def baselines() -> dict[str, EngineRun]:
+    """The target alone is the same for every head here: it is run once."""
+    return {}
+
+
+def check(head: Path, target: Path, python: Path, cache: dict[str, EngineRun], **options: object) -> Report:
+    arguments: dict[str, object] = {"num_prompts": 4, "max_new_tokens": 32, **options}
+    return validate(
+        head,
+        target=target,
+        engine_python={"vllm": python},
+        baseline_cache=cache,
+        target_name="SmolLM2",
+        **arguments,  # type: ignore[arg-type]
+    )
+
+
+def rewrite(head: Path, drop: set[str]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = head / "model.safetensors"
+    tensors = load_file(file)
+    assert drop <= set(tensors)
+    save_file({name: tensor for name, tensor in tensors.items() if name not in drop}, file)
+
+
+def test_a_good_head_passes(
+    head: Path, smollm2_target: Path, vllm_python: Path, baselines: dict[str, EngineRun], tmp_path: Path
+) -> None:
+    report = check(head, smollm2_target, vllm_python, baselines)
+    (engine,) = report.document["engines"]
+    assert report.verdict == "pass", report.reason
+    assert engine["version"] == "0.32.0"
+    assert engine["lossless"] == {"identical": 4, "prompts": 4, "divergences": []}
+    assert engine["load"] == {"checked": True, "not_loaded": [], "ignored": ["t2d"], "aux_boundaries": TAPS}
+    acceptance = engine["acceptance"]
+    assert 1.2 < acceptance["mean_acceptance_length"] < 1.8
+    assert acceptance["rounds"] == sum(row["rounds"] for row in engine["per_prompt"])
+    for row in engine["per_prompt"]:
+        # every token but the first comes out of a round; the last round may be cut short by the limit
+        assert row["new_tokens"] - 1 <= row["rounds"] + row["accepted"] <= row["new_tokens"] - 1 + 3
+    assert len(baselines) == 1
+    text = json.dumps(report.document)
+    assert str(smollm2_target) not in text
+    assert str(tmp_path) not in text
+    report.save(tmp_path / "report.json")
+    assert load_report(tmp_path / "report.json").document == report.document
+
+
+def test_a_missing_d2t_is_served_silently_and_fails_here(
+    head: Path, smollm2_target: Path, vllm_python: Path, baselines: dict[str, EngineRun]
+) -> None:
+    rewrite(head, {"d2t"})  # the files still make sense: t2d says which tokens, and vLLM does not read it
+    report = check(head, smollm2_target, vllm_python, baselines)
+    assert report.document["static"]["verdict"] == "pass"
+    assert report.verdict == "fail"
+    assert "no tensor of the file fills d2t" in report.reason
+    assert report.document["engines"][0]["acceptance"]["mean_acceptance_length"] <= 1.1
+    assert len(baselines) == 1, "the target alone was not run again"
+
+
+def test_taps_one_layer_too_low_fail_though_tau_looks_well(
+    head: Path, smollm2_target: Path, vllm_python: Path, baselines: dict[str, EngineRun]
+) -> None:
+    file = head / "config.json"
+    config = json.loads(file.read_text())
+    config["eagle_config"] = {"use_aux_hidden_state": True, "eagle_aux_hidden_state_layer_ids": [1, 14, 26]}
+    file.write_text(json.dumps(config))
+    job = Job(target=str(smollm2_target), head=head, prompts=load_prompts("smoke", 4), max_new_tokens=32)
+    run = get_engine("vllm").run(job, vllm_python, timeout=600, progress=silent)
+    assert isinstance(run, EngineRun)
+    assert run.load is not None
+    assert run.load.aux_boundaries == (1, 14, 26)
+
+
+def test_every_tensor_vllm_does_not_miss_is_missed_here(head: Path, smollm2_target: Path, vllm_python: Path) -> None:
+    rewrite(
+        head,
+        {"fc.weight", "midlayer.hidden_norm.weight", "lm_head.weight", "midlayer.self_attn.k_proj.weight"},
+    )
+    job = Job(target=str(smollm2_target), head=head, prompts=load_prompts("smoke", 1), max_new_tokens=8)
+    run = get_engine("vllm").run(job, vllm_python, timeout=600, progress=silent)
+    assert isinstance(run, EngineRun), "vLLM itself serves such a head"
+    assert run.load is not None
+    assert set(run.load.not_loaded) == {
+        "fc.weight",
+        "layers.0.hidden_norm.weight",
+        "lm_head.weight",
+        "layers.0.self_attn.k_proj.weight",
+    }
+
+
+def test_a_head_the_engine_refuses_is_a_verdict_not_a_traceback(
+    head: Path, smollm2_target: Path, vllm_python: Path
+) -> None:
+    file = head / "config.json"
+    config = json.loads(file.read_text())
+    config["num_attention_heads"], config["num_key_value_heads"] = 9, 9
+    file.write_text(json.dumps(config))
+    job = Job(target=str(smollm2_target), head=head, prompts=load_prompts("smoke", 1), max_new_tokens=8)
+    failure = get_engine("vllm").run(job, vllm_python, timeout=600, progress=silent)
+    assert not isinstance(failure, EngineRun)
+    assert failure.verdict == "fail"
+    assert failure.reason.startswith("vLLM could not load the model with the head: ")
+    assert any("Traceback" in line or "Error" in line for line in failure.log_tail)
+
+
+def test_vllm_for_cpu_does_not_claim_cuda(head: Path, smollm2_target: Path, vllm_python: Path) -> None:
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(UnavailableError, match="CUDA"):
+        validate(head, target=smollm2_target, device="cuda")
+    report = check(head, smollm2_target, vllm_python, {}, device="cuda", num_prompts=1)
+    assert report.verdict == "unavailable"
+    assert "cuda" in report.reason
+
+
+def test_the_recipe_parses_with_vllms_own_parser(vllm_python: Path) -> None:
+    recipe = get_engine("vllm").recipe("org/target", "org/head", draft_tokens=3, dtype="float32")
+    code = (
+        "import sys\n"
+        "from vllm.entrypoints.launchers.cli_args import make_arg_parser\n"
+        "from vllm.utils.argparse_utils import FlexibleArgumentParser\n"
+        "args = make_arg_parser(FlexibleArgumentParser()).parse_args(sys.argv[1:])\n"
+        "assert args.speculative_config == {'method': 'eagle3', 'model': 'org/head', 'num_speculative_tokens': 3}\n"
+        "assert args.dtype == 'float32'\n"
+    )
+    command = [str(vllm_python), "-s", "-c", code, *recipe.argv[2:]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sys.executable != str(vllm_python)

@@ -1,0 +1,199 @@
+"""Validation up to the door of the engine, and what a failing engine turns into. No vLLM is needed here."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eagle3hub.errors import InputError, UnavailableError, UsageError
+from eagle3hub.validate import load_report, validate
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def no_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EAGLE3HUB_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def fitting_target(tmp_path: Path) -> Path:
+    """The config of the example head's target; enough for every static check."""
+    folder = tmp_path / "SmolLM2"
+    folder.mkdir()
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 576,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49152,
+        "max_position_embeddings": 8192,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def interpreter(folder: Path, body: str) -> Path:
+    file = folder / "broken-python"
+    file.write_text(f"#!/bin/sh\n{body}\n")
+    file.chmod(0o755)
+    return file
+
+
+def break_map(head: Path) -> None:
+    """All zeros in d2t: the classic map that was never initialised."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(head / "model.safetensors")
+    tensors["d2t"].zero_()
+    save_file(tensors, head / "model.safetensors")
+
+
+def test_a_head_with_errors_fails_without_an_engine(
+    cli: Cli, head: Path, fitting_target: Path, tmp_path: Path
+) -> None:
+    break_map(head)
+    status, out, _ = cli("validate", head, "--target", fitting_target, "--report", tmp_path / "report.json")
+    assert status == 1
+    assert out.startswith("FAIL")
+    report = load_report(tmp_path / "report.json").document
+    assert report["engines"] == []
+    assert report["static"]["verdict"] == "fail"
+    assert [p["code"] for p in report["static"]["problems"] if p["severity"] == "error"]
+
+
+def test_an_engine_that_is_not_installed(cli: Cli, head: Path, fitting_target: Path) -> None:
+    status, out, err = cli("validate", head, "--target", fitting_target)
+    assert status == 4
+    assert out == ""
+    assert "eagle3hub engines install vllm --device cpu" in err
+
+
+def test_errors_in_json_are_one_document(cli: Cli, head: Path, fitting_target: Path) -> None:
+    status, out, _ = cli("validate", head, "--target", fitting_target, "--json")
+    assert status == 4
+    assert json.loads(out)["error"]["code"] == "engine-not-installed"
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a CUDA device")
+def test_cuda_on_a_machine_without(head: Path, fitting_target: Path) -> None:
+    with pytest.raises(UnavailableError, match="no CUDA device"):
+        validate(head, target=fitting_target, device="cuda")
+
+
+def test_an_interpreter_that_is_not_there(head: Path, fitting_target: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match="no interpreter"):
+        validate(head, target=fitting_target, engine_python={"vllm": tmp_path / "none"})
+
+
+def test_a_crashing_engine_is_a_failed_report(cli: Cli, head: Path, fitting_target: Path, tmp_path: Path) -> None:
+    python = interpreter(tmp_path, "echo last words >&2; exit 7")
+    status, out, err = cli("validate", head, "--target", fitting_target, "--engine-python", f"vllm={python}", "--json")
+    report = json.loads(out)
+    assert status == 1
+    assert report["verdict"] == "fail"
+    assert "exit status 7" in report["engines"][0]["reason"]
+    assert report["engines"][0]["log_tail"] == ["last words"]
+    assert "Traceback" not in err
+    assert str(tmp_path) not in out
+
+
+def test_an_interpreter_without_the_engine_is_unavailable(cli: Cli, head: Path, fitting_target: Path) -> None:
+    command = ("validate", head, "--target", fitting_target, "--engine-python", f"vllm={sys.executable}")
+    status, out, _ = cli(*command)
+    assert status == 4
+    assert out.startswith("UNAVAILABLE  vLLM could not be imported")
+
+
+def test_the_time_limit_is_a_failure(cli: Cli, head: Path, fitting_target: Path, tmp_path: Path) -> None:
+    python = interpreter(tmp_path, "exec sleep 100")
+    options = ("--engine-python", f"vllm={python}", "--timeout", "1")
+    status, out, _ = cli("validate", head, "--target", fitting_target, *options)
+    assert status == 1
+    assert "did not finish within 1 seconds" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"engine": "sglang"}, "sglang"),
+        ({"device": "tpu"}, "tpu"),
+        ({"dtype": "int4"}, "int4"),
+        ({"draft_tokens": 0}, "--draft-tokens"),
+        ({"max_new_tokens": 0}, "--max-new-tokens"),
+        ({"num_prompts": 0}, "--num-prompts"),
+        ({"temperature": -0.5}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"timeout": 0}, "--timeout"),
+        ({"min_acceptance_length": 4.5}, "between 1 and 4"),
+        ({"min_acceptance_length": 0.9}, "between 1 and 4"),
+    ],
+)
+def test_options_that_make_no_sense(head: Path, fitting_target: Path, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        validate(head, target=fitting_target, **options)
+
+
+def test_what_cannot_be_read(head: Path, fitting_target: Path, tmp_path: Path) -> None:
+    for source, target in ((tmp_path / "none", fitting_target), (head, tmp_path / "none")):
+        with pytest.raises(InputError, match="none"):
+            validate(source, target=target)
+    with pytest.raises(InputError, match="packaged set"):
+        validate(head, target=fitting_target, prompts="none.jsonl")
+
+
+def test_a_report_that_cannot_be_written_is_found_before_the_run(cli: Cli, head: Path, fitting_target: Path) -> None:
+    status, _, err = cli("validate", head, "--target", fitting_target, "--report", head / "no" / "report.json")
+    assert status == 3
+    assert "cannot be written" in err
+
+
+def test_engines_list_shows_what_to_do(cli: Cli) -> None:
+    status, out, _ = cli("engines", "list")
+    assert status == 0
+    assert "not installed" in out
+    assert "eagle3hub engines install vllm --device cpu" in out
+    status, out, _ = cli("engines", "list", "--json")
+    assert [(e["engine"], e["device"], e["installed"]) for e in json.loads(out)["engines"]] == [("vllm", "cpu", False)]
+
+
+def test_engines_remove_and_unknown_names(cli: Cli) -> None:
+    assert cli("engines", "remove", "vllm")[:2] == (0, "vllm for cpu: was not installed\n")
+    status, _, err = cli("engines", "install", "sglang")
+    assert status == 2
+    assert "vllm" in err
+    assert cli("engines", "install", "vllm", "--device", "cuda")[0] == 4
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_command_leaves_no_engine_running(
+    head: Path, fitting_target: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    record = tmp_path / "pid"
+    python = interpreter(tmp_path, f"echo $$ > {record}.part; mv {record}.part {record}; exec sleep 100")
+    command = [sys.executable, "-m", "eagle3hub", "validate", str(head), "--target", str(fitting_target)]
+    command += ["--engine-python", f"vllm={python}"]
+    root = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "PYTHONPATH": root}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        end = time.monotonic() + 20
+        while not record.exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        pid = int(record.read_text())
+        process.send_signal(number)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == status
+    assert b"Traceback" not in err
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
