@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from eagle3hub.engines.envs import Environment
 
 app = typer.Typer(help="Install, list and remove the engines heads are validated on.", no_args_is_help=True)
 
@@ -67,10 +71,7 @@ def remove(name: Name, device: Device = "cpu", as_json: JsonFlag = False) -> Non
     )
 
 
-def _json(environment: object) -> dict[str, object]:
-    from eagle3hub.engines.envs import Environment
-
-    assert isinstance(environment, Environment)
+def _json(environment: Environment) -> dict[str, object]:
     return {
         "engine": environment.engine,
         "version": environment.version,

@@ -155,7 +155,9 @@ def test_a_missing_folder(tmp_path: Path, cli: Cli):
 
 def test_speculators_without_a_target(tmp_path: Path, cli: Cli):
     source = heads.specjax(tmp_path / "head")
-    refused(cli, tmp_path, "names the verifier", source, tmp_path / "out", "--to", "speculators", "--speculative-tokens", 3)
+    refused(
+        cli, tmp_path, "names the verifier", source, tmp_path / "out", "--to", "speculators", "--speculative-tokens", 3
+    )
 
 
 def test_speculators_without_a_number_of_tokens(tmp_path: Path, cli: Cli, target: Path):

@@ -176,10 +176,10 @@ def test_specforges_ambiguous_norm_output_is_refused(tmp_path: Path):
 
 def test_a_target_that_does_not_fit_is_refused(tmp_path: Path):
     wrong = heads.target(tmp_path / "wrong", heads.dims(hidden=16))
-    with pytest.raises(InputError, match="hidden size 8, but .* has 16"):
+    with pytest.raises(InputError, match=r"hidden size 8, but .* has 16"):
         convert(heads.specjax(tmp_path / "head"), tmp_path / "out", "specforge", target=str(wrong))
     shallow = heads.target(tmp_path / "shallow", num_hidden_layers=20)
-    with pytest.raises(InputError, match="taps layer 26, but .* has 20 layers"):
+    with pytest.raises(InputError, match=r"taps layer 26, but .* has 20 layers"):
         convert(heads.specforge(tmp_path / "sf"), tmp_path / "out", "modelopt", target=str(shallow))
 
 

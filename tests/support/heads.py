@@ -17,7 +17,9 @@ def dims(**changes: int) -> dict[str, int]:
     return {**DIMS, **changes}
 
 
-def weights(d: dict[str, int], prefix: str = "midlayer.", dtype: torch.dtype = torch.bfloat16) -> dict[str, torch.Tensor]:
+def weights(
+    d: dict[str, int], prefix: str = "midlayer.", dtype: torch.dtype = torch.bfloat16
+) -> dict[str, torch.Tensor]:
     h, q, kv = d["hidden"], d["heads"] * d["head_dim"], d["kv"] * d["head_dim"]
     shapes = {
         "fc.weight": (h, d["aux"] * h),
@@ -69,7 +71,9 @@ def flat_config(d: dict[str, int], **extra: Any) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, tensors: dict[str, torch.Tensor], config: dict[str, Any], metadata: dict[str, str] | None = None) -> Path:
+def write(
+    folder: Path, tensors: dict[str, torch.Tensor], config: dict[str, Any], metadata: dict[str, str] | None = None
+) -> Path:
     folder.mkdir(parents=True)
     save_file(tensors, folder / "model.safetensors", metadata=metadata)
     (folder / "config.json").write_text(json.dumps(config, indent=2))

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from validate import samples
 
 from eagle3hub.errors import ManifestError, OutputError
 from eagle3hub.resources import schema
 from eagle3hub.validate import Report, load_report
 from eagle3hub.validate.render import render
-from validate import samples
 
 Change = Callable[[dict[str, Any]], Any]
 

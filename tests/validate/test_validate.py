@@ -149,7 +149,7 @@ def test_what_cannot_be_read(head: Path, fitting_target: Path, tmp_path: Path) -
     for source, target in ((tmp_path / "none", fitting_target), (head, tmp_path / "none")):
         with pytest.raises(InputError, match="none"):
             validate(source, target=target)
-    with pytest.raises(InputError, match="packaged set"):
+    with pytest.raises(InputError, match=r"none\.jsonl"):
         validate(head, target=fitting_target, prompts="none.jsonl")
 
 

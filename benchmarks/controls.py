@@ -1,0 +1,173 @@
+"""Heads that are wrong on purpose, through `eagle3hub validate`: what does the verdict catch?
+
+    python benchmarks/controls.py [--num-prompts 16] [--only NAME ...]
+
+Converts the example head once, breaks copies of it, validates each on vLLM (CPU, float32, greedy, K = 3, 64 tokens)
+and prints a Markdown table. Needs the environment `make test` makes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from eagle3hub.convert import convert
+from eagle3hub.demo_target import NAME, ensure_target
+
+HEAD = Path(__file__).parent.parent / "examples" / "smollm2-135m" / "head"
+KEY = "eagle_aux_hidden_state_layer_ids"
+
+
+def config(folder: Path, edit: Callable[[dict], object]) -> None:
+    path = folder / "config.json"
+    document = json.loads(path.read_text())
+    edit(document)
+    path.write_text(json.dumps(document))
+
+
+def tensors(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    path = folder / "model.safetensors"
+    every = load_file(path)
+    edit(every)
+    save_file(every, path, metadata={"format": "pt"})
+
+
+def layers(*after: int) -> Callable[[Path], None]:
+    def edit(document: dict) -> None:
+        document[KEY] = [i + 1 for i in after]
+        document["eagle_config"][KEY] = list(after)
+
+    return lambda folder: config(folder, edit)
+
+
+def nested_only(folder: Path) -> None:
+    config(folder, lambda document: document.pop(KEY))
+
+
+def reversed_blocks(folder: Path) -> None:
+    tensors(folder, lambda t: t.update({"fc.weight": torch.cat(t["fc.weight"].chunk(3, dim=1)[::-1], dim=1)}))
+
+
+def shuffled_map(folder: Path) -> None:
+    def edit(t: dict[str, torch.Tensor]) -> None:
+        ids = t["d2t"] + torch.arange(len(t["d2t"]))
+        ids = ids[torch.randperm(len(ids), generator=torch.Generator().manual_seed(0))]
+        t["d2t"] = ids - torch.arange(len(ids))
+
+    tensors(folder, edit)
+
+
+def identity_map(folder: Path) -> None:
+    def edit(t: dict[str, torch.Tensor]) -> None:
+        t["t2d"] = torch.arange(len(t["t2d"])) < len(t["d2t"])
+        t["d2t"] = torch.zeros_like(t["d2t"])
+
+    tensors(folder, edit)
+
+
+def random_weight(name: str) -> Callable[[Path], None]:
+    def edit(t: dict[str, torch.Tensor]) -> None:
+        noise = torch.randn(t[name].shape, generator=torch.Generator().manual_seed(0))
+        t[name] = (noise * t[name].float().std()).to(t[name].dtype)
+
+    return lambda folder: tensors(folder, edit)
+
+
+def ones(name: str) -> Callable[[Path], None]:
+    return lambda folder: tensors(folder, lambda t: t.update({name: torch.ones_like(t[name])}))
+
+
+def without(name: str) -> Callable[[Path], None]:
+    return lambda folder: tensors(folder, lambda t: t.pop(name))
+
+
+def theta(folder: Path) -> None:
+    def edit(document: dict) -> None:
+        document["rope_theta"] = document["rope_parameters"]["rope_theta"] = 10000.0
+
+    config(folder, edit)
+
+
+CONTROLS: dict[str, Callable[[Path], object]] = {
+    "as trained": Path.exists,
+    "boundary ids removed": nested_only,
+    "taps one layer too low": layers(0, 13, 25),
+    "taps one layer too high": layers(2, 15, 27),
+    "taps reversed": reversed_blocks,
+    "taps 0, 1, 2": layers(0, 1, 2),
+    "d2t shuffled": shuffled_map,
+    "d2t identity": identity_map,
+    "random fc": random_weight("fc.weight"),
+    "random q_proj": random_weight("midlayer.self_attn.q_proj.weight"),
+    "hidden_norm = 1": ones("midlayer.hidden_norm.weight"),
+    "norm = 1": ones("norm.weight"),
+    "RoPE theta 10,000": theta,
+    "fc removed": without("fc.weight"),
+    "hidden_norm removed": without("midlayer.hidden_norm.weight"),
+}
+
+
+def run(folder: Path, target: Path, num_prompts: int, extra: list[str]) -> dict:
+    command = [
+        sys.executable,
+        "-m",
+        "eagle3hub",
+        "validate",
+        str(folder),
+        "--target",
+        str(target),
+        "--quiet",
+        "--json",
+    ]
+    command += ["--num-prompts", str(num_prompts), "--draft-tokens", "3", "--max-new-tokens", "64", *extra]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num-prompts", type=int, default=16)
+    parser.add_argument("--only", nargs="*", default=None, help="names of controls")
+    parser.add_argument("--engine-python", action="append", default=[])
+    options = parser.parse_args()
+    target = ensure_target()
+    extra = [word for value in options.engine_python for word in ("--engine-python", value)]
+    print("| control | rounds | accepted per position | τ | verdict | reason |\n|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as work:
+        made = Path(work) / "specforge"
+        convert(HEAD, made, "specforge", target=str(target), target_name=NAME)
+        for name, sabotage in CONTROLS.items():
+            if options.only is not None and name not in options.only:
+                continue
+            folder = Path(shutil.copytree(made, Path(work) / "head"))
+            sabotage(folder)
+            document = run(folder, target, options.num_prompts, extra)
+            shutil.rmtree(folder)
+            row = [name, *describe(document)]
+            print("| " + " | ".join(row) + " |", flush=True)
+
+
+def describe(document: dict) -> list[str]:
+    if "error" in document:
+        return ["–", "–", "–", "refused", document["error"]["message"]]
+    if not document["engines"]:
+        problem = next(p for p in document["static"]["problems"] if p["severity"] == "error")
+        return ["–", "–", "–", document["verdict"], problem["message"]]
+    engine = document["engines"][0]
+    found = engine.get("acceptance") or {}
+    per_position = ", ".join(map(str, found.get("accepted_per_position", [])))
+    tau = f"{found['mean_acceptance_length']:.3f}" if found else "–"
+    return [str(found.get("rounds", "–")), per_position or "–", tau, engine["verdict"], engine["reason"]]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The pipeline from a manifest to a folder that can be uploaded, on the real engine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from support import heads
+
+from eagle3hub.checkpoint.digest import folder_digest
+from eagle3hub.layouts import open_head
+
+Cli = Callable[..., tuple[int, str, str]]
+EXAMPLE = Path(__file__).parent.parent / "examples" / "smollm2-135m"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The example's manifest and head, made quick: two prompts, sixteen tokens, two layouts."""
+    folder = Path(shutil.copytree(EXAMPLE, tmp_path / "project"))
+    edit(folder, validate={"num_prompts": 2, "max_new_tokens": 16}, layouts={"also": ["speculators"]})
+    return folder
+
+
+def edit(folder: Path, **sections: dict[str, object]) -> None:
+    path = folder / "release.yaml"
+    document = yaml.safe_load(path.read_text())
+    for name, changes in sections.items():
+        document[name] = {**document[name], **changes}
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+
+
+def test_without_dry_run_nothing_is_uploaded(project: Path, tmp_path: Path, cli: Cli):
+    status, _, err = cli("release", project / "release.yaml", "--output", tmp_path / "out")
+    assert status == 2
+    assert "does not upload" in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def paper_target(tmp_path: Path) -> Path:
+    """The config of a target that fits the example head, without weights."""
+    return heads.target(tmp_path / "target", heads.dims(hidden=576, vocab=49152), num_attention_heads=9)
+
+
+def test_an_engine_that_is_not_installed(
+    project: Path, tmp_path: Path, cli: Cli, paper_target: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("EAGLE3HUB_CACHE", str(tmp_path / "empty-cache"))
+    manifest = project / "release.yaml"
+    status, _, err = cli("release", manifest, "--dry-run", "--target", paper_target, "--output", tmp_path / "out")
+    assert status == 4
+    assert "engines install vllm" in err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["project", "target"]
+
+
+def test_a_bad_head_stops_it_before_anything_runs(project: Path, tmp_path: Path, cli: Cli, paper_target: Path):
+    (project / "head/config.json").write_text((project / "head/config.json").read_text().replace("1024", "1025"))
+    manifest = project / "release.yaml"
+    status, _, err = cli("release", manifest, "--dry-run", "--target", paper_target, "--output", tmp_path / "out")
+    assert status == 3
+    assert "but the config asks for" in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.engine
+def test_a_release_end_to_end_and_again(project: Path, tmp_path: Path, cli: Cli, smollm2_target: Path):
+    argv = ["release", project / "release.yaml", "--dry-run", "--target", smollm2_target, "--output", tmp_path / "out"]
+    status, out, err = cli(*argv, "--json")
+    assert status == 0, err
+    document = json.loads(out)
+    assert document["verdict"] == "pass"
+    first, second = document["layouts"]
+    assert (first["layout"], second["layout"]) == ("specforge", "speculators")
+    assert first["engines"][0]["acceptance"] == second["engines"][0]["acceptance"]
+    assert first["engines"][0]["lossless"] == {"identical": 2, "prompts": 2, "divergences": []}
+    made = tmp_path / "out"
+    assert {p.name for p in made.iterdir()} == {
+        *("README.md", "config.json", "model.safetensors", "eagle3hub.json", "reports", "speculators"),
+    }
+    assert open_head(made).layout == "specforge"
+    assert open_head(made / "speculators").layout == "speculators"
+    assert folder_digest(made)[0] == first["digest"]
+    card = (made / "README.md").read_text()
+    assert f"{first['engines'][0]['acceptance']['mean_acceptance_length']:.2f}" in card
+    everything = b"".join(p.read_bytes() for p in made.rglob("*") if p.is_file() and p.suffix != ".safetensors")
+    assert str(tmp_path).encode() not in everything, "no path of this machine is published"
+    assert str(smollm2_target).encode() not in everything
+    before = {p: p.read_bytes() for p in made.rglob("*") if p.is_file()}
+    status, out, _ = cli(*argv, "--json", "--force")
+    again = json.loads(out)
+    assert status == 0
+    assert [row["reused"] for row in again["layouts"]] == [True, True]
+    assert {p: p.read_bytes() for p in made.rglob("*") if p.is_file()} == before
+    edit(project, validate={"min_acceptance_length": 3.9})
+    status, out, _ = cli(*argv, "--json", "--force")
+    assert (status, json.loads(out)["verdict"]) == (1, "fail")
+    assert json.loads(out)["output"] is None
+    assert {p: p.read_bytes() for p in made.rglob("*") if p.is_file()} == before, "a failed release replaces nothing"
