@@ -51,7 +51,7 @@ def read_target(target: str, name: str | None = None) -> TargetFacts:
         if not path.is_file():
             raise SourceError(f"there is no {CONFIG} in the target folder {target}", code="source-no-config")
     elif _HUB_ID.fullmatch(target):
-        from eagle3hub.hub import download_file
+        from eagle3hub.checkpoint.hub import download_file
 
         path = download_file(target, CONFIG)
     else:

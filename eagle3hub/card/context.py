@@ -84,7 +84,7 @@ def build(
         "passed": [v for v in main if v.run.passed],
         "layout_results": measured if len(main) < len(measured) else [],
         "warnings": warnings(manifest, reports, views),
-        "recipes": [v.recipe for v in views if v.recipe],
+        "recipes": list(dict.fromkeys(v.recipe for v in views if v.recipe)),
         "architecture": network,
         "head_size": size(network.size_bytes),
         "parameters": count(head.num_parameters),

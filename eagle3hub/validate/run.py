@@ -75,7 +75,7 @@ def validate(
     chosen = load_prompts(prompts, num_prompts)
     subject = identify_target(str(target), target_name)
     progress("reading the head")
-    head = open_head(str(folder), target=subject.source if subject.config is not None else None)
+    head = open_head(str(folder), target=subject.source)
     static_verdict: Verdict = "fail" if any(p.severity == "error" for p in head.problems) else "pass"
     tokens = context_length(subject, max(len(p.text.encode()) for p in chosen.prompts), max_new_tokens)
     job = Job(

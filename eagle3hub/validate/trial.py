@@ -45,23 +45,30 @@ class Trial:
 
     def run(self, cache: dict[str, EngineRun]) -> dict[str, Any]:
         """The entry of ``engines`` in a report. The head is run first: a head that does not load costs one start."""
-        run = self._once(self._job)
+        greedy = self._job.temperature == 0
+        alone = replace(self._job, head=None)
+        key = self._key(alone)
+        half = 0.5 if greedy and key not in cache else 1.0
+        run = self._once(self._job, 0.0, half)
         if isinstance(run, EngineFailure):
             return self._failed(run)
         base: EngineRun | None = None
-        if self._job.temperature == 0:
-            alone = replace(self._job, head=None)
-            key = self._key(alone)
+        if greedy:
             if key not in cache:
-                found = self._once(alone)
+                found = self._once(alone, half, 1.0)
                 if isinstance(found, EngineFailure):
                     return self._failed(found)
                 cache[key] = found
             base = cache[key]
         return self._entry(run, base)
 
-    def _once(self, job: Job) -> EngineRun | EngineFailure:
-        return self._engine.run(job, self._python, timeout=self._timeout, progress=self._progress)
+    def _once(self, job: Job, begin: float, end: float) -> EngineRun | EngineFailure:
+        """Run ``job``; its progress is the part of the whole from ``begin`` to ``end``."""
+
+        def report(message: str, fraction: float | None = None) -> None:
+            self._progress(message, begin + (end - begin) * (fraction or 0.0))
+
+        return self._engine.run(job, self._python, timeout=self._timeout, progress=report)
 
     def _key(self, job: Job) -> str:
         """Everything that could change what the target alone generates."""

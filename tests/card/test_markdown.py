@@ -15,6 +15,11 @@ HOSTILE = [
     "[click](https://evil.example) ![x](https://evil.example/x.png)",
     "<script>alert(1)</script><!-- x --><img src=x onerror=y>",
     "&lt;b&gt; &amp; &#60;",
+    "<!-- never closed",
+    "<script",
+    "<div class=x",
+    "<![CDATA[ x",
+    "<?php x",
     "{{ 7 * 7 }} {% for x in y %}{# c #}",
     "--- \n---\ntitle: x\n---",
     "# heading", "- item", "+ item", "1. item", "12) item", "> quote", "=====", "    indented", "~~~",
@@ -124,6 +129,25 @@ def test_nothing_invisible_survives() -> None:
 def test_numbers_and_names_are_not_uglified() -> None:
     for text in ("1.45", "-1.5", "1e-05", "vLLM 0.32.0", "16 (smoke)", "33.1%", "SmolLM2-135M-Instruct", "+cpu"):
         assert escape(text) == text
+
+
+def test_what_other_renderers_act_on_is_gone() -> None:
+    """The Hub renders KaTeX, mentions and bare addresses, which CommonMark does not."""
+    for text in (
+        "$$x$$",
+        "$x$",
+        "\\(x\\)",
+        "\\[x\\]",
+        "@everyone",
+        "https://x",
+        "www.x",
+        "WWW.x",
+        "mailto:a",
+        "ftp://x",
+    ):
+        source = escape(text)
+        for active in ("$", "\\(", "\\\\", "@", "://", "www.", "WWW.", "mailto:"):
+            assert active not in source, (text, source)
 
 
 def test_finalize_refuses_what_has_no_fixed_form() -> None:

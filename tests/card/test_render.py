@@ -268,7 +268,8 @@ def test_two_runs_of_the_main_layout(example: Manifest) -> None:
     other["settings"] |= {"device": "cuda", "dtype": "bfloat16"}
     text = card(example, samples.make_report(), other)
     assert "| vLLM 0.32.0 | NVIDIA GPU | bfloat16 | 16 (smoke) |" in text
-    assert "What differs from" in text
+    assert "command and what differs" in text
+    assert text.count("vllm serve") == 1
 
 
 def test_other_bytes_are_refused(example: Manifest) -> None:
@@ -291,6 +292,7 @@ def test_another_target_is_refused(example: Manifest) -> None:
     ("path", "value", "message"),
     [
         (("mean_acceptance_length",), 1.5, "1 \\+ the sum"),
+        (("mean_acceptance_length",), 1.4549, "1 \\+ accepted / rounds"),
         (("accepted",), 281, "sum to 282, not 281"),
         (("accepted_per_position",), [206, 18, 58], "rise"),
         (("marginal_acceptance_rates", 0), 0.4, "divided by the rounds"),

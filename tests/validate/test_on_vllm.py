@@ -50,7 +50,16 @@ def rewrite(head: Path, drop: set[str]) -> None:
 def test_a_good_head_passes(
     head: Path, smollm2_target: Path, vllm_python: Path, baselines: dict[str, EngineRun], tmp_path: Path
 ) -> None:
-    report = check(head, smollm2_target, vllm_python, baselines)
+    fractions: list[float] = []
+    report = check(
+        head,
+        smollm2_target,
+        vllm_python,
+        baselines,
+        progress=lambda message, fraction=None: fractions.append(fraction or 0),
+    )
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
     (engine,) = report.document["engines"]
     assert report.verdict == "pass", report.reason
     assert engine["version"] == "0.32.0"

@@ -1,4 +1,4 @@
-"""The Hub, through huggingface_hub; the only module that talks to it."""
+"""Reading from the Hub, through huggingface_hub."""
 
 from __future__ import annotations
 

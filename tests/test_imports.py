@@ -1,0 +1,73 @@
+"""Imports point one way, and heavy packages stay where they belong."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "eagle3hub"
+
+# Lowest first; a module may import from its own tier and from lower ones.
+TIERS = [
+    {"_version", "errors", "progress", "resources"},
+    {"vocab", "head", "fields", "checkpoint", "metrics"},
+    {"target", "layouts", "engines", "prompts", "staging"},
+    {"verify", "describe", "convert", "validate", "card", "demo_target"},
+    {"release"},
+    {"demo"},
+    {"cli", "__init__", "__main__"},
+]
+ALLOWED_IN = {
+    "torch": {"engines/workers"},
+    "transformers": {"engines/workers"},
+    "vllm": {"engines/workers"},
+    "huggingface_hub": {"checkpoint/hub.py", "card/metadata.py"},
+    "typer": {"cli"},
+    "rich": {"cli", "validate/render.py"},
+}
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield str(path.relative_to(PACKAGE)), ast.parse(path.read_text())
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide where a name comes from"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def tier(module: str) -> int:
+    (found,) = [i for i, names in enumerate(TIERS) if module in names]
+    return found
+
+
+def test_every_module_has_a_tier():
+    for path, _ in modules():
+        tier(path.split("/")[0].removesuffix(".py"))
+
+
+def test_imports_point_downwards():
+    for path, tree in modules():
+        here = tier(path.split("/")[0].removesuffix(".py"))
+        for name in imports(tree):
+            if name.startswith("eagle3hub.") and path != "__init__.py":
+                assert tier(name.split(".")[1]) <= here, f"{path} imports {name}"
+
+
+def test_heavy_packages_stay_where_they_belong():
+    for path, tree in modules():
+        for name in imports(tree):
+            places = ALLOWED_IN.get(name.split(".")[0])
+            assert places is None or any(path.startswith(p) for p in places), f"{path} imports {name}"
+
+
+def test_no_file_grows_beyond_a_sitting():
+    for path, _ in modules():
+        lines = len((PACKAGE / path).read_text().splitlines())
+        assert lines <= 420, f"{path} has {lines} lines"
