@@ -91,6 +91,9 @@ def validate(
         max_model_len=tokens,
         kv_cache_gib=kv_cache_gib(subject, tokens),
     )
+    inability = runner.unable(job)
+    if inability:
+        raise UnavailableError(inability, hint="measure at temperature 0, or on CUDA", code="engine-unable")
     engines: list[dict[str, Any]] = []
     if static_verdict == "pass":
         python = _interpreter(runner, job, engine_python)

@@ -92,6 +92,11 @@ def test_cuda_on_a_machine_without(head: Path, fitting_target: Path) -> None:
         validate(head, target=fitting_target, device="cuda")
 
 
+def test_sampling_where_the_engine_samples_noise(head: Path, fitting_target: Path) -> None:
+    with pytest.raises(UnavailableError, match="temperature"):
+        validate(head, target=fitting_target, temperature=0.8)
+
+
 def test_an_interpreter_that_is_not_there(head: Path, fitting_target: Path, tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="no interpreter"):
         validate(head, target=fitting_target, engine_python={"vllm": tmp_path / "none"})
