@@ -25,9 +25,10 @@ from eagle3hub.errors import InputError, UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.prompts import load_prompts
+from eagle3hub.report import Report, load_report
 from eagle3hub.staging import prepare_destination, require_space, staged_folder, write_file
 from eagle3hub.target import TargetFacts, read_target
-from eagle3hub.validate import Report, load_report, validate
+from eagle3hub.validate import validate
 from eagle3hub.validate.subject import identify_target
 
 REPORTS = "reports"

@@ -15,8 +15,8 @@ from eagle3hub.errors import SourceError, UnavailableError, UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.prompts import load_prompts
+from eagle3hub.report import SCHEMA_NAME, Report
 from eagle3hub.validate.judge import COLLAPSE
-from eagle3hub.validate.report import SCHEMA_NAME, Report
 from eagle3hub.validate.subject import context_length, identify_target, kv_cache_gib
 from eagle3hub.validate.trial import Trial
 

@@ -14,7 +14,8 @@ from eagle3hub.engines.base import EngineRun, Job
 from eagle3hub.errors import UnavailableError
 from eagle3hub.progress import silent
 from eagle3hub.prompts import load_prompts
-from eagle3hub.validate import Report, load_report, validate
+from eagle3hub.report import Report, load_report
+from eagle3hub.validate import validate
 
 pytestmark = pytest.mark.engine
 TAPS = [2, 15, 27]

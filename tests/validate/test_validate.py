@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from eagle3hub.errors import InputError, UnavailableError, UsageError
-from eagle3hub.validate import load_report, validate
+from eagle3hub.report import load_report
+from eagle3hub.validate import validate
 
 Cli = Callable[..., tuple[int, str, str]]
 
