@@ -13,7 +13,7 @@ TIERS = [
     {"_version", "errors", "progress", "resources", "schema_faults"},
     {"vocab", "head", "fields", "checkpoint", "metrics"},
     {"target", "layouts", "engines", "prompts", "staging", "report"},
-    {"verify", "describe", "convert", "validate", "card", "demo_target"},
+    {"verify", "describe", "conversion", "validation", "card", "demo_target"},
     {"release"},
     {"demo"},
     {"cli", "__init__", "__main__"},
@@ -24,7 +24,7 @@ ALLOWED_IN = {
     "vllm": {"engines/workers"},
     "huggingface_hub": {"checkpoint/hub.py", "card/metadata.py"},
     "typer": {"cli"},
-    "rich": {"cli", "validate/render.py"},
+    "rich": {"cli", "validation/render.py"},
 }
 
 
