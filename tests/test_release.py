@@ -102,4 +102,4 @@ def test_a_release_end_to_end_and_again(project: Path, tmp_path: Path, cli: Cli,
     status, out, _ = cli(*argv, "--json", "--force")
     assert (status, json.loads(out)["verdict"]) == (1, "inconclusive"), "two prompts cannot decide it"
     assert json.loads(out)["output"] is None
-    assert {p: p.read_bytes() for p in made.rglob("*") if p.is_file()} == before, "a release that does not pass replaces nothing"
+    assert {p: p.read_bytes() for p in made.rglob("*") if p.is_file()} == before, "replaced without a pass"
