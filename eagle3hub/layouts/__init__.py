@@ -9,7 +9,7 @@ from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.errors import LayoutError, Problem, UsageError
 from eagle3hub.head import Assumption, AuxTaps, Head
 from eagle3hub.layouts import provenance
-from eagle3hub.layouts.base import Layout, Match
+from eagle3hub.layouts.base import Layout, Match, ReadOptions
 from eagle3hub.layouts.interpret import AUX_IDS
 from eagle3hub.layouts.modelopt import ModelOpt
 from eagle3hub.layouts.recognised import refuse_recognised
@@ -60,6 +60,7 @@ def open_head(
     layout: str | None = None,
     target: TargetFacts | str | None = None,
     target_name: str | None = None,
+    options: ReadOptions = ReadOptions(),
 ) -> Head:
     """Open the draft head in a folder.
 
@@ -67,6 +68,7 @@ def open_head(
         source: the folder. layout: its layout, where detection shall not decide.
         target: the target model (facts, folder or Hub id), to check the fit and to settle what the source leaves open.
         target_name: the Hub id to record for a target given as a folder.
+        options: what the user says of the source.
 
     Returns a `Head` whose ``problems`` may hold errors (a wrong vocabulary map, a target that does not fit): call
     `Head.raise_for_errors` before relying on it.
@@ -74,7 +76,7 @@ def open_head(
     """
     codec = None if layout is None else get_layout(layout)
     checkpoint = open_checkpoint(source)
-    head = (codec or detect(checkpoint)[0]).read(checkpoint)
+    head = (codec or detect(checkpoint)[0]).read(checkpoint, options)
     provenance.restore(head, checkpoint)
     if target is not None:
         facts = target if isinstance(target, TargetFacts) else read_target(target, target_name)

@@ -6,9 +6,9 @@ A codec turns a folder into a `Head` and a `Head` into the files of a folder. Wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.checkpoint.writer import OutTensor
@@ -92,6 +92,33 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What a user may say of a source that the source does not say, or says wrongly.
+
+    Attributes:
+        aux_layers: the layers that feed fc, numbered by ``aux_convention``: ``after`` counts from 0 the layer whose
+            output is tapped, ``boundary`` counts the layers that have run (one more).
+        num_target_layers: number of decoder layers of the target, from which the default aux layers follow.
+        norm_output: which hidden state the next draft step receives, ``pre`` or ``post`` the head's final norm.
+        mask_token_id: the token a P-EAGLE head puts at positions not drafted yet.
+        rope_theta: the RoPE base the head was trained with, where its config names another one or none.
+        drop: names (as on disk) of tensors that are no part of the head and shall be left out.
+        d2t: the offsets of a draft vocabulary whose map the source lacks or has wrong.
+        allow_suspicious: read a head whose weights look random or untrained all the same.
+    """
+
+    aux_layers: tuple[int, ...] | None = None
+    aux_convention: Literal["after", "boundary"] = "after"
+    num_target_layers: int | None = None
+    norm_output: Literal["pre", "post"] | None = None
+    mask_token_id: int | None = None
+    rope_theta: float | None = None
+    drop: tuple[str, ...] = ()
+    d2t: Sequence[int] | None = None
+    allow_suspicious: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class WriteOptions:
     """What a user may add when writing.
 
@@ -126,7 +153,7 @@ class Layout(Protocol):
     def detect(self, checkpoint: Checkpoint) -> Match | None:
         """Whether the folder looks like this layout, from header and config alone."""
 
-    def read(self, checkpoint: Checkpoint) -> Head:
+    def read(self, checkpoint: Checkpoint, options: ReadOptions = ReadOptions()) -> Head:
         """The head in the folder. Raises InputError where nothing sensible can be said of it."""
 
     def write(self, head: Head, options: WriteOptions) -> Spelled:

@@ -10,7 +10,7 @@ from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import ConfigError, Problem
 from eagle3hub.fields import Fields
 from eagle3hub.head import AuxTaps, Head
-from eagle3hub.layouts.base import Contract, Spelled, WriteOptions, refuse_inexpressible
+from eagle3hub.layouts.base import Contract, ReadOptions, Spelled, WriteOptions, refuse_inexpressible
 from eagle3hub.layouts.interpret import (
     AUX_IDS,
     Interpretation,
@@ -56,7 +56,7 @@ class FlatLayout:
             problems=_aux_warnings(c),
         )
 
-    def read(self, checkpoint: Checkpoint) -> Head:
+    def read(self, checkpoint: Checkpoint, options: ReadOptions = ReadOptions()) -> Head:
         """The head in the folder."""
         return build_head(self.name, self.contract, checkpoint, self.interpret(checkpoint.config))
 

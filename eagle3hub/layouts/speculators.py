@@ -15,7 +15,7 @@ from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import ConfigError, Refusal
 from eagle3hub.fields import Fields
 from eagle3hub.head import Assumption, AuxTaps, Head
-from eagle3hub.layouts.base import Contract, Match, Spelled, WriteOptions, refuse_inexpressible
+from eagle3hub.layouts.base import Contract, Match, ReadOptions, Spelled, WriteOptions, refuse_inexpressible
 from eagle3hub.layouts.interpret import (
     AUX_IDS,
     Interpretation,
@@ -103,7 +103,7 @@ class Speculators:
             assumptions=assumptions,
         )
 
-    def read(self, checkpoint: Checkpoint) -> Head:
+    def read(self, checkpoint: Checkpoint, options: ReadOptions = ReadOptions()) -> Head:
         """The head in the folder."""
         return build_head(self.name, self.contract, checkpoint, self.interpret(checkpoint.config))
 
