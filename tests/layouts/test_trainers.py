@@ -249,3 +249,33 @@ def test_what_the_user_says_replaces_what_the_config_says(tmp_path: Path):
     assert config["eagle_config"]["eagle_aux_hidden_state_layer_ids"] == [2, 15, 20]
     assert config["some_trainer_field"] == {"kept": [1, 2]}
     assert len([p for p in head.problems if p.code == "source-overridden"]) == 2
+
+
+def test_options_that_mean_nothing_to_a_head_are_usage_errors(tmp_path: Path, target: Path):
+    source = heads.specforge(tmp_path / "x")
+    final = variants.modelopt(tmp_path / "y", has=Has(uses_aux=False))
+    with pytest.raises(UsageError, match="masks no position"):
+        open_head(source, options=ReadOptions(mask_token_id=3))
+    with pytest.raises(UsageError, match="reads no aux layers"):
+        open_head(final, options=ReadOptions(aux_layers=(1, 2, 3)))
+    with pytest.raises(UsageError, match="has 30 layers"):
+        open_head(source, target=str(target), options=ReadOptions(num_target_layers=28))
+
+
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_the_dtype_is_stated_once(tmp_path: Path, key: str):
+    source = edit(heads.specforge(tmp_path / "x"), torch_dtype="DELETE")
+    convert(edit(source, **{key: "bfloat16"}), tmp_path / "out", "specforge")
+    assert {"dtype", "torch_dtype"} & set(config_of(tmp_path / "out")) == {key}
+
+
+def test_refusals_say_what_would_help(tmp_path: Path):
+    unsorted = variants.modelopt(tmp_path / "x", unsorted=True)
+    with pytest.raises(Refusal) as refused:
+        convert(unsorted, tmp_path / "out", "specforge")
+    assert "--resort-vocab" in (refused.value.hint or "")
+    own = variants.specforge(tmp_path / "y", has=Has(embeddings=True))
+    with pytest.raises(Refusal) as refused:
+        convert(own, tmp_path / "out", "modelopt")
+    assert "--drop-embeddings" in (refused.value.hint or "")
+    assert "--to speculators" in (refused.value.hint or "")
