@@ -45,7 +45,7 @@ def convert(
 
     Example: eagle3hub convert runs/final out/modelopt --to modelopt --target Qwen/Qwen3-8B
     """
-    from eagle3hub.convert import convert as run
+    from eagle3hub.conversion import convert as run
 
     with progress(quiet=quiet or as_json) as report:
         done = run(
