@@ -15,6 +15,7 @@ from eagle3hub.checkpoint.writer import OutTensor
 from eagle3hub.errors import Refusal
 from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts.features import FEATURES, Feature
+from eagle3hub.layouts.features import aux_count as aux_count
 
 
 @dataclass(frozen=True, slots=True)
