@@ -228,6 +228,8 @@ class Head:
         dims: sizes.
         semantics: what it computes.
         aux: which target layers feed it, or None where neither the source nor the user said.
+        fc_order: after-layer ids in the order of fc's column blocks where that is not ascending (then ``problems``
+            holds the error ``config-aux-order``), or None.
         vocab_map: draft-to-target map, or None for a head over the full vocabulary (or with a wrong map).
         vocab_status: ``ok``, ``full``, or what is wrong with the map.
         tensors: canonical name -> where the bytes lie; weights only, vocabulary buffers excluded.
@@ -259,6 +261,7 @@ class Head:
     target_name: str | None = None
     target_architectures: list[str] = field(default_factory=list)
     speculative_tokens: int | None = None
+    fc_order: tuple[int, ...] | None = None
     carried: dict[str, Carried] = field(default_factory=dict)
     assumptions: list[Assumption] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)

@@ -13,6 +13,8 @@ TIERS = [
     {"_version", "errors", "progress", "resources"},
     {"vocab", "head", "fields", "checkpoint", "metrics"},
     {"target", "layouts", "engines", "prompts", "staging"},
+    {"transforms"},
+    {"command"},
     {"verify", "describe", "convert", "validate", "card", "demo_target"},
     {"release"},
     {"demo"},
