@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -11,8 +11,7 @@ from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
 if TYPE_CHECKING:
     from rich.console import Console
 
-Choice = TypeVar("Choice", bound=str)
-
+AFTER, PRE = "after|boundary", "pre|post"
 SAY = "What the source does not say, or says wrongly"
 CHANGE = "Changes, each only where it is asked for"
 
@@ -54,7 +53,7 @@ def convert(
     aux_convention: Annotated[
         str,
         typer.Option(
-            metavar="after|boundary",
+            metavar=AFTER,
             help="after: 0-based layer whose output is taken; boundary: number of layers that have run.",
             rich_help_panel=SAY,
         ),
@@ -66,7 +65,7 @@ def convert(
     norm_output: Annotated[
         str | None,
         typer.Option(
-            metavar="pre|post", help="Feed back the hidden state before or after the final norm.", rich_help_panel=SAY
+            metavar=PRE, help="Feed back the hidden state before or after the final norm.", rich_help_panel=SAY
         ),
     ] = None,
     rope_theta: Annotated[
@@ -141,14 +140,11 @@ def convert(
     from eagle3hub.transforms import Transforms
     from eagle3hub.transforms.settings import parse_setting
 
-    feedback: Literal["pre", "post"] | None = None
-    if norm_output is not None:
-        feedback = choice("--norm-output", norm_output, "pre", "post")
     said = ReadOptions(
         aux_layers=None if aux_layers is None else numbers("--aux-layers", aux_layers),
-        aux_convention=choice("--aux-convention", aux_convention, "after", "boundary"),
+        aux_convention=cast("Literal['after', 'boundary']", choice("--aux-convention", aux_convention, AFTER)),
         num_target_layers=num_target_layers,
-        norm_output=feedback,
+        norm_output=cast("Literal['pre', 'post'] | None", choice("--norm-output", norm_output, PRE)),
         mask_token_id=mask_token_id,
         rope_theta=rope_theta,
         drop=tuple(drop or ()),
@@ -196,14 +192,13 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
         raise UsageError(f"{option} {text}: it must be a list of numbers", hint=f"{option} 1,14,26") from None
 
 
-def choice(option: str, text: str, *allowed: Choice) -> Choice:
-    """``text`` if it is one of ``allowed``. Raises UsageError."""
+def choice(option: str, text: str | None, allowed: str) -> str | None:
+    """``text`` if it is one of the words in ``allowed``, or None. Raises UsageError."""
     from eagle3hub.errors import UsageError
 
-    for word in allowed:
-        if word == text:
-            return word
-    raise UsageError(f"{option} {text}: it must be {' or '.join(allowed)}")
+    if text is not None and text not in allowed.split("|"):
+        raise UsageError(f"{option} {text}: it must be {allowed.replace('|', ' or ')}")
+    return text
 
 
 def _print(doc: dict[str, Any], console: Console) -> None:
