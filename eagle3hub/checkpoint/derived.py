@@ -14,7 +14,7 @@ from eagle3hub.errors import TensorError
 from eagle3hub.head import TensorRef
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DerivedRef(TensorRef):
     """A tensor made of the bytes of ``source``: first its pieces are reordered, then the numbers are cast.
 
@@ -49,7 +49,8 @@ def reordered(ref: TensorRef, order: Sequence[int], piece: int) -> TensorRef:
         )
     if order == tuple(range(len(order))):
         return ref
-    return DerivedRef(ref.name, ref.dtype, ref.shape, ref.path, ref.offset, ref.nbytes, ref, order, piece)
+    place = (ref.name, ref.dtype, ref.shape, ref.path, ref.offset, ref.nbytes)
+    return DerivedRef(*place, source=ref, order=order, piece=piece)
 
 
 def cast(ref: TensorRef, dtype: str) -> TensorRef:
@@ -59,7 +60,7 @@ def cast(ref: TensorRef, dtype: str) -> TensorRef:
     nbytes = ref.num_elements * BITS[dtype] // 8
     if isinstance(ref, DerivedRef):
         return replace(ref, dtype=dtype, nbytes=nbytes)
-    return DerivedRef(ref.name, dtype, ref.shape, ref.path, ref.offset, nbytes, ref)
+    return DerivedRef(ref.name, dtype, ref.shape, ref.path, ref.offset, nbytes, source=ref)
 
 
 def how_derived(ref: TensorRef) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from eagle3hub.checkpoint.folder import read_tensor
 from eagle3hub.checkpoint.header import read_header
+from eagle3hub.checkpoint.pickles import is_pickle, read_pickle_tensors
 from eagle3hub.errors import SourceError, VocabMapError
 from eagle3hub.head import Head, TensorRef
 from eagle3hub.transforms.change import Change, with_map
@@ -20,7 +21,6 @@ _UNSURE = frozenset({"t2d-mismatch", "t2d-values", "t2d-count"})
 """Faults in which t2d is as likely wrong as d2t."""
 
 _NPY = b"\x93NUMPY"
-_PICKLE = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def supply_map(head: Head, file: str | Path) -> tuple[Head, Change]:
@@ -118,20 +118,12 @@ def _marked(ids: Sequence[int], mask: bytes) -> bool:
 def _read(path: Path) -> tuple[array[int], bytes | None]:
     try:
         with path.open("rb") as f:
-            start = f.read(8)
+            start = f.read(9)
     except OSError as e:
         raise SourceError(f"cannot read {path}: {e.strerror}", code="source-unreadable") from e
     if start.startswith(_NPY):
         return _from_npy(path), None
-    if start.startswith(_PICKLE) and path.suffix != ".safetensors":
-        return _from_tensors(path, _pickled(path))
-    return _from_tensors(path, read_header(path).tensors)
-
-
-def _pickled(path: Path) -> Mapping[str, TensorRef]:
-    from eagle3hub.checkpoint.pickles import read_pickle_tensors
-
-    return read_pickle_tensors(path)
+    return _from_tensors(path, read_pickle_tensors(path) if is_pickle(start) else read_header(path).tensors)
 
 
 def _from_tensors(path: Path, tensors: Mapping[str, TensorRef]) -> tuple[array[int], bytes | None]:

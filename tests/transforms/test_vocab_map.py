@@ -128,8 +128,6 @@ KINDS = [".npy", ".safetensors", ".pt"]
 @pytest.mark.parametrize(("values", "stored"), [(OFFSETS, "offsets"), (IDS, "absolute target ids")])
 @pytest.mark.parametrize("with_mask", [False, True])
 def test_a_map_from_a_file(tmp_path: Path, ok, refused, kind: str, values, stored: str, with_mask: bool):
-    if kind == ".pt":
-        pytest.importorskip("eagle3hub.checkpoint.pickles")
     source = replace(heads.modelopt(tmp_path / "head"), d2t=None)
     assert "--d2t FILE" in refused(source, "modelopt", "--from", "modelopt")
     file = write_map(tmp_path, kind, values, MASK if with_mask and kind != ".npy" else None)
@@ -181,8 +179,6 @@ def test_a_file_that_contradicts_the_mask(tmp_path: Path, refused):
 
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00", b"not a map at all, just text", b"PK\x03\x04"])
 def test_a_file_that_is_no_map_file(tmp_path: Path, refused, content: bytes):
-    if content.startswith(b"PK"):
-        pytest.importorskip("eagle3hub.checkpoint.pickles")
     (tmp_path / "map").write_bytes(content)
     refused(heads.modelopt(tmp_path / "head"), "modelopt", "--d2t", tmp_path / "map")
     refused(tmp_path / "head", "modelopt", "--d2t", tmp_path / "nowhere")
