@@ -97,9 +97,7 @@ def test_embeddings_that_do_not_fit_are_refused(tmp_path: Path, refused, table: 
     assert says in refused(source, "specforge", "--include-embeddings", file)
     own = heads.speculators(tmp_path / "own", embeddings=True)
     assert "its own" in refused(own, "specforge", "--include-embeddings", file)
-    assert "contradict" in refused(
-        own, "specforge", "--include-embeddings", file, "--drop-embeddings", status=2
-    )
+    assert "contradict" in refused(own, "specforge", "--include-embeddings", file, "--drop-embeddings", status=2)
 
 
 def test_embeddings_of_another_dtype_are_cast_with_the_rest(tmp_path: Path, ok):
