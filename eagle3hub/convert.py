@@ -25,7 +25,7 @@ from eagle3hub.command import command_words, public_name
 from eagle3hub.errors import Refusal
 from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts import get_layout, open_head, provenance
-from eagle3hub.layouts.base import ReadOptions, Spelled, WriteOptions
+from eagle3hub.layouts.base import AS_FOUND, ReadOptions, Spelled, WriteOptions
 from eagle3hub.progress import Progress, silent
 from eagle3hub.staging import check_destination, require_space, staged_folder, write_file
 from eagle3hub.target import TargetFacts
@@ -33,11 +33,10 @@ from eagle3hub.transforms import Change, Transforms, apply_transforms, said
 from eagle3hub.transforms.settings import apply_settings
 from eagle3hub.verify import verify_folder
 
-AS_IT_SAYS = ReadOptions()
 UNCHANGED = Transforms()
 
-_ONE_FILE = frozenset({"specjax"})
-"""Layouts whose own reader opens one weights file and knows no index (SpecJAX ``models/draft/eagle3.py``)."""
+_ONE_FILE = frozenset({"specjax", "safeailab"})
+"""Layouts whose own reader opens one weights file and knows no index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,7 @@ def make_plan(
     target_name: str | None = None,
     speculative_tokens: int | None = None,
     strict: bool = False,
-    read: ReadOptions = AS_IT_SAYS,
+    read: ReadOptions = AS_FOUND,
     transforms: Transforms = UNCHANGED,
     settings: Sequence[tuple[str, Any]] = (),
     max_shard_size: int | None = None,
@@ -187,7 +186,7 @@ def convert(
     target_name: str | None = None,
     speculative_tokens: int | None = None,
     strict: bool = False,
-    read: ReadOptions = AS_IT_SAYS,
+    read: ReadOptions = AS_FOUND,
     transforms: Transforms = UNCHANGED,
     settings: Sequence[tuple[str, Any]] = (),
     max_shard_size: int | None = None,
@@ -251,11 +250,14 @@ def _fill(stage: Path, plan: Plan, *, verify: bool, progress: Progress) -> list[
             write_file(stage / CONFIG, config)
             if len(plan.shards) > 1:
                 write_file(stage / INDEX, encode_index(plan.shards))
+            for name, data in plan.spelled.files.items():
+                write_file(stage / name, data)
             for shard in plan.shards:
                 write_safetensors(stage / shard.name, shard.tensors, plan.spelled.metadata, syncing, progress)
             if verify:
                 files = verify_folder(stage, plan.head, plan.to, plan.spelled, progress)
                 progress("hashing the source")
+                files += [file_digest(stage / name) for name in plan.spelled.files]
                 came_from = [future.result() for future in hashed]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

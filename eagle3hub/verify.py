@@ -11,7 +11,8 @@ from eagle3hub.checkpoint.streaming import CHUNK, OpenFiles, fill, stream
 from eagle3hub.errors import OutputError
 from eagle3hub.head import Head, TensorRef
 from eagle3hub.layouts import get_layout
-from eagle3hub.layouts.base import Spelled
+from eagle3hub.layouts.base import AS_FOUND, Spelled
+from eagle3hub.layouts.prepare import prepared
 from eagle3hub.progress import Progress, silent
 
 
@@ -27,7 +28,7 @@ def verify_folder(
     """
     codec = get_layout(layout)
     checkpoint = open_checkpoint(folder)
-    back = codec.read(checkpoint)
+    back = codec.read(prepared(checkpoint, AS_FOUND), AS_FOUND)
     names = _names_by_the_library(checkpoint.weights)
     if names != set(spelled.origin) or names != set(checkpoint.tensors):
         raise _differs(f"the safetensors library sees {sorted(names ^ set(spelled.origin))[:3]} differently")
@@ -35,6 +36,8 @@ def verify_folder(
         raise _differs("config.json does not say what the source says")
     if codec.contract.aux_ids is not None and _taps(back) not in (_taps(head), None):
         raise _differs(f"the aux layers read back as {_taps(back)}")
+    if back.mask_token_id not in (head.mask_token_id, None):
+        raise _differs(f"mask_token_id reads back as {back.mask_token_id}")
     wanted = None if head.vocab_map is None else head.vocab_map.target_id
     if (
         None if back.vocab_map is None else back.vocab_map.target_id

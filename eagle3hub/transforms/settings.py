@@ -17,7 +17,8 @@ from eagle3hub.checkpoint.writer import encode_header, in_file_order
 from eagle3hub.errors import InputError, Refusal, UsageError
 from eagle3hub.head import Head
 from eagle3hub.layouts import get_layout
-from eagle3hub.layouts.base import Spelled
+from eagle3hub.layouts.base import AS_FOUND, Spelled
+from eagle3hub.layouts.prepare import prepared
 from eagle3hub.transforms.change import Change
 
 
@@ -94,7 +95,7 @@ def _read_back(head: Head, spelled: Spelled, layout: str, key: str) -> Head:
     try:
         with TemporaryDirectory(prefix="eagle3hub-") as folder:
             _rehearse(Path(folder), spelled)
-            back = codec.read(open_checkpoint(folder))
+            back = codec.read(prepared(open_checkpoint(folder), AS_FOUND), AS_FOUND)
         back.raise_for_errors()
     except InputError as e:
         raise _refused(key, e.message, "leave it out") from e
