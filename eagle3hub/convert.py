@@ -29,7 +29,7 @@ from eagle3hub.layouts.base import AS_FOUND, ReadOptions, Spelled, WriteOptions
 from eagle3hub.progress import Progress, silent
 from eagle3hub.staging import check_destination, require_space, staged_folder, write_file
 from eagle3hub.target import TargetFacts
-from eagle3hub.transforms import Change, Transforms, apply_transforms, said
+from eagle3hub.transforms import Change, Transforms, apply_transforms, check_said, said
 from eagle3hub.transforms.settings import apply_settings
 from eagle3hub.verify import verify_folder
 
@@ -132,7 +132,9 @@ def make_plan(
     (``strict``) where something would have to be assumed.
     """
     codec = get_layout(to)
+    check_said(None, read)
     head = open_head(source, layout=layout, target=target, target_name=target_name, options=read)
+    check_said(head, read)
     head, changes = apply_transforms(head, transforms, target if isinstance(target, str) else None)
     head.raise_for_errors()
     spelled = codec.write(head, WriteOptions(speculative_tokens=speculative_tokens))

@@ -51,13 +51,13 @@ def convert(
         typer.Option(metavar="LIST", help="Target layers that feed the head, as in 1,14,26.", rich_help_panel=SAY),
     ] = None,
     aux_convention: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar=AFTER,
-            help="after: 0-based layer whose output is taken; boundary: number of layers that have run.",
+            help="after (default): 0-based layer whose output is taken; boundary: number of layers that have run.",
             rich_help_panel=SAY,
         ),
-    ] = "after",
+    ] = None,
     num_target_layers: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="The target's layers; default aux layers follow.", rich_help_panel=SAY),
@@ -136,13 +136,18 @@ def convert(
     """
     from eagle3hub.checkpoint.shards import parse_size
     from eagle3hub.convert import convert as run
+    from eagle3hub.errors import UsageError
     from eagle3hub.layouts.base import ReadOptions
     from eagle3hub.transforms import Transforms
     from eagle3hub.transforms.settings import parse_setting
 
+    if aux_convention is not None and aux_layers is None:
+        raise UsageError("--aux-convention says how --aux-layers counts, and there is none", hint="give --aux-layers")
     said = ReadOptions(
         aux_layers=None if aux_layers is None else numbers("--aux-layers", aux_layers),
-        aux_convention=cast("Literal['after', 'boundary']", choice("--aux-convention", aux_convention, AFTER)),
+        aux_convention=cast(
+            "Literal['after', 'boundary']", choice("--aux-convention", aux_convention, AFTER) or "after"
+        ),
         num_target_layers=num_target_layers,
         norm_output=cast("Literal['pre', 'post'] | None", choice("--norm-output", norm_output, PRE)),
         mask_token_id=mask_token_id,
