@@ -20,6 +20,7 @@ from eagle3hub.checkpoint.derived import how_derived
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, head_files
 from eagle3hub.checkpoint.folder import CONFIG, INDEX, PROVENANCE, open_checkpoint
 from eagle3hub.checkpoint.shards import Shard, encode_index, split
+from eagle3hub.checkpoint.source import HUB
 from eagle3hub.checkpoint.writer import OutTensor, encode_header, in_file_order, write_safetensors
 from eagle3hub.command import command_words, public_name
 from eagle3hub.errors import Refusal
@@ -133,7 +134,8 @@ def make_plan(
     """
     codec = get_layout(to)
     check_said(None, read)
-    head = open_head(source, layout=layout, target=target, target_name=target_name, options=read)
+    checkpoint = open_checkpoint(source, headers_only=True)
+    head = open_head(checkpoint, layout=layout, target=target, target_name=target_name, options=read)
     check_said(head, read)
     head, changes = apply_transforms(head, transforms, target if isinstance(target, str) else None)
     head.raise_for_errors()
@@ -200,6 +202,8 @@ def convert(
     """Convert the head in ``source`` to layout ``to`` in the new folder ``destination``.
 
     Args:
+        source: a folder, or ``hf://owner/name[@revision][/subfolder]``; weights on the Hub are downloaded once
+            everything else has been checked.
         layout: the source's layout, where detection shall not decide.
         target: target model (facts, folder or Hub id) that settles what the source leaves open.
         target_name: Hub id to record for a target given as a folder.
@@ -231,6 +235,8 @@ def convert(
     require_space(dest, plan.nbytes)
     if dry_run:
         return Conversion(dest, plan, dry_run=True)
+    if plan.head.source.startswith(HUB):
+        open_checkpoint(plan.head.source, progress=progress)  # puts the weights where the plan expects them
     with staged_folder(dest, force=force) as staged:
         files = _fill(staged.path, plan, verify=verify, progress=progress)
     return Conversion(dest, plan, files, verified=verify)

@@ -17,7 +17,9 @@ CHANGE = "Changes, each only where it is asked for"
 
 
 def convert(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder of the draft head.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Folder of the draft head, or hf://owner/name[@revision].")
+    ],
     destination: Annotated[str, typer.Argument(metavar="DEST", help="Folder to make; must not exist.")],
     to: Annotated[str, typer.Option("--to", metavar="LAYOUT", help="Layout to write, such as specforge.")],
     layout: Annotated[

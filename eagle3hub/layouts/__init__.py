@@ -65,17 +65,18 @@ def detect(checkpoint: Checkpoint) -> tuple[Layout, Match]:
 
 
 def open_head(
-    source: str | Path,
+    source: str | Path | Checkpoint,
     *,
     layout: str | None = None,
     target: TargetFacts | str | None = None,
     target_name: str | None = None,
     options: ReadOptions = AS_FOUND,
 ) -> Head:
-    """Open the draft head in a folder.
+    """Open the draft head in a folder or a Hub repository.
 
     Args:
-        source: the folder. layout: its layout, where detection shall not decide.
+        source: the folder, ``hf://owner/name[@revision][/subfolder]``, or what `open_checkpoint` opened.
+        layout: its layout, where detection shall not decide.
         target: the target model (facts, folder or Hub id), to check the fit and to settle what the source leaves open.
         target_name: the Hub id to record for a target given as a folder.
         options: what the user says of the source.
@@ -85,7 +86,7 @@ def open_head(
     Raises InputError where the source cannot be read, UsageError for an unknown layout.
     """
     codec = None if layout is None else get_layout(layout)
-    checkpoint = prepared(open_checkpoint(source), options)
+    checkpoint = prepared(source if isinstance(source, Checkpoint) else open_checkpoint(source), options)
     if codec is None:
         codec = detect(checkpoint)[0]
     else:

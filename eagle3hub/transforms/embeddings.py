@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from eagle3hub.checkpoint.folder import INDEX, WEIGHTS, parse_json_object
+from eagle3hub.checkpoint.folder import INDEX, WEIGHTS, open_checkpoint, parse_json_object
 from eagle3hub.checkpoint.header import read_header
 from eagle3hub.checkpoint.streaming import OpenFiles, stream
 from eagle3hub.errors import HubError, Refusal, SourceError, TensorError
@@ -81,6 +81,8 @@ def drop_embeddings(head: Head, target: str | None) -> tuple[Head, Change]:
     assumptions = list(head.assumptions)
     if target is not None and Path(target).expanduser().is_dir() and _has_weights(Path(target).expanduser()):
         theirs = find_embeddings(target)
+        if own.remote is not None:
+            open_checkpoint(head.source)  # brings the weights to where the reference says they are
         if not _equal(own, theirs):
             raise Refusal(
                 f"--drop-embeddings: the head's embeddings differ from those of {Path(target).name}, so it would "
@@ -134,7 +136,7 @@ def _downloaded(repo: str) -> Path:
     try:
         index = download_file(name, INDEX)
     except HubError as e:
-        if e.code != "hub-not-found":
+        if e.code != "hub-no-file":
             raise
         return download_file(name, WEIGHTS)
     return download_file(name, _in_index(repo, parse_json_object(index.read_bytes(), index)))
