@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from support import heads
 from support.folders import load
 
-from eagle3hub.convert import convert
+from eagle3hub.conversion import convert
 from eagle3hub.layouts import open_head
 from eagle3hub.layouts.base import ReadOptions
 from eagle3hub.transforms import Transforms
