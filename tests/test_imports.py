@@ -13,6 +13,8 @@ TIERS = [
     {"_version", "errors", "progress", "resources", "schema_faults"},
     {"vocab", "head", "fields", "checkpoint", "metrics"},
     {"target", "layouts", "engines", "prompts", "staging", "report"},
+    {"transforms"},
+    {"command"},
     {"verify", "describe", "conversion", "validation", "card", "demo_target"},
     {"release"},
     {"demo"},

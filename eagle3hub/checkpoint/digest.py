@@ -9,7 +9,7 @@ from typing import TypedDict
 from eagle3hub.checkpoint.folder import CONFIG, INDEX, PICKLE_INDEX, PROVENANCE
 from eagle3hub.errors import SourceError
 
-_BUFFER = 4 << 20
+_BUFFER = 2 << 20
 
 
 class FileDigest(TypedDict):
