@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "eagle3hub"
 TIERS = [
     {"_version", "errors", "progress", "resources"},
     {"vocab", "head", "fields", "checkpoint", "metrics"},
-    {"target", "layouts", "engines", "prompts", "staging"},
-    {"verify", "describe", "convert", "validate", "card", "demo_target"},
+    {"target", "layouts", "engines", "prompts", "staging", "tensor_diff"},
+    {"verify", "describe", "compare", "convert", "validate", "card", "demo_target"},
     {"release"},
     {"demo"},
     {"cli", "__init__", "__main__"},
