@@ -25,9 +25,10 @@ from eagle3hub.errors import InputError, UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.prompts import load_prompts
-from eagle3hub.staging import check_destination, require_space, staged_folder, write_file
+from eagle3hub.report import Report, load_report
+from eagle3hub.staging import prepare_destination, require_space, staged_folder, write_file
 from eagle3hub.target import TargetFacts, read_target
-from eagle3hub.validate import Report, load_report, validate
+from eagle3hub.validate import validate
 from eagle3hub.validate.subject import identify_target
 
 REPORTS = "reports"
@@ -125,7 +126,7 @@ def release(
             code="usage-no-upload",
         )
     dest = Path(output) if output is not None else Path(manifest.release.repo.rpartition("/")[2])
-    check_destination(dest, force=force, keep_out=Path(manifest.head_source))
+    prepare_destination(dest, force=force, keep_out=Path(manifest.head_source))
     measured = str(target if target is not None else manifest.measured_target)
     facts = read_target(measured, manifest.target.id)
     tokens = manifest.speculative_tokens

@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
-
-_EXIT = {"pass": 0, "fail": 1, "inconclusive": 1, "unavailable": 4}
+from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
 
 
 def validate(
@@ -78,4 +76,4 @@ def validate(
     if report is not None:
         result.save(report)
     emit(result.document, lambda out: render(result, out, saved=report), as_json=as_json)
-    raise typer.Exit(_EXIT[result.verdict])
+    raise typer.Exit(EXIT_OF[result.verdict])

@@ -138,7 +138,7 @@ class Speculators:
             )
         if tokens is None:
             raise Refusal(
-                "a speculators config says how many tokens to draft (vLLM requires it), and no number is safe to guess",
+                "a speculators config says how many tokens to draft (vLLM requires it); no number is safe to guess",
                 hint="give --speculative-tokens K",
                 code="refused-no-speculative-tokens",
             )

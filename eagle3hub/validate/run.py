@@ -15,8 +15,8 @@ from eagle3hub.errors import SourceError, UnavailableError, UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.prompts import load_prompts
+from eagle3hub.report import SCHEMA_NAME, Report
 from eagle3hub.validate.judge import COLLAPSE
-from eagle3hub.validate.report import SCHEMA_NAME, Report
 from eagle3hub.validate.subject import context_length, identify_target, kv_cache_gib
 from eagle3hub.validate.trial import Trial
 
@@ -91,6 +91,9 @@ def validate(
         max_model_len=tokens,
         kv_cache_gib=kv_cache_gib(subject, tokens),
     )
+    inability = runner.unable(job)
+    if inability:
+        raise UnavailableError(inability, hint="measure at temperature 0, or on CUDA", code="engine-unable")
     engines: list[dict[str, Any]] = []
     if static_verdict == "pass":
         python = _interpreter(runner, job, engine_python)
