@@ -53,7 +53,7 @@ def download_file(
     if "tqdm_class" in inspect.signature(hf_hub_download).parameters:
         options["tqdm_class"] = _bar(f"downloading {filename}", progress)
     with hub_errors(f"{filename} of {repo_id}", repo_id, revision):
-        return Path(hf_hub_download(repo_id, filename, **options))
+        return _patiently(lambda: Path(hf_hub_download(repo_id, filename, **options)))
 
 
 def list_files(repo_id: str, revision: str | None = None) -> Listing:
@@ -186,7 +186,8 @@ def _wait_before_retry(e: Exception, attempt: int) -> float | None:
             return None
         after = e.response.headers.get("Retry-After", "")
         return float(after) if after.isdecimal() else 2.0 ** (attempt - 1)
-    if isinstance(e, OfflineModeIsEnabled) or not isinstance(e, (_transport_errors(), OSError, _Cut)):
+    failures = (_transport_errors(), ConnectionError, TimeoutError, _Cut)
+    if isinstance(e, OfflineModeIsEnabled) or not isinstance(e, failures):
         return None
     return 2.0 ** (attempt - 1)
 

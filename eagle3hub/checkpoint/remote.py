@@ -87,7 +87,7 @@ class HubSource:
         except HubError as e:
             if commit is not None or not hub.unreachable(e):
                 raise
-            local = hub.download_file(asked.repo_id, config, asked.revision, cached_only=True)
+            local = _from_cache(asked, config, e)
         self.folder = local.parent
         snapshot = local.parents[config.count("/")]
         if snapshot.name != commit:  # the branch moved between two requests, or only the cache was asked
@@ -176,6 +176,13 @@ class RemoteReader:
                 code="hub-too-much",
             )
         return hub.read_range(self._repo_id, self._file, self._commit, offset, count)
+
+
+def _from_cache(asked: HubAddress, name: str, error: HubError) -> Path:
+    try:
+        return hub.download_file(asked.repo_id, name, asked.revision, cached_only=True)
+    except HubError:
+        raise error from None
 
 
 _LISTINGS: dict[tuple[str, str, str], hub.Listing] = {}

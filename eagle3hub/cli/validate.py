@@ -11,7 +11,9 @@ from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
 
 
 def validate(
-    head: Annotated[str, typer.Argument(help="Folder of the head.", show_default=False)],
+    head: Annotated[
+        str, typer.Argument(help="Folder of the head, or hf://owner/name[@revision].", show_default=False)
+    ],
     target: Annotated[
         str, typer.Option("--target", "--verifier", help="Target model: a folder or a Hub id.", show_default=False)
     ],

@@ -55,16 +55,17 @@ def detect(checkpoint: Checkpoint) -> tuple[Layout, Match]:
 
 
 def open_head(
-    source: str | Path,
+    source: str | Path | Checkpoint,
     *,
     layout: str | None = None,
     target: TargetFacts | str | None = None,
     target_name: str | None = None,
 ) -> Head:
-    """Open the draft head in a folder.
+    """Open the draft head in a folder or a Hub repository.
 
     Args:
-        source: the folder. layout: its layout, where detection shall not decide.
+        source: the folder, ``hf://owner/name[@revision][/subfolder]``, or what `open_checkpoint` opened.
+        layout: its layout, where detection shall not decide.
         target: the target model (facts, folder or Hub id), to check the fit and to settle what the source leaves open.
         target_name: the Hub id to record for a target given as a folder.
 
@@ -73,7 +74,7 @@ def open_head(
     Raises InputError where the source cannot be read, UsageError for an unknown layout.
     """
     codec = None if layout is None else get_layout(layout)
-    checkpoint = open_checkpoint(source)
+    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
     head = (codec or detect(checkpoint)[0]).read(checkpoint)
     provenance.restore(head, checkpoint)
     if target is not None:

@@ -10,20 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support import heads
+from support.pickles import pickled
 
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.errors import CheckpointError, ConfigError, InputError, SourceError
 
 Cli = Callable[..., tuple[int, str, str]]
 A, B = torch.zeros(2), torch.ones(3)
-
-
-def pickled(folder: Path, name: str = "pytorch_model.bin", wrap: str | None = None, **options: object) -> Path:
-    """The folder with its safetensors file replaced by a torch pickle of the same tensors."""
-    tensors: dict = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    torch.save({wrap: tensors, "optimizer": {"state": {0: B}}} if wrap else tensors, folder / name, **options)
-    return folder
 
 
 @pytest.mark.parametrize(
