@@ -22,6 +22,7 @@ from eagle3hub.tensor_diff import TensorDiff, diff_tensors
 Verdict = Literal["equal", "equal-up-to-spelling", "different"]
 MapStatus = Literal["equal", "other-order", "different", "one-side", "unusable"]
 _ABSENT = "absent"
+_SCALED_BY_LENGTH = {"dynamic", "longrope"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Spelling:
 class Difference:
     """One thing that makes them different heads.
 
-    ``where`` is ``sizes``, ``semantics``, ``aux``, ``vocabulary``, ``config`` or ``tensors``; ``name`` the field or
+    ``where`` is ``sizes``, ``semantics``, ``aux``, ``vocabulary`` or ``tensors``; ``name`` the field or
     tensor; ``a`` and ``b`` what each side has.
     """
 
@@ -258,21 +259,25 @@ def _spelling(a: Head, b: Head, out: list[Difference]) -> list[Spelling]:
 
 
 def _compare_config(a: Head, b: Head, found: list[Spelling], out: list[Difference]) -> None:
-    """Fields outside the semantics: a length or token id that both state must be the same, a name need not."""
+    """What a config says besides the semantics: for whom the head is and how to serve it, not what it computes.
+
+    The one exception is the context length where RoPE scaling is derived from it.
+    """
     tokens = sorted(a.token_ids.keys() | b.token_ids.keys())
     facts: list[tuple[str, Any, Any]] = [
         ("max_position_embeddings", a.max_position_embeddings, b.max_position_embeddings),
         *((k, a.token_ids.get(k), b.token_ids.get(k)) for k in tokens),
-    ]
-    names: list[tuple[str, Any, Any]] = [
         ("target name", a.target_name, b.target_name),
         ("recommended draft tokens", a.speculative_tokens, b.speculative_tokens),
     ]
-    for name, left, right in (*facts, *names):
+    for name, left, right in facts:
         if left == right:
             continue
-        if (name, left, right) in facts and left is not None and right is not None:
-            out.append(Difference("config", name, left, right))
+        if (
+            name == "max_position_embeddings"
+            and (a.semantics.rope.scaling or {}).get("rope_type") in _SCALED_BY_LENGTH
+        ):
+            out.append(Difference("semantics", name, left, right))
         else:
             found.append(Spelling(name, _text(left), _text(right)))
     if a.layout == b.layout:

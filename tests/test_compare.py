@@ -76,6 +76,8 @@ SPELLINGS: dict[str, tuple[Callable[[Path], Path], str]] = {
         "config.json (rope_parameters)",
     ),
     "no context length": (lambda f: edit_config(f, max_position_embeddings=None), "max_position_embeddings"),
+    "context length": (lambda f: edit_config(f, max_position_embeddings=2048), "max_position_embeddings"),
+    "token id": (lambda f: edit_config(f, eos_token_id=7), "eos_token_id"),
     "default aux layers left out": (
         lambda f: edit_config(f, eagle_config={"use_aux_hidden_state": True}),
         "aux layers",
@@ -108,8 +110,6 @@ DIFFERENCES: dict[str, tuple[Callable[[Path], Path], str, str]] = {
         "aux",
         "aux layers",
     ),
-    "context": (lambda f: edit_config(f, max_position_embeddings=2048), "config", "max_position_embeddings"),
-    "token id": (lambda f: edit_config(f, eos_token_id=7), "config", "eos_token_id"),
     "a weight": (lambda f: nudge(f), "tensors", "norm.weight"),
     "its dtype": (
         lambda f: edit(f, {"format": "pt"}, **{"norm.weight": load_file(f / WEIGHTS)["norm.weight"].float()}),
@@ -133,11 +133,17 @@ def nudge(folder: Path) -> Path:
 @pytest.mark.parametrize("name", DIFFERENCES)
 def test_each_difference_is_found_alone(tmp_path: Path, name: str):
     change, where, what = DIFFERENCES[name]
-    a = edit_config(heads.specforge(tmp_path / "a"), eos_token_id=2)
-    b = change(edit_config(heads.specforge(tmp_path / "b"), eos_token_id=2))
-    found = compare(a, b, from_b="specforge")
+    found = compare(heads.specforge(tmp_path / "a"), change(heads.specforge(tmp_path / "b")), from_b="specforge")
     assert found.verdict == "different"
     assert [(d.where, d.name) for d in found.differences] == [(where, what)]
+
+
+def test_a_context_length_counts_where_rope_is_scaled_by_it(tmp_path: Path):
+    dynamic = {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}
+    a, b = heads.specforge(tmp_path / "a", **dynamic), heads.specforge(tmp_path / "b", **dynamic)
+    assert compare(a, b).verdict == "equal"
+    found = compare(a, edit_config(b, max_position_embeddings=2048))
+    assert [(d.where, d.name) for d in found.differences] == [("semantics", "max_position_embeddings")]
 
 
 def test_a_dtype_is_another_head_but_its_values_are_said_to_be_equal(tmp_path: Path):
