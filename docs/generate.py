@@ -39,10 +39,19 @@ def spelling(layouts: Mapping[str, Layout]) -> list[str]:
     return _table(["layout", *columns], body)
 
 
+def versions(layouts: Mapping[str, Layout]) -> list[str]:
+    """Whose folders each codec reads, and which one it writes."""
+    body = [
+        [f"{layout.contract.title} (`{name}`)", "; ".join(layout.contract.reads) or "–", layout.contract.writes or "–"]
+        for name, layout in layouts.items()
+    ]
+    return _table(["layout", "reads", "writes"], body)
+
+
 def features(layouts: Mapping[str, Layout]) -> list[str]:
     """What each layout can hold besides the core every head has."""
     body = [
-        [f.says, f"`{_code(f.name)}`", *("yes" if f.name in c.expresses else "**no**" for c in _contracts(layouts))]
+        [f.title, f"`{_code(f.name)}`", *("yes" if f.name in c.expresses else "**no**" for c in _contracts(layouts))]
         for f in FEATURES
     ]
     return _table(["a head with", "code of the refusal", *(f"`{name}`" for name in layouts)], body)
@@ -55,11 +64,12 @@ def refusals(layouts: Mapping[str, Layout]) -> list[str]:
         able = [f"`{name}`" for name, layout in layouts.items() if f.name in layout.contract.expresses]
         for name, layout in layouts.items():
             if f.name not in layout.contract.expresses and f.name in layout.contract.cannot:
-                body.append([f.says, f"`{name}`", layout.contract.cannot[f.name], ", ".join(able) or "nowhere"])
+                body.append([f.title, f"`{name}`", layout.contract.cannot[f.name], ", ".join(able) or "nowhere"])
     return _table(["a head with", "refused by", "because", "fits into"], body)
 
 
 TABLES: dict[str, Callable[[Mapping[str, Layout]], list[str]]] = {
+    "versions": versions,
     "spelling": spelling,
     "features": features,
     "refusals": refusals,

@@ -33,7 +33,7 @@ def test_every_layout_and_every_feature_is_in_them(generate: ModuleType):
     for name, layout in LAYOUTS.items():
         assert f"{layout.contract.title} (`{name}`)" in page
     for feature in FEATURES:
-        assert f"| {feature.says} | `refused-{feature.name.replace('_', '-')}` |" in page
+        assert f"| {feature.title} | `refused-{feature.name.replace('_', '-')}` |" in page
     reasons = [
         reason
         for layout in LAYOUTS.values()
@@ -48,6 +48,8 @@ def test_every_layout_and_every_feature_is_in_them(generate: ModuleType):
     "change",
     [
         {"tensor_prefix": "elsewhere."},
+        {"reads": ("nothing",)},
+        {"writes": "nothing"},
         {"expresses": frozenset()},
         {"vocab_dtype": "I16"},
         {"metadata": {"format": "np"}},
