@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import resource
 import sys
 import tempfile
@@ -37,7 +38,12 @@ def main() -> int:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     scratch = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(dir=scratch, prefix="eagle3hub-fuzz-") as work:
-        return guided(Path(work), options) if options.atheris else blind(Path(work), options)
+        if not options.atheris:
+            return blind(Path(work), options)
+        child = os.fork()  # libFuzzer ends its process without a word to Python: somebody must stay to clean up
+        if child == 0:
+            guided(Path(work), options)
+        return int(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0)
 
 
 def chosen(names: list[str], only: list[str] | None) -> list[str]:
@@ -100,7 +106,7 @@ def kept(folder: Path, name: str, data: bytes) -> Path:
     return path
 
 
-def guided(work: Path, options: argparse.Namespace) -> int:
+def guided(work: Path, options: argparse.Namespace) -> None:
     """Let atheris (libFuzzer) choose; the first byte of an input selects the target. Ends at the first failure."""
     try:
         import atheris
@@ -135,7 +141,6 @@ def guided(work: Path, options: argparse.Namespace) -> int:
     flags += ["-max_len=200000", "-timeout=10", "-print_final_stats=1", f"-artifact_prefix={work}/"]
     atheris.Setup([sys.argv[0], *flags, str(corpus)], one, custom_mutator=mutate)
     atheris.Fuzz()
-    return 0
 
 
 if __name__ == "__main__":

@@ -69,9 +69,11 @@ class Workbench:
                 convert(base, made, name, target=str(target), speculative_tokens=3)
             except Eagle3HubError:
                 continue
-            self._add(f"config:{name}", made / "config.json", None, lambda path: _use(path.parent))
+            self._add(f"config:{name}", made / "config.json", None, lambda path, name=name: _use(path.parent, name))
             twin = _copy(made, folder / f"{name}-weights")
-            self._add(f"weights:{name}", twin / "model.safetensors", None, lambda path: _use(path.parent))
+            self._add(
+                f"weights:{name}", twin / "model.safetensors", None, lambda path, name=name: _use(path.parent, name)
+            )
             twin = _copy(made, folder / f"{name}-record")
             self._add(f"record:{name}", twin / "eagle3hub.json", None, _with_record)
         self._sharded(_copy(base, folder / "sharded"))
@@ -123,16 +125,14 @@ class Workbench:
         self.seeds["pickle"] = seeds
 
 
-def _use(folder: Path) -> None:
-    """All that inspecting and converting do with a folder, short of writing files."""
-    for layout in (None, *LAYOUTS):
+def _use(folder: Path, layout: str | None = None) -> None:
+    """All that inspecting and converting do with a folder, short of writing files: as detected, and as named."""
+    if layout is not None:
         try:
-            head = open_head(folder, layout=layout)
+            _check_head(open_head(folder, layout=layout))
         except Eagle3HubError as e:
             _check_message(e)
-            continue
-        _check_head(head)
-    open_head(folder)
+    _check_head(open_head(folder))
 
 
 def _check_head(head: Head) -> None:
