@@ -7,35 +7,58 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from eagle3hub._version import __version__
+from eagle3hub.checkpoint.background import Syncing
+from eagle3hub.checkpoint.derived import how_derived
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, head_files
-from eagle3hub.checkpoint.folder import CONFIG, PROVENANCE, WEIGHTS, open_checkpoint
+from eagle3hub.checkpoint.folder import CONFIG, INDEX, PROVENANCE, open_checkpoint
+from eagle3hub.checkpoint.shards import Shard, encode_index, split
 from eagle3hub.checkpoint.source import HUB
 from eagle3hub.checkpoint.writer import OutTensor, encode_header, in_file_order, write_safetensors
+from eagle3hub.command import command_words, public_name
 from eagle3hub.errors import Refusal
 from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts import get_layout, open_head, provenance
-from eagle3hub.layouts.base import Spelled, WriteOptions
+from eagle3hub.layouts.base import AS_FOUND, ReadOptions, Spelled, WriteOptions
 from eagle3hub.progress import Progress, silent
 from eagle3hub.staging import check_destination, require_space, staged_folder, write_file
 from eagle3hub.target import TargetFacts
+from eagle3hub.transforms import Change, Transforms, apply_transforms, check_said, said
+from eagle3hub.transforms.settings import apply_settings
 from eagle3hub.verify import verify_folder
+
+UNCHANGED = Transforms()
+
+_ONE_FILE = frozenset({"specjax", "safeailab"})
+"""Layouts whose own reader opens one weights file and knows no index."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a conversion will do: the head, and its spelling in the layout asked for."""
+    """What a conversion will do: the head as it shall be, and its spelling in the layout asked for.
+
+    Attributes:
+        head: the head after everything that was asked to be changed; its tensors say where their bytes come from.
+        to: the layout. spelled: config and tensors as they will lie there.
+        command: the command line, folders by their last component.
+        speculative_tokens: K that is recommended, or None.
+        changes: what was asked to be changed, in order. shards: the weights files.
+    """
 
     head: Head
     to: str
     spelled: Spelled
     command: list[str]
     speculative_tokens: int | None
+    changes: list[Change] = field(default_factory=list)
+    shards: list[Shard] = field(default_factory=list)
 
     @property
     def tensors(self) -> list[OutTensor]:
@@ -81,7 +104,9 @@ class Conversion:
             "verified": self.verified,
             "bytes": plan.nbytes,
             "tensors": _mapping(plan),
+            "shards": [shard.name for shard in plan.shards],
             "files": self.files,
+            "repairs": [c.to_json() for c in plan.changes],
             "assumptions": [a.to_json() for a in plan.assumptions],
             "problems": [p.to_json() for p in plan.head.problems],
             "notes": plan.spelled.notes,
@@ -97,6 +122,10 @@ def make_plan(
     target_name: str | None = None,
     speculative_tokens: int | None = None,
     strict: bool = False,
+    read: ReadOptions = AS_FOUND,
+    transforms: Transforms = UNCHANGED,
+    settings: Sequence[tuple[str, Any]] = (),
+    max_shard_size: int | None = None,
 ) -> Plan:
     """Read the source and work out its spelling in layout ``to``, without writing anything.
 
@@ -104,15 +133,42 @@ def make_plan(
     (``strict``) where something would have to be assumed.
     """
     codec = get_layout(to)
-    head = open_head(open_checkpoint(source, headers_only=True), layout=layout, target=target, target_name=target_name)
+    check_said(None, read)
+    checkpoint = open_checkpoint(source, headers_only=True)
+    head = open_head(checkpoint, layout=layout, target=target, target_name=target_name, options=read)
+    check_said(head, read)
+    head, changes = apply_transforms(head, transforms, target if isinstance(target, str) else None)
     head.raise_for_errors()
     spelled = codec.write(head, WriteOptions(speculative_tokens=speculative_tokens))
-    words = ["eagle3hub", "convert", public_name(source), "DEST", "--to", to]
-    words += ["--from", layout] if layout else []
-    words += ["--target", _target_word(target, target_name)] if target else []
-    words += ["--speculative-tokens", str(speculative_tokens)] if speculative_tokens else []
-    words += ["--strict"] if strict else []
-    plan = Plan(head, to, spelled, words, speculative_tokens or head.speculative_tokens)
+    head, spelled, done = apply_settings(head, spelled, to, settings)
+    plan = Plan(
+        head,
+        to,
+        spelled,
+        command_words(
+            source,
+            to,
+            layout=layout,
+            target=target,
+            target_name=target_name,
+            speculative_tokens=speculative_tokens,
+            strict=strict,
+            read=read,
+            transforms=transforms,
+            settings=settings,
+            max_shard_size=max_shard_size,
+        ),
+        speculative_tokens or head.speculative_tokens,
+        [*said(read), *changes, *done],
+        split(spelled.tensors, max_shard_size),
+    )
+    if to in _ONE_FILE and len(plan.shards) > 1:
+        raise Refusal(
+            f"--max-shard-size: {codec.contract.title} reads a single model.safetensors, and this would be "
+            f"{len(plan.shards)} files",
+            hint="leave the option out, or choose another layout",
+            code="refused-shards",
+        )
     if strict and plan.assumptions:
         first = plan.assumptions[0]
         more = f" (and {len(plan.assumptions) - 1} more)" if len(plan.assumptions) > 1 else ""
@@ -134,6 +190,10 @@ def convert(
     target_name: str | None = None,
     speculative_tokens: int | None = None,
     strict: bool = False,
+    read: ReadOptions = AS_FOUND,
+    transforms: Transforms = UNCHANGED,
+    settings: Sequence[tuple[str, Any]] = (),
+    max_shard_size: int | None = None,
     force: bool = False,
     dry_run: bool = False,
     verify: bool = True,
@@ -148,11 +208,14 @@ def convert(
         target: target model (facts, folder or Hub id) that settles what the source leaves open.
         target_name: Hub id to record for a target given as a folder.
         speculative_tokens: number of draft tokens K to recommend, required by speculators.
-        strict: refuse instead of assuming. force: replace a folder this tool wrote earlier.
-        dry_run: plan and check only. verify: read the result back and compare it byte for byte.
+        strict: refuse instead of assuming.
+        read: what the user says of the source. transforms: what shall be changed on the way.
+        settings: fields of the written config, as (dotted key, value). max_shard_size: bytes per weights file.
+        force: replace a folder this tool wrote earlier. dry_run: plan and check only.
+        verify: read the result back and compare it byte for byte.
 
-    The destination is absent or complete at every moment, and weights are copied by the kernel, never changed.
-    Raises InputError, OutputError, UsageError or HubError; nothing is left behind then.
+    The destination is absent or complete at every moment, and weights are copied by the kernel unless a transform was
+    asked for that computes them. Raises InputError, OutputError, UsageError or HubError; nothing is left behind then.
     """
     plan = make_plan(
         source,
@@ -162,6 +225,10 @@ def convert(
         target_name=target_name,
         speculative_tokens=speculative_tokens,
         strict=strict,
+        read=read,
+        transforms=transforms,
+        settings=settings,
+        max_shard_size=max_shard_size,
     )
     dest = Path(destination).expanduser()
     check_destination(dest, force=force, keep_out=Path(source).expanduser())
@@ -171,37 +238,53 @@ def convert(
     if plan.head.source.startswith(HUB):
         open_checkpoint(plan.head.source, progress=progress)  # puts the weights where the plan expects them
     with staged_folder(dest, force=force) as staged:
-        stage = staged.path
-        config = (json.dumps(plan.spelled.config, indent=2, ensure_ascii=False) + "\n").encode()
-        write_file(stage / CONFIG, config)
-        write_safetensors(stage / WEIGHTS, plan.spelled.tensors, plan.spelled.metadata, progress)
-        files: list[FileDigest] = []
-        if verify:
-            files = verify_folder(stage, plan.head, to, plan.spelled.origin, progress)
-        record = _record(plan, config, files, verified=verify)
-        write_file(stage / PROVENANCE, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
-        if verify:
-            files = [*files, file_digest(stage / PROVENANCE)]
+        files = _fill(staged.path, plan, verify=verify, progress=progress)
     return Conversion(dest, plan, files, verified=verify)
 
 
-def public_name(path: str | Path) -> str:
-    """What a path is called in files that get published: Hub names as they are, folders by their last component."""
-    text = str(path)
-    return (
-        text if text.startswith("hf://") else Path(text).expanduser().resolve().name if Path(text).exists() else text
-    )
+def _fill(stage: Path, plan: Plan, *, verify: bool, progress: Progress) -> list[FileDigest]:
+    """Write everything, verify it, and return when it is on the disk: flushing and hashing go on beside the rest."""
+    source = open_checkpoint(plan.head.source)
+    config = (json.dumps(plan.spelled.config, indent=2, ensure_ascii=False) + "\n").encode()
+    files: list[FileDigest] = []
+    came_from: list[FileDigest] = []
+    with ExitStack() as stack:
+        syncing = stack.enter_context(Syncing())
+        pool = stack.enter_context(ThreadPoolExecutor(max_workers=1))
+        hashed: list[Future[FileDigest]] = [
+            pool.submit(file_digest, path) for path in (head_files(source.folder) if verify else [])
+        ]
+        try:
+            write_file(stage / CONFIG, config)
+            if len(plan.shards) > 1:
+                write_file(stage / INDEX, encode_index(plan.shards))
+            for name, data in plan.spelled.files.items():
+                write_file(stage / name, data)
+            for shard in plan.shards:
+                write_safetensors(stage / shard.name, shard.tensors, plan.spelled.metadata, syncing, progress)
+            if verify:
+                files = verify_folder(stage, plan.head, plan.to, plan.spelled, progress)
+                progress("hashing the source")
+                files += [file_digest(stage / name) for name in plan.spelled.files]
+                came_from = [future.result() for future in hashed]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        record = _record(plan, config, files, came_from, verified=verify)
+        write_file(stage / PROVENANCE, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+        if verify:
+            files = [*files, file_digest(stage / PROVENANCE)]
+        progress("waiting for the disk")
+        syncing.wait()
+    return files
 
 
-def _target_word(target: TargetFacts | str, name: str | None) -> str:
-    return target.name if isinstance(target, TargetFacts) else name or public_name(target)
-
-
-def _record(plan: Plan, config: bytes, files: Sequence[FileDigest], *, verified: bool) -> dict[str, Any]:
+def _record(
+    plan: Plan, config: bytes, files: Sequence[FileDigest], came_from: Sequence[FileDigest], *, verified: bool
+) -> dict[str, Any]:
     """The provenance file (schema ``provenance``): the same inputs give the same bytes."""
     head = plan.head
-    source = open_checkpoint(head.source)
-    header = encode_header(plan.tensors, plan.spelled.metadata)
+    headers = {shard.name: encode_header(shard.tensors, plan.spelled.metadata) for shard in plan.shards}
     return {
         "schema": provenance.SCHEMA,
         "tool": {"name": "eagle3hub", "version": __version__},
@@ -211,16 +294,16 @@ def _record(plan: Plan, config: bytes, files: Sequence[FileDigest], *, verified:
         "source": {
             "name": public_name(head.source),
             "layout": head.layout,
-            "files": [file_digest(p) for p in head_files(source.folder)] if verified else [],
+            "files": list(came_from),
         },
         "fingerprint": {
             "config_sha256": sha256(config).hexdigest(),
-            "header_sha256": {WEIGHTS: sha256(header).hexdigest()},
+            "header_sha256": {name: sha256(header).hexdigest() for name, header in headers.items()},
         },
         "files": list(files),
         "tensors": _mapping(plan),
         "assumptions": [a.to_json() for a in plan.assumptions],
-        "repairs": [],
+        "repairs": [c.to_json() for c in plan.changes],
         "facts": {**provenance.facts_of(head), "speculative_tokens": plan.speculative_tokens},
         "carried": provenance.spellings_after(head),
     }
@@ -231,5 +314,6 @@ def _mapping(plan: Plan) -> list[dict[str, Any]]:
     for t in plan.tensors:
         canonical = plan.spelled.origin[t.name]
         came = None if canonical is None else plan.head.tensors[canonical].name
-        out.append({"name": t.name, "from": came, "dtype": t.dtype, "shape": list(t.shape)})
+        how = "computed" if isinstance(t.data, bytes) else how_derived(t.data)
+        out.append({"name": t.name, "from": came, "how": how, "dtype": t.dtype, "shape": list(t.shape)})
     return out

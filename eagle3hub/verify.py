@@ -2,72 +2,115 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 
-from eagle3hub.checkpoint.copying import same_bytes
+from eagle3hub.checkpoint.background import BackgroundDigest
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, head_files
-from eagle3hub.checkpoint.folder import WEIGHTS, open_checkpoint
+from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.streaming import CHUNK, OpenFiles, fill, stream
 from eagle3hub.errors import OutputError
-from eagle3hub.head import Head
+from eagle3hub.head import Head, TensorRef
 from eagle3hub.layouts import get_layout
+from eagle3hub.layouts.base import AS_FOUND, Spelled
+from eagle3hub.layouts.prepare import prepared
 from eagle3hub.progress import Progress, silent
 
 
 def verify_folder(
-    folder: Path, head: Head, layout: str, origin: Mapping[str, str | None], progress: Progress = silent
+    folder: Path, head: Head, layout: str, spelled: Spelled, progress: Progress = silent
 ) -> list[FileDigest]:
     """Read ``folder`` back as ``layout`` and compare it with ``head``: everything it means, every tensor's bytes.
 
-    ``origin`` maps the names on disk to the head's canonical names (None for vocabulary buffers). The weights are
-    opened by the safetensors library as well. Returns the digests of the folder's files.
+    ``spelled`` is what was to be written: its ``origin`` maps names on disk to the head's canonical names (None for
+    vocabulary buffers, whose bytes it holds). The weights are opened by the safetensors library as well. Every byte
+    of the folder is read once, for the comparison and for its digest. Returns the digests of the folder's files.
     Raises OutputError naming the first difference.
     """
-    from safetensors import safe_open
-
     codec = get_layout(layout)
-    back = codec.read(open_checkpoint(folder))
-    with safe_open(str(folder / WEIGHTS), framework="np") as f:
-        names = set(f.keys())
-    if names != set(origin):
-        raise _differs(f"the safetensors library sees {sorted(names ^ set(origin))[:3]} differently")
+    checkpoint = open_checkpoint(folder)
+    back = codec.read(prepared(checkpoint, AS_FOUND), AS_FOUND)
+    names = _names_by_the_library(checkpoint.weights)
+    if names != set(spelled.origin) or names != set(checkpoint.tensors):
+        raise _differs(f"the safetensors library sees {sorted(names ^ set(spelled.origin))[:3]} differently")
     if back.dims != head.dims or back.semantics != head.semantics:
         raise _differs("config.json does not say what the source says")
     if codec.contract.aux_ids is not None and _taps(back) not in (_taps(head), None):
         raise _differs(f"the aux layers read back as {_taps(back)}")
+    if back.mask_token_id not in (head.mask_token_id, None):
+        raise _differs(f"mask_token_id reads back as {back.mask_token_id}")
     wanted = None if head.vocab_map is None else head.vocab_map.target_id
     if (
         None if back.vocab_map is None else back.vocab_map.target_id
     ) != wanted or back.vocab_status != head.vocab_status:
         raise _differs("the vocabulary map reads back differently")
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        digests = pool.submit(lambda: [file_digest(p) for p in head_files(folder)])
-        _compare_bytes(back, head, progress)
-        return digests.result()
-
-
-def _compare_bytes(back: Head, head: Head, progress: Progress) -> None:
     if set(back.tensors) != set(head.tensors):
         raise _differs(f"tensors {sorted(set(back.tensors) ^ set(head.tensors))[:3]} are on one side only")
-    total = sum(t.nbytes for t in head.tensors.values()) or 1
-    done = 0
-    with ExitStack() as stack:
-        files: dict[Path, int] = {}
-        for name, ref in head.tensors.items():
-            progress("verifying every tensor", done / total)
-            other = back.tensors[name]
-            if (other.dtype, other.shape) != (ref.dtype, ref.shape):
-                raise _differs(f"{other.name} is {other.dtype} {list(other.shape)}")
-            for path in (ref.path, other.path):
-                if path not in files:
-                    files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                    stack.callback(os.close, files[path])
-            if not same_bytes(files[ref.path], ref.offset, files[other.path], other.offset, ref.nbytes):
-                raise _differs(f"the bytes of {other.name} differ from the source")
-            done += ref.nbytes
+    on_disk = {ref.name: canonical for canonical, ref in back.tensors.items()}
+    for name, canonical in spelled.origin.items():
+        if canonical is not None and on_disk.get(name) != canonical:
+            raise _differs(f"{name} reads back as {on_disk.get(name)}")
+    expected: dict[str, TensorRef | bytes] = {back.tensors[n].name: ref for n, ref in head.tensors.items()}
+    expected |= {t.name: t.data for t in spelled.tensors if spelled.origin[t.name] is None}
+    return [
+        _compare_file(path, checkpoint.tensors, expected, progress)
+        if path in checkpoint.weights
+        else file_digest(path)
+        for path in head_files(folder)
+    ]
+
+
+def _names_by_the_library(weights: tuple[Path, ...]) -> set[str]:
+    from safetensors import safe_open
+
+    names: set[str] = set()
+    for path in weights:
+        with safe_open(str(path), framework="np") as f:
+            names |= set(f.keys())
+    return names
+
+
+def _compare_file(
+    path: Path, tensors: dict[str, TensorRef], expected: dict[str, TensorRef | bytes], progress: Progress
+) -> FileDigest:
+    """Compare every tensor in ``path`` with what it should be and hash the file in the same pass."""
+    inside = sorted((t for t in tensors.values() if t.path == path), key=lambda t: (t.offset, t.nbytes))
+    size = path.stat().st_size
+    with OpenFiles() as files, BackgroundDigest(CHUNK) as digest:
+        at = 0
+
+        def take(count: int) -> bytearray:
+            """The next ``count`` bytes of the file; the caller hands the buffer on to ``digest``."""
+            nonlocal at
+            buffer = digest.buffer()
+            fill(files[path], memoryview(buffer)[:count], at)
+            at += count
+            return buffer
+
+        header = inside[0].offset if inside else size
+        while at < header:
+            count = min(CHUNK, header - at)
+            digest.feed(take(count), count)
+        for ref in inside:
+            progress("verifying every tensor", at / size)
+            source = expected[ref.name]
+            if not isinstance(source, bytes) and (ref.dtype, ref.shape) != (source.dtype, source.shape):
+                raise _differs(f"{ref.name} is {ref.dtype} {list(ref.shape)}")
+            for chunk in _slices(source) if isinstance(source, bytes) else stream(source, files):
+                count = len(chunk)
+                if at + count > ref.offset + ref.nbytes:
+                    raise _differs(f"{ref.name} is {ref.nbytes} bytes long")
+                buffer = take(count)
+                if (buffer if count == len(buffer) else buffer[:count]) != chunk:
+                    raise _differs(f"the bytes of {ref.name} differ from the source")
+                digest.feed(buffer, count)
+            if at != ref.offset + ref.nbytes:
+                raise _differs(f"{ref.name} is {ref.nbytes} bytes long")
+        return {"path": path.name, "size": size, "sha256": digest.hexdigest()}
+
+
+def _slices(data: bytes) -> list[memoryview]:
+    view = memoryview(data)
+    return [view[i : i + CHUNK] for i in range(0, len(view), CHUNK)]
 
 
 def _taps(head: Head) -> tuple[object, ...] | None:

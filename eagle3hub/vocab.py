@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -21,6 +21,10 @@ Spelling = Literal["offset", "t2d"]
 
 _MAX_RESAVES = 8
 """How many resumed SpecJAX runs (one more subtraction of arange each) are recognised."""
+
+_AGAIN = "export the head again, or give the run's own map with --d2t FILE; it cannot be guessed"
+_FROM_T2D = "--repair from-t2d takes the map from t2d, for trainers that keep lm_head in ascending order of token ids"
+_FROM_D2T = "--repair from-d2t makes the mask from d2t, which is a map by itself"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ def _find_fault(d2t: Sequence[int] | None, t2d: bytes | None, v: int, vd: int) -
         return _fault(
             "t2d-count",
             f"t2d {shown} but the draft vocabulary has {vd} tokens: the map looks uninitialised",
-            "export the head again with its vocabulary mapping loaded",
+            _FROM_D2T if len(members) in (0, v) and d2t is not None and is_map(d2t, v) else _AGAIN,
         )
     if d2t is None:
         if members is None:
@@ -104,7 +108,7 @@ def _find_fault(d2t: Sequence[int] | None, t2d: bytes | None, v: int, vd: int) -
                 "missing",
                 f"lm_head has {vd} rows for a target vocabulary of {v}, but there is neither d2t nor t2d: "
                 "an engine would take draft id i for target id i",
-                "get the d2t tensor from the training run",
+                "get the d2t tensor from the training run and give it with --d2t FILE",
             )
         return VocabMap(array("q", members), v, "t2d")
     return _from_offsets(d2t, members, v, vd)
@@ -115,13 +119,17 @@ def _from_offsets(d2t: Sequence[int], members: list[int] | None, v: int, vd: int
         return _fault(
             "zero",
             f"d2t is all zeros with a reduced vocabulary of {vd} out of {v}: the map was never initialised",
-            "export the head again with its vocabulary mapping loaded",
+            _FROM_T2D
+            if members is not None
+            else f"give the run's map with --d2t FILE, or --repair prefix if the first {vd} tokens are meant",
         )
     if all(x == i for i, x in enumerate(d2t)):
         return _fault(
             "arange",
             "d2t[i] equals i everywhere: an identity of absolute ids was stored where offsets belong",
-            "export the head again with d2t = target_id - draft_id",
+            "--repair arange stores the identity as offsets"
+            if members is None or members == list(range(vd))
+            else _FROM_T2D,
         )
     ids = array("q", (i + x for i, x in enumerate(d2t)))
     wrong = _wrong_ids(ids, v)
@@ -131,23 +139,37 @@ def _from_offsets(d2t: Sequence[int], members: list[int] | None, v: int, vd: int
         return wrong or VocabMap(ids, v, "offset")
     if sorted(ids) == members:
         return VocabMap(ids, v, "offset")
-    if list(d2t) == members:
+    if sorted(d2t) == members:
         return _absolute("they equal the true entries of t2d")
-    for k in range(2, _MAX_RESAVES + 1):
-        if all(x + k * i == m for i, (x, m) in enumerate(zip(d2t, members, strict=True))):
-            return _fault(
-                "double-subtracted",
-                f"arange was subtracted {k} times from d2t (t2d shows it): SpecJAX does so each time a run resumes",
-                "export the head again from the run's first checkpoint",
-            )
+    k = subtractions(d2t, members)
+    if k is not None:
+        return _fault(
+            "double-subtracted",
+            f"arange was subtracted {k} times from d2t (t2d shows it): SpecJAX does so each time a run resumes",
+            "--repair double-subtracted adds it back",
+        )
     if wrong:
-        return wrong
+        return replace(wrong, hint=_FROM_T2D)
     missing = sorted(set(members).difference(ids))
     return _fault(
         "t2d-mismatch",
         f"d2t and t2d disagree: t2d marks {len(missing)} tokens that no draft id maps to (the first is {missing[0]})",
-        "one of the two is from another head: export the head again",
+        "one of the two is from another head, and nothing here says which: give the run's map with --d2t FILE",
     )
+
+
+def subtractions(d2t: Sequence[int], members: Sequence[int]) -> int | None:
+    """How often arange was subtracted from ``members`` to give ``d2t``, where that is more than once."""
+    for k in range(2, _MAX_RESAVES + 1):
+        if all(x + k * i == m for i, (x, m) in enumerate(zip(d2t, members, strict=True))):
+            return k
+    return None
+
+
+def is_map(d2t: Sequence[int], v: int) -> bool:
+    """Whether ``d2t`` is by itself a map that somebody set: offsets of distinct tokens, not all zero, not arange."""
+    unset = not any(d2t) or all(x == i for i, x in enumerate(d2t))
+    return not unset and _wrong_ids([i + x for i, x in enumerate(d2t)], v) is None
 
 
 def _wrong_ids(ids: Sequence[int], v: int) -> Problem | None:
@@ -168,7 +190,11 @@ def _length_fault(d2t: Sequence[int] | None, t2d: bytes | None, v: int, vd: int)
     if t2d is not None and len(t2d) != v:
         return _fault("shape", f"t2d has {len(t2d)} entries but the target vocabulary has {v}")
     if t2d is not None and t2d.translate(None, b"\x00\x01"):
-        return _fault("t2d-values", "t2d holds values other than 0 and 1, so it is not a mask")
+        return _fault(
+            "t2d-values",
+            "t2d holds values other than 0 and 1, so it is not a mask",
+            _FROM_D2T if d2t is not None and is_map(d2t, v) else _AGAIN,
+        )
     return None
 
 
@@ -186,9 +212,9 @@ def _absolute(evidence: str) -> Problem:
     return _fault(
         "absolute",
         f"d2t holds absolute target ids where offsets belong ({evidence}): engines would add the index once more",
-        "export the head again with d2t = target_id - draft_id",
+        "--repair absolute turns them into offsets",
     )
 
 
 def _fault(code: str, message: str, hint: str | None = None) -> Problem:
-    return Problem("error", f"vocab-{code}", message, hint or "export the head again; the map cannot be guessed")
+    return Problem("error", f"vocab-{code}", message, hint or _AGAIN)

@@ -13,6 +13,8 @@ TIERS = [
     {"_version", "errors", "progress", "resources", "schema_faults"},
     {"vocab", "head", "fields", "checkpoint", "metrics"},
     {"target", "layouts", "engines", "prompts", "staging", "report", "tensor_diff"},
+    {"transforms"},
+    {"command"},
     {"verify", "describe", "compare", "convert", "validate", "card", "demo_target"},
     {"release"},
     {"demo"},

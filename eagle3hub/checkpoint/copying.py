@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 
-_CHUNK = 64 << 20
-_BUFFER = 4 << 20
+from eagle3hub.checkpoint.background import start_writeback
+
+_CHUNK = 32 << 20
+_BUFFER = 2 << 20
 _UNSUPPORTED = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF}
 
 
@@ -14,7 +16,8 @@ def copy_range(src: int, src_offset: int, dst: int, dst_offset: int, count: int)
     """Copy ``count`` bytes between two open files, inside the kernel if it can.
 
     Tries ``copy_file_range`` (which shares blocks on file systems that can), then ordinary reads and writes
-    through a small buffer. Raises OSError as the system does, and EOFError if the source ends early.
+    through a small buffer; either way the kernel is told to begin writing out what is there. Raises OSError as the
+    system does, and EOFError if the source ends early.
     """
     done = 0
     if hasattr(os, "copy_file_range"):
@@ -23,6 +26,7 @@ def copy_range(src: int, src_offset: int, dst: int, dst_offset: int, count: int)
                 n = os.copy_file_range(src, dst, min(_CHUNK, count - done), src_offset + done, dst_offset + done)
                 if n == 0:
                     break
+                start_writeback(dst, dst_offset + done, n)
                 done += n
         except OSError as e:
             if e.errno not in _UNSUPPORTED:
@@ -31,21 +35,13 @@ def copy_range(src: int, src_offset: int, dst: int, dst_offset: int, count: int)
         data = os.pread(src, min(_BUFFER, count - done), src_offset + done)
         if not data:
             raise EOFError
-        written = 0
-        while written < len(data):
-            written += os.pwrite(dst, data[written:], dst_offset + done + written)
+        write_all(dst, data, dst_offset + done)
         done += len(data)
 
 
-def same_bytes(a: int, a_offset: int, b: int, b_offset: int, count: int) -> bool:
-    """Whether two ranges of two open files hold the same bytes; memory use is two small buffers."""
-    one, two = bytearray(_BUFFER), bytearray(_BUFFER)
+def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of ``data`` at ``offset``."""
+    view = memoryview(data)
     done = 0
-    while done < count:
-        want = min(_BUFFER, count - done)
-        m = os.preadv(a, [memoryview(one)[:want]], a_offset + done)
-        n = os.preadv(b, [memoryview(two)[:m]], b_offset + done) if m else 0
-        if not m or n < 1 or one[:n] != two[:n]:
-            return False
-        done += n
-    return True
+    while done < len(view):
+        done += os.pwrite(fd, view[done:], offset + done)

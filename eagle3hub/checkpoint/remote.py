@@ -24,6 +24,8 @@ _ADDRESS = re.compile(
 _FIRST_READ = 16 << 10
 _MAX_BYTES = 32 << 20
 _MAX_REQUESTS = 256
+_SIDE_FILE_BYTES = 64 << 10
+_MAX_SIDE_FILES = 16
 _WEIGHTS = (".safetensors", ".bin", ".pt")
 
 
@@ -61,7 +63,8 @@ class HubSource:
     """The files of a repository (or of a folder in it) at one commit.
 
     The revision is resolved once, on opening; everything after that is read at that commit. Where the Hub cannot be
-    asked, what the cache has of the revision is taken.
+    asked, what the cache has of the revision is taken. Small JSON files beside config.json are downloaded with it,
+    since a layout may look for one (``hf_quant_config.json``) in ``folder``.
 
     Raises HubError, or SourceError where there is no config.json.
     """
@@ -96,6 +99,7 @@ class HubSource:
         self._at = HubAddress(asked.repo_id, commit, asked.folder)
         self._commit = commit
         self.name = str(self._at)
+        self._fetch_side_files()
         if self._sizes is None and not any(n.endswith(_WEIGHTS) for n in self.names()):
             raise HubError(
                 "the Hub cannot be reached, or HF_HUB_OFFLINE is set, and the cache does not have the weights of "
@@ -131,6 +135,13 @@ class HubSource:
     def shown(self, name: str) -> str:
         """What messages call a file."""
         return f"{self.name}/{name}"
+
+    def _fetch_side_files(self) -> None:
+        sizes = self._sizes or {}
+        side = [n for n in sorted(self.names()) if n.endswith(".json") and n != _CONFIG]
+        small = [n for n in side if (sizes.get(self._at.path(n)) or MAX_JSON_BYTES) <= _SIDE_FILE_BYTES]
+        for name in small[:_MAX_SIDE_FILES]:
+            self.small(name)
 
     def _check_small(self, path: str, where: HubAddress) -> None:
         size = (self._sizes or {}).get(path)

@@ -9,8 +9,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from eagle3hub.checkpoint.copying import copy_range
+from eagle3hub.checkpoint.background import Syncing, start_writeback
+from eagle3hub.checkpoint.copying import copy_range, write_all
+from eagle3hub.checkpoint.derived import DerivedRef
 from eagle3hub.checkpoint.dtypes import layout_key
+from eagle3hub.checkpoint.streaming import OpenFiles, stream
 from eagle3hub.errors import CheckpointError
 from eagle3hub.head import TensorRef
 from eagle3hub.progress import Progress, silent
@@ -18,7 +21,7 @@ from eagle3hub.progress import Progress, silent
 
 @dataclass(frozen=True, slots=True)
 class OutTensor:
-    """A tensor to write: bytes to copy from another file, or a few bytes computed here."""
+    """A tensor to write: bytes of another file, as they are or derived, or a few bytes computed here."""
 
     name: str
     dtype: str
@@ -49,41 +52,50 @@ def encode_header(tensors: Sequence[OutTensor], metadata: Mapping[str, str] | No
 
 
 def write_safetensors(
-    path: Path, tensors: Sequence[OutTensor], metadata: Mapping[str, str] | None, progress: Progress = silent
+    path: Path,
+    tensors: Sequence[OutTensor],
+    metadata: Mapping[str, str] | None,
+    syncing: Syncing,
+    progress: Progress = silent,
 ) -> None:
-    """Write ``path`` (which must not exist) and flush it to the disk.
+    """Write ``path`` (which must not exist) and hand it to ``syncing``, which flushes it to the disk.
 
-    Neighbouring ranges of the same source are copied as one. Raises OSError from the file system, and
-    CheckpointError if a source file has become shorter since its header was read.
+    Neighbouring ranges of the same source are copied as one. Raises OSError from the file system, CheckpointError
+    if a source file has become shorter since its header was read, TensorError where a cast overflows.
     """
     ordered = in_file_order(tensors)
     header = encode_header(ordered, metadata)
     total = sum(t.nbytes for t in ordered) or 1
     with ExitStack() as stack:
+        files = stack.enter_context(OpenFiles())
         out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         stack.callback(os.close, out)
-        _write_all(out, header, 0)
+        write_all(out, header, 0)
         at = len(header)
-        sources: dict[Path, int] = {}
         for run in _runs(ordered):
             progress(f"writing {path.name}", (at - len(header)) / total)
             first = run[0].data
             if isinstance(first, bytes):
-                _write_all(out, first, at)
-                at += len(first)
-                continue
-            if first.path not in sources:
-                sources[first.path] = os.open(first.path, os.O_RDONLY | os.O_CLOEXEC)
-                stack.callback(os.close, sources[first.path])
-            count = sum(t.nbytes for t in run)
-            try:
-                copy_range(sources[first.path], first.offset, out, at, count)
-            except EOFError:
-                raise CheckpointError(
-                    f"{first.path} became shorter while it was copied", code="checkpoint-truncated"
-                ) from None
-            at += count
-        os.fsync(out)
+                write_all(out, first, at)
+            elif isinstance(first, DerivedRef):
+                _write_stream(out, first, at, files)
+            else:
+                try:
+                    copy_range(files[first.path], first.offset, out, at, sum(t.nbytes for t in run))
+                except EOFError:
+                    raise CheckpointError(
+                        f"{first.path} became shorter while it was copied", code="checkpoint-truncated"
+                    ) from None
+            at += sum(t.nbytes for t in run)
+        syncing.sync(out)
+
+
+def _write_stream(out: int, ref: TensorRef, at: int, files: OpenFiles) -> None:
+    begin = at
+    for chunk in stream(ref, files):
+        write_all(out, chunk, at)
+        at += len(chunk)
+    start_writeback(out, begin, at - begin)
 
 
 def _runs(tensors: Sequence[OutTensor]) -> list[list[OutTensor]]:
@@ -92,8 +104,8 @@ def _runs(tensors: Sequence[OutTensor]) -> list[list[OutTensor]]:
     for t in tensors:
         last = runs[-1][-1].data if runs else None
         if (
-            isinstance(t.data, TensorRef)
-            and isinstance(last, TensorRef)
+            type(t.data) is TensorRef
+            and type(last) is TensorRef
             and last.path == t.data.path
             and last.offset + last.nbytes == t.data.offset
         ):
@@ -101,9 +113,3 @@ def _runs(tensors: Sequence[OutTensor]) -> list[list[OutTensor]]:
         else:
             runs.append([t])
     return runs
-
-
-def _write_all(fd: int, data: bytes, offset: int) -> None:
-    done = 0
-    while done < len(data):
-        done += os.pwrite(fd, data[done:], offset + done)

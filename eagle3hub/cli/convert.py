@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -11,13 +11,17 @@ from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
 if TYPE_CHECKING:
     from rich.console import Console
 
+AFTER, PRE = "after|boundary", "pre|post"
+SAY = "What the source does not say, or says wrongly"
+CHANGE = "Changes, each only where it is asked for"
+
 
 def convert(
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="Folder of the draft head, or hf://owner/name[@revision].")
     ],
     destination: Annotated[str, typer.Argument(metavar="DEST", help="Folder to make; must not exist.")],
-    to: Annotated[str, typer.Option("--to", metavar="LAYOUT", help="specjax, specforge, modelopt or speculators.")],
+    to: Annotated[str, typer.Option("--to", metavar="LAYOUT", help="Layout to write, such as specforge.")],
     layout: Annotated[
         str | None, typer.Option("--from", metavar="LAYOUT", help="The source's layout; detected if not given.")
     ] = None,
@@ -37,18 +41,131 @@ def convert(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Read the result back, compare every byte.")
     ] = True,
+    max_shard_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Split the weights into files of at most 5GB, 500MB ….")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the written config; repeatable."),
+    ] = None,
+    aux_layers: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Target layers that feed the head, as in 1,14,26.", rich_help_panel=SAY),
+    ] = None,
+    aux_convention: Annotated[
+        str | None,
+        typer.Option(
+            metavar=AFTER,
+            help="after (default): 0-based layer whose output is taken; boundary: number of layers that have run.",
+            rich_help_panel=SAY,
+        ),
+    ] = None,
+    num_target_layers: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="The target's layers; default aux layers follow.", rich_help_panel=SAY),
+    ] = None,
+    norm_output: Annotated[
+        str | None,
+        typer.Option(
+            metavar=PRE, help="Feed back the hidden state before or after the final norm.", rich_help_panel=SAY
+        ),
+    ] = None,
+    rope_theta: Annotated[
+        float | None, typer.Option(metavar="X", help="RoPE base the head was trained with.", rich_help_panel=SAY)
+    ] = None,
+    mask_token_id: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="ID", help="P-EAGLE's token for positions not drafted yet.", rich_help_panel=SAY),
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TENSOR", help="Leave out a tensor that is no part of the head.", rich_help_panel=SAY),
+    ] = None,
+    allow_suspicious: Annotated[
+        bool,
+        typer.Option("--allow-suspicious", help="Read weights that look random all the same.", rich_help_panel=SAY),
+    ] = False,
+    repair: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Repair the vocabulary map: absolute, double-subtracted, arange, from-t2d, from-d2t, prefix.",
+            rich_help_panel=CHANGE,
+        ),
+    ] = None,
+    d2t: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Vocabulary map the head lacks: .npy, safetensors, .pt.", rich_help_panel=CHANGE
+        ),
+    ] = None,
+    resort_vocab: Annotated[
+        bool,
+        typer.Option(
+            "--resort-vocab", help="Put rows of lm_head into ascending order of token ids.", rich_help_panel=CHANGE
+        ),
+    ] = False,
+    sort_aux: Annotated[
+        bool,
+        typer.Option(
+            "--sort-aux", help="Put fc's column blocks into ascending order of layers.", rich_help_panel=CHANGE
+        ),
+    ] = False,
+    include_embeddings: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE_OR_TARGET", help="Add token embeddings: safetensors, folder, Hub id.", rich_help_panel=CHANGE
+        ),
+    ] = None,
+    drop_embeddings: Annotated[
+        bool,
+        typer.Option("--drop-embeddings", help="Leave the head's own embeddings out.", rich_help_panel=CHANGE),
+    ] = False,
+    dtype: Annotated[
+        str | None,
+        typer.Option(metavar="bf16|fp16|fp32", help="Cast the weights; says what is lossy.", rich_help_panel=CHANGE),
+    ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Convert a draft head to another layout, byte for byte.
 
     The destination is absent or complete at every moment. What the layout cannot keep is refused, what the source
-    does not say is listed as assumed, and eagle3hub.json beside the weights records both.
+    does not say is listed as assumed, and eagle3hub.json beside the weights records both. Nothing is repaired, cast
+    or reordered unless it is asked for by name.
 
     Example: eagle3hub convert runs/final out/modelopt --to modelopt --target Qwen/Qwen3-8B
     """
+    from eagle3hub.checkpoint.shards import parse_size
     from eagle3hub.convert import convert as run
+    from eagle3hub.errors import UsageError
+    from eagle3hub.layouts.base import ReadOptions
+    from eagle3hub.transforms import Transforms
+    from eagle3hub.transforms.settings import parse_setting
 
+    if aux_convention is not None and aux_layers is None:
+        raise UsageError("--aux-convention says how --aux-layers counts, and there is none", hint="give --aux-layers")
+    said = ReadOptions(
+        aux_layers=None if aux_layers is None else numbers("--aux-layers", aux_layers),
+        aux_convention=cast(
+            "Literal['after', 'boundary']", choice("--aux-convention", aux_convention, AFTER) or "after"
+        ),
+        num_target_layers=num_target_layers,
+        norm_output=cast("Literal['pre', 'post'] | None", choice("--norm-output", norm_output, PRE)),
+        mask_token_id=mask_token_id,
+        rope_theta=rope_theta,
+        drop=tuple(drop or ()),
+        allow_suspicious=allow_suspicious,
+    )
+    transforms = Transforms(
+        repair=tuple(repair or ()),
+        d2t=d2t,
+        resort_vocab=resort_vocab,
+        sort_aux=sort_aux,
+        include_embeddings=include_embeddings,
+        drop_embeddings=drop_embeddings,
+        dtype=dtype,
+    )
     with progress(quiet=quiet or as_json) as report:
         done = run(
             source,
@@ -59,6 +176,10 @@ def convert(
             target_name=target_name,
             speculative_tokens=speculative_tokens,
             strict=strict,
+            read=said,
+            transforms=transforms,
+            settings=[parse_setting(text) for text in settings or ()],
+            max_shard_size=None if max_shard_size is None else parse_size(max_shard_size),
             force=force,
             dry_run=dry_run,
             verify=verify,
@@ -66,6 +187,25 @@ def convert(
         )
     document = done.to_json()
     emit(document, lambda console: _print(document, console), as_json=as_json)
+
+
+def numbers(option: str, text: str) -> tuple[int, ...]:
+    """``1,14,26`` as integers. Raises UsageError."""
+    from eagle3hub.errors import UsageError
+
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{option} {text}: it must be a list of numbers", hint=f"{option} 1,14,26") from None
+
+
+def choice(option: str, text: str | None, allowed: str) -> str | None:
+    """``text`` if it is one of the words in ``allowed``, or None. Raises UsageError."""
+    from eagle3hub.errors import UsageError
+
+    if text is not None and text not in allowed.split("|"):
+        raise UsageError(f"{option} {text}: it must be {allowed.replace('|', ' or ')}")
+    return text
 
 
 def _print(doc: dict[str, Any], console: Console) -> None:
@@ -81,10 +221,16 @@ def _print(doc: dict[str, Any], console: Console) -> None:
     computed = [t["name"] for t in doc["tensors"] if t["from"] is None]
     if doc["dry_run"]:
         for t in doc["tensors"]:
-            came = "computed from the vocabulary map" if t["from"] is None else f"copied from {t['from']}"
+            came = "computed from the vocabulary map" if t["from"] is None else f"{t['how']} from {t['from']}"
             console.print(f"  {escape(t['name'])} {t['dtype']} {escape(str(t['shape']))} [dim]{escape(came)}[/]")
     else:
         console.print(f"  [dim]{len(renamed)} renamed, {len(computed)} computed ({', '.join(computed) or 'none'})[/]")
+    if len(doc["shards"]) > 1:
+        console.print(f"  [dim]{len(doc['shards'])} weights files and an index[/]")
+    for change in doc["repairs"]:
+        mark = "[cyan]changed[/]" if change["lossless"] else "[yellow]changed, lossy[/]"
+        console.print(f"  {mark} {escape(change['name'])}: {escape(change['what'])}")
+        console.print(f"    [dim]evidence: {escape(change['evidence'])}[/]")
     for note in doc["notes"]:
         console.print(f"  note: {escape(note)}")
     for a in doc["assumptions"]:

@@ -86,8 +86,7 @@ def open_head(
     Raises InputError where the source cannot be read, UsageError for an unknown layout.
     """
     codec = None if layout is None else get_layout(layout)
-    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
-    checkpoint = prepared(checkpoint, options)
+    checkpoint = prepared(source if isinstance(source, Checkpoint) else open_checkpoint(source), options)
     if codec is None:
         codec = detect(checkpoint)[0]
     else:

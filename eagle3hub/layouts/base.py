@@ -160,4 +160,13 @@ def _who_can(feature: str, asked: str) -> str:
     from eagle3hub.layouts import LAYOUTS
 
     able = [n for n, layout in LAYOUTS.items() if feature in layout.contract.expresses and n != asked]
-    return f"--to {' or --to '.join(able)} can hold it" if able else "no layout of this version can hold it"
+    other = f"--to {' or --to '.join(able)} can hold it" if able else "no layout of this version can hold it"
+    return f"{_OPTIONS[feature]}; {other}" if feature in _OPTIONS else other
+
+
+_OPTIONS = {
+    "unsorted_vocabulary": "--resort-vocab sorts the rows of lm_head and keeps their bytes",
+    "permuted_vocabulary": "--resort-vocab sorts the rows of lm_head and keeps their bytes",
+    "embed_tokens": "--drop-embeddings leaves them out, for a target whose own are the same",
+}
+"""Options that take a feature away, where there are any."""

@@ -56,7 +56,8 @@ def taps_from(
         "config-aux-order",
         f"{where} lists aux layers {list(ids)}, not in ascending order: every engine captures in ascending order, so "
         "the column blocks of fc.weight would have to be permuted",
-        "if the trainer captured in ascending order all the same, give the sorted list with --aux-layers",
+        "--sort-aux permutes them; if the trainer captured in ascending order all the same, give the sorted list with "
+        "--aux-layers",
     )
     return Taps(taps, tuple(i - shift for i in ids), [problem])
 

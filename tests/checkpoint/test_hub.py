@@ -136,6 +136,19 @@ def test_progress_of_a_download(hub: HubServer, example_head: Path):
     assert fractions == sorted(fractions)
 
 
+def test_the_client_accepts_this_hub(hub: HubServer, example_head: Path):
+    """The server is one to the client's own snapshot_download, tree and refs as well."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    commit = hub.commit(REPO, {**folder_bytes(example_head), "deep/er.txt": b"x"})
+    folder = Path(snapshot_download(REPO))
+    assert folder.name == commit
+    assert (folder / "deep/er.txt").read_bytes() == b"x"
+    assert all((folder / name).read_bytes() == data for name, data in folder_bytes(example_head).items())
+    assert [b.target_commit for b in HfApi().list_repo_refs(REPO).branches] == [commit]
+    assert HfApi().whoami("hf_good")["name"] == "alice"
+
+
 # Revisions and folders
 
 
@@ -187,6 +200,15 @@ def test_a_folder_of_a_repository(hub: HubServer, tmp_path: Path, cli: Cli):
     status, _, err = cli("inspect", SOURCE)
     assert status == 3
     assert f"error: there is no config.json in {SOURCE}\nhint: name the folder" in err
+
+
+def test_small_json_files_come_along(hub: HubServer, tmp_path: Path):
+    side = {"hf_quant_config.json": b'{"a": 1}', "adapter_config.json": b"{}", "tokenizer.json": b" " * 70_000}
+    files = {**folder_bytes(heads.specforge(tmp_path / "head")), **side, "deeper/x.json": b"{}", "README.md": b"#"}
+    hub.commit(REPO, files)
+    folder = open_checkpoint(SOURCE, headers_only=True).folder
+    assert sorted(p.name for p in folder.iterdir()) == ["adapter_config.json", "config.json", "hf_quant_config.json"]
+    assert (folder / "hf_quant_config.json").read_bytes() == side["hf_quant_config.json"]
 
 
 def test_shards_and_an_index(hub: HubServer, tmp_path: Path):

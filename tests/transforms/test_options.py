@@ -1,0 +1,211 @@
+"""Options of convert: each has an effect on the files, a place in the record, and a refusal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support import heads
+from support.folders import load, replace
+
+from eagle3hub.layouts import open_head
+
+FLOATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+BUFFERS = {"d2t", "t2d"}
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("stored", FLOATS)
+def test_dtype_casts_weights_and_says_what_is_lossy(tmp_path: Path, ok, stored: str, dtype: str):
+    source = heads.specforge(tmp_path / "head", torch_dtype=str(FLOATS[stored]).removeprefix("torch."))
+    replace(source, **heads.weights(heads.dims(), dtype=FLOATS[stored]))
+    document, tensors, config = ok(source, "specforge", "--dtype", dtype)
+    before = load(source)
+    for name, t in before.items():
+        wanted = t if name in BUFFERS else t.to(FLOATS[dtype])
+        assert tensors[name].dtype == wanted.dtype
+        assert torch.equal(tensors[name], wanted)
+    assert config["torch_dtype"] == str(FLOATS[dtype]).removeprefix("torch.")
+    if stored == dtype:
+        assert document["repairs"] == []
+    else:
+        (change,) = document["repairs"]
+        assert change["lossless"] == (dtype == "fp32")
+        assert ("lossy" in change["what"]) != (dtype == "fp32")
+        assert len(change["tensors"]) == 13
+
+
+def test_dtype_is_never_implicit_and_the_way_back_has_the_new_one(tmp_path: Path, ok):
+    source = heads.specforge(tmp_path / "head")
+    ok(source, "modelopt", "--dtype", "fp32", name="wide")
+    _, tensors, config = ok(tmp_path / "wide", "specforge", name="back")
+    assert tensors["fc.weight"].dtype == torch.float32
+    assert config["torch_dtype"] == "float32"
+    _, tensors, config = ok(tmp_path / "back", "specforge", "--dtype", "bf16", name="narrow")
+    before = load(source)
+    assert all(torch.equal(before[n], tensors[n]) for n in before), "bf16 to fp32 and back loses nothing"
+
+
+def test_a_number_too_large_for_the_dtype_is_refused(tmp_path: Path, refused):
+    source = heads.specforge(tmp_path / "head")
+    fc = load(source)["fc.weight"].clone()
+    fc[3, 5] = 70000.0
+    replace(source, **{"fc.weight": fc})
+    assert "fc.weight holds 70144, which F16 cannot hold" in refused(source, "specforge", "--dtype", "fp16")
+    assert "there is no dtype int4" in refused(source, "specforge", "--dtype", "int4", status=2)
+
+
+def target_with_weights(folder: Path, table: torch.Tensor, shards: bool = False) -> Path:
+    heads.target(folder)
+    if shards:
+        save_file({"model.embed_tokens.weight": table}, folder / "model-00002-of-00002.safetensors")
+        index = {"weight_map": {"model.embed_tokens.weight": "model-00002-of-00002.safetensors", "x": "absent"}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    else:
+        save_file({"model.embed_tokens.weight": table}, folder / "model.safetensors")
+    return folder
+
+
+TABLE = torch.randn(40, 8, generator=torch.Generator().manual_seed(5)).bfloat16()
+
+
+@pytest.mark.parametrize("place", ["folder", "shards", "file"])
+def test_embeddings_can_be_included(tmp_path: Path, ok, place: str):
+    target = target_with_weights(tmp_path / "target-model", TABLE, shards=place == "shards")
+    source = target / "model.safetensors" if place == "file" else target
+    document, tensors, _ = ok(heads.specforge(tmp_path / "head"), "specforge", "--include-embeddings", source)
+    assert torch.equal(tensors["embed_tokens.weight"], TABLE)
+    assert [c["name"] for c in document["repairs"]] == ["include-embeddings"]
+    assert open_head(tmp_path / "out").tensors["embed_tokens.weight"].shape == (40, 8)
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        (TABLE[:39], "needs [40, 8]"),
+        (TABLE.float(), "add --dtype"),
+        (None, "no token embeddings"),
+    ],
+)
+def test_embeddings_that_do_not_fit_are_refused(tmp_path: Path, refused, table: torch.Tensor | None, says: str):
+    source = heads.specforge(tmp_path / "head")
+    file = tmp_path / "some.safetensors"
+    save_file({"other": TABLE} if table is None else {"embed_tokens.weight": table.contiguous()}, file)
+    assert says in refused(source, "specforge", "--include-embeddings", file)
+    own = heads.speculators(tmp_path / "own", embeddings=True)
+    assert "its own" in refused(own, "specforge", "--include-embeddings", file)
+    assert "contradict" in refused(own, "specforge", "--include-embeddings", file, "--drop-embeddings", status=2)
+
+
+def test_embeddings_of_another_dtype_are_cast_with_the_rest(tmp_path: Path, ok):
+    source = heads.specforge(tmp_path / "head")
+    save_file({"embed_tokens.weight": TABLE}, tmp_path / "some.safetensors")
+    _, tensors, _ = ok(source, "specforge", "--include-embeddings", tmp_path / "some.safetensors", "--dtype", "fp32")
+    assert torch.equal(tensors["embed_tokens.weight"], TABLE.float())
+
+
+def test_embeddings_can_be_dropped_where_the_target_has_the_same(tmp_path: Path, ok, refused):
+    source = replace(heads.speculators(tmp_path / "head", embeddings=True), **{"embed_tokens.weight": TABLE})
+    assert "embed_tokens" in refused(source, "modelopt")
+    document, tensors, _ = ok(source, "modelopt", "--drop-embeddings")
+    assert "embed_tokens.weight" not in tensors
+    assert "embed_tokens" in {a["field"] for a in document["assumptions"]}
+    assert "--strict" in refused(source, "modelopt", "--drop-embeddings", "--strict")
+    same = target_with_weights(tmp_path / "same", TABLE)
+    document, _, _ = ok(source, "modelopt", "--drop-embeddings", "--target", same, name="checked")
+    assert "embed_tokens" not in {a["field"] for a in document["assumptions"]}
+    assert "byte for byte" in document["repairs"][0]["evidence"]
+    other = target_with_weights(tmp_path / "other", TABLE + 1)
+    assert "differ" in refused(source, "modelopt", "--drop-embeddings", "--target", other)
+    assert "no embed_tokens" in refused(heads.specforge(tmp_path / "none"), "modelopt", "--drop-embeddings")
+
+
+def test_set_writes_fields_and_keeps_what_the_tensors_say(tmp_path: Path, ok, refused):
+    source = heads.specforge(tmp_path / "head")
+    document, _, config = ok(
+        source, "specforge", "--set", "note=made by hand", "--set", "eagle_config.x=[1, 2]", "--set", "bos_token_id=7"
+    )
+    assert (config["note"], config["eagle_config"]["x"], config["bos_token_id"]) == ("made by hand", [1, 2], 7)
+    assert [c["name"] for c in document["repairs"]] == ["set:note", "set:eagle_config.x", "set:bos_token_id"]
+    assert all(c["lossless"] for c in document["repairs"])
+    for setting, says in {
+        "hidden_size=16": "hidden_size",
+        "vocab_size=41": "t2d",
+        "draft_vocab_size=11": "10 rows",
+        "num_attention_heads=4": "contradicts|asks for",
+        "torch_dtype=float16": "--dtype",
+        "tie_word_embeddings=true": "lm_head",
+        "eagle_aux_hidden_state_layer_ids=[3,15,27]": "aux layers",
+        "nowhere.x=1": "no object nowhere",
+        "rms_norm_eps=tiny": "not a positive number",
+    }.items():
+        said = refused(source, "specforge", "--set", setting)
+        assert any(word in said for word in says.split("|")), said
+    assert "KEY=VALUE" in refused(source, "specforge", "--set", "nonsense", status=2)
+
+
+def test_set_can_settle_what_would_be_assumed(tmp_path: Path, ok, refused):
+    config = json.loads((heads.specforge(tmp_path / "head") / "config.json").read_text())
+    del config["rms_norm_eps"]
+    (tmp_path / "head/config.json").write_text(json.dumps(config))
+    assert "rms_norm_eps" in refused(tmp_path / "head", "specforge", "--strict")
+    document, _, config = ok(tmp_path / "head", "specforge", "--strict", "--set", "rms_norm_eps=1e-5")
+    assert config["rms_norm_eps"] == 1e-5
+    (change,) = document["repairs"]
+    assert not change["lossless"]
+    assert "changes what the head computes: rms_norm_eps from 1e-06 to 1e-05" in change["what"]
+    assert open_head(tmp_path / "out").semantics.rms_norm_eps == 1e-5
+
+
+def test_shards_are_bounded_indexed_and_read_back(tmp_path: Path, ok, refused):
+    source = heads.specforge(tmp_path / "head")
+    document, tensors, _ = ok(source, "specforge", "--max-shard-size", "500B")
+    before = load(source)
+    assert before.keys() == tensors.keys()
+    assert all(torch.equal(before[n], tensors[n]) for n in before)
+    index = json.loads((tmp_path / "out/model.safetensors.index.json").read_text())
+    files = sorted(p.name for p in (tmp_path / "out").glob("*.safetensors"))
+    assert files == document["shards"] == sorted(set(index["weight_map"].values()))
+    assert files[0] == f"model-00001-of-{len(files):05d}.safetensors"
+    for name in files:
+        inside = load_file(tmp_path / "out" / name)
+        assert set(inside) == {t for t, file in index["weight_map"].items() if file == name}
+        assert len(inside) == 1 or sum(t.nbytes for t in inside.values()) <= 500
+    assert index["metadata"]["total_size"] == sum(t.nbytes for t in tensors.values())
+    recorded = json.loads((tmp_path / "out/eagle3hub.json").read_text())
+    assert set(recorded["fingerprint"]["header_sha256"]) == set(files)
+    ok(tmp_path / "out", "specforge", name="one")
+    assert (tmp_path / "one/model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
+    assert "single model.safetensors" in refused(heads.specjax(tmp_path / "sj"), "specjax", "--max-shard-size", "500B")
+    for size in ("0", "many", "-3GB", "5XB"):
+        assert "not a size" in refused(source, "specforge", "--max-shard-size", size, status=2)
+
+
+def test_a_shard_size_that_is_large_enough_changes_nothing(tmp_path: Path, ok):
+    source = heads.specforge(tmp_path / "head")
+    document, _, _ = ok(source, "specforge", "--max-shard-size", "5GB")
+    assert document["shards"] == ["model.safetensors"]
+    assert not (tmp_path / "out/model.safetensors.index.json").exists()
+
+
+def test_what_was_done_shows_on_the_screen(tmp_path: Path, cli):
+    source = heads.modelopt(tmp_path / "head", unsorted=True)
+    status, out, _ = cli("convert", source, tmp_path / "out", "--to", "specforge", "--resort-vocab", "--dtype", "fp16")
+    assert status == 0
+    assert "changed resort-vocab: 10 of 10 rows" in out
+    assert "changed, lossy dtype:fp16: 13 of 13 weights" in out
+
+
+def test_every_option_can_be_read_in_the_record(tmp_path: Path, ok):
+    """The recorded command, run again, gives the same record and the same files."""
+    source = heads.modelopt(tmp_path / "head", unsorted=True)
+    options = ["--resort-vocab", "--dtype", "fp32", "--set", 'note="x y"', "--max-shard-size", "600"]
+    ok(source, "specforge", *options)
+    record = json.loads((tmp_path / "out/eagle3hub.json").read_text())
+    assert record["command"][:4] == ["eagle3hub", "convert", "head", "DEST"]
+    ok(source, "specforge", *record["command"][6:], name="again")
+    for path in (tmp_path / "out").iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name

@@ -1,0 +1,216 @@
+"""Repairs of the vocabulary map, maps from files, and sorting: what is asked for happens, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from support import heads
+from support.folders import load, replace
+
+from eagle3hub.errors import VocabMapError
+from eagle3hub.transforms.repair import REPAIRS, repair_vocab_map
+from eagle3hub.vocab import check_vocab_map
+
+D = heads.dims()
+IDS = heads.sorted_ids(D)
+OFFSETS = IDS - torch.arange(len(IDS))
+MASK = heads.buffers(IDS, D["vocab"])["t2d"]
+PREFIX = torch.arange(D["vocab"]) < D["draft"]
+FLIPPED = IDS.flip(0) - torch.arange(len(IDS))
+
+FITS = {
+    "absolute": (IDS, MASK),
+    "double-subtracted": (OFFSETS - torch.arange(len(IDS)), MASK),
+    "arange": (torch.arange(len(IDS)), PREFIX),
+    "from-t2d": (torch.zeros_like(IDS), MASK),
+    "from-d2t": (OFFSETS, torch.zeros_like(MASK)),
+    "prefix": (torch.zeros_like(IDS), None),
+}
+
+
+def broken(folder: Path, name: str) -> Path:
+    d2t, t2d = FITS[name]
+    return replace(heads.specforge(folder), d2t=d2t, t2d=t2d)
+
+
+@pytest.mark.parametrize("name", REPAIRS)
+def test_each_repair_gives_the_right_map_and_is_recorded(tmp_path: Path, ok, refused, name: str):
+    source = broken(tmp_path / "head", name)
+    said = refused(source, "specforge", "--from", "specforge")
+    assert f"--repair {name}" in said
+    document, tensors, _ = ok(source, "specforge", "--from", "specforge", "--repair", name)
+    wanted = torch.arange(len(IDS)) if name in ("arange", "prefix") else IDS
+    assert (tensors["d2t"] + torch.arange(len(IDS))).tolist() == wanted.tolist()
+    assert tensors["t2d"].nonzero().flatten().tolist() == wanted.tolist()
+    assert torch.equal(tensors["lm_head.weight"], load(source)["lm_head.weight"])
+    (change,) = document["repairs"]
+    assert change["name"] == f"repair:{name}"
+    assert change["evidence"]
+    assert change["lossless"]
+
+
+@pytest.mark.parametrize("fault", REPAIRS)
+@pytest.mark.parametrize("name", REPAIRS)
+def test_no_repair_touches_a_fault_that_is_not_its_own(fault: str, name: str):
+    d2t, t2d = (None if t is None else t.tolist() for t in FITS[fault])
+    mask = None if t2d is None else bytes(t2d)
+    sizes = {"vocab_size": D["vocab"], "draft_vocab_size": D["draft"]}
+    if name == fault:
+        assert repair_vocab_map(name, d2t, mask, **sizes).evidence
+    else:
+        with pytest.raises(VocabMapError, match="does not fit"):
+            repair_vocab_map(name, d2t, mask, **sizes)
+
+
+@given(st.sets(st.integers(0, 39), min_size=10, max_size=10), st.integers(2, 8), st.sampled_from(REPAIRS))
+def test_a_repair_gives_the_true_map_or_refuses(ids: set[int], k: int, name: str):
+    """Over random sorted vocabularies: every repair that is accepted restores the map that was damaged."""
+    true = sorted(ids)
+    mask = bytes(t in ids for t in range(40))
+    damaged = [
+        [t - k * i for i, t in enumerate(true)],
+        true,
+        [0] * 10,
+        [t - i for i, t in enumerate(true)],
+    ]
+    for d2t in damaged:
+        _, status, problems = check_vocab_map(d2t, mask, vocab_size=40, draft_vocab_size=10)
+        try:
+            mended = repair_vocab_map(name, d2t, mask, vocab_size=40, draft_vocab_size=10)
+        except VocabMapError:
+            continue
+        assert problems
+        assert list(mended.vocab.target_id) == true, status
+
+
+@pytest.mark.parametrize(
+    ("d2t", "t2d", "name", "says"),
+    [
+        (OFFSETS, MASK, "absolute", "nothing to repair"),
+        (OFFSETS, torch.roll(MASK, 1), "from-t2d", "nothing here says which"),
+        (OFFSETS, torch.roll(MASK, 1), "from-d2t", "--d2t FILE"),
+        (torch.arange(len(IDS)), MASK, "arange", "--repair from-t2d"),
+        (torch.zeros_like(IDS), MASK, "nonsense", "there is no repair"),
+    ],
+)
+def test_what_is_uncertain_is_refused_with_what_would_settle_it(tmp_path, refused, d2t, t2d, name, says):
+    source = replace(heads.specforge(tmp_path / "head"), d2t=d2t, t2d=t2d)
+    status = 2 if name == "nonsense" else 3
+    assert says in refused(source, "specforge", "--from", "specforge", "--repair", name, status=status)
+
+
+def test_a_trainer_that_may_be_unsorted_cannot_be_repaired_from_the_mask(tmp_path: Path, refused):
+    source = replace(heads.modelopt(tmp_path / "head"), d2t=torch.zeros_like(IDS), t2d=MASK)
+    assert "does not say" in refused(source, "modelopt", "--from", "modelopt", "--repair", "from-t2d")
+
+
+def write_map(folder: Path, kind: str, values: torch.Tensor, t2d: torch.Tensor | None) -> Path:
+    path = folder / f"map{kind}"
+    if kind == ".npy":
+        np.save(path, values.numpy())
+    elif kind == ".safetensors":
+        save_file({"d2t": values, **({} if t2d is None else {"t2d": t2d})}, path)
+    else:
+        torch.save(values if t2d is None else {"d2t": values, "t2d": t2d}, path)
+    return path
+
+
+KINDS = [".npy", ".safetensors", ".pt"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("values", "stored"), [(OFFSETS, "offsets"), (IDS, "absolute target ids")])
+@pytest.mark.parametrize("with_mask", [False, True])
+def test_a_map_from_a_file(tmp_path: Path, ok, refused, kind: str, values, stored: str, with_mask: bool):
+    source = replace(heads.modelopt(tmp_path / "head"), d2t=None)
+    assert "--d2t FILE" in refused(source, "modelopt", "--from", "modelopt")
+    file = write_map(tmp_path, kind, values, MASK if with_mask and kind != ".npy" else None)
+    document, tensors, _ = ok(source, "modelopt", "--from", "modelopt", "--d2t", file)
+    assert tensors["d2t"].tolist() == OFFSETS.tolist()
+    (change,) = document["repairs"]
+    assert f"{file.name} holds {stored}" in change["evidence"]
+    record = (tmp_path / "out/eagle3hub.json").read_text()
+    assert f'"{file.name}"' in record
+
+
+def test_a_map_in_frequency_order_from_a_file(tmp_path: Path, ok):
+    source = replace(heads.modelopt(tmp_path / "head"), d2t=None)
+    file = write_map(tmp_path, ".npy", FLIPPED, None)
+    _, tensors, _ = ok(source, "modelopt", "--from", "modelopt", "--d2t", file)
+    assert tensors["d2t"].tolist() == FLIPPED.tolist()
+
+
+def test_a_file_settles_which_of_two_buffers_is_wrong(tmp_path: Path, ok, refused):
+    source = replace(heads.specforge(tmp_path / "head"), t2d=torch.roll(MASK, 1))
+    assert "--d2t FILE" in refused(source, "specforge", "--from", "specforge")
+    _, tensors, _ = ok(source, "specforge", "--from", "specforge", "--d2t", write_map(tmp_path, ".npy", OFFSETS, None))
+    assert torch.equal(tensors["t2d"], MASK)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (OFFSETS[:-1], "9 entries but lm_head has 10 rows"),
+        (torch.zeros(10), "not a vector of integers"),
+        (torch.full((10,), 39), "neither as offsets nor as absolute"),
+        (torch.tensor([0] * 9 + [30]), "sound map of its own"),
+        (torch.roll(IDS, 1) - torch.arange(10), "nothing says which"),
+    ],
+)
+def test_a_file_with_no_map_for_this_head(tmp_path: Path, refused, values: torch.Tensor, says: str):
+    source = heads.modelopt(tmp_path / "head")
+    file = write_map(tmp_path, ".npy", values, None)
+    assert says in refused(source, "modelopt", "--d2t", file)
+
+
+def test_a_file_that_contradicts_the_mask(tmp_path: Path, refused):
+    source = replace(heads.specforge(tmp_path / "head"), d2t=torch.zeros_like(IDS))
+    other = (torch.arange(10) * 3) - torch.arange(10)
+    said = refused(source, "specforge", "--from", "specforge", "--d2t", write_map(tmp_path, ".npy", other, None))
+    assert "vocab-supplied" in said
+    assert "t2d" in said
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00", b"not a map at all, just text", b"PK\x03\x04"])
+def test_a_file_that_is_no_map_file(tmp_path: Path, refused, content: bytes):
+    (tmp_path / "map").write_bytes(content)
+    refused(heads.modelopt(tmp_path / "head"), "modelopt", "--d2t", tmp_path / "map")
+    refused(tmp_path / "head", "modelopt", "--d2t", tmp_path / "nowhere")
+
+
+def test_sorting_the_vocabulary_keeps_every_logit(tmp_path: Path, ok, refused):
+    source = heads.modelopt(tmp_path / "head", unsorted=True)
+    assert "--resort-vocab" in refused(source, "specforge")
+    document, tensors, _ = ok(source, "specforge", "--resort-vocab")
+    before = load(source)
+    old = dict(zip((before["d2t"] + torch.arange(10)).tolist(), before["lm_head.weight"], strict=True))
+    ids = (tensors["d2t"] + torch.arange(10)).tolist()
+    assert ids == sorted(old)
+    assert all(torch.equal(row, old[i]) for i, row in zip(ids, tensors["lm_head.weight"], strict=True))
+    assert tensors["t2d"].nonzero().flatten().tolist() == ids
+    (change,) = document["repairs"]
+    assert (change["name"], change["lossless"], change["tensors"]) == ("resort-vocab", True, ["lm_head.weight", "d2t"])
+    assert {t["how"] for t in document["tensors"] if t["name"] == "lm_head.weight"} == {"reordered"}
+    others = set(before) - {"d2t", "lm_head.weight"}
+    assert all(torch.equal(before[n], tensors[n.replace("layers.0.", "midlayer.")]) for n in others)
+
+
+def test_sorting_what_is_sorted_is_refused(tmp_path: Path, refused):
+    assert "already" in refused(heads.modelopt(tmp_path / "head"), "specforge", "--resort-vocab")
+    assert "vocab-absolute" in refused(
+        replace(heads.specforge(tmp_path / "bad"), d2t=IDS), "specforge", "--resort-vocab", "--from", "specforge"
+    )
+
+
+def test_a_permuted_full_vocabulary_becomes_a_plain_one(tmp_path: Path, ok):
+    d = heads.dims(draft=40)
+    source = heads.modelopt(tmp_path / "head", d, unsorted=True)
+    _, tensors, _ = ok(source, "modelopt", "--resort-vocab")
+    assert "d2t" not in tensors
+    assert torch.equal(tensors["lm_head.weight"], load(source)["lm_head.weight"].flip(0))
