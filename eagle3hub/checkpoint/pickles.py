@@ -101,9 +101,9 @@ class _Tensor:
 def is_pickle(start: bytes) -> bool:
     """Whether a file that begins with these (nine or more) bytes is a pickle, whatever its name.
 
-    A safetensors file may begin with the length 0x0280, but then its ninth byte opens a JSON object.
+    A safetensors file may begin with the length 0x0280, but its ninth byte always opens a JSON object.
     """
-    if start[8:9] == b"{" and not start.startswith(_ZIP):
+    if start[8:9] == b"{":
         return False
     return start.startswith(_ZIP) or (start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
 
@@ -177,7 +177,7 @@ def _legacy(reader: ByteReader) -> tuple[Any, _Place]:
             keys, at = _interpret(reader, raw, at)
             break
         except CutShort as e:
-            if window > MAX_PICKLE_BYTES or len(raw) == reader.size:
+            if window >= MAX_PICKLE_BYTES or len(raw) == reader.size:
                 raise _bad(reader, f"is a torch pickle that {e}", "truncated") from e
             window *= 16
     if protocol != _LEGACY_PROTOCOL or not isinstance(system, dict) or system.get("little_endian") is not True:
@@ -256,20 +256,19 @@ def _tensor(storage: Any, dtype: Any, offset: Any, shape: Any, stride: Any, spec
         and _natural(offset)
         and _naturals(shape)
         and _naturals(stride)
-        and len(shape) == len(stride) <= _MAX_RANK
+        and len(shape) == len(stride)
     ):
         raise BadPickle("has a malformed tensor")
     return _Tensor(storage, dtype, offset, shape, stride, bool(special))
 
 
-def _table(pairs: Any = ()) -> dict[Any, Any]:
-    if not all(isinstance(p, (list, tuple)) and len(p) == 2 and isinstance(p[0], str) for p in pairs):
-        raise BadPickle("has a malformed table")
-    return dict(pairs)
+def _empty_table() -> dict[Any, Any]:
+    """An OrderedDict: made empty and filled afterwards; copying another would let a small file fill the memory."""
+    return {}
 
 
 _KNOWN: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): Stub("OrderedDict", _table),
+    ("collections", "OrderedDict"): Stub("OrderedDict", _empty_table),
     ("torch", "Size"): Stub("Size", lambda *_: ()),
     ("torch", "device"): Stub("device", lambda *_: None),
     ("torch._utils", "_rebuild_tensor"): Stub("tensor", _rebuild),
@@ -353,7 +352,7 @@ def _natural(value: Any) -> bool:
 
 
 def _naturals(values: Any) -> bool:
-    return isinstance(values, tuple) and all(_natural(v) for v in values)
+    return isinstance(values, tuple) and len(values) <= _MAX_RANK and all(_natural(v) for v in values)
 
 
 def _bad(reader: ByteReader, what: str, code: str, hint: str | None = None) -> CheckpointError:

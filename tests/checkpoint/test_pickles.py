@@ -141,6 +141,20 @@ def test_a_transposed_view_is_refused_and_named(tmp_path: Path):
     refused(save(tmp_path / "c.bin", {"x": W.to(torch.complex64).conj()}), "conjugated")
 
 
+def test_two_tensors_of_one_name(tmp_path: Path):
+    refused(save(tmp_path / "a.bin", {"a": {"b": W}, "a.b": W}), "two tensors called 'a.b'")
+
+
+def test_a_long_legacy_description_is_read_in_growing_steps(tmp_path: Path):
+    state = {f"layer.{i}.{'x' * 300}": torch.full((2,), float(i)) for i in range(400)}
+    path = save(tmp_path / "a.bin", state, _use_new_zipfile_serialization=False)
+    found = read_pickle_tensors(path)
+    assert {n: read_tensor(r) for n, r in found.items()} == {n: raw(t) for n, t in state.items()}
+    endless = legacy(tmp_path / "b.bin", b"\x80\x02" + b"}0" * 300_000)
+    endless.write_bytes(endless.read_bytes() + b"X\xff\xff\xff\x7f" + bytes(40 << 20))
+    refused(endless, "in the middle of an instruction")
+
+
 def test_no_tensor_at_all(tmp_path: Path):
     refused(save(tmp_path / "a.bin", {"x": 1}), "without a single tensor")
 
@@ -228,6 +242,11 @@ HOSTILE = {
         "too many",
     ),
     "two million instructions": (b"\x80\x02" + b"N0" * 1_000_000 + b"}.", "more than 1000000"),
+    "copies of a large table": (
+        b"\x80\x02]q\x00(" + b"X\x01\x00\x00\x00xN\x86" * 1000 + b"e0ccollections\nOrderedDict\nh\x00\x85R.",
+        "damaged",
+    ),
+    "a table of pairs": (b"\x80\x02ccollections\nOrderedDict\n]\x85R.", "damaged"),
     "protocol 9": (b"\x80\x09}.", "protocol 9"),
 }
 
@@ -253,6 +272,8 @@ def test_tensors_stay_inside_their_storage(tmp_path: Path):
     refused(archive(tmp_path / "d.bin", tensor(offset=b"J\xff\xff\xff\xff")), "malformed tensor")
     refused(archive(tmp_path / "e.bin", tensor(shape=b"K\x06\x85")), "malformed tensor")
     refused(archive(tmp_path / "f.bin", tensor(shape=b"K\x06\x88\x86")), "malformed tensor")
+    many = b"(" + b"K\x01" * 65 + b"t"
+    refused(archive(tmp_path / "i.bin", tensor(shape=many, stride=many)), "malformed tensor")
     refused(
         archive(tmp_path / "g.bin", tensor(), **{"data/0": bytes(95)}), "has 95 bytes for the storage of 'x', not 96"
     )
