@@ -24,7 +24,8 @@ def test_inspect_keeps_its_contract(example_head: Path, tmp_path: Path, cli: Cli
     assert doc["layout"] == "specjax"
     assert doc["dims"]["hidden_size"] == 576
     assert doc["semantics"]["rope"] == {"theta": 100000.0, "scaling": None}
-    assert doc["aux"] == {"count": 3, "after_layer": [1, 14, 26], "boundary": [2, 15, 27], "origin": "default"}
+    aux = {"count": 3, "after_layer": [1, 14, 26], "boundary": [2, 15, 27], "origin": "default"}
+    assert doc["aux"] == {**aux, "fc_order": None, "final_norm": False}
     vocab = {k: doc["vocab_map"][k] for k in ("status", "sorted", "spelling", "draft_vocab_size", "vocab_size")}
     assert vocab == {
         "status": "ok",
@@ -41,7 +42,8 @@ def test_inspect_without_a_target_says_what_it_does_not_know(example_head: Path,
     status, out, _ = cli("inspect", example_head, "--json")
     doc = json.loads(out)
     assert status == 0
-    assert doc["aux"] == {"count": 3, "after_layer": None, "boundary": None, "origin": None}
+    aux = {"count": 3, "after_layer": None, "boundary": None, "origin": None}
+    assert doc["aux"] == {**aux, "fc_order": None, "final_norm": False}
     assert [a["field"] for a in doc["assumptions"]] == ["aux"]
     assert {"severity", "code", "message", "hint"} == set(doc["problems"][0])
 

@@ -372,6 +372,31 @@ def test_a_parallel_head_loses_its_mask_token(tmp_path: Path, to_speculators: di
     assert not (tmp_path / "to-speculators").exists(), "the token is not in the source, so it has to be asked for"
 
 
+def test_a_vocabulary_map_that_was_given_is_ignored(tmp_path: Path, cli):
+    own, other = heads.sorted_ids(heads.dims()), torch.arange(0, 40, 4)
+    file = tmp_path / "map.safetensors"
+    save_file({"d2t": other - torch.arange(10)}, file)
+    source = heads.specforge(tmp_path / "head")
+    for name, folder in (("without", edit(heads.modelopt(tmp_path / "mo"), drop=("d2t",))), ("with", source)):
+        status, _, err = cli("convert", folder, tmp_path / name, "--to", "specforge", "--d2t", file)
+        if status == 0:
+            assert open_head(tmp_path / name).vocab_map.target_id.tolist() == other.tolist() != own.tolist()
+        else:
+            assert (name, status) == ("with", 3), err
+            assert "d2t" in err
+
+
+def test_sorting_the_vocabulary_moves_the_map_but_not_the_rows(tmp_path: Path, cli):
+    source = heads.modelopt(tmp_path / "head", unsorted=True)
+    assert cli("convert", source, tmp_path / "out", "--to", "specforge", "--resort-vocab")[0] == 0
+    found = compare(source, tmp_path / "out")
+    assert found.verdict == "equal-up-to-spelling", found.differences
+    assert "draft order" in {s.name for s in found.spelling}
+    rows = read(tmp_path / "out")[0]["lm_head.weight"]
+    edit(tmp_path / "out", **{"lm_head.weight": rows.flip(0).contiguous()})
+    assert compare(source, tmp_path / "out").verdict == "different"
+
+
 # SpecJAX
 
 
