@@ -15,7 +15,7 @@ TIERS = [
     {"target", "layouts", "engines", "prompts", "staging", "report", "tensor_diff"},
     {"transforms"},
     {"command"},
-    {"verify", "describe", "compare", "convert", "validate", "card", "demo_target"},
+    {"verify", "describe", "comparison", "convert", "validate", "card", "demo_target"},
     {"release"},
     {"demo"},
     {"cli", "__init__", "__main__"},

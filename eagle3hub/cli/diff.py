@@ -38,7 +38,7 @@ def diff(
 
     Example: eagle3hub diff runs/final out/modelopt
     """
-    from eagle3hub.compare import compare
+    from eagle3hub.comparison import compare
 
     with progress(quiet=quiet or as_json) as report:
         found = compare(a, b, from_a=from_a, from_b=from_b, target=target, progress=report)
