@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 Severity = Literal["error", "warning", "info"]
+_LONGEST = 800
 
 
 class Eagle3HubError(Exception):
@@ -41,14 +42,21 @@ class Eagle3HubError(Exception):
     default_code: ClassVar[str] = "error"
 
     def __init__(self, message: str, *, hint: str | None = None, code: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        super().__init__(_one_line(message))
+        self.message = _one_line(message)
+        self.hint = None if hint is None else _one_line(hint)
         self.code = code or self.default_code
 
     def to_json(self) -> dict[str, Any]:
         """The error as the ``error`` object of ``--json`` output."""
         return {"code": self.code, "message": self.message, "hint": self.hint, "exit_code": self.exit_code}
+
+
+def _one_line(text: str) -> str:
+    """One printable line of bounded length: names inside it come from files that anybody may have written."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 40]} … ({len(text)} characters)"
 
 
 class UsageError(Eagle3HubError):

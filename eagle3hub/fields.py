@@ -27,12 +27,13 @@ class Fields:
         return self.data.get(name)
 
     @overload
-    def number(self, name: str) -> int: ...
+    def number(self, name: str, *, most: int = ...) -> int: ...
     @overload
-    def number(self, name: str, *, default: T) -> int | T: ...
-    def number(self, name: str, *, default: Any = _REQUIRED) -> Any:
-        """A positive integer."""
-        return self._typed(name, default, "a positive integer", lambda v: type(v) is int and v > 0)
+    def number(self, name: str, *, default: T, most: int = ...) -> int | T: ...
+    def number(self, name: str, *, default: Any = _REQUIRED, most: int = 2**31 - 1) -> Any:
+        """A positive integer of at most ``most``."""
+        kind = f"a positive integer (of at most {most})"
+        return self._typed(name, default, kind, lambda v: type(v) is int and 0 < v <= most)
 
     @overload
     def real(self, name: str) -> float: ...

@@ -71,7 +71,7 @@ def test_markup_in_a_path_is_only_text(tmp_path: Path, cli: Cli):
 
 def test_version_and_help(cli: Cli):
     assert cli("--version")[1] == f"eagle3hub {eagle3hub.__version__}\n"
-    for command in ("inspect", "convert", "validate", "card", "release", "demo"):
+    for command in ("inspect", "convert", "diff", "validate", "card", "release", "demo"):
         status, out, _ = cli(command, "--help")
         assert status == 0
         assert "Example" in out, command
@@ -85,7 +85,7 @@ def test_every_exit_code_is_a_documented_one():
 
 
 def test_the_public_api_is_the_documented_one():
-    assert eagle3hub.__all__ == ["__version__", "convert", "open", "render_card", "validate"]
+    assert eagle3hub.__all__ == ["__version__", "compare", "convert", "open", "render_card", "validate"]
     assert all(getattr(eagle3hub, name) for name in eagle3hub.__all__)
 
 

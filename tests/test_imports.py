@@ -12,10 +12,10 @@ PACKAGE = Path(__file__).parent.parent / "eagle3hub"
 TIERS = [
     {"_version", "errors", "progress", "resources", "schema_faults"},
     {"vocab", "head", "fields", "checkpoint", "metrics"},
-    {"target", "layouts", "engines", "prompts", "staging", "report"},
+    {"target", "layouts", "engines", "prompts", "staging", "report", "tensor_diff"},
     {"transforms"},
     {"command"},
-    {"verify", "describe", "conversion", "validation", "card", "demo_target"},
+    {"verify", "describe", "comparison", "conversion", "validation", "card", "demo_target"},
     {"release"},
     {"demo"},
     {"cli", "__init__", "__main__"},

@@ -1,7 +1,7 @@
 """Read and check the header of a safetensors file.
 
 Format: 8 bytes little-endian length N, N bytes of JSON, then the data; ``data_offsets`` are relative to the
-data, must cover it without holes or overlaps, and N is at most 100 MB (safetensors 0.8, ``tensor.rs``).
+data, must cover it without holes or overlaps, and N is at most 100 MB by the format (safetensors 0.8, ``tensor.rs``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from eagle3hub.checkpoint.reader import ByteReader, open_local
 from eagle3hub.errors import CheckpointError
 from eagle3hub.head import TensorRef
 
-MAX_HEADER_BYTES = 100_000_000
+MAX_HEADER_BYTES = 4_000_000
+"""The format allows 100 MB, of which the parsed JSON takes 2.5 GB; a head needs some kilobytes."""
 _FIRST_READ = 16 << 10
 _MAX_RANK = 64  # as in torch; the product of a longer shape would take for ever
 
@@ -52,7 +53,7 @@ def parse_header(reader: ByteReader) -> Header:
         raise _bad(reader, "truncated", f"is only {size} bytes long, too short for a safetensors header")
     length = int.from_bytes(start[:8], "little")
     if length > MAX_HEADER_BYTES:
-        raise _bad(reader, "header", f"claims a header of {length} bytes; the format allows {MAX_HEADER_BYTES}")
+        raise _bad(reader, "header", f"claims a header of {length} bytes; a head needs less than {MAX_HEADER_BYTES}")
     if 8 + length > size:
         raise _bad(reader, "truncated", f"claims a header of {length} bytes but is only {size} bytes long")
     raw = start[8 : 8 + length]

@@ -11,7 +11,8 @@ from eagle3hub.errors import ConfigError, SourceError
 from eagle3hub.progress import Progress, silent
 
 HUB = "hf://"
-MAX_JSON_BYTES = 32_000_000
+MAX_JSON_BYTES = 2_000_000
+"""Parsed JSON takes up to 28 times its size, and a folder has three such files."""
 
 
 class Source(Protocol):

@@ -22,6 +22,7 @@ def build() -> typer.Typer:
     from eagle3hub.cli.card import card
     from eagle3hub.cli.convert import convert
     from eagle3hub.cli.demo import demo
+    from eagle3hub.cli.diff import diff
     from eagle3hub.cli.engines import app as engines
     from eagle3hub.cli.inspect import inspect
     from eagle3hub.cli.release import release
@@ -47,6 +48,7 @@ def build() -> typer.Typer:
 
     app.command("inspect")(inspect)
     app.command("convert")(convert)
+    app.command("diff")(diff)
     app.command("validate")(validate)
     app.command("card")(card)
     app.command("release")(release)

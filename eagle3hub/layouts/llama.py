@@ -11,6 +11,9 @@ from eagle3hub.fields import Fields
 from eagle3hub.head import Assumption, Dims, Rope, Semantics
 from eagle3hub.layouts.rope import parse_rope
 
+_MOST_LAYERS = 1000
+_LARGEST_VOCAB = 1 << 24
+"""Bounds far above any model, so that a number in a config cannot make a mask or a list of shapes of any size."""
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -77,7 +80,7 @@ def parse_llama(
     if theta is None:
         why = "the config has no rope_theta; engines and transformers fall back to 10000"
         theta = rope_theta or assume("rope_theta", 10000.0, why, "give --rope-theta")
-    layers = config.number("num_hidden_layers", default=1)
+    layers = config.number("num_hidden_layers", default=1, most=_MOST_LAYERS)
     window, limited = _sliding(config, layers) if sliding else (None, ())
     return LlamaConfig(
         hidden_size=hidden,
@@ -86,7 +89,7 @@ def parse_llama(
         num_attention_heads=heads,
         num_key_value_heads=config.number("num_key_value_heads", default=heads),
         head_dim=config.number("head_dim", default=hidden // heads),
-        vocab_size=config.number("vocab_size"),
+        vocab_size=config.number("vocab_size", most=_LARGEST_VOCAB),
         num_hidden_layers=layers,
         attention_bias=config.flag("attention_bias", default=False),
         hidden_act=act,

@@ -12,6 +12,7 @@ from eagle3hub.errors import InputError, Problem
 from eagle3hub.head import Assumption, AuxTaps, Carried, Head
 
 SCHEMA = "eagle3hub/provenance/1"
+_BUFFER_DTYPES = {"d2t": ("I32", "I64"), "t2d": ("BOOL", "U8")}
 
 
 def written_layout(checkpoint: Checkpoint) -> str | None:
@@ -77,6 +78,7 @@ def facts_of(head: Head) -> dict[str, Any]:
 def _restore_facts(head: Head, record: dict[str, Any]) -> None:
     """What the record knows. In a folder made from another layout a trainer's habits prove nothing."""
     facts = record.get("facts", {})
+    _check_facts(facts)
     if record["source"]["layout"] != head.layout:
         head.assumptions = []
     ids = facts.get("aux_after_layer")
@@ -99,6 +101,22 @@ def _restore_facts(head: Head, record: dict[str, Any]) -> None:
         head.mask_token_id = facts.get("mask_token_id")
 
 
+def _check_facts(facts: dict[str, Any]) -> None:
+    """Raise TypeError or ValueError where a fact is not of the kind it was written as."""
+    numbers = ("max_position_embeddings", "num_target_layers", "target_context", "speculative_tokens", "mask_token_id")
+    for names, kind in ((numbers, int), (("target_name", "target_model_type"), str)):
+        if any(type(facts.get(name)) not in (kind, type(None)) for name in names):
+            raise TypeError
+    if facts.get("aux_origin") not in (None, "config", "flag", "default"):
+        raise ValueError
+    for value in facts.get("token_ids", {}).values():
+        if any(type(x) is not int for x in (value if isinstance(value, list) else [value])):
+            raise TypeError
+    for assumption in facts.get("assumptions", []):
+        if any(not isinstance(assumption.get(name), str) for name in ("field", "why", "settle")):
+            raise TypeError
+
+
 def _as_json(c: Carried) -> dict[str, Any]:
     plain: dict[str, Any] = {"config": dict(c.config), "buffers": dict(c.buffers)}
     names = {"names": dict(c.names)} if c.names else {}
@@ -106,12 +124,13 @@ def _as_json(c: Carried) -> dict[str, Any]:
 
 
 def _carried(spelling: dict[str, Any]) -> Carried:
-    return Carried(
-        dict(spelling["config"]),
-        _strings(spelling.get("buffers")) or {},
-        _strings(spelling.get("metadata")),
-        _strings(spelling.get("names")) or {},
-    )
+    buffers = _strings(spelling.get("buffers")) or {}
+    if any(dtype not in _BUFFER_DTYPES.get(name, ()) for name, dtype in buffers.items()):
+        raise ValueError
+    names = _strings(spelling.get("names")) or {}
+    if len(set(names.values())) < len(names):
+        raise ValueError
+    return Carried(dict(spelling["config"]), buffers, _strings(spelling.get("metadata")), names)
 
 
 def _belongs(record: dict[str, Any], checkpoint: Checkpoint) -> bool:

@@ -11,7 +11,8 @@ _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 def refuse_recognised(checkpoint: Checkpoint) -> None:
     """Raise LayoutError if the folder is a kind of draft model that no codec of this version reads."""
     tensors, config = checkpoint.tensors, checkpoint.config
-    architectures = config.get("architectures") or []
+    stated = config.get("architectures")
+    architectures = stated if isinstance(stated, list) else []
 
     def named(*parts: str) -> bool:
         return any(part in name for name in tensors for part in parts)

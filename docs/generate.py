@@ -1,0 +1,126 @@
+"""Fill the generated tables of docs/layouts.md from the codecs' contracts.
+
+    python docs/generate.py            rewrite the tables
+    python docs/generate.py --check    exit with 1 if a table is not what the code says (the tests do this)
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; the text around it is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from eagle3hub.layouts import LAYOUTS
+from eagle3hub.layouts.base import FEATURES, Contract, Layout
+
+PAGE = Path(__file__).parent / "layouts.md"
+_TABLE = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
+
+
+def spelling(layouts: Mapping[str, Layout]) -> list[str]:
+    """How each layout spells what all of them have."""
+    columns: dict[str, Callable[[Contract], str]] = {
+        "names of the decoder layer": lambda c: f"`{c.tensor_prefix}*`",
+        "`d2t` (always offsets)": lambda c: c.vocab_dtype,
+        "`t2d`": lambda c: "BOOL" if c.has_t2d else "never",
+        "map of a full vocabulary": lambda c: _full_vocabulary(c),
+        "header metadata": lambda c: "none" if c.metadata is None else _pairs(c.metadata),
+        "aux layer ids": lambda c: c.aux_ids or "not written",
+        "must be given": lambda c: "; ".join(f"{what}: {how}" for what, how in c.needs.items()) or "nothing",
+    }
+    body = [
+        [f"{layout.contract.title} (`{name}`)", *(say(layout.contract) for say in columns.values())]
+        for name, layout in layouts.items()
+    ]
+    return _table(["layout", *columns], body)
+
+
+def versions(layouts: Mapping[str, Layout]) -> list[str]:
+    """Whose folders each codec reads, and which one it writes."""
+    body = [
+        [f"{layout.contract.title} (`{name}`)", "; ".join(layout.contract.reads) or "–", layout.contract.writes or "–"]
+        for name, layout in layouts.items()
+    ]
+    return _table(["layout", "reads", "writes"], body)
+
+
+def features(layouts: Mapping[str, Layout]) -> list[str]:
+    """What each layout can hold besides the core every head has."""
+    body = [
+        [f.title, f"`{_code(f.name)}`", *("yes" if f.name in c.expresses else "**no**" for c in _contracts(layouts))]
+        for f in FEATURES
+    ]
+    return _table(["a head with", "code of the refusal", *(f"`{name}`" for name in layouts)], body)
+
+
+def refusals(layouts: Mapping[str, Layout]) -> list[str]:
+    """Why a layout refuses, where there is more to say than that it has no place, and where to go instead."""
+    body = []
+    for f in FEATURES:
+        able = [f"`{name}`" for name, layout in layouts.items() if f.name in layout.contract.expresses]
+        for name, layout in layouts.items():
+            if f.name not in layout.contract.expresses and f.name in layout.contract.cannot:
+                body.append([f.title, f"`{name}`", layout.contract.cannot[f.name], ", ".join(able) or "nowhere"])
+    return _table(["a head with", "refused by", "because", "fits into"], body)
+
+
+TABLES: dict[str, Callable[[Mapping[str, Layout]], list[str]]] = {
+    "versions": versions,
+    "spelling": spelling,
+    "features": features,
+    "refusals": refusals,
+}
+
+
+def filled(page: str, layouts: Mapping[str, Layout] = LAYOUTS) -> str:
+    """The page with every table as the code has it. Raises ValueError if a table is missing or unknown."""
+    names = [m["name"] for m in _TABLE.finditer(page)]
+    if sorted(names) != sorted(TABLES):
+        raise ValueError(f"the page has the tables {names}, the generator knows {list(TABLES)}")
+    return _TABLE.sub(lambda m: m[1] + "\n".join(TABLES[m["name"]](layouts)) + "\n" + m[4], page)
+
+
+def _full_vocabulary(c: Contract) -> str:
+    if "full_vocabulary" not in c.expresses:
+        return "no full vocabulary"
+    return "identity (zeros, all true)" if c.identity_map else "left out"
+
+
+def _contracts(layouts: Mapping[str, Layout]) -> list[Contract]:
+    return [layout.contract for layout in layouts.values()]
+
+
+def _code(feature: str) -> str:
+    return f"refused-{feature.replace('_', '-')}"
+
+
+def _pairs(metadata: Mapping[str, str]) -> str:
+    return ", ".join(f"`{k}: {v}`" for k, v in metadata.items())
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    rows = [head, ["---"] * len(head), *body]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Rewrite or check the page; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args(argv)
+    page = PAGE.read_text()
+    fresh = filled(page)
+    if options.check:
+        if page != fresh:
+            sys.stderr.write("docs/layouts.md is not what the code says: run python docs/generate.py\n")
+        return int(page != fresh)
+    PAGE.write_text(fresh)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

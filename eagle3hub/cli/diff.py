@@ -1,0 +1,146 @@
+"""``eagle3hub diff``"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_SHOWN = 8
+_WIDTH = 60
+
+
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="Folder of a draft head.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Folder of another, in any layout.")],
+    from_a: Annotated[
+        str | None, typer.Option("--from-a", metavar="LAYOUT", help="Layout of A; detected if not given.")
+    ] = None,
+    from_b: Annotated[
+        str | None, typer.Option("--from-b", metavar="LAYOUT", help="Layout of B; detected if not given.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", "--verifier", metavar="T", help="Target of both: folder or Hub id.")
+    ] = None,
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor, equal ones too.")] = False,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Say whether two draft heads are the same: equal, equal up to how they are spelled, or different.
+
+    Layouts may differ: weights are compared bit by bit, then as numbers; semantics field by field; vocabulary maps
+    as maps. Exits with 0 if they are equal or only spelled differently, with 1 if they differ.
+
+    Example: eagle3hub diff runs/final out/modelopt
+    """
+    from eagle3hub.comparison import compare
+
+    with progress(quiet=quiet or as_json) as report:
+        found = compare(a, b, from_a=from_a, from_b=from_b, target=target, progress=report)
+    document = found.to_json()
+    emit(document, lambda console: _print(document, console, tensors), as_json=as_json)
+    if found.verdict == "different":
+        raise typer.Exit(1)
+
+
+def _print(doc: dict[str, Any], console: Console, tensors: bool) -> None:
+    from rich.markup import escape
+
+    console.print(_headline(doc))
+    for side in ("a", "b"):
+        s = doc[side]
+        console.print(
+            f"  {side.upper()}  {escape(s['source'])}: {s['layout']}, {s['parameters'] / 1e6:.1f}M parameters, "
+            f"{s['dtype']}"
+        )
+    other = [d for d in doc["differences"] if d["where"] != "tensors"]
+    _table(console, "differs", "red", [(f"{d['where']}: {d['name']}", d["a"], d["b"]) for d in other[:_SHOWN]])
+    _more(console, len(other) - _SHOWN, "differences (all are in --json)")
+    vocab = doc["vocab_map"]
+    if vocab["status"] == "different":
+        console.print(f"  {vocab['only_a']:,} tokens can be drafted by A only, {vocab['only_b']:,} by B only")
+    _tensors(console, doc["tensors"], every=tensors)
+    _table(console, "spelled", "cyan", [(s["name"], s["a"], s["b"]) for s in doc["spelling"]])
+    for side in ("a", "b"):
+        for p in doc[side]["problems"]:
+            if p["severity"] == "error":
+                console.print(f"[red]error[/] in {side.upper()}: {escape(p['message'])} [dim]({p['code']})[/]")
+        for assumption in doc[side]["assumptions"]:
+            what = escape(f"{assumption['field']} = {assumption['value']}")
+            console.print(f"[cyan]assumed[/] of {side.upper()}: {what} [dim]({escape(assumption['settle'])})[/]")
+
+
+def _headline(doc: dict[str, Any]) -> str:
+    from rich.markup import escape
+
+    if doc["verdict"] == "equal":
+        return "[green]equal[/]: every weight bit by bit, semantics, vocabulary map and spelling"
+    spelled = escape(", ".join(s["name"] for s in doc["spelling"]))
+    if doc["verdict"] == "equal-up-to-spelling":
+        return f"[green]equal up to spelling[/]: {spelled}"
+    places = list(dict.fromkeys(d["where"] for d in doc["differences"]))
+    return f"[red]different[/]: in {', '.join(places)}"
+
+
+def _tensors(console: Console, tensors: list[dict[str, Any]], *, every: bool) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    equal = sum(t["status"] == "bit-equal" for t in tensors)
+    console.print(f"  {equal} of {len(tensors)} tensors are bit-equal")
+    chosen = sorted(
+        (t for t in tensors if every or t["status"] != "bit-equal"),
+        key=lambda t: (t["status"] == "bit-equal", -(t["relative"] or 0.0), t["name"]),
+    )
+    shown = chosen if every else chosen[:_SHOWN]
+    if not shown:
+        return
+    table = Table("tensor", "A", "B", "what", box=None, header_style="dim", padding=(0, 2))
+    for t in shown:
+        table.add_row(escape(t["name"]), escape(_stored(t["a"])), escape(_stored(t["b"])), _what(t))
+    console.print(table)
+    _more(console, len(chosen) - len(shown), "tensors (--tensors lists them)")
+
+
+def _what(t: dict[str, Any]) -> str:
+    if t["status"] == "shape":
+        return "other shape"
+    if t["status"] in {"only-a", "only-b"}:
+        return f"in {t['status'][-1].upper()} only"
+    if t["status"] == "bit-equal":
+        return "bit-equal"
+    if t["status"] == "equal-values":
+        return "other bits, same values"
+    if t["differing"] is None:
+        return "bytes differ"
+    parts = [f"{t['differing']:,} of {t['elements']:,} differ"]
+    parts += [f"max abs {t['max_abs']:.3g}"] if t["max_abs"] is not None else []
+    parts += [f"relative {t['relative']:.3g}"] if t["relative"] is not None else []
+    parts += [f"{t['nonfinite']:,} not finite"] if t["nonfinite"] else []
+    return ", ".join(parts)
+
+
+def _table(console: Console, verb: str, colour: str, rows: list[tuple[str, Any, Any]]) -> None:
+    from rich.markup import escape
+
+    for name, a, b in rows:
+        console.print(f"[{colour}]{verb}[/] {escape(name)}: {escape(_short(a))} [dim]|[/] {escape(_short(b))}")
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is None else str(value)
+    return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
+
+
+def _stored(side: dict[str, Any] | None) -> str:
+    return "absent" if side is None else f"{side['dtype']} {side['shape']}"
+
+
+def _more(console: Console, count: int, what: str) -> None:
+    if count > 0:
+        console.print(f"  [dim]and {count} more {what}[/]")

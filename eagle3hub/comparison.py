@@ -1,0 +1,331 @@
+"""Hold two heads against each other, whichever layouts they are in.
+
+Both are read into the canonical description first, so that what differs is told apart from what is only spelled
+differently: tensor by tensor, field by field, and vocabulary maps as maps.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from eagle3hub.checkpoint.folder import open_checkpoint, read_tensor
+from eagle3hub.head import AuxTaps, Head, TensorRef
+from eagle3hub.layouts import open_head
+from eagle3hub.progress import Progress, silent
+from eagle3hub.target import TargetFacts, read_target
+from eagle3hub.tensor_diff import TensorDiff, diff_tensors
+
+Verdict = Literal["equal", "equal-up-to-spelling", "different"]
+MapStatus = Literal["equal", "other-order", "different", "one-side", "unusable"]
+_ABSENT = "absent"
+_SCALED_BY_LENGTH = {"dynamic", "longrope"}
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """One thing both heads say, but not in the same way: its name, and how each side has it."""
+
+    name: str
+    a: str
+    b: str
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that makes them different heads.
+
+    ``where`` is ``sizes``, ``semantics``, ``aux``, ``vocabulary`` or ``tensors``; ``name`` the field or
+    tensor; ``a`` and ``b`` what each side has.
+    """
+
+    where: str
+    name: str
+    a: Any
+    b: Any
+
+
+@dataclass(frozen=True, slots=True)
+class MapDiff:
+    """Two draft-to-target maps as maps.
+
+    Attributes:
+        status: ``equal`` (two full vocabularies included); ``other-order`` (the same target tokens under other draft
+            ids); ``different``; ``one-side`` (the other head covers the whole vocabulary); ``unusable`` (a map is
+            wrong, so that it maps nothing).
+        first: the first draft id that means another token, with the token on each side (None past the end).
+        only_a, only_b: number of target tokens that only one side can draft.
+    """
+
+    status: MapStatus
+    first: tuple[int, int | None, int | None] | None = None
+    only_a: int = 0
+    only_b: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``vocab_map`` object of ``diff --json``."""
+        first = None if self.first is None else dict(zip(("draft_id", "a", "b"), self.first, strict=True))
+        return {"status": self.status, "first": first, "only_a": self.only_a, "only_b": self.only_b}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What comparing two heads found.
+
+    Attributes:
+        a, b: the heads. verdict: the answer.
+        spelling: what is said on both sides, but not alike. differences: what makes them different heads.
+        tensors: every weight of either side by canonical name. vocab_map: the maps.
+    """
+
+    a: Head
+    b: Head
+    verdict: Verdict
+    spelling: list[Spelling]
+    differences: list[Difference]
+    tensors: list[TensorDiff] = field(default_factory=list)
+    vocab_map: MapDiff = field(default_factory=lambda: MapDiff("equal"))
+
+    def to_json(self) -> dict[str, Any]:
+        """The document ``diff --json`` prints."""
+        return {
+            "a": _summary(self.a),
+            "b": _summary(self.b),
+            "verdict": self.verdict,
+            "spelling": [asdict(s) for s in self.spelling],
+            "differences": [asdict(d) for d in self.differences],
+            "semantics": _fields(self.a.semantics.to_json(), self.b.semantics.to_json()),
+            "sizes": _fields(self.a.dims.to_json(), self.b.dims.to_json()),
+            "aux": {"a": _taps(self.a.aux), "b": _taps(self.b.aux)},
+            "vocab_map": self.vocab_map.to_json(),
+            "tensors": [t.to_json() for t in self.tensors],
+        }
+
+
+def compare(
+    a: str | Path,
+    b: str | Path,
+    *,
+    from_a: str | None = None,
+    from_b: str | None = None,
+    target: TargetFacts | str | None = None,
+    progress: Progress = silent,
+) -> Comparison:
+    """Compare the heads in two folders.
+
+    Args:
+        from_a, from_b: their layouts, where detection shall not decide.
+        target: the target model of both, which settles what one of them may leave open (the aux layers).
+
+    Heads with a wrong vocabulary map are compared all the same. Peak memory does not depend on their size.
+    Raises InputError where one of them cannot be read, UsageError for an unknown layout.
+    """
+    facts = read_target(target) if isinstance(target, str) else target
+    return compare_heads(
+        open_head(a, layout=from_a, target=facts), open_head(b, layout=from_b, target=facts), progress
+    )
+
+
+def compare_heads(a: Head, b: Head, progress: Progress = silent) -> Comparison:
+    """Compare two opened heads. Raises CheckpointError where their files cannot be read."""
+    spelling: list[Spelling] = []
+    differences: list[Difference] = []
+    for where, left, right in (
+        ("sizes", a.dims.to_json(), b.dims.to_json()),
+        ("semantics", a.semantics.to_json(), b.semantics.to_json()),
+    ):
+        found = _fields(left, right)
+        differences += [Difference(where, name, f["a"], f["b"]) for name, f in found.items() if not f["equal"]]
+    _compare_aux(a.aux, b.aux, spelling, differences)
+    vocab = _compare_maps(a, b, differences)
+    tensors = _compare_tensors(a, b, _row_order(a, b, vocab), progress)
+    for t in tensors:
+        if t.status != "bit-equal":
+            differences.append(Difference("tensors", t.name, _stored(t.a), _stored(t.b)))
+    if vocab.status == "other-order":
+        head = next((t for t in tensors if t.name == "lm_head.weight"), None)
+        if head is not None and head.status == "bit-equal":
+            spelling.append(Spelling("draft order", _order(a), _order(b)))
+        else:
+            differences.insert(0, Difference("vocabulary", "order of the draft ids", _order(a), _order(b)))
+    spelling += _spelling(a, b, differences)
+    verdict: Verdict = "different" if differences else "equal-up-to-spelling" if spelling else "equal"
+    return Comparison(a, b, verdict, spelling, differences, tensors, vocab)
+
+
+def _compare_tensors(a: Head, b: Head, rows: array[int] | None, progress: Progress) -> list[TensorDiff]:
+    names = sorted(a.tensors.keys() | b.tensors.keys())
+    sizes = {n: max(h.tensors[n].nbytes for h in (a, b) if n in h.tensors) for n in names}
+    total, done, out = sum(sizes.values()) or 1, 0, []
+    for name in names:
+        progress("comparing every tensor", done / total)
+        left, right = a.tensors.get(name), b.tensors.get(name)
+        moved = rows if name.startswith("lm_head.") and left is not None and _has_rows(left, len(rows or ())) else None
+        out.append(diff_tensors(name, left, right, moved))
+        done += sizes[name]
+    return out
+
+
+def _has_rows(ref: TensorRef, count: int) -> bool:
+    return bool(ref.shape) and ref.shape[0] == count > 0
+
+
+def _compare_aux(a: AuxTaps | None, b: AuxTaps | None, spelling: list[Spelling], out: list[Difference]) -> None:
+    if (None if a is None else a.taps) == (None if b is None else b.taps):
+        return
+    stated = a or b
+    if (a is None or b is None) and stated is not None and _is_default(stated):
+        spelling.append(Spelling("aux layers", _tap_text(a), _tap_text(b)))
+        return
+    out.append(Difference("aux", "aux layers", _tap_text(a), _tap_text(b)))
+
+
+def _is_default(aux: AuxTaps) -> bool:
+    return all(isinstance(tap, int) for tap in aux.taps) and aux.is_default
+
+
+def _tap_text(aux: AuxTaps | None) -> str:
+    if aux is None:
+        return "not stated (the default of the target's depth)"
+    return "after " + ", ".join("the final norm" if not isinstance(t, int) else str(t) for t in aux.taps)
+
+
+def _compare_maps(a: Head, b: Head, out: list[Difference]) -> MapDiff:
+    wrong = [h for h in (a, b) if h.vocab_map is None and h.vocab_status != "full"]
+    if wrong:
+        if a.vocab_status == b.vocab_status and _buffer_bytes(a) == _buffer_bytes(b):
+            return MapDiff("equal")
+        out.append(Difference("vocabulary", "map", f"map {a.vocab_status}", f"map {b.vocab_status}"))
+        return MapDiff("unusable")
+    if a.vocab_map is None or b.vocab_map is None:
+        if a.vocab_map is b.vocab_map:
+            return MapDiff("equal")
+        out.append(Difference("vocabulary", "map", _order(a), _order(b)))
+        return MapDiff("one-side")
+    left, right = a.vocab_map.target_id, b.vocab_map.target_id
+    if left == right:
+        return MapDiff("equal")
+    at = next((i for i, (x, y) in enumerate(zip(left, right, strict=False)) if x != y), min(len(left), len(right)))
+    first = (at, left[at] if at < len(left) else None, right[at] if at < len(right) else None)
+    in_a, in_b = set(left), set(right)
+    if in_a == in_b:
+        return MapDiff("other-order", first)
+    out.append(Difference("vocabulary", f"token of draft id {at}", first[1], first[2]))
+    return MapDiff("different", first, len(in_a - in_b), len(in_b - in_a))
+
+
+def _row_order(a: Head, b: Head, vocab: MapDiff) -> array[int] | None:
+    """For each draft id of ``a``, the draft id of ``b`` that means the same token, where the order differs."""
+    if vocab.status != "other-order" or a.vocab_map is None or b.vocab_map is None:
+        return None
+    where = {t: i for i, t in enumerate(b.vocab_map.target_id)}
+    return array("q", (where[t] for t in a.vocab_map.target_id))
+
+
+def _buffer_bytes(head: Head) -> list[tuple[str, bytes]]:
+    tensors = open_checkpoint(head.source).tensors
+    return [(tensors[n].dtype, read_tensor(tensors[n])) for n in sorted(head.buffers)]
+
+
+def _order(head: Head) -> str:
+    vocab = head.vocab_map
+    return "full vocabulary" if vocab is None else "ascending" if vocab.is_sorted else "not ascending"
+
+
+def _spelling(a: Head, b: Head, out: list[Difference]) -> list[Spelling]:
+    """What is spelled differently; facts that contradict each other go to ``out``."""
+    found: list[Spelling] = []
+
+    def note(name: str, left: Any, right: Any) -> None:
+        if left != right:
+            found.append(Spelling(name, _text(left), _text(right)))
+
+    note("layout", a.layout, b.layout)
+    renamed = [n for n in sorted(a.tensors.keys() & b.tensors.keys()) if a.tensors[n].name != b.tensors[n].name]
+    if renamed:
+        more = f" (and {len(renamed) - 1} more)" if len(renamed) > 1 else ""
+        note("tensor names", a.tensors[renamed[0]].name + more, b.tensors[renamed[0]].name + more)
+    note("d2t", a.buffers.get("d2t", _ABSENT), b.buffers.get("d2t", _ABSENT))
+    note("t2d", a.buffers.get("t2d", _ABSENT), b.buffers.get("t2d", _ABSENT))
+    note("header metadata", a.metadata, b.metadata)
+    note("files", _files(a), _files(b))
+    if not renamed and _files(a) == _files(b) and _in_file(a) != _in_file(b):
+        note("order in the file", _in_file(a)[0], _in_file(b)[0])
+    _compare_config(a, b, found, out)
+    return found
+
+
+def _compare_config(a: Head, b: Head, found: list[Spelling], out: list[Difference]) -> None:
+    """What a config says besides the semantics: for whom the head is and how to serve it, not what it computes.
+
+    The one exception is the context length where RoPE scaling is derived from it.
+    """
+    tokens = sorted(a.token_ids.keys() | b.token_ids.keys())
+    facts: list[tuple[str, Any, Any]] = [
+        ("max_position_embeddings", a.max_position_embeddings, b.max_position_embeddings),
+        *((k, a.token_ids.get(k), b.token_ids.get(k)) for k in tokens),
+        ("target name", a.target_name, b.target_name),
+        ("recommended draft tokens", a.speculative_tokens, b.speculative_tokens),
+    ]
+    for name, left, right in facts:
+        if left == right:
+            continue
+        if (
+            name == "max_position_embeddings"
+            and (a.semantics.rope.scaling or {}).get("rope_type") in _SCALED_BY_LENGTH
+        ):
+            out.append(Difference("semantics", name, left, right))
+        else:
+            found.append(Spelling(name, _text(left), _text(right)))
+    if a.layout == b.layout:
+        named = {s.name for s in found} | {d.name for d in out}
+        keys = sorted(k for k in (a.config.keys() | b.config.keys()) - named if a.config.get(k) != b.config.get(k))
+        if keys:
+            shown = ", ".join(keys[:3]) + (" …" if len(keys) > 3 else "")
+            sides = [_text({k: h.config[k] for k in keys if k in h.config} or None) for h in (a, b)]
+            found.append(Spelling(f"config.json ({shown})", *sides))
+
+
+def _files(head: Head) -> str:
+    names = sorted({t.path.name for t in head.tensors.values()})
+    return names[0] if len(names) == 1 else f"{len(names)} files"
+
+
+def _in_file(head: Head) -> list[str]:
+    return [t.name for t in sorted(head.tensors.values(), key=lambda t: (t.path.name, t.offset))]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return _ABSENT
+    return value if isinstance(value, str) else str(value)
+
+
+def _stored(found: tuple[str, tuple[int, ...]] | None) -> str:
+    return _ABSENT if found is None else f"{found[0]} {list(found[1])}"
+
+
+def _taps(aux: AuxTaps | None) -> list[int | str] | None:
+    return None if aux is None else [t if isinstance(t, int) else t.value for t in aux.taps]
+
+
+def _fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Field by field: both values, and whether they are equal."""
+    names = [*a, *(k for k in b if k not in a)]
+    return {n: {"a": a.get(n), "b": b.get(n), "equal": a.get(n) == b.get(n)} for n in names}
+
+
+def _summary(head: Head) -> dict[str, Any]:
+    return {
+        "source": head.source,
+        "layout": head.layout,
+        "parameters": head.num_parameters,
+        "dtype": head.dtype,
+        "vocab_status": head.vocab_status,
+        "config": head.config,
+        "assumptions": [a.to_json() for a in head.assumptions],
+        "problems": [p.to_json() for p in head.problems],
+    }

@@ -1,0 +1,81 @@
+"""The documentation says what the code does."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from eagle3hub.layouts import LAYOUTS
+from eagle3hub.layouts.base import FEATURES
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_are_what_the_contracts_say(generate: ModuleType):
+    assert generate.main(["--check"]) == 0, "run python docs/generate.py"
+
+
+def test_every_layout_and_every_feature_is_in_them(generate: ModuleType):
+    page = generate.PAGE.read_text()
+    for name, layout in LAYOUTS.items():
+        assert f"{layout.contract.title} (`{name}`)" in page
+    for feature in FEATURES:
+        assert f"| {feature.title} | `refused-{feature.name.replace('_', '-')}` |" in page
+    reasons = [
+        reason
+        for layout in LAYOUTS.values()
+        for feature, reason in layout.contract.cannot.items()
+        if feature not in layout.contract.expresses
+    ]
+    assert reasons
+    assert all(reason in page for reason in reasons)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tensor_prefix": "elsewhere."},
+        {"reads": ("nothing",)},
+        {"writes": "nothing"},
+        {"expresses": frozenset()},
+        {"vocab_dtype": "I16"},
+        {"metadata": {"format": "np"}},
+        {"aux_ids": "nowhere"},
+        {"needs": {"patience": "--wait"}},
+        {"cannot": {"unsorted_vocabulary": "it says so"}, "expresses": frozenset()},
+    ],
+)
+def test_a_change_of_a_contract_shows(generate: ModuleType, change: dict):
+    page = generate.PAGE.read_text()
+    layouts = {
+        name: SimpleNamespace(name=name, contract=replace(layout.contract, **change))
+        if name == "speculators"
+        else layout
+        for name, layout in LAYOUTS.items()
+    }
+    assert generate.filled(page, layouts) != page
+
+
+def test_a_missing_table_is_an_error(generate: ModuleType):
+    with pytest.raises(ValueError, match="the generator knows"):
+        generate.filled("<!-- table: spelling -->\n<!-- end -->")
+
+
+def test_links_between_the_pages_lead_somewhere():
+    pages = [*DOCS.glob("*.md"), DOCS.parent / "README.md"]
+    for page in pages:
+        for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
