@@ -13,6 +13,7 @@ TIERS = [
     {"_version", "errors", "progress", "resources"},
     {"vocab", "head", "fields", "checkpoint", "metrics"},
     {"target", "layouts", "engines", "prompts", "staging"},
+    {"preflight"},
     {"verify", "describe", "convert", "validate", "card", "demo_target"},
     {"release"},
     {"demo"},
