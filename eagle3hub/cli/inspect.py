@@ -40,12 +40,13 @@ def inspect(
     from eagle3hub.checkpoint.folder import open_checkpoint
     from eagle3hub.describe import describe
     from eagle3hub.layouts import open_head
-    from eagle3hub.preflight import examine, preflight_all
+    from eagle3hub.preflight import examine, preflight_all, target_embeddings
     from eagle3hub.target import read_target
 
     facts = None if target is None else read_target(target)
     head = open_head(source, layout=layout, target=facts)
-    document = describe(head, preflight_all(examine(open_checkpoint(source), head), facts))
+    subject = examine(open_checkpoint(source), head, target_embeddings(head, target))
+    document = describe(head, preflight_all(subject, facts))
     emit(document, lambda console: _print(document, console, tensors), as_json=as_json)
     if any(p["severity"] == "error" for p in document["problems"]):
         raise typer.Exit(3)

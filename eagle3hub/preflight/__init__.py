@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from eagle3hub.preflight.case import Case, Finding
 from eagle3hub.preflight.configuration import configuration_findings
 from eagle3hub.preflight.contracts import Contract, contract, contracts
+from eagle3hub.preflight.embeddings import target_embeddings
 from eagle3hub.preflight.subject import Files, Subject, Truth, examine, infer_truth
 from eagle3hub.preflight.tensors import tensor_findings
 from eagle3hub.preflight.verdict import Effect, Reason, Verdict, weigh
@@ -34,6 +35,7 @@ __all__ = [
     "infer_truth",
     "preflight",
     "preflight_all",
+    "target_embeddings",
 ]
 
 

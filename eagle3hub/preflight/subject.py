@@ -11,6 +11,7 @@ from typing import Any, Literal
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
 from eagle3hub.errors import ConfigError
 from eagle3hub.head import Head
+from eagle3hub.preflight.embeddings import Embedding, compare_embeddings
 from eagle3hub.vocab import check_vocab_map
 
 AUX_IDS = "eagle_aux_hidden_state_layer_ids"
@@ -64,7 +65,7 @@ class Truth:
         sliding_window, quantized, parallel_drafting: whether it has them.
         map_fault: what is wrong with d2t (code without ``vocab-``), or None; map_doubt: the same for t2d against d2t.
         map_fits: whether draft id + d2t stays inside the vocabulary and never collides; None if not looked at.
-        embedding: ``none`` (the target's), ``own`` (in the file), ``trained`` or ``same`` as the target's.
+        embedding: ``none`` in the file, ``own`` in the file, which ``differs`` from the target's or is the ``same``.
     """
 
     hidden_size: int
@@ -86,7 +87,7 @@ class Truth:
     sliding_window: bool
     quantized: bool
     parallel_drafting: bool
-    embedding: Literal["none", "own", "trained", "same"]
+    embedding: Embedding
     map_fault: str | None = None
     map_doubt: str | None = None
     map_fits: bool | None = None
@@ -105,11 +106,12 @@ class Subject:
     truth: Truth
 
 
-def examine(checkpoint: Checkpoint, head: Head | None = None) -> Subject:
+def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint | None = None) -> Subject:
     """The subject of a preflight: an opened folder and, where a codec reads it, the head in it.
 
     Without a head the truth is inferred from the files by the conventions of the trainers (flat configs list
-    after-layer ids in ``eagle_config``, everything at top level is a boundary id).
+    after-layer ids in ``eagle_config``, everything at top level is a boundary id). With the target's weights, an
+    embed_tokens of the head is compared with the target's, byte for byte.
     """
     files = Files(
         config=checkpoint.config,
@@ -117,6 +119,8 @@ def examine(checkpoint: Checkpoint, head: Head | None = None) -> Subject:
         weights=tuple(path.name for path in checkpoint.weights),
     )
     truth = _with_map(infer_truth(files), checkpoint)
+    if truth.embedding != "none" and target is not None:
+        truth = replace(truth, embedding=compare_embeddings(checkpoint, target) or truth.embedding)
     return Subject(files, truth if head is None else _with_head(truth, head))
 
 
@@ -154,7 +158,7 @@ def infer_truth(files: Files) -> Truth:
         rope_theta=theta,
         rope_scaling=scaling,
         hidden_act=str(f.get("hidden_act") or "silu"),
-        sliding_window="sliding_attention" in (f.get("layer_types") or ()),
+        sliding_window=isinstance(f.get("layer_types"), list) and "sliding_attention" in f["layer_types"],
         quantized="quantization_config" in files.config or any(n.endswith("_scale") for n in names),
         parallel_drafting=any("mask_hidden" in n for n in names),
         embedding=_embedding(files),
@@ -216,26 +220,30 @@ def _draft_vocab(files: Files, fields: Mapping[str, Any], vocab: int) -> int:
     return number(fields, "draft_vocab_size", vocab)
 
 
-def _embedding(files: Files) -> Literal["none", "own", "trained", "same"]:
+def _embedding(files: Files) -> Embedding:
     if shape_of(files, "embed_tokens.weight") is None:
         return "none"
-    return "trained" if files.config.get("embed_requires_grad") is True else "own"
+    return "differs" if files.config.get("embed_requires_grad") is True else "own"
 
 
 def read_rope(fields: Mapping[str, Any], spellings: Sequence[str]) -> tuple[float, dict[str, Any] | None]:
     """RoPE base and scaling from the first spelling that is there; 10000 and none where there is none."""
-    legacy = fields.get("rope_theta")
-    theta = float(legacy) if isinstance(legacy, int | float) and not isinstance(legacy, bool) else 10000.0
+    theta = _real(fields.get("rope_theta"), 10000.0)
     for spelling in spellings:
         found = fields.get("rope_parameters" if spelling == "rope_parameters" else "rope_scaling")
         if spelling == "rope_parameters":
             if not isinstance(found, dict):
                 continue
-            theta = float(found.get("rope_theta", theta))
-        scaling = {"rope_type" if k == "type" else k: v for k, v in (found or {}).items() if k != "rope_theta"}
+            theta = _real(found.get("rope_theta"), theta)
+        parts = found if isinstance(found, dict) else {}
+        scaling = {"rope_type" if k == "type" else k: v for k, v in parts.items() if k != "rope_theta"}
         plain = scaling.get("rope_type", "default") == "default"
         return theta, None if plain else scaling
     return theta, None
+
+
+def _real(value: Any, default: float) -> float:
+    return float(value) if type(value) in (int, float) else default
 
 
 def shape_of(files: Files, name: str) -> tuple[int, ...] | None:

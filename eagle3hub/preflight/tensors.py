@@ -167,8 +167,8 @@ def _embedding(case: Case) -> Iterator[Finding]:
         if other_width:
             yield Finding("no-embedding", {"own": truth.hidden_size, "target": truth.target_hidden_size})
     elif not (other_width and terms.own_embedding_if_other_width):
-        if truth.embedding == "trained":
-            yield Finding("embedding-trained")
+        if truth.embedding == "differs":
+            yield Finding("embedding-differs")
         elif truth.embedding == "own":
             yield Finding("embedding-own")
 
