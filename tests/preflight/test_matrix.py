@@ -42,7 +42,7 @@ MATRIX: dict[str, tuple[Subject, str]] = {
     "speculators, norm_before_residual": (f.speculators(norm_before_residual=True), "R R X X X X R"),
     "speculators, norm_before_residual left out": (f.speculators(norm_before_residual="DELETE"), "S S X X X X R"),
     "speculators, trained embeddings": (f.speculators(embedding=True, embed_requires_grad=True), "R R X X X X R"),
-    "speculators, qwen3 layers": (f.speculators(kind="qwen3"), "R R X X X X U"),
+    "speculators, qwen3 layers": (f.speculators(kind="qwen3"), "R R X X X X X"),
     "speculators, four ids": (f.speculators([2, 10, 15, 27]), "X X X X X X X"),
     "mla": (f.mla(), "R R R R R X X"),
     "universal, default ids": (f.universal(), "R R R R R R R"),

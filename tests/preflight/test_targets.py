@@ -79,9 +79,7 @@ def test_targets_an_engine_does_not_draft_for():
 
 
 def test_another_target_settles_nothing():
-    other = f.target()
-    wrong = type(other)(**{**{k: getattr(other, k) for k in other.__slots__}, "hidden_size": 16})
-    for verdict in preflight_all(f.universal(), wrong):
+    for verdict in preflight_all(f.universal(), f.target(hidden_size=16)):
         if verdict.version != "0.0.2":
             assert verdict.kind == "unknown"
             assert codes(verdict) >= {"target-mismatch"}

@@ -114,7 +114,7 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
     ),
     "q/k norms in a Llama draft": (
         weights(**{f"{PREFIX}self_attn.{x}_norm.weight": (f.DIM,) for x in "qk"}),
-        "X X S S S S U",
+        "X X S S S S X",
         "qk-norm",
     ),
     "q/k norms in a Qwen3 draft": (
@@ -220,6 +220,88 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
         "R R U U U U R",
         "embedding-own",
     ),
+    "a wider target, no embeddings": (
+        f.universal(weights={"fc.weight": (f.H, 48)}, target_hidden_size=16),
+        "S S S X S X X",
+        "no-embedding",
+    ),
+    "a wider target, own embeddings": (
+        f.universal(weights={"fc.weight": (f.H, 48), "embed_tokens.weight": (f.V, f.H)}, target_hidden_size=16),
+        "R R R R R U R",
+        "embedding-own",
+    ),
+    "own embeddings that differ": (
+        f.universal(weights={"embed_tokens.weight": (f.V, f.H)}, truth={"embedding": "differs"}),
+        "R R S S S S R",
+        "embedding-differs",
+    ),
+    "own embeddings that are the same": (
+        f.universal(weights={"embed_tokens.weight": (f.V, f.H)}, truth={"embedding": "same"}),
+        "R R R R R R R",
+        "aux-agree",
+    ),
+    "trained with another RoPE base": (f.universal(truth={"rope_theta": 1e4}), "S S S S S S S", "rope-theta"),
+    "trained with RoPE scaling": (
+        f.universal(truth={"rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
+        "S S S S S S S",
+        "rope-scaling",
+    ),
+    "trained with norm_before_residual, not written": (
+        f.universal(norm_before_residual="DELETE", truth={"norm_before_residual": True}),
+        "S S S S S S S",
+        "norm-before-residual",
+    ),
+    "flags of norms the head does not have": (
+        f.universal(
+            weights={"input_norm.weight": (3 * f.H,), **{f"fc_norm.{j}.weight": (f.H,) for j in range(3)}},
+            fc_norm=True,
+            norm_before_fc=True,
+            eagle_config=f.eagle_config(f.AFTER, norm_before_fc=True),
+            truth={"fc_norm": False, "norm_before_fc": False},
+        ),
+        "S S S R S R X",
+        "fc-norm-assumed",
+    ),
+    "post-norm feedback, not written": (f.universal(truth={"feedback": "post_norm"}), "S S S S S S S", "feedback"),
+    "fc in no whole number of states": (weights(**{"fc.weight": (f.H, 40)}), "X X X X X X X", "fc-width"),
+    "quantized": (f.universal(quantization_config={"quant_method": "fp8"}), "R R R R R S U", "quantized"),
+    "MLA, quantized": (f.mla(quantization_config={"quant_method": "fp8"}), "R R X R R X X", "mla-quantized"),
+    "MLA, two layers": (f.mla(num_hidden_layers=2), "R R X R R X X", "mla-several-layers"),
+    "MLA, norm before fc": (
+        f.mla(norm_before_fc=True, eagle_config=f.eagle_config(f.AFTER, norm_before_fc=True)),
+        "S S R S R X X",
+        "mla-norm-before-fc",
+    ),
+    "MLA, final hidden state": (
+        f.mla(eagle_config={"use_aux_hidden_state": False}),
+        "S X R X S X X",
+        "mla-final-norm",
+    ),
+    "MLA weights under a Llama name": (f.mla(architectures=["LlamaForCausalLMEagle3"]), "X X S R R X X", "mla"),
+    "Qwen3 name, Llama weights": (
+        f.universal(architectures=["Eagle3Qwen3ForCausalLM"]),
+        "S S X R R X X",
+        "tensor-missing",
+    ),
+    "two layers, norms as Megatron has them": (f.two_layers("hidden_norm"), "S S R X R X X", "later-norm"),
+    "two layers, norms as others have them": (f.two_layers("input_layernorm"), "R R S X S X X", "later-norm"),
+    "ids the files do not have": (
+        f.universal(
+            eagle_aux_hidden_state_layer_ids="DELETE", eagle_config="DELETE", truth={"boundaries": f.BOUNDARIES}
+        ),
+        "R R R R R R R",
+        "aux-agree",
+    ),
+    "two layers, midlayer.0 and midlayer.1, input_layernorm": (
+        f.two_layers("input_layernorm", "midlayer.{}."),
+        "X X S X S X X",
+        "later-norm",
+    ),
+    "two layers, midlayer.0 and midlayer.1": (
+        f.two_layers("hidden_norm", "midlayer.{}."),
+        "X X S R R X X",
+        "layer-names",
+    ),
     "speculators without a number of tokens": (
         f.speculators(speculators_config={"proposal_methods": []}),
         "X X X X X X R",
@@ -235,7 +317,7 @@ def verdicts(subject: Subject, **target) -> dict[tuple[str, str], Verdict]:
 @pytest.mark.parametrize("trap", TRAPS)
 def test_trap(trap: str):
     subject, cells, code = TRAPS[trap]
-    found = verdicts(subject)
+    found = verdicts(subject, hidden_size=subject.truth.target_hidden_size)
     expected = {e: KINDS[s] for e, s in zip(COLUMNS, cells.split(), strict=True)}
     assert {e: found[e].kind for e in COLUMNS} == expected, {
         e: [(r.code, r.effect) for r in found[e].reasons] for e in COLUMNS if found[e].kind != expected[e]

@@ -15,12 +15,14 @@ AFTER = [1, 14, 26]
 OTHER_AFTER = [3, 9, 20]
 
 
-def target(model_type: str = "llama", *, layers: int = LAYERS, context: int | None = CONTEXT) -> TargetFacts:
+def target(
+    model_type: str = "llama", *, layers: int = LAYERS, context: int | None = CONTEXT, hidden_size: int = H
+) -> TargetFacts:
     return TargetFacts(
         name="owner/target",
         is_local=False,
         num_hidden_layers=layers,
-        hidden_size=H,
+        hidden_size=hidden_size,
         vocab_size=V,
         max_position_embeddings=context,
         model_type=model_type,
@@ -152,12 +154,25 @@ def modelopt_quantized() -> Subject:
     return subject(config(quantization_config={"quant_method": "modelopt"}, **both), {**shapes("layers.0."), **scales})
 
 
-def mla() -> Subject:
+def two_layers(norm: str, prefix: str = "layers.{}.") -> Subject:
+    """Two layers, the second with ``norm`` before its attention; ids where every engine finds them."""
+    second = layer(prefix.format(1), H)
+    kept = {
+        n: s
+        for n, s in second.items()
+        if norm in n or not n.endswith(("input_layernorm.weight", "hidden_norm.weight"))
+    }
+    return universal(
+        weights={**dict.fromkeys(shapes("midlayer.")), **shapes(prefix.format(0)), **kept}, num_hidden_layers=2
+    )
+
+
+def mla(**changes: Any) -> Subject:
     both = {"eagle_aux_hidden_state_layer_ids": list(BOUNDARIES), "eagle_config": eagle_config(AFTER)}
     weights = {k: v for k, v in shapes("midlayer.").items() if "q_proj" not in k and "k_proj" not in k}
     weights["midlayer.self_attn.kv_a_proj_with_mqa.weight"] = (6, 2 * H)
-    fields = config(architectures=["Eagle3DeepseekV2ForCausalLM"], model_type="kimi_k2", kv_lora_rank=4, **both)
-    return subject(fields, weights)
+    own = {"architectures": ["Eagle3DeepseekV2ForCausalLM"], "model_type": "kimi_k2", "kv_lora_rank": 4, **both}
+    return subject(config(**{**own, **changes}), weights)
 
 
 def speculators(
