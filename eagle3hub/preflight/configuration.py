@@ -100,9 +100,8 @@ def _vocabulary_keys(case: Case) -> Iterator[Finding]:
     truth, fields = case.truth, case.fields
     if "draft_vocab_size" not in fields:
         yield Finding("no-draft-vocab-size")
-        if truth.reduced:
-            sizes = {"draft": truth.draft_vocab_size, "full": truth.vocab_size}
-            yield Finding("no-draft-vocab-size-reduced", sizes)
+    if fields.get("draft_vocab_size") is None and truth.reduced:
+        yield Finding("no-draft-vocab-size-reduced", {"draft": truth.draft_vocab_size, "full": truth.vocab_size})
     if fields.get("tie_word_embeddings") is True and "lm_head.weight" in case.files.tensors:
         yield Finding("tied")
 

@@ -13,7 +13,8 @@ _ALIASES = {"aux_norm_low.": "fc_norm.0.", "aux_norm_mid.": "fc_norm.1.", "aux_n
 _JUDGED_BY_FLAG = re.compile(r"(fc_norm|input_norm|aux_norm_\w+|mask_hidden)\b|\.(q_norm|k_norm)\.")
 _SCALE = re.compile(r"_scale(_\d+)?$|_zero_point$")
 _LATER_NORM = re.compile(r"layers\.[1-9]\d*\.(input_layernorm|hidden_norm)\.")
-_HARMLESS = re.compile(r"rotary_emb\.|^target_model\.")
+_ROTARY = re.compile(r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
+"""Buffers of old transformers versions, which every loader skips or ignores (vLLM 0.32.0 ``models/utils.py:233``)."""
 _ALWAYS_KNOWN = {"embed_tokens.weight", "lm_head.weight", "d2t", "t2d"}
 _MATRICES = (
     *(f"self_attn.{x}_proj.weight" for x in "qkvo"),
@@ -46,8 +47,8 @@ def _accounted(case: Case) -> Iterator[Finding]:
     if misnamed:
         yield Finding("layer-names", {"name": sorted(misnamed)[0], "count": len(misnamed)})
     wanted = _wanted(case)
-    lacking = set() if misnamed else wanted - found
-    later = {n for n in lacking if n.endswith(("input_layernorm.weight", "hidden_norm.weight")) and ".0." not in n}
+    lacking = {n for n in wanted - found if not (misnamed and n.startswith("layers."))}
+    later = {n for n in lacking if _LATER_NORM.search(n)}
     if later:
         yield Finding("later-norm", {"names": _several(later)})
     if lacking - later:
@@ -57,16 +58,18 @@ def _accounted(case: Case) -> Iterator[Finding]:
 
 def _surplus(case: Case, unknown: set[str]) -> Iterator[Finding]:
     biases = {n for n in unknown if n.endswith(".bias")}
-    rest = {n for n in unknown - biases if not (case.truth.quantized and _SCALE.search(n))}
+    rest = {n for n in unknown - biases if not _ROTARY.search(n)}
+    if case.truth.quantized:
+        rest = {n for n in rest if not _SCALE.search(n)}
     by_flag = {n for n in rest if _JUDGED_BY_FLAG.search(n)}
-    harmless = {n for n in rest - by_flag if _HARMLESS.search(n)}
+    leaked = {n for n in rest - by_flag if n.startswith("target_model.")}
     if case.contract.attention_bias and case.fields.get("attention_bias") is True:
         biases = {n for n in biases if ".self_attn." not in n}
     for code, names in (
         ("bias", biases),
         ("tensor-without-flag", {n for n in by_flag if not n.startswith(case.contract.dropped)}),
-        ("tensor-leftover", harmless),
-        ("tensor-unknown", {n for n in rest - by_flag - harmless if not _LATER_NORM.search(n)}),
+        ("tensor-leftover", leaked),
+        ("tensor-unknown", {n for n in rest - by_flag - leaked if not _LATER_NORM.search(n)}),
     ):
         if names:
             yield Finding(code, {"names": _several(names)})
@@ -156,7 +159,10 @@ def _vocabulary(case: Case) -> Iterator[Finding]:
             yield Finding("d2t-collides", {"fault": truth.map_fault})
     if truth.map_doubt is not None:
         yield Finding("map-doubtful", {"fault": truth.map_doubt})
-    if shape_of(case.files, "lm_head.weight") is None:
+    rows, stated = shape_of(case.files, "lm_head.weight"), case.fields.get("draft_vocab_size")
+    if rows is not None and type(stated) is int and rows[:1] != (stated,):
+        yield Finding("lm-head-rows", {"rows": rows[0] if rows else 0, "stated": stated})
+    if rows is None:
         yield Finding("no-lm-head-reduced" if truth.reduced else "no-lm-head", facts)
 
 

@@ -17,7 +17,8 @@ def wiring_findings(case: Case) -> Iterator[Finding]:
         return
     if truth.num_aux == 1 and truth.hidden_size == truth.target_hidden_size:
         yield Finding("single-feature")
-    if truth.boundaries is not None and any(a >= b for a, b in pairwise(truth.boundaries)):
+    distinct = truth.boundaries is not None and len(set(truth.boundaries)) == len(truth.boundaries)
+    if truth.boundaries is not None and distinct and any(a > b for a, b in pairwise(truth.boundaries)):
         yield Finding("aux-order", {"ids": list(truth.boundaries)})
         return
     yield from _captured(case)

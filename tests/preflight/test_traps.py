@@ -59,7 +59,7 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
     "after the last layer": (f.universal((2, 15, 30)), "R R X S S S S", "aux-range"),
     "beyond the last layer": (f.universal((2, 15, 31)), "X X X S S S S", "aux-range"),
     "ids twice the same": (
-        top((4, 4, 4), truth={"boundaries": (4, 5, 6)}),
+        top((4, 4, 4)),
         "X X S S S S S",
         "aux-count",
     ),
@@ -145,6 +145,17 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
         f.universal(truth={"map_doubt": "t2d-mismatch"}),
         "U U U U U U U",
         "map-doubtful",
+    ),
+    "draft_vocab_size null, reduced": (
+        f.universal(draft_vocab_size=None),
+        "X X S X X S R",
+        "no-draft-vocab-size-reduced",
+    ),
+    "draft_vocab_size of another head": (f.universal(draft_vocab_size=12), "X X U U U U U", "lm-head-rows"),
+    "a leftover of old RoPE": (
+        weights(**{f"{PREFIX}self_attn.rotary_emb.inv_freq": (2,)}),
+        "R R R R R R R",
+        "aux-agree",
     ),
     "no lm_head, reduced": (weights(**{"lm_head.weight": None}), "S S S S S S X", "no-lm-head-reduced"),
     "no lm_head, full": (
