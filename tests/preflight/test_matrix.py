@@ -7,7 +7,7 @@ X refuses, U unknown. Where a cell has a condition, it says which reasons must b
 from __future__ import annotations
 
 import pytest
-from support import folders as f
+from support import outlines as f
 
 from eagle3hub.preflight import Subject, contracts, preflight
 

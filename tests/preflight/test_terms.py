@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from preflight.test_matrix import MATRIX
 from preflight.test_traps import TRAPS
-from support import folders as f
+from support import outlines as f
 
 import eagle3hub.preflight as package
 from eagle3hub.preflight import Files, Subject, contracts, infer_truth, preflight_all

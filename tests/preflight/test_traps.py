@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support import folders as f
+from support import outlines as f
 
 from eagle3hub.preflight import Subject, Verdict, preflight_all
 
