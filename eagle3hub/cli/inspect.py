@@ -21,7 +21,9 @@ _VERDICTS = {
 
 
 def inspect(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder of a draft head.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Folder of a draft head, or hf://owner/name[@revision].")
+    ],
     layout: Annotated[
         str | None, typer.Option("--from", metavar="LAYOUT", help="Its layout; detected if not given.")
     ] = None,
@@ -33,7 +35,8 @@ def inspect(
 ) -> None:
     """Say what a draft head is, what is wrong with it, and what each inference engine will do with its files.
 
-    Reads headers and the vocabulary map only; no engine is run. Exits with 3 if something is wrong with the head.
+    Reads headers and the vocabulary map only, also of a repository on the Hub; no engine is run. Exits with 3 if
+    something is wrong with the head.
 
     Example: eagle3hub inspect runs/qwen3-8b/final --target Qwen/Qwen3-8B
     """
@@ -43,9 +46,10 @@ def inspect(
     from eagle3hub.preflight import examine, preflight_all, target_embeddings
     from eagle3hub.target import read_target
 
+    checkpoint = open_checkpoint(source, headers_only=True)
     facts = None if target is None else read_target(target)
-    head = open_head(source, layout=layout, target=facts)
-    subject = examine(open_checkpoint(source), head, target_embeddings(head, target))
+    head = open_head(checkpoint, layout=layout, target=facts)
+    subject = examine(checkpoint, head, target_embeddings(head, target))
     document = describe(head, preflight_all(subject, facts))
     emit(document, lambda console: _print(document, console, tensors), as_json=as_json)
     if any(p["severity"] == "error" for p in document["problems"]):

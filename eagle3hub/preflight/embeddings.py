@@ -27,9 +27,11 @@ def target_embeddings(head: Head, target: str | None) -> Checkpoint | None:
 
 
 def compare_embeddings(head: Checkpoint, target: Checkpoint) -> Literal["differs", "same"] | None:
-    """Whether two embeddings hold the same bytes; None where one is missing or they differ in dtype or shape."""
+    """Whether two embeddings hold the same bytes; None where one is not at hand or they differ in dtype or shape."""
     ours, theirs = _first(head, _OF_HEAD), _first(target, _OF_TARGET)
-    if ours is None or theirs is None or (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
+    if ours is None or theirs is None or ours.remote is not None:
+        return None
+    if (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
         return None
     return "same" if _same(ours, theirs) else "differs"
 

@@ -6,10 +6,11 @@ import sys
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
-from eagle3hub.errors import ConfigError
+from eagle3hub.checkpoint.pickles import is_pickle
 from eagle3hub.head import Head
 from eagle3hub.preflight.embeddings import Embedding, compare_embeddings
 from eagle3hub.vocab import check_vocab_map
@@ -29,12 +30,13 @@ class Files:
 
     Attributes:
         config: config.json, parsed, nulls and all. tensors: dtype and shape by name on disk.
-        weights: names of the weights files.
+        weights: names of the weights files. mislabelled: those that are torch pickles and called ``.safetensors``.
     """
 
     config: Mapping[str, Any]
     tensors: Mapping[str, tuple[str, tuple[int, ...]]]
     weights: tuple[str, ...]
+    mislabelled: tuple[str, ...] = ()
 
     @property
     def nested(self) -> bool:
@@ -117,11 +119,19 @@ def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint
         config=checkpoint.config,
         tensors={name: (ref.dtype, ref.shape) for name, ref in checkpoint.tensors.items()},
         weights=tuple(path.name for path in checkpoint.weights),
+        mislabelled=tuple(path.name for path in checkpoint.weights if _is_mislabelled(path)),
     )
     truth = _with_map(infer_truth(files), checkpoint)
     if truth.embedding != "none" and target is not None:
         truth = replace(truth, embedding=compare_embeddings(checkpoint, target) or truth.embedding)
     return Subject(files, truth if head is None else _with_head(truth, head))
+
+
+def _is_mislabelled(path: Path) -> bool:
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    with path.open("rb") as f:
+        return is_pickle(f.read(9))
 
 
 def infer_truth(files: Files) -> Truth:
@@ -183,9 +193,9 @@ def _with_head(truth: Truth, head: Head) -> Truth:
     if not s.uses_aux:
         changes["boundaries"] = None
     elif head.aux is not None:
-        try:
-            changes["boundaries"] = tuple(head.aux.boundary)
-        except ConfigError:
+        if head.aux.numbered:
+            changes["boundaries"] = tuple(i + 1 for i in head.fc_order or head.aux.after_layer)
+        else:
             changes |= {"uses_aux": False, "boundaries": None}
     return replace(truth, **changes)
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from support import heads
 
 from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.convert import convert
+from eagle3hub.conversion import convert
 from eagle3hub.layouts import open_head
 from eagle3hub.preflight import Subject, examine, preflight, preflight_all, target_embeddings
 from eagle3hub.target import read_target

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from support import outlines as f
 
@@ -65,6 +67,11 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
     ),
     "a single id": (f.universal((15,)), "R R S X X X X", "single-feature"),
     "qkv as wide as without aux states": (f.modelopt_without_aux(f.H), "X X X X X X X", "qkv-width"),
+    "a pickle called .safetensors": (
+        Subject(replace(f.universal().files, mislabelled=("model.safetensors",)), f.universal().truth),
+        "X X X X X X X",
+        "mislabelled-pickle",
+    ),
     # tensors
     "names begin with model.": (f.universal(weights=RENAMED), "X X R X X S X", "model-prefix"),
     "midlayer.0. names": (
