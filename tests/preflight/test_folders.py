@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from support import heads
 
 from eagle3hub.checkpoint.folder import open_checkpoint
@@ -42,6 +42,31 @@ def test_what_we_convert_vllm_reads_right_with_both_runners(tmp_path: Path, targ
     subject, facts = look(tmp_path / "out", target), read_target(str(target))
     for engine in (V1, V2, CPP):
         assert preflight(subject, *engine, facts).kind == "right"
+
+
+@pytest.mark.parametrize("source", ["specjax", "specforge", "modelopt", "speculators"])
+def test_the_universal_layout_is_right_on_every_engine(tmp_path: Path, target: Path, source: str):
+    convert(heads.MAKERS[source](tmp_path / "head"), tmp_path / "out", "universal", target=str(target))
+    subject, facts = look(tmp_path / "out", target), read_target(str(target))
+    found = {v.title: v.kind for v in preflight_all(subject, facts)}
+    assert found.pop("sglang-jax 0.0.2") == "refuses"
+    assert set(found.values()) == {"right"}, found
+
+
+def test_a_pickle_called_safetensors_is_refused_by_every_engine(tmp_path: Path):
+    folder = heads.specjax(tmp_path / "head")
+    torch.save(load_file(folder / "model.safetensors"), folder / "model.safetensors")
+    subject = examine(open_checkpoint(folder))
+    assert subject.files.mislabelled == ("model.safetensors",)
+    assert {v.kind for v in preflight_all(subject)} == {"refuses"}
+
+
+def test_fc_columns_in_another_order_are_wrong_everywhere(tmp_path: Path, target: Path):
+    ids = {"use_aux_hidden_state": True, "eagle_aux_hidden_state_layer_ids": [26, 1, 14]}
+    subject = look(heads.specforge(tmp_path / "head", eagle_config=ids), target)
+    assert subject.truth.boundaries == (27, 2, 15)
+    verdict = preflight(subject, *V2, read_target(str(target)))
+    assert (verdict.kind, verdict.reasons[0].code) == ("silently_wrong", "aux-order")
 
 
 def test_taps_that_only_the_trainer_knows_are_held_against_the_engines_default(tmp_path: Path):
