@@ -61,10 +61,12 @@ def findings(case: Case) -> Iterator[Finding]:
 
 
 def _judge(subject: Subject, terms: Contract, target: TargetFacts | None) -> Verdict:
-    case = Case(subject.files, subject.truth, terms, target)
+    acting = terms
+    if subject.truth.parallel_drafting and terms.parallel_drafting_by is not None:
+        acting = contract(terms.engine, terms.parallel_drafting_by)
     reasons = []
-    for found in findings(case):
-        rule = terms.rules.get(found.code)
+    for found in findings(Case(subject.files, subject.truth, acting, target)):
+        rule = acting.rules.get(found.code)
         if rule is not None:
             reasons.append(rule.reason(found.code, found.facts))
     return weigh(terms.engine, terms.version, terms.title, reasons)

@@ -74,9 +74,11 @@ class Contract:
         class_count_lists: lists that size fc in a draft class of its own.
         norms: keys read for each norm flag, first come first served; nested_norms: default in a nested config.
         rope: spellings read, first come first served. later_norm: norm before attention in layers after the first.
-        attention_bias: whether biases of q/k/v/o are loaded.
+        attention_bias, fc_bias: whether biases of q/k/v/o (asked for by ``attention_bias``) and of fc (``bias``) are
+            loaded.
         own_embedding_if_other_width: whether embed_tokens of the file is used where the widths differ.
         only_targets, not_targets: model types of targets it can, or cannot, draft for (empty: no limit known).
+        parallel_drafting_by: the version that takes over for P-EAGLE heads, or None.
         rules: by code, what a finding leads to.
     """
 
@@ -101,9 +103,11 @@ class Contract:
     rope: tuple[str, ...]
     later_norm: str
     attention_bias: bool
+    fc_bias: bool
     own_embedding_if_other_width: bool
     only_targets: frozenset[str]
     not_targets: frozenset[str]
+    parallel_drafting_by: str | None
     rules: Mapping[str, Rule]
 
 
@@ -185,9 +189,11 @@ def _contract(engine: str, version: str, terms: Mapping[str, Any]) -> Contract:
         rope=names("rope"),
         later_norm=terms.get("later_norm", "input_layernorm"),
         attention_bias=terms.get("attention_bias", False),
+        fc_bias=terms.get("fc_bias", False),
         own_embedding_if_other_width=terms.get("own_embedding_if_other_width", False),
         only_targets=frozenset(names("only_targets")),
         not_targets=frozenset(names("not_targets")),
+        parallel_drafting_by=terms.get("parallel_drafting_by"),
         rules=_rules(terms["rules"]),
     )
 

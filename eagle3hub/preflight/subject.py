@@ -141,7 +141,7 @@ def infer_truth(files: Files) -> Truth:
     hidden = number(f, "hidden_size", 0)
     target_hidden = number(f, "target_hidden_size", hidden)
     vocab = number(f, "vocab_size", 0)
-    fc = shape_of(files, "fc.weight")
+    fc_inputs = inputs_of(files, "fc.weight")
     uses_aux = eagle.get("use_aux_hidden_state") is not False
     listed = ids(f, AUX_IDS)
     after = None if files.nested else ids(eagle, AUX_IDS)
@@ -157,7 +157,7 @@ def infer_truth(files: Files) -> Truth:
         num_layers=number(f, "num_hidden_layers", 1),
         kind="mla" if mla else "qwen3" if any("q_norm" in n for n in names) else "llama",
         uses_aux=uses_aux,
-        num_aux=fc[1] // target_hidden if fc is not None and len(fc) == 2 and target_hidden else 3,
+        num_aux=fc_inputs // target_hidden if fc_inputs is not None and target_hidden else 3,
         boundaries=boundaries if uses_aux else None,
         norm_before_residual=f.get("norm_before_residual") is True,
         norm_before_fc=f.get("norm_before_fc") is True
@@ -260,6 +260,15 @@ def shape_of(files: Files, name: str) -> tuple[int, ...] | None:
     """Shape of a tensor that may carry the prefix ``model.``, or None."""
     found = files.tensors.get(name) or files.tensors.get(f"model.{name}")
     return None if found is None else found[1]
+
+
+def inputs_of(files: Files, name: str) -> int | None:
+    """Inputs of a matrix (two 4-bit values to a byte where it is ``U8``), or None where it is none."""
+    shape = shape_of(files, name)
+    if shape is None or len(shape) != 2:
+        return None
+    dtype = (files.tensors.get(name) or files.tensors[f"model.{name}"])[0]
+    return shape[1] * (2 if dtype == "U8" else 1)
 
 
 def section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

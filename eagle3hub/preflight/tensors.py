@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from eagle3hub.preflight.case import Case, Finding
-from eagle3hub.preflight.subject import number, section, shape_of
+from eagle3hub.preflight.subject import inputs_of, number, section, shape_of
 
 _LAYER = re.compile(r"(midlayer|layers)\.(?:(\d+)\.)?(.+)")
 _ALIASES = {"aux_norm_low.": "fc_norm.0.", "aux_norm_mid.": "fc_norm.1.", "aux_norm_high.": "fc_norm.2."}
@@ -65,6 +65,8 @@ def _surplus(case: Case, unknown: set[str]) -> Iterator[Finding]:
     leaked = {n for n in rest - by_flag if n.startswith("target_model.")}
     if case.contract.attention_bias and case.fields.get("attention_bias") is True:
         biases = {n for n in biases if ".self_attn." not in n}
+    if case.contract.fc_bias and case.fields.get("bias") is True:
+        biases -= {"fc.bias"}
     for code, names in (
         ("bias", biases),
         ("tensor-without-flag", {n for n in by_flag if not n.startswith(case.contract.dropped)}),
@@ -117,12 +119,12 @@ def _wanted(case: Case) -> set[str]:
 
 def _widths(case: Case) -> Iterator[Finding]:
     truth = case.truth
-    fc = shape_of(case.files, "fc.weight")
-    if truth.uses_aux and fc is not None and len(fc) == 2:
+    inputs = inputs_of(case.files, "fc.weight")
+    if truth.uses_aux and inputs is not None:
         built = feature_count(case) * truth.target_hidden_size
-        if fc[1] != built:
+        if inputs != built:
             after = None if truth.boundaries is None else [b - 1 for b in truth.boundaries]
-            facts = {"file": fc[1], "built": built, "count": truth.num_aux, "after": after or "[…]"}
+            facts = {"file": inputs, "built": built, "count": truth.num_aux, "after": after or "[…]"}
             yield Finding("fc-width", facts)
     plain = {_parse(name.removeprefix("model."))[1]: shape for name, (_, shape) in case.files.tensors.items()}
     q = plain.get("layers.0.self_attn.q_proj.weight")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from support import outlines as f
 
-from eagle3hub.preflight import Subject, Verdict, preflight_all
+from eagle3hub.preflight import Files, Subject, Verdict, infer_truth, preflight_all
 
 V1, V2, SG = ("vllm", "0.32.0 V1"), ("vllm", "0.32.0 V2"), ("sglang", "0.5.23")
 T1, T2, JAX, CPP = ("trtllm", "1.2"), ("trtllm", "main"), ("sglang_jax", "0.1.0rc0"), ("llamacpp", "0274f0fc")
@@ -26,6 +26,13 @@ def top(boundaries: tuple[int, ...], **changes) -> Subject:
 
 def weights(**changes) -> Subject:
     return f.universal(weights=changes)
+
+
+def packed() -> Subject:
+    """Two 4-bit inputs of fc to a byte."""
+    files = f.universal(quantization_config={"quant_method": "modelopt"}).files
+    own = Files(files.config, {**files.tensors, "fc.weight": ("U8", (f.H, 3 * f.H // 2))}, files.weights)
+    return Subject(own, infer_truth(own))
 
 
 PREFIX = "midlayer."
@@ -137,6 +144,13 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
         "R R X S S X X",
         "parallel-drafting",
     ),
+    "P-EAGLE with nested ids only, which V2 leaves to V1": (
+        nested(f.AFTER, weights={"mask_hidden": (1, 3 * f.H)}, architectures=["PEagleDraftModel"]),
+        "S S X S S X X",
+        "parallel-drafting",
+    ),
+    "fc bias asked for": (f.universal(weights={"fc.bias": (f.H,)}, bias=True), "S S R R R S X", "bias"),
+    "fc in 4 bits": (packed(), "R R R R R S U", "quantized"),
     # vocabulary
     "no d2t": (f.universal(d2t=None), "S S S X S S X", "d2t-missing"),
     "d2t with the full vocabulary": (f.universal(full=True, d2t="I32"), "X X R R R R R", "d2t-with-full-vocabulary"),
