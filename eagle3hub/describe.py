@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from eagle3hub.head import Head
 from eagle3hub.layouts.features import aux_count
+from eagle3hub.preflight import Verdict
 
 
-def describe(head: Head) -> dict[str, Any]:
-    """Everything a head says of itself, as JSON-ready data."""
+def describe(head: Head, engines: Sequence[Verdict] = ()) -> dict[str, Any]:
+    """Everything a head says of itself, and what engines will do with it, as JSON-ready data."""
     vocab = head.vocab_map
     aux = head.aux if head.aux is not None and head.aux.numbered else None
     return {
@@ -48,6 +50,7 @@ def describe(head: Head) -> dict[str, Any]:
             {"name": ref.name, "canonical": name, "dtype": ref.dtype, "shape": list(ref.shape), "bytes": ref.nbytes}
             for name, ref in sorted(head.tensors.items())
         ],
+        "engines": [verdict.to_json() for verdict in engines],
         "assumptions": [a.to_json() for a in head.assumptions],
         "problems": [p.to_json() for p in head.problems],
     }

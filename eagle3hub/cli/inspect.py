@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _MARKS = {"error": "[red]error[/]", "warning": "[yellow]warning[/]", "info": "[blue]info[/]"}
+_VERDICTS = {
+    "right": "[green]✓ right[/]",
+    "silently_wrong": "[yellow]! silently wrong[/]",
+    "refuses": "[red]✗ refuses[/]",
+    "unknown": "[cyan]? depends[/]",
+}
 
 
 def inspect(
@@ -27,18 +33,24 @@ def inspect(
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what a draft head is: layout, sizes, semantics, aux layers, vocabulary map, and what is wrong with it.
+    """Say what a draft head is, what is wrong with it, and what each inference engine will do with its files.
 
-    Reads headers and the vocabulary map only, also of a repository on the Hub. Exits with 3 if something is wrong
-    with the head.
+    Reads headers and the vocabulary map only, also of a repository on the Hub; no engine is run. Exits with 3 if
+    something is wrong with the head.
 
     Example: eagle3hub inspect runs/qwen3-8b/final --target Qwen/Qwen3-8B
     """
     from eagle3hub.checkpoint.folder import open_checkpoint
     from eagle3hub.describe import describe
     from eagle3hub.layouts import open_head
+    from eagle3hub.preflight import examine, preflight_all, target_embeddings
+    from eagle3hub.target import read_target
 
-    document = describe(open_head(open_checkpoint(source, headers_only=True), layout=layout, target=target))
+    checkpoint = open_checkpoint(source, headers_only=True)
+    facts = None if target is None else read_target(target)
+    head = open_head(checkpoint, layout=layout, target=facts)
+    subject = examine(checkpoint, head, target_embeddings(head, target))
+    document = describe(head, preflight_all(subject, facts))
     emit(document, lambda console: _print(document, console, tensors), as_json=as_json)
     if any(p["severity"] == "error" for p in document["problems"]):
         raise typer.Exit(3)
@@ -72,6 +84,7 @@ def _print(doc: dict[str, Any], console: Console, tensors: bool) -> None:
     if doc["target"]["name"]:
         grid.add_row("target", escape(doc["target"]["name"]))
     console.print(grid)
+    _print_engines(doc["engines"], console)
     if tensors:
         table = Table("tensor", "dtype", "shape", "bytes", box=None, header_style="dim", padding=(0, 2))
         for t in doc["tensors"]:
@@ -84,6 +97,22 @@ def _print(doc: dict[str, Any], console: Console, tensors: bool) -> None:
         console.print(f"{_MARKS[p['severity']]} {escape(p['message'])} [dim]({p['code']})[/]")
         if p["hint"]:
             console.print(f"  [dim]hint: {escape(p['hint'])}[/]")
+
+
+def _print_engines(engines: list[dict[str, Any]], console: Console) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    for column in ({"style": "dim"}, {"no_wrap": True}, {}):
+        table.add_column(**column)
+    for engine in engines:
+        deciding = [r for r in engine["reasons"] if r["effect"] == engine["verdict"]]
+        more = f" (and {len(deciding) - 1} more)" if len(deciding) > 1 else ""
+        why = f"{deciding[0]['sentence']}{more}" if deciding else ""
+        table.add_row(escape(engine["title"]), _VERDICTS[engine["verdict"]], escape(why))
+    console.print("[bold]engines[/], with these files as they are:")
+    console.print(table)
 
 
 def _vocabulary(vocab: dict[str, Any]) -> str:

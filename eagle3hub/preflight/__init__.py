@@ -1,0 +1,72 @@
+"""What each inference engine will do with a head's files as they are, decided without running it.
+
+`examine` looks at a folder, `preflight` holds it against the contract of one engine version, `preflight_all` against
+every contract there is. The contracts are data, in ``contracts/*.toml``; each rule names the place in the engine's
+source that it was read from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from eagle3hub.preflight.case import Case, Finding
+from eagle3hub.preflight.configuration import configuration_findings
+from eagle3hub.preflight.contracts import Contract, contract, contracts
+from eagle3hub.preflight.embeddings import target_embeddings
+from eagle3hub.preflight.subject import Files, Subject, Truth, examine, infer_truth
+from eagle3hub.preflight.tensors import tensor_findings
+from eagle3hub.preflight.verdict import Effect, Reason, Verdict, weigh
+from eagle3hub.preflight.wiring import wiring_findings
+from eagle3hub.target import TargetFacts
+
+__all__ = [
+    "Contract",
+    "Effect",
+    "Files",
+    "Finding",
+    "Reason",
+    "Subject",
+    "Truth",
+    "Verdict",
+    "contract",
+    "contracts",
+    "examine",
+    "findings",
+    "infer_truth",
+    "preflight",
+    "preflight_all",
+    "target_embeddings",
+]
+
+
+def preflight(subject: Subject, engine: str, version: str, target: TargetFacts | None = None) -> Verdict:
+    """What ``engine`` of ``version`` will do with the files of ``subject``.
+
+    Without ``target``, what depends on it makes the verdict ``unknown``. Raises UsageError for an engine or a version
+    that no contract describes.
+    """
+    return _judge(subject, contract(engine, version), target)
+
+
+def preflight_all(subject: Subject, target: TargetFacts | None = None) -> list[Verdict]:
+    """`preflight` for every engine and version, in the order they are shown in."""
+    return [_judge(subject, c, target) for c in contracts()]
+
+
+def findings(case: Case) -> Iterator[Finding]:
+    """Everything about a case that may matter to an engine; its contract says to which it does."""
+    yield from configuration_findings(case)
+    yield from tensor_findings(case)
+    yield from wiring_findings(case)
+
+
+def _judge(subject: Subject, terms: Contract, target: TargetFacts | None) -> Verdict:
+    acting = terms
+    if subject.truth.parallel_drafting and terms.parallel_drafting_by is not None:
+        acting = contract(terms.engine, terms.parallel_drafting_by)
+    reasons = []
+    for found in findings(Case(subject.files, subject.truth, acting, target)):
+        rule = acting.rules.get(found.code)
+        if rule is not None:
+            reasons.append(rule.reason(found.code, found.facts))
+    return weigh(terms.engine, terms.version, terms.title, reasons)

@@ -1,0 +1,72 @@
+"""One head before one engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from eagle3hub.preflight.contracts import Contract
+from eagle3hub.preflight.subject import Files, Truth
+from eagle3hub.target import TargetFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about a case that may matter; ``facts`` fill the sentence of the rule for ``code``."""
+
+    code: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A head's files and truth, an engine's contract, and the target, if known."""
+
+    files: Files
+    truth: Truth
+    contract: Contract
+    target: TargetFacts | None
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """The config's fields, a nested config merged."""
+        return self.files.fields
+
+    @property
+    def architecture(self) -> str | None:
+        """The first of the config's architectures, or None."""
+        names = self.files.config.get("architectures")
+        return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None
+
+    @property
+    def draft_class(self) -> str | None:
+        """Kind of the class the engine builds (``llama``, ``qwen3``, ``mla``), or None where it knows none."""
+        terms = self.contract
+        if self.files.nested and terms.reads_nested and "qwen3" in terms.architectures:
+            kind = self.fields.get("model_type", "llama")
+            return kind if kind in {"llama", "qwen3"} else None
+        if terms.any_architecture:
+            return self.truth.kind if self.truth.kind in terms.architectures else "llama"
+        for kind, names in terms.architectures.items():
+            if self.architecture in names:
+                return kind
+        return None
+
+    def reads(self, flag: str) -> bool:
+        """Whether the engine, from the keys it looks at, takes a norm flag for true."""
+        if self.files.nested and flag not in self.fields and flag in self.contract.nested_norms:
+            return self.contract.nested_norms[flag]
+        for key in self.contract.norms.get(flag, ()):
+            value = lookup(self.fields, key)
+            if value is not None:
+                return value is True
+        return False
+
+
+def lookup(fields: Mapping[str, Any], key: str) -> Any:
+    """The value at a dotted key, or None."""
+    found: Any = fields
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found

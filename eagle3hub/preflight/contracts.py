@@ -1,0 +1,220 @@
+"""What each engine version reads, needs and silently ignores: the ``.toml`` files in ``terms/``, typed.
+
+``common.toml`` holds, for each code a finding may have, what it usually leads to and how that is said. An engine's
+file lists the codes that matter to it, each with the place it was read from; what it does not list does no harm there.
+A version may build on another one of the same file (``builds_on``); a rule with the effect ``right`` lifts one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from eagle3hub.errors import UsageError
+from eagle3hub.preflight.verdict import EFFECTS, Effect, Reason
+
+_TERMS = Path(__file__).resolve().parent / "terms"
+ENGINES = ("vllm", "sglang", "trtllm", "sglang_jax", "llamacpp")
+
+Numbering = Literal["boundary", "after", "after-if-first-is-1", "boundary-if-last-layer"]
+"""How an engine numbers listed ids: number of layers that have run, 0-based layer whose output is taken, the latter
+only if the first id is 1, the latter unless the largest id is the number of layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What one finding leads to on one engine; ``says`` and ``hint`` are format strings over the finding's facts."""
+
+    effect: Effect
+    says: str
+    source: str
+    hint: str | None
+
+    def reason(self, code: str, facts: Mapping[str, Any]) -> Reason:
+        """The reason for a finding of this kind."""
+        hint = None if self.hint is None else self.hint.format_map(facts)
+        return Reason(code, self.effect, self.says.format_map(facts), self.source, hint)
+
+
+@dataclass(frozen=True, slots=True)
+class AuxReading:
+    """Where an engine takes the aux layers from.
+
+    Attributes:
+        places: config keys that may list ids, first come first served, each with its numbering.
+        default: boundary ids where nothing is listed, as (first, L//2 + middle, L + last).
+        last_layer: whether boundary L (after the last layer, before the final norm) can be captured.
+    """
+
+    places: tuple[tuple[str, Numbering], ...]
+    default: tuple[int, int, int]
+    last_layer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What one version of one engine does with the files of a draft head.
+
+    Attributes:
+        engine, version: which one (vLLM's two model runners count as versions). title: what to call it.
+        architectures: accepted names by kind of draft class (``llama``, ``qwen3``, ``mla``); ``any_architecture``:
+            the name does not matter.
+        reads_nested: whether speculators' nested config is understood.
+        layer_names, several_layer_names: spellings of a layer's tensors it maps (``midlayer.``, ``midlayer.{i}.``,
+            ``layers.{i}.``) in a draft of one layer and of several.
+        model_prefix: whether names may begin with ``model.``; aux_norm_alias: whether aux_norm_low/mid/high are
+            fc_norm.0/1/2.
+        dropped: prefixes of names it drops without a word where the flag that asks for them is not set.
+        aux, aux_by_target: how aux layers are read, in general and for targets of a model type.
+        count_keys, count_lists: keys that size fc (a number; else a list's length; else 3).
+        class_count_lists: lists that size fc in a draft class of its own.
+        norms: keys read for each norm flag, first come first served; nested_norms: default in a nested config.
+        rope: spellings read, first come first served. later_norm: norm before attention in layers after the first.
+        attention_bias, fc_bias: whether biases of q/k/v/o (asked for by ``attention_bias``) and of fc (``bias``) are
+            loaded.
+        own_embedding_if_other_width: whether embed_tokens of the file is used where the widths differ.
+        only_targets, not_targets: model types of targets it can, or cannot, draft for (empty: no limit known).
+        parallel_drafting_by: the version that takes over for P-EAGLE heads, or None.
+        rules: by code, what a finding leads to.
+    """
+
+    engine: str
+    version: str
+    title: str
+    architectures: Mapping[str, frozenset[str]]
+    any_architecture: bool
+    reads_nested: bool
+    layer_names: frozenset[str]
+    several_layer_names: frozenset[str]
+    model_prefix: bool
+    aux_norm_alias: bool
+    dropped: tuple[str, ...]
+    aux: AuxReading
+    aux_by_target: Mapping[str, AuxReading]
+    count_keys: tuple[str, ...]
+    count_lists: tuple[str, ...]
+    class_count_lists: Mapping[str, tuple[str, ...]]
+    norms: Mapping[str, tuple[str, ...]]
+    nested_norms: Mapping[str, bool]
+    rope: tuple[str, ...]
+    later_norm: str
+    attention_bias: bool
+    fc_bias: bool
+    own_embedding_if_other_width: bool
+    only_targets: frozenset[str]
+    not_targets: frozenset[str]
+    parallel_drafting_by: str | None
+    rules: Mapping[str, Rule]
+
+
+@cache
+def contracts() -> tuple[Contract, ...]:
+    """Every contract, engine by engine, in the order of their files."""
+    return tuple(c for engine in ENGINES for c in _engine(engine))
+
+
+def contract(engine: str, version: str) -> Contract:
+    """The contract of one engine version. Raises UsageError listing those there are."""
+    for found in contracts():
+        if (found.engine, found.version) == (engine, version):
+            return found
+    known = ", ".join(f"{c.engine} {c.version}" for c in contracts())
+    raise UsageError(f"no contract describes {engine} {version}", hint=f"known: {known}", code="usage-engine-version")
+
+
+def _load(name: str) -> dict[str, Any]:
+    text = (_TERMS / f"{name}.toml").read_text(encoding="utf-8")
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib.loads(text)
+
+
+@cache
+def common_rules() -> Mapping[str, Mapping[str, Any]]:
+    """By code: usual effect, sentence and hint; ``always`` marks those that hold for every engine."""
+    return _load("common")
+
+
+def _engine(engine: str) -> list[Contract]:
+    document = _load(engine)
+    versions: dict[str, dict[str, Any]] = {}
+    for version, terms in document["versions"].items():
+        base = versions[terms["builds_on"]] if "builds_on" in terms else {}
+        versions[version] = _merged(base, terms)
+    return [_contract(engine, version, terms) for version, terms in versions.items()]
+
+
+def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in own.items():
+        whole = key in {"aux", "architectures"} or not isinstance(value, dict)
+        out[key] = value if whole else _merged(out.get(key, {}), value)
+    return out
+
+
+def _contract(engine: str, version: str, terms: Mapping[str, Any]) -> Contract:
+    def names(key: str) -> tuple[str, ...]:
+        return tuple(terms.get(key, ()))
+
+    aux = _aux(terms["aux"])
+    return Contract(
+        engine=engine,
+        version=version,
+        title=terms["title"],
+        architectures={kind: frozenset(found) for kind, found in terms["architectures"].items()},
+        any_architecture=terms.get("any_architecture", False),
+        reads_nested=terms.get("reads_nested", False),
+        layer_names=frozenset(names("layer_names")),
+        several_layer_names=frozenset(names("several_layer_names") or names("layer_names")),
+        model_prefix=terms.get("model_prefix", False),
+        aux_norm_alias=terms.get("aux_norm_alias", False),
+        dropped=names("dropped"),
+        aux=aux,
+        aux_by_target={
+            kind: _aux({**terms["aux"], **special})
+            for special in terms.get("aux_by_target", [])
+            for kind in special["model_types"]
+        },
+        count_keys=names("count_keys"),
+        count_lists=names("count_lists"),
+        class_count_lists={k: tuple(v) for k, v in terms.get("class_count_lists", {}).items()},
+        norms={flag: tuple(keys) for flag, keys in terms.get("norms", {}).items()},
+        nested_norms=terms.get("nested_norms", {}),
+        rope=names("rope"),
+        later_norm=terms.get("later_norm", "input_layernorm"),
+        attention_bias=terms.get("attention_bias", False),
+        fc_bias=terms.get("fc_bias", False),
+        own_embedding_if_other_width=terms.get("own_embedding_if_other_width", False),
+        only_targets=frozenset(names("only_targets")),
+        not_targets=frozenset(names("not_targets")),
+        parallel_drafting_by=terms.get("parallel_drafting_by"),
+        rules=_rules(terms["rules"]),
+    )
+
+
+def _aux(terms: Mapping[str, Any]) -> AuxReading:
+    first, middle, last = terms["default"]
+    places = tuple((key, numbering) for key, numbering in terms["places"])
+    return AuxReading(places, (first, middle, last), terms["last_layer"])
+
+
+def _rules(own: Mapping[str, Mapping[str, Any]]) -> dict[str, Rule]:
+    usual = common_rules()
+    rules: dict[str, Rule] = {}
+    for code, always in usual.items():
+        if not always.get("always") and code not in own:
+            continue
+        said = {**always, **own.get(code, {})}
+        if said["effect"] not in EFFECTS:
+            raise ValueError(f"{code}: {said['effect']} is no effect")
+        rules[code] = Rule(said["effect"], said["says"], said["source"], said.get("hint"))
+    unknown = set(own) - set(usual)
+    if unknown:
+        raise ValueError(f"rules for codes no finding has: {sorted(unknown)}")
+    return rules

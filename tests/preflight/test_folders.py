@@ -1,0 +1,167 @@
+"""Real folders: what `examine` sees in them, and what `inspect` says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support import heads
+
+from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.conversion import convert
+from eagle3hub.layouts import open_head
+from eagle3hub.preflight import Subject, examine, preflight, preflight_all, target_embeddings
+from eagle3hub.target import read_target
+
+Cli = Callable[..., tuple[int, str, str]]
+V1, V2, SG, CPP = ("vllm", "0.32.0 V1"), ("vllm", "0.32.0 V2"), ("sglang", "0.5.23"), ("llamacpp", "0274f0fc")
+
+
+def look(folder: Path, target: Path | None = None) -> Subject:
+    facts = None if target is None else read_target(str(target))
+    return examine(open_checkpoint(folder), open_head(folder, target=facts))
+
+
+@pytest.mark.parametrize("layout", heads.MAKERS)
+def test_the_files_alone_tell_the_same_truth_as_the_codec(tmp_path: Path, layout: str):
+    folder = heads.MAKERS[layout](tmp_path / "head")
+    with_head, alone = look(folder), examine(open_checkpoint(folder))
+    assert with_head == alone
+    assert with_head.truth.map_fault is None
+    assert with_head.truth.map_fits
+
+
+@pytest.mark.parametrize("layout", heads.MAKERS)
+def test_what_we_convert_vllm_reads_right_with_both_runners(tmp_path: Path, target: Path, layout: str):
+    source = heads.specjax(tmp_path / "head")
+    convert(source, tmp_path / "out", layout, target=str(target), speculative_tokens=3)
+    subject, facts = look(tmp_path / "out", target), read_target(str(target))
+    for engine in (V1, V2, CPP):
+        assert preflight(subject, *engine, facts).kind == "right"
+
+
+@pytest.mark.parametrize("source", ["specjax", "specforge", "modelopt", "speculators"])
+def test_the_universal_layout_is_right_on_every_engine(tmp_path: Path, target: Path, source: str):
+    convert(heads.MAKERS[source](tmp_path / "head"), tmp_path / "out", "universal", target=str(target))
+    subject, facts = look(tmp_path / "out", target), read_target(str(target))
+    found = {v.title: v.kind for v in preflight_all(subject, facts)}
+    assert found.pop("sglang-jax 0.0.2") == "refuses"
+    assert set(found.values()) == {"right"}, found
+
+
+def test_a_pickle_called_safetensors_is_refused_by_every_engine(tmp_path: Path):
+    folder = heads.specjax(tmp_path / "head")
+    torch.save(load_file(folder / "model.safetensors"), folder / "model.safetensors")
+    subject = examine(open_checkpoint(folder))
+    assert subject.files.mislabelled == ("model.safetensors",)
+    assert {v.kind for v in preflight_all(subject)} == {"refuses"}
+
+
+def test_fc_columns_in_another_order_are_wrong_everywhere(tmp_path: Path, target: Path):
+    ids = {"use_aux_hidden_state": True, "eagle_aux_hidden_state_layer_ids": [26, 1, 14]}
+    subject = look(heads.specforge(tmp_path / "head", eagle_config=ids), target)
+    assert subject.truth.boundaries == (27, 2, 15)
+    verdict = preflight(subject, *V2, read_target(str(target)))
+    assert (verdict.kind, verdict.reasons[0].code) == ("silently_wrong", "aux-order")
+
+
+def test_taps_that_only_the_trainer_knows_are_held_against_the_engines_default(tmp_path: Path):
+    unusual = heads.target(tmp_path / "t", model_type="qwen3_next", num_hidden_layers=48)
+    subject = look(heads.specjax(tmp_path / "head"), unusual)
+    verdict = preflight(subject, *V1, read_target(str(unusual)))
+    assert verdict.kind == "silently_wrong"
+    assert "2, 24, 45 instead of 4, 24, 48" in verdict.reasons[0].sentence
+
+
+def test_norm_output_of_a_specforge_folder_stays_open(tmp_path: Path, target: Path):
+    subject = look(heads.specforge(tmp_path / "head", norm_output=True), target)
+    assert subject.truth.feedback is None
+    verdict = preflight(subject, *V2, read_target(str(target)))
+    assert verdict.kind == "unknown"
+    assert verdict.reasons[0].code == "feedback-open"
+
+
+@pytest.mark.parametrize(
+    ("d2t", "on_vllm", "on_llamacpp"),
+    [
+        (heads.sorted_ids(heads.dims()), "silently_wrong", "refuses"),
+        (torch.zeros(10, dtype=torch.int64), "silently_wrong", "silently_wrong"),
+        (torch.full((10,), 1000), "silently_wrong", "refuses"),
+        (torch.tensor([5, 4, 3, 2, 1, 0, 0, 0, 0, 0]), "silently_wrong", "refuses"),
+    ],
+    ids=["absolute", "zeros", "out of range", "the same six times"],
+)
+def test_wrong_maps(tmp_path: Path, d2t: torch.Tensor, on_vllm: str, on_llamacpp: str):
+    folder = heads.specjax(tmp_path / "head", d2t=d2t.to(torch.int32), t2d=None)
+    subject, facts = examine(open_checkpoint(folder)), read_target(str(heads.target(tmp_path / "t")))
+    assert preflight(subject, *V1, facts).kind == on_vllm
+    assert preflight(subject, *CPP, facts).kind == on_llamacpp
+
+
+def test_maps_that_disagree_are_doubtful_not_wrong(tmp_path: Path):
+    other = torch.ones(40, dtype=torch.bool)
+    subject = examine(open_checkpoint(heads.specjax(tmp_path / "head", t2d=other)))
+    assert subject.truth.map_doubt == "t2d-count"
+    assert subject.truth.map_fault is None
+
+
+def test_a_folder_no_codec_reads_is_judged_all_the_same(tmp_path: Path):
+    folder = heads.specjax(tmp_path / "head", **{"midlayer.hidden_norm.weight": None})
+    verdict = preflight(examine(open_checkpoint(folder)), *V1)
+    assert verdict.kind == "silently_wrong"
+    assert "layers.0.hidden_norm.weight" in verdict.reasons[0].sentence
+
+
+@pytest.mark.parametrize(("value", "kind"), [(1.0, "right"), (2.0, "silently_wrong"), (None, "unknown")])
+def test_embeddings_are_compared_with_those_of_the_target(tmp_path: Path, value: float | None, kind: str):
+    source = heads.speculators(tmp_path / "speculators", embeddings=True)
+    convert(source, tmp_path / "head", "specforge")
+    target = heads.target(tmp_path / "target", max_position_embeddings=4096)
+    if value is not None:
+        same = torch.full((40, 8), value, dtype=torch.bfloat16)
+        save_file({"model.embed_tokens.weight": same}, target / "model.safetensors")
+    facts = read_target(str(target))
+    head = open_head(tmp_path / "head", target=facts)
+    opened = target_embeddings(head, str(target))
+    assert (opened is None) == (value is None)
+    verdict = preflight(examine(open_checkpoint(tmp_path / "head"), head, opened), *SG, facts)
+    assert verdict.kind == kind
+    assert preflight(examine(open_checkpoint(tmp_path / "head"), head, opened), *V1, facts).kind == "right"
+
+
+def test_inspect_names_every_engine_in_json(example_head: Path, tmp_path: Path, cli: Cli):
+    fits = heads.target(tmp_path / "t", heads.dims(hidden=576, vocab=49152))
+    status, out, err = cli("inspect", example_head, "--target", fits, "--json")
+    engines = {(e["engine"], e["version"]): e for e in json.loads(out)["engines"]}
+    assert (status, err) == (0, "")
+    assert engines[V1]["verdict"] == engines[V2]["verdict"] == "right"
+    assert engines[SG]["verdict"] == "refuses"
+    assert {r["code"] for r in engines[SG]["reasons"]} == {"architecture-plain", "context", "aux-agree"}
+    for engine in engines.values():
+        assert {"engine", "version", "title", "verdict", "reasons"} == set(engine)
+        for reason in engine["reasons"]:
+            assert {"code", "effect", "sentence", "source", "hint"} == set(reason)
+
+
+def test_inspect_prints_one_line_per_engine(tmp_path: Path, target: Path, cli: Cli):
+    source = heads.modelopt(tmp_path / "head")
+    status, out, _ = cli("inspect", source, "--target", target)
+    assert status == 0
+    lines = {line.split("  ")[0]: line for line in out.splitlines()}
+    assert "! silently wrong" in lines["vLLM 0.32.0 V1 (CPU)"]
+    assert "takes aux layers 1, 14, 26 instead of 2, 15, 27, one too early" in lines["vLLM 0.32.0 V1 (CPU)"]
+    assert "✓ right" in lines["vLLM 0.32.0 V2 (GPU)"]
+    assert "✗ refuses" in lines["TensorRT-LLM 1.2"]
+    assert len([line for line in out.splitlines() if line.strip()]) <= 24
+    _, out, _ = cli("inspect", source)
+    assert "? depends" in out
+
+
+def test_inspect_has_a_line_for_every_contract(example_head: Path, cli: Cli):
+    _, out, _ = cli("inspect", example_head)
+    for verdict in preflight_all(look(example_head)):
+        assert verdict.title in out

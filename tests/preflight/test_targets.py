@@ -1,0 +1,116 @@
+"""What depends on the target: SGLang's own rules per model, depths, contexts, and not knowing it at all."""
+
+from __future__ import annotations
+
+import pytest
+from support import outlines as f
+
+from eagle3hub.errors import UsageError
+from eagle3hub.preflight import Subject, Verdict, preflight, preflight_all
+
+V1, V2, SG = ("vllm", "0.32.0 V1"), ("vllm", "0.32.0 V2"), ("sglang", "0.5.23")
+T1, T2, JAX, CPP = ("trtllm", "1.2"), ("trtllm", "main"), ("sglang_jax", "0.1.0rc0"), ("llamacpp", "0274f0fc")
+
+
+def nested(listed: list[int], boundaries: tuple[int, ...]) -> Subject:
+    return f.universal(
+        boundaries,
+        eagle_aux_hidden_state_layer_ids="DELETE",
+        eagle_config=f.eagle_config(listed),
+        truth={"boundaries": boundaries},
+    )
+
+
+def sglang(subject: Subject, kind: str, **target) -> Verdict:
+    return preflight(subject, *SG, f.target(kind, **target))
+
+
+def codes(verdict: Verdict) -> set[str]:
+    return {r.code for r in verdict.reasons}
+
+
+@pytest.mark.parametrize("kind", ["deepseek_v2", "deepseek_v3", "kimi_k25", "glm4_moe_lite"])
+def test_sglang_deepseek_family_shifts_only_if_the_first_id_is_1(kind: str):
+    assert sglang(nested([1, 14, 26], (2, 15, 27)), kind).kind == "right"
+    late = sglang(nested([3, 9, 20], (4, 10, 21)), kind)
+    assert late.kind == "silently_wrong"
+    assert "3, 9, 20 instead of 4, 10, 21, one too early" in late.reasons[0].sentence
+    assert sglang(nested([4, 10, 21], (4, 10, 21)), kind).kind == "right"
+    assert sglang(nested([1, 10, 21], (1, 10, 21)), kind).kind == "silently_wrong"
+    assert sglang(nested([3, 9, 20], (4, 10, 21)), "llama").kind == "right"
+
+
+def test_sglang_gpt_oss_reads_a_list_that_reaches_the_last_layer_as_boundaries():
+    assert sglang(nested([1, 17, 32], (2, 18, 33)), "gpt_oss", layers=36).kind == "right"
+    assert sglang(nested([2, 18, 36], (2, 18, 36)), "gpt_oss", layers=36).kind == "right"
+    assert sglang(nested([1, 17, 35], (2, 18, 36)), "gpt_oss", layers=36).kind == "right"
+    assert sglang(nested([1, 17, 35], (2, 18, 36)), "llama", layers=36).kind == "refuses"
+
+
+def test_sglang_minimax_m3_vl_has_another_default():
+    assert sglang(f.specforge(), "minimax_m3_vl").kind == "right", "nothing names the layers it was trained on"
+    named = f.universal(eagle_config="DELETE")
+    verdict = sglang(named, "minimax_m3_vl")
+    assert verdict.kind == "silently_wrong"
+    assert "3, 16, 28 instead of 2, 15, 27, one too late" in verdict.reasons[0].sentence
+    assert sglang(named, "minimax_m3").kind == "right"
+
+
+def test_gemma3_reaches_the_last_layer():
+    subject = nested([1, 14, 29], (2, 15, 30))
+    assert sglang(subject, "gemma3").kind == "right"
+    assert codes(sglang(subject, "qwen3")) >= {"aux-range"}
+
+
+def test_default_layers_that_coincide_are_refused():
+    for layers in (5, 6):
+        subject = f.subject(f.config(), f.shapes("midlayer."), truth={"boundaries": None})
+        for verdict in preflight_all(subject, f.target(layers=layers)):
+            assert verdict.kind == "refuses", verdict.title
+            assert "aux-count" in codes(verdict) or verdict.version == "0.0.2"
+    assert preflight(subject, *V1, f.target(layers=8)).kind == "right"
+
+
+def test_targets_an_engine_does_not_draft_for():
+    assert codes(preflight(f.universal(), *JAX, f.target("qwen2"))) >= {"target-type"}
+    assert preflight(f.universal(), *JAX, f.target("qwen3")).kind == "right"
+    assert preflight(f.universal(), *T2, f.target("qwen2")).kind == "refuses"
+    assert preflight(f.universal(), *V1, f.target("qwen2")).kind == "right"
+
+
+def test_another_target_settles_nothing():
+    for verdict in preflight_all(f.universal(), f.target(hidden_size=16)):
+        if verdict.version != "0.0.2":
+            assert verdict.kind == "unknown"
+            assert codes(verdict) >= {"target-mismatch"}
+
+
+def kinds_without_target(subject: Subject) -> dict[tuple[str, str], str]:
+    return {(v.engine, v.version): v.kind for v in preflight_all(subject)}
+
+
+def test_without_a_target_what_depends_on_it_is_unknown_and_the_rest_is_not():
+    found = kinds_without_target(f.universal())
+    assert found[V1] == found[V2] == "right", "both read ids that are there"
+    assert found[SG] == found[T1] == found[T2] == found[JAX] == found[CPP] == "unknown"
+    other = kinds_without_target(f.universal((4, 10, 21)))
+    assert other[T2] == other[JAX] == other[CPP] == "silently_wrong", "no target has these as its default"
+    unnamed = kinds_without_target(f.specjax())
+    assert unnamed[T2] == unnamed[JAX] == unnamed[V2] == "right", "the trainer's default is the engine's"
+
+
+def test_without_a_target_sglang_is_unknown_for_its_context_and_its_numbering():
+    plain = preflight(f.universal(), *SG)
+    assert codes(plain) >= {"context-unknown"}
+    assert "aux-numbering" not in codes(plain), "a list that begins with 1 means the same to every target"
+    assert codes(preflight(f.universal((4, 10, 21)), *SG)) >= {"aux-numbering"}
+
+
+def test_a_context_the_target_does_not_state_is_unknown():
+    assert preflight(f.universal(), *SG, f.target(context=None)).kind == "unknown"
+    assert preflight(f.universal(max_position_embeddings=100), *SG, f.target(context=100)).kind == "right"
+
+
+def test_an_engine_version_without_a_contract_is_a_usage_error():
+    with pytest.raises(UsageError, match="no contract describes vllm 9"):
+        preflight(f.universal(), "vllm", "9")

@@ -1,0 +1,105 @@
+"""The contracts as data: complete, sourced, printable; and no config makes a preflight fall over."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from preflight.test_matrix import MATRIX
+from preflight.test_traps import TRAPS
+from support import outlines as f
+
+import eagle3hub.preflight as package
+from eagle3hub.preflight import Files, Subject, contracts, infer_truth, preflight_all
+from eagle3hub.preflight.contracts import common_rules
+from eagle3hub.preflight.verdict import EFFECTS
+
+SOURCE = "\n".join(p.read_text() for p in Path(package.__file__).parent.glob("*.py"))
+FOLDERS = [*(s for s, _ in MATRIX.values()), *(s for s, _, _ in TRAPS.values())]
+TARGETS = [
+    None,
+    f.target(),
+    f.target(layers=6),
+    f.target(layers=2),
+    f.target("qwen2"),
+    f.target("deepseek_v3"),
+    f.target(hidden_size=99),
+]
+
+
+def test_every_rule_says_where_it_was_read():
+    for terms in contracts():
+        for code, rule in terms.rules.items():
+            assert rule.source.strip(), f"{terms.title} {code}"
+            assert rule.effect in EFFECTS
+            assert rule.says[0].islower() and not rule.says.endswith("."), rule.says
+            assert not re.search(r"/(root|work|tmp|home)/", rule.source)
+
+
+def test_every_code_has_a_finding_and_every_finding_a_code():
+    named = set(
+        re.findall(r'"((?:[a-z0-9]+-)+[a-z0-9]+|tied|mla|bias|architecture|context|quantized|feedback)"', SOURCE)
+    )
+    built = {"norm-before-residual", "norm-before-fc", "fc-norm"}
+    built |= {f"{flag}-assumed" for flag in built}
+    built |= {"null-target-hidden-size", "null-draft-vocab-size", "null-eagle-config", "null-rope-theta"}
+    assert set(common_rules()) <= named | built
+    for terms in contracts():
+        assert set(terms.rules) <= set(common_rules())
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_sentence_is_complete(target):
+    for subject in FOLDERS:
+        for verdict in preflight_all(subject, target):
+            assert verdict.kind == max((r.effect for r in verdict.reasons), key=EFFECTS.index, default="right")
+            for reason in verdict.reasons:
+                for text in (reason.sentence, reason.hint or ""):
+                    assert "{" not in text.replace("{'", "")
+                    assert "None" not in text
+                assert len(reason.sentence) < 160, reason.sentence
+
+
+def test_the_traps_reach_every_rule_of_every_contract():
+    reached = {
+        (v.engine, v.version, r.code)
+        for target in TARGETS
+        for subject in FOLDERS
+        for v in preflight_all(subject, target)
+        for r in v.reasons
+    }
+    assert {(c.engine, c.version, code) for c in contracts() for code in c.rules} == reached
+
+
+KEYS = [
+    *f.config(),
+    *("eagle_config", "eagle_aux_hidden_state_layer_ids", "rope_parameters", "rope_scaling", "num_aux_hidden_states"),
+    *("transformer_layer_config", "speculators_config", "layer_types", "norm_output", "target_hidden_size"),
+    *("quantization_config", "norm_before_fc", "attention_bias"),
+]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=3), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(KEYS), JSON, max_size=12),
+    st.dictionaries(
+        st.sampled_from([*f.shapes("midlayer."), *f.shapes("layers.0."), "d2t", "t2d", "q_norm", "x.bias"]),
+        st.tuples(st.sampled_from(["BF16", "I64", "BOOL"]), st.lists(st.integers(0, 99), max_size=3).map(tuple)),
+        max_size=8,
+    ),
+)
+def test_no_folder_makes_it_fall_over(config, tensors):
+    files = Files({**f.config(), **config}, tensors, ())
+    for target in TARGETS:
+        for verdict in preflight_all(Subject(files, infer_truth(files)), target):
+            assert verdict.to_json()["verdict"] in EFFECTS

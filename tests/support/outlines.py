@@ -1,0 +1,230 @@
+"""Folders as each trainer leaves them, as an engine sees them: a config, and tensors by name, dtype and shape."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from eagle3hub.preflight import Files, Subject, Truth, infer_truth
+from eagle3hub.target import TargetFacts
+
+H, INTER, HEADS, KV, DIM, V, VD, LAYERS = 8, 12, 2, 1, 4, 40, 10, 30
+CONTEXT = 8192
+BOUNDARIES = (2, 15, 27)
+AFTER = [1, 14, 26]
+OTHER_AFTER = [3, 9, 20]
+
+
+def target(
+    model_type: str = "llama", *, layers: int = LAYERS, context: int | None = CONTEXT, hidden_size: int = H
+) -> TargetFacts:
+    return TargetFacts(
+        name="owner/target",
+        is_local=False,
+        num_hidden_layers=layers,
+        hidden_size=hidden_size,
+        vocab_size=V,
+        max_position_embeddings=context,
+        model_type=model_type,
+        architectures=("LlamaForCausalLM",),
+        token_ids={},
+    )
+
+
+def layer(prefix: str, width: int = 2 * H, *, hidden_norm: bool = True) -> dict[str, tuple[int, ...]]:
+    shapes = {
+        "input_layernorm.weight": (H,),
+        "self_attn.q_proj.weight": (HEADS * DIM, width),
+        "self_attn.k_proj.weight": (KV * DIM, width),
+        "self_attn.v_proj.weight": (KV * DIM, width),
+        "self_attn.o_proj.weight": (H, HEADS * DIM),
+        "post_attention_layernorm.weight": (H,),
+        "mlp.gate_proj.weight": (INTER, H),
+        "mlp.up_proj.weight": (INTER, H),
+        "mlp.down_proj.weight": (H, INTER),
+        **({"hidden_norm.weight": (H,)} if hidden_norm else {}),
+    }
+    return {prefix + name: shape for name, shape in shapes.items()}
+
+
+def shapes(prefix: str, *, aux: int = 3, rows: int = VD) -> dict[str, tuple[int, ...]]:
+    return {"fc.weight": (H, aux * H), **layer(prefix), "norm.weight": (H,), "lm_head.weight": (rows, H)}
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    flat = {
+        "architectures": ["LlamaForCausalLMEagle3"],
+        "model_type": "llama",
+        "hidden_size": H,
+        "intermediate_size": INTER,
+        "num_hidden_layers": 1,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV,
+        "head_dim": DIM,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "vocab_size": V,
+        "draft_vocab_size": VD,
+        "max_position_embeddings": CONTEXT,
+        "rope_theta": 1e6,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+    }
+    return changed(flat, changes)
+
+
+def changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with changes; the value "DELETE" removes a key."""
+    return {k: v for k, v in {**base, **changes}.items() if not (isinstance(v, str) and v == "DELETE")}
+
+
+def subject(
+    fields: dict[str, Any],
+    weights: dict[str, tuple[int, ...]],
+    *,
+    d2t: str | None = "I64",
+    t2d: bool = False,
+    files: tuple[str, ...] = ("model.safetensors",),
+    truth: dict[str, Any] | None = None,
+) -> Subject:
+    """A folder; ``truth`` says what the files do not."""
+    tensors = {name: ("BF16", shape) for name, shape in weights.items()}
+    rows = weights.get("lm_head.weight", (VD,))[0]
+    if d2t is not None:
+        tensors["d2t"] = (d2t, (rows,))
+    if t2d:
+        tensors["t2d"] = ("BOOL", (V,))
+    seen = Files(fields, tensors, files)
+    found: Truth = infer_truth(seen)
+    return Subject(seen, replace(found, **truth) if truth else found)
+
+
+def eagle_config(after: list[int] | None = None, **changes: Any) -> dict[str, Any]:
+    return {**({"eagle_aux_hidden_state_layer_ids": after} if after else {}), **changes}
+
+
+def safeailab(files: tuple[str, ...] = ("pytorch_model.bin",), **changes: Any) -> Subject:
+    plain = {"architectures": ["LlamaForCausalLM"], "max_position_embeddings": 2048}
+    return subject(config(**{**plain, **changes}), shapes("midlayer."), t2d=True, files=files)
+
+
+def specforge(after: list[int] | None = None, **changes: Any) -> Subject:
+    own = {"eagle_config": eagle_config(after, use_aux_hidden_state=True)} if after else {}
+    return subject(config(**own, **changes), shapes("midlayer."), t2d=True)
+
+
+def specforge_31() -> Subject:
+    """SpecForge's EAGLE-3.1 up to 0.2.0: norm_output: true there means pre-norm feedback."""
+    extra = {f"fc_norm.{j}.weight": (H,) for j in range(3)}
+    fields = config(fc_norm=True, norm_output=True)
+    return subject(fields, {**shapes("midlayer."), **extra}, t2d=True, truth={"feedback": "pre_norm"})
+
+
+def specjax() -> Subject:
+    fields = config(architectures=["LlamaForCausalLM"], max_position_embeddings="DELETE", hidden_act="DELETE")
+    return subject(fields, shapes("midlayer."), d2t="I32", t2d=True)
+
+
+def modelopt(after: list[int] | None = AFTER, *, full: bool = False, **changes: Any) -> Subject:
+    own = eagle_config(after, use_aux_hidden_state=True, next_layer_regular=True)
+    rows = V if full else VD
+    fields = config(eagle_config=own, mlp_bias=None, bos_token_id=None, draft_vocab_size=rows, **changes)
+    return subject(fields, shapes("layers.0.", aux=len(after or AFTER), rows=rows), d2t=None if full else "I64")
+
+
+def modelopt_without_aux(width: int = 2 * H) -> Subject:
+    own = eagle_config(None, use_aux_hidden_state=False, next_layer_regular=True)
+    weights = {**shapes("layers.0."), **layer("layers.0.", width)}
+    for name in ("fc.weight", "layers.0.hidden_norm.weight"):
+        del weights[name]
+    return subject(config(eagle_config=own), weights)
+
+
+def modelopt_two_layers() -> Subject:
+    own = eagle_config(AFTER, use_aux_hidden_state=True, next_layer_regular=True)
+    weights = {**shapes("layers.0."), **layer("layers.1.", H, hidden_norm=False)}
+    return subject(config(eagle_config=own, num_hidden_layers=2), weights)
+
+
+def modelopt_quantized() -> Subject:
+    own = eagle_config(AFTER, use_aux_hidden_state=True, next_layer_regular=True)
+    # both spellings of the ids: what is on trial is quantization
+    both = {"eagle_aux_hidden_state_layer_ids": list(BOUNDARIES), "eagle_config": own}
+    scales = {n.replace(".weight", ".weight_scale"): (1,) for n in shapes("layers.0.") if "_proj" in n}
+    return subject(config(quantization_config={"quant_method": "modelopt"}, **both), {**shapes("layers.0."), **scales})
+
+
+def two_layers(norm: str, prefix: str = "layers.{}.") -> Subject:
+    """Two layers, the second with ``norm`` before its attention; ids where every engine finds them."""
+    second = layer(prefix.format(1), H)
+    kept = {
+        n: s
+        for n, s in second.items()
+        if norm in n or not n.endswith(("input_layernorm.weight", "hidden_norm.weight"))
+    }
+    return universal(
+        weights={**dict.fromkeys(shapes("midlayer.")), **shapes(prefix.format(0)), **kept}, num_hidden_layers=2
+    )
+
+
+def mla(**changes: Any) -> Subject:
+    both = {"eagle_aux_hidden_state_layer_ids": list(BOUNDARIES), "eagle_config": eagle_config(AFTER)}
+    weights = {k: v for k, v in shapes("midlayer.").items() if "q_proj" not in k and "k_proj" not in k}
+    weights["midlayer.self_attn.kv_a_proj_with_mqa.weight"] = (6, 2 * H)
+    own = {"architectures": ["Eagle3DeepseekV2ForCausalLM"], "model_type": "kimi_k2", "kv_lora_rank": 4, **both}
+    return subject(config(**{**own, **changes}), weights)
+
+
+def speculators(
+    boundaries: list[int] | None = list(BOUNDARIES),  # noqa: B006
+    *,
+    kind: str = "llama",
+    embedding: bool = False,
+    aux: int | None = None,
+    **changes: Any,
+) -> Subject:
+    flat = config(model_type=kind, architectures="DELETE", draft_vocab_size="DELETE", tie_word_embeddings="DELETE")
+    whole = {
+        "architectures": ["Eagle3DraftModel"],
+        "speculators_model_type": "eagle3",
+        "draft_vocab_size": VD,
+        "norm_before_residual": False,
+        "target_hidden_size": None,
+        "eagle_aux_hidden_state_layer_ids": boundaries,
+        "transformer_layer_config": flat,
+        "speculators_config": {
+            "proposal_methods": [{"proposal_type": "greedy", "speculative_tokens": 5}],
+            "verifier": {"name_or_path": "owner/target"},
+        },
+    }
+    weights = shapes("layers.0.", aux=aux or len(boundaries or BOUNDARIES))
+    if kind == "qwen3":
+        weights |= {f"layers.0.self_attn.{x}_norm.weight": (DIM,) for x in "qk"}
+    if embedding:
+        weights["embed_tokens.weight"] = (V, H)
+    return subject(changed(whole, changes), weights, t2d=True)
+
+
+def universal(
+    boundaries: tuple[int, ...] = BOUNDARIES,
+    *,
+    full: bool = False,
+    weights: dict[str, tuple[int, ...] | None] | None = None,
+    d2t: str | None = "I64",
+    truth: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Subject:
+    """One flat folder that every engine should read alike; ``weights`` replaces shapes, None removes a tensor."""
+    rows = V if full else VD
+    fields = config(
+        **{
+            "eagle_aux_hidden_state_layer_ids": list(boundaries),
+            "eagle_config": eagle_config([b - 1 for b in boundaries], use_aux_hidden_state=True),
+            "norm_before_residual": False,
+            "draft_vocab_size": rows,
+            **changes,
+        }
+    )
+    own = {**shapes("midlayer.", aux=len(boundaries), rows=rows), **(weights or {})}
+    kept = {name: shape for name, shape in own.items() if shape is not None}
+    return subject(fields, kept, d2t=None if full and d2t == "I64" else d2t, t2d=not full, truth=truth)
