@@ -55,19 +55,9 @@ def run_in(environment: str, main: Any, *, extra: Iterable[str] = ()) -> None:
     options = parser.parse_args()
     interpreter = environments.ensure(options.cache.resolve(), environment)
     if Path(sys.prefix).resolve() != interpreter.parent.parent.resolve():
-        os.execve(interpreter, [str(interpreter), *sys.argv], {**os.environ, **QUIET})
+        os.execve(interpreter, [str(interpreter), *sys.argv], {**os.environ, **environments.QUIET})
     with tempfile.TemporaryDirectory(prefix="exporter-") as scratch:
         main(options, Path(scratch))
-
-
-QUIET = {
-    "HF_HUB_OFFLINE": "1",
-    "TORCHDYNAMO_DISABLE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "JAX_PLATFORMS": "cpu",
-    "OMP_NUM_THREADS": "1",
-    "CUDA_VISIBLE_DEVICES": "",
-}
 
 
 def round_bf16(x: Any) -> Any:

@@ -15,6 +15,16 @@ from pathlib import Path
 
 TORCH = "torch==2.13.0"
 
+# no network, no compiler, no GPU
+QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "TORCHDYNAMO_DISABLE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "JAX_PLATFORMS": "cpu",
+    "OMP_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+
 # each step is one pip call; a step that starts with --no-deps ignores the packages' own pins
 STEPS: dict[str, list[list[str]]] = {
     # transformers 5.14 suits both nvidia-modelopt (< 5.15) and speculators (<= 5.19)
