@@ -56,6 +56,7 @@ STEPS: dict[str, list[list[str]]] = {
         ],
         ["pyzmq", "tqdm", "ipython", "aiohttp", "transformers==5.19.0", "dill", "apache-tvm-ffi==0.1.11"],
         ["sentencepiece", "loguru", "gguf", "einops", "setproctitle", "partial_json_parser"],
+        ["openai==2.8.0", "uvloop", "uvicorn", "fastapi"],
     ],
 }
 

@@ -23,7 +23,7 @@ def run_reader(environment: str, script: str, heads: dict[str, Path], work: Path
     """What a reader reports of each head. Skips where its environment is not there."""
     interpreter = environments.python(CACHE, environment)
     if interpreter is None:
-        pytest.skip(f"no {environment} environment in {CACHE}; make exporters-environments makes it")
+        pytest.skip(f"no {environment} environment in {CACHE}; make exporters makes it")
     job, result = work / "job.json", work / "result.json"
     exporters = str(HERE.parent / "exporters")
     asked = {"heads": {k: str(v) for k, v in heads.items()}, "exporters": exporters, "result": str(result)}
