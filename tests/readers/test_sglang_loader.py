@@ -107,7 +107,7 @@ def test_sglang_reads_the_same_head(reports: dict[str, dict[str, Any]], name: st
     cos, sin = Draft(source, s).rotation(16)
     half = source.dims.head_dim // 2
     wanted = torch.cat([cos[:, :half], sin[:, :half]], dim=-1)
-    assert torch.allclose(torch.tensor(report["rotation"]), wanted, atol=1e-5)
+    assert torch.allclose(torch.tensor(report["rotation"]), wanted, atol=4e-3)  # the table is kept in bfloat16
 
 
 def test_what_sglang_loses_is_seen(reports: dict[str, dict[str, Any]]):
