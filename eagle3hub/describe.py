@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from eagle3hub.head import Head
-from eagle3hub.layouts.base import aux_count
+from eagle3hub.layouts.features import aux_count
 
 
 def describe(head: Head) -> dict[str, Any]:
     """Everything a head says of itself, as JSON-ready data."""
     vocab = head.vocab_map
+    aux = head.aux if head.aux is not None and head.aux.numbered else None
     return {
         "source": head.source,
         "layout": head.layout,
@@ -20,9 +21,11 @@ def describe(head: Head) -> dict[str, Any]:
         "semantics": head.semantics.to_json(),
         "aux": {
             "count": aux_count(head),
-            "after_layer": None if head.aux is None else head.aux.after_layer,
-            "boundary": None if head.aux is None else head.aux.boundary,
+            "after_layer": None if aux is None else aux.after_layer,
+            "boundary": None if aux is None else aux.boundary,
             "origin": None if head.aux is None else head.aux.origin,
+            "final_norm": head.aux is not None and not head.aux.numbered,
+            "fc_order": None if head.fc_order is None else list(head.fc_order),
         },
         "vocab_map": {
             "status": head.vocab_status,
@@ -33,8 +36,14 @@ def describe(head: Head) -> dict[str, Any]:
             "buffers": head.buffers,
         },
         "max_position_embeddings": head.max_position_embeddings,
-        "target": {"name": head.target_name, "architectures": head.target_architectures},
+        "target": {
+            "name": head.target_name,
+            "architectures": head.target_architectures,
+            "model_type": head.target_model_type,
+            "num_hidden_layers": head.num_target_layers,
+        },
         "speculative_tokens": head.speculative_tokens,
+        "mask_token_id": head.mask_token_id,
         "tensors": [
             {"name": ref.name, "canonical": name, "dtype": ref.dtype, "shape": list(ref.shape), "bytes": ref.nbytes}
             for name, ref in sorted(head.tensors.items())

@@ -67,6 +67,16 @@ class AuxTaps:
             )
         return cls(ids, "default")
 
+    @classmethod
+    def final_norm(cls, origin: AuxOrigin) -> AuxTaps:
+        """The single tap of a head that reads the target's final post-norm hidden state instead of aux layers."""
+        return cls((FINAL_NORM,), origin)
+
+    @property
+    def numbered(self) -> bool:
+        """Whether every tap is a layer's output and so has a number."""
+        return FINAL_NORM not in self.taps
+
     @property
     def after_layer(self) -> list[int]:
         """After-layer ids. Raises ConfigError if one of the taps is `FINAL_NORM`, which has no number."""
@@ -85,11 +95,12 @@ class AuxTaps:
 
     @property
     def is_default(self) -> bool:
-        """Whether these are the default triple of *some* target depth, so that naming no ids means them."""
-        ids = self.after_layer
-        if len(ids) != 3 or ids[2] + 4 < 7:
-            return False
-        return ids == self.default_for(ids[2] + 4).after_layer
+        """Whether these are the default triple of *some* target depth, so that naming no ids may mean them."""
+        return len(self.taps) == 3 and self.numbered and self.is_default_of(self.after_layer[2] + 4)
+
+    def is_default_of(self, num_target_layers: int) -> bool:
+        """Whether these are the default triple of a target of this depth."""
+        return num_target_layers >= 7 and self.taps == self.default_for(num_target_layers).taps
 
     def __len__(self) -> int:
         return len(self.taps)
@@ -124,6 +135,9 @@ class Rope:
 class Semantics:
     """Everything besides shapes and bytes that changes what the head computes.
 
+    ``uses_aux: false`` is a head that reads the target's final post-norm hidden state instead of aux layers: it has
+    neither fc nor hidden_norm. ``attention_bias`` puts a bias on q, k, v and o, ``fc_bias`` on fc. ``sliding_layers``
+    are the draft layers whose attention is limited to ``sliding_window`` tokens.
     ``feedback`` says which hidden state the next draft step receives: the one before the head's final norm
     (``pre_norm``, EAGLE-3) or after it (``post_norm``, EAGLE-3.1; engines spell it ``norm_output: true``).
     """
@@ -137,8 +151,10 @@ class Semantics:
     feedback: Literal["pre_norm", "post_norm"] = "pre_norm"
     uses_aux: bool = True
     attention_bias: bool = False
+    fc_bias: bool = False
     qk_norm: bool = False
     sliding_window: int | None = None
+    sliding_layers: tuple[int, ...] = ()
     num_layers: int = 1
     quantization: str | None = None
     parallel_drafting: bool = False
@@ -146,6 +162,7 @@ class Semantics:
     def to_json(self) -> dict[str, Any]:
         """Every field by name, ``rope`` as an object."""
         out: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        out["sliding_layers"] = list(self.sliding_layers)
         out["rope"] = {"theta": self.rope.theta, "scaling": dict(self.rope.scaling) if self.rope.scaling else None}
         return out
 
@@ -210,12 +227,14 @@ class Carried:
     """How one layout spelled this head once, so that it can be spelled the same again.
 
     ``config`` is that layout's config.json, ``buffers`` the dtype of each vocabulary buffer it held
-    (``{"d2t": "I32", "t2d": "BOOL"}``), ``metadata`` its safetensors header metadata.
+    (``{"d2t": "I32", "t2d": "BOOL"}``), ``metadata`` its safetensors header metadata, ``names`` the name on disk of
+    each tensor (by canonical name) that was not called as that layout calls it today.
     """
 
     config: Mapping[str, Any]
     buffers: Mapping[str, str]
     metadata: Mapping[str, str] | None
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -228,6 +247,8 @@ class Head:
         dims: sizes.
         semantics: what it computes.
         aux: which target layers feed it, or None where neither the source nor the user said.
+        fc_order: after-layer ids in the order of fc's column blocks where that is not ascending (then ``problems``
+            holds the error ``config-aux-order``), or None.
         vocab_map: draft-to-target map, or None for a head over the full vocabulary (or with a wrong map).
         vocab_status: ``ok``, ``full``, or what is wrong with the map.
         tensors: canonical name -> where the bytes lie; weights only, vocabulary buffers excluded.
@@ -237,8 +258,12 @@ class Head:
         max_position_embeddings: longest context in tokens the config states, or None.
         token_ids: bos/eos/pad ids the config states.
         target_name: Hub id or path of the target named by the source, or None.
-        target_architectures: the target's ``architectures``, where known.
+        target_architectures, target_model_type: the target's ``architectures`` and ``model_type``, where known.
+        num_target_layers, target_context: its depth and its context in tokens, where known.
         speculative_tokens: K recommended by the source, or None.
+        mask_token_id: token that stands for positions not drafted yet (P-EAGLE), or None.
+        other_names: name on disk, by canonical name, of each tensor and buffer its layout calls otherwise today.
+        side_files: small files that belong to the head besides config and weights, by name.
         carried: earlier spellings by layout, from the provenance file.
         assumptions, problems: what is not known, and what is wrong.
     """
@@ -258,10 +283,24 @@ class Head:
     token_ids: dict[str, int | list[int]] = field(default_factory=dict)
     target_name: str | None = None
     target_architectures: list[str] = field(default_factory=list)
+    target_model_type: str | None = None
+    num_target_layers: int | None = None
+    target_context: int | None = None
     speculative_tokens: int | None = None
+    mask_token_id: int | None = None
+    fc_order: tuple[int, ...] | None = None
+    other_names: dict[str, str] = field(default_factory=dict)
+    side_files: dict[str, bytes] = field(default_factory=dict)
     carried: dict[str, Carried] = field(default_factory=dict)
     assumptions: list[Assumption] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def has_default_aux(self) -> bool:
+        """Whether the taps are the ones that naming no layers means, as far as the target's depth is known."""
+        if self.aux is None or self.num_target_layers is None:
+            return self.aux is None or self.aux.is_default
+        return self.aux.is_default_of(self.num_target_layers)
 
     @property
     def num_parameters(self) -> int:

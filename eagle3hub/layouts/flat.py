@@ -1,140 +1,238 @@
-"""The codec of layouts whose config is one flat Llama config (SpecJAX, SpecForge, ModelOpt)."""
+"""The codec of layouts whose config is one flat Llama config (all but speculators)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from eagle3hub.checkpoint.dtypes import TORCH_NAME
+from eagle3hub.checkpoint.dtypes import FLOATS, TORCH_NAME
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import ConfigError, Problem
 from eagle3hub.fields import Fields
-from eagle3hub.head import AuxTaps, Head
-from eagle3hub.layouts.base import Contract, Spelled, WriteOptions, refuse_inexpressible
+from eagle3hub.head import Assumption, AuxTaps, Head
+from eagle3hub.layouts.base import AS_FOUND, Contract, ReadOptions, Spelled, WriteOptions, refuse_inexpressible
 from eagle3hub.layouts.interpret import (
-    AUX_IDS,
     Interpretation,
     build_head,
-    completed,
     earlier_spelling,
     plain_semantics,
+    rewritten,
+    taps_of,
 )
-from eagle3hub.layouts.llama import parse_llama, spell_llama, spell_rope
+from eagle3hub.layouts.llama import parse_llama, spell_llama
+from eagle3hub.layouts.quantized import is_scale
+from eagle3hub.layouts.rope import spell_rope
 from eagle3hub.layouts.spell import spell_tensors
+from eagle3hub.layouts.taps import AUX_IDS, Taps, read_flat_taps
+
+_SLIDING = ("layer_types", "sliding_window", "use_sliding_window", "max_window_layers")
+_MENDED = ("num_hidden_layers", "tie_word_embeddings", "attention_bias", AUX_IDS)
 
 
 class FlatLayout:
-    """Everything the flat layouts do alike; each one adds its detection and its own config fields."""
+    """Everything the flat layouts do alike; each one adds its detection and its own config fields.
+
+    Attributes:
+        hard_coded_act: the activation, where the trainer knows only one.
+        certain_theta: the RoPE base a config without one stands for, where the trainer leaves no doubt.
+        one_layer: whether the trainer makes one layer whatever num_hidden_layers says.
+        order_ignored: whether the trainer captures aux layers in ascending order whatever the list says.
+        inert: config keys the trainer does not obey, which a config it copied may hold all the same.
+    """
 
     name: str
     contract: Contract
     hard_coded_act: str | None = None
+    certain_theta: float | None = None
+    one_layer: bool = True
+    order_ignored: bool = False
+    inert: frozenset[str] = frozenset()
+
+    def contract_for(self, parallel_drafting: bool) -> Contract:
+        """What the layout can express, for an EAGLE-3 or a P-EAGLE head."""
+        return self.contract
 
     def interpret(self, config: Mapping[str, Any]) -> Interpretation:
         """What the config says. Raises ConfigError."""
-        c = Fields(config)
-        for flag in ("norm_before_residual", "norm_before_fc", "fc_norm"):
-            if c.flag(flag, default=False) and flag not in self.contract.expresses:
+        whole = Fields(config)
+        parallel = self.is_parallel(whole)
+        contract = self.contract_for(parallel)
+        kept, assumptions, problems = self._obeyed(whole, contract)
+        c = Fields(kept)
+        eagle = c.section("eagle_config")
+        flags = {
+            "norm_before_residual": c.flag("norm_before_residual", default=False),
+            "norm_before_fc": eagle.flag("norm_before_fc", default=c.flag("norm_before_fc", default=False)),
+            "fc_norm": c.flag("fc_norm", default=False) or c.flag("use_aux_norm", default=False),
+        }
+        for flag, value in flags.items():
+            if value and flag not in contract.expresses:
                 raise ConfigError(
-                    f"config.json says {flag}: true, which a {self.contract.title} head cannot have",
+                    f"config.json says {flag}: true, which a {contract.title} head cannot have",
                     hint="if another tool wrote this folder, name its layout with --from",
                     code="config-layout",
                 )
-        if not c.section("eagle_config").flag("use_aux_hidden_state", default=True):
+        uses_aux = eagle.flag("use_aux_hidden_state", default=True)
+        if not uses_aux and "no_aux" not in contract.expresses:
             raise ConfigError(
                 "config.json says use_aux_hidden_state: false: the head reads the final hidden state only and has "
-                "no fc; this version reads heads with aux hidden states",
+                f"no fc, which a {contract.title} head cannot do",
+                hint="if ModelOpt wrote this folder, say --from modelopt",
                 code="config-no-aux",
             )
-        llama = parse_llama(c, hidden_act=self.hard_coded_act)
-        aux = read_aux(c)
+        llama = parse_llama(c, hidden_act=self.hard_coded_act, rope_theta=self.certain_theta, sliding=False)
+        taps = self.read_taps(c) if uses_aux else Taps(AuxTaps.final_norm("config"))
+        changes: dict[str, Any] = {"num_layers": 1} if self.one_layer and not parallel else {}
         return Interpretation(
             llama=llama,
-            semantics=plain_semantics(llama, fc_norm=c.flag("fc_norm", default=False)),
-            aux=aux,
+            semantics=plain_semantics(llama, **flags, uses_aux=uses_aux, parallel_drafting=parallel, **changes),
+            **taps_of(taps),
+            ignores_order=self.order_ignored,
             draft_vocab_size=c.number("draft_vocab_size", default=None),
-            problems=_aux_warnings(c),
+            mask_token_id=_token(c, "mask_token_id"),
+            assumptions=assumptions,
+            problems=[*problems, *taps.problems, *_oddities(c, llama.num_hidden_layers, bool(changes))],
         )
 
-    def read(self, checkpoint: Checkpoint) -> Head:
+    def is_parallel(self, config: Fields) -> bool:
+        """Whether the config is that of a P-EAGLE head."""
+        return False
+
+    def read_taps(self, config: Fields) -> Taps:
+        """Aux layers the config names."""
+        return read_flat_taps(config, order_ignored=self.order_ignored)
+
+    def read(self, checkpoint: Checkpoint, options: ReadOptions = AS_FOUND) -> Head:
         """The head in the folder."""
-        return build_head(self.name, self.contract, checkpoint, self.interpret(checkpoint.config))
+        meaning = self.interpret(checkpoint.config)
+        contract = self.contract_for(meaning.semantics.parallel_drafting)
+        return build_head(self.name, contract, checkpoint, meaning, options)
 
     def write(self, head: Head, options: WriteOptions) -> Spelled:
         """The head in this layout's spelling. Raises Refusal."""
-        refuse_inexpressible(head, self.name, self.contract)
+        contract = self.contract_for(head.semantics.parallel_drafting)
+        refuse_inexpressible(head, self.name, contract)
         notes: list[str] = []
         before = earlier_spelling(head, self.name, self.interpret)
         if before is not None:
             config = dict(before.config)
-            notes.append(f"config.json is that of the {self.contract.title} folder this head came from, as it was")
+            notes.append(f"config.json is that of the {contract.title} folder this head came from, as it was")
             notes += [p.message for p in self.interpret(config).problems]
         elif head.layout == self.name:
-            config = completed(head.config, self.spell_config(head))
+            config = self._mended(head)
         else:
             config = self.spell_config(head)
-        tensors, metadata, origin = spell_tensors(head, self.name, self.contract, before)
+        tensors, metadata, origin = spell_tensors(head, self.name, contract, before)
         return Spelled(config, tensors, metadata, origin, [], notes)
 
     def spell_config(self, head: Head) -> dict[str, Any]:
         """config.json from the head alone."""
         raise NotImplementedError(self.name)
 
+    def _obeyed(self, config: Fields, contract: Contract) -> tuple[dict[str, Any], list[Assumption], list[Problem]]:
+        """The config without what the trainer does not obey, and what is to be said of that."""
+        kept, assumptions, problems = dict(config.data), [], []
+        limits = isinstance(kinds := kept.get("layer_types"), list) and "sliding_attention" in kinds
+        for key in _SLIDING:
+            kept.pop(key, None)
+        if limits:
+            message = f"config.json limits the attention of the draft, but {contract.title} trains with full attention"
+            problems.append(Problem("warning", "config-sliding-ignored", message, "convert leaves layer_types out"))
+        for key in sorted(self.inert & set(kept)):
+            if kept.pop(key) not in (None, False):
+                why = f"config.json states {key}, which {contract.title} does not obey: the head was trained without"
+                assumptions.append(Assumption(key, None, why, f"remove {key} from config.json"))
+        if "attention_bias" not in contract.expresses and kept.pop("attention_bias", None) is True:
+            message = f"config.json says attention_bias: true, but {contract.title} makes no biases"
+            problems.append(Problem("warning", "config-bias-ignored", message, "convert writes attention_bias: false"))
+        return kept, assumptions, problems
+
+    def _mended(self, head: Head) -> dict[str, Any]:
+        """A config of this layout for a head of this layout: its own, completed, without what engines trip over."""
+        fresh = self.spell_config(head)
+        config = {k: v for k, v in rewritten(head, fresh, self.interpret).items() if v is not None}
+        for key in _MENDED:
+            if key in fresh and key in config:
+                config[key] = fresh[key]
+        nested = config.get("eagle_config")
+        if isinstance(nested, dict) and AUX_IDS in fresh.get("eagle_config", {}):
+            config["eagle_config"] = {**nested, AUX_IDS: fresh["eagle_config"][AUX_IDS]}
+        limits = isinstance(kinds := config.get("layer_types"), list) and "sliding_attention" in kinds
+        unwanted = {*self.inert, *(_SLIDING if limits else ())}
+        if head.semantics.quantization is None:
+            unwanted.add("quantization_config")
+        return {k: v for k, v in config.items() if k in fresh or k not in unwanted}
+
 
 def common_config(head: Head, architecture: str) -> dict[str, Any]:
-    """The flat fields that SpecForge's and ModelOpt's configs share, readable by every engine.
+    """The flat fields that the flat configs share, readable by every engine.
 
     Layer ids are written twice on purpose: boundary ids at top level, which vLLM looks at first, and after-layer
     ids inside ``eagle_config``, the only place SGLang and the trainers look (vLLM 0.32.0
     ``v1/worker/gpu_model_runner.py``; SGLang 0.5.23 ``spec_aux_hidden_state.py``). RoPE is written in both
     spellings; a null would be read as a value, so absent fields are left out.
     """
-    dtype = TORCH_NAME[head.dtype]
-    d = head.dims
+    d, s = head.dims, head.semantics
+    numbered = head.aux is not None and head.aux.numbered
+    flags = {"norm_before_fc": s.norm_before_fc, "fc_norm": s.fc_norm, "norm_output": s.feedback == "post_norm"}
     return {
         "architectures": [architecture],
-        **spell_llama(head.semantics, d),
+        **spell_llama(s, d),
         "draft_vocab_size": d.draft_vocab_size,
         **({"target_hidden_size": d.target_hidden_size} if d.target_hidden_size != d.hidden_size else {}),
         **({"max_position_embeddings": head.max_position_embeddings} if head.max_position_embeddings else {}),
         **head.token_ids,
-        **spell_rope(head.semantics.rope),
-        "torch_dtype": dtype,
+        **spell_rope(s.rope),
+        "torch_dtype": torch_dtype(head),
         "tie_word_embeddings": False,
-        "norm_before_residual": False,
-        **({AUX_IDS: head.aux.boundary} if head.aux is not None else {}),
-        **({"num_aux_hidden_states": len(head.aux)} if head.aux is not None and len(head.aux) != 3 else {}),
+        "norm_before_residual": s.norm_before_residual,
+        **{flag: True for flag, value in flags.items() if value},
+        **({"mask_token_id": head.mask_token_id} if head.mask_token_id is not None else {}),
+        **({AUX_IDS: head.aux.boundary} if head.aux is not None and numbered else {}),
+        **(
+            {"num_aux_hidden_states": len(head.aux)}
+            if head.aux is not None and numbered and len(head.aux) != 3
+            else {}
+        ),
     }
 
 
-def read_aux(config: Fields) -> AuxTaps | None:
-    """Aux layers of a flat config: boundary ids at top level, after-layer ids in ``eagle_config``.
+def torch_dtype(head: Head) -> str:
+    """The dtype a config states: the one most weights have that are not quantized."""
+    if head.dtype in FLOATS and head.semantics.quantization is None:
+        return TORCH_NAME[head.dtype]
+    counts: dict[str, int] = {}
+    for name, ref in head.tensors.items():
+        if ref.dtype in FLOATS and not is_scale(name):
+            counts[ref.dtype] = counts.get(ref.dtype, 0) + ref.num_elements
+    return TORCH_NAME[max(counts, key=lambda k: (counts[k], k))] if counts else "bfloat16"
 
-    Raises ConfigError where both are there and name different layers.
-    """
-    top, nested = config.layer_ids(AUX_IDS), config.section("eagle_config").layer_ids(AUX_IDS)
-    from_top = None if top is None else AuxTaps.from_boundary(top, "config")
-    from_nested = None if nested is None else AuxTaps.from_after_layer(nested, "config")
-    if from_top is not None and from_nested is not None and from_top.taps != from_nested.taps:
-        raise ConfigError(
-            f"config.json names different aux layers: {top} at top level (boundary ids) and {nested} in eagle_config "
-            f"(after-layer ids, so boundaries {from_nested.boundary})",
-            hint="SGLang would read one and vLLM the other: correct the list that is wrong",
-            code="config-aux-conflict",
+
+def _oddities(config: Fields, layers: int, made_one: bool) -> list[Problem]:
+    problems: list[Problem] = []
+    if config.flag("tie_word_embeddings", default=False):
+        problems.append(
+            Problem(
+                "warning",
+                "config-tied",
+                "config.json says tie_word_embeddings: true although the head has its own lm_head: SGLang would take "
+                "the embeddings for it",
+                "eagle3hub convert writes false",
+            )
         )
-    return from_top or from_nested
-
-
-def _aux_warnings(config: Fields) -> list[Problem]:
-    nested = config.section("eagle_config").layer_ids(AUX_IDS)
-    if nested is None or config.layer_ids(AUX_IDS) is not None:
-        return []
-    return [
-        Problem(
-            "warning",
-            "aux-ids-nested-only",
-            f"aux layer ids {nested} stand in eagle_config only: vLLM's CPU runner takes them one layer too low "
-            "and its GPU runner ignores them",
-            f"eagle3hub convert also writes {AUX_IDS}: {[i + 1 for i in nested]} at top level",
+    if made_one and layers != 1:
+        problems.append(
+            Problem(
+                "warning",
+                "config-layers",
+                f"config.json says num_hidden_layers: {layers}, but the trainer makes one decoder layer: vLLM would "
+                "make them all",
+                "eagle3hub convert writes 1",
+            )
         )
-    ]
+    return problems
+
+
+def _token(config: Fields, name: str) -> int | None:
+    value = config.token_ids(name)
+    return value if isinstance(value, int) else None

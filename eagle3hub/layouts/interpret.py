@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import ConfigError, InputError, Problem
 from eagle3hub.head import Assumption, AuxTaps, Carried, Head, Semantics
-from eagle3hub.layouts.base import Contract
-from eagle3hub.layouts.llama import LlamaConfig, buffer_dtypes, collect_tensors, read_vocab_map
+from eagle3hub.layouts.base import Contract, ReadOptions
+from eagle3hub.layouts.buffers import buffer_dtypes, read_vocab_map
+from eagle3hub.layouts.features import aux_count
+from eagle3hub.layouts.llama import LlamaConfig
+from eagle3hub.layouts.names import BUFFERS, spelled
+from eagle3hub.layouts.taps import AUX_IDS, Taps, taps_from
+from eagle3hub.layouts.tensors import collect_tensors
 
-AUX_IDS = "eagle_aux_hidden_state_layer_ids"
+__all__ = ["AUX_IDS", "Interpretation", "build_head", "plain_semantics", "rewritten", "same_meaning", "settled_by"]
+
+Interpret = Callable[[Mapping[str, Any]], "Interpretation"]
 
 
 @dataclass(frozen=True, slots=True)
 class Interpretation:
     """What one config.json says, in canonical terms.
 
-    ``draft_vocab_size`` is what the config states (None if it does not), to be held against lm_head.
+    ``draft_vocab_size`` is what the config states (None if it does not), to be held against lm_head. ``fc_order``
+    is the order of fc's column blocks where it is not ascending, ``ignores_order`` whether the trainer captures in
+    ascending order whatever a list says.
     """
 
     llama: LlamaConfig
     semantics: Semantics
     aux: AuxTaps | None
     draft_vocab_size: int | None
+    fc_order: tuple[int, ...] | None = None
+    ignores_order: bool = False
+    mask_token_id: int | None = None
     target_name: str | None = None
     target_architectures: list[str] = field(default_factory=list)
     speculative_tokens: int | None = None
@@ -35,35 +47,76 @@ class Interpretation:
 
 def plain_semantics(llama: LlamaConfig, **changes: Any) -> Semantics:
     """The semantics of a Llama head with the given fields changed from EAGLE-3's defaults."""
-    return Semantics(
-        rope=llama.rope,
-        rms_norm_eps=llama.rms_norm_eps,
-        hidden_act=llama.hidden_act,
-        sliding_window=llama.sliding_window,
-        **changes,
+    fields: dict[str, Any] = {
+        "rope": llama.rope,
+        "rms_norm_eps": llama.rms_norm_eps,
+        "hidden_act": llama.hidden_act,
+        "attention_bias": llama.attention_bias,
+        "sliding_window": llama.sliding_window,
+        "sliding_layers": llama.sliding_layers,
+        "num_layers": llama.num_hidden_layers,
+    }
+    return Semantics(**{**fields, **changes})
+
+
+def settled_by(options: ReadOptions) -> set[str]:
+    """The fields that no longer need to be assumed because the user said what they are."""
+    said = {"rope_theta": options.rope_theta, "feedback": options.norm_output, "aux": options.aux_layers}
+    return {field for field, value in said.items() if value is not None}
+
+
+def told(meaning: Interpretation, options: ReadOptions) -> Interpretation:
+    """The interpretation with what the user says in place of what the config says."""
+    s, aux, order = meaning.semantics, meaning.aux, meaning.fc_order
+    problems = list(meaning.problems)
+    assumptions = [*meaning.llama.assumptions, *meaning.assumptions]
+
+    def overrides(field: str, was: Any, now: Any) -> None:
+        if was != now and was is not None:
+            message = f"{field} is taken as {now}, as asked, where the source says {was}"
+            problems.append(Problem("info", "source-overridden", message))
+
+    if options.rope_theta is not None:
+        overrides("rope_theta", s.rope.theta, options.rope_theta)
+        s = replace(s, rope=replace(s.rope, theta=float(options.rope_theta)))
+    if options.norm_output is not None:
+        feedback: Literal["pre_norm", "post_norm"] = "post_norm" if options.norm_output == "post" else "pre_norm"
+        problems[:] = [p for p in problems if p.code != "config-norm-output"]
+        overrides("feedback", s.feedback, feedback)
+        s = replace(s, feedback=feedback)
+    if options.aux_layers is not None:
+        where, ignored = "--aux-layers", meaning.ignores_order
+        given = taps_from(options.aux_layers, options.aux_convention, "flag", order_ignored=ignored, where=where)
+        problems[:] = [p for p in problems if not p.code.startswith(("config-aux", "aux-"))]
+        overrides("aux layers", aux.taps if aux else None, given.aux.taps if given.aux else None)
+        aux, order = given.aux, given.fc_order
+        problems += given.problems
+    mask = meaning.mask_token_id if options.mask_token_id is None else options.mask_token_id
+    overrides("mask_token_id", meaning.mask_token_id, mask)
+    return replace(
+        meaning,
+        llama=replace(meaning.llama, assumptions=[]),
+        semantics=s,
+        aux=aux,
+        fc_order=order,
+        mask_token_id=mask,
+        assumptions=[a for a in assumptions if a.field not in settled_by(options)],
+        problems=problems,
     )
 
 
-def build_head(name: str, contract: Contract, checkpoint: Checkpoint, meaning: Interpretation) -> Head:
+def build_head(
+    name: str, contract: Contract, checkpoint: Checkpoint, meaning: Interpretation, options: ReadOptions
+) -> Head:
     """Join a config's meaning with the tensors. Raises TensorError or ConfigError where they contradict."""
-    s = meaning.semantics
-    tensors, dims = collect_tensors(
-        checkpoint, meaning.llama, prefix=contract.tensor_prefix, norm_before_fc=s.norm_before_fc, fc_norm=s.fc_norm
-    )
-    fc_in = tensors["fc.weight"].shape[1]
-    count = fc_in // dims.target_hidden_size
-    if count * dims.target_hidden_size != fc_in or (meaning.aux is not None and len(meaning.aux) != count):
-        named = f"{len(meaning.aux)} aux layers" if meaning.aux is not None else "a whole number of aux layers"
-        raise ConfigError(
-            f"fc.weight takes {fc_in} inputs, which is not {named} of {dims.target_hidden_size}",
-            code="config-aux-count",
-        )
-    vocab_map, status, problems = read_vocab_map(checkpoint, dims, meaning.draft_vocab_size)
-    return Head(
+    meaning = told(meaning, options)
+    tensors, dims, semantics = collect_tensors(checkpoint, meaning.llama, meaning.semantics, contract)
+    vocab_map, status, problems = read_vocab_map(checkpoint, dims, meaning.draft_vocab_size, options.d2t)
+    head = Head(
         layout=name,
         source=checkpoint.source,
         dims=dims,
-        semantics=s,
+        semantics=semantics,
         aux=meaning.aux,
         vocab_map=vocab_map,
         vocab_status=status,
@@ -76,27 +129,66 @@ def build_head(name: str, contract: Contract, checkpoint: Checkpoint, meaning: I
         target_name=meaning.target_name,
         target_architectures=list(meaning.target_architectures),
         speculative_tokens=meaning.speculative_tokens,
-        assumptions=[*meaning.llama.assumptions, *meaning.assumptions],
+        mask_token_id=meaning.mask_token_id,
+        fc_order=meaning.fc_order,
+        other_names=_other_names(checkpoint, tensors, contract.tensor_prefix),
+        assumptions=list(meaning.assumptions),
         problems=[*meaning.problems, *problems],
     )
+    _check_aux_count(head)
+    _check_embedding(head)
+    return head
+
+
+def _check_aux_count(head: Head) -> None:
+    if not head.semantics.uses_aux:
+        return
+    count, width = aux_count(head), head.dims.target_hidden_size
+    fc = head.tensors["fc.weight"]
+    inputs = 2 * fc.shape[1] if fc.dtype == "U8" else fc.shape[1]
+    if count * width != inputs or (head.aux is not None and len(head.aux) != count):
+        named = f"{len(head.aux)} aux layers" if head.aux is not None else "a whole number of aux layers"
+        raise ConfigError(f"fc.weight takes {inputs} inputs, which is not {named} of {width}", code="config-aux-count")
+
+
+def _check_embedding(head: Head) -> None:
+    d = head.dims
+    if d.hidden_size != d.target_hidden_size and "embed_tokens.weight" not in head.tensors:
+        head.problems.append(
+            Problem(
+                "error",
+                "tensor-embedding",
+                f"the head's hidden size is {d.hidden_size} and its target's {d.target_hidden_size}, so the target's "
+                "embeddings do not fit it, but embed_tokens.weight is missing: vLLM would run on uninitialised ones",
+                "export the head with its embeddings",
+            )
+        )
+
+
+def _other_names(checkpoint: Checkpoint, tensors: Mapping[str, Any], prefix: str) -> dict[str, str]:
+    names = {n: ref.name for n, ref in tensors.items() if ref.name != spelled(n, prefix)}
+    buffers = {n: checkpoint.tensors[n].name for n in BUFFERS if n in checkpoint.tensors}
+    return {**names, **{n: name for n, name in buffers.items() if name != n}}
 
 
 def same_meaning(meaning: Interpretation, head: Head) -> bool:
     """Whether a config says of a head exactly what the head is, so that it may be written back as it was."""
-    c, d = meaning.llama, head.dims
+    c, d, s = meaning.llama, head.dims, head.semantics
     sizes = (c.hidden_size, c.target_hidden_size, c.intermediate_size, c.num_attention_heads, c.num_key_value_heads)
     same_dims = (*sizes, c.head_dim, c.vocab_size, meaning.draft_vocab_size or d.draft_vocab_size) == (
         *(d.hidden_size, d.target_hidden_size, d.intermediate_size, d.num_attention_heads, d.num_key_value_heads),
         *(d.head_dim, d.vocab_size, d.draft_vocab_size),
     )
     if meaning.aux is None:
-        same_aux = head.aux is None or head.aux.is_default
+        same_aux = head.has_default_aux
     else:
-        same_aux = head.aux is not None and head.aux.taps == meaning.aux.taps
-    return same_dims and same_aux and meaning.semantics == head.semantics
+        same_aux = head.aux is not None and head.aux.taps == meaning.aux.taps and meaning.fc_order == head.fc_order
+    same_token = meaning.mask_token_id in (None, head.mask_token_id)
+    said = replace(meaning.semantics, fc_bias=s.fc_bias, quantization=s.quantization)  # told by tensors, not by it
+    return same_dims and same_aux and same_token and said == s
 
 
-def earlier_spelling(head: Head, name: str, interpret: Any) -> Carried | None:
+def earlier_spelling(head: Head, name: str, interpret: Interpret) -> Carried | None:
     """How the head was spelled in layout ``name`` once, if that still says what the head is."""
     carried = head.carried.get(name)
     if carried is None or head.layout == name:
@@ -107,16 +199,53 @@ def earlier_spelling(head: Head, name: str, interpret: Any) -> Carried | None:
         return None
 
 
-def completed(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """A config of the same layout: every field of the source as it was, plus what it did not state.
+_MEANINGFUL = frozenset(
+    {
+        *("norm_before_residual", "norm_before_fc", "fc_norm", "use_aux_norm", "norm_output", "attention_bias"),
+        *("rope_theta", "rope_scaling", "rope_parameters", "layer_types", "sliding_window", "use_sliding_window"),
+        *("target_hidden_size", "num_aux_hidden_states", "mask_token_id", "quantization_config", AUX_IDS),
+    }
+)
+_NESTED = ("eagle_config", "transformer_layer_config")
 
-    Nested objects are completed the same way; a JSON null counts as not stated.
+
+def rewritten(head: Head, fresh: Mapping[str, Any], interpret: Interpret) -> dict[str, Any]:
+    """A config of the head's own layout: every field of the source as it was, plus what it did not state.
+
+    Where the source's fields no longer say what the head is (because the user said otherwise, or a transformation
+    changed it), those that carry meaning are replaced; all others stay. A JSON null counts as not stated.
     """
+    config = _completed(head.config, fresh)
+    try:
+        if same_meaning(interpret(config), head):
+            return config
+    except InputError:
+        pass
+    return _overlaid(head.config, fresh)
+
+
+def _completed(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
     out = dict(source)
     for key, value in fresh.items():
         have = out.get(key)
         if have is None:
             out[key] = value
         elif isinstance(have, dict) and isinstance(value, dict) and key == "eagle_config":
-            out[key] = completed(have, value)
+            out[key] = _completed(have, value)
     return out
+
+
+def _overlaid(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+    out = {k: v for k, v in source.items() if k in fresh or k not in _MEANINGFUL}
+    for key, value in fresh.items():
+        have = out.get(key)
+        if key in _NESTED and isinstance(have, dict) and isinstance(value, dict):
+            out[key] = _overlaid(have, value)
+        else:
+            out[key] = value
+    return out
+
+
+def taps_of(meaning: Taps) -> dict[str, Any]:
+    """The fields of `Interpretation` that a reading of the aux layers fills."""
+    return {"aux": meaning.aux, "fc_order": meaning.fc_order}

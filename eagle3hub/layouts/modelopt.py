@@ -1,30 +1,45 @@
-"""NVIDIA ModelOpt's Hugging Face export from 0.43 on (``export/plugins/hf_spec_export.py``).
+"""NVIDIA ModelOpt: its Hugging Face export of every version, and its Megatron export.
 
-``layers.0.*`` names, no header metadata, d2t as int64 offsets only where the vocabulary is reduced (often in
-frequency order), never t2d or embeddings; a flat Llama config with ``eagle_config`` and after-layer ids.
+Hugging Face (``export/plugins/hf_spec_export.py``): ``layers.{i}.*`` from 0.43 on, before that ``midlayer.*`` and
+(0.41-0.42, several layers) ``midlayer.{i}.*``; no header metadata, d2t as int64 offsets only where the vocabulary is
+reduced (often in frequency order), never t2d or embeddings; a flat Llama config whose unresolved keys are null, with
+``eagle_config`` and after-layer ids. Aux layers are captured in ascending order whatever their list says.
+Megatron (``unified_export_megatron.py``): the same with header metadata, the input norm of layers 1 and up called
+hidden_norm, and never a d2t (a misspelled attribute), so that the map must be given.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.errors import Refusal
+from eagle3hub.errors import Problem, Refusal, SourceError
 from eagle3hub.head import Head
-from eagle3hub.layouts.base import Contract, Match
+from eagle3hub.layouts.base import AS_FOUND, Contract, Match, ReadOptions, Spelled, WriteOptions
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import AUX_IDS
+
+QUANT_CONFIG = "hf_quant_config.json"
+_ARCHITECTURES = (["LlamaForCausalLMEagle3"], ["LlamaForCausalLMEagle3Deep"])
+_MAX_SIDE_FILE = 8_000_000
 
 
 class ModelOpt(FlatLayout):
     """Codec of ModelOpt folders."""
 
     name = "modelopt"
+    one_layer = False
+    order_ignored = True
     contract = Contract(
         title="ModelOpt",
         tensor_prefix="layers.0.",
+        forms=frozenset({"layers", "midlayer", "midlayers"}),
         expresses=frozenset(
-            {"hidden_act", "rope_scaling", "aux_ids", "aux_count", "full_vocabulary", "unsorted_vocabulary"}
+            {
+                *("hidden_act", "rope_scaling", "aux_ids", "aux_count", "full_vocabulary", "unsorted_vocabulary"),
+                *("several_layers", "attention_bias", "fc_bias", "norm_before_fc", "no_aux", "quantization"),
+            }
         ),
         vocab_dtype="I64",
         has_t2d=False,
@@ -32,22 +47,50 @@ class ModelOpt(FlatLayout):
         metadata=None,
         aux_ids="eagle_config (after-layer) and top level (boundary)",
         needs={"aux layer ids": "--target, where the source does not name them"},
+        cannot={"embed_tokens": "ModelOpt exports no embeddings: engines take the target's"},
+        reads=("Hugging Face export 0.37-0.42 (midlayer)", "Hugging Face export 0.43 and later", "Megatron export"),
+        writes="Hugging Face export 0.43 and later",
     )
 
     def detect(self, checkpoint: Checkpoint) -> Match | None:
-        """layers.0 names without t2d and embeddings, and ModelOpt's eagle_config."""
+        """ModelOpt's eagle_config, and names without t2d and embeddings."""
         tensors, config = checkpoint.tensors, checkpoint.config
-        if not any(n.startswith("layers.0.") for n in tensors) or "speculators_model_type" in config:
+        if "speculators_model_type" in config or "t2d" in tensors:
+            return None
+        style = next((s for s in ("layers.0.", "midlayer.") if any(n.startswith(s) for n in tensors)), None)
+        if style is None:
             return None
         eagle = config.get("eagle_config")
-        evidence = ["layers.0.* names"]
-        if isinstance(eagle, dict) and "next_layer_regular" in eagle:
-            evidence.append("eagle_config.next_layer_regular")
-        if "t2d" not in tensors and "embed_tokens.weight" not in tensors:
+        evidence = [f"{style}* names"]
+        if isinstance(eagle, dict) and ("next_layer_regular" in eagle or "use_last_layernorm" in eagle):
+            evidence.append("eagle_config of ModelOpt")
+        if "embed_tokens.weight" not in tensors:
             evidence.append("neither t2d nor embed_tokens")
-        if config.get("architectures") == ["LlamaForCausalLMEagle3"]:
-            evidence.append("architecture LlamaForCausalLMEagle3")
+        if config.get("architectures") in _ARCHITECTURES:
+            evidence.append(f"architecture {config['architectures'][0]}")
         return Match((len(evidence) - 1) / 3, tuple(evidence)) if len(evidence) > 1 else None
+
+    def read(self, checkpoint: Checkpoint, options: ReadOptions = AS_FOUND) -> Head:
+        """The head in the folder, with the facts that only ModelOpt's own files hold."""
+        head = super().read(checkpoint, options)
+        head.problems = [_lost_map(p) if p.code == "vocab-missing" else p for p in head.problems]
+        if head.semantics.quantization is not None:
+            head.side_files = _side_file(checkpoint)
+        elif checkpoint.config.get("quantization_config") is not None:
+            head.problems.append(
+                Problem(
+                    "warning",
+                    "config-quantization-leftover",
+                    "config.json has a quantization_config, but no tensor is quantized (ModelOpt's Megatron exporter "
+                    "copies it from another model): engines would look for scales that are not there",
+                    "eagle3hub convert leaves it out",
+                )
+            )
+        return head
+
+    def write(self, head: Head, options: WriteOptions) -> Spelled:
+        """The head as ModelOpt 0.43 and later export it. Raises Refusal."""
+        return replace(super().write(head, options), files=dict(head.side_files))
 
     def spell_config(self, head: Head) -> dict[str, Any]:
         """A flat config with ModelOpt's eagle_config."""
@@ -57,16 +100,37 @@ class ModelOpt(FlatLayout):
                 hint="give --target: the trainer's default layers follow from its number of layers",
                 code="refused-aux-unknown",
             )
+        s = head.semantics
         return {
             **common_config(head, "LlamaForCausalLMEagle3"),
+            **({"bias": True} if s.fc_bias else {}),
             "eagle_config": {
-                AUX_IDS: head.aux.after_layer,
-                "use_aux_hidden_state": True,
+                AUX_IDS: head.aux.after_layer if head.aux.numbered else [],
+                "use_aux_hidden_state": s.uses_aux,
                 "use_input_layernorm_in_first_layer": True,
                 "use_last_layernorm": True,
                 "use_mtp_layernorm": False,
                 "next_layer_regular": True,
                 "parallel_draft_step": 1,
                 "parallel_draft_heads_num_layers": 1,
+                **({"norm_before_fc": True} if s.norm_before_fc else {}),
             },
         }
+
+
+def _lost_map(problem: Problem) -> Problem:
+    message = f"{problem.message}; ModelOpt's Megatron exporter never writes the map (a misspelled attribute)"
+    hint = "give the d2t.pt of the training run with --d2t FILE"
+    return Problem(problem.severity, problem.code, message, hint)
+
+
+def _side_file(checkpoint: Checkpoint) -> dict[str, bytes]:
+    path = checkpoint.folder / QUANT_CONFIG
+    try:
+        if path.stat().st_size > _MAX_SIDE_FILE:
+            raise SourceError(f"{path} is larger than {_MAX_SIDE_FILE} bytes", code="source-unreadable")
+        return {QUANT_CONFIG: path.read_bytes()}
+    except FileNotFoundError:
+        return {}
+    except OSError as e:
+        raise SourceError(f"cannot read {path}: {e.strerror}", code="source-unreadable") from e

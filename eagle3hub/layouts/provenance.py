@@ -35,7 +35,7 @@ def restore(head: Head, checkpoint: Checkpoint) -> None:
         return
     try:
         carried = {name: _carried(spelling) for name, spelling in record.get("carried", {}).items()}
-        _restore_facts(head, record.get("facts", {}))
+        _restore_facts(head, record)
     except (AttributeError, TypeError, KeyError, ValueError, InputError):
         head.problems.append(Problem("warning", "provenance-malformed", "eagle3hub.json is malformed and is not used"))
         return
@@ -52,28 +52,33 @@ def fingerprint(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def spellings_after(head: Head) -> dict[str, dict[str, Any]]:
     """The ``carried`` object of a record written when this head is converted: its own spelling and earlier ones."""
-    own = Carried(head.config, head.buffers, head.metadata)
-    return {
-        name: {"config": dict(c.config), "buffers": dict(c.buffers), "metadata": c.metadata and dict(c.metadata)}
-        for name, c in {**head.carried, head.layout: own}.items()
-    }
+    own = Carried(head.config, head.buffers, head.metadata, head.other_names)
+    return {name: _as_json(c) for name, c in {**head.carried, head.layout: own}.items()}
 
 
 def facts_of(head: Head) -> dict[str, Any]:
     """The ``facts`` object of a record: what must survive a layout that has no place for it."""
     return {
-        "aux_after_layer": None if head.aux is None else head.aux.after_layer,
+        "aux_after_layer": head.aux.after_layer if head.aux is not None and head.aux.numbered else None,
         "aux_origin": None if head.aux is None else head.aux.origin,
         "max_position_embeddings": head.max_position_embeddings,
         "token_ids": head.token_ids,
         "target_name": head.target_name,
         "target_architectures": head.target_architectures,
+        "target_model_type": head.target_model_type,
+        "num_target_layers": head.num_target_layers,
+        "target_context": head.target_context,
         "speculative_tokens": head.speculative_tokens,
+        "mask_token_id": head.mask_token_id,
         "assumptions": [a.to_json() for a in head.assumptions],
     }
 
 
-def _restore_facts(head: Head, facts: dict[str, Any]) -> None:
+def _restore_facts(head: Head, record: dict[str, Any]) -> None:
+    """What the record knows. In a folder made from another layout a trainer's habits prove nothing."""
+    facts = record.get("facts", {})
+    if record["source"]["layout"] != head.layout:
+        head.assumptions = []
     ids = facts.get("aux_after_layer")
     aux = AuxTaps.from_after_layer(ids, facts.get("aux_origin") or "config") if ids else None
     known = {a.field for a in head.assumptions}
@@ -86,12 +91,26 @@ def _restore_facts(head: Head, facts: dict[str, Any]) -> None:
     head.max_position_embeddings = head.max_position_embeddings or facts.get("max_position_embeddings")
     head.target_name = head.target_name or facts.get("target_name")
     head.target_architectures = head.target_architectures or architectures
+    head.target_model_type = head.target_model_type or facts.get("target_model_type")
+    head.num_target_layers = head.num_target_layers or facts.get("num_target_layers")
+    head.target_context = head.target_context or facts.get("target_context")
     head.speculative_tokens = head.speculative_tokens or facts.get("speculative_tokens")
+    if head.mask_token_id is None:
+        head.mask_token_id = facts.get("mask_token_id")
+
+
+def _as_json(c: Carried) -> dict[str, Any]:
+    plain: dict[str, Any] = {"config": dict(c.config), "buffers": dict(c.buffers)}
+    names = {"names": dict(c.names)} if c.names else {}
+    return {**plain, **names, "metadata": c.metadata and dict(c.metadata)}
 
 
 def _carried(spelling: dict[str, Any]) -> Carried:
     return Carried(
-        dict(spelling["config"]), _strings(spelling.get("buffers")) or {}, _strings(spelling.get("metadata"))
+        dict(spelling["config"]),
+        _strings(spelling.get("buffers")) or {},
+        _strings(spelling.get("metadata")),
+        _strings(spelling.get("names")) or {},
     )
 
 

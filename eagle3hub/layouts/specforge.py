@@ -2,7 +2,8 @@
 
 ``midlayer.*`` names, safetensors metadata ``format: pt``, d2t as int64 offsets and t2d as bool (always both, also
 for a full vocabulary), embeddings in ``--to hf`` exports only; a flat Llama config with the architecture
-``LlamaForCausalLMEagle3`` and, if at all, after-layer ids in ``eagle_config``.
+``LlamaForCausalLMEagle3`` and, if at all, after-layer ids in ``eagle_config``. Its P-EAGLE heads
+(``modeling/draft/peagle.py``) are called ``layers.{i}.*`` and keep mask_hidden and their trained embeddings.
 """
 
 from __future__ import annotations
@@ -13,21 +14,29 @@ from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import Problem
+from eagle3hub.fields import Fields
 from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts.base import Contract, Match
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import AUX_IDS, Interpretation
+
+PARALLEL = "PEagleDraftModel"
 
 
 class SpecForge(FlatLayout):
     """Codec of SpecForge folders."""
 
     name = "specforge"
+    inert = frozenset({"norm_output"})
     contract = Contract(
         title="SpecForge",
         tensor_prefix="midlayer.",
+        forms=frozenset({"midlayer"}),
         expresses=frozenset(
-            {"fc_norm", "hidden_act", "rope_scaling", "embed_tokens", "target_width", "aux_ids", "full_vocabulary"}
+            {
+                *("fc_norm", "hidden_act", "rope_scaling", "embed_tokens", "target_width", "aux_ids"),
+                *("full_vocabulary", "parallel_drafting"),
+            }
         ),
         vocab_dtype="I64",
         has_t2d=True,
@@ -37,12 +46,34 @@ class SpecForge(FlatLayout):
         cannot={
             "aux_count": "SpecForge's fc takes exactly 3 aux hidden states",
             "unsorted_vocabulary": "SpecForge takes row r of lm_head for the r-th true entry of t2d",
+            "several_layers": "SpecForge makes EAGLE-3 heads of one decoder layer (midlayer)",
+            "attention_bias": "SpecForge never makes biases, whatever attention_bias says",
+            "post_norm_feedback": "SpecForge's norm_output has two meanings, so that nobody could read it back",
         },
+        reads=("training output up to 0.2.0", "export --to hf", "export --to sglang", "P-EAGLE"),
+        writes="export --to sglang",
+    )
+    parallel_contract = replace(
+        contract,
+        title="SpecForge P-EAGLE",
+        tensor_prefix="layers.0.",
+        forms=frozenset({"layers"}),
+        expresses=contract.expresses | {"several_layers", "norm_before_residual"},
     )
 
+    def contract_for(self, parallel_drafting: bool) -> Contract:
+        """P-EAGLE heads may have several layers and norm_before_residual."""
+        return self.parallel_contract if parallel_drafting else self.contract
+
+    def is_parallel(self, config: Fields) -> bool:
+        """Whether the architecture is P-EAGLE's."""
+        return bool(config.get("architectures") == [PARALLEL])
+
     def detect(self, checkpoint: Checkpoint) -> Match | None:
-        """Midlayer names with t2d, pt metadata, int64 d2t and the Eagle3 architecture name."""
+        """Midlayer names with t2d, pt metadata, int64 d2t and the Eagle3 architecture name; or P-EAGLE's."""
         tensors, config = checkpoint.tensors, checkpoint.config
+        if config.get("architectures") == [PARALLEL]:
+            return Match(1.0, (f"architecture {PARALLEL}",), certain=True)
         if not any(n.startswith("midlayer.") for n in tensors) or "t2d" not in tensors:
             return None
         evidence = ["midlayer.* names"]
@@ -56,7 +87,7 @@ class SpecForge(FlatLayout):
 
     def interpret(self, config: Mapping[str, Any]) -> Interpretation:
         """As every flat config, and norm_output, whose meaning changed."""
-        meaning = super().interpret(config)
+        meaning = super().interpret({k: v for k, v in config.items() if k != "norm_output"})
         problems, assumptions = list(meaning.problems), list(meaning.assumptions)
         if config.get("norm_output") is True:
             problems.append(
@@ -65,22 +96,19 @@ class SpecForge(FlatLayout):
                     "config-norm-output",
                     "config.json says norm_output: true, which SpecForge gave two meanings: the norm before lm_head "
                     "(up to 0.2.0) or post-norm feedback (September 2026 and later)",
-                    "remove the key if the head was trained with 0.2.0 or earlier; this version converts no "
-                    "post-norm-feedback head of SpecForge",
+                    "say which it is: --norm-output pre for a head trained with 0.2.0 or earlier, --norm-output post "
+                    "for a later one",
                 )
             )
         if config.get("norm_output") is False:
             why = "norm_output: false skipped the norm before lm_head up to SpecForge 0.2.0; engines always apply it"
-            assumptions.append(
-                Assumption("feedback", "pre_norm", why, "remove norm_output from config.json if it is so")
-            )
+            assumptions.append(Assumption("feedback", "pre_norm", why, "give --norm-output pre if it is so"))
         return replace(meaning, problems=problems, assumptions=assumptions)
 
     def spell_config(self, head: Head) -> dict[str, Any]:
         """A flat config that SpecForge and every engine reads alike."""
         return {
-            **common_config(head, "LlamaForCausalLMEagle3"),
-            **({"fc_norm": True} if head.semantics.fc_norm else {}),
+            **common_config(head, PARALLEL if head.semantics.parallel_drafting else "LlamaForCausalLMEagle3"),
             "eagle_config": {
                 "use_aux_hidden_state": True,
                 **({AUX_IDS: head.aux.after_layer} if head.aux is not None else {}),

@@ -2,18 +2,17 @@
 
 One model.safetensors without header metadata, ``midlayer.*`` names, d2t as int32 offsets (JAX without x64) and
 t2d as bool; a minimal config with the architecture of a plain Llama, no context length, no aux layer ids. The
-trainer hard-codes silu, plain RoPE and the default taps.
+trainer hard-codes silu, plain RoPE and the default taps; a resumed run copies its source's config unread.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from eagle3hub.checkpoint.dtypes import TORCH_NAME
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.head import Head
 from eagle3hub.layouts.base import Contract, Match
-from eagle3hub.layouts.flat import FlatLayout
+from eagle3hub.layouts.flat import FlatLayout, torch_dtype
 
 
 class SpecJax(FlatLayout):
@@ -21,9 +20,12 @@ class SpecJax(FlatLayout):
 
     name = "specjax"
     hard_coded_act = "silu"
+    one_layer = False  # it writes num_hidden_layers: 1, so that anything else is another head's config
+    inert = frozenset({"rope_scaling", "attention_bias"})
     contract = Contract(
         title="SpecJAX",
         tensor_prefix="midlayer.",
+        forms=frozenset({"midlayer"}),
         expresses=frozenset(),
         vocab_dtype="I32",
         has_t2d=True,
@@ -36,7 +38,10 @@ class SpecJax(FlatLayout):
             "rope_scaling": "SpecJAX knows no RoPE scaling, in the draft or in the target",
             "full_vocabulary": "SpecJAX always trains a reduced vocabulary with a map",
             "unsorted_vocabulary": "SpecJAX takes row r of lm_head for the r-th true entry of t2d",
+            "several_layers": "SpecJAX knows one decoder layer",
         },
+        reads=("SpecJAX d047ed4",),
+        writes="SpecJAX d047ed4",
     )
 
     def detect(self, checkpoint: Checkpoint) -> Match | None:
@@ -71,6 +76,6 @@ class SpecJax(FlatLayout):
             "draft_vocab_size": d.draft_vocab_size,
             "rope_theta": head.semantics.rope.theta,
             "rms_norm_eps": head.semantics.rms_norm_eps,
-            "torch_dtype": TORCH_NAME[head.dtype],
+            "torch_dtype": torch_dtype(head),
             "tie_word_embeddings": False,
         }

@@ -1,8 +1,8 @@
-"""speculators (vllm-project/speculators 0.9.0, ``models/eagle3/config.py``, ``models/eagle3/core.py``).
+"""speculators (vllm-project/speculators 0.1 to 0.9, ``models/eagle3/config.py``, ``models/eagle3/core.py``).
 
-``layers.0.*`` names, metadata ``format: pt``, d2t (int64 offsets) and t2d (bool) only where the vocabulary is
-reduced; a nested config: ``transformer_layer_config`` holds the Llama fields, ``speculators_config`` names the
-verifier and the number of speculative tokens, and the aux layer ids are boundary ids at top level.
+``layers.{i}.*`` names, metadata ``format: pt``, d2t (int64 offsets) and t2d (bool) only where the vocabulary is
+reduced; a nested config: ``transformer_layer_config`` holds the Llama or Qwen3 fields, ``speculators_config`` names
+the verifier and the number of speculative tokens, and the aux layer ids are boundary ids at top level.
 """
 
 from __future__ import annotations
@@ -10,25 +10,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eagle3hub.checkpoint.dtypes import TORCH_NAME
-from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.errors import ConfigError, Refusal
-from eagle3hub.fields import Fields
-from eagle3hub.head import Assumption, AuxTaps, Head
-from eagle3hub.layouts.base import Contract, Match, Spelled, WriteOptions, refuse_inexpressible
-from eagle3hub.layouts.interpret import (
-    AUX_IDS,
-    Interpretation,
-    build_head,
-    completed,
-    earlier_spelling,
-    plain_semantics,
+from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
+from eagle3hub.errors import Problem
+from eagle3hub.head import Assumption, Head, TensorRef
+from eagle3hub.layouts.base import (
+    AS_FOUND,
+    Contract,
+    Match,
+    ReadOptions,
+    Spelled,
+    WriteOptions,
+    refuse_inexpressible,
 )
-from eagle3hub.layouts.llama import parse_llama, spell_llama, spell_rope
+from eagle3hub.layouts.features import aux_count
+from eagle3hub.layouts.interpret import Interpretation, build_head, earlier_spelling, rewritten
+from eagle3hub.layouts.speculators_config import SCHEMA_VERSION, interpret_config, spell, version_of
 from eagle3hub.layouts.spell import spell_tensors
 
-SCHEMA_VERSION = "0.9.0"
-"""The release of speculators whose config we write."""
+__all__ = ["SCHEMA_VERSION", "Speculators"]
+
+_RANDOM_WEIGHTS = ((0, 2), (0, 4))
+"""Releases whose converter left the decoder layer at its random initial values (fixed in 0.5.0)."""
+_NORMS = ("input_layernorm", "hidden_norm", "post_attention_layernorm")
+_ONE = {"BF16": b"\x80\x3f", "F16": b"\x00\x3c", "F32": b"\x00\x00\x80\x3f"}
 
 
 class Speculators:
@@ -38,11 +42,12 @@ class Speculators:
     contract = Contract(
         title="speculators",
         tensor_prefix="layers.0.",
+        forms=frozenset({"layers", "research"}),
         expresses=frozenset(
             {
                 *("norm_before_residual", "norm_before_fc", "fc_norm", "post_norm_feedback", "sliding_window"),
-                *("hidden_act", "rope_scaling", "embed_tokens", "aux_ids", "aux_count"),
-                *("full_vocabulary", "unsorted_vocabulary"),
+                *("hidden_act", "rope_scaling", "embed_tokens", "aux_ids", "aux_count", "several_layers"),
+                *("full_vocabulary", "unsorted_vocabulary", "attention_bias", "qk_norm", "parallel_drafting"),
             }
         ),
         vocab_dtype="I64",
@@ -50,62 +55,44 @@ class Speculators:
         identity_map=False,
         metadata={"format": "pt"},
         aux_ids="top level (boundary)",
-        needs={"verifier": "--target", "number of draft tokens": "--speculative-tokens"},
-        cannot={"target_width": "speculators' model sizes fc by the head's own hidden size"},
+        needs={
+            "verifier": "--target",
+            "number of draft tokens": "--speculative-tokens",
+            "mask token of a P-EAGLE head": "--mask-token-id, where the source does not state it",
+        },
+        cannot={
+            "target_width": "speculators' model sizes fc by the head's own hidden size",
+            "permuted_vocabulary": "speculators has no map where the vocabulary is full, and vLLM crashes on one",
+            "no_aux": "speculators' model always has fc and hidden_norm",
+        },
+        reads=("0.1 (research names too)", "0.2-0.4 (random layers refused)", "0.5-0.9", "P-EAGLE"),
+        writes=SCHEMA_VERSION,
     )
 
     def detect(self, checkpoint: Checkpoint) -> Match | None:
         """speculators_model_type, which no other layout has."""
         kind = checkpoint.config.get("speculators_model_type")
-        return None if kind is None else Match(1.0, (f"speculators_model_type: {kind}",))
+        return None if kind is None else Match(1.0, (f"speculators_model_type: {kind}",), certain=True)
 
     def interpret(self, config: Mapping[str, Any]) -> Interpretation:
         """What the config says. Raises ConfigError."""
-        c = Fields(config)
-        kind = c.text("speculators_model_type")
-        if kind != "eagle3":
-            raise ConfigError(
-                f"config.json says speculators_model_type: {kind}; this version reads eagle3", code="config-kind"
-            )
-        layer = c.section("transformer_layer_config")
-        layer_type = layer.text("model_type", default="llama")
-        if layer_type != "llama":
-            raise ConfigError(
-                f"config.json: transformer_layer_config: model_type is {layer_type}; this version reads llama layers",
-                code="config-kind",
-            )
-        llama = parse_llama(layer)
-        assumptions: list[Assumption] = []
-        before_residual = c.flag("norm_before_residual", default=None)
-        if before_residual is None:
-            before_residual = False
-            why = "the key is missing: the speculators library takes false, but vLLM takes true for such a folder"
-            assumptions.append(
-                Assumption("norm_before_residual", False, why, "write norm_before_residual into config.json")
-            )
-        top = c.layer_ids(AUX_IDS)
-        verifier = c.section("speculators_config").section("verifier")
-        names = verifier.get("architectures")
-        return Interpretation(
-            llama=llama,
-            semantics=plain_semantics(
-                llama,
-                norm_before_residual=before_residual,
-                norm_before_fc=c.flag("norm_before_fc", default=False),
-                fc_norm=c.flag("fc_norm", default=False),
-                feedback="post_norm" if c.flag("norm_output", default=False) else "pre_norm",
-            ),
-            aux=None if top is None else AuxTaps.from_boundary(top, "config"),
-            draft_vocab_size=c.number("draft_vocab_size", default=None),
-            target_name=verifier.text("name_or_path", default=None),
-            target_architectures=[a for a in names if isinstance(a, str)] if isinstance(names, list) else [],
-            speculative_tokens=_speculative_tokens(c),
-            assumptions=assumptions,
-        )
+        return interpret_config(config)
 
-    def read(self, checkpoint: Checkpoint) -> Head:
+    def read(self, checkpoint: Checkpoint, options: ReadOptions = AS_FOUND) -> Head:
         """The head in the folder."""
-        return build_head(self.name, self.contract, checkpoint, self.interpret(checkpoint.config))
+        head = build_head(self.name, self.contract, checkpoint, self.interpret(checkpoint.config), options)
+        version = version_of(checkpoint.config)
+        if version is not None and _RANDOM_WEIGHTS[0] <= version <= _RANDOM_WEIGHTS[1] and _untrained(head):
+            head.problems.append(
+                Problem(
+                    "warning" if options.allow_suspicious else "error",
+                    "tensor-suspicious",
+                    f"the norms of layer 0 are exactly one and speculators_version is {version[0]}.{version[1]}, "
+                    "a release whose converter left the decoder layer at random initial values",
+                    "convert the original head again, with eagle3hub or speculators 0.5 and later",
+                )
+            )
+        return head
 
     def write(self, head: Head, options: WriteOptions) -> Spelled:
         """The head in speculators' spelling. Raises Refusal without a verifier or a number of draft tokens."""
@@ -117,75 +104,27 @@ class Speculators:
             config = dict(before.config)
             notes.append("config.json is that of the speculators folder this head came from, as it was")
         else:
-            config = self._spell_config(head, options)
+            config = spell(head, options)
             if head.layout == self.name:
-                config = completed(head.config, config)
+                config = rewritten(head, config, self.interpret)
             name = config["speculators_config"]["verifier"]["name_or_path"]
-            if name.startswith(("/", ".", "~")):
+            if isinstance(name, str) and name.startswith(("/", ".", "~")):
                 why = "it is a local folder: others cannot serve the head by its own name"
                 settle = "name the target's Hub id with --target-name"
                 assumptions.append(Assumption("speculators_config.verifier.name_or_path", name, why, settle))
+        if aux_count(head) != 3 and not head.semantics.qk_norm:
+            notes.append(
+                f"vLLM 0.32 sizes fc of a speculators head with Llama layers for 3 hidden states and fails to load "
+                f"this one, which takes {aux_count(head)}; --to modelopt writes what it needs"
+            )
         tensors, metadata, origin = spell_tensors(head, self.name, self.contract, before)
         return Spelled(config, tensors, metadata, origin, assumptions, notes)
 
-    def _spell_config(self, head: Head, options: WriteOptions) -> dict[str, Any]:
-        tokens = options.speculative_tokens or head.speculative_tokens
-        if head.target_name is None:
-            raise Refusal(
-                "a speculators config names the verifier, and neither the source nor an option says which it is",
-                hint="give --target, a folder or Hub id of the target model",
-                code="refused-no-target",
-            )
-        if tokens is None:
-            raise Refusal(
-                "a speculators config says how many tokens to draft (vLLM requires it), and no number is safe to guess",
-                hint="give --speculative-tokens K",
-                code="refused-no-speculative-tokens",
-            )
-        s, d = head.semantics, head.dims
-        layer = {
-            "architectures": ["LlamaForCausalLM"],
-            **spell_llama(s, d),
-            **({"max_position_embeddings": head.max_position_embeddings} if head.max_position_embeddings else {}),
-            **head.token_ids,
-            **spell_rope(s.rope),
-            **(
-                {"sliding_window": s.sliding_window, "layer_types": ["sliding_attention"]}
-                if s.sliding_window is not None
-                else {}
-            ),
-            "tie_word_embeddings": False,
-        }
-        proposal = {
-            "proposal_type": "greedy",
-            "speculative_tokens": tokens,
-            "verifier_accept_k": 1,
-            "accept_tolerance": 0.0,
-        }
-        return {
-            "architectures": ["Eagle3Speculator"],
-            "speculators_model_type": "eagle3",
-            "speculators_version": SCHEMA_VERSION,
-            "draft_vocab_size": d.draft_vocab_size,
-            "norm_before_residual": s.norm_before_residual,
-            "norm_before_fc": s.norm_before_fc,
-            "fc_norm": s.fc_norm,
-            "norm_output": s.feedback == "post_norm",
-            **({AUX_IDS: head.aux.boundary} if head.aux is not None else {}),
-            "tie_word_embeddings": False,
-            "dtype": TORCH_NAME[head.dtype],
-            "transformer_layer_config": layer,
-            "speculators_config": {
-                "algorithm": "eagle3",
-                "default_proposal_method": "greedy",
-                "proposal_methods": [proposal],
-                "verifier": {"name_or_path": head.target_name, "architectures": head.target_architectures},
-            },
-        }
+
+def _untrained(head: Head) -> bool:
+    return all(_all_ones(head.tensors[f"layers.0.{norm}.weight"]) for norm in _NORMS)
 
 
-def _speculative_tokens(config: Fields) -> int | None:
-    methods = config.section("speculators_config").get("proposal_methods")
-    if not isinstance(methods, list) or not methods or not isinstance(methods[0], dict):
-        return None
-    return Fields(methods[0], "config.json: proposal_methods[0]").number("speculative_tokens", default=None)
+def _all_ones(ref: TensorRef) -> bool:
+    one = _ONE.get(ref.dtype)
+    return one is not None and read_tensor(ref) == one * ref.num_elements

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from eagle3hub.checkpoint.writer import OutTensor
 from eagle3hub.head import Carried, Head
 from eagle3hub.layouts.base import Contract
-from eagle3hub.layouts.llama import disk_name
+from eagle3hub.layouts.names import spelled
 
 SpelledTensors = tuple[list[OutTensor], dict[str, str] | None, dict[str, str | None]]
 
@@ -13,35 +15,52 @@ SpelledTensors = tuple[list[OutTensor], dict[str, str] | None, dict[str, str | N
 def spell_tensors(head: Head, name: str, contract: Contract, before: Carried | None) -> SpelledTensors:
     """Tensors, header metadata and origin of each tensor for layout ``name``.
 
-    Weights are renamed, never changed. Buffers are computed from the map; their dtypes and the metadata are those
-    of an earlier spelling where there is one, else the layout's own.
+    Weights are renamed, never changed. Buffers are computed from the map; which there are, their dtypes, names that
+    are not today's, and the metadata are those of an earlier spelling where there is one, else the layout's own.
     """
+    names: Mapping[str, str] = {} if before is None else before.names
     tensors: list[OutTensor] = []
     origin: dict[str, str | None] = {}
     for canonical, ref in head.tensors.items():
-        spelled = disk_name(canonical, contract.tensor_prefix)
-        tensors.append(OutTensor(spelled, ref.dtype, ref.shape, ref))
-        origin[spelled] = canonical
-    if before is not None:
-        buffers, metadata = dict(before.buffers), before.metadata
-    elif head.layout == name:
-        buffers, metadata = head.buffers, head.metadata
-    else:
-        buffers, metadata = {}, contract.metadata
-    for buffer in _buffers(head, contract, buffers):
-        tensors.append(buffer)
-        origin[buffer.name] = None
+        on_disk = names.get(canonical) or spelled(canonical, contract.tensor_prefix)
+        tensors.append(OutTensor(on_disk, ref.dtype, ref.shape, ref))
+        origin[on_disk] = canonical
+    dtypes, metadata = _habits(head, name, contract, before)
+    for buffer, dtype in dtypes.items():
+        on_disk = names.get(buffer, buffer)
+        tensors.append(_buffer(head, buffer, dtype, on_disk))
+        origin[on_disk] = None
     return tensors, None if metadata is None else dict(metadata), origin
 
 
-def _buffers(head: Head, contract: Contract, dtypes: dict[str, str]) -> list[OutTensor]:
+def _habits(
+    head: Head, name: str, contract: Contract, before: Carried | None
+) -> tuple[dict[str, str], Mapping[str, str] | None]:
+    """Dtype of each buffer to write, and the header metadata."""
+    full = head.vocab_map is None
+    known: dict[str, str] = head.buffers
+    metadata: Mapping[str, str] | None = head.metadata
+    if before is not None:
+        known, metadata = dict(before.buffers), before.metadata
+        if known.get("d2t") or (full and not known) or _mask_is_enough(head, known):
+            return known, metadata
+    elif head.layout != name:
+        known, metadata = {}, contract.metadata
+    elif full:
+        return dict(known) if contract.identity_map else {}, metadata
+    if full and not contract.identity_map:
+        return {}, metadata
+    wanted = {"d2t": known.get("d2t", contract.vocab_dtype)}
+    return {**wanted, "t2d": known.get("t2d", "BOOL")} if contract.has_t2d else wanted, metadata
+
+
+def _mask_is_enough(head: Head, known: Mapping[str, str]) -> bool:
+    return "t2d" in known and (head.vocab_map is None or head.vocab_map.is_sorted)
+
+
+def _buffer(head: Head, buffer: str, dtype: str, name: str) -> OutTensor:
     v, vd, vocab = head.dims.vocab_size, head.dims.draft_vocab_size, head.vocab_map
-    d2t_dtype, t2d_dtype = dtypes.get("d2t", contract.vocab_dtype), dtypes.get("t2d", "BOOL")
-    if vocab is not None:
-        d2t, t2d = vocab.d2t_bytes(d2t_dtype), vocab.t2d_bytes()
-    elif contract.identity_map:
-        d2t, t2d = bytes(vd * (4 if d2t_dtype == "I32" else 8)), b"\x01" * v
-    else:
-        return []
-    out = [OutTensor("d2t", d2t_dtype, (vd,), d2t)]
-    return [*out, OutTensor("t2d", t2d_dtype, (v,), t2d)] if contract.has_t2d else out
+    if buffer == "t2d":
+        return OutTensor(name, dtype, (v,), b"\x01" * v if vocab is None else vocab.t2d_bytes())
+    identity = bytes(vd * (4 if dtype == "I32" else 8))
+    return OutTensor(name, dtype, (vd,), identity if vocab is None else vocab.d2t_bytes(dtype))

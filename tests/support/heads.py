@@ -164,6 +164,55 @@ def speculators(folder: Path, d: dict[str, int] | None = None, *, embeddings: bo
     return write(folder, tensors, whole, {"format": "pt"})
 
 
+def safeailab(folder: Path, d: dict[str, int] | None = None, **config: Any) -> Path:
+    """A head as SafeAILab's training code makes one, saved as safetensors, beside the trainer's own config."""
+    d = d or dims()
+    flat = flat_config(d)
+    for key in ("rope_theta", "head_dim"):
+        del flat[key]
+    extra = {"hidden_act": "silu", "max_position_embeddings": 2048, "pad_token_id": 0, "torch_dtype": "float16"}
+    if d["head_dim"] * d["heads"] != d["hidden"]:
+        extra["head_dim"] = d["head_dim"]
+    tensors = {**weights(d, dtype=torch.float16), **buffers(sorted_ids(d), d["vocab"])}
+    return write(folder, tensors, {**flat, **extra, **config})
+
+
+def angelslim(folder: Path, d: dict[str, int] | None = None, **config: Any) -> Path:
+    """A head as AngelSlim's trainer saves one: embeddings beside it, and a config that ties them to lm_head."""
+    d = d or dims()
+    extra = {
+        "architectures": ["Eagle3LlamaForCausalLM"],
+        "hidden_act": "silu",
+        "max_position_embeddings": 4096,
+        "rope_theta": 1000000.0,
+        "tie_word_embeddings": True,
+        "target_model_type": "qwen3",
+    }
+    tensors = {**weights(d), **buffers(sorted_ids(d), d["vocab"])}
+    return write(folder, tensors, {**flat_config(d), **extra, **config}, {"format": "pt"})
+
+
+def universal(folder: Path, d: dict[str, int] | None = None, **config: Any) -> Path:
+    """A head as eagle3hub writes one for all engines."""
+    d = d or dims()
+    extra = {
+        "eagle3hub_layout": "universal",
+        "architectures": ["LlamaForCausalLMEagle3"],
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "max_position_embeddings": 8192,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0},
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "norm_before_residual": False,
+        "eagle_aux_hidden_state_layer_ids": [2, 15, 27],
+        "eagle_config": {"use_aux_hidden_state": True, "eagle_aux_hidden_state_layer_ids": [1, 14, 26]},
+    }
+    tensors = {**weights(d), **buffers(sorted_ids(d), d["vocab"])}
+    return write(folder, tensors, {**flat_config(d), **extra, **config}, {"format": "pt"})
+
+
 def target(folder: Path, d: dict[str, int] | None = None, **changes: Any) -> Path:
     """A target's config.json; its weights are not needed."""
     d = d or dims()
@@ -183,4 +232,12 @@ def target(folder: Path, d: dict[str, int] | None = None, **changes: Any) -> Pat
     return folder
 
 
-MAKERS = {"specjax": specjax, "specforge": specforge, "modelopt": modelopt, "speculators": speculators}
+MAKERS = {
+    "specjax": specjax,
+    "specforge": specforge,
+    "modelopt": modelopt,
+    "speculators": speculators,
+    "safeailab": safeailab,
+    "angelslim": angelslim,
+    "universal": universal,
+}

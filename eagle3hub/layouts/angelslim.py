@@ -1,0 +1,68 @@
+"""AngelSlim (Tencent/AngelSlim 67394ce, ``compressor/speculative/train/models/draft/llama_eagle3.py``).
+
+``midlayer.*`` names, d2t as int64 offsets and t2d as bool (always both), usually the embeddings; the architecture
+``Eagle3LlamaForCausalLM`` and the draft config as the user wrote it: tie_word_embeddings is often true though lm_head
+is separate, and the RoPE base it states is not the one trained with (10000 unless the scaling is mrope).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from eagle3hub.checkpoint.folder import Checkpoint
+from eagle3hub.head import Assumption, Head
+from eagle3hub.layouts.base import Contract, Match
+from eagle3hub.layouts.flat import FlatLayout, common_config
+from eagle3hub.layouts.interpret import Interpretation
+
+_ARCHITECTURES = (["Eagle3LlamaForCausalLM"], ["CosyVoice3Eagle3LlamaForCausalLM"])
+_TRAINED_THETA = 10000.0
+
+
+class AngelSlim(FlatLayout):
+    """Codec of AngelSlim folders."""
+
+    name = "angelslim"
+    contract = Contract(
+        title="AngelSlim",
+        tensor_prefix="midlayer.",
+        forms=frozenset({"midlayer"}),
+        expresses=frozenset({"hidden_act", "rope_scaling", "embed_tokens", "full_vocabulary"}),
+        vocab_dtype="I64",
+        has_t2d=True,
+        identity_map=True,
+        metadata={"format": "pt"},
+        aux_ids=None,
+        cannot={
+            "aux_ids": "AngelSlim writes no aux layer ids: its code always taps the default layers",
+            "aux_count": "AngelSlim's fc takes exactly 3 aux hidden states",
+            "unsorted_vocabulary": "AngelSlim takes row r of lm_head for the r-th true entry of t2d",
+            "several_layers": "AngelSlim knows one decoder layer (midlayer)",
+        },
+        reads=("training output of 67394ce",),
+        writes="training output of 67394ce",
+    )
+
+    def detect(self, checkpoint: Checkpoint) -> Match | None:
+        """Midlayer names and AngelSlim's architecture name."""
+        architecture = checkpoint.config.get("architectures")
+        if architecture not in _ARCHITECTURES or not any(n.startswith("midlayer.") for n in checkpoint.tensors):
+            return None
+        return Match(1.0, ("midlayer.* names", f"architecture {architecture[0]}"), certain=True)
+
+    def interpret(self, config: Mapping[str, Any]) -> Interpretation:
+        """As every flat config; a RoPE base the trainer does not obey is an assumption."""
+        meaning = super().interpret(config)
+        rope = meaning.semantics.rope
+        mrope = rope.scaling is not None and {"mrope_section", "mrope_interleaved"} & set(rope.scaling)
+        if rope.theta == _TRAINED_THETA or mrope:
+            return meaning
+        why = f"AngelSlim trains with a RoPE base of 10000 unless the scaling is mrope; the config says {rope.theta:g}"
+        doubt = Assumption("rope_theta", rope.theta, why, "give --rope-theta 10000, or the base if it was obeyed")
+        return replace(meaning, assumptions=[*meaning.assumptions, doubt])
+
+    def spell_config(self, head: Head) -> dict[str, Any]:
+        """A flat config under AngelSlim's architecture name, which vLLM knows too."""
+        return common_config(head, "Eagle3LlamaForCausalLM")

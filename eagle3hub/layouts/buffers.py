@@ -1,0 +1,57 @@
+"""The vocabulary buffers of a folder: d2t and t2d, as bytes on disk and as a checked map."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Sequence
+
+from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
+from eagle3hub.errors import Problem, TensorError
+from eagle3hub.head import Dims, TensorRef
+from eagle3hub.layouts.names import BUFFERS
+from eagle3hub.vocab import VocabMap, check_vocab_map
+
+_TYPECODES = {"I32": "i", "I64": "q"}
+
+Read = tuple["VocabMap | None", str, "list[Problem]"]
+
+
+def read_vocab_map(checkpoint: Checkpoint, d: Dims, stated: int | None, given: Sequence[int] | None = None) -> Read:
+    """The vocabulary map of a folder, its status, and what is wrong with it.
+
+    ``stated`` is the config's draft_vocab_size; it must be the number of rows of lm_head. ``given`` are offsets that
+    take the place of the folder's d2t; a t2d that marks as many tokens must agree with them, any other is ignored.
+    """
+    if stated is not None and stated != d.draft_vocab_size:
+        raise TensorError(
+            f"lm_head.weight has {d.draft_vocab_size} rows but the config says draft_vocab_size {stated}",
+            hint="config.json and weights are from different heads, or one of them was edited",
+            code="tensor-shape",
+        )
+    d2t, t2d = (checkpoint.tensors.get(name) for name in BUFFERS)
+    if given is None and d2t is not None and (d2t.dtype not in _TYPECODES or len(d2t.shape) != 1):
+        problem = Problem("error", "vocab-dtype", f"d2t is {d2t.dtype} {list(d2t.shape)}, not a vector of I32 or I64")
+        return None, "dtype", [problem]
+    if t2d is not None and (t2d.dtype not in {"BOOL", "U8"} or len(t2d.shape) != 1):
+        problem = Problem("error", "vocab-dtype", f"t2d is {t2d.dtype} {list(t2d.shape)}, not a vector of BOOL or U8")
+        return None, "dtype", [problem]
+    mask = None if t2d is None else read_tensor(t2d)
+    offsets = given if given is not None or d2t is None else _integers(d2t)
+    if given is not None and mask is not None and mask.count(1) != d.draft_vocab_size:
+        mask = None
+    return check_vocab_map(offsets, mask, vocab_size=d.vocab_size, draft_vocab_size=d.draft_vocab_size)
+
+
+def buffer_dtypes(checkpoint: Checkpoint) -> dict[str, str]:
+    """Dtype of each vocabulary buffer the folder holds."""
+    return {name: checkpoint.tensors[name].dtype for name in BUFFERS if name in checkpoint.tensors}
+
+
+def _integers(ref: TensorRef) -> array[int]:
+    """The values of an I32 or I64 tensor."""
+    values = array(_TYPECODES[ref.dtype])
+    values.frombytes(read_tensor(ref))
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values

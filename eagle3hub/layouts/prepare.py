@@ -1,0 +1,63 @@
+"""Put a folder's tensor names in order before any codec looks at them: prefixes, leftovers, what shall be dropped."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from eagle3hub.checkpoint.folder import Checkpoint
+from eagle3hub.errors import LayoutError, TensorError, UsageError
+from eagle3hub.layouts.base import ReadOptions
+from eagle3hub.layouts.tensors import several
+
+_LEAKED = re.compile(r"(^|\.)(target_model\.|rotary_emb\.inv_freq$)|^verifier_(lm_head|norm)\.")
+_PREFIX = "model."
+
+
+def prepared(checkpoint: Checkpoint, options: ReadOptions) -> Checkpoint:
+    """The checkpoint without dropped tensors and without a ``model.`` that every name begins with.
+
+    Raises UsageError for a tensor to drop that is not there, TensorError for leftovers of the target model,
+    LayoutError where some names begin with ``model.`` and others do not.
+    """
+    absent = sorted(set(options.drop) - set(checkpoint.tensors))
+    if absent:
+        raise UsageError(f"{checkpoint.source} holds no {several(absent)} to drop", code="usage-drop")
+    tensors = {name: ref for name, ref in checkpoint.tensors.items() if name not in options.drop}
+    leaked = sorted(name for name in tensors if _LEAKED.search(name))
+    if leaked:
+        raise TensorError(
+            f"{checkpoint.source} holds {several(leaked)}: leftovers of the target model that training saved along, "
+            "no part of the head",
+            hint="leave them out with " + " ".join(f"--drop {name}" for name in leaked[:3]),
+            code="tensor-leaked",
+        )
+    prefixed = [name for name in tensors if name.startswith(_PREFIX)]
+    if prefixed and len(prefixed) == len(tensors):
+        stripped = {name.removeprefix(_PREFIX): ref for name, ref in tensors.items()}
+        if _is_language_model(stripped):
+            raise _whole_model(checkpoint)
+        return replace(checkpoint, tensors=stripped)
+    if prefixed:
+        if _is_language_model({name.removeprefix(_PREFIX): None for name in tensors}):
+            raise _whole_model(checkpoint)
+        bare = sorted(set(tensors) - set(prefixed))
+        raise LayoutError(
+            f"in {checkpoint.source} some names begin with model. ({prefixed[0]}) and others do not ({bare[0]}): "
+            "engines put model. before every name, so neither reading is safe",
+            hint="rename the tensors so that all of them or none of them begin with model.",
+            code="layout-prefixed",
+        )
+    return replace(checkpoint, tensors=tensors)
+
+
+def _is_language_model(names: object) -> bool:
+    return isinstance(names, dict) and "embed_tokens.weight" in names and not any("fc." in name for name in names)
+
+
+def _whole_model(checkpoint: Checkpoint) -> LayoutError:
+    return LayoutError(
+        f"{checkpoint.source} holds a whole language model, not a draft head",
+        hint="name the folder of the head; the target model goes to --target",
+        code="layout-language-model",
+    )

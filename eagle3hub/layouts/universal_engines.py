@@ -1,0 +1,129 @@
+"""What each engine makes of a head in the universal layout, and which heads one of them would get wrong.
+
+Facts: vLLM 0.32.0 ``model_executor/models/llama_eagle3.py``, SGLang 0.5.23 ``srt/models/llama_eagle3.py`` and the
+targets' ``set_eagle3_layers_to_capture``, TensorRT-LLM 1.2 ``modeling_speculative.py``, sglang-jax 0.1.0rc0
+``sgl_jax/srt/models/llama_eagle3.py``.
+"""
+
+from __future__ import annotations
+
+from eagle3hub.errors import Refusal
+from eagle3hub.head import AuxTaps, Head
+from eagle3hub.layouts.base import Contract, refuse_inexpressible
+
+CANNOT = {
+    "quantization": "sglang-jax loads no quantized heads",
+    "no_aux": "sglang-jax's fc takes 3 hidden states, and vLLM's GPU runner forces aux hidden states on",
+    "parallel_drafting": "only vLLM runs P-EAGLE heads",
+    "several_layers": "SGLang and TensorRT-LLM look for hidden_norm in layers 1 and up where vLLM looks for "
+    "input_layernorm, and sglang-jax loads one layer",
+    "attention_bias": "SGLang and sglang-jax drop the biases without a word",
+    "fc_bias": "vLLM drops the bias of fc without a word",
+    "qk_norm": "SGLang, TensorRT-LLM and sglang-jax have no query and key norms in a draft head",
+    "norm_before_residual": "SGLang, TensorRT-LLM and sglang-jax ignore it and compute another residual",
+    "norm_before_fc": "sglang-jax and TensorRT-LLM 1.2 ignore it",
+    "fc_norm": "sglang-jax and TensorRT-LLM 1.2 ignore it",
+    "post_norm_feedback": "sglang-jax ignores it, and TensorRT-LLM 1.2 knows another key for it",
+    "sliding_window": "SGLang ignores the window a config states",
+    "hidden_act": "vLLM accepts silu only",
+    "embed_tokens": "SGLang, TensorRT-LLM and sglang-jax always take the target's embeddings, whatever the file holds",
+    "target_width": "sglang-jax's fc takes 3 times the head's own hidden size",
+    "permuted_vocabulary": "vLLM has no slot for a map where the vocabulary is full",
+}
+
+_JAX_TARGETS = frozenset({"llama", "qwen2", "qwen3"})
+_RAW_UNLESS_ONE = frozenset({"deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "kimi_k25", "glm4_moe_lite"})
+_CAPTURES_LAST = frozenset({"gpt_oss", "gemma3", "gemma3_text"})
+_CONTEXT_BOUND_ROPE = frozenset({"dynamic", "longrope"})
+
+
+def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
+    """The aux taps of a head that every engine gets right. Raises Refusal naming the engine that would not."""
+    refuse_inexpressible(head, name, contract)
+    aux = head.aux
+    if aux is None:
+        raise _refusal(
+            "no aux layers are known, and engines do not all mean the same by naming none",
+            "give --target, --num-target-layers or --aux-layers",
+            "aux-unknown",
+        )
+    if head.max_position_embeddings is None and head.target_context is None:
+        raise _refusal(
+            "no context length is known: SGLang and sglang-jax would take 2048 tokens for it, and SGLang then refuses "
+            "the head",
+            "give --target: its context length is then written",
+            "context-unknown",
+        )
+    if "mrope_section" in (head.semantics.rope.scaling or {}):
+        raise _refusal("the head has multimodal RoPE, which sglang-jax ignores", None, "mrope")
+    if len(aux) == 1:
+        raise _refusal(
+            "the head reads one aux hidden state: SGLang skips fc where its input is as wide as the embeddings",
+            None,
+            "single-aux",
+        )
+    _refuse_layers(head, aux)
+    return aux
+
+
+def _refuse_layers(head: Head, aux: AuxTaps) -> None:
+    target = head.target_model_type
+    if not head.has_default_aux and (target is None or target in _JAX_TARGETS):
+        raise _refusal(
+            f"the head taps layers {aux.after_layer}, and sglang-jax taps the default layers whatever the config says",
+            "--to specforge, --to modelopt or --to speculators can name them",
+            "aux-ids",
+        )
+    if head.num_target_layers in aux.boundary and target not in _CAPTURES_LAST:
+        raise _refusal(
+            f"the head taps the last layer ({aux.after_layer[-1]}), which SGLang never captures for this target",
+            "--to speculators can name it: vLLM captures it",
+            "aux-last",
+        )
+    if target in _RAW_UNLESS_ONE and aux.after_layer[0] != 1 and aux.boundary[0] == 1:
+        raise _refusal(
+            f"the head taps layer 0 of a {target} target: SGLang would take the ids {aux.boundary} for after-layer "
+            "ids because the first is 1",
+            None,
+            "aux-first",
+        )
+
+
+def nested_ids(head: Head, aux: AuxTaps) -> list[int]:
+    """The list for ``eagle_config``, in the numbering SGLang applies for this target.
+
+    After-layer ids, except that DeepSeek, Kimi and GLM-lite targets take a list that does not begin with 1 for
+    boundary ids. gpt_oss takes boundary ids where the highest is the number of layers, which after-layer ids never
+    reach; minimax_m3_vl shifts its default, which explicit ids avoid.
+    """
+    raw = head.target_model_type in _RAW_UNLESS_ONE and aux.after_layer[0] != 1
+    return aux.boundary if raw else aux.after_layer
+
+
+def trtllm_note(head: Head, aux: AuxTaps) -> list[str]:
+    """What must be said to TensorRT-LLM besides the folder."""
+    if head.has_default_aux:
+        return []
+    return [f"TensorRT-LLM reads aux layers from its own YAML only: eagle3_layers_to_capture: {aux.after_layer}"]
+
+
+def counts_context(head: Head) -> tuple[int, str | None]:
+    """max_position_embeddings to write, and what to say of it: at least the target's, which SGLang demands."""
+    own, needed = head.max_position_embeddings, head.target_context
+    if own is None or needed is None or own >= needed:
+        return own or needed or 0, None
+    if (head.semantics.rope.scaling or {}).get("rope_type") in _CONTEXT_BOUND_ROPE:
+        raise _refusal(
+            f"the head's context is {own} tokens and its target's {needed}: SGLang refuses a shorter one, and this "
+            "head's RoPE scaling depends on it",
+            None,
+            "context",
+        )
+    note = (
+        f"max_position_embeddings is the target's {needed} instead of the head's {own}: SGLang refuses a shorter one"
+    )
+    return needed, note
+
+
+def _refusal(message: str, hint: str | None, code: str) -> Refusal:
+    return Refusal(message, hint=hint, code=f"refused-{code}")
