@@ -36,6 +36,11 @@ CANNOT = {
         "embed-tokens",
     },
     "speculators": {"quantization", "no-aux"},
+    # RoPE scaling of the kinds here (llama3, yarn): its code knows linear and dynamic only
+    "safeailab": ONE_PLAIN_LAYER | {"fc-norm", "rope-scaling", "embed-tokens", "aux-ids"},
+    "angelslim": ONE_PLAIN_LAYER | {"fc-norm", "aux-ids"},
+    # whatever one of the engines cannot do
+    "universal": ONE_PLAIN_LAYER - {"unsorted-vocabulary"} | {"fc-norm", "embed-tokens", "aux-ids"},
 }
 
 

@@ -16,6 +16,7 @@ from eagle3hub.convert import convert
 from eagle3hub.errors import InputError, Refusal
 from eagle3hub.head import Head, Rope
 from eagle3hub.layouts import LAYOUTS, open_head
+from eagle3hub.layouts.base import ReadOptions
 from exporters.expectations import CANNOT, EXPECTED, FOLDER, TARGET, USABLE, WITH_GOLDEN
 from exporters.forward import Draft
 
@@ -88,6 +89,25 @@ def test_read_right_it_gives_the_exporters_logits(name: str):
         assert computes(head, name, rope=Rope(head.semantics.rope.theta))
     if kind == "double norm":  # the trainer normalises the hidden state twice, which no file says and no engine does
         assert computes(head, name, double_norm=True)
+
+
+def test_what_only_the_user_knows_settles_the_reading():
+    # norm_output: true changes nothing but the logits' norm in the SpecForge that wrote it: feedback is pre-norm
+    name = "specforge-sglang-norm-output"
+    head = open_head(head_of(name), options=ReadOptions(norm_output="pre"))
+    head.raise_for_errors()
+    assert computes(head, name)
+    later = open_head(head_of(name), options=ReadOptions(norm_output="post"))
+    assert not computes(later, name)
+    # the map that the library's conversion lost
+    lost = "speculators-converted-from-modelopt-plain-rope"
+    d2t = load_file(head_of("modelopt-plain-rope") / "model.safetensors")["d2t"].tolist()
+    mended = open_head(head_of(lost), options=ReadOptions(d2t=d2t))
+    mended.raise_for_errors()
+    original = open_head(head_of("modelopt-plain-rope"))
+    assert mended.vocab_map is not None
+    assert original.vocab_map is not None
+    assert mended.vocab_map.target_id == original.vocab_map.target_id
 
 
 @pytest.mark.parametrize(
