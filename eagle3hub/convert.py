@@ -169,6 +169,8 @@ def convert(
         stage = staged.path
         config = (json.dumps(plan.spelled.config, indent=2, ensure_ascii=False) + "\n").encode()
         write_file(stage / CONFIG, config)
+        for name, data in plan.spelled.files.items():
+            write_file(stage / name, data)
         write_safetensors(stage / WEIGHTS, plan.spelled.tensors, plan.spelled.metadata, progress)
         files: list[FileDigest] = []
         if verify:

@@ -14,6 +14,7 @@ from eagle3hub.layouts.buffers import buffer_dtypes, read_vocab_map
 from eagle3hub.layouts.features import aux_count
 from eagle3hub.layouts.llama import LlamaConfig
 from eagle3hub.layouts.names import BUFFERS, spelled
+from eagle3hub.layouts.prepare import without_prefix
 from eagle3hub.layouts.taps import AUX_IDS, Taps, taps_from
 from eagle3hub.layouts.tensors import collect_tensors
 
@@ -109,7 +110,7 @@ def build_head(
     name: str, contract: Contract, checkpoint: Checkpoint, meaning: Interpretation, options: ReadOptions
 ) -> Head:
     """Join a config's meaning with the tensors. Raises TensorError or ConfigError where they contradict."""
-    meaning = told(meaning, options)
+    meaning, checkpoint = told(meaning, options), without_prefix(checkpoint)
     tensors, dims, semantics = collect_tensors(checkpoint, meaning.llama, meaning.semantics, contract)
     vocab_map, status, problems = read_vocab_map(checkpoint, dims, meaning.draft_vocab_size, options.d2t)
     head = Head(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import replace
 
 from eagle3hub.checkpoint.folder import Checkpoint
@@ -32,6 +33,12 @@ def prepared(checkpoint: Checkpoint, options: ReadOptions) -> Checkpoint:
             hint="leave them out with " + " ".join(f"--drop {name}" for name in leaked[:3]),
             code="tensor-leaked",
         )
+    return without_prefix(replace(checkpoint, tensors=tensors))
+
+
+def without_prefix(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint without a ``model.`` that every name begins with. Raises LayoutError where only some do."""
+    tensors = checkpoint.tensors
     prefixed = [name for name in tensors if name.startswith(_PREFIX)]
     if prefixed and len(prefixed) == len(tensors):
         stripped = {name.removeprefix(_PREFIX): ref for name, ref in tensors.items()}
@@ -39,7 +46,7 @@ def prepared(checkpoint: Checkpoint, options: ReadOptions) -> Checkpoint:
             raise _whole_model(checkpoint)
         return replace(checkpoint, tensors=stripped)
     if prefixed:
-        if _is_language_model({name.removeprefix(_PREFIX): None for name in tensors}):
+        if _is_language_model({name.removeprefix(_PREFIX) for name in tensors}):
             raise _whole_model(checkpoint)
         bare = sorted(set(tensors) - set(prefixed))
         raise LayoutError(
@@ -48,11 +55,11 @@ def prepared(checkpoint: Checkpoint, options: ReadOptions) -> Checkpoint:
             hint="rename the tensors so that all of them or none of them begin with model.",
             code="layout-prefixed",
         )
-    return replace(checkpoint, tensors=tensors)
+    return checkpoint
 
 
-def _is_language_model(names: object) -> bool:
-    return isinstance(names, dict) and "embed_tokens.weight" in names and not any("fc." in name for name in names)
+def _is_language_model(names: Collection[str]) -> bool:
+    return "embed_tokens.weight" in names and not any("fc." in name for name in names)
 
 
 def _whole_model(checkpoint: Checkpoint) -> LayoutError:

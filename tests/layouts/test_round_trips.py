@@ -1,0 +1,132 @@
+"""There and back through any layout: byte-equal or refused, never different."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+from support import heads, variants
+from support.variants import Has, config_of
+
+from eagle3hub.convert import convert
+from eagle3hub.errors import Refusal
+from eagle3hub.layouts import LAYOUTS
+
+DTYPES = [torch.bfloat16, torch.float16, torch.float32]
+
+
+def there_and_back(source: Path, work: Path, a: str, b: str, target: Path) -> str:
+    """``equal`` or the code of the refusal; anything else is a failure."""
+    try:
+        convert(source, work / "b", b, target=str(target), speculative_tokens=3)
+    except Refusal as e:
+        return e.code
+    convert(work / "b", work / "back", a)
+    assert (work / "back/model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
+    assert config_of(work / "back") == config_of(source)
+    return "equal"
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    layers=st.sampled_from([1, 1, 1, 2, 3]),
+    aux=st.sampled_from([3, 3, 3, 2, 4]),
+    bias=st.booleans(),
+    fc_bias=st.sampled_from([False, False, True]),
+    input_norm=st.sampled_from([False, False, True]),
+    final=st.sampled_from([False, False, False, True]),
+    draft=st.sampled_from([10, 17, 40]),
+    unsorted=st.booleans(),
+    dtype=st.sampled_from(DTYPES),
+    names=st.sampled_from(["layers", "midlayer", "megatron", "prefixed"]),
+    b=st.sampled_from(sorted(LAYOUTS)),
+)
+def test_modelopt_heads(
+    tmp_path_factory, layers, aux, bias, fc_bias, input_norm, final, draft, unsorted, dtype, names, b
+):
+    work = tmp_path_factory.mktemp("trip")
+    has = Has(
+        layers=layers,
+        attention_bias=bias,
+        fc_bias=fc_bias and not final,
+        input_norm=input_norm and not final,
+        uses_aux=not final,
+    )
+    d = heads.dims(aux=aux, draft=draft)
+    source = variants.modelopt(work / "a", d, has, unsorted=unsorted, dtype=dtype)
+    if names == "prefixed":
+        variants.renamed(source, lambda n: f"model.{n}")
+    elif names != "layers":
+        style = "midlayer." if layers == 1 else "midlayer.0."
+        variants.renamed(source, lambda n: n.replace("layers.0.", style).replace("layers.", "midlayer."))
+    if names == "megatron":
+        variants.renamed(source, lambda n: n.replace("1.input_layernorm", "1.hidden_norm"), {"format": "pt"})
+    if b != "modelopt":
+        event(there_and_back(source, work, "modelopt", b, heads.target(work / "target", d)))
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    layers=st.sampled_from([1, 1, 1, 2]),
+    aux=st.sampled_from([3, 3, 3, 1, 4]),
+    bias=st.sampled_from([False, False, True]),
+    qk_norm=st.sampled_from([False, False, True]),
+    norm=st.sampled_from(["", "", "input_norm", "fc_norm"]),
+    parallel=st.sampled_from([False, False, True]),
+    embeddings=st.booleans(),
+    residual=st.sampled_from([False, False, True]),
+    output=st.sampled_from([False, False, True]),
+    sliding=st.sampled_from([False, False, True]),
+    draft=st.sampled_from([10, 40]),
+    unsorted=st.sampled_from([False, False, True]),
+    dtype=st.sampled_from(DTYPES),
+    b=st.sampled_from(sorted(set(LAYOUTS) - {"speculators"})),
+)
+def test_speculators_heads(
+    tmp_path_factory, layers, aux, bias, qk_norm, norm, parallel, embeddings, residual, output, sliding, draft,
+    unsorted, dtype, b,
+):  # fmt: skip
+    work = tmp_path_factory.mktemp("trip")
+    has = Has(
+        layers=layers,
+        attention_bias=bias,
+        qk_norm=qk_norm,
+        input_norm=norm == "input_norm",
+        fc_norm=norm == "fc_norm",
+        mask_hidden=parallel,
+        embeddings=embeddings,
+    )
+    layer = {"sliding_window": 16, "layer_types": ["sliding_attention"] * layers} if sliding else {}
+    flags = {"norm_before_residual": residual, "norm_output": output}
+    d = heads.dims(aux=aux, draft=draft)
+    source = variants.speculators(work / "a", d, has, unsorted=unsorted, dtype=dtype, layer=layer, **flags)
+    event(there_and_back(source, work, "speculators", b, heads.target(work / "target", d)))
+
+
+@pytest.mark.parametrize("b", sorted(set(LAYOUTS) - {"specforge"}))
+@pytest.mark.parametrize(
+    "has", [Has(), Has(fc_norm=True), Has(embeddings=True), Has(mask_hidden=True, layers=2, embeddings=True)]
+)
+def test_specforge_heads(tmp_path: Path, target: Path, b: str, has: Has):
+    source = variants.specforge(tmp_path / "a", has=has)
+    outcome = there_and_back(source, tmp_path, "specforge", b, target)
+    assert (outcome == "equal") == (
+        has == Has()
+        or (b == "speculators" and not has.mask_hidden)
+        or (b == "angelslim" and has == Has(embeddings=True))
+    )
+
+
+@pytest.mark.parametrize("b", sorted(set(LAYOUTS) - {"safeailab", "specjax"}))
+@pytest.mark.parametrize("buffers", [("d2t", "t2d"), ("t2d",), ()])
+def test_buffers_that_were_there_are_there_again(tmp_path: Path, b: str, buffers: tuple[str, ...]):
+    d = heads.dims() if buffers else heads.dims(draft=40)
+    source = heads.safeailab(tmp_path / "a", d)
+    variants.replace(source, **{n: None for n in ("d2t", "t2d") if n not in buffers})
+    target = heads.target(tmp_path / "target", d)
+    convert(source, tmp_path / "b", b, layout="safeailab", target=str(target), speculative_tokens=3)
+    convert(tmp_path / "b", tmp_path / "back", "safeailab")
+    assert (tmp_path / "back/model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()

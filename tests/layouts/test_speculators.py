@@ -1,0 +1,190 @@
+"""speculators: every flag and version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from support import heads, variants
+from support.variants import Has, config_of, edit, replace, tensors_of
+
+from eagle3hub.convert import convert
+from eagle3hub.errors import ConfigError, InputError, LayoutError, Refusal, TensorError
+from eagle3hub.layouts import ReadOptions, open_head
+
+NORMS = ("input_layernorm", "hidden_norm", "post_attention_layernorm")
+
+
+@pytest.mark.parametrize(
+    ("has", "config", "layer", "says"),
+    [
+        (Has(), {"norm_before_residual": True}, {}, {"norm_before_residual": True}),
+        (Has(input_norm=True), {}, {}, {"norm_before_fc": True}),
+        (Has(fc_norm=True), {}, {}, {"fc_norm": True}),
+        (Has(), {"norm_output": True}, {}, {"feedback": "post_norm"}),
+        (Has(qk_norm=True), {}, {}, {"qk_norm": True}),
+        (Has(attention_bias=True, layers=2), {}, {}, {"attention_bias": True, "num_layers": 2}),
+        (
+            Has(layers=2),
+            {},
+            {"sliding_window": 16, "layer_types": ["full_attention", "sliding_attention"]},
+            {"sliding_window": 16, "sliding_layers": (1,)},
+        ),
+        (Has(mask_hidden=True, layers=2, embeddings=True), {}, {}, {"parallel_drafting": True, "num_layers": 2}),
+    ],
+)
+def test_every_flag_is_read_and_written(tmp_path: Path, has: Has, config: dict, layer: dict, says: dict):
+    source = variants.speculators(tmp_path / "x", has=has, layer=layer, **config)
+    semantics = open_head(source).semantics
+    assert {name: getattr(semantics, name) for name in says} == says
+    convert(source, tmp_path / "same", "speculators")
+    again = open_head(tmp_path / "same").semantics
+    assert again == semantics
+    fresh = open_head(source)
+    fresh.layout = "elsewhere"
+    from eagle3hub.layouts import get_layout
+    from eagle3hub.layouts.base import WriteOptions
+
+    codec = get_layout("speculators")
+    written = codec.interpret(codec.write(fresh, WriteOptions()).config)
+    assert written.semantics == semantics
+    assert written.mask_token_id == fresh.mask_token_id
+
+
+@pytest.mark.parametrize(
+    ("has", "config", "layer", "code"),
+    [
+        (Has(input_norm=True), {}, {}, "norm-before-fc"),
+        (Has(qk_norm=True), {}, {}, "qk-norm"),
+        (Has(), {}, {"sliding_window": 16, "layer_types": ["sliding_attention"]}, "sliding-window"),
+        (Has(), {"norm_output": True}, {}, "post-norm-feedback"),
+        (Has(fc_norm=True), {}, {}, "fc-norm"),
+        (Has(attention_bias=True), {}, {}, "attention-bias"),
+        (Has(layers=2), {}, {}, "several-layers"),
+        (Has(mask_hidden=True), {}, {}, "parallel-drafting"),
+    ],
+)
+def test_what_midlayer_layouts_and_engines_cannot_hold(
+    tmp_path: Path, target: Path, has: Has, config: dict, layer: dict, code: str
+):
+    source = variants.speculators(tmp_path / "x", has=has, layer=layer, **config)
+    for to in ("specjax", "safeailab", "angelslim", "universal"):
+        with pytest.raises(Refusal) as refused:
+            convert(source, tmp_path / to, to, target=str(target))
+        assert refused.value.code == f"refused-{code}"
+        assert refused.value.hint
+
+
+def test_fields_left_out_have_the_defaults_of_their_class(tmp_path: Path):
+    source = variants.speculators(
+        tmp_path / "x", has=Has(qk_norm=True), layer={"rms_norm_eps": "DELETE", "rope_parameters": "DELETE"}
+    )
+    head = open_head(source)
+    assert (head.semantics.rms_norm_eps, head.semantics.rope.theta) == (1e-6, 10000.0)
+    assert not head.assumptions
+    wide = heads.dims(hidden=256, heads=2, head_dim=128)
+    qwen = variants.speculators(tmp_path / "y", wide, Has(qk_norm=True), layer={"head_dim": "DELETE"})
+    assert open_head(qwen).dims.head_dim == 128
+
+
+def test_other_kinds_and_layers_are_named(tmp_path: Path):
+    with pytest.raises(ConfigError, match="speculators_model_type: dflash"):
+        open_head(variants.speculators(tmp_path / "a", speculators_model_type="dflash"))
+    with pytest.raises(ConfigError, match="model_type is gemma3"):
+        open_head(variants.speculators(tmp_path / "b", layer={"model_type": "gemma3"}))
+    with pytest.raises(ConfigError, match="exclude each other"):
+        open_head(variants.speculators(tmp_path / "c", norm_before_fc=True, fc_norm=True))
+    with pytest.raises(ConfigError, match="layer_types is"):
+        open_head(variants.speculators(tmp_path / "d", layer={"layer_types": ["sliding_attention"] * 2}))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_random_layers_of_the_old_converter_are_suspected(tmp_path: Path, dtype: torch.dtype):
+    source = variants.speculators(tmp_path / "x", dtype=dtype, speculators_version="0.3.0")
+    ones = {f"layers.0.{norm}.weight": torch.ones(8, dtype=dtype) for norm in NORMS}
+    replace(source, {"format": "pt"}, **{**ones, "layers.0.hidden_norm.weight": torch.full((8,), 1.5, dtype=dtype)})
+    assert not open_head(source).problems
+    replace(source, {"format": "pt"}, **ones)
+    with pytest.raises(TensorError, match="random initial values") as refused:
+        convert(source, tmp_path / "out", "modelopt")
+    assert refused.value.code == "tensor-suspicious"
+    allowed = open_head(source, options=ReadOptions(allow_suspicious=True))
+    assert [p.severity for p in allowed.problems if p.code == "tensor-suspicious"] == ["warning"]
+    assert not open_head(edit(source, speculators_version="0.5.0")).problems
+
+
+def test_names_of_the_research_code(tmp_path: Path):
+    source = variants.speculators(tmp_path / "x", norm_before_residual=True, speculators_version="0.1.0.dev42")
+    before = tensors_of(source)
+    names = {
+        "layers.0.hidden_norm.weight": "hidden_norm.weight",
+        "layers.0.input_layernorm.weight": "input_layernorm.weight",
+        "norm.weight": "lm_head_layernorm.weight",
+    }
+    variants.renamed(source, lambda n: names.get(n, n), {"format": "pt"})
+    convert(source, tmp_path / "out", "speculators")
+    assert tensors_of(tmp_path / "out").keys() == before.keys()
+    edit(source, speculators_model_type="DELETE")
+    with pytest.raises(LayoutError, match="research code"):
+        open_head(source)
+
+
+def test_the_flag_modelopts_converter_always_sets_is_doubted(tmp_path: Path):
+    source = variants.speculators(tmp_path / "x", norm_before_residual=True, speculators_version="0.1.0.dev14")
+    assert [a.field for a in open_head(source).assumptions] == ["norm_before_residual"]
+
+
+def test_peagle_needs_its_mask_token(tmp_path: Path, target: Path):
+    source = variants.specforge(tmp_path / "x", has=Has(mask_hidden=True, layers=2, embeddings=True))
+    assert open_head(source).layout == "specforge"
+    with pytest.raises(Refusal, match="positions not drafted yet") as refused:
+        convert(source, tmp_path / "out", "speculators", target=str(target), speculative_tokens=4)
+    assert refused.value.code == "refused-no-mask-token"
+    from eagle3hub.layouts import get_layout
+    from eagle3hub.layouts.base import WriteOptions
+
+    head = open_head(source, target=str(target), options=ReadOptions(mask_token_id=0))
+    config = get_layout("speculators").write(head, WriteOptions(speculative_tokens=4)).config
+    assert (config["mask_token_id"], config["speculators_model_type"]) == (0, "peagle")
+    back = variants.speculators(tmp_path / "sp", has=Has(mask_hidden=True, layers=2, embeddings=True))
+    convert(back, tmp_path / "sf", "specforge")
+    written = config_of(tmp_path / "sf")
+    assert (written["architectures"], written["mask_token_id"]) == (["PEagleDraftModel"], 7)
+    assert "mask_hidden" in tensors_of(tmp_path / "sf")
+
+
+def test_four_aux_layers_are_written_with_a_warning_for_vllm(tmp_path: Path, target: Path):
+    source = variants.speculators(tmp_path / "x", heads.dims(aux=4))
+    done = convert(source, tmp_path / "out", "speculators")
+    assert any("vLLM" in note for note in done.plan.spelled.notes)
+    convert(source, tmp_path / "mo", "modelopt")
+    assert config_of(tmp_path / "mo")["num_aux_hidden_states"] == 4
+    with pytest.raises(Refusal) as refused:
+        convert(source, tmp_path / "sf", "specforge")
+    assert refused.value.code in {"refused-aux-count", "refused-aux-ids"}
+
+
+def test_ids_of_the_other_convention_are_noticed(tmp_path: Path, target: Path):
+    source = variants.speculators(tmp_path / "x", eagle_aux_hidden_state_layer_ids=[1, 14, 26])
+    assert "aux-ids-shifted" in {p.code for p in open_head(source, target=str(target)).problems}
+    fine = variants.speculators(tmp_path / "y")
+    assert not open_head(fine, target=str(target)).problems
+
+
+def test_a_full_vocabulary_in_another_order_has_no_place(tmp_path: Path):
+    d = heads.dims(draft=40)
+    source = variants.speculators(tmp_path / "x", d)
+    ids = torch.arange(40).flip(0)
+    replace(source, {"format": "pt"}, **heads.buffers(ids, 40))
+    with pytest.raises(Refusal) as refused:
+        convert(source, tmp_path / "out", "speculators")
+    assert refused.value.code == "refused-permuted-vocabulary"
+
+
+def test_interleaved_or_layered_rope_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="interleaved RoPE"):
+        open_head(variants.speculators(tmp_path / "a", layer={"rope_interleave": True}))
+    by_type = {"full_attention": {"rope_theta": 1e4}, "sliding_attention": {"rope_theta": 1e6}}
+    with pytest.raises(InputError, match="differs by layer type"):
+        open_head(variants.speculators(tmp_path / "b", layer={"rope_parameters": by_type}))

@@ -1,0 +1,251 @@
+"""SpecForge, SpecJAX, SafeAILab and AngelSlim: what their folders say and do not mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from support import heads, variants
+from support.variants import Has, config_of, edit, replace, tensors_of
+
+from eagle3hub.convert import convert
+from eagle3hub.errors import ConfigError, LayoutError, Refusal, TensorError, UsageError
+from eagle3hub.layouts import ReadOptions, open_head
+
+
+@pytest.mark.parametrize(("word", "feedback"), [("pre", "pre_norm"), ("post", "post_norm")])
+def test_the_user_settles_what_norm_output_meant(tmp_path: Path, word, feedback: str):
+    source = heads.specforge(tmp_path / "x", norm_output=True)
+    assert "config-norm-output" in {p.code for p in open_head(source).problems}
+    head = open_head(source, options=ReadOptions(norm_output=word))
+    assert head.semantics.feedback == feedback
+    assert not [p for p in head.problems if p.severity == "error"]
+
+
+def test_an_unnormed_head_is_an_assumption_until_settled(tmp_path: Path):
+    source = heads.specforge(tmp_path / "x", norm_output=False)
+    assert [a.field for a in open_head(source).assumptions] == ["feedback"]
+    assert not open_head(source, options=ReadOptions(norm_output="pre")).assumptions
+    convert(source, tmp_path / "out", "specforge")
+    assert "norm_output" not in config_of(tmp_path / "out")
+
+
+def test_leftovers_of_training_beside_the_weights_are_ignored(tmp_path: Path):
+    source = heads.specforge(tmp_path / "x")
+    (source / "training_state.pt").write_bytes(b"PK\x03\x04")
+    (source / "training_state_rank0.pt").write_bytes(b"PK\x03\x04")
+    assert open_head(source).layout == "specforge"
+    convert(source, tmp_path / "out", "specforge")
+    assert not list((tmp_path / "out").glob("*.pt"))
+
+
+def test_self_contained_exports_keep_their_embeddings(tmp_path: Path):
+    d = {**heads.dims(), "target_hidden": 12}
+    source = variants.specforge(tmp_path / "x", d, Has(embeddings=True))
+    head = open_head(source)
+    assert (head.dims.target_hidden_size, head.layout) == (12, "specforge")
+    convert(source, tmp_path / "out", "safeailab")
+    assert tensors_of(tmp_path / "out")["embed_tokens.weight"].shape == (40, 8)
+    assert config_of(tmp_path / "out")["target_hidden_size"] == 12
+    for to, code in (("angelslim", "target-width"), ("universal", "embed-tokens"), ("specjax", "embed-tokens")):
+        with pytest.raises(Refusal) as refused:
+            convert(source, tmp_path / to, to)
+        assert refused.value.code == f"refused-{code}"
+
+
+def test_missing_embeddings_of_another_width_are_an_error(tmp_path: Path):
+    source = variants.specforge(tmp_path / "x", {**heads.dims(), "target_hidden": 12})
+    with pytest.raises(TensorError, match="uninitialised") as refused:
+        convert(source, tmp_path / "out", "specforge")
+    assert refused.value.code == "tensor-embedding"
+
+
+def test_fc_norm_in_both_spellings(tmp_path: Path):
+    source = variants.specforge(tmp_path / "x", has=Has(fc_norm=True))
+    assert open_head(source).semantics.fc_norm
+    old = variants.specforge(tmp_path / "y", has=Has(fc_norm=True))
+    edit(old, fc_norm="DELETE", use_aux_norm=True)
+    names = {f"fc_norm.{j}.weight": f"aux_norm_{w}.weight" for j, w in enumerate(("low", "mid", "high"))}
+    variants.renamed(old, lambda n: names.get(n, n), {"format": "pt"})
+    convert(old, tmp_path / "out", "specforge")
+    assert config_of(tmp_path / "out")["fc_norm"] is True
+    assert tensors_of(tmp_path / "out").keys() == tensors_of(source).keys()
+    again = {**tensors_of(old), "fc_norm.0.weight": torch.ones(8)}
+    replace(old, {"format": "pt"}, **again)
+    with pytest.raises(TensorError, match="two spellings of the same tensor"):
+        open_head(old)
+
+
+def test_biases_specforge_never_makes_and_layers_it_never_reads(tmp_path: Path):
+    source = heads.specforge(tmp_path / "x", attention_bias=True, num_hidden_layers=24)
+    head = open_head(source)
+    assert {"config-bias-ignored", "config-layers"} <= {p.code for p in head.problems}
+    assert (head.semantics.attention_bias, head.semantics.num_layers) == (False, 1)
+    convert(source, tmp_path / "out", "specforge")
+    config = config_of(tmp_path / "out")
+    assert (config["attention_bias"], config["num_hidden_layers"]) == (False, 1)
+
+
+def test_attention_windows_that_flat_trainers_do_not_obey(tmp_path: Path):
+    source = heads.specforge(tmp_path / "x", layer_types=["sliding_attention"], sliding_window=64)
+    head = open_head(source)
+    assert head.semantics.sliding_window is None
+    assert "config-sliding-ignored" in {p.code for p in head.problems}
+    convert(source, tmp_path / "out", "specforge")
+    assert not {"layer_types", "sliding_window"} & set(config_of(tmp_path / "out"))
+
+
+def test_specjax_does_not_obey_what_a_resumed_run_copied(tmp_path: Path):
+    source = edit(heads.specjax(tmp_path / "x"), rope_scaling={"rope_type": "llama3", "factor": 8.0})
+    head = open_head(source)
+    assert head.semantics.rope.scaling is None
+    assert "rope_scaling" in {a.field for a in head.assumptions}
+    convert(source, tmp_path / "out", "specjax")
+    assert "rope_scaling" not in config_of(tmp_path / "out")
+
+
+def test_scaling_without_a_base_is_not_lost(tmp_path: Path):
+    scaling = {"rope_type": "linear", "factor": 2.0}
+    source = edit(heads.specforge(tmp_path / "x"), rope_theta="DELETE", rope_scaling=scaling)
+    assert open_head(source).semantics.rope.scaling == scaling
+    inside = edit(heads.specforge(tmp_path / "y"), rope_theta="DELETE", rope_scaling={**scaling, "rope_theta": 5e5})
+    rope = open_head(inside).semantics.rope
+    assert (rope.theta, rope.scaling) == (5e5, scaling)
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_both_generations_of_config_keys(tmp_path: Path, old: bool):
+    new = {"dtype": "bfloat16", "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 7e4}}
+    legacy = {"torch_dtype": "bfloat16", "rope_theta": 7e4, "rope_scaling": {"type": "linear", "factor": 2.0}}
+    keep = legacy if old else {**new, "torch_dtype": "DELETE", "rope_theta": "DELETE"}
+    head = open_head(edit(heads.specforge(tmp_path / "x"), **keep))
+    assert (head.semantics.rope.theta, head.semantics.rope.scaling) == (7e4, {"rope_type": "linear", "factor": 2.0})
+
+
+def test_safeailab_always_trains_with_a_base_of_10000(tmp_path: Path):
+    plain = open_head(heads.safeailab(tmp_path / "x"))
+    assert plain.semantics.rope.theta == 10000.0
+    assert {a.field for a in plain.assumptions} == {"aux"}
+    stated = heads.safeailab(tmp_path / "y", rope_theta=500000.0)
+    assert "rope_theta" in {a.field for a in open_head(stated).assumptions}
+    told = open_head(stated, options=ReadOptions(rope_theta=10000.0))
+    assert (told.semantics.rope.theta, {a.field for a in told.assumptions}) == (10000.0, {"aux"})
+
+
+def test_safeailab_takes_no_embeddings_and_no_scaling_its_code_would_not_use(tmp_path: Path):
+    source = variants.specforge(tmp_path / "x", has=Has(embeddings=True))
+    with pytest.raises(Refusal, match="takes the target's wherever they fit"):
+        convert(source, tmp_path / "out", "safeailab")
+    scaled = heads.specforge(tmp_path / "y", rope_scaling={"rope_type": "llama3", "factor": 8.0})
+    with pytest.raises(Refusal, match="knows linear and dynamic only"):
+        convert(scaled, tmp_path / "out", "safeailab")
+    convert(edit(scaled, rope_scaling={"rope_type": "linear", "factor": 8.0}), tmp_path / "out", "safeailab")
+
+
+def test_buffers_of_the_target_are_named_and_can_be_dropped(tmp_path: Path):
+    source = heads.safeailab(tmp_path / "x")
+    leaked = "target_model.model.layers.0.self_attn.rotary_emb.inv_freq"
+    replace(source, **{leaked: torch.ones(4)})
+    with pytest.raises(TensorError, match="leftovers of the target model") as refused:
+        open_head(source)
+    assert (refused.value.code, f"--drop {leaked}" in (refused.value.hint or "")) == ("tensor-leaked", True)
+    assert open_head(source, options=ReadOptions(drop=(leaked,))).layout == "safeailab"
+    with pytest.raises(UsageError, match=r"holds no fc\.bias"):
+        open_head(source, options=ReadOptions(drop=("fc.bias", leaked)))
+
+
+def test_angelslims_tied_embeddings_and_unread_base(tmp_path: Path):
+    source = heads.angelslim(tmp_path / "x", num_hidden_layers=24)
+    head = open_head(source)
+    assert {"config-tied", "config-layers"} <= {p.code for p in head.problems}
+    assert "rope_theta" in {a.field for a in head.assumptions}
+    convert(source, tmp_path / "same", "angelslim")
+    config = config_of(tmp_path / "same")
+    assert (config["tie_word_embeddings"], config["num_hidden_layers"]) == (False, 1)
+    mrope = {"rope_type": "default", "mrope_section": [1, 1, 0]}
+    assert "rope_theta" not in {a.field for a in open_head(edit(source, rope_scaling=mrope)).assumptions}
+
+
+def test_a_folder_made_for_angelslim_is_not_taken_for_its_training(tmp_path: Path, target: Path):
+    convert(heads.specjax(tmp_path / "x"), tmp_path / "out", "angelslim", target=str(target))
+    head = open_head(tmp_path / "out", target=str(target))
+    assert head.layout == "angelslim"
+    assert not head.assumptions
+
+
+def test_names_that_all_begin_with_model(tmp_path: Path, target: Path):
+    source = variants.renamed(heads.specforge(tmp_path / "x"), lambda n: f"model.{n}", {"format": "pt"})
+    assert open_head(source).layout == "specforge"
+    convert(source, tmp_path / "out", "specforge")
+    assert tensors_of(tmp_path / "out").keys() == tensors_of(heads.specforge(tmp_path / "plain")).keys()
+    convert(source, tmp_path / "sp", "speculators", target=str(target), speculative_tokens=3)
+    convert(tmp_path / "sp", tmp_path / "back", "specforge")
+    assert (tmp_path / "back/model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
+    half = variants.renamed(
+        heads.specforge(tmp_path / "y"), lambda n: n if n == "lm_head.weight" else f"model.{n}", {"format": "pt"}
+    )
+    with pytest.raises(LayoutError, match="some names begin with model"):
+        open_head(half)
+
+
+def test_a_language_model_is_not_a_head(tmp_path: Path):
+    source = heads.write(
+        tmp_path / "x", {"model.embed_tokens.weight": torch.ones(4, 4), "lm_head.weight": torch.ones(4, 4)}, {}
+    )
+    with pytest.raises(LayoutError, match="whole language model"):
+        open_head(source)
+
+
+def test_specjax_and_one_layer(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"num_hidden_layers is 2, but .* one decoder layer"):
+        open_head(edit(heads.specjax(tmp_path / "x"), num_hidden_layers=2))
+
+
+@pytest.mark.parametrize(("model_type", "ids"), [("qwen3_next", [3, 14, 29]), ("llama", [1, 14, 26])])
+def test_specjaxs_default_layers_follow_from_the_target(tmp_path: Path, model_type: str, ids: list[int]):
+    target = heads.target(tmp_path / "target", model_type=model_type)
+    head = open_head(heads.specjax(tmp_path / "x"), target=str(target))
+    assert head.aux.after_layer == ids
+    assert ("aux" in {a.field for a in head.assumptions}) == (model_type == "qwen3_next")
+    told = open_head(heads.specjax(tmp_path / "y"), options=ReadOptions(num_target_layers=30))
+    assert told.aux.after_layer == [1, 14, 26]
+
+
+def test_a_list_that_is_not_ascending_needs_other_columns(tmp_path: Path):
+    eagle = {"eagle_aux_hidden_state_layer_ids": [26, 1, 14]}
+    source = heads.specforge(tmp_path / "x", eagle_config=eagle)
+    head = open_head(source)
+    assert (head.aux.after_layer, head.fc_order) == ([1, 14, 26], (26, 1, 14))
+    with pytest.raises(ConfigError, match="column blocks of fc") as refused:
+        convert(source, tmp_path / "out", "specforge")
+    assert refused.value.code == "config-aux-order"
+    settled = open_head(source, options=ReadOptions(aux_layers=(1, 14, 26)))
+    assert (settled.fc_order, [p for p in settled.problems if p.severity == "error"]) == (None, [])
+    twice = heads.specforge(tmp_path / "y", eagle_config={"eagle_aux_hidden_state_layer_ids": [1, 1, 26]})
+    with pytest.raises(ConfigError, match="some of them twice"):
+        open_head(twice)
+
+
+def test_a_default_triple_of_another_depth_is_not_the_default(tmp_path: Path):
+    source = heads.specforge(tmp_path / "x")
+    deeper = str(heads.target(tmp_path / "deeper", num_hidden_layers=40))
+    convert(source, tmp_path / "fits", "specjax")
+    with pytest.raises(Refusal) as refused:
+        convert(source, tmp_path / "out", "specjax", target=deeper)
+    assert refused.value.code == "refused-aux-ids"
+
+
+def test_what_the_user_says_replaces_what_the_config_says(tmp_path: Path):
+    source = heads.specforge(tmp_path / "x")
+    from eagle3hub.layouts import get_layout
+    from eagle3hub.layouts.base import WriteOptions
+
+    options = ReadOptions(rope_theta=5000.0, aux_layers=(2, 15, 20), aux_convention="after")
+    head = open_head(source, options=options)
+    config = get_layout("specforge").write(head, WriteOptions()).config
+    assert (config["rope_theta"], config["rope_parameters"]["rope_theta"]) == (5000.0, 5000.0)
+    assert config["eagle_aux_hidden_state_layer_ids"] == [3, 16, 21]
+    assert config["eagle_config"]["eagle_aux_hidden_state_layer_ids"] == [2, 15, 20]
+    assert config["some_trainer_field"] == {"kept": [1, 2]}
+    assert len([p for p in head.problems if p.code == "source-overridden"]) == 2

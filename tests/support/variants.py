@@ -1,0 +1,200 @@
+"""Heads with more than the plain core: layers, biases, norms, P-EAGLE, quantized; written as their trainers do."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from support import heads
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Has:
+    """What a head shall have besides the plain core of one layer."""
+
+    layers: int = 1
+    attention_bias: bool = False
+    fc_bias: bool = False
+    qk_norm: bool = False
+    input_norm: bool = False
+    fc_norm: bool = False
+    mask_hidden: bool = False
+    embeddings: bool = False
+    uses_aux: bool = True
+
+
+def weights(d: dict[str, int], has: Has, dtype: torch.dtype = torch.bfloat16) -> Tensors:
+    """Canonical names (``layers.{i}.``), random values."""
+    h, q, kv = d["hidden"], d["heads"] * d["head_dim"], d["kv"] * d["head_dim"]
+    wide = d["aux"] * d.get("target_hidden", h)
+    shapes: dict[str, tuple[int, ...]] = {"norm.weight": (h,), "lm_head.weight": (d["draft"], h)}
+    if has.uses_aux:
+        shapes |= {"fc.weight": (h, wide), "layers.0.hidden_norm.weight": (h,)}
+    for i in range(has.layers):
+        at, inputs = f"layers.{i}.", 2 * h if i == 0 and has.uses_aux else h
+        shapes |= {
+            f"{at}input_layernorm.weight": (h,),
+            f"{at}post_attention_layernorm.weight": (h,),
+            f"{at}self_attn.q_proj.weight": (q, inputs),
+            f"{at}self_attn.k_proj.weight": (kv, inputs),
+            f"{at}self_attn.v_proj.weight": (kv, inputs),
+            f"{at}self_attn.o_proj.weight": (h, q),
+            f"{at}mlp.gate_proj.weight": (d["inter"], h),
+            f"{at}mlp.up_proj.weight": (d["inter"], h),
+            f"{at}mlp.down_proj.weight": (h, d["inter"]),
+        }
+        if has.attention_bias:
+            shapes |= {f"{at}self_attn.{p}_proj.bias": (n,) for p, n in zip("qkvo", (q, kv, kv, h), strict=True)}
+        if has.qk_norm:
+            shapes |= {f"{at}self_attn.{p}_norm.weight": (d["head_dim"],) for p in "qk"}
+    if has.fc_bias:
+        shapes["fc.bias"] = (h,)
+    if has.input_norm:
+        shapes["input_norm.weight"] = (wide,)
+    if has.fc_norm:
+        shapes |= {f"fc_norm.{j}.weight": (d.get("target_hidden", h),) for j in range(d["aux"])}
+    if has.mask_hidden:
+        shapes["mask_hidden"] = (1, 1, wide)
+    if has.embeddings:
+        shapes["embed_tokens.weight"] = (d["vocab"], h)
+    generator = torch.Generator().manual_seed(h + len(shapes))
+    return {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in shapes.items()}
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "config.json").read_text())
+
+
+def edit(folder: Path, **changes: Any) -> Path:
+    """Change fields of config.json; DELETE removes one."""
+    config = {**config_of(folder), **changes}
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v != "DELETE"}))
+    return folder
+
+
+def tensors_of(folder: Path) -> Tensors:
+    return load_file(folder / "model.safetensors")
+
+
+def replace(folder: Path, metadata: dict[str, str] | None = None, **tensors: torch.Tensor | None) -> Path:
+    """Change tensors; None removes one."""
+    every = {**tensors_of(folder), **tensors}
+    save_file({k: v for k, v in every.items() if v is not None}, folder / "model.safetensors", metadata=metadata)
+    return folder
+
+
+def renamed(folder: Path, rename: Any, metadata: dict[str, str] | None = None) -> Path:
+    """Call every tensor ``rename(name)``."""
+    save_file({rename(n): t for n, t in tensors_of(folder).items()}, folder / "model.safetensors", metadata=metadata)
+    return folder
+
+
+def _ids(d: dict[str, int], unsorted: bool) -> torch.Tensor:
+    ids = heads.sorted_ids(d)
+    return ids.flip(0) if unsorted else ids
+
+
+def modelopt(
+    folder: Path,
+    d: dict[str, int] | None = None,
+    has: Has = Has(),
+    *,
+    unsorted: bool = False,
+    dtype: torch.dtype = torch.bfloat16,
+    **config: Any,
+) -> Path:
+    """ModelOpt 0.43 and later, of any shape."""
+    d = d or heads.dims()
+    plain = config_of(heads.modelopt(folder / "plain", d))
+    ids = [1, 14, 26] if d["aux"] == 3 else list(range(2, 2 + 3 * d["aux"], 3))
+    eagle = {**plain["eagle_config"], "use_aux_hidden_state": has.uses_aux}
+    eagle["eagle_aux_hidden_state_layer_ids"] = ids if has.uses_aux else []
+    if has.input_norm:
+        eagle["norm_before_fc"] = True
+    extra = {"num_hidden_layers": has.layers, "attention_bias": has.attention_bias, "eagle_config": eagle}
+    tensors = weights(d, has, dtype)
+    if d["draft"] != d["vocab"]:
+        tensors["d2t"] = heads.buffers(_ids(d, unsorted), d["vocab"])["d2t"]
+    return heads.write(folder / "head", tensors, {**plain, **extra, **config})
+
+
+def speculators(
+    folder: Path,
+    d: dict[str, int] | None = None,
+    has: Has = Has(),
+    *,
+    unsorted: bool = False,
+    dtype: torch.dtype = torch.bfloat16,
+    layer: dict[str, Any] | None = None,
+    **config: Any,
+) -> Path:
+    """speculators 0.9, of any shape."""
+    d = d or heads.dims()
+    plain = config_of(heads.speculators(folder / "plain", d))
+    changed = {
+        **plain["transformer_layer_config"],
+        "model_type": "qwen3" if has.qk_norm else "llama",
+        "num_hidden_layers": has.layers,
+        "attention_bias": has.attention_bias,
+        **(layer or {}),
+    }
+    extra: dict[str, Any] = {
+        "transformer_layer_config": {k: v for k, v in changed.items() if v != "DELETE"},
+        "norm_before_fc": has.input_norm,
+        "fc_norm": has.fc_norm,
+        "norm_output": False,
+    }
+    if d["aux"] != 3:
+        extra["eagle_aux_hidden_state_layer_ids"] = list(range(3, 3 + 3 * d["aux"], 3))
+    if has.mask_hidden:
+        extra |= {"speculators_model_type": "peagle", "mask_token_id": 7, "architectures": ["PEagleSpeculator"]}
+    tensors = weights(d, has, dtype)
+    if d["draft"] != d["vocab"]:
+        tensors |= heads.buffers(_ids(d, unsorted), d["vocab"])
+    return heads.write(folder / "head", tensors, {**plain, **extra, **config}, {"format": "pt"})
+
+
+def specforge(folder: Path, d: dict[str, int] | None = None, has: Has = Has(), **config: Any) -> Path:
+    """SpecForge: EAGLE-3 as ``midlayer.``, P-EAGLE as ``layers.{i}.``."""
+    d = d or heads.dims()
+    plain = config_of(heads.specforge(folder / "plain", d))
+    tensors = {**weights(d, has), **heads.buffers(heads.sorted_ids(d), d["vocab"])}
+    extra: dict[str, Any] = {"fc_norm": True} if has.fc_norm else {}
+    if has.mask_hidden:
+        extra |= {"architectures": ["PEagleDraftModel"], "num_hidden_layers": has.layers}
+    else:
+        tensors = {n.replace("layers.0.", "midlayer."): t for n, t in tensors.items()}
+    if "target_hidden" in d:
+        extra["target_hidden_size"] = d["target_hidden"]
+    return heads.write(folder / "head", tensors, {**plain, **extra, **config}, {"format": "pt"})
+
+
+def quantized(folder: Path, kind: str = "NVFP4") -> Path:
+    """ModelOpt's quantized export: packed weights with scales, and hf_quant_config.json beside them."""
+    d = heads.dims(hidden=32, inter=48, heads=4, head_dim=8, kv=2)
+    source = modelopt(folder, d, quantization_config={"quant_method": "modelopt", "quant_algo": kind})
+    out: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors_of(source).items():
+        module = name.removesuffix("weight")
+        if tensor.dim() != 2 or name == "lm_head.weight":
+            out[name] = tensor
+        elif kind == "FP8":
+            out |= {name: tensor.to(torch.float8_e4m3fn), f"{module}weight_scale": torch.tensor(0.5)}
+            out[f"{module}input_scale"] = torch.tensor(0.25)
+        else:
+            rows, columns = tensor.shape
+            out[name] = torch.randint(0, 255, (rows, columns // 2), dtype=torch.uint8)
+            out[f"{module}weight_scale"] = torch.ones(rows, columns // 16).to(torch.float8_e4m3fn)
+            out[f"{module}weight_scale_2"] = torch.tensor(0.5)
+    if kind == "FP8":
+        out["layers.0.self_attn.k_proj.k_scale"] = torch.tensor(1.0)
+    save_file(out, source / "model.safetensors")
+    (source / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": kind}}))
+    return source
