@@ -7,6 +7,7 @@ constant: a norm that is left out, or a name that is swapped, changes the logits
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -128,6 +129,18 @@ def fill(module: Any, prefix: str = "", constant: tuple[str, ...] = ()) -> None:
             parameter.copy_(torch.ones_like(new) if name in constant else new)
 
 
+def packages() -> dict[str, str]:
+    """Versions of what else decides the result, as far as it is installed."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    found = {}
+    for name in ("torch", "transformers", "jax", "numpy", "safetensors"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = installed(name).split("+")[0]
+    return found
+
+
 def write_fixture(
     folder: Path, head: Path, arrays: dict[str, Any] | None, *, exporter: str, version: str, how: str, **facts: Any
 ) -> None:
@@ -146,6 +159,7 @@ def write_fixture(
         "exporter": exporter,
         "version": version,
         "how": how,
+        "packages": packages(),
         **facts,
         "licence": "Output of the exporter run on random weights; the files are this project's, under its licence.",
     }

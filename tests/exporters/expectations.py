@@ -22,10 +22,11 @@ ONE_PLAIN_LAYER = {
     "sliding-window",
     "aux-count",
     "unsorted-vocabulary",
+    "parallel-drafting",
 }
 CANNOT = {
     "specjax": ONE_PLAIN_LAYER | {"fc-norm", "rope-scaling", "embed-tokens", "aux-ids", "full-vocabulary"},
-    "specforge": ONE_PLAIN_LAYER,
+    "specforge": ONE_PLAIN_LAYER - {"parallel-drafting"},
     "modelopt": {
         "qk-norm",
         "norm-before-residual",
@@ -34,6 +35,7 @@ CANNOT = {
         "post-norm-feedback",
         "sliding-window",
         "embed-tokens",
+        "parallel-drafting",
     },
     "speculators": {"quantization", "no-aux"},
     # RoPE scaling of the kinds here (llama3, yarn): its code knows linear and dynamic only
@@ -54,6 +56,7 @@ class Expected:
 
     ``golden`` is "equal" where reading the folder right gives the exporter's logits, "none" where there are none to
     compare, and otherwise names what the exporter's training does that its own files do not say.
+    ``lacks``: code of the refusal of a layout that needs what this exporter's files do not hold.
     """
 
     layout: str | None
@@ -62,6 +65,7 @@ class Expected:
     reads: dict[str, Any] = field(default_factory=dict)
     taps: tuple[int, ...] | None = (1, 3, 4)
     golden: str = "equal"
+    lacks: dict[str, str] = field(default_factory=dict)
 
 
 def _specforge(*has: str, taps: tuple[int, ...] | None = (1, 3, 4), **more: Any) -> Expected:
@@ -88,6 +92,13 @@ EXPECTED: dict[str, Expected] = {
     "specforge-sglang-llama3-rope": _specforge("rope-scaling"),
     "specforge-sglang-norm-output": _specforge(error="config-norm-output"),
     "specforge-sglang-full-vocabulary": _specforge("full-vocabulary", taps=None),
+    "specforge-hf-peagle": _specforge(
+        "several-layers",
+        "parallel-drafting",
+        "embed-tokens",
+        reads={"num_layers": 2, "parallel_drafting": True},
+        lacks={"speculators": "refused-no-mask-token"},
+    ),
     "modelopt-default": _modelopt("rope-scaling", golden="plain rope"),
     "modelopt-plain-rope": _modelopt(),
     "modelopt-double-norm": _modelopt(golden="double norm"),
@@ -122,6 +133,7 @@ EXPECTED: dict[str, Expected] = {
     "speculators-full-vocabulary": _speculators("full-vocabulary"),
     "speculators-last-layer": _speculators("aux-ids", taps=(1, 3, 7)),
     "speculators-bias": _speculators("attention-bias", reads={"attention_bias": True}),
+    "speculators-peagle": _speculators("parallel-drafting", reads={"parallel_drafting": True}),
     "speculators-converted-from-specforge-sglang-plain": Expected("speculators", taps=None),
     "speculators-converted-from-modelopt-plain-rope": Expected("speculators", error="vocab-missing", taps=None),
 }

@@ -51,9 +51,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "norm-output": {"norm_output": True, **AUX},
     "full-vocabulary": {"draft_vocab_size": common.VOCAB},
     "float32-weights": {},
+    "peagle": {"architectures": ["PEagleDraftModel"], "num_hidden_layers": 2, **AUX},
 }
+MASK_TOKEN = 127
 # which exports of a variant become fixtures
-KEEP = {"plain": ("sglang", "hf", "training"), "fc-norm": ("sglang", "hf"), "float32-weights": ("hf",)}
+KEEP = {
+    "plain": ("sglang", "hf", "training"),
+    "fc-norm": ("sglang", "hf"),
+    "float32-weights": ("hf",),
+    "peagle": ("hf",),
+}
 
 
 def main(options: argparse.Namespace, scratch: Path) -> None:
@@ -78,6 +85,7 @@ def main(options: argparse.Namespace, scratch: Path) -> None:
                 command(["export", "--to", to, *arguments, "--output-dir", str(exported)])
                 how = f"specforge export --to {to}"
             how += "; logits by project_hidden_states, backbone, compute_logits in float32"
+            how += " (positions that are not masked)" if name == "peagle" else ""
             common.write_fixture(options.output / f"specforge-{to}-{name}", exported, golden, **about, how=how)
 
 
@@ -85,9 +93,10 @@ def train(work: Path, config: Path, target: Path, dtype: str) -> tuple[Any, Path
     """A draft model with its weights set, and the checkpoint a training run would have written of it."""
     import torch
     from specforge.algorithms.eagle3.model import OnlineEagle3Model
+    from specforge.algorithms.peagle.model import OnlinePEagleModel
     from specforge.modeling.auto import AutoDraftModel, AutoDraftModelConfig
     from specforge.training.checkpoint import CheckpointManager
-    from specforge.training.strategies.base import Eagle3TrainStrategy
+    from specforge.training.strategies.base import Eagle3TrainStrategy, PEagleTrainStrategy
 
     model = AutoDraftModel.from_config(AutoDraftModelConfig.from_file(str(config)))
     common.fill(model, "specforge.")
@@ -100,11 +109,15 @@ def train(work: Path, config: Path, target: Path, dtype: str) -> tuple[Any, Path
     torch.save({"d2t": ids - torch.arange(len(ids)), "t2d": t2d}, mapping)
     model.load_vocab_mapping(str(mapping))
     model.load_embedding(str(target))
-    model.freeze_embedding()
     model.to(getattr(torch, dtype))
-    strategy = Eagle3TrainStrategy(OnlineEagle3Model(model, length=2), target_head=None)
+    strategy: Any
+    if hasattr(model, "mask_hidden"):
+        strategy = PEagleTrainStrategy(OnlinePEagleModel(model, mask_token_id=MASK_TOKEN))
+    else:
+        model.freeze_embedding()
+        strategy = Eagle3TrainStrategy(OnlineEagle3Model(model, length=2), target_head=None)
     state = {
-        "draft_state_dict": strategy.checkpoint_state_filter(strategy.eagle3_model.state_dict()),
+        "draft_state_dict": strategy.checkpoint_state_filter(strategy.trainable_module().state_dict()),
         "global_step": 1,
         "epoch": 0,
         "strategy": strategy.name,
@@ -122,6 +135,7 @@ def forward(model: Any) -> dict[str, Any]:
     """First-step logits and the hidden state that feeds the next step, as OnlineEagle3Model.forward runs them."""
     import torch
     from specforge.modeling.auto import AutoDraftModel
+    from torch.nn.attention.flex_attention import create_block_mask
 
     # a model of its own: one that was cast to bfloat16 has rotary tables of that precision
     trained, model = model, AutoDraftModel.from_config(model.config).eval()
@@ -136,6 +150,8 @@ def forward(model: Any) -> dict[str, Any]:
             torch.ones(size, length, dtype=torch.bool), hidden, size, length, 0
         )
         positions = torch.arange(length).unsqueeze(0)
+        if hasattr(model, "mask_hidden"):  # attends by flex_attention, in training over sampled positions
+            mask = create_block_mask(lambda b, h, q, k: q >= k, None, None, length, length, device="cpu")
         out = model.backbone(model.embed_input_ids(batch["token_ids"]), hidden, [[], []], mask, positions)
         return {"logits": model.compute_logits(out).numpy(), "feedback": out.numpy()}
 

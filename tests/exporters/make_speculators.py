@@ -35,6 +35,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "full-vocabulary": ({**PLAIN, "draft_vocab_size": common.VOCAB}, FULL),
     "last-layer": ({**PLAIN, "target_layer_ids": [2, 4, common.TARGET_LAYERS]}, FULL),
     "bias": (PLAIN, {"draft_config": {"attention_bias": True}}),
+    "peagle": ({**PLAIN, "mask_token_id": common.VOCAB - 1, "num_depths": 4}, FULL),
 }
 CONVERTED = ("specforge-sglang-plain", "modelopt-plain-rope")
 
@@ -52,7 +53,8 @@ def main(options: argparse.Namespace, scratch: Path) -> None:
             golden,
             exporter="speculators",
             version="0.9.0",
-            how="Eagle3DraftModel.from_training_args, SingleGPUCheckpointer.save_checkpoint; logits of its forward",
+            how=f"{type(model).__name__}.from_training_args, SingleGPUCheckpointer.save_checkpoint; logits of "
+            "Eagle3DraftModel.forward",
             flags=flags,
             shape=shape,
         )
@@ -64,6 +66,7 @@ def build(flags: dict[str, Any], shape: dict[str, Any]) -> Any:
     """A draft model as `speculators train` builds one, with its weights set."""
     import torch
     from speculators.models.eagle3 import Eagle3DraftModel
+    from speculators.models.peagle import PEagleDraftModel
     from speculators.train.cli import create_transformer_layer_config, load_draft_transformer_layer_config
     from speculators.train.vocab_mapping import build_vocab_mappings_from_distribution
 
@@ -80,7 +83,8 @@ def build(flags: dict[str, Any], shape: dict[str, Any]) -> Any:
     if size < common.VOCAB:
         frequencies = {int(token): 100 - rank for rank, token in enumerate(common.draft_ids())}
         d2t, t2d = build_vocab_mappings_from_distribution(frequencies, size, common.VOCAB)
-    model = Eagle3DraftModel.from_training_args(
+    kind = PEagleDraftModel if "mask_token_id" in flags else Eagle3DraftModel
+    model = kind.from_training_args(
         layer,
         t2d=t2d,
         d2t=d2t,

@@ -15,6 +15,7 @@ def run(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
     (attention is causal: the padding changes nothing before it).
     """
     import torch
+    from speculators.models.eagle3 import Eagle3DraftModel
 
     model = model.float().eval()
     hidden = model.config.transformer_layer_config.hidden_size
@@ -36,7 +37,8 @@ def run(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
             for tokens, aux in zip(batch["token_ids"], batch["aux_hidden_states"], strict=True):
                 row = torch.nn.functional.pad(torch.from_numpy(tokens), (0, BLOCK - len(tokens)))[None]
                 states = torch.nn.functional.pad(torch.from_numpy(aux), (0, 0, 0, BLOCK - len(tokens)))[None]
-                model(states, row, torch.zeros_like(row), ttt_steps=2)
+                # a P-EAGLE model is one of these, whose own forward samples masked positions and gives no logits
+                Eagle3DraftModel.forward(model, states, row, torch.zeros_like(row), ttt_steps=2)
     finally:
         for hook in hooks:
             hook.remove()

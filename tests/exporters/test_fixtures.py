@@ -60,9 +60,9 @@ def test_it_is_detected_and_read(name: str):
     named = None if head.aux is None or not head.semantics.uses_aux else tuple(head.aux.after_layer)
     assert named == expected.taps
     s = head.semantics
-    flags = ("norm_before_residual", "norm_before_fc", "fc_norm", "attention_bias", "qk_norm", "uses_aux")
-    plain = {flag: flag == "uses_aux" for flag in flags}
-    plain |= {"feedback": "pre_norm", "num_layers": 1, "sliding_window": None}
+    flags = ("norm_before_residual", "norm_before_fc", "fc_norm", "attention_bias", "qk_norm")
+    plain: dict[str, Any] = dict.fromkeys((*flags, "parallel_drafting"), False)
+    plain |= {"uses_aux": True, "feedback": "pre_norm", "num_layers": 1, "sliding_window": None}
     assert {k: getattr(s, k) for k in plain} == {**plain, **expected.reads}
     assert (s.rope.scaling is not None) == ("rope-scaling" in expected.has)
     assert (s.quantization is not None) == ("quantization" in expected.has)
@@ -142,10 +142,13 @@ def test_it_converts_and_comes_back_or_is_refused(tmp_path: Path, name: str, lay
     source, expected = head_of(name), EXPECTED[name]
     options: dict[str, Any] = {"target": str(TARGET), "target_name": "owner/target", "speculative_tokens": 3}
     stops = expected.has & CANNOT[layout] if layout != expected.layout else set()
-    if stops:
+    codes = {f"refused-{feature}" for feature in stops} | (
+        {expected.lacks[layout]} if layout in expected.lacks else set()
+    )
+    if codes:
         with pytest.raises(Refusal) as refused:
             convert(source, tmp_path / "there", layout, **options)
-        assert refused.value.code in {f"refused-{feature}" for feature in stops}
+        assert refused.value.code in codes
         assert not (tmp_path / "there").exists()
         return
     convert(source, tmp_path / "there", layout, **options)

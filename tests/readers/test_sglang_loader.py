@@ -26,6 +26,7 @@ NOT_IN_SGLANG = {
     "qk-norm",
     "norm-before-residual",
     "sliding-window",
+    "parallel-drafting",
 }
 READ_BY_SGLANG = [layout for layout in ("specforge", "modelopt", "universal") if layout in LAYOUTS]
 # heads of several layers need a layout that spells their input norms SGLang's way
