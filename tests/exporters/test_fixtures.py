@@ -40,7 +40,7 @@ def computes(head: Head, name: str, double_norm: bool = False, **changes: Any) -
 
 
 def test_every_fixture_has_an_expectation_and_an_origin():
-    folders = {p.name for p in FOLDER.iterdir() if p != TARGET}
+    folders = {p.name for p in FOLDER.iterdir() if p.is_dir() and p != TARGET}
     assert folders == set(EXPECTED)
     for name in folders:
         origin = json.loads((FOLDER / name / "origin.json").read_text())
