@@ -3,7 +3,7 @@
     python benchmarks/controls.py [--num-prompts 16] [--only NAME ...]
 
 Converts the example head once, breaks copies of it, validates each on vLLM (CPU, float32, greedy, K = 3, 64 tokens)
-and prints a Markdown table. Needs the environment `make test` makes.
+as the command does, and prints a Markdown table. The target alone is run once. Needs what `make test` sets up.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from eagle3hub.convert import convert
+from eagle3hub.conversion import convert
 from eagle3hub.demo_target import NAME, ensure_target
+from eagle3hub.engines.base import EngineRun
+from eagle3hub.errors import InputError
+from eagle3hub.validation import validate
+from eagle3hub.validation.options import engine_pythons
 
 HEAD = Path(__file__).parent.parent / "examples" / "smollm2-135m" / "head"
 KEY = "eagle_aux_hidden_state_layer_ids"
@@ -116,23 +119,6 @@ CONTROLS: dict[str, Callable[[Path], object]] = {
 }
 
 
-def run(folder: Path, target: Path, num_prompts: int, extra: list[str]) -> dict:
-    command = [
-        sys.executable,
-        "-m",
-        "eagle3hub",
-        "validate",
-        str(folder),
-        "--target",
-        str(target),
-        "--quiet",
-        "--json",
-    ]
-    command += ["--num-prompts", str(num_prompts), "--draft-tokens", "3", "--max-new-tokens", "64", *extra]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return json.loads(done.stdout)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-prompts", type=int, default=16)
@@ -140,7 +126,7 @@ def main() -> None:
     parser.add_argument("--engine-python", action="append", default=[])
     options = parser.parse_args()
     target = ensure_target()
-    extra = [word for value in options.engine_python for word in ("--engine-python", value)]
+    baseline: dict[str, EngineRun] = {}
     print("| control | rounds | accepted per position | τ | verdict | reason |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as work:
         made = Path(work) / "specforge"
@@ -150,15 +136,22 @@ def main() -> None:
                 continue
             folder = Path(shutil.copytree(made, Path(work) / "head"))
             sabotage(folder)
-            document = run(folder, target, options.num_prompts, extra)
+            try:
+                report = validate(
+                    folder,
+                    target=target,
+                    num_prompts=options.num_prompts,
+                    engine_python=engine_pythons(options.engine_python),
+                    baseline_cache=baseline,
+                )
+                row = describe(report.document)
+            except InputError as refused:
+                row = ["–", "–", "–", "refused", refused.message]
             shutil.rmtree(folder)
-            row = [name, *describe(document)]
-            print("| " + " | ".join(row) + " |", flush=True)
+            print("| " + " | ".join([name, *row]) + " |", flush=True)
 
 
-def describe(document: dict) -> list[str]:
-    if "error" in document:
-        return ["–", "–", "–", "refused", document["error"]["message"]]
+def describe(document: Mapping[str, Any]) -> list[str]:
     if not document["engines"]:
         problem = next(p for p in document["static"]["problems"] if p["severity"] == "error")
         return ["–", "–", "–", document["verdict"], problem["message"]]

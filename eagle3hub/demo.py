@@ -9,7 +9,8 @@ from eagle3hub.engines import envs
 from eagle3hub.progress import Progress, silent
 from eagle3hub.release import Release, release
 from eagle3hub.resources import cache_dir, data_path
-from eagle3hub.validate.options import engine_pythons
+from eagle3hub.staging import prepare_destination
+from eagle3hub.validation.options import engine_pythons
 
 EXAMPLE = "examples/smollm2-135m/release.yaml"
 ENGINE, DEVICE = "vllm", "cpu"
@@ -27,6 +28,7 @@ def demo(
     Raises what `eagle3hub.release.release`, the installation of vLLM and the download of the target raise.
     """
     pythons = engine_pythons(engine_python or [])
+    prepare_destination(Path(output), force=force)
     target = ensure_target(progress)
     if ENGINE not in pythons:
         envs.install(ENGINE, DEVICE, progress=progress)

@@ -6,7 +6,7 @@ knows a file format, and nothing here holds tensor data: a `TensorRef` says wher
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from itertools import pairwise
@@ -203,7 +203,8 @@ class Assumption:
 class TensorRef:
     """Where the bytes of one tensor lie: ``nbytes`` bytes at ``offset`` of ``path``.
 
-    ``dtype`` is the safetensors name (``BF16``, ``I64``, ``BOOL`` …).
+    ``dtype`` is the safetensors name (``BF16``, ``I64``, ``BOOL`` …). ``remote`` reads (offset, count) of a file
+    that is not on this machine; ``path`` is then where it would lie once downloaded.
     """
 
     name: str
@@ -212,6 +213,7 @@ class TensorRef:
     path: Path
     offset: int
     nbytes: int
+    remote: Callable[[int, int], bytes] | None = field(default=None, compare=False, repr=False)
 
     @property
     def num_elements(self) -> int:

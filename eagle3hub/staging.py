@@ -51,6 +51,15 @@ def check_destination(dest: Path, *, force: bool, keep_out: Path | None = None) 
         )
 
 
+def prepare_destination(dest: Path, *, force: bool, keep_out: Path | None = None) -> None:
+    """As `check_destination`, and make the folder that ``dest`` will lie in. Raises OutputError."""
+    try:
+        dest.absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise _output_error(e, dest) from e
+    check_destination(dest, force=force, keep_out=keep_out)
+
+
 def require_space(dest: Path, nbytes: int) -> None:
     """Raise OutputError if the file system of ``dest`` has less than ``nbytes`` bytes free."""
     free = shutil.disk_usage(dest.absolute().parent).free

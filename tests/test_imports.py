@@ -10,10 +10,10 @@ PACKAGE = Path(__file__).parent.parent / "eagle3hub"
 
 # Lowest first; a module may import from its own tier and from lower ones.
 TIERS = [
-    {"_version", "errors", "progress", "resources"},
+    {"_version", "errors", "progress", "resources", "schema_faults"},
     {"vocab", "head", "fields", "checkpoint", "metrics"},
-    {"target", "layouts", "engines", "prompts", "staging"},
-    {"verify", "describe", "convert", "validate", "card", "demo_target"},
+    {"target", "layouts", "engines", "prompts", "staging", "report"},
+    {"verify", "describe", "conversion", "validation", "card", "demo_target"},
     {"release"},
     {"demo"},
     {"cli", "__init__", "__main__"},
@@ -24,7 +24,7 @@ ALLOWED_IN = {
     "vllm": {"engines/workers"},
     "huggingface_hub": {"checkpoint/hub.py", "card/metadata.py"},
     "typer": {"cli"},
-    "rich": {"cli", "validate/render.py"},
+    "rich": {"cli", "validation/render.py"},
 }
 
 

@@ -90,6 +90,8 @@ def test_a_release_end_to_end_and_again(project: Path, tmp_path: Path, cli: Cli,
     everything = b"".join(p.read_bytes() for p in made.rglob("*") if p.is_file() and p.suffix != ".safetensors")
     assert str(tmp_path).encode() not in everything, "no path of this machine is published"
     assert str(smollm2_target).encode() not in everything
+    assert "Layer 0, attention" in card
+    assert "| Other |" not in card
     before = {p: p.read_bytes() for p in made.rglob("*") if p.is_file()}
     status, out, _ = cli(*argv, "--json", "--force")
     again = json.loads(out)

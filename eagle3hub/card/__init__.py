@@ -2,6 +2,6 @@
 
 from eagle3hub.card.manifest import Manifest, load_manifest
 from eagle3hub.card.render import render_card
-from eagle3hub.card.reports import find_reports, load_report
+from eagle3hub.card.reports import find_reports
 
-__all__ = ["Manifest", "find_reports", "load_manifest", "load_report", "render_card"]
+__all__ = ["Manifest", "find_reports", "load_manifest", "render_card"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from eagle3hub.head import AuxTaps, Head, Semantics, TensorRef
+from eagle3hub.head import AuxTaps, Head, Semantics
 
 _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64", "F8_E4M3": "float8 (e4m3)"}
 _LAYER = re.compile(r"layers\.(\d+)\.(self_attn|mlp)\.")
@@ -34,14 +34,17 @@ class Architecture:
 
 def describe(head: Head) -> Architecture:
     """The architecture of a head, from its tensors' names and shapes and its semantics."""
-    groups: dict[str, list[TensorRef]] = {}
-    for ref in sorted(head.tensors.values(), key=lambda t: (_rank(t), _layer(t), t.name)):
-        groups.setdefault(_part_name(ref), []).append(ref)
+    groups: dict[str, list[str]] = {}
+    for name in sorted(head.tensors, key=lambda n: (_rank(n), _layer(n), n)):
+        groups.setdefault(_part_name(name), []).append(name)
+    refs = head.tensors
     parts = tuple(
         Part(
-            name, tuple(f"{_short(t.name)} {_shape(t.shape)}" for t in refs), f"{sum(t.num_elements for t in refs):,}"
+            part,
+            tuple(f"{_short(n)} {_shape(refs[n].shape)}" for n in names),
+            f"{sum(refs[n].num_elements for n in names):,}",
         )
-        for name, refs in groups.items()
+        for part, names in groups.items()
     )
     return Architecture(
         parts,
@@ -52,25 +55,26 @@ def describe(head: Head) -> Architecture:
     )
 
 
-def _part_name(ref: TensorRef) -> str:
-    if match := _LAYER.match(ref.name):
+def _part_name(name: str) -> str:
+    """The part a tensor belongs to, by its canonical name."""
+    if match := _LAYER.match(name):
         return f"Layer {match[1]}, {'attention' if match[2] == 'self_attn' else 'MLP'}"
-    if ref.name.startswith("fc."):
+    if name.startswith("fc."):
         return "Fusion of the target's hidden states"
-    if "norm" in ref.name:
+    if "norm" in name:
         return "Norms"
-    return {"lm_head": "Output head", "embed_tokens": "Token embedding"}.get(ref.name.split(".")[0], "Other")
+    return {"lm_head": "Output head", "embed_tokens": "Token embedding"}.get(name.split(".")[0], "Other")
 
 
-def _rank(ref: TensorRef) -> int:
+def _rank(name: str) -> int:
     order = ("embed_tokens.", "fc.", "layers.", "norm", "lm_head.")
-    if "norm" in ref.name and ".self_attn." not in ref.name:
+    if "norm" in name and ".self_attn." not in name:
         return order.index("norm")
-    return next((i for i, prefix in enumerate(order) if ref.name.startswith(prefix)), len(order))
+    return next((i for i, prefix in enumerate(order) if name.startswith(prefix)), len(order))
 
 
-def _layer(ref: TensorRef) -> tuple[int, bool]:
-    match = _LAYER.match(ref.name)
+def _layer(name: str) -> tuple[int, bool]:
+    match = _LAYER.match(name)
     return (int(match[1]), match[2] == "mlp") if match else (0, False)
 
 

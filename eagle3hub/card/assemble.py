@@ -11,11 +11,12 @@ from typing import Any
 from eagle3hub.card.context import warnings
 from eagle3hub.card.manifest import Manifest, load_manifest
 from eagle3hub.card.render import render_card
-from eagle3hub.card.reports import find_reports, load_report, runs
+from eagle3hub.card.reports import find_reports, runs
 from eagle3hub.card.results import view
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.errors import OutputError
 from eagle3hub.layouts import open_head
+from eagle3hub.report import load_report
 from eagle3hub.staging import write_file
 
 
@@ -61,7 +62,7 @@ def make_card(
     """
     manifest = load_manifest(manifest_path)
     files = tuple(Path(p) for p in reports) or tuple(find_reports(manifest))
-    documents = [load_report(path) for path in files]
+    documents = [load_report(path).document for path in files]
     folders = [str(h) for h in heads] or [manifest.head_source]
     target = manifest.target.path if manifest.target.path and manifest.target.path.is_dir() else None
     opened = [open_head(folder, target=str(target) if target else None) for folder in folders]

@@ -70,7 +70,7 @@ def work(key: str) -> Work:
 
 
 def _entry(key: str) -> Entry:
-    from eagle3hub.card.checking import near
+    from eagle3hub.schema_faults import near
 
     try:
         return _data().entries[key]

@@ -12,9 +12,9 @@ from typing import Any
 
 from eagle3hub import resources
 from eagle3hub.card import bibliography
-from eagle3hub.card.checking import faults, near
 from eagle3hub.card.yaml_lines import Document, read_yaml
 from eagle3hub.errors import SourceError
+from eagle3hub.schema_faults import faults, near
 
 DEFAULT_REPORTS = ("reports/*.json",)
 """Where reports are looked for when the manifest names none, relative to it."""

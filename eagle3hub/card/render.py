@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from eagle3hub import resources
 from eagle3hub.card import context, lint, markdown
 from eagle3hub.card.manifest import Manifest
-from eagle3hub.card.reports import check_report, runs
+from eagle3hub.card.reports import runs
 from eagle3hub.errors import InputError, SourceError
 from eagle3hub.head import Head
+from eagle3hub.report import check_report
 
 if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment

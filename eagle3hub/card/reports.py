@@ -1,4 +1,4 @@
-"""Reports as the card reads them: checked against the schema, in a fixed order."""
+"""Reports as the card reads them: in a fixed order, one unit per table row."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from eagle3hub import resources
-from eagle3hub.card.checking import faults
 from eagle3hub.card.manifest import Manifest
-from eagle3hub.errors import ManifestError, SourceError
-
-MAX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,32 +34,6 @@ class Run:
     def passed(self) -> bool:
         """Whether both this engine's verdict and the whole report's is ``pass``."""
         return bool(self.engine["verdict"] == "pass" and self.report["verdict"] == "pass")
-
-
-def load_report(path: str | Path) -> dict[str, Any]:
-    """Read one report file.
-
-    Raises SourceError if it cannot be read, ManifestError naming the field if it is not a report.
-    """
-    path = Path(path)
-    try:
-        raw = path.read_bytes() if path.stat().st_size <= MAX_BYTES else None
-    except OSError as error:
-        raise SourceError(f"cannot read {path}: {error.strerror or error}", code="source-report") from error
-    if raw is None:
-        raise ManifestError(f"{path.name}: larger than {MAX_BYTES:,} bytes, which no report is", code="report-size")
-    try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{path.name}: not valid JSON: {error}", code="report-json") from error
-    check_report(document, path.name)
-    return dict(document)
-
-
-def check_report(document: Any, name: str = "the report") -> None:
-    """Raise ManifestError for the first departure from the report schema."""
-    for fault in faults(document, resources.schema("report")):
-        raise ManifestError(f"{name}: {fault.message}", hint=fault.hint, code="report-schema")
 
 
 def find_reports(manifest: Manifest) -> list[Path]:

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eagle3hub.errors import ManifestError, SourceError
+from eagle3hub.schema_faults import Location
 
 if TYPE_CHECKING:
     import yaml
-
-Location = tuple[str | int, ...]
 
 MAX_BYTES = 1 << 20
 _TAG = "tag:yaml.org,2002:"

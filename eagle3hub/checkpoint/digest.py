@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TypedDict
 
-from eagle3hub.checkpoint.folder import CONFIG, INDEX, PROVENANCE
+from eagle3hub.checkpoint.folder import CONFIG, INDEX, PICKLE_INDEX, PROVENANCE
 from eagle3hub.errors import SourceError
 
 _BUFFER = 4 << 20
@@ -38,7 +38,7 @@ def file_digest(path: Path, name: str | None = None) -> FileDigest:
 
 def head_files(folder: Path) -> list[Path]:
     """The files of ``folder`` that decide what an engine loads: config, index and weights, by name."""
-    names = {CONFIG, INDEX}
+    names = {CONFIG, INDEX, PICKLE_INDEX}
     return sorted(
         p
         for p in folder.iterdir()

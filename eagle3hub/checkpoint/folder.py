@@ -1,24 +1,31 @@
-"""Open a folder that holds a checkpoint: config.json and one or more safetensors files."""
+"""Open a checkpoint: config.json and one or more weights files, safetensors or torch pickles."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.checkpoint.header import Header, read_header
+from eagle3hub.checkpoint.header import Header, parse_header
+from eagle3hub.checkpoint.pickles import is_pickle, parse_pickle
+from eagle3hub.checkpoint.reader import ByteReader
+from eagle3hub.checkpoint.source import Source, open_source
 from eagle3hub.errors import CheckpointError, ConfigError, SourceError
 from eagle3hub.head import TensorRef
+from eagle3hub.progress import Progress, silent
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PROVENANCE = "eagle3hub.json"
-_MAX_JSON_BYTES = 32_000_000
-_PICKLES = ("pytorch_model.bin", "training_state.pt", "model.pt")
+PICKLE_WEIGHTS = "pytorch_model.bin"
+PICKLE_INDEX = "pytorch_model.bin.index.json"
+_TRAINING_STATES = ("training_state.pt", "model.pt")
+_PICKLE_SHARD = re.compile(r"pytorch_model-[0-9]+-of-[0-9]+\.bin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +33,11 @@ class Checkpoint:
     """An opened checkpoint folder.
 
     Attributes:
-        source: what the user typed.
-        folder: where the files are.
+        source: what the user typed; a Hub source is pinned to the commit that was opened.
+        folder: where the files are on this machine; with ``headers_only`` the weights of a Hub source are not.
         config: config.json, parsed. config_sha256: digest of its bytes, in hex.
         tensors: every tensor of every weights file.
-        metadata: header metadata of the first weights file, or None.
+        metadata: header metadata of the first weights file, or None (torch pickles have none).
         weights: the weights files. header_sha256: their header digests, in the same order.
         provenance: the parsed eagle3hub.json beside them, or None.
     """
@@ -46,44 +53,49 @@ class Checkpoint:
     provenance: dict[str, Any] | None
 
 
-def open_checkpoint(source: str | Path) -> Checkpoint:
-    """Open a local folder. Raises SourceError, ConfigError or CheckpointError."""
-    text = str(source)
-    if text.startswith("hf://"):
-        raise SourceError(
-            f"{text} is on the Hub, and this version reads local folders only",
-            hint=f"hf download {text.removeprefix('hf://')} --local-dir DIR, then name DIR",
-            code="source-hub",
-        )
-    folder = Path(text).expanduser()
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise SourceError(f"{text} {what}", hint="name the folder that holds config.json", code="source-missing")
-    config_bytes = _read_small(folder / CONFIG)
+def open_checkpoint(source: str | Path, *, headers_only: bool = False, progress: Progress = silent) -> Checkpoint:
+    """Open a folder, or a Hub repository ``hf://owner/name[@revision][/subfolder]``.
+
+    Where there are several weights, the first of these counts: the files of model.safetensors.index.json;
+    model.safetensors; every other ``*.safetensors``; the files of pytorch_model.bin.index.json; pytorch_model.bin;
+    its shards without an index; training_state.pt; model.pt. What a file is, its first bytes say, not its name.
+
+    Args:
+        headers_only: do not download the weights of a Hub source; their tensors can be described, and small ones
+            read with `read_tensor`, but not copied.
+        progress: told about downloads.
+
+    Raises SourceError, ConfigError, CheckpointError or HubError.
+    """
+    files = open_source(source, headers_only=headers_only, progress=progress)
+    config_bytes = files.small(CONFIG)
     if config_bytes is None:
         raise SourceError(
-            f"there is no {CONFIG} in {text}",
+            f"there is no {CONFIG} in {files.name}",
             hint="name the folder the trainer or exporter wrote; weights alone do not say what the head computes",
             code="source-no-config",
         )
-    weights = _weights(folder, text)
-    headers = [read_header(path) for path in weights]
-    raw_provenance = _read_small(folder / PROVENANCE)
+    folder = files.folder
+    names = _weights(files)
+    headers = [_read_weights(files, name) for name in names]
+    raw_provenance = files.small(PROVENANCE)
     return Checkpoint(
-        source=text,
+        source=files.name,
         folder=folder,
-        config=parse_json_object(config_bytes, folder / CONFIG),
+        config=parse_json_object(config_bytes, files.shown(CONFIG)),
         config_sha256=sha256(config_bytes).hexdigest(),
-        tensors=_merge(weights, headers),
+        tensors=_merge(names, headers),
         metadata=headers[0].metadata,
-        weights=tuple(weights),
+        weights=tuple(folder / name for name in names),
         header_sha256=tuple(h.digest for h in headers),
-        provenance=None if raw_provenance is None else parse_json_object(raw_provenance, folder / PROVENANCE),
+        provenance=None if raw_provenance is None else parse_json_object(raw_provenance, files.shown(PROVENANCE)),
     )
 
 
 def read_tensor(ref: TensorRef) -> bytes:
-    """The bytes of one (small) tensor."""
+    """The bytes of one (small) tensor. Raises CheckpointError, or HubError where it has to come from the Hub."""
+    if ref.remote is not None:
+        return ref.remote(ref.offset, ref.nbytes)
     with ref.path.open("rb") as f:
         f.seek(ref.offset)
         data = f.read(ref.nbytes)
@@ -92,7 +104,7 @@ def read_tensor(ref: TensorRef) -> bytes:
     return data
 
 
-def parse_json_object(raw: bytes, path: Path) -> dict[str, Any]:
+def parse_json_object(raw: bytes, path: Path | str) -> dict[str, Any]:
     """Parse a JSON object. Raises ConfigError naming the file and the place."""
     try:
         value = json.loads(raw.decode("utf-8"))
@@ -107,58 +119,62 @@ def parse_json_object(raw: bytes, path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_small(path: Path) -> bytes | None:
-    try:
-        with path.open("rb") as f:
-            raw = f.read(_MAX_JSON_BYTES + 1)
-    except FileNotFoundError:
-        return None
-    except OSError as e:
-        raise SourceError(f"cannot read {path}: {e.strerror}", code="source-unreadable") from e
-    if len(raw) > _MAX_JSON_BYTES:
-        raise ConfigError(f"{path} is larger than {_MAX_JSON_BYTES} bytes", code="config-json")
-    return raw
+def read_weights(reader: ByteReader) -> Header:
+    """The tensors of a weights file, whichever format its first bytes say it has."""
+    if is_pickle(reader.read(0, min(9, reader.size))):
+        return parse_pickle(reader)
+    return parse_header(reader)
 
 
-def _weights(folder: Path, text: str) -> list[Path]:
-    index = _read_small(folder / INDEX)
-    if index is not None:
-        return _indexed(folder, parse_json_object(index, folder / INDEX))
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    found = sorted(folder.glob("*.safetensors"))
-    if found:
-        return found
-    pickles = [name for name in _PICKLES if (folder / name).exists()]
-    if pickles:
-        raise SourceError(
-            f"{text} holds {pickles[0]}, a torch pickle; this version reads safetensors only",
-            hint="export the head as safetensors first",
-            code="source-pickle",
-        )
-    raise SourceError(f"there is no safetensors file in {text}", code="source-no-weights")
+def _read_weights(files: Source, name: str) -> Header:
+    with files.weights(name) as reader:
+        return read_weights(reader)
 
 
-def _indexed(folder: Path, index: dict[str, Any]) -> list[Path]:
-    weight_map = index.get("weight_map")
+def _weights(files: Source) -> list[str]:
+    names = files.names()
+    for index, single, shards in (
+        (INDEX, WEIGHTS, sorted(n for n in names if n.endswith(".safetensors"))),
+        (PICKLE_INDEX, PICKLE_WEIGHTS, sorted(n for n in names if _PICKLE_SHARD.fullmatch(n))),
+    ):
+        if index in names:
+            return _indexed(files, index, names)
+        if single in names:
+            return [single]
+        if shards:
+            return shards
+    for name in _TRAINING_STATES:
+        if name in names:
+            return [name]
+    raise SourceError(
+        f"there is no safetensors file in {files.name}, and no torch pickle with weights either",
+        hint=f"weights are looked for in {WEIGHTS}, {PICKLE_WEIGHTS}, their shards, and {_TRAINING_STATES[0]}",
+        code="source-no-weights",
+    )
+
+
+def _indexed(files: Source, index: str, names: set[str]) -> list[str]:
+    where = files.shown(index)
+    raw = files.small(index)
+    weight_map = {} if raw is None else parse_json_object(raw, where).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
-        raise ConfigError(f"{folder / INDEX} has no weight_map from tensors to files", code="config-index")
-    names = sorted(set(weight_map.values()))
-    for name in names:
+        raise ConfigError(f"{where} has no weight_map from tensors to files", code="config-index")
+    wanted = sorted(set(weight_map.values()))
+    for name in wanted:
         if Path(name).name != name or name in {".", ".."}:
-            raise ConfigError(f"{folder / INDEX} points outside its folder: {name!r}", code="config-index")
-        if not (folder / name).is_file():
-            raise SourceError(f"{folder / INDEX} names {name}, which is not there", code="source-no-weights")
-    return [folder / name for name in names]
+            raise ConfigError(f"{where} points outside its folder: {name!r}", code="config-index")
+        if name not in names:
+            raise SourceError(f"{where} names {name}, which is not there", code="source-no-weights")
+    return wanted
 
 
-def _merge(weights: Sequence[Path], headers: Sequence[Header]) -> dict[str, TensorRef]:
+def _merge(weights: Sequence[str], headers: Sequence[Header]) -> dict[str, TensorRef]:
     merged: dict[str, TensorRef] = {}
-    for path, header in zip(weights, headers, strict=True):
+    for file, header in zip(weights, headers, strict=True):
         for name, ref in header.tensors.items():
             if name in merged:
                 raise CheckpointError(
-                    f"tensor {name!r} is in both {merged[name].path.name} and {path.name}", code="checkpoint-duplicate"
+                    f"tensor {name!r} is in both {merged[name].path.name} and {file}", code="checkpoint-duplicate"
                 )
             merged[name] = ref
     return merged

@@ -14,7 +14,7 @@ from eagle3hub._version import __version__
 from eagle3hub.errors import Eagle3HubError, UsageError
 
 EXIT_INTERRUPTED = 130
-_CommandLineError = typer.BadParameter.__bases__[0]  # click's UsageError, which newer typer keeps inside itself
+_CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]  # click's UsageError, inside newer typer
 
 
 def build() -> typer.Typer:

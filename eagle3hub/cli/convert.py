@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 def convert(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder of the draft head.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Folder of the draft head, or hf://owner/name[@revision].")
+    ],
     destination: Annotated[str, typer.Argument(metavar="DEST", help="Folder to make; must not exist.")],
     to: Annotated[str, typer.Option("--to", metavar="LAYOUT", help="specjax, specforge, modelopt or speculators.")],
     layout: Annotated[
@@ -45,7 +47,7 @@ def convert(
 
     Example: eagle3hub convert runs/final out/modelopt --to modelopt --target Qwen/Qwen3-8B
     """
-    from eagle3hub.convert import convert as run
+    from eagle3hub.conversion import convert as run
 
     with progress(quiet=quiet or as_json) as report:
         done = run(

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
-from eagle3hub.cli.release import EXIT, show
+from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
+from eagle3hub.cli.release import show
 
 
 def demo(
@@ -33,4 +33,4 @@ def demo(
         made = run(output, engine_python=engine_python, force=force, progress=report)
     document = made.to_json()
     emit(document, lambda console: show(document, console), as_json=as_json)
-    raise typer.Exit(EXIT[made.verdict])
+    raise typer.Exit(EXIT_OF[made.verdict])

@@ -15,7 +15,9 @@ _MARKS = {"error": "[red]error[/]", "warning": "[yellow]warning[/]", "info": "[b
 
 
 def inspect(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder of a draft head.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Folder of a draft head, or hf://owner/name[@revision].")
+    ],
     layout: Annotated[
         str | None, typer.Option("--from", metavar="LAYOUT", help="Its layout; detected if not given.")
     ] = None,
@@ -27,14 +29,16 @@ def inspect(
 ) -> None:
     """Say what a draft head is: layout, sizes, semantics, aux layers, vocabulary map, and what is wrong with it.
 
-    Reads headers and the vocabulary map only. Exits with 3 if something is wrong with the head.
+    Reads headers and the vocabulary map only, also of a repository on the Hub. Exits with 3 if something is wrong
+    with the head.
 
     Example: eagle3hub inspect runs/qwen3-8b/final --target Qwen/Qwen3-8B
     """
+    from eagle3hub.checkpoint.folder import open_checkpoint
     from eagle3hub.describe import describe
     from eagle3hub.layouts import open_head
 
-    document = describe(open_head(source, layout=layout, target=target))
+    document = describe(open_head(open_checkpoint(source, headers_only=True), layout=layout, target=target))
     emit(document, lambda console: _print(document, console, tensors), as_json=as_json)
     if any(p["severity"] == "error" for p in document["problems"]):
         raise typer.Exit(3)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document and nothing else.")]
+EXIT_OF = {"pass": 0, "fail": 1, "inconclusive": 1, "unavailable": 4}
+"""Exit status by verdict."""
+
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
 
 
@@ -71,7 +74,9 @@ def progress(*, quiet: bool = False, after: float = 1.0) -> Iterator[Progress]:
 
     def report(message: str, fraction: float | None = None) -> None:
         nonlocal shown
-        bar.update(task, description=message, total=None if fraction is None else 1.0, completed=fraction or 0.0)
+        bar.update(
+            task, description=message, total=None if fraction is None else 1.0, completed=min(fraction or 0.0, 0.999)
+        )
         if not shown and time.monotonic() - started >= after:
             shown = True
             bar.start()

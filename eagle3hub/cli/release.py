@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
+from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-EXIT = {"pass": 0, "fail": 1, "inconclusive": 1, "unavailable": 4}
 _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow", "unavailable": "yellow"}
 
 
@@ -47,7 +46,7 @@ def release(
     Example: eagle3hub release release.yaml --dry-run
     """
     from eagle3hub.release import release as run
-    from eagle3hub.validate.options import engine_pythons
+    from eagle3hub.validation.options import engine_pythons
 
     with progress(quiet=quiet) as report:
         made = run(
@@ -63,7 +62,7 @@ def release(
         )
     document = made.to_json()
     emit(document, lambda console: show(document, console), as_json=as_json)
-    raise typer.Exit(EXIT[made.verdict])
+    raise typer.Exit(EXIT_OF[made.verdict])
 
 
 def show(doc: dict[str, Any], console: Console) -> None:

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
-
-_EXIT = {"pass": 0, "fail": 1, "inconclusive": 1, "unavailable": 4}
+from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
 
 
 def validate(
-    head: Annotated[str, typer.Argument(help="Folder of the head.", show_default=False)],
+    head: Annotated[
+        str, typer.Argument(help="Folder of the head, or hf://owner/name[@revision].", show_default=False)
+    ],
     target: Annotated[
         str, typer.Option("--target", "--verifier", help="Target model: a folder or a Hub id.", show_default=False)
     ],
@@ -49,9 +49,9 @@ def validate(
 
     Example: eagle3hub validate ./head --target ./target --report report.json
     """
-    from eagle3hub.validate import validate as run
-    from eagle3hub.validate.options import engine_pythons, writable_report
-    from eagle3hub.validate.render import render
+    from eagle3hub.validation import validate as run
+    from eagle3hub.validation.options import engine_pythons, writable_report
+    from eagle3hub.validation.render import render
 
     pythons = engine_pythons(engine_python or [])
     if report is not None:
@@ -78,4 +78,4 @@ def validate(
     if report is not None:
         result.save(report)
     emit(result.document, lambda out: render(result, out, saved=report), as_json=as_json)
-    raise typer.Exit(_EXIT[result.verdict])
+    raise typer.Exit(EXIT_OF[result.verdict])

@@ -145,6 +145,9 @@ class Engine(Protocol):
     def recipe(self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None) -> Recipe:
         """How to serve ``head`` with ``target`` (names or paths as the user will type them)."""
 
+    def unable(self, job: Job) -> str | None:
+        """Why this engine's results of ``job`` would say nothing about the head, in one sentence, or None."""
+
     def flags(self, job: Job) -> dict[str, Any]:
         """The arguments and environment variables a run of ``job`` uses."""
 

@@ -44,6 +44,11 @@ def default_version(engine: str) -> str:
     return str(_document(engine)["default"])
 
 
+def greedy_only_devices(engine: str) -> tuple[str, ...]:
+    """Devices on which ``engine`` speculates correctly at temperature 0 only."""
+    return tuple(_document(engine)["versions"][default_version(engine)]["greedy_only"])
+
+
 def environment_devices(engine: str) -> tuple[str, ...]:
     """Devices for which an environment of ``engine`` can be installed."""
     return tuple(_document(engine)["versions"][default_version(engine)]["environments"])

@@ -10,7 +10,7 @@ from typing import Any
 
 from eagle3hub.engines.base import EngineFailure, EngineRun, Job, LoadReport, PromptResult, Recipe
 from eagle3hub.engines.process import Event, Outcome, run_worker
-from eagle3hub.engines.specs import default_version
+from eagle3hub.engines.specs import default_version, greedy_only_devices
 from eagle3hub.errors import InputError
 from eagle3hub.metrics import Counts
 from eagle3hub.progress import Progress
@@ -51,6 +51,12 @@ class VLLM:
             "print(llm.chat(messages, SamplingParams(temperature=0, max_tokens=128))[0].outputs[0].text)\n"
         )
         return Recipe(self.name, self.version, tuple(argv), {}, snippet)
+
+    def unable(self, job: Job) -> str | None:
+        """See `Engine.unable`; the facts are in ``vllm.toml``."""
+        if job.temperature > 0 and job.device in greedy_only_devices(self.name):
+            return f"vLLM {self.version} on {job.device} loses the temperature when it speculates, so it samples noise"
+        return None
 
     def flags(self, job: Job) -> dict[str, Any]:
         """What a run of ``job`` passes to ``vllm.LLM``, to ``SamplingParams`` and in the environment."""
@@ -155,7 +161,7 @@ class _Listener:
                 )
             )
             done = _STARTED + (1 - _STARTED) * len(self.prompts) / self._count
-            self._progress(f"vLLM, {self._what}: prompt {len(self.prompts)} of {self._count}", done)
+            self._progress(f"vLLM, {self._what}: generating", done)
 
 
 def _counts(counters: Mapping[str, Any] | None) -> Counts:

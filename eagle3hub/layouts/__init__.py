@@ -65,17 +65,18 @@ def detect(checkpoint: Checkpoint) -> tuple[Layout, Match]:
 
 
 def open_head(
-    source: str | Path,
+    source: str | Path | Checkpoint,
     *,
     layout: str | None = None,
     target: TargetFacts | str | None = None,
     target_name: str | None = None,
     options: ReadOptions = AS_FOUND,
 ) -> Head:
-    """Open the draft head in a folder.
+    """Open the draft head in a folder or a Hub repository.
 
     Args:
-        source: the folder. layout: its layout, where detection shall not decide.
+        source: the folder, ``hf://owner/name[@revision][/subfolder]``, or what `open_checkpoint` opened.
+        layout: its layout, where detection shall not decide.
         target: the target model (facts, folder or Hub id), to check the fit and to settle what the source leaves open.
         target_name: the Hub id to record for a target given as a folder.
         options: what the user says of the source.
@@ -85,7 +86,7 @@ def open_head(
     Raises InputError where the source cannot be read, UsageError for an unknown layout.
     """
     codec = None if layout is None else get_layout(layout)
-    checkpoint = prepared(open_checkpoint(source), options)
+    checkpoint = prepared(source if isinstance(source, Checkpoint) else open_checkpoint(source), options)
     if codec is None:
         codec = detect(checkpoint)[0]
     else:
@@ -96,6 +97,11 @@ def open_head(
     head.assumptions = [a for a in head.assumptions if a.field not in settled]
     facts = target if isinstance(target, TargetFacts) or target is None else read_target(target, target_name)
     if facts is not None:
+        if options.num_target_layers not in (None, facts.num_hidden_layers):
+            raise UsageError(
+                f"--num-target-layers {options.num_target_layers}: {facts.name} has {facts.num_hidden_layers} layers",
+                hint="give one of the two",
+            )
         apply_target(head, facts)
     elif options.num_target_layers is not None:
         apply_depth(head, options.num_target_layers)

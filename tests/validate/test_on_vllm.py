@@ -14,7 +14,8 @@ from eagle3hub.engines.base import EngineRun, Job
 from eagle3hub.errors import UnavailableError
 from eagle3hub.progress import silent
 from eagle3hub.prompts import load_prompts
-from eagle3hub.validate import Report, load_report, validate
+from eagle3hub.report import Report, load_report
+from eagle3hub.validation import validate
 
 pytestmark = pytest.mark.engine
 TAPS = [2, 15, 27]
@@ -96,13 +97,16 @@ def test_taps_one_layer_too_low_fail_though_tau_looks_well(
 ) -> None:
     file = head / "config.json"
     config = json.loads(file.read_text())
+    config["architectures"] = ["LlamaForCausalLMEagle3"]
     config["eagle_config"] = {"use_aux_hidden_state": True, "eagle_aux_hidden_state_layer_ids": [1, 14, 26]}
     file.write_text(json.dumps(config))
-    job = Job(target=str(smollm2_target), head=head, prompts=load_prompts("smoke", 4), max_new_tokens=32)
-    run = get_engine("vllm").run(job, vllm_python, timeout=600, progress=silent)
-    assert isinstance(run, EngineRun)
-    assert run.load is not None
-    assert run.load.aux_boundaries == (1, 14, 26)
+    report = check(head, smollm2_target, vllm_python, baselines)
+    assert report.verdict == "fail"
+    assert "[1, 14, 26]" in report.reason
+    assert "[2, 15, 27]" in report.reason
+    (engine,) = report.document["engines"]
+    assert engine["load"]["aux_boundaries"] == [1, 14, 26]
+    assert engine["acceptance"]["mean_acceptance_length"] > 1.2, "no threshold sees this"
 
 
 def test_every_tensor_vllm_does_not_miss_is_missed_here(head: Path, smollm2_target: Path, vllm_python: Path) -> None:
@@ -145,6 +149,22 @@ def test_vllm_for_cpu_does_not_claim_cuda(head: Path, smollm2_target: Path, vllm
     report = check(head, smollm2_target, vllm_python, {}, device="cuda", num_prompts=1)
     assert report.verdict == "unavailable"
     assert "cuda" in report.reason
+
+
+def test_why_sampling_is_refused_on_cpu_is_still_true(vllm_python: Path) -> None:
+    code = (
+        "import torch\n"
+        "from vllm.platforms import current_platform\n"
+        "current_platform.import_kernels()\n"
+        "from vllm.utils.cpu_triton_utils import _expand_kernel_impl as expand\n"
+        "out = torch.full((3,), 123.0)\n"
+        "expand(out, torch.tensor([0.8]), torch.tensor([3]), 0, 1)\n"
+        "assert out.tolist() == [123.0] * 3, 'vLLM has mended it: take cpu out of greedy_only'\n"
+    )
+    done = subprocess.run(
+        [str(vllm_python), "-s", "-c", code], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_the_recipe_parses_with_vllms_own_parser(vllm_python: Path) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from eagle3hub.errors import InputError, UnavailableError, UsageError
-from eagle3hub.validate import load_report, validate
+from eagle3hub.report import load_report
+from eagle3hub.validation import validate
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -90,6 +91,11 @@ def test_errors_in_json_are_one_document(cli: Cli, head: Path, fitting_target: P
 def test_cuda_on_a_machine_without(head: Path, fitting_target: Path) -> None:
     with pytest.raises(UnavailableError, match="no CUDA device"):
         validate(head, target=fitting_target, device="cuda")
+
+
+def test_sampling_where_the_engine_samples_noise(head: Path, fitting_target: Path) -> None:
+    with pytest.raises(UnavailableError, match="temperature"):
+        validate(head, target=fitting_target, temperature=0.8)
 
 
 def test_an_interpreter_that_is_not_there(head: Path, fitting_target: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from eagle3hub._version import __version__
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, head_files
 from eagle3hub.checkpoint.folder import CONFIG, PROVENANCE, WEIGHTS, open_checkpoint
+from eagle3hub.checkpoint.source import HUB
 from eagle3hub.checkpoint.writer import OutTensor, encode_header, in_file_order, write_safetensors
 from eagle3hub.errors import Refusal
 from eagle3hub.head import Assumption, Head
@@ -103,7 +104,7 @@ def make_plan(
     (``strict``) where something would have to be assumed.
     """
     codec = get_layout(to)
-    head = open_head(source, layout=layout, target=target, target_name=target_name)
+    head = open_head(open_checkpoint(source, headers_only=True), layout=layout, target=target, target_name=target_name)
     head.raise_for_errors()
     spelled = codec.write(head, WriteOptions(speculative_tokens=speculative_tokens))
     words = ["eagle3hub", "convert", public_name(source), "DEST", "--to", to]
@@ -141,6 +142,8 @@ def convert(
     """Convert the head in ``source`` to layout ``to`` in the new folder ``destination``.
 
     Args:
+        source: a folder, or ``hf://owner/name[@revision][/subfolder]``; weights on the Hub are downloaded once
+            everything else has been checked.
         layout: the source's layout, where detection shall not decide.
         target: target model (facts, folder or Hub id) that settles what the source leaves open.
         target_name: Hub id to record for a target given as a folder.
@@ -165,6 +168,8 @@ def convert(
     require_space(dest, plan.nbytes)
     if dry_run:
         return Conversion(dest, plan, dry_run=True)
+    if plan.head.source.startswith(HUB):
+        open_checkpoint(plan.head.source, progress=progress)  # puts the weights where the plan expects them
     with staged_folder(dest, force=force) as staged:
         stage = staged.path
         config = (json.dumps(plan.spelled.config, indent=2, ensure_ascii=False) + "\n").encode()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eagle3hub.validate.report import Report
+from eagle3hub.report import Report
 
 if TYPE_CHECKING:
     from rich.console import Console

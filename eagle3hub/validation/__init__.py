@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from eagle3hub.validate.report import Report, load_report
-from eagle3hub.validate.run import validate
+from eagle3hub.validation.run import validate
 
-__all__ = ["Report", "load_report", "validate"]
+__all__ = ["validate"]

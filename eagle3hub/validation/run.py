@@ -9,16 +9,18 @@ from typing import Any
 
 from eagle3hub._version import __version__
 from eagle3hub.checkpoint.digest import folder_digest
+from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.source import HUB
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import DEVICES, DTYPES, Engine, EngineRun, Job, Verdict, worst
 from eagle3hub.errors import SourceError, UnavailableError, UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.prompts import load_prompts
-from eagle3hub.validate.judge import COLLAPSE
-from eagle3hub.validate.report import SCHEMA_NAME, Report
-from eagle3hub.validate.subject import context_length, identify_target, kv_cache_gib
-from eagle3hub.validate.trial import Trial
+from eagle3hub.report import SCHEMA_NAME, Report
+from eagle3hub.validation.judge import COLLAPSE
+from eagle3hub.validation.subject import context_length, identify_target, kv_cache_gib
+from eagle3hub.validation.trial import Trial
 
 DEFAULT_TIMEOUT = 1800.0
 
@@ -46,7 +48,7 @@ def validate(
     """Validate the head in a folder against its target on a real engine.
 
     Args:
-        head_source: the head's folder, in any known layout.
+        head_source: the head's folder, or ``hf://owner/name[@revision]``, in any known layout.
         target: the target's folder, or its Hub id.
         prompts: name of a packaged set, or a JSON Lines file; ``num_prompts`` takes the first so many.
         draft_tokens: K of a chain. max_new_tokens: per prompt.
@@ -65,17 +67,20 @@ def validate(
     """
     runner = get_engine(engine)
     _check_options(device, dtype, max_new_tokens, draft_tokens, temperature, min_acceptance_length, timeout)
+    on_hub = str(head_source).startswith(HUB)
     folder = Path(head_source).expanduser().resolve()
-    if not folder.is_dir():
+    if not on_hub and not folder.is_dir():
         raise SourceError(
             f"the head {str(head_source)!r} is not a folder",
-            hint="an engine needs its files on this machine: download the repository first",
+            hint="name the folder, or a repository as hf://owner/name",
             code="source-head",
         )
     chosen = load_prompts(prompts, num_prompts)
     subject = identify_target(str(target), target_name)
     progress("reading the head")
-    head = open_head(str(folder), target=subject.source)
+    checkpoint = open_checkpoint(head_source if on_hub else folder, progress=progress)
+    folder = checkpoint.folder
+    head = open_head(checkpoint, target=subject.source)
     static_verdict: Verdict = "fail" if any(p.severity == "error" for p in head.problems) else "pass"
     tokens = context_length(subject, max(len(p.text.encode()) for p in chosen.prompts), max_new_tokens)
     job = Job(
@@ -91,6 +96,9 @@ def validate(
         max_model_len=tokens,
         kv_cache_gib=kv_cache_gib(subject, tokens),
     )
+    inability = runner.unable(job)
+    if inability:
+        raise UnavailableError(inability, hint="measure at temperature 0, or on CUDA", code="engine-unable")
     engines: list[dict[str, Any]] = []
     if static_verdict == "pass":
         python = _interpreter(runner, job, engine_python)
@@ -105,7 +113,7 @@ def validate(
             "measured_at": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "verdict": worst(verdicts),
             "head": {
-                "source": folder.name,
+                "source": checkpoint.source if on_hub else folder.name,
                 "layout": head.layout,
                 "digest": digest,
                 "files": [dict(f) for f in files],

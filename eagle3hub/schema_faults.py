@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from eagle3hub.card.yaml_lines import Location
+Location = tuple[str | int, ...]
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub.engines.base import Verdict
-from eagle3hub.errors import ManifestError, OutputError
+from eagle3hub.errors import ManifestError, OutputError, SourceError
 from eagle3hub.resources import schema
+from eagle3hub.schema_faults import faults
 
 SCHEMA_NAME = "eagle3hub/report/1"
+MAX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Report:
     document: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        check(self.document, "the report")
+        check_report(self.document)
 
     @property
     def verdict(self) -> Verdict:
@@ -64,30 +66,30 @@ class Report:
             raise OutputError(f"cannot write the report {path}: {error.strerror or error}") from error
 
 
-def load_report(path: Path) -> Report:
-    """Read a report and hold it to the schema; ManifestError names the file and the field that is wrong."""
+def load_report(path: str | Path) -> Report:
+    """Read a report and hold it to the schema.
+
+    Raises SourceError if the file cannot be read, ManifestError naming the file and the field if it is no report.
+    """
+    path = Path(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        raw = path.read_bytes() if path.stat().st_size <= MAX_BYTES else None
     except OSError as error:
-        what = f"cannot read the report {path}: {error.strerror or error}"
-        raise ManifestError(what, code="manifest-report") from error
-    except ValueError as error:
-        raise ManifestError(f"the report {path} is not JSON: {error}", code="manifest-report") from error
-    check(document, str(path))
+        raise SourceError(f"cannot read {path}: {error.strerror or error}", code="source-report") from error
+    if raw is None:
+        raise ManifestError(f"{path.name}: larger than {MAX_BYTES:,} bytes, which no report is", code="report-size")
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{path.name}: not valid JSON: {error}", code="report-json") from error
+    check_report(document, path.name)
     return Report(document)
 
 
-def check(document: Any, name: str) -> None:
-    """Raise ManifestError (``manifest-report``) naming the first field of ``document`` that the schema rejects."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-
-    error = best_match(Draft202012Validator(schema("report")).iter_errors(document))
-    if error is not None:
-        where = "/".join(str(part) for part in error.absolute_path) or "the document"
-        raise ManifestError(
-            f"{name} does not fit the schema {SCHEMA_NAME}: {where}: {error.message[:300]}", code="manifest-report"
-        )
+def check_report(document: Any, name: str = "the report") -> None:
+    """Raise ManifestError for the first departure of ``document`` from the report schema."""
+    for fault in faults(document, schema("report")):
+        raise ManifestError(f"{name}: {fault.message}", hint=fault.hint, code="report-schema")
 
 
 def _umask() -> int:

@@ -1,0 +1,211 @@
+"""A repository on the Hub as a source: small files and ranges for a look, whole files for work."""
+
+from __future__ import annotations
+
+import re
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from eagle3hub.checkpoint import hub
+from eagle3hub.checkpoint.reader import ByteReader, open_local, truncated
+from eagle3hub.checkpoint.source import HUB, MAX_JSON_BYTES, read_small
+from eagle3hub.errors import ConfigError, HubError, SourceError
+from eagle3hub.progress import Progress, silent
+
+_CONFIG = "config.json"
+_ADDRESS = re.compile(
+    r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
+    r"(?:@(?P<revision>refs/(?:pr/[0-9]+|convert/\w+)|[^/@\s]+))?"
+    r"(?:/(?P<folder>[^\s].*))?",
+    re.ASCII,
+)
+_FIRST_READ = 16 << 10
+_MAX_BYTES = 32 << 20
+_MAX_REQUESTS = 256
+_SIDE_FILE_BYTES = 64 << 10
+_MAX_SIDE_FILES = 16
+_WEIGHTS = (".safetensors", ".bin", ".pt")
+
+
+@dataclass(frozen=True, slots=True)
+class HubAddress:
+    """A place on the Hub: ``hf://owner/name[@revision][/subfolder]``."""
+
+    repo_id: str
+    revision: str | None
+    folder: str
+
+    def __str__(self) -> str:
+        at = f"@{self.revision}" if self.revision else ""
+        return f"{HUB}{self.repo_id}{at}" + (f"/{self.folder}" if self.folder else "")
+
+    def path(self, name: str) -> str:
+        """A file's path in the repository."""
+        return f"{self.folder}/{name}" if self.folder else name
+
+
+def parse_address(text: str) -> HubAddress:
+    """Parse an address; a slash in a branch name is written ``%2F``. Raises SourceError."""
+    match = _ADDRESS.fullmatch(text.removeprefix(HUB).rstrip("/"))
+    folder = (match["folder"] or "") if match else ""
+    if match is None or any(part in {"", ".", ".."} for part in folder.split("/") if folder) or "\\" in folder:
+        raise SourceError(
+            f"{text} is not the address of a model on the Hub",
+            hint="write hf://owner/name, hf://owner/name@revision or hf://owner/name@revision/subfolder",
+            code="source-hub-address",
+        )
+    return HubAddress(match["repo"], unquote(match["revision"]) if match["revision"] else None, folder)
+
+
+class HubSource:
+    """The files of a repository (or of a folder in it) at one commit.
+
+    The revision is resolved once, on opening; everything after that is read at that commit. Where the Hub cannot be
+    asked, what the cache has of the revision is taken. Small JSON files beside config.json are downloaded with it,
+    since a layout may look for one (``hf_quant_config.json``) in ``folder``.
+
+    Raises HubError, or SourceError where there is no config.json.
+    """
+
+    def __init__(self, text: str, *, headers_only: bool = False, progress: Progress = silent) -> None:
+        asked = parse_address(text)
+        self._headers_only = headers_only
+        self._progress = progress
+        self._sizes: dict[str, int | None] | None = None
+        commit: str | None = None
+        config = asked.path(_CONFIG)
+        try:
+            listing = _listing(asked)
+            commit, self._sizes = listing.commit, listing.sizes
+            if config not in self._sizes:
+                raise SourceError(
+                    f"there is no {_CONFIG} in {asked}",
+                    hint="name the folder of the repository that holds it: hf://owner/name/FOLDER",
+                    code="source-no-config",
+                )
+            self._check_small(config, asked)
+            local = hub.download_file(asked.repo_id, config, asked.revision)
+        except HubError as e:
+            if commit is not None or not hub.unreachable(e):
+                raise
+            local = _from_cache(asked, config, e)
+        self.folder = local.parent
+        snapshot = local.parents[config.count("/")]
+        if snapshot.name != commit:  # the branch moved between two requests, or only the cache was asked
+            commit = snapshot.name
+            self._sizes = None if self._sizes is None else hub.list_files(asked.repo_id, commit).sizes
+        self._at = HubAddress(asked.repo_id, commit, asked.folder)
+        self._commit = commit
+        self.name = str(self._at)
+        self._fetch_side_files()
+        if self._sizes is None and not any(n.endswith(_WEIGHTS) for n in self.names()):
+            raise HubError(
+                "the Hub cannot be reached, or HF_HUB_OFFLINE is set, and the cache does not have the weights of "
+                f"{asked}",
+                hint="check the network, or name a local folder",
+                code="hub-offline",
+            )
+
+    def names(self) -> set[str]:
+        """Names of the files directly in it; offline, of those in the cache."""
+        if self._sizes is None:
+            return {p.name for p in self.folder.iterdir() if p.is_file()}
+        start = self._at.path("")
+        return {n.removeprefix(start) for n in self._sizes if n.startswith(start) and "/" not in n[len(start) :]}
+
+    def small(self, name: str) -> bytes | None:
+        """A small file, downloaded into the cache, or None where there is none of that name."""
+        if name not in self.names():
+            return None
+        self._check_small(self._at.path(name), self._at)
+        return read_small(hub.download_file(self._at.repo_id, self._at.path(name), self._commit))
+
+    def weights(self, name: str) -> AbstractContextManager[ByteReader]:
+        """A weights file: downloaded, or (``headers_only``) read in ranges unless the cache has it."""
+        path = self._at.path(name)
+        if not self._headers_only:
+            return open_local(hub.download_file(self._at.repo_id, path, self._commit, self._progress))
+        local = hub.cached_file(self._at.repo_id, path, self._commit)
+        if local is not None:
+            return open_local(local)
+        return nullcontext(RemoteReader(self._at, name, self.folder / name))
+
+    def shown(self, name: str) -> str:
+        """What messages call a file."""
+        return f"{self.name}/{name}"
+
+    def _fetch_side_files(self) -> None:
+        sizes = self._sizes or {}
+        side = [n for n in sorted(self.names()) if n.endswith(".json") and n != _CONFIG]
+        small = [n for n in side if (sizes.get(self._at.path(n)) or MAX_JSON_BYTES) <= _SIDE_FILE_BYTES]
+        for name in small[:_MAX_SIDE_FILES]:
+            self.small(name)
+
+    def _check_small(self, path: str, where: HubAddress) -> None:
+        size = (self._sizes or {}).get(path)
+        if size is not None and size > MAX_JSON_BYTES:
+            raise ConfigError(f"{path} of {where} is larger than {MAX_JSON_BYTES} bytes", code="config-json")
+
+
+class RemoteReader:
+    """A `ByteReader` of a file on the Hub; what it reads in all is bounded."""
+
+    def __init__(self, at: HubAddress, name: str, path: Path) -> None:
+        self.path = path
+        self.shown = f"{at}/{name}"
+        self._repo_id, self._file, self._commit = at.repo_id, at.path(name), at.revision or ""
+        self._requests, self._bytes = 0, 0
+        self._start, self.size = self._ask(0, _FIRST_READ)
+        self._block = (0, self._start)
+
+    def remote(self, offset: int, count: int) -> bytes:
+        """What a `TensorRef` reads its bytes with."""
+        return self.read(offset, count)
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Exactly ``count`` bytes from ``offset``. Raises CheckpointError where the file ends before, HubError."""
+        if offset < 0 or count < 0 or offset + count > self.size:
+            raise truncated(self)
+        for at, block in ((0, self._start), self._block):
+            if at <= offset and offset + count <= at + len(block):
+                return block[offset - at : offset - at + count]
+        data, size = self._ask(offset, count)
+        if size != self.size:
+            raise HubError(f"{self.shown} changed its size while it was read", code="hub-protocol")
+        self._block = (offset, data)
+        return data
+
+    def _ask(self, offset: int, count: int) -> tuple[bytes, int]:
+        self._requests += 1
+        self._bytes += count
+        if self._requests > _MAX_REQUESTS or self._bytes > _MAX_BYTES:
+            raise HubError(
+                f"{self.shown} would need more than {_MAX_REQUESTS} requests or {_MAX_BYTES >> 20} MiB to look into",
+                hint="download it (hf download) and name the folder",
+                code="hub-too-much",
+            )
+        return hub.read_range(self._repo_id, self._file, self._commit, offset, count)
+
+
+def _from_cache(asked: HubAddress, name: str, error: HubError) -> Path:
+    try:
+        return hub.download_file(asked.repo_id, name, asked.revision, cached_only=True)
+    except HubError:
+        raise error from None
+
+
+_LISTINGS: dict[tuple[str, str, str], hub.Listing] = {}
+
+
+def _listing(at: HubAddress) -> hub.Listing:
+    """The files at an address; of a commit, which cannot change, the answer is kept."""
+    known = _LISTINGS.get((hub.endpoint(), at.repo_id, at.revision or ""))
+    if known is not None:
+        return known
+    listing = hub.list_files(at.repo_id, at.revision)
+    if len(_LISTINGS) >= 32:
+        _LISTINGS.clear()
+    _LISTINGS[hub.endpoint(), at.repo_id, listing.commit] = listing
+    return listing

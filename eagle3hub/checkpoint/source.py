@@ -1,0 +1,97 @@
+"""Where a checkpoint's files come from: a folder on this machine, or a repository on the Hub."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from eagle3hub.checkpoint.reader import ByteReader, open_local
+from eagle3hub.errors import ConfigError, SourceError
+from eagle3hub.progress import Progress, silent
+
+HUB = "hf://"
+MAX_JSON_BYTES = 32_000_000
+
+
+class Source(Protocol):
+    """A flat set of files, some small (JSON) and some large (weights)."""
+
+    @property
+    def name(self) -> str:
+        """What the source is called from here on; a Hub source is pinned to a commit."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds its files on this machine, those that have been downloaded."""
+
+    def names(self) -> set[str]:
+        """Names of the files directly in it."""
+
+    def small(self, name: str) -> bytes | None:
+        """A small file, or None where there is none of that name."""
+
+    def weights(self, name: str) -> AbstractContextManager[ByteReader]:
+        """A weights file, for bounded reads."""
+
+    def shown(self, name: str) -> str:
+        """What messages call a file."""
+
+
+class FolderSource:
+    """A folder on this machine. Raises SourceError where there is none."""
+
+    def __init__(self, text: str) -> None:
+        self.name = text
+        self.folder = Path(text).expanduser()
+        if not self.folder.is_dir():
+            what = "is a file, not a folder" if self.folder.exists() else "does not exist"
+            raise SourceError(f"{text} {what}", hint="name the folder that holds config.json", code="source-missing")
+
+    def names(self) -> set[str]:
+        """Names of the files directly in it, links to files included."""
+        try:
+            return {p.name for p in self.folder.iterdir() if p.is_file()}
+        except OSError as e:
+            raise SourceError(f"cannot read {self.name}: {e.strerror}", code="source-unreadable") from e
+
+    def small(self, name: str) -> bytes | None:
+        """A small file, or None where there is none of that name."""
+        return read_small(self.folder / name)
+
+    def weights(self, name: str) -> AbstractContextManager[ByteReader]:
+        """A weights file, for bounded reads."""
+        return open_local(self.folder / name)
+
+    def shown(self, name: str) -> str:
+        """What messages call a file."""
+        return str(self.folder / name)
+
+
+def open_source(source: str | Path, *, headers_only: bool = False, progress: Progress = silent) -> Source:
+    """The source a user named: ``hf://owner/name[@revision][/subfolder]``, else a folder.
+
+    Args:
+        headers_only: leave the weights of a Hub source where they are and read small ranges of them.
+        progress: told about downloads.
+    """
+    text = str(source)
+    if text.startswith(HUB):
+        from eagle3hub.checkpoint.remote import HubSource
+
+        return HubSource(text, headers_only=headers_only, progress=progress)
+    return FolderSource(text)
+
+
+def read_small(path: Path) -> bytes | None:
+    """A small local file, or None where there is none. Raises SourceError, or ConfigError where it is not small."""
+    try:
+        with path.open("rb") as f:
+            raw = f.read(MAX_JSON_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as e:
+        raise SourceError(f"cannot read {path}: {e.strerror}", code="source-unreadable") from e
+    if len(raw) > MAX_JSON_BYTES:
+        raise ConfigError(f"{path} is larger than {MAX_JSON_BYTES} bytes", code="config-json")
+    return raw

@@ -1,0 +1,156 @@
+"""Which files of a folder count, and that a head in torch pickles converts like one in safetensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support import heads
+from support.pickles import pickled
+
+from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.errors import CheckpointError, ConfigError, InputError, SourceError
+
+Cli = Callable[..., tuple[int, str, str]]
+A, B = torch.zeros(2), torch.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrap", "zipped"),
+    [
+        ("pytorch_model.bin", None, True),
+        ("pytorch_model.bin", None, False),
+        ("model.safetensors", None, True),
+        ("training_state.pt", "draft_state_dict", True),
+    ],
+)
+def test_a_head_in_a_pickle_converts_to_the_same_bytes(
+    tmp_path: Path, cli: Cli, name: str, wrap: str | None, zipped: bool
+):
+    plain = heads.specforge(tmp_path / "plain")
+    source = pickled(heads.specforge(tmp_path / "head"), name, wrap, _use_new_zipfile_serialization=zipped)
+    for folder, out in ((plain, "a"), (source, "b")):
+        status, _, err = cli("convert", folder, tmp_path / out, "--to", "specforge", "--from", "specforge")
+        assert status == 0, err
+    a, b = (load_file(tmp_path / out / "model.safetensors") for out in "ab")
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a)
+    document = json.loads(cli("inspect", source, "--from", "specforge", "--json")[1])
+    assert document["vocab_map"]["status"] == "ok"
+
+
+def test_a_hostile_pickle_writes_nothing(tmp_path: Path, cli: Cli):
+    import os
+
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    source = heads.specforge(tmp_path / "head")
+    torch.save({"x": Bomb()}, source / "model.safetensors")
+    status, out, err = cli("convert", source, tmp_path / "out", "--to", "specforge")
+    assert (status, out) == (3, "")
+    assert "names posix.mkdir, which a table of tensors has no need of; nothing of it was run" in err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["head"]
+
+
+def folder_of(folder: Path, **files: dict[str, torch.Tensor]) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    for name, tensors in files.items():
+        write(folder, name, tensors)
+    return folder
+
+
+def write(folder: Path, name: str, tensors: dict[str, torch.Tensor]) -> None:
+    from safetensors.torch import save_file
+
+    if name.endswith(".safetensors"):
+        save_file(tensors, folder / name)
+    else:
+        torch.save(tensors, folder / name)
+
+
+def index(folder: Path, name: str, **files: str) -> None:
+    (folder / name).write_text(json.dumps({"weight_map": files}))
+
+
+def test_the_order_of_candidates(tmp_path: Path):
+    folder = folder_of(tmp_path / "f")
+    steps = [
+        ("model.pt", ["model.pt"]),
+        ("training_state.pt", ["training_state.pt"]),
+        ("pytorch_model-00001-of-00002.bin", ["pytorch_model-00001-of-00002.bin"]),
+        ("pytorch_model.bin", ["pytorch_model.bin"]),
+        ("pytorch_model.bin.index.json", ["pytorch_model-00001-of-00002.bin"]),
+        ("other.safetensors", ["other.safetensors"]),
+        ("model.safetensors", ["model.safetensors"]),
+        ("model.safetensors.index.json", ["other.safetensors"]),
+    ]
+    for name, expected in steps:
+        if name.endswith(".index.json"):
+            index(folder, name, a=expected[0])
+        else:
+            write(folder, name, {"a": A})
+        assert [p.name for p in open_checkpoint(folder).weights] == expected
+    write(folder, "d2t.pt", {"d2t": B})
+    assert set(open_checkpoint(folder).tensors) == {"a"}
+
+
+def test_pickle_shards_with_and_without_an_index(tmp_path: Path):
+    folder = folder_of(tmp_path / "f")
+    names = [f"pytorch_model-0000{i}-of-00002.bin" for i in (1, 2)]
+    write(folder, names[0], {"a": A})
+    write(folder, names[1], {"b": B})
+    without = open_checkpoint(folder)
+    index(folder, "pytorch_model.bin.index.json", a=names[0], b=names[1])
+    assert set(without.tensors) == {"a", "b"}
+    assert open_checkpoint(folder) == without
+    write(folder, names[1], {"a": B})
+    with pytest.raises(CheckpointError, match=f"'a' is in both {names[0]} and {names[1]}"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["../x.bin", "/etc/passwd", "a/b.bin", ".."])
+def test_an_index_may_not_point_outside(tmp_path: Path, name: str):
+    folder = folder_of(tmp_path / "f")
+    index(folder, "pytorch_model.bin.index.json", a=name)
+    with pytest.raises(ConfigError, match="points outside its folder"):
+        open_checkpoint(folder)
+
+
+def test_an_index_with_a_file_missing(tmp_path: Path):
+    folder = folder_of(tmp_path / "f")
+    index(folder, "pytorch_model.bin.index.json", a="x.bin")
+    with pytest.raises(SourceError, match=r"names x\.bin, which is not there"):
+        open_checkpoint(folder)
+
+
+def test_a_safetensors_file_of_ten_bytes_header_is_no_pickle(tmp_path: Path):
+    """A header of 0x0280 bytes begins like a pickle of protocol 2."""
+    folder = folder_of(tmp_path / "f")
+    text = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'.ljust(0x0280)
+    (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(8))
+    assert open_checkpoint(folder).tensors["a"].shape == (2,)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        '{"dtype":"F32","shape":[' + ",".join(["9223372036854775807"] * 100_000) + '],"data_offsets":[0,8]}',
+        '{"dtype":"F32","shape":[2],"data_offsets":[0,8],"\\ud800":1}',
+    ],
+    ids=["a hundred thousand dimensions", "an extra key"],
+)
+def test_headers_made_to_hang_or_to_crash(tmp_path: Path, entry: str):
+    folder = folder_of(tmp_path / "f")
+    for name in ("a", "\\ud800"):
+        text = f'{{"{name}":{entry}}}'.encode()
+        (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(8))
+        with pytest.raises(InputError) as caught:
+            open_checkpoint(folder)
+        caught.value.message.encode()

@@ -1,0 +1,513 @@
+"""Heads on the Hub, through the real client: what is transferred, what is kept, and what is said when it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from support import heads
+from support.hub_server import HubServer
+from support.pickles import pickled
+
+from eagle3hub.checkpoint.folder import open_checkpoint, read_tensor
+from eagle3hub.checkpoint.remote import HubAddress, parse_address
+from eagle3hub.errors import CheckpointError, ConfigError, Eagle3HubError, HubError, SourceError
+from eagle3hub.validation import run as validate_run
+
+Cli = Callable[..., tuple[int, str, str]]
+REPO = "alice/head"
+SOURCE = f"hf://{REPO}"
+MAIN = "import sys; from eagle3hub.cli.app import run; sys.exit(run(sys.argv[1:]))"
+
+
+def weights_files(folder: Path) -> list[Path]:
+    return [p for p in folder.rglob("*") if p.suffix in {".safetensors", ".bin", ".pt"}]
+
+
+def document(done: tuple[int, str, str]) -> dict[str, Any]:
+    status, out, err = done
+    assert (status, err) == (0, ""), err or out
+    return json.loads(out)
+
+
+# What is transferred
+
+
+def test_inspect_of_a_large_head_transfers_little(hub: HubServer, cache: Path, example_head: Path, cli: Cli):
+    """The example head is 18 MB; its header and its map are all that is needed."""
+    commit = hub.commit(REPO, example_head)
+    size = (example_head / "model.safetensors").stat().st_size
+    found = document(cli("inspect", SOURCE, "--json"))
+    assert size > 17_000_000
+    assert hub.served < 120_000
+    assert weights_files(cache) == []
+    local = document(cli("inspect", example_head, "--json"))
+    assert found.pop("source") == f"{SOURCE}@{commit}"
+    local.pop("source")
+    assert found == local
+    assert found["vocab_map"]["status"] == "ok"
+
+
+def test_inspect_of_a_pickle_transfers_little(hub: HubServer, cache: Path, example_head: Path, cli: Cli):
+    local = document(cli("inspect", example_head, "--json"))
+    hub.commit(REPO, pickled(example_head))
+    found = document(cli("inspect", SOURCE, "--from", "specjax", "--json"))
+    assert hub.served < 400_000
+    assert weights_files(cache) == []
+    for doc in (found, local):
+        doc["tensors"].sort(key=lambda t: t["name"])
+    assert found["tensors"] == local["tensors"]
+    assert found["vocab_map"] == local["vocab_map"]
+
+
+def test_no_token_reaches_another_host(
+    hub: HubServer, example_head: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cli: Cli
+):
+    hub.commit(REPO, example_head, private=True)
+    monkeypatch.setenv("HF_TOKEN", "hf_good")
+    document(cli("inspect", SOURCE, "--json"))
+    document(cli("convert", SOURCE, tmp_path / "out", "--to", "specforge", "--json"))
+    elsewhere = [r for r in hub.requests if r.host.startswith("localhost")]
+    assert elsewhere, "large files are redirected"
+    assert {r.token for r in elsewhere} == {None}
+    assert {r.token for r in hub.requests if r.host.startswith("127.0.0.1")} == {"hf_good"}
+
+
+@pytest.mark.parametrize("layout", heads.MAKERS)
+def test_a_head_on_the_hub_converts_like_a_local_one(hub: HubServer, tmp_path: Path, cli: Cli, layout: str):
+    source = heads.MAKERS[layout](tmp_path / "head")
+    commit = hub.commit(REPO, source)
+    arguments = ("--to", layout, "--json")
+    remote = document(cli("convert", SOURCE, tmp_path / "a", *arguments))
+    local = document(cli("convert", source, tmp_path / "b", *arguments))
+    assert remote["source"] == f"{SOURCE}@{commit}"
+    assert remote["verified"]
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    one, other = (json.loads((tmp_path / d / "eagle3hub.json").read_text()) for d in "ab")
+    assert one["source"]["name"] == f"{SOURCE}@{commit}"
+    assert one["source"]["files"] == other["source"]["files"]
+    assert remote["tensors"] == local["tensors"]
+
+
+def test_a_dry_run_and_a_refusal_download_no_weights(hub: HubServer, cache: Path, example_head: Path, tmp_path, cli):
+    hub.commit(REPO, example_head)
+    plan = document(cli("convert", SOURCE, tmp_path / "out", "--to", "specforge", "--dry-run", "--json"))
+    assert (plan["dry_run"], len(plan["tensors"])) == (True, 15)
+    (tmp_path / "taken").mkdir()
+    assert cli("convert", SOURCE, tmp_path / "taken", "--to", "specforge")[0] == 3
+    assert cli("convert", SOURCE, tmp_path / "out", "--to", "specforge", "--strict")[0] == 3
+    assert weights_files(cache) == []
+    assert hub.served < 1_000_000
+
+
+def test_an_interrupted_download_goes_on_where_it_stopped(
+    hub: HubServer, example_head: Path, tmp_path: Path, cli: Cli, waits: list[float]
+):
+    hub.commit(REPO, example_head)
+    size = (example_head / "model.safetensors").stat().st_size
+    hub.fail("/cdn/", method="GET", cut_after=15_000_000, times=1)
+    hub.faults[0].times = 0
+    document(cli("inspect", SOURCE, "--json"))
+    hub.faults[0].times = 1
+    before = hub.served
+    document(cli("convert", SOURCE, tmp_path / "out", "--to", "specjax", "--json"))
+    assert hub.faults[0].times == 0, "the connection was cut"
+    assert hub.served - before < size + 1_000_000, "what had arrived was not fetched again"
+    same = load_file(tmp_path / "out/model.safetensors")
+    assert all((same[k] == v).all() for k, v in load_file(example_head / "model.safetensors").items())
+
+
+def test_progress_of_a_download(hub: HubServer, example_head: Path):
+    hub.commit(REPO, example_head)
+    seen: list[tuple[str, float | None]] = []
+    open_checkpoint(SOURCE, progress=lambda message, fraction=None: seen.append((message, fraction)))
+    fractions = [f for message, f in seen if message == "downloading model.safetensors"]
+    assert fractions[0] == 0.0
+    assert fractions[-1] == 1.0
+    assert fractions == sorted(fractions)
+
+
+def test_the_client_accepts_this_hub(hub: HubServer, example_head: Path):
+    """The server is one to the client's own snapshot_download, tree and refs as well."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    commit = hub.commit(REPO, {**folder_bytes(example_head), "deep/er.txt": b"x"})
+    folder = Path(snapshot_download(REPO))
+    assert folder.name == commit
+    assert (folder / "deep/er.txt").read_bytes() == b"x"
+    assert all((folder / name).read_bytes() == data for name, data in folder_bytes(example_head).items())
+    assert [b.target_commit for b in HfApi().list_repo_refs(REPO).branches] == [commit]
+    assert HfApi().whoami("hf_good")["name"] == "alice"
+
+
+# Revisions and folders
+
+
+def test_a_branch_is_resolved_once_and_recorded(hub: HubServer, tmp_path: Path, cli: Cli):
+    old = hub.commit(REPO, heads.specforge(tmp_path / "old"))
+    new = hub.commit(REPO, heads.specforge(tmp_path / "new", rms_norm_eps=1e-6))
+    hub.repos[REPO].refs["refs/pr/1"] = old
+    hub.repos[REPO].refs["feature/x"] = old
+    for text, commit, eps in (
+        (SOURCE, new, 1e-6),
+        (f"{SOURCE}@main", new, 1e-6),
+        (f"{SOURCE}@{old}", old, 1e-5),
+        (f"{SOURCE}@refs/pr/1", old, 1e-5),
+        (f"{SOURCE}@feature%2Fx", old, 1e-5),
+    ):
+        found = document(cli("inspect", text, "--json"))
+        assert (found["source"], found["semantics"]["rms_norm_eps"]) == (f"{SOURCE}@{commit}", eps)
+
+
+def test_a_branch_that_moves_while_it_is_read_gives_one_commit(hub: HubServer, tmp_path: Path, monkeypatch):
+    from eagle3hub.checkpoint import hub as client
+
+    hub.commit(REPO, heads.specforge(tmp_path / "old"))
+    real = client.list_files
+    moved: list[str] = []
+
+    def then_move(repo_id: str, revision: str | None = None) -> client.Listing:
+        listing = real(repo_id, revision)
+        if not moved:
+            moved.append(hub.commit(REPO, {"extra.json": b"{}", **folder_bytes(heads.modelopt(tmp_path / "new"))}))
+        return listing
+
+    monkeypatch.setattr(client, "list_files", then_move)
+    found = open_checkpoint(SOURCE, headers_only=True)
+    assert found.source == f"{SOURCE}@{moved[0]}"
+    assert "layers.0.hidden_norm.weight" in found.tensors
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def test_a_folder_of_a_repository(hub: HubServer, tmp_path: Path, cli: Cli):
+    source = heads.specforge(tmp_path / "head")
+    hub.commit(REPO, {f"heads/a/{n}": b for n, b in folder_bytes(source).items()} | {"README.md": b"#"})
+    found = document(cli("inspect", f"{SOURCE}/heads/a", "--json"))
+    assert found["source"].endswith("/heads/a")
+    assert document(cli("convert", f"{SOURCE}@main/heads/a", tmp_path / "out", "--to", "modelopt", "--json"))
+    status, _, err = cli("inspect", SOURCE)
+    assert status == 3
+    assert f"error: there is no config.json in {SOURCE}\nhint: name the folder" in err
+
+
+def test_small_json_files_come_along(hub: HubServer, tmp_path: Path):
+    side = {"hf_quant_config.json": b'{"a": 1}', "adapter_config.json": b"{}", "tokenizer.json": b" " * 70_000}
+    files = {**folder_bytes(heads.specforge(tmp_path / "head")), **side, "deeper/x.json": b"{}", "README.md": b"#"}
+    hub.commit(REPO, files)
+    folder = open_checkpoint(SOURCE, headers_only=True).folder
+    assert sorted(p.name for p in folder.iterdir()) == ["adapter_config.json", "config.json", "hf_quant_config.json"]
+    assert (folder / "hf_quant_config.json").read_bytes() == side["hf_quant_config.json"]
+
+
+def test_shards_and_an_index(hub: HubServer, tmp_path: Path):
+    source = heads.specforge(tmp_path / "head")
+    tensors = load_file(source / "model.safetensors")
+    (source / "model.safetensors").unlink()
+    from safetensors.torch import save_file
+
+    halves = sorted(tensors)[:7], sorted(tensors)[7:]
+    files = {}
+    for i, names in enumerate(halves, 1):
+        file = f"model-0000{i}-of-00002.safetensors"
+        save_file({n: tensors[n] for n in names}, source / file)
+        files |= dict.fromkeys(names, file)
+    (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+    hub.commit(REPO, source)
+    remote, local = open_checkpoint(SOURCE, headers_only=True), open_checkpoint(source)
+    assert remote.header_sha256 == local.header_sha256
+    assert {n: read_tensor(r) for n, r in remote.tensors.items()} == {
+        n: read_tensor(r) for n, r in local.tensors.items()
+    }
+    assert not any(r.path.exists() for r in remote.tensors.values())
+    downloaded = open_checkpoint(SOURCE)
+    assert [p.name for p in downloaded.weights] == sorted(set(files.values()))
+    assert {n: r.path for n, r in downloaded.tensors.items()} == {n: r.path for n, r in remote.tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("hf://a/b", HubAddress("a/b", None, "")),
+        ("hf://a/b/", HubAddress("a/b", None, "")),
+        ("hf://a/b@v1.0", HubAddress("a/b", "v1.0", "")),
+        ("hf://a/b@refs/pr/12/x/y", HubAddress("a/b", "refs/pr/12", "x/y")),
+        ("hf://a/b@f%2Fg/x", HubAddress("a/b", "f/g", "x")),
+        ("hf://a/b.c-d/x y", HubAddress("a/b.c-d", None, "x y")),
+    ],
+)
+def test_addresses(text: str, address: HubAddress):
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hf://",
+        "hf://a",
+        "hf:///a/b",
+        "hf://a/b@",
+        "hf://a/b@x y",
+        "hf://a/b/../c",
+        "hf://a/b//c",
+        "hf://-a/b",
+        "hf://a/b\n",
+    ],
+)
+def test_addresses_that_are_none(text: str, cli: Cli):
+    with pytest.raises(SourceError, match="is not the address of a model on the Hub"):
+        parse_address(text)
+    assert cli("inspect", text)[0] == 3
+
+
+# Offline
+
+
+def test_what_was_converted_once_converts_offline(hub: HubServer, tmp_path: Path, cli: Cli, monkeypatch):
+    from huggingface_hub import constants
+
+    commit = hub.commit(REPO, heads.specforge(tmp_path / "head"))
+    document(cli("convert", SOURCE, tmp_path / "a", "--to", "modelopt", "--json"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    asked = len(hub.requests)
+    for text in (SOURCE, f"{SOURCE}@{commit}"):
+        assert document(cli("inspect", text, "--json"))["source"] == f"{SOURCE}@{commit}"
+    document(cli("convert", SOURCE, tmp_path / "b", "--to", "modelopt", "--json"))
+    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
+    assert len(hub.requests) == asked
+
+
+def test_offline_without_the_weights(hub: HubServer, tmp_path: Path, cli: Cli, monkeypatch):
+    from huggingface_hub import constants
+
+    hub.commit(REPO, heads.specforge(tmp_path / "head"))
+    document(cli("inspect", SOURCE, "--json"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for source in (SOURCE, "hf://alice/other"):
+        status, out, err = cli("inspect", source)
+        assert (status, out) == (5, "")
+        assert "HF_HUB_OFFLINE is set, and the cache does not have" in err
+
+
+def test_a_hub_that_is_away_is_replaced_by_the_cache(
+    hub: HubServer, tmp_path: Path, cli: Cli, monkeypatch, waits: list[float]
+):
+    from huggingface_hub import constants
+
+    commit = hub.commit(REPO, heads.specforge(tmp_path / "head"))
+    document(cli("convert", SOURCE, tmp_path / "a", "--to", "modelopt", "--json"))
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        away = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    monkeypatch.setattr(constants, "ENDPOINT", away)
+    template = away + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    assert document(cli("inspect", SOURCE, "--json"))["source"] == f"{SOURCE}@{commit}"
+    status, _, err = cli("inspect", "hf://alice/other")
+    assert (status, "the Hub cannot be reached" in err) == (5, True)
+
+
+# Failures
+
+
+def failed(done: tuple[int, str, str], message: str, status: int = 5) -> None:
+    code, out, err = done
+    assert (code, out) == (status, ""), err
+    first, *rest = err.splitlines()
+    assert first.startswith("error: ")
+    assert message in first
+    assert len(rest) <= 1
+    for secret in ("hf_", "http", "signature"):
+        assert secret not in err.replace("hf://", "")
+
+
+FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "401": ({"status": 401}, "does not accept this access token|or it is private"),
+    "403": ({"status": 403}, "forbids access to"),
+    "404": ({"status": 404}, "there is no"),
+    "429": ({"status": 429, "headers": {"Retry-After": "3"}, "times": 99}, "asks to wait (too many requests)"),
+    "500": ({"status": 500, "times": 99}, "has a problem (status 500)"),
+    "503": ({"status": 503, "times": 99}, "has a problem (status 503)"),
+    "418": ({"status": 418}, "answered with status 418"),
+    "cut": ({"cut_after": 10, "times": 99}, "the connection to the Hub failed"),
+}
+PLACES = {"the listing": "/api/models/", "the config": "/config.json", "the header": "/cdn/"}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_failures_are_one_sentence(
+    hub: HubServer, example_head: Path, cli: Cli, waits: list[float], monkeypatch, fault: str, place: str
+):
+    hub.commit(REPO, example_head)
+    monkeypatch.setenv("HF_TOKEN", "hf_good")
+    how, message = FAULTS[fault]
+    hub.fail(PLACES[place], **how)
+    code, out, err = cli("inspect", SOURCE)
+    alternatives = message.split("|")
+    failed((code, out, err), next((m for m in alternatives if m in err), alternatives[0]))
+    assert all(w <= 21 for w in waits)
+
+
+@pytest.mark.parametrize(
+    "how", [{"status": 503}, {"status": 429, "headers": {"Retry-After": "7"}}, {"cut_after": 100}], ids=str
+)
+@pytest.mark.parametrize("place", PLACES)
+def test_a_passing_failure_is_waited_out(
+    hub: HubServer, example_head: Path, cli: Cli, waits: list[float], place: str, how: dict[str, Any]
+):
+    hub.commit(REPO, example_head)
+    hub.fail(PLACES[place], method="GET", times=2, **how)
+    assert document(cli("inspect", SOURCE, "--json"))["layout"] == "specjax"
+    assert hub.faults[0].times == 0
+    assert len([w for w in waits if w >= 1]) >= 2
+    if how.get("status") == 429:
+        assert sum(w >= 7 for w in waits) >= 2, "Retry-After is honoured"
+
+
+def test_a_long_wait_is_not_waited(hub: HubServer, example_head: Path, cli: Cli, waits: list[float]):
+    hub.commit(REPO, example_head)
+    hub.fail("/api/models/", status=429, headers={"Retry-After": "3600"}, times=99)
+    failed(cli("inspect", SOURCE), "asks to wait")
+    assert waits == []
+
+
+def test_a_hub_that_does_not_answer(hub: HubServer, tmp_path: Path, cli: Cli, monkeypatch):
+    from huggingface_hub import constants
+
+    hub.commit(REPO, heads.specforge(tmp_path / "head"))
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.05)
+    monkeypatch.setattr("eagle3hub.checkpoint.hub._ATTEMPTS", 1)
+    hub.fail("/api/models/", pause=0.4, times=99)
+    failed(cli("inspect", SOURCE), "did not answer in time")
+
+
+def test_a_proxy_that_ignores_ranges(hub: HubServer, example_head: Path, cli: Cli):
+    hub.commit(REPO, example_head)
+    hub.fail("/cdn/", whole=True, times=99)
+    failed(cli("inspect", SOURCE), "does not serve parts of files")
+
+
+@pytest.mark.parametrize(
+    ("made", "token", "message"),
+    [
+        ({}, None, None),
+        ({"private": True}, None, "there is no model alice/head on the Hub, or it is private"),
+        ({"private": True}, "hf_good", None),
+        ({}, "hf_wrong", "does not accept this access token"),
+        ({"gated": True}, "hf_good", "alice/head is gated and this account has no access to it"),
+        ({"gated": True}, None, "alice/head is gated and this account has no access to it"),
+    ],
+)
+def test_access(hub: HubServer, tmp_path: Path, cli: Cli, monkeypatch, made: dict[str, bool], token, message):
+    hub.commit(REPO, heads.specforge(tmp_path / "head"), **made)
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    done = cli("inspect", SOURCE, "--json") if message is None else cli("inspect", SOURCE)
+    if message is None:
+        assert document(done)["layout"] == "specforge"
+    else:
+        failed(done, message)
+
+
+def test_what_is_not_there(hub: HubServer, tmp_path: Path, cli: Cli):
+    hub.commit(REPO, heads.specforge(tmp_path / "head"))
+    failed(cli("inspect", "hf://alice/nothing"), "there is no model alice/nothing on the Hub")
+    failed(cli("inspect", f"{SOURCE}@v9"), "alice/head has no revision v9")
+    failed(cli("inspect", f"{SOURCE}/sub"), f"there is no config.json in {SOURCE}/sub", status=3)
+    hub.commit("alice/empty", {"config.json": b"{}"})
+    failed(cli("inspect", "hf://alice/empty"), "there is no safetensors file in hf://alice/empty@", status=3)
+    status, out, _ = cli("inspect", "hf://alice/nothing", "--json")
+    assert (status, json.loads(out)["error"]["code"]) == (5, "hub-not-found")
+
+
+# What a repository may not do
+
+
+def test_bad_bytes_on_the_hub_are_bad_bytes(hub: HubServer):
+    good = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+
+    def of(header: bytes, data: bytes) -> HubServer:
+        raw = len(header).to_bytes(8, "little") + header + data
+        hub.commit(REPO, {"config.json": b"{}", "model.safetensors": raw})
+        return hub
+
+    of(good, bytes(8))
+    assert read_tensor(open_checkpoint(SOURCE, headers_only=True).tensors["a"]) == bytes(8)
+    for header, data, message in (
+        (good, bytes(7), "is truncated: its tensors need"),
+        (b"{{", b"", "not valid JSON"),
+        (b"", b"", "not valid JSON"),
+    ):
+        of(header, data)
+        with pytest.raises(CheckpointError, match=rf"^{SOURCE}@[0-9a-f]{{40}}/model.safetensors .*{message}"):
+            open_checkpoint(SOURCE, headers_only=True)
+    hub.commit(REPO, {"model.safetensors": (2**40).to_bytes(8, "little") + bytes(100)})
+    with pytest.raises(CheckpointError, match="the format allows"):
+        open_checkpoint(SOURCE, headers_only=True)
+    hub.commit(REPO, {"model.safetensors": b""})
+    with pytest.raises(Eagle3HubError, match=r"there is nothing in model\.safetensors"):
+        open_checkpoint(SOURCE, headers_only=True)
+
+
+def test_a_look_reads_no_large_tensor(hub: HubServer):
+    size = 33 << 20
+    header = b'{"a":{"dtype":"U8","shape":[%d],"data_offsets":[0,%d]}}' % (size, size)
+    raw = len(header).to_bytes(8, "little") + header + bytes(size)
+    hub.commit(REPO, {"config.json": b"{}", "model.safetensors": raw})
+    tensor = open_checkpoint(SOURCE, headers_only=True).tensors["a"]
+    with pytest.raises(HubError, match="more than 256 requests or 32 MiB"):
+        read_tensor(tensor)
+    assert hub.served < 100_000
+
+
+def test_a_config_of_a_gigabyte_is_not_downloaded(hub: HubServer, monkeypatch):
+    monkeypatch.setattr("eagle3hub.checkpoint.remote.MAX_JSON_BYTES", 50_000)
+    hub.commit(REPO, {"config.json": b" " * 60_000, "model.safetensors": b"x"})
+    with pytest.raises(ConfigError, match="is larger than 50000 bytes"):
+        open_checkpoint(SOURCE, headers_only=True)
+    assert hub.served < 10_000
+
+
+# Other commands, and a process of its own
+
+
+def test_validate_downloads_the_head_first(hub: HubServer, tmp_path: Path, target: Path):
+    commit = hub.commit(REPO, heads.specjax(tmp_path / "head", d2t=heads.sorted_ids(heads.dims())))
+    report = validate_run.validate(SOURCE, target=str(target)).document
+    assert report["head"]["source"] == f"{SOURCE}@{commit}"
+    assert {f["path"] for f in report["head"]["files"]} == {"config.json", "model.safetensors"}
+    assert report["static"]["problems"][0]["code"] == "vocab-absolute"
+
+
+def test_the_environment_of_the_client_is_respected(hub: HubServer, tmp_path: Path):
+    hub.commit(REPO, heads.specforge(tmp_path / "head"), private=True)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
+
+    def inspect(**env: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-c", MAIN, "inspect", SOURCE]
+        return subprocess.run(argv, env={**kept, **env}, capture_output=True, text=True, timeout=120)
+
+    fine = inspect(**hub.env(tmp_path / "home", "hf_good"))
+    assert (fine.returncode, fine.stderr) == (0, "")
+    assert "specforge" in fine.stdout
+    denied = inspect(**hub.env(tmp_path / "home2"))
+    assert denied.returncode == 5
+    assert denied.stderr.startswith("error: there is no model alice/head on the Hub, or it is private\nhint: ")
+    wrong = inspect(**hub.env(tmp_path / "home3", "hf_wrong_secret"))
+    assert wrong.returncode == 5
+    assert "hf_wrong" not in wrong.stdout + wrong.stderr
+    offline = inspect(**hub.env(tmp_path / "home4", "hf_good"), HF_HUB_OFFLINE="1")
+    assert offline.returncode == 5
+    assert "HF_HUB_OFFLINE is set" in offline.stderr
