@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from eagle3hub.convert import convert
+from eagle3hub.conversion import convert
 from eagle3hub.errors import InputError, Refusal
 from eagle3hub.head import Head, Rope
 from eagle3hub.layouts import LAYOUTS, open_head

@@ -12,7 +12,7 @@ import pytest
 from exporters import environments
 from exporters.expectations import FOLDER, TARGET
 
-from eagle3hub.convert import convert
+from eagle3hub.conversion import convert
 from eagle3hub.errors import Eagle3HubError
 
 HERE = Path(__file__).parent
