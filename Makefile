@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint fast clean
+.PHONY: demo test lint fast exporters clean
 
 demo: $(READY)  ## convert, validate and write the card of the example head
 	$(BIN)/eagle3hub demo --output build/demo --force
@@ -13,8 +13,20 @@ test: $(READY)  ## every test, those on the real engine included
 	$(BIN)/eagle3hub engines install vllm --device cpu
 	$(BIN)/python -m pytest
 
+# make exporters SPECJAX=/path/to/a/checkout/of/tails-mpt/SpecJAX
+EXPORTERS := $(HOME)/.cache/eagle3hub/exporters
+FIXTURES := tests/fixtures/exporters
+
+exporters: $(READY)  ## make the exporters' heads anew, and let independent libraries read ours
+	$(BIN)/python tests/exporters/environments.py $(EXPORTERS)
+	$(if $(SPECJAX),$(BIN)/python tests/exporters/make_specjax.py --cache $(EXPORTERS) --output $(FIXTURES) --checkout $(SPECJAX))
+	for name in specforge modelopt speculators; do \
+		$(BIN)/python tests/exporters/make_$$name.py --cache $(EXPORTERS) --output $(FIXTURES) || exit 1; \
+	done
+	EAGLE3HUB_EXPORTERS=$(EXPORTERS) $(BIN)/python -m pytest tests/exporters tests/readers
+
 fast: $(READY)  ## the tests that need no engine
-	$(BIN)/python -m pytest -m "not engine"
+	$(BIN)/python -m pytest -m "not engine and not exporters and not sglang"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -72,6 +72,8 @@ class SpecForge(FlatLayout):
     def detect(self, checkpoint: Checkpoint) -> Match | None:
         """Midlayer names with t2d, pt metadata, int64 d2t and the Eagle3 architecture name; or P-EAGLE's."""
         tensors, config = checkpoint.tensors, checkpoint.config
+        if "speculators_model_type" in config:  # the speculators trainer calls its P-EAGLE class by the same name
+            return None
         if config.get("architectures") == [PARALLEL]:
             return Match(1.0, (f"architecture {PARALLEL}",), certain=True)
         if not any(n.startswith("midlayer.") for n in tensors) or "t2d" not in tensors:
