@@ -1,1 +1,1 @@
-"""Bytes on disk: safetensors headers, shards, copying and hashing. Nothing here knows what a draft head is."""
+"""Bytes: safetensors and torch pickles, in folders and on the Hub; copying, hashing. No draft heads here."""

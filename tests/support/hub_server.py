@@ -45,8 +45,8 @@ class Repo:
 class Fault:
     """Answer the next ``times`` requests that match otherwise than they deserve.
 
-    ``status`` replaces the answer; ``cut_after`` sends so many bytes of the body and hangs up; ``whole`` ignores a
-    Range; ``pause`` waits so many seconds first.
+    ``status`` replaces the answer; ``cut_after`` sends so many bytes of a longer body and hangs up; ``whole`` ignores
+    a Range; ``pause`` waits so many seconds first.
     """
 
     method: str
@@ -249,7 +249,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.request_seen.status = status
         if self.command == "HEAD":
             data = b""
-        cut = self.fault.cut_after if self.fault is not None and data else None
+        cut = None if self.fault is None else self.fault.cut_after
+        if self.fault is not None and cut is not None and cut >= len(data):
+            self.fault.times += 1  # nothing to cut off here: keep it for an answer that is long enough
+            cut = None
         self.request_seen.served = size + len(data if cut is None else data[:cut])
         self.end_headers()
         if cut is None:
