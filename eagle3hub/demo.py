@@ -10,7 +10,7 @@ from eagle3hub.progress import Progress, silent
 from eagle3hub.release import Release, release
 from eagle3hub.resources import cache_dir, data_path
 from eagle3hub.staging import prepare_destination
-from eagle3hub.validate.options import engine_pythons
+from eagle3hub.validation.options import engine_pythons
 
 EXAMPLE = "examples/smollm2-135m/release.yaml"
 ENGINE, DEVICE = "vllm", "cpu"

@@ -19,7 +19,7 @@ from eagle3hub._version import __version__
 from eagle3hub.card import load_manifest, render_card
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, folder_digest
-from eagle3hub.convert import convert, make_plan
+from eagle3hub.conversion import convert, make_plan
 from eagle3hub.engines.base import EngineRun, Verdict, worst
 from eagle3hub.errors import InputError, UsageError
 from eagle3hub.layouts import open_head
@@ -28,8 +28,8 @@ from eagle3hub.prompts import load_prompts
 from eagle3hub.report import Report, load_report
 from eagle3hub.staging import prepare_destination, require_space, staged_folder, write_file
 from eagle3hub.target import TargetFacts, read_target
-from eagle3hub.validate import validate
-from eagle3hub.validate.subject import identify_target
+from eagle3hub.validation import validate
+from eagle3hub.validation.subject import identify_target
 
 REPORTS = "reports"
 CARD = "README.md"

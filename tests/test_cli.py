@@ -105,3 +105,15 @@ def test_nothing_here_imports_torch(example_head: Path, tmp_path: Path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_no_module_takes_the_place_of_a_public_function():
+    code = (
+        "import eagle3hub, importlib, pkgutil\n"
+        "for m in pkgutil.walk_packages(eagle3hub.__path__, 'eagle3hub.'):\n"
+        "    if not m.name.startswith('eagle3hub.engines.workers') and m.name != 'eagle3hub.__main__':\n"
+        "        importlib.import_module(m.name)\n"
+        "assert all(callable(getattr(eagle3hub, n)) for n in eagle3hub.__all__ if n != '__version__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

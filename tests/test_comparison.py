@@ -18,7 +18,7 @@ from support import heads
 
 from eagle3hub import compare
 from eagle3hub.checkpoint.header import read_header
-from eagle3hub.convert import convert
+from eagle3hub.conversion import convert
 from eagle3hub.errors import CheckpointError
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.tensor_diff import diff_tensors

@@ -15,7 +15,7 @@ TIERS = [
     {"target", "layouts", "engines", "prompts", "staging", "report", "tensor_diff"},
     {"transforms"},
     {"command"},
-    {"verify", "describe", "comparison", "convert", "validate", "card", "demo_target"},
+    {"verify", "describe", "comparison", "conversion", "validation", "card", "demo_target"},
     {"release"},
     {"demo"},
     {"cli", "__init__", "__main__"},
@@ -26,7 +26,7 @@ ALLOWED_IN = {
     "vllm": {"engines/workers"},
     "huggingface_hub": {"checkpoint/hub.py", "card/metadata.py"},
     "typer": {"cli"},
-    "rich": {"cli", "validate/render.py"},
+    "rich": {"cli", "validation/render.py"},
 }
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from support import heads
 
 from eagle3hub import compare
-from eagle3hub.convert import convert
+from eagle3hub.conversion import convert
 from eagle3hub.errors import InputError, TensorError
 from eagle3hub.layouts import LAYOUTS, open_head
 

@@ -13,7 +13,7 @@ from validate import samples
 from eagle3hub.errors import ManifestError, OutputError, SourceError
 from eagle3hub.report import Report, load_report
 from eagle3hub.resources import schema
-from eagle3hub.validate.render import render
+from eagle3hub.validation.render import render
 
 Change = Callable[[dict[str, Any]], Any]
 

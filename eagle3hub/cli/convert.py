@@ -137,7 +137,7 @@ def convert(
     Example: eagle3hub convert runs/final out/modelopt --to modelopt --target Qwen/Qwen3-8B
     """
     from eagle3hub.checkpoint.shards import parse_size
-    from eagle3hub.convert import convert as run
+    from eagle3hub.conversion import convert as run
     from eagle3hub.errors import UsageError
     from eagle3hub.layouts.base import ReadOptions
     from eagle3hub.transforms import Transforms

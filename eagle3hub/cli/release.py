@@ -46,7 +46,7 @@ def release(
     Example: eagle3hub release release.yaml --dry-run
     """
     from eagle3hub.release import release as run
-    from eagle3hub.validate.options import engine_pythons
+    from eagle3hub.validation.options import engine_pythons
 
     with progress(quiet=quiet) as report:
         made = run(

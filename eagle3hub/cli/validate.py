@@ -49,9 +49,9 @@ def validate(
 
     Example: eagle3hub validate ./head --target ./target --report report.json
     """
-    from eagle3hub.validate import validate as run
-    from eagle3hub.validate.options import engine_pythons, writable_report
-    from eagle3hub.validate.render import render
+    from eagle3hub.validation import validate as run
+    from eagle3hub.validation.options import engine_pythons, writable_report
+    from eagle3hub.validation.render import render
 
     pythons = engine_pythons(engine_python or [])
     if report is not None:

@@ -97,6 +97,11 @@ def open_head(
     head.assumptions = [a for a in head.assumptions if a.field not in settled]
     facts = target if isinstance(target, TargetFacts) or target is None else read_target(target, target_name)
     if facts is not None:
+        if options.num_target_layers not in (None, facts.num_hidden_layers):
+            raise UsageError(
+                f"--num-target-layers {options.num_target_layers}: {facts.name} has {facts.num_hidden_layers} layers",
+                hint="give one of the two",
+            )
         apply_target(head, facts)
     elif options.num_target_layers is not None:
         apply_depth(head, options.num_target_layers)

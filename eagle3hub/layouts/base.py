@@ -14,7 +14,8 @@ from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.checkpoint.writer import OutTensor
 from eagle3hub.errors import Refusal
 from eagle3hub.head import Assumption, Head
-from eagle3hub.layouts.features import FEATURES
+from eagle3hub.layouts.features import FEATURES, Feature
+from eagle3hub.layouts.features import aux_count as aux_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,6 @@ class Contract:
         aux_ids: where it writes aux layer ids, in words, or None.
         needs: what must be given by hand, option by option, in words.
         cannot: reason by feature, where there is more to say than "has no place for it".
-        hint: what to do about a feature, where it is not to choose another layout.
         reads, writes: producers and versions whose folders are read, and the one whose folders are written, in words.
     """
 
@@ -48,7 +48,6 @@ class Contract:
     aux_ids: str | None
     needs: Mapping[str, str] = field(default_factory=dict)
     cannot: Mapping[str, str] = field(default_factory=dict)
-    hint: Mapping[str, str] = field(default_factory=dict)
     reads: tuple[str, ...] = ()
     writes: str = ""
 
@@ -151,22 +150,14 @@ def refuse_inexpressible(head: Head, name: str, contract: Contract) -> None:
             reason = contract.cannot.get(feature.name, f"{contract.title} has no place for it")
             raise Refusal(
                 f"the head has {feature.says}, and {reason}",
-                hint=contract.hint.get(feature.name) or _who_can(feature.name, name),
+                hint=_way_out(feature, name),
                 code=f"refused-{feature.name.replace('_', '-')}",
             )
 
 
-def _who_can(feature: str, asked: str) -> str:
+def _way_out(feature: Feature, asked: str) -> str:
     from eagle3hub.layouts import LAYOUTS
 
-    able = [n for n, layout in LAYOUTS.items() if feature in layout.contract.expresses and n != asked]
-    other = f"--to {' or --to '.join(able)} can hold it" if able else "no layout of this version can hold it"
-    return f"{_OPTIONS[feature]}; {other}" if feature in _OPTIONS else other
-
-
-_OPTIONS = {
-    "unsorted_vocabulary": "--resort-vocab sorts the rows of lm_head and keeps their bytes",
-    "permuted_vocabulary": "--resort-vocab sorts the rows of lm_head and keeps their bytes",
-    "embed_tokens": "--drop-embeddings leaves them out, for a target whose own are the same",
-}
-"""Options that take a feature away, where there are any."""
+    able = [n for n, layout in LAYOUTS.items() if feature.name in layout.contract.expresses and n != asked]
+    holds = f"--to {' or --to '.join(able)} can hold it" if able else "no layout of this version can hold it"
+    return f"{feature.remedy}; {holds}" if feature.remedy else holds

@@ -13,13 +13,14 @@ class Feature:
     """Something a head may have that not every layout can hold.
 
     ``present`` tells whether a head has it; ``says`` names it in the middle of a sentence; ``title`` heads its row in
-    a table.
+    a table; ``remedy`` is what would take it away, where something would.
     """
 
     name: str
     title: str
     says: str
     present: Callable[[Head], bool]
+    remedy: str | None = None
 
 
 FEATURES: tuple[Feature, ...] = (
@@ -85,7 +86,11 @@ FEATURES: tuple[Feature, ...] = (
     ),
     Feature("rope_scaling", "RoPE scaling", "RoPE scaling", lambda h: h.semantics.rope.scaling is not None),
     Feature(
-        "embed_tokens", "own embeddings", "its own embed_tokens.weight", lambda h: "embed_tokens.weight" in h.tensors
+        "embed_tokens",
+        "own embeddings",
+        "its own embed_tokens.weight",
+        lambda h: "embed_tokens.weight" in h.tensors,
+        "--drop-embeddings leaves them out where they are the target's",
     ),
     Feature(
         "target_width",
@@ -122,6 +127,7 @@ FEATURES: tuple[Feature, ...] = (
         "unsorted vocabulary",
         "a draft vocabulary that is not in ascending order of target ids",
         lambda h: h.vocab_map is not None and not h.vocab_map.is_sorted,
+        "--resort-vocab puts the rows of lm_head and the map into ascending order",
     ),
 )
 

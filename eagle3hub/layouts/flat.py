@@ -187,7 +187,7 @@ def common_config(head: Head, architecture: str) -> dict[str, Any]:
         "tie_word_embeddings": False,
         "norm_before_residual": s.norm_before_residual,
         **{flag: True for flag, value in flags.items() if value},
-        **({"mask_token_id": head.mask_token_id} if head.mask_token_id is not None else {}),
+        **({"mask_token_id": head.mask_token_id} if s.parallel_drafting and head.mask_token_id is not None else {}),
         **({AUX_IDS: head.aux.boundary} if head.aux is not None and numbered else {}),
         **(
             {"num_aux_hidden_states": len(head.aux)}

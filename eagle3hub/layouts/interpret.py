@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.errors import ConfigError, InputError, Problem
+from eagle3hub.errors import ConfigError, InputError, Problem, UsageError
 from eagle3hub.head import Assumption, AuxTaps, Carried, Head, Semantics
 from eagle3hub.layouts.base import Contract, ReadOptions
 from eagle3hub.layouts.buffers import buffer_dtypes, read_vocab_map
@@ -85,6 +85,10 @@ def told(meaning: Interpretation, options: ReadOptions) -> Interpretation:
         problems[:] = [p for p in problems if p.code != "config-norm-output"]
         overrides("feedback", s.feedback, feedback)
         s = replace(s, feedback=feedback)
+    if options.aux_layers is not None and not s.uses_aux:
+        raise UsageError("--aux-layers: the head reads no aux layers (use_aux_hidden_state is false)")
+    if options.mask_token_id is not None and not s.parallel_drafting:
+        raise UsageError("--mask-token-id: the head does not draft in parallel, so it masks no position")
     if options.aux_layers is not None:
         where, ignored = "--aux-layers", meaning.ignores_order
         given = taps_from(options.aux_layers, options.aux_convention, "flag", order_ignored=ignored, where=where)
@@ -227,7 +231,7 @@ def rewritten(head: Head, fresh: Mapping[str, Any], interpret: Interpret) -> dic
 
 def _completed(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
     out = dict(source)
-    for key, value in fresh.items():
+    for key, value in _without_twins(source, fresh).items():
         have = out.get(key)
         if have is None:
             out[key] = value
@@ -238,13 +242,20 @@ def _completed(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str,
 
 def _overlaid(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
     out = {k: v for k, v in source.items() if k in fresh or k not in _MEANINGFUL}
-    for key, value in fresh.items():
+    for key, value in _without_twins(source, fresh).items():
         have = out.get(key)
         if key in _NESTED and isinstance(have, dict) and isinstance(value, dict):
             out[key] = _overlaid(have, value)
         else:
             out[key] = value
     return out
+
+
+def _without_twins(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+    """The fresh fields but the dtype in the spelling (old or new) that the source does not use."""
+    twin = {"torch_dtype": "dtype", "dtype": "torch_dtype"}
+    stated = {key for key in twin if source.get(key) is not None}
+    return {k: v for k, v in fresh.items() if k not in twin or k in stated or twin[k] not in stated}
 
 
 def taps_of(meaning: Taps) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import Refusal
 from eagle3hub.head import Assumption, Head
-from eagle3hub.layouts.base import Contract, Match, Spelled, WriteOptions
+from eagle3hub.layouts.base import Contract, Match, Spelled, WriteOptions, refuse_inexpressible
 from eagle3hub.layouts.flat import FlatLayout, torch_dtype
 from eagle3hub.layouts.interpret import Interpretation
 
@@ -76,11 +76,13 @@ class SafeAILab(FlatLayout):
 
     def write(self, head: Head, options: WriteOptions) -> Spelled:
         """As every flat layout. Raises Refusal for embeddings and RoPE scalings SafeAILab's code would not use."""
+        refuse_inexpressible(head, self.name, self.contract)
         same_width = head.dims.hidden_size == head.dims.target_hidden_size
         if same_width and "embed_tokens.weight" in head.tensors:
             raise Refusal(
                 "the head has its own embed_tokens.weight, and SafeAILab takes the target's wherever they fit",
-                hint="--to specforge, --to angelslim or --to speculators can hold it",
+                hint="--drop-embeddings leaves them out where they are the target's; --to specforge, "
+                "--to angelslim or --to speculators can hold it",
                 code="refused-embed-tokens",
             )
         scaling = head.semantics.rope.scaling

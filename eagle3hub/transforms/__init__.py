@@ -70,25 +70,10 @@ def apply_transforms(head: Head, asked: Transforms, target: str | None = None) -
     return head, changes
 
 
-def check_said(head: Head | None, options: ReadOptions) -> None:
-    """Raise UsageError for something said of the source that makes no sense, or (given the head) has no bearing."""
+def check_said(options: ReadOptions) -> None:
+    """Raise UsageError for something said of the source that makes no sense for any head."""
     if options.rope_theta is not None and not 0 < options.rope_theta < 1e300:
         raise UsageError(f"--rope-theta {options.rope_theta:g}: it must be a positive number", code="usage-rope-theta")
-    if head is None:
-        return
-    n = options.num_target_layers
-    if n is not None and head.num_target_layers not in (n, None):
-        raise UsageError(
-            f"--num-target-layers {n} contradicts the target, which has {head.num_target_layers} layers",
-            hint="leave the option out: the target's config says it",
-            code="usage-num-target-layers",
-        )
-    if options.mask_token_id is not None and not head.semantics.parallel_drafting:
-        raise UsageError(
-            "--mask-token-id is for heads that draft in parallel (P-EAGLE, with mask_hidden), and this one does not",
-            hint="leave the option out",
-            code="usage-mask-token-id",
-        )
 
 
 def said(options: ReadOptions) -> list[Change]:

@@ -20,7 +20,7 @@ from support.pickles import pickled
 from eagle3hub.checkpoint.folder import open_checkpoint, read_tensor
 from eagle3hub.checkpoint.remote import HubAddress, parse_address
 from eagle3hub.errors import CheckpointError, ConfigError, Eagle3HubError, HubError, SourceError
-from eagle3hub.validate import run as validate_run
+from eagle3hub.validation import run as validate_run
 
 Cli = Callable[..., tuple[int, str, str]]
 REPO = "alice/head"

@@ -343,6 +343,19 @@ def test_a_directory_of_too_many_members(tmp_path: Path):
     refused(tmp_path / "b.bin", "outside itself|too many")
 
 
+def test_legacy_storages_are_those_of_the_tensors(tmp_path: Path):
+    whole = save(tmp_path / "a.bin", {"x": W}, _use_new_zipfile_serialization=False).read_bytes()
+    path = tmp_path / "b.bin"
+    count = len(whole) - 96 - 8
+    path.write_bytes(whole[:count] + (23).to_bytes(8, "little") + whole[count + 8 :])
+    refused(path, "is not as long as its tensors say")
+    key = whole.index(b"storage") + 80
+    at = whole.rindex(b"X", 0, count)
+    assert at > key
+    path.write_bytes(whole[: at + 5] + b"0" + whole[at + 6 :])
+    refused(path, "whose list of storages is not that of its tensors")
+
+
 def test_a_huge_description_is_not_read(tmp_path: Path):
     refused(archive(tmp_path / "a.bin", bytes(unpickle.MAX_PICKLE_BYTES + 1)), "at most 16777216 are read")
 

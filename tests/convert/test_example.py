@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from support import heads
 
-from eagle3hub.convert import convert
+from eagle3hub.conversion import convert
 from eagle3hub.layouts import LAYOUTS, open_head
 from eagle3hub.resources import schema
 

@@ -16,7 +16,7 @@ from support.folders import load
 
 from eagle3hub.checkpoint import copying, writer
 from eagle3hub.checkpoint.background import BackgroundDigest
-from eagle3hub.convert import convert, make_plan
+from eagle3hub.conversion import convert, make_plan
 from eagle3hub.errors import OutputError
 from eagle3hub.transforms import Transforms
 from eagle3hub.verify import verify_folder

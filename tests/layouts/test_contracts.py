@@ -15,7 +15,6 @@ def test_contracts_speak_of_features_there_are(layout: str):
     contract = LAYOUTS[layout].contract
     assert contract.expresses <= NAMES
     assert set(contract.cannot) <= NAMES - contract.expresses
-    assert set(contract.hint) <= NAMES - contract.expresses
     assert contract.reads
     assert contract.writes
     assert contract.tensor_prefix in ("midlayer.", "layers.0.")

@@ -9,7 +9,7 @@ import torch
 from support import heads, variants
 from support.variants import Has, config_of, edit, replace, tensors_of
 
-from eagle3hub.convert import convert
+from eagle3hub.conversion import convert
 from eagle3hub.errors import ConfigError, InputError, LayoutError, Refusal, TensorError
 from eagle3hub.layouts import ReadOptions, open_head
 

@@ -9,9 +9,10 @@ import torch
 from support import heads, variants
 from support.variants import Has, config_of, edit, replace, tensors_of
 
-from eagle3hub.convert import convert
+from eagle3hub.conversion import convert
 from eagle3hub.errors import ConfigError, LayoutError, Refusal, TensorError, UsageError
-from eagle3hub.layouts import ReadOptions, open_head
+from eagle3hub.layouts import LAYOUTS, ReadOptions, open_head
+from eagle3hub.layouts.base import WriteOptions
 
 
 @pytest.mark.parametrize(("word", "feedback"), [("pre", "pre_norm"), ("post", "post_norm")])
@@ -238,14 +239,76 @@ def test_a_default_triple_of_another_depth_is_not_the_default(tmp_path: Path):
 
 def test_what_the_user_says_replaces_what_the_config_says(tmp_path: Path):
     source = heads.specforge(tmp_path / "x")
-    from eagle3hub.layouts import get_layout
-    from eagle3hub.layouts.base import WriteOptions
-
     options = ReadOptions(rope_theta=5000.0, aux_layers=(2, 15, 20), aux_convention="after")
     head = open_head(source, options=options)
-    config = get_layout("specforge").write(head, WriteOptions()).config
+    config = LAYOUTS["specforge"].write(head, WriteOptions()).config
     assert (config["rope_theta"], config["rope_parameters"]["rope_theta"]) == (5000.0, 5000.0)
     assert config["eagle_aux_hidden_state_layer_ids"] == [3, 16, 21]
     assert config["eagle_config"]["eagle_aux_hidden_state_layer_ids"] == [2, 15, 20]
     assert config["some_trainer_field"] == {"kept": [1, 2]}
     assert len([p for p in head.problems if p.code == "source-overridden"]) == 2
+
+
+def test_options_that_mean_nothing_to_a_head_are_usage_errors(tmp_path: Path, target: Path):
+    source = heads.specforge(tmp_path / "x")
+    final = variants.modelopt(tmp_path / "y", has=Has(uses_aux=False))
+    with pytest.raises(UsageError, match="masks no position"):
+        open_head(source, options=ReadOptions(mask_token_id=3))
+    with pytest.raises(UsageError, match="reads no aux layers"):
+        open_head(final, options=ReadOptions(aux_layers=(1, 2, 3)))
+    with pytest.raises(UsageError, match="has 30 layers"):
+        open_head(source, target=str(target), options=ReadOptions(num_target_layers=28))
+
+
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_the_dtype_is_stated_once(tmp_path: Path, key: str):
+    source = edit(heads.specforge(tmp_path / "x"), torch_dtype="DELETE")
+    convert(edit(source, **{key: "bfloat16"}), tmp_path / "out", "specforge")
+    assert {"dtype", "torch_dtype"} & set(config_of(tmp_path / "out")) == {key}
+
+
+def test_refusals_say_what_would_help(tmp_path: Path):
+    unsorted = variants.modelopt(tmp_path / "x", unsorted=True)
+    with pytest.raises(Refusal) as refused:
+        convert(unsorted, tmp_path / "out", "specforge")
+    assert "--resort-vocab" in (refused.value.hint or "")
+    own = variants.specforge(tmp_path / "y", has=Has(embeddings=True))
+    with pytest.raises(Refusal) as refused:
+        convert(own, tmp_path / "out", "modelopt")
+    assert "--drop-embeddings" in (refused.value.hint or "")
+    assert "--to speculators" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize(("layout", "file"), [("safeailab", "pytorch_model.bin"), ("angelslim", "model.safetensors")])
+def test_heads_saved_as_torch_pickles_are_the_same_heads(tmp_path: Path, target: Path, layout: str, file: str):
+    source = heads.MAKERS[layout](tmp_path / "x")
+    tensors = tensors_of(source)
+    (source / "model.safetensors").unlink()
+    torch.save(tensors, source / file)
+    assert open_head(source).layout == layout
+    convert(source, tmp_path / "b", "specforge", target=str(target))
+    convert(tmp_path / "b", tmp_path / "back", layout)
+    back = tensors_of(tmp_path / "back")
+    assert back.keys() == tensors.keys()
+    assert all(torch.equal(t, tensors[n]) and t.dtype == tensors[n].dtype for n, t in back.items())
+    assert config_of(tmp_path / "back") == config_of(source)
+
+
+@pytest.mark.parametrize(
+    "said", [ReadOptions(aux_layers=(2, 15, 20)), ReadOptions(rope_theta=5000.0), ReadOptions(num_target_layers=40)]
+)
+def test_an_earlier_spelling_that_no_longer_holds_is_not_used(tmp_path: Path, said: ReadOptions):
+    source = edit(heads.specforge(tmp_path / "x"), eagle_config={"use_aux_hidden_state": True})
+    config = config_of(source)
+    convert(source, tmp_path / "b", "speculators", target_name="o/t", target=_target(tmp_path), speculative_tokens=3)
+    codec = LAYOUTS["specforge"]
+    assert codec.write(open_head(tmp_path / "b"), WriteOptions()).config == config
+    written = codec.write(open_head(tmp_path / "b", options=said), WriteOptions()).config
+    assert "some_trainer_field" not in written
+    head = open_head(tmp_path / "b", options=said)
+    assert written["rope_theta"] == head.semantics.rope.theta
+    assert written["eagle_aux_hidden_state_layer_ids"] == head.aux.boundary
+
+
+def _target(folder: Path) -> str:
+    return str(heads.target(folder / "target"))

@@ -8,7 +8,7 @@ import pytest
 from support import heads, variants
 from support.variants import Has, config_of, tensors_of
 
-from eagle3hub.convert import convert
+from eagle3hub.conversion import convert
 from eagle3hub.errors import ConfigError, Refusal
 from eagle3hub.layouts import LAYOUTS, open_head
 from eagle3hub.layouts.features import FEATURES

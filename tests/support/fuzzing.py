@@ -26,7 +26,7 @@ from typing import Any
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.header import read_header
 from eagle3hub.checkpoint.writer import OutTensor, write_safetensors
-from eagle3hub.convert import convert
+from eagle3hub.conversion import convert
 from eagle3hub.describe import describe
 from eagle3hub.errors import Eagle3HubError
 from eagle3hub.head import Head

@@ -60,7 +60,7 @@ def test_aux_layers_that_make_no_sense(tmp_path: Path, refused, options: list[st
 def test_a_depth_that_contradicts_the_target(tmp_path: Path, refused, target: Path):
     source = heads.specjax(tmp_path / "head")
     said = refused(source, "specforge", "--target", target, "--num-target-layers", 40, status=2)
-    assert "contradicts the target, which has 30 layers" in said
+    assert "has 30 layers" in said
 
 
 @pytest.mark.parametrize("place", ["config", "flag"])
@@ -120,7 +120,7 @@ def test_mask_token_id(tmp_path: Path, ok, refused):
     assert config["mask_token_id"] == 7
     assert [c["name"] for c in document["repairs"]] == ["mask-token-id"]
     plain = heads.specforge(tmp_path / "plain")
-    assert "P-EAGLE" in refused(plain, "specforge", "--mask-token-id", "7", status=2)
+    assert "does not draft in parallel" in refused(plain, "specforge", "--mask-token-id", "7", status=2)
 
 
 def test_drop(tmp_path: Path, ok, refused):

@@ -15,7 +15,7 @@ from eagle3hub.errors import UnavailableError
 from eagle3hub.progress import silent
 from eagle3hub.prompts import load_prompts
 from eagle3hub.report import Report, load_report
-from eagle3hub.validate import validate
+from eagle3hub.validation import validate
 
 pytestmark = pytest.mark.engine
 TAPS = [2, 15, 27]

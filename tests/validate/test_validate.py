@@ -16,7 +16,7 @@ import pytest
 
 from eagle3hub.errors import InputError, UnavailableError, UsageError
 from eagle3hub.report import load_report
-from eagle3hub.validate import validate
+from eagle3hub.validation import validate
 
 Cli = Callable[..., tuple[int, str, str]]
 

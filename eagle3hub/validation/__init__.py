@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from eagle3hub.validate.run import validate
+from eagle3hub.validation.run import validate
 
 __all__ = ["validate"]

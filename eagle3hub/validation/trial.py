@@ -13,8 +13,8 @@ from eagle3hub.engines.base import Engine, EngineFailure, EngineRun, Job
 from eagle3hub.errors import ConfigError
 from eagle3hub.progress import Progress
 from eagle3hub.prompts import PromptSet
-from eagle3hub.validate.judge import Lossless, compare, judge
-from eagle3hub.validate.subject import Target
+from eagle3hub.validation.judge import Lossless, compare, judge
+from eagle3hub.validation.subject import Target
 
 if TYPE_CHECKING:
     from eagle3hub.head import Head

@@ -133,10 +133,9 @@ def make_plan(
     (``strict``) where something would have to be assumed.
     """
     codec = get_layout(to)
-    check_said(None, read)
+    check_said(read)
     checkpoint = open_checkpoint(source, headers_only=True)
     head = open_head(checkpoint, layout=layout, target=target, target_name=target_name, options=read)
-    check_said(head, read)
     head, changes = apply_transforms(head, transforms, target if isinstance(target, str) else None)
     head.raise_for_errors()
     spelled = codec.write(head, WriteOptions(speculative_tokens=speculative_tokens))
