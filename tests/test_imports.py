@@ -12,7 +12,9 @@ PACKAGE = Path(__file__).parent.parent / "eagle3hub"
 TIERS = [
     {"_version", "errors", "progress", "resources", "schema_faults"},
     {"vocab", "head", "fields", "checkpoint", "metrics"},
-    {"preflight"},
+    {"target", "layouts", "engines", "prompts", "staging", "report", "tensor_diff"},
+    {"transforms"},
+    {"command", "preflight"},
     {"verify", "describe", "comparison", "conversion", "validation", "card", "demo_target"},
     {"release"},
     {"demo"},

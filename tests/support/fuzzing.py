@@ -23,9 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.folder import open_checkpoint, read_tensor
 from eagle3hub.checkpoint.header import read_header
-from eagle3hub.checkpoint.writer import OutTensor, write_safetensors
 from eagle3hub.conversion import convert
 from eagle3hub.describe import describe
 from eagle3hub.errors import Eagle3HubError
@@ -36,6 +35,7 @@ from eagle3hub.layouts.base import WriteOptions
 H, INTER, HEADS, HEAD_DIM, VOCAB, DRAFT = 8, 12, 2, 4, 40, 10
 LONGEST_MESSAGE = 1000
 Target = Callable[[bytes], None]
+Tensor = tuple[str, str, tuple[int, ...], bytes]
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,7 @@ class Workbench:
         names = sorted(header.tensors)
         files = {"model-00001-of-00002.safetensors": names[:7], "model-00002-of-00002.safetensors": names[7:]}
         for file, part in files.items():
-            tensors = [OutTensor(n, r.dtype, r.shape, r) for n in part for r in (header.tensors[n],)]
-            write_safetensors(folder / file, tensors, None)
+            _write(folder / file, [(n, r.dtype, r.shape, read_tensor(r)) for n in part for r in (header.tensors[n],)])
         (folder / "model.safetensors").unlink()
         index = {"metadata": {"total_size": 1}, "weight_map": {n: f for f, part in files.items() for n in part}}
         self._add(
@@ -372,10 +371,11 @@ def _specjax(folder: Path) -> Path:
     }
     rng = random.Random(0)
     ids = sorted(rng.sample(range(VOCAB), DRAFT))
-    tensors = [OutTensor(n, "BF16", s, rng.randbytes(2 * math.prod(s))) for n, s in shapes.items()]
-    tensors.append(OutTensor("d2t", "I32", (DRAFT,), array("i", (t - i for i, t in enumerate(ids))).tobytes()))
-    tensors.append(OutTensor("t2d", "BOOL", (VOCAB,), bytes(int(i in ids) for i in range(VOCAB))))
-    write_safetensors(folder / "model.safetensors", tensors, None)
+    offsets = array("i", (t - i for i, t in enumerate(ids))).tobytes()
+    tensors: list[Tensor] = [("d2t", "I32", (DRAFT,), offsets)]
+    tensors += [(n, "BF16", s, rng.randbytes(2 * math.prod(s))) for n, s in shapes.items()]
+    tensors.append(("t2d", "BOOL", (VOCAB,), bytes(int(i in ids) for i in range(VOCAB))))
+    _write(folder / "model.safetensors", tensors)
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -394,6 +394,16 @@ def _specjax(folder: Path) -> Path:
     }
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+def _write(path: Path, tensors: list[Tensor]) -> None:
+    """A safetensors file with the tensors in the order given."""
+    header, at = {}, 0
+    for name, dtype, shape, data in tensors:
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + len(data)]}
+        at += len(data)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(data for *_, data in tensors))
 
 
 def _copy(source: Path, folder: Path) -> Path:
