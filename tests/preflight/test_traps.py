@@ -310,6 +310,16 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
         "mla-final-norm",
     ),
     "MLA weights under a Llama name": (f.mla(architectures=["LlamaForCausalLMEagle3"]), "X X S R R X X", "mla"),
+    "top-level four ids in a Qwen3 draft": (
+        f.universal(
+            FOUR,
+            weights={f"{PREFIX}self_attn.{x}_norm.weight": (f.DIM,) for x in "qk"},
+            architectures=["Eagle3Qwen3ForCausalLM"],
+            eagle_config="DELETE",
+        ),
+        "R R X X X X X",
+        "aux-count",
+    ),
     "Qwen3 name, Llama weights": (
         f.universal(architectures=["Eagle3Qwen3ForCausalLM"]),
         "S S X R R X X",
