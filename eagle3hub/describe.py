@@ -24,8 +24,8 @@ def describe(head: Head) -> dict[str, Any]:
             "after_layer": None if aux is None else aux.after_layer,
             "boundary": None if aux is None else aux.boundary,
             "origin": None if head.aux is None else head.aux.origin,
-            "final_norm": head.aux is not None and not head.aux.numbered,
-            "fc_order": None if head.fc_order is None else list(head.fc_order),
+            **({"final_norm": True} if head.aux is not None and not head.aux.numbered else {}),
+            **({"fc_order": list(head.fc_order)} if head.fc_order is not None else {}),
         },
         "vocab_map": {
             "status": head.vocab_status,

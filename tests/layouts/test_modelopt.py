@@ -73,6 +73,9 @@ def test_a_missing_map_names_the_megatron_exporter_and_can_be_given(tmp_path: Pa
     head = open_head(source, options=ReadOptions(d2t=d2t))
     assert head.vocab_status == "ok"
     assert list(head.vocab_map.target_id) == [i + x for i, x in enumerate(d2t)]
+    zeros = replace(variants.modelopt(tmp_path / "zeros"), d2t=torch.zeros(len(d2t), dtype=torch.int64))
+    assert open_head(zeros).vocab_status == "zero"
+    assert open_head(zeros, options=ReadOptions(d2t=d2t)).vocab_status == "ok"
     wrong = open_head(source, options=ReadOptions(d2t=[1000] * len(d2t)))
     assert wrong.vocab_status == "out-of-range"
 

@@ -83,7 +83,7 @@ def test_fields_left_out_have_the_defaults_of_their_class(tmp_path: Path):
     head = open_head(source)
     assert (head.semantics.rms_norm_eps, head.semantics.rope.theta) == (1e-6, 10000.0)
     assert not head.assumptions
-    wide = heads.dims(hidden=256, heads=2, head_dim=128)
+    wide = heads.dims(hidden=64, heads=2, head_dim=128)
     qwen = variants.speculators(tmp_path / "y", wide, Has(qk_norm=True), layer={"head_dim": "DELETE"})
     assert open_head(qwen).dims.head_dim == 128
 
@@ -106,6 +106,9 @@ def test_random_layers_of_the_old_converter_are_suspected(tmp_path: Path, dtype:
     replace(source, {"format": "pt"}, **{**ones, "layers.0.hidden_norm.weight": torch.full((8,), 1.5, dtype=dtype)})
     assert not open_head(source).problems
     replace(source, {"format": "pt"}, **ones)
+    for version in ("0.2.0", "0.4.0.1"):
+        edit(source, speculators_version=version)
+        assert "tensor-suspicious" in {p.code for p in open_head(source).problems}
     with pytest.raises(TensorError, match="random initial values") as refused:
         convert(source, tmp_path / "out", "modelopt")
     assert refused.value.code == "tensor-suspicious"
@@ -152,6 +155,15 @@ def test_peagle_needs_its_mask_token(tmp_path: Path, target: Path):
     written = config_of(tmp_path / "sf")
     assert (written["architectures"], written["mask_token_id"]) == (["PEagleDraftModel"], 7)
     assert "mask_hidden" in tensors_of(tmp_path / "sf")
+
+
+def test_peagle_of_four_layers_and_another_residual(tmp_path: Path):
+    has = Has(mask_hidden=True)
+    wide = variants.speculators(tmp_path / "x", heads.dims(aux=4), has)
+    assert open_head(wide).tensors["mask_hidden"].shape == (1, 1, 32)
+    source = variants.speculators(tmp_path / "y", has=has, norm_before_residual=True)
+    convert(source, tmp_path / "sf", "specforge")
+    assert config_of(tmp_path / "sf")["norm_before_residual"] is True
 
 
 def test_four_aux_layers_are_written_with_a_warning_for_vllm(tmp_path: Path, target: Path):
