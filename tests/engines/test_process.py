@@ -196,4 +196,10 @@ def parent(command: list[str], code: str = PARENT) -> subprocess.Popen[str]:
         stderr=subprocess.DEVNULL,
         text=True,
         env={**os.environ, "PYTHONPATH": root},
+        preexec_fn=default_signals,  # a background run of the tests may have been started with these ignored
     )
+
+
+def default_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
