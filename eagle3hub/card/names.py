@@ -18,10 +18,13 @@ class LayoutName:
 
 
 LAYOUTS = {
+    "universal": LayoutName("universal", "vLLM, SGLang, TensorRT-LLM, sglang-jax"),
     "specforge": LayoutName("SpecForge", "SGLang, vLLM, TensorRT-LLM"),
     "modelopt": LayoutName("NVIDIA ModelOpt", "TensorRT-LLM, SGLang, vLLM"),
     "speculators": LayoutName("speculators", "vLLM"),
     "specjax": LayoutName("SpecJAX", "sglang-jax"),
+    "safeailab": LayoutName("SafeAILab EAGLE", "SafeAILab's own EAGLE code"),
+    "angelslim": LayoutName("AngelSlim", "vLLM"),
 }
 
 SPDX = {

@@ -21,7 +21,7 @@ def convert(
         str, typer.Argument(metavar="SOURCE", help="Folder of the draft head, or hf://owner/name[@revision].")
     ],
     destination: Annotated[str, typer.Argument(metavar="DEST", help="Folder to make; must not exist.")],
-    to: Annotated[str, typer.Option("--to", metavar="LAYOUT", help="Layout to write, such as specforge.")],
+    to: Annotated[str, typer.Option("--to", metavar="LAYOUT", help="universal, specforge, modelopt, speculators, specjax, safeailab or angelslim.")],
     layout: Annotated[
         str | None, typer.Option("--from", metavar="LAYOUT", help="The source's layout; detected if not given.")
     ] = None,
