@@ -11,6 +11,7 @@ from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
 if TYPE_CHECKING:
     from rich.console import Console
 
+TO = "universal, specforge, modelopt, speculators, specjax, safeailab or angelslim."
 AFTER, PRE = "after|boundary", "pre|post"
 SAY = "What the source does not say, or says wrongly"
 CHANGE = "Changes, each only where it is asked for"
@@ -21,7 +22,14 @@ def convert(
         str, typer.Argument(metavar="SOURCE", help="Folder of the draft head, or hf://owner/name[@revision].")
     ],
     destination: Annotated[str, typer.Argument(metavar="DEST", help="Folder to make; must not exist.")],
-    to: Annotated[str, typer.Option("--to", metavar="LAYOUT", help="universal, specforge, modelopt, speculators, specjax, safeailab or angelslim.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="LAYOUT",
+            help="universal, specforge, modelopt, speculators, specjax, safeailab or angelslim.",
+        ),
+    ],
     layout: Annotated[
         str | None, typer.Option("--from", metavar="LAYOUT", help="The source's layout; detected if not given.")
     ] = None,
