@@ -22,6 +22,10 @@ from eagle3hub.layouts.quantized import check_scales, is_scale, quantization_of,
 Shapes = dict[str, tuple[int, ...]]
 
 
+_MOST_INPUTS = 1000
+"""Hidden states beyond which a hostile fc is no longer counted: no head comes near."""
+
+
 def collect_tensors(
     checkpoint: Checkpoint, config: LlamaConfig, semantics: Semantics, contract: Contract
 ) -> tuple[dict[str, TensorRef], Dims, Semantics]:
@@ -108,7 +112,7 @@ def num_aux_inputs(found: Mapping[str, TensorRef], d: Dims) -> int:
     if fc is None or len(fc.shape) != 2:
         return 3
     width = 2 * fc.shape[1] if fc.dtype == "U8" else fc.shape[1]
-    return max(width // d.target_hidden_size, 1)
+    return min(max(width // d.target_hidden_size, 1), _MOST_INPUTS)
 
 
 def _dims(found: Mapping[str, TensorRef], config: LlamaConfig) -> Dims:

@@ -24,6 +24,10 @@ _ON_MAP_ALONE = frozenset({"zero", "arange", "absolute", "double-subtracted", "o
 _TYPECODES = {"I32": "i", "I64": "q"}
 
 
+_MOST = 1000
+"""Layers or hidden states beyond which a hostile file is no longer counted: no head comes near."""
+
+
 @dataclass(frozen=True, slots=True)
 class Files:
     """A folder as an engine opens it.
@@ -154,10 +158,10 @@ def infer_truth(files: Files) -> Truth:
         target_hidden_size=target_hidden,
         vocab_size=vocab,
         draft_vocab_size=_draft_vocab(files, f, vocab),
-        num_layers=number(f, "num_hidden_layers", 1),
+        num_layers=min(number(f, "num_hidden_layers", 1), _MOST),
         kind="mla" if mla else "qwen3" if any("q_norm" in n for n in names) else "llama",
         uses_aux=uses_aux,
-        num_aux=fc_inputs // target_hidden if fc_inputs is not None and target_hidden else 3,
+        num_aux=min(fc_inputs // target_hidden, _MOST) if fc_inputs is not None and target_hidden else 3,
         boundaries=boundaries if uses_aux else None,
         norm_before_residual=f.get("norm_before_residual") is True,
         norm_before_fc=f.get("norm_before_fc") is True

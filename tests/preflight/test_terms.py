@@ -103,3 +103,17 @@ def test_no_folder_makes_it_fall_over(config, tensors):
     for target in TARGETS:
         for verdict in preflight_all(Subject(files, infer_truth(files)), target):
             assert verdict.to_json()["verdict"] in EFFECTS
+
+
+def test_a_claim_of_very_many_layers_costs_no_memory():
+    import resource
+
+    files = Files(
+        {**f.config(), "num_hidden_layers": 2**40, "fc_norm": True, "hidden_size": 1},
+        {**{n: ("BF16", s) for n, s in f.shapes("midlayer.").items()}, "fc.weight": ("BF16", (1, 2**40))},
+        (),
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for verdict in preflight_all(Subject(files, infer_truth(files)), None):
+        assert verdict.to_json()["verdict"] in EFFECTS
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kilobytes"
