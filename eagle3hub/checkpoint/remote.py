@@ -157,8 +157,8 @@ class RemoteReader:
         self.shown = f"{at}/{name}"
         self._repo_id, self._file, self._commit = at.repo_id, at.path(name), at.revision or ""
         self._requests, self._bytes = 0, 0
-        self._start, self.size = self._ask(0, _FIRST_READ)
-        self._block = (0, self._start)
+        start, self.size = self._ask(0, _FIRST_READ)
+        self._blocks = [(0, start)]  # everything read so far: the total is bounded
 
     def remote(self, offset: int, count: int) -> bytes:
         """What a `TensorRef` reads its bytes with."""
@@ -168,13 +168,13 @@ class RemoteReader:
         """Exactly ``count`` bytes from ``offset``. Raises CheckpointError where the file ends before, HubError."""
         if offset < 0 or count < 0 or offset + count > self.size:
             raise truncated(self)
-        for at, block in ((0, self._start), self._block):
+        for at, block in self._blocks:
             if at <= offset and offset + count <= at + len(block):
                 return block[offset - at : offset - at + count]
         data, size = self._ask(offset, count)
         if size != self.size:
             raise HubError(f"{self.shown} changed its size while it was read", code="hub-protocol")
-        self._block = (offset, data)
+        self._blocks.append((offset, data))
         return data
 
     def _ask(self, offset: int, count: int) -> tuple[bytes, int]:

@@ -453,7 +453,7 @@ def test_bad_bytes_on_the_hub_are_bad_bytes(hub: HubServer):
         with pytest.raises(CheckpointError, match=rf"^{SOURCE}@[0-9a-f]{{40}}/model.safetensors .*{message}"):
             open_checkpoint(SOURCE, headers_only=True)
     hub.commit(REPO, {"model.safetensors": (2**40).to_bytes(8, "little") + bytes(100)})
-    with pytest.raises(CheckpointError, match="the format allows"):
+    with pytest.raises(CheckpointError, match="a head needs less than"):
         open_checkpoint(SOURCE, headers_only=True)
     hub.commit(REPO, {"model.safetensors": b""})
     with pytest.raises(Eagle3HubError, match=r"there is nothing in model\.safetensors"):
