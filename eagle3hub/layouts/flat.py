@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ _SLIDING = ("layer_types", "sliding_window", "use_sliding_window", "max_window_l
 _MENDED = ("num_hidden_layers", "tie_word_embeddings", "attention_bias", AUX_IDS)
 
 
-class FlatLayout:
+class FlatLayout(ABC):
     """Everything the flat layouts do alike; each one adds its detection and its own config fields.
 
     Attributes:
@@ -125,9 +126,9 @@ class FlatLayout:
         tensors, metadata, origin = spell_tensors(head, self.name, contract, before)
         return Spelled(config, tensors, metadata, origin, [], notes)
 
+    @abstractmethod
     def spell_config(self, head: Head) -> dict[str, Any]:
         """config.json from the head alone."""
-        raise NotImplementedError(self.name)
 
     def _obeyed(self, config: Fields, contract: Contract) -> tuple[dict[str, Any], list[Assumption], list[Problem]]:
         """The config without what the trainer does not obey, and what is to be said of that."""
