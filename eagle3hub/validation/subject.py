@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,13 @@ def identify_target(source: str, name: str | None = None) -> Target:
 
 def _weights_digest(folder: Path) -> str | None:
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in _WEIGHTS)
-    if not files:
-        return None
-    lines = "".join(f"{d['sha256']}  {d['path']}\n" for d in map(file_digest, files))
+    return _digest_of(tuple((p, p.stat().st_mtime_ns, p.stat().st_size) for p in files)) if files else None
+
+
+@cache
+def _digest_of(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Digest of weights files (path, modification time, size), hashed once per process: a target can be huge."""
+    lines = "".join(f"{d['sha256']}  {d['path']}\n" for d in (file_digest(path) for path, _, _ in files))
     return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
 
 

@@ -83,3 +83,19 @@ def test_a_report_that_cannot_be_written_is_found_at_once(tmp_path: Path) -> Non
     for bad in (tmp_path, tmp_path / "no" / "report.json"):
         with pytest.raises(OutputError, match="the report"):
             writable_report(bad)
+
+
+def test_weights_are_hashed_once_and_again_when_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from eagle3hub.validation import subject
+
+    (tmp_path / "config.json").write_text("{}")
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"one")
+    calls = []
+    real = subject.file_digest
+    monkeypatch.setattr(subject, "file_digest", lambda path: calls.append(path) or real(path))
+    first = identify_target(str(tmp_path)).weights_digest
+    assert identify_target(str(tmp_path)).weights_digest == first
+    assert len(calls) == 1
+    weights.write_bytes(b"other")
+    assert identify_target(str(tmp_path)).weights_digest != first
