@@ -13,6 +13,7 @@ from eagle3hub.head import Assumption, AuxTaps, Carried, Head
 
 SCHEMA = "eagle3hub/provenance/1"
 _BUFFER_DTYPES = {"d2t": ("I32", "I64"), "t2d": ("BOOL", "U8")}
+_TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def written_layout(checkpoint: Checkpoint) -> str | None:
@@ -109,7 +110,9 @@ def _check_facts(facts: dict[str, Any]) -> None:
             raise TypeError
     if facts.get("aux_origin") not in (None, "config", "flag", "default"):
         raise ValueError
-    for value in facts.get("token_ids", {}).values():
+    for name, value in facts.get("token_ids", {}).items():
+        if name not in _TOKEN_IDS:
+            raise ValueError
         if any(type(x) is not int for x in (value if isinstance(value, list) else [value])):
             raise TypeError
     for assumption in facts.get("assumptions", []):

@@ -114,3 +114,14 @@ def test_an_edited_folder_is_not_believed(example_head: Path, tmp_path: Path, fi
     assert "provenance-stale" in {p.code for p in head.problems}
     convert(tmp_path / "out", tmp_path / "back", "specjax")
     assert json.loads((tmp_path / "back/config.json").read_text())["rope_theta"] == 5000.0
+
+
+def test_a_record_cannot_smuggle_fields_into_a_config(example_head: Path, tmp_path: Path, fitting: str):
+    convert(example_head, tmp_path / "out", "specforge", target=fitting)
+    path = tmp_path / "out/eagle3hub.json"
+    record = json.loads(path.read_text())
+    record["facts"]["token_ids"]["auto_map"] = 7
+    path.write_text(json.dumps(record))
+    assert "provenance-malformed" in {p.code for p in open_head(tmp_path / "out").problems}
+    convert(tmp_path / "out", tmp_path / "again", "modelopt")
+    assert "auto_map" not in json.loads((tmp_path / "again/config.json").read_text())

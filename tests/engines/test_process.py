@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.signals import default_signals
 
 from eagle3hub.engines.process import Outcome, run_worker
 
@@ -196,10 +197,5 @@ def parent(command: list[str], code: str = PARENT) -> subprocess.Popen[str]:
         stderr=subprocess.DEVNULL,
         text=True,
         env={**os.environ, "PYTHONPATH": root},
-        preexec_fn=default_signals,  # a background run of the tests may have been started with these ignored
+        preexec_fn=default_signals,
     )
-
-
-def default_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.signals import default_signals
 
 from eagle3hub.errors import InputError, UnavailableError, UsageError
 from eagle3hub.report import load_report
@@ -192,7 +193,8 @@ def test_an_interrupted_command_leaves_no_engine_running(
     command += ["--engine-python", f"vllm={python}"]
     root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": root}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, preexec_fn=default_signals, **pipes) as process:
         end = time.monotonic() + 20
         while not record.exists() and time.monotonic() < end:
             time.sleep(0.05)
