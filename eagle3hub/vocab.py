@@ -131,14 +131,14 @@ def _from_offsets(d2t: Sequence[int], members: list[int] | None, v: int, vd: int
             if members is None or members == list(range(vd))
             else _FROM_T2D,
         )
-    ids = array("q", (i + x for i, x in enumerate(d2t)))
+    ids = [i + x for i, x in enumerate(d2t)]  # checked before it must fit 64 bits
     wrong = _wrong_ids(ids, v)
     if members is None:
         if wrong and not _wrong_ids(d2t, v) and len(d2t) > 1:
             return _absolute("as absolute ids they are all distinct and in range")
-        return wrong or VocabMap(ids, v, "offset")
+        return wrong or VocabMap(array("q", ids), v, "offset")
     if sorted(ids) == members:
-        return VocabMap(ids, v, "offset")
+        return VocabMap(array("q", ids), v, "offset")
     if sorted(d2t) == members:
         return _absolute("they equal the true entries of t2d")
     k = subtractions(d2t, members)
@@ -204,8 +204,8 @@ def _full_vocabulary(d2t: Sequence[int] | None, t2d: bytes | None, v: int) -> Vo
         return _fault("t2d-count", f"t2d has {t2d.count(1)} true entries but the head covers all {v} tokens")
     if d2t is None or not any(d2t):
         return None
-    ids = array("q", (i + x for i, x in enumerate(d2t)))
-    return _wrong_ids(ids, v) or VocabMap(ids, v, "offset")
+    ids = [i + x for i, x in enumerate(d2t)]  # checked before it must fit 64 bits
+    return _wrong_ids(ids, v) or VocabMap(array("q", ids), v, "offset")
 
 
 def _absolute(evidence: str) -> Problem:

@@ -96,3 +96,10 @@ def test_full_vocabulary_may_be_permuted():
 
 def test_more_rows_than_tokens_is_refused():
     assert status(None, None, draft_vocab_size=V + 1) == "larger-than-target"
+
+
+@pytest.mark.parametrize("huge", [2**63 - 1, -(2**63)])
+def test_the_largest_integers_are_only_out_of_range(huge):
+    for full in (VD, V):
+        offsets = [0, *([1] * (full - 2)), huge]
+        assert status(offsets, None, draft_vocab_size=full) == "out-of-range"
