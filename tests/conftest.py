@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,17 @@ def smollm2_target() -> Path:
     from eagle3hub.demo_target import ensure_target
 
     return ensure_target()
+
+
+@pytest.fixture(scope="session")
+def vllm_python() -> Path:
+    """An interpreter with the real vLLM: ``EAGLE3HUB_TEST_VLLM_PYTHON``, else the installed environment."""
+    given = os.environ.get("EAGLE3HUB_TEST_VLLM_PYTHON")
+    if given:
+        return Path(given)
+    from eagle3hub.engines import envs
+
+    return envs.install("vllm", "cpu").python
 
 
 @pytest.fixture

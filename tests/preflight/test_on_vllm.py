@@ -23,16 +23,6 @@ V, H = 49152, 576
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "smollm2-135m" / "head"
 
 
-@pytest.fixture(scope="module")
-def vllm_python() -> Path:
-    given = os.environ.get("EAGLE3HUB_TEST_VLLM_PYTHON")
-    if given:
-        return Path(given)
-    from eagle3hub.engines import envs
-
-    return envs.install("vllm", "cpu").python
-
-
 def rewrite(folder: Path, drop: tuple[str, ...] = (), rename: dict[str, str] | None = None, **tensors: Any) -> None:
     from safetensors.torch import load_file, save_file
 
