@@ -252,7 +252,8 @@ def size_table(size: int, series: dict[str, Series]) -> list[str]:
             continue
         lines.append(
             f"| {name} | {len(s.seconds)} | {s.median:.2f} s | {min(s.seconds):.2f} … {max(s.seconds):.2f} s "
-            f"| {s.median / cp:.2f} | {s.median / flushed:.2f} | {max(s.peak) / 1e6:.0f} MB | {budgets.get(name, '')} |"
+            f"| {s.median / cp:.2f} | {s.median / flushed:.2f} | {max(s.peak) / 1e6:.0f} MB "
+            f"| {budgets.get(name, '')} |"
         )
     theirs = series.get("speculators convert")
     if theirs and theirs.seconds and series["convert"].seconds:
