@@ -1,0 +1,192 @@
+"""Acceptance of a draft head at prefill speed: every position of a text drafts at once.
+
+The text is the target's own. At temperature 0 a drafted token is accepted while it equals the text's, so with all
+drafts known the rounds of speculative decoding are read off the text: a round begins at the last token emitted, ends
+at the first draft that differs, and the text itself says which token the target puts there. Because a draft that has
+differed is over, its later steps may be fed the text's tokens instead of its own: one pass over all positions per
+draft step replaces a loop over rounds.
+
+At temperature T > 0 the text was sampled from the target's law p. With drafts x sampled from q, speculative sampling
+accepts x with probability min(1, p(x)/q(x)) and else draws from the positive part of p - q. Jointly: the emitted
+token has law p, and is an accepted draft with probability min(1, q(x)/p(x)), independently of everything else given
+the text (the algebra of arXiv:2211.17192, theorem 1, read from the other side). So one coin for each token of the
+text replays the rounds. A greedy draft is q = 1 at its arg max: accepted exactly when it is the text's token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+from eagle3hub.reference.attention import Everywhere
+from eagle3hub.reference.model import DraftModel
+from eagle3hub.reference.text import Batch, Text
+
+Drafting = Literal["greedy", "sampled"]
+
+_LOGITS = 1 << 26
+"""Draft logits held at a time, in elements."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """How drafts are made and judged.
+
+    Attributes:
+        draft_tokens: K, tokens drafted per round, as a chain.
+        drafting: ``greedy`` takes the arg max (what vLLM and SGLang do unless told otherwise), ``sampled`` draws from
+            the head's law at ``temperature``.
+        temperature: of the target's sampling, and of the head's where it samples; 0 is greedy.
+        seed: of the coins.
+    """
+
+    draft_tokens: int
+    drafting: Drafting = "greedy"
+    temperature: float = 0.0
+    seed: int = 0
+
+    @property
+    def needs_logprobs(self) -> bool:
+        """Whether the target's probabilities of the text's tokens are needed."""
+        return self.drafting == "sampled" and self.temperature > 0
+
+
+def replay(model: DraftModel, batch: Batch, conditions: Conditions) -> list[tuple[int, ...]]:
+    """The rounds speculative decoding would have run on each text of ``batch``: accepted drafts, 0 … K, per round.
+
+    Texts need a lookahead of K - 1 tokens or more (ValueError otherwise): in its last round an engine verifies, and
+    counts, drafts beyond the end of the response.
+    """
+    for text in batch.texts:
+        if text.lookahead < conditions.draft_tokens - 1:
+            raise ValueError(f"K = {conditions.draft_tokens} needs more lookahead than {text.lookahead} tokens")
+    depths = _depths(model, batch, conditions)
+    return [walk(text, depth) for text, depth in zip(batch.texts, depths.tolist(), strict=True)]
+
+
+def walk(text: Text, depths: list[int]) -> tuple[int, ...]:
+    """The rounds over a text, given for each position how many drafts that begin there would be accepted.
+
+    A draft at position i follows token i + 1.
+    """
+    rounds = []
+    last = text.prompt_length + text.response_length - 1
+    emitted = text.prompt_length  # the first token of the response comes from prefill
+    while emitted < last:
+        accepted = depths[emitted - 1]
+        rounds.append(accepted)
+        emitted += accepted + 1
+    return tuple(rounds)
+
+
+@torch.no_grad()
+def _depths(model: DraftModel, batch: Batch, conditions: Conditions) -> torch.Tensor:
+    """How many drafts are accepted that begin at each position: int64 [B, positions]; 0 where no round can begin."""
+    device, k = batch.aux.device, conditions.draft_tokens
+    width = max(len(text.token_ids) for text in batch.texts)
+    length = min(batch.aux.shape[1], width - 1)  # the last token of a text has no successor to draft with
+    tokens = torch.tensor([text.token_ids + (0,) * (width + k - len(text.token_ids)) for text in batch.texts])
+    tokens = tokens.to(device)
+    first = torch.tensor([[t.prompt_length - 1] for t in batch.texts], device=device)
+    count = torch.tensor([[max(0, t.response_length - 1)] for t in batch.texts], device=device)
+    depths = torch.zeros(len(batch.texts), length, dtype=torch.int64, device=device)
+    most = int(count.max())
+    if most == 0:
+        return depths
+
+    judge = _Judge(model, batch, conditions, width + k, device)
+    memory = Everywhere(windows(model))
+    everywhere = torch.arange(length, device=device).expand(len(batch.texts), -1)
+    hidden = model.hidden(model.features(batch.aux[:, :length]), tokens[:, 1 : length + 1], everywhere, memory.shared)
+    offset = torch.arange(most, device=device)[None]
+    starts, alive = (first + offset).clamp(max=length - 1), offset < count
+    memory.begin(starts)
+    hidden = hidden.gather(1, starts[..., None].expand(-1, -1, hidden.shape[-1]))
+    for step in range(1, k + 1):
+        wanted = tokens.gather(1, starts + 1 + step)
+        alive = alive & judge.accepts(hidden, wanted, starts + 1 + step)
+        depths.scatter_add_(1, starts, alive.long())
+        most = int(alive.sum(1).max())
+        if step == k or most == 0:
+            break
+        chosen = alive.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
+        memory.keep(chosen)
+        starts, alive, wanted = starts.gather(1, chosen), alive.gather(1, chosen), wanted.gather(1, chosen)
+        if model.semantics.parallel_drafting:
+            masked, mask_token = model.masked()
+            features = masked.expand(*starts.shape, -1)
+            wanted = torch.full_like(wanted, mask_token)
+        else:
+            hidden = hidden.gather(1, chosen[..., None].expand(-1, -1, hidden.shape[-1]))
+            features = model.feedback(hidden)
+        hidden = model.hidden(features, wanted, starts + step, memory.attend)
+    return depths
+
+
+class _Judge:
+    """Whether a draft step's proposal is accepted, given the token the text has there."""
+
+    def __init__(
+        self, model: DraftModel, batch: Batch, conditions: Conditions, width: int, device: torch.device
+    ) -> None:
+        self._model = model
+        self._temperature = conditions.temperature
+        self._coins: torch.Tensor | None = None
+        if conditions.needs_logprobs:
+            assert batch.logprobs is not None, "sampled drafts are judged by the target's probabilities"
+            self._logprobs = F.pad(batch.logprobs, (0, width - batch.logprobs.shape[1]))
+            self._coins = coins(batch, width, conditions.seed).to(device)
+            self._draft_id = draft_ids(model, device)
+
+    def accepts(self, hidden: torch.Tensor, wanted: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+        """Bool [B, Q] for hidden states [B, Q, hidden size]; ``wanted`` is the text's token at index ``at``."""
+        flat, goal, where = hidden.flatten(0, 1), wanted.flatten(), at.flatten()
+        step = max(1, _LOGITS // self._model.dims.draft_vocab_size)
+        rows = torch.arange(len(hidden), device=at.device).repeat_interleave(at.shape[1])
+        parts = []
+        for i in range(0, len(flat), step):
+            logits = self._model.logits(flat[i : i + step])
+            if self._coins is None:
+                parts.append(self._model.to_target(logits.argmax(-1)) == goal[i : i + step])
+            else:
+                place = rows[i : i + step], where[i : i + step]
+                parts.append(self._tossed(logits, goal[i : i + step], place))
+        return torch.cat(parts).view(wanted.shape)
+
+    def _tossed(
+        self, logits: torch.Tensor, wanted: torch.Tensor, place: tuple[torch.Tensor, torch.Tensor]
+    ) -> torch.Tensor:
+        assert self._coins is not None
+        draft = self._draft_id[wanted]
+        q = (logits.float() / self._temperature).log_softmax(-1)
+        log_q = q.gather(1, draft.clamp(min=0)[:, None])[:, 0]
+        return (draft >= 0) & (self._coins[place].log() < log_q - self._logprobs[place])
+
+
+def coins(batch: Batch, length: int, seed: int) -> torch.Tensor:
+    """One uniform number for each token [B, length], that depends on ``seed`` and the text's index alone."""
+    out = []
+    for index in batch.index:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
+        out.append(torch.rand(length, generator=generator))
+    return torch.stack(out)
+
+
+def draft_ids(model: DraftModel, device: torch.device) -> torch.Tensor:
+    """Draft id of each target token, int64 [vocabulary], -1 for tokens the head cannot propose."""
+    size = max(model.dims.vocab_size, len(model.embeddings))
+    if model.target_ids is None:
+        ids = torch.arange(size, device=device)
+        return torch.where(ids < model.dims.draft_vocab_size, ids, -1)
+    ids = torch.full((size,), -1, dtype=torch.int64, device=device)
+    ids[model.target_ids] = torch.arange(len(model.target_ids), device=device)
+    return ids
+
+
+def windows(model: DraftModel) -> tuple[int | None, ...]:
+    """How far back each layer of the head sees, in positions; None is without limit."""
+    s = model.semantics
+    return tuple(s.sliding_window if i in s.sliding_layers else None for i in range(s.num_layers))

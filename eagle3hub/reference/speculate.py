@@ -1,0 +1,166 @@
+"""Chain speculative decoding, one sequence and one round at a time: slow, and meant to be obviously right.
+
+The published algorithm, step by step: draft K tokens with the head, let the target score them in one pass, accept
+from the left (arXiv:2211.17192, algorithm 1; at temperature 0 a draft is accepted when it is the target's arg max).
+`eagle3hub.reference.replay` gets the same rounds much faster; tests hold the two equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from eagle3hub.head import AuxTaps
+from eagle3hub.reference.attention import Memory
+from eagle3hub.reference.model import DraftModel
+from eagle3hub.reference.replay import Conditions, windows
+
+
+class Session(Protocol):
+    """One sequence that a target has read, with its KV cache."""
+
+    def advance(self, token_ids: Sequence[int], taps: AuxTaps) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read n more tokens: float32 logits [n, vocabulary] and aux hidden states [n, taps * hidden size]."""
+
+    def rewind(self, length: int) -> None:
+        """Forget everything after the first ``length`` tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speculation:
+    """What came of one prompt: the response's tokens (cut where it ends), and accepted drafts, 0 … K, per round."""
+
+    response: tuple[int, ...]
+    rounds: tuple[int, ...]
+
+
+@torch.no_grad()
+def speculate(
+    model: DraftModel,
+    session: Session,
+    prompt: Sequence[int],
+    taps: AuxTaps,
+    conditions: Conditions,
+    *,
+    max_new_tokens: int,
+    end: Collection[int] = (),
+    generator: torch.Generator | None = None,
+) -> Speculation:
+    """Generate up to ``max_new_tokens`` tokens after ``prompt``, or up to the first token in ``end``.
+
+    ``session`` must be fresh. At temperature > 0, ``generator`` is the source of all randomness.
+    """
+    draft = _Draft(model, conditions, generator)
+    logits, aux = session.advance(prompt, taps)
+    tokens = [*prompt, _pick(logits[-1], conditions.temperature, generator)]
+    read = len(prompt)
+    rounds: list[int] = []
+
+    def ended() -> bool:
+        response = tokens[len(prompt) :]
+        return len(response) >= max_new_tokens or any(t in end for t in response)
+
+    while not ended():
+        proposals, laws = draft.propose(aux, tokens)
+        logits, seen = session.advance([tokens[-1], *proposals], taps)
+        accepted, correction = _verify(logits, proposals, laws, conditions.temperature, generator)
+        rounds.append(accepted)
+        tokens += [*proposals[:accepted], correction]
+        read += 1 + accepted
+        session.rewind(read)  # what was accepted stays read; the rejected drafts never happened
+        aux = seen[: 1 + accepted]
+    return Speculation(_cut(tokens[len(prompt) :], max_new_tokens, end), tuple(rounds))
+
+
+class _Draft:
+    """The head's side: a memory of everything the target has confirmed, and K proposals on top of it."""
+
+    def __init__(self, model: DraftModel, conditions: Conditions, generator: torch.Generator | None) -> None:
+        self._model = model
+        self._conditions = conditions
+        self._generator = generator
+        self._memory = Memory(windows(model))
+        self._confirmed = 0
+
+    def propose(self, aux: torch.Tensor, tokens: Sequence[int]) -> tuple[list[int], list[torch.Tensor]]:
+        """K proposals to follow ``tokens``, and for each the law it was drawn from, [target vocabulary].
+
+        ``aux`` [n, …] are the target's states at the n positions before the last token that it has not seen yet.
+        """
+        model, device = self._model, aux.device
+        begin, self._confirmed = self._confirmed, self._confirmed + len(aux)
+        positions = torch.arange(begin, self._confirmed, device=device)
+        following = torch.tensor(tokens[begin + 1 : self._confirmed + 1], device=device)
+        hidden = model.hidden(model.features(aux), following, positions, self._memory.attend)[-1:]
+        proposals: list[int] = []
+        laws: list[torch.Tensor] = []
+        for step in range(1, self._conditions.draft_tokens + 1):
+            token, law = self._draw(model.logits(hidden)[0])
+            proposals.append(token)
+            laws.append(law)
+            if step == self._conditions.draft_tokens:
+                break
+            if model.semantics.parallel_drafting:
+                masked, token = model.masked()
+                features = masked[None]
+            else:
+                features = model.feedback(hidden)
+            here = torch.tensor([self._confirmed + step - 1], device=device)
+            hidden = model.hidden(features, torch.tensor([token], device=device), here, self._memory.attend)
+        self._memory.forget(self._confirmed)
+        return proposals, laws
+
+    def _draw(self, logits: torch.Tensor) -> tuple[int, torch.Tensor]:
+        """A token of the target's vocabulary, and the law it was drawn from."""
+        model, c = self._model, self._conditions
+        if c.drafting == "sampled" and c.temperature > 0:
+            over_draft = (logits.float() / c.temperature).softmax(-1)
+            draft = int(torch.multinomial(over_draft.cpu(), 1, generator=self._generator))
+        else:
+            draft = int(logits.argmax())
+            over_draft = torch.zeros_like(logits, dtype=torch.float32)
+            over_draft[draft] = 1.0
+        law = torch.zeros(max(model.dims.vocab_size, len(model.embeddings)), device=logits.device)
+        law[model.to_target(torch.arange(len(logits), device=logits.device))] = over_draft
+        return int(model.to_target(torch.tensor(draft, device=logits.device))), law
+
+
+def _verify(
+    logits: torch.Tensor,
+    proposals: Sequence[int],
+    laws: Sequence[torch.Tensor],
+    temperature: float,
+    generator: torch.Generator | None,
+) -> tuple[int, int]:
+    """How many proposals are accepted, and the target's own token after them.
+
+    ``logits`` [K + 1, vocabulary]: row i is the target's prediction of what proposal i claims.
+    """
+    for i, (token, law) in enumerate(zip(proposals, laws, strict=True)):
+        if temperature == 0:
+            best = int(logits[i].argmax())
+            if token != best:
+                return i, best
+            continue
+        p = (logits[i] / temperature).softmax(-1)
+        q = law[: len(p)]
+        if float(torch.rand((), generator=generator)) >= float(p[token] / q[token]):
+            left = (p - q).clamp(min=0)
+            return i, int(torch.multinomial(left.cpu(), 1, generator=generator))
+    return len(proposals), _pick(logits[-1], temperature, generator)
+
+
+def _pick(logits: torch.Tensor, temperature: float, generator: torch.Generator | None) -> int:
+    if temperature == 0:
+        return int(logits.argmax())
+    return int(torch.multinomial((logits / temperature).softmax(-1).cpu(), 1, generator=generator))
+
+
+def _cut(response: Sequence[int], limit: int, end: Collection[int]) -> tuple[int, ...]:
+    for i, token in enumerate(response[:limit]):
+        if token in end:
+            return tuple(response[: i + 1])
+    return tuple(response[:limit])
