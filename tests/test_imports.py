@@ -14,6 +14,7 @@ TIERS = [
     {"vocab", "head", "fields", "checkpoint", "metrics"},
     {"target", "layouts", "engines", "prompts", "staging", "report", "tensor_diff"},
     {"transforms"},
+    {"reference"},
     {"command", "preflight"},
     {"verify", "describe", "comparison", "conversion", "validation", "card", "demo_target"},
     {"release"},
@@ -21,8 +22,8 @@ TIERS = [
     {"cli", "__init__", "__main__"},
 ]
 ALLOWED_IN = {
-    "torch": {"engines/workers"},
-    "transformers": {"engines/workers"},
+    "torch": {"engines/workers", "reference"},
+    "transformers": {"engines/workers", "reference"},
     "vllm": {"engines/workers"},
     "huggingface_hub": {"checkpoint/hub.py", "card/metadata.py"},
     "typer": {"cli"},
