@@ -1,0 +1,363 @@
+"""The target model: its hidden states, its probabilities, its responses."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eagle3hub.errors import InputError, SourceError
+from eagle3hub.head import AuxTaps, Head
+from eagle3hub.progress import Progress, silent
+from eagle3hub.reference.batching import batches
+from eagle3hub.reference.chat import ChatTokenizer, as_ids
+from eagle3hub.reference.generate import Wanted, generate
+from eagle3hub.reference.layers import captured, dissect, skipping_decoder
+from eagle3hub.reference.loading import (
+    as_device,
+    as_dtype,
+    enough_memory,
+    load_model,
+    load_tokenizer,
+    target_config,
+)
+from eagle3hub.reference.session import Session
+from eagle3hub.reference.text import Batch, Text
+
+_LOGIT_BYTES = 64 << 20
+_BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
+
+
+class TargetModel:
+    """A causal language model of transformers that a head drafts for. Build one with `load`.
+
+    Attributes:
+        source: what was given. name: what to call it in a report. revision: commit or branch asked for, or None.
+        config_sha256: digest of its config.json, in hex.
+        model: the transformers model, in evaluation mode.
+        device: where results are put. dtype: of weights and hidden states.
+        hidden_size, num_hidden_layers, vocab_size: sizes, as its config states them (its text part).
+        context: longest sequence in tokens (``max_position_embeddings``), or None where the config says nothing.
+        batch_tokens: most tokens of one forward pass, padding included. A response's KV cache takes up to
+            8 times as many.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        source: str,
+        name: str,
+        revision: str | None,
+        folder: Path | None,
+        config_sha256: str,
+        device: torch.device,
+        batch_tokens: int | None = None,
+    ) -> None:
+        config = model.config.get_text_config(decoder=True)
+        self.source, self.name, self.revision = source, name, revision
+        self.config_sha256 = config_sha256
+        self.model = model
+        self.device = device
+        self.dtype: torch.dtype = model.dtype
+        self.hidden_size: int = config.hidden_size
+        self.num_hidden_layers: int = config.num_hidden_layers
+        self.vocab_size: int = config.vocab_size
+        context = getattr(config, "max_position_embeddings", None)
+        self.context: int | None = context if isinstance(context, int) and context > 0 else None
+        self.batch_tokens = batch_tokens or _BATCH_TOKENS[device.type]
+        self._folder = folder
+        self._anatomy = dissect(model, source)
+
+    @classmethod
+    def load(
+        cls,
+        source: str,
+        *,
+        name: str | None = None,
+        revision: str | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        device_map: str | None = None,
+        batch_tokens: int | None = None,
+    ) -> TargetModel:
+        """Load a target from a folder or the Hub; code from a repository is never run.
+
+        Args:
+            source: folder, or Hub id ``owner/name``. name: what to call it, by default the folder's name or the id.
+            revision: commit, tag or branch on the Hub.
+            device: ``cpu``, ``cuda`` or ``cuda:N``; ignored with ``device_map``.
+            dtype: ``float32``, ``bfloat16`` or ``float16``.
+            device_map: accelerate's placement (``auto``): shards over GPUs, the rest offloaded to CPU and disk.
+            batch_tokens: most tokens of one forward pass; default 2048 on CPU, 16384 on CUDA.
+
+        Raises SourceError, ConfigError, CheckpointError, TensorError or InputError for what cannot be loaded,
+        UsageError for an unknown device or dtype, UnavailableError for an absent device, too little memory or a
+        missing package, HubError.
+        """
+        torch_dtype, where = as_dtype(dtype), as_device("cpu" if device_map else device)
+        folder, config, raw = target_config(source, revision)
+        options: dict[str, Any] = {"dtype": torch_dtype}
+        if device_map is not None:
+            options["device_map"] = device_map
+        model: Any = load_model(source, folder, config, revision, **options)
+        if device_map is None:
+            with enough_memory(f"moving {source} to {where}"):
+                model = model.to(where)
+        else:
+            where = _execution_device(model)
+        return cls(
+            model,
+            source=source,
+            name=name or (folder.name if folder is not None else source),
+            revision=revision,
+            folder=folder,
+            config_sha256=hashlib.sha256(raw).hexdigest(),
+            device=where,
+            batch_tokens=batch_tokens,
+        )
+
+    @cached_property
+    def embeddings(self) -> torch.Tensor:
+        """Token embeddings [rows, hidden size] as stored; Gemma's scaling by sqrt(hidden size) is *not* applied.
+
+        There are at least `vocab_size` rows, some checkpoints pad them to more.
+        """
+        return self._weight(self.model.get_input_embeddings())
+
+    @cached_property
+    def lm_head(self) -> torch.Tensor:
+        """Output embeddings [rows, hidden size] as stored, without any scaling or softcapping of logits."""
+        return self._weight(self.model.get_output_embeddings())
+
+    @cached_property
+    def tokenizer(self) -> ChatTokenizer:
+        """The target's tokenizer. Raises InputError, SourceError or HubError."""
+        return ChatTokenizer(load_tokenizer(self.source, self._folder, self.revision), self.name)
+
+    @cached_property
+    def eos_ids(self) -> frozenset[int]:
+        """Tokens that end a response: those of generation_config.json (or config.json) and the tokenizer's own."""
+        ids = as_ids(getattr(self.model.generation_config, "eos_token_id", None))
+        try:
+            return ids | self.tokenizer.eos_ids
+        except (InputError, SourceError):
+            return ids
+
+    def fit(self, head: Head) -> None:
+        """Raise InputError (``reference-target-mismatch``) where the head was made for a target of other sizes."""
+        sizes = [
+            ("hidden size", head.dims.target_hidden_size, self.hidden_size),
+            ("vocabulary", head.dims.vocab_size, self.vocab_size),
+        ]
+        for what, wanted, found in sizes:
+            if wanted != found:
+                raise _mismatch(f"the head is for a target of {what} {wanted}, but {self.name} has {found}")
+        numbers = [tap for tap in head.aux.taps if isinstance(tap, int)] if head.aux else []
+        if numbers and max(numbers) >= self.num_hidden_layers:
+            raise _mismatch(
+                f"the head reads the output of decoder layer {max(numbers)} (counted from 0), but {self.name} has "
+                f"{self.num_hidden_layers} layers"
+            )
+
+    def chat(
+        self, text: str, *, system: str | None = None, template_options: Mapping[str, Any] | None = None
+    ) -> list[int]:
+        """The prompt ids of a user's turn, as `ChatTokenizer.chat` says."""
+        return self.tokenizer.chat(text, system=system, template_options=template_options)
+
+    def read(self, texts: Sequence[Text], taps: AuxTaps, *, temperature: float | None = None) -> Iterator[Batch]:
+        """Hidden states of the texts, and with a ``temperature`` > 0 log-probabilities, longest texts first.
+
+        Batches hold at most ``batch_tokens`` tokens, padding included. Aux states have the model's dtype. The pass
+        ends after the highest tap where no log-probability is asked for.
+
+        Raises InputError for a text that is empty, longer than the context or has ids outside the vocabulary, and for
+        hidden states that are not finite, naming layer and text; UnavailableError without memory.
+        """
+        for number, text in enumerate(texts):
+            self.check_ids(text.token_ids, f"text {number}")
+        for index in batches([len(t.token_ids) for t in texts], self.batch_tokens):
+            rows = tuple(texts[i] for i in index)
+            longest = len(rows[0].token_ids)
+            padded = [[*t.token_ids, *[t.token_ids[-1]] * (longest - len(t.token_ids))] for t in rows]
+            with torch.no_grad(), enough_memory(f"reading {len(rows)} texts of up to {longest} tokens"):
+                ids = torch.tensor(padded, device=self.device)
+                with captured(self._anatomy, taps.taps, final=temperature is not None) as found:
+                    self.model(input_ids=ids, use_cache=False)
+                aux = found.aux(taps.taps, self.device)
+                _check_finite(aux, taps, index, rows, self.hidden_size)
+                logprobs = None if temperature is None else self._logprobs(found.output, ids, rows, temperature)
+            yield Batch(tuple(index), rows, aux, logprobs)
+
+    def check_ids(self, ids: Sequence[int], what: str) -> None:
+        """Raise InputError where ``ids`` are empty, too many for the context, or not ids of the vocabulary."""
+        if not ids:
+            raise InputError(f"{what} is empty", code="reference-empty-text")
+        if self.context is not None and len(ids) > self.context:
+            raise InputError(
+                f"{what} has {len(ids)} tokens, but the context of {self.name} is {self.context}",
+                hint="leave it out, or cut it",
+                code="reference-context",
+            )
+        if min(ids) < 0 or max(ids) >= self.vocab_size:
+            wrong = next(i for i in ids if not 0 <= i < self.vocab_size)
+            raise InputError(
+                f"{what} has token id {wrong}, outside the vocabulary of {self.vocab_size} of {self.name}",
+                code="reference-token-id",
+            )
+
+    def respond(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        lookahead: int = 0,
+        temperature: float = 0.0,
+        seed: int = 0,
+        numbers: Sequence[int] | None = None,
+        on_text: Callable[[int, Text], None] | None = None,
+        progress: Progress = silent,
+    ) -> list[Text]:
+        """Let the target answer.
+
+        A response ends with an end-of-sequence token, after ``max_new_tokens``, or at the context length; then
+        ``lookahead`` more tokens follow (fewer where the context ends), end-of-sequence ignored. Greedy at
+        temperature 0; above, tokens are drawn from softmax(logits / temperature) by a generator of each prompt's own,
+        so that neither batch size nor the other prompts change anything.
+
+        Args:
+            prompts: token ids of each, 1 or more.
+            seed, numbers: the generator of a prompt is seeded with both; ``numbers`` are the prompts' places in a
+                larger set, by default 0, 1, 2 …
+            on_text: called with the position in ``prompts`` and the text as soon as it is complete.
+
+        Raises InputError for a prompt that is empty, has unknown ids, or leaves no room in the context, naming it.
+        """
+        numbers = range(len(prompts)) if numbers is None else numbers
+        wanted = []
+        for i, (ids, number) in enumerate(zip(prompts, numbers, strict=True)):
+            self.check_ids(ids, f"prompt {i}")
+            room = max_new_tokens + lookahead if self.context is None else self.context - len(ids)
+            if room < 1:
+                raise InputError(
+                    f"prompt {i} has {len(ids)} tokens and leaves no room for a response in the context of "
+                    f"{self.name}, {self.context}",
+                    hint="leave it out, or cut it",
+                    code="reference-context",
+                )
+            most = min(max_new_tokens, room)
+            wanted.append(Wanted(tuple(ids), len(ids), most, lookahead, room, f"{seed}/{number}"))
+        return self._generate(wanted, self.eos_ids, temperature, on_text, progress, "generating responses")
+
+    def extend(
+        self,
+        texts: Sequence[Text],
+        lookahead: int,
+        *,
+        temperature: float = 0.0,
+        seed: int = 0,
+        numbers: Sequence[int] | None = None,
+        progress: Progress = silent,
+    ) -> list[Text]:
+        """The texts with at least ``lookahead`` tokens after the response, as far as the context allows.
+
+        Raises InputError for a text that is empty, too long or has unknown ids.
+        """
+        numbers = range(len(texts)) if numbers is None else numbers
+        out = list(texts)
+        short: list[int] = []
+        wanted = []
+        for i, (text, number) in enumerate(zip(texts, numbers, strict=True)):
+            self.check_ids(text.token_ids, f"text {i}")
+            lacking = lookahead - text.lookahead
+            room = lacking if self.context is None else min(lacking, self.context - len(text.token_ids))
+            if room > 0:
+                start = f"{seed}/{number}/{len(text.token_ids)}"
+                short.append(i)
+                wanted.append(Wanted(text.token_ids, text.prompt_length, 0, room, room, start, text.response_length))
+        longer = self._generate(wanted, frozenset(), temperature, None, progress, "extending texts")
+        for i, text in zip(short, longer, strict=True):
+            out[i] = text
+        return out
+
+    def session(self) -> Session:
+        """One sequence that grows and shrinks token by token, with a KV cache."""
+        return Session(self.model, self._anatomy, self.device)
+
+    def _generate(
+        self,
+        wanted: list[Wanted],
+        eos: frozenset[int],
+        temperature: float,
+        on_text: Callable[[int, Text], None] | None,
+        progress: Progress,
+        doing: str,
+    ) -> list[Text]:
+        with torch.no_grad(), enough_memory(doing):
+            return generate(
+                self.model,
+                wanted,
+                eos,
+                device=self.device,
+                batch_tokens=self.batch_tokens,
+                temperature=temperature,
+                on_text=on_text,
+                progress=progress,
+                doing=doing,
+            )
+
+    def _logprobs(self, output: Any, ids: torch.Tensor, rows: Sequence[Text], temperature: float) -> torch.Tensor:
+        """Log-probability of each token given those before it, [B, T]; logits of a slice of positions at a time."""
+        hidden = output.last_hidden_state
+        out = torch.zeros(ids.shape, dtype=torch.float32, device=self.device)
+        places = torch.cat([torch.arange(len(t.token_ids) - 1) + n * ids.shape[1] for n, t in enumerate(rows)])
+        flat, tokens = hidden.reshape(-1, hidden.shape[-1]), ids.reshape(-1)
+        step = max(1, _LOGIT_BYTES // (4 * self.vocab_size))
+        for start in range(0, len(places), step):
+            at = places[start : start + step].to(self.device)
+            with skipping_decoder(self._anatomy, output, flat[at.to(flat.device)].unsqueeze(0)):
+                logits = self.model(input_ids=tokens[at].unsqueeze(0), use_cache=False).logits[0]
+            logits = logits.to(self.device, torch.float32) / temperature
+            chosen = logits.gather(1, tokens[at + 1].unsqueeze(1)).squeeze(1)
+            out.view(-1)[at + 1] = chosen - logits.logsumexp(dim=1)
+        return out
+
+    def _weight(self, module: Any) -> torch.Tensor:
+        weight: torch.Tensor = module.weight
+        if weight.is_meta:  # offloaded by accelerate
+            weight = module._hf_hook.weights_map["weight"]
+        return weight.detach()
+
+
+def _execution_device(model: Any) -> torch.device:
+    places = [place for place in model.hf_device_map.values() if place not in {"cpu", "disk"}]
+    if not places:
+        return torch.device("cpu")
+    return torch.device("cuda", places[0]) if isinstance(places[0], int) else torch.device(places[0])
+
+
+def _mismatch(message: str) -> InputError:
+    return InputError(message, hint="name the target the head was trained for", code="reference-target-mismatch")
+
+
+def _check_finite(
+    aux: torch.Tensor, taps: AuxTaps, index: Sequence[int], rows: Sequence[Text], hidden_size: int
+) -> None:
+    if aux.isfinite().all():
+        return
+    for n, text in enumerate(rows):
+        bad = ~aux[n, : len(text.token_ids)].isfinite()
+        if bad.any():
+            position, column = (int(x) for x in bad.nonzero()[0])
+            tap = taps.taps[column // hidden_size]
+            place = f"decoder layer {tap}" if isinstance(tap, int) else "the final norm"
+            raise InputError(
+                f"the target's hidden state after {place} is not finite (text {index[n]}, token {position})",
+                hint="look at the target's weights; in float16 large models overflow, use --dtype bfloat16",
+                code="reference-states-not-finite",
+            )
