@@ -9,21 +9,29 @@ The names others give these numbers are in `definitions`, the way from one to an
 
 from __future__ import annotations
 
+from eagle3hub.metrics.bootstrap import bootstrap
+from eagle3hub.metrics.compare import Paired, paired
 from eagle3hub.metrics.counters import Counts, Rounds, counts_of, histogram, total
 from eagle3hub.metrics.estimate import ESTIMATOR, Acceptance, Estimate, Interval, acceptance, by_category
+from eagle3hub.metrics.speedup import Cost, best_draft_tokens
 from eagle3hub.metrics.student import t_cdf, t_quantile
 
 __all__ = [
     "ESTIMATOR",
     "Acceptance",
+    "Cost",
     "Counts",
     "Estimate",
     "Interval",
+    "Paired",
     "Rounds",
     "acceptance",
+    "best_draft_tokens",
+    "bootstrap",
     "by_category",
     "counts_of",
     "histogram",
+    "paired",
     "t_cdf",
     "t_quantile",
     "total",
