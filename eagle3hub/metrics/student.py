@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 
 def t_cdf(t: float, df: int) -> float:
@@ -24,6 +25,7 @@ def t_cdf(t: float, df: int) -> float:
     return (1 + inside) / 2
 
 
+@cache
 def t_quantile(p: float, df: int) -> float:
     """The t with P(T <= t) = p, for 0.5 <= p < 1, by bisection to full precision."""
     if not 0.5 <= p < 1:
