@@ -20,7 +20,7 @@ from eagle3hub.card import load_manifest, render_card
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, folder_digest
 from eagle3hub.conversion import convert, make_plan
-from eagle3hub.engines.base import EngineRun, Verdict, worst
+from eagle3hub.engines.base import Verdict, worst
 from eagle3hub.errors import InputError, UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
@@ -29,6 +29,7 @@ from eagle3hub.report import Report, load_report
 from eagle3hub.staging import prepare_destination, require_space, staged_folder, write_file
 from eagle3hub.target import TargetFacts, read_target
 from eagle3hub.validation import validate
+from eagle3hub.validation.kept import Kept
 from eagle3hub.validation.subject import identify_target
 
 REPORTS = "reports"
@@ -160,7 +161,7 @@ def _measure(
     """Convert the head to each layout under ``heads`` and validate each, or find its earlier report."""
     heads.mkdir()
     asked = manifest.validate
-    baseline: dict[str, EngineRun] = {}
+    kept = Kept()
     results: list[LayoutResult] = []
     subject = identify_target(measured, manifest.target.id)
     prompts = load_prompts(asked.prompts, asked.num_prompts)
@@ -192,7 +193,7 @@ def _measure(
                 min_acceptance_length=asked.min_acceptance_length,
                 engine_python=engine_python,
                 target_name=manifest.target.id,
-                baseline_cache=baseline,
+                kept=kept,
                 progress=say,
             )
             store.keep(key, report)

@@ -17,7 +17,9 @@ def validate(
     target: Annotated[
         str, typer.Option("--target", "--verifier", help="Target model: a folder or a Hub id.", show_default=False)
     ],
-    engine: Annotated[str, typer.Option(help="Engine to run it on.")] = "vllm",
+    engine: Annotated[
+        str, typer.Option(metavar="NAME,…", help="reference, an engine, or several; engines are held to the reference.")
+    ] = "reference",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     dtype: Annotated[
         str, typer.Option(help="float32 also holds the output to the target's own, token by token.")
@@ -31,6 +33,26 @@ def validate(
     min_acceptance_length: Annotated[
         float | None, typer.Option(help="Bar for the acceptance length.", show_default="none")
     ] = None,
+    acceptance_reference: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Earlier measurement to hold this one against.", show_default="none"),
+    ] = None,
+    write_acceptance_reference: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep this measurement for later runs.", show_default="none")
+    ] = None,
+    reference_head: Annotated[
+        str | None,
+        typer.Option(metavar="HEAD", help="Original to hold engines against.", show_default="the head itself"),
+    ] = None,
+    drafting: Annotated[
+        str, typer.Option(help="How the reference drafts above temperature 0: greedy or probabilistic.")
+    ] = "greedy",
+    device_map: Annotated[
+        str | None, typer.Option(help="Placement of the reference's target: auto.", show_default="one device")
+    ] = None,
+    batch_tokens: Annotated[
+        int | None, typer.Option(help="Tokens in one pass of the reference's target.", show_default="by device")
+    ] = None,
     target_name: Annotated[
         str | None, typer.Option(help="What the report calls the target.", show_default="its name")
     ] = None,
@@ -43,19 +65,22 @@ def validate(
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Run a head with its target on a real engine: does every tensor load, is the output unchanged, what is accepted?
+    """Does the head work? Replay it on its target's texts, and run it on engines that must count the same.
 
     Exit status: 0 pass; 1 fail or inconclusive; 3 head, target or prompts unreadable; 4 engine or device unavailable.
 
-    Example: eagle3hub validate ./head --target ./target --report report.json
+    Example: eagle3hub validate ./head --target ./target --engine reference,vllm --report report.json
     """
     from eagle3hub.validation import validate as run
     from eagle3hub.validation.options import engine_pythons, writable_report
+    from eagle3hub.validation.referee import ReferenceOptions
+    from eagle3hub.validation.reference_file import keep_reference
     from eagle3hub.validation.render import render
 
     pythons = engine_pythons(engine_python or [])
-    if report is not None:
-        writable_report(report)
+    for file in (report, write_acceptance_reference):
+        if file is not None:
+            writable_report(file)
     with progress(quiet=quiet) as say:
         result = run(
             head,
@@ -70,6 +95,9 @@ def validate(
             temperature=temperature,
             seed=seed,
             min_acceptance_length=min_acceptance_length,
+            acceptance_reference=acceptance_reference,
+            reference_head=reference_head,
+            reference=ReferenceOptions(drafting=drafting, device_map=device_map, batch_tokens=batch_tokens),
             engine_python=pythons,
             timeout=timeout,
             target_name=target_name,
@@ -77,5 +105,7 @@ def validate(
         )
     if report is not None:
         result.save(report)
+    if write_acceptance_reference is not None:
+        keep_reference(result, write_acceptance_reference)
     emit(result.document, lambda out: render(result, out, saved=report), as_json=as_json)
     raise typer.Exit(EXIT_OF[result.verdict])

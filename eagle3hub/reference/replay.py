@@ -63,8 +63,8 @@ def replay(model: DraftModel, batch: Batch, conditions: Conditions) -> list[tupl
     for text in batch.texts:
         if text.lookahead < conditions.draft_tokens - 1:
             raise ValueError(f"K = {conditions.draft_tokens} needs more lookahead than {text.lookahead} tokens")
-    depths = _depths(model, batch, conditions)
-    return [walk(text, depth) for text, depth in zip(batch.texts, depths.tolist(), strict=True)]
+    found = depths(model, batch, conditions).tolist()
+    return [walk(text, depth) for text, depth in zip(batch.texts, found, strict=True)]
 
 
 def walk(text: Text, depths: list[int]) -> tuple[int, ...]:
@@ -83,7 +83,7 @@ def walk(text: Text, depths: list[int]) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def _depths(model: DraftModel, batch: Batch, conditions: Conditions) -> torch.Tensor:
+def depths(model: DraftModel, batch: Batch, conditions: Conditions) -> torch.Tensor:
     """How many drafts are accepted that begin at each position: int64 [B, positions]; 0 where no round can begin."""
     device, k = batch.aux.device, conditions.draft_tokens
     width = max(len(text.token_ids) for text in batch.texts)

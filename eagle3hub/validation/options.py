@@ -8,6 +8,22 @@ from pathlib import Path
 
 from eagle3hub.engines import ENGINES
 from eagle3hub.errors import OutputError, UsageError
+from eagle3hub.validation.referee import NAME as REFERENCE
+
+
+def engine_names(asked: str | Sequence[str]) -> list[str]:
+    """``"reference,vllm"`` or a list of names as a list; UsageError for an unknown, doubled or missing name."""
+    parts = asked.split(",") if isinstance(asked, str) else asked
+    names = [name.strip() for name in parts]
+    known = (REFERENCE, *ENGINES)
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"no engine is called {name!r}", hint=f"engines: {', '.join(known)}", code="usage-engine"
+            )
+        if names.count(name) > 1:
+            raise UsageError(f"--engine names {name} twice", code="usage-engine")
+    return names
 
 
 def engine_pythons(pairs: Sequence[str]) -> dict[str, str]:

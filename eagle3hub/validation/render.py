@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _STYLE = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow", "unavailable": "bold yellow"}
+_MARK = {"pass": "[green]✓[/]", "fail": "[red]✗[/]", "inconclusive": "[yellow]?[/]", "unavailable": "[yellow]?[/]"}
 _WIDTH = 24
 _LOG_LINES = 12
 
@@ -30,13 +31,15 @@ def render(report: Report, out: Console, *, saved: Path | None = None) -> None:
     for assumption in document["static"]["assumptions"]:
         value = escape(str(assumption["value"]))
         out.print(f"  [yellow]assumed[/]  {escape(assumption['field'])} = {value}: {escape(assumption['why'])}")
+    if document["engines"]:
+        _conditions(document, out)
     for engine in document["engines"]:
-        _engine(engine, document, out)
+        _engine(engine, out, alone=len(document["engines"]) == 1)
     if saved is not None:
         out.print(f"\nreport    {escape(str(saved))}")
 
 
-def _engine(engine: Mapping[str, Any], document: Mapping[str, Any], out: Console) -> None:
+def _conditions(document: Mapping[str, Any], out: Console) -> None:
     from rich.markup import escape
 
     head, target, prompts = document["head"], document["target"], document["prompts"]
@@ -44,7 +47,6 @@ def _engine(engine: Mapping[str, Any], document: Mapping[str, Any], out: Console
     out.print()
     _row(out, "head", f"{escape(head['source'])} [dim]({head['layout']} layout, {head['digest'][:19]})[/]")
     _row(out, "target", escape(target["name"]))
-    _row(out, "engine", f"{engine['engine']} {engine['version']} on {engine['device']}, {engine['dtype']}")
     sampling = "greedy" if settings["temperature"] == 0 else f"temperature {settings['temperature']:g}"
     _row(
         out,
@@ -52,8 +54,22 @@ def _engine(engine: Mapping[str, Any], document: Mapping[str, Any], out: Console
         f"{prompts['count']} of {escape(prompts['name'])}, up to {settings['max_new_tokens']} new tokens, "
         f"K = {settings['draft_tokens']}, {sampling}",
     )
+
+
+def _engine(engine: Mapping[str, Any], out: Console, *, alone: bool) -> None:
+    from rich.markup import escape
+
+    what = f"{engine['engine']} {engine['version']} on {engine['device']}, {engine['dtype']}"
+    if alone:
+        _row(out, "engine", what)
+    else:
+        verdict = engine["verdict"]
+        out.print(f"\n[bold]{what}[/]  [{_STYLE[verdict]}]{verdict}[/]")
+        if verdict != "pass":
+            out.print(escape(engine["reason"]))
     if "load" not in engine:
-        out.print("\n[dim]last lines of the engine's log[/]")
+        if engine["log_tail"]:
+            out.print("\n[dim]last lines of the engine's log[/]")
         for line in engine["log_tail"][-_LOG_LINES:]:
             out.print(f"[dim]  {escape(line)}[/]")
         return
@@ -61,6 +77,12 @@ def _engine(engine: Mapping[str, Any], document: Mapping[str, Any], out: Console
     if acceptance:
         _acceptance(acceptance, out)
     out.print()
+    for gate in engine.get("gates", ()):
+        _row(out, gate["name"], f"{_MARK[gate['verdict']]} {escape(gate['reason'])}")
+    if engine["recipe"] is None:  # the reference reads texts, it serves nothing
+        seconds = engine["seconds"]
+        _row(out, "time", f"[dim]{seconds['start']:.1f} s to load, {seconds['generate']:.1f} s for texts and replay[/]")
+        return
     _row(out, "lossless", _lossless(engine["lossless"]))
     _row(out, "tensors", _load(engine["load"]))
     _row(out, "speed", f"[dim]{_speed(engine['throughput'])}[/]")

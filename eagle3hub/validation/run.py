@@ -1,9 +1,10 @@
-"""Validate a head: static checks, then the target alone and with the head on an engine, then the rules."""
+"""Validate a head: static checks, the reference, engines with and without the head, then the rules."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,32 @@ from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.source import HUB
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import DEVICES, DTYPES, Engine, EngineRun, Job, Verdict, worst
+from eagle3hub.engines.base import DEVICES, DTYPES, Engine, EngineFailure, Job, Verdict, worst
 from eagle3hub.errors import SourceError, UnavailableError, UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.prompts import load_prompts
 from eagle3hub.report import SCHEMA_NAME, Report
-from eagle3hub.validation.judge import COLLAPSE
-from eagle3hub.validation.subject import context_length, identify_target, kv_cache_gib
+from eagle3hub.validation.entry import Measured, entry_of
+from eagle3hub.validation.gates import COLLAPSE, Gate, against_reference, agreement
+from eagle3hub.validation.kept import Kept
+from eagle3hub.validation.measurement import measurement_of
+from eagle3hub.validation.options import engine_names
+from eagle3hub.validation.referee import NAME as REFERENCE
+from eagle3hub.validation.referee import Referee, ReferenceOptions, require_packages
+from eagle3hub.validation.reference_file import Reference, load_reference
+from eagle3hub.validation.subject import Target, context_length, identify_target, kv_cache_gib
 from eagle3hub.validation.trial import Trial
 
 DEFAULT_TIMEOUT = 1800.0
+DEFAULTS = ReferenceOptions()
 
 
 def validate(
     head_source: str | Path,
     *,
     target: str | Path,
-    engine: str = "vllm",
+    engine: str | Sequence[str] = REFERENCE,
     device: str = "cpu",
     dtype: str = "float32",
     prompts: str | Path = "smoke",
@@ -39,34 +48,43 @@ def validate(
     temperature: float = 0.0,
     seed: int = 0,
     min_acceptance_length: float | None = None,
+    acceptance_reference: str | Path | None = None,
+    reference_head: str | Path | None = None,
+    reference: ReferenceOptions = DEFAULTS,
     engine_python: Mapping[str, str | Path] | None = None,
     timeout: float = DEFAULT_TIMEOUT,
     target_name: str | None = None,
-    baseline_cache: dict[str, EngineRun] | None = None,
+    kept: Kept | None = None,
     progress: Progress = silent,
 ) -> Report:
-    """Validate the head in a folder against its target on a real engine.
+    """Validate a head against its target, by the reference and on engines.
 
     Args:
         head_source: the head's folder, or ``hf://owner/name[@revision]``, in any known layout.
         target: the target's folder, or its Hub id.
-        prompts: name of a packaged set, or a JSON Lines file; ``num_prompts`` takes the first so many.
+        engine: ``reference``, an engine, or several. With the reference among them, every engine is held to it.
+        prompts: name of a prompt set, or a JSON Lines file; ``num_prompts`` takes the first so many.
         draft_tokens: K of a chain. max_new_tokens: per prompt.
         min_acceptance_length: bar for the acceptance length; without it only the collapse line counts.
+        acceptance_reference: file of an earlier measurement (``acceptance.reference.yaml``) to hold this one against.
+        reference_head: the head whose replay engines are held against, in place of the head itself: the original of
+            a converted head shows also what is wrong with the conversion.
+        reference: how the reference measures.
         engine_python: interpreter to use instead of the installed environment, by engine.
-        timeout: seconds for each of the two runs of the engine.
+        timeout: seconds for each of the two runs of an engine.
         target_name: what the report calls the target.
-        baseline_cache: keeps the runs of the target alone, for reuse with another layout of the same head.
+        kept: what another head of the same target need not repeat.
 
     Returns:
         The report, whatever its verdict. A head with errors is not run: its report has no engines.
 
     Raises:
-        UsageError, InputError: bad options, unreadable head, target or prompts.
-        UnavailableError: the engine is not installed, or not for this device.
+        UsageError, InputError: bad options, unreadable head, target or prompts, a target that does not fit.
+        UnavailableError: the only engine asked for is not installed, or not for this device.
     """
-    runner = get_engine(engine)
+    names = engine_names(engine)
     _check_options(device, dtype, max_new_tokens, draft_tokens, temperature, min_acceptance_length, timeout)
+    kept = kept if kept is not None else Kept()
     on_hub = str(head_source).startswith(HUB)
     folder = Path(head_source).expanduser().resolve()
     if not on_hub and not folder.is_dir():
@@ -75,6 +93,7 @@ def validate(
             hint="name the folder, or a repository as hf://owner/name",
             code="source-head",
         )
+    earlier = None if acceptance_reference is None else load_reference(acceptance_reference)
     chosen = load_prompts(prompts, num_prompts)
     subject = identify_target(str(target), target_name)
     progress("reading the head")
@@ -96,39 +115,51 @@ def validate(
         max_model_len=tokens,
         kv_cache_gib=kv_cache_gib(subject, tokens),
     )
-    inability = runner.unable(job)
-    if inability:
-        raise UnavailableError(inability, hint="measure at temperature 0, or on CUDA", code="engine-unable")
-    engines: list[dict[str, Any]] = []
-    if static_verdict == "pass":
-        python = _interpreter(runner, job, engine_python)
-        trial = Trial(runner, job, subject, head, python, timeout, min_acceptance_length, progress)
-        engines.append(trial.run(baseline_cache if baseline_cache is not None else {}))
     digest, files = folder_digest(folder)
-    verdicts: list[Verdict] = [static_verdict, *(entry["verdict"] for entry in engines)]
-    return Report(
-        {
-            "schema": SCHEMA_NAME,
-            "tool": {"name": "eagle3hub", "version": __version__},
-            "measured_at": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "verdict": worst(verdicts),
-            "head": {
-                "source": checkpoint.source if on_hub else folder.name,
-                "layout": head.layout,
-                "digest": digest,
-                "files": [dict(f) for f in files],
-            },
-            "target": subject.to_json(),
-            "prompts": chosen.to_json(),
-            "settings": _settings(job, min_acceptance_length),
-            "static": {
-                "verdict": static_verdict,
-                "problems": [problem.to_json() for problem in head.problems],
-                "assumptions": [assumption.to_json() for assumption in head.assumptions],
-            },
-            "engines": engines,
-        }
-    )
+    frame: dict[str, Any] = {
+        "schema": SCHEMA_NAME,
+        "tool": {"name": "eagle3hub", "version": __version__},
+        "measured_at": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "verdict": static_verdict,
+        "head": {
+            "source": checkpoint.source if on_hub else folder.name,
+            "layout": head.layout,
+            "digest": digest,
+            "files": [dict(f) for f in files],
+        },
+        "target": subject.to_json(),
+        "prompts": chosen.to_json(),
+        "settings": _settings(job, min_acceptance_length, reference),
+        "static": {
+            "verdict": static_verdict,
+            "problems": [problem.to_json() for problem in head.problems],
+            "assumptions": [assumption.to_json() for assumption in head.assumptions],
+        },
+        "engines": [],
+    }
+    if static_verdict != "pass":
+        return Report(frame)
+    original, original_digest = head, digest
+    if reference_head is not None:
+        original = open_head(reference_head, target=subject.source)
+        original_digest = folder_digest(open_checkpoint(reference_head).folder)[0]
+    referee = None
+    if REFERENCE in names:
+        referee = Referee(job, subject, original, original_digest, reference, kept, progress)
+    plans = [_planned(name, job, engine_python, alone=len(names) == 1) for name in names if name != REFERENCE]
+    if referee is not None:
+        require_packages()
+    found: dict[str, Measured] = {}
+    for plan in plans:
+        found[plan.name] = _run(plan, job, subject, timeout, kept, progress)
+    if referee is not None:
+        found[REFERENCE] = referee.run()
+    for name in names:
+        entry = entry_of(found[name], job, head, [], min_acceptance_length)
+        gates = _gates(found[name], frame, entry, referee, earlier)
+        frame["engines"].append(entry_of(found[name], job, head, gates, min_acceptance_length))
+    frame["verdict"] = worst([static_verdict, *(entry["verdict"] for entry in frame["engines"])])
+    return Report(frame)
 
 
 def _check_options(
@@ -158,6 +189,64 @@ def _check_options(
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """An engine that is about to run, with its interpreter; or why it cannot."""
+
+    engine: Engine
+    python: Path | None
+    problem: UnavailableError | None
+
+    @property
+    def name(self) -> str:
+        return self.engine.name
+
+
+def _planned(name: str, job: Job, given: Mapping[str, str | Path] | None, *, alone: bool) -> _Plan:
+    """Find an engine before anything is run; where it is the only one asked for, its absence is an error."""
+    engine = get_engine(name)
+    try:
+        inability = engine.unable(job)
+        if inability:
+            raise UnavailableError(inability, hint="measure at temperature 0, or on CUDA", code="engine-unable")
+        return _Plan(engine, _interpreter(engine, job, given), None)
+    except UnavailableError as error:
+        if alone:
+            raise
+        return _Plan(engine, None, error)
+
+
+def _run(plan: _Plan, job: Job, subject: Target, timeout: float, kept: Kept, progress: Progress) -> Measured:
+    if plan.python is None:
+        reason = plan.problem.message if plan.problem is not None else "it cannot run"
+        return Measured(plan.name, plan.engine.version, EngineFailure(reason, "unavailable"), None, {}, None)
+    return Trial(plan.engine, job, subject, plan.python, timeout, progress).run(kept.baselines)
+
+
+def _gates(
+    measured: Measured,
+    frame: Mapping[str, Any],
+    entry: Mapping[str, Any],
+    referee: Referee | None,
+    earlier: Reference | None,
+) -> list[Gate]:
+    """What a run is held against besides its own numbers: the reference's replay of its texts, an earlier run."""
+    run = measured.outcome
+    if isinstance(run, EngineFailure):
+        return []
+    counted = measurement_of(frame, entry)
+    gates = []
+    if referee is not None and measured.engine != REFERENCE:
+        expected = referee.expects(run)
+        if isinstance(expected, str):
+            gates.append(Gate("agreement", "inconclusive", f"the reference cannot be held against it: {expected}"))
+        else:
+            gates.append(agreement(counted, replace(counted, engine=REFERENCE, counts=tuple(expected))))
+    if earlier is not None:
+        gates.append(against_reference(counted, earlier.measurement, earlier.tolerance))
+    return gates
+
+
 def _interpreter(engine: Engine, job: Job, given: Mapping[str, str | Path] | None) -> Path:
     from eagle3hub.engines import envs
 
@@ -175,12 +264,13 @@ def _interpreter(engine: Engine, job: Job, given: Mapping[str, str | Path] | Non
     return envs.interpreter(engine.name, job.device)
 
 
-def _settings(job: Job, bar: float | None) -> dict[str, Any]:
+def _settings(job: Job, bar: float | None, reference: ReferenceOptions) -> dict[str, Any]:
     return {
         "draft_tokens": job.draft_tokens,
         "temperature": job.temperature,
         "max_new_tokens": job.max_new_tokens,
         "seed": job.seed,
+        "drafting": reference.drafting,
         "dtype": job.dtype,
         "device": job.device,
         "concurrency": 1,

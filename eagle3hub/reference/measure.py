@@ -1,0 +1,130 @@
+"""Acceptance of heads on the texts of one target: what is said once, and each head's rounds on it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from eagle3hub.errors import InputError
+from eagle3hub.head import AuxTaps, Head
+from eagle3hub.metrics import Rounds
+from eagle3hub.progress import Progress, silent
+from eagle3hub.reference.ledger import Ledger
+from eagle3hub.reference.load import load_draft
+from eagle3hub.reference.replay import Conditions, depths, walk
+from eagle3hub.reference.target import TargetModel
+from eagle3hub.reference.text import AuxSource, Text
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """What a target shall say to each prompt: up to ``max_new_tokens``, then ``lookahead`` more; 0 is greedy."""
+
+    max_new_tokens: int
+    lookahead: int
+    temperature: float = 0.0
+    seed: int = 0
+
+
+def speak(
+    target: TargetModel, prompts: Sequence[Sequence[int]], speech: Speech, *, progress: Progress = silent
+) -> list[Text]:
+    """The target's responses to prompts (token ids), resumed where an earlier run was interrupted.
+
+    Raises what `TargetModel.respond` raises.
+    """
+    ledger = Ledger("texts", _identity(target), [list(p) for p in prompts], repr(speech))
+    texts = {n: Text(tuple(ids), start, length) for n, (ids, start, length) in ledger.found.items()}
+    missing = [n for n in range(len(prompts)) if n not in texts]
+
+    def keep(place: int, text: Text) -> None:
+        ledger.add(missing[place], [text.token_ids, text.prompt_length, text.response_length])
+
+    made = target.respond(
+        [prompts[n] for n in missing],
+        max_new_tokens=speech.max_new_tokens,
+        lookahead=speech.lookahead,
+        temperature=speech.temperature,
+        seed=speech.seed,
+        numbers=missing,
+        on_text=keep,
+        progress=progress,
+    )
+    texts.update(zip(missing, made, strict=True))
+    ledger.close()
+    return [texts[n] for n in range(len(prompts))]
+
+
+def replay_texts(
+    source: AuxSource,
+    head: Head,
+    texts: Sequence[Text],
+    conditions: Conditions,
+    draft_tokens: Sequence[int] = (),
+    *,
+    digest: str = "",
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    progress: Progress = silent,
+) -> dict[int, list[Rounds]]:
+    """The rounds of a head on texts of its target, for each K in ``draft_tokens`` (default: that of ``conditions``).
+
+    One pass of the target and one of the head serve every K: a draft of K tokens begins like a longer one.
+    ``digest`` names the head's files; with it, a run that was interrupted is resumed.
+
+    Raises InputError where a text is too short for K, and what `load_draft` and ``source`` raise.
+    """
+    ks = tuple(draft_tokens) or (conditions.draft_tokens,)
+    longest = replace(conditions, draft_tokens=max(ks))
+    for n, text in enumerate(texts):
+        if text.response_length > 1 and text.lookahead < longest.draft_tokens - 1:
+            raise InputError(
+                f"text {n} goes on for {text.lookahead} tokens after the response, K = {longest.draft_tokens} needs "
+                f"{longest.draft_tokens - 1}: an engine verifies all drafts of its last round",
+                hint="use a smaller K, a longer context, or texts saved with more lookahead",
+                code="reference-lookahead",
+            )
+    model = load_draft(head, source.embeddings, device=device, dtype=dtype)
+    ledger = Ledger("depths", digest, [list(t.token_ids) for t in texts], repr(longest), str(dtype))
+    found: dict[int, list[int]] = dict(ledger.found) if digest else {}
+    missing = [n for n in range(len(texts)) if n not in found]
+    done, total = len(found), max(1, len(texts))
+    for batch in source.read(
+        [texts[n] for n in missing],
+        _taps(head),
+        temperature=conditions.temperature if conditions.needs_logprobs else None,
+    ):
+        batch = replace(batch, index=tuple(missing[i] for i in batch.index))
+        for n, row in zip(batch.index, depths(model, batch, longest).tolist(), strict=True):
+            found[n] = row
+            if digest:
+                ledger.add(n, row)
+        done += len(batch.index)
+        progress("replaying", done / total)
+    ledger.close()
+    return {k: [_rounds(texts[n], found[n], k) for n in range(len(texts))] for k in ks}
+
+
+def _rounds(text: Text, depth: Sequence[int], k: int) -> Rounds:
+    accepted = walk(text, [min(d, k) for d in depth])
+    emitted = 1 + sum(accepted) + len(accepted)
+    return Rounds(accepted, k, max(0, emitted - text.response_length) if accepted else 0)
+
+
+def _taps(head: Head) -> AuxTaps:
+    if head.aux is not None:
+        return head.aux
+    raise InputError(
+        "neither the head nor you say which layers of the target feed it",
+        hint="name them with --aux-layers when converting, or give a target whose depth settles the default",
+        code="reference-aux",
+    )
+
+
+def _identity(target: TargetModel) -> str:
+    text = json.dumps([target.source, target.revision, target.config_sha256, str(target.dtype), str(target.device)])
+    return hashlib.sha256(text.encode()).hexdigest()

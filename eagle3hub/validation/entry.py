@@ -1,0 +1,166 @@
+"""One engine's entry in a report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eagle3hub import metrics
+from eagle3hub.engines.base import EngineFailure, EngineRun, Job
+from eagle3hub.errors import ConfigError
+from eagle3hub.prompts import PromptSet
+from eagle3hub.validation.gates import Gate
+from eagle3hub.validation.judge import Lossless, compare, judge
+from eagle3hub.validation.subject import Target
+
+if TYPE_CHECKING:
+    from eagle3hub.head import Head
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What came of one engine: a run with the head, and at temperature 0 one of the target alone; or a failure.
+
+    ``flags`` are the run's arguments, ``recipe`` how to serve the head on this engine (None: it does not serve).
+    """
+
+    engine: str
+    version: str
+    outcome: EngineRun | EngineFailure
+    base: EngineRun | None
+    flags: Mapping[str, Any]
+    recipe: Mapping[str, Any] | None
+
+
+def entry_of(measured: Measured, job: Job, head: Head, gates: Sequence[Gate], bar: float | None) -> dict[str, Any]:
+    """The entry: what ran, its verdict with the reason, and every number behind it."""
+    run, base = measured.outcome, measured.base
+    if isinstance(run, EngineFailure):
+        common = _common(measured, job, measured.version, run.verdict, run.reason)
+        return {**common, "log_tail": list(run.log_tail)}
+    prompts = job.prompts
+    counts = counts_of(run)
+    acceptance = metrics.acceptance(counts) if sum(c.rounds for c in counts) else None
+    lossless = compare([p.question_id for p in prompts.prompts], base, run) if base is not None else None
+    assert run.load is not None
+    verdict, reason = judge(
+        load=run.load,
+        expected_taps=expected_taps(head),
+        lossless=lossless,
+        dtype=job.dtype,
+        acceptance=acceptance,
+        min_acceptance_length=bar,
+        gates=gates,
+    )
+    taps = run.load.aux_boundaries
+    return {
+        **_common(measured, job, run.version, verdict, reason),
+        "gates": [gate.to_json() for gate in gates],
+        "environment": dict(run.environment),
+        "acceptance": acceptance.to_json() if acceptance else None,
+        "categories": metrics.by_category((p.category, c) for p, c in zip(prompts.prompts, counts, strict=True)),
+        "lossless": _lossless_json(lossless),
+        "load": {
+            "checked": run.load.checked,
+            "not_loaded": list(run.load.not_loaded),
+            "ignored": list(run.load.ignored),
+            "aux_boundaries": list(taps) if taps else None,
+        },
+        "throughput": _throughput(run, base) if measured.recipe is not None else _no_throughput(),
+        "per_prompt": _per_prompt(prompts, run, base),
+        "seconds": {"start": round(run.start_seconds, 3), "generate": round(run.generate_seconds, 3)},
+    }
+
+
+def counts_of(run: EngineRun) -> list[metrics.Counts]:
+    """The counters of a run with a head, prompt by prompt."""
+    return [result.counts for result in run.prompts if result.counts is not None]
+
+
+def expected_taps(head: Head) -> list[int] | None:
+    """The boundary ids an engine must feed to the head, where the head says so and numbers can."""
+    if head.aux is None or not head.semantics.uses_aux:
+        return None
+    try:
+        return head.aux.boundary
+    except ConfigError:
+        return None
+
+
+def public(flags: Any, job: Job, target: Target) -> Any:
+    """The flags with names in place of this machine's paths."""
+    if isinstance(flags, dict):
+        return {key: public(value, job, target) for key, value in flags.items()}
+    if isinstance(flags, str | Path) and job.head is not None and str(flags) == str(job.head):
+        return job.head.name
+    return target.name if flags == job.target else flags
+
+
+def _common(measured: Measured, job: Job, version: str, verdict: str, reason: str) -> dict[str, Any]:
+    return {
+        "engine": measured.engine,
+        "version": version,
+        "device": job.device,
+        "dtype": job.dtype,
+        "verdict": verdict,
+        "reason": reason,
+        "flags": dict(measured.flags),
+        "recipe": None if measured.recipe is None else dict(measured.recipe),
+    }
+
+
+def _lossless_json(lossless: Lossless | None) -> dict[str, Any] | None:
+    if lossless is None:
+        return None
+    return {
+        "identical": lossless.identical,
+        "prompts": lossless.prompts,
+        "divergences": [{"question_id": d.question_id, "position": d.position} for d in lossless.divergences],
+    }
+
+
+def _throughput(run: EngineRun, base: EngineRun | None) -> dict[str, Any]:
+    return {
+        "target_tokens_per_second": _rate(base) if base is not None else None,
+        "speculative_tokens_per_second": _rate(run),
+        "note": "one sequence at a time; smoke test, not a benchmark",
+    }
+
+
+def _no_throughput() -> dict[str, Any]:
+    return {
+        "target_tokens_per_second": None,
+        "speculative_tokens_per_second": None,
+        "note": "the reference replays texts, it does not serve",
+    }
+
+
+def _rate(run: EngineRun) -> float | None:
+    tokens = sum(len(result.tokens) for result in run.prompts)
+    return round(tokens / run.generate_seconds, 2) if run.generate_seconds > 0 else None
+
+
+def _per_prompt(prompts: PromptSet, run: EngineRun, base: EngineRun | None) -> list[dict[str, Any]]:
+    rows = []
+    for index, (prompt, result) in enumerate(zip(prompts.prompts, run.prompts, strict=True)):
+        counts = result.counts
+        assert counts is not None
+        rows.append(
+            {
+                "question_id": prompt.question_id,
+                "category": prompt.category,
+                "prompt_tokens": result.prompt_tokens,
+                "new_tokens": len(result.tokens),
+                "rounds": counts.rounds,
+                "drafted": counts.drafted,
+                "accepted": counts.accepted,
+                "accepted_per_position": list(counts.accepted_per_position),
+                "identical": result.tokens == base.prompts[index].tokens if base is not None else None,
+                "tokens_sha256": hashlib.sha256(json.dumps(list(result.tokens)).encode()).hexdigest(),
+            }
+        )
+    return rows
