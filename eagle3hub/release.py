@@ -184,6 +184,7 @@ def _measure(
                 folder,
                 target=measured,
                 engine=asked.engine,
+                reference_head=manifest.head_source if "reference" in asked.engine.split(",") else None,
                 device=asked.device,
                 dtype=asked.dtype,
                 prompts=asked.prompts,

@@ -25,7 +25,7 @@ from eagle3hub.validation.kept import Kept
 from eagle3hub.validation.measurement import measurement_of
 from eagle3hub.validation.options import engine_names
 from eagle3hub.validation.referee import NAME as REFERENCE
-from eagle3hub.validation.referee import Referee, ReferenceOptions, require_packages
+from eagle3hub.validation.referee import Referee, ReferenceOptions, Trained, require_packages
 from eagle3hub.validation.reference_file import Reference, load_reference
 from eagle3hub.validation.subject import Target, context_length, identify_target, kv_cache_gib
 from eagle3hub.validation.trial import Trial
@@ -139,16 +139,21 @@ def validate(
     }
     if static_verdict != "pass":
         return Report(frame)
-    original, original_digest = head, digest
+    on_trial = original = Trained(head, digest)
     if reference_head is not None:
-        original = open_head(reference_head, target=subject.source)
-        original_digest = folder_digest(open_checkpoint(reference_head).folder)[0]
+        other = open_checkpoint(reference_head, progress=progress)
+        original = Trained(open_head(other, target=subject.source), folder_digest(other.folder)[0])
     referee = None
     if REFERENCE in names:
-        referee = Referee(job, subject, original, original_digest, reference, kept, progress)
-    plans = [_planned(name, job, engine_python, alone=len(names) == 1) for name in names if name != REFERENCE]
-    if referee is not None:
         require_packages()
+        referee = Referee(job, subject, on_trial, original, reference, kept, progress)
+    elif reference_head is not None:
+        raise UsageError(
+            "--reference-head says what the reference replays, but the reference is not among the engines",
+            hint=f"--engine {REFERENCE},{','.join(names)}",
+            code="usage-reference-head",
+        )
+    plans = [_planned(name, job, engine_python, alone=len(names) == 1) for name in names if name != REFERENCE]
     found: dict[str, Measured] = {}
     for plan in plans:
         found[plan.name] = _run(plan, job, subject, timeout, kept, progress)
@@ -236,7 +241,7 @@ def _gates(
         return []
     counted = measurement_of(frame, entry)
     gates = []
-    if referee is not None and measured.engine != REFERENCE:
+    if referee is not None and (measured.engine != REFERENCE or referee.has_original):
         expected = referee.expects(run)
         if isinstance(expected, str):
             gates.append(Gate("agreement", "inconclusive", f"the reference cannot be held against it: {expected}"))
