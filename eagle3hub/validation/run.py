@@ -18,7 +18,7 @@ from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.prompts import load_prompts
 from eagle3hub.report import SCHEMA_NAME, Report
-from eagle3hub.validation.judge import COLLAPSE
+from eagle3hub.validation.gates import COLLAPSE
 from eagle3hub.validation.subject import context_length, identify_target, kv_cache_gib
 from eagle3hub.validation.trial import Trial
 
