@@ -12,9 +12,9 @@ from typing import Any
 
 from eagle3hub import resources
 from eagle3hub.card import bibliography
-from eagle3hub.card.yaml_lines import Document, read_yaml
+from eagle3hub.card.yaml_lines import Document, hold_to_schema, read_yaml
 from eagle3hub.errors import SourceError
-from eagle3hub.schema_faults import faults, near
+from eagle3hub.schema_faults import near
 
 DEFAULT_REPORTS = ("reports/*.json",)
 """Where reports are looked for when the manifest names none, relative to it."""
@@ -129,13 +129,7 @@ def load_manifest(path: str | Path) -> Manifest:
 
 
 def _check(document: Document) -> None:
-    found = sorted(
-        faults(document.data, resources.schema("manifest")), key=lambda f: (f.rank, document.line(f.location))
-    )
-    if found:
-        first, others = found[0], [f"line {document.line(f.location)}: {f.message}" for f in found[1:]]
-        hint = "; ".join(filter(None, [first.hint, *([f"also {', '.join(others[:5])}"] if others else [])]))
-        raise document.error(first.location, first.message, hint or None)
+    hold_to_schema(document, resources.schema("manifest"))
     layouts = document.data["layouts"]
     if layouts["main"] in layouts.get("also", []):
         at = ("layouts", "also", layouts["also"].index(layouts["main"]))

@@ -7,13 +7,14 @@ and ``1:30`` are text. Anchors, aliases, custom tags, duplicate keys and keys th
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eagle3hub.errors import ManifestError, SourceError
-from eagle3hub.schema_faults import Location
+from eagle3hub.schema_faults import Location, faults
 
 if TYPE_CHECKING:
     import yaml
@@ -54,8 +55,8 @@ class Document:
         return ManifestError(f"{self.name}:{self.line(location)}: {message}", hint=hint, code=code)
 
 
-def read_yaml(path: Path) -> Document:
-    """Read a YAML file.
+def read_yaml(path: Path, max_bytes: int = MAX_BYTES) -> Document:
+    """Read a YAML file of at most ``max_bytes``.
 
     Raises SourceError if it cannot be read, ManifestError with file and line if it is not such YAML.
     """
@@ -63,9 +64,9 @@ def read_yaml(path: Path) -> Document:
         raw = path.read_bytes()
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror or error}", code="source-manifest") from error
-    if len(raw) > MAX_BYTES:
+    if len(raw) > max_bytes:
         raise ManifestError(
-            f"{path.name}: larger than {MAX_BYTES:,} bytes, which no manifest is", code="manifest-size"
+            f"{path.name}: larger than {max_bytes:,} bytes, which no such file is", code="manifest-size"
         )
     try:
         text = raw.decode("utf-8-sig")
@@ -73,6 +74,15 @@ def read_yaml(path: Path) -> Document:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ManifestError(f"{path.name}:{line}: not UTF-8 text", code="manifest-encoding") from error
     return parse_yaml(text, path.name)
+
+
+def hold_to_schema(document: Document, schema: Mapping[str, Any], code: str = "manifest") -> None:
+    """Raise ManifestError (``code``) for the document's most telling departure from a schema; the hint has others."""
+    found = sorted(faults(document.data, schema), key=lambda f: (f.rank, document.line(f.location)))
+    if found:
+        first, others = found[0], [f"line {document.line(f.location)}: {f.message}" for f in found[1:]]
+        hint = "; ".join(filter(None, [first.hint, *([f"also {', '.join(others[:5])}"] if others else [])]))
+        raise document.error(first.location, first.message, hint or None, code)
 
 
 def parse_yaml(text: str, name: str) -> Document:

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 from eagle3hub.engines.base import EngineRun, LoadReport, Verdict
 from eagle3hub.metrics import Acceptance
-
-COLLAPSE = 1.1
-"""At or below this acceptance length a head is not drafting: a random ``fc`` measures 1.04, a shuffled map 1.00."""
+from eagle3hub.validation.gates import Gate, collapse, floor
 
 _HARMLESS = ("t2d", "inv_freq")
 
@@ -50,27 +48,32 @@ def judge(
     dtype: str,
     acceptance: Acceptance | None,
     min_acceptance_length: float | None,
+    gates: Sequence[Gate] = (),
 ) -> tuple[Verdict, str]:
     """Verdict and reason of one run.
 
     Fails for a parameter no tensor filled, a tensor no parameter took, taps other than the head's
     (``expected_taps``, boundary ids), output changed by speculation in float32 (in lower precision it is only
-    reported), no round at all, and an acceptance length at or below `COLLAPSE`. Against a bar it passes when the
-    95 % interval lies at or above it, fails when the interval lies below it, and is inconclusive in between.
+    reported), no round at all, an acceptance length at or below the collapse line, or one below the bar
+    (``min_acceptance_length``), and for every further gate that failed. What failed is named before what is open,
+    and what is open keeps a run from passing: a load nobody watched, and every inconclusive gate.
     """
     faults = [*_load_faults(load, expected_taps), *_output_faults(lossless, dtype)]
     if acceptance is None:
         faults.append("the engine ran no round of speculative decoding")
-    elif acceptance.mean_acceptance_length <= COLLAPSE:
-        faults.append(
-            f"the acceptance length is {acceptance.mean_acceptance_length:.3f}, at or below the collapse line of "
-            f"{COLLAPSE}: the head's proposals are not the target's tokens"
-        )
-    if faults or acceptance is None:
+        held = list(gates)
+    else:
+        line = collapse(acceptance)
+        bar = min_acceptance_length
+        held = [line if line.verdict == "fail" or bar is None else floor(acceptance, bar), *gates]
+    faults += [gate.reason for gate in held if gate.verdict == "fail"]
+    if faults:
         return "fail", "; ".join(faults)
-    if not load.checked:
-        return "inconclusive", "the engine's loading of the head could not be watched"
-    return _against_bar(acceptance, min_acceptance_length)
+    unsettled = [] if load.checked else ["the engine's loading of the head could not be watched"]
+    unsettled += [gate.reason for gate in held if gate.verdict != "pass"]
+    if unsettled:
+        return "inconclusive", "; ".join(unsettled)
+    return "pass", f"all tensors loaded and {'; '.join(gate.reason for gate in held)}"
 
 
 def _load_faults(load: LoadReport, expected_taps: Sequence[int] | None) -> list[str]:
@@ -102,21 +105,6 @@ def _output_faults(lossless: Lossless | None, dtype: str) -> list[str]:
         f"greedy output changes with speculation for {len(lossless.divergences)} of {lossless.prompts} prompts in "
         f"float32 (first: prompt {first.question_id}, new token {first.position})"
     ]
-
-
-def _against_bar(acceptance: Acceptance, bar: float | None) -> tuple[Verdict, str]:
-    tau = f"acceptance length {acceptance.mean_acceptance_length:.3f}"
-    if bar is None:
-        return "pass", f"all tensors loaded and {tau} is above the collapse line of {COLLAPSE}"
-    if acceptance.ci95 is None:
-        return "inconclusive", f"{tau} has no interval to hold against {bar:g}: one prompt is not enough"
-    low, high = acceptance.ci95
-    interval = f"95 % interval {low:.3f} to {high:.3f}"
-    if low >= bar:
-        return "pass", f"{tau} ({interval}) is at or above the bar of {bar:g}"
-    if high < bar:
-        return "fail", f"{tau} ({interval}) is below the bar of {bar:g}"
-    return "inconclusive", f"{tau}: the bar of {bar:g} lies inside its {interval}; use more prompts"
 
 
 def _names(names: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from eagle3hub.engines.base import EngineRun, LoadReport, PromptResult
 from eagle3hub.metrics import Acceptance, Counts, acceptance
+from eagle3hub.validation.gates import Gate
 from eagle3hub.validation.judge import Lossless, compare, judge, unexpected
 
 LOADED = LoadReport(checked=True, ignored=("t2d",), aux_boundaries=(2, 15, 27))
@@ -114,3 +115,49 @@ def test_one_prompt_cannot_clear_a_bar() -> None:
     alone: Acceptance = acceptance([counts(100, 90)])
     assert verdict(acceptance=alone, min_acceptance_length=1.2)[0] == "inconclusive"
     assert verdict(acceptance=alone)[0] == "pass"
+
+
+def gate(found: str, reason: str) -> Gate:
+    return Gate("reference", found, reason)  # type: ignore[arg-type]
+
+
+def test_further_gates_count_by_their_seriousness() -> None:
+    low, open_, good = gate("fail", "too low"), gate("inconclusive", "too few"), gate("pass", "as before")
+    assert verdict(gates=[good])[0] == "pass"
+    assert verdict(gates=[good])[1].endswith("; as before")
+    assert verdict(gates=[good, open_]) == ("inconclusive", "too few")
+    assert verdict(gates=[open_, low, good]) == ("fail", "too low")
+
+
+def test_what_failed_is_named_in_order_and_before_what_is_open() -> None:
+    found, reason = verdict(
+        load=replace(LOADED, checked=False, not_loaded=("fc.weight",)),
+        min_acceptance_length=1.7,
+        gates=[gate("inconclusive", "too few"), gate("fail", "too low")],
+    )
+    assert found == "fail"
+    assert [reason.index(word) for word in ("fc.weight", "the bar of 1.7", "too low")] == sorted(
+        reason.index(word) for word in ("fc.weight", "the bar of 1.7", "too low")
+    )
+    assert "too few" not in reason
+    assert "watched" not in reason
+
+
+def test_a_load_nobody_watched_does_not_hide_a_failure() -> None:
+    assert verdict(load=LoadReport(checked=False), min_acceptance_length=1.7)[0] == "fail"
+    found, reason = verdict(load=LoadReport(checked=False), min_acceptance_length=1.5)
+    assert found == "inconclusive"
+    assert "watched" in reason
+    assert "the bar of 1.5" in reason
+
+
+def test_a_collapsed_head_is_not_also_measured_against_the_bar() -> None:
+    flat = acceptance([counts(100, 5), counts(100, 6)])
+    found, reason = verdict(acceptance=flat, min_acceptance_length=1.05)
+    assert found == "fail"
+    assert "collapse" in reason
+    assert "bar" not in reason
+
+
+def test_no_gate_makes_up_for_a_missing_acceptance() -> None:
+    assert verdict(acceptance=None, gates=[gate("pass", "as before")])[0] == "fail"

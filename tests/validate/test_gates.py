@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from validate.measured import COUNTERS, counts, measurement, shifted
+
+from eagle3hub.metrics import acceptance
+from eagle3hub.validation.gates import Gate, against_reference, agreement, collapse, floor
+from eagle3hub.validation.measurement import Measurement
+from eagle3hub.validation.reference_file import Reference
+
+RUN = measurement()
+# 30 prompts of about 100 rounds; they differ much more than two runs over one of them
+MANY = [(100 + i % 7, 16 + 2 * i, 6, 2) for i in range(30)]
+
+
+def moved(trend: int, sway: int = 0) -> Measurement:
+    """``MANY`` with so many more first drafts accepted in each prompt (1 is 0.01 of tau), and up and down in turn."""
+    rows = [(r, a + trend + sway * (-1) ** i, b, c) for i, (r, a, b, c) in enumerate(MANY)]
+    return measurement(rows, dtype="bfloat16")
+
+
+BASE = moved(0)
+TAU = acceptance(BASE.counts).mean_acceptance_length
+
+
+def test_collapse_and_floor() -> None:
+    good = acceptance([counts(100, 50), counts(100, 55), counts(100, 45)])
+    assert collapse(good).verdict == "pass"
+    assert collapse(acceptance([counts(100, 10)])).verdict == "fail"
+    assert [floor(good, bar).verdict for bar in (1.3, 1.5, 1.7)] == ["pass", "inconclusive", "fail"]
+    assert floor(acceptance([counts(100, 50)]), 1.1).verdict == "inconclusive"
+    evidence = floor(good, 1.3).evidence
+    assert evidence is not None
+    assert evidence["line"] == 1.3
+    assert evidence["ci95"] == list(good.ci95 or ())
+
+
+def test_equal_counters_pass_the_reference_outright() -> None:
+    gate = against_reference(RUN, Reference(RUN, 0.0))
+    assert gate == Gate("reference", "pass", "all 6 prompts have the counters of the reference exactly")
+
+
+@pytest.mark.parametrize(
+    ("run", "tolerance", "verdict"),
+    [
+        (moved(-1, 1), 0.05, "pass"),  # 0.6 % below, the interval narrow because the prompts are the same
+        (moved(8), 0.05, "pass"),
+        (moved(-7, 3), 0.05, "inconclusive"),  # 4.5 % below: the line of 5 % lies inside the interval
+        (moved(-10), 0.05, "fail"),
+        (moved(-7, 3), 0.1, "pass"),
+        (moved(-7, 3), 0.01, "fail"),
+    ],
+)
+def test_the_same_prompts_are_compared_in_pairs(run: Measurement, tolerance: float, verdict: str) -> None:
+    gate = against_reference(run, Reference(BASE, tolerance))
+    assert gate.verdict == verdict, gate.reason
+    assert gate.evidence is not None
+    low, high = gate.evidence["ci95"]
+    line = gate.evidence["line"]
+    assert line == pytest.approx(-tolerance * TAU)
+    assert verdict == ("pass" if low >= line else "fail" if high < line else "inconclusive")
+    assert f"{gate.evidence['difference']:+.3f}" in gate.reason
+    json.dumps(gate.to_json())
+
+
+@pytest.mark.parametrize(
+    ("trend", "tolerance", "verdict"),
+    [(0, 0.02, "inconclusive"), (0, 0.05, "pass"), (-9, 0.05, "inconclusive"), (-10, 0.0, "fail"), (8, 0.0, "pass")],
+)
+def test_other_prompts_are_held_by_the_runs_own_interval(trend: int, tolerance: float, verdict: str) -> None:
+    run = replace(moved(trend), prompts="mine", prompts_sha256="00" * 32)
+    gate = against_reference(run, Reference(BASE, tolerance))
+    assert gate.verdict == verdict, gate.reason
+    assert "other prompts" in gate.reason
+    interval = acceptance(run.counts).ci95
+    assert interval is not None
+    line = TAU * (1 - tolerance)
+    assert verdict == ("pass" if interval[0] >= line else "fail" if interval[1] < line else "inconclusive")
+
+
+def test_pairing_settles_what_the_interval_alone_cannot() -> None:
+    near, kept = moved(-1, 1), Reference(BASE, 0.02)
+    assert against_reference(near, kept).verdict == "pass"
+    assert against_reference(replace(near, prompts_sha256="00" * 32), kept).verdict == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"draft_tokens": 5},
+        {"temperature": 1.0},
+        {"max_new_tokens": 128},
+        {"dtype": "bfloat16"},
+        {"drafting": "probabilistic"},
+        {"chat_template": "none"},
+        {"system_prompt": "Be brief."},
+        {"target_digest": "sha256:" + "00" * 32},
+        {"target_digest": None, "target": "org/Other"},
+    ],
+)
+def test_a_setting_that_differs_is_named_and_settles_nothing(change: dict[str, object]) -> None:
+    run = replace(RUN, conditions=replace(RUN.conditions, **change))  # type: ignore[arg-type]
+    for gate in (against_reference(run, Reference(RUN)), agreement(run, RUN)):
+        assert gate.verdict == "inconclusive"
+        key = next(reversed(change))
+        assert f"{key} is {change[key]}, not" in gate.reason
+
+
+def test_one_target_under_two_names_is_one_target() -> None:
+    run = replace(RUN, conditions=replace(RUN.conditions, target="a-folder"))
+    assert agreement(run, RUN).verdict == "pass"
+    assert agreement(replace(run, conditions=replace(run.conditions, target_digest=None)), RUN).verdict != "pass"
+
+
+def test_in_float32_one_acceptance_more_is_a_failure_that_names_both_sides() -> None:
+    """An off-by-one tap costs 3 % of tau and is invisible to any threshold; the rounds show it."""
+    reference = replace(RUN, engine="reference")
+    gate = agreement(shifted(RUN, 3, 43, 14, 5, 2), reference)
+    assert gate.verdict == "fail"
+    assert "1 of 6 prompts" in gate.reason
+    assert (
+        "prompt 4, 43 rounds, 129 drafts, accepted [14, 5, 2] on vllm, "
+        "44 rounds, 132 drafts, accepted [13, 5, 2] on reference" in gate.reason
+    )
+    assert gate.evidence is not None
+    assert gate.evidence["first"]["question_id"] == 4
+    assert agreement(RUN, reference).verdict == "pass"
+
+
+def test_same_tau_in_other_places_is_no_agreement() -> None:
+    """Two prompts swapped: every pooled number is equal, no prompt's is."""
+    swapped = shifted(shifted(RUN, 0, *COUNTERS[1]), 1, *COUNTERS[0])
+    assert acceptance(swapped.counts).counts == acceptance(RUN.counts).counts
+    assert agreement(swapped, RUN).verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    ("run", "verdict"),
+    [
+        (moved(0), "pass"),
+        (moved(0, 1), "pass"),  # sways from prompt to prompt, no trend
+        (moved(1, 1), "pass"),  # a trend of 0.6 %, surely above 0, and within 2 %
+        (moved(0, 10), "inconclusive"),
+        (moved(3, 1), "inconclusive"),
+        (moved(8), "fail"),
+        (moved(-10), "fail"),
+    ],
+)
+def test_in_lower_precision_the_paired_interval_decides(run: Measurement, verdict: str) -> None:
+    gate = agreement(run, BASE)
+    assert gate.verdict == verdict, gate.reason
+    hot = [replace(m, conditions=replace(m.conditions, dtype="float32", temperature=1.0)) for m in (run, BASE)]
+    assert agreement(*hot).verdict == verdict
+
+
+def test_other_prompts_cannot_agree() -> None:
+    assert agreement(replace(RUN, prompts_sha256="00" * 32), RUN).verdict == "inconclusive"
+    assert agreement(replace(RUN, question_ids=(*range(2, 8),)), RUN).verdict == "inconclusive"
+
+
+def test_one_prompt_or_no_round_is_not_evidence() -> None:
+    alone = measurement(COUNTERS[:1], dtype="bfloat16")
+    other = measurement([(50, 8, 1, 0)], dtype="bfloat16")
+    assert agreement(other, alone).verdict == "inconclusive"
+    assert against_reference(other, Reference(alone)).verdict == "inconclusive"
+    elsewhere = replace(other, prompts_sha256="00" * 32)
+    assert against_reference(elsewhere, Reference(alone)).verdict == "inconclusive"
+    idle = measurement([(0, 0, 0, 0)], dtype="bfloat16")
+    assert agreement(idle, alone).verdict == "fail"
+    assert against_reference(idle, Reference(alone)).reason == "vllm ran no round of speculative decoding"
