@@ -32,6 +32,8 @@ DTYPES: dict[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "tiktoken.model")
+"""Without any of these, transformers makes a tokenizer of nothing."""
 
 
 def as_dtype(name: str) -> torch.dtype:
@@ -141,6 +143,12 @@ def load_model(
 
 def load_tokenizer(source: str, folder: Path | None, revision: str | None) -> Any:
     """The tokenizer of a target. Raises InputError, SourceError or HubError."""
+    if folder is not None and not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise SourceError(
+            f"there is no tokenizer in the target folder {source}",
+            hint=f"it needs one of {', '.join(_TOKENIZERS)}",
+            code="source-no-tokenizer",
+        )
     where = str(folder) if folder is not None else source
     with _quiet(), _in_our_words(f"the tokenizer of {source}", folder is not None):
         return transformers.AutoTokenizer.from_pretrained(

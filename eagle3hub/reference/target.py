@@ -29,7 +29,7 @@ from eagle3hub.reference.session import Session
 from eagle3hub.reference.text import Batch, Text
 
 _LOGIT_BYTES = 64 << 20
-_BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
+_BATCH_TOKENS = {"cpu": 2048, "cuda": 8192}
 
 
 class TargetModel:
@@ -82,7 +82,7 @@ class TargetModel:
         revision: str | None = None,
         device: str = "cpu",
         dtype: str = "float32",
-        device_map: str | None = None,
+        device_map: str | Mapping[str, str | int] | None = None,
         batch_tokens: int | None = None,
     ) -> TargetModel:
         """Load a target from a folder or the Hub; code from a repository is never run.
@@ -92,8 +92,8 @@ class TargetModel:
             revision: commit, tag or branch on the Hub.
             device: ``cpu``, ``cuda`` or ``cuda:N``; ignored with ``device_map``.
             dtype: ``float32``, ``bfloat16`` or ``float16``.
-            device_map: accelerate's placement (``auto``): shards over GPUs, the rest offloaded to CPU and disk.
-            batch_tokens: most tokens of one forward pass; default 2048 on CPU, 16384 on CUDA.
+            device_map: accelerate's placement: ``auto`` shards over GPUs and offloads the rest to CPU and disk.
+            batch_tokens: most tokens of one forward pass; default 2048 on CPU, 8192 on CUDA.
 
         Raises SourceError, ConfigError, CheckpointError, TensorError or InputError for what cannot be loaded,
         UsageError for an unknown device or dtype, UnavailableError for an absent device, too little memory or a
@@ -103,7 +103,7 @@ class TargetModel:
         folder, config, raw = target_config(source, revision)
         options: dict[str, Any] = {"dtype": torch_dtype}
         if device_map is not None:
-            options["device_map"] = device_map
+            options["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
         model: Any = load_model(source, folder, config, revision, **options)
         if device_map is None:
             with enough_memory(f"moving {source} to {where}"):
