@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NoReturn
 
 import torch
@@ -196,8 +197,10 @@ def _in_our_words(what: str, local: bool) -> Iterator[None]:
         yield
     except (torch.OutOfMemoryError, MemoryError):
         raise
-    except SafetensorError as e:
-        raise CheckpointError(f"the weights of {what} are damaged: {e}", code="checkpoint-unreadable") from e
+    except (SafetensorError, UnpicklingError) as e:
+        raise CheckpointError(
+            f"the weights of {what} cannot be read: {_first_line(e)}", code="checkpoint-unreadable"
+        ) from e
     except ImportError as e:
         raise UnavailableError(
             f"loading {what} needs a package that is not installed: {_first_line(e)}",

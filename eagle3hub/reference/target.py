@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from eagle3hub.errors import InputError, SourceError
+from eagle3hub.errors import InputError, SourceError, UsageError
 from eagle3hub.head import AuxTaps, Head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.reference.batching import batches
 from eagle3hub.reference.chat import ChatTokenizer, as_ids
+from eagle3hub.reference.checks import check_finite, check_fit
 from eagle3hub.reference.generate import Wanted, generate
 from eagle3hub.reference.layers import captured, dissect, skipping_decoder
 from eagle3hub.reference.loading import (
@@ -150,19 +151,17 @@ class TargetModel:
 
     def fit(self, head: Head) -> None:
         """Raise InputError (``reference-target-mismatch``) where the head was made for a target of other sizes."""
-        sizes = [
-            ("hidden size", head.dims.target_hidden_size, self.hidden_size),
-            ("vocabulary", head.dims.vocab_size, self.vocab_size),
-        ]
-        for what, wanted, found in sizes:
-            if wanted != found:
-                raise _mismatch(f"the head is for a target of {what} {wanted}, but {self.name} has {found}")
-        numbers = [tap for tap in head.aux.taps if isinstance(tap, int)] if head.aux else []
-        if numbers and max(numbers) >= self.num_hidden_layers:
-            raise _mismatch(
-                f"the head reads the output of decoder layer {max(numbers)} (counted from 0), but {self.name} has "
-                f"{self.num_hidden_layers} layers"
-            )
+        check_fit(
+            head,
+            self.name,
+            hidden_size=self.hidden_size,
+            vocab_size=self.vocab_size,
+            num_hidden_layers=self.num_hidden_layers,
+        )
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a piece of text, no special tokens added."""
+        return self.tokenizer.encode(text)
 
     def chat(
         self, text: str, *, system: str | None = None, template_options: Mapping[str, Any] | None = None
@@ -179,6 +178,8 @@ class TargetModel:
         Raises InputError for a text that is empty, longer than the context or has ids outside the vocabulary, and for
         hidden states that are not finite, naming layer and text; UnavailableError without memory.
         """
+        if temperature is not None and not 0 < temperature < float("inf"):
+            raise UsageError(f"log-probabilities need a temperature above 0, not {temperature}")
         for number, text in enumerate(texts):
             self.check_ids(text.token_ids, f"text {number}")
         for index in batches([len(t.token_ids) for t in texts], self.batch_tokens):
@@ -190,7 +191,7 @@ class TargetModel:
                 with captured(self._anatomy, taps.taps, final=temperature is not None) as found:
                     self.model(input_ids=ids, use_cache=False)
                 aux = found.aux(taps.taps, self.device)
-                _check_finite(aux, taps, index, rows, self.hidden_size)
+                check_finite(aux, taps, index, rows)
                 logprobs = None if temperature is None else self._logprobs(found.output, ids, rows, temperature)
             yield Batch(tuple(index), rows, aux, logprobs)
 
@@ -339,25 +340,3 @@ def _execution_device(model: Any) -> torch.device:
     if not places:
         return torch.device("cpu")
     return torch.device("cuda", places[0]) if isinstance(places[0], int) else torch.device(places[0])
-
-
-def _mismatch(message: str) -> InputError:
-    return InputError(message, hint="name the target the head was trained for", code="reference-target-mismatch")
-
-
-def _check_finite(
-    aux: torch.Tensor, taps: AuxTaps, index: Sequence[int], rows: Sequence[Text], hidden_size: int
-) -> None:
-    if aux.isfinite().all():
-        return
-    for n, text in enumerate(rows):
-        bad = ~aux[n, : len(text.token_ids)].isfinite()
-        if bad.any():
-            position, column = (int(x) for x in bad.nonzero()[0])
-            tap = taps.taps[column // hidden_size]
-            place = f"decoder layer {tap}" if isinstance(tap, int) else "the final norm"
-            raise InputError(
-                f"the target's hidden state after {place} is not finite (text {index[n]}, token {position})",
-                hint="look at the target's weights; in float16 large models overflow, use --dtype bfloat16",
-                code="reference-states-not-finite",
-            )

@@ -80,21 +80,21 @@ class TestEveryArchitecture:
         assert "forward" not in any_target.model.get_decoder().__dict__
 
     def test_batched_greedy_responses_equal_generate_one_at_a_time(self, any_target: TargetModel):
-        prompts = [list(t.token_ids) for t in texts(3, 17, 11, 30, 5)]
-        ours = any_target.respond(prompts, max_new_tokens=20, lookahead=0)
+        prompts = [list(t.token_ids) for t in texts(3, 17, 12)]
+        ours = any_target.respond(prompts, max_new_tokens=12, lookahead=0)
         for prompt, text in zip(prompts, ours, strict=True):
             theirs = any_target.model.generate(
-                torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), max_new_tokens=20, do_sample=False
+                torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), max_new_tokens=12, do_sample=False
             )
             assert list(text.token_ids) == theirs[0].tolist()
             assert text.prompt_length == len(prompt)
 
     def test_prompts_read_in_pieces_give_the_same_responses(self, any_target: TargetModel):
-        prompts = [list(t.token_ids) for t in texts(3, 17, 11, 30, 5)]
-        whole = any_target.respond(prompts, max_new_tokens=8, lookahead=2)
+        prompts = [list(t.token_ids) for t in texts(3, 17, 11, 25, 5)]
+        whole = any_target.respond(prompts, max_new_tokens=3, lookahead=1)
         before, any_target.batch_tokens = any_target.batch_tokens, 32
         try:
-            assert any_target.respond(prompts, max_new_tokens=8, lookahead=2) == whole
+            assert any_target.respond(prompts, max_new_tokens=3, lookahead=1) == whole
         finally:
             any_target.batch_tokens = before
 
