@@ -16,7 +16,7 @@ from eagle3hub.progress import Progress, silent
 from eagle3hub.reference.batching import batches
 from eagle3hub.reference.text import Text
 
-_MOST_ROWS = 32
+_MOST_ROWS = 64
 _CACHE = 8  # tokens in the KV cache per token of a forward pass
 
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NoReturn
 
 import torch
@@ -32,6 +33,8 @@ DTYPES: dict[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "tiktoken.model")
+"""Without any of these, transformers makes a tokenizer of nothing."""
 
 
 def as_dtype(name: str) -> torch.dtype:
@@ -141,6 +144,12 @@ def load_model(
 
 def load_tokenizer(source: str, folder: Path | None, revision: str | None) -> Any:
     """The tokenizer of a target. Raises InputError, SourceError or HubError."""
+    if folder is not None and not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise SourceError(
+            f"there is no tokenizer in the target folder {source}",
+            hint=f"it needs one of {', '.join(_TOKENIZERS)}",
+            code="source-no-tokenizer",
+        )
     where = str(folder) if folder is not None else source
     with _quiet(), _in_our_words(f"the tokenizer of {source}", folder is not None):
         return transformers.AutoTokenizer.from_pretrained(
@@ -188,8 +197,10 @@ def _in_our_words(what: str, local: bool) -> Iterator[None]:
         yield
     except (torch.OutOfMemoryError, MemoryError):
         raise
-    except SafetensorError as e:
-        raise CheckpointError(f"the weights of {what} are damaged: {e}", code="checkpoint-unreadable") from e
+    except (SafetensorError, UnpicklingError) as e:
+        raise CheckpointError(
+            f"the weights of {what} cannot be read: {_first_line(e)}", code="checkpoint-unreadable"
+        ) from e
     except ImportError as e:
         raise UnavailableError(
             f"loading {what} needs a package that is not installed: {_first_line(e)}",

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from eagle3hub.errors import InputError, SourceError
+from eagle3hub.errors import InputError, SourceError, UsageError
 from eagle3hub.head import AuxTaps, Head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.reference.batching import batches
 from eagle3hub.reference.chat import ChatTokenizer, as_ids
+from eagle3hub.reference.checks import check_finite, check_fit
 from eagle3hub.reference.generate import Wanted, generate
 from eagle3hub.reference.layers import captured, dissect, skipping_decoder
 from eagle3hub.reference.loading import (
@@ -29,7 +30,7 @@ from eagle3hub.reference.session import Session
 from eagle3hub.reference.text import Batch, Text
 
 _LOGIT_BYTES = 64 << 20
-_BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
+_BATCH_TOKENS = {"cpu": 2048, "cuda": 8192}
 
 
 class TargetModel:
@@ -82,7 +83,7 @@ class TargetModel:
         revision: str | None = None,
         device: str = "cpu",
         dtype: str = "float32",
-        device_map: str | None = None,
+        device_map: str | Mapping[str, str | int] | None = None,
         batch_tokens: int | None = None,
     ) -> TargetModel:
         """Load a target from a folder or the Hub; code from a repository is never run.
@@ -92,8 +93,8 @@ class TargetModel:
             revision: commit, tag or branch on the Hub.
             device: ``cpu``, ``cuda`` or ``cuda:N``; ignored with ``device_map``.
             dtype: ``float32``, ``bfloat16`` or ``float16``.
-            device_map: accelerate's placement (``auto``): shards over GPUs, the rest offloaded to CPU and disk.
-            batch_tokens: most tokens of one forward pass; default 2048 on CPU, 16384 on CUDA.
+            device_map: accelerate's placement: ``auto`` shards over GPUs and offloads the rest to CPU and disk.
+            batch_tokens: most tokens of one forward pass; default 2048 on CPU, 8192 on CUDA.
 
         Raises SourceError, ConfigError, CheckpointError, TensorError or InputError for what cannot be loaded,
         UsageError for an unknown device or dtype, UnavailableError for an absent device, too little memory or a
@@ -103,7 +104,7 @@ class TargetModel:
         folder, config, raw = target_config(source, revision)
         options: dict[str, Any] = {"dtype": torch_dtype}
         if device_map is not None:
-            options["device_map"] = device_map
+            options["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
         model: Any = load_model(source, folder, config, revision, **options)
         if device_map is None:
             with enough_memory(f"moving {source} to {where}"):
@@ -150,19 +151,17 @@ class TargetModel:
 
     def fit(self, head: Head) -> None:
         """Raise InputError (``reference-target-mismatch``) where the head was made for a target of other sizes."""
-        sizes = [
-            ("hidden size", head.dims.target_hidden_size, self.hidden_size),
-            ("vocabulary", head.dims.vocab_size, self.vocab_size),
-        ]
-        for what, wanted, found in sizes:
-            if wanted != found:
-                raise _mismatch(f"the head is for a target of {what} {wanted}, but {self.name} has {found}")
-        numbers = [tap for tap in head.aux.taps if isinstance(tap, int)] if head.aux else []
-        if numbers and max(numbers) >= self.num_hidden_layers:
-            raise _mismatch(
-                f"the head reads the output of decoder layer {max(numbers)} (counted from 0), but {self.name} has "
-                f"{self.num_hidden_layers} layers"
-            )
+        check_fit(
+            head,
+            self.name,
+            hidden_size=self.hidden_size,
+            vocab_size=self.vocab_size,
+            num_hidden_layers=self.num_hidden_layers,
+        )
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a piece of text, no special tokens added."""
+        return self.tokenizer.encode(text)
 
     def chat(
         self, text: str, *, system: str | None = None, template_options: Mapping[str, Any] | None = None
@@ -179,6 +178,8 @@ class TargetModel:
         Raises InputError for a text that is empty, longer than the context or has ids outside the vocabulary, and for
         hidden states that are not finite, naming layer and text; UnavailableError without memory.
         """
+        if temperature is not None and not 0 < temperature < float("inf"):
+            raise UsageError(f"log-probabilities need a temperature above 0, not {temperature}")
         for number, text in enumerate(texts):
             self.check_ids(text.token_ids, f"text {number}")
         for index in batches([len(t.token_ids) for t in texts], self.batch_tokens):
@@ -190,7 +191,7 @@ class TargetModel:
                 with captured(self._anatomy, taps.taps, final=temperature is not None) as found:
                     self.model(input_ids=ids, use_cache=False)
                 aux = found.aux(taps.taps, self.device)
-                _check_finite(aux, taps, index, rows, self.hidden_size)
+                check_finite(aux, taps, index, rows)
                 logprobs = None if temperature is None else self._logprobs(found.output, ids, rows, temperature)
             yield Batch(tuple(index), rows, aux, logprobs)
 
@@ -339,25 +340,3 @@ def _execution_device(model: Any) -> torch.device:
     if not places:
         return torch.device("cpu")
     return torch.device("cuda", places[0]) if isinstance(places[0], int) else torch.device(places[0])
-
-
-def _mismatch(message: str) -> InputError:
-    return InputError(message, hint="name the target the head was trained for", code="reference-target-mismatch")
-
-
-def _check_finite(
-    aux: torch.Tensor, taps: AuxTaps, index: Sequence[int], rows: Sequence[Text], hidden_size: int
-) -> None:
-    if aux.isfinite().all():
-        return
-    for n, text in enumerate(rows):
-        bad = ~aux[n, : len(text.token_ids)].isfinite()
-        if bad.any():
-            position, column = (int(x) for x in bad.nonzero()[0])
-            tap = taps.taps[column // hidden_size]
-            place = f"decoder layer {tap}" if isinstance(tap, int) else "the final norm"
-            raise InputError(
-                f"the target's hidden state after {place} is not finite (text {index[n]}, token {position})",
-                hint="look at the target's weights; in float16 large models overflow, use --dtype bfloat16",
-                code="reference-states-not-finite",
-            )

@@ -1,0 +1,242 @@
+"""Hidden states in files: save a target's once, replay heads from them anywhere, as often as wanted.
+
+`eagle3hub.reference.states_folder` says what the files are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from eagle3hub.checkpoint.folder import read_tensor
+from eagle3hub.errors import InputError, SourceError
+from eagle3hub.head import AuxTaps, Head
+from eagle3hub.progress import Progress, silent
+from eagle3hub.reference.batching import batches
+from eagle3hub.reference.checks import check_finite, check_fit, tap_name
+from eagle3hub.reference.states_folder import (
+    DTYPE_NAMES,
+    DTYPES,
+    EMBEDDING,
+    EMBEDDINGS,
+    INDEX,
+    StatesIndex,
+    TextEntry,
+    begin_folder,
+    ids_digest,
+    load_tensors,
+    read_index,
+    save_tensors,
+    states_file,
+    tensor_ref,
+)
+from eagle3hub.reference.target import TargetModel
+from eagle3hub.reference.text import Batch, Text
+from eagle3hub.transforms.embeddings import find_embeddings
+
+_BATCH_TOKENS = 4096
+
+
+def save_states(
+    folder: str | Path,
+    target: TargetModel,
+    texts: Sequence[Text],
+    taps: AuxTaps,
+    *,
+    question_ids: Sequence[int | str] | None = None,
+    temperature: float | None = None,
+    progress: Progress = silent,
+) -> None:
+    """Save the target's hidden states over some texts, its embeddings, and log-probabilities at a ``temperature``.
+
+    Files that an earlier call for the same texts finished are kept, so that a run that was stopped goes on.
+    Raises InputError where there are no texts, OutputError where the folder holds something else or cannot be
+    written, and what `TargetModel.read` raises.
+    """
+    folder = Path(folder)
+    ids = list(range(len(texts))) if question_ids is None else question_ids
+    if not texts:
+        raise InputError("there are no texts to save hidden states of", code="states-no-text")
+    index = StatesIndex(
+        target_name=target.name,
+        config_sha256=target.config_sha256,
+        hidden_size=target.hidden_size,
+        vocab_size=target.vocab_size,
+        num_hidden_layers=target.num_hidden_layers,
+        taps=taps,
+        dtype=DTYPE_NAMES[target.dtype],
+        temperature=temperature,
+        texts=tuple(
+            TextEntry(i, len(t.token_ids), t.prompt_length, t.response_length, ids_digest(t.token_ids))
+            for i, t in zip(ids, texts, strict=True)
+        ),
+    )
+    begin_folder(folder, index)
+    if not (folder / EMBEDDINGS).exists():
+        save_tensors(folder / EMBEDDINGS, {EMBEDDING: target.embeddings[: target.vocab_size]})
+    todo = [i for i in range(len(texts)) if not states_file(folder, i).exists()]
+    done = len(texts) - len(todo)
+    for batch in target.read([texts[i] for i in todo], taps, temperature=temperature):
+        for row, (place, text) in enumerate(zip(batch.index, batch.texts, strict=True)):
+            n = len(text.token_ids)
+            tensors = {"token_ids": torch.tensor(text.token_ids), "aux_hidden_states": batch.aux[row, :n]}
+            if batch.logprobs is not None:
+                tensors["logprobs"] = batch.logprobs[row, :n]
+            save_tensors(states_file(folder, todo[place]), tensors)
+            done += 1
+        progress("saving hidden states", done / len(texts))
+
+
+class SavedStates:
+    """Hidden states that were saved: an `AuxSource` without a model.
+
+    Attributes:
+        folder: where they are. index: what states.json says, the target's name and sizes included.
+        texts: the texts, in the order they were given. Their question ids are in ``index.texts``.
+        batch_tokens: most tokens of one batch, padding included.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        target: str | None = None,
+        device: torch.device | str = "cpu",
+        batch_tokens: int = _BATCH_TOKENS,
+    ) -> None:
+        """Open a folder; every file's header is checked.
+
+        Args:
+            target: folder or Hub id of the target, for its embeddings where the folder has none.
+            device: where batches and embeddings are put.
+
+        Raises SourceError for a missing file, CheckpointError for a truncated one, ConfigError for a wrong
+        states.json, InputError (``states-…``) for files that contradict it.
+        """
+        self.folder = Path(folder)
+        self.batch_tokens = batch_tokens
+        self._device, self._target = torch.device(device), target
+        self.index = read_index(self.folder)
+        self.texts = tuple(self._open(i, entry) for i, entry in enumerate(self.index.texts))
+        self._place = {text.token_ids: i for i, text in enumerate(self.texts)}
+
+    @cached_property
+    def embeddings(self) -> torch.Tensor:
+        """The target's token embeddings [vocabulary, hidden size], without any scaling.
+
+        Raises SourceError where they are neither in the folder nor at the target, InputError for a wrong size.
+        """
+        own = self.folder / EMBEDDINGS
+        if own.is_file():
+            where, ref = str(own), tensor_ref(own, EMBEDDING, None)
+        elif self._target is not None:
+            where, ref = self._target, find_embeddings(self._target)
+        else:
+            raise SourceError(
+                f"there is no {EMBEDDINGS} in {self.folder}",
+                hint="name the target's folder with --target; only its embeddings are read",
+                code="source-no-embeddings",
+            )
+        wanted = (self.index.vocab_size, self.index.hidden_size)
+        if ref.dtype not in DTYPES or len(ref.shape) != 2 or ref.shape[0] < wanted[0] or ref.shape[1] != wanted[1]:
+            raise InputError(
+                f"the embeddings in {where} are {ref.dtype} {list(ref.shape)}, but the states are of a target with "
+                f"{list(wanted)}",
+                hint="name the target the states were saved from",
+                code="states-embeddings",
+            )
+        data = torch.frombuffer(bytearray(read_tensor(ref)), dtype=DTYPES[ref.dtype])
+        return data.view(ref.shape)[: wanted[0]].to(self._device)
+
+    def fit(self, head: Head) -> None:
+        """Raise InputError where the head was made for a target of other sizes, or reads other layers."""
+        check_fit(
+            head,
+            f"the target of {self.folder}",
+            hidden_size=self.index.hidden_size,
+            vocab_size=self.index.vocab_size,
+            num_hidden_layers=self.index.num_hidden_layers,
+        )
+        if head.aux is not None:
+            self._columns(head.aux)
+
+    def read(self, texts: Sequence[Text], taps: AuxTaps, *, temperature: float | None = None) -> Iterator[Batch]:
+        """Saved states of some of `texts`, longest first; ``taps`` may be fewer than were saved.
+
+        Raises InputError for a text or a tap that was not saved, log-probabilities at another temperature, and states
+        that are not finite; CheckpointError for a file that cannot be read.
+        """
+        columns, width = self._columns(taps), self.index.hidden_size
+        if temperature is not None and temperature != self.index.temperature:
+            own = self.index.temperature
+            has = "no log-probabilities" if own is None else f"those at temperature {own}"
+            raise InputError(
+                f"log-probabilities at temperature {temperature} are needed, but {self.folder} has {has}",
+                hint=f"save the states again with --temperature {temperature}",
+                code="states-temperature",
+            )
+        places = [self._find(i, text) for i, text in enumerate(texts)]
+        for index in batches([len(t.token_ids) for t in texts], self.batch_tokens):
+            rows = tuple(texts[i] for i in index)
+            shape = (len(rows), len(rows[0].token_ids))
+            aux = torch.zeros(*shape, len(taps) * width, dtype=DTYPES[self.index.dtype])
+            logprobs = None if temperature is None else torch.zeros(shape)
+            for row, i in enumerate(index):
+                tensors = load_tensors(states_file(self.folder, places[i]))
+                n = len(rows[row].token_ids)
+                aux[row, :n] = tensors["aux_hidden_states"].view(n, -1, width)[:, columns].flatten(1)
+                if logprobs is not None:
+                    logprobs[row, :n] = tensors["logprobs"]
+            check_finite(aux, taps, [places[i] for i in index], rows)
+            yield Batch(
+                tuple(index),
+                rows,
+                aux.to(self._device),
+                None if logprobs is None else logprobs.to(self._device),
+            )
+
+    def _columns(self, taps: AuxTaps) -> list[int]:
+        """Which blocks of the saved states the taps are."""
+        if any(tap not in self.index.taps.taps for tap in taps.taps):
+            raise InputError(
+                f"the head reads the target after {_all(taps)}, but {self.folder} holds its states after "
+                f"{_all(self.index.taps)}",
+                hint="save the states this head reads",
+                code="states-taps",
+            )
+        return [self.index.taps.taps.index(tap) for tap in taps.taps]
+
+    def _find(self, number: int, text: Text) -> int:
+        if text.token_ids not in self._place:
+            raise InputError(
+                f"text {number} ({len(text.token_ids)} tokens) is not among the {len(self.texts)} whose states are in "
+                f"{self.folder}",
+                hint="replay the texts the states were saved for",
+                code="states-no-text",
+            )
+        return self._place[text.token_ids]
+
+    def _open(self, number: int, entry: TextEntry) -> Text:
+        """The text in a file, whose header is held against what states.json says."""
+        path = states_file(self.folder, number)
+        if not path.is_file():
+            raise SourceError(
+                f"{path} is missing, the states of text {number} of {len(self.index.texts)}",
+                hint="saving was not finished: run it again, it goes on where it stopped",
+                code="source-states-missing",
+            )
+        ids = tensor_ref(path, "token_ids", ("I64", (entry.tokens,)))
+        tensor_ref(path, "aux_hidden_states", (self.index.dtype, (entry.tokens, self.index.width)))
+        if self.index.temperature is not None:
+            tensor_ref(path, "logprobs", ("F32", (entry.tokens,)))
+        token_ids = tuple(torch.frombuffer(bytearray(read_tensor(ids)), dtype=torch.int64).tolist())
+        if ids_digest(token_ids) != entry.sha256:
+            raise InputError(f"{path} holds the states of another text than {INDEX} says", code="states-file")
+        return Text(token_ids, entry.prompt_length, entry.response_length)
+
+
+def _all(taps: AuxTaps) -> str:
+    return ", ".join(tap_name(tap) for tap in taps.taps)
