@@ -117,11 +117,11 @@ class _Draft:
         """A token of the target's vocabulary, and the law over the draft vocabulary it was drawn from."""
         c = self._conditions
         if c.drafting == "sampled" and c.temperature > 0:
-            law = (logits.float() / c.temperature).softmax(-1)
+            law = (logits.double() / c.temperature).softmax(-1)
             drawn = torch.multinomial(law.cpu(), 1, generator=self._generator).to(law.device)
         else:
             drawn = logits.argmax(keepdim=True)
-            law = torch.zeros_like(logits, dtype=torch.float32)
+            law = torch.zeros_like(logits, dtype=torch.float64)
             law[drawn] = 1.0
         return int(self._model.to_target(drawn)), law
 
@@ -144,7 +144,7 @@ def _verify(
             if token != best:
                 return i, best
             continue
-        p = (logits[i] / temperature).softmax(-1)
+        p = (logits[i].double() / temperature).softmax(-1)
         q = torch.zeros_like(p)
         q[model.to_target(torch.arange(len(law), device=law.device))] = law
         if float(torch.rand((), generator=generator)) * float(q[token]) >= float(p[token]):
