@@ -48,12 +48,18 @@ def load_draft(
         _check_fit(head, embeddings)
     weights = {name: _load(ref, device, dtype) for name, ref in head.tensors.items()}
     ids = None if head.vocab_map is None else torch.tensor(head.vocab_map.target_id, dtype=torch.int64, device=device)
-    own = weights.pop("embed_tokens.weight", None)
+    table = weights.pop("embed_tokens.weight", embeddings)
+    if table is None:
+        raise Refusal(
+            "the head has no embed_tokens.weight of its own and none of a target were given",
+            hint="name the target with --target",
+            code="reference-embeddings",
+        )
     return DraftModel(
         dims=head.dims,
         semantics=head.semantics,
         weights=weights,
-        embeddings=own if own is not None else _target_embeddings(head, embeddings).to(device, dtype),
+        embeddings=table.to(device, dtype),
         target_ids=ids,
         max_position_embeddings=head.max_position_embeddings,
         mask_token_id=head.mask_token_id,
@@ -75,23 +81,6 @@ def _check_fit(head: Head, embeddings: torch.Tensor) -> None:
             hint="this head was trained for another target",
             code="reference-vocabulary",
         )
-
-
-def _target_embeddings(head: Head, embeddings: torch.Tensor | None) -> torch.Tensor:
-    if embeddings is None:
-        raise Refusal(
-            "the head has no embed_tokens.weight of its own and none of a target were given",
-            hint="name the target with --target",
-            code="reference-embeddings",
-        )
-    if embeddings.shape[1] != head.dims.hidden_size:
-        raise Refusal(
-            f"the target's embeddings have {embeddings.shape[1]} numbers a token, the head takes "
-            f"{head.dims.hidden_size}",
-            hint="a head of another width than its target needs embeddings of its own",
-            code="reference-embeddings",
-        )
-    return embeddings
 
 
 def _load(ref: TensorRef, device: str | torch.device, dtype: torch.dtype) -> torch.Tensor:
