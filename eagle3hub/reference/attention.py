@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
-_CHUNK = 1 << 26
-"""Attention scores held at a time, in elements."""
+_CHUNK = 1 << 24
+"""Attention scores held at a time, in elements: 64 MiB in float32, of which some copies are alive at once."""
 
 
 @dataclass(slots=True)
@@ -33,12 +33,8 @@ class Memory:
         if layer in self.keys:
             k, v = torch.cat([self.keys[layer], k]), torch.cat([self.values[layer], v])
         self.keys[layer], self.values[layer] = k, v
-        length, new = len(k), len(q)
-        at = torch.arange(length - new, length, device=q.device)[:, None]
-        seen = _visible(at, torch.arange(length, device=q.device)[None, :], self.windows[layer])
         q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)
-        return mixed[0].transpose(0, 1)
+        return _causal(q, k, v, self.windows[layer])[0].transpose(0, 1)
 
     def forget(self, length: int) -> None:
         """Keep the first ``length`` positions."""
@@ -65,14 +61,7 @@ class Everywhere:
         """Causal attention of every position [B, T, heads, head_dim]; what it keeps is what all drafts share."""
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         self._shared[layer] = k, v
-        window = self._windows[layer]
-        if window is None or window >= q.shape[2]:
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        else:
-            at = torch.arange(q.shape[2], device=q.device)
-            seen = _visible(at[:, None], at[None, :], window)
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)
-        return mixed.transpose(1, 2)
+        return _causal(q, k, v, self._windows[layer]).transpose(1, 2)
 
     def begin(self, starts: torch.Tensor) -> None:
         """Begin a draft at each of ``starts``, int64 [B, Q]."""
@@ -94,11 +83,10 @@ class Everywhere:
         if layer in self._own:
             k, v = torch.cat([self._own[layer][0], k], dim=2), torch.cat([self._own[layer][1], v], dim=2)
         self._own[layer] = k, v
-        shared_k, _ = self._shared[layer]
-        size, texts, length = max(shared_k.shape[1], q.shape[2]), len(q), shared_k.shape[2]
-        step = max(1, _CHUNK // (texts * size * length))
-        parts = [self._mix(layer, q[:, at : at + step], slice(at, at + step)) for at in range(0, q.shape[1], step)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        texts, drafts, heads, _ = q.shape
+        step = max(1, _CHUNK // (texts * heads * self._shared[layer][0].shape[2]))
+        parts = [self._mix(layer, q[:, i : i + step], slice(i, i + step)) for i in range(0, drafts, step)]
+        return torch.cat(parts, dim=1)
 
     def _mix(self, layer: int, q: torch.Tensor, part: slice) -> torch.Tensor:
         """Softmax over the shared and the own entries together, for the drafts in ``part``."""
@@ -109,24 +97,39 @@ class Everywhere:
         texts, drafts, heads, size = q.shape
         kv_heads, length, own = shared_k.shape[1], shared_k.shape[2], own_k.shape[2]
         q = q.reshape(texts, drafts, kv_heads, heads // kv_heads, size) * size**-0.5
-        wide = q.permute(0, 2, 3, 1, 4).flatten(2, 3)  # [B, kv, group * Q, d]
-        far = (wide @ shared_k.transpose(-1, -2)).unflatten(2, (-1, drafts))  # [B, kv, group, Q, T]
+
+        far = q.permute(0, 2, 3, 1, 4).flatten(2, 3) @ shared_k.transpose(-1, -2)  # [B, kv, group * Q, T]
+        far = far.view(texts, kv_heads, -1, drafts, length)
         near = torch.einsum("bqkgd,bqskd->bkgqs", q, own_k)
         at = torch.arange(length, device=q.device)
-        seen = at <= starts[..., None]  # [B, Q, T]
+        hidden = at > starts[..., None]  # [B, Q, T]
         if window is not None:
             here = starts[..., None] + own  # the position of this draft's newest entry
-            seen = seen & (here - at < window)
+            hidden = hidden | (here - at >= window)
             age = own - 1 - torch.arange(own, device=q.device)
             near = near.masked_fill(age >= window, float("-inf"))
-        far = far.masked_fill(~seen[:, None, None], float("-inf"))
+        far = far.masked_fill_(hidden[:, None, None], float("-inf"))
         weights = torch.cat([far, near], dim=-1).float().softmax(-1).to(q.dtype)
-        from_shared, from_own = weights.split([length, own], dim=-1)
-        mixed = (from_shared.flatten(2, 3) @ shared_v).unflatten(2, (-1, drafts))
+        from_shared, from_own = weights[..., :length], weights[..., length:]
+        mixed = (from_shared.flatten(2, 3) @ shared_v).view(texts, kv_heads, -1, drafts, size)
         mixed = mixed + torch.einsum("bkgqs,bqskd->bkgqd", from_own, own_v)
         return mixed.permute(0, 3, 1, 2, 4).flatten(2, 3)
 
 
-def _visible(at: torch.Tensor, key: torch.Tensor, window: int | None) -> torch.Tensor:
-    seen = key <= at
-    return seen if window is None else seen & (at - key < window)
+def _causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None) -> torch.Tensor:
+    """Attention [B, heads, n, d] of the last n of the positions in ``k``; in parts, lest scores fill the memory."""
+    texts, heads, new, _ = q.shape
+    length = k.shape[2]
+    step = max(1, _CHUNK // (texts * heads * length))
+    parts = []
+    for begin in range(length - new, length, step):
+        end = min(begin + step, length)
+        at, key = (torch.arange(*ends, device=q.device) for ends in ((begin, end), (0, end)))
+        seen = key <= at[:, None]
+        if window is not None:
+            seen = seen & (at[:, None] - key < window)
+        here = q[:, :, begin - (length - new) : end - (length - new)]
+        parts.append(
+            F.scaled_dot_product_attention(here, k[:, :, :end], v[:, :, :end], attn_mask=seen, enable_gqa=True)
+        )
+    return torch.cat(parts, dim=2)

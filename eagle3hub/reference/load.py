@@ -24,10 +24,12 @@ def load_draft(
 ) -> DraftModel:
     """Bring a head's weights to ``device`` as ``dtype``.
 
-    ``embeddings`` are the target's, [vocabulary, hidden size], for a head that has none of its own.
+    ``embeddings`` are the target's, [vocabulary, target hidden size]: taken by a head that has none of its own, and
+    held against the sizes of every head.
 
     Raises the head's first problem if it has an error; Refusal for a head the reference cannot compute (quantized,
-    unknown activation, no embeddings that fit); TensorError (``tensor-not-finite``) for weights with NaN or infinity.
+    unknown activation, embeddings that are missing or of a target of another size); TensorError
+    (``tensor-not-finite``) for weights with NaN or infinity, in the file or as ``dtype``.
     """
     head.raise_for_errors()
     if head.semantics.quantization is not None:
@@ -42,41 +44,59 @@ def load_draft(
             hint=f"it knows {', '.join(ACTIVATIONS)}",
             code="reference-activation",
         )
-    weights = {name: _load(ref).to(device, dtype) for name, ref in head.tensors.items()}
-    own = weights.pop("embed_tokens.weight", None)
-    if own is None and embeddings is None:
+    if embeddings is not None:
+        _check_fit(head, embeddings)
+    weights = {name: _load(ref, device, dtype) for name, ref in head.tensors.items()}
+    ids = None if head.vocab_map is None else torch.tensor(head.vocab_map.target_id, dtype=torch.int64, device=device)
+    table = weights.pop("embed_tokens.weight", embeddings)
+    if table is None:
         raise Refusal(
             "the head has no embed_tokens.weight of its own and none of a target were given",
             hint="name the target with --target",
             code="reference-embeddings",
         )
-    table = own if own is not None else embeddings
-    assert table is not None
-    if table.shape[1] != head.dims.hidden_size:
-        raise Refusal(
-            f"the target's embeddings have {table.shape[1]} numbers a token, the head takes {head.dims.hidden_size}",
-            hint="a head of another width than its target needs embeddings of its own",
-            code="reference-embeddings",
-        )
-    ids = None if head.vocab_map is None else torch.tensor(head.vocab_map.target_id, dtype=torch.int64)
     return DraftModel(
         dims=head.dims,
         semantics=head.semantics,
         weights=weights,
         embeddings=table.to(device, dtype),
-        target_ids=None if ids is None else ids.to(device),
+        target_ids=ids,
         max_position_embeddings=head.max_position_embeddings,
         mask_token_id=head.mask_token_id,
     )
 
 
-def _load(ref: TensorRef) -> torch.Tensor:
-    tensor = torch.frombuffer(bytearray(read_tensor(ref)), dtype=getattr(torch, TORCH_NAME[ref.dtype]))
-    if not bool(torch.isfinite(tensor).all()):
-        bad = int((~torch.isfinite(tensor)).sum())
+def _check_fit(head: Head, embeddings: torch.Tensor) -> None:
+    rows, width = embeddings.shape
+    if width != head.dims.target_hidden_size:
+        raise Refusal(
+            f"the target's hidden size is {width}, but the head takes hidden states of "
+            f"{head.dims.target_hidden_size} numbers",
+            hint="this head was trained for another target",
+            code="reference-hidden-size",
+        )
+    if rows != head.dims.vocab_size:
+        raise Refusal(
+            f"the target's vocabulary has {rows} tokens, but the head was trained for one of {head.dims.vocab_size}",
+            hint="this head was trained for another target",
+            code="reference-vocabulary",
+        )
+
+
+def _load(ref: TensorRef, device: str | torch.device, dtype: torch.dtype) -> torch.Tensor:
+    stored = torch.frombuffer(bytearray(read_tensor(ref)), dtype=getattr(torch, TORCH_NAME[ref.dtype]))
+    tensor = stored.to(dtype)
+    bad = int((~torch.isfinite(tensor)).sum())
+    if bad and bool(torch.isfinite(stored).all()):
+        raise TensorError(
+            f"{ref.path.name}: {bad} values of {ref.name} are beyond the range of {str(dtype).removeprefix('torch.')}",
+            hint="run the reference in float32 or bfloat16",
+            code="tensor-not-finite",
+        )
+    if bad:
         raise TensorError(
             f"{ref.path.name}: {ref.name} holds {bad} values that are NaN or infinite",
             hint="the training run diverged or the file is damaged: export an earlier checkpoint",
             code="tensor-not-finite",
         )
-    return tensor.reshape(ref.shape)
+    return tensor.reshape(ref.shape).to(device)

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 
 from eagle3hub.errors import Refusal
-from eagle3hub.reference.rotary import rotary_table, rotate
+from eagle3hub.reference.rotary import Table, rotary_table, rotate
 
 if TYPE_CHECKING:
     from eagle3hub.head import Dims, Semantics
@@ -65,17 +65,24 @@ class DraftModel:
     max_position_embeddings: int | None = None
     mask_token_id: int | None = None
 
-    def features(self, aux: torch.Tensor) -> torch.Tensor:
-        """Project aux hidden states [..., taps * target hidden size] to features [..., hidden size]."""
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """How far back each layer sees, in positions, itself included; None is without limit."""
         s = self.semantics
+        return tuple(s.sliding_window if layer in s.sliding_layers else None for layer in range(s.num_layers))
+
+    def features(self, aux: torch.Tensor) -> torch.Tensor:
+        """Project aux hidden states [..., taps * target hidden size], any dtype, to features [..., hidden size]."""
+        s = self.semantics
+        aux = aux.to(self.embeddings.dtype)
         if not s.uses_aux:  # the target's final hidden state is the features
             return aux
         if s.norm_before_fc:  # one norm over the concatenation
             aux = self._norm("input_norm", aux)
         if s.fc_norm:  # one norm per tap
-            taps = aux.split(self.dims.target_hidden_size, dim=-1)
+            taps = aux.chunk(aux.shape[-1] // self.dims.target_hidden_size, dim=-1)
             aux = torch.cat([self._norm(f"fc_norm.{j}", tap) for j, tap in enumerate(taps)], dim=-1)
-        return self._linear("fc", aux)
+        return self._linear("fc", aux, bias=s.fc_bias)
 
     def hidden(
         self, features: torch.Tensor, token_ids: torch.Tensor, positions: torch.Tensor, attend: Attend
@@ -118,7 +125,7 @@ class DraftModel:
         layer: int,
         hidden: torch.Tensor,
         embeds: torch.Tensor,
-        rotation: tuple[torch.Tensor, torch.Tensor],
+        rotation: Table,
         attend: Attend,
     ) -> torch.Tensor:
         s, at = self.semantics, f"layers.{layer}."
@@ -136,15 +143,14 @@ class DraftModel:
         gated = act(self._linear(at + "mlp.gate_proj", x)) * self._linear(at + "mlp.up_proj", x)
         return hidden + self._linear(at + "mlp.down_proj", gated)
 
-    def _attention(
-        self, layer: int, x: torch.Tensor, rotation: tuple[torch.Tensor, torch.Tensor], attend: Attend
-    ) -> torch.Tensor:
-        at, size = f"layers.{layer}.self_attn.", self.dims.head_dim
-        q, k, v = (self._linear(f"{at}{which}_proj", x).unflatten(-1, (-1, size)) for which in "qkv")
+    def _attention(self, layer: int, x: torch.Tensor, rotation: Table, attend: Attend) -> torch.Tensor:
+        at, size, bias = f"layers.{layer}.self_attn.", self.dims.head_dim, self.semantics.attention_bias
+        q, k, v = (self._linear(f"{at}{which}_proj", x, bias=bias) for which in "qkv")
+        q, k, v = (y.view(*y.shape[:-1], -1, size) for y in (q, k, v))
         if self.semantics.qk_norm:  # per head, before the rotation
             q, k = self._norm(at + "q_norm", q), self._norm(at + "k_norm", k)
         mixed = attend(layer, rotate(q, rotation), rotate(k, rotation), v)
-        return self._linear(at + "o_proj", mixed.flatten(-2))
+        return self._linear(at + "o_proj", mixed.flatten(-2), bias=bias)
 
     def _norm(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """RMSNorm, computed in float32 and scaled in the weights' dtype, as the trainers and engines do."""
@@ -152,5 +158,5 @@ class DraftModel:
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.semantics.rms_norm_eps)
         return self.weights[f"{name}.weight"] * wide.to(x.dtype)
 
-    def _linear(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(x, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"))
+    def _linear(self, name: str, x: torch.Tensor, *, bias: bool = False) -> torch.Tensor:
+        return F.linear(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"] if bias else None)

@@ -27,8 +27,8 @@ from eagle3hub.reference.text import Batch, Text
 
 Drafting = Literal["greedy", "sampled"]
 
-_LOGITS = 1 << 26
-"""Draft logits held at a time, in elements."""
+_LOGITS = 1 << 24
+"""Draft logits held at a time, in elements: 64 MiB in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def depths(model: DraftModel, batch: Batch, conditions: Conditions) -> torch.Ten
         return depths
 
     judge = _Judge(model, batch, conditions, width + k, device)
-    memory = Everywhere(windows(model))
+    memory = Everywhere(model.windows)
     everywhere = torch.arange(length, device=device).expand(len(batch.texts), -1)
     hidden = model.hidden(model.features(batch.aux[:, :length]), tokens[:, 1 : length + 1], everywhere, memory.shared)
     offset = torch.arange(most, device=device)[None]
@@ -184,9 +184,3 @@ def draft_ids(model: DraftModel, device: torch.device) -> torch.Tensor:
     ids = torch.full((size,), -1, dtype=torch.int64, device=device)
     ids[model.target_ids] = torch.arange(len(model.target_ids), device=device)
     return ids
-
-
-def windows(model: DraftModel) -> tuple[int | None, ...]:
-    """How far back each layer of the head sees, in positions; None is without limit."""
-    s = model.semantics
-    return tuple(s.sliding_window if i in s.sliding_layers else None for i in range(s.num_layers))

@@ -16,7 +16,7 @@ import torch
 from eagle3hub.head import AuxTaps
 from eagle3hub.reference.attention import Memory
 from eagle3hub.reference.model import DraftModel
-from eagle3hub.reference.replay import Conditions, windows
+from eagle3hub.reference.replay import Conditions
 
 
 class Session(Protocol):
@@ -66,7 +66,7 @@ def speculate(
     while not ended():
         proposals, laws = draft.propose(aux, tokens)
         logits, seen = session.advance([tokens[-1], *proposals], taps)
-        accepted, correction = _verify(logits, proposals, laws, conditions.temperature, generator)
+        accepted, correction = _verify(model, logits, proposals, laws, conditions.temperature, generator)
         rounds.append(accepted)
         tokens += [*proposals[:accepted], correction]
         read += 1 + accepted
@@ -82,11 +82,11 @@ class _Draft:
         self._model = model
         self._conditions = conditions
         self._generator = generator
-        self._memory = Memory(windows(model))
+        self._memory = Memory(model.windows)
         self._confirmed = 0
 
     def propose(self, aux: torch.Tensor, tokens: Sequence[int]) -> tuple[list[int], list[torch.Tensor]]:
-        """K proposals to follow ``tokens``, and for each the law it was drawn from, [target vocabulary].
+        """K proposals to follow ``tokens``, and for each the law it was drawn from, [draft vocabulary].
 
         ``aux`` [n, …] are the target's states at the n positions before the last token that it has not seen yet.
         """
@@ -114,21 +114,20 @@ class _Draft:
         return proposals, laws
 
     def _draw(self, logits: torch.Tensor) -> tuple[int, torch.Tensor]:
-        """A token of the target's vocabulary, and the law it was drawn from."""
-        model, c = self._model, self._conditions
+        """A token of the target's vocabulary, and the law over the draft vocabulary it was drawn from."""
+        c = self._conditions
         if c.drafting == "sampled" and c.temperature > 0:
-            over_draft = (logits.float() / c.temperature).softmax(-1)
-            draft = int(torch.multinomial(over_draft.cpu(), 1, generator=self._generator))
+            law = (logits.double() / c.temperature).softmax(-1)
+            drawn = torch.multinomial(law.cpu(), 1, generator=self._generator).to(law.device)
         else:
-            draft = int(logits.argmax())
-            over_draft = torch.zeros_like(logits, dtype=torch.float32)
-            over_draft[draft] = 1.0
-        law = torch.zeros(max(model.dims.vocab_size, len(model.embeddings)), device=logits.device)
-        law[model.to_target(torch.arange(len(logits), device=logits.device))] = over_draft
-        return int(model.to_target(torch.tensor(draft, device=logits.device))), law
+            drawn = logits.argmax(keepdim=True)
+            law = torch.zeros_like(logits, dtype=torch.float64)
+            law[drawn] = 1.0
+        return int(self._model.to_target(drawn)), law
 
 
 def _verify(
+    model: DraftModel,
     logits: torch.Tensor,
     proposals: Sequence[int],
     laws: Sequence[torch.Tensor],
@@ -145,9 +144,10 @@ def _verify(
             if token != best:
                 return i, best
             continue
-        p = (logits[i] / temperature).softmax(-1)
-        q = law[: len(p)]
-        if float(torch.rand((), generator=generator)) >= float(p[token] / q[token]):
+        p = (logits[i].double() / temperature).softmax(-1)
+        q = torch.zeros_like(p)
+        q[model.to_target(torch.arange(len(law), device=law.device))] = law
+        if float(torch.rand((), generator=generator)) * float(q[token]) >= float(p[token]):
             left = (p - q).clamp(min=0)
             return i, int(torch.multinomial(left.cpu(), 1, generator=generator))
     return len(proposals), _pick(logits[-1], temperature, generator)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from eagle3hub.errors import InputError, Refusal
 from eagle3hub.head import Head, Rope
 from eagle3hub.layouts import LAYOUTS, open_head
 from eagle3hub.layouts.base import ReadOptions
+from exporters import forward
 from exporters.expectations import CANNOT, EXPECTED, FOLDER, TARGET, USABLE, WITH_GOLDEN
-from exporters.forward import Draft
 
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}
 
@@ -35,7 +34,7 @@ def golden(name: str) -> dict[str, torch.Tensor]:
 def computes(head: Head, name: str, double_norm: bool = False, **changes: Any) -> bool:
     """Whether the head as read, with some of its semantics changed, gives the exporter's logits and feedback."""
     batch = golden(name)
-    logits, feedback = Draft(head, replace(head.semantics, **changes), double_norm)(batch)
+    logits, feedback = forward.run(head, batch, double_norm=double_norm, **changes)
     return torch.allclose(logits, batch["logits"], **CLOSE) and torch.allclose(feedback, batch["feedback"], **CLOSE)
 
 

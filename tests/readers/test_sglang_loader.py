@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from exporters.expectations import CANNOT, EXPECTED, FOLDER, TARGET, USABLE
-from exporters.forward import Draft
 from safetensors.torch import load_file, save_file
 
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.layouts import LAYOUTS, open_head
+from eagle3hub.reference.rotary import rotary_table
 from readers.support import convert_all, run_reader
 
 pytestmark = pytest.mark.sglang
@@ -105,9 +105,8 @@ def test_sglang_reads_the_same_head(reports: dict[str, dict[str, Any]], name: st
         assert report["target_ids"] == list(source.vocab_map.target_id)
     else:
         assert report["target_ids"] in (None, list(range(source.dims.vocab_size)))
-    cos, sin = Draft(source, s).rotation(16)
-    half = source.dims.head_dim // 2
-    wanted = torch.cat([cos[:, :half], sin[:, :half]], dim=-1)
+    table = rotary_table(s.rope, source.dims.head_dim, torch.arange(16), source.max_position_embeddings)
+    wanted = torch.cat(table, dim=-1)[:, 0]
     assert torch.allclose(torch.tensor(report["rotation"]), wanted, atol=4e-3)  # the table is kept in bfloat16
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from exporters import forward
 from exporters.expectations import CANNOT, EXPECTED, FOLDER, TARGET, USABLE
-from exporters.forward import Draft
 from safetensors.torch import load_file, save_file
 
 from eagle3hub.layouts import open_head
@@ -66,7 +66,7 @@ def test_the_library_reads_it_as_the_exporter_meant_it(reports: dict[str, dict[s
     assert head.aux is not None
     assert report["taps"] == head.aux.boundary
     golden = load_file(FOLDER / name / "golden.safetensors")
-    assert same(report, *Draft(head, head.semantics)(golden))
+    assert same(report, *forward.run(head, golden))
     assert same(report, golden["logits"], golden["feedback"]) == (EXPECTED[name].golden == "equal")
 
 
