@@ -47,6 +47,19 @@ def validate(
     drafting: Annotated[
         str, typer.Option(help="How the reference drafts above temperature 0: greedy or probabilistic.")
     ] = "greedy",
+    responses: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Replay these responses.", show_default="the target's own")
+    ] = None,
+    hidden_states: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Replay saved hidden states; no target runs.", show_default="none"),
+    ] = None,
+    save_responses: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep what the target said.", show_default="none")
+    ] = None,
+    save_hidden_states: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep its hidden states for later replays.", show_default="none")
+    ] = None,
     device_map: Annotated[
         str | None, typer.Option(help="Placement of the reference's target: auto.", show_default="one device")
     ] = None,
@@ -78,7 +91,7 @@ def validate(
     from eagle3hub.validation.render import render
 
     pythons = engine_pythons(engine_python or [])
-    for file in (report, write_acceptance_reference):
+    for file in (report, write_acceptance_reference, save_responses):
         if file is not None:
             writable_report(file)
     with progress(quiet=quiet) as say:
@@ -97,7 +110,15 @@ def validate(
             min_acceptance_length=min_acceptance_length,
             acceptance_reference=acceptance_reference,
             reference_head=reference_head,
-            reference=ReferenceOptions(drafting=drafting, device_map=device_map, batch_tokens=batch_tokens),
+            reference=ReferenceOptions(
+                drafting=drafting,
+                responses=responses,
+                hidden_states=hidden_states,
+                save_responses=save_responses,
+                save_hidden_states=save_hidden_states,
+                device_map=device_map,
+                batch_tokens=batch_tokens,
+            ),
             engine_python=pythons,
             timeout=timeout,
             target_name=target_name,

@@ -95,7 +95,7 @@ def replay_texts(
     done, total = len(found), max(1, len(texts))
     for batch in source.read(
         [texts[n] for n in missing],
-        _taps(head),
+        taps_of(head),
         temperature=conditions.temperature if conditions.needs_logprobs else None,
     ):
         batch = replace(batch, index=tuple(missing[i] for i in batch.index))
@@ -115,7 +115,8 @@ def _rounds(text: Text, depth: Sequence[int], k: int) -> Rounds:
     return Rounds(accepted, k, max(0, emitted - text.response_length) if accepted else 0)
 
 
-def _taps(head: Head) -> AuxTaps:
+def taps_of(head: Head) -> AuxTaps:
+    """The target's states that feed a head. Raises InputError (``reference-aux``) where nobody says which."""
     if head.aux is not None:
         return head.aux
     raise InputError(

@@ -25,7 +25,7 @@ from eagle3hub.reference.attention import Everywhere
 from eagle3hub.reference.model import DraftModel
 from eagle3hub.reference.text import Batch, Text
 
-Drafting = Literal["greedy", "sampled"]
+Drafting = Literal["greedy", "probabilistic"]
 
 _LOGITS = 1 << 24
 """Draft logits held at a time, in elements: 64 MiB in float32."""
@@ -37,7 +37,7 @@ class Conditions:
 
     Attributes:
         draft_tokens: K, tokens drafted per round, as a chain.
-        drafting: ``greedy`` takes the arg max (what vLLM and SGLang do unless told otherwise), ``sampled`` draws from
+        drafting: ``greedy`` takes the arg max (what vLLM and SGLang do unless told otherwise), ``probabilistic`` draws from
             the head's law at ``temperature``.
         temperature: of the target's sampling, and of the head's where it samples; 0 is greedy.
         seed: of the coins.
@@ -51,7 +51,7 @@ class Conditions:
     @property
     def needs_logprobs(self) -> bool:
         """Whether the target's probabilities of the text's tokens are needed."""
-        return self.drafting == "sampled" and self.temperature > 0
+        return self.drafting == "probabilistic" and self.temperature > 0
 
 
 def replay(model: DraftModel, batch: Batch, conditions: Conditions) -> list[tuple[int, ...]]:

@@ -116,7 +116,7 @@ class _Draft:
     def _draw(self, logits: torch.Tensor) -> tuple[int, torch.Tensor]:
         """A token of the target's vocabulary, and the law over the draft vocabulary it was drawn from."""
         c = self._conditions
-        if c.drafting == "sampled" and c.temperature > 0:
+        if c.drafting == "probabilistic" and c.temperature > 0:
             law = (logits.double() / c.temperature).softmax(-1)
             drawn = torch.multinomial(law.cpu(), 1, generator=self._generator).to(law.device)
         else:

@@ -13,9 +13,11 @@ from typing import Any
 from eagle3hub.card.yaml_lines import Document, hold_to_schema, read_yaml
 from eagle3hub.errors import InputError, UsageError
 from eagle3hub.metrics import Counts, acceptance, total
+from eagle3hub.report import Report
 from eagle3hub.resources import schema
 from eagle3hub.schema_faults import Location
-from eagle3hub.validation.measurement import Conditions, Measurement
+from eagle3hub.staging import replace_file
+from eagle3hub.validation.measurement import Conditions, Measurement, measurement_of
 
 SCHEMA_NAME = "eagle3hub/acceptance-reference/1"
 DEFAULT_TOLERANCE = 0.05
@@ -89,6 +91,21 @@ def write_reference(reference: Reference) -> str:
         }
         lines.append(f"  - {{{', '.join(f'{key}: {_scalar(value)}' for key, value in row.items())}}}")
     return "\n".join(lines) + "\n"
+
+
+def keep_reference(report: Report, path: str | Path, tolerance: float = DEFAULT_TOLERANCE) -> None:
+    """Write the first measurement of a report that passed as a reference file.
+
+    Raises OutputError where it cannot be written, InputError (``reference-nothing``) where nothing passed.
+    """
+    passed = [e for e in report.document["engines"] if e["verdict"] == "pass" and e.get("per_prompt")]
+    if not passed:
+        raise InputError(
+            f"there is no measurement to keep: the verdict is {report.verdict}",
+            hint="a reference for later runs is one that passed",
+            code="reference-nothing",
+        )
+    replace_file(Path(path), write_reference(Reference(measurement_of(report.document, passed[0]), tolerance)).encode())
 
 
 def load_reference(path: str | Path) -> Reference:
