@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "eagle3hub"
 TIERS = [
     {"_version", "errors", "progress", "resources", "schema_faults"},
     {"vocab", "head", "fields", "checkpoint", "metrics"},
-    {"target", "layouts", "engines", "prompts", "staging", "report", "tensor_diff"},
+    {"target", "layouts", "engines", "prompts", "staging", "report", "tensor_diff", "reference"},
     {"transforms"},
     {"command", "preflight"},
     {"verify", "describe", "comparison", "conversion", "validation", "card", "demo_target"},
@@ -21,8 +21,8 @@ TIERS = [
     {"cli", "__init__", "__main__"},
 ]
 ALLOWED_IN = {
-    "torch": {"engines/workers"},
-    "transformers": {"engines/workers"},
+    "torch": {"engines/workers", "reference"},
+    "transformers": {"engines/workers", "reference"},
     "vllm": {"engines/workers"},
     "huggingface_hub": {"checkpoint/hub.py", "card/metadata.py"},
     "typer": {"cli"},

@@ -66,7 +66,5 @@ class AuxSource(Protocol):
     def embeddings(self) -> torch.Tensor:
         """The target's token embeddings [vocabulary, target hidden size], without any scaling."""
 
-    def read(
-        self, texts: Sequence[Text], taps: AuxTaps, *, temperature: float | None = None
-    ) -> Iterator[Batch]:
+    def read(self, texts: Sequence[Text], taps: AuxTaps, *, temperature: float | None = None) -> Iterator[Batch]:
         """Batches that cover ``texts``, in any order; with log-probabilities where a ``temperature`` > 0 is given."""
