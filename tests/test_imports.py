@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "eagle3hub"
 
 # Lowest first; a module may import from its own tier and from lower ones.
 TIERS = [
-    {"_version", "errors", "progress", "resources", "schema_faults"},
+    {"_version", "errors", "progress", "resources", "schema_faults", "charts"},
     {"vocab", "head", "fields", "checkpoint", "metrics"},
     {"target", "layouts", "engines", "prompts", "staging", "report", "tensor_diff", "reference"},
     {"transforms"},
@@ -25,6 +25,7 @@ ALLOWED_IN = {
     "transformers": {"engines/workers", "reference"},
     "vllm": {"engines/workers"},
     "huggingface_hub": {"checkpoint/hub.py", "card/metadata.py"},
+    "matplotlib": {"charts"},
     "typer": {"cli"},
     "rich": {"cli", "validation/render.py"},
 }
