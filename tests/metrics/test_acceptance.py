@@ -86,11 +86,10 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     assert 0.91 <= covered / repeats <= 0.985
 
 
-def test_prompts_without_a_round_count_for_the_interval_but_not_for_the_mean_of_requests() -> None:
-    found = acceptance([counts(10, 5), counts(0, 0)])
-    assert found.mean_acceptance_length == 1.5
-    assert found.mean_acceptance_length_per_request == 1.5
-    assert found.standard_error == 0
+def test_prompts_without_a_round_say_nothing() -> None:
+    found = acceptance([counts(10, 5), counts(0, 0), counts(8, 2)])
+    assert found == acceptance([counts(10, 5), counts(8, 2)])
+    assert acceptance([counts(10, 5), counts(0, 0)]).ci95 is None
 
 
 def test_no_round_at_all_is_an_error() -> None:
@@ -135,8 +134,34 @@ def test_counters_of_different_depth_are_not_pooled() -> None:
 def test_categories_keep_their_order_and_add_up() -> None:
     found = by_category([("b", counts(4, 2)), ("a", counts(0, 0)), ("b", counts(6, 1))])
     assert list(found) == ["b", "a"]
+    interval = found["b"].pop("ci95")
     assert found["b"] == {"prompts": 2, "rounds": 10, "accepted": 3, "mean_acceptance_length": 1.3}
+    # by hand: residuals +-0.8, SE = sqrt(2 * 1.28) / 10 = 0.16, t of 1 degree of freedom 12.7062
+    assert interval == pytest.approx([1.3 - 12.7062 * 0.16, 1.3 + 12.7062 * 0.16], abs=1e-5)
     assert found["a"]["mean_acceptance_length"] is None
+    assert found["a"]["ci95"] is None
+
+
+def test_each_rate_has_an_interval_by_hand() -> None:
+    found = acceptance([counts(10, 6, 3), counts(10, 4, 0)])
+    assert found.marginal_rates == (0.5, 0.15)
+    assert found.conditional_rates == (0.5, 0.3)
+    # m_2: residuals 3 - 1.5 and 0 - 1.5; SE = sqrt(2 * 4.5) / 20 = 0.15; cut at 0 and 1
+    assert found.marginal_ci95[1] == (0.0, 1.0)
+    # m_1: residuals +-1; SE = sqrt(2 * 2) / 20 = 0.1
+    assert found.marginal_ci95[0] == (0.0, 1.0)
+    many = acceptance([counts(10, 6, 3), counts(10, 4, 0)] * 8)
+    # 16 prompts: SE(m_1) = sqrt(16/15 * 16) / 160, t of 15 degrees of freedom 2.13145
+    assert many.marginal_ci95[0] == pytest.approx((0.5 - 0.055033, 0.5 + 0.055033), abs=1e-6)
+    # c_2 = 24/80: residuals 3 - 1.8 and 0 - 1.2 eight times each: SE = sqrt(16/15 * 8 * 2.88) / 80 = 0.061968
+    assert many.conditional_ci95[1] == pytest.approx((0.3 - 0.132081, 0.3 + 0.132081), abs=1e-5)
+
+
+def test_a_conditional_rate_has_no_interval_from_the_one_prompt_that_reached_it() -> None:
+    found = acceptance([counts(10, 6, 3), counts(10, 0, 0)])
+    assert found.conditional_rates == (0.3, 0.5)
+    assert found.conditional_ci95[0] is not None
+    assert found.conditional_ci95[1] is None
 
 
 @given(st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=30), min_size=2, max_size=12))

@@ -1,0 +1,38 @@
+"""Acceptance of a draft head: counters per prompt, and what is derived from them.
+
+A *round* drafts up to K tokens and accepts the first a of them, 0 <= a <= K; it emits a + 1 tokens, the last one
+the target's own. A prompt's first token comes from prefill, belongs to no round and is not counted. Rates are
+marginal (position i accepted, over all rounds) unless called conditional (given that position i - 1 was).
+
+The names others give these numbers are in `definitions`, the way from one to another in `translate`.
+"""
+
+from __future__ import annotations
+
+from eagle3hub.metrics.bootstrap import bootstrap
+from eagle3hub.metrics.compare import Paired, paired
+from eagle3hub.metrics.counters import Counts, Rounds, counts_of, histogram, total
+from eagle3hub.metrics.estimate import ESTIMATOR, Acceptance, Estimate, Interval, acceptance, by_category
+from eagle3hub.metrics.speedup import Cost, best_draft_tokens
+from eagle3hub.metrics.student import t_cdf, t_quantile
+
+__all__ = [
+    "ESTIMATOR",
+    "Acceptance",
+    "Cost",
+    "Counts",
+    "Estimate",
+    "Interval",
+    "Paired",
+    "Rounds",
+    "acceptance",
+    "best_draft_tokens",
+    "bootstrap",
+    "by_category",
+    "counts_of",
+    "histogram",
+    "paired",
+    "t_cdf",
+    "t_quantile",
+    "total",
+]

@@ -1,0 +1,120 @@
+"""Counters of a prompt, and the rounds they were counted in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from eagle3hub.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """The rounds of one prompt, in order.
+
+    Attributes:
+        accepted: a_r, the number of drafts the target accepted in round r.
+        draft_tokens: K; every round drafted so many.
+        past_end: tokens of the last round that lie past the response's end. An engine verifies all K drafts of its
+            last round and counts them, whatever the token limit or an end-of-sequence token then cuts off.
+
+    Raises InputError (``metrics-rounds``) for rounds that no run can produce.
+    """
+
+    accepted: tuple[int, ...]
+    draft_tokens: int
+    past_end: int = 0
+
+    def __post_init__(self) -> None:
+        fault = self._fault()
+        if fault:
+            raise InputError(f"these rounds cannot be: {fault}", code="metrics-rounds")
+
+    def _fault(self) -> str | None:
+        if self.draft_tokens < 1:
+            return f"they draft {self.draft_tokens} tokens"
+        for number, accepted in enumerate(self.accepted, 1):
+            if not 0 <= accepted <= self.draft_tokens:
+                return f"round {number} accepted {accepted} of {self.draft_tokens} drafts"
+        last = self.accepted[-1] if self.accepted else 0
+        if not 0 <= self.past_end <= last:
+            return f"{self.past_end} tokens lie past the end, and the last round accepted {last}"
+        return None
+
+    @property
+    def response_length(self) -> int:
+        """Tokens of the response: the one from prefill, and what the rounds emitted up to its end."""
+        return 1 + sum(self.accepted) + len(self.accepted) - self.past_end
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Counters of one prompt, or of several summed.
+
+    ``accepted_per_position[i]`` counts the rounds in which draft position i was accepted. Raises InputError
+    (``metrics-counters``) for numbers no sequence of rounds can produce.
+    """
+
+    rounds: int
+    drafted: int
+    accepted: int
+    accepted_per_position: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        fault = self._fault()
+        if fault:
+            raise InputError(
+                f"the acceptance counters contradict each other: {fault}",
+                hint="they come from the engine; report them with the engine's name and version",
+                code="metrics-counters",
+            )
+
+    def _fault(self) -> str | None:
+        per_position = self.accepted_per_position
+        if min(self.rounds, self.drafted, self.accepted, *per_position, 0) < 0:
+            return "one of them is negative"
+        if self.accepted > self.drafted:
+            return f"{self.accepted} tokens accepted but only {self.drafted} drafted"
+        if self.accepted != sum(per_position):
+            return f"{self.accepted} tokens accepted, but {sum(per_position)} over the positions {list(per_position)}"
+        if self.drafted > self.rounds * len(per_position):
+            return f"{self.drafted} tokens drafted in {self.rounds} rounds of at most {len(per_position)}"
+        if per_position and per_position[0] > self.rounds:
+            return f"position 1 was accepted {per_position[0]} times in {self.rounds} rounds"
+        if any(a < b for a, b in pairwise(per_position)):
+            return f"acceptance rises with the position: {list(per_position)}"
+        return None
+
+    @property
+    def emitted(self) -> int:
+        """Tokens the rounds produced: accepted drafts and one token of the target per round."""
+        return self.accepted + self.rounds
+
+
+def total(counts: Sequence[Counts]) -> Counts:
+    """The sum of counters that all have the same number of draft positions; InputError if they do not."""
+    positions = {len(c.accepted_per_position) for c in counts}
+    if len(positions) != 1:
+        raise InputError(
+            f"counters of {sorted(positions)} draft positions cannot be pooled"
+            if positions
+            else "no counters to pool",
+            code="metrics-counters",
+        )
+    per_position = tuple(map(sum, zip(*(c.accepted_per_position for c in counts), strict=True)))
+    return Counts(
+        sum(c.rounds for c in counts), sum(c.drafted for c in counts), sum(c.accepted for c in counts), per_position
+    )
+
+
+def counts_of(rounds: Rounds) -> Counts:
+    """The counters an engine would show for these rounds."""
+    per_position = tuple(sum(a >= i for a in rounds.accepted) for i in range(1, rounds.draft_tokens + 1))
+    total_rounds = len(rounds.accepted)
+    return Counts(total_rounds, total_rounds * rounds.draft_tokens, sum(rounds.accepted), per_position)
+
+
+def histogram(counts: Counts) -> tuple[int, ...]:
+    """How many rounds accepted exactly 0, 1, …, K drafts."""
+    return tuple(a - b for a, b in pairwise((counts.rounds, *counts.accepted_per_position, 0)))
