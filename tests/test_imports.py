@@ -15,7 +15,7 @@ TIERS = [
     {"target", "layouts", "engines", "prompts", "staging", "report", "tensor_diff", "reference"},
     {"transforms"},
     {"command", "preflight"},
-    {"verify", "describe", "comparison", "conversion", "validation", "card", "demo_target"},
+    {"verify", "describe", "comparison", "conversion", "validation", "card", "demo_target", "bench"},
     {"release"},
     {"demo"},
     {"cli", "__init__", "__main__"},
@@ -27,7 +27,7 @@ ALLOWED_IN = {
     "huggingface_hub": {"checkpoint/hub.py", "card/metadata.py"},
     "matplotlib": {"charts"},
     "typer": {"cli"},
-    "rich": {"cli", "validation/render.py"},
+    "rich": {"cli", "validation/render.py", "bench/terminal.py"},
 }
 
 
