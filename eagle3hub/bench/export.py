@@ -126,7 +126,7 @@ def to_markdown(results: Results, pictures: Mapping[str, Chart] | None = None) -
 
 
 def _markdown_table(table: Table) -> str:
-    headings = [_escaped(", ".join(line for line in column.heading if line)) for column in table.columns]
+    headings = [_escaped(" ".join(column.heading)) for column in table.columns]
     rules = ["---" if column.align == "left" else "---:" for column in table.columns]
     rows = [headings, rules, *([_escaped(text) for text in row] for row in table.rows)]
     lines = [f"| {' | '.join(row)} |" for row in rows]

@@ -50,8 +50,13 @@ class Results:
 
     def save(self, path: Path) -> None:
         """Write the results as JSON: completely, or not at all. Raises OutputError."""
-        text = json.dumps(self.document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        replace_file(path, text.encode(), parents=True)
+        save_document(self.document, path)
+
+
+def save_document(document: Mapping[str, Any], path: Path) -> None:
+    """Write what `document_of` made, without holding it to the schema: that grows with every cell of a run."""
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    replace_file(path, text.encode(), parents=True)
 
 
 def load_results(path: str | Path) -> Results:
@@ -145,21 +150,19 @@ def cell_record(cell: Cell, version: str, result: CellResult) -> CellRecord:
     }
 
 
-def results(plan: BenchPlan, cells: Sequence[CellRecord]) -> Results:
+def document_of(plan: BenchPlan, cells: Sequence[CellRecord]) -> dict[str, Any]:
     """The document of a plan and what has been measured of it so far."""
-    return Results(
-        {
-            "schema": SCHEMA_NAME,
-            "tool": {"name": "eagle3hub", "version": __version__},
-            "measured_at": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "target": plan.target.to_json(),
-            "heads": [head.to_json() for head in plan.heads],
-            "base": plan.base,
-            "cells_planned": plan.size,
-            "cells": list(cells),
-            "comparisons": comparisons(cells, plan.base),
-        }
-    )
+    return {
+        "schema": SCHEMA_NAME,
+        "tool": {"name": "eagle3hub", "version": __version__},
+        "measured_at": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "target": plan.target.to_json(),
+        "heads": [head.to_json() for head in plan.heads],
+        "base": plan.base,
+        "cells_planned": plan.size,
+        "cells": list(cells),
+        "comparisons": comparisons(cells, plan.base),
+    }
 
 
 def comparisons(cells: Sequence[CellRecord], base: str) -> list[dict[str, Any]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from eagle3hub.bench.plan import BenchPlan, Cell
-from eagle3hub.bench.results import CellRecord, Results, cell_record, load_results, results
+from eagle3hub.bench.results import CellRecord, Results, cell_record, document_of, load_results, save_document
 from eagle3hub.bench.run import CellResult, Runner, run_plan
 from eagle3hub.errors import OutputError, UnavailableError
 from eagle3hub.progress import Progress, silent
@@ -39,17 +40,17 @@ def run_bench(
         records = _earlier(plan, runner, folder / RESULTS, resume)
     order = [_place(cell) for group in plan.groups() for cell in group.cells]
 
-    def so_far() -> Results:
-        return results(plan, [records[place] for place in order if place in records])
+    def so_far() -> dict[str, Any]:
+        return document_of(plan, [records[place] for place in order if place in records])
 
     def keep(cell: Cell, version: str, result: CellResult) -> None:
         records[_place(cell)] = cell_record(cell, version, result)
         if folder is not None:
-            so_far().save(folder / RESULTS)
+            save_document(so_far(), folder / RESULTS)
 
     done = {one["key"] for one in records.values()}
     run_plan(plan, runner, keep, done=done, progress=progress)
-    return so_far()
+    return Results(so_far())
 
 
 def _require_writable(folder: Path) -> None:

@@ -19,10 +19,11 @@ _MINUS = "\N{MINUS SIGN}"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: lines of its heading, and the side its cells keep to."""
+    """A column: lines of its heading, the side its cells keep to, and whether it stays beside the one before."""
 
     heading: tuple[str, ...]
     align: Literal["left", "right"] = "right"
+    joined: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,7 @@ def _acceptance_length(view: _View) -> Table:
     for head in view.heads:
         columns.append(Column((head,)))
         if head != base:
-            columns.append(Column(("against", base)))
+            columns.append(Column(("against", base), joined=True))
     rows = []
     for place in view.places():
         cells = [view.cell(place, head) for head in view.heads]
@@ -152,11 +153,8 @@ def _differences(view: _View) -> Table | None:
                     (
                         *_key(place),
                         head,
-                        f"{one['base_mean_acceptance_length']:.3f}",
-                        f"{one['mean_acceptance_length']:.3f}",
                         _signed(one["difference"], ".3f") + (NOISE if _is_noise(one) else ""),
                         _NOTHING if one["ci95"] is None else " … ".join(_signed(end, ".3f") for end in one["ci95"]),
-                        f"{_signed(one['relative_percent'], '.1f')} %",
                         f"{one['identical']} of {one['prompts']}",
                     )
                 )
@@ -167,14 +165,13 @@ def _differences(view: _View) -> Table | None:
         _T,
         _K,
         Column(("head",), "left"),
-        Column(("τ of", view.document["base"])),
-        Column(("τ of", "the head")),
         Column(("difference",)),
         Column(("95 % interval",)),
-        Column(("relative",)),
         Column(("prompts", "alike")),
     )
-    return Table(f"Difference from {view.document['base']}, {view.title}", columns, tuple(rows), 4, _noise_note(rows))
+    return Table(
+        f"Difference of τ from {view.document['base']}, {view.title}", columns, tuple(rows), 4, _noise_note(rows)
+    )
 
 
 def _categories(view: _View) -> Table | None:
@@ -232,7 +229,11 @@ def _throughput(view: _View) -> Table | None:
         rows.append((*_key(place), *(text for speed in speeds for text in _speeds(speed))))
     columns = [_DATASET, _T, _K]
     for head in view.heads:
-        columns += [Column((head, "without")), Column(("", "with it")), Column(("", "ratio"))]
+        columns += [
+            Column((head, "without")),
+            Column((head, "with it"), joined=True),
+            Column((head, "ratio"), joined=True),
+        ]
     notes = dict.fromkeys(f"Conditions: {c['throughput']['conditions']}" for c in measured)
     return Table(f"Throughput, new tokens per second, {view.title}", tuple(columns), tuple(rows), 3, tuple(notes))
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from eagle3hub.bench.results import Results
 from eagle3hub.bench.table import Table, conditions, tables
+from eagle3hub.charts.words import shortened, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 WIDTH = 100
-_LONGEST_KEY = 24
+_LONGEST_KEY = 20
 _LONGEST_HEADING = 16
 _GAP = 2
 
@@ -40,15 +41,14 @@ def _print(table: Table, columns: list[int], out: Console, width: int) -> None:
     from rich.markup import escape
     from rich.table import Table as RichTable
 
-    rich = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False)
+    rich = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, show_edge=False)
     for i in columns:
         column = table.columns[i]
         rich.add_column(
-            escape("\n".join(column.heading)),
+            escape("\n".join(wrapped(line, _LONGEST_HEADING, 3) for line in column.heading)),
             justify=column.align,
             vertical="top",
             overflow="fold",
-            max_width=_LONGEST_KEY if i < table.keys else _LONGEST_HEADING,
             style=None if i >= table.keys else "dim" if i else "bold",
         )
     before: tuple[str, ...] = ()
@@ -58,28 +58,42 @@ def _print(table: Table, columns: list[int], out: Console, width: int) -> None:
         same = 0
         while before and same < table.keys - 1 and row[same] == before[same]:
             same += 1
-        shown = [("" if i < same else row[i]) for i in columns]
+        shown = ["" if i < same else shortened(row[i], _longest(table, i)) for i in columns]
         rich.add_row(*(escape(text) for text in shown))
         before = row
     out.print(rich, width=width, soft_wrap=False)
 
 
 def _parts(table: Table, width: int) -> Iterator[list[int]]:
-    """The columns of a table in parts that fit side by side, each with the keys in front."""
+    """The columns of a table in parts that fit, each with the keys in front; joined columns are not parted."""
     keys = list(range(table.keys))
     used = sum(_width(table, i) for i in keys)
     part, taken = list(keys), used
-    for i in range(table.keys, len(table.columns)):
-        if taken + _width(table, i) > width and len(part) > len(keys):
+    for unit in _units(table):
+        wide = sum(_width(table, i) for i in unit)
+        if taken + wide > width and len(part) > len(keys):
             yield part
             part, taken = list(keys), used
-        part.append(i)
-        taken += _width(table, i)
+        part += unit
+        taken += wide
     yield part
+
+
+def _units(table: Table) -> list[list[int]]:
+    units: list[list[int]] = []
+    for i in range(table.keys, len(table.columns)):
+        if table.columns[i].joined:
+            units[-1].append(i)
+        else:
+            units.append([i])
+    return units
 
 
 def _width(table: Table, column: int) -> int:
     cells = max((len(row[column]) for row in table.rows), default=0)
     heading = max(len(line) for line in table.columns[column].heading)
-    longest = _LONGEST_KEY if column < table.keys else _LONGEST_HEADING
-    return min(max(cells, heading), longest) + _GAP
+    return min(max(cells, heading), _longest(table, column)) + _GAP
+
+
+def _longest(table: Table, column: int) -> int:
+    return _LONGEST_KEY if column < table.keys else _LONGEST_HEADING

@@ -169,7 +169,10 @@ def test_the_picture_is_transparent_and_twice_its_size() -> None:
 def test_the_words_have_the_numbers() -> None:
     one = Panel("K = 3", ("mt_bench", "gsm8k"), (Series("mine", (2.131, None), ((2.0, 2.27), None)),))
     chart = acceptance_by_dataset([one], title="Acceptance length")
-    assert chart.alt == "Acceptance length. K = 3: mine: mt_bench 2.13 (2.00 to 2.27), gsm8k not measured."
+    assert chart.alt == (
+        "Acceptance length. K = 3: mine: mt_bench 2.13 (2.00 to 2.27), gsm8k not measured. "
+        "95 % intervals in parentheses."
+    )
     rates = Panel("", ("1", "2"), (Series("mine", (0.5, 0.25)),))
     assert acceptance_by_position([rates], title="Rates").alt == "Rates. mine: position 1 50.0%, position 2 25.0%."
     many = acceptance_by_draft_tokens([panel("a", ("1", "2", "3", "4", "5")) for _ in range(2)], title="T").alt
