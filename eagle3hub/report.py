@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eagle3hub.engines.base import Verdict
-from eagle3hub.errors import ManifestError, OutputError, SourceError
+from eagle3hub.errors import ManifestError, SourceError
 from eagle3hub.resources import schema
 from eagle3hub.schema_faults import faults
+from eagle3hub.staging import replace_file
 
 SCHEMA_NAME = "eagle3hub/report/1"
 MAX_BYTES = 64 << 20
@@ -48,22 +46,7 @@ class Report:
     def save(self, path: Path) -> None:
         """Write the report as JSON: completely, or not at all. Raises OutputError."""
         text = json.dumps(self.document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        partial: Path | None = None
-        try:
-            with tempfile.NamedTemporaryFile(
-                "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-            ) as out:
-                partial = Path(out.name)
-                out.write(text)
-                out.flush()
-                os.fsync(out.fileno())
-            partial.chmod(0o666 & ~_umask())
-            partial.replace(path)
-        except OSError as error:
-            if partial is not None:
-                with contextlib.suppress(OSError):
-                    partial.unlink()
-            raise OutputError(f"cannot write the report {path}: {error.strerror or error}") from error
+        replace_file(path, text.encode())
 
 
 def load_report(path: str | Path) -> Report:
@@ -90,9 +73,3 @@ def check_report(document: Any, name: str = "the report") -> None:
     """Raise ManifestError for the first departure of ``document`` from the report schema."""
     for fault in faults(document, schema("report")):
         raise ManifestError(f"{name}: {fault.message}", hint=fault.hint, code="report-schema")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

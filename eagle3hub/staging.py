@@ -1,4 +1,4 @@
-"""Build a folder out of sight, then put it in place in one step.
+"""Build a folder, or a file, out of sight, then put it in place in one step.
 
 The destination is either absent or complete, whatever happens in between: the work goes into a hidden sibling
 folder that is renamed at the end. A sibling left behind by a killed process is removed by the next run.
@@ -11,6 +11,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,6 +115,36 @@ def write_file(path: Path, data: bytes) -> None:
         f.write(data)
         f.flush()
         os.fsync(f.fileno())
+
+
+def replace_file(path: Path, data: bytes, *, parents: bool = False) -> None:
+    """Write a file, with ``parents`` also the folders it lies in; an existing one is replaced in one step, at the end.
+
+    Raises OutputError where it cannot be written; what was there before is then untouched.
+    """
+    partial: Path | None = None
+    try:
+        if parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", delete=False) as out:
+            partial = Path(out.name)
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        partial.chmod(0o666 & ~_umask())
+        partial.replace(path)
+    except BaseException as e:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+        if isinstance(e, OSError):
+            raise _output_error(e, path) from e
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _put_in_place(stage: Path, dest: Path, *, force: bool) -> None:

@@ -10,12 +10,13 @@ PACKAGE = Path(__file__).parent.parent / "eagle3hub"
 
 # Lowest first; a module may import from its own tier and from lower ones.
 TIERS = [
-    {"_version", "errors", "progress", "resources", "schema_faults"},
+    {"_version", "errors", "progress", "resources", "schema_faults", "charts"},
     {"vocab", "head", "fields", "checkpoint", "metrics"},
     {"target", "layouts", "engines", "prompts", "staging", "report", "tensor_diff"},
-    {"transforms", "reference"},
+    {"transforms"},
+    {"reference"},
     {"command", "preflight"},
-    {"verify", "describe", "comparison", "conversion", "validation", "card", "demo_target"},
+    {"verify", "describe", "comparison", "conversion", "validation", "card", "demo_target", "bench"},
     {"release"},
     {"demo"},
     {"cli", "__init__", "__main__"},
@@ -25,8 +26,9 @@ ALLOWED_IN = {
     "transformers": {"engines/workers", "reference"},
     "vllm": {"engines/workers"},
     "huggingface_hub": {"checkpoint/hub.py", "card/metadata.py"},
+    "matplotlib": {"charts"},
     "typer": {"cli"},
-    "rich": {"cli", "validation/render.py"},
+    "rich": {"cli", "validation/render.py", "bench/terminal.py"},
 }
 
 

@@ -110,7 +110,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match="No space left"):
+    with pytest.raises(OutputError, match="disk is full"):
         Report(samples.report()).save(file)
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]

@@ -18,7 +18,8 @@ def validate(
         str, typer.Option("--target", "--verifier", help="Target model: a folder or a Hub id.", show_default=False)
     ],
     engine: Annotated[
-        str, typer.Option(metavar="NAME,…", help="reference, an engine, or several; engines are held to the reference.")
+        str,
+        typer.Option(metavar="NAME,…", help="reference, an engine, or several, held to the reference."),
     ] = "reference",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     dtype: Annotated[

@@ -37,8 +37,8 @@ class Conditions:
 
     Attributes:
         draft_tokens: K, tokens drafted per round, as a chain.
-        drafting: ``greedy`` takes the arg max (what vLLM and SGLang do unless told otherwise), ``probabilistic`` draws from
-            the head's law at ``temperature``.
+        drafting: ``greedy`` takes the arg max (what vLLM and SGLang do unless told otherwise), ``probabilistic`` draws
+            from the head's law at ``temperature``.
         temperature: of the target's sampling, and of the head's where it samples; 0 is greedy.
         seed: of the coins.
     """

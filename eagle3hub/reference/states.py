@@ -97,6 +97,7 @@ class SavedStates:
         folder: where they are. index: what states.json says, the target's name and sizes included.
         texts: the texts, in the order they were given. Their question ids are in ``index.texts``.
         batch_tokens: most tokens of one batch, padding included.
+        device: where batches and embeddings are put.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class SavedStates:
         """
         self.folder = Path(folder)
         self.batch_tokens = batch_tokens
-        self._device, self._target = torch.device(device), target
+        self.device, self._target = torch.device(device), target
         self.index = read_index(self.folder)
         self.texts = tuple(self._open(i, entry) for i, entry in enumerate(self.index.texts))
         self._place = {text.token_ids: i for i, text in enumerate(self.texts)}
@@ -149,7 +150,7 @@ class SavedStates:
                 code="states-embeddings",
             )
         data = torch.frombuffer(bytearray(read_tensor(ref)), dtype=DTYPES[ref.dtype])
-        return data.view(ref.shape)[: wanted[0]].to(self._device)
+        return data.view(ref.shape)[: wanted[0]].to(self.device)
 
     def fit(self, head: Head) -> None:
         """Raise InputError where the head was made for a target of other sizes, or reads other layers."""
@@ -194,8 +195,8 @@ class SavedStates:
             yield Batch(
                 tuple(index),
                 rows,
-                aux.to(self._device),
-                None if logprobs is None else logprobs.to(self._device),
+                aux.to(self.device),
+                None if logprobs is None else logprobs.to(self.device),
             )
 
     def _columns(self, taps: AuxTaps) -> list[int]:

@@ -62,6 +62,8 @@ class Batch:
 class AuxSource(Protocol):
     """Where aux hidden states come from: a target model, or files it saved."""
 
+    device: torch.device
+
     @property
     def embeddings(self) -> torch.Tensor:
         """The target's token embeddings [vocabulary, target hidden size], without any scaling."""

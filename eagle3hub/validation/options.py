@@ -18,9 +18,7 @@ def engine_names(asked: str | Sequence[str]) -> list[str]:
     known = (REFERENCE, *ENGINES)
     for name in names:
         if name not in known:
-            raise UsageError(
-                f"no engine is called {name!r}", hint=f"engines: {', '.join(known)}", code="usage-engine"
-            )
+            raise UsageError(f"no engine is called {name!r}", hint=f"engines: {', '.join(known)}", code="usage-engine")
         if names.count(name) > 1:
             raise UsageError(f"--engine names {name} twice", code="usage-engine")
     return names

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,6 @@ from eagle3hub.validation.kept import Kept
 from eagle3hub.validation.subject import Target
 
 if TYPE_CHECKING:
-    import torch
-
     from eagle3hub.head import Head
     from eagle3hub.reference.replay import Conditions
     from eagle3hub.reference.states import SavedStates
@@ -55,7 +52,9 @@ class ReferenceOptions:
     def __post_init__(self) -> None:
         if self.drafting not in ("greedy", "probabilistic"):
             raise UsageError(
-                f"no drafting is called {self.drafting!r}", hint="drafting: greedy, probabilistic", code="usage-drafting"
+                f"no drafting is called {self.drafting!r}",
+                hint="drafting: greedy, probabilistic",
+                code="usage-drafting",
             )
         if self.hidden_states is not None and (self.responses or self.save_responses or self.save_hidden_states):
             raise UsageError(
@@ -107,6 +106,8 @@ class Referee:
 
     def run(self) -> Measured:
         """Let the target speak (or take what it said), and replay the head on it."""
+        from eagle3hub.reference.environment import environment
+
         begun = time.monotonic()
         source = self._source()
         source.fit(self._on_trial.head)
@@ -124,7 +125,7 @@ class Referee:
             prompts=results,
             load=LoadReport(checked=True, aux_boundaries=tuple(taps) if taps else None),
             version=__version__,
-            environment=_environment(self._device()),
+            environment=environment(source.device),
             start_seconds=loaded - begun,
             generate_seconds=spent,
         )
@@ -191,11 +192,6 @@ class Referee:
             target = self._job.target if self._job.target_is_local else None
             self._states = SavedStates(self._options.hidden_states, target=target, device=self._job.device)
         return self._states
-
-    def _device(self) -> torch.device:
-        import torch
-
-        return torch.device(self._job.device) if self._options.hidden_states else self._target().device
 
     def _texts(self) -> Sequence[Text]:
         """One text for each prompt, from wherever they come."""
@@ -270,7 +266,7 @@ class Referee:
                 missing,
                 conditions,
                 digest=trained.digest,
-                device=self._device(),
+                device=self._source().device,
                 dtype=as_dtype(job.dtype),
                 progress=self._progress,
             )
@@ -303,27 +299,3 @@ def _other_response(text: Text, response: tuple[int, ...]) -> Text:
     from eagle3hub.reference.text import Text
 
     return Text((*text.token_ids[: text.prompt_length], *response), text.prompt_length, len(response))
-
-
-def _environment(device: torch.device) -> Mapping[str, Any]:
-    import torch
-    import transformers
-
-    cuda = device.type == "cuda"
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "processor": torch.cuda.get_device_name(device) if cuda else processor(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def processor() -> str:
-    """The CPU's model."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123
-            names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-            return next(names, platform.machine())
-    except OSError:
-        return platform.processor() or platform.machine()

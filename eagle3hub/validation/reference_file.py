@@ -105,7 +105,9 @@ def keep_reference(report: Report, path: str | Path, tolerance: float = DEFAULT_
             hint="a reference for later runs is one that passed",
             code="reference-nothing",
         )
-    replace_file(Path(path), write_reference(Reference(measurement_of(report.document, passed[0]), tolerance)).encode())
+    replace_file(
+        Path(path), write_reference(Reference(measurement_of(report.document, passed[0]), tolerance)).encode()
+    )
 
 
 def load_reference(path: str | Path) -> Reference:

@@ -81,7 +81,9 @@ def _engine(engine: Mapping[str, Any], out: Console, *, alone: bool) -> None:
         _row(out, gate["name"], f"{_MARK[gate['verdict']]} {escape(gate['reason'])}")
     if engine["recipe"] is None:  # the reference reads texts, it serves nothing
         seconds = engine["seconds"]
-        _row(out, "time", f"[dim]{seconds['start']:.1f} s to load, {seconds['generate']:.1f} s for texts and replay[/]")
+        _row(
+            out, "time", f"[dim]{seconds['start']:.1f} s to load, {seconds['generate']:.1f} s for texts and replay[/]"
+        )
         return
     _row(out, "lossless", _lossless(engine["lossless"]))
     _row(out, "tensors", _load(engine["load"]))

@@ -248,7 +248,7 @@ def _gates(
         else:
             gates.append(agreement(counted, replace(counted, engine=REFERENCE, counts=tuple(expected))))
     if earlier is not None:
-        gates.append(against_reference(counted, earlier.measurement, earlier.tolerance))
+        gates.append(against_reference(counted, earlier))
     return gates
 
 

@@ -37,6 +37,7 @@ def test_the_hash_is_of_what_is_used_and_nothing_else(tmp_path: Path) -> None:
         '[{"category":"writing","question_id":1,"turns":["Write a note."]},'
         '{"category":"math","question_id":2,"turns":["Wie groß ist π?"]}]'
     )
+    assert found.prompts[0].later_turns == ("Shorter.",)
     assert found.sha256 == hashlib.sha256(expected.encode()).hexdigest()
     file.write_text(line(turns=["Write a note."]) + "\r\n" + line(2, "math", ["Wie groß ist π?"]), encoding="utf-8")
     assert load_prompts(file).sha256 == found.sha256
@@ -84,3 +85,21 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_more_prompts_than_there_are_is_a_usage_error(number: int) -> None:
     with pytest.raises(UsageError, match=str(number)):
         load_prompts("smoke", number)
+
+
+def test_later_turns_are_kept_and_change_nothing(tmp_path: Path) -> None:
+    (tmp_path / "one").write_text(line(turns=["Write a note."]))
+    (tmp_path / "two").write_text(line(turns=["Write a note.", "Shorter."]))
+    one, two = load_prompts(tmp_path / "one"), load_prompts(tmp_path / "two")
+    assert two.prompts[0].turns == ("Write a note.", "Shorter.")
+    assert one.sha256 == two.sha256
+
+
+def test_the_hash_of_the_packaged_set_is_the_one_in_earlier_reports() -> None:
+    assert load_prompts("smoke").sha256 == "c2b3b2ccea29a4548d30be640276c87d81904687b3dc262479584e340dc4bc79"
+
+
+def test_a_misspelt_set_is_recognised() -> None:
+    with pytest.raises(SourceError, match="did you mean 'mt_bench'") as error:
+        load_prompts("mtbench")
+    assert "humaneval" in (error.value.hint or "")

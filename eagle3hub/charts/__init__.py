@@ -1,0 +1,15 @@
+"""Charts of acceptance: PNG and SVG that read on light and on dark pages, and say in words what they show."""
+
+from __future__ import annotations
+
+from eagle3hub.charts.data import Chart, Panel, Series
+from eagle3hub.charts.draw import acceptance_by_dataset, acceptance_by_draft_tokens, acceptance_by_position
+
+__all__ = [
+    "Chart",
+    "Panel",
+    "Series",
+    "acceptance_by_dataset",
+    "acceptance_by_draft_tokens",
+    "acceptance_by_position",
+]

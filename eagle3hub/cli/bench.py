@@ -1,0 +1,138 @@
+"""``eagle3hub bench``: acceptance of heads over data sets, in tables and charts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
+from eagle3hub.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from eagle3hub.bench import BenchPlan, Runner
+
+MakeRunner = Callable[["BenchPlan"], "Runner"]
+
+
+def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
+    """The command, measuring with what ``make_runner`` makes of the plan."""
+
+    def bench(
+        heads: Annotated[
+            list[str] | None,
+            typer.Argument(metavar="[NAME=]HEAD...", help="Folders, or hf://owner/name.", show_default=False),
+        ] = None,
+        target: Annotated[
+            str, typer.Option("--target", "--verifier", help="Target model: a folder or a Hub id.", show_default=False)
+        ] = "",
+        datasets: Annotated[str, typer.Option(help="Names of sets (see --list-datasets), or JSON Lines files.")] = (
+            "mt_bench,humaneval,gsm8k"
+        ),
+        draft_tokens: Annotated[str, typer.Option(help="Tokens drafted per round (K), with commas.")] = "3",
+        temperature: Annotated[str, typer.Option(help="Temperatures, with commas; 0 is greedy.")] = "0",
+        engine: Annotated[str, typer.Option(help="Engines, with commas.")] = "reference",
+        num_prompts: Annotated[
+            int | None, typer.Option(help="Use the first so many prompts of each set.", show_default="all")
+        ] = None,
+        max_new_tokens: Annotated[int, typer.Option(help="New tokens per prompt.")] = 128,
+        drafting: Annotated[str, typer.Option(help="Above temperature 0: greedy or probabilistic.")] = "greedy",
+        seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+        device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+        dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+        min_acceptance_length: Annotated[
+            float | None, typer.Option(help="Bar for the acceptance length.", show_default="none")
+        ] = None,
+        base: Annotated[
+            str | None, typer.Option(help="Head the others are compared with.", show_default="the first")
+        ] = None,
+        target_name: Annotated[
+            str | None, typer.Option(help="What the results call the target.", show_default="its name")
+        ] = None,
+        output: Annotated[
+            Path | None, typer.Option(help="Folder for results, tables and charts.", show_default="none")
+        ] = None,
+        resume: Annotated[bool, typer.Option("--resume", help="Go on with the results in the output folder.")] = False,
+        list_datasets: Annotated[bool, typer.Option("--list-datasets", help="List the data sets and stop.")] = False,
+        as_json: JsonFlag = False,
+        quiet: QuietFlag = False,
+    ) -> None:
+        """Measure how many tokens heads get accepted: every head, data set, K and temperature.
+
+        Exit status: 0 every cell passed; 1 one failed or is inconclusive; 3 something unreadable; 4 engine or device
+        unavailable; 5 a data set could not be fetched.
+
+        Example: eagle3hub bench ./head --target ./target --datasets mt_bench --draft-tokens 3,5,7 --output results
+        """
+        from eagle3hub.bench import Settings, run_bench
+        from eagle3hub.bench.export import write_all
+        from eagle3hub.bench.options import Asked, listing, make_plan
+        from eagle3hub.bench.terminal import render
+
+        if list_datasets:
+            emit({"datasets": (sets := listing())}, lambda out: _list(sets, out), as_json=as_json)
+            return
+        if not heads or not target:
+            raise UsageError(
+                "bench needs a head and --target", hint="eagle3hub bench ./head --target ./target", code="usage-bench"
+            )
+        settings = Settings(
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            dtype=dtype,  # type: ignore[arg-type]  # the plan refuses unknown ones by name
+            device=device,  # type: ignore[arg-type]
+            drafting=drafting,  # type: ignore[arg-type]
+            min_acceptance_length=min_acceptance_length,
+        )
+        asked = Asked(
+            heads, target, datasets, draft_tokens, temperature, engine, num_prompts, settings, base, target_name
+        )
+        if not quiet:
+            _tell_licences(datasets)
+        with progress(quiet=quiet) as say:
+            plan = make_plan(asked, say)
+            results = run_bench(plan, make_runner(plan), folder=output, resume=resume, progress=say)
+        written = write_all(results, output) if output is not None else []
+
+        def human(out: Console) -> None:
+            render(results, out)
+            for path in written[:2]:
+                out.print(f"written   {path}", markup=False)
+
+        emit(results.document, human, as_json=as_json)
+        raise typer.Exit(EXIT_OF[results.verdict])
+
+    return bench
+
+
+def _tell_licences(names: str) -> None:
+    """Say on standard error what is about to be fetched, and under which licence."""
+    from eagle3hub.prompts import datasets, is_cached
+
+    for name in names.split(","):
+        one = datasets().get(name.strip())
+        if one is not None and not is_cached(one):
+            sys.stderr.write(f"fetching {one.notice}\n")
+
+
+def _list(sets: list[dict[str, Any]], out: Console) -> None:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for heading in ("name", "what", "licence", "cached"):
+        table.add_column(heading, overflow="fold", max_width=44)
+    for heading in ("prompts", "kB"):
+        table.add_column(heading, justify="right")
+    for one in sets:
+        passing_on = "" if one["redistribution"] else "; not to be passed on"
+        row = (one["name"], one["title"], one["license"] + passing_on, "yes" if one["cached"] else "no")
+        table.add_row(*(escape(text) for text in row), str(one["prompts"]), str(round(one["bytes"] / 1000)))
+    out.print(table, width=min(100, out.width), soft_wrap=False)
+    out.print("\nsmoke (16 prompts) is packaged; any other set is a JSON Lines file given by path.")

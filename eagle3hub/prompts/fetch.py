@@ -1,0 +1,154 @@
+"""Fetch a prompt set into the cache, once, and hold its bytes to the pinned digest every time they are read.
+
+Downloads go through ``urllib``, which honours ``https_proxy`` and ``no_proxy``. The files are small (the largest has
+300 kB), so a download that was cut off is made again rather than continued.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from eagle3hub._version import __version__
+from eagle3hub.errors import Eagle3HubError, HubError, InputError, SourceError
+from eagle3hub.progress import Progress, silent
+from eagle3hub.prompts.catalogue import Dataset
+from eagle3hub.staging import replace_file
+
+TIMEOUT = 30.0
+"""Seconds a download may stand still; the whole of it may take four times as long."""
+_ATTEMPTS = 3
+_CHUNK = 64 << 10
+
+
+def is_cached(dataset: Dataset) -> bool:
+    """Whether a file of the set lies in the cache (its digest is looked at when it is read)."""
+    return dataset.path.is_file()
+
+
+def content(dataset: Dataset, progress: Progress = silent) -> bytes:
+    """The bytes of the set's file, from the cache, or fetched into it first.
+
+    Raises HubError if it cannot be fetched or what came is not the pinned file (nothing is kept then), InputError
+    (``prompts-digest``) if the file in the cache is not the pinned one, SourceError if that cannot be read,
+    OutputError if the cache cannot be written.
+    """
+    path = dataset.path
+    try:
+        raw: bytes | None = path.read_bytes()
+    except FileNotFoundError:
+        raw = None
+    except OSError as error:
+        raise SourceError(
+            f"cannot read the prompts {str(path)!r}: {error.strerror or error}", code="source-prompts"
+        ) from error
+    if raw is None:
+        progress(f"fetching {dataset.notice}")
+        raw = _download(dataset)
+        replace_file(path, raw, parents=True)
+    elif _digest(raw) != dataset.sha256:
+        raise InputError(
+            f"the file {_shown(dataset)} has {len(raw):,} bytes with SHA-256 {_digest(raw)[:16]}…, but the pinned "
+            f"{dataset.name} has {dataset.bytes:,} with {dataset.sha256[:16]}…",
+            hint="remove it, and it is fetched again; your own prompts are given by path",
+            code="prompts-digest",
+        )
+    return raw
+
+
+def _download(dataset: Dataset) -> bytes:
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            time.sleep(0.2 * 2**attempt)
+        try:
+            raw = _get(dataset)
+            break
+        except _CutOff as error:
+            last: Eagle3HubError = error
+    else:
+        raise last
+    if _digest(raw) != dataset.sha256:
+        raise HubError(
+            f"what came for {dataset.name} is not the pinned file: {len(raw):,} bytes with SHA-256 "
+            f"{_digest(raw)[:16]}…, not {dataset.bytes:,} with {dataset.sha256[:16]}…; nothing was kept",
+            hint=f"a proxy may have answered in its place; {_by_hand(dataset)}",
+            code="hub-dataset-digest",
+        )
+    return raw
+
+
+class _CutOff(HubError):
+    """The connection ended or stood still before the file did; worth another try."""
+
+
+def _get(dataset: Dataset) -> bytes:
+    """The body of one answer, at most one byte more than the pinned file has."""
+    request = urllib.request.Request(dataset.url, headers={"User-Agent": f"eagle3hub/{__version__}"})
+    deadline = time.monotonic() + 4 * TIMEOUT
+    received = bytearray()
+    try:
+        with urllib.request.build_opener().open(request, timeout=TIMEOUT) as answer:
+            announced = answer.headers.get("Content-Length", "")
+            while len(received) <= dataset.bytes:
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+                chunk = answer.read1(min(_CHUNK, dataset.bytes + 1 - len(received)))
+                if not chunk:
+                    break
+                received += chunk
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise HubError(
+            f"the server of {dataset.name} answered {error.code} for its pinned revision",
+            hint=_by_hand(dataset),
+            code="hub-dataset-missing" if error.code in (404, 410) else "hub-dataset",
+        ) from error
+    except TimeoutError as error:
+        raise _timed_out(dataset) from error
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, TimeoutError):
+            raise _timed_out(dataset) from error
+        if isinstance(error, http.client.HTTPException | ConnectionError) or received:
+            raise _cut_off(dataset, len(received)) from error
+        raise HubError(
+            f"{dataset.name} is not in the cache and cannot be fetched: {getattr(reason, 'strerror', None) or reason}",
+            hint=f"check the network and https_proxy, or {_by_hand(dataset)}",
+            code="hub-dataset-offline",
+        ) from error
+    if announced.isdigit() and len(received) < min(int(announced), dataset.bytes):
+        raise _cut_off(dataset, len(received))
+    return bytes(received)
+
+
+def _cut_off(dataset: Dataset, received: int) -> _CutOff:
+    return _CutOff(
+        f"the connection ended after {received:,} of the {dataset.bytes:,} bytes of {dataset.name}; nothing was kept",
+        hint=f"try again, or {_by_hand(dataset)}",
+        code="hub-dataset-cut",
+    )
+
+
+def _timed_out(dataset: Dataset) -> HubError:
+    return HubError(
+        f"fetching {dataset.name} took too long; nothing was kept",
+        hint=f"try again, or {_by_hand(dataset)}",
+        code="hub-dataset-timeout",
+    )
+
+
+def _by_hand(dataset: Dataset) -> str:
+    return f"put the file from {dataset.url} at {_shown(dataset)} yourself"
+
+
+def _shown(dataset: Dataset) -> str:
+    """The file's place as documented, which is the same on every machine."""
+    return str(Path("$EAGLE3HUB_CACHE") / dataset.cache_name)
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()

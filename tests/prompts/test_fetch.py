@@ -1,0 +1,273 @@
+"""Fetching a prompt set: from a server on loopback, into a cache of the test's own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eagle3hub.errors import HubError, InputError, OutputError, SourceError, UsageError
+from eagle3hub.prompts import datasets, fetch, is_cached, load_prompts
+from eagle3hub.prompts.lines import parse_prompts
+
+BODY = "".join(
+    json.dumps({"question_id": i, "category": "", "turns": [f"Question {i}?", "And then?"]}) + "\n" for i in range(400)
+).encode()
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+@dataclass
+class Server:
+    """Answers requests one after the other with what it was told, the last answer for ever."""
+
+    url: str = ""
+    answers: list[Answer] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+
+
+def whole(handler: BaseHTTPRequestHandler, body: bytes = BODY) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def cut(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(BODY)))
+    handler.end_headers()
+    handler.wfile.write(BODY[:1000])
+
+
+def hang_up(handler: BaseHTTPRequestHandler) -> None:
+    handler.connection.close()
+
+
+def status(code: int) -> Answer:
+    return lambda handler: handler.send_error(code)
+
+
+def wrong(handler: BaseHTTPRequestHandler) -> None:
+    whole(handler, b"<html>Please log in to the hotel's network</html>")
+
+
+def endless(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    for _ in range(1000):
+        handler.wfile.write(b"x" * 65536)
+
+
+def stuck(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(BODY)))
+    handler.end_headers()
+    handler.wfile.write(BODY[:10])
+    threading.Event().wait(1)
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server for the one data set ``quiz`` of a datasets.toml of the test's own."""
+    told = Server(answers=[whole])
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            told.paths.append(self.path)
+            answer = told.answers.pop(0) if len(told.answers) > 1 else told.answers[0]
+            try:
+                answer(self)
+            except OSError:  # the client hung up, as some of these tests want
+                self.close_connection = True
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    class Quiet(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *args: Any) -> None:
+            pass
+
+    http = Quiet(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    told.url = f"http://127.0.0.1:{http.server_address[1]}"
+    toml = tmp_path / "datasets.toml"
+    toml.write_text(
+        "[quiz]\n"
+        'title = "A quiz"\n'
+        f'url = "{told.url}/at/{{revision}}/quiz.jsonl"\n'
+        'revision = "abc123"\n'
+        f'sha256 = "{hashlib.sha256(BODY).hexdigest()}"\n'
+        f"bytes = {len(BODY)}\n"
+        "prompts = 400\nturns = 2\n"
+        'category = "trivia"\n'
+        'license = "CC-BY-NC-4.0"\nlicense_stated = "https://quiz.example/terms"\nredistribution = false\n'
+    )
+    monkeypatch.setattr("eagle3hub.prompts.catalogue.FILE", toml)
+    monkeypatch.setattr("eagle3hub.prompts.fetch._ATTEMPTS", 2)
+    monkeypatch.setenv("EAGLE3HUB_CACHE", str(tmp_path / "cache"))
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    yield told
+    http.shutdown()
+    http.server_close()
+    thread.join()
+
+
+def cached(tmp_path: Path) -> list[Path]:
+    """Everything the cache holds, whatever it is called."""
+    return [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+
+
+def test_a_set_is_fetched_once_and_its_licence_told(server: Server, tmp_path: Path) -> None:
+    said: list[str] = []
+    quiz = datasets()["quiz"]
+    assert not is_cached(quiz)
+    first = load_prompts("quiz", 3, progress=lambda message, fraction=None: said.append(message))
+    assert [p.text for p in first.prompts] == ["Question 0?", "Question 1?", "Question 2?"]
+    assert first.categories == {"trivia": 3}
+    assert first.name == "quiz"
+    assert first.dataset == quiz
+    assert server.paths == ["/at/abc123/quiz.jsonl"]
+    assert "licence: CC-BY-NC-4.0; not to be passed on (https://quiz.example/terms)" in said[0]
+    assert cached(tmp_path) == [quiz.path]
+    assert is_cached(quiz)
+    assert load_prompts("quiz").prompts[:3] == first.prompts
+    assert len(server.paths) == 1
+
+
+def test_a_connection_that_ends_early_is_tried_again(server: Server, tmp_path: Path) -> None:
+    server.answers = [cut, whole]
+    assert len(load_prompts("quiz").prompts) == 400
+    assert len(server.paths) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "requests", "code", "says"),
+    [
+        (cut, 2, "hub-dataset-cut", "ended after 1,000 of the"),
+        (hang_up, 2, "hub-dataset-cut", "ended after 0 of the"),
+        (wrong, 1, "hub-dataset-digest", "not the pinned file: 49 bytes"),
+        (endless, 1, "hub-dataset-digest", f"not the pinned file: {len(BODY) + 1:,} bytes"),
+        (status(404), 1, "hub-dataset-missing", "answered 404"),
+        (status(503), 1, "hub-dataset", "answered 503"),
+    ],
+)
+def test_what_fails_keeps_nothing(
+    server: Server, tmp_path: Path, answer: Answer, requests: int, code: str, says: str
+) -> None:
+    server.answers = [answer]
+    with pytest.raises(HubError, match=says) as error:
+        load_prompts("quiz")
+    assert error.value.code == code
+    assert error.value.exit_code == 5
+    assert f"at $EAGLE3HUB_CACHE/{datasets()['quiz'].cache_name} yourself" in (error.value.hint or "")
+    assert len(server.paths) == requests
+    assert cached(tmp_path) == []
+
+
+def test_a_server_that_stands_still(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "TIMEOUT", 0.1)
+    server.answers = [stuck]
+    with pytest.raises(HubError, match="took too long") as error:
+        load_prompts("quiz")
+    assert error.value.code == "hub-dataset-timeout"
+    assert cached(tmp_path) == []
+
+
+def test_a_server_that_drips_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(BODY)))
+        handler.end_headers()
+        for byte in BODY[:100]:
+            handler.wfile.write(bytes([byte]))
+            handler.wfile.flush()
+            threading.Event().wait(0.03)
+
+    monkeypatch.setattr(fetch, "TIMEOUT", 0.1)
+    server.answers = [drip]
+    with pytest.raises(HubError, match="took too long"):
+        load_prompts("quiz")
+
+
+def test_without_a_network_the_file_can_be_put_there(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with pytest.raises(HubError, match="quiz is not in the cache and cannot be fetched: Connection refused") as error:
+        load_prompts("quiz")
+    assert error.value.code == "hub-dataset-offline"
+    assert server.paths == []
+    path = datasets()["quiz"].path
+    path.parent.mkdir(parents=True)
+    path.write_bytes(BODY)
+    assert len(load_prompts("quiz").prompts) == 400
+
+
+def test_a_proxy_is_asked(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", server.url)
+    load_prompts("quiz")
+    assert server.paths[0].startswith("http://127.0.0.1")
+
+
+@pytest.mark.parametrize("damage", [BODY[:-1], BODY + b"\n", BODY.replace(b"Question 1?", b"Question 2?")])
+def test_the_cached_file_is_held_to_its_digest_every_time(server: Server, damage: bytes) -> None:
+    load_prompts("quiz")
+    datasets()["quiz"].path.write_bytes(damage)
+    with pytest.raises(InputError, match="pinned quiz") as error:
+        load_prompts("quiz")
+    assert error.value.code == "prompts-digest"
+    assert len(server.paths) == 1
+
+
+def test_a_cache_that_cannot_be_read_or_written(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with pytest.raises(SourceError, match="Not a directory"):
+        load_prompts("quiz")
+    (tmp_path / "cache").unlink()
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "datasets").symlink_to(tmp_path / "nowhere" / "at" / "all")
+    with pytest.raises(OutputError, match="cannot write"):
+        load_prompts("quiz")
+
+
+def test_a_file_of_the_same_name_is_given_by_path(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("quiz").write_text('{"question_id": "mine", "category": "c", "turns": ["Hello?"]}')
+    assert load_prompts("./quiz").prompts[0].question_id == "mine"
+    assert load_prompts("quiz").prompts[0].question_id == 0
+    with pytest.raises(UsageError, match="quiz has 400"):
+        load_prompts("quiz", 401)
+
+
+def test_what_the_package_pins_is_complete() -> None:
+    sets = datasets()
+    assert {"mt_bench", "humaneval", "gsm8k"} <= set(sets)
+    for name, one in sets.items():
+        assert one.revision in one.url, name
+        assert one.url.startswith("https://"), name
+        assert len(one.sha256) == 64, name
+        assert (one.category is not None) == (name == "alpaca"), name
+        assert name in one.cache_name
+        assert one.license_stated.startswith("https://"), name
+    assert not sets["alpaca"].redistribution
+    assert not sets["sum"].redistribution
+
+
+def test_a_category_stands_in_only_where_there_is_none() -> None:
+    raw = b'{"question_id": 1, "category": "own", "turns": ["a"]}\n{"question_id": 2, "category": "", "turns": ["b"]}'
+    assert [p.category for p in parse_prompts(raw, "x", category="given")] == ["own", "given"]
+    with pytest.raises(InputError, match="line 2: category"):
+        parse_prompts(raw, "x")
