@@ -246,7 +246,7 @@ def _assemble(
     (stage / REPORTS).mkdir()
     for result in results:
         asked = manifest.validate
-        name = f"{REPORTS}/{result.layout}-{asked.engine}-{asked.device}.json"
+        name = f"{REPORTS}/{result.layout}-{asked.device}.json"
         result.report.save(stage / name)
         reports.append(result.report.document)
         names.append(name)

@@ -74,7 +74,7 @@ class ValidateSettings:
     """How the release is measured; names and defaults are those of `eagle3hub.validate`."""
 
     draft_tokens: int
-    engine: str = "vllm"
+    engine: str = "reference,vllm"
     device: str = "cpu"
     dtype: str = "float32"
     prompts: str = "smoke"

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-ENGINES = {"vllm": "vLLM", "sglang": "SGLang", "trtllm": "TensorRT-LLM", "sglang_jax": "sglang-jax"}
+ENGINES = {
+    "reference": "eagle3hub reference",
+    "vllm": "vLLM",
+    "sglang": "SGLang",
+    "trtllm": "TensorRT-LLM",
+    "sglang_jax": "sglang-jax",
+}
 
 DEVICES = {"cpu": "CPU", "cuda": "NVIDIA GPU"}
 

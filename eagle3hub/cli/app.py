@@ -19,6 +19,7 @@ _CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]  # click's 
 
 def build() -> typer.Typer:
     """The Typer application with every command."""
+    from eagle3hub.cli.bench import bench
     from eagle3hub.cli.card import card
     from eagle3hub.cli.convert import convert
     from eagle3hub.cli.demo import demo
@@ -50,6 +51,7 @@ def build() -> typer.Typer:
     app.command("convert")(convert)
     app.command("diff")(diff)
     app.command("validate")(validate)
+    app.command("bench")(bench)
     app.command("card")(card)
     app.command("release")(release)
     app.command("demo")(demo)

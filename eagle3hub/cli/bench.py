@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from eagle3hub.bench import BenchPlan, Runner
 
-MakeRunner = Callable[["BenchPlan"], "Runner"]
+MakeRunner = Callable[..., "Runner"]
 
 
 def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
-    """The command, measuring with what ``make_runner`` makes of the plan."""
+    """The command, measuring with what ``make_runner`` makes of the plan and the options of `BenchRunner`."""
 
     def bench(
         heads: Annotated[
@@ -54,6 +54,17 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         target_name: Annotated[
             str | None, typer.Option(help="What the results call the target.", show_default="its name")
         ] = None,
+        engine_python: Annotated[
+            list[str] | None,
+            typer.Option(metavar="ENGINE=PATH", help="Interpreter that has the engine.", show_default="installed"),
+        ] = None,
+        timeout: Annotated[float, typer.Option(help="Seconds for each run of an engine.")] = 1800.0,
+        device_map: Annotated[
+            str | None, typer.Option(help="Placement of the reference's target: auto.", show_default="one device")
+        ] = None,
+        batch_tokens: Annotated[
+            int | None, typer.Option(help="Tokens in one pass of the reference's target.", show_default="by device")
+        ] = None,
         output: Annotated[
             Path | None, typer.Option(help="Folder for results, tables and charts.", show_default="none")
         ] = None,
@@ -73,6 +84,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         from eagle3hub.bench.export import write_all
         from eagle3hub.bench.options import Asked, listing, make_plan
         from eagle3hub.bench.terminal import render
+        from eagle3hub.validation.options import engine_pythons
 
         if list_datasets:
             emit({"datasets": (sets := listing())}, lambda out: _list(sets, out), as_json=as_json)
@@ -96,7 +108,15 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             _tell_licences(datasets)
         with progress(quiet=quiet) as say:
             plan = make_plan(asked, say)
-            results = run_bench(plan, make_runner(plan), folder=output, resume=resume, progress=say)
+            runner = make_runner(
+                plan,
+                engine_python=engine_pythons(engine_python or []),
+                device_map=device_map,
+                batch_tokens=batch_tokens,
+                timeout=timeout,
+                progress=say,
+            )
+            results = run_bench(plan, runner, folder=output, resume=resume, progress=say)
         written = write_all(results, output) if output is not None else []
 
         def human(out: Console) -> None:
@@ -136,3 +156,12 @@ def _list(sets: list[dict[str, Any]], out: Console) -> None:
         table.add_row(*(escape(text) for text in row), str(one["prompts"]), str(round(one["bytes"] / 1000)))
     out.print(table, width=min(100, out.width), soft_wrap=False)
     out.print("\nsmoke (16 prompts) is packaged; any other set is a JSON Lines file given by path.")
+
+
+def _real_runner(_plan: BenchPlan, **options: Any) -> Runner:
+    from eagle3hub.bench.runner import BenchRunner
+
+    return BenchRunner(**options)
+
+
+bench = bench_command(_real_runner)

@@ -123,6 +123,12 @@ class EngineRun:
     start_seconds: float
     generate_seconds: float
 
+    @property
+    def tokens_per_second(self) -> float | None:
+        """New tokens per second of generation, one sequence at a time; None where no time passed."""
+        tokens = sum(len(result.tokens) for result in self.prompts)
+        return round(tokens / self.generate_seconds, 2) if self.generate_seconds > 0 else None
+
 
 @dataclass(frozen=True, slots=True)
 class EngineFailure:

@@ -125,8 +125,8 @@ def _lossless_json(lossless: Lossless | None) -> dict[str, Any] | None:
 
 def _throughput(run: EngineRun, base: EngineRun | None) -> dict[str, Any]:
     return {
-        "target_tokens_per_second": _rate(base) if base is not None else None,
-        "speculative_tokens_per_second": _rate(run),
+        "target_tokens_per_second": base.tokens_per_second if base is not None else None,
+        "speculative_tokens_per_second": run.tokens_per_second,
         "note": "one sequence at a time; smoke test, not a benchmark",
     }
 
@@ -137,11 +137,6 @@ def _no_throughput() -> dict[str, Any]:
         "speculative_tokens_per_second": None,
         "note": "the reference replays texts, it does not serve",
     }
-
-
-def _rate(run: EngineRun) -> float | None:
-    tokens = sum(len(result.tokens) for result in run.prompts)
-    return round(tokens / run.generate_seconds, 2) if run.generate_seconds > 0 else None
 
 
 def _per_prompt(prompts: PromptSet, run: EngineRun, base: EngineRun | None) -> list[dict[str, Any]]:

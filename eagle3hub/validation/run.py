@@ -21,6 +21,7 @@ from eagle3hub.prompts import load_prompts
 from eagle3hub.report import SCHEMA_NAME, Report
 from eagle3hub.validation.entry import Measured, entry_of
 from eagle3hub.validation.gates import COLLAPSE, Gate, against_reference, agreement
+from eagle3hub.validation.interpreter import interpreter
 from eagle3hub.validation.kept import Kept
 from eagle3hub.validation.measurement import measurement_of
 from eagle3hub.validation.options import engine_names
@@ -214,7 +215,7 @@ def _planned(name: str, job: Job, given: Mapping[str, str | Path] | None, *, alo
         inability = engine.unable(job)
         if inability:
             raise UnavailableError(inability, hint="measure at temperature 0, or on CUDA", code="engine-unable")
-        return _Plan(engine, _interpreter(engine, job, given), None)
+        return _Plan(engine, interpreter(engine, job, given), None)
     except UnavailableError as error:
         if alone:
             raise
@@ -250,23 +251,6 @@ def _gates(
     if earlier is not None:
         gates.append(against_reference(counted, earlier))
     return gates
-
-
-def _interpreter(engine: Engine, job: Job, given: Mapping[str, str | Path] | None) -> Path:
-    from eagle3hub.engines import envs
-
-    if given and engine.name in given:
-        python = Path(given[engine.name]).expanduser()
-        if not python.is_file():
-            raise UnavailableError(
-                f"there is no interpreter {str(python)!r} for {engine.name}", code="engine-python-missing"
-            )
-        return python.absolute()
-    if job.device == "cuda" and not Path("/dev/nvidiactl").exists():
-        raise UnavailableError(
-            "this machine has no CUDA device", hint="validate on CPU with --device cpu", code="device-missing"
-        )
-    return envs.interpreter(engine.name, job.device)
 
 
 def _settings(job: Job, bar: float | None, reference: ReferenceOptions) -> dict[str, Any]:

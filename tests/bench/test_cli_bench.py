@@ -36,10 +36,10 @@ def runner() -> Recorded:
 def bench(
     cli: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, plans: list[BenchPlan], runner: Recorded
 ) -> Bench:
-    """Run ``eagle3hub bench`` as if it were registered with a runner that knows counters only."""
+    """Run ``eagle3hub bench`` with a runner that knows counters only."""
     build = app.build
 
-    def make_runner(plan: BenchPlan) -> Recorded:
+    def make_runner(plan: BenchPlan, **options: Any) -> Recorded:
         plans.append(plan)
         return runner
 
