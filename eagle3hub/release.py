@@ -20,6 +20,7 @@ from eagle3hub.card import load_manifest, render_card
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, folder_digest
 from eagle3hub.conversion import convert, make_plan
+from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import Verdict, worst
 from eagle3hub.errors import InputError, UsageError
 from eagle3hub.layouts import open_head
@@ -29,7 +30,11 @@ from eagle3hub.report import Report, load_report
 from eagle3hub.staging import prepare_destination, require_space, staged_folder, write_file
 from eagle3hub.target import TargetFacts, read_target
 from eagle3hub.validation import validate
+from eagle3hub.validation.interpreter import interpreter
 from eagle3hub.validation.kept import Kept
+from eagle3hub.validation.options import engine_names
+from eagle3hub.validation.referee import NAME as REFERENCE
+from eagle3hub.validation.referee import require_packages
 from eagle3hub.validation.subject import identify_target
 
 REPORTS = "reports"
@@ -131,6 +136,11 @@ def release(
     measured = str(target if target is not None else manifest.measured_target)
     facts = read_target(measured, manifest.target.id)
     tokens = manifest.speculative_tokens
+    for name in engine_names(manifest.validate.engine):
+        if name == REFERENCE:
+            require_packages()
+        else:  # before anything is converted
+            interpreter(get_engine(name), manifest.validate.device, engine_python)
     plans = [
         make_plan(manifest.head_source, layout, target=facts, speculative_tokens=tokens) for layout in manifest.layouts
     ]
@@ -184,7 +194,7 @@ def _measure(
                 folder,
                 target=measured,
                 engine=asked.engine,
-                reference_head=manifest.head_source if "reference" in asked.engine.split(",") else None,
+                reference_head=manifest.head_source if REFERENCE in engine_names(asked.engine) else None,
                 device=asked.device,
                 dtype=asked.dtype,
                 prompts=asked.prompts,

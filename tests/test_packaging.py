@@ -20,12 +20,12 @@ def test_the_wheel_finds_its_templates_schemas_and_example(tmp_path: Path):
     code = (
         "import json, eagle3hub\n"
         "from eagle3hub.resources import data_path, schema\n"
-        "from eagle3hub.prompts import load_prompts\n"
+        "from eagle3hub.prompts import datasets, load_prompts\n"
         "names = ['templates/card', 'examples/smollm2-135m/head/model.safetensors']\n"
         "found = [str(data_path(n)) for n in names if data_path(n).exists()]\n"
-        "ids = [schema(n)['title'] for n in ('provenance', 'report', 'manifest', 'acceptance-reference')]\n"
+        "ids = [schema(n)['title'] for n in ('provenance', 'report', 'manifest', 'acceptance-reference', 'bench')]\n"
         "print(json.dumps({'package': eagle3hub.__file__, 'found': found, 'ids': ids,\n"
-        "                  'prompts': len(load_prompts('smoke').prompts)}))\n"
+        "                  'prompts': len(load_prompts('smoke').prompts), 'sets': len(datasets())}))\n"
     )
     # isolated from the checkout: -P keeps the current folder out, PYTHONPATH puts the unpacked wheel first
     env = {"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin"}
@@ -36,3 +36,4 @@ def test_the_wheel_finds_its_templates_schemas_and_example(tmp_path: Path):
     assert len(seen["found"]) == 2
     assert all(path.startswith(str(tmp_path)) for path in seen["found"])
     assert seen["prompts"] == 16
+    assert seen["sets"] >= 6

@@ -39,7 +39,7 @@ def _of(cells: Sequence[CellRecord], document: Mapping[str, Any]) -> dict[str, C
     drafts = sorted({c["settings"]["draft_tokens"] for c in cells})
     found = {(c["prompts"]["name"], c["settings"]["draft_tokens"], c["head"]): c for c in cells}
     note = _note(cells, document)
-    whiskers = f"{note}\nwhiskers: 95 % intervals, prompts as the sampling unit"
+    whiskers = f"{note} · whiskers: 95 % intervals over prompts"
 
     def tau(name: str, places: Sequence[tuple[str, int]]) -> Series:
         cells_there = [found.get((dataset, k, name)) for dataset, k in places]
@@ -83,5 +83,5 @@ def _note(cells: Sequence[CellRecord], document: Mapping[str, Any]) -> str:
     sampling = "greedy (T = 0)" if temperature == 0 else f"T = {temperature:g}, {settings['drafting']} drafting"
     return (
         f"{document['target']['name']} · {engine['name']} {engine['version']}, {settings['dtype']} on "
-        f"{settings['device']} · {sampling} · up to {settings['max_new_tokens']} new tokens · {prompts} prompts a set"
+        f"{settings['device']}\n{sampling} · up to {settings['max_new_tokens']} new tokens · {prompts} prompts a set"
     )

@@ -162,7 +162,7 @@ class BenchRunner:
         inability = engine.unable(job)
         if inability:
             raise UnavailableError(inability, hint="measure at temperature 0, or on CUDA", code="engine-unable")
-        python = interpreter(engine, job, self._engine_python)
+        python = interpreter(engine, common.device, self._engine_python)
         begun = time.monotonic()
         measured = Trial(engine, job, cell.target, python, self._timeout, self._progress).run(self._baselines)
         run, base, seconds = measured.outcome, measured.base, round(time.monotonic() - begun, 3)

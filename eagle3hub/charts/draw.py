@@ -32,6 +32,8 @@ def acceptance_by_dataset(panels: Sequence[Panel], *, title: str, note: str = ""
     """
     if len({panel.labels for panel in panels}) > 1:
         raise ValueError("panels that share their rows must have the same labels")
+    from matplotlib.ticker import MaxNLocator
+
     names = series_names(panels)
     labels = panels[0].labels if panels else ()
     rows = len(labels) * (len(names) * 0.19 + 0.2)
@@ -42,6 +44,7 @@ def acceptance_by_dataset(panels: Sequence[Panel], *, title: str, note: str = ""
             axis.set_yticks(range(len(labels)), [wrapped(label, 20) for label in labels])
             axis.set_ylim(len(labels) - 0.5, -0.5)
             axis.tick_params(axis="y", length=0)
+            axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
             axis.grid(axis="x")
             _room_on_the_right(axis, panels)
         named(axes, TAU if len(panels) < COLUMNS else "τ, tokens per round", "")
@@ -77,8 +80,9 @@ def acceptance_by_draft_tokens(panels: Sequence[Panel], *, title: str, note: str
     with framed(panels, 2.1, title, note, sharey=True) as (figure, axes):
         for axis, panel in zip(axes, panels, strict=True):
             numbers = [float(label) for label in panel.labels]
-            gaps = [b - a for a, b in pairwise(numbers)]
-            step = min(gaps, default=1.0) * min(0.09, 0.5 / max(len(names), 1))
+            gap = min((b - a for a, b in pairwise(numbers)), default=1.0)
+            across = (numbers[-1] - numbers[0] or 1.0) * 0.011 * min(len(panels), COLUMNS)
+            step = min(across, gap * 0.5 / len(names))
             for one in panel.series:
                 index = names.index(one.name)
                 _line_of(axis, one, numbers, index, (index - (len(names) - 1) / 2) * step)

@@ -45,7 +45,7 @@ class Case:
         terms = self.contract
         if self.files.nested and terms.reads_nested and "qwen3" in terms.architectures:
             kind = self.fields.get("model_type", "llama")
-            return kind if kind in {"llama", "qwen3"} else None
+            return kind if kind in ("llama", "qwen3") else None
         if terms.any_architecture:
             return self.truth.kind if self.truth.kind in terms.architectures else "llama"
         for kind, names in terms.architectures.items():

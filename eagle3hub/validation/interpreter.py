@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from eagle3hub.engines.base import Engine, Job
+from eagle3hub.engines.base import Engine
 from eagle3hub.errors import UnavailableError
 
 
-def interpreter(engine: Engine, job: Job, given: Mapping[str, str | Path] | None) -> Path:
+def interpreter(engine: Engine, device: str, given: Mapping[str, str | Path] | None) -> Path:
     """The interpreter given for the engine, else that of its installed environment.
 
     Raises UnavailableError where there is none, or no such device.
@@ -23,8 +23,8 @@ def interpreter(engine: Engine, job: Job, given: Mapping[str, str | Path] | None
                 f"there is no interpreter {str(python)!r} for {engine.name}", code="engine-python-missing"
             )
         return python.absolute()
-    if job.device == "cuda" and not Path("/dev/nvidiactl").exists():
+    if device == "cuda" and not Path("/dev/nvidiactl").exists():
         raise UnavailableError(
             "this machine has no CUDA device", hint="validate on CPU with --device cpu", code="device-missing"
         )
-    return envs.interpreter(engine.name, job.device)
+    return envs.interpreter(engine.name, device)

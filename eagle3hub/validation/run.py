@@ -215,7 +215,7 @@ def _planned(name: str, job: Job, given: Mapping[str, str | Path] | None, *, alo
         inability = engine.unable(job)
         if inability:
             raise UnavailableError(inability, hint="measure at temperature 0, or on CUDA", code="engine-unable")
-        return _Plan(engine, interpreter(engine, job, given), None)
+        return _Plan(engine, interpreter(engine, job.device, given), None)
     except UnavailableError as error:
         if alone:
             raise

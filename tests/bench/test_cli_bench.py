@@ -162,10 +162,6 @@ def test_the_licence_is_told_before_a_set_is_fetched(
     assert "cannot be fetched" in stderr
 
 
-def test_the_command_is_not_offered_before_it_can_measure(cli: Callable[..., tuple[int, str, str]]) -> None:
-    assert cli("bench")[0] == 2
-
-
 def test_lists() -> None:
     assert listed("--x", " 1, 2 ", int, "numbers") == [1, 2]
     with pytest.raises(UsageError):

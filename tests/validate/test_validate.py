@@ -66,7 +66,9 @@ def test_a_head_with_errors_fails_without_an_engine(
     cli: Cli, head: Path, fitting_target: Path, tmp_path: Path
 ) -> None:
     break_map(head)
-    status, out, _ = cli("validate", head, "--target", fitting_target, "--report", tmp_path / "report.json")
+    status, out, _ = cli(
+        "validate", head, "--engine", "vllm", "--target", fitting_target, "--report", tmp_path / "report.json"
+    )
     assert status == 1
     assert out.startswith("FAIL")
     report = load_report(tmp_path / "report.json").document
@@ -76,14 +78,14 @@ def test_a_head_with_errors_fails_without_an_engine(
 
 
 def test_an_engine_that_is_not_installed(cli: Cli, head: Path, fitting_target: Path) -> None:
-    status, out, err = cli("validate", head, "--target", fitting_target)
+    status, out, err = cli("validate", head, "--engine", "vllm", "--target", fitting_target)
     assert status == 4
     assert out == ""
     assert "eagle3hub engines install vllm --device cpu" in err
 
 
 def test_errors_in_json_are_one_document(cli: Cli, head: Path, fitting_target: Path) -> None:
-    status, out, _ = cli("validate", head, "--target", fitting_target, "--json")
+    status, out, _ = cli("validate", head, "--engine", "vllm", "--target", fitting_target, "--json")
     assert status == 4
     assert json.loads(out)["error"]["code"] == "engine-not-installed"
 
@@ -91,22 +93,23 @@ def test_errors_in_json_are_one_document(cli: Cli, head: Path, fitting_target: P
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a CUDA device")
 def test_cuda_on_a_machine_without(head: Path, fitting_target: Path) -> None:
     with pytest.raises(UnavailableError, match="no CUDA device"):
-        validate(head, target=fitting_target, device="cuda")
+        validate(head, target=fitting_target, engine="vllm", device="cuda")
 
 
 def test_sampling_where_the_engine_samples_noise(head: Path, fitting_target: Path) -> None:
     with pytest.raises(UnavailableError, match="temperature"):
-        validate(head, target=fitting_target, temperature=0.8)
+        validate(head, target=fitting_target, engine="vllm", temperature=0.8)
 
 
 def test_an_interpreter_that_is_not_there(head: Path, fitting_target: Path, tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="no interpreter"):
-        validate(head, target=fitting_target, engine_python={"vllm": tmp_path / "none"})
+        validate(head, target=fitting_target, engine="vllm", engine_python={"vllm": tmp_path / "none"})
 
 
 def test_a_crashing_engine_is_a_failed_report(cli: Cli, head: Path, fitting_target: Path, tmp_path: Path) -> None:
     python = interpreter(tmp_path, "echo last words >&2; exit 7")
-    status, out, err = cli("validate", head, "--target", fitting_target, "--engine-python", f"vllm={python}", "--json")
+    options = ("--engine", "vllm", "--engine-python", f"vllm={python}", "--json")
+    status, out, err = cli("validate", head, "--target", fitting_target, *options)
     report = json.loads(out)
     assert status == 1
     assert report["verdict"] == "fail"
@@ -117,7 +120,8 @@ def test_a_crashing_engine_is_a_failed_report(cli: Cli, head: Path, fitting_targ
 
 
 def test_an_interpreter_without_the_engine_is_unavailable(cli: Cli, head: Path, fitting_target: Path) -> None:
-    command = ("validate", head, "--target", fitting_target, "--engine-python", f"vllm={sys.executable}")
+    options = ("--engine", "vllm", "--engine-python", f"vllm={sys.executable}")
+    command = ("validate", head, "--target", fitting_target, *options)
     status, out, _ = cli(*command)
     assert status == 4
     assert out.startswith("UNAVAILABLE  vLLM could not be imported")
@@ -126,7 +130,7 @@ def test_an_interpreter_without_the_engine_is_unavailable(cli: Cli, head: Path, 
 def test_the_time_limit_is_a_failure(cli: Cli, head: Path, fitting_target: Path, tmp_path: Path) -> None:
     python = interpreter(tmp_path, "exec sleep 100")
     options = ("--engine-python", f"vllm={python}", "--timeout", "1")
-    status, out, _ = cli("validate", head, "--target", fitting_target, *options)
+    status, out, _ = cli("validate", head, "--engine", "vllm", "--target", fitting_target, *options)
     assert status == 1
     assert "did not finish within 1 seconds" in out
 
@@ -149,7 +153,7 @@ def test_the_time_limit_is_a_failure(cli: Cli, head: Path, fitting_target: Path,
 )
 def test_options_that_make_no_sense(head: Path, fitting_target: Path, options: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        validate(head, target=fitting_target, **options)
+        validate(head, target=fitting_target, **{"engine": "vllm", **options})
 
 
 def test_what_cannot_be_read(head: Path, fitting_target: Path, tmp_path: Path) -> None:
@@ -157,11 +161,13 @@ def test_what_cannot_be_read(head: Path, fitting_target: Path, tmp_path: Path) -
         with pytest.raises(InputError, match="none"):
             validate(source, target=target)
     with pytest.raises(InputError, match=r"none\.jsonl"):
-        validate(head, target=fitting_target, prompts="none.jsonl")
+        validate(head, target=fitting_target, engine="vllm", prompts="none.jsonl")
 
 
 def test_a_report_that_cannot_be_written_is_found_before_the_run(cli: Cli, head: Path, fitting_target: Path) -> None:
-    status, _, err = cli("validate", head, "--target", fitting_target, "--report", head / "no" / "report.json")
+    status, _, err = cli(
+        "validate", head, "--engine", "vllm", "--target", fitting_target, "--report", head / "no" / "report.json"
+    )
     assert status == 3
     assert "cannot be written" in err
 
@@ -190,7 +196,7 @@ def test_an_interrupted_command_leaves_no_engine_running(
     record = tmp_path / "pid"
     python = interpreter(tmp_path, f"echo $$ > {record}.part; mv {record}.part {record}; exec sleep 100")
     command = [sys.executable, "-m", "eagle3hub", "validate", str(head), "--target", str(fitting_target)]
-    command += ["--engine-python", f"vllm={python}"]
+    command += ["--engine", "vllm", "--engine-python", f"vllm={python}"]
     root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": root}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
