@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from exporters.forward import first_step
 
 from eagle3hub.errors import Refusal
 from eagle3hub.head import Rope, Semantics
 from eagle3hub.reference.attention import Memory
 from eagle3hub.reference.model import ACTIVATIONS, DraftModel
-from exporters.forward import first_step
 from reference.support import PLAIN, random_draft, wrong
 
 T = 12
@@ -112,7 +112,7 @@ def test_a_head_without_aux_states_has_no_fc_and_sees_no_tokens():
     assert torch.equal(model.features(batch["aux_hidden_states"]), batch["aux_hidden_states"])
     other = {**batch, "token_ids": batch["token_ids"].flip(1)}
     assert torch.equal(outputs(model, batch), outputs(model, other))
-    with pytest.raises(KeyError, match="fc.weight"):
+    with pytest.raises(KeyError, match=r"fc\.weight"):
         outputs(wrong(model, uses_aux=True), batch)
     seeing = random_draft()
     batch = inputs(seeing)
