@@ -100,7 +100,10 @@ def depths(model: DraftModel, batch: Batch, conditions: Conditions) -> torch.Ten
     judge = _Judge(model, batch, conditions, width + k, device)
     memory = Everywhere(model.windows)
     everywhere = torch.arange(length, device=device).expand(len(batch.texts), -1)
-    hidden = model.hidden(model.features(batch.aux[:, :length]), tokens[:, 1 : length + 1], everywhere, memory.shared)
+    ends = torch.tensor([[len(text.token_ids)] for text in batch.texts], device=device)
+    padding = (everywhere >= ends)[..., None]  # nothing looks there, but 0 · nan is nan
+    features = model.features(batch.aux[:, :length]).masked_fill(padding, 0)
+    hidden = model.hidden(features, tokens[:, 1 : length + 1], everywhere, memory.shared)
     offset = torch.arange(most, device=device)[None]
     starts, alive = (first + offset).clamp(max=length - 1), offset < count
     memory.begin(starts)

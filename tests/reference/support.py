@@ -73,37 +73,36 @@ def wrong(model: DraftModel, **changes: Any) -> DraftModel:
     return replace(model, semantics=replace(model.semantics, **changes))
 
 
-def fit(model: DraftModel, batch: Batch, steps: int = 3, ridge: float = 1e-2) -> DraftModel:
-    """The head with the lm_head that, by least squares, best says what comes next in some texts: it accepts often.
-
-    ``steps`` draft steps of every position are fitted together, each fed with the texts' own tokens.
-    """
-    hiddens, nexts = [], []
-    width = max(len(t.token_ids) for t in batch.texts)
-    tokens = torch.tensor([t.token_ids for t in batch.texts if len(t.token_ids) == width])
-    aux = batch.aux[: len(tokens)]
-    drafts = width - steps - 1
-    starts = torch.arange(drafts).expand(len(tokens), -1)
-    memory = Everywhere(model.windows)
-    everywhere = torch.arange(width - 1).expand(len(tokens), -1)
-    hidden = model.hidden(model.features(aux[:, :-1]), tokens[:, 1:], everywhere, memory.shared)[:, :drafts]
-    memory.begin(starts)
-    for step in range(1, steps + 1):
-        # an identity in place of lm_head gives the normed hidden states
-        eye = {**model.weights, "lm_head.weight": torch.eye(model.dims.hidden_size)}
-        hiddens.append(replace(model, weights=eye).logits(hidden).flatten(0, 1))
-        nexts.append(tokens[:, step + 1 : step + 1 + drafts].flatten())
-        follow = tokens[:, step + 1 : step + 1 + drafts]
-        features = model.feedback(hidden)
-        if model.semantics.parallel_drafting:
-            masked, token = model.masked()
-            features, follow = masked.expand_as(hidden), torch.full_like(follow, token)
-        hidden = model.hidden(features, follow, starts + step, memory.attend)
-    x = torch.cat(hiddens)
+def fit(model: DraftModel, batch: Batch, *, draft_steps: int = 3, epochs: int = 30, rate: float = 0.02) -> DraftModel:
+    """The head trained to know some texts of one length by heart, as in training-time test: it accepts often."""
+    tokens = torch.tensor([t.token_ids for t in batch.texts])
+    width = tokens.shape[1]
     ids = torch.arange(model.dims.vocab_size) if model.target_ids is None else model.target_ids
-    y = (torch.cat(nexts)[:, None] == ids).float()
-    gram = x.T @ x + ridge * len(x) * torch.eye(x.shape[1])
-    return replace(model, weights={**model.weights, "lm_head.weight": 8 * torch.linalg.solve(gram, x.T @ y).T})
+    draft_id = torch.full((model.dims.vocab_size,), -100).index_copy_(0, ids, torch.arange(len(ids)))
+    weights = {name: w.clone().requires_grad_() for name, w in model.weights.items()}
+    learner = replace(model, weights=weights)
+    optimizer = torch.optim.Adam(weights.values(), lr=rate)
+    starts = torch.arange(width - draft_steps - 1).expand(len(tokens), -1)
+    everywhere = torch.arange(width - 1).expand(len(tokens), -1)
+    for _ in range(epochs):
+        memory = Everywhere(model.windows)
+        features = learner.features(batch.aux[:, : width - 1])
+        hidden = learner.hidden(features, tokens[:, 1:], everywhere, memory.shared)[:, : starts.shape[1]]
+        memory.begin(starts)
+        loss = torch.zeros(())
+        for step in range(1, draft_steps + 1):
+            follow = tokens.gather(1, starts + step + 1)
+            logits = learner.logits(hidden).flatten(0, 1)
+            loss = loss + torch.nn.functional.cross_entropy(logits, draft_id[follow].flatten())
+            features = learner.feedback(hidden)
+            if model.semantics.parallel_drafting:
+                masked, token = learner.masked()
+                features, follow = masked.expand_as(hidden), torch.full_like(follow, token)
+            hidden = learner.hidden(features, follow, starts + step, memory.attend)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return replace(model, weights={name: w.detach() for name, w in weights.items()})
 
 
 @dataclass
@@ -174,4 +173,5 @@ class TransformersSession:
         return out.logits[0].float(), torch.cat(states, dim=-1)
 
     def rewind(self, length: int) -> None:
-        self._cache.crop(length)
+        if surplus := self._cache.get_seq_length() - length:
+            self._cache.crop(-surplus)
