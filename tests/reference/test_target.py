@@ -137,6 +137,21 @@ def test_a_forward_pass_stops_after_the_highest_tap(llama: TargetModel):
     assert not any(layer._forward_hooks for layer in layers)
 
 
+def test_a_forward_that_somebody_wrapped_stays_wrapped(llama: TargetModel, monkeypatch: pytest.MonkeyPatch):
+    decoder = llama.model.model
+    plain, calls = decoder.forward, []
+
+    def wrapped(*args: object, **kwargs: object) -> object:
+        calls.append(1)
+        return plain(*args, **kwargs)
+
+    monkeypatch.setitem(decoder.__dict__, "forward", wrapped)  # as accelerate does
+    for _ in range(2):
+        list(llama.read(texts(9), SOME, temperature=1.0))
+    assert decoder.forward is wrapped
+    assert len(calls) == 2
+
+
 def test_batches_hold_as_many_tokens_as_allowed_and_cover_every_text(llama: TargetModel):
     some = texts(5, 40, 7, 23, 40, 6, 1)
     before, llama.batch_tokens = llama.batch_tokens, 50

@@ -272,11 +272,14 @@ class TestChat:
         (folder / "chat_template.jinja").unlink()
         target = TargetModel.load(str(folder))
         assert target.tokenizer.chat_template == "none"
-        assert self.text(target, target.chat("What?")) == "What?"
+        assert self.text(target, target.chat("What?")) == "<s>What?"
         with pytest.raises(InputError, match="no chat template"):
             target.chat("What?", system="Be brief.")
+
+    def test_a_template_that_says_nothing(self, folder: Path):
+        (folder / "chat_template.jinja").write_text("{% if false %}x{% endif %}")
         with pytest.raises(InputError, match="empty once"):
-            target.chat("")
+            TargetModel.load(str(folder)).chat("What?")
 
     def test_a_template_that_fails(self, folder: Path):
         (folder / "chat_template.jinja").write_text("{{ raise_exception('roles must alternate') }}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 VOCAB = 97
@@ -103,13 +103,17 @@ def save(folder: Path, kind: str = "llama", *, tokenizer: bool = False, **change
 
 
 def save_tokenizer(folder: Path, template: str | None = TEMPLATE, special: Mapping[str, str] | None = None) -> None:
-    """A tokenizer of single characters: ids 0 … 2 are pad, bos and eos, then printable ASCII without z … ~."""
+    """A tokenizer of single characters that puts a BOS before what it is given, unless asked not to.
+
+    Ids 0 … 2 are pad, bos and eos, then come newline and printable ASCII.
+    """
     vocab = {"<pad>": 0, "<s>": 1, "</s>": 2}
     for code in [10, *range(32, 126)][: VOCAB - 3]:
         vocab[chr(code)] = len(vocab)
     raw = Tokenizer(models.WordLevel(vocab, unk_token="<pad>"))
     raw.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     raw.decoder = decoders.Fuse()
+    raw.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", **(special or {})}
     fast = PreTrainedTokenizerFast(tokenizer_object=raw, **names)
     fast.chat_template = template
