@@ -1,29 +1,30 @@
 """Acceptance of tree drafts as SGLang makes them, at all positions of a text at once.
 
 A chain drafts one token per step. SGLang with ``--speculative-eagle-topk`` k > 1 drafts a tree, by beam search (read
-in SGLang 0.5.23, ``srt/speculative/eagle_worker_v2.py`` ``draft_forward``, ``spec_utils.py`` ``select_top_k_tokens``
-and ``eagle_utils.py`` ``organize_draft_results``):
+in SGLang 0.5.23, under ``srt/speculative``: ``eagle_worker_v2.py`` ``draft_forward``, ``spec_utils.py``
+``select_top_k_tokens``, ``eagle_utils.py`` ``organize_draft_results``):
 
 1. The k most probable tokens after the last confirmed one are the first candidates, each scored by its probability,
    and the first occupants of k beam slots.
 2. Every further step runs the head on all slots: each occupant's token, with the hidden state its *parent* left, one
-   position further on. The k most probable successors of each occupant are k * k new candidates; a candidate's score
+   position further on. The k most probable successors of each occupant make k * k new candidates; a candidate's score
    is its parent's times its own probability. The k best of them are the next occupants.
 3. After the last step, the ``num_draft_tokens`` - 1 best of all k + (steps - 1) * k * k candidates are kept, whether
-   they ever held a slot or not. With the last confirmed token as root they are what the target verifies.
-4. At temperature 0 the target's own text leads through the tree as far as it finds its next token among the children
-   (``verify_tree_greedy``); those are accepted.
+   or not they ever held a slot. With the last confirmed token as root they are what the target verifies.
+4. At temperature 0 the target's own text leads through the tree for as long as its next token is among the children
+   (``verify_tree_greedy_func``); those are accepted.
 
 One thing is not what a tree search would do. Keys and values of drafted tokens lie by slot and step
-(``kernels/ops/speculative/cache_locs.py`` ``generate_draft_decode_kv_indices``; on CPU
-``layers/attention/intel_amx_backend.py``), and stay there when selection moves a branch to another slot. From its
-third drafted token on, a branch may therefore attend to tokens that are not its ancestors: those that held its slot
-before it. The hidden state it starts from is its parent's all the same. Drafts here attend as SGLang's do, and not as
-the tree would have it.
+(``kernels/ops/speculative/cache_locs.py`` ``generate_draft_decode_kv_indices`` on CUDA,
+``srt/layers/attention/intel_amx_backend.py`` on CPU), and stay there when selection moves a branch to another slot.
+From its third drafted token on, a branch may therefore rest on attention to tokens that are not its ancestors: those
+that held its slot before it. The hidden state it starts from is its parent's all the same. Drafts here attend as
+SGLang's do, not as the tree would have it.
 
-The same walk replays temperature > 0: SGLang's tree verification draws each token from the target's law and accepts it
-if it is a child (``csrc/speculative/sampling.cuh`` at its default thresholds of 1), and the drafts do not depend on
-the temperature. So over text that the target sampled, these are rounds of sampling.
+The same walk replays temperature > 0: SGLang's tree verification (on CUDA, at its default thresholds of 1) draws each
+token from the target's law and accepts it if it is a child (``kernels/jit/include/sgl_kernel/speculative/
+sampling.cuh``), and the drafts do not depend on the temperature. So over text that the target sampled, these are
+rounds of sampling.
 """
 
 from __future__ import annotations
