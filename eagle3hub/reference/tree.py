@@ -36,11 +36,11 @@ import torch
 from eagle3hub.errors import Refusal, UsageError
 from eagle3hub.reference.attention import Everywhere
 from eagle3hub.reference.model import DraftModel
-from eagle3hub.reference.replay import walk, windows
+from eagle3hub.reference.replay import walk
 from eagle3hub.reference.text import Batch
 
-_LOGITS = 1 << 26
-"""Draft logits held at a time, in elements."""
+_LOGITS = 1 << 24
+"""Draft logits held at a time, in elements: 64 MiB in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def _depths(model: DraftModel, batch: Batch, conditions: TreeConditions) -> torc
     if most == 0:
         return depths
 
-    memory = Everywhere(windows(model))
+    memory = Everywhere(model.windows)
     everywhere = torch.arange(length, device=device).expand(len(batch.texts), -1)
     hidden = model.hidden(model.features(batch.aux[:, :length]), tokens[:, 1 : length + 1], everywhere, memory.shared)
     offset = torch.arange(most, device=device)[None]

@@ -11,26 +11,16 @@ import pytest
 import torch
 
 from eagle3hub.errors import Refusal, UsageError
-from eagle3hub.head import Dims, Rope, Semantics
+from eagle3hub.head import Semantics
 from eagle3hub.reference import tree
 from eagle3hub.reference.model import DraftModel
 from eagle3hub.reference.replay import Conditions, replay, walk
 from eagle3hub.reference.text import Batch, Text
 from eagle3hub.reference.tree import TreeConditions, replay_tree
+from reference.support import PLAIN, random_draft
 
 RECORDED = Path(__file__).parent.parent / "fixtures" / "sglang-trees.json"
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "smollm2-135m" / "head"
-DIMS = Dims(
-    hidden_size=16,
-    target_hidden_size=16,
-    intermediate_size=24,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    head_dim=4,
-    vocab_size=12,
-    draft_vocab_size=6,
-)
-PLAIN = Semantics(rope=Rope(theta=100.0), rms_norm_eps=1e-6)
 VARIANTS = {
     "plain": PLAIN,
     "post-norm feedback": replace(PLAIN, feedback="post_norm", norm_before_residual=True),
@@ -40,31 +30,9 @@ VARIANTS = {
 
 
 def tiny(semantics: Semantics = PLAIN, seed: int = 0) -> DraftModel:
-    """A random head that drafts 6 of 12 tokens, sure enough of itself that later steps matter."""
-    g = torch.Generator().manual_seed(seed)
-    h, kv = DIMS.hidden_size, DIMS.num_key_value_heads * DIMS.head_dim
-
-    def linear(out: int, into: int) -> torch.Tensor:
-        return torch.randn(out, into, generator=g) * 1.5 / into**0.5
-
-    def norm() -> torch.Tensor:
-        return 1 + 0.1 * torch.randn(h, generator=g)
-
-    weights = {
-        "fc.weight": linear(h, 3 * h),
-        "norm.weight": norm(),
-        "lm_head.weight": linear(DIMS.draft_vocab_size, h),
-    }
-    for i in range(semantics.num_layers):
-        at, into = f"layers.{i}.", 2 * h if i == 0 else h
-        weights |= {at + f"{name}.weight": norm() for name in ("input_layernorm", "post_attention_layernorm")}
-        weights |= {at + f"self_attn.{x}_proj.weight": linear(h if x == "q" else kv, into) for x in "qkv"}
-        weights |= {at + "self_attn.o_proj.weight": linear(h, h), at + "mlp.down_proj.weight": linear(h, 24)}
-        weights |= {at + f"mlp.{x}_proj.weight": linear(24, h) for x in ("gate", "up")}
-    weights["layers.0.hidden_norm.weight"] = norm()
-    ids = torch.randperm(DIMS.vocab_size, generator=g)[: DIMS.draft_vocab_size].sort().values
-    embeddings = torch.randn(DIMS.vocab_size, h, generator=g)
-    return DraftModel(DIMS, semantics, weights, embeddings, ids)
+    """A random head of strong opinions; of 12 tokens it drafts 6, so that random text is often found."""
+    model = random_draft(semantics, seed=seed, hidden=16, inter=24, head_dim=4, vocab=12, draft=6)
+    return replace(model, weights={name: w * 1.5 if w.ndim == 2 else w for name, w in model.weights.items()})
 
 
 def random_batch(model: DraftModel, shapes: list[tuple[int, int]], lookahead: int, seed: int = 0) -> Batch:
@@ -73,10 +41,14 @@ def random_batch(model: DraftModel, shapes: list[tuple[int, int]], lookahead: in
     g = torch.Generator().manual_seed(seed)
     texts = []
     for prompt, response in shapes:
-        drawn = torch.randint(DIMS.draft_vocab_size, (prompt + response + lookahead,), generator=g)
+        drawn = torch.randint(len(model.target_ids), (prompt + response + lookahead,), generator=g)
         texts.append(Text(tuple(model.target_ids[drawn].tolist()), prompt, response))
     longest = max(len(t.token_ids) for t in texts)
-    return Batch(tuple(range(len(texts))), tuple(texts), torch.randn(len(texts), longest, 48, generator=g))
+    return Batch(
+        tuple(range(len(texts))),
+        tuple(texts),
+        torch.randn(len(texts), longest, 3 * model.dims.target_hidden_size, generator=g),
+    )
 
 
 def every_start(model: DraftModel, length: int, lookahead: int, seed: int) -> Batch:
@@ -115,7 +87,7 @@ def naive_tree(
             out = torch.empty_like(q)
             for head in range(len(q)):
                 keys, values = (torch.stack([e[i][head // 2] for e in seen]) for i in (0, 1))
-                out[head] = (keys @ q[head] * DIMS.head_dim**-0.5).softmax(0) @ values
+                out[head] = (keys @ q[head] * model.dims.head_dim**-0.5).softmax(0) @ values
             return out
 
         return attend
@@ -188,19 +160,19 @@ def test_every_tree_is_that_of_a_naive_beam_search(variant, steps, topk, draft_t
 
 
 def test_rounds_follow_one_another_over_a_text():
-    model = tiny(seed=5)
+    model = tiny(seed=1)
     conditions = TreeConditions(3, 3, 9)
-    batch = random_batch(model, [(4, 30), (11, 17), (1, 25)], lookahead=2, seed=5)
+    batch = random_batch(model, [(4, 30), (11, 17), (1, 25)], lookahead=2, seed=1)
     rounds = replay_tree(model, batch, conditions)
     assert rounds == naive_rounds(model, batch, conditions)
     assert {a for r in rounds for a in r} == {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, 2, 4, 6, 7])  # heads for which it makes a difference
 def test_branches_attend_to_what_their_slot_held_and_not_to_their_ancestors(seed):
     model, conditions = tiny(seed=seed), TreeConditions(4, 4, 24)
-    batch = random_batch(model, [(6, 2)], lookahead=3, seed=seed)
-    text, start = batch.texts[0], 5
+    batch = random_batch(model, [(2, 2)], lookahead=3, seed=seed)
+    text, start = batch.texts[0], 1
     by_slot, by_ancestor = (naive_tree(model, text, batch.aux[0], start, conditions, follow=f) for f in (False, True))
 
     def accepted(path: tuple[int, ...]) -> int:
@@ -248,7 +220,7 @@ def test_a_text_the_head_cannot_draft_is_all_rejections():
     model = tiny()
     batch = random_batch(model, [(5, 8)], lookahead=2)
     assert model.target_ids is not None
-    foreign = next(i for i in range(DIMS.vocab_size) if i not in model.target_ids.tolist())
+    foreign = next(i for i in range(model.dims.vocab_size) if i not in model.target_ids.tolist())
     text = replace(batch.texts[0], token_ids=(foreign,) * len(batch.texts[0].token_ids))
     assert replay_tree(model, replace(batch, texts=(text,)), TreeConditions(3, 2, 6)) == [(0,) * 7]
 
