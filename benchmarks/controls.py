@@ -1,9 +1,10 @@
 """Heads that are wrong on purpose, through `eagle3hub validate`: what does the verdict catch?
 
-    python benchmarks/controls.py [--num-prompts 16] [--only NAME ...]
+    python benchmarks/controls.py [--num-prompts 16] [--engine reference,vllm] [--only NAME ...]
 
-Converts the example head once, breaks copies of it, validates each on vLLM (CPU, float32, greedy, K = 3, 64 tokens)
-as the command does, and prints a Markdown table. The target alone is run once. Needs what `make test` sets up.
+Converts the example head once, breaks copies of it, and validates each as the command does (CPU, float32, greedy,
+K = 3, 64 tokens), by replay and on vLLM, held against the original: ``--reference-head``. Prints a Markdown table.
+The target alone is run once. Needs what `make test` sets up.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from safetensors.torch import load_file, save_file
 
 from eagle3hub.conversion import convert
 from eagle3hub.demo_target import NAME, ensure_target
-from eagle3hub.engines.base import EngineRun
 from eagle3hub.errors import InputError
 from eagle3hub.validation import validate
+from eagle3hub.validation.kept import Kept
 from eagle3hub.validation.options import engine_pythons
 
 HEAD = Path(__file__).parent.parent / "examples" / "smollm2-135m" / "head"
@@ -122,12 +123,14 @@ CONTROLS: dict[str, Callable[[Path], object]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-prompts", type=int, default=16)
+    parser.add_argument("--engine", default="reference,vllm")
     parser.add_argument("--only", nargs="*", default=None, help="names of controls")
     parser.add_argument("--engine-python", action="append", default=[])
     options = parser.parse_args()
     target = ensure_target()
-    baseline: dict[str, EngineRun] = {}
-    print("| control | rounds | accepted per position | τ | verdict | reason |\n|---|---|---|---|---|---|")
+    kept = Kept()
+    titles = [f"{name}: rounds | accepted | τ | prompts that differ" for name in options.engine.split(",")]
+    print(f"| control | {' | '.join(titles)} | verdict | why |\n|---|{'---|' * (4 * len(titles))}---|---|")
     with tempfile.TemporaryDirectory() as work:
         made = Path(work) / "specforge"
         convert(HEAD, made, "specforge", target=str(target), target_name=NAME)
@@ -140,26 +143,32 @@ def main() -> None:
                 report = validate(
                     folder,
                     target=target,
+                    engine=options.engine,
                     num_prompts=options.num_prompts,
+                    reference_head=HEAD,
                     engine_python=engine_pythons(options.engine_python),
-                    baseline_cache=baseline,
+                    kept=kept,
                 )
-                row = describe(report.document)
+                row = describe(report.document, len(titles))
             except InputError as refused:
-                row = ["–", "–", "–", "refused", refused.message]
+                row = ["–"] * (4 * len(titles)) + ["refused", refused.message]
             shutil.rmtree(folder)
             print("| " + " | ".join([name, *row]) + " |", flush=True)
 
 
-def describe(document: Mapping[str, Any]) -> list[str]:
+def describe(document: Mapping[str, Any], engines: int) -> list[str]:
     if not document["engines"]:
         problem = next(p for p in document["static"]["problems"] if p["severity"] == "error")
-        return ["–", "–", "–", document["verdict"], problem["message"]]
-    engine = document["engines"][0]
-    found = engine.get("acceptance") or {}
-    per_position = ", ".join(map(str, found.get("accepted_per_position", [])))
-    tau = f"{found['mean_acceptance_length']:.3f}" if found else "–"
-    return [str(found.get("rounds", "–")), per_position or "–", tau, engine["verdict"], engine["reason"]]
+        return ["–"] * (4 * engines) + [document["verdict"], problem["message"]]
+    row = []
+    for engine in document["engines"]:
+        found = engine["acceptance"]
+        evidence = next((gate["evidence"] for gate in engine["gates"] if gate["name"] == "agreement"), None) or {}
+        per_position = ", ".join(map(str, found["accepted_per_position"]))
+        differ = f"{evidence.get('different', 0)} of {document['prompts']['count']}"
+        row += [str(found["rounds"]), per_position, f"{found['mean_acceptance_length']:.3f}", differ]
+    worst = next((e for e in document["engines"] if e["verdict"] == document["verdict"]), document["engines"][0])
+    return [*row, document["verdict"], worst["reason"].partition(" (first")[0]]
 
 
 if __name__ == "__main__":

@@ -85,6 +85,12 @@ def validate(
     """
     names = engine_names(engine)
     _check_options(device, dtype, max_new_tokens, draft_tokens, temperature, min_acceptance_length, timeout)
+    if reference_head is not None and REFERENCE not in names:
+        raise UsageError(
+            "--reference-head says what the reference replays, but the reference is not among the engines",
+            hint=f"--engine {REFERENCE},{','.join(names)}",
+            code="usage-reference-head",
+        )
     kept = kept if kept is not None else Kept()
     on_hub = str(head_source).startswith(HUB)
     folder = Path(head_source).expanduser().resolve()
@@ -101,6 +107,9 @@ def validate(
     checkpoint = open_checkpoint(head_source if on_hub else folder, progress=progress)
     folder = checkpoint.folder
     head = open_head(checkpoint, target=subject.source)
+    for problem in head.problems:
+        if problem.code == "target-mismatch":  # nothing about the head: another target was meant
+            raise problem.to_error()
     static_verdict: Verdict = "fail" if any(p.severity == "error" for p in head.problems) else "pass"
     tokens = context_length(subject, max(len(p.text.encode()) for p in chosen.prompts), max_new_tokens)
     job = Job(
@@ -148,12 +157,6 @@ def validate(
     if REFERENCE in names:
         require_packages()
         referee = Referee(job, subject, on_trial, original, reference, kept, progress)
-    elif reference_head is not None:
-        raise UsageError(
-            "--reference-head says what the reference replays, but the reference is not among the engines",
-            hint=f"--engine {REFERENCE},{','.join(names)}",
-            code="usage-reference-head",
-        )
     plans = [_planned(name, job, engine_python, alone=len(names) == 1) for name in names if name != REFERENCE]
     found: dict[str, Measured] = {}
     for plan in plans:

@@ -103,7 +103,7 @@ def test_cut_in_small_parts_it_is_the_same(
     assert replay.replay(world.model(variant), batch, Conditions(5)) == whole
 
 
-@pytest.mark.parametrize("conditions", [Conditions(6), Conditions(6, "sampled", 1.0, seed=3)])
+@pytest.mark.parametrize("conditions", [Conditions(6), Conditions(6, "probabilistic", 1.0, seed=3)])
 def test_fewer_draft_tokens_are_the_first_ones(world: World, many: list[Text], conditions: Conditions):
     longer = [Text((*t.token_ids, 1), t.prompt_length, t.response_length) for t in many]
     batch = with_logprobs(world.batch(longer, "plain"))

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineRun, Job
@@ -16,47 +17,46 @@ from eagle3hub.progress import silent
 from eagle3hub.prompts import load_prompts
 from eagle3hub.report import Report, load_report
 from eagle3hub.validation import validate
+from eagle3hub.validation.kept import Kept
 
 pytestmark = pytest.mark.engine
 TAPS = [2, 15, 27]
 
 
 @pytest.fixture(scope="module")
-def baselines() -> dict[str, EngineRun]:
-    """The target alone is the same for every head here: it is run once."""
-    return {}
+def kept() -> Kept:
+    """The target alone, and what the reference knows of it, is the same for every head here."""
+    return Kept()
 
 
-def check(head: Path, target: Path, python: Path, cache: dict[str, EngineRun], **options: object) -> Report:
-    arguments: dict[str, object] = {"num_prompts": 4, "max_new_tokens": 32, **options}
+def check(head: Path, target: Path, python: Path, kept: Kept, **options: object) -> Report:
+    arguments: dict[str, object] = {"num_prompts": 4, "max_new_tokens": 32, "engine": "vllm", **options}
     return validate(
         head,
         target=target,
         engine_python={"vllm": python},
-        baseline_cache=cache,
+        kept=kept,
         target_name="SmolLM2",
         **arguments,  # type: ignore[arg-type]
     )
 
 
-def rewrite(head: Path, drop: set[str]) -> None:
+def rewrite(head: Path, drop: set[str], add: dict[str, torch.Tensor] | None = None) -> None:
     from safetensors.torch import load_file, save_file
 
     file = head / "model.safetensors"
     tensors = load_file(file)
     assert drop <= set(tensors)
-    save_file({name: tensor for name, tensor in tensors.items() if name not in drop}, file)
+    save_file({**{name: tensor for name, tensor in tensors.items() if name not in drop}, **(add or {})}, file)
 
 
-def test_a_good_head_passes(
-    head: Path, smollm2_target: Path, vllm_python: Path, baselines: dict[str, EngineRun], tmp_path: Path
-) -> None:
+def test_a_good_head_passes(head: Path, smollm2_target: Path, vllm_python: Path, kept: Kept, tmp_path: Path) -> None:
     fractions: list[float] = []
     report = check(
         head,
         smollm2_target,
         vllm_python,
-        baselines,
+        kept,
         progress=lambda message, fraction=None: fractions.append(fraction or 0),
     )
     assert fractions == sorted(fractions)
@@ -72,7 +72,7 @@ def test_a_good_head_passes(
     for row in engine["per_prompt"]:
         # every token but the first comes out of a round; the last round may be cut short by the limit
         assert row["new_tokens"] - 1 <= row["rounds"] + row["accepted"] <= row["new_tokens"] - 1 + 3
-    assert len(baselines) == 1
+    assert len(kept.baselines) == 1
     text = json.dumps(report.document)
     assert str(smollm2_target) not in text
     assert str(tmp_path) not in text
@@ -80,27 +80,69 @@ def test_a_good_head_passes(
     assert load_report(tmp_path / "report.json").document == report.document
 
 
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_vllm_counts_what_the_reference_counts(
+    head: Path, smollm2_target: Path, vllm_python: Path, kept: Kept, k: int
+) -> None:
+    report = check(head, smollm2_target, vllm_python, kept, engine="reference,vllm", draft_tokens=k)
+    assert report.verdict == "pass", report.reason
+    ours, theirs = report.document["engines"]
+    assert [gate["verdict"] for gate in theirs["gates"]] == ["pass"]
+    assert "all 4 prompts have the counters of the reference exactly" in theirs["gates"][0]["reason"]
+    same = ("prompt_tokens", "new_tokens", "tokens_sha256", "rounds", "drafted", "accepted_per_position")
+    assert [[row[key] for key in same] for row in ours["per_prompt"]] == [
+        [row[key] for key in same] for row in theirs["per_prompt"]
+    ]
+
+
+@pytest.mark.parametrize("fault", ["taps", "norm", "theta"])
+def test_what_no_threshold_sees_the_reference_sees(
+    head: Path, example_head: Path, smollm2_target: Path, vllm_python: Path, kept: Kept, fault: str
+) -> None:
+    file = head / "config.json"
+    config = json.loads(file.read_text())
+    if fault == "taps":
+        config["eagle_aux_hidden_state_layer_ids"] = [3, 16, 28]
+    elif fault == "theta":
+        config["rope_theta"] = 10000.0
+    else:
+        rewrite(head, {"norm.weight"}, {"norm.weight": torch.ones(576)})
+    file.write_text(json.dumps(config))
+    options = {"engine": "reference,vllm", "reference_head": example_head}
+    report = check(head, smollm2_target, vllm_python, kept, max_new_tokens=64, **options)
+    ours, theirs = report.document["engines"]
+    assert theirs["load"]["not_loaded"] == []
+    assert theirs["acceptance"]["mean_acceptance_length"] > 1.2, "no threshold sees this"
+    for entry in (ours, theirs):
+        (gate,) = entry["gates"]
+        assert (entry["verdict"], gate["name"], gate["verdict"]) == ("fail", "agreement", "fail")
+        assert "the rounds differ from the reference's" in gate["reason"]
+    assert [r["accepted_per_position"] for r in ours["per_prompt"]] == [
+        r["accepted_per_position"] for r in theirs["per_prompt"]
+    ], "of the broken head, too, replay and vLLM count alike"
+
+
 def test_a_missing_d2t_is_served_silently_and_fails_here(
-    head: Path, smollm2_target: Path, vllm_python: Path, baselines: dict[str, EngineRun]
+    head: Path, smollm2_target: Path, vllm_python: Path, kept: Kept
 ) -> None:
     rewrite(head, {"d2t"})  # the files still make sense: t2d says which tokens, and vLLM does not read it
-    report = check(head, smollm2_target, vllm_python, baselines)
+    report = check(head, smollm2_target, vllm_python, kept)
     assert report.document["static"]["verdict"] == "pass"
     assert report.verdict == "fail"
     assert "no tensor of the file fills d2t" in report.reason
     assert report.document["engines"][0]["acceptance"]["mean_acceptance_length"] <= 1.1
-    assert len(baselines) == 1, "the target alone was not run again"
+    assert len(kept.baselines) == 1, "the target alone was not run again"
 
 
 def test_taps_one_layer_too_low_fail_though_tau_looks_well(
-    head: Path, smollm2_target: Path, vllm_python: Path, baselines: dict[str, EngineRun]
+    head: Path, smollm2_target: Path, vllm_python: Path, kept: Kept
 ) -> None:
     file = head / "config.json"
     config = json.loads(file.read_text())
     config["architectures"] = ["LlamaForCausalLMEagle3"]
     config["eagle_config"] = {"use_aux_hidden_state": True, "eagle_aux_hidden_state_layer_ids": [1, 14, 26]}
     file.write_text(json.dumps(config))
-    report = check(head, smollm2_target, vllm_python, baselines)
+    report = check(head, smollm2_target, vllm_python, kept)
     assert report.verdict == "fail"
     assert "[1, 14, 26]" in report.reason
     assert "[2, 15, 27]" in report.reason
@@ -145,8 +187,8 @@ def test_vllm_for_cpu_does_not_claim_cuda(head: Path, smollm2_target: Path, vllm
     if Path("/dev/nvidiactl").exists():
         pytest.skip("this machine has a CUDA device")
     with pytest.raises(UnavailableError, match="CUDA"):
-        validate(head, target=smollm2_target, device="cuda")
-    report = check(head, smollm2_target, vllm_python, {}, device="cuda", num_prompts=1)
+        validate(head, target=smollm2_target, engine="vllm", device="cuda")
+    report = check(head, smollm2_target, vllm_python, Kept(), device="cuda", num_prompts=1)
     assert report.verdict == "unavailable"
     assert "cuda" in report.reason
 

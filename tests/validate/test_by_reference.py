@@ -1,0 +1,142 @@
+"""Validation by the reference: the real example head and its real target, few and short prompts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from eagle3hub.errors import InputError, UsageError
+from eagle3hub.reference.target import TargetModel
+from eagle3hub.validation import validate
+from eagle3hub.validation.kept import Kept
+from eagle3hub.validation.referee import ReferenceOptions
+
+Cli = Callable[..., tuple[int, str, str]]
+SHORT: dict[str, Any] = {"num_prompts": 3, "max_new_tokens": 16}
+
+
+@pytest.fixture(scope="module")
+def kept() -> Kept:
+    """One load of the target, and one set of texts, for every head here."""
+    return Kept()
+
+
+def rows(report: Any, *keys: str) -> list[list[Any]]:
+    (entry,) = report.document["engines"]
+    return [[row[key] for key in keys] for row in entry["per_prompt"]]
+
+
+def test_a_good_head_passes(head: Path, smollm2_target: Path, kept: Kept) -> None:
+    report = validate(head, target=smollm2_target, target_name="SmolLM2", kept=kept, **SHORT)
+    (entry,) = report.document["engines"]
+    assert report.verdict == "pass", report.reason
+    assert (entry["engine"], entry["recipe"], entry["lossless"]) == ("reference", None, None)
+    assert entry["load"]["aux_boundaries"] == [2, 15, 27]
+    assert entry["environment"]["torch"] == torch.__version__
+    assert str(smollm2_target) not in json.dumps(report.document)
+    for row in entry["per_prompt"]:
+        assert row["new_tokens"] - 1 <= row["rounds"] + row["accepted"] <= row["new_tokens"] - 1 + 3
+
+
+def test_responses_can_be_kept_and_given(head: Path, smollm2_target: Path, kept: Kept, tmp_path: Path) -> None:
+    file = tmp_path / "responses.jsonl"
+    first = validate(head, target=smollm2_target, kept=kept, reference=ReferenceOptions(save_responses=file), **SHORT)
+    again = validate(head, target=smollm2_target, kept=kept, reference=ReferenceOptions(responses=file), **SHORT)
+    counters = ("question_id", "tokens_sha256", "rounds", "accepted_per_position")
+    assert rows(first, *counters) == rows(again, *counters)
+    assert again.document["engines"][0]["flags"]["texts"] == "responses given"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([lines[0], "{"]))
+    with pytest.raises(InputError, match="line 2"):
+        validate(head, target=smollm2_target, kept=kept, reference=ReferenceOptions(responses=file), **SHORT)
+
+
+def test_hidden_states_stand_in_for_the_target(
+    head: Path, smollm2_target: Path, kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "states"
+    saving = ReferenceOptions(save_hidden_states=folder)
+    first = validate(head, target=smollm2_target, kept=kept, reference=saving, **SHORT)
+    monkeypatch.setattr(TargetModel, "load", lambda *_, **__: pytest.fail("the target was loaded"))
+    given = ReferenceOptions(hidden_states=folder)
+    again = validate(head, target=smollm2_target, kept=Kept(), reference=given, **SHORT)
+    counters = ("question_id", "tokens_sha256", "rounds", "accepted_per_position")
+    assert rows(first, *counters) == rows(again, *counters)
+    with pytest.raises(InputError, match="no hidden states for question"):
+        validate(head, target=smollm2_target, kept=Kept(), reference=given, num_prompts=4, max_new_tokens=16)
+
+
+def test_a_sabotaged_head_is_held_against_its_original(
+    head: Path, example_head: Path, smollm2_target: Path, kept: Kept
+) -> None:
+    file = head / "model.safetensors"
+    tensors = load_file(file)
+    tensors["midlayer.hidden_norm.weight"] = torch.ones_like(tensors["midlayer.hidden_norm.weight"])
+    save_file(tensors, file)
+    options = {"num_prompts": 8, "max_new_tokens": 64, "kept": kept}
+    alone = validate(head, target=smollm2_target, **options)
+    assert alone.verdict == "pass", "by itself it looks well"
+    held = validate(head, target=smollm2_target, reference_head=example_head, **options)
+    assert held.verdict == "fail"
+    assert "the rounds differ from the reference's" in held.reason
+
+
+def test_a_measurement_is_kept_and_held_against(cli: Cli, head: Path, smollm2_target: Path, tmp_path: Path) -> None:
+    file = tmp_path / "acceptance.reference.yaml"
+    words = ("validate", head, "--target", smollm2_target, "--num-prompts", 3, "--max-new-tokens", 16)
+    status, out, err = cli(*words, "--write-acceptance-reference", file)
+    assert status == 0, err
+    assert "PASS" in out
+    status, out, _ = cli(*words, "--acceptance-reference", file)
+    assert status == 0
+    assert "all 3 prompts have the counters of the reference exactly" in out
+    status, out, _ = cli(*words, "--draft-tokens", 2, "--acceptance-reference", file)
+    assert status == 1
+    assert "INCONCLUSIVE" in out
+    assert "draft_tokens is 2, not 3" in out
+    file.write_text(file.read_text().replace("tolerance: 0.05", "tolerance: much"))
+    status, _, err = cli(*words, "--acceptance-reference", file)
+    assert status == 3
+    assert "acceptance.reference.yaml:5: tolerance" in err
+
+
+def test_a_target_of_other_sizes_is_refused_before_it_speaks(
+    head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=64, intermediate_size=64, num_hidden_layers=30, num_attention_heads=4, vocab_size=49152
+    )
+    folder = tmp_path / "other"
+    LlamaForCausalLM(config).save_pretrained(folder)
+    with pytest.raises(InputError, match=r"576.*64|64.*576"):
+        validate(head, target=folder, **SHORT)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"engine": "reference,none"}, "no engine is called 'none'"),
+        ({"engine": "vllm,vllm"}, "twice"),
+        ({"engine": "vllm", "reference_head": "x"}, "--reference-head"),
+    ],
+)
+def test_options_that_contradict_each_other(
+    head: Path, smollm2_target: Path, options: dict[str, Any], says: str
+) -> None:
+    with pytest.raises((UsageError, InputError), match=says):
+        validate(head, target=smollm2_target, **options)
+
+
+def test_drafting_and_sources_that_contradict_each_other() -> None:
+    with pytest.raises(UsageError, match="no drafting"):
+        ReferenceOptions(drafting="lucky")
+    with pytest.raises(UsageError, match="--hidden-states"):
+        ReferenceOptions(hidden_states="a", responses="b")
