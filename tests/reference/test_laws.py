@@ -112,12 +112,11 @@ def test_speculation_emits_the_targets_law(drafting: Drafting):
 
 
 def test_what_is_accepted_is_what_both_laws_share():
-    """Of one draft, at one context, replay accepts the sum over tokens of min(p, q): here by every token's own share."""
-    p = TARGET.law(TEMPERATURE)[PROMPT[0], PROMPT[1]]
+    """Of drafts at one context replay accepts the sum over tokens of min(p, q), and of each token its own share."""
     model, coins = head(), 4000
     context = [*PROMPT, 3]
     p = TARGET.law(TEMPERATURE)[4, 3]
-    shares, q = [], None
+    shares = []
     for token in range(VOCAB):
         tokens = torch.tensor([[*context, token]]).expand(coins, -1)
         batch = TARGET.batch(tokens, len(PROMPT), 2, TEMPERATURE)
