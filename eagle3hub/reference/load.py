@@ -24,12 +24,11 @@ def load_draft(
 ) -> DraftModel:
     """Bring a head's weights to ``device`` as ``dtype``.
 
-    ``embeddings`` are the target's, [vocabulary, target hidden size]: taken by a head that has none of its own, and
-    held against the sizes of every head.
+    ``embeddings`` are the target's, [vocabulary or padded to more, hidden size], for a head that has none of its own.
 
     Raises the head's first problem if it has an error; Refusal for a head the reference cannot compute (quantized,
-    unknown activation, embeddings that are missing or of a target of another size); TensorError
-    (``tensor-not-finite``) for weights with NaN or infinity, in the file or as ``dtype``.
+    unknown activation, no embeddings that fit); TensorError (``tensor-not-finite``) for weights with NaN or infinity,
+    in the file or as ``dtype``.
     """
     head.raise_for_errors()
     if head.semantics.quantization is not None:
@@ -44,43 +43,36 @@ def load_draft(
             hint=f"it knows {', '.join(ACTIVATIONS)}",
             code="reference-activation",
         )
-    if embeddings is not None:
-        _check_fit(head, embeddings)
     weights = {name: _load(ref, device, dtype) for name, ref in head.tensors.items()}
+    own = weights.pop("embed_tokens.weight", None)
     ids = None if head.vocab_map is None else torch.tensor(head.vocab_map.target_id, dtype=torch.int64, device=device)
-    table = weights.pop("embed_tokens.weight", embeddings)
-    if table is None:
-        raise Refusal(
-            "the head has no embed_tokens.weight of its own and none of a target were given",
-            hint="name the target with --target",
-            code="reference-embeddings",
-        )
     return DraftModel(
         dims=head.dims,
         semantics=head.semantics,
         weights=weights,
-        embeddings=table.to(device, dtype),
+        embeddings=own if own is not None else _fitting(embeddings, head).to(device, dtype),
         target_ids=ids,
         max_position_embeddings=head.max_position_embeddings,
         mask_token_id=head.mask_token_id,
     )
 
 
-def _check_fit(head: Head, embeddings: torch.Tensor) -> None:
-    rows, width = embeddings.shape
-    if width != head.dims.target_hidden_size:
+def _fitting(embeddings: torch.Tensor | None, head: Head) -> torch.Tensor:
+    rows, width = head.dims.vocab_size, head.dims.hidden_size
+    if embeddings is None:
         raise Refusal(
-            f"the target's hidden size is {width}, but the head takes hidden states of "
-            f"{head.dims.target_hidden_size} numbers",
-            hint="this head was trained for another target",
-            code="reference-hidden-size",
+            "the head has no embed_tokens.weight of its own and none of a target were given",
+            hint="name the target with --target",
+            code="reference-embeddings",
         )
-    if rows != head.dims.vocab_size:
+    if embeddings.shape[1] != width or len(embeddings) < rows:
         raise Refusal(
-            f"the target's vocabulary has {rows} tokens, but the head was trained for one of {head.dims.vocab_size}",
-            hint="this head was trained for another target",
-            code="reference-vocabulary",
+            f"the target has embeddings of {len(embeddings)} tokens, {embeddings.shape[1]} numbers each, but the head "
+            f"was trained with {rows} tokens of {width} numbers",
+            hint="name the target the head was trained for",
+            code="reference-embeddings",
         )
+    return embeddings
 
 
 def _load(ref: TensorRef, device: str | torch.device, dtype: torch.dtype) -> torch.Tensor:
