@@ -197,7 +197,13 @@ def _in_our_words(what: str, local: bool) -> Iterator[None]:
         yield
     except (torch.OutOfMemoryError, MemoryError):
         raise
-    except (SafetensorError, UnpicklingError) as e:
+    except UnpicklingError as e:
+        raise CheckpointError(
+            f"the weights of {what} are a torch pickle that holds more than tensors, which is never run here",
+            hint="convert them to safetensors where you trust them",
+            code="checkpoint-pickle",
+        ) from e
+    except SafetensorError as e:
         raise CheckpointError(
             f"the weights of {what} cannot be read: {_first_line(e)}", code="checkpoint-unreadable"
         ) from e
