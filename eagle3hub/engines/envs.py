@@ -76,7 +76,11 @@ def install(engine: str, device: str = "cpu", *, force: bool = False, progress: 
     Raises UnavailableError (no suitable Python or platform, or the engine does not import), OutputError (disk),
     HubError (pip could not get the packages).
     """
-    spec = environment_spec(engine, device)
+    return install_spec(environment_spec(engine, device), force=force, progress=progress)
+
+
+def install_spec(spec: EnvironmentSpec, *, force: bool = False, progress: Progress = silent) -> Environment:
+    """`install` for an environment that is described by the caller."""
     _check_platform(spec)
     found = _state(spec)
     with _locked(found.path):
@@ -241,7 +245,8 @@ def _pip(
     wanted = sum(
         1 for line in spec.requirements.read_text(encoding="utf-8").splitlines() if re.match(r"[\w.-]+==", line)
     )
-    command = [str(target.python), "-m", "pip", "install", "--no-deps", "--no-input", "--progress-bar", "off"]
+    command = [str(target.python), "-m", "pip", "install", "--no-input", "--progress-bar", "off"]
+    command += [] if spec.resolve else ["--no-deps"]
     command += ["--disable-pip-version-check", "-r", str(spec.requirements)]
     seen = 0
     with log.open("ab") as output:
