@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +18,11 @@ app = typer.Typer(help="Install, list and remove the engines heads are validated
 
 Name = Annotated[str, typer.Argument(help="Engine: vllm.", show_default=False)]
 Device = Annotated[str, typer.Option(help="Device the engine runs on.")]
+PythonOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ENGINE=PATH", help="Interpreter that has the engine.", show_default="installed"),
+]
+_MARKS = {"error": "[red]error[/]", "warning": "[yellow]warning[/]", "info": "[blue]info[/]"}
 
 
 @app.command()
@@ -69,6 +75,55 @@ def remove(name: Name, device: Device = "cpu", as_json: JsonFlag = False) -> Non
         lambda out: out.print(f"{engine.name} for {device}: {what}"),
         as_json=as_json,
     )
+
+
+@app.command()
+def check(
+    file: Annotated[
+        Path, typer.Argument(help="Markdown, or JSON of a recipe or a report, or YAML; - reads Markdown.")
+    ],
+    engine_python: PythonOption = None,
+    data_only: Annotated[
+        bool, typer.Option("--data-only", help="Do not ask the parsers of installed engines.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Hold the commands, variables, YAML and Python of a recipe or a model card against what engines accept.
+
+    Exit status: 0 nothing that an engine refuses (there may be warnings); 1 something is; 3 the file is unreadable.
+
+    Example: eagle3hub engines check README.md
+    """
+    from eagle3hub.engines.check import check_file
+
+    installed = {} if data_only else _interpreters(engine_python or [])
+    findings = check_file(file, installed)
+    wanting = any(f.severity == "error" for f in findings)
+    document = {"file": file.name, "findings": [f.to_json() for f in findings], "asked": sorted(installed)}
+
+    def human(out: Console) -> None:
+        from rich.markup import escape
+
+        for f in findings:
+            where = f"{file.name}:{f.line}" if f.line else file.name
+            out.print(f"{escape(where)}: {_MARKS[f.severity]} {escape(f.what)} [dim]({f.code})[/]")
+            if f.instead:
+                out.print(f"  [dim]instead: {escape(f.instead)}[/]")
+        if not findings:
+            out.print(f"{escape(file.name)}: nothing that an engine would take otherwise")
+
+    emit(document, human, as_json=as_json)
+    if wanting:
+        raise typer.Exit(1)
+
+
+def _interpreters(pairs: list[str]) -> dict[str, Path]:
+    """Interpreters of engines whose parsers can be asked: those given, else those installed."""
+    from eagle3hub.engines import ENGINES, envs
+    from eagle3hub.engines.options import engine_pythons
+
+    installed = {one.engine: one.python for one in envs.environments(ENGINES) if one.ready}
+    return installed | {engine: Path(path).expanduser() for engine, path in engine_pythons(pairs).items()}
 
 
 def _json(environment: Environment) -> dict[str, object]:
