@@ -216,9 +216,10 @@ def _build(spec: EnvironmentSpec, python: Path, target: Environment, progress: P
         )
     _pip(spec, target, log, environment, progress)
     progress(f"{spec.engine} {spec.version}: importing it once", 0.98)
+    importing = environment if spec.import_path is None else {**environment, "PYTHONPATH": str(spec.import_path)}
     with log.open("ab") as output:
         code = f"import {spec.engine}; print({spec.engine}.__version__)"
-        if _logged([str(target.python), "-s", "-c", code], output, environment):
+        if _logged([str(target.python), "-s", "-c", code], output, importing):
             raise UnavailableError(
                 f"{spec.engine} {spec.version} was installed but does not import: {_last_line(log)}",
                 hint=f"the whole output is in {log}",

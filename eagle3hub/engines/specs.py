@@ -19,7 +19,8 @@ class EnvironmentSpec:
     """How to make an environment: the frozen requirements, and where they can be installed.
 
     ``platforms`` are ``{sys.platform}-{machine}`` pairs; ``disk_gib`` is what the finished environment takes;
-    ``resolve`` lets pip add what the requirements need (else they are complete); ``tested`` is whether it was tried.
+    ``resolve`` lets pip add what the requirements need (else they are complete); ``tested`` is whether it was tried;
+    ``import_path`` is a folder of modules without which the engine does not import.
     """
 
     engine: str
@@ -31,6 +32,7 @@ class EnvironmentSpec:
     disk_gib: float
     resolve: bool = False
     tested: bool = True
+    import_path: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
