@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.check import check_markdown, check_recipe
@@ -186,8 +188,8 @@ def test_a_heredoc_is_the_file_it_writes() -> None:
 def test_our_own_recipes_are_clean(engine: str) -> None:
     newest = [v for v in versions(engine) if v != "1.1"]
     for version in newest:
-        for settings in ({}, {"draft_tokens": 5, "tensor_parallel": 2, "dtype": "bfloat16", "context": 4096}):
-            recipe = make_recipe(engine, Serving("org/t", "org/d", **settings), version).to_json()
+        for given_settings in ({}, {"draft_tokens": 5, "tensor_parallel": 2, "dtype": "bfloat16", "context": 4096}):
+            recipe = make_recipe(engine, Serving("org/t", "org/d", **given_settings), version).to_json()
             found = [f for f in check_recipe(recipe) if f.code != "sglang-jax-version"]
             assert found == []
 
@@ -202,6 +204,43 @@ def test_json_without_a_recipe_is_an_error() -> None:
 )
 def test_odd_text_is_no_crash(text: str) -> None:
     check_markdown(text)
+
+
+FENCES = ["```", "```bash", "```python", "```yaml", "\n", " ", "\\\n", "'", '"', "{", "}", "<", ">", "&&", "EOF"]
+WORDS = [
+    "<<EOF > c.yaml",
+    "speculative_config:",
+    "  decoding_type: Eagle",
+    "--speculative-config",
+    "--a=b",
+    "--",
+    "A=1",
+]
+STARTS = [
+    "export A=1",
+    "[-1]",
+    "vllm serve t",
+    "trtllm-serve",
+    SGLANG,
+    NUMBERS,
+    "import sglang as sgl",
+    "sgl.LLM(",
+    ")",
+]
+PIECES = st.sampled_from([*FENCES, *WORDS, *STARTS, "def f():", "\x00", "\ud800"])
+
+
+@given(st.lists(PIECES, max_size=30).map("".join))
+@settings(max_examples=150, deadline=None)
+def test_no_text_is_a_crash_and_no_line_is_made_up(text: str) -> None:
+    lines = len(text.splitlines())
+    assert all(1 <= finding.line <= lines for finding in check_markdown(text))
+
+
+def test_a_flag_that_was_split_names_both_halves() -> None:
+    (finding,) = check_markdown(block(f"{SGLANG} {NUMBERS} --cuda-graph-max-bs 8"))
+    assert finding.code == "flag-unknown"
+    assert finding.instead == "--cuda-graph-max-bs-decode or --cuda-graph-max-bs-prefill"
 
 
 def test_an_interpreter_without_the_engine_is_unavailable() -> None:

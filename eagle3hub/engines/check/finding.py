@@ -59,9 +59,10 @@ def unknown(
     engine: str, code: str, name: str, known: Iterable[str], line: int, *, must_resemble: bool = False
 ) -> Finding | None:
     """A finding for a name the engine does not have; with ``must_resemble`` only if it looks like one it has."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=_ALIKE)
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=_ALIKE) or [k for k in names if k.startswith(name)][:3]
     if must_resemble and not close:
         return None
     severity: Severity = "warning" if must_resemble else "error"
     what = f"{engine_title(engine)} {default_version(engine)} has no {_KINDS[code]} {name}"
-    return Finding(code, severity, line, engine, what, close[0] if close else None)
+    return Finding(code, severity, line, engine, what, " or ".join(close) if close else None)
