@@ -9,8 +9,9 @@ READY := $(VENV)/.ready
 demo: $(READY)  ## convert, validate and write the card of the example head
 	$(BIN)/eagle3hub demo --output build/demo --force
 
-test: $(READY)  ## every test, those on the real engine included
+test: $(READY)  ## every test, those on the real engines included
 	$(BIN)/eagle3hub engines install vllm --device cpu
+	$(BIN)/python tests/engines/sglang_cpu/environment.py
 	$(BIN)/python -m pytest
 
 # make exporters SPECJAX=/path/to/a/checkout/of/tails-mpt/SpecJAX

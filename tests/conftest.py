@@ -44,6 +44,14 @@ def vllm_python() -> Path:
     return envs.install("vllm", "cpu").python
 
 
+@pytest.fixture(scope="session")
+def sglang_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter with the real SGLang and a stand-in for its kernels; see ``engines/sglang_cpu``."""
+    from engines.sglang_cpu.environment import interpreter
+
+    return interpreter(tmp_path_factory.mktemp("sglang-python"))
+
+
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run one command line; returns exit status, standard output and standard error."""

@@ -79,3 +79,16 @@ def test_links_between_the_pages_lead_somewhere():
     for page in pages:
         for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_every_code_of_a_recipe_check_is_documented():
+    package = DOCS.parent / "eagle3hub" / "engines"
+    text = "".join(path.read_text() for path in (package / "check").glob("*.py"))
+    codes = set(re.findall(r'Finding\(\s*"([a-z-]+)"', text)) | set(
+        re.findall(r'unknown\(\s*"?\w+"?, "([a-z-]+)"', text)
+    )
+    for path in package.glob("*.toml"):
+        codes |= set(re.findall(r'^code = "([a-z-]+)"', path.read_text(), re.MULTILINE))
+    assert len(codes) > 15
+    page = (DOCS / "engines.md").read_text()
+    assert not [code for code in codes if f"`{code}`" not in page]

@@ -26,6 +26,7 @@ def build() -> typer.Typer:
     from eagle3hub.cli.diff import diff
     from eagle3hub.cli.engines import app as engines
     from eagle3hub.cli.inspect import inspect
+    from eagle3hub.cli.recipe import recipe
     from eagle3hub.cli.release import release
     from eagle3hub.cli.validate import validate
 
@@ -53,6 +54,7 @@ def build() -> typer.Typer:
     app.command("validate")(validate)
     app.command("bench")(bench)
     app.command("card")(card)
+    app.command("recipe")(recipe)
     app.command("release")(release)
     app.command("demo")(demo)
     app.add_typer(engines, name="engines")

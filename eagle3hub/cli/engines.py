@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,10 +14,15 @@ if TYPE_CHECKING:
 
     from eagle3hub.engines.envs import Environment
 
-app = typer.Typer(help="Install, list and remove the engines heads are validated on.", no_args_is_help=True)
+app = typer.Typer(help="Install, list, examine and remove the engines heads are validated on.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="Engine: vllm.", show_default=False)]
+Name = Annotated[str, typer.Argument(help="Engine: vllm or sglang.", show_default=False)]
 Device = Annotated[str, typer.Option(help="Device the engine runs on.")]
+PythonOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ENGINE=PATH", help="Interpreter that has the engine.", show_default="installed"),
+]
+_MARKS = {"error": "[red]error[/]", "warning": "[yellow]warning[/]", "info": "[blue]info[/]"}
 
 
 @app.command()
@@ -42,18 +48,78 @@ def install(
 
 @app.command("list")
 def list_(as_json: JsonFlag = False) -> None:
-    """List the engines there are, and which are installed."""
+    """List the engines there are, which are installed, and why the others cannot be."""
     from eagle3hub.engines import ENGINES, envs
+    from eagle3hub.engines.specs import default_version, environment_spec, no_environment
 
-    found = envs.environments(ENGINES)
+    found = [
+        _json(one) | {"tested": environment_spec(one.engine, one.device).tested, "unobtainable": None}
+        for one in envs.environments(ENGINES)
+    ]
+    for engine in ENGINES:
+        for device in ("cpu", "cuda"):
+            why = no_environment(engine, device)
+            if why is not None:
+                row = {"engine": engine, "version": default_version(engine), "device": device, "installed": False}
+                found.append(row | {"path": None, "tested": False, "unobtainable": why})
 
     def human(out: Console) -> None:
         for one in found:
-            state = "[green]installed[/]" if one.ready else "[dim]not installed[/]"
-            where = str(one.path) if one.ready else f"eagle3hub engines install {one.engine} --device {one.device}"
-            out.print(f"{one.engine:<8} {one.version:<8} {one.device:<5} {state:<15}  {where}")
+            state, where = (
+                "[dim]not installed[/]",
+                f"eagle3hub engines install {one['engine']} --device {one['device']}",
+            )
+            if one["installed"]:
+                state, where = "[green]installed[/]", str(one["path"])
+            elif one["unobtainable"]:
+                state, where = "[dim]unobtainable[/]", str(one["unobtainable"])
+            untried = " [yellow](not tried by us)[/]" if not one["tested"] and not one["unobtainable"] else ""
+            out.print(f"{one['engine']:<10} {one['version']:<9} {one['device']:<5} {state:<15}  {where}{untried}")
 
-    emit({"engines": [_json(one) for one in found]}, human, as_json=as_json)
+    emit({"engines": found}, human, as_json=as_json)
+
+
+@app.command()
+def doctor(
+    name: Annotated[str | None, typer.Argument(help="Engine.", show_default="all")] = None,
+    engine_python: PythonOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Look into each engine's interpreter: versions, device, free memory, what is missing and what mends it.
+
+    Exit status: 0; 4 if the engine that was named is ready on no device.
+    """
+    from eagle3hub.engines import ENGINES, engine_name
+    from eagle3hub.engines.doctor import diagnose
+    from eagle3hub.engines.options import engine_pythons
+
+    pythons = {engine: Path(path).expanduser() for engine, path in engine_pythons(engine_python or []).items()}
+    found = diagnose(ENGINES if name is None else [engine_name(name)], pythons)
+
+    def human(out: Console) -> None:
+        from rich.markup import escape
+
+        for one in found:
+            style = "green" if one.state == "ready" else "yellow"
+            out.print(
+                f"[bold]{one.engine}[/] {one.version} on {one.device}: [{style}]{one.state.replace('_', ' ')}[/]"
+            )
+            if one.python:
+                out.print(f"  python     {escape(one.python)} ({one.python_version or 'did not answer'})")
+            versions = {"engine": one.engine_version, "torch": one.torch_version, "processor": one.processor}
+            for what, value in versions.items():
+                if value:
+                    out.print(f"  {what:<10} {escape(value)}")
+            if one.free_gib is not None:
+                out.print(f"  free       {one.free_gib:g} GiB")
+            if one.problem:
+                out.print(f"  [yellow]{escape(one.problem)}[/]\n  [dim]to mend it: {escape(one.mend or '')}[/]")
+            if not one.tested and one.state != "unobtainable":
+                out.print("  [dim]this kind of environment was not tried by us[/]")
+
+    emit({"engines": [one.to_json() for one in found]}, human, as_json=as_json)
+    if name is not None and not any(one.state == "ready" for one in found):
+        raise typer.Exit(4)
 
 
 @app.command()
@@ -69,6 +135,55 @@ def remove(name: Name, device: Device = "cpu", as_json: JsonFlag = False) -> Non
         lambda out: out.print(f"{engine.name} for {device}: {what}"),
         as_json=as_json,
     )
+
+
+@app.command()
+def check(
+    file: Annotated[
+        Path, typer.Argument(help="Markdown, or JSON of a recipe or a report, or YAML; - reads Markdown.")
+    ],
+    engine_python: PythonOption = None,
+    data_only: Annotated[
+        bool, typer.Option("--data-only", help="Do not ask the parsers of installed engines.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Hold the commands, variables, YAML and Python of a recipe or a model card against what engines accept.
+
+    Exit status: 0 nothing that an engine refuses (there may be warnings); 1 something is; 3 the file is unreadable.
+
+    Example: eagle3hub engines check README.md
+    """
+    from eagle3hub.engines.check import check_file
+
+    installed = {} if data_only else _interpreters(engine_python or [])
+    findings = check_file(file, installed)
+    wanting = any(f.severity == "error" for f in findings)
+    document = {"file": file.name, "findings": [f.to_json() for f in findings], "asked": sorted(installed)}
+
+    def human(out: Console) -> None:
+        from rich.markup import escape
+
+        for f in findings:
+            where = f"{file.name}:{f.line}" if f.line else file.name
+            out.print(f"{escape(where)}: {_MARKS[f.severity]} {escape(f.what)} [dim]({f.code})[/]")
+            if f.instead:
+                out.print(f"  [dim]instead: {escape(f.instead)}[/]")
+        if not findings:
+            out.print(f"{escape(file.name)}: nothing that an engine would take otherwise")
+
+    emit(document, human, as_json=as_json)
+    if wanting:
+        raise typer.Exit(1)
+
+
+def _interpreters(pairs: list[str]) -> dict[str, Path]:
+    """Interpreters of engines whose parsers can be asked: those given, else those installed."""
+    from eagle3hub.engines import ENGINES, envs
+    from eagle3hub.engines.options import engine_pythons
+
+    installed = {one.engine: one.python for one in envs.environments(ENGINES) if one.ready}
+    return installed | {engine: Path(path).expanduser() for engine, path in engine_pythons(pairs).items()}
 
 
 def _json(environment: Environment) -> dict[str, object]:

@@ -29,13 +29,20 @@ def worst(verdicts: list[Verdict]) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to serve a (target, head) pair on one engine: a server's argument vector, environment, offline Python."""
+    """How to serve a (target, head) pair on one engine.
+
+    Attributes:
+        argv: the server's command. env: environment variables it needs.
+        python: offline snippet; empty where there is none.
+        yaml: contents of the file that the command names, for an engine that takes one.
+    """
 
     engine: str
     version: str
     argv: tuple[str, ...]
     env: Mapping[str, str]
     python: str
+    yaml: str | None = None
 
     @property
     def server_command(self) -> str:
@@ -44,13 +51,14 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """The ``recipe`` object of a report."""
-        return {
+        document: dict[str, Any] = {
             "engine": self.engine,
             "version": self.version,
             "server_command": self.server_command,
             "env": dict(self.env),
             "python": self.python,
         }
+        return document if self.yaml is None else {**document, "yaml": self.yaml}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +68,13 @@ class Job:
     Attributes:
         target: a local folder or a Hub id.
         head: the head's folder, or None for the target alone.
-        draft_tokens: K, tokens drafted per round (chain).
+        draft_tokens: K, tokens drafted per round; of a tree, its depth.
         max_new_tokens: limit per prompt, in tokens.
         temperature: 0 is greedy.
         max_model_len: context in tokens to make room for.
         kv_cache_gib: memory for the KV cache on CPU, in GiB.
+        topk: branches per drafted token; 1 is a chain.
+        num_draft_tokens: nodes of a tree, the root included; None is K + 1, a chain.
     """
 
     target: str
@@ -78,6 +88,13 @@ class Job:
     seed: int = 0
     max_model_len: int = 2048
     kv_cache_gib: int = 1
+    topk: int = 1
+    num_draft_tokens: int | None = None
+
+    @property
+    def verified_tokens(self) -> int:
+        """Tokens the target looks at per round, the last verified one included (``num_draft_tokens``, or K + 1)."""
+        return self.draft_tokens + 1 if self.num_draft_tokens is None else self.num_draft_tokens
 
     @property
     def target_is_local(self) -> bool:

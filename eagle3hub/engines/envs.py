@@ -76,7 +76,11 @@ def install(engine: str, device: str = "cpu", *, force: bool = False, progress: 
     Raises UnavailableError (no suitable Python or platform, or the engine does not import), OutputError (disk),
     HubError (pip could not get the packages).
     """
-    spec = environment_spec(engine, device)
+    return install_spec(environment_spec(engine, device), force=force, progress=progress)
+
+
+def install_spec(spec: EnvironmentSpec, *, force: bool = False, progress: Progress = silent) -> Environment:
+    """`install` for an environment that is described by the caller."""
     _check_platform(spec)
     found = _state(spec)
     with _locked(found.path):
@@ -212,9 +216,10 @@ def _build(spec: EnvironmentSpec, python: Path, target: Environment, progress: P
         )
     _pip(spec, target, log, environment, progress)
     progress(f"{spec.engine} {spec.version}: importing it once", 0.98)
+    importing = environment if spec.import_path is None else {**environment, "PYTHONPATH": str(spec.import_path)}
     with log.open("ab") as output:
         code = f"import {spec.engine}; print({spec.engine}.__version__)"
-        if _logged([str(target.python), "-s", "-c", code], output, environment):
+        if _logged([str(target.python), "-s", "-c", code], output, importing):
             raise UnavailableError(
                 f"{spec.engine} {spec.version} was installed but does not import: {_last_line(log)}",
                 hint=f"the whole output is in {log}",
@@ -241,7 +246,8 @@ def _pip(
     wanted = sum(
         1 for line in spec.requirements.read_text(encoding="utf-8").splitlines() if re.match(r"[\w.-]+==", line)
     )
-    command = [str(target.python), "-m", "pip", "install", "--no-deps", "--no-input", "--progress-bar", "off"]
+    command = [str(target.python), "-m", "pip", "install", "--no-input", "--progress-bar", "off"]
+    command += [] if spec.resolve else ["--no-deps"]
     command += ["--disable-pip-version-check", "-r", str(spec.requirements)]
     seen = 0
     with log.open("ab") as output:

@@ -36,6 +36,7 @@ __all__ = [
     "preflight",
     "preflight_all",
     "target_embeddings",
+    "weigh",
 ]
 
 

@@ -52,9 +52,9 @@ PROMPT = {"event": "prompt", "index": 0, "prompt_tokens": 9, "tokens": [1, 2], "
 DONE = {"event": "done"}
 
 
-def test_there_is_one_engine_and_others_are_a_usage_error() -> None:
+def test_an_engine_that_is_not_there_is_a_usage_error() -> None:
     with pytest.raises(UsageError) as error:
-        get_engine("sglang")
+        get_engine("sglong")
     assert "vllm" in (error.value.hint or "")
 
 

@@ -1,20 +1,15 @@
 """Run vLLM once, in its own interpreter: load a target with or without a head, generate, count.
 
-Standard library and vLLM only. One JSON request on standard input: ``llm`` (arguments of ``vllm.LLM``), ``device``,
-``sampling`` (arguments of ``SamplingParams``), ``prompts`` (texts). JSON lines go to what was standard output at the
-start; vLLM's own prints are sent to standard error. Standard input is watched: when it closes, the worker ends.
+Standard library and vLLM only. The request: ``llm`` (arguments of ``vllm.LLM``), ``device``, ``sampling`` (arguments
+of ``SamplingParams``), ``prompts`` (texts). See ``protocol.py`` for how it comes and how it is answered.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import pathlib
 import platform
-import signal
-import sys
-import threading
 import time
+
+from protocol import Stage, processor, serve
 
 _COUNTERS = {
     "vllm:spec_decode_num_drafts": "rounds",
@@ -24,55 +19,19 @@ _COUNTERS = {
 }
 
 
-class _Failure(Exception):
-    def __init__(self, stage, error):
-        super().__init__(stage)
-        self.stage = stage
-        self.error = error
-
-
-def main():
-    """Serve the one request that comes on standard input."""
-    channel = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-
-    def tell(event, **fields):
-        channel.write(json.dumps({"event": event, **fields}) + "\n")
-        channel.flush()
-
-    request = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        _run(request, tell)
-        tell("done")
-    except _Failure as failure:
-        error = failure.error
-        tell("error", stage=failure.stage, kind=type(error).__name__, message=str(error))
-    sys.stderr.flush()
-    os._exit(0)
-
-
-def _end_with_parent():
-    while sys.stdin.read(4096):
-        pass
-    if os.getsid(0) == os.getpid():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(1)
-
-
 def _run(request, tell):
     started = time.monotonic()
     tell("stage", stage="import")
-    with _Stage("import"):
+    with Stage("import"):
         import torch
         import transformers
         import vllm
         from vllm.platforms import current_platform
-    with _Stage("device"):
+    with Stage("device"):
         _check_device(request["device"], current_platform, torch)
     tell("stage", stage="load")
     draft = {}
-    with _Stage("load"):
+    with Stage("load"):
         _watch_draft(draft)
         llm = vllm.LLM(**request["llm"])
     if request["llm"].get("speculative_config"):
@@ -84,13 +43,13 @@ def _run(request, tell):
             "python": platform.python_version(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
-            "processor": torch.cuda.get_device_name() if request["device"] == "cuda" else _processor(),
+            "processor": torch.cuda.get_device_name() if request["device"] == "cuda" else processor(),
             "threads": torch.get_num_threads(),
         },
         load=draft,
         seconds=time.monotonic() - started,
     )
-    with _Stage("generate"):
+    with Stage("generate"):
         sampling = vllm.SamplingParams(**request["sampling"])
         before = _counters(llm)
         for index, text in enumerate(request["prompts"]):
@@ -107,24 +66,6 @@ def _run(request, tell):
                 seconds=seconds,
             )
             before = after
-
-
-class _Stage:
-    """Names the stage in which vLLM raised something, and keeps its traceback in the log."""
-
-    def __init__(self, name):
-        self.name = name
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        if error is None or isinstance(error, KeyboardInterrupt):
-            return
-        import traceback as printer
-
-        printer.print_exception(kind, error, traceback)
-        raise _Failure(self.name, error) from error
 
 
 def _check_device(device, current_platform, torch):
@@ -201,16 +142,5 @@ def _difference(before, after):
     return out
 
 
-def _processor():
-    try:
-        with pathlib.Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
 if __name__ == "__main__":
-    main()
+    serve(_run)

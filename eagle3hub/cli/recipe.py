@@ -1,0 +1,125 @@
+"""``eagle3hub recipe``: how to serve a head on an engine."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from eagle3hub.cli.output import JsonFlag, emit
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from eagle3hub.engines.base import Recipe
+    from eagle3hub.head import Head
+    from eagle3hub.preflight import Verdict
+
+
+def recipe(
+    head: Annotated[
+        str, typer.Argument(help="Folder of the head, or hf://owner/name[@revision].", show_default=False)
+    ],
+    target: Annotated[
+        str, typer.Option("--target", "--verifier", help="Target model: a folder or a Hub id.", show_default=False)
+    ],
+    engine: Annotated[str, typer.Option(help="vllm, sglang, trtllm or sglang-jax.")] = "vllm",
+    version: Annotated[str | None, typer.Option(help="Version to spell it for.", show_default="newest known")] = None,
+    draft_tokens: Annotated[
+        int | None,
+        typer.Option(help="Tokens drafted per round (K); of a tree its depth.", show_default="the engine's, else 3"),
+    ] = None,
+    topk: Annotated[int, typer.Option(help="Branches per drafted token; 1 is a chain.")] = 1,
+    num_draft_tokens: Annotated[
+        int | None, typer.Option(help="Nodes of the tree, its root included.", show_default="K + 1")
+    ] = None,
+    tensor_parallel: Annotated[int | None, typer.Option("--tp", help="Devices.", show_default="1")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Precision of the target.", show_default="the engine's")] = None,
+    context: Annotated[int | None, typer.Option(help="Context in tokens.", show_default="the target's")] = None,
+    extra: Annotated[
+        str | None, typer.Option(help="Further words of the server's command line.", show_default="none")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Print how to serve a head: the server's command, its YAML where it takes one, and Python for offline use.
+
+    Says so where the engine would not get these files right, whatever the command.
+
+    Example: eagle3hub recipe ./head --target Qwen/Qwen3-8B --engine sglang --draft-tokens 3
+    """
+    from eagle3hub.checkpoint.folder import open_checkpoint
+    from eagle3hub.checkpoint.source import HUB
+    from eagle3hub.engines import engine_name
+    from eagle3hub.engines.recipes import Serving, make_recipe
+    from eagle3hub.layouts import open_head
+    from eagle3hub.preflight import examine, preflight_all, target_embeddings
+    from eagle3hub.target import read_target
+
+    name = engine_name(engine)
+    checkpoint = open_checkpoint(head, headers_only=True)
+    facts = read_target(target)
+    opened = open_head(checkpoint, target=facts)
+    serving = Serving(
+        target=target,
+        head=head.removeprefix(HUB).partition("@")[0] if head.startswith(HUB) else head,
+        draft_tokens=draft_tokens,
+        topk=topk,
+        num_draft_tokens=num_draft_tokens,
+        tensor_parallel=tensor_parallel,
+        dtype=dtype,
+        context=context,
+        aux_layers=_aux_layers(opened),
+        extra=tuple(shlex.split(extra or "")),
+    )
+    made = make_recipe(name, serving, version)
+    subject = examine(checkpoint, opened, target_embeddings(opened, target))
+    verdicts = [_with_yaml(v, made) for v in preflight_all(subject, facts) if v.engine == name]
+    verdicts = [v for v in verdicts if v.version.startswith(made.version)] or verdicts
+    document = {**made.to_json(), "preflight": [verdict.to_json() for verdict in verdicts]}
+    emit(document, lambda out: _print(made, verdicts, out), as_json=as_json)
+
+
+def _aux_layers(head: Head) -> tuple[int, ...] | None:
+    """What an engine must be told of the head's taps that does not read them from its config."""
+    if not head.semantics.uses_aux:
+        return (-1,)
+    if head.aux is None or head.has_default_aux:
+        return None
+    return tuple(head.aux.after_layer)
+
+
+def _with_yaml(verdict: Verdict, made: Recipe) -> Verdict:
+    """The verdict on the folder together with the recipe's YAML, which may name the aux layers."""
+    from eagle3hub.preflight import weigh
+
+    if "eagle3_layers_to_capture" not in (made.yaml or ""):
+        return verdict
+    reasons = [r for r in verdict.reasons if "eagle3_layers_to_capture" not in (r.hint or "")]
+    return weigh(verdict.engine, verdict.version, verdict.title, reasons)
+
+
+def _print(made: Recipe, verdicts: list[Verdict], out: Console) -> None:
+    from rich.markup import escape
+
+    out.print(f"[dim]# {escape(made.engine)} {escape(made.version)}[/]")
+    prefix = "".join(f"{key}={shlex.quote(value)} " for key, value in made.env.items())
+    out.print(escape(prefix + _folded(made.argv)))
+    for title, text in (("extra-config.yaml", made.yaml), ("offline", made.python or None)):
+        if text is not None:
+            out.print(f"\n[dim]# {title}[/]")
+            out.print(escape(text.rstrip("\n")))
+    for verdict in verdicts:
+        if verdict.kind != "right":
+            deciding = "; ".join(r.sentence for r in verdict.reasons if r.effect == verdict.kind)
+            out.print(f"\n[yellow]{escape(verdict.title)}: {verdict.kind.replace('_', ' ')}[/]  {escape(deciding)}")
+
+
+def _folded(argv: tuple[str, ...]) -> str:
+    lines: list[str] = []
+    for word in map(shlex.quote, argv):
+        if lines and not word.startswith("--"):
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return " \\\n  ".join(lines)

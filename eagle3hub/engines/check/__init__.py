@@ -1,0 +1,93 @@
+"""Hold the commands, variables, YAML and Python of a recipe or of any Markdown against what engines accept.
+
+Two witnesses: data (names of each engine's interface, and what became of earlier ones), and, where an engine's
+interpreter is given, its own parser. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from eagle3hub.engines.check.commands import check_command, check_variable, command_engine_hint
+from eagle3hub.engines.check.finding import Finding
+from eagle3hub.engines.check.own_parser import parser_findings
+from eagle3hub.engines.check.python import check_python
+from eagle3hub.engines.check.snippets import extract
+from eagle3hub.engines.check.yaml_files import check_yaml
+from eagle3hub.errors import InputError, SourceError
+
+__all__ = ["Finding", "check_file", "check_markdown", "check_recipe"]
+
+
+def check_markdown(text: str, installed: Mapping[str, Path] | None = None) -> list[Finding]:
+    """Everything in ``text`` that an engine's current version refuses, ignores or takes otherwise than meant.
+
+    Reads fenced blocks, and what stands outside them but is unmistakably a command, a flag on a line of its own,
+    an ``export``, Python that imports an engine, or a ``speculative_config``. ``installed`` maps engines to
+    interpreters whose own parsers are asked as well. Findings come in the order of their lines.
+    """
+    found = extract(text)
+    hint = command_engine_hint(found.commands)
+    findings: list[Finding] = []
+    for command in found.commands:
+        findings += check_command(command, hint)
+    for variable in found.variables:
+        findings += check_variable(variable)
+    for snippet in found.python:
+        findings += check_python(snippet)
+    for snippet in found.yaml:
+        findings += check_yaml(snippet)
+    findings += parser_findings(found.commands, findings, installed or {})
+    return sorted(dict.fromkeys(findings), key=lambda f: (f.line, f.code))
+
+
+def check_recipe(document: Mapping[str, Any], installed: Mapping[str, Path] | None = None) -> list[Finding]:
+    """`check_markdown` for a recipe as ``eagle3hub recipe --json`` prints it, or a report that holds recipes.
+
+    Lines are 0. Raises InputError for a document that holds no recipe.
+    """
+    recipes = [document] if "server_command" in document else []
+    recipes += [
+        entry["recipe"] for entry in document.get("engines", []) if isinstance(entry, dict) and "recipe" in entry
+    ]
+    if not recipes:
+        raise InputError(
+            "the JSON document holds no recipe", hint="eagle3hub recipe --json prints one", code="recipe-none"
+        )
+    blocks = []
+    for recipe in recipes:
+        env = "".join(f"export {key}={value}\n" for key, value in recipe.get("env", {}).items())
+        blocks.append(f"```bash\n{env}{recipe['server_command']}\n```\n")
+        blocks.append(f"```yaml\n{recipe['yaml']}\n```\n" if recipe.get("yaml") else "")
+        blocks.append(f"```python\n{recipe['python']}\n```\n" if recipe.get("python") else "")
+    return [replace(finding, line=0) for finding in check_markdown("\n".join(blocks), installed)]
+
+
+def check_file(path: Path, installed: Mapping[str, Path] | None = None) -> list[Finding]:
+    """`check_recipe` for a ``.json`` file, else `check_markdown`.
+
+    A ``.yaml`` file is one block of YAML, ``-`` is standard input. Raises SourceError for a file that cannot be
+    read, InputError for JSON that holds no recipe.
+    """
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise SourceError(f"cannot read {str(path)!r}: {why}", code="source-recipe") from error
+    if path.suffix in (".yaml", ".yml"):
+        fenced = check_markdown(f"```yaml\n{text}\n```\n", installed)
+        return [replace(finding, line=finding.line - 1) for finding in fenced]
+    if path.suffix != ".json":
+        return check_markdown(text, installed)
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{str(path)!r} is not JSON: {error}", code="recipe-json") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{str(path)!r} is not a JSON object", code="recipe-json")
+    return check_recipe(document, installed)

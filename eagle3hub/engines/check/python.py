@@ -1,0 +1,128 @@
+"""Rules on Python that starts an engine."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from eagle3hub.engines.check.finding import Finding, known_fact, unknown
+from eagle3hub.engines.check.settings import check_settings, vllm_speculative_config
+from eagle3hub.engines.check.snippets import UNFILLED, Snippet
+from eagle3hub.engines.check.yaml_files import trtllm_config
+from eagle3hub.engines.specs import interface
+
+_PACKAGES = {"vllm": "vllm", "sglang": "sglang", "tensorrt_llm": "trtllm"}
+_CONSTRUCTORS = {"vllm.LLM": "vllm.LLM", "sglang.Engine": "sglang.Engine", "sglang.LLM": "sglang.Engine"}
+_DRAFT_CONFIGS = ("Eagle3DecodingConfig", "EagleDecodingConfig")
+
+
+def check_python(snippet: Snippet) -> list[Finding]:
+    """Findings on names an engine's package does not have, and on keywords and values of its constructors."""
+    try:
+        tree = ast.parse(snippet.text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    names = _imported(tree)
+    findings: list[Finding] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            for alias in node.names:
+                findings += _name(f"{node.module}.{alias.name}", snippet.start + node.lineno - 1)
+        elif isinstance(node, ast.Attribute):
+            found = _dotted(node, names)
+            findings += _name(found, snippet.start + node.lineno - 1) if found else []
+        elif isinstance(node, ast.Call):
+            found = _dotted(node.func, names)
+            findings += _call(found, node, snippet) if found else []
+    return list(dict.fromkeys(findings))
+
+
+def _imported(tree: ast.Module) -> dict[str, str]:
+    """Local names of engines' packages and of what is taken from them."""
+    names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                root = alias.name.partition(".")[0]
+                if root in _PACKAGES:
+                    names[alias.asname or root] = alias.name if alias.asname else root
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in _PACKAGES:
+            for alias in node.names:
+                names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    return names
+
+
+def _dotted(node: ast.expr, names: dict[str, str]) -> str | None:
+    if isinstance(node, ast.Name):
+        return names.get(node.id)
+    if isinstance(node, ast.Attribute):
+        owner = _dotted(node.value, names)
+        return f"{owner}.{node.attr}" if owner else None
+    return None
+
+
+def _name(dotted: str, line: int) -> list[Finding]:
+    package, _, rest = dotted.partition(".")
+    engine = _PACKAGES.get(package)
+    if engine is None or not rest:
+        return []
+    fact = known_fact(engine, dotted, line)
+    if fact is not None:
+        return [fact]
+    known = (interface(engine) or {}).get("names")
+    # names of classes at the top of the package; a lower-case one may be a module, which has names of its own
+    if known is None or "." in rest or not rest[0].isupper() or rest in known:
+        return []
+    found = unknown(engine, "python-name", dotted, [f"{package}.{name}" for name in known], line)
+    return [found] if found else []
+
+
+def _call(dotted: str, node: ast.Call, snippet: Snippet) -> list[Finding]:
+    settings, lines = _settings(node, snippet)
+    at = snippet.start + node.lineno - 1
+    if dotted.rpartition(".")[2] in _DRAFT_CONFIGS and dotted.startswith("tensorrt_llm."):
+        return [] if _unpacks(node) else trtllm_config(settings, lambda name: lines.get(name, at), need_type=False)
+    constructor = _CONSTRUCTORS.get(dotted)
+    if constructor is None:
+        return []
+    engine = constructor.partition(".")[0]
+    findings = []
+    known = (interface(engine) or {}).get("keywords", {}).get(constructor)
+    for name in settings:
+        fact = known_fact(engine, name, lines[name])
+        if fact is not None:
+            findings.append(fact)
+        elif known is not None and name not in known:
+            found = unknown(engine, "python-keyword", name, known, lines[name])
+            findings += [found] if found else []
+    findings += check_settings(
+        engine, settings, lambda name: lines.get(name, at), written=lambda name: name, complete=not _unpacks(node)
+    )
+    config = settings.get("speculative_config")
+    if engine == "vllm" and isinstance(config, dict):
+        findings += vllm_speculative_config(config, lambda name: _line_in(snippet, lines["speculative_config"], name))
+    return findings
+
+
+def _settings(node: ast.Call, snippet: Snippet) -> tuple[dict[str, Any], dict[str, int]]:
+    """Keywords with their values (a placeholder for what is not a literal) and lines."""
+    settings: dict[str, Any] = {}
+    lines: dict[str, int] = {}
+    for keyword in node.keywords:
+        if keyword.arg is None:
+            continue
+        try:
+            settings[keyword.arg] = ast.literal_eval(keyword.value)
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            settings[keyword.arg] = UNFILLED
+        lines[keyword.arg] = snippet.start + keyword.value.lineno - 1
+    return settings, lines
+
+
+def _unpacks(node: ast.Call) -> bool:
+    return any(keyword.arg is None for keyword in node.keywords)
+
+
+def _line_in(snippet: Snippet, begin: int, name: str) -> int:
+    rest = Snippet(begin, snippet.lines[begin - snippet.start :])
+    return rest.line_of(name)

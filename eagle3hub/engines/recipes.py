@@ -1,0 +1,195 @@
+"""How to serve a (target, head) pair on each engine, spelled for one of its versions.
+
+The spelling is data (the engines' ``.toml`` files); this module knows which settings an engine takes in which form.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from eagle3hub.engines.base import Recipe
+from eagle3hub.engines.specs import default_version, engine_title, version_data
+from eagle3hub.errors import UsageError
+
+_YAML_NAME = "extra-config.yaml"
+_QUESTION = '"Why is the sky blue?"'
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What is served, and how.
+
+    Attributes:
+        target, head: names or paths as the user will type them.
+        draft_tokens: K, drafted per round (of a tree its depth); None is the engine's own choice, or 3 if it has none.
+        topk, num_draft_tokens: branches per drafted token and nodes of the tree, its root included; 1 and None are a
+            chain.
+        tensor_parallel: devices. context: tokens. dtype: of the target.
+        aux_layers: after-layer ids of the head's taps where they are not the default; ``[-1]`` for the final hidden
+            state. Only TensorRT-LLM has to be told.
+        extra: further words of the server's command line.
+    """
+
+    target: str
+    head: str
+    draft_tokens: int | None = None
+    topk: int = 1
+    num_draft_tokens: int | None = None
+    tensor_parallel: int | None = None
+    dtype: str | None = None
+    context: int | None = None
+    aux_layers: tuple[int, ...] | None = None
+    extra: tuple[str, ...] = ()
+
+    @property
+    def depth(self) -> int:
+        """K where one has to be named."""
+        return 3 if self.draft_tokens is None else self.draft_tokens
+
+    @property
+    def nodes(self) -> int:
+        """Tokens verified per round: the tree's nodes, or K + 1."""
+        return self.depth + 1 if self.num_draft_tokens is None else self.num_draft_tokens
+
+
+def make_recipe(engine: str, serving: Serving, version: str | None = None) -> Recipe:
+    """The recipe; UsageError for settings the engine cannot be given, or a version of which nothing is known."""
+    _check(engine, serving)
+    data = version_data(engine, version)
+    build = _BUILDERS[engine]
+    argv, yaml, python = build(serving, data)
+    return Recipe(
+        engine=engine,
+        version=version or default_version(engine),
+        argv=(*data["command"], *argv, *serving.extra),
+        env={},
+        python=python,
+        yaml=yaml,
+    )
+
+
+def _check(engine: str, serving: Serving) -> None:
+    if serving.depth < 1 or serving.topk < 1 or (serving.tensor_parallel or 1) < 1:
+        raise UsageError("draft tokens, top-k and tensor parallel size are 1 or more", code="usage-recipe")
+    if serving.topk == 1:
+        if serving.nodes != serving.depth + 1:
+            raise UsageError(
+                f"a chain of {serving.depth} draft tokens verifies {serving.depth + 1}, not {serving.nodes}",
+                hint="leave --num-draft-tokens out, or give --topk 2 or more for a tree",
+                code="usage-recipe",
+            )
+        return
+    if engine not in ("sglang", "sglang_jax"):
+        raise UsageError(
+            f"{engine_title(engine)} drafts EAGLE-3 chains: --topk is for SGLang and sglang-jax", code="usage-recipe"
+        )
+    if serving.draft_tokens is None or serving.num_draft_tokens is None:
+        raise UsageError(
+            "a tree is described by three numbers",
+            hint="give --draft-tokens (its depth), --topk and --num-draft-tokens (its nodes)",
+            code="usage-recipe",
+        )
+
+
+_Built = tuple[list[str], str | None, str]
+
+
+def _vllm(serving: Serving, data: Mapping[str, Any]) -> _Built:
+    config = {"method": "eagle3", "model": serving.head, "num_speculative_tokens": serving.depth}
+    common = _common(serving, data["spelling"])
+    argv = [serving.target, data["spelling"]["config"], json.dumps(config), *_words(common)]
+    keywords = {"model": serving.target, "speculative_config": config, **_keywords(common)}
+    call = _call("llm", "LLM", keywords)
+    lines = f'from vllm import LLM, SamplingParams\n\n{call}messages = [{{"role": "user", "content": {_QUESTION}}}]\n'
+    lines += "print(llm.chat(messages, SamplingParams(temperature=0, max_tokens=128))[0].outputs[0].text)\n"
+    return argv, None, lines
+
+
+def _sglang(serving: Serving, data: Mapping[str, Any]) -> _Built:
+    options = _sglang_options(serving, data["spelling"], numbers=serving.draft_tokens is not None)
+    call = _call("engine", "sgl.Engine", _keywords(options))
+    sampling = '{"temperature": 0, "max_new_tokens": 128}'
+    body = f'{call}print(engine.generate({_QUESTION}, {sampling})["text"])\nengine.shutdown()\n'
+    indented = "".join(f"    {line}\n" if line else "\n" for line in body.splitlines())
+    return _words(options), None, f'import sglang as sgl\n\nif __name__ == "__main__":\n{indented}'
+
+
+def _sglang_jax(serving: Serving, data: Mapping[str, Any]) -> _Built:
+    options = _sglang_options(serving, data["spelling"], numbers=True)
+    argv = _words(options)
+    if serving.topk > 1:
+        argv.append(data["spelling"]["no_overlap"])
+    return argv, None, ""
+
+
+def _sglang_options(serving: Serving, spelling: Mapping[str, str], *, numbers: bool) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        spelling["target"]: serving.target,
+        spelling["algorithm"]: "EAGLE3",
+        spelling["head"]: serving.head,
+    }
+    if numbers:
+        options |= {
+            spelling["steps"]: serving.depth,
+            spelling["topk"]: serving.topk,
+            spelling["draft_tokens"]: serving.nodes,
+        }
+    return options | _common(serving, spelling)
+
+
+def _trtllm(serving: Serving, data: Mapping[str, Any]) -> _Built:
+    import yaml
+
+    speculative: dict[str, Any] = {
+        "decoding_type": data["decoding_type"],
+        "max_draft_len": serving.depth,
+        data["head_key"]: serving.head,
+    }
+    if serving.aux_layers is not None:
+        speculative["eagle3_layers_to_capture"] = list(serving.aux_layers)
+    document: dict[str, Any] = {"speculative_config": speculative}
+    if serving.dtype:
+        document = {"dtype": serving.dtype, **document}
+    common = {k: v for k, v in _common(serving, data["spelling"]).items() if v != serving.dtype}
+    argv = [serving.target, data["spelling"]["config"], _YAML_NAME, *_words(common)]
+    text = yaml.safe_dump(document, sort_keys=False, default_flow_style=False, width=1000)
+    name = data["python_config"]
+    keywords = {k: v for k, v in speculative.items() if k != "decoding_type"}
+    config = _call("speculative_config", name, keywords)
+    arguments = ["model=" + repr(serving.target), "speculative_config=speculative_config"]
+    arguments += [f"tensor_parallel_size={serving.tensor_parallel}"] if serving.tensor_parallel else []
+    arguments += [f"max_seq_len={serving.context}"] if serving.context else []
+    arguments += [f"dtype={serving.dtype!r}"] if serving.dtype else []
+    llm = "llm = LLM(\n" + "".join(f"    {a},\n" for a in arguments) + ")\n"
+    python = f"from tensorrt_llm import LLM\nfrom tensorrt_llm.llmapi import {name}\n\n{config}{llm}"
+    python += f"print(llm.generate({_QUESTION}).outputs[0].text)\n"
+    return argv, text, python
+
+
+def _common(serving: Serving, spelling: Mapping[str, str]) -> dict[str, Any]:
+    """Options every engine has, where they are asked for: flag to value."""
+    asked = {"tensor_parallel": serving.tensor_parallel, "dtype": serving.dtype, "context": serving.context}
+    return {spelling[name]: value for name, value in asked.items() if value is not None and name in spelling}
+
+
+def _words(options: Mapping[str, Any]) -> list[str]:
+    return [word for flag, value in options.items() for word in (flag, str(value))]
+
+
+def _keywords(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {flag.lstrip("-").replace("-", "_"): value for flag, value in options.items()}
+
+
+def _call(result: str, name: str, keywords: Mapping[str, Any]) -> str:
+    return f"{result} = {name}(\n" + "".join(f"    {k}={v!r},\n" for k, v in keywords.items()) + ")\n"
+
+
+_BUILDERS: dict[str, Callable[[Serving, Mapping[str, Any]], _Built]] = {
+    "vllm": _vllm,
+    "sglang": _sglang,
+    "trtllm": _trtllm,
+    "sglang_jax": _sglang_jax,
+}

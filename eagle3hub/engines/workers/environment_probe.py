@@ -1,0 +1,43 @@
+"""What is in an interpreter: versions of Python, of an engine and of torch, whether the engine imports, the device.
+
+The request: ``module`` (the engine's package) and ``device``. One ``probe`` event answers it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import platform
+
+from protocol import processor, serve
+
+
+def _run(request, tell):
+    found = {"python": platform.python_version(), "engine": None, "torch": None, "processor": None, "free_gib": None}
+    problem = None
+    try:
+        found["engine"] = str(getattr(importlib.import_module(request["module"]), "__version__", "of unknown version"))
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        problem = f"{request['module']} does not import: {type(error).__name__}: {lines[0] if lines else 'no message'}"
+    try:
+        torch = importlib.import_module("torch")
+        found["torch"] = str(torch.__version__)
+        if request["device"] == "cuda":
+            _cuda(torch, found)
+    except Exception as error:
+        problem = problem or f"torch does not work: {type(error).__name__}: {error}"
+    if request["device"] == "cpu":
+        found["processor"] = processor()
+    elif problem is None and found["processor"] is None:
+        problem = "PyTorch sees no CUDA device"
+    tell("probe", problem=problem, **found)
+
+
+def _cuda(torch, found):
+    if torch.cuda.is_available():
+        found["processor"] = torch.cuda.get_device_name()
+        found["free_gib"] = round(torch.cuda.mem_get_info()[0] / 2**30, 1)
+
+
+if __name__ == "__main__":
+    serve(_run)

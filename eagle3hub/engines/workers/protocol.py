@@ -1,0 +1,86 @@
+"""What the engines' workers share: the line to the parent, the stages a failure is put down to, the machine.
+
+One JSON request comes on standard input. JSON lines go to what was standard output at the start; an engine's own
+prints are sent to standard error. Standard input is watched: when it closes, the worker and its process group end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import platform
+import signal
+import sys
+import threading
+import traceback
+
+
+class Failure(Exception):
+    """The engine raised ``error`` in ``stage``."""
+
+    def __init__(self, stage, error):
+        super().__init__(stage)
+        self.stage = stage
+        self.error = error
+
+
+class Stage:
+    """Names the stage in which an engine raised something, and keeps its traceback in the log."""
+
+    current = None
+
+    def __init__(self, name):
+        self.name = name
+
+    def __enter__(self):
+        Stage.current = self.name
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if error is None or isinstance(error, KeyboardInterrupt):
+            return
+        traceback.print_exception(kind, error, trace)
+        raise Failure(self.name, error) from error
+
+
+def serve(run):
+    """Call ``run(request, tell)`` for the one request, report how it ended, and end the process."""
+    channel = os.dup(1)
+    os.dup2(2, 1)
+
+    def tell(event, **fields):
+        line = (json.dumps({"event": event, **fields}) + "\n").encode()
+        while line:
+            line = line[os.write(channel, line) :]
+
+    request = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        run(request, tell)
+        tell("done")
+    except Failure as failure:
+        error = failure.error
+        tell("error", stage=failure.stage, kind=type(error).__name__, message=str(error))
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _end_with_parent():
+    while sys.stdin.read(4096):
+        pass
+    if os.getsid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def processor():
+    """Model of the CPU."""
+    try:
+        with pathlib.Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

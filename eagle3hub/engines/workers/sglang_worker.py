@@ -1,0 +1,216 @@
+"""Run SGLang once, in its own interpreter: load a target with or without a head, generate, count.
+
+Standard library and SGLang only. The request: ``engine`` (arguments of ``sglang.Engine``), ``device``, ``sampling``
+(arguments of a request), ``prompts`` (texts). See ``protocol.py`` for how it comes and how it is answered.
+
+SGLang loads and runs the models in processes of its own. What is seen there (the draft's loading, the captured layers,
+an exception) is written to files in the folder of temporary files, which is the run's own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import platform
+import signal
+import sys
+import tempfile
+import time
+
+from protocol import Stage, processor, serve
+
+_LOAD, _FAULT = "draft-load.json", "scheduler-fault.json"
+
+
+def _run(request, tell):
+    started = time.monotonic()
+    tell("stage", stage="import")
+    with Stage("import"):
+        import sglang
+        import torch
+        import transformers
+        from sglang.srt.entrypoints.engine import Engine
+    with Stage("device"):
+        if request["device"] == "cuda" and not torch.cuda.is_available():
+            raise RuntimeError("PyTorch sees no CUDA device here")
+        kernels = _kernels(request["device"])
+
+    class Watched(Engine):
+        run_scheduler_process_func = staticmethod(_scheduler)
+
+    tell("stage", stage="load")
+    signal.signal(signal.SIGUSR1, lambda *_: _end_with_fault(tell))
+    with Stage("load"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(request["engine"]["model_path"])
+        engine = Watched(**request["engine"])
+    tell(
+        "ready",
+        version=sglang.__version__,
+        environment={
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "processor": torch.cuda.get_device_name() if request["device"] == "cuda" else processor(),
+            "threads": torch.get_num_threads(),
+            "kernels": kernels,
+        },
+        load=_read(_LOAD) or {},
+        seconds=time.monotonic() - started,
+    )
+    steps = request["engine"].get("speculative_num_steps")
+    with Stage("generate"):
+        for index, text in enumerate(request["prompts"]):
+            ids = _prompt_ids(tokenizer, text)
+            start = time.monotonic()
+            output = engine.generate(input_ids=ids, sampling_params=request["sampling"])
+            seconds = time.monotonic() - start
+            tell(
+                "prompt",
+                index=index,
+                prompt_tokens=len(ids),
+                tokens=list(output["output_ids"]),
+                counters=None if steps is None else _counters(output["meta_info"], steps),
+                seconds=seconds,
+            )
+
+
+def _kernels(device):
+    """Version of SGLang's kernel package, without which it runs on CPU or CUDA in name only."""
+    try:
+        import sgl_kernel
+    except ImportError as error:
+        raise RuntimeError(f"SGLang's kernel package does not import for {device}: {error}") from error
+    return f"sgl_kernel {getattr(sgl_kernel, '__version__', 'of unknown version')}"
+
+
+def _prompt_ids(tokenizer, text):
+    """Token ids of one user message in the target's own chat template."""
+    messages = [{"role": "user", "content": text}]
+    found = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)
+    return list(found["input_ids"] if hasattr(found, "keys") else found)
+
+
+def _counters(meta, steps):
+    """Counters from a request's histogram: how many rounds accepted 0, 1, 2, … drafts.
+
+    ``drafted`` counts depths, ``steps`` per round: the nodes of a tree compete for the same positions.
+    """
+    histogram = list(meta.get("spec_correct_drafts_histogram") or [])
+    rounds = int(meta.get("spec_verify_ct") or 0)
+    if sum(histogram) != rounds:
+        raise RuntimeError(f"SGLang counts {rounds} rounds, but its histogram {histogram} holds {sum(histogram)}")
+    reached = [sum(histogram[depth:]) for depth in range(1, steps + 1)]
+    return {
+        "rounds": rounds,
+        "drafted": rounds * steps,
+        "accepted": int(meta.get("spec_num_correct_drafts") or 0),
+        "accepted_per_position": reached,
+    }
+
+
+def _end_with_fault(tell):
+    """A process of SGLang failed: report it and end. An exception would be lost in the event loop."""
+    tell("error", stage=Stage.current, **(_read(_FAULT) or {"kind": "Exception", "message": "a process failed"}))
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _path(name):
+    return pathlib.Path(tempfile.gettempdir()) / name
+
+
+def _read(name):
+    try:
+        return json.loads(_path(name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def _write(name, document):
+    partial = _path(f"{name}.{os.getpid()}")
+    partial.write_text(json.dumps(document), encoding="utf-8")
+    partial.replace(_path(name))
+
+
+def _scheduler(*args, **kwargs):
+    """SGLang's process that loads and runs the models, watched. Runs in a child of the worker."""
+    from sglang.srt.managers import scheduler
+
+    original = scheduler.get_exception_traceback
+
+    def report():
+        text = original()
+        kind, message = _last_line(text)
+        _write(_FAULT, {"kind": kind, "message": message})
+        sys.stderr.write(text)
+        sys.stderr.flush()
+        os.kill(os.getppid(), signal.SIGUSR1)
+        while True:  # the worker ends this process; SGLang's own way would end the worker before it can say why
+            signal.pause()
+
+    scheduler.get_exception_traceback = report
+    _watch_draft()
+    scheduler.run_scheduler_process(*args, **kwargs)
+
+
+def _last_line(trace):
+    line = next((line for line in reversed(trace.splitlines()) if line and not line.startswith(" ")), "")
+    kind, _, message = line.partition(": ")
+    return kind.rpartition(".")[2], message
+
+
+def _watch_draft():
+    """Have the loading of the draft model watched, and the capture of the target's hidden states noted."""
+    from load_watch import LoadWatch
+    from sglang.srt.model_executor import model_runner
+    from sglang.srt.model_loader.loader import DefaultModelLoader
+
+    found = {}
+    drafts = set()
+    get_all, load = DefaultModelLoader._get_all_weights, DefaultModelLoader.load_weights_only
+    configure = model_runner.configure_aux_hidden_state_capture
+
+    def all_weights(self, model_config, model):
+        if model_config.is_draft_model:
+            drafts.add(id(model))
+        return get_all(self, model_config, model)
+
+    def load_weights_only(model, weights, target_device):
+        if id(model) not in drafts:
+            load(model, weights, target_device)
+            return
+        with LoadWatch(model) as watch:
+            load(model, watch.weights(weights), target_device)
+        found.update(watch.result(), checked=True)
+        _settle_sharing(found, model)
+        _write(_LOAD, found)
+
+    def configure_capture(*, model, **options):
+        configure(model=model, **options)
+        if options.get("eagle_use_aux_hidden_state"):
+            owners = (getattr(model, "model", None), model)
+            found["aux_boundaries"] = next(
+                (list(t) for o in owners if (t := getattr(o, "layers_to_capture", None))), None
+            )
+            _write(_LOAD, found)
+
+    DefaultModelLoader._get_all_weights = all_weights
+    DefaultModelLoader.load_weights_only = staticmethod(load_weights_only)
+    model_runner.configure_aux_hidden_state_capture = configure_capture
+
+
+def _settle_sharing(found, model):
+    """Forgive what SGLang takes from the target anyway, and name a vocabulary map that is not there."""
+    config = model.config
+    same_width = getattr(config, "target_hidden_size", config.hidden_size) == config.hidden_size
+    shared = {"embed_tokens.weight"} if same_width else set()
+    if getattr(model, "load_lm_head_from_target", False):
+        shared.add("lm_head.weight")
+    found["not_loaded"] = [name for name in found["not_loaded"] if name not in shared]
+    if getattr(model, "hot_token_id", None) is None and config.draft_vocab_size != config.vocab_size:
+        found["not_loaded"].append("d2t")
+
+
+if __name__ == "__main__":
+    serve(_run)

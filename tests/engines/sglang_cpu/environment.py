@@ -1,0 +1,49 @@
+"""The environment that runs SGLang on CPU for tests, made once in the user's cache, and an interpreter on top."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+import sys
+from pathlib import Path
+
+from eagle3hub.engines.envs import install_spec
+from eagle3hub.engines.specs import EnvironmentSpec, default_version
+from eagle3hub.progress import Progress, silent
+
+HERE = Path(__file__).resolve().parent
+PACKAGES = HERE / "packages"
+GIVEN = "EAGLE3HUB_TEST_SGLANG_PYTHON"
+
+
+def ensure(progress: Progress = silent) -> Path:
+    """An interpreter that has SGLang but no kernels: the one given, else that of an environment, made if it is not."""
+    given = os.environ.get(GIVEN)
+    if given:
+        return Path(given)
+    version = default_version("sglang")
+    spec = EnvironmentSpec(
+        engine="sglang",
+        version=version,
+        device="cpu-test",
+        distribution=f"sglang=={version}",
+        requirements=HERE / "requirements.txt",
+        platforms=("linux-x86_64",),
+        disk_gib=2.5,
+        import_path=PACKAGES,
+    )
+    return install_spec(spec, progress=progress).python
+
+
+def interpreter(folder: Path) -> Path:
+    """An interpreter in ``folder`` that has SGLang and the stand-in for its kernels, its subprocesses included."""
+    file = folder / "python"
+    python, packages = shlex.quote(str(ensure())), shlex.quote(str(PACKAGES))
+    file.write_text(f'#!/bin/sh\nPYTHONPATH={packages} exec {python} "$@"\n', encoding="utf-8")
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    return file
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{ensure(lambda message, _fraction=None: sys.stderr.write(message + chr(10)) and None)}\n")

@@ -1,0 +1,142 @@
+"""Recipes as they are typed: every engine, every version there is data for."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shlex
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from eagle3hub.engines import ENGINES, get_engine
+from eagle3hub.engines.recipes import Serving, make_recipe
+from eagle3hub.engines.specs import default_version, versions
+from eagle3hub.errors import UsageError
+
+
+def options(argv: tuple[str, ...]) -> dict[str, str]:
+    return {flag: value for flag, value in pairwise(argv) if flag.startswith("--")}
+
+
+def served(engine: str, version: str | None = None, **settings: Any) -> Any:
+    return make_recipe(engine, Serving("org/target", "org/my head", **settings), version)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_spells_every_setting(engine: str) -> None:
+    for version in versions(engine):
+        recipe = served(engine, version, draft_tokens=5, tensor_parallel=2, dtype="bfloat16", context=4096)
+        words = shlex.split(recipe.server_command)
+        assert "org/target" in words
+        everything = recipe.server_command + (recipe.yaml or "")
+        for value in ("org/my head", "5", "2", "bfloat16", "4096"):
+            assert value in everything, (version, value)
+        if recipe.python:
+            tree = ast.parse(recipe.python)
+            assert {"org/my head", "org/target"} <= {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)}
+        assert "trust" not in everything
+        assert get_engine(engine).recipe("t", "h", draft_tokens=5).version == default_version(engine)
+
+
+def test_vllm_is_told_the_method() -> None:
+    recipe = served("vllm", draft_tokens=5)
+    config = json.loads(options(recipe.argv)["--speculative-config"])
+    assert config == {"method": "eagle3", "model": "org/my head", "num_speculative_tokens": 5}
+
+
+@pytest.mark.parametrize("engine", ["sglang", "sglang_jax"])
+def test_the_three_numbers_are_all_given_or_none(engine: str) -> None:
+    names = ("--speculative-num-steps", "--speculative-eagle-topk", "--speculative-num-draft-tokens")
+    chain = options(served(engine, draft_tokens=5).argv)
+    assert [chain[name] for name in names] == ["5", "1", "6"]
+    tree = options(served(engine, draft_tokens=5, topk=4, num_draft_tokens=8).argv)
+    assert [tree[name] for name in names] == ["5", "4", "8"]
+    unset = options(served(engine).argv)
+    # sglang-jax's own defaults contradict its scheduler, so it is never left to them
+    assert [name in unset for name in names] == [engine == "sglang_jax"] * 3
+    assert ("--disable-overlap-schedule" in served(engine, draft_tokens=5, topk=4, num_draft_tokens=8).argv) == (
+        engine == "sglang_jax"
+    )
+
+
+def test_tensorrt_llm_reads_a_file_whose_keys_depend_on_the_version() -> None:
+    new = served("trtllm", draft_tokens=3, aux_layers=(1, 8, 26))
+    assert options(new.argv)["--config"] == "extra-config.yaml"
+    assert yaml.safe_load(new.yaml)["speculative_config"] == {
+        "decoding_type": "Eagle3",
+        "max_draft_len": 3,
+        "speculative_model": "org/my head",
+        "eagle3_layers_to_capture": [1, 8, 26],
+    }
+    assert "Eagle3DecodingConfig(" in new.python
+    old = served("trtllm", "1.1")
+    assert options(old.argv)["--extra_llm_api_options"] == "extra-config.yaml"
+    config = yaml.safe_load(old.yaml)["speculative_config"]
+    assert config == {"decoding_type": "Eagle", "max_draft_len": 3, "speculative_model_dir": "org/my head"}
+
+
+@pytest.mark.parametrize(
+    ("engine", "settings", "message"),
+    [
+        ("vllm", {"draft_tokens": 3, "topk": 4, "num_draft_tokens": 8}, "EAGLE-3 chains"),
+        ("trtllm", {"draft_tokens": 3, "topk": 4, "num_draft_tokens": 8}, "EAGLE-3 chains"),
+        ("sglang", {"draft_tokens": 3, "topk": 4}, "three numbers"),
+        ("sglang", {"topk": 4, "num_draft_tokens": 8}, "three numbers"),
+        ("sglang", {"draft_tokens": 3, "num_draft_tokens": 8}, "verifies 4, not 8"),
+        ("sglang", {"draft_tokens": 0}, "1 or more"),
+    ],
+)
+def test_settings_that_contradict_each_other(engine: str, settings: dict[str, int], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        served(engine, **settings)
+
+
+def test_an_unknown_version_names_the_known_ones() -> None:
+    with pytest.raises(UsageError) as error:
+        served("trtllm", "0.1")
+    assert error.value.hint == "versions: 1.1, 1.2, main"
+
+
+def test_further_words_come_last() -> None:
+    assert served("sglang", extra=("--mem-fraction-static", "0.5")).argv[-2:] == ("--mem-fraction-static", "0.5")
+
+
+def test_the_command_prints_what_the_library_makes(cli: Callable[..., Any], example_head: Path, target: Path) -> None:
+    arguments = ("recipe", example_head, "--target", target, "--draft-tokens", "3")
+    status, out, _ = cli(*arguments, "--engine", "sglang-jax", "--json")
+    assert status == 0
+    document = json.loads(out)
+    assert document["engine"] == "sglang_jax"
+    assert shlex.split(document["server_command"])[:3] == ["python", "-m", "sgl_jax.launch_server"]
+    assert [v["version"] for v in document["preflight"]] == ["0.1.0rc0"]
+    status, out, _ = cli(*arguments, "--engine", "sglang")
+    assert status == 0
+    assert "--speculative-num-draft-tokens 4" in out
+    assert "refuses" in out, "these files crash SGLang, whatever the command"
+    assert cli(*arguments, "--engine", "nothing")[0] == 2
+
+
+def test_tensorrt_llm_is_told_the_taps_only_where_it_has_to_be(cli: Callable[..., Any], example_head: Path) -> None:
+    wide = example_head.parent / "deeper"
+    wide.mkdir()
+    config = {"model_type": "llama", "hidden_size": 576, "vocab_size": 49152, "num_hidden_layers": 30}
+    (wide / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 8192}))
+    command = ("recipe", example_head, "--target", wide, "--engine", "trtllm", "--json")
+    assert "eagle3_layers_to_capture" not in json.loads(cli(*command)[1])["yaml"]
+    file = example_head / "config.json"
+    named = json.loads(file.read_text()) | {"architectures": ["LlamaForCausalLMEagle3"]}
+    named["eagle_config"] = {"use_aux_hidden_state": True, "eagle_aux_hidden_state_layer_ids": [1, 8, 26]}
+    file.write_text(json.dumps(named))
+    (example_head / "README.md").unlink(missing_ok=True)
+    document = json.loads(
+        cli(
+            *command,
+        )[1]
+    )
+    assert yaml.safe_load(document["yaml"])["speculative_config"]["eagle3_layers_to_capture"] == [1, 8, 26]
+    assert not [r for v in document["preflight"] for r in v["reasons"] if r["code"] == "aux-layers"]

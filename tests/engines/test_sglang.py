@@ -1,0 +1,132 @@
+"""The parent's side of SGLang, TensorRT-LLM and sglang-jax; the real SGLang is in ``test_on_sglang.py``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eagle3hub.engines import ENGINES, envs, get_engine
+from eagle3hub.engines.base import EngineFailure, Job
+from eagle3hub.engines.doctor import diagnose
+from eagle3hub.engines.specs import environment_spec, facts, interface, section
+from eagle3hub.errors import UnavailableError
+from eagle3hub.progress import silent
+from eagle3hub.prompts import load_prompts
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    for name in ("target", "head"):
+        (tmp_path / name).mkdir()
+    return Job(target=str(tmp_path / "target"), head=tmp_path / "head", prompts=load_prompts("smoke", 2))
+
+
+def test_a_chain_and_a_tree_in_sglangs_numbers(job: Job) -> None:
+    engine = get_engine("sglang")
+    numbers = ("speculative_num_steps", "speculative_eagle_topk", "speculative_num_draft_tokens")
+    chain = engine.flags(job)["engine"]
+    assert [chain[name] for name in numbers] == [3, 1, 4]
+    tree = engine.flags(replace(job, draft_tokens=5, topk=4, num_draft_tokens=8))["engine"]
+    assert [tree[name] for name in numbers] == [5, 4, 8]
+    alone = engine.flags(replace(job, head=None))["engine"]
+    assert not [name for name in alone if name.startswith("speculative")]
+    assert alone["trust_remote_code"] is False
+
+
+def test_what_belongs_to_the_cpu_stays_there(job: Job) -> None:
+    cpu, cuda = (get_engine("sglang").flags(replace(job, device=device)) for device in ("cpu", "cuda"))
+    assert cpu["env"]["SGLANG_USE_CPU_ENGINE"] == "1"
+    assert "SGLANG_USE_CPU_ENGINE" not in cuda["env"]
+    assert not [value for value in cuda["engine"].values() if value == "intel_amx"]
+
+
+def test_every_argument_is_one_sglang_has(job: Job) -> None:
+    known = interface("sglang")
+    assert known is not None
+    for device in ("cpu", "cuda"):
+        assert set(get_engine("sglang").flags(replace(job, device=device))["engine"]) <= set(
+            known["keywords"]["sglang.Engine"]
+        )
+
+
+def test_who_cannot_run_a_job_says_why(job: Job) -> None:
+    assert "greedily" in str(get_engine("sglang").unable(replace(job, temperature=0.5)))
+    assert get_engine("sglang").unable(replace(job, temperature=0.5, device="cuda")) is None
+    assert "CUDA" in str(get_engine("trtllm").unable(job))
+    assert get_engine("trtllm").unable(replace(job, device="cuda")) is None
+    assert "0.1.0rc0" in str(get_engine("sglang-jax").unable(job))
+
+
+@pytest.mark.parametrize("engine", ["sglang", "trtllm", "sglang_jax"])
+def test_an_engine_that_does_not_import_is_unavailable_never_passed(job: Job, engine: str) -> None:
+    found = get_engine(engine).run(job, Path(sys.executable), timeout=120, progress=silent)
+    assert isinstance(found, EngineFailure)
+    assert found.verdict == "unavailable"
+    if engine != "sglang_jax":
+        assert "No module named" in found.reason
+
+
+def test_there_is_no_environment_of_sglang_for_cpu_and_it_says_why() -> None:
+    with pytest.raises(UnavailableError, match="no CPU build of its kernel package"):
+        envs.install("sglang", "cpu")
+    cuda = environment_spec("sglang", "cuda")
+    assert not cuda.tested
+    assert cuda.resolve
+    assert cuda.distribution in cuda.requirements.read_text().splitlines()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_fact_has_a_source_and_contradicts_no_interface(engine: str) -> None:
+    flags = (interface(engine) or {}).get("flags", [])
+    for fact in facts(engine):
+        assert fact.source
+        assert fact.instead
+        if fact.code == "flag-removed" and flags:
+            assert not set(fact.names) & set(flags)
+        if fact.code == "flag-deprecated":
+            assert set(fact.names) & set(flags)
+        if fact.code == "env-no-effect":
+            assert not set(fact.names) & set((interface(engine) or {})["environment"])
+    assert section("sglang_jax", "minimum")["source"]
+
+
+def test_the_doctor_names_what_mends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EAGLE3HUB_CACHE", str(tmp_path))
+    found = {(d.engine, d.device): d for d in diagnose(ENGINES)}
+    assert found["vllm", "cpu"].state == "not_installed"
+    assert found["vllm", "cpu"].mend == "eagle3hub engines install vllm --device cpu"
+    assert found["sglang", "cpu"].state == "unobtainable"
+    assert found["sglang", "cuda"].tested is False
+    assert {d.state for d in found.values() if d.engine in ("trtllm", "sglang_jax")} == {"unobtainable"}
+
+
+def test_the_doctor_looks_into_an_interpreter() -> None:
+    (found,) = [d for d in diagnose(["vllm"], {"vllm": Path(sys.executable)}) if d.device == "cpu"]
+    assert found.state == "broken"
+    assert "vllm does not import" in str(found.problem)
+    assert found.python_version == ".".join(map(str, sys.version_info[:3]))
+    assert found.processor
+    assert found.free_gib
+    (absent,) = [d for d in diagnose(["vllm"], {"vllm": Path("/nowhere/python")}) if d.device == "cpu"]
+    assert (absent.state, absent.python_version) == ("broken", None)
+
+
+def test_the_command_line(cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EAGLE3HUB_CACHE", str(tmp_path))
+    assert cli("engines", "doctor", "trtllm")[0] == 4
+    status, out, _ = cli("engines", "doctor", "--json")
+    assert status == 0
+    assert {one["engine"] for one in json.loads(out)["engines"]} == set(ENGINES)
+    status, out, _ = cli("engines", "list")
+    assert status == 0
+    assert "no CPU build of its kernel package" in out
+    assert "eagle3hub engines install vllm --device cpu" in out
+    status, _, error = cli("engines", "install", "sglang", "--device", "cpu")
+    assert status == 4
+    assert "no CPU build" in error
