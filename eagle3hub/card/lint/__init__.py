@@ -12,6 +12,7 @@ from eagle3hub.card.lint import (
     citations,
     conditions,
     content,
+    engine_names,
     figures,
     frontmatter,
     licensing,
@@ -24,7 +25,18 @@ from eagle3hub.card.lint.registry import RULES, Finding, Rule, run
 
 __all__ = ["MODULES", "RULES", "Finding", "Rule", "lint_card"]
 
-MODULES = (citations, conditions, content, figures, frontmatter, licensing, recipes, statements, terms)
+MODULES = (
+    citations,
+    conditions,
+    content,
+    engine_names,
+    figures,
+    frontmatter,
+    licensing,
+    recipes,
+    statements,
+    terms,
+)
 """The modules that register rules."""
 
 

@@ -98,7 +98,7 @@ def active(card: Card) -> Iterator[Found]:
 )
 def invisible(card: Card) -> Iterator[Found]:
     """Direction marks and controls; other format characters as a warning."""
-    for number, line in enumerate(card.text.removeprefix("\ufeff").splitlines(), 1):
+    for number, line in enumerate(card.text.split("\n"), 1):
         odd = [c for c in line if unicodedata.category(c) in {"Cc", "Cf"} and c not in _HARMLESS]
         if odd:
             bad = any(c in _BIDI or unicodedata.category(c) == "Cc" for c in odd)
@@ -168,7 +168,7 @@ def empty(card: Card) -> Iterator[Found]:
         if not section.path or section.blocks:
             continue
         here = section.path[-1]
-        next_line = after.path[-1].line if after else len(card.text.splitlines()) + 1
+        next_line = after.path[-1].line if after else card.text.count("\n") + 2
         filled = any(
             here.line < line < next_line for line in [x.line for x in card.links] + [x.line for x in card.tags]
         )

@@ -66,9 +66,8 @@ def base_model(card: Card) -> Iterator[Found]:
 )
 def other_base(card: Card) -> Iterator[Found]:
     """base_model whose name stands nowhere in the text."""
-    body = re.sub(r"\A---\n.*?\n---\n", "", card.text, flags=re.S).lower()
     for value in card.listed("base_model"):
-        if _ID.fullmatch(value) and value.split("/")[1].lower() not in body:
+        if _ID.fullmatch(value) and value.split("/")[1].lower() not in card.body.lower():
             yield Found(card.metadata_line("base_model"), f"the text never mentions {value}")
 
 
@@ -121,7 +120,7 @@ def datasets(card: Card) -> Iterator[Found]:
         line = card.metadata_line("datasets", i)
         if not _ID.fullmatch(name):
             yield Found(line, f"{name!r} is not the id of a data set on the Hub (owner/name)")
-        elif name.split("/")[1].lower() not in card.text.split("\n---", 1)[-1].lower():
+        elif name.split("/")[1].lower() not in card.body.lower():
             yield Found(line, f"the text never mentions {name}", severity="info")
     starts = [s.path[-1].line if s.path else 1 for s in card.sections]
     spans = [

@@ -180,7 +180,8 @@ class Card:
 
     Attributes:
         name: what messages and SARIF call the file.
-        text: the file's text.
+        text: the file's text, its lines ended by a line feed alone.
+        body: the same without the metadata block.
         front: the metadata block, or None where there is none or it cannot be read.
         front_error: (line, why) of a metadata block that cannot be read.
         is_page_text: the text was copied from a rendered page, so that metadata, links and markup are lost.
@@ -190,6 +191,7 @@ class Card:
 
     name: str
     text: str
+    body: str
     front: Document | None = None
     front_error: tuple[int, str] | None = None
     is_page_text: bool = False

@@ -25,7 +25,8 @@ def parse_card(text: str, name: str = "README.md", files: Collection[str] | None
         name: what findings call the file.
         files: paths in the card's repository, if they are known.
     """
-    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    lines = text.split("\n")
     front, error, body = _front_matter(lines, name)
     is_page = front is None and error is None and page.is_page_text(lines)
     numbered = list(enumerate(lines[body:], body + 1))
@@ -37,6 +38,7 @@ def parse_card(text: str, name: str = "README.md", files: Collection[str] | None
     return Card(
         name,
         text,
+        "\n".join(lines[body:]),
         front,
         error,
         is_page,

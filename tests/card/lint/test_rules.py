@@ -30,7 +30,7 @@ def test_every_rule_has_a_case():
 
 
 def test_rules_explain_themselves():
-    assert {check.check.__module__ for check in RULES.values()} == {module.__name__ for module in MODULES}
+    assert {check.check.__module__ for check in RULES.values()} <= {module.__name__ for module in MODULES}
     for code, found in RULES.items():
         assert found.family == FAMILIES[code[:2]]
         assert found.why.endswith(".") and found.fix.endswith(".")

@@ -10,6 +10,7 @@ import card_samples as samples
 import jsonschema
 import pytest
 from lint_cases import FRONT
+from support.hub_server import HubServer, client_of
 
 from eagle3hub import resources
 from eagle3hub.card import render_card
@@ -162,6 +163,21 @@ def test_what_cannot_be_read(tmp_path: Path):
         check(str(tmp_path / "absent.md"))
     with pytest.raises(SourceError, match="not the address"):
         check("hf://nothing")
+
+
+def test_a_repository_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with HubServer() as server, client_of(server, tmp_path, monkeypatch):
+        commit = server.commit("owner/head", {"README.md": BAD.encode(), "config.json": b"{}", "head.pt": b"x"})
+        found = check("hf://owner/head")
+        assert found.uri.endswith(f"/owner/head/blob/{commit}/README.md")
+        assert {"C701", "C704"} <= set(codes(found))
+        server.commit("owner/head", {"missing.png": b"x", "sub/README.md": b"# x"})
+        assert "C701" not in codes(check("hf://owner/head"))
+        assert "C610" in codes(check("hf://owner/head/sub")) and "C704" not in codes(check("hf://owner/head/sub"))
+        assert "C701" in codes(check(f"hf://owner/head@{commit}"))
+        server.commit("owner/empty", {"config.json": b"{}"})
+        with pytest.raises(SourceError, match="no model card"):
+            check("hf://owner/empty")
 
 
 def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch):

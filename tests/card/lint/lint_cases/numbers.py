@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from eagle3hub.card.lint import RULES
 from lint_cases import Case
 
 GIVEN = (
@@ -34,7 +35,17 @@ def serve(flags: str, before: str = "") -> str:
 
 DIFFERENCE = "| Set | Throughput A | Throughput B | Difference |"
 
+_ENGINE_NAMES = [
+    Case(
+        "C510",
+        "```python\nimport sglang as sgl\n\nllm = sgl.LLM(model_path='owner/target')\n```",
+        "sgl.LLM",
+        "```python\nimport sglang as sgl\n\nllm = sgl.Engine(model_path='owner/target')\n```",
+    ),
+]
+
 CASES = [
+    *(_ENGINE_NAMES if "C510" in RULES else []),
     Case("C201", tau(GIVEN.replace("K = 3", "K = 1")), "| MT-Bench", tau(GIVEN), "more than K + 1 = 2"),
     Case("C201", lengths("| a | 0.85 |"), "0.85", lengths("| a | 1.00 |"), "less than 1", name="below 1"),
     Case(
