@@ -23,18 +23,23 @@ HARDWARE = (
 """Accelerators and processors by name."""
 
 _LENGTH = re.compile(
-    r"accept\w*[ _-](?:draft )?(?:len|token)|\btau\b|τ|\bmal\b|\bAL\b|mean accepted|tokens? (?:per|/) ?"
+    r"accept\w*[ _-](?:draft )?len|\btau\b|τ|(?-i:\bM?AL\b)|mean accepted|tokens? (?:per|/) ?"
     r"(?:\w+ ){0,2}(?:step|round|verification|pass)",
     re.I,
 )
 _RATE = re.compile(r"accept\w*[ _-](?:rate|prob|ratio)|acc[_ ]?rate|\bα\b|marginal|conditional", re.I)
 _THROUGHPUT = re.compile(r"throughput|tok(?:en)?s?\s?(?:/|per)\s?s|\bTPS\b|\btok/s", re.I)
-_SPEEDUP = re.compile(r"speed-?\s?up|acceleration ratio", re.I)
+_SPEEDUP = re.compile(r"speed-?\s?up|acceleration ratio|\bspeed\b.{0,30}\brelative", re.I | re.DOTALL)
 _DIFFERENCE = re.compile(r"\bdiff|Δ|delta|\bchange\b|\bgain\b|improve|\bvs\b|relative", re.I)
 _INTERVAL = re.compile(r"interval|95 ?%|\bCI\b|±|\bstd\b|\bSE\b|deviation", re.I)
 _K = re.compile(r"^k$|draft(?:ed)?[ _](?:tokens?|len)|spec\w*[ _](?:tokens|steps)|num[_ ](?:spec|steps)", re.I)
 _COUNT = re.compile(r"^n$|prompts|samples|questions|requests|rounds|\bsize\b|parameters|count", re.I)
 _TEMPERATURE = re.compile(r"^t$|^temp", re.I)
+_OTHER = re.compile(
+    r"latency|\bms\b|loss|accuracy|memory|\bGB\b|score|pass@|\bcost|epoch|\bstep\b|time|perplexity|hours", re.I
+)
+_DESCRIBED = (("difference", _DIFFERENCE), ("interval", _INTERVAL), ("k", _K), ("temperature", _TEMPERATURE))
+_MEASURED = (("speedup", _SPEEDUP), ("throughput", _THROUGHPUT), ("length", _LENGTH), ("rate", _RATE))
 _POSITION = re.compile(r"^(?:position|pos|#)?[ .#]*\d+$|\bacc_?\d|\bpos(?:ition)?[ _-]?\d|^\d(?:st|nd|rd|th)\b", re.I)
 
 MEASURED_K = re.compile(
@@ -93,19 +98,23 @@ def kind(table: Table, index: int, section: Section) -> str:
 
     One of: length, rate, throughput, speedup, difference, interval, k, temperature, count, position, label, other.
     """
-    header = table.header[index]
-    by_header = [
-        ("difference", _DIFFERENCE), ("interval", _INTERVAL), ("k", _K), ("temperature", _TEMPERATURE),
-        ("speedup", _SPEEDUP), ("throughput", _THROUGHPUT), ("length", _LENGTH), ("rate", _RATE), ("count", _COUNT),
-    ]  # fmt: skip
-    for name, pattern in by_header:
-        if pattern.search(header):
-            return "temperature_column" if name == "temperature" and numbers(header) else name
+    if named := _by_header(table.header[index]):
+        return named
     if index == 0 or not table.column(index):
         return "label"
+    if _OTHER.search(table.header[index]):
+        return "other"
+    taken = {_by_header(header) for header in table.header}
     around = context(table, section)
-    matches = [(m.start(), name) for name, p in by_header[4:8] for m in p.finditer(around)]
+    matches = [(m.start(), name) for name, p in _MEASURED if name not in taken for m in p.finditer(around)]
     return max(matches)[1] if matches else "other"
+
+
+def _by_header(header: str) -> str | None:
+    for name, pattern in (*_DESCRIBED, *_MEASURED, ("count", _COUNT)):
+        if pattern.search(header):
+            return "temperature_column" if name == "temperature" and numbers(header) else name
+    return None
 
 
 def context(table: Table, section: Section) -> str:
@@ -137,7 +146,10 @@ def _lengths_by_temperature(table: Table, section: Section, found: str) -> bool:
 
 @_once
 def lengths(card: Card) -> list[Length]:
-    """Every acceptance length of the card's tables, rates above 1 without a unit included: they are lengths."""
+    """Every acceptance length of the card's tables, in a column or a row of that name.
+
+    Rates above 1 without a unit are lengths and are included.
+    """
     found = []
     for wanted in ("length", "rate"):
         for section, table, i in columns(card, wanted):
@@ -149,6 +161,14 @@ def lengths(card: Card) -> list[Length]:
             for row, number in values:
                 header = table.header[i]
                 found.append(Length(row, number, header, table, section, _ks(table, row, section)))
+    tables = {x.table.line for x in found}
+    for section, table in card.tables:
+        for row in table.rows:
+            if table.line not in tables and _LENGTH.search(row.label) and not _COUNT.search(row.label):
+                values_ = [
+                    c.number for c in row.cells[1:] if c.number and c.number.unit == "" and c.number.value < 100
+                ]
+                found += [Length(row, n, row.label, table, section, _ks(table, row, section)) for n in values_]
     return found
 
 

@@ -13,6 +13,7 @@ from eagle3hub.card.lint.registry import Found, rule
 
 UNIT = r"tok(?:en)?s?\s*(?:/|per)\s*s|\bTPS\b|req(?:uest)?s?\s*(?:/|per)\s*s|samples?\s*(?:/|per)\s*s"
 _BATCH = (
+    r"\b(?:one|two|four|eight|single|\d+)[- ]streams?\b|"
     r"\b(?:bs|batch(?:[ -]?size)?|concurren\w+)\W{0,3}(?:of |is )?\W?\d|\b\d+ concurrent|single (?:request|sequence)|"
     r"one (?:request|sequence|prompt) at a time|batch of one"
 )
@@ -22,13 +23,18 @@ _COUNT = (
 _COUNT_HEADER = re.compile(r"^n$|\bprompts\b|\bquestions\b|\bsamples\b|\brequests\b", re.I)
 _TEMPERATURE = r"\btemperature\b|\bT\s*=\s*\d|\bgreed(?:y|ily)\b"
 _OUTPUT = (
-    r"(?:max\w*|output|new|generated|generation)[ _-](?:new[ _-]|output[ _-])?(?:tokens|length|len)\b|\bnew tokens"
+    r"(?:max\w*|output|new|generat\w+)[ _-](?:new[ _-]|output[ _-])?(?:tokens|length|len)\b"
+    r"|[x×] ?\d+ tokens|\d+ tokens (?:a|an|per|each) ?(?:prompt|request|answer)?"
 )
 _SPREAD = r"±|\binterval|confidence|\b95 ?%|\bstd\b|standard (?:deviation|error)|\bCI\b|\bspread\b|min\W+max"
 _ENGINE = r"\b(?:vLLM|SGLang|TensorRT[- ]LLM|TRT[- ]LLM|sglang-jax|sgl-jax|llama\.cpp|LMDeploy|MLX)\b"
 _MEASURED = r"(?:\b(?:measured|evaluated|benchmarked|obtained)\b|\bengine\s*[:|])"
 _RELEASE = r"\s*(?:\(?v(?:ersion)? ?)?\(?\s*(?P<version>\d+\.\d+(?:\.\w+)*(?:[-+.]?\w+)?)"
 _STEP = r"(?:\w+ )?step"
+_LENGTH_SAID = (
+    rf"(?:accept\w* length|τ|tau|tokens per {_STEP})[^.]{{0,60}}\d\.\d|\d\.\d+\W{{0,4}}tokens per {_STEP}"
+    r"|\baccepted (?:drafts |tokens )?per (?:round|step)"
+)
 _RUNS = r"\b(?:averaged?|means?) (?:over|of|across) (?:\w+ ){0,2}(?:runs|trials|repeats|seeds)"
 _ESTIMATOR = (
     r"\bpooled|\bestimator|mean (?:of|over) (?:the )?(?:requests|prompts|rounds|steps)|per[- ]request|"
@@ -179,7 +185,7 @@ def engine(card: Card) -> Iterator[Found]:
     """Results beside which no engine is named."""
     line = min((x for x in (_acceptance_line(card), _throughput_line(card)) if x), default=None)
     if line and not _engine_hits(card):
-        yield Found(line, "no engine is named for the measurement")
+        yield Found(line, "no engine that the linter knows is named beside the measurement")
 
 
 @rule(
@@ -382,8 +388,7 @@ def no_length(card: Card) -> Iterator[Found]:
     """Cards of draft heads with no acceptance length, in a table, a sentence or the metadata."""
     if not card.says(r"\beagle|draft (?:head|model)|speculative decoding"):
         return
-    said = rf"(?:accept\w* length|τ|tau|tokens per (?:\w+ )?step)[^.]{{0,60}}\d\.\d|\d\.\d+\W{{0,4}}tokens per {_STEP}"
-    if not claims.lengths(card) and not card.says(said):
+    if not claims.lengths(card) and not card.says(_LENGTH_SAID):
         titles = [s.path[-1] for s in card.sections if s.path]
         line = next(
             (h.line for h in titles if re.search(r"performance|evaluation|results|benchmark", h.text, re.I)), 1

@@ -131,7 +131,8 @@ def datasets(card: Card) -> Iterator[Found]:
     for link in card.links:
         m = _DATA_URL.search(link.target)
         if m and m[1].lower() not in lower and any(a <= link.line < b for a, b in spans):
-            yield Found(link.line, f"{m[1]} is linked here and not listed in the metadata")
+            message = f"{m[1]} is linked here and not listed in the metadata"
+            yield Found(link.line, message, severity="info" if listed else None)
 
 
 @rule(

@@ -11,8 +11,8 @@ from eagle3hub.card.lint.registry import Found, rule
 
 _FACTOR = r"(?P<{0}>\d+(?:\.\d+)?(?:\s*(?:-|–|to)\s*\d+(?:\.\d+)?)?\s?[x×])(?!\w)"
 _SPEED = (
-    rf"{_FACTOR.format('a')}(?:[^.|]|\.\d){{0,50}}?\b(?:speed|throughput|faster|accelerat\w+|latency|inference)"
-    rf"|\b(?:speed\w*|throughput|faster|accelerat\w+)(?:[^.|]|\.\d){{0,50}}?{_FACTOR.format('b')}"
+    rf"{_FACTOR.format('a')}(?:[^.|,;]|\.\d){{0,50}}?\b(?:speed|throughput|faster|accelerat\w+|latency|inference)"
+    rf"|\b(?:speed\w*|throughput|faster|accelerat\w+)(?:[^.|,;]|\.\d){{0,50}}?{_FACTOR.format('b')}"
 )
 _BASELINE = (
     r"baseline|vanilla|auto-?regressive|without (?:a |the )?(?:draft|specul|eagle)|no[- ]spec|\bAR\b|w/o|target alone"

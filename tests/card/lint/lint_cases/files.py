@@ -65,6 +65,7 @@ CASES = [
         "[benchmark](https://huggingface.co/datasets/owner/benchmark)",
         "not listed",
         DATA,
+        severity="info",
         name="linked",
     ),
     Case("C615", "Trained.", "owner/prompts", "Trained on prompts.", "", DATA, severity="info", name="unmentioned"),

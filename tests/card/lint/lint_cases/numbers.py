@@ -56,6 +56,20 @@ CASES = [
         name="K by row",
     ),
     Case(
+        "C201",
+        lengths("| Acceptance length | 2.5 | 9.1 |", header="| | A | B |", before=GIVEN),
+        "9.1",
+        lengths("| Acceptance length | 2.5 | 3.9 |", "| Latency (ms) | 91 | 45 |", header="| | A | B |", before=GIVEN),
+        name="by row",
+    ),
+    Case(
+        "C201",
+        lengths("| a | 9.1 | 45 |", header="| Set | τ | Latency (ms) |", before=GIVEN),
+        "9.1",
+        lengths("| a | 3.1 | 45 |", header="| Set | τ | Latency (ms) |", before=GIVEN),
+        name="beside others",
+    ),
+    Case(
         "C202",
         lengths("| 1 | 60% |", "| 2 | 62% |", header="| Position | Marginal rate |"),
         "62%",
