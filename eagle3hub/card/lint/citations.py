@@ -14,6 +14,9 @@ from eagle3hub.card.lint.registry import Found, rule
 
 _ARXIV_URL = re.compile(r"(?:arxiv\.org/(?:abs|pdf|html)|huggingface\.co/papers|hf\.co/papers)/(\d{4}\.\d{4,5})")
 _SAME_TITLE = 0.9
+_SHORTENED = 0.75
+_EARLIER = {"2312.07104": ("efficientlyprogramminglargelanguagemodelsusingsglang",)}
+"""Titles of earlier versions on arXiv, as `_normal` makes them."""
 
 
 @rule(
@@ -28,7 +31,7 @@ def title(card: Card) -> Iterator[Found]:
     """BibTeX titles against the bibliography's; link texts against the titles of other works."""
     for entry, known in _known(card):
         printed = entry.fields.get("title", "")
-        if printed and _normal(printed) != _normal(known.title):
+        if printed and _normal(printed) not in {_normal(known.title), *_EARLIER.get(known.arxiv, ())}:
             yield Found(
                 entry.lines.get("title", entry.line),
                 f"arXiv {known.arxiv} is “{known.title}”, not “{printed}”",
@@ -41,9 +44,18 @@ def title(card: Card) -> Iterator[Found]:
             continue
         for other in by_id.values():
             alike = SequenceMatcher(None, _normal(link.text), _normal(other.title)).ratio()
-            if other.arxiv != m[1] and alike > _SAME_TITLE:
+            if other.arxiv == m[1] and _is_other_subtitle(link.text, other.title):
+                yield Found(link.line, f"arXiv {m[1]} is “{other.title}”, not “{link.text}”", other.title)
+            elif other.arxiv != m[1] and alike > _SAME_TITLE:
                 message = f"the link “{link.text}” leads to arXiv {m[1]}, which is “{by_id[m[1]].title}”"
                 yield Found(link.line, message, f"https://arxiv.org/abs/{other.arxiv}")
+
+
+def _is_other_subtitle(text: str, title: str) -> bool:
+    """Whether a text is a title that starts with the work's name and a colon and goes on quite otherwise."""
+    (name, colon, rest), (right, _, _) = text.partition(":"), title.partition(":")
+    named = bool(colon) and _normal(name) == _normal(right) and len(rest.split()) > 2
+    return named and SequenceMatcher(None, _normal(text), _normal(title)).ratio() < _SHORTENED
 
 
 @rule(

@@ -41,6 +41,21 @@ CASES = [
         f"[{EAGLE3}](https://arxiv.org/pdf/2503.01840v2), after [this](https://arxiv.org/abs/2401.15077)",
         name="link",
     ),
+    Case(
+        "C101",
+        "[EAGLE3: Drafting without any Training](https://arxiv.org/abs/2503.01840)",
+        "2503.01840",
+        "[EAGLE3: paper](https://arxiv.org/abs/2503.01840) and "
+        "[EAGLE-3: Scaling up Inference Acceleration via Training-Time Test](https://arxiv.org/abs/2503.01840)",
+        name="subtitle",
+    ),
+    Case(
+        "C101",
+        bib("SGLang: Fast").replace("2503.01840", "2312.07104"),
+        "title =",
+        bib("Efficiently Programming Large Language Models using SGLang").replace("2503.01840", "2312.07104"),
+        name="earlier",
+    ),
     Case("C102", bib(author="Li, Yuhui and Wei, Fangyun"), "author =", bib(author="Li, Yuhui and others")),
     Case(
         "C102", bib(author="Jane Doe and others"), "author =", bib(author=AUTHORS), "Li, Wei, Zhang", name="invented"
