@@ -1,4 +1,4 @@
-"""Fill the generated tables of docs/layouts.md from the codecs' contracts.
+"""Fill the generated tables of docs/layouts.md from the codecs' contracts, those of docs/lint.md from the rules.
 
     python docs/generate.py            rewrite the tables
     python docs/generate.py --check    exit with 1 if a table is not what the code says (the tests do this)
@@ -14,10 +14,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from eagle3hub.card.lint import RULES, Rule
+from eagle3hub.card.lint.registry import FAMILIES
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.base import FEATURES, Contract, Layout
 
 PAGE = Path(__file__).parent / "layouts.md"
+LINT_PAGE = Path(__file__).parent / "lint.md"
 _TABLE = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -77,11 +80,26 @@ TABLES: dict[str, Callable[[Mapping[str, Layout]], list[str]]] = {
 
 
 def filled(page: str, layouts: Mapping[str, Layout] = LAYOUTS) -> str:
-    """The page with every table as the code has it. Raises ValueError if a table is missing or unknown."""
+    """docs/layouts.md with every table as the code has it. Raises ValueError if a table is missing or unknown."""
+    return _filled(page, {name: table(layouts) for name, table in TABLES.items()})
+
+
+def filled_lint(page: str, rules: Mapping[str, Rule] = RULES) -> str:
+    """docs/lint.md with a table for each family of rules. Raises ValueError if a table is missing or unknown."""
+    families: dict[str, list[list[str]]] = {family: [] for family in FAMILIES}
+    for code, rule in sorted(rules.items()):
+        what = f"**{rule.title}.** {rule.why} *{rule.fix}*"
+        families[code[:2]].append([code, rule.severity, what])
+    return _filled(
+        page, {name: _table(["code", "severity", "what, why, *fix*"], rows) for name, rows in families.items()}
+    )
+
+
+def _filled(page: str, tables: Mapping[str, Sequence[str]]) -> str:
     names = [m["name"] for m in _TABLE.finditer(page)]
-    if sorted(names) != sorted(TABLES):
-        raise ValueError(f"the page has the tables {names}, the generator knows {list(TABLES)}")
-    return _TABLE.sub(lambda m: m[1] + "\n".join(TABLES[m["name"]](layouts)) + "\n" + m[4], page)
+    if sorted(names) != sorted(tables):
+        raise ValueError(f"the page has the tables {names}, the generator knows {list(tables)}")
+    return _TABLE.sub(lambda m: m[1] + "\n".join(tables[m["name"]]) + "\n" + m[4], page)
 
 
 def _full_vocabulary(c: Contract) -> str:
@@ -108,18 +126,20 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Rewrite or check the page; returns the exit status."""
+    """Rewrite or check the pages; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(argv)
-    page = PAGE.read_text()
-    fresh = filled(page)
-    if options.check:
-        if page != fresh:
-            sys.stderr.write("docs/layouts.md is not what the code says: run python docs/generate.py\n")
-        return int(page != fresh)
-    PAGE.write_text(fresh)
-    return 0
+    status = 0
+    for path, fill in ((PAGE, filled), (LINT_PAGE, filled_lint)):
+        page = path.read_text()
+        fresh = fill(page)
+        if not options.check:
+            path.write_text(fresh)
+        elif page != fresh:
+            sys.stderr.write(f"docs/{path.name} is not what the code says: run python docs/generate.py\n")
+            status = 1
+    return status
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from eagle3hub.card.lint import RULES
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.base import FEATURES
 
@@ -70,8 +71,22 @@ def test_a_change_of_a_contract_shows(generate: ModuleType, change: dict):
 
 
 def test_a_missing_table_is_an_error(generate: ModuleType):
-    with pytest.raises(ValueError, match="the generator knows"):
-        generate.filled("<!-- table: spelling -->\n<!-- end -->")
+    for fill in (generate.filled, generate.filled_lint):
+        with pytest.raises(ValueError, match="the generator knows"):
+            fill("<!-- table: spelling -->\n<!-- end -->")
+
+
+def test_every_rule_of_the_linter_is_documented(generate: ModuleType):
+    page = generate.LINT_PAGE.read_text()
+    for code, rule in RULES.items():
+        assert f"| {code} | {rule.severity} | **{rule.title}.** {rule.why} *{rule.fix}* |" in page
+
+
+@pytest.mark.parametrize("change", [{"title": "T"}, {"why": "W."}, {"fix": "F."}, {"severity": "info"}])
+def test_a_change_of_a_rule_shows(generate: ModuleType, change: dict):
+    page = generate.LINT_PAGE.read_text()
+    rules = {**RULES, "C101": replace(RULES["C101"], **change)}
+    assert generate.filled_lint(page, rules) != page
 
 
 def test_links_between_the_pages_lead_somewhere():

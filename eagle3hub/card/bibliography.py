@@ -30,6 +30,33 @@ class Work:
     url: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What is known of a work with an arXiv id, for checking a citation of it.
+
+    ``complete`` is false where the bibliography names its first authors only.
+    """
+
+    arxiv: str
+    title: str
+    last_names: tuple[str, ...]
+    complete: bool
+    venue: str | None
+
+
+@cache
+def references() -> dict[str, Reference]:
+    """Every work that has an arXiv id, by that id."""
+    found = {}
+    for entry in _data().entries.values():
+        if arxiv := entry.fields.get("eprint"):
+            last = [_plain(" ".join([*p.prelast_names, *p.last_names])) for p in entry.persons["author"]]
+            named = tuple(name for name in last if name != "others")
+            venue = entry.fields.get("booktitle")
+            found[arxiv] = Reference(arxiv, _plain(entry.fields["title"]), named, len(named) == len(last), venue)
+    return found
+
+
 def keys() -> list[str]:
     """Every key of the bibliography, sorted."""
     return sorted(_data().entries)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eagle3hub import resources
-from eagle3hub.card import context, lint, markdown
+from eagle3hub.card import context, markdown
+from eagle3hub.card.lint import reports as consistency
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.card.reports import runs
 from eagle3hub.errors import InputError, SourceError
@@ -48,7 +49,7 @@ def render_card(
     paired = sorted(zip(reports, files, strict=True), key=lambda pair: _order(manifest, *pair))
     reports = [report for report, _ in paired]
     all_runs = runs(reports, list(manifest.layouts))
-    lint.check(manifest, reports, all_runs, digests)
+    consistency.check(manifest, reports, all_runs, digests)
     names = {i: file for i, (_, file) in enumerate(paired) if file}
     return _render(templates, context.build(manifest, reports, all_runs, head, names))
 

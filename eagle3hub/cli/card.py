@@ -1,7 +1,8 @@
-"""``eagle3hub card``: write a release's model card."""
+"""``eagle3hub card``: write a release's model card, or check any card."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,13 +10,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eagle3hub.cli.output import JsonFlag, console, emit
+from eagle3hub.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from eagle3hub.card.lint.source import Checked
+
+_STYLE = {"error": "red", "warning": "yellow", "info": "cyan"}
+
 
 def card(
-    manifest: Annotated[Path, typer.Argument(help="The release's manifest (release.yaml).", show_default=False)],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="The release's manifest (release.yaml); with --check also a Markdown file, a folder or hf://owner/name.",
+            show_default=False,
+        ),
+    ],
     report: Annotated[
         list[Path] | None,
         typer.Option(help="A report to print; may be repeated.", show_default="those the manifest names"),
@@ -30,14 +42,53 @@ def card(
     templates: Annotated[
         Path | None, typer.Option(help="Folder of templates that replace the shipped ones.", show_default="none")
     ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Check the card instead of writing it.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="With --check: warnings fail too.")] = False,
+    sarif: Annotated[bool, typer.Option("--sarif", help="With --check: print SARIF 2.1.0 and nothing else.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write the model card of a release from its manifest, its reports and the head's files.
+    """Write the model card of a release from its manifest, its reports and the head's files, or check any card.
 
-    Exit status: 0 written; 3 manifest, report, head or template cannot be used, or the file cannot be written.
+    With --check nothing is written: anybody's card is held against some sixty rules (docs/lint.md) on citations,
+    numbers, words, conditions, recipes, license, metadata, links and claims.
+
+    Exit status: 0 written, or checked without an error; 1 checked and found wanting; 3 manifest, card, report, head
+    or template cannot be used, or the file cannot be written; 5 the Hub failed.
 
     Example: eagle3hub card release.yaml --report report.json --head ./head --output README.md
+
+    Example: eagle3hub card --check hf://owner/name
     """
+    if not check:
+        if strict or sarif:
+            raise UsageError(f"--{'strict' if strict else 'sarif'} goes with --check", hint="add --check")
+        _write(source, report, head, output, templates, as_json)
+        return
+    if output != "-":
+        raise UsageError("--output does not go with --check", hint="redirect standard output")
+    if sarif and as_json:
+        raise UsageError("--sarif and --json are two formats", hint="name one")
+    from eagle3hub.card.lint.source import check as check_card
+
+    found = check_card(source, reports=report or (), heads=head or (), templates=templates)
+    if sarif:
+        from eagle3hub.card.lint.sarif import to_sarif
+
+        sys.stdout.write(json.dumps(to_sarif(found), indent=2, ensure_ascii=False) + "\n")
+    else:
+        emit(found.to_json(), lambda out: _print(found, out), as_json=as_json)
+    if found.failed(strict=strict):
+        raise typer.Exit(1)
+
+
+def _write(
+    manifest: str,
+    report: list[Path] | None,
+    head: list[str] | None,
+    output: str,
+    templates: Path | None,
+    as_json: bool,
+) -> None:
     from eagle3hub.card.assemble import make_card
 
     made = make_card(
@@ -58,3 +109,22 @@ def card(
     emit(made.to_json(), human, as_json=as_json)
     for what, why in () if as_json else made.warnings:
         console(stderr=True).print(f"warning: {what}: {why}", markup=False)
+
+
+def _print(found: Checked, out: Console) -> None:
+    from rich.markup import escape
+
+    from eagle3hub.card.lint.registry import RULES
+    from eagle3hub.card.markdown import visible
+
+    explained: set[str] = set()
+    for f in found.findings:
+        place = escape(f"{found.uri}:{f.line}:")
+        out.print(f"{place} [{_STYLE[f.severity]}]{f.severity}[/] {f.code} {escape(visible(f.message))}")
+        if f.code not in explained:
+            explained.add(f.code)
+            out.print(f"    [dim]{escape(RULES[f.code].title)}. {escape(f.why)}[/]")
+        out.print(f"    fix: {escape(visible(f.fix))}")
+    counts = found.counts
+    shown = ", ".join(f"{n} {name}{'s' if n != 1 and name != 'info' else ''}" for name, n in counts.items() if n)
+    out.print(escape(f"{found.uri}: {shown or 'nothing to report'}"))

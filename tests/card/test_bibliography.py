@@ -53,3 +53,14 @@ def test_unknown_key_names_near_ones() -> None:
     with pytest.raises(ManifestError, match="'egale3'; did you mean 'eagle3'") as caught:
         bibliography.bibtex(["egale3"])
     assert "medusa" in (caught.value.hint or "")
+
+
+def test_references_are_found_by_arxiv_id() -> None:
+    by_id = bibliography.references()
+    eagle3 = by_id["2503.01840"]
+    assert (eagle3.title, eagle3.complete) == (bibliography.work("eagle3").title, True)
+    assert eagle3.last_names == ("Li", "Wei", "Zhang", "Zhang") and "NeurIPS" in (eagle3.venue or "")
+    assert by_id["2107.03374"].last_names == ("Chen",) and not by_id["2107.03374"].complete
+    assert by_id["2302.01318"].venue is None
+    with_id = [key for key in list(bibliography.keys()) if "eprint = " in bibliography.bibtex([key])]
+    assert len(by_id) == len(with_id)

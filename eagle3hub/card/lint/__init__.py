@@ -1,0 +1,52 @@
+"""A linter for model cards of draft heads: anybody's, ours included.
+
+A card is parsed into a `Card`; every rule is a small function of it, registered with its code, severity and
+explanation. Rules never fail and never guess aloud: what cannot be decided from the card is not reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from eagle3hub.card.lint import (
+    citations,
+    conditions,
+    content,
+    engine_names,
+    figures,
+    frontmatter,
+    licensing,
+    recipes,
+    statements,
+    terms,
+)
+from eagle3hub.card.lint.parse import parse_card
+from eagle3hub.card.lint.registry import RULES, Finding, Rule, run
+
+__all__ = ["MODULES", "RULES", "Finding", "Rule", "lint_card"]
+
+MODULES = (
+    citations,
+    conditions,
+    content,
+    engine_names,
+    figures,
+    frontmatter,
+    licensing,
+    recipes,
+    statements,
+    terms,
+)
+"""The modules that register rules."""
+
+
+def lint_card(text: str, name: str = "README.md", files: Collection[str] | None = None) -> list[Finding]:
+    """Every finding in a card's text, by line and code.
+
+    Args:
+        name: what messages call the file.
+        files: paths in the card's repository; None: not known, links are not checked.
+    """
+    card = parse_card(text, name, files)
+    found = [finding for rule in RULES.values() for finding in run(rule, card)]
+    return sorted(found, key=lambda f: (f.line, f.code, f.message))

@@ -1,0 +1,276 @@
+"""C61x–C62x: the metadata block, and what it says against what the text says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from eagle3hub.card.lint import claims
+from eagle3hub.card.lint.model import Card
+from eagle3hub.card.lint.registry import Found, rule
+
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_DATA_URL = re.compile(r"(?:huggingface\.co|hf\.co)/datasets/([\w.-]+/[\w.-]+)")
+_TAGS = {"eagle3", "eagle-3", "eagle", "speculative-decoding", "draft-model", "speculator", "speculators"}
+_LANGUAGES = {"english": "en", "chinese": "zh", "japanese": "ja", "korean": "ko", "german": "de", "french": "fr"}
+_MASS = {"t": 1e6, "tonnes": 1e6, "tons": 1e6, "kg": 1e3, "g": 1.0, "grams": 1.0}
+_EMISSIONS = (
+    r"(?:emissions|co2)[^.\n]{0,30}?\((?P<u1>t|kg|g|tonnes|tons|grams) ?co2\w*\)\W{0,4}(?P<v1>\d[\d,]*(?:\.\d+)?)"
+    r"|(?P<v2>\d[\d,]*(?:\.\d+)?)\s*(?P<u2>t|kg|g|tonnes|tons|grams)\s?(?:of )?co2"
+)
+_ENERGY = r"\bkwh\)?\s*[=:|]\s*(?P<e1>\d[\d,]*(?:\.\d+)?)|(?P<e2>\d[\d,]*(?:\.\d+)?)\s*kwh\b"
+_FACTOR = (0.002, 1.5)
+"""Smallest and largest plausible kg of CO2 per kWh of any grid."""
+
+
+@rule(
+    "C610",
+    "error",
+    "Metadata is missing or cannot be read",
+    why="License, base model, tags and results are what the Hub searches, filters and shows.",
+    fix="Start the file with a YAML block between two lines of three dashes.",
+)
+def block(card: Card) -> Iterator[Found]:
+    """Files without a metadata block, or with one that is no YAML mapping."""
+    if card.front_error is not None:
+        yield Found(card.front_error[0], f"the metadata cannot be read: {card.front_error[1]}")
+    elif card.front is None and not card.is_page_text:
+        yield Found(1, "the file has no metadata block")
+
+
+@rule(
+    "C611",
+    "error",
+    "base_model is missing or is not a Hub id",
+    why="It links the head to its target; a draft head without its target is of no use.",
+    fix="Add base_model: owner/name of the target.",
+)
+def base_model(card: Card) -> Iterator[Found]:
+    """No base_model, or one that is not ``owner/name``."""
+    if card.front is None:
+        return
+    named = card.listed("base_model")
+    if not named:
+        yield Found(card.metadata_line(), "the metadata has no base_model")
+    for value in named:
+        if not _ID.fullmatch(value):
+            yield Found(card.metadata_line("base_model"), f"base_model {value!r} is not of the form owner/name")
+
+
+@rule(
+    "C612",
+    "warning",
+    "base_model is not the model of the text",
+    why="The metadata makes the link on the Hub; the text makes people run it.",
+    fix="Make them one.",
+)
+def other_base(card: Card) -> Iterator[Found]:
+    """base_model whose name stands nowhere in the text."""
+    for value in card.listed("base_model"):
+        if _ID.fullmatch(value) and value.split("/")[1].lower() not in card.body.lower():
+            yield Found(card.metadata_line("base_model"), f"the text never mentions {value}")
+
+
+@rule(
+    "C613",
+    "warning",
+    "The Hub cannot find the head by its tags",
+    why="People search for draft heads by tag; the Hub has no relation “draft of”.",
+    fix="Add tags: [eagle3, speculative-decoding, draft-model] and pipeline_tag: text-generation.",
+)
+def tags(card: Card) -> Iterator[Found]:
+    """No tag that says what it is, or no pipeline tag."""
+    if card.front is None:
+        return
+    given = {tag.lower() for tag in card.listed("tags")}
+    if not given & _TAGS:
+        yield Found(card.metadata_line("tags"), "no tag says that this is a draft head")
+    if card.listed("pipeline_tag") != ["text-generation"]:
+        shown = ", ".join(card.listed("pipeline_tag")) or "missing"
+        yield Found(card.metadata_line("pipeline_tag"), f"pipeline_tag is {shown}, not text-generation")
+
+
+@rule(
+    "C614",
+    "info",
+    "library_name is missing",
+    why="The Hub no longer assumes transformers, and shows no “use this model” for a head without it.",
+    fix="Name the engine the files are for, for example library_name: vllm.",
+)
+def library(card: Card) -> Iterator[Found]:
+    """No library_name."""
+    if card.front is not None and not card.listed("library_name"):
+        yield Found(card.metadata_line(), "the metadata has no library_name")
+
+
+@rule(
+    "C615",
+    "warning",
+    "Data sets of text and metadata differ",
+    why="The Hub links a data set to the models trained on it by the metadata alone, and by id alone.",
+    fix="List the Hub ids of all training sets under datasets:, and name them in the text.",
+)
+def datasets(card: Card) -> Iterator[Found]:
+    """Data sets that are no ids, that only the text links, or that only the metadata names."""
+    if card.front is None:
+        return
+    listed = card.listed("datasets")
+    lower = {name.lower() for name in listed}
+    for i, name in enumerate(listed):
+        line = card.metadata_line("datasets", i)
+        if not _ID.fullmatch(name):
+            yield Found(line, f"{name!r} is not the id of a data set on the Hub (owner/name)")
+        elif name.split("/")[1].lower() not in card.body.lower():
+            yield Found(line, f"the text never mentions {name}", severity="info")
+    starts = [s.path[-1].line if s.path else 1 for s in card.sections]
+    spans = [
+        (start, end)
+        for s, start, end in zip(card.sections, starts, [*starts[1:], len(card.text)], strict=True)
+        if re.search(claims.TRAINING + r"|\bdata", s.title, re.I)
+    ]
+    for link in card.links:
+        m = _DATA_URL.search(link.target)
+        if m and m[1].lower() not in lower and any(a <= link.line < b for a, b in spans):
+            message = f"{m[1]} is linked here and not listed in the metadata"
+            yield Found(link.line, message, severity="info" if listed else None)
+
+
+@rule(
+    "C616",
+    "info",
+    "Language is missing, malformed or another in the text",
+    why="Acceptance falls outside the languages a head was trained on; the Hub filters by code.",
+    fix="Add language: with ISO 639 codes such as en.",
+)
+def language(card: Card) -> Iterator[Found]:
+    """No language, codes that are none, and languages that only the text names as trained on."""
+    if card.front is None:
+        return
+    codes = card.listed("language")
+    if not codes:
+        yield Found(card.metadata_line(), "the metadata has no language")
+    for code in codes:
+        if not re.fullmatch(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8})*|multilingual|code", code):
+            yield Found(card.metadata_line("language"), f"{code!r} is no language code", severity="warning")
+    for hit in card.search(rf"(?:trained|measured) (?:\w+ ){{0,6}}(?P<name>{'|'.join(_LANGUAGES)})\b"):
+        code = _LANGUAGES[hit.match["name"].lower()]
+        if codes and code not in codes and "multilingual" not in codes:
+            yield Found(
+                hit.line, f"the text says {hit.match['name']}, the metadata {', '.join(codes)}", severity="warning"
+            )
+
+
+@rule(
+    "C617",
+    "warning",
+    "Training data is not named",
+    why="Acceptance depends on how near the prompts are to the training data, and its terms bound the head's license.",
+    fix="Name the data sets, or say what the text is and who generated it.",
+)
+def training_data(card: Card) -> Iterator[Found]:
+    """Cards that name no data in text and metadata."""
+    known = r"\bdata(?:[- ]?sets?)?\b|ultrachat|magpie|sharegpt|perfectblend|corpus|synthetic"
+    if not card.listed("datasets") and not card.says(known):
+        line = next((h.line for h in card.search(claims.TRAINING)), 1)
+        yield Found(line, "neither text nor metadata names the training data")
+
+
+@rule(
+    "C618",
+    "info",
+    "Training hardware is not named",
+    why="What a head costs to train is the first question of anybody who would train one for another target.",
+    fix="Name accelerators, how many, and for how long.",
+)
+def training_hardware(card: Card) -> Iterator[Found]:
+    """Cards that name no accelerator anywhere."""
+    if not card.says(rf"{claims.HARDWARE}|\b(?:GPU|TPU|accelerator)[- ]?hours|\bFLOPs?\b|cumulative compute"):
+        line = next((h.line for h in card.search(claims.TRAINING)), 1)
+        yield Found(line, "neither accelerator nor compute of the training is named")
+
+
+@rule(
+    "C620",
+    "warning",
+    "Emissions are not in the Hub's unit",
+    why="co2_eq_emissions counts grams. A value in tonnes or kilograms is too small by a million or a thousand, and "
+    "ends up in comparisons.",
+    fix="Give grams in the metadata; print the energy in kWh and the factor beside it.",
+)
+def emissions(card: Card) -> Iterator[Found]:
+    """Metadata that is not the text's value in grams; values in other units that the metadata does not have."""
+    field = card.metadata.get("co2_eq_emissions")
+    given = field.get("emissions") if isinstance(field, dict) else field
+    line = card.metadata_line("co2_eq_emissions")
+    value = float(given) if isinstance(given, int | float) and not isinstance(given, bool) else None
+    if given is not None and value is None:
+        yield Found(line, f"{given!r} is not a number of grams", severity="error")
+    said = [(h.line, _mass(h.match)) for h in card.search(_EMISSIONS)]
+    for at, (printed, unit, grams) in said:
+        if value is None and unit not in {"g", "grams"}:
+            yield Found(at, f"{printed:g} {unit} are {grams:,.0f} g, the unit of co2_eq_emissions", severity="info")
+        elif value is not None and abs(value - grams) > 0.05 * grams:
+            yield Found(
+                line,
+                f"emissions: {value:g} means grams; the text says {printed:g} {unit} = {grams:,.0f} g",
+                severity="error",
+            )
+    if value is not None and not said and 0 < value < 1:
+        yield Found(line, f"emissions: {value:g} means {value:g} grams, what a lamp causes in some minutes")
+
+
+@rule(
+    "C621",
+    "warning",
+    "Emissions do not fit the energy",
+    why="Grids emit between a few grams and about a kilogram of CO2 per kWh; anything else is a wrong unit or factor.",
+    fix="Check both units.",
+)
+def energy(card: Card) -> Iterator[Found]:
+    """One energy and one mass of CO2 whose ratio no grid has."""
+    energies = card.search(_ENERGY)
+    masses = card.search(_EMISSIONS)
+    if len(energies) == 1 and len(masses) == 1:
+        e = energies[0].match
+        kwh, (_, _, grams) = float((e["e1"] or e["e2"]).replace(",", "")), _mass(masses[0].match)
+        factor = grams / 1000 / kwh if kwh else 0.0
+        if not _FACTOR[0] <= factor <= _FACTOR[1]:
+            yield Found(masses[0].line, f"{grams / 1000:g} kg for {kwh:g} kWh are {factor:.3g} kg per kWh")
+
+
+def _mass(m: re.Match[str]) -> tuple[float, str, float]:
+    printed = float((m["v1"] or m["v2"]).replace(",", ""))
+    unit = (m["u1"] or m["u2"]).lower()
+    return printed, unit, printed * _MASS[unit]
+
+
+@rule(
+    "C622",
+    "error",
+    "Result of the metadata is not on the card",
+    why="model-index is what leaderboards read; a number that the text does not have cannot be checked by anybody.",
+    fix="Write both from the same report.",
+)
+def model_index(card: Card) -> Iterator[Found]:
+    """Acceptance lengths of model-index that no table or sentence has, to the digits printed there."""
+    printed = [x.number for x in claims.lengths(card)]
+    if not printed:
+        return
+    for i, j, k, metric in _metrics(card):
+        value = metric.get("value")
+        if "accept" in str(metric.get("type")).lower() and isinstance(value, int | float):
+            if any(abs(n.value - value) <= n.ulp / 2 + 1e-9 for n in printed):
+                continue
+            line = card.metadata_line("model-index", i, "results", j, "metrics", k, "value")
+            yield Found(line, f"{metric.get('type')} {value} is not among the results of the text")
+
+
+def _metrics(card: Card) -> Iterator[tuple[int, int, int, dict[str, object]]]:
+    models = card.metadata.get("model-index")
+    for i, model in enumerate(models if isinstance(models, list) else []):
+        results = model.get("results") if isinstance(model, dict) else None
+        for j, result in enumerate(results if isinstance(results, list) else []):
+            metrics = result.get("metrics") if isinstance(result, dict) else None
+            for k, metric in enumerate(metrics if isinstance(metrics, list) else []):
+                if isinstance(metric, dict):
+                    yield i, j, k, metric

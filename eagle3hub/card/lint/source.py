@@ -1,0 +1,120 @@
+"""Where a card to check comes from: a Markdown file, a repository on the Hub, or a release's manifest."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eagle3hub.card.lint import lint_card
+from eagle3hub.card.lint.registry import Finding
+from eagle3hub.errors import SourceError
+
+MAX_BYTES = 4 << 20
+_MAX_FILES = 20_000
+_SKIPPED = {".git", ".venv", "node_modules", "__pycache__", ".cache"}
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found in one card. ``uri`` is where it is, relative to the working folder if it is a file there."""
+
+    source: str
+    uri: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of findings by severity, all three present."""
+        counted = Counter(f.severity for f in self.findings)
+        return {severity: counted[severity] for severity in ("error", "warning", "info")}
+
+    def failed(self, *, strict: bool = False) -> bool:
+        """Whether there is an error; with ``strict``, a warning too."""
+        return self.counts["error"] > 0 or (strict and self.counts["warning"] > 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document ``card --check --json`` prints."""
+        return {
+            "source": self.source,
+            "card": self.uri,
+            "counts": self.counts,
+            "findings": [f.to_json() for f in self.findings],
+        }
+
+
+def check(
+    source: str,
+    *,
+    reports: Sequence[str | Path] = (),
+    heads: Sequence[str | Path] = (),
+    templates: str | Path | None = None,
+) -> Checked:
+    """Check the card at ``source``.
+
+    Args:
+        source: a Markdown file, a folder with a README.md, ``hf://owner/name[@revision]``, or a manifest (``.yaml``),
+            whose card is rendered and checked without being written.
+        reports: with a manifest, as in `make_card`; likewise ``heads`` and ``templates``.
+
+    Raises SourceError for what cannot be read, HubError for what cannot be fetched, and what `make_card` raises.
+    """
+    from eagle3hub.checkpoint.source import HUB
+
+    if source.startswith(HUB):
+        return _on_hub(source)
+    if source.endswith((".yaml", ".yml")):
+        from eagle3hub.card.assemble import make_card
+
+        card = make_card(source, reports=reports, heads=heads, templates=templates)
+        return Checked(source, "README.md", tuple(lint_card(card.text)))
+    path = Path(source)
+    path = path / "README.md" if path.is_dir() else path
+    text = _text(path, str(path))
+    return Checked(source, path.as_posix(), tuple(lint_card(text, path.name, _files(path.absolute().parent))))
+
+
+def _on_hub(source: str) -> Checked:
+    from eagle3hub.checkpoint import hub
+    from eagle3hub.checkpoint.remote import parse_address
+
+    address = parse_address(source)
+    listing = hub.list_files(address.repo_id, address.revision)
+    name = address.path("README.md")
+    if name not in listing.sizes:
+        raise SourceError(f"{address} has no model card (README.md)", code="source-card")
+    if (listing.sizes[name] or 0) > MAX_BYTES:
+        raise SourceError(f"README.md of {address} is larger than {MAX_BYTES:,} bytes", code="source-card")
+    text = _text(hub.download_file(address.repo_id, name, listing.commit), f"README.md of {address}")
+    inside = f"{address.folder}/" if address.folder else ""
+    files = {path.removeprefix(inside) for path in listing.sizes if path.startswith(inside)}
+    uri = f"{hub.endpoint()}/{address.repo_id}/blob/{listing.commit}/{name}"
+    return Checked(source, uri, tuple(lint_card(text, "README.md", files)))
+
+
+def _text(path: Path, shown: str) -> str:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"cannot read {shown}: {error.strerror or error}", code="source-card") from error
+    if len(raw) > MAX_BYTES:
+        raise SourceError(f"{shown} is larger than {MAX_BYTES:,} bytes, which no card is", code="source-card")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise SourceError(f"{shown}:{line}: not UTF-8 text", code="source-card") from error
+
+
+def _files(folder: Path) -> set[str] | None:
+    """Paths of the files below a folder; None where there are too many for a card's repository."""
+    found: set[str] = set()
+    for at, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name not in _SKIPPED]
+        found |= {(Path(at) / name).relative_to(folder).as_posix() for name in names}
+        if len(found) > _MAX_FILES:
+            return None
+    return found

@@ -1,0 +1,248 @@
+"""C2, C4, C5: numbers, the conditions they were measured under, recipes."""
+
+from __future__ import annotations
+
+from eagle3hub.card.lint import RULES
+from lint_cases import Case
+
+GIVEN = (
+    "Measured with vLLM 0.32.0 on one H100, K = 3, temperature 0, batch size 1, 80 prompts, at most 64 new tokens; "
+    "± is the 95% interval, pooled over rounds.\n"
+)
+
+
+def lengths(*rows: str, header: str = "| Set | τ |", before: str = "", after: str = "") -> str:
+    bar = "|---" * (header.count("|") - 1) + "|"
+    return "\n".join(["## Results", "", before, "", header, bar, *rows, "", after])
+
+
+def speeds(header: str = "Throughput (tok/s)", rest: str = GIVEN) -> str:
+    return f"## Results\n\n{rest}\n| Set | {header} |\n|---|---|\n| MT-Bench | 224 |\n"
+
+
+def without(words: str, instead: str = "") -> str:
+    assert words in GIVEN
+    return GIVEN.replace(words, instead)
+
+
+def tau(given: str) -> str:
+    return lengths("| MT-Bench | 2.15 |", before=given)
+
+
+def serve(flags: str, before: str = "") -> str:
+    return f"{before}\n\n## Usage\n\n```bash\nvllm serve owner/target \\\n  {flags}\n```\n"
+
+
+DIFFERENCE = "| Set | Throughput A | Throughput B | Difference |"
+
+_ENGINE_NAMES = [
+    Case(
+        "C510",
+        "```python\nimport sglang as sgl\n\nllm = sgl.LLM(model_path='owner/target')\n```",
+        "sgl.LLM",
+        "```python\nimport sglang as sgl\n\nllm = sgl.Engine(model_path='owner/target')\n```",
+    ),
+]
+
+CASES = [
+    *(_ENGINE_NAMES if "C510" in RULES else []),
+    Case("C201", tau(GIVEN.replace("K = 3", "K = 1")), "| MT-Bench", tau(GIVEN), "more than K + 1 = 2"),
+    Case("C201", lengths("| a | 0.85 |"), "0.85", lengths("| a | 1.00 |"), "less than 1", name="below 1"),
+    Case(
+        "C201",
+        lengths("| a | 2 | 3.20 |", header="| Set | K | τ |"),
+        "3.20",
+        lengths("| a | 2 | 2.95 |", "| a | 7 | 4.95 |", header="| Set | K | τ |"),
+        name="K by row",
+    ),
+    Case(
+        "C201",
+        lengths("| Acceptance length | 2.5 | 9.1 |", header="| | A | B |", before=GIVEN),
+        "9.1",
+        lengths("| Acceptance length | 2.5 | 3.9 |", "| Latency (ms) | 91 | 45 |", header="| | A | B |", before=GIVEN),
+        name="by row",
+    ),
+    Case(
+        "C201",
+        lengths("| a | 9.1 | 45 |", header="| Set | τ | Latency (ms) |", before=GIVEN),
+        "9.1",
+        lengths("| a | 3.1 | 45 |", header="| Set | τ | Latency (ms) |", before=GIVEN),
+        name="beside others",
+    ),
+    Case(
+        "C202",
+        lengths("| 1 | 60% |", "| 2 | 62% |", header="| Position | Marginal rate |"),
+        "62%",
+        lengths("| 1 | 60% |", "| 2 | 62% |", header="| Position | Conditional rate |"),
+        "rises from 60% to 62% at position 2",
+    ),
+    Case(
+        "C202",
+        lengths("| 1 | 120% |", "| 2 | 62% |", header="| Position | Conditional rate |"),
+        "120%",
+        lengths("| 1 | 100% |", "| 2 | 62% |", header="| Position | Conditional rate |"),
+        name="range",
+    ),
+    Case(
+        "C202",
+        "Marginal acceptance rates by position: 0.50, 0.48 and 0.52.",
+        "0.50",
+        "Marginal acceptance rates by position: 0.50, 0.48 and 0.48.",
+        name="sentence",
+    ),
+    Case(
+        "C203",
+        tau(GIVEN) + "\n\n| Position | Marginal rate |\n|---|---|\n| 1 | 0.71 |\n| 2 | 0.48 |\n| 3 | 0.34 |",
+        "| Position",
+        tau(GIVEN).replace("2.15", "2.53")
+        + "\n\n| Position | Marginal rate |\n|---|---|\n| 1 | 0.71 |\n| 2 | 0.48 |\n| 3 | 0.34 |",
+        "2.53 if they are marginal",
+    ),
+    Case(
+        "C204",
+        lengths("| a | 100.0 | 110.0 | A +12.0% |", header=DIFFERENCE),
+        "12.0%",
+        lengths("| a | 110.0 | 100.0 | A +10.0% |", "| b | 100.4 | 100.0 | +0.4% |", header=DIFFERENCE),
+        "does not follow",
+    ),
+    Case(
+        "C204",
+        lengths("| a | 100 | 140 | 1.6x |", header="| Set | Baseline tok/s | Head tok/s | Speed-up |"),
+        "1.6x",
+        lengths("| a | 100 | 140 | 1.4x |", header="| Set | Baseline tok/s | Head tok/s | Speed-up |"),
+        name="factor",
+    ),
+    Case(
+        "C205",
+        lengths("| a | 110 | 100 | A +10.0% |", "| b | 100 | 120 | B +20.0% |", header=DIFFERENCE),
+        "| Set",
+        lengths("| a | 110 | 100 | A +10.0% |", "| b | 80 | 100 | -20.0% |", header=DIFFERENCE),
+    ),
+    Case(
+        "C206",
+        lengths("| a | 3 | 2.50 | 45% |", header="| Set | K | τ | Drafted tokens accepted |"),
+        "2.50",
+        lengths("| a | 3 | 2.50 | 50% |", header="| Set | K | τ | Drafted tokens accepted |"),
+        "means 50.0%",
+    ),
+    Case(
+        "C207",
+        lengths("| a | 2.0 |", "| b | 3.0 |", "| Average | 2.8 |"),
+        "Average",
+        lengths("| a | 2.0 |", "| b | 3.0 |", "| Average | 2.5 |"),
+        "mean is 2.5",
+    ),
+    Case(
+        "C208",
+        lengths("| a | 2.50 | 2.61 – 2.80 |", header="| Set | τ | 95% interval |"),
+        "2.50",
+        lengths("| a | 2.70 | 2.61 – 2.80 |", header="| Set | τ | 95% interval |"),
+    ),
+    Case(
+        "C209",
+        speeds() + "| GSM8K | 240 |\n| MATH | 250 |\n| CEval | 35 |",
+        "CEval",
+        speeds(rest=GIVEN + "CEval has long prompts.\n") + "| GSM8K | 240 |\n| MATH | 250 |\n| CEval | 35 |",
+    ),
+    Case("C401", speeds("Throughput"), "| Set", speeds("Throughput", GIVEN + "Values are in tokens/s.\n")),
+    Case("C402", speeds(rest=without(" on one H100")), "| Set", speeds() + "\n## Training\n\nTPU v4"),
+    Case("C402", speeds(rest=without("one H100", "NVIDIA GPUs, V2")), "| Set", speeds(rest=GIVEN), name="vague"),
+    Case(
+        "C403", speeds(rest=without(", batch size 1")) + "\n## Training\n\nBatch size 4", "| Set", speeds(rest=GIVEN)
+    ),
+    Case("C404", speeds(rest=without(", at most 64 new tokens")), "| Set", speeds(), "output length"),
+    Case("C404", speeds(rest=without(", 80 prompts")), "| Set", speeds(), "number of prompts", name="count"),
+    Case("C405", tau(without(", 80 prompts")), "| Set", tau(GIVEN)),
+    Case(
+        "C405",
+        tau(without(", 80 prompts")) + "\n## Training\n\n5,000 prompts",
+        "| Set",
+        lengths("| a | 80 | 2.1 |", header="| Set | Prompts | τ |"),
+        name="column",
+    ),
+    Case("C406", tau(without(", temperature 0")), "| Set", tau(without("temperature 0", "T = 0"))),
+    Case("C407", tau(without(" with vLLM 0.32.0")) + "\n## Usage\n\nRun vLLM.", "| Set", tau(GIVEN)),
+    Case(
+        "C407",
+        tau(without(" with vLLM 0.32.0")),
+        "| Set",
+        tau(without(" with vLLM 0.32.0")) + "\n## Setup\n\nEngine: SGLang 0.5.23",
+        name="elsewhere",
+    ),
+    Case("C408", "Serve it with vLLM.", "vLLM", "Serve it with vLLM (0.32.0)."),
+    Case(
+        "C408",
+        "Serve it with SGLang.\n\n```bash\npip install sglang\n```",
+        "SGLang",
+        "Serve it with SGLang.\n\n```bash\npip install sglang==0.5.23\n```",
+        name="pinned",
+    ),
+    Case("C409", tau(without("± is the 95% interval, ")), "| Set", tau(GIVEN)),
+    Case(
+        "C410",
+        lengths("| MT-Bench | 3.03 | 3.10 |", header="| Set | A (τ) | B (τ) |"),
+        "| Set",
+        lengths("| MT-Bench | 3.03 ± 0.02 | 3.10 ± 0.02 |", header="| Set | A (τ) | B (τ) |"),
+    ),
+    Case(
+        "C410",
+        lengths("| Base | 4.25 |", "| Ours | 4.32 |", header="| Method | τ |"),
+        "| Method",
+        lengths("| math | 4.25 |", "| stem | 4.32 |", header="| Category | τ |"),
+        "4.25 and 4.32",
+        name="rows",
+    ),
+    Case("C411", tau(without(", K = 3")), "| Set", tau(without("K = 3", "draft length 3"))),
+    Case("C412", "Averaged over three runs.", "three runs", "Averaged over three runs, ± one standard deviation."),
+    Case("C413", "Engine: TensorRT-LLM 1.2.0rc0", "1.2.0rc0", "Engine: TensorRT-LLM 1.2.0"),
+    Case("C414", "- CUDA 12.0+\n- PyTorch 2.0+", "CUDA", "- CUDA 12.9\n- PyTorch 2.13.0", "CUDA 12.0+, PyTorch 2.0+"),
+    Case(
+        "C415",
+        lengths("| a | 3.1 |", before="At temperature 1:") + "\n" + lengths("| b | 3.4 |", before="At temperature 0:"),
+        "| Set",
+        lengths("| a | 3.1 |", before="At temperature 1:") + "\n" + lengths("| b | 3.4 |", before="At temperature 1:"),
+    ),
+    Case(
+        "C416",
+        lengths("| writing | 2.1 |", "| math | 2.7 |", "| coding | 2.6 |", "| stem | 2.2 |"),
+        "| Set",
+        lengths("| writing | 2.1 |", "| math | 2.7 |", "| coding | 2.6 |", "| stem | 2.2 |", after="Overall τ: 2.4."),
+    ),
+    Case("C417", "# EAGLE3 head\n\n## Results\n\nIt is good.", "## Results", "# EAGLE3 head\n\n" + tau(GIVEN)),
+    Case(
+        "C417",
+        "# EAGLE3 head\n\n## Results\n\nNothing has been measured yet.",
+        "## Results",
+        "# EAGLE3 head\n\n## Results\n\nThe acceptance length is 2.15.",
+        severity="info",
+        name="admitted",
+    ),
+    Case("C419", tau(without(", pooled over rounds")), "| Set", tau(GIVEN)),
+    Case(
+        "C501",
+        serve("--speculative-config '{\"num_speculative_tokens\": 6}'", tau(GIVEN.replace("K = 3", "K = 7"))),
+        "num_speculative_tokens",
+        serve("--speculative-config '{\"num_speculative_tokens\": 3}'", tau(GIVEN)),
+        "measured was K = 7",
+    ),
+    Case(
+        "C502",
+        tau(GIVEN) + "\n\n```python\nSamplingParams(temperature=0.7)\n```",
+        "0.7",
+        tau(GIVEN) + "\n\n```python\nSamplingParams(temperature=0)\n```",
+    ),
+    Case(
+        "C503",
+        serve("--speculative-eagle-topk 1", "A tree-based attention verifies them."),
+        "tree-based",
+        serve("--speculative-eagle-topk 4", "A tree-based attention verifies them."),
+    ),
+    Case(
+        "C504",
+        "The current vLLM implementation samples draft tokens greedily.",
+        "greedily",
+        "vLLM samples draft tokens greedily unless draft_sample_method is probabilistic.",
+    ),
+    Case("C505", serve("--trust-remote-code"), "--trust-remote-code", serve("--dtype bfloat16")),
+    Case("C506", serve("--model-path /models/mine"), "/models/mine", serve("--model-path owner/target")),
+]

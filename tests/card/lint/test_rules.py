@@ -1,0 +1,49 @@
+"""Every rule finds what it is for, on the right line, and is silent where all is well."""
+
+from __future__ import annotations
+
+import pytest
+from lint_cases import FRONT, Case, files, numbers, words
+
+from eagle3hub.card.lint import MODULES, RULES, lint_card
+from eagle3hub.card.lint.registry import FAMILIES, Found, rule
+
+CASES = [*words.CASES, *numbers.CASES, *files.CASES]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.code} {c.name}".strip())
+def test_it_finds_and_it_is_silent(case: Case):
+    found = [f for f in lint_card(case.bad_text, files=case.files) if f.code == case.code]
+    assert found, "nothing found"
+    lines = case.bad_text.split("\n")
+    at = [i for i, line in enumerate(lines, 1) if case.at in line]
+    assert found[0].line in at, f"line {found[0].line} instead of {at}: {found[0].message}"
+    assert case.says in found[0].message
+    assert found[0].severity == (case.severity or RULES[case.code].severity)
+    kept = case.files and frozenset(name for name in case.files if not name.endswith(".pt"))
+    silent = [f for f in lint_card(case.good_text, files=kept) if f.code == case.code]
+    assert not silent, silent
+
+
+def test_every_rule_has_a_case():
+    assert {case.code for case in CASES} == set(RULES)
+
+
+def test_rules_explain_themselves():
+    assert {check.check.__module__ for check in RULES.values()} <= {module.__name__ for module in MODULES}
+    for code, found in RULES.items():
+        assert found.family == FAMILIES[code[:2]]
+        assert found.why.endswith(".") and found.fix.endswith(".")
+        assert not found.title.endswith(".") and found.check.__doc__
+    assert len({found.title for found in RULES.values()}) == len(RULES)
+
+
+@pytest.mark.parametrize("code", ["C101", "D101", "C1"])
+def test_a_code_is_given_once(code: str):
+    with pytest.raises(ValueError, match="taken"):
+        rule(code, "info", "t", why="w", fix="f")(lambda card: [Found(1, "m")])
+
+
+def test_a_card_without_anything_is_not_a_crash():
+    for text in ("", "\n", "---\n", "---\n---\n", "\ufeff# x", FRONT, "|a|\n|-|\n", "```", "@misc{", "<", "[]()"):
+        lint_card(text, files=())

@@ -1,0 +1,192 @@
+"""``eagle3hub card --check``: where cards come from, what is printed, how it exits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import card_samples as samples
+import jsonschema
+import pytest
+from lint_cases import FRONT
+from support.hub_server import HubServer, client_of
+
+from eagle3hub import resources
+from eagle3hub.card import render_card
+from eagle3hub.card.lint import RULES, lint_card
+from eagle3hub.card.lint.sarif import to_sarif
+from eagle3hub.card.lint.source import Checked, check
+from eagle3hub.card.manifest import Manifest
+from eagle3hub.cli.app import run
+from eagle3hub.errors import HubError, SourceError
+
+BAD = FRONT + "An acceptance rate of 65%, \x1b[31mred [bold]x[/bold].\n\n![chart](missing.png)\n"
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Path:
+    path = tmp_path / "README.md"
+    path.write_text(BAD, encoding="utf-8")
+    return path
+
+
+def codes(checked: Checked) -> list[str]:
+    return [f.code for f in checked.findings]
+
+
+def test_a_file_a_folder_and_links_beside_it(card: Path):
+    assert "C701" in codes(check(str(card)))
+    (card.parent / "missing.png").touch()
+    found = check(str(card.parent))
+    assert "C701" not in codes(found) and "C303" in codes(found)
+    assert found.uri == card.as_posix()
+
+
+def test_a_manifest_is_rendered_and_checked(capsys: pytest.CaptureFixture[str]):
+    assert run(["card", str(samples.EXAMPLE), "--check"]) == 0
+    assert "C417 no acceptance length" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("reports", [0, 1, 2])
+def test_our_own_card_has_nothing_above_info(example: Manifest, reports: int):
+    documents = [samples.make_report("specforge"), samples.make_report("modelopt")][:reports]
+    found = lint_card(render_card(example, documents, samples.make_head()), files=())
+    assert [f for f in found if f.severity != "info"] == []
+    assert len(found) <= 2
+
+
+def test_text_output_is_plain_and_inert(card: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(["card", "--check", str(card)]) == 1
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert f"{card}:{BAD[: BAD.index('![')].count(chr(10)) + 1}: error C701 the image missing.png" in out
+    assert "fix: Add the file" in out and out.count(RULES["C701"].why) == 1
+    assert out.rstrip().endswith(" info") and "2 errors" in out.splitlines()[-1]
+
+
+def test_strict_makes_warnings_fail(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "card.md"
+    path.write_text(FRONT + "An acceptance rate of 65% of target, trained on UltraChat.\n")
+    assert run(["card", "--check", str(path)]) == 0
+    assert run(["card", "--check", "--strict", str(path)]) == 1
+    capsys.readouterr()
+
+
+def test_json(card: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(["card", "--check", str(card), "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["counts"] == {s: sum(f["severity"] == s for f in document["findings"]) for s in document["counts"]}
+    (finding,) = [f for f in document["findings"] if f["code"] == "C701"]
+    assert set(finding) == {"code", "severity", "line", "message", "why", "fix"}
+
+
+SARIF_CORE: dict[str, Any] = {
+    "required": ["version", "runs"],
+    "properties": {
+        "version": {"const": "2.1.0"},
+        "$schema": {"type": "string"},
+        "runs": {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "required": ["tool"],
+                "properties": {
+                    "tool": {
+                        "required": ["driver"],
+                        "properties": {
+                            "driver": {
+                                "required": ["name"],
+                                "properties": {"rules": {"type": "array", "items": {"required": ["id"]}}},
+                            }
+                        },
+                    },
+                    "results": {
+                        "type": "array",
+                        "items": {
+                            "required": ["message"],
+                            "properties": {
+                                "level": {"enum": ["none", "note", "warning", "error"]},
+                                "message": {"required": ["text"]},
+                                "ruleIndex": {"type": "integer", "minimum": 0},
+                                "locations": {
+                                    "items": {
+                                        "properties": {
+                                            "physicalLocation": {
+                                                "required": ["artifactLocation"],
+                                                "properties": {
+                                                    "region": {
+                                                        "properties": {"startLine": {"type": "integer", "minimum": 1}}
+                                                    }
+                                                },
+                                            }
+                                        }
+                                    }
+                                },
+                            },
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
+
+
+def test_sarif(card: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(["card", "--check", str(card), "--sarif"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    jsonschema.Draft202012Validator(SARIF_CORE).validate(document)
+    (only,) = document["runs"]
+    assert [rule["id"] for rule in only["tool"]["driver"]["rules"]] == list(RULES)
+    for result in only["results"]:
+        assert only["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"]
+    assert len(only["results"]) == len(check(str(card)).findings)
+    assert to_sarif(Checked("x", "x", ()))["runs"][0]["results"] == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--strict"], ["--sarif"], ["--check", "--output", "x.md"], ["--check", "--sarif", "--json"]],
+)
+def test_options_that_do_not_go_together(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    assert run(["card", str(samples.EXAMPLE), *arguments]) == 2
+    capsys.readouterr()
+
+
+def test_what_cannot_be_read(tmp_path: Path):
+    for text in (b"\xff\xfe", b"x" * (5 << 20)):
+        (tmp_path / "card.md").write_bytes(text)
+        with pytest.raises(SourceError):
+            check(str(tmp_path / "card.md"))
+    with pytest.raises(SourceError, match="No such file"):
+        check(str(tmp_path / "absent.md"))
+    with pytest.raises(SourceError, match="not the address"):
+        check("hf://nothing")
+
+
+def test_a_repository_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with HubServer() as server, client_of(server, tmp_path, monkeypatch):
+        commit = server.commit("owner/head", {"README.md": BAD.encode(), "config.json": b"{}", "head.pt": b"x"})
+        found = check("hf://owner/head")
+        assert found.uri.endswith(f"/owner/head/blob/{commit}/README.md")
+        assert {"C701", "C704"} <= set(codes(found))
+        server.commit("owner/head", {"missing.png": b"x", "sub/README.md": b"# x"})
+        assert "C701" not in codes(check("hf://owner/head"))
+        assert "C610" in codes(check("hf://owner/head/sub")) and "C704" not in codes(check("hf://owner/head/sub"))
+        assert "C701" in codes(check(f"hf://owner/head@{commit}"))
+        server.commit("owner/empty", {"config.json": b"{}"})
+        with pytest.raises(SourceError, match="no model card"):
+            check("hf://owner/empty")
+
+
+def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError):
+        check("hf://owner/name")
+
+
+def test_the_linter_needs_no_heavy_package():
+    source = "\n".join(p.read_text() for p in (resources.data_path("").parent / "eagle3hub/card/lint").glob("*.py"))
+    for package in ("torch", "transformers", "numpy", "huggingface_hub"):
+        assert f"import {package}" not in source
