@@ -161,7 +161,9 @@ class BenchRunner:
         )
         inability = engine.unable(job)
         if inability:
-            raise UnavailableError(inability, hint="measure at temperature 0, or on CUDA", code="engine-unable")
+            raise UnavailableError(
+                inability, hint="measure with other settings, or on another engine or device", code="engine-unable"
+            )
         python = interpreter(engine, common.device, self._engine_python)
         begun = time.monotonic()
         measured = Trial(engine, job, cell.target, python, self._timeout, self._progress).run(self._baselines)

@@ -29,6 +29,10 @@ def validate(
     num_prompts: Annotated[int | None, typer.Option(help="Use the first so many prompts.", show_default="all")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="New tokens per prompt.")] = 64,
     draft_tokens: Annotated[int, typer.Option(help="Tokens drafted per round (K).")] = 3,
+    topk: Annotated[int, typer.Option(help="Branches per token, for SGLang's trees; 1 is a chain.")] = 1,
+    num_draft_tokens: Annotated[
+        int | None, typer.Option(help="Tokens of a tree that are verified, root included.", show_default="K + 1")
+    ] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the engine.")] = 0,
     min_acceptance_length: Annotated[
@@ -106,6 +110,8 @@ def validate(
             num_prompts=num_prompts,
             max_new_tokens=max_new_tokens,
             draft_tokens=draft_tokens,
+            topk=topk,
+            num_draft_tokens=num_draft_tokens,
             temperature=temperature,
             seed=seed,
             min_acceptance_length=min_acceptance_length,

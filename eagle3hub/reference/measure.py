@@ -18,6 +18,7 @@ from eagle3hub.reference.load import load_draft
 from eagle3hub.reference.replay import Conditions, depths, walk
 from eagle3hub.reference.target import TargetModel
 from eagle3hub.reference.text import AuxSource, Text
+from eagle3hub.reference.tree import TreeConditions, tree_depths
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ def replay_texts(
     conditions: Conditions,
     draft_tokens: Sequence[int] = (),
     *,
+    tree: TreeConditions | None = None,
     digest: str = "",
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -74,11 +76,12 @@ def replay_texts(
     """The rounds of a head on texts of its target, for each K in ``draft_tokens`` (default: that of ``conditions``).
 
     One pass of the target and one of the head serve every K: a draft of K tokens begins like a longer one.
+    With a ``tree``, drafts are SGLang's trees of that shape in place of chains, and K is its depth.
     ``digest`` names the head's files; with it, a run that was interrupted is resumed.
 
     Raises InputError where a text is too short for K, and what `load_draft` and ``source`` raise.
     """
-    ks = tuple(draft_tokens) or (conditions.draft_tokens,)
+    ks = (tree.steps,) if tree is not None else tuple(draft_tokens) or (conditions.draft_tokens,)
     longest = replace(conditions, draft_tokens=max(ks))
     for n, text in enumerate(texts):
         if text.response_length > 1 and text.lookahead < longest.draft_tokens - 1:
@@ -89,17 +92,18 @@ def replay_texts(
                 code="reference-lookahead",
             )
     model = load_draft(head, source.embeddings, device=device, dtype=dtype)
-    ledger = Ledger("depths", digest, [list(t.token_ids) for t in texts], repr(longest), str(dtype))
+    ledger = Ledger("depths", digest, [list(t.token_ids) for t in texts], repr(longest), repr(tree), str(dtype))
     found: dict[int, list[int]] = dict(ledger.found) if digest else {}
     missing = [n for n in range(len(texts)) if n not in found]
     done, total = len(found), max(1, len(texts))
     for batch in source.read(
         [texts[n] for n in missing],
         taps_of(head),
-        temperature=conditions.temperature if conditions.needs_logprobs else None,
+        temperature=conditions.temperature if conditions.needs_logprobs and tree is None else None,
     ):
         batch = replace(batch, index=tuple(missing[i] for i in batch.index))
-        for n, row in zip(batch.index, depths(model, batch, longest).tolist(), strict=True):
+        reached = depths(model, batch, longest) if tree is None else tree_depths(model, batch, tree)
+        for n, row in zip(batch.index, reached.tolist(), strict=True):
             found[n] = row
             if digest:
                 ledger.add(n, row)

@@ -94,6 +94,19 @@ def replay_tree(model: DraftModel, batch: Batch, conditions: TreeConditions) -> 
     Raises Refusal (``tree-parallel-drafting``) for a P-EAGLE head, which drafts chains only, and UsageError
     (``tree-shape``) for a k beyond the draft vocabulary.
     """
+    for text in batch.texts:
+        if text.lookahead < conditions.steps - 1:
+            raise ValueError(f"{conditions.steps} steps need more lookahead than {text.lookahead} tokens")
+    found = tree_depths(model, batch, conditions).tolist()
+    return [walk(text, depth) for text, depth in zip(batch.texts, found, strict=True)]
+
+
+@torch.no_grad()
+def tree_depths(model: DraftModel, batch: Batch, conditions: TreeConditions) -> torch.Tensor:
+    """How far each text leads into the tree drafted at each of its positions: int64 [B, positions].
+
+    0 where no round can begin. Raises what `replay_tree` raises of the head.
+    """
     if model.semantics.parallel_drafting:
         raise Refusal(
             "the head drafts all its tokens in parallel, and each step of a tree depends on the one before",
@@ -106,19 +119,6 @@ def replay_tree(model: DraftModel, batch: Batch, conditions: TreeConditions) -> 
             hint="lower top-k",
             code="tree-shape",
         )
-    for text in batch.texts:
-        if text.lookahead < conditions.steps - 1:
-            raise ValueError(f"{conditions.steps} steps need more lookahead than {text.lookahead} tokens")
-    depths = _depths(model, batch, conditions)
-    return [walk(text, depth) for text, depth in zip(batch.texts, depths.tolist(), strict=True)]
-
-
-@torch.no_grad()
-def _depths(model: DraftModel, batch: Batch, conditions: TreeConditions) -> torch.Tensor:
-    """How far each text leads into the tree drafted at each of its positions: int64 [B, positions].
-
-    0 where no round can begin.
-    """
     device, k, steps = batch.aux.device, conditions.topk, conditions.steps
     width = max(len(text.token_ids) for text in batch.texts)
     length = min(batch.aux.shape[1], width - 1)  # the last token of a text has no successor to draft with

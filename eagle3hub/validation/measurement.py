@@ -18,6 +18,7 @@ class Conditions:
         draft_tokens: K of a chain.
         drafting: how a draft token is chosen: ``greedy`` (arg-max) or ``probabilistic`` (sampled, with rejection).
         dtype: precision of target and head.
+        tree: shape of the draft trees, as words; None for chains.
     """
 
     target: str
@@ -29,6 +30,7 @@ class Conditions:
     drafting: str
     chat_template: str
     system_prompt: str | None
+    tree: str | None = None
 
     def differences(self, other: Conditions) -> list[str]:
         """What differs, each as ``dtype is bfloat16, not float32``; targets are held by digest where both have one."""
@@ -88,6 +90,7 @@ def measurement_of(report: Mapping[str, Any], entry: Mapping[str, Any]) -> Measu
             target_digest=target["weights_digest"],
             dtype=entry["dtype"],
             drafting=settings.get("drafting", "greedy"),
+            tree=_tree(settings),
             **{
                 key: settings[key]
                 for key in ("draft_tokens", "temperature", "max_new_tokens", "chat_template", "system_prompt")
@@ -100,3 +103,9 @@ def measurement_of(report: Mapping[str, Any], entry: Mapping[str, Any]) -> Measu
             Counts(row["rounds"], row["drafted"], row["accepted"], tuple(row["accepted_per_position"])) for row in rows
         ),
     )
+
+
+def _tree(settings: Mapping[str, Any]) -> str | None:
+    if settings.get("topk", 1) == 1:
+        return None
+    return f"top-k {settings['topk']}, {settings['num_draft_tokens']} tokens verified"

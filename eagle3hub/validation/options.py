@@ -24,6 +24,24 @@ def engine_names(asked: str | Sequence[str]) -> list[str]:
     return names
 
 
+def check_tree(draft_tokens: int, topk: int, num_draft_tokens: int | None) -> None:
+    """UsageError for a tree that no engine drafts."""
+    if topk < 1:
+        raise UsageError(f"--topk must be 1 or more, not {topk}", code="usage-tree")
+    if topk == 1 and num_draft_tokens not in (None, draft_tokens + 1):
+        raise UsageError(
+            f"--num-draft-tokens {num_draft_tokens}: a chain of {draft_tokens} verifies {draft_tokens + 1} tokens",
+            hint="leave it out, or give --topk as well for a tree",
+            code="usage-tree",
+        )
+    if topk > 1 and num_draft_tokens is None:
+        raise UsageError(
+            "--topk drafts a tree, but nothing says how many of its tokens are verified",
+            hint="give --num-draft-tokens, the root included",
+            code="usage-tree",
+        )
+
+
 def engine_pythons(pairs: Sequence[str]) -> dict[str, str]:
     """``["vllm=/path/python"]`` as a mapping; UsageError for anything else."""
     out = {}

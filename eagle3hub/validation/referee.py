@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from eagle3hub.reference.states import SavedStates
     from eagle3hub.reference.target import TargetModel
     from eagle3hub.reference.text import Text
+    from eagle3hub.reference.tree import TreeConditions
 
 NAME = "reference"
 _PACKAGES = ("torch", "transformers", "accelerate")
@@ -257,7 +258,8 @@ class Referee:
         from eagle3hub.reference.measure import replay_texts
 
         job, conditions = self._job, self._conditions()
-        setting = (trained.digest, conditions, job.target, job.device, job.dtype)
+        shape = (job.topk, job.num_draft_tokens)
+        setting = (trained.digest, conditions, shape, job.target, job.device, job.dtype)
         missing = [text for text in dict.fromkeys(texts) if (*setting, text) not in self._kept.rounds]
         if missing:
             found = replay_texts(
@@ -265,6 +267,7 @@ class Referee:
                 trained.head,
                 missing,
                 conditions,
+                tree=self._tree(),
                 digest=trained.digest,
                 device=self._source().device,
                 dtype=as_dtype(job.dtype),
@@ -272,6 +275,15 @@ class Referee:
             )
             self._kept.rounds.update(((*setting, t), r) for t, r in zip(missing, found[job.draft_tokens], strict=True))
         return [self._kept.rounds[(*setting, text)] for text in texts]
+
+    def _tree(self) -> TreeConditions | None:
+        """The shape of SGLang's draft trees, where a tree is drafted."""
+        job = self._job
+        if job.topk == 1:
+            return None
+        from eagle3hub.reference.tree import TreeConditions
+
+        return TreeConditions(job.draft_tokens, job.topk, job.verified_tokens)
 
     def _conditions(self) -> Conditions:
         from eagle3hub.reference.replay import Conditions

@@ -23,7 +23,16 @@ SCHEMA_NAME = "eagle3hub/acceptance-reference/1"
 DEFAULT_TOLERANCE = 0.05
 MAX_BYTES = 16 << 20
 _ROUNDING = 0.001
-_SETTINGS = ("draft_tokens", "temperature", "max_new_tokens", "dtype", "drafting", "chat_template", "system_prompt")
+_SETTINGS = (
+    "draft_tokens",
+    "temperature",
+    "max_new_tokens",
+    "dtype",
+    "drafting",
+    "chat_template",
+    "system_prompt",
+    "tree",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +70,7 @@ def write_reference(reference: Reference) -> str:
             {"engine": measurement.engine, "version": measurement.version, "at": measurement.measured_at},
         ),
         "# A run under any other setting, or with another target, is not comparable: its verdict is inconclusive.",
-        *_section("settings", {key: getattr(conditions, key) for key in _SETTINGS}),
+        *_section("settings", _settings(conditions)),
         "# Over exactly these prompts a run is compared prompt by prompt, over others by its own interval.",
         *_section(
             "prompts",
@@ -93,6 +102,10 @@ def write_reference(reference: Reference) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _settings(conditions: Conditions) -> dict[str, Any]:
+    return {key: value for key in _SETTINGS if (value := getattr(conditions, key)) is not None or key != "tree"}
+
+
 def keep_reference(report: Report, path: str | Path, tolerance: float = DEFAULT_TOLERANCE) -> None:
     """Write the first measurement of a report that passed as a reference file.
 
@@ -120,7 +133,7 @@ def load_reference(path: str | Path) -> Reference:
     hold_to_schema(document, schema("acceptance-reference"), "reference-schema")
     data = document.data
     counts = _counts(document)
-    settings = {key: data["settings"][key] for key in _SETTINGS}
+    settings = {key: data["settings"].get(key) for key in _SETTINGS}
     return Reference(
         Measurement(
             engine=data["measured_by"]["engine"],

@@ -24,7 +24,7 @@ from eagle3hub.validation.gates import COLLAPSE, Gate, against_reference, agreem
 from eagle3hub.validation.interpreter import interpreter
 from eagle3hub.validation.kept import Kept
 from eagle3hub.validation.measurement import measurement_of
-from eagle3hub.validation.options import engine_names
+from eagle3hub.validation.options import check_tree, engine_names
 from eagle3hub.validation.referee import NAME as REFERENCE
 from eagle3hub.validation.referee import Referee, ReferenceOptions, Trained, require_packages
 from eagle3hub.validation.reference_file import Reference, load_reference
@@ -46,6 +46,8 @@ def validate(
     num_prompts: int | None = None,
     max_new_tokens: int = 64,
     draft_tokens: int = 3,
+    topk: int = 1,
+    num_draft_tokens: int | None = None,
     temperature: float = 0.0,
     seed: int = 0,
     min_acceptance_length: float | None = None,
@@ -65,7 +67,8 @@ def validate(
         target: the target's folder, or its Hub id.
         engine: ``reference``, an engine, or several. With the reference among them, every engine is held to it.
         prompts: name of a prompt set, or a JSON Lines file; ``num_prompts`` takes the first so many.
-        draft_tokens: K of a chain. max_new_tokens: per prompt.
+        draft_tokens: K of a chain, or the depth of a tree. max_new_tokens: per prompt.
+        topk, num_draft_tokens: with ``topk`` above 1, SGLang's trees: branches per token, and nodes, root included.
         min_acceptance_length: bar for the acceptance length; without it only the collapse line counts.
         acceptance_reference: file of an earlier measurement (``acceptance.reference.yaml``) to hold this one against.
         reference_head: the head whose replay engines are held against, in place of the head itself: the original of
@@ -85,6 +88,7 @@ def validate(
     """
     names = engine_names(engine)
     _check_options(device, dtype, max_new_tokens, draft_tokens, temperature, min_acceptance_length, timeout)
+    check_tree(draft_tokens, topk, num_draft_tokens)
     if reference_head is not None and REFERENCE not in names:
         raise UsageError(
             "--reference-head says what the reference replays, but the reference is not among the engines",
@@ -119,6 +123,8 @@ def validate(
         device="cuda" if device == "cuda" else "cpu",
         dtype=next(d for d in DTYPES if d == dtype),
         draft_tokens=draft_tokens,
+        topk=topk,
+        num_draft_tokens=num_draft_tokens,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
@@ -217,7 +223,9 @@ def _planned(name: str, job: Job, given: Mapping[str, str | Path] | None, *, alo
     try:
         inability = engine.unable(job)
         if inability:
-            raise UnavailableError(inability, hint="measure at temperature 0, or on CUDA", code="engine-unable")
+            raise UnavailableError(
+                inability, hint="measure with other settings, or on another engine or device", code="engine-unable"
+            )
         return _Plan(engine, interpreter(engine, job.device, given), None)
     except UnavailableError as error:
         if alone:
@@ -259,6 +267,8 @@ def _gates(
 def _settings(job: Job, bar: float | None, reference: ReferenceOptions) -> dict[str, Any]:
     return {
         "draft_tokens": job.draft_tokens,
+        "topk": job.topk,
+        "num_draft_tokens": job.verified_tokens,
         "temperature": job.temperature,
         "max_new_tokens": job.max_new_tokens,
         "seed": job.seed,
