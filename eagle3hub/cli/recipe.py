@@ -102,7 +102,9 @@ def _with_yaml(verdict: Verdict, made: Recipe) -> Verdict:
 def _print(made: Recipe, verdicts: list[Verdict], out: Console) -> None:
     from rich.markup import escape
 
-    out.print(f"[dim]# {escape(made.engine)} {escape(made.version)}[/]")
+    from eagle3hub.engines.specs import engine_title
+
+    out.print(f"[dim]# {escape(engine_title(made.engine))} {escape(made.version)}[/]")
     prefix = "".join(f"{key}={shlex.quote(value)} " for key, value in made.env.items())
     out.print(escape(prefix + _folded(made.argv)))
     for title, text in (("extra-config.yaml", made.yaml), ("offline", made.python or None)):

@@ -28,7 +28,7 @@ class VLLM:
     def unable(self, job: Job) -> str | None:
         """See `Engine.unable`; the facts are in ``vllm.toml``."""
         if job.topk > 1:
-            return f"vLLM {self.version} drafts chains, not trees"
+            return f"vLLM {self.version} drafts EAGLE-3 chains, not trees"
         if job.temperature > 0 and job.device in greedy_only_devices(self.name):
             return f"vLLM {self.version} on {job.device} loses the temperature when it speculates, so it samples noise"
         return None

@@ -222,13 +222,13 @@ def test_recipes_pass_sglangs_parser_and_its_resolution(
     tree = make_recipe("sglang", Serving(*names, draft_tokens=5, topk=4, num_draft_tokens=8, tensor_parallel=2))
     unset = make_recipe("sglang", Serving(*names))
     commands = [[*recipe.argv[3:], "--device", "cuda"] for recipe in (chain, tree, unset)]
-    lacking = [word for word in commands[1] if word not in ("--speculative-num-draft-tokens", "8")]
+    lacking = [*commands[2], "--speculative-num-steps", "3"]
     version, errors = ask(
         "sglang", sglang_python, [*commands, lacking, ["--model-path", "t", "--speculative-nothing"]]
     )
     assert version == "0.5.23"
     assert errors[:3] == [None, None, None]
-    assert "TypeError" in str(errors[3]), "what the data says of two numbers without the third is true"
+    assert "TypeError" in str(errors[3]), "what the check says of one number without the others is true"
     assert "unrecognized arguments" in str(errors[4])
 
 

@@ -83,6 +83,11 @@ def test_only_sampling_uses_the_request_seed(job: Job) -> None:
     assert engine.flags(replace(job, seed=3, temperature=0.7))["sampling"]["seed"] == 3
 
 
+def test_vllm_is_not_asked_for_a_tree(job: Job) -> None:
+    assert "not trees" in str(get_engine("vllm").unable(replace(job, topk=4, num_draft_tokens=8)))
+    assert get_engine("vllm").unable(job) is None
+
+
 def test_the_worst_verdict_wins() -> None:
     assert worst(["pass", "inconclusive"]) == "inconclusive"
     assert worst(["unavailable", "inconclusive", "pass"]) == "unavailable"

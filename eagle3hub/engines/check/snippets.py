@@ -16,7 +16,8 @@ _YAML_LINE = re.compile(r"^(?:\s*(?:- )?['\"]?[A-Za-z_][\w.-]*['\"]?:(?:\s.*)?|\
 _HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?")
 _PLACEHOLDER = re.compile(r"<[^<>\n]{1,80}>")
 _PROMPT = re.compile(r"^\s*(?:[$%#]\s+(?=\S)|>\s+(?=vllm|python|trtllm|sglang))")
-_LONGEST_PYTHON = 300
+_LONGEST_PYTHON = 120
+_MOST_PYTHON = 50
 
 PYTHON = frozenset({"python", "py", "python3", "pycon", "ipython"})
 YAML = frozenset({"yaml", "yml"})
@@ -113,6 +114,7 @@ def _take_python(region: Snippet, found: Found) -> None:
 
 
 def _longest_python(start: int, lines: tuple[str, ...]) -> Snippet:
+    """As many lines as are Python; tried from the end, so both numbers above bound the work a text can ask for."""
     for end in range(min(len(lines), _LONGEST_PYTHON), 0, -1):
         if _parses("\n".join(lines[:end])):
             return Snippet(start, lines[:end])
@@ -134,7 +136,7 @@ def _scan(region: Snippet, found: Found, *, prose: bool) -> None:
     while at < len(lines):
         begin, line = at, lines[at]
         number = region.start + begin
-        if _IMPORT.match(line.strip()):
+        if _IMPORT.match(line.strip()) and len(found.python) < _MOST_PYTHON:
             snippet = _longest_python(number, tuple(_dedented(lines[begin:])))
             found.python.append(snippet)
             at += len(snippet.lines)
