@@ -49,8 +49,8 @@ def card(
 ) -> None:
     """Write the model card of a release from its manifest, its reports and the head's files, or check any card.
 
-    With --check nothing is written: anybody's card is held against some sixty rules (docs/lint.md) on citations,
-    numbers, words, conditions, recipes, license, metadata, links and claims.
+    With --check nothing is written: anybody's card is held against the rules of docs/lint.md on citations, numbers,
+    words, conditions, recipes, license, metadata, links and claims.
 
     Exit status: 0 written, or checked without an error; 1 checked and found wanting; 3 manifest, card, report, head
     or template cannot be used, or the file cannot be written; 5 the Hub failed.

@@ -19,6 +19,7 @@ _EMISSIONS = (
     r"|(?P<v2>\d[\d,]*(?:\.\d+)?)\s*(?P<u2>t|kg|g|tonnes|tons|grams)\s?(?:of )?co2"
 )
 _ENERGY = r"\bkwh\)?\s*[=:|]\s*(?P<e1>\d[\d,]*(?:\.\d+)?)|(?P<e2>\d[\d,]*(?:\.\d+)?)\s*kwh\b"
+_K_NAMES = ("K", "k", "num_speculative_tokens", "draft_tokens", "speculative_num_steps")
 _FACTOR = (0.002, 1.5)
 """Smallest and largest plausible kg of CO2 per kWh of any grid."""
 
@@ -94,7 +95,7 @@ def tags(card: Card) -> Iterator[Found]:
     "C614",
     "info",
     "library_name is missing",
-    why="The Hub no longer assumes transformers, and shows no “use this model” for a head without it.",
+    why="The Hub no longer assumes transformers where it is missing.",
     fix="Name the engine the files are for, for example library_name: vllm.",
 )
 def library(card: Card) -> Iterator[Found]:
@@ -263,6 +264,26 @@ def model_index(card: Card) -> Iterator[Found]:
                 continue
             line = card.metadata_line("model-index", i, "results", j, "metrics", k, "value")
             yield Found(line, f"{metric.get('type')} {value} is not among the results of the text")
+
+
+@rule(
+    "C623",
+    "error",
+    "Impossible result in the metadata",
+    why="A verification step emits between 1 and K + 1 tokens; leaderboards sort by what model-index says.",
+    fix="Check value, definition and K.",
+)
+def impossible_result(card: Card) -> Iterator[Found]:
+    """Acceptance lengths of model-index below 1, or above K + 1 for the K of their args."""
+    for i, j, k, metric in _metrics(card):
+        value, args = metric.get("value"), metric.get("args")
+        if "accept" not in str(metric.get("type")).lower() or "rate" in str(metric.get("type")).lower():
+            continue
+        given = [args[name] for name in _K_NAMES if name in args] if isinstance(args, dict) else []
+        drafted = next((n for n in given if isinstance(n, int)), None)
+        if isinstance(value, int | float) and (value < 1 or (drafted is not None and value > drafted + 1)):
+            line = card.metadata_line("model-index", i, "results", j, "metrics", k, "value")
+            yield Found(line, f"{metric.get('type')} {value} at K = {drafted if drafted is not None else '?'}")
 
 
 def _metrics(card: Card) -> Iterator[tuple[int, int, int, dict[str, object]]]:

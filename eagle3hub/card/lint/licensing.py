@@ -92,7 +92,8 @@ def contradiction(card: Card) -> Iterator[Found]:
     if not stated or stated & {"other", "unknown"}:
         return
     for section in card.sections:
-        if not section.path or not re.search(_SECTION, section.path[-1].text, re.I):
+        here = section.path[-1] if section.path else None
+        if here is None or here.level == 1 or not re.search(_SECTION, here.text, re.I):
             continue
         lines = [h for h in card.search(r".+") if h.section is section]
         named = set().union(*(licenses.printed(h.match[0]) for h in lines), set())

@@ -51,8 +51,8 @@ def unsupported(card: Card) -> Iterator[Found]:
     "C802",
     "error",
     "MT-Bench's judgments are taken for its questions",
-    why="Acceptance is measured on MT-Bench's 80 questions of two turns. The 3,300 expert votes are another data set, "
-    "people's judgments of six models' answers; nothing can be drafted on them.",
+    why="Acceptance is measured on MT-Bench's 80 questions of two turns. The 3,300 expert votes are another data set: "
+    "people's judgments of models' answers.",
     fix="Write: MT-Bench, 80 questions of two turns in 8 categories.",
 )
 def judgments(card: Card) -> Iterator[Found]:

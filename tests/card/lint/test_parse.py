@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from lint_cases import FRONT
 
-from eagle3hub.card.lint.model import Code, Heading, Prose, Table, numbers
+from eagle3hub.card.lint.model import Cell, Code, Heading, Prose, Table, numbers
 from eagle3hub.card.lint.parse import parse_card
 
 CARD = (
@@ -117,6 +117,15 @@ def test_numbers(text: str, value: float, unit: str, ulp: float):
     (number,) = numbers(text)
     assert (number.value, number.unit, number.ulp) == (value, unit, pytest.approx(ulp))
     assert numbers("Qwen3-8B acc_0 v2") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("**≈ 3.1**", 3.1), ("2.15 ± 0.1", 2.15), ("-0.4%", -0.4), ("MTP +0.4%", None), ("the 3rd", None), ("–", None)],
+)
+def test_a_cell_is_a_number_if_it_starts_with_one(text: str, value: float | None):
+    number = Cell.of(text).number
+    assert (number and number.value) == value
 
 
 PAGE = """\

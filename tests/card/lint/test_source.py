@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,14 @@ def test_our_own_card_has_nothing_above_info(example: Manifest, reports: int):
     found = lint_card(render_card(example, documents, samples.make_head()), files=())
     assert [f for f in found if f.severity != "info"] == []
     assert len(found) <= 2
+
+
+def test_hostile_words_in_our_own_card_stay_inert(example: Manifest):
+    hostile = "<script>x</script> \u202eevil ![](no.png) [a](javascript:x) ```\n# h\n---\nlicense: mit\n---\n"
+    release = replace(example.release, summary=hostile, title=hostile, authors=(hostile,))
+    manifest = replace(example, release=release, limitations=(hostile,))
+    found = lint_card(render_card(manifest, [samples.make_report()], samples.make_head()), files=())
+    assert [f for f in found if f.severity != "info"] == []
 
 
 def test_text_output_is_plain_and_inert(card: Path, capsys: pytest.CaptureFixture[str]):

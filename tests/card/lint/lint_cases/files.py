@@ -12,6 +12,7 @@ INDEX = FRONT.replace(
     "    metrics:\n    - type: acceptance_length\n      value: 2.153\n",
     1,
 )
+AT_K1, AT_K3 = (INDEX.replace("value: 2.153", f"value: 2.153\n      args: {{K: {k}}}") for k in (1, 3))
 PAGE = "Head\n\nA text.\n\nDownloads last month\n273\n"
 
 
@@ -108,6 +109,8 @@ CASES = [
         "## Results\n\n| Set | τ |\n|---|---|\n| a | 2.15 |",
         front=INDEX,
     ),
+    Case("C623", "", "value: 2.153", "", "2.153 at K = 1", front=AT_K1, good_front=AT_K3),
+    Case("C623", "", "value: 0.5", "", "K = ?", INDEX.replace("2.153", "0.5"), INDEX, name="below 1"),
     Case(
         "C701",
         "![chart](img/a.png)",

@@ -66,7 +66,7 @@ CASES = [
         "C201",
         lengths("| a | 9.1 | 45 |", header="| Set | τ | Latency (ms) |", before=GIVEN),
         "9.1",
-        lengths("| a | 3.1 | 45 |", header="| Set | τ | Latency (ms) |", before=GIVEN),
+        lengths("| a | 3.1 | 45 |", header="| Set | τ | Layers |", before=GIVEN + "Acceptance length:"),
         name="beside others",
     ),
     Case(
@@ -97,6 +97,14 @@ CASES = [
         tau(GIVEN).replace("2.15", "2.53")
         + "\n\n| Position | Marginal rate |\n|---|---|\n| 1 | 0.71 |\n| 2 | 0.48 |\n| 3 | 0.34 |",
         "2.53 if they are marginal",
+    ),
+    Case(
+        "C203",
+        lengths("| MT-Bench | 2.00 |") + "\n\n| Position | Conditional rate |\n|---|---|\n| 1 | 0.50 |\n| 2 | 0.50 |",
+        "| Position",
+        lengths("| MT-Bench | 1.75 |") + "\n\n| Position | Conditional rate |\n|---|---|\n| 1 | 0.50 |\n| 2 | 0.50 |",
+        "1.75 if they are conditional",
+        name="conditional",
     ),
     Case(
         "C204",
@@ -224,6 +232,13 @@ CASES = [
         "num_speculative_tokens",
         serve("--speculative-config '{\"num_speculative_tokens\": 3}'", tau(GIVEN)),
         "measured was K = 7",
+    ),
+    Case(
+        "C501",
+        serve("--speculative-num-steps 5", tau(GIVEN)),
+        "num-steps",
+        serve("--speculative-num-steps 5"),
+        name="not measured",
     ),
     Case(
         "C502",
