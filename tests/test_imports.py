@@ -29,12 +29,9 @@ ALLOWED_IN = {
     "sgl_kernel": {"engines/workers"},
     "tensorrt_llm": {"engines/workers"},
     "huggingface_hub": {"checkpoint/hub.py", "card/metadata.py"},
-<<<<<<< HEAD
     "matplotlib": {"charts"},
-=======
     "markdown_it": {"card/lint/parse.py"},
     "pybtex": {"card/bibliography.py", "card/lint/bibtex.py"},
->>>>>>> lint
     "typer": {"cli"},
     "rich": {"cli", "validation/render.py", "bench/terminal.py"},
 }
