@@ -100,6 +100,7 @@ def replay_texts(
         [texts[n] for n in missing],
         taps_of(head),
         temperature=conditions.temperature if conditions.needs_logprobs and tree is None else None,
+        lookahead=False,
     ):
         batch = replace(batch, index=tuple(missing[i] for i in batch.index))
         reached = depths(model, batch, longest) if tree is None else tree_depths(model, batch, tree)

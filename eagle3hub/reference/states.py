@@ -164,8 +164,10 @@ class SavedStates:
         if head.aux is not None:
             self._columns(head.aux)
 
-    def read(self, texts: Sequence[Text], taps: AuxTaps, *, temperature: float | None = None) -> Iterator[Batch]:
-        """Saved states of some of `texts`, longest first; ``taps`` may be fewer than were saved.
+    def read(
+        self, texts: Sequence[Text], taps: AuxTaps, *, temperature: float | None = None, lookahead: bool = True
+    ) -> Iterator[Batch]:
+        """Saved states of some of `texts`, whole, longest first; ``taps`` may be fewer than were saved.
 
         Raises InputError for a text or a tap that was not saved, log-probabilities at another temperature, and states
         that are not finite; CheckpointError for a file that cannot be read.

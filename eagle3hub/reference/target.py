@@ -30,7 +30,7 @@ from eagle3hub.reference.session import Session
 from eagle3hub.reference.text import Batch, Text
 
 _LOGIT_BYTES = 64 << 20
-_BATCH_TOKENS = {"cpu": 2048, "cuda": 8192}
+_BATCH_TOKENS = {"cpu": 1024, "cuda": 8192}
 
 
 class TargetModel:
@@ -94,7 +94,7 @@ class TargetModel:
             device: ``cpu``, ``cuda`` or ``cuda:N``; ignored with ``device_map``.
             dtype: ``float32``, ``bfloat16`` or ``float16``.
             device_map: accelerate's placement: ``auto`` shards over GPUs and offloads the rest to CPU and disk.
-            batch_tokens: most tokens of one forward pass; default 2048 on CPU, 8192 on CUDA.
+            batch_tokens: most tokens of one forward pass; default 1024 on CPU, 8192 on CUDA.
 
         Raises SourceError, ConfigError, CheckpointError, TensorError or InputError for what cannot be loaded,
         UsageError for an unknown device or dtype, UnavailableError for an absent device, too little memory or a
@@ -169,9 +169,12 @@ class TargetModel:
         """The prompt ids of a user's turn, as `ChatTokenizer.chat` says."""
         return self.tokenizer.chat(text, system=system, template_options=template_options)
 
-    def read(self, texts: Sequence[Text], taps: AuxTaps, *, temperature: float | None = None) -> Iterator[Batch]:
+    def read(
+        self, texts: Sequence[Text], taps: AuxTaps, *, temperature: float | None = None, lookahead: bool = True
+    ) -> Iterator[Batch]:
         """Hidden states of the texts, and with a ``temperature`` > 0 log-probabilities, longest texts first.
 
+        Without ``lookahead``, positions from the response's last token on, where no draft begins, are left out.
         Batches hold at most ``batch_tokens`` tokens, padding included. Aux states have the model's dtype. The pass
         ends after the highest tap where no log-probability is asked for.
 
@@ -182,10 +185,11 @@ class TargetModel:
             raise UsageError(f"log-probabilities need a temperature above 0, not {temperature}")
         for number, text in enumerate(texts):
             self.check_ids(text.token_ids, f"text {number}")
-        for index in batches([len(t.token_ids) for t in texts], self.batch_tokens):
+        known = [t.token_ids if lookahead or temperature is not None else t.token_ids[: t.last_start] for t in texts]
+        for index in batches([len(ids) for ids in known], self.batch_tokens):
             rows = tuple(texts[i] for i in index)
-            longest = len(rows[0].token_ids)
-            padded = [[*t.token_ids, *[t.token_ids[-1]] * (longest - len(t.token_ids))] for t in rows]
+            longest = len(known[index[0]])
+            padded = [[*known[i], *[known[i][-1]] * (longest - len(known[i]))] for i in index]
             with torch.no_grad(), enough_memory(f"reading {len(rows)} texts of up to {longest} tokens"):
                 ids = torch.tensor(padded, device=self.device)
                 with captured(self._anatomy, taps.taps, final=temperature is not None) as found:

@@ -36,6 +36,11 @@ class Text:
         return self.token_ids[self.prompt_length : self.prompt_length + self.response_length]
 
     @property
+    def last_start(self) -> int:
+        """Number of positions from the text's beginning that hold every one where a draft begins; 1 or more."""
+        return max(1, self.prompt_length + self.response_length - 2)
+
+    @property
     def lookahead(self) -> int:
         """Number of tokens after the response."""
         return len(self.token_ids) - self.prompt_length - self.response_length
@@ -48,7 +53,8 @@ class Batch:
     Attributes:
         index: which of the texts asked for these are.
         texts: the texts, in that order (B of them).
-        aux: aux hidden states [B, T, taps * target hidden size], in ascending order of taps; T is the longest text.
+        aux: aux hidden states [B, T, taps * target hidden size], in ascending order of taps; T is the longest text, or
+            less where what follows the response was not asked for.
         logprobs: natural log of the target's probability of each token at the temperature asked for, float32 [B, T];
             undefined for a text's first token and its padding. None where none was asked for.
     """
@@ -68,5 +74,10 @@ class AuxSource(Protocol):
     def embeddings(self) -> torch.Tensor:
         """The target's token embeddings [vocabulary, target hidden size], without any scaling."""
 
-    def read(self, texts: Sequence[Text], taps: AuxTaps, *, temperature: float | None = None) -> Iterator[Batch]:
-        """Batches that cover ``texts``, in any order; with log-probabilities where a ``temperature`` > 0 is given."""
+    def read(
+        self, texts: Sequence[Text], taps: AuxTaps, *, temperature: float | None = None, lookahead: bool = True
+    ) -> Iterator[Batch]:
+        """Batches that cover ``texts``, in any order; with log-probabilities where a ``temperature`` > 0 is given.
+
+        Without ``lookahead`` nothing is needed of the positions where no draft begins.
+        """
