@@ -73,7 +73,7 @@ def test_kv_cache_grows_with_the_model_and_the_context(folder: Path) -> None:
 
 def test_engine_pythons() -> None:
     assert engine_pythons(["vllm=/a/b=c"]) == {"vllm": "/a/b=c"}
-    for bad in ("vllm", "vllm=", "sglong=/x", "=/x"):
+    for bad in ("vllm", "vllm=", "nosuch=/x", "=/x"):
         with pytest.raises(UsageError, match="ENGINE=PATH"):
             engine_pythons([bad])
 

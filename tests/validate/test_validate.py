@@ -134,7 +134,7 @@ def test_the_time_limit_is_a_failure(cli: Cli, head: Path, fitting_target: Path,
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"engine": "sglang"}, "sglang"),
+        ({"engine": "nosuch"}, "nosuch"),
         ({"device": "tpu"}, "tpu"),
         ({"dtype": "int4"}, "int4"),
         ({"draft_tokens": 0}, "--draft-tokens"),
@@ -172,12 +172,20 @@ def test_engines_list_shows_what_to_do(cli: Cli) -> None:
     assert "not installed" in out
     assert "eagle3hub engines install vllm --device cpu" in out
     status, out, _ = cli("engines", "list", "--json")
-    assert [(e["engine"], e["device"], e["installed"]) for e in json.loads(out)["engines"]] == [("vllm", "cpu", False)]
+    rows = {(e["engine"], e["device"]): e for e in json.loads(out)["engines"]}
+    assert not any(row["installed"] for row in rows.values())
+    assert rows["vllm", "cpu"]["tested"]
+    assert not rows["sglang", "cuda"]["tested"]
+    for engine, device in (("sglang", "cpu"), ("trtllm", "cuda"), ("sglang_jax", "cpu")):
+        assert rows[engine, device]["unobtainable"], "what cannot be had is said, not left out"
 
 
 def test_engines_remove_and_unknown_names(cli: Cli) -> None:
     assert cli("engines", "remove", "vllm")[:2] == (0, "vllm for cpu: was not installed\n")
     status, _, err = cli("engines", "install", "sglang")
+    assert status == 4
+    assert "CPU build" in err
+    status, _, err = cli("engines", "install", "nosuch")
     assert status == 2
     assert "vllm" in err
     assert cli("engines", "install", "vllm", "--device", "cuda")[0] == 4
