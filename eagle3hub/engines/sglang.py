@@ -72,7 +72,8 @@ def _engine_arguments(job: Job) -> dict[str, Any]:
     if job.device == "cpu":
         # Without AMX, SGLang falls back to torch_native, which refuses EAGLE; asked for per phase it does not.
         arguments |= {"prefill_attention_backend": "intel_amx", "decode_attention_backend": "intel_amx"}
-        arguments |= {"mem_fraction_static": 0.1, "max_total_tokens": job.max_model_len + _draft_room(job)}
+        # The pool's size is given; the fraction must only leave room for it while other programs take memory too.
+        arguments |= {"mem_fraction_static": 0.8, "max_total_tokens": job.max_model_len + _draft_room(job)}
     if job.head is not None:
         arguments |= {
             "speculative_algorithm": "EAGLE3",
