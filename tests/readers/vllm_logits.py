@@ -4,8 +4,8 @@
 
 JOB: {"target": folder, "heads": {name: folder}, "inputs": {name: safetensors file}, "result": safetensors file}.
 vLLM resolves its own configuration, picks its own class and loads the weights with its own loader, as for a proposer.
-Only the kernel behind ``self_attn.attn`` is replaced, by torch's attention without a KV cache: the whole sequence runs
-again in every step, so that no pages need be laid out. Its window is the one vLLM gave the layer.
+Only the kernel behind ``self_attn.attn`` is replaced, so that no pages need be laid out; the window and the scale are
+the ones that vLLM gave the layer.
 """
 
 from __future__ import annotations
@@ -17,29 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+import whole_sequence
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-
-
-class Attention(torch.nn.Module):
-    """Causal attention over the whole sequence, in place of vLLM's paged one."""
-
-    def __init__(self, paged: Any) -> None:
-        super().__init__()
-        self.heads, self.kv_heads, self.size = paged.num_heads, paged.num_kv_heads, paged.head_size
-        self.scale = paged.impl.scale
-        self.window = paged.sliding_window
-
-    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        q = q.view(1, -1, self.heads, self.size).transpose(1, 2)
-        k, v = (x.view(1, -1, self.kv_heads, self.size).transpose(1, 2) for x in (k, v))
-        at = torch.arange(q.shape[2])
-        seen = at[None, :] <= at[:, None]
-        if self.window is not None:
-            seen &= at[:, None] - at[None, :] < self.window
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=self.scale, enable_gqa=True)
-        return out.transpose(1, 2).flatten(2)[0]
 
 
 def load(target: str, folder: str, embeddings: torch.Tensor) -> tuple[Any, Any]:
@@ -66,7 +46,10 @@ def load(target: str, folder: str, embeddings: torch.Tensor) -> tuple[Any, Any]:
         start()
         model = get_model(vllm_config=config, model_config=config.speculative_config.draft_model_config)
     for layer in model.model.layers:
-        layer.self_attn.attn = Attention(layer.self_attn.attn)
+        paged = layer.self_attn.attn
+        layer.self_attn.attn = whole_sequence.Attention(
+            paged.num_heads, paged.num_kv_heads, paged.head_size, paged.impl.scale, paged.sliding_window
+        )
     if "embed_tokens.weight" not in stored:
         with torch.no_grad():
             model.model.embed_tokens.weight[: len(embeddings)] = embeddings
@@ -91,30 +74,20 @@ def start() -> None:
 
 @torch.no_grad()
 def run(model: Any, config: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Logits [T, vocabulary] of the first step at every position, and [steps, vocabulary] of a draft at the end."""
+    """See `whole_sequence.draft`; logits are over the target's vocabulary."""
     from vllm.config import set_current_vllm_config
     from vllm.forward_context import set_forward_context
 
-    tokens, features = inputs["token_ids"], model.combine_hidden_states(inputs["aux"])
-    drafted = inputs["drafted"]
-    parallel = config.speculative_config.parallel_drafting
-    draft, first = [], None
-    for step in range(len(drafted) + 1):
+    def forward(*given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         with set_current_vllm_config(config), set_forward_context(None, config):
-            last, carried = model(tokens, torch.arange(len(tokens)), features)
-        logits = model.compute_logits(last)
-        first = logits if first is None else first
-        draft.append(logits[-1])
-        if step == len(drafted):
-            break
-        if parallel:
-            mask = config.speculative_config.draft_model_config.hf_config.pard_token
-            tokens = torch.cat([tokens, torch.tensor([mask])])
-            features = torch.cat([features, model.combine_hidden_states(model.mask_hidden.view(1, -1))])
-        else:
-            tokens = torch.cat([tokens, drafted[step : step + 1]])
-            features = torch.cat([features, carried[-1:]])
-    return {"first": first, "draft": torch.stack(draft)}
+            last, carried = model(*given)
+        return model.compute_logits(last), carried
+
+    masked = None
+    if config.speculative_config.parallel_drafting:
+        token = config.speculative_config.draft_model_config.hf_config.pard_token
+        masked = torch.tensor([token]), model.combine_hidden_states(model.mask_hidden.view(1, -1))
+    return whole_sequence.draft(forward, inputs, model.combine_hidden_states(inputs["aux"]), masked)
 
 
 def main() -> None:
@@ -126,9 +99,8 @@ def main() -> None:
     for name, folder in job["heads"].items():
         try:
             model, config = load(job["target"], folder, embeddings)
-            for key, value in run(model, config, load_file(job["inputs"][name])).items():
-                out[f"{name}/{key}"] = value.contiguous()
             classes[name] = type(model).__name__
+            out |= {f"{name}/{k}": v for k, v in run(model, config, load_file(job["inputs"][name])).items()}
         except Exception as e:
             failed[name] = f"{type(e).__name__}: {e}"
     save_file(out, job["result"], metadata={"failed": json.dumps(failed), "classes": json.dumps(classes)})
