@@ -31,6 +31,21 @@ def first_step(model: DraftModel, batch: dict[str, torch.Tensor]) -> tuple[torch
     return model.logits(hidden), model.feedback(hidden)
 
 
+def masked(model: DraftModel, batch: dict[str, torch.Tensor], depths: int) -> torch.Tensor:
+    """Logits [B, depths, T, draft vocabulary] of P-EAGLE's masked slots, in a draft that begins at every position."""
+    tokens = batch["token_ids"]
+    positions = torch.arange(tokens.shape[1]).expand(len(tokens), -1)
+    memory = Everywhere(model.windows)
+    model.hidden(model.features(batch["aux_hidden_states"]), tokens, positions, memory.shared)
+    memory.begin(positions)
+    features, token = model.masked()
+    out = []
+    for depth in range(1, depths + 1):
+        inputs = features.expand(*tokens.shape, -1), torch.full_like(tokens, token)
+        out.append(model.logits(model.hidden(*inputs, positions + depth, memory.attend)))
+    return torch.stack(out, dim=1)
+
+
 def run(
     head: Head, batch: dict[str, torch.Tensor], *, double_norm: bool = False, **changes: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:

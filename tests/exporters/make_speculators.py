@@ -47,6 +47,8 @@ def main(options: argparse.Namespace, scratch: Path) -> None:
     for name, (flags, shape) in VARIANTS.items():
         model = build(flags, shape)
         golden = {**common.inputs(len(model.target_layer_ids)), **speculators_forward.run(model, common.inputs())}
+        if "mask_token_id" in flags:
+            golden["masked_logits"] = speculators_forward.run_masked(model, common.inputs(), depths=3)
         common.write_fixture(
             fixtures / f"speculators-{name}",
             save(model, Path(name)),

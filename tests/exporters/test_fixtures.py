@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from eagle3hub.errors import InputError, Refusal
 from eagle3hub.head import Head, Rope
 from eagle3hub.layouts import LAYOUTS, open_head
 from eagle3hub.layouts.base import ReadOptions
+from eagle3hub.reference.load import load_draft
 from exporters import forward
 from exporters.expectations import CANNOT, EXPECTED, FOLDER, TARGET, USABLE, WITH_GOLDEN
 
@@ -90,6 +92,18 @@ def test_read_right_it_gives_the_exporters_logits(name: str):
         assert computes(head, name, double_norm=True)
 
 
+def test_masked_slots_give_the_exporters_logits():
+    """speculators' own P-EAGLE forward at every position and depth, against drafts at all positions at once."""
+    name = "speculators-peagle"
+    batch = golden(name)
+    model = load_draft(open_head(head_of(name)), batch["embed_tokens"])
+    wanted = batch["masked_logits"]  # [B, depths, T, draft vocabulary]
+    right = forward.masked(model, batch, wanted.shape[1])
+    assert torch.allclose(right, wanted, **CLOSE)
+    for other in (replace(model, mask_token_id=0), replace(model, semantics=replace(model.semantics, rope=Rope(9.0)))):
+        assert not torch.allclose(forward.masked(other, batch, wanted.shape[1]), wanted, **CLOSE)
+
+
 def test_what_only_the_user_knows_settles_the_reading():
     # norm_output: true changes nothing but the logits' norm in the SpecForge that wrote it: feedback is pre-norm
     name = "specforge-sglang-norm-output"
@@ -114,6 +128,14 @@ def test_what_only_the_user_knows_settles_the_reading():
     [
         ("specjax-saved", {"rope": Rope(10000.0)}),
         ("specjax-saved", {"rms_norm_eps": 1e-2}),
+        ("specjax-saved", {"hidden_act": "gelu"}),
+        ("specjax-saved", {"norm_before_residual": True}),
+        ("modelopt-bias", {"attention_bias": False}),
+        ("speculators-bias", {"attention_bias": False}),
+        ("speculators-fc-norm", {"fc_norm": False}),
+        ("speculators-mixed-layers", {"sliding_layers": ()}),
+        ("modelopt-no-aux", {"feedback": "post_norm"}),
+        ("specforge-hf-peagle", {"num_layers": 1}),
         ("specforge-sglang-fc-norm", {"fc_norm": False}),
         ("specforge-sglang-llama3-rope", {"rope": Rope(50000.0)}),
         ("speculators-default", {"norm_before_residual": False}),

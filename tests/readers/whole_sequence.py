@@ -1,0 +1,53 @@
+"""Run an engine's draft model without its KV cache: the whole sequence again in every step. Needs torch only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+
+class Attention(torch.nn.Module):
+    """Causal attention over the whole sequence, in place of an engine's paged one."""
+
+    def __init__(self, heads: int, kv_heads: int, size: int, scale: float, window: int | None) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.size, self.scale, self.window = heads, kv_heads, size, scale, window
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_context: Any) -> torch.Tensor:
+        q = q.view(1, -1, self.heads, self.size).transpose(1, 2)
+        k, v = (x.view(1, -1, self.kv_heads, self.size).transpose(1, 2) for x in (k, v))
+        at = torch.arange(q.shape[2])
+        seen = at[None, :] <= at[:, None]
+        if self.window is not None:
+            seen &= at[:, None] - at[None, :] < self.window
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=self.scale, enable_gqa=True)
+        return out.transpose(1, 2).flatten(2)[0]
+
+
+Forward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""(token ids [n], positions [n], features [n, H]) -> logits [n, V], what the last of them feeds back [n, H]."""
+
+
+def draft(
+    forward: Forward,
+    inputs: dict[str, torch.Tensor],
+    features: torch.Tensor,
+    masked: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> dict[str, torch.Tensor]:
+    """Logits ``first`` [T, V] of the first step at every position, and ``draft`` [steps, V] of a draft at the end.
+
+    ``inputs["drafted"]`` are the tokens it is fed with; ``masked`` takes their place and that of what is fed back.
+    """
+    tokens, rows = inputs["token_ids"], []
+    first = None
+    for step in range(len(inputs["drafted"]) + 1):
+        logits, carried = forward(tokens, torch.arange(len(tokens)), features)
+        first = logits if first is None else first
+        rows.append(logits[-1])
+        token, feature = (inputs["drafted"][step : step + 1], carried[-1:]) if masked is None else masked
+        tokens, features = torch.cat([tokens, token]), torch.cat([features, feature])
+    assert first is not None
+    return {"first": first.contiguous(), "draft": torch.stack(rows)}
