@@ -75,6 +75,9 @@ def validate(
         typer.Option(metavar="ENGINE=PATH", help="Interpreter that has the engine.", show_default="installed"),
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for each run of the engine.")] = 1800.0,
+    run_anyway: Annotated[
+        bool, typer.Option("--run-anyway", help="Start also an engine that will not get these files right.")
+    ] = False,
     report: Annotated[Path | None, typer.Option(help="Write the report to this file.", show_default="none")] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -122,6 +125,7 @@ def validate(
             ),
             engine_python=pythons,
             timeout=timeout,
+            run_anyway=run_anyway,
             target_name=target_name,
             progress=say,
         )
