@@ -31,7 +31,7 @@ ALLOWED_IN = {
     "huggingface_hub": {"checkpoint/hub.py", "card/metadata.py"},
     "matplotlib": {"charts"},
     "typer": {"cli"},
-    "rich": {"cli", "validation/render.py", "bench/terminal.py"},
+    "rich": {"cli", "validation/render.py", "validation/matrix_render.py", "bench/terminal.py"},
 }
 
 

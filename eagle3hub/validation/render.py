@@ -11,7 +11,7 @@ from eagle3hub.report import Report
 if TYPE_CHECKING:
     from rich.console import Console
 
-_STYLE = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow", "unavailable": "bold yellow"}
+STYLE = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow", "unavailable": "bold yellow"}
 _MARK = {"pass": "[green]✓[/]", "fail": "[red]✗[/]", "inconclusive": "[yellow]?[/]", "unavailable": "[yellow]?[/]"}
 _EXPECTED = {
     "right": "[green]✓[/] right",
@@ -28,7 +28,7 @@ def render(report: Report, out: Console, *, saved: Path | None = None) -> None:
     from rich.markup import escape
 
     document = report.document
-    style = _STYLE[report.verdict]
+    style = STYLE[report.verdict]
     out.print(f"[{style}]{report.verdict.upper()}[/]  {escape(report.reason)}")
     for problem in document["static"]["problems"]:
         out.print(f"  [{_severity(problem['severity'])}]{problem['severity']}[/]  {escape(problem['message'])}")
@@ -70,7 +70,7 @@ def _engine(engine: Mapping[str, Any], out: Console, *, alone: bool) -> None:
         _row(out, "engine", what)
     else:
         verdict = engine["verdict"]
-        out.print(f"\n[bold]{what}[/]  [{_STYLE[verdict]}]{verdict}[/]")
+        out.print(f"\n[bold]{what}[/]  [{STYLE[verdict]}]{verdict}[/]")
         if verdict != "pass":
             out.print(escape(engine["reason"]))
     if "preflight" in engine:
