@@ -7,48 +7,33 @@ settings, the engine and this tool's version.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from eagle3hub._version import __version__
 from eagle3hub.card import load_manifest, render_card
 from eagle3hub.card.manifest import Manifest
-from eagle3hub.checkpoint.digest import FileDigest, file_digest, folder_digest
-from eagle3hub.conversion import convert, make_plan
+from eagle3hub.checkpoint.digest import FileDigest, file_digest
+from eagle3hub.conversion import make_plan
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import Verdict, worst
-from eagle3hub.errors import InputError, UsageError
+from eagle3hub.engines.base import Verdict
+from eagle3hub.errors import UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
-from eagle3hub.prompts import load_prompts
-from eagle3hub.report import Report, load_report
 from eagle3hub.staging import prepare_destination, require_space, staged_folder, write_file
 from eagle3hub.target import TargetFacts, read_target
-from eagle3hub.validation import validate
 from eagle3hub.validation.interpreter import interpreter
 from eagle3hub.validation.kept import Kept
+from eagle3hub.validation.layouts import LayoutResult, ReportStore, judge_layouts, labelled, measure_layout
 from eagle3hub.validation.options import engine_names
 from eagle3hub.validation.referee import NAME as REFERENCE
 from eagle3hub.validation.referee import require_packages
-from eagle3hub.validation.subject import identify_target
 
 REPORTS = "reports"
 CARD = "README.md"
 _HEADS = ".heads"
-
-
-@dataclass(frozen=True, slots=True)
-class LayoutResult:
-    """One layout of a release: its measurement, and whether that was made now or reused."""
-
-    layout: str
-    report: Report
-    reused: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +130,10 @@ def release(
         make_plan(manifest.head_source, layout, target=facts, speculative_tokens=tokens) for layout in manifest.layouts
     ]
     require_space(dest, sum(plan.nbytes for plan in plans))
-    store = _Store(Path(work) if work is not None else manifest.path.parent / ".eagle3hub")
+    store = ReportStore((Path(work) if work is not None else manifest.path.parent / ".eagle3hub") / REPORTS)
     with staged_folder(dest, force=force) as stage:
         results = _measure(manifest, facts, measured, stage.path / _HEADS, store, engine_python, progress)
-        verdict, reason = _judge(results)
+        verdict, reason = judge_layouts(results)
         stage.keep = verdict == "pass"
         files: list[FileDigest] = []
         if stage.keep:
@@ -164,87 +149,32 @@ def _measure(
     facts: TargetFacts,
     measured: str,
     heads: Path,
-    store: _Store,
+    store: ReportStore,
     engine_python: Mapping[str, str | Path] | None,
     progress: Progress,
 ) -> list[LayoutResult]:
     """Convert the head to each layout under ``heads`` and validate each, or find its earlier report."""
     heads.mkdir()
-    asked = manifest.validate
+    options = {**asdict(manifest.validate), "engine_python": engine_python, "target_name": manifest.target.id}
     kept = Kept()
     results: list[LayoutResult] = []
-    subject = identify_target(measured, manifest.target.id)
-    prompts = load_prompts(asked.prompts, asked.num_prompts)
-    for i, layout in enumerate(manifest.layouts):
-        folder = heads / layout
-        say = _labelled(progress, f"{layout} ({i + 1} of {len(list(manifest.layouts))})")
-        convert(
+    layouts = list(manifest.layouts)
+    for i, layout in enumerate(layouts):
+        say = labelled(progress, f"{layout} ({i + 1} of {len(layouts)})", i / len(layouts), (i + 1) / len(layouts))
+        result = measure_layout(
             manifest.head_source,
-            folder,
             layout,
-            target=facts,
+            heads / layout,
+            target=measured,
+            facts=facts,
             speculative_tokens=manifest.speculative_tokens,
+            options=options,
+            kept=kept,
+            store=store,
             progress=say,
         )
-        key = store.key(folder_digest(folder)[0], subject.to_json(), prompts.sha256, asdict(asked), engine_python)
-        report = store.find(key)
-        reused = report is not None
-        if report is None:
-            report = validate(
-                folder,
-                target=measured,
-                engine=asked.engine,
-                reference_head=manifest.head_source if REFERENCE in engine_names(asked.engine) else None,
-                device=asked.device,
-                dtype=asked.dtype,
-                prompts=asked.prompts,
-                num_prompts=asked.num_prompts,
-                max_new_tokens=asked.max_new_tokens,
-                draft_tokens=asked.draft_tokens,
-                min_acceptance_length=asked.min_acceptance_length,
-                engine_python=engine_python,
-                target_name=manifest.target.id,
-                kept=kept,
-                progress=say,
-            )
-            store.keep(key, report)
-        results.append(LayoutResult(layout, report, reused))
+        results.append(result)
     return results
-
-
-def _judge(results: Sequence[LayoutResult]) -> tuple[Verdict, str]:
-    """The release's verdict: the worst of its layouts, and in float32 greedy decoding, that they all agree."""
-    verdict = worst([r.report.verdict for r in results])
-    if verdict != "pass":
-        first = next(r for r in results if r.report.verdict == verdict)
-        return verdict, f"{first.layout}: {first.report.reason}"
-    reference = results[0]
-    exact = _exact(reference)
-    for other in results[1:]:
-        for mine, theirs in zip(_rows(reference), _rows(other), strict=True):
-            if exact and _counters(mine) != _counters(theirs):
-                return "fail", (
-                    f"{other.layout} and {reference.layout} are the same head, but the engine counts differently: "
-                    f"question {theirs['question_id']}: {_counters(theirs)} and {_counters(mine)}"
-                )
-    if exact and len(results) > 1:
-        return "pass", f"all {len(results)} layouts pass, with the same counters and the same text, prompt by prompt"
-    return "pass", f"{'both' if len(results) == 2 else 'all'} layouts pass" if len(
-        results
-    ) > 1 else "the layout passes"
-
-
-def _exact(result: LayoutResult) -> bool:
-    settings = result.report.document["settings"]
-    return bool(settings["dtype"] == "float32" and settings["temperature"] == 0)
-
-
-def _rows(result: LayoutResult) -> list[Mapping[str, Any]]:
-    return [row for engine in result.report.document["engines"] for row in engine.get("per_prompt") or []]
-
-
-def _counters(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["rounds"], row["drafted"], tuple(row["accepted_per_position"]), row["tokens_sha256"]
 
 
 def _assemble(
@@ -272,38 +202,3 @@ def _assemble(
     head = open_head(stage, target=facts)
     card = render_card(manifest, reports, head, templates, digests=digests, report_files=names)
     write_file(stage / CARD, card.encode())
-
-
-class _Store:
-    """Reports by everything they depend on, so that an interrupted release goes on where it was."""
-
-    def __init__(self, work: Path) -> None:
-        self._folder = work / REPORTS
-
-    def key(self, *parts: Any) -> str:
-        """Digest of what a measurement depends on."""
-        text = json.dumps([__version__, *parts], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-    def find(self, key: str) -> Report | None:
-        """The report kept under ``key`` if it is readable and measured something."""
-        path = self._folder / f"{key}.json"
-        if not path.is_file():
-            return None
-        try:
-            report = load_report(path)
-        except InputError:
-            return None
-        return None if report.verdict == "unavailable" else report
-
-    def keep(self, key: str, report: Report) -> None:
-        """Keep a report."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        report.save(self._folder / f"{key}.json")
-
-
-def _labelled(progress: Progress, label: str) -> Progress:
-    def report(message: str, fraction: float | None = None) -> None:
-        progress(f"{label}: {message}", fraction)
-
-    return report

@@ -22,7 +22,7 @@ def data_path(name: str) -> Path:
 
 @cache
 def schema(name: str) -> dict[str, Any]:
-    """The JSON Schema called ``name`` (``report``, ``manifest``, ``provenance``, ``acceptance-reference``)."""
+    """The JSON Schema of ``name``: ``report`` or another file of ``schemas/``."""
     document: dict[str, Any] = json.loads(data_path(f"schemas/{name}.schema.json").read_text(encoding="utf-8"))
     return document
 

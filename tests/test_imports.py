@@ -33,7 +33,7 @@ ALLOWED_IN = {
     "markdown_it": {"card/lint/parse.py"},
     "pybtex": {"card/bibliography.py", "card/lint/bibtex.py"},
     "typer": {"cli"},
-    "rich": {"cli", "validation/render.py", "bench/terminal.py"},
+    "rich": {"cli", "validation/render.py", "validation/matrix_render.py", "bench/terminal.py"},
 }
 
 

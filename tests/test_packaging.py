@@ -23,7 +23,8 @@ def test_the_wheel_finds_its_templates_schemas_and_example(tmp_path: Path):
         "from eagle3hub.prompts import datasets, load_prompts\n"
         "names = ['templates/card', 'examples/smollm2-135m/head/model.safetensors']\n"
         "found = [str(data_path(n)) for n in names if data_path(n).exists()]\n"
-        "ids = [schema(n)['title'] for n in ('provenance', 'report', 'manifest', 'acceptance-reference', 'bench')]\n"
+        "names = ('provenance', 'report', 'matrix', 'manifest', 'acceptance-reference', 'bench')\n"
+        "ids = [schema(n)['title'] for n in names]\n"
         "print(json.dumps({'package': eagle3hub.__file__, 'found': found, 'ids': ids,\n"
         "                  'prompts': len(load_prompts('smoke').prompts), 'sets': len(datasets())}))\n"
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
+from eagle3hub.errors import UsageError
 
 
 def validate(
@@ -21,6 +22,12 @@ def validate(
         str,
         typer.Option(metavar="NAME,…", help="reference, an engine, or several, held to the reference."),
     ] = "reference",
+    layouts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|NAME,…", help="Convert to these layouts first, and validate each.", show_default="as is"
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     dtype: Annotated[
         str, typer.Option(help="float32 also holds the output to the target's own, token by token.")
@@ -79,6 +86,9 @@ def validate(
         typer.Option(metavar="ENGINE=PATH", help="Interpreter that has the engine.", show_default="installed"),
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for each run of the engine.")] = 1800.0,
+    run_anyway: Annotated[
+        bool, typer.Option("--run-anyway", help="Start also an engine that will not get these files right.")
+    ] = False,
     report: Annotated[Path | None, typer.Option(help="Write the report to this file.", show_default="none")] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -90,6 +100,8 @@ def validate(
     Example: eagle3hub validate ./head --target ./target --engine reference,vllm --report report.json
     """
     from eagle3hub.validation import validate as run
+    from eagle3hub.validation import validate_layouts
+    from eagle3hub.validation.matrix_render import render_matrix
     from eagle3hub.validation.options import engine_pythons, writable_report
     from eagle3hub.validation.referee import ReferenceOptions
     from eagle3hub.validation.reference_file import keep_reference
@@ -99,38 +111,54 @@ def validate(
     for file in (report, write_acceptance_reference, save_responses):
         if file is not None:
             writable_report(file)
+    options: dict[str, Any] = {
+        "target": target,
+        "engine": engine,
+        "device": device,
+        "dtype": dtype,
+        "prompts": prompts,
+        "num_prompts": num_prompts,
+        "max_new_tokens": max_new_tokens,
+        "draft_tokens": draft_tokens,
+        "topk": topk,
+        "num_draft_tokens": num_draft_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        "min_acceptance_length": min_acceptance_length,
+        "acceptance_reference": acceptance_reference,
+        "reference": ReferenceOptions(
+            drafting=drafting,
+            responses=responses,
+            hidden_states=hidden_states,
+            save_responses=save_responses,
+            save_hidden_states=save_hidden_states,
+            device_map=device_map,
+            batch_tokens=batch_tokens,
+        ),
+        "engine_python": pythons,
+        "timeout": timeout,
+        "run_anyway": run_anyway,
+        "target_name": target_name,
+    }
+    if layouts is not None:
+        for option, given in (
+            ("--reference-head", reference_head),
+            ("--write-acceptance-reference", write_acceptance_reference),
+            ("--save-responses", save_responses),
+            ("--save-hidden-states", save_hidden_states),
+        ):
+            if given is not None:
+                raise UsageError(
+                    f"{option} is about one folder, and --layouts makes several", code="usage-layouts-option"
+                )
+        with progress(quiet=quiet) as say:
+            matrix = validate_layouts(head, layouts, progress=say, **options)
+        if report is not None:
+            matrix.save(report)
+        emit(matrix.document, lambda out: render_matrix(matrix, out, saved=report), as_json=as_json)
+        raise typer.Exit(EXIT_OF[matrix.verdict])
     with progress(quiet=quiet) as say:
-        result = run(
-            head,
-            target=target,
-            engine=engine,
-            device=device,
-            dtype=dtype,
-            prompts=prompts,
-            num_prompts=num_prompts,
-            max_new_tokens=max_new_tokens,
-            draft_tokens=draft_tokens,
-            topk=topk,
-            num_draft_tokens=num_draft_tokens,
-            temperature=temperature,
-            seed=seed,
-            min_acceptance_length=min_acceptance_length,
-            acceptance_reference=acceptance_reference,
-            reference_head=reference_head,
-            reference=ReferenceOptions(
-                drafting=drafting,
-                responses=responses,
-                hidden_states=hidden_states,
-                save_responses=save_responses,
-                save_hidden_states=save_hidden_states,
-                device_map=device_map,
-                batch_tokens=batch_tokens,
-            ),
-            engine_python=pythons,
-            timeout=timeout,
-            target_name=target_name,
-            progress=say,
-        )
+        result = run(head, reference_head=reference_head, progress=say, **options)
     if report is not None:
         result.save(report)
     if write_acceptance_reference is not None:

@@ -67,6 +67,12 @@ def greedy_only_devices(engine: str) -> tuple[str, ...]:
     return tuple(version_data(engine)["greedy_only"])
 
 
+def preflight_version(engine: str, version: str, device: str) -> str:
+    """What the preflight calls ``version`` of ``engine`` on ``device``."""
+    by_device: dict[str, str] = version_data(engine, version).get("preflight", {})
+    return by_device.get(device, version)
+
+
 def engine_title(engine: str) -> str:
     """What ``engine`` calls itself."""
     return str(_document(engine)["title"])

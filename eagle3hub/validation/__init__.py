@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from eagle3hub.validation.matrix import validate_layouts
 from eagle3hub.validation.run import validate
 
-__all__ = ["validate"]
+__all__ = ["validate", "validate_layouts"]

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 class Measured:
     """What came of one engine: a run with the head, and at temperature 0 one of the target alone; or a failure.
 
-    ``flags`` are the run's arguments, ``recipe`` how to serve the head on this engine (None: it does not serve).
+    ``flags`` are the run's arguments, ``recipe`` how to serve the head on this engine (None: it does not serve),
+    ``preflight`` what was expected of the files (None: of the reference nothing is).
     """
 
     engine: str
@@ -34,6 +35,7 @@ class Measured:
     base: EngineRun | None
     flags: Mapping[str, Any]
     recipe: Mapping[str, Any] | None
+    preflight: Mapping[str, Any] | None = None
 
 
 def entry_of(measured: Measured, job: Job, head: Head, gates: Sequence[Gate], bar: float | None) -> dict[str, Any]:
@@ -110,6 +112,7 @@ def _common(measured: Measured, job: Job, version: str, verdict: str, reason: st
         "reason": reason,
         "flags": dict(measured.flags),
         "recipe": None if measured.recipe is None else dict(measured.recipe),
+        **({} if measured.preflight is None else {"preflight": dict(measured.preflight)}),
     }
 
 

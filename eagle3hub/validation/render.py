@@ -11,8 +11,14 @@ from eagle3hub.report import Report
 if TYPE_CHECKING:
     from rich.console import Console
 
-_STYLE = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow", "unavailable": "bold yellow"}
+STYLE = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow", "unavailable": "bold yellow"}
 _MARK = {"pass": "[green]✓[/]", "fail": "[red]✗[/]", "inconclusive": "[yellow]?[/]", "unavailable": "[yellow]?[/]"}
+_EXPECTED = {
+    "right": "[green]✓[/] right",
+    "silently_wrong": "[red]✗[/] silently wrong",
+    "refuses": "[red]✗[/] refuses",
+    "unknown": "[yellow]?[/] depends",
+}
 _WIDTH = 24
 _LOG_LINES = 12
 
@@ -22,7 +28,7 @@ def render(report: Report, out: Console, *, saved: Path | None = None) -> None:
     from rich.markup import escape
 
     document = report.document
-    style = _STYLE[report.verdict]
+    style = STYLE[report.verdict]
     out.print(f"[{style}]{report.verdict.upper()}[/]  {escape(report.reason)}")
     for problem in document["static"]["problems"]:
         out.print(f"  [{_severity(problem['severity'])}]{problem['severity']}[/]  {escape(problem['message'])}")
@@ -64,9 +70,11 @@ def _engine(engine: Mapping[str, Any], out: Console, *, alone: bool) -> None:
         _row(out, "engine", what)
     else:
         verdict = engine["verdict"]
-        out.print(f"\n[bold]{what}[/]  [{_STYLE[verdict]}]{verdict}[/]")
+        out.print(f"\n[bold]{what}[/]  [{STYLE[verdict]}]{verdict}[/]")
         if verdict != "pass":
             out.print(escape(engine["reason"]))
+    if "preflight" in engine:
+        _row(out, "preflight", _preflight(engine["preflight"]))
     if "load" not in engine:
         if engine["log_tail"]:
             out.print("\n[dim]last lines of the engine's log[/]")
@@ -88,6 +96,17 @@ def _engine(engine: Mapping[str, Any], out: Console, *, alone: bool) -> None:
     _row(out, "lossless", _lossless(engine["lossless"]))
     _row(out, "tensors", _load(engine["load"]))
     _row(out, "speed", f"[dim]{_speed(engine['throughput'])}[/]")
+
+
+def _preflight(preflight: Mapping[str, Any]) -> str:
+    from rich.markup import escape
+
+    verdict = preflight["verdict"]
+    deciding = [r for r in preflight["reasons"] if r["effect"] == verdict]
+    if verdict == "right" or not deciding:
+        return f"{_EXPECTED[verdict]} [dim](as {escape(preflight['title'])} reads these files)[/]"
+    why = "; ".join(f"{r['sentence']} ({r['code']})" for r in deciding)
+    return f"{_EXPECTED[verdict]}: {escape(why)}"
 
 
 def _row(out: Console, name: str, value: str) -> None:

@@ -25,6 +25,7 @@ from eagle3hub.validation.interpreter import interpreter
 from eagle3hub.validation.kept import Kept
 from eagle3hub.validation.measurement import measurement_of
 from eagle3hub.validation.options import check_tree, engine_names
+from eagle3hub.validation.outlook import outlook, stops
 from eagle3hub.validation.referee import NAME as REFERENCE
 from eagle3hub.validation.referee import Referee, ReferenceOptions, Trained, require_packages
 from eagle3hub.validation.reference_file import Reference, load_reference
@@ -56,6 +57,7 @@ def validate(
     reference: ReferenceOptions = DEFAULTS,
     engine_python: Mapping[str, str | Path] | None = None,
     timeout: float = DEFAULT_TIMEOUT,
+    run_anyway: bool = False,
     target_name: str | None = None,
     kept: Kept | None = None,
     progress: Progress = silent,
@@ -76,6 +78,7 @@ def validate(
         reference: how the reference measures.
         engine_python: interpreter to use instead of the installed environment, by engine.
         timeout: seconds for each of the two runs of an engine.
+        run_anyway: start also an engine that will refuse the files, or serve them silently wrong.
         target_name: what the report calls the target.
         kept: what another head of the same target need not repeat.
 
@@ -163,10 +166,13 @@ def validate(
     if REFERENCE in names:
         require_packages()
         referee = Referee(job, subject, on_trial, original, reference, kept, progress)
+    expects = outlook(checkpoint, head, subject.source)
     plans = [_planned(name, job, engine_python, alone=len(names) == 1) for name in names if name != REFERENCE]
     found: dict[str, Measured] = {}
     for plan in plans:
-        found[plan.name] = _run(plan, job, subject, timeout, kept, progress)
+        expected = expects(plan.name, plan.engine.version, job.device)
+        measured = _run(plan, job, subject, timeout, kept, progress, None if run_anyway else stops(expected))
+        found[plan.name] = replace(measured, preflight=expected.to_json())
     if referee is not None:
         found[REFERENCE] = referee.run()
     for name in names:
@@ -233,10 +239,15 @@ def _planned(name: str, job: Job, given: Mapping[str, str | Path] | None, *, alo
         return _Plan(engine, None, error)
 
 
-def _run(plan: _Plan, job: Job, subject: Target, timeout: float, kept: Kept, progress: Progress) -> Measured:
+def _run(
+    plan: _Plan, job: Job, subject: Target, timeout: float, kept: Kept, progress: Progress, stopped: str | None
+) -> Measured:
+    """Run an engine, unless it cannot run here or there is a reason (``stopped``) not to start it."""
     if plan.python is None:
         reason = plan.problem.message if plan.problem is not None else "it cannot run"
         return Measured(plan.name, plan.engine.version, EngineFailure(reason, "unavailable"), None, {}, None)
+    if stopped is not None:
+        return Measured(plan.name, plan.engine.version, EngineFailure(stopped), None, {}, None)
     return Trial(plan.engine, job, subject, plan.python, timeout, progress).run(kept.baselines)
 
 

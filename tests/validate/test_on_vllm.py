@@ -31,6 +31,7 @@ def kept() -> Kept:
 
 def check(head: Path, target: Path, python: Path, kept: Kept, **options: object) -> Report:
     arguments: dict[str, object] = {"num_prompts": 4, "max_new_tokens": 32, "engine": "vllm", **options}
+    arguments["run_anyway"] = True  # what the preflight foresees is measured here
     return validate(
         head,
         target=target,
@@ -64,6 +65,7 @@ def test_a_good_head_passes(head: Path, smollm2_target: Path, vllm_python: Path,
     (engine,) = report.document["engines"]
     assert report.verdict == "pass", report.reason
     assert engine["version"] == "0.32.0"
+    assert engine["preflight"]["verdict"] == "right"
     assert engine["lossless"] == {"identical": 4, "prompts": 4, "divergences": []}
     assert engine["load"] == {"checked": True, "not_loaded": [], "ignored": ["t2d"], "aux_boundaries": TAPS}
     acceptance = engine["acceptance"]
@@ -130,6 +132,7 @@ def test_a_missing_d2t_is_served_silently_and_fails_here(
     assert report.document["static"]["verdict"] == "pass"
     assert report.verdict == "fail"
     assert "no tensor of the file fills d2t" in report.reason
+    assert report.document["engines"][0]["preflight"]["verdict"] == "silently_wrong"
     assert report.document["engines"][0]["acceptance"]["mean_acceptance_length"] <= 1.1
     assert len(kept.baselines) == 1, "the target alone was not run again"
 
@@ -147,6 +150,7 @@ def test_taps_one_layer_too_low_fail_though_tau_looks_well(
     assert "[1, 14, 26]" in report.reason
     assert "[2, 15, 27]" in report.reason
     (engine,) = report.document["engines"]
+    assert engine["preflight"]["verdict"] == "silently_wrong"
     assert engine["load"]["aux_boundaries"] == [1, 14, 26]
     assert engine["acceptance"]["mean_acceptance_length"] > 1.2, "no threshold sees this"
 

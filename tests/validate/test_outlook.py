@@ -1,0 +1,116 @@
+"""The preflight inside a validation: an engine that will not get the files right is not started."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import heads
+
+from eagle3hub.report import load_report
+from eagle3hub.validation import validate
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def paper_target(tmp_path: Path) -> Path:
+    """The config of a target that fits the example head, without weights."""
+    return heads.target(
+        tmp_path / "target", heads.dims(hidden=576, vocab=49152), num_attention_heads=9, num_hidden_layers=30
+    )
+
+
+@pytest.fixture
+def starts(tmp_path: Path) -> tuple[Path, Path]:
+    """An interpreter that only leaves a mark, and the mark."""
+    mark, python = tmp_path / "started", tmp_path / "python"
+    python.write_text(f"#!/bin/sh\ntouch {mark}\nexit 7\n")
+    python.chmod(0o755)
+    return python, mark
+
+
+def off_by_one(head: Path) -> None:
+    """After-layer ids where vLLM's CPU runner reads boundary ids: it serves, with every tap one layer too low."""
+    file = head / "config.json"
+    config = json.loads(file.read_text())
+    config["architectures"] = ["LlamaForCausalLMEagle3"]
+    config["eagle_config"] = {"use_aux_hidden_state": True, "eagle_aux_hidden_state_layer_ids": [1, 14, 26]}
+    file.write_text(json.dumps(config))
+
+
+def entry_of(head: Path, target: Path, engine: str, python: Path, **options: Any) -> dict[str, Any]:
+    report = validate(head, target=target, engine=engine, engine_python={engine: python}, **options)
+    (entry,) = report.document["engines"]
+    return dict(entry)
+
+
+def test_what_is_silently_wrong_fails_unstarted(
+    head: Path, paper_target: Path, starts: tuple[Path, Path], tmp_path: Path, cli: Cli
+) -> None:
+    python, mark = starts
+    off_by_one(head)
+    command = ("validate", head, "--target", paper_target, "--engine", "vllm", "--engine-python", f"vllm={python}")
+    status, out, _ = cli(*command, "--report", tmp_path / "report.json")
+    (entry,) = load_report(tmp_path / "report.json").document["engines"]
+    assert (status, entry["verdict"], entry["preflight"]["verdict"]) == (1, "fail", "silently_wrong")
+    assert entry["preflight"]["version"] == "0.32.0 V1"
+    assert "would serve these files silently wrong" in entry["reason"]
+    assert "(aux-layers)" in entry["reason"]
+    assert "silently wrong: " in out
+    assert not mark.exists()
+
+
+def test_what_is_refused_fails_unstarted(head: Path, paper_target: Path, starts: tuple[Path, Path]) -> None:
+    python, mark = starts
+    entry = entry_of(head, paper_target, "sglang", python)
+    assert (entry["verdict"], entry["preflight"]["verdict"]) == ("fail", "refuses")
+    assert "will refuse these files" in entry["reason"]
+    assert any(f"({r['code']})" in entry["reason"] for r in entry["preflight"]["reasons"])
+    assert not mark.exists()
+
+
+def test_it_runs_anyway_if_asked(head: Path, paper_target: Path, starts: tuple[Path, Path]) -> None:
+    python, mark = starts
+    entry = entry_of(head, paper_target, "sglang", python, run_anyway=True)
+    assert mark.exists()
+    assert (entry["verdict"], entry["preflight"]["verdict"]) == ("fail", "refuses")
+    assert "exit status 7" in entry["reason"], "the run's own end, not the preflight's word"
+
+
+def test_what_is_right_is_started(head: Path, paper_target: Path, starts: tuple[Path, Path]) -> None:
+    python, mark = starts
+    entry = entry_of(head, paper_target, "vllm", python)
+    assert mark.exists()
+    assert entry["preflight"]["verdict"] == "right"
+
+
+def test_the_runner_of_the_device_is_the_one_asked(head: Path, paper_target: Path, tmp_path: Path) -> None:
+    """The same files: the CPU runner reads nested ids one layer too low, the GPU runner does not read them at all."""
+    from eagle3hub.checkpoint.folder import open_checkpoint
+    from eagle3hub.layouts import open_head
+    from eagle3hub.validation.outlook import outlook
+
+    off_by_one(head)
+    checkpoint = open_checkpoint(head)
+    expects = outlook(checkpoint, open_head(checkpoint, target=str(paper_target)), str(paper_target))
+    found = [expects("vllm", "0.32.0", device) for device in ("cpu", "cuda")]
+    assert [v.version for v in found] == ["0.32.0 V1", "0.32.0 V2"]
+    assert [v.kind for v in found] == ["silently_wrong", "right"]
+
+
+def test_an_engine_that_is_not_there_is_still_told_of(
+    head: Path, paper_target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EAGLE3HUB_CACHE", str(tmp_path / "cache"))
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 7\n")
+    python.chmod(0o755)
+    report = validate(head, target=paper_target, engine="vllm,sglang", engine_python={"vllm": python})
+    vllm, sglang = report.document["engines"]
+    assert (sglang["verdict"], sglang["preflight"]["verdict"]) == ("unavailable", "refuses")
+    assert "preflight" not in sglang["reason"], "it did not get as far as that"
+    assert vllm["verdict"] == "fail"
