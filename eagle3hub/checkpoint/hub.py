@@ -231,25 +231,29 @@ def _explain(e: BaseException, what: str, repo_id: str, revision: str | None, do
             e.__cause__ is not None and not isinstance(e.__cause__, (OfflineModeIsEnabled, ConnectionError))
         ):
             return _explain(e.__cause__, what, repo_id, revision, doing)
-        return _offline(what)
+        return _offline(what, doing)
     if isinstance(e, EntryNotFoundError):
         return HubError(f"there is no {what}", code="hub-no-file")
     if isinstance(e, HfHubHTTPError):
         return _explain_status(e.response.status_code, what, doing)
     if isinstance(e, OfflineModeIsEnabled):
-        return _offline(what)
+        return _offline(what, doing)
     if isinstance(e, OSError) and e.errno in {errno.ENOSPC, errno.EDQUOT}:
         return HubError(f"the disk of the Hub cache is full: cannot {doing} {what}", code="hub-disk-full")
     if isinstance(e, TimeoutError) or "Timeout" in type(e).__name__:
         return HubError(f"the Hub did not answer in time: cannot {doing} {what}", hint="try again", code="hub-timeout")
     if type(e).__name__ in {"ConnectError", "ProxyError"}:
-        return _offline(what)
+        return _offline(what, doing)
     return HubError(
         f"the connection to the Hub failed: cannot {doing} {what} ({type(e).__name__})", code="hub-network"
     )
 
 
-def _offline(what: str) -> HubError:
+def _offline(what: str, doing: str) -> HubError:
+    if doing != "get":
+        hint = "check the network, then run the same command again"
+        message = f"the Hub cannot be reached, or HF_HUB_OFFLINE is set: cannot {doing} {what}"
+        return HubError(message, hint=hint, code="hub-offline")
     return HubError(
         f"the Hub cannot be reached, or HF_HUB_OFFLINE is set, and the cache does not have {what}",
         hint="check the network, or name a local folder",

@@ -79,7 +79,7 @@ def look(repo_id: str) -> RemoteState:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     api = _api()
-    with hub_errors(repo_id, repo_id):
+    with hub_errors(repo_id, repo_id, doing="look at"):
         try:
             info = patiently(lambda: api.model_info(repo_id))
         except GatedRepoError:
@@ -107,7 +107,7 @@ def tree(repo_id: str, commit: str) -> dict[str, RemoteFile]:
                 found[entry.path] = RemoteFile(entry.size, entry.blob_id, entry.lfs.sha256 if entry.lfs else None)
         return found
 
-    with hub_errors(repo_id, repo_id, commit):
+    with hub_errors(repo_id, repo_id, commit, doing="look at"):
         return patiently(ask)
 
 
