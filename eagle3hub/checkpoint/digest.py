@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
@@ -49,5 +50,10 @@ def head_files(folder: Path) -> list[Path]:
 def folder_digest(folder: Path) -> tuple[str, list[FileDigest]]:
     """Identity of a head folder: ``sha256:…`` over the names and digests of its `head_files`, and those digests."""
     files = [file_digest(p) for p in head_files(folder)]
-    lines = "".join(f"{f['sha256']}  {f['path']}\n" for f in files)
-    return "sha256:" + hashlib.sha256(lines.encode()).hexdigest(), files
+    return combined_digest({f["path"]: f["sha256"] for f in files}), files
+
+
+def combined_digest(files: Mapping[str, str]) -> str:
+    """`folder_digest` from the SHA-256 of its `head_files` by name."""
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(files.items()))
+    return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()

@@ -53,7 +53,7 @@ def download_file(
     if "tqdm_class" in inspect.signature(hf_hub_download).parameters:
         options["tqdm_class"] = _bar(f"downloading {filename}", progress)
     with hub_errors(f"{filename} of {repo_id}", repo_id, revision):
-        return _patiently(lambda: Path(hf_hub_download(repo_id, filename, **options)))
+        return patiently(lambda: Path(hf_hub_download(repo_id, filename, **options)))
 
 
 def list_files(repo_id: str, revision: str | None = None) -> Listing:
@@ -67,7 +67,7 @@ def list_files(repo_id: str, revision: str | None = None) -> Listing:
         return Listing(info.sha or "", {s.rfilename: s.size for s in info.siblings or []})
 
     with hub_errors(repo_id, repo_id, revision):
-        listing = _patiently(ask)
+        listing = patiently(ask)
     if not re.fullmatch(r"[0-9a-f]{40}", listing.commit):
         raise HubError(f"the Hub names no commit for {repo_id}", code="hub-protocol")
     return listing
@@ -78,11 +78,11 @@ def read_range(repo_id: str, filename: str, commit: str, offset: int, count: int
     from huggingface_hub import hf_hub_url
 
     url = hf_hub_url(repo_id, filename, revision=commit)
-    headers = _client().build_hf_headers(**_AGENT)
+    headers = client().build_hf_headers(**_AGENT)
     headers["Range"] = f"bytes={offset}-{offset + count - 1}"
     headers["Accept-Encoding"] = "identity"
     with hub_errors(f"{filename} of {repo_id}", repo_id, commit):
-        return _patiently(lambda: _read_once(url, headers, offset, count))
+        return patiently(lambda: _read_once(url, headers, offset, count))
 
 
 def cached_file(repo_id: str, filename: str, commit: str) -> Path | None:
@@ -106,9 +106,12 @@ def unreachable(error: HubError) -> bool:
 
 
 @contextmanager
-def hub_errors(what: str, repo_id: str, revision: str | None = None) -> Iterator[None]:
-    """Turn whatever the client raises inside the block into HubError; its own warnings (with URLs) are silenced."""
-    logging = _client().logging
+def hub_errors(what: str, repo_id: str, revision: str | None = None, doing: str = "get") -> Iterator[None]:
+    """Turn whatever the client raises inside the block into HubError; its own warnings (with URLs) are silenced.
+
+    ``doing`` is the verb for what could not be done to ``what``.
+    """
+    logging = client().logging
     level = logging.get_verbosity()
     logging.set_verbosity(CRITICAL)
     try:
@@ -116,12 +119,12 @@ def hub_errors(what: str, repo_id: str, revision: str | None = None) -> Iterator
     except Eagle3HubError:
         raise
     except Exception as e:  # the client leaks its HTTP library's exceptions, ValueError, OSError and more
-        raise _explain(e, what, repo_id, revision) from e
+        raise _explain(e, what, repo_id, revision, doing) from e
     finally:
         logging.set_verbosity(level)
 
 
-def _client() -> Any:
+def client() -> Any:
     """The client's helpers, which it exports without saying so to type checkers."""
     import huggingface_hub.utils
 
@@ -137,11 +140,11 @@ def _read_once(url: str, headers: dict[str, str], offset: int, count: int) -> tu
 
     deadline = time.monotonic() + _SECONDS_PER_RANGE
     with (
-        _client()
+        client()
         .get_session()
         .stream("GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT) as response
     ):
-        _client().hf_raise_for_status(response)
+        client().hf_raise_for_status(response)
         given = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if response.status_code != 206 or given is None or int(given[1]) != offset:
             raise HubError(
@@ -163,7 +166,7 @@ def _read_once(url: str, headers: dict[str, str], offset: int, count: int) -> tu
     return bytes(data[:wanted]), size
 
 
-def _patiently(ask: Callable[[], T]) -> T:
+def patiently(ask: Callable[[], T]) -> T:
     """Ask again a few times where the Hub is busy or the connection failed, for as long as it says, within reason."""
     for attempt in range(1, _ATTEMPTS):
         try:
@@ -199,7 +202,7 @@ def _transport_errors() -> type[Exception]:
     return next(c for c in HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")
 
 
-def _explain(e: BaseException, what: str, repo_id: str, revision: str | None) -> HubError:
+def _explain(e: BaseException, what: str, repo_id: str, revision: str | None, doing: str) -> HubError:
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -210,6 +213,11 @@ def _explain(e: BaseException, what: str, repo_id: str, revision: str | None) ->
         RevisionNotFoundError,
     )
 
+    if isinstance(e, RuntimeError) and e.__cause__ is not None:  # how the client reports a failed transfer
+        return _explain(e.__cause__, what, repo_id, revision, doing)
+    if type(e).__name__ == "OIDCError":
+        hint = "in GitHub Actions the job needs `permissions: id-token: write`; elsewhere unset HF_OIDC_RESOURCE"
+        return HubError("the Hub gave no token for HF_OIDC_RESOURCE", hint=hint, code="hub-oidc")
     if isinstance(e, GatedRepoError):
         hint = "ask for access on its page, then run `hf auth login`"
         return HubError(f"{repo_id} is gated and this account has no access to it", hint=hint, code="hub-gated")
@@ -222,24 +230,30 @@ def _explain(e: BaseException, what: str, repo_id: str, revision: str | None) ->
         if isinstance(e.__cause__, HfHubHTTPError) or (
             e.__cause__ is not None and not isinstance(e.__cause__, (OfflineModeIsEnabled, ConnectionError))
         ):
-            return _explain(e.__cause__, what, repo_id, revision)
-        return _offline(what)
+            return _explain(e.__cause__, what, repo_id, revision, doing)
+        return _offline(what, doing)
     if isinstance(e, EntryNotFoundError):
         return HubError(f"there is no {what}", code="hub-no-file")
     if isinstance(e, HfHubHTTPError):
-        return _explain_status(e.response.status_code, what)
+        return _explain_status(e.response.status_code, what, doing)
     if isinstance(e, OfflineModeIsEnabled):
-        return _offline(what)
+        return _offline(what, doing)
     if isinstance(e, OSError) and e.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return HubError(f"the disk of the Hub cache is full: cannot download {what}", code="hub-disk-full")
+        return HubError(f"the disk of the Hub cache is full: cannot {doing} {what}", code="hub-disk-full")
     if isinstance(e, TimeoutError) or "Timeout" in type(e).__name__:
-        return HubError(f"the Hub did not answer in time: cannot get {what}", hint="try again", code="hub-timeout")
+        return HubError(f"the Hub did not answer in time: cannot {doing} {what}", hint="try again", code="hub-timeout")
     if type(e).__name__ in {"ConnectError", "ProxyError"}:
-        return _offline(what)
-    return HubError(f"the connection to the Hub failed: cannot get {what} ({type(e).__name__})", code="hub-network")
+        return _offline(what, doing)
+    return HubError(
+        f"the connection to the Hub failed: cannot {doing} {what} ({type(e).__name__})", code="hub-network"
+    )
 
 
-def _offline(what: str) -> HubError:
+def _offline(what: str, doing: str) -> HubError:
+    if doing != "get":
+        hint = "check the network, then run the same command again"
+        message = f"the Hub cannot be reached, or HF_HUB_OFFLINE is set: cannot {doing} {what}"
+        return HubError(message, hint=hint, code="hub-offline")
     return HubError(
         f"the Hub cannot be reached, or HF_HUB_OFFLINE is set, and the cache does not have {what}",
         hint="check the network, or name a local folder",
@@ -247,29 +261,39 @@ def _offline(what: str) -> HubError:
     )
 
 
-def _explain_status(status: int, what: str) -> HubError:
+def _explain_status(status: int, what: str, doing: str) -> HubError:
     if status == 401:
         hint = "run `hf auth login`, or unset HF_TOKEN for what is public"
-        return HubError(f"the Hub does not accept this access token: cannot get {what}", hint=hint, code="hub-auth")
+        return HubError(
+            f"the Hub does not accept this access token: cannot {doing} {what}", hint=hint, code="hub-auth"
+        )
     if status == 403:
-        hint = "check that the access token may read this repository"
+        hint = f"check that the access token may {'read' if doing == 'get' else 'write to'} this repository"
         return HubError(f"the Hub forbids access to {what}", hint=hint, code="hub-forbidden")
     if status == 404:
         return HubError(f"there is no {what}", code="hub-no-file")
+    if status == 409:
+        hint = "somebody else may be writing to it: look at it, then try again"
+        return HubError(f"the Hub reports a conflict: cannot {doing} {what}", hint=hint, code="hub-conflict")
+    if status == 412:
+        hint = "run the same command again: it compares anew"
+        return HubError(f"the branch moved meanwhile: cannot {doing} {what}", hint=hint, code="hub-moved")
     if status == 416:
         return HubError(f"there is nothing in {what}", code="hub-empty")
     if status == 429:
         hint = "wait a few minutes; with `hf auth login` the limit is higher"
-        return HubError(f"the Hub asks to wait (too many requests): cannot get {what}", hint=hint, code="hub-busy")
+        return HubError(f"the Hub asks to wait (too many requests): cannot {doing} {what}", hint=hint, code="hub-busy")
     if status >= 500:
         hint = "try again later"
-        return HubError(f"the Hub has a problem (status {status}): cannot get {what}", hint=hint, code="hub-server")
-    return HubError(f"the Hub answered with status {status}: cannot get {what}", code="hub-protocol")
+        return HubError(
+            f"the Hub has a problem (status {status}): cannot {doing} {what}", hint=hint, code="hub-server"
+        )
+    return HubError(f"the Hub answered with status {status}: cannot {doing} {what}", code="hub-protocol")
 
 
 def _bar(message: str, progress: Progress) -> type[Any]:
     """A class with the interface of a tqdm bar that reports to ``progress``."""
-    base: Any = _client().tqdm
+    base: Any = client().tqdm
 
     class Bar(base):  # type: ignore[misc]
         def __init__(self, *args: Any, **options: Any) -> None:

@@ -26,6 +26,7 @@ def build() -> typer.Typer:
     from eagle3hub.cli.diff import diff
     from eagle3hub.cli.engines import app as engines
     from eagle3hub.cli.inspect import inspect
+    from eagle3hub.cli.publish import publish, verify
     from eagle3hub.cli.recipe import recipe
     from eagle3hub.cli.release import release
     from eagle3hub.cli.validate import validate
@@ -55,6 +56,8 @@ def build() -> typer.Typer:
     app.command("bench")(bench)
     app.command("card")(card)
     app.command("recipe")(recipe)
+    app.command("publish")(publish)
+    app.command("verify")(verify)
     app.command("release")(release)
     app.command("demo")(demo)
     app.add_typer(engines, name="engines")

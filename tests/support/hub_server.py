@@ -36,9 +36,10 @@ class Repo:
     gated: bool = False
     commits: dict[str, Commit] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
 
     def resolve(self, revision: str) -> Commit | None:
-        return self.commits.get(self.refs.get(revision, revision))
+        return self.commits.get(self.refs.get(revision) or self.tags.get(revision) or revision)
 
 
 @dataclass
@@ -46,7 +47,8 @@ class Fault:
     """Answer the next ``times`` requests that match otherwise than they deserve.
 
     ``status`` replaces the answer; ``cut_after`` sends so many bytes of a longer body and hangs up; ``whole`` ignores
-    a Range; ``pause`` waits so many seconds first.
+    a Range; ``pause`` waits so many seconds first; ``hang_up`` reads so many bytes of what the client sends and hangs
+    up; ``before`` is called when the request arrives, ``after`` when it has been carried out and not answered.
     """
 
     method: str
@@ -56,6 +58,9 @@ class Fault:
     cut_after: int | None = None
     whole: bool = False
     pause: float = 0.0
+    hang_up: int | None = None
+    before: Callable[[], None] | None = None
+    after: Callable[[], None] | None = None
     times: int = 1
 
     def takes(self, method: str, path: str) -> bool:
@@ -78,6 +83,8 @@ class Request:
 
 class HubServer:
     """The server; ``url`` is its endpoint. Use it in a ``with`` statement."""
+
+    routes: list[tuple[str, str, Callable[..., None]]]
 
     def __init__(self) -> None:
         self.repos: dict[str, Repo] = {}
@@ -203,20 +210,37 @@ class _Handler(BaseHTTPRequestHandler):
         )
         self.hub.requests.append(self.request_seen)
         self.query = parse_qs(split.query)
-        length = int(self.headers.get("Content-Length") or 0)
-        self.body = self.rfile.read(length) if length else b""
         self.fault = next((f for f in self.hub.faults if f.takes(self.command, split.path)), None)
+        if self.fault is not None and self.fault.hang_up is not None:
+            self.rfile.read(self.fault.hang_up)
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        self.body = self.read_body()
         if self.fault is not None:
             threading.Event().wait(self.fault.pause)
+            if self.fault.before is not None:
+                self.fault.before()
             if self.fault.status is not None:
                 self.send_json({"error": "on demand"}, self.fault.status, **self.fault.headers)
                 return
-        for method, pattern, handle in ROUTES:
+        for method, pattern, handle in self.hub.routes:
             match = re.fullmatch(pattern, split.path)
             if match and self.command in method.split("|"):
                 handle(self, **{k: unquote(v) for k, v in match.groupdict().items() if v is not None})
                 return
         self.send_json({"error": "no such route"}, 404)
+
+    def read_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            length = int(self.headers.get("Content-Length") or 0)
+            return self.rfile.read(length) if length else b""
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
 
     def find(self, repo: str, revision: str = "main") -> Commit | None:
         """The commit asked for, or None after an error has been sent."""
@@ -242,6 +266,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_bytes(json.dumps(value).encode(), status, **{"Content-Type": "application/json", **headers})
 
     def send_bytes(self, data: bytes, status: int = 200, **headers: str) -> None:
+        if self.fault is not None and self.fault.after is not None:
+            self.fault.after()
         self.send_response(status)
         for name, value in {"Content-Length": str(len(data)), **headers}.items():
             self.send_header(name, value)
@@ -311,8 +337,17 @@ def _tree(h: _Handler, repo: str, revision: str, path: str = "") -> None:
 
 def _refs(h: _Handler, repo: str) -> None:
     if h.find(repo) is not None:
-        refs = [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": c} for n, c in h.hub.repos[repo].refs.items()]
-        h.send_json({"branches": refs, "tags": [], "converts": []})
+        of = h.hub.repos[repo]
+        branches = {n: c for n, c in of.refs.items() if not n.startswith("refs/")}
+        pulls = {n: c for n, c in of.refs.items() if n.startswith("refs/pr/")}
+        answer = {
+            "branches": [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": c} for n, c in branches.items()],
+            "tags": [{"name": n, "ref": f"refs/tags/{n}", "targetCommit": c} for n, c in of.tags.items()],
+            "converts": [],
+        }
+        if "include_prs" in h.query:
+            answer["pullRequests"] = [{"name": n, "ref": n, "targetCommit": c} for n, c in pulls.items()]
+        h.send_json(answer)
 
 
 def _resolve(h: _Handler, repo: str, revision: str, path: str) -> None:
@@ -356,3 +391,4 @@ ROUTES: list[tuple[str, str, Handle]] = [
     ("GET|HEAD", r"/cdn/(?P<oid>[0-9a-f]{64})", _cdn),
     ("GET|HEAD", rf"/{_REPO}/resolve/{_REVISION}/(?P<path>.+)", _resolve),
 ]
+HubServer.routes = ROUTES

@@ -1,0 +1,142 @@
+"""``eagle3hub publish`` and ``eagle3hub verify``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
+from eagle3hub.errors import FoundWanting, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_STYLE = {"new": "green", "changed": "yellow", "unchanged": "dim", "removed": "red", "kept": "dim"}
+
+TagOption = Annotated[str | None, typer.Option(metavar="TAG", help="Tag the commit.")]
+StageFlag = Annotated[bool, typer.Option("--stage", help="Private until everything is verified, then public.")]
+PrFlag = Annotated[bool, typer.Option("--create-pr", help="Propose the commit as a pull request.")]
+BranchFlag = Annotated[bool, typer.Option("--branch-per-layout", help="Layouts in folders go to branches instead.")]
+AllowOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="CODE", help="Waive a gate; recorded in the commit message. May be repeated."),
+]
+
+
+def publish(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that eagle3hub release made.")],
+    repo: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Repository; default: the manifest's.", show_default=False)
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="release.yaml: which engines and layouts are demanded.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, send nothing.")] = False,
+    create_pr: PrFlag = False,
+    stage: StageFlag = False,
+    private: Annotated[bool, typer.Option("--private", help="A new repository stays private.")] = False,
+    branch_per_layout: BranchFlag = False,
+    tag: TagOption = None,
+    message: Annotated[
+        str | None, typer.Option("--message", "-m", metavar="TEXT", help="First line of the commit message.")
+    ] = None,
+    allow: AllowOption = None,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Publish a release folder to the Hub in one commit, and check that the Hub has it.
+
+    Nothing is sent unless every gate holds: a passing report for exactly these bytes, a card without errors, a
+    license, no pickles, links, foreign files or secrets. What the Hub has already is not sent again. The access
+    token is that of `hf auth login`, HF_TOKEN, or in GitHub Actions HF_OIDC_RESOURCE.
+
+    Exit status: 0 published and verified, or planned; 1 a gate does not hold; 3 the folder cannot be read; 5 the Hub
+    failed, and the branch holds either what it held before or everything new.
+
+    Example: eagle3hub publish ./my-head --repo owner/my-head --dry-run
+    """
+    from eagle3hub.card.manifest import load_manifest
+    from eagle3hub.publishing import Settings, make_plan, upload
+
+    settings = Settings(create_pr, stage, private, branch_per_layout, tag, message, tuple(allow or ()))
+    described = load_manifest(manifest) if manifest is not None else None
+    name = repo or (described.release.repo if described is not None else None)
+    if name is None:
+        raise UsageError("nobody said where to publish", hint="give --repo OWNER/NAME or --manifest release.yaml")
+    with progress(quiet=quiet) as report:
+        plan = make_plan(folder, name, settings, manifest=described, progress=report)
+        done = None if dry_run or plan.problems else upload(plan, report)
+    document = plan.to_json() if done is None else done.to_json()
+    emit(document, lambda console: show(document, console), as_json=as_json)
+    if plan.problems:
+        raise typer.Exit(FoundWanting.exit_code)
+
+
+def verify(
+    source: Annotated[str, typer.Argument(metavar="REPO", help="hf://owner/name[@revision].")],
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Check a published repository: every byte against its list of digests, the card, and every head read back.
+
+    Exit status: 0 everything is as published; 1 something is not; 3 it was not published by this tool; 5 the Hub
+    failed.
+
+    Example: eagle3hub verify hf://owner/my-head@v1
+    """
+    from eagle3hub.publishing import verify_repository
+
+    with progress(quiet=quiet) as report:
+        document = verify_repository(source, report).to_json()
+    emit(document, lambda console: _show_verified(document, console), as_json=as_json)
+    if document["faults"]:
+        raise typer.Exit(FoundWanting.exit_code)
+
+
+def show(doc: dict[str, Any], console: Console) -> None:
+    """Print a plan, or what became of it."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    kind = "pull request" if doc["create_pr"] else "commit"
+    there = "exists" if doc["exists"] else "new"
+    console.print(f"[bold]{escape(doc['repo'])}[/]  {there}, {doc['visibility']}")
+    console.print(f"  {kind}: {escape(doc['message'])}" + (f", tag {escape(doc['tag'])}" if doc["tag"] else ""))
+    for commit in doc["commits"]:
+        table = Table("file", "bytes", "SHA-256", "")
+        for f in commit["files"]:
+            state = f"[{_STYLE[f['state']]}]{f['state']}[/]"
+            table.add_row(escape(f["path"]), f"{f['size']:,}", f["sha256"][:16], state)
+        for state in ("removed", "kept"):
+            for path in commit[state]:
+                table.add_row(escape(path), "", "", f"[{_STYLE[state]}]{state}[/]")
+        console.print(f"{escape(commit['branch'])}" + ("" if commit["needed"] else ": nothing to upload"))
+        console.print(table)
+    for problem in doc["waived"]:
+        console.print(f"[yellow]waived[/] {problem['code']} {escape(problem['message'])}")
+    for problem in doc["problems"]:
+        console.print(f"[red]refused[/] {problem['code']} {escape(problem['message'])}")
+        if problem["hint"]:
+            console.print(f"    fix: {escape(problem['hint'])}")
+    for made in doc.get("published", ()):
+        sent = sum(len(paths) for paths in doc["uploaded"].values())
+        console.print(
+            f"[green]published and verified[/] {escape(made['ref'])} at {made['commit']} ({sent} files sent)"
+        )
+    if doc["problems"]:
+        console.print("nothing was sent")
+
+
+def _show_verified(doc: dict[str, Any], console: Console) -> None:
+    from rich.markup import escape
+
+    for fault in doc["faults"]:
+        console.print(f"[red]differs[/] {escape(fault)}")
+    for head in doc["heads"]:
+        console.print(f"head in {escape(head['folder'] or 'the root')}: {head['layout']}")
+    for path in doc["unlisted"]:
+        console.print(f"not listed: {escape(path)}")
+    verdict = "[red]fail[/]" if doc["faults"] else "[green]pass[/]"
+    console.print(f"{verdict}  {escape(doc['source'])} at {doc['commit']}: {len(doc['files'])} files as published")

@@ -1,0 +1,8 @@
+"""One gated, verified, resumable way from a folder to a repository on the Hub."""
+
+from eagle3hub.publishing.gates import GATES
+from eagle3hub.publishing.plan import Plan, Settings, make_plan
+from eagle3hub.publishing.upload import Published, upload
+from eagle3hub.publishing.verify import Verified, verify_repository
+
+__all__ = ["GATES", "Plan", "Published", "Settings", "Verified", "make_plan", "upload", "verify_repository"]

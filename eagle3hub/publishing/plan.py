@@ -1,0 +1,243 @@
+"""What a publication would do, file by file, before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from eagle3hub._version import __version__
+from eagle3hub.card.manifest import Manifest
+from eagle3hub.checkpoint import hub
+from eagle3hub.errors import InputError, Problem, UsageError
+from eagle3hub.progress import Progress, silent
+from eagle3hub.publishing import remote
+from eagle3hub.publishing.files import CARD, SUMS, LocalFile, head_folders, parse_sums, read_folder, sums
+from eagle3hub.publishing.gates import GATES, check
+from eagle3hub.publishing.remote import RemoteFile, RemoteState
+
+State = Literal["new", "changed", "unchanged", "removed", "kept"]
+MAIN = "main"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to publish.
+
+    Attributes:
+        create_pr: propose the commit as a pull request instead of making it.
+        stage: a new repository stays private until everything on it has been verified.
+        private: a new repository stays private.
+        branch_per_layout: layouts in sub-folders go to branches of their names, not into folders on ``main``.
+        tag: tag for the commit on ``main``.
+        message: first line of the commit message; default: names the repository.
+        allow: gates to waive, by code.
+    """
+
+    create_pr: bool = False
+    stage: bool = False
+    private: bool = False
+    branch_per_layout: bool = False
+    tag: str | None = None
+    message: str | None = None
+    allow: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for code in self.allow:
+            if code not in GATES:
+                raise UsageError(f"no gate is called {code}", hint=f"gates: {', '.join(GATES)}", code="usage-gate")
+        if self.stage and self.private:
+            raise UsageError("--stage ends in a public repository, --private in a private one", hint="name one")
+        if self.create_pr and (self.tag or self.branch_per_layout or self.stage):
+            raise UsageError("--create-pr proposes one commit to main", hint="tag and publish when it is merged")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What goes into one commit: the files of a branch and what becomes of each.
+
+    Attributes:
+        files: everything that shall be on the branch.
+        states: state by path; ``removed`` are files of an earlier publication, ``kept`` those of somebody else.
+        heads: folders on the branch that hold a head.
+        parent: the commit the branch is at, or None where it does not exist.
+    """
+
+    branch: str
+    files: Sequence[LocalFile]
+    states: Mapping[str, State]
+    heads: Sequence[str]
+    parent: str | None
+
+    def having(self, *states: State) -> list[str]:
+        """Paths in one of these states."""
+        return [path for path, state in self.states.items() if state in states]
+
+    @property
+    def changes(self) -> bool:
+        """Whether a commit is needed."""
+        return bool(self.having("new", "changed", "removed"))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A publication that has been thought through.
+
+    Attributes:
+        problems: gates that do not hold and were not waived: while there are any, nothing is sent.
+        waived: gates that do not hold and were waived.
+    """
+
+    repo: str
+    settings: Settings
+    remote: RemoteState
+    parts: Sequence[Part]
+    message: str
+    description: str
+    problems: Sequence[Problem] = ()
+    waived: Sequence[Problem] = field(default=())
+
+    @property
+    def visibility(self) -> str:
+        """What the repository will be: ``public`` or ``private``, or the way there."""
+        if self.settings.stage and (not self.remote.exists or self.remote.private):
+            return "private, public when verified"
+        if self.remote.exists:
+            return "private" if self.remote.private else "public"
+        return "private" if self.settings.private else "public"
+
+    def to_json(self) -> dict[str, Any]:
+        """The document ``publish --dry-run --json`` prints."""
+        return {
+            "repo": self.repo,
+            "exists": self.remote.exists,
+            "visibility": self.visibility,
+            "create_pr": self.settings.create_pr,
+            "tag": self.settings.tag,
+            "message": self.message,
+            "description": self.description,
+            "commits": [
+                {
+                    "branch": part.branch,
+                    "parent": part.parent,
+                    "needed": part.changes,
+                    "files": [
+                        {"path": f.path, "size": f.size, "sha256": f.sha256, "state": part.states[f.path]}
+                        for f in part.files
+                    ],
+                    "removed": part.having("removed"),
+                    "kept": part.having("kept"),
+                }
+                for part in self.parts
+            ],
+            "problems": [p.to_json() for p in self.problems],
+            "waived": [p.to_json() for p in self.waived],
+        }
+
+
+def make_plan(
+    folder: str | Path,
+    repo_id: str,
+    settings: Settings | None = None,
+    *,
+    manifest: Manifest | None = None,
+    progress: Progress = silent,
+) -> Plan:
+    """Read a folder, hold it to every gate, and compare it with the repository; nothing is written anywhere.
+
+    Args:
+        manifest: says which engines must have passed the head and which layouts there are.
+
+    Raises SourceError where the folder cannot be read, HubError, UsageError for a tag that is taken.
+    """
+    settings = settings or Settings()
+    files, links = read_folder(Path(folder), progress)
+    found = check(repo_id, files, links, manifest)
+    problems = [p for p in found if p.code not in settings.allow]
+    waived = [p for p in found if p.code in settings.allow]
+    state = RemoteState(exists=False)
+    if not any(p.code == "publish-name" for p in found):
+        progress(f"asking the Hub about {repo_id}")
+        state = remote.look(repo_id)
+    parts = [_part(repo_id, branch, mine, state) for branch, mine in _split(files, settings.branch_per_layout).items()]
+    _check_tag(settings.tag, state, parts[-1])
+    return Plan(
+        repo_id,
+        settings,
+        state,
+        parts,
+        settings.message or f"Publish {repo_id.rpartition('/')[2]}",
+        _description(files, waived),
+        problems,
+        waived,
+    )
+
+
+def compare(files: Sequence[LocalFile], there: Mapping[str, RemoteFile], ours: Mapping[str, str]) -> dict[str, State]:
+    """State of every path, local or on the Hub; ``ours`` are the digests an earlier publication left there."""
+    states: dict[str, State] = {}
+    for file in files:
+        known = there.get(file.path)
+        states[file.path] = "new" if known is None else "unchanged" if same(file, known) else "changed"
+    for path in there:
+        if path not in states and path != ".gitattributes":
+            states[path] = "removed" if path in ours else "kept"
+    return states
+
+
+def same(file: LocalFile, there: RemoteFile) -> bool:
+    """Whether the Hub has these bytes: by SHA-256 for large files, by git's blob id for the others."""
+    if there.sha256 is not None:
+        return file.sha256 == there.sha256
+    return file.blob_id == there.blob_id
+
+
+def _split(files: Sequence[LocalFile], branch_per_layout: bool) -> dict[str, list[LocalFile]]:
+    """Files by branch, ``main`` last, each with its list of digests."""
+    parts: dict[str, list[LocalFile]] = {}
+    rest = list(files)
+    if branch_per_layout:
+        shared = [
+            f for f in files if f.path == CARD or f.path.startswith(("LICENSE", "NOTICE", "reports/", "assets/"))
+        ]
+        for folder in filter(None, head_folders(files)):
+            mine = [f for f in files if f.path.startswith(f"{folder}/")]
+            moved = [_at(f, f.path[len(folder) + 1 :]) for f in mine]
+            parts[folder] = [*(f for f in shared if f.path not in {m.path for m in moved}), *moved]
+            rest = [f for f in rest if f not in mine]
+    parts[MAIN] = rest
+    return {branch: [*mine, sums(mine)] for branch, mine in parts.items()}
+
+
+def _at(file: LocalFile, path: str) -> LocalFile:
+    return LocalFile(path, file.source, file.size, file.sha256, file.blob_id)
+
+
+def _part(repo_id: str, branch: str, files: Sequence[LocalFile], state: RemoteState) -> Part:
+    parent = state.branches.get(branch)
+    there = remote.tree(repo_id, parent) if parent else {}
+    ours: dict[str, str] = {}
+    mine = next(f for f in files if f.path == SUMS)
+    if parent and SUMS in there and not same(mine, there[SUMS]):
+        try:
+            ours = parse_sums(hub.download_file(repo_id, SUMS, parent).read_text(encoding="utf-8"))
+        except (InputError, UnicodeDecodeError):
+            ours = {}
+    return Part(branch, files, compare(files, there, ours), list(head_folders(files)), parent)
+
+
+def _check_tag(tag: str | None, state: RemoteState, main: Part) -> None:
+    if tag is not None and tag in state.tags and (main.changes or state.tags[tag] != main.parent):
+        raise UsageError(
+            f"the tag {tag} exists already, at another commit than this publication's",
+            hint="a tag that people may have downloaded is not moved: choose another",
+            code="usage-tag",
+        )
+
+
+def _description(files: Sequence[LocalFile], waived: Sequence[Problem]) -> str:
+    lines = [f"eagle3hub {__version__}"]
+    lines += [f"{digest}  {folder or 'root'}" for folder, digest in head_folders(files).items()]
+    lines += [f"Waived: {p.code}: {p.message}" for p in waived]
+    return "\n".join(lines)

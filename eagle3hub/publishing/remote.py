@@ -1,0 +1,200 @@
+"""The writing half of the Hub, through huggingface_hub; every failure becomes one sentence.
+
+The access token is the client's own business: ``hf auth login``, ``HF_TOKEN``, or in GitHub Actions a token for the
+repository that ``HF_OIDC_RESOURCE`` names. It is never an argument here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eagle3hub._version import __version__
+from eagle3hub.checkpoint.hub import client, hub_errors, patiently
+from eagle3hub.errors import HubError, SourceError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file at a commit: size in bytes, git blob id, and for large files the SHA-256 of their bytes."""
+
+    size: int
+    blob_id: str
+    sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteState:
+    """What a repository looks like before anything is sent: names to commits; all empty where it does not exist."""
+
+    exists: bool
+    private: bool = False
+    branches: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    pulls: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A commit that was made; ``pull`` is the address of its pull request, if it is one."""
+
+    oid: str
+    pull: str | None = None
+
+
+def check_name(repo_id: str) -> str | None:
+    """Why the Hub would not take this name for a repository, or None."""
+    try:
+        client().validate_repo_id(repo_id)
+    except client().HFValidationError:
+        return (
+            "names hold letters, digits, '-', '_' and '.', 96 characters at most, without '--', '..' or a final .git"
+        )
+    return None if repo_id.count("/") == 1 else "write owner/name"
+
+
+def require_token(repo_id: str) -> None:
+    """Raise HubError unless the client has an access token for writing."""
+    import huggingface_hub
+
+    with hub_errors(repo_id, repo_id, doing="write to"):
+        token = huggingface_hub.get_token()
+    if not token:
+        raise HubError(
+            f"there is no access token to write to {repo_id} with",
+            hint="run `hf auth login`, set HF_TOKEN, or in GitHub Actions set HF_OIDC_RESOURCE to the repository",
+            code="hub-no-token",
+        )
+
+
+def look(repo_id: str) -> RemoteState:
+    """The repository's visibility, branches, tags and pull requests. Raises HubError."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    api = _api()
+    with hub_errors(repo_id, repo_id, doing="look at"):
+        try:
+            info = patiently(lambda: api.model_info(repo_id))
+        except GatedRepoError:
+            raise
+        except RepositoryNotFoundError:
+            return RemoteState(exists=False)
+        refs = patiently(lambda: api.list_repo_refs(repo_id, include_pull_requests=True))
+    return RemoteState(
+        exists=True,
+        private=bool(info.private),
+        branches={b.name: b.target_commit for b in refs.branches},
+        tags={t.name: t.target_commit for t in refs.tags},
+        pulls={p.ref: p.target_commit for p in refs.pull_requests or []},
+    )
+
+
+def tree(repo_id: str, commit: str) -> dict[str, RemoteFile]:
+    """Every file of a commit by path. Raises HubError."""
+    from huggingface_hub.hf_api import RepoFile
+
+    def ask() -> dict[str, RemoteFile]:
+        found: dict[str, RemoteFile] = {}
+        for entry in _api().list_repo_tree(repo_id, recursive=True, revision=commit):
+            if isinstance(entry, RepoFile):
+                found[entry.path] = RemoteFile(entry.size, entry.blob_id, entry.lfs.sha256 if entry.lfs else None)
+        return found
+
+    with hub_errors(repo_id, repo_id, commit, doing="look at"):
+        return patiently(ask)
+
+
+def create_repository(repo_id: str, *, private: bool) -> None:
+    """Make an empty repository; one that exists already is left as it is. Raises HubError."""
+    with hub_errors(f"the repository {repo_id}", repo_id, doing="create"):
+        patiently(lambda: _api().create_repo(repo_id, private=private, exist_ok=True))
+
+
+def create_branch(repo_id: str, branch: str, start: str) -> None:
+    """Make a branch that starts at a commit; one that exists already is left as it is. Raises HubError."""
+    with hub_errors(f"the branch {branch} of {repo_id}", repo_id, doing="create"):
+        patiently(lambda: _api().create_branch(repo_id, branch=branch, revision=start, exist_ok=True))
+
+
+def create_tag(repo_id: str, tag: str, commit: str) -> None:
+    """Tag a commit. Raises HubError, also where the tag exists."""
+    with hub_errors(f"the tag {tag} of {repo_id}", repo_id, doing="create"):
+        patiently(lambda: _api().create_tag(repo_id, tag=tag, revision=commit))
+
+
+def make_public(repo_id: str) -> None:
+    """Let everybody see the repository. Raises HubError."""
+    with hub_errors(f"the visibility of {repo_id}", repo_id, doing="change"):
+        patiently(lambda: _api().update_repo_settings(repo_id, private=False))
+
+
+def commit(
+    repo_id: str,
+    branch: str,
+    parent: str,
+    *,
+    add: Mapping[str, tuple[Path | bytes, str]],
+    remove: Sequence[str],
+    message: str,
+    description: str,
+    create_pr: bool,
+) -> Committed:
+    """One commit on a branch, or a pull request of one commit against it.
+
+    Args:
+        parent: the commit the branch must still be at.
+        add: path in the repository -> where its bytes are, and their SHA-256 as it was planned.
+
+    Large files go up first and are found again by a later try; what exists already is not sent. Raises HubError;
+    SourceError where a file's bytes are no longer those that were planned.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    operations: list[Any] = []
+    for path, (source, sha256) in add.items():
+        operation = CommitOperationAdd(path, source)
+        if operation.upload_info.sha256.hex() != sha256:
+            raise SourceError(f"{path} changed while it was being published", hint="run it again", code="source-moved")
+        operations.append(operation)
+    operations += [CommitOperationDelete(path) for path in remove]
+    with hub_errors(f"{repo_id}", repo_id, branch, doing="upload to"), _no_bars():
+        done = patiently(
+            lambda: _api().create_commit(
+                repo_id,
+                operations,
+                commit_message=message,
+                commit_description=description,
+                revision=branch,
+                parent_commit=parent,
+                create_pr=create_pr,
+            )
+        )
+    if not re.fullmatch(r"[0-9a-f]{40}", done.oid):
+        raise HubError(f"the Hub names no commit after the upload to {repo_id}", code="hub-protocol")
+    return Committed(done.oid, done.pr_url)
+
+
+def _api() -> HfApi:
+    from huggingface_hub import HfApi
+
+    return HfApi(library_name="eagle3hub", library_version=__version__)
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """The client draws bars of its own unless it is told not to."""
+    if client().are_progress_bars_disabled():
+        yield
+        return
+    client().disable_progress_bars()
+    try:
+        yield
+    finally:
+        client().enable_progress_bars()

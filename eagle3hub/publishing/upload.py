@@ -1,0 +1,154 @@
+"""Carry out a plan: one commit for each branch, then verification, then tag and visibility.
+
+Whatever stops it, each branch holds either what it held before or everything new, and running it again goes on
+from there: large files that were sent are found by their digests, a commit that was made is recognised by its tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eagle3hub.errors import FoundWanting, HubError
+from eagle3hub.progress import Progress, silent
+from eagle3hub.publishing import remote
+from eagle3hub.publishing.plan import MAIN, Part, Plan, compare
+from eagle3hub.publishing.remote import Committed, RemoteState
+from eagle3hub.publishing.verify import verify_upload
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What was done.
+
+    Attributes:
+        commits: (branch or pull request's ref, commit) for each part of the plan, verified.
+        uploaded: paths that were sent, by branch; empty where everything was there.
+        pull: address of the pull request, if one was asked for and had to be made.
+    """
+
+    plan: Plan
+    commits: Sequence[tuple[str, str]]
+    uploaded: dict[str, list[str]]
+    visibility: str
+    pull: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The document ``publish --json`` prints."""
+        return {
+            **self.plan.to_json(),
+            "visibility": self.visibility,
+            "published": [{"ref": ref, "commit": commit} for ref, commit in self.commits],
+            "uploaded": self.uploaded,
+            "pull_request": self.pull,
+            "verified": True,
+        }
+
+
+def upload(plan: Plan, progress: Progress = silent) -> Published:
+    """Publish what a plan says, verified. Raises FoundWanting where a gate does not hold, HubError."""
+    if plan.problems:
+        first, more = plan.problems[0], len(plan.problems) - 1
+        raise FoundWanting(
+            first.message + (f" (and {more} more)" if more else ""),
+            hint=(f"{first.hint}; " if first.hint else "") + f"--allow {first.code} waives it, on the record",
+            code=first.code,
+        )
+    remote.require_token(plan.repo)
+    state = plan.remote
+    if not state.exists:
+        progress(f"making the repository {plan.repo}")
+        remote.create_repository(plan.repo, private=plan.settings.stage or plan.settings.private)
+        state = remote.look(plan.repo)
+    commits: list[tuple[str, str]] = []
+    uploaded: dict[str, list[str]] = {}
+    pull: str | None = None
+    for part in plan.parts:
+        ref, done, sent = _publish_part(plan, part, state, progress)
+        verify_upload(plan.repo, done.oid, part.files, part.heads, progress)
+        commits.append((ref, done.oid))
+        pull = pull or done.pull
+        if sent:
+            uploaded[part.branch] = sent
+    tag = plan.settings.tag
+    if tag is not None and tag not in state.tags:
+        progress(f"tagging {tag}")
+        _tag(plan.repo, tag, commits[-1][1])
+    private = state.private
+    if plan.settings.stage and private:
+        progress("making it public")
+        remote.make_public(plan.repo)
+        private = False
+    return Published(plan, commits, uploaded, "private" if private else "public", pull)
+
+
+def _publish_part(plan: Plan, part: Part, state: RemoteState, progress: Progress) -> tuple[str, Committed, list[str]]:
+    """Bring one branch up to date: its ref, the commit, and the paths that were sent."""
+    parent = state.branches.get(part.branch)
+    if parent is not None and not part.changes:
+        return part.branch, Committed(parent), []
+    if plan.settings.create_pr and (found := _proposed(plan.repo, part, state)):
+        return found[0], Committed(found[1]), []
+    if parent is None:
+        parent = state.branches[MAIN]
+        remote.create_branch(plan.repo, part.branch, parent)
+        inherited = remote.tree(plan.repo, parent)
+        states = compare(part.files, inherited, dict.fromkeys(inherited, ""))
+        part = Part(part.branch, part.files, states, part.heads, None)
+    progress(f"uploading to {plan.repo}, {part.branch}")
+    sources = {f.path: (f.source, f.sha256) for f in part.files}
+    sent = part.having("new", "changed")
+    try:
+        done = remote.commit(
+            plan.repo,
+            part.branch,
+            parent,
+            add={path: sources[path] for path in sent},
+            remove=part.having("removed"),
+            message=plan.message,
+            description=plan.description,
+            create_pr=plan.settings.create_pr,
+        )
+    except HubError:
+        # the answer may be lost and the commit made: what counts is what the Hub has
+        made = _made_after_all(plan, part, parent, state)
+        if made is None:
+            raise
+        return *made, sent
+    return f"pull request {done.pull}" if done.pull else part.branch, done, sent
+
+
+def _made_after_all(plan: Plan, part: Part, parent: str, state: RemoteState) -> tuple[str, Committed] | None:
+    try:
+        now = remote.look(plan.repo)
+        if plan.settings.create_pr:
+            fresh = RemoteState(True, pulls={r: c for r, c in now.pulls.items() if r not in state.pulls})
+            found = _proposed(plan.repo, part, fresh)
+            return None if found is None else (found[0], Committed(found[1]))
+        head = now.branches.get(part.branch)
+        if head is None or head == parent or not _holds(plan.repo, head, part):
+            return None
+    except HubError:
+        return None
+    return part.branch, Committed(head)
+
+
+def _proposed(repo_id: str, part: Part, state: RemoteState) -> tuple[str, str] | None:
+    """A pull request that holds exactly this already, newest first."""
+    newest = sorted(state.pulls.items(), key=lambda pull: int(pull[0].rpartition("/")[2]), reverse=True)
+    return next(((ref, oid) for ref, oid in newest[:10] if _holds(repo_id, oid, part)), None)
+
+
+def _holds(repo_id: str, commit: str, part: Part) -> bool:
+    gone = set(part.having("removed"))
+    states = compare(part.files, remote.tree(repo_id, commit), dict.fromkeys(gone, ""))
+    return not {"new", "changed", "removed"} & set(states.values())
+
+
+def _tag(repo_id: str, tag: str, commit: str) -> None:
+    try:
+        remote.create_tag(repo_id, tag, commit)
+    except HubError:
+        if remote.look(repo_id).tags.get(tag) != commit:
+            raise

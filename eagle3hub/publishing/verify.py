@@ -1,0 +1,158 @@
+"""Whether a repository on the Hub holds what was published: digests, card, head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eagle3hub.card.lint.parse import parse_card
+from eagle3hub.checkpoint import hub
+from eagle3hub.checkpoint.digest import file_digest
+from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.remote import parse_address
+from eagle3hub.errors import CheckpointError, Eagle3HubError, HubError, SourceError
+from eagle3hub.layouts import open_head
+from eagle3hub.progress import Progress, silent
+from eagle3hub.publishing import remote
+from eagle3hub.publishing.files import CARD, SUMS, LocalFile, parse_sums
+from eagle3hub.publishing.plan import same
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was found in a repository.
+
+    Attributes:
+        files: (path, size in bytes) of every file whose digest is the published one.
+        heads: (folder, layout) of every head that was read back.
+        faults: what is not as published, one sentence each; empty: everything is.
+        unlisted: files that the list of digests does not name.
+    """
+
+    source: str
+    commit: str
+    files: Sequence[tuple[str, int]]
+    heads: Sequence[tuple[str, str]]
+    faults: Sequence[str]
+    unlisted: Sequence[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document ``verify --json`` prints."""
+        return {
+            "source": self.source,
+            "commit": self.commit,
+            "verdict": "fail" if self.faults else "pass",
+            "files": [{"path": path, "size": size} for path, size in self.files],
+            "heads": [{"folder": folder, "layout": layout} for folder, layout in self.heads],
+            "faults": list(self.faults),
+            "unlisted": list(self.unlisted),
+        }
+
+
+def verify_upload(
+    repo_id: str, commit: str, files: Sequence[LocalFile], heads: Sequence[str], progress: Progress = silent
+) -> None:
+    """Hold a commit on the Hub against the files it was made of.
+
+    Every file's digest as the Hub states it, the card's metadata, and every head as range requests see it. Raises
+    HubError, code ``hub-verify``, where something differs.
+    """
+    progress("verifying what the Hub has")
+    there = remote.tree(repo_id, commit)
+    for file in files:
+        known = there.get(file.path)
+        if known is None or not same(file, known):
+            what = "is missing" if known is None else "has other bytes"
+            raise _differs(repo_id, commit, f"{file.path} {what}")
+    if any(f.path == CARD for f in files):
+        text = hub.download_file(repo_id, CARD, commit).read_text(encoding="utf-8")
+        if error := _card_error(text):
+            raise _differs(repo_id, commit, error)
+    for folder in heads:
+        try:
+            _layout(repo_id, commit, folder)
+        except HubError:
+            raise
+        except Eagle3HubError as e:
+            raise _differs(repo_id, commit, f"the head in {folder or 'the root'} cannot be read: {e.message}") from e
+
+
+def verify_repository(source: str, progress: Progress = silent) -> Verified:
+    """Download a published repository and hold every byte against its own list of digests, then read its heads.
+
+    Args:
+        source: ``hf://owner/name[@revision]``.
+
+    Raises HubError, SourceError (no list of digests: it was not published by this tool).
+    """
+    at = parse_address(source)
+    if at.folder:
+        raise SourceError(f"{source} names a folder", hint="name the repository", code="source-hub-address")
+    listing = hub.list_files(at.repo_id, at.revision)
+    if SUMS not in listing.sizes:
+        raise SourceError(
+            f"there is no {SUMS} in {source}",
+            hint="only what eagle3hub published carries one; eagle3hub inspect reads any head",
+            code="source-no-sums",
+        )
+    commit = listing.commit
+    listed = parse_sums(hub.download_file(at.repo_id, SUMS, commit).read_text(encoding="utf-8"))
+    good: list[tuple[str, int]] = []
+    faults: list[str] = []
+    for path, sha256 in listed.items():
+        if path not in listing.sizes:
+            faults.append(f"{path} is missing")
+            continue
+        digest = file_digest(_download(at.repo_id, path, commit, progress))
+        if digest["sha256"] != sha256:
+            faults.append(f"{path} has other bytes than were published")
+        else:
+            good.append((path, digest["size"]))
+    if CARD in listed and CARD in listing.sizes:
+        error = _card_error(
+            _download(at.repo_id, CARD, commit, progress).read_text(encoding="utf-8", errors="replace")
+        )
+        faults += [error] if error else []
+    heads: list[tuple[str, str]] = []
+    for path in listed:
+        if path.rpartition("/")[2] == "config.json" and path in listing.sizes:
+            folder = path.rpartition("/")[0]
+            try:
+                heads.append((folder, _layout(at.repo_id, commit, folder)))
+            except HubError:
+                raise
+            except Eagle3HubError as e:
+                faults.append(f"the head in {folder or 'the root'} cannot be read: {e.message}")
+    known = {*listed, SUMS, ".gitattributes"}
+    return Verified(source, commit, good, heads, faults, sorted(set(listing.sizes) - known))
+
+
+def _download(repo_id: str, path: str, commit: str, progress: Progress) -> Path:
+    return hub.download_file(repo_id, path, commit, progress)
+
+
+def _layout(repo_id: str, commit: str, folder: str) -> str:
+    """Layout of a head on the Hub, looked into by range requests. Raises InputError where it is not sound."""
+    address = f"hf://{repo_id}@{commit}" + (f"/{folder}" if folder else "")
+    head = open_head(open_checkpoint(address, headers_only=True))
+    head.raise_for_errors()
+    if not head.tensors:
+        raise CheckpointError(f"there are no tensors in {address}", code="checkpoint-empty")
+    return head.layout
+
+
+def _card_error(text: str) -> str | None:
+    card = parse_card(text, CARD, None)
+    if card.front is None:
+        return f"{CARD} has no metadata that can be read"
+    return None
+
+
+def _differs(repo_id: str, commit: str, what: str) -> HubError:
+    return HubError(
+        f"{repo_id} at {commit[:12]} is not what was uploaded: {what}",
+        hint="run the same command again: what differs is uploaded anew",
+        code="hub-verify",
+    )

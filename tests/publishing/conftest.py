@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from publishing import folders
+from support.hub_server import client_of
+from support.hub_writes import WritableHub
+
+from eagle3hub.checkpoint import remote
+
+TOKEN = "hf_good"
+
+
+@pytest.fixture
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("hf-home")
+
+
+@pytest.fixture
+def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WritableHub]:
+    """A Hub on loopback that takes uploads, and huggingface_hub logged in to it."""
+    monkeypatch.setattr(remote, "_LISTINGS", {})
+    with WritableHub() as server, client_of(server, home, monkeypatch):
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``release``, ready to be published, and ``release.yaml``; not to be changed."""
+    here = tmp_path_factory.mktemp("made")
+    folders.make_release(here / "release", folders.write_manifest(here / "release.yaml"))
+    return here
+
+
+@pytest.fixture
+def manifest(made: Path) -> Path:
+    return made / "release.yaml"
+
+
+@pytest.fixture
+def release(made: Path, tmp_path: Path) -> Path:
+    """A release folder of this test's own."""
+    return Path(shutil.copytree(made / "release", tmp_path / "release"))
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Makes waiting before another try cost nothing; collects what would have been waited."""
+    collected: list[float] = []
+    monkeypatch.setattr(time, "sleep", lambda seconds: collected.append(seconds))
+    return collected

@@ -1,0 +1,164 @@
+"""What keeps a folder from being published; each gate is broken once, and nothing may leave."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from publishing.folders import REPO, write_reports
+from support.hub_writes import WritableHub
+
+from eagle3hub.publishing import GATES
+
+Cli = Callable[..., tuple[int, str, str]]
+SECRET = "hf_" + "aB3dE6gH9jK2mN5pQ8sT1vW4xY7zC0eF"
+
+
+def edit_json(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def engine_failed(release: Path) -> None:
+    edit_json(release / "reports" / "specforge-cpu.json", verdict="inconclusive")
+
+
+def flip_a_bit(release: Path) -> None:
+    path = release / "modelopt" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def no_license(release: Path) -> None:
+    replace(release / "README.md", "license: apache-2.0\n", "")
+
+
+def secret_in_report(release: Path) -> None:
+    edit_json(release / "eagle3hub.json", note=f"--token {SECRET}")
+
+
+def disguised_pickle(release: Path) -> None:
+    (release / "assets").mkdir()
+    (release / "assets" / "chart.png").write_bytes(pickle.dumps({"a": 1}))
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "no config": (lambda r: (r / "config.json").unlink(), "publish-head", "no config.json"),
+    "no report": (lambda r: (r / "reports" / "modelopt-cpu.json").unlink(), "publish-report", "the head in modelopt"),
+    "not passed": (engine_failed, "publish-report", "says inconclusive"),
+    "other bytes": (flip_a_bit, "publish-report", "measured other bytes"),
+    "not a report": (lambda r: (r / "reports" / "x.json").write_text("{}"), "publish-report", "reports/x.json"),
+    "no card": (lambda r: (r / "README.md").unlink(), "publish-card", "no README.md"),
+    "bad card": (lambda r: replace(r / "README.md", "license: apache-2.0", "license: apache2"), "publish-card", "README.md:"),
+    "no license": (no_license, "publish-license", "states no license"),
+    "pickle": (lambda r: (r / "extra.bin").write_bytes(b"x"), "publish-pickle", "extra.bin"),
+    "disguised pickle": (disguised_pickle, "publish-pickle", "assets/chart.png"),
+    "optimizer": (lambda r: (r / "optimizer.safetensors").write_bytes(b"x"), "publish-training-state", "optimizer"),
+    "link": (lambda r: (r / "NOTICE").symlink_to("/etc/hostname"), "publish-link", "NOTICE is a link"),
+    "linked folder": (lambda r: (r / "more").symlink_to("/etc"), "publish-link", "more is a link"),
+    ".env": (lambda r: (r / ".env").write_text("A=b\n"), "publish-outside", ".env"),
+    "editor's copy": (lambda r: (r / "README.md~").write_text("x"), "publish-outside", "README.md~"),
+    "hub token": (secret_in_report, "publish-secret", "eagle3hub.json:"),
+    "key": (
+        lambda r: (r / "NOTICE").write_text("-----BEGIN RSA PRIVATE KEY-----\nx\n"),
+        "publish-secret",
+        "NOTICE:1 holds what looks like a secret (Private Key)",
+    ),
+    "cloud key": (
+        lambda r: (r / "NOTICE").write_text("id AKIA" + "IOSFODNN7EXAMPLQ"),
+        "publish-secret",
+        "AWS Access Key",
+    ),
+    "two names": (
+        lambda r: (r / "notice").write_text("x") + (r / "NOTICE").write_text("x"),
+        "publish-name",
+        "one name",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_folder_is_refused_before_anything_is_sent(hub: WritableHub, release: Path, cli: Cli, name: str):
+    damage, code, words = BROKEN[name]
+    damage(release)
+    status, out, err = cli("publish", release, "--repo", REPO, "--json")
+    document = json.loads(out)
+    assert (status, err) == (1, "")
+    assert any(p["code"] == code and words in p["message"] for p in document["problems"]), document["problems"]
+    assert SECRET not in out
+    assert hub.uploads == []
+    status, out, _ = cli("publish", release, "--repo", REPO)
+    assert status == 1
+    assert f"refused {code}" in out
+    assert hub.uploads == []
+
+
+def test_every_gate_is_broken_once():
+    elsewhere = {"publish-size", "publish-layouts"}
+    assert {code for _, code, _ in BROKEN.values()} == set(GATES) - elsewhere
+
+
+def test_an_untouched_folder_passes_every_gate(hub: WritableHub, release: Path, manifest: Path, cli: Cli):
+    document = json.loads(cli("publish", release, "--manifest", manifest, "--dry-run", "--json")[1])
+    assert document["problems"] == []
+
+
+def test_a_file_too_large_for_the_hub(hub: WritableHub, release: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("eagle3hub.publishing.gates.MAX_FILE", 10_000_000)
+    status, out, _ = cli("publish", release, "--repo", REPO)
+    assert status == 1
+    assert "refused publish-size model.safetensors" in out
+
+
+@pytest.mark.parametrize("repo", ["alice/a--b", "alice", "alice/x.git", "alice/..", "a/b/c"])
+def test_names_the_hub_does_not_take(hub: WritableHub, release: Path, cli: Cli, repo: str):
+    status, out, _ = cli("publish", release, "--repo", repo)
+    assert status == 1
+    assert "refused publish-name" in out
+    assert hub.requests == []
+
+
+def test_the_manifest_demands_engines_and_layouts(
+    hub: WritableHub, release: Path, manifest: Path, cli: Cli, tmp_path: Path
+):
+    text = manifest.read_text()
+    asked = tmp_path / "asked.yaml"
+    asked.write_text(text.replace("engine: vllm", "engine: vllm,sglang").replace("[modelopt]", "[speculators]"))
+    status, out, _ = cli("publish", release, "--manifest", asked, "--json")
+    messages = [p["message"] for p in json.loads(out)["problems"]]
+    assert status == 1
+    assert "the head in the root was not passed by sglang" in messages
+    assert "the manifest asks for speculators, which is not there" in messages
+    assert "modelopt holds a head that the manifest does not name" in messages
+
+
+def test_a_waived_gate_is_on_the_record(hub: WritableHub, release: Path, manifest: Path, cli: Cli):
+    write_reports(release, manifest, verdict="inconclusive")
+    (release / ".env").write_text("A=b\n")
+    argv = ("publish", release, "--repo", REPO, "--allow", "publish-report", "--json")
+    status, out, _ = cli(*argv)
+    assert status == 1, "one gate waived is not two"
+    assert hub.uploads == []
+    (release / ".env").unlink()
+    status, out, err = cli(*argv)
+    document = json.loads(out)
+    assert status == 0, err
+    assert [p["code"] for p in document["waived"]] == ["publish-report", "publish-report"]
+    assert "Waived: publish-report: reports/specforge-cpu.json says inconclusive" in document["description"]
+    sent = [r for r in hub.requests if "/commit/" in r.path]
+    assert len(sent) == 1
+
+
+def test_only_known_gates_can_be_waived(release: Path, cli: Cli):
+    status, _, err = cli("publish", release, "--repo", REPO, "--allow", "everything")
+    assert status == 2
+    assert "publish-secret" in err

@@ -1,0 +1,212 @@
+"""Publishing to a Hub on loopback with the real client: what is planned, what is sent, what is there afterwards."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import snapshot_download
+from publishing.conftest import TOKEN
+from publishing.folders import REPO
+from support.hub_writes import READ_ONLY, WritableHub
+
+from eagle3hub.checkpoint.digest import folder_digest
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def document(done: tuple[int, str, str], status: int = 0) -> dict[str, Any]:
+    assert done[0] == status, done[1] + done[2]
+    return json.loads(done[1])
+
+
+def test_a_dry_run_sends_nothing(hub: WritableHub, release: Path, manifest: Path, cli: Cli):
+    argv = ("publish", release, "--manifest", manifest, "--dry-run", "--stage", "--tag", "v1")
+    plan = document(cli(*argv, "--json"))
+    assert (plan["repo"], plan["exists"], plan["tag"]) == (REPO, False, "v1")
+    assert plan["visibility"] == "private, public when verified"
+    (commit,) = plan["commits"]
+    listed = {f["path"]: f for f in commit["files"]}
+    assert set(listed) == {*contents(release), "SHA256SUMS"}
+    assert {f["state"] for f in listed.values()} == {"new"}
+    assert listed["config.json"]["size"] == (release / "config.json").stat().st_size
+    assert plan["problems"] == plan["waived"] == []
+    assert hub.uploads == []
+    status, out, _ = cli(*argv)
+    assert status == 0
+    assert "modelopt/model.safetensors" in out
+    assert "published" not in out
+
+
+def test_published_once_and_again(hub: WritableHub, release: Path, manifest: Path, cli: Cli, tmp_path: Path):
+    argv = ("publish", release, "--manifest", manifest, "--tag", "v1", "--json")
+    done = document(cli(*argv))
+    files = hub.files(REPO)
+    assert {n: b for n, b in files.items() if n != "SHA256SUMS"} == contents(release)
+    repo = hub.repos[REPO]
+    assert len(repo.commits) == 2, "the repository's first commit, and ours"
+    assert repo.tags == {"v1": repo.refs["main"]}
+    assert done["published"] == [{"ref": "main", "commit": repo.refs["main"]}]
+    assert not repo.private
+    copy = Path(snapshot_download(REPO, local_dir=tmp_path / "copy"))
+    assert folder_digest(copy)[0] == folder_digest(release)[0]
+    before, asked = hub.uploads, len(hub.requests)
+    started = time.monotonic()
+    again = document(cli(*argv))
+    assert time.monotonic() - started < 5
+    assert hub.uploads == before
+    assert again["uploaded"] == {}
+    assert again["published"] == done["published"]
+    assert len(hub.requests) > asked, "it is verified again"
+
+
+def test_what_changed_is_what_is_sent(hub: WritableHub, release: Path, cli: Cli):
+    document(cli("publish", release, "--repo", REPO, "--json"))
+    (release / "README.md").write_text((release / "README.md").read_text() + "\nOne more line.\n")
+    (release / "NOTICE").write_text("A notice.\n")
+    puts = sum(u.startswith("PUT") for u in hub.uploads)
+    done = document(cli("publish", release, "--repo", REPO, "--json"))
+    states = {f["path"]: f["state"] for f in done["commits"][0]["files"]}
+    assert {p: s for p, s in states.items() if s != "unchanged"} == {
+        "README.md": "changed",
+        "NOTICE": "new",
+        "SHA256SUMS": "changed",
+    }
+    large = [n for n in ("README.md", "NOTICE") if (release / n).stat().st_size >= 10_000]
+    assert sum(u.startswith("PUT") for u in hub.uploads) == puts + len(large)
+    (release / "NOTICE").unlink()
+    hub.commit(REPO, {"somebody.txt": b"else's"})
+    done = document(cli("publish", release, "--repo", REPO, "--json"))
+    assert done["commits"][0]["removed"] == ["NOTICE"]
+    assert done["commits"][0]["kept"] == ["somebody.txt"]
+    assert "NOTICE" not in hub.files(REPO)
+    assert hub.files(REPO)["somebody.txt"] == b"else's"
+
+
+def test_staged_is_private_until_verified(hub: WritableHub, release: Path, cli: Cli):
+    seen: list[bool] = []
+    hub.fail("/tree/", before=lambda: seen.append(hub.repos[REPO].private), times=9)
+    document(cli("publish", release, "--repo", REPO, "--stage", "--json"))
+    assert seen
+    assert all(seen)
+    assert not hub.repos[REPO].private
+    assert hub.uploads[-1] == f"PUT /api/models/{REPO}/settings"
+
+
+def test_staged_and_wrong_stays_private(hub: WritableHub, release: Path, cli: Cli):
+    hub.garble.add("model.safetensors")
+    status, out, err = cli("publish", release, "--repo", REPO, "--stage", "--tag", "v1")
+    assert (status, out) == (5, "")
+    assert "is not what was uploaded: model.safetensors has other bytes" in err
+    assert hub.repos[REPO].private
+    assert hub.repos[REPO].tags == {}
+    document(cli("publish", release, "--repo", REPO, "--stage", "--tag", "v1", "--json"))
+    assert not hub.repos[REPO].private
+    assert hub.files(REPO)["model.safetensors"] == (release / "model.safetensors").read_bytes()
+
+
+def test_a_pull_request_once(hub: WritableHub, release: Path, cli: Cli):
+    hub.commit(REPO, {"README.md": b"old"})
+    argv = ("publish", release, "--repo", REPO, "--create-pr", "--json")
+    done = document(cli(*argv))
+    assert done["pull_request"].endswith("/discussions/1")
+    assert hub.files(REPO) == {"README.md": b"old"}
+    assert hub.files(REPO, "refs/pr/1")["config.json"] == (release / "config.json").read_bytes()
+    before = hub.uploads
+    again = document(cli(*argv))
+    assert again["published"][0]["ref"] == "refs/pr/1"
+    assert hub.uploads == before
+
+
+def test_a_branch_for_each_layout(hub: WritableHub, release: Path, cli: Cli):
+    argv = ("publish", release, "--repo", REPO, "--branch-per-layout", "--json")
+    done = document(cli(*argv))
+    assert [made["ref"] for made in done["published"]] == ["modelopt", "main"]
+    main, other = hub.files(REPO), hub.files(REPO, "modelopt")
+    assert not any(name.startswith("modelopt/") for name in main)
+    assert other["model.safetensors"] == (release / "modelopt" / "model.safetensors").read_bytes()
+    assert other["config.json"] == (release / "modelopt" / "config.json").read_bytes()
+    before = hub.uploads
+    document(cli(*argv))
+    assert hub.uploads == before
+
+
+def test_a_tag_is_not_moved(hub: WritableHub, release: Path, cli: Cli):
+    document(cli("publish", release, "--repo", REPO, "--tag", "v1", "--json"))
+    (release / "NOTICE").write_text("A notice.\n")
+    before = hub.uploads
+    status, _, err = cli("publish", release, "--repo", REPO, "--tag", "v1")
+    assert status == 2
+    assert "the tag v1 exists already" in err
+    assert hub.uploads == before
+
+
+@pytest.mark.parametrize(
+    ("token", "code"), [(None, "hub-no-token"), ("hf_bad", "hub-auth"), (READ_ONLY, "hub-forbidden")]
+)
+def test_without_the_right_token(
+    hub: WritableHub, release: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, token: str | None, code: str
+):
+    monkeypatch.delenv("HF_TOKEN")
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    status, out, err = cli("publish", release, "--repo", REPO, "--json")
+    assert (status, json.loads(out)["error"]["code"]) == (5, code)
+    assert token is None or token not in out + err
+    assert REPO not in hub.repos
+
+
+def test_no_output_holds_the_token(
+    hub: WritableHub, release: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+):
+    printed = ""
+    for fault in ({}, {"status": 500, "times": 99}, {"status": 403}, {"cut_after": 0, "times": 99}):
+        hub.faults.clear()
+        if fault:
+            hub.fail("/commit/|preupload", "POST", **fault)
+        (release / "NOTICE").write_text(f"{fault}\n")
+        for flags in ((), ("--json",)):
+            _, out, err = cli("--debug", "publish", release, "--repo", REPO, *flags)
+            printed += out + err
+    assert "Traceback" in printed
+    assert TOKEN not in printed
+    assert "signature=" not in printed
+
+
+# What is there afterwards
+
+
+def test_verify_a_published_repository(hub: WritableHub, release: Path, cli: Cli):
+    document(cli("publish", release, "--repo", REPO, "--tag", "v1", "--json"))
+    found = document(cli("verify", f"hf://{REPO}@v1", "--json"))
+    assert found["verdict"] == "pass"
+    assert {f["path"] for f in found["files"]} == set(contents(release))
+    assert found["heads"] == [{"folder": "", "layout": "specforge"}, {"folder": "modelopt", "layout": "modelopt"}]
+    assert found["unlisted"] == []
+    hub.commit(REPO, {"extra.bin": b"x", "eagle3hub.json": b"{}"})
+    status, out, _ = cli("verify", f"hf://{REPO}")
+    assert status == 1
+    assert "eagle3hub.json has other bytes" in out
+    assert "not listed: extra.bin" in out
+
+
+def test_verify_sees_bytes_that_rotted_under_their_name(hub: WritableHub, release: Path, cli: Cli):
+    document(cli("publish", release, "--repo", REPO, "--json"))
+    hub.rot((release / "modelopt" / "model.safetensors").read_bytes())
+    found = document(cli("verify", f"hf://{REPO}", "--json"), status=1)
+    assert found["faults"] == ["modelopt/model.safetensors has other bytes than were published"]
+
+
+def test_verify_of_what_somebody_else_published(hub: WritableHub, example_head: Path, cli: Cli):
+    hub.commit(REPO, example_head)
+    status, _, err = cli("verify", f"hf://{REPO}")
+    assert status == 3
+    assert "there is no SHA256SUMS" in err
