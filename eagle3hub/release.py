@@ -22,7 +22,7 @@ from eagle3hub.checkpoint.digest import FileDigest, file_digest, folder_digest
 from eagle3hub.conversion import convert, make_plan
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import Verdict, worst
-from eagle3hub.errors import InputError, UsageError
+from eagle3hub.errors import InputError, ManifestError, UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.prompts import load_prompts
@@ -125,6 +125,12 @@ def release(
     Raises InputError, UnavailableError, OutputError or UsageError.
     """
     manifest = load_manifest(manifest_path)
+    if manifest.head_source is None:
+        raise ManifestError(
+            f"{manifest.path.name} names no head to release",
+            hint="add head and layouts; a manifest without them only gives a card",
+            code="manifest-no-head",
+        )
     if not dry_run:
         raise UsageError(
             "this version prepares the folder and does not upload it",
@@ -173,13 +179,14 @@ def _measure(
     asked = manifest.validate
     kept = Kept()
     results: list[LayoutResult] = []
+    source = str(manifest.head_source)
     subject = identify_target(measured, manifest.target.id)
     prompts = load_prompts(asked.prompts, asked.num_prompts)
     for i, layout in enumerate(manifest.layouts):
         folder = heads / layout
         say = _labelled(progress, f"{layout} ({i + 1} of {len(list(manifest.layouts))})")
         convert(
-            manifest.head_source,
+            source,
             folder,
             layout,
             target=facts,
@@ -194,7 +201,7 @@ def _measure(
                 folder,
                 target=measured,
                 engine=asked.engine,
-                reference_head=manifest.head_source if REFERENCE in engine_names(asked.engine) else None,
+                reference_head=source if REFERENCE in engine_names(asked.engine) else None,
                 device=asked.device,
                 dtype=asked.dtype,
                 prompts=asked.prompts,
