@@ -19,7 +19,7 @@ from eagle3hub.checkpoint.digest import FileDigest, file_digest
 from eagle3hub.conversion import make_plan
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import Verdict
-from eagle3hub.errors import UsageError
+from eagle3hub.errors import ManifestError, UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.staging import prepare_destination, require_space, staged_folder, write_file
@@ -110,6 +110,12 @@ def release(
     Raises InputError, UnavailableError, OutputError or UsageError.
     """
     manifest = load_manifest(manifest_path)
+    if manifest.head_source is None:
+        raise ManifestError(
+            f"{manifest.path.name} names no head to release",
+            hint="add head and layouts; a manifest without them only gives a card",
+            code="manifest-no-head",
+        )
     if not dry_run:
         raise UsageError(
             "this version prepares the folder and does not upload it",
@@ -162,7 +168,7 @@ def _measure(
     for i, layout in enumerate(layouts):
         say = labelled(progress, f"{layout} ({i + 1} of {len(layouts)})", i / len(layouts), (i + 1) / len(layouts))
         result = measure_layout(
-            manifest.head_source,
+            str(manifest.head_source),
             layout,
             heads / layout,
             target=measured,

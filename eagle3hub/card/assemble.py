@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eagle3hub.bench.results import load_results
 from eagle3hub.card.context import warnings
+from eagle3hub.card.files import find
 from eagle3hub.card.manifest import Manifest, load_manifest
+from eagle3hub.card.pictures import draw
 from eagle3hub.card.render import render_card
+from eagle3hub.card.reported import CHARTS
 from eagle3hub.card.reports import find_reports, runs
 from eagle3hub.card.results import view
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.errors import OutputError
 from eagle3hub.layouts import open_head
 from eagle3hub.report import load_report
-from eagle3hub.staging import write_file
+from eagle3hub.staging import replace_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,9 @@ def make_card(
     output: str | Path | None = None,
     templates: str | Path | None = None,
 ) -> Card:
-    """Render a release's card and, if ``output`` is given, write it there in one step.
+    """Render a release's card and, if ``output`` is given, write its charts and then itself there.
+
+    A card that is not written has no charts: they lie beside it.
 
     Args:
         reports: report files; default: those the manifest's patterns find.
@@ -63,21 +69,27 @@ def make_card(
     manifest = load_manifest(manifest_path)
     files = tuple(Path(p) for p in reports) or tuple(find_reports(manifest))
     documents = [load_report(path).document for path in files]
-    folders = [str(h) for h in heads] or [manifest.head_source]
+    benchmarks = [load_results(path) for path in find(manifest.path.parent, manifest.benchmarks)]
+    folders = [str(h) for h in heads] or ([manifest.head_source] if manifest.head_source else [])
     target = manifest.target.path if manifest.target.path and manifest.target.path.is_dir() else None
     opened = [open_head(folder, target=str(target) if target else None) for folder in folders]
     for head in opened:
         head.raise_for_errors()
+    pictures, drawn = draw(manifest, runs(documents, list(manifest.layouts)), benchmarks) if output else ([], {})
     text = render_card(
         manifest,
         documents,
-        opened[0],
+        opened[0] if opened else None,
         templates,
         digests={folder_digest(Path(folder))[0] for folder in folders},
         report_files=_inside(files, Path(output).absolute().parent) if output else (),
+        benchmarks=benchmarks,
+        pictures=pictures,
     )
     if output:
-        _write(Path(output), text)
+        _write(Path(output), text, drawn)
+    if not opened:
+        return Card(manifest, text, files, (), Path(output) if output else None)
     views = [view(run, manifest) for run in runs(documents, list(manifest.layouts))]
     found = tuple(warnings(manifest, documents, views))
     return Card(manifest, text, files, found, Path(output) if output else None)
@@ -90,12 +102,17 @@ def _inside(files: Sequence[Path], folder: Path) -> list[str]:
     ]
 
 
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+def _write(path: Path, text: str, drawn: Mapping[str, bytes]) -> None:
+    """Write the charts, then the card that shows them; a new folder of charts does not outlive a failure."""
+    folder = path.parent / CHARTS
+    is_new = not folder.exists()
     try:
-        write_file(partial, text.encode("utf-8"))
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        if not path.parent.is_dir():
+            raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
+        for name, content in drawn.items():
+            replace_file(path.parent / name, content, parents=True)
+        replace_file(path, text.encode("utf-8"))
+    except BaseException:
+        if is_new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from eagle3hub._version import __version__
-from eagle3hub.card import architecture, bibliography, metadata, names, results
+from eagle3hub.card import architecture, bibliography, engines, metadata, names, reported, results
+from eagle3hub.card.bench import BenchView
 from eagle3hub.card.manifest import License, Manifest
 from eagle3hub.card.reports import Run
 from eagle3hub.card.results import RunView
@@ -50,6 +51,18 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A chart that lies beside the card: its path without ending (there is a .png and a .svg), and it in words.
+
+    ``of`` is what it belongs to: ``reports``, ``benchmarks`` or ``imported``.
+    """
+
+    path: str
+    alt: str
+    of: str
+
+
+@dataclass(frozen=True, slots=True)
 class Conditions:
     """How one run was made. ``rows`` are all its settings, or those that differ from the run called ``like``."""
 
@@ -63,17 +76,20 @@ def build(
     manifest: Manifest,
     reports: Sequence[Mapping[str, Any]],
     runs: Sequence[Run],
-    head: Head,
+    head: Head | None,
     report_files: Mapping[int, str],
+    benchmarks: Sequence[BenchView] = (),
+    pictures: Sequence[Picture] = (),
 ) -> dict[str, Any]:
     """The render context: text, whole numbers and small frozen objects of them, nothing that can touch a disk.
 
-    ``report_files`` maps an index of ``reports`` to its path in the repository.
+    ``report_files`` maps an index of ``reports`` to its path in the repository. Without a head ``architecture`` is
+    None, and what the manifest says of it is ``described``.
     """
     views = [results.view(run, manifest) for run in runs]
     measured = [v for v in views if v.acceptance]
     main = [v for v in measured if v.layout == manifest.layouts.main]
-    network = architecture.describe(head)
+    network = architecture.describe(head) if head else None
     cited = bibliography.with_always(manifest.citations)
     return {
         "release": manifest.release,
@@ -83,12 +99,20 @@ def build(
         "results": main,
         "passed": [v for v in main if v.run.passed],
         "layout_results": measured if len(main) < len(measured) else [],
-        "warnings": warnings(manifest, reports, views),
+        "warnings": warnings(manifest, reports, views) if head else [],
+        "has_head": 1 if head else 0,
+        "imported": reported.tables(manifest.imported),
+        "benchmarks": list(benchmarks),
+        "pictures": list(pictures),
         "recipes": list(dict.fromkeys(v.recipe for v in views if v.recipe)),
         "architecture": network,
-        "head_size": size(network.size_bytes),
-        "parameters": count(head.num_parameters),
-        "training": manifest.training.facts,
+        "described": manifest.architecture,
+        "head_size": size(network.size_bytes) if network else "",
+        "parameters": count(head.num_parameters) if head else "",
+        "training": training_rows(manifest),
+        "about": manifest.about,
+        "untested": engines.untested(manifest),
+        "subcards": [(names.SUBCARDS[name], facts) for name, facts in manifest.subcards],
         "layouts": layout_rows(manifest, reports, views),
         "limitations": manifest.limitations,
         "licenses": licenses(manifest),
@@ -139,6 +163,21 @@ def layout_rows(manifest: Manifest, reports: Sequence[Mapping[str, Any]], views:
             )
         )
     return rows
+
+
+def training_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    """Every fact about training, and energy and CO2 with their units and the factor between them."""
+    rows = list(manifest.training.facts)
+    found = manifest.training.emissions
+    if found is None:
+        return rows
+    if found.energy_kwh:
+        rows.append(("Energy", f"{found.energy_kwh} kWh"))
+    if found.grams is not None:
+        grams = f" = {found.grams:,.0f} g" if found.unit != "g" else ""
+        factor = f"; {found.factor} kg per kWh, computed" if found.factor else ""
+        rows.append(("Emissions", f"{found.co2} {found.unit} CO2e{grams}{factor}"))
+    return rows + [(f"Emissions, {key.replace('_', ' ')}", text) for key, text in found.about]
 
 
 def licenses(manifest: Manifest) -> list[LicenseRow]:

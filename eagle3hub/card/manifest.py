@@ -12,9 +12,10 @@ from typing import Any
 
 from eagle3hub import resources
 from eagle3hub.card import bibliography
+from eagle3hub.card.imported import Measurement, load_imported
 from eagle3hub.card.yaml_lines import Document, hold_to_schema, read_yaml
 from eagle3hub.errors import SourceError
-from eagle3hub.schema_faults import near
+from eagle3hub.schema_faults import Location, near
 
 DEFAULT_REPORTS = ("reports/*.json",)
 """Where reports are looked for when the manifest names none, relative to it."""
@@ -56,13 +57,16 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Layouts:
-    """Layouts to publish: ``main`` in the repository's root, each of ``also`` in a folder of its name."""
+    """Layouts to publish: ``main`` in the repository's root, each of ``also`` in a folder of its name.
 
-    main: str
+    ``main`` is empty, and there are none, for a release without a head.
+    """
+
+    main: str = ""
     also: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[str]:
-        return iter((self.main, *self.also))
+        return iter((self.main, *self.also) if self.main else ())
 
     def folder(self, layout: str) -> str:
         """Folder of a layout inside the repository; empty for the root."""
@@ -83,20 +87,66 @@ class ValidateSettings:
     min_acceptance_length: float | None = None
 
 
+Facts = tuple[tuple[str, str], ...]
+"""(label, text as typed), in the file's order."""
+_GRAMS = {"g": 1.0, "kg": 1e3, "t": 1e6}
+
+
+@dataclass(frozen=True, slots=True)
+class Emissions:
+    """Energy and CO2 of training. ``co2`` and ``energy_kwh`` are as typed, empty where not given."""
+
+    grams: float | None
+    co2: str
+    unit: str
+    energy_kwh: str
+    about: Facts
+
+    @property
+    def factor(self) -> str:
+        """Kilograms of CO2 per kWh, in three significant digits; empty where one of the two is not given."""
+        if self.grams is None or not self.energy_kwh:
+            return ""
+        return f"{self.grams / 1000 / float(self.energy_kwh):.3g}"
+
+
 @dataclass(frozen=True, slots=True)
 class Training:
     """Facts about training as (label, text as typed), in the file's order, and the data's license."""
 
-    facts: tuple[tuple[str, str], ...] = ()
+    facts: Facts = ()
     data_license: License | None = None
+    emissions: Emissions | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineNote:
+    """What the makers say about an engine that the head was not tested on here. Texts may be empty.
+
+    ``tensor_parallel``, ``dtype`` and ``aux_layers`` go into the printed recipe.
+    """
+
+    engine: str
+    version: str = ""
+    requires: str = ""
+    requires_link: str = ""
+    note: str = ""
+    settings: Facts = ()
+    tensor_parallel: int | None = None
+    dtype: str | None = None
+    aux_layers: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One release.yaml. Local sources are absolute; ``reports`` are glob patterns relative to ``path``'s folder."""
+    """One release.yaml.
+
+    Local sources are absolute; ``reports`` and ``benchmarks`` are glob patterns relative to
+    ``path``'s folder. ``head_source`` is None, and ``architecture`` may be given, for a card of imported results only.
+    """
 
     path: Path
-    head_source: str
+    head_source: str | None
     target: Target
     release: Release
     layouts: Layouts
@@ -106,6 +156,13 @@ class Manifest:
     limitations: tuple[str, ...]
     citations: tuple[str, ...]
     reports: tuple[str, ...]
+    style: str = "standard"
+    about: Facts = ()
+    architecture: Facts = ()
+    engines: tuple[EngineNote, ...] = ()
+    subcards: tuple[tuple[str, Facts], ...] = ()
+    benchmarks: tuple[str, ...] = ()
+    imported: tuple[Measurement, ...] = ()
 
     @property
     def measured_target(self) -> str:
@@ -130,7 +187,8 @@ def load_manifest(path: str | Path) -> Manifest:
 
 def _check(document: Document) -> None:
     hold_to_schema(document, resources.schema("manifest"))
-    layouts = document.data["layouts"]
+    _check_head(document)
+    layouts = document.data.get("layouts", {"main": ""})
     if layouts["main"] in layouts.get("also", []):
         at = ("layouts", "also", layouts["also"].index(layouts["main"]))
         raise document.error(at, f"{layouts['main']!r} is already the main layout", "name each layout once")
@@ -143,12 +201,29 @@ def _check(document: Document) -> None:
             )
 
 
+def _check_head(document: Document) -> None:
+    data = document.data
+    if ("head" in data) != ("layouts" in data):
+        absent = "layouts" if "head" in data else "head"
+        hint = "head and layouts go together; a card of imported results has neither"
+        raise document.error((), f"the field {absent!r} is missing", hint)
+    if "head" in data and "architecture" in data:
+        raise document.error(
+            ("architecture",), "architecture is given for a head", "leave it out: it is read from the head's tensors"
+        )
+    emissions = data.get("training", {}).get("emissions", {})
+    if ("co2" in emissions) != ("co2_unit" in emissions):
+        raise document.error(
+            ("training", "emissions"), "co2 and co2_unit go together", "give both; the unit is g, kg or t"
+        )
+
+
 def _build(document: Document, path: Path) -> Manifest:
     data, here = document.data, path.parent
-    target, release, layouts = data["target"], data["release"], data["layouts"]
+    target, release, layouts = data["target"], data["release"], data.get("layouts", {})
     return Manifest(
         path=path,
-        head_source=_local(here, data["head"]["source"]),
+        head_source=_local(here, data["head"]["source"]) if "head" in data else None,
         target=Target(
             id=target["id"],
             license=_license(target),
@@ -163,14 +238,36 @@ def _build(document: Document, path: Path) -> Manifest:
             library_name=release.get("library_name"),
             **{key: tuple(release.get(key, ())) for key in ("language", "tags", "datasets", "authors")},
         ),
-        layouts=Layouts(layouts["main"], tuple(layouts.get("also", ()))),
+        layouts=Layouts(layouts.get("main", ""), tuple(layouts.get("also", ()))),
         speculative_tokens=data["speculative_tokens"],
         validate=_settings(data, here),
         training=_training(document),
         limitations=tuple(data.get("limitations", ())),
         citations=tuple(data.get("citations", ())),
         reports=tuple(data.get("reports", DEFAULT_REPORTS)),
+        style=data.get("style", "standard"),
+        about=_facts(document, ("about",)),
+        architecture=_facts(document, ("architecture",)),
+        engines=tuple(_engine(document, i) for i in range(len(data.get("engines", ())))),
+        subcards=tuple((name, _facts(document, ("subcards", name))) for name in data.get("subcards", {})),
+        benchmarks=tuple(data.get("benchmarks", ())),
+        imported=load_imported(here, data.get("imported", ())),
     )
+
+
+def _facts(document: Document, at: Location) -> Facts:
+    data = document.data
+    for key in at:
+        data = data.get(key, {}) if isinstance(data, dict) else data[key]
+    return tuple((label, document.texts[(*at, label)]) for label in data)
+
+
+def _engine(document: Document, index: int) -> EngineNote:
+    data = dict(document.data["engines"][index])
+    data["settings"] = _facts(document, ("engines", index, "settings"))
+    if "aux_layers" in data:
+        data["aux_layers"] = tuple(data["aux_layers"])
+    return EngineNote(**data)
 
 
 def _settings(data: Mapping[str, Any], here: Path) -> ValidateSettings:
@@ -188,9 +285,22 @@ def _training(document: Document) -> Training:
     for key in section:
         if key == "facts":
             facts += [(label, document.texts[("training", "facts", label)]) for label in section["facts"]]
-        elif not key.startswith("data_license"):
+        elif not key.startswith("data_license") and key != "emissions":
             facts.append((_label(key), document.texts[("training", key)]))
-    return Training(tuple(facts), _license(section, "data_") if "data_license" in section else None)
+    return Training(
+        tuple(facts),
+        _license(section, "data_") if "data_license" in section else None,
+        _emissions(document) if "emissions" in section else None,
+    )
+
+
+def _emissions(document: Document) -> Emissions:
+    at = ("training", "emissions")
+    data = document.data["training"]["emissions"]
+    typed = {key: document.texts[(*at, key)] for key in data}
+    grams = data["co2"] * _GRAMS[data["co2_unit"]] if "co2" in data else None
+    about = tuple((key, text) for key, text in typed.items() if key not in ("co2", "co2_unit", "energy_kwh"))
+    return Emissions(grams, typed.get("co2", ""), typed.get("co2_unit", ""), typed.get("energy_kwh", ""), about)
 
 
 def _label(key: str) -> str:

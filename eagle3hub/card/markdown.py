@@ -98,3 +98,9 @@ def file_link(text: str, path: str) -> Md:
     if path.startswith("/") or ".." in path.split("/") or ":" in path or not path:
         return escape(text)
     return Md(f"[{escape(text)}]({quote(visible(path), safe='/-._')})")
+
+
+def image(alt: str, path: str) -> Md:
+    """A picture of the same repository with its text for those who cannot see it; that text alone for other paths."""
+    shown = file_link(alt, path)
+    return Md(f"!{shown}") if shown.startswith("[") else shown

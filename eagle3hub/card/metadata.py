@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from eagle3hub.card import names
-from eagle3hub.card.manifest import Manifest
+from eagle3hub.card.imported import LENGTH, Measurement, Row
+from eagle3hub.card.manifest import Emissions, Manifest
 from eagle3hub.card.markdown import visible
 from eagle3hub.card.reports import Run
 
@@ -18,7 +19,11 @@ PIPELINE_TAG = "text-generation"
 
 
 def model_card_data(manifest: Manifest, runs: Sequence[Run]) -> ModelCardData:
-    """Metadata of the card; only runs that passed, of the main layout, become evaluation results."""
+    """Metadata of the card.
+
+    Of our own runs only those that passed, of the main layout, become evaluation results. Imported acceptance lengths
+    do too, with who measured them; nothing is marked as verified.
+    """
     from huggingface_hub import ModelCardData
 
     release, shown = (
@@ -27,6 +32,10 @@ def model_card_data(manifest: Manifest, runs: Sequence[Run]) -> ModelCardData:
     )
     engines = list(dict.fromkeys(name for run in shown if (name := run.engine["engine"]) in names.ENGINES))
     results = [_result(run) for run in shown]
+    results += [_imported(m, row) for m in manifest.imported if m.metric == LENGTH for row in m.rows]
+    emissions = manifest.training.emissions
+    more: dict[str, Any] = {"co2_eq_emissions": _grams(emissions)} if emissions and emissions.grams is not None else {}
+    engines += [note.engine for note in manifest.engines if note.engine not in engines]
     return ModelCardData(
         base_model=manifest.target.id,
         language=list(release.language) or None,
@@ -35,10 +44,11 @@ def model_card_data(manifest: Manifest, runs: Sequence[Run]) -> ModelCardData:
         license_link=release.license.link,
         library_name=release.library_name or (engines[0] if engines else None),
         pipeline_tag=PIPELINE_TAG,
-        tags=[*TAGS, *engines, *release.tags],
+        tags=list(dict.fromkeys([*TAGS, *engines, *release.tags])),
         datasets=list(release.datasets) or None,
         model_name=visible(release.title) if results else None,
         eval_results=results or None,
+        **more,
     )
 
 
@@ -73,3 +83,45 @@ def _result(run: Run) -> EvalResult:
         metric_value=round(acceptance["mean_acceptance_length"], 3),
         metric_args={k: visible(v) if isinstance(v, str) else v for k, v in args.items() if v is not None},
     )
+
+
+def _imported(m: Measurement, row: Row) -> EvalResult:
+    from huggingface_hub import EvalResult
+
+    numbers = {"draft_tokens": "K", "temperature": "temperature", "prompts": "n"}
+    engine = " ".join(filter(None, (row.conditions.get("engine"), row.conditions.get("engine_version"))))
+    args: dict[str, Any] = {"engine": engine or None}
+    args |= {name: _number(row.conditions[key]) for key, name in numbers.items() if key in row.conditions}
+    args |= {
+        "estimator": row.conditions.get("estimator"),
+        "ci95": [end.number for end in row.interval] if row.interval else None,
+        "measured_by": m.source.measured_by,
+        "imported": True,
+    }
+    if m.rows_are == "dataset":
+        dataset, config = row.name, None
+    else:
+        dataset, config = m.dataset or "not reported", row.name
+    return EvalResult(
+        task_type=PIPELINE_TAG,
+        dataset_type=visible(dataset),
+        dataset_name=visible(f"{dataset}, {config}" if config else dataset),
+        dataset_config=visible(config) if config else None,
+        metric_type=LENGTH,
+        metric_name="Acceptance length (tokens per verification step), as reported",
+        metric_value=row.value.number,
+        metric_args={k: visible(v) if isinstance(v, str) else v for k, v in args.items() if v is not None},
+        source_name=visible(m.source.title) if m.source.url else None,
+        source_url=m.source.url or None,
+    )
+
+
+def _number(text: str) -> int | float:
+    value = float(text)
+    return int(value) if value.is_integer() else value
+
+
+def _grams(emissions: Emissions) -> dict[str, Any]:
+    """``co2_eq_emissions`` as the Hub reads it: in grams."""
+    grams = round(emissions.grams or 0.0, 3)
+    return {"emissions": int(grams) if grams.is_integer() else grams} | {k: visible(v) for k, v in emissions.about}

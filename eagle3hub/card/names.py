@@ -47,6 +47,15 @@ SPDX = {
 """Hub license id to SPDX id, for those that have one."""
 
 
+SUBCARDS = {
+    "explainability": "Explainability",
+    "bias": "Bias",
+    "safety_and_security": "Safety & Security",
+    "privacy": "Privacy",
+}
+"""Governance subcards in print."""
+
+
 def engine(name: str) -> str:
     """An engine's name as its makers write it."""
     return ENGINES.get(name, name)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eagle3hub import resources
-from eagle3hub.card import context, markdown
+from eagle3hub.bench.results import Results
+from eagle3hub.card import bench, context, markdown
 from eagle3hub.card.lint import reports as consistency
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.card.reports import runs
@@ -20,25 +21,34 @@ from eagle3hub.report import check_report
 if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-MAIN_TEMPLATE = "card.md.j2"
+TEMPLATES = {
+    "standard": "card.md.j2",
+    "short": "short.md.j2",
+    "model-card-plus-plus": "model-card-plus-plus.md.j2",
+}
+"""Main template of each style."""
 
 
 def render_card(
     manifest: Manifest,
     reports: Sequence[Mapping[str, Any]],
-    head: Head,
+    head: Head | None,
     templates: str | Path | None = None,
     *,
     digests: Collection[str] | None = None,
     report_files: Sequence[str] = (),
+    benchmarks: Sequence[Results] = (),
+    pictures: Sequence[context.Picture] = (),
 ) -> str:
     """The model card as one Markdown document with its metadata block. The same input gives the same bytes.
 
     Args:
+        head: None for a release without one, whose results are all imported.
         reports: documents of schema ``eagle3hub/report/1``; their order does not matter.
         templates: a folder whose files replace the shipped templates of the same name, one by one.
         digests: folder digests that belong to this release; a report of other bytes is refused. None: not checked.
         report_files: each report's path in the published repository, in the order of ``reports``; empty: no links.
+        benchmarks: results of ``eagle3hub bench``. pictures: charts that lie beside the card.
 
     Raises ManifestError for a report that is malformed, contradicts itself or measured something else; InputError
     for a template that fails.
@@ -51,7 +61,9 @@ def render_card(
     all_runs = runs(reports, list(manifest.layouts))
     consistency.check(manifest, reports, all_runs, digests)
     names = {i: file for i, (_, file) in enumerate(paired) if file}
-    return _render(templates, context.build(manifest, reports, all_runs, head, names))
+    views = [bench.view(results, manifest) for results in benchmarks]
+    values = context.build(manifest, reports, all_runs, head, names, views, pictures)
+    return _render(templates, TEMPLATES[manifest.style], values)
 
 
 def _order(manifest: Manifest, report: Mapping[str, Any], file: str) -> tuple[Any, ...]:
@@ -82,17 +94,22 @@ def environment(templates: str | Path | None = None) -> ImmutableSandboxedEnviro
         keep_trailing_newline=True,
     )
     del env.globals["lipsum"]
-    env.globals |= {"fence": markdown.fence, "link": markdown.link, "file_link": markdown.file_link}
+    env.globals |= {
+        "fence": markdown.fence,
+        "link": markdown.link,
+        "file_link": markdown.file_link,
+        "image": markdown.image,
+    }
     env.filters |= {"code": markdown.code}
     return env
 
 
-def _render(templates: str | Path | None, values: Mapping[str, Any]) -> str:
+def _render(templates: str | Path | None, main: str, values: Mapping[str, Any]) -> str:
     from jinja2 import TemplateError, TemplateNotFound
 
     safe = {**values, "front_matter": markdown.Md(values["front_matter"])}
     try:
-        text = environment(templates).get_template(MAIN_TEMPLATE).render(safe)
+        text = environment(templates).get_template(main).render(safe)
     except TemplateNotFound as error:
         raise InputError(f"there is no template called {error.name!r}", code="template") from error
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:

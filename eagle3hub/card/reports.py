@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from glob import glob
 from pathlib import Path
 from typing import Any
 
+from eagle3hub.card.files import find
 from eagle3hub.card.manifest import Manifest
 
 
@@ -38,10 +38,7 @@ class Run:
 
 def find_reports(manifest: Manifest) -> list[Path]:
     """The report files the manifest's patterns name, sorted, each once."""
-    here = manifest.path.parent
-    names = [name for pattern in manifest.reports for name in glob(pattern, root_dir=here, recursive=True)]  # noqa: PTH207
-    found = {here / name for name in names}
-    return sorted(path for path in found if path.is_file())
+    return find(manifest.path.parent, manifest.reports)
 
 
 def runs(reports: Sequence[Mapping[str, Any]], layouts: Sequence[str]) -> list[Run]:

@@ -1,7 +1,8 @@
 """YAML that remembers where everything stood, so that an error can name its line.
 
 The dialect is YAML 1.2's core: only ``true`` and ``false`` are booleans (the language code ``no`` is text), dates
-and ``1:30`` are text. Anchors, aliases, custom tags, duplicate keys and keys that are not text are errors.
+and ``1:30`` are text. Anchors and aliases work, up to a bound on what they expand to; merge keys, custom tags,
+duplicate keys and keys that are not text are errors.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import yaml
 
 MAX_BYTES = 1 << 20
+MAX_NODES = 200_000
+"""Most nodes a document may have once its aliases are written out."""
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = {
     "null": (r"^(?:null|~|)$", ["n", "~", ""]),
@@ -121,26 +124,33 @@ def _loader() -> type[yaml.SafeLoader]:
 class _Builder:
     def __init__(self, document: Document) -> None:
         self.document = document
-        self.seen: set[int] = set()
+        self.open: set[int] = set()
+        self.nodes = 0
 
     def build(self, node: yaml.Node, location: Location) -> Any:
         import yaml
 
         line = node.start_mark.line + 1
         self.document.lines[location] = line
-        if id(node) in self.seen:
-            raise self._error(line, "aliases (*name) are not allowed", "write the value out")
-        self.seen.add(id(node))
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise self._error(line, f"aliases expand to more than {MAX_NODES:,} values", "write fewer of them")
+        if isinstance(node, yaml.ScalarNode):
+            self._require(node, "str", *_SCALARS)
+            self.document.texts[location] = node.value
+            return self._scalar(node)
+        if id(node) in self.open:
+            raise self._error(line, "an alias stands inside its own anchor", "write the value out")
+        self.open.add(id(node))
+        built: Any
         if isinstance(node, yaml.MappingNode):
             self._require(node, "map")
-            return {key: self.build(value, (*location, key)) for key, value in self._items(node, location)}
-        if isinstance(node, yaml.SequenceNode):
+            built = {key: self.build(value, (*location, key)) for key, value in self._items(node, location)}
+        else:
             self._require(node, "seq")
-            return [self.build(value, (*location, i)) for i, value in enumerate(node.value)]
-        assert isinstance(node, yaml.ScalarNode)
-        self._require(node, "str", *_SCALARS)
-        self.document.texts[location] = node.value
-        return self._scalar(node)
+            built = [self.build(value, (*location, i)) for i, value in enumerate(node.value)]
+        self.open.remove(id(node))
+        return built
 
     def _items(self, node: yaml.MappingNode, location: Location) -> list[tuple[str, yaml.Node]]:
         out: dict[str, yaml.Node] = {}

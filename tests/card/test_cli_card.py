@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -50,7 +51,9 @@ def test_file_and_json(release: Path) -> None:
     assert document["output"] == str(out) and document["card"] is None and document["warnings"] == []
     text = out.read_text(encoding="utf-8")
     assert "[reports/specjax.json](reports/specjax.json)" in text
-    assert sorted(p.name for p in release.iterdir()) == ["README.md", "head", "release.yaml", "reports"]
+    assert sorted(p.name for p in release.iterdir()) == ["README.md", "charts", "head", "release.yaml", "reports"]
+    assert sorted(p.suffix for p in (release / "charts").iterdir()) == [".png", ".svg"]
+    assert re.search(r"!\[Acceptance by draft position.+33\.1%.+\]\(charts/acceptance-by-position\.png\)", text)
     assert json.loads(run(release / "release.yaml", "--json"))["card"].startswith("---")
 
 
@@ -97,7 +100,7 @@ def test_a_failed_write_keeps_the_old_card(release: Path, monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OutputError, match="No space"):
+    with pytest.raises(OutputError, match="disk is full"):
         run(release / "release.yaml", "--output", out)
     assert out.read_text() == "old"
     assert sorted(p.name for p in release.iterdir()) == ["README.md", "head", "release.yaml", "reports"]

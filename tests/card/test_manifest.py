@@ -77,7 +77,7 @@ def test_core_schema_words_are_not_surprising(write: Write) -> None:
         ("speculative_tokens: 3", "speculative_tokens: 3\ncitations: [egle]", 14, "did you mean 'eagle'", "medusa"),
         ("schema: eagle3hub/manifest/1", "schema: eagle3hub/manifest/2", 1, "schema is", "manifest/1"),
         ("  source: head", "  source: [head]", 3, "head.source is a list", "a folder or hf://"),
-        ("  summary: A head.", "  summary: &a A head.\n  title: *a", 9, "alias", "write the value out"),
+        ("  summary: A head.", "  tags: &a [*a]", 9, "inside its own anchor", "write the value out"),
         ("  summary: A head.", "  summary: A head.\n  summary: B", 10, "appears twice", ""),
         ("  summary: A head.", "  summary: !!python/name:os.system ''", 9, "tag", "plain YAML"),
         ("  summary: A head.", "  summary: !!int x", 9, "not a value of type int", ""),
@@ -115,8 +115,13 @@ def test_nonsense_is_one_clean_error(write: Write, text: str) -> None:
 
 def test_billion_laughs_is_refused_at_once(write: Write) -> None:
     layers = "\n".join(f"k{i}: &k{i} [{', '.join([f'*k{i - 1}'] * 9)}]" for i in range(1, 30))
-    with pytest.raises(ManifestError, match="alias"):
+    with pytest.raises(ManifestError, match="aliases expand to more than"):
         load_manifest(write(f"k0: &k0 lol\n{layers}\n"))
+
+
+def test_an_alias_is_its_anchor(write: Write) -> None:
+    manifest = load_manifest(write(MINIMAL.replace("summary: A head.", "summary: &a A head.\n  title: *a")))
+    assert manifest.release.title == manifest.release.summary == "A head."
 
 
 def test_unreadable_files(tmp_path: Path) -> None:

@@ -111,7 +111,8 @@ def unusable(card: Card) -> Iterator[Found]:
     for entry in card.bibtex:
         given = {name for name, value in entry.fields.items() if value} | ({"author"} if entry.authors else set())
         missing = [name for name in ("title", "author", "year") if name not in given]
-        if missing and not (entry.kind == "software" and missing == ["year"]):
+        undated = entry.kind == "software" or "/datasets/" in entry.fields.get("url", "")
+        if missing and not (undated and missing == ["year"]):
             yield Found(entry.line, f"the entry {entry.key} has no {' and no '.join(missing)}")
 
 

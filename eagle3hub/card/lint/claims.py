@@ -52,7 +52,9 @@ EXAMPLE_K = re.compile(
     r"num_speculative_tokens[\"']?\s*[:=]\s*(\d+)|speculative[_-]num[_-]steps[\"']?\s*[ =:]\s*(\d+)"
     r"|max_draft_len\s*[:=]\s*(\d+)"
 )
-MEASURED_T = re.compile(r"\btemp(?:erature)?\s*(?:=|:|of|is)?\s*(\d(?:\.\d+)?)|\bT\s*=\s*(\d(?:\.\d+)?)", re.I)
+MEASURED_T = re.compile(
+    r"\btemp(?:erature)?\s*(?:=|:|of|is)?\s*(\d(?:\.\d+)?)(?!\d)|\bT\s*=\s*(\d(?:\.\d+)?)(?!\d)", re.I
+)
 _GREEDY = re.compile(r"\bgreed(?:y|ily) (?:decod|sampl|generat|output)|\bgreedy\b.{0,20}\btarget", re.I)
 
 

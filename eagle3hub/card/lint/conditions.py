@@ -55,6 +55,12 @@ def _acceptance_line(card: Card) -> int | None:
     return min(lines, default=None)
 
 
+def _absent(card: Card, line: int, message: str, what: str) -> Found:
+    """A condition that the card does not give: less grave where the card itself says that it is not known."""
+    admitted = card.says(rf"\bnot (?:reported|stated|recorded|known): [^.\n]{{0,300}}\b(?:{what})\b")
+    return Found(line, message, severity="info" if admitted else None)
+
+
 def _throughput_line(card: Card) -> int | None:
     lines = [table.line for _, table, _ in claims.columns(card, "throughput")]
     lines += [hit.line for hit in card.search(rf"\d\s*(?:{UNIT})", tables=False)]
@@ -83,7 +89,7 @@ def unit(card: Card) -> Iterator[Found]:
     """Throughput columns on a card that names no unit."""
     tables = [table for _, table, _ in claims.columns(card, "throughput")]
     if tables and not card.says(UNIT):
-        yield Found(tables[0].line, "the throughput has no unit")
+        yield _absent(card, tables[0].line, "the throughput has no unit", "unit")
 
 
 @rule(
@@ -97,7 +103,7 @@ def hardware(card: Card) -> Iterator[Found]:
     """Throughput on a card that names no accelerator outside its training section."""
     line = _throughput_line(card)
     if line and not card.says(claims.HARDWARE, outside=TRAINING):
-        yield Found(line, "no accelerator is named for the throughput")
+        yield _absent(card, line, "no accelerator is named for the throughput", "hardware|accelerator")
 
 
 @rule(
@@ -111,7 +117,9 @@ def batch(card: Card) -> Iterator[Found]:
     """Throughput on a card that names neither."""
     line = _throughput_line(card)
     if line and not card.says(_BATCH, outside=TRAINING):
-        yield Found(line, "neither batch size nor concurrency is given for the throughput")
+        yield _absent(
+            card, line, "neither batch size nor concurrency is given for the throughput", "batch size|concurrency"
+        )
 
 
 @rule(
@@ -143,7 +151,7 @@ def count(card: Card) -> Iterator[Found]:
     """Acceptance on a card without n."""
     line = _acceptance_line(card)
     if line and not _counted(card):
-        yield Found(line, "the number of prompts is not given")
+        yield _absent(card, line, "the number of prompts is not given", "number of prompts")
 
 
 @rule(
@@ -185,7 +193,7 @@ def engine(card: Card) -> Iterator[Found]:
     """Results beside which no engine is named."""
     line = min((x for x in (_acceptance_line(card), _throughput_line(card)) if x), default=None)
     if line and not _engine_hits(card):
-        yield Found(line, "no engine that the linter knows is named beside the measurement")
+        yield _absent(card, line, "no engine that the linter knows is named beside the measurement", "engine")
 
 
 @rule(
@@ -291,7 +299,7 @@ def draft_tokens(card: Card) -> Iterator[Found]:
     if lengths and not claims.measured_ks(card):
         examples = sorted({k for k, _ in claims.example_ks(card)})
         end = f"; only the example's is ({', '.join(map(str, examples))})" if examples else ""
-        yield Found(lengths[0].table.line, f"the K of the measurement is not given{end}")
+        yield _absent(card, lengths[0].table.line, f"the K of the measurement is not given{end}", "K")
 
 
 @rule(

@@ -14,6 +14,11 @@ from eagle3hub.card.lint.model import Card
 from eagle3hub.card.lint.registry import Found, rule
 
 _CHECKS = "eagle3hub.engines.check"
+_SAID = {
+    "trtllm-final-state": r"(?:final|last)\b[^.]{0,40}\bhidden state|hidden state[^.]{0,60}\b(?:final|last)\b",
+    "sglang-jax-version": r"sglang-jax 0\.[1-9]",
+}
+"""Findings that a card settles by saying so, and how it says it."""
 
 
 def engine_names(card: Card) -> Iterator[Found]:
@@ -21,7 +26,8 @@ def engine_names(card: Card) -> Iterator[Found]:
     above = "\n" * (card.text.count("\n") - card.body.count("\n"))
     findings: list[Any] = import_module(_CHECKS).check_markdown(above + card.body)
     for f in findings:
-        yield Found(f.line, f"{f.what.rstrip('.')} ({f.engine}: {f.code})", f.instead, f.severity)
+        said = f.code in _SAID and card.says(_SAID[f.code])
+        yield Found(f.line, f"{f.what.rstrip('.')} ({f.engine}: {f.code})", f.instead, "info" if said else f.severity)
 
 
 if find_spec(_CHECKS) is not None:

@@ -66,7 +66,7 @@ def tree(card: Card) -> Iterator[Found]:
     """Tree words on a card whose examples all draft one token per position."""
     chains = list(claims.code_matches(card, _CHAIN))
     if chains and not any(True for _ in claims.code_matches(card, _WIDE)):
-        for hit in card.search(_TREE):
+        for hit in card.search(_TREE, outside=r"\b(?:citation|reference|bibliograph)"):
             yield Found(hit.line, f"“{hit.match[0]}”, but the example (line {chains[0][0]}) drafts a chain")
 
 
