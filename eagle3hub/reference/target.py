@@ -26,11 +26,12 @@ from eagle3hub.reference.loading import (
     load_tokenizer,
     target_config,
 )
+from eagle3hub.reference.prefix import Prefix, shared_length
 from eagle3hub.reference.session import Session
 from eagle3hub.reference.text import Batch, Text
 
 _LOGIT_BYTES = 64 << 20
-_BATCH_TOKENS = {"cpu": 1024, "cuda": 8192}
+_BATCH_TOKENS = {"cpu": 2048, "cuda": 8192}
 
 
 class TargetModel:
@@ -94,7 +95,7 @@ class TargetModel:
             device: ``cpu``, ``cuda`` or ``cuda:N``; ignored with ``device_map``.
             dtype: ``float32``, ``bfloat16`` or ``float16``.
             device_map: accelerate's placement: ``auto`` shards over GPUs and offloads the rest to CPU and disk.
-            batch_tokens: most tokens of one forward pass; default 1024 on CPU, 8192 on CUDA.
+            batch_tokens: most tokens of one forward pass; default 2048 on CPU, 8192 on CUDA.
 
         Raises SourceError, ConfigError, CheckpointError, TensorError or InputError for what cannot be loaded,
         UsageError for an unknown device or dtype, UnavailableError for an absent device, too little memory or a
@@ -174,6 +175,7 @@ class TargetModel:
     ) -> Iterator[Batch]:
         """Hidden states of the texts, and with a ``temperature`` > 0 log-probabilities, longest texts first.
 
+        What the texts begin with alike is read once, where the model's KV cache allows it.
         Without ``lookahead``, positions from the response's last token on, where no draft begins, are left out.
         Batches hold at most ``batch_tokens`` tokens, padding included. Aux states have the model's dtype. The pass
         ends after the highest tap where no log-probability is asked for.
@@ -185,16 +187,25 @@ class TargetModel:
             raise UsageError(f"log-probabilities need a temperature above 0, not {temperature}")
         for number, text in enumerate(texts):
             self.check_ids(text.token_ids, f"text {number}")
-        known = [t.token_ids if lookahead or temperature is not None else t.token_ids[: t.last_start] for t in texts]
-        for index in batches([len(ids) for ids in known], self.batch_tokens):
+        whole = lookahead or temperature is not None
+        known = [t.token_ids if whole else t.token_ids[: t.last_start] for t in texts]
+        shared = 0 if temperature is not None else shared_length(self.model, known)
+        prefix = None
+        if shared:
+            with torch.no_grad(), enough_memory("reading what the texts begin with"):
+                prefix = Prefix(self.model, self._anatomy, known[0][:shared], taps, self.device)
+        for index in batches([len(ids) - shared for ids in known], self.batch_tokens):
             rows = tuple(texts[i] for i in index)
             longest = len(known[index[0]])
-            padded = [[*known[i], *[known[i][-1]] * (longest - len(known[i]))] for i in index]
+            padded = [[*known[i], *[known[i][-1]] * (longest - len(known[i]))][shared:] for i in index]
             with torch.no_grad(), enough_memory(f"reading {len(rows)} texts of up to {longest} tokens"):
                 ids = torch.tensor(padded, device=self.device)
+                cache = None if prefix is None else prefix.cache(len(rows))
                 with captured(self._anatomy, taps.taps, final=temperature is not None) as found:
-                    self.model(input_ids=ids, use_cache=False)
+                    self.model(input_ids=ids, past_key_values=cache, use_cache=cache is not None)
                 aux = found.aux(taps.taps, self.device)
+                if prefix is not None:
+                    aux = torch.cat([prefix.aux.expand(len(rows), -1, -1), aux], dim=1)
                 check_finite(aux, taps, index, rows)
                 logprobs = None if temperature is None else self._logprobs(found.output, ids, rows, temperature)
             yield Batch(tuple(index), rows, aux, logprobs)

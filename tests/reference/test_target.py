@@ -9,8 +9,11 @@ import pytest
 import torch
 from support import targets
 from support.targets import ARCHITECTURES, LAYERS, VOCAB
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from eagle3hub.head import FINAL_NORM, AuxTaps
+from eagle3hub.reference.prefix import shared_length
 from eagle3hub.reference.target import TargetModel
 from eagle3hub.reference.text import Text
 
@@ -35,6 +38,11 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> TargetModel:
     return TargetModel.load(str(targets.save(tmp_path_factory.mktemp("targets") / "llama", tokenizer=True)))
 
 
+def keeps_everything(target: TargetModel) -> bool:
+    """Whether the model's own cache keeps every position of every layer."""
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=target.model.config).layers)
+
+
 def parts(aux: torch.Tensor, count: int) -> list[torch.Tensor]:
     return list(aux.chunk(count, dim=-1))
 
@@ -55,6 +63,19 @@ class TestEveryArchitecture:
         norm = getattr(decoder, "norm", None) or decoder.ln_f
         torch.testing.assert_close(norm(layers[-1]), final)
         assert not torch.equal(layers[-1], final)
+
+    def test_what_texts_begin_with_alike_is_read_once(self, any_target: TargetModel):
+        opening, some = texts(12, seed=5)[0].token_ids, texts(5, 23, 14, 1)
+        alike = [Text((*opening, *t.token_ids), 12, len(t.token_ids)) for t in some]
+        ids = [t.token_ids for t in alike]
+        assert shared_length(any_target.model, ids) == (12 if keeps_everything(any_target) else 0)
+        assert shared_length(any_target.model, ids[:1]) == 0
+        assert shared_length(any_target.model, [opening, opening]) == (11 if keeps_everything(any_target) else 0)
+        apart = {i: next(any_target.read([t], EVERY)).aux[0] for i, t in enumerate(alike)}
+        for batch in any_target.read(alike, EVERY):
+            for i, text, aux in zip(batch.index, batch.texts, batch.aux, strict=True):
+                n = len(text.token_ids)
+                torch.testing.assert_close(aux[:n], apart[i][:n], rtol=1e-4, atol=1e-5)
 
     def test_padding_and_stopping_early_change_nothing(self, any_target: TargetModel):
         some = texts(5, 23, 14, 9)
