@@ -24,7 +24,7 @@ def shared_length(model: Any, texts: Sequence[Sequence[int]]) -> int:
     """
     if len(texts) < 2 or any(type(x) is not DynamicLayer for x in DynamicCache(config=model.config).layers):
         return 0
-    first, last = min(texts), max(texts)
+    first, *_, last = sorted(tuple(ids) for ids in texts)
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     same = min(same, min(map(len, texts)) - 1)
     return same if same >= _LEAST else 0
