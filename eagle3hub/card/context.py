@@ -65,6 +65,7 @@ def build(
     runs: Sequence[Run],
     head: Head,
     report_files: Mapping[int, str],
+    waived: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The render context: text, whole numbers and small frozen objects of them, nothing that can touch a disk.
 
@@ -96,6 +97,7 @@ def build(
         "eagle3": bibliography.work("eagle3"),
         "bibtex": bibliography.bibtex(cited),
         "provenance": [_provenance(r, report_files.get(i, "")) for i, r in enumerate(reports)],
+        "waived": tuple(waived),
         "conditions": conditions(measured),
         "digests": digests(reports),
         "tool": f"eagle3hub {__version__}",

@@ -31,6 +31,7 @@ def render_card(
     *,
     digests: Collection[str] | None = None,
     report_files: Sequence[str] = (),
+    waived: Sequence[str] = (),
 ) -> str:
     """The model card as one Markdown document with its metadata block. The same input gives the same bytes.
 
@@ -39,6 +40,7 @@ def render_card(
         templates: a folder whose files replace the shipped templates of the same name, one by one.
         digests: folder digests that belong to this release; a report of other bytes is refused. None: not checked.
         report_files: each report's path in the published repository, in the order of ``reports``; empty: no links.
+        waived: gates of publishing that are waived, by code; the card says so.
 
     Raises ManifestError for a report that is malformed, contradicts itself or measured something else; InputError
     for a template that fails.
@@ -51,7 +53,7 @@ def render_card(
     all_runs = runs(reports, list(manifest.layouts))
     consistency.check(manifest, reports, all_runs, digests)
     names = {i: file for i, (_, file) in enumerate(paired) if file}
-    return _render(templates, context.build(manifest, reports, all_runs, head, names))
+    return _render(templates, context.build(manifest, reports, all_runs, head, names, waived))
 
 
 def _order(manifest: Manifest, report: Mapping[str, Any], file: str) -> tuple[Any, ...]:

@@ -58,7 +58,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "other bytes": (flip_a_bit, "publish-report", "measured other bytes"),
     "not a report": (lambda r: (r / "reports" / "x.json").write_text("{}"), "publish-report", "reports/x.json"),
     "no card": (lambda r: (r / "README.md").unlink(), "publish-card", "no README.md"),
-    "bad card": (lambda r: replace(r / "README.md", "license: apache-2.0", "license: apache2"), "publish-card", "README.md:"),
+    "bad card": (
+        lambda r: replace(r / "README.md", "license: apache-2.0", "license: apache2"),
+        "publish-card",
+        "README.md:",
+    ),
     "no license": (no_license, "publish-license", "states no license"),
     "pickle": (lambda r: (r / "extra.bin").write_bytes(b"x"), "publish-pickle", "extra.bin"),
     "disguised pickle": (disguised_pickle, "publish-pickle", "assets/chart.png"),
