@@ -1,4 +1,4 @@
-"""From a manifest to a folder that can be uploaded: convert, validate, card.
+"""From a manifest to a repository on the Hub: convert, validate, card, publish.
 
 Every layout is converted, run on the engine and held against the others before anything is put in place. A
 measurement is reused if everything it depends on is the same: the bytes of head and target, the prompts, the
@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from eagle3hub import conversion
 from eagle3hub.card import load_manifest, render_card
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.checkpoint.digest import FileDigest, file_digest
-from eagle3hub.conversion import make_plan
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import Verdict
-from eagle3hub.errors import ManifestError, UsageError
+from eagle3hub.errors import ManifestError, SourceError, UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
+from eagle3hub.publishing import Plan, Published, Settings, check_access, make_plan, upload
 from eagle3hub.staging import prepare_destination, require_space, staged_folder, write_file
 from eagle3hub.target import TargetFacts, read_target
 from eagle3hub.validation.interpreter import interpreter
@@ -34,6 +35,8 @@ from eagle3hub.validation.referee import require_packages
 REPORTS = "reports"
 CARD = "README.md"
 _HEADS = ".heads"
+Step = Literal["convert", "validate", "card", "publish"]
+STEPS: tuple[Step, ...] = ("convert", "validate", "card", "publish")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +44,35 @@ class Release:
     """What a release made.
 
     Attributes:
-        output: the publishable folder; it exists only if ``verdict`` is ``pass``.
+        output: the publishable folder, or None where none was made or it did not pass.
         verdict: the worst of the layouts' verdicts and of their agreement. reason: why, in one sentence.
         layouts: the results, main layout first.
+        until: the last step that was asked for.
+        publication: what was published; a plan where a gate does not hold; None where it was not to be.
     """
 
     manifest: Manifest
-    output: Path
+    output: Path | None
     verdict: Verdict
     reason: str
     layouts: Sequence[LayoutResult]
     files: Sequence[Mapping[str, Any]]
+    until: Step
+    publication: Plan | Published | None = None
+
+    @property
+    def refused(self) -> bool:
+        """Whether a gate kept it from being published."""
+        return isinstance(self.publication, Plan)
 
     def to_json(self) -> dict[str, Any]:
         """The document ``release --json`` prints."""
         return {
             "manifest": str(self.manifest.path),
             "repo": self.manifest.release.repo,
-            "output": str(self.output) if self.verdict == "pass" else None,
-            "dry_run": True,
+            "output": str(self.output) if self.output is not None else None,
+            "until": self.until,
+            "publication": None if self.publication is None else self.publication.to_json(),
             "verdict": self.verdict,
             "reason": self.reason,
             "layouts": [
@@ -88,7 +101,9 @@ def release(
     manifest_path: str | Path,
     *,
     output: str | Path | None = None,
-    dry_run: bool = True,
+    start: Step = "convert",
+    until: Step = "card",
+    settings: Settings | None = None,
     target: str | Path | None = None,
     engine_python: Mapping[str, str | Path] | None = None,
     templates: str | Path | None = None,
@@ -96,11 +111,14 @@ def release(
     force: bool = False,
     progress: Progress = silent,
 ) -> Release:
-    """Make a publishable folder from a manifest.
+    """Make a publishable folder from a manifest, and publish it.
 
     Args:
-        output: the folder to make; by default the repository's name, in the current folder.
-        dry_run: must be true: this version prepares the folder and leaves the upload to you.
+        output: the folder to make; by default the repository's name in the current folder, and where it is published
+            a folder in ``work``, which is replaced.
+        start: ``card`` measures nothing: every report must have been kept. ``publish`` takes the folder as it is.
+        until: the last step. ``convert`` and ``validate`` leave no folder.
+        settings: how to publish.
         target: folder to measure against, in place of the manifest's.
         engine_python: interpreter by engine. templates: folder that overrides card templates.
         work: where measurements are kept for reuse; by default ``.eagle3hub`` beside the manifest.
@@ -116,38 +134,80 @@ def release(
             hint="add head and layouts; a manifest without them only gives a card",
             code="manifest-no-head",
         )
-    if not dry_run:
-        raise UsageError(
-            "this version prepares the folder and does not upload it",
-            hint=f"run with --dry-run, look at the folder, then: hf upload {manifest.release.repo} FOLDER",
-            code="usage-no-upload",
-        )
-    dest = Path(output) if output is not None else Path(manifest.release.repo.rpartition("/")[2])
-    prepare_destination(dest, force=force, keep_out=Path(manifest.head_source))
+    settings = settings or Settings()
+    _check_steps(start, until)
+    kept_in = Path(work) if work is not None else manifest.path.parent / ".eagle3hub"
+    name = manifest.release.repo.rpartition("/")[2]
+    dest = Path(output) if output is not None else kept_in / "release" / name if until == "publish" else Path(name)
+    if until == "publish":
+        check_access(manifest.release.repo, progress)
+    if start == "publish":
+        if not (dest / CARD).is_file():
+            raise SourceError(f"there is no release in {dest}", hint="leave out --from publish", code="source-missing")
+        made = Release(manifest, dest, "pass", "made earlier", [], _digests(dest), until)
+        return _publish(made, settings, progress)
+    force = force or (until == "publish" and output is None)
+    if until in {"card", "publish"}:
+        prepare_destination(dest, force=force, keep_out=Path(manifest.head_source))
+    else:
+        dest = kept_in / "release" / name
+        dest.parent.mkdir(parents=True, exist_ok=True)
     measured = str(target if target is not None else manifest.measured_target)
     facts = read_target(measured, manifest.target.id)
     tokens = manifest.speculative_tokens
-    for name in engine_names(manifest.validate.engine):
-        if name == REFERENCE:
+    for engine in engine_names(manifest.validate.engine) if start == "convert" and until != "convert" else ():
+        if engine == REFERENCE:
             require_packages()
         else:  # before anything is converted
-            interpreter(get_engine(name), manifest.validate.device, engine_python)
+            interpreter(get_engine(engine), manifest.validate.device, engine_python)
     plans = [
-        make_plan(manifest.head_source, layout, target=facts, speculative_tokens=tokens) for layout in manifest.layouts
+        conversion.make_plan(manifest.head_source, layout, target=facts, speculative_tokens=tokens)
+        for layout in manifest.layouts
     ]
     require_space(dest, sum(plan.nbytes for plan in plans))
-    store = ReportStore((Path(work) if work is not None else manifest.path.parent / ".eagle3hub") / REPORTS)
+    store = ReportStore(kept_in / REPORTS)
     with staged_folder(dest, force=force) as stage:
-        results = _measure(manifest, facts, measured, stage.path / _HEADS, store, engine_python, progress)
-        verdict, reason = judge_layouts(results)
-        stage.keep = verdict == "pass"
+        stage.keep = False
+        results = _measure(
+            manifest, facts, measured, stage.path / _HEADS, store, engine_python, start, until, progress
+        )
+        verdict, reason = judge_layouts(results) if results else ("pass", "every layout was converted and read back")
+        stage.keep = verdict == "pass" and until in {"card", "publish"}
         files: list[FileDigest] = []
         if stage.keep:
             progress("writing the card")
-            _assemble(manifest, facts, results, stage.path, templates)
-            found = sorted(p for p in stage.path.rglob("*") if p.is_file())
-            files = [file_digest(p, str(p.relative_to(stage.path))) for p in found]
-    return Release(manifest, dest, verdict, reason, results, files)
+            _assemble(manifest, facts, results, stage.path, templates, settings.allow)
+            files = _digests(stage.path)
+    made = Release(manifest, dest if stage.keep else None, verdict, reason, results, files, until)
+    return _publish(made, settings, progress) if until == "publish" and made.output is not None else made
+
+
+def _check_steps(start: Step, until: Step) -> None:
+    for step in (start, until):
+        if step not in STEPS:
+            raise UsageError(f"no step is called {step}", hint=f"steps: {', '.join(STEPS)}", code="usage-step")
+    if start == "validate":
+        raise UsageError(
+            "converting takes seconds and is always done before validating",
+            hint="start from convert, card (nothing is measured) or publish",
+            code="usage-step",
+        )
+    if STEPS.index(start) > STEPS.index(until):
+        raise UsageError(f"from {start} until {until} there is no step", hint="mend --from or --until")
+
+
+def _digests(folder: Path) -> list[FileDigest]:
+    found = sorted(p for p in folder.rglob("*") if p.is_file())
+    return [file_digest(p, str(p.relative_to(folder))) for p in found]
+
+
+def _publish(made: Release, settings: Settings, progress: Progress) -> Release:
+    """Publish the folder of a release; where a gate does not hold, the plan that says which."""
+    if made.output is None:
+        raise UsageError("there is no folder to publish", code="usage-step")
+    repo = made.manifest.release.repo
+    plan = make_plan(made.output, repo, settings, manifest=made.manifest, progress=progress)
+    return replace(made, publication=plan if plan.problems else upload(plan, progress))
 
 
 def _measure(
@@ -157,9 +217,14 @@ def _measure(
     heads: Path,
     store: ReportStore,
     engine_python: Mapping[str, str | Path] | None,
+    start: Step,
+    until: Step,
     progress: Progress,
 ) -> list[LayoutResult]:
-    """Convert the head to each layout under ``heads`` and validate each, or find its earlier report."""
+    """Convert the head to each layout under ``heads`` and validate each, or find its earlier report.
+
+    Until ``convert`` there are no results. Raises FoundWanting where a report is missing and nothing may be measured.
+    """
     heads.mkdir()
     options = {**asdict(manifest.validate), "engine_python": engine_python, "target_name": manifest.target.id}
     kept = Kept()
@@ -167,6 +232,16 @@ def _measure(
     layouts = list(manifest.layouts)
     for i, layout in enumerate(layouts):
         say = labelled(progress, f"{layout} ({i + 1} of {len(layouts)})", i / len(layouts), (i + 1) / len(layouts))
+        if until == "convert":
+            conversion.convert(
+                str(manifest.head_source),
+                heads / layout,
+                layout,
+                target=facts,
+                speculative_tokens=manifest.speculative_tokens,
+                progress=say,
+            )
+            continue
         result = measure_layout(
             str(manifest.head_source),
             layout,
@@ -177,6 +252,7 @@ def _measure(
             options=options,
             kept=kept,
             store=store,
+            measure=start == "convert",
             progress=say,
         )
         results.append(result)
@@ -184,7 +260,12 @@ def _measure(
 
 
 def _assemble(
-    manifest: Manifest, facts: TargetFacts, results: Sequence[LayoutResult], stage: Path, templates: str | Path | None
+    manifest: Manifest,
+    facts: TargetFacts,
+    results: Sequence[LayoutResult],
+    stage: Path,
+    templates: str | Path | None,
+    waived: Sequence[str],
 ) -> None:
     """Turn the converted heads into the repository: main layout at the root, reports and card beside it."""
     reports: list[Mapping[str, Any]] = []
@@ -206,5 +287,5 @@ def _assemble(
     (stage / _HEADS).rmdir()
     digests = {str(r.report.document["head"]["digest"]) for r in results}
     head = open_head(stage, target=facts)
-    card = render_card(manifest, reports, head, templates, digests=digests, report_files=names)
+    card = render_card(manifest, reports, head, templates, digests=digests, report_files=names, waived=waived)
     write_file(stage / CARD, card.encode())

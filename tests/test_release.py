@@ -34,13 +34,6 @@ def edit(folder: Path, **sections: dict[str, object]) -> None:
     path.write_text(yaml.safe_dump(document, sort_keys=False))
 
 
-def test_without_dry_run_nothing_is_uploaded(project: Path, tmp_path: Path, cli: Cli):
-    status, _, err = cli("release", project / "release.yaml", "--output", tmp_path / "out")
-    assert status == 2
-    assert "does not upload" in err
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.fixture
 def paper_target(tmp_path: Path) -> Path:
     """The config of a target that fits the example head, without weights."""

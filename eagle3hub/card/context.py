@@ -80,6 +80,7 @@ def build(
     report_files: Mapping[int, str],
     benchmarks: Sequence[BenchView] = (),
     pictures: Sequence[Picture] = (),
+    waived: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The render context: text, whole numbers and small frozen objects of them, nothing that can touch a disk.
 
@@ -120,6 +121,7 @@ def build(
         "eagle3": bibliography.work("eagle3"),
         "bibtex": bibliography.bibtex(cited),
         "provenance": [_provenance(r, report_files.get(i, "")) for i, r in enumerate(reports)],
+        "waived": tuple(waived),
         "conditions": conditions(measured),
         "digests": digests(reports),
         "tool": f"eagle3hub {__version__}",

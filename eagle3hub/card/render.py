@@ -39,6 +39,7 @@ def render_card(
     report_files: Sequence[str] = (),
     benchmarks: Sequence[Results] = (),
     pictures: Sequence[context.Picture] = (),
+    waived: Sequence[str] = (),
 ) -> str:
     """The model card as one Markdown document with its metadata block. The same input gives the same bytes.
 
@@ -49,6 +50,7 @@ def render_card(
         digests: folder digests that belong to this release; a report of other bytes is refused. None: not checked.
         report_files: each report's path in the published repository, in the order of ``reports``; empty: no links.
         benchmarks: results of ``eagle3hub bench``. pictures: charts that lie beside the card.
+        waived: gates of publishing that are waived, by code; the card says so.
 
     Raises ManifestError for a report that is malformed, contradicts itself or measured something else; InputError
     for a template that fails.
@@ -62,7 +64,7 @@ def render_card(
     consistency.check(manifest, reports, all_runs, digests)
     names = {i: file for i, (_, file) in enumerate(paired) if file}
     views = [bench.view(results, manifest) for results in benchmarks]
-    values = context.build(manifest, reports, all_runs, head, names, views, pictures)
+    values = context.build(manifest, reports, all_runs, head, names, views, pictures, waived)
     return _render(templates, TEMPLATES[manifest.style], values)
 
 

@@ -2,7 +2,17 @@
 
 from eagle3hub.publishing.gates import GATES
 from eagle3hub.publishing.plan import Plan, Settings, make_plan
-from eagle3hub.publishing.upload import Published, upload
+from eagle3hub.publishing.upload import Published, check_access, upload
 from eagle3hub.publishing.verify import Verified, verify_repository
 
-__all__ = ["GATES", "Plan", "Published", "Settings", "Verified", "make_plan", "upload", "verify_repository"]
+__all__ = [
+    "GATES",
+    "Plan",
+    "Published",
+    "Settings",
+    "Verified",
+    "check_access",
+    "make_plan",
+    "upload",
+    "verify_repository",
+]

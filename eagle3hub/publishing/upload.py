@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eagle3hub.errors import FoundWanting, HubError
+from eagle3hub.errors import FoundWanting, HubError, UsageError
 from eagle3hub.progress import Progress, silent
 from eagle3hub.publishing import remote
 from eagle3hub.publishing.plan import MAIN, Part, Plan, compare
@@ -44,6 +44,18 @@ class Published:
             "pull_request": self.pull,
             "verified": True,
         }
+
+
+def check_access(repo_id: str, progress: Progress = silent) -> None:
+    """Find out before hours of work whether the repository can be written to, as far as that can be told.
+
+    Raises UsageError for a name the Hub does not take, HubError without a token or where the Hub cannot be asked.
+    """
+    if why := remote.check_name(repo_id):
+        raise UsageError(f"the Hub takes no repository called {repo_id}", hint=why, code="usage-repo")
+    remote.require_token(repo_id)
+    progress(f"asking the Hub about {repo_id}")
+    remote.look(repo_id)
 
 
 def upload(plan: Plan, progress: Progress = silent) -> Published:

@@ -13,7 +13,7 @@ from eagle3hub._version import __version__
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.conversion import convert
 from eagle3hub.engines.base import Verdict, worst
-from eagle3hub.errors import InputError
+from eagle3hub.errors import FoundWanting, InputError
 from eagle3hub.progress import Progress, silent
 from eagle3hub.prompts import load_prompts
 from eagle3hub.report import Report, load_report
@@ -68,6 +68,7 @@ def measure_layout(
     options: Mapping[str, Any],
     kept: Kept,
     store: ReportStore | None = None,
+    measure: bool = True,
     progress: Progress = silent,
 ) -> LayoutResult:
     """Convert a head to a layout, in the new folder ``folder``, and validate it against its original.
@@ -76,6 +77,7 @@ def measure_layout(
         facts: of the target, for the conversion. speculative_tokens: K to recommend in the layout's config.
         options: keyword arguments of `validate`. ``kept``: what another layout of the head need not repeat.
         store: where an earlier report of exactly this may be found, and this one is kept.
+        measure: whether to measure what has no earlier report; else FoundWanting (``release-not-measured``).
 
     Raises Refusal where the layout cannot hold the head, and what `convert` and `validate` raise.
     """
@@ -84,6 +86,12 @@ def measure_layout(
     report = store.find(key) if store is not None else None
     if report is not None:
         return LayoutResult(layout, report, reused=True)
+    if not measure:
+        raise FoundWanting(
+            f"the {layout} layout of these bytes has not been measured",
+            hint="leave out --from card",
+            code="release-not-measured",
+        )
     held = REFERENCE in engine_names(options["engine"])
     report = validate(
         folder, target=target, reference_head=source if held else None, kept=kept, progress=progress, **options

@@ -33,6 +33,8 @@ _SPEEDUP = re.compile(r"speed-?\s?up|acceleration ratio|\bspeed\b.{0,30}\brelati
 _DIFFERENCE = re.compile(r"\bdiff|Δ|delta|\bchange\b|\bgain\b|improve|\bvs\b|relative", re.I)
 _INTERVAL = re.compile(r"interval|95 ?%|\bCI\b|±|\bstd\b|\bSE\b|deviation", re.I)
 _K = re.compile(r"^k$|draft(?:ed)?[ _](?:tokens?|len)|spec\w*[ _](?:tokens|steps)|num[_ ](?:spec|steps)", re.I)
+_COUNT_OF = re.compile(r"\s*[\d,]+ (?:of|/) [\d,]+\b")
+"""``6 of 22``: a count, whatever its column is called."""
 _COUNT = re.compile(r"^n$|prompts|samples|questions|requests|rounds|\bsize\b|parameters|count", re.I)
 _TEMPERATURE = re.compile(r"^t$|^temp", re.I)
 _OTHER = re.compile(
@@ -162,6 +164,8 @@ def lengths(card: Card) -> list[Length]:
                 continue
             for row, number in values:
                 header = table.header[i]
+                if _COUNT_OF.match(row.cells[i].text):
+                    continue
                 found.append(Length(row, number, header, table, section, _ks(table, row, section)))
     tables = {x.table.line for x in found}
     for section, table in card.tables:
