@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eagle3hub import resources
-from eagle3hub.bench.results import Results
 from eagle3hub.card import bench, context, markdown
 from eagle3hub.card.lint import reports as consistency
 from eagle3hub.card.manifest import Manifest
@@ -20,6 +19,8 @@ from eagle3hub.report import check_report
 
 if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    from eagle3hub.bench.results import Results
 
 TEMPLATES = {
     "standard": "card.md.j2",
