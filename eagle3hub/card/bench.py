@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from eagle3hub.bench.results import Results
 from eagle3hub.card import names
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.errors import ManifestError
+
+if TYPE_CHECKING:
+    from eagle3hub.bench.results import Results
 
 
 @dataclass(frozen=True, slots=True)

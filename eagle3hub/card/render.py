@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eagle3hub import resources
-from eagle3hub.bench.results import Results
 from eagle3hub.card import bench, context, markdown
 from eagle3hub.card.lint import reports as consistency
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.card.reports import runs
-from eagle3hub.errors import InputError, SourceError
+from eagle3hub.errors import InputError, ManifestError, SourceError
 from eagle3hub.head import Head
 from eagle3hub.report import check_report
 
 if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    from eagle3hub.bench.results import Results
 
 TEMPLATES = {
     "standard": "card.md.j2",
@@ -55,6 +56,12 @@ def render_card(
     Raises ManifestError for a report that is malformed, contradicts itself or measured something else; InputError
     for a template that fails.
     """
+    if head is None and (reports or benchmarks):
+        raise ManifestError(
+            "there are reports or benchmarks, but the manifest names no head",
+            hint="add head and layouts, so that the card shows what was measured",
+            code="manifest-no-head",
+        )
     for report in reports:
         check_report(report)
     files = list(report_files) or [""] * len(reports)

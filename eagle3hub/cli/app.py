@@ -20,7 +20,7 @@ _CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]  # click's 
 def build() -> typer.Typer:
     """The Typer application with every command."""
     from eagle3hub.cli.bench import bench
-    from eagle3hub.cli.card import card
+    from eagle3hub.cli.card import app as card
     from eagle3hub.cli.convert import convert
     from eagle3hub.cli.demo import demo
     from eagle3hub.cli.diff import diff
@@ -54,12 +54,12 @@ def build() -> typer.Typer:
     app.command("diff")(diff)
     app.command("validate")(validate)
     app.command("bench")(bench)
-    app.command("card")(card)
     app.command("recipe")(recipe)
     app.command("publish")(publish)
     app.command("verify")(verify)
     app.command("release")(release)
     app.command("demo")(demo)
+    app.add_typer(card, name="card")
     app.add_typer(engines, name="engines")
     return app
 

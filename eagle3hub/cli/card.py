@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from eagle3hub.cli.output import JsonFlag, console, emit
 from eagle3hub.errors import UsageError
@@ -17,9 +18,25 @@ if TYPE_CHECKING:
 
     from eagle3hub.card.lint.source import Checked
 
+
+class _WriteByDefault(TyperGroup):
+    """``eagle3hub card SOURCE`` is ``eagle3hub card write SOURCE``: whatever is no command's name is a source."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the command in front of arguments that name none."""
+        named = args and (args[0] in self.commands or args[0] in ctx.help_option_names)
+        return super().parse_args(ctx, args if named else ["write", *args])
+
+
+app = typer.Typer(
+    cls=_WriteByDefault,
+    help="Write, check, start and preview model cards. Without a command's name: write.\n\n"
+    "Example: eagle3hub card release.yaml --output README.md\n\nExample: eagle3hub card --check hf://owner/name",
+)
 _STYLE = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 
+@app.command("write")
 def card(
     source: Annotated[
         str,
@@ -79,6 +96,56 @@ def card(
         emit(found.to_json(), lambda out: _print(found, out), as_json=as_json)
     if found.failed(strict=strict):
         raise typer.Exit(1)
+
+
+@app.command()
+def init(
+    head: Annotated[str, typer.Argument(help="Folder of the head, or hf://owner/name.", show_default=False)],
+    target: Annotated[str, typer.Option("--target", "--verifier", help="Hub id of the target.", show_default=False)],
+    repo: Annotated[
+        str | None, typer.Option(help="Hub id to publish to.", show_default="made of the target's")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Manifest to write; an existing file is refused.")
+    ] = Path("release.yaml"),
+) -> None:
+    """Write a commented release.yaml to start from, filled with what the head's files say.
+
+    Exit status: 0 written; 2 not a Hub id, or the file exists; 3 head cannot be read, or the file not be written.
+
+    Example: eagle3hub card init ./head --target Qwen/Qwen3-8B
+    """
+    from eagle3hub.card.starter import write_starter
+
+    write_starter(head, target, repo, output)
+    console().print(f"wrote {output}", markup=False)
+
+
+@app.command()
+def preview(
+    source: Annotated[Path, typer.Argument(help="A card (README.md) or a manifest.", show_default=False)],
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 is any free one.")] = 8313,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the page to this file and stop.", show_default="serve")
+    ] = None,
+) -> None:
+    """Show a card as the Hub would: metadata, tables and charts, light and dark, reloaded when a file changes.
+
+    The page is served on this machine only (127.0.0.1), until interrupted.
+
+    Exit status: 0 written; 3 card, manifest or port cannot be used; 130 interrupted.
+
+    Example: eagle3hub card preview README.md
+    """
+    from eagle3hub.card import preview as previews
+
+    if output is not None:
+        previews.write_page(source, output)
+        console().print(f"wrote {output}", markup=False)
+        return
+    with previews.server(source, port) as served:
+        console().print(f"http://127.0.0.1:{served.server_port}/ (stop with Ctrl-C)", markup=False)
+        served.serve_forever()
 
 
 def _write(

@@ -47,3 +47,17 @@ def test_a_code_is_given_once(code: str):
 def test_a_card_without_anything_is_not_a_crash():
     for text in ("", "\n", "---\n", "---\n---\n", "\ufeff# x", FRONT, "|a|\n|-|\n", "```", "@misc{", "<", "[]()"):
         lint_card(text, files=())
+
+
+def test_a_condition_that_the_card_declares_unknown_is_info():
+    table = "\n## Results\n\n| Data set | τ |\n|---|---|\n| GSM8K | 2.5 |\n| HumanEval | 2.7 |\n"
+    codes = ("C405", "C407", "C411")
+    silent = {f.code: f.severity for f in lint_card(FRONT + table)}
+    said = {f.code: f.severity for f in lint_card(FRONT + table + "\nNot reported: engine, K, number of prompts.\n")}
+    assert [silent[c] for c in codes] == ["warning"] * 3
+    assert [said[c] for c in codes] == ["info"] * 3
+
+
+def test_a_sequence_length_is_no_temperature():
+    card = FRONT + "\n## Training\n\nB=4, sequence length T=2048\n\n```python\nx(temperature=0)\n```\n"
+    assert not [f for f in lint_card(card) if f.code == "C502"]

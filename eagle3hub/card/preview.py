@@ -1,0 +1,180 @@
+"""A card as the Hub would show it: one local page, light and dark, that reloads itself when a file changes.
+
+The card's own HTML is shown as text, so that a preview of anybody's card runs nothing; links and pictures keep
+their addresses. Nothing is fetched from another machine unless the card shows a picture from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import mimetypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from eagle3hub import resources
+from eagle3hub.card.yaml_lines import parse_yaml
+from eagle3hub.errors import ManifestError, SourceError
+from eagle3hub.staging import replace_file
+
+_SHOWN = ("license", "license_name", "base_model", "library_name", "pipeline_tag", "language", "datasets", "tags")
+_PICTURES = {".png", ".svg", ".jpg", ".jpeg", ".gif", ".webp"}
+_POLICY = (
+    "default-src 'none'; img-src 'self' data: https:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "connect-src 'self'"
+)
+
+
+def page(text: str, title: str, *, version: str = "") -> str:
+    """A card's Markdown as one HTML page; ``version`` is what `server` compares to know that it changed."""
+    front, body = _split(text)
+    document = resources.data_path("templates/preview.html").read_text(encoding="utf-8")
+    parts = {
+        "TITLE": html.escape(title),
+        "METADATA": _metadata(front),
+        "BODY": _markdown(body),
+        "VERSION": json.dumps(version).replace("<", "\\u003c"),
+    }
+    for name, value in parts.items():
+        before, found, after = document.partition(f"<!--{name}-->")
+        document = before + value.replace("<!--", "&lt;!--") + after if found else document
+    return document
+
+
+def _split(text: str) -> tuple[dict[str, Any], str]:
+    lines = text.split("\n")
+    if lines[0].strip() != "---" or "---" not in [line.strip() for line in lines[1:]]:
+        return {}, text
+    end = [line.strip() for line in lines[1:]].index("---") + 1
+    try:
+        data = parse_yaml("\n".join(lines[1:end]), "metadata").data
+    except ManifestError as error:
+        data = {"metadata": error.message}
+    return data if isinstance(data, dict) else {}, "\n".join(lines[end + 1 :])
+
+
+def _metadata(front: dict[str, Any]) -> str:
+    chips = []
+    for key in (k for k in (*_SHOWN, "metadata") if front.get(k)):
+        values = front[key] if isinstance(front[key], list) else [front[key]]
+        chips += [f"<li><b>{html.escape(key)}</b> {html.escape(str(value))}</li>" for value in values]
+    emissions = front.get("co2_eq_emissions")
+    if isinstance(emissions, dict):
+        chips.append(f"<li><b>CO2</b> {html.escape(str(emissions.get('emissions')))} g</li>")
+    return "".join(chips) + _results(front.get("model-index"))
+
+
+def _results(index: Any) -> str:
+    count = 0
+    for model in index if isinstance(index, list) else []:
+        results = model.get("results") if isinstance(model, dict) else None
+        count += len(results) if isinstance(results, list) else 0
+    return f"<li><b>model-index</b> {count} results</li>" if count else ""
+
+
+def _markdown(body: str) -> str:
+    from markdown_it import MarkdownIt
+
+    parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    shown: str = parser.render(body)
+    return shown.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
+
+
+def card_text(source: Path) -> tuple[str, Path]:
+    """The card at ``source`` and the folder its relative links start from.
+
+    A manifest's card is rendered afresh, charts and all, into a folder ``.preview`` beside it.
+    """
+    if source.suffix in (".yaml", ".yml"):
+        from eagle3hub.card.assemble import make_card
+
+        folder = source.absolute().parent / ".preview"
+        folder.mkdir(exist_ok=True)
+        return make_card(source, output=folder / "README.md").text, folder
+    path = source / "README.md" if source.is_dir() else source
+    try:
+        return path.read_text(encoding="utf-8"), path.absolute().parent
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"cannot read {path}: {error}", code="source-card") from error
+
+
+def write_page(source: Path, output: Path) -> None:
+    """Write the page of a card. Raises SourceError, OutputError, and what `make_card` raises."""
+    text, _ = card_text(source)
+    replace_file(output, page(text, source.name).encode("utf-8"))
+
+
+@contextmanager
+def server(source: Path, port: int) -> Iterator[ThreadingHTTPServer]:
+    """A server of the page on this machine. Raises SourceError where card or port cannot be used."""
+    card_text(source)
+
+    class Handler(_Handler):
+        card = source
+
+    try:
+        made = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    except (OSError, OverflowError) as error:
+        raise SourceError(f"cannot listen on port {port}: {error}", hint="name another with --port") from error
+    try:
+        yield made
+    finally:
+        made.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    card: Path
+
+    def do_GET(self) -> None:
+        """The page, its version, or a picture beside the card."""
+        path = unquote(urlsplit(self.path).path)
+        if path == "/version":
+            self._send(200, "text/plain", _version(self.card).encode())
+        elif path == "/":
+            try:
+                text, _ = card_text(self.card)
+                shown = page(text, self.card.name, version=_version(self.card))
+            except Exception as error:  # the page says what is wrong until it is mended
+                shown = page(f"```text\n{error}\n```", self.card.name, version=_version(self.card))
+            self._send(200, "text/html; charset=utf-8", shown.encode("utf-8"))
+        else:
+            self._picture(path.lstrip("/"))
+
+    def _picture(self, name: str) -> None:
+        folder = self.card.absolute().parent
+        folder = (folder / ".preview" if self.card.suffix in (".yaml", ".yml") else folder).resolve()
+        path = (folder / name).resolve()
+        if path.suffix.lower() not in _PICTURES or not path.is_relative_to(folder) or not path.is_file():
+            self._send(404, "text/plain", b"not found")
+            return
+        self._send(200, mimetypes.guess_type(path.name)[0] or "application/octet-stream", path.read_bytes())
+
+    def _send(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("Content-Security-Policy", _POLICY)
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: the page is its own report."""
+
+
+def _version(source: Path) -> str:
+    """What changes when the card, or a file beside its manifest, does."""
+    files = [source]
+    if source.suffix in (".yaml", ".yml"):
+        beside = source.absolute().parent
+        files += sorted(
+            p for p in beside.rglob("*") if p.suffix in (".yaml", ".yml", ".json") and ".preview" not in p.parts
+        )
+    state = [(str(p), p.stat().st_mtime_ns, p.stat().st_size) for p in files if p.exists()]
+    return hashlib.sha256(repr(state).encode()).hexdigest()[:16]

@@ -1,0 +1,116 @@
+"""A commented release.yaml to start from, filled with what the head's own files say."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eagle3hub import resources
+from eagle3hub.card.markdown import visible
+from eagle3hub.errors import UsageError
+from eagle3hub.head import Head
+from eagle3hub.layouts import open_head
+from eagle3hub.staging import replace_file
+
+_HUB_ID = "owner/name"
+
+
+def starter(head: Head, source: str, target: str, repo: str | None = None) -> str:
+    """The text of a release.yaml for a head.
+
+    Args:
+        source: the head as the manifest is to name it: a folder, relative to the manifest, or ``hf://owner/name``.
+        target: Hub id of the target. repo: Hub id to publish to; by default a name made of the target's.
+
+    Raises UsageError for a target or repository that is no Hub id.
+    """
+    for name, value in (("--target", target), ("--repo", repo)):
+        if value is not None and not _is_hub_id(value):
+            raise UsageError(f"{name} {value!r} is not a Hub id", hint=f"write it as {_HUB_ID}", code="usage-hub-id")
+    published = repo or f"your-name/{target.split('/')[1]}-eagle3"
+    schema = resources.schema("manifest")["properties"]
+    read = [
+        f"{head.layout} layout, {head.num_parameters:,} parameters, {head.dims.draft_vocab_size:,} of "
+        f"{head.dims.vocab_size:,} tokens",
+    ]
+    if head.semantics.uses_aux and head.aux is not None:
+        read.append(f"hidden states after target layers {', '.join(str(t) for t in head.aux.taps)}")
+    lines = [
+        "# Everything about this release that cannot be measured. Paths are relative to this file.",
+        *(f"# Read from the head: {visible(text)}." for text in read),
+        "# Lines that start with #? are optional: take the mark away and fill them in.",
+        "schema: eagle3hub/manifest/1",
+        "",
+        f"head:  # {_about(schema, 'head')}",
+        f"  source: {_quoted(source)}",
+        "",
+        f"target:  # {_about(schema, 'target')}",
+        f"  id: {target}",
+        "  license: unknown  # as the Hub spells it: apache-2.0, mit, …",
+        "#?  revision: main",
+        "",
+        f"release:  # {_about(schema, 'release')}",
+        f"  repo: {published}",
+        f"  title: {_quoted(published.split('/')[1])}",
+        "  summary: What a reader should know first, in a sentence or two.",
+        "  license: unknown  # yours to choose, within the terms of target and training data",
+        "#?  language: [en]",
+        "#?  datasets: [owner/name]",
+        "#?  authors: [your name]",
+        "",
+        f"layouts:  # {_about(schema, 'layouts')}",
+        f"  main: {head.layout}",
+        "#?  also: [universal]",
+        "",
+        f"speculative_tokens: 3  # {_about(schema, 'speculative_tokens')}",
+        "",
+        *_optional("training", schema["training"]["properties"]),
+        "#? limitations:",
+        "#?   - What it was not tested for.",
+        "",
+        "#? citations: [eagle, eagle2]  # keys of the bibliography; eagle3 is always cited",
+        "#? reports: [reports/*.json]  # what eagle3hub validate wrote",
+        "#? benchmarks: [benchmarks/*.json]  # what eagle3hub bench wrote",
+        "#? imported: [imported/*.yaml]  # what others measured",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_starter(source: str, target: str, repo: str | None, output: Path) -> None:
+    """Write the starter of the head at ``source`` to ``output``.
+
+    Raises UsageError for names that are no Hub ids or a file that exists, InputError for a head that cannot be read,
+    OutputError if the file cannot be written.
+    """
+    if output.exists():
+        raise UsageError(f"{output} exists", hint="name another file with --output", code="usage-exists")
+    head = open_head(source)
+    named = source if source.startswith("hf://") else os.path.relpath(source, output.absolute().parent)
+    replace_file(output, starter(head, named, target, repo).encode("utf-8"))
+
+
+def _optional(name: str, fields: Mapping[str, Any]) -> list[str]:
+    lines = [f"#? {name}:"]
+    for key, field in fields.items():
+        if "string" in field.get("type", ()) and not key.startswith("data_license"):
+            lines.append(f"#?   {key}:  # {field['description']}")
+    return [*lines, ""]
+
+
+def _about(schema: Mapping[str, Any], key: str) -> str:
+    text: str = schema[key]["description"]
+    return text.split(". ")[0].rstrip(".")
+
+
+def _quoted(text: str) -> str:
+    """Text as one YAML scalar on one line, whatever it holds."""
+    return json.dumps(text, ensure_ascii=True)
+
+
+def _is_hub_id(text: str) -> bool:
+    pattern: str = resources.schema("manifest")["properties"]["target"]["properties"]["id"]["pattern"]
+    return re.fullmatch(pattern.strip("^$"), text) is not None

@@ -1,0 +1,104 @@
+"""Hostile names and notes of a manifest and of imported results stay text: in the card, its metadata, the preview."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from test_imported import HEADLESS, RESULTS
+from test_render import HOSTILE, structure
+
+from eagle3hub.card import load_manifest, render_card
+from eagle3hub.card.preview import page
+
+Write = Callable[[str], Path]
+MORE = {
+    "about": {"A": "b"},
+    "architecture": {"A": "b"},
+    "subcards": {"bias": {"A": "b"}},
+    "engines": [{"engine": "sglang", "requires": "x", "note": "n", "settings": {"A": "b"}}],
+    "limitations": ["l"],
+    "training": {"data": "d", "emissions": {"co2": 1, "co2_unit": "kg", "source": "s"}, "facts": {"A": "b"}},
+}
+PLACES = [
+    ("about", "A"), ("architecture", "A"), ("subcards", "bias", "A"), ("engines", 0, "requires"),
+    ("engines", 0, "note"),
+    ("engines", 0, "settings", "A"), ("limitations", 0), ("training", "data"), ("training", "emissions", "source"),
+    ("training", "facts", "A"), ("release", "title"), ("release", "summary"),
+]  # fmt: skip
+IMPORTED = [
+    ("source", "title"), ("measured_by",), ("measurements", 0, "title"), ("measurements", 0, "note"),
+    ("measurements", 0, "dataset"), ("measurements", 0, "this"), ("measurements", 0, "engine"),
+    ("measurements", 0, "hardware"), ("measurements", 0, "estimator"), ("measurements", 0, "rows", 0, "name"),
+]  # fmt: skip
+KEYS = [("about",), ("subcards", "bias"), ("engines", 0, "settings"), ("training", "facts")]
+
+
+def put(document: object, place: tuple[str | int, ...], value: object) -> None:
+    at: object = document
+    for key in place[:-1]:
+        at = at[key]  # type: ignore[index]
+    at[place[-1]] = value  # type: ignore[index]
+
+
+def render(write: Write, folder: Path, manifest: object, results: object) -> str:
+    (folder / "results").mkdir(exist_ok=True)
+    (folder / "results" / "one.yaml").write_text(yaml.safe_dump(results, allow_unicode=True, sort_keys=False), "utf-8")
+    return render_card(load_manifest(write(yaml.safe_dump(manifest, allow_unicode=True, sort_keys=False))), [], None)
+
+
+def documents() -> tuple[dict[str, object], dict[str, object]]:
+    manifest = yaml.safe_load(HEADLESS) | yaml.safe_load(yaml.safe_dump(MORE))
+    results = yaml.safe_load(RESULTS)
+    results["source"]["accessed"] = "2026-11-22"
+    return manifest, results
+
+
+def inert(card: str, plain: str) -> None:
+    assert structure(card) == structure(plain)
+    assert "\u202e" not in card
+    data = ModelCard(card).data
+    assert (data.license, data.base_model) == ("mit", "owner/target")
+    shown = page(card, "t")
+    assert shown.count("<script>") == 1 and "<b>b</b>" not in shown
+
+
+@pytest.mark.parametrize("place", PLACES, ids=str)
+def test_texts_of_the_manifest(write: Write, tmp_path: Path, place: tuple[str | int, ...]) -> None:
+    cards = []
+    for text in (HOSTILE[:190], "harmless words"):
+        manifest, results = documents()
+        put(manifest, place, text)
+        cards.append(render(write, tmp_path, manifest, results))
+    inert(*cards)
+
+
+@pytest.mark.parametrize("place", IMPORTED, ids=str)
+def test_texts_of_imported_results(write: Write, tmp_path: Path, place: tuple[str | int, ...]) -> None:
+    cards = []
+    for text in (HOSTILE[:190], "harmless words"):
+        manifest, results = documents()
+        put(results, place, text)
+        cards.append(render(write, tmp_path, manifest, results))
+    inert(*cards)
+
+
+@pytest.mark.parametrize("place", KEYS, ids=str)
+def test_labels(write: Write, tmp_path: Path, place: tuple[str | int, ...]) -> None:
+    cards = []
+    for text in (HOSTILE[:190], "harmless words"):
+        manifest, results = documents()
+        put(manifest, place, {text: "b"})
+        cards.append(render(write, tmp_path, manifest, results))
+    if place == ("engines", 0, "settings"):  # a label in code: as an element where it holds a pipe
+        assert "\u202e" not in cards[0] and "<b>b</b>" not in page(cards[0], "t")
+        return
+    inert(*cards)
+
+
+def test_the_same_input_gives_the_same_bytes(write: Write, tmp_path: Path) -> None:
+    first, second = (render(write, tmp_path, *documents()) for _ in range(2))
+    assert first == second

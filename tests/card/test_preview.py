@@ -1,0 +1,103 @@
+"""The preview: what it shows, what it refuses to run or to serve, and that a browser can show it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from card_samples import HERE
+
+from eagle3hub.card import preview
+from eagle3hub.errors import SourceError
+
+CARD = """---
+license: mit
+tags: [eagle3, "</li><script>alert(1)</script>"]
+co2_eq_emissions: {emissions: 807500}
+---
+# A <b>card</b>
+
+<script>document.title = "run"</script>
+
+| A | B |
+|:--|--:|
+| 1 | 2 |
+
+![chart](charts/a.png) [x](javascript:alert(1)) <!--VERSION-->
+"""
+
+
+def test_the_page_shows_metadata_and_tables_and_runs_nothing() -> None:
+    page = preview.page(CARD, "<README>", version="v</script>")
+    assert "<b>license</b> mit" in page and "<b>CO2</b> 807500 g" in page and "&lt;README&gt;" in page
+    assert '<div class="wide"><table>' in page and '<img src="charts/a.png"' in page
+    assert page.count("<script>") == page.count("</script>") == 1
+    assert "&lt;script&gt;document.title" in page and 'href="javascript:' not in page
+
+
+def test_metadata_that_cannot_be_read_is_said() -> None:
+    assert "<b>metadata</b>" in preview.page("---\na: [\n---\nx", "t")
+    assert "<p>no metadata</p>" in preview.page("no metadata", "t")
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    card = tmp_path / "site" / "README.md"
+    (card.parent / "charts").mkdir(parents=True)
+    card.write_text(CARD, encoding="utf-8")
+    (card.parent / "charts" / "a.png").write_bytes(b"PNG")
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (card.parent / "token.txt").write_text("secret")
+    with preview.server(card, 0) as made:
+        thread = threading.Thread(target=made.serve_forever, daemon=True)
+        thread.start()
+        yield card, f"http://127.0.0.1:{made.server_port}"
+        made.shutdown()
+        thread.join()
+
+
+def get(address: str) -> bytes:
+    with urllib.request.urlopen(address, timeout=10) as answer:
+        return bytes(answer.read())
+
+
+def test_a_changed_card_changes_its_version(served: tuple[Path, str]) -> None:
+    card, at = served
+    before = get(f"{at}/version")
+    assert before.decode() in get(at).decode()
+    card.write_text(CARD + "\nmore words", encoding="utf-8")
+    assert get(f"{at}/version") != before
+    assert "more words" in get(at).decode()
+
+
+def test_pictures_beside_the_card_and_nothing_else_are_served(served: tuple[Path, str]) -> None:
+    _, at = served
+    assert get(f"{at}/charts/a.png") == b"PNG"
+    for name in ("token.txt", "README.md", "../secret.png", "%2e%2e/secret.png", "charts/absent.png"):
+        with pytest.raises(urllib.error.HTTPError):
+            get(f"{at}/{name}")
+
+
+def test_what_cannot_be_shown(tmp_path: Path) -> None:
+    with pytest.raises(SourceError):
+        preview.write_page(tmp_path / "absent.md", tmp_path / "out.html")
+    assert not (tmp_path / "out.html").exists()
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium here")
+def test_a_browser_shows_it_light_and_dark(tmp_path: Path) -> None:
+    source = HERE.parent.parent / "examples" / "cards" / "qwen3.5-397b-aq" / "README.md"
+    page = tmp_path / "page.html"
+    preview.write_page(source, page)
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    for theme in ("light", "dark"):
+        command = ["chromium", *options, f"file://{page}?theme={theme}"]
+        shown = subprocess.run(command, capture_output=True, timeout=120, check=True).stdout.decode()
+        assert f'data-theme="{theme}"' in shown and "Qwen3.5-397B-A17B-eagle3</h1>" in shown
+        assert shown.count("<table>") >= 4
