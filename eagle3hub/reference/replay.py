@@ -110,7 +110,7 @@ def depths(model: DraftModel, batch: Batch, conditions: Conditions) -> torch.Ten
     hidden = hidden.gather(1, starts[..., None].expand(-1, -1, hidden.shape[-1]))
     for step in range(1, k + 1):
         wanted = tokens.gather(1, starts + 1 + step)
-        alive = alive & judge.accepts(hidden, wanted, starts + 1 + step)
+        alive = judge.accepts(hidden, wanted, starts + 1 + step, alive)
         depths.scatter_add_(1, starts, alive.long())
         most = int(alive.sum(1).max())
         if step == k or most == 0:
@@ -144,11 +144,15 @@ class _Judge:
             self._coins = coins(batch, width, conditions.seed).to(device)
             self._draft_id = draft_ids(model, device)
 
-    def accepts(self, hidden: torch.Tensor, wanted: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-        """Bool [B, Q] for hidden states [B, Q, hidden size]; ``wanted`` is the text's token at index ``at``."""
-        flat, goal, where = hidden.flatten(0, 1), wanted.flatten(), at.flatten()
+    def accepts(
+        self, hidden: torch.Tensor, wanted: torch.Tensor, at: torch.Tensor, alive: torch.Tensor
+    ) -> torch.Tensor:
+        """Which drafts live on, bool [B, Q]: of those ``alive``, the ones whose proposal is the text's.
+
+        ``hidden`` [B, Q, hidden size]; ``wanted`` [B, Q] are the text's tokens, at its indices ``at``.
+        """
+        flat, goal, rows, where = hidden[alive], wanted[alive], alive.nonzero()[:, 0], at[alive]
         step = max(1, _LOGITS // self._model.dims.draft_vocab_size)
-        rows = torch.arange(len(hidden), device=at.device).repeat_interleave(at.shape[1])
         parts = []
         for i in range(0, len(flat), step):
             logits = self._model.logits(flat[i : i + step])
@@ -157,7 +161,7 @@ class _Judge:
             else:
                 place = rows[i : i + step], where[i : i + step]
                 parts.append(self._tossed(logits, goal[i : i + step], place))
-        return torch.cat(parts).view(wanted.shape)
+        return torch.zeros_like(alive).masked_scatter_(alive, torch.cat(parts))
 
     def _tossed(
         self, logits: torch.Tensor, wanted: torch.Tensor, place: tuple[torch.Tensor, torch.Tensor]
