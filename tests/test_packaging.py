@@ -21,7 +21,7 @@ def test_the_wheel_finds_its_templates_schemas_and_example(tmp_path: Path):
         "import json, eagle3hub\n"
         "from eagle3hub.resources import data_path, schema\n"
         "from eagle3hub.prompts import datasets, load_prompts\n"
-        "names = ['templates/card', 'examples/smollm2-135m/head/model.safetensors']\n"
+        "names = ['templates/card', 'templates/report/style.css', 'examples/smollm2-135m/head/model.safetensors']\n"
         "found = [str(data_path(n)) for n in names if data_path(n).exists()]\n"
         "names = ('provenance', 'report', 'matrix', 'manifest', 'acceptance-reference', 'bench')\n"
         "ids = [schema(n)['title'] for n in names]\n"
@@ -34,7 +34,7 @@ def test_the_wheel_finds_its_templates_schemas_and_example(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert seen["package"].startswith(str(tmp_path))
-    assert len(seen["found"]) == 2
+    assert len(seen["found"]) == 3
     assert all(path.startswith(str(tmp_path)) for path in seen["found"])
     assert seen["prompts"] == 16
     assert seen["sets"] >= 6

@@ -90,6 +90,9 @@ def validate(
         bool, typer.Option("--run-anyway", help="Start also an engine that will not get these files right.")
     ] = False,
     report: Annotated[Path | None, typer.Option(help="Write the report to this file.", show_default="none")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it as a page for a browser.", show_default="none")
+    ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -101,6 +104,7 @@ def validate(
     """
     from eagle3hub.validation import validate as run
     from eagle3hub.validation import validate_layouts
+    from eagle3hub.validation.html import save_html
     from eagle3hub.validation.matrix_render import render_matrix
     from eagle3hub.validation.options import engine_pythons, writable_report
     from eagle3hub.validation.referee import ReferenceOptions
@@ -108,7 +112,7 @@ def validate(
     from eagle3hub.validation.render import render
 
     pythons = engine_pythons(engine_python or [])
-    for file in (report, write_acceptance_reference, save_responses):
+    for file in (report, html, write_acceptance_reference, save_responses):
         if file is not None:
             writable_report(file)
     options: dict[str, Any] = {
@@ -155,12 +159,16 @@ def validate(
             matrix = validate_layouts(head, layouts, progress=say, **options)
         if report is not None:
             matrix.save(report)
+        if html is not None:
+            save_html(matrix, html)
         emit(matrix.document, lambda out: render_matrix(matrix, out, saved=report), as_json=as_json)
         raise typer.Exit(EXIT_OF[matrix.verdict])
     with progress(quiet=quiet) as say:
         result = run(head, reference_head=reference_head, progress=say, **options)
     if report is not None:
         result.save(report)
+    if html is not None:
+        save_html(result, html)
     if write_acceptance_reference is not None:
         keep_reference(result, write_acceptance_reference)
     emit(result.document, lambda out: render(result, out, saved=report), as_json=as_json)

@@ -8,17 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from eagle3hub.validation.matrix import Matrix
 from eagle3hub.validation.render import STYLE
+from eagle3hub.validation.words import MARKS, cell_word, reasons_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_WORDS = {
-    ("fail", "run"): "fails",
-    ("fail", "preflight"): "preflight",
-    ("inconclusive", "run"): "inconclusive",
-    ("unavailable", "none"): "not here",
-    ("unavailable", "run"): "not here",
-}
 _EXPECTED = {"refuses": ", would refuse", "silently_wrong": ", silently wrong"}
 _STYLES = {"pass": "green", "fail": "red", "inconclusive": "yellow", "unavailable": "yellow", "refused": "dim"}
 
@@ -43,7 +37,7 @@ def render_matrix(matrix: Matrix, out: Console, *, saved: Path | None = None) ->
             shown = [_shown(cell) for cell in cells]
         table.add_row(escape(row["layout"]), *shown)
     out.print(table)
-    for reason, where in _reasons(document).items():
+    for reason, where in reasons_of(document).items():
         out.print(f"[bold]{escape(', '.join(where))}[/]: {escape(reason)}")
     if saved is not None:
         out.print(f"\nreport    {escape(str(saved))}")
@@ -52,23 +46,6 @@ def render_matrix(matrix: Matrix, out: Console, *, saved: Path | None = None) ->
 def _shown(cell: Mapping[str, Any]) -> str:
     verdict, tau = cell["verdict"], cell["mean_acceptance_length"]
     number = "" if tau is None else f"τ {tau:.3f}"
-    if verdict == "pass":
-        return f"[green]✓[/] {number}"
-    word = _WORDS.get((verdict, cell["how"]), verdict)
-    mark = "✗" if verdict == "fail" else "?"
     expected = _EXPECTED.get(cell["preflight"], "") if verdict == "unavailable" else ""
-    return f"[{_STYLES[verdict]}]{mark} {word}{expected}[/] {number}".rstrip()
-
-
-def _reasons(document: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Where each reason holds: an engine that is not there says the same in every row."""
-    found: dict[tuple[str, str | None], list[str]] = {}
-    for cell in document["cells"]:
-        if cell["verdict"] != "pass":
-            found.setdefault((cell["reason"], cell["engine"]), []).append(cell["layout"])
-    out: dict[str, list[str]] = {}
-    for (reason, engine), layouts in found.items():
-        everywhere = len(layouts) == len(document["layouts"]) > 1
-        where = "every layout" if everywhere else ", ".join(layouts)
-        out.setdefault(reason, []).append(where if engine is None else f"{where} on {engine}")
-    return out
+    said = f"{MARKS[verdict]} {cell_word(cell)}".rstrip()
+    return f"[{_STYLES[verdict]}]{said}{expected}[/] {number}".rstrip()

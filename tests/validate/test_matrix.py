@@ -182,7 +182,8 @@ def matrix_of(**verdicts: str) -> dict[str, Any]:
             for e in names
         ],
         "layouts": [
-            {"layout": layout, "verdict": "fail", "refusal": None, "report": samples.report()} for layout in LAYOUTS
+            {"layout": layout, "verdict": "fail", "refusal": None, "report": result(layout).report.document}
+            for layout in LAYOUTS
         ],
     }
 
