@@ -117,13 +117,13 @@ def test_a_file_stored_wrongly_is_seen_and_mended(hub: WritableHub, release: Pat
         assert is_new(hub, release)
 
 
-# step -> (where the process is killed, before or after it is carried out), whether the new files are there then
+# step -> (where the process is killed, before it has arrived or after it is carried out), whether the new files are there then
 STEPS: dict[str, tuple[str, str, str, bool]] = {
     "repository made": ("/repos/create", "POST", "after", False),
     "before preupload": ("/preupload/", "POST", "before", False),
     "before the large files": ("/put/", "PUT", "before", False),
     "after a large file": ("/put/", "PUT", "after", False),
-    "before the commit": ("/commit/", "POST", "before", True),
+    "before the commit": ("/commit/", "POST", "before", False),
     "after the commit": ("/commit/", "POST", "after", True),
     "before the tag": ("/tag/", "POST", "before", True),
     "before it is public": ("/settings", "PUT", "before", True),
@@ -141,7 +141,7 @@ def test_killed(hub: WritableHub, release: Path, cli: Cli, home: Path, step: str
         os.kill(started[0].pid, signal.SIGKILL)
         started[0].wait()
 
-    hub.fail(path, method, **{when: kill})
+    hub.fail(path, method, **{when: kill}, hang_up=1 if when == "before" else None)
     env = {**os.environ, **hub.env(home, TOKEN)}
     started.append(
         subprocess.Popen(

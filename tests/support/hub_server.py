@@ -213,6 +213,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.fault = next((f for f in self.hub.faults if f.takes(self.command, split.path)), None)
         if self.fault is not None and self.fault.hang_up is not None:
             self.rfile.read(self.fault.hang_up)
+            if self.fault.before is not None:
+                self.fault.before()
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
             return
