@@ -122,7 +122,7 @@ def test_a_file_stored_wrongly_is_seen_and_mended(hub: WritableHub, release: Pat
         assert is_new(hub, release)
 
 
-# step -> (where the process is killed, before it has arrived or after it is carried out), whether the new files are there then
+# step -> (where the process is killed: before the request arrives or after it is carried out), whether all is new then
 STEPS: dict[str, tuple[str, str, str, bool]] = {
     "repository made": ("/repos/create", "POST", "after", False),
     "before preupload": ("/preupload/", "POST", "before", False),

@@ -47,3 +47,11 @@ def test_a_code_is_given_once(code: str):
 def test_a_card_without_anything_is_not_a_crash():
     for text in ("", "\n", "---\n", "---\n---\n", "\ufeff# x", FRONT, "|a|\n|-|\n", "```", "@misc{", "<", "[]()"):
         lint_card(text, files=())
+
+
+def test_a_count_is_not_an_acceptance_length():
+    table = "| Position | {} |\n|--:|--:|\n| 1 | 6 of 22 |\n| 2 | 0 of 22 |\n"
+    for name, wrong in (("Accepted", "0 of 22"), ("Acceptance length", "0 of 22")):
+        text = "# Card\n\n" + table.format(name)
+        assert "C201" not in {f.code for f in lint_card(text)}
+        assert "C201" in {f.code for f in lint_card(text.replace(wrong, "0.22"))} or name == "Accepted"
