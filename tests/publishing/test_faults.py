@@ -57,12 +57,17 @@ FAULTS: dict[str, tuple[tuple[str, str, dict[str, Any]], str, int, bool]] = {
     "503 at preupload": (("/preupload/", "POST", {"status": 503, "times": ALWAYS}), "the Hub has a problem", 5, False),
     "500 at batch": (("objects/batch", "POST", {"status": 500, "times": ALWAYS}), "the Hub has a problem", 5, False),
     "500 at commit": (("/commit/", "POST", {"status": 500, "times": ALWAYS}), "the Hub has a problem", 5, False),
-    "cut mid-upload, once": (("/put/", "PUT", {"hang_up": 100_000}), "", 0, True),
-    "cut mid-upload": (("/put/", "PUT", {"hang_up": 100_000, "times": ALWAYS}), "the connection to the Hub", 5, False),
+    "cut mid-upload, once": (("/put/", "PUT", {"hang_up": 5_000}), "", 0, True),
+    "cut mid-upload": (("/put/", "PUT", {"hang_up": 5_000, "times": ALWAYS}), "the connection to the Hub", 5, False),
     "commit not delivered": (("/commit/", "POST", {"hang_up": 10, "times": ALWAYS}), "the connection to", 5, False),
     "commit's answer lost": (("/commit/", "POST", {"cut_after": 0}), "", 0, True),
     "502 instead of the commit's answer": (("/commit/", "POST", {"status": 502}), "", 0, True),
-    "500 at verification": (("/tree/", "GET", {"status": 500, "times": ALWAYS}), "the Hub has a problem", 5, False),
+    "500 at the list of files": (
+        ("/tree/", "GET", {"status": 500, "times": ALWAYS}),
+        "the Hub has a problem",
+        5,
+        False,
+    ),
     "403 at tag": (("/tag/", "POST", {"status": 403}), "the Hub forbids access to the tag v1", 5, True),
     "tag's answer lost": (("/tag/", "POST", {"cut_after": 0}), "", 0, True),
 }
@@ -73,7 +78,7 @@ def test_faults(hub: WritableHub, release: Path, cli: Cli, waits: list[float], n
     (path, method, how), words, wanted, there = FAULTS[name]
     hub.commit(REPO, OLD)
     hub.fail(path, method, **how)
-    argv = ("publish", release, "--repo", REPO, "--tag", "v1")
+    argv = ("publish", release, "--repo", REPO, "--tag", "v1", "--quiet")
     status, out, err = cli(*argv)
     assert status == wanted, err
     assert words in err
@@ -117,13 +122,13 @@ def test_a_file_stored_wrongly_is_seen_and_mended(hub: WritableHub, release: Pat
         assert is_new(hub, release)
 
 
-# step -> (where the process is killed, before or after it is carried out), whether the new files are there then
+# step -> (where the process is killed: before the request arrives or after it is carried out), whether all is new then
 STEPS: dict[str, tuple[str, str, str, bool]] = {
     "repository made": ("/repos/create", "POST", "after", False),
     "before preupload": ("/preupload/", "POST", "before", False),
     "before the large files": ("/put/", "PUT", "before", False),
     "after a large file": ("/put/", "PUT", "after", False),
-    "before the commit": ("/commit/", "POST", "before", True),
+    "before the commit": ("/commit/", "POST", "before", False),
     "after the commit": ("/commit/", "POST", "after", True),
     "before the tag": ("/tag/", "POST", "before", True),
     "before it is public": ("/settings", "PUT", "before", True),
@@ -141,7 +146,7 @@ def test_killed(hub: WritableHub, release: Path, cli: Cli, home: Path, step: str
         os.kill(started[0].pid, signal.SIGKILL)
         started[0].wait()
 
-    hub.fail(path, method, **{when: kill})
+    hub.fail(path, method, **{when: kill}, hang_up=1 if when == "before" else None)
     env = {**os.environ, **hub.env(home, TOKEN)}
     started.append(
         subprocess.Popen(

@@ -212,7 +212,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.query = parse_qs(split.query)
         self.fault = next((f for f in self.hub.faults if f.takes(self.command, split.path)), None)
         if self.fault is not None and self.fault.hang_up is not None:
-            self.rfile.read(self.fault.hang_up)
+            self.rfile.read(min(self.fault.hang_up, int(self.headers.get("Content-Length") or 1)))
+            if self.fault.before is not None:
+                self.fault.before()
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
             return

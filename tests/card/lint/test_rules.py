@@ -61,3 +61,11 @@ def test_a_condition_that_the_card_declares_unknown_is_info():
 def test_a_sequence_length_is_no_temperature():
     card = FRONT + "\n## Training\n\nB=4, sequence length T=2048\n\n```python\nx(temperature=0)\n```\n"
     assert not [f for f in lint_card(card) if f.code == "C502"]
+
+
+def test_a_count_is_not_an_acceptance_length():
+    table = "| Position | {} |\n|--:|--:|\n| 1 | 6 of 22 |\n| 2 | 0 of 22 |\n"
+    for name, wrong in (("Accepted", "0 of 22"), ("Acceptance length", "0 of 22")):
+        text = "# Card\n\n" + table.format(name)
+        assert "C201" not in {f.code for f in lint_card(text)}
+        assert "C201" in {f.code for f in lint_card(text.replace(wrong, "0.22"))} or name == "Accepted"
