@@ -70,7 +70,10 @@ def test_a_release_end_to_end_and_again(project: Path, tmp_path: Path, cli: Cli,
     first, second = document["layouts"]
     assert (first["layout"], second["layout"]) == ("specforge", "speculators")
     assert first["engines"][0]["acceptance"] == second["engines"][0]["acceptance"]
-    assert first["engines"][0]["lossless"] == {"identical": 2, "prompts": 2, "divergences": []}
+    reference, vllm = first["engines"]
+    assert (reference["engine"], vllm["engine"]) == ("reference", "vllm")
+    assert reference["acceptance"] == vllm["acceptance"], "replay and engine count the same rounds"
+    assert vllm["lossless"] == {"identical": 2, "prompts": 2, "divergences": []}
     made = tmp_path / "out"
     assert {p.name for p in made.iterdir()} == {
         *("README.md", "config.json", "model.safetensors", "eagle3hub.json", "reports", "speculators"),
