@@ -344,7 +344,8 @@ def main() -> None:
     print(text)
     if options.save:
         options.save.parent.mkdir(exist_ok=True)
-        options.save.write_text(text)
+        others = options.save.read_text().partition("\n## Replaying")[1:] if options.save.exists() else ("", "")
+        options.save.write_text(text + "".join(others))
 
 
 if __name__ == "__main__":
