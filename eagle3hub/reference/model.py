@@ -66,15 +66,23 @@ class DraftModel:
     mask_token_id: int | None = None
 
     @property
+    def device(self) -> torch.device:
+        """Where the head is, and its results are."""
+        return self.embeddings.device
+
+    @property
     def windows(self) -> tuple[int | None, ...]:
         """How far back each layer sees, in positions, itself included; None is without limit."""
         s = self.semantics
         return tuple(s.sliding_window if layer in s.sliding_layers else None for layer in range(s.num_layers))
 
     def features(self, aux: torch.Tensor) -> torch.Tensor:
-        """Project aux hidden states [..., taps * target hidden size], any dtype, to features [..., hidden size]."""
+        """Project aux hidden states [..., taps * target hidden size] to features [..., hidden size].
+
+        They may be of another dtype than the head, and on another device, as a target may be.
+        """
         s = self.semantics
-        aux = aux.to(self.embeddings.dtype)
+        aux = aux.to(self.device, self.embeddings.dtype)
         if not s.uses_aux:  # the target's final hidden state is the features
             return aux
         if s.norm_before_fc:  # one norm over the concatenation

@@ -57,6 +57,9 @@ class Conditions:
 def replay(model: DraftModel, batch: Batch, conditions: Conditions) -> list[tuple[int, ...]]:
     """The rounds speculative decoding would have run on each text of ``batch``: accepted drafts, 0 … K, per round.
 
+    Beside ``batch`` it takes memory in proportion to the batch's tokens, not to their square: what is kept of each
+    draft position, and attention scores and logits of bounded parts.
+
     Texts need a lookahead of K - 1 tokens or more (ValueError otherwise): in its last round an engine verifies, and
     counts, drafts beyond the end of the response.
     """
@@ -85,7 +88,7 @@ def walk(text: Text, depths: list[int]) -> tuple[int, ...]:
 @torch.no_grad()
 def depths(model: DraftModel, batch: Batch, conditions: Conditions) -> torch.Tensor:
     """How many drafts are accepted that begin at each position: int64 [B, positions]; 0 where no round can begin."""
-    device, k = batch.aux.device, conditions.draft_tokens
+    device, k = model.device, conditions.draft_tokens
     width = max(len(text.token_ids) for text in batch.texts)
     length = min(batch.aux.shape[1], width - 1)  # the last token of a text has no successor to draft with
     tokens = torch.tensor([text.token_ids + (0,) * (width + k - len(text.token_ids)) for text in batch.texts])
@@ -140,7 +143,7 @@ class _Judge:
         self._coins: torch.Tensor | None = None
         if conditions.needs_logprobs:
             assert batch.logprobs is not None, "sampled drafts are judged by the target's probabilities"
-            self._logprobs = F.pad(batch.logprobs, (0, width - batch.logprobs.shape[1]))
+            self._logprobs = F.pad(batch.logprobs, (0, width - batch.logprobs.shape[1])).to(device)
             self._coins = coins(batch, width, conditions.seed).to(device)
             self._draft_id = draft_ids(model, device)
 

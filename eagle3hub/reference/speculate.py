@@ -90,7 +90,7 @@ class _Draft:
 
         ``aux`` [n, …] are the target's states at the n positions before the last token that it has not seen yet.
         """
-        model, device = self._model, aux.device
+        model, device = self._model, self._model.device
         begin, self._confirmed = self._confirmed, self._confirmed + len(aux)
         positions = torch.arange(begin, self._confirmed, device=device)
         following = torch.tensor(tokens[begin + 1 : self._confirmed + 1], device=device)
@@ -146,7 +146,7 @@ def _verify(
             continue
         p = (logits[i].double() / temperature).softmax(-1)
         q = torch.zeros_like(p)
-        q[model.to_target(torch.arange(len(law), device=law.device))] = law
+        q[model.to_target(torch.arange(len(law), device=law.device)).to(q.device)] = law.to(q.device)
         if float(torch.rand((), generator=generator)) * float(q[token]) >= float(p[token]):
             left = (p - q).clamp(min=0)
             return i, int(torch.multinomial(left.cpu(), 1, generator=generator))
