@@ -48,6 +48,10 @@ class Conditions:
     temperature: float = 0.0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.drafting not in ("greedy", "probabilistic"):
+            raise ValueError(f"drafting is greedy or probabilistic, not {self.drafting!r}")
+
     @property
     def needs_logprobs(self) -> bool:
         """Whether the target's probabilities of the text's tokens are needed."""

@@ -20,7 +20,7 @@ from reference.toy import TAPS, TableTarget
 VOCAB, HIDDEN, TEMPERATURE, K = 6, 16, 0.8, 3
 PROMPT = (1, 4)
 RESPONSE = 40
-TEXTS: dict[Drafting, int] = {"greedy": 800, "sampled": 1150}  # 20 000 rounds of each
+TEXTS: dict[Drafting, int] = {"greedy": 800, "probabilistic": 1150}  # 20 000 rounds of each
 TARGET = TableTarget.random(VOCAB, HIDDEN, spread=3.5)
 
 
@@ -79,7 +79,7 @@ def replayed(drafting: Drafting, texts: int, seed: int = 11) -> Counted:
     return Counted.of(replay(head(), batch, Conditions(K, drafting, TEMPERATURE, seed)))
 
 
-@pytest.mark.parametrize("drafting", ["greedy", "sampled"])
+@pytest.mark.parametrize("drafting", ["greedy", "probabilistic"])
 def test_replay_accepts_as_often_as_speculation(drafting: Drafting):
     ran, again = speculated(drafting), replayed(drafting, 4 * TEXTS[drafting])
     assert int(ran.rounds.sum()) > 20_000
@@ -103,7 +103,7 @@ def chi_square(responses: tuple[tuple[int, ...], ...], law: torch.Tensor) -> flo
     return float(torch.special.gammaincc(freedom / 2, statistic / 2))
 
 
-@pytest.mark.parametrize("drafting", ["greedy", "sampled"])
+@pytest.mark.parametrize("drafting", ["greedy", "probabilistic"])
 def test_speculation_emits_the_targets_law(drafting: Drafting):
     responses = speculated(drafting).responses
     assert chi_square(responses, TARGET.law(TEMPERATURE)) > 0.01
@@ -120,7 +120,7 @@ def test_what_is_accepted_is_what_both_laws_share():
     for token in range(VOCAB):
         tokens = torch.tensor([[*context, token]]).expand(coins, -1)
         batch = TARGET.batch(tokens, len(PROMPT), 2, TEMPERATURE)
-        rounds = replay(model, batch, Conditions(1, "sampled", TEMPERATURE, seed=token))
+        rounds = replay(model, batch, Conditions(1, "probabilistic", TEMPERATURE, seed=token))
         shares.append(sum(map(sum, rounds)) / coins)
     q = draft_law(model, context)
     wanted = torch.minimum(torch.ones(VOCAB), q / p)
@@ -152,11 +152,11 @@ def test_at_a_temperature_near_zero_it_is_the_greedy_run():
     batch = TARGET.batch(tokens, 2, RESPONSE, cold)
     greedy = replay(head(), batch, Conditions(K))
     assert replay(head(), batch, Conditions(K, "greedy", cold)) == greedy
-    assert replay(head(), batch, Conditions(K, "sampled", cold)) == greedy
+    assert replay(head(), batch, Conditions(K, "probabilistic", cold)) == greedy
 
 
 def test_a_seed_is_a_run():
-    conditions = Conditions(K, "sampled", TEMPERATURE)
+    conditions = Conditions(K, "probabilistic", TEMPERATURE)
     runs = [
         speculate(
             head(),
@@ -170,4 +170,4 @@ def test_a_seed_is_a_run():
         for seed in (1, 1, 2)
     ]
     assert runs[0] == runs[1] != runs[2]
-    assert torch.equal(replayed("sampled", 40).accepted, replayed("sampled", 40).accepted)
+    assert torch.equal(replayed("probabilistic", 40).accepted, replayed("probabilistic", 40).accepted)

@@ -107,10 +107,10 @@ def test_cut_in_small_parts_it_is_the_same(
 def test_fewer_draft_tokens_are_the_first_ones(world: World, many: list[Text], conditions: Conditions):
     longer = [Text((*t.token_ids, 1), t.prompt_length, t.response_length) for t in many]
     batch = with_logprobs(world.batch(longer, "plain"))
-    depths = replay._depths(world.model("plain"), batch, conditions).tolist()
-    assert {d for row in depths for d in row} == set(range(7))
+    found = replay.depths(world.model("plain"), batch, conditions).tolist()
+    assert {d for row in found for d in row} == set(range(7))
     for k in range(1, 7):
-        fewer = [walk(t, [min(d, k) for d in row]) for t, row in zip(longer, depths, strict=True)]
+        fewer = [walk(t, [min(d, k) for d in row]) for t, row in zip(longer, found, strict=True)]
         assert replay.replay(world.model("plain"), batch, replace(conditions, draft_tokens=k)) == fewer
 
 
