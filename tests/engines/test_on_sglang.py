@@ -204,10 +204,10 @@ def test_the_time_limit_leaves_no_process_of_sglang(
             until = time.monotonic() + max(0.0, limit - (time.monotonic() - started))
             time.sleep(max(0.0, until - time.monotonic()))
 
-    started, limit = time.monotonic(), 25.0
+    started, limit = time.monotonic(), 60.0
     found = get_engine("sglang").run(job, sglang_python, timeout=limit, progress=watch)
     assert isinstance(found, EngineFailure)
-    assert "within 25 seconds" in found.reason
+    assert "within 60 seconds" in found.reason
     assert most >= 3, "SGLang had started processes of its own"
     until = time.monotonic() + 10
     while marked(mark) and time.monotonic() < until:
