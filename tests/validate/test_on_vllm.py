@@ -127,6 +127,7 @@ def test_what_no_threshold_sees_the_reference_sees(
 def test_a_missing_d2t_is_served_silently_and_fails_here(
     head: Path, smollm2_target: Path, vllm_python: Path, kept: Kept
 ) -> None:
+    before = len(kept.baselines)
     rewrite(head, {"d2t"})  # the files still make sense: t2d says which tokens, and vLLM does not read it
     report = check(head, smollm2_target, vllm_python, kept)
     assert report.document["static"]["verdict"] == "pass"
@@ -134,7 +135,7 @@ def test_a_missing_d2t_is_served_silently_and_fails_here(
     assert "no tensor of the file fills d2t" in report.reason
     assert report.document["engines"][0]["preflight"]["verdict"] == "silently_wrong"
     assert report.document["engines"][0]["acceptance"]["mean_acceptance_length"] <= 1.1
-    assert len(kept.baselines) == 1, "the target alone was not run again"
+    assert len(kept.baselines) == max(1, before), "the target alone was not run again"
 
 
 def test_taps_one_layer_too_low_fail_though_tau_looks_well(
