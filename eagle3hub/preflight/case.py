@@ -55,8 +55,9 @@ class Case:
 
     def reads(self, flag: str) -> bool:
         """Whether the engine, from the keys it looks at, takes a norm flag for true."""
-        if self.files.nested and flag not in self.fields and flag in self.contract.nested_norms:
-            return self.contract.nested_norms[flag]
+        if self.files.nested and self.contract.nested_norms:
+            read = self.contract.nested_norms.get(str(self.files.config.get("speculators_model_type")), {})
+            return flag in read and self.fields.get(flag, read[flag]) is True
         for key in self.contract.norms.get(flag, ()):
             value = lookup(self.fields, key)
             if value is not None:

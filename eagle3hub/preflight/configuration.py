@@ -10,6 +10,12 @@ from eagle3hub.preflight.subject import number, read_rope
 
 _NORM_FLAGS = ("norm_before_residual", "norm_before_fc", "fc_norm")
 _NULLS = ("target_hidden_size", "draft_vocab_size", "eagle_config", "rope_theta")
+_NOT_NULL = (
+    *("attention_bias", "hidden_act", "hidden_size", "initializer_range", "intermediate_size"),
+    *("max_position_embeddings", "mlp_bias", "num_attention_heads", "num_hidden_layers", "rms_norm_eps"),
+    *("tie_word_embeddings", "use_cache", "vocab_size"),
+)
+"""Keys whose null the Llama config of transformers 5 refuses (executed, 5.19.0)."""
 _TRANSFORMERS_CONTEXT = 2048
 """max_position_embeddings of a Llama config that states none (transformers)."""
 
@@ -96,6 +102,9 @@ def _nulls(case: Case) -> Iterator[Finding]:
     for key in _NULLS:
         if key in case.files.config and case.files.config[key] is None:
             yield Finding(f"null-{key.replace('_', '-')}")
+    refused = [key for key in _NOT_NULL if key in case.files.config and case.files.config[key] is None]
+    if refused:
+        yield Finding("null-strict", {"names": ", ".join(refused[:3])})
 
 
 def _vocabulary_keys(case: Case) -> Iterator[Finding]:

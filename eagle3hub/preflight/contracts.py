@@ -72,10 +72,11 @@ class Contract:
         aux, aux_by_target: how aux layers are read, in general and for targets of a model type.
         count_keys, count_lists: keys that size fc (a number; else a list's length; else 3).
         class_count_lists: lists that size fc in a draft class of its own.
-        norms: keys read for each norm flag, first come first served; nested_norms: default in a nested config.
+        norms: keys read for each norm flag, first come first served; nested_norms: by speculators_model_type, the
+            flags read from a nested config, each with its default (empty: as in a flat one).
         rope: spellings read, first come first served. later_norm: norm before attention in layers after the first.
         attention_bias, fc_bias: whether biases of q/k/v/o (asked for by ``attention_bias``) and of fc (``bias``) are
-            loaded.
+            loaded. o_proj_bias: flags any of which makes it build a bias of o_proj.
         own_embedding_if_other_width: whether embed_tokens of the file is used where the widths differ.
         only_targets, not_targets: model types of targets it can, or cannot, draft for (empty: no limit known).
         parallel_drafting_by: the version that takes over for P-EAGLE heads, or None.
@@ -99,11 +100,12 @@ class Contract:
     count_lists: tuple[str, ...]
     class_count_lists: Mapping[str, tuple[str, ...]]
     norms: Mapping[str, tuple[str, ...]]
-    nested_norms: Mapping[str, bool]
+    nested_norms: Mapping[str, Mapping[str, bool]]
     rope: tuple[str, ...]
     later_norm: str
     attention_bias: bool
     fc_bias: bool
+    o_proj_bias: tuple[str, ...]
     own_embedding_if_other_width: bool
     only_targets: frozenset[str]
     not_targets: frozenset[str]
@@ -190,6 +192,7 @@ def _contract(engine: str, version: str, terms: Mapping[str, Any]) -> Contract:
         later_norm=terms.get("later_norm", "input_layernorm"),
         attention_bias=terms.get("attention_bias", False),
         fc_bias=terms.get("fc_bias", False),
+        o_proj_bias=names("o_proj_bias"),
         own_embedding_if_other_width=terms.get("own_embedding_if_other_width", False),
         only_targets=frozenset(names("only_targets")),
         not_targets=frozenset(names("not_targets")),

@@ -53,7 +53,11 @@ def _accounted(case: Case) -> Iterator[Finding]:
         yield Finding("later-norm", {"names": _several(later)})
     if lacking - later:
         yield Finding("tensor-missing", {"names": _several(lacking - later)})
-    yield from _surplus(case, found - wanted - _ALWAYS_KNOWN)
+    asked = next((key for key in case.contract.o_proj_bias if case.fields.get(key) is True), None)
+    built = {f"layers.{i}.self_attn.o_proj.bias" for i in range(case.truth.num_layers)} if asked else set()
+    if built - found:
+        yield Finding("o-proj-bias", {"names": _several(built - found), "flag": asked})
+    yield from _surplus(case, found - wanted - built - _ALWAYS_KNOWN)
 
 
 def _surplus(case: Case, unknown: set[str]) -> Iterator[Finding]:

@@ -114,3 +114,9 @@ def test_a_context_the_target_does_not_state_is_unknown():
 def test_an_engine_version_without_a_contract_is_a_usage_error():
     with pytest.raises(UsageError, match="no contract describes vllm 9"):
         preflight(f.universal(), "vllm", "9")
+
+
+@pytest.mark.parametrize(("kind", "assumed"), [("eagle3", True), ("peagle", False)])
+def test_vllm_assumes_norm_before_residual_for_eagle3_of_speculators_only(kind: str, assumed: bool):
+    head = f.speculators(speculators_model_type=kind, norm_before_residual="DELETE")
+    assert ("norm-before-residual-assumed" in codes(preflight(head, *V1, f.target()))) == assumed

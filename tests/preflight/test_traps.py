@@ -36,7 +36,7 @@ def packed() -> Subject:
 
 
 PREFIX = "midlayer."
-BIAS = {f"{PREFIX}self_attn.{x}_proj.bias": (f.HEADS * f.DIM if x == "q" else f.KV * f.DIM,) for x in "qkv"}
+BIAS = {f"{PREFIX}self_attn.{x}_proj.bias": (f.KV * f.DIM if x in "kv" else f.H,) for x in "qkvo"}
 RENAMED = dict.fromkeys(f.shapes(PREFIX)) | {f"model.{n}": s for n, s in f.shapes(PREFIX).items()}
 
 TRAPS: dict[str, tuple[Subject, str, str]] = {
@@ -98,6 +98,11 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
     ),
     "biases without the flag": (weights(**BIAS), "S S S S S S X", "bias"),
     "biases with the flag": (f.universal(weights=BIAS, attention_bias=True), "R R S R R S X", "bias"),
+    "biases with the flag, but none of o_proj": (
+        f.universal(weights={n: s for n, s in BIAS.items() if "o_proj" not in n}, attention_bias=True),
+        "S S S R R S X",
+        "o-proj-bias",
+    ),
     "fc bias": (weights(**{"fc.bias": (f.H,)}), "S S S S S S X", "bias"),
     "own embeddings": (weights(**{"embed_tokens.weight": (f.V, f.H)}), "R R U U U U R", "embedding-own"),
     "aux_norm_* and use_aux_norm": (
@@ -141,15 +146,20 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
     ),
     "P-EAGLE": (
         f.universal(weights={"mask_hidden": (1, 3 * f.H)}, architectures=["PEagleDraftModel"]),
-        "R R X S S X X",
+        "S S X S S X X",
         "parallel-drafting",
+    ),
+    "P-EAGLE of speculators, flags that do not reach vLLM's": (
+        f.speculators(speculators_model_type="peagle", fc_norm=True, norm_output=True, mask_token_id=1),
+        "S S X X X X X",
+        "fc-norm",
     ),
     "P-EAGLE with nested ids only, which V2 leaves to V1": (
         nested(f.AFTER, weights={"mask_hidden": (1, 3 * f.H)}, architectures=["PEagleDraftModel"]),
         "S S X S S X X",
         "parallel-drafting",
     ),
-    "fc bias asked for": (f.universal(weights={"fc.bias": (f.H,)}, bias=True), "S S R R R S X", "bias"),
+    "fc bias asked for": (f.universal(weights={"fc.bias": (f.H,)}, bias=True), "S S R R R S X", "o-proj-bias"),
     "fc in 4 bits": (packed(), "R R R R R S U", "quantized"),
     # vocabulary
     "no d2t": (f.universal(d2t=None), "S S S X S S X", "d2t-missing"),
@@ -195,6 +205,7 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
     # config
     "target_hidden_size null": (f.universal(target_hidden_size=None), "X X X X X R R", "null-target-hidden-size"),
     "eagle_config null": (top(f.BOUNDARIES, eagle_config=None), "R R R X X R R", "null-eagle-config"),
+    "mlp_bias null, as transformers 5 may leave it": (f.universal(mlp_bias=None), "X X X R R R R", "null-strict"),
     "rope_theta null": (f.universal(rope_theta=None), "U U U U U U U", "null-rope-theta"),
     "RoPE in the new spelling only": (
         f.universal(rope_theta="DELETE", rope_parameters={"rope_type": "default", "rope_theta": 1e6}),

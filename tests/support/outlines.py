@@ -128,7 +128,7 @@ def specjax() -> Subject:
 def modelopt(after: list[int] | None = AFTER, *, full: bool = False, **changes: Any) -> Subject:
     own = eagle_config(after, use_aux_hidden_state=True, next_layer_regular=True)
     rows = V if full else VD
-    fields = config(eagle_config=own, mlp_bias=None, bos_token_id=None, draft_vocab_size=rows, **changes)
+    fields = config(eagle_config=own, bos_token_id=None, draft_vocab_size=rows, **changes)
     return subject(fields, shapes("layers.0.", aux=len(after or AFTER), rows=rows), d2t=None if full else "I64")
 
 

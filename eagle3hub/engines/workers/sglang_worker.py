@@ -207,6 +207,12 @@ def _settle_sharing(found, model):
     shared = {"embed_tokens.weight"} if same_width else set()
     if getattr(model, "load_lm_head_from_target", False):
         shared.add("lm_head.weight")
+    # `bias: true` asks for a bias of fc, and has SGLang build one for o_proj too, which starts at zero
+    shared |= {
+        name.removeprefix("model.")
+        for name, parameter in model.named_parameters()
+        if name.endswith(".o_proj.bias") and not parameter.any()
+    }
     found["not_loaded"] = [name for name in found["not_loaded"] if name not in shared]
     if getattr(model, "hot_token_id", None) is None and config.draft_vocab_size != config.vocab_size:
         found["not_loaded"].append("d2t")
