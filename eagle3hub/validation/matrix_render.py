@@ -13,7 +13,7 @@ from eagle3hub.validation.words import MARKS, cell_word, reasons_of
 if TYPE_CHECKING:
     from rich.console import Console
 
-_EXPECTED = {"refuses": ", would refuse", "silently_wrong": ", silently wrong"}
+_EXPECTED = {"right": ", would be right", "refuses": ", would refuse", "silently_wrong": ", silently wrong"}
 _STYLES = {"pass": "green", "fail": "red", "inconclusive": "yellow", "unavailable": "yellow", "refused": "dim"}
 
 

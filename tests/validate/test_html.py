@@ -102,7 +102,8 @@ def test_the_matrix_is_on_it() -> None:
     document = matrix_of(vllm="fail", trtllm="unavailable")
     for cell in document["cells"]:
         if cell["engine"] == "trtllm":
-            cell.update(how="none", mean_acceptance_length=None, preflight="refuses")
+            expected = "right" if cell["layout"] == "universal" else "refuses"
+            cell.update(how="none", mean_acceptance_length=None, preflight=expected)
     document["layouts"][0].update(report=None, verdict=None, refusal={"code": "r", "message": "m", "hint": None})
     document["cells"] = [c for c in document["cells"] if c["layout"] != "specjax"]
     refused = {
@@ -116,6 +117,7 @@ def test_the_matrix_is_on_it() -> None:
     text = " ".join(" ".join(page_of(document).text).split())
     assert "specjax cannot hold this head no such norm" in text
     assert "specforge ✓ τ 1.400 ✗ fails τ 1.400 ✓ τ 1.400 ? not here preflight: refuses" in text
+    assert "universal ✓ τ 1.400 ✗ fails τ 1.400 ✓ τ 1.400 ? not here preflight: right" in text
 
 
 def hostile(value: Any) -> Any:

@@ -188,6 +188,20 @@ def matrix_of(**verdicts: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize(
+    ("expected", "says"), [("right", "would be right"), ("refuses", "would refuse"), ("silently_wrong", "silently wrong")]
+)
+def test_what_is_known_of_an_engine_that_is_not_here(expected: str, says: str) -> None:
+    document = matrix_of(trtllm="unavailable")
+    for cell in document["cells"]:
+        if cell["engine"] == "trtllm":
+            cell.update(how="none", mean_acceptance_length=None, preflight=expected)
+    out = Console(file=io.StringIO(), width=100, highlight=False)
+    render_matrix(Matrix(document), out)
+    assert isinstance(out.file, io.StringIO)
+    assert out.file.getvalue().count(f"? not here, {says}") == len(LAYOUTS)
+
+
 def test_the_table_fits_a_hundred_columns() -> None:
     out = Console(file=io.StringIO(), width=100, highlight=False)
     render_matrix(Matrix(matrix_of(vllm="inconclusive", sglang="inconclusive", trtllm="fail")), out)
