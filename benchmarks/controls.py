@@ -1,10 +1,12 @@
-"""Heads that are wrong on purpose, through `eagle3hub validate`: what does the verdict catch?
+"""Heads that are wrong on purpose, through `eagle3hub validate`: what is foreseen, what is measured, what is missed?
 
-    python benchmarks/controls.py [--num-prompts 16] [--engine reference,vllm] [--only NAME ...]
+    python benchmarks/controls.py [--engine vllm,sglang] [--num-prompts 4] [--only NAME ...] [--engine-python …]
 
 Converts the example head once, breaks copies of it, and validates each as the command does (CPU, float32, greedy,
-K = 3, 64 tokens), by replay and on vLLM, held against the original: ``--reference-head``. Prints a Markdown table.
-The target alone is run once. Needs what `make test` sets up.
+K = 3, 64 tokens) with ``--run-anyway``: an engine is started whatever its preflight says, and held against the replay
+of the original, ``--reference-head``. A head whose files are right, and of which an engine loses something, is its own
+original. A head with errors in its files is not validated any further; the engine is started with it all the same, to
+see what its load report tells. Prints a Markdown table for each engine. Needs what `make test` sets up.
 """
 
 from __future__ import annotations
@@ -13,22 +15,37 @@ import argparse
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion import convert
 from eagle3hub.demo_target import NAME, ensure_target
+from eagle3hub.engines import get_engine
+from eagle3hub.engines.base import EngineFailure, Job
+from eagle3hub.engines.specs import preflight_version
 from eagle3hub.errors import InputError
+from eagle3hub.layouts import open_head
+from eagle3hub.preflight import examine, preflight
+from eagle3hub.progress import silent
+from eagle3hub.prompts import load_prompts
+from eagle3hub.target import read_target
 from eagle3hub.validation import validate
+from eagle3hub.validation.entry import expected_taps
+from eagle3hub.validation.gates import COLLAPSE
+from eagle3hub.validation.interpreter import interpreter
 from eagle3hub.validation.kept import Kept
-from eagle3hub.validation.options import engine_pythons
+from eagle3hub.validation.options import engine_names, engine_pythons
 
 HEAD = Path(__file__).parent.parent / "examples" / "smollm2-135m" / "head"
 KEY = "eagle_aux_hidden_state_layer_ids"
+HARMLESS = {"t2d"}
+"""Tensors of a head that no engine needs."""
 
 
 def config(folder: Path, edit: Callable[[dict], object]) -> None:
@@ -53,8 +70,17 @@ def layers(*after: int) -> Callable[[Path], None]:
     return lambda folder: config(folder, edit)
 
 
-def nested_only(folder: Path) -> None:
-    config(folder, lambda document: document.pop(KEY))
+def fields(**changes: Any) -> Callable[[Path], None]:
+    return lambda folder: config(folder, lambda document: document.update(changes))
+
+
+def left_out(key: str) -> Callable[[Path], None]:
+    return lambda folder: config(folder, lambda document: document.pop(key))
+
+
+def other_layers_at_the_top(folder: Path) -> None:
+    layers(0, 13, 25)(folder)
+    config(folder, lambda document: document["eagle_config"].pop(KEY))
 
 
 def reversed_blocks(folder: Path) -> None:
@@ -94,81 +120,192 @@ def without(name: str) -> Callable[[Path], None]:
     return lambda folder: tensors(folder, lambda t: t.pop(name))
 
 
-def theta(folder: Path) -> None:
+def renamed(begin: str, other: str) -> Callable[[Path], None]:
+    def edit(t: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in t if name.startswith(begin)]:
+            t[other + name.removeprefix(begin)] = t.pop(name)
+
+    return lambda folder: tensors(folder, edit)
+
+
+def added(name: str, *shape: int) -> Callable[[Path], None]:
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    return lambda folder: tensors(folder, lambda t: t.update({name: noise}))
+
+
+def rope(**changes: Any) -> Callable[[Path], None]:
     def edit(document: dict) -> None:
-        document["rope_theta"] = document["rope_parameters"]["rope_theta"] = 10000.0
+        found = {"rope_type": "default", "rope_theta": document["rope_theta"], **changes}
+        scaling = {key: value for key, value in found.items() if key != "rope_theta"}
+        document["rope_theta"], document["rope_parameters"] = found["rope_theta"], found
+        document["rope_scaling"] = scaling if found["rope_type"] != "default" else None
 
-    config(folder, edit)
+    return lambda folder: config(folder, edit)
 
 
-CONTROLS: dict[str, Callable[[Path], object]] = {
-    "as trained": Path.exists,
-    "boundary ids removed": nested_only,
-    "taps one layer too low": layers(0, 13, 25),
-    "taps one layer too high": layers(2, 15, 27),
-    "taps reversed": reversed_blocks,
-    "taps 0, 1, 2": layers(0, 1, 2),
-    "d2t shuffled": shuffled_map,
-    "d2t identity": identity_map,
-    "random fc": random_weight("fc.weight"),
-    "random q_proj": random_weight("midlayer.self_attn.q_proj.weight"),
-    "hidden_norm = 1": ones("midlayer.hidden_norm.weight"),
-    "norm = 1": ones("norm.weight"),
-    "RoPE theta 10,000": theta,
-    "fc removed": without("fc.weight"),
-    "hidden_norm removed": without("midlayer.hidden_norm.weight"),
-}
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A way to break a head in a layout; ``lost``: its files are right, and what an engine makes of them is not."""
+
+    name: str
+    sabotage: Callable[[Path], object]
+    lost: bool = False
+    layout: str = "specforge"
+
+
+CONTROLS = (
+    Control("as trained", Path.exists),
+    Control("boundary ids removed", left_out(KEY)),
+    Control("other layers, ids at top level only", other_layers_at_the_top, lost=True),
+    Control("taps one layer too low", layers(0, 13, 25)),
+    Control("taps one layer too high", layers(2, 15, 27)),
+    Control("taps 0, 1, 2", layers(0, 1, 2)),
+    Control("fc columns reversed", reversed_blocks),
+    Control("d2t removed", without("d2t")),
+    Control("d2t shuffled", shuffled_map),
+    Control("d2t identity", identity_map),
+    Control("norm_before_residual: true", fields(norm_before_residual=True), layout="speculators"),
+    Control("norm_before_residual left out", left_out("norm_before_residual"), layout="speculators"),
+    Control("RoPE base 10,000", rope(rope_theta=10000.0)),
+    Control("RoPE scaling written", rope(rope_type="linear", factor=4.0)),
+    Control("hidden_norm = 1", ones("midlayer.hidden_norm.weight")),
+    Control("norm = 1", ones("norm.weight")),
+    Control("random fc", random_weight("fc.weight")),
+    Control("random q_proj", random_weight("midlayer.self_attn.q_proj.weight")),
+    Control("own embed_tokens", added("embed_tokens.weight", 49152, 576), lost=True),
+    Control("tie_word_embeddings: true", fields(tie_word_embeddings=True)),
+    Control("draft_vocab_size: null", fields(draft_vocab_size=None)),
+    Control("fc removed", without("fc.weight")),
+    Control("hidden_norm removed", without("midlayer.hidden_norm.weight")),
+    Control("k_proj removed", without("midlayer.self_attn.k_proj.weight")),
+    Control("names midlayer.0.*", renamed("midlayer.", "midlayer.0.")),
+    Control("names model.*", renamed("midlayer.", "model.midlayer.")),
+    Control("bias of q_proj added", added("midlayer.self_attn.q_proj.bias", 576)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every control is run with."""
+
+    work: Path
+    target: Path
+    num_prompts: int
+    pythons: Mapping[str, str]
+    kept: Kept
+
+    def made(self, layout: str) -> Path:
+        """The example head in a layout, made once."""
+        place = self.work / layout
+        if not place.exists():
+            convert(HEAD, place, layout, target=str(self.target), target_name=NAME, speculative_tokens=3)
+        return place
+
+
+def rows(control: Control, engines: list[str], bench: Bench) -> dict[str, list[str]]:
+    """A row of the table of each engine."""
+    made = bench.made(control.layout)
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(shutil.copytree(made, Path(work) / "head"))
+        control.sabotage(folder)
+        try:
+            report = validate(
+                folder,
+                target=bench.target,
+                engine=["reference", *engines],
+                num_prompts=bench.num_prompts,
+                reference_head=folder if control.lost else made,
+                engine_python=bench.pythons,
+                run_anyway=True,
+                kept=bench.kept,
+            ).document
+        except InputError as error:
+            return {name: faulty(error.code, folder, name, bench) for name in engines}
+        if not report["engines"]:
+            code = next(p["code"] for p in report["static"]["problems"] if p["severity"] == "error")
+            return {name: faulty(code, folder, name, bench) for name in engines}
+        wanted = expected_taps(open_head(folder, target=str(bench.target)))
+        replay, *others = report["engines"]
+        return {
+            entry["engine"]: [counted(replay), foreseen(entry["preflight"]), counted(entry), measured(entry, wanted)]
+            for entry in others
+        }
+
+
+def foreseen(expected: Mapping[str, Any]) -> str:
+    """The preflight's verdict, and the codes of what decides it."""
+    codes = [r["code"] for r in expected["reasons"] if r["effect"] == expected["verdict"]]
+    said = expected["verdict"].replace("_", " ")
+    return said if said == "right" else f"{said}: {', '.join(codes)}"
+
+
+def counted(entry: Mapping[str, Any]) -> str:
+    found = entry.get("acceptance")
+    return "–" if found is None else f"{found['rounds']} / {found['mean_acceptance_length']:.3f}"
+
+
+def measured(entry: Mapping[str, Any], wanted: list[int] | None) -> str:
+    """The verdict, and everything that would have led to it by itself."""
+    if "load" not in entry:
+        return f"**{entry['verdict']}**: {entry['reason']}"
+    load = entry["load"]
+    seen = lost(load["not_loaded"], load["ignored"])
+    if load["aux_boundaries"] and wanted and load["aux_boundaries"] != wanted:
+        seen.append(f"taps {load['aux_boundaries']}")
+    if entry["acceptance"] and entry["acceptance"]["mean_acceptance_length"] <= COLLAPSE:
+        seen.append("collapse")
+    gate = next((gate for gate in entry["gates"] if gate["name"] == "agreement"), None)
+    if gate and gate["verdict"] == "fail":
+        seen.append(f"rounds in {gate['evidence']['different']} of {gate['evidence']['prompts']} prompts")
+    return f"**{entry['verdict']}**" + (f": {'; '.join(seen)}" if seen else "")
+
+
+def lost(not_loaded: Sequence[str], ignored: Sequence[str]) -> list[str]:
+    """What a load report complains of."""
+    unused = [name for name in ignored if name not in HARMLESS]
+    return [
+        f"{what} {', '.join(names[:2])}{' …' if len(names) > 2 else ''}"
+        for what, names in (("not filled", not_loaded), ("unused", unused))
+        if names
+    ]
+
+
+def faulty(code: str, folder: Path, name: str, bench: Bench) -> list[str]:
+    """The row of a head whose files have the error ``code``: what an engine started all the same does with it."""
+    engine, prompts = get_engine(name), load_prompts("smoke", 1)
+    job = Job(str(bench.target), folder, prompts, max_new_tokens=16)
+    terms = preflight_version(name, engine.version, job.device)
+    expected = preflight(examine(open_checkpoint(folder)), name, terms, read_target(str(bench.target)))
+    said = ["–", f"files: {code}; {foreseen(expected.to_json())}", "–"]
+    run = engine.run(job, interpreter(engine, job.device, bench.pythons), timeout=900, progress=silent)
+    if isinstance(run, EngineFailure):
+        return [*said, f"**{run.verdict}**: {run.reason}"]
+    seen = lost(run.load.not_loaded, run.load.ignored) if run.load else []
+    return [*said, f"**fail**: {'; '.join(seen)}" if seen else "served without a complaint"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num-prompts", type=int, default=16)
-    parser.add_argument("--engine", default="reference,vllm")
+    parser.add_argument("--num-prompts", type=int, default=4)
+    parser.add_argument("--engine", default="vllm,sglang")
     parser.add_argument("--only", nargs="*", default=None, help="names of controls")
     parser.add_argument("--engine-python", action="append", default=[])
     options = parser.parse_args()
-    target = ensure_target()
-    kept = Kept()
-    titles = [f"{name}: rounds | accepted | τ | prompts that differ" for name in options.engine.split(",")]
-    print(f"| control | {' | '.join(titles)} | verdict | why |\n|---|{'---|' * (4 * len(titles))}---|---|")
+    engines = engine_names(options.engine)
+    tables: dict[str, list[str]] = {name: [] for name in engines}
     with tempfile.TemporaryDirectory() as work:
-        made = Path(work) / "specforge"
-        convert(HEAD, made, "specforge", target=str(target), target_name=NAME)
-        for name, sabotage in CONTROLS.items():
-            if options.only is not None and name not in options.only:
-                continue
-            folder = Path(shutil.copytree(made, Path(work) / "head"))
-            sabotage(folder)
-            try:
-                report = validate(
-                    folder,
-                    target=target,
-                    engine=options.engine,
-                    num_prompts=options.num_prompts,
-                    reference_head=HEAD,
-                    engine_python=engine_pythons(options.engine_python),
-                    kept=kept,
-                )
-                row = describe(report.document, len(titles))
-            except InputError as refused:
-                row = ["–"] * (4 * len(titles)) + ["refused", refused.message]
-            shutil.rmtree(folder)
-            print("| " + " | ".join([name, *row]) + " |", flush=True)
-
-
-def describe(document: Mapping[str, Any], engines: int) -> list[str]:
-    if not document["engines"]:
-        problem = next(p for p in document["static"]["problems"] if p["severity"] == "error")
-        return ["–"] * (4 * engines) + [document["verdict"], problem["message"]]
-    row = []
-    for engine in document["engines"]:
-        found = engine["acceptance"]
-        evidence = next((gate["evidence"] for gate in engine["gates"] if gate["name"] == "agreement"), None) or {}
-        per_position = ", ".join(map(str, found["accepted_per_position"]))
-        differ = f"{evidence.get('different', 0)} of {document['prompts']['count']}"
-        row += [str(found["rounds"]), per_position, f"{found['mean_acceptance_length']:.3f}", differ]
-    worst = next((e for e in document["engines"] if e["verdict"] == document["verdict"]), document["engines"][0])
-    return [*row, document["verdict"], worst["reason"].partition(" (first")[0]]
+        bench = Bench(Path(work), ensure_target(), options.num_prompts, engine_pythons(options.engine_python), Kept())
+        for control in CONTROLS:
+            if options.only is None or control.name in options.only:
+                name = f"{control.name} (its own original)" if control.lost else control.name
+                for engine, cells in rows(control, engines, bench).items():
+                    tables[engine].append("| " + " | ".join([name, *cells]) + " |")
+                    print(engine, tables[engine][-1], flush=True)
+    for engine in engines:
+        print(
+            f"\n| control | replay: rounds / τ | preflight | {engine}: rounds / τ | measured |\n|---|---|---|---|---|"
+        )
+        print("\n".join(tables[engine]))
 
 
 if __name__ == "__main__":

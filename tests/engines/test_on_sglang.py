@@ -137,11 +137,19 @@ def test_taps_one_layer_too_low_are_seen(run: Run, heads: Callable[[str], Path],
 def test_what_sglang_does_not_miss_is_missed_here(
     run: Run, heads: Callable[[str], Path], alone: EngineRun, tmp_path: Path
 ) -> None:
-    """A d2t of zeros, and tensors that are not there: SGLang serves both without a word."""
+    """A d2t of zeros, and tensors that are not there: SGLang serves both without a word.
+
+    ``bias: true`` has it build a bias of fc, and one of o_proj that starts at zero.
+    """
     lost = ("midlayer.hidden_norm.weight", "midlayer.self_attn.k_proj.weight")
-    found = run(broken(heads("universal"), tmp_path / "head", drop=lost), 1, max_new_tokens=24)
+    head = broken(heads("universal"), tmp_path / "head", drop=lost, config={"bias": True})
+    found = run(head, 1, max_new_tokens=24)
     assert found.load is not None
-    assert set(found.load.not_loaded) == {"layers.0.hidden_norm.weight", "layers.0.self_attn.k_proj.weight"}
+    assert set(found.load.not_loaded) == {
+        "layers.0.hidden_norm.weight",
+        "layers.0.self_attn.k_proj.weight",
+        "fc.bias",
+    }
     (prompt,) = found.prompts
     assert prompt.counts is not None
     assert prompt.counts.accepted <= 2, "ids of the draft vocabulary are taken for the target's"

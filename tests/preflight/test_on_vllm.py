@@ -112,6 +112,7 @@ CASES: dict[str, Any] = {
     "draft_vocab_size null": lambda folder: edit(folder, draft_vocab_size=None),
     "draft_vocab_size of another head": lambda folder: edit(folder, draft_vocab_size=4096),
     "target_hidden_size null": lambda folder: edit(folder, target_hidden_size=None),
+    "mlp_bias null": lambda folder: edit(folder, mlp_bias=None),
     "final hidden state, narrow q/k/v": without_aux,
     "a leftover of old RoPE": leftover,
     "gelu": lambda folder: edit(folder, hidden_act="gelu"),

@@ -189,7 +189,8 @@ def matrix_of(**verdicts: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("expected", "says"), [("right", "would be right"), ("refuses", "would refuse"), ("silently_wrong", "silently wrong")]
+    ("expected", "says"),
+    [("right", "would be right"), ("refuses", "would refuse"), ("silently_wrong", "silently wrong")],
 )
 def test_what_is_known_of_an_engine_that_is_not_here(expected: str, says: str) -> None:
     document = matrix_of(trtllm="unavailable")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from eagle3hub.conversion import convert
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineRun, Job
 from eagle3hub.errors import UnavailableError
@@ -122,6 +123,26 @@ def test_what_no_threshold_sees_the_reference_sees(
     assert [r["accepted_per_position"] for r in ours["per_prompt"]] == [
         r["accepted_per_position"] for r in theirs["per_prompt"]
     ], "of the broken head, too, replay and vLLM count alike"
+
+
+def test_a_norm_vllm_assumes_is_seen_in_the_rounds(
+    example_head: Path, smollm2_target: Path, vllm_python: Path, kept: Kept, tmp_path: Path
+) -> None:
+    """A speculators config that leaves norm_before_residual out: the library's false is vLLM's true."""
+    head = tmp_path / "speculators"
+    convert(example_head, head, "speculators", target=str(smollm2_target), target_name="t", speculative_tokens=3)
+    file = head / "config.json"
+    config = json.loads(file.read_text())
+    assert config.pop("norm_before_residual") is False
+    file.write_text(json.dumps(config))
+    report = check(head, smollm2_target, vllm_python, kept, engine="reference,vllm", reference_head=example_head)
+    ours, theirs = report.document["engines"]
+    assert ours["verdict"] == "pass"
+    assert theirs["preflight"]["verdict"] == "silently_wrong"
+    assert theirs["load"]["not_loaded"] == []
+    assert theirs["verdict"] == "fail"
+    (gate,) = theirs["gates"]
+    assert (gate["name"], gate["verdict"], gate["evidence"]["different"]) == ("agreement", "fail", 4)
 
 
 def test_a_missing_d2t_is_served_silently_and_fails_here(
