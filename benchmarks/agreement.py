@@ -19,6 +19,7 @@ from typing import Any
 
 from eagle3hub.conversion import convert
 from eagle3hub.demo_target import NAME, ensure_target
+from eagle3hub.engines.options import engine_pythons
 from eagle3hub.layouts import open_head
 from eagle3hub.prompts import load_prompts
 from eagle3hub.reference.load import load_draft
@@ -28,7 +29,6 @@ from eagle3hub.reference.target import TargetModel
 from eagle3hub.validation import validate
 from eagle3hub.validation.kept import Kept
 from eagle3hub.validation.matrix import layout_names
-from eagle3hub.validation.options import engine_pythons
 
 HEAD = Path(__file__).parent.parent / "examples" / "smollm2-135m" / "head"
 

@@ -28,6 +28,7 @@ from eagle3hub.conversion import convert
 from eagle3hub.demo_target import NAME, ensure_target
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineFailure, Job
+from eagle3hub.engines.options import engine_pythons
 from eagle3hub.engines.specs import preflight_version
 from eagle3hub.errors import InputError
 from eagle3hub.layouts import open_head
@@ -40,7 +41,7 @@ from eagle3hub.validation.entry import expected_taps
 from eagle3hub.validation.gates import COLLAPSE
 from eagle3hub.validation.interpreter import interpreter
 from eagle3hub.validation.kept import Kept
-from eagle3hub.validation.options import engine_names, engine_pythons
+from eagle3hub.validation.options import engine_names
 
 HEAD = Path(__file__).parent.parent / "examples" / "smollm2-135m" / "head"
 KEY = "eagle_aux_hidden_state_layer_ids"
