@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.rewriting import edit
 
 from eagle3hub.conversion import convert
 from eagle3hub.validation import validate
@@ -17,13 +18,10 @@ def test_embeddings_sglang_replaces_are_seen_in_the_rounds(
     example_head: Path, smollm2_target: Path, sglang_python: Path, tmp_path: Path
 ) -> None:
     """A head with embeddings of its own: SGLang loads them, then uses the target's."""
-    from safetensors.torch import load_file, save_file
-
     head = tmp_path / "head"
     convert(example_head, head, "specforge", target=str(smollm2_target), target_name="t")
-    weights = head / "model.safetensors"
     noise = torch.randn((49152, 576), generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
-    save_file({**load_file(weights), "embed_tokens.weight": noise}, weights, metadata={"format": "pt"})
+    edit(head, **{"embed_tokens.weight": noise})
     report = validate(
         head,
         target=smollm2_target,

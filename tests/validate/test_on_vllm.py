@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.rewriting import edit
 
 from eagle3hub.conversion import convert
 from eagle3hub.engines import get_engine
@@ -131,10 +132,7 @@ def test_a_norm_vllm_assumes_is_seen_in_the_rounds(
     """A speculators config that leaves norm_before_residual out: the library's false is vLLM's true."""
     head = tmp_path / "speculators"
     convert(example_head, head, "speculators", target=str(smollm2_target), target_name="t", speculative_tokens=3)
-    file = head / "config.json"
-    config = json.loads(file.read_text())
-    assert config.pop("norm_before_residual") is False
-    file.write_text(json.dumps(config))
+    edit(head, config={"norm_before_residual": "DELETE"})
     report = check(head, smollm2_target, vllm_python, kept, engine="reference,vllm", reference_head=example_head)
     ours, theirs = report.document["engines"]
     assert ours["verdict"] == "pass"
