@@ -149,6 +149,13 @@ def test_people_see_the_verdict_first_and_then_what_it_rests_on() -> None:
     assert max(len(line) for line in text.splitlines()) <= 130
 
 
+def test_people_see_what_stood_in_for_an_engines_kernels() -> None:
+    document = samples.report()
+    assert "kernels" not in shown(document)
+    document["engines"][0]["environment"]["kernels"] = "sgl_kernel 0+[stand-in]"
+    assert "kernels   sgl_kernel 0+[stand-in]" in shown(document)
+
+
 def test_a_failure_shows_the_log_and_markup_in_it_is_text() -> None:
     text = shown(samples.failed())
     assert text.startswith("FAIL  vLLM could not load the model with the head: ValueError: [no] such thing")

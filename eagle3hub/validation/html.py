@@ -60,7 +60,7 @@ def to_html(found: Report | Matrix) -> str:
 
 
 def _with_defaults(entry: Mapping[str, Any]) -> dict[str, Any]:
-    optional = ("preflight", "gates", "acceptance", "lossless", "load", "log_tail", "per_prompt")
+    optional = ("preflight", "environment", "gates", "acceptance", "lossless", "load", "log_tail", "per_prompt")
     return {**dict.fromkeys(optional), **entry}
 
 

@@ -82,12 +82,14 @@ def test_a_page_is_whole_and_asks_for_nothing(make: Callable[[], dict[str, Any]]
 
 def test_the_report_is_on_it() -> None:
     document = samples.report()
+    document["engines"][0]["environment"]["kernels"] = "sgl_kernel 0+stand-in"
     document["engines"][0]["gates"] = [
         {"name": "agreement", "verdict": "fail", "reason": "the rounds differ", "evidence": None}
     ]
     text = " ".join(" ".join(page_of(document).text).split())
     for part in (
         "τ = 1.380 tokens per round",
+        "cpu, float32, kernels sgl_kernel 0+stand-in",
         "29.0% 8.0% 1.0%",
         "lossless 1 of 2 prompts",
         "agreement the rounds differ",
