@@ -179,7 +179,7 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
     ),
     "draft_vocab_size null, reduced": (
         f.universal(draft_vocab_size=None),
-        "X X S X X S R",
+        "X X X X X S R",
         "no-draft-vocab-size-reduced",
     ),
     "draft_vocab_size of another head": (f.universal(draft_vocab_size=12), "X X U U U U U", "lm-head-rows"),
