@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eagle3hub._version import __version__
-from eagle3hub.card import architecture, bibliography, engines, metadata, names, reported, results
+from eagle3hub.card import architecture, bibliography, engines, metadata, names, reported, results, terms
 from eagle3hub.card.bench import BenchView
 from eagle3hub.card.manifest import License, Manifest
 from eagle3hub.card.reports import Run
@@ -117,6 +117,7 @@ def build(
         "layouts": layout_rows(manifest, reports, views),
         "limitations": manifest.limitations,
         "licenses": licenses(manifest),
+        "notices": terms.terms(manifest.target.license.id).phrases,
         "works": [bibliography.work(key) for key in cited],
         "eagle3": bibliography.work("eagle3"),
         "bibtex": bibliography.bibtex(cited),
