@@ -47,7 +47,7 @@ class Release:
         output: the publishable folder, or None where none was made or it did not pass.
         verdict: the worst of the layouts' verdicts and of their agreement. reason: why, in one sentence.
         layouts: the results, main layout first.
-        until: the last step that was asked for.
+        start, until: the first and the last step that were asked for.
         publication: what was published; a plan where a gate does not hold; None where it was not to be.
     """
 
@@ -57,6 +57,7 @@ class Release:
     reason: str
     layouts: Sequence[LayoutResult]
     files: Sequence[Mapping[str, Any]]
+    start: Step
     until: Step
     publication: Plan | Published | None = None
 
@@ -71,6 +72,7 @@ class Release:
             "manifest": str(self.manifest.path),
             "repo": self.manifest.release.repo,
             "output": str(self.output) if self.output is not None else None,
+            "from": self.start,
             "until": self.until,
             "publication": None if self.publication is None else self.publication.to_json(),
             "verdict": self.verdict,
@@ -144,7 +146,7 @@ def release(
     if start == "publish":
         if not (dest / CARD).is_file():
             raise SourceError(f"there is no release in {dest}", hint="leave out --from publish", code="source-missing")
-        made = Release(manifest, dest, "pass", "made earlier", [], _digests(dest), until)
+        made = Release(manifest, dest, "pass", "made earlier", [], _digests(dest), start, until)
         return _publish(made, settings, progress)
     force = force or (until == "publish" and output is None)
     if until in {"card", "publish"}:
@@ -178,7 +180,7 @@ def release(
             progress("writing the card")
             _assemble(manifest, facts, results, stage.path, templates, settings.allow)
             files = _digests(stage.path)
-    made = Release(manifest, dest if stage.keep else None, verdict, reason, results, files, until)
+    made = Release(manifest, dest if stage.keep else None, verdict, reason, results, files, start, until)
     return _publish(made, settings, progress) if until == "publish" and made.output is not None else made
 
 

@@ -18,7 +18,7 @@ TIERS = [
     {"command", "preflight"},
     {"verify", "describe", "comparison", "conversion", "validation", "card", "demo_target", "bench"},
     {"publishing"},
-    {"release"},
+    {"release", "release_summary"},
     {"demo"},
     {"cli", "__init__", "__main__"},
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,9 +58,7 @@ def test_published_once_and_again(hub: WritableHub, release: Path, manifest: Pat
     copy = Path(snapshot_download(REPO, local_dir=tmp_path / "copy"))
     assert folder_digest(copy)[0] == folder_digest(release)[0]
     before, asked = hub.uploads, len(hub.requests)
-    started = time.monotonic()
     again = document(cli(*argv))
-    assert time.monotonic() - started < 5
     assert hub.uploads == before
     assert again["uploaded"] == {}
     assert again["published"] == done["published"]
