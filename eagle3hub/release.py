@@ -136,13 +136,13 @@ def release(
             hint="add head and layouts; a manifest without them only gives a card",
             code="manifest-no-head",
         )
-    settings = settings or Settings()
+    settings = (settings or Settings()).with_defaults(manifest)
     _check_steps(start, until)
     kept_in = Path(work) if work is not None else manifest.path.parent / ".eagle3hub"
     name = manifest.release.repo.rpartition("/")[2]
     dest = Path(output) if output is not None else kept_in / "release" / name if until == "publish" else Path(name)
     if until == "publish":
-        check_access(manifest.release.repo, progress)
+        check_access(manifest.release.repo, settings, progress)
     if start == "publish":
         if not (dest / CARD).is_file():
             raise SourceError(f"there is no release in {dest}", hint="leave out --from publish", code="source-missing")

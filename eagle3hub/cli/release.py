@@ -58,6 +58,8 @@ def release(
     stage: publishing.StageFlag = False,
     branch_per_layout: publishing.BranchFlag = False,
     tag: publishing.TagOption = None,
+    gated: publishing.GatedOption = None,
+    collection: publishing.CollectionOption = None,
     allow: publishing.AllowOption = None,
     summary: Annotated[
         Path | None,
@@ -88,7 +90,9 @@ def release(
                 output=output,
                 start=start,  # type: ignore[arg-type]  # checked there
                 until="card" if dry_run else until or "publish",  # type: ignore[arg-type]
-                settings=Settings(create_pr, stage, False, branch_per_layout, tag, None, tuple(allow or ())),
+                settings=Settings(
+                    create_pr, stage, False, branch_per_layout, tag, None, tuple(allow or ()), gated, collection
+                ),
                 target=target,
                 engine_python=engine_pythons(engine_python or []),
                 templates=templates,

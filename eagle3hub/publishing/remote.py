@@ -36,6 +36,7 @@ class RemoteState:
 
     exists: bool
     private: bool = False
+    gated: str | None = None
     branches: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     pulls: Mapping[str, str] = field(default_factory=dict)
@@ -75,7 +76,7 @@ def require_token(repo_id: str) -> None:
 
 
 def look(repo_id: str) -> RemoteState:
-    """The repository's visibility, branches, tags and pull requests. Raises HubError."""
+    """The repository's visibility, gate of access, branches, tags and pull requests. Raises HubError."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     api = _api()
@@ -90,6 +91,7 @@ def look(repo_id: str) -> RemoteState:
     return RemoteState(
         exists=True,
         private=bool(info.private),
+        gated=info.gated or None,
         branches={b.name: b.target_commit for b in refs.branches},
         tags={t.name: t.target_commit for t in refs.tags},
         pulls={p.ref: p.target_commit for p in refs.pull_requests or []},
@@ -133,6 +135,26 @@ def make_public(repo_id: str) -> None:
     """Let everybody see the repository. Raises HubError."""
     with hub_errors(f"the visibility of {repo_id}", repo_id, doing="change"):
         patiently(lambda: _api().update_repo_settings(repo_id, private=False))
+
+
+def gate_access(repo_id: str, how: str) -> None:
+    """Let readers ask for access first: ``auto`` or ``manual``. Raises HubError."""
+    gated: Any = how
+    with hub_errors(f"who may read {repo_id}", repo_id, doing="change"):
+        patiently(lambda: _api().update_repo_settings(repo_id, gated=gated))
+
+
+def in_collection(repo_id: str, slug: str) -> bool:
+    """Whether a collection has the repository. Raises HubError, also where there is no such collection."""
+    with hub_errors(f"collection {slug}", repo_id, doing="look at"):
+        items = patiently(lambda: _api().get_collection(slug)).items
+    return any(item.item_type == "model" and item.item_id == repo_id for item in items)
+
+
+def add_to_collection(repo_id: str, slug: str) -> None:
+    """Add the repository to a collection; it stays there if it is. Raises HubError."""
+    with hub_errors(f"the collection {slug}", repo_id, doing="change"):
+        patiently(lambda: _api().add_collection_item(slug, repo_id, "model", exists_ok=True))
 
 
 def commit(

@@ -152,3 +152,10 @@ def test_without_a_token_nothing_is_begun(hub: WritableHub, project: Path, cli: 
     assert status == 5
     assert "there is no access token" in err
     assert not (project.parent / ".eagle3hub").exists()
+
+
+def test_without_the_collection_nothing_is_begun(hub: WritableHub, project: Path, cli: Cli):
+    status, _, err = cli("release", project, "--collection", "alice/nothing-64f9a55bb3115b4f513ec026")
+    assert status == 5
+    assert "there is no collection alice/nothing" in err
+    assert not (project.parent / ".eagle3hub").exists()

@@ -41,7 +41,7 @@ class WritableHub(HubServer):
     @property
     def uploads(self) -> list[str]:
         """What was sent that changes the Hub: methods and paths, in order."""
-        steps = ("/commit/", "/repos/create", "/tag/", "/branch/", "/settings")
+        steps = ("/commit/", "/repos/create", "/tag/", "/branch/", "/settings", "/items")
         return [f"{r.method} {r.path}" for r in self.requests if r.method == "PUT" or any(s in r.path for s in steps)]
 
     def files(self, repo_id: str, revision: str = "main") -> dict[str, bytes]:
@@ -202,8 +202,33 @@ def _tag(h: _Handler, repo: str, revision: str) -> None:
 def _settings(h: _Handler, repo: str) -> None:
     found = repo_for_write(h, repo)
     if found is not None:
-        found.private = json.loads(h.body).get("visibility") == "private"
+        asked = json.loads(h.body)
+        found.private = asked.get("visibility", "private" if found.private else "public") == "private"
+        found.gated = asked.get("gated", found.gated)
         h.send_json({"private": found.private})
+
+
+def _collection(h: _Handler, slug: str) -> None:
+    found = h.hub.collections.get(slug)
+    if found is None:
+        h.send_json({"error": "Collection not found"}, 404)
+        return
+    items = [{"_id": str(i), "id": repo, "type": "model", "position": i} for i, repo in enumerate(found)]
+    about = {"title": slug, "owner": {"name": slug.split("/")[0]}, "lastUpdated": "2026-11-01T00:00:00.000Z"}
+    shown = {"position": 0, "private": False, "theme": "green", "upvotes": 0}
+    h.send_json({"slug": slug, "items": items, **about, **shown})
+
+
+def _collect(h: _Handler, slug: str) -> None:
+    if not may_write(h, slug):
+        return
+    repo = json.loads(h.body)["item"]["id"]
+    if slug in h.hub.collections and repo in h.hub.collections[slug]:
+        h.send_json({"error": "Item already in collection"}, 409)
+        return
+    if slug in h.hub.collections:
+        h.hub.collections[slug].append(repo)
+    _collection(h, slug)
 
 
 WritableHub.routes = [
@@ -216,5 +241,7 @@ WritableHub.routes = [
     ("POST", rf"/api/models/{_REPO}/branch/(?P<name>[^/]+)", _branch),
     ("POST", rf"/api/models/{_REPO}/tag/{_REVISION}", _tag),
     ("PUT", rf"/api/models/{_REPO}/settings", _settings),
+    ("GET", r"/api/collections/(?P<slug>[^/]+/[^/]+)", _collection),
+    ("POST", r"/api/collections/(?P<slug>[^/]+/[^/]+)/items", _collect),
     *ROUTES,
 ]
