@@ -6,6 +6,7 @@ repository that ``HF_OIDC_RESOURCE`` names. It is never an argument here.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -62,9 +63,16 @@ def check_name(repo_id: str) -> str | None:
 
 
 def require_token(repo_id: str) -> None:
-    """Raise HubError unless the client has an access token for writing."""
+    """Raise HubError unless the client has an access token for writing, to this repository if it is for one only."""
     import huggingface_hub
 
+    only = os.environ.get("HF_OIDC_RESOURCE")
+    if only and only != repo_id:
+        raise HubError(
+            f"HF_OIDC_RESOURCE asks for a token for {only}, which cannot write to {repo_id}",
+            hint=f"set it to {repo_id}, or unset it to use another access token",
+            code="hub-oidc",
+        )
     with hub_errors(repo_id, repo_id, doing="write to"):
         token = huggingface_hub.get_token()
     if not token:
