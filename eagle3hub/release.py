@@ -23,6 +23,7 @@ from eagle3hub.errors import ManifestError, SourceError, UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.publishing import Plan, Published, Settings, check_access, make_plan, upload
+from eagle3hub.source_tree import record, source_tree
 from eagle3hub.staging import prepare_destination, require_space, staged_folder, write_file
 from eagle3hub.target import TargetFacts, read_target
 from eagle3hub.validation.interpreter import interpreter
@@ -287,7 +288,13 @@ def _assemble(
             os.rename(file, stage / file.name)
         here.rmdir()
     (stage / _HEADS).rmdir()
+    tree = source_tree(manifest.path)
+    if tree is not None:
+        for layout in manifest.layouts:
+            record(stage / manifest.layouts.folder(layout), tree)
     digests = {str(r.report.document["head"]["digest"]) for r in results}
     head = open_head(stage, target=facts)
-    card = render_card(manifest, reports, head, templates, digests=digests, report_files=names, waived=waived)
+    card = render_card(
+        manifest, reports, head, templates, digests=digests, report_files=names, waived=waived, tree=tree
+    )
     write_file(stage / CARD, card.encode())

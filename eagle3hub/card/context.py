@@ -13,6 +13,7 @@ from eagle3hub.card.manifest import License, Manifest
 from eagle3hub.card.reports import Run
 from eagle3hub.card.results import RunView
 from eagle3hub.head import Head
+from eagle3hub.source_tree import SourceTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ def build(
     benchmarks: Sequence[BenchView] = (),
     pictures: Sequence[Picture] = (),
     waived: Sequence[str] = (),
+    tree: SourceTree | None = None,
 ) -> dict[str, Any]:
     """The render context: text, whole numbers and small frozen objects of them, nothing that can touch a disk.
 
@@ -123,6 +125,8 @@ def build(
         "bibtex": bibliography.bibtex(cited),
         "provenance": [_provenance(r, report_files.get(i, "")) for i, r in enumerate(reports)],
         "waived": tuple(waived),
+        "commit": tree.commit if tree else "",
+        "dirty": int(tree is not None and tree.dirty),
         "conditions": conditions(measured),
         "digests": digests(reports),
         "tool": f"eagle3hub {__version__}",

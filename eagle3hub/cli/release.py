@@ -77,10 +77,10 @@ def release(
     """
     if dry_run and until not in (None, "card"):
         raise UsageError("--dry-run is --until card", hint="name one")
+    from eagle3hub.engines.options import engine_pythons
     from eagle3hub.publishing import Settings
     from eagle3hub.release import release as run
     from eagle3hub.release_summary import failure_markdown, markdown
-    from eagle3hub.validation.options import engine_pythons
 
     _append(summary, "")  # a place that cannot be written to is found before the work
     try:
