@@ -17,10 +17,13 @@ from publishing.folders import REPO
 from support.hub_writes import WritableHub
 from support.signals import default_signals
 
+from eagle3hub.publishing import GATES
+
 Cli = Callable[..., tuple[int, str, str]]
 MAIN = "import sys; from eagle3hub.cli.app import run; sys.exit(run(sys.argv[1:]))"
 OLD = {"README.md": b"---\nlicense: mit\n---\nold", "config.json": b"{}"}
 SHELF = "alice/heads-64f9a55bb3115b4f513ec026"
+DOCS = Path(__file__).parents[2] / "docs" / "publishing.md"
 ALWAYS = 99
 
 
@@ -130,6 +133,33 @@ def test_a_file_stored_wrongly_is_seen_and_mended(hub: WritableHub, release: Pat
         assert f"is not what was uploaded: {name} has other bytes" in err
         assert cli("publish", release, "--repo", REPO)[0] == 0
         assert is_new(hub, release)
+
+
+def cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def test_the_documented_table_is_this_one():
+    """Every fault and every step, with what is seen, the exit status, and what the Hub has."""
+    page = DOCS.read_text()
+    rows = [
+        f"| {cell(name)} | {f'“{words}”' if words else 'nothing: it goes on'} | {status} | "
+        f"{'new' if there else 'old'} | {'sends nothing' if there else 'publishes'} |"
+        for name, (_, words, status, there) in FAULTS.items()
+    ]
+    rows += [
+        f"| {step} | {'new' if there else 'old'} | {'sends nothing' if there else 'publishes'} |"
+        for step, (_, _, _, there) in STEPS.items()
+    ]
+    lacking = [row for row in rows if row not in page.splitlines()]
+    assert not lacking, "docs/publishing.md lacks:\n" + "\n".join(lacking)
+    table = [line for line in page.splitlines() if line.endswith(("| publishes |", "| sends nothing |"))]
+    assert table == rows, "docs/publishing.md has more, or another order"
+
+
+def test_every_gate_is_documented():
+    for code, wants in GATES.items():
+        assert f"| `{code}` | {wants} |" in DOCS.read_text()
 
 
 # step -> (where the process is killed: before the request arrives or after it is carried out), whether all is new then
