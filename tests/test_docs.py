@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from support.commands import leaves, root
 
 from eagle3hub.card.lint import RULES
 from eagle3hub.layouts import LAYOUTS
@@ -71,7 +72,7 @@ def test_a_change_of_a_contract_shows(generate: ModuleType, change: dict):
 
 
 def test_a_missing_table_is_an_error(generate: ModuleType):
-    for fill in (generate.filled, generate.filled_lint):
+    for fill in (generate.filled, generate.filled_lint, generate.filled_cli):
         with pytest.raises(ValueError, match="the generator knows"):
             fill("<!-- table: spelling -->\n<!-- end -->")
 
@@ -87,6 +88,22 @@ def test_a_change_of_a_rule_shows(generate: ModuleType, change: dict):
     page = generate.LINT_PAGE.read_text()
     rules = {**RULES, "C101": replace(RULES["C101"], **change)}
     assert generate.filled_lint(page, rules) != page
+
+
+def test_every_command_and_option_is_documented(generate: ModuleType):
+    page = generate.CLI_PAGE.read_text()
+    for name, command in leaves(root()):
+        section = page.partition(f"\n## eagle3hub {name}\n")[2].partition("\n## ")[0]
+        assert section, name
+        assert all(f"`{option}`" in section for p in command.params for option in p.opts if option.startswith("-"))
+
+
+def test_a_change_of_a_command_shows(generate: ModuleType):
+    page = generate.CLI_PAGE.read_text()
+    changed = root()
+    assert generate.filled_cli(page, changed) == page
+    changed.commands["engines"].commands["remove"].params[1].default = "cuda"
+    assert generate.filled_cli(page, changed) != page
 
 
 def test_links_between_the_pages_lead_somewhere():
