@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint fast exporters clean
+.PHONY: demo test lint fast docs exporters clean
 
 demo: $(READY)  ## convert, validate and write the card of the example head
 	$(BIN)/eagle3hub demo --output build/demo --force
@@ -34,10 +34,13 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(READY)  ## the documentation's pages in build/site; a link that leads nowhere is an error
+	$(BIN)/mkdocs build --strict --quiet
+
 clean:
 	rm -rf $(VENV) build dist
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[validate,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[validate,dev,docs]'
 	touch $@

@@ -63,11 +63,11 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """The ``console`` blocks of a Markdown page. A line that ends in a backslash goes on in the next."""
+    """The ``console`` blocks of a Markdown page. A command that ends in a backslash goes on in the next line."""
     found = []
     for block in _BLOCK.finditer(page.read_text()):
         commands: list[Command] = []
-        for line in block["body"].replace("\\\n", " ").splitlines():
+        for line in re.sub(r"^\$ .*(?:\\\n.*)+", _joined, block["body"], flags=re.MULTILINE).splitlines():
             if line.startswith("$ "):
                 status = _STATUS.search(line)
                 commands.append(Command(_STATUS.sub("", line[2:]), [], int(status[1]) if status else 0))
@@ -75,6 +75,10 @@ def blocks(page: Path) -> list[Block]:
                 commands[-1].printed.append(line)
         found.append(Block(block["mark"], commands))
     return found
+
+
+def _joined(command: re.Match[str]) -> str:
+    return re.sub(r"\\\n\s*", "", command[0])
 
 
 def matches(printed: list[str], shown: str) -> bool:
