@@ -35,7 +35,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 docs: $(READY)  ## the documentation's pages in build/site; a link that leads nowhere is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build dist

@@ -113,7 +113,7 @@ def test_a_change_of_a_command_shows(generate: ModuleType):
 
 def test_the_site_has_every_page_and_no_link_that_leads_nowhere(tmp_path: Path):
     pytest.importorskip("mkdocs")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=DOCS.parent, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
