@@ -23,7 +23,7 @@ def test_every_command_of_the_documentation_is_understood(name: str):
     for block in blocks(PAGES[name]):
         for command in block.commands:
             if command.line.startswith("eagle3hub ") and "completion" not in command.line and "<" not in command.line:
-                understood(command.line)
+                understood(command.line.partition(" > ")[0])
 
 
 def test_the_guides_say_of_every_block_whether_it_was_run():
