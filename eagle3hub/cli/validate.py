@@ -100,11 +100,12 @@ def validate(
 
     Example: eagle3hub validate ./head --target ./target --engine reference,vllm --report report.json
     """
+    from eagle3hub.engines.options import engine_pythons
     from eagle3hub.validation import validate as run
     from eagle3hub.validation import validate_layouts
     from eagle3hub.validation.html import save_html
     from eagle3hub.validation.matrix_render import render_matrix
-    from eagle3hub.validation.options import engine_pythons, writable_report
+    from eagle3hub.validation.options import writable_report
     from eagle3hub.validation.referee import ReferenceOptions
     from eagle3hub.validation.reference_file import keep_reference
     from eagle3hub.validation.render import render
