@@ -86,7 +86,7 @@ def publish(
 
 
 def verify(
-    source: Annotated[str, typer.Argument(metavar="REPO", help="hf://owner/name[@revision].")],
+    source: Annotated[str, typer.Argument(metavar="REPO", help="hf://owner/name@revision.")],
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
