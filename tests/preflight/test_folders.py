@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support import heads
+from support.rewriting import edit
 
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion import convert
@@ -148,7 +149,7 @@ def test_inspect_names_every_engine_in_json(example_head: Path, tmp_path: Path, 
 
 
 def test_inspect_prints_one_line_per_engine(tmp_path: Path, target: Path, cli: Cli):
-    source = heads.modelopt(tmp_path / "head")
+    source = edit(heads.modelopt(tmp_path / "head"), config={"mlp_bias": False})
     status, out, _ = cli("inspect", source, "--target", target)
     assert status == 0
     lines = {line.split("  ")[0]: line for line in out.splitlines()}
