@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -248,7 +249,7 @@ def counted(entry: Mapping[str, Any]) -> str:
 def measured(entry: Mapping[str, Any], wanted: list[int] | None) -> str:
     """The verdict, and everything that would have led to it by itself."""
     if "load" not in entry:
-        return f"**{entry['verdict']}**: {entry['reason']}"
+        return f"**{entry['verdict']}**: {shorten(entry['reason'], 120, placeholder=' …')}"
     load = entry["load"]
     seen = lost(load["not_loaded"], load["ignored"])
     if load["aux_boundaries"] and wanted and load["aux_boundaries"] != wanted:
@@ -280,7 +281,7 @@ def faulty(code: str, folder: Path, name: str, bench: Bench) -> list[str]:
     said = ["–", f"files: {code}; {foreseen(expected.to_json())}", "–"]
     run = engine.run(job, interpreter(engine, job.device, bench.pythons), timeout=900, progress=silent)
     if isinstance(run, EngineFailure):
-        return [*said, f"**{run.verdict}**: {run.reason}"]
+        return [*said, f"**{run.verdict}**: {shorten(run.reason, 120, placeholder=' …')}"]
     seen = lost(run.load.not_loaded, run.load.ignored) if run.load else []
     return [*said, f"**fail**: {'; '.join(seen)}" if seen else "served without a complaint"]
 
