@@ -14,16 +14,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eagle3hub import conversion
+from eagle3hub.bench.results import Results
 from eagle3hub.card import load_manifest, render_card
+from eagle3hub.card.assemble import write_card
+from eagle3hub.card.bench import Benchmark, find_benchmarks
 from eagle3hub.card.manifest import Manifest
-from eagle3hub.checkpoint.digest import FileDigest, file_digest
+from eagle3hub.card.pictures import draw
+from eagle3hub.card.reports import runs
+from eagle3hub.checkpoint.digest import FileDigest, file_digest, folder_digest
+from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import Verdict
 from eagle3hub.errors import ManifestError, SourceError, UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.publishing import Plan, Published, Settings, check_access, make_plan, upload
-from eagle3hub.staging import prepare_destination, require_space, staged_folder, write_file
+from eagle3hub.staging import prepare_destination, require_space, staged_folder
 from eagle3hub.target import TargetFacts, read_target
 from eagle3hub.validation.interpreter import interpreter
 from eagle3hub.validation.kept import Kept
@@ -33,6 +39,7 @@ from eagle3hub.validation.referee import NAME as REFERENCE
 from eagle3hub.validation.referee import require_packages
 
 REPORTS = "reports"
+BENCHMARKS = "benchmarks"
 CARD = "README.md"
 _HEADS = ".heads"
 Step = Literal["convert", "validate", "card", "publish"]
@@ -152,6 +159,7 @@ def release(
     else:
         dest = kept_in / "release" / name
         dest.parent.mkdir(parents=True, exist_ok=True)
+    benchmarks = [results for _, results in find_benchmarks(manifest)]
     measured = str(target if target is not None else manifest.measured_target)
     facts = read_target(measured, manifest.target.id)
     tokens = manifest.speculative_tokens
@@ -176,7 +184,7 @@ def release(
         files: list[FileDigest] = []
         if stage.keep:
             progress("writing the card")
-            _assemble(manifest, facts, results, stage.path, templates, settings.allow)
+            _assemble(manifest, facts, results, benchmarks, stage.path, templates, settings.allow)
             files = _digests(stage.path)
     made = Release(manifest, dest if stage.keep else None, verdict, reason, results, files, until)
     return _publish(made, settings, progress) if until == "publish" and made.output is not None else made
@@ -263,11 +271,12 @@ def _assemble(
     manifest: Manifest,
     facts: TargetFacts,
     results: Sequence[LayoutResult],
+    benchmarks: Sequence[Results],
     stage: Path,
     templates: str | Path | None,
     waived: Sequence[str],
 ) -> None:
-    """Turn the converted heads into the repository: main layout at the root, reports and card beside it."""
+    """Turn the converted heads into the repository: main layout at the root, results, charts and card beside it."""
     reports: list[Mapping[str, Any]] = []
     names: list[str] = []
     (stage / REPORTS).mkdir()
@@ -286,6 +295,21 @@ def _assemble(
         here.rmdir()
     (stage / _HEADS).rmdir()
     digests = {str(r.report.document["head"]["digest"]) for r in results}
-    head = open_head(stage, target=facts)
-    card = render_card(manifest, reports, head, templates, digests=digests, report_files=names, waived=waived)
-    write_file(stage / CARD, card.encode())
+    if benchmarks:  # they may have been run with the head as it was trained
+        digests.add(folder_digest(open_checkpoint(str(manifest.head_source)).folder)[0])
+    shown = [Benchmark(found, f"{BENCHMARKS}/{i}.json") for i, found in enumerate(benchmarks, 1)]
+    for benchmark in shown:
+        benchmark.results.save(stage / benchmark.file)
+    pictures, charts = draw(manifest, runs(reports, list(manifest.layouts)), shown)
+    card = render_card(
+        manifest,
+        reports,
+        open_head(stage, target=facts),
+        templates,
+        digests=digests,
+        report_files=names,
+        benchmarks=shown,
+        pictures=pictures,
+        waived=waived,
+    )
+    write_card(stage / CARD, card, charts)

@@ -42,7 +42,7 @@ _HEAD = r"config\.json|[\w.-]+\.safetensors|model\.safetensors\.index\.json|eagl
 _TEXT = r"README\.md|(LICENSE|NOTICE|COPYING)[\w.-]*|CITATION\.cff|generation_config\.json"
 _TOKENIZER = r"tokenizer(_config)?\.json|special_tokens_map\.json|chat_template\.jinja"
 _PARTS = re.compile(
-    rf"([\w.-]+/)?({_HEAD}|{_TEXT}|{_TOKENIZER})|reports/[\w.-]+\.json|(assets|images|charts)/[\w.-]+\.(png|svg|jpe?g)"
+    rf"([\w.-]+/)?({_HEAD}|{_TEXT}|{_TOKENIZER})|(reports|benchmarks)/[\w.-]+\.json|(assets|images|charts)/[\w.-]+\.(png|svg|jpe?g)"
 )
 _PICKLE_MAGIC = re.compile(rb"\x80[\x02-\x05]|PK\x03\x04")
 

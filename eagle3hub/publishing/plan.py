@@ -19,6 +19,7 @@ from eagle3hub.publishing.remote import RemoteFile, RemoteState
 
 State = Literal["new", "changed", "unchanged", "removed", "kept"]
 MAIN = "main"
+_SHARED = ("LICENSE", "NOTICE", "reports/", "benchmarks/", "charts/", "assets/", "images/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +199,7 @@ def _split(files: Sequence[LocalFile], branch_per_layout: bool) -> dict[str, lis
     parts: dict[str, list[LocalFile]] = {}
     rest = list(files)
     if branch_per_layout:
-        shared = [
-            f for f in files if f.path == CARD or f.path.startswith(("LICENSE", "NOTICE", "reports/", "assets/"))
-        ]
+        shared = [f for f in files if f.path == CARD or f.path.startswith(_SHARED)]
         for folder in filter(None, head_folders(files)):
             mine = [f for f in files if f.path.startswith(f"{folder}/")]
             moved = [_at(f, f.path[len(folder) + 1 :]) for f in mine]
