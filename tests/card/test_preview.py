@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import threading
@@ -39,6 +40,21 @@ def test_the_page_shows_metadata_and_tables_and_runs_nothing() -> None:
     assert '<div class="wide"><table>' in page and '<img src="charts/a.png"' in page
     assert page.count("<script>") == page.count("</script>") == 1
     assert "&lt;script&gt;document.title" in page and 'href="javascript:' not in page
+
+
+def test_bare_tags_fold_and_everything_else_of_html_is_text() -> None:
+    card = (
+        "<details><summary>More <img src=x onerror=alert(1)></summary>\n\n| A |\n|--|\n| 1<br>2 |\n\n</details>\n\n"
+        "<details ontoggle=alert(1)>\n\na <b onclick=alert(1)>b</b> `<br>` <style>*{display:none}</style>\n"
+    )
+    page = preview.page(card, "t")
+    body = page[page.index("<main>") : page.index("</main>")]
+    assert "<details><summary>More &lt;img" in body and "</details>" in body and "1<br>2" in body
+    assert "<code>&lt;br&gt;</code>" in body
+    assert set(re.findall(r"</?([a-z]+)", body)) <= {
+        *("main", "details", "summary", "div", "table", "thead", "tbody", "tr", "th", "td", "br", "p", "b", "code")
+    }
+    assert not re.search(r"<[a-z]+ (?!class=\"wide\")", body)
 
 
 def test_metadata_that_cannot_be_read_is_said() -> None:
