@@ -97,10 +97,17 @@ def file_link(text: str, path: str) -> Md:
     """A link to a file of the same repository; plain text for a path that leaves it."""
     if path.startswith("/") or ".." in path.split("/") or ":" in path or not path:
         return escape(text)
-    return Md(f"[{escape(text)}]({quote(visible(path), safe='/-._')})")
+    return Md(f"[{escape(text)}]({_quoted(path)})")
 
 
-def image(alt: str, path: str) -> Md:
-    """A picture of the same repository with its text for those who cannot see it; that text alone for other paths."""
-    shown = file_link(alt, path)
-    return Md(f"!{shown}") if shown.startswith("[") else shown
+def _quoted(path: str) -> str:
+    return quote(visible(path), safe="/-._")
+
+
+def chart(alt: str, path: str) -> Md:
+    """A chart of the same repository, ``path`` without ending: the PNG with its words, leading to the SVG to zoom into.
+
+    The words alone for a path that leaves the repository.
+    """
+    shown = file_link(alt, f"{path}.png")
+    return Md(f"[!{shown}]({_quoted(path)}.svg)") if shown.startswith("[") else shown

@@ -108,7 +108,7 @@ def environment(templates: str | Path | None = None) -> ImmutableSandboxedEnviro
         "fence": markdown.fence,
         "link": markdown.link,
         "file_link": markdown.file_link,
-        "image": markdown.image,
+        "chart": markdown.chart,
     }
     env.filters |= {"code": markdown.code}
     return env
