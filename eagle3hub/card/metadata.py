@@ -10,8 +10,8 @@ from eagle3hub.card import names
 from eagle3hub.card.bench import Benchmark
 from eagle3hub.card.imported import LENGTH, Measurement, Row
 from eagle3hub.card.manifest import Emissions, Manifest
-from eagle3hub.card.markdown import visible
 from eagle3hub.card.reports import Run
+from eagle3hub.visible import visible
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
