@@ -10,15 +10,15 @@ PACKAGE = Path(__file__).parent.parent / "eagle3hub"
 
 # Lowest first; a module may import from its own tier and from lower ones.
 TIERS = [
-    {"_version", "errors", "progress", "resources", "schema_faults", "visible", "charts"},
+    {"_version", "errors", "progress", "resources", "schema_faults", "documents", "visible", "charts"},
     {"vocab", "head", "fields", "checkpoint", "metrics"},
-    {"target", "layouts", "engines", "prompts", "staging", "report", "tensor_diff"},
+    {"target", "layouts", "engines", "prompts", "staging", "source_tree", "report", "tensor_diff"},
     {"transforms"},
     {"reference"},
     {"command", "preflight"},
     {"verify", "describe", "comparison", "conversion", "validation", "card", "demo_target", "bench"},
     {"publishing"},
-    {"release"},
+    {"release", "release_summary"},
     {"demo"},
     {"cli", "__init__", "__main__"},
 ]
