@@ -6,8 +6,9 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test lint fast docs exporters clean
 
-demo: $(READY)  ## convert, validate and write the card of the example head
+demo: $(READY)  ## release the example head, publish it to a Hub on this machine, and serve what was downloaded
 	$(BIN)/eagle3hub demo --output build/demo --force
+	$(BIN)/python tests/publishing/publish_demo.py build/demo
 
 test: $(READY)  ## every test, those on the real engines included
 	$(BIN)/eagle3hub engines install vllm --device cpu
