@@ -33,7 +33,8 @@ def build() -> typer.Typer:
 
     app = typer.Typer(
         name="eagle3hub",
-        help="Take an EAGLE-3 draft head from the trainer's folder to a public release.",
+        help="Take an EAGLE-3 draft head from the trainer's folder to a public release.\n\n"
+        "Example: eagle3hub inspect runs/final --target Qwen/Qwen3-8B",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         add_completion=True,
