@@ -95,7 +95,7 @@ def publish(
 
 
 def verify(
-    source: Annotated[str, typer.Argument(metavar="REPO", help="hf://owner/name[@revision].")],
+    source: Annotated[str, typer.Argument(metavar="REPO", help="hf://owner/name@revision.")],
     key: Annotated[
         Path | None,
         typer.Option(metavar="KEY", help="Public key (PEM) that it must be signed with.", show_default=False),

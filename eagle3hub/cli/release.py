@@ -74,6 +74,9 @@ def release(
     A release that does not pass makes no folder. What was measured before is not measured again, what the Hub has is
     not sent again. Gates and access token are those of `eagle3hub publish`.
 
+    Exit status: 0 released; 1 measured and found wanting, or refused by a gate; 3 manifest or head cannot be used;
+    4 engine or device unavailable; 5 the Hub failed.
+
     Example: eagle3hub release release.yaml --dry-run
     """
     if dry_run and until not in (None, "card"):
