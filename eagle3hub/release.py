@@ -28,7 +28,8 @@ from eagle3hub.engines.base import Verdict
 from eagle3hub.errors import ManifestError, SourceError, UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
-from eagle3hub.publishing import Plan, Published, Settings, check_access, make_plan, upload
+from eagle3hub.publishing import Plan, Published, Settings, check_access, make_plan, sign, upload
+from eagle3hub.publishing.signing import SIGNATURE
 from eagle3hub.source_tree import record, source_tree
 from eagle3hub.staging import prepare_destination, require_space, staged_folder
 from eagle3hub.target import TargetFacts, read_target
@@ -175,6 +176,7 @@ def release(
         conversion.make_plan(manifest.head_source, layout, target=facts, speculative_tokens=tokens)
         for layout in manifest.layouts
     ]
+    signature = (dest / SIGNATURE).read_bytes() if settings.sign and (dest / SIGNATURE).is_file() else None
     require_space(dest, sum(plan.nbytes for plan in plans))
     store = ReportStore(kept_in / REPORTS)
     with staged_folder(dest, force=force) as stage:
@@ -190,7 +192,9 @@ def release(
             _assemble(manifest, facts, results, benchmarks, stage.path, templates, settings.allow)
             files = _digests(stage.path)
     made = Release(manifest, dest if stage.keep else None, verdict, reason, results, files, start, until)
-    return _publish(made, settings, progress) if until == "publish" and made.output is not None else made
+    if until == "publish" and made.output is not None:
+        return _publish(made, settings, progress, signature)
+    return made
 
 
 def _check_steps(start: Step, until: Step) -> None:
@@ -212,11 +216,12 @@ def _digests(folder: Path) -> list[FileDigest]:
     return [file_digest(p, str(p.relative_to(folder))) for p in found]
 
 
-def _publish(made: Release, settings: Settings, progress: Progress) -> Release:
+def _publish(made: Release, settings: Settings, progress: Progress, signature: bytes | None = None) -> Release:
     """Publish the folder of a release; where a gate does not hold, the plan that says which."""
     if made.output is None:
         raise UsageError("there is no folder to publish", code="usage-step")
     repo = made.manifest.release.repo
+    sign(made.output, settings, signature, progress)
     plan = make_plan(made.output, repo, settings, manifest=made.manifest, progress=progress)
     return replace(made, publication=plan if plan.problems else upload(plan, progress))
 
