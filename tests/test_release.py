@@ -116,13 +116,14 @@ def test_a_release_end_to_end_and_again(project: Path, tmp_path: Path, cli: Cli,
     assert vllm["lossless"] == {"identical": 2, "prompts": 2, "divergences": []}
     made = tmp_path / "out"
     assert {p.name for p in made.iterdir()} == {
-        *("README.md", "config.json", "model.safetensors", "eagle3hub.json", "reports", "speculators"),
+        *("README.md", "config.json", "model.safetensors", "eagle3hub.json", "charts", "reports", "speculators"),
     }
     assert open_head(made).layout == "specforge"
     assert open_head(made / "speculators").layout == "speculators"
     assert folder_digest(made)[0] == first["digest"]
     card = (made / "README.md").read_text()
     assert f"{first['engines'][0]['acceptance']['mean_acceptance_length']:.2f}" in card
+    assert all(f"charts/{chart.name}" in card for chart in made.glob("charts/*.png"))
     everything = b"".join(p.read_bytes() for p in made.rglob("*") if p.is_file() and p.suffix != ".safetensors")
     assert str(tmp_path).encode() not in everything, "no path of this machine is published"
     assert str(smollm2_target).encode() not in everything
