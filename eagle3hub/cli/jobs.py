@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Validations that run as Hugging Face Jobs.", no_args_is_help=True)
 _PANEL = "On Hugging Face Jobs"
-_JOB_GOES_ON = {"hub-network", "hub-timeout", "hub-server", "hub-offline", "hub-busy", "job-report-cut"}
 
 OnOption = Annotated[
     str | None,
@@ -123,6 +122,7 @@ def validate_on(
         plan = make_plan(head, target, options, Wanted(**wanted), run_anyway=run_anyway, progress=say)
     _show(plan, console(stderr=True))
     if ask and not typer.confirm("start the job?", err=True):
+        sys.stderr.write("no job was started\n")
         raise typer.Abort
     held, job = _start(plan)
     with _watched(job):
@@ -153,11 +153,6 @@ def _watched(job: Job) -> Iterator[None]:
     """Whatever ends the block early, say what becomes of the job, which costs as long as it runs."""
     try:
         yield
-    except HubError as error:
-        if error.code not in _JOB_GOES_ON:
-            raise
-        hint = f"the job may go on: `eagle3hub jobs collect {job.name}`, or `hf jobs cancel {job.name}`"
-        raise HubError(error.message, hint=hint, code=error.code) from error
     except KeyboardInterrupt:
         _interrupted(job)
         raise

@@ -69,15 +69,19 @@ def collect(job: api.Job, expected: Expected, say: Callable[[str], object]) -> R
                 tail.append(line.strip())
             say(line)
 
-    log = api.Log(job.name)
-    while not sealed.complete:
-        log.follow(take)
-        job = api.inspect(job.name)
-        if job.ended:
-            break
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
-    if sealed.begun and not sealed.complete:
-        log.again(sealed.take)
+    try:
+        log = api.Log(job.name)
+        while not sealed.complete:
+            log.follow(take)
+            job = api.inspect(job.name)
+            if job.ended:
+                break
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        if sealed.begun and not sealed.complete:
+            log.again(sealed.take)
+    except HubError as error:
+        hint = f"the job may go on: `eagle3hub jobs collect {job.name}`, or `hf jobs cancel {job.name}`"
+        raise HubError(error.message, hint=hint, code=error.code) from error
     if not sealed.begun:
         raise _without_report(job, tail[0] if tail else None)
     return _read(sealed.document(), job, expected)

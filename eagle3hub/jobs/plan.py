@@ -21,9 +21,9 @@ from eagle3hub.jobs.command import Command
 from eagle3hub.jobs.images import Image, image_for
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
-from eagle3hub.prompts import PACKAGED, datasets
+from eagle3hub.prompts import PACKAGED, datasets, load_prompts
 from eagle3hub.validation.matrix import layout_names
-from eagle3hub.validation.options import check_options, check_tree, engine_names
+from eagle3hub.validation.options import check_options, check_original, check_tree, engine_names
 from eagle3hub.validation.outlook import outlook, stops
 
 PACKAGE = f"eagle3hub[validate]=={__version__}"
@@ -131,9 +131,12 @@ def make_plan(
                 hint="mend the head, or have it run all the same: --run-anyway",
                 code="job-foreseen",
             )
+    original = options["reference_head"]
+    heads = [checkpoint, *([] if original is None else [open_checkpoint(original, headers_only=True)])]
     if not wanted.pass_token:
-        _open_to_all(parse_address(head).repo_id, target)
-    words = _words({"target": target, **options, "engine": ",".join(engines), "device": device})
+        _open_to_all(target, *(parse_address(one.source).repo_id for one in heads))
+    pinned = {"engine": ",".join(engines), "device": device, "reference_head": original and heads[-1].source}
+    words = _words({"target": target, **options, **pinned})
     return Plan(
         layout=opened.layout,
         target=target,
@@ -171,9 +174,12 @@ def _check_options(options: Mapping[str, Any]) -> list[str]:
             hint=f"give a set by name: {', '.join(known)}",
             code="usage-jobs-prompts",
         )
-    reference_head = options["reference_head"]
-    if reference_head is not None and not str(reference_head).startswith(HUB):
-        refuse_local_files({"reference_head": reference_head})
+    if options["prompts"] in PACKAGED:
+        load_prompts(options["prompts"], options["num_prompts"])
+    engines, original = engine_names(options["engine"]), options["reference_head"]
+    if original is not None and not original.startswith(HUB):
+        refuse_local_files({"reference_head": original})
+    check_original(engines, original)
     if options["layouts"] is not None:
         layout_names(options["layouts"])
     check_options(
@@ -186,13 +192,15 @@ def _check_options(options: Mapping[str, Any]) -> list[str]:
         options["timeout"],
     )
     check_tree(options["draft_tokens"], options["topk"], options["num_draft_tokens"])
-    return engine_names(options["engine"])
+    return engines
 
 
 def _check_wanted(wanted: Wanted) -> None:
     if not 1 <= wanted.minutes <= 24 * 60:
         raise UsageError(f"--time-limit is 1 to 1440 minutes, not {wanted.minutes:g}", code="usage-jobs-limit")
-    if Path(wanted.package).exists() or not wanted.package.strip() or wanted.package.startswith("-"):
+    package = wanted.package.strip()
+    path = "/" in package and "://" not in package
+    if not package or path or package.startswith(("-", ".")) or "file:" in package:
         raise UsageError(
             f"--job-package {wanted.package!r} is nothing that pip can install in the job",
             hint=f"give a requirement such as {PACKAGE}, or one with an address (eagle3hub @ https://…)",

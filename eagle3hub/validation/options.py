@@ -53,6 +53,16 @@ def check_options(
         )
 
 
+def check_original(names: Sequence[str], original: str | Path | None) -> None:
+    """UsageError for an original to hold engines against where none of the engines is the reference."""
+    if original is not None and REFERENCE not in names:
+        raise UsageError(
+            "--reference-head says what the reference replays, but the reference is not among the engines",
+            hint=f"--engine {REFERENCE},{','.join(names)}",
+            code="usage-reference-head",
+        )
+
+
 def check_tree(draft_tokens: int, topk: int, num_draft_tokens: int | None) -> None:
     """UsageError for a tree that no engine drafts."""
     if topk < 1:

@@ -14,7 +14,7 @@ from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.source import HUB
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import DTYPES, Engine, EngineFailure, Job, Verdict, worst
-from eagle3hub.errors import SourceError, UnavailableError, UsageError
+from eagle3hub.errors import SourceError, UnavailableError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.prompts import load_prompts
@@ -24,7 +24,7 @@ from eagle3hub.validation.gates import COLLAPSE, Gate, against_reference, agreem
 from eagle3hub.validation.interpreter import interpreter
 from eagle3hub.validation.kept import Kept
 from eagle3hub.validation.measurement import measurement_of
-from eagle3hub.validation.options import check_options, check_tree, engine_names
+from eagle3hub.validation.options import check_options, check_original, check_tree, engine_names
 from eagle3hub.validation.outlook import outlook, stops
 from eagle3hub.validation.referee import NAME as REFERENCE
 from eagle3hub.validation.referee import Referee, ReferenceOptions, Trained, require_packages
@@ -92,12 +92,7 @@ def validate(
     names = engine_names(engine)
     check_options(device, dtype, max_new_tokens, draft_tokens, temperature, min_acceptance_length, timeout)
     check_tree(draft_tokens, topk, num_draft_tokens)
-    if reference_head is not None and REFERENCE not in names:
-        raise UsageError(
-            "--reference-head says what the reference replays, but the reference is not among the engines",
-            hint=f"--engine {REFERENCE},{','.join(names)}",
-            code="usage-reference-head",
-        )
+    check_original(names, reference_head)
     kept = kept if kept is not None else Kept()
     on_hub = str(head_source).startswith(HUB)
     folder = Path(head_source).expanduser().resolve()
