@@ -22,10 +22,10 @@ from safetensors.torch import load_file, save_file
 
 from eagle3hub.conversion import convert
 from eagle3hub.demo_target import NAME, ensure_target
+from eagle3hub.engines.options import engine_pythons
 from eagle3hub.errors import InputError
 from eagle3hub.validation import validate
 from eagle3hub.validation.kept import Kept
-from eagle3hub.validation.options import engine_pythons
 
 HEAD = Path(__file__).parent.parent / "examples" / "smollm2-135m" / "head"
 KEY = "eagle_aux_hidden_state_layer_ids"

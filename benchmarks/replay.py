@@ -23,7 +23,8 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 HEAD = ROOT / "examples" / "smollm2-135m" / "head"
-SECTION = "## Replaying"
+SECTIONS = {"ratios": "## Replaying", "scaling": "## How replay scales"}
+WRITTEN = "Written by `python benchmarks/replay.py`; all numbers are from one run of it."
 DRAFT_TOKENS = (3, 7)
 SCALING_K = (1, 2, 4, 8, 16)
 SCALING_TOKENS = (16, 32, 64, 128)
@@ -183,16 +184,17 @@ def plot(by_k: dict[str, Any], by_tokens: dict[int, dict[str, Any]], where: Path
     mpl.rcParams["svg.hashsalt"] = "eagle3hub"
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     left.plot(SCALING_K, [by_k["replay"][str(k)] for k in SCALING_K], "o-", color="#0072B2")
-    left.set(xlabel="draft tokens K", ylabel="replay, s", ylim=(0, None))
+    left.set(xlabel="draft tokens K", ylabel="replay, s")
     right.plot(
         [r["positions"] for r in by_tokens.values()],
         [r["replay"]["3"] for r in by_tokens.values()],
         "s-",
         color="#D55E00",
     )
-    right.set(xlabel="positions read, K = 3", ylabel="replay, s", xlim=(0, None), ylim=(0, None))
+    right.set(xlabel="positions read, K = 3", ylabel="replay, s", xlim=(0, None))
     for axes in (left, right):
         axes.grid(alpha=0.3)
+        axes.set_ylim(0, 1.1 * axes.dataLim.ymax)
     where.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(where.with_suffix(".svg"), metadata={"Date": None})
     figure.savefig(where.with_suffix(".png"), dpi=160)
@@ -209,7 +211,7 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--engine-python", default=None, help="interpreter with vLLM")
-    parser.add_argument("--save", default=None, help="Markdown file whose section on replaying is replaced")
+    parser.add_argument("--save", default=None, help="Markdown file whose sections on replaying are replaced")
     parser.add_argument("--plot", default=None, help="file name, without suffix, of the scaling plot")
     parser.add_argument("--draft-tokens", type=int, nargs="+", default=DRAFT_TOKENS)
     parser.add_argument("--only", choices=("ratios", "scaling"), default=None)
@@ -218,16 +220,19 @@ def main() -> None:
     if options.part:
         print(json.dumps(measure(json.loads(options.part))))
         return
-    lines = [SECTION, "", "Written by `python benchmarks/replay.py`; all numbers are from one run of it.", ""]
-    lines += [machine(), ""]
-    lines += [] if options.only == "scaling" else report(options)
-    lines += [] if options.only == "ratios" else scaling(options)
-    text = "\n".join(lines)
-    print(text)
-    if options.save:
-        file = Path(options.save)
-        before = file.read_text().partition(SECTION)[0].rstrip() if file.exists() else "# Benchmarks"
-        file.write_text(f"{before}\n\n{text.rstrip()}\n")
+    for part, write in (("ratios", report), ("scaling", scaling)):
+        if options.only in (None, part):
+            text = "\n".join([SECTIONS[part], "", WRITTEN, "", machine(), "", *write(options)]).rstrip() + "\n"
+            print(text)
+            if options.save:
+                replace_section(Path(options.save), SECTIONS[part], text)
+
+
+def replace_section(file: Path, title: str, text: str) -> None:
+    """Put ``text`` in the place of the section ``title`` of a Markdown file, or at its end."""
+    before, _, rest = (file.read_text() if file.exists() else "# Benchmarks\n").partition(f"{title}\n")
+    after = rest[start:] if (start := rest.find("\n## ")) >= 0 else ""
+    file.write_text(f"{before.rstrip()}\n\n{text}{after}")
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from eagle3hub.demo_target import ensure_target
 from eagle3hub.engines import envs
+from eagle3hub.engines.options import engine_pythons
 from eagle3hub.progress import Progress, silent
 from eagle3hub.release import Release, release
 from eagle3hub.resources import cache_dir, data_path
 from eagle3hub.staging import prepare_destination
-from eagle3hub.validation.options import engine_pythons
 
 EXAMPLE = "examples/smollm2-135m/release.yaml"
 ENGINE, DEVICE = "vllm", "cpu"

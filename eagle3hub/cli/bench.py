@@ -84,7 +84,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         from eagle3hub.bench.export import write_all
         from eagle3hub.bench.options import Asked, listing, make_plan
         from eagle3hub.bench.terminal import render
-        from eagle3hub.validation.options import engine_pythons
+        from eagle3hub.engines.options import engine_pythons
 
         if list_datasets:
             emit({"datasets": (sets := listing())}, lambda out: _list(sets, out), as_json=as_json)

@@ -69,9 +69,9 @@ def release(
     """
     if dry_run and until not in (None, "card"):
         raise UsageError("--dry-run is --until card", hint="name one")
+    from eagle3hub.engines.options import engine_pythons
     from eagle3hub.publishing import Settings
     from eagle3hub.release import release as run
-    from eagle3hub.validation.options import engine_pythons
 
     with progress(quiet=quiet) as report:
         made = run(

@@ -130,9 +130,10 @@ def validate(
 
     Example: eagle3hub validate ./head --target ./target --engine reference,vllm --report report.json
     """
+    from eagle3hub.engines.options import engine_pythons
     from eagle3hub.validation import validate as run
     from eagle3hub.validation import validate_layouts
-    from eagle3hub.validation.options import engine_pythons, writable_report
+    from eagle3hub.validation.options import writable_report
     from eagle3hub.validation.referee import ReferenceOptions
 
     pythons = engine_pythons(engine_python or [])

@@ -92,29 +92,13 @@ def walk(text: Text, depths: list[int]) -> tuple[int, ...]:
 @torch.no_grad()
 def depths(model: DraftModel, batch: Batch, conditions: Conditions) -> torch.Tensor:
     """How many drafts are accepted that begin at each position: int64 [B, positions]; 0 where no round can begin."""
-    device, k = model.device, conditions.draft_tokens
-    width = max(len(text.token_ids) for text in batch.texts)
-    length = min(batch.aux.shape[1], width - 1)  # the last token of a text has no successor to draft with
-    tokens = torch.tensor([text.token_ids + (0,) * (width + k - len(text.token_ids)) for text in batch.texts])
-    tokens = tokens.to(device)
-    first = torch.tensor([[t.prompt_length - 1] for t in batch.texts], device=device)
-    count = torch.tensor([[max(0, t.response_length - 1)] for t in batch.texts], device=device)
-    depths = torch.zeros(len(batch.texts), length, dtype=torch.int64, device=device)
-    most = int(count.max())
-    if most == 0:
+    k = conditions.draft_tokens
+    begun = open_rounds(model, batch, k)
+    depths, tokens, memory = begun.depths, begun.tokens, begun.memory
+    starts, alive, hidden = begun.starts, begun.alive, begun.hidden
+    if starts.shape[1] == 0:
         return depths
-
-    judge = _Judge(model, batch, conditions, width + k, device)
-    memory = Everywhere(model.windows)
-    everywhere = torch.arange(length, device=device).expand(len(batch.texts), -1)
-    ends = torch.tensor([[len(text.token_ids)] for text in batch.texts], device=device)
-    padding = (everywhere >= ends)[..., None]  # nothing looks there, but 0 · nan is nan
-    features = model.features(batch.aux[:, :length]).masked_fill(padding, 0)
-    hidden = model.hidden(features, tokens[:, 1 : length + 1], everywhere, memory.shared)
-    offset = torch.arange(most, device=device)[None]
-    starts, alive = (first + offset).clamp(max=length - 1), offset < count
-    memory.begin(starts)
-    hidden = hidden.gather(1, starts[..., None].expand(-1, -1, hidden.shape[-1]))
+    judge = _Judge(model, batch, conditions, tokens.shape[1], model.device)
     for step in range(1, k + 1):
         wanted = tokens.gather(1, starts + 1 + step)
         alive = judge.accepts(hidden, wanted, starts + 1 + step, alive)
@@ -130,10 +114,63 @@ def depths(model: DraftModel, batch: Batch, conditions: Conditions) -> torch.Ten
             features = masked.expand(*starts.shape, -1)
             wanted = torch.full_like(wanted, mask_token)
         else:
-            hidden = hidden.gather(1, chosen[..., None].expand(-1, -1, hidden.shape[-1]))
+            hidden = rows(hidden, chosen)
             features = model.feedback(hidden)
         hidden = model.hidden(features, wanted, starts + step, memory.attend)
     return depths
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Every round that could begin on a batch, before its first draft.
+
+    B texts, Q the most positions of one of them at which a round can begin. Q is 0 if there is none.
+
+    Attributes:
+        tokens: of the texts, int64 [B, length + drafts], padded with 0.
+        depths: accepted drafts by position, int64 [B, positions], all 0 yet.
+        starts: positions at which a round begins, int64 [B, Q].
+        alive: which of ``starts`` are meant, and not padding: bool [B, Q].
+        hidden: states the first drafts come from, [B, Q, hidden size].
+        memory: keys and values of all positions; the rounds' own are kept with ``starts``.
+    """
+
+    tokens: torch.Tensor
+    depths: torch.Tensor
+    starts: torch.Tensor
+    alive: torch.Tensor
+    hidden: torch.Tensor
+    memory: Everywhere
+
+
+def open_rounds(model: DraftModel, batch: Batch, drafts: int) -> Begun:
+    """Run the head over all positions of the texts, whose rounds draft up to ``drafts`` tokens deep."""
+    device = model.device
+    width = max(len(text.token_ids) for text in batch.texts)
+    length = min(batch.aux.shape[1], width - 1)  # the last token of a text has no successor to draft with
+    padded = [text.token_ids + (0,) * (width + drafts - len(text.token_ids)) for text in batch.texts]
+    tokens = torch.tensor(padded, device=device)
+    first = torch.tensor([[t.prompt_length - 1] for t in batch.texts], device=device)
+    count = torch.tensor([[max(0, t.response_length - 1)] for t in batch.texts], device=device)
+    depths = torch.zeros(len(batch.texts), length, dtype=torch.int64, device=device)
+    memory = Everywhere(model.windows)
+    offset = torch.arange(int(count.max()), device=device)[None]
+    starts, alive = (first + offset).clamp(max=length - 1), offset < count
+    if starts.shape[1] == 0:
+        return Begun(tokens, depths, starts, alive, model.embeddings.new_empty(*starts.shape, 0), memory)
+
+    everywhere = torch.arange(length, device=device).expand(len(batch.texts), -1)
+    ends = torch.tensor([[len(text.token_ids)] for text in batch.texts], device=device)
+    padding = (everywhere >= ends)[..., None]  # nothing looks there, but 0 · nan is nan
+    features = model.features(batch.aux[:, :length]).masked_fill(padding, 0)
+    hidden = model.hidden(features, tokens[:, 1 : length + 1], everywhere, memory.shared)
+    memory.begin(starts)
+    return Begun(tokens, depths, starts, alive, rows(hidden, starts), memory)
+
+
+def rows(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Rows ``index`` [B, N] of ``x`` [B, M, size]."""
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
 
 class _Judge:

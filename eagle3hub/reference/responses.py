@@ -130,15 +130,6 @@ def write_responses(path: str | Path, texts: Mapping[QuestionId, Text]) -> None:
         raise OutputError(f"cannot write {path}: {e.strerror or e}", code="output-unwritable") from e
 
 
-def append_response(path: str | Path, question_id: QuestionId, text: Text) -> None:
-    """Add one line, in one write, so that a run that is stopped keeps what it has. Raises OutputError."""
-    try:
-        with Path(path).open("ab", buffering=0) as f:
-            f.write(_line(question_id, text).encode())
-    except OSError as e:
-        raise OutputError(f"cannot write {path}: {e.strerror or e}", code="output-unwritable") from e
-
-
 def _line(question_id: QuestionId, text: Text) -> str:
     end = text.prompt_length + text.response_length
     row: dict[str, Any] = {

@@ -36,7 +36,7 @@ import torch
 from eagle3hub.errors import Refusal, UsageError
 from eagle3hub.reference.attention import Everywhere
 from eagle3hub.reference.model import DraftModel
-from eagle3hub.reference.replay import walk
+from eagle3hub.reference.replay import open_rounds, rows, walk
 from eagle3hub.reference.text import Batch
 
 _LOGITS = 1 << 24
@@ -119,33 +119,21 @@ def tree_depths(model: DraftModel, batch: Batch, conditions: TreeConditions) -> 
             hint="lower top-k",
             code="tree-shape",
         )
-    device, k, steps = batch.aux.device, conditions.topk, conditions.steps
-    width = max(len(text.token_ids) for text in batch.texts)
-    length = min(batch.aux.shape[1], width - 1)  # the last token of a text has no successor to draft with
-    padded = [text.token_ids + (0,) * (width + steps - len(text.token_ids)) for text in batch.texts]
-    tokens = torch.tensor(padded, device=device)
-    first = torch.tensor([[t.prompt_length - 1] for t in batch.texts], device=device)
-    count = torch.tensor([[max(0, t.response_length - 1)] for t in batch.texts], device=device)
-    depths = torch.zeros(len(batch.texts), length, dtype=torch.int64, device=device)
-    most = int(count.max())
-    if most == 0:
+    k, steps = conditions.topk, conditions.steps
+    begun = open_rounds(model, batch, steps)
+    depths, tokens, memory = begun.depths, begun.tokens, begun.memory
+    starts, alive, hidden = begun.starts, begun.alive, begun.hidden
+    if starts.shape[1] == 0:
         return depths
-
-    memory = Everywhere(model.windows)
-    everywhere = torch.arange(length, device=device).expand(len(batch.texts), -1)
-    hidden = model.hidden(model.features(batch.aux[:, :length]), tokens[:, 1 : length + 1], everywhere, memory.shared)
-    offset = torch.arange(most, device=device)[None]
-    starts, alive = (first + offset).clamp(max=length - 1), offset < count
-    hidden = _rows(hidden, starts)
     probability, draft = _most_probable(model, hidden, k)
     alive &= (draft == tokens.gather(1, starts + 2)[..., None]).any(-1)  # the text leads into no other tree
     order = alive.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, : int(alive.sum(1).max())]
-    at_a_time = max(1, length // k)  # no more slots than there were positions above
+    at_a_time = max(1, depths.shape[1] // k)  # no more slots than there were positions above
     for i in range(0, order.shape[1], at_a_time):
         some = order[:, i : i + at_a_time]
         at = starts.gather(1, some)
         memory.begin(at.repeat_interleave(k, dim=1))
-        first_step = _rows(hidden, some), _rows(probability, some), _rows(draft, some)
+        first_step = rows(hidden, some), rows(probability, some), rows(draft, some)
         trees = _grow(model, memory, conditions, at, *first_step)
         found = trees.follow([tokens.gather(1, at + 2 + step) for step in range(steps)])
         depths.scatter_add_(1, at, found * alive.gather(1, some))
@@ -209,7 +197,7 @@ def _grow(
         token = tokens[-1].gather(2, best)
         occupant = best + k + (step - 1) * k * k
         slot = best // k + k * torch.arange(count, device=best.device)[:, None]
-        hidden = _rows(hidden, slot.flatten(1))
+        hidden = rows(hidden, slot.flatten(1))
     chosen = torch.cat(scores, dim=-1).topk(conditions.num_draft_tokens - 1, dim=-1).indices
     token = torch.cat(tokens, dim=-1)
     kept = torch.zeros_like(token, dtype=torch.bool).scatter_(-1, chosen, True)
@@ -234,8 +222,3 @@ def _most_probable(model: DraftModel, hidden: torch.Tensor, k: int) -> tuple[tor
         drafts.append(model.to_target(draft))
     shape = (*hidden.shape[:2], k)
     return torch.cat(probabilities).view(shape), torch.cat(drafts).view(shape)
-
-
-def _rows(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Rows ``index`` [B, N] of ``x`` [B, M, size]."""
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))

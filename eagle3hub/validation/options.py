@@ -81,21 +81,6 @@ def check_tree(draft_tokens: int, topk: int, num_draft_tokens: int | None) -> No
         )
 
 
-def engine_pythons(pairs: Sequence[str]) -> dict[str, str]:
-    """``["vllm=/path/python"]`` as a mapping; UsageError for anything else."""
-    out = {}
-    for pair in pairs:
-        engine, equals, path = pair.partition("=")
-        if not equals or not path or engine not in ENGINES:
-            raise UsageError(
-                f"--engine-python {pair!r} is not ENGINE=PATH",
-                hint=f"engines: {', '.join(ENGINES)}",
-                code="usage-engine-python",
-            )
-        out[engine] = path
-    return out
-
-
 def writable_report(path: Path) -> None:
     """Raise OutputError now, rather than after the run, if a report cannot be written to ``path``."""
     folder = path.parent

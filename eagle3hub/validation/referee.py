@@ -96,6 +96,7 @@ class Referee:
         self._options = options
         self._kept = kept
         self._progress = progress
+        self._targets = kept.targets if job.device == "cpu" else {}
         self._states: SavedStates | None = None
         self._known: Sequence[Text] | None = None
         self._notes: list[str] = []
@@ -169,7 +170,7 @@ class Referee:
 
         job, options = self._job, self._options
         key = (job.target, job.device, job.dtype, options.device_map, options.batch_tokens)
-        found = self._kept.targets.get(key)
+        found = self._targets.get(key)
         if found is None:
             self._progress("reference: loading the target")
             found = TargetModel.load(
@@ -180,7 +181,7 @@ class Referee:
                 device_map=options.device_map,
                 batch_tokens=options.batch_tokens,
             )
-            self._kept.targets[key] = found
+            self._targets[key] = found
         return found
 
     def _source(self) -> TargetModel | SavedStates:

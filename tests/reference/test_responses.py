@@ -10,7 +10,7 @@ from support import targets
 
 from eagle3hub.errors import InputError, OutputError, SourceError
 from eagle3hub.prompts import Prompt
-from eagle3hub.reference.responses import append_response, read_responses, texts_of, write_responses
+from eagle3hub.reference.responses import read_responses, texts_of, write_responses
 from eagle3hub.reference.target import TargetModel
 from eagle3hub.reference.text import Text
 
@@ -34,14 +34,6 @@ def test_what_is_written_is_read(tmp_path: Path, target: TargetModel):
     assert [r.question_id for r in responses] == [1, "b"]
     assert texts_of(responses, target) == (list(texts.values()), [])
     assert [p.name for p in tmp_path.iterdir()] == ["r.jsonl"]
-
-
-def test_appending_gives_the_same_file(tmp_path: Path):
-    texts = {1: Text((1, 5, 6, 7), 2, 2), "ü": Text((1, 8, 9), 1, 2)}
-    write_responses(tmp_path / "whole", texts)
-    for question_id, text in texts.items():
-        append_response(tmp_path / "bit-by-bit", question_id, text)
-    assert (tmp_path / "whole").read_bytes() == (tmp_path / "bit-by-bit").read_bytes()
 
 
 def test_texts_come_in_the_order_of_the_prompts_with_their_template(tmp_path: Path, target: TargetModel):
@@ -106,9 +98,8 @@ def test_files_that_are_none(tmp_path: Path):
     (tmp_path / "latin").write_bytes(b'{"question_id": 1, "response": "\xe9"}')
     with pytest.raises(SourceError, match="not UTF-8"):
         read_responses(tmp_path / "latin")
-    for write in (write_responses, lambda path, texts: append_response(path, 1, texts[1])):
-        with pytest.raises(OutputError, match="cannot write"):
-            write(tmp_path / "no" / "folder", {1: Text((1, 2), 1, 1)})
+    with pytest.raises(OutputError, match="cannot write"):
+        write_responses(tmp_path / "no" / "folder", {1: Text((1, 2), 1, 1)})
 
 
 class TestQuestions:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from eagle3hub.engines.options import engine_pythons
 from eagle3hub.errors import OutputError, SourceError, UsageError
-from eagle3hub.validation.options import engine_pythons, writable_report
+from eagle3hub.validation.options import writable_report
 from eagle3hub.validation.subject import context_length, identify_target, kv_cache_gib
 
 SMOLLM2 = {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3}
