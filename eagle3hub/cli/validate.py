@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 
 
 def validate(
-    head: Annotated[
-        str, typer.Argument(help="Folder of the head, or hf://owner/name[@revision].", show_default=False)
-    ],
+    head: Annotated[str, typer.Argument(help="Folder of the head, or hf://owner/name@revision.", show_default=False)],
     target: Annotated[
         str, typer.Option("--target", "--verifier", help="Target model: a folder or a Hub id.", show_default=False)
     ],
