@@ -47,9 +47,7 @@ class Job:
     url: str
     stage: str
     message: str | None
-    flavor: str | None
     command: tuple[str, ...]
-    seconds: int | None
 
     @property
     def name(self) -> str:
@@ -219,7 +217,5 @@ def _job(info: Any) -> Job:
         url=info.url,
         stage=str(getattr(stage, "value", stage)),
         message=info.status.message or None,
-        flavor=None if info.flavor is None else str(getattr(info.flavor, "value", info.flavor)),
         command=tuple(info.command or ()),
-        seconds=None if info.durations is None else info.durations.running_secs,
     )

@@ -132,7 +132,7 @@ def test_a_detached_job_is_collected_later(hub: JobsHub, cli: Cli) -> None:
     ("words", "status", "message"),
     [
         (("validate", "no/folder", *HERE[2:]), 2, "a head to validate there is on the Hub"),
-        ((*HERE[:3], "/tmp", *HERE[4:]), 2, "cannot read the target '/tmp'"),
+        ((*HERE[:3], ".", *HERE[4:]), 2, "cannot read the target '.'"),
         ((*HERE[:5], "cloud"), 2, "no place to run"),
         ((*HERE[:4], "--flavor", "h200"), 2, "nothing says to run one"),
         ((*HERE, "--flavor", "abacus"), 2, "no hardware of jobs is called 'abacus'"),
