@@ -108,7 +108,8 @@ def _hint(key: Path) -> str:
 
 
 def _hashing() -> hashing.Config:
-    return _package("hashing").Config().set_ignored_paths(paths=UNSIGNED)
+    config: hashing.Config = _package("hashing").Config()
+    return config.set_ignored_paths(paths=UNSIGNED)
 
 
 def _package(module: str) -> Any:
