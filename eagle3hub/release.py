@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from eagle3hub import conversion
 from eagle3hub.card import load_manifest, render_card
-from eagle3hub.card.manifest import Manifest
+from eagle3hub.card.manifest import Manifest, validation_settings
 from eagle3hub.checkpoint.digest import FileDigest, file_digest
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import Verdict
@@ -23,6 +23,7 @@ from eagle3hub.errors import ManifestError, SourceError, UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.publishing import Plan, Published, Settings, check_access, make_plan, upload
+from eagle3hub.publishing.files import release_digest
 from eagle3hub.staging import prepare_destination, require_space, staged_folder, write_file
 from eagle3hub.target import TargetFacts, read_target
 from eagle3hub.validation.interpreter import interpreter
@@ -70,6 +71,8 @@ class Release:
         return {
             "manifest": str(self.manifest.path),
             "repo": self.manifest.release.repo,
+            "digest": release_digest({f["path"]: f["sha256"] for f in self.files}) if self.files else None,
+            "runs": engine_runs(self.manifest),
             "output": str(self.output) if self.output is not None else None,
             "until": self.until,
             "publication": None if self.publication is None else self.publication.to_json(),
@@ -117,7 +120,8 @@ def release(
         output: the folder to make; by default the repository's name in the current folder, and where it is published
             a folder in ``work``, which is replaced.
         start: ``card`` measures nothing: every report must have been kept. ``publish`` takes the folder as it is.
-        until: the last step. ``convert`` and ``validate`` leave no folder.
+        until: the last step. ``convert`` leaves the heads alone, each in its place, if ``output`` names a folder, and
+            ``validate`` leaves none.
         settings: how to publish.
         target: folder to measure against, in place of the manifest's.
         engine_python: interpreter by engine. templates: folder that overrides card templates.
@@ -147,7 +151,8 @@ def release(
         made = Release(manifest, dest, "pass", "made earlier", [], _digests(dest), until)
         return _publish(made, settings, progress)
     force = force or (until == "publish" and output is None)
-    if until in {"card", "publish"}:
+    leaves = until in {"card", "publish"} or (until == "convert" and output is not None)
+    if leaves:
         prepare_destination(dest, force=force, keep_out=Path(manifest.head_source))
     else:
         dest = kept_in / "release" / name
@@ -172,14 +177,24 @@ def release(
             manifest, facts, measured, stage.path / _HEADS, store, engine_python, start, until, progress
         )
         verdict, reason = judge_layouts(results) if results else ("pass", "every layout was converted and read back")
-        stage.keep = verdict == "pass" and until in {"card", "publish"}
+        stage.keep = verdict == "pass" and leaves
         files: list[FileDigest] = []
         if stage.keep:
-            progress("writing the card")
-            _assemble(manifest, facts, results, stage.path, templates, settings.allow)
+            _place_heads(manifest, stage.path)
+            if until != "convert":
+                progress("writing the card")
+                _assemble(manifest, facts, results, stage.path, templates, settings.allow)
             files = _digests(stage.path)
     made = Release(manifest, dest if stage.keep else None, verdict, reason, results, files, until)
     return _publish(made, settings, progress) if until == "publish" and made.output is not None else made
+
+
+def engine_runs(manifest: Manifest) -> list[dict[str, str]]:
+    """The runs of ``validate`` that can be made apart, one an engine: its name, what --engine asks for, the device."""
+    asked = engine_names(manifest.validate.engine)
+    held = f"{REFERENCE}," if REFERENCE in asked else ""
+    engines = {name: held + name for name in asked if name != REFERENCE} or {REFERENCE: REFERENCE}
+    return [{"name": name, "engine": engine, "device": manifest.validate.device} for name, engine in engines.items()]
 
 
 def _check_steps(start: Step, until: Step) -> None:
@@ -226,7 +241,8 @@ def _measure(
     Until ``convert`` there are no results. Raises FoundWanting where a report is missing and nothing may be measured.
     """
     heads.mkdir()
-    options = {**asdict(manifest.validate), "engine_python": engine_python, "target_name": manifest.target.id}
+    options = {**validation_settings(manifest), "engine_python": engine_python}
+    del options["target"]  # ``measured`` is, which the caller may have named
     kept = Kept()
     results: list[LayoutResult] = []
     layouts = list(manifest.layouts)
@@ -259,6 +275,19 @@ def _measure(
     return results
 
 
+def _place_heads(manifest: Manifest, stage: Path) -> None:
+    """Turn the converted heads into the repository: main layout at the root, the others in their folders."""
+    for layout in manifest.layouts:
+        here = stage / _HEADS / layout
+        if layout != manifest.layouts.main:
+            os.rename(here, stage / manifest.layouts.folder(layout))
+            continue
+        for file in here.iterdir():
+            os.rename(file, stage / file.name)
+        here.rmdir()
+    (stage / _HEADS).rmdir()
+
+
 def _assemble(
     manifest: Manifest,
     facts: TargetFacts,
@@ -267,7 +296,7 @@ def _assemble(
     templates: str | Path | None,
     waived: Sequence[str],
 ) -> None:
-    """Turn the converted heads into the repository: main layout at the root, reports and card beside it."""
+    """Put reports and card beside the heads."""
     reports: list[Mapping[str, Any]] = []
     names: list[str] = []
     (stage / REPORTS).mkdir()
@@ -277,14 +306,6 @@ def _assemble(
         result.report.save(stage / name)
         reports.append(result.report.document)
         names.append(name)
-        here = stage / _HEADS / result.layout
-        if result.layout != manifest.layouts.main:
-            os.rename(here, stage / manifest.layouts.folder(result.layout))
-            continue
-        for file in here.iterdir():
-            os.rename(file, stage / file.name)
-        here.rmdir()
-    (stage / _HEADS).rmdir()
     digests = {str(r.report.document["head"]["digest"]) for r in results}
     head = open_head(stage, target=facts)
     card = render_card(manifest, reports, head, templates, digests=digests, report_files=names, waived=waived)

@@ -119,6 +119,12 @@ def show(doc: dict[str, Any], console: Console) -> None:
         publishing.show(doc["publication"], console)
     elif doc["output"]:
         size = sum(f["size"] for f in doc["files"])
+        if doc["until"] == "convert":
+            console.print(
+                f"converted: [bold]{escape(doc['output'])}[/] ({len(doc['files'])} files, {size / 1e6:.1f} MB)"
+            )
+            console.print(f"  {doc['digest']}")
+            return
         console.print(
             f"ready for upload: [bold]{escape(doc['output'])}[/] ({len(doc['files'])} files, {size / 1e6:.1f} MB)"
         )

@@ -3,7 +3,7 @@
 from eagle3hub.publishing.gates import GATES
 from eagle3hub.publishing.plan import Plan, Settings, make_plan
 from eagle3hub.publishing.upload import Published, check_access, upload
-from eagle3hub.publishing.verify import Verified, verify_repository
+from eagle3hub.publishing.verify import Verified, verify_folder, verify_repository
 
 __all__ = [
     "GATES",
@@ -14,5 +14,6 @@ __all__ = [
     "check_access",
     "make_plan",
     "upload",
+    "verify_folder",
     "verify_repository",
 ]
