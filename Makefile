@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint fast exporters clean
+WORKFLOWS := $(wildcard .github/workflows/*.yml examples/actions/*-my-head.yml)
+
+.PHONY: demo test lint fast dist exporters clean
 
 demo: $(READY)  ## convert, validate and write the card of the example head
 	$(BIN)/eagle3hub demo --output build/demo --force
@@ -33,6 +35,13 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/actionlint $(WORKFLOWS)
+	$(BIN)/zizmor --offline --quiet --persona auditor $(WORKFLOWS) action.yml .github/dependabot.yml
+
+dist:  ## the wheel and the sdist, in dist/
+	$(PYTHON) -m venv build/tools
+	build/tools/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt build
+	build/tools/bin/python -m build --outdir dist
 
 clean:
 	rm -rf $(VENV) build dist

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from support.hub_writes import WritableHub
+from workflows import agreeing
 from workflows.runner import Runner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,16 +22,25 @@ def hub() -> Iterator[WritableHub]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a target and a head that agree."""
+    folder = tmp_path_factory.mktemp("models")
+    agreeing.make_target(folder / "target")
+    agreeing.make_head(folder / "head")
+    return folder
+
+
 @pytest.fixture
-def repository(tmp_path: Path, smollm2_target: Path) -> Callable[..., Path]:
-    """Makes a laboratory's repository: the example head, and a manifest that is quick to measure."""
+def repository(tmp_path: Path, models: Path) -> Callable[..., Path]:
+    """Makes a laboratory's repository: a head, and the example's manifest for it."""
 
     def make(layouts: tuple[str, ...] = ("specforge",), **validate: Any) -> Path:
         folder = tmp_path / "repository"
-        shutil.copytree(ROOT / "examples/smollm2-135m", folder)
-        document = yaml.safe_load((folder / "release.yaml").read_text())
+        shutil.copytree(models / "head", folder / "head")
+        document = yaml.safe_load((ROOT / "examples/smollm2-135m/release.yaml").read_text())
         document["release"]["repo"] = REPO
-        document["target"]["path"] = str(smollm2_target)
+        document["target"] = {"id": "alice/target", "license": "apache-2.0", "path": str(models / "target")}
         document["layouts"] = {"main": layouts[0], "also": list(layouts[1:])}
         document["validate"] |= {"engine": "reference", "num_prompts": 2, "max_new_tokens": 16, **validate}
         (folder / "release.yaml").write_text(yaml.safe_dump(document, sort_keys=False))

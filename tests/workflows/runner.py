@@ -52,7 +52,8 @@ class Job:
 class Runner:
     """A machine for workflows of ``repository``, a folder that checkout copies.
 
-    ``env`` is what the surroundings add to every step, for example where the Hub is. ``artifacts``, ``attested``
+    ``env`` is what the surroundings add to every step, for example where the Hub is; jobs after ``last`` are left
+    out. ``artifacts``, ``attested``
     (paths) and ``uploaded_sarif`` are what the jobs left with GitHub.
     """
 
@@ -60,6 +61,7 @@ class Runner:
     work: Path
     env: Mapping[str, str]
     secrets: Mapping[str, str] = field(default_factory=dict)
+    last: str | None = None
     jobs: dict[str, list[Job]] = field(default_factory=dict)
     artifacts: dict[str, Path] = field(default_factory=dict)
     attested: list[str] = field(default_factory=list)
@@ -85,7 +87,7 @@ class Runner:
         granted: Mapping[str, str] | None,
     ) -> str:
         waiting = dict(document["jobs"])
-        while waiting:
+        while waiting and self.last not in self.jobs:
             name = next(n for n, job in waiting.items() if not set(_list(job.get("needs"))) & set(waiting))
             job = waiting.pop(name)
             needs = {
@@ -105,7 +107,7 @@ class Runner:
             else:
                 legs = _legs(job, contexts)
                 self.jobs[name] = [self._job(name, job, document, {**contexts, "matrix": leg}) for leg in legs]
-        return "failure" if any(self.result(n) == "failure" for n in document["jobs"]) else "success"
+        return "failure" if any(self.result(n) == "failure" for n in self.jobs) else "success"
 
     def _call(self, job: Mapping[str, Any], contexts: Mapping[str, Any]) -> str:
         """A job that calls a reusable workflow of this project."""
@@ -215,7 +217,7 @@ class Runner:
         env: Mapping[str, str],
     ) -> None:
         here = space / "workspace"
-        if action == "./" or PINNED.fullmatch(action) and action.startswith(OURS):
+        if action == "./" or (PINNED.fullmatch(action) and action.startswith(OURS)):
             document = yaml.safe_load((ROOT / "action.yml").read_text())
             inner = {**contexts, "inputs": _inputs(document["inputs"], with_), "steps": {}}
             self._steps(made, document["runs"]["steps"], inner, space, env, None)

@@ -19,7 +19,7 @@ def test_a_good_head(repository: Repository, machine: Machine):
     assert runner.run(CHECK) == "success", runner.jobs["check"][0].log
     (job,) = runner.jobs["check"]
     assert job.ran[-4:] == ["Install", "Convert", "Validate", "Check the card"]
-    assert "pass" in job.summary
+    assert "PASS" in job.summary
     assert "::error" not in job.log
 
 
