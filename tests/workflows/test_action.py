@@ -23,17 +23,27 @@ def test_a_good_head(repository: Repository, machine: Machine):
     assert "::error" not in job.log
 
 
-def test_what_is_wrong_is_annotated(repository: Repository, machine: Machine):
+def test_what_is_wrong_is_annotated(repository: Repository, machine: Machine, tmp_path: Path):
     here = repository()
-    manifest = here / "release.yaml"
-    manifest.write_text(
-        manifest.read_text().replace("Most of the tokens", "100% lossless, 5x faster. Most of the tokens")
-    )
     config = here / "head/config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"intermediate_size": 1025}))
     runner = machine(here)
     assert runner.run(CHECK) == "failure"
-    log = runner.jobs["check"][0].log
-    assert "::error file=release.yaml,title=The head cannot be converted::" in log
-    assert "100%25" not in log.split("::error")[0]
-    assert runner.jobs["check"][0].ran[-1] == "Check the card"
+    (job,) = runner.jobs["check"]
+    assert "::error file=release.yaml,title=The head cannot be converted::" in job.log
+    assert "::error file=release.yaml,title=The card cannot be checked::" in job.log
+    assert "Validate" not in job.ran
+
+
+def test_findings_about_a_card_are_annotated(repository: Repository, machine: Machine, tmp_path: Path):
+    here = repository()
+    (here / "README.md").write_text("# A head\n\nIt is 5x faster: 100% lossless.\n")
+    check = CHECK.read_text().replace("engine: reference", "card: README.md")
+    (tmp_path / "check.yml").write_text(check)
+    runner = machine(here)
+    assert runner.run(tmp_path / "check.yml") == "failure"
+    (job,) = runner.jobs["check"]
+    assert "Validate" not in job.ran
+    annotations = [line for line in job.log.splitlines() if line.startswith("::")]
+    assert any(line.startswith("::error file=README.md,line=") for line in annotations), annotations
+    assert all("100% " not in line for line in annotations), "a percent sign stands for itself only when it is escaped"
