@@ -17,6 +17,7 @@ from eagle3hub import conversion
 from eagle3hub.card import load_manifest, render_card
 from eagle3hub.card.manifest import Manifest, validation_settings
 from eagle3hub.checkpoint.digest import FileDigest, file_digest
+from eagle3hub.checkpoint.source import HUB
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import Verdict
 from eagle3hub.errors import ManifestError, SourceError, UsageError
@@ -72,6 +73,7 @@ class Release:
             "manifest": str(self.manifest.path),
             "repo": self.manifest.release.repo,
             "digest": release_digest({f["path"]: f["sha256"] for f in self.files}) if self.files else None,
+            "source": _as_typed(str(self.manifest.head_source)),
             "runs": engine_runs(self.manifest),
             "output": str(self.output) if self.output is not None else None,
             "until": self.until,
@@ -187,6 +189,11 @@ def release(
             files = _digests(stage.path)
     made = Release(manifest, dest if stage.keep else None, verdict, reason, results, files, until)
     return _publish(made, settings, progress) if until == "publish" and made.output is not None else made
+
+
+def _as_typed(source: str) -> str:
+    """A head's source as a command in this folder would name it."""
+    return source if source.startswith(HUB) else os.path.relpath(source)
 
 
 def engine_runs(manifest: Manifest) -> list[dict[str, str]]:

@@ -11,20 +11,28 @@ from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
 from eagle3hub.errors import UsageError
 
 
+def _settings_of(ctx: typer.Context, manifest: Path | None) -> Path | None:
+    """Let the manifest decide what the command line leaves open."""
+    if manifest is not None:
+        from eagle3hub.card.manifest import load_manifest, validation_settings
+
+        ctx.default_map = {k: v for k, v in validation_settings(load_manifest(manifest)).items() if v is not None}
+    return manifest
+
+
 def validate(
-    ctx: typer.Context,
-    head: Annotated[
-        str, typer.Argument(help="Folder of the head, or hf://owner/name[@revision].", show_default=False)
-    ],
+    head: Annotated[str, typer.Argument(help="Folder of the head, or hf://owner/name@revision.", show_default=False)],
     target: Annotated[
-        str | None,
-        typer.Option("--target", "--verifier", help="Target model: a folder or a Hub id.", show_default=False),
-    ] = None,
-    manifest: Annotated[
+        str, typer.Option("--target", "--verifier", help="Target model: a folder or a Hub id.", show_default=False)
+    ],
+    _manifest: Annotated[
         Path | None,
         typer.Option(
+            "--manifest",
             metavar="FILE",
-            help="release.yaml: its target and settings, where no option says otherwise.",
+            callback=_settings_of,
+            is_eager=True,
+            help="release.yaml: its target and settings hold where no option says otherwise.",
             show_default="none",
         ),
     ] = None,
@@ -112,20 +120,16 @@ def validate(
 
     Example: eagle3hub validate ./head --target ./target --engine reference,vllm --report report.json
     """
-    from eagle3hub.card.manifest import load_manifest, validation_settings
     from eagle3hub.engines.options import engine_pythons
     from eagle3hub.validation import validate as run
     from eagle3hub.validation import validate_layouts
     from eagle3hub.validation.html import save_html
     from eagle3hub.validation.matrix_render import render_matrix
-    from eagle3hub.validation.options import engine_names, writable_report
-    from eagle3hub.validation.referee import NAME as REFERENCE
+    from eagle3hub.validation.options import writable_report
     from eagle3hub.validation.referee import ReferenceOptions
     from eagle3hub.validation.reference_file import keep_reference
     from eagle3hub.validation.render import render
 
-    if target is None and manifest is None:
-        raise UsageError("nobody said which target", hint="give --target FOLDER or --manifest release.yaml")
     pythons = engine_pythons(engine_python or [])
     for file in (report, html, write_acceptance_reference, save_responses):
         if file is not None:
@@ -159,11 +163,6 @@ def validate(
         "run_anyway": run_anyway,
         "target_name": target_name,
     }
-    if manifest is not None:
-        described = load_manifest(manifest)
-        options |= _unless_given(ctx, validation_settings(described))
-        if layouts is None and reference_head is None and REFERENCE in engine_names(options["engine"]):
-            reference_head = described.head_source
     if layouts is not None:
         for option, given in (
             ("--reference-head", reference_head),
@@ -193,9 +192,3 @@ def validate(
         keep_reference(result, write_acceptance_reference)
     emit(result.document, lambda out: render(result, out, saved=report), as_json=as_json)
     raise typer.Exit(EXIT_OF[result.verdict])
-
-
-def _unless_given(ctx: typer.Context, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that the command line leaves open."""
-    given = {name for name in settings if (by := ctx.get_parameter_source(name)) and by.name == "COMMANDLINE"}
-    return {name: value for name, value in settings.items() if name not in given}
