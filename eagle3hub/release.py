@@ -25,6 +25,7 @@ from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.publishing import Plan, Published, Settings, check_access, make_plan, upload
 from eagle3hub.publishing.files import release_digest
+from eagle3hub.source_tree import SourceTree, record, source_tree
 from eagle3hub.staging import prepare_destination, require_space, staged_folder, write_file
 from eagle3hub.target import TargetFacts, read_target
 from eagle3hub.validation.interpreter import interpreter
@@ -49,7 +50,7 @@ class Release:
         output: the publishable folder, or None where none was made or it did not pass.
         verdict: the worst of the layouts' verdicts and of their agreement. reason: why, in one sentence.
         layouts: the results, main layout first.
-        until: the last step that was asked for.
+        start, until: the first and the last step that were asked for.
         publication: what was published; a plan where a gate does not hold; None where it was not to be.
     """
 
@@ -59,6 +60,7 @@ class Release:
     reason: str
     layouts: Sequence[LayoutResult]
     files: Sequence[Mapping[str, Any]]
+    start: Step
     until: Step
     publication: Plan | Published | None = None
 
@@ -76,6 +78,7 @@ class Release:
             "source": _as_typed(str(self.manifest.head_source)),
             "runs": engine_runs(self.manifest),
             "output": str(self.output) if self.output is not None else None,
+            "from": self.start,
             "until": self.until,
             "publication": None if self.publication is None else self.publication.to_json(),
             "verdict": self.verdict,
@@ -140,17 +143,17 @@ def release(
             hint="add head and layouts; a manifest without them only gives a card",
             code="manifest-no-head",
         )
-    settings = settings or Settings()
+    settings = (settings or Settings()).with_defaults(manifest)
     _check_steps(start, until)
     kept_in = Path(work) if work is not None else manifest.path.parent / ".eagle3hub"
     name = manifest.release.repo.rpartition("/")[2]
     dest = Path(output) if output is not None else kept_in / "release" / name if until == "publish" else Path(name)
     if until == "publish":
-        check_access(manifest.release.repo, progress)
+        check_access(manifest.release.repo, settings, progress)
     if start == "publish":
         if not (dest / CARD).is_file():
             raise SourceError(f"there is no release in {dest}", hint="leave out --from publish", code="source-missing")
-        made = Release(manifest, dest, "pass", "made earlier", [], _digests(dest), until)
+        made = Release(manifest, dest, "pass", "made earlier", [], _digests(dest), start, until)
         return _publish(made, settings, progress)
     force = force or (until == "publish" and output is None)
     leaves = until in {"card", "publish"} or (until == "convert" and output is not None)
@@ -182,12 +185,13 @@ def release(
         stage.keep = verdict == "pass" and leaves
         files: list[FileDigest] = []
         if stage.keep:
-            _place_heads(manifest, stage.path)
+            tree = source_tree(manifest.path)
+            _place_heads(manifest, stage.path, tree)
             if until != "convert":
                 progress("writing the card")
-                _assemble(manifest, facts, results, stage.path, templates, settings.allow)
+                _assemble(manifest, facts, results, stage.path, templates, settings.allow, tree)
             files = _digests(stage.path)
-    made = Release(manifest, dest if stage.keep else None, verdict, reason, results, files, until)
+    made = Release(manifest, dest if stage.keep else None, verdict, reason, results, files, start, until)
     return _publish(made, settings, progress) if until == "publish" and made.output is not None else made
 
 
@@ -282,8 +286,11 @@ def _measure(
     return results
 
 
-def _place_heads(manifest: Manifest, stage: Path) -> None:
-    """Turn the converted heads into the repository: main layout at the root, the others in their folders."""
+def _place_heads(manifest: Manifest, stage: Path, tree: SourceTree | None) -> None:
+    """Turn the converted heads into the repository: main layout at the root, the others in their folders.
+
+    Their provenance says which commit they come from.
+    """
     for layout in manifest.layouts:
         here = stage / _HEADS / layout
         if layout != manifest.layouts.main:
@@ -293,6 +300,9 @@ def _place_heads(manifest: Manifest, stage: Path) -> None:
             os.rename(file, stage / file.name)
         here.rmdir()
     (stage / _HEADS).rmdir()
+    if tree is not None:
+        for layout in manifest.layouts:
+            record(stage / manifest.layouts.folder(layout), tree)
 
 
 def _assemble(
@@ -302,6 +312,7 @@ def _assemble(
     stage: Path,
     templates: str | Path | None,
     waived: Sequence[str],
+    tree: SourceTree | None,
 ) -> None:
     """Put reports and card beside the heads."""
     reports: list[Mapping[str, Any]] = []
@@ -315,5 +326,7 @@ def _assemble(
         names.append(name)
     digests = {str(r.report.document["head"]["digest"]) for r in results}
     head = open_head(stage, target=facts)
-    card = render_card(manifest, reports, head, templates, digests=digests, report_files=names, waived=waived)
+    card = render_card(
+        manifest, reports, head, templates, digests=digests, report_files=names, waived=waived, tree=tree
+    )
     write_file(stage / CARD, card.encode())

@@ -42,7 +42,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         ] = None,
         max_new_tokens: Annotated[int, typer.Option(help="New tokens per prompt.")] = 128,
         drafting: Annotated[str, typer.Option(help="Above temperature 0: greedy or probabilistic.")] = "greedy",
-        seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+        seed: Annotated[int, typer.Option(help="Seed of the engine and of the coins above temperature 0.")] = 0,
         device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
         dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
         min_acceptance_length: Annotated[
