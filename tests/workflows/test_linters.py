@@ -71,7 +71,7 @@ def test_a_planted_fault_is_found(name: str, tmp_path: Path):
 
 def test_a_fault_in_the_composite_action_and_in_an_example_is_found(tmp_path: Path):
     for file, good, bad in (
-        (ROOT / "action.yml", 'eagle3hub card --check "$MANIFEST"', "eagle3hub card --check ${{ inputs.manifest }}"),
+        (ROOT / "action.yml", 'card --check "${CARD:-$MANIFEST}"', "card --check ${{ inputs.card }}"),
         (ROOT / "examples/actions/release-my-head.yml", "contents: read # necessary for checkout", "contents: write"),
     ):
         text = file.read_text()
