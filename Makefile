@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint fast docs exporters clean
+WORKFLOWS := $(wildcard .github/workflows/*.yml examples/actions/*-my-head.yml)
+
+.PHONY: demo test lint fast dist docs exporters clean
 
 demo: $(READY)  ## release the example head, publish it to a Hub on this machine, and serve what was downloaded
 	$(BIN)/eagle3hub demo --output build/demo --force
@@ -34,6 +36,13 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/actionlint $(WORKFLOWS)
+	$(BIN)/zizmor --offline --quiet --persona auditor $(WORKFLOWS) action.yml .github/dependabot.yml
+
+dist:  ## the wheel and the sdist, in dist/
+	$(PYTHON) -m venv build/tools
+	build/tools/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt build
+	build/tools/bin/python -m build --outdir dist
 
 docs: $(READY)  ## the documentation's pages in build/site; a link that leads nowhere is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,19 +18,21 @@ from eagle3hub.bench.results import Results
 from eagle3hub.card import load_manifest, render_card
 from eagle3hub.card.assemble import write_card
 from eagle3hub.card.bench import Benchmark, find_benchmarks
-from eagle3hub.card.manifest import Manifest
+from eagle3hub.card.manifest import Manifest, validation_settings
 from eagle3hub.card.pictures import draw
 from eagle3hub.card.reports import runs
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.source import HUB
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import Verdict
 from eagle3hub.errors import ManifestError, SourceError, UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.publishing import Plan, Published, Settings, check_access, make_plan, sign, upload
+from eagle3hub.publishing.files import release_digest
 from eagle3hub.publishing.signing import SIGNATURE
-from eagle3hub.source_tree import record, source_tree
+from eagle3hub.source_tree import SourceTree, record, source_tree
 from eagle3hub.staging import prepare_destination, require_space, staged_folder
 from eagle3hub.target import TargetFacts, read_target
 from eagle3hub.validation.interpreter import interpreter
@@ -80,6 +82,9 @@ class Release:
         return {
             "manifest": str(self.manifest.path),
             "repo": self.manifest.release.repo,
+            "digest": release_digest({f["path"]: f["sha256"] for f in self.files}) if self.files else None,
+            "source": _as_typed(str(self.manifest.head_source)),
+            "runs": engine_runs(self.manifest),
             "output": str(self.output) if self.output is not None else None,
             "from": self.start,
             "until": self.until,
@@ -128,7 +133,8 @@ def release(
         output: the folder to make; by default the repository's name in the current folder, and where it is published
             a folder in ``work``, which is replaced.
         start: ``card`` measures nothing: every report must have been kept. ``publish`` takes the folder as it is.
-        until: the last step. ``convert`` and ``validate`` leave no folder.
+        until: the last step. ``convert`` leaves the heads alone, each in its place, if ``output`` names a folder, and
+            ``validate`` leaves none.
         settings: how to publish.
         target: folder to measure against, in place of the manifest's.
         engine_python: interpreter by engine. templates: folder that overrides card templates.
@@ -158,7 +164,8 @@ def release(
         made = Release(manifest, dest, "pass", "made earlier", [], _digests(dest), start, until)
         return _publish(made, settings, progress)
     force = force or (until == "publish" and output is None)
-    if until in {"card", "publish"}:
+    leaves = until in {"card", "publish"} or (until == "convert" and output is not None)
+    if leaves:
         prepare_destination(dest, force=force, keep_out=Path(manifest.head_source))
     else:
         dest = kept_in / "release" / name
@@ -185,16 +192,32 @@ def release(
             manifest, facts, measured, stage.path / _HEADS, store, engine_python, start, until, progress
         )
         verdict, reason = judge_layouts(results) if results else ("pass", "every layout was converted and read back")
-        stage.keep = verdict == "pass" and until in {"card", "publish"}
+        stage.keep = verdict == "pass" and leaves
         files: list[FileDigest] = []
         if stage.keep:
-            progress("writing the card")
-            _assemble(manifest, facts, results, benchmarks, stage.path, templates, settings.allow)
+            tree = source_tree(manifest.path)
+            _place_heads(manifest, stage.path, tree)
+            if until != "convert":
+                progress("writing the card")
+                _assemble(manifest, facts, results, benchmarks, stage.path, templates, settings.allow, tree)
             files = _digests(stage.path)
     made = Release(manifest, dest if stage.keep else None, verdict, reason, results, files, start, until)
     if until == "publish" and made.output is not None:
         return _publish(made, settings, progress, signature)
     return made
+
+
+def _as_typed(source: str) -> str:
+    """A head's source as a command in this folder would name it."""
+    return source if source.startswith(HUB) else os.path.relpath(source)
+
+
+def engine_runs(manifest: Manifest) -> list[dict[str, str]]:
+    """The runs of ``validate`` that can be made apart, one an engine: its name, what --engine asks for, the device."""
+    asked = engine_names(manifest.validate.engine)
+    held = f"{REFERENCE}," if REFERENCE in asked else ""
+    engines = {name: held + name for name in asked if name != REFERENCE} or {REFERENCE: REFERENCE}
+    return [{"name": name, "engine": engine, "device": manifest.validate.device} for name, engine in engines.items()]
 
 
 def _check_steps(start: Step, until: Step) -> None:
@@ -242,7 +265,8 @@ def _measure(
     Until ``convert`` there are no results. Raises FoundWanting where a report is missing and nothing may be measured.
     """
     heads.mkdir()
-    options = {**asdict(manifest.validate), "engine_python": engine_python, "target_name": manifest.target.id}
+    options = {**validation_settings(manifest), "engine_python": engine_python}
+    del options["target"]  # ``measured`` is, which the caller may have named
     kept = Kept()
     results: list[LayoutResult] = []
     layouts = list(manifest.layouts)
@@ -275,6 +299,25 @@ def _measure(
     return results
 
 
+def _place_heads(manifest: Manifest, stage: Path, tree: SourceTree | None) -> None:
+    """Turn the converted heads into the repository: main layout at the root, the others in their folders.
+
+    Their provenance says which commit they come from.
+    """
+    for layout in manifest.layouts:
+        here = stage / _HEADS / layout
+        if layout != manifest.layouts.main:
+            os.rename(here, stage / manifest.layouts.folder(layout))
+            continue
+        for file in here.iterdir():
+            os.rename(file, stage / file.name)
+        here.rmdir()
+    (stage / _HEADS).rmdir()
+    if tree is not None:
+        for layout in manifest.layouts:
+            record(stage / manifest.layouts.folder(layout), tree)
+
+
 def _assemble(
     manifest: Manifest,
     facts: TargetFacts,
@@ -283,8 +326,9 @@ def _assemble(
     stage: Path,
     templates: str | Path | None,
     waived: Sequence[str],
+    tree: SourceTree | None,
 ) -> None:
-    """Turn the converted heads into the repository: main layout at the root, results, charts and card beside it."""
+    """Put results, charts and card beside the heads."""
     reports: list[Mapping[str, Any]] = []
     names: list[str] = []
     (stage / REPORTS).mkdir()
@@ -294,18 +338,6 @@ def _assemble(
         result.report.save(stage / name)
         reports.append(result.report.document)
         names.append(name)
-        here = stage / _HEADS / result.layout
-        if result.layout != manifest.layouts.main:
-            os.rename(here, stage / manifest.layouts.folder(result.layout))
-            continue
-        for file in here.iterdir():
-            os.rename(file, stage / file.name)
-        here.rmdir()
-    (stage / _HEADS).rmdir()
-    tree = source_tree(manifest.path)
-    if tree is not None:
-        for layout in manifest.layouts:
-            record(stage / manifest.layouts.folder(layout), tree)
     digests = {str(r.report.document["head"]["digest"]) for r in results}
     if benchmarks:  # they may have been run with the head as it was trained
         digests.add(folder_digest(open_checkpoint(str(manifest.head_source)).folder)[0])

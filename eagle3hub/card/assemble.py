@@ -53,6 +53,7 @@ def make_card(
     heads: Sequence[str | Path] = (),
     output: str | Path | None = None,
     templates: str | Path | None = None,
+    waived: Sequence[str] = (),
 ) -> Card:
     """Render a release's card and, if ``output`` is given, write its charts and then itself there.
 
@@ -62,6 +63,7 @@ def make_card(
         reports: report files; default: those the manifest's patterns find.
         heads: folders that belong to the release. The first is described on the card; a report that measured none
             of them is refused. Default: the manifest's ``head.source``.
+        waived: gates of publishing that the card says were waived, by code.
 
     Raises InputError (ManifestError, SourceError …) for what is wrong with manifest, reports, head or templates,
     OutputError if the file cannot be written.
@@ -87,6 +89,7 @@ def make_card(
         report_files=[_inside(path, below) for path in files],
         benchmarks=benchmarks,
         pictures=pictures,
+        waived=waived,
     )
     if output:
         write_card(Path(output), text, drawn)

@@ -6,7 +6,7 @@ The file is checked against ``schemas/manifest.schema.json``; every error names 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +196,12 @@ def load_manifest(path: str | Path) -> Manifest:
     document = read_yaml(path)
     _check(document)
     return _build(document, path.absolute())
+
+
+def validation_settings(manifest: Manifest) -> dict[str, Any]:
+    """Keyword arguments of `eagle3hub.validate` that the manifest decides."""
+    measured = {"target": manifest.measured_target, "target_name": manifest.target.id}
+    return {**measured, **asdict(manifest.validate)}
 
 
 def _check(document: Document) -> None:

@@ -54,6 +54,6 @@ def folder_digest(folder: Path) -> tuple[str, list[FileDigest]]:
 
 
 def combined_digest(files: Mapping[str, str]) -> str:
-    """`folder_digest` from the SHA-256 of its `head_files` by name."""
+    """One digest, ``sha256:…``, for several by name: `folder_digest` from the SHA-256 of its `head_files`."""
     lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(files.items()))
     return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()

@@ -62,6 +62,10 @@ def card(
     check: Annotated[bool, typer.Option("--check", help="Check the card instead of writing it.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="With --check: warnings fail too.")] = False,
     sarif: Annotated[bool, typer.Option("--sarif", help="With --check: print SARIF 2.1.0 and nothing else.")] = False,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CODE", help="A gate that publishing will waive; the card says so. May be repeated."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Write the model card of a release from its manifest, its reports and the head's files, or check any card.
@@ -79,8 +83,10 @@ def card(
     if not check:
         if strict or sarif:
             raise UsageError(f"--{'strict' if strict else 'sarif'} goes with --check", hint="add --check")
-        _write(source, report, head, output, templates, as_json)
+        _write(source, report, head, output, templates, allow, as_json)
         return
+    if allow:
+        raise UsageError("--allow does not go with --check", hint="leave it out")
     if output != "-":
         raise UsageError("--output does not go with --check", hint="redirect standard output")
     if sarif and as_json:
@@ -154,9 +160,11 @@ def _write(
     head: list[str] | None,
     output: str,
     templates: Path | None,
+    allow: list[str] | None,
     as_json: bool,
 ) -> None:
     from eagle3hub.card.assemble import make_card
+    from eagle3hub.publishing.gates import check_codes
 
     made = make_card(
         manifest,
@@ -164,6 +172,7 @@ def _write(
         heads=head or (),
         output=None if output == "-" else output,
         templates=templates,
+        waived=check_codes(allow or ()),
     )
     if not as_json and made.output is None:
         sys.stdout.write(made.text)

@@ -95,7 +95,13 @@ def publish(
 
 
 def verify(
-    source: Annotated[str, typer.Argument(metavar="REPO", help="hf://owner/name@revision.")],
+    source: Annotated[
+        str, typer.Argument(metavar="REPO", help="hf://owner/name@revision, or with --digest a release's folder.")
+    ],
+    digest: Annotated[
+        str | None,
+        typer.Option(metavar="sha256:…", help="What the heads must amount to: the digest that `release` told."),
+    ] = None,
     key: Annotated[
         Path | None,
         typer.Option(metavar="KEY", help="Public key (PEM) that it must be signed with.", show_default=False),
@@ -105,15 +111,27 @@ def verify(
 ) -> None:
     """Check a published repository: every byte against its list of digests, its signature, the card, the heads.
 
+    With --digest its heads must be those that were converted; a folder, which has no list of digests yet, is held to
+    nothing else.
+
     Exit status: 0 everything is as published; 1 something is not; 3 it was not published by this tool; 5 the Hub
     failed.
 
     Example: eagle3hub verify hf://owner/my-head@v1
     """
-    from eagle3hub.publishing import verify_repository
+    from eagle3hub.checkpoint.source import HUB
+    from eagle3hub.publishing import verify_folder, verify_repository
 
+    local = not source.startswith(HUB)
+    if local and digest is None:
+        raise UsageError(
+            f"nothing says what {source} should hold", hint="give --digest, or hf://owner/name for what was published"
+        )
     with progress(quiet=quiet) as report:
-        document = verify_repository(source, report, key=key).to_json()
+        if local and digest is not None:
+            document = verify_folder(source, digest, report).to_json()
+        else:
+            document = verify_repository(source, digest, report, key=key).to_json()
     emit(document, lambda console: _show_verified(document, console), as_json=as_json)
     if document["faults"]:
         raise typer.Exit(FoundWanting.exit_code)
@@ -168,4 +186,7 @@ def _show_verified(doc: dict[str, Any], console: Console) -> None:
     for path in doc["unlisted"]:
         console.print(f"not listed: {escape(path)}")
     verdict = "[red]fail[/]" if doc["faults"] else "[green]pass[/]"
+    if doc["commit"] is None:
+        console.print(f"{verdict}  {escape(doc['source'])}: {len(doc['heads'])} heads")
+        return
     console.print(f"{verdict}  {escape(doc['source'])} at {doc['commit']}: {len(doc['files'])} files as published")

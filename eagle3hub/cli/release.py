@@ -131,11 +131,15 @@ def show(doc: dict[str, Any], console: Console) -> None:
     if doc["publication"]:
         publishing.show(doc["publication"], console)
     elif doc["output"]:
+        converted = doc["until"] == "convert"
         size = sum(f["size"] for f in doc["files"])
         console.print(
-            f"ready for upload: [bold]{escape(doc['output'])}[/] ({len(doc['files'])} files, {size / 1e6:.1f} MB)"
+            f"{'converted' if converted else 'ready for upload'}: [bold]{escape(doc['output'])}[/] "
+            f"({len(doc['files'])} files, {size / 1e6:.1f} MB)"
         )
-        console.print(f"  publish it with: eagle3hub publish {escape(doc['output'])} --repo {escape(doc['repo'])}")
+        console.print(f"  {doc['digest']}")
+        if not converted:
+            console.print(f"  publish it with: eagle3hub publish {escape(doc['output'])} --repo {escape(doc['repo'])}")
     summary = Table("step", "", "")
     for step in steps(doc):
         summary.add_row(*map(escape, step))

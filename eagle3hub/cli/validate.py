@@ -27,11 +27,31 @@ if TYPE_CHECKING:
     from eagle3hub.validation.matrix import Matrix
 
 
+def _settings_of(ctx: typer.Context, manifest: Path | None) -> Path | None:
+    """Let the manifest decide what the command line leaves open."""
+    if manifest is not None:
+        from eagle3hub.card.manifest import load_manifest, validation_settings
+
+        ctx.default_map = {k: v for k, v in validation_settings(load_manifest(manifest)).items() if v is not None}
+    return manifest
+
+
 def validate(
     head: Annotated[str, typer.Argument(help="Folder of the head, or hf://owner/name@revision.", show_default=False)],
     target: Annotated[
         str, typer.Option("--target", "--verifier", help="Target model: a folder or a Hub id.", show_default=False)
     ],
+    _manifest: Annotated[
+        Path | None,
+        typer.Option(
+            "--manifest",
+            metavar="FILE",
+            callback=_settings_of,
+            is_eager=True,
+            help="release.yaml: its target and settings hold where no option says otherwise.",
+            show_default="none",
+        ),
+    ] = None,
     engine: Annotated[
         str,
         typer.Option(metavar="NAME,…", help="reference, an engine, or several, held to the reference."),

@@ -3,7 +3,7 @@
 from eagle3hub.publishing.gates import GATES
 from eagle3hub.publishing.plan import Plan, Settings, make_plan, sign
 from eagle3hub.publishing.upload import Published, check_access, upload
-from eagle3hub.publishing.verify import Verified, verify_repository
+from eagle3hub.publishing.verify import Verified, verify_folder, verify_repository
 
 __all__ = [
     "GATES",
@@ -15,5 +15,6 @@ __all__ = [
     "make_plan",
     "sign",
     "upload",
+    "verify_folder",
     "verify_repository",
 ]

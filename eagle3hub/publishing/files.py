@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,10 +96,15 @@ def parse_sums(text: str) -> dict[str, str]:
 
 def head_folders(files: Sequence[LocalFile]) -> dict[str, str]:
     """Digest by folder (empty: the root) of every head among ``files``, as reports name it."""
+    return head_digests({f.path: f.sha256 for f in files})
+
+
+def head_digests(sha256: Mapping[str, str]) -> dict[str, str]:
+    """`head_folders` from the SHA-256 of files by path."""
     found = {}
-    for folder in sorted({f.path[: -len(CONFIG)].rstrip("/") for f in files if f.name == CONFIG}):
-        inside = {f.name: f.sha256 for f in directly_in(files, folder)}
-        names = {CONFIG, INDEX, PICKLE_INDEX}
+    names = {CONFIG, INDEX, PICKLE_INDEX}
+    for folder in sorted(path[: -len(CONFIG)].rstrip("/") for path in sha256 if path.rpartition("/")[2] == CONFIG):
+        inside = {p.rpartition("/")[2]: digest for p, digest in sha256.items() if p.rpartition("/")[0] == folder}
         digests = {
             name: digest
             for name, digest in inside.items()
@@ -107,6 +112,11 @@ def head_folders(files: Sequence[LocalFile]) -> dict[str, str]:
         }
         found[folder] = combined_digest(digests)
     return found
+
+
+def release_digest(sha256: Mapping[str, str]) -> str:
+    """``sha256:…`` over every head among files (SHA-256 by path) and where it lies; cards and reports do not count."""
+    return combined_digest({folder or ".": digest for folder, digest in head_digests(sha256).items()})
 
 
 def directly_in(files: Sequence[LocalFile], folder: str) -> Iterator[LocalFile]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from eagle3hub.card.lint import lint_card
 from eagle3hub.card.lint.parse import parse_card
 from eagle3hub.card.manifest import Manifest
-from eagle3hub.errors import InputError, Problem, SourceError
+from eagle3hub.errors import InputError, Problem, SourceError, UsageError
 from eagle3hub.publishing import remote
 from eagle3hub.publishing.files import CARD, LocalFile, directly_in, head_folders
 from eagle3hub.publishing.sensitive import secrets
@@ -20,7 +20,8 @@ from eagle3hub.validation.options import engine_names
 
 GATES: dict[str, str] = {
     "publish-head": "the folder holds a head",
-    "publish-report": "a passing report for exactly these bytes, from the engines the manifest asks for",
+    "publish-report": "no report that did not pass, and none of other bytes",
+    "publish-unmeasured": "a report for every head's bytes, from every engine the manifest asks for",
     "publish-card": "a model card without errors",
     "publish-license": "a license",
     "publish-terms": "what the target's license, as the manifest states it, asks of a model made from it",
@@ -35,6 +36,15 @@ GATES: dict[str, str] = {
     "publish-layouts": "the layouts of the manifest, each in its place",
 }
 """Every gate by code: what it asks for."""
+
+
+def check_codes(codes: Sequence[str]) -> tuple[str, ...]:
+    """The codes of gates to waive; UsageError for one that is none."""
+    for code in codes:
+        if code not in GATES:
+            raise UsageError(f"no gate is called {code}", hint=f"gates: {', '.join(GATES)}", code="usage-gate")
+    return tuple(codes)
+
 
 MAX_FILE = 50 * 10**9
 MAX_FILES = 10_000
@@ -107,12 +117,12 @@ def _reports(files: Sequence[LocalFile], manifest: Manifest | None) -> Iterator[
     wanted = set(engine_names(manifest.validate.engine)) if manifest is not None else set()
     for folder, digest in folders.items():
         where = folder or "the root"
-        mine = [r for _, r in reports if r.document["head"]["digest"] == digest and r.verdict == "pass"]
-        passed = {e["engine"] for r in mine for e in r.document["engines"] if e["verdict"] == "pass"}
-        if not mine or not passed:
-            yield _problem("publish-report", f"no passing report covers the head in {where}", hint)
-        elif missing := sorted(wanted - passed):
-            yield _problem("publish-report", f"the head in {where} was not passed by {', '.join(missing)}", hint)
+        mine = [r for _, r in reports if r.document["head"]["digest"] == digest]
+        measured = {e["engine"] for r in mine for e in r.document["engines"] if e["verdict"] != "unavailable"}
+        if not measured:
+            yield _problem("publish-unmeasured", f"no report covers the head in {where}", hint)
+        elif missing := sorted(wanted - measured):
+            yield _problem("publish-unmeasured", f"the head in {where} was not measured by {', '.join(missing)}", hint)
 
 
 def _card(files: Sequence[LocalFile]) -> Iterator[Problem]:

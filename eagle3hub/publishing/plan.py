@@ -14,7 +14,7 @@ from eagle3hub.errors import InputError, Problem, UsageError
 from eagle3hub.progress import Progress, silent
 from eagle3hub.publishing import remote
 from eagle3hub.publishing.files import CARD, SUMS, LocalFile, head_folders, parse_sums, read_folder, sums
-from eagle3hub.publishing.gates import GATES, check
+from eagle3hub.publishing.gates import check, check_codes
 from eagle3hub.publishing.remote import RemoteFile, RemoteState
 from eagle3hub.publishing.signing import UNSIGNED, sign_folder
 
@@ -52,9 +52,7 @@ class Settings:
     sign: Path | None = None
 
     def __post_init__(self) -> None:
-        for code in self.allow:
-            if code not in GATES:
-                raise UsageError(f"no gate is called {code}", hint=f"gates: {', '.join(GATES)}", code="usage-gate")
+        check_codes(self.allow)
         if self.stage and self.private:
             raise UsageError("--stage ends in a public repository, --private in a private one", hint="name one")
         if self.create_pr and (self.tag or self.branch_per_layout or self.stage or self.gated or self.collection):

@@ -12,18 +12,26 @@ from eagle3hub.checkpoint import hub
 from eagle3hub.checkpoint.digest import file_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.remote import parse_address
-from eagle3hub.errors import CheckpointError, Eagle3HubError, HubError, SourceError
+from eagle3hub.errors import CheckpointError, Eagle3HubError, HubError, InputError, SourceError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.publishing import remote
-from eagle3hub.publishing.files import CARD, SUMS, LocalFile, parse_sums
+from eagle3hub.publishing.files import (
+    CARD,
+    SUMS,
+    LocalFile,
+    head_folders,
+    parse_sums,
+    read_folder,
+    release_digest,
+)
 from eagle3hub.publishing.plan import same
 from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, check_signature, covered
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was found in a repository.
+    """What was found in a repository, or with no ``commit`` in a folder.
 
     Attributes:
         files: (path, size in bytes) of every file whose digest is the published one.
@@ -34,7 +42,7 @@ class Verified:
     """
 
     source: str
-    commit: str
+    commit: str | None
     files: Sequence[tuple[str, int]]
     heads: Sequence[tuple[str, str]]
     faults: Sequence[str]
@@ -76,18 +84,41 @@ def verify_upload(
             raise _differs(repo_id, commit, error)
     for folder in heads:
         try:
-            _layout(repo_id, commit, folder)
+            _layout(_address(repo_id, commit, folder))
         except HubError:
             raise
         except Eagle3HubError as e:
             raise _differs(repo_id, commit, f"the head in {folder or 'the root'} cannot be read: {e.message}") from e
 
 
-def verify_repository(source: str, progress: Progress = silent, *, key: Path | None = None) -> Verified:
+def verify_folder(folder: str | Path, expected: str, progress: Progress = silent) -> Verified:
+    """Hold the heads of a release folder against the digest that they had elsewhere, and read them.
+
+    Args:
+        expected: `release_digest` of the heads, as ``release --until convert`` tells it.
+
+    Raises SourceError where the folder cannot be read.
+    """
+    files, links = read_folder(Path(folder), progress)
+    faults = [f"{link} is a link or a special file" for link in links]
+    faults += _digest_fault({f.path: f.sha256 for f in files}, expected)
+    heads: list[tuple[str, str]] = []
+    for inside in head_folders(files):
+        try:
+            heads.append((inside, _layout(str(Path(folder, inside)))))
+        except InputError as e:
+            faults.append(f"the head in {inside or 'the root'} cannot be read: {e.message}")
+    return Verified(str(folder), None, [(f.path, f.size) for f in files], heads, faults, [])
+
+
+def verify_repository(
+    source: str, expected: str | None = None, progress: Progress = silent, *, key: Path | None = None
+) -> Verified:
     """Download a published repository and hold every byte against its own list of digests, then read its heads.
 
     Args:
         source: ``hf://owner/name[@revision]``.
+        expected: `release_digest` that its heads must have.
         key: public key that it must be signed with; None: a signature is held against the files and not its signer.
 
     Raises HubError, SourceError (no list of digests: it was not published by this tool).
@@ -105,7 +136,7 @@ def verify_repository(source: str, progress: Progress = silent, *, key: Path | N
     commit = listing.commit
     listed = parse_sums(hub.download_file(at.repo_id, SUMS, commit).read_text(encoding="utf-8"))
     good: list[tuple[str, int]] = []
-    faults: list[str] = []
+    faults = [] if expected is None else _digest_fault(listed, expected)
     for path, sha256 in listed.items():
         if path not in listing.sizes:
             faults.append(f"{path} is missing")
@@ -125,7 +156,7 @@ def verify_repository(source: str, progress: Progress = silent, *, key: Path | N
         if path.rpartition("/")[2] == "config.json" and path in listing.sizes:
             folder = path.rpartition("/")[0]
             try:
-                heads.append((folder, _layout(at.repo_id, commit, folder)))
+                heads.append((folder, _layout(_address(at.repo_id, commit, folder))))
             except HubError:
                 raise
             except Eagle3HubError as e:
@@ -160,9 +191,17 @@ def _download(repo_id: str, path: str, commit: str, progress: Progress) -> Path:
     return hub.download_file(repo_id, path, commit, progress)
 
 
-def _layout(repo_id: str, commit: str, folder: str) -> str:
-    """Layout of a head on the Hub, looked into by range requests. Raises InputError where it is not sound."""
-    address = f"hf://{repo_id}@{commit}" + (f"/{folder}" if folder else "")
+def _digest_fault(sha256: Mapping[str, str], digest: str) -> list[str]:
+    found = release_digest(sha256)
+    return [] if found == digest else [f"the heads amount to {found}, not to {digest}"]
+
+
+def _address(repo_id: str, commit: str, folder: str) -> str:
+    return f"hf://{repo_id}@{commit}" + (f"/{folder}" if folder else "")
+
+
+def _layout(address: str) -> str:
+    """Layout of a head, on the Hub looked into by range requests. Raises InputError where it is not sound."""
     head = open_head(open_checkpoint(address, headers_only=True))
     head.raise_for_errors()
     if not head.tensors:

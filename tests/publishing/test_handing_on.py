@@ -1,0 +1,74 @@
+"""What jobs of a workflow hand each other: heads, their digest, and the manifest's settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from publishing.folders import REPO, write_manifest
+from support.hub_writes import WritableHub
+
+from eagle3hub import validation
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def test_a_release_until_convert_leaves_the_heads_and_tells_their_digest(made: Path, tmp_path: Path, cli: Cli):
+    manifest = write_manifest(tmp_path / "release.yaml")
+    argv = ("release", manifest, "--target", made / "target", "--until", "convert", "--output", tmp_path / "out")
+    status, out, err = cli(*argv, "--json")
+    assert status == 0, err
+    document = json.loads(out)
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        *("config.json", "model.safetensors", "eagle3hub.json", "modelopt"),
+    }
+    assert document["runs"] == [{"name": "vllm", "engine": "vllm", "device": "cpu"}]
+    assert cli("verify", tmp_path / "out", "--digest", document["digest"])[0] == 0
+    status, out, _ = cli(*argv, "--force")
+    assert (status, document["digest"] in out) == (0, True), "converted again, the same digest"
+    (tmp_path / "out" / "README.md").write_text("# a card does not count\n")
+    assert cli("verify", tmp_path / "out", "--digest", document["digest"])[0] == 0
+    config = tmp_path / "out" / "modelopt" / "config.json"
+    config.write_text(config.read_text() + " ")
+    status, out, _ = cli("verify", tmp_path / "out", "--digest", document["digest"])
+    assert status == 1
+    assert f"not to {document['digest']}" in out
+
+
+def test_the_hub_is_held_to_the_digest(hub: WritableHub, release: Path, cli: Cli):
+    digest = (
+        json.loads(cli("verify", release, "--digest", "sha256:0", "--json")[1])["faults"][0].split()[4].rstrip(",")
+    )
+    assert cli("publish", release, "--repo", REPO)[0] == 0
+    assert cli("verify", f"hf://{REPO}", "--digest", digest)[0] == 0
+    status, out, _ = cli("verify", f"hf://{REPO}", "--digest", "sha256:0")
+    assert status == 1
+    assert "differs the heads amount to" in out
+
+
+def test_what_cannot_be_asked(made: Path, cli: Cli):
+    status, _, err = cli("verify", made / "release")
+    assert status == 2
+    assert "--digest" in err
+    status, _, err = cli("card", made / "release.yaml", "--head", made / "release", "--allow", "publish-cards")
+    assert status == 2
+    assert "no gate is called publish-cards" in err
+
+
+def test_validate_takes_from_the_manifest_what_no_option_says(made: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch):
+    seen: dict[str, object] = {}
+
+    def validate(head: str, **options: object) -> None:
+        seen.update(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(validation, "validate", validate)
+    cli(
+        "validate", made / "release", "--manifest", made / "release.yaml", "--engine", "reference", "--draft-tokens", 5
+    )
+    assert (seen["engine"], seen["draft_tokens"]) == ("reference", 5), "what was typed holds"
+    assert (seen["target"], seen["target_name"]) == ("HuggingFaceTB/SmolLM2-135M-Instruct",) * 2
+    assert (seen["num_prompts"], seen["max_new_tokens"], seen["dtype"]) == (8, 64, "float32")
+    assert cli("validate", made / "release")[0] == 2, "without a manifest a target must be named"

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.hub_writes import WritableHub
+from workflows import agreeing
+from workflows.runner import Runner
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKEN = "hf_good"
+REPO = "alice/head"
+
+
+@pytest.fixture
+def hub() -> Iterator[WritableHub]:
+    with WritableHub() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a target and a head that agree."""
+    folder = tmp_path_factory.mktemp("models")
+    agreeing.make_target(folder / "target")
+    agreeing.make_head(folder / "head")
+    return folder
+
+
+@pytest.fixture
+def repository(tmp_path: Path, models: Path) -> Callable[..., Path]:
+    """Makes a laboratory's repository: a head, and the example's manifest for it."""
+
+    def make(layouts: tuple[str, ...] = ("specforge",), **validate: Any) -> Path:
+        folder = tmp_path / "repository"
+        shutil.copytree(models / "head", folder / "head")
+        document = yaml.safe_load((ROOT / "examples/smollm2-135m/release.yaml").read_text())
+        document["release"]["repo"] = REPO
+        document["target"] = {"id": "alice/target", "license": "apache-2.0", "path": str(models / "target")}
+        document["layouts"] = {"main": layouts[0], "also": list(layouts[1:])}
+        document["validate"] |= {"engine": "reference", "num_prompts": 2, "max_new_tokens": 16, **validate}
+        (folder / "release.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def machine(tmp_path: Path, hub: WritableHub) -> Callable[[Path], Runner]:
+    """A runner whose Hub is on loopback; only what the workflow takes from its secrets can write there."""
+
+    def make(repository: Path) -> Runner:
+        env = {k: v for k, v in hub.env(tmp_path / "hf").items() if k != "HF_TOKEN"}
+        env |= {"OMP_NUM_THREADS": "1", "EAGLE3HUB_CACHE": str(tmp_path / "cache")}
+        return Runner(repository, tmp_path / "runner", env, secrets={"hf-token": TOKEN, "HF_TOKEN": TOKEN})
+
+    return make

@@ -1,0 +1,308 @@
+"""Runs a workflow's steps on this machine, in order, as GitHub's runner would.
+
+``run:`` steps are executed for real, with the shell and the environment variables they would have there. Steps that
+use an action are carried out by a stand-in of that action; an action without one is an error. A job that is not
+reached, because something it needs failed, is skipped.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+from workflows.expressions import as_text, condition, fill
+
+from eagle3hub._version import __version__
+
+ROOT = Path(__file__).resolve().parents[2]
+SHELLS = {
+    None: ["bash", "-e"],
+    "bash": ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail"],
+    "python": ["python"],
+}
+OURS = "eagle3hub/eagle3hub@"
+LEVELS = {None: 0, "none": 0, "read": 1, "write": 2}
+PINNED = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}")
+
+
+@dataclass
+class Job:
+    """What became of one job, or of one leg of its matrix."""
+
+    name: str
+    result: str = "success"
+    outputs: dict[str, str] = field(default_factory=dict)
+    log: str = ""
+    summary: str = ""
+    ran: list[str] = field(default_factory=list)
+    env: list[Mapping[str, str]] = field(default_factory=list)
+
+
+@dataclass
+class Runner:
+    """A machine for workflows of ``repository``, a folder that checkout copies.
+
+    ``env`` is what the surroundings add to every step, for example where the Hub is; jobs after ``last`` are left
+    out. ``artifacts``, ``attested``
+    (paths) and ``uploaded_sarif`` are what the jobs left with GitHub.
+    """
+
+    repository: Path
+    work: Path
+    env: Mapping[str, str]
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    last: str | None = None
+    jobs: dict[str, list[Job]] = field(default_factory=dict)
+    artifacts: dict[str, Path] = field(default_factory=dict)
+    attested: list[str] = field(default_factory=list)
+    uploaded_sarif: list[Path] = field(default_factory=list)
+
+    def run(self, workflow: Path, inputs: Mapping[str, Any] | None = None) -> str:
+        """Run a workflow that is started by hand; ``failure`` or ``success``."""
+        document = load(workflow)
+        triggers = document["on"] or {}
+        asked = triggers.get("workflow_dispatch") or {}
+        return self._run(document, _inputs(asked.get("inputs") or {}, inputs or {}), self.secrets, None)
+
+    def result(self, name: str) -> str:
+        """What became of a job, all its legs together."""
+        results = [job.result for job in self.jobs[name]]
+        return next((r for r in ("failure", "skipped") if r in results), "success")
+
+    def _run(
+        self,
+        document: Mapping[str, Any],
+        inputs: Mapping[str, Any],
+        secrets: Mapping[str, str],
+        granted: Mapping[str, str] | None,
+    ) -> str:
+        waiting = dict(document["jobs"])
+        while waiting and self.last not in self.jobs:
+            name = next(n for n, job in waiting.items() if not set(_list(job.get("needs"))) & set(waiting))
+            job = waiting.pop(name)
+            needs = {
+                n: {"result": self.result(n), "outputs": self.jobs[n][-1].outputs} for n in _list(job.get("needs"))
+            }
+            contexts = {
+                "inputs": inputs,
+                "secrets": secrets,
+                "needs": needs,
+                "github": {"repository": "owner/heads", "workflow": document["name"], "ref": "refs/heads/main"},
+            }
+            _check_permissions(name, job.get("permissions", document.get("permissions")), granted)
+            if any(n["result"] != "success" for n in needs.values()):
+                self.jobs[name] = [Job(name, "skipped")]
+            elif "uses" in job:
+                self.jobs[name] = [Job(name, self._call(job, contexts))]
+            else:
+                legs = _legs(job, contexts)
+                self.jobs[name] = [self._job(name, job, document, {**contexts, "matrix": leg}) for leg in legs]
+        return "failure" if any(self.result(n) == "failure" for n in self.jobs) else "success"
+
+    def _call(self, job: Mapping[str, Any], contexts: Mapping[str, Any]) -> str:
+        """A job that calls a reusable workflow of this project."""
+        path, _, pin = str(job["uses"]).partition("@")
+        file = ROOT / ".github/workflows" / path.rpartition("/")[2]
+        assert path.startswith("./") or re.fullmatch(r"[0-9a-f]{40}", pin), f"{job['uses']} is not pinned"
+        document = load(file)
+        call = document["on"]["workflow_call"]
+        given = {k: fill(v, contexts) for k, v in (job.get("with") or {}).items()}
+        secrets = {k: fill(v, contexts) for k, v in (job.get("secrets") or {}).items()}
+        unknown = set(secrets) - set(call.get("secrets") or {})
+        assert not unknown, f"the workflow takes no secrets {unknown}"
+        return self._run(document, _inputs(call["inputs"], given), secrets, job.get("permissions") or {})
+
+    def _job(self, name: str, job: Mapping[str, Any], document: Mapping[str, Any], contexts: dict[str, Any]) -> Job:
+        made = Job(name)
+        number = sum(map(len, self.jobs.values())) + len(list(self.work.glob(f"{name}-*")))
+        space = self.work / f"{name}-{number}"
+        (space / "workspace").mkdir(parents=True)
+        (space / "bin").mkdir()
+        _write_tools(space / "bin")
+        contexts["env"] = env = {
+            k: as_text(fill(v, contexts)) for k, v in {**document.get("env", {}), **job.get("env", {})}.items()
+        }
+        fill(job["runs-on"], contexts)
+        shell = document.get("defaults", {}).get("run", {}).get("shell")
+        contexts["steps"] = {}
+        self._steps(made, job["steps"], contexts, space, env, shell)
+        made.outputs = {k: as_text(fill(v, contexts)) for k, v in (job.get("outputs") or {}).items()}
+        return made
+
+    def _steps(
+        self,
+        made: Job,
+        steps: list[Mapping[str, Any]],
+        contexts: dict[str, Any],
+        space: Path,
+        env: Mapping[str, str],
+        shell: str | None,
+    ) -> None:
+        for step in steps:
+            failed = made.result == "failure"
+            status = {"success": not failed, "failure": failed, "cancelled": False}
+            if not condition(step.get("if"), contexts, status):
+                continue
+            mine = {**env, **{k: as_text(fill(v, contexts)) for k, v in (step.get("env") or {}).items()}}
+            made.ran.append(str(fill(step.get("name") or step.get("uses"), contexts)))
+            if "uses" in step:
+                with_ = {k: fill(v, contexts) for k, v in (step.get("with") or {}).items()}
+                self._use(made, str(step["uses"]), with_, contexts, space, mine)
+            else:
+                self._execute(made, step, contexts, space, mine, step.get("shell", shell))
+
+    def _execute(
+        self,
+        made: Job,
+        step: Mapping[str, Any],
+        contexts: Mapping[str, Any],
+        space: Path,
+        env: Mapping[str, str],
+        shell: str | None,
+    ) -> None:
+        script, output, summary = space / "step", space / "output", space / "summary"
+        script.write_text(fill(step["run"], contexts))
+        output.write_text("")
+        summary.write_text("")
+        surroundings = {
+            "PATH": f"{space / 'bin'}:{os.environ['PATH']}",
+            "HOME": str(space),
+            "LANG": "C.UTF-8",
+            "CI": "true",
+            "GITHUB_ACTIONS": "true",
+            "GITHUB_REPOSITORY": "owner/heads",
+            "GITHUB_WORKSPACE": str(space / "workspace"),
+            "GITHUB_OUTPUT": str(output),
+            "GITHUB_STEP_SUMMARY": str(summary),
+            "RUNNER_TEMP": str(space),
+            "PYTHONPATH": f"{ROOT}:{space / 'bin'}",
+            "PIP_NO_INDEX": "1",  # what is to be installed is installed
+        }
+        made.env.append(env)
+        done = subprocess.run(
+            [*SHELLS[shell], str(script)],
+            cwd=space / "workspace",
+            env={**surroundings, **self.env, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+        )
+        made.log += done.stdout
+        made.summary += summary.read_text()
+        values = dict(line.split("=", 1) for line in output.read_text().splitlines())
+        if done.returncode:
+            made.result = "failure"
+        if "id" in step:
+            contexts["steps"][step["id"]] = {"outputs": values, "outcome": "failure" if done.returncode else "success"}
+
+    def _use(
+        self,
+        made: Job,
+        action: str,
+        with_: Mapping[str, Any],
+        contexts: dict[str, Any],
+        space: Path,
+        env: Mapping[str, str],
+    ) -> None:
+        here = space / "workspace"
+        if action == "./" or (PINNED.fullmatch(action) and action.startswith(OURS)):
+            document = yaml.safe_load((ROOT / "action.yml").read_text())
+            inner = {**contexts, "inputs": _inputs(document["inputs"], with_), "steps": {}}
+            self._steps(made, document["runs"]["steps"], inner, space, env, None)
+            return
+        assert PINNED.fullmatch(action), f"{action} is not pinned by its commit"
+        actions: dict[str, Callable[[Path, Mapping[str, Any]], None]] = {
+            "actions/checkout": self._checkout,
+            "actions/setup-python": lambda *_: None,
+            "actions/upload-artifact": self._upload,
+            "actions/download-artifact": self._download,
+            "actions/attest-build-provenance": self._attest,
+            "github/codeql-action/upload-sarif": lambda to, w: self.uploaded_sarif.append(to / w["sarif_file"]),
+        }
+        actions[action.partition("@")[0]](here, with_)
+
+    def _checkout(self, here: Path, with_: Mapping[str, Any]) -> None:
+        assert with_["persist-credentials"] is False
+        shutil.copytree(self.repository, here, dirs_exist_ok=True)
+
+    def _upload(self, here: Path, with_: Mapping[str, Any]) -> None:
+        name, path = with_["name"], here / with_["path"]
+        assert name not in self.artifacts, f"there is an artifact {name} already"
+        if not path.is_dir() or not any(path.iterdir()):
+            assert with_["if-no-files-found"] == "ignore", f"nothing to upload in {path}"
+            return
+        self.artifacts[name] = Path(shutil.copytree(path, self.work / "artifacts" / name))
+
+    def _download(self, here: Path, with_: Mapping[str, Any]) -> None:
+        pattern = with_.get("pattern", with_.get("name"))
+        found = {n: path for n, path in self.artifacts.items() if fnmatch.fnmatch(n, pattern)}
+        assert found or "pattern" in with_, f"there is no artifact {pattern}"
+        for path in found.values():
+            shutil.copytree(path, here / with_["path"], dirs_exist_ok=True)
+
+    def _attest(self, here: Path, with_: Mapping[str, Any]) -> None:
+        self.attested += [str(p.relative_to(here)) for p in here.glob(with_["subject-path"] + "/*") if p.is_file()]
+
+
+def load(path: Path) -> Any:
+    """A workflow, with ``on`` under its name (YAML 1.1 takes it for a truth)."""
+    document = yaml.safe_load(path.read_text())
+    return {("on" if key is True else key): value for key, value in document.items()}
+
+
+def _inputs(declared: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = set(given) - set(declared)
+    assert not unknown, f"there are no inputs {unknown}"
+    missing = {name for name, about in declared.items() if about.get("required") and name not in given}
+    assert not missing, f"the inputs {missing} are missing"
+    return {name: given.get(name, about.get("default")) for name, about in declared.items()}
+
+
+def _check_permissions(job: str, asked: Mapping[str, str] | None, granted: Mapping[str, str] | None) -> None:
+    """A called workflow never has more than its caller: GitHub does not start it."""
+    for scope, level in (asked or {}).items():
+        if granted is not None:
+            assert LEVELS[level] <= LEVELS[granted.get(scope)], f"{job} asks for {scope}: {level}, its caller has less"
+
+
+def _legs(job: Mapping[str, Any], contexts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    legs: list[dict[str, Any]] = [{}]
+    for axis, values in job.get("strategy", {}).get("matrix", {}).items():
+        legs = [{**leg, axis: value} for leg in legs for value in fill(values, contexts)]
+    return legs
+
+
+def _list(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def _write_tools(folder: Path) -> None:
+    """``python``, ``eagle3hub`` and ``hf`` of this interpreter; a tree that is not installed looks as if it were."""
+    scripts = {
+        "python": "",
+        "eagle3hub": '-c "import sys; from eagle3hub.cli.app import main; main()"',
+        "hf": '-c "from huggingface_hub.cli.hf import main; main()"',
+    }
+    for name, arguments in scripts.items():
+        (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
+        (folder / name).chmod(0o755)
+    try:
+        metadata.distribution("eagle3hub")
+    except metadata.PackageNotFoundError:
+        about = folder / f"eagle3hub-{__version__}.dist-info"
+        about.mkdir()
+        lines = ("Metadata-Version: 2.1", "Name: eagle3hub", f"Version: {__version__}", "Provides-Extra: validate")
+        (about / "METADATA").write_text("\n".join(lines) + "\n")
+        (about / "INSTALLER").write_text("pip\n")

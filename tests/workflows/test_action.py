@@ -1,0 +1,49 @@
+"""The composite action, run as a pull request runs it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from workflows.conftest import ROOT
+from workflows.runner import Runner
+
+CHECK = ROOT / "examples/actions/check-my-head.yml"
+Repository = Callable[..., Path]
+Machine = Callable[[Path], Runner]
+
+
+def test_a_good_head(repository: Repository, machine: Machine):
+    runner = machine(repository())
+    assert runner.run(CHECK) == "success", runner.jobs["check"][0].log
+    (job,) = runner.jobs["check"]
+    assert job.ran[-4:] == ["Install", "Convert", "Validate", "Check the card"]
+    assert "PASS" in job.summary
+    assert "::error" not in job.log
+
+
+def test_what_is_wrong_is_annotated(repository: Repository, machine: Machine, tmp_path: Path):
+    here = repository()
+    config = here / "head/config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"intermediate_size": 1025}))
+    runner = machine(here)
+    assert runner.run(CHECK) == "failure"
+    (job,) = runner.jobs["check"]
+    assert "::error file=release.yaml,title=The head cannot be converted::" in job.log
+    assert "::error file=release.yaml,title=The card cannot be checked::" in job.log
+    assert "Validate" not in job.ran
+
+
+def test_findings_about_a_card_are_annotated(repository: Repository, machine: Machine, tmp_path: Path):
+    here = repository()
+    (here / "README.md").write_text("# A head\n\nIt is 5x faster: 100% lossless.\n")
+    check = CHECK.read_text().replace("engine: reference", "card: README.md")
+    (tmp_path / "check.yml").write_text(check)
+    runner = machine(here)
+    assert runner.run(tmp_path / "check.yml") == "failure"
+    (job,) = runner.jobs["check"]
+    assert "Validate" not in job.ran
+    annotations = [line for line in job.log.splitlines() if line.startswith("::")]
+    assert any(line.startswith("::error file=README.md,line=") for line in annotations), annotations
+    assert all("100% " not in line for line in annotations), "a percent sign stands for itself only when it is escaped"
