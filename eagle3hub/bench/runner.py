@@ -15,16 +15,15 @@ from eagle3hub.bench.run import CellResult, Measure, PromptCounts, Throughput
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineFailure, EngineRun, Job, LoadReport
-from eagle3hub.errors import UnavailableError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.validation.entry import expected_taps
-from eagle3hub.validation.interpreter import interpreter
+from eagle3hub.validation.interpreter import interpreter_for
 from eagle3hub.validation.judge import compare, judge
 from eagle3hub.validation.referee import NAME as REFERENCE
 from eagle3hub.validation.referee import require_packages
 from eagle3hub.validation.run import DEFAULT_TIMEOUT
-from eagle3hub.validation.subject import context_length, kv_cache_gib
+from eagle3hub.validation.subject import with_room
 from eagle3hub.validation.trial import Trial
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ class BenchRunner:
                 expected_taps=None,
                 lossless=None,
                 dtype=cell.common.dtype,
-                acceptance=_acceptance([row.counts for row in rows]),
+                acceptance=metrics.acceptance_if_any([row.counts for row in rows]),
                 min_acceptance_length=cell.common.min_acceptance_length,
             )
             return CellResult(verdict, reason, rows, environment(target.device), None, round(seconds, 3))
@@ -141,8 +140,6 @@ class BenchRunner:
     def _on_engine(self, cell: Cell) -> CellResult:
         self._target = None  # the machine is the engine's now
         engine, common = get_engine(cell.engine), cell.common
-        longest = max(len(prompt.text.encode()) for prompt in cell.prompts.prompts)
-        tokens = context_length(cell.target, longest, common.max_new_tokens)
         checkpoint = open_checkpoint(cell.head.source)
         head = open_head(checkpoint, target=cell.target.source)
         head.raise_for_errors()
@@ -156,15 +153,9 @@ class BenchRunner:
             max_new_tokens=common.max_new_tokens,
             temperature=cell.temperature,
             seed=common.seed,
-            max_model_len=tokens,
-            kv_cache_gib=kv_cache_gib(cell.target, tokens),
         )
-        inability = engine.unable(job)
-        if inability:
-            raise UnavailableError(
-                inability, hint="measure with other settings, or on another engine or device", code="engine-unable"
-            )
-        python = interpreter(engine, common.device, self._engine_python)
+        job = with_room(job, cell.target)
+        python = interpreter_for(job, engine, self._engine_python)
         begun = time.monotonic()
         measured = Trial(engine, job, cell.target, python, self._timeout, self._progress).run(self._baselines)
         run, base, seconds = measured.outcome, measured.base, round(time.monotonic() - begun, 3)
@@ -181,7 +172,7 @@ class BenchRunner:
             expected_taps=expected_taps(head),
             lossless=None if base is None else compare(questions, base, run),
             dtype=common.dtype,
-            acceptance=_acceptance([row.counts for row in rows]),
+            acceptance=metrics.acceptance_if_any([row.counts for row in rows]),
             min_acceptance_length=common.min_acceptance_length,
         )
         speed = Throughput(
@@ -196,7 +187,3 @@ def _head(cell: Cell) -> Head:
     head = open_head(cell.head.source, target=cell.target.source)
     head.raise_for_errors()
     return head
-
-
-def _acceptance(counts: list[metrics.Counts]) -> metrics.Acceptance | None:
-    return metrics.acceptance(counts) if sum(c.rounds for c in counts) else None

@@ -9,6 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from eagle3hub.cli.options import (
+    BarOption,
+    BatchTokensOption,
+    DeviceMapOption,
+    DeviceOption,
+    EnginePythonOption,
+    MaxNewTokensOption,
+    NumPromptsOption,
+    TargetNameOption,
+    TargetOption,
+    TimeoutOption,
+)
 from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
 from eagle3hub.errors import UsageError
 
@@ -28,43 +40,28 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             list[str] | None,
             typer.Argument(metavar="[NAME=]HEAD...", help="Folders, or hf://owner/name.", show_default=False),
         ] = None,
-        target: Annotated[
-            str, typer.Option("--target", "--verifier", help="Target model: a folder or a Hub id.", show_default=False)
-        ] = "",
+        target: TargetOption = "",
         datasets: Annotated[str, typer.Option(help="Names of sets (see --list-datasets), or JSON Lines files.")] = (
             "mt_bench,humaneval,gsm8k"
         ),
         draft_tokens: Annotated[str, typer.Option(help="Tokens drafted per round (K), with commas.")] = "3",
         temperature: Annotated[str, typer.Option(help="Temperatures, with commas; 0 is greedy.")] = "0",
         engine: Annotated[str, typer.Option(help="Engines, with commas.")] = "reference",
-        num_prompts: Annotated[
-            int | None, typer.Option(help="Use the first so many prompts of each set.", show_default="all")
-        ] = None,
-        max_new_tokens: Annotated[int, typer.Option(help="New tokens per prompt.")] = 128,
+        num_prompts: NumPromptsOption = None,
+        max_new_tokens: MaxNewTokensOption = 128,
         drafting: Annotated[str, typer.Option(help="Above temperature 0: greedy or probabilistic.")] = "greedy",
         seed: Annotated[int, typer.Option(help="Seed.")] = 0,
-        device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+        device: DeviceOption = "cpu",
         dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-        min_acceptance_length: Annotated[
-            float | None, typer.Option(help="Bar for the acceptance length.", show_default="none")
-        ] = None,
+        min_acceptance_length: BarOption = None,
         base: Annotated[
             str | None, typer.Option(help="Head the others are compared with.", show_default="the first")
         ] = None,
-        target_name: Annotated[
-            str | None, typer.Option(help="What the results call the target.", show_default="its name")
-        ] = None,
-        engine_python: Annotated[
-            list[str] | None,
-            typer.Option(metavar="ENGINE=PATH", help="Interpreter that has the engine.", show_default="installed"),
-        ] = None,
-        timeout: Annotated[float, typer.Option(help="Seconds for each run of an engine.")] = 1800.0,
-        device_map: Annotated[
-            str | None, typer.Option(help="Placement of the reference's target: auto.", show_default="one device")
-        ] = None,
-        batch_tokens: Annotated[
-            int | None, typer.Option(help="Tokens in one pass of the reference's target.", show_default="by device")
-        ] = None,
+        target_name: TargetNameOption = None,
+        engine_python: EnginePythonOption = None,
+        timeout: TimeoutOption = 1800.0,
+        device_map: DeviceMapOption = None,
+        batch_tokens: BatchTokensOption = None,
         output: Annotated[
             Path | None, typer.Option(help="Folder for results, tables and charts.", show_default="none")
         ] = None,

@@ -7,6 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
+from eagle3hub.cli.options import (
+    BarOption,
+    BatchTokensOption,
+    DeviceMapOption,
+    DeviceOption,
+    EnginePythonOption,
+    MaxNewTokensOption,
+    NumDraftTokensOption,
+    NumPromptsOption,
+    RunAnywayFlag,
+    TargetNameOption,
+    TargetOption,
+    TimeoutOption,
+    TopKOption,
+)
 from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
 from eagle3hub.errors import UsageError
 
@@ -15,9 +30,7 @@ def validate(
     head: Annotated[
         str, typer.Argument(help="Folder of the head, or hf://owner/name[@revision].", show_default=False)
     ],
-    target: Annotated[
-        str, typer.Option("--target", "--verifier", help="Target model: a folder or a Hub id.", show_default=False)
-    ],
+    target: TargetOption,
     engine: Annotated[
         str,
         typer.Option(metavar="NAME,…", help="reference, an engine, or several, held to the reference."),
@@ -28,23 +41,19 @@ def validate(
             metavar="all|NAME,…", help="Convert to these layouts first, and validate each.", show_default="as is"
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: DeviceOption = "cpu",
     dtype: Annotated[
         str, typer.Option(help="float32 also holds the output to the target's own, token by token.")
     ] = "float32",
     prompts: Annotated[str, typer.Option(help="Packaged set (smoke), or a JSON Lines file.")] = "smoke",
-    num_prompts: Annotated[int | None, typer.Option(help="Use the first so many prompts.", show_default="all")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="New tokens per prompt.")] = 64,
+    num_prompts: NumPromptsOption = None,
+    max_new_tokens: MaxNewTokensOption = 64,
     draft_tokens: Annotated[int, typer.Option(help="Tokens drafted per round (K).")] = 3,
-    topk: Annotated[int, typer.Option(help="Branches per token, for SGLang's trees; 1 is a chain.")] = 1,
-    num_draft_tokens: Annotated[
-        int | None, typer.Option(help="Tokens of a tree that are verified, root included.", show_default="K + 1")
-    ] = None,
+    topk: TopKOption = 1,
+    num_draft_tokens: NumDraftTokensOption = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the engine.")] = 0,
-    min_acceptance_length: Annotated[
-        float | None, typer.Option(help="Bar for the acceptance length.", show_default="none")
-    ] = None,
+    min_acceptance_length: BarOption = None,
     acceptance_reference: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Earlier measurement to hold this one against.", show_default="none"),
@@ -72,23 +81,12 @@ def validate(
     save_hidden_states: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep its hidden states for later replays.", show_default="none")
     ] = None,
-    device_map: Annotated[
-        str | None, typer.Option(help="Placement of the reference's target: auto.", show_default="one device")
-    ] = None,
-    batch_tokens: Annotated[
-        int | None, typer.Option(help="Tokens in one pass of the reference's target.", show_default="by device")
-    ] = None,
-    target_name: Annotated[
-        str | None, typer.Option(help="What the report calls the target.", show_default="its name")
-    ] = None,
-    engine_python: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ENGINE=PATH", help="Interpreter that has the engine.", show_default="installed"),
-    ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds for each run of the engine.")] = 1800.0,
-    run_anyway: Annotated[
-        bool, typer.Option("--run-anyway", help="Start also an engine that will not get these files right.")
-    ] = False,
+    device_map: DeviceMapOption = None,
+    batch_tokens: BatchTokensOption = None,
+    target_name: TargetNameOption = None,
+    engine_python: EnginePythonOption = None,
+    timeout: TimeoutOption = 1800.0,
+    run_anyway: RunAnywayFlag = False,
     report: Annotated[Path | None, typer.Option(help="Write the report to this file.", show_default="none")] = None,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write it as a page for a browser.", show_default="none")

@@ -46,7 +46,7 @@ def entry_of(measured: Measured, job: Job, head: Head, gates: Sequence[Gate], ba
         return {**common, "log_tail": list(run.log_tail)}
     prompts = job.prompts
     counts = counts_of(run)
-    acceptance = metrics.acceptance(counts) if sum(c.rounds for c in counts) else None
+    acceptance = metrics.acceptance_if_any(counts)
     lossless = compare([p.question_id for p in prompts.prompts], base, run) if base is not None else None
     assert run.load is not None
     verdict, reason = judge(

@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from eagle3hub.engines.base import Engine
+from eagle3hub.engines.base import Engine, Job
 from eagle3hub.errors import UnavailableError
+
+
+def interpreter_for(job: Job, engine: Engine, given: Mapping[str, str | Path] | None) -> Path:
+    """`interpreter` for a run of ``job``; UnavailableError also where its results would say nothing."""
+    inability = engine.unable(job)
+    if inability:
+        raise UnavailableError(
+            inability, hint="measure with other settings, or on another engine or device", code="engine-unable"
+        )
+    return interpreter(engine, job.device, given)
 
 
 def interpreter(engine: Engine, device: str, given: Mapping[str, str | Path] | None) -> Path:

@@ -21,7 +21,7 @@ from eagle3hub.prompts import load_prompts
 from eagle3hub.report import SCHEMA_NAME, Report
 from eagle3hub.validation.entry import Measured, entry_of
 from eagle3hub.validation.gates import COLLAPSE, Gate, against_reference, agreement
-from eagle3hub.validation.interpreter import interpreter
+from eagle3hub.validation.interpreter import interpreter_for
 from eagle3hub.validation.kept import Kept
 from eagle3hub.validation.measurement import measurement_of
 from eagle3hub.validation.options import check_tree, engine_names
@@ -29,7 +29,7 @@ from eagle3hub.validation.outlook import outlook, stops
 from eagle3hub.validation.referee import NAME as REFERENCE
 from eagle3hub.validation.referee import Referee, ReferenceOptions, Trained, require_packages
 from eagle3hub.validation.reference_file import Reference, load_reference
-from eagle3hub.validation.subject import Target, context_length, identify_target, kv_cache_gib
+from eagle3hub.validation.subject import Target, identify_target, with_room
 from eagle3hub.validation.trial import Trial
 
 DEFAULT_TIMEOUT = 1800.0
@@ -118,7 +118,6 @@ def validate(
         if problem.code == "target-mismatch":  # nothing about the head: another target was meant
             raise problem.to_error()
     static_verdict: Verdict = "fail" if any(p.severity == "error" for p in head.problems) else "pass"
-    tokens = context_length(subject, max(len(p.text.encode()) for p in chosen.prompts), max_new_tokens)
     job = Job(
         target=subject.source,
         head=folder,
@@ -131,9 +130,8 @@ def validate(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
-        max_model_len=tokens,
-        kv_cache_gib=kv_cache_gib(subject, tokens),
     )
+    job = with_room(job, subject)
     digest, files = folder_digest(folder)
     frame: dict[str, Any] = {
         "schema": SCHEMA_NAME,
@@ -227,12 +225,7 @@ def _planned(name: str, job: Job, given: Mapping[str, str | Path] | None, *, alo
     """Find an engine before anything is run; where it is the only one asked for, its absence is an error."""
     engine = get_engine(name)
     try:
-        inability = engine.unable(job)
-        if inability:
-            raise UnavailableError(
-                inability, hint="measure with other settings, or on another engine or device", code="engine-unable"
-            )
-        return _Plan(engine, interpreter(engine, job.device, given), None)
+        return _Plan(engine, interpreter_for(job, engine, given), None)
     except UnavailableError as error:
         if alone:
             raise
