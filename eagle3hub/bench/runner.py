@@ -14,12 +14,14 @@ from eagle3hub.bench.plan import Cell, CellGroup
 from eagle3hub.bench.run import CellResult, Measure, PromptCounts, Throughput
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import EngineFailure, EngineRun, Job, LoadReport
+from eagle3hub.engines.base import Engine, EngineFailure, EngineRun, Job, LoadReport
+from eagle3hub.engines.endpoints import attach
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.validation.entry import expected_taps
-from eagle3hub.validation.interpreter import interpreter_for
+from eagle3hub.validation.interpreter import engine_for
 from eagle3hub.validation.judge import compare, judge
+from eagle3hub.validation.outlook import Outlook, outlook, stops
 from eagle3hub.validation.referee import NAME as REFERENCE
 from eagle3hub.validation.referee import require_packages
 from eagle3hub.validation.run import DEFAULT_TIMEOUT
@@ -27,6 +29,7 @@ from eagle3hub.validation.subject import with_room
 from eagle3hub.validation.trial import Trial
 
 if TYPE_CHECKING:
+    from eagle3hub.checkpoint.folder import Checkpoint
     from eagle3hub.head import Head
     from eagle3hub.reference.target import TargetModel
 
@@ -44,24 +47,31 @@ class BenchRunner:
         self,
         *,
         engine_python: Mapping[str, str | Path] | None = None,
+        endpoints: Mapping[str, str] | None = None,
+        run_anyway: bool = False,
         device_map: str | None = None,
         batch_tokens: int | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         progress: Progress = silent,
     ) -> None:
         self._engine_python = engine_python
+        self._endpoints = endpoints or {}
+        self._run_anyway = run_anyway
         self._device_map = device_map
         self._batch_tokens = batch_tokens
         self._timeout = timeout
         self._progress = progress
         self._target: tuple[object, TargetModel] | None = None
         self._baselines: dict[str, EngineRun] = {}
+        self._outlooks: dict[tuple[str, str], Outlook] = {}
 
     def version(self, engine: str) -> str:
         """See `Runner.version`: of the reference, the version of this package."""
         if engine == REFERENCE:
             require_packages()
             return __version__
+        if engine in self._endpoints:
+            return attach(engine, self._endpoints[engine]).version
         return get_engine(engine).version
 
     @contextmanager
@@ -73,35 +83,43 @@ class BenchRunner:
         from eagle3hub.reference.environment import environment
         from eagle3hub.reference.measure import Speech, replay_texts, speak
         from eagle3hub.reference.replay import Conditions
+        from eagle3hub.reference.tree import TreeConditions
 
         first = group.cells[0].common
         target = self._loaded(group)
         prompts = [target.chat(prompt.text) for prompt in group.prompts.prompts]
         speech = Speech(first.max_new_tokens, group.longest_draft, group.temperature, first.seed)
         texts = speak(target, prompts, speech, progress=self._progress)
-        found: dict[str, tuple[dict[int, list[metrics.Rounds]], float]] = {}
+        found: dict[object, tuple[dict[int, list[metrics.Rounds]], float]] = {}
 
         def measure(cell: Cell) -> CellResult:
-            name = cell.head.name
-            if name not in found:
+            name, common = cell.head.name, cell.common
+            tree = None
+            key: object = name
+            if common.topk is not None and common.num_draft_tokens is not None:
+                tree = TreeConditions(cell.draft_tokens, common.topk, common.num_draft_tokens)
+                key = name, tree  # a tree is not the beginning of a deeper one
+            if key not in found:
                 begun = time.monotonic()
-                ks = [other.draft_tokens for other in group.cells if other.head.name == name]
+                every = [other.draft_tokens for other in group.cells if other.head.name == name]
+                ks = every if tree is None else [cell.draft_tokens]
                 head = _head(cell)
                 target.fit(head)
-                conditions = Conditions(max(ks), cell.common.drafting, cell.temperature, cell.common.seed)
+                conditions = Conditions(max(ks), common.drafting, cell.temperature, common.seed)
                 rounds = replay_texts(
                     target,
                     head,
                     texts,
                     conditions,
                     ks,
+                    tree=tree,
                     digest=cell.head.digest,
                     device=target.device,
                     dtype=target.dtype,
                     progress=self._progress,
                 )
-                found[name] = rounds, (time.monotonic() - begun) / len(ks)
-            rounds, seconds = found[name]
+                found[key] = rounds, (time.monotonic() - begun) / len(ks)
+            rounds, seconds = found[key]
             rows = tuple(
                 PromptCounts(text.prompt_length, text.response_length, metrics.counts_of(r))
                 for text, r in zip(texts, rounds[cell.draft_tokens], strict=True)
@@ -139,7 +157,7 @@ class BenchRunner:
 
     def _on_engine(self, cell: Cell) -> CellResult:
         self._target = None  # the machine is the engine's now
-        engine, common = get_engine(cell.engine), cell.common
+        common = cell.common
         checkpoint = open_checkpoint(cell.head.source)
         head = open_head(checkpoint, target=cell.target.source)
         head.raise_for_errors()
@@ -150,12 +168,17 @@ class BenchRunner:
             device=common.device,
             dtype=common.dtype,
             draft_tokens=cell.draft_tokens,
+            topk=common.topk or 1,
+            num_draft_tokens=common.num_draft_tokens,
             max_new_tokens=common.max_new_tokens,
             temperature=cell.temperature,
             seed=common.seed,
         )
         job = with_room(job, cell.target)
-        python = interpreter_for(job, engine, self._engine_python)
+        engine, python = engine_for(cell.engine, job, self._engine_python, self._endpoints)
+        stopped = None if self._run_anyway else self._foreseen(cell, engine, checkpoint, head)
+        if stopped is not None:
+            return CellResult("fail", stopped)
         begun = time.monotonic()
         measured = Trial(engine, job, cell.target, python, self._timeout, self._progress).run(self._baselines)
         run, base, seconds = measured.outcome, measured.base, round(time.monotonic() - begun, 3)
@@ -174,13 +197,23 @@ class BenchRunner:
             dtype=common.dtype,
             acceptance=metrics.acceptance_if_any([row.counts for row in rows]),
             min_acceptance_length=common.min_acceptance_length,
+            unchecked=run.unchecked,
         )
         speed = Throughput(
             None if base is None else base.tokens_per_second,
             run.tokens_per_second,
-            f"one sequence at a time on {run.environment.get('processor', common.device)}, {common.dtype}",
+            f"one sequence at a time on {run.environment.get('processor', 'a running server')}, {common.dtype}",
         )
         return CellResult(verdict, reason, rows, run.environment, speed, seconds)
+
+    def _foreseen(self, cell: Cell, engine: Engine, checkpoint: Checkpoint, head: Head) -> str | None:
+        """Why the engine need not be started on these files. What a running server read is not known."""
+        if cell.engine in self._endpoints:
+            return None
+        key = (cell.head.digest, cell.target.source)
+        if key not in self._outlooks:
+            self._outlooks[key] = outlook(checkpoint, head, cell.target.source)
+        return stops(self._outlooks[key](cell.engine, engine.version, cell.common.device))
 
 
 def _head(cell: Cell) -> Head:

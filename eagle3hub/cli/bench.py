@@ -14,12 +14,16 @@ from eagle3hub.cli.options import (
     BatchTokensOption,
     DeviceMapOption,
     DeviceOption,
+    EndpointOption,
     EnginePythonOption,
     MaxNewTokensOption,
+    NumDraftTokensOption,
     NumPromptsOption,
+    RunAnywayFlag,
     TargetNameOption,
     TargetOption,
     TimeoutOption,
+    TopKOption,
 )
 from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
 from eagle3hub.errors import UsageError
@@ -45,6 +49,8 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             "mt_bench,humaneval,gsm8k"
         ),
         draft_tokens: Annotated[str, typer.Option(help="Tokens drafted per round (K), with commas.")] = "3",
+        topk: TopKOption = 1,
+        num_draft_tokens: NumDraftTokensOption = None,
         temperature: Annotated[str, typer.Option(help="Temperatures, with commas; 0 is greedy.")] = "0",
         engine: Annotated[str, typer.Option(help="Engines, with commas.")] = "reference",
         num_prompts: NumPromptsOption = None,
@@ -59,9 +65,11 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         ] = None,
         target_name: TargetNameOption = None,
         engine_python: EnginePythonOption = None,
+        endpoint: EndpointOption = None,
         timeout: TimeoutOption = 1800.0,
         device_map: DeviceMapOption = None,
         batch_tokens: BatchTokensOption = None,
+        run_anyway: RunAnywayFlag = False,
         output: Annotated[
             Path | None, typer.Option(help="Folder for results, tables and charts.", show_default="none")
         ] = None,
@@ -81,7 +89,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         from eagle3hub.bench.export import write_all
         from eagle3hub.bench.options import Asked, listing, make_plan
         from eagle3hub.bench.terminal import render
-        from eagle3hub.engines.options import engine_pythons
+        from eagle3hub.engines.options import endpoint_urls, engine_pythons
 
         if list_datasets:
             emit({"datasets": (sets := listing())}, lambda out: _list(sets, out), as_json=as_json)
@@ -90,6 +98,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             raise UsageError(
                 "bench needs a head and --target", hint="eagle3hub bench ./head --target ./target", code="usage-bench"
             )
+        endpoints = endpoint_urls(endpoint or [])
         settings = Settings(
             max_new_tokens=max_new_tokens,
             seed=seed,
@@ -97,6 +106,9 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             device=device,  # type: ignore[arg-type]
             drafting=drafting,  # type: ignore[arg-type]
             min_acceptance_length=min_acceptance_length,
+            topk=None if topk == 1 else topk,
+            num_draft_tokens=num_draft_tokens,
+            attached=tuple(endpoints),
         )
         asked = Asked(
             heads, target, datasets, draft_tokens, temperature, engine, num_prompts, settings, base, target_name
@@ -107,6 +119,8 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             plan = make_plan(asked, say)
             runner = make_runner(
                 plan,
+                endpoints=endpoints,
+                run_anyway=run_anyway,
                 engine_python=engine_pythons(engine_python or []),
                 device_map=device_map,
                 batch_tokens=batch_tokens,

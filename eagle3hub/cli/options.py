@@ -32,6 +32,10 @@ EnginePythonOption = Annotated[
     list[str] | None,
     typer.Option(metavar="ENGINE=PATH", help="Interpreter that has the engine.", show_default="installed"),
 ]
+EndpointOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ENGINE=URL", help="Attach to this running server of vllm or sglang.", show_default="none"),
+]
 TimeoutOption = Annotated[float, typer.Option(help="Seconds for each run of an engine.")]
 RunAnywayFlag = Annotated[
     bool, typer.Option("--run-anyway", help="Start also an engine that will not get these files right.")

@@ -12,6 +12,7 @@ from eagle3hub.cli.options import (
     BatchTokensOption,
     DeviceMapOption,
     DeviceOption,
+    EndpointOption,
     EnginePythonOption,
     MaxNewTokensOption,
     NumDraftTokensOption,
@@ -85,6 +86,7 @@ def validate(
     batch_tokens: BatchTokensOption = None,
     target_name: TargetNameOption = None,
     engine_python: EnginePythonOption = None,
+    endpoint: EndpointOption = None,
     timeout: TimeoutOption = 1800.0,
     run_anyway: RunAnywayFlag = False,
     report: Annotated[Path | None, typer.Option(help="Write the report to this file.", show_default="none")] = None,
@@ -100,7 +102,7 @@ def validate(
 
     Example: eagle3hub validate ./head --target ./target --engine reference,vllm --report report.json
     """
-    from eagle3hub.engines.options import engine_pythons
+    from eagle3hub.engines.options import endpoint_urls, engine_pythons
     from eagle3hub.validation import validate as run
     from eagle3hub.validation import validate_layouts
     from eagle3hub.validation.html import save_html
@@ -139,12 +141,14 @@ def validate(
             batch_tokens=batch_tokens,
         ),
         "engine_python": pythons,
+        "endpoints": endpoint_urls(endpoint or []),
         "timeout": timeout,
         "run_anyway": run_anyway,
         "target_name": target_name,
     }
     if layouts is not None:
         for option, given in (
+            ("--endpoint", endpoint or None),
             ("--reference-head", reference_head),
             ("--write-acceptance-reference", write_acceptance_reference),
             ("--save-responses", save_responses),
