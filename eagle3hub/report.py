@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eagle3hub.documents import read_document
 from eagle3hub.engines.base import Verdict
-from eagle3hub.errors import ManifestError, SourceError
+from eagle3hub.errors import ManifestError
 from eagle3hub.resources import schema
 from eagle3hub.schema_faults import faults
 from eagle3hub.staging import replace_file
@@ -55,16 +56,7 @@ def load_report(path: str | Path) -> Report:
     Raises SourceError if the file cannot be read, ManifestError naming the file and the field if it is no report.
     """
     path = Path(path)
-    try:
-        raw = path.read_bytes() if path.stat().st_size <= MAX_BYTES else None
-    except OSError as error:
-        raise SourceError(f"cannot read {path}: {error.strerror or error}", code="source-report") from error
-    if raw is None:
-        raise ManifestError(f"{path.name}: larger than {MAX_BYTES:,} bytes, which no report is", code="report-size")
-    try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{path.name}: not valid JSON: {error}", code="report-json") from error
+    document = read_document(path, "report", MAX_BYTES)
     check_report(document, path.name)
     return Report(document)
 

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "eagle3hub"
 
 # Lowest first; a module may import from its own tier and from lower ones.
 TIERS = [
-    {"_version", "errors", "progress", "resources", "schema_faults", "charts"},
+    {"_version", "errors", "progress", "resources", "schema_faults", "documents", "charts"},
     {"vocab", "head", "fields", "checkpoint", "metrics"},
     {"target", "layouts", "engines", "prompts", "staging", "report", "tensor_diff"},
     {"transforms"},

@@ -16,8 +16,9 @@ from typing import Any
 from eagle3hub._version import __version__
 from eagle3hub.bench.plan import BenchPlan, Cell
 from eagle3hub.bench.run import CellResult
+from eagle3hub.documents import read_document
 from eagle3hub.engines.base import Verdict, worst
-from eagle3hub.errors import ManifestError, SourceError
+from eagle3hub.errors import ManifestError
 from eagle3hub.metrics import Counts, acceptance_if_any, by_category, paired
 from eagle3hub.resources import schema
 from eagle3hub.schema_faults import faults
@@ -65,16 +66,7 @@ def load_results(path: str | Path) -> Results:
     Raises SourceError if the file cannot be read, ManifestError naming file and field if it holds no results.
     """
     path = Path(path)
-    try:
-        raw = path.read_bytes() if path.stat().st_size <= MAX_BYTES else None
-    except OSError as error:
-        raise SourceError(f"cannot read {path}: {error.strerror or error}", code="source-bench") from error
-    if raw is None:
-        raise ManifestError(f"{path.name}: larger than {MAX_BYTES:,} bytes, which no results are", code="bench-size")
-    try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{path.name}: not valid JSON: {error}", code="bench-json") from error
+    document = read_document(path, "bench", MAX_BYTES)
     check_results(document, path.name)
     return Results(document)
 

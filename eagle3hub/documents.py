@@ -1,0 +1,29 @@
+"""JSON documents this package wrote, read again from wherever they have been since."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from eagle3hub.errors import ManifestError, SourceError
+
+
+def read_document(path: Path, kind: str, max_bytes: int) -> Any:
+    """The JSON in a file of at most ``max_bytes``; ``kind`` ends or begins the codes of its errors.
+
+    Raises SourceError (``source-KIND``) if the file cannot be read, ManifestError (``KIND-size``, ``KIND-json``) if it
+    is too large or no JSON.
+    """
+    try:
+        raw = path.read_bytes() if path.stat().st_size <= max_bytes else None
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror or error}", code=f"source-{kind}") from error
+    if raw is None:
+        raise ManifestError(
+            f"{path.name}: larger than {max_bytes:,} bytes, which nothing of its kind is", code=f"{kind}-size"
+        )
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{path.name}: not valid JSON: {error}", code=f"{kind}-json") from error
