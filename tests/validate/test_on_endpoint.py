@@ -30,6 +30,8 @@ def test_a_server_nothing_vouches_for_is_inconclusive(
     assert out.startswith(f"INCONCLUSIVE  nothing vouches for the head it runs (not checked of the server: {NAMED}")
     assert "vllm 0.32.0 on server, float32" in out
     assert "τ = 1.500" in out
+    assert f"unchecked ? {NAMED}" in out
+    assert "tokens/s with the head" in out
     (entry,) = load_report(tmp_path / "report.json").document["engines"]
     assert entry["unchecked"][-1] == "its output without the head"
     assert entry["lossless"] is None
