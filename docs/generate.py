@@ -1,4 +1,7 @@
-"""Fill the generated tables of docs/layouts.md from the codecs' contracts, those of docs/lint.md from the rules.
+"""Fill the generated tables of the documentation.
+
+Those of docs/layouts.md come from the codecs' contracts, those of docs/lint.md from the rules, docs/cli.md from the
+commands themselves.
 
     python docs/generate.py            rewrite the tables
     python docs/generate.py --check    exit with 1 if a table is not what the code says (the tests do this)
@@ -11,16 +14,21 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import typer.main
 
 from eagle3hub.card.lint import RULES, Rule
 from eagle3hub.card.lint.registry import FAMILIES
+from eagle3hub.cli.app import build
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.base import FEATURES, Contract, Layout
 
 PAGE = Path(__file__).parent / "layouts.md"
 LINT_PAGE = Path(__file__).parent / "lint.md"
+CLI_PAGE = Path(__file__).parent / "cli.md"
 _TABLE = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -95,6 +103,64 @@ def filled_lint(page: str, rules: Mapping[str, Rule] = RULES) -> str:
     )
 
 
+def filled_cli(page: str, root: Any = None) -> str:
+    """docs/cli.md with every command of the command line. Raises ValueError if a table is missing or unknown."""
+    root = root or typer.main.get_command(build())
+    lines = []
+    for name, command in commands(root):
+        lines += [f"## {name}", "", *_manual(name, command), ""]
+    return _filled(page, {"options": _options(root.params), "commands": lines[:-1]})
+
+
+def commands(group: Any, name: str = "eagle3hub") -> Iterator[tuple[str, Any]]:
+    """Every command that does something, with the words that call it, in the order of ``--help``."""
+    for word, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{name} {word}")
+        else:
+            yield f"{name} {word}", command
+
+
+def _manual(name: str, command: Any) -> Iterator[str]:
+    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    words = [(p.metavar or p.name.upper()) if p.required else f"[{p.metavar or p.name.upper()}]" for p in arguments]
+    required = [f"{p.opts[0]} {p.metavar or '…'}" for p in command.params if p not in arguments and p.required]
+    yield from ("```text", " ".join([name, *words, *required, "[OPTIONS]"]), "```", "")
+    for paragraph in command.help.split("\n\n"):
+        text = " ".join(paragraph.split())
+        example = text.removeprefix("Example: ")
+        yield from (["```console", f"$ {example}", "```"] if example != text else [text])
+        yield ""
+    if arguments:
+        yield from _table(["argument", "meaning"], [[f"`{p.metavar or p.name.upper()}`", p.help] for p in arguments])
+        yield ""
+    panels: dict[str | None, list[Any]] = {}
+    for p in command.params:
+        if p not in arguments and not p.hidden:
+            panels.setdefault(p.rich_help_panel, []).append(p)
+    for title, found in panels.items():
+        if title:
+            yield from ("", f"{title}:", "")
+        yield from _options(found)
+
+
+def _options(params: Sequence[Any]) -> list[str]:
+    rows = []
+    for p in params:
+        words = [*p.opts, *p.secondary_opts]
+        spelled = ", ".join(f"`{word}`" for word in words) + ("" if p.is_flag else f" {p.metavar or '…'}")
+        rows.append([spelled, p.help, "required" if p.required else _default(p)])
+    return _table(["option", "meaning", "default"], rows)
+
+
+def _default(option: Any) -> str:
+    if isinstance(option.show_default, str):
+        return option.show_default
+    if option.is_flag:
+        return f"`{(option.opts if option.default else option.secondary_opts)[0]}`" if option.secondary_opts else ""
+    return "" if option.default in (None, "") or not option.show_default else f"`{option.default}`"
+
+
 def _filled(page: str, tables: Mapping[str, Sequence[str]]) -> str:
     names = [m["name"] for m in _TABLE.finditer(page)]
     if sorted(names) != sorted(tables):
@@ -131,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(argv)
     status = 0
-    for path, fill in ((PAGE, filled), (LINT_PAGE, filled_lint)):
+    for path, fill in ((PAGE, filled), (LINT_PAGE, filled_lint), (CLI_PAGE, filled_cli)):
         page = path.read_text()
         fresh = fill(page)
         if not options.check:

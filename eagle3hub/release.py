@@ -23,6 +23,7 @@ from eagle3hub.errors import ManifestError, SourceError, UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.publishing import Plan, Published, Settings, check_access, make_plan, upload
+from eagle3hub.source_tree import record, source_tree
 from eagle3hub.staging import prepare_destination, require_space, staged_folder, write_file
 from eagle3hub.target import TargetFacts, read_target
 from eagle3hub.validation.interpreter import interpreter
@@ -47,7 +48,7 @@ class Release:
         output: the publishable folder, or None where none was made or it did not pass.
         verdict: the worst of the layouts' verdicts and of their agreement. reason: why, in one sentence.
         layouts: the results, main layout first.
-        until: the last step that was asked for.
+        start, until: the first and the last step that were asked for.
         publication: what was published; a plan where a gate does not hold; None where it was not to be.
     """
 
@@ -57,6 +58,7 @@ class Release:
     reason: str
     layouts: Sequence[LayoutResult]
     files: Sequence[Mapping[str, Any]]
+    start: Step
     until: Step
     publication: Plan | Published | None = None
 
@@ -71,6 +73,7 @@ class Release:
             "manifest": str(self.manifest.path),
             "repo": self.manifest.release.repo,
             "output": str(self.output) if self.output is not None else None,
+            "from": self.start,
             "until": self.until,
             "publication": None if self.publication is None else self.publication.to_json(),
             "verdict": self.verdict,
@@ -134,17 +137,17 @@ def release(
             hint="add head and layouts; a manifest without them only gives a card",
             code="manifest-no-head",
         )
-    settings = settings or Settings()
+    settings = (settings or Settings()).with_defaults(manifest)
     _check_steps(start, until)
     kept_in = Path(work) if work is not None else manifest.path.parent / ".eagle3hub"
     name = manifest.release.repo.rpartition("/")[2]
     dest = Path(output) if output is not None else kept_in / "release" / name if until == "publish" else Path(name)
     if until == "publish":
-        check_access(manifest.release.repo, progress)
+        check_access(manifest.release.repo, settings, progress)
     if start == "publish":
         if not (dest / CARD).is_file():
             raise SourceError(f"there is no release in {dest}", hint="leave out --from publish", code="source-missing")
-        made = Release(manifest, dest, "pass", "made earlier", [], _digests(dest), until)
+        made = Release(manifest, dest, "pass", "made earlier", [], _digests(dest), start, until)
         return _publish(made, settings, progress)
     force = force or (until == "publish" and output is None)
     if until in {"card", "publish"}:
@@ -178,7 +181,7 @@ def release(
             progress("writing the card")
             _assemble(manifest, facts, results, stage.path, templates, settings.allow)
             files = _digests(stage.path)
-    made = Release(manifest, dest if stage.keep else None, verdict, reason, results, files, until)
+    made = Release(manifest, dest if stage.keep else None, verdict, reason, results, files, start, until)
     return _publish(made, settings, progress) if until == "publish" and made.output is not None else made
 
 
@@ -285,7 +288,13 @@ def _assemble(
             os.rename(file, stage / file.name)
         here.rmdir()
     (stage / _HEADS).rmdir()
+    tree = source_tree(manifest.path)
+    if tree is not None:
+        for layout in manifest.layouts:
+            record(stage / manifest.layouts.folder(layout), tree)
     digests = {str(r.report.document["head"]["digest"]) for r in results}
     head = open_head(stage, target=facts)
-    card = render_card(manifest, reports, head, templates, digests=digests, report_files=names, waived=waived)
+    card = render_card(
+        manifest, reports, head, templates, digests=digests, report_files=names, waived=waived, tree=tree
+    )
     write_file(stage / CARD, card.encode())

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import yaml
+from support.commands import leaves, root
 
+from eagle3hub._version import __version__
 from eagle3hub.card.lint import RULES
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.base import FEATURES
@@ -71,7 +77,7 @@ def test_a_change_of_a_contract_shows(generate: ModuleType, change: dict):
 
 
 def test_a_missing_table_is_an_error(generate: ModuleType):
-    for fill in (generate.filled, generate.filled_lint):
+    for fill in (generate.filled, generate.filled_lint, generate.filled_cli):
         with pytest.raises(ValueError, match="the generator knows"):
             fill("<!-- table: spelling -->\n<!-- end -->")
 
@@ -89,8 +95,45 @@ def test_a_change_of_a_rule_shows(generate: ModuleType, change: dict):
     assert generate.filled_lint(page, rules) != page
 
 
+def test_every_command_and_option_is_documented(generate: ModuleType):
+    page = generate.CLI_PAGE.read_text()
+    for name, command in leaves(root()):
+        section = page.partition(f"\n## eagle3hub {name}\n")[2].partition("\n## ")[0]
+        assert section, name
+        assert all(f"`{option}`" in section for p in command.params for option in p.opts if option.startswith("-"))
+
+
+def test_a_change_of_a_command_shows(generate: ModuleType):
+    page = generate.CLI_PAGE.read_text()
+    changed = root()
+    assert generate.filled_cli(page, changed) == page
+    changed.commands["engines"].commands["remove"].params[1].default = "cuda"
+    assert generate.filled_cli(page, changed) != page
+
+
+def test_the_site_has_every_page_and_no_link_that_leads_nowhere(tmp_path: Path):
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=DOCS.parent, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    pages = {page.relative_to(DOCS).with_suffix(".html") for page in DOCS.rglob("*.md")}
+    assert pages <= {page.relative_to(tmp_path) for page in tmp_path.rglob("*.html")}
+    assert "fonts.googleapis" not in (tmp_path / "index.html").read_text()
+
+
+def test_the_citation_is_of_this_version_and_of_the_bibliography():
+    citation = yaml.safe_load((DOCS.parent / "CITATION.cff").read_text())
+    assert citation["version"] == __version__
+    paper = citation["references"][0]
+    entry = (DOCS.parent / "eagle3hub" / "card" / "bibliography.bib").read_text().partition("{eagle3,")[2]
+    authors = " and ".join(f"{a['given-names']} {a['family-names']}" for a in paper["authors"])
+    for said in (paper["title"], authors, paper["collection-title"], str(paper["year"]), paper["url"]):
+        assert said in entry.partition("\n}")[0]
+
+
 def test_links_between_the_pages_lead_somewhere():
-    pages = [*DOCS.glob("*.md"), DOCS.parent / "README.md"]
+    pages = [*DOCS.rglob("*.md"), DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md"]
     for page in pages:
         for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name}: {link}"

@@ -12,13 +12,13 @@ PACKAGE = Path(__file__).parent.parent / "eagle3hub"
 TIERS = [
     {"_version", "errors", "progress", "resources", "schema_faults", "documents", "charts"},
     {"vocab", "head", "fields", "checkpoint", "metrics"},
-    {"target", "layouts", "engines", "prompts", "staging", "report", "tensor_diff"},
+    {"target", "layouts", "engines", "prompts", "staging", "source_tree", "report", "tensor_diff"},
     {"transforms"},
     {"reference"},
     {"command", "preflight"},
     {"verify", "describe", "comparison", "conversion", "validation", "card", "demo_target", "bench"},
     {"publishing"},
-    {"release"},
+    {"release", "release_summary"},
     {"demo"},
     {"cli", "__init__", "__main__"},
 ]

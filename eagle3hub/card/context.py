@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from eagle3hub._version import __version__
-from eagle3hub.card import architecture, bibliography, engines, metadata, names, reported, results
+from eagle3hub.card import architecture, bibliography, engines, metadata, names, reported, results, terms
 from eagle3hub.card.bench import BenchView
 from eagle3hub.card.manifest import License, Manifest
 from eagle3hub.card.reports import Run
 from eagle3hub.card.results import RunView
 from eagle3hub.head import Head
+from eagle3hub.source_tree import SourceTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ def build(
     benchmarks: Sequence[BenchView] = (),
     pictures: Sequence[Picture] = (),
     waived: Sequence[str] = (),
+    tree: SourceTree | None = None,
 ) -> dict[str, Any]:
     """The render context: text, whole numbers and small frozen objects of them, nothing that can touch a disk.
 
@@ -117,11 +119,14 @@ def build(
         "layouts": layout_rows(manifest, reports, views),
         "limitations": manifest.limitations,
         "licenses": licenses(manifest),
+        "notices": terms.terms(manifest.target.license.id).phrases,
         "works": [bibliography.work(key) for key in cited],
         "eagle3": bibliography.work("eagle3"),
         "bibtex": bibliography.bibtex(cited),
         "provenance": [_provenance(r, report_files.get(i, "")) for i, r in enumerate(reports)],
         "waived": tuple(waived),
+        "commit": tree.commit if tree else "",
+        "dirty": int(tree is not None and tree.dirty),
         "conditions": conditions(measured),
         "digests": digests(reports),
         "tool": f"eagle3hub {__version__}",

@@ -87,6 +87,17 @@ class ValidateSettings:
     min_acceptance_length: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PublishSettings:
+    """How the release is published; names and meaning are those of `eagle3hub.publishing.Settings`."""
+
+    stage: bool = False
+    private: bool = False
+    branch_per_layout: bool = False
+    gated: str | None = None
+    collection: str | None = None
+
+
 Facts = tuple[tuple[str, str], ...]
 """(label, text as typed), in the file's order."""
 _GRAMS = {"g": 1.0, "kg": 1e3, "t": 1e6}
@@ -163,6 +174,7 @@ class Manifest:
     subcards: tuple[tuple[str, Facts], ...] = ()
     benchmarks: tuple[str, ...] = ()
     imported: tuple[Measurement, ...] = ()
+    publish: PublishSettings = PublishSettings()
 
     @property
     def measured_target(self) -> str:
@@ -252,6 +264,7 @@ def _build(document: Document, path: Path) -> Manifest:
         subcards=tuple((name, _facts(document, ("subcards", name))) for name in data.get("subcards", {})),
         benchmarks=tuple(data.get("benchmarks", ())),
         imported=load_imported(here, data.get("imported", ())),
+        publish=PublishSettings(**data.get("publish", {})),
     )
 
 

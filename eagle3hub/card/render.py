@@ -16,6 +16,7 @@ from eagle3hub.card.reports import runs
 from eagle3hub.errors import InputError, ManifestError, SourceError
 from eagle3hub.head import Head
 from eagle3hub.report import check_report
+from eagle3hub.source_tree import SourceTree
 
 if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -41,6 +42,7 @@ def render_card(
     benchmarks: Sequence[Results] = (),
     pictures: Sequence[context.Picture] = (),
     waived: Sequence[str] = (),
+    tree: SourceTree | None = None,
 ) -> str:
     """The model card as one Markdown document with its metadata block. The same input gives the same bytes.
 
@@ -52,6 +54,7 @@ def render_card(
         report_files: each report's path in the published repository, in the order of ``reports``; empty: no links.
         benchmarks: results of ``eagle3hub bench``. pictures: charts that lie beside the card.
         waived: gates of publishing that are waived, by code; the card says so.
+        tree: the commit the release is made from; the card says if files differed from it.
 
     Raises ManifestError for a report that is malformed, contradicts itself or measured something else; InputError
     for a template that fails.
@@ -71,7 +74,7 @@ def render_card(
     consistency.check(manifest, reports, all_runs, digests)
     names = {i: file for i, (_, file) in enumerate(paired) if file}
     views = [bench.view(results, manifest) for results in benchmarks]
-    values = context.build(manifest, reports, all_runs, head, names, views, pictures, waived)
+    values = context.build(manifest, reports, all_runs, head, names, views, pictures, waived, tree)
     return _render(templates, TEMPLATES[manifest.style], values)
 
 

@@ -76,6 +76,11 @@ def starter(head: Head, source: str, target: str, repo: str | None = None) -> st
         "#? reports: [reports/*.json]  # what eagle3hub validate wrote",
         "#? benchmarks: [benchmarks/*.json]  # what eagle3hub bench wrote",
         "#? imported: [imported/*.yaml]  # what others measured",
+        "",
+        f"#? publish:  # {_about(schema, 'publish')}",
+        "#?   stage: true",
+        "#?   gated: manual",
+        "#?   collection: owner/title-64f9a55bb3115b4f513ec026",
     ]
     return "\n".join(lines) + "\n"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import inspect
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -217,7 +218,11 @@ def _explain(e: BaseException, what: str, repo_id: str, revision: str | None, do
         return _explain(e.__cause__, what, repo_id, revision, doing)
     if type(e).__name__ == "OIDCError":
         hint = "in GitHub Actions the job needs `permissions: id-token: write`; elsewhere unset HF_OIDC_RESOURCE"
-        return HubError("the Hub gave no token for HF_OIDC_RESOURCE", hint=hint, code="hub-oidc")
+        return HubError("there is no identity to get a token for HF_OIDC_RESOURCE with", hint=hint, code="hub-oidc")
+    if isinstance(e, HfHubHTTPError) and (asked := _identity_service(str(e.response.url))):
+        hint = "its trusted publisher must name this workflow's repository, branch and file exactly"
+        message = f"{asked} gave no token for HF_OIDC_RESOURCE (status {e.response.status_code})"
+        return HubError(message, hint=hint if asked == "the Hub" else None, code="hub-oidc")
     if isinstance(e, GatedRepoError):
         hint = "ask for access on its page, then run `hf auth login`"
         return HubError(f"{repo_id} is gated and this account has no access to it", hint=hint, code="hub-gated")
@@ -247,6 +252,14 @@ def _explain(e: BaseException, what: str, repo_id: str, revision: str | None, do
     return HubError(
         f"the connection to the Hub failed: cannot {doing} {what} ({type(e).__name__})", code="hub-network"
     )
+
+
+def _identity_service(url: str) -> str | None:
+    """Who was asked for a token of a workflow's own, or None for any other address."""
+    if url == f"{endpoint()}/oauth/token":
+        return "the Hub"
+    actions = os.environ.get("ACTIONS_ID_TOKEN_REQUEST_URL", "").partition("?")[0]
+    return "GitHub" if actions and url.partition("?")[0] == actions else None
 
 
 def _offline(what: str, doing: str) -> HubError:

@@ -70,7 +70,11 @@ def main() -> None:
         print(f"eagle3hub {__version__}")
         return
     signal.signal(signal.SIGTERM, _terminated)
-    sys.exit(run(sys.argv[1:]))
+    try:
+        status = run(sys.argv[1:])
+    except Exception:  # a mistake of this program: all of it is shown, but for what is secret
+        status = _traceback()
+    sys.exit(status)
 
 
 def run(argv: list[str]) -> int:
@@ -83,7 +87,7 @@ def run(argv: list[str]) -> int:
         return status if isinstance(status, int) else 0
     except Eagle3HubError as e:
         if debug:
-            traceback.print_exc()
+            _traceback()
         return _fail(e, as_json)
     except _CommandLineError as e:
         if not str(e):  # no arguments: the help has been printed
@@ -105,6 +109,13 @@ def _fail(error: Eagle3HubError, as_json: bool) -> int:
         if error.hint:
             sys.stderr.write(f"hint: {error.hint}\n")
     return error.exit_code
+
+
+def _traceback() -> int:
+    from eagle3hub.cli.redact import redacted
+
+    sys.stderr.write(redacted(traceback.format_exc()))
+    return 1
 
 
 def _usage_error(error: Exception) -> UsageError:

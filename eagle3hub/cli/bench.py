@@ -56,7 +56,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         num_prompts: NumPromptsOption = None,
         max_new_tokens: MaxNewTokensOption = 128,
         drafting: Annotated[str, typer.Option(help="Above temperature 0: greedy or probabilistic.")] = "greedy",
-        seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+        seed: Annotated[int, typer.Option(help="Seed of the engine and of the coins above temperature 0.")] = 0,
         device: DeviceOption = "cpu",
         dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
         min_acceptance_length: BarOption = None,

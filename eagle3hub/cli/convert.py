@@ -19,7 +19,7 @@ CHANGE = "Changes, each only where it is asked for"
 
 def convert(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="Folder of the draft head, or hf://owner/name[@revision].")
+        str, typer.Argument(metavar="SOURCE", help="Folder of the draft head, or hf://owner/name@revision.")
     ],
     destination: Annotated[str, typer.Argument(metavar="DEST", help="Folder to make; must not exist.")],
     to: Annotated[
@@ -142,7 +142,10 @@ def convert(
     does not say is listed as assumed, and eagle3hub.json beside the weights records both. Nothing is repaired, cast
     or reordered unless it is asked for by name.
 
-    Example: eagle3hub convert runs/final out/modelopt --to modelopt --target Qwen/Qwen3-8B
+    Exit status: 0 converted; 3 refused, or source or destination cannot be used; 5 the Hub failed. Nothing is left
+    behind unless it is 0.
+
+    Example: eagle3hub convert runs/final out --to universal --target Qwen/Qwen3-8B
     """
     from eagle3hub.checkpoint.shards import parse_size
     from eagle3hub.conversion import convert as run

@@ -24,7 +24,9 @@ def demo(
     The first run downloads the target model (97 MB) and installs vLLM (2.5 GB on disk) into the cache; after that
     it takes a few minutes.
 
-    Example: eagle3hub demo --output /tmp/eagle3hub-demo
+    Exit status: 0 the release passes; 1 it does not; 4 vLLM or torch is not available; 5 a download failed.
+
+    Example: eagle3hub demo --output ./eagle3hub-demo
     """
     from eagle3hub.demo import demo as run
 

@@ -34,9 +34,11 @@ def diff(
     """Say whether two draft heads are the same: equal, equal up to how they are spelled, or different.
 
     Layouts may differ: weights are compared bit by bit, then as numbers; semantics field by field; vocabulary maps
-    as maps. Exits with 0 if they are equal or only spelled differently, with 1 if they differ.
+    as maps.
 
-    Example: eagle3hub diff runs/final out/modelopt
+    Exit status: 0 equal, or only spelled differently; 1 they differ; 3 one of them cannot be read; 5 the Hub failed.
+
+    Example: eagle3hub diff runs/final out
     """
     from eagle3hub.comparison import compare
 

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
     from eagle3hub.engines.envs import Environment
 
-app = typer.Typer(help="Install, list, examine and remove the engines heads are validated on.", no_args_is_help=True)
+app = typer.Typer(
+    help="Install, list, examine and remove the engines heads are validated on; check recipes and cards.\n\n"
+    "Example: eagle3hub engines install vllm --device cpu",
+    no_args_is_help=True,
+)
 
 Name = Annotated[str, typer.Argument(help="Engine: vllm or sglang.", show_default=False)]
 Device = Annotated[str, typer.Option(help="Device the engine runs on.")]
@@ -30,7 +34,12 @@ def install(
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Make an engine's environment (vLLM on CPU: about 2.5 GiB and one or two minutes)."""
+    """Make an engine's environment (vLLM on CPU: about 2.5 GiB and one or two minutes).
+
+    Exit status: 0 it is there; 2 there is no such engine; 4 it cannot be had for this device; 5 a download failed.
+
+    Example: eagle3hub engines install vllm --device cpu
+    """
     from eagle3hub.engines import envs, get_engine
 
     engine = get_engine(name)
@@ -45,7 +54,10 @@ def install(
 
 @app.command("list")
 def list_(as_json: JsonFlag = False) -> None:
-    """List the engines there are, which are installed, and why the others cannot be."""
+    """List the engines there are, which are installed, and why the others cannot be.
+
+    Example: eagle3hub engines list
+    """
     from eagle3hub.engines import ENGINES, envs
     from eagle3hub.engines.specs import default_version, environment_spec, no_environment
 
@@ -85,6 +97,8 @@ def doctor(
     """Look into each engine's interpreter: versions, device, free memory, what is missing and what mends it.
 
     Exit status: 0; 4 if the engine that was named is ready on no device.
+
+    Example: eagle3hub engines doctor vllm
     """
     from eagle3hub.engines import ENGINES, engine_name
     from eagle3hub.engines.doctor import diagnose
@@ -121,7 +135,10 @@ def doctor(
 
 @app.command()
 def remove(name: Name, device: Device = "cpu", as_json: JsonFlag = False) -> None:
-    """Delete an engine's environment."""
+    """Delete an engine's environment.
+
+    Example: eagle3hub engines remove vllm --device cpu
+    """
     from eagle3hub.engines import envs, get_engine
 
     engine = get_engine(name)

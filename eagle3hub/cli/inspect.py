@@ -22,7 +22,7 @@ _VERDICTS = {
 
 def inspect(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="Folder of a draft head, or hf://owner/name[@revision].")
+        str, typer.Argument(metavar="SOURCE", help="Folder of a draft head, or hf://owner/name@revision.")
     ],
     layout: Annotated[
         str | None, typer.Option("--from", metavar="LAYOUT", help="Its layout; detected if not given.")
@@ -35,8 +35,9 @@ def inspect(
 ) -> None:
     """Say what a draft head is, what is wrong with it, and what each inference engine will do with its files.
 
-    Reads headers and the vocabulary map only, also of a repository on the Hub; no engine is run. Exits with 3 if
-    something is wrong with the head.
+    Reads headers and the vocabulary map only, also of a repository on the Hub; no engine is run.
+
+    Exit status: 0 nothing is wrong; 3 something is wrong with the head, or it cannot be read; 5 the Hub failed.
 
     Example: eagle3hub inspect runs/qwen3-8b/final --target Qwen/Qwen3-8B
     """

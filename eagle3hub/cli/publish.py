@@ -19,6 +19,13 @@ TagOption = Annotated[str | None, typer.Option(metavar="TAG", help="Tag the comm
 StageFlag = Annotated[bool, typer.Option("--stage", help="Private until everything is verified, then public.")]
 PrFlag = Annotated[bool, typer.Option("--create-pr", help="Propose the commit as a pull request.")]
 BranchFlag = Annotated[bool, typer.Option("--branch-per-layout", help="Layouts in folders go to branches instead.")]
+GatedOption = Annotated[
+    str | None, typer.Option(metavar="auto|manual", help="Readers must ask for access, given so.", show_default=False)
+]
+CollectionOption = Annotated[
+    str | None,
+    typer.Option(metavar="OWNER/SLUG", help="Add the repository to this collection.", show_default=False),
+]
 AllowOption = Annotated[
     list[str] | None,
     typer.Option(metavar="CODE", help="Waive a gate; recorded in the commit message. May be repeated."),
@@ -42,6 +49,8 @@ def publish(
     message: Annotated[
         str | None, typer.Option("--message", "-m", metavar="TEXT", help="First line of the commit message.")
     ] = None,
+    gated: GatedOption = None,
+    collection: CollectionOption = None,
     allow: AllowOption = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -60,7 +69,9 @@ def publish(
     from eagle3hub.card.manifest import load_manifest
     from eagle3hub.publishing import Settings, make_plan, upload
 
-    settings = Settings(create_pr, stage, private, branch_per_layout, tag, message, tuple(allow or ()))
+    settings = Settings(
+        create_pr, stage, private, branch_per_layout, tag, message, tuple(allow or ()), gated, collection
+    )
     described = load_manifest(manifest) if manifest is not None else None
     name = repo or (described.release.repo if described is not None else None)
     if name is None:
@@ -75,7 +86,7 @@ def publish(
 
 
 def verify(
-    source: Annotated[str, typer.Argument(metavar="REPO", help="hf://owner/name[@revision].")],
+    source: Annotated[str, typer.Argument(metavar="REPO", help="hf://owner/name@revision.")],
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -102,8 +113,11 @@ def show(doc: dict[str, Any], console: Console) -> None:
 
     kind = "pull request" if doc["create_pr"] else "commit"
     there = "exists" if doc["exists"] else "new"
-    console.print(f"[bold]{escape(doc['repo'])}[/]  {there}, {doc['visibility']}")
+    gated = f", access by asking ({doc['gated']})" if doc["gated"] else ""
+    console.print(f"[bold]{escape(doc['repo'])}[/]  {there}, {doc['visibility']}{gated}")
     console.print(f"  {kind}: {escape(doc['message'])}" + (f", tag {escape(doc['tag'])}" if doc["tag"] else ""))
+    if doc["collection"]:
+        console.print(f"  collection: {escape(doc['collection'])}" + (", in it already" if doc["collected"] else ""))
     for commit in doc["commits"]:
         table = Table("file", "bytes", "SHA-256", "")
         for f in commit["files"]:

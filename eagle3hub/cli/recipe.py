@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 
 def recipe(
-    head: Annotated[
-        str, typer.Argument(help="Folder of the head, or hf://owner/name[@revision].", show_default=False)
-    ],
+    head: Annotated[str, typer.Argument(help="Folder of the head, or hf://owner/name@revision.", show_default=False)],
     target: Annotated[
         str, typer.Option("--target", "--verifier", help="Target model: a folder or a Hub id.", show_default=False)
     ],
@@ -34,7 +32,9 @@ def recipe(
     num_draft_tokens: Annotated[
         int | None, typer.Option(help="Nodes of the tree, its root included.", show_default="K + 1")
     ] = None,
-    tensor_parallel: Annotated[int | None, typer.Option("--tp", help="Devices.", show_default="1")] = None,
+    tensor_parallel: Annotated[
+        int | None, typer.Option("--tp", help="Devices the target is split over.", show_default="1")
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="Precision of the target.", show_default="the engine's")] = None,
     context: Annotated[int | None, typer.Option(help="Context in tokens.", show_default="the target's")] = None,
     extra: Annotated[
@@ -45,6 +45,8 @@ def recipe(
     """Print how to serve a head: the server's command, its YAML where it takes one, and Python for offline use.
 
     Says so where the engine would not get these files right, whatever the command.
+
+    Exit status: 0 printed; 2 engine or version is not known; 3 head or target cannot be read; 5 the Hub failed.
 
     Example: eagle3hub recipe ./head --target Qwen/Qwen3-8B --engine sglang --draft-tokens 3
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +12,7 @@ import typer
 from eagle3hub.cli import publish as publishing
 from eagle3hub.cli.options import EnginePythonOption
 from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
-from eagle3hub.errors import FoundWanting, UsageError
+from eagle3hub.errors import Eagle3HubError, FoundWanting, OutputError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,7 +57,13 @@ def release(
     stage: publishing.StageFlag = False,
     branch_per_layout: publishing.BranchFlag = False,
     tag: publishing.TagOption = None,
+    gated: publishing.GatedOption = None,
+    collection: publishing.CollectionOption = None,
     allow: publishing.AllowOption = None,
+    summary: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Append a Markdown summary; in GitHub Actions to the step's by itself."),
+    ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -64,6 +72,9 @@ def release(
     A release that does not pass makes no folder. What was measured before is not measured again, what the Hub has is
     not sent again. Gates and access token are those of `eagle3hub publish`.
 
+    Exit status: 0 released; 1 measured and found wanting, or refused by a gate; 3 manifest or head cannot be used;
+    4 engine or device unavailable; 5 the Hub failed.
+
     Example: eagle3hub release release.yaml --dry-run
     """
     if dry_run and until not in (None, "card"):
@@ -71,23 +82,33 @@ def release(
     from eagle3hub.engines.options import engine_pythons
     from eagle3hub.publishing import Settings
     from eagle3hub.release import release as run
+    from eagle3hub.release_summary import failure_markdown, markdown
 
-    with progress(quiet=quiet) as report:
-        made = run(
-            manifest,
-            output=output,
-            start=start,  # type: ignore[arg-type]  # checked there
-            until="card" if dry_run else until or "publish",  # type: ignore[arg-type]
-            settings=Settings(create_pr, stage, False, branch_per_layout, tag, None, tuple(allow or ())),
-            target=target,
-            engine_python=engine_pythons(engine_python or []),
-            templates=templates,
-            work=work,
-            force=force,
-            progress=report,
-        )
+    _append(summary, "")  # a place that cannot be written to is found before the work
+    try:
+        with progress(quiet=quiet) as report:
+            made = run(
+                manifest,
+                output=output,
+                start=start,  # type: ignore[arg-type]  # checked there
+                until="card" if dry_run else until or "publish",  # type: ignore[arg-type]
+                settings=Settings(
+                    create_pr, stage, False, branch_per_layout, tag, None, tuple(allow or ()), gated, collection
+                ),
+                target=target,
+                engine_python=engine_pythons(engine_python or []),
+                templates=templates,
+                work=work,
+                force=force,
+                progress=report,
+            )
+    except Eagle3HubError as e:
+        with suppress(OutputError):
+            _append(summary, failure_markdown(manifest.name, e))
+        raise
     document = made.to_json()
     emit(document, lambda console: show(document, console), as_json=as_json)
+    _append(summary, markdown(document))
     raise typer.Exit(FoundWanting.exit_code if made.refused else EXIT_OF[made.verdict])
 
 
@@ -96,23 +117,14 @@ def show(doc: dict[str, Any], console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from eagle3hub.release_summary import MEASURED, measured, steps
+
     colour = _COLOURS[doc["verdict"]]
     console.print(f"[bold {colour}]{doc['verdict']}[/]  {escape(doc['repo'])}: {escape(doc['reason'])}")
-    table = Table("layout", "in", "engine", "rounds", "accepted", "τ (95 % interval)", "lossless", "verdict")
-    for row in doc["layouts"]:
-        for e in row["engines"] or [{}]:
-            a, same = e.get("acceptance") or {}, e.get("lossless")
-            table.add_row(
-                row["layout"],
-                row["folder"] or "/",
-                f"{e.get('engine', '–')} {e.get('version') or ''}".strip(),
-                str(a.get("rounds", "–")),
-                " / ".join(map(str, a.get("accepted_per_position", []))) or "–",
-                _tau(a),
-                f"{same['identical']} of {same['prompts']}" if same else "–",
-                f"[{_COLOURS[row['verdict']]}]{row['verdict']}[/]" + (" (kept)" if row["reused"] else ""),
-            )
     if doc["layouts"]:
+        table = Table(*MEASURED)
+        for *cells, verdict in measured(doc):
+            table.add_row(*map(escape, cells), f"[{_COLOURS[verdict.split()[0]]}]{verdict}[/]")
         console.print(table)
     if doc["publication"]:
         publishing.show(doc["publication"], console)
@@ -121,13 +133,21 @@ def show(doc: dict[str, Any], console: Console) -> None:
         console.print(
             f"ready for upload: [bold]{escape(doc['output'])}[/] ({len(doc['files'])} files, {size / 1e6:.1f} MB)"
         )
-        console.print(f"  card: {escape(doc['output'])}/README.md")
         console.print(f"  publish it with: eagle3hub publish {escape(doc['output'])} --repo {escape(doc['repo'])}")
+    summary = Table("step", "", "")
+    for step in steps(doc):
+        summary.add_row(*map(escape, step))
+    console.print(summary)
 
 
-def _tau(acceptance: dict[str, Any]) -> str:
-    if not acceptance:
-        return "–"
-    low_high = acceptance.get("ci95")
-    tau = f"{acceptance['mean_acceptance_length']:.3f}"
-    return f"{tau} ({low_high[0]:.2f} … {low_high[1]:.2f})" if low_high else tau
+def _append(summary: Path | None, text: str) -> None:
+    """Add to the summary page that was asked for, or to the one of the workflow this runs in, if it does."""
+    inside = os.environ.get("GITHUB_STEP_SUMMARY")
+    path = summary or (Path(inside) if inside else None)
+    if path is None:
+        return
+    try:
+        with path.open("a", encoding="utf-8") as f:
+            f.write(text)
+    except OSError as e:
+        raise OutputError(f"cannot write {path}: {e.strerror}", code="output-summary") from e

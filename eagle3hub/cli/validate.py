@@ -28,9 +28,7 @@ from eagle3hub.errors import UsageError
 
 
 def validate(
-    head: Annotated[
-        str, typer.Argument(help="Folder of the head, or hf://owner/name[@revision].", show_default=False)
-    ],
+    head: Annotated[str, typer.Argument(help="Folder of the head, or hf://owner/name@revision.", show_default=False)],
     target: TargetOption,
     engine: Annotated[
         str,

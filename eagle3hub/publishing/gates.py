@@ -13,6 +13,7 @@ from eagle3hub.errors import InputError, Problem
 from eagle3hub.publishing import remote
 from eagle3hub.publishing.files import CARD, LocalFile, directly_in, head_folders
 from eagle3hub.publishing.sensitive import secrets
+from eagle3hub.publishing.terms import departures
 from eagle3hub.report import Report, load_report
 from eagle3hub.validation.options import engine_names
 
@@ -21,6 +22,7 @@ GATES: dict[str, str] = {
     "publish-report": "a passing report for exactly these bytes, from the engines the manifest asks for",
     "publish-card": "a model card without errors",
     "publish-license": "a license",
+    "publish-terms": "what the target's license, as the manifest states it, asks of a model made from it",
     "publish-pickle": "no pickles",
     "publish-training-state": "no optimizer or trainer states",
     "publish-link": "no symbolic links",
@@ -53,6 +55,7 @@ def check(repo_id: str, files: Sequence[LocalFile], links: Sequence[str], manife
         *_heads(files, manifest),
         *_reports(files, manifest),
         *_card(files),
+        *_terms(repo_id, files, manifest),
         *_contents(files),
         *_names(repo_id, files),
     ]
@@ -125,6 +128,17 @@ def _card(files: Sequence[LocalFile]) -> Iterator[Problem]:
     for link in card.listed("license_link"):
         if "://" not in link and link not in {f.path for f in files}:
             yield _problem("publish-license", f"the card's license_link names {link}, which is not in the folder")
+
+
+def _terms(repo_id: str, files: Sequence[LocalFile], manifest: Manifest | None) -> Iterator[Problem]:
+    card = next((f for f in files if f.path == CARD), None)
+    if manifest is None or card is None:
+        return
+    read = [f for f in files if f is card or f.path.upper().startswith("NOTICE")]
+    texts = [f.head(f.size).decode("utf-8", errors="replace") for f in read]
+    stated = parse_card(card.head(card.size).decode("utf-8", errors="replace"), CARD, None).listed("license")
+    for what, fix in departures(repo_id, manifest.target, stated, texts):
+        yield _problem("publish-terms", what, fix)
 
 
 def _contents(files: Sequence[LocalFile]) -> Iterator[Problem]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +33,8 @@ class Settings:
         tag: tag for the commit on ``main``.
         message: first line of the commit message; default: names the repository.
         allow: gates to waive, by code.
+        gated: ``auto`` or ``manual``: readers must ask for access; None: as it is.
+        collection: slug of a collection of the Hub that the repository is added to.
     """
 
     create_pr: bool = False
@@ -42,6 +44,8 @@ class Settings:
     tag: str | None = None
     message: str | None = None
     allow: tuple[str, ...] = ()
+    gated: str | None = None
+    collection: str | None = None
 
     def __post_init__(self) -> None:
         for code in self.allow:
@@ -49,8 +53,24 @@ class Settings:
                 raise UsageError(f"no gate is called {code}", hint=f"gates: {', '.join(GATES)}", code="usage-gate")
         if self.stage and self.private:
             raise UsageError("--stage ends in a public repository, --private in a private one", hint="name one")
-        if self.create_pr and (self.tag or self.branch_per_layout or self.stage):
-            raise UsageError("--create-pr proposes one commit to main", hint="tag and publish when it is merged")
+        if self.create_pr and (self.tag or self.branch_per_layout or self.stage or self.gated or self.collection):
+            raise UsageError("--create-pr proposes one commit to main", hint="do the rest when it is merged")
+        if self.gated not in (None, "auto", "manual"):
+            raise UsageError(f"there is no gate of access called {self.gated}", hint="name auto or manual")
+
+    def with_defaults(self, manifest: Manifest | None) -> Settings:
+        """These, and what a manifest adds to them; a pull request is the commit alone."""
+        if manifest is None or self.create_pr:
+            return self
+        said = manifest.publish
+        return replace(
+            self,
+            stage=self.stage or (said.stage and not self.private),
+            private=self.private or (said.private and not self.stage),
+            branch_per_layout=self.branch_per_layout or said.branch_per_layout,
+            gated=self.gated or said.gated,
+            collection=self.collection or said.collection,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +107,7 @@ class Plan:
     Attributes:
         problems: gates that do not hold and were not waived: while there are any, nothing is sent.
         waived: gates that do not hold and were waived.
+        collected: whether the repository is in the collection already.
     """
 
     repo: str
@@ -97,6 +118,7 @@ class Plan:
     description: str
     problems: Sequence[Problem] = ()
     waived: Sequence[Problem] = field(default=())
+    collected: bool = False
 
     @property
     def visibility(self) -> str:
@@ -113,6 +135,9 @@ class Plan:
             "repo": self.repo,
             "exists": self.remote.exists,
             "visibility": self.visibility,
+            "gated": self.settings.gated or self.remote.gated or None,
+            "collection": self.settings.collection,
+            "collected": self.collected,
             "create_pr": self.settings.create_pr,
             "tag": self.settings.tag,
             "message": self.message,
@@ -147,11 +172,11 @@ def make_plan(
     """Read a folder, hold it to every gate, and compare it with the repository; nothing is written anywhere.
 
     Args:
-        manifest: says which engines must have passed the head and which layouts there are.
+        manifest: says which engines must have passed the head, which layouts there are, and more on how to publish.
 
     Raises SourceError where the folder cannot be read, HubError, UsageError for a tag that is taken.
     """
-    settings = settings or Settings()
+    settings = (settings or Settings()).with_defaults(manifest)
     files, links = read_folder(Path(folder), progress)
     found = check(repo_id, files, links, manifest)
     problems = [p for p in found if p.code not in settings.allow]
@@ -162,6 +187,7 @@ def make_plan(
         state = remote.look(repo_id)
     parts = [_part(repo_id, branch, mine, state) for branch, mine in _split(files, settings.branch_per_layout).items()]
     _check_tag(settings.tag, state, parts[-1])
+    collected = settings.collection is not None and remote.in_collection(repo_id, settings.collection)
     return Plan(
         repo_id,
         settings,
@@ -171,6 +197,7 @@ def make_plan(
         _description(files, waived),
         problems,
         waived,
+        collected,
     )
 
 

@@ -6,6 +6,7 @@ repository that ``HF_OIDC_RESOURCE`` names. It is never an argument here.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ class RemoteState:
 
     exists: bool
     private: bool = False
+    gated: str | None = None
     branches: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     pulls: Mapping[str, str] = field(default_factory=dict)
@@ -61,9 +63,16 @@ def check_name(repo_id: str) -> str | None:
 
 
 def require_token(repo_id: str) -> None:
-    """Raise HubError unless the client has an access token for writing."""
+    """Raise HubError unless the client has an access token for writing, to this repository if it is for one only."""
     import huggingface_hub
 
+    only = os.environ.get("HF_OIDC_RESOURCE")
+    if only and only != repo_id:
+        raise HubError(
+            f"HF_OIDC_RESOURCE asks for a token for {only}, which cannot write to {repo_id}",
+            hint=f"set it to {repo_id}, or unset it to use another access token",
+            code="hub-oidc",
+        )
     with hub_errors(repo_id, repo_id, doing="write to"):
         token = huggingface_hub.get_token()
     if not token:
@@ -75,7 +84,7 @@ def require_token(repo_id: str) -> None:
 
 
 def look(repo_id: str) -> RemoteState:
-    """The repository's visibility, branches, tags and pull requests. Raises HubError."""
+    """The repository's visibility, gate of access, branches, tags and pull requests. Raises HubError."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     api = _api()
@@ -90,6 +99,7 @@ def look(repo_id: str) -> RemoteState:
     return RemoteState(
         exists=True,
         private=bool(info.private),
+        gated=info.gated or None,
         branches={b.name: b.target_commit for b in refs.branches},
         tags={t.name: t.target_commit for t in refs.tags},
         pulls={p.ref: p.target_commit for p in refs.pull_requests or []},
@@ -133,6 +143,26 @@ def make_public(repo_id: str) -> None:
     """Let everybody see the repository. Raises HubError."""
     with hub_errors(f"the visibility of {repo_id}", repo_id, doing="change"):
         patiently(lambda: _api().update_repo_settings(repo_id, private=False))
+
+
+def gate_access(repo_id: str, how: str) -> None:
+    """Let readers ask for access first: ``auto`` or ``manual``. Raises HubError."""
+    gated: Any = how
+    with hub_errors(f"who may read {repo_id}", repo_id, doing="change"):
+        patiently(lambda: _api().update_repo_settings(repo_id, gated=gated))
+
+
+def in_collection(repo_id: str, slug: str) -> bool:
+    """Whether a collection has the repository. Raises HubError, also where there is no such collection."""
+    with hub_errors(f"collection {slug}", repo_id, doing="look at"):
+        items = patiently(lambda: _api().get_collection(slug)).items
+    return any(item.item_type == "model" and item.item_id == repo_id for item in items)
+
+
+def add_to_collection(repo_id: str, slug: str) -> None:
+    """Add the repository to a collection; it stays there if it is. Raises HubError."""
+    with hub_errors(f"the collection {slug}", repo_id, doing="change"):
+        patiently(lambda: _api().add_collection_item(slug, repo_id, "model", exists_ok=True))
 
 
 def commit(

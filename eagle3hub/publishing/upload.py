@@ -1,4 +1,4 @@
-"""Carry out a plan: one commit for each branch, then verification, then tag and visibility.
+"""Carry out a plan: one commit for each branch, then verification, then tag, visibility and collection.
 
 Whatever stops it, each branch holds either what it held before or everything new, and running it again goes on
 from there: large files that were sent are found by their digests, a commit that was made is recognised by its tree.
@@ -13,7 +13,7 @@ from typing import Any
 from eagle3hub.errors import FoundWanting, HubError, UsageError
 from eagle3hub.progress import Progress, silent
 from eagle3hub.publishing import remote
-from eagle3hub.publishing.plan import MAIN, Part, Plan, compare
+from eagle3hub.publishing.plan import MAIN, Part, Plan, Settings, compare
 from eagle3hub.publishing.remote import Committed, RemoteState
 from eagle3hub.publishing.verify import verify_upload
 
@@ -46,16 +46,19 @@ class Published:
         }
 
 
-def check_access(repo_id: str, progress: Progress = silent) -> None:
+def check_access(repo_id: str, settings: Settings, progress: Progress = silent) -> None:
     """Find out before hours of work whether the repository can be written to, as far as that can be told.
 
-    Raises UsageError for a name the Hub does not take, HubError without a token or where the Hub cannot be asked.
+    Raises UsageError for a name the Hub does not take, HubError without a token, where the Hub cannot be asked, or for
+    a collection that does not exist.
     """
     if why := remote.check_name(repo_id):
         raise UsageError(f"the Hub takes no repository called {repo_id}", hint=why, code="usage-repo")
     remote.require_token(repo_id)
     progress(f"asking the Hub about {repo_id}")
     remote.look(repo_id)
+    if settings.collection is not None:
+        remote.in_collection(repo_id, settings.collection)
 
 
 def upload(plan: Plan, progress: Progress = silent) -> Published:
@@ -73,6 +76,9 @@ def upload(plan: Plan, progress: Progress = silent) -> Published:
         progress(f"making the repository {plan.repo}")
         remote.create_repository(plan.repo, private=plan.settings.stage or plan.settings.private)
         state = remote.look(plan.repo)
+    if plan.settings.gated not in (None, state.gated):
+        progress("letting readers ask for access")
+        remote.gate_access(plan.repo, str(plan.settings.gated))
     commits: list[tuple[str, str]] = []
     uploaded: dict[str, list[str]] = {}
     pull: str | None = None
@@ -92,6 +98,9 @@ def upload(plan: Plan, progress: Progress = silent) -> Published:
         progress("making it public")
         remote.make_public(plan.repo)
         private = False
+    if plan.settings.collection is not None and not plan.collected:
+        progress(f"adding it to {plan.settings.collection}")
+        remote.add_to_collection(plan.repo, plan.settings.collection)
     return Published(plan, commits, uploaded, "private" if private else "public", pull)
 
 

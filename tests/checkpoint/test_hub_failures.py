@@ -110,7 +110,7 @@ def test_a_proxy_that_ignores_ranges(hub: HubServer, example_head: Path, cli: Cl
         ({"private": True}, None, "there is no model alice/head on the Hub, or it is private"),
         ({"private": True}, "hf_good", None),
         ({}, "hf_wrong", "does not accept this access token"),
-        ({"gated": True}, "hf_good", "alice/head is gated and this account has no access to it"),
+        ({"gated": True}, "hf_other", "alice/head is gated and this account has no access to it"),
         ({"gated": True}, None, "alice/head is gated and this account has no access to it"),
     ],
 )

@@ -17,9 +17,13 @@ from publishing.folders import REPO
 from support.hub_writes import WritableHub
 from support.signals import default_signals
 
+from eagle3hub.publishing import GATES
+
 Cli = Callable[..., tuple[int, str, str]]
 MAIN = "import sys; from eagle3hub.cli.app import run; sys.exit(run(sys.argv[1:]))"
 OLD = {"README.md": b"---\nlicense: mit\n---\nold", "config.json": b"{}"}
+SHELF = "alice/heads-64f9a55bb3115b4f513ec026"
+DOCS = Path(__file__).parents[2] / "docs" / "publishing.md"
 ALWAYS = 99
 
 
@@ -70,6 +74,13 @@ FAULTS: dict[str, tuple[tuple[str, str, dict[str, Any]], str, int, bool]] = {
     ),
     "403 at tag": (("/tag/", "POST", {"status": 403}), "the Hub forbids access to the tag v1", 5, True),
     "tag's answer lost": (("/tag/", "POST", {"cut_after": 0}), "", 0, True),
+    "403 at collection": (
+        ("/items", "POST", {"status": 403}),
+        "the Hub forbids access to the collection alice/heads",
+        5,
+        True,
+    ),
+    "collection's answer lost": (("/items", "POST", {"cut_after": 0}), "", 0, True),
 }
 
 
@@ -77,8 +88,9 @@ FAULTS: dict[str, tuple[tuple[str, str, dict[str, Any]], str, int, bool]] = {
 def test_faults(hub: WritableHub, release: Path, cli: Cli, waits: list[float], name: str):
     (path, method, how), words, wanted, there = FAULTS[name]
     hub.commit(REPO, OLD)
+    hub.collections[SHELF] = []
     hub.fail(path, method, **how)
-    argv = ("publish", release, "--repo", REPO, "--tag", "v1", "--quiet")
+    argv = ("publish", release, "--repo", REPO, "--tag", "v1", "--collection", SHELF, "--quiet")
     status, out, err = cli(*argv)
     assert status == wanted, err
     assert words in err
@@ -93,6 +105,7 @@ def test_faults(hub: WritableHub, release: Path, cli: Cli, waits: list[float], n
     assert is_new(hub, release)
     assert hub.repos[REPO].tags == {"v1": hub.repos[REPO].refs["main"]}
     assert len(hub.repos[REPO].commits) == 2, "the old commit and one of ours"
+    assert hub.collections[SHELF] == [REPO]
     if there:
         assert json.loads(out)["uploaded"] == {}
         assert sum(u.startswith("PUT /put/") for u in hub.uploads) == large
@@ -122,6 +135,33 @@ def test_a_file_stored_wrongly_is_seen_and_mended(hub: WritableHub, release: Pat
         assert is_new(hub, release)
 
 
+def cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def test_the_documented_table_is_this_one():
+    """Every fault and every step, with what is seen, the exit status, and what the Hub has."""
+    page = DOCS.read_text()
+    rows = [
+        f"| {cell(name)} | {f'“{words}”' if words else 'nothing: it goes on'} | {status} | "
+        f"{'new' if there else 'old'} | {'sends nothing' if there else 'publishes'} |"
+        for name, (_, words, status, there) in FAULTS.items()
+    ]
+    rows += [
+        f"| {step} | {'new' if there else 'old'} | {'sends nothing' if there else 'publishes'} |"
+        for step, (_, _, _, there) in STEPS.items()
+    ]
+    lacking = [row for row in rows if row not in page.splitlines()]
+    assert not lacking, "docs/publishing.md lacks:\n" + "\n".join(lacking)
+    table = [line for line in page.splitlines() if line.endswith(("| publishes |", "| sends nothing |"))]
+    assert table == rows, "docs/publishing.md has more, or another order"
+
+
+def test_every_gate_is_documented():
+    for code, wants in GATES.items():
+        assert f"| `{code}` | {wants} |" in DOCS.read_text()
+
+
 # step -> (where the process is killed: before the request arrives or after it is carried out), whether all is new then
 STEPS: dict[str, tuple[str, str, str, bool]] = {
     "repository made": ("/repos/create", "POST", "after", False),
@@ -133,6 +173,7 @@ STEPS: dict[str, tuple[str, str, str, bool]] = {
     "before the tag": ("/tag/", "POST", "before", True),
     "before it is public": ("/settings", "PUT", "before", True),
     "after it is public": ("/settings", "PUT", "after", True),
+    "after the collection": ("/items", "POST", "after", True),
 }
 
 
@@ -140,7 +181,8 @@ STEPS: dict[str, tuple[str, str, str, bool]] = {
 def test_killed(hub: WritableHub, release: Path, cli: Cli, home: Path, step: str):
     path, method, when, there = STEPS[step]
     started: list[subprocess.Popen[bytes]] = []
-    argv = ["publish", str(release), "--repo", REPO, "--stage", "--tag", "v1"]
+    argv = ["publish", str(release), "--repo", REPO, "--stage", "--tag", "v1", "--collection", SHELF]
+    hub.collections[SHELF] = []
 
     def kill() -> None:
         os.kill(started[0].pid, signal.SIGKILL)
@@ -159,7 +201,8 @@ def test_killed(hub: WritableHub, release: Path, cli: Cli, home: Path, step: str
     )
     assert started[0].wait(timeout=60) == -signal.SIGKILL
     assert is_new(hub, release) == there
-    assert hub.repos[REPO].private == (step != "after it is public"), "nobody sees what was not verified"
+    verified = step in {"after it is public", "after the collection"}
+    assert hub.repos[REPO].private != verified, "nobody sees what was not verified"
     hub.faults.clear()
     large = sum(u.startswith("PUT /put/") for u in hub.uploads)
     status, out, err = cli(*argv, "--json")
@@ -168,6 +211,7 @@ def test_killed(hub: WritableHub, release: Path, cli: Cli, home: Path, step: str
     assert not hub.repos[REPO].private
     assert hub.repos[REPO].tags == {"v1": hub.repos[REPO].refs["main"]}
     assert len(hub.repos[REPO].commits) == 2
+    assert hub.collections[SHELF] == [REPO]
     if there:
         assert json.loads(out)["uploaded"] == {}
         assert sum(u.startswith("PUT /put/") for u in hub.uploads) == large

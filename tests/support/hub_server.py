@@ -33,7 +33,7 @@ class Commit:
 @dataclass
 class Repo:
     private: bool = False
-    gated: bool = False
+    gated: bool | str = False
     commits: dict[str, Commit] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
@@ -88,7 +88,8 @@ class HubServer:
 
     def __init__(self) -> None:
         self.repos: dict[str, Repo] = {}
-        self.tokens = {"hf_good": "alice"}
+        self.tokens = {"hf_good": "alice", "hf_other": "bob"}
+        self.collections: dict[str, list[str]] = {}
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
         self.blobs: dict[str, bytes] = {}
@@ -256,7 +257,7 @@ class _Handler(BaseHTTPRequestHandler):
                 {"error": "Repository not found"}, 404 if token else 401, **{"X-Error-Code": "RepoNotFound"}
             )
             return None
-        if found.gated and "/resolve/" in self.path:
+        if found.gated and "/resolve/" in self.path and self.hub.tokens.get(token or "") != repo.split("/")[0]:
             self.send_json({}, 403 if token else 401, **{"X-Error-Code": "GatedRepo"})
             return None
         commit = found.resolve(revision)
@@ -317,7 +318,7 @@ def _info(h: _Handler, repo: str, revision: str = "main") -> None:
             entry |= {"size": len(data), "blobId": blob_id(data)}
         siblings.append(entry)
     of = h.hub.repos[repo]
-    flags = {"private": of.private, "gated": "manual" if of.gated else False, "disabled": False}
+    flags = {"private": of.private, "gated": "manual" if of.gated is True else of.gated, "disabled": False}
     h.send_json({"id": repo, "modelId": repo, "sha": commit.oid, "tags": [], "siblings": siblings, **flags})
 
 

@@ -31,17 +31,23 @@ READ_ONLY = "hf_readonly"
 
 
 class WritableHub(HubServer):
-    """A Hub that takes uploads. ``garble`` names files whose last byte the next commit stores wrongly."""
+    """A Hub that takes uploads.
+
+    ``garble`` names files whose last byte the next commit stores wrongly. ``trusted`` maps repositories to the tokens
+    that a workflow gets for them; the runner's own service, which vouches for the workflow, answers here as well.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.tokens[READ_ONLY] = "alice"
         self.garble: set[str] = set()
+        self.trusted: dict[str, str] = {}
+        self.identity = {"asked with": "a-runner's-secret", "is": "eyJh.an-identity.x"}
 
     @property
     def uploads(self) -> list[str]:
         """What was sent that changes the Hub: methods and paths, in order."""
-        steps = ("/commit/", "/repos/create", "/tag/", "/branch/", "/settings")
+        steps = ("/commit/", "/repos/create", "/tag/", "/branch/", "/settings", "/items")
         return [f"{r.method} {r.path}" for r in self.requests if r.method == "PUT" or any(s in r.path for s in steps)]
 
     def files(self, repo_id: str, revision: str = "main") -> dict[str, bytes]:
@@ -65,6 +71,8 @@ def add_commit(hub: HubServer, repo: Repo, files: dict[str, bytes], parent: str 
 def may_write(h: _Handler, repo_id: str) -> bool:
     token = h.request_seen.token or ""
     owner = h.hub.tokens.get(token)
+    if h.hub.trusted.get(repo_id) == token:
+        return True
     if owner is None:
         h.send_json({"error": "Invalid username or password."}, 401)
     elif owner != repo_id.split("/")[0] or token == READ_ONLY:
@@ -80,6 +88,26 @@ def repo_for_write(h: _Handler, repo_id: str) -> Repo | None:
     if repo_id not in h.hub.repos:
         h.send_json({"error": "Repository not found"}, 404, **{"X-Error-Code": "RepoNotFound"})
     return h.hub.repos.get(repo_id)
+
+
+def _vouch(h: _Handler) -> None:
+    """A workflow's identity, as GitHub's runner gives it to a job that may ask."""
+    if h.request_seen.token != h.hub.identity["asked with"] or h.query.get("audience") != [h.hub.url]:
+        h.send_json({"message": "no"}, 401)
+    else:
+        h.send_json({"count": 1, "value": h.hub.identity["is"]})
+
+
+def _exchange(h: _Handler) -> None:
+    """An hour's token for one repository, for an identity that its owner trusts."""
+    asked = json.loads(h.body)
+    token = h.hub.trusted.get(asked["resource"])
+    right = asked["subject_token"] == h.hub.identity["is"] and asked["grant_type"].endswith("token-exchange")
+    if token is None or not right:
+        h.send_json({"error": "access_denied", "error_description": "No trusted publisher matches"}, 403)
+        return
+    h.hub.tokens[token] = "a workflow"
+    h.send_json({"access_token": token, "token_type": "bearer", "expires_in": 3600})
 
 
 def _create(h: _Handler) -> None:
@@ -202,11 +230,38 @@ def _tag(h: _Handler, repo: str, revision: str) -> None:
 def _settings(h: _Handler, repo: str) -> None:
     found = repo_for_write(h, repo)
     if found is not None:
-        found.private = json.loads(h.body).get("visibility") == "private"
+        asked = json.loads(h.body)
+        found.private = asked.get("visibility", "private" if found.private else "public") == "private"
+        found.gated = asked.get("gated", found.gated)
         h.send_json({"private": found.private})
 
 
+def _collection(h: _Handler, slug: str) -> None:
+    found = h.hub.collections.get(slug)
+    if found is None:
+        h.send_json({"error": "Collection not found"}, 404)
+        return
+    items = [{"_id": str(i), "id": repo, "type": "model", "position": i} for i, repo in enumerate(found)]
+    about = {"title": slug, "owner": {"name": slug.split("/")[0]}, "lastUpdated": "2026-11-01T00:00:00.000Z"}
+    shown = {"position": 0, "private": False, "theme": "green", "upvotes": 0}
+    h.send_json({"slug": slug, "items": items, **about, **shown})
+
+
+def _collect(h: _Handler, slug: str) -> None:
+    if not may_write(h, slug):
+        return
+    repo = json.loads(h.body)["item"]["id"]
+    if slug in h.hub.collections and repo in h.hub.collections[slug]:
+        h.send_json({"error": "Item already in collection"}, 409)
+        return
+    if slug in h.hub.collections:
+        h.hub.collections[slug].append(repo)
+    _collection(h, slug)
+
+
 WritableHub.routes = [
+    ("GET", "/actions/identity", _vouch),
+    ("POST", "/oauth/token", _exchange),
     ("POST", "/api/repos/create", _create),
     ("POST", "/api/validate-yaml", _validate_yaml),
     ("POST", rf"/api/models/{_REPO}/preupload/{_REVISION}", _preupload),
@@ -216,5 +271,7 @@ WritableHub.routes = [
     ("POST", rf"/api/models/{_REPO}/branch/(?P<name>[^/]+)", _branch),
     ("POST", rf"/api/models/{_REPO}/tag/{_REVISION}", _tag),
     ("PUT", rf"/api/models/{_REPO}/settings", _settings),
+    ("GET", r"/api/collections/(?P<slug>[^/]+/[^/]+)", _collection),
+    ("POST", r"/api/collections/(?P<slug>[^/]+/[^/]+)/items", _collect),
     *ROUTES,
 ]

@@ -1,0 +1,57 @@
+"""The git commit a release was made from, and whether its files were what that commit holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from eagle3hub.checkpoint.folder import PROVENANCE
+from eagle3hub.staging import replace_file
+
+_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTree:
+    """Where a release comes from.
+
+    Attributes:
+        commit: the last commit that changed the manifest's folder, so that others change nothing here.
+        dirty: whether something in that folder differs from it, or the manifest is in no commit.
+    """
+
+    commit: str
+    dirty: bool
+
+
+def source_tree(manifest: Path) -> SourceTree | None:
+    """The commit of a manifest's folder; None outside a git repository, without git, or before the first commit.
+
+    Files that git does not know, such as weights that were never added, say nothing; the manifest itself does.
+    """
+    commit = _git(manifest.parent, "log", "-1", "--format=%H", "--", ".")
+    changed = _git(manifest.parent, "status", "--porcelain", "--untracked-files=no", "--", ".")
+    known = _git(manifest.parent, "ls-files", "--", manifest.name)
+    if not commit or changed is None or known is None:
+        return None
+    return SourceTree(commit, bool(changed) or not known)
+
+
+def record(folder: Path, tree: SourceTree) -> None:
+    """Say in a head's provenance file where its release comes from."""
+    path = folder / PROVENANCE
+    document = {**json.loads(path.read_text(encoding="utf-8")), "release": asdict(tree)}
+    replace_file(path, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _git(folder: Path, *argv: str) -> str | None:
+    command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", *argv]
+    env = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    try:
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

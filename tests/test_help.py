@@ -1,0 +1,62 @@
+"""``--help`` and completion: what a stranger sees first is complete, and works as it stands."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.commands import leaves, root, understood
+
+COMMANDS = dict(leaves(root()))
+
+
+def test_every_command_is_seen():
+    assert {"inspect", "convert", "release", "card write", "card preview", "engines install"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example_that_is_understood(name: str):
+    examples = re.findall(r"^Example: (.+?)(?:\n\n|\Z)", COMMANDS[name].help, re.DOTALL | re.MULTILINE)
+    assert examples
+    for example in examples:
+        line = " ".join(example.split())
+        assert shlex.split(line)[1] == name.split()[0]
+        understood(line)
+
+
+def test_an_example_with_an_option_that_is_gone_is_noticed():
+    with pytest.raises(Exception, match="No such option: --rank"):
+        understood("eagle3hub inspect ./head --rank 3")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_shown_as_it_is_written(name: str):
+    """The terminal's renderer takes ``[…]`` for markup and drops it."""
+    command = COMMANDS[name]
+    texts = [command.help, *(p.help for p in command.params if p.name != "help")]
+    assert all(texts)
+    assert not [text for text in texts if "[" in text]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+def test_bash_completes_commands_and_options(tmp_path: Path):
+    program = tmp_path / "eagle3hub"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m eagle3hub "$@"\n')
+    program.chmod(0o755)
+    script = """
+        eval "$(_EAGLE3HUB_COMPLETE=source_bash eagle3hub)"
+        complete -p eagle3hub
+        try() { COMP_WORDS=(eagle3hub "$@"); COMP_CWORD=$#; _eagle3hub_completion eagle3hub; echo "${COMPREPLY[@]}"; }
+        try val; try engines in; try convert --resort
+    """
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+    registered, *completed = done.stdout.splitlines()
+    assert registered.endswith("_eagle3hub_completion eagle3hub"), done.stderr
+    assert completed == ["validate", "install", "--resort-vocab"]

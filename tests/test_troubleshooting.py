@@ -1,0 +1,103 @@
+"""The page of troubleshooting quotes the program: each mistake on it is made here, and prints what the page says."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from support import heads
+from support.commands import blocks, matches
+
+PAGE = Path(__file__).parent.parent / "docs" / "troubleshooting.md"
+EXPORTED = Path(__file__).parent / "fixtures" / "exporters"
+QUOTED = dict(
+    zip(
+        re.findall(r"^### (\S+)$", PAGE.read_text(), re.MULTILINE),
+        [command for block in blocks(PAGE) for command in block.commands],
+        strict=True,
+    )
+)
+
+
+def exported(name: str) -> None:
+    """``head`` becomes a head of an exporter."""
+    shutil.rmtree("head")
+    shutil.copytree(EXPORTED / name / "head", "head")
+
+
+def rewritten(**changes: torch.Tensor | None) -> None:
+    """``head`` becomes a SpecJAX head with tensors changed, and ``target`` one that fits it."""
+    shutil.rmtree("head")
+    shutil.rmtree("target")
+    heads.specjax(Path("head"), **changes)
+    heads.target(Path("target"))
+
+
+def weights(change: Callable[[bytes], bytes]) -> None:
+    file = Path("head/model.safetensors")
+    file.write_bytes(change(file.read_bytes()))
+
+
+def occupied() -> None:
+    Path("out").mkdir()
+    Path("out/notes.txt").touch()
+
+
+MISTAKES: dict[str, Callable[[], object]] = {
+    "source-missing": lambda: None,
+    "source-no-config": lambda: Path("runs").mkdir(),
+    "source-no-weights": lambda: Path("head/model.safetensors").unlink(),
+    "hub-offline": lambda: None,
+    "checkpoint-truncated": lambda: weights(lambda data: data[:-100]),
+    "checkpoint-header": lambda: weights(lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n"),
+    "vocab-absolute": lambda: rewritten(d2t=heads.sorted_ids(heads.dims())),
+    "vocab-double-subtracted": lambda: exported("specjax-resumed"),
+    "vocab-zero": lambda: rewritten(d2t=torch.zeros(heads.dims()["draft"], dtype=torch.int32)),
+    "vocab-missing": lambda: rewritten(d2t=None, t2d=None),
+    "tensor-missing": lambda: rewritten(**{"fc.weight": None}),
+    "tensor-unknown": lambda: rewritten(**{"extra.weight": torch.zeros(3)}),
+    "target-mismatch": lambda: (shutil.rmtree("target"), heads.target(Path("target"))),
+    "refused-embed-tokens": lambda: exported("specforge-hf-plain"),
+    "refused-norm-before-residual": lambda: exported("speculators-default"),
+    "refused-aux-unknown": lambda: None,
+    "refused-no-speculative-tokens": lambda: None,
+    "output-exists": occupied,
+    "output-foreign": occupied,
+    "output-parent": lambda: None,
+    "engine-not-installed": lambda: None,
+    "engine-no-environment": lambda: None,
+    "engine-python-missing": lambda: None,
+    "source-unreadable": lambda: None,
+    "manifest": lambda: Path("release.yaml").write_text("schema: eagle3hub/manifest/1\nhead: {source: head}\n"),
+}
+
+
+def test_every_mistake_on_the_page_is_made():
+    assert list(QUOTED) == list(MISTAKES)
+
+
+@pytest.mark.parametrize("code", MISTAKES)
+def test_the_page_quotes_the_program(
+    code: str, tmp_path: Path, cli: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EAGLE3HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    shutil.copytree(EXPORTED / "specjax-saved" / "head", "head")
+    shutil.copytree(EXPORTED / "target", "target")
+    MISTAKES[code]()
+    quoted = QUOTED[code]
+    argv = shlex.split(quoted.line)[1:]
+    status, _, error = cli(*argv)
+    assert status == quoted.status
+    assert matches(quoted.printed, error[error.find("error: ") :]), error
+    _, document, _ = cli(*argv, "--json")
+    assert json.loads(document)["error"]["code"] == code
+    assert quoted.printed[0].startswith("error: ")
