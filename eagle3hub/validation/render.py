@@ -162,7 +162,8 @@ def _load(load: Mapping[str, Any]) -> str:
 def _speed(throughput: Mapping[str, Any]) -> str:
     alone, drafted = throughput["target_tokens_per_second"], throughput["speculative_tokens_per_second"]
     parts = [] if alone is None else [f"{alone:.1f} tokens/s alone"]
-    parts += [] if drafted is None else [f"{drafted:.1f} tokens/s with the head"]
+    unit = " tokens/s" if alone is None else ""
+    parts += [] if drafted is None else [f"{drafted:.1f}{unit} with the head"]
     return f"{', '.join(parts)} ({throughput['note']})"
 
 
