@@ -63,4 +63,4 @@ def _server_info(client: HttpClient, deadline: float) -> dict[str, Any]:
     except HttpFault as fault:
         if fault.status != 404:
             raise
-    return client.json("/get_server_info", deadline=deadline)  # the name before 0.5
+    return client.json("/get_server_info", deadline=deadline)  # its earlier name
