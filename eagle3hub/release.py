@@ -14,17 +14,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eagle3hub import conversion
+from eagle3hub.bench.results import Results
 from eagle3hub.card import load_manifest, render_card
+from eagle3hub.card.assemble import write_card
+from eagle3hub.card.bench import Benchmark, find_benchmarks
 from eagle3hub.card.manifest import Manifest
-from eagle3hub.checkpoint.digest import FileDigest, file_digest
+from eagle3hub.card.pictures import draw
+from eagle3hub.card.reports import runs
+from eagle3hub.checkpoint.digest import FileDigest, file_digest, folder_digest
+from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import Verdict
 from eagle3hub.errors import ManifestError, SourceError, UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
-from eagle3hub.publishing import Plan, Published, Settings, check_access, make_plan, upload
+from eagle3hub.publishing import Plan, Published, Settings, check_access, make_plan, sign, upload
+from eagle3hub.publishing.signing import SIGNATURE
 from eagle3hub.source_tree import record, source_tree
-from eagle3hub.staging import prepare_destination, require_space, staged_folder, write_file
+from eagle3hub.staging import prepare_destination, require_space, staged_folder
 from eagle3hub.target import TargetFacts, read_target
 from eagle3hub.validation.interpreter import interpreter
 from eagle3hub.validation.kept import Kept
@@ -34,6 +41,7 @@ from eagle3hub.validation.referee import NAME as REFERENCE
 from eagle3hub.validation.referee import require_packages
 
 REPORTS = "reports"
+BENCHMARKS = "benchmarks"
 CARD = "README.md"
 _HEADS = ".heads"
 Step = Literal["convert", "validate", "card", "publish"]
@@ -155,6 +163,7 @@ def release(
     else:
         dest = kept_in / "release" / name
         dest.parent.mkdir(parents=True, exist_ok=True)
+    benchmarks = [results for _, results in find_benchmarks(manifest)]
     measured = str(target if target is not None else manifest.measured_target)
     facts = read_target(measured, manifest.target.id)
     tokens = manifest.speculative_tokens
@@ -167,6 +176,7 @@ def release(
         conversion.make_plan(manifest.head_source, layout, target=facts, speculative_tokens=tokens)
         for layout in manifest.layouts
     ]
+    signature = (dest / SIGNATURE).read_bytes() if settings.sign and (dest / SIGNATURE).is_file() else None
     require_space(dest, sum(plan.nbytes for plan in plans))
     store = ReportStore(kept_in / REPORTS)
     with staged_folder(dest, force=force) as stage:
@@ -179,10 +189,12 @@ def release(
         files: list[FileDigest] = []
         if stage.keep:
             progress("writing the card")
-            _assemble(manifest, facts, results, stage.path, templates, settings.allow)
+            _assemble(manifest, facts, results, benchmarks, stage.path, templates, settings.allow)
             files = _digests(stage.path)
     made = Release(manifest, dest if stage.keep else None, verdict, reason, results, files, start, until)
-    return _publish(made, settings, progress) if until == "publish" and made.output is not None else made
+    if until == "publish" and made.output is not None:
+        return _publish(made, settings, progress, signature)
+    return made
 
 
 def _check_steps(start: Step, until: Step) -> None:
@@ -204,11 +216,12 @@ def _digests(folder: Path) -> list[FileDigest]:
     return [file_digest(p, str(p.relative_to(folder))) for p in found]
 
 
-def _publish(made: Release, settings: Settings, progress: Progress) -> Release:
+def _publish(made: Release, settings: Settings, progress: Progress, signature: bytes | None = None) -> Release:
     """Publish the folder of a release; where a gate does not hold, the plan that says which."""
     if made.output is None:
         raise UsageError("there is no folder to publish", code="usage-step")
     repo = made.manifest.release.repo
+    sign(made.output, settings, signature, progress)
     plan = make_plan(made.output, repo, settings, manifest=made.manifest, progress=progress)
     return replace(made, publication=plan if plan.problems else upload(plan, progress))
 
@@ -266,11 +279,12 @@ def _assemble(
     manifest: Manifest,
     facts: TargetFacts,
     results: Sequence[LayoutResult],
+    benchmarks: Sequence[Results],
     stage: Path,
     templates: str | Path | None,
     waived: Sequence[str],
 ) -> None:
-    """Turn the converted heads into the repository: main layout at the root, reports and card beside it."""
+    """Turn the converted heads into the repository: main layout at the root, results, charts and card beside it."""
     reports: list[Mapping[str, Any]] = []
     names: list[str] = []
     (stage / REPORTS).mkdir()
@@ -293,8 +307,22 @@ def _assemble(
         for layout in manifest.layouts:
             record(stage / manifest.layouts.folder(layout), tree)
     digests = {str(r.report.document["head"]["digest"]) for r in results}
-    head = open_head(stage, target=facts)
+    if benchmarks:  # they may have been run with the head as it was trained
+        digests.add(folder_digest(open_checkpoint(str(manifest.head_source)).folder)[0])
+    shown = [Benchmark(found, f"{BENCHMARKS}/{i}.json") for i, found in enumerate(benchmarks, 1)]
+    for benchmark in shown:
+        benchmark.results.save(stage / benchmark.file)
+    pictures, charts = draw(manifest, runs(reports, list(manifest.layouts)), shown)
     card = render_card(
-        manifest, reports, head, templates, digests=digests, report_files=names, waived=waived, tree=tree
+        manifest,
+        reports,
+        open_head(stage, target=facts),
+        templates,
+        digests=digests,
+        report_files=names,
+        benchmarks=shown,
+        pictures=pictures,
+        waived=waived,
+        tree=tree,
     )
-    write_file(stage / CARD, card.encode())
+    write_card(stage / CARD, card, charts)

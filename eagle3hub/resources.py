@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,15 @@ def schema(name: str) -> dict[str, Any]:
     """The JSON Schema of ``name``: ``report`` or another file of ``schemas/``."""
     document: dict[str, Any] = json.loads(data_path(f"schemas/{name}.schema.json").read_text(encoding="utf-8"))
     return document
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file of the package, parsed."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def cache_dir() -> Path:

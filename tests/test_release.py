@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from bench.recorded import AS_TRAINED, SECOND, measured, plan
 from support import heads
 
+from eagle3hub.bench.results import load_results
+from eagle3hub.card.lint.source import check
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.layouts import open_head
+from eagle3hub.publishing import gates
+from eagle3hub.publishing.files import read_folder
 
 Cli = Callable[..., tuple[int, str, str]]
 EXAMPLE = Path(__file__).parent.parent / "examples" / "smollm2-135m"
@@ -60,6 +67,39 @@ def test_a_bad_head_stops_it_before_anything_runs(project: Path, tmp_path: Path,
     assert not (tmp_path / "out").exists()
 
 
+def test_benchmarks_and_charts_are_released(project: Path, tmp_path: Path, cli: Cli, smollm2_target: Path):
+    edit(project, validate={"engine": "reference", "max_new_tokens": 4})
+    document = yaml.safe_load((project / "release.yaml").read_text())
+    document |= {"benchmarks": ["results/*.json"], "layouts": {"main": "specforge"}}
+    (project / "release.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    made = tmp_path / "out"
+    argv = ["release", project / "release.yaml", "--dry-run", "--target", smollm2_target, "--output", made, "--json"]
+    status, out, _ = cli(*argv)
+    assert status == 3
+    assert "there is no file results/*.json" in out
+    as_trained = replace(AS_TRAINED, digest=folder_digest(project / "head")[0])
+    results = measured(plan(heads=(as_trained, SECOND)))
+    results.save(project / "results" / "bench.json")
+    status, _, err = cli(*argv)
+    assert status == 0, err
+    assert load_results(made / "benchmarks" / "1.json").document == results.document
+    card = (made / "README.md").read_text()
+    pictures = re.findall(r"\]\((charts/[^)]+)\.png\)", card)
+    assert {f"{name}{end}" for name in pictures for end in (".png", ".svg")} == {
+        p.relative_to(made).as_posix() for p in (made / "charts").iterdir()
+    }
+    assert len(pictures) == 3, "two of the benchmark, one of the report"
+    assert "### Benchmark" in card
+    assert [f for f in check(str(made)).findings if f.severity != "info"] == []
+    files, links = read_folder(made)
+    assert gates.check("owner/head", files, links, None) == []
+    results.document["heads"][0]["digest"] = "sha256:" + "c" * 64
+    results.save(project / "results" / "bench.json")
+    status, out, _ = cli(*argv, "--force")
+    assert status == 3
+    assert "is a folder of this release" in out
+
+
 @pytest.mark.engine
 def test_a_release_end_to_end_and_again(project: Path, tmp_path: Path, cli: Cli, smollm2_target: Path):
     argv = ["release", project / "release.yaml", "--dry-run", "--target", smollm2_target, "--output", tmp_path / "out"]
@@ -76,13 +116,14 @@ def test_a_release_end_to_end_and_again(project: Path, tmp_path: Path, cli: Cli,
     assert vllm["lossless"] == {"identical": 2, "prompts": 2, "divergences": []}
     made = tmp_path / "out"
     assert {p.name for p in made.iterdir()} == {
-        *("README.md", "config.json", "model.safetensors", "eagle3hub.json", "reports", "speculators"),
+        *("README.md", "config.json", "model.safetensors", "eagle3hub.json", "charts", "reports", "speculators"),
     }
     assert open_head(made).layout == "specforge"
     assert open_head(made / "speculators").layout == "speculators"
     assert folder_digest(made)[0] == first["digest"]
     card = (made / "README.md").read_text()
     assert f"{first['engines'][0]['acceptance']['mean_acceptance_length']:.2f}" in card
+    assert all(f"charts/{chart.name}" in card for chart in made.glob("charts/*.png"))
     everything = b"".join(p.read_bytes() for p in made.rglob("*") if p.is_file() and p.suffix != ".safetensors")
     assert str(tmp_path).encode() not in everything, "no path of this machine is published"
     assert str(smollm2_target).encode() not in everything

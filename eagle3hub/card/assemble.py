@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.bench.results import load_results
+from eagle3hub.card.bench import Benchmark, find_benchmarks
 from eagle3hub.card.context import warnings
-from eagle3hub.card.files import find
 from eagle3hub.card.manifest import Manifest, load_manifest
 from eagle3hub.card.pictures import draw
 from eagle3hub.card.render import render_card
@@ -18,6 +17,7 @@ from eagle3hub.card.reported import CHARTS
 from eagle3hub.card.reports import find_reports, runs
 from eagle3hub.card.results import view
 from eagle3hub.checkpoint.digest import folder_digest
+from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.errors import OutputError
 from eagle3hub.layouts import open_head
 from eagle3hub.report import load_report
@@ -69,10 +69,12 @@ def make_card(
     manifest = load_manifest(manifest_path)
     files = tuple(Path(p) for p in reports) or tuple(find_reports(manifest))
     documents = [load_report(path).document for path in files]
-    benchmarks = [load_results(path) for path in find(manifest.path.parent, manifest.benchmarks)]
+    below = Path(output).absolute().parent if output else None
+    benchmarks = [Benchmark(results, _inside(path, below)) for path, results in find_benchmarks(manifest)]
     folders = [str(h) for h in heads] or ([manifest.head_source] if manifest.head_source else [])
     target = manifest.target.path if manifest.target.path and manifest.target.path.is_dir() else None
-    opened = [open_head(folder, target=str(target) if target else None) for folder in folders]
+    checkpoints = [open_checkpoint(folder) for folder in folders]
+    opened = [open_head(checkpoint, target=str(target) if target else None) for checkpoint in checkpoints]
     for head in opened:
         head.raise_for_errors()
     pictures, drawn = draw(manifest, runs(documents, list(manifest.layouts)), benchmarks) if output else ([], {})
@@ -81,13 +83,13 @@ def make_card(
         documents,
         opened[0] if opened else None,
         templates,
-        digests={folder_digest(Path(folder))[0] for folder in folders},
-        report_files=_inside(files, Path(output).absolute().parent) if output else (),
+        digests={folder_digest(checkpoint.folder)[0] for checkpoint in checkpoints},
+        report_files=[_inside(path, below) for path in files],
         benchmarks=benchmarks,
         pictures=pictures,
     )
     if output:
-        _write(Path(output), text, drawn)
+        write_card(Path(output), text, drawn)
     if not opened:
         return Card(manifest, text, files, (), Path(output) if output else None)
     views = [view(run, manifest) for run in runs(documents, list(manifest.layouts))]
@@ -95,14 +97,13 @@ def make_card(
     return Card(manifest, text, files, found, Path(output) if output else None)
 
 
-def _inside(files: Sequence[Path], folder: Path) -> list[str]:
-    """Each file's path below ``folder``, or an empty string where it lies elsewhere."""
-    return [
-        p.relative_to(folder).as_posix() if p.is_relative_to(folder) else "" for p in (f.absolute() for f in files)
-    ]
+def _inside(file: Path, folder: Path | None) -> str:
+    """The file's path below ``folder``, or an empty string where it lies elsewhere."""
+    file = file.absolute()
+    return file.relative_to(folder).as_posix() if folder and file.is_relative_to(folder) else ""
 
 
-def _write(path: Path, text: str, drawn: Mapping[str, bytes]) -> None:
+def write_card(path: Path, text: str, drawn: Mapping[str, bytes]) -> None:
     """Write the charts, then the card that shows them; a new folder of charts does not outlive a failure."""
     folder = path.parent / CHARTS
     is_new = not folder.exists()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from eagle3hub._version import __version__
-from eagle3hub.card import architecture, bibliography, engines, metadata, names, reported, results, terms
-from eagle3hub.card.bench import BenchView
+from eagle3hub.card import architecture, bench, bibliography, engines, metadata, names, reported, results, terms
+from eagle3hub.card.bench import Benchmark
 from eagle3hub.card.manifest import License, Manifest
 from eagle3hub.card.reports import Run
 from eagle3hub.card.results import RunView
@@ -55,7 +55,7 @@ class Provenance:
 class Picture:
     """A chart that lies beside the card: its path without ending (there is a .png and a .svg), and it in words.
 
-    ``of`` is what it belongs to: ``reports``, ``benchmarks`` or ``imported``.
+    ``of`` is what it belongs to: ``reports``, ``imported`` or ``benchmark-1`` and so on.
     """
 
     path: str
@@ -79,15 +79,16 @@ def build(
     runs: Sequence[Run],
     head: Head | None,
     report_files: Mapping[int, str],
-    benchmarks: Sequence[BenchView] = (),
+    benchmarks: Sequence[Benchmark] = (),
     pictures: Sequence[Picture] = (),
     waived: Sequence[str] = (),
+    own_digests: Collection[str] = (),
     tree: SourceTree | None = None,
 ) -> dict[str, Any]:
     """The render context: text, whole numbers and small frozen objects of them, nothing that can touch a disk.
 
     ``report_files`` maps an index of ``reports`` to its path in the repository. Without a head ``architecture`` is
-    None, and what the manifest says of it is ``described``.
+    None, and what the manifest says of it is ``described``. ``own_digests`` are those of the release's folders.
     """
     views = [results.view(run, manifest) for run in runs]
     measured = [v for v in views if v.acceptance]
@@ -97,7 +98,7 @@ def build(
     return {
         "release": manifest.release,
         "target_id": manifest.target.id,
-        "front_matter": metadata.front_matter(manifest, runs),
+        "front_matter": metadata.front_matter(manifest, runs, benchmarks, own_digests),
         "draft_tokens": manifest.speculative_tokens,
         "results": main,
         "passed": [v for v in main if v.run.passed],
@@ -105,7 +106,7 @@ def build(
         "warnings": warnings(manifest, reports, views) if head else [],
         "has_head": 1 if head else 0,
         "imported": reported.tables(manifest.imported),
-        "benchmarks": list(benchmarks),
+        "benchmarks": bench.views(benchmarks),
         "pictures": list(pictures),
         "recipes": list(dict.fromkeys(v.recipe for v in views if v.recipe)),
         "architecture": network,

@@ -13,6 +13,7 @@ from typing import Any
 from eagle3hub import resources
 from eagle3hub.card import bibliography
 from eagle3hub.card.imported import Measurement, load_imported
+from eagle3hub.card.lint.licenses import HUB_IDS
 from eagle3hub.card.yaml_lines import Document, hold_to_schema, read_yaml
 from eagle3hub.errors import SourceError
 from eagle3hub.schema_faults import Location, near
@@ -204,6 +205,7 @@ def _check(document: Document) -> None:
     if layouts["main"] in layouts.get("also", []):
         at = ("layouts", "also", layouts["also"].index(layouts["main"]))
         raise document.error(at, f"{layouts['main']!r} is already the main layout", "name each layout once")
+    _check_licenses(document)
     known = bibliography.keys()
     for i, key in enumerate(document.data.get("citations", [])):
         if key not in known:
@@ -211,6 +213,19 @@ def _check(document: Document) -> None:
             raise document.error(
                 ("citations", i), f"unknown citation {key!r}{near(key, known)}", hint, "manifest-citation"
             )
+
+
+def _check_licenses(document: Document) -> None:
+    data = document.data
+    sections = {"target": "license", "release": "license", "training": "data_license"}
+    for section, field in sections.items():
+        given = data.get(section, {}).get(field, "unknown")
+        if given not in HUB_IDS:
+            message = (
+                f"{section}.{field} is {given!r}, which is no license id of the Hub{near(given, sorted(HUB_IDS))}"
+            )
+            hint = "use an id of the Hub's list, unknown, or other with a name and a link"
+            raise document.error((section, field), message, hint)
 
 
 def _check_head(document: Document) -> None:

@@ -7,9 +7,10 @@ cannot forget to.
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import Any
 from urllib.parse import quote
+
+from eagle3hub.visible import visible
 
 
 class Md(str):
@@ -18,28 +19,13 @@ class Md(str):
     __slots__ = ()
 
 
-_LINE_BREAKS = re.compile(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+|\t")
 _ACTIVE = str.maketrans({
     "&": "&amp;", "<": "&lt;", ">": "&gt;", "\\": "&#92;", "|": "&#124;", "$": "&#36;", "@": "&#64;",
     "`": "\\`", "*": "\\*", "_": "\\_", "~": "\\~", "[": "\\[", "]": "\\]",
 })  # fmt: skip
 _BLOCK_START = re.compile(r"^(#|\+(?=\s|$)|-(?=[\s-]|$)|=(?==|\s|$)|\d{1,9}(?=[.)](?:\s|$)))")
 _AUTOLINK = re.compile(r"(?i)(:)(?=//)|(?<=mailto)(:)|(?<=xmpp)(:)|(?<=www)(\.)")
-_JOINERS = "\u200c\u200d"
 _URL = re.compile(r"^https://[A-Za-z0-9.-]+(?::\d+)?(?:/|$)")
-
-
-def visible(text: str, *, keep_lines: bool = False) -> str:
-    """Replace what would not be seen or would move other text: controls, bidi marks, surrogates → ``⟨U+202E⟩``.
-
-    Line breaks become spaces unless ``keep_lines``. ZWJ and ZWNJ stay: scripts and emoji need them.
-    """
-    text = text.replace("\r\n", "\n").replace("\r", "\n") if keep_lines else _LINE_BREAKS.sub(" ", text)
-    return "".join(c if _is_plain(c) or (keep_lines and c in "\n\t") else f"⟨U+{ord(c):04X}⟩" for c in text)
-
-
-def _is_plain(char: str) -> bool:
-    return char in _JOINERS or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def escape(text: str) -> Md:
@@ -97,10 +83,17 @@ def file_link(text: str, path: str) -> Md:
     """A link to a file of the same repository; plain text for a path that leaves it."""
     if path.startswith("/") or ".." in path.split("/") or ":" in path or not path:
         return escape(text)
-    return Md(f"[{escape(text)}]({quote(visible(path), safe='/-._')})")
+    return Md(f"[{escape(text)}]({_quoted(path)})")
 
 
-def image(alt: str, path: str) -> Md:
-    """A picture of the same repository with its text for those who cannot see it; that text alone for other paths."""
-    shown = file_link(alt, path)
-    return Md(f"!{shown}") if shown.startswith("[") else shown
+def _quoted(path: str) -> str:
+    return quote(visible(path), safe="/-._")
+
+
+def chart(alt: str, path: str) -> Md:
+    """A chart of the same repository: its PNG with its words, which leads to its SVG, to zoom into.
+
+    ``path`` has no ending. The words alone where it leaves the repository.
+    """
+    shown = file_link(alt, f"{path}.png")
+    return Md(f"[!{shown}]({_quoted(path)}.svg)") if shown.startswith("[") else shown

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from eagle3hub.card import names
+from eagle3hub.card.bench import Benchmark
 from eagle3hub.card.imported import LENGTH, Measurement, Row
 from eagle3hub.card.manifest import Emissions, Manifest
-from eagle3hub.card.markdown import visible
 from eagle3hub.card.reports import Run
+from eagle3hub.visible import visible
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -18,11 +20,14 @@ TAGS = ("eagle3", "speculative-decoding", "draft-model")
 PIPELINE_TAG = "text-generation"
 
 
-def model_card_data(manifest: Manifest, runs: Sequence[Run]) -> ModelCardData:
+def model_card_data(
+    manifest: Manifest, runs: Sequence[Run], benchmarks: Sequence[Benchmark] = (), digests: Collection[str] = ()
+) -> ModelCardData:
     """Metadata of the card.
 
-    Of our own runs only those that passed, of the main layout, become evaluation results. Imported acceptance lengths
-    do too, with who measured them; nothing is marked as verified.
+    Of our own runs only those that passed, of the main layout, become evaluation results, and of a benchmark the cells
+    of heads with one of the release's ``digests``. Imported acceptance lengths do too, with who measured them; nothing
+    is marked as verified.
     """
     from huggingface_hub import ModelCardData
 
@@ -30,8 +35,30 @@ def model_card_data(manifest: Manifest, runs: Sequence[Run]) -> ModelCardData:
         manifest.release,
         [r for r in runs if r.passed and r.layout == manifest.layouts.main and r.acceptance],
     )
-    engines = list(dict.fromkeys(name for run in shown if (name := run.engine["engine"]) in names.ENGINES))
-    results = [_result(run) for run in shown]
+    cells = [(cell, b.file) for b in benchmarks for cell in b.cells_of(digests)]
+    ran = [*(run.engine["engine"] for run in shown), *(cell["engine"]["name"] for cell, _ in cells)]
+    engines = [name for name in dict.fromkeys(ran) if name in names.ENGINES]
+    repo = manifest.release.repo
+    results = [
+        _result(
+            run.report["settings"] | {key: run.engine[key] for key in ("device", "dtype")},
+            run.report["prompts"],
+            run.acceptance,
+            f"{names.engine(run.engine['engine'])} {run.engine['version']}",
+            _source(repo, run.file),
+        )
+        for run in shown
+    ]
+    results += [
+        _result(
+            cell["settings"],
+            cell["prompts"],
+            cell["acceptance"],
+            f"{names.engine(cell['engine']['name'])} {cell['engine']['version']}",
+            _source(repo, file),
+        )
+        for cell, file in cells
+    ]
     results += [_imported(m, row) for m in manifest.imported if m.metric == LENGTH for row in m.rows]
     emissions = manifest.training.emissions
     more: dict[str, Any] = {"co2_eq_emissions": _grams(emissions)} if emissions and emissions.grams is not None else {}
@@ -52,21 +79,27 @@ def model_card_data(manifest: Manifest, runs: Sequence[Run]) -> ModelCardData:
     )
 
 
-def front_matter(manifest: Manifest, runs: Sequence[Run]) -> str:
-    """The YAML block between its two lines of dashes, without a final newline."""
-    return f"---\n{model_card_data(manifest, runs).to_yaml()}\n---"
+def front_matter(
+    manifest: Manifest, runs: Sequence[Run], benchmarks: Sequence[Benchmark] = (), digests: Collection[str] = ()
+) -> str:
+    """The YAML block between its two lines of dashes, without a final newline; for the arguments `model_card_data`."""
+    return f"---\n{model_card_data(manifest, runs, benchmarks, digests).to_yaml()}\n---"
 
 
-def _result(run: Run) -> EvalResult:
+def _source(repo: str, file: str) -> str | None:
+    """Where the numbers can be read once the release is published."""
+    return f"https://huggingface.co/{repo}/blob/main/{quote(file)}" if file else None
+
+
+def _result(
+    settings: Mapping[str, Any], prompts: Mapping[str, Any], acceptance: Any, engine: str, source: str | None
+) -> EvalResult:
     from huggingface_hub import EvalResult
 
-    settings, prompts = run.report["settings"], run.report["prompts"]
-    acceptance: Any = run.acceptance
-    engine = f"{names.engine(run.engine['engine'])} {run.engine['version']}"
     args = {
         "engine": engine,
-        "device": run.engine["device"],
-        "dtype": run.engine["dtype"],
+        "device": settings["device"],
+        "dtype": settings["dtype"],
         "K": settings["draft_tokens"],
         "temperature": settings["temperature"],
         "n": prompts["count"],
@@ -82,6 +115,8 @@ def _result(run: Run) -> EvalResult:
         metric_name="Acceptance length (tokens per verification step)",
         metric_value=round(acceptance["mean_acceptance_length"], 3),
         metric_args={k: visible(v) if isinstance(v, str) else v for k, v in args.items() if v is not None},
+        source_name="eagle3hub" if source else None,
+        source_url=source,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eagle3hub.bench import chart
-from eagle3hub.bench.results import Results
+from eagle3hub.card.bench import Benchmark
 from eagle3hub.card.context import Picture
 from eagle3hub.card.imported import LENGTH, Measurement, Row
 from eagle3hub.card.manifest import Manifest
@@ -20,16 +20,16 @@ _SHOWN = (("draft_tokens", "K"), ("temperature", "T"))
 
 
 def draw(
-    manifest: Manifest, runs: Sequence[Run], benchmarks: Sequence[Results]
+    manifest: Manifest, runs: Sequence[Run], benchmarks: Sequence[Benchmark]
 ) -> tuple[list[Picture], dict[str, bytes]]:
     """The charts of a card, and their files by path relative to the card."""
     charts: dict[str, tuple[str, Chart]] = {}
     for i, m in enumerate(manifest.imported, 1):
         if m.metric == LENGTH and len(m.rows) > 1:
             charts[chart_name(i, m)] = ("imported", reported(m))
-    for i, results in enumerate(benchmarks):
-        for name, found in chart.charts(results).items():
-            charts[_name("benchmark", str(i + 1), name)] = ("benchmarks", found)
+    for i, benchmark in enumerate(benchmarks, 1):
+        for name, found in chart.charts(benchmark.results).items():
+            charts[_name("benchmark", str(i), name)] = (f"benchmark-{i}", found)
     measured = [run for run in runs if run.layout == manifest.layouts.main and run.acceptance]
     if measured:
         charts["acceptance-by-position"] = ("reports", by_position(manifest, measured))

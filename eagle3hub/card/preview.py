@@ -1,7 +1,8 @@
 """A card as the Hub would show it: one local page, light and dark, that reloads itself when a file changes.
 
-The card's own HTML is shown as text, so that a preview of anybody's card runs nothing; links and pictures keep
-their addresses. Nothing is fetched from another machine unless the card shows a picture from there.
+Of the card's own HTML a few bare tags are kept and the rest is shown as text, so that a preview of anybody's card
+runs nothing; links and pictures keep their addresses. Nothing is fetched from another machine unless the card shows a
+picture from there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import html
 import json
 import mimetypes
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,6 +30,9 @@ _POLICY = (
     "default-src 'none'; img-src 'self' data: https:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'"
 )
+
+
+_TAGS = re.compile(r"&lt;(/?(?:details|summary|br|sub|sup|kbd|b|i|em|strong|code))\s*/?&gt;")
 
 
 def page(text: str, title: str, *, version: str = "") -> str:
@@ -80,9 +85,15 @@ def _results(index: Any) -> str:
 def _markdown(body: str) -> str:
     from markdown_it import MarkdownIt
 
-    parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    for kind in ("html_block", "html_inline"):
+        parser.add_render_rule(kind, lambda _self, tokens, index, *_rest: _tame(tokens[index].content))
     shown: str = parser.render(body)
     return shown.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
+
+
+def _tame(text: str) -> str:
+    return _TAGS.sub(r"<\1>", html.escape(text))
 
 
 def card_text(source: Path) -> tuple[str, Path]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from eagle3hub import resources
 from eagle3hub.card import bench, context, markdown
+from eagle3hub.card.bench import Benchmark
 from eagle3hub.card.lint import reports as consistency
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.card.reports import runs
@@ -20,8 +21,6 @@ from eagle3hub.source_tree import SourceTree
 
 if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    from eagle3hub.bench.results import Results
 
 TEMPLATES = {
     "standard": "card.md.j2",
@@ -39,7 +38,7 @@ def render_card(
     *,
     digests: Collection[str] | None = None,
     report_files: Sequence[str] = (),
-    benchmarks: Sequence[Results] = (),
+    benchmarks: Sequence[Benchmark] = (),
     pictures: Sequence[context.Picture] = (),
     waived: Sequence[str] = (),
     tree: SourceTree | None = None,
@@ -50,7 +49,8 @@ def render_card(
         head: None for a release without one, whose results are all imported.
         reports: documents of schema ``eagle3hub/report/1``; their order does not matter.
         templates: a folder whose files replace the shipped templates of the same name, one by one.
-        digests: folder digests that belong to this release; a report of other bytes is refused. None: not checked.
+        digests: folder digests that belong to this release; a report of other bytes is refused, and a benchmark that
+            measured none of them. None: not checked.
         report_files: each report's path in the published repository, in the order of ``reports``; empty: no links.
         benchmarks: results of ``eagle3hub bench``. pictures: charts that lie beside the card.
         waived: gates of publishing that are waived, by code; the card says so.
@@ -70,11 +70,12 @@ def render_card(
     files = list(report_files) or [""] * len(reports)
     paired = sorted(zip(reports, files, strict=True), key=lambda pair: _order(manifest, *pair))
     reports = [report for report, _ in paired]
-    all_runs = runs(reports, list(manifest.layouts))
+    all_runs = runs(reports, list(manifest.layouts), [file for _, file in paired])
     consistency.check(manifest, reports, all_runs, digests)
+    for benchmark in benchmarks:
+        bench.check(benchmark, manifest, digests)
     names = {i: file for i, (_, file) in enumerate(paired) if file}
-    views = [bench.view(results, manifest) for results in benchmarks]
-    values = context.build(manifest, reports, all_runs, head, names, views, pictures, waived, tree)
+    values = context.build(manifest, reports, all_runs, head, names, benchmarks, pictures, waived, digests or (), tree)
     return _render(templates, TEMPLATES[manifest.style], values)
 
 
@@ -110,7 +111,7 @@ def environment(templates: str | Path | None = None) -> ImmutableSandboxedEnviro
         "fence": markdown.fence,
         "link": markdown.link,
         "file_link": markdown.file_link,
-        "image": markdown.image,
+        "chart": markdown.chart,
     }
     env.filters |= {"code": markdown.code}
     return env

@@ -14,10 +14,14 @@ from eagle3hub.card.manifest import Manifest
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One engine's entry of one report: the unit that a row of a results table stands for."""
+    """One engine's entry of one report: the unit that a row of a results table stands for.
+
+    ``file`` is the report's path in the published repository, or empty.
+    """
 
     report: Mapping[str, Any]
     engine: Mapping[str, Any]
+    file: str = ""
 
     @property
     def layout(self) -> str:
@@ -41,8 +45,11 @@ def find_reports(manifest: Manifest) -> list[Path]:
     return find(manifest.path.parent, manifest.reports)
 
 
-def runs(reports: Sequence[Mapping[str, Any]], layouts: Sequence[str]) -> list[Run]:
-    """Every engine entry of every report: in the order of ``layouts``, then by engine and settings."""
+def runs(reports: Sequence[Mapping[str, Any]], layouts: Sequence[str], files: Sequence[str] = ()) -> list[Run]:
+    """Every engine entry of every report: in the order of ``layouts``, then by engine and settings.
+
+    ``files`` are the paths of the reports in the published repository, in the same order; empty: not known.
+    """
     order = {name: i for i, name in enumerate(layouts)}
 
     def key(run: Run) -> tuple[Any, ...]:
@@ -58,4 +65,5 @@ def runs(reports: Sequence[Mapping[str, Any]], layouts: Sequence[str]) -> list[R
             json.dumps([run.report, run.engine], sort_keys=True),
         )
 
-    return sorted((Run(report, entry) for report in reports for entry in report["engines"]), key=key)
+    paired = zip(reports, files or [""] * len(reports), strict=True)
+    return sorted((Run(report, entry, file) for report, file in paired for entry in report["engines"]), key=key)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub import resources
-from eagle3hub.card.markdown import visible
 from eagle3hub.errors import UsageError
 from eagle3hub.head import Head
 from eagle3hub.layouts import open_head
 from eagle3hub.staging import replace_file
+from eagle3hub.visible import visible
 
 _HUB_ID = "owner/name"
 

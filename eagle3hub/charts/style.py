@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from eagle3hub.visible import visible
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -81,6 +83,6 @@ def styled() -> Iterator[None]:
 def saved(figure: Figure, title: str) -> tuple[bytes, bytes]:
     """SVG and PNG bytes of a figure, without dates or versions in them."""
     svg, png = io.BytesIO(), io.BytesIO()
-    figure.savefig(svg, format="svg", metadata={"Title": title, "Creator": None, "Date": None})
+    figure.savefig(svg, format="svg", metadata={"Title": visible(title), "Creator": None, "Date": None})
     figure.savefig(png, format="png", dpi=_PNG_DPI, metadata={"Software": None})
     return svg.getvalue(), png.getvalue()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from eagle3hub.charts.data import Panel, Series
+from eagle3hub.visible import visible
 
 _MOST_NUMBERS = 24
 
@@ -50,8 +51,11 @@ def _value(known: tuple[float, str]) -> float:
 
 
 def shortened(text: str, width: int) -> str:
-    """``text`` on one line of at most ``width`` characters, with its beginning and end: names differ in both."""
-    text = " ".join(text.split())
+    """``text`` on one line of at most ``width`` characters, with its beginning and end: names differ in both.
+
+    What cannot be seen in it is made `visible`.
+    """
+    text = " ".join(visible(text).split())
     if len(text) <= width:
         return text
     head = (width - 1) * 2 // 3

@@ -280,6 +280,9 @@ def _explain_status(status: int, what: str, doing: str) -> HubError:
         return HubError(
             f"the Hub does not accept this access token: cannot {doing} {what}", hint=hint, code="hub-auth"
         )
+    if status == 402:
+        hint = "add credit or a payment method on the account's billing page, or let another account pay"
+        return HubError(f"the account has no credit for this: cannot {doing} {what}", hint=hint, code="hub-credit")
     if status == 403:
         hint = f"check that the access token may {'read' if doing == 'get' else 'write to'} this repository"
         return HubError(f"the Hub forbids access to {what}", hint=hint, code="hub-forbidden")

@@ -26,6 +26,7 @@ def build() -> typer.Typer:
     from eagle3hub.cli.diff import diff
     from eagle3hub.cli.engines import app as engines
     from eagle3hub.cli.inspect import inspect
+    from eagle3hub.cli.jobs import app as jobs
     from eagle3hub.cli.publish import publish, verify
     from eagle3hub.cli.recipe import recipe
     from eagle3hub.cli.release import release
@@ -33,7 +34,8 @@ def build() -> typer.Typer:
 
     app = typer.Typer(
         name="eagle3hub",
-        help="Take an EAGLE-3 draft head from the trainer's folder to a public release.",
+        help="Take an EAGLE-3 draft head from the trainer's folder to a public release.\n\n"
+        "Example: eagle3hub inspect runs/final --target Qwen/Qwen3-8B",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         add_completion=True,
@@ -61,6 +63,7 @@ def build() -> typer.Typer:
     app.command("demo")(demo)
     app.add_typer(card, name="card")
     app.add_typer(engines, name="engines")
+    app.add_typer(jobs, name="jobs")
     return app
 
 

@@ -182,7 +182,7 @@ def _print(found: Checked, out: Console) -> None:
     from rich.markup import escape
 
     from eagle3hub.card.lint.registry import RULES
-    from eagle3hub.card.markdown import visible
+    from eagle3hub.visible import visible
 
     explained: set[str] = set()
     for f in found.findings:

@@ -26,6 +26,12 @@ CollectionOption = Annotated[
     str | None,
     typer.Option(metavar="OWNER/SLUG", help="Add the repository to this collection.", show_default=False),
 ]
+SignOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="KEY", help="Sign every file with this private key (PEM, elliptic curve).", show_default=False
+    ),
+]
 AllowOption = Annotated[
     list[str] | None,
     typer.Option(metavar="CODE", help="Waive a gate; recorded in the commit message. May be repeated."),
@@ -51,6 +57,7 @@ def publish(
     ] = None,
     gated: GatedOption = None,
     collection: CollectionOption = None,
+    sign: SignOption = None,
     allow: AllowOption = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
@@ -68,15 +75,17 @@ def publish(
     """
     from eagle3hub.card.manifest import load_manifest
     from eagle3hub.publishing import Settings, make_plan, upload
+    from eagle3hub.publishing import sign as sign_it
 
     settings = Settings(
-        create_pr, stage, private, branch_per_layout, tag, message, tuple(allow or ()), gated, collection
+        create_pr, stage, private, branch_per_layout, tag, message, tuple(allow or ()), gated, collection, sign
     )
     described = load_manifest(manifest) if manifest is not None else None
     name = repo or (described.release.repo if described is not None else None)
     if name is None:
         raise UsageError("nobody said where to publish", hint="give --repo OWNER/NAME or --manifest release.yaml")
     with progress(quiet=quiet) as report:
+        sign_it(folder, settings, progress=report)
         plan = make_plan(folder, name, settings, manifest=described, progress=report)
         done = None if dry_run or plan.problems else upload(plan, report)
     document = plan.to_json() if done is None else done.to_json()
@@ -87,10 +96,14 @@ def publish(
 
 def verify(
     source: Annotated[str, typer.Argument(metavar="REPO", help="hf://owner/name@revision.")],
+    key: Annotated[
+        Path | None,
+        typer.Option(metavar="KEY", help="Public key (PEM) that it must be signed with.", show_default=False),
+    ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Check a published repository: every byte against its list of digests, the card, and every head read back.
+    """Check a published repository: every byte against its list of digests, its signature, the card, the heads.
 
     Exit status: 0 everything is as published; 1 something is not; 3 it was not published by this tool; 5 the Hub
     failed.
@@ -100,7 +113,7 @@ def verify(
     from eagle3hub.publishing import verify_repository
 
     with progress(quiet=quiet) as report:
-        document = verify_repository(source, report).to_json()
+        document = verify_repository(source, report, key=key).to_json()
     emit(document, lambda console: _show_verified(document, console), as_json=as_json)
     if document["faults"]:
         raise typer.Exit(FoundWanting.exit_code)
@@ -150,6 +163,8 @@ def _show_verified(doc: dict[str, Any], console: Console) -> None:
         console.print(f"[red]differs[/] {escape(fault)}")
     for head in doc["heads"]:
         console.print(f"head in {escape(head['folder'] or 'the root')}: {head['layout']}")
+    if doc["signature"]:
+        console.print(f"signature: {doc['signature']}")
     for path in doc["unlisted"]:
         console.print(f"not listed: {escape(path)}")
     verdict = "[red]fail[/]" if doc["faults"] else "[green]pass[/]"

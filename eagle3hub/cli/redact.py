@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 _NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY", re.I)
+_PLACES = ("_PATH", "_FILE", "_DIR")
 _SHORTEST = 6
 _PATTERNS = (
     (re.compile(r"(?i)(\bbearer\s+)[^\s'\"]+"), r"\1***"),
@@ -19,9 +19,10 @@ _PATTERNS = (
 
 def redacted(text: str) -> str:
     """``text`` without the values of secret environment variables, without tokens and the queries of addresses."""
-    values = {value.strip() for name, value in os.environ.items() if _NAMES.search(name)}
+    secret = [name for name in os.environ if _NAMES.search(name) and not name.upper().endswith(_PLACES)]
+    values = {os.environ[name].strip() for name in secret}
     for value in sorted(values, key=len, reverse=True):
-        if len(value) >= _SHORTEST and not Path(value).exists():
+        if len(value) >= _SHORTEST:
             text = text.replace(value, "***")
     for pattern, instead in _PATTERNS:
         text = pattern.sub(instead, text)

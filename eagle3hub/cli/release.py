@@ -59,6 +59,7 @@ def release(
     tag: publishing.TagOption = None,
     gated: publishing.GatedOption = None,
     collection: publishing.CollectionOption = None,
+    sign: publishing.SignOption = None,
     allow: publishing.AllowOption = None,
     summary: Annotated[
         Path | None,
@@ -93,7 +94,7 @@ def release(
                 start=start,  # type: ignore[arg-type]  # checked there
                 until="card" if dry_run else until or "publish",  # type: ignore[arg-type]
                 settings=Settings(
-                    create_pr, stage, False, branch_per_layout, tag, None, tuple(allow or ()), gated, collection
+                    create_pr, stage, False, branch_per_layout, tag, None, tuple(allow or ()), gated, collection, sign
                 ),
                 target=target,
                 engine_python=engine_pythons(engine_python or []),

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from eagle3hub.cli.jobs import (
+    DetachFlag,
+    FlavorOption,
+    NamespaceOption,
+    OnOption,
+    PackageOption,
+    PassTokenFlag,
+    TimeLimitOption,
+    YesFlag,
+    validate_on,
+)
 from eagle3hub.cli.options import (
     BarOption,
     BatchTokensOption,
     DeviceMapOption,
-    DeviceOption,
     EndpointOption,
     EnginePythonOption,
     MaxNewTokensOption,
@@ -23,8 +33,13 @@ from eagle3hub.cli.options import (
     TimeoutOption,
     TopKOption,
 )
-from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
+from eagle3hub.cli.output import JsonFlag, QuietFlag, progress
+from eagle3hub.cli.verdict import finish
 from eagle3hub.errors import UsageError
+
+if TYPE_CHECKING:
+    from eagle3hub.report import Report
+    from eagle3hub.validation.matrix import Matrix
 
 
 def validate(
@@ -40,7 +55,7 @@ def validate(
             metavar="all|NAME,…", help="Convert to these layouts first, and validate each.", show_default="as is"
         ),
     ] = None,
-    device: DeviceOption = "cpu",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="cpu, or the job's")] = None,
     dtype: Annotated[
         str, typer.Option(help="float32 also holds the output to the target's own, token by token.")
     ] = "float32",
@@ -91,59 +106,37 @@ def validate(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write it as a page for a browser.", show_default="none")
     ] = None,
+    on: OnOption = None,
+    flavor: FlavorOption = None,
+    time_limit: TimeLimitOption = None,
+    namespace: NamespaceOption = None,
+    job_package: PackageOption = None,
+    pass_token: PassTokenFlag = False,
+    detach: DetachFlag = False,
+    yes: YesFlag = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Does the head work? Replay it on its target's texts, and run it on engines that must count the same.
 
-    Exit status: 0 pass; 1 fail or inconclusive; 3 head, target or prompts unreadable; 4 engine or device unavailable.
+    With --on hf-jobs the same runs as a Job of Hugging Face, for a head and a target that are on the Hub: what it may
+    cost is shown and asked first, its log is followed, its report is checked and saved as here.
+
+    Exit status: 0 pass; 1 fail or inconclusive; 3 head, target or prompts unreadable; 4 engine or device unavailable;
+    5 the Hub or the job failed.
 
     Example: eagle3hub validate ./head --target ./target --engine reference,vllm --report report.json
     """
     from eagle3hub.engines.options import endpoint_urls, engine_pythons
     from eagle3hub.validation import validate as run
     from eagle3hub.validation import validate_layouts
-    from eagle3hub.validation.html import save_html
-    from eagle3hub.validation.matrix_render import render_matrix
     from eagle3hub.validation.options import writable_report
     from eagle3hub.validation.referee import ReferenceOptions
-    from eagle3hub.validation.reference_file import keep_reference
-    from eagle3hub.validation.render import render
 
-    pythons = engine_pythons(engine_python or [])
+    pythons, endpoints = engine_pythons(engine_python or []), endpoint_urls(endpoint or [])
     for file in (report, html, write_acceptance_reference, save_responses):
         if file is not None:
             writable_report(file)
-    options: dict[str, Any] = {
-        "target": target,
-        "engine": engine,
-        "device": device,
-        "dtype": dtype,
-        "prompts": prompts,
-        "num_prompts": num_prompts,
-        "max_new_tokens": max_new_tokens,
-        "draft_tokens": draft_tokens,
-        "topk": topk,
-        "num_draft_tokens": num_draft_tokens,
-        "temperature": temperature,
-        "seed": seed,
-        "min_acceptance_length": min_acceptance_length,
-        "acceptance_reference": acceptance_reference,
-        "reference": ReferenceOptions(
-            drafting=drafting,
-            responses=responses,
-            hidden_states=hidden_states,
-            save_responses=save_responses,
-            save_hidden_states=save_hidden_states,
-            device_map=device_map,
-            batch_tokens=batch_tokens,
-        ),
-        "engine_python": pythons,
-        "endpoints": endpoint_urls(endpoint or []),
-        "timeout": timeout,
-        "run_anyway": run_anyway,
-        "target_name": target_name,
-    }
     if layouts is not None:
         for option, given in (
             ("--endpoint", endpoint or None),
@@ -156,21 +149,77 @@ def validate(
                 raise UsageError(
                     f"{option} is about one folder, and --layouts makes several", code="usage-layouts-option"
                 )
-        with progress(quiet=quiet) as say:
-            matrix = validate_layouts(head, layouts, progress=say, **options)
-        if report is not None:
-            matrix.save(report)
-        if html is not None:
-            save_html(matrix, html)
-        emit(matrix.document, lambda out: render_matrix(matrix, out, saved=report), as_json=as_json)
-        raise typer.Exit(EXIT_OF[matrix.verdict])
+    reference = ReferenceOptions(
+        drafting=drafting,
+        responses=responses,
+        hidden_states=hidden_states,
+        save_responses=save_responses,
+        save_hidden_states=save_hidden_states,
+        device_map=device_map,
+        batch_tokens=batch_tokens,
+    )
+    job = {"flavor": flavor, "minutes": time_limit, "namespace": namespace, "package": job_package}
+    wanted = {name: value for name, value in {**job, "pass_token": pass_token or None}.items() if value is not None}
+    if on is None and (wanted or detach or yes):
+        raise UsageError(
+            "options of a job are given, but nothing says to run one", hint="--on hf-jobs", code="usage-jobs-on"
+        )
+    if on is not None and endpoints:
+        raise UsageError(
+            "--endpoint is a server that runs already, and --on starts a job",
+            hint="leave one out",
+            code="usage-jobs-on",
+        )
+    options: dict[str, Any] = {
+        "engine": engine,
+        "dtype": dtype,
+        "prompts": prompts,
+        "num_prompts": num_prompts,
+        "max_new_tokens": max_new_tokens,
+        "draft_tokens": draft_tokens,
+        "topk": topk,
+        "num_draft_tokens": num_draft_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        "min_acceptance_length": min_acceptance_length,
+        "timeout": timeout,
+        "target_name": target_name,
+    }
+    if on is not None:
+        in_words: dict[str, Any] = {"layouts": layouts, "reference_head": reference_head, "drafting": drafting}
+        in_words |= {"device_map": device_map, "batch_tokens": batch_tokens, "device": device}
+        local: dict[str, Any] = {"acceptance_reference": acceptance_reference, "engine_python": pythons}
+        local |= {"responses": responses, "save_responses": save_responses}
+        local |= {"hidden_states": hidden_states, "save_hidden_states": save_hidden_states}
+        validate_on(
+            on,
+            head,
+            target,
+            {**options, **in_words},
+            wanted=wanted,
+            local=local,
+            run_anyway=run_anyway,
+            ask=not yes,
+            detach=detach,
+            report=report,
+            html=html,
+            keep=write_acceptance_reference,
+            as_json=as_json,
+            quiet=quiet,
+        )
+    options |= {
+        "target": target,
+        "device": device or "cpu",
+        "acceptance_reference": acceptance_reference,
+        "reference": reference,
+        "engine_python": pythons,
+        "endpoints": endpoints,
+        "run_anyway": run_anyway,
+    }
+    result: Report | Matrix
     with progress(quiet=quiet) as say:
-        result = run(head, reference_head=reference_head, progress=say, **options)
-    if report is not None:
-        result.save(report)
-    if html is not None:
-        save_html(result, html)
-    if write_acceptance_reference is not None:
-        keep_reference(result, write_acceptance_reference)
-    emit(result.document, lambda out: render(result, out, saved=report), as_json=as_json)
-    raise typer.Exit(EXIT_OF[result.verdict])
+        if layouts is not None:
+            result = validate_layouts(head, layouts, progress=say, **options)
+        else:
+            result = run(head, reference_head=reference_head, progress=say, **options)
+    finish(result, report=report, html=html, keep=write_acceptance_reference, as_json=as_json)

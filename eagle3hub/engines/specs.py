@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from eagle3hub.errors import Severity, UnavailableError, UsageError
+from eagle3hub.resources import read_toml
 
 _HERE = Path(__file__).resolve().parent
 
@@ -49,12 +49,7 @@ class Fact:
 
 @cache
 def _document(engine: str) -> dict[str, Any]:
-    text = (_HERE / f"{engine}.toml").read_text(encoding="utf-8")
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    return tomllib.loads(text)
+    return read_toml(_HERE / f"{engine}.toml")
 
 
 def default_version(engine: str) -> str:

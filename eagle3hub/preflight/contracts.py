@@ -7,7 +7,6 @@ A version may build on another one of the same file (``builds_on``); a rule with
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +15,7 @@ from typing import Any, Literal
 
 from eagle3hub.errors import UsageError
 from eagle3hub.preflight.verdict import EFFECTS, Effect, Reason
+from eagle3hub.resources import read_toml
 
 _TERMS = Path(__file__).resolve().parent / "terms"
 ENGINES = ("vllm", "sglang", "trtllm", "sglang_jax", "llamacpp")
@@ -127,12 +127,7 @@ def contract(engine: str, version: str) -> Contract:
 
 
 def _load(name: str) -> dict[str, Any]:
-    text = (_TERMS / f"{name}.toml").read_text(encoding="utf-8")
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    return tomllib.loads(text)
+    return read_toml(_TERMS / f"{name}.toml")
 
 
 @cache

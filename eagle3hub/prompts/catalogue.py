@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.resources import cache_dir
+from eagle3hub.resources import cache_dir, read_toml
 
 FILE = Path(__file__).resolve().parent / "datasets.toml"
 
@@ -71,11 +70,7 @@ class Dataset:
 
 @cache
 def _read(path: Path) -> dict[str, Dataset]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    entries = tomllib.loads(path.read_text(encoding="utf-8"))
+    entries = read_toml(path)
     return {
         name: Dataset(name=name, **{**entry, "url": entry["url"].format(revision=entry["revision"])})
         for name, entry in entries.items()

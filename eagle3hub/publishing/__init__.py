@@ -1,7 +1,7 @@
 """One gated, verified, resumable way from a folder to a repository on the Hub."""
 
 from eagle3hub.publishing.gates import GATES
-from eagle3hub.publishing.plan import Plan, Settings, make_plan
+from eagle3hub.publishing.plan import Plan, Settings, make_plan, sign
 from eagle3hub.publishing.upload import Published, check_access, upload
 from eagle3hub.publishing.verify import Verified, verify_repository
 
@@ -13,6 +13,7 @@ __all__ = [
     "Verified",
     "check_access",
     "make_plan",
+    "sign",
     "upload",
     "verify_repository",
 ]

@@ -9,10 +9,11 @@ from pathlib import Path
 from eagle3hub.card.lint import lint_card
 from eagle3hub.card.lint.parse import parse_card
 from eagle3hub.card.manifest import Manifest
-from eagle3hub.errors import InputError, Problem
+from eagle3hub.errors import InputError, Problem, SourceError
 from eagle3hub.publishing import remote
 from eagle3hub.publishing.files import CARD, LocalFile, directly_in, head_folders
 from eagle3hub.publishing.sensitive import secrets
+from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, covered
 from eagle3hub.publishing.terms import departures
 from eagle3hub.report import Report, load_report
 from eagle3hub.validation.options import engine_names
@@ -30,6 +31,7 @@ GATES: dict[str, str] = {
     "publish-secret": "no secrets",
     "publish-name": "names that the Hub takes",
     "publish-size": "sizes that the Hub takes",
+    "publish-signature": "a signature, where there is one, over exactly these files",
     "publish-layouts": "the layouts of the manifest, each in its place",
 }
 """Every gate by code: what it asks for."""
@@ -44,7 +46,8 @@ _HEAD = r"config\.json|[\w.-]+\.safetensors|model\.safetensors\.index\.json|eagl
 _TEXT = r"README\.md|(LICENSE|NOTICE|COPYING)[\w.-]*|CITATION\.cff|generation_config\.json"
 _TOKENIZER = r"tokenizer(_config)?\.json|special_tokens_map\.json|chat_template\.jinja"
 _PARTS = re.compile(
-    rf"([\w.-]+/)?({_HEAD}|{_TEXT}|{_TOKENIZER})|reports/[\w.-]+\.json|(assets|images|charts)/[\w.-]+\.(png|svg|jpe?g)"
+    rf"([\w.-]+/)?({_HEAD}|{_TEXT}|{_TOKENIZER})|model\.sig|(reports|benchmarks)/[\w.-]+\.json"
+    r"|(assets|images|charts)/[\w.-]+\.(png|svg|jpe?g)"
 )
 _PICKLE_MAGIC = re.compile(rb"\x80[\x02-\x05]|PK\x03\x04")
 
@@ -58,6 +61,7 @@ def check(repo_id: str, files: Sequence[LocalFile], links: Sequence[str], manife
         *_terms(repo_id, files, manifest),
         *_contents(files),
         *_names(repo_id, files),
+        *_signature(files),
     ]
     found += [_problem("publish-link", f"{link} is a link or a special file") for link in links]
     order = list(GATES)
@@ -155,6 +159,20 @@ def _contents(files: Sequence[LocalFile]) -> Iterator[Problem]:
             yield _problem(
                 "publish-secret", f"{file.path}:{line} holds what looks like a secret ({kind})", "remove it"
             )
+
+
+def _signature(files: Sequence[LocalFile]) -> Iterator[Problem]:
+    signature = next((f for f in files if f.path == SIGNATURE), None)
+    if signature is None:
+        return
+    try:
+        signed = covered(signature.head(signature.size))
+    except SourceError as e:
+        yield _problem("publish-signature", e.message, "remove it, or sign anew with --sign KEY")
+        return
+    here = {f.path: f.sha256 for f in files if f.path not in UNSIGNED}
+    for path in sorted(path for path in {*here, *signed} if here.get(path) != signed.get(path)):
+        yield _problem("publish-signature", f"{path} is not what {SIGNATURE} was made over", "sign anew: --sign KEY")
 
 
 def _names(repo_id: str, files: Sequence[LocalFile]) -> Iterator[Problem]:

@@ -16,9 +16,11 @@ from eagle3hub.publishing import remote
 from eagle3hub.publishing.files import CARD, SUMS, LocalFile, head_folders, parse_sums, read_folder, sums
 from eagle3hub.publishing.gates import GATES, check
 from eagle3hub.publishing.remote import RemoteFile, RemoteState
+from eagle3hub.publishing.signing import UNSIGNED, sign_folder
 
 State = Literal["new", "changed", "unchanged", "removed", "kept"]
 MAIN = "main"
+_SHARED = ("LICENSE", "NOTICE", "reports/", "benchmarks/", "charts/", "assets/", "images/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Settings:
         allow: gates to waive, by code.
         gated: ``auto`` or ``manual``: readers must ask for access; None: as it is.
         collection: slug of a collection of the Hub that the repository is added to.
+        sign: private key that `sign` signs the folder with.
     """
 
     create_pr: bool = False
@@ -46,6 +49,7 @@ class Settings:
     allow: tuple[str, ...] = ()
     gated: str | None = None
     collection: str | None = None
+    sign: Path | None = None
 
     def __post_init__(self) -> None:
         for code in self.allow:
@@ -55,6 +59,8 @@ class Settings:
             raise UsageError("--stage ends in a public repository, --private in a private one", hint="name one")
         if self.create_pr and (self.tag or self.branch_per_layout or self.stage or self.gated or self.collection):
             raise UsageError("--create-pr proposes one commit to main", hint="do the rest when it is merged")
+        if self.sign is not None and self.branch_per_layout:
+            raise UsageError("a signature covers one tree, and --branch-per-layout makes several", hint="name one")
         if self.gated not in (None, "auto", "manual"):
             raise UsageError(f"there is no gate of access called {self.gated}", hint="name auto or manual")
 
@@ -201,6 +207,16 @@ def make_plan(
     )
 
 
+def sign(folder: str | Path, settings: Settings, earlier: bytes | None = None, progress: Progress = silent) -> None:
+    """Sign the folder if the settings name a key; a signature that is good already stays, also one from ``earlier``.
+
+    Raises what `sign_folder` raises.
+    """
+    if settings.sign is not None:
+        files, _ = read_folder(Path(folder), progress)
+        sign_folder(Path(folder), settings.sign, {f.path: f.sha256 for f in files if f.path not in UNSIGNED}, earlier)
+
+
 def compare(files: Sequence[LocalFile], there: Mapping[str, RemoteFile], ours: Mapping[str, str]) -> dict[str, State]:
     """State of every path, local or on the Hub; ``ours`` are the digests an earlier publication left there."""
     states: dict[str, State] = {}
@@ -225,9 +241,7 @@ def _split(files: Sequence[LocalFile], branch_per_layout: bool) -> dict[str, lis
     parts: dict[str, list[LocalFile]] = {}
     rest = list(files)
     if branch_per_layout:
-        shared = [
-            f for f in files if f.path == CARD or f.path.startswith(("LICENSE", "NOTICE", "reports/", "assets/"))
-        ]
+        shared = [f for f in files if f.path == CARD or f.path.startswith(_SHARED)]
         for folder in filter(None, head_folders(files)):
             mine = [f for f in files if f.path.startswith(f"{folder}/")]
             moved = [_at(f, f.path[len(folder) + 1 :]) for f in mine]

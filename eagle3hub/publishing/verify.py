@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from eagle3hub.progress import Progress, silent
 from eagle3hub.publishing import remote
 from eagle3hub.publishing.files import CARD, SUMS, LocalFile, parse_sums
 from eagle3hub.publishing.plan import same
+from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, check_signature, covered
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Verified:
         heads: (folder, layout) of every head that was read back.
         faults: what is not as published, one sentence each; empty: everything is.
         unlisted: files that the list of digests does not name.
+        signature: what is known of its signature; empty where there is none.
     """
 
     source: str
@@ -37,6 +39,7 @@ class Verified:
     heads: Sequence[tuple[str, str]]
     faults: Sequence[str]
     unlisted: Sequence[str]
+    signature: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The document ``verify --json`` prints."""
@@ -48,6 +51,7 @@ class Verified:
             "heads": [{"folder": folder, "layout": layout} for folder, layout in self.heads],
             "faults": list(self.faults),
             "unlisted": list(self.unlisted),
+            "signature": self.signature or None,
         }
 
 
@@ -79,11 +83,12 @@ def verify_upload(
             raise _differs(repo_id, commit, f"the head in {folder or 'the root'} cannot be read: {e.message}") from e
 
 
-def verify_repository(source: str, progress: Progress = silent) -> Verified:
+def verify_repository(source: str, progress: Progress = silent, *, key: Path | None = None) -> Verified:
     """Download a published repository and hold every byte against its own list of digests, then read its heads.
 
     Args:
         source: ``hf://owner/name[@revision]``.
+        key: public key that it must be signed with; None: a signature is held against the files and not its signer.
 
     Raises HubError, SourceError (no list of digests: it was not published by this tool).
     """
@@ -125,8 +130,30 @@ def verify_repository(source: str, progress: Progress = silent) -> Verified:
                 raise
             except Eagle3HubError as e:
                 faults.append(f"the head in {folder or 'the root'} cannot be read: {e.message}")
+    said, fault = _signed(at.repo_id, commit, listed, key, progress)
+    faults += [fault] if fault else []
     known = {*listed, SUMS, ".gitattributes"}
-    return Verified(source, commit, good, heads, faults, sorted(set(listing.sizes) - known))
+    return Verified(source, commit, good, heads, faults, sorted(set(listing.sizes) - known), said)
+
+
+def _signed(
+    repo_id: str, commit: str, listed: Mapping[str, str], key: Path | None, progress: Progress
+) -> tuple[str, str | None]:
+    """What is known of a repository's signature, and what is wrong with it."""
+    if SIGNATURE not in listed:
+        return "", None if key is None else "there is no signature"
+    path = _download(repo_id, SIGNATURE, commit, progress)
+    files = {name: digest for name, digest in listed.items() if name not in UNSIGNED}
+    try:
+        if covered(path.read_bytes()) != files:
+            return "over other files", "the signature is over other files than those that were published"
+    except SourceError as e:
+        return "none that can be read", e.message
+    if key is None:
+        return f"over all {len(files)} files; by whom, --key KEY tells", None
+    progress("checking the signature")
+    why = check_signature({name: _download(repo_id, name, commit, progress) for name in files}, path, key)
+    return (f"by {key.name}, over all {len(files)} files", None) if why is None else ("not good", f"signature: {why}")
 
 
 def _download(repo_id: str, path: str, commit: str, progress: Progress) -> Path:

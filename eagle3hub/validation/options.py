@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from eagle3hub.engines import ENGINES
+from eagle3hub.engines.base import DEVICES, DTYPES
 from eagle3hub.errors import OutputError, UsageError
 from eagle3hub.validation.referee import NAME as REFERENCE
 
@@ -25,6 +26,44 @@ def engine_names(asked: str | Sequence[str], attached: Iterable[str] = ()) -> li
         if names.count(name) > 1:
             raise UsageError(f"--engine names {name} twice", code="usage-engine")
     return [*names, *(name for name in attached if name not in names)]
+
+
+def check_options(
+    device: str,
+    dtype: str,
+    max_new_tokens: int,
+    draft_tokens: int,
+    temperature: float,
+    bar: float | None,
+    timeout: float,
+) -> None:
+    """UsageError for a device or a dtype that does not exist, and for numbers that make no sense."""
+    if device not in DEVICES:
+        raise UsageError(f"no device is called {device!r}", hint=f"devices: {', '.join(DEVICES)}")
+    if dtype not in DTYPES:
+        raise UsageError(f"no dtype is called {dtype!r}", hint=f"dtypes: {', '.join(DTYPES)}")
+    for option, value in (("--max-new-tokens", max_new_tokens), ("--draft-tokens", draft_tokens)):
+        if value < 1:
+            raise UsageError(f"{option} must be 1 or more, not {value}")
+    if not temperature >= 0:
+        raise UsageError(f"the temperature must be 0 or more, not {temperature}")
+    if not timeout > 0:
+        raise UsageError(f"--timeout must be more than 0 seconds, not {timeout:g}")
+    if bar is not None and not 1 <= bar <= draft_tokens + 1:
+        raise UsageError(
+            f"--min-acceptance-length {bar:g} cannot be: with {draft_tokens} draft tokens the acceptance length lies "
+            f"between 1 and {draft_tokens + 1}"
+        )
+
+
+def check_original(names: Sequence[str], original: str | Path | None) -> None:
+    """UsageError for an original to hold engines against where none of the engines is the reference."""
+    if original is not None and REFERENCE not in names:
+        raise UsageError(
+            "--reference-head says what the reference replays, but the reference is not among the engines",
+            hint=f"--engine {REFERENCE},{','.join(names)}",
+            code="usage-reference-head",
+        )
 
 
 def check_tree(draft_tokens: int, topk: int, num_draft_tokens: int | None) -> None:

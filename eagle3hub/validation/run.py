@@ -13,8 +13,8 @@ from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.source import HUB
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import DEVICES, DTYPES, Engine, EngineFailure, EngineRun, Job, Verdict, worst
-from eagle3hub.errors import SourceError, UnavailableError, UsageError
+from eagle3hub.engines.base import DTYPES, Engine, EngineFailure, EngineRun, Job, Verdict, worst
+from eagle3hub.errors import SourceError, UnavailableError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.prompts import load_prompts
@@ -24,7 +24,7 @@ from eagle3hub.validation.gates import COLLAPSE, Gate, against_reference, agreem
 from eagle3hub.validation.interpreter import device_of, engine_for
 from eagle3hub.validation.kept import Kept
 from eagle3hub.validation.measurement import measurement_of
-from eagle3hub.validation.options import check_tree, engine_names
+from eagle3hub.validation.options import check_options, check_original, check_tree, engine_names
 from eagle3hub.validation.outlook import outlook, stops
 from eagle3hub.validation.referee import NAME as REFERENCE
 from eagle3hub.validation.referee import Referee, ReferenceOptions, Trained, require_packages
@@ -93,14 +93,9 @@ def validate(
         UnavailableError: the only engine asked for is not installed, or not for this device.
     """
     names = engine_names(engine, endpoints or ())
-    _check_options(device, dtype, max_new_tokens, draft_tokens, temperature, min_acceptance_length, timeout)
+    check_options(device, dtype, max_new_tokens, draft_tokens, temperature, min_acceptance_length, timeout)
     check_tree(draft_tokens, topk, num_draft_tokens)
-    if reference_head is not None and REFERENCE not in names:
-        raise UsageError(
-            "--reference-head says what the reference replays, but the reference is not among the engines",
-            hint=f"--engine {REFERENCE},{','.join(names)}",
-            code="usage-reference-head",
-        )
+    check_original(names, reference_head)
     kept = kept if kept is not None else Kept()
     on_hub = str(head_source).startswith(HUB)
     folder = Path(head_source).expanduser().resolve()
@@ -192,33 +187,6 @@ def validate(
         frame["engines"].append(entry_of(found[name], job, head, gates, min_acceptance_length))
     frame["verdict"] = worst([static_verdict, *(entry["verdict"] for entry in frame["engines"])])
     return Report(frame)
-
-
-def _check_options(
-    device: str,
-    dtype: str,
-    max_new_tokens: int,
-    draft_tokens: int,
-    temperature: float,
-    bar: float | None,
-    timeout: float,
-) -> None:
-    if device not in DEVICES:
-        raise UsageError(f"no device is called {device!r}", hint=f"devices: {', '.join(DEVICES)}")
-    if dtype not in DTYPES:
-        raise UsageError(f"no dtype is called {dtype!r}", hint=f"dtypes: {', '.join(DTYPES)}")
-    for option, value in (("--max-new-tokens", max_new_tokens), ("--draft-tokens", draft_tokens)):
-        if value < 1:
-            raise UsageError(f"{option} must be 1 or more, not {value}")
-    if not temperature >= 0:
-        raise UsageError(f"the temperature must be 0 or more, not {temperature}")
-    if not timeout > 0:
-        raise UsageError(f"--timeout must be more than 0 seconds, not {timeout:g}")
-    if bar is not None and not 1 <= bar <= draft_tokens + 1:
-        raise UsageError(
-            f"--min-acceptance-length {bar:g} cannot be: with {draft_tokens} draft tokens the acceptance length lies "
-            f"between 1 and {draft_tokens + 1}"
-        )
 
 
 @dataclass(frozen=True, slots=True)

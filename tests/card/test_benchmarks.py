@@ -1,4 +1,4 @@
-"""Results of a benchmark on a card: one row a cell, paired differences with their base, and only of this target."""
+"""Results of a benchmark on a card: its own tables, its cells as metadata, and only of this target and this head."""
 
 from __future__ import annotations
 
@@ -9,44 +9,104 @@ from pathlib import Path
 import card_samples as samples
 import pytest
 from bench.recorded import AS_TRAINED, SECOND, measured, plan
+from huggingface_hub import ModelCard
 
+from eagle3hub.bench.results import Results
+from eagle3hub.bench.table import conditions, tables
 from eagle3hub.card import Manifest, load_manifest, render_card
 from eagle3hub.card.assemble import make_card
+from eagle3hub.card.bench import Benchmark
+from eagle3hub.card.lint import lint_card
+from eagle3hub.card.lint.parse import parse_card
+from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.errors import ManifestError
 
+OURS = replace(AS_TRAINED, digest=folder_digest(samples.EXAMPLE.parent / "head")[0])
 
-def test_cells_and_differences(example: Manifest) -> None:
-    results = measured(plan(heads=(AS_TRAINED, SECOND)))
-    text = render_card(example, [], samples.make_head(), benchmarks=[results])
-    section = text.split("### Benchmark", 1)[1].split("\n## ", 1)[0]
-    assert section.count("| smoke | 3 | 0 | 16 |") == 2
-    assert "paired prompt by prompt; percentages are of as-trained" in section
-    assert "| second | smoke | 3 | 0 |" in section
-    for cell in results.cells:
-        assert f"| {cell['acceptance']['mean_acceptance_length']:.2f} |" in section
+
+def two_heads(**changed: object) -> Results:
+    return measured(plan(heads=(OURS, SECOND), draft_tokens=(3, 5), temperatures=(0.0, 1.0), **changed))
+
+
+def test_every_table_and_condition_is_printed(example: Manifest) -> None:
+    results = two_heads()
+    text = render_card(example, [], samples.make_head(), benchmarks=[Benchmark(results)])
+    section = text.split("### Benchmark\n", 1)[1].split("\n## ", 1)[0]
     assert "Nothing has been measured" not in text
+    titles = [table.title for table in tables(results)]
+    assert [line[5:] for line in section.splitlines() if line.startswith("#### ")] == [
+        *titles,
+        "Conditions of the benchmark",
+    ]
+    for kind in ("by category", "position, marginal", "position, conditional", "Difference"):
+        assert any(kind in title for title in titles), kind
+    assert len(list(parse_card(section).tables)) == len(titles)
+    for table in tables(results):
+        for row in table.rows:
+            assert f"| {' | '.join(row)} |" in section
+    assert section.count("\n- ") == len(conditions(results))
 
 
-def test_another_target_is_refused(example: Manifest) -> None:
+def test_nothing_above_info_is_found_in_it(example: Manifest) -> None:
+    shown = [Benchmark(two_heads(), "benchmarks/1.json")]
+    text = render_card(example, [], samples.make_head(), benchmarks=shown, digests={OURS.digest})
+    found = lint_card(text, files=["benchmarks/1.json"])
+    assert [f for f in found if f.severity != "info"] == []
+
+
+def test_cells_of_this_release_and_no_others_are_metadata(example: Manifest) -> None:
+    shown = [Benchmark(two_heads(), "benchmarks/1.json")]
+    text = render_card(example, [], samples.make_head(), benchmarks=shown, digests={OURS.digest})
+    data = ModelCard(text).data
+    own = shown[0].cells_of({OURS.digest})
+    assert [cell["head"] for cell in own] == ["as-trained"] * 4
+    assert [r.metric_value for r in data.eval_results] == [
+        round(c["acceptance"]["mean_acceptance_length"], 3) for c in own
+    ]
+    assert {(r.metric_args["K"], r.metric_args["temperature"]) for r in data.eval_results} == {
+        (3, 0), (3, 1), (5, 0), (5, 1)
+    }  # fmt: skip
+    source = f"https://huggingface.co/{samples.REPO}/blob/main/benchmarks/1.json"
+    assert {r.source_url for r in data.eval_results} == {source}
+    assert ModelCard(render_card(example, [], samples.make_head(), benchmarks=shown)).data.eval_results is None
+
+
+def test_two_benchmarks_have_their_numbers(example: Manifest) -> None:
+    shown = [Benchmark(measured(plan())), Benchmark(two_heads())]
+    text = render_card(example, [], samples.make_head(), benchmarks=shown)
+    assert text.count("### Benchmark 1\n") == text.count("### Benchmark 2\n") == 1
+
+
+def test_a_benchmark_of_something_else_is_refused(example: Manifest) -> None:
     other = replace(example, target=replace(example.target, id="owner/other"))
-    with pytest.raises(ManifestError) as caught:
-        render_card(other, [], samples.make_head(), benchmarks=[measured(plan())])
-    assert caught.value.code == "bench-target"
+    for manifest, digests, code in ((other, None, "bench-target"), (example, {OURS.digest}, "bench-digest")):
+        with pytest.raises(ManifestError) as caught:
+            render_card(manifest, [], samples.make_head(), benchmarks=[Benchmark(measured(plan()))], digests=digests)
+        assert caught.value.code == code
 
 
 def test_what_was_measured_needs_its_head(example: Manifest) -> None:
-    for given in ({"reports": [samples.make_report()]}, {"reports": [], "benchmarks": [measured(plan())]}):
+    for given in (
+        {"reports": [samples.make_report()]},
+        {"reports": [], "benchmarks": [Benchmark(measured(plan()))]},
+    ):
         with pytest.raises(ManifestError) as caught:
             render_card(example, head=None, **given)
         assert caught.value.code == "manifest-no-head"
 
 
 def test_files_are_included_by_pattern_with_their_charts(write: Callable[[str], Path], tmp_path: Path) -> None:
-    measured(plan(heads=(AS_TRAINED, SECOND))).save(tmp_path / "benchmarks" / "one.json")
     text = samples.MINIMAL.replace("owner/target", samples.TARGET)
     text = text.replace("source: head", f"source: {samples.EXAMPLE.parent / 'head'}").replace("specforge", "specjax")
     path = write(text + "benchmarks: ['benchmarks/*.json']\n")
     assert load_manifest(path).benchmarks == ("benchmarks/*.json",)
+    with pytest.raises(ManifestError, match="there is no file benchmarks/"):
+        make_card(path)
+    two_heads().save(tmp_path / "benchmarks" / "one.json")
     card = make_card(path, output=tmp_path / "README.md").text
-    assert "### Benchmark" in card and "](charts/benchmark-1-tau-by-dataset" in card
-    assert list((tmp_path / "charts").glob("*.svg"))
+    assert "[benchmarks/one.json](benchmarks/one.json)" in card
+    for name in ("tau-by-dataset", "tau-by-draft-tokens", "rate-by-position"):
+        for temperature in (0, 1):
+            chart = f"charts/benchmark-1-{name}-reference-t{temperature}"
+            assert f"]({chart}.png)" in card
+            assert (tmp_path / f"{chart}.png").is_file() and (tmp_path / f"{chart}.svg").is_file()

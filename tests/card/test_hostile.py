@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import difflib
+import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import card_samples as samples
 import pytest
 import yaml
+from bench.recorded import AS_TRAINED, SECOND, SMOKE, measured, plan, prompts
 from huggingface_hub import ModelCard
 from test_imported import HEADLESS, RESULTS
 from test_render import HOSTILE, structure
 
-from eagle3hub.card import load_manifest, render_card
+from eagle3hub.bench.results import Results
+from eagle3hub.card import Manifest, load_manifest, render_card
+from eagle3hub.card.bench import Benchmark
+from eagle3hub.card.pictures import draw
 from eagle3hub.card.preview import page
+from eagle3hub.prompts import Prompt, PromptSet
 
 Write = Callable[[str], Path]
 MORE = {
@@ -102,3 +112,49 @@ def test_labels(write: Write, tmp_path: Path, place: tuple[str | int, ...]) -> N
 def test_the_same_input_gives_the_same_bytes(write: Write, tmp_path: Path) -> None:
     first, second = (render(write, tmp_path, *documents()) for _ in range(2))
     assert first == second
+
+
+def benchmark(name: str) -> Benchmark:
+    """The same numbers whatever the names are."""
+    heads = (replace(AS_TRAINED, name="NAME"), replace(SECOND, name="NAME too"))
+    sets = tuple(PromptSet(f"NAME{i}", (Prompt(1, "NAME", "x"), Prompt(2, "other", "y"))) for i in range(2))
+    found = measured(plan(heads=heads, base="NAME", datasets=sets)).document
+    return Benchmark(
+        Results(json.loads(json.dumps(found).replace("NAME", json.dumps(name)[1:-1]))), "benchmarks/1.json"
+    )
+
+
+def test_names_of_a_benchmark_and_of_its_charts(example: Manifest) -> None:
+    cards = []
+    for text in (HOSTILE, "harmless words"):
+        shown = [benchmark(text)]
+        pictures, files = draw(example, [], shown)
+        for name, data in files.items():
+            assert re.fullmatch(r"charts/[a-z0-9.-]+", name)
+            assert b"<script" not in data and (name.endswith(".png") or "\u202e".encode() not in data)
+        digests = {AS_TRAINED.digest}
+        cards.append(
+            render_card(example, [], samples.make_head(), benchmarks=shown, pictures=pictures, digests=digests)
+        )
+    assert structure(cards[0]) == structure(cards[1])
+    assert "\u202e" not in cards[0]
+    assert len(ModelCard(cards[0]).data.eval_results) == 2
+    shown_page = page(cards[0], "t")
+    assert shown_page.count("<script>") == 1 and "<b>b</b>" not in shown_page
+
+
+def test_a_changed_benchmark_changes_only_its_rows(example: Manifest) -> None:
+    before, after = (
+        measured(plan(engines=("vllm",), datasets=(SMOKE, prompts("other", count)))) for count in (12, 13)
+    )
+    texts = [
+        render_card(
+            example,
+            [samples.make_report()],
+            samples.make_head(),
+            benchmarks=[Benchmark(Results({**results.document, "measured_at": "2026-11-22T13:00:00Z"}))],
+        )
+        for results in (before, after)
+    ]
+    changed = [line[2:] for line in difflib.ndiff(*(text.splitlines() for text in texts)) if line[0] in "+-"]
+    assert changed and all(line.startswith(("| other |", "- Prompts other:")) for line in changed)

@@ -66,6 +66,7 @@ def test_core_schema_words_are_not_surprising(write: Write) -> None:
         ("  main: specforge", "  mian: specforge", 12, "'layouts.mian'; did you mean 'main'", "also, main"),
         ("  main: specforge", "  main: specforg", 12, "did you mean 'specforge'", "modelopt, speculators"),
         ("  license: mit", "  license: MIT", 10, 'release.license is "MIT"', "lower case"),
+        ("  license: mit", "  license: apache2", 10, "'apache2', which is no license id of the Hub; did", "or other"),
         ("  license: mit", "  license: other", 7, "'release.license_name' is missing", ""),
         ("  license: mit", "  license: mit\n  license_link: 'javascript:x'", 11, "license_link", "https://"),
         ("  repo: owner/head", "  repo: head", 8, "release.repo", "owner/name"),

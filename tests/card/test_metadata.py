@@ -48,6 +48,16 @@ def test_evaluation_result(example: Manifest) -> None:
     assert args["estimator"] and args["ci95"][0] < 1.453 < args["ci95"][1]
 
 
+def test_results_lead_to_their_report(example: Manifest) -> None:
+    for file, source in (
+        ("reports/a b.json", f"https://huggingface.co/{samples.REPO}/blob/main/reports/a%20b.json"),
+        ("", None),
+    ):
+        text = render_card(example, [samples.make_report()], samples.make_head(), report_files=[file])
+        (result,) = ModelCard(text).data.eval_results
+        assert (result.source_url, result.source_name) == (source, source and "eagle3hub")
+
+
 def test_only_passing_runs_of_the_main_layout_become_results(example: Manifest) -> None:
     report = samples.make_report(verdict="inconclusive")
     report["verdict"] = "inconclusive"

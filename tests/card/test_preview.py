@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import threading
@@ -39,6 +40,21 @@ def test_the_page_shows_metadata_and_tables_and_runs_nothing() -> None:
     assert '<div class="wide"><table>' in page and '<img src="charts/a.png"' in page
     assert page.count("<script>") == page.count("</script>") == 1
     assert "&lt;script&gt;document.title" in page and 'href="javascript:' not in page
+
+
+def test_bare_tags_fold_and_everything_else_of_html_is_text() -> None:
+    card = (
+        "<details><summary>More <img src=x onerror=alert(1)></summary>\n\n| A |\n|--|\n| 1<br>2 |\n\n</details>\n\n"
+        "<details ontoggle=alert(1)>\n\na <b onclick=alert(1)>b</b> `<br>` <style>*{display:none}</style>\n"
+    )
+    page = preview.page(card, "t")
+    body = page[page.index("<main>") : page.index("</main>")]
+    assert "<details><summary>More &lt;img" in body and "</details>" in body and "1<br>2" in body
+    assert "<code>&lt;br&gt;</code>" in body
+    assert set(re.findall(r"</?([a-z]+)", body)) <= {
+        *("main", "details", "summary", "div", "table", "thead", "tbody", "tr", "th", "td", "br", "p", "b", "code")
+    }
+    assert not re.search(r"<[a-z]+ (?!class=\"wide\")", body)
 
 
 def test_metadata_that_cannot_be_read_is_said() -> None:
@@ -90,14 +106,53 @@ def test_what_cannot_be_shown(tmp_path: Path) -> None:
     assert not (tmp_path / "out.html").exists()
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium here")
+def browse(address: str, profile: Path, *more: str) -> str:
+    """The page as Chromium has it in the end."""
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", *more, "--dump-dom"]
+    done = subprocess.run(["chromium", *options, address], capture_output=True, timeout=120, check=True)
+    return done.stdout.decode()
+
+
+needs_browser = pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium here")
+
+
+@needs_browser
 def test_a_browser_shows_it_light_and_dark(tmp_path: Path) -> None:
     source = HERE.parent.parent / "examples" / "cards" / "qwen3.5-397b-aq" / "README.md"
     page = tmp_path / "page.html"
     preview.write_page(source, page)
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
     for theme in ("light", "dark"):
-        command = ["chromium", *options, f"file://{page}?theme={theme}"]
-        shown = subprocess.run(command, capture_output=True, timeout=120, check=True).stdout.decode()
+        shown = browse(f"file://{page}?theme={theme}", tmp_path / "profile")
         assert f'data-theme="{theme}"' in shown and "Qwen3.5-397B-A17B-eagle3</h1>" in shown
         assert shown.count("<table>") >= 4
+
+
+@needs_browser
+def test_a_browser_reloads_when_the_manifest_changes(tmp_path: Path) -> None:
+    """The manifest is changed when the page first asks whether it was, so nothing depends on how fast that is."""
+    source = HERE.parent.parent / "examples" / "cards" / "qwen3-8b-specjax"
+    folder = Path(shutil.copytree(source, tmp_path / "card"))
+    manifest = folder / "release.yaml"
+    before = manifest.read_text(encoding="utf-8")
+    assert "title: Qwen3-8B-Eagle3\n" in before
+    asked = []
+
+    with preview.server(manifest, 0) as made:
+
+        class Changing(made.RequestHandlerClass):  # type: ignore[name-defined, misc]
+            def do_GET(self) -> None:
+                asked.append(self.path)
+                if asked.count("/version") == 1 and self.path == "/version":
+                    manifest.write_text(
+                        before.replace("title: Qwen3-8B-Eagle3\n", "title: Changed\n"), encoding="utf-8"
+                    )
+                super().do_GET()
+
+        made.RequestHandlerClass = Changing
+        thread = threading.Thread(target=made.serve_forever, daemon=True)
+        thread.start()
+        shown = browse(f"http://127.0.0.1:{made.server_port}/", tmp_path / "profile", "--virtual-time-budget=3000")
+        made.shutdown()
+        thread.join()
+    assert asked.count("/") == 2, "loaded, and reloaded once"
+    assert "<h1>Changed</h1>" in shown

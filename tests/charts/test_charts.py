@@ -188,6 +188,24 @@ def test_any_name_can_be_drawn(name: str) -> None:
     assert name in chart.alt
 
 
+def test_nothing_invisible_is_drawn() -> None:
+    name = "a\u202eb\u200bc"
+    one = Panel(name, (name,), (Series(name, (2.0,)), Series("other", (1.5,))))
+    by_number = Panel(name, ("1",), (Series(name, (0.5,)), Series("other", (0.25,))))
+    for chart in (
+        acceptance_by_dataset([one], title=name, note=name),
+        acceptance_by_position([by_number], title=name, note=name),
+        acceptance_by_draft_tokens([by_number], title=name, note=name),
+    ):
+        svg = chart.svg.decode()
+        assert "a⟨U+202E⟩b⟨U+200B⟩c" in svg
+        assert not set(name) & {c for c in svg if not c.isprintable()}
+        assert {tag.lower() for tag in re.findall(r"<([a-zA-Z]+)[ >]", svg)} <= {
+            *("svg", "g", "path", "use", "rect", "defs", "style", "metadata", "title", "clippath")
+        }
+        assert not re.search(r'href="(?!#)', svg)
+
+
 def test_faults_of_the_caller() -> None:
     with pytest.raises(ValueError, match="1 values and 0 intervals for 2 labels"):
         Panel("", ("a", "b"), (Series("h", (1.0,)),))

@@ -134,9 +134,11 @@ def test_identities_that_are_not_trusted(
 def test_what_is_taken_out_of_tracebacks(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SOME_API_KEY", "planted-value")
     monkeypatch.setenv("A_TOKEN_COUNT", "12")
+    monkeypatch.setenv("A_LONG_TOKEN", "planted" * 400)
     monkeypatch.setenv("HF_TOKEN_PATH", "/etc/hostname")
     for secret in (
         "planted-value",
+        "planted" * 400,
         ACCESS,
         IDENTITY,
         "Authorization: Bearer abc.def",

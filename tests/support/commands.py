@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,22 @@ def leaves(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any
             yield " ".join((*words, name)), below
 
 
-def understood(line: str) -> dict[str, Any]:
-    """The parameters a command would be called with; nothing is called. Raises what the parser raises."""
-    program, *argv = shlex.split(line, comments=True)
-    assert program == "eagle3hub", line
+@cache
+def _inert() -> Any:
+    """The root command, none of whose commands does anything but return what it was given."""
     top = root()
     for option in top.params:
         option.callback = None
     for _, command in leaves(top):
         command.callback = lambda **parameters: parameters
-    called = top(argv, prog_name="eagle3hub", standalone_mode=False)
+    return top
+
+
+def understood(line: str) -> dict[str, Any]:
+    """The parameters a command would be called with; nothing is called. Raises what the parser raises."""
+    program, *argv = shlex.split(line, comments=True)
+    assert program == "eagle3hub", line
+    called = _inert()(argv, prog_name="eagle3hub", standalone_mode=False)
     assert isinstance(called, dict), f"{line}: calls no command"
     return called
 

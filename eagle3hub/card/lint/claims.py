@@ -152,13 +152,13 @@ def _lengths_by_temperature(table: Table, section: Section, found: str) -> bool:
 def lengths(card: Card) -> list[Length]:
     """Every acceptance length of the card's tables, in a column or a row of that name.
 
-    Rates above 1 without a unit are lengths and are included.
+    Rates above 1 without a unit are lengths and are included, unless they are said to be marginal or conditional.
     """
     found = []
     for wanted in ("length", "rate"):
         for section, table, i in columns(card, wanted):
             values = table.column(i)
-            if wanted == "rate" and not _are_lengths(values):
+            if wanted == "rate" and (_word(context(table, section)) or not _are_lengths(values)):
                 continue
             if any(n.unit == "%" for _, n in values) or max(n.value for _, n in values) > 100:
                 continue

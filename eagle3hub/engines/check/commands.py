@@ -10,7 +10,7 @@ from typing import Any
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.check.finding import Finding, known_fact, unknown
 from eagle3hub.engines.check.settings import check_settings, vllm_speculative_config
-from eagle3hub.engines.check.snippets import UNFILLED, Command, Variable
+from eagle3hub.engines.check.snippets import UNFILLED, Command, Variable, is_flag
 from eagle3hub.engines.specs import interface, section
 
 _NUMBER = re.compile(r"^-\d")
@@ -22,7 +22,7 @@ def options(words: Sequence[str]) -> dict[str, str | None]:
     """Flags with their values (None without one), as argparse would split them; the last of a name counts."""
     found: dict[str, str | None] = {}
     for index, word in enumerate(words):
-        if not word.startswith("--") or word == "--":
+        if not is_flag(word):
             continue
         name, equals, value = word.partition("=")
         follows = words[index + 1] if index + 1 < len(words) else None

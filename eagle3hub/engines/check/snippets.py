@@ -15,6 +15,7 @@ _YAML_START = re.compile(r"^\s*speculative_config:\s*(?:#.*|\{.*\})?$")
 _YAML_LINE = re.compile(r"^(?:\s*(?:- )?['\"]?[A-Za-z_][\w.-]*['\"]?:(?:\s.*)?|\s+- .*|\s*#.*|\s*)$")
 _HEREDOC = re.compile(r"<<-?\s*['\"]?(\w+)['\"]?")
 _PLACEHOLDER = re.compile(r"<[^<>\n]{1,80}>")
+_FLAG = re.compile(r"\s*--[A-Za-z]")
 _PROMPT = re.compile(r"^\s*(?:[$%#]\s+(?=\S)|>\s+(?=vllm|python|trtllm|sglang))")
 _LONGEST_PYTHON = 120
 _MOST_PYTHON = 50
@@ -70,6 +71,11 @@ class Found:
     variables: list[Variable] = field(default_factory=list)
     python: list[Snippet] = field(default_factory=list)
     yaml: list[Snippet] = field(default_factory=list)
+
+
+def is_flag(text: str) -> bool:
+    """Whether a word or a line begins with a flag: two dashes and a letter, unlike a Markdown rule or a long dash."""
+    return bool(_FLAG.match(text))
 
 
 def extract(text: str) -> Found:
@@ -156,8 +162,8 @@ def _scan(region: Snippet, found: Found, *, prose: bool) -> None:
                 found.yaml.append(body)
             at = min(end + 1, len(lines))
             continue
-        if lines[begin].strip().startswith("--"):
-            while at < len(lines) and lines[at].strip().startswith("--"):
+        if is_flag(lines[begin]):
+            while at < len(lines) and is_flag(lines[at]):
                 at = _logical_end(lines, at)
         _take_shell(Snippet(number, lines[begin:at]), found, prose=prose)
 
@@ -191,7 +197,7 @@ def _take_shell(snippet: Snippet, found: Found, *, prose: bool) -> None:
     words = _split(snippet)
     if not words:
         return
-    if words[0].startswith("--"):
+    if is_flag(words[0]):
         found.commands.append(Command(None, tuple(words), snippet))
         return
     exported = _EXPORT.match(_PROMPT.sub("", snippet.lines[0]).strip())

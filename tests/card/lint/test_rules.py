@@ -69,3 +69,10 @@ def test_a_count_is_not_an_acceptance_length():
         text = "# Card\n\n" + table.format(name)
         assert "C201" not in {f.code for f in lint_card(text)}
         assert "C201" in {f.code for f in lint_card(text.replace(wrong, "0.22"))} or name == "Accepted"
+
+
+def test_rates_in_percent_are_no_lengths_where_they_are_named():
+    table = "| head | K | 1 | 2 | 3 |\n|---|--:|--:|--:|--:|\n| a | 3 | 59.3 | 15.7 | 9.5 |\n"
+    for name, found in (("marginal", False), ("conditional", False), ("probable", True)):
+        text = f"# Card\n\n## Acceptance rates by position, {name}, in percent\n\n{table}"
+        assert ("C201" in {f.code for f in lint_card(text)}) is found, name

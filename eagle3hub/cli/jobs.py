@@ -1,0 +1,247 @@
+"""``eagle3hub validate --on hf-jobs`` and ``eagle3hub jobs``"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from eagle3hub.cli.output import JsonFlag, QuietFlag, console, emit, progress
+from eagle3hub.cli.verdict import finish
+from eagle3hub.errors import HubError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from rich.console import Console
+
+    from eagle3hub.jobs.api import Job
+    from eagle3hub.jobs.plan import Plan
+
+app = typer.Typer(help="Validations that run as Hugging Face Jobs.", no_args_is_help=True)
+_PANEL = "On Hugging Face Jobs"
+
+OnOption = Annotated[
+    str | None,
+    typer.Option("--on", metavar="hf-jobs", help="Run there instead.", show_default="here", rich_help_panel=_PANEL),
+]
+FlavorOption = Annotated[
+    str | None, typer.Option(help="Hardware of the job.", show_default="by engine", rich_help_panel=_PANEL)
+]
+TimeLimitOption = Annotated[
+    float | None,
+    typer.Option(metavar="MINUTES", help="The job is stopped then.", show_default="60", rich_help_panel=_PANEL),
+]
+NamespaceOption = Annotated[
+    str | None, typer.Option(help="Account that pays.", show_default="yours", rich_help_panel=_PANEL)
+]
+PackageOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REQUIREMENT",
+        help="What pip installs in the job.",
+        show_default="this version of eagle3hub",
+        rich_help_panel=_PANEL,
+    ),
+]
+PassTokenFlag = Annotated[
+    bool,
+    typer.Option(
+        "--pass-token", help="Give the job your access token as a secret, for private models.", rich_help_panel=_PANEL
+    ),
+]
+DetachFlag = Annotated[bool, typer.Option("--detach", help="Start the job and leave.", rich_help_panel=_PANEL)]
+YesFlag = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask what it may cost.", rich_help_panel=_PANEL)]
+
+
+@app.command("collect")
+def collect_(
+    job: Annotated[str, typer.Argument(metavar="OWNER/ID", help="What --detach printed.", show_default=False)],
+    report: Annotated[Path | None, typer.Option(help="Write the report to this file.", show_default="none")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it as a page for a browser.", show_default="none")
+    ] = None,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Wait for a validation that was started with --detach, and take its report.
+
+    Exit status: that of `validate`; 5 the Hub failed, or the job ended without a report.
+
+    Example: eagle3hub jobs collect alice/687fb701029421ae5549d998 --report report.json
+    """
+    from eagle3hub.jobs import api
+    from eagle3hub.jobs.collect import collect, expected_of
+    from eagle3hub.validation.options import writable_report
+
+    if job.count("/") != 1:
+        raise UsageError(f"{job!r} is not the name of a job", hint="give OWNER/ID, as --detach printed it")
+    for file in (report, html):
+        if file is not None:
+            writable_report(file)
+    running = api.inspect(job)
+    finish(collect(running, expected_of(running), _log(quiet)), report=report, html=html, as_json=as_json)
+
+
+def validate_on(
+    where: str,
+    head: str,
+    target: str,
+    options: Mapping[str, Any],
+    *,
+    wanted: Mapping[str, Any],
+    local: Mapping[str, Any],
+    run_anyway: bool,
+    ask: bool,
+    detach: bool,
+    report: Path | None,
+    html: Path | None,
+    keep: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> NoReturn:
+    """Show what a job would run and cost, ask, start it, and bring its report home.
+
+    ``options`` and ``wanted`` are those of `make_plan`, ``local`` those that only a validation here can heed.
+    """
+    from eagle3hub.jobs.collect import collect
+    from eagle3hub.jobs.plan import Wanted, make_plan, refuse_local_files
+
+    if where != "hf-jobs":
+        raise UsageError(f"--on {where!r} is no place to run", hint="--on hf-jobs", code="usage-jobs-on")
+    refuse_local_files(local)
+    if ask and not sys.stdin.isatty():
+        raise UsageError(
+            "a job costs money, and there is no terminal to ask on", hint="say --yes", code="usage-jobs-not-asked"
+        )
+    with progress(quiet=quiet) as say:
+        plan = make_plan(head, target, options, Wanted(**wanted), run_anyway=run_anyway, progress=say)
+    _show(plan, console(stderr=True))
+    if ask and not typer.confirm("start the job?", err=True):
+        sys.stderr.write("no job was started\n")
+        raise typer.Abort
+    held, job = _start(plan)
+    with _watched(job):
+        for number in held:
+            signal.raise_signal(number)
+        if detach:
+            emit(_started(plan, job), lambda out: _show_started(plan, job, out), as_json=as_json)
+            raise typer.Exit
+        sys.stderr.write(f"job {job.name}: {job.url}\n")
+        result = collect(job, plan.expected, _log(quiet))
+    finish(result, report=report, html=html, keep=keep, as_json=as_json)
+
+
+def _start(plan: Plan) -> tuple[list[int], Job]:
+    """Start a job; signals that come meanwhile are held back, since a job without a name cannot be cancelled."""
+    held: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, _: held.append(number)) for number in numbers]
+    try:
+        return held, plan.start()
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _watched(job: Job) -> Iterator[None]:
+    """Whatever ends the block early, say what becomes of the job, which costs as long as it runs."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _interrupted(job)
+        raise
+    except SystemExit:  # told to terminate
+        _cancel(job)
+        raise
+
+
+def _interrupted(job: Job) -> None:
+    """Ask once whether the job is to go on; where nobody can be asked, or at a second interrupt, it is cancelled."""
+    stop = True
+    if sys.stdin.isatty():
+        try:
+            stop = typer.confirm("\ncancel the job? otherwise it goes on, and costs", default=True, err=True)
+        except (typer.Abort, KeyboardInterrupt):
+            stop = True
+    if stop:
+        _cancel(job)
+    else:
+        sys.stderr.write(f"the job goes on; take its report with: eagle3hub jobs collect {job.name}\n")
+
+
+def _cancel(job: Job) -> None:
+    from eagle3hub.jobs import api
+
+    try:
+        api.cancel(job.name)
+    except HubError as error:
+        raise HubError(
+            f"the job {job.name} goes on, and costs: {error.message}",
+            hint=f"cancel it with `hf jobs cancel {job.name}`",
+            code="job-not-cancelled",
+        ) from error
+    sys.stderr.write(f"the job {job.name} is cancelled\n")
+
+
+def _log(quiet: bool) -> Callable[[str], None]:
+    def say(line: str) -> None:
+        if not quiet:
+            text = "".join(c if c.isprintable() else " " for c in line)  # the log is anybody's, the terminal is not
+            sys.stderr.write(f"  {text}\n")
+            sys.stderr.flush()
+
+    return say
+
+
+def _show(plan: Plan, out: Console) -> None:
+    from rich.markup import escape
+
+    f, wanted = plan.flavor, plan.wanted
+    pinned = "pinned by digest" if plan.image.by_digest else "pinned by tag, its digest is not known here"
+    has = f"{f.cpu}, {f.memory}" + (f", {f.accelerator}" if f.accelerator else ", no GPU")
+    for name, value in (
+        ("head", f"{plan.expected.head} ({plan.layout})"),
+        ("target", plan.target),
+        ("command", "eagle3hub " + " ".join(plan.words[:1] + plan.words[2:])),
+        ("image", f"{plan.image.address} ({pinned})"),
+        ("installs", wanted.package),
+        ("hardware", f"{f.name}: {has}"),
+        ("price", f"${f.usd_per_hour:.2f} per hour, as the Hub states it now; {plan.namespace} pays"),
+        ("limit", f"{wanted.minutes:g} minutes, so at most ${plan.most_usd:.2f}"),
+        ("token", "the job is given yours, as a secret" if wanted.pass_token else "the job is given none"),
+    ):
+        out.print(f"  [dim]{name:<9}[/]{escape(value)}", soft_wrap=True)
+
+
+def _started(plan: Plan, job: Job) -> dict[str, Any]:
+    return {
+        "job": {
+            "name": job.name,
+            "url": job.url,
+            "flavor": plan.flavor.name,
+            "usd_per_hour": plan.flavor.usd_per_hour,
+            "time_limit_minutes": plan.wanted.minutes,
+            "most_usd": round(plan.most_usd, 4),
+            "head": plan.expected.head,
+            "digest": plan.expected.digest,
+            "collect": ["eagle3hub", "jobs", "collect", job.name],
+        }
+    }
+
+
+def _show_started(plan: Plan, job: Job, out: Console) -> None:
+    from rich.markup import escape
+
+    for name, value in (
+        ("started", f"{job.name} on {plan.flavor.name}, at most ${plan.most_usd:.2f}"),
+        ("watch", job.url),
+        ("collect", f"eagle3hub jobs collect {job.name} --report report.json"),
+        ("cancel", f"hf jobs cancel {job.name}"),
+    ):
+        out.print(f"{name:<9}{escape(value)}", soft_wrap=True)

@@ -1,0 +1,221 @@
+"""The Jobs API, through huggingface_hub; every failure becomes one sentence.
+
+Read in huggingface_hub 2.4.0 (``HfApi.run_job`` and its neighbours); the access token is the client's own.
+"""
+
+from __future__ import annotations
+
+import inspect as introspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from eagle3hub._version import __version__
+from eagle3hub.checkpoint.hub import hub_errors, patiently
+from eagle3hub.errors import HubError, UnavailableError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_PER_HOUR = {"second": 3600, "minute": 60, "hour": 1}
+_ENDED = ("COMPLETED", "CANCELED", "ERROR", "DELETED")
+
+
+@dataclass(frozen=True, slots=True)
+class Flavor:
+    """Hardware a Job can have. ``accelerator`` says what and with how much memory; None where there is none."""
+
+    name: str
+    cpu: str
+    memory: str
+    accelerator: str | None
+    usd_per_hour: float
+
+    @property
+    def device(self) -> str:
+        """What a validation on it computes on: cpu or cuda."""
+        return "cuda" if self.accelerator else "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A Job as the Hub sees it. ``stage`` is one of huggingface_hub's JobStage; ``command`` is what it runs."""
+
+    id: str
+    owner: str
+    url: str
+    stage: str
+    message: str | None
+    command: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What commands call it: ``owner/id``."""
+        return f"{self.owner}/{self.id}"
+
+    @property
+    def ended(self) -> bool:
+        """Whether it will never run again."""
+        return self.stage in _ENDED
+
+
+def account() -> str:
+    """The name of the account whose access token is in use. Raises HubError."""
+    with _errors("ask for the account"):
+        return str(patiently(lambda: _api().whoami())["name"])
+
+
+def flavors() -> dict[str, Flavor]:
+    """The hardware on offer by name, with what it costs now. Raises HubError."""
+    with _errors("ask for the hardware of jobs"):
+        return {h.name: _flavor(h) for h in patiently(lambda: _api().list_jobs_hardware())}
+
+
+def needs_token(repo_id: str) -> bool:
+    """Whether a model can be read with an access token only. Raises HubError."""
+    with hub_errors(repo_id, repo_id, doing="look at"):
+        info = patiently(lambda: _api().model_info(repo_id))
+    return bool(info.private or info.gated)
+
+
+def start(
+    *,
+    image: str,
+    command: Sequence[str],
+    flavor: str,
+    seconds: int,
+    namespace: str,
+    labels: Mapping[str, str],
+    pass_token: bool,
+) -> Job:
+    """Start a job, once: nothing is sent a second time, since that might start, and cost, a second one.
+
+    Args:
+        pass_token: give the job the client's access token as its secret HF_TOKEN.
+
+    Raises HubError.
+    """
+    import huggingface_hub
+
+    secrets = {"HF_TOKEN": huggingface_hub.get_token()} if pass_token else None
+    with _errors("start the job", namespace):
+        return _job(
+            _api().run_job(
+                image=image,
+                command=list(command),
+                flavor=flavor,
+                timeout=seconds,
+                namespace=namespace,
+                labels=dict(labels),
+                secrets=secrets,
+            )
+        )
+
+
+def inspect(name: str) -> Job:
+    """A job as it is now. Raises HubError."""
+    owner, _, job_id = name.partition("/")
+    with _errors(f"look at the job {name}", owner):
+        return _job(patiently(lambda: _api().inspect_job(job_id=job_id, namespace=owner)))
+
+
+def cancel(name: str) -> None:
+    """Stop a job for good. Raises HubError."""
+    owner, _, job_id = name.partition("/")
+    with _errors(f"cancel the job {name}", owner):
+        patiently(lambda: _api().cancel_job(job_id=job_id, namespace=owner))
+
+
+class Log:
+    """The log of a job, each line once, however often the connection breaks."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._owner, _, self._id = name.partition("/")
+        self._seen = 0
+
+    def follow(self, take: Callable[[str], object]) -> None:
+        """Hand on every line that is new until the job ends or the stream does. Raises HubError."""
+
+        def read() -> None:
+            for i, line in enumerate(self._lines()):
+                if i >= self._seen:
+                    self._seen = i + 1
+                    take(line)
+
+        with _errors(f"read the log of the job {self._name}", self._owner):
+            patiently(read)
+
+    def again(self, take: Callable[[str], object]) -> None:
+        """Hand on every line from the beginning. Raises HubError."""
+        self._seen = 0
+        self.follow(take)
+
+    def _lines(self) -> Iterator[str]:
+        for event in _api().fetch_job_logs(job_id=self._id, namespace=self._owner, follow=True):
+            yield from event.splitlines() or [""]
+
+
+def _api() -> HfApi:
+    from huggingface_hub import HfApi
+
+    api = HfApi(library_name="eagle3hub", library_version=__version__)
+    if (
+        not hasattr(api, "list_jobs_hardware")
+        or "labels" not in introspect.signature(api.run_job).parameters
+        or "follow" not in introspect.signature(api.fetch_job_logs).parameters
+    ):
+        raise UnavailableError(
+            "this huggingface_hub is too old to run jobs",
+            hint="pip install -U huggingface_hub",
+            code="job-client-too-old",
+        )
+    return api
+
+
+@contextmanager
+def _errors(doing: str, owner: str | None = None) -> Iterator[None]:
+    """`hub_errors`, with what they mean for jobs."""
+    verb, _, what = doing.partition(" ")
+    try:
+        with hub_errors(what, what, doing=verb):
+            yield
+    except HubError as error:
+        if error.code == "hub-forbidden":
+            raise HubError(
+                f"the access token may not {doing}" + (f" for {owner}" if owner else ""),
+                hint="give it the permission to run jobs (job.write) for that account, or take another",
+                code="hub-forbidden",
+            ) from error
+        if error.code in {"hub-no-file", "hub-not-found"}:
+            raise HubError(
+                f"the Hub knows nothing of it: cannot {doing}", hint="check the name", code="job-not-found"
+            ) from error
+        raise
+
+
+def _flavor(hardware: Any) -> Flavor:
+    factor = _PER_HOUR.get(str(hardware.unit_label).lower())
+    if factor is None:
+        raise HubError(f"the Hub states a price per {hardware.unit_label}, which is unknown", code="hub-protocol")
+    a = hardware.accelerator
+    return Flavor(
+        name=hardware.name,
+        cpu=hardware.cpu,
+        memory=hardware.ram,
+        accelerator=f"{a.quantity} x {a.model} ({a.vram})" if a else None,
+        usd_per_hour=hardware.unit_cost_micro_usd * factor / 1e6,
+    )
+
+
+def _job(info: Any) -> Job:
+    stage = info.status.stage
+    return Job(
+        id=info.id,
+        owner=info.owner.name,
+        url=info.url,
+        stage=str(getattr(stage, "value", stage)),
+        message=info.status.message or None,
+        command=tuple(info.command or ()),
+    )

@@ -1,0 +1,132 @@
+"""Follow a Job to its end and take its report from the log."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.errors import (
+    Eagle3HubError,
+    FoundWanting,
+    HubError,
+    InputError,
+    SourceError,
+    UnavailableError,
+    UsageError,
+)
+from eagle3hub.jobs import api
+from eagle3hub.jobs.binding import Expected, check_bound, expected_digest
+from eagle3hub.jobs.command import parse_command
+from eagle3hub.jobs.seal import Sealed
+from eagle3hub.report import Report
+from eagle3hub.validation.matrix import MATRIX_SCHEMA, Matrix
+
+_SECONDS_BETWEEN_LOOKS = 3.0
+_ERRORS: dict[int, type[Eagle3HubError]] = {
+    kind.exit_code: kind for kind in (FoundWanting, UsageError, InputError, UnavailableError, HubError)
+}
+
+
+def expected_of(job: api.Job) -> Expected:
+    """What a job that runs already was started for, from its own command.
+
+    Raises InputError for a job that is no validation of ours, HubError.
+    """
+    command = parse_command(job.command)
+    if command is None:
+        raise SourceError(
+            f"the job {job.name} is no validation that this tool started",
+            hint="give the OWNER/ID that --detach printed",
+            code="job-foreign",
+        )
+    words = command.words
+    head = words[1]
+    target = _value(words, "--target-name") or _value(words, "--target") or ""
+    return Expected(command.nonce, head, expected_digest(open_checkpoint(head, headers_only=True)), target)
+
+
+def collect(job: api.Job, expected: Expected, say: Callable[[str], object]) -> Report | Matrix:
+    """Wait for a job and return its report, which fits its schema and is of the head expected.
+
+    Args:
+        say: handed every line of the log that is not part of the report, as it comes.
+
+    Raises:
+        HubError: the Hub failed, the job ended without a report, or its log is cut off.
+        ManifestError: what it made is no report, or one of another head.
+        Eagle3HubError: what stopped the validation inside the job, with the exit code it had there.
+    """
+    sealed = Sealed(expected.nonce)
+    tail: deque[str] = deque(maxlen=1)
+
+    def take(line: str) -> None:
+        if not sealed.take(line):
+            if line.strip():
+                tail.append(line.strip())
+            say(line)
+
+    try:
+        log = api.Log(job.name)
+        while not sealed.complete:
+            log.follow(take)
+            job = api.inspect(job.name)
+            if job.ended:
+                break
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        if sealed.begun and not sealed.complete:
+            log.again(sealed.take)
+    except HubError as error:
+        hint = f"the job may go on: `eagle3hub jobs collect {job.name}`, or `hf jobs cancel {job.name}`"
+        raise HubError(error.message, hint=hint, code=error.code) from error
+    if not sealed.begun:
+        raise _without_report(job, tail[0] if tail else None)
+    return _read(sealed.document(), job, expected)
+
+
+def _read(raw: bytes, job: api.Job, expected: Expected) -> Report | Matrix:
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise HubError(f"the job {job.name} made no report but something else", code="job-report-damaged")
+    if isinstance(document.get("error"), dict):
+        raise _error_inside(document["error"])
+    found = Matrix(document) if document.get("schema") == MATRIX_SCHEMA else Report(document)
+    check_bound(found.document, expected)
+    return found
+
+
+def _error_inside(error: dict[str, Any]) -> Eagle3HubError:
+    kind = _ERRORS.get(error.get("exit_code", 0), HubError)
+    hint = error.get("hint")
+    return kind(
+        f"in the job: {error.get('message')}",
+        hint=None if hint is None else str(hint),
+        code=str(error.get("code") or kind.default_code),
+    )
+
+
+def _without_report(job: api.Job, last: str | None) -> HubError:
+    why = f": {job.message}" if job.message else ""
+    told = f"; the last line of its log: {last}" if last else ""
+    hint = f"see all of its log with `hf jobs logs {job.name}`"
+    if job.stage in ("CANCELED", "DELETED"):
+        return HubError(f"the job {job.name} was cancelled before it made a report{why}", code="job-cancelled")
+    if job.message and "timeout" in job.message.lower().replace(" ", ""):
+        return HubError(
+            f"the job {job.name} reached its time limit before it made a report{told}",
+            hint="give it more minutes with --time-limit",
+            code="job-timeout",
+        )
+    return HubError(
+        f"the job {job.name} ended ({job.stage}) without a report{why}{told}", hint=hint, code="job-failed"
+    )
+
+
+def _value(words: Sequence[str], option: str) -> str | None:
+    return words[words.index(option) + 1] if option in words[:-1] else None

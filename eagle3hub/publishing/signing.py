@@ -1,0 +1,130 @@
+"""A signature over every file of a release, by model-signing: made with a private key, checked with its mate.
+
+It is a sigstore bundle, ``model.sig`` in the root, over the SHA-256 of each file; the list of digests beside it is not
+signed, for it names the signature. What it covers can be read without the package; whose it is, cannot.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eagle3hub.errors import SourceError, UnavailableError
+from eagle3hub.publishing.files import SUMS
+from eagle3hub.staging import replace_file
+
+if TYPE_CHECKING:
+    from model_signing import hashing
+
+SIGNATURE = "model.sig"
+UNSIGNED = (SIGNATURE, SUMS)
+
+
+def covered(bundle: bytes) -> dict[str, str]:
+    """SHA-256 by path of the files a signature is over. Raises SourceError for what is no such signature."""
+    try:
+        statement = json.loads(base64.b64decode(json.loads(bundle)["dsseEnvelope"]["payload"], validate=True))
+        found = {str(r["name"]): str(r["digest"]) for r in statement["predicate"]["resources"]}
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        raise SourceError(f"{SIGNATURE} is no signature of a model", code="source-signature") from e
+    return found
+
+
+def sign_folder(folder: Path, key: Path, files: Mapping[str, str], earlier: bytes | None = None) -> bytes:
+    """Make sure that ``folder`` holds a signature over its files by a private key, and return it.
+
+    Args:
+        key: an elliptic curve private key in PEM, not encrypted.
+        files: SHA-256 by path of everything in the folder that is to be signed.
+        earlier: a signature that will do if it is by this key over these bytes, so that signing again changes nothing.
+
+    Raises UnavailableError without the package, SourceError for a key that cannot be used.
+    """
+    signing = _package("signing")
+    here = folder / SIGNATURE
+    for bundle in (earlier, here.read_bytes() if here.is_file() else None):
+        if bundle is not None and _still_good(bundle, key, files):
+            if not here.is_file() or here.read_bytes() != bundle:
+                replace_file(here, bundle)
+            return bundle
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / SIGNATURE
+        try:
+            signer = signing.Config().use_elliptic_key_signer(private_key=key)
+        except (OSError, TypeError, ValueError) as e:
+            raise _bad_key(key) from e
+        signer.set_hashing_config(_hashing()).sign(folder, made)
+        bundle = made.read_bytes()
+    replace_file(here, bundle)
+    return bundle
+
+
+def check_signature(files: Mapping[str, Path], signature: Path, key: Path) -> str | None:
+    """Why a signature is not that of ``files`` (path in the repository to where its bytes are) by the key's owner.
+
+    Returns None where it is. Raises UnavailableError without the package, SourceError for a key that cannot be used.
+    """
+    verifying = _package("verifying")
+    try:
+        verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
+    except (OSError, TypeError, ValueError) as e:
+        raise _bad_key(key) from e
+    with tempfile.TemporaryDirectory() as scratch:
+        for path, source in files.items():
+            link = Path(scratch) / path
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(source.resolve())
+        try:
+            verifier.set_hashing_config(_hashing().set_allow_symlinks(True)).verify(Path(scratch), signature)
+        except Exception as e:  # the package and those below it raise whatever their parsers raise
+            return str(e) or "it was made with another key, or its statement was changed"
+    return None
+
+
+def _still_good(bundle: bytes, key: Path, files: Mapping[str, str]) -> bool:
+    try:
+        hint = json.loads(bundle)["verificationMaterial"]["publicKey"]["hint"]
+        return covered(bundle) == dict(files) and hint == _hint(key)
+    except (SourceError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _hint(key: Path) -> str:
+    """What the bundle says of its key: the digest of the public half."""
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        public = serialization.load_pem_private_key(key.read_bytes(), None).public_key()
+    except (OSError, TypeError, ValueError) as e:
+        raise _bad_key(key) from e
+    pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(pem).hexdigest()
+
+
+def _hashing() -> hashing.Config:
+    return _package("hashing").Config().set_ignored_paths(paths=UNSIGNED)
+
+
+def _package(module: str) -> Any:
+    try:
+        return importlib.import_module(f"model_signing.{module}")
+    except ImportError as e:
+        raise UnavailableError(
+            "signatures need the package model-signing",
+            hint="pip install 'eagle3hub[sign]'",
+            code="sign-not-installed",
+        ) from e
+
+
+def _bad_key(key: Path) -> SourceError:
+    return SourceError(
+        f"{key.name} is no key that can be used",
+        hint="an elliptic curve key in PEM, not encrypted: openssl ecparam -name prime256v1 -genkey -noout",
+        code="source-key",
+    )

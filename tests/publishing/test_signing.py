@@ -1,0 +1,149 @@
+"""Signatures over a release: made with a private key, checked on the Hub, and not made twice."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from huggingface_hub import snapshot_download
+from publishing.folders import REPO
+from support.hub_writes import WritableHub
+
+from eagle3hub.publishing import plan
+from eagle3hub.publishing.files import parse_sums
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two pairs of keys, ``mine`` and ``other``, each with its ``.pub``."""
+    pytest.importorskip("model_signing", reason="the extra `sign` is not installed")
+    from cryptography.hazmat.primitives import serialization as pem
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    folder = tmp_path_factory.mktemp("keys")
+    for name in ("mine", "other"):
+        key = ec.generate_private_key(ec.SECP256R1())
+        private = key.private_bytes(pem.Encoding.PEM, pem.PrivateFormat.PKCS8, pem.NoEncryption())
+        public = key.public_key().public_bytes(pem.Encoding.PEM, pem.PublicFormat.SubjectPublicKeyInfo)
+        (folder / f"{name}.pem").write_bytes(private)
+        (folder / f"{name}.pub").write_bytes(public)
+    return folder
+
+
+def test_signed_once_and_checked(hub: WritableHub, release: Path, cli: Cli, keys: Path, tmp_path: Path):
+    argv = ("publish", release, "--repo", REPO, "--sign", keys / "mine.pem", "--json")
+    status, out, err = cli(*argv)
+    assert status == 0, out + err
+    before = hub.uploads
+    assert cli(*argv)[0] == 0
+    assert hub.uploads == before, "a good signature stays as it is"
+    status, out, _ = cli("verify", f"hf://{REPO}")
+    assert status == 0
+    assert "by whom, --key KEY tells" in out
+    status, out, err = cli("verify", f"hf://{REPO}", "--key", keys / "mine.pub")
+    assert status == 0, out + err
+    assert "signature: by mine.pub, over all" in out
+    status, out, _ = cli("verify", f"hf://{REPO}", "--key", keys / "other.pub")
+    assert status == 1
+    assert "differs signature: " in out
+    # anybody else can check it with the package's own command
+    copy = Path(snapshot_download(REPO, local_dir=tmp_path / "copy"))
+    shutil.rmtree(copy / ".cache")
+    own = [sys.executable, "-m", "model_signing", "verify", "key", copy, "--signature", copy / "model.sig"]
+    done = subprocess.run(
+        [*map(str, own), "--public_key", str(keys / "mine.pub")], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (release / "README.md").write_text((release / "README.md").read_text() + "\nMore.\n")
+    assert cli(*argv)[0] == 0
+    assert cli("verify", f"hf://{REPO}", "--key", keys / "mine.pub")[0] == 0, "what changed is signed anew"
+    assert cli(*argv[:-2], keys / "other.pem")[0] == 0
+    assert cli("verify", f"hf://{REPO}", "--key", keys / "other.pub")[0] == 0, "another key signs anew"
+
+
+def test_a_folder_that_is_made_anew_keeps_its_signature(release: Path, keys: Path):
+    def sign(key: str, earlier: bytes | None) -> bytes:
+        plan.sign(release, plan.Settings(sign=keys / key), earlier)
+        made = (release / "model.sig").read_bytes()
+        (release / "model.sig").unlink()
+        return made
+
+    first = sign("mine.pem", None)
+    assert sign("mine.pem", None) != first, "signatures are random"
+    assert sign("mine.pem", first) == first
+    assert sign("other.pem", first) != first
+    (release / "NOTICE").write_text("new")
+    assert sign("mine.pem", first) != first
+
+
+def test_a_signature_over_other_files_is_refused(hub: WritableHub, release: Path, cli: Cli, keys: Path):
+    argv = ("publish", release, "--repo", REPO)
+    assert cli(*argv, "--sign", keys / "mine.pem", "--dry-run")[0] == 0
+    (release / "NOTICE").write_text("new")
+    status, out, _ = cli(*argv)
+    assert status == 1
+    assert "refused publish-signature NOTICE is not what model.sig was made over" in out
+    (release / "model.sig").write_text("{}")
+    status, out, _ = cli(*argv)
+    assert status == 1
+    assert "model.sig is no signature of a model" in out
+    assert hub.uploads == []
+
+
+def test_a_signed_release_that_was_changed_with_its_list(hub: WritableHub, release: Path, cli: Cli, keys: Path):
+    """Whoever can write to the repository can make the list of digests fit, and a statement, but no signature."""
+    assert cli("publish", release, "--repo", REPO, "--sign", keys / "mine.pem")[0] == 0
+    files = hub.files(REPO)
+    sums = parse_sums(files["SHA256SUMS"].decode())
+
+    def forge(**changed: bytes) -> None:
+        new = {**files, **changed}
+        digests = {name: hashlib.sha256(new[name]).hexdigest() for name in sums}
+        lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+        hub.commit(REPO, {**changed, "SHA256SUMS": lines.encode()})
+
+    card = files["README.md"] + b"\nTrust me.\n"
+    forge(**{"README.md": card})
+    status, out, _ = cli("verify", f"hf://{REPO}")
+    assert status == 1
+    assert "the signature is over other files" in out
+    bundle = json.loads(files["model.sig"])
+    statement = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
+    for resource in statement["predicate"]["resources"]:
+        if resource["name"] == "README.md":
+            resource["digest"] = hashlib.sha256(card).hexdigest()
+    bundle["dsseEnvelope"]["payload"] = base64.b64encode(json.dumps(statement).encode()).decode()
+    forge(**{"README.md": card, "model.sig": json.dumps(bundle).encode()})
+    assert cli("verify", f"hf://{REPO}")[0] == 0, "nothing but the key can tell"
+    assert cli("verify", f"hf://{REPO}", "--key", keys / "mine.pub")[0] == 1
+
+
+def test_what_a_key_cannot_do(hub: WritableHub, release: Path, cli: Cli, keys: Path):
+    for key in (keys / "mine.pub", keys / "nothing.pem", release / "config.json"):
+        status, _, err = cli("publish", release, "--repo", REPO, "--sign", key)
+        assert status == 3
+        assert f"{key.name} is no key that can be used" in err
+    status, _, err = cli("publish", release, "--repo", REPO, "--sign", keys / "mine.pem", "--branch-per-layout")
+    assert status == 2
+    assert cli("publish", release, "--repo", REPO)[0] == 0
+    status, out, _ = cli("verify", f"hf://{REPO}", "--key", keys / "mine.pub")
+    assert status == 1
+    assert "there is no signature" in out
+    assert not (release / "model.sig").exists()
+
+
+def test_without_the_package(hub: WritableHub, release: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch):
+    for name in ("model_signing", "model_signing.signing"):
+        monkeypatch.setitem(sys.modules, name, None)
+    status, _, err = cli("publish", release, "--repo", REPO, "--sign", "key.pem")
+    assert status == 4
+    assert "eagle3hub[sign]" in err
