@@ -73,6 +73,7 @@ MISTAKES: dict[str, Callable[[], object]] = {
     "engine-not-installed": lambda: None,
     "engine-no-environment": lambda: None,
     "engine-python-missing": lambda: None,
+    "endpoint-unreachable": lambda: None,
     "source-unreadable": lambda: None,
     "manifest": lambda: Path("release.yaml").write_text("schema: eagle3hub/manifest/1\nhead: {source: head}\n"),
 }

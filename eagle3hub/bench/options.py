@@ -47,6 +47,7 @@ def make_plan(asked: Asked, progress: Progress = silent) -> BenchPlan:
     drafts = listed("--draft-tokens", asked.draft_tokens, int, "whole numbers")
     temperatures = listed("--temperature", asked.temperatures, float, "numbers")
     engines = listed("--engine", asked.engines, str, "names")
+    engines += [name for name in asked.settings.attached if name not in engines]
     names = listed("--datasets", asked.datasets, str, "names or files")
     target = identify_target(asked.target, asked.target_name)
     prompts = [load_prompts(name, asked.num_prompts, progress=progress) for name in names]

@@ -15,6 +15,7 @@ from eagle3hub.errors import UsageError
 from eagle3hub.prompts import PromptSet
 from eagle3hub.schema_faults import near
 from eagle3hub.validation.gates import COLLAPSE
+from eagle3hub.validation.options import check_tree
 from eagle3hub.validation.subject import Target
 
 Drafting = Literal["greedy", "probabilistic"]
@@ -45,6 +46,7 @@ class Settings:
     Attributes:
         max_new_tokens: limit per prompt, in tokens.
         drafting: how tokens are drafted above temperature 0: the likeliest one, or by the head's probabilities.
+        attached: engines that are running servers; what they compute on is theirs.
         topk, num_draft_tokens: branches per level and nodes of a draft tree; both None for a chain.
         min_acceptance_length: bar for the acceptance length, or None.
     """
@@ -59,6 +61,7 @@ class Settings:
     min_acceptance_length: float | None = None
     chat_template: str = "the target's own"
     system_prompt: str | None = None
+    attached: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class Cell:
             "max_new_tokens": common.max_new_tokens,
             "seed": common.seed,
             "dtype": common.dtype,
-            "device": common.device,
+            "device": "server" if self.engine in common.attached else common.device,
             "concurrency": 1,
             "min_acceptance_length": common.min_acceptance_length,
             "collapse_acceptance_length": COLLAPSE,
@@ -91,7 +94,7 @@ class Cell:
             "system_prompt": common.system_prompt,
             "drafting": common.drafting,
             "topk": common.topk,
-            "num_draft_tokens": common.num_draft_tokens,
+            "num_draft_tokens": None if common.topk is None else common.num_draft_tokens,
         }
 
     def key(self, engine_version: str) -> str:
@@ -139,8 +142,8 @@ class BenchPlan:
     Attributes:
         base: name of the head that the others are compared with.
 
-    Raises UsageError (``usage-bench``) for an empty list, a duplicate, an unknown engine, K outside 1 … 16, a
-    negative temperature, and settings that cannot be.
+    Raises UsageError for an empty list, a duplicate, an unknown engine, K outside 1 … 16, a negative temperature,
+    settings that cannot be, and several heads or K for a running server, which has one.
     """
 
     heads: tuple[BenchHead, ...]
@@ -177,11 +180,14 @@ class BenchPlan:
         _one_of("--drafting", settings.drafting, DRAFTING)
         if settings.max_new_tokens < 1:
             raise _usage(f"--max-new-tokens must be 1 or more, not {settings.max_new_tokens}")
-        if (settings.topk is None) != (settings.num_draft_tokens is None):
-            raise _usage("a draft tree needs both --topk and --num-draft-tokens")
-        for option, value in (("--topk", settings.topk), ("--num-draft-tokens", settings.num_draft_tokens)):
-            if value is not None and value < 1:
-                raise _usage(f"{option} must be 1 or more, not {value}")
+        for k in self.draft_tokens:
+            check_tree(k, 1 if settings.topk is None else settings.topk, settings.num_draft_tokens)
+        if settings.attached and (len(self.heads) > 1 or len(self.draft_tokens) > 1):
+            raise UsageError(
+                "--endpoint is a server of one head at one K, and this asks for several",
+                hint="measure one server at a time",
+                code="usage-endpoint",
+            )
         bar = settings.min_acceptance_length
         if bar is not None and not 1 <= bar <= min(self.draft_tokens) + 1:
             raise _usage(

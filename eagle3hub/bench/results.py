@@ -19,7 +19,7 @@ from eagle3hub.bench.run import CellResult
 from eagle3hub.documents import read_document
 from eagle3hub.engines.base import Verdict, worst
 from eagle3hub.errors import ManifestError
-from eagle3hub.metrics import Counts, acceptance, by_category, paired
+from eagle3hub.metrics import Counts, acceptance_if_any, by_category, paired
 from eagle3hub.resources import schema
 from eagle3hub.schema_faults import faults
 from eagle3hub.staging import replace_file
@@ -193,7 +193,8 @@ def _conditions(cell: CellRecord) -> str:
 
 
 def _acceptance(prompts: Sequence[Counts]) -> dict[str, Any] | None:
-    return acceptance(prompts).to_json() if any(one.rounds for one in prompts) else None
+    found = acceptance_if_any(prompts)
+    return None if found is None else found.to_json()
 
 
 def _same(a: Any, b: Any) -> bool:

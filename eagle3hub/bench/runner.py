@@ -14,20 +14,22 @@ from eagle3hub.bench.plan import Cell, CellGroup
 from eagle3hub.bench.run import CellResult, Measure, PromptCounts, Throughput
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import EngineFailure, EngineRun, Job, LoadReport
-from eagle3hub.errors import UnavailableError
+from eagle3hub.engines.base import Engine, EngineFailure, EngineRun, Job, LoadReport
+from eagle3hub.engines.endpoints import attach
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.validation.entry import expected_taps
-from eagle3hub.validation.interpreter import interpreter
+from eagle3hub.validation.interpreter import engine_for
 from eagle3hub.validation.judge import compare, judge
+from eagle3hub.validation.outlook import Outlook, outlook, stops
 from eagle3hub.validation.referee import NAME as REFERENCE
 from eagle3hub.validation.referee import require_packages
 from eagle3hub.validation.run import DEFAULT_TIMEOUT
-from eagle3hub.validation.subject import context_length, kv_cache_gib
+from eagle3hub.validation.subject import with_room
 from eagle3hub.validation.trial import Trial
 
 if TYPE_CHECKING:
+    from eagle3hub.checkpoint.folder import Checkpoint
     from eagle3hub.head import Head
     from eagle3hub.reference.target import TargetModel
 
@@ -45,24 +47,31 @@ class BenchRunner:
         self,
         *,
         engine_python: Mapping[str, str | Path] | None = None,
+        endpoints: Mapping[str, str] | None = None,
+        run_anyway: bool = False,
         device_map: str | None = None,
         batch_tokens: int | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         progress: Progress = silent,
     ) -> None:
         self._engine_python = engine_python
+        self._endpoints = endpoints or {}
+        self._run_anyway = run_anyway
         self._device_map = device_map
         self._batch_tokens = batch_tokens
         self._timeout = timeout
         self._progress = progress
         self._target: tuple[object, TargetModel] | None = None
         self._baselines: dict[str, EngineRun] = {}
+        self._outlooks: dict[tuple[str, str], Outlook] = {}
 
     def version(self, engine: str) -> str:
         """See `Runner.version`: of the reference, the version of this package."""
         if engine == REFERENCE:
             require_packages()
             return __version__
+        if engine in self._endpoints:
+            return attach(engine, self._endpoints[engine]).version
         return get_engine(engine).version
 
     @contextmanager
@@ -74,35 +83,43 @@ class BenchRunner:
         from eagle3hub.reference.environment import environment
         from eagle3hub.reference.measure import Speech, replay_texts, speak
         from eagle3hub.reference.replay import Conditions
+        from eagle3hub.reference.tree import TreeConditions
 
         first = group.cells[0].common
         target = self._loaded(group)
         prompts = [target.chat(prompt.text) for prompt in group.prompts.prompts]
         speech = Speech(first.max_new_tokens, group.longest_draft, group.temperature, first.seed)
         texts = speak(target, prompts, speech, progress=self._progress)
-        found: dict[str, tuple[dict[int, list[metrics.Rounds]], float]] = {}
+        found: dict[object, tuple[dict[int, list[metrics.Rounds]], float]] = {}
 
         def measure(cell: Cell) -> CellResult:
-            name = cell.head.name
-            if name not in found:
+            name, common = cell.head.name, cell.common
+            tree = None
+            key: object = name
+            if common.topk is not None and common.num_draft_tokens is not None:
+                tree = TreeConditions(cell.draft_tokens, common.topk, common.num_draft_tokens)
+                key = name, tree  # a tree is not the beginning of a deeper one
+            if key not in found:
                 begun = time.monotonic()
-                ks = [other.draft_tokens for other in group.cells if other.head.name == name]
+                every = [other.draft_tokens for other in group.cells if other.head.name == name]
+                ks = every if tree is None else [cell.draft_tokens]
                 head = _head(cell)
                 target.fit(head)
-                conditions = Conditions(max(ks), cell.common.drafting, cell.temperature, cell.common.seed)
+                conditions = Conditions(max(ks), common.drafting, cell.temperature, common.seed)
                 rounds = replay_texts(
                     target,
                     head,
                     texts,
                     conditions,
                     ks,
+                    tree=tree,
                     digest=cell.head.digest,
                     device=target.device,
                     dtype=target.dtype,
                     progress=self._progress,
                 )
-                found[name] = rounds, (time.monotonic() - begun) / len(ks)
-            rounds, seconds = found[name]
+                found[key] = rounds, (time.monotonic() - begun) / len(ks)
+            rounds, seconds = found[key]
             rows = tuple(
                 PromptCounts(text.prompt_length, text.response_length, metrics.counts_of(r))
                 for text, r in zip(texts, rounds[cell.draft_tokens], strict=True)
@@ -112,7 +129,7 @@ class BenchRunner:
                 expected_taps=None,
                 lossless=None,
                 dtype=cell.common.dtype,
-                acceptance=_acceptance([row.counts for row in rows]),
+                acceptance=metrics.acceptance_if_any([row.counts for row in rows]),
                 min_acceptance_length=cell.common.min_acceptance_length,
             )
             return CellResult(verdict, reason, rows, environment(target.device), None, round(seconds, 3))
@@ -140,9 +157,7 @@ class BenchRunner:
 
     def _on_engine(self, cell: Cell) -> CellResult:
         self._target = None  # the machine is the engine's now
-        engine, common = get_engine(cell.engine), cell.common
-        longest = max(len(prompt.text.encode()) for prompt in cell.prompts.prompts)
-        tokens = context_length(cell.target, longest, common.max_new_tokens)
+        common = cell.common
         checkpoint = open_checkpoint(cell.head.source)
         head = open_head(checkpoint, target=cell.target.source)
         head.raise_for_errors()
@@ -153,18 +168,17 @@ class BenchRunner:
             device=common.device,
             dtype=common.dtype,
             draft_tokens=cell.draft_tokens,
+            topk=common.topk or 1,
+            num_draft_tokens=common.num_draft_tokens,
             max_new_tokens=common.max_new_tokens,
             temperature=cell.temperature,
             seed=common.seed,
-            max_model_len=tokens,
-            kv_cache_gib=kv_cache_gib(cell.target, tokens),
         )
-        inability = engine.unable(job)
-        if inability:
-            raise UnavailableError(
-                inability, hint="measure with other settings, or on another engine or device", code="engine-unable"
-            )
-        python = interpreter(engine, common.device, self._engine_python)
+        job = with_room(job, cell.target)
+        engine, python = engine_for(cell.engine, job, self._engine_python, self._endpoints)
+        stopped = None if self._run_anyway else self._foreseen(cell, engine, checkpoint, head)
+        if stopped is not None:
+            return CellResult("fail", stopped)
         begun = time.monotonic()
         measured = Trial(engine, job, cell.target, python, self._timeout, self._progress).run(self._baselines)
         run, base, seconds = measured.outcome, measured.base, round(time.monotonic() - begun, 3)
@@ -181,22 +195,28 @@ class BenchRunner:
             expected_taps=expected_taps(head),
             lossless=None if base is None else compare(questions, base, run),
             dtype=common.dtype,
-            acceptance=_acceptance([row.counts for row in rows]),
+            acceptance=metrics.acceptance_if_any([row.counts for row in rows]),
             min_acceptance_length=common.min_acceptance_length,
+            unchecked=run.unchecked,
         )
         speed = Throughput(
             None if base is None else base.tokens_per_second,
             run.tokens_per_second,
-            f"one sequence at a time on {run.environment.get('processor', common.device)}, {common.dtype}",
+            f"one sequence at a time on {run.environment.get('processor', 'a running server')}, {common.dtype}",
         )
         return CellResult(verdict, reason, rows, run.environment, speed, seconds)
+
+    def _foreseen(self, cell: Cell, engine: Engine, checkpoint: Checkpoint, head: Head) -> str | None:
+        """Why the engine need not be started on these files. What a running server read is not known."""
+        if cell.engine in self._endpoints:
+            return None
+        key = (cell.head.digest, cell.target.source)
+        if key not in self._outlooks:
+            self._outlooks[key] = outlook(checkpoint, head, cell.target.source)
+        return stops(self._outlooks[key](cell.engine, engine.version, cell.common.device))
 
 
 def _head(cell: Cell) -> Head:
     head = open_head(cell.head.source, target=cell.target.source)
     head.raise_for_errors()
     return head
-
-
-def _acceptance(counts: list[metrics.Counts]) -> metrics.Acceptance | None:
-    return metrics.acceptance(counts) if sum(c.rounds for c in counts) else None

@@ -298,12 +298,13 @@ def _speeds(speed: Mapping[str, Any] | None) -> tuple[str, str, str]:
 
 
 def _settings(cells: Sequence[CellRecord]) -> str:
-    """The settings all cells have in common: the plan has one of each."""
+    """The settings all cells have in common: the plan has one of each. A running server has a device of its own."""
     s = cells[0]["settings"]
+    devices = " and ".join(dict.fromkeys(cell["settings"]["device"] for cell in cells))
     tree = "chain" if s["topk"] is None else f"tree (top-k {s['topk']}, {s['num_draft_tokens']} draft tokens)"
     system = "no system prompt" if s["system_prompt"] is None else f"system prompt {s['system_prompt']!r}"
     return (
         f"Settings: up to {s['max_new_tokens']} new tokens, {tree}, {s['drafting']} drafting, seed {s['seed']}, "
-        f"{s['dtype']} on {s['device']}, {s['concurrency']} sequence at a time, chat template: {s['chat_template']}, "
+        f"{s['dtype']} on {devices}, {s['concurrency']} sequence at a time, chat template: {s['chat_template']}, "
         f"{system}. T = 0 is greedy."
     )

@@ -12,7 +12,7 @@ ENGINES = {
     "sglang_jax": "sglang-jax",
 }
 
-DEVICES = {"cpu": "CPU", "cuda": "NVIDIA GPU"}
+DEVICES = {"cpu": "CPU", "cuda": "NVIDIA GPU", "server": "a running server"}
 
 
 @dataclass(frozen=True, slots=True)

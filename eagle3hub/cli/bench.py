@@ -9,6 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from eagle3hub.cli.options import (
+    BarOption,
+    BatchTokensOption,
+    DeviceMapOption,
+    DeviceOption,
+    EndpointOption,
+    EnginePythonOption,
+    MaxNewTokensOption,
+    NumDraftTokensOption,
+    NumPromptsOption,
+    RunAnywayFlag,
+    TargetNameOption,
+    TargetOption,
+    TimeoutOption,
+    TopKOption,
+)
 from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
 from eagle3hub.errors import UsageError
 
@@ -28,43 +44,32 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             list[str] | None,
             typer.Argument(metavar="[NAME=]HEAD...", help="Folders, or hf://owner/name.", show_default=False),
         ] = None,
-        target: Annotated[
-            str, typer.Option("--target", "--verifier", help="Target model: a folder or a Hub id.", show_default=False)
-        ] = "",
+        target: TargetOption = "",
         datasets: Annotated[str, typer.Option(help="Names of sets (see --list-datasets), or JSON Lines files.")] = (
             "mt_bench,humaneval,gsm8k"
         ),
         draft_tokens: Annotated[str, typer.Option(help="Tokens drafted per round (K), with commas.")] = "3",
+        topk: TopKOption = 1,
+        num_draft_tokens: NumDraftTokensOption = None,
         temperature: Annotated[str, typer.Option(help="Temperatures, with commas; 0 is greedy.")] = "0",
         engine: Annotated[str, typer.Option(help="Engines, with commas.")] = "reference",
-        num_prompts: Annotated[
-            int | None, typer.Option(help="Use the first so many prompts of each set.", show_default="all")
-        ] = None,
-        max_new_tokens: Annotated[int, typer.Option(help="New tokens per prompt.")] = 128,
+        num_prompts: NumPromptsOption = None,
+        max_new_tokens: MaxNewTokensOption = 128,
         drafting: Annotated[str, typer.Option(help="Above temperature 0: greedy or probabilistic.")] = "greedy",
         seed: Annotated[int, typer.Option(help="Seed of the engine and of the coins above temperature 0.")] = 0,
-        device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+        device: DeviceOption = "cpu",
         dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-        min_acceptance_length: Annotated[
-            float | None, typer.Option(help="Bar for the acceptance length.", show_default="none")
-        ] = None,
+        min_acceptance_length: BarOption = None,
         base: Annotated[
             str | None, typer.Option(help="Head the others are compared with.", show_default="the first")
         ] = None,
-        target_name: Annotated[
-            str | None, typer.Option(help="What the results call the target.", show_default="its name")
-        ] = None,
-        engine_python: Annotated[
-            list[str] | None,
-            typer.Option(metavar="ENGINE=PATH", help="Interpreter that has the engine.", show_default="installed"),
-        ] = None,
-        timeout: Annotated[float, typer.Option(help="Seconds for each run of an engine.")] = 1800.0,
-        device_map: Annotated[
-            str | None, typer.Option(help="Placement of the reference's target: auto.", show_default="one device")
-        ] = None,
-        batch_tokens: Annotated[
-            int | None, typer.Option(help="Tokens in one pass of the reference's target.", show_default="by device")
-        ] = None,
+        target_name: TargetNameOption = None,
+        engine_python: EnginePythonOption = None,
+        endpoint: EndpointOption = None,
+        timeout: TimeoutOption = 1800.0,
+        device_map: DeviceMapOption = None,
+        batch_tokens: BatchTokensOption = None,
+        run_anyway: RunAnywayFlag = False,
         output: Annotated[
             Path | None, typer.Option(help="Folder for results, tables and charts.", show_default="none")
         ] = None,
@@ -84,7 +89,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
         from eagle3hub.bench.export import write_all
         from eagle3hub.bench.options import Asked, listing, make_plan
         from eagle3hub.bench.terminal import render
-        from eagle3hub.engines.options import engine_pythons
+        from eagle3hub.engines.options import endpoint_urls, engine_pythons
 
         if list_datasets:
             emit({"datasets": (sets := listing())}, lambda out: _list(sets, out), as_json=as_json)
@@ -93,6 +98,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             raise UsageError(
                 "bench needs a head and --target", hint="eagle3hub bench ./head --target ./target", code="usage-bench"
             )
+        endpoints = endpoint_urls(endpoint or [])
         settings = Settings(
             max_new_tokens=max_new_tokens,
             seed=seed,
@@ -100,6 +106,9 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             device=device,  # type: ignore[arg-type]
             drafting=drafting,  # type: ignore[arg-type]
             min_acceptance_length=min_acceptance_length,
+            topk=None if topk == 1 else topk,
+            num_draft_tokens=num_draft_tokens,
+            attached=tuple(endpoints),
         )
         asked = Asked(
             heads, target, datasets, draft_tokens, temperature, engine, num_prompts, settings, base, target_name
@@ -110,6 +119,8 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             plan = make_plan(asked, say)
             runner = make_runner(
                 plan,
+                endpoints=endpoints,
+                run_anyway=run_anyway,
                 engine_python=engine_pythons(engine_python or []),
                 device_map=device_map,
                 batch_tokens=batch_tokens,

@@ -7,15 +7,14 @@ from typing import Annotated
 
 import typer
 
+from eagle3hub.cli.options import EnginePythonOption
 from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
 from eagle3hub.cli.release import show
 
 
 def demo(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make.")] = Path("eagle3hub-demo"),
-    engine_python: Annotated[
-        list[str] | None, typer.Option(metavar="ENGINE=PATH", help="Use this interpreter for an engine.")
-    ] = None,
+    engine_python: EnginePythonOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the folder of an earlier demo.")] = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,

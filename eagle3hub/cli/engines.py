@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from eagle3hub.cli.options import EnginePythonOption
 from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
 
 if TYPE_CHECKING:
@@ -22,10 +23,6 @@ app = typer.Typer(
 
 Name = Annotated[str, typer.Argument(help="Engine: vllm or sglang.", show_default=False)]
 Device = Annotated[str, typer.Option(help="Device the engine runs on.")]
-PythonOption = Annotated[
-    list[str] | None,
-    typer.Option(metavar="ENGINE=PATH", help="Interpreter that has the engine.", show_default="installed"),
-]
 _MARKS = {"error": "[red]error[/]", "warning": "[yellow]warning[/]", "info": "[blue]info[/]"}
 
 
@@ -94,7 +91,7 @@ def list_(as_json: JsonFlag = False) -> None:
 @app.command()
 def doctor(
     name: Annotated[str | None, typer.Argument(help="Engine.", show_default="all")] = None,
-    engine_python: PythonOption = None,
+    engine_python: EnginePythonOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Look into each engine's interpreter: versions, device, free memory, what is missing and what mends it.
@@ -159,7 +156,7 @@ def check(
     file: Annotated[
         Path, typer.Argument(help="Markdown, or JSON of a recipe or a report, or YAML; - reads Markdown.")
     ],
-    engine_python: PythonOption = None,
+    engine_python: EnginePythonOption = None,
     data_only: Annotated[
         bool, typer.Option("--data-only", help="Do not ask the parsers of installed engines.")
     ] = False,

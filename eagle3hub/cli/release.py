@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eagle3hub.cli import publish as publishing
+from eagle3hub.cli.options import EnginePythonOption
 from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
 from eagle3hub.errors import Eagle3HubError, FoundWanting, OutputError, UsageError
 
@@ -43,9 +44,7 @@ def release(
         str | None,
         typer.Option("--target", "--verifier", metavar="T", help="Folder of the target to measure against."),
     ] = None,
-    engine_python: Annotated[
-        list[str] | None, typer.Option(metavar="ENGINE=PATH", help="Use this interpreter for an engine.")
-    ] = None,
+    engine_python: EnginePythonOption = None,
     templates: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Templates that override the shipped ones.")
     ] = None,

@@ -18,6 +18,21 @@ from eagle3hub.cli.jobs import (
     YesFlag,
     validate_on,
 )
+from eagle3hub.cli.options import (
+    BarOption,
+    BatchTokensOption,
+    DeviceMapOption,
+    EndpointOption,
+    EnginePythonOption,
+    MaxNewTokensOption,
+    NumDraftTokensOption,
+    NumPromptsOption,
+    RunAnywayFlag,
+    TargetNameOption,
+    TargetOption,
+    TimeoutOption,
+    TopKOption,
+)
 from eagle3hub.cli.output import JsonFlag, QuietFlag, progress
 from eagle3hub.cli.verdict import finish
 from eagle3hub.errors import UsageError
@@ -38,9 +53,7 @@ def _settings_of(ctx: typer.Context, manifest: Path | None) -> Path | None:
 
 def validate(
     head: Annotated[str, typer.Argument(help="Folder of the head, or hf://owner/name@revision.", show_default=False)],
-    target: Annotated[
-        str, typer.Option("--target", "--verifier", help="Target model: a folder or a Hub id.", show_default=False)
-    ],
+    target: TargetOption,
     _manifest: Annotated[
         Path | None,
         typer.Option(
@@ -67,18 +80,14 @@ def validate(
         str, typer.Option(help="float32 also holds the output to the target's own, token by token.")
     ] = "float32",
     prompts: Annotated[str, typer.Option(help="Packaged set (smoke), or a JSON Lines file.")] = "smoke",
-    num_prompts: Annotated[int | None, typer.Option(help="Use the first so many prompts.", show_default="all")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="New tokens per prompt.")] = 64,
+    num_prompts: NumPromptsOption = None,
+    max_new_tokens: MaxNewTokensOption = 64,
     draft_tokens: Annotated[int, typer.Option(help="Tokens drafted per round (K).")] = 3,
-    topk: Annotated[int, typer.Option(help="Branches per token, for SGLang's trees; 1 is a chain.")] = 1,
-    num_draft_tokens: Annotated[
-        int | None, typer.Option(help="Tokens of a tree that are verified, root included.", show_default="K + 1")
-    ] = None,
+    topk: TopKOption = 1,
+    num_draft_tokens: NumDraftTokensOption = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the engine.")] = 0,
-    min_acceptance_length: Annotated[
-        float | None, typer.Option(help="Bar for the acceptance length.", show_default="none")
-    ] = None,
+    min_acceptance_length: BarOption = None,
     acceptance_reference: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Earlier measurement to hold this one against.", show_default="none"),
@@ -106,23 +115,13 @@ def validate(
     save_hidden_states: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep its hidden states for later replays.", show_default="none")
     ] = None,
-    device_map: Annotated[
-        str | None, typer.Option(help="Placement of the reference's target: auto.", show_default="one device")
-    ] = None,
-    batch_tokens: Annotated[
-        int | None, typer.Option(help="Tokens in one pass of the reference's target.", show_default="by device")
-    ] = None,
-    target_name: Annotated[
-        str | None, typer.Option(help="What the report calls the target.", show_default="its name")
-    ] = None,
-    engine_python: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ENGINE=PATH", help="Interpreter that has the engine.", show_default="installed"),
-    ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds for each run of the engine.")] = 1800.0,
-    run_anyway: Annotated[
-        bool, typer.Option("--run-anyway", help="Start also an engine that will not get these files right.")
-    ] = False,
+    device_map: DeviceMapOption = None,
+    batch_tokens: BatchTokensOption = None,
+    target_name: TargetNameOption = None,
+    engine_python: EnginePythonOption = None,
+    endpoint: EndpointOption = None,
+    timeout: TimeoutOption = 1800.0,
+    run_anyway: RunAnywayFlag = False,
     report: Annotated[Path | None, typer.Option(help="Write the report to this file.", show_default="none")] = None,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write it as a page for a browser.", show_default="none")
@@ -148,18 +147,19 @@ def validate(
 
     Example: eagle3hub validate ./head --target ./target --engine reference,vllm --report report.json
     """
-    from eagle3hub.engines.options import engine_pythons
+    from eagle3hub.engines.options import endpoint_urls, engine_pythons
     from eagle3hub.validation import validate as run
     from eagle3hub.validation import validate_layouts
     from eagle3hub.validation.options import writable_report
     from eagle3hub.validation.referee import ReferenceOptions
 
-    pythons = engine_pythons(engine_python or [])
+    pythons, endpoints = engine_pythons(engine_python or []), endpoint_urls(endpoint or [])
     for file in (report, html, write_acceptance_reference, save_responses):
         if file is not None:
             writable_report(file)
     if layouts is not None:
         for option, given in (
+            ("--endpoint", endpoint or None),
             ("--reference-head", reference_head),
             ("--write-acceptance-reference", write_acceptance_reference),
             ("--save-responses", save_responses),
@@ -183,6 +183,12 @@ def validate(
     if on is None and (wanted or detach or yes):
         raise UsageError(
             "options of a job are given, but nothing says to run one", hint="--on hf-jobs", code="usage-jobs-on"
+        )
+    if on is not None and endpoints:
+        raise UsageError(
+            "--endpoint is a server that runs already, and --on starts a job",
+            hint="leave one out",
+            code="usage-jobs-on",
         )
     options: dict[str, Any] = {
         "engine": engine,
@@ -227,6 +233,7 @@ def validate(
         "acceptance_reference": acceptance_reference,
         "reference": reference,
         "engine_python": pythons,
+        "endpoints": endpoints,
         "run_anyway": run_anyway,
     }
     result: Report | Matrix

@@ -131,7 +131,10 @@ class LoadReport:
 
 @dataclass(frozen=True, slots=True)
 class EngineRun:
-    """A run that came to its end."""
+    """A run that came to its end.
+
+    ``unchecked`` says, as phrases, what of a running server could not be looked at; of what we start it is empty.
+    """
 
     prompts: tuple[PromptResult, ...]
     load: LoadReport | None
@@ -139,6 +142,7 @@ class EngineRun:
     environment: Mapping[str, Any]
     start_seconds: float
     generate_seconds: float
+    unchecked: tuple[str, ...] = ()
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -151,19 +155,31 @@ class EngineRun:
 class EngineFailure:
     """A run that did not: why, in one sentence, and the last lines of the engine's log.
 
-    ``verdict`` is ``unavailable`` where the engine or the device is not there, else ``fail``.
+    ``verdict`` is ``unavailable`` where the engine or the device is not there, ``inconclusive`` where the run was
+    disturbed, else ``fail``.
     """
 
     reason: str
-    verdict: Literal["fail", "unavailable"] = "fail"
+    verdict: Literal["fail", "inconclusive", "unavailable"] = "fail"
     log_tail: tuple[str, ...] = field(default=())
 
 
+def counts_from(counters: Mapping[str, Any]) -> Counts:
+    """Counters as workers report them. Raises InputError where they contradict each other."""
+    return Counts(
+        counters["rounds"], counters["drafted"], counters["accepted"], tuple(counters["accepted_per_position"])
+    )
+
+
 class Engine(Protocol):
-    """An inference engine that can be run by a worker in its own environment."""
+    """An inference engine: run by a worker in its own environment, or a server that runs already.
+
+    ``runs_alone`` says whether it can also run the target without the head.
+    """
 
     name: str
     version: str
+    runs_alone: bool
 
     def recipe(self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None) -> Recipe:
         """How to serve ``head`` with ``target`` (names or paths as the user will type them)."""

@@ -1,11 +1,16 @@
-"""Engines' interpreters as they are typed."""
+"""Engines' interpreters and servers as they are typed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from eagle3hub.engines import ENGINES
 from eagle3hub.errors import UsageError
+
+ENDPOINT_ENGINES = ("vllm", "sglang")
+ENDPOINT_KEY = "EAGLE3HUB_ENDPOINT_API_KEY"
+"""Environment variable with the API key of the servers that ``--endpoint`` names."""
 
 
 def engine_pythons(pairs: Sequence[str]) -> dict[str, str]:
@@ -22,3 +27,38 @@ def engine_pythons(pairs: Sequence[str]) -> dict[str, str]:
             )
         out[name] = path
     return out
+
+
+def endpoint_urls(pairs: Sequence[str]) -> dict[str, str]:
+    """``["vllm=http://host:8000"]`` as a mapping, a ``/v1`` at the end taken off; UsageError for anything else."""
+    out: dict[str, str] = {}
+    for pair in pairs:
+        engine, _, url = pair.partition("=")
+        if engine not in ENDPOINT_ENGINES:
+            raise _endpoint(
+                f"--endpoint names {engine!r}", f"servers of {' and '.join(ENDPOINT_ENGINES)} can be measured"
+            )
+        if engine in out:
+            raise _endpoint(f"--endpoint names {engine} twice", "measure one server of an engine at a time")
+        out[engine] = _base_url(engine, url)
+    return out
+
+
+def _base_url(engine: str, url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not url.isprintable() or " " in url:
+        raise _endpoint(f"--endpoint {engine} has no address", f"write {engine}=http://host:port")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise _endpoint(
+            f"the address of the {engine} server holds more than scheme, host, port and path",
+            f"an API key belongs into the environment variable {ENDPOINT_KEY}",
+        )
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def _endpoint(message: str, hint: str) -> UsageError:
+    return UsageError(message, hint=hint, code="usage-endpoint")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.engines.base import EngineFailure, EngineRun, Job, LoadReport, PromptResult
+from eagle3hub.engines.base import EngineFailure, EngineRun, Job, LoadReport, PromptResult, counts_from
 from eagle3hub.engines.process import Event, Outcome, run_worker
 from eagle3hub.errors import InputError
 from eagle3hub.metrics import Counts
@@ -104,9 +104,7 @@ class _Listener:
 def _counts(counters: Mapping[str, Any] | None) -> Counts:
     if counters is None:
         raise ValueError("no counters of speculative decoding")
-    return Counts(
-        counters["rounds"], counters["drafted"], counters["accepted"], tuple(counters["accepted_per_position"])
-    )
+    return counts_from(counters)
 
 
 def _conclude(title: str, outcome: Outcome, listener: _Listener, job: Job) -> EngineRun | EngineFailure:

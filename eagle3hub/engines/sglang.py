@@ -16,6 +16,7 @@ class SGLang:
     """SGLang's offline engine, one sequence at a time, without CUDA graphs, radix cache or overlap scheduling."""
 
     name = "sglang"
+    runs_alone = True
 
     def __init__(self) -> None:
         self.version = default_version("sglang")

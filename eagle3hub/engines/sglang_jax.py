@@ -15,6 +15,7 @@ class SGLangJAX:
     """sglang-jax, which cannot be run from a released package: every run is unavailable."""
 
     name = "sglang_jax"
+    runs_alone = True
 
     def __init__(self) -> None:
         self.version = default_version("sglang_jax")

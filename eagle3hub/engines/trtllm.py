@@ -20,6 +20,7 @@ class TensorRTLLM:
     """
 
     name = "trtllm"
+    runs_alone = True
 
     def __init__(self) -> None:
         self.version = default_version("trtllm")

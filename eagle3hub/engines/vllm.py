@@ -16,6 +16,7 @@ class VLLM:
     """vLLM in process, one sequence at a time, torch.compile off."""
 
     name = "vllm"
+    runs_alone = True
 
     def __init__(self) -> None:
         self.version = default_version("vllm")

@@ -12,7 +12,15 @@ from __future__ import annotations
 from eagle3hub.metrics.bootstrap import bootstrap
 from eagle3hub.metrics.compare import Paired, paired
 from eagle3hub.metrics.counters import Counts, Rounds, counts_of, histogram, total
-from eagle3hub.metrics.estimate import ESTIMATOR, Acceptance, Estimate, Interval, acceptance, by_category
+from eagle3hub.metrics.estimate import (
+    ESTIMATOR,
+    Acceptance,
+    Estimate,
+    Interval,
+    acceptance,
+    acceptance_if_any,
+    by_category,
+)
 from eagle3hub.metrics.speedup import Cost, best_draft_tokens
 from eagle3hub.metrics.student import t_cdf, t_quantile
 
@@ -26,6 +34,7 @@ __all__ = [
     "Paired",
     "Rounds",
     "acceptance",
+    "acceptance_if_any",
     "best_draft_tokens",
     "bootstrap",
     "by_category",

@@ -123,6 +123,11 @@ def acceptance(prompts: Sequence[Counts]) -> Acceptance:
     )
 
 
+def acceptance_if_any(prompts: Sequence[Counts]) -> Acceptance | None:
+    """`acceptance`, or None when no round was run."""
+    return acceptance(prompts) if any(one.rounds for one in prompts) else None
+
+
 def require_rounds(counts: Counts) -> Counts:
     """``counts``, or InputError (``metrics-no-rounds``) if they hold no round."""
     if counts.rounds == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,8 @@ class Measured:
     """What came of one engine: a run with the head, and at temperature 0 one of the target alone; or a failure.
 
     ``flags`` are the run's arguments, ``recipe`` how to serve the head on this engine (None: it does not serve),
-    ``preflight`` what was expected of the files (None: of the reference nothing is).
+    ``preflight`` what was expected of the files (None: of the reference nothing is). ``device`` is that of a running
+    server (``server`` if it does not say). It cannot run the target alone: ``own_output`` is the reference's instead.
     """
 
     engine: str
@@ -36,6 +37,8 @@ class Measured:
     flags: Mapping[str, Any]
     recipe: Mapping[str, Any] | None
     preflight: Mapping[str, Any] | None = None
+    device: str | None = None
+    own_output: EngineRun | None = None
 
 
 def entry_of(measured: Measured, job: Job, head: Head, gates: Sequence[Gate], bar: float | None) -> dict[str, Any]:
@@ -46,8 +49,15 @@ def entry_of(measured: Measured, job: Job, head: Head, gates: Sequence[Gate], ba
         return {**common, "log_tail": list(run.log_tail)}
     prompts = job.prompts
     counts = counts_of(run)
-    acceptance = metrics.acceptance(counts) if sum(c.rounds for c in counts) else None
-    lossless = compare([p.question_id for p in prompts.prompts], base, run) if base is not None else None
+    acceptance = metrics.acceptance_if_any(counts)
+    alone = _without_head(measured, run)
+    lossless = None
+    if alone is not None:
+        found = compare([p.question_id for p in prompts.prompts], alone, run)
+        lossless = replace(found, by_reference=base is None)
+    unchecked = list(run.unchecked)
+    if unchecked and lossless is None and job.temperature == 0:
+        unchecked.append("its output without the head")
     assert run.load is not None
     verdict, reason = judge(
         load=run.load,
@@ -57,12 +67,14 @@ def entry_of(measured: Measured, job: Job, head: Head, gates: Sequence[Gate], ba
         acceptance=acceptance,
         min_acceptance_length=bar,
         gates=gates,
+        unchecked=unchecked,
     )
     taps = run.load.aux_boundaries
     return {
         **_common(measured, job, run.version, verdict, reason),
         "gates": [gate.to_json() for gate in gates],
-        "environment": dict(run.environment),
+        **({"unchecked": unchecked} if unchecked else {}),
+        **({"environment": dict(run.environment)} if run.environment else {}),
         "acceptance": acceptance.to_json() if acceptance else None,
         "categories": metrics.by_category((p.category, c) for p, c in zip(prompts.prompts, counts, strict=True)),
         "lossless": _lossless_json(lossless),
@@ -73,7 +85,7 @@ def entry_of(measured: Measured, job: Job, head: Head, gates: Sequence[Gate], ba
             "aux_boundaries": list(taps) if taps else None,
         },
         "throughput": _throughput(run, base) if measured.recipe is not None else _no_throughput(),
-        "per_prompt": _per_prompt(prompts, run, base),
+        "per_prompt": _per_prompt(prompts, run, alone),
         "seconds": {"start": round(run.start_seconds, 3), "generate": round(run.generate_seconds, 3)},
     }
 
@@ -106,7 +118,7 @@ def _common(measured: Measured, job: Job, version: str, verdict: str, reason: st
     return {
         "engine": measured.engine,
         "version": version,
-        "device": job.device,
+        "device": measured.device or job.device,
         "dtype": job.dtype,
         "verdict": verdict,
         "reason": reason,
@@ -114,6 +126,15 @@ def _common(measured: Measured, job: Job, version: str, verdict: str, reason: st
         "recipe": None if measured.recipe is None else dict(measured.recipe),
         **({} if measured.preflight is None else {"preflight": dict(measured.preflight)}),
     }
+
+
+def _without_head(measured: Measured, run: EngineRun) -> EngineRun | None:
+    """What the output is held against: the target alone on the engine, or the reference if it was asked the same."""
+    own = measured.own_output
+    if measured.base is not None or own is None:
+        return measured.base
+    same = [p.prompt_tokens for p in own.prompts] == [p.prompt_tokens for p in run.prompts]
+    return own if same else None
 
 
 def _lossless_json(lossless: Lossless | None) -> dict[str, Any] | None:

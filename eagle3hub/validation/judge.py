@@ -10,6 +10,7 @@ from eagle3hub.metrics import Acceptance
 from eagle3hub.validation.gates import Gate, collapse, floor
 
 _HARMLESS = ("t2d", "inv_freq")
+_VOUCHING = ("agreement", "reference")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +23,15 @@ class Divergence:
 
 @dataclass(frozen=True, slots=True)
 class Lossless:
-    """How many prompts gave the same tokens with the head as without it."""
+    """How many prompts gave the same tokens with the head as without it.
+
+    ``by_reference``: without it is the reference's own greedy output, since the engine gave none.
+    """
 
     identical: int
     prompts: int
     divergences: tuple[Divergence, ...]
+    by_reference: bool = False
 
 
 def compare(question_ids: Sequence[int | str], base: EngineRun, run: EngineRun) -> Lossless:
@@ -49,6 +54,7 @@ def judge(
     acceptance: Acceptance | None,
     min_acceptance_length: float | None,
     gates: Sequence[Gate] = (),
+    unchecked: Sequence[str] = (),
 ) -> tuple[Verdict, str]:
     """Verdict and reason of one run.
 
@@ -57,6 +63,9 @@ def judge(
     reported), no round at all, an acceptance length at or below the collapse line, or one below the bar
     (``min_acceptance_length``), and for every further gate that failed. What failed is named before what is open,
     and what is open keeps a run from passing: a load nobody watched, and every inconclusive gate.
+
+    Of a running server, ``unchecked`` says what could not be looked at. It passes all the same where what it counts
+    is what the reference counts, or what was measured earlier; the reason then names what was not checked.
     """
     faults = [*_load_faults(load, expected_taps), *_output_faults(lossless, dtype)]
     if acceptance is None:
@@ -69,11 +78,17 @@ def judge(
     faults += [gate.reason for gate in held if gate.verdict == "fail"]
     if faults:
         return "fail", "; ".join(faults)
-    unsettled = [] if load.checked else ["the engine's loading of the head could not be watched"]
+    not_checked = f"not checked of the server: {', '.join(unchecked)}"
+    if unchecked:
+        vouched = any(gate.name in _VOUCHING and gate.verdict == "pass" for gate in gates)
+        unsettled = [] if vouched else [f"nothing vouches for the head it runs ({not_checked})"]
+    else:
+        unsettled = [] if load.checked else ["the engine's loading of the head could not be watched"]
     unsettled += [gate.reason for gate in held if gate.verdict != "pass"]
     if unsettled:
         return "inconclusive", "; ".join(unsettled)
-    return "pass", f"all tensors loaded and {'; '.join(gate.reason for gate in held)}"
+    found = "; ".join(gate.reason for gate in held)
+    return "pass", f"{found}; {not_checked}" if unchecked else f"all tensors loaded and {found}"
 
 
 def _load_faults(load: LoadReport, expected_taps: Sequence[int] | None) -> list[str]:
@@ -101,6 +116,11 @@ def _output_faults(lossless: Lossless | None, dtype: str) -> list[str]:
     if lossless is None or dtype != "float32" or not lossless.divergences:
         return []
     first = lossless.divergences[0]
+    if lossless.by_reference:
+        return [
+            f"greedy output is not what the reference generates in float32 for {len(lossless.divergences)} of "
+            f"{lossless.prompts} prompts (first: prompt {first.question_id}, new token {first.position})"
+        ]
     return [
         f"greedy output changes with speculation for {len(lossless.divergences)} of {lossless.prompts} prompts in "
         f"float32 (first: prompt {first.question_id}, new token {first.position})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from eagle3hub.engines import ENGINES
@@ -12,8 +12,11 @@ from eagle3hub.errors import OutputError, UsageError
 from eagle3hub.validation.referee import NAME as REFERENCE
 
 
-def engine_names(asked: str | Sequence[str]) -> list[str]:
-    """``"reference,vllm"`` or a list of names as a list; UsageError for an unknown, doubled or missing name."""
+def engine_names(asked: str | Sequence[str], attached: Iterable[str] = ()) -> list[str]:
+    """``"reference,vllm"`` or a list of names as a list; UsageError for an unknown, doubled or missing name.
+
+    Engines whose servers are ``attached`` to come after, where they are not named.
+    """
     parts = asked.split(",") if isinstance(asked, str) else asked
     names = [name.strip() for name in parts]
     known = (REFERENCE, *ENGINES)
@@ -22,7 +25,7 @@ def engine_names(asked: str | Sequence[str]) -> list[str]:
             raise UsageError(f"no engine is called {name!r}", hint=f"engines: {', '.join(known)}", code="usage-engine")
         if names.count(name) > 1:
             raise UsageError(f"--engine names {name} twice", code="usage-engine")
-    return names
+    return [*names, *(name for name in attached if name not in names)]
 
 
 def check_options(

@@ -106,6 +106,11 @@ class Referee:
         """Whether runs are held against another head than the one on trial."""
         return self._original.digest != self._on_trial.digest
 
+    @property
+    def speaks_for_target(self) -> bool:
+        """Whether its texts are the target's own greedy output, rather than responses given or sampled."""
+        return self._job.temperature == 0 and not self._options.responses and not self._options.hidden_states
+
     def run(self) -> Measured:
         """Let the target speak (or take what it said), and replay the head on it."""
         from eagle3hub.reference.environment import environment

@@ -95,8 +95,12 @@ def _engine(engine: Mapping[str, Any], out: Console, *, alone: bool) -> None:
             out, "time", f"[dim]{seconds['start']:.1f} s to load, {seconds['generate']:.1f} s for texts and replay[/]"
         )
         return
-    _row(out, "lossless", _lossless(engine["lossless"]))
-    _row(out, "tensors", _load(engine["load"]))
+    attached = "unchecked" in engine
+    _row(out, "lossless", _lossless(engine["lossless"], attached=attached))
+    if attached:
+        _row(out, "unchecked", f"[yellow]?[/] {escape(', '.join(engine['unchecked']))}")
+    else:
+        _row(out, "tensors", _load(engine["load"]))
     _row(out, "speed", f"[dim]{_speed(engine['throughput'])}[/]")
 
 
@@ -135,9 +139,10 @@ def _acceptance(acceptance: Mapping[str, Any], out: Console) -> None:
         out.print(f"  {position:>8}  {count:>8}  {marginal:>6.1%}  {given:>20}  [cyan]{bar}[/]")
 
 
-def _lossless(lossless: Mapping[str, Any] | None) -> str:
+def _lossless(lossless: Mapping[str, Any] | None, *, attached: bool) -> str:
     if lossless is None:
-        return "not compared [dim](only greedy output can be)[/]"
+        why = "greedy output of a server, with the reference's" if attached else "only greedy output"
+        return f"not compared [dim]({why} can be)[/]"
     same = f"{lossless['identical']} of {lossless['prompts']} prompts give the target's own tokens"
     if not lossless["divergences"]:
         return f"[green]✓[/] {same}"
@@ -159,7 +164,8 @@ def _load(load: Mapping[str, Any]) -> str:
 def _speed(throughput: Mapping[str, Any]) -> str:
     alone, drafted = throughput["target_tokens_per_second"], throughput["speculative_tokens_per_second"]
     parts = [] if alone is None else [f"{alone:.1f} tokens/s alone"]
-    parts += [] if drafted is None else [f"{drafted:.1f} with the head"]
+    unit = " tokens/s" if alone is None else ""
+    parts += [] if drafted is None else [f"{drafted:.1f}{unit} with the head"]
     return f"{', '.join(parts)} ({throughput['note']})"
 
 

@@ -13,7 +13,7 @@ from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.source import HUB
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import DTYPES, Engine, EngineFailure, Job, Verdict, worst
+from eagle3hub.engines.base import DTYPES, Engine, EngineFailure, EngineRun, Job, Verdict, worst
 from eagle3hub.errors import SourceError, UnavailableError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
@@ -21,7 +21,7 @@ from eagle3hub.prompts import load_prompts
 from eagle3hub.report import SCHEMA_NAME, Report
 from eagle3hub.validation.entry import Measured, entry_of
 from eagle3hub.validation.gates import COLLAPSE, Gate, against_reference, agreement
-from eagle3hub.validation.interpreter import interpreter
+from eagle3hub.validation.interpreter import device_of, engine_for
 from eagle3hub.validation.kept import Kept
 from eagle3hub.validation.measurement import measurement_of
 from eagle3hub.validation.options import check_options, check_original, check_tree, engine_names
@@ -29,7 +29,7 @@ from eagle3hub.validation.outlook import outlook, stops
 from eagle3hub.validation.referee import NAME as REFERENCE
 from eagle3hub.validation.referee import Referee, ReferenceOptions, Trained, require_packages
 from eagle3hub.validation.reference_file import Reference, load_reference
-from eagle3hub.validation.subject import Target, context_length, identify_target, kv_cache_gib
+from eagle3hub.validation.subject import Target, identify_target, with_room
 from eagle3hub.validation.trial import Trial
 
 DEFAULT_TIMEOUT = 1800.0
@@ -58,6 +58,7 @@ def validate(
     engine_python: Mapping[str, str | Path] | None = None,
     timeout: float = DEFAULT_TIMEOUT,
     run_anyway: bool = False,
+    endpoints: Mapping[str, str] | None = None,
     target_name: str | None = None,
     kept: Kept | None = None,
     progress: Progress = silent,
@@ -78,6 +79,8 @@ def validate(
         reference: how the reference measures.
         engine_python: interpreter to use instead of the installed environment, by engine.
         timeout: seconds for each of the two runs of an engine.
+        endpoints: address of a running server to attach to in place of starting the engine, by engine; those not
+            among the engines are added. No preflight foresees what it read, and the report says what it does not show.
         run_anyway: start also an engine that will refuse the files, or serve them silently wrong.
         target_name: what the report calls the target.
         kept: what another head of the same target need not repeat.
@@ -89,7 +92,7 @@ def validate(
         UsageError, InputError: bad options, unreadable head, target or prompts, a target that does not fit.
         UnavailableError: the only engine asked for is not installed, or not for this device.
     """
-    names = engine_names(engine)
+    names = engine_names(engine, endpoints or ())
     check_options(device, dtype, max_new_tokens, draft_tokens, temperature, min_acceptance_length, timeout)
     check_tree(draft_tokens, topk, num_draft_tokens)
     check_original(names, reference_head)
@@ -113,7 +116,6 @@ def validate(
         if problem.code == "target-mismatch":  # nothing about the head: another target was meant
             raise problem.to_error()
     static_verdict: Verdict = "fail" if any(p.severity == "error" for p in head.problems) else "pass"
-    tokens = context_length(subject, max(len(p.text.encode()) for p in chosen.prompts), max_new_tokens)
     job = Job(
         target=subject.source,
         head=folder,
@@ -126,9 +128,8 @@ def validate(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
-        max_model_len=tokens,
-        kv_cache_gib=kv_cache_gib(subject, tokens),
     )
+    job = with_room(job, subject)
     digest, files = folder_digest(folder)
     frame: dict[str, Any] = {
         "schema": SCHEMA_NAME,
@@ -162,14 +163,24 @@ def validate(
         require_packages()
         referee = Referee(job, subject, on_trial, original, reference, kept, progress)
     expects = outlook(checkpoint, head, subject.source)
-    plans = [_planned(name, job, engine_python, alone=len(names) == 1) for name in names if name != REFERENCE]
+    plans = [
+        _planned(name, job, engine_python, endpoints, alone=len(names) == 1) for name in names if name != REFERENCE
+    ]
     found: dict[str, Measured] = {}
     for plan in plans:
+        if plan.name in (endpoints or ()):
+            measured = _run(plan, job, subject, timeout, kept, progress, None)
+            found[plan.name] = replace(measured, device=device_of(plan.engine))
+            continue
         expected = expects(plan.name, plan.engine.version, job.device)
         measured = _run(plan, job, subject, timeout, kept, progress, None if run_anyway else stops(expected))
         found[plan.name] = replace(measured, preflight=expected.to_json())
     if referee is not None:
         found[REFERENCE] = referee.run()
+        own = found[REFERENCE].outcome
+        if referee.speaks_for_target and isinstance(own, EngineRun):
+            for name in endpoints or ():
+                found[name] = replace(found[name], own_output=own)
     for name in names:
         entry = entry_of(found[name], job, head, [], min_acceptance_length)
         gates = _gates(found[name], frame, entry, referee, earlier)
@@ -191,20 +202,21 @@ class _Plan:
         return self.engine.name
 
 
-def _planned(name: str, job: Job, given: Mapping[str, str | Path] | None, *, alone: bool) -> _Plan:
+def _planned(
+    name: str,
+    job: Job,
+    pythons: Mapping[str, str | Path] | None,
+    endpoints: Mapping[str, str] | None,
+    *,
+    alone: bool,
+) -> _Plan:
     """Find an engine before anything is run; where it is the only one asked for, its absence is an error."""
-    engine = get_engine(name)
     try:
-        inability = engine.unable(job)
-        if inability:
-            raise UnavailableError(
-                inability, hint="measure with other settings, or on another engine or device", code="engine-unable"
-            )
-        return _Plan(engine, interpreter(engine, job.device, given), None)
+        return _Plan(*engine_for(name, job, pythons, endpoints), None)
     except UnavailableError as error:
         if alone:
             raise
-        return _Plan(engine, None, error)
+        return _Plan(get_engine(name), None, error)
 
 
 def _run(

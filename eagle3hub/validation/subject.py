@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from eagle3hub.checkpoint.digest import file_digest
+from eagle3hub.engines.base import Job
 from eagle3hub.errors import SourceError
 
 _SMALLEST_CONTEXT = 2048
@@ -77,6 +78,12 @@ def _digest_of(files: tuple[tuple[Path, int, int], ...]) -> str:
     """Digest of weights files (path, modification time, size), hashed once per process: a target can be huge."""
     lines = "".join(f"{d['sha256']}  {d['path']}\n" for d in (file_digest(path) for path, _, _ in files))
     return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
+
+
+def with_room(job: Job, target: Target) -> Job:
+    """``job`` with the context its longest prompt needs, and memory for the KV cache of that."""
+    tokens = context_length(target, max(len(p.text.encode()) for p in job.prompts.prompts), job.max_new_tokens)
+    return replace(job, max_model_len=tokens, kv_cache_gib=kv_cache_gib(target, tokens))
 
 
 def context_length(target: Target, longest_prompt_bytes: int, max_new_tokens: int) -> int:

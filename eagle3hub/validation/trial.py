@@ -29,12 +29,12 @@ class Trial:
 
     def run(self, baselines: dict[str, EngineRun]) -> Measured:
         """Run the engine; ``baselines`` keeps runs of the target alone for other heads of the same target."""
-        greedy = self._job.temperature == 0
+        compares = self._job.temperature == 0 and self._engine.runs_alone
         alone = replace(self._job, head=None)
         key = self._key(alone)
-        half = 0.5 if greedy and key not in baselines else 1.0
+        half = 0.5 if compares and key not in baselines else 1.0
         run = self._once(self._job, 0.0, half)
-        if isinstance(run, EngineFailure) or not greedy:
+        if isinstance(run, EngineFailure) or not compares:
             return self._measured(run, None)
         if key not in baselines:
             found = self._once(alone, half, 1.0)

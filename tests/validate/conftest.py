@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -14,3 +15,22 @@ def head(tmp_path: Path) -> Path:
     copy = tmp_path / "head"
     shutil.copytree(HEAD, copy)
     return copy
+
+
+@pytest.fixture
+def fitting_target(tmp_path: Path) -> Path:
+    """The config of the example head's target; enough for every static check."""
+    folder = tmp_path / "SmolLM2"
+    folder.mkdir()
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 576,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49152,
+        "max_position_embeddings": 8192,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder

@@ -140,3 +140,19 @@ def test_drafting_and_sources_that_contradict_each_other() -> None:
         ReferenceOptions(drafting="lucky")
     with pytest.raises(UsageError, match="--hidden-states"):
         ReferenceOptions(hidden_states="a", responses="b")
+
+
+def test_a_benchmark_drafts_the_trees_a_validation_drafts(
+    cli: Cli, head: Path, smollm2_target: Path, kept: Kept
+) -> None:
+    tree = {"topk": 4, "num_draft_tokens": 6}
+    size = ("--num-prompts", 3, "--max-new-tokens", 16, "--topk", 4, "--num-draft-tokens", 6)
+    options = ("--datasets", "smoke", "--draft-tokens", "2,4", *size, "--json")
+    status, out, _ = cli("bench", head, "--target", smollm2_target, *options)
+    cells = json.loads(out)["cells"]
+    assert status == 0
+    for cell, k in zip(cells, (2, 4), strict=True):
+        report = validate(head, target=smollm2_target, kept=kept, draft_tokens=k, **tree, **SHORT)
+        counted = [[p["rounds"], p["accepted_per_position"]] for p in cell["per_prompt"]]
+        assert counted == rows(report, "rounds", "accepted_per_position")
+        assert (cell["settings"]["topk"], cell["settings"]["num_draft_tokens"]) == (4, 6)

@@ -27,25 +27,6 @@ def no_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EAGLE3HUB_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.fixture
-def fitting_target(tmp_path: Path) -> Path:
-    """The config of the example head's target; enough for every static check."""
-    folder = tmp_path / "SmolLM2"
-    folder.mkdir()
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": 576,
-        "num_hidden_layers": 30,
-        "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-        "vocab_size": 49152,
-        "max_position_embeddings": 8192,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
-
-
 def interpreter(folder: Path, body: str) -> Path:
     file = folder / "broken-python"
     file.write_text(f"#!/bin/sh\n{body}\n")

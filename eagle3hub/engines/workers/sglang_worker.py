@@ -19,6 +19,7 @@ import tempfile
 import time
 
 from protocol import Stage, processor, serve
+from sglang_counters import counters
 
 _LOAD, _FAULT = "draft-load.json", "scheduler-fault.json"
 
@@ -70,7 +71,7 @@ def _run(request, tell):
                 index=index,
                 prompt_tokens=len(ids),
                 tokens=list(output["output_ids"]),
-                counters=None if steps is None else _counters(output["meta_info"], steps),
+                counters=None if steps is None else counters(output["meta_info"], steps),
                 seconds=seconds,
             )
 
@@ -89,24 +90,6 @@ def _prompt_ids(tokenizer, text):
     messages = [{"role": "user", "content": text}]
     found = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)
     return list(found["input_ids"] if hasattr(found, "keys") else found)
-
-
-def _counters(meta, steps):
-    """Counters from a request's histogram: how many rounds accepted 0, 1, 2, … drafts.
-
-    ``drafted`` counts depths, ``steps`` per round: the nodes of a tree compete for the same positions.
-    """
-    histogram = list(meta.get("spec_correct_drafts_histogram") or [])
-    rounds = int(meta.get("spec_verify_ct") or 0)
-    if sum(histogram) != rounds:
-        raise RuntimeError(f"SGLang counts {rounds} rounds, but its histogram {histogram} holds {sum(histogram)}")
-    reached = [sum(histogram[depth:]) for depth in range(1, steps + 1)]
-    return {
-        "rounds": rounds,
-        "drafted": rounds * steps,
-        "accepted": int(meta.get("spec_num_correct_drafts") or 0),
-        "accepted_per_position": reached,
-    }
 
 
 def _end_with_fault(tell):

@@ -10,13 +10,7 @@ import platform
 import time
 
 from protocol import Stage, processor, serve
-
-_COUNTERS = {
-    "vllm:spec_decode_num_drafts": "rounds",
-    "vllm:spec_decode_num_draft_tokens": "drafted",
-    "vllm:spec_decode_num_accepted_tokens": "accepted",
-    "vllm:spec_decode_num_accepted_tokens_per_pos": "accepted_per_position",
-}
+from vllm_counters import NAMES, difference
 
 
 def _run(request, tell):
@@ -62,7 +56,7 @@ def _run(request, tell):
                 index=index,
                 prompt_tokens=len(output.prompt_token_ids),
                 tokens=list(output.outputs[0].token_ids),
-                counters=_difference(before, after),
+                counters=difference(before, after),
                 seconds=seconds,
             )
             before = after
@@ -123,23 +117,10 @@ def _aux_boundaries(llm):
 def _counters(llm):
     found = {}
     for metric in llm.get_metrics():
-        key = _COUNTERS.get(metric.name)
+        key = NAMES.get(metric.name)
         if key is not None:
             found[key] = list(metric.values) if hasattr(metric, "values") else metric.value
     return found
-
-
-def _difference(before, after):
-    if not after:
-        return None
-    out = {}
-    for key, value in after.items():
-        if isinstance(value, list):
-            old = before.get(key) or [0] * len(value)
-            out[key] = [int(a - b) for a, b in zip(value, old, strict=True)]
-        else:
-            out[key] = int(value - before.get(key, 0))
-    return out
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from eagle3hub.progress import Progress, silent
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = HERE / "packages"
+SERVER_PACKAGES = HERE / "server_packages"
 GIVEN = "EAGLE3HUB_TEST_SGLANG_PYTHON"
 
 
@@ -38,8 +39,17 @@ def ensure(progress: Progress = silent) -> Path:
 
 def interpreter(folder: Path) -> Path:
     """An interpreter in ``folder`` that has SGLang and the stand-in for its kernels, its subprocesses included."""
+    return _with_path(folder, PACKAGES)
+
+
+def server_interpreter(folder: Path) -> Path:
+    """`interpreter` for SGLang's HTTP server, with what that imports and no test needs."""
+    return _with_path(folder, PACKAGES, SERVER_PACKAGES)
+
+
+def _with_path(folder: Path, *path: Path) -> Path:
     file = folder / "python"
-    python, packages = shlex.quote(str(ensure())), shlex.quote(str(PACKAGES))
+    python, packages = shlex.quote(str(ensure())), shlex.quote(os.pathsep.join(str(place) for place in path))
     file.write_text(f'#!/bin/sh\nPYTHONPATH={packages} exec {python} "$@"\n', encoding="utf-8")
     file.chmod(file.stat().st_mode | stat.S_IXUSR)
     return file

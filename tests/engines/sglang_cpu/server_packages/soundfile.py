@@ -1,0 +1,1 @@
+"""Sound, which the server imports to transcribe; the tests send none."""
