@@ -21,7 +21,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from support.hub_server import HubServer, _Handler
+from support.hub_server import Handle, HubServer, _Handler
 
 ROOT = Path(__file__).resolve().parents[2]
 BROKE = "hf_broke"
@@ -270,11 +270,11 @@ def _logs(h: _Handler, owner: str, job: str) -> None:
 
 _OWNER = r"(?P<owner>[\w.-]+)"
 _JOB = rf"/api/jobs/{_OWNER}/(?P<job>[0-9a-f]{{24}})"
-JobsHub.routes = [
+JOB_ROUTES: list[tuple[str, str, Handle]] = [
     ("GET", "/api/jobs/hardware", _hardware),
     ("POST", rf"/api/jobs/{_OWNER}", _start),
     ("GET", _JOB, _inspect),
     ("GET", rf"{_JOB}/logs", _logs),
     ("POST", rf"{_JOB}/cancel", _cancel),
-    *HubServer.routes,
 ]
+JobsHub.routes = [*JOB_ROUTES, *HubServer.routes]

@@ -8,17 +8,28 @@ from typing import Any
 import pytest
 import yaml
 from support.hub_writes import WritableHub
+from support.jobs_server import JOB_ROUTES, JobsHub
 from workflows import agreeing
 from workflows.runner import Runner
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "hf_good"
+JOBS_TOKEN = "hf_starts_jobs"
 REPO = "alice/head"
+TARGET = "alice/target"
+
+
+class Hub(JobsHub, WritableHub):
+    """A Hub that takes uploads and runs jobs."""
+
+
+Hub.routes = [*JOB_ROUTES, *WritableHub.routes]
 
 
 @pytest.fixture
-def hub() -> Iterator[WritableHub]:
-    with WritableHub() as server:
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    with Hub(tmp_path / "container") as server:
+        server.tokens[JOBS_TOKEN] = "alice"
         yield server
 
 
@@ -33,14 +44,20 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def repository(tmp_path: Path, models: Path) -> Callable[..., Path]:
-    """Makes a laboratory's repository: a head, and the example's manifest for it."""
+    """A laboratory's repository: a head and the example's manifest; without ``target`` the Hub's is meant."""
 
-    def make(layouts: tuple[str, ...] = ("specforge",), **validate: Any) -> Path:
+    def make(
+        layouts: tuple[str, ...] = ("specforge",),
+        *,
+        head: Path = models / "head",
+        target: Path | None = models / "target",
+        **validate: Any,
+    ) -> Path:
         folder = tmp_path / "repository"
-        shutil.copytree(models / "head", folder / "head")
+        shutil.copytree(head, folder / "head")
         document = yaml.safe_load((ROOT / "examples/smollm2-135m/release.yaml").read_text())
         document["release"]["repo"] = REPO
-        document["target"] = {"id": "alice/target", "license": "apache-2.0", "path": str(models / "target")}
+        document["target"] = {"id": TARGET, "license": "apache-2.0", **({"path": str(target)} if target else {})}
         document["layouts"] = {"main": layouts[0], "also": list(layouts[1:])}
         document["validate"] |= {"engine": "reference", "num_prompts": 2, "max_new_tokens": 16, **validate}
         (folder / "release.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
@@ -50,12 +67,12 @@ def repository(tmp_path: Path, models: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def machine(tmp_path: Path, hub: WritableHub) -> Callable[[Path], Runner]:
+def machine(tmp_path: Path, hub: Hub) -> Callable[[Path], Runner]:
     """A runner whose Hub is on loopback; only what the workflow takes from its secrets can write there."""
 
     def make(repository: Path) -> Runner:
         env = {k: v for k, v in hub.env(tmp_path / "hf").items() if k != "HF_TOKEN"}
         env |= {"OMP_NUM_THREADS": "1", "EAGLE3HUB_CACHE": str(tmp_path / "cache")}
-        return Runner(repository, tmp_path / "runner", env, secrets={"hf-token": TOKEN, "HF_TOKEN": TOKEN})
+        return Runner(repository, tmp_path / "runner", env, secrets={"HF_TOKEN": TOKEN, "HF_JOBS_TOKEN": JOBS_TOKEN})
 
     return make

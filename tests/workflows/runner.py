@@ -32,6 +32,7 @@ SHELLS = {
 }
 OURS = "eagle3hub/eagle3hub@"
 LEVELS = {None: 0, "none": 0, "read": 1, "write": 2}
+SECRET = re.compile(r"[A-Z_][A-Z0-9_]*")
 PINNED = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}")
 
 
@@ -69,6 +70,7 @@ class Runner:
 
     def run(self, workflow: Path, inputs: Mapping[str, Any] | None = None) -> str:
         """Run a workflow that is started by hand; ``failure`` or ``success``."""
+        assert all(SECRET.fullmatch(name) for name in self.secrets), "GitHub keeps no secret of such a name"
         document = load(workflow)
         triggers = document["on"] or {}
         asked = triggers.get("workflow_dispatch") or {}

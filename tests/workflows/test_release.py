@@ -5,25 +5,55 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from support.hub_writes import WritableHub
-from workflows.conftest import REPO, ROOT, TOKEN
+import pytest
+from workflows.conftest import JOBS_TOKEN, REPO, ROOT, TARGET, TOKEN, Hub
 from workflows.runner import Runner, load
+
+from eagle3hub._version import __version__
+from eagle3hub.report import load_report
+from eagle3hub.resources import cache_dir
 
 RELEASE = ROOT / ".github/workflows/release.yml"
 Repository = Callable[..., Path]
 Machine = Callable[[Path], Runner]
+STAGING = "alice/to-be-measured"
+JOBS = load(RELEASE)["jobs"]
+# The last job that a kind of release is followed to, and the steps that it has no need of.
+LEAVES_OUT = {
+    "here": ("publish", {"Stage the heads where jobs can read them", "Install the engine"}),
+    "on jobs": ("publish", {"Install the engine"}),
+    "with an engine": ("validate", {"Stage the heads where jobs can read them"}),
+}
 
 
-def test_another_repositorys_workflow_releases_its_head(hub: WritableHub, repository: Repository, machine: Machine):
+def steps_of(kind: str) -> set[tuple[str, str]]:
+    """The steps that such a release runs, each with its job."""
+    last, left_out = LEAVES_OUT[kind]
+    reached = list(JOBS)[: list(JOBS).index(last) + 1]
+    return {(job, step) for job in reached for step in _steps(job)} - {(job, s) for job in reached for s in left_out}
+
+
+def ran(runner: Runner) -> set[tuple[str, str]]:
+    return {(name, step) for name, legs in runner.jobs.items() for leg in legs for step in leg.ran}
+
+
+def log(runner: Runner) -> str:
+    return "".join(job.log for jobs in runner.jobs.values() for job in jobs)
+
+
+def _steps(job: str) -> set[str]:
+    return {step.get("name") or step["uses"] for step in JOBS[job]["steps"]}
+
+
+def test_every_step_is_run_by_a_test_below():
+    assert set.union(*map(steps_of, LEAVES_OUT)) == {(job, step) for job in JOBS for step in _steps(job)}
+
+
+def test_another_repositorys_workflow_releases_its_head(hub: Hub, repository: Repository, machine: Machine):
     runner = machine(repository(("specforge", "modelopt")))
     result = runner.run(ROOT / "examples/actions/release-my-head.yml", {"tag": "v1"})
-    assert result == "success", "".join(job.log for jobs in runner.jobs.values() for job in jobs)
-    steps = load(RELEASE)["jobs"]
-    for name, legs in runner.jobs.items():
-        for leg in legs if name != "release" else ():
-            left_out = {"Stage the heads where jobs can read them", "Install the engine"}
-            every = {s.get("name") or s["uses"] for s in steps[name]["steps"]} - left_out
-            assert set(leg.ran) == every, "a step was not run"
+    assert result == "success", log(runner)
+    assert ran(runner) == steps_of("here")
     files = hub.files(REPO)
     assert {"README.md", "model.safetensors", "modelopt/config.json", "reports/release-reference-cpu.json"} <= set(
         files
@@ -42,7 +72,44 @@ def test_another_repositorys_workflow_releases_its_head(hub: WritableHub, reposi
             assert name == "publish" or TOKEN not in str(leg.env), "the token is for publishing alone"
 
 
-def test_a_head_that_does_not_pass_is_not_published(hub: WritableHub, repository: Repository, machine: Machine):
+def test_heads_are_measured_on_jobs(hub: Hub, repository: Repository, machine: Machine, models: Path):
+    hub.commit(TARGET, models / "target")
+    earlier = {"model.safetensors.index.json": b'{"weight_map": {}}', "specjax/config.json": b"{}"}
+    hub.fail("/api/repos/create$", "POST", after=lambda: hub.commit(STAGING, earlier))
+    runner = machine(repository(("specforge", "modelopt"), target=None))
+    inputs = {"hf-jobs-flavor": "cpu-upgrade", "staging-repo": STAGING, "package": f"eagle3hub=={__version__}"}
+    assert runner.run(RELEASE, inputs) == "success", log(runner)
+    assert ran(runner) == steps_of("on jobs")
+    heads, made = runner.artifacts["heads"], runner.artifacts["reports-reference"]
+    assert hub.repos[STAGING].private
+    assert hub.files(STAGING) == {str(p.relative_to(heads)): p.read_bytes() for p in heads.rglob("*") if p.is_file()}
+    assert [job.spec["flavor"] for job in hub.jobs] == ["cpu-upgrade", "cpu-upgrade"]
+    assert hub.installed == 2 * [f"eagle3hub[validate]=={__version__}"]
+    staged = f"hf://{STAGING}@{hub.repos[STAGING].refs['main']}"
+    for layout, source in {"release": staged, "modelopt": f"{staged}/modelopt"}.items():
+        name = f"{layout}-reference-cpu.json"
+        assert load_report(made / name).document["head"]["source"] == source
+        assert hub.files(REPO)[f"reports/{name}"] == (made / name).read_bytes()
+    for name, legs in runner.jobs.items():
+        for leg in legs:
+            assert JOBS_TOKEN not in leg.log + leg.summary
+            given = sum(JOBS_TOKEN in env.values() for env in leg.env)
+            assert given == (name in ("convert", "validate")), "one step of each needs the token that starts jobs"
+
+
+@pytest.mark.engine
+def test_an_engine_is_installed_and_measures(repository: Repository, machine: Machine, smollm2_target: Path):
+    example = ROOT / "examples/smollm2-135m/head"
+    runner = machine(repository(head=example, target=smollm2_target, engine="vllm"))
+    runner.env, runner.last = {**runner.env, "EAGLE3HUB_CACHE": str(cache_dir())}, "validate"
+    assert runner.run(RELEASE) == "success", log(runner)
+    assert ran(runner) == steps_of("with an engine")
+    report = load_report(runner.artifacts["reports-vllm"] / "release-vllm-cpu.json")
+    (engine,) = report.document["engines"]
+    assert (engine["engine"], engine["verdict"], len(engine["per_prompt"])) == ("vllm", "pass", 2)
+
+
+def test_a_head_that_does_not_pass_is_not_published(hub: Hub, repository: Repository, machine: Machine):
     runner = machine(repository(min_acceptance_length=4.5))
     assert runner.run(RELEASE, {"unmeasured": "mark"}) == "failure"
     assert {name: runner.result(name) for name in runner.jobs} == {
@@ -56,7 +123,7 @@ def test_a_head_that_does_not_pass_is_not_published(hub: WritableHub, repository
     assert hub.uploads == []
 
 
-def test_what_was_not_measured_is_refused_or_marked(hub: WritableHub, repository: Repository, machine: Machine):
+def test_what_was_not_measured_is_refused_or_marked(hub: Hub, repository: Repository, machine: Machine):
     """Without a GPU a manifest that asks for one."""
     here = repository(device="cuda")
     runner = machine(here)
@@ -71,7 +138,7 @@ def test_what_was_not_measured_is_refused_or_marked(hub: WritableHub, repository
     assert "`publish-unmeasured`" in (runner.artifacts["release"] / "README.md").read_text()
 
 
-def test_heads_that_changed_on_the_way_stop_it(hub: WritableHub, repository: Repository, machine: Machine):
+def test_heads_that_changed_on_the_way_stop_it(hub: Hub, repository: Repository, machine: Machine):
     runner = machine(repository())
     download = runner._download
 
