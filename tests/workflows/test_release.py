@@ -41,6 +41,10 @@ def log(runner: Runner) -> str:
     return "".join(job.log for jobs in runner.jobs.values() for job in jobs)
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
 def _steps(job: str) -> set[str]:
     return {step.get("name") or step["uses"] for step in JOBS[job]["steps"]}
 
@@ -76,16 +80,23 @@ def test_heads_are_measured_on_jobs(hub: Hub, repository: Repository, machine: M
     hub.commit(TARGET, models / "target")
     earlier = {"model.safetensors.index.json": b'{"weight_map": {}}', "specjax/config.json": b"{}"}
     hub.fail("/api/repos/create$", "POST", after=lambda: hub.commit(STAGING, earlier))
-    runner = machine(repository(("specforge", "modelopt"), target=None))
+    here = repository(("specforge", "modelopt"), target=None)
+    runner = machine(here)
     inputs = {"hf-jobs-flavor": "cpu-upgrade", "staging-repo": STAGING, "package": f"eagle3hub=={__version__}"}
     assert runner.run(RELEASE, inputs) == "success", log(runner)
     assert ran(runner) == steps_of("on jobs")
-    heads, made = runner.artifacts["heads"], runner.artifacts["reports-reference"]
+    made = runner.artifacts["reports-reference"]
     assert hub.repos[STAGING].private
-    assert hub.files(STAGING) == {str(p.relative_to(heads)): p.read_bytes() for p in heads.rglob("*") if p.is_file()}
-    assert [job.spec["flavor"] for job in hub.jobs] == ["cpu-upgrade", "cpu-upgrade"]
+    assert hub.files(STAGING) == {
+        **files_of(runner.artifacts["heads"]),
+        **{f"original/{name}": data for name, data in files_of(here / "head").items()},
+    }
     assert hub.installed == 2 * [f"eagle3hub[validate]=={__version__}"]
     staged = f"hf://{STAGING}@{hub.repos[STAGING].refs['main']}"
+    for job in hub.jobs:
+        asked = " ".join(job.spec["command"])
+        assert job.spec["flavor"] == "cpu-upgrade"
+        assert f"--reference-head {staged}/original" in asked
     for layout, source in {"release": staged, "modelopt": f"{staged}/modelopt"}.items():
         name = f"{layout}-reference-cpu.json"
         assert load_report(made / name).document["head"]["source"] == source
