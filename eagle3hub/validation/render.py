@@ -81,8 +81,8 @@ def _engine(engine: Mapping[str, Any], out: Console, *, alone: bool) -> None:
         for line in engine["log_tail"][-_LOG_LINES:]:
             out.print(f"[dim]  {escape(line)}[/]")
         return
-    if "kernels" in engine["environment"]:
-        _row(out, "kernels", escape(str(engine["environment"]["kernels"])))
+    if kernels := engine.get("environment", {}).get("kernels"):
+        _row(out, "kernels", escape(str(kernels)))
     acceptance = engine["acceptance"]
     if acceptance:
         _acceptance(acceptance, out)
