@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from eagle3hub.cli.options import HtmlOption, ReportOption
 from eagle3hub.cli.output import JsonFlag, QuietFlag, console, emit, progress
 from eagle3hub.cli.verdict import finish
 from eagle3hub.errors import HubError, UsageError
@@ -61,10 +62,8 @@ YesFlag = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask what it m
 @app.command("collect")
 def collect_(
     job: Annotated[str, typer.Argument(metavar="OWNER/ID", help="What --detach printed.", show_default=False)],
-    report: Annotated[Path | None, typer.Option(help="Write the report to this file.", show_default="none")] = None,
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write it as a page for a browser.", show_default="none")
-    ] = None,
+    report: ReportOption = None,
+    html: HtmlOption = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:

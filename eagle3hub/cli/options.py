@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -39,4 +40,8 @@ EndpointOption = Annotated[
 TimeoutOption = Annotated[float, typer.Option(help="Seconds for each run of an engine.")]
 RunAnywayFlag = Annotated[
     bool, typer.Option("--run-anyway", help="Start also an engine that will not get these files right.")
+]
+ReportOption = Annotated[Path | None, typer.Option(help="Write the report to this file.", show_default="none")]
+HtmlOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write it as a page for a browser.", show_default="none")
 ]

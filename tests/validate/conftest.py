@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from support import heads
 
 HEAD = Path(__file__).resolve().parents[2] / "examples" / "smollm2-135m" / "head"
 
@@ -34,3 +35,11 @@ def fitting_target(tmp_path: Path) -> Path:
     }
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+@pytest.fixture
+def paper_target(tmp_path: Path) -> Path:
+    """The config of a target that fits the example head, without weights."""
+    return heads.target(
+        tmp_path / "target", heads.dims(hidden=576, vocab=49152), num_attention_heads=9, num_hidden_layers=30
+    )

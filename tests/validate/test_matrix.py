@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from support import heads
 from validate import samples
 
 from eagle3hub.conversion import convert
@@ -24,14 +23,6 @@ from eagle3hub.validation.matrix import Matrix, layout_names
 from eagle3hub.validation.matrix_render import render_matrix
 
 Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def paper_target(tmp_path: Path) -> Path:
-    """The config of a target that fits the example head, without weights."""
-    return heads.target(
-        tmp_path / "target", heads.dims(hidden=576, vocab=49152), num_attention_heads=9, num_hidden_layers=30
-    )
 
 
 @pytest.fixture

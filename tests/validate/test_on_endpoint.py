@@ -86,23 +86,14 @@ def test_no_server_is_exit_4(cli: Cli, head: Path, fitting_target: Path) -> None
     assert f"no vLLM server answers at {url}" in err
 
 
+def bench_on_vllm(head: Path, target: Path, prompts: int) -> tuple[object, ...]:
+    return "bench", head, "--target", target, "--datasets", "smoke", "--num-prompts", prompts, "--engine", "vllm"
+
+
 def test_a_benchmark_on_a_server(cli: Cli, head: Path, fitting_target: Path) -> None:
-    command = (
-        "bench",
-        head,
-        "--target",
-        fitting_target,
-        "--datasets",
-        "smoke",
-        "--num-prompts",
-        2,
-        "--engine",
-        "vllm",
-    )
+    command = bench_on_vllm(head, fitting_target, 2)
     with standing_in(StandIn(target=str(fitting_target))) as url:
-        status, out, _ = cli(
-            *command, "--engine", "vllm", "--max-new-tokens", 4, "--endpoint", f"vllm={url}", "--json"
-        )
+        status, out, _ = cli(*command, "--max-new-tokens", 4, "--endpoint", f"vllm={url}", "--json")
     (cell,) = json.loads(out)["cells"]
     assert (status, cell["verdict"]) == (1, "inconclusive")
     assert cell["acceptance"]["mean_acceptance_length"] == 1.5
@@ -124,18 +115,7 @@ def test_a_benchmark_asks_the_preflight_before_it_starts_an_engine(
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\ntouch {started}\nexit 7\n")
     python.chmod(0o755)
-    command = (
-        "bench",
-        head,
-        "--target",
-        fitting_target,
-        "--datasets",
-        "smoke",
-        "--num-prompts",
-        1,
-        "--engine",
-        "vllm",
-    )
+    command = bench_on_vllm(head, fitting_target, 1)
     command += ("--engine-python", f"vllm={python}", "--json")
     status, out, _ = cli(*command)
     (cell,) = json.loads(out)["cells"]

@@ -8,20 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import heads
 
 from eagle3hub.report import load_report
 from eagle3hub.validation import validate
 
 Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def paper_target(tmp_path: Path) -> Path:
-    """The config of a target that fits the example head, without weights."""
-    return heads.target(
-        tmp_path / "target", heads.dims(hidden=576, vocab=49152), num_attention_heads=9, num_hidden_layers=30
-    )
 
 
 @pytest.fixture
