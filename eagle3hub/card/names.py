@@ -10,6 +10,7 @@ ENGINES = {
     "sglang": "SGLang",
     "trtllm": "TensorRT-LLM",
     "sglang_jax": "sglang-jax",
+    "llamacpp": "llama.cpp",
 }
 
 DEVICES = {"cpu": "CPU", "cuda": "NVIDIA GPU", "server": "a running server"}

@@ -30,9 +30,13 @@ def serve_recipe(recipe: Mapping[str, Any], report: Mapping[str, Any], manifest:
     (a folder may be called ``eagle3``).
     """
     published = {report["head"]["source"]: manifest.release.repo, report["target"]["name"]: manifest.target.id}
+    command = _command(recipe.get("server_command") or "", recipe.get("env") or {}, published)
+    if recipe.get("prepare"):  # commands on folders: those the published names are fetched into
+        fetch = [shlex.join(["hf", "download", name, "--local-dir", mine]) for mine, name in published.items()]
+        command = "\n".join([*reversed(fetch), *recipe["prepare"], command])
     return ServeRecipe(
         engine=f"{names.engine(str(recipe['engine']))} {recipe['version'] or ''}".strip(),
-        command=_command(recipe.get("server_command") or "", recipe.get("env") or {}, published),
+        command=command,
         python=_python(recipe.get("python") or "", published),
     )
 

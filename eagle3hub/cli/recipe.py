@@ -22,7 +22,7 @@ def recipe(
     target: Annotated[
         str, typer.Option("--target", "--verifier", help="Target model: a folder or a Hub id.", show_default=False)
     ],
-    engine: Annotated[str, typer.Option(help="vllm, sglang, trtllm or sglang-jax.")] = "vllm",
+    engine: Annotated[str, typer.Option(help="vllm, sglang, trtllm, sglang-jax or llamacpp.")] = "vllm",
     version: Annotated[str | None, typer.Option(help="Version to spell it for.", show_default="newest known")] = None,
     draft_tokens: Annotated[
         int | None,
@@ -107,6 +107,8 @@ def _print(made: Recipe, verdicts: list[Verdict], out: Console) -> None:
     from eagle3hub.engines.specs import engine_title
 
     out.print(f"[dim]# {escape(engine_title(made.engine))} {escape(made.version)}[/]")
+    for line in made.prepare:
+        out.print(escape(line))
     prefix = "".join(f"{key}={shlex.quote(value)} " for key, value in made.env.items())
     out.print(escape(prefix + _folded(made.argv)))
     for title, text in (("extra-config.yaml", made.yaml), ("offline", made.python or None)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from eagle3hub.engines.base import Engine
 from eagle3hub.errors import UsageError
 
-ENGINES = ("vllm", "sglang", "trtllm", "sglang_jax")
+ENGINES = ("vllm", "sglang", "trtllm", "sglang_jax", "llamacpp")
 
 
 def engine_name(name: str) -> str:
@@ -31,6 +31,10 @@ def get_engine(name: str) -> Engine:
         from eagle3hub.engines.trtllm import TensorRTLLM
 
         return TensorRTLLM()
+    if found == "llamacpp":
+        from eagle3hub.engines.llamacpp import LlamaCpp
+
+        return LlamaCpp()
     from eagle3hub.engines.sglang_jax import SGLangJAX
 
     return SGLangJAX()

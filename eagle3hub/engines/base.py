@@ -35,6 +35,7 @@ class Recipe:
         argv: the server's command. env: environment variables it needs.
         python: offline snippet; empty where there is none.
         yaml: contents of the file that the command names, for an engine that takes one.
+        prepare: shell lines that make the files the command names, for an engine that takes no checkpoint folders.
     """
 
     engine: str
@@ -43,6 +44,7 @@ class Recipe:
     env: Mapping[str, str]
     python: str
     yaml: str | None = None
+    prepare: tuple[str, ...] = ()
 
     @property
     def server_command(self) -> str:
@@ -58,7 +60,11 @@ class Recipe:
             "env": dict(self.env),
             "python": self.python,
         }
-        return document if self.yaml is None else {**document, "yaml": self.yaml}
+        if self.yaml is not None:
+            document["yaml"] = self.yaml
+        if self.prepare:
+            document["prepare"] = list(self.prepare)
+        return document
 
 
 @dataclass(frozen=True, slots=True)

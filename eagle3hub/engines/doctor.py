@@ -12,6 +12,7 @@ from eagle3hub.engines import envs
 from eagle3hub.engines.process import Event, run_worker
 from eagle3hub.engines.specs import (
     default_version,
+    engine_module,
     engine_title,
     environment_devices,
     environment_spec,
@@ -22,7 +23,6 @@ from eagle3hub.engines.specs import (
 State = Literal["ready", "not_installed", "broken", "unobtainable"]
 
 _PROBE = Path(__file__).resolve().parent / "workers" / "environment_probe.py"
-_MODULES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "tensorrt_llm", "sglang_jax": "sgl_jax"}
 _TIMEOUT = 180.0
 
 
@@ -89,7 +89,7 @@ def _diagnose(engine: str, device: str, given: Path | None) -> Diagnosis:
 def _probe(engine: str, device: str, python: Path, mend: str, *, tested: bool = True) -> Diagnosis:
     answer: Event = {}
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    request = {"module": _MODULES[engine], "device": device}
+    request = {"module": engine_module(engine), "device": device}
     outcome = run_worker(
         [str(python), "-s", str(_PROBE)],
         request,

@@ -16,12 +16,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from eagle3hub.engines.specs import EnvironmentSpec, environment_devices, environment_spec
+from eagle3hub.engines.specs import EnvironmentSpec, Sources, environment_devices, environment_spec
 from eagle3hub.errors import HubError, OutputError, UnavailableError
 from eagle3hub.progress import Progress, silent
 from eagle3hub.resources import cache_dir
@@ -135,14 +137,15 @@ def _state(spec: EnvironmentSpec) -> Environment:
         marker = None
     ready = (
         isinstance(marker, dict)
-        and marker.get("requirements_sha256") == _digest(spec.requirements)
+        and marker.get("requirements_sha256") == _digest(spec)
         and (path / "bin" / "python").exists()
     )
     return Environment(spec.engine, spec.version, spec.device, path, ready)
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _digest(spec: EnvironmentSpec) -> str:
+    files = [spec.requirements, *([spec.sources.requirements] if spec.sources else [])]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _check_platform(spec: EnvironmentSpec) -> None:
@@ -215,10 +218,14 @@ def _build(spec: EnvironmentSpec, python: Path, target: Environment, progress: P
             code="output-venv",
         )
     _pip(spec, target, log, environment, progress)
+    if spec.sources is not None:
+        progress(f"{spec.engine} {spec.version}: getting its sources", 0.9)
+        _get_sources(spec, spec.sources, target, log, environment)
     progress(f"{spec.engine} {spec.version}: importing it once", 0.98)
     importing = environment if spec.import_path is None else {**environment, "PYTHONPATH": str(spec.import_path)}
     with log.open("ab") as output:
-        code = f"import {spec.engine}; print({spec.engine}.__version__)"
+        module = spec.module or spec.engine
+        code = f"import {module}; print({module}.__version__)"
         if _logged([str(target.python), "-s", "-c", code], output, importing):
             raise UnavailableError(
                 f"{spec.engine} {spec.version} was installed but does not import: {_last_line(log)}",
@@ -229,7 +236,7 @@ def _build(spec: EnvironmentSpec, python: Path, target: Environment, progress: P
         "engine": spec.engine,
         "version": spec.version,
         "device": spec.device,
-        "requirements_sha256": _digest(spec.requirements),
+        "requirements_sha256": _digest(spec),
         "python": _version_of(target.python),
     }
     partial = target.path / (_MARKER + ".part")
@@ -272,6 +279,28 @@ def _pip(
             process.stdout.close()
     if code:
         raise _pip_error(spec, log)
+
+
+def _get_sources(
+    spec: EnvironmentSpec, sources: Sources, target: Environment, log: Path, environment: dict[str, str]
+) -> None:
+    """Unpack the files wanted of a source archive, whose digest pip checks; nothing of it is built."""
+    with tempfile.TemporaryDirectory(prefix="eagle3hub-") as folder:
+        command = [str(target.python), "-m", "pip", "download", "--no-input", "--progress-bar", "off", "--no-deps"]
+        command += ["--no-build-isolation", "--no-binary", ":all:", "--require-hashes"]
+        command += ["--disable-pip-version-check", "--dest", folder, "-r", str(sources.requirements)]
+        with log.open("ab") as output:
+            if _logged(command, output, environment):
+                raise _pip_error(spec, log)
+        (archive,) = Path(folder).iterdir()
+        with tarfile.open(archive) as packed:
+            for member in packed:
+                inner = sources.wanted(member.name)
+                content = packed.extractfile(member) if inner and member.isfile() else None
+                if inner and content is not None:
+                    file = target.path / sources.into / inner
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_bytes(content.read())
 
 
 def _pip_error(spec: EnvironmentSpec, log: Path) -> HubError | OutputError:

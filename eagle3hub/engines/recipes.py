@@ -6,8 +6,10 @@ The spelling is data (the engines' ``.toml`` files); this module knows which set
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path, PurePath
 from typing import Any
 
 from eagle3hub.engines.base import Recipe
@@ -68,12 +70,19 @@ def make_recipe(engine: str, serving: Serving, version: str | None = None) -> Re
         env={},
         python=python,
         yaml=yaml,
+        prepare=_conversions(serving, data) if "convert" in data else (),
     )
 
 
 def _check(engine: str, serving: Serving) -> None:
     if serving.depth < 1 or serving.topk < 1 or (serving.tensor_parallel or 1) < 1:
         raise UsageError("draft tokens, top-k and tensor parallel size are 1 or more", code="usage-recipe")
+    if engine == "llamacpp" and serving.tensor_parallel is not None:
+        raise UsageError(
+            "llama.cpp has no tensor parallel size: it splits a model over what devices it finds",
+            hint="its own flags go in with --extra, for example --extra '--split-mode row'",
+            code="usage-recipe",
+        )
     if serving.topk == 1:
         if serving.nodes != serving.depth + 1:
             raise UsageError(
@@ -169,6 +178,54 @@ def _trtllm(serving: Serving, data: Mapping[str, Any]) -> _Built:
     return argv, text, python
 
 
+def _llamacpp(serving: Serving, data: Mapping[str, Any]) -> _Built:
+    spelling = data["spelling"]
+    options = {
+        spelling["target"]: _gguf(serving.target),
+        spelling["method"]: "draft-eagle3",
+        spelling["head"]: _gguf(serving.head),
+        spelling["draft_tokens"]: serving.depth,
+    }
+    if serving.context:
+        options[spelling["context"]] = serving.context
+    python = f"""import xllamacpp
+
+params = xllamacpp.CommonParams()
+params.model.path = {_gguf(serving.target)!r}
+params.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_EAGLE3]
+params.speculative.draft.mparams.path = {_gguf(serving.head)!r}
+params.speculative.draft.n_max = {serving.depth}
+server = xllamacpp.Server(params)
+messages = [{{"role": "user", "content": {_QUESTION}}}]
+answer = server.handle_chat_completions({{"messages": messages, "temperature": 0, "max_tokens": 128}})
+print(answer["choices"][0]["message"]["content"])
+"""
+    return _words(options), None, python
+
+
+def _conversions(serving: Serving, data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Shell lines that turn target and head into GGUF files, fetching what is not a folder here first."""
+    lines = [
+        shlex.join(["hf", "download", name, "--local-dir", _folder(name)])
+        for name in (serving.target, serving.head)
+        if _folder(name) != name
+    ]
+    dtype = [] if serving.dtype is None else ["--outtype", data["dtypes"].get(serving.dtype, serving.dtype)]
+    for name, more in ((serving.target, []), (serving.head, ["--target-model-dir", _folder(serving.target)])):
+        lines.append(shlex.join([*data["convert"], _folder(name), *more, "--outfile", _gguf(name), *dtype]))
+    return tuple(lines)
+
+
+def _folder(name: str) -> str:
+    """The folder of a model on this machine: a Hub id's own name, else what was typed."""
+    on_hub = name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()
+    return name.rpartition("/")[2] if on_hub else name
+
+
+def _gguf(name: str) -> str:
+    return PurePath(name).name + ".gguf"
+
+
 def _common(serving: Serving, spelling: Mapping[str, str]) -> dict[str, Any]:
     """Options every engine has, where they are asked for: flag to value."""
     asked = {"tensor_parallel": serving.tensor_parallel, "dtype": serving.dtype, "context": serving.context}
@@ -192,4 +249,5 @@ _BUILDERS: dict[str, Callable[[Serving, Mapping[str, Any]], _Built]] = {
     "sglang": _sglang,
     "trtllm": _trtllm,
     "sglang_jax": _sglang_jax,
+    "llamacpp": _llamacpp,
 }

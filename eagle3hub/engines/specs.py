@@ -15,12 +15,34 @@ _HERE = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True, slots=True)
+class Sources:
+    """Files an environment needs out of a source archive, of which nothing is built.
+
+    ``requirements`` names the archive and its digest; ``keep`` are files and folders (with a slash at the end) below
+    ``folder`` in it; they go into the environment's folder ``into``.
+    """
+
+    requirements: Path
+    folder: str
+    keep: tuple[str, ...]
+    into: str
+
+    def wanted(self, member: str) -> str | None:
+        """Where a member of the archive goes, below ``into``; None for one that is not kept."""
+        inner = member.partition("/")[2].removeprefix(self.folder + "/")
+        folders = tuple(kept for kept in self.keep if kept.endswith("/"))
+        kept = inner in self.keep or inner.startswith(folders)
+        return inner if kept and ".." not in inner.split("/") else None
+
+
+@dataclass(frozen=True, slots=True)
 class EnvironmentSpec:
     """How to make an environment: the frozen requirements, and where they can be installed.
 
     ``platforms`` are ``{sys.platform}-{machine}`` pairs; ``disk_gib`` is what the finished environment takes;
     ``resolve`` lets pip add what the requirements need (else they are complete); ``tested`` is whether it was tried;
-    ``import_path`` is a folder of modules without which the engine does not import.
+    ``import_path`` is a folder of modules without which the engine does not import; ``module`` is what is imported,
+    where it is not called as the engine is.
     """
 
     engine: str
@@ -33,6 +55,8 @@ class EnvironmentSpec:
     resolve: bool = False
     tested: bool = True
     import_path: Path | None = None
+    module: str | None = None
+    sources: Sources | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +86,11 @@ def greedy_only_devices(engine: str) -> tuple[str, ...]:
     return tuple(version_data(engine)["greedy_only"])
 
 
+def drafts_within_limit(engine: str) -> bool:
+    """Whether ``engine`` drafts no token for which the token limit leaves no room."""
+    return bool(version_data(engine).get("drafts_within_limit", False))
+
+
 def preflight_version(engine: str, version: str, device: str) -> str:
     """What the preflight calls ``version`` of ``engine`` on ``device``."""
     by_device: dict[str, str] = version_data(engine, version).get("preflight", {})
@@ -71,6 +100,11 @@ def preflight_version(engine: str, version: str, device: str) -> str:
 def engine_title(engine: str) -> str:
     """What ``engine`` calls itself."""
     return str(_document(engine)["title"])
+
+
+def engine_module(engine: str) -> str:
+    """The Python module of ``engine``."""
+    return str(_document(engine).get("module", engine))
 
 
 def versions(engine: str) -> tuple[str, ...]:
@@ -147,4 +181,12 @@ def environment_spec(engine: str, device: str) -> EnvironmentSpec:
         disk_gib=float(found["disk_gib"]),
         resolve=bool(found.get("resolve", False)),
         tested=bool(found.get("tested", True)),
+        module=engine_module(engine),
+        sources=_sources(found["sources"]) if "sources" in found else None,
+    )
+
+
+def _sources(found: dict[str, Any]) -> Sources:
+    return Sources(
+        _HERE / "requirements" / found["requirements"], found["folder"], tuple(found["keep"]), found["into"]
     )

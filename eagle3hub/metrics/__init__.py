@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from eagle3hub.metrics.bootstrap import bootstrap
 from eagle3hub.metrics.compare import Paired, paired
-from eagle3hub.metrics.counters import Counts, Rounds, counts_of, histogram, total
+from eagle3hub.metrics.counters import Counts, Rounds, counts_of, counts_within, histogram, total
 from eagle3hub.metrics.estimate import (
     ESTIMATOR,
     Acceptance,
@@ -39,6 +39,7 @@ __all__ = [
     "bootstrap",
     "by_category",
     "counts_of",
+    "counts_within",
     "histogram",
     "paired",
     "t_cdf",

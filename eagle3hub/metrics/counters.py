@@ -115,6 +115,24 @@ def counts_of(rounds: Rounds) -> Counts:
     return Counts(total_rounds, total_rounds * rounds.draft_tokens, sum(rounds.accepted), per_position)
 
 
+def counts_within(rounds: Rounds, limit: int) -> Counts:
+    """The counters of an engine that drafts only what a limit of ``limit`` new tokens leaves room for.
+
+    With r tokens left, the one that the target adds included, such a round drafts min(K, r - 1); where that is none
+    the token is decoded without a round. Up to there the rounds are the same.
+    """
+    accepted, drafted, emitted = [], 0, 1
+    for found in rounds.accepted:
+        room = min(rounds.draft_tokens, limit - emitted - 1)
+        if room <= 0:
+            break
+        drafted += room
+        accepted.append(min(found, room))
+        emitted += accepted[-1] + 1
+    per_position = tuple(sum(a >= i for a in accepted) for i in range(1, rounds.draft_tokens + 1))
+    return Counts(len(accepted), drafted, sum(accepted), per_position)
+
+
 def histogram(counts: Counts) -> tuple[int, ...]:
     """How many rounds accepted exactly 0, 1, …, K drafts."""
     return tuple(a - b for a, b in pairwise((counts.rounds, *counts.accepted_per_position, 0)))

@@ -48,11 +48,14 @@ class AuxReading:
         places: config keys that may list ids, first come first served, each with its numbering.
         default: boundary ids where nothing is listed, as (first, L//2 + middle, L + last).
         last_layer: whether boundary L (after the last layer, before the final norm) can be captured.
+        as_listed: whether states are taken in the order listed, one listed twice being taken twice; else each once,
+            in the order the layers run.
     """
 
     places: tuple[tuple[str, Numbering], ...]
     default: tuple[int, int, int]
     last_layer: bool
+    as_listed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +202,7 @@ def _contract(engine: str, version: str, terms: Mapping[str, Any]) -> Contract:
 def _aux(terms: Mapping[str, Any]) -> AuxReading:
     first, middle, last = terms["default"]
     places = tuple((key, numbering) for key, numbering in terms["places"])
-    return AuxReading(places, (first, middle, last), terms["last_layer"])
+    return AuxReading(places, (first, middle, last), terms["last_layer"], terms.get("as_listed", False))
 
 
 def _rules(own: Mapping[str, Mapping[str, Any]]) -> dict[str, Rule]:

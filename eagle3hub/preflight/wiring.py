@@ -18,8 +18,9 @@ def wiring_findings(case: Case) -> Iterator[Finding]:
     if truth.num_aux == 1 and truth.hidden_size == truth.target_hidden_size:
         yield Finding("single-feature")
     distinct = truth.boundaries is not None and len(set(truth.boundaries)) == len(truth.boundaries)
-    if truth.boundaries is not None and distinct and any(a > b for a, b in pairwise(truth.boundaries)):
-        yield Finding("aux-order", {"ids": list(truth.boundaries)})
+    descends = truth.boundaries is not None and distinct and any(a > b for a, b in pairwise(truth.boundaries))
+    if descends and not case.contract.aux.as_listed:
+        yield Finding("aux-order", {"ids": list(truth.boundaries or ())})
         return
     yield from _captured(case)
 
@@ -81,27 +82,27 @@ def _without_target(case: Case) -> Iterator[Finding]:
 
 def _compared(case: Case, place: str, captured: tuple[int, ...]) -> Iterator[Finding]:
     truth = case.truth
-    distinct = tuple(sorted(set(captured)))
-    wanted = truth.boundaries if truth.boundaries is not None else distinct
+    taken = captured if case.contract.aux.as_listed else tuple(sorted(set(captured)))
+    wanted = truth.boundaries if truth.boundaries is not None else taken
     facts = {
         "place": place,
         "captured": _shown(captured),
         "wanted": _shown(wanted),
         "after": _after(wanted),
-        "how": _shift(distinct, wanted),
+        "how": _shift(taken, wanted),
     }
     if case.target is not None:
         layers = case.target.num_hidden_layers
         reach = layers if _reaches_last(case) else layers - 1
-        if distinct[0] < 0 or distinct[-1] > reach:
+        if min(taken) < 0 or max(taken) > reach:
             yield Finding("aux-range", {**facts, "layers": layers})
             return
-    if len(distinct) != truth.num_aux:
-        yield Finding("aux-count", {**facts, "count": len(distinct), "width": truth.num_aux})
-    elif distinct != wanted:
+    if len(taken) != truth.num_aux:
+        yield Finding("aux-count", {**facts, "count": len(taken), "width": truth.num_aux})
+    elif taken != wanted:
         yield Finding("aux-layers", facts)
     else:
-        yield Finding("aux-agree", {"place": place, "layers": _shown(distinct)})
+        yield Finding("aux-agree", {"place": place, "layers": _shown(taken)})
 
 
 def _reaches_last(case: Case) -> bool:

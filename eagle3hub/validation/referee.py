@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from eagle3hub._version import __version__
 from eagle3hub.engines.base import EngineRun, Job, LoadReport, PromptResult
 from eagle3hub.errors import InputError, UnavailableError, UsageError
-from eagle3hub.metrics import Counts, Rounds, counts_of
+from eagle3hub.metrics import Counts, Rounds, counts_of, counts_within
 from eagle3hub.progress import Progress
 from eagle3hub.validation.entry import Measured, expected_taps
 from eagle3hub.validation.kept import Kept
@@ -145,8 +145,11 @@ class Referee:
         }
         return Measured(NAME, __version__, run, None, flags, None)
 
-    def expects(self, run: EngineRun) -> list[Counts] | str:
-        """What the engine should have counted on the texts of its own ``run``; or why that cannot be said."""
+    def expects(self, run: EngineRun, *, within_limit: bool = False) -> list[Counts] | str:
+        """What the engine should have counted on the texts of its own ``run``; or why that cannot be said.
+
+        ``within_limit``: the engine drafts only what the token limit leaves room for.
+        """
         known = self._texts()
         job = self._job
         for number, (text, result) in enumerate(zip(known, run.prompts, strict=True)):
@@ -168,7 +171,8 @@ class Referee:
             )
             for n, text in zip(other, longer, strict=True):
                 texts[n] = text
-        return [counts_of(r) for r in self._replay(self._original, texts)]
+        rounds = self._replay(self._original, texts)
+        return [counts_within(r, job.max_new_tokens) if within_limit else counts_of(r) for r in rounds]
 
     def _target(self) -> TargetModel:
         from eagle3hub.reference.target import TargetModel

@@ -195,7 +195,8 @@ def test_a_heredoc_is_the_file_it_writes() -> None:
 def test_our_own_recipes_are_clean(engine: str) -> None:
     newest = [v for v in versions(engine) if v != "1.1"]
     for version in newest:
-        for given_settings in ({}, {"draft_tokens": 5, "tensor_parallel": 2, "dtype": "bfloat16", "context": 4096}):
+        more = {} if engine == "llamacpp" else {"tensor_parallel": 2}
+        for given_settings in ({}, {"draft_tokens": 5, "dtype": "bfloat16", "context": 4096, **more}):
             recipe = make_recipe(engine, Serving("org/t", "org/d", **given_settings), version).to_json()
             found = [f for f in check_recipe(recipe) if f.code != "sglang-jax-version"]
             assert found == []

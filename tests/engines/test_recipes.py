@@ -27,8 +27,8 @@ def served(engine: str, version: str | None = None, **settings: Any) -> Any:
     return make_recipe(engine, Serving("org/target", "org/my head", **settings), version)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_every_engine_spells_every_setting(engine: str) -> None:
+@pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine != "llamacpp"])
+def test_every_engine_that_takes_folders_spells_every_setting(engine: str) -> None:
     for version in versions(engine):
         recipe = served(engine, version, draft_tokens=5, tensor_parallel=2, dtype="bfloat16", context=4096)
         words = shlex.split(recipe.server_command)
@@ -41,6 +41,33 @@ def test_every_engine_spells_every_setting(engine: str) -> None:
             assert {"org/my head", "org/target"} <= {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)}
         assert "trust" not in everything
         assert get_engine(engine).recipe("t", "h", draft_tokens=5).version == default_version(engine)
+
+
+def test_llama_cpp_is_served_what_was_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = served("llamacpp", draft_tokens=5, dtype="bfloat16", context=4096)
+    assert [shlex.split(line) for line in recipe.prepare] == [
+        ["hf", "download", "org/target", "--local-dir", "target"],
+        ["hf", "download", "org/my head", "--local-dir", "my head"],
+        ["python", "convert_hf_to_gguf.py", "target", "--outfile", "target.gguf", "--outtype", "bf16"],
+        [
+            *("python", "convert_hf_to_gguf.py", "my head", "--target-model-dir", "target"),
+            *("--outfile", "my head.gguf", "--outtype", "bf16"),
+        ],
+    ]
+    assert options(recipe.argv) == {
+        "--model": "target.gguf",
+        "--spec-type": "draft-eagle3",
+        "--spec-draft-model": "my head.gguf",
+        "--spec-draft-n-max": "5",
+        "--ctx-size": "4096",
+    }
+    names = {n.value for n in ast.walk(ast.parse(recipe.python)) if isinstance(n, ast.Constant)}
+    assert {"target.gguf", "my head.gguf", 5} <= names
+    local = make_recipe("llamacpp", Serving("./models/target", "./out"))
+    assert [line.split()[2] for line in local.prepare] == ["./models/target", "./out"], "nothing is fetched"
+    assert local.to_json()["prepare"] == list(local.prepare)
+    assert get_engine("llamacpp").recipe("t", "h", draft_tokens=5).version == default_version("llamacpp")
 
 
 def test_vllm_is_told_the_method() -> None:
@@ -85,6 +112,8 @@ def test_tensorrt_llm_reads_a_file_whose_keys_depend_on_the_version() -> None:
     [
         ("vllm", {"draft_tokens": 3, "topk": 4, "num_draft_tokens": 8}, "EAGLE-3 chains"),
         ("trtllm", {"draft_tokens": 3, "topk": 4, "num_draft_tokens": 8}, "EAGLE-3 chains"),
+        ("llamacpp", {"draft_tokens": 3, "topk": 4, "num_draft_tokens": 8}, "EAGLE-3 chains"),
+        ("llamacpp", {"tensor_parallel": 2}, "no tensor parallel size"),
         ("sglang", {"draft_tokens": 3, "topk": 4}, "three numbers"),
         ("sglang", {"topk": 4, "num_draft_tokens": 8}, "three numbers"),
         ("sglang", {"draft_tokens": 3, "num_draft_tokens": 8}, "verifies 4, not 8"),

@@ -19,7 +19,7 @@ from eagle3hub.preflight import Subject, examine, preflight, preflight_all, targ
 from eagle3hub.target import read_target
 
 Cli = Callable[..., tuple[int, str, str]]
-V1, V2, SG, CPP = ("vllm", "0.32.0 V1"), ("vllm", "0.32.0 V2"), ("sglang", "0.5.23"), ("llamacpp", "0274f0fc")
+V1, V2, SG, CPP = ("vllm", "0.32.0 V1"), ("vllm", "0.32.0 V2"), ("sglang", "0.5.23"), ("llamacpp", "2026.10.11549")
 
 
 def look(folder: Path, target: Path | None = None) -> Subject:

@@ -12,7 +12,7 @@ from support import outlines as f
 from eagle3hub.preflight import Subject, contracts, preflight
 
 V1, V2, SG = ("vllm", "0.32.0 V1"), ("vllm", "0.32.0 V2"), ("sglang", "0.5.23")
-T1, T2, JAX, CPP = ("trtllm", "1.2"), ("trtllm", "main"), ("sglang_jax", "0.1.0rc0"), ("llamacpp", "0274f0fc")
+T1, T2, JAX, CPP = ("trtllm", "1.2"), ("trtllm", "main"), ("sglang_jax", "0.1.0rc0"), ("llamacpp", "2026.10.11549")
 COLUMNS = (V1, V2, SG, T1, T2, JAX, CPP)
 KINDS = {"R": "right", "S": "silently_wrong", "X": "refuses", "U": "unknown"}
 
@@ -47,7 +47,7 @@ MATRIX: dict[str, tuple[Subject, str]] = {
     "mla": (f.mla(), "R R R R R X X"),
     "universal, default ids": (f.universal(), "R R R R R R R"),
     "universal, full vocabulary": (f.universal(full=True), "R R R R R R R"),
-    "universal, other ids": (f.universal((4, 10, 21)), "R R R S S S S"),
+    "universal, other ids": (f.universal((4, 10, 21)), "R R R S S S R"),
 }
 
 CONDITIONS = [

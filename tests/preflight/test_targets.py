@@ -9,7 +9,7 @@ from eagle3hub.errors import UsageError
 from eagle3hub.preflight import Subject, Verdict, preflight, preflight_all
 
 V1, V2, SG = ("vllm", "0.32.0 V1"), ("vllm", "0.32.0 V2"), ("sglang", "0.5.23")
-T1, T2, JAX, CPP = ("trtllm", "1.2"), ("trtllm", "main"), ("sglang_jax", "0.1.0rc0"), ("llamacpp", "0274f0fc")
+T1, T2, JAX, CPP = ("trtllm", "1.2"), ("trtllm", "main"), ("sglang_jax", "0.1.0rc0"), ("llamacpp", "2026.10.11549")
 
 
 def nested(listed: list[int], boundaries: tuple[int, ...]) -> Subject:
@@ -66,6 +66,9 @@ def test_default_layers_that_coincide_are_refused():
     for layers in (5, 6):
         subject = f.subject(f.config(), f.shapes("midlayer."), truth={"boundaries": None})
         for verdict in preflight_all(subject, f.target(layers=layers)):
+            if verdict.engine == "llamacpp":  # takes a state twice that is listed twice
+                assert verdict.kind == "right"
+                continue
             assert verdict.kind == "refuses", verdict.title
             assert "aux-count" in codes(verdict) or verdict.version == "0.0.2"
     assert preflight(subject, *V1, f.target(layers=8)).kind == "right"
@@ -91,10 +94,10 @@ def kinds_without_target(subject: Subject) -> dict[tuple[str, str], str]:
 
 def test_without_a_target_what_depends_on_it_is_unknown_and_the_rest_is_not():
     found = kinds_without_target(f.universal())
-    assert found[V1] == found[V2] == "right", "both read ids that are there"
-    assert found[SG] == found[T1] == found[T2] == found[JAX] == found[CPP] == "unknown"
+    assert found[V1] == found[V2] == found[CPP] == "right", "they read ids that are there"
+    assert found[SG] == found[T1] == found[T2] == found[JAX] == "unknown"
     other = kinds_without_target(f.universal((4, 10, 21)))
-    assert other[T2] == other[JAX] == other[CPP] == "silently_wrong", "no target has these as its default"
+    assert other[T2] == other[JAX] == "silently_wrong", "no target has these as its default"
     unnamed = kinds_without_target(f.specjax())
     assert unnamed[T2] == unnamed[JAX] == unnamed[V2] == "right", "the trainer's default is the engine's"
 

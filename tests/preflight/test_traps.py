@@ -10,7 +10,7 @@ from support import outlines as f
 from eagle3hub.preflight import Files, Subject, Verdict, infer_truth, preflight_all
 
 V1, V2, SG = ("vllm", "0.32.0 V1"), ("vllm", "0.32.0 V2"), ("sglang", "0.5.23")
-T1, T2, JAX, CPP = ("trtllm", "1.2"), ("trtllm", "main"), ("sglang_jax", "0.1.0rc0"), ("llamacpp", "0274f0fc")
+T1, T2, JAX, CPP = ("trtllm", "1.2"), ("trtllm", "main"), ("sglang_jax", "0.1.0rc0"), ("llamacpp", "2026.10.11549")
 COLUMNS = (V1, V2, SG, T1, T2, JAX, CPP)
 KINDS = {"R": "right", "S": "silently_wrong", "X": "refuses", "U": "unknown"}
 FOUR = (2, 10, 15, 27)
@@ -45,7 +45,7 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
     "nested other ids only": (nested(f.OTHER_AFTER), "S S R S S S S", "aux-layers"),
     "nested four ids only": (nested([1, 9, 14, 26]), "S X R X X X X", "aux-layers"),
     "top-level default ids only": (top(f.BOUNDARIES), "R R R R R R R", "aux-agree"),
-    "top-level other ids only": (top((4, 10, 21)), "R R S S S S S", "aux-layers"),
+    "top-level other ids only": (top((4, 10, 21)), "R R S S S S R", "aux-layers"),
     "top-level four ids, no number of them": (top(FOUR), "X X X X X X X", "fc-width"),
     "top-level four ids and their number": (top(FOUR, num_aux_hidden_states=4), "R R X X X X X", "aux-count"),
     "both places, four ids": (f.universal(FOUR), "R R R X X X X", "fc-width"),
@@ -64,12 +64,12 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
         "S R S S S S S",
         "aux-layers",
     ),
-    "ids not ascending": (top((27, 2, 15)), "S S S S S S S", "aux-order"),
-    "after the last layer": (f.universal((2, 15, 30)), "R R X S S S S", "aux-range"),
-    "beyond the last layer": (f.universal((2, 15, 31)), "X X X S S S S", "aux-range"),
+    "ids not ascending": (top((27, 2, 15)), "S S S S S S R", "aux-order"),
+    "after the last layer": (f.universal((2, 15, 30)), "R R X S S S R", "aux-range"),
+    "beyond the last layer": (f.universal((2, 15, 31)), "X X X S S S X", "aux-range"),
     "ids twice the same": (
         top((4, 4, 4)),
-        "X X S S S S S",
+        "X X S S S S R",
         "aux-count",
     ),
     "a single id": (f.universal((15,)), "R R S X X X X", "single-feature"),
@@ -128,7 +128,7 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
     "input_norm without the flag": (weights(**{"input_norm.weight": (3 * f.H,)}), "S S S S S S X", "norm-before-fc"),
     "input_norm and the top-level flag": (
         f.universal(weights={"input_norm.weight": (3 * f.H,)}, norm_before_fc=True),
-        "R R R S S S X",
+        "R R R S S S R",
         "norm-before-fc",
     ),
     "q/k norms in a Llama draft": (
@@ -206,7 +206,7 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
     "target_hidden_size null": (f.universal(target_hidden_size=None), "X X X X X R R", "null-target-hidden-size"),
     "eagle_config null": (top(f.BOUNDARIES, eagle_config=None), "R R R X X R R", "null-eagle-config"),
     "mlp_bias null, as transformers 5 may leave it": (f.universal(mlp_bias=None), "X X X R R R R", "null-strict"),
-    "rope_theta null": (f.universal(rope_theta=None), "U U U U U U U", "null-rope-theta"),
+    "rope_theta null": (f.universal(rope_theta=None), "U U U U U U S", "null-rope-theta"),
     "RoPE in the new spelling only": (
         f.universal(rope_theta="DELETE", rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
         "R R R S R S R",

@@ -14,8 +14,12 @@ from eagle3hub.engines.check.snippets import UNFILLED, Command, Variable, is_fla
 from eagle3hub.engines.specs import interface, section
 
 _NUMBER = re.compile(r"^-\d")
-_PREFIXES = {"vllm": ("VLLM_",), "sglang": ("SGLANG_", "SGL_")}
-_MARKS = {"vllm": ("--speculative-config",), "sglang": ("--speculative-algorithm", "--speculative-eagle-topk")}
+_PREFIXES = {"vllm": ("VLLM_",), "sglang": ("SGLANG_", "SGL_"), "llamacpp": ("LLAMA_ARG_",)}
+_MARKS = {
+    "vllm": ("--speculative-config",),
+    "sglang": ("--speculative-algorithm", "--speculative-eagle-topk"),
+    "llamacpp": ("--spec-type", "--spec-draft-model"),
+}
 
 
 def options(words: Sequence[str]) -> dict[str, str | None]:

@@ -273,6 +273,8 @@ def _launcher(words: list[str]) -> tuple[str, int, int] | None:
         name, follows = word.rpartition("/")[2], words[at + 1] if at + 1 < len(words) else ""
         if name in ("vllm", "sglang") and follows == "serve":
             return name, at, at + 2
+        if name == "llama-server":
+            return "llamacpp", at, at + 1
         if name == "trtllm-serve":
             return "trtllm", at, at + 2 if follows == "serve" else at + 1
         if word == "-m" and follows in _MODULES:

@@ -1,0 +1,36 @@
+"""What llama.cpp's server counts, read off its metrics (Prometheus' text), and what its loader says it taps."""
+
+from __future__ import annotations
+
+import re
+
+_TOTALS = {
+    "llamacpp:spec_decode_num_drafts_total": "rounds",
+    "llamacpp:spec_decode_num_draft_tokens_total": "drafted",
+    "llamacpp:spec_decode_num_accepted_tokens_total": "accepted",
+}
+_POSITION = re.compile(r'llamacpp:spec_decode_num_accepted_tokens_per_pos_total\{position="(\d+)"\} (\d+)')
+_TAPS = re.compile(r"EAGLE3 extract_layers = \[([-\d, ]+)\]")
+
+
+def read(metrics, draft_tokens):
+    """The counters so far; no position is listed before the first round has ended."""
+    found = {}
+    for line in metrics.splitlines():
+        name, _, value = line.partition(" ")
+        if name in _TOTALS:
+            found[_TOTALS[name]] = int(float(value))
+    positions = {int(position): int(count) for position, count in _POSITION.findall(metrics)}
+    return {**found, "accepted_per_position": [positions.get(i, 0) for i in range(draft_tokens)]}
+
+
+def difference(before, after):
+    """What was counted between two readings."""
+    pairs = zip(before.pop("accepted_per_position"), after["accepted_per_position"], strict=True)
+    return {**{key: after[key] - before[key] for key in before}, "accepted_per_position": [b - a for a, b in pairs]}
+
+
+def taps(log):
+    """The boundary ids the loader of the draft names in its log, or None."""
+    named = _TAPS.findall(log)
+    return [int(i) for i in named[-1].split(",")] if named else None

@@ -1,0 +1,147 @@
+"""Run llama.cpp once, in its own interpreter: convert target and head to GGUF, load, generate, count.
+
+Standard library, xllamacpp and llama.cpp's converter only; the converter lies in the folder ``llama.cpp`` of the
+environment. The request: ``device``, ``target`` and ``head`` (folders; head may be null), ``dtype`` (as the converter
+spells it), ``cache_type`` (of the KV cache, as ggml calls it), ``context``, ``draft_tokens``, ``threads``,
+``sampling`` (fields of a chat completion), ``prompts`` (texts). See ``protocol.py`` for how it comes and how it is
+answered.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+
+from llamacpp_counters import difference, read, taps
+from protocol import Stage, processor, serve
+
+_VERBOSE = 4
+"""The level of the log at which the loader names the layers it taps."""
+_LOG = pathlib.Path("/proc/self/fd/2")
+
+
+class ConversionError(Exception):
+    """llama.cpp's converter refused a folder."""
+
+
+def _run(request, tell):
+    started = time.monotonic()
+    tell("stage", stage="import")
+    with Stage("import"):
+        import xllamacpp
+
+        converter = pathlib.Path(sys.prefix) / "llama.cpp"
+        if not (converter / "convert_hf_to_gguf.py").is_file():
+            raise FileNotFoundError("the environment holds no converter (llama.cpp/convert_hf_to_gguf.py)")
+    with Stage("device"):
+        if request["device"] != "cpu":
+            raise RuntimeError("this xllamacpp was built for CPU")
+    tell("stage", stage="load")
+    with Stage("load"):
+        ignored = _convert(request, converter)
+        server = xllamacpp.Server(_parameters(request, xllamacpp))
+    report = {}
+    if request["head"]:
+        # A tensor of the GGUF that llama.cpp does not take, and one that it lacks, end the loading there.
+        report = {"checked": True, "not_loaded": [], "ignored": ignored[-1], "aux_boundaries": taps(_log())}
+    tell(
+        "ready",
+        version=xllamacpp.__version__,
+        environment={
+            "python": platform.python_version(),
+            "torch": importlib.metadata.version("torch"),  # these two converted; they compute nothing here
+            "transformers": importlib.metadata.version("transformers"),
+            "processor": processor(),
+            "threads": request["threads"],
+        },
+        load=report,
+        seconds=time.monotonic() - started,
+    )
+    with Stage("generate"):
+        k = request["draft_tokens"]
+        before = read(server.handle_metrics(), k)
+        for index, text in enumerate(request["prompts"]):
+            messages = [{"role": "user", "content": text}]
+            start = time.monotonic()
+            answer = server.handle_chat_completions({"messages": messages, **request["sampling"]})
+            seconds = time.monotonic() - start
+            after = read(server.handle_metrics(), k)
+            tell(
+                "prompt",
+                index=index,
+                prompt_tokens=answer["usage"]["prompt_tokens"],
+                tokens=answer["__verbose"]["tokens"],
+                counters=difference(before, after),
+                seconds=seconds,
+            )
+            before = after
+
+
+def _convert(request, converter):
+    """Make target.gguf and head.gguf in the working folder; the tensors of each that nothing was made of."""
+    conversions = [{"folder": request["target"], "gguf": "target.gguf", "dtype": request["dtype"]}]
+    if request["head"]:
+        head = {"folder": request["head"], "gguf": "head.gguf", "dtype": request["dtype"]}
+        conversions.append({**head, "target": request["target"]})
+    report = pathlib.Path("conversion.json")
+    asked = {"converter": str(converter), "conversions": conversions, "report": str(report)}
+    script = pathlib.Path(__file__).with_name("gguf_convert.py")
+    ended = subprocess.run([sys.executable, "-s", str(script), json.dumps(asked)], check=False)
+    if not report.exists():
+        raise ConversionError(f"llama.cpp's converter ended with exit status {ended.returncode} and no report")
+    found = json.loads(report.read_text(encoding="utf-8"))
+    if "error" in found:
+        raise ConversionError(found["error"])
+    return found["ignored"]
+
+
+def _parameters(request, xllamacpp):
+    """One sequence at a time, no prompt cache, no flash attention, no draft cut short because it is unlikely."""
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = "target.gguf"
+    parameters.n_ctx = request["context"]
+    parameters.n_parallel = 1
+    parameters.cache_prompt = False
+    parameters.fit_params = False
+    parameters.warmup = False
+    parameters.no_extra_bufts = True
+    parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    parameters.endpoint_metrics = True
+    parameters.use_jinja = True
+    parameters.verbosity = _VERBOSE
+    _resources(parameters, request, xllamacpp)
+    if request["head"]:
+        draft = parameters.speculative.draft
+        draft.mparams.path = "head.gguf"
+        draft.n_max = request["draft_tokens"]
+        draft.n_min = 0
+        draft.p_min = 0.0
+        _resources(draft, request, xllamacpp)
+        parameters.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_EAGLE3]
+    return parameters
+
+
+def _resources(parameters, request, xllamacpp):
+    """KV cache and threads, of the target or of the draft."""
+    kind = xllamacpp.ggml_type[request["cache_type"]]
+    parameters.cache_type_k = kind
+    parameters.cache_type_v = kind
+    parameters.cpuparams.n_threads = request["threads"]
+    parameters.cpuparams_batch.n_threads = request["threads"]
+
+
+def _log():
+    """What was written to standard error so far: the parent gave it a file."""
+    try:
+        return _LOG.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+if __name__ == "__main__":
+    serve(_run)
