@@ -14,6 +14,7 @@ demo: $(READY)  ## release the example head, publish it to a Hub on this machine
 
 test: $(READY)  ## every test, those on the real engines included
 	$(BIN)/eagle3hub engines install vllm --device cpu
+	$(BIN)/eagle3hub engines install llamacpp --device cpu
 	$(BIN)/python tests/engines/sglang_cpu/environment.py
 	$(BIN)/python -m pytest
 

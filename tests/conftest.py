@@ -45,6 +45,14 @@ def vllm_python() -> Path:
 
 
 @pytest.fixture(scope="session")
+def llamacpp_python() -> Path:
+    """The interpreter of an environment with llama.cpp and its converter, made if it is not there."""
+    from eagle3hub.engines import envs
+
+    return envs.install("llamacpp", "cpu").python
+
+
+@pytest.fixture(scope="session")
 def sglang_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An interpreter with the real SGLang and a stand-in for its kernels; see ``engines/sglang_cpu``."""
     from engines.sglang_cpu.environment import interpreter

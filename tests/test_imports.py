@@ -30,6 +30,8 @@ ALLOWED_IN = {
     "sglang": {"engines/workers"},
     "sgl_kernel": {"engines/workers"},
     "tensorrt_llm": {"engines/workers"},
+    "xllamacpp": {"engines/workers"},
+    "gguf": {"engines/workers"},
     "huggingface_hub": {"checkpoint/hub.py", "card/metadata.py", "publishing/remote.py", "jobs/api.py"},
     "model_signing": {"publishing/signing.py"},
     "cryptography": {"publishing/signing.py"},

@@ -314,6 +314,12 @@ def _pip_error(spec: EnvironmentSpec, log: Path) -> HubError | OutputError:
             hint=f"free {spec.disk_gib:g} GiB, or put the cache elsewhere with EAGLE3HUB_CACHE; {whole}",
             code="output-disk-full",
         )
+    if "DO NOT MATCH THE HASHES" in text:
+        return HubError(
+            f"the package index has another file than the one {spec.engine} was tried with: its digest differs",
+            hint=f"point pip at an index or a folder that has the original; {whole}",
+            code="hub-digest",
+        )
     missing = re.search(r"No matching distribution found for (\S+)", text)
     offline = re.search(
         r"NewConnectionError|NameResolutionError|Temporary failure in name resolution|ProxyError", text

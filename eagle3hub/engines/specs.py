@@ -29,10 +29,10 @@ class Sources:
 
     def wanted(self, member: str) -> str | None:
         """Where a member of the archive goes, below ``into``; None for one that is not kept."""
-        inner = member.partition("/")[2].removeprefix(self.folder + "/")
+        _, found, inner = member.partition(f"/{self.folder}/")
         folders = tuple(kept for kept in self.keep if kept.endswith("/"))
         kept = inner in self.keep or inner.startswith(folders)
-        return inner if kept and ".." not in inner.split("/") else None
+        return inner if found and kept and ".." not in inner.split("/") else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,9 @@ SPEAKS = [
     ("vllm-config-key", block(LLM.format("{'method': 'eagle3', 'model': 'd', 'num_tokens': 3}"), "python")),
     ("vllm-method", block(VLLM.replace('"method": "eagle3", ', "").replace("org/d", "org/eagle-head"))),
     ("vllm-method", block(VLLM.replace('"eagle3"', '"eagle"').replace("org/d", "org/d-eagle3"))),
+    ("flag-removed", block("llama-server -m t.gguf -md d.gguf --draft-max 3")),
+    ("flag-unknown", block("llama-server -m t.gguf --spec-draft-modle d.gguf")),
+    ("env-unknown", block("export LLAMA_ARG_MODLE=t.gguf")),
     ("flag-alias", block("trtllm-serve org/t --extra_llm_api_options c.yml")),
     ("trtllm-decoding-type", block(TRT.format("Eagle", "speculative_model"), "yaml")),
     ("yaml-alias", block(TRT.format("Eagle3", "speculative_model_dir"), "yaml")),
@@ -99,6 +102,8 @@ SILENT = [
     f"docker run --gpus all --ipc=host vllm/vllm-openai:v0.32.0 --model org/t --speculative-config '{CONFIG}'",
     "vllm serve org/t --speculative-config.method eagle3 --speculative-config.model org/d",
     "trtllm-serve org/t --config c.yml --tp_size 2",
+    "llama-server -m t.gguf -md d.gguf -ngl 99 --spec-type draft-eagle3 --spec-draft-n-max 3",
+    "export LLAMA_ARG_MODEL=t.gguf",
     "vllm serve <your target> --max-model-len <tokens>  # what's free",
     "pip install sglang && git clone https://example.org/sglang.git",
 ]

@@ -48,7 +48,7 @@ def _run(request, tell):
     report = {}
     if request["head"]:
         # A tensor of the GGUF that llama.cpp does not take, and one that it lacks, end the loading there.
-        report = {"checked": True, "not_loaded": [], "ignored": ignored[-1], "aux_boundaries": taps(_log())}
+        report = {"checked": True, "not_loaded": [], "ignored": ignored[0], "aux_boundaries": taps(_log())}
     tell(
         "ready",
         version=xllamacpp.__version__,
@@ -83,11 +83,11 @@ def _run(request, tell):
 
 
 def _convert(request, converter):
-    """Make target.gguf and head.gguf in the working folder; the tensors of each that nothing was made of."""
+    """Make head.gguf and target.gguf in the working folder; the tensors of each that nothing was made of."""
     conversions = [{"folder": request["target"], "gguf": "target.gguf", "dtype": request["dtype"]}]
-    if request["head"]:
+    if request["head"]:  # the head first: it is small, and what is wrong is wrong with it
         head = {"folder": request["head"], "gguf": "head.gguf", "dtype": request["dtype"]}
-        conversions.append({**head, "target": request["target"]})
+        conversions.insert(0, {**head, "target": request["target"]})
     report = pathlib.Path("conversion.json")
     asked = {"converter": str(converter), "conversions": conversions, "report": str(report)}
     script = pathlib.Path(__file__).with_name("gguf_convert.py")

@@ -1,0 +1,94 @@
+"""The real thing: llama.cpp on CPU, from a head's folder through its own converter to counters; two short prompts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from support.rewriting import edit, read
+
+from eagle3hub.engines import get_engine
+from eagle3hub.engines.base import EngineFailure, Job
+from eagle3hub.progress import silent
+from eagle3hub.prompts import load_prompts
+from eagle3hub.report import Report
+from eagle3hub.validation import validate
+from eagle3hub.validation.kept import Kept
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def kept() -> Kept:
+    """The target alone, and what the reference knows of it, is the same for every head here."""
+    return Kept()
+
+
+def check(head: Path, original: Path, target: Path, python: Path, kept: Kept) -> Report:
+    return validate(
+        head,
+        target=target,
+        engine="reference,llamacpp",
+        engine_python={"llamacpp": python},
+        reference_head=original,
+        num_prompts=2,
+        max_new_tokens=20,
+        run_anyway=True,  # what the preflight foresees is measured here
+        kept=kept,
+    )
+
+
+def test_it_counts_what_the_reference_counts(
+    head: Path, smollm2_target: Path, llamacpp_python: Path, kept: Kept, tmp_path: Path
+) -> None:
+    report = check(head, head, smollm2_target, llamacpp_python, kept)
+    assert report.verdict == "pass", report.reason
+    ours, theirs = report.document["engines"]
+    assert theirs["version"] == "2026.10.11549"
+    assert theirs["preflight"]["verdict"] == "right"
+    assert theirs["load"] == {"checked": True, "not_loaded": [], "ignored": ["t2d"], "aux_boundaries": [2, 15, 27]}
+    assert theirs["lossless"] == {"identical": 2, "prompts": 2, "divergences": []}
+    assert "all 2 prompts have the counters of the reference exactly" in theirs["gates"][0]["reason"]
+    same = ("prompt_tokens", "new_tokens", "tokens_sha256")
+    assert [[row[k] for k in same] for row in ours["per_prompt"]] == [
+        [row[k] for k in same] for row in theirs["per_prompt"]
+    ]
+    drafted = [sum(row["drafted"] for row in entry["per_prompt"]) for entry in (ours, theirs)]
+    assert drafted[1] < drafted[0], "it drafts no further than the limit leaves room for"
+    text = json.dumps(report.document)
+    assert str(smollm2_target) not in text
+    assert str(tmp_path) not in text
+
+
+@pytest.mark.parametrize("fault", ["map", "taps"])
+def test_what_it_loads_without_a_word_is_caught(
+    head: Path, example_head: Path, smollm2_target: Path, llamacpp_python: Path, kept: Kept, fault: str
+) -> None:
+    if fault == "map":
+        d2t = read(head)[0]["d2t"]
+        numbers = torch.arange(len(d2t), dtype=d2t.dtype)
+        shuffled = (d2t + numbers)[torch.randperm(len(d2t), generator=torch.Generator().manual_seed(0))]
+        edit(head, d2t=shuffled - numbers)
+    else:
+        edit(head, config={"eagle_aux_hidden_state_layer_ids": [3, 16, 28]})
+    report = check(head, example_head, smollm2_target, llamacpp_python, kept)
+    theirs = report.document["engines"][1]
+    assert theirs["verdict"] == "fail"
+    assert theirs["load"]["not_loaded"] == []
+    assert theirs["lossless"]["identical"] == 2, "the text does not tell"
+    said = {"map": "collapse line", "taps": "[3, 16, 28] (layers that have run), but it was trained on"}[fault]
+    assert said in theirs["reason"]
+    assert "the rounds differ from the reference's in" in theirs["reason"]
+
+
+def test_what_its_converter_refuses_is_told(head: Path, smollm2_target: Path, llamacpp_python: Path) -> None:
+    edit(head, extra=torch.ones(3))
+    job = Job(target=str(smollm2_target), head=head, prompts=load_prompts("smoke", 1))
+    found = get_engine("llamacpp").run(job, llamacpp_python, timeout=120, progress=silent)
+    assert isinstance(found, EngineFailure)
+    assert found.reason == (
+        "llama.cpp could not load the model with the head: ConversionError: ValueError: Can not map tensor 'extra'"
+    )
+    assert found.log_tail
