@@ -21,7 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Name = Annotated[str, typer.Argument(help="Engine: vllm or sglang.", show_default=False)]
+Name = Annotated[str, typer.Argument(help="Engine: vllm, sglang or llamacpp.", show_default=False)]
 Device = Annotated[str, typer.Option(help="Device the engine runs on.")]
 _MARKS = {"error": "[red]error[/]", "warning": "[yellow]warning[/]", "info": "[blue]info[/]"}
 
@@ -83,7 +83,7 @@ def list_(as_json: JsonFlag = False) -> None:
             elif one["unobtainable"]:
                 state, where = "[dim]unobtainable[/]", str(one["unobtainable"])
             untried = " [yellow](not tried by us)[/]" if not one["tested"] and not one["unobtainable"] else ""
-            out.print(f"{one['engine']:<10} {one['version']:<9} {one['device']:<5} {state:<15}  {where}{untried}")
+            out.print(f"{one['engine']:<10} {one['version']:<13} {one['device']:<5} {state:<15}  {where}{untried}")
 
     emit({"engines": found}, human, as_json=as_json)
 

@@ -32,6 +32,8 @@ class LlamaCpp:
 
     def unable(self, job: Job) -> str | None:
         """See `Engine.unable`."""
+        if job.device != "cpu":
+            return "llama.cpp is run on CPU here: the wheel of the package index has no other backend"
         if job.topk > 1:
             return "llama.cpp drafts EAGLE-3 chains, not trees"
         if not job.target_is_local:

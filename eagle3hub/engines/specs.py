@@ -86,9 +86,9 @@ def greedy_only_devices(engine: str) -> tuple[str, ...]:
     return tuple(version_data(engine)["greedy_only"])
 
 
-def drafts_within_limit(engine: str) -> bool:
-    """Whether ``engine`` drafts no token for which the token limit leaves no room."""
-    return bool(version_data(engine).get("drafts_within_limit", False))
+def counts_end_with_response(engine: str) -> bool:
+    """Whether ``engine`` drafts and accepts nothing past the end of a response."""
+    return bool(version_data(engine).get("counts_end_with_response", False))
 
 
 def preflight_version(engine: str, version: str, device: str) -> str:

@@ -116,19 +116,22 @@ def counts_of(rounds: Rounds) -> Counts:
 
 
 def counts_within(rounds: Rounds, limit: int) -> Counts:
-    """The counters of an engine that drafts only what a limit of ``limit`` new tokens leaves room for.
+    """The counters of an engine that drafts and accepts nothing past the end of the response, as llama.cpp does.
 
-    With r tokens left, the one that the target adds included, such a round drafts min(K, r - 1); where that is none
-    the token is decoded without a round. Up to there the rounds are the same.
+    ``limit`` is the most new tokens there may be. With r of them left, the one that the target adds included, a round
+    drafts min(K, r - 1), and where that is none the token is decoded without a round. A draft that ends the sequence
+    is taken from the target, and those after it are not looked at, unless it is the round's last draft.
     """
     accepted, drafted, emitted = [], 0, 1
-    for found in rounds.accepted:
+    for number, found in enumerate(rounds.accepted, 1):
         room = min(rounds.draft_tokens, limit - emitted - 1)
         if room <= 0:
             break
         drafted += room
-        accepted.append(min(found, room))
-        emitted += accepted[-1] + 1
+        ends = number == len(rounds.accepted) and rounds.past_end and rounds.response_length < limit
+        kept = found + 1 - rounds.past_end if ends else room
+        accepted.append(kept - 1 if kept < room else min(found, room))
+        emitted += found + 1
     per_position = tuple(sum(a >= i for a in accepted) for i in range(1, rounds.draft_tokens + 1))
     return Counts(len(accepted), drafted, sum(accepted), per_position)
 

@@ -145,10 +145,10 @@ class Referee:
         }
         return Measured(NAME, __version__, run, None, flags, None)
 
-    def expects(self, run: EngineRun, *, within_limit: bool = False) -> list[Counts] | str:
+    def expects(self, run: EngineRun, *, within_response: bool = False) -> list[Counts] | str:
         """What the engine should have counted on the texts of its own ``run``; or why that cannot be said.
 
-        ``within_limit``: the engine drafts only what the token limit leaves room for.
+        ``within_response``: the engine drafts and accepts nothing past the end of a response.
         """
         known = self._texts()
         job = self._job
@@ -172,7 +172,7 @@ class Referee:
             for n, text in zip(other, longer, strict=True):
                 texts[n] = text
         rounds = self._replay(self._original, texts)
-        return [counts_within(r, job.max_new_tokens) if within_limit else counts_of(r) for r in rounds]
+        return [counts_within(r, job.max_new_tokens) if within_response else counts_of(r) for r in rounds]
 
     def _target(self) -> TargetModel:
         from eagle3hub.reference.target import TargetModel

@@ -14,7 +14,7 @@ from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.source import HUB
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import DTYPES, Engine, EngineFailure, EngineRun, Job, Verdict, worst
-from eagle3hub.engines.specs import drafts_within_limit
+from eagle3hub.engines.specs import counts_end_with_response
 from eagle3hub.errors import SourceError, UnavailableError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
@@ -246,8 +246,8 @@ def _gates(
     counted = measurement_of(frame, entry)
     gates = []
     if referee is not None and (measured.engine != REFERENCE or referee.has_original):
-        within = measured.engine != REFERENCE and drafts_within_limit(measured.engine)
-        expected = referee.expects(run, within_limit=within)
+        within = measured.engine != REFERENCE and counts_end_with_response(measured.engine)
+        expected = referee.expects(run, within_response=within)
         if isinstance(expected, str):
             gates.append(Gate("agreement", "inconclusive", f"the reference cannot be held against it: {expected}"))
         else:

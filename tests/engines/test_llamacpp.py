@@ -24,7 +24,7 @@ from eagle3hub.validation.interpreter import engine_for
 
 WORKERS = Path(envs.__file__).parent / "workers"
 
-# Recorded: xllamacpp 2026.10.11549, the example head, one prompt of 36 tokens, 16 new tokens, K = 3, after a first one.
+# Recorded: xllamacpp 2026.10.11549, the example head, one prompt of 36 tokens, 16 new tokens, K = 3.
 METRICS = """\
 # HELP llamacpp:n_decode_total Total number of llama_decode() calls, excluding speculative decoding
 # TYPE llamacpp:n_decode_total counter
@@ -84,6 +84,14 @@ def test_the_loader_names_its_taps_in_the_log() -> None:
     assert counters.taps("nothing of the kind") is None
 
 
+def test_what_the_loader_stops_at_is_in_the_log() -> None:
+    counters = worker("llamacpp_counters")
+    line = "0.00.390 E llama_model_load: error loading model: done_getting_tensors: wrong number of tensors; {}\n"
+    log = LOG + line.format("expected 15, got 14") + "0.00.391 E srv load_model: failed to load draft model\n"
+    assert counters.loading_fault(log) == "done_getting_tensors: wrong number of tensors; expected 15, got 14"
+    assert counters.loading_fault(LOG) is None
+
+
 def test_a_tensor_that_nothing_was_made_of_is_ignored() -> None:
     convert = worker("gguf_convert")
     base = type("Base", (), {"index_tensors": lambda self: dict.fromkeys(self.names)})
@@ -108,13 +116,19 @@ def test_a_tensor_that_nothing_was_made_of_is_ignored() -> None:
     assert watch.ignored() == []
 
 
-def test_a_round_drafts_no_further_than_the_limit() -> None:
+def test_nothing_is_drafted_or_accepted_past_the_end_of_a_response() -> None:
     rounds = Rounds((0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 1), 3)
     assert counts_within(rounds, 16) == Counts(11, 30, 4, (3, 1, 0)), "what was recorded above"
     assert counts_of(rounds) == Counts(11, 33, 4, (3, 1, 0))
     assert counts_within(Rounds((0, 0, 0), 3), 4) == Counts(2, 3, 0, (0, 0, 0)), "the last token is no round"
     assert counts_within(Rounds((3, 3), 3, past_end=2), 7) == Counts(2, 4, 4, (2, 1, 1))
-    assert counts_within(Rounds((3, 3), 3), 64) == counts_of(Rounds((3, 3), 3)), "an end long before the limit"
+    # recorded: an answer of 21 tokens, whose end the head had drafted first, with another right draft behind it
+    ended = Rounds((1, 1, 1, *(0,) * 13, 2), 3, past_end=2)
+    assert counts_of(ended) == Counts(17, 51, 5, (4, 1, 0))
+    assert counts_within(ended, 64) == Counts(17, 51, 3, (3, 0, 0))
+    assert counts_within(Rounds((0, 3), 3, past_end=1), 64) == Counts(2, 6, 3, (1, 1, 1)), "the end drafted last"
+    whole = Rounds((3, 2), 3)
+    assert counts_within(whole, 64) == counts_of(whole), "the end is the target's own token"
     assert counts_within(Rounds((), 3), 1) == Counts(0, 0, 0, (0, 0, 0))
 
 
@@ -135,7 +149,7 @@ def test_what_it_cannot_do_is_said(job: Job) -> None:
     assert engine.unable(job) is None
     assert "not trees" in str(engine.unable(replace(job, topk=4, num_draft_tokens=8)))
     assert "from a folder" in str(engine.unable(replace(job, target="owner/name")))
-    with pytest.raises(UnavailableError):
+    with pytest.raises(UnavailableError, match="on CPU here"):
         engine_for("llamacpp", replace(job, device="cuda"), None, None)
 
 

@@ -78,8 +78,8 @@ def test_what_it_loads_without_a_word_is_caught(
     assert theirs["verdict"] == "fail"
     assert theirs["load"]["not_loaded"] == []
     assert theirs["lossless"]["identical"] == 2, "the text does not tell"
-    said = {"map": "collapse line", "taps": "[3, 16, 28] (layers that have run), but it was trained on"}[fault]
-    assert said in theirs["reason"]
+    assert theirs["load"]["aux_boundaries"] == ([2, 15, 27] if fault == "map" else [3, 16, 28])
+    assert ("collapse line" in theirs["reason"]) == (fault == "map"), "of taps one layer off only the rounds tell"
     assert "the rounds differ from the reference's in" in theirs["reason"]
 
 

@@ -1,4 +1,4 @@
-"""What llama.cpp's server counts, read off its metrics (Prometheus' text), and what its loader says it taps."""
+"""What llama.cpp says of itself: counters in its server's metrics (Prometheus' text), the loader's words in its log."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ _TOTALS = {
     "llamacpp:spec_decode_num_accepted_tokens_total": "accepted",
 }
 _POSITION = re.compile(r'llamacpp:spec_decode_num_accepted_tokens_per_pos_total\{position="(\d+)"\} (\d+)')
+_FAULT = re.compile(r"error loading model: (.+)")
 _TAPS = re.compile(r"EAGLE3 extract_layers = \[([-\d, ]+)\]")
 
 
@@ -34,3 +35,9 @@ def taps(log):
     """The boundary ids the loader of the draft names in its log, or None."""
     named = _TAPS.findall(log)
     return [int(i) for i in named[-1].split(",")] if named else None
+
+
+def loading_fault(log):
+    """What the loader stopped at, or None."""
+    named = _FAULT.findall(log)
+    return named[-1] if named else None

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 
-from llamacpp_counters import difference, read, taps
+from llamacpp_counters import difference, loading_fault, read, taps
 from protocol import Stage, processor, serve
 
 _VERBOSE = 4
@@ -27,6 +27,10 @@ _LOG = pathlib.Path("/proc/self/fd/2")
 
 class ConversionError(Exception):
     """llama.cpp's converter refused a folder."""
+
+
+class LoadingError(Exception):
+    """llama.cpp's loader refused a GGUF file."""
 
 
 def _run(request, tell):
@@ -44,7 +48,7 @@ def _run(request, tell):
     tell("stage", stage="load")
     with Stage("load"):
         ignored = _convert(request, converter)
-        server = xllamacpp.Server(_parameters(request, xllamacpp))
+        server = _server(request, xllamacpp)
     report = {}
     if request["head"]:
         # A tensor of the GGUF that llama.cpp does not take, and one that it lacks, end the loading there.
@@ -98,6 +102,17 @@ def _convert(request, converter):
     if "error" in found:
         raise ConversionError(found["error"])
     return found["ignored"]
+
+
+def _server(request, xllamacpp):
+    """The server, ready to answer. What its loader stops at is in the log only."""
+    try:
+        return xllamacpp.Server(_parameters(request, xllamacpp))
+    except RuntimeError as error:
+        fault = loading_fault(_log())
+        if fault is None:
+            raise
+        raise LoadingError(fault) from error
 
 
 def _parameters(request, xllamacpp):
