@@ -1,4 +1,4 @@
-"""What llama.cpp says of itself: counters in its server's metrics (Prometheus' text), the loader's words in its log."""
+"""What llama.cpp says of itself: counters in its metrics (Prometheus' text), the loader's words in its log."""
 
 from __future__ import annotations
 
