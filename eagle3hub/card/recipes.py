@@ -31,9 +31,10 @@ def serve_recipe(recipe: Mapping[str, Any], report: Mapping[str, Any], manifest:
     """
     published = {report["head"]["source"]: manifest.release.repo, report["target"]["name"]: manifest.target.id}
     command = _command(recipe.get("server_command") or "", recipe.get("env") or {}, published)
-    if recipe.get("prepare"):  # commands on folders: those the published names are fetched into
-        fetch = [shlex.join(["hf", "download", name, "--local-dir", mine]) for mine, name in published.items()]
-        command = "\n".join([*reversed(fetch), *recipe["prepare"], command])
+    if recipe.get("prepare"):  # commands on folders of the names that were measured: the published ones go there
+        folders = [(name, folder) for folder, name in published.items() if "/" not in folder]
+        fetch = [shlex.join(["hf", "download", name, "--local-dir", folder]) for name, folder in folders]
+        command = "\n".join([*fetch, *recipe["prepare"], command])
     return ServeRecipe(
         engine=f"{names.engine(str(recipe['engine']))} {recipe['version'] or ''}".strip(),
         command=command,

@@ -425,6 +425,20 @@ def test_reports_are_linked(example: Manifest) -> None:
     assert "[reports/specforge.json](reports/specforge.json)" in text
 
 
+def test_what_a_recipe_converts_is_fetched_under_its_measured_name(example: Manifest) -> None:
+    report = samples.make_report()
+    target = f"hf download {samples.TARGET} --local-dir target"
+    convert = "python convert_hf_to_gguf.py release-specforge --target-model-dir target --outfile head.gguf"
+    report["engines"][0]["recipe"] = {
+        **report["engines"][0]["recipe"],
+        "server_command": "llama-server --spec-draft-model head.gguf",
+        "prepare": [target, convert],
+    }
+    text = card(example, report)
+    head = f"hf download {samples.REPO} --local-dir release-specforge"
+    assert f"{head}\n{target}\n{convert}\nllama-server \\\n  --spec-draft-model head.gguf" in text
+
+
 @pytest.mark.parametrize("source", ["eagle3", "model", "method", "vllm", "serve", "user", "num_speculative_tokens"])
 def test_a_head_may_be_called_like_a_word_of_the_recipe(example: Manifest, source: str) -> None:
     report = samples.make_report()

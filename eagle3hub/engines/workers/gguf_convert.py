@@ -1,8 +1,8 @@
-"""Turn folders into GGUF files with llama.cpp's own converter, and say what became of the tensors of each.
+"""Turn folders into GGUF files with llama.cpp's own converter, and say what became of a head's tensors.
 
 One JSON argument: ``converter`` (the folder with convert_hf_to_gguf.py), ``report`` (file to write), ``conversions``
 (each with ``folder``, ``gguf``, ``dtype`` as the converter spells it, and for a head ``target``). The report is one
-JSON object: ``ignored``, for each conversion the tensors that no tensor of the GGUF came from; or ``error``.
+JSON object: ``ignored``, the tensors of the head that no tensor of its GGUF came from; or ``error``.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def convert(request):
         except SystemExit as end:
             if end.code:
                 return {"error": errors.messages[-1] if errors.messages else f"it ended with exit status {end.code}"}
-        ignored.append(watch.ignored())
+        if "target" in one:
+            ignored = watch.ignored()
     return {"ignored": ignored}
 
 

@@ -27,8 +27,9 @@ def read(metrics, draft_tokens):
 
 def difference(before, after):
     """What was counted between two readings."""
-    pairs = zip(before.pop("accepted_per_position"), after["accepted_per_position"], strict=True)
-    return {**{key: after[key] - before[key] for key in before}, "accepted_per_position": [b - a for a, b in pairs]}
+    pairs = zip(before["accepted_per_position"], after["accepted_per_position"], strict=True)
+    totals = {key: after[key] - before[key] for key in _TOTALS.values()}
+    return {**totals, "accepted_per_position": [b - a for a, b in pairs]}
 
 
 def taps(log):

@@ -52,7 +52,7 @@ def _run(request, tell):
     report = {}
     if request["head"]:
         # A tensor of the GGUF that llama.cpp does not take, and one that it lacks, end the loading there.
-        report = {"checked": True, "not_loaded": [], "ignored": ignored[0], "aux_boundaries": taps(_log())}
+        report = {"checked": True, "not_loaded": [], "ignored": ignored, "aux_boundaries": taps(_log())}
     tell(
         "ready",
         version=xllamacpp.__version__,
@@ -87,7 +87,7 @@ def _run(request, tell):
 
 
 def _convert(request, converter):
-    """Make head.gguf and target.gguf in the working folder; the tensors of each that nothing was made of."""
+    """Make head.gguf and target.gguf in the working folder; the head's tensors that nothing was made of."""
     conversions = [{"folder": request["target"], "gguf": "target.gguf", "dtype": request["dtype"]}]
     if request["head"]:  # the head first: it is small, and what is wrong is wrong with it
         head = {"folder": request["head"], "gguf": "head.gguf", "dtype": request["dtype"]}
