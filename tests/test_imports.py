@@ -19,7 +19,7 @@ TIERS = [
     {"verify", "describe", "comparison", "conversion", "validation", "card", "demo_target", "bench"},
     {"publishing"},
     {"jobs"},
-    {"release", "release_summary"},
+    {"release", "release_parts", "release_summary", "releases"},
     {"demo"},
     {"cli", "__init__", "__main__"},
 ]

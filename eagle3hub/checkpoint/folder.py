@@ -24,7 +24,8 @@ INDEX = "model.safetensors.index.json"
 PROVENANCE = "eagle3hub.json"
 PICKLE_WEIGHTS = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
-_TRAINING_STATES = ("training_state.pt", "model.pt")
+TRAINING_STATES = ("training_state.pt", "model.pt")
+"""Files of whole training runs: weights, and what else a trainer goes on from."""
 _PICKLE_SHARD = re.compile(r"pytorch_model-[0-9]+-of-[0-9]+\.bin")
 
 
@@ -143,12 +144,12 @@ def _weights(files: Source) -> list[str]:
             return [single]
         if shards:
             return shards
-    for name in _TRAINING_STATES:
+    for name in TRAINING_STATES:
         if name in names:
             return [name]
     raise SourceError(
         f"there is no safetensors file in {files.name}, and no torch pickle with weights either",
-        hint=f"weights are looked for in {WEIGHTS}, {PICKLE_WEIGHTS}, their shards, and {_TRAINING_STATES[0]}",
+        hint=f"weights are looked for in {WEIGHTS}, {PICKLE_WEIGHTS}, their shards, and {TRAINING_STATES[0]}",
         code="source-no-weights",
     )
 

@@ -36,6 +36,12 @@ def covered(bundle: bytes) -> dict[str, str]:
     return found
 
 
+def check_key(key: Path) -> None:
+    """Find out before any work whether a key can sign; raises as `sign_folder`."""
+    _package("signing")
+    _hint(key)
+
+
 def sign_folder(folder: Path, key: Path, files: Mapping[str, str], earlier: bytes | None = None) -> bytes:
     """Make sure that ``folder`` holds a signature over its files by a private key, and return it.
 
