@@ -12,7 +12,7 @@ from typing import Any
 
 from eagle3hub.checkpoint.header import Header, parse_header
 from eagle3hub.checkpoint.pickles import is_pickle, parse_pickle
-from eagle3hub.checkpoint.reader import ByteReader
+from eagle3hub.checkpoint.reader import ByteReader, refuse_pointer
 from eagle3hub.checkpoint.source import Source, open_source
 from eagle3hub.errors import CheckpointError, ConfigError, SourceError
 from eagle3hub.head import TensorRef
@@ -106,7 +106,8 @@ def read_tensor(ref: TensorRef) -> bytes:
 
 
 def parse_json_object(raw: bytes, path: Path | str) -> dict[str, Any]:
-    """Parse a JSON object. Raises ConfigError naming the file and the place."""
+    """Parse a JSON object. Raises ConfigError naming the file and the place, CheckpointError for a Git LFS pointer."""
+    refuse_pointer(raw, path)
     try:
         value = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as e:
@@ -122,7 +123,9 @@ def parse_json_object(raw: bytes, path: Path | str) -> dict[str, Any]:
 
 def read_weights(reader: ByteReader) -> Header:
     """The tensors of a weights file, whichever format its first bytes say it has."""
-    if is_pickle(reader.read(0, min(9, reader.size))):
+    start = reader.read(0, min(64, reader.size))
+    refuse_pointer(start, reader.shown)
+    if is_pickle(start):
         return parse_pickle(reader)
     return parse_header(reader)
 
