@@ -35,7 +35,7 @@ from eagle3hub.publishing.signing import SIGNATURE, check_key
 from eagle3hub.release_parts import as_typed, engine_runs, original_files
 from eagle3hub.source_tree import SourceTree, record, source_tree
 from eagle3hub.staging import prepare_destination, require_space, staged_folder
-from eagle3hub.target import TargetFacts, read_target
+from eagle3hub.target import TargetFacts, read_target, require_weights
 from eagle3hub.validation.interpreter import interpreter
 from eagle3hub.validation.kept import Kept
 from eagle3hub.validation.layouts import LayoutResult, ReportStore, judge_layouts, labelled, measure_layout
@@ -190,7 +190,8 @@ def release(
     measured = str(target if target is not None else manifest.measured_target)
     facts = read_target(measured, manifest.target.id)
     tokens = manifest.speculative_tokens
-    for engine in engine_names(manifest.validate.engine) if start == "convert" and until != "convert" else ():
+    asked = engine_names(manifest.validate.engine) if start == "convert" and until != "convert" else []
+    for engine in asked:
         if engine == REFERENCE:
             require_packages()
         elif engine not in (endpoints or ()):  # before anything is converted
@@ -199,6 +200,8 @@ def release(
         conversion.make_plan(str(manifest.head_source), layout, target=facts, speculative_tokens=tokens)
         for layout in manifest.layouts
     ]
+    if REFERENCE in asked:
+        require_weights(measured)
     signature = (dest / SIGNATURE).read_bytes() if settings.sign and (dest / SIGNATURE).is_file() else None
     require_space(dest, sum(plan.nbytes for plan in plans))
     store = ReportStore(kept_in / REPORTS)

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "eagle3hub"
 
 # Lowest first; a module may import from its own tier and from lower ones.
 TIERS = [
-    {"_version", "errors", "progress", "resources", "schema_faults", "documents", "visible", "charts"},
+    {"_version", "errors", "progress", "resources", "schema_faults", "documents", "units", "visible", "charts"},
     {"vocab", "head", "fields", "checkpoint", "metrics"},
     {"target", "layouts", "engines", "prompts", "staging", "source_tree", "report", "tensor_diff"},
     {"transforms"},

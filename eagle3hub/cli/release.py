@@ -13,6 +13,7 @@ from eagle3hub.cli import publish as publishing
 from eagle3hub.cli.options import EndpointOption, EnginePythonOption
 from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
 from eagle3hub.errors import Eagle3HubError, FoundWanting, OutputError, UsageError
+from eagle3hub.units import size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -144,10 +145,9 @@ def show(doc: dict[str, Any], console: Console) -> None:
         publishing.show(doc["publication"], console)
     elif doc["output"]:
         converted = doc["until"] == "convert"
-        size = sum(f["size"] for f in doc["files"])
         console.print(
             f"{'converted' if converted else 'ready for upload'}: [bold]{escape(doc['output'])}[/] "
-            f"({len(doc['files'])} files, {size / 1e6:.1f} MB)"
+            f"({len(doc['files'])} files, {size(sum(f['size'] for f in doc['files']))})"
         )
         console.print(f"  {doc['digest']}")
         if not converted:
