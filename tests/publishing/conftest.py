@@ -73,3 +73,20 @@ def two_heads(tmp_path: Path) -> Path:
         agreeing.make_head(tmp_path / name)
         document["heads"].append({"name": name, "head": {"source": name}, "release": {"repo": f"alice/{name}"}})
     return folders.write_yaml(tmp_path / "release.yaml", document)
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two pairs of keys, ``mine`` and ``other``, each with its ``.pub``."""
+    pytest.importorskip("model_signing", reason="the extra `sign` is not installed")
+    from cryptography.hazmat.primitives import serialization as pem
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    folder = tmp_path_factory.mktemp("keys")
+    for name in ("mine", "other"):
+        key = ec.generate_private_key(ec.SECP256R1())
+        private = key.private_bytes(pem.Encoding.PEM, pem.PrivateFormat.PKCS8, pem.NoEncryption())
+        public = key.public_key().public_bytes(pem.Encoding.PEM, pem.PublicFormat.SubjectPublicKeyInfo)
+        (folder / f"{name}.pem").write_bytes(private)
+        (folder / f"{name}.pub").write_bytes(public)
+    return folder

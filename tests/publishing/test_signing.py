@@ -23,23 +23,6 @@ from eagle3hub.publishing.signing import check_signature
 Cli = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two pairs of keys, ``mine`` and ``other``, each with its ``.pub``."""
-    pytest.importorskip("model_signing", reason="the extra `sign` is not installed")
-    from cryptography.hazmat.primitives import serialization as pem
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    folder = tmp_path_factory.mktemp("keys")
-    for name in ("mine", "other"):
-        key = ec.generate_private_key(ec.SECP256R1())
-        private = key.private_bytes(pem.Encoding.PEM, pem.PrivateFormat.PKCS8, pem.NoEncryption())
-        public = key.public_key().public_bytes(pem.Encoding.PEM, pem.PublicFormat.SubjectPublicKeyInfo)
-        (folder / f"{name}.pem").write_bytes(private)
-        (folder / f"{name}.pub").write_bytes(public)
-    return folder
-
-
 def test_signed_once_and_checked(hub: WritableHub, release: Path, cli: Cli, keys: Path, tmp_path: Path):
     argv = ("publish", release, "--repo", REPO, "--sign", keys / "mine.pem", "--json")
     status, out, err = cli(*argv)

@@ -13,6 +13,7 @@ from workflows.runner import Runner, load
 
 from eagle3hub._version import __version__
 from eagle3hub.card import load_manifest
+from eagle3hub.publishing.files import read_folder, release_digest
 from eagle3hub.report import load_report
 from eagle3hub.resources import cache_dir
 
@@ -168,6 +169,25 @@ def test_what_was_not_measured_is_refused_or_marked(hub: Hub, repository: Reposi
     assert "::warning title=reference is not available::" in runner.jobs["validate"][0].log
     assert "waived publish-unmeasured" in runner.jobs["card"][0].summary
     assert "`publish-unmeasured`" in (runner.artifacts["release.head"] / "README.md").read_text()
+
+
+@pytest.mark.parametrize("sign", [True, False])
+def test_a_signature_is_asked_for(hub: Hub, machine: Machine, models: Path, tmp_path: Path, sign: bool):
+    """The last job alone. Without an identity a signature stops it; without the wish for one, it is a gate."""
+    here = tmp_path / "repository"
+    here.mkdir()
+    shutil.copy(EXAMPLE / "release.yaml", here)
+    runner = machine(here)
+    runner.artifacts["release.head"] = Path(shutil.copytree(models / "head", tmp_path / "made"))
+    head = {"name": "head", "folder": "release", "manifest": "release.yaml", "repo": REPO}
+    head["digest"] = release_digest({f.path: f.sha256 for f in read_folder(models / "head")[0]})
+    inputs = {"package": "eagle3hub", "sign": sign}
+    contexts = {"inputs": inputs, "secrets": runner.secrets, "matrix": {"head": head}}
+    done = runner._job("publish", JOBS["publish"], load(RELEASE), contexts)
+    assert done.result == "failure"
+    assert ("there is no identity to sign with" in done.log) == sign, done.log
+    assert ("nothing was sent" in done.log) != sign
+    assert hub.uploads == []
 
 
 def test_heads_that_changed_on_the_way_stop_it(hub: Hub, repository: Repository, machine: Machine):
