@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -211,10 +212,11 @@ def convert(
         read: what the user says of the source. transforms: what shall be changed on the way.
         settings: fields of the written config, as (dotted key, value). max_shard_size: bytes per weights file.
         force: replace a folder this tool wrote earlier. dry_run: plan and check only.
-        verify: read the result back and compare it byte for byte.
+        verify: read the result back, compare it byte for byte, and return when it is on the disk.
 
-    The destination is absent or complete at every moment, and weights are copied by the kernel unless a transform was
-    asked for that computes them. Raises InputError, OutputError, UsageError or HubError; nothing is left behind then.
+    The destination is absent or complete at every moment (without ``verify``, but for a power cut), and weights are
+    copied as they are unless a transform was asked for that computes them. Raises InputError, OutputError, UsageError
+    or HubError; nothing is left behind then.
     """
     plan = make_plan(
         source,
@@ -242,17 +244,20 @@ def convert(
 
 
 def _fill(stage: Path, plan: Plan, *, verify: bool, progress: Progress) -> list[FileDigest]:
-    """Write everything, verify it, and return when it is on the disk: flushing and hashing go on beside the rest."""
+    """Write everything; with ``verify`` compare it and return when it is on the disk.
+
+    Flushing and hashing the source go on beside the comparison. Without ``verify`` the weights are left to the system
+    as ``cp`` leaves them: they reach the disk within seconds, and a power cut before that loses them.
+    """
     source = open_checkpoint(plan.head.source)
     config = (json.dumps(plan.spelled.config, indent=2, ensure_ascii=False) + "\n").encode()
     files: list[FileDigest] = []
     came_from: list[FileDigest] = []
     with ExitStack() as stack:
-        syncing = stack.enter_context(Syncing())
+        syncing = stack.enter_context(Syncing()) if verify else None
         pool = stack.enter_context(ThreadPoolExecutor(max_workers=1))
-        hashed: list[Future[FileDigest]] = [
-            pool.submit(file_digest, path) for path in (head_files(source.folder) if verify else [])
-        ]
+        if verify:  # what verifying imports is read while nothing is flushed, which such reading can have to wait for
+            pool.submit(import_module, "numpy")
         try:
             write_file(stage / CONFIG, config)
             if len(plan.shards) > 1:
@@ -262,6 +267,7 @@ def _fill(stage: Path, plan: Plan, *, verify: bool, progress: Progress) -> list[
             for shard in plan.shards:
                 write_safetensors(stage / shard.name, shard.tensors, plan.spelled.metadata, syncing, progress)
             if verify:
+                hashed = [pool.submit(file_digest, path) for path in head_files(source.folder)]
                 files = verify_folder(stage, plan.head, plan.to, plan.spelled, progress)
                 progress("hashing the source")
                 files += [file_digest(stage / name) for name in plan.spelled.files]
@@ -273,8 +279,9 @@ def _fill(stage: Path, plan: Plan, *, verify: bool, progress: Progress) -> list[
         write_file(stage / PROVENANCE, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
         if verify:
             files = [*files, file_digest(stage / PROVENANCE)]
-        progress("waiting for the disk")
-        syncing.wait()
+        if syncing is not None:
+            progress("waiting for the disk")
+            syncing.wait()
     return files
 
 

@@ -11,7 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer.main
 from support.commands import leaves, root, understood
+
+from eagle3hub.cli.app import build
 
 COMMANDS = dict(leaves(root()))
 
@@ -29,6 +32,14 @@ def test_help_has_an_example_that_is_understood(name: str):
         line = " ".join(example.split())
         assert line.startswith(f"eagle3hub {name.split()[0] if name else ''}")
         understood(line)
+
+
+@pytest.mark.parametrize("name", [*root().commands])
+def test_what_is_not_asked_for_is_not_registered(name: str):
+    alone = typer.main.get_command(build(name))
+    assert [*alone.commands] == [name]
+    assert [o.name for o in alone.commands[name].params] == [o.name for o in root().commands[name].params]
+    assert [*typer.main.get_command(build("no such command")).commands] == [*root().commands]
 
 
 def test_an_example_with_an_option_that_is_gone_is_noticed():

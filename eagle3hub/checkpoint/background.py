@@ -78,16 +78,6 @@ class Syncing:
         self._pending.clear()
 
 
-def start_writeback(fd: int, offset: int, count: int) -> None:
-    """Ask the kernel to begin writing freshly written pages out, so that the last flush is short.
-
-    On Linux ``POSIX_FADV_DONTNEED`` starts the write-back of dirty pages and only drops clean ones; the pages just
-    written are not clean yet, so they stay in memory for the verification.
-    """
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(fd, offset, count, os.POSIX_FADV_DONTNEED)
-
-
 def _sync_and_close(fd: int) -> None:
     try:
         os.fsync(fd)

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from eagle3hub.checkpoint.background import Syncing, start_writeback
-from eagle3hub.checkpoint.copying import copy_range, write_all
+from eagle3hub.checkpoint.background import Syncing
+from eagle3hub.checkpoint.copying import copy_range, reserve, write_all
 from eagle3hub.checkpoint.derived import DerivedRef
 from eagle3hub.checkpoint.dtypes import layout_key
 from eagle3hub.checkpoint.streaming import OpenFiles, stream
@@ -55,25 +55,26 @@ def write_safetensors(
     path: Path,
     tensors: Sequence[OutTensor],
     metadata: Mapping[str, str] | None,
-    syncing: Syncing,
+    syncing: Syncing | None,
     progress: Progress = silent,
 ) -> None:
-    """Write ``path`` (which must not exist) and hand it to ``syncing``, which flushes it to the disk.
+    """Write ``path`` (which must not exist) and hand it to ``syncing``, where given, which flushes it to the disk.
 
     Neighbouring ranges of the same source are copied as one. Raises OSError from the file system, CheckpointError
     if a source file has become shorter since its header was read, TensorError where a cast overflows.
     """
     ordered = in_file_order(tensors)
     header = encode_header(ordered, metadata)
-    total = sum(t.nbytes for t in ordered) or 1
+    total = sum(t.nbytes for t in ordered)
     with ExitStack() as stack:
         files = stack.enter_context(OpenFiles())
         out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         stack.callback(os.close, out)
+        reserve(out, len(header) + total)
         write_all(out, header, 0)
         at = len(header)
         for run in _runs(ordered):
-            progress(f"writing {path.name}", (at - len(header)) / total)
+            progress(f"writing {path.name}", (at - len(header)) / (total or 1))
             first = run[0].data
             if isinstance(first, bytes):
                 write_all(out, first, at)
@@ -87,15 +88,14 @@ def write_safetensors(
                         f"{first.path} became shorter while it was copied", code="checkpoint-truncated"
                     ) from None
             at += sum(t.nbytes for t in run)
-        syncing.sync(out)
+        if syncing is not None:
+            syncing.sync(out)
 
 
 def _write_stream(out: int, ref: TensorRef, at: int, files: OpenFiles) -> None:
-    begin = at
     for chunk in stream(ref, files):
         write_all(out, chunk, at)
         at += len(chunk)
-    start_writeback(out, begin, at - begin)
 
 
 def _runs(tensors: Sequence[OutTensor]) -> list[list[OutTensor]]:

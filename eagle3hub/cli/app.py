@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import traceback
+from importlib import import_module
 
 import typer
 
@@ -17,21 +18,28 @@ EXIT_INTERRUPTED = 130
 _CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]  # click's UsageError, inside newer typer
 
 
-def build() -> typer.Typer:
-    """The Typer application with every command."""
-    from eagle3hub.cli.bench import bench
-    from eagle3hub.cli.card import app as card
-    from eagle3hub.cli.convert import convert
-    from eagle3hub.cli.demo import demo
-    from eagle3hub.cli.diff import diff
-    from eagle3hub.cli.engines import app as engines
-    from eagle3hub.cli.inspect import inspect
-    from eagle3hub.cli.jobs import app as jobs
-    from eagle3hub.cli.publish import publish, verify
-    from eagle3hub.cli.recipe import recipe
-    from eagle3hub.cli.release import release
-    from eagle3hub.cli.validate import validate
+_COMMANDS = (
+    ("inspect", "inspect"),
+    ("convert", "convert"),
+    ("diff", "diff"),
+    ("validate", "validate"),
+    ("bench", "bench"),
+    ("recipe", "recipe"),
+    ("publish", "publish"),
+    ("verify", "publish"),
+    ("release", "release"),
+    ("demo", "demo"),
+)
+_GROUPS = ("card", "engines", "jobs")
 
+
+def build(wanted: str | None = None) -> typer.Typer:
+    """The Typer application: every command, or only the one called ``wanted`` where there is such a command.
+
+    Typer works out the options of every registered command before it looks at the command line; what is not asked
+    for is therefore not registered.
+    """
+    only = wanted if wanted in {*dict(_COMMANDS), *_GROUPS} else None
     app = typer.Typer(
         name="eagle3hub",
         help="Take an EAGLE-3 draft head from the trainer's folder to a public release.\n\n"
@@ -51,19 +59,12 @@ def build() -> typer.Typer:
     ) -> None:
         """Options of every command."""
 
-    app.command("inspect")(inspect)
-    app.command("convert")(convert)
-    app.command("diff")(diff)
-    app.command("validate")(validate)
-    app.command("bench")(bench)
-    app.command("recipe")(recipe)
-    app.command("publish")(publish)
-    app.command("verify")(verify)
-    app.command("release")(release)
-    app.command("demo")(demo)
-    app.add_typer(card, name="card")
-    app.add_typer(engines, name="engines")
-    app.add_typer(jobs, name="jobs")
+    for name, module in _COMMANDS:
+        if only in (None, name):
+            app.command(name)(getattr(import_module(f"eagle3hub.cli.{module}"), name))
+    for name in _GROUPS:
+        if only in (None, name):
+            app.add_typer(import_module(f"eagle3hub.cli.{name}").app, name=name)
     return app
 
 
@@ -86,7 +87,7 @@ def run(argv: list[str]) -> int:
     as_json = "--json" in argv
     argv = [a for a in argv if a != "--debug"]
     try:
-        status = build()(argv, prog_name="eagle3hub", standalone_mode=False)
+        status = build(argv[0] if argv else None)(argv, prog_name="eagle3hub", standalone_mode=False)
         return status if isinstance(status, int) else 0
     except Eagle3HubError as e:
         if debug:

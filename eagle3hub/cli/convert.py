@@ -48,7 +48,11 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="Replace a folder this tool wrote earlier.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan and check, write nothing.")] = False,
     verify: Annotated[
-        bool, typer.Option("--verify/--no-verify", help="Read the result back, compare every byte.")
+        bool,
+        typer.Option(
+            "--verify/--no-verify",
+            help="Read it back, compare every byte, wait for the disk.",
+        ),
     ] = True,
     max_shard_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Split the weights into files of at most 5GB, 500MB ….")

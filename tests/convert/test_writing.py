@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
@@ -90,7 +91,7 @@ def test_digests_are_those_of_the_files(tmp_path: Path, size: int | None):
 
 
 @pytest.mark.parametrize("verify", [True, False])
-def test_all_data_is_flushed_before_the_folder_gets_its_name(tmp_path: Path, monkeypatch, verify: bool):
+def test_what_is_verified_is_flushed_before_the_folder_gets_its_name(tmp_path: Path, monkeypatch, verify: bool):
     source = heads.specforge(tmp_path / "head")
     events: list[str] = []
     flush, rename = os.fsync, os.rename
@@ -107,7 +108,12 @@ def test_all_data_is_flushed_before_the_folder_gets_its_name(tmp_path: Path, mon
     monkeypatch.setattr(os, "rename", named)
     convert(source, tmp_path / "out", "specforge", max_shard_size=500, verify=verify)
     before = events[: events.index("rename")]
-    assert {p.name for p in (tmp_path / "out").iterdir()} <= set(before)
+    weights = {p.name for p in (tmp_path / "out").glob("*.safetensors")}
+    assert len(weights) > 1
+    assert weights & set(before) == (weights if verify else set()), (
+        "without verification they are left as cp leaves them"
+    )
+    assert {p.name for p in (tmp_path / "out").iterdir()} - weights <= set(before)
     assert before[-1].startswith(".out.eagle3hub-"), "the folder itself is flushed last"
     assert events[-1] == tmp_path.name
 
@@ -127,17 +133,35 @@ def test_a_disk_that_fails_while_flushing_leaves_nothing(tmp_path: Path, monkeyp
     assert [p.name for p in tmp_path.iterdir()] == ["head"]
 
 
-def test_without_copy_file_range_the_bytes_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_range_of_many_pieces_is_copied_to_where_it_belongs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(copying, "_PIECE", 1000)
+    monkeypatch.setattr(copying, "_BUFFER", 300)
+    data = os.urandom(54321)
+    (tmp_path / "a").write_bytes(data)
+    with (tmp_path / "a").open("rb") as a, (tmp_path / "b").open("wb") as b:
+        copying.reserve(b.fileno(), 50007)
+        copying.copy_range(a.fileno(), 321, b.fileno(), 7, 50000)
+        with pytest.raises(EOFError):
+            copying.copy_range(a.fileno(), 321, b.fileno(), 7, 54001)
+    assert (tmp_path / "b").read_bytes()[:50007] == bytes(7) + data[321:50321]
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOSPC])
+def test_room_is_reserved_where_the_file_system_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int):
+    class Library:
+        @staticmethod
+        def fallocate64(*_: int) -> int:
+            ctypes.set_errno(number)
+            return -1
+
     source = heads.specforge(tmp_path / "head")
-    convert(source, tmp_path / "fast", "modelopt")
-
-    def unsupported(*_: object) -> int:
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
-
-    monkeypatch.setattr(os, "copy_file_range", unsupported)
-    convert(source, tmp_path / "slow", "modelopt")
-    for path in (tmp_path / "fast").iterdir():
-        assert path.read_bytes() == (tmp_path / "slow" / path.name).read_bytes()
+    monkeypatch.setattr(copying.ctypes, "CDLL", lambda *_, **__: Library)
+    if number == errno.ENOSPC:
+        with pytest.raises(OutputError, match="the disk is full"):
+            convert(source, tmp_path / "out", "modelopt")
+        assert [p.name for p in tmp_path.iterdir()] == ["head"]
+    else:
+        convert(source, tmp_path / "out", "modelopt")
 
 
 def test_background_digest_reuses_its_buffers():
