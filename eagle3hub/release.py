@@ -31,10 +31,11 @@ from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.publishing import Plan, Published, Settings, check_access, make_plan, sign, upload
 from eagle3hub.publishing.files import release_digest
-from eagle3hub.publishing.signing import SIGNATURE
+from eagle3hub.publishing.signing import SIGNATURE, check_key
+from eagle3hub.release_parts import as_typed, engine_runs, original_files
 from eagle3hub.source_tree import SourceTree, record, source_tree
 from eagle3hub.staging import prepare_destination, require_space, staged_folder
-from eagle3hub.target import TargetFacts, read_target
+from eagle3hub.target import TargetFacts, read_target, require_weights
 from eagle3hub.validation.interpreter import interpreter
 from eagle3hub.validation.kept import Kept
 from eagle3hub.validation.layouts import LayoutResult, ReportStore, judge_layouts, labelled, measure_layout
@@ -81,9 +82,11 @@ class Release:
         """The document ``release --json`` prints."""
         return {
             "manifest": str(self.manifest.path),
+            "name": self.manifest.name,
             "repo": self.manifest.release.repo,
             "digest": release_digest({f["path"]: f["sha256"] for f in self.files}) if self.files else None,
-            "source": _as_typed(str(self.manifest.head_source)),
+            "source": as_typed(str(self.manifest.head_source)),
+            **({"original": original_files(str(self.manifest.head_source))} if self.until == "convert" else {}),
             "runs": engine_runs(self.manifest),
             "output": str(self.output) if self.output is not None else None,
             "from": self.start,
@@ -122,22 +125,26 @@ def release(
     settings: Settings | None = None,
     target: str | Path | None = None,
     engine_python: Mapping[str, str | Path] | None = None,
+    endpoints: Mapping[str, str] | None = None,
     templates: str | Path | None = None,
     work: str | Path | None = None,
     force: bool = False,
     progress: Progress = silent,
 ) -> Release:
-    """Make a publishable folder from a manifest, and publish it.
+    """Make a publishable folder from a manifest of one head, or of one named in it, and publish it.
 
     Args:
+        manifest_path: ``release.yaml``, or ``release.yaml#NAME``.
         output: the folder to make; by default the repository's name in the current folder, and where it is published
             a folder in ``work``, which is replaced.
         start: ``card`` measures nothing: every report must have been kept. ``publish`` takes the folder as it is.
         until: the last step. ``convert`` leaves the heads alone, each in its place, if ``output`` names a folder, and
             ``validate`` leaves none.
-        settings: how to publish.
+        settings: how to publish; a signature is made when the card has been written, before anything is put in place.
         target: folder to measure against, in place of the manifest's.
-        engine_python: interpreter by engine. templates: folder that overrides card templates.
+        engine_python: interpreter by engine. endpoints: address of a running server by engine, see `validate`; it
+            serves one layout, and so must the manifest name only one.
+        templates: folder that overrides card templates.
         work: where measurements are kept for reuse; by default ``.eagle3hub`` beside the manifest.
         force: replace a folder this tool wrote earlier.
 
@@ -152,44 +159,68 @@ def release(
             code="manifest-no-head",
         )
     settings = (settings or Settings()).with_defaults(manifest)
-    _check_steps(start, until)
-    kept_in = Path(work) if work is not None else manifest.path.parent / ".eagle3hub"
-    name = manifest.release.repo.rpartition("/")[2]
-    dest = Path(output) if output is not None else kept_in / "release" / name if until == "publish" else Path(name)
+    _check_steps(start, until, settings)
+    kept_in = work_folder(manifest, work)
+    dest = Path(output or (made_in(manifest, kept_in) if until == "publish" else folder_name(manifest)))
+    if endpoints and manifest.layouts.also:
+        raise UsageError(
+            "--endpoint is a server of one layout, and the manifest names several",
+            hint="measure each on a server of its own with validate, then card and publish",
+            code="usage-endpoint",
+        )
+    if settings.sign is not None:
+        check_key(settings.sign)
     if until == "publish":
         check_access(manifest.release.repo, settings, progress)
     if start == "publish":
         if not (dest / CARD).is_file():
             raise SourceError(f"there is no release in {dest}", hint="leave out --from publish", code="source-missing")
+        sign(dest, settings, progress=progress)
         made = Release(manifest, dest, "pass", "made earlier", [], _digests(dest), start, until)
         return _publish(made, settings, progress)
+    manifest = replace(manifest, head_source=_pinned(manifest.head_source, progress))
     force = force or (until == "publish" and output is None)
     leaves = until in {"card", "publish"} or (until == "convert" and output is not None)
     if leaves:
-        prepare_destination(dest, force=force, keep_out=Path(manifest.head_source))
+        prepare_destination(dest, force=force, keep_out=Path(str(manifest.head_source)))
     else:
-        dest = kept_in / "release" / name
+        dest = made_in(manifest, kept_in)
         dest.parent.mkdir(parents=True, exist_ok=True)
     benchmarks = [results for _, results in find_benchmarks(manifest)]
     measured = str(target if target is not None else manifest.measured_target)
     facts = read_target(measured, manifest.target.id)
     tokens = manifest.speculative_tokens
-    for engine in engine_names(manifest.validate.engine) if start == "convert" and until != "convert" else ():
+    asked = engine_names(manifest.validate.engine) if start == "convert" and until != "convert" else []
+    for engine in asked:
         if engine == REFERENCE:
             require_packages()
-        else:  # before anything is converted
+        elif engine not in (endpoints or ()):  # before anything is converted
             interpreter(get_engine(engine), manifest.validate.device, engine_python)
     plans = [
-        conversion.make_plan(manifest.head_source, layout, target=facts, speculative_tokens=tokens)
+        conversion.make_plan(str(manifest.head_source), layout, target=facts, speculative_tokens=tokens)
         for layout in manifest.layouts
     ]
+    if REFERENCE in asked:
+        require_weights(measured)
     signature = (dest / SIGNATURE).read_bytes() if settings.sign and (dest / SIGNATURE).is_file() else None
     require_space(dest, sum(plan.nbytes for plan in plans))
     store = ReportStore(kept_in / REPORTS)
     with staged_folder(dest, force=force) as stage:
         stage.keep = False
         results = _measure(
-            manifest, facts, measured, stage.path / _HEADS, store, engine_python, start, until, progress
+            manifest,
+            facts,
+            stage.path / _HEADS,
+            store,
+            {
+                **validation_settings(manifest),
+                "target": measured,
+                "engine_python": engine_python,
+                **({"endpoints": endpoints} if endpoints else {}),
+            },
+            start,
+            until,
+            progress,
         )
         verdict, reason = judge_layouts(results) if results else ("pass", "every layout was converted and read back")
         stage.keep = verdict == "pass" and leaves
@@ -200,27 +231,38 @@ def release(
             if until != "convert":
                 progress("writing the card")
                 _assemble(manifest, facts, results, benchmarks, stage.path, templates, settings.allow, tree)
+                sign(stage.path, settings, signature, progress)
             files = _digests(stage.path)
     made = Release(manifest, dest if stage.keep else None, verdict, reason, results, files, start, until)
     if until == "publish" and made.output is not None:
-        return _publish(made, settings, progress, signature)
+        return _publish(made, settings, progress)
     return made
 
 
-def _as_typed(source: str) -> str:
-    """A head's source as a command in this folder would name it."""
-    return source if source.startswith(HUB) else os.path.relpath(source)
+def work_folder(manifest: Manifest, work: str | Path | None) -> Path:
+    """Where measurements are kept, ``work`` or by default ``.eagle3hub`` beside the manifest."""
+    return Path(work) if work is not None else manifest.path.parent / ".eagle3hub"
 
 
-def engine_runs(manifest: Manifest) -> list[dict[str, str]]:
-    """The runs of ``validate`` that can be made apart, one an engine: its name, what --engine asks for, the device."""
-    asked = engine_names(manifest.validate.engine)
-    held = f"{REFERENCE}," if REFERENCE in asked else ""
-    engines = {name: held + name for name in asked if name != REFERENCE} or {REFERENCE: REFERENCE}
-    return [{"name": name, "engine": engine, "device": manifest.validate.device} for name, engine in engines.items()]
+def made_in(manifest: Manifest, kept_in: Path) -> Path:
+    """Where a release that is to be published is made."""
+    return kept_in / "release" / folder_name(manifest)
 
 
-def _check_steps(start: Step, until: Step) -> None:
+def folder_name(manifest: Manifest) -> str:
+    """What a release's folder is called: as its head in the manifest, or as its repository."""
+    return manifest.name or manifest.release.repo.rpartition("/")[2]
+
+
+def _pinned(source: str, progress: Progress) -> str:
+    """The source at the commit that a branch of the Hub is at now, so that every step reads the same bytes."""
+    if not source.startswith(HUB):
+        return source
+    progress("reading the head")
+    return open_checkpoint(source, headers_only=True).source
+
+
+def _check_steps(start: Step, until: Step, settings: Settings) -> None:
     for step in (start, until):
         if step not in STEPS:
             raise UsageError(f"no step is called {step}", hint=f"steps: {', '.join(STEPS)}", code="usage-step")
@@ -232,6 +274,12 @@ def _check_steps(start: Step, until: Step) -> None:
         )
     if STEPS.index(start) > STEPS.index(until):
         raise UsageError(f"from {start} until {until} there is no step", hint="mend --from or --until")
+    if settings.sign is not None and until in ("convert", "validate"):
+        raise UsageError(
+            f"--sign covers the whole release, which --until {until} does not make",
+            hint="leave out --sign, or go on until card",
+            code="usage-step",
+        )
 
 
 def _digests(folder: Path) -> list[FileDigest]:
@@ -239,12 +287,11 @@ def _digests(folder: Path) -> list[FileDigest]:
     return [file_digest(p, str(p.relative_to(folder))) for p in found]
 
 
-def _publish(made: Release, settings: Settings, progress: Progress, signature: bytes | None = None) -> Release:
+def _publish(made: Release, settings: Settings, progress: Progress) -> Release:
     """Publish the folder of a release; where a gate does not hold, the plan that says which."""
     if made.output is None:
         raise UsageError("there is no folder to publish", code="usage-step")
     repo = made.manifest.release.repo
-    sign(made.output, settings, signature, progress)
     plan = make_plan(made.output, repo, settings, manifest=made.manifest, progress=progress)
     return replace(made, publication=plan if plan.problems else upload(plan, progress))
 
@@ -252,21 +299,21 @@ def _publish(made: Release, settings: Settings, progress: Progress, signature: b
 def _measure(
     manifest: Manifest,
     facts: TargetFacts,
-    measured: str,
     heads: Path,
     store: ReportStore,
-    engine_python: Mapping[str, str | Path] | None,
+    options: Mapping[str, Any],
     start: Step,
     until: Step,
     progress: Progress,
 ) -> list[LayoutResult]:
     """Convert the head to each layout under ``heads`` and validate each, or find its earlier report.
 
-    Until ``convert`` there are no results. Raises FoundWanting where a report is missing and nothing may be measured.
+    ``options`` are those of `eagle3hub.validate`. Until ``convert`` there are no results. Raises FoundWanting where a
+    report is missing and nothing may be measured.
     """
     heads.mkdir()
-    options = {**validation_settings(manifest), "engine_python": engine_python}
-    del options["target"]  # ``measured`` is, which the caller may have named
+    options = dict(options)
+    measured = options.pop("target")
     kept = Kept()
     results: list[LayoutResult] = []
     layouts = list(manifest.layouts)

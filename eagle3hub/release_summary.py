@@ -41,7 +41,8 @@ def _card(document: Document) -> tuple[str, str]:
 def _publish(document: Document) -> tuple[str, str]:
     done = document["publication"]
     if done is None:
-        return "not done", "there is nothing to publish"
+        why = "another head of the manifest is not ready" if document["output"] else "there is nothing to publish"
+        return "not done", why
     if done["problems"]:
         return "refused", f"gates that do not hold: {', '.join(dict.fromkeys(p['code'] for p in done['problems']))}"
     sent = sum(len(paths) for paths in done["uploaded"].values())

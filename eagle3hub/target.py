@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eagle3hub.checkpoint.folder import CONFIG, parse_json_object
+from eagle3hub.checkpoint.reader import refuse_pointer
 from eagle3hub.errors import SourceError
 from eagle3hub.fields import Fields
 
+WEIGHTS = (".safetensors", ".bin", ".pt")
+"""Ends of the names of weights files."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -34,6 +37,26 @@ class TargetFacts:
     model_type: str
     architectures: tuple[str, ...]
     token_ids: dict[str, int | list[int]]
+
+
+def require_weights(target: str) -> None:
+    """Find out before anything is started whether a target's folder has weights; a Hub id is taken as it is.
+
+    Raises SourceError for a folder without, CheckpointError for Git LFS pointers in their place.
+    """
+    folder = Path(target).expanduser()
+    if not folder.is_dir():
+        return
+    files = sorted(p for p in folder.iterdir() if p.suffix in WEIGHTS and p.is_file())
+    if not files:
+        raise SourceError(
+            f"there are no weights in the target folder {target}",
+            hint="measuring runs the target: download all of it, for example with `hf download`",
+            code="source-target-weights",
+        )
+    for file in files:
+        with file.open("rb") as f:
+            refuse_pointer(f.read(64), Path(target) / file.name)
 
 
 def read_target(target: str, name: str | None = None) -> TargetFacts:

@@ -107,7 +107,7 @@ def test_a_change_of_a_command_shows(generate: ModuleType):
     page = generate.CLI_PAGE.read_text()
     changed = root()
     assert generate.filled_cli(page, changed) == page
-    changed.commands["engines"].commands["remove"].params[1].default = "cuda"
+    changed.commands["engines"].commands["install"].params[1].default = "cuda"
     assert generate.filled_cli(page, changed) != page
 
 

@@ -16,6 +16,7 @@ from support.commands import blocks, matches
 
 PAGE = Path(__file__).parent.parent / "docs" / "troubleshooting.md"
 EXPORTED = Path(__file__).parent / "fixtures" / "exporters"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1234\n"
 QUOTED = dict(
     zip(
         re.findall(r"^### (\S+)$", PAGE.read_text(), re.MULTILINE),
@@ -55,7 +56,8 @@ MISTAKES: dict[str, Callable[[], object]] = {
     "source-no-weights": lambda: Path("head/model.safetensors").unlink(),
     "hub-offline": lambda: None,
     "checkpoint-truncated": lambda: weights(lambda data: data[:-100]),
-    "checkpoint-header": lambda: weights(lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n"),
+    "checkpoint-header": lambda: weights(lambda _: b"<!DOCTYPE html>\n<title>Sign in</title>\n"),
+    "checkpoint-lfs-pointer": lambda: weights(lambda _: LFS_POINTER),
     "vocab-absolute": lambda: rewritten(d2t=heads.sorted_ids(heads.dims())),
     "vocab-double-subtracted": lambda: exported("specjax-resumed"),
     "vocab-zero": lambda: rewritten(d2t=torch.zeros(heads.dims()["draft"], dtype=torch.int32)),

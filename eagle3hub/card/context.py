@@ -14,6 +14,7 @@ from eagle3hub.card.reports import Run
 from eagle3hub.card.results import RunView
 from eagle3hub.head import Head
 from eagle3hub.source_tree import SourceTree
+from eagle3hub.units import count, size
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,19 +245,3 @@ def digests(reports: Sequence[Mapping[str, Any]]) -> str:
 
 def _hex(digest: str) -> str:
     return digest.removeprefix("sha256:")
-
-
-def count(n: int) -> str:
-    """A number of parameters in three significant digits: ``8.96 M``."""
-    for unit, factor in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if n >= factor:
-            return f"{n / factor:.3g} {unit}"
-    return str(n)
-
-
-def size(n: int) -> str:
-    """A number of bytes in three significant digits, decimal units: ``17.9 MB``."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n >= factor:
-            return f"{n / factor:.3g} {unit}"
-    return f"{n} bytes"

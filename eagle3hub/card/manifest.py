@@ -6,7 +6,7 @@ The file is checked against ``schemas/manifest.schema.json``; every error names 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from eagle3hub import resources
 from eagle3hub.card import bibliography
 from eagle3hub.card.imported import Measurement, load_imported
 from eagle3hub.card.lint.licenses import HUB_IDS
+from eagle3hub.card.several import head_names, of_one_head, split_address
 from eagle3hub.card.yaml_lines import Document, hold_to_schema, read_yaml
 from eagle3hub.errors import SourceError
 from eagle3hub.schema_faults import Location, near
@@ -151,7 +152,7 @@ class EngineNote:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One release.yaml.
+    """One release.yaml, or one head of it: ``name`` is then the head's, else None.
 
     Local sources are absolute; ``reports`` and ``benchmarks`` are glob patterns relative to
     ``path``'s folder. ``head_source`` is None, and ``architecture`` may be given, for a card of imported results only.
@@ -176,6 +177,7 @@ class Manifest:
     benchmarks: tuple[str, ...] = ()
     imported: tuple[Measurement, ...] = ()
     publish: PublishSettings = PublishSettings()
+    name: str | None = None
 
     @property
     def measured_target(self) -> str:
@@ -184,18 +186,48 @@ class Manifest:
 
 
 def load_manifest(path: str | Path) -> Manifest:
-    """Read and check a manifest.
+    """Read and check a manifest, ``release.yaml``, or one head of a manifest of several, ``release.yaml#NAME``.
 
     Raises SourceError if the file cannot be read, ManifestError (file, line, field, what is allowed) if it is wrong.
     """
-    path = Path(path)
+    path, name = split_address(path)
+    return _load(_read(path), path, name)
+
+
+def load_manifests(path: str | Path) -> list[Manifest]:
+    """Every head's manifest, in the file's order, or the one that is named; errors as `load_manifest`.
+
+    Raises ManifestError also where two heads would go to one repository.
+    """
+    path, name = split_address(path)
+    document = _read(path)
+    names = [] if name is not None else head_names(document, resources.schema("manifest"))
+    if not names:
+        return [_load(document, path, name)]
+    found = [_load(document, path, one) for one in names]
+    repos = [manifest.release.repo for manifest in found]
+    for i, repo in enumerate(repos):
+        if repo in repos[:i]:
+            raise document.error(
+                ("heads", i),
+                f"the heads {names[repos.index(repo)]} and {names[i]} both go to {repo}",
+                "give each its own",
+            )
+    return found
+
+
+def _read(path: Path) -> Document:
     if path.is_dir():
         raise SourceError(
             f"{path} is a folder", hint=f"name the file: {path / 'release.yaml'}", code="source-manifest"
         )
-    document = read_yaml(path)
-    _check(document)
-    return _build(document, path.absolute())
+    return read_yaml(path)
+
+
+def _load(document: Document, path: Path, name: str | None) -> Manifest:
+    one = of_one_head(document, name, resources.schema("manifest"))
+    _check(one)
+    return replace(_build(one, path.absolute()), name=name)
 
 
 def validation_settings(manifest: Manifest) -> dict[str, Any]:

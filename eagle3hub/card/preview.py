@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from eagle3hub import resources
+from eagle3hub.card.several import is_manifest, split_address
 from eagle3hub.card.yaml_lines import parse_yaml
 from eagle3hub.errors import ManifestError, SourceError
 from eagle3hub.staging import replace_file
@@ -101,7 +102,7 @@ def card_text(source: Path) -> tuple[str, Path]:
 
     A manifest's card is rendered afresh, charts and all, into a folder ``.preview`` beside it.
     """
-    if source.suffix in (".yaml", ".yml"):
+    if is_manifest(source):
         from eagle3hub.card.assemble import make_card
 
         folder = source.absolute().parent / ".preview"
@@ -158,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _picture(self, name: str) -> None:
         folder = self.card.absolute().parent
-        folder = (folder / ".preview" if self.card.suffix in (".yaml", ".yml") else folder).resolve()
+        folder = (folder / ".preview" if is_manifest(self.card) else folder).resolve()
         path = (folder / name).resolve()
         if path.suffix.lower() not in _PICTURES or not path.is_relative_to(folder) or not path.is_file():
             self._send(404, "text/plain", b"not found")
@@ -181,8 +182,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _version(source: Path) -> str:
     """What changes when the card, or a file beside its manifest, does."""
-    files = [source]
-    if source.suffix in (".yaml", ".yml"):
+    files = [split_address(source)[0]]
+    if is_manifest(source):
         beside = source.absolute().parent
         files += sorted(
             p for p in beside.rglob("*") if p.suffix in (".yaml", ".yml", ".json") and ".preview" not in p.parts

@@ -12,7 +12,7 @@ from typing import Any
 
 from eagle3hub.checkpoint.header import Header, parse_header
 from eagle3hub.checkpoint.pickles import is_pickle, parse_pickle
-from eagle3hub.checkpoint.reader import ByteReader
+from eagle3hub.checkpoint.reader import ByteReader, refuse_pointer
 from eagle3hub.checkpoint.source import Source, open_source
 from eagle3hub.errors import CheckpointError, ConfigError, SourceError
 from eagle3hub.head import TensorRef
@@ -24,7 +24,8 @@ INDEX = "model.safetensors.index.json"
 PROVENANCE = "eagle3hub.json"
 PICKLE_WEIGHTS = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
-_TRAINING_STATES = ("training_state.pt", "model.pt")
+TRAINING_STATES = ("training_state.pt", "model.pt")
+"""Files of whole training runs: weights, and what else a trainer goes on from."""
 _PICKLE_SHARD = re.compile(r"pytorch_model-[0-9]+-of-[0-9]+\.bin")
 
 
@@ -105,7 +106,8 @@ def read_tensor(ref: TensorRef) -> bytes:
 
 
 def parse_json_object(raw: bytes, path: Path | str) -> dict[str, Any]:
-    """Parse a JSON object. Raises ConfigError naming the file and the place."""
+    """Parse a JSON object. Raises ConfigError naming the file and the place, CheckpointError for a Git LFS pointer."""
+    refuse_pointer(raw, path)
     try:
         value = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as e:
@@ -121,7 +123,9 @@ def parse_json_object(raw: bytes, path: Path | str) -> dict[str, Any]:
 
 def read_weights(reader: ByteReader) -> Header:
     """The tensors of a weights file, whichever format its first bytes say it has."""
-    if is_pickle(reader.read(0, min(9, reader.size))):
+    start = reader.read(0, min(64, reader.size))
+    refuse_pointer(start, reader.shown)
+    if is_pickle(start):
         return parse_pickle(reader)
     return parse_header(reader)
 
@@ -143,12 +147,12 @@ def _weights(files: Source) -> list[str]:
             return [single]
         if shards:
             return shards
-    for name in _TRAINING_STATES:
+    for name in TRAINING_STATES:
         if name in names:
             return [name]
     raise SourceError(
         f"there is no safetensors file in {files.name}, and no torch pickle with weights either",
-        hint=f"weights are looked for in {WEIGHTS}, {PICKLE_WEIGHTS}, their shards, and {_TRAINING_STATES[0]}",
+        hint=f"weights are looked for in {WEIGHTS}, {PICKLE_WEIGHTS}, their shards, and {TRAINING_STATES[0]}",
         code="source-no-weights",
     )
 

@@ -224,10 +224,10 @@ def _explain(e: BaseException, what: str, repo_id: str, revision: str | None, do
         message = f"{asked} gave no token for HF_OIDC_RESOURCE (status {e.response.status_code})"
         return HubError(message, hint=hint if asked == "the Hub" else None, code="hub-oidc")
     if isinstance(e, GatedRepoError):
-        hint = "ask for access on its page, then run `hf auth login`"
+        hint = "ask for access on its page, then run `hf auth login`, or set HF_TOKEN where nobody can"
         return HubError(f"{repo_id} is gated and this account has no access to it", hint=hint, code="hub-gated")
     if isinstance(e, RepositoryNotFoundError):
-        hint = "check the name; for a private model run `hf auth login`"
+        hint = "check the name; for a private model run `hf auth login`, or set HF_TOKEN where nobody can"
         return HubError(f"there is no model {repo_id} on the Hub, or it is private", hint=hint, code="hub-not-found")
     if isinstance(e, RevisionNotFoundError):
         return HubError(f"{repo_id} has no revision {revision}", code="hub-not-found")

@@ -10,6 +10,8 @@ from typing import Protocol
 
 from eagle3hub.errors import CheckpointError
 
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
 
 class ByteReader(Protocol):
     """A file that is read in pieces."""
@@ -69,6 +71,16 @@ def open_local(path: Path) -> Iterator[LocalReader]:
         yield LocalReader(path, fd)
     finally:
         os.close(fd)
+
+
+def refuse_pointer(start: bytes, shown: Path | str) -> None:
+    """Raise CheckpointError if a file begins as a Git LFS pointer does, which stands in for what was not fetched."""
+    if start.startswith(_LFS_POINTER):
+        raise CheckpointError(
+            f"{shown} is a pointer of Git LFS: the file it stands for was not fetched",
+            hint="run `git lfs pull` in the clone, or download the repository with `hf download`",
+            code="checkpoint-lfs-pointer",
+        )
 
 
 def truncated(reader: ByteReader) -> CheckpointError:

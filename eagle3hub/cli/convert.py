@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
+from eagle3hub.units import size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -230,7 +231,7 @@ def _print(doc: dict[str, Any], console: Console) -> None:
     checked = ", verified byte for byte" if doc["verified"] else "" if doc["dry_run"] else ", not verified"
     console.print(
         f"[green]{did}[/] {escape(doc['destination'])}: {doc['from']} -> [bold]{doc['to']}[/], "
-        f"{len(doc['tensors'])} tensors, {doc['bytes'] / 1e6:.1f} MB{checked}"
+        f"{len(doc['tensors'])} tensors, {size(doc['bytes'])}{checked}"
     )
     renamed = [t for t in doc["tensors"] if t["from"] not in (None, t["name"])]
     computed = [t["name"] for t in doc["tensors"] if t["from"] is None]

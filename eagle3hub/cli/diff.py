@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
+from eagle3hub.units import count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,7 +58,7 @@ def _print(doc: dict[str, Any], console: Console, tensors: bool) -> None:
     for side in ("a", "b"):
         s = doc[side]
         console.print(
-            f"  {side.upper()}  {escape(s['source'])}: {s['layout']}, {s['parameters'] / 1e6:.1f}M parameters, "
+            f"  {side.upper()}  {escape(s['source'])}: {s['layout']}, {count(s['parameters'])} parameters, "
             f"{s['dtype']}"
         )
     other = [d for d in doc["differences"] if d["where"] != "tensors"]

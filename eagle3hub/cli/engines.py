@@ -9,6 +9,7 @@ import typer
 
 from eagle3hub.cli.options import EnginePythonOption
 from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
+from eagle3hub.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -134,14 +135,30 @@ def doctor(
 
 
 @app.command()
-def remove(name: Name, device: Device = "cpu", as_json: JsonFlag = False) -> None:
+def remove(
+    name: Name,
+    device: Annotated[
+        str | None, typer.Option(help="Device it is for.", show_default="that of the only one there is")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Delete an engine's environment.
 
-    Example: eagle3hub engines remove vllm --device cpu
+    Exit status: 0 it is gone; 2 there is no such engine, or it has several environments and no --device says which.
+
+    Example: eagle3hub engines remove vllm
     """
     from eagle3hub.engines import envs, get_engine
 
     engine = get_engine(name)
+    if device is None:
+        known = envs.environments((engine.name,))
+        there = [one.device for one in known if one.path.exists()]
+        if len(there) > 1:
+            raise UsageError(
+                f"{engine.name} has environments for {' and '.join(there)}", hint=f"name one: --device {there[0]}"
+            )
+        device = (there or [one.device for one in known] or ["cpu"])[0]
     removed = envs.remove(engine.name, device)
     what = "removed" if removed else "was not installed"
     emit(

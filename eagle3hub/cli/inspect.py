@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eagle3hub.cli.output import JsonFlag, emit
+from eagle3hub.units import count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,7 +65,7 @@ def _print(doc: dict[str, Any], console: Console, tensors: bool) -> None:
     d, s, aux, vocab = doc["dims"], doc["semantics"], doc["aux"], doc["vocab_map"]
     console.print(
         f"[bold]{escape(doc['source'])}[/]: EAGLE-3 draft head, [bold]{doc['layout']}[/] layout, "
-        f"{doc['parameters'] / 1e6:.1f}M parameters, {doc['dtype']}"
+        f"{count(doc['parameters'])} parameters, {doc['dtype']}"
     )
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")

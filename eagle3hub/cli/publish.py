@@ -29,7 +29,9 @@ CollectionOption = Annotated[
 SignOption = Annotated[
     Path | None,
     typer.Option(
-        metavar="KEY", help="Sign every file with this private key (PEM, elliptic curve).", show_default=False
+        metavar="KEY",
+        help="Sign every file with this private key (PEM, elliptic curve); sigstore: with a workflow's identity.",
+        show_default=False,
     ),
 ]
 AllowOption = Annotated[
@@ -106,6 +108,13 @@ def verify(
         Path | None,
         typer.Option(metavar="KEY", help="Public key (PEM) that it must be signed with.", show_default=False),
     ] = None,
+    identity: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Workflow that must have signed it, with --issuer.", show_default=False),
+    ] = None,
+    issuer: Annotated[
+        str | None, typer.Option(metavar="URL", help="Who vouched for that identity.", show_default=False)
+    ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -120,7 +129,16 @@ def verify(
     Example: eagle3hub verify hf://owner/my-head@v1
     """
     from eagle3hub.checkpoint.source import HUB
-    from eagle3hub.publishing import verify_folder, verify_repository
+    from eagle3hub.publishing import Identity, verify_folder, verify_repository
+
+    if (identity is None) != (issuer is None):
+        raise UsageError(
+            "--identity and --issuer go together",
+            hint="for GitHub Actions the issuer is https://token.actions.githubusercontent.com",
+        )
+    if identity is not None and key is not None:
+        raise UsageError("a signature is by a key or by an identity", hint="name one")
+    by = Identity(identity, issuer) if identity is not None and issuer is not None else key
 
     local = not source.startswith(HUB)
     if local and digest is None:
@@ -131,7 +149,7 @@ def verify(
         if local and digest is not None:
             document = verify_folder(source, digest, report).to_json()
         else:
-            document = verify_repository(source, digest, report, key=key).to_json()
+            document = verify_repository(source, digest, report, by=by).to_json()
     emit(document, lambda console: _show_verified(document, console), as_json=as_json)
     if document["faults"]:
         raise typer.Exit(FoundWanting.exit_code)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eagle3hub.cli import publish as publishing
-from eagle3hub.cli.options import EnginePythonOption
+from eagle3hub.cli.options import EndpointOption, EnginePythonOption
 from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
 from eagle3hub.errors import Eagle3HubError, FoundWanting, OutputError, UsageError
+from eagle3hub.units import size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +22,10 @@ _COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow", "unavailab
 
 
 def release(
-    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="release.yaml of the release.")],
+    manifest: Annotated[
+        Path,
+        typer.Argument(metavar="MANIFEST", help="release.yaml of the release, or one head of it: release.yaml#NAME."),
+    ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Make the folder, upload nothing: --until card.")] = False,
     start: Annotated[
         str,
@@ -45,6 +49,7 @@ def release(
         typer.Option("--target", "--verifier", metavar="T", help="Folder of the target to measure against."),
     ] = None,
     engine_python: EnginePythonOption = None,
+    endpoint: EndpointOption = None,
     templates: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Templates that override the shipped ones.")
     ] = None,
@@ -71,7 +76,8 @@ def release(
     """Convert to every layout, validate each on the engine, write the card, publish: one commit, verified.
 
     A release that does not pass makes no folder. What was measured before is not measured again, what the Hub has is
-    not sent again. Gates and access token are those of `eagle3hub publish`.
+    not sent again. Gates and access token are those of `eagle3hub publish`. Where the manifest has several heads, none
+    is published unless all pass; --output then holds a folder for each.
 
     Exit status: 0 released; 1 measured and found wanting, or refused by a gate; 3 manifest or head cannot be used;
     4 engine or device unavailable; 5 the Hub failed.
@@ -80,15 +86,15 @@ def release(
     """
     if dry_run and until not in (None, "card"):
         raise UsageError("--dry-run is --until card", hint="name one")
-    from eagle3hub.engines.options import engine_pythons
+    from eagle3hub.engines.options import endpoint_urls, engine_pythons
     from eagle3hub.publishing import Settings
-    from eagle3hub.release import release as run
     from eagle3hub.release_summary import failure_markdown, markdown
+    from eagle3hub.releases import release_all
 
     _append(summary, "")  # a place that cannot be written to is found before the work
     try:
         with progress(quiet=quiet) as report:
-            made = run(
+            made = release_all(
                 manifest,
                 output=output,
                 start=start,  # type: ignore[arg-type]  # checked there
@@ -98,6 +104,7 @@ def release(
                 ),
                 target=target,
                 engine_python=engine_pythons(engine_python or []),
+                endpoints=endpoint_urls(endpoint or []),
                 templates=templates,
                 work=work,
                 force=force,
@@ -107,10 +114,17 @@ def release(
         with suppress(OutputError):
             _append(summary, failure_markdown(manifest.name, e))
         raise
-    document = made.to_json()
-    emit(document, lambda console: show(document, console), as_json=as_json)
-    _append(summary, markdown(document))
-    raise typer.Exit(FoundWanting.exit_code if made.refused else EXIT_OF[made.verdict])
+    documents = [one.to_json() for one in made]
+
+    def human(console: Console) -> None:
+        for document in documents:
+            show(document, console)
+
+    emit(documents[0] if len(documents) == 1 else {"heads": documents}, human, as_json=as_json)
+    for document in documents:
+        _append(summary, markdown(document))
+    statuses = [FoundWanting.exit_code if one.refused else EXIT_OF[one.verdict] for one in made]
+    raise typer.Exit(next(filter(None, statuses), 0))
 
 
 def show(doc: dict[str, Any], console: Console) -> None:
@@ -131,10 +145,9 @@ def show(doc: dict[str, Any], console: Console) -> None:
         publishing.show(doc["publication"], console)
     elif doc["output"]:
         converted = doc["until"] == "convert"
-        size = sum(f["size"] for f in doc["files"])
         console.print(
             f"{'converted' if converted else 'ready for upload'}: [bold]{escape(doc['output'])}[/] "
-            f"({len(doc['files'])} files, {size / 1e6:.1f} MB)"
+            f"({len(doc['files'])} files, {size(sum(f['size'] for f in doc['files']))})"
         )
         console.print(f"  {doc['digest']}")
         if not converted:

@@ -1,12 +1,14 @@
 """One gated, verified, resumable way from a folder to a repository on the Hub."""
 
 from eagle3hub.publishing.gates import GATES
+from eagle3hub.publishing.keyless import Identity
 from eagle3hub.publishing.plan import Plan, Settings, make_plan, sign
 from eagle3hub.publishing.upload import Published, check_access, upload
 from eagle3hub.publishing.verify import Verified, verify_folder, verify_repository
 
 __all__ = [
     "GATES",
+    "Identity",
     "Plan",
     "Published",
     "Settings",

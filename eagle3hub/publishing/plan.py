@@ -37,7 +37,7 @@ class Settings:
         allow: gates to waive, by code.
         gated: ``auto`` or ``manual``: readers must ask for access; None: as it is.
         collection: slug of a collection of the Hub that the repository is added to.
-        sign: private key that `sign` signs the folder with.
+        sign: private key that `sign` signs the folder with, or ``sigstore``: the identity of the job this runs in.
     """
 
     create_pr: bool = False

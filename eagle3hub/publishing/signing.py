@@ -1,5 +1,7 @@
 """A signature over every file of a release, by model-signing: made with a private key, checked with its mate.
 
+Or made by a workflow's identity and checked by its name: see `keyless`.
+
 It is a sigstore bundle, ``model.sig`` in the root, over the SHA-256 of each file; the list of digests beside it is not
 signed, for it names the signature. What it covers can be read without the package; whose it is, cannot.
 """
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from eagle3hub.errors import SourceError, UnavailableError
 from eagle3hub.publishing.files import SUMS
+from eagle3hub.publishing.keyless import Identity, by_certificate, is_keyless, own_token, services
 from eagle3hub.staging import replace_file
 
 if TYPE_CHECKING:
@@ -36,15 +39,25 @@ def covered(bundle: bytes) -> dict[str, str]:
     return found
 
 
+def check_key(key: Path) -> None:
+    """Find out before any work whether a key, or ``sigstore`` in its place, can sign; raises as `sign_folder`."""
+    _package("signing")
+    if is_keyless(key):
+        own_token()
+    else:
+        _hint(key)
+
+
 def sign_folder(folder: Path, key: Path, files: Mapping[str, str], earlier: bytes | None = None) -> bytes:
     """Make sure that ``folder`` holds a signature over its files by a private key, and return it.
 
     Args:
-        key: an elliptic curve private key in PEM, not encrypted.
+        key: an elliptic curve private key in PEM, not encrypted; or ``sigstore``, for the identity of this job.
         files: SHA-256 by path of everything in the folder that is to be signed.
         earlier: a signature that will do if it is by this key over these bytes, so that signing again changes nothing.
 
-    Raises UnavailableError without the package, SourceError for a key that cannot be used.
+    Raises UnavailableError without the package or an identity, SourceError for a key that cannot be used, HubError
+    where the services of `keyless` cannot be used.
     """
     signing = _package("signing")
     here = folder / SIGNATURE
@@ -55,26 +68,39 @@ def sign_folder(folder: Path, key: Path, files: Mapping[str, str], earlier: byte
             return bundle
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / SIGNATURE
-        try:
-            signer = signing.Config().use_elliptic_key_signer(private_key=key)
-        except (OSError, TypeError, ValueError) as e:
-            raise _bad_key(key) from e
-        signer.set_hashing_config(_hashing()).sign(folder, made)
+        if is_keyless(key):
+            token = own_token()
+            with services("sign this"):
+                signer = signing.Config().use_sigstore_signer(identity_token=token)
+                signer.set_hashing_config(_hashing()).sign(folder, made)
+        else:
+            try:
+                signer = signing.Config().use_elliptic_key_signer(private_key=key)
+            except (OSError, TypeError, ValueError) as e:
+                raise _bad_key(key) from e
+            signer.set_hashing_config(_hashing()).sign(folder, made)
         bundle = made.read_bytes()
     replace_file(here, bundle)
     return bundle
 
 
-def check_signature(files: Mapping[str, Path], signature: Path, key: Path) -> str | None:
-    """Why a signature is not that of ``files`` (path in the repository to where its bytes are) by the key's owner.
+def check_signature(files: Mapping[str, Path], signature: Path, by: Path | Identity) -> str | None:
+    """Why a signature is not that of ``files`` (path in the repository to where its bytes are) by its supposed maker.
 
-    Returns None where it is. Raises UnavailableError without the package, SourceError for a key that cannot be used.
+    ``by`` is the maker's public key, or the identity that signed without one. Returns None where it is. Raises
+    UnavailableError without the package, SourceError for a key that cannot be used, HubError without the network.
     """
     verifying = _package("verifying")
-    try:
-        verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
-    except (OSError, TypeError, ValueError) as e:
-        raise _bad_key(key) from e
+    if isinstance(by, Identity):
+        if not by_certificate(signature.read_bytes()):
+            return "it was made with a key, not by an identity"
+        with services("be asked whom to trust"):
+            verifier = verifying.Config().use_sigstore_verifier(identity=by.name, oidc_issuer=by.issuer)
+    else:
+        try:
+            verifier = verifying.Config().use_elliptic_key_verifier(public_key=by)
+        except (OSError, TypeError, ValueError) as e:
+            raise _bad_key(by) from e
     with tempfile.TemporaryDirectory() as scratch:
         for path, source in files.items():
             link = Path(scratch) / path
@@ -89,8 +115,11 @@ def check_signature(files: Mapping[str, Path], signature: Path, key: Path) -> st
 
 def _still_good(bundle: bytes, key: Path, files: Mapping[str, str]) -> bool:
     try:
-        hint = json.loads(bundle)["verificationMaterial"]["publicKey"]["hint"]
-        return covered(bundle) == dict(files) and hint == _hint(key)
+        if covered(bundle) != dict(files):
+            return False
+        if is_keyless(key):
+            return by_certificate(bundle)
+        return bool(json.loads(bundle)["verificationMaterial"]["publicKey"]["hint"] == _hint(key))
     except (SourceError, ValueError, KeyError, TypeError):
         return False
 

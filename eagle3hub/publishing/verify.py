@@ -25,6 +25,7 @@ from eagle3hub.publishing.files import (
     read_folder,
     release_digest,
 )
+from eagle3hub.publishing.keyless import Identity, by_certificate
 from eagle3hub.publishing.plan import same
 from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, check_signature, covered
 
@@ -112,14 +113,15 @@ def verify_folder(folder: str | Path, expected: str, progress: Progress = silent
 
 
 def verify_repository(
-    source: str, expected: str | None = None, progress: Progress = silent, *, key: Path | None = None
+    source: str, expected: str | None = None, progress: Progress = silent, *, by: Path | Identity | None = None
 ) -> Verified:
     """Download a published repository and hold every byte against its own list of digests, then read its heads.
 
     Args:
         source: ``hf://owner/name[@revision]``.
         expected: `release_digest` that its heads must have.
-        key: public key that it must be signed with; None: a signature is held against the files and not its signer.
+        by: public key or identity that it must be signed with; None: a signature is held against the files and not
+            its signer.
 
     Raises HubError, SourceError (no list of digests: it was not published by this tool).
     """
@@ -161,18 +163,18 @@ def verify_repository(
                 raise
             except Eagle3HubError as e:
                 faults.append(f"the head in {folder or 'the root'} cannot be read: {e.message}")
-    said, fault = _signed(at.repo_id, commit, listed, key, progress)
+    said, fault = _signed(at.repo_id, commit, listed, by, progress)
     faults += [fault] if fault else []
     known = {*listed, SUMS, ".gitattributes"}
     return Verified(source, commit, good, heads, faults, sorted(set(listing.sizes) - known), said)
 
 
 def _signed(
-    repo_id: str, commit: str, listed: Mapping[str, str], key: Path | None, progress: Progress
+    repo_id: str, commit: str, listed: Mapping[str, str], by: Path | Identity | None, progress: Progress
 ) -> tuple[str, str | None]:
     """What is known of a repository's signature, and what is wrong with it."""
     if SIGNATURE not in listed:
-        return "", None if key is None else "there is no signature"
+        return "", None if by is None else "there is no signature"
     path = _download(repo_id, SIGNATURE, commit, progress)
     files = {name: digest for name, digest in listed.items() if name not in UNSIGNED}
     try:
@@ -180,11 +182,12 @@ def _signed(
             return "over other files", "the signature is over other files than those that were published"
     except SourceError as e:
         return "none that can be read", e.message
-    if key is None:
-        return f"over all {len(files)} files; by whom, --key KEY tells", None
+    if by is None:
+        tells = "--identity and --issuer tell" if by_certificate(path.read_bytes()) else "--key KEY tells"
+        return f"over all {len(files)} files; by whom, {tells}", None
     progress("checking the signature")
-    why = check_signature({name: _download(repo_id, name, commit, progress) for name in files}, path, key)
-    return (f"by {key.name}, over all {len(files)} files", None) if why is None else ("not good", f"signature: {why}")
+    why = check_signature({name: _download(repo_id, name, commit, progress) for name in files}, path, by)
+    return (f"by {by.name}, over all {len(files)} files", None) if why is None else ("not good", f"signature: {why}")
 
 
 def _download(repo_id: str, path: str, commit: str, progress: Progress) -> Path:

@@ -27,6 +27,7 @@ from eagle3hub.errors import (
     UnavailableError,
     UsageError,
 )
+from eagle3hub.target import require_weights
 
 DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
@@ -120,6 +121,7 @@ def load_model(
     CheckpointError, TensorError or SourceError for wrong weights, UnavailableError without memory, HubError.
     """
     auto = _auto_class(source, config)
+    require_weights(source)
     where = str(folder) if folder is not None else source
     with _quiet(), enough_memory(f"loading {source}"), _in_our_words(source, folder is not None):
         model, info = auto.from_pretrained(

@@ -20,6 +20,7 @@ from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.prompts import load_prompts
 from eagle3hub.report import SCHEMA_NAME, Report
+from eagle3hub.target import require_weights
 from eagle3hub.validation.entry import Measured, entry_of
 from eagle3hub.validation.gates import COLLAPSE, Gate, against_reference, agreement
 from eagle3hub.validation.interpreter import device_of, engine_for
@@ -162,6 +163,8 @@ def validate(
     referee = None
     if REFERENCE in names:
         require_packages()
+        if reference.hidden_states is None:
+            require_weights(str(target))
         referee = Referee(job, subject, on_trial, original, reference, kept, progress)
     expects = outlook(checkpoint, head, subject.source)
     plans = [

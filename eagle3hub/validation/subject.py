@@ -12,10 +12,10 @@ from typing import Any
 from eagle3hub.checkpoint.digest import file_digest
 from eagle3hub.engines.base import Job
 from eagle3hub.errors import SourceError
+from eagle3hub.target import WEIGHTS
 
 _SMALLEST_CONTEXT = 2048
 _TEMPLATE_TOKENS = 512
-_WEIGHTS = (".safetensors", ".bin", ".pt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def identify_target(source: str, name: str | None = None) -> Target:
 
 
 def _weights_digest(folder: Path) -> str | None:
-    files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in _WEIGHTS)
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in WEIGHTS)
     return _digest_of(tuple((p, p.stat().st_mtime_ns, p.stat().st_size) for p in files)) if files else None
 
 

@@ -43,6 +43,19 @@ def test_a_head_in_a_pickle_converts_to_the_same_bytes(
     assert document["vocab_map"]["status"] == "ok"
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "training_state.pt", "config.json"])
+def test_a_git_lfs_pointer_is_named(tmp_path: Path, cli: Cli, name: str):
+    source = heads.specforge(tmp_path / "head")
+    if name != "config.json":
+        (source / "model.safetensors").rename(source / name)
+    (source / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    for command in (("inspect", source), ("convert", source, tmp_path / "out", "--to", "specforge")):
+        status, out, err = cli(*command)
+        assert (status, out) == (3, "")
+        assert f"{name} is a pointer of Git LFS" in err
+        assert "git lfs pull" in err
+
+
 def test_a_hostile_pickle_writes_nothing(tmp_path: Path, cli: Cli):
     import os
 

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,6 +56,22 @@ def test_a_device_without_a_tested_environment_is_unavailable() -> None:
     with pytest.raises(UnavailableError, match="cuda") as error:
         envs.install("vllm", "cuda")
     assert "--engine-python vllm=" in (error.value.hint or "")
+
+
+def test_the_only_environment_is_the_one_to_remove(
+    cli: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = envs.environment("sglang", "cuda").path
+    there.mkdir(parents=True)
+    status, out, err = cli("engines", "remove", "sglang")
+    assert (status, out) == (0, "sglang for cuda: removed\n"), err
+    assert not there.exists()
+    assert cli("engines", "remove", "sglang")[:2] == (0, "sglang for cuda: was not installed\n")
+    two = [envs.Environment("sglang", "1", device, tmp_path, ready=True) for device in ("cpu", "cuda")]
+    monkeypatch.setattr(envs, "environments", lambda _: two)
+    status, _, err = cli("engines", "remove", "sglang")
+    assert status == 2
+    assert "sglang has environments for cpu and cuda" in err
 
 
 def test_install_keep_remove(small: EnvironmentSpec) -> None:

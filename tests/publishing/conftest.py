@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from publishing import folders
 from support.hub_server import client_of
 from support.hub_writes import WritableHub
@@ -54,3 +55,38 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     collected: list[float] = []
     monkeypatch.setattr(time, "sleep", lambda seconds: collected.append(seconds))
     return collected
+
+
+@pytest.fixture
+def two_heads(tmp_path: Path) -> Path:
+    """A manifest of two heads, ``one`` and ``two``, of one tiny target, which they know."""
+    from workflows import agreeing  # torch is not needed by the others
+
+    document = yaml.safe_load((folders.EXAMPLE / "release.yaml").read_text())
+    del document["head"]
+    target = agreeing.make_target(tmp_path / "target")
+    document["target"] = {"id": "alice/target", "license": "apache-2.0", "path": str(target)}
+    document["layouts"] = {"main": "specforge"}
+    document["validate"] = {"engine": "reference", "num_prompts": 1, "max_new_tokens": 8}
+    document["heads"] = []
+    for name in ("one", "two"):
+        agreeing.make_head(tmp_path / name)
+        document["heads"].append({"name": name, "head": {"source": name}, "release": {"repo": f"alice/{name}"}})
+    return folders.write_yaml(tmp_path / "release.yaml", document)
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two pairs of keys, ``mine`` and ``other``, each with its ``.pub``."""
+    pytest.importorskip("model_signing", reason="the extra `sign` is not installed")
+    from cryptography.hazmat.primitives import serialization as pem
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    folder = tmp_path_factory.mktemp("keys")
+    for name in ("mine", "other"):
+        key = ec.generate_private_key(ec.SECP256R1())
+        private = key.private_bytes(pem.Encoding.PEM, pem.PrivateFormat.PKCS8, pem.NoEncryption())
+        public = key.public_key().public_bytes(pem.Encoding.PEM, pem.PublicFormat.SubjectPublicKeyInfo)
+        (folder / f"{name}.pem").write_bytes(private)
+        (folder / f"{name}.pub").write_bytes(public)
+    return folder

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import yaml
 from card import card_samples
 from support import heads
 
@@ -53,4 +54,10 @@ def write_manifest(path: Path) -> Path:
     text = text.replace("engine: reference,vllm", "engine: vllm")
     path.write_text(text)
     shutil.copytree(EXAMPLE / "head", path.parent / "head")
+    return path
+
+
+def write_yaml(path: Path, document: dict[str, Any]) -> Path:
+    """Write a manifest, its fields in the order given."""
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
     return path

@@ -18,25 +18,9 @@ from support.hub_writes import WritableHub
 
 from eagle3hub.publishing import plan
 from eagle3hub.publishing.files import parse_sums
+from eagle3hub.publishing.signing import check_signature
 
 Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two pairs of keys, ``mine`` and ``other``, each with its ``.pub``."""
-    pytest.importorskip("model_signing", reason="the extra `sign` is not installed")
-    from cryptography.hazmat.primitives import serialization as pem
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    folder = tmp_path_factory.mktemp("keys")
-    for name in ("mine", "other"):
-        key = ec.generate_private_key(ec.SECP256R1())
-        private = key.private_bytes(pem.Encoding.PEM, pem.PrivateFormat.PKCS8, pem.NoEncryption())
-        public = key.public_key().public_bytes(pem.Encoding.PEM, pem.PublicFormat.SubjectPublicKeyInfo)
-        (folder / f"{name}.pem").write_bytes(private)
-        (folder / f"{name}.pub").write_bytes(public)
-    return folder
 
 
 def test_signed_once_and_checked(hub: WritableHub, release: Path, cli: Cli, keys: Path, tmp_path: Path):
@@ -147,3 +131,28 @@ def test_without_the_package(hub: WritableHub, release: Path, cli: Cli, monkeypa
     status, _, err = cli("publish", release, "--repo", REPO, "--sign", "key.pem")
     assert status == 4
     assert "eagle3hub[sign]" in err
+
+
+def test_a_release_that_is_not_published_yet_is_signed(two_heads: Path, cli: Cli, keys: Path, tmp_path: Path):
+    made = tmp_path / "made"
+    argv = ("release", f"{two_heads}#one", "--until", "card", "--output", made, "--sign", keys / "mine.pem")
+    status, out, err = cli(*argv, "--json")
+    assert status == 0, out + err
+    assert "model.sig" in {file["path"] for file in json.loads(out)["files"]}
+    signature = (made / "model.sig").read_bytes()
+    signed = {p.relative_to(made).as_posix(): p for p in made.rglob("*") if p.is_file() and p.name != "model.sig"}
+    assert check_signature(signed, made / "model.sig", keys / "mine.pub") is None
+    assert check_signature(signed, made / "model.sig", keys / "other.pub") is not None
+    assert cli(*argv, "--force")[0] == 0
+    assert (made / "model.sig").read_bytes() == signature, "the same files keep their signature"
+
+
+def test_what_cannot_be_signed_stops_a_release_at_once(two_heads: Path, cli: Cli, keys: Path, tmp_path: Path):
+    argv = ("release", f"{two_heads}#one", "--output", tmp_path / "made")
+    status, _, err = cli(*argv, "--until", "convert", "--sign", keys / "mine.pem")
+    assert status == 2
+    assert "--sign covers the whole release" in err
+    status, _, err = cli(*argv, "--until", "card", "--sign", keys / "mine.pub")
+    assert status == 3
+    assert "mine.pub is no key" in err
+    assert not (tmp_path / ".eagle3hub").exists(), "found before anything is measured"

@@ -20,7 +20,7 @@ def head(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def fitting_target(tmp_path: Path) -> Path:
-    """The config of the example head's target; enough for every static check."""
+    """The config of the example head's target, enough for every static check, and weights that no test loads."""
     folder = tmp_path / "SmolLM2"
     folder.mkdir()
     config = {
@@ -34,6 +34,7 @@ def fitting_target(tmp_path: Path) -> Path:
         "max_position_embeddings": 8192,
     }
     (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").touch()
     return folder
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from support.standin_server import StandIn, standing_in
 
 from eagle3hub.engines.base import LoadReport
@@ -16,6 +17,7 @@ from eagle3hub.report import load_report
 from eagle3hub.validation.gates import Gate
 from eagle3hub.validation.judge import Divergence, Lossless, judge
 
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "smollm2-135m"
 Cli = Callable[..., tuple[int, str, str]]
 NAMED = "which tensors of the head the server loaded, whether it serves this head"
 
@@ -161,3 +163,26 @@ def test_output_other_than_the_references_fails_in_float32_only() -> None:
     assert found == "fail"
     assert "not what the reference generates in float32 for 1 of 3 prompts (first: prompt a, new token 7)" in reason
     assert verdict(GATE, lossless=changed, dtype="bfloat16")[0] == "pass"
+
+
+def test_a_release_measures_on_the_server(cli: Cli, head: Path, fitting_target: Path, tmp_path: Path) -> None:
+    document = yaml.safe_load((EXAMPLE / "release.yaml").read_text())
+    document["head"] = {"source": str(head)}
+    document["target"] |= {"path": str(fitting_target)}
+    document["layouts"] = {"main": "specforge", "also": ["modelopt"]}
+    document["validate"] = {"engine": "vllm", "num_prompts": 2, "max_new_tokens": 4}
+    manifest = tmp_path / "release.yaml"
+    manifest.write_text(yaml.safe_dump(document))
+    with standing_in(StandIn(target=str(fitting_target))) as url:
+        command = ("release", manifest, "--until", "validate", "--json", "--endpoint", f"vllm={url}")
+        status, out, _ = cli(*command)
+        assert status == 2
+        assert json.loads(out)["error"]["code"] == "usage-endpoint"
+        del document["layouts"]["also"]
+        manifest.write_text(yaml.safe_dump(document))
+        status, out, _ = cli(*command)
+    made = json.loads(out)
+    assert (status, made["verdict"]) == (1, "inconclusive"), "nothing vouches for the head that it runs"
+    (entry,) = made["layouts"][0]["engines"]
+    assert (entry["engine"], entry["device"], entry["acceptance"]["rounds"]) == ("vllm", "server", 4)
+    assert url not in out

@@ -87,6 +87,20 @@ def test_an_interpreter_that_is_not_there(head: Path, fitting_target: Path, tmp_
         validate(head, target=fitting_target, engine="vllm", engine_python={"vllm": tmp_path / "none"})
 
 
+@pytest.mark.parametrize("engine", ["reference", "reference,vllm"])
+def test_a_target_without_weights(cli: Cli, head: Path, fitting_target: Path, tmp_path: Path, engine: str) -> None:
+    command = ("validate", head, "--target", fitting_target, "--engine", engine, "--engine-python", "vllm=/bin/false")
+    weights = fitting_target / "model.safetensors"
+    weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    status, out, err = cli(*command)
+    assert (status, out) == (3, "")
+    assert "model.safetensors is a pointer of Git LFS" in err
+    weights.unlink()
+    status, out, err = cli(*command)
+    assert (status, out) == (3, "")
+    assert f"there are no weights in the target folder {fitting_target}\nhint: " in err
+
+
 def test_a_crashing_engine_is_a_failed_report(cli: Cli, head: Path, fitting_target: Path, tmp_path: Path) -> None:
     python = interpreter(tmp_path, "echo last words >&2; exit 7")
     options = ("--engine", "vllm", "--engine-python", f"vllm={python}", "--json")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from workflows.conftest import ROOT
 from workflows.runner import Runner, load
+from workflows.test_several_heads import TRAINED, of_two
 
 CHECK = ROOT / "examples/actions/check-my-head.yml"
 Repository = Callable[..., Path]
@@ -48,3 +49,17 @@ def test_findings_about_a_card_are_annotated(repository: Repository, machine: Ma
     annotations = [line for line in job.log.splitlines() if line.startswith("::")]
     assert any(line.startswith("::error file=README.md,line=") for line in annotations), annotations
     assert all("100% " not in line for line in annotations), "a percent sign stands for itself only when it is escaped"
+
+
+def test_one_of_several_heads_is_checked(repository: Repository, machine: Machine, tmp_path: Path):
+    here = of_two(repository())
+    check = CHECK.read_text().replace("engine: reference", 'engine: ""')
+    (tmp_path / "all.yml").write_text(check)
+    (tmp_path / "one.yml").write_text(check.replace("manifest: release.yaml", "manifest: release.yaml#here"))
+    runner = machine(here)
+    assert runner.run(tmp_path / "one.yml") == "success", runner.jobs["check"][0].log
+    document = (here / "release.yaml").read_text().replace(f"hf://{TRAINED}@epochs%2F4", "head")
+    (here / "release.yaml").write_text(document)
+    runner = machine(here)
+    assert runner.run(tmp_path / "all.yml") == "failure"
+    assert "::error file=release.yaml,title=The manifest has several heads::name one" in runner.jobs["check"][0].log

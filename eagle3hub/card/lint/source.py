@@ -11,6 +11,7 @@ from typing import Any
 
 from eagle3hub.card.lint import lint_card
 from eagle3hub.card.lint.registry import Finding
+from eagle3hub.card.several import is_manifest
 from eagle3hub.errors import SourceError
 
 MAX_BYTES = 4 << 20
@@ -66,7 +67,7 @@ def check(
 
     if source.startswith(HUB):
         return _on_hub(source)
-    if source.endswith((".yaml", ".yml")):
+    if is_manifest(source):
         from eagle3hub.card.assemble import make_card
 
         card = make_card(source, reports=reports, heads=heads, templates=templates)
