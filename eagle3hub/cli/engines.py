@@ -186,11 +186,13 @@ def check(
     Example: eagle3hub engines check README.md
     """
     from eagle3hub.engines.check import check_file
+    from eagle3hub.engines.check.own_parser import PARSED
 
     installed = {} if data_only else _interpreters(engine_python or [])
     findings = check_file(file, installed)
     wanting = any(f.severity == "error" for f in findings)
-    document = {"file": file.name, "findings": [f.to_json() for f in findings], "asked": sorted(installed)}
+    asked = sorted(engine for engine in PARSED if engine in installed)
+    document = {"file": file.name, "findings": [f.to_json() for f in findings], "asked": asked}
 
     def human(out: Console) -> None:
         from rich.markup import escape

@@ -87,7 +87,7 @@ def greedy_only_devices(engine: str) -> tuple[str, ...]:
 
 
 def counts_end_with_response(engine: str) -> bool:
-    """Whether ``engine`` drafts and accepts nothing past the end of a response."""
+    """Whether ``engine`` accepts nothing past the end of a response, and drafts nothing past the token limit."""
     return bool(version_data(engine).get("counts_end_with_response", False))
 
 

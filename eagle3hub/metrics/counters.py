@@ -116,11 +116,12 @@ def counts_of(rounds: Rounds) -> Counts:
 
 
 def counts_within(rounds: Rounds, limit: int) -> Counts:
-    """The counters of an engine that drafts and accepts nothing past the end of the response, as llama.cpp does.
+    """The counters of an engine that accepts nothing past the response's end and drafts nothing past the limit.
 
     ``limit`` is the most new tokens there may be. With r of them left, the one that the target adds included, a round
     drafts min(K, r - 1), and where that is none the token is decoded without a round. A draft that ends the sequence
-    is taken from the target, and those after it are not looked at, unless it is the round's last draft.
+    is taken from the target, and those after it are not looked at, unless it is the round's last draft. Source:
+    llama.cpp 0c1e5709, ``common_sampler_sample_and_accept_n`` and ``get_n_draft_max``.
     """
     accepted, drafted, emitted = [], 0, 1
     for number, found in enumerate(rounds.accepted, 1):

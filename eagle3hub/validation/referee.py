@@ -148,7 +148,7 @@ class Referee:
     def expects(self, run: EngineRun, *, within_response: bool = False) -> list[Counts] | str:
         """What the engine should have counted on the texts of its own ``run``; or why that cannot be said.
 
-        ``within_response``: the engine drafts and accepts nothing past the end of a response.
+        ``within_response``: the engine counts as `counts_within` says.
         """
         known = self._texts()
         job = self._job
