@@ -180,10 +180,11 @@ def _trtllm(serving: Serving, data: Mapping[str, Any]) -> _Built:
 
 def _llamacpp(serving: Serving, data: Mapping[str, Any]) -> _Built:
     spelling = data["spelling"]
+    target, head = (f"{name}.gguf" for name in _base_names(serving))
     options = {
-        spelling["target"]: _gguf(serving.target),
+        spelling["target"]: target,
         spelling["method"]: "draft-eagle3",
-        spelling["head"]: _gguf(serving.head),
+        spelling["head"]: head,
         spelling["draft_tokens"]: serving.depth,
     }
     if serving.context:
@@ -191,9 +192,9 @@ def _llamacpp(serving: Serving, data: Mapping[str, Any]) -> _Built:
     python = f"""import xllamacpp
 
 params = xllamacpp.CommonParams()
-params.model.path = {_gguf(serving.target)!r}
+params.model.path = {target!r}
 params.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_EAGLE3]
-params.speculative.draft.mparams.path = {_gguf(serving.head)!r}
+params.speculative.draft.mparams.path = {head!r}
 params.speculative.draft.n_max = {serving.depth}
 server = xllamacpp.Server(params)
 messages = [{{"role": "user", "content": {_QUESTION}}}]
@@ -205,25 +206,28 @@ print(answer["choices"][0]["message"]["content"])
 
 def _conversions(serving: Serving, data: Mapping[str, Any]) -> tuple[str, ...]:
     """Shell lines that turn target and head into GGUF files, fetching what is not a folder here first."""
+    sources, names = (serving.target, serving.head), _base_names(serving)
+    folders = [name if _on_hub(source) else source for source, name in zip(sources, names, strict=True)]
     lines = [
-        shlex.join(["hf", "download", name, "--local-dir", _folder(name)])
-        for name in (serving.target, serving.head)
-        if _folder(name) != name
+        shlex.join(["hf", "download", source, "--local-dir", folder])
+        for source, folder in zip(sources, folders, strict=True)
+        if _on_hub(source)
     ]
     dtype = [] if serving.dtype is None else ["--outtype", data["dtypes"].get(serving.dtype, serving.dtype)]
-    for name, more in ((serving.target, []), (serving.head, ["--target-model-dir", _folder(serving.target)])):
-        lines.append(shlex.join([*data["convert"], _folder(name), *more, "--outfile", _gguf(name), *dtype]))
+    for name, folder, more in zip(names, folders, ([], ["--target-model-dir", folders[0]]), strict=True):
+        lines.append(shlex.join([*data["convert"], folder, *more, "--outfile", f"{name}.gguf", *dtype]))
     return tuple(lines)
 
 
-def _folder(name: str) -> str:
-    """The folder of a model on this machine: a Hub id's own name, else what was typed."""
-    on_hub = name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()
-    return name.rpartition("/")[2] if on_hub else name
+def _on_hub(name: str) -> bool:
+    """Whether a model is named by its Hub id, and not by a folder of this machine."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()
 
 
-def _gguf(name: str) -> str:
-    return PurePath(name).name + ".gguf"
+def _base_names(serving: Serving) -> tuple[str, str]:
+    """What files made from target and head are called; never the same."""
+    target, head = PurePath(serving.target).name, PurePath(serving.head).name
+    return target, f"{head}-draft" if head == target else head
 
 
 def _common(serving: Serving, spelling: Mapping[str, str]) -> dict[str, Any]:

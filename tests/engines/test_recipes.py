@@ -67,6 +67,16 @@ def test_llama_cpp_is_served_what_was_converted(tmp_path: Path, monkeypatch: pyt
     local = make_recipe("llamacpp", Serving("./models/target", "./out"))
     assert [line.split()[2] for line in local.prepare] == ["./models/target", "./out"], "nothing is fetched"
     assert local.to_json()["prepare"] == list(local.prepare)
+
+
+def test_files_made_from_target_and_head_have_names_of_their_own() -> None:
+    recipe = make_recipe("llamacpp", Serving("org/model", "lab/model"))
+    made = [shlex.split(line)[-1] for line in recipe.prepare]
+    assert made == ["model", "model-draft", "model.gguf", "model-draft.gguf"]
+    assert {"--model": "model.gguf", "--spec-draft-model": "model-draft.gguf"}.items() <= options(recipe.argv).items()
+
+
+def test_the_engine_gives_its_own_recipe_for_llama_cpp() -> None:
     assert get_engine("llamacpp").recipe("t", "h", draft_tokens=5).version == default_version("llamacpp")
 
 
