@@ -76,7 +76,7 @@ MISTAKES: dict[str, Callable[[], object]] = {
     "engine-no-environment": lambda: None,
     "engine-python-missing": lambda: None,
     "endpoint-unreachable": lambda: None,
-    "source-unreadable": lambda: None,
+    "source-target-weights": lambda: None,
     "manifest": lambda: Path("release.yaml").write_text("schema: eagle3hub/manifest/1\nhead: {source: head}\n"),
 }
 
