@@ -43,8 +43,9 @@ def bench(
         plans.append(plan)
         return runner
 
-    def with_bench() -> typer.Typer:
-        built = build()
+    def with_bench(wanted: str | None) -> typer.Typer:
+        assert wanted == "bench"
+        built = build(None)
         built.command("bench")(bench_command(make_runner))
         return built
 
