@@ -14,7 +14,7 @@ from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.source import HUB
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import DTYPES, Engine, EngineFailure, EngineRun, Job, Verdict, worst
-from eagle3hub.engines.specs import counts_end_with_response
+from eagle3hub.engines.specs import counts_end_with_response, engine_title
 from eagle3hub.errors import SourceError, UnavailableError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
@@ -254,7 +254,11 @@ def _gates(
         if isinstance(expected, str):
             gates.append(Gate("agreement", "inconclusive", f"the reference cannot be held against it: {expected}"))
         else:
-            gates.append(agreement(counted, replace(counted, engine=REFERENCE, counts=tuple(expected))))
+            gate = agreement(counted, replace(counted, engine=REFERENCE, counts=tuple(expected)))
+            if within:
+                how = f"counted as {engine_title(measured.engine)} does: nothing past the response's end"
+                gate = replace(gate, reason=f"{gate.reason}, {how}")
+            gates.append(gate)
     if earlier is not None:
         gates.append(against_reference(counted, earlier))
     return gates
