@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub._version import __version__
-from eagle3hub.checkpoint.background import Syncing
+from eagle3hub.checkpoint.background import Beside
 from eagle3hub.checkpoint.derived import how_derived
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, head_files
 from eagle3hub.checkpoint.folder import CONFIG, INDEX, PROVENANCE, open_checkpoint
@@ -246,7 +246,7 @@ def convert(
 def _fill(stage: Path, plan: Plan, *, verify: bool, progress: Progress) -> list[FileDigest]:
     """Write everything; with ``verify`` compare it and return when it is on the disk.
 
-    Flushing and hashing the source go on beside the comparison. Without ``verify`` the weights are left to the system
+    Flushing and hashing go on beside the rest. Without ``verify`` the weights are left to the system
     as ``cp`` leaves them: they reach the disk within seconds, and a power cut before that loses them.
     """
     source = open_checkpoint(plan.head.source)
@@ -254,10 +254,12 @@ def _fill(stage: Path, plan: Plan, *, verify: bool, progress: Progress) -> list[
     files: list[FileDigest] = []
     came_from: list[FileDigest] = []
     with ExitStack() as stack:
-        syncing = stack.enter_context(Syncing()) if verify else None
+        beside = stack.enter_context(Beside()) if verify else None
         pool = stack.enter_context(ThreadPoolExecutor(max_workers=1))
+        hashed: list[Future[FileDigest]] = []
         if verify:  # what verifying imports is read while nothing is flushed, which such reading can have to wait for
             pool.submit(import_module, "numpy")
+            hashed = [pool.submit(file_digest, path) for path in head_files(source.folder)]
         try:
             write_file(stage / CONFIG, config)
             if len(plan.shards) > 1:
@@ -265,11 +267,12 @@ def _fill(stage: Path, plan: Plan, *, verify: bool, progress: Progress) -> list[
             for name, data in plan.spelled.files.items():
                 write_file(stage / name, data)
             for shard in plan.shards:
-                write_safetensors(stage / shard.name, shard.tensors, plan.spelled.metadata, syncing, progress)
-            if verify:
-                hashed = [pool.submit(file_digest, path) for path in head_files(source.folder)]
-                files = verify_folder(stage, plan.head, plan.to, plan.spelled, progress)
-                progress("hashing the source")
+                write_safetensors(stage / shard.name, shard.tensors, plan.spelled.metadata, beside, progress)
+            if beside is not None:
+                verify_folder(stage, plan.head, plan.to, plan.spelled, progress)
+                progress("hashing source and result")
+                hashes = {digest["path"]: digest for digest in beside.digests()}
+                files = [hashes.get(path.name) or file_digest(path) for path in head_files(stage)]
                 files += [file_digest(stage / name) for name in plan.spelled.files]
                 came_from = [future.result() for future in hashed]
         except BaseException:
@@ -279,9 +282,9 @@ def _fill(stage: Path, plan: Plan, *, verify: bool, progress: Progress) -> list[
         write_file(stage / PROVENANCE, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
         if verify:
             files = [*files, file_digest(stage / PROVENANCE)]
-        if syncing is not None:
+        if beside is not None:
             progress("waiting for the disk")
-            syncing.wait()
+            beside.wait()
     return files
 
 

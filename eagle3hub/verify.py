@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eagle3hub.checkpoint.background import BackgroundDigest
-from eagle3hub.checkpoint.digest import FileDigest, file_digest, head_files
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.streaming import CHUNK, OpenFiles, fill, stream
 from eagle3hub.errors import OutputError
@@ -16,15 +14,12 @@ from eagle3hub.layouts.prepare import prepared
 from eagle3hub.progress import Progress, silent
 
 
-def verify_folder(
-    folder: Path, head: Head, layout: str, spelled: Spelled, progress: Progress = silent
-) -> list[FileDigest]:
+def verify_folder(folder: Path, head: Head, layout: str, spelled: Spelled, progress: Progress = silent) -> None:
     """Read ``folder`` back as ``layout`` and compare it with ``head``: everything it means, every tensor's bytes.
 
     ``spelled`` is what was to be written: its ``origin`` maps names on disk to the head's canonical names (None for
-    vocabulary buffers, whose bytes it holds). The weights are opened by the safetensors library as well. Every byte
-    of the folder is read once, for the comparison and for its digest. Returns the digests of the folder's files.
-    Raises OutputError naming the first difference.
+    vocabulary buffers, whose bytes it holds). The weights are opened by the safetensors library as well. Raises
+    OutputError naming the first difference.
     """
     codec = get_layout(layout)
     checkpoint = open_checkpoint(folder)
@@ -51,12 +46,8 @@ def verify_folder(
             raise _differs(f"{name} reads back as {on_disk.get(name)}")
     expected: dict[str, TensorRef | bytes] = {back.tensors[n].name: ref for n, ref in head.tensors.items()}
     expected |= {t.name: t.data for t in spelled.tensors if spelled.origin[t.name] is None}
-    return [
+    for path in checkpoint.weights:
         _compare_file(path, checkpoint.tensors, expected, progress)
-        if path in checkpoint.weights
-        else file_digest(path)
-        for path in head_files(folder)
-    ]
 
 
 def _names_by_the_library(weights: tuple[Path, ...]) -> set[str]:
@@ -71,41 +62,28 @@ def _names_by_the_library(weights: tuple[Path, ...]) -> set[str]:
 
 def _compare_file(
     path: Path, tensors: dict[str, TensorRef], expected: dict[str, TensorRef | bytes], progress: Progress
-) -> FileDigest:
-    """Compare every tensor in ``path`` with what it should be and hash the file in the same pass."""
+) -> None:
+    """Compare every tensor in ``path`` with what it should be."""
     inside = sorted((t for t in tensors.values() if t.path == path), key=lambda t: (t.offset, t.nbytes))
     size = path.stat().st_size
-    with OpenFiles() as files, BackgroundDigest(CHUNK) as digest:
-        at = 0
-
-        def take(count: int) -> bytearray:
-            """The next ``count`` bytes of the file; the caller hands the buffer on to ``digest``."""
-            nonlocal at
-            buffer = digest.buffer()
-            fill(files[path], memoryview(buffer)[:count], at)
-            at += count
-            return buffer
-
-        header = inside[0].offset if inside else size
-        while at < header:
-            count = min(CHUNK, header - at)
-            digest.feed(take(count), count)
+    buffer = bytearray(CHUNK)
+    with OpenFiles() as files:
         for ref in inside:
-            progress("verifying every tensor", at / size)
+            progress("verifying every tensor", ref.offset / size)
             source = expected[ref.name]
             if not isinstance(source, bytes) and (ref.dtype, ref.shape) != (source.dtype, source.shape):
                 raise _differs(f"{ref.name} is {ref.dtype} {list(ref.shape)}")
+            at = 0
             for chunk in _slices(source) if isinstance(source, bytes) else stream(source, files):
                 count = len(chunk)
-                if at + count > ref.offset + ref.nbytes:
+                if at + count > ref.nbytes:
                     raise _differs(f"{ref.name} is {ref.nbytes} bytes long")
-                buffer = take(count)
+                fill(files[path], memoryview(buffer)[:count], ref.offset + at)
                 if (buffer if count == len(buffer) else buffer[:count]) != chunk:
                     raise _differs(f"the bytes of {ref.name} differ from the source")
-                digest.feed(buffer, count)
-            if at != ref.offset + ref.nbytes:
+                at += count
+            if at != ref.nbytes:
                 raise _differs(f"{ref.name} is {ref.nbytes} bytes long")
-        return {"path": path.name, "size": size, "sha256": digest.hexdigest()}
 
 
 def _slices(data: bytes) -> list[memoryview]:

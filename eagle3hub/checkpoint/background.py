@@ -2,70 +2,99 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
-from queue import Queue
+from contextlib import ExitStack
+from pathlib import Path
+from threading import Condition
+
+from eagle3hub.checkpoint.digest import FileDigest
+
+_BUFFER = 2 << 20
 
 
-class BackgroundDigest:
-    """SHA-256 of buffers handed over one by one, computed in a thread of its own (hashlib releases the GIL).
+class GrowingDigest:
+    """SHA-256 of a file that is still being written from its beginning, read back and hashed in a thread of its own.
 
-    Take a `buffer`, fill it, `feed` it; it is reused once it has been hashed.
+    A context manager: leaving it gives up what has not been hashed.
     """
 
-    def __init__(self, size: int, depth: int = 4) -> None:
-        self._free: Queue[bytearray] = Queue()
-        self._full: Queue[tuple[bytearray, int] | None] = Queue()
-        for _ in range(depth):
-            self._free.put(bytearray(size))
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written = 0
+        self._complete = False
+        self._grown = Condition()
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._digest = self._pool.submit(self._work)
 
-    def __enter__(self) -> BackgroundDigest:
+    def __enter__(self) -> GrowingDigest:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._full.put(None)
+        with self._grown:
+            self._written, self._complete = 0, True
+            self._grown.notify()
         self._pool.shutdown(wait=True)
 
-    def buffer(self) -> bytearray:
-        """A buffer that is free to be filled."""
-        return self._free.get()
+    def grow(self, written: int, *, complete: bool = False) -> None:
+        """Say that the first ``written`` bytes are in the file, and whether that is all."""
+        with self._grown:
+            self._written, self._complete = written, complete
+            self._grown.notify()
 
-    def feed(self, buffer: bytearray, used: int) -> None:
-        """Hash the first ``used`` bytes of ``buffer``, which then belongs to the thread."""
-        self._full.put((buffer, used))
-
-    def hexdigest(self) -> str:
-        """The digest of everything fed, in hex; nothing can be fed afterwards."""
-        self._full.put(None)
-        return self._digest.result()
+    def result(self) -> FileDigest:
+        """Wait for the digest of the complete file. Raises OSError where it cannot be read."""
+        sha256 = self._digest.result()
+        return {"path": self._path.name, "size": self._written, "sha256": sha256}
 
     def _work(self) -> str:
         digest = hashlib.sha256()
-        while (item := self._full.get()) is not None:
-            buffer, used = item
-            digest.update(memoryview(buffer)[:used])
-            self._free.put(buffer)
-        return digest.hexdigest()
+        buffer = memoryview(bytearray(_BUFFER))
+        at = 0
+        with self._path.open("rb", buffering=0) as file:
+            while True:
+                with self._grown:
+                    while not self._complete and self._written <= at:
+                        self._grown.wait()
+                    written, complete = self._written, self._complete
+                if at < written:
+                    n = file.readinto(buffer[: written - at])
+                    if not n:
+                        raise OSError(errno.EIO, f"{self._path.name} became shorter")
+                    digest.update(buffer[:n])
+                    at += n
+                elif complete:
+                    return digest.hexdigest()
 
 
-class Syncing:
-    """Flush files to the disk in the background; `wait` returns when everything is there.
+class Beside:
+    """What goes on beside the writing of files: hashing them as they grow, and flushing them to the disk.
 
-    A context manager: leaving it lets flushes that have begun come to their end.
+    A context manager: leaving it lets flushes that have begun come to their end, and gives up hashing.
     """
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._stack = ExitStack()
+        self._pool = self._stack.enter_context(ThreadPoolExecutor(max_workers=1))
         self._pending: list[Future[None]] = []
+        self._digests: list[GrowingDigest] = []
 
-    def __enter__(self) -> Syncing:
+    def __enter__(self) -> Beside:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True)
+        self._stack.close()
+
+    def digest(self, path: Path) -> GrowingDigest:
+        """The digest of a new file, to be told how far it has been written."""
+        self._digests.append(self._stack.enter_context(GrowingDigest(path)))
+        return self._digests[-1]
+
+    def digests(self) -> list[FileDigest]:
+        """Wait for the digests of all the files, which are complete. Raises OSError."""
+        return [digest.result() for digest in self._digests]
 
     def sync(self, fd: int) -> None:
         """Flush ``fd``, which may be closed at once."""

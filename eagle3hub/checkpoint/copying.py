@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 _THREADS = 2
@@ -13,20 +14,24 @@ _BUFFER = 512 << 10
 _NO_SUCH_CALL = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
-def copy_range(src: int, src_offset: int, dst: int, dst_offset: int, count: int) -> None:
+def copy_range(src: int, src_offset: int, dst: int, dst_offset: int, count: int, grown: Callable[[int], None]) -> None:
     """Copy ``count`` bytes between two open files: one thread reads while another writes.
+
+    ``grown`` is told, now and then, up to which offset of ``dst`` everything has been copied.
 
     A safetensors header moves the data to offsets that no longer agree in the two files' pages, where
     ``copy_file_range`` neither shares blocks nor copies faster than this. Raises OSError as the system does, and
     EOFError if the source ends early.
     """
 
-    def piece(at: int) -> None:
-        _copy(src, src_offset + at, dst, dst_offset + at, min(_PIECE, count - at))
+    def piece(at: int) -> int:
+        size = min(_PIECE, count - at)
+        _copy(src, src_offset + at, dst, dst_offset + at, size)
+        return at + size
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        for _ in pool.map(piece, range(0, count, _PIECE)):
-            pass
+        for end in pool.map(piece, range(0, count, _PIECE)):
+            grown(dst_offset + end)
 
 
 def _copy(src: int, src_offset: int, dst: int, dst_offset: int, count: int) -> None:

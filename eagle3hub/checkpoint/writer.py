@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from eagle3hub.checkpoint.background import Syncing
+from eagle3hub.checkpoint.background import Beside
 from eagle3hub.checkpoint.copying import copy_range, reserve, write_all
 from eagle3hub.checkpoint.derived import DerivedRef
 from eagle3hub.checkpoint.dtypes import layout_key
@@ -55,10 +55,10 @@ def write_safetensors(
     path: Path,
     tensors: Sequence[OutTensor],
     metadata: Mapping[str, str] | None,
-    syncing: Syncing | None,
+    beside: Beside | None,
     progress: Progress = silent,
 ) -> None:
-    """Write ``path`` (which must not exist) and hand it to ``syncing``, where given, which flushes it to the disk.
+    """Write ``path`` (which must not exist); ``beside``, where given, hashes it meanwhile and flushes it to the disk.
 
     Neighbouring ranges of the same source are copied as one. Raises OSError from the file system, CheckpointError
     if a source file has become shorter since its header was read, TensorError where a cast overflows.
@@ -73,6 +73,8 @@ def write_safetensors(
         reserve(out, len(header) + total)
         write_all(out, header, 0)
         at = len(header)
+        digest = None if beside is None else beside.digest(path)
+        grown = _unheard if digest is None else digest.grow
         for run in _runs(ordered):
             progress(f"writing {path.name}", (at - len(header)) / (total or 1))
             first = run[0].data
@@ -82,14 +84,20 @@ def write_safetensors(
                 _write_stream(out, first, at, files)
             else:
                 try:
-                    copy_range(files[first.path], first.offset, out, at, sum(t.nbytes for t in run))
+                    copy_range(files[first.path], first.offset, out, at, sum(t.nbytes for t in run), grown)
                 except EOFError:
                     raise CheckpointError(
                         f"{first.path} became shorter while it was copied", code="checkpoint-truncated"
                     ) from None
             at += sum(t.nbytes for t in run)
-        if syncing is not None:
-            syncing.sync(out)
+            grown(at)
+        if beside is not None and digest is not None:
+            digest.grow(at, complete=True)
+            beside.sync(out)
+
+
+def _unheard(_written: int) -> None:
+    """What becomes of how far a file has been written if nothing goes on beside."""
 
 
 def _write_stream(out: int, ref: TensorRef, at: int, files: OpenFiles) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +16,8 @@ from safetensors.torch import save_file
 from support import heads
 from support.folders import load
 
-from eagle3hub.checkpoint import copying, writer
-from eagle3hub.checkpoint.background import BackgroundDigest
+from eagle3hub.checkpoint import background, copying, writer
+from eagle3hub.checkpoint.background import GrowingDigest
 from eagle3hub.conversion import convert, make_plan
 from eagle3hub.errors import OutputError
 from eagle3hub.transforms import Transforms
@@ -67,8 +68,8 @@ def test_a_flipped_vocabulary_buffer_is_found(tmp_path: Path):
 def test_a_writer_that_errs_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     real = copying.copy_range
 
-    def wrong(src: int, src_offset: int, dst: int, dst_offset: int, count: int) -> None:
-        real(src, src_offset, dst, dst_offset, count)
+    def wrong(src: int, src_offset: int, dst: int, dst_offset: int, count: int, grown: Any) -> None:
+        real(src, src_offset, dst, dst_offset, count, grown)
         os.pwrite(dst, b"\x55", dst_offset + count - 1)
 
     monkeypatch.setattr(writer, "copy_range", wrong)
@@ -136,13 +137,15 @@ def test_a_disk_that_fails_while_flushing_leaves_nothing(tmp_path: Path, monkeyp
 def test_a_range_of_many_pieces_is_copied_to_where_it_belongs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(copying, "_PIECE", 1000)
     monkeypatch.setattr(copying, "_BUFFER", 300)
+    ends: list[int] = []
     data = os.urandom(54321)
     (tmp_path / "a").write_bytes(data)
     with (tmp_path / "a").open("rb") as a, (tmp_path / "b").open("wb") as b:
         copying.reserve(b.fileno(), 50007)
-        copying.copy_range(a.fileno(), 321, b.fileno(), 7, 50000)
+        copying.copy_range(a.fileno(), 321, b.fileno(), 7, 50000, ends.append)
         with pytest.raises(EOFError):
-            copying.copy_range(a.fileno(), 321, b.fileno(), 7, 54001)
+            copying.copy_range(a.fileno(), 321, b.fileno(), 7, 54001, ends.append)
+    assert ends[:50] == [7 + 1000 * (i + 1) for i in range(50)]
     assert (tmp_path / "b").read_bytes()[:50007] == bytes(7) + data[321:50321]
 
 
@@ -164,14 +167,37 @@ def test_room_is_reserved_where_the_file_system_can(tmp_path: Path, monkeypatch:
         convert(source, tmp_path / "out", "modelopt")
 
 
-def test_background_digest_reuses_its_buffers():
-    parts = [bytes([i]) * (i + 1) for i in range(40)]
-    with BackgroundDigest(64, depth=2) as digest:
-        seen = set()
-        for part in parts:
-            buffer = digest.buffer()
-            seen.add(id(buffer))
-            buffer[: len(part)] = part
-            digest.feed(buffer, len(part))
-        assert digest.hexdigest() == hashlib.sha256(b"".join(parts)).hexdigest()
-    assert len(seen) == 2
+def test_a_file_is_hashed_while_it_grows(tmp_path: Path):
+    data = os.urandom(10_000_000)
+    with (tmp_path / "file").open("wb", buffering=0) as file:
+        file.truncate(len(data))  # as a file looks whose room is reserved
+        with GrowingDigest(tmp_path / "file") as digest:
+            for end in (3, 5_000_000, 5_000_000, len(data)):
+                file.write(data[file.tell() : end])
+                digest.grow(end)
+            digest.grow(len(data), complete=True)
+            assert digest.result() == {
+                "path": "file",
+                "size": len(data),
+                "sha256": hashlib.sha256(data).hexdigest(),
+            }
+        with GrowingDigest(tmp_path / "file") as given_up:
+            given_up.grow(5)
+
+
+def test_a_result_that_becomes_shorter_while_it_is_hashed_is_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source = heads.specforge(tmp_path / "head")
+    monkeypatch.setattr(background.GrowingDigest, "grow", lambda self, written, complete=False: _cut(self, complete))
+    with pytest.raises(OutputError, match="became shorter"):
+        convert(source, tmp_path / "out", "specforge")
+    assert [p.name for p in tmp_path.iterdir()] == ["head"]
+
+
+def _cut(digest: GrowingDigest, complete: bool) -> None:
+    """As if one byte more had been written than there is."""
+    if complete:
+        with digest._grown:
+            digest._written, digest._complete = digest._path.stat().st_size + 1, True
+            digest._grown.notify()
