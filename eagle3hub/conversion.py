@@ -280,9 +280,8 @@ def _fill(stage: Path, plan: Plan, *, verify: bool, progress: Progress) -> list[
             raise
         record = _record(plan, config, files, came_from, verified=verify)
         write_file(stage / PROVENANCE, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
-        if verify:
-            files = [*files, file_digest(stage / PROVENANCE)]
         if beside is not None:
+            files = [*files, file_digest(stage / PROVENANCE)]
             progress("waiting for the disk")
             beside.wait()
     return files

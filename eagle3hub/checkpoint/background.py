@@ -16,27 +16,14 @@ _BUFFER = 2 << 20
 
 
 class GrowingDigest:
-    """SHA-256 of a file that is still being written from its beginning, read back and hashed in a thread of its own.
+    """SHA-256 of a file that is still being written, from its beginning; a thread of ``pool`` reads it back."""
 
-    A context manager: leaving it gives up what has not been hashed.
-    """
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, pool: ThreadPoolExecutor) -> None:
         self._path = path
         self._written = 0
         self._complete = False
         self._grown = Condition()
-        self._pool = ThreadPoolExecutor(max_workers=1)
-        self._digest = self._pool.submit(self._work)
-
-    def __enter__(self) -> GrowingDigest:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._grown:
-            self._written, self._complete = 0, True
-            self._grown.notify()
-        self._pool.shutdown(wait=True)
+        self._digest = pool.submit(self._work)
 
     def grow(self, written: int, *, complete: bool = False) -> None:
         """Say that the first ``written`` bytes are in the file, and whether that is all."""
@@ -77,7 +64,8 @@ class Beside:
 
     def __init__(self) -> None:
         self._stack = ExitStack()
-        self._pool = self._stack.enter_context(ThreadPoolExecutor(max_workers=1))
+        self._flushing = self._stack.enter_context(ThreadPoolExecutor(max_workers=1))
+        self._hashing = self._stack.enter_context(ThreadPoolExecutor(max_workers=1))
         self._pending: list[Future[None]] = []
         self._digests: list[GrowingDigest] = []
 
@@ -85,11 +73,13 @@ class Beside:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for digest in self._digests:
+            digest.grow(0, complete=True)
         self._stack.close()
 
     def digest(self, path: Path) -> GrowingDigest:
         """The digest of a new file, to be told how far it has been written."""
-        self._digests.append(self._stack.enter_context(GrowingDigest(path)))
+        self._digests.append(GrowingDigest(path, self._hashing))
         return self._digests[-1]
 
     def digests(self) -> list[FileDigest]:
@@ -98,7 +88,7 @@ class Beside:
 
     def sync(self, fd: int) -> None:
         """Flush ``fd``, which may be closed at once."""
-        self._pending.append(self._pool.submit(_sync_and_close, os.dup(fd)))
+        self._pending.append(self._flushing.submit(_sync_and_close, os.dup(fd)))
 
     def wait(self) -> None:
         """Return once all data is on the disk. Raises OSError where it could not be written."""

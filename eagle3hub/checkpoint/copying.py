@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from eagle3hub.checkpoint.streaming import fill
+
 _THREADS = 2
 _PIECE = 8 << 20
 _BUFFER = 512 << 10
@@ -36,13 +38,10 @@ def copy_range(src: int, src_offset: int, dst: int, dst_offset: int, count: int,
 
 def _copy(src: int, src_offset: int, dst: int, dst_offset: int, count: int) -> None:
     buffer = memoryview(bytearray(min(_BUFFER, count)))
-    done = 0
-    while done < count:
-        n = os.preadv(src, [buffer[: min(_BUFFER, count - done)]], src_offset + done)
-        if n == 0:
-            raise EOFError
-        write_all(dst, buffer[:n], dst_offset + done)
-        done += n
+    for at in range(0, count, _BUFFER):
+        part = buffer[: min(_BUFFER, count - at)]
+        fill(src, part, src_offset + at)
+        write_all(dst, part, dst_offset + at)
 
 
 def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:

@@ -37,12 +37,14 @@ def run_job(
 ) -> EngineRun | EngineFailure:
     """Run ``worker`` (a file of ``workers/``) with ``python`` for the engine called ``title``; see `Engine.run`.
 
+    ``request`` is what the engine is asked, to which the device and the prompts' texts are added.
     ``env`` is added to this process's environment, from which what belongs to this process's Python is taken out.
     """
     listener = _Listener(title, job, progress)
     environment = {k: v for k, v in os.environ.items() if k not in _DROPPED_ENV} | dict(env)
+    asked = {**request, "device": job.device, "prompts": [prompt.text for prompt in job.prompts.prompts]}
     outcome = run_worker(
-        [str(python), "-s", str(_WORKERS / worker)], request, env=environment, timeout=timeout, on_event=listener
+        [str(python), "-s", str(_WORKERS / worker)], asked, env=environment, timeout=timeout, on_event=listener
     )
     return _conclude(title, outcome, listener, job)
 

@@ -38,12 +38,7 @@ class SGLang:
 
     def run(self, job: Job, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
         """Run ``job`` in the environment of ``python``; see `Engine.run`."""
-        request = {
-            "engine": _engine_arguments(job),
-            "device": job.device,
-            "sampling": _sampling(job),
-            "prompts": [prompt.text for prompt in job.prompts.prompts],
-        }
+        request = {"engine": _engine_arguments(job), "sampling": _sampling(job)}
         return run_job(
             "SGLang",
             "sglang_worker.py",

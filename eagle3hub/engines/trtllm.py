@@ -46,15 +46,10 @@ class TensorRTLLM:
 
     def run(self, job: Job, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
         """Run ``job`` in the environment of ``python``; see `Engine.run`."""
-        request = {
-            **_arguments(job),
-            "device": job.device,
-            "prompts": [prompt.text for prompt in job.prompts.prompts],
-        }
         return run_job(
             "TensorRT-LLM",
             "trtllm_worker.py",
-            request,
+            _arguments(job),
             job,
             python,
             env=offline(job),

@@ -40,12 +40,7 @@ class VLLM:
 
     def run(self, job: Job, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
         """Run ``job`` in the environment of ``python``; see `Engine.run`."""
-        request = {
-            "llm": _llm_arguments(job),
-            "device": job.device,
-            "sampling": _sampling(job),
-            "prompts": [prompt.text for prompt in job.prompts.prompts],
-        }
+        request = {"llm": _llm_arguments(job), "sampling": _sampling(job)}
         return run_job(
             "vLLM", "vllm_worker.py", request, job, python, env=_environment(job), timeout=timeout, progress=progress
         )

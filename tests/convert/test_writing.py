@@ -17,7 +17,7 @@ from support import heads
 from support.folders import load
 
 from eagle3hub.checkpoint import background, copying, writer
-from eagle3hub.checkpoint.background import GrowingDigest
+from eagle3hub.checkpoint.background import Beside, GrowingDigest
 from eagle3hub.conversion import convert, make_plan
 from eagle3hub.errors import OutputError
 from eagle3hub.transforms import Transforms
@@ -167,22 +167,24 @@ def test_room_is_reserved_where_the_file_system_can(tmp_path: Path, monkeypatch:
         convert(source, tmp_path / "out", "modelopt")
 
 
-def test_a_file_is_hashed_while_it_grows(tmp_path: Path):
+def test_files_are_hashed_while_they_grow(tmp_path: Path):
     data = os.urandom(10_000_000)
-    with (tmp_path / "file").open("wb", buffering=0) as file:
-        file.truncate(len(data))  # as a file looks whose room is reserved
-        with GrowingDigest(tmp_path / "file") as digest:
-            for end in (3, 5_000_000, 5_000_000, len(data)):
-                file.write(data[file.tell() : end])
-                digest.grow(end)
-            digest.grow(len(data), complete=True)
-            assert digest.result() == {
-                "path": "file",
-                "size": len(data),
-                "sha256": hashlib.sha256(data).hexdigest(),
-            }
-        with GrowingDigest(tmp_path / "file") as given_up:
-            given_up.grow(5)
+    with Beside() as beside:
+        for name, size in (("one", len(data)), ("two", 7), ("none", 0)):
+            with (tmp_path / name).open("wb", buffering=0) as file:
+                file.truncate(size)  # as a file looks whose room is reserved
+                digest = beside.digest(tmp_path / name)
+                for end in (size // 3, size // 2, size // 2, size):
+                    file.write(data[file.tell() : end])
+                    digest.grow(end)
+                digest.grow(size, complete=True)
+        assert beside.digests() == [
+            {"path": name, "size": size, "sha256": hashlib.sha256(data[:size]).hexdigest()}
+            for name, size in (("one", len(data)), ("two", 7), ("none", 0))
+        ]
+    with Beside() as given_up:
+        for name in ("one", "two"):
+            given_up.digest(tmp_path / name).grow(5)
 
 
 def test_a_result_that_becomes_shorter_while_it_is_hashed_is_no_result(
