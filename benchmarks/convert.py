@@ -209,6 +209,7 @@ def measure_size(
         "cp + fsync": Series([program("sh"), "-c", both, str(weights), str(out)]),
         "convert --no-verify": Series([*ours, "--no-verify"]),
         "convert": Series(ours),
+        "convert --digests": Series([*ours, "--digests"]),
     }
     rounds: dict[str, int] = dict.fromkeys(series, options.runs)
     if options.speculators_python and not cold:
@@ -329,9 +330,12 @@ INTRODUCTION = """\
 Written by `python benchmarks/convert.py --save docs/benchmarks.md`; the numbers are from one run of it. A generated
 SpecJAX head is converted to the speculators layout. Every run starts with no destination and nothing left to be
 written out, and with the source in the page cache, except in the table that says it is read from the disk; commands
-take turns. `cp` and `convert --no-verify` return before the copy is on the disk; `convert` returns when it is there,
-has been read back and compared, and source and result have been hashed (SHA-256), so `cp + fsync` is what it is to be
-held against.
+take turns. `cp` and `convert --no-verify` return before the copy is on the disk; `convert` returns when it is there
+and has been read back and compared, so `cp + fsync` is what it is to be held against. `--digests` has source and
+result hashed (SHA-256), too, as `release` does.
+
+A virtual machine's host may hand out memory slowly when it is used for the first time, which single runs of any
+command come upon: that is what the slowest runs show.
 """
 
 

@@ -6,8 +6,8 @@ The plan says which bytes go where before anything is written; the result is ver
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub._version import __version__
-from eagle3hub.checkpoint.background import Beside
 from eagle3hub.checkpoint.derived import how_derived
-from eagle3hub.checkpoint.digest import FileDigest, file_digest, head_files
+from eagle3hub.checkpoint.digest import FileSize, file_digest, file_size, head_files
+from eagle3hub.checkpoint.flushing import Flushing
 from eagle3hub.checkpoint.folder import CONFIG, INDEX, PROVENANCE, open_checkpoint
 from eagle3hub.checkpoint.shards import Shard, encode_index, split
 from eagle3hub.checkpoint.source import HUB
@@ -83,13 +83,13 @@ class Conversion:
 
     Attributes:
         destination: the folder. plan: what it was made from.
-        files: every file with size and SHA-256; empty in a dry run or without verification.
+        files: every file with its size and, where ``digests`` asked for it, SHA-256; empty in a dry run.
         verified: whether the result was read back and held against the source.
     """
 
     destination: Path
     plan: Plan
-    files: list[FileDigest] = field(default_factory=list)
+    files: list[FileSize] = field(default_factory=list)
     verified: bool = False
     dry_run: bool = False
 
@@ -197,6 +197,7 @@ def convert(
     force: bool = False,
     dry_run: bool = False,
     verify: bool = True,
+    digests: bool = False,
     progress: Progress = silent,
 ) -> Conversion:
     """Convert the head in ``source`` to layout ``to`` in the new folder ``destination``.
@@ -213,6 +214,7 @@ def convert(
         settings: fields of the written config, as (dotted key, value). max_shard_size: bytes per weights file.
         force: replace a folder this tool wrote earlier. dry_run: plan and check only.
         verify: read the result back, compare it byte for byte, and return when it is on the disk.
+        digests: record the SHA-256 of every file of source and result, which takes about as long as verifying.
 
     The destination is absent or complete at every moment (without ``verify``, but for a power cut), and weights are
     copied as they are unless a transform was asked for that computes them. Raises InputError, OutputError, UsageError
@@ -238,57 +240,54 @@ def convert(
         return Conversion(dest, plan, dry_run=True)
     if plan.head.source.startswith(HUB):
         open_checkpoint(plan.head.source, progress=progress)  # puts the weights where the plan expects them
-    with staged_folder(dest, force=force) as staged:
-        files = _fill(staged.path, plan, verify=verify, progress=progress)
+    with staged_folder(dest, force=force, flush=verify) as staged:
+        files = _fill(staged.path, plan, verify=verify, digests=digests, progress=progress)
     return Conversion(dest, plan, files, verified=verify)
 
 
-def _fill(stage: Path, plan: Plan, *, verify: bool, progress: Progress) -> list[FileDigest]:
+def _fill(stage: Path, plan: Plan, *, verify: bool, digests: bool, progress: Progress) -> list[FileSize]:
     """Write everything; with ``verify`` compare it and return when it is on the disk.
 
-    Flushing and hashing go on beside the rest. Without ``verify`` the weights are left to the system
-    as ``cp`` leaves them: they reach the disk within seconds, and a power cut before that loses them.
+    Flushing and hashing go on beside the rest. Without ``verify`` everything is left to the system
+    as ``cp`` leaves it: it reaches the disk within seconds, and a power cut before that loses it.
     """
     source = open_checkpoint(plan.head.source)
     config = (json.dumps(plan.spelled.config, indent=2, ensure_ascii=False) + "\n").encode()
-    files: list[FileDigest] = []
-    came_from: list[FileDigest] = []
+    listed: Callable[[Path], FileSize] = file_digest if digests else file_size
     with ExitStack() as stack:
-        beside = stack.enter_context(Beside()) if verify else None
-        pool = stack.enter_context(ThreadPoolExecutor(max_workers=1))
-        hashed: list[Future[FileDigest]] = []
+        flushing = stack.enter_context(Flushing()) if verify else None
+        pool = stack.enter_context(ThreadPoolExecutor(max_workers=2))
         if verify:  # what verifying imports is read while nothing is flushed, which such reading can have to wait for
             pool.submit(import_module, "numpy")
-            hashed = [pool.submit(file_digest, path) for path in head_files(source.folder)]
         try:
-            write_file(stage / CONFIG, config)
+            came_from = pool.map(listed, head_files(source.folder))
+            write_file(stage / CONFIG, config, flush=verify)
             if len(plan.shards) > 1:
-                write_file(stage / INDEX, encode_index(plan.shards))
+                write_file(stage / INDEX, encode_index(plan.shards), flush=verify)
             for name, data in plan.spelled.files.items():
-                write_file(stage / name, data)
+                write_file(stage / name, data, flush=verify)
             for shard in plan.shards:
-                write_safetensors(stage / shard.name, shard.tensors, plan.spelled.metadata, beside, progress)
-            if beside is not None:
+                write_safetensors(stage / shard.name, shard.tensors, plan.spelled.metadata, flushing, progress)
+            written = pool.map(listed, [*head_files(stage), *(stage / name for name in plan.spelled.files)])
+            if verify:
                 verify_folder(stage, plan.head, plan.to, plan.spelled, progress)
+            if digests:
                 progress("hashing source and result")
-                hashes = {digest["path"]: digest for digest in beside.digests()}
-                files = [hashes.get(path.name) or file_digest(path) for path in head_files(stage)]
-                files += [file_digest(stage / name) for name in plan.spelled.files]
-                came_from = [future.result() for future in hashed]
+            files = list(written)
+            record = _record(plan, config, files, list(came_from), verified=verify)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-        record = _record(plan, config, files, came_from, verified=verify)
-        write_file(stage / PROVENANCE, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
-        if beside is not None:
-            files = [*files, file_digest(stage / PROVENANCE)]
+        record_bytes = (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
+        write_file(stage / PROVENANCE, record_bytes, flush=verify)
+        if flushing is not None:
             progress("waiting for the disk")
-            beside.wait()
-    return files
+            flushing.wait()
+    return [*files, listed(stage / PROVENANCE)]
 
 
 def _record(
-    plan: Plan, config: bytes, files: Sequence[FileDigest], came_from: Sequence[FileDigest], *, verified: bool
+    plan: Plan, config: bytes, files: Sequence[FileSize], came_from: Sequence[FileSize], *, verified: bool
 ) -> dict[str, Any]:
     """The provenance file (schema ``provenance``): the same inputs give the same bytes."""
     head = plan.head

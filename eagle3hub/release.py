@@ -326,6 +326,7 @@ def _measure(
                 layout,
                 target=facts,
                 speculative_tokens=manifest.speculative_tokens,
+                digests=True,
                 progress=say,
             )
             continue

@@ -81,11 +81,12 @@ class Stage:
 
 
 @contextmanager
-def staged_folder(dest: Path, *, force: bool = False) -> Iterator[Stage]:
+def staged_folder(dest: Path, *, force: bool = False, flush: bool = True) -> Iterator[Stage]:
     """A new hidden folder that becomes ``dest`` when the block ends without an exception.
 
-    Raises OutputError where the destination cannot be written, the disk-full case included. On any exception
-    nothing is left behind and an existing ``dest`` is untouched.
+    ``flush``: have it on the disk under its name before returning, so that a power cut cannot undo it. Raises
+    OutputError where the destination cannot be written, the disk-full case included. On any exception nothing is
+    left behind and an existing ``dest`` is untouched.
     """
     parent = dest.absolute().parent
     _remove_stale(parent, dest.name)
@@ -99,9 +100,11 @@ def staged_folder(dest: Path, *, force: bool = False) -> Iterator[Stage]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield stage
         if stage.keep:
-            os.fsync(lock)
+            if flush:
+                os.fsync(lock)
             _put_in_place(stage.path, dest, force=force)
-            _sync_folder(parent)
+            if flush:
+                _sync_folder(parent)
     except OSError as e:
         raise _output_error(e, dest) from e
     finally:
@@ -109,12 +112,13 @@ def staged_folder(dest: Path, *, force: bool = False) -> Iterator[Stage]:
         shutil.rmtree(stage.path, ignore_errors=True)
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a new file and flush it to the disk."""
+def write_file(path: Path, data: bytes, *, flush: bool = True) -> None:
+    """Write a new file and, with ``flush``, wait until it is on the disk."""
     with path.open("xb") as f:
         f.write(data)
         f.flush()
-        os.fsync(f.fileno())
+        if flush:
+            os.fsync(f.fileno())
 
 
 def replace_file(path: Path, data: bytes, *, parents: bool = False) -> None:

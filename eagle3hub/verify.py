@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.checkpoint.streaming import CHUNK, OpenFiles, fill, stream
+from eagle3hub.checkpoint.derived import DerivedRef
+from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
+from eagle3hub.checkpoint.streaming import OpenFiles, fill, stream
 from eagle3hub.errors import OutputError
 from eagle3hub.head import Head, TensorRef
 from eagle3hub.layouts import get_layout
 from eagle3hub.layouts.base import AS_FOUND, Spelled
 from eagle3hub.layouts.prepare import prepared
 from eagle3hub.progress import Progress, silent
+
+_THREADS = 2
+_PART = 32 << 20
 
 
 def verify_folder(folder: Path, head: Head, layout: str, spelled: Spelled, progress: Progress = silent) -> None:
@@ -46,8 +53,7 @@ def verify_folder(folder: Path, head: Head, layout: str, spelled: Spelled, progr
             raise _differs(f"{name} reads back as {on_disk.get(name)}")
     expected: dict[str, TensorRef | bytes] = {back.tensors[n].name: ref for n, ref in head.tensors.items()}
     expected |= {t.name: t.data for t in spelled.tensors if spelled.origin[t.name] is None}
-    for path in checkpoint.weights:
-        _compare_file(path, checkpoint.tensors, expected, progress)
+    _compare(checkpoint, expected, progress)
 
 
 def _names_by_the_library(weights: tuple[Path, ...]) -> set[str]:
@@ -60,35 +66,64 @@ def _names_by_the_library(weights: tuple[Path, ...]) -> set[str]:
     return names
 
 
-def _compare_file(
-    path: Path, tensors: dict[str, TensorRef], expected: dict[str, TensorRef | bytes], progress: Progress
-) -> None:
-    """Compare every tensor in ``path`` with what it should be."""
-    inside = sorted((t for t in tensors.values() if t.path == path), key=lambda t: (t.offset, t.nbytes))
-    size = path.stat().st_size
-    buffer = bytearray(CHUNK)
-    with OpenFiles() as files:
-        for ref in inside:
-            progress("verifying every tensor", ref.offset / size)
-            source = expected[ref.name]
-            if not isinstance(source, bytes) and (ref.dtype, ref.shape) != (source.dtype, source.shape):
-                raise _differs(f"{ref.name} is {ref.dtype} {list(ref.shape)}")
-            at = 0
-            for chunk in _slices(source) if isinstance(source, bytes) else stream(source, files):
-                count = len(chunk)
-                if at + count > ref.nbytes:
-                    raise _differs(f"{ref.name} is {ref.nbytes} bytes long")
-                fill(files[path], memoryview(buffer)[:count], ref.offset + at)
-                if (buffer if count == len(buffer) else buffer[:count]) != chunk:
-                    raise _differs(f"the bytes of {ref.name} differ from the source")
-                at += count
-            if at != ref.nbytes:
-                raise _differs(f"{ref.name} is {ref.nbytes} bytes long")
+def _compare(checkpoint: Checkpoint, expected: Mapping[str, TensorRef | bytes], progress: Progress) -> None:
+    """Compare every tensor with what it should be, in the order of the files, a few at the same time."""
+    written = sorted(checkpoint.tensors.values(), key=lambda t: (t.path, t.offset, t.nbytes))
+    total = sum(ref.nbytes for ref in written) or 1
+    done = 0
+    with OpenFiles() as files, ThreadPoolExecutor(_THREADS) as pool:
+        parts = [part for ref in written for part in _parts(ref, expected[ref.name], files)]
+        for count in pool.map(_compare_part, parts):
+            done += count
+            progress("verifying every tensor", done / total)
 
 
-def _slices(data: bytes) -> list[memoryview]:
-    view = memoryview(data)
-    return [view[i : i + CHUNK] for i in range(0, len(view), CHUNK)]
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """``nbytes`` bytes at ``offset`` of the file open as ``fd``, and what they should be."""
+
+    name: str
+    fd: int
+    offset: int
+    nbytes: int
+    expected: Iterable[memoryview]
+
+
+def _parts(ref: TensorRef, source: TensorRef | bytes, files: OpenFiles) -> Iterator[_Part]:
+    """The tensor ``ref`` in parts to be compared independently; all files they need are open then."""
+    fd = files[ref.path]
+    if isinstance(source, bytes):
+        yield _Part(ref.name, fd, ref.offset, ref.nbytes, [memoryview(source)])
+        return
+    files[source.path]
+    if (ref.dtype, ref.shape, ref.nbytes) != (source.dtype, source.shape, source.nbytes):
+        raise _differs(f"{ref.name} is {ref.dtype} {list(ref.shape)}")
+    step = max(ref.nbytes, 1) if isinstance(source, DerivedRef) else _PART
+    for at in range(0, ref.nbytes, step):
+        count = min(step, ref.nbytes - at)
+        piece = source if count == source.nbytes else replace(source, offset=source.offset + at, nbytes=count)
+        yield _Part(ref.name, fd, ref.offset + at, count, stream(piece, files))
+
+
+def _compare_part(part: _Part) -> int:
+    """The number of bytes that were compared. Raises OutputError where they differ."""
+    buffer = bytearray()
+    at = 0
+    for chunk in part.expected:
+        if len(chunk) != len(buffer):
+            buffer = bytearray(len(chunk))
+        if at + len(chunk) > part.nbytes:
+            raise _differs(f"{part.name} is too short")
+        try:
+            fill(part.fd, memoryview(buffer), part.offset + at)
+        except EOFError:
+            raise _differs(f"the file ends within {part.name}") from None
+        if buffer != chunk:
+            raise _differs(f"the bytes of {part.name} differ from the source")
+        at += len(chunk)
+    if at != part.nbytes:
+        raise _differs(f"{part.name} is too long")
+    return at
 
 
 def _taps(head: Head) -> tuple[object, ...] | None:

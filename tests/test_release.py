@@ -121,6 +121,7 @@ def test_a_release_end_to_end_and_again(project: Path, tmp_path: Path, cli: Cli,
     assert open_head(made).layout == "specforge"
     assert open_head(made / "speculators").layout == "speculators"
     assert folder_digest(made)[0] == first["digest"]
+    assert json.loads((made / "eagle3hub.json").read_text())["files"] == folder_digest(made)[1]
     card = (made / "README.md").read_text()
     assert f"{first['engines'][0]['acceptance']['mean_acceptance_length']:.2f}" in card
     assert all(f"charts/{chart.name}" in card for chart in made.glob("charts/*.png"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +11,6 @@ from eagle3hub.checkpoint.streaming import fill
 _THREADS = 2
 _PIECE = 8 << 20
 _BUFFER = 512 << 10
-_NO_SUCH_CALL = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 def copy_range(src: int, src_offset: int, dst: int, dst_offset: int, count: int, grown: Callable[[int], None]) -> None:
@@ -50,21 +47,3 @@ def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
     done = 0
     while done < len(view):
         done += os.pwrite(fd, view[done:], offset + done)
-
-
-def reserve(fd: int, size: int) -> None:
-    """Give a new file its ``size`` bytes at once, which makes writing it faster, where the file system can.
-
-    Calls ``fallocate(2)`` and not ``posix_fallocate(3)``: the latter writes into every block where a file system has
-    no such call. Raises OSError where there is no room.
-    """
-    call = getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None)
-    if call is None:
-        return
-    call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    while call(fd, 0, 0, size) != 0:
-        number = ctypes.get_errno()
-        if number in _NO_SUCH_CALL:
-            return
-        if number != errno.EINTR:
-            raise OSError(number, os.strerror(number))

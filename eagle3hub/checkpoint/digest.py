@@ -13,11 +13,16 @@ from eagle3hub.errors import SourceError
 _BUFFER = 2 << 20
 
 
-class FileDigest(TypedDict):
-    """One file: ``path`` relative to its folder, ``size`` in bytes, ``sha256`` in hex."""
+class FileSize(TypedDict):
+    """One file: ``path`` relative to its folder, ``size`` in bytes."""
 
     path: str
     size: int
+
+
+class FileDigest(FileSize):
+    """One file, and its ``sha256`` in hex."""
+
     sha256: str
 
 
@@ -33,8 +38,20 @@ def file_digest(path: Path, name: str | None = None) -> FileDigest:
                 digest.update(view[:n])
                 size += n
     except OSError as e:
-        raise SourceError(f"cannot read {path}: {e.strerror}", code="source-unreadable") from e
+        raise _unreadable(path, e) from e
     return {"path": name or path.name, "size": size, "sha256": digest.hexdigest()}
+
+
+def file_size(path: Path) -> FileSize:
+    """How long a file is, which takes no reading."""
+    try:
+        return {"path": path.name, "size": path.stat().st_size}
+    except OSError as e:
+        raise _unreadable(path, e) from e
+
+
+def _unreadable(path: Path, e: OSError) -> SourceError:
+    return SourceError(f"cannot read {path}: {e.strerror}", code="source-unreadable")
 
 
 def head_files(folder: Path) -> list[Path]:

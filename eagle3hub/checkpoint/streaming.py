@@ -12,7 +12,7 @@ from eagle3hub.checkpoint.derived import DerivedRef
 from eagle3hub.errors import CheckpointError, TensorError
 from eagle3hub.head import TensorRef
 
-CHUNK = 2 << 20
+CHUNK = 512 << 10
 """No chunk is longer than this; small enough to stay in a processor's cache between two uses."""
 
 

@@ -9,11 +9,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from eagle3hub.checkpoint.background import Beside
-from eagle3hub.checkpoint.copying import copy_range, reserve, write_all
+from eagle3hub.checkpoint.copying import copy_range, write_all
 from eagle3hub.checkpoint.derived import DerivedRef
 from eagle3hub.checkpoint.dtypes import layout_key
+from eagle3hub.checkpoint.flushing import Flushing
 from eagle3hub.checkpoint.streaming import OpenFiles, stream
+from eagle3hub.checkpoint.syscalls import reserve
 from eagle3hub.errors import CheckpointError
 from eagle3hub.head import TensorRef
 from eagle3hub.progress import Progress, silent
@@ -55,10 +56,10 @@ def write_safetensors(
     path: Path,
     tensors: Sequence[OutTensor],
     metadata: Mapping[str, str] | None,
-    beside: Beside | None,
+    flushing: Flushing | None,
     progress: Progress = silent,
 ) -> None:
-    """Write ``path`` (which must not exist); ``beside``, where given, hashes it meanwhile and flushes it to the disk.
+    """Write ``path`` (which must not exist); ``flushing``, where given, brings it to the disk meanwhile.
 
     Neighbouring ranges of the same source are copied as one. Raises OSError from the file system, CheckpointError
     if a source file has become shorter since its header was read, TensorError where a cast overflows.
@@ -73,8 +74,8 @@ def write_safetensors(
         reserve(out, len(header) + total)
         write_all(out, header, 0)
         at = len(header)
-        digest = None if beside is None else beside.digest(path)
-        grown = _unheard if digest is None else digest.grow
+        growing = None if flushing is None else flushing.file(out)
+        grown = _unheard if growing is None else growing.grow
         for run in _runs(ordered):
             progress(f"writing {path.name}", (at - len(header)) / (total or 1))
             first = run[0].data
@@ -91,13 +92,12 @@ def write_safetensors(
                     ) from None
             at += sum(t.nbytes for t in run)
             grown(at)
-        if beside is not None and digest is not None:
-            digest.grow(at, complete=True)
-            beside.sync(out)
+        if growing is not None:
+            growing.complete()
 
 
 def _unheard(_written: int) -> None:
-    """What becomes of how far a file has been written if nothing goes on beside."""
+    """What becomes of how far a file has been written if it is not brought to the disk."""
 
 
 def _write_stream(out: int, ref: TensorRef, at: int, files: OpenFiles) -> None:

@@ -54,6 +54,9 @@ def convert(
             help="Read it back, compare every byte, wait for the disk.",
         ),
     ] = True,
+    digests: Annotated[
+        bool, typer.Option("--digests", help="Record the SHA-256 of every file of source and result.")
+    ] = False,
     max_shard_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Split the weights into files of at most 5GB, 500MB ….")
     ] = None,
@@ -199,6 +202,7 @@ def convert(
             force=force,
             dry_run=dry_run,
             verify=verify,
+            digests=digests,
             progress=report,
         )
     document = done.to_json()

@@ -81,7 +81,9 @@ def measure_layout(
 
     Raises Refusal where the layout cannot hold the head, and what `convert` and `validate` raise.
     """
-    convert(source, folder, layout, target=facts, speculative_tokens=speculative_tokens, progress=progress)
+    convert(
+        source, folder, layout, target=facts, speculative_tokens=speculative_tokens, digests=True, progress=progress
+    )
     key = _key(folder, target, options) if store is not None else ""
     report = store.find(key) if store is not None else None
     if report is not None:

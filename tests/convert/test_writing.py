@@ -16,8 +16,10 @@ from safetensors.torch import save_file
 from support import heads
 from support.folders import load
 
-from eagle3hub.checkpoint import background, copying, writer
-from eagle3hub.checkpoint.background import Beside, GrowingDigest
+from eagle3hub import conversion
+from eagle3hub import verify as verification
+from eagle3hub.checkpoint import copying, flushing, streaming, syscalls, writer
+from eagle3hub.checkpoint.flushing import Flushing
 from eagle3hub.conversion import convert, make_plan
 from eagle3hub.errors import OutputError
 from eagle3hub.transforms import Transforms
@@ -79,16 +81,32 @@ def test_a_writer_that_errs_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("size", [None, 500])
-def test_digests_are_those_of_the_files(tmp_path: Path, size: int | None):
-    done = convert(heads.specforge(tmp_path / "head"), tmp_path / "out", "specforge", max_shard_size=size)
+@pytest.mark.parametrize("verify", [True, False])
+def test_digests_are_those_of_the_files(tmp_path: Path, verify: bool, size: int | None):
+    source = heads.specforge(tmp_path / "head")
+    done = convert(source, tmp_path / "out", "specforge", max_shard_size=size, verify=verify, digests=True)
     assert {f["path"] for f in done.files} == {p.name for p in (tmp_path / "out").iterdir()}
     for f in done.files:
         data = (tmp_path / "out" / f["path"]).read_bytes()
         assert (f["size"], f["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
     record = json.loads((tmp_path / "out/eagle3hub.json").read_text())
+    assert record["files"] == [f for f in done.files if f["path"] != "eagle3hub.json"]
     for f in record["source"]["files"]:
         assert f["sha256"] == hashlib.sha256((tmp_path / "head" / f["path"]).read_bytes()).hexdigest()
     assert {f["path"] for f in record["source"]["files"]} == {"config.json", "model.safetensors"}
+
+
+def test_without_digests_the_record_holds_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source = heads.specforge(tmp_path / "head")
+    with monkeypatch.context() as m:
+        m.setattr(conversion, "file_digest", None)
+        done = convert(source, tmp_path / "out", "specforge")
+    sizes = [{"path": p.name, "size": p.stat().st_size} for p in (tmp_path / "out").iterdir()]
+    assert sorted(done.files, key=str) == sorted(sizes, key=str)
+    record = json.loads((tmp_path / "out/eagle3hub.json").read_text())
+    assert record["source"]["files"] == [
+        {"path": name, "size": (source / name).stat().st_size} for name in ("config.json", "model.safetensors")
+    ]
 
 
 @pytest.mark.parametrize("verify", [True, False])
@@ -108,13 +126,13 @@ def test_what_is_verified_is_flushed_before_the_folder_gets_its_name(tmp_path: P
     monkeypatch.setattr(os, "fsync", noted)
     monkeypatch.setattr(os, "rename", named)
     convert(source, tmp_path / "out", "specforge", max_shard_size=500, verify=verify)
-    before = events[: events.index("rename")]
     weights = {p.name for p in (tmp_path / "out").glob("*.safetensors")}
     assert len(weights) > 1
-    assert weights & set(before) == (weights if verify else set()), (
-        "without verification they are left as cp leaves them"
-    )
-    assert {p.name for p in (tmp_path / "out").iterdir()} - weights <= set(before)
+    if not verify:
+        assert events == ["rename"], "without verification everything is left as cp leaves it"
+        return
+    before = events[: events.index("rename")]
+    assert {p.name for p in (tmp_path / "out").iterdir()} <= set(before)
     assert before[-1].startswith(".out.eagle3hub-"), "the folder itself is flushed last"
     assert events[-1] == tmp_path.name
 
@@ -141,7 +159,7 @@ def test_a_range_of_many_pieces_is_copied_to_where_it_belongs(tmp_path: Path, mo
     data = os.urandom(54321)
     (tmp_path / "a").write_bytes(data)
     with (tmp_path / "a").open("rb") as a, (tmp_path / "b").open("wb") as b:
-        copying.reserve(b.fileno(), 50007)
+        syscalls.reserve(b.fileno(), 50007)
         copying.copy_range(a.fileno(), 321, b.fileno(), 7, 50000, ends.append)
         with pytest.raises(EOFError):
             copying.copy_range(a.fileno(), 321, b.fileno(), 7, 54001, ends.append)
@@ -158,7 +176,7 @@ def test_room_is_reserved_where_the_file_system_can(tmp_path: Path, monkeypatch:
             return -1
 
     source = heads.specforge(tmp_path / "head")
-    monkeypatch.setattr(copying.ctypes, "CDLL", lambda *_, **__: Library)
+    monkeypatch.setattr(syscalls.ctypes, "CDLL", lambda *_, **__: Library)
     if number == errno.ENOSPC:
         with pytest.raises(OutputError, match="the disk is full"):
             convert(source, tmp_path / "out", "modelopt")
@@ -167,39 +185,80 @@ def test_room_is_reserved_where_the_file_system_can(tmp_path: Path, monkeypatch:
         convert(source, tmp_path / "out", "modelopt")
 
 
-def test_files_are_hashed_while_they_grow(tmp_path: Path):
-    data = os.urandom(10_000_000)
-    with Beside() as beside:
-        for name, size in (("one", len(data)), ("two", 7), ("none", 0)):
-            with (tmp_path / name).open("wb", buffering=0) as file:
-                file.truncate(size)  # as a file looks whose room is reserved
-                digest = beside.digest(tmp_path / name)
-                for end in (size // 3, size // 2, size // 2, size):
-                    file.write(data[file.tell() : end])
-                    digest.grow(end)
-                digest.grow(size, complete=True)
-        assert beside.digests() == [
-            {"path": name, "size": size, "sha256": hashlib.sha256(data[:size]).hexdigest()}
-            for name, size in (("one", len(data)), ("two", 7), ("none", 0))
-        ]
-    with Beside() as given_up:
+def test_what_is_written_goes_to_the_disk_while_the_rest_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    events: list[tuple[object, ...]] = []
+    flush = os.fsync
+
+    def flushed(fd: int) -> None:
+        events.append(("all", os.fstat(fd).st_size))
+        flush(fd)
+
+    def begun(fd: int, offset: int, count: int) -> None:
+        events.append((offset, count))
+        syscalls.start_writing(fd, offset, count)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(flushing, "start_writing", begun)
+    monkeypatch.setattr(flushing, "_STEP", 1000)
+    with Flushing() as both:
         for name in ("one", "two"):
-            given_up.digest(tmp_path / name).grow(5)
+            with (tmp_path / name).open("wb", buffering=0) as file:
+                growing = both.file(file.fileno())
+                for end in (400, 1400, 1500, 2500, 2600):
+                    file.write(bytes(end - file.tell()))
+                    growing.grow(end)
+                growing.complete()
+        both.wait()
+        open_then = len(os.listdir("/proc/self/fd"))
+    assert events == 2 * [(0, 1400), (1400, 1100), ("all", 2600)]
+    assert len(os.listdir("/proc/self/fd")) == open_then - 2
 
 
-def test_a_result_that_becomes_shorter_while_it_is_hashed_is_no_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_the_system_call_the_disk_is_waited_for_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(flushing, "_STEP", 100)
+    monkeypatch.setattr(syscalls.ctypes, "CDLL", lambda *_, **__: object())
+    convert(heads.specforge(tmp_path / "head"), tmp_path / "out", "modelopt")
+
+
+@pytest.mark.parametrize("dtype", [None, "fp32"])
+def test_a_byte_that_differs_is_seen_wherever_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str | None
 ):
+    monkeypatch.setattr(verification, "_PART", 512)
+    monkeypatch.setattr(streaming, "CHUNK", 96)
+    plan = make_plan(heads.specforge(tmp_path / "head"), "specforge", transforms=Transforms(dtype=dtype))
+    convert(tmp_path / "head", tmp_path / "out", "specforge", transforms=Transforms(dtype=dtype))
+    weights = tmp_path / "out/model.safetensors"
+    good = weights.read_bytes()
+    start = 8 + int.from_bytes(good[:8], "little")
+    maps = {n for n, canonical in plan.spelled.origin.items() if canonical is None}
+    at = start
+    seen = 0
+    for t in plan.tensors:
+        for place in {0, 95, 96, 511, 512, t.nbytes // 2, t.nbytes - 1} if t.name not in maps else ():
+            if place < t.nbytes:
+                bad = bytearray(good)
+                bad[at + place] ^= 1
+                weights.write_bytes(bad)
+                with pytest.raises(OutputError, match=f"the bytes of {t.name} differ"):
+                    verify_folder(tmp_path / "out", plan.head, "specforge", plan.spelled)
+                seen += 1
+        at += t.nbytes
+    assert at == len(good)
+    assert seen > 40
+    weights.write_bytes(good)
+    verify_folder(tmp_path / "out", plan.head, "specforge", plan.spelled)
+
+
+def test_a_result_that_is_cut_while_it_is_compared_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     source = heads.specforge(tmp_path / "head")
-    monkeypatch.setattr(background.GrowingDigest, "grow", lambda self, written, complete=False: _cut(self, complete))
-    with pytest.raises(OutputError, match="became shorter"):
+    real = verification._compare
+
+    def cut(checkpoint: Any, *rest: Any) -> None:
+        os.truncate(checkpoint.weights[0], checkpoint.weights[0].stat().st_size - 1)
+        real(checkpoint, *rest)
+
+    monkeypatch.setattr(verification, "_compare", cut)
+    with pytest.raises(OutputError, match="the file ends within"):
         convert(source, tmp_path / "out", "specforge")
     assert [p.name for p in tmp_path.iterdir()] == ["head"]
-
-
-def _cut(digest: GrowingDigest, complete: bool) -> None:
-    """As if one byte more had been written than there is."""
-    if complete:
-        with digest._grown:
-            digest._written, digest._complete = digest._path.stat().st_size + 1, True
-            digest._grown.notify()

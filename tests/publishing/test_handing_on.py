@@ -11,6 +11,7 @@ from publishing.folders import REPO, write_manifest
 from support.hub_writes import WritableHub
 
 from eagle3hub import validation
+from eagle3hub.checkpoint.digest import file_digest
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -24,6 +25,10 @@ def test_a_release_until_convert_leaves_the_heads_and_tells_their_digest(made: P
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         *("config.json", "model.safetensors", "eagle3hub.json", "modelopt"),
     }
+    for folder in (tmp_path / "out", tmp_path / "out" / "modelopt"):
+        record = json.loads((folder / "eagle3hub.json").read_text())
+        assert record["files"] == [file_digest(folder / name) for name in ("config.json", "model.safetensors")]
+        assert all(len(f["sha256"]) == 64 for f in record["source"]["files"])
     assert document["runs"] == [{"name": "vllm", "engine": "vllm", "device": "cpu"}]
     assert cli("verify", tmp_path / "out", "--digest", document["digest"])[0] == 0
     status, out, _ = cli(*argv, "--force")
