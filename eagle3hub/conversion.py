@@ -260,7 +260,6 @@ def _fill(stage: Path, plan: Plan, *, verify: bool, digests: bool, progress: Pro
         if verify:  # what verifying imports is read while nothing is flushed, which such reading can have to wait for
             pool.submit(import_module, "numpy")
         try:
-            came_from = pool.map(listed, head_files(source.folder))
             write_file(stage / CONFIG, config, flush=verify)
             if len(plan.shards) > 1:
                 write_file(stage / INDEX, encode_index(plan.shards), flush=verify)
@@ -268,6 +267,7 @@ def _fill(stage: Path, plan: Plan, *, verify: bool, digests: bool, progress: Pro
                 write_file(stage / name, data, flush=verify)
             for shard in plan.shards:
                 write_safetensors(stage / shard.name, shard.tensors, plan.spelled.metadata, flushing, progress)
+            came_from = pool.map(listed, head_files(source.folder))
             written = pool.map(listed, [*head_files(stage), *(stage / name for name in plan.spelled.files)])
             if verify:
                 verify_folder(stage, plan.head, plan.to, plan.spelled, progress)
