@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+EXPORTERS := $(HOME)/.cache/eagle3hub/exporters
 
 WORKFLOWS := $(wildcard .github/workflows/*.yml examples/actions/*-my-head.yml)
 
@@ -16,10 +17,10 @@ test: $(READY)  ## every test, those on the real engines included
 	$(BIN)/eagle3hub engines install vllm --device cpu
 	$(BIN)/eagle3hub engines install llamacpp --device cpu
 	$(BIN)/python tests/engines/sglang_cpu/environment.py
+	$(BIN)/python tests/exporters/environments.py $(EXPORTERS) torch-exporters
 	$(BIN)/python -m pytest
 
 # make exporters SPECJAX=/path/to/a/checkout/of/tails-mpt/SpecJAX
-EXPORTERS := $(HOME)/.cache/eagle3hub/exporters
 FIXTURES := tests/fixtures/exporters
 
 exporters: $(READY)  ## make the exporters' heads anew, and let independent libraries read ours
@@ -31,7 +32,7 @@ exporters: $(READY)  ## make the exporters' heads anew, and let independent libr
 	EAGLE3HUB_EXPORTERS=$(EXPORTERS) $(BIN)/python -m pytest tests/exporters tests/readers
 
 fast: $(READY)  ## the tests that need no engine
-	$(BIN)/python -m pytest -m "not engine and not exporters and not sglang"
+	$(BIN)/python -m pytest -m "not engine and not exporters"
 
 lint: $(READY)
 	$(BIN)/ruff check .

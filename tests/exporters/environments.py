@@ -1,4 +1,4 @@
-"""Virtual environments of the exporters and of the independent readers, one each, all on torch's CPU build.
+"""Virtual environments of the exporters, one each, all on torch's CPU build.
 
 Run it (`python tests/exporters/environments.py CACHE [NAME …]`) to make them; an existing one is left as it is. The
 packages' own pins would pull CUDA builds of torch, so the packages that have such pins come without dependencies and
@@ -39,25 +39,6 @@ STEPS: dict[str, list[list[str]]] = {
         ["--no-deps", "specforge==0.2.0"],
     ],
     "specjax": [["jax==0.8.3", "numpy", "safetensors", "ml_dtypes", "optax", "transformers==5.14.1"]],
-    "sglang": [
-        [TORCH, "numpy"],
-        ["--no-deps", "sglang==0.5.23", "torchvision", "compressed-tensors==0.18.0", "xgrammar==0.2.7"],
-        [
-            "orjson",
-            "psutil",
-            "pybase64",
-            "requests",
-            "triton",
-            "packaging",
-            "pillow",
-            "starlette",
-            "msgspec",
-            "pydantic",
-        ],
-        ["pyzmq", "tqdm", "ipython", "aiohttp", "transformers==5.19.0", "dill", "apache-tvm-ffi==0.1.11"],
-        ["sentencepiece", "loguru", "gguf", "einops", "setproctitle", "partial_json_parser"],
-        ["openai==2.8.0", "uvloop", "uvicorn", "fastapi"],
-    ],
 }
 
 

@@ -1,4 +1,4 @@
-"""Find the readers' environments and run a reader in one."""
+"""Run a reader of heads in its own environment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 from exporters import environments
 from exporters.expectations import FOLDER, TARGET
 
@@ -19,11 +18,13 @@ HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("EAGLE3HUB_EXPORTERS", "~/.cache/eagle3hub/exporters")).expanduser()
 
 
-def run_reader(environment: str, script: str, heads: dict[str, Path], work: Path) -> dict[str, dict[str, Any]]:
-    """What a reader reports of each head. Skips where its environment is not there."""
-    interpreter = environments.python(CACHE, environment)
-    if interpreter is None:
-        pytest.skip(f"no {environment} environment in {CACHE}; make exporters makes it")
+def speculators_python() -> Path:
+    """The interpreter of an environment with the speculators library, made if it is not there."""
+    return environments.ensure(CACHE, "torch-exporters")
+
+
+def run_reader(interpreter: Path, script: str, heads: dict[str, Path], work: Path) -> dict[str, dict[str, Any]]:
+    """What a reader reports of each head."""
     job, result = work / "job.json", work / "result.json"
     exporters = str(HERE.parent / "exporters")
     asked = {"heads": {k: str(v) for k, v in heads.items()}, "exporters": exporters, "result": str(result)}

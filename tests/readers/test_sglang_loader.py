@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from engines.sglang_cpu.environment import ensure
 from exporters.expectations import CANNOT, EXPECTED, FOLDER, TARGET, USABLE
 from safetensors.torch import load_file, save_file
 
@@ -16,7 +17,7 @@ from eagle3hub.layouts import LAYOUTS, open_head
 from eagle3hub.reference.rotary import rotary_table
 from readers.support import convert_all, run_reader
 
-pytestmark = pytest.mark.sglang
+pytestmark = pytest.mark.engine
 
 # what SGLang's draft class has no parameter for or does not read, whatever the layout
 NOT_IN_SGLANG = {
@@ -65,7 +66,7 @@ def reports(work: Path) -> dict[str, dict[str, Any]]:
     for name in ("modelopt-two-layers", "modelopt-bias", "specjax-saved", "speculators-plain"):
         heads[f"{name} untouched"] = FOLDER / name / "head"
     heads["misnamed"] = misnamed(work / "misnamed", FOLDER / "specforge-sglang-plain" / "head")
-    return run_reader("sglang", "sglang_reader.py", heads, work) | failed
+    return run_reader(ensure(), "sglang_reader.py", heads, work) | failed
 
 
 def misnamed(folder: Path, source: Path) -> Path:

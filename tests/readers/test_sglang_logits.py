@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from exporters import environments
+from engines.sglang_cpu.environment import ensure
 from support import variants
 from support.variants import Has
 
@@ -17,9 +17,8 @@ from eagle3hub.head import Head
 from eagle3hub.layouts import open_head
 from eagle3hub.layouts.base import ReadOptions
 from readers.engine_logits import D, Ran, compare, run, soften, write_target
-from readers.support import CACHE
 
-pytestmark = pytest.mark.sglang
+pytestmark = pytest.mark.engine
 
 NOTHING = Has()
 LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -65,13 +64,10 @@ def folders(work: Path) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def ran(work: Path, folders: dict[str, Path], embeddings: torch.Tensor) -> Ran:
-    interpreter = environments.python(CACHE, "sglang")
-    if interpreter is None:
-        pytest.skip(f"no sglang environment in {CACHE}; make exporters makes it")
     # SGLang calls the input norms of later layers otherwise than every trainer
     renamed = Path(shutil.copytree(folders["two layers"], work / "two layers renamed"))
     variants.renamed(renamed, lambda name: name.replace("layers.1.input_layernorm", "layers.1.hidden_norm"))
-    return run(interpreter, "sglang_logits.py", {**folders, "two layers": renamed}, work / "target", work)
+    return run(ensure(), "sglang_logits.py", {**folders, "two layers": renamed}, work / "target", work)
 
 
 @pytest.mark.parametrize("name", KINDS)

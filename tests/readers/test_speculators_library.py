@@ -14,7 +14,7 @@ from exporters.expectations import CANNOT, EXPECTED, FOLDER, TARGET, USABLE
 from safetensors.torch import load_file, save_file
 
 from eagle3hub.layouts import open_head
-from readers.support import convert_all, run_reader
+from readers.support import convert_all, run_reader, speculators_python
 
 pytestmark = pytest.mark.exporters
 
@@ -47,7 +47,7 @@ def reports(work: Path) -> dict[str, dict[str, Any]]:
     heads["broken-residual"] = broken(work / "broken-residual", plain, {"norm_before_residual": True})
     heads["broken-feedback"] = broken(work / "broken-feedback", plain, {"norm_output": True})
     heads["broken-tensor"] = broken(work / "broken-tensor", plain, drop="layers.0.hidden_norm.weight")
-    return run_reader("torch-exporters", "speculators_reader.py", heads, work) | failed
+    return run_reader(speculators_python(), "speculators_reader.py", heads, work) | failed
 
 
 def same(report: dict[str, Any], logits: torch.Tensor, feedback: torch.Tensor) -> bool:
