@@ -24,7 +24,7 @@ from eagle3hub.checkpoint.shards import Shard, encode_index, split
 from eagle3hub.checkpoint.source import HUB
 from eagle3hub.checkpoint.writer import OutTensor, encode_header, in_file_order, write_safetensors
 from eagle3hub.command import command_words, public_name
-from eagle3hub.errors import Refusal
+from eagle3hub.errors import Problem, Refusal
 from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts import get_layout, open_head, provenance
 from eagle3hub.layouts.base import AS_FOUND, ReadOptions, Spelled, WriteOptions
@@ -85,6 +85,8 @@ class Conversion:
         destination: the folder. plan: what it was made from.
         files: every file with its size and, where ``digests`` asked for it, SHA-256; empty in a dry run.
         verified: whether the result was read back and held against the source.
+        problems: what is to be said of the result, of which the source's ``plan.head.problems`` may have had more;
+            None in a dry run.
     """
 
     destination: Path
@@ -92,6 +94,7 @@ class Conversion:
     files: list[FileSize] = field(default_factory=list)
     verified: bool = False
     dry_run: bool = False
+    problems: list[Problem] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The document ``convert --json`` prints."""
@@ -110,6 +113,7 @@ class Conversion:
             "repairs": [c.to_json() for c in plan.changes],
             "assumptions": [a.to_json() for a in plan.assumptions],
             "problems": [p.to_json() for p in plan.head.problems],
+            "result_problems": None if self.problems is None else [p.to_json() for p in self.problems],
             "notes": plan.spelled.notes,
         }
 
@@ -242,7 +246,8 @@ def convert(
         open_checkpoint(plan.head.source, progress=progress)  # puts the weights where the plan expects them
     with staged_folder(dest, force=force, flush=verify) as staged:
         files = _fill(staged.path, plan, verify=verify, digests=digests, progress=progress)
-    return Conversion(dest, plan, files, verified=verify)
+        problems = open_head(staged.path, layout=to).problems
+    return Conversion(dest, plan, files, verified=verify, problems=problems)
 
 
 def _fill(stage: Path, plan: Plan, *, verify: bool, digests: bool, progress: Progress) -> list[FileSize]:

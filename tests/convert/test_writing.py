@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from eagle3hub.conversion import convert, make_plan
 from eagle3hub.errors import OutputError
 from eagle3hub.transforms import Transforms
 from eagle3hub.verify import verify_folder
+
+FIXTURES = Path(__file__).parent.parent / "fixtures" / "exporters"
 
 CHANGES = {
     "copy": Transforms(),
@@ -262,3 +265,22 @@ def test_a_result_that_is_cut_while_it_is_compared_is_no_result(tmp_path: Path, 
     with pytest.raises(OutputError, match="the file ends within"):
         convert(source, tmp_path / "out", "specforge")
     assert [p.name for p in tmp_path.iterdir()] == ["head"]
+
+
+def test_a_warning_says_whether_it_is_one_of_the_result(tmp_path: Path, cli: Callable[..., tuple[int, str, str]]):
+    nested_only = FIXTURES / "modelopt-default" / "head"
+    argv = ("convert", nested_only, tmp_path / "out", "--to", "modelopt")
+    status, out, _ = cli(*argv, "--dry-run")
+    assert (status, "warning of the source: aux layer ids" in out) == (0, True)
+    for more in ((), ("--no-verify", "--force")):
+        status, out, _ = cli(*argv, *more)
+        assert (status, "mended aux layer ids [1, 3, 4] stand in eagle_config only" in out) == (0, True)
+    assert "eagle_config only" not in cli("inspect", tmp_path / "out")[1]
+    no_context = FIXTURES / "specjax-saved" / "head"
+    argv = ("convert", no_context, tmp_path / "kept", "--to", "specjax")
+    status, out, _ = cli(*argv)
+    assert (status, "warning the source states no max_position_embeddings" in out) == (0, True)
+    assert "states no max_position_embeddings" in cli("inspect", tmp_path / "kept")[1]
+    document = json.loads(cli(*argv, "--force", "--json")[1])
+    assert [p["code"] for p in document["result_problems"]] == ["config-no-context"]
+    assert json.loads(cli(*argv, "--force", "--dry-run", "--json")[1])["result_problems"] is None
