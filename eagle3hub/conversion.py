@@ -6,6 +6,7 @@ The plan says which bytes go where before anything is written; the result is ver
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -220,9 +221,9 @@ def convert(
         verify: read the result back, compare it byte for byte, and return when it is on the disk.
         digests: record the SHA-256 of every file of source and result, which takes about as long as verifying.
 
-    The destination is absent or complete at every moment (without ``verify``, but for a power cut), and weights are
-    copied as they are unless a transform was asked for that computes them. Raises InputError, OutputError, UsageError
-    or HubError; nothing is left behind then.
+    The destination is absent or complete at every moment (a new one made without ``verify``, but for a power cut), and
+    weights are copied as they are unless a transform was asked for that computes them. Raises InputError, OutputError,
+    UsageError or HubError; nothing is left behind then.
     """
     plan = make_plan(
         source,
@@ -244,32 +245,33 @@ def convert(
         return Conversion(dest, plan, dry_run=True)
     if plan.head.source.startswith(HUB):
         open_checkpoint(plan.head.source, progress=progress)  # puts the weights where the plan expects them
-    with staged_folder(dest, force=force, flush=verify) as staged:
-        files = _fill(staged.path, plan, verify=verify, digests=digests, progress=progress)
+    flush = verify or os.path.lexists(dest)  # what is replaced is not risked
+    with staged_folder(dest, force=force, flush=flush) as staged:
+        files = _fill(staged.path, plan, verify=verify, flush=flush, digests=digests, progress=progress)
         problems = open_head(staged.path, layout=to).problems
     return Conversion(dest, plan, files, verified=verify, problems=problems)
 
 
-def _fill(stage: Path, plan: Plan, *, verify: bool, digests: bool, progress: Progress) -> list[FileSize]:
-    """Write everything; with ``verify`` compare it and return when it is on the disk.
+def _fill(stage: Path, plan: Plan, *, verify: bool, flush: bool, digests: bool, progress: Progress) -> list[FileSize]:
+    """Write everything; with ``verify`` compare it, with ``flush`` return when it is on the disk.
 
-    Flushing and hashing go on beside the rest. Without ``verify`` everything is left to the system
+    Flushing and hashing go on beside the rest. Without ``flush`` everything is left to the system
     as ``cp`` leaves it: it reaches the disk within seconds, and a power cut before that loses it.
     """
     source = open_checkpoint(plan.head.source)
     config = (json.dumps(plan.spelled.config, indent=2, ensure_ascii=False) + "\n").encode()
     listed: Callable[[Path], FileSize] = file_digest if digests else file_size
     with ExitStack() as stack:
-        flushing = stack.enter_context(Flushing()) if verify else None
+        flushing = stack.enter_context(Flushing()) if flush else None
         pool = stack.enter_context(ThreadPoolExecutor(max_workers=2))
         if verify:  # what verifying imports is read while nothing is flushed, which such reading can have to wait for
             pool.submit(import_module, "numpy")
         try:
-            write_file(stage / CONFIG, config, flush=verify)
+            write_file(stage / CONFIG, config, flush=flush)
             if len(plan.shards) > 1:
-                write_file(stage / INDEX, encode_index(plan.shards), flush=verify)
+                write_file(stage / INDEX, encode_index(plan.shards), flush=flush)
             for name, data in plan.spelled.files.items():
-                write_file(stage / name, data, flush=verify)
+                write_file(stage / name, data, flush=flush)
             for shard in plan.shards:
                 write_safetensors(stage / shard.name, shard.tensors, plan.spelled.metadata, flushing, progress)
             came_from = pool.map(listed, head_files(source.folder))
@@ -284,7 +286,7 @@ def _fill(stage: Path, plan: Plan, *, verify: bool, digests: bool, progress: Pro
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         record_bytes = (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
-        write_file(stage / PROVENANCE, record_bytes, flush=verify)
+        write_file(stage / PROVENANCE, record_bytes, flush=flush)
         if flushing is not None:
             progress("waiting for the disk")
             flushing.wait()

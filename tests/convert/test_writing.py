@@ -112,9 +112,11 @@ def test_without_digests_the_record_holds_sizes(tmp_path: Path, monkeypatch: pyt
     ]
 
 
-@pytest.mark.parametrize("verify", [True, False])
-def test_what_is_verified_is_flushed_before_the_folder_gets_its_name(tmp_path: Path, monkeypatch, verify: bool):
+@pytest.mark.parametrize(("verify", "force"), [(True, False), (False, False), (False, True)])
+def test_it_is_flushed_before_the_folder_gets_its_name(tmp_path: Path, monkeypatch, verify: bool, force: bool):
     source = heads.specforge(tmp_path / "head")
+    if force:
+        convert(source, tmp_path / "out", "specforge")
     events: list[str] = []
     flush, rename = os.fsync, os.rename
 
@@ -128,11 +130,11 @@ def test_what_is_verified_is_flushed_before_the_folder_gets_its_name(tmp_path: P
 
     monkeypatch.setattr(os, "fsync", noted)
     monkeypatch.setattr(os, "rename", named)
-    convert(source, tmp_path / "out", "specforge", max_shard_size=500, verify=verify)
+    convert(source, tmp_path / "out", "specforge", max_shard_size=500, verify=verify, force=force)
     weights = {p.name for p in (tmp_path / "out").glob("*.safetensors")}
     assert len(weights) > 1
-    if not verify:
-        assert events == ["rename"], "without verification everything is left as cp leaves it"
+    if not verify and not force:
+        assert events == ["rename"], "a new folder without verification is left as cp leaves it"
         return
     before = events[: events.index("rename")]
     assert {p.name for p in (tmp_path / "out").iterdir()} <= set(before)
