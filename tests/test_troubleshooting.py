@@ -45,6 +45,10 @@ def weights(change: Callable[[bytes], bytes]) -> None:
     file.write_bytes(change(file.read_bytes()))
 
 
+def foreign_index() -> None:
+    Path("head/model.safetensors.index.json").write_text('{"weight_map": {"fc.weight": "model.safetensors"}}')
+
+
 def occupied() -> None:
     Path("out").mkdir()
     Path("out/notes.txt").touch()
@@ -54,9 +58,11 @@ MISTAKES: dict[str, Callable[[], object]] = {
     "source-missing": lambda: None,
     "source-no-config": lambda: Path("runs").mkdir(),
     "source-no-weights": lambda: Path("head/model.safetensors").unlink(),
+    "source-incomplete": lambda: Path("head/model.safetensors").rename("head/model-00001-of-00002.safetensors"),
     "hub-offline": lambda: None,
     "checkpoint-truncated": lambda: weights(lambda data: data[:-100]),
     "checkpoint-header": lambda: weights(lambda _: b"<!DOCTYPE html>\n<title>Sign in</title>\n"),
+    "checkpoint-index": foreign_index,
     "checkpoint-lfs-pointer": lambda: weights(lambda _: LFS_POINTER),
     "vocab-absolute": lambda: rewritten(d2t=heads.sorted_ids(heads.dims())),
     "vocab-double-subtracted": lambda: exported("specjax-resumed"),
@@ -91,8 +97,8 @@ def test_the_page_quotes_the_program(
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EAGLE3HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     shutil.copytree(EXPORTED / "specjax-saved" / "head", "head")
     shutil.copytree(EXPORTED / "target", "target")
     MISTAKES[code]()

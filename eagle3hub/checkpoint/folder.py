@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from eagle3hub.checkpoint.completeness import Index, check_files, merge
 from eagle3hub.checkpoint.header import Header, parse_header
 from eagle3hub.checkpoint.pickles import is_pickle, parse_pickle
 from eagle3hub.checkpoint.reader import ByteReader, refuse_pointer
@@ -59,7 +59,8 @@ def open_checkpoint(source: str | Path, *, headers_only: bool = False, progress:
 
     Where there are several weights, the first of these counts: the files of model.safetensors.index.json;
     model.safetensors; every other ``*.safetensors``; the files of pytorch_model.bin.index.json; pytorch_model.bin;
-    its shards without an index; training_state.pt; model.pt. What a file is, its first bytes say, not its name.
+    its shards without an index; training_state.pt; model.pt. What a file is, its first bytes say, not its name. Of the
+    files that count, none may be missing: see `completeness`.
 
     Args:
         headers_only: do not download the weights of a Hub source; their tensors can be described, and small ones
@@ -77,7 +78,7 @@ def open_checkpoint(source: str | Path, *, headers_only: bool = False, progress:
             code="source-no-config",
         )
     folder = files.folder
-    names = _weights(files)
+    names, index = _weights(files)
     headers = [_read_weights(files, name) for name in names]
     raw_provenance = files.small(PROVENANCE)
     return Checkpoint(
@@ -85,7 +86,7 @@ def open_checkpoint(source: str | Path, *, headers_only: bool = False, progress:
         folder=folder,
         config=parse_json_object(config_bytes, files.shown(CONFIG)),
         config_sha256=sha256(config_bytes).hexdigest(),
-        tensors=_merge(names, headers),
+        tensors=merge(names, headers, index),
         metadata=headers[0].metadata,
         weights=tuple(folder / name for name in names),
         header_sha256=tuple(h.digest for h in headers),
@@ -135,21 +136,26 @@ def _read_weights(files: Source, name: str) -> Header:
         return read_weights(reader)
 
 
-def _weights(files: Source) -> list[str]:
-    names = files.names()
+def _weights(files: Source) -> tuple[list[str], Index | None]:
+    """The weights files that count, and the index that says so, if any."""
+    present = files.names()
     for index, single, shards in (
-        (INDEX, WEIGHTS, sorted(n for n in names if n.endswith(".safetensors"))),
-        (PICKLE_INDEX, PICKLE_WEIGHTS, sorted(n for n in names if _PICKLE_SHARD.fullmatch(n))),
+        (INDEX, WEIGHTS, sorted(n for n in present if n.endswith(".safetensors"))),
+        (PICKLE_INDEX, PICKLE_WEIGHTS, sorted(n for n in present if _PICKLE_SHARD.fullmatch(n))),
     ):
-        if index in names:
-            return _indexed(files, index, names)
-        if single in names:
-            return [single]
+        if index in present:
+            found = _index(files, index)
+            names = sorted(set(found.weight_map.values()))
+            check_files(names, present, files.name, found)
+            return names, found
+        if single in present:
+            return [single], None
         if shards:
-            return shards
+            check_files(shards, present, files.name, None)
+            return shards, None
     for name in TRAINING_STATES:
-        if name in names:
-            return [name]
+        if name in present:
+            return [name], None
     raise SourceError(
         f"there is no safetensors file in {files.name}, and no torch pickle with weights either",
         hint=f"weights are looked for in {WEIGHTS}, {PICKLE_WEIGHTS}, their shards, and {TRAINING_STATES[0]}",
@@ -157,28 +163,13 @@ def _weights(files: Source) -> list[str]:
     )
 
 
-def _indexed(files: Source, index: str, names: set[str]) -> list[str]:
-    where = files.shown(index)
-    raw = files.small(index)
-    weight_map = {} if raw is None else parse_json_object(raw, where).get("weight_map")
+def _index(files: Source, name: str) -> Index:
+    shown = files.shown(name)
+    raw = files.small(name)
+    weight_map = {} if raw is None else parse_json_object(raw, shown).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
-        raise ConfigError(f"{where} has no weight_map from tensors to files", code="config-index")
-    wanted = sorted(set(weight_map.values()))
-    for name in wanted:
-        if Path(name).name != name or name in {".", ".."}:
-            raise ConfigError(f"{where} points outside its folder: {name!r}", code="config-index")
-        if name not in names:
-            raise SourceError(f"{where} names {name}, which is not there", code="source-no-weights")
-    return wanted
-
-
-def _merge(weights: Sequence[str], headers: Sequence[Header]) -> dict[str, TensorRef]:
-    merged: dict[str, TensorRef] = {}
-    for file, header in zip(weights, headers, strict=True):
-        for name, ref in header.tensors.items():
-            if name in merged:
-                raise CheckpointError(
-                    f"tensor {name!r} is in both {merged[name].path.name} and {file}", code="checkpoint-duplicate"
-                )
-            merged[name] = ref
-    return merged
+        raise ConfigError(f"{shown} has no weight_map from tensors to files", code="config-index")
+    for file in weight_map.values():
+        if Path(file).name != file or file in {".", ".."}:
+            raise ConfigError(f"{shown} points outside its folder: {file!r}", code="config-index")
+    return Index(shown, weight_map)

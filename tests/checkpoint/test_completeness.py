@@ -1,0 +1,198 @@
+"""Weights in several files: what is missing, or not where the index says, is said and never left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support import heads
+from support.hub_server import HubServer
+
+from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.errors import InputError, SourceError
+
+Cli = Callable[..., tuple[int, str, str]]
+NAMES = {
+    "safetensors": ("model-0000{}-of-00002.safetensors", "model.safetensors.index.json"),
+    "pickles": ("pytorch_model-0000{}-of-00002.bin", "pytorch_model.bin.index.json"),
+}
+OPTIONAL = "t2d"
+"""A tensor that a SpecForge head may have or not: without it nothing else shows that the head is not whole."""
+
+
+class Shards:
+    """A SpecForge head in two files, the second with `OPTIONAL` alone, and their index."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self.folder = heads.specforge(folder)
+        tensors = load_file(folder / "model.safetensors")
+        (folder / "model.safetensors").unlink()
+        pattern, index = NAMES[kind]
+        self.first, self.second = pattern.format(1), pattern.format(2)
+        self.index = folder / index
+        self.optional = {OPTIONAL: tensors.pop(OPTIONAL)}
+        self.rest = tensors
+        self.write(self.first, tensors)
+        self.write(self.second, self.optional)
+        self.place = {**dict.fromkeys(tensors, self.first), OPTIONAL: self.second}
+        self.name()
+
+    def write(self, file: str, tensors: dict[str, torch.Tensor]) -> None:
+        save = save_file if file.endswith(".safetensors") else torch.save
+        save(tensors, self.folder / file)
+
+    def name(self, **changes: str | None) -> None:
+        """Write the index, with entries changed; None removes one."""
+        place = {name: file for name, file in {**self.place, **changes}.items() if file is not None}
+        self.index.write_text(json.dumps({"weight_map": place}))
+
+
+@pytest.fixture(params=NAMES)
+def shards(request: pytest.FixtureRequest, tmp_path: Path) -> Shards:
+    return Shards(tmp_path / "head", request.param)
+
+
+def refused(shards: Shards, cli: Cli, code: str, message: str, hint: str) -> None:
+    """`convert` says so, and writes nothing."""
+    out = shards.folder.with_name("out")
+    status, _, err = cli("convert", shards.folder, out, "--from", "specforge", "--to", "modelopt")
+    assert status == 3
+    said = err.replace(str(shards.folder), "head").splitlines()
+    assert said[0] == f"error: {message}"
+    assert hint in said[1]
+    assert [p.name for p in shards.folder.parent.iterdir()] == ["head"]
+    with pytest.raises(InputError) as caught:
+        open_checkpoint(shards.folder)
+    assert caught.value.code == code
+
+
+def test_the_whole_head_is_read_with_and_without_an_index(shards: Shards):
+    whole = open_checkpoint(shards.folder)
+    assert set(whole.tensors) == {*shards.rest, OPTIONAL}
+    shards.index.unlink()
+    assert open_checkpoint(shards.folder) == whole
+
+
+def test_a_tensor_of_the_index_that_no_file_holds(shards: Shards, cli: Cli):
+    shards.name(**{"lm_head.bias": shards.second})
+    message = f"head/{shards.index.name} says that {shards.second} holds tensor 'lm_head.bias', but it is not there"
+    refused(shards, cli, "checkpoint-index", message, "was copied or downloaded in part")
+
+
+def test_a_file_of_another_export_in_the_place_of_one(shards: Shards, cli: Cli):
+    shards.write(shards.second, {"x": torch.ones(2)})
+    message = f"head/{shards.index.name} says that {shards.second} holds tensor '{OPTIONAL}', but it is not there"
+    refused(shards, cli, "checkpoint-index", message, "mixes two exports")
+
+
+def test_a_tensor_in_another_file_than_the_index_says(shards: Shards, cli: Cli):
+    shards.name(**{OPTIONAL: shards.first, "fc.weight": shards.second})
+    message = (
+        f"head/{shards.index.name} says that {shards.second} holds tensor 'fc.weight' (and 1 more), "
+        f"but it is in {shards.first}"
+    )
+    refused(shards, cli, "checkpoint-index", message, "mixes two exports")
+
+
+def test_a_tensor_the_index_does_not_name(shards: Shards, cli: Cli):
+    shards.write(shards.second, {**shards.optional, "extra": torch.ones(2)})
+    message = f"{shards.second} holds tensor 'extra', which head/{shards.index.name} does not name"
+    refused(shards, cli, "checkpoint-index", message, "mixes two exports")
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_a_tensor_in_two_files(shards: Shards, cli: Cli, indexed: bool):
+    shards.write(shards.second, {**shards.optional, "norm.weight": torch.ones(2)})
+    if not indexed:
+        shards.index.unlink()
+    message = f"tensor 'norm.weight' is in both {shards.first} and {shards.second}"
+    refused(shards, cli, "checkpoint-duplicate", message, "remove the file that is left from another export")
+
+
+def test_a_file_of_the_index_that_is_not_there(shards: Shards, cli: Cli):
+    (shards.folder / shards.second).unlink()
+    message = f"head/{shards.index.name} names {shards.second}, which is not there"
+    refused(shards, cli, "source-incomplete", message, "fetch the whole folder again")
+
+
+def test_a_file_of_a_series_that_is_not_there(shards: Shards, cli: Cli):
+    shards.index.unlink()
+    (shards.folder / shards.second).unlink()
+    message = f"head has 1 of 2 weights files: {shards.second} is not there"
+    refused(shards, cli, "source-incomplete", message, "weights would be lost")
+
+
+def test_a_file_of_a_series_that_the_index_leaves_out(shards: Shards, cli: Cli):
+    shards.name(**{OPTIONAL: None})
+    message = f"head/{shards.index.name} names 1 of 2 weights files, without {shards.second}"
+    refused(shards, cli, "source-incomplete", message, "weights would be lost")
+
+
+def series(folder: Path, *names: str) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    for i, name in enumerate(names):
+        save_file({f"t{i}": torch.ones(2)}, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("model-00001-of-00001.safetensors",),
+        ("model-00000-of-00002.safetensors", "model-00001-of-00002.safetensors"),
+        ("a-1-of-2.safetensors", "a-2-of-2.safetensors", "b-1-of-1.safetensors", "c.safetensors"),
+        ("model-00001-of-000000000002.safetensors",),  # counts no files
+    ],
+)
+def test_series_that_are_whole(tmp_path: Path, names: tuple[str, ...]):
+    assert [p.name for p in open_checkpoint(series(tmp_path / "f", *names)).weights] == list(names)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("model-00001-of-00003.safetensors",), r"1 of 3 .* model-00002-of-00003\.\w+, model-00003-of-00003\.\w+ are"),
+        (("m-2-of-2.safetensors",), r"1 of 2 weights files: m-1-of-2\.safetensors is not there"),
+        (("m-0-of-2.safetensors",), r"1 of 2 weights files: m-1-of-2\.safetensors is not there"),
+        (("m-00001-of-99999.safetensors",), r"1 of 99999 .* m-00004-of-99999\.safetensors and 99995 more are not"),
+        (
+            ("a-1-of-2.safetensors", "a-2-of-2.safetensors", "a-1-of-3.safetensors", "a-3-of-3.safetensors"),
+            r"2 of 3 weights files: a-2-of-3\.safetensors is not there",
+        ),
+    ],
+)
+def test_series_that_are_not(tmp_path: Path, names: tuple[str, ...], message: str):
+    with pytest.raises(SourceError, match=message):
+        open_checkpoint(series(tmp_path / "f", *names))
+
+
+def test_what_an_earlier_export_left_beside_a_whole_file_is_left_alone(tmp_path: Path):
+    folder = series(tmp_path / "f", "model.safetensors", "model-00002-of-00003.safetensors")
+    assert set(open_checkpoint(folder).tensors) == {"t0"}
+
+
+@pytest.mark.parametrize("headers_only", [True, False])
+@pytest.mark.parametrize("kind", NAMES)
+def test_repositories_on_the_hub_are_held_to_the_same(hub: HubServer, tmp_path: Path, kind: str, headers_only: bool):
+    def message(repo: str) -> str:
+        hub.commit(repo, shards.folder)
+        with pytest.raises(InputError) as caught:
+            open_checkpoint(f"hf://{repo}", headers_only=headers_only)
+        return caught.value.message
+
+    shards = Shards(tmp_path / "head", kind)
+    hub.commit("alice/head", shards.folder)
+    assert set(open_checkpoint("hf://alice/head", headers_only=headers_only).tensors) == {*shards.rest, OPTIONAL}
+    shards.name(**{"lm_head.bias": shards.second})
+    assert f"says that {shards.second} holds tensor 'lm_head.bias', but it is not there" in message("alice/of-another")
+    (shards.folder / shards.second).unlink()
+    assert f"names {shards.second}, which is not there" in message("alice/without-a-file")
+    shards.index.unlink()
+    assert f"has 1 of 2 weights files: {shards.second} is not there" in message("alice/without-an-index")
+    shards.write(shards.second, {"norm.weight": torch.ones(2)})
+    assert f"'norm.weight' is in both {shards.first} and {shards.second}" in message("alice/twice")
