@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import traceback
@@ -12,6 +11,7 @@ from importlib import import_module
 import typer
 
 from eagle3hub._version import __version__
+from eagle3hub.cli.streams import outlive_readers
 from eagle3hub.errors import Eagle3HubError, UsageError
 
 EXIT_INTERRUPTED = 130
@@ -70,10 +70,13 @@ def build(wanted: str | None = None) -> typer.Typer:
 
 def main() -> None:
     """Entry point: run the command line and exit with the documented status."""
+    outlive_readers()
     if sys.argv[1:] == ["--version"]:
         print(f"eagle3hub {__version__}")
         return
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has SIGHUP ignored, and so it stays
+            signal.signal(number, _terminated)
     try:
         status = run(sys.argv[1:])
     except Exception:  # a mistake of this program: all of it is shown, but for what is secret
@@ -100,9 +103,6 @@ def run(argv: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("interrupted\n")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _fail(error: Eagle3HubError, as_json: bool) -> int:
@@ -135,4 +135,5 @@ def _show_version(wanted: bool) -> None:
 
 
 def _terminated(signum: int, _frame: object) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of a session that ends, shell and kernel send one each
     raise SystemExit(128 + signum)

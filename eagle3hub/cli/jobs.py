@@ -138,7 +138,7 @@ def validate_on(
 def _start(plan: Plan) -> tuple[list[int], Job]:
     """Start a job; signals that come meanwhile are held back, since a job without a name cannot be cancelled."""
     held: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, lambda number, _: held.append(number)) for number in numbers]
     try:
         return held, plan.start()

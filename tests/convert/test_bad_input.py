@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support import heads
+from support.signals import default_signals
 
 WEIGHTS = "model.safetensors"
 Cli = Callable[..., tuple[int, str, str]]
@@ -286,14 +287,36 @@ def test_sigkill_at_every_step_leaves_no_half_destination(tmp_path: Path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["head", "out"], "the leftovers of killed runs are removed"
 
 
-def test_sigterm_cleans_up(tmp_path: Path):
+SIGNALLED = """
+import os, shutil, signal, sys
+number, during = signal.Signals(int(sys.argv.pop(1))), sys.argv.pop(1)
+real_fsync, real_rmtree = os.fsync, shutil.rmtree
+def fsync(fd):
+    signal.raise_signal(number)
+    real_fsync(fd)
+def rmtree(*a, **k):
+    if during == "cleaning":
+        signal.raise_signal(signal.SIGHUP)
+    real_rmtree(*a, **k)
+os.fsync, shutil.rmtree = fsync, rmtree
+from eagle3hub.cli.app import main; main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("during", ["writing", "cleaning"])
+def test_a_signal_to_end_cleans_up(tmp_path: Path, number: signal.Signals, during: str):
+    """A session that ends may send SIGHUP twice: the second one must not cut the cleaning short."""
     source = heads.specjax(tmp_path / "head")
-    code = (
-        "import os, signal, sys; real = os.fsync\n"
-        "os.fsync = lambda fd: (os.kill(os.getpid(), signal.SIGTERM), real(fd))\n"
-        "sys.argv[0] = 'eagle3hub'\n"
-        "from eagle3hub.cli.app import main; main()"
-    )
-    done = python(code, "convert", source, tmp_path / "out", "--to", "specforge")
-    assert done.returncode == 143
+    argv = (number.value, during, "convert", source, tmp_path / "out", "--to", "specforge")
+    done = python(SIGNALLED, *argv, preexec_fn=default_signals)
+    assert done.returncode == 128 + number, done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["head"]
+
+
+def test_nohup_goes_on(tmp_path: Path):
+    source = heads.specjax(tmp_path / "head")
+    argv = (signal.SIGHUP.value, "cleaning", "convert", source, tmp_path / "out", "--to", "specforge")
+    done = python(SIGNALLED, *argv, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["head", "out"]
