@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from eagle3hub.checkpoint.folder import INDEX, WEIGHTS, open_checkpoint, parse_json_object
 from eagle3hub.checkpoint.header import read_header
+from eagle3hub.checkpoint.source import HUB
 from eagle3hub.checkpoint.streaming import OpenFiles, stream
 from eagle3hub.errors import HubError, Refusal, SourceError, TensorError
 from eagle3hub.head import Assumption, Head, TensorRef
@@ -22,6 +24,8 @@ _NAMES = (
     "transformer.wte.weight",
 )
 """What embeddings are called in targets, text-only and multimodal ones (transformers 5)."""
+_HUB_ID = re.compile(r"(?!.*\.safetensors$)[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_NAME_ONE = "name a safetensors file, a folder or a Hub id that holds the target's weights"
 
 
 def include_embeddings(head: Head, source: str) -> tuple[Head, Change]:
@@ -110,6 +114,8 @@ def find_embeddings(source: str) -> TensorRef:
         return _pick(source, read_header(path).tensors)
     if path.is_dir():
         return _pick(source, read_header(_shard(source, path)).tensors)
+    if not source.startswith(HUB) and not _HUB_ID.fullmatch(source):
+        raise SourceError(f"{source} does not exist", hint=_NAME_ONE, code="source-missing")
     return _pick(source, read_header(_downloaded(source)).tensors)
 
 
@@ -120,7 +126,7 @@ def _shard(source: str, folder: Path) -> Path:
             return folder / WEIGHTS
         raise SourceError(
             f"there is no safetensors file in {source}",
-            hint="name a safetensors file, a folder or a Hub id that holds the target's weights",
+            hint=_NAME_ONE,
             code="source-no-weights",
         )
     shard = _in_index(source, parse_json_object(index.read_bytes(), index))
@@ -132,7 +138,7 @@ def _shard(source: str, folder: Path) -> Path:
 def _downloaded(repo: str) -> Path:
     from eagle3hub.checkpoint.hub import download_file
 
-    name = repo.removeprefix("hf://")
+    name = repo.removeprefix(HUB)
     try:
         index = download_file(name, INDEX)
     except HubError as e:

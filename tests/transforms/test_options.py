@@ -100,6 +100,14 @@ def test_embeddings_that_do_not_fit_are_refused(tmp_path: Path, refused, table: 
     assert "contradict" in refused(own, "specforge", "--include-embeddings", file, "--drop-embeddings", status=2)
 
 
+@pytest.mark.parametrize(
+    "path", ["/nope", "./nope", "../a/nope", "~/nope", "a/b/c", "nope.safetensors", "a/b.safetensors"]
+)
+def test_a_path_to_embeddings_that_does_not_exist_is_not_looked_up_on_the_hub(tmp_path: Path, refused, path: str):
+    source = heads.specforge(tmp_path / "head")
+    assert f"{path} does not exist" in refused(source, "specforge", "--include-embeddings", path)
+
+
 def test_embeddings_of_another_dtype_are_cast_with_the_rest(tmp_path: Path, ok):
     source = heads.specforge(tmp_path / "head")
     save_file({"embed_tokens.weight": TABLE}, tmp_path / "some.safetensors")
