@@ -72,9 +72,13 @@ def open_checkpoint(source: str | Path, *, headers_only: bool = False, progress:
     files = open_source(source, headers_only=headers_only, progress=progress)
     config_bytes = files.small(CONFIG)
     if config_bytes is None:
+        state = next((name for name in TRAINING_STATES if name in files.names()), None)
         raise SourceError(
             f"there is no {CONFIG} in {files.name}",
-            hint="name the folder the trainer or exporter wrote; weights alone do not say what the head computes",
+            hint="name the folder the trainer or exporter wrote; weights alone do not say what the head computes"
+            if state is None
+            else f"put the {CONFIG} that training began with beside {state}, or export the head with its trainer "
+            "(specforge export --to sglang)",
             code="source-no-config",
         )
     folder = files.folder
