@@ -10,7 +10,7 @@ from eagle3hub.checkpoint.dtypes import FLOATS, TORCH_NAME
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import ConfigError, Problem
 from eagle3hub.fields import Fields
-from eagle3hub.head import Assumption, AuxTaps, Head
+from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Head
 from eagle3hub.layouts.base import AS_FOUND, Contract, ReadOptions, Spelled, WriteOptions, refuse_inexpressible
 from eagle3hub.layouts.interpret import (
     Interpretation,
@@ -27,6 +27,8 @@ from eagle3hub.layouts.spell import spell_tensors
 from eagle3hub.layouts.taps import AUX_IDS, Taps, read_flat_taps
 
 _SLIDING = ("layer_types", "sliding_window", "use_sliding_window", "max_window_layers")
+_POST_NORM = ("norm_output", "return_hidden_post_norm")
+"""Post-norm feedback as vLLM and SGLang spell it, and inside ``eagle_config`` as TensorRT-LLM 1.2 does."""
 _MENDED = ("num_hidden_layers", "tie_word_embeddings", "attention_bias", AUX_IDS)
 
 
@@ -92,7 +94,12 @@ class FlatLayout(ABC):
             draft_vocab_size=c.number("draft_vocab_size", default=None),
             mask_token_id=_token(c, "mask_token_id"),
             assumptions=assumptions,
-            problems=[*problems, *taps.problems, *_oddities(c, llama.num_hidden_layers, bool(changes))],
+            problems=[
+                *problems,
+                *taps.problems,
+                *_post_norm_claim(c, contract),
+                *_oddities(c, llama.num_hidden_layers, bool(changes)),
+            ],
         )
 
     def is_parallel(self, config: Fields) -> bool:
@@ -156,13 +163,14 @@ class FlatLayout(ABC):
             if key in fresh and key in config:
                 config[key] = fresh[key]
         nested = config.get("eagle_config")
-        if isinstance(nested, dict) and AUX_IDS in fresh.get("eagle_config", {}):
-            config["eagle_config"] = {**nested, AUX_IDS: fresh["eagle_config"][AUX_IDS]}
+        if isinstance(nested, dict):
+            ids = {k: v for k, v in fresh.get("eagle_config", {}).items() if k == AUX_IDS}
+            config["eagle_config"] = {k: v for k, v in nested.items() if not _claims(k, v)} | ids
         limits = isinstance(kinds := config.get("layer_types"), list) and "sliding_attention" in kinds
         unwanted = {*self.inert, *(_SLIDING if limits else ())}
         if head.semantics.quantization is None:
             unwanted.add("quantization_config")
-        return {k: v for k, v in config.items() if k in fresh or k not in unwanted}
+        return {k: v for k, v in config.items() if k in fresh or not (k in unwanted or _claims(k, v))}
 
 
 def common_config(head: Head, architecture: str) -> dict[str, Any]:
@@ -207,6 +215,28 @@ def torch_dtype(head: Head) -> str:
         if ref.dtype in FLOATS and not is_scale(name):
             counts[ref.dtype] = counts.get(ref.dtype, 0) + ref.num_elements
     return TORCH_NAME[max(counts, key=lambda k: (counts[k], k))] if counts else "bfloat16"
+
+
+def _claims(key: str, value: Any) -> bool:
+    return key in _POST_NORM and value is True
+
+
+def _post_norm_claim(config: Fields, contract: Contract) -> list[Problem]:
+    """The error that a config asks for post-norm feedback, which no flat layout's trainer has."""
+    nested = config.section("eagle_config")
+    places = zip(_POST_NORM, (config, nested), strict=True)
+    claimed = [f"{key}: true" for key, place in places if place.flag(key, default=False)]
+    if not claimed:
+        return []
+    message = (
+        f"config.json says {' and '.join(claimed)}, which {contract.title} does not train with: engines would feed "
+        "back the hidden state after the final norm all the same"
+    )
+    hint = (
+        "say how the head was trained: --norm-output pre, and convert leaves the flag out, or --norm-output post, "
+        "which --to speculators can hold"
+    )
+    return [Problem("error", OPEN_FEEDBACK, message, hint)]
 
 
 def _oddities(config: Fields, layers: int, made_one: bool) -> list[Problem]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import ConfigError, InputError, Problem, UsageError
-from eagle3hub.head import Assumption, AuxTaps, Carried, Head, Semantics
+from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head, Semantics
 from eagle3hub.layouts.base import Contract, ReadOptions
 from eagle3hub.layouts.buffers import buffer_dtypes, read_vocab_map
 from eagle3hub.layouts.features import aux_count
@@ -82,7 +82,7 @@ def told(meaning: Interpretation, options: ReadOptions) -> Interpretation:
         s = replace(s, rope=replace(s.rope, theta=float(options.rope_theta)))
     if options.norm_output is not None:
         feedback: Literal["pre_norm", "post_norm"] = "post_norm" if options.norm_output == "post" else "pre_norm"
-        problems[:] = [p for p in problems if p.code != "config-norm-output"]
+        problems[:] = [p for p in problems if p.code != OPEN_FEEDBACK]
         overrides("feedback", s.feedback, feedback)
         s = replace(s, feedback=feedback)
     if options.aux_layers is not None and not s.uses_aux:
@@ -199,9 +199,11 @@ def earlier_spelling(head: Head, name: str, interpret: Interpret) -> Carried | N
     if carried is None or head.layout == name:
         return None
     try:
-        return carried if same_meaning(interpret(carried.config), head) else None
+        meaning = interpret(carried.config)
     except InputError:
         return None
+    doubtful = any(p.code == OPEN_FEEDBACK for p in meaning.problems)
+    return carried if same_meaning(meaning, head) and not doubtful else None
 
 
 _MEANINGFUL = frozenset(
