@@ -22,13 +22,14 @@ from eagle3hub.layouts.interpret import (
 )
 from eagle3hub.layouts.llama import parse_llama, spell_llama
 from eagle3hub.layouts.quantized import is_scale
-from eagle3hub.layouts.rope import spell_rope
+from eagle3hub.layouts.rope import plain_scaling, spell_rope, unscaled
 from eagle3hub.layouts.spell import spell_tensors
 from eagle3hub.layouts.taps import AUX_IDS, Taps, read_flat_taps
 
 _SLIDING = ("layer_types", "sliding_window", "use_sliding_window", "max_window_layers")
 _POST_NORM = ("norm_output", "return_hidden_post_norm")
 """Post-norm feedback as vLLM and SGLang spell it, and inside ``eagle_config`` as TensorRT-LLM 1.2 does."""
+_OPTION = {"norm_before_residual": "give --norm-before-residual"}
 _MENDED = ("num_hidden_layers", "tie_word_embeddings", "attention_bias", AUX_IDS)
 
 
@@ -146,10 +147,21 @@ class FlatLayout(ABC):
         if limits:
             message = f"config.json limits the attention of the draft, but {contract.title} trains with full attention"
             problems.append(Problem("warning", "config-sliding-ignored", message, "convert leaves layer_types out"))
+        unread: dict[str, list[str]] = {}
         for key in sorted(self.inert & set(kept)):
-            if kept.pop(key) not in (None, False):
-                why = f"config.json states {key}, which {contract.title} does not obey: the head was trained without"
-                assumptions.append(Assumption(key, None, why, f"remove {key} from config.json"))
+            value = kept.pop(key)
+            if plain_scaling(value) if isinstance(value, dict) else value not in (None, False):
+                unread[key] = [key]
+        if "rope_scaling" in self.inert and isinstance(rope := kept.get("rope_parameters"), dict):
+            kept["rope_parameters"] = unscaled(rope)
+            if plain_scaling(rope):
+                unread.setdefault("rope_scaling", []).append("rope_parameters")
+        for name, keys in unread.items():
+            spelled = " and ".join(keys)
+            value, what = (None, f"the scaling in {spelled}") if name == "rope_scaling" else (False, name)
+            why = f"{contract.title} does not obey {what} of config.json: the head was trained without"
+            settle = _OPTION.get(name, f"remove {what} from config.json")
+            assumptions.append(Assumption(name, value, why, settle))
         if "attention_bias" not in contract.expresses and kept.pop("attention_bias", None) is True:
             message = f"config.json says attention_bias: true, but {contract.title} makes no biases"
             problems.append(Problem("warning", "config-bias-ignored", message, "convert writes attention_bias: false"))
@@ -167,6 +179,9 @@ class FlatLayout(ABC):
             ids = {k: v for k, v in fresh.get("eagle_config", {}).items() if k == AUX_IDS}
             config["eagle_config"] = {k: v for k, v in nested.items() if not _claims(k, v)} | ids
         limits = isinstance(kinds := config.get("layer_types"), list) and "sliding_attention" in kinds
+        rope = config.get("rope_parameters")
+        if "rope_scaling" in self.inert and isinstance(rope, dict) and plain_scaling(rope):
+            config |= {"rope_parameters": spell_rope(head.semantics.rope)["rope_parameters"]}
         unwanted = {*self.inert, *(_SLIDING if limits else ())}
         if head.semantics.quantization is None:
             unwanted.add("quantization_config")
