@@ -44,6 +44,7 @@ def command_words(
         ("--aux-convention", read.aux_convention if read.aux_layers else None),
         ("--num-target-layers", read.num_target_layers),
         ("--norm-output", read.norm_output),
+        ("--norm-before-residual", _word(read.norm_before_residual)),
         ("--mask-token-id", read.mask_token_id),
         ("--rope-theta", None if read.rope_theta is None else f"{read.rope_theta:g}"),
         *(("--drop", name) for name in read.drop),
@@ -65,6 +66,10 @@ def command_words(
         elif value is not None and value is not False and value != "":
             words += [option, str(value)]
     return words
+
+
+def _word(flag: bool | None) -> str | None:
+    return None if flag is None else str(flag).lower()
 
 
 def _target_word(target: TargetFacts | str | None, name: str | None) -> str | None:

@@ -24,6 +24,9 @@ class _FinalNorm(Enum):
 FINAL_NORM = _FinalNorm.FINAL_NORM
 """The tap that is not a number: the target's last hidden state *after* its final norm."""
 
+OPEN_FEEDBACK = "config-norm-output"
+"""Code of the problem that a config says norm_output in a way that does not tell which state the head feeds back."""
+
 Tap = int | Literal[_FinalNorm.FINAL_NORM]
 AuxOrigin = Literal["config", "flag", "default"]
 
@@ -303,6 +306,11 @@ class Head:
         if self.aux is None or self.num_target_layers is None:
             return self.aux is None or self.aux.is_default
         return self.aux.is_default_of(self.num_target_layers)
+
+    @property
+    def feedback_is_open(self) -> bool:
+        """Whether the source leaves open which hidden state is fed back; ``semantics.feedback`` is then a guess."""
+        return any(p.code == OPEN_FEEDBACK for p in self.problems)
 
     @property
     def num_parameters(self) -> int:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 TO = "universal, specforge, modelopt, speculators, specjax, safeailab or angelslim."
-AFTER, PRE = "after|boundary", "pre|post"
+AFTER, PRE, TRUE = "after|boundary", "pre|post", "true|false"
 SAY = "What the source does not say, or says wrongly"
 CHANGE = "Changes, each only where it is asked for"
 
@@ -84,6 +84,12 @@ def convert(
         str | None,
         typer.Option(
             metavar=PRE, help="Feed back the hidden state before or after the final norm.", rich_help_panel=SAY
+        ),
+    ] = None,
+    norm_before_residual: Annotated[
+        str | None,
+        typer.Option(
+            metavar=TRUE, help="Whether the residual is the hidden state after hidden_norm.", rich_help_panel=SAY
         ),
     ] = None,
     rope_theta: Annotated[
@@ -164,6 +170,7 @@ def convert(
 
     if aux_convention is not None and aux_layers is None:
         raise UsageError("--aux-convention says how --aux-layers counts, and there is none", hint="give --aux-layers")
+    residual = choice("--norm-before-residual", norm_before_residual, TRUE)
     said = ReadOptions(
         aux_layers=None if aux_layers is None else numbers("--aux-layers", aux_layers),
         aux_convention=cast(
@@ -171,6 +178,7 @@ def convert(
         ),
         num_target_layers=num_target_layers,
         norm_output=cast("Literal['pre', 'post'] | None", choice("--norm-output", norm_output, PRE)),
+        norm_before_residual=None if residual is None else residual == "true",
         mask_token_id=mask_token_id,
         rope_theta=rope_theta,
         drop=tuple(drop or ()),

@@ -16,6 +16,7 @@ from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts.base import Contract, Match
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import Interpretation
+from eagle3hub.layouts.specjax import saved_by_specjax
 
 _ARCHITECTURES = (["Eagle3LlamaForCausalLM"], ["CosyVoice3Eagle3LlamaForCausalLM"])
 _TRAINED_THETA = 10000.0
@@ -49,6 +50,8 @@ class AngelSlim(FlatLayout):
         """Midlayer names and AngelSlim's architecture name."""
         architecture = checkpoint.config.get("architectures")
         if architecture not in _ARCHITECTURES or not any(n.startswith("midlayer.") for n in checkpoint.tensors):
+            return None
+        if saved_by_specjax(checkpoint):
             return None
         return Match(1.0, ("midlayer.* names", f"architecture {architecture[0]}"), certain=True)
 

@@ -78,6 +78,7 @@ class ReadOptions:
             output is tapped, ``boundary`` counts the layers that have run (one more).
         num_target_layers: number of decoder layers of the target, from which the default aux layers follow.
         norm_output: which hidden state the next draft step receives, ``pre`` or ``post`` the head's final norm.
+        norm_before_residual: whether the residual of the first layer is taken after hidden_norm.
         mask_token_id: the token a P-EAGLE head puts at positions not drafted yet.
         rope_theta: the RoPE base the head was trained with, where its config names another one or none.
         drop: names (as on disk) of tensors that are no part of the head and shall be left out.
@@ -89,6 +90,7 @@ class ReadOptions:
     aux_convention: Literal["after", "boundary"] = "after"
     num_target_layers: int | None = None
     norm_output: Literal["pre", "post"] | None = None
+    norm_before_residual: bool | None = None
     mask_token_id: int | None = None
     rope_theta: float | None = None
     drop: tuple[str, ...] = ()
@@ -150,7 +152,7 @@ def refuse_inexpressible(head: Head, name: str, contract: Contract) -> None:
             reason = contract.cannot.get(feature.name, f"{contract.title} has no place for it")
             raise Refusal(
                 f"the head has {feature.says}, and {reason}",
-                hint=_way_out(feature, name),
+                hint=_way_out(feature, name, [a.settle for a in head.assumptions if a.field == feature.name]),
                 code=f"refused-{feature.name.replace('_', '-')}",
             )
 
@@ -164,9 +166,10 @@ def assumed_depth(head: Head, reader: str) -> list[Assumption]:
     return [Assumption("num_target_layers", depth, why, f"give --target or --num-target-layers {depth}")]
 
 
-def _way_out(feature: Feature, asked: str) -> str:
+def _way_out(feature: Feature, asked: str, doubts: Sequence[str]) -> str:
     from eagle3hub.layouts import LAYOUTS
 
     able = [n for n, layout in LAYOUTS.items() if feature.name in layout.contract.expresses and n != asked]
     holds = f"--to {' or --to '.join(able)} can hold it" if able else "no layout of this version can hold it"
-    return f"{feature.remedy}; {holds}" if feature.remedy else holds
+    settled = [f"{doubt} if the source says it wrongly" for doubt in doubts]
+    return "; ".join([*settled, *([feature.remedy] if feature.remedy else []), holds])

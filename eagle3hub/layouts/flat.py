@@ -10,7 +10,7 @@ from eagle3hub.checkpoint.dtypes import FLOATS, TORCH_NAME
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import ConfigError, Problem
 from eagle3hub.fields import Fields
-from eagle3hub.head import Assumption, AuxTaps, Head
+from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Head
 from eagle3hub.layouts.base import (
     AS_FOUND,
     Contract,
@@ -30,11 +30,14 @@ from eagle3hub.layouts.interpret import (
 )
 from eagle3hub.layouts.llama import parse_llama, spell_llama
 from eagle3hub.layouts.quantized import is_scale
-from eagle3hub.layouts.rope import spell_rope
+from eagle3hub.layouts.rope import plain_scaling, spell_rope, unscaled
 from eagle3hub.layouts.spell import spell_tensors
 from eagle3hub.layouts.taps import AUX_IDS, Taps, read_flat_taps
 
 _SLIDING = ("layer_types", "sliding_window", "use_sliding_window", "max_window_layers")
+_POST_NORM = ("norm_output", "return_hidden_post_norm")
+"""Post-norm feedback as vLLM and SGLang spell it, and inside ``eagle_config`` as TensorRT-LLM 1.2 does."""
+_OPTION = {"norm_before_residual": "give --norm-before-residual"}
 _MENDED = ("num_hidden_layers", "tie_word_embeddings", "attention_bias", AUX_IDS)
 
 
@@ -100,7 +103,12 @@ class FlatLayout(ABC):
             draft_vocab_size=c.number("draft_vocab_size", default=None),
             mask_token_id=_token(c, "mask_token_id"),
             assumptions=assumptions,
-            problems=[*problems, *taps.problems, *_oddities(c, llama.num_hidden_layers, bool(changes))],
+            problems=[
+                *problems,
+                *taps.problems,
+                *_post_norm_claim(c, contract),
+                *_oddities(c, llama.num_hidden_layers, bool(changes)),
+            ],
         )
 
     def is_parallel(self, config: Fields) -> bool:
@@ -148,10 +156,21 @@ class FlatLayout(ABC):
         if limits:
             message = f"config.json limits the attention of the draft, but {contract.title} trains with full attention"
             problems.append(Problem("warning", "config-sliding-ignored", message, "convert leaves layer_types out"))
+        unread: dict[str, list[str]] = {}
         for key in sorted(self.inert & set(kept)):
-            if kept.pop(key) not in (None, False):
-                why = f"config.json states {key}, which {contract.title} does not obey: the head was trained without"
-                assumptions.append(Assumption(key, None, why, f"remove {key} from config.json"))
+            value = kept.pop(key)
+            if plain_scaling(value) if isinstance(value, dict) else value not in (None, False):
+                unread[key] = [key]
+        if "rope_scaling" in self.inert and isinstance(rope := kept.get("rope_parameters"), dict):
+            kept["rope_parameters"] = unscaled(rope)
+            if plain_scaling(rope):
+                unread.setdefault("rope_scaling", []).append("rope_parameters")
+        for name, keys in unread.items():
+            spelled = " and ".join(keys)
+            value, what = (None, f"the scaling in {spelled}") if name == "rope_scaling" else (False, name)
+            why = f"{contract.title} does not obey {what} of config.json: the head was trained without"
+            settle = _OPTION.get(name, f"remove {what} from config.json")
+            assumptions.append(Assumption(name, value, why, settle))
         if "attention_bias" not in contract.expresses and kept.pop("attention_bias", None) is True:
             message = f"config.json says attention_bias: true, but {contract.title} makes no biases"
             problems.append(Problem("warning", "config-bias-ignored", message, "convert writes attention_bias: false"))
@@ -165,13 +184,17 @@ class FlatLayout(ABC):
             if key in fresh and key in config:
                 config[key] = fresh[key]
         nested = config.get("eagle_config")
-        if isinstance(nested, dict) and AUX_IDS in fresh.get("eagle_config", {}):
-            config["eagle_config"] = {**nested, AUX_IDS: fresh["eagle_config"][AUX_IDS]}
+        if isinstance(nested, dict):
+            ids = {k: v for k, v in fresh.get("eagle_config", {}).items() if k == AUX_IDS}
+            config["eagle_config"] = {k: v for k, v in nested.items() if not _claims(k, v)} | ids
         limits = isinstance(kinds := config.get("layer_types"), list) and "sliding_attention" in kinds
+        rope = config.get("rope_parameters")
+        if "rope_scaling" in self.inert and isinstance(rope, dict) and plain_scaling(rope):
+            config |= {"rope_parameters": spell_rope(head.semantics.rope)["rope_parameters"]}
         unwanted = {*self.inert, *(_SLIDING if limits else ())}
         if head.semantics.quantization is None:
             unwanted.add("quantization_config")
-        return {k: v for k, v in config.items() if k in fresh or k not in unwanted}
+        return {k: v for k, v in config.items() if k in fresh or not (k in unwanted or _claims(k, v))}
 
 
 def common_config(head: Head, architecture: str) -> dict[str, Any]:
@@ -216,6 +239,28 @@ def torch_dtype(head: Head) -> str:
         if ref.dtype in FLOATS and not is_scale(name):
             counts[ref.dtype] = counts.get(ref.dtype, 0) + ref.num_elements
     return TORCH_NAME[max(counts, key=lambda k: (counts[k], k))] if counts else "bfloat16"
+
+
+def _claims(key: str, value: Any) -> bool:
+    return key in _POST_NORM and value is True
+
+
+def _post_norm_claim(config: Fields, contract: Contract) -> list[Problem]:
+    """The error that a config asks for post-norm feedback, which no flat layout's trainer has."""
+    nested = config.section("eagle_config")
+    places = zip(_POST_NORM, (config, nested), strict=True)
+    claimed = [f"{key}: true" for key, place in places if place.flag(key, default=False)]
+    if not claimed:
+        return []
+    message = (
+        f"config.json says {' and '.join(claimed)}, which {contract.title} does not train with: engines would feed "
+        "back the hidden state after the final norm all the same"
+    )
+    hint = (
+        "say how the head was trained: --norm-output pre, and convert leaves the flag out, or --norm-output post, "
+        "which --to speculators can hold"
+    )
+    return [Problem("error", OPEN_FEEDBACK, message, hint)]
 
 
 def _oddities(config: Fields, layers: int, made_one: bool) -> list[Problem]:

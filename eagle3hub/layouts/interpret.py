@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import ConfigError, InputError, Problem, UsageError
-from eagle3hub.head import Assumption, AuxTaps, Carried, Head, Semantics
+from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head, Semantics
 from eagle3hub.layouts.base import Contract, ReadOptions
 from eagle3hub.layouts.buffers import buffer_dtypes, read_vocab_map
 from eagle3hub.layouts.features import aux_count
@@ -62,7 +62,12 @@ def plain_semantics(llama: LlamaConfig, **changes: Any) -> Semantics:
 
 def settled_by(options: ReadOptions) -> set[str]:
     """The fields that no longer need to be assumed because the user said what they are."""
-    said = {"rope_theta": options.rope_theta, "feedback": options.norm_output, "aux": options.aux_layers}
+    said = {
+        "rope_theta": options.rope_theta,
+        "feedback": options.norm_output,
+        "norm_before_residual": options.norm_before_residual,
+        "aux": options.aux_layers,
+    }
     return {field for field, value in said.items() if value is not None}
 
 
@@ -82,13 +87,24 @@ def told(meaning: Interpretation, options: ReadOptions) -> Interpretation:
         s = replace(s, rope=replace(s.rope, theta=float(options.rope_theta)))
     if options.norm_output is not None:
         feedback: Literal["pre_norm", "post_norm"] = "post_norm" if options.norm_output == "post" else "pre_norm"
-        problems[:] = [p for p in problems if p.code != "config-norm-output"]
+        problems[:] = [p for p in problems if p.code != OPEN_FEEDBACK]
         overrides("feedback", s.feedback, feedback)
         s = replace(s, feedback=feedback)
+    if options.norm_before_residual is not None:
+        overrides("norm_before_residual", s.norm_before_residual, options.norm_before_residual)
+        s = replace(s, norm_before_residual=options.norm_before_residual)
     if options.aux_layers is not None and not s.uses_aux:
         raise UsageError("--aux-layers: the head reads no aux layers (use_aux_hidden_state is false)")
-    if options.mask_token_id is not None and not s.parallel_drafting:
-        raise UsageError("--mask-token-id: the head does not draft in parallel, so it masks no position")
+    if options.mask_token_id is not None:
+        vocab = meaning.llama.vocab_size
+        if not s.parallel_drafting:
+            raise UsageError("--mask-token-id: the head does not draft in parallel, so it masks no position")
+        if not 0 <= options.mask_token_id < vocab:
+            raise UsageError(
+                f"--mask-token-id {options.mask_token_id}: the vocabulary has {vocab} tokens",
+                hint=f"give a token id from 0 to {vocab - 1}",
+                code="usage-mask-token",
+            )
     if options.aux_layers is not None:
         where, ignored = "--aux-layers", meaning.ignores_order
         given = taps_from(options.aux_layers, options.aux_convention, "flag", order_ignored=ignored, where=where)
@@ -142,6 +158,7 @@ def build_head(
     )
     _check_aux_count(head)
     _check_embedding(head)
+    _check_mask_token(head)
     return head
 
 
@@ -167,6 +184,16 @@ def _check_embedding(head: Head) -> None:
                 "embeddings do not fit it, but embed_tokens.weight is missing: vLLM would run on uninitialised ones",
                 "export the head with its embeddings",
             )
+        )
+
+
+def _check_mask_token(head: Head) -> None:
+    vocab = head.dims.vocab_size
+    if head.semantics.parallel_drafting and not 0 <= (head.mask_token_id or 0) < vocab:
+        raise ConfigError(
+            f"config.json: mask_token_id is {head.mask_token_id}, but the vocabulary has {vocab} tokens",
+            hint="give the right one with --mask-token-id",
+            code="config-mask-token",
         )
 
 
@@ -199,9 +226,11 @@ def earlier_spelling(head: Head, name: str, interpret: Interpret) -> Carried | N
     if carried is None or head.layout == name:
         return None
     try:
-        return carried if same_meaning(interpret(carried.config), head) else None
+        meaning = interpret(carried.config)
     except InputError:
         return None
+    doubtful = any(p.code == OPEN_FEEDBACK for p in meaning.problems)
+    return carried if same_meaning(meaning, head) and not doubtful else None
 
 
 _MEANINGFUL = frozenset(
@@ -237,7 +266,7 @@ def _completed(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str,
             out[key] = value
         elif isinstance(have, dict) and isinstance(value, dict) and key == "eagle_config":
             out[key] = _completed(have, value)
-    return out
+    return out | _agreeing_dtypes(source, fresh)
 
 
 def _overlaid(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,7 +277,15 @@ def _overlaid(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, 
             out[key] = _overlaid(have, value)
         else:
             out[key] = value
-    return out
+    return out | _agreeing_dtypes(source, fresh)
+
+
+def _agreeing_dtypes(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+    """The dtype for both of its spellings where the source states both and they disagree."""
+    spellings = ("torch_dtype", "dtype")
+    old, new = (source.get(key) for key in spellings)
+    right = next((fresh[key] for key in spellings if key in fresh), None)
+    return {} if right is None or None in (old, new) or old == new else dict.fromkeys(spellings, right)
 
 
 def _without_twins(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:

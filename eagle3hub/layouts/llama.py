@@ -58,6 +58,7 @@ def parse_llama(
         assumptions.append(Assumption(name, value, why, settle or f"write {name} into config.json"))
         return value
 
+    _refuse_multipliers(config)
     if config.flag("mlp_bias", default=False):
         raise ConfigError(
             f"{config.where}: mlp_bias is true; no EAGLE-3 trainer makes heads with biases in the MLP",
@@ -101,6 +102,24 @@ def parse_llama(
         token_ids={k: v for k in TOKEN_IDS if (v := config.token_ids(k)) is not None},
         assumptions=assumptions,
     )
+
+
+def _refuse_multipliers(config: Fields) -> None:
+    """Raise ConfigError for a field that some engine multiplies by and no layout has a place for."""
+    scale, part = "vLLM multiplies the draft's logits by it", "vLLM rotates that part of each attention head only"
+    for place, name, what in (
+        (config, "logit_scale", scale),
+        (config, "partial_rotary_factor", part),
+        (config.section("rope_parameters"), "partial_rotary_factor", part),
+        (config.section("rope_scaling"), "partial_rotary_factor", part),
+    ):
+        value = place.real(name, default=1.0)
+        if value != 1.0:
+            raise ConfigError(
+                f"{place.where}: {name} is {value:g}; {what}, but no trainer of EAGLE-3 heads and no layout knows it",
+                hint=f"if the head was trained without it, remove {name} from config.json",
+                code=f"config-{name.replace('_', '-')}",
+            )
 
 
 def _sliding(config: Fields, layers: int) -> tuple[int | None, tuple[int, ...]]:

@@ -31,7 +31,7 @@ def parse_rope(config: Fields) -> tuple[float | None, Scaling | None]:
                     f"{config.where}: {key} differs by layer type, which no EAGLE-3 head has", code="config-rope"
                 )
             theta = Fields(given, f"{config.where}: {key}").real("rope_theta", default=None)
-            stated.append((key, theta, _plain_scaling(given)))
+            stated.append((key, theta, plain_scaling(given)))
     for key, theta, scaling in stated:
         if theta is not None and top is not None and theta != top:
             raise ConfigError(f"{config.where}: rope_theta is {top:g} but {key} says {theta:g}", code="config-rope")
@@ -41,9 +41,16 @@ def parse_rope(config: Fields) -> tuple[float | None, Scaling | None]:
     return top, stated[0][2] if stated else None
 
 
-def _plain_scaling(scaling: Mapping[str, Any]) -> Scaling | None:
+def unscaled(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``rope_parameters`` say of the base alone."""
+    return {k: v for k, v in parameters.items() if k == "rope_theta"}
+
+
+def plain_scaling(scaling: Mapping[str, Any]) -> Scaling | None:
     """The scaling parameters under their current key names, or None for plain RoPE."""
     out = {("rope_type" if k == "type" else k): v for k, v in scaling.items() if k != "rope_theta"}
+    if out.get("partial_rotary_factor") in (None, 1.0):
+        out.pop("partial_rotary_factor", None)
     return None if out.get("rope_type", "default") == "default" and len(out) <= 1 else out
 
 

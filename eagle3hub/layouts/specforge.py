@@ -15,7 +15,7 @@ from typing import Any
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import Problem
 from eagle3hub.fields import Fields
-from eagle3hub.head import Assumption, Head
+from eagle3hub.head import OPEN_FEEDBACK, Assumption, Head
 from eagle3hub.layouts.base import Contract, Match
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import AUX_IDS, Interpretation
@@ -95,7 +95,7 @@ class SpecForge(FlatLayout):
             problems.append(
                 Problem(
                     "error",
-                    "config-norm-output",
+                    OPEN_FEEDBACK,
                     "config.json says norm_output: true, which SpecForge gave two meanings: the norm before lm_head "
                     "(up to 0.2.0) or post-norm feedback (September 2026 and later)",
                     "say which it is: --norm-output pre for a head trained with 0.2.0 or earlier, --norm-output post "

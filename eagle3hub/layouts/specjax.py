@@ -18,13 +18,19 @@ from eagle3hub.layouts.flat import FlatLayout, torch_dtype
 from eagle3hub.layouts.taps import specjax_default
 
 
+def saved_by_specjax(checkpoint: Checkpoint) -> bool:
+    """Whether SpecJAX saved the weights, whichever config a resumed run copied beside them."""
+    d2t = checkpoint.tensors.get("d2t")
+    return d2t is not None and d2t.dtype == "I32" and checkpoint.metadata is None
+
+
 class SpecJax(FlatLayout):
     """Codec of SpecJAX folders."""
 
     name = "specjax"
     hard_coded_act = "silu"
     one_layer = False  # it writes num_hidden_layers: 1, so that anything else is another head's config
-    inert = frozenset({"rope_scaling", "attention_bias"})
+    inert = frozenset({"rope_scaling", "attention_bias", "norm_before_residual"})
     contract = Contract(
         title="SpecJAX",
         tensor_prefix="midlayer.",
@@ -59,7 +65,9 @@ class SpecJax(FlatLayout):
             evidence.append("no header metadata")
         if config.get("architectures") == ["LlamaForCausalLM"] and "max_position_embeddings" not in config:
             evidence.append("plain LlamaForCausalLM config without max_position_embeddings")
-        if "t2d" not in tensors or "eagle_config" in config or "embed_tokens.weight" in tensors:
+        if "t2d" not in tensors or "embed_tokens.weight" in tensors:
+            return None
+        if "eagle_config" in config and not saved_by_specjax(checkpoint):
             return None
         return Match((len(evidence) - 1) / 3, tuple(evidence)) if len(evidence) > 1 else None
 

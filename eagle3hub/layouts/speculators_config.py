@@ -97,7 +97,7 @@ def token_id(config: Fields) -> int | None:
 
 def _norm_before_residual(config: Fields) -> tuple[bool, list[Assumption]]:
     stated = config.flag("norm_before_residual", default=None)
-    settle = "write norm_before_residual into config.json"
+    settle = "give --norm-before-residual"
     if stated is None:
         why = "the key is missing: the speculators library takes false, but vLLM takes true for such a folder"
         return False, [Assumption("norm_before_residual", False, why, settle)]

@@ -18,6 +18,7 @@ from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts.base import Contract, Match, Spelled, WriteOptions, assumed_depth
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import earlier_spelling
+from eagle3hub.layouts.specjax import saved_by_specjax
 from eagle3hub.layouts.spell import spell_tensors
 from eagle3hub.layouts.taps import AUX_IDS, Taps, taps_from
 from eagle3hub.layouts.universal_engines import (
@@ -54,7 +55,7 @@ class Universal(FlatLayout):
 
     def detect(self, checkpoint: Checkpoint) -> Match | None:
         """Its own mark in config.json."""
-        marked = checkpoint.config.get(MARK) == self.name
+        marked = checkpoint.config.get(MARK) == self.name and not saved_by_specjax(checkpoint)
         return Match(1.0, (f"{MARK}: {self.name}",), certain=True) if marked else None
 
     def read_taps(self, config: Fields) -> Taps:

@@ -182,12 +182,11 @@ def infer_truth(files: Files) -> Truth:
 def _with_head(truth: Truth, head: Head) -> Truth:
     """The truth where a codec, the user or the target knows better than the files."""
     s = head.semantics
-    open_question = any(p.code == "config-norm-output" for p in head.problems)
     changes: dict[str, Any] = {
         "norm_before_residual": s.norm_before_residual,
         "norm_before_fc": s.norm_before_fc,
         "fc_norm": s.fc_norm,
-        "feedback": None if open_question else s.feedback,
+        "feedback": None if head.feedback_is_open else s.feedback,
         "rope_theta": s.rope.theta,
         "rope_scaling": s.rope.scaling,
         "uses_aux": s.uses_aux,

@@ -78,11 +78,12 @@ def check_said(options: ReadOptions) -> None:
 
 def said(options: ReadOptions) -> list[Change]:
     """What the user said of the source, as records: it counts as evidence only that it was said."""
-    o = options
+    o, residual = options, options.norm_before_residual
     facts: list[tuple[str, object, str]] = [
         ("aux-layers", o.aux_layers and list(o.aux_layers), f"the aux layers ({o.aux_convention} numbering)"),
         ("num-target-layers", o.num_target_layers, "the target's number of layers"),
         ("norm-output", o.norm_output, "the hidden state fed back, relative to the head's final norm,"),
+        ("norm-before-residual", None if residual is None else str(residual).lower(), "norm_before_residual"),
         ("mask-token-id", o.mask_token_id, "the token of positions not drafted yet"),
         ("rope-theta", o.rope_theta, "the RoPE base"),
         ("drop", o.drop and list(o.drop), "the tensors that are no part of the head"),
