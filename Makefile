@@ -7,6 +7,9 @@ EXPORTERS := $(HOME)/.cache/eagle3hub/exporters
 
 WORKFLOWS := $(wildcard .github/workflows/*.yml examples/actions/*-my-head.yml)
 
+# two at a time, a file's tests together; a process of each may hold an engine
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
 .PHONY: demo test lint fast dist docs exporters clean
 
 demo: $(READY)  ## release the example head, publish it to a Hub on this machine, and serve what was downloaded
@@ -18,7 +21,7 @@ test: $(READY)  ## every test, those on the real engines included
 	$(BIN)/eagle3hub engines install llamacpp --device cpu
 	$(BIN)/python tests/engines/sglang_cpu/environment.py
 	$(BIN)/python tests/exporters/environments.py $(EXPORTERS) torch-exporters
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # make exporters SPECJAX=/path/to/a/checkout/of/tails-mpt/SpecJAX
 FIXTURES := tests/fixtures/exporters
@@ -32,7 +35,7 @@ exporters: $(READY)  ## make the exporters' heads anew, and let independent libr
 	EAGLE3HUB_EXPORTERS=$(EXPORTERS) $(BIN)/python -m pytest tests/exporters tests/readers
 
 fast: $(READY)  ## the tests that need no engine
-	$(BIN)/python -m pytest -m "not engine and not exporters"
+	$(PYTEST) -m "not engine and not exporters"
 
 lint: $(READY)
 	$(BIN)/ruff check .

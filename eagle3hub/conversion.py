@@ -29,6 +29,7 @@ from eagle3hub.errors import Problem, Refusal
 from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts import get_layout, open_head, provenance
 from eagle3hub.layouts.base import AS_FOUND, ReadOptions, Spelled, WriteOptions
+from eagle3hub.layouts.taps import AUX_IDS
 from eagle3hub.progress import Progress, silent
 from eagle3hub.staging import check_destination, require_space, staged_folder, write_file
 from eagle3hub.target import TargetFacts
@@ -40,6 +41,17 @@ UNCHANGED = Transforms()
 
 _ONE_FILE = frozenset({"specjax", "safeailab"})
 """Layouts whose own reader opens one weights file and knows no index."""
+
+_NESTED_ONLY = "aux-ids-nested-only"
+
+_WRITTEN_ANEW = frozenset(
+    {
+        _NESTED_ONLY,
+        *("config-sliding-ignored", "config-bias-ignored", "config-tied", "config-layers", "config-no-context"),
+        "config-quantization-leftover",
+    }
+)
+"""Problems of how a source is spelled, which writing may mend; others lie in what the head is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +98,7 @@ class Conversion:
         destination: the folder. plan: what it was made from.
         files: every file with its size and, where ``digests`` asked for it, SHA-256; empty in a dry run.
         verified: whether the result was read back and held against the source.
-        problems: what is to be said of the result, of which the source's ``plan.head.problems`` may have had more;
-            None in a dry run.
+        result: the head as it was read back, without its target; None in a dry run.
     """
 
     destination: Path
@@ -95,7 +106,28 @@ class Conversion:
     files: list[FileSize] = field(default_factory=list)
     verified: bool = False
     dry_run: bool = False
-    problems: list[Problem] | None = None
+    result: Head | None = None
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is to be said of the result: problems of the source that it still has, and its own."""
+        source = self.plan.head.problems
+        if self.result is None:
+            return list(source)
+        kept = [p for p in source if p.code not in _WRITTEN_ANEW or p.code in self._found]
+        return kept + [p for p in self.result.problems if p.code not in {p.code for p in source}]
+
+    @property
+    def mended(self) -> list[Problem]:
+        """Problems of the source that the result has no longer because it is written otherwise."""
+        if self.result is None:
+            return []
+        gone = [p for p in self.plan.head.problems if p.code in _WRITTEN_ANEW and p.code not in self._found]
+        return [p for p in gone if p.code != _NESTED_ONLY or AUX_IDS in self.plan.spelled.config]
+
+    @property
+    def _found(self) -> set[str]:
+        return {p.code for p in self.result.problems} if self.result is not None else set()
 
     def to_json(self) -> dict[str, Any]:
         """The document ``convert --json`` prints."""
@@ -114,7 +146,8 @@ class Conversion:
             "repairs": [c.to_json() for c in plan.changes],
             "assumptions": [a.to_json() for a in plan.assumptions],
             "problems": [p.to_json() for p in plan.head.problems],
-            "result_problems": None if self.problems is None else [p.to_json() for p in self.problems],
+            "result_problems": None if self.result is None else [p.to_json() for p in self.problems],
+            "mended": [p.to_json() for p in self.mended],
             "notes": plan.spelled.notes,
         }
 
@@ -248,8 +281,8 @@ def convert(
     flush = verify or os.path.lexists(dest)  # what is replaced is not risked
     with staged_folder(dest, force=force, flush=flush) as staged:
         files = _fill(staged.path, plan, verify=verify, flush=flush, digests=digests, progress=progress)
-        problems = open_head(staged.path, layout=to).problems
-    return Conversion(dest, plan, files, verified=verify, problems=problems)
+        result = open_head(staged.path, layout=to)
+    return Conversion(dest, plan, files, verified=verify, result=result)
 
 
 def _fill(stage: Path, plan: Plan, *, verify: bool, flush: bool, digests: bool, progress: Progress) -> list[FileSize]:

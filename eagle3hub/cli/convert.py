@@ -256,16 +256,8 @@ def _print(doc: dict[str, Any], console: Console) -> None:
     for a in doc["assumptions"]:
         console.print(f"  [cyan]assumed[/] {escape(a['field'])} = {escape(str(a['value']))}: {escape(a['why'])}")
         console.print(f"    [dim]to settle it: {escape(a['settle'])}[/]")
-    there = {p["code"] for p in doc["problems"]}
-    for p in [*doc["problems"], *(p for p in doc["result_problems"] or () if p["code"] not in there)]:
-        word = _word(p, doc["result_problems"])
-        console.print(f"  {word} {escape(p['message'])}")
-
-
-def _word(problem: dict[str, Any], in_result: list[dict[str, Any]] | None) -> str:
-    """What became of a problem of the source."""
-    if problem["severity"] != "warning":
-        return f"[cyan]{problem['severity']}[/]"
-    if in_result is None:
-        return "[yellow]warning[/] of the source:"
-    return "[yellow]warning[/]" if problem["code"] in {p["code"] for p in in_result} else "[green]mended[/]"
+    for p in doc["mended"]:
+        console.print(f"  [green]mended[/] {escape(p['message'])}")
+    of = " of the source:" if doc["dry_run"] else ""
+    for p in doc["problems"] if doc["dry_run"] else doc["result_problems"]:
+        console.print(f"  [yellow]{p['severity']}[/]{of} {escape(p['message'])}")

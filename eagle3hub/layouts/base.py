@@ -156,6 +156,15 @@ def refuse_inexpressible(head: Head, name: str, contract: Contract) -> None:
             )
 
 
+def assumed_depth(head: Head, reader: str) -> list[Assumption]:
+    """That aux layers which ``reader`` is not told are its default ones, where nothing says how deep the target is."""
+    if head.num_target_layers is not None or head.aux is None or not head.aux.is_default:
+        return []
+    layers, depth = head.aux.after_layer, head.aux.after_layer[-1] + 4
+    why = f"{reader} is told no aux layers and takes its default: {layers} only if the target has {depth} layers"
+    return [Assumption("num_target_layers", depth, why, f"give --target or --num-target-layers {depth}")]
+
+
 def way_out(head: Head, asked: str, feature: str | None = None) -> str:
     """What helps a head that layout ``asked`` refused, for a feature or a reason of its own: a remedy, other layouts.
 

@@ -11,7 +11,15 @@ from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import ConfigError, Problem
 from eagle3hub.fields import Fields
 from eagle3hub.head import Assumption, AuxTaps, Head
-from eagle3hub.layouts.base import AS_FOUND, Contract, ReadOptions, Spelled, WriteOptions, refuse_inexpressible
+from eagle3hub.layouts.base import (
+    AS_FOUND,
+    Contract,
+    ReadOptions,
+    Spelled,
+    WriteOptions,
+    assumed_depth,
+    refuse_inexpressible,
+)
 from eagle3hub.layouts.interpret import (
     Interpretation,
     build_head,
@@ -124,7 +132,8 @@ class FlatLayout(ABC):
         else:
             config = self.spell_config(head)
         tensors, metadata, origin = spell_tensors(head, self.name, contract, before)
-        return Spelled(config, tensors, metadata, origin, [], notes)
+        untold = [] if contract.aux_ids is not None else assumed_depth(head, contract.title)
+        return Spelled(config, tensors, metadata, origin, untold, notes)
 
     @abstractmethod
     def spell_config(self, head: Head) -> dict[str, Any]:

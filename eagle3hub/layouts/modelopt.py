@@ -15,7 +15,7 @@ from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import Problem, Refusal, SourceError
-from eagle3hub.head import Head
+from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts.base import AS_FOUND, Contract, Match, ReadOptions, Spelled, WriteOptions
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import AUX_IDS
@@ -86,6 +86,14 @@ class ModelOpt(FlatLayout):
                     "eagle3hub convert leaves it out",
                 )
             )
+            rope = head.semantics.rope
+            scaling = "no scaling" if rope.scaling is None else f"scaling {rope.scaling.get('rope_type')}"
+            why = (
+                f"config.json began as another model's, whose rope_theta {rope.theta:g}, {scaling} and rms_norm_eps "
+                f"{head.semantics.rms_norm_eps:g} may be what was copied and not what the head was trained with"
+            )
+            settle = "compare them with the training run; --rope-theta says the theta"
+            head.assumptions.append(Assumption("rope_theta", rope.theta, why, settle))
         return head
 
     def write(self, head: Head, options: WriteOptions) -> Spelled:

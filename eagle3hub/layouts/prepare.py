@@ -30,7 +30,7 @@ def prepared(checkpoint: Checkpoint, options: ReadOptions) -> Checkpoint:
         raise TensorError(
             f"{checkpoint.source} holds {several(leaked)}: leftovers of the target model that training saved along, "
             "no part of the head",
-            hint="leave them out with " + " ".join(f"--drop {name}" for name in leaked[:3]),
+            hint="leave them out with " + " ".join(f"--drop {name}" for name in leaked),
             code="tensor-leaked",
         )
     return without_prefix(replace(checkpoint, tensors=tensors))

@@ -7,12 +7,15 @@ trainer hard-codes silu, plain RoPE and the default taps; a resumed run copies i
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
+from eagle3hub.errors import Refusal
 from eagle3hub.head import Head
-from eagle3hub.layouts.base import Contract, Match
+from eagle3hub.layouts.base import Contract, Match, Spelled, WriteOptions
 from eagle3hub.layouts.flat import FlatLayout, torch_dtype
+from eagle3hub.layouts.taps import specjax_default
 
 
 class SpecJax(FlatLayout):
@@ -59,6 +62,21 @@ class SpecJax(FlatLayout):
         if "t2d" not in tensors or "eagle_config" in config or "embed_tokens.weight" in tensors:
             return None
         return Match((len(evidence) - 1) / 3, tuple(evidence)) if len(evidence) > 1 else None
+
+    def write(self, head: Head, options: WriteOptions) -> Spelled:
+        """The head in SpecJAX's spelling. Raises Refusal, also where its trainer would tap other layers."""
+        layers = head.num_target_layers
+        if head.aux is None or layers is None or head.target_model_type != "qwen3_next":
+            return super().write(head, options)
+        its_own = specjax_default(layers, head.target_model_type)
+        if head.aux.taps != its_own.taps:
+            raise Refusal(
+                f"the head taps layers {head.aux.after_layer}, and SpecJAX writes no aux layer ids: its trainer taps "
+                f"{its_own.after_layer} of a qwen3_next target of {layers} layers",
+                hint="--to specforge, --to modelopt or --to speculators can name them",
+                code="refused-aux-ids",
+            )
+        return super().write(replace(head, aux=None), options)
 
     def spell_config(self, head: Head) -> dict[str, Any]:
         """The fifteen fields SpecJAX writes, in its order."""

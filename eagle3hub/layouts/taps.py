@@ -103,6 +103,14 @@ def _nested_only(nested: list[int]) -> Problem:
     )
 
 
+def specjax_default(num_target_layers: int, model_type: str | None) -> AuxTaps:
+    """The layers SpecJAX taps unless it is told otherwise, which it does not record."""
+    n = num_target_layers
+    if model_type == "qwen3_next":
+        return AuxTaps.from_after_layer([3, n // 2 - 1, n - 1], "default")
+    return AuxTaps.default_for(n)
+
+
 def trainer_default(head: Head, num_target_layers: int, model_type: str | None) -> tuple[AuxTaps, str | None]:
     """The aux layers a trainer takes where nothing is recorded, and why that is not certain (None where it is).
 
@@ -111,15 +119,16 @@ def trainer_default(head: Head, num_target_layers: int, model_type: str | None) 
     """
     n, count = num_target_layers, aux_count(head)
     why: str | None = "the source names no aux layers: the trainer's default is taken, but a run may have set others"
-    if head.layout == "specjax" and model_type == "qwen3_next":
-        why = "SpecJAX taps (3, L//2-1, L-1) for qwen3_next unless told otherwise, and records nothing"
-        taps = AuxTaps.from_after_layer([3, n // 2 - 1, n - 1], "default")
+    if head.layout == "specjax":
+        taps = specjax_default(n, model_type)
+        if model_type == "qwen3_next":
+            why = "SpecJAX taps (3, L//2-1, L-1) for qwen3_next unless told otherwise, and records nothing"
+        elif not head.carried:
+            why = None
     elif head.layout == "modelopt":
         taps = AuxTaps.from_after_layer(sorted({1, max(0, n // 2 - 1), max(0, n - 4)}), "default")
     else:
         taps = AuxTaps.default_for(n)
-        if head.layout == "specjax" and not head.carried:
-            why = None
     if len(taps) != count:
         raise ConfigError(
             f"the default aux layers of a target of {n} layers are {taps.after_layer}, but fc.weight takes {count} "

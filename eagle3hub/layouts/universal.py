@@ -15,7 +15,7 @@ from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import ConfigError
 from eagle3hub.fields import Fields
 from eagle3hub.head import Assumption, Head
-from eagle3hub.layouts.base import Contract, Match, Spelled, WriteOptions
+from eagle3hub.layouts.base import Contract, Match, Spelled, WriteOptions, assumed_depth
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import earlier_spelling
 from eagle3hub.layouts.spell import spell_tensors
@@ -74,7 +74,7 @@ class Universal(FlatLayout):
     def write(self, head: Head, options: WriteOptions) -> Spelled:
         """The head as all engines read it. Raises Refusal naming the engine that could not, and why."""
         aux = refuse_engines(head, self.name, self.contract)
-        assumptions: list[Assumption] = []
+        assumptions = assumed_depth(head, "sglang-jax")
         notes = trtllm_note(head, aux)
         context, note = counts_context(head)
         if note:

@@ -46,4 +46,5 @@ def change_dtype(head: Head, name: str) -> tuple[Head, Change | None]:
         replace(head, tensors=tensors), dict.fromkeys(("torch_dtype", "dtype"), lambda _: TORCH_NAME[dtype])
     )
     names = sorted(t.name for t in changed.values())
-    return out, Change(f"dtype:{name}", what, "rounded to nearest, ties to even", names, not lossy)
+    evidence = "rounded to nearest, ties to even" if lossy else f"{dtype} has every value of {sources}"
+    return out, Change(f"dtype:{name}", what, evidence, names, not lossy)

@@ -270,7 +270,7 @@ def test_a_result_that_is_cut_while_it_is_compared_is_no_result(tmp_path: Path, 
 
 
 def test_a_warning_says_whether_it_is_one_of_the_result(tmp_path: Path, cli: Callable[..., tuple[int, str, str]]):
-    nested_only = FIXTURES / "modelopt-default" / "head"
+    nested_only = FIXTURES / "modelopt-plain-rope" / "head"
     argv = ("convert", nested_only, tmp_path / "out", "--to", "modelopt")
     status, out, _ = cli(*argv, "--dry-run")
     assert (status, "warning of the source: aux layer ids" in out) == (0, True)
@@ -278,6 +278,9 @@ def test_a_warning_says_whether_it_is_one_of_the_result(tmp_path: Path, cli: Cal
         status, out, _ = cli(*argv, *more)
         assert (status, "mended aux layer ids [1, 3, 4] stand in eagle_config only" in out) == (0, True)
     assert "eagle_config only" not in cli("inspect", tmp_path / "out")[1]
+    argv = ("convert", nested_only, tmp_path / "unnamed", "--to", "safeailab", "--resort-vocab")
+    status, out, _ = cli(*argv)
+    assert (status, "eagle_config only" in out) == (0, False), "ids that are named nowhere are not mended"
     no_context = FIXTURES / "specjax-saved" / "head"
     argv = ("convert", no_context, tmp_path / "kept", "--to", "specjax")
     status, out, _ = cli(*argv)
@@ -285,4 +288,17 @@ def test_a_warning_says_whether_it_is_one_of_the_result(tmp_path: Path, cli: Cal
     assert "states no max_position_embeddings" in cli("inspect", tmp_path / "kept")[1]
     document = json.loads(cli(*argv, "--force", "--json")[1])
     assert [p["code"] for p in document["result_problems"]] == ["config-no-context"]
+    assert document["mended"] == []
     assert json.loads(cli(*argv, "--force", "--dry-run", "--json")[1])["result_problems"] is None
+
+
+def test_layers_that_look_shifted_are_not_mended_by_writing_them(
+    tmp_path: Path, cli: Callable[..., tuple[int, str, str]]
+):
+    source = heads.specforge(tmp_path / "head", eagle_config={"eagle_aux_hidden_state_layer_ids": [2, 15, 27]})
+    target = heads.target(tmp_path / "target")
+    argv = ("convert", source, tmp_path / "out", "--to", "speculators", "--speculative-tokens", 3, "--target", target)
+    status, out, _ = cli(*argv, "--target-name", "owner/target")
+    assert (status, "warning the aux layers are the default ones shifted by one layer" in out) == (0, True)
+    assert "mended the aux layers" not in out
+    assert "shifted by one layer" in cli("inspect", tmp_path / "out", "--target", target)[1]

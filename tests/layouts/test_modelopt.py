@@ -85,6 +85,8 @@ def test_a_quantization_config_of_another_model_is_left_out(tmp_path: Path):
     head = open_head(source)
     assert head.semantics.quantization is None
     assert "config-quantization-leftover" in {p.code for p in head.problems}
+    assert [a.field for a in head.assumptions if "copied" in a.why] == ["rope_theta"], "its RoPE may be foreign, too"
+    assert "rope_theta" not in {a.field for a in open_head(source, options=ReadOptions(rope_theta=5e5)).assumptions}
     convert(source, tmp_path / "out", "modelopt")
     assert "quantization_config" not in config_of(tmp_path / "out")
 

@@ -213,6 +213,29 @@ def test_specjaxs_default_layers_follow_from_the_target(tmp_path: Path, model_ty
     assert told.aux.after_layer == [1, 14, 26]
 
 
+def test_specjaxs_layers_of_a_qwen3_next_target_are_written_where_they_are_meant(tmp_path: Path):
+    target = str(heads.target(tmp_path / "target", model_type="qwen3_next"))
+    usual = heads.specforge(tmp_path / "usual")
+    with pytest.raises(Refusal, match=r"\[1, 14, 26\].* taps \[3, 14, 29\] of a qwen3_next target") as refused:
+        convert(usual, tmp_path / "out", "specjax", target=target)
+    assert refused.value.code == "refused-aux-ids"
+    source = heads.specforge(tmp_path / "its", eagle_config={"eagle_aux_hidden_state_layer_ids": [3, 14, 29]})
+    convert(source, tmp_path / "out", "specjax", target=target)
+    (tmp_path / "out" / "eagle3hub.json").unlink()
+    assert open_head(tmp_path / "out", target=target).aux.after_layer == [3, 14, 29]
+
+
+@pytest.mark.parametrize("layout", ["specjax", "safeailab", "angelslim", "universal"])
+def test_layers_that_are_not_named_depend_on_a_depth_that_is_not_known(tmp_path: Path, layout: str):
+    source = heads.specforge(tmp_path / "x", max_position_embeddings=8192)
+    with pytest.raises(Refusal, match=r"told no aux layers and takes its default: \[1, 14, 26\] only if .* 30 layers"):
+        convert(source, tmp_path / "strict", layout, strict=True)
+    done = convert(source, tmp_path / "out", layout)
+    assert ("num_target_layers", 30) in {(a.field, a.value) for a in done.plan.assumptions}
+    target = str(heads.target(tmp_path / "target"))
+    convert(source, tmp_path / "told", layout, target=target, target_name="owner/target", strict=True)
+
+
 def test_a_list_that_is_not_ascending_needs_other_columns(tmp_path: Path):
     eagle = {"eagle_aux_hidden_state_layer_ids": [26, 1, 14]}
     source = heads.specforge(tmp_path / "x", eagle_config=eagle)

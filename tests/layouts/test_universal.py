@@ -81,7 +81,7 @@ def test_what_must_be_known_is_asked_for(tmp_path: Path, target: Path):
     with pytest.raises(Refusal, match="no context length is known"):
         convert(named, tmp_path / "out", "universal")
     done = convert(heads.specforge(tmp_path / "c"), tmp_path / "out", "universal")
-    assert [a.field for a in done.plan.assumptions] == ["max_position_embeddings"]
+    assert [a.field for a in done.plan.assumptions] == ["num_target_layers", "max_position_embeddings"]
     assert not convert(tmp_path / "c", tmp_path / "sure", "universal", target=str(target)).plan.assumptions
 
 
