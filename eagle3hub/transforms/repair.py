@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eagle3hub.errors import UsageError, VocabMapError
+from eagle3hub.errors import Problem, UsageError, VocabMapError
 from eagle3hub.head import Head
 from eagle3hub.transforms.change import Change, with_map
 from eagle3hub.transforms.raw import raw_buffers
@@ -39,19 +39,26 @@ def repair_vocab_map(
     if name == "from-t2d" and vocab is not None and vocab.spelling == "t2d":
         return Mended(vocab, f"t2d marks exactly {draft_vocab_size} tokens and there is no d2t")
     if not problems:
-        raise VocabMapError(
-            f"--repair {name}: there is nothing to repair, the vocabulary map is {status}",
-            hint="leave the option out",
-            code="vocab-nothing-to-repair",
-        )
+        raise _nothing_to_repair(name, status)
     mended = _mend(name, status, d2t, t2d, vocab_size, draft_vocab_size)
     if mended is not None:
         return mended
-    fault = problems[0]
-    raise VocabMapError(
+    raise _unfit(name, problems[0])
+
+
+def _unfit(name: str, fault: Problem) -> VocabMapError:
+    return VocabMapError(
         f"--repair {name} does not fit what is wrong here: {fault.message}",
         hint=fault.hint,
         code="vocab-repair-unfit",
+    )
+
+
+def _nothing_to_repair(name: str, status: str) -> VocabMapError:
+    return VocabMapError(
+        f"--repair {name}: there is nothing to repair, the vocabulary map is {status}",
+        hint="leave the option out",
+        code="vocab-nothing-to-repair",
     )
 
 
@@ -115,15 +122,13 @@ def repair_vocab(head: Head, names: Sequence[str]) -> tuple[Head, list[Change]]:
                 hint="give the run's own map with --d2t FILE",
                 code="vocab-repair-unfit",
             )
-        order = next((p for p in head.problems if p.code == "vocab-unsorted"), None)
-        if order is not None:
-            raise VocabMapError(
-                f"--repair {name} does not fit what is wrong here: {order.message}",
-                hint=order.hint,
-                code="vocab-repair-unfit",
-            )
         if changes:
             raise UsageError("a map needs one --repair, not several", code="usage-repair")
+        if head.vocab_status == "ok":
+            raise _nothing_to_repair(name, head.vocab_status)
+        for fault in head.problems:
+            if fault.code == "vocab-unsorted":
+                raise _unfit(name, fault)
         d2t, t2d = raw_buffers(head)
         d = head.dims
         mended = repair_vocab_map(name, d2t, t2d, vocab_size=d.vocab_size, draft_vocab_size=d.draft_vocab_size)

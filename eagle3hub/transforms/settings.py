@@ -19,14 +19,24 @@ from eagle3hub.head import Head
 from eagle3hub.layouts import detect, get_layout
 from eagle3hub.layouts.base import AS_FOUND, Spelled
 from eagle3hub.layouts.prepare import prepared
+from eagle3hub.layouts.taps import AUX_IDS
 from eagle3hub.preflight import Verdict, examine, preflight_all
 from eagle3hub.preflight.verdict import EFFECTS
 from eagle3hub.target import TargetFacts
 from eagle3hub.transforms.change import Change
 
-_OPTION = {"feedback": "--norm-output", "rope": "--rope-theta"}
-"""The option that says what --set may not, by field of `Semantics`."""
-_AT_THE_SOURCE = "where the source says it wrongly, correct its config.json"
+_OPTION = {
+    "norm_output": "--norm-output",
+    "return_hidden_post_norm": "--norm-output",
+    "rope_theta": "--rope-theta",
+    "dtype": "--dtype",
+    "torch_dtype": "--dtype",
+    "mask_token_id": "--mask-token-id",
+    AUX_IDS: "--aux-layers",
+    "num_aux_hidden_states": "--aux-layers",
+}
+"""The option that is there for what a field says, by the last part of its key."""
+_AT_THE_SOURCE = "leave it out, or correct the config.json of the source where that is wrong"
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -59,7 +69,7 @@ def apply_settings(
             after = _look(head, edited, layout)
             after.head.raise_for_errors()
         except InputError as e:
-            raise _refused(key, e.message, "leave it out") from e
+            raise _refused(key, e.message) from e
         _hold(key, head, edited, layout, after)
         changed = _semantics_changed(key, head, after.head)
         assert seen is not None
@@ -156,21 +166,21 @@ def _hold(key: str, head: Head, spelled: Spelled, layout: str, after: _Seen) -> 
     flat = _flattened(spelled.config)
     stated = {v for k, v in flat if k in {"torch_dtype", "dtype"} and v is not None}
     if not stated <= {TORCH_NAME.get(head.dtype), head.dtype}:
-        raise _refused(key, f"the weights are {TORCH_NAME.get(head.dtype, head.dtype)}", "cast them with --dtype")
+        raise _refused(key, f"the weights are {TORCH_NAME.get(head.dtype, head.dtype)}")
     if any(v is True for k, v in flat if k == "tie_word_embeddings"):
-        raise _refused(key, "the head has its own lm_head.weight, which engines would then ignore", "leave it out")
+        raise _refused(key, "the head has its own lm_head.weight, which engines would then ignore")
     if back.dims != head.dims:
         a, b = head.dims.to_json(), back.dims.to_json()
         differs = ", ".join(f"{n} is {a[n]}" for n in a if a[n] != b[n])
-        raise _refused(key, f"it contradicts the tensors: {differs}", "leave it out")
+        raise _refused(key, f"it contradicts the tensors: {differs}")
     if (
         get_layout(layout).contract.aux_ids is not None
         and head.aux is not None
         and (back.aux is None or back.aux.taps != head.aux.taps)
     ):
-        raise _refused(key, "it names other aux layers than the head's", "say which layers feed fc with --aux-layers")
+        raise _refused(key, "it names other aux layers than the head's")
     if back.mask_token_id not in (head.mask_token_id, None):
-        raise _refused(key, f"the head's mask token is {head.mask_token_id}", "say which it is with --mask-token-id")
+        raise _refused(key, f"the head's mask token is {head.mask_token_id}")
 
 
 def _semantics_changed(key: str, head: Head, back: Head) -> list[str]:
@@ -181,7 +191,7 @@ def _semantics_changed(key: str, head: Head, back: Head) -> list[str]:
     assumed = {"rope" if found.field == "rope_theta" else found.field for found in head.assumptions}
     for name, said in zip(differ, changed, strict=True):
         if name not in assumed:
-            hint = f"say it of the source, with {_OPTION[name]}" if name in _OPTION else _AT_THE_SOURCE
+            hint = None if key.rpartition(".")[2] in _OPTION else _AT_THE_SOURCE
             raise _refused(key, f"it would change what the head computes: {said}", hint)
     return changed
 
@@ -191,10 +201,10 @@ def _hold_engines(key: str, before: _Seen, after: _Seen) -> None:
     for was, now in zip(before.verdicts, after.verdicts, strict=True):
         if EFFECTS.index(now.kind) > EFFECTS.index(was.kind):
             reason = now.reasons[0]
-            raise _refused(key, f"{now.title} {reason.sentence}", "leave it out")
+            raise _refused(key, f"{now.title} {reason.sentence}")
     if after.layout != before.layout and before.layout is not None:
         seems = f"like {after.layout}" if after.layout else "like no layout"
-        raise _refused(key, f"the folder would look {seems} instead of {before.layout}", "leave it out")
+        raise _refused(key, f"the folder would look {seems} instead of {before.layout}")
 
 
 def _rehearse(folder: Path, spelled: Spelled) -> None:
@@ -224,8 +234,10 @@ def _flattened(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return out
 
 
-def _refused(key: str, why: str, hint: str) -> Refusal:
-    return Refusal(f"--set {key} is refused: {why}", hint=hint, code="refused-set")
+def _refused(key: str, why: str, hint: str | None = None) -> Refusal:
+    option = _OPTION.get(key.rpartition(".")[2])
+    own = f"leave it out: {option} is there for that" if option else "leave it out"
+    return Refusal(f"--set {key} is refused: {why}", hint=hint or own, code="refused-set")
 
 
 def _no_constant(name: str) -> Any:

@@ -161,7 +161,8 @@ def test_set_writes_fields_and_keeps_what_the_tensors_say(tmp_path: Path, ok, re
         ("eagle_config={}", "would drop eagle_aux_hidden_state_layer_ids, use_aux_hidden_state"),
         ("num_aux_hidden_states=4", "vLLM .* builds fc for 32 inputs"),
         ('quantization_config={"a": 1}', "sglang-jax .* ignores the scales"),
-        ("norm_output=true", "feeds the next draft step the normed|feedback from pre_norm to post_norm"),
+        ("norm_output=true", "--norm-output is there for that"),
+        ("norm_before_residual=true", "norm_before_residual from False to True|norm_before_residual: true"),
         ("eagle3hub_layout=x", "look like specforge instead of universal"),
     ],
 )

@@ -237,6 +237,11 @@ def test_a_mask_alone_is_a_map_of_the_speculators_trainer_if_it_is_said_to_be(tm
     assert "no d2t" in document["repairs"][0]["evidence"]
 
 
+def test_a_mask_that_is_map_enough_needs_no_repair(tmp_path: Path, refused):
+    source = replace(heads.specforge(tmp_path / "head"), d2t=None)
+    assert "nothing to repair" in refused(source, "specforge", "--from", "specforge", "--repair", "from-t2d")
+
+
 SORTED = [heads.specjax, heads.specforge, heads.safeailab, heads.angelslim]
 
 
