@@ -21,6 +21,7 @@ Every message is one sentence that says what is wrong and where; ``hint`` says w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
@@ -33,7 +34,7 @@ class Eagle3HubError(Exception):
 
     Attributes:
         message: one sentence: what is wrong, and where.
-        hint: what the user can do about it, or None.
+        hint: what the user can do about it, or None; may be given as a function, which is called when it is asked for.
         code: a stable slug (``vocab-absolute``) that scripts may match.
         exit_code: the exit status of the command line.
     """
@@ -41,11 +42,19 @@ class Eagle3HubError(Exception):
     exit_code: ClassVar[int] = 3
     default_code: ClassVar[str] = "error"
 
-    def __init__(self, message: str, *, hint: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, hint: str | Callable[[], str | None] | None = None, code: str | None = None
+    ) -> None:
         super().__init__(_one_line(message))
         self.message = _one_line(message)
-        self.hint = None if hint is None else _one_line(hint)
+        self._hint = hint
         self.code = code or self.default_code
+
+    @property
+    def hint(self) -> str | None:
+        """What the user can do about it, on one line."""
+        hint = self._hint() if callable(self._hint) else self._hint
+        return None if hint is None else _one_line(hint)
 
     def to_json(self) -> dict[str, Any]:
         """The error as the ``error`` object of ``--json`` output."""

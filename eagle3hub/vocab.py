@@ -22,7 +22,10 @@ Spelling = Literal["offset", "t2d"]
 _MAX_RESAVES = 8
 """How many resumed SpecJAX runs (one more subtraction of arange each) are recognised."""
 
+_GET_D2T = "get the d2t tensor from the training run and give it with --d2t FILE"
 _AGAIN = "export the head again, or give the run's own map with --d2t FILE; it cannot be guessed"
+_ARANGE = "d2t[i] equals i everywhere: an identity of absolute ids was stored where offsets belong"
+_AS_OFFSETS = "--repair arange stores the identity as offsets"
 _FROM_T2D = "--repair from-t2d takes the map from t2d, for trainers that keep lm_head in ascending order of token ids"
 _FROM_D2T = "--repair from-d2t makes the mask from d2t, which is a map by itself"
 
@@ -86,6 +89,32 @@ def check_vocab_map(
     return found, "ok", []
 
 
+def order_fault(vocab: VocabMap, *, sorted_rows: bool) -> Problem | None:
+    """What is wrong with a map for a trainer that keeps rows of lm_head in ascending order of token ids, or does not.
+
+    Only where rows ascend does t2d alone say which row belongs to which token; and only where they need not can a map
+    in another order have been trained with.
+    """
+    if not sorted_rows and vocab.spelling == "t2d":
+        return _fault(
+            "missing",
+            f"there is no d2t for the {vocab.draft_vocab_size} rows of lm_head, and t2d alone does not say in which "
+            "order they are: this layout may hold them in order of frequency",
+            _GET_D2T,
+        )
+    if sorted_rows and not vocab.is_sorted:
+        i = next(i for i, (a, b) in enumerate(pairwise(vocab.target_id)) if a >= b)
+        a, b = vocab.target_id[i : i + 2]
+        return _fault(
+            "unsorted",
+            f"d2t is not in ascending order (draft ids {i} and {i + 1} are target ids {a} and {b}), and this layout's "
+            "trainer always sorts it: the map is another head's, or another trainer made the head",
+            "if ModelOpt made the head, say --from modelopt; if d2t is right for these weights, --resort-vocab puts "
+            "rows and map into ascending order",
+        )
+    return None
+
+
 def _find_fault(d2t: Sequence[int] | None, t2d: bytes | None, v: int, vd: int) -> VocabMap | Problem | None:
     if vd > v:
         return _fault("larger-than-target", f"the draft vocabulary ({vd}) is larger than the target's ({v})")
@@ -108,7 +137,7 @@ def _find_fault(d2t: Sequence[int] | None, t2d: bytes | None, v: int, vd: int) -
                 "missing",
                 f"lm_head has {vd} rows for a target vocabulary of {v}, but there is neither d2t nor t2d: "
                 "an engine would take draft id i for target id i",
-                "get the d2t tensor from the training run and give it with --d2t FILE",
+                _GET_D2T,
             )
         return VocabMap(array("q", members), v, "t2d")
     return _from_offsets(d2t, members, v, vd)
@@ -126,10 +155,8 @@ def _from_offsets(d2t: Sequence[int], members: list[int] | None, v: int, vd: int
     if all(x == i for i, x in enumerate(d2t)):
         return _fault(
             "arange",
-            "d2t[i] equals i everywhere: an identity of absolute ids was stored where offsets belong",
-            "--repair arange stores the identity as offsets"
-            if members is None or members == list(range(vd))
-            else _FROM_T2D,
+            _ARANGE,
+            _AS_OFFSETS if members is None or members == list(range(vd)) else _FROM_T2D,
         )
     ids = [i + x for i, x in enumerate(d2t)]  # checked before it must fit 64 bits
     wrong = _wrong_ids(ids, v)
@@ -167,8 +194,11 @@ def subtractions(d2t: Sequence[int], members: Sequence[int]) -> int | None:
 
 
 def is_map(d2t: Sequence[int], v: int) -> bool:
-    """Whether ``d2t`` is by itself a map that somebody set: offsets of distinct tokens, not all zero, not arange."""
-    unset = not any(d2t) or all(x == i for i, x in enumerate(d2t))
+    """Whether ``d2t`` is by itself a map that somebody set: offsets of distinct tokens, not all zero, not arange.
+
+    Over a full vocabulary zeros are the identity.
+    """
+    unset = (not any(d2t) and len(d2t) < v) or all(x == i for i, x in enumerate(d2t))
     return not unset and _wrong_ids([i + x for i, x in enumerate(d2t)], v) is None
 
 
@@ -200,12 +230,27 @@ def _length_fault(d2t: Sequence[int] | None, t2d: bytes | None, v: int, vd: int)
 
 def _full_vocabulary(d2t: Sequence[int] | None, t2d: bytes | None, v: int) -> VocabMap | Problem | None:
     """V_d = V: absent buffers, or zeros and all true, mean no map; other offsets are a permutation."""
-    if t2d is not None and t2d.count(1) != v:
-        return _fault("t2d-count", f"t2d has {t2d.count(1)} true entries but the head covers all {v} tokens")
+    marked = v if t2d is None else t2d.count(1)
+    if marked in (0, v) and d2t is not None and any(d2t) and all(x == i for i, x in enumerate(d2t)):
+        return _fault("arange", _ARANGE, _AS_OFFSETS)
+    if marked == 0:
+        as_said = "--repair prefix, if the draft vocabulary is the target's in its own order"
+        return _fault(
+            "t2d-count",
+            f"t2d is all false but the head covers all {v} tokens: the mask was never initialised",
+            as_said if d2t is None else _FROM_D2T if is_map(d2t, v) else None,
+        )
+    if marked != v:
+        return _fault("t2d-count", f"t2d has {marked} true entries but the head covers all {v} tokens")
     if d2t is None or not any(d2t):
         return None
     ids = [i + x for i, x in enumerate(d2t)]  # checked before it must fit 64 bits
-    return _wrong_ids(ids, v) or VocabMap(array("q", ids), v, "offset")
+    wrong = _wrong_ids(ids, v)
+    if wrong is None:
+        return VocabMap(array("q", ids), v, "offset")
+    if not _wrong_ids(d2t, v):
+        return _absolute("as absolute ids they are all distinct and in range")
+    return wrong if t2d is None else replace(wrong, hint=_FROM_T2D)
 
 
 def _absolute(evidence: str) -> Problem:

@@ -17,6 +17,7 @@ from support.commands import blocks, matches
 PAGE = Path(__file__).parent.parent / "docs" / "troubleshooting.md"
 EXPORTED = Path(__file__).parent / "fixtures" / "exporters"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1234\n"
+FLIPPED = (heads.sorted_ids(heads.dims()).flip(0) - torch.arange(heads.dims()["draft"])).to(torch.int32)
 QUOTED = dict(
     zip(
         re.findall(r"^### (\S+)$", PAGE.read_text(), re.MULTILINE),
@@ -68,6 +69,7 @@ MISTAKES: dict[str, Callable[[], object]] = {
     "vocab-double-subtracted": lambda: exported("specjax-resumed"),
     "vocab-zero": lambda: rewritten(d2t=torch.zeros(heads.dims()["draft"], dtype=torch.int32)),
     "vocab-missing": lambda: rewritten(d2t=None, t2d=None),
+    "vocab-unsorted": lambda: rewritten(d2t=FLIPPED),
     "tensor-missing": lambda: rewritten(**{"fc.weight": None}),
     "tensor-unknown": lambda: rewritten(**{"extra.weight": torch.zeros(3)}),
     "target-mismatch": lambda: (shutil.rmtree("target"), heads.target(Path("target"))),

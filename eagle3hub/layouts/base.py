@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, Protocol
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.checkpoint.writer import OutTensor
-from eagle3hub.errors import Refusal
+from eagle3hub.errors import InputError, Refusal
 from eagle3hub.head import Assumption, Head
-from eagle3hub.layouts.features import FEATURES, Feature
+from eagle3hub.layouts.features import FEATURES
 from eagle3hub.layouts.features import aux_count as aux_count
 
 
@@ -152,7 +153,7 @@ def refuse_inexpressible(head: Head, name: str, contract: Contract) -> None:
             reason = contract.cannot.get(feature.name, f"{contract.title} has no place for it")
             raise Refusal(
                 f"the head has {feature.says}, and {reason}",
-                hint=_way_out(feature, name, [a.settle for a in head.assumptions if a.field == feature.name]),
+                hint=partial(way_out, head, name, feature.name),
                 code=f"refused-{feature.name.replace('_', '-')}",
             )
 
@@ -166,10 +167,42 @@ def assumed_depth(head: Head, reader: str) -> list[Assumption]:
     return [Assumption("num_target_layers", depth, why, f"give --target or --num-target-layers {depth}")]
 
 
-def _way_out(feature: Feature, asked: str, doubts: Sequence[str]) -> str:
+def way_out(head: Head, asked: str, feature: str | None = None) -> str:
+    """What helps a head that layout ``asked`` refused, for a feature or a reason of its own: a remedy, other layouts.
+
+    Only layouts are named that would take the head with all it has, with what they must be told besides. Where there
+    is none, it is said what keeps the head from those that have a place for the feature.
+    """
     from eagle3hub.layouts import LAYOUTS
 
-    able = [n for n, layout in LAYOUTS.items() if feature.name in layout.contract.expresses and n != asked]
-    holds = f"--to {' or --to '.join(able)} can hold it" if able else "no layout of this version can hold it"
-    settled = [f"{doubt} if the source says it wrongly" for doubt in doubts]
-    return "; ".join([*settled, *([feature.remedy] if feature.remedy else []), holds])
+    doubts = [f"{a.settle} if the source says it wrongly; " for a in head.assumptions if a.field == feature]
+    remedy = "".join([*doubts, *(f"{f.remedy}; " for f in FEATURES if f.name == feature and f.remedy)])
+    able: list[str] = []
+    nearly: list[str] = []
+    for name, layout in LAYOUTS.items():
+        refusal = None if name == asked else _refusal_of(head, layout)
+        if refusal is not None and refusal.code not in _NEEDS:
+            nearly += [f"--to {name}: {refusal.message}"] * (feature in layout.contract.expresses)
+        elif name != asked:
+            able.append(f"--to {name}" + ("" if refusal is None else f" (with {_NEEDS[refusal.code]})"))
+    if able:
+        return f"{remedy}{' or '.join(able)} can hold it"
+    besides = f" with all the head has; {'; '.join(nearly)}" if nearly else ""
+    return f"{remedy}no layout of this version can hold it{besides}"
+
+
+_NEEDS = {
+    "refused-aux-unknown": "--target",
+    "refused-context-unknown": "--target",
+    "refused-no-target": "--target",
+    "refused-no-mask-token": "--mask-token-id",
+}
+"""What a refusal asks for, by code, where it does not mean that the layout cannot hold the head."""
+
+
+def _refusal_of(head: Head, layout: Layout) -> InputError | None:
+    try:
+        layout.write(head, WriteOptions(speculative_tokens=head.speculative_tokens or 1))
+    except InputError as e:
+        return e
+    return None

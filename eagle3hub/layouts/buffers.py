@@ -10,18 +10,22 @@ from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
 from eagle3hub.errors import Problem, TensorError
 from eagle3hub.head import Dims, TensorRef
 from eagle3hub.layouts.names import BUFFERS
-from eagle3hub.vocab import VocabMap, check_vocab_map
+from eagle3hub.vocab import VocabMap, check_vocab_map, order_fault
 
 _TYPECODES = {"I32": "i", "I64": "q"}
 
 Read = tuple["VocabMap | None", str, "list[Problem]"]
 
 
-def read_vocab_map(checkpoint: Checkpoint, d: Dims, stated: int | None, given: Sequence[int] | None = None) -> Read:
+def read_vocab_map(
+    checkpoint: Checkpoint, d: Dims, stated: int | None, given: Sequence[int] | None = None, *, sorted_rows: bool
+) -> Read:
     """The vocabulary map of a folder, its status, and what is wrong with it.
 
     ``stated`` is the config's draft_vocab_size; it must be the number of rows of lm_head. ``given`` are offsets that
     take the place of the folder's d2t; a t2d that marks as many tokens must agree with them, any other is ignored.
+    ``sorted_rows`` says whether the layout's heads always have rows of lm_head in ascending order of token ids. A map
+    that is a fault only for its order is returned with the fault.
     """
     if stated is not None and stated != d.draft_vocab_size:
         raise TensorError(
@@ -40,7 +44,13 @@ def read_vocab_map(checkpoint: Checkpoint, d: Dims, stated: int | None, given: S
     offsets = given if given is not None or d2t is None else _integers(d2t)
     if given is not None and mask is not None and mask.count(1) != d.draft_vocab_size:
         mask = None
-    return check_vocab_map(offsets, mask, vocab_size=d.vocab_size, draft_vocab_size=d.draft_vocab_size)
+    vocab, status, problems = check_vocab_map(
+        offsets, mask, vocab_size=d.vocab_size, draft_vocab_size=d.draft_vocab_size
+    )
+    fault = None if vocab is None or given is not None else order_fault(vocab, sorted_rows=sorted_rows)
+    if vocab is None or fault is None:
+        return vocab, status, problems
+    return vocab if sorted_rows else None, fault.code.removeprefix("vocab-"), [fault]
 
 
 def buffer_dtypes(checkpoint: Checkpoint) -> dict[str, str]:

@@ -23,6 +23,8 @@ class Feature:
     remedy: str | None = None
 
 
+_RESORT = "--resort-vocab puts the rows of lm_head and the map into ascending order"
+
 FEATURES: tuple[Feature, ...] = (
     Feature(
         "quantization",
@@ -121,13 +123,14 @@ FEATURES: tuple[Feature, ...] = (
         "full vocabulary in another order",
         "a map that reorders the target's full vocabulary",
         lambda h: h.vocab_map is not None and h.dims.draft_vocab_size == h.dims.vocab_size,
+        _RESORT,
     ),
     Feature(
         "unsorted_vocabulary",
         "unsorted vocabulary",
         "a draft vocabulary that is not in ascending order of target ids",
         lambda h: h.vocab_map is not None and not h.vocab_map.is_sorted,
-        "--resort-vocab puts the rows of lm_head and the map into ascending order",
+        _RESORT,
     ),
 )
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import Refusal
 from eagle3hub.head import Assumption, Head
-from eagle3hub.layouts.base import Contract, Match, Spelled, WriteOptions, refuse_inexpressible
+from eagle3hub.layouts.base import Contract, Match, Spelled, WriteOptions, refuse_inexpressible, way_out
 from eagle3hub.layouts.flat import FlatLayout, torch_dtype
 from eagle3hub.layouts.interpret import Interpretation
 
@@ -81,8 +82,7 @@ class SafeAILab(FlatLayout):
         if same_width and "embed_tokens.weight" in head.tensors:
             raise Refusal(
                 "the head has its own embed_tokens.weight, and SafeAILab takes the target's wherever they fit",
-                hint="--drop-embeddings leaves them out where they are the target's; --to specforge, "
-                "--to angelslim or --to speculators can hold it",
+                hint=partial(way_out, head, self.name, "embed_tokens"),
                 code="refused-embed-tokens",
             )
         scaling = head.semantics.rope.scaling
@@ -90,7 +90,7 @@ class SafeAILab(FlatLayout):
             raise Refusal(
                 f"the head has RoPE scaling of type {scaling.get('rope_type')}, and SafeAILab knows linear and "
                 "dynamic only",
-                hint="--to specforge or --to modelopt can hold it",
+                hint=partial(way_out, head, self.name),
                 code="refused-rope-scaling",
             )
         return super().write(head, options)

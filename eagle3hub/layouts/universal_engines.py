@@ -7,9 +7,12 @@ targets' ``set_eagle3_layers_to_capture``, TensorRT-LLM 1.2 ``modeling_speculati
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from eagle3hub.errors import Refusal
 from eagle3hub.head import AuxTaps, Head
-from eagle3hub.layouts.base import Contract, refuse_inexpressible
+from eagle3hub.layouts.base import Contract, refuse_inexpressible, way_out
 
 CANNOT = {
     "quantization": "sglang-jax loads no quantized heads",
@@ -55,11 +58,13 @@ def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
             "context-unknown",
         )
     if "mrope_section" in (head.semantics.rope.scaling or {}):
-        raise _refusal("the head has multimodal RoPE, which sglang-jax ignores", None, "mrope")
+        raise _refusal(
+            "the head has multimodal RoPE, which sglang-jax ignores", partial(way_out, head, "universal"), "mrope"
+        )
     if len(aux) == 1:
         raise _refusal(
             "the head reads one aux hidden state: SGLang skips fc where its input is as wide as the embeddings",
-            None,
+            partial(way_out, head, "universal"),
             "single-aux",
         )
     _refuse_layers(head, aux)
@@ -71,20 +76,20 @@ def _refuse_layers(head: Head, aux: AuxTaps) -> None:
     if not head.has_default_aux and (target is None or target in _JAX_TARGETS):
         raise _refusal(
             f"the head taps layers {aux.after_layer}, and sglang-jax taps the default layers whatever the config says",
-            "--to specforge, --to modelopt or --to speculators can name them",
+            partial(way_out, head, "universal"),
             "aux-ids",
         )
     if head.num_target_layers in aux.boundary and target not in _CAPTURES_LAST:
         raise _refusal(
             f"the head taps the last layer ({aux.after_layer[-1]}), which SGLang never captures for this target",
-            "--to speculators can name it: vLLM captures it",
+            partial(way_out, head, "universal"),
             "aux-last",
         )
     if target in _RAW_UNLESS_ONE and aux.after_layer[0] != 1 and aux.boundary[0] == 1:
         raise _refusal(
             f"the head taps layer 0 of a {target} target: SGLang would take the ids {aux.boundary} for after-layer "
             "ids because the first is 1",
-            None,
+            partial(way_out, head, "universal"),
             "aux-first",
         )
 
@@ -116,7 +121,7 @@ def counts_context(head: Head) -> tuple[int, str | None]:
         raise _refusal(
             f"the head's context is {own} tokens and its target's {needed}: SGLang refuses a shorter one, and this "
             "head's RoPE scaling depends on it",
-            None,
+            partial(way_out, head, "universal"),
             "context",
         )
     note = (
@@ -125,5 +130,5 @@ def counts_context(head: Head) -> tuple[int, str | None]:
     return needed, note
 
 
-def _refusal(message: str, hint: str | None, code: str) -> Refusal:
+def _refusal(message: str, hint: str | Callable[[], str], code: str) -> Refusal:
     return Refusal(message, hint=hint, code=f"refused-{code}")

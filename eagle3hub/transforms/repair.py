@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eagle3hub.errors import UsageError, VocabMapError
+from eagle3hub.errors import Problem, UsageError, VocabMapError
 from eagle3hub.head import Head
 from eagle3hub.transforms.change import Change, with_map
 from eagle3hub.transforms.raw import raw_buffers
@@ -35,28 +35,37 @@ def repair_vocab_map(
     The buffers are those of `check_vocab_map`. Raises VocabMapError where this repair does not fit the fault, so
     that nothing is ever repaired on a guess.
     """
-    _, status, problems = check_vocab_map(d2t, t2d, vocab_size=vocab_size, draft_vocab_size=draft_vocab_size)
+    vocab, status, problems = check_vocab_map(d2t, t2d, vocab_size=vocab_size, draft_vocab_size=draft_vocab_size)
+    if name == "from-t2d" and vocab is not None and vocab.spelling == "t2d":
+        return Mended(vocab, f"t2d marks exactly {draft_vocab_size} tokens and there is no d2t")
     if not problems:
-        raise VocabMapError(
-            f"--repair {name}: there is nothing to repair, the vocabulary map is {status}",
-            hint="leave the option out",
-            code="vocab-nothing-to-repair",
-        )
-    if draft_vocab_size < vocab_size:
-        mended = _mend(name, status, d2t, t2d, vocab_size, draft_vocab_size)
-        if mended is not None:
-            return mended
-    fault = problems[0]
-    raise VocabMapError(
+        raise _nothing_to_repair(name, status)
+    mended = _mend(name, status, d2t, t2d, vocab_size, draft_vocab_size)
+    if mended is not None:
+        return mended
+    raise _unfit(name, problems[0])
+
+
+def _unfit(name: str, fault: Problem) -> VocabMapError:
+    return VocabMapError(
         f"--repair {name} does not fit what is wrong here: {fault.message}",
         hint=fault.hint,
         code="vocab-repair-unfit",
     )
 
 
+def _nothing_to_repair(name: str, status: str) -> VocabMapError:
+    return VocabMapError(
+        f"--repair {name}: there is nothing to repair, the vocabulary map is {status}",
+        hint="leave the option out",
+        code="vocab-nothing-to-repair",
+    )
+
+
 def _mend(name: str, status: str, d2t: Sequence[int] | None, t2d: bytes | None, v: int, vd: int) -> Mended | None:
     members = None if t2d is None or len(t2d) != v else [i for i, m in enumerate(t2d) if m]
-    prefix = members is None or members == list(range(vd))
+    unset = vd == v and not members  # a mask over a full vocabulary can only be all true, so that it says nothing
+    prefix = members is None or unset or members == list(range(vd))
     ids: Sequence[int] | None = None
     evidence = ""
     if name == status == "absolute" and d2t is not None:
@@ -71,9 +80,9 @@ def _mend(name: str, status: str, d2t: Sequence[int] | None, t2d: bytes | None, 
     elif name == status == "arange" and prefix:
         ids = range(vd)
         evidence = "d2t[i] = i is the identity in absolute ids" + (
-            "" if members is None else f", and t2d marks the first {vd} tokens"
+            f", and t2d marks the first {vd} tokens" if members else ""
         )
-    elif name == "prefix" and status == "zero" and prefix:
+    elif name == "prefix" and prefix and (status == "zero" or (status == "t2d-count" and unset and d2t is None)):
         ids, evidence = range(vd), f"that the draft vocabulary is the first {vd} tokens was said on the command line"
     elif (
         name == "from-t2d"
@@ -115,10 +124,16 @@ def repair_vocab(head: Head, names: Sequence[str]) -> tuple[Head, list[Change]]:
             )
         if changes:
             raise UsageError("a map needs one --repair, not several", code="usage-repair")
+        if head.vocab_status == "ok":
+            raise _nothing_to_repair(name, head.vocab_status)
+        for fault in head.problems:
+            if fault.code == "vocab-unsorted":
+                raise _unfit(name, fault)
         d2t, t2d = raw_buffers(head)
         d = head.dims
         mended = repair_vocab_map(name, d2t, t2d, vocab_size=d.vocab_size, draft_vocab_size=d.draft_vocab_size)
-        head = with_map(head, mended.vocab)
+        identity = list(mended.vocab.target_id) == list(range(d.vocab_size))
+        head = with_map(head, None if identity else mended.vocab)
         buffers = sorted(head.buffers)
         changes.append(Change(f"repair:{name}", "the vocabulary map was repaired", mended.evidence, buffers, True))
     return head, changes

@@ -44,7 +44,7 @@ def supply_map(head: Head, file: str | Path) -> tuple[Head, Change]:
     mask = t2d if t2d is not None else own_t2d if sound else None
     ids, kind = _settle(name, d2t, mask, d.vocab_size)
     vocab = VocabMap(ids, d.vocab_size, "offset")
-    if head.vocab_map is not None and head.vocab_map.target_id != ids:
+    if head.vocab_status == "ok" and head.vocab_map is not None and head.vocab_map.target_id != ids:
         first = next(i for i, (a, b) in enumerate(zip(ids, head.vocab_map.target_id, strict=True)) if a != b)
         raise VocabMapError(
             f"{name} maps draft id {first} to target id {ids[first]}, but the head has a sound map of its own that "

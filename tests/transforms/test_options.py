@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -149,10 +150,45 @@ def test_set_writes_fields_and_keeps_what_the_tensors_say(tmp_path: Path, ok, re
         "eagle_aux_hidden_state_layer_ids=[3,15,27]": "aux layers",
         "nowhere.x=1": "no object nowhere",
         "rms_norm_eps=tiny": "not a positive number",
+        "rms_norm_eps=0.5": "rms_norm_eps from 1e-05 to 0.5",
+        "some_trainer_field={}": "would drop kept",
+        "note=null": "null",
+        'note={"a": [null]}': "null",
     }.items():
         said = refused(source, "specforge", "--set", setting)
         assert any(word in said for word in says.split("|")), said
     assert "KEY=VALUE" in refused(source, "specforge", "--set", "nonsense", status=2)
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("draft_vocab_size=null", "engines take a JSON null"),
+        ("architectures=X", "vLLM .* has no draft class"),
+        ("max_position_embeddings=16", "SGLang .* shorter than the target's: 16 against 8192"),
+        ("eagle_config={}", "would drop eagle_aux_hidden_state_layer_ids, use_aux_hidden_state"),
+        ("num_aux_hidden_states=4", "vLLM .* builds fc for 32 inputs"),
+        ('quantization_config={"a": 1}', "sglang-jax .* ignores the scales"),
+        ("norm_output=true", "--norm-output is there for that"),
+        ("norm_before_residual=true", "norm_before_residual from False to True|norm_before_residual: true"),
+        ("eagle3hub_layout=x", "look like specforge instead of universal"),
+    ],
+)
+def test_set_costs_no_engine(tmp_path: Path, refused, setting: str, says: str):
+    source, target = heads.specforge(tmp_path / "head"), heads.target(tmp_path / "target")
+    said = refused(source, "universal", "--target", target, "--set", setting)
+    assert said.startswith("refused-set")
+    assert re.search(says, said), said
+
+
+@pytest.mark.parametrize("layout", ["universal", "speculators"])
+def test_set_of_a_field_nobody_reads_is_free(tmp_path: Path, ok, layout: str):
+    source, target = heads.specforge(tmp_path / "head"), heads.target(tmp_path / "target")
+    name = {"universal": "model_name", "speculators": "speculators_config.verifier.name_or_path"}[layout]
+    options = ("--target", target, "--target-name", "owner/t", "--speculative-tokens", "3", "--set", f"{name}=owner/x")
+    document, _, config = ok(source, layout, *options)
+    assert document["repairs"][0]["lossless"]
+    assert "owner/x" in json.dumps(config)
 
 
 def test_set_can_settle_what_would_be_assumed(tmp_path: Path, ok, refused):

@@ -14,6 +14,7 @@ from support import heads
 from support.folders import load, replace
 
 from eagle3hub.errors import VocabMapError
+from eagle3hub.layouts import open_head
 from eagle3hub.transforms.repair import REPAIRS, repair_vocab_map
 from eagle3hub.vocab import check_vocab_map
 
@@ -214,3 +215,101 @@ def test_a_permuted_full_vocabulary_becomes_a_plain_one(tmp_path: Path, ok):
     _, tensors, _ = ok(source, "modelopt", "--resort-vocab")
     assert "d2t" not in tensors
     assert torch.equal(tensors["lm_head.weight"], load(source)["lm_head.weight"].flip(0))
+
+
+@pytest.mark.parametrize("maker", [heads.modelopt, heads.universal, heads.speculators])
+def test_a_mask_alone_is_no_map_where_rows_may_be_in_another_order(tmp_path: Path, ok, refused, maker):
+    source = replace(maker(tmp_path / "head"), d2t=None, t2d=MASK)
+    layout = maker.__name__
+    said = refused(source, layout, "--from", layout)
+    assert said.startswith("vocab-missing")
+    assert "does not say in which order" in said
+    assert "--d2t FILE" in said
+    file = write_map(tmp_path, ".npy", FLIPPED, None)
+    _, tensors, _ = ok(source, layout, "--from", layout, "--d2t", file)
+    assert tensors["d2t"].tolist() == FLIPPED.tolist()
+
+
+def test_a_mask_alone_is_a_map_of_the_speculators_trainer_if_it_is_said_to_be(tmp_path: Path, ok):
+    source = replace(heads.speculators(tmp_path / "head"), d2t=None)
+    document, tensors, _ = ok(source, "speculators", "--repair", "from-t2d")
+    assert tensors["d2t"].tolist() == OFFSETS.tolist()
+    assert "no d2t" in document["repairs"][0]["evidence"]
+
+
+def test_a_mask_that_is_map_enough_needs_no_repair(tmp_path: Path, refused):
+    source = replace(heads.specforge(tmp_path / "head"), d2t=None)
+    assert "nothing to repair" in refused(source, "specforge", "--from", "specforge", "--repair", "from-t2d")
+
+
+SORTED = [heads.specjax, heads.specforge, heads.safeailab, heads.angelslim]
+
+
+@pytest.mark.parametrize("mask", [True, False])
+@pytest.mark.parametrize("maker", SORTED)
+def test_an_unsorted_map_of_a_trainer_that_sorts_is_a_fault(tmp_path: Path, ok, refused, maker, mask: bool):
+    layout = maker.__name__
+    dtype = torch.int32 if layout == "specjax" else torch.int64
+    source = replace(maker(tmp_path / "head"), d2t=FLIPPED.to(dtype), **({} if mask else {"t2d": None}))
+    said = refused(source, layout, "--from", layout)
+    assert said.startswith("vocab-unsorted")
+    assert "--from modelopt" in said
+    assert "does not fit" in refused(source, layout, "--from", layout, "--repair", "from-t2d")
+    _, tensors, _ = ok(source, layout, "--from", layout, "--resort-vocab")
+    assert torch.equal(tensors["lm_head.weight"], load(source)["lm_head.weight"].flip(0))
+    _, tensors, _ = ok(source, "modelopt", "--from", "modelopt", "--target", heads.target(tmp_path / "t"), name="as")
+    assert tensors["d2t"].tolist() == FLIPPED.tolist()
+    file = write_map(tmp_path, ".npy", OFFSETS, None)
+    _, tensors, _ = ok(source, layout, "--from", layout, "--d2t", file, name="given")
+    assert tensors["d2t"].tolist() == OFFSETS.tolist()
+
+
+@pytest.mark.parametrize("maker", [heads.universal, heads.speculators])
+def test_an_unsorted_map_is_right_where_a_conversion_may_have_written_it(tmp_path: Path, ok, maker):
+    source = replace(maker(tmp_path / "head"), d2t=FLIPPED)
+    _, tensors, _ = ok(source, maker.__name__)
+    assert tensors["d2t"].tolist() == FLIPPED.tolist()
+
+
+FULL = heads.dims(draft=40)
+ALL, NONE = torch.ones(40, dtype=torch.bool), torch.zeros(40, dtype=torch.bool)
+IDENTITY, ZEROS = torch.arange(40), torch.zeros(40, dtype=torch.int64)
+FULL_FAULTS = [
+    (IDENTITY, ALL, "arange", "vocab-arange: d2t[i] equals i everywhere"),
+    (IDENTITY, None, "arange", "vocab-arange"),
+    (IDENTITY, NONE, "arange", "vocab-arange"),
+    (ZEROS, NONE, "from-d2t", "vocab-t2d-count: t2d is all false but the head covers all 40 tokens"),
+    (None, NONE, "prefix", "vocab-t2d-count"),
+    (IDENTITY * 2, ALL, "from-t2d", "vocab-out-of-range"),
+    (ZEROS, ALL.to(torch.uint8) * 2, "from-d2t", "vocab-t2d-values"),
+]
+
+
+@pytest.mark.parametrize(("d2t", "t2d", "name", "says"), FULL_FAULTS)
+def test_faults_of_a_full_vocabulary_have_a_name_and_a_repair(tmp_path: Path, ok, refused, d2t, t2d, name, says):
+    source = replace(heads.angelslim(tmp_path / "head", FULL), d2t=d2t, t2d=t2d)
+    said = refused(source, "angelslim")
+    assert said.startswith(says)
+    assert f"--repair {name}" in said
+    document, tensors, _ = ok(source, "angelslim", "--repair", name)
+    assert not any(tensors.get("d2t", ZEROS))
+    assert all(tensors.get("t2d", ALL))
+    assert [c["name"] for c in document["repairs"]] == [f"repair:{name}"]
+    assert open_head(tmp_path / "out").vocab_status == "full"
+    for other in set(REPAIRS) - {name}:
+        assert "does not fit" in refused(source, "angelslim", "--repair", other)
+
+
+def test_a_permutation_of_a_full_vocabulary_stored_as_ids_is_named(tmp_path: Path, ok, refused):
+    source = replace(heads.modelopt(tmp_path / "head", FULL), d2t=IDENTITY.flip(0))
+    assert refused(source, "modelopt").startswith("vocab-absolute")
+    _, tensors, _ = ok(source, "modelopt", "--repair", "absolute", "--resort-vocab")
+    assert "d2t" not in tensors
+    assert torch.equal(tensors["lm_head.weight"], load(source)["lm_head.weight"].flip(0))
+
+
+def test_a_mask_of_a_part_contradicts_a_full_vocabulary(tmp_path: Path, refused):
+    source = replace(heads.angelslim(tmp_path / "head", FULL), t2d=IDENTITY < 30)
+    assert "has 30 true entries but the head covers all 40" in refused(source, "angelslim")
+    for name in REPAIRS:
+        assert "does not fit" in refused(source, "angelslim", "--repair", name)

@@ -1,0 +1,79 @@
+"""What a refusal points to: every layout its hint names really takes the head, and what it must be told is named."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import heads, variants
+from support.variants import Has
+
+from eagle3hub.conversion import make_plan
+from eagle3hub.errors import InputError
+from eagle3hub.layouts import LAYOUTS
+from eagle3hub.layouts.base import ReadOptions
+from eagle3hub.transforms import Transforms
+
+EXPORTED = Path(__file__).parent.parent / "fixtures" / "exporters"
+TARGET = {"target": str(EXPORTED / "target"), "target_name": "owner/target"}
+NAMED = re.compile(r"--to (\w+)(?: \(with (--[\w-]+)\))?(?!\w*:)")
+GIVEN: dict[str, dict[str, Any]] = {"--target": TARGET, "--mask-token-id": {"read": ReadOptions(mask_token_id=1)}}
+
+
+def refusal(source: Path, to: str, **options: Any) -> InputError | None:
+    try:
+        make_plan(source, to, speculative_tokens=3, **options)
+    except InputError as e:
+        return e
+    return None
+
+
+def named(hint: str | None) -> list[tuple[str, str]]:
+    return NAMED.findall(hint or "")
+
+
+@pytest.mark.parametrize("name", sorted(p.parent.name for p in EXPORTED.glob("*/head")))
+@pytest.mark.parametrize("told", [True, False])
+def test_layouts_a_hint_names_take_the_head(name: str, told: bool):
+    source = EXPORTED / name / "head"
+    refused = {to: refusal(source, to, **(TARGET if told else {})) for to in LAYOUTS}
+    for error in refused.values():
+        if error is not None and error.code.startswith("refused-"):
+            assert error.hint, error
+            for other, option in named(error.hint):
+                options = {**(TARGET if told else {}), **GIVEN.get(option, {})}
+                further = refusal(source, other, **options)
+                asks = option and further is not None and further.hint == "give --mask-token-id"
+                assert further is None or asks, f"{error.hint}: {other}"
+
+
+@pytest.mark.parametrize(
+    ("has", "config"),
+    [
+        (Has(embeddings=True), {}),
+        (Has(layers=2, attention_bias=True), {"norm_before_residual": True}),
+        (Has(qk_norm=True, embeddings=True), {"norm_output": True}),
+    ],
+)
+def test_features_together_leave_the_layouts_that_hold_all(tmp_path: Path, has: Has, config: dict[str, Any]):
+    source = variants.speculators(tmp_path / "head", has=has, **config)
+    options = {"target": str(heads.target(tmp_path / "target"))}
+    refused = {to: refusal(source, to, **options) for to in LAYOUTS}
+    pointed = {other for e in refused.values() if e is not None for other, _ in named(e.hint)}
+    assert pointed == {to for to, e in refused.items() if e is None}
+
+
+def test_where_no_layout_holds_all_it_is_said_what_stands_in_the_way():
+    source = EXPORTED / "modelopt-no-aux" / "head"
+    embeddings = EXPORTED / "speculators-plain" / "head" / "model.safetensors"
+    options = {**TARGET, "transforms": Transforms(include_embeddings=str(embeddings))}
+    for to in LAYOUTS:
+        error = refusal(source, to, **options)
+        assert error is not None
+        assert "no layout of this version can hold it with all the head has" in (error.hint or "")
+        assert named(error.hint) == []
+        assert ("--to speculators: the head has use_aux_hidden_state: false" in (error.hint or "")) == (
+            to == "modelopt"
+        )
