@@ -175,8 +175,8 @@ def way_out(head: Head, asked: str, feature: str | None = None) -> str:
     """
     from eagle3hub.layouts import LAYOUTS
 
-    doubts = [f"{a.settle} if the source says it wrongly; " for a in head.assumptions if a.field == feature]
-    remedy = "".join([*doubts, *(f"{f.remedy}; " for f in FEATURES if f.name == feature and f.remedy)])
+    remedies = [f"{a.settle} if the source says it wrongly" for a in head.assumptions if a.field == feature]
+    remedies += [f.remedy for f in FEATURES if f.name == feature and f.remedy]
     able: list[str] = []
     nearly: list[str] = []
     for name, layout in LAYOUTS.items():
@@ -186,9 +186,9 @@ def way_out(head: Head, asked: str, feature: str | None = None) -> str:
         elif name != asked:
             able.append(f"--to {name}" + ("" if refusal is None else f" (with {_NEEDS[refusal.code]})"))
     if able:
-        return f"{remedy}{' or '.join(able)} can hold it"
-    besides = f" with all the head has; {'; '.join(nearly)}" if nearly else ""
-    return f"{remedy}no layout of this version can hold it{besides}"
+        return "; ".join([*remedies, f"{' or '.join(able)} can hold it"])
+    none = "no layout of this version can hold it" + (" with all the head has" if nearly else "")
+    return "; ".join([*remedies, none, *nearly])
 
 
 _NEEDS = {
