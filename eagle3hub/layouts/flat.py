@@ -81,7 +81,8 @@ class FlatLayout(ABC):
             if value and flag not in contract.expresses:
                 raise ConfigError(
                     f"config.json says {flag}: true, which a {contract.title} head cannot have",
-                    hint="if another tool wrote this folder, name its layout with --from",
+                    hint=f"if the head was trained without it, remove {flag} from config.json; if another tool wrote "
+                    "this folder, name its layout with --from",
                     code="config-layout",
                 )
         uses_aux = eagle.flag("use_aux_hidden_state", default=True)

@@ -67,6 +67,7 @@ def settled_by(options: ReadOptions) -> set[str]:
         "feedback": options.norm_output,
         "norm_before_residual": options.norm_before_residual,
         "aux": options.aux_layers,
+        AUX_IDS: options.aux_layers,
     }
     return {field for field, value in said.items() if value is not None}
 

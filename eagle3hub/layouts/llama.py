@@ -105,18 +105,15 @@ def parse_llama(
 
 
 def _refuse_multipliers(config: Fields) -> None:
-    """Raise ConfigError for a field that some engine multiplies by and no layout has a place for."""
-    scale, part = "vLLM multiplies the draft's logits by it", "vLLM rotates that part of each attention head only"
-    for place, name, what in (
-        (config, "logit_scale", scale),
-        (config, "partial_rotary_factor", part),
-        (config.section("rope_parameters"), "partial_rotary_factor", part),
-        (config.section("rope_scaling"), "partial_rotary_factor", part),
+    """Raise ConfigError for a field at top level that some engine multiplies by and no layout has a place for."""
+    for name, what in (
+        ("logit_scale", "vLLM multiplies the draft's logits by it"),
+        ("partial_rotary_factor", "vLLM rotates that part of each attention head only"),
     ):
-        value = place.real(name, default=1.0)
+        value = config.real(name, default=1.0)
         if value != 1.0:
             raise ConfigError(
-                f"{place.where}: {name} is {value:g}; {what}, but no trainer of EAGLE-3 heads and no layout knows it",
+                f"{config.where}: {name} is {value:g}; {what}, but no trainer of EAGLE-3 heads and no layout knows it",
                 hint=f"if the head was trained without it, remove {name} from config.json",
                 code=f"config-{name.replace('_', '-')}",
             )

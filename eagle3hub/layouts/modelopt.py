@@ -92,7 +92,7 @@ class ModelOpt(FlatLayout):
                 f"config.json began as another model's, whose rope_theta {rope.theta:g}, {scaling} and rms_norm_eps "
                 f"{head.semantics.rms_norm_eps:g} may be what was copied and not what the head was trained with"
             )
-            settle = "compare them with the training run; --rope-theta says the theta"
+            settle = "compare them with the training run and correct config.json; --rope-theta says the theta alone"
             head.assumptions.append(Assumption("rope_theta", rope.theta, why, settle))
         return head
 

@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.errors import Refusal
-from eagle3hub.head import Head
+from eagle3hub.errors import Problem, Refusal
+from eagle3hub.fields import Fields
+from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts.base import Contract, Match, Spelled, WriteOptions
 from eagle3hub.layouts.flat import FlatLayout, torch_dtype
-from eagle3hub.layouts.taps import specjax_default
+from eagle3hub.layouts.taps import AUX_IDS, read_flat_taps, specjax_default
 
 
 def saved_by_specjax(checkpoint: Checkpoint) -> bool:
@@ -30,7 +31,7 @@ class SpecJax(FlatLayout):
     name = "specjax"
     hard_coded_act = "silu"
     one_layer = False  # it writes num_hidden_layers: 1, so that anything else is another head's config
-    inert = frozenset({"rope_scaling", "attention_bias", "norm_before_residual"})
+    inert = frozenset({"rope_scaling", "attention_bias", "norm_before_residual", "eagle_config", AUX_IDS})
     contract = Contract(
         title="SpecJAX",
         tensor_prefix="midlayer.",
@@ -70,6 +71,19 @@ class SpecJax(FlatLayout):
         if "eagle_config" in config and not saved_by_specjax(checkpoint):
             return None
         return Match((len(evidence) - 1) / 3, tuple(evidence)) if len(evidence) > 1 else None
+
+    def _obeyed(self, config: Fields, contract: Contract) -> tuple[dict[str, Any], list[Assumption], list[Problem]]:
+        """As of every flat config, without aux layers: the trainer taps its default ones whatever a copy names."""
+        named = read_flat_taps(config, order_ignored=True).aux
+        own = {k: v for k, v in config.data.items() if k not in {"eagle_config", AUX_IDS}}
+        kept, assumptions, problems = super()._obeyed(Fields(own, config.where), contract)
+        if named is not None and not named.is_default:
+            why = (
+                f"SpecJAX does not obey the aux layers {named.after_layer} that config.json names: its trainer taps "
+                "the default ones"
+            )
+            assumptions.append(Assumption(AUX_IDS, None, why, "give --aux-layers"))
+        return kept, assumptions, problems
 
     def write(self, head: Head, options: WriteOptions) -> Spelled:
         """The head in SpecJAX's spelling. Raises Refusal, also where its trainer would tap other layers."""

@@ -28,6 +28,7 @@ from eagle3hub.transforms.change import Change
 _OPTION = {
     "norm_output": "--norm-output",
     "return_hidden_post_norm": "--norm-output",
+    "norm_before_residual": "--norm-before-residual",
     "rope_theta": "--rope-theta",
     "dtype": "--dtype",
     "torch_dtype": "--dtype",

@@ -132,12 +132,12 @@ def test_multipliers_of_one_engine_are_refused(tmp_path: Path, cli, layout: str,
         assert (status, f"{name} is 0.5" in err, f"remove {name}" in err) == (3, True, True)
 
 
-def test_a_part_of_the_rotation_is_found_inside_rope_parameters(tmp_path: Path):
+def test_a_part_of_the_rotation_inside_rope_parameters_belongs_to_rope(tmp_path: Path):
     rope = {"rope_type": "default", "rope_theta": 100000.0}
     source = heads.specforge(tmp_path / "head", rope_parameters={**rope, "partial_rotary_factor": 1.0})
     assert open_head(source).semantics.rope.scaling is None
-    with pytest.raises(ConfigError, match=r"partial_rotary_factor is 0\.25"):
-        open_head(edit(source, rope_parameters={**rope, "partial_rotary_factor": 0.25}))
+    partly = open_head(edit(source, rope_parameters={**rope, "partial_rotary_factor": 0.25}))
+    assert partly.semantics.rope.scaling == {"rope_type": "default", "partial_rotary_factor": 0.25}
 
 
 def stating(source: Path, fields: dict[str, Any]) -> dict[str, Any]:

@@ -335,3 +335,23 @@ def test_an_earlier_spelling_that_no_longer_holds_is_not_used(tmp_path: Path, sa
 
 def _target(folder: Path) -> str:
     return str(heads.target(folder / "target"))
+
+
+@pytest.mark.parametrize("ids", [[0, 2, 5], [1, 14, 26]])
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_resumed_run_of_specjax_copies_layers_it_does_not_tap(tmp_path: Path, ids: list[int], nested: bool):
+    key = "eagle_aux_hidden_state_layer_ids"
+    copied = {"eagle_config": {key: ids, "use_aux_hidden_state": True}} if nested else {key: [i + 1 for i in ids]}
+    source = edit(heads.specjax(tmp_path / "x"), **copied)
+    target = str(heads.target(tmp_path / "target"))
+    head = open_head(source, target=target)
+    assert (head.layout, head.aux.after_layer) == ("specjax", [1, 14, 26])
+    assert [a.field for a in head.assumptions] == ([] if ids == [1, 14, 26] else [key])
+    convert(source, tmp_path / "again", "specjax", target=target)
+    assert not {"eagle_config", key} & set(config_of(tmp_path / "again"))
+    if ids != [1, 14, 26]:
+        with pytest.raises(Refusal, match=r"SpecJAX does not obey the aux layers \[0, 2, 5\]"):
+            convert(source, tmp_path / "strict", "modelopt", target=target, strict=True)
+        said = ReadOptions(aux_layers=tuple(ids))
+        convert(source, tmp_path / "out", "modelopt", target=target, strict=True, read=said)
+        assert config_of(tmp_path / "out")["eagle_config"][key] == ids

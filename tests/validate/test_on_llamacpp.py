@@ -70,10 +70,11 @@ def test_what_it_loads_without_a_word_is_caught(
     head: Path, example_head: Path, smollm2_target: Path, llamacpp_python: Path, kept: Kept, fault: str
 ) -> None:
     if fault == "map":
-        d2t = read(head)[0]["d2t"]
-        numbers = torch.arange(len(d2t), dtype=d2t.dtype)
-        shuffled = (d2t + numbers)[torch.randperm(len(d2t), generator=torch.Generator().manual_seed(0))]
-        edit(head, d2t=shuffled - numbers)
+        tensors = read(head)[0]
+        d2t, t2d = tensors["d2t"], torch.zeros_like(tensors["t2d"])
+        another = torch.randperm(len(t2d), generator=torch.Generator().manual_seed(0))[: len(d2t)].sort().values
+        t2d[another] = True
+        edit(head, d2t=(another - torch.arange(len(d2t))).to(d2t.dtype), t2d=t2d)
     else:
         edit(head, config={"eagle_aux_hidden_state_layer_ids": [3, 16, 28]})
     report = check(head, example_head, smollm2_target, llamacpp_python, kept)
