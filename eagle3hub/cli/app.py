@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import traceback
@@ -11,7 +10,8 @@ from importlib import import_module
 import typer
 
 from eagle3hub._version import __version__
-from eagle3hub.cli.streams import outlive_readers
+from eagle3hub.cli.output import json_text
+from eagle3hub.cli.streams import Unwritable, outlive_readers
 from eagle3hub.errors import Eagle3HubError, UsageError
 
 EXIT_INTERRUPTED = 130
@@ -71,27 +71,39 @@ def build(wanted: str | None = None) -> typer.Typer:
 def main() -> None:
     """Entry point: run the command line and exit with the documented status."""
     outlive_readers()
-    if sys.argv[1:] == ["--version"]:
-        print(f"eagle3hub {__version__}")
-        return
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup has SIGHUP ignored, and so it stays
             signal.signal(number, _terminated)
     try:
-        status = run(sys.argv[1:])
-    except Exception:  # a mistake of this program: all of it is shown, but for what is secret
-        status = _traceback()
+        status = _run(sys.argv[1:])
+        sys.stdout.flush()
+    except Unwritable as e:
+        status = _fail(e, as_json=False)
     sys.exit(status)
 
 
+def _run(argv: list[str]) -> int:
+    if argv == ["--version"]:
+        print(f"eagle3hub {__version__}")
+        return 0
+    try:
+        return run(argv)
+    except Unwritable:
+        raise
+    except Exception:  # a mistake of this program: all of it is shown, but for what is secret
+        return _traceback()
+
+
 def run(argv: list[str]) -> int:
-    """Run one command and return its exit status; everything is printed, nothing is raised."""
+    """Run one command and return its exit status; everything is printed. Raises Unwritable where that fails."""
     debug = "--debug" in argv
     as_json = "--json" in argv
     argv = [a for a in argv if a != "--debug"]
     try:
         status = build(argv[0] if argv else None)(argv, prog_name="eagle3hub", standalone_mode=False)
         return status if isinstance(status, int) else 0
+    except Unwritable:
+        raise
     except Eagle3HubError as e:
         if debug:
             _traceback()
@@ -107,7 +119,7 @@ def run(argv: list[str]) -> int:
 
 def _fail(error: Eagle3HubError, as_json: bool) -> int:
     if as_json:
-        print(json.dumps({"error": error.to_json()}, indent=2, ensure_ascii=False))
+        print(json_text({"error": error.to_json()}))
     else:
         sys.stderr.write(f"error: {error.message}\n")
         if error.hint:

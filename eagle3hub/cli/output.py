@@ -39,10 +39,16 @@ def console(*, stderr: bool = False) -> Console:
 def emit(document: Mapping[str, Any], human: Callable[[Console], None], *, as_json: bool) -> None:
     """Print the result: the document as JSON, or what ``human`` writes to the console."""
     if as_json:
-        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json_text(document) + "\n")
     else:
         human(console())
     sys.stdout.flush()
+
+
+def json_text(document: Mapping[str, Any]) -> str:
+    """The document as JSON, in ASCII where standard output is in another encoding than UTF-8."""
+    escaped = (sys.stdout.encoding or "utf-8").lower() not in ("utf-8", "utf8")
+    return json.dumps(document, indent=2, ensure_ascii=escaped)
 
 
 @contextmanager

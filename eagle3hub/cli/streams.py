@@ -1,7 +1,8 @@
 """Standard output and standard error that do not care whether anybody still reads them.
 
 A reader that leaves early (``| head``, ``| true``, a closed terminal) has no say in what a command finds or does: it
-goes on in silence, and its exit status is what it would have been.
+goes on in silence, and its exit status is what it would have been. Output that somebody waits for and that cannot be
+written (a full disk) is an error. What the encoding of a stream has no place for is replaced.
 """
 
 from __future__ import annotations
@@ -13,45 +14,79 @@ import stat
 import sys
 from typing import TYPE_CHECKING, TextIO
 
+from eagle3hub.errors import OutputError
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
+_STRICT = ("strict", "surrogateescape")
+"""Error handlers that stop at a character which the encoding lacks."""
+
+
+class Unwritable(OutputError):
+    """Standard output cannot be written."""
+
+    default_code = "output-stream"
+
+
 def outlive_readers() -> None:
-    """Replace ``sys.stdout`` and ``sys.stderr`` by streams that outlive their readers."""
-    sys.stdout, sys.stderr = _outliving(sys.stdout), _outliving(sys.stderr)
+    """Replace ``sys.stdout`` and ``sys.stderr`` by streams that outlive their readers.
+
+    Writing to standard output raises Unwritable, once, where that fails for any other reason; writing to standard
+    error does not, since there is no place left to say so. Both go on into nothing.
+    """
+    sys.stdout, sys.stderr = _outliving(sys.stdout, needed=True), _outliving(sys.stderr, needed=False)
 
 
-def _outliving(stream: TextIO | None) -> TextIO:
+def _outliving(stream: TextIO | None, *, needed: bool) -> TextIO:
     if stream is None:  # closed from the start
-        return io.TextIOWrapper(io.FileIO(_nowhere(), "w", closefd=False), encoding="utf-8")
+        return io.TextIOWrapper(io.FileIO(_nowhere(), "w", closefd=False), encoding="utf-8", errors="replace")
     if not isinstance(stream, io.TextIOWrapper):
         return stream
+    raw = _Outliving(stream.fileno(), needed=needed)
     return io.TextIOWrapper(
-        io.BufferedWriter(_Outliving(stream.fileno(), "w", closefd=False)),
+        _Unheld(raw) if stream.write_through else io.BufferedWriter(raw),
         encoding=stream.encoding,
-        errors=stream.errors,
+        errors="replace" if stream.errors in _STRICT else stream.errors,
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )
 
 
+class _Unheld(io.BufferedWriter):
+    """Writes everything at once; the buffer is there because a raw file may write a part only."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        written = super().write(data)
+        self.flush()
+        return written
+
+
 class _Outliving(io.FileIO):
+    def __init__(self, descriptor: int, *, needed: bool) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self._needed = needed
+
     def write(self, data: ReadableBuffer, /) -> int:
         try:
             return super().write(data)
         except OSError as e:
-            if not self._is_unread(e):
-                raise
-        nowhere = _nowhere()
-        os.dup2(nowhere, self.fileno())
-        os.close(nowhere)
+            unread = self._is_unread(e)
+            nowhere = _nowhere()
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            if self._needed and not unread:
+                raise Unwritable(
+                    f"cannot write the output: {e.strerror}",
+                    hint="make room where standard output goes, or send it elsewhere",
+                ) from e
         return super().write(data)
 
     def _is_unread(self, e: OSError) -> bool:
-        """Whether it is a pipe without a reader, or a terminal that was closed; a full disk, say, is neither."""
+        """Whether it is a pipe or socket without a reader, or a terminal that was closed; a full disk is neither."""
         closed_terminal = e.errno == errno.EIO and stat.S_ISCHR(os.fstat(self.fileno()).st_mode)
-        return closed_terminal or e.errno == errno.EPIPE
+        return closed_terminal or e.errno in (errno.EPIPE, errno.ECONNRESET)
 
 
 def _nowhere() -> int:

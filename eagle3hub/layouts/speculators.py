@@ -106,7 +106,8 @@ class Speculators:
         else:
             config = spell(head, options)
             if head.layout == self.name:
-                config = rewritten(head, config, self.interpret)
+                fresh, config = config, rewritten(head, config, self.interpret)
+                config["speculators_config"] = _filled(config["speculators_config"], fresh["speculators_config"])
             name = config["speculators_config"]["verifier"]["name_or_path"]
             if isinstance(name, str) and name.startswith(("/", ".", "~")):
                 why = "it is a local folder: others cannot serve the head by its own name"
@@ -119,6 +120,18 @@ class Speculators:
             )
         tensors, metadata, origin = spell_tensors(head, self.name, self.contract, before)
         return Spelled(config, tensors, metadata, origin, assumptions, notes)
+
+
+def _filled(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+    """An object of the source with what it does not state, at any depth; null and an empty list state nothing."""
+    out = dict(source)
+    for key, value in fresh.items():
+        have = out.get(key)
+        if have is None or have == []:
+            out[key] = value
+        elif isinstance(have, dict) and isinstance(value, dict):
+            out[key] = _filled(have, value)
+    return out
 
 
 def _untrained(head: Head) -> bool:

@@ -200,3 +200,26 @@ def test_interleaved_or_layered_rope_is_refused(tmp_path: Path):
     by_type = {"full_attention": {"rope_theta": 1e4}, "sliding_attention": {"rope_theta": 1e6}}
     with pytest.raises(InputError, match="differs by layer type"):
         open_head(variants.speculators(tmp_path / "b", layer={"rope_parameters": by_type}))
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        {},
+        {"a": None},
+        {"verifier": None},
+        {"verifier": {}, "proposal_methods": []},
+        {"verifier": {"name_or_path": None}},
+    ],
+)
+def test_what_the_config_leaves_out_of_verifier_and_proposals_is_filled_in(tmp_path: Path, target: Path, says: dict):
+    source = variants.speculators(tmp_path / "x", has=Has(embeddings=True), speculators_config=says)
+    options = {"target": str(target), "target_name": "owner/target", "speculative_tokens": 3}
+    convert(source, tmp_path / "same", "speculators", **options)
+    written = config_of(tmp_path / "same")["speculators_config"]
+    assert written["verifier"] == {"name_or_path": "owner/target", "architectures": ["LlamaForCausalLM"]}
+    assert [method["speculative_tokens"] for method in written["proposal_methods"]] == [3]
+    assert says.keys() <= written.keys()
+    with pytest.raises(Refusal) as refused:
+        convert(source, tmp_path / "out", "universal", **options)
+    assert "--to speculators" in (refused.value.hint or "")
