@@ -44,7 +44,10 @@ def _outliving(stream: TextIO | None, *, needed: bool) -> TextIO:
         return io.TextIOWrapper(io.FileIO(_nowhere(), "w", closefd=False), encoding="utf-8", errors="replace")
     if not isinstance(stream, io.TextIOWrapper):
         return stream
-    raw = _Outliving(stream.fileno(), needed=needed)
+    try:
+        raw = _Outliving(stream.fileno(), needed=needed)
+    except io.UnsupportedOperation:  # a stream in memory, which has no readers
+        return stream
     return io.TextIOWrapper(
         _Unheld(raw) if stream.write_through else io.BufferedWriter(raw),
         encoding=stream.encoding,
