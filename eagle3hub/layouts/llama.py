@@ -122,9 +122,9 @@ def _refuse_multipliers(config: Fields) -> None:
 def _sliding(config: Fields, layers: int) -> tuple[int | None, tuple[int, ...]]:
     """The attention window and the layers it limits, from ``layer_types`` and ``sliding_window``."""
     kinds = config.get("layer_types")
-    if not isinstance(kinds, list) or set(kinds) <= {"full_attention"}:
+    if not isinstance(kinds, list) or all(kind == "full_attention" for kind in kinds):
         return None, ()
-    if not set(kinds) <= {"full_attention", "sliding_attention"} or len(kinds) != layers:
+    if not all(kind in ("full_attention", "sliding_attention") for kind in kinds) or len(kinds) != layers:
         raise ConfigError(
             f"{config.where}: layer_types is {kinds} for {layers} draft layer{'s' if layers > 1 else ''}; each layer "
             "is either full_attention or sliding_attention",

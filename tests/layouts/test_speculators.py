@@ -97,6 +97,8 @@ def test_other_kinds_and_layers_are_named(tmp_path: Path):
         open_head(variants.speculators(tmp_path / "c", norm_before_fc=True, fc_norm=True))
     with pytest.raises(ConfigError, match="layer_types is"):
         open_head(variants.speculators(tmp_path / "d", layer={"layer_types": ["sliding_attention"] * 2}))
+    with pytest.raises(ConfigError, match="layer_types is"):
+        open_head(variants.speculators(tmp_path / "e", layer={"layer_types": [{}]}))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
