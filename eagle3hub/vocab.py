@@ -19,10 +19,14 @@ from eagle3hub.errors import Problem
 
 Spelling = Literal["offset", "t2d"]
 
+SORTED_TRAINERS = frozenset({"specjax", "specforge", "speculators", "safeailab", "angelslim"})
+"""Layouts whose trainers keep row r of lm_head for the r-th true entry of t2d (ModelOpt does not)."""
+
 _MAX_RESAVES = 8
 """How many resumed SpecJAX runs (one more subtraction of arange each) are recognised."""
 
 _GET_D2T = "get the d2t tensor from the training run and give it with --d2t FILE"
+_IF_SORTED = "if the layout's own trainer made the head, its rows ascend, and --repair from-t2d takes the map from t2d"
 _AGAIN = "export the head again, or give the run's own map with --d2t FILE; it cannot be guessed"
 _ARANGE = "d2t[i] equals i everywhere: an identity of absolute ids was stored where offsets belong"
 _AS_OFFSETS = "--repair arange stores the identity as offsets"
@@ -89,8 +93,8 @@ def check_vocab_map(
     return found, "ok", []
 
 
-def order_fault(vocab: VocabMap, *, sorted_rows: bool) -> Problem | None:
-    """What is wrong with a map for a trainer that keeps rows of lm_head in ascending order of token ids, or does not.
+def order_fault(vocab: VocabMap, *, layout: str, sorted_rows: bool) -> Problem | None:
+    """What is wrong with a map for ``layout``, all of whose heads have rows in ascending order of token ids, or not.
 
     Only where rows ascend does t2d alone say which row belongs to which token; and only where they need not can a map
     in another order have been trained with.
@@ -100,7 +104,7 @@ def order_fault(vocab: VocabMap, *, sorted_rows: bool) -> Problem | None:
             "missing",
             f"there is no d2t for the {vocab.draft_vocab_size} rows of lm_head, and t2d alone does not say in which "
             "order they are: this layout may hold them in order of frequency",
-            _GET_D2T,
+            f"{_GET_D2T}; {_IF_SORTED}" if layout in SORTED_TRAINERS else _GET_D2T,
         )
     if sorted_rows and not vocab.is_sorted:
         i = next(i for i, (a, b) in enumerate(pairwise(vocab.target_id)) if a >= b)

@@ -51,7 +51,7 @@ def check_files(names: Sequence[str], present: set[str], shown: str, index: Inde
         expected = range(first, first + int(count))
         missing = [f"{stem}-{i:0{width}}-of-{count}{suffix}" for i in expected if i not in widths]
         if missing:
-            some = f"{len(widths)} of {int(count)} weights files"
+            some = f"{len(expected) - len(missing)} of {len(expected)} weights files"
             raise _incomplete(
                 f"{shown} has {some}: {_listed(missing)} {_are(missing)} not there"
                 if index is None

@@ -171,7 +171,8 @@ def _index(files: Source, name: str) -> Index:
     shown = files.shown(name)
     raw = files.small(name)
     weight_map = {} if raw is None else parse_json_object(raw, shown).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
+    files_named = isinstance(weight_map, dict) and all(isinstance(v, str) and v for v in weight_map.values())
+    if not isinstance(weight_map, dict) or not weight_map or not files_named:
         raise ConfigError(f"{shown} has no weight_map from tensors to files", code="config-index")
     for file in weight_map.values():
         if Path(file).name != file or file in {".", ".."}:

@@ -52,6 +52,11 @@ class Contract:
     reads: tuple[str, ...] = ()
     writes: str = ""
 
+    @property
+    def sorted_rows(self) -> bool:
+        """Whether every head has its rows of lm_head in ascending order of token ids."""
+        return "unsorted_vocabulary" not in self.expresses
+
 
 @dataclass(frozen=True, slots=True)
 class Match:

@@ -18,13 +18,13 @@ Read = tuple["VocabMap | None", str, "list[Problem]"]
 
 
 def read_vocab_map(
-    checkpoint: Checkpoint, d: Dims, stated: int | None, given: Sequence[int] | None = None, *, sorted_rows: bool
+    checkpoint: Checkpoint, d: Dims, stated: int | None, given: Sequence[int] | None, *, layout: str, sorted_rows: bool
 ) -> Read:
     """The vocabulary map of a folder, its status, and what is wrong with it.
 
     ``stated`` is the config's draft_vocab_size; it must be the number of rows of lm_head. ``given`` are offsets that
     take the place of the folder's d2t; a t2d that marks as many tokens must agree with them, any other is ignored.
-    ``sorted_rows`` says whether the layout's heads always have rows of lm_head in ascending order of token ids. A map
+    ``sorted_rows`` says whether heads of ``layout`` always have rows of lm_head in ascending order of token ids. A map
     that is a fault only for its order is returned with the fault.
     """
     if stated is not None and stated != d.draft_vocab_size:
@@ -47,7 +47,7 @@ def read_vocab_map(
     vocab, status, problems = check_vocab_map(
         offsets, mask, vocab_size=d.vocab_size, draft_vocab_size=d.draft_vocab_size
     )
-    fault = None if vocab is None or given is not None else order_fault(vocab, sorted_rows=sorted_rows)
+    fault = None if vocab is None else order_fault(vocab, layout=layout, sorted_rows=sorted_rows)
     if vocab is None or fault is None:
         return vocab, status, problems
     return vocab if sorted_rows else None, fault.code.removeprefix("vocab-"), [fault]

@@ -133,9 +133,8 @@ def build_head(
     """Join a config's meaning with the tensors. Raises TensorError or ConfigError where they contradict."""
     meaning, checkpoint = told(meaning, options), without_prefix(checkpoint)
     tensors, dims, semantics = collect_tensors(checkpoint, meaning.llama, meaning.semantics, contract)
-    sorted_rows = "unsorted_vocabulary" not in contract.expresses
     vocab_map, status, problems = read_vocab_map(
-        checkpoint, dims, meaning.draft_vocab_size, options.d2t, sorted_rows=sorted_rows
+        checkpoint, dims, meaning.draft_vocab_size, options.d2t, layout=name, sorted_rows=contract.sorted_rows
     )
     head = Head(
         layout=name,

@@ -73,7 +73,8 @@ class ModelOpt(FlatLayout):
     def read(self, checkpoint: Checkpoint, options: ReadOptions = AS_FOUND) -> Head:
         """The head in the folder, with the facts that only ModelOpt's own files hold."""
         head = super().read(checkpoint, options)
-        head.problems = [_lost_map(p) if p.code == "vocab-missing" else p for p in head.problems]
+        if "t2d" not in head.buffers:  # which no exporter of ModelOpt writes, so that another program made the file
+            head.problems = [_lost_map(p) if p.code == "vocab-missing" else p for p in head.problems]
         if head.semantics.quantization is not None:
             head.side_files = _side_file(checkpoint)
         elif checkpoint.config.get("quantization_config") is not None:

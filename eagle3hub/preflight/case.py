@@ -55,14 +55,25 @@ class Case:
 
     def reads(self, flag: str) -> bool:
         """Whether the engine, from the keys it looks at, takes a norm flag for true."""
-        if self.files.nested and self.contract.nested_norms:
-            read = self.contract.nested_norms.get(str(self.files.config.get("speculators_model_type")), {})
-            return flag in read and self.fields.get(flag, read[flag]) is True
+        nested = self._nested_norms
+        if nested is not None:
+            return flag in nested and self.fields.get(flag, nested[flag]) is True
         for key in self.contract.norms.get(flag, ()):
             value = lookup(self.fields, key)
             if value is not None:
                 return value is True
         return False
+
+    def assumes(self, flag: str) -> bool:
+        """Whether a nested config leaves a norm flag out that the engine has a default of its own for."""
+        return flag in (self._nested_norms or {}) and flag not in self.fields
+
+    @property
+    def _nested_norms(self) -> Mapping[str, bool] | None:
+        """The flags, with defaults, that the engine reads from this nested config; None where it reads it as flat."""
+        if not self.files.nested or not self.contract.nested_norms:
+            return None
+        return self.contract.nested_norms.get(str(self.files.config.get("speculators_model_type")), {})
 
 
 def lookup(fields: Mapping[str, Any], key: str) -> Any:

@@ -124,7 +124,8 @@ def _norms(case: Case) -> Iterator[Finding]:
         if wanted and not read:
             yield Finding(flag.replace("_", "-"), {"flag": flag})
         elif read and not wanted:
-            yield Finding(f"{flag.replace('_', '-')}-assumed", {"flag": flag})
+            why = "assumed" if case.assumes(flag) else "stated"
+            yield Finding(f"{flag.replace('_', '-')}-{why}", {"flag": flag})
     read = case.reads("norm_output")
     if truth.feedback is None:
         yield Finding("feedback-open")

@@ -162,7 +162,10 @@ def _contract(engine: str, version: str, terms: Mapping[str, Any]) -> Contract:
     def names(key: str) -> tuple[str, ...]:
         return tuple(terms.get(key, ()))
 
-    aux = _aux(terms["aux"])
+    aux, rules = _aux(terms["aux"]), _rules(terms["rules"])
+    lacking = _norm_codes(terms) - set(rules)
+    if lacking:
+        raise ValueError(f"{engine} {version} reads norms and has no rules for {sorted(lacking)}")
     return Contract(
         engine=engine,
         version=version,
@@ -195,8 +198,17 @@ def _contract(engine: str, version: str, terms: Mapping[str, Any]) -> Contract:
         only_targets=frozenset(names("only_targets")),
         not_targets=frozenset(names("not_targets")),
         parallel_drafting_by=terms.get("parallel_drafting_by"),
-        rules=_rules(terms["rules"]),
+        rules=rules,
     )
+
+
+def _norm_codes(terms: Mapping[str, Any]) -> set[str]:
+    """The codes of every finding about the norm flags that an engine reads."""
+    nested = terms.get("nested_norms", {}).values()
+    codes = {f"{flag}-assumed" for read in nested for flag, default in read.items() if default}
+    for flag in {*terms.get("norms", {}), *(flag for read in nested for flag in read)}:
+        codes |= {"feedback", "feedback-open"} if flag == "norm_output" else {flag, f"{flag}-stated"}
+    return {code.replace("_", "-") for code in codes}
 
 
 def _aux(terms: Mapping[str, Any]) -> AuxReading:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from eagle3hub.head import Head
-from eagle3hub.vocab import VocabMap
+from eagle3hub.layouts import get_layout
+from eagle3hub.vocab import VocabMap, order_fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,17 @@ def with_map(head: Head, vocab: VocabMap | None) -> Head:
     """The head with another vocabulary map (None for the full vocabulary); complaints about the old one are gone."""
     problems = [p for p in head.problems if not p.code.startswith("vocab-")]
     return replace(head, vocab_map=vocab, vocab_status="full" if vocab is None else "ok", problems=problems)
+
+
+def with_ordered_map(head: Head, vocab: VocabMap | None) -> Head:
+    """`with_map`, for a map that is held against the order its layout's trainer keeps: a fault becomes a problem."""
+    head = with_map(head, vocab)
+    if vocab is None or not get_layout(head.layout).contract.sorted_rows:
+        return head
+    fault = order_fault(vocab, layout=head.layout, sorted_rows=True)
+    if fault is None:
+        return head
+    return replace(head, vocab_status=fault.code.removeprefix("vocab-"), problems=[*head.problems, fault])
 
 
 def edited_configs(head: Head, edit: Mapping[str, Callable[[Any], Any]]) -> Head:

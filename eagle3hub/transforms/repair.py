@@ -8,12 +8,9 @@ from dataclasses import dataclass
 
 from eagle3hub.errors import Problem, UsageError, VocabMapError
 from eagle3hub.head import Head
-from eagle3hub.transforms.change import Change, with_map
+from eagle3hub.transforms.change import Change, with_ordered_map
 from eagle3hub.transforms.raw import raw_buffers
-from eagle3hub.vocab import VocabMap, check_vocab_map, is_map, subtractions
-
-SORTED_TRAINERS = frozenset({"specjax", "specforge", "speculators", "safeailab", "angelslim"})
-"""Layouts whose trainers keep row r of lm_head for the r-th true entry of t2d (ModelOpt does not)."""
+from eagle3hub.vocab import SORTED_TRAINERS, VocabMap, check_vocab_map, is_map, subtractions
 
 REPAIRS = ("absolute", "double-subtracted", "arange", "from-t2d", "from-d2t", "prefix")
 """Repairs that can be asked for by name; each fits certain faults only."""
@@ -133,7 +130,7 @@ def repair_vocab(head: Head, names: Sequence[str]) -> tuple[Head, list[Change]]:
         d = head.dims
         mended = repair_vocab_map(name, d2t, t2d, vocab_size=d.vocab_size, draft_vocab_size=d.draft_vocab_size)
         identity = list(mended.vocab.target_id) == list(range(d.vocab_size))
-        head = with_map(head, None if identity else mended.vocab)
+        head = with_ordered_map(head, None if identity else mended.vocab)
         buffers = sorted(head.buffers)
         changes.append(Change(f"repair:{name}", "the vocabulary map was repaired", mended.evidence, buffers, True))
     return head, changes

@@ -13,7 +13,7 @@ from eagle3hub.checkpoint.header import read_header
 from eagle3hub.checkpoint.pickles import is_pickle, read_pickle_tensors
 from eagle3hub.errors import SourceError, VocabMapError
 from eagle3hub.head import Head, TensorRef
-from eagle3hub.transforms.change import Change, with_map
+from eagle3hub.transforms.change import Change, with_ordered_map
 from eagle3hub.transforms.raw import INTEGERS, integers, raw_buffers
 from eagle3hub.vocab import VocabMap, check_vocab_map
 
@@ -61,7 +61,7 @@ def supply_map(head: Head, file: str | Path) -> tuple[Head, Change]:
     if same:
         evidence += "; the head's own d2t says the same"
     change = Change("d2t", f"the vocabulary map was taken from {name}", evidence, ["d2t"])
-    return with_map(head, None if list(ids) == list(range(d.vocab_size)) else vocab), change
+    return with_ordered_map(head, None if list(ids) == list(range(d.vocab_size)) else vocab), change
 
 
 def _agree_with_mask(name: str, vocab: VocabMap, own_t2d: bytes) -> None:

@@ -132,6 +132,12 @@ def test_a_file_of_a_series_that_the_index_leaves_out(shards: Shards, cli: Cli):
     refused(shards, cli, "source-incomplete", message, "weights would be lost")
 
 
+def test_files_beyond_the_count_of_a_series_are_none_of_it(tmp_path: Path):
+    folder = series(tmp_path / "f", "m-00002-of-00002.safetensors", "m-00003-of-00002.safetensors")
+    with pytest.raises(SourceError, match=r"has 1 of 2 weights files: m-00001-of-00002\.safetensors is not there"):
+        open_checkpoint(folder)
+
+
 def series(folder: Path, *names: str) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text("{}")

@@ -136,6 +136,13 @@ def test_an_index_may_not_point_outside(tmp_path: Path, name: str):
         open_checkpoint(folder)
 
 
+def test_an_index_must_name_files(tmp_path: Path):
+    folder = folder_of(tmp_path / "f")
+    index(folder, "pytorch_model.bin.index.json", a="")
+    with pytest.raises(ConfigError, match="has no weight_map from tensors to files"):
+        open_checkpoint(folder)
+
+
 def test_a_safetensors_file_that_begins_like_a_pickle(tmp_path: Path):
     """A header of 0x0280 bytes begins like a pickle of protocol 2."""
     folder = folder_of(tmp_path / "f")

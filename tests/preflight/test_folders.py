@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,3 +167,21 @@ def test_inspect_has_a_line_for_every_contract(example_head: Path, cli: Cli):
     _, out, _ = cli("inspect", example_head)
     for verdict in preflight_all(look(example_head)):
         assert verdict.title in out
+
+
+def test_a_norm_that_config_and_training_disagree_about_is_said_as_it_is(tmp_path: Path, cli: Cli):
+    """SpecJAX trains without norm_before_residual, whatever a config says."""
+    fixtures = Path(__file__).parent.parent / "fixtures/exporters"
+    folder = tmp_path / "head"
+    shutil.copytree(fixtures / "specjax-saved/head", folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "norm_before_residual": True}))
+    status, out, _ = cli("inspect", folder, "--target", fixtures / "target", "--json")
+    assert status == 0
+    engines = {(e["engine"], e["version"]): e for e in json.loads(out)["engines"]}
+    for engine in (V1, V2, CPP):
+        assert engines[engine]["verdict"] == "silently_wrong"
+        (said,) = (r for r in engines[engine]["reasons"] if r["code"].startswith("norm-before-residual"))
+        assert said["code"] == "norm-before-residual-stated"
+        assert "because of norm_before_residual: true" in said["sentence"]
+    assert not any(r["code"].startswith("norm-before") for r in engines[SG]["reasons"])

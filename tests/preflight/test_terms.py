@@ -14,8 +14,9 @@ from support import outlines as f
 
 import eagle3hub.preflight as package
 from eagle3hub.preflight import Files, Subject, contracts, infer_truth, preflight_all
-from eagle3hub.preflight.contracts import common_rules
+from eagle3hub.preflight.contracts import _contract, common_rules
 from eagle3hub.preflight.verdict import EFFECTS
+from eagle3hub.resources import read_toml
 
 SOURCE = "\n".join(p.read_text() for p in Path(package.__file__).parent.glob("*.py"))
 FOLDERS = [*(s for s, _ in MATRIX.values()), *(s for s, _, _ in TRAPS.values())]
@@ -44,11 +45,30 @@ def test_every_code_has_a_finding_and_every_finding_a_code():
         re.findall(r'"((?:[a-z0-9]+-)+[a-z0-9]+|tied|mla|bias|architecture|context|quantized|feedback)"', SOURCE)
     )
     built = {"norm-before-residual", "norm-before-fc", "fc-norm"}
-    built |= {f"{flag}-assumed" for flag in built}
+    built |= {f"{flag}-stated" for flag in built} | {"norm-before-residual-assumed"}
     built |= {"null-target-hidden-size", "null-draft-vocab-size", "null-eagle-config", "null-rope-theta"}
     assert set(common_rules()) <= named | built
     for terms in contracts():
         assert set(terms.rules) <= set(common_rules())
+
+
+def test_no_finding_about_a_norm_that_an_engine_reads_is_dropped():
+    for flag in ("norm_before_residual", "norm_before_fc", "fc_norm", "norm_output"):
+        readers = [t for t in contracts() if flag in t.norms or any(flag in own for own in t.nested_norms.values())]
+        assert readers, flag
+        code = flag.replace("_", "-")
+        wanted = {"feedback", "feedback-open"} if flag == "norm_output" else {code, f"{code}-stated"}
+        for terms in readers:
+            assumed = any(own.get(flag) for own in terms.nested_norms.values())
+            assert wanted | ({f"{code}-assumed"} if assumed else set()) <= set(terms.rules), f"{terms.title} {flag}"
+
+
+def test_terms_that_read_a_norm_and_have_no_rule_for_it_are_refused():
+    document = read_toml(Path(package.__file__).parent / "terms/llamacpp.toml")
+    (terms,) = document["versions"].values()
+    del terms["rules"]["norm-before-residual-stated"]
+    with pytest.raises(ValueError, match=r"has no rules for \['norm-before-residual-stated'\]"):
+        _contract("llamacpp", "b1", terms)
 
 
 @pytest.mark.parametrize("target", TARGETS)

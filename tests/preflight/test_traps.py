@@ -303,7 +303,12 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
             truth={"fc_norm": False, "norm_before_fc": False},
         ),
         "S S S R S R X",
-        "fc-norm-assumed",
+        "fc-norm-stated",
+    ),
+    "norm_before_residual that the head does not have": (
+        f.universal(norm_before_residual=True, truth={"norm_before_residual": False}),
+        "S S R R R R S",
+        "norm-before-residual-stated",
     ),
     "post-norm feedback, not written": (f.universal(truth={"feedback": "post_norm"}), "S S S S S S S", "feedback"),
     "fc in no whole number of states": (weights(**{"fc.weight": (f.H, 40)}), "X X X X X X X", "fc-width"),

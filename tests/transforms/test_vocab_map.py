@@ -14,7 +14,7 @@ from support import heads
 from support.folders import load, replace
 
 from eagle3hub.errors import VocabMapError
-from eagle3hub.layouts import open_head
+from eagle3hub.layouts import ReadOptions, open_head
 from eagle3hub.transforms.repair import REPAIRS, repair_vocab_map
 from eagle3hub.vocab import check_vocab_map
 
@@ -313,3 +313,47 @@ def test_a_mask_of_a_part_contradicts_a_full_vocabulary(tmp_path: Path, refused)
     assert "has 30 true entries but the head covers all 40" in refused(source, "angelslim")
     for name in REPAIRS:
         assert "does not fit" in refused(source, "angelslim", "--repair", name)
+
+
+def test_a_map_from_a_file_must_be_in_the_order_the_trainer_keeps(tmp_path: Path, ok, refused):
+    source = replace(heads.specforge(tmp_path / "head"), d2t=torch.zeros_like(IDS))
+    options = ("--from", "specforge", "--d2t", write_map(tmp_path, ".npy", FLIPPED, None))
+    said = refused(source, "universal", *options)
+    assert said.startswith("vocab-unsorted")
+    assert "--resort-vocab" in said
+    document, tensors, _ = ok(source, "universal", *options, "--resort-vocab")
+    assert [c["name"] for c in document["repairs"]] == ["d2t", "resort-vocab"]
+    assert tensors["d2t"].tolist() == OFFSETS.tolist()
+    assert torch.equal(tensors["lm_head.weight"], load(source)["lm_head.weight"].flip(0))
+    as_modelopt = ("--from", "modelopt", "--target", heads.target(tmp_path / "t"), *options[2:])
+    _, tensors, _ = ok(source, "universal", *as_modelopt, name="as")
+    assert tensors["d2t"].tolist() == FLIPPED.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "d2t", "t2d"), [("absolute", IDS.flip(0), MASK), ("from-d2t", FLIPPED, torch.zeros_like(MASK))]
+)
+def test_a_repair_does_not_hide_that_a_map_is_unsorted(tmp_path: Path, ok, refused, name, d2t, t2d):
+    source = replace(heads.specforge(tmp_path / "head"), d2t=d2t, t2d=t2d)
+    options = ("--from", "specforge", "--repair", name)
+    assert refused(source, "universal", *options).startswith("vocab-unsorted")
+    document, tensors, _ = ok(source, "universal", *options, "--resort-vocab")
+    assert [c["name"] for c in document["repairs"]] == [f"repair:{name}", "resort-vocab"]
+    assert tensors["d2t"].tolist() == OFFSETS.tolist()
+    assert torch.equal(tensors["lm_head.weight"], load(source)["lm_head.weight"].flip(0))
+
+
+def test_offsets_given_to_the_reader_must_be_in_the_order_the_trainer_keeps(tmp_path: Path):
+    source = replace(heads.specforge(tmp_path / "head"), d2t=torch.zeros_like(IDS))
+    head = open_head(source, layout="specforge", options=ReadOptions(d2t=FLIPPED.tolist()))
+    assert head.vocab_status == "unsorted"
+
+
+def test_what_a_mask_alone_can_be_mended_with_depends_on_the_trainer(tmp_path: Path, refused):
+    said = refused(replace(heads.speculators(tmp_path / "a"), d2t=None), "speculators")
+    assert "--repair from-t2d" in said
+    modelopt = replace(heads.modelopt(tmp_path / "b"), d2t=None, t2d=MASK)
+    said = refused(modelopt, "modelopt", "--from", "modelopt")
+    assert said.startswith("vocab-missing")
+    assert "from-t2d" not in said
+    assert "Megatron" not in said
