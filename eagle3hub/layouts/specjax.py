@@ -31,7 +31,7 @@ class SpecJax(FlatLayout):
     name = "specjax"
     hard_coded_act = "silu"
     one_layer = False  # it writes num_hidden_layers: 1, so that anything else is another head's config
-    inert = frozenset({"rope_scaling", "attention_bias", "norm_before_residual", "eagle_config", AUX_IDS})
+    inert = frozenset({"rope_scaling", "attention_bias", "norm_before_residual"})
     contract = Contract(
         title="SpecJAX",
         tensor_prefix="midlayer.",
@@ -73,16 +73,15 @@ class SpecJax(FlatLayout):
         return Match((len(evidence) - 1) / 3, tuple(evidence)) if len(evidence) > 1 else None
 
     def _obeyed(self, config: Fields, contract: Contract) -> tuple[dict[str, Any], list[Assumption], list[Problem]]:
-        """As of every flat config, without aux layers: the trainer taps its default ones whatever a copy names."""
+        """As of every flat config; aux layers that it names were copied or added, since the trainer writes none."""
+        kept, assumptions, problems = super()._obeyed(config, contract)
         named = read_flat_taps(config, order_ignored=True).aux
-        own = {k: v for k, v in config.data.items() if k not in {"eagle_config", AUX_IDS}}
-        kept, assumptions, problems = super()._obeyed(Fields(own, config.where), contract)
         if named is not None and not named.is_default:
             why = (
-                f"SpecJAX does not obey the aux layers {named.after_layer} that config.json names: its trainer taps "
-                "the default ones"
+                "SpecJAX writes no aux layers: those in config.json were added, or copied from the head that training "
+                "began with, and the trainer taps the default ones unless it is told otherwise"
             )
-            assumptions.append(Assumption(AUX_IDS, None, why, "give --aux-layers"))
+            assumptions.append(Assumption(AUX_IDS, named.after_layer, why, "give --aux-layers"))
         return kept, assumptions, problems
 
     def write(self, head: Head, options: WriteOptions) -> Spelled:
