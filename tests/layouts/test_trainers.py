@@ -348,7 +348,7 @@ def test_layers_that_specjax_did_not_write_are_an_assumption(tmp_path: Path, ids
     assert (head.layout, head.aux.after_layer) == ("specjax", ids)
     assert [a.field for a in head.assumptions] == ([] if ids == [1, 14, 26] else [key])
     if ids != [1, 14, 26]:
-        with pytest.raises(Refusal, match=r"SpecJAX writes no aux layers: those in config\.json were added, or copied"):
+        with pytest.raises(Refusal, match="SpecJAX writes no aux layers: those in"):
             convert(source, tmp_path / "strict", "modelopt", target=target, strict=True)
         for said in (ids, [1, 14, 26]):
             out = tmp_path / f"out{said[0]}"
