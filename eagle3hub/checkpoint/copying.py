@@ -10,7 +10,7 @@ from eagle3hub.checkpoint.streaming import fill
 
 _THREADS = 2
 _PIECE = 8 << 20
-_BUFFER = 128 << 10
+_BUFFER = 256 << 10
 
 
 def copy_range(src: int, src_offset: int, dst: int, dst_offset: int, count: int, grown: Callable[[int], None]) -> None:
