@@ -42,26 +42,26 @@ def status(argv: list[object], **streams: Any) -> int:
     return finished(argv, **streams).returncode
 
 
+def status_unread(argv: list[object], ends: tuple[int, int]) -> int:
+    """The exit status of a command that writes to the second end, whose first has been closed."""
+    reader, writer = ends
+    os.close(reader)
+    try:
+        return status(argv, stdout=writer, stderr=writer)
+    finally:
+        os.close(writer)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_pipe_without_a_reader(tmp_path: Path, name: str):
     argv, expected = COMMANDS[name]
-    reader, writer = os.pipe()
-    os.close(reader)
-    try:
-        assert status(argv(tmp_path), stdout=writer, stderr=writer) == expected
-    finally:
-        os.close(writer)
+    assert status_unread(argv(tmp_path), os.pipe()) == expected
 
 
 @pytest.mark.parametrize("name", ["equal", "no head"])
 def test_a_closed_terminal(tmp_path: Path, name: str):
     argv, expected = COMMANDS[name]
-    ours, theirs = pty.openpty()
-    os.close(ours)
-    try:
-        assert status(argv(tmp_path), stdout=theirs, stderr=theirs) == expected
-    finally:
-        os.close(theirs)
+    assert status_unread(argv(tmp_path), pty.openpty()) == expected
 
 
 @pytest.mark.parametrize("name", ["equal", "no head"])

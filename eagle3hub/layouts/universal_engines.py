@@ -58,13 +58,11 @@ def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
             "context-unknown",
         )
     if "mrope_section" in (head.semantics.rope.scaling or {}):
-        raise _refusal(
-            "the head has multimodal RoPE, which sglang-jax ignores", partial(way_out, head, "universal"), "mrope"
-        )
+        raise _not_universal(head, "the head has multimodal RoPE, which sglang-jax ignores", "mrope")
     if len(aux) == 1:
-        raise _refusal(
+        raise _not_universal(
+            head,
             "the head reads one aux hidden state: SGLang skips fc where its input is as wide as the embeddings",
-            partial(way_out, head, "universal"),
             "single-aux",
         )
     _refuse_layers(head, aux)
@@ -74,22 +72,22 @@ def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
 def _refuse_layers(head: Head, aux: AuxTaps) -> None:
     target = head.target_model_type
     if not head.has_default_aux and (target is None or target in _JAX_TARGETS):
-        raise _refusal(
+        raise _not_universal(
+            head,
             f"the head taps layers {aux.after_layer}, and sglang-jax taps the default layers whatever the config says",
-            partial(way_out, head, "universal"),
             "aux-ids",
         )
     if head.num_target_layers in aux.boundary and target not in _CAPTURES_LAST:
-        raise _refusal(
+        raise _not_universal(
+            head,
             f"the head taps the last layer ({aux.after_layer[-1]}), which SGLang never captures for this target",
-            partial(way_out, head, "universal"),
             "aux-last",
         )
     if target in _RAW_UNLESS_ONE and aux.after_layer[0] != 1 and aux.boundary[0] == 1:
-        raise _refusal(
+        raise _not_universal(
+            head,
             f"the head taps layer 0 of a {target} target: SGLang would take the ids {aux.boundary} for after-layer "
             "ids because the first is 1",
-            partial(way_out, head, "universal"),
             "aux-first",
         )
 
@@ -118,10 +116,10 @@ def counts_context(head: Head) -> tuple[int, str | None]:
     if own is None or needed is None or own >= needed:
         return own or needed or 0, None
     if (head.semantics.rope.scaling or {}).get("rope_type") in _CONTEXT_BOUND_ROPE:
-        raise _refusal(
+        raise _not_universal(
+            head,
             f"the head's context is {own} tokens and its target's {needed}: SGLang refuses a shorter one, and this "
             "head's RoPE scaling depends on it",
-            partial(way_out, head, "universal"),
             "context",
         )
     note = (
@@ -132,3 +130,8 @@ def counts_context(head: Head) -> tuple[int, str | None]:
 
 def _refusal(message: str, hint: str | Callable[[], str], code: str) -> Refusal:
     return Refusal(message, hint=hint, code=f"refused-{code}")
+
+
+def _not_universal(head: Head, message: str, code: str) -> Refusal:
+    """A refusal that points to the layouts that take the head."""
+    return _refusal(message, partial(way_out, head, "universal"), code)
