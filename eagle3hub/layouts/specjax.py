@@ -8,13 +8,14 @@ trainer hard-codes silu, plain RoPE and the default taps; a resumed run copies i
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import Problem, Refusal
 from eagle3hub.fields import Fields
 from eagle3hub.head import Assumption, Head
-from eagle3hub.layouts.base import Contract, Match, Spelled, WriteOptions
+from eagle3hub.layouts.base import Contract, Match, Spelled, WriteOptions, way_out
 from eagle3hub.layouts.flat import FlatLayout, torch_dtype
 from eagle3hub.layouts.taps import AUX_IDS, read_flat_taps, specjax_default
 
@@ -94,7 +95,7 @@ class SpecJax(FlatLayout):
             raise Refusal(
                 f"the head taps layers {head.aux.after_layer}, and SpecJAX writes no aux layer ids: its trainer taps "
                 f"{its_own.after_layer} of a qwen3_next target of {layers} layers",
-                hint="--to specforge, --to modelopt or --to speculators can name them",
+                hint=partial(way_out, head, self.name),
                 code="refused-aux-ids",
             )
         return super().write(replace(head, aux=None), options)
