@@ -6,7 +6,7 @@
 Generates SpecJAX heads of about 0.1 GB and 2.8 GB (hidden size 8192), converts each to the speculators layout, and
 prints a Markdown table of medians. Every run starts alike: the source is in the page cache (and for the large head, in
 a table of its own, is not), the destination does not exist, everything earlier has been written out. The runs of one
-round are interleaved. What is generated is removed.
+round are interleaved, each round in an order of its own. What is generated is removed.
 
 Only the standard library is imported here: the peak a kernel reports for a program includes what the process that
 started it had in use, so that process must be small.
@@ -217,10 +217,9 @@ def measure_size(
         words = ["convert", str(head), "--verifier", str(target), "--algorithm", "eagle3", "--output-path", str(out)]
         series["speculators convert"] = Series([options.speculators_python, script, *words, *options.speculators_args])
         rounds["speculators convert"] = options.speculators_runs
+    order = random.Random(name)
     for i in range(max(rounds.values())):
-        names = list(series)
-        names = names[i % len(names) :] + names[: i % len(names)]
-        for command in names:
+        for command in order.sample(list(series), len(series)):  # what ran before a command tells on it
             if i >= rounds[command] or series[command].failed:
                 continue
             warm(head)
@@ -329,10 +328,10 @@ INTRODUCTION = """\
 
 Written by `python benchmarks/convert.py --save docs/benchmarks.md`; the numbers are from one run of it. A generated
 SpecJAX head is converted to the speculators layout. Every run starts with no destination and nothing left to be
-written out, and with the source in the page cache, except in the table that says it is read from the disk; commands
-take turns. `cp` and `convert --no-verify` return before the copy is on the disk; `convert` returns when it is there
-and has been read back and compared, so `cp + fsync` is what it is to be held against. `--digests` has source and
-result hashed (SHA-256), too, as `release` does.
+written out, and with the source in the page cache, except in the table that says it is read from the disk. Commands
+take turns, each round in an order of its own. `cp` and `convert --no-verify` return before the copy is on the disk;
+`convert` returns when it is there and has been read back and compared, so `cp + fsync` is what it is to be held
+against. `--digests` has source and result hashed (SHA-256), too, as `release` does.
 
 A virtual machine's host may hand out memory slowly when it is used for the first time, which single runs of any
 command come upon: that is what the slowest runs show.
