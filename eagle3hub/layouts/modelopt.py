@@ -19,8 +19,8 @@ from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts.base import AS_FOUND, Contract, Match, ReadOptions, Spelled, WriteOptions
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import AUX_IDS
+from eagle3hub.layouts.quantized import QUANT_CONFIG
 
-QUANT_CONFIG = "hf_quant_config.json"
 _ARCHITECTURES = (["LlamaForCausalLMEagle3"], ["LlamaForCausalLMEagle3Deep"])
 _MAX_SIDE_FILE = 8_000_000
 
@@ -77,6 +77,8 @@ class ModelOpt(FlatLayout):
             head.problems = [_lost_map(p) if p.code == "vocab-missing" else p for p in head.problems]
         if head.semantics.quantization is not None:
             head.side_files = _side_file(checkpoint)
+            if not head.side_files and not checkpoint.config.get("quantization_config"):
+                head.problems.append(_untold(head.semantics.quantization))
         elif checkpoint.config.get("quantization_config") is not None:
             head.problems.append(
                 Problem(
@@ -131,6 +133,16 @@ def _lost_map(problem: Problem) -> Problem:
     message = f"{problem.message}; ModelOpt's Megatron exporter never writes the map (a misspelled attribute)"
     hint = "give the d2t.pt of the training run with --d2t FILE"
     return Problem(problem.severity, problem.code, message, hint)
+
+
+def _untold(kind: str) -> Problem:
+    return Problem(
+        "error",
+        "config-quantization-missing",
+        f"the weights are quantized ({kind}), and neither quantization_config in config.json nor {QUANT_CONFIG} says "
+        "how: engines would stop, or take the packed values for weights",
+        f"copy {QUANT_CONFIG} from the export into the folder",
+    )
 
 
 def _side_file(checkpoint: Checkpoint) -> dict[str, bytes]:

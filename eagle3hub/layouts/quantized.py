@@ -13,8 +13,10 @@ from eagle3hub.checkpoint.dtypes import FLOATS
 from eagle3hub.errors import TensorError
 from eagle3hub.head import TensorRef
 
+QUANT_CONFIG = "hf_quant_config.json"
+"""How the weights are quantized, in a file of its own (up to ModelOpt 0.29 only there)."""
+PACKED = {"F8_E4M3": "FP8", "U8": "NVFP4"}
 _SCALES = ("weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale", "k_scale", "v_scale")
-_PACKED = {"F8_E4M3": "FP8", "U8": "NVFP4"}
 _BLOCK = 16
 
 
@@ -28,7 +30,7 @@ def quantization_of(tensors: Mapping[str, TensorRef]) -> str | None:
 
     The tensors decide: Megatron's exporter copies the quantization_config of another model into its configs.
     """
-    kinds = {_PACKED[ref.dtype] for name, ref in tensors.items() if name.endswith(".weight") and ref.dtype in _PACKED}
+    kinds = {PACKED[ref.dtype] for name, ref in tensors.items() if name.endswith(".weight") and ref.dtype in PACKED}
     if not kinds and not any(is_scale(name) for name in tensors):
         return None
     return "+".join(sorted(kinds)) or "scales only"
@@ -50,7 +52,7 @@ def check_scales(
 ) -> None:
     """Hold every packed weight and every scale against what the format says. Raises TensorError."""
     for name, ref in weights.items():
-        packed = ref.dtype in _PACKED and len(shapes.get(name, ())) == 2
+        packed = ref.dtype in PACKED and len(shapes.get(name, ())) == 2
         if not packed and ref.dtype not in FLOATS:
             raise TensorError(f"{ref.name} is {ref.dtype}, which is neither FP8 nor NVFP4", code="tensor-dtype")
         needed = {"U8": ("weight_scale", "weight_scale_2"), "F8_E4M3": ("weight_scale",)}.get(ref.dtype, ())

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from eagle3hub.preflight.case import Case, Finding
-from eagle3hub.preflight.subject import number, read_rope
+from eagle3hub.preflight.subject import number, packed_weights, read_rope
 
 _NORM_FLAGS = ("norm_before_residual", "norm_before_fc", "fc_norm")
 _NULLS = ("target_hidden_size", "draft_vocab_size", "eagle_config", "rope_theta")
@@ -84,7 +84,7 @@ def _draft_class(case: Case) -> Iterator[Finding]:
     if truth.kind == "mla":
         if "mla" not in terms.architectures or built not in {None, "mla"}:
             yield Finding("mla")
-        if truth.quantized:
+        if truth.quantized or case.files.says_quantized:
             yield Finding("mla-quantized")
         if truth.num_layers > 1:
             yield Finding("mla-several-layers", {"layers": truth.num_layers})
@@ -161,9 +161,21 @@ def _kinds(case: Case) -> Iterator[Finding]:
         yield Finding("hidden-act", {"act": truth.hidden_act})
     if truth.sliding_window:
         yield Finding("sliding-window")
-    if truth.quantized:
-        yield Finding("quantized")
+    yield from _quantization(case)
     if truth.parallel_drafting:
         yield Finding("parallel-drafting")
     if truth.num_layers > 1:
         yield Finding("several-layers", {"layers": truth.num_layers})
+
+
+def _quantization(case: Case) -> Iterator[Finding]:
+    told = case.files.says_quantized
+    if not case.truth.quantized:
+        if told is not None:
+            yield Finding("quantized-config-alone", {"where": told})
+        return
+    yield Finding("quantized")
+    if case.truth.kind != "mla" and packed_weights(case.files, of="fc.weight"):
+        yield Finding("fc-packed" if packed_weights(case.files, {"U8"}, "fc.weight") else "fc-quantized")
+    if told is None:
+        yield Finding("packed-untold" if packed_weights(case.files, {"U8"}) else "quantized-untold")

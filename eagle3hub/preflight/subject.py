@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from typing import Any, Literal
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
 from eagle3hub.checkpoint.pickles import is_pickle
 from eagle3hub.head import Head
+from eagle3hub.layouts.quantized import PACKED, QUANT_CONFIG
 from eagle3hub.preflight.embeddings import Embedding, compare_embeddings
 from eagle3hub.vocab import check_vocab_map
 
@@ -22,6 +24,8 @@ _NESTED_KEYS = (
 )
 _ON_MAP_ALONE = frozenset({"zero", "arange", "absolute", "double-subtracted", "out-of-range", "duplicate"})
 _TYPECODES = {"I32": "i", "I64": "q"}
+QUANTIZED_NAME = re.compile(r"_scale(_\d+|_inv)?$|_zero_point$|\.(qweight|qzeros|scales|weight_packed)$")
+"""Names of what lies beside, or in place of, a quantized weight: scales, zero points, packed values."""
 
 
 _MOST = 1000
@@ -35,17 +39,26 @@ class Files:
     Attributes:
         config: config.json, parsed, nulls and all. tensors: dtype and shape by name on disk.
         weights: names of the weights files. mislabelled: those that are torch pickles and called ``.safetensors``.
+        quant_file: whether ModelOpt's hf_quant_config.json lies beside config.json.
     """
 
     config: Mapping[str, Any]
     tensors: Mapping[str, tuple[str, tuple[int, ...]]]
     weights: tuple[str, ...]
     mislabelled: tuple[str, ...] = ()
+    quant_file: bool = False
 
     @property
     def nested(self) -> bool:
         """Whether config.json is of speculators' nested kind."""
         return isinstance(self.config.get("transformer_layer_config"), dict)
+
+    @property
+    def says_quantized(self) -> str | None:
+        """What makes an engine build quantized layers, or None; a null in config.json does not."""
+        if self.config.get("quantization_config"):
+            return "quantization_config"
+        return QUANT_CONFIG if self.quant_file else None
 
     @property
     def fields(self) -> Mapping[str, Any]:
@@ -68,7 +81,7 @@ class Truth:
         norm_before_residual, norm_before_fc, fc_norm: its norms.
         feedback: which state the next step gets; None where the files leave that open.
         rope_theta, rope_scaling: as trained. hidden_act: activation.
-        sliding_window, quantized, parallel_drafting: whether it has them.
+        sliding_window, parallel_drafting: whether it has them. quantized: whether its tensors are, whatever is said.
         map_fault: what is wrong with d2t (code without ``vocab-``), or None; map_doubt: the same for t2d against d2t.
         map_fits: whether draft id + d2t stays inside the vocabulary and never collides; None if not looked at.
         embedding: ``none`` in the file, ``own`` in the file, which ``differs`` from the target's or is the ``same``.
@@ -124,6 +137,7 @@ def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint
         tensors={name: (ref.dtype, ref.shape) for name, ref in checkpoint.tensors.items()},
         weights=tuple(path.name for path in checkpoint.weights),
         mislabelled=tuple(path.name for path in checkpoint.weights if _is_mislabelled(path)),
+        quant_file=(checkpoint.folder / QUANT_CONFIG).is_file(),
     )
     truth = _with_map(infer_truth(files), checkpoint)
     if truth.embedding != "none" and target is not None:
@@ -173,7 +187,7 @@ def infer_truth(files: Files) -> Truth:
         rope_scaling=scaling,
         hidden_act=str(f.get("hidden_act") or "silu"),
         sliding_window=isinstance(f.get("layer_types"), list) and "sliding_attention" in f["layer_types"],
-        quantized="quantization_config" in files.config or any(n.endswith("_scale") for n in names),
+        quantized=packed_weights(files) or any(QUANTIZED_NAME.search(n) for n in names),
         parallel_drafting=any("mask_hidden" in n for n in names),
         embedding=_embedding(files),
     )
@@ -272,6 +286,11 @@ def inputs_of(files: Files, name: str) -> int | None:
         return None
     dtype = (files.tensors.get(name) or files.tensors[f"model.{name}"])[0]
     return shape[1] * (2 if dtype == "U8" else 1)
+
+
+def packed_weights(files: Files, dtypes: Collection[str] = PACKED, of: str = ".weight") -> bool:
+    """Whether a tensor whose name ends in ``of`` holds packed values of one of these dtypes."""
+    return any(name.endswith(of) and dtype in dtypes for name, (dtype, _) in files.tensors.items())
 
 
 def section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterator
 
 from eagle3hub.preflight.case import Case, Finding
-from eagle3hub.preflight.subject import inputs_of, number, section, shape_of
+from eagle3hub.preflight.subject import QUANTIZED_NAME, inputs_of, number, section, shape_of
 
 _LAYER = re.compile(r"(midlayer|layers)\.(?:(\d+)\.)?(.+)")
 _ALIASES = {"aux_norm_low.": "fc_norm.0.", "aux_norm_mid.": "fc_norm.1.", "aux_norm_high.": "fc_norm.2."}
 _JUDGED_BY_FLAG = re.compile(r"(fc_norm|input_norm|aux_norm_\w+|mask_hidden)\b|\.(q_norm|k_norm)\.")
-_SCALE = re.compile(r"_scale(_\d+)?$|_zero_point$")
 _LATER_NORM = re.compile(r"layers\.[1-9]\d*\.(input_layernorm|hidden_norm)\.")
 _ROTARY = re.compile(r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
 """Buffers of old transformers versions, which every loader skips or ignores (vLLM 0.32.0 ``models/utils.py:233``)."""
@@ -64,7 +63,7 @@ def _surplus(case: Case, unknown: set[str]) -> Iterator[Finding]:
     biases = {n for n in unknown if n.endswith(".bias")}
     rest = {n for n in unknown - biases if not _ROTARY.search(n)}
     if case.truth.quantized:
-        rest = {n for n in rest if not _SCALE.search(n)}
+        rest = {n for n in rest if not QUANTIZED_NAME.search(n)}
     by_flag = {n for n in rest if _JUDGED_BY_FLAG.search(n)}
     leaked = {n for n in rest - by_flag if n.startswith("target_model.")}
     if case.contract.attention_bias and case.fields.get("attention_bias") is True:

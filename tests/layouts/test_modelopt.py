@@ -162,6 +162,17 @@ def test_quantized_heads_pass_through_and_go_nowhere_else(tmp_path: Path, kind: 
         assert refused.value.code == "refused-quantization"
 
 
+@pytest.mark.parametrize("kind", ["FP8", "NVFP4"])
+def test_quantized_weights_without_a_word_on_how_are_refused(tmp_path: Path, kind: str):
+    source = edit(variants.quantized(tmp_path / "x", kind), quantization_config=None)
+    convert(source, tmp_path / "out", "modelopt")
+    assert (tmp_path / "out/hf_quant_config.json").is_file(), "which is enough"
+    (source / "hf_quant_config.json").unlink()
+    with pytest.raises(ConfigError, match=rf"are quantized \({kind}\), and neither") as refused:
+        convert(source, tmp_path / "again", "modelopt")
+    assert refused.value.code == "config-quantization-missing"
+
+
 def test_a_scale_that_is_missing_or_wrong_is_an_error(tmp_path: Path):
     scale = "layers.0.mlp.up_proj.weight_scale"
     with pytest.raises(TensorError, match=r"is quantized .* but its weight_scale is missing"):

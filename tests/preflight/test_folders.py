@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support import heads
+from support import heads, variants
 from support.rewriting import edit
 
 from eagle3hub.checkpoint.folder import open_checkpoint
@@ -102,6 +102,14 @@ def test_wrong_maps(tmp_path: Path, d2t: torch.Tensor, on_vllm: str, on_llamacpp
     subject, facts = examine(open_checkpoint(folder)), read_target(str(heads.target(tmp_path / "t")))
     assert preflight(subject, *V1, facts).kind == on_vllm
     assert preflight(subject, *CPP, facts).kind == on_llamacpp
+
+
+def test_what_says_how_weights_are_quantized_may_lie_beside_the_config(tmp_path: Path):
+    folder = edit(variants.quantized(tmp_path / "head", "FP8"), config={"quantization_config": None})
+    assert look(folder).files.says_quantized == "hf_quant_config.json"
+    (folder / "hf_quant_config.json").unlink()
+    subject = look(folder)
+    assert (subject.files.says_quantized, subject.truth.quantized) == (None, True)
 
 
 def test_maps_that_disagree_are_doubtful_not_wrong(tmp_path: Path):

@@ -28,15 +28,23 @@ def weights(**changes) -> Subject:
     return f.universal(weights=changes)
 
 
-def packed() -> Subject:
-    """Two 4-bit inputs of fc to a byte."""
-    files = f.universal(quantization_config={"quant_method": "modelopt"}).files
-    own = Files(files.config, {**files.tensors, "fc.weight": ("U8", (f.H, 3 * f.H // 2))}, files.weights)
+def packed(name: str, dtype: str, width: int, **changes) -> Subject:
+    """A matrix of packed values."""
+    files = f.universal(**changes).files
+    rows = files.tensors[name][1][0]
+    own = Files(files.config, {**files.tensors, name: (dtype, (rows, width))}, files.weights)
     return Subject(own, infer_truth(own))
+
+
+def beside(subject: Subject) -> Subject:
+    """The same folder with hf_quant_config.json in it."""
+    return replace(subject, files=replace(subject.files, quant_file=True))
 
 
 PREFIX = "midlayer."
 BIAS = {f"{PREFIX}self_attn.{x}_proj.bias": (f.KV * f.DIM if x in "kv" else f.H,) for x in "qkvo"}
+SCALES = {f"{PREFIX}mlp.{x}_proj.weight_scale": () for x in ("gate", "up", "down")}
+FP8 = {"quantization_config": {"quant_method": "fp8"}}
 RENAMED = dict.fromkeys(f.shapes(PREFIX)) | {f"model.{n}": s for n, s in f.shapes(PREFIX).items()}
 
 TRAPS: dict[str, tuple[Subject, str, str]] = {
@@ -160,7 +168,7 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
         "parallel-drafting",
     ),
     "fc bias asked for": (f.universal(weights={"fc.bias": (f.H,)}, bias=True), "S S R R R S X", "o-proj-bias"),
-    "fc in 4 bits": (packed(), "R R R R R S U", "quantized"),
+    "fc in 4 bits": (packed("fc.weight", "U8", 3 * f.H // 2, **FP8), "R R X R R S U", "fc-packed"),
     # vocabulary
     "no d2t": (f.universal(d2t=None), "S S S X S S X", "d2t-missing"),
     "d2t with the full vocabulary": (f.universal(full=True, d2t="I32"), "X X R R R R R", "d2t-with-full-vocabulary"),
@@ -312,8 +320,19 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
     ),
     "post-norm feedback, not written": (f.universal(truth={"feedback": "post_norm"}), "S S S S S S S", "feedback"),
     "fc in no whole number of states": (weights(**{"fc.weight": (f.H, 40)}), "X X X X X X X", "fc-width"),
-    "quantized": (f.universal(quantization_config={"quant_method": "fp8"}), "R R R R R S U", "quantized"),
-    "MLA, quantized": (f.mla(quantization_config={"quant_method": "fp8"}), "R R X R R X X", "mla-quantized"),
+    "quantized": (f.universal(weights=SCALES, **FP8), "R R R R R S U", "quantized"),
+    "quantized, by hf_quant_config.json": (beside(f.universal(weights=SCALES)), "R R R R R S U", "quantized"),
+    "quantized, and nothing says so": (weights(**SCALES), "X X S U U S U", "quantized-untold"),
+    "fc in FP8": (packed("fc.weight", "F8_E4M3", 3 * f.H, **FP8), "R R S R R S U", "fc-quantized"),
+    "4-bit weights, and nothing says so": (
+        packed(f"{PREFIX}mlp.up_proj.weight", "U8", f.H // 2),
+        "X X X U U S U",
+        "packed-untold",
+    ),
+    "plain weights, and a config of quantized ones": (f.universal(**FP8), "S S S U U U U", "quantized-config-alone"),
+    "plain weights beside hf_quant_config.json": (beside(f.universal()), "S S S U U U U", "quantized-config-alone"),
+    "quantization_config null": (f.universal(quantization_config=None), "R R R R R R R", "aux-agree"),
+    "MLA, quantized": (f.mla(**FP8), "S S X U U X X", "mla-quantized"),
     "MLA, two layers": (f.mla(num_hidden_layers=2), "R R X R R X X", "mla-several-layers"),
     "MLA, norm before fc": (
         f.mla(norm_before_fc=True, eagle_config=f.eagle_config(f.AFTER, norm_before_fc=True)),
