@@ -161,6 +161,10 @@ def _kinds(case: Case) -> Iterator[Finding]:
         yield Finding("hidden-act", {"act": truth.hidden_act})
     if truth.sliding_window:
         yield Finding("sliding-window")
+        if not case.files.says_sliding:
+            yield Finding("sliding-window-unstated")
+    elif case.files.says_sliding:
+        yield Finding("sliding-window-stated")
     yield from _quantization(case)
     if truth.parallel_drafting:
         yield Finding("parallel-drafting")

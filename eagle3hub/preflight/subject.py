@@ -61,6 +61,12 @@ class Files:
         return QUANT_CONFIG if self.quant_file else None
 
     @property
+    def says_sliding(self) -> bool:
+        """Whether ``layer_types`` limits the attention of a layer."""
+        kinds = self.fields.get("layer_types")
+        return isinstance(kinds, list) and "sliding_attention" in kinds
+
+    @property
     def fields(self) -> Mapping[str, Any]:
         """The Llama fields and the EAGLE-3 fields side by side, as readers of a nested config merge them."""
         if not self.nested:
@@ -186,7 +192,7 @@ def infer_truth(files: Files) -> Truth:
         rope_theta=theta,
         rope_scaling=scaling,
         hidden_act=str(f.get("hidden_act") or "silu"),
-        sliding_window=isinstance(f.get("layer_types"), list) and "sliding_attention" in f["layer_types"],
+        sliding_window=files.says_sliding,
         quantized=packed_weights(files) or any(QUANTIZED_NAME.search(n) for n in names),
         parallel_drafting=any("mask_hidden" in n for n in names),
         embedding=_embedding(files),
@@ -205,6 +211,7 @@ def _with_head(truth: Truth, head: Head) -> Truth:
         "rope_scaling": s.rope.scaling,
         "uses_aux": s.uses_aux,
         "hidden_act": s.hidden_act,
+        "sliding_window": s.sliding_window is not None,
         "draft_vocab_size": head.dims.draft_vocab_size,
     }
     if not s.uses_aux:

@@ -112,6 +112,14 @@ def test_what_says_how_weights_are_quantized_may_lie_beside_the_config(tmp_path:
     assert (subject.files.says_quantized, subject.truth.quantized) == (None, True)
 
 
+def test_a_window_that_no_trainer_of_the_layout_obeys_is_none(tmp_path: Path, target: Path):
+    folder = heads.universal(tmp_path / "head", layer_types=["sliding_attention"], sliding_window=16)
+    subject, facts = look(folder, target), read_target(str(target))
+    assert not subject.truth.sliding_window
+    assert preflight(subject, *V2, facts).kind == "silently_wrong"
+    assert preflight(subject, *SG, facts).kind == "right"
+
+
 def test_maps_that_disagree_are_doubtful_not_wrong(tmp_path: Path):
     other = torch.ones(40, dtype=torch.bool)
     subject = examine(open_checkpoint(heads.specjax(tmp_path / "head", t2d=other)))

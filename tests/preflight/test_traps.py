@@ -253,8 +253,18 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
     "activation": (f.universal(hidden_act="gelu"), "X X U U U U S", "hidden-act"),
     "sliding window": (
         f.universal(sliding_window=4, layer_types=["sliding_attention"]),
-        "R R U U U U S",
+        "R R S U U U S",
         "sliding-window",
+    ),
+    "sliding window that the head was trained without": (
+        f.universal(sliding_window=4, layer_types=["sliding_attention"], truth={"sliding_window": False}),
+        "S S R U U U R",
+        "sliding-window-stated",
+    ),
+    "sliding window, not written as vLLM reads it": (
+        f.universal(sliding_window=4, truth={"sliding_window": True}),
+        "S S S U U U S",
+        "sliding-window-unstated",
     ),
     "architecture nobody registers": (
         f.universal(architectures=["Qwen3ForCausalLMEagle3"]),
