@@ -187,7 +187,8 @@ class FlatLayout(ABC):
         nested = config.get("eagle_config")
         if isinstance(nested, dict):
             ids = {k: v for k, v in fresh.get("eagle_config", {}).items() if k == AUX_IDS}
-            config["eagle_config"] = {k: v for k, v in nested.items() if not _claims(k, v)} | ids
+            kept = {k: v for k, v in nested.items() if v not in (None, []) and not _claims(k, v)}
+            config["eagle_config"] = kept | ids
         limits = isinstance(kinds := config.get("layer_types"), list) and "sliding_attention" in kinds
         rope = config.get("rope_parameters")
         if "rope_scaling" in self.inert and isinstance(rope, dict) and plain_scaling(rope):

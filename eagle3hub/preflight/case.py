@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eagle3hub.preflight.contracts import Contract
-from eagle3hub.preflight.subject import Files, Truth
+from eagle3hub.preflight.subject import Files, Truth, section
 from eagle3hub.target import TargetFacts
 
 
@@ -54,19 +54,23 @@ class Case:
         return None
 
     def reads(self, flag: str) -> bool:
-        """Whether the engine, from the keys it looks at, takes a norm flag for true."""
+        """Whether the engine, from the keys it looks at, takes a norm flag for true.
+
+        A key in ``eagle_config`` or in a nested config decides by being there, and a null then says no.
+        """
         nested = self._nested_norms
         if nested is not None:
-            return flag in nested and self.fields.get(flag, nested[flag]) is True
+            return flag in nested and self.files.config.get(flag, nested[flag]) is True
         for key in self.contract.norms.get(flag, ()):
-            value = lookup(self.fields, key)
-            if value is not None:
-                return value is True
+            place, _, name = key.rpartition(".")
+            fields = section(self.fields, place) if place else self.fields
+            if fields.get(name) is True or (place and name in fields):
+                return fields[name] is True
         return False
 
     def assumes(self, flag: str) -> bool:
         """Whether a nested config leaves a norm flag out that the engine has a default of its own for."""
-        return flag in (self._nested_norms or {}) and flag not in self.fields
+        return flag in (self._nested_norms or {}) and flag not in self.files.config
 
     @property
     def _nested_norms(self) -> Mapping[str, bool] | None:

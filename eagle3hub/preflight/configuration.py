@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from eagle3hub.preflight.case import Case, Finding
-from eagle3hub.preflight.subject import number, packed_weights, read_rope
+from eagle3hub.preflight.subject import number, packed_weights, read_rope, section
 
 _NORM_FLAGS = ("norm_before_residual", "norm_before_fc", "fc_norm")
 _NULLS = ("target_hidden_size", "draft_vocab_size", "eagle_config", "rope_theta")
@@ -102,6 +102,8 @@ def _nulls(case: Case) -> Iterator[Finding]:
     for key in _NULLS:
         if key in case.files.config and case.files.config[key] is None:
             yield Finding(f"null-{key.replace('_', '-')}")
+    if case.truth.uses_aux and section(case.files.config, "eagle_config").get("use_aux_hidden_state", True) is None:
+        yield Finding("null-use-aux-hidden-state")
     refused = [key for key in _NOT_NULL if key in case.files.config and case.files.config[key] is None]
     if refused:
         yield Finding("null-strict", {"names": ", ".join(refused[:3])})

@@ -28,6 +28,10 @@ def wiring_findings(case: Case) -> Iterator[Finding]:
 def _captured(case: Case) -> Iterator[Finding]:
     kind = case.target.model_type if case.target is not None else None
     terms = case.contract
+    for key, _ in terms.aux.places:
+        if lookup(case.fields, key) == [] and "aux-empty" in terms.rules:
+            yield Finding("aux-empty", {"place": key})
+            return
     general = _reading(case, terms.aux_by_target.get(kind or "", terms.aux))
     if general is None:
         yield from _without_target(case)

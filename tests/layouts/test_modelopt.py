@@ -14,6 +14,7 @@ from eagle3hub.conversion import convert
 from eagle3hub.errors import ConfigError, InputError, LayoutError, Refusal, TensorError, VocabMapError
 from eagle3hub.head import FINAL_NORM
 from eagle3hub.layouts import ReadOptions, open_head
+from eagle3hub.layouts.taps import AUX_IDS
 
 TWO = Has(layers=2)
 
@@ -99,6 +100,22 @@ def test_nulls_are_as_good_as_absent_and_not_written_back(tmp_path: Path):
     config = config_of(tmp_path / "out")
     assert None not in config.values()
     assert config["rope_theta"] == 10000.0
+
+
+def test_a_null_that_an_engine_would_take_for_false_is_not_written_back(tmp_path: Path):
+    source = variants.modelopt(tmp_path / "x", has=Has(input_norm=True))
+    eagle = config_of(source)["eagle_config"]
+    nulls = {"use_aux_hidden_state": None, "norm_before_fc": None, "unheard_of": None}
+    edit(source, norm_before_fc=True, eagle_config={**eagle, **nulls})
+    convert(source, tmp_path / "out", "modelopt")
+    assert config_of(tmp_path / "out")["eagle_config"] == {
+        **eagle,
+        "use_aux_hidden_state": True,
+        "norm_before_fc": True,
+    }
+    sf = heads.specforge(tmp_path / "sf", eagle_config={"use_aux_hidden_state": None, AUX_IDS: []})
+    convert(sf, tmp_path / "out-sf", "specforge")
+    assert config_of(tmp_path / "out-sf")["eagle_config"] == {"use_aux_hidden_state": True}
 
 
 @pytest.mark.parametrize("ids", [[26, 1, 14], [14, 26, 1, 1]])

@@ -213,6 +213,35 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
     # config
     "target_hidden_size null": (f.universal(target_hidden_size=None), "X X X X X R R", "null-target-hidden-size"),
     "eagle_config null": (top(f.BOUNDARIES, eagle_config=None), "R R R X X R R", "null-eagle-config"),
+    "use_aux_hidden_state null": (
+        f.universal(eagle_config=f.eagle_config(f.AFTER, use_aux_hidden_state=None)),
+        "S X S R R R R",
+        "null-use-aux-hidden-state",
+    ),
+    "norm_before_fc null in eagle_config, true at top level": (
+        f.universal(
+            weights={"input_norm.weight": (3 * f.H,)},
+            norm_before_fc=True,
+            eagle_config=f.eagle_config(f.AFTER, norm_before_fc=None),
+        ),
+        "S S S S S S R",
+        "norm-before-fc",
+    ),
+    "use_aux_norm beside a fc_norm that is false": (
+        f.universal(weights={f"fc_norm.{j}.weight": (f.H,) for j in range(3)}, fc_norm=False, use_aux_norm=True),
+        "X X R S S S X",
+        "fc-norm",
+    ),
+    "norm_before_residual null, speculators": (
+        f.speculators(norm_before_residual=None),
+        "R R X X X X R",
+        "nested-config",
+    ),
+    "no layers in eagle_config": (
+        f.universal(eagle_config={"eagle_aux_hidden_state_layer_ids": []}),
+        "R R X R R R R",
+        "aux-empty",
+    ),
     "mlp_bias null, as transformers 5 may leave it": (f.universal(mlp_bias=None), "X X X R R R R", "null-strict"),
     "rope_theta null": (f.universal(rope_theta=None), "U U U U U U S", "null-rope-theta"),
     "RoPE in the new spelling only": (
