@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from eagle3hub.preflight.case import Case, Finding
-from eagle3hub.preflight.subject import number, packed_weights, read_rope, section
+from eagle3hub.preflight.subject import number, packed_weights, read_rope, section, shape_of
 
 _NORM_FLAGS = ("norm_before_residual", "norm_before_fc", "fc_norm")
 _NULLS = ("target_hidden_size", "draft_vocab_size", "eagle_config", "rope_theta")
@@ -115,7 +115,7 @@ def _vocabulary_keys(case: Case) -> Iterator[Finding]:
         yield Finding("no-draft-vocab-size")
     if fields.get("draft_vocab_size") is None and truth.reduced:
         yield Finding("no-draft-vocab-size-reduced", {"draft": truth.draft_vocab_size, "full": truth.vocab_size})
-    if fields.get("tie_word_embeddings") is True and "lm_head.weight" in case.files.tensors:
+    if fields.get("tie_word_embeddings") is True and shape_of(case.files, "lm_head.weight") is not None:
         yield Finding("tied")
 
 

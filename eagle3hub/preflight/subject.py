@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
 from eagle3hub.checkpoint.pickles import is_pickle
@@ -17,6 +17,7 @@ from eagle3hub.layouts.quantized import PACKED, QUANT_CONFIG
 from eagle3hub.preflight.embeddings import Embedding, compare_embeddings
 from eagle3hub.vocab import check_vocab_map
 
+T = TypeVar("T")
 AUX_IDS = "eagle_aux_hidden_state_layer_ids"
 _NESTED_KEYS = (
     *("draft_vocab_size", "target_hidden_size", "norm_before_residual", "norm_before_fc", "fc_norm", "norm_output"),
@@ -225,7 +226,7 @@ def _with_head(truth: Truth, head: Head) -> Truth:
 
 
 def _with_map(truth: Truth, checkpoint: Checkpoint) -> Truth:
-    d2t, t2d = checkpoint.tensors.get("d2t"), checkpoint.tensors.get("t2d")
+    d2t, t2d = named(checkpoint.tensors, "d2t"), named(checkpoint.tensors, "t2d")
     if d2t is None or d2t.dtype not in _TYPECODES or d2t.shape != (truth.draft_vocab_size,):
         return truth
     values = array(_TYPECODES[d2t.dtype])
@@ -280,19 +281,21 @@ def _real(value: Any, default: float) -> float:
     return float(value) if type(value) in (int, float) else default
 
 
+def named(tensors: Mapping[str, T], name: str) -> T | None:
+    """The tensor of a name that may carry the prefix ``model.``, or None."""
+    return tensors.get(name) or tensors.get(f"model.{name}")
+
+
 def shape_of(files: Files, name: str) -> tuple[int, ...] | None:
     """Shape of a tensor that may carry the prefix ``model.``, or None."""
-    found = files.tensors.get(name) or files.tensors.get(f"model.{name}")
+    found = named(files.tensors, name)
     return None if found is None else found[1]
 
 
 def inputs_of(files: Files, name: str) -> int | None:
     """Inputs of a matrix (two 4-bit values to a byte where it is ``U8``), or None where it is none."""
-    shape = shape_of(files, name)
-    if shape is None or len(shape) != 2:
-        return None
-    dtype = (files.tensors.get(name) or files.tensors[f"model.{name}"])[0]
-    return shape[1] * (2 if dtype == "U8" else 1)
+    dtype, shape = named(files.tensors, name) or ("", ())
+    return shape[1] * (2 if dtype == "U8" else 1) if len(shape) == 2 else None
 
 
 def packed_weights(files: Files, dtypes: Collection[str] = PACKED, of: str = ".weight") -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from eagle3hub.preflight.case import Case, Finding
-from eagle3hub.preflight.subject import QUANTIZED_NAME, inputs_of, number, section, shape_of
+from eagle3hub.preflight.subject import QUANTIZED_NAME, inputs_of, named, number, section, shape_of
 
 _LAYER = re.compile(r"(midlayer|layers)\.(?:(\d+)\.)?(.+)")
 _ALIASES = {"aux_norm_low.": "fc_norm.0.", "aux_norm_mid.": "fc_norm.1.", "aux_norm_high.": "fc_norm.2."}
@@ -151,7 +151,7 @@ def feature_count(case: Case) -> int:
 def _vocabulary(case: Case) -> Iterator[Finding]:
     truth, tensors = case.truth, case.files.tensors
     facts = {"draft": truth.draft_vocab_size, "full": truth.vocab_size}
-    d2t = tensors.get("d2t")
+    d2t = named(tensors, "d2t")
     if d2t is None and truth.reduced:
         yield Finding("d2t-missing", facts)
     if d2t is not None and not truth.reduced:
@@ -164,6 +164,8 @@ def _vocabulary(case: Case) -> Iterator[Finding]:
             yield Finding("d2t-collides", {"fault": truth.map_fault})
     if truth.map_doubt is not None:
         yield Finding("map-doubtful", {"fault": truth.map_doubt})
+    if "model.lm_head.weight" in tensors and "lm_head.weight" not in tensors:
+        yield Finding("lm-head-prefix")
     rows, stated = shape_of(case.files, "lm_head.weight"), case.fields.get("draft_vocab_size")
     if rows is not None and type(stated) is int and rows[:1] != (stated,):
         yield Finding("lm-head-rows", {"rows": rows[0] if rows else 0, "stated": stated})

@@ -120,6 +120,14 @@ def test_a_window_that_no_trainer_of_the_layout_obeys_is_none(tmp_path: Path, ta
     assert preflight(subject, *SG, facts).kind == "right"
 
 
+def test_a_map_under_a_prefix_is_found_and_lm_head_is_not(tmp_path: Path):
+    folder = variants.renamed(heads.universal(tmp_path / "head", tie_word_embeddings=True), "model.{}".format)
+    subject = look(folder)
+    assert subject.truth.map_fits
+    codes = {r.code for r in preflight(subject, *SG).reasons if r.effect == "silently_wrong"}
+    assert codes == {"lm-head-prefix", "tied"}
+
+
 def test_maps_that_disagree_are_doubtful_not_wrong(tmp_path: Path):
     other = torch.ones(40, dtype=torch.bool)
     subject = examine(open_checkpoint(heads.specjax(tmp_path / "head", t2d=other)))

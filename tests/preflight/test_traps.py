@@ -88,7 +88,16 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
         "mislabelled-pickle",
     ),
     # tensors
-    "names begin with model.": (f.universal(weights=RENAMED), "X X R X X S X", "model-prefix"),
+    "names begin with model.": (
+        f.universal(weights=RENAMED | {"model.lm_head.weight": None, "lm_head.weight": (f.VD, f.H)}),
+        "X X R X X S X",
+        "model-prefix",
+    ),
+    "names begin with model., that of lm_head too": (
+        f.universal(weights=RENAMED),
+        "X X S X X S X",
+        "lm-head-prefix",
+    ),
     "midlayer.0. names": (
         f.subject(f.config(), f.shapes("midlayer.0.")),
         "X X S X S S X",
