@@ -16,6 +16,8 @@ _NOT_NULL = (
     *("tie_word_embeddings", "use_cache", "vocab_size"),
 )
 """Keys whose null the Llama config of transformers 5 refuses (executed, 5.19.0)."""
+_TRANSFORMERS_LAYERS = 32
+"""num_hidden_layers of a Llama config that states none (transformers)."""
 _TRANSFORMERS_CONTEXT = 2048
 """max_position_embeddings of a Llama config that states none (transformers)."""
 
@@ -27,6 +29,8 @@ def configuration_findings(case: Case) -> Iterator[Finding]:
     yield from _form(case)
     yield from _draft_class(case)
     yield from _nulls(case)
+    if not case.files.nested and "num_hidden_layers" not in case.fields:
+        yield Finding("no-num-hidden-layers", {"read": _TRANSFORMERS_LAYERS, "file": case.truth.num_layers})
     yield from _vocabulary_keys(case)
     yield from _norms(case)
     yield from _rope(case)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from array import array
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -25,6 +25,7 @@ _NESTED_KEYS = (
 )
 _ON_MAP_ALONE = frozenset({"zero", "arange", "absolute", "double-subtracted", "out-of-range", "duplicate"})
 _TYPECODES = {"I32": "i", "I64": "q"}
+_NUMBERED = re.compile(r"(?:model\.)?(?:midlayer|layers)\.(\d{1,9})\.")
 QUANTIZED_NAME = re.compile(r"_scale(_\d+|_inv)?$|_zero_point$|\.(qweight|qzeros|scales|weight_packed)$")
 """Names of what lies beside, or in place of, a quantized weight: scales, zero points, packed values."""
 
@@ -179,7 +180,7 @@ def infer_truth(files: Files) -> Truth:
         target_hidden_size=target_hidden,
         vocab_size=vocab,
         draft_vocab_size=_draft_vocab(files, f, vocab),
-        num_layers=min(number(f, "num_hidden_layers", 1), _MOST),
+        num_layers=min(number(f, "num_hidden_layers", _layers_held(names)), _MOST),
         kind="mla" if mla else "qwen3" if any("q_norm" in n for n in names) else "llama",
         uses_aux=uses_aux,
         num_aux=min(fc_inputs // target_hidden, _MOST) if fc_inputs is not None and target_hidden else 3,
@@ -198,6 +199,10 @@ def infer_truth(files: Files) -> Truth:
         parallel_drafting=any("mask_hidden" in n for n in names),
         embedding=_embedding(files),
     )
+
+
+def _layers_held(names: Iterable[str]) -> int:
+    return max((int(found[1]) for name in names if (found := _NUMBERED.match(name))), default=0) + 1
 
 
 def _with_head(truth: Truth, head: Head) -> Truth:

@@ -14,6 +14,8 @@ _JUDGED_BY_FLAG = re.compile(r"(fc_norm|input_norm|aux_norm_\w+|mask_hidden)\b|\
 _LATER_NORM = re.compile(r"layers\.[1-9]\d*\.(input_layernorm|hidden_norm)\.")
 _ROTARY = re.compile(r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
 """Buffers of old transformers versions, which every loader skips or ignores (vLLM 0.32.0 ``models/utils.py:233``)."""
+_QWEN3_HEAD_DIM = 128
+"""head_dim of a Qwen3 config that states none (transformers)."""
 _ALWAYS_KNOWN = {"embed_tokens.weight", "lm_head.weight", "d2t", "t2d"}
 _MATRICES = (
     *(f"self_attn.{x}_proj.weight" for x in "qkvo"),
@@ -133,6 +135,15 @@ def _widths(case: Case) -> Iterator[Finding]:
     q = plain.get("layers.0.self_attn.q_proj.weight")
     if q is not None and len(q) == 2 and not truth.quantized and q[1] == truth.hidden_size:
         yield Finding("qkv-width", {"file": q[1], "built": 2 * truth.hidden_size})
+    heads = number(case.fields, "num_attention_heads", 0)
+    if q is not None and len(q) == 2 and heads and (read := _head_dim(case, heads)) * heads != q[0]:
+        yield Finding("head-dim", {"read": read, "file": q[0] // heads})
+
+
+def _head_dim(case: Case, heads: int) -> int:
+    """The width of an attention head as an engine reads it; transformers completes a flat config only."""
+    qwen3 = not case.files.nested and case.fields.get("model_type") == "qwen3"
+    return number(case.fields, "head_dim", _QWEN3_HEAD_DIM if qwen3 else case.truth.hidden_size // heads)
 
 
 def feature_count(case: Case) -> int:

@@ -212,6 +212,13 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
         "no-lm-head",
     ),
     "tied": (f.universal(tie_word_embeddings=True), "R R S S S S R", "tied"),
+    "num_hidden_layers missing": (f.universal(num_hidden_layers="DELETE"), "S S S X S X X", "no-num-hidden-layers"),
+    "head_dim missing, model_type llama": (f.universal(head_dim="DELETE"), "R R R R R R R", "aux-agree"),
+    "head_dim missing, model_type qwen3": (
+        f.universal(head_dim="DELETE", model_type="qwen3"),
+        "X X X X X X X",
+        "head-dim",
+    ),
     "no draft_vocab_size, reduced": (f.universal(draft_vocab_size="DELETE"), "X X X X X X X", "no-draft-vocab-size"),
     "no draft_vocab_size, full": (
         f.universal(full=True, draft_vocab_size="DELETE"),
