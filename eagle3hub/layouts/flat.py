@@ -28,13 +28,12 @@ from eagle3hub.layouts.interpret import (
     rewritten,
     taps_of,
 )
-from eagle3hub.layouts.llama import parse_llama, spell_llama
+from eagle3hub.layouts.llama import SLIDING, parse_llama, spell_llama
 from eagle3hub.layouts.quantized import is_scale
 from eagle3hub.layouts.rope import plain_scaling, spell_rope, unscaled
 from eagle3hub.layouts.spell import spell_tensors
 from eagle3hub.layouts.taps import AUX_IDS, Taps, read_flat_taps
 
-_SLIDING = ("layer_types", "sliding_window", "use_sliding_window", "max_window_layers")
 _POST_NORM = ("norm_output", "return_hidden_post_norm")
 """Post-norm feedback as vLLM and SGLang spell it, and inside ``eagle_config`` as TensorRT-LLM 1.2 does."""
 _OPTION = {"norm_before_residual": "give --norm-before-residual"}
@@ -152,7 +151,7 @@ class FlatLayout(ABC):
         """The config without what the trainer does not obey, and what is to be said of that."""
         kept, assumptions, problems = dict(config.data), [], []
         limits = isinstance(kinds := kept.get("layer_types"), list) and "sliding_attention" in kinds
-        for key in _SLIDING:
+        for key in SLIDING:
             kept.pop(key, None)
         if limits:
             message = f"config.json limits the attention of the draft, but {contract.title} trains with full attention"
@@ -193,7 +192,7 @@ class FlatLayout(ABC):
         rope = config.get("rope_parameters")
         if "rope_scaling" in self.inert and isinstance(rope, dict) and plain_scaling(rope):
             config |= {"rope_parameters": spell_rope(head.semantics.rope)["rope_parameters"]}
-        unwanted = {*self.inert, *(_SLIDING if limits else ())}
+        unwanted = {*self.inert, *(SLIDING if limits else ())}
         if head.semantics.quantization is None:
             unwanted.add("quantization_config")
         return {k: v for k, v in config.items() if k in fresh or not (k in unwanted or _claims(k, v))}

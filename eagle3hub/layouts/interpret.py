@@ -12,7 +12,7 @@ from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head, Se
 from eagle3hub.layouts.base import Contract, ReadOptions
 from eagle3hub.layouts.buffers import buffer_dtypes, read_vocab_map
 from eagle3hub.layouts.features import aux_count
-from eagle3hub.layouts.llama import LlamaConfig
+from eagle3hub.layouts.llama import LlamaConfig, windowed_alike
 from eagle3hub.layouts.names import BUFFERS, spelled
 from eagle3hub.layouts.prepare import without_prefix
 from eagle3hub.layouts.taps import AUX_IDS, Taps, taps_from
@@ -269,6 +269,8 @@ def _completed(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str,
             out[key] = value
         elif isinstance(have, dict) and isinstance(value, dict) and key == "eagle_config":
             out[key] = _completed(have, value)
+        elif isinstance(have, dict) and isinstance(value, dict) and key == "transformer_layer_config":
+            out[key] = windowed_alike(have, value)
     return out | _agreeing_dtypes(source, fresh)
 
 

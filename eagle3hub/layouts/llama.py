@@ -15,6 +15,9 @@ from eagle3hub.layouts.rope import needs_context, parse_rope, with_original
 _MOST_LAYERS = 1000
 _LARGEST_VOCAB = 1 << 24
 """Bounds far above any model, so that a number in a config cannot make a mask or a list of shapes of any size."""
+_QWEN3_FULL_LAYERS = 28
+"""max_window_layers of a Qwen3 config that states none."""
+SLIDING = ("layer_types", "sliding_window", "use_sliding_window", "max_window_layers")
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -131,8 +134,19 @@ def _refuse_unheld(config: Fields) -> None:
 
 
 def _sliding(config: Fields, layers: int) -> tuple[int | None, tuple[int, ...]]:
-    """The attention window and the layers it limits, from ``layer_types`` and ``sliding_window``."""
+    """The attention window and the layers it limits, from ``layer_types`` and ``sliding_window``.
+
+    A Qwen3 config has none unless ``use_sliding_window`` is true; where it then lists no ``layer_types``, the layers
+    from ``max_window_layers`` on are limited (transformers 5.19 ``Qwen3Config``). A Llama config knows neither key.
+    """
     kinds = config.get("layer_types")
+    if config.get("model_type") == "qwen3":
+        if not config.flag("use_sliding_window", default=False):
+            return None, ()
+        if kinds is None:
+            first = config.get("max_window_layers")
+            full = first if type(first) is int else _QWEN3_FULL_LAYERS
+            kinds = ["full_attention" if i < full else "sliding_attention" for i in range(layers)]
     if not isinstance(kinds, list) or all(kind == "full_attention" for kind in kinds):
         return None, ()
     if not all(kind in ("full_attention", "sliding_attention") for kind in kinds) or len(kinds) != layers:
@@ -162,6 +176,19 @@ def spell_llama(s: Semantics, d: Dims) -> dict[str, Any]:
         "mlp_bias": False,
         **_spell_sliding(s),
     }
+
+
+def windowed_alike(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+    """The Llama fields of ``source``, its window as in ``fresh`` where ``layer_types``, all vLLM goes by, differ."""
+    if _limited(source) == _limited(fresh):
+        return dict(source)
+    kept = {k: v for k, v in source.items() if k not in SLIDING}
+    return kept | {k: v for k, v in fresh.items() if k in SLIDING}
+
+
+def _limited(fields: Mapping[str, Any]) -> list[int]:
+    kinds = fields.get("layer_types")
+    return [i for i, kind in enumerate(kinds) if kind == "sliding_attention"] if isinstance(kinds, list) else []
 
 
 def _spell_sliding(s: Semantics) -> Mapping[str, Any]:

@@ -99,7 +99,8 @@ def test_speculators_heads(
         mask_hidden=parallel,
         embeddings=embeddings,
     )
-    layer = {"sliding_window": 16, "layer_types": ["sliding_attention"] * layers} if sliding else {}
+    window = {"use_sliding_window": True, "sliding_window": 16, "layer_types": ["sliding_attention"] * layers}
+    layer = window if sliding else {}
     flags = {"norm_before_residual": residual, "norm_output": output}
     d = heads.dims(aux=aux, draft=draft)
     source = variants.speculators(work / "a", d, has, unsorted=unsorted, dtype=dtype, layer=layer, **flags)

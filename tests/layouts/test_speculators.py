@@ -225,3 +225,27 @@ def test_what_the_config_leaves_out_of_verifier_and_proposals_is_filled_in(tmp_p
     with pytest.raises(Refusal) as refused:
         convert(source, tmp_path / "out", "universal", **options)
     assert "--to speculators" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("layer", "limited"),
+    [
+        ({"use_sliding_window": True, "max_window_layers": 0}, (0, 1)),
+        ({"use_sliding_window": True, "max_window_layers": 1}, (1,)),
+        ({"use_sliding_window": True}, ()),
+        ({"use_sliding_window": True, "layer_types": ["sliding_attention", "full_attention"]}, (0,)),
+        ({"use_sliding_window": False, "layer_types": ["sliding_attention"] * 2}, ()),
+        ({"layer_types": ["sliding_attention"] * 2}, ()),
+    ],
+)
+def test_the_window_of_qwen3_layers_is_that_of_transformers(tmp_path: Path, layer: dict, limited: tuple[int, ...]):
+    has = Has(qk_norm=True, layers=2)
+    source = variants.speculators(tmp_path / "x", has=has, layer={"sliding_window": 16, **layer})
+    semantics = open_head(source).semantics
+    assert semantics.sliding_layers == limited
+    assert semantics.sliding_window == (16 if limited else None)
+    convert(source, tmp_path / "out", "speculators")
+    written = config_of(tmp_path / "out")["transformer_layer_config"]
+    kinds = written.get("layer_types", ["full_attention"] * 2)
+    assert [i for i, kind in enumerate(kinds) if kind == "sliding_attention"] == list(limited), "all vLLM goes by"
+    assert open_head(tmp_path / "out").semantics == semantics
