@@ -149,6 +149,9 @@ def _rope(case: Case) -> Iterator[Finding]:
     if (scaling or None) != (dict(truth.rope_scaling) if truth.rope_scaling else None):
         how = "no RoPE scaling" if scaling is None else f"RoPE scaling {scaling}"
         yield Finding("rope-scaling", {"read": how})
+    for key, code in (("mrope_section", "mrope"), ("partial_rotary_factor", "partial-rotary")):
+        if key in (truth.rope_scaling or {}):
+            yield Finding(code)
 
 
 def _context(case: Case) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from eagle3hub.checkpoint.pickles import is_pickle
 from eagle3hub.head import Head
 from eagle3hub.layouts.hf_defaults import context_of
 from eagle3hub.layouts.quantized import PACKED, QUANT_CONFIG
-from eagle3hub.layouts.rope import ORIGINAL, with_original
+from eagle3hub.layouts.rope import ORIGINAL, plain_scaling, with_original
 from eagle3hub.preflight.embeddings import Embedding, compare_embeddings
 from eagle3hub.vocab import check_vocab_map
 
@@ -277,10 +277,8 @@ def read_rope(fields: Mapping[str, Any], spellings: Sequence[str]) -> tuple[floa
             if not isinstance(found, dict):
                 continue
             theta = _real(found.get("rope_theta"), theta)
-        parts = found if isinstance(found, dict) else {}
-        scaling = {"rope_type" if k == "type" else k: v for k, v in parts.items() if k != "rope_theta"}
-        plain = scaling.get("rope_type", "default") == "default"
-        return theta, None if plain else with_original(scaling, fields.get(ORIGINAL), context_of(fields))
+        scaling = plain_scaling(found) if isinstance(found, dict) else None
+        return theta, with_original(scaling, fields.get(ORIGINAL), context_of(fields))
     return theta, None
 
 

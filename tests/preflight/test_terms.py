@@ -42,7 +42,7 @@ def test_every_rule_says_where_it_was_read():
 
 def test_every_code_has_a_finding_and_every_finding_a_code():
     named = set(
-        re.findall(r'"((?:[a-z0-9]+-)+[a-z0-9]+|tied|mla|bias|architecture|context|quantized|feedback)"', SOURCE)
+        re.findall(r'"((?:[a-z0-9]+-)+[a-z0-9]+|tied|mla|mrope|bias|architecture|context|quantized|feedback)"', SOURCE)
     )
     built = {"norm-before-residual", "norm-before-fc", "fc-norm"}
     built |= {f"{flag}-stated" for flag in built} | {"norm-before-residual-assumed"}

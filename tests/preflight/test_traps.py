@@ -278,6 +278,21 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
         "R R R R R R R",
         "aux-agree",
     ),
+    "multimodal RoPE": (
+        f.universal(rope_scaling={"rope_type": "default", "mrope_section": [1, 1, 0]}),
+        "R R R U U S U",
+        "mrope",
+    ),
+    "multimodal RoPE, old word for its type": (
+        f.universal(rope_scaling={"type": "mrope", "mrope_section": [1, 1, 0]}),
+        "R R R U U S U",
+        "mrope",
+    ),
+    "heads rotated in part": (
+        f.universal(rope_scaling={"rope_type": "default", "partial_rotary_factor": 0.5}),
+        "R R S U U U S",
+        "partial-rotary",
+    ),
     "norm_before_residual": (f.universal(norm_before_residual=True), "R R S S S S R", "norm-before-residual"),
     "post-norm feedback": (f.universal(norm_output=True), "R R R S R S S", "feedback"),
     "post-norm feedback, TensorRT-LLM's spelling": (
