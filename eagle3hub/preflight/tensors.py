@@ -135,7 +135,7 @@ def _widths(case: Case) -> Iterator[Finding]:
     q = plain.get("layers.0.self_attn.q_proj.weight")
     if q is not None and len(q) == 2 and not truth.quantized and q[1] == truth.hidden_size:
         yield Finding("qkv-width", {"file": q[1], "built": 2 * truth.hidden_size})
-    heads = number(case.fields, "num_attention_heads", 0)
+    heads = 0 if truth.kind == "mla" else number(case.fields, "num_attention_heads", 0)
     if q is not None and len(q) == 2 and heads and (read := _head_dim(case, heads)) * heads != q[0]:
         yield Finding("head-dim", {"read": read, "file": q[0] // heads})
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from preflight.misread import MISREAD
 from support import outlines as f
 
-from eagle3hub.preflight import Files, Subject, Verdict, infer_truth, preflight_all
+from eagle3hub.preflight import Subject, Verdict, preflight_all
 
 V1, V2, SG = ("vllm", "0.32.0 V1"), ("vllm", "0.32.0 V2"), ("sglang", "0.5.23")
 T1, T2, JAX, CPP = ("trtllm", "1.2"), ("trtllm", "main"), ("sglang_jax", "0.1.0rc0"), ("llamacpp", "2026.10.11549")
@@ -28,23 +29,8 @@ def weights(**changes) -> Subject:
     return f.universal(weights=changes)
 
 
-def packed(name: str, dtype: str, width: int, **changes) -> Subject:
-    """A matrix of packed values."""
-    files = f.universal(**changes).files
-    rows = files.tensors[name][1][0]
-    own = Files(files.config, {**files.tensors, name: (dtype, (rows, width))}, files.weights)
-    return Subject(own, infer_truth(own))
-
-
-def beside(subject: Subject) -> Subject:
-    """The same folder with hf_quant_config.json in it."""
-    return replace(subject, files=replace(subject.files, quant_file=True))
-
-
 PREFIX = "midlayer."
 BIAS = {f"{PREFIX}self_attn.{x}_proj.bias": (f.KV * f.DIM if x in "kv" else f.H,) for x in "qkvo"}
-SCALES = {f"{PREFIX}mlp.{x}_proj.weight_scale": () for x in ("gate", "up", "down")}
-FP8 = {"quantization_config": {"quant_method": "fp8"}}
 RENAMED = dict.fromkeys(f.shapes(PREFIX)) | {f"model.{n}": s for n, s in f.shapes(PREFIX).items()}
 
 TRAPS: dict[str, tuple[Subject, str, str]] = {
@@ -177,7 +163,6 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
         "parallel-drafting",
     ),
     "fc bias asked for": (f.universal(weights={"fc.bias": (f.H,)}, bias=True), "S S R R R S X", "o-proj-bias"),
-    "fc in 4 bits": (packed("fc.weight", "U8", 3 * f.H // 2, **FP8), "R R X R R S U", "fc-packed"),
     # vocabulary
     "no d2t": (f.universal(d2t=None), "S S S X S S X", "d2t-missing"),
     "d2t with the full vocabulary": (f.universal(full=True, d2t="I32"), "X X R R R R R", "d2t-with-full-vocabulary"),
@@ -212,13 +197,6 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
         "no-lm-head",
     ),
     "tied": (f.universal(tie_word_embeddings=True), "R R S S S S R", "tied"),
-    "num_hidden_layers missing": (f.universal(num_hidden_layers="DELETE"), "S S S X S X X", "no-num-hidden-layers"),
-    "head_dim missing, model_type llama": (f.universal(head_dim="DELETE"), "R R R R R R R", "aux-agree"),
-    "head_dim missing, model_type qwen3": (
-        f.universal(head_dim="DELETE", model_type="qwen3"),
-        "X X X X X X X",
-        "head-dim",
-    ),
     "no draft_vocab_size, reduced": (f.universal(draft_vocab_size="DELETE"), "X X X X X X X", "no-draft-vocab-size"),
     "no draft_vocab_size, full": (
         f.universal(full=True, draft_vocab_size="DELETE"),
@@ -229,35 +207,6 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
     # config
     "target_hidden_size null": (f.universal(target_hidden_size=None), "X X X X X R R", "null-target-hidden-size"),
     "eagle_config null": (top(f.BOUNDARIES, eagle_config=None), "R R R X X R R", "null-eagle-config"),
-    "use_aux_hidden_state null": (
-        f.universal(eagle_config=f.eagle_config(f.AFTER, use_aux_hidden_state=None)),
-        "S X S R R R R",
-        "null-use-aux-hidden-state",
-    ),
-    "norm_before_fc null in eagle_config, true at top level": (
-        f.universal(
-            weights={"input_norm.weight": (3 * f.H,)},
-            norm_before_fc=True,
-            eagle_config=f.eagle_config(f.AFTER, norm_before_fc=None),
-        ),
-        "S S S S S S R",
-        "norm-before-fc",
-    ),
-    "use_aux_norm beside a fc_norm that is false": (
-        f.universal(weights={f"fc_norm.{j}.weight": (f.H,) for j in range(3)}, fc_norm=False, use_aux_norm=True),
-        "X X R S S S X",
-        "fc-norm",
-    ),
-    "norm_before_residual null, speculators": (
-        f.speculators(norm_before_residual=None),
-        "R R X X X X R",
-        "nested-config",
-    ),
-    "no layers in eagle_config": (
-        f.universal(eagle_config={"eagle_aux_hidden_state_layer_ids": []}),
-        "R R X R R R R",
-        "aux-empty",
-    ),
     "mlp_bias null, as transformers 5 may leave it": (f.universal(mlp_bias=None), "X X X R R R R", "null-strict"),
     "rope_theta null": (f.universal(rope_theta=None), "U U U U U U S", "null-rope-theta"),
     "RoPE in the new spelling only": (
@@ -278,21 +227,6 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
         "R R R R R R R",
         "aux-agree",
     ),
-    "multimodal RoPE": (
-        f.universal(rope_scaling={"rope_type": "default", "mrope_section": [1, 1, 0]}),
-        "R R R U U S U",
-        "mrope",
-    ),
-    "multimodal RoPE, old word for its type": (
-        f.universal(rope_scaling={"type": "mrope", "mrope_section": [1, 1, 0]}),
-        "R R R U U S U",
-        "mrope",
-    ),
-    "heads rotated in part": (
-        f.universal(rope_scaling={"rope_type": "default", "partial_rotary_factor": 0.5}),
-        "R R S U U U S",
-        "partial-rotary",
-    ),
     "norm_before_residual": (f.universal(norm_before_residual=True), "R R S S S S R", "norm-before-residual"),
     "post-norm feedback": (f.universal(norm_output=True), "R R R S R S S", "feedback"),
     "post-norm feedback, TensorRT-LLM's spelling": (
@@ -311,21 +245,6 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
     "context shorter than the target's": (f.universal(max_position_embeddings=2048), "R R X R R R R", "context"),
     "context not stated": (f.universal(max_position_embeddings="DELETE"), "R R X R R R R", "context"),
     "activation": (f.universal(hidden_act="gelu"), "X X U U U U S", "hidden-act"),
-    "sliding window": (
-        f.universal(sliding_window=4, layer_types=["sliding_attention"]),
-        "R R S U U U S",
-        "sliding-window",
-    ),
-    "sliding window that the head was trained without": (
-        f.universal(sliding_window=4, layer_types=["sliding_attention"], truth={"sliding_window": False}),
-        "S S R U U U R",
-        "sliding-window-stated",
-    ),
-    "sliding window, not written as vLLM reads it": (
-        f.universal(sliding_window=4, truth={"sliding_window": True}),
-        "S S S U U U S",
-        "sliding-window-unstated",
-    ),
     "architecture nobody registers": (
         f.universal(architectures=["Qwen3ForCausalLMEagle3"]),
         "X X X R R X X",
@@ -390,19 +309,6 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
     ),
     "post-norm feedback, not written": (f.universal(truth={"feedback": "post_norm"}), "S S S S S S S", "feedback"),
     "fc in no whole number of states": (weights(**{"fc.weight": (f.H, 40)}), "X X X X X X X", "fc-width"),
-    "quantized": (f.universal(weights=SCALES, **FP8), "R R R R R S U", "quantized"),
-    "quantized, by hf_quant_config.json": (beside(f.universal(weights=SCALES)), "R R R R R S U", "quantized"),
-    "quantized, and nothing says so": (weights(**SCALES), "X X S U U S U", "quantized-untold"),
-    "fc in FP8": (packed("fc.weight", "F8_E4M3", 3 * f.H, **FP8), "R R S R R S U", "fc-quantized"),
-    "4-bit weights, and nothing says so": (
-        packed(f"{PREFIX}mlp.up_proj.weight", "U8", f.H // 2),
-        "X X X U U S U",
-        "packed-untold",
-    ),
-    "plain weights, and a config of quantized ones": (f.universal(**FP8), "S S S U U U U", "quantized-config-alone"),
-    "plain weights beside hf_quant_config.json": (beside(f.universal()), "S S S U U U U", "quantized-config-alone"),
-    "quantization_config null": (f.universal(quantization_config=None), "R R R R R R R", "aux-agree"),
-    "MLA, quantized": (f.mla(**FP8), "S S X U U X X", "mla-quantized"),
     "MLA, two layers": (f.mla(num_hidden_layers=2), "R R X R R X X", "mla-several-layers"),
     "MLA, norm before fc": (
         f.mla(norm_before_fc=True, eagle_config=f.eagle_config(f.AFTER, norm_before_fc=True)),
@@ -454,6 +360,7 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
         "X X X X X X R",
         "nested-incomplete",
     ),
+    **MISREAD,
 }
 
 
