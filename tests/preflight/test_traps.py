@@ -8,7 +8,7 @@ import pytest
 from preflight.misread import MISREAD
 from support import outlines as f
 
-from eagle3hub.preflight import Subject, Verdict, preflight_all
+from eagle3hub.preflight import Subject, Verdict, infer_truth, preflight_all
 
 V1, V2, SG = ("vllm", "0.32.0 V1"), ("vllm", "0.32.0 V2"), ("sglang", "0.5.23")
 T1, T2, JAX, CPP = ("trtllm", "1.2"), ("trtllm", "main"), ("sglang_jax", "0.1.0rc0"), ("llamacpp", "2026.10.11549")
@@ -377,3 +377,9 @@ def test_trap(trap: str):
         e: [(r.code, r.effect) for r in found[e].reasons] for e in COLUMNS if found[e].kind != expected[e]
     }
     assert any(r.code == code for e in COLUMNS for r in found[e].reasons)
+
+
+def test_layers_that_the_config_does_not_count_are_counted_by_their_names():
+    files = f.two_layers("input_layernorm").files
+    config = {k: v for k, v in files.config.items() if k != "num_hidden_layers"}
+    assert infer_truth(replace(files, config=config)).num_layers == 2
