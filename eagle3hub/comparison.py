@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eagle3hub.checkpoint.folder import open_checkpoint, read_tensor
-from eagle3hub.head import AuxTaps, Head, TensorRef
+from eagle3hub.head import Head, Tap, TensorRef
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.target import TargetFacts, read_target
@@ -99,7 +99,7 @@ class Comparison:
             "differences": [asdict(d) for d in self.differences],
             "semantics": _fields(_semantics(self.a), _semantics(self.b)),
             "sizes": _fields(self.a.dims.to_json(), self.b.dims.to_json()),
-            "aux": {"a": _taps(self.a.aux), "b": _taps(self.b.aux)},
+            "aux": {"a": _in_json(_blocks(self.a)), "b": _in_json(_blocks(self.b))},
             "vocab_map": self.vocab_map.to_json(),
             "tensors": [t.to_json() for t in self.tensors],
         }
@@ -139,7 +139,7 @@ def compare_heads(a: Head, b: Head, progress: Progress = silent) -> Comparison:
     ):
         found = _fields(left, right)
         differences += [Difference(where, name, f["a"], f["b"]) for name, f in found.items() if not f["equal"]]
-    _compare_aux(a.aux, b.aux, spelling, differences)
+    _compare_aux(a, b, spelling, differences)
     vocab = _compare_maps(a, b, differences)
     tensors = _compare_tensors(a, b, _row_order(a, b, vocab), progress)
     for t in tensors:
@@ -173,24 +173,27 @@ def _has_rows(ref: TensorRef, count: int) -> bool:
     return bool(ref.shape) and ref.shape[0] == count > 0
 
 
-def _compare_aux(a: AuxTaps | None, b: AuxTaps | None, spelling: list[Spelling], out: list[Difference]) -> None:
-    if (None if a is None else a.taps) == (None if b is None else b.taps):
+def _compare_aux(a: Head, b: Head, spelling: list[Spelling], out: list[Difference]) -> None:
+    left, right = _blocks(a), _blocks(b)
+    if left == right:
         return
-    stated = a or b
-    if (a is None or b is None) and stated is not None and _is_default(stated):
-        spelling.append(Spelling("aux layers", _tap_text(a), _tap_text(b)))
-        return
-    out.append(Difference("aux", "aux layers", _tap_text(a), _tap_text(b)))
+    sides = _tap_text(left), _tap_text(right)
+    stated = b if left is None else a
+    if None in (left, right) and stated.fc_order is None and stated.has_default_aux:
+        spelling.append(Spelling("aux layers", *sides))
+    else:
+        out.append(Difference("aux", "aux layers", *sides))
 
 
-def _is_default(aux: AuxTaps) -> bool:
-    return all(isinstance(tap, int) for tap in aux.taps) and aux.is_default
+def _blocks(head: Head) -> tuple[Tap, ...] | None:
+    """The taps in the order of fc's column blocks, or None where nothing says which they are."""
+    return head.fc_order or (None if head.aux is None else head.aux.taps)
 
 
-def _tap_text(aux: AuxTaps | None) -> str:
-    if aux is None:
+def _tap_text(taps: tuple[Tap, ...] | None) -> str:
+    if taps is None:
         return "not stated (the default of the target's depth)"
-    return "after " + ", ".join("the final norm" if not isinstance(t, int) else str(t) for t in aux.taps)
+    return "after " + ", ".join(str(t) if isinstance(t, int) else "the final norm" for t in taps)
 
 
 def _compare_maps(a: Head, b: Head, out: list[Difference]) -> MapDiff:
@@ -308,8 +311,8 @@ def _stored(found: tuple[str, tuple[int, ...]] | None) -> str:
     return _ABSENT if found is None else f"{found[0]} {list(found[1])}"
 
 
-def _taps(aux: AuxTaps | None) -> list[int | str] | None:
-    return None if aux is None else [t if isinstance(t, int) else t.value for t in aux.taps]
+def _in_json(taps: tuple[Tap, ...] | None) -> list[int | str] | None:
+    return None if taps is None else [t if isinstance(t, int) else t.value for t in taps]
 
 
 def _fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -110,6 +110,11 @@ DIFFERENCES: dict[str, tuple[Callable[[Path], Path], str, str]] = {
         "aux",
         "aux layers",
     ),
+    "order of the aux layers": (
+        lambda f: edit_config(f, eagle_config={"eagle_aux_hidden_state_layer_ids": [14, 1, 26]}),
+        "aux",
+        "aux layers",
+    ),
     "a weight": (lambda f: nudge(f), "tensors", "norm.weight"),
     "its dtype": (
         lambda f: edit(f, {"format": "pt"}, **{"norm.weight": load_file(f / WEIGHTS)["norm.weight"].float()}),
@@ -136,6 +141,15 @@ def test_each_difference_is_found_alone(tmp_path: Path, name: str):
     found = compare(heads.specforge(tmp_path / "a"), change(heads.specforge(tmp_path / "b")), from_b="specforge")
     assert found.verdict == "different"
     assert [(d.where, d.name) for d in found.differences] == [(where, what)]
+
+
+def test_aux_layers_in_another_order_are_told_from_the_default_too(tmp_path: Path):
+    order = {"eagle_aux_hidden_state_layer_ids": [14, 1, 26]}
+    a = heads.specforge(tmp_path / "a", eagle_config=order)
+    found = compare(a, heads.specforge(tmp_path / "b", eagle_config={}))
+    assert [(d.name, d.a) for d in found.differences] == [("aux layers", "after 14, 1, 26")]
+    assert found.to_json()["aux"] == {"a": [14, 1, 26], "b": None}
+    assert compare(a, heads.specforge(tmp_path / "c", eagle_config=order)).verdict == "equal"
 
 
 def test_a_context_length_counts_where_rope_is_scaled_by_it(tmp_path: Path):
