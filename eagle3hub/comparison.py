@@ -6,6 +6,7 @@ differently: tensor by tensor, field by field, and vocabulary maps as maps.
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -264,7 +265,8 @@ def _spelling(a: Head, b: Head, out: list[Difference]) -> list[Spelling]:
 def _compare_config(a: Head, b: Head, found: list[Spelling], out: list[Difference]) -> None:
     """What a config says besides the semantics: for whom the head is and how to serve it, not what it computes.
 
-    The one exception is the context length where RoPE scaling is derived from it.
+    The exceptions are P-EAGLE's mask token, how weights are quantized, and the context length where RoPE scaling is
+    derived from it.
     """
     tokens = sorted(a.token_ids.keys() | b.token_ids.keys())
     facts: list[tuple[str, Any, Any]] = [
@@ -273,13 +275,23 @@ def _compare_config(a: Head, b: Head, found: list[Spelling], out: list[Differenc
         ("target name", a.target_name, b.target_name),
         ("recommended draft tokens", a.speculative_tokens, b.speculative_tokens),
     ]
+    computes: set[str] = set()
+    if (a.semantics.rope.scaling or {}).get("rope_type") in _SCALED_BY_LENGTH:
+        computes.add("max_position_embeddings")
+    if a.semantics.parallel_drafting and b.semantics.parallel_drafting:
+        facts.append(("mask_token_id", a.mask_token_id, b.mask_token_id))
+        if None not in (a.mask_token_id, b.mask_token_id):  # SpecForge does not record it
+            computes.add("mask_token_id")
+    if a.semantics.quantization is not None and b.semantics.quantization is not None:
+        said, other = _said_of_quantization(a), _said_of_quantization(b)
+        places = said.keys() | other.keys()
+        unlike = {place: _unlike(said.get(place), other.get(place)) for place in sorted(places)}
+        facts += [(place, *sides) for place, sides in unlike.items()]
+        computes |= {p for p in said.keys() & other.keys() or places if not _by_producer(*unlike[p])}
     for name, left, right in facts:
         if left == right:
             continue
-        if (
-            name == "max_position_embeddings"
-            and (a.semantics.rope.scaling or {}).get("rope_type") in _SCALED_BY_LENGTH
-        ):
+        if name in computes:
             out.append(Difference("semantics", name, left, right))
         else:
             found.append(Spelling(name, _text(left), _text(right)))
@@ -290,6 +302,30 @@ def _compare_config(a: Head, b: Head, found: list[Spelling], out: list[Differenc
             shown = ", ".join(keys[:3]) + (" …" if len(keys) > 3 else "")
             sides = [_text({k: h.config[k] for k in keys if k in h.config} or None) for h in (a, b)]
             found.append(Spelling(f"config.json ({shown})", *sides))
+
+
+def _said_of_quantization(head: Head) -> dict[str, Any]:
+    """What tells engines how the weights are quantized, by place."""
+    said = {"quantization_config": head.config.get("quantization_config")}
+    for name, raw in head.side_files.items():
+        try:
+            said[name] = json.loads(raw)
+        except (ValueError, RecursionError):
+            said[name] = raw.decode("utf-8", "backslashreplace")
+    return {place: what for place, what in said.items() if what is not None}
+
+
+def _unlike(a: Any, b: Any) -> tuple[Any, Any]:
+    """Two objects without the fields in which they agree; anything else as it is."""
+    if not isinstance(a, dict) or not isinstance(b, dict):
+        return a, b
+    same = {k for k in a.keys() & b.keys() if a[k] == b[k]}
+    return {k: v for k, v in a.items() if k not in same}, {k: v for k, v in b.items() if k not in same}
+
+
+def _by_producer(a: Any, b: Any) -> bool:
+    """Whether two such objects tell only who made them."""
+    return isinstance(a, dict) and isinstance(b, dict) and {*a, *b} <= {"producer"}
 
 
 def _files(head: Head) -> str:
