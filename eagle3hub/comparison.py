@@ -359,7 +359,10 @@ def _fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, dict[str, A
 
 def _semantics(head: Head) -> dict[str, Any]:
     """What the head computes; the feedback is ``open`` where the source does not tell it."""
-    return head.semantics.to_json() | ({"feedback": "open"} if head.feedback_is_open else {})
+    if not head.feedback_is_open:
+        return head.semantics.to_json()
+    denied = " (norm_output: false)" if head.config.get("norm_output") is False else ""
+    return head.semantics.to_json() | {"feedback": f"open{denied}"}
 
 
 def _summary(head: Head) -> dict[str, Any]:
