@@ -24,7 +24,14 @@ from eagle3hub.layouts.base import (
 )
 from eagle3hub.layouts.features import aux_count
 from eagle3hub.layouts.interpret import Interpretation, build_head, earlier_spelling, rewritten
-from eagle3hub.layouts.speculators_config import SCHEMA_VERSION, interpret_config, spell, version_of
+from eagle3hub.layouts.speculators_config import (
+    SCHEMA_VERSION,
+    interpret_config,
+    is_folder,
+    spell,
+    version_of,
+    with_said,
+)
 from eagle3hub.layouts.spell import spell_tensors
 
 __all__ = ["SCHEMA_VERSION", "Speculators"]
@@ -101,15 +108,17 @@ class Speculators:
         assumptions: list[Assumption] = []
         notes: list[str] = []
         if before is not None:
-            config = dict(before.config)
-            notes.append("config.json is that of the speculators folder this head came from, as it was")
+            config = with_said(before.config, head, options)
+            how = "as it was" if config == before.config else "with the verifier and number of draft tokens said since"
+            notes.append(f"config.json is that of the speculators folder this head came from, {how}")
         else:
             config = spell(head, options)
             if head.layout == self.name:
                 fresh, config = config, rewritten(head, config, self.interpret)
                 config["speculators_config"] = _filled(config["speculators_config"], fresh["speculators_config"])
+                config = with_said(config, head, options)
             name = config["speculators_config"]["verifier"]["name_or_path"]
-            if isinstance(name, str) and name.startswith(("/", ".", "~")):
+            if is_folder(name):
                 why = "it is a local folder: others cannot serve the head by its own name"
                 settle = "name the target's Hub id with --target-name"
                 assumptions.append(Assumption("speculators_config.verifier.name_or_path", name, why, settle))

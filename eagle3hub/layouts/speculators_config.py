@@ -142,12 +142,6 @@ def spell(head: Head, options: WriteOptions) -> dict[str, Any]:
         **spell_rope(s.rope),
         "tie_word_embeddings": False,
     }
-    proposal = {
-        "proposal_type": "greedy",
-        "speculative_tokens": tokens,
-        "verifier_accept_k": 1,
-        "accept_tolerance": 0.0,
-    }
     return {
         "architectures": ["PEagleSpeculator" if s.parallel_drafting else "Eagle3Speculator"],
         "speculators_model_type": kind,
@@ -165,9 +159,42 @@ def spell(head: Head, options: WriteOptions) -> dict[str, Any]:
         "speculators_config": {
             "algorithm": kind,
             "default_proposal_method": "greedy",
-            "proposal_methods": [proposal],
+            "proposal_methods": [_proposal(tokens)],
             "verifier": {"name_or_path": head.target_name, "architectures": head.target_architectures},
         },
+    }
+
+
+def with_said(config: Mapping[str, Any], head: Head, options: WriteOptions) -> dict[str, Any]:
+    """A config seen before, with the verifier and the number of draft tokens that the user has said since, if any.
+
+    A target's folder is no name that others could use, and replaces none.
+    """
+    said = config.get("speculators_config") or {}
+    verifier, methods = said.get("verifier") or {}, said.get("proposal_methods")
+    tokens = options.speculative_tokens or head.speculative_tokens
+    changes: dict[str, Any] = {}
+    if head.target_name not in (None, verifier.get("name_or_path")) and not is_folder(head.target_name):
+        named = {"name_or_path": head.target_name, "architectures": head.target_architectures}
+        changes["verifier"] = {**verifier, **named}
+    if tokens not in (None, _speculative_tokens(Fields(config))):
+        first, *others = methods if isinstance(methods, list) and methods else [None]
+        method = first if isinstance(first, dict) and first else _proposal(tokens)
+        changes["proposal_methods"] = [{**method, "speculative_tokens": tokens}, *others]
+    return {**config, "speculators_config": {**said, **changes}} if changes else dict(config)
+
+
+def is_folder(target_name: Any) -> bool:
+    """Whether what names a target is a folder on this machine."""
+    return isinstance(target_name, str) and target_name.startswith(("/", ".", "~"))
+
+
+def _proposal(tokens: int) -> dict[str, Any]:
+    return {
+        "proposal_type": "greedy",
+        "speculative_tokens": tokens,
+        "verifier_accept_k": 1,
+        "accept_tolerance": 0.0,
     }
 
 

@@ -196,6 +196,34 @@ def test_a_full_vocabulary_in_another_order_has_no_place(tmp_path: Path):
     assert refused.value.code == "refused-permuted-vocabulary"
 
 
+def served_as(folder: Path) -> tuple[str, list[str], int]:
+    said = config_of(folder)["speculators_config"]
+    tokens = [method["speculative_tokens"] for method in said["proposal_methods"]]
+    return said["verifier"]["name_or_path"], said["verifier"]["architectures"], *tokens
+
+
+def test_the_verifier_and_draft_tokens_that_are_said_take_the_place_of_those_written_before(tmp_path: Path):
+    source = heads.speculators(tmp_path / "x")
+    target = str(heads.target(tmp_path / "target", architectures=["Qwen3ForCausalLM"]))
+    said = {"target": target, "target_name": "me/other", "speculative_tokens": 7}
+    convert(source, tmp_path / "same", "speculators", **said)
+    convert(source, tmp_path / "b", "universal", target=target)
+    done = convert(tmp_path / "b", tmp_path / "back", "speculators", **said)
+    convert(source, tmp_path / "early", "universal", **said)
+    convert(tmp_path / "early", tmp_path / "late", "speculators")
+    for out in ("same", "back", "late"):
+        assert served_as(tmp_path / out) == ("me/other", ["Qwen3ForCausalLM"], 7)
+    assert any("draft tokens said since" in note for note in done.plan.spelled.notes)
+    convert(tmp_path / "b", tmp_path / "as-it-was", "speculators", target=target)
+    assert config_of(tmp_path / "as-it-was") == config_of(source)
+    none = heads.speculators(tmp_path / "none", speculators_config={"proposal_methods": [None]})
+    convert(none, tmp_path / "none-b", "universal", target=target)
+    convert(tmp_path / "none-b", tmp_path / "none-back", "speculators", target=target)
+    assert config_of(tmp_path / "none-back") == config_of(none)
+    convert(tmp_path / "none-b", tmp_path / "none-said", "speculators", **said)
+    assert served_as(tmp_path / "none-said") == ("me/other", ["Qwen3ForCausalLM"], 7)
+
+
 def test_interleaved_or_layered_rope_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match="interleaved RoPE"):
         open_head(variants.speculators(tmp_path / "a", layer={"rope_interleave": True}))
