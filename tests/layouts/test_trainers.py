@@ -184,6 +184,29 @@ def test_angelslims_tied_embeddings_and_unread_base(tmp_path: Path):
     assert "rope_theta" not in {a.field for a in open_head(edit(source, rope_scaling=mrope)).assumptions}
 
 
+@pytest.mark.parametrize("to", ["angelslim", "safeailab"])
+def test_a_base_that_a_trainer_would_not_obey_is_said(tmp_path: Path, target: Path, to: str):
+    def notes(source: Path) -> list[str]:
+        return convert(
+            source, tmp_path / f"out-{source.name}", to, target=str(target), dry_run=True
+        ).plan.spelled.notes
+
+    (note,) = notes(heads.specforge(tmp_path / "other"))
+    assert ("base of 10000" in note, "which is 100000" in note) == (True, True)
+    assert notes(heads.specforge(tmp_path / "same", rope_theta=1e4)) == []
+    assert notes(heads.MAKERS[to](tmp_path / "own", rope_theta=5e5)) == [], "it is an assumption of the source"
+    mrope = {"rope_type": "default", "mrope_section": [1, 1, 0]}
+    if to == "angelslim":
+        assert notes(heads.specforge(tmp_path / "mrope", rope_scaling=mrope)) == []
+
+
+def test_weights_that_specjax_would_round_are_said(tmp_path: Path, target: Path):
+    done = convert(heads.safeailab(tmp_path / "x"), tmp_path / "out", "specjax", target=str(target))
+    assert any("weights are F16" in note for note in done.plan.spelled.notes)
+    done = convert(heads.specforge(tmp_path / "y"), tmp_path / "fine", "specjax", target=str(target))
+    assert done.plan.spelled.notes == []
+
+
 def test_a_folder_made_for_angelslim_is_not_taken_for_its_training(tmp_path: Path, target: Path):
     convert(heads.specjax(tmp_path / "x"), tmp_path / "out", "angelslim", target=str(target))
     head = open_head(tmp_path / "out", target=str(target))
