@@ -20,6 +20,9 @@ from eagle3hub.layouts.taps import AUX_IDS, Taps, taps_from
 SCHEMA_VERSION = "0.9.0"
 """The release of speculators whose config we write."""
 
+SETTLE_RESIDUAL = "give --norm-before-residual"
+"""What settles a doubtful norm_before_residual."""
+
 _KINDS = ("eagle3", "peagle")
 _MODEL_TYPES = ("llama", "qwen3")
 _MODELOPT_EXPORT = "0.1.0.dev14"
@@ -97,16 +100,15 @@ def token_id(config: Fields) -> int | None:
 
 def _norm_before_residual(config: Fields) -> tuple[bool, list[Assumption]]:
     stated = config.flag("norm_before_residual", default=None)
-    settle = "give --norm-before-residual"
     if stated is None:
         why = "the key is missing: the speculators library takes false, but vLLM takes true for such a folder"
-        return False, [Assumption("norm_before_residual", False, why, settle)]
+        return False, [Assumption("norm_before_residual", False, why, SETTLE_RESIDUAL)]
     if stated and config.get("speculators_version") == _MODELOPT_EXPORT:
         why = (
             f"speculators_version {_MODELOPT_EXPORT} is what ModelOpt's own converter writes, together with "
             "norm_before_residual: true whatever the head, and ModelOpt trains with false"
         )
-        return True, [Assumption("norm_before_residual", True, why, settle)]
+        return True, [Assumption("norm_before_residual", True, why, SETTLE_RESIDUAL)]
     return stated, []
 
 
