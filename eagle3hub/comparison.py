@@ -6,6 +6,7 @@ differently: tensor by tensor, field by field, and vocabulary maps as maps.
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eagle3hub.checkpoint.folder import open_checkpoint, read_tensor
-from eagle3hub.head import AuxTaps, Head, TensorRef
+from eagle3hub.head import Head, Tap, TensorRef
 from eagle3hub.layouts import open_head
 from eagle3hub.layouts.rope import bound_by_context
 from eagle3hub.progress import Progress, silent
@@ -99,7 +100,7 @@ class Comparison:
             "differences": [asdict(d) for d in self.differences],
             "semantics": _fields(_semantics(self.a), _semantics(self.b)),
             "sizes": _fields(self.a.dims.to_json(), self.b.dims.to_json()),
-            "aux": {"a": _taps(self.a.aux), "b": _taps(self.b.aux)},
+            "aux": {"a": _in_json(_blocks(self.a)), "b": _in_json(_blocks(self.b))},
             "vocab_map": self.vocab_map.to_json(),
             "tensors": [t.to_json() for t in self.tensors],
         }
@@ -139,7 +140,7 @@ def compare_heads(a: Head, b: Head, progress: Progress = silent) -> Comparison:
     ):
         found = _fields(left, right)
         differences += [Difference(where, name, f["a"], f["b"]) for name, f in found.items() if not f["equal"]]
-    _compare_aux(a.aux, b.aux, spelling, differences)
+    _compare_aux(a, b, spelling, differences)
     vocab = _compare_maps(a, b, differences)
     tensors = _compare_tensors(a, b, _row_order(a, b, vocab), progress)
     for t in tensors:
@@ -173,24 +174,27 @@ def _has_rows(ref: TensorRef, count: int) -> bool:
     return bool(ref.shape) and ref.shape[0] == count > 0
 
 
-def _compare_aux(a: AuxTaps | None, b: AuxTaps | None, spelling: list[Spelling], out: list[Difference]) -> None:
-    if (None if a is None else a.taps) == (None if b is None else b.taps):
+def _compare_aux(a: Head, b: Head, spelling: list[Spelling], out: list[Difference]) -> None:
+    left, right = _blocks(a), _blocks(b)
+    if left == right:
         return
-    stated = a or b
-    if (a is None or b is None) and stated is not None and _is_default(stated):
-        spelling.append(Spelling("aux layers", _tap_text(a), _tap_text(b)))
-        return
-    out.append(Difference("aux", "aux layers", _tap_text(a), _tap_text(b)))
+    sides = _tap_text(left), _tap_text(right)
+    stated = b if left is None else a
+    if None in (left, right) and stated.fc_order is None and stated.has_default_aux:
+        spelling.append(Spelling("aux layers", *sides))
+    else:
+        out.append(Difference("aux", "aux layers", *sides))
 
 
-def _is_default(aux: AuxTaps) -> bool:
-    return all(isinstance(tap, int) for tap in aux.taps) and aux.is_default
+def _blocks(head: Head) -> tuple[Tap, ...] | None:
+    """The taps in the order of fc's column blocks, or None where nothing says which they are."""
+    return head.fc_order or (None if head.aux is None else head.aux.taps)
 
 
-def _tap_text(aux: AuxTaps | None) -> str:
-    if aux is None:
+def _tap_text(taps: tuple[Tap, ...] | None) -> str:
+    if taps is None:
         return "not stated (the default of the target's depth)"
-    return "after " + ", ".join("the final norm" if not isinstance(t, int) else str(t) for t in aux.taps)
+    return "after " + ", ".join(str(t) if isinstance(t, int) else "the final norm" for t in taps)
 
 
 def _compare_maps(a: Head, b: Head, out: list[Difference]) -> MapDiff:
@@ -261,7 +265,8 @@ def _spelling(a: Head, b: Head, out: list[Difference]) -> list[Spelling]:
 def _compare_config(a: Head, b: Head, found: list[Spelling], out: list[Difference]) -> None:
     """What a config says besides the semantics: for whom the head is and how to serve it, not what it computes.
 
-    The one exception is the context length where RoPE scaling is derived from it.
+    The exceptions are P-EAGLE's mask token, how weights are quantized, and the context length where RoPE scaling is
+    derived from it.
     """
     tokens = sorted(a.token_ids.keys() | b.token_ids.keys())
     facts: list[tuple[str, Any, Any]] = [
@@ -270,10 +275,23 @@ def _compare_config(a: Head, b: Head, found: list[Spelling], out: list[Differenc
         ("target name", a.target_name, b.target_name),
         ("recommended draft tokens", a.speculative_tokens, b.speculative_tokens),
     ]
+    computes: set[str] = set()
+    if any(bound_by_context(h.semantics.rope.scaling) for h in (a, b)):
+        computes.add("max_position_embeddings")
+    if a.semantics.parallel_drafting and b.semantics.parallel_drafting:
+        facts.append(("mask_token_id", a.mask_token_id, b.mask_token_id))
+        if None not in (a.mask_token_id, b.mask_token_id):  # SpecForge does not record it
+            computes.add("mask_token_id")
+    if a.semantics.quantization is not None and b.semantics.quantization is not None:
+        said, other = _said_of_quantization(a), _said_of_quantization(b)
+        places = said.keys() | other.keys()
+        unlike = {place: _unlike(said.get(place), other.get(place)) for place in sorted(places)}
+        facts += [(place, *sides) for place, sides in unlike.items()]
+        computes |= {p for p in said.keys() & other.keys() or places if not _by_producer(*unlike[p])}
     for name, left, right in facts:
         if left == right:
             continue
-        if name == "max_position_embeddings" and any(bound_by_context(h.semantics.rope.scaling) for h in (a, b)):
+        if name in computes:
             out.append(Difference("semantics", name, left, right))
         else:
             found.append(Spelling(name, _text(left), _text(right)))
@@ -284,6 +302,30 @@ def _compare_config(a: Head, b: Head, found: list[Spelling], out: list[Differenc
             shown = ", ".join(keys[:3]) + (" …" if len(keys) > 3 else "")
             sides = [_text({k: h.config[k] for k in keys if k in h.config} or None) for h in (a, b)]
             found.append(Spelling(f"config.json ({shown})", *sides))
+
+
+def _said_of_quantization(head: Head) -> dict[str, Any]:
+    """What tells engines how the weights are quantized, by place."""
+    said = {"quantization_config": head.config.get("quantization_config")}
+    for name, raw in head.side_files.items():
+        try:
+            said[name] = json.loads(raw)
+        except (ValueError, RecursionError):
+            said[name] = raw.decode("utf-8", "backslashreplace")
+    return {place: what for place, what in said.items() if what is not None}
+
+
+def _unlike(a: Any, b: Any) -> tuple[Any, Any]:
+    """Two objects without the fields in which they agree; anything else as it is."""
+    if not isinstance(a, dict) or not isinstance(b, dict):
+        return a, b
+    same = {k for k in a.keys() & b.keys() if a[k] == b[k]}
+    return {k: v for k, v in a.items() if k not in same}, {k: v for k, v in b.items() if k not in same}
+
+
+def _by_producer(a: Any, b: Any) -> bool:
+    """Whether two such objects tell only who made them."""
+    return isinstance(a, dict) and isinstance(b, dict) and {*a, *b} <= {"producer"}
 
 
 def _files(head: Head) -> str:
@@ -305,8 +347,8 @@ def _stored(found: tuple[str, tuple[int, ...]] | None) -> str:
     return _ABSENT if found is None else f"{found[0]} {list(found[1])}"
 
 
-def _taps(aux: AuxTaps | None) -> list[int | str] | None:
-    return None if aux is None else [t if isinstance(t, int) else t.value for t in aux.taps]
+def _in_json(taps: tuple[Tap, ...] | None) -> list[int | str] | None:
+    return None if taps is None else [t if isinstance(t, int) else t.value for t in taps]
 
 
 def _fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -317,7 +359,10 @@ def _fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, dict[str, A
 
 def _semantics(head: Head) -> dict[str, Any]:
     """What the head computes; the feedback is ``open`` where the source does not tell it."""
-    return head.semantics.to_json() | ({"feedback": "open"} if head.feedback_is_open else {})
+    if not head.feedback_is_open:
+        return head.semantics.to_json()
+    denied = " (norm_output: false)" if head.config.get("norm_output") is False else ""
+    return head.semantics.to_json() | {"feedback": f"open{denied}"}
 
 
 def _summary(head: Head) -> dict[str, Any]:

@@ -48,7 +48,7 @@ _WRITTEN_ANEW = frozenset(
     {
         _NESTED_ONLY,
         *("config-sliding-ignored", "config-bias-ignored", "config-tied", "config-layers", "config-no-context"),
-        "config-quantization-leftover",
+        *("config-quantization-leftover", "checkpoint-beside"),
     }
 )
 """Problems of how a source is spelled, which writing may mend; others lie in what the head is."""

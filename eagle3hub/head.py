@@ -25,7 +25,8 @@ FINAL_NORM = _FinalNorm.FINAL_NORM
 """The tap that is not a number: the target's last hidden state *after* its final norm."""
 
 OPEN_FEEDBACK = "config-norm-output"
-"""Code of the problem that a config says norm_output in a way that does not tell which state the head feeds back."""
+"""Code of the problem that a config says norm_output in a way that does not tell which state the head feeds back, or
+whether its final norm comes before lm_head."""
 
 Tap = int | Literal[_FinalNorm.FINAL_NORM]
 AuxOrigin = Literal["config", "flag", "default"]
@@ -309,7 +310,7 @@ class Head:
 
     @property
     def feedback_is_open(self) -> bool:
-        """Whether the source leaves open which hidden state is fed back; ``semantics.feedback`` is then a guess."""
+        """Whether the source leaves open what its norm_output means; ``semantics.feedback`` is then a guess."""
         return any(p.code == OPEN_FEEDBACK for p in self.problems)
 
     @property

@@ -22,6 +22,9 @@ Spelling = Literal["offset", "t2d"]
 SORTED_TRAINERS = frozenset({"specjax", "specforge", "speculators", "safeailab", "angelslim"})
 """Layouts whose trainers keep row r of lm_head for the r-th true entry of t2d (ModelOpt does not)."""
 
+MASK_WIDTHS = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "I32": 4, "I64": 8}
+"""Dtypes a mask may be stored in, with the bytes of an entry."""
+
 _MAX_RESAVES = 8
 """How many resumed SpecJAX runs (one more subtraction of arange each) are recognised."""
 
@@ -69,6 +72,23 @@ class VocabMap:
         for t in self.target_id:
             mask[t] = 1
         return bytes(mask)
+
+
+def mask_from(stored: bytes, dtype: str) -> bytes:
+    """A mask as one byte an entry from its little-endian bytes in one of `MASK_WIDTHS`; no 0 and no 1 becomes 2."""
+    width = MASK_WIDTHS[dtype]
+    if width == 1:
+        return stored
+    entries = (stored[i : i + width] for i in range(0, len(stored), width))
+    known = {value.to_bytes(width, "little"): value for value in (0, 1)}
+    return bytes(known.get(entry, 2) for entry in entries)
+
+
+def mask_as(mask: bytes, dtype: str) -> bytes:
+    """The little-endian bytes of a mask of one byte an entry in one of `MASK_WIDTHS`."""
+    out = bytearray(len(mask) * MASK_WIDTHS[dtype])
+    out[:: MASK_WIDTHS[dtype]] = mask
+    return bytes(out)
 
 
 def check_vocab_map(

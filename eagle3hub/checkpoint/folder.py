@@ -9,12 +9,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from eagle3hub.checkpoint.beside import look_beside
 from eagle3hub.checkpoint.completeness import Index, check_files, merge
 from eagle3hub.checkpoint.header import Header, parse_header
 from eagle3hub.checkpoint.pickles import is_pickle, parse_pickle
 from eagle3hub.checkpoint.reader import ByteReader, refuse_pointer
-from eagle3hub.checkpoint.source import Source, open_source
-from eagle3hub.errors import CheckpointError, ConfigError, SourceError
+from eagle3hub.checkpoint.source import HUB, Source, open_source
+from eagle3hub.errors import CheckpointError, ConfigError, Problem, SourceError
 from eagle3hub.head import TensorRef
 from eagle3hub.progress import Progress, silent
 
@@ -41,6 +42,7 @@ class Checkpoint:
         metadata: header metadata of the first weights file, or None (torch pickles have none).
         weights: the weights files. header_sha256: their header digests, in the same order.
         provenance: the parsed eagle3hub.json beside them, or None.
+        problems: what is to be said of weights files that do not count; see `beside`.
     """
 
     source: str
@@ -52,6 +54,7 @@ class Checkpoint:
     weights: tuple[Path, ...]
     header_sha256: tuple[str, ...]
     provenance: dict[str, Any] | None
+    problems: tuple[Problem, ...] = ()
 
 
 def open_checkpoint(source: str | Path, *, headers_only: bool = False, progress: Progress = silent) -> Checkpoint:
@@ -84,17 +87,19 @@ def open_checkpoint(source: str | Path, *, headers_only: bool = False, progress:
     folder = files.folder
     names, index = _weights(files)
     headers = [_read_weights(files, name) for name in names]
+    tensors = merge(names, headers, index)
     raw_provenance = files.small(PROVENANCE)
     return Checkpoint(
         source=files.name,
         folder=folder,
         config=parse_json_object(config_bytes, files.shown(CONFIG)),
         config_sha256=sha256(config_bytes).hexdigest(),
-        tensors=merge(names, headers, index),
+        tensors=tensors,
         metadata=headers[0].metadata,
         weights=tuple(folder / name for name in names),
         header_sha256=tuple(h.digest for h in headers),
         provenance=None if raw_provenance is None else parse_json_object(raw_provenance, files.shown(PROVENANCE)),
+        problems=() if files.name.startswith(HUB) and not headers_only else _beside(files, names, tensors),
     )
 
 
@@ -165,6 +170,16 @@ def _weights(files: Source) -> tuple[list[str], Index | None]:
         hint=f"weights are looked for in {WEIGHTS}, {PICKLE_WEIGHTS}, their shards, and {TRAINING_STATES[0]}",
         code="source-no-weights",
     )
+
+
+def _beside(files: Source, names: list[str], tensors: dict[str, TensorRef]) -> tuple[Problem, ...]:
+    """What is to be said of safetensors and pickles beside ``names``, read from where they are."""
+    if not names[0].endswith(".safetensors"):
+        return ()
+    present = files.names()
+    others = [] if INDEX in present else sorted(n for n in present - {*names} if n.endswith(".safetensors"))
+    pickles = sorted(n for n in present if n == PICKLE_WEIGHTS or _PICKLE_SHARD.fullmatch(n))
+    return look_beside(names, tensors, others, pickles, lambda name: _read_weights(files, name))
 
 
 def _index(files: Source, name: str) -> Index:

@@ -92,6 +92,7 @@ def open_head(
     else:
         refuse_recognised(checkpoint)
     head = codec.read(checkpoint, options)
+    head.problems += checkpoint.problems
     provenance.restore(head, checkpoint)
     settled = settled_by(options)
     head.assumptions = [a for a in head.assumptions if a.field not in settled]

@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.head import Assumption, Head
-from eagle3hub.layouts.base import Contract, Match
+from eagle3hub.head import Assumption, Head, Rope
+from eagle3hub.layouts.base import Contract, Match, Spelled, WriteOptions
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import Interpretation
 from eagle3hub.layouts.specjax import saved_by_specjax
@@ -59,13 +59,22 @@ class AngelSlim(FlatLayout):
         """As every flat config; a RoPE base the trainer does not obey is an assumption."""
         meaning = super().interpret(config)
         rope = meaning.semantics.rope
-        mrope = rope.scaling is not None and {"mrope_section", "mrope_interleaved"} & set(rope.scaling)
-        if rope.theta == _TRAINED_THETA or mrope:
+        if _obeyed_base(rope):
             return meaning
         why = f"AngelSlim trains with a RoPE base of 10000 unless the scaling is mrope; the config says {rope.theta:g}"
         doubt = Assumption("rope_theta", rope.theta, why, "give --rope-theta 10000, or the base if it was obeyed")
         return replace(meaning, assumptions=[*meaning.assumptions, doubt])
 
+    def write(self, head: Head, options: WriteOptions) -> Spelled:
+        """As every flat layout; it is said if AngelSlim's trainer would not obey the RoPE base."""
+        spelled = super().write(head, options)
+        return spelled if _obeyed_base(head.semantics.rope) else self.noting_base(spelled, head)
+
     def spell_config(self, head: Head) -> dict[str, Any]:
         """A flat config under AngelSlim's architecture name, which vLLM knows too."""
         return common_config(head, "Eagle3LlamaForCausalLM")
+
+
+def _obeyed_base(rope: Rope) -> bool:
+    """Whether AngelSlim's code rotates as the config says: its base is 10000 but for mrope."""
+    return rope.theta == _TRAINED_THETA or bool({"mrope_section", "mrope_interleaved"} & set(rope.scaling or ()))

@@ -10,7 +10,7 @@ from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
 from eagle3hub.errors import Problem, TensorError
 from eagle3hub.head import Dims, TensorRef
 from eagle3hub.layouts.names import BUFFERS
-from eagle3hub.vocab import VocabMap, check_vocab_map, order_fault
+from eagle3hub.vocab import MASK_WIDTHS, VocabMap, check_vocab_map, mask_from, order_fault
 
 _TYPECODES = {"I32": "i", "I64": "q"}
 
@@ -37,10 +37,11 @@ def read_vocab_map(
     if given is None and d2t is not None and (d2t.dtype not in _TYPECODES or len(d2t.shape) != 1):
         problem = Problem("error", "vocab-dtype", f"d2t is {d2t.dtype} {list(d2t.shape)}, not a vector of I32 or I64")
         return None, "dtype", [problem]
-    if t2d is not None and (t2d.dtype not in {"BOOL", "U8"} or len(t2d.shape) != 1):
-        problem = Problem("error", "vocab-dtype", f"t2d is {t2d.dtype} {list(t2d.shape)}, not a vector of BOOL or U8")
+    mask = None if t2d is None else read_mask(t2d)
+    if t2d is not None and mask is None:
+        message = f"t2d is {t2d.dtype} {list(t2d.shape)}, not a vector of booleans or integers"
+        problem = Problem("error", "vocab-dtype", message)
         return None, "dtype", [problem]
-    mask = None if t2d is None else read_tensor(t2d)
     offsets = given if given is not None or d2t is None else _integers(d2t)
     if given is not None and mask is not None and mask.count(1) != d.draft_vocab_size:
         mask = None
@@ -56,6 +57,13 @@ def read_vocab_map(
 def buffer_dtypes(checkpoint: Checkpoint) -> dict[str, str]:
     """Dtype of each vocabulary buffer the folder holds."""
     return {name: checkpoint.tensors[name].dtype for name in BUFFERS if name in checkpoint.tensors}
+
+
+def read_mask(ref: TensorRef) -> bytes | None:
+    """A mask over the vocabulary as one byte an entry (2 for what is neither 0 nor 1); None where it can be none."""
+    if ref.dtype not in MASK_WIDTHS or len(ref.shape) != 1:
+        return None
+    return mask_from(read_tensor(ref), ref.dtype)
 
 
 def _integers(ref: TensorRef) -> array[int]:

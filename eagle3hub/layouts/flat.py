@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from eagle3hub.checkpoint.dtypes import FLOATS, TORCH_NAME
@@ -142,6 +143,16 @@ class FlatLayout(ABC):
         tensors, metadata, origin = spell_tensors(head, self.name, contract, before)
         untold = [] if contract.aux_ids is not None else assumed_depth(head, contract.title)
         return Spelled(config, tensors, metadata, origin, untold, notes)
+
+    def noting_base(self, spelled: Spelled, head: Head) -> Spelled:
+        """With a note that this layout's trainer does not obey the RoPE base, unless that base is doubtful anyway."""
+        if head.layout == self.name or any(a.field == "rope_theta" for a in head.assumptions):
+            return spelled
+        note = (
+            f"{self.contract.title}'s trainer has a RoPE base of 10000 whatever the config says, which is "
+            f"{head.semantics.rope.theta:g} as the head was trained: engines obey it, but training on would not"
+        )
+        return replace(spelled, notes=[*spelled.notes, note])
 
     @abstractmethod
     def spell_config(self, head: Head) -> dict[str, Any]:

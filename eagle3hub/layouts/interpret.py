@@ -14,7 +14,7 @@ from eagle3hub.layouts.buffers import buffer_dtypes, read_vocab_map
 from eagle3hub.layouts.features import aux_count
 from eagle3hub.layouts.llama import LlamaConfig, windowed_alike
 from eagle3hub.layouts.names import BUFFERS, spelled
-from eagle3hub.layouts.prepare import without_prefix
+from eagle3hub.layouts.prepare import refuse_own, without_prefix
 from eagle3hub.layouts.taps import AUX_IDS, Taps, taps_from
 from eagle3hub.layouts.tensors import collect_tensors
 
@@ -159,6 +159,7 @@ def build_head(
         assumptions=list(meaning.assumptions),
         problems=[*meaning.problems, *problems],
     )
+    refuse_own(head, options.drop)
     _check_aux_count(head)
     _check_embedding(head)
     _check_mask_token(head)

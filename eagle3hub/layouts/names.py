@@ -49,6 +49,11 @@ def canonical_tensors(tensors: Mapping[str, TensorRef], forms: Collection[str]) 
     return out if "midlayers" not in forms else _without_deep_norms(out)
 
 
+def by_research_code(names: Collection[str]) -> bool:
+    """Whether tensors are called as the research code of speculators 0.1 called them, ``model.`` before it or not."""
+    return any(name.removeprefix("model.") in _RESEARCH for name in names)
+
+
 def spelled(canonical: str, prefix: str) -> str:
     """The name a tensor has on disk under a layout that spells ``layers.0.`` as ``prefix``."""
     return prefix + canonical.removeprefix("layers.0.") if canonical.startswith("layers.0.") else canonical

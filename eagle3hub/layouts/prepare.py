@@ -7,12 +7,22 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.errors import LayoutError, TensorError, UsageError
+from eagle3hub.errors import LayoutError, Refusal, TensorError, UsageError
+from eagle3hub.head import Head
 from eagle3hub.layouts.base import ReadOptions
+from eagle3hub.layouts.quantized import is_scale
 from eagle3hub.layouts.tensors import several
 
 _LEAKED = re.compile(r"(^|\.)(target_model\.|rotary_emb\.inv_freq$)|^verifier_(lm_head|norm)\.")
 _PREFIX = "model."
+_MAP = "--repair takes the vocabulary map from the other buffer where this one is wrong, --d2t from a file"
+_OWN = {
+    "embed_tokens.weight": "--drop-embeddings leaves them out where they are the target's",
+    "fc.bias": "leave the option out",
+    "d2t": _MAP,
+    "t2d": _MAP,
+}
+"""Tensors that only some heads have whatever their config says, and what to do instead of leaving them out."""
 
 
 def prepared(checkpoint: Checkpoint, options: ReadOptions) -> Checkpoint:
@@ -34,6 +44,24 @@ def prepared(checkpoint: Checkpoint, options: ReadOptions) -> Checkpoint:
             code="tensor-leaked",
         )
     return without_prefix(replace(checkpoint, tensors=tensors))
+
+
+def refuse_own(head: Head, dropped: Collection[str]) -> None:
+    """Raise Refusal where one of the tensors that were left out is one the head can be read without but has.
+
+    One it cannot be read without is missing by now; another spelling of the same tensor may take its place.
+    """
+    there = {ref.name for ref in head.tensors.values()}
+    prefix = _PREFIX if all(name.startswith(_PREFIX) for name in there) else ""
+    for name in sorted(dropped):
+        bare = name.removeprefix(prefix)
+        scales = is_scale(bare) and f"{name.rpartition('.')[0]}.weight" in there
+        if bare in _OWN or (scales and head.semantics.quantization is not None):
+            raise Refusal(
+                f"--drop {name}: the tensor is a part of the head, which would be another head without it",
+                hint=_OWN.get(bare, "leave the option out"),
+                code="refused-drop",
+            )
 
 
 def without_prefix(checkpoint: Checkpoint) -> Checkpoint:

@@ -93,7 +93,8 @@ class SafeAILab(FlatLayout):
                 hint=partial(way_out, head, self.name),
                 code="refused-rope-scaling",
             )
-        return super().write(head, options)
+        spelled = super().write(head, options)
+        return spelled if head.semantics.rope.theta == TRAINED_THETA else self.noting_base(spelled, head)
 
     def spell_config(self, head: Head) -> dict[str, Any]:
         """The fields of the trainer's config.json, and those it lacks where they are not what it takes for granted."""

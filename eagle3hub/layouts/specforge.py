@@ -15,12 +15,30 @@ from typing import Any
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import Problem
 from eagle3hub.fields import Fields
-from eagle3hub.head import OPEN_FEEDBACK, Assumption, Head
+from eagle3hub.head import OPEN_FEEDBACK, Head
 from eagle3hub.layouts.base import Contract, Match
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import AUX_IDS, Interpretation
 
 PARALLEL = "PEagleDraftModel"
+_NORM_OUTPUT = {
+    True: Problem(
+        "error",
+        OPEN_FEEDBACK,
+        "config.json says norm_output: true, which SpecForge gave two meanings: the norm before lm_head (up to 0.2.0) "
+        "or post-norm feedback (September 2026 and later)",
+        "say which it is: --norm-output pre for a head trained with 0.2.0 or earlier, --norm-output post for a later "
+        "one",
+    ),
+    False: Problem(
+        "error",
+        OPEN_FEEDBACK,
+        "config.json says norm_output: false, which SpecForge gave two meanings: no norm before lm_head, which every "
+        "engine applies (up to 0.2.0), or pre-norm feedback (September 2026 and later)",
+        "say --norm-output pre for a later head; one trained with 0.2.0 or earlier fits no layout and no engine",
+    ),
+}
+"""What is to be said of norm_output, whose meaning changed."""
 
 
 class SpecForge(FlatLayout):
@@ -90,22 +108,8 @@ class SpecForge(FlatLayout):
     def interpret(self, config: Mapping[str, Any]) -> Interpretation:
         """As every flat config, and norm_output, whose meaning changed."""
         meaning = super().interpret({k: v for k, v in config.items() if k != "norm_output"})
-        problems, assumptions = list(meaning.problems), list(meaning.assumptions)
-        if config.get("norm_output") is True:
-            problems.append(
-                Problem(
-                    "error",
-                    OPEN_FEEDBACK,
-                    "config.json says norm_output: true, which SpecForge gave two meanings: the norm before lm_head "
-                    "(up to 0.2.0) or post-norm feedback (September 2026 and later)",
-                    "say which it is: --norm-output pre for a head trained with 0.2.0 or earlier, --norm-output post "
-                    "for a later one",
-                )
-            )
-        if config.get("norm_output") is False:
-            why = "norm_output: false skipped the norm before lm_head up to SpecForge 0.2.0; engines always apply it"
-            assumptions.append(Assumption("feedback", "pre_norm", why, "give --norm-output pre if it is so"))
-        return replace(meaning, problems=problems, assumptions=assumptions)
+        said = Fields(config).flag("norm_output", default=None)
+        return meaning if said is None else replace(meaning, problems=[*meaning.problems, _NORM_OUTPUT[said]])
 
     def spell_config(self, head: Head) -> dict[str, Any]:
         """A flat config that SpecForge and every engine reads alike."""

@@ -88,17 +88,26 @@ class SpecJax(FlatLayout):
     def write(self, head: Head, options: WriteOptions) -> Spelled:
         """The head in SpecJAX's spelling. Raises Refusal, also where its trainer would tap other layers."""
         layers = head.num_target_layers
-        if head.aux is None or layers is None or head.target_model_type != "qwen3_next":
-            return super().write(head, options)
-        its_own = specjax_default(layers, head.target_model_type)
-        if head.aux.taps != its_own.taps:
-            raise Refusal(
-                f"the head taps layers {head.aux.after_layer}, and SpecJAX writes no aux layer ids: its trainer taps "
-                f"{its_own.after_layer} of a qwen3_next target of {layers} layers",
-                hint=partial(way_out, head, self.name),
-                code="refused-aux-ids",
-            )
-        return super().write(replace(head, aux=None), options)
+        as_told = head
+        if head.aux is not None and layers is not None and head.target_model_type == "qwen3_next":
+            its_own = specjax_default(layers, head.target_model_type)
+            if head.aux.taps != its_own.taps:
+                raise Refusal(
+                    f"the head taps layers {head.aux.after_layer}, and SpecJAX writes no aux layer ids: its trainer "
+                    f"taps {its_own.after_layer} of a qwen3_next target of {layers} layers",
+                    hint=partial(way_out, head, self.name),
+                    code="refused-aux-ids",
+                )
+            as_told = replace(head, aux=None)
+        spelled = super().write(as_told, options)
+        other = sorted({ref.dtype for ref in head.tensors.values()} - {"BF16"})
+        if not other:
+            return spelled
+        note = (
+            f"weights are {' and '.join(other)}, and SpecJAX rounds all to BF16 when it loads them: it would train on "
+            "from other numbers"
+        )
+        return replace(spelled, notes=[*spelled.notes, note])
 
     def spell_config(self, head: Head) -> dict[str, Any]:
         """The fifteen fields SpecJAX writes, in its order."""

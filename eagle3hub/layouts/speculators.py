@@ -7,7 +7,8 @@ the verifier and the number of speculative tokens, and the aux layer ids are bou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
@@ -24,7 +25,16 @@ from eagle3hub.layouts.base import (
 )
 from eagle3hub.layouts.features import aux_count
 from eagle3hub.layouts.interpret import Interpretation, build_head, earlier_spelling, rewritten
-from eagle3hub.layouts.speculators_config import SCHEMA_VERSION, interpret_config, spell, version_of
+from eagle3hub.layouts.names import by_research_code
+from eagle3hub.layouts.speculators_config import (
+    SCHEMA_VERSION,
+    SETTLE_RESIDUAL,
+    interpret_config,
+    is_folder,
+    spell,
+    version_of,
+    with_said,
+)
 from eagle3hub.layouts.spell import spell_tensors
 
 __all__ = ["SCHEMA_VERSION", "Speculators"]
@@ -78,9 +88,24 @@ class Speculators:
         """What the config says. Raises ConfigError."""
         return interpret_config(config)
 
+    def _meaning(self, config: Mapping[str, Any], names: Collection[str]) -> Interpretation:
+        """What the config says, and for tensors of the research code's names what its heads have in common."""
+        meaning = self.interpret(config)
+        if config.get("norm_before_residual") is not None or not by_research_code(names):
+            return meaning
+        why = (
+            "the key is missing, and speculators' research code, which called the tensors as they are here, trained "
+            "with true"
+        )
+        doubt = Assumption("norm_before_residual", True, why, SETTLE_RESIDUAL)
+        others = [a for a in meaning.assumptions if a.field != doubt.field]
+        semantics = replace(meaning.semantics, norm_before_residual=True)
+        return replace(meaning, semantics=semantics, assumptions=[*others, doubt])
+
     def read(self, checkpoint: Checkpoint, options: ReadOptions = AS_FOUND) -> Head:
         """The head in the folder."""
-        head = build_head(self.name, self.contract, checkpoint, self.interpret(checkpoint.config), options)
+        meaning = self._meaning(checkpoint.config, checkpoint.tensors)
+        head = build_head(self.name, self.contract, checkpoint, meaning, options)
         version = version_of(checkpoint.config)
         if version is not None and _RANDOM_WEIGHTS[0] <= version <= _RANDOM_WEIGHTS[1] and _untrained(head):
             head.problems.append(
@@ -97,19 +122,22 @@ class Speculators:
     def write(self, head: Head, options: WriteOptions) -> Spelled:
         """The head in speculators' spelling. Raises Refusal without a verifier or a number of draft tokens."""
         refuse_inexpressible(head, self.name, self.contract)
-        before = earlier_spelling(head, self.name, self.interpret)
+        names = head.carried[self.name].names.values() if self.name in head.carried else ()
+        before = earlier_spelling(head, self.name, lambda config: self._meaning(config, names))
         assumptions: list[Assumption] = []
         notes: list[str] = []
         if before is not None:
-            config = dict(before.config)
-            notes.append("config.json is that of the speculators folder this head came from, as it was")
+            config = with_said(before.config, head, options)
+            how = "as it was" if config == before.config else "with the verifier and number of draft tokens said since"
+            notes.append(f"config.json is that of the speculators folder this head came from, {how}")
         else:
             config = spell(head, options)
             if head.layout == self.name:
                 fresh, config = config, rewritten(head, config, self.interpret)
                 config["speculators_config"] = _filled(config["speculators_config"], fresh["speculators_config"])
+                config = with_said(config, head, options)
             name = config["speculators_config"]["verifier"]["name_or_path"]
-            if isinstance(name, str) and name.startswith(("/", ".", "~")):
+            if is_folder(name):
                 why = "it is a local folder: others cannot serve the head by its own name"
                 settle = "name the target's Hub id with --target-name"
                 assumptions.append(Assumption("speculators_config.verifier.name_or_path", name, why, settle))

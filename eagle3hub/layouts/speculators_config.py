@@ -20,6 +20,9 @@ from eagle3hub.layouts.taps import AUX_IDS, Taps, taps_from
 SCHEMA_VERSION = "0.9.0"
 """The release of speculators whose config we write."""
 
+SETTLE_RESIDUAL = "give --norm-before-residual"
+"""What settles a doubtful norm_before_residual."""
+
 _KINDS = ("eagle3", "peagle")
 _MODEL_TYPES = ("llama", "qwen3")
 _MODELOPT_EXPORT = "0.1.0.dev14"
@@ -97,16 +100,15 @@ def token_id(config: Fields) -> int | None:
 
 def _norm_before_residual(config: Fields) -> tuple[bool, list[Assumption]]:
     stated = config.flag("norm_before_residual", default=None)
-    settle = "give --norm-before-residual"
     if stated is None:
         why = "the key is missing: the speculators library takes false, but vLLM takes true for such a folder"
-        return False, [Assumption("norm_before_residual", False, why, settle)]
+        return False, [Assumption("norm_before_residual", False, why, SETTLE_RESIDUAL)]
     if stated and config.get("speculators_version") == _MODELOPT_EXPORT:
         why = (
             f"speculators_version {_MODELOPT_EXPORT} is what ModelOpt's own converter writes, together with "
             "norm_before_residual: true whatever the head, and ModelOpt trains with false"
         )
-        return True, [Assumption("norm_before_residual", True, why, settle)]
+        return True, [Assumption("norm_before_residual", True, why, SETTLE_RESIDUAL)]
     return stated, []
 
 
@@ -142,12 +144,6 @@ def spell(head: Head, options: WriteOptions) -> dict[str, Any]:
         **spell_rope(s.rope),
         "tie_word_embeddings": False,
     }
-    proposal = {
-        "proposal_type": "greedy",
-        "speculative_tokens": tokens,
-        "verifier_accept_k": 1,
-        "accept_tolerance": 0.0,
-    }
     return {
         "architectures": ["PEagleSpeculator" if s.parallel_drafting else "Eagle3Speculator"],
         "speculators_model_type": kind,
@@ -165,9 +161,42 @@ def spell(head: Head, options: WriteOptions) -> dict[str, Any]:
         "speculators_config": {
             "algorithm": kind,
             "default_proposal_method": "greedy",
-            "proposal_methods": [proposal],
+            "proposal_methods": [_proposal(tokens)],
             "verifier": {"name_or_path": head.target_name, "architectures": head.target_architectures},
         },
+    }
+
+
+def with_said(config: Mapping[str, Any], head: Head, options: WriteOptions) -> dict[str, Any]:
+    """A config seen before, with the verifier and the number of draft tokens that the user has said since, if any.
+
+    A target's folder is no name that others could use, and replaces none.
+    """
+    said = config.get("speculators_config") or {}
+    verifier, methods = said.get("verifier") or {}, said.get("proposal_methods")
+    tokens = options.speculative_tokens or head.speculative_tokens
+    changes: dict[str, Any] = {}
+    if head.target_name not in (None, verifier.get("name_or_path")) and not is_folder(head.target_name):
+        named = {"name_or_path": head.target_name, "architectures": head.target_architectures}
+        changes["verifier"] = {**verifier, **named}
+    if tokens not in (None, _speculative_tokens(Fields(config))):
+        first, *others = methods if isinstance(methods, list) and methods else [None]
+        method = first if isinstance(first, dict) and first else _proposal(tokens)
+        changes["proposal_methods"] = [{**method, "speculative_tokens": tokens}, *others]
+    return {**config, "speculators_config": {**said, **changes}} if changes else dict(config)
+
+
+def is_folder(target_name: Any) -> bool:
+    """Whether what names a target is a folder on this machine."""
+    return isinstance(target_name, str) and target_name.startswith(("/", ".", "~"))
+
+
+def _proposal(tokens: int) -> dict[str, Any]:
+    return {
+        "proposal_type": "greedy",
+        "speculative_tokens": tokens,
+        "verifier_accept_k": 1,
+        "accept_tolerance": 0.0,
     }
 
 

@@ -8,6 +8,7 @@ from eagle3hub.checkpoint.writer import OutTensor
 from eagle3hub.head import Carried, Head
 from eagle3hub.layouts.base import Contract
 from eagle3hub.layouts.names import spelled
+from eagle3hub.vocab import mask_as
 
 SpelledTensors = tuple[list[OutTensor], dict[str, str] | None, dict[str, str | None]]
 
@@ -61,6 +62,7 @@ def _mask_is_enough(head: Head, known: Mapping[str, str]) -> bool:
 def _buffer(head: Head, buffer: str, dtype: str, name: str) -> OutTensor:
     v, vd, vocab = head.dims.vocab_size, head.dims.draft_vocab_size, head.vocab_map
     if buffer == "t2d":
-        return OutTensor(name, dtype, (v,), b"\x01" * v if vocab is None else vocab.t2d_bytes())
+        mask = b"\x01" * v if vocab is None else vocab.t2d_bytes()
+        return OutTensor(name, dtype, (v,), mask_as(mask, dtype))
     identity = bytes(vd * (4 if dtype == "I32" else 8))
     return OutTensor(name, dtype, (vd,), identity if vocab is None else vocab.d2t_bytes(dtype))

@@ -52,6 +52,7 @@ def apply_transforms(head: Head, asked: Transforms, target: str | None = None) -
     if asked.drop_embeddings and asked.include_embeddings is not None:
         raise UsageError("--include-embeddings and --drop-embeddings contradict each other", hint="give one of them")
     changes: list[Change] = []
+    cast = asked.dtype is not None
     if asked.repair:
         head, done = repair_vocab(head, asked.repair)
         changes += done
@@ -60,8 +61,11 @@ def apply_transforms(head: Head, asked: Transforms, target: str | None = None) -
         (asked.resort_vocab, resort_vocab),
         (asked.sort_aux, sort_aux),
         (asked.drop_embeddings, lambda h: drop_embeddings(h, target)),
-        (asked.include_embeddings is not None, lambda h: include_embeddings(h, asked.include_embeddings or "")),
-        (asked.dtype is not None, lambda h: change_dtype(h, asked.dtype or "")),
+        (
+            asked.include_embeddings is not None,
+            lambda h: include_embeddings(h, asked.include_embeddings or "", cast=cast),
+        ),
+        (cast, lambda h: change_dtype(h, asked.dtype or "")),
     ]
     for wanted, step in steps:
         if wanted:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from eagle3hub.checkpoint.dtypes import FLOATS
 from eagle3hub.checkpoint.folder import INDEX, WEIGHTS, open_checkpoint, parse_json_object
 from eagle3hub.checkpoint.header import read_header
 from eagle3hub.checkpoint.source import HUB
@@ -28,9 +29,10 @@ _HUB_ID = re.compile(r"(?!.*\.safetensors$)[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]
 _NAME_ONE = "name a safetensors file, a folder or a Hub id that holds the target's weights"
 
 
-def include_embeddings(head: Head, source: str) -> tuple[Head, Change]:
+def include_embeddings(head: Head, source: str, *, cast: bool = False) -> tuple[Head, Change]:
     """Add the token embeddings found in ``source``: a safetensors file, a model's folder or a Hub id.
 
+    ``cast``: all weights are cast to one dtype afterwards, so that these may have another than the head's.
     Raises SourceError where there are none, TensorError where they do not fit the head, Refusal where the head has
     embeddings already.
     """
@@ -48,10 +50,12 @@ def include_embeddings(head: Head, source: str) -> tuple[Head, Change]:
             hint="name the target the head was trained for",
             code="tensor-embeddings-shape",
         )
-    if ref.dtype != head.dtype:
+    if ref.dtype != head.dtype and not (cast and ref.dtype in FLOATS):
         raise TensorError(
             f"{ref.name} of {source} is {ref.dtype}, but the head's weights are {head.dtype}",
-            hint="add --dtype bf16, fp16 or fp32 to cast all of them",
+            hint="add --dtype bf16, fp16 or fp32 to cast all of them"
+            if ref.dtype in FLOATS
+            else "name embeddings that are not quantized",
             code="tensor-embeddings-dtype",
         )
     what = f"the token embeddings of {Path(source).name} were added ({ref.nbytes:,} bytes)"

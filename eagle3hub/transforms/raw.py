@@ -7,6 +7,7 @@ from array import array
 
 from eagle3hub.checkpoint.folder import open_checkpoint, read_tensor
 from eagle3hub.head import Head, TensorRef
+from eagle3hub.layouts.buffers import read_mask
 
 INTEGERS = {"I32": "i", "I64": "q"}
 
@@ -16,8 +17,7 @@ def raw_buffers(head: Head) -> tuple[array[int] | None, bytes | None]:
     tensors = open_checkpoint(head.source, headers_only=True).tensors
     d2t, t2d = (tensors.get(head.other_names.get(name, name)) for name in ("d2t", "t2d"))
     ids = integers(d2t) if d2t is not None and d2t.dtype in INTEGERS and len(d2t.shape) == 1 else None
-    mask = read_tensor(t2d) if t2d is not None and t2d.dtype in {"BOOL", "U8"} and len(t2d.shape) == 1 else None
-    return ids, mask
+    return ids, None if t2d is None else read_mask(t2d)
 
 
 def integers(ref: TensorRef) -> array[int]:

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from eagle3hub.checkpoint.folder import read_tensor
 from eagle3hub.checkpoint.header import read_header
 from eagle3hub.checkpoint.pickles import is_pickle, read_pickle_tensors
 from eagle3hub.errors import SourceError, VocabMapError
 from eagle3hub.head import Head, TensorRef
+from eagle3hub.layouts.buffers import read_mask
 from eagle3hub.transforms.change import Change, with_ordered_map
 from eagle3hub.transforms.raw import INTEGERS, integers, raw_buffers
 from eagle3hub.vocab import VocabMap, check_vocab_map
@@ -136,8 +136,7 @@ def _from_tensors(path: Path, tensors: Mapping[str, TensorRef]) -> tuple[array[i
             hint="save the map as one int64 vector, or as {'d2t': …, 't2d': …}",
             code="vocab-supplied-format",
         )
-    usable = t2d is not None and t2d.dtype in {"BOOL", "U8"} and len(t2d.shape) == 1
-    return integers(d2t), read_tensor(t2d) if usable and t2d is not None else None
+    return integers(d2t), None if t2d is None else read_mask(t2d)
 
 
 def _from_npy(path: Path) -> array[int]:

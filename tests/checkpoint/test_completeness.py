@@ -13,7 +13,9 @@ from support import heads
 from support.hub_server import HubServer
 
 from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.conversion import convert
 from eagle3hub.errors import InputError, SourceError
+from eagle3hub.layouts import open_head
 
 Cli = Callable[..., tuple[int, str, str]]
 NAMES = {
@@ -202,3 +204,51 @@ def test_repositories_on_the_hub_are_held_to_the_same(hub: HubServer, tmp_path: 
     assert f"has 1 of 2 weights files: {shards.second} is not there" in message("alice/without-an-index")
     shards.write(shards.second, {"norm.weight": torch.ones(2)})
     assert f"'norm.weight' is in both {shards.first} and {shards.second}" in message("alice/twice")
+
+
+def beside(folder: Path, name: str, **changes: torch.Tensor) -> list[tuple[str, str]]:
+    """Severity and code of what is said of a head with a second file of the same tensors, some of them changed."""
+    source = heads.specforge(folder)
+    tensors = {**load_file(source / "model.safetensors"), **changes}
+    (save_file if name.endswith(".safetensors") else torch.save)(tensors, source / name)
+    return [(p.severity, p.code) for p in open_head(source).problems if p.code.startswith("checkpoint-")]
+
+
+@pytest.mark.parametrize("name", ["other.safetensors", "model-00001-of-00002.safetensors", "pytorch_model.bin"])
+def test_a_copy_of_the_weights_in_another_file_goes_without_a_word(tmp_path: Path, name: str):
+    assert beside(tmp_path / "head", name) == []
+
+
+NORM = {"norm.weight": torch.full((8,), 3.0, dtype=torch.bfloat16)}
+WIDER = {"fc.weight": torch.ones(8, 24)}
+
+
+@pytest.mark.parametrize("changes", [NORM, WIDER], ids=["values", "dtype"])
+def test_other_weights_that_engines_would_load_too_are_an_error(tmp_path: Path, cli: Cli, changes: dict):
+    source, (name,) = tmp_path / "head", changes
+    assert beside(source, "other.safetensors", **changes) == [("error", "checkpoint-duplicate")]
+    status, _, err = cli("convert", source, tmp_path / "out", "--to", "modelopt")
+    assert (status, f"tensor '{name}' is in both model.safetensors and other.safetensors" in err) == (3, True)
+    index = {"weight_map": dict.fromkeys(load_file(source / "model.safetensors"), "model.safetensors")}
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "checkpoint-duplicate" not in {p.code for p in open_head(source).problems}, "engines load what it names"
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00001.bin"])
+def test_other_weights_in_a_pickle_are_said_and_left_out(tmp_path: Path, cli: Cli, name: str):
+    assert beside(tmp_path / "head", name, **NORM) == [("warning", "checkpoint-beside")]
+    done = convert(tmp_path / "head", tmp_path / "out", "modelopt")
+    assert "checkpoint-beside" in {p.code for p in done.mended}
+    ours = load_file(tmp_path / "head/model.safetensors")["norm.weight"]
+    assert torch.equal(load_file(tmp_path / "out/model.safetensors")["norm.weight"], ours)
+
+
+def test_tensors_of_something_else_beside_the_weights_are_said(tmp_path: Path):
+    source = heads.specforge(tmp_path / "head")
+    save_file({"x": torch.ones(2)}, source / "ema.safetensors")
+    (source / "pointer.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    (source / "pytorch_model.bin").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    torch.save({"norm.weight": torch.ones(8)}, source / "training_state.pt")
+    torch.save({"state": {"norm.weight": torch.ones(8)}}, source / "optimizer.pt")
+    (said,) = (p for p in open_head(source).problems if p.code.startswith("checkpoint-"))
+    assert said.message.startswith("ema.safetensors beside model.safetensors is left out")

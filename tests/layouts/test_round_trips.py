@@ -13,7 +13,7 @@ from support.variants import Has, config_of
 
 from eagle3hub.conversion import convert
 from eagle3hub.errors import Refusal
-from eagle3hub.layouts import LAYOUTS
+from eagle3hub.layouts import LAYOUTS, open_head
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 
@@ -21,7 +21,7 @@ DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 def there_and_back(source: Path, work: Path, a: str, b: str, target: Path) -> str:
     """``equal`` or the code of the refusal; anything else is a failure."""
     try:
-        convert(source, work / "b", b, target=str(target), speculative_tokens=3)
+        convert(source, work / "b", b, target=str(target), speculative_tokens=3 if b == "speculators" else None)
     except Refusal as e:
         return e.code
     convert(work / "b", work / "back", a)
@@ -119,6 +119,24 @@ def test_specforge_heads(tmp_path: Path, target: Path, b: str, has: Has):
         or (b == "speculators" and not has.mask_hidden)
         or (b == "angelslim" and has == Has(embeddings=True))
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
+@pytest.mark.parametrize("draft", [10, 40])
+def test_a_mask_of_integers_is_a_mask(tmp_path: Path, dtype: torch.dtype, draft: int):
+    d = heads.dims(draft=draft)
+    source = heads.specforge(tmp_path / "a", d)
+    mask = variants.tensors_of(source)["t2d"]
+    variants.replace(source, {"format": "pt"}, t2d=mask.to(dtype))
+    target = heads.target(tmp_path / "target", d)
+    assert there_and_back(source, tmp_path, "specforge", "angelslim", target) == "equal"
+    convert(source, tmp_path / "same", "specforge")
+    assert (tmp_path / "same/model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
+    assert torch.equal(variants.tensors_of(tmp_path / "b")["t2d"], mask)
+    variants.replace(source, {"format": "pt"}, t2d=mask.to(dtype) * 2)
+    assert [p.code for p in open_head(source).problems if p.severity == "error"] == ["vocab-t2d-values"]
+    variants.replace(source, {"format": "pt"}, t2d=mask.float())
+    assert [p.code for p in open_head(source).problems if p.severity == "error"] == ["vocab-dtype"]
 
 
 @pytest.mark.parametrize("b", sorted(set(LAYOUTS) - {"safeailab", "specjax"}))

@@ -122,17 +122,40 @@ def test_random_layers_of_the_old_converter_are_suspected(tmp_path: Path, dtype:
 def test_names_of_the_research_code(tmp_path: Path):
     source = variants.speculators(tmp_path / "x", norm_before_residual=True, speculators_version="0.1.0.dev42")
     before = tensors_of(source)
-    names = {
-        "layers.0.hidden_norm.weight": "hidden_norm.weight",
-        "layers.0.input_layernorm.weight": "input_layernorm.weight",
-        "norm.weight": "lm_head_layernorm.weight",
-    }
-    variants.renamed(source, lambda n: names.get(n, n), {"format": "pt"})
+    variants.renamed(source, lambda n: RESEARCH.get(n, n), {"format": "pt"})
     convert(source, tmp_path / "out", "speculators")
     assert tensors_of(tmp_path / "out").keys() == before.keys()
     edit(source, speculators_model_type="DELETE")
     with pytest.raises(LayoutError, match="research code"):
         open_head(source)
+
+
+def test_heads_of_the_research_code_were_trained_with_norm_before_residual(tmp_path: Path, target: Path):
+    source = edit(heads.speculators(tmp_path / "x", speculators_version="0.1.0"), norm_before_residual="DELETE")
+    plain = open_head(source)
+    assert [(a.field, a.value) for a in plain.assumptions] == [("norm_before_residual", False)]
+    variants.renamed(source, lambda n: RESEARCH.get(n, n), {"format": "pt"})
+    head = open_head(source)
+    assert [(a.field, a.value) for a in head.assumptions] == [("norm_before_residual", True)]
+    assert head.semantics.norm_before_residual
+    with pytest.raises(Refusal, match="norm_before_residual: true") as refused:
+        convert(source, tmp_path / "u", "universal", target=str(target))
+    assert "--norm-before-residual" in (refused.value.hint or "")
+    convert(source, tmp_path / "same", "speculators")
+    assert config_of(tmp_path / "same")["norm_before_residual"] is True
+    said = ReadOptions(norm_before_residual=False)
+    convert(source, tmp_path / "u", "universal", target=str(target), read=said, strict=True)
+    convert(tmp_path / "u", tmp_path / "back", "speculators")
+    assert config_of(tmp_path / "back")["norm_before_residual"] is False
+    stated = open_head(edit(source, norm_before_residual=False))
+    assert (stated.semantics.norm_before_residual, stated.assumptions) == (False, [])
+
+
+RESEARCH = {
+    "layers.0.hidden_norm.weight": "hidden_norm.weight",
+    "layers.0.input_layernorm.weight": "input_layernorm.weight",
+    "norm.weight": "lm_head_layernorm.weight",
+}
 
 
 def test_the_flag_modelopts_converter_always_sets_is_doubted(tmp_path: Path):
@@ -194,6 +217,34 @@ def test_a_full_vocabulary_in_another_order_has_no_place(tmp_path: Path):
     with pytest.raises(Refusal) as refused:
         convert(source, tmp_path / "out", "speculators")
     assert refused.value.code == "refused-permuted-vocabulary"
+
+
+def served_as(folder: Path) -> tuple[str, list[str], int]:
+    said = config_of(folder)["speculators_config"]
+    tokens = [method["speculative_tokens"] for method in said["proposal_methods"]]
+    return said["verifier"]["name_or_path"], said["verifier"]["architectures"], *tokens
+
+
+def test_the_verifier_and_draft_tokens_that_are_said_take_the_place_of_those_written_before(tmp_path: Path):
+    source = heads.speculators(tmp_path / "x")
+    target = str(heads.target(tmp_path / "target", architectures=["Qwen3ForCausalLM"]))
+    said = {"target": target, "target_name": "me/other", "speculative_tokens": 7}
+    convert(source, tmp_path / "same", "speculators", **said)
+    convert(source, tmp_path / "b", "universal", target=target)
+    done = convert(tmp_path / "b", tmp_path / "back", "speculators", **said)
+    convert(source, tmp_path / "early", "universal", **said)
+    convert(tmp_path / "early", tmp_path / "late", "speculators")
+    for out in ("same", "back", "late"):
+        assert served_as(tmp_path / out) == ("me/other", ["Qwen3ForCausalLM"], 7)
+    assert any("draft tokens said since" in note for note in done.plan.spelled.notes)
+    convert(tmp_path / "b", tmp_path / "as-it-was", "speculators", target=target)
+    assert config_of(tmp_path / "as-it-was") == config_of(source)
+    none = heads.speculators(tmp_path / "none", speculators_config={"proposal_methods": [None]})
+    convert(none, tmp_path / "none-b", "universal", target=target)
+    convert(tmp_path / "none-b", tmp_path / "none-back", "speculators", target=target)
+    assert config_of(tmp_path / "none-back") == config_of(none)
+    convert(tmp_path / "none-b", tmp_path / "none-said", "speculators", **said)
+    assert served_as(tmp_path / "none-said") == ("me/other", ["Qwen3ForCausalLM"], 7)
 
 
 def test_interleaved_or_layered_rope_is_refused(tmp_path: Path):

@@ -9,10 +9,14 @@ import torch
 from support import heads, variants
 from support.variants import Has, config_of, edit, replace, tensors_of
 
+from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.comparison import compare
 from eagle3hub.conversion import convert
 from eagle3hub.errors import ConfigError, LayoutError, Refusal, TensorError, UsageError
 from eagle3hub.layouts import LAYOUTS, ReadOptions, open_head
 from eagle3hub.layouts.base import WriteOptions
+from eagle3hub.preflight import examine, preflight_all
+from eagle3hub.target import read_target
 
 
 @pytest.mark.parametrize(("word", "feedback"), [("pre", "pre_norm"), ("post", "post_norm")])
@@ -24,12 +28,24 @@ def test_the_user_settles_what_norm_output_meant(tmp_path: Path, word, feedback:
     assert not [p for p in head.problems if p.severity == "error"]
 
 
-def test_an_unnormed_head_is_an_assumption_until_settled(tmp_path: Path):
-    source = heads.specforge(tmp_path / "x", norm_output=False)
-    assert [a.field for a in open_head(source).assumptions] == ["feedback"]
-    assert not open_head(source, options=ReadOptions(norm_output="pre")).assumptions
-    convert(source, tmp_path / "out", "specforge")
+def test_a_head_that_may_be_unnormed_is_open_until_settled(tmp_path: Path, target: Path):
+    served = {"eagle_aux_hidden_state_layer_ids": [2, 15, 27], "max_position_embeddings": 8192}
+    source = heads.specforge(tmp_path / "x", norm_output=False, **served)
+    for to in ("universal", "modelopt", "specforge"):
+        with pytest.raises(ConfigError, match=r"norm_output: false.* no norm before lm_head") as refused:
+            convert(source, tmp_path / "out", to, target=str(target))
+        assert (refused.value.code, "--norm-output pre" in refused.value.hint) == ("config-norm-output", True)
+    found = preflight_all(examine(open_checkpoint(source), open_head(source)), read_target(str(target)))
+    assert {v.kind for v in found} == {"unknown", "refuses"}
+    assert {r.code for v in found if v.kind == "unknown" for r in v.reasons} >= {"feedback-open"}
+    convert(source, tmp_path / "out", "specforge", read=ReadOptions(norm_output="pre"), strict=True)
     assert "norm_output" not in config_of(tmp_path / "out")
+    plain, claimed = (
+        heads.specforge(tmp_path / n, **served, **s) for n, s in (("y", {}), ("z", {"norm_output": True}))
+    )
+    for other in (plain, claimed):
+        assert [d.name for d in compare(source, other).differences] == ["feedback"]
+    assert compare(source, source).verdict == "equal"
 
 
 def test_leftovers_of_training_beside_the_weights_are_ignored(tmp_path: Path):
@@ -166,6 +182,29 @@ def test_angelslims_tied_embeddings_and_unread_base(tmp_path: Path):
     assert (config["tie_word_embeddings"], config["num_hidden_layers"]) == (False, 1)
     mrope = {"rope_type": "default", "mrope_section": [1, 1, 0]}
     assert "rope_theta" not in {a.field for a in open_head(edit(source, rope_scaling=mrope)).assumptions}
+
+
+@pytest.mark.parametrize("to", ["angelslim", "safeailab"])
+def test_a_base_that_a_trainer_would_not_obey_is_said(tmp_path: Path, target: Path, to: str):
+    def notes(source: Path) -> list[str]:
+        return convert(
+            source, tmp_path / f"out-{source.name}", to, target=str(target), dry_run=True
+        ).plan.spelled.notes
+
+    (note,) = notes(heads.specforge(tmp_path / "other"))
+    assert ("base of 10000" in note, "which is 100000" in note) == (True, True)
+    assert notes(heads.specforge(tmp_path / "same", rope_theta=1e4)) == []
+    assert notes(heads.MAKERS[to](tmp_path / "own", rope_theta=5e5)) == [], "it is an assumption of the source"
+    mrope = {"rope_type": "default", "mrope_section": [1, 1, 0]}
+    if to == "angelslim":
+        assert notes(heads.specforge(tmp_path / "mrope", rope_scaling=mrope)) == []
+
+
+def test_weights_that_specjax_would_round_are_said(tmp_path: Path, target: Path):
+    done = convert(heads.safeailab(tmp_path / "x"), tmp_path / "out", "specjax", target=str(target))
+    assert any("weights are F16" in note for note in done.plan.spelled.notes)
+    done = convert(heads.specforge(tmp_path / "y"), tmp_path / "fine", "specjax", target=str(target))
+    assert done.plan.spelled.notes == []
 
 
 def test_a_folder_made_for_angelslim_is_not_taken_for_its_training(tmp_path: Path, target: Path):

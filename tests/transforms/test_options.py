@@ -88,6 +88,7 @@ def test_embeddings_can_be_included(tmp_path: Path, ok, place: str):
     [
         (TABLE[:39], "needs [40, 8]"),
         (TABLE.float(), "add --dtype"),
+        (TABLE.to(torch.float8_e4m3fn), "not quantized"),
         (None, "no token embeddings"),
     ],
 )
@@ -109,11 +110,14 @@ def test_a_path_to_embeddings_that_does_not_exist_is_not_looked_up_on_the_hub(tm
     assert f"{path} does not exist" in refused(source, "specforge", "--include-embeddings", path)
 
 
-def test_embeddings_of_another_dtype_are_cast_with_the_rest(tmp_path: Path, ok):
+@pytest.mark.parametrize("table", [TABLE, TABLE.float() / 3], ids=["of the head's dtype", "of another"])
+@pytest.mark.parametrize(("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_embeddings_of_another_dtype_are_cast_with_the_rest(tmp_path: Path, ok, table, name: str, dtype: torch.dtype):
     source = heads.specforge(tmp_path / "head")
-    save_file({"embed_tokens.weight": TABLE}, tmp_path / "some.safetensors")
-    _, tensors, _ = ok(source, "specforge", "--include-embeddings", tmp_path / "some.safetensors", "--dtype", "fp32")
-    assert torch.equal(tensors["embed_tokens.weight"], TABLE.float())
+    save_file({"embed_tokens.weight": table}, tmp_path / "some.safetensors")
+    _, tensors, _ = ok(source, "specforge", "--include-embeddings", tmp_path / "some.safetensors", "--dtype", name)
+    assert torch.equal(tensors["embed_tokens.weight"], table.to(dtype))
+    assert {t.dtype for t in tensors.values() if t.is_floating_point()} == {dtype}
 
 
 def test_embeddings_can_be_dropped_where_the_target_has_the_same(tmp_path: Path, ok, refused):

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import heads
+from support import heads, variants
 from support.folders import load, replace
+from support.variants import Has
 
 AUX = "eagle_aux_hidden_state_layer_ids"
 
@@ -133,6 +134,35 @@ def test_drop(tmp_path: Path, ok, refused):
     assert "holds no absent" in refused(source, "specforge", "--drop", "absent", status=2)
     left = refused(source, "specforge", "--drop", "target_model.norm.weight", "--drop", "fc.weight")
     assert "fc.weight" in left
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [("embed_tokens.weight", "--drop-embeddings"), ("fc.bias", "leave"), ("d2t", "--repair"), ("t2d", "--d2t")],
+)
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_what_belongs_to_the_head_is_not_dropped(tmp_path: Path, refused, name: str, instead: str, prefix: str):
+    has = Has(embeddings=name == "embed_tokens.weight", fc_bias=name == "fc.bias")
+    source = variants.specforge(tmp_path / "x", has=has)
+    variants.renamed(source, lambda n: prefix + n, {"format": "pt"})
+    for strict in ((), ("--strict",)):
+        said = refused(source, "specforge", "--drop", prefix + name, *strict)
+        assert (said.startswith("refused-drop"), instead in said.rpartition("/")[2]) == (True, True)
+
+
+def test_scales_of_a_quantized_head_are_not_dropped(tmp_path: Path, refused):
+    source = variants.quantized(tmp_path / "x", "FP8")
+    for name in ("layers.0.self_attn.k_proj.k_scale", "fc.input_scale"):
+        assert "refused-drop" in refused(source, "modelopt", "--drop", name)
+
+
+def test_one_of_two_spellings_of_a_tensor_can_be_dropped(tmp_path: Path, ok, refused):
+    source = variants.specforge(tmp_path / "x", has=Has(fc_norm=True))
+    replace(source, **{"aux_norm_low.weight": torch.ones(8)})
+    assert "--drop" in refused(source, "specforge")
+    for name in ("aux_norm_low.weight", "fc_norm.0.weight"):
+        _, tensors, _ = ok(source, "specforge", "--drop", name, name=name)
+        assert len(tensors) == 18
 
 
 def test_allow_suspicious(tmp_path: Path, ok, refused):

@@ -41,8 +41,10 @@ def broken(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize("name", REPAIRS)
-def test_each_repair_gives_the_right_map_and_is_recorded(tmp_path: Path, ok, refused, name: str):
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64])
+def test_each_repair_gives_the_right_map_and_is_recorded(tmp_path: Path, ok, refused, name: str, dtype: torch.dtype):
     source = broken(tmp_path / "head", name)
+    replace(source, **{n: t.to(dtype) for n, t in load(source).items() if n == "t2d"})
     said = refused(source, "specforge", "--from", "specforge")
     assert f"--repair {name}" in said
     document, tensors, _ = ok(source, "specforge", "--from", "specforge", "--repair", name)
@@ -127,11 +129,11 @@ KINDS = [".npy", ".safetensors", ".pt"]
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("values", "stored"), [(OFFSETS, "offsets"), (IDS, "absolute target ids")])
-@pytest.mark.parametrize("with_mask", [False, True])
-def test_a_map_from_a_file(tmp_path: Path, ok, refused, kind: str, values, stored: str, with_mask: bool):
+@pytest.mark.parametrize("mask", [None, torch.bool, torch.int64])
+def test_a_map_from_a_file(tmp_path: Path, ok, refused, kind: str, values, stored: str, mask: torch.dtype | None):
     source = replace(heads.modelopt(tmp_path / "head"), d2t=None)
     assert "--d2t FILE" in refused(source, "modelopt", "--from", "modelopt")
-    file = write_map(tmp_path, kind, values, MASK if with_mask and kind != ".npy" else None)
+    file = write_map(tmp_path, kind, values, None if mask is None or kind == ".npy" else MASK.to(mask))
     document, tensors, _ = ok(source, "modelopt", "--from", "modelopt", "--d2t", file)
     assert tensors["d2t"].tolist() == OFFSETS.tolist()
     (change,) = document["repairs"]

@@ -1,0 +1,89 @@
+"""Weights files that lie beside those that count, and whether they hold the same head.
+
+Engines differ in what they read: vLLM 0.32.0 and SGLang 0.5.23 load every ``*.safetensors`` of a folder that has no
+index, one after the other (``model_loader/default_loader.py``, ``model_loader/loader.py``), SafeAILab's own loader
+takes ``pytorch_model.bin`` before ``model.safetensors`` (``eagle/model/ea_model.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from eagle3hub.checkpoint.header import Header
+from eagle3hub.errors import Eagle3HubError, Problem
+from eagle3hub.head import TensorRef
+
+_PROBED = 4096
+
+
+def look_beside(
+    names: Sequence[str],
+    tensors: Mapping[str, TensorRef],
+    others: Sequence[str],
+    pickles: Sequence[str],
+    read: Callable[[str], Header],
+) -> tuple[Problem, ...]:
+    """What is to be said of weights files that do not count.
+
+    Args:
+        names: the files that count, safetensors; tensors: what they hold.
+        others: further safetensors that engines would load all the same. pickles: torch pickles.
+        read: reads the header of a file.
+
+    A tensor in two files is compared by dtype and shape and, where both are on this machine, by its first bytes: a
+    copy of the same weights goes without a word, as does a file that cannot be read.
+    """
+    found: list[Problem] = []
+    apart: list[str] = []
+    for name in others:
+        theirs = _tensors(read, name)
+        differs = _first_difference(tensors, theirs)
+        if differs is not None:
+            message = (
+                f"tensor {differs!r} is in both {names[0]} and {name}, with other contents: without an index vLLM and "
+                "SGLang load both files and keep what they read last"
+            )
+            hint = "remove the file that is left from another export"
+            found.append(Problem("error", "checkpoint-duplicate", message, hint))
+        elif theirs and not theirs.keys() & tensors.keys():
+            apart.append(name)
+    if apart:
+        message = (
+            f"{', '.join(apart)} beside {names[0]} is left out, as it holds no tensor of the head: without an index "
+            "vLLM and SGLang would load it too"
+        )
+        found.append(Problem("warning", "checkpoint-beside", message, "move it out of the folder before serving that"))
+    for name in pickles:
+        differs = _first_difference(tensors, _tensors(read, name))
+        if differs is not None:
+            message = (
+                f"{name} beside {names[0]} holds another {differs!r}: {names[0]} is read, as engines do, but "
+                "SafeAILab's own code would take the other"
+            )
+            found.append(Problem("warning", "checkpoint-beside", message, "remove the one that is not the head"))
+            break
+    return tuple(found)
+
+
+def _tensors(read: Callable[[str], Header], name: str) -> Mapping[str, TensorRef]:
+    try:
+        return read(name).tensors
+    except Eagle3HubError:
+        return {}
+
+
+def _first_difference(ours: Mapping[str, TensorRef], theirs: Mapping[str, TensorRef]) -> str | None:
+    for name, ref in ours.items():
+        other = theirs.get(name)
+        if other is None:
+            continue
+        here = ref.remote is None and other.remote is None
+        if (ref.dtype, ref.shape) != (other.dtype, other.shape) or (here and _start(ref) != _start(other)):
+            return name
+    return None
+
+
+def _start(ref: TensorRef) -> bytes:
+    with ref.path.open("rb") as f:
+        f.seek(ref.offset)
+        return f.read(min(_PROBED, ref.nbytes))
