@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,9 +20,10 @@ from eagle3hub._version import __version__
 from eagle3hub.checkpoint.derived import how_derived
 from eagle3hub.checkpoint.digest import FileSize, file_digest, file_size, head_files
 from eagle3hub.checkpoint.flushing import Flushing
-from eagle3hub.checkpoint.folder import CONFIG, INDEX, PROVENANCE, open_checkpoint
+from eagle3hub.checkpoint.folder import CONFIG, INDEX, PICKLE_INDEX, PROVENANCE, open_checkpoint
 from eagle3hub.checkpoint.shards import Shard, encode_index, split
 from eagle3hub.checkpoint.source import HUB
+from eagle3hub.checkpoint.unchanged import State, changed, look, unchanged
 from eagle3hub.checkpoint.writer import OutTensor, encode_header, in_file_order, write_safetensors
 from eagle3hub.command import command_words, public_name
 from eagle3hub.errors import Problem, Refusal
@@ -64,6 +65,7 @@ class Plan:
         command: the command line, folders by their last component.
         speculative_tokens: K that is recommended, or None.
         changes: what was asked to be changed, in order. shards: the weights files.
+        fingerprint: digests of what was read of the source. seen: the files it will be read from, as they were then.
     """
 
     head: Head
@@ -71,6 +73,8 @@ class Plan:
     spelled: Spelled
     command: list[str]
     speculative_tokens: int | None
+    fingerprint: Mapping[str, Any]
+    seen: Mapping[Path, State]
     changes: list[Change] = field(default_factory=list)
     shards: list[Shard] = field(default_factory=list)
 
@@ -174,6 +178,7 @@ def make_plan(
     codec = get_layout(to)
     check_said(read)
     checkpoint = open_checkpoint(source, headers_only=True)
+    seen = look([*checkpoint.weights, *(checkpoint.folder / name for name in (CONFIG, INDEX, PICKLE_INDEX))])
     head = open_head(checkpoint, layout=layout, target=target, target_name=target_name, options=read)
     head, changes = apply_transforms(head, transforms, target if isinstance(target, str) else None)
     head.raise_for_errors()
@@ -197,6 +202,8 @@ def make_plan(
             max_shard_size=max_shard_size,
         ),
         speculative_tokens or head.speculative_tokens,
+        provenance.fingerprint(checkpoint),
+        look({ref.path for ref in head.tensors.values()}) | seen,
         [*said(read), *changes, *done],
         split(spelled.tensors, max_shard_size),
     )
@@ -255,8 +262,8 @@ def convert(
         digests: record the SHA-256 of every file of source and result, which takes about as long as verifying.
 
     The destination is absent or complete at every moment (a new one made without ``verify``, but for a power cut), and
-    weights are copied as they are unless a transform was asked for that computes them. Raises InputError, OutputError,
-    UsageError or HubError; nothing is left behind then.
+    weights are copied as they are unless a transform was asked for that computes them. Raises InputError (also where
+    the source changes meanwhile), OutputError, UsageError or HubError; nothing is left behind then.
     """
     plan = make_plan(
         source,
@@ -279,7 +286,7 @@ def convert(
     if plan.head.source.startswith(HUB):
         open_checkpoint(plan.head.source, progress=progress)  # puts the weights where the plan expects them
     flush = verify or os.path.lexists(dest)  # what is replaced is not risked
-    with staged_folder(dest, force=force, flush=flush) as staged:
+    with staged_folder(dest, force=force, flush=flush) as staged, unchanged(plan.seen):
         files = _fill(staged.path, plan, verify=verify, flush=flush, digests=digests, progress=progress)
         result = open_head(staged.path, layout=to)
     return Conversion(dest, plan, files, verified=verify, result=result)
@@ -292,6 +299,8 @@ def _fill(stage: Path, plan: Plan, *, verify: bool, flush: bool, digests: bool, 
     as ``cp`` leaves it: it reaches the disk within seconds, and a power cut before that loses it.
     """
     source = open_checkpoint(plan.head.source)
+    if provenance.fingerprint(source) != plan.fingerprint:
+        raise changed(plan.head.source)
     config = (json.dumps(plan.spelled.config, indent=2, ensure_ascii=False) + "\n").encode()
     listed: Callable[[Path], FileSize] = file_digest if digests else file_size
     with ExitStack() as stack:
