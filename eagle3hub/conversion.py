@@ -26,13 +26,14 @@ from eagle3hub.checkpoint.source import HUB
 from eagle3hub.checkpoint.unchanged import State, changed, look, unchanged
 from eagle3hub.checkpoint.writer import OutTensor, encode_header, in_file_order, write_safetensors
 from eagle3hub.command import command_words, public_name
+from eagle3hub.destination import check_destination, require_space
 from eagle3hub.errors import Problem, Refusal
 from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts import get_layout, open_head, provenance
 from eagle3hub.layouts.base import AS_FOUND, ReadOptions, Spelled, WriteOptions
 from eagle3hub.layouts.taps import AUX_IDS
 from eagle3hub.progress import Progress, silent
-from eagle3hub.staging import check_destination, require_space, staged_folder, write_file
+from eagle3hub.staging import staged_folder, write_file
 from eagle3hub.target import TargetFacts
 from eagle3hub.transforms import Change, Transforms, apply_transforms, check_said, said
 from eagle3hub.transforms.settings import apply_settings

@@ -6,70 +6,28 @@ folder that is renamed at the end. A sibling left behind by a killed process is 
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from eagle3hub.checkpoint.folder import PROVENANCE
-from eagle3hub.errors import OutputError
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+from eagle3hub.destination import check_destination, output_error
 
 
-def check_destination(dest: Path, *, force: bool, keep_out: Path | None = None) -> None:
-    """Raise OutputError if ``dest`` may not be written.
-
-    Args:
-        force: allow replacing a folder that this tool wrote (or an empty one).
-        keep_out: a folder that must survive; ``dest`` may not be it or contain it.
-    """
-    if keep_out is not None and (dest.resolve() == keep_out.resolve() or dest.resolve() in keep_out.resolve().parents):
-        raise OutputError(f"the destination {dest} is, or contains, the source folder", code="output-is-source")
-    if not os.path.lexists(dest):
-        if not dest.absolute().parent.is_dir():
-            raise OutputError(
-                f"the folder {dest.absolute().parent} does not exist", hint="create it first", code="output-parent"
-            )
-        return
-    if not force:
-        raise OutputError(
-            f"{dest} exists already", hint="choose another name, or replace it with --force", code="output-exists"
-        )
-    if dest.is_symlink() or not dest.is_dir():
-        raise OutputError(f"{dest} is not a folder, so --force does not replace it", code="output-exists")
-    if any(dest.iterdir()) and not (dest / PROVENANCE).is_file():
-        raise OutputError(
-            f"{dest} holds files this tool did not write (there is no {PROVENANCE}), so --force does not replace it",
-            hint="remove it yourself if nothing in it is needed",
-            code="output-foreign",
-        )
-
-
-def prepare_destination(dest: Path, *, force: bool, keep_out: Path | None = None) -> None:
+def prepare_destination(
+    dest: Path, *, force: bool, keep_out: Path | None = None, beside: Collection[str] = ()
+) -> None:
     """As `check_destination`, and make the folder that ``dest`` will lie in. Raises OutputError."""
     try:
         dest.absolute().parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise _output_error(e, dest) from e
-    check_destination(dest, force=force, keep_out=keep_out)
-
-
-def require_space(dest: Path, nbytes: int) -> None:
-    """Raise OutputError if the file system of ``dest`` has less than ``nbytes`` bytes free."""
-    free = shutil.disk_usage(dest.absolute().parent).free
-    if free < nbytes:
-        raise OutputError(
-            f"{dest} needs {nbytes:,} bytes but only {free:,} are free there",
-            hint="free some space or choose another disk",
-            code="output-disk-full",
-        )
+        raise output_error(e, dest) from e
+    check_destination(dest, force=force, keep_out=keep_out, beside=beside)
 
 
 @dataclass(slots=True)
@@ -81,12 +39,14 @@ class Stage:
 
 
 @contextmanager
-def staged_folder(dest: Path, *, force: bool = False, flush: bool = True) -> Iterator[Stage]:
+def staged_folder(
+    dest: Path, *, force: bool = False, flush: bool = True, beside: Collection[str] = ()
+) -> Iterator[Stage]:
     """A new hidden folder that becomes ``dest`` when the block ends without an exception.
 
-    ``flush``: have it on the disk under its name before returning, so that a power cut cannot undo it. Raises
-    OutputError where the destination cannot be written, the disk-full case included. On any exception nothing is
-    left behind and an existing ``dest`` is untouched.
+    ``force`` and ``beside`` are those of `check_destination`. ``flush``: have it on the disk under its name before
+    returning, so that a power cut cannot undo it. Raises OutputError where the destination cannot be written, the
+    disk-full case included. On any exception nothing is left behind and an existing ``dest`` is untouched.
     """
     parent = dest.absolute().parent
     _remove_stale(parent, dest.name)
@@ -95,18 +55,18 @@ def staged_folder(dest: Path, *, force: bool = False, flush: bool = True) -> Ite
         stage.path.mkdir()
         lock = os.open(stage.path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as e:
-        raise _output_error(e, dest) from e
+        raise output_error(e, dest) from e
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield stage
         if stage.keep:
             if flush:
                 os.fsync(lock)
-            _put_in_place(stage.path, dest, force=force)
+            _put_in_place(stage.path, dest, force=force, beside=beside)
             if flush:
                 _sync_folder(parent)
     except OSError as e:
-        raise _output_error(e, dest) from e
+        raise output_error(e, dest) from e
     finally:
         os.close(lock)
         shutil.rmtree(stage.path, ignore_errors=True)
@@ -141,7 +101,7 @@ def replace_file(path: Path, data: bytes, *, parents: bool = False) -> None:
         if partial is not None:
             partial.unlink(missing_ok=True)
         if isinstance(e, OSError):
-            raise _output_error(e, path) from e
+            raise output_error(e, path) from e
         raise
 
 
@@ -151,11 +111,11 @@ def _umask() -> int:
     return mask
 
 
-def _put_in_place(stage: Path, dest: Path, *, force: bool) -> None:
+def _put_in_place(stage: Path, dest: Path, *, force: bool, beside: Collection[str]) -> None:
     if not os.path.lexists(dest):
         os.rename(stage, dest)
         return
-    check_destination(dest, force=force)
+    check_destination(dest, force=force, beside=beside)
     old = stage.with_name(stage.name + "-old")
     os.rename(dest, old)
     try:
@@ -195,13 +155,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _output_error(e: OSError, dest: Path) -> OutputError:
-    if e.errno in _FULL:
-        return OutputError(
-            f"the disk is full (or a size limit was reached) while writing {dest}; nothing was kept",
-            hint="free some space or choose another disk",
-            code="output-disk-full",
-        )
-    return OutputError(f"cannot write {dest}: {e.strerror or e}", code="output-unwritable")

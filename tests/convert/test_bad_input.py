@@ -176,6 +176,51 @@ def test_an_existing_destination(tmp_path: Path, cli: Cli):
     refused(cli, tmp_path, "contains, the source|source folder", source, tmp_path, "--to", "specforge", "--force")
 
 
+def test_what_lies_beside_a_head_is_not_replaced(tmp_path: Path, cli: Cli):
+    source, out = heads.specjax(tmp_path / "head"), tmp_path / "out"
+    assert cli("convert", source, out, "--to", "specforge", "--max-shard-size", "500")[0] == 0
+    (out / "README.md").write_text("mine")
+    (out / "bench").mkdir()
+    argv = (source, out, "--to", "specforge")
+    refused(cli, tmp_path, "files this tool did not write \\(README.md, bench\\)", *argv, "--force")
+    refused(cli, tmp_path, "exists already and holds files this tool did not write", *argv)
+    (out / "README.md").unlink()
+    (out / "bench").rmdir()
+    assert cli("convert", source, out, "--to", "specforge", "--force")[0] == 0
+    assert cli("convert", source, out / "other", "--to", "specjax")[0] == 0
+    refused(cli, tmp_path, "did not write \\(other\\)", *argv, "--force")
+
+
+@pytest.mark.parametrize("record", ["{}", "no JSON", '{"files": 3}', '{"files": [{"path": []}, 1]}'])
+def test_a_record_that_lists_nothing_protects_everything(tmp_path: Path, cli: Cli, record: str):
+    source, out = heads.specjax(tmp_path / "head"), heads.specjax(tmp_path / "out")
+    (out / "eagle3hub.json").write_text(record)
+    refused(cli, tmp_path, "did not write .*config.json", source, out, "--to", "specforge", "--force")
+
+
+def test_force_is_recommended_only_where_it_works(tmp_path: Path, cli: Cli):
+    source = heads.specjax(tmp_path / "head")
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    for dest, message, code in (
+        ("file", "exists already, as a file", "output-exists"),
+        ("link", "exists already, as a symbolic link", "output-exists"),
+        ("file/out", f"{tmp_path}/file is not a folder, so", "output-parent"),
+        ("link/out", f"{tmp_path}/link is not a folder, so", "output-parent"),
+        ("new/out", f"the folder {tmp_path}/new does not exist", "output-parent"),
+    ):
+        for more in ((), ("--force",)):
+            argv = (source, tmp_path / dest, "--to", "specforge", *more)
+            refused(cli, tmp_path, message, *argv)
+            error = json.loads(cli("convert", *argv, "--json")[1])["error"]
+            assert (error["code"], "--force" in error["hint"]) == (code, False)
+            assert ("create it first" in error["hint"]) == (dest == "new/out")
+    _, _, err = cli("convert", source, tmp_path / "empty", "--to", "specforge")
+    assert "or replace it with --force" in err
+    assert cli("convert", source, tmp_path / "empty", "--to", "specforge", "--force")[0] == 0
+
+
 def test_force_replaces_what_this_tool_wrote(tmp_path: Path, cli: Cli):
     source = heads.specjax(tmp_path / "head")
     assert cli("convert", source, tmp_path / "out", "--to", "specforge")[0] == 0
