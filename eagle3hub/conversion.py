@@ -280,7 +280,8 @@ def convert(
         max_shard_size=max_shard_size,
     )
     dest = Path(destination).expanduser()
-    check_destination(dest, force=force, keep_out=Path(source).expanduser())
+    named = (source, target, transforms.d2t, transforms.include_embeddings)
+    check_destination(dest, force=force, keep_out=[given for given in named if isinstance(given, str | Path)])
     require_space(dest, plan.nbytes)
     if dry_run:
         return Conversion(dest, plan, dry_run=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from eagle3hub.checkpoint.folder import PROVENANCE, parse_json_object
@@ -15,16 +15,18 @@ from eagle3hub.errors import InputError, OutputError
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def check_destination(dest: Path, *, force: bool, keep_out: Path | None = None, beside: Collection[str] = ()) -> None:
+def check_destination(
+    dest: Path, *, force: bool, keep_out: Iterable[str | Path] = (), beside: Collection[str] = ()
+) -> None:
     """Raise OutputError if ``dest`` may not be written.
 
     Args:
         force: allow replacing a folder that this tool wrote (or an empty one).
-        keep_out: a folder that must survive; ``dest`` may not be it or contain it.
+        keep_out: what must survive: ``dest`` may not be such a file or folder, nor contain it or what a link in it
+            leads to. What is not on this machine (a Hub id) is passed over.
         beside: names of what this tool writes there beside the files of a head.
     """
-    if keep_out is not None and (dest.resolve() == keep_out.resolve() or dest.resolve() in keep_out.resolve().parents):
-        raise OutputError(f"the destination {dest} is, or contains, the source folder", code="output-is-source")
+    _check_inputs(dest, keep_out)
     if os.path.lexists(dest):
         _check_replaceable(dest, force, beside)
     else:
@@ -51,6 +53,26 @@ def output_error(e: OSError, dest: Path) -> OutputError:
             code="output-disk-full",
         )
     return OutputError(f"cannot write {dest}: {e.strerror or e}", code="output-unwritable")
+
+
+def _check_inputs(dest: Path, inputs: Iterable[str | Path]) -> None:
+    place = dest.resolve()
+    for path in (p for given in inputs for p in _with_files(Path(given).expanduser())):
+        real = path.resolve()
+        if place == real or place in real.parents:
+            raise OutputError(
+                f"the destination {dest} is, or contains, {path}, which it is to be made from",
+                hint="choose another destination",
+                code="output-is-source",
+            )
+
+
+def _with_files(path: Path) -> Iterator[Path]:
+    """``path`` and, if it is a folder, the files directly in it; nothing where there is none."""
+    if path.exists():
+        yield path
+    if path.is_dir():
+        yield from (p for p in path.iterdir() if p.is_file())
 
 
 def _check_parent(dest: Path) -> None:

@@ -186,7 +186,7 @@ def release(
     force = force or (until == "publish" and output is None)
     leaves = until in {"card", "publish"} or (until == "convert" and output is not None)
     if leaves:
-        prepare_destination(dest, force=force, keep_out=Path(str(manifest.head_source)), beside=BESIDE)
+        prepare_destination(dest, force=force, keep_out=[str(manifest.head_source)], beside=BESIDE)
     else:
         dest = made_in(manifest, kept_in)
         dest.parent.mkdir(parents=True, exist_ok=True)

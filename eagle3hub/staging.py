@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from eagle3hub.destination import check_destination, output_error
 
 
 def prepare_destination(
-    dest: Path, *, force: bool, keep_out: Path | None = None, beside: Collection[str] = ()
+    dest: Path, *, force: bool, keep_out: Iterable[str | Path] = (), beside: Collection[str] = ()
 ) -> None:
     """As `check_destination`, and make the folder that ``dest`` will lie in. Raises OutputError."""
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -172,8 +173,31 @@ def test_an_existing_destination(tmp_path: Path, cli: Cli):
     (tmp_path / "out/precious.txt").write_text("keep me")
     refused(cli, tmp_path, "exists already", source, tmp_path / "out", "--to", "specforge")
     refused(cli, tmp_path, "did not write", source, tmp_path / "out", "--to", "specforge", "--force")
-    refused(cli, tmp_path, "contains, the source|source folder", source, source, "--to", "specforge", "--force")
-    refused(cli, tmp_path, "contains, the source|source folder", source, tmp_path, "--to", "specforge", "--force")
+    for dest in (source, tmp_path):
+        refused(cli, tmp_path, "is, or contains, .*head, which", source, dest, "--to", "specforge", "--force")
+
+
+def test_the_inputs_of_a_conversion_are_not_replaced(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch):
+    """A folder this tool wrote may be replaced, unless something in it is read to make what replaces it."""
+    source, out = heads.specforge(tmp_path / "head"), tmp_path / "out"
+    assert cli("convert", source, out, "--to", "specforge")[0] == 0
+    edited = tmp_path / "edited"
+    edited.mkdir()
+    shutil.copy(out / "config.json", edited)
+    (edited / "model.safetensors").symlink_to("../out/model.safetensors")
+    to = ("--to", "specforge", "--force")
+    refused(cli, tmp_path, "contains, .*edited/model.safetensors", edited, out, *to)
+    fitting = heads.target(out / "target")
+    refused(cli, tmp_path, "contains, .*out/target, which", source, out, *to, "--target", fitting)
+    shutil.rmtree(fitting)
+    given = out / "model.safetensors"
+    refused(cli, tmp_path, "contains, .*out/model.safetensors", source, out, *to, "--d2t", given)
+    save_file({"embed_tokens.weight": torch.ones(40, 8, dtype=torch.bfloat16)}, given)
+    refused(cli, tmp_path, "contains, .*out/model.safetensors", source, out, *to, "--include-embeddings", given)
+    (source / "exported").symlink_to(out)
+    (source / "gone").symlink_to(out / "nothing")
+    monkeypatch.chdir(tmp_path)
+    assert cli("convert", source, "out", *to)[0] == 0, "a link to the earlier result is no input"
 
 
 def test_what_lies_beside_a_head_is_not_replaced(tmp_path: Path, cli: Cli):
