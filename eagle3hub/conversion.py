@@ -33,7 +33,7 @@ from eagle3hub.layouts import get_layout, open_head, provenance
 from eagle3hub.layouts.base import AS_FOUND, ReadOptions, Spelled, WriteOptions
 from eagle3hub.layouts.taps import AUX_IDS
 from eagle3hub.progress import Progress, silent
-from eagle3hub.staging import staged_folder, write_file
+from eagle3hub.staging import remove_leftovers, staged_folder, write_file
 from eagle3hub.target import TargetFacts
 from eagle3hub.transforms import Change, Transforms, apply_transforms, check_said, said
 from eagle3hub.transforms.settings import apply_settings
@@ -104,6 +104,7 @@ class Conversion:
         files: every file with its size and, where ``digests`` asked for it, SHA-256; empty in a dry run.
         verified: whether the result was read back and held against the source.
         result: the head as it was read back, without its target; None in a dry run.
+        left: what could not be removed of the folder that was replaced.
     """
 
     destination: Path
@@ -112,6 +113,7 @@ class Conversion:
     verified: bool = False
     dry_run: bool = False
     result: Head | None = None
+    left: Path | None = None
 
     @property
     def problems(self) -> list[Problem]:
@@ -134,6 +136,12 @@ class Conversion:
     def _found(self) -> set[str]:
         return {p.code for p in self.result.problems} if self.result is not None else set()
 
+    @property
+    def _leftovers(self) -> list[str]:
+        return (
+            [] if self.left is None else [f"{self.left} is left of the folder that was replaced: remove it yourself"]
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The document ``convert --json`` prints."""
         plan = self.plan
@@ -153,7 +161,7 @@ class Conversion:
             "problems": [p.to_json() for p in plan.head.problems],
             "result_problems": None if self.result is None else [p.to_json() for p in self.problems],
             "mended": [p.to_json() for p in self.mended],
-            "notes": plan.spelled.notes,
+            "notes": [*plan.spelled.notes, *self._leftovers],
         }
 
 
@@ -280,6 +288,8 @@ def convert(
         max_shard_size=max_shard_size,
     )
     dest = Path(destination).expanduser()
+    if not dry_run:
+        remove_leftovers(dest)
     named = (source, target, transforms.d2t, transforms.include_embeddings)
     check_destination(dest, force=force, keep_out=[given for given in named if isinstance(given, str | Path)])
     require_space(dest, plan.nbytes)
@@ -291,7 +301,7 @@ def convert(
     with staged_folder(dest, force=force, flush=flush) as staged, unchanged(plan.seen):
         files = _fill(staged.path, plan, verify=verify, flush=flush, digests=digests, progress=progress)
         result = open_head(staged.path, layout=to)
-    return Conversion(dest, plan, files, verified=verify, result=result)
+    return Conversion(dest, plan, files, verified=verify, result=result, left=staged.left)
 
 
 def _fill(stage: Path, plan: Plan, *, verify: bool, flush: bool, digests: bool, progress: Progress) -> list[FileSize]:

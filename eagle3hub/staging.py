@@ -7,16 +7,19 @@ folder that is renamed at the end. A sibling left behind by a killed process is 
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from eagle3hub.destination import check_destination, output_error
+
+_OLD = "-old"
 
 
 def prepare_destination(
@@ -27,15 +30,20 @@ def prepare_destination(
         dest.absolute().parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise output_error(e, dest) from e
+    remove_leftovers(dest)
     check_destination(dest, force=force, keep_out=keep_out, beside=beside)
 
 
 @dataclass(slots=True)
 class Stage:
-    """A folder under construction. It is put in place at the end unless ``keep`` has been set to false."""
+    """A folder under construction. It is put in place at the end unless ``keep`` has been set to false.
+
+    ``left`` is then what could not be removed of the folder it replaced.
+    """
 
     path: Path
     keep: bool = True
+    left: Path | None = None
 
 
 @contextmanager
@@ -49,7 +57,7 @@ def staged_folder(
     disk-full case included. On any exception nothing is left behind and an existing ``dest`` is untouched.
     """
     parent = dest.absolute().parent
-    _remove_stale(parent, dest.name)
+    remove_leftovers(dest)
     stage = Stage(parent / f"{_prefix(dest.name)}{secrets.token_hex(4)}")
     try:
         stage.path.mkdir()
@@ -62,7 +70,7 @@ def staged_folder(
         if stage.keep:
             if flush:
                 os.fsync(lock)
-            _put_in_place(stage.path, dest, force=force, beside=beside)
+            stage.left = _put_in_place(stage.path, dest, force=force, beside=beside)
             if flush:
                 _sync_folder(parent)
     except OSError as e:
@@ -111,38 +119,69 @@ def _umask() -> int:
     return mask
 
 
-def _put_in_place(stage: Path, dest: Path, *, force: bool, beside: Collection[str]) -> None:
+def remove_leftovers(dest: Path) -> None:
+    """Remove what killed runs for the same destination left; a running one holds the lock of its folder.
+
+    What a run had put aside and not yet replaced gets its name back.
+    """
+    try:
+        found = set(dest.absolute().parent.glob(f"{glob.escape(_prefix(dest.name))}*"))
+    except OSError:  # nothing can be written there either, which who tries to will say
+        return
+    aside = {path for path in found if path.name.endswith(_OLD)}
+    for stage in found - aside:
+        try:
+            lock = os.open(stage, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.lexists(_old_of(stage)) and not os.path.lexists(dest):
+                os.rename(_old_of(stage), dest)
+            _remove(stage)
+        except OSError:
+            pass
+        finally:
+            os.close(lock)
+    for old in aside:
+        if not os.path.lexists(old.with_name(old.name.removesuffix(_OLD))):
+            _remove(old)
+
+
+def _put_in_place(stage: Path, dest: Path, *, force: bool, beside: Collection[str]) -> Path | None:
+    """Give ``stage`` its name. Returns what is left of the folder it replaced, None where that could be removed."""
     if not os.path.lexists(dest):
         os.rename(stage, dest)
-        return
+        return None
     check_destination(dest, force=force, beside=beside)
-    old = stage.with_name(stage.name + "-old")
+    old = _old_of(stage)
     os.rename(dest, old)
     try:
         os.rename(stage, dest)
     except OSError:
         os.rename(old, dest)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    return None if _remove(old) else old
 
 
-def _remove_stale(parent: Path, name: str) -> None:
-    """Remove what killed runs for the same destination left; a running one holds the lock of its folder."""
-    for left in parent.glob(f"{_prefix(name).replace('[', '[[]')}*"):
-        try:
-            fd = os.open(left, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if left.name.endswith("-old") and not os.path.lexists(parent / name):
-                os.rename(left, parent / name)
-            else:
-                shutil.rmtree(left, ignore_errors=True)
-        except OSError:
-            pass
-        finally:
-            os.close(fd)
+def _remove(folder: Path) -> bool:
+    """Whether ``folder`` and all in it could be removed, also out of folders that may not be written to."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if not os.path.lexists(folder):
+        return True
+    with suppress(OSError):
+        folder.chmod(0o700)
+        for here, folders, _ in os.walk(folder):
+            for inner in (Path(here, name) for name in folders):
+                if not inner.is_symlink():
+                    inner.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+    return not os.path.lexists(folder)
+
+
+def _old_of(stage: Path) -> Path:
+    """What the folder that ``stage`` replaces is called meanwhile; until then ``stage`` is there as well."""
+    return stage.with_name(stage.name + _OLD)
 
 
 def _prefix(name: str) -> str:
