@@ -295,10 +295,10 @@ def convert(
     require_space(dest, plan.nbytes)
     if dry_run:
         return Conversion(dest, plan, dry_run=True)
-    if plan.head.source.startswith(HUB):
-        open_checkpoint(plan.head.source, progress=progress)  # puts the weights where the plan expects them
     flush = verify or os.path.lexists(dest)  # what is replaced is not risked
     with staged_folder(dest, force=force, flush=flush) as staged, unchanged(plan.seen):
+        if plan.head.source.startswith(HUB):
+            open_checkpoint(plan.head.source, progress=progress)  # puts the weights where the plan expects them
         files = _fill(staged.path, plan, verify=verify, flush=flush, digests=digests, progress=progress)
         result = open_head(staged.path, layout=to)
     return Conversion(dest, plan, files, verified=verify, result=result, left=staged.left)

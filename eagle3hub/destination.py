@@ -13,6 +13,13 @@ from eagle3hub.checkpoint.source import read_small
 from eagle3hub.errors import InputError, OutputError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = "choose a place you may write to, or change the permissions of its folder"
+_HINTS = {
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.EROFS: "choose a place on another file system",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
 
 
 def check_destination(
@@ -26,11 +33,13 @@ def check_destination(
             leads to. What is not on this machine (a Hub id) is passed over.
         beside: names of what this tool writes there beside the files of a head.
     """
-    _check_inputs(dest, keep_out)
-    if os.path.lexists(dest):
-        _check_replaceable(dest, force, beside)
-    else:
+    try:
+        _check_inputs(dest, keep_out)
+        if os.path.lexists(dest):
+            _check_replaceable(dest, force, beside)
         _check_parent(dest)
+    except OSError as e:
+        raise output_error(e, dest) from e
 
 
 def require_space(dest: Path, nbytes: int) -> None:
@@ -52,7 +61,8 @@ def output_error(e: OSError, dest: Path) -> OutputError:
             hint="free some space or choose another disk",
             code="output-disk-full",
         )
-    return OutputError(f"cannot write {dest}: {e.strerror or e}", code="output-unwritable")
+    hint = _HINTS.get(e.errno or 0, "choose another place")
+    return OutputError(f"cannot write {dest}: {e.strerror or e}", hint=hint, code="output-unwritable")
 
 
 def _check_inputs(dest: Path, inputs: Iterable[str | Path]) -> None:
@@ -78,6 +88,9 @@ def _with_files(path: Path) -> Iterator[Path]:
 def _check_parent(dest: Path) -> None:
     parent = dest.absolute().parent
     if parent.is_dir():
+        if not os.access(parent, os.W_OK | os.X_OK):
+            reason = errno.EROFS if os.statvfs(parent).f_flag & os.ST_RDONLY else errno.EACCES
+            raise OSError(reason, os.strerror(reason))
         return
     there = next(p for p in (parent, *parent.parents) if os.path.lexists(p))
     if not there.is_dir():

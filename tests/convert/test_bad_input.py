@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from support import heads
 from support.signals import default_signals
+from support.unprivileged import drop_overrides
 
 WEIGHTS = "model.safetensors"
 Cli = Callable[..., tuple[int, str, str]]
@@ -315,6 +316,50 @@ def test_a_small_file_system(tmp_path: Path, example_head: Path):
     assert done.returncode == 3
     assert "bytes free" in done.stderr.replace("are free there", "bytes free")
     assert left == []
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",), ("--force",)])
+def test_a_place_that_may_not_be_written_to(tmp_path: Path, more: tuple[str, ...]):
+    source = heads.specjax(tmp_path / "head")
+    locked = tmp_path / "locked"
+    (locked / "out").mkdir(parents=True)
+    for mode, dest, reason in (
+        (0o555, locked / "new", "Permission denied"),
+        (0o000, locked / "new" / "out", "Permission denied"),
+        (0o000, locked / "out", "Permission denied"),
+    ):
+        locked.chmod(mode)
+        done = python(MAIN, "convert", source, dest, "--to", "specforge", *more, preexec_fn=drop_overrides)
+        locked.chmod(0o755)
+        assert done.returncode == 3
+        assert done.stderr.splitlines() == [
+            f"error: cannot write {dest}: {reason}",
+            "hint: choose a place you may write to, or change the permissions of its folder",
+        ]
+
+
+def test_a_read_only_file_system(tmp_path: Path, cli: Cli):
+    source = heads.specjax(tmp_path / "head")
+    place = tmp_path / "place"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", str(place)], capture_output=True).returncode != 0:
+        pytest.skip("mounting a tmpfs needs root")
+    try:
+        for more in ((), ("--dry-run",)):
+            status, _, err = cli("convert", source, place / "out", "--to", "specforge", *more)
+            assert status == 3
+            assert "Read-only file system\nhint: choose a place on another file system" in err
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_working_directory_that_was_removed(tmp_path: Path):
+    source, here = heads.specjax(tmp_path / "head"), tmp_path / "here"
+    here.mkdir()
+    code = f"import os, sys; os.chdir(sys.argv.pop(1)); os.rmdir(os.getcwd()); {MAIN}"
+    done = python(code, here, "convert", source, "out", "--to", "specforge")
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: cannot write out: No such file or directory\nhint: ")
 
 
 KILLED_AT = """
