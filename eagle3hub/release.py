@@ -20,21 +20,23 @@ from eagle3hub.card.assemble import write_card
 from eagle3hub.card.bench import Benchmark, find_benchmarks
 from eagle3hub.card.manifest import Manifest, validation_settings
 from eagle3hub.card.pictures import draw
+from eagle3hub.card.reported import CHARTS
 from eagle3hub.card.reports import runs
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.source import HUB
+from eagle3hub.destination import require_space
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import Verdict
 from eagle3hub.errors import ManifestError, SourceError, UsageError
-from eagle3hub.layouts import open_head
+from eagle3hub.layouts import LAYOUTS, open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.publishing import Plan, Published, Settings, check_access, make_plan, sign, upload
 from eagle3hub.publishing.files import release_digest
-from eagle3hub.publishing.signing import SIGNATURE, check_key
+from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, check_key
 from eagle3hub.release_parts import as_typed, engine_runs, original_files
 from eagle3hub.source_tree import SourceTree, record, source_tree
-from eagle3hub.staging import prepare_destination, require_space, staged_folder
+from eagle3hub.staging import prepare_destination, staged_folder
 from eagle3hub.target import TargetFacts, read_target, require_weights
 from eagle3hub.validation.interpreter import interpreter
 from eagle3hub.validation.kept import Kept
@@ -46,6 +48,8 @@ from eagle3hub.validation.referee import require_packages
 REPORTS = "reports"
 BENCHMARKS = "benchmarks"
 CARD = "README.md"
+BESIDE = frozenset({CARD, REPORTS, BENCHMARKS, CHARTS, *UNSIGNED, *LAYOUTS})
+"""Names of what a release writes beside the files of its main layout."""
 _HEADS = ".heads"
 Step = Literal["convert", "validate", "card", "publish"]
 STEPS: tuple[Step, ...] = ("convert", "validate", "card", "publish")
@@ -182,7 +186,7 @@ def release(
     force = force or (until == "publish" and output is None)
     leaves = until in {"card", "publish"} or (until == "convert" and output is not None)
     if leaves:
-        prepare_destination(dest, force=force, keep_out=Path(str(manifest.head_source)))
+        prepare_destination(dest, force=force, keep_out=[str(manifest.head_source)], beside=BESIDE)
     else:
         dest = made_in(manifest, kept_in)
         dest.parent.mkdir(parents=True, exist_ok=True)
@@ -205,7 +209,7 @@ def release(
     signature = (dest / SIGNATURE).read_bytes() if settings.sign and (dest / SIGNATURE).is_file() else None
     require_space(dest, sum(plan.nbytes for plan in plans))
     store = ReportStore(kept_in / REPORTS)
-    with staged_folder(dest, force=force) as stage:
+    with staged_folder(dest, force=force, beside=BESIDE) as stage:
         stage.keep = False
         results = _measure(
             manifest,

@@ -6,107 +6,75 @@ folder that is renamed at the end. A sibling left behind by a killed process is 
 
 from __future__ import annotations
 
-import errno
 import fcntl
+import glob
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from eagle3hub.checkpoint.folder import PROVENANCE
-from eagle3hub.errors import OutputError
+from eagle3hub.destination import check_destination, output_error
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-def check_destination(dest: Path, *, force: bool, keep_out: Path | None = None) -> None:
-    """Raise OutputError if ``dest`` may not be written.
-
-    Args:
-        force: allow replacing a folder that this tool wrote (or an empty one).
-        keep_out: a folder that must survive; ``dest`` may not be it or contain it.
-    """
-    if keep_out is not None and (dest.resolve() == keep_out.resolve() or dest.resolve() in keep_out.resolve().parents):
-        raise OutputError(f"the destination {dest} is, or contains, the source folder", code="output-is-source")
-    if not os.path.lexists(dest):
-        if not dest.absolute().parent.is_dir():
-            raise OutputError(
-                f"the folder {dest.absolute().parent} does not exist", hint="create it first", code="output-parent"
-            )
-        return
-    if not force:
-        raise OutputError(
-            f"{dest} exists already", hint="choose another name, or replace it with --force", code="output-exists"
-        )
-    if dest.is_symlink() or not dest.is_dir():
-        raise OutputError(f"{dest} is not a folder, so --force does not replace it", code="output-exists")
-    if any(dest.iterdir()) and not (dest / PROVENANCE).is_file():
-        raise OutputError(
-            f"{dest} holds files this tool did not write (there is no {PROVENANCE}), so --force does not replace it",
-            hint="remove it yourself if nothing in it is needed",
-            code="output-foreign",
-        )
+_OLD = "-old"
 
 
-def prepare_destination(dest: Path, *, force: bool, keep_out: Path | None = None) -> None:
+def prepare_destination(
+    dest: Path, *, force: bool, keep_out: Iterable[str | Path] = (), beside: Collection[str] = ()
+) -> None:
     """As `check_destination`, and make the folder that ``dest`` will lie in. Raises OutputError."""
     try:
         dest.absolute().parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise _output_error(e, dest) from e
-    check_destination(dest, force=force, keep_out=keep_out)
-
-
-def require_space(dest: Path, nbytes: int) -> None:
-    """Raise OutputError if the file system of ``dest`` has less than ``nbytes`` bytes free."""
-    free = shutil.disk_usage(dest.absolute().parent).free
-    if free < nbytes:
-        raise OutputError(
-            f"{dest} needs {nbytes:,} bytes but only {free:,} are free there",
-            hint="free some space or choose another disk",
-            code="output-disk-full",
-        )
+        raise output_error(e, dest) from e
+    remove_leftovers(dest)
+    check_destination(dest, force=force, keep_out=keep_out, beside=beside)
 
 
 @dataclass(slots=True)
 class Stage:
-    """A folder under construction. It is put in place at the end unless ``keep`` has been set to false."""
+    """A folder under construction. It is put in place at the end unless ``keep`` has been set to false.
+
+    ``left`` is then what could not be removed of the folder it replaced.
+    """
 
     path: Path
     keep: bool = True
+    left: Path | None = None
 
 
 @contextmanager
-def staged_folder(dest: Path, *, force: bool = False, flush: bool = True) -> Iterator[Stage]:
+def staged_folder(
+    dest: Path, *, force: bool = False, flush: bool = True, beside: Collection[str] = ()
+) -> Iterator[Stage]:
     """A new hidden folder that becomes ``dest`` when the block ends without an exception.
 
-    ``flush``: have it on the disk under its name before returning, so that a power cut cannot undo it. Raises
-    OutputError where the destination cannot be written, the disk-full case included. On any exception nothing is
-    left behind and an existing ``dest`` is untouched.
+    ``force`` and ``beside`` are those of `check_destination`. ``flush``: have it on the disk under its name before
+    returning, so that a power cut cannot undo it. Raises OutputError where the destination cannot be written, the
+    disk-full case included. On any exception nothing is left behind and an existing ``dest`` is untouched.
     """
     parent = dest.absolute().parent
-    _remove_stale(parent, dest.name)
+    remove_leftovers(dest)
     stage = Stage(parent / f"{_prefix(dest.name)}{secrets.token_hex(4)}")
     try:
         stage.path.mkdir()
         lock = os.open(stage.path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as e:
-        raise _output_error(e, dest) from e
+        raise output_error(e, dest) from e
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield stage
         if stage.keep:
             if flush:
                 os.fsync(lock)
-            _put_in_place(stage.path, dest, force=force)
+            stage.left = _put_in_place(stage.path, dest, force=force, beside=beside)
             if flush:
                 _sync_folder(parent)
     except OSError as e:
-        raise _output_error(e, dest) from e
+        raise output_error(e, dest) from e
     finally:
         os.close(lock)
         shutil.rmtree(stage.path, ignore_errors=True)
@@ -141,7 +109,7 @@ def replace_file(path: Path, data: bytes, *, parents: bool = False) -> None:
         if partial is not None:
             partial.unlink(missing_ok=True)
         if isinstance(e, OSError):
-            raise _output_error(e, path) from e
+            raise output_error(e, path) from e
         raise
 
 
@@ -151,38 +119,69 @@ def _umask() -> int:
     return mask
 
 
-def _put_in_place(stage: Path, dest: Path, *, force: bool) -> None:
+def remove_leftovers(dest: Path) -> None:
+    """Remove what killed runs for the same destination left; a running one holds the lock of its folder.
+
+    What a run had put aside and not yet replaced gets its name back.
+    """
+    try:
+        found = set(dest.absolute().parent.glob(f"{glob.escape(_prefix(dest.name))}*"))
+    except OSError:  # nothing can be written there either, which who tries to will say
+        return
+    aside = {path for path in found if path.name.endswith(_OLD)}
+    for stage in found - aside:
+        try:
+            lock = os.open(stage, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.lexists(_old_of(stage)) and not os.path.lexists(dest):
+                os.rename(_old_of(stage), dest)
+            _remove(stage)
+        except OSError:
+            pass
+        finally:
+            os.close(lock)
+    for old in aside:
+        if not os.path.lexists(old.with_name(old.name.removesuffix(_OLD))):
+            _remove(old)
+
+
+def _put_in_place(stage: Path, dest: Path, *, force: bool, beside: Collection[str]) -> Path | None:
+    """Give ``stage`` its name. Returns what is left of the folder it replaced, None where that could be removed."""
     if not os.path.lexists(dest):
         os.rename(stage, dest)
-        return
-    check_destination(dest, force=force)
-    old = stage.with_name(stage.name + "-old")
+        return None
+    check_destination(dest, force=force, beside=beside)
+    old = _old_of(stage)
     os.rename(dest, old)
     try:
         os.rename(stage, dest)
     except OSError:
         os.rename(old, dest)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    return None if _remove(old) else old
 
 
-def _remove_stale(parent: Path, name: str) -> None:
-    """Remove what killed runs for the same destination left; a running one holds the lock of its folder."""
-    for left in parent.glob(f"{_prefix(name).replace('[', '[[]')}*"):
-        try:
-            fd = os.open(left, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if left.name.endswith("-old") and not os.path.lexists(parent / name):
-                os.rename(left, parent / name)
-            else:
-                shutil.rmtree(left, ignore_errors=True)
-        except OSError:
-            pass
-        finally:
-            os.close(fd)
+def _remove(folder: Path) -> bool:
+    """Whether ``folder`` and all in it could be removed, also out of folders that may not be written to."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if not os.path.lexists(folder):
+        return True
+    with suppress(OSError):
+        folder.chmod(0o700)
+        for here, folders, _ in os.walk(folder):
+            for inner in (Path(here, name) for name in folders):
+                if not inner.is_symlink():
+                    inner.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+    return not os.path.lexists(folder)
+
+
+def _old_of(stage: Path) -> Path:
+    """What the folder that ``stage`` replaces is called meanwhile; until then ``stage`` is there as well."""
+    return stage.with_name(stage.name + _OLD)
 
 
 def _prefix(name: str) -> str:
@@ -195,13 +194,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _output_error(e: OSError, dest: Path) -> OutputError:
-    if e.errno in _FULL:
-        return OutputError(
-            f"the disk is full (or a size limit was reached) while writing {dest}; nothing was kept",
-            hint="free some space or choose another disk",
-            code="output-disk-full",
-        )
-    return OutputError(f"cannot write {dest}: {e.strerror or e}", code="output-unwritable")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -107,6 +108,24 @@ def test_a_dry_run_and_a_refusal_download_no_weights(hub: HubServer, cache: Path
     assert cli("convert", SOURCE, tmp_path / "out", "--to", "specforge", "--strict")[0] == 3
     assert weights_files(cache) == []
     assert hub.served < 1_000_000
+
+
+def test_nothing_is_downloaded_for_a_destination_that_cannot_be_written(
+    hub: HubServer, cache: Path, example_head: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+):
+    hub.commit(REPO, example_head)
+    real = os.mkdir
+
+    def failing(path: Any, *rest: Any, **options: Any) -> None:
+        if Path(path).name.startswith(".out.eagle3hub-"):
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        real(path, *rest, **options)
+
+    monkeypatch.setattr(os, "mkdir", failing)
+    status, _, err = cli("convert", SOURCE, tmp_path / "out", "--to", "specforge")
+    assert status == 3
+    assert "the disk is full" in err
+    assert weights_files(cache) == []
 
 
 def test_an_interrupted_download_goes_on_where_it_stopped(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from support import heads
 from support.signals import default_signals
+from support.unprivileged import drop_overrides
 
 WEIGHTS = "model.safetensors"
 Cli = Callable[..., tuple[int, str, str]]
@@ -172,8 +174,76 @@ def test_an_existing_destination(tmp_path: Path, cli: Cli):
     (tmp_path / "out/precious.txt").write_text("keep me")
     refused(cli, tmp_path, "exists already", source, tmp_path / "out", "--to", "specforge")
     refused(cli, tmp_path, "did not write", source, tmp_path / "out", "--to", "specforge", "--force")
-    refused(cli, tmp_path, "contains, the source|source folder", source, source, "--to", "specforge", "--force")
-    refused(cli, tmp_path, "contains, the source|source folder", source, tmp_path, "--to", "specforge", "--force")
+    for dest in (source, tmp_path):
+        refused(cli, tmp_path, "is, or contains, .*head, which", source, dest, "--to", "specforge", "--force")
+
+
+def test_the_inputs_of_a_conversion_are_not_replaced(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch):
+    """A folder this tool wrote may be replaced, unless something in it is read to make what replaces it."""
+    source, out = heads.specforge(tmp_path / "head"), tmp_path / "out"
+    assert cli("convert", source, out, "--to", "specforge")[0] == 0
+    edited = tmp_path / "edited"
+    edited.mkdir()
+    shutil.copy(out / "config.json", edited)
+    (edited / "model.safetensors").symlink_to("../out/model.safetensors")
+    to = ("--to", "specforge", "--force")
+    refused(cli, tmp_path, "contains, .*edited/model.safetensors", edited, out, *to)
+    fitting = heads.target(out / "target")
+    refused(cli, tmp_path, "contains, .*out/target, which", source, out, *to, "--target", fitting)
+    shutil.rmtree(fitting)
+    given = out / "model.safetensors"
+    refused(cli, tmp_path, "contains, .*out/model.safetensors", source, out, *to, "--d2t", given)
+    save_file({"embed_tokens.weight": torch.ones(40, 8, dtype=torch.bfloat16)}, given)
+    refused(cli, tmp_path, "contains, .*out/model.safetensors", source, out, *to, "--include-embeddings", given)
+    (source / "exported").symlink_to(out)
+    (source / "gone").symlink_to(out / "nothing")
+    monkeypatch.chdir(tmp_path)
+    assert cli("convert", source, "out", *to)[0] == 0, "a link to the earlier result is no input"
+
+
+def test_what_lies_beside_a_head_is_not_replaced(tmp_path: Path, cli: Cli):
+    source, out = heads.specjax(tmp_path / "head"), tmp_path / "out"
+    assert cli("convert", source, out, "--to", "specforge", "--max-shard-size", "500")[0] == 0
+    (out / "README.md").write_text("mine")
+    (out / "bench").mkdir()
+    argv = (source, out, "--to", "specforge")
+    refused(cli, tmp_path, "files this tool did not write \\(README.md, bench\\)", *argv, "--force")
+    refused(cli, tmp_path, "exists already and holds files this tool did not write", *argv)
+    (out / "README.md").unlink()
+    (out / "bench").rmdir()
+    assert cli("convert", source, out, "--to", "specforge", "--force")[0] == 0
+    assert cli("convert", source, out / "other", "--to", "specjax")[0] == 0
+    refused(cli, tmp_path, "did not write \\(other\\)", *argv, "--force")
+
+
+@pytest.mark.parametrize("record", ["{}", "no JSON", '{"files": 3}', '{"files": [{"path": []}, 1]}'])
+def test_a_record_that_lists_nothing_protects_everything(tmp_path: Path, cli: Cli, record: str):
+    source, out = heads.specjax(tmp_path / "head"), heads.specjax(tmp_path / "out")
+    (out / "eagle3hub.json").write_text(record)
+    refused(cli, tmp_path, "did not write .*config.json", source, out, "--to", "specforge", "--force")
+
+
+def test_force_is_recommended_only_where_it_works(tmp_path: Path, cli: Cli):
+    source = heads.specjax(tmp_path / "head")
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    for dest, message, code in (
+        ("file", "exists already, as a file", "output-exists"),
+        ("link", "exists already, as a symbolic link", "output-exists"),
+        ("file/out", f"{tmp_path}/file is not a folder, so", "output-parent"),
+        ("link/out", f"{tmp_path}/link is not a folder, so", "output-parent"),
+        ("new/out", f"the folder {tmp_path}/new does not exist", "output-parent"),
+    ):
+        for more in ((), ("--force",)):
+            argv = (source, tmp_path / dest, "--to", "specforge", *more)
+            refused(cli, tmp_path, message, *argv)
+            error = json.loads(cli("convert", *argv, "--json")[1])["error"]
+            assert (error["code"], "--force" in error["hint"]) == (code, False)
+            assert ("create it first" in error["hint"]) == (dest == "new/out")
+    _, _, err = cli("convert", source, tmp_path / "empty", "--to", "specforge")
+    assert "or replace it with --force" in err
+    assert cli("convert", source, tmp_path / "empty", "--to", "specforge", "--force")[0] == 0
 
 
 def test_force_replaces_what_this_tool_wrote(tmp_path: Path, cli: Cli):
@@ -246,6 +316,50 @@ def test_a_small_file_system(tmp_path: Path, example_head: Path):
     assert done.returncode == 3
     assert "bytes free" in done.stderr.replace("are free there", "bytes free")
     assert left == []
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",), ("--force",)])
+def test_a_place_that_may_not_be_written_to(tmp_path: Path, more: tuple[str, ...]):
+    source = heads.specjax(tmp_path / "head")
+    locked = tmp_path / "locked"
+    (locked / "out").mkdir(parents=True)
+    for mode, dest, reason in (
+        (0o555, locked / "new", "Permission denied"),
+        (0o000, locked / "new" / "out", "Permission denied"),
+        (0o000, locked / "out", "Permission denied"),
+    ):
+        locked.chmod(mode)
+        done = python(MAIN, "convert", source, dest, "--to", "specforge", *more, preexec_fn=drop_overrides)
+        locked.chmod(0o755)
+        assert done.returncode == 3
+        assert done.stderr.splitlines() == [
+            f"error: cannot write {dest}: {reason}",
+            "hint: choose a place you may write to, or change the permissions of its folder",
+        ]
+
+
+def test_a_read_only_file_system(tmp_path: Path, cli: Cli):
+    source = heads.specjax(tmp_path / "head")
+    place = tmp_path / "place"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", str(place)], capture_output=True).returncode != 0:
+        pytest.skip("mounting a tmpfs needs root")
+    try:
+        for more in ((), ("--dry-run",)):
+            status, _, err = cli("convert", source, place / "out", "--to", "specforge", *more)
+            assert status == 3
+            assert "Read-only file system\nhint: choose a place on another file system" in err
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_working_directory_that_was_removed(tmp_path: Path):
+    source, here = heads.specjax(tmp_path / "head"), tmp_path / "here"
+    here.mkdir()
+    code = f"import os, sys; os.chdir(sys.argv.pop(1)); os.rmdir(os.getcwd()); {MAIN}"
+    done = python(code, here, "convert", source, "out", "--to", "specforge")
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: cannot write out: No such file or directory\nhint: ")
 
 
 KILLED_AT = """

@@ -33,6 +33,10 @@ def test_a_release_until_convert_leaves_the_heads_and_tells_their_digest(made: P
     assert cli("verify", tmp_path / "out", "--digest", document["digest"])[0] == 0
     status, out, _ = cli(*argv, "--force")
     assert (status, document["digest"] in out) == (0, True), "converted again, the same digest"
+    (tmp_path / "out" / "notes.txt").touch()
+    status, _, err = cli(*argv, "--force")
+    assert (status, "did not write (notes.txt)" in err) == (3, True)
+    (tmp_path / "out" / "notes.txt").unlink()
     (tmp_path / "out" / "README.md").write_text("# a card does not count\n")
     assert cli("verify", tmp_path / "out", "--digest", document["digest"])[0] == 0
     config = tmp_path / "out" / "modelopt" / "config.json"
