@@ -12,8 +12,9 @@ PACKAGE = Path(__file__).parent.parent / "eagle3hub"
 TIERS = [
     {"_version", "errors", "progress", "resources", "schema_faults", "documents", "units", "visible", "charts"},
     {"vocab", "head", "fields", "checkpoint", "metrics"},
-    {"target", "layouts", "engines", "prompts", "staging", "source_tree", "report", "tensor_diff"},
+    {"target"},
     {"preflight"},
+    {"layouts", "engines", "prompts", "staging", "source_tree", "report", "tensor_diff"},
     {"transforms"},
     {"reference"},
     {"command"},

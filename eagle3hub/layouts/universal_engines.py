@@ -13,6 +13,7 @@ from functools import partial
 from eagle3hub.errors import Refusal
 from eagle3hub.head import AuxTaps, Head
 from eagle3hub.layouts.base import Contract, refuse_inexpressible, way_out
+from eagle3hub.preflight.contracts import AuxReading, contract
 
 CANNOT = {
     "quantization": "sglang-jax loads no quantized heads",
@@ -34,15 +35,13 @@ CANNOT = {
     "permuted_vocabulary": "vLLM has no slot for a map where the vocabulary is full",
 }
 
-_JAX_TARGETS = frozenset({"llama", "qwen2", "qwen3"})
-_RAW_UNLESS_ONE = frozenset({"deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "kimi_k25", "glm4_moe_lite"})
-_CAPTURES_LAST = frozenset({"gpt_oss", "gemma3", "gemma3_text"})
+_SGLANG, _SGLANG_JAX = ("sglang", "0.5.23"), ("sglang_jax", "0.1.0rc0")
 _CONTEXT_BOUND_ROPE = frozenset({"dynamic", "longrope"})
 
 
-def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
+def refuse_engines(head: Head, name: str, layout: Contract) -> AuxTaps:
     """The aux taps of a head that every engine gets right. Raises Refusal naming the engine that would not."""
-    refuse_inexpressible(head, name, contract)
+    refuse_inexpressible(head, name, layout)
     aux = head.aux
     if aux is None:
         raise _refusal(
@@ -71,19 +70,19 @@ def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
 
 def _refuse_layers(head: Head, aux: AuxTaps) -> None:
     target = head.target_model_type
-    if not head.has_default_aux and (target is None or target in _JAX_TARGETS):
+    if not head.has_default_aux and (not target or target in contract(*_SGLANG_JAX).only_targets):
         raise _not_universal(
             head,
             f"the head taps layers {aux.after_layer}, and sglang-jax taps the default layers whatever the config says",
             "aux-ids",
         )
-    if head.num_target_layers in aux.boundary and target not in _CAPTURES_LAST:
+    if head.num_target_layers in aux.boundary and not _sglang_reads(target).last_layer:
         raise _not_universal(
             head,
             f"the head taps the last layer ({aux.after_layer[-1]}), which SGLang never captures for this target",
             "aux-last",
         )
-    if target in _RAW_UNLESS_ONE and aux.after_layer[0] != 1 and aux.boundary[0] == 1:
+    if _raw_unless_one(target) and aux.after_layer[0] != 1 and aux.boundary[0] == 1:
         raise _not_universal(
             head,
             f"the head taps layer 0 of a {target} target: SGLang would take the ids {aux.boundary} for after-layer "
@@ -95,12 +94,22 @@ def _refuse_layers(head: Head, aux: AuxTaps) -> None:
 def nested_ids(head: Head, aux: AuxTaps) -> list[int]:
     """The list for ``eagle_config``, in the numbering SGLang applies for this target.
 
-    After-layer ids, except that DeepSeek, Kimi and GLM-lite targets take a list that does not begin with 1 for
-    boundary ids. gpt_oss takes boundary ids where the highest is the number of layers, which after-layer ids never
-    reach; minimax_m3_vl shifts its default, which explicit ids avoid.
+    After-layer ids, except that targets of DeepSeek's kind (Kimi and GLM-DSA among them) and GLM-lite take a list that
+    does not begin with 1 for boundary ids. gpt_oss takes boundary ids where the highest is the number of layers, which
+    after-layer ids never reach; minimax_m3_vl shifts its default, which explicit ids avoid.
     """
-    raw = head.target_model_type in _RAW_UNLESS_ONE and aux.after_layer[0] != 1
+    raw = _raw_unless_one(head.target_model_type) and aux.after_layer[0] != 1
     return aux.boundary if raw else aux.after_layer
+
+
+def _raw_unless_one(target: str | None) -> bool:
+    return any(numbering == "after-if-first-is-1" for _, numbering in _sglang_reads(target).places)
+
+
+def _sglang_reads(target: str | None) -> AuxReading:
+    """How SGLang numbers and captures the aux layers of a target of this type."""
+    terms = contract(*_SGLANG)
+    return terms.aux_by_target.get(target or "", terms.aux)
 
 
 def trtllm_note(head: Head, aux: AuxTaps) -> list[str]:

@@ -29,7 +29,9 @@ def codes(verdict: Verdict) -> set[str]:
     return {r.code for r in verdict.reasons}
 
 
-@pytest.mark.parametrize("kind", ["deepseek_v2", "deepseek_v3", "kimi_k25", "glm4_moe_lite"])
+@pytest.mark.parametrize(
+    "kind", ["deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "kimi_k2", "kimi_k25"]
+)
 def test_sglang_deepseek_family_shifts_only_if_the_first_id_is_1(kind: str):
     assert sglang(nested([1, 14, 26], (2, 15, 27)), kind).kind == "right"
     late = sglang(nested([3, 9, 20], (4, 10, 21)), kind)
@@ -56,9 +58,10 @@ def test_sglang_minimax_m3_vl_has_another_default():
     assert sglang(named, "minimax_m3").kind == "right"
 
 
-def test_gemma3_reaches_the_last_layer():
+@pytest.mark.parametrize("kind", ["gemma3", "gemma3_text", "gemma4", "gemma4_text", "minimax_m3", "minimax_m3_vl"])
+def test_targets_of_which_sglang_reaches_the_last_layer(kind: str):
     subject = nested([1, 14, 29], (2, 15, 30))
-    assert sglang(subject, "gemma3").kind == "right"
+    assert sglang(subject, kind).kind == "right"
     assert codes(sglang(subject, "qwen3")) >= {"aux-range"}
 
 
