@@ -81,7 +81,9 @@ class Contract:
         attention_bias, fc_bias: whether biases of q/k/v/o (asked for by ``attention_bias``) and of fc (``bias``) are
             loaded. o_proj_bias: flags any of which makes it build a bias of o_proj.
         own_embedding_if_other_width: whether embed_tokens of the file is used where the widths differ.
-        only_targets, not_targets: model types of targets it can, or cannot, draft for (empty: no limit known).
+        only_targets: model types of targets it drafts for, and no others (empty: no such limit known).
+        known_targets, not_targets: where others may be possible, those seen to be and those seen not to be (both
+            empty: no limit known).
         parallel_drafting_by: the version that takes over for P-EAGLE heads, or None.
         rules: by code, what a finding leads to.
     """
@@ -111,6 +113,7 @@ class Contract:
     o_proj_bias: tuple[str, ...]
     own_embedding_if_other_width: bool
     only_targets: frozenset[str]
+    known_targets: frozenset[str]
     not_targets: frozenset[str]
     parallel_drafting_by: str | None
     rules: Mapping[str, Rule]
@@ -196,6 +199,7 @@ def _contract(engine: str, version: str, terms: Mapping[str, Any]) -> Contract:
         o_proj_bias=names("o_proj_bias"),
         own_embedding_if_other_width=terms.get("own_embedding_if_other_width", False),
         only_targets=frozenset(names("only_targets")),
+        known_targets=frozenset(names("known_targets")),
         not_targets=frozenset(names("not_targets")),
         parallel_drafting_by=terms.get("parallel_drafting_by"),
         rules=rules,

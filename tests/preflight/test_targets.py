@@ -84,6 +84,37 @@ def test_targets_an_engine_does_not_draft_for():
     assert preflight(f.universal(), *V1, f.target("qwen2")).kind == "right"
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("llama", "R R R R R R R"),
+        ("olmo2", "R R X U U X U"),
+        ("opt", "X X X U U X U"),
+        ("mamba2", "X X X U U X U"),
+        ("gemma3", "X X R U U X U"),
+        ("mixtral", "X X X U U X U"),
+        ("gemma4", "R R R X X X R"),
+        ("qwen3_5", "R R R R R X U"),
+        ("kimi_k2", "R R R R R X U"),
+        ("unheard_of", "U U U U U X U"),
+        ("", "R R R R R R R"),
+    ],
+)
+def test_each_engine_drafts_for_targets_whose_class_hands_out_its_layers(kind: str, expected: str):
+    effects = {"right": "R", "unknown": "U", "refuses": "X"}
+    found = [v for v in preflight_all(f.universal(), f.target(kind)) if v.version != "0.0.2"]
+    assert " ".join(effects[v.kind] for v in found) == expected
+    said = {r.code: r.sentence for v in found for r in v.reasons}
+    if "U" in expected:
+        assert said["target-unchecked"] == f"may not draft for targets of type {kind}: this was not checked"
+
+
+def test_a_head_of_the_final_hidden_state_needs_no_layer_of_its_target():
+    head = f.modelopt_without_aux(2 * f.H)
+    assert preflight(head, *V1, f.target("opt")).kind == preflight(head, *SG, f.target("opt")).kind == "right"
+    assert codes(preflight(head, *T2, f.target("qwen2"))) >= {"target-type"}
+
+
 def test_another_target_settles_nothing():
     for verdict in preflight_all(f.universal(), f.target(hidden_size=16)):
         if verdict.version != "0.0.2":
