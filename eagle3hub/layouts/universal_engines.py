@@ -31,7 +31,7 @@ CANNOT = {
     "sliding_window": "SGLang ignores the window a config states",
     "hidden_act": "vLLM accepts silu only",
     "embed_tokens": "SGLang, TensorRT-LLM and sglang-jax always take the target's embeddings, whatever the file holds",
-    "target_width": "sglang-jax's fc takes 3 times the head's own hidden size",
+    "target_width": "sglang-jax embeds with the target's tokens, which are of another width than the head's",
     "permuted_vocabulary": "vLLM has no slot for a map where the vocabulary is full",
 }
 
