@@ -70,7 +70,7 @@ def refuse_engines(head: Head, name: str, layout: Contract) -> AuxTaps:
 
 def _refuse_layers(head: Head, aux: AuxTaps) -> None:
     target = head.target_model_type
-    if not head.has_default_aux and (not target or target in contract(*_SGLANG_JAX).only_targets):
+    if not head.has_default_aux and (not target or target in contract(*_SGLANG_JAX).known_targets):
         raise _not_universal(
             head,
             f"the head taps layers {aux.after_layer}, and sglang-jax taps the default layers whatever the config says",

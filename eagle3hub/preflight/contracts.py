@@ -81,9 +81,9 @@ class Contract:
         attention_bias, fc_bias: whether biases of q/k/v/o (asked for by ``attention_bias``) and of fc (``bias``) are
             loaded. o_proj_bias: flags any of which makes it build a bias of o_proj.
         own_embedding_if_other_width: whether embed_tokens of the file is used where the widths differ.
-        only_targets: model types of targets it drafts for, and no others (empty: no such limit known).
-        known_targets, not_targets: where others may be possible, those seen to be and those seen not to be (both
-            empty: no limit known).
+        only_targets: model types of targets outside of which it drafts for none (empty: no such limit known).
+        known_targets, not_targets: those it was seen to have what it takes for, and those it was seen not to (empty:
+            nothing known).
         parallel_drafting_by: the version that takes over for P-EAGLE heads, or None.
         rules: by code, what a finding leads to.
     """

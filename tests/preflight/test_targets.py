@@ -96,6 +96,7 @@ def test_targets_an_engine_does_not_draft_for():
         ("gemma4", "R R R X X X R"),
         ("qwen3_5", "R R R R R X U"),
         ("kimi_k2", "R R R R R X U"),
+        ("phi3", "R R R U U U U"),
         ("unheard_of", "U U U U U X U"),
         ("", "R R R R R R R"),
     ],
