@@ -12,9 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "eagle3hub"
 TIERS = [
     {"_version", "errors", "progress", "resources", "schema_faults", "documents", "units", "visible", "charts"},
     {"vocab", "head", "fields", "checkpoint", "metrics"},
-    {"target"},
+    {"target", "target_types", "layouts", "engines", "prompts", "staging", "source_tree", "report", "tensor_diff"},
     {"preflight"},
-    {"layouts", "engines", "prompts", "staging", "source_tree", "report", "tensor_diff"},
     {"transforms"},
     {"reference"},
     {"command"},

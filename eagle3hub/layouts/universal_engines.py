@@ -13,7 +13,7 @@ from functools import partial
 from eagle3hub.errors import Refusal
 from eagle3hub.head import AuxTaps, Head
 from eagle3hub.layouts.base import Contract, refuse_inexpressible, way_out
-from eagle3hub.preflight.contracts import AuxReading, contract
+from eagle3hub.target_types import target_types
 
 CANNOT = {
     "quantization": "sglang-jax loads no quantized heads",
@@ -35,13 +35,12 @@ CANNOT = {
     "permuted_vocabulary": "vLLM has no slot for a map where the vocabulary is full",
 }
 
-_SGLANG, _SGLANG_JAX = ("sglang", "0.5.23"), ("sglang_jax", "0.1.0rc0")
 _CONTEXT_BOUND_ROPE = frozenset({"dynamic", "longrope"})
 
 
-def refuse_engines(head: Head, name: str, layout: Contract) -> AuxTaps:
+def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
     """The aux taps of a head that every engine gets right. Raises Refusal naming the engine that would not."""
-    refuse_inexpressible(head, name, layout)
+    refuse_inexpressible(head, name, contract)
     aux = head.aux
     if aux is None:
         raise _refusal(
@@ -70,13 +69,13 @@ def refuse_engines(head: Head, name: str, layout: Contract) -> AuxTaps:
 
 def _refuse_layers(head: Head, aux: AuxTaps) -> None:
     target = head.target_model_type
-    if not head.has_default_aux and (not target or target in contract(*_SGLANG_JAX).known_targets):
+    if not head.has_default_aux and (not target or target in target_types("sglang_jax")):
         raise _not_universal(
             head,
             f"the head taps layers {aux.after_layer}, and sglang-jax taps the default layers whatever the config says",
             "aux-ids",
         )
-    if head.num_target_layers in aux.boundary and not _sglang_reads(target).last_layer:
+    if head.num_target_layers in aux.boundary and target not in target_types("sglang_last_layer"):
         raise _not_universal(
             head,
             f"the head taps the last layer ({aux.after_layer[-1]}), which SGLang never captures for this target",
@@ -103,13 +102,7 @@ def nested_ids(head: Head, aux: AuxTaps) -> list[int]:
 
 
 def _raw_unless_one(target: str | None) -> bool:
-    return any(numbering == "after-if-first-is-1" for _, numbering in _sglang_reads(target).places)
-
-
-def _sglang_reads(target: str | None) -> AuxReading:
-    """How SGLang numbers and captures the aux layers of a target of this type."""
-    terms = contract(*_SGLANG)
-    return terms.aux_by_target.get(target or "", terms.aux)
+    return target in target_types("sglang_boundary_unless_1")
 
 
 def trtllm_note(head: Head, aux: AuxTaps) -> list[str]:

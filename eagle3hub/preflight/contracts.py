@@ -16,6 +16,7 @@ from typing import Any, Literal
 from eagle3hub.errors import UsageError
 from eagle3hub.preflight.verdict import EFFECTS, Effect, Reason
 from eagle3hub.resources import read_toml
+from eagle3hub.target_types import target_types
 
 _TERMS = Path(__file__).resolve().parent / "terms"
 ENGINES = ("vllm", "sglang", "trtllm", "sglang_jax", "llamacpp")
@@ -182,11 +183,7 @@ def _contract(engine: str, version: str, terms: Mapping[str, Any]) -> Contract:
         aux_norm_alias=terms.get("aux_norm_alias", False),
         dropped=names("dropped"),
         aux=aux,
-        aux_by_target={
-            kind: _aux({**terms["aux"], **special})
-            for special in terms.get("aux_by_target", [])
-            for kind in special["model_types"]
-        },
+        aux_by_target=_aux_by_target(terms),
         count_keys=names("count_keys"),
         count_lists=names("count_lists"),
         class_count_lists={k: tuple(v) for k, v in terms.get("class_count_lists", {}).items()},
@@ -198,9 +195,9 @@ def _contract(engine: str, version: str, terms: Mapping[str, Any]) -> Contract:
         fc_bias=terms.get("fc_bias", False),
         o_proj_bias=names("o_proj_bias"),
         own_embedding_if_other_width=terms.get("own_embedding_if_other_width", False),
-        only_targets=frozenset(names("only_targets")),
-        known_targets=frozenset(names("known_targets")),
-        not_targets=frozenset(names("not_targets")),
+        only_targets=_types(terms.get("only_targets", [])),
+        known_targets=_types(terms.get("known_targets", [])),
+        not_targets=_types(terms.get("not_targets", [])),
         parallel_drafting_by=terms.get("parallel_drafting_by"),
         rules=rules,
     )
@@ -219,6 +216,18 @@ def _aux(terms: Mapping[str, Any]) -> AuxReading:
     first, middle, last = terms["default"]
     places = tuple((key, numbering) for key, numbering in terms["places"])
     return AuxReading(places, (first, middle, last), terms["last_layer"], terms.get("as_listed", False))
+
+
+def _aux_by_target(terms: Mapping[str, Any]) -> dict[str, AuxReading]:
+    found: dict[str, dict[str, Any]] = {}
+    for special in terms.get("aux_by_target", []):
+        for kind in _types(special["model_types"]):
+            found[kind] = {**found.get(kind, terms["aux"]), **special}
+    return {kind: _aux(merged) for kind, merged in found.items()}
+
+
+def _types(listed: str | list[str]) -> frozenset[str]:
+    return target_types(listed) if isinstance(listed, str) else frozenset(listed)
 
 
 def _rules(own: Mapping[str, Mapping[str, Any]]) -> dict[str, Rule]:
