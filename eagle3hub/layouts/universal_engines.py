@@ -13,6 +13,7 @@ from functools import partial
 from eagle3hub.errors import Refusal
 from eagle3hub.head import AuxTaps, Head
 from eagle3hub.layouts.base import Contract, refuse_inexpressible, way_out
+from eagle3hub.layouts.rope import bound_by_context
 from eagle3hub.target_types import target_types
 
 CANNOT = {
@@ -34,8 +35,6 @@ CANNOT = {
     "target_width": "sglang-jax embeds with the target's tokens, which are of another width than the head's",
     "permuted_vocabulary": "vLLM has no slot for a map where the vocabulary is full",
 }
-
-_CONTEXT_BOUND_ROPE = frozenset({"dynamic", "longrope"})
 
 
 def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
@@ -117,7 +116,7 @@ def counts_context(head: Head) -> tuple[int, str | None]:
     own, needed = head.max_position_embeddings, head.target_context
     if own is None or needed is None or own >= needed:
         return own or needed or 0, None
-    if (head.semantics.rope.scaling or {}).get("rope_type") in _CONTEXT_BOUND_ROPE:
+    if bound_by_context(head.semantics.rope.scaling):
         raise _not_universal(
             head,
             f"the head's context is {own} tokens and its target's {needed}: SGLang refuses a shorter one, and this "
