@@ -25,7 +25,8 @@ class TargetFacts:
         is_local: whether it was a folder.
         num_hidden_layers, hidden_size, vocab_size: sizes from the config (of its text part).
         max_position_embeddings: context length in tokens, or None.
-        model_type, architectures: as in the config. token_ids: bos/eos/pad ids it states.
+        model_type, architectures: as in the config, not in its text part: an engine picks the target's class by them.
+        token_ids: bos/eos/pad ids it states.
     """
 
     name: str
@@ -85,7 +86,8 @@ def read_target(target: str, name: str | None = None) -> TargetFacts:
         )
     config = parse_json_object(path.read_bytes(), path)
     nested = config.get("text_config")
-    text = Fields(nested if isinstance(nested, dict) else config, f"{target}/{CONFIG}")
+    whole = Fields(config, f"{target}/{CONFIG}")
+    text = Fields(nested, whole.where) if isinstance(nested, dict) else whole
     architectures = config.get("architectures")
     return TargetFacts(
         name=name or target,
@@ -94,7 +96,7 @@ def read_target(target: str, name: str | None = None) -> TargetFacts:
         hidden_size=text.number("hidden_size"),
         vocab_size=text.number("vocab_size"),
         max_position_embeddings=text.number("max_position_embeddings", default=None),
-        model_type=text.text("model_type", default=""),
+        model_type=whole.text("model_type", default="") or text.text("model_type", default=""),
         architectures=tuple(a for a in architectures if isinstance(a, str)) if isinstance(architectures, list) else (),
         token_ids={
             k: v for k in ("bos_token_id", "eos_token_id", "pad_token_id") if (v := text.token_ids(k)) is not None

@@ -12,7 +12,10 @@ PACKAGE = Path(__file__).parent.parent / "eagle3hub"
 TIERS = [
     {"_version", "errors", "progress", "resources", "schema_faults", "documents", "units", "visible", "charts"},
     {"vocab", "head", "fields", "checkpoint", "metrics"},
-    {"target", "layouts", "engines", "prompts", "destination", "staging", "source_tree", "report", "tensor_diff"},
+    {
+        *("target", "target_types", "layouts", "engines", "prompts"),
+        *("destination", "staging", "source_tree", "report", "tensor_diff"),
+    },
     {"preflight"},
     {"transforms"},
     {"reference"},

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from eagle3hub.errors import ConfigError, Problem
-from eagle3hub.head import Assumption, AuxTaps, Head
-from eagle3hub.layouts.taps import AUX_IDS, trainer_default
+from eagle3hub.head import AuxTaps, Head
+from eagle3hub.layouts.taps import trainer_default
 from eagle3hub.target import TargetFacts
 
 
@@ -19,7 +19,7 @@ def apply_target(head: Head, target: TargetFacts) -> None:
             head.problems.append(_mismatch(message))
             return
     head.target_model_type = target.model_type or head.target_model_type
-    apply_depth(head, target.num_hidden_layers, target.name, target.model_type)
+    apply_depth(head, target.num_hidden_layers, target.name)
     if head.max_position_embeddings is None:
         head.max_position_embeddings = target.max_position_embeddings
     head.target_context = target.max_position_embeddings or head.target_context
@@ -28,15 +28,15 @@ def apply_target(head: Head, target: TargetFacts) -> None:
     head.target_architectures = list(target.architectures) or head.target_architectures
 
 
-def apply_depth(head: Head, layers: int, name: str = "the target", model_type: str | None = None) -> None:
+def apply_depth(head: Head, layers: int, name: str = "the target") -> None:
     """Use the target's number of layers: to check the aux layers, or to find them where none are named."""
     head.num_target_layers = layers
     if head.aux is None:
-        _take_default(head, layers, model_type)
+        _take_default(head, layers)
         return
     if not head.aux.numbered:
         return
-    if model_type == "gpt_oss" and head.aux.origin == "config" and max(head.aux.after_layer) == layers:
+    if head.target_model_type == "gpt_oss" and head.aux.origin == "config" and max(head.aux.after_layer) == layers:
         _read_as_boundary(head, layers)
     if max(head.aux.boundary) > layers:
         message = f"the head taps layer {max(head.aux.after_layer)}, but {name} has {layers} layers"
@@ -45,16 +45,15 @@ def apply_depth(head: Head, layers: int, name: str = "the target", model_type: s
         _warn_of_shifted(head, head.aux, layers)
 
 
-def _take_default(head: Head, layers: int, model_type: str | None) -> None:
+def _take_default(head: Head, layers: int) -> None:
     head.assumptions = [a for a in head.assumptions if a.field != "aux"]
     try:
-        head.aux, why = trainer_default(head, layers, model_type)
+        head.aux, assumed = trainer_default(head, layers)
     except ConfigError as e:
         head.problems.append(Problem("error", e.code, e.message, e.hint or "give the layers with --aux-layers"))
         return
-    if why is not None:
-        settle = f"check the training command, and give --aux-layers or write {AUX_IDS} into config.json"
-        head.assumptions.append(Assumption("aux", head.aux.after_layer, why, settle))
+    if assumed is not None:
+        head.assumptions.append(assumed)
 
 
 def _read_as_boundary(head: Head, layers: int) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from eagle3hub.errors import ConfigError, Problem
 from eagle3hub.fields import Fields
-from eagle3hub.head import AuxOrigin, AuxTaps, Head
+from eagle3hub.head import Assumption, AuxOrigin, AuxTaps, Head
 from eagle3hub.layouts.features import aux_count
 
 AUX_IDS = "eagle_aux_hidden_state_layer_ids"
@@ -111,18 +111,22 @@ def specjax_default(num_target_layers: int, model_type: str | None) -> AuxTaps:
     return AuxTaps.default_for(n)
 
 
-def trainer_default(head: Head, num_target_layers: int, model_type: str | None) -> tuple[AuxTaps, str | None]:
-    """The aux layers a trainer takes where nothing is recorded, and why that is not certain (None where it is).
+def trainer_default(head: Head, num_target_layers: int) -> tuple[AuxTaps, Assumption | None]:
+    """The aux layers a trainer takes where nothing is recorded, and what that assumes (None where it is certain).
 
     SpecJAX leaves no choice, but has another default for qwen3_next; ModelOpt drops layers that occur twice on
     small targets. Raises ConfigError where the target has no default that fits fc.
     """
     n, count = num_target_layers, aux_count(head)
     why: str | None = "the source names no aux layers: the trainer's default is taken, but a run may have set others"
+    settle = f"check the training command, and give --aux-layers or write {AUX_IDS} into config.json"
     if head.layout == "specjax":
-        taps = specjax_default(n, model_type)
-        if model_type == "qwen3_next":
+        taps = specjax_default(n, head.target_model_type)
+        if head.target_model_type == "qwen3_next":
             why = "SpecJAX taps (3, L//2-1, L-1) for qwen3_next unless told otherwise, and records nothing"
+        elif not head.target_model_type:
+            why = "SpecJAX taps (3, L//2-1, L-1) of a qwen3_next target, and the target's type is not known"
+            settle = "give --target or --aux-layers"
         elif not head.carried:
             why = None
     elif head.layout == "modelopt":
@@ -136,4 +140,4 @@ def trainer_default(head: Head, num_target_layers: int, model_type: str | None) 
             hint="give the layers with --aux-layers",
             code="config-aux-count",
         )
-    return taps, why
+    return taps, None if why is None else Assumption("aux", taps.after_layer, why, settle)

@@ -14,6 +14,7 @@ from eagle3hub.errors import Refusal
 from eagle3hub.head import AuxTaps, Head
 from eagle3hub.layouts.base import Contract, refuse_inexpressible, way_out
 from eagle3hub.layouts.rope import bound_by_context
+from eagle3hub.target_types import target_types
 
 CANNOT = {
     "quantization": "sglang-jax loads no quantized heads",
@@ -31,13 +32,9 @@ CANNOT = {
     "sliding_window": "SGLang ignores the window a config states",
     "hidden_act": "vLLM accepts silu only",
     "embed_tokens": "SGLang, TensorRT-LLM and sglang-jax always take the target's embeddings, whatever the file holds",
-    "target_width": "sglang-jax's fc takes 3 times the head's own hidden size",
+    "target_width": "sglang-jax embeds with the target's tokens, which are of another width than the head's",
     "permuted_vocabulary": "vLLM has no slot for a map where the vocabulary is full",
 }
-
-_JAX_TARGETS = frozenset({"llama", "qwen2", "qwen3"})
-_RAW_UNLESS_ONE = frozenset({"deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "kimi_k25", "glm4_moe_lite"})
-_CAPTURES_LAST = frozenset({"gpt_oss", "gemma3", "gemma3_text"})
 
 
 def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
@@ -71,19 +68,19 @@ def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
 
 def _refuse_layers(head: Head, aux: AuxTaps) -> None:
     target = head.target_model_type
-    if not head.has_default_aux and (target is None or target in _JAX_TARGETS):
+    if not head.has_default_aux and (not target or target in target_types("sglang_jax")):
         raise _not_universal(
             head,
             f"the head taps layers {aux.after_layer}, and sglang-jax taps the default layers whatever the config says",
             "aux-ids",
         )
-    if head.num_target_layers in aux.boundary and target not in _CAPTURES_LAST:
+    if head.num_target_layers in aux.boundary and target not in target_types("sglang_last_layer"):
         raise _not_universal(
             head,
             f"the head taps the last layer ({aux.after_layer[-1]}), which SGLang never captures for this target",
             "aux-last",
         )
-    if target in _RAW_UNLESS_ONE and aux.after_layer[0] != 1 and aux.boundary[0] == 1:
+    if _raw_unless_one(target) and aux.after_layer[0] != 1 and aux.boundary[0] == 1:
         raise _not_universal(
             head,
             f"the head taps layer 0 of a {target} target: SGLang would take the ids {aux.boundary} for after-layer "
@@ -95,12 +92,16 @@ def _refuse_layers(head: Head, aux: AuxTaps) -> None:
 def nested_ids(head: Head, aux: AuxTaps) -> list[int]:
     """The list for ``eagle_config``, in the numbering SGLang applies for this target.
 
-    After-layer ids, except that DeepSeek, Kimi and GLM-lite targets take a list that does not begin with 1 for
-    boundary ids. gpt_oss takes boundary ids where the highest is the number of layers, which after-layer ids never
-    reach; minimax_m3_vl shifts its default, which explicit ids avoid.
+    After-layer ids, except that targets of DeepSeek's kind (Kimi and GLM-DSA among them) and GLM-lite take a list that
+    does not begin with 1 for boundary ids. gpt_oss takes boundary ids where the highest is the number of layers, which
+    after-layer ids never reach; minimax_m3_vl shifts its default, which explicit ids avoid.
     """
-    raw = head.target_model_type in _RAW_UNLESS_ONE and aux.after_layer[0] != 1
+    raw = _raw_unless_one(head.target_model_type) and aux.after_layer[0] != 1
     return aux.boundary if raw else aux.after_layer
+
+
+def _raw_unless_one(target: str | None) -> bool:
+    return target in target_types("sglang_boundary_unless_1")
 
 
 def trtllm_note(head: Head, aux: AuxTaps) -> list[str]:

@@ -49,8 +49,18 @@ def _target(case: Case) -> Iterator[Finding]:
         if ours != theirs:
             yield Finding("target-mismatch", {"what": what, "ours": ours, "theirs": theirs, "target": target.name})
     kind = target.model_type
-    if kind and (kind in terms.not_targets or (terms.only_targets and kind not in terms.only_targets)):
+    if not kind or _needs_no_aux(case):
+        return
+    if kind in terms.not_targets or (terms.only_targets and kind not in terms.only_targets):
         yield Finding("target-type", {"kind": kind})
+    elif terms.known_targets and kind not in terms.known_targets:
+        yield Finding("target-unchecked", {"kind": kind})
+
+
+def _needs_no_aux(case: Case) -> bool:
+    """Whether the engine can feed this head the final hidden state, which the class of any target hands out."""
+    rule = case.contract.rules.get("final-norm")
+    return not case.truth.uses_aux and rule is not None and rule.effect == "right"
 
 
 def _form(case: Case) -> Iterator[Finding]:

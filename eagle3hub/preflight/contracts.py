@@ -16,6 +16,7 @@ from typing import Any, Literal
 from eagle3hub.errors import UsageError
 from eagle3hub.preflight.verdict import EFFECTS, Effect, Reason
 from eagle3hub.resources import read_toml
+from eagle3hub.target_types import target_types
 
 _TERMS = Path(__file__).resolve().parent / "terms"
 ENGINES = ("vllm", "sglang", "trtllm", "sglang_jax", "llamacpp")
@@ -81,7 +82,9 @@ class Contract:
         attention_bias, fc_bias: whether biases of q/k/v/o (asked for by ``attention_bias``) and of fc (``bias``) are
             loaded. o_proj_bias: flags any of which makes it build a bias of o_proj.
         own_embedding_if_other_width: whether embed_tokens of the file is used where the widths differ.
-        only_targets, not_targets: model types of targets it can, or cannot, draft for (empty: no limit known).
+        only_targets: model types of targets outside of which it drafts for none (empty: no such limit known).
+        known_targets, not_targets: those it was seen to have what it takes for, and those it was seen not to (empty:
+            nothing known).
         parallel_drafting_by: the version that takes over for P-EAGLE heads, or None.
         rules: by code, what a finding leads to.
     """
@@ -111,6 +114,7 @@ class Contract:
     o_proj_bias: tuple[str, ...]
     own_embedding_if_other_width: bool
     only_targets: frozenset[str]
+    known_targets: frozenset[str]
     not_targets: frozenset[str]
     parallel_drafting_by: str | None
     rules: Mapping[str, Rule]
@@ -179,11 +183,7 @@ def _contract(engine: str, version: str, terms: Mapping[str, Any]) -> Contract:
         aux_norm_alias=terms.get("aux_norm_alias", False),
         dropped=names("dropped"),
         aux=aux,
-        aux_by_target={
-            kind: _aux({**terms["aux"], **special})
-            for special in terms.get("aux_by_target", [])
-            for kind in special["model_types"]
-        },
+        aux_by_target=_aux_by_target(terms),
         count_keys=names("count_keys"),
         count_lists=names("count_lists"),
         class_count_lists={k: tuple(v) for k, v in terms.get("class_count_lists", {}).items()},
@@ -195,8 +195,9 @@ def _contract(engine: str, version: str, terms: Mapping[str, Any]) -> Contract:
         fc_bias=terms.get("fc_bias", False),
         o_proj_bias=names("o_proj_bias"),
         own_embedding_if_other_width=terms.get("own_embedding_if_other_width", False),
-        only_targets=frozenset(names("only_targets")),
-        not_targets=frozenset(names("not_targets")),
+        only_targets=_types(terms.get("only_targets", [])),
+        known_targets=_types(terms.get("known_targets", [])),
+        not_targets=_types(terms.get("not_targets", [])),
         parallel_drafting_by=terms.get("parallel_drafting_by"),
         rules=rules,
     )
@@ -215,6 +216,18 @@ def _aux(terms: Mapping[str, Any]) -> AuxReading:
     first, middle, last = terms["default"]
     places = tuple((key, numbering) for key, numbering in terms["places"])
     return AuxReading(places, (first, middle, last), terms["last_layer"], terms.get("as_listed", False))
+
+
+def _aux_by_target(terms: Mapping[str, Any]) -> dict[str, AuxReading]:
+    found: dict[str, dict[str, Any]] = {}
+    for special in terms.get("aux_by_target", []):
+        for kind in _types(special["model_types"]):
+            found[kind] = {**found.get(kind, terms["aux"]), **special}
+    return {kind: _aux(merged) for kind, merged in found.items()}
+
+
+def _types(listed: str | list[str]) -> frozenset[str]:
+    return target_types(listed) if isinstance(listed, str) else frozenset(listed)
 
 
 def _rules(own: Mapping[str, Mapping[str, Any]]) -> dict[str, Rule]:

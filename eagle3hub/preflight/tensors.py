@@ -186,11 +186,13 @@ def _vocabulary(case: Case) -> Iterator[Finding]:
 
 def _embedding(case: Case) -> Iterator[Finding]:
     truth, terms = case.truth, case.contract
-    other_width = truth.hidden_size != truth.target_hidden_size
-    if truth.embedding == "none":
-        if other_width:
-            yield Finding("no-embedding", {"own": truth.hidden_size, "target": truth.target_hidden_size})
-    elif not (other_width and terms.own_embedding_if_other_width):
+    if truth.hidden_size != truth.target_hidden_size:
+        widths = {"own": truth.hidden_size, "target": truth.target_hidden_size}
+        if truth.embedding == "none":
+            yield Finding("no-embedding", widths)
+        elif not terms.own_embedding_if_other_width:
+            yield Finding("embedding-width", widths)
+    elif truth.embedding != "none":
         if truth.embedding == "differs":
             yield Finding("embedding-differs")
         elif truth.embedding == "own":

@@ -248,8 +248,20 @@ def test_specjaxs_default_layers_follow_from_the_target(tmp_path: Path, model_ty
     head = open_head(heads.specjax(tmp_path / "x"), target=str(target))
     assert head.aux.after_layer == ids
     assert ("aux" in {a.field for a in head.assumptions}) == (model_type == "qwen3_next")
-    told = open_head(heads.specjax(tmp_path / "y"), options=ReadOptions(num_target_layers=30))
-    assert told.aux.after_layer == [1, 14, 26]
+
+
+def test_a_depth_alone_does_not_tell_which_layers_specjax_took(tmp_path: Path):
+    told = open_head(heads.specjax(tmp_path / "x"), options=ReadOptions(num_target_layers=30))
+    (assumed,) = [a for a in told.assumptions if a.field == "aux"]
+    assert told.aux.after_layer == assumed.value == [1, 14, 26]
+    assert (assumed.why, assumed.settle) == (
+        "SpecJAX taps (3, L//2-1, L-1) of a qwen3_next target, and the target's type is not known",
+        "give --target or --aux-layers",
+    )
+    untyped = str(heads.target(tmp_path / "untyped", model_type=""))
+    assert [a.field for a in open_head(tmp_path / "x", target=untyped).assumptions] == ["aux"]
+    named = ReadOptions(num_target_layers=30, aux_layers=(1, 14, 26))
+    assert "aux" not in {a.field for a in open_head(tmp_path / "x", options=named).assumptions}
 
 
 def test_specjaxs_layers_of_a_qwen3_next_target_are_written_where_they_are_meant(tmp_path: Path):

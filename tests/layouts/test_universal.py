@@ -104,8 +104,11 @@ def other_layers(folder: Path, ids: list[int]) -> Path:
         ("deepseek_v3", [1, 15, 20], [1, 15, 20]),
         ("deepseek_v3", [2, 15, 20], [3, 16, 21]),
         ("kimi_k2", [5, 15, 20], [6, 16, 21]),
+        ("deepseek_v32", [3, 14, 26], [4, 15, 27]),
         ("glm4_moe_lite", [2, 3, 4], [3, 4, 5]),
+        ("glm_moe_dsa", [3, 14, 26], [4, 15, 27]),
         ("gpt_oss", [2, 15, 29], [2, 15, 29]),
+        ("gemma4", [2, 15, 29], [2, 15, 29]),
         ("minimax_m3_vl", [2, 15, 20], [2, 15, 20]),
         ("minimax_m3_vl", [1, 14, 26], [1, 14, 26]),
     ],
@@ -129,6 +132,7 @@ def test_nested_ids_follow_sglangs_rule_for_the_target(
         ("llama", [2, 15, 20], "sglang-jax taps the default layers"),
         ("glm4_moe", [2, 15, 29], "SGLang never captures"),
         ("deepseek_v3", [0, 15, 20], "SGLang would take the ids"),
+        ("glm_moe_dsa", [0, 15, 20], "SGLang would take the ids"),
     ],
 )
 def test_layers_one_engine_cannot_tap_are_refused(tmp_path: Path, model_type: str, ids: list[int], says: str):

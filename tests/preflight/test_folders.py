@@ -21,6 +21,7 @@ from eagle3hub.target import read_target
 
 Cli = Callable[..., tuple[int, str, str]]
 V1, V2, SG, CPP = ("vllm", "0.32.0 V1"), ("vllm", "0.32.0 V2"), ("sglang", "0.5.23"), ("llamacpp", "2026.10.11549")
+T2, JAX = ("trtllm", "main"), ("sglang_jax", "0.1.0rc0")
 
 
 def look(folder: Path, target: Path | None = None) -> Subject:
@@ -85,6 +86,38 @@ def test_norm_output_of_a_specforge_folder_stays_open(tmp_path: Path, target: Pa
     verdict = preflight(subject, *V2, read_target(str(target)))
     assert verdict.kind == "unknown"
     assert verdict.reasons[0].code == "feedback-open"
+
+
+@pytest.mark.parametrize(
+    ("model_type", "text", "engine", "kind", "code"),
+    [
+        ("minimax_m3_vl", "minimax_m3_vl_text", SG, "silently_wrong", "aux-layers"),
+        ("minimax_m3", "minimax_m3_vl_text", SG, "right", "aux-agree"),
+        ("gemma4", "gemma4_text", T2, "refuses", "target-type"),
+        ("gemma4_unified", "gemma4_unified_text", T2, "refuses", "target-type"),
+        ("llava", "llama", JAX, "refuses", "target-type"),
+    ],
+)
+def test_an_engine_goes_by_the_target_as_a_whole_and_not_by_its_text_part(
+    tmp_path: Path, model_type: str, text: str, engine: tuple[str, str], kind: str, code: str
+):
+    target = heads.wrapped_target(tmp_path / "target", model_type, text)
+    source = heads.specforge(
+        tmp_path / "head",
+        max_position_embeddings=8192,
+        eagle_aux_hidden_state_layer_ids=[2, 15, 27],
+        eagle_config={"use_aux_hidden_state": True},
+    )
+    verdict = preflight(look(source, target), *engine, read_target(str(target)))
+    assert (verdict.kind, verdict.reasons[0].code) == (kind, code)
+
+
+@pytest.mark.parametrize(("stated", "model_type"), [("kimi_k25", "kimi_k25"), (None, "deepseek_v3")])
+def test_the_type_of_a_target_is_its_own_and_its_sizes_those_of_its_text_part(
+    tmp_path: Path, stated: str | None, model_type: str
+):
+    facts = read_target(str(heads.wrapped_target(tmp_path / "target", stated, "deepseek_v3", num_hidden_layers=61)))
+    assert (facts.model_type, facts.architectures, facts.num_hidden_layers) == (model_type, ("Other",), 61)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,9 @@ def codes(verdict: Verdict) -> set[str]:
     return {r.code for r in verdict.reasons}
 
 
-@pytest.mark.parametrize("kind", ["deepseek_v2", "deepseek_v3", "kimi_k25", "glm4_moe_lite"])
+@pytest.mark.parametrize(
+    "kind", ["deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "kimi_k2", "kimi_k25"]
+)
 def test_sglang_deepseek_family_shifts_only_if_the_first_id_is_1(kind: str):
     assert sglang(nested([1, 14, 26], (2, 15, 27)), kind).kind == "right"
     late = sglang(nested([3, 9, 20], (4, 10, 21)), kind)
@@ -56,9 +58,10 @@ def test_sglang_minimax_m3_vl_has_another_default():
     assert sglang(named, "minimax_m3").kind == "right"
 
 
-def test_gemma3_reaches_the_last_layer():
+@pytest.mark.parametrize("kind", ["gemma3", "gemma3_text", "gemma4", "gemma4_text", "minimax_m3", "minimax_m3_vl"])
+def test_targets_of_which_sglang_reaches_the_last_layer(kind: str):
     subject = nested([1, 14, 29], (2, 15, 30))
-    assert sglang(subject, "gemma3").kind == "right"
+    assert sglang(subject, kind).kind == "right"
     assert codes(sglang(subject, "qwen3")) >= {"aux-range"}
 
 
@@ -79,6 +82,38 @@ def test_targets_an_engine_does_not_draft_for():
     assert preflight(f.universal(), *JAX, f.target("qwen3")).kind == "right"
     assert preflight(f.universal(), *T2, f.target("qwen2")).kind == "refuses"
     assert preflight(f.universal(), *V1, f.target("qwen2")).kind == "right"
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("llama", "R R R R R R R"),
+        ("olmo2", "R R X U U X U"),
+        ("opt", "X X X U U X U"),
+        ("mamba2", "X X X U U X U"),
+        ("gemma3", "X X R U U X U"),
+        ("mixtral", "X X X U U X U"),
+        ("gemma4", "R R R X X X R"),
+        ("qwen3_5", "R R R R R X U"),
+        ("kimi_k2", "R R R R R X U"),
+        ("phi3", "R R R U U U U"),
+        ("unheard_of", "U U U U U X U"),
+        ("", "R R R R R R R"),
+    ],
+)
+def test_each_engine_drafts_for_targets_whose_class_hands_out_its_layers(kind: str, expected: str):
+    effects = {"right": "R", "unknown": "U", "refuses": "X"}
+    found = [v for v in preflight_all(f.universal(), f.target(kind)) if v.version != "0.0.2"]
+    assert " ".join(effects[v.kind] for v in found) == expected
+    said = {r.code: r.sentence for v in found for r in v.reasons}
+    if "U" in expected:
+        assert said["target-unchecked"] == f"may not draft for targets of type {kind}: this was not checked"
+
+
+def test_a_head_of_the_final_hidden_state_needs_no_layer_of_its_target():
+    head = f.modelopt_without_aux(2 * f.H)
+    assert preflight(head, *V1, f.target("opt")).kind == preflight(head, *SG, f.target("opt")).kind == "right"
+    assert codes(preflight(head, *T2, f.target("qwen2"))) >= {"target-type"}
 
 
 def test_another_target_settles_nothing():

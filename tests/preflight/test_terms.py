@@ -27,6 +27,9 @@ TARGETS = [
     f.target(layers=2),
     f.target("qwen2"),
     f.target("deepseek_v3"),
+    f.target("opt"),
+    f.target("unheard_of"),
+    f.target("phi3"),
     f.target(hidden_size=99),
 ]
 

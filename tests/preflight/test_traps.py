@@ -267,8 +267,8 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
     ),
     "a wider target, own embeddings": (
         f.universal(weights={"fc.weight": (f.H, 48), "embed_tokens.weight": (f.V, f.H)}, target_hidden_size=16),
-        "R R R R R U R",
-        "embedding-own",
+        "R R R R R X R",
+        "embedding-width",
     ),
     "own embeddings that differ": (
         f.universal(weights={"embed_tokens.weight": (f.V, f.H)}, truth={"embedding": "differs"}),

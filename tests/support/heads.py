@@ -232,6 +232,14 @@ def target(folder: Path, d: dict[str, int] | None = None, **changes: Any) -> Pat
     return folder
 
 
+def wrapped_target(folder: Path, model_type: str | None, text: str, **changes: Any) -> Path:
+    """A target whose config.json keeps the language model of the type ``text`` in a part of its own."""
+    path = target(folder, model_type=text, **changes) / "config.json"
+    inner = json.loads(path.read_text())
+    path.write_text(json.dumps({"architectures": ["Other"], "model_type": model_type, "text_config": inner}))
+    return folder
+
+
 MAKERS = {
     "specjax": specjax,
     "specforge": specforge,
