@@ -7,7 +7,7 @@ they load what they find, and a tensor that got lost keeps the values it was ini
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from eagle3hub.checkpoint.header import Header
@@ -40,6 +40,17 @@ def check_files(names: Sequence[str], present: set[str], shown: str, index: Inde
     absent = [name for name in names if name not in present]
     if index is not None and absent:
         raise _incomplete(f"{index.shown} names {_listed(absent)}, which {_are(absent)} not there")
+    for missing, count in gaps(names):
+        some = f"{count - len(missing)} of {count} weights files"
+        raise _incomplete(
+            f"{shown} has {some}: {_listed(missing)} {_are(missing)} not there"
+            if index is None
+            else f"{index.shown} names {some}, without {_listed(missing)}"
+        )
+
+
+def gaps(names: Iterable[str]) -> Iterator[tuple[list[str], int]]:
+    """For each numbered series among the names of files that is not whole: the names it lacks, and its length."""
     numbered: dict[tuple[str, str, str], dict[int, int]] = {}
     for name in names:
         if match := _NUMBERED.fullmatch(name):
@@ -49,14 +60,8 @@ def check_files(names: Sequence[str], present: set[str], shown: str, index: Inde
         first = 0 if 0 in widths else 1
         width = max(widths.values())
         expected = range(first, first + int(count))
-        missing = [f"{stem}-{i:0{width}}-of-{count}{suffix}" for i in expected if i not in widths]
-        if missing:
-            some = f"{len(expected) - len(missing)} of {len(expected)} weights files"
-            raise _incomplete(
-                f"{shown} has {some}: {_listed(missing)} {_are(missing)} not there"
-                if index is None
-                else f"{index.shown} names {some}, without {_listed(missing)}"
-            )
+        if missing := [f"{stem}-{i:0{width}}-of-{count}{suffix}" for i in expected if i not in widths]:
+            yield missing, len(expected)
 
 
 def merge(names: Sequence[str], headers: Sequence[Header], index: Index | None) -> dict[str, TensorRef]:

@@ -11,6 +11,7 @@ import inspect
 import os
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ _AGENT: dict[str, Any] = {"library_name": "eagle3hub", "library_version": __vers
 _ATTEMPTS = 4
 _LONGEST_WAIT = 20.0
 _SECONDS_PER_RANGE = 120.0
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
 
@@ -41,7 +44,7 @@ class Listing:
 def download_file(
     repo_id: str, filename: str, revision: str | None = None, progress: Progress = silent, *, cached_only: bool = False
 ) -> Path:
-    """Download one file of a model repository into the Hub cache, going on where an earlier try stopped.
+    """Download one file of a model repository into the Hub cache, going on where a connection broke.
 
     Args:
         cached_only: do not ask the Hub.
@@ -103,12 +106,12 @@ def endpoint() -> str:
 
 def unreachable(error: HubError) -> bool:
     """Whether the Hub could not be asked at all, so that what is in the cache may stand in for its answer."""
-    return error.code in {"hub-offline", "hub-timeout", "hub-server", "hub-network"}
+    return error.code in {"hub-offline", "hub-timeout", "hub-server", "hub-network", "hub-busy"}
 
 
 @contextmanager
 def hub_errors(what: str, repo_id: str, revision: str | None = None, doing: str = "get") -> Iterator[None]:
-    """Turn whatever the client raises inside the block into HubError; its own warnings (with URLs) are silenced.
+    """Turn whatever the client raises inside the block into HubError; what it says itself (with URLs) is silenced.
 
     ``doing`` is the verb for what could not be done to ``what``.
     """
@@ -116,7 +119,9 @@ def hub_errors(what: str, repo_id: str, revision: str | None = None, doing: str 
     level = logging.get_verbosity()
     logging.set_verbosity(CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            yield
     except Eagle3HubError:
         raise
     except Exception as e:  # the client leaks its HTTP library's exceptions, ValueError, OSError and more
@@ -204,6 +209,7 @@ def _transport_errors() -> type[Exception]:
 
 
 def _explain(e: BaseException, what: str, repo_id: str, revision: str | None, doing: str) -> HubError:
+    from huggingface_hub import constants
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -230,7 +236,8 @@ def _explain(e: BaseException, what: str, repo_id: str, revision: str | None, do
         hint = "check the name; for a private model run `hf auth login`, or set HF_TOKEN where nobody can"
         return HubError(f"there is no model {repo_id} on the Hub, or it is private", hint=hint, code="hub-not-found")
     if isinstance(e, RevisionNotFoundError):
-        return HubError(f"{repo_id} has no revision {revision}", code="hub-not-found")
+        hint = "look at its branches and tags; in hf://owner/name@revision a slash of theirs is written %2F"
+        return HubError(f"{repo_id} has no revision {revision}", hint=hint, code="hub-not-found")
     if isinstance(e, LocalEntryNotFoundError):
         if isinstance(e.__cause__, HfHubHTTPError) or (
             e.__cause__ is not None and not isinstance(e.__cause__, (OfflineModeIsEnabled, ConnectionError))
@@ -243,14 +250,25 @@ def _explain(e: BaseException, what: str, repo_id: str, revision: str | None, do
         return _explain_status(e.response.status_code, what, doing)
     if isinstance(e, OfflineModeIsEnabled):
         return _offline(what, doing)
-    if isinstance(e, OSError) and e.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return HubError(f"the disk of the Hub cache is full: cannot {doing} {what}", code="hub-disk-full")
+    if isinstance(e, OSError) and e.errno in _DISK_FULL:
+        hint = "make room there, or set HF_HOME (or HF_HUB_CACHE) to a folder on another disk"
+        message = f"the disk of the Hub cache {constants.HF_HUB_CACHE} is full: cannot {doing} {what}"
+        return HubError(message, hint=hint, code="hub-disk-full")
+    if isinstance(e, OSError) and e.errno in _NOT_WRITABLE and doing == "get":
+        hint = "set HF_HOME (or HF_HUB_CACHE) to a folder you can write"
+        message = f"the Hub's client cannot use {e.filename or constants.HF_HUB_CACHE}: {e.strerror}"
+        return HubError(message, hint=hint, code="hub-cache")
     if isinstance(e, TimeoutError) or "Timeout" in type(e).__name__:
         return HubError(f"the Hub did not answer in time: cannot {doing} {what}", hint="try again", code="hub-timeout")
     if type(e).__name__ in {"ConnectError", "ProxyError"}:
         return _offline(what, doing)
+    if type(e).__name__ == "UnsupportedProtocol" and not endpoint().startswith(("https://", "http://")):
+        hint = "begin it with https://, or unset it for huggingface.co"
+        return HubError("HF_ENDPOINT is not the address of a Hub", hint=hint, code="hub-endpoint")
     return HubError(
-        f"the connection to the Hub failed: cannot {doing} {what} ({type(e).__name__})", code="hub-network"
+        f"the connection to the Hub failed: cannot {doing} {what} ({type(e).__name__})",
+        hint="run the same command again" + (": files that were fetched whole are kept" if doing == "get" else ""),
+        code="hub-network",
     )
 
 

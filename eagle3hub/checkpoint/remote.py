@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from urllib.parse import unquote
 
 from eagle3hub.checkpoint import hub
+from eagle3hub.checkpoint.completeness import gaps
+from eagle3hub.checkpoint.folder import INDEX, PICKLE_INDEX, parse_json_object
 from eagle3hub.checkpoint.reader import ByteReader, open_local, truncated
 from eagle3hub.checkpoint.source import HUB, MAX_JSON_BYTES, read_small
 from eagle3hub.errors import ConfigError, HubError, SourceError
@@ -26,6 +29,7 @@ _MAX_BYTES = 32 << 20
 _MAX_REQUESTS = 256
 _SIDE_FILE_BYTES = 64 << 10
 _MAX_SIDE_FILES = 16
+_MAX_SHARDS = 10_000
 _WEIGHTS = (".safetensors", ".bin", ".pt")
 
 
@@ -109,9 +113,9 @@ class HubSource:
             )
 
     def names(self) -> set[str]:
-        """Names of the files directly in it; offline, of those in the cache."""
+        """Names of the files directly in it; offline, of those in the cache and of the weights these tell of."""
         if self._sizes is None:
-            return {p.name for p in self.folder.iterdir() if p.is_file()}
+            return self._known_offline()
         start = self._at.path("")
         return {n.removeprefix(start) for n in self._sizes if n.startswith(start) and "/" not in n[len(start) :]}
 
@@ -135,6 +139,16 @@ class HubSource:
     def shown(self, name: str) -> str:
         """What messages call a file."""
         return f"{self.name}/{name}"
+
+    def _known_offline(self) -> set[str]:
+        """The files in the cache, and the weights files that their index or the numbers in their names tell of."""
+        cached = {p.name for p in self.folder.iterdir() if p.is_file()}
+        numbered = islice(chain.from_iterable(missing for missing, _ in gaps(cached)), _MAX_SHARDS)
+        index = next((name for name in (INDEX, PICKLE_INDEX) if name in cached), None)
+        raw = None if index is None else read_small(self.folder / index)
+        weight_map = None if raw is None else parse_json_object(raw, self.shown(str(index))).get("weight_map")
+        indexed = weight_map.values() if isinstance(weight_map, dict) else ()
+        return cached.union(numbered, (file for file in indexed if isinstance(file, str)))
 
     def _fetch_side_files(self) -> None:
         sizes = self._sizes or {}

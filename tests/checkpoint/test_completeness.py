@@ -252,3 +252,28 @@ def test_tensors_of_something_else_beside_the_weights_are_said(tmp_path: Path):
     torch.save({"state": {"norm.weight": torch.ones(8)}}, source / "optimizer.pt")
     (said,) = (p for p in open_head(source).problems if p.code.startswith("checkpoint-"))
     assert said.message.startswith("ema.safetensors beside model.safetensors is left out")
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+@pytest.mark.parametrize("command", ["inspect", "convert"])
+@pytest.mark.parametrize("kind", NAMES)
+def test_a_part_of_the_weights_in_the_cache_is_no_fault_of_the_repository(
+    hub: HubServer, tmp_path: Path, cli: Cli, monkeypatch, kind: str, command: str, indexed: bool
+):
+    from huggingface_hub import constants, hf_hub_download
+
+    shards = Shards(tmp_path / "head", kind)
+    if not indexed:
+        shards.index.unlink()
+    hub.commit("alice/head", shards.folder)
+    for name in ("config.json", shards.first, *([shards.index.name] if indexed else [])):
+        hf_hub_download("alice/head", name)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    out = () if command == "inspect" else (tmp_path / "out", "--to", "modelopt")
+    status, _, err = cli(command, "hf://alice/head", *out, "--from", "specforge")
+    assert status == 5
+    assert f"HF_HUB_OFFLINE is set, and the cache does not have {shards.second} of alice/head" in err
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    hf_hub_download("alice/head", shards.second)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert cli(command, "hf://alice/head", *out, "--from", "specforge")[0] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,72 @@ def test_a_long_wait_is_not_waited(hub: HubServer, example_head: Path, cli: Cli,
     assert waits == []
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_hub_that_is_busy_is_replaced_by_the_cache(
+    hub: HubServer, tmp_path: Path, cli: Cli, waits: list[float], status: int
+):
+    hub.commit(REPO, heads.specforge(tmp_path / "head"))
+    document(cli("convert", SOURCE, tmp_path / "a", "--to", "modelopt", "--json"))
+    hub.fail("/", status=status, times=99)
+    document(cli("convert", SOURCE, tmp_path / "b", "--to", "modelopt", "--json"))
+
+
+def test_a_connection_that_breaks_again_and_again(hub: HubServer, example_head: Path, tmp_path: Path, cli: Cli, waits):
+    hub.commit(REPO, example_head)
+    hub.fail("/cdn/", method="GET", cut_after=50_000, times=99)
+    status, _, err = cli("convert", SOURCE, tmp_path / "out", "--to", "specforge", "-q")
+    assert status == 5
+    assert err.splitlines()[1] == "hint: run the same command again: files that were fetched whole are kept"
+
+
+@pytest.mark.parametrize("place", ["{tmp}/file/hub", "/sys/hub"])  # where nobody can make a folder, not even root
+def test_a_cache_that_cannot_be_written(hub: HubServer, tmp_path: Path, cli: Cli, waits, monkeypatch, place: str):
+    from huggingface_hub import constants
+
+    hub.commit(REPO, heads.specforge(tmp_path / "head"))
+    (tmp_path / "file").touch()
+    cache = place.format(tmp=tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", cache)
+    status, _, err = cli("inspect", SOURCE)
+    assert status == 5
+    assert err.startswith(f"error: the Hub's client cannot use {cache}: ")
+    assert err.splitlines()[1:] == ["hint: set HF_HOME (or HF_HUB_CACHE) to a folder you can write"]
+    assert waits == []
+
+
+def test_the_clients_own_warnings_are_not_shown(hub: HubServer, example_head: Path, monkeypatch):
+    import shutil
+
+    hub.commit(REPO, example_head)
+    usage = shutil.disk_usage(example_head)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it warns that the disk may be too small
+        assert open_checkpoint(SOURCE).tensors
+
+
+def test_a_disk_that_fills(hub: HubServer, cache: Path, example_head: Path, tmp_path: Path, cli: Cli, monkeypatch):
+    hub.commit(REPO, example_head)
+    real = Path.open
+
+    def full(self: Path, *how: Any, **options: Any) -> Any:
+        return open("/dev/full", "wb", 0) if self.suffix == ".incomplete" else real(self, *how, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    status, _, err = cli("convert", SOURCE, tmp_path / "out", "--to", "specjax", "-q")
+    assert status == 5
+    assert f"error: the disk of the Hub cache {cache} is full: cannot get config.json of alice/head" in err
+    assert "hint: make room there, or set HF_HOME" in err
+
+
+def test_an_endpoint_that_is_no_address(hub: HubServer, cli: Cli, waits, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "hub.example")
+    status, _, err = cli("inspect", SOURCE)
+    assert (status, err.splitlines()[0]) == (5, "error: HF_ENDPOINT is not the address of a Hub")
+
+
 def test_a_hub_that_does_not_answer(hub: HubServer, tmp_path: Path, cli: Cli, monkeypatch):
     from huggingface_hub import constants
 
@@ -129,6 +196,9 @@ def test_what_is_not_there(hub: HubServer, tmp_path: Path, cli: Cli):
     hub.commit(REPO, heads.specforge(tmp_path / "head"))
     failed(cli("inspect", "hf://alice/nothing"), "there is no model alice/nothing on the Hub")
     failed(cli("inspect", f"{SOURCE}@v9"), "alice/head has no revision v9")
+    hub.repos[REPO].refs["feature/x"] = hub.repos[REPO].refs["main"]
+    status, _, err = cli("inspect", f"{SOURCE}@feature/x")
+    assert (status, "a slash of theirs is written %2F" in err) == (5, True)
     failed(cli("inspect", f"{SOURCE}/sub"), f"there is no config.json in {SOURCE}/sub", status=3)
     hub.commit("alice/empty", {"config.json": b"{}"})
     failed(cli("inspect", "hf://alice/empty"), "there is no safetensors file in hf://alice/empty@", status=3)
