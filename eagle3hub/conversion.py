@@ -138,9 +138,7 @@ class Conversion:
 
     @property
     def _leftovers(self) -> list[str]:
-        return (
-            [] if self.left is None else [f"{self.left} is left of the folder that was replaced: remove it yourself"]
-        )
+        return [] if self.left is None else [f"{self.left} is left of what was replaced: remove it yourself"]
 
     def to_json(self) -> dict[str, Any]:
         """The document ``convert --json`` prints."""

@@ -124,7 +124,15 @@ class FlatLayout(ABC):
         """The head in the folder."""
         meaning = self.interpret(checkpoint.config)
         contract = self.contract_for(meaning.semantics.parallel_drafting)
-        return build_head(self.name, contract, checkpoint, meaning, options)
+        head = build_head(self.name, contract, checkpoint, meaning, options)
+        if head.semantics.quantization is None and checkpoint.config.get("quantization_config"):
+            message = (
+                "config.json has a quantization_config, but no tensor is quantized: engines would look for scales "
+                "that are not there"
+            )
+            hint = "eagle3hub convert leaves it out"
+            head.problems.append(Problem("warning", "config-quantization-leftover", message, hint))
+        return head
 
     def write(self, head: Head, options: WriteOptions) -> Spelled:
         """The head in this layout's spelling. Raises Refusal."""

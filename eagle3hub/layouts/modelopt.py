@@ -79,21 +79,13 @@ class ModelOpt(FlatLayout):
             head.side_files = _side_file(checkpoint)
             if not head.side_files and not checkpoint.config.get("quantization_config"):
                 head.problems.append(_untold(head.semantics.quantization))
-        elif checkpoint.config.get("quantization_config") is not None:
-            head.problems.append(
-                Problem(
-                    "warning",
-                    "config-quantization-leftover",
-                    "config.json has a quantization_config, but no tensor is quantized (ModelOpt's Megatron exporter "
-                    "copies it from another model): engines would look for scales that are not there",
-                    "eagle3hub convert leaves it out",
-                )
-            )
+        elif checkpoint.config.get("quantization_config"):
             rope = head.semantics.rope
             scaling = "no scaling" if rope.scaling is None else f"scaling {rope.scaling.get('rope_type')}"
             why = (
-                f"config.json began as another model's, whose rope_theta {rope.theta:g}, {scaling} and rms_norm_eps "
-                f"{head.semantics.rms_norm_eps:g} may be what was copied and not what the head was trained with"
+                "config.json has the quantization_config that ModelOpt's Megatron exporter copies from another model, "
+                f"whose rope_theta {rope.theta:g}, {scaling} and rms_norm_eps {head.semantics.rms_norm_eps:g} may be "
+                "what was copied and not what the head was trained with"
             )
             settle = "compare them with the training run and correct config.json; --rope-theta says the theta alone"
             head.assumptions.append(Assumption("rope_theta", rope.theta, why, settle))

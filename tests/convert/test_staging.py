@@ -124,6 +124,6 @@ def test_what_cannot_be_removed_is_named(tmp_path: Path, cli: Cli, monkeypatch: 
         m.setattr("shutil.rmtree", lambda *_, **__: None)
         status, out, _ = cli(*argv)
     (left,) = (p for p in tmp_path.iterdir() if p.name.startswith(".out."))
-    assert (status, f"{left} is left of the folder" in " ".join(out.split())) == (0, True), out
+    assert (status, f"{left} is left of what was replaced" in " ".join(out.split())) == (0, True), out
     assert cli(*argv)[0] == 0
     assert names(tmp_path) == {"head", "out"}

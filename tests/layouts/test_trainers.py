@@ -113,6 +113,16 @@ def test_attention_windows_that_flat_trainers_do_not_obey(tmp_path: Path):
     assert not {"layer_types", "sliding_window"} & set(config_of(tmp_path / "out"))
 
 
+def test_a_quantization_config_over_plain_weights_is_said_and_left_out(tmp_path: Path):
+    source = heads.specforge(tmp_path / "x", quantization_config={"quant_method": "fp8"})
+    assert "config-quantization-leftover" in {p.code for p in open_head(source).problems}
+    convert(source, tmp_path / "out", "specforge")
+    assert "quantization_config" not in config_of(tmp_path / "out")
+    for nothing in (None, {}):
+        source = heads.specforge(tmp_path / f"x-{nothing}", quantization_config=nothing)
+        assert "config-quantization-leftover" not in {p.code for p in open_head(source).problems}
+
+
 def test_specjax_does_not_obey_what_a_resumed_run_copied(tmp_path: Path):
     source = edit(heads.specjax(tmp_path / "x"), rope_scaling={"rope_type": "llama3", "factor": 8.0})
     head = open_head(source)

@@ -172,7 +172,7 @@ def test_set_writes_fields_and_keeps_what_the_tensors_say(tmp_path: Path, ok, re
         ("max_position_embeddings=16", "SGLang .* shorter than the target's: 16 against 8192"),
         ("eagle_config={}", "would drop eagle_aux_hidden_state_layer_ids, use_aux_hidden_state"),
         ("num_aux_hidden_states=4", "vLLM .* builds fc for 32 inputs"),
-        ('quantization_config={"a": 1}', "sglang-jax .* ignores the scales"),
+        ('quantization_config={"a": 1}', "vLLM .* builds quantized layers because of quantization_config"),
         ("norm_output=true", "--norm-output is there for that"),
         ("norm_before_residual=true", "norm_before_residual from False to True|norm_before_residual: true"),
         ("eagle3hub_layout=x", "look like specforge instead of universal"),
