@@ -16,6 +16,7 @@ from typing import Any, Literal
 from eagle3hub.checkpoint.folder import open_checkpoint, read_tensor
 from eagle3hub.head import Head, Tap, TensorRef
 from eagle3hub.layouts import open_head
+from eagle3hub.layouts.rope import bound_by_context
 from eagle3hub.progress import Progress, silent
 from eagle3hub.target import TargetFacts, read_target
 from eagle3hub.tensor_diff import TensorDiff, diff_tensors
@@ -23,7 +24,6 @@ from eagle3hub.tensor_diff import TensorDiff, diff_tensors
 Verdict = Literal["equal", "equal-up-to-spelling", "different"]
 MapStatus = Literal["equal", "other-order", "different", "one-side", "unusable"]
 _ABSENT = "absent"
-_SCALED_BY_LENGTH = {"dynamic", "longrope"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +276,7 @@ def _compare_config(a: Head, b: Head, found: list[Spelling], out: list[Differenc
         ("recommended draft tokens", a.speculative_tokens, b.speculative_tokens),
     ]
     computes: set[str] = set()
-    if (a.semantics.rope.scaling or {}).get("rope_type") in _SCALED_BY_LENGTH:
+    if any(bound_by_context(h.semantics.rope.scaling) for h in (a, b)):
         computes.add("max_position_embeddings")
     if a.semantics.parallel_drafting and b.semantics.parallel_drafting:
         facts.append(("mask_token_id", a.mask_token_id, b.mask_token_id))
