@@ -252,3 +252,17 @@ def test_tensors_of_something_else_beside_the_weights_are_said(tmp_path: Path):
     torch.save({"state": {"norm.weight": torch.ones(8)}}, source / "optimizer.pt")
     (said,) = (p for p in open_head(source).problems if p.code.startswith("checkpoint-"))
     assert said.message.startswith("ema.safetensors beside model.safetensors is left out")
+
+
+def test_of_files_beside_the_weights_on_the_hub_only_safetensors_are_fetched(hub: HubServer, tmp_path: Path):
+    said = []
+    for name in ("other.safetensors", "pytorch_model.bin"):
+        beside(tmp_path / name, name, **NORM)
+        hub.commit(f"alice/{name}", tmp_path / name)
+        found = open_checkpoint(f"hf://alice/{name}", headers_only=True).problems
+        said.append([p.code for p in found])
+    assert said == [["checkpoint-duplicate"], []]
+    beside(tmp_path / "wider", "pytorch_model.bin", **WIDER)
+    hub.commit("alice/wider", tmp_path / "wider")
+    assert [p.code for p in open_checkpoint("hf://alice/wider", headers_only=True).problems] == ["checkpoint-beside"]
+    assert open_checkpoint("hf://alice/wider").problems == (), "nothing is downloaded for it"
