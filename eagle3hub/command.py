@@ -38,6 +38,7 @@ def command_words(
     options: list[tuple[str, Any]] = [
         ("--from", layout),
         ("--target", _target_word(target, target_name)),
+        ("--target-name", target_name if target is None else None),
         ("--speculative-tokens", speculative_tokens),
         ("--strict", strict),
         ("--aux-layers", ",".join(map(str, read.aux_layers or ()))),

@@ -189,7 +189,7 @@ def make_plan(
     head = open_head(checkpoint, layout=layout, target=target, target_name=target_name, options=read)
     head, changes = apply_transforms(head, transforms, target if isinstance(target, str) else None)
     head.raise_for_errors()
-    spelled = codec.write(head, WriteOptions(speculative_tokens=speculative_tokens))
+    spelled = codec.write(head, WriteOptions(speculative_tokens, _said_name(target, target_name)))
     head, spelled, done = apply_settings(head, spelled, to, settings)
     plan = Plan(
         head,
@@ -232,6 +232,15 @@ def make_plan(
     return plan
 
 
+def _said_name(target: TargetFacts | str | None, target_name: str | None) -> str | None:
+    """What the user calls the target, other than by its folder on this machine."""
+    if target_name is not None or target is None:
+        return target_name
+    if isinstance(target, TargetFacts):
+        return None if target.is_local else target.name
+    return None if Path(target).expanduser().is_dir() else target
+
+
 def convert(
     source: str | Path,
     destination: str | Path,
@@ -259,7 +268,7 @@ def convert(
             everything else has been checked.
         layout: the source's layout, where detection shall not decide.
         target: target model (facts, folder or Hub id) that settles what the source leaves open.
-        target_name: Hub id to record for a target given as a folder.
+        target_name: Hub id to record for a target given as a folder, or not given.
         speculative_tokens: number of draft tokens K to recommend, required by speculators.
         strict: refuse instead of assuming.
         read: what the user says of the source. transforms: what shall be changed on the way.

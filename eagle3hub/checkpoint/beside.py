@@ -30,8 +30,8 @@ def look_beside(
         others: further safetensors that engines would load all the same. pickles: torch pickles.
         read: reads the header of a file.
 
-    A tensor in two files is compared by dtype and shape and, where both are on this machine, by its first bytes: a
-    copy of the same weights goes without a word, as does a file that cannot be read.
+    A tensor in two files is compared by dtype, shape and its first bytes: a copy of the same weights goes without a
+    word, as does a file that cannot be read. Of pickles on the Hub, which are often there, no bytes are fetched.
     """
     found: list[Problem] = []
     apart: list[str] = []
@@ -54,7 +54,7 @@ def look_beside(
         )
         found.append(Problem("warning", "checkpoint-beside", message, "move it out of the folder before serving that"))
     for name in pickles:
-        differs = _first_difference(tensors, _tensors(read, name))
+        differs = _first_difference(tensors, _tensors(read, name), fetch=False)
         if differs is not None:
             message = (
                 f"{name} beside {names[0]} holds another {differs!r}: {names[0]} is read, as engines do, but "
@@ -72,18 +72,24 @@ def _tensors(read: Callable[[str], Header], name: str) -> Mapping[str, TensorRef
         return {}
 
 
-def _first_difference(ours: Mapping[str, TensorRef], theirs: Mapping[str, TensorRef]) -> str | None:
+def _first_difference(
+    ours: Mapping[str, TensorRef], theirs: Mapping[str, TensorRef], *, fetch: bool = True
+) -> str | None:
+    """The first tensor of both that is not the same; bytes that are not on this machine are fetched if ``fetch``."""
     for name, ref in ours.items():
         other = theirs.get(name)
         if other is None:
             continue
-        here = ref.remote is None and other.remote is None
-        if (ref.dtype, ref.shape) != (other.dtype, other.shape) or (here and _start(ref) != _start(other)):
+        look = fetch or (ref.remote is None and other.remote is None)
+        if (ref.dtype, ref.shape) != (other.dtype, other.shape) or (look and _start(ref) != _start(other)):
             return name
     return None
 
 
 def _start(ref: TensorRef) -> bytes:
+    count = min(_PROBED, ref.nbytes)
+    if ref.remote is not None:
+        return ref.remote(ref.offset, count)
     with ref.path.open("rb") as f:
         f.seek(ref.offset)
-        return f.read(min(_PROBED, ref.nbytes))
+        return f.read(count)

@@ -38,7 +38,7 @@ def convert(
         str | None, typer.Option("--target", "--verifier", metavar="T", help="Target model: folder or Hub id.")
     ] = None,
     target_name: Annotated[
-        str | None, typer.Option(metavar="ID", help="Hub id to record for a target given as a folder.")
+        str | None, typer.Option(metavar="ID", help="Hub id to record for a target given as a folder, or not given.")
     ] = None,
     speculative_tokens: Annotated[
         int | None,

@@ -78,7 +78,7 @@ def open_head(
         source: the folder, ``hf://owner/name[@revision][/subfolder]``, or what `open_checkpoint` opened.
         layout: its layout, where detection shall not decide.
         target: the target model (facts, folder or Hub id), to check the fit and to settle what the source leaves open.
-        target_name: the Hub id to record for a target given as a folder.
+        target_name: the Hub id to record for a target given as a folder, or not given.
         options: what the user says of the source.
 
     Returns a `Head` whose ``problems`` may hold errors (a wrong vocabulary map, a target that does not fit): call
@@ -96,6 +96,7 @@ def open_head(
     provenance.restore(head, checkpoint)
     settled = settled_by(options)
     head.assumptions = [a for a in head.assumptions if a.field not in settled]
+    head.target_name = target_name or head.target_name
     facts = target if isinstance(target, TargetFacts) or target is None else read_target(target, target_name)
     if facts is not None:
         if options.num_target_layers not in (None, facts.num_hidden_layers):

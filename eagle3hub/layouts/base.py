@@ -114,9 +114,11 @@ class WriteOptions:
 
     Attributes:
         speculative_tokens: K to recommend in the config (speculators requires it).
+        target_name: what the user calls the target, in place of what the source calls it.
     """
 
     speculative_tokens: int | None = None
+    target_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

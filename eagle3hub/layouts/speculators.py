@@ -30,7 +30,6 @@ from eagle3hub.layouts.speculators_config import (
     SCHEMA_VERSION,
     SETTLE_RESIDUAL,
     interpret_config,
-    is_folder,
     spell,
     version_of,
     with_said,
@@ -128,7 +127,7 @@ class Speculators:
         notes: list[str] = []
         if before is not None:
             config = with_said(before.config, head, options)
-            how = "as it was" if config == before.config else "with the verifier and number of draft tokens said since"
+            how = "as it was" if config == before.config else "with the verifier and draft tokens that were given"
             notes.append(f"config.json is that of the speculators folder this head came from, {how}")
         else:
             config = spell(head, options)
@@ -137,7 +136,7 @@ class Speculators:
                 config["speculators_config"] = _filled(config["speculators_config"], fresh["speculators_config"])
                 config = with_said(config, head, options)
             name = config["speculators_config"]["verifier"]["name_or_path"]
-            if is_folder(name):
+            if isinstance(name, str) and name.startswith(("/", ".", "~")):
                 why = "it is a local folder: others cannot serve the head by its own name"
                 settle = "name the target's Hub id with --target-name"
                 assumptions.append(Assumption("speculators_config.verifier.name_or_path", name, why, settle))

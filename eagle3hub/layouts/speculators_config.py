@@ -168,27 +168,19 @@ def spell(head: Head, options: WriteOptions) -> dict[str, Any]:
 
 
 def with_said(config: Mapping[str, Any], head: Head, options: WriteOptions) -> dict[str, Any]:
-    """A config seen before, with the verifier and the number of draft tokens that the user has said since, if any.
-
-    A target's folder is no name that others could use, and replaces none.
-    """
+    """A config seen before, with the verifier and the number of draft tokens that the user says now, if any."""
     said = config.get("speculators_config") or {}
-    verifier, methods = said.get("verifier") or {}, said.get("proposal_methods")
-    tokens = options.speculative_tokens or head.speculative_tokens
+    tokens = options.speculative_tokens
     changes: dict[str, Any] = {}
-    if head.target_name not in (None, verifier.get("name_or_path")) and not is_folder(head.target_name):
-        named = {"name_or_path": head.target_name, "architectures": head.target_architectures}
-        changes["verifier"] = {**verifier, **named}
-    if tokens not in (None, _speculative_tokens(Fields(config))):
+    if options.target_name is not None:
+        named = {"name_or_path": options.target_name, "architectures": head.target_architectures}
+        changes["verifier"] = {**(said.get("verifier") or {}), **named}
+    if tokens is not None:
+        methods = said.get("proposal_methods")
         first, *others = methods if isinstance(methods, list) and methods else [None]
         method = first if isinstance(first, dict) and first else _proposal(tokens)
         changes["proposal_methods"] = [{**method, "speculative_tokens": tokens}, *others]
     return {**config, "speculators_config": {**said, **changes}} if changes else dict(config)
-
-
-def is_folder(target_name: Any) -> bool:
-    """Whether what names a target is a folder on this machine."""
-    return isinstance(target_name, str) and target_name.startswith(("/", ".", "~"))
 
 
 def _proposal(tokens: int) -> dict[str, Any]:

@@ -277,3 +277,17 @@ def test_a_part_of_the_weights_in_the_cache_is_no_fault_of_the_repository(
     hf_hub_download("alice/head", shards.second)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert cli(command, "hf://alice/head", *out, "--from", "specforge")[0] == 0
+
+
+def test_of_files_beside_the_weights_on_the_hub_only_safetensors_are_fetched(hub: HubServer, tmp_path: Path):
+    said = []
+    for name in ("other.safetensors", "pytorch_model.bin"):
+        beside(tmp_path / name, name, **NORM)
+        hub.commit(f"alice/{name}", tmp_path / name)
+        found = open_checkpoint(f"hf://alice/{name}", headers_only=True).problems
+        said.append([p.code for p in found])
+    assert said == [["checkpoint-duplicate"], []]
+    beside(tmp_path / "wider", "pytorch_model.bin", **WIDER)
+    hub.commit("alice/wider", tmp_path / "wider")
+    assert [p.code for p in open_checkpoint("hf://alice/wider", headers_only=True).problems] == ["checkpoint-beside"]
+    assert open_checkpoint("hf://alice/wider").problems == (), "nothing is downloaded for it"

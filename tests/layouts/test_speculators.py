@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace as replaced
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from support.variants import Has, config_of, edit, replace, tensors_of
 from eagle3hub.conversion import convert
 from eagle3hub.errors import ConfigError, InputError, LayoutError, Refusal, TensorError
 from eagle3hub.layouts import ReadOptions, open_head
+from eagle3hub.target import read_target
 
 NORMS = ("input_layernorm", "hidden_norm", "post_attention_layernorm")
 
@@ -225,26 +228,36 @@ def served_as(folder: Path) -> tuple[str, list[str], int]:
     return said["verifier"]["name_or_path"], said["verifier"]["architectures"], *tokens
 
 
-def test_the_verifier_and_draft_tokens_that_are_said_take_the_place_of_those_written_before(tmp_path: Path):
+def test_the_verifier_and_draft_tokens_that_are_given_take_the_place_of_those_written_before(tmp_path: Path):
     source = heads.speculators(tmp_path / "x")
     target = str(heads.target(tmp_path / "target", architectures=["Qwen3ForCausalLM"]))
-    said = {"target": target, "target_name": "me/other", "speculative_tokens": 7}
-    convert(source, tmp_path / "same", "speculators", **said)
+    said = {"target_name": "me/other", "speculative_tokens": 7}
     convert(source, tmp_path / "b", "universal", target=target)
+    convert(source, tmp_path / "same", "speculators", **said)
     done = convert(tmp_path / "b", tmp_path / "back", "speculators", **said)
-    convert(source, tmp_path / "early", "universal", **said)
-    convert(tmp_path / "early", tmp_path / "late", "speculators")
-    for out in ("same", "back", "late"):
-        assert served_as(tmp_path / out) == ("me/other", ["Qwen3ForCausalLM"], 7)
-    assert any("draft tokens said since" in note for note in done.plan.spelled.notes)
+    convert(source, tmp_path / "of-target", "speculators", target=target, **said)
+    for out, architecture in (("same", "Llama"), ("back", "Qwen3"), ("of-target", "Qwen3")):
+        assert served_as(tmp_path / out) == ("me/other", [f"{architecture}ForCausalLM"], 7)
+    assert any("draft tokens that were given" in note for note in done.plan.spelled.notes)
+    record = json.loads((tmp_path / "back/eagle3hub.json").read_text())
+    assert (record["facts"]["target_name"], record["facts"]["speculative_tokens"]) == ("me/other", 7)
+    assert record["command"][-4:] == ["--target-name", "me/other", "--speculative-tokens", "7"]
+    hub = replaced(read_target(target), name="me/on-the-hub", is_local=False)
+    convert(tmp_path / "b", tmp_path / "hub", "speculators", target=hub)
+    assert served_as(tmp_path / "hub") == ("me/on-the-hub", ["Qwen3ForCausalLM"], 5)
     convert(tmp_path / "b", tmp_path / "as-it-was", "speculators", target=target)
     assert config_of(tmp_path / "as-it-was") == config_of(source)
-    none = heads.speculators(tmp_path / "none", speculators_config={"proposal_methods": [None]})
-    convert(none, tmp_path / "none-b", "universal", target=target)
-    convert(tmp_path / "none-b", tmp_path / "none-back", "speculators", target=target)
-    assert config_of(tmp_path / "none-back") == config_of(none)
-    convert(tmp_path / "none-b", tmp_path / "none-said", "speculators", **said)
-    assert served_as(tmp_path / "none-said") == ("me/other", ["Qwen3ForCausalLM"], 7)
+
+
+def test_what_is_given_completes_a_config_that_does_not_say_it(tmp_path: Path, target: Path):
+    none = heads.speculators(tmp_path / "x", speculators_config={"proposal_methods": [None]})
+    convert(none, tmp_path / "b", "universal", target=str(target))
+    convert(tmp_path / "b", tmp_path / "back", "speculators", target=str(target))
+    assert config_of(tmp_path / "back") == config_of(none)
+    convert(tmp_path / "b", tmp_path / "out", "speculators", target_name="me/other", speculative_tokens=7)
+    assert served_as(tmp_path / "out") == ("me/other", ["LlamaForCausalLM"], 7)
+    convert(heads.specforge(tmp_path / "y"), tmp_path / "z", "speculators", target_name="a/b", speculative_tokens=2)
+    assert served_as(tmp_path / "z") == ("a/b", [], 2)
 
 
 def test_interleaved_or_layered_rope_is_refused(tmp_path: Path):
