@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +12,11 @@ from eagle3hub.errors import ConfigError, SourceError
 from eagle3hub.progress import Progress, silent
 
 HUB = "hf://"
+_REPO = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+_PAGE = re.compile(
+    rf"https?://(?:huggingface\.co|hf\.co)/(?P<repo>{_REPO})(?:/tree/(?P<revision>[^/]+)(?P<folder>/.+?)?)?/?"
+)
+_BARE = re.compile(rf"(?:hf:/?)?({_REPO}(?:@[^/@\s]+)?)")
 MAX_JSON_BYTES = 2_000_000
 """Parsed JSON takes up to 28 times its size, and a folder has three such files."""
 
@@ -47,7 +53,10 @@ class FolderSource:
         self.folder = Path(text).expanduser()
         if not self.folder.is_dir():
             what = "is a file, not a folder" if self.folder.exists() else "does not exist"
-            raise SourceError(f"{text} {what}", hint="name the folder that holds config.json", code="source-missing")
+            hint = "name the folder that holds config.json"
+            if not self.folder.exists() and (address := _meant(text)) is not None:
+                hint += f", or {address} for the one on the Hub"
+            raise SourceError(f"{text} {what}", hint=hint, code="source-missing")
 
     def names(self) -> set[str]:
         """Names of the files directly in it, links to files included."""
@@ -82,6 +91,14 @@ def open_source(source: str | Path, *, headers_only: bool = False, progress: Pro
 
         return HubSource(text, headers_only=headers_only, progress=progress)
     return FolderSource(text)
+
+
+def _meant(text: str) -> str | None:
+    """The address of the model on the Hub that somebody may mean who names it otherwise, or None."""
+    if page := _PAGE.fullmatch(text):
+        at = f"@{page['revision']}" if page["revision"] else ""
+        return f"{HUB}{page['repo']}{at}{page['folder'] or ''}"
+    return f"{HUB}{bare[1]}" if (bare := _BARE.fullmatch(text)) else None
 
 
 def read_small(path: Path) -> bytes | None:

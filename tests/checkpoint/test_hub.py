@@ -270,6 +270,50 @@ def test_addresses_that_are_none(text: str, cli: Cli):
     assert cli("inspect", text)[0] == 3
 
 
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("alice/head", "hf://alice/head"),
+        ("alice/head@v1", "hf://alice/head@v1"),
+        ("hf:alice/head", "hf://alice/head"),
+        ("https://huggingface.co/alice/head", "hf://alice/head"),
+        ("https://hf.co/alice/head/tree/main/heads/a/", "hf://alice/head@main/heads/a"),
+        ("head", None),
+        ("some/folder/here", None),
+    ],
+)
+def test_a_model_named_otherwise_is_hinted_at_by_its_address(
+    tmp_path: Path, cli: Cli, monkeypatch, text: str, address: str | None
+):
+    monkeypatch.chdir(tmp_path)
+    hint = "hint: name the folder that holds config.json"
+    status, _, err = cli("inspect", text)
+    assert status == 3
+    assert err.splitlines() == [
+        f"error: {text} does not exist",
+        hint if address is None else f"{hint}, or {address} for the one on the Hub",
+    ]
+    if address is not None:
+        assert str(parse_address(address)) == address
+
+
+# Targets
+
+
+def test_a_target_named_by_its_address(hub: HubServer, target: Path, tmp_path: Path, cli: Cli):
+    """Its revision says which config is read; what is recorded, and what an engine is told, is its Hub id."""
+    head = heads.specforge(tmp_path / "head")
+    hub.repos["alice/target"].refs["kept"] = hub.commit("alice/target", target)
+    hub.commit("alice/target", {"config.json": b"{}"})
+    for text in ("alice/target@kept", "hf://alice/target@kept"):
+        assert document(cli("inspect", head, "--target", text, "--json"))["target"]["name"] == "alice/target"
+        recipe = document(cli("recipe", head, "--engine", "vllm", "--target", text, "--json"))
+        assert recipe["server_command"].startswith("vllm serve alice/target --")
+    for text in ("hf://alice/target/sub", "alice/target@kept/sub", "hf://alice"):
+        status, _, err = cli("inspect", head, "--target", text)
+        assert (status, f"error: the target {text} is neither a folder nor a Hub id" in err) == (3, True)
+
+
 # Offline
 
 
