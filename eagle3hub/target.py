@@ -94,6 +94,9 @@ def read_target(target: str, name: str | None = None) -> TargetFacts:
     nested = config.get("text_config")
     text = Fields(nested if isinstance(nested, dict) else config, f"{target}/{CONFIG}")
     architectures = config.get("architectures")
+    if config.get("draft_vocab_size") is not None or "speculators_model_type" in config:
+        hint = "name the model the head was trained for"
+        raise SourceError(f"the target {target} is a draft head", hint=hint, code="source-target")
     return TargetFacts(
         name=name or target,
         is_local=folder.is_dir() and name is None,

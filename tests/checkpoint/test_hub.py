@@ -198,7 +198,15 @@ def test_a_folder_of_a_repository(hub: HubServer, tmp_path: Path, cli: Cli):
     assert document(cli("convert", f"{SOURCE}@main/heads/a", tmp_path / "out", "--to", "modelopt", "--json"))
     status, _, err = cli("inspect", SOURCE)
     assert status == 3
-    assert f"error: there is no config.json in {SOURCE}\nhint: name the folder" in err
+    hint = f"hint: name a folder of the repository that has one: {SOURCE}/heads/a"
+    assert err.splitlines() == [f"error: there is no config.json in {SOURCE}", hint]
+    hub.repos[REPO].refs["feature/x"] = hub.repos[REPO].refs["main"]
+    hinted = cli("inspect", f"{SOURCE}@feature%2Fx/heads")[2].split()[-1]
+    assert hinted == f"{SOURCE}@feature%2Fx/heads/a"
+    assert document(cli("inspect", hinted, "--json"))
+    hub.commit("alice/weights", {"model.safetensors": b""})
+    status, _, err = cli("inspect", "hf://alice/weights")
+    assert (status, "hint: no folder of the repository has one" in err) == (3, True)
 
 
 def test_small_json_files_come_along(hub: HubServer, tmp_path: Path):
@@ -248,6 +256,7 @@ def test_shards_and_an_index(hub: HubServer, tmp_path: Path):
 )
 def test_addresses(text: str, address: HubAddress):
     assert parse_address(text) == address
+    assert str(address) == text.rstrip("/")
 
 
 @pytest.mark.parametrize(
@@ -291,7 +300,7 @@ def test_a_model_named_otherwise_is_hinted_at_by_its_address(
     assert status == 3
     assert err.splitlines() == [
         f"error: {text} does not exist",
-        hint if address is None else f"{hint}, or {address} for the one on the Hub",
+        hint if address is None else f"{hint}, or write {address} for a model on the Hub",
     ]
     if address is not None:
         assert str(parse_address(address)) == address
