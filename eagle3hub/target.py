@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eagle3hub.checkpoint.folder import CONFIG, parse_json_object
 from eagle3hub.checkpoint.reader import refuse_pointer
+from eagle3hub.checkpoint.source import HUB
 from eagle3hub.errors import SourceError
 from eagle3hub.fields import Fields
+
+if TYPE_CHECKING:
+    from eagle3hub.checkpoint.remote import HubAddress
 
 WEIGHTS = (".safetensors", ".bin", ".pt")
 """Ends of the names of weights files."""
@@ -64,7 +69,8 @@ def read_target(target: str, name: str | None = None) -> TargetFacts:
     """Read the facts of a target: a folder with a config.json, or a Hub id (its config.json is downloaded).
 
     Args:
-        target: folder or Hub id. name: the Hub id to record where ``target`` is a folder.
+        target: folder or Hub id; ``hf://`` may stand before a Hub id, and after it ``@revision``, that of the config
+            that is read. name: the Hub id to record where ``target`` is a folder.
 
     Raises SourceError where there is no such target, ConfigError where its config lacks a size, HubError
     where the Hub cannot be asked.
@@ -74,10 +80,11 @@ def read_target(target: str, name: str | None = None) -> TargetFacts:
         path = folder / CONFIG
         if not path.is_file():
             raise SourceError(f"there is no {CONFIG} in the target folder {target}", code="source-no-config")
-    elif _HUB_ID.fullmatch(target):
+    elif (at := _on_hub(target)) is not None:
         from eagle3hub.checkpoint.hub import download_file
 
-        path = download_file(target, CONFIG)
+        path = download_file(at.repo_id, CONFIG, at.revision)
+        target = at.repo_id
     else:
         raise SourceError(
             f"the target {target} is neither a folder nor a Hub id",
@@ -89,6 +96,9 @@ def read_target(target: str, name: str | None = None) -> TargetFacts:
     whole = Fields(config, f"{target}/{CONFIG}")
     text = Fields(nested, whole.where) if isinstance(nested, dict) else whole
     architectures = config.get("architectures")
+    if config.get("draft_vocab_size") is not None or "speculators_model_type" in config:
+        hint = "name the model the head was trained for"
+        raise SourceError(f"the target {target} is a draft head", hint=hint, code="source-target")
     return TargetFacts(
         name=name or target,
         is_local=folder.is_dir() and name is None,
@@ -102,3 +112,13 @@ def read_target(target: str, name: str | None = None) -> TargetFacts:
             k: v for k in ("bos_token_id", "eos_token_id", "pad_token_id") if (v := text.token_ids(k)) is not None
         },
     )
+
+
+def _on_hub(target: str) -> HubAddress | None:
+    """The model on the Hub that a target names, or None. Raises SourceError for a revision that is none."""
+    if not _HUB_ID.fullmatch(target.removeprefix(HUB).partition("@")[0]):
+        return None
+    from eagle3hub.checkpoint.remote import parse_address
+
+    at = parse_address(target)
+    return None if at.folder else at

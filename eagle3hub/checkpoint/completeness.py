@@ -39,13 +39,13 @@ def check_files(names: Sequence[str], present: set[str], shown: str, index: Inde
     """
     absent = [name for name in names if name not in present]
     if index is not None and absent:
-        raise _incomplete(f"{index.shown} names {_listed(absent)}, which {_are(absent)} not there")
+        raise _incomplete(f"{index.shown} names {listed(absent)}, which {_are(absent)} not there")
     for missing, count in gaps(names):
         some = f"{count - len(missing)} of {count} weights files"
         raise _incomplete(
-            f"{shown} has {some}: {_listed(missing)} {_are(missing)} not there"
+            f"{shown} has {some}: {listed(missing)} {_are(missing)} not there"
             if index is None
-            else f"{index.shown} names {some}, without {_listed(missing)}"
+            else f"{index.shown} names {some}, without {listed(missing)}"
         )
 
 
@@ -112,7 +112,8 @@ def _tensors(names: Sequence[str]) -> str:
     return f"tensor {names[0]!r}" + (f" (and {len(names) - 1} more)" if len(names) > 1 else "")
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first few of some names, and how many more there are."""
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 

@@ -196,7 +196,7 @@ def _wait_before_retry(e: Exception, attempt: int) -> float | None:
         after = e.response.headers.get("Retry-After", "")
         return float(after) if after.isdecimal() else 2.0 ** (attempt - 1)
     failures = (_transport_errors(), ConnectionError, TimeoutError, _Cut)
-    if isinstance(e, OfflineModeIsEnabled) or not isinstance(e, failures):
+    if isinstance(e, OfflineModeIsEnabled) or not isinstance(e, failures) or _is_misaddressed(e):
         return None
     return 2.0 ** (attempt - 1)
 
@@ -206,6 +206,10 @@ def _transport_errors() -> type[Exception]:
     from huggingface_hub.errors import HfHubHTTPError
 
     return next(c for c in HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")
+
+
+def _is_misaddressed(e: BaseException) -> bool:
+    return type(e).__name__ == "UnsupportedProtocol" and not endpoint().startswith(("https://", "http://"))
 
 
 def _explain(e: BaseException, what: str, repo_id: str, revision: str | None, doing: str) -> HubError:
@@ -262,7 +266,7 @@ def _explain(e: BaseException, what: str, repo_id: str, revision: str | None, do
         return HubError(f"the Hub did not answer in time: cannot {doing} {what}", hint="try again", code="hub-timeout")
     if type(e).__name__ in {"ConnectError", "ProxyError"}:
         return _offline(what, doing)
-    if type(e).__name__ == "UnsupportedProtocol" and not endpoint().startswith(("https://", "http://")):
+    if _is_misaddressed(e):
         hint = "begin it with https://, or unset it for huggingface.co"
         return HubError("HF_ENDPOINT is not the address of a Hub", hint=hint, code="hub-endpoint")
     return HubError(

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from eagle3hub.checkpoint import hub
-from eagle3hub.checkpoint.completeness import gaps
-from eagle3hub.checkpoint.folder import INDEX, PICKLE_INDEX, parse_json_object
+from eagle3hub.checkpoint.completeness import gaps, listed
+from eagle3hub.checkpoint.folder import CONFIG, INDEX, PICKLE_INDEX, parse_json_object
 from eagle3hub.checkpoint.reader import ByteReader, open_local, truncated
 from eagle3hub.checkpoint.source import HUB, MAX_JSON_BYTES, read_small
 from eagle3hub.errors import ConfigError, HubError, SourceError
 from eagle3hub.progress import Progress, silent
 
-_CONFIG = "config.json"
 _ADDRESS = re.compile(
     r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
     r"(?:@(?P<revision>refs/(?:pr/[0-9]+|convert/\w+)|[^/@\s]+))?"
@@ -42,7 +42,8 @@ class HubAddress:
     folder: str
 
     def __str__(self) -> str:
-        at = f"@{self.revision}" if self.revision else ""
+        revision = self.revision or ""
+        at = f"@{revision if revision.startswith('refs/') else quote(revision, safe='')}" if revision else ""
         return f"{HUB}{self.repo_id}{at}" + (f"/{self.folder}" if self.folder else "")
 
     def path(self, name: str) -> str:
@@ -79,15 +80,13 @@ class HubSource:
         self._progress = progress
         self._sizes: dict[str, int | None] | None = None
         commit: str | None = None
-        config = asked.path(_CONFIG)
+        config = asked.path(CONFIG)
         try:
             listing = _listing(asked)
             commit, self._sizes = listing.commit, listing.sizes
             if config not in self._sizes:
                 raise SourceError(
-                    f"there is no {_CONFIG} in {asked}",
-                    hint="name the folder of the repository that holds it: hf://owner/name/FOLDER",
-                    code="source-no-config",
+                    f"there is no {CONFIG} in {asked}", hint=_where(asked, self._sizes), code="source-no-config"
                 )
             self._check_small(config, asked)
             local = hub.download_file(asked.repo_id, config, asked.revision)
@@ -152,7 +151,7 @@ class HubSource:
 
     def _fetch_side_files(self) -> None:
         sizes = self._sizes or {}
-        side = [n for n in sorted(self.names()) if n.endswith(".json") and n != _CONFIG]
+        side = [n for n in sorted(self.names()) if n.endswith(".json") and n != CONFIG]
         small = [n for n in side if (sizes.get(self._at.path(n)) or MAX_JSON_BYTES) <= _SIDE_FILE_BYTES]
         for name in small[:_MAX_SIDE_FILES]:
             self.small(name)
@@ -201,6 +200,14 @@ class RemoteReader:
                 code="hub-too-much",
             )
         return hub.read_range(self._repo_id, self._file, self._commit, offset, count)
+
+
+def _where(asked: HubAddress, names: Iterable[str]) -> str:
+    """Where a config.json may be that is not at an address; ``names`` are the files of the whole repository."""
+    inside = sorted(n.removesuffix(f"/{CONFIG}") for n in names if n.endswith(f"/{CONFIG}"))
+    if not inside:
+        return "no folder of the repository has one, and weights alone do not say what the head computes"
+    return f"name a folder of the repository that has one: {listed([str(replace(asked, folder=f)) for f in inside])}"
 
 
 def _from_cache(asked: HubAddress, name: str, error: HubError) -> Path:

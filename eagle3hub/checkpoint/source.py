@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from eagle3hub.checkpoint.completeness import listed
 from eagle3hub.checkpoint.reader import ByteReader, open_local
 from eagle3hub.errors import ConfigError, SourceError
 from eagle3hub.progress import Progress, silent
 
 HUB = "hf://"
+_CONFIG = "config.json"
+_REPO = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+_PAGE = re.compile(
+    rf"https?://(?:huggingface\.co|hf\.co)/(?P<repo>{_REPO})(?:/tree/(?P<revision>[^/]+)(?P<folder>/.+?)?)?/?"
+)
+_BARE = re.compile(rf"(?:hf:/?)?({_REPO}(?:@[^/@\s]+)?)")
 MAX_JSON_BYTES = 2_000_000
 """Parsed JSON takes up to 28 times its size, and a folder has three such files."""
 
@@ -40,14 +48,23 @@ class Source(Protocol):
 
 
 class FolderSource:
-    """A folder on this machine. Raises SourceError where there is none."""
+    """A folder on this machine. Raises SourceError where there is none, or where the head is in a folder in it."""
 
     def __init__(self, text: str) -> None:
         self.name = text
         self.folder = Path(text).expanduser()
         if not self.folder.is_dir():
             what = "is a file, not a folder" if self.folder.exists() else "does not exist"
-            raise SourceError(f"{text} {what}", hint="name the folder that holds config.json", code="source-missing")
+            hint = f"name the folder that holds {_CONFIG}"
+            if not self.folder.exists() and (address := _meant(text)) is not None:
+                hint += f", or write {address} for a model on the Hub"
+            raise SourceError(f"{text} {what}", hint=hint, code="source-missing")
+        if _CONFIG not in self.names() and (inside := _folders_with_config(self.folder)):
+            raise SourceError(
+                f"there is no {_CONFIG} in {text}",
+                hint=f"name a folder in it that has one: {listed(inside)}",
+                code="source-no-config",
+            )
 
     def names(self) -> set[str]:
         """Names of the files directly in it, links to files included."""
@@ -82,6 +99,20 @@ def open_source(source: str | Path, *, headers_only: bool = False, progress: Pro
 
         return HubSource(text, headers_only=headers_only, progress=progress)
     return FolderSource(text)
+
+
+def _folders_with_config(folder: Path) -> list[str]:
+    """The folders in a folder, or of a repository in the Hub cache, that hold a config.json."""
+    found = [*folder.glob(f"*/{_CONFIG}"), *folder.glob(f"snapshots/*/{_CONFIG}")]
+    return sorted(str(path.parent) for path in found if not path.parent.name.startswith("."))
+
+
+def _meant(text: str) -> str | None:
+    """The address of the model on the Hub that somebody may mean who names it otherwise, or None."""
+    if page := _PAGE.fullmatch(text):
+        at = f"@{page['revision']}" if page["revision"] else ""
+        return f"{HUB}{page['repo']}{at}{page['folder'] or ''}"
+    return f"{HUB}{bare[1]}" if (bare := _BARE.fullmatch(text)) else None
 
 
 def read_small(path: Path) -> bytes | None:

@@ -63,7 +63,7 @@ def recipe(
     facts = read_target(target)
     opened = open_head(checkpoint, target=facts)
     serving = Serving(
-        target=target,
+        target=facts.name,
         head=head.removeprefix(HUB).partition("@")[0] if head.startswith(HUB) else head,
         draft_tokens=draft_tokens,
         topk=topk,

@@ -25,7 +25,7 @@ _NAMES = (
     "transformer.wte.weight",
 )
 """What embeddings are called in targets, text-only and multimodal ones (transformers 5)."""
-_HUB_ID = re.compile(r"(?!.*\.safetensors$)[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_HUB_ID = re.compile(r"(?!.*\.safetensors$)[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*(@[^/@\s]+)?)?", re.ASCII)
 _NAME_ONE = "name a safetensors file, a folder or a Hub id that holds the target's weights"
 
 
@@ -139,17 +139,22 @@ def _shard(source: str, folder: Path) -> Path:
     return folder / shard
 
 
-def _downloaded(repo: str) -> Path:
+def _downloaded(source: str) -> Path:
     from eagle3hub.checkpoint.hub import download_file
+    from eagle3hub.checkpoint.remote import HubAddress, parse_address
 
-    name = repo.removeprefix(HUB)
+    at = parse_address(source) if "/" in source else HubAddress(source, None, "")
     try:
-        index = download_file(name, INDEX)
+        index = download_file(at.repo_id, at.path(INDEX), at.revision)
     except HubError as e:
+        if e.code == "hub-not-found" and _HUB_ID.fullmatch(source) and at.revision is None:
+            message = f"{source} is neither a file nor a folder here, nor a model on the Hub that can be read"
+            raise HubError(message, hint=e.hint, code=e.code) from e
         if e.code != "hub-no-file":
             raise
-        return download_file(name, WEIGHTS)
-    return download_file(name, _in_index(repo, parse_json_object(index.read_bytes(), index)))
+        return download_file(at.repo_id, at.path(WEIGHTS), at.revision)
+    shard = _in_index(source, parse_json_object(index.read_bytes(), index))
+    return download_file(at.repo_id, at.path(shard), at.revision)
 
 
 def _in_index(source: str, index: Mapping[str, object]) -> str:

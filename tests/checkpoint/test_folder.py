@@ -170,3 +170,31 @@ def test_headers_made_to_hang_or_to_crash(tmp_path: Path, name: str, entry: str,
     with pytest.raises(CheckpointError, match=message) as caught:
         open_checkpoint(folder)
     caught.value.message.encode()
+
+
+@pytest.mark.parametrize(
+    ("inside", "named"),
+    [
+        (["a"], "{}/a"),
+        (["epoch_0_step_10", "epoch_1_step_20"], "{0}/epoch_0_step_10, {0}/epoch_1_step_20"),
+        (["a", "b", "c", "d", "e", ".hidden"], "{0}/a, {0}/b, {0}/c and 2 more"),
+        (["snapshots/0123"], "{}/snapshots/0123"),
+    ],
+)
+def test_a_folder_of_heads_names_them(tmp_path: Path, cli: Cli, inside: list[str], named: str):
+    for name in inside:
+        heads.specforge(tmp_path / "run" / name)
+    status, _, err = cli("inspect", tmp_path / "run")
+    assert status == 3
+    assert err.replace(str(tmp_path), "").splitlines() == [
+        "error: there is no config.json in /run",
+        f"hint: name a folder in it that has one: {named.format('/run')}",
+    ]
+
+
+@pytest.mark.parametrize("make", heads.MAKERS.values(), ids=heads.MAKERS)
+def test_a_head_is_no_target(tmp_path: Path, cli: Cli, make: Callable[..., Path]):
+    head = make(tmp_path / "head")
+    status, _, err = cli("inspect", head, "--target", head)
+    assert status == 3
+    assert err.startswith(f"error: the target {head} is a draft head\nhint: name the model the head was trained for")

@@ -217,7 +217,15 @@ def test_a_folder_of_a_repository(hub: HubServer, tmp_path: Path, cli: Cli):
     assert document(cli("convert", f"{SOURCE}@main/heads/a", tmp_path / "out", "--to", "modelopt", "--json"))
     status, _, err = cli("inspect", SOURCE)
     assert status == 3
-    assert f"error: there is no config.json in {SOURCE}\nhint: name the folder" in err
+    hint = f"hint: name a folder of the repository that has one: {SOURCE}/heads/a"
+    assert err.splitlines() == [f"error: there is no config.json in {SOURCE}", hint]
+    hub.repos[REPO].refs["feature/x"] = hub.repos[REPO].refs["main"]
+    hinted = cli("inspect", f"{SOURCE}@feature%2Fx/heads")[2].split()[-1]
+    assert hinted == f"{SOURCE}@feature%2Fx/heads/a"
+    assert document(cli("inspect", hinted, "--json"))
+    hub.commit("alice/weights", {"model.safetensors": b""})
+    status, _, err = cli("inspect", "hf://alice/weights")
+    assert (status, "hint: no folder of the repository has one" in err) == (3, True)
 
 
 def test_small_json_files_come_along(hub: HubServer, tmp_path: Path):
@@ -267,6 +275,7 @@ def test_shards_and_an_index(hub: HubServer, tmp_path: Path):
 )
 def test_addresses(text: str, address: HubAddress):
     assert parse_address(text) == address
+    assert str(address) == text.rstrip("/")
 
 
 @pytest.mark.parametrize(
@@ -287,6 +296,50 @@ def test_addresses_that_are_none(text: str, cli: Cli):
     with pytest.raises(SourceError, match="is not the address of a model on the Hub"):
         parse_address(text)
     assert cli("inspect", text)[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("alice/head", "hf://alice/head"),
+        ("alice/head@v1", "hf://alice/head@v1"),
+        ("hf:alice/head", "hf://alice/head"),
+        ("https://huggingface.co/alice/head", "hf://alice/head"),
+        ("https://hf.co/alice/head/tree/main/heads/a/", "hf://alice/head@main/heads/a"),
+        ("head", None),
+        ("some/folder/here", None),
+    ],
+)
+def test_a_model_named_otherwise_is_hinted_at_by_its_address(
+    tmp_path: Path, cli: Cli, monkeypatch, text: str, address: str | None
+):
+    monkeypatch.chdir(tmp_path)
+    hint = "hint: name the folder that holds config.json"
+    status, _, err = cli("inspect", text)
+    assert status == 3
+    assert err.splitlines() == [
+        f"error: {text} does not exist",
+        hint if address is None else f"{hint}, or write {address} for a model on the Hub",
+    ]
+    if address is not None:
+        assert str(parse_address(address)) == address
+
+
+# Targets
+
+
+def test_a_target_named_by_its_address(hub: HubServer, target: Path, tmp_path: Path, cli: Cli):
+    """Its revision says which config is read; what is recorded, and what an engine is told, is its Hub id."""
+    head = heads.specforge(tmp_path / "head")
+    hub.repos["alice/target"].refs["kept"] = hub.commit("alice/target", target)
+    hub.commit("alice/target", {"config.json": b"{}"})
+    for text in ("alice/target@kept", "hf://alice/target@kept"):
+        assert document(cli("inspect", head, "--target", text, "--json"))["target"]["name"] == "alice/target"
+        recipe = document(cli("recipe", head, "--engine", "vllm", "--target", text, "--json"))
+        assert recipe["server_command"].startswith("vllm serve alice/target --")
+    for text in ("hf://alice/target/sub", "alice/target@kept/sub", "hf://alice"):
+        status, _, err = cli("inspect", head, "--target", text)
+        assert (status, f"error: the target {text} is neither a folder nor a Hub id" in err) == (3, True)
 
 
 # Offline

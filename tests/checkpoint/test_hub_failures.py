@@ -152,6 +152,7 @@ def test_an_endpoint_that_is_no_address(hub: HubServer, cli: Cli, waits, monkeyp
     monkeypatch.setattr(constants, "ENDPOINT", "hub.example")
     status, _, err = cli("inspect", SOURCE)
     assert (status, err.splitlines()[0]) == (5, "error: HF_ENDPOINT is not the address of a Hub")
+    assert waits == []
 
 
 def test_a_hub_that_does_not_answer(hub: HubServer, tmp_path: Path, cli: Cli, monkeypatch):

@@ -58,11 +58,25 @@ def test_embeddings_of_a_target_on_the_hub(tmp_path: Path, hub: HubServer, ok, s
     _, tensors, _ = ok(heads.specforge(tmp_path / "head"), "specforge", "--include-embeddings", "alice/target")
     assert torch.equal(tensors["embed_tokens.weight"], TABLE)
     assert hub.served < 200_000, "only the shard with the embeddings is fetched"
+    hub.repos["alice/target"].refs["kept"] = hub.commit("alice/target", {"in/it/x": b""})
+    hub.commit("alice/target", {"model.safetensors": b"", "model.safetensors.index.json": b"{}"})
+    for i, source in enumerate(("alice/target@kept", "hf://alice/target@kept")):
+        _, tensors, _ = ok(tmp_path / "head", "specforge", "--include-embeddings", source, name=f"of-it-{i}")
+        assert torch.equal(tensors["embed_tokens.weight"], TABLE)
 
 
 def test_a_target_that_is_not_there(tmp_path: Path, hub: HubServer, refused):
     source = heads.specforge(tmp_path / "head")
-    assert "hub-not-found" in refused(source, "specforge", "--include-embeddings", "alice/nothing", status=5)
+    for name, says in (
+        ("weights/embeds", "weights/embeds is neither a file nor a folder here, nor a model on the Hub"),
+        ("hf://alice/nothing", "there is no model alice/nothing on the Hub, or it is private"),
+    ):
+        said = refused(source, "specforge", "--include-embeddings", name, status=5)
+        assert "hub-not-found" in said
+        assert says in said
+    hub.commit("alice/it", {"x": b""})
+    said = refused(source, "specforge", "--include-embeddings", "alice/it@v9", status=5)
+    assert "alice/it has no revision v9" in said
 
 
 def test_embeddings_on_the_hub_are_compared_before_they_are_dropped(tmp_path: Path, hub: HubServer, ok, refused):
