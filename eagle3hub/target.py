@@ -8,6 +8,7 @@ from pathlib import Path
 
 from eagle3hub.checkpoint.folder import CONFIG, parse_json_object
 from eagle3hub.checkpoint.reader import refuse_pointer
+from eagle3hub.checkpoint.source import is_folder, read_small
 from eagle3hub.errors import SourceError
 from eagle3hub.fields import Fields
 
@@ -69,10 +70,9 @@ def read_target(target: str, name: str | None = None) -> TargetFacts:
     where the Hub cannot be asked.
     """
     folder = Path(target).expanduser()
-    if folder.is_dir():
+    is_local = is_folder(folder)
+    if is_local:
         path = folder / CONFIG
-        if not path.is_file():
-            raise SourceError(f"there is no {CONFIG} in the target folder {target}", code="source-no-config")
     elif _HUB_ID.fullmatch(target):
         from eagle3hub.checkpoint.hub import download_file
 
@@ -83,13 +83,16 @@ def read_target(target: str, name: str | None = None) -> TargetFacts:
             hint="name a folder with the target's config.json, or owner/name on the Hub",
             code="source-target",
         )
-    config = parse_json_object(path.read_bytes(), path)
+    raw = read_small(path)
+    if raw is None:
+        raise SourceError(f"there is no {CONFIG} in the target folder {target}", code="source-no-config")
+    config = parse_json_object(raw, path)
     nested = config.get("text_config")
     text = Fields(nested if isinstance(nested, dict) else config, f"{target}/{CONFIG}")
     architectures = config.get("architectures")
     return TargetFacts(
         name=name or target,
-        is_local=folder.is_dir() and name is None,
+        is_local=is_local and name is None,
         num_hidden_layers=text.number("num_hidden_layers"),
         hidden_size=text.number("hidden_size"),
         vocab_size=text.number("vocab_size"),

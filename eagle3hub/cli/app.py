@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 import traceback
 from importlib import import_module
+from pathlib import Path
 
 import typer
 
 from eagle3hub._version import __version__
 from eagle3hub.cli.output import json_text
 from eagle3hub.cli.streams import Unwritable, outlive_readers
-from eagle3hub.errors import Eagle3HubError, UsageError
+from eagle3hub.errors import Eagle3HubError, InternalError, SourceError, UsageError
 
 EXIT_INTERRUPTED = 130
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
 _CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]  # click's UsageError, inside newer typer
 
 
@@ -90,8 +93,11 @@ def _run(argv: list[str]) -> int:
         return run(argv)
     except Unwritable:
         raise
-    except Exception:  # a mistake of this program: all of it is shown, but for what is secret
-        return _traceback()
+    except Exception as e:
+        error = _fault_of_a_place(e) or _own_mistake(e)
+        if "--debug" in argv or isinstance(error, InternalError):
+            _traceback()
+        return _fail(error, "--json" in argv)
 
 
 def run(argv: list[str]) -> int:
@@ -127,11 +133,39 @@ def _fail(error: Eagle3HubError, as_json: bool) -> int:
     return error.exit_code
 
 
-def _traceback() -> int:
+def _traceback() -> None:
     from eagle3hub.cli.redact import redacted
 
     sys.stderr.write(redacted(traceback.format_exc()))
-    return 1
+
+
+def _fault_of_a_place(error: Exception) -> SourceError | None:
+    """What to say of a file or folder that may not be used where no code expected it."""
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in _NOT_ALLOWED and error.filename is not None:
+        return SourceError(f"cannot use {error.filename}: {error.strerror}", code="source-unreadable")
+    if error.errno == errno.ENOENT and error.filename is None and _is_nowhere():
+        hint = "change to a folder that exists, and run it again"
+        return SourceError("the working directory does not exist any more", hint=hint, code="source-no-cwd")
+    return None
+
+
+def _is_nowhere() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
+
+
+def _own_mistake(error: Exception) -> InternalError:
+    from eagle3hub.cli.redact import redacted
+
+    return InternalError(
+        redacted(f"{type(error).__name__}: {error}"),
+        hint="this is a mistake of eagle3hub: please report it with its traceback",
+    )
 
 
 def _usage_error(error: Exception) -> UsageError:
