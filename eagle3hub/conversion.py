@@ -5,7 +5,6 @@ The plan says which bytes go where before anything is written; the result is ver
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from eagle3hub.checkpoint.shards import Shard, encode_index, split
 from eagle3hub.checkpoint.source import HUB
 from eagle3hub.checkpoint.writer import OutTensor, encode_header, in_file_order, write_safetensors
 from eagle3hub.command import command_words, public_name
+from eagle3hub.documents import document_bytes
 from eagle3hub.errors import Problem, Refusal
 from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts import get_layout, open_head, provenance
@@ -292,7 +292,7 @@ def _fill(stage: Path, plan: Plan, *, verify: bool, flush: bool, digests: bool, 
     as ``cp`` leaves it: it reaches the disk within seconds, and a power cut before that loses it.
     """
     source = open_checkpoint(plan.head.source)
-    config = (json.dumps(plan.spelled.config, indent=2, ensure_ascii=False) + "\n").encode()
+    config = document_bytes(plan.spelled.config)
     listed: Callable[[Path], FileSize] = file_digest if digests else file_size
     with ExitStack() as stack:
         flushing = stack.enter_context(Flushing()) if flush else None
@@ -318,8 +318,7 @@ def _fill(stage: Path, plan: Plan, *, verify: bool, flush: bool, digests: bool, 
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-        record_bytes = (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
-        write_file(stage / PROVENANCE, record_bytes, flush=flush)
+        write_file(stage / PROVENANCE, document_bytes(record), flush=flush)
         if flushing is not None:
             progress("waiting for the disk")
             flushing.wait()

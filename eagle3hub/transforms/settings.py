@@ -14,6 +14,7 @@ from typing import Any
 from eagle3hub.checkpoint.dtypes import TORCH_NAME
 from eagle3hub.checkpoint.folder import CONFIG, WEIGHTS, open_checkpoint
 from eagle3hub.checkpoint.writer import encode_header, in_file_order
+from eagle3hub.documents import document_bytes
 from eagle3hub.errors import InputError, LayoutError, Refusal, UsageError
 from eagle3hub.head import Head
 from eagle3hub.layouts import detect, get_layout
@@ -210,7 +211,7 @@ def _hold_engines(key: str, before: _Seen, after: _Seen) -> None:
 
 def _rehearse(folder: Path, spelled: Spelled) -> None:
     """A folder like the one to be written, with holes in place of the weights: it takes no room on the disk."""
-    (folder / CONFIG).write_text(json.dumps(spelled.config, ensure_ascii=False), encoding="utf-8")
+    (folder / CONFIG).write_bytes(document_bytes(spelled.config))
     ordered = in_file_order(spelled.tensors)
     header = encode_header(ordered, spelled.metadata)
     with (folder / WEIGHTS).open("wb") as f:
