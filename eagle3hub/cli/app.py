@@ -107,6 +107,8 @@ def run(argv: list[str]) -> int:
     argv = [a for a in argv if a != "--debug"]
     try:
         status = build(argv[0] if argv else None)(argv, prog_name="eagle3hub", standalone_mode=False)
+        if status == EXIT_INTERRUPTED:  # what Typer makes of KeyboardInterrupt
+            return _interrupted(as_json)
         return status if isinstance(status, int) else 0
     except Unwritable:
         raise
@@ -119,8 +121,7 @@ def run(argv: list[str]) -> int:
             return UsageError.exit_code
         return _fail(_usage_error(e), as_json)
     except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("interrupted\n")
-        return EXIT_INTERRUPTED
+        return _interrupted(as_json)
 
 
 def _fail(error: Eagle3HubError, as_json: bool) -> int:
@@ -131,6 +132,15 @@ def _fail(error: Eagle3HubError, as_json: bool) -> int:
         if error.hint:
             sys.stderr.write(f"hint: {error.hint}\n")
     return error.exit_code
+
+
+def _interrupted(as_json: bool) -> int:
+    if as_json:
+        error = {"code": "interrupted", "message": "interrupted", "hint": None, "exit_code": EXIT_INTERRUPTED}
+        print(json_text({"error": error}))
+    else:
+        sys.stderr.write("interrupted\n")
+    return EXIT_INTERRUPTED
 
 
 def _traceback() -> None:

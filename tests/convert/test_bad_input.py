@@ -314,6 +314,17 @@ def test_a_signal_to_end_cleans_up(tmp_path: Path, number: signal.Signals, durin
     assert [p.name for p in tmp_path.iterdir()] == ["head"]
 
 
+def test_an_interrupt_is_said(tmp_path: Path):
+    source = heads.specjax(tmp_path / "head")
+    argv = (signal.SIGINT.value, "writing", "convert", source, tmp_path / "out", "--to", "specforge")
+    told = python(SIGNALLED, *argv, preexec_fn=default_signals)
+    assert (told.returncode, told.stdout, told.stderr) == (130, "", "interrupted\n")
+    as_json = python(SIGNALLED, *argv, "--json", preexec_fn=default_signals)
+    assert (as_json.returncode, as_json.stderr) == (130, "")
+    assert json.loads(as_json.stdout)["error"]["code"] == "interrupted"
+    assert [p.name for p in tmp_path.iterdir()] == ["head"]
+
+
 def test_nohup_goes_on(tmp_path: Path):
     source = heads.specjax(tmp_path / "head")
     argv = (signal.SIGHUP.value, "cleaning", "convert", source, tmp_path / "out", "--to", "specforge")
