@@ -29,6 +29,7 @@ from eagle3hub.errors import Problem, Refusal
 from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts import get_layout, open_head, provenance
 from eagle3hub.layouts.base import AS_FOUND, ReadOptions, Spelled, WriteOptions
+from eagle3hub.layouts.fitting import AUX_SHIFTED
 from eagle3hub.layouts.taps import AUX_IDS
 from eagle3hub.progress import Progress, silent
 from eagle3hub.staging import check_destination, require_space, staged_folder, write_file
@@ -207,6 +208,9 @@ def make_plan(
             hint="leave the option out, or choose another layout",
             code="refused-shards",
         )
+    shifted = next((p for p in head.problems if p.code == AUX_SHIFTED), None)
+    if strict and shifted is not None:
+        raise Refusal(f"--strict: {shifted.message}", hint=shifted.hint, code="refused-assumption")
     if strict and plan.assumptions:
         first = plan.assumptions[0]
         more = f" (and {len(plan.assumptions) - 1} more)" if len(plan.assumptions) > 1 else ""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from eagle3hub.errors import ConfigError, Problem
 from eagle3hub.head import Assumption, AuxTaps, Head
 from eagle3hub.layouts.taps import AUX_IDS, trainer_default
 from eagle3hub.target import TargetFacts
+
+AUX_SHIFTED = "aux-ids-shifted"
 
 
 def apply_target(head: Head, target: TargetFacts) -> None:
@@ -53,7 +57,9 @@ def _take_default(head: Head, layers: int, model_type: str | None) -> None:
         head.problems.append(Problem("error", e.code, e.message, e.hint or "give the layers with --aux-layers"))
         return
     if why is not None:
-        settle = f"check the training command, and give --aux-layers or write {AUX_IDS} into config.json"
+        settle = f"check the training command; for these layers give --aux-layers {_listed(head.aux.after_layer)}"
+        if head.layout != "specjax":  # whose trainer writes none, so that a list in its config settles nothing
+            settle += f', or write "{AUX_IDS}": {head.aux.boundary} at the top level of config.json'
         head.assumptions.append(Assumption("aux", head.aux.after_layer, why, settle))
 
 
@@ -76,13 +82,17 @@ def _warn_of_shifted(head: Head, aux: AuxTaps, layers: int) -> None:
             head.problems.append(
                 Problem(
                     "warning",
-                    "aux-ids-shifted",
+                    AUX_SHIFTED,
                     f"the aux layers are the default ones shifted by one layer, as if {numbering} ids stood in a list "
                     f"of the other convention; a target of {layers} layers has the default {default.after_layer}",
-                    f"if the head was trained on the default layers, give --num-target-layers {layers} and "
-                    f"--aux-layers {','.join(map(str, default.after_layer))}",
+                    f"give --aux-layers {_listed(default.after_layer)} if the head was trained on the default layers, "
+                    f"or --aux-layers {_listed(aux.after_layer)} if on these",
                 )
             )
+
+
+def _listed(layers: Sequence[int]) -> str:
+    return ",".join(map(str, layers))
 
 
 def _mismatch(message: str) -> Problem:
