@@ -34,7 +34,7 @@ from eagle3hub.layouts.taps import AUX_IDS
 from eagle3hub.progress import Progress, silent
 from eagle3hub.staging import check_destination, require_space, staged_folder, write_file
 from eagle3hub.target import TargetFacts
-from eagle3hub.transforms import Change, Transforms, apply_transforms, check_said, said
+from eagle3hub.transforms import Change, Transforms, apply_transforms, said
 from eagle3hub.transforms.settings import apply_settings
 from eagle3hub.verify import verify_folder
 
@@ -173,7 +173,6 @@ def make_plan(
     (``strict``) where something would have to be assumed.
     """
     codec = get_layout(to)
-    check_said(read)
     checkpoint = open_checkpoint(source, headers_only=True)
     head = open_head(checkpoint, layout=layout, target=target, target_name=target_name, options=read)
     head, changes = apply_transforms(head, transforms, target if isinstance(target, str) else None)

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import safetensors.torch
+import torch
 from support import heads
 
 import eagle3hub
@@ -57,6 +59,40 @@ def test_inspect_shows_a_broken_map_and_exits_with_3(tmp_path: Path, cli: Cli):
     assert status == 3
     assert doc["vocab_map"]["status"] == "absolute"
     assert [p["code"] for p in doc["problems"] if p["severity"] == "error"] == ["vocab-absolute"]
+
+
+EXPORTERS = Path(__file__).parent / "fixtures" / "exporters"
+
+
+def test_inspect_takes_what_the_source_does_not_say(tmp_path: Path, cli: Cli):
+    source, options = EXPORTERS / "specforge-sglang-norm-output" / "head", ("--target", EXPORTERS / "target")
+    status, out, _ = cli("inspect", source, *options)
+    assert (status, "hint: say which it is: --norm-output pre for a head" in out) == (3, True)
+    status, out, _ = cli("inspect", source, *options, "--norm-output", "post")
+    assert (status, "post-norm feedback" in out) == (0, True)
+    plain = EXPORTERS / "specforge-sglang-plain" / "head"
+    doc = json.loads(cli("inspect", plain, "--aux-layers", "2,4,5", "--aux-convention", "boundary", "--json")[1])
+    assert (doc["aux"]["after_layer"], doc["aux"]["origin"], doc["assumptions"]) == ([1, 3, 4], "flag", [])
+    assert cli("inspect", plain, "--rope-theta", "0")[0] == 2
+
+
+def test_hints_name_the_command_that_has_an_option(tmp_path: Path, cli: Cli):
+    """What `convert` is told of a source, others are not: who reads the hint shall not try it here."""
+    plain, target = EXPORTERS / "specforge-sglang-plain" / "head", EXPORTERS / "target"
+    _, shown, _ = cli("inspect", plain, "--target", target)
+    assert "option of eagle3hub convert" not in shown
+    _, shown, _ = cli("diff", plain, plain, "--target", target)
+    assert shown.count("; --aux-layers is an option of eagle3hub convert)") == 2
+    twice = heads.specforge(tmp_path / "twice", eagle_config={"eagle_aux_hidden_state_layer_ids": [1, 1, 26]})
+    others = "give the true list with --aux-layers; --aux-layers is an option of eagle3hub convert"
+    assert cli("convert", twice, tmp_path / "out", "--to", "modelopt")[2].endswith("the true list with --aux-layers\n")
+    assert others in cli("recipe", twice, "--target", heads.target(tmp_path / "target"))[2]
+    assert others in json.loads(cli("diff", twice, twice, "--json")[1])["error"]["hint"]
+    broken = heads.specjax(tmp_path / "broken", d2t=heads.sorted_ids(heads.dims()))
+    assert "offsets; --repair is an option of eagle3hub convert" in cli("inspect", broken, "--from", "specjax")[1]
+    unknown = heads.specforge(tmp_path / "unknown")
+    (unknown / "model.safetensors").write_bytes(safetensors.torch.save({"fc.weight": torch.zeros(2, 2)}))
+    assert "; here --from-a or --from-b" in cli("diff", unknown, unknown)[2]
 
 
 def test_inspect_lists_tensors(example_head: Path, cli: Cli):

@@ -6,12 +6,16 @@ import errno
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import typer
+import typer.main
 
 from eagle3hub._version import __version__
+from eagle3hub.cli.hints import fitting
 from eagle3hub.cli.output import json_text
 from eagle3hub.cli.streams import Unwritable, outlive_readers
 from eagle3hub.errors import Eagle3HubError, InternalError, SourceError, UsageError
@@ -81,7 +85,7 @@ def main() -> None:
         status = _run(sys.argv[1:])
         sys.stdout.flush()
     except Unwritable as e:
-        status = _fail(e, as_json=False)
+        status = _fail(e)
     sys.exit(status)
 
 
@@ -97,7 +101,7 @@ def _run(argv: list[str]) -> int:
         error = _fault_of_a_place(e) or _own_mistake(e)
         if "--debug" in argv or isinstance(error, InternalError):
             _traceback()
-        return _fail(error, "--json" in argv)
+        return _fail(error, argv)
 
 
 def run(argv: list[str]) -> int:
@@ -115,23 +119,36 @@ def run(argv: list[str]) -> int:
     except Eagle3HubError as e:
         if debug:
             _traceback()
-        return _fail(e, as_json)
+        return _fail(e, argv)
     except _CommandLineError as e:
         if not str(e):  # no arguments: the help has been printed
             return UsageError.exit_code
-        return _fail(_usage_error(e), as_json)
+        return _fail(_usage_error(e), argv)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted(as_json)
 
 
-def _fail(error: Eagle3HubError, as_json: bool) -> int:
-    if as_json:
-        print(json_text({"error": error.to_json()}))
+def _fail(error: Eagle3HubError, argv: Sequence[str] = ()) -> int:
+    found = error.to_json()
+    if found["hint"]:
+        found["hint"] = fitting(found["hint"], _called(argv))
+    if "--json" in argv:
+        print(json_text({"error": found}))
     else:
         sys.stderr.write(f"error: {error.message}\n")
-        if error.hint:
-            sys.stderr.write(f"hint: {error.hint}\n")
+        if found["hint"]:
+            sys.stderr.write(f"hint: {found['hint']}\n")
     return error.exit_code
+
+
+def _called(argv: Sequence[str]) -> Any:
+    """The command that a command line calls, or the group where it calls none."""
+    command: Any = typer.main.get_command(build(*argv[:1]))
+    for word in argv:
+        if word not in getattr(command, "commands", {}):
+            break
+        command = command.commands[word]
+    return command
 
 
 def _interrupted(as_json: bool) -> int:

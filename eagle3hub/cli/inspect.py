@@ -6,7 +6,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from eagle3hub.cli.hints import fitting
 from eagle3hub.cli.output import JsonFlag, emit
+from eagle3hub.cli.said import (
+    AuxConventionOption,
+    AuxLayersOption,
+    DropOption,
+    MaskTokenOption,
+    NormBeforeResidualOption,
+    NormOutputOption,
+    NumTargetLayersOption,
+    RopeThetaOption,
+    SuspiciousFlag,
+    read_options,
+)
 from eagle3hub.units import count
 
 if TYPE_CHECKING:
@@ -22,6 +35,7 @@ _VERDICTS = {
 
 
 def inspect(
+    ctx: typer.Context,
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="Folder of a draft head, or hf://owner/name@revision.")
     ],
@@ -32,6 +46,15 @@ def inspect(
         str | None, typer.Option("--target", "--verifier", metavar="T", help="Target model: folder or Hub id.")
     ] = None,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
+    aux_layers: AuxLayersOption = None,
+    aux_convention: AuxConventionOption = None,
+    num_target_layers: NumTargetLayersOption = None,
+    norm_output: NormOutputOption = None,
+    norm_before_residual: NormBeforeResidualOption = None,
+    rope_theta: RopeThetaOption = None,
+    mask_token_id: MaskTokenOption = None,
+    drop: DropOption = None,
+    allow_suspicious: SuspiciousFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Say what a draft head is, what is wrong with it, and what each inference engine will do with its files.
@@ -48,17 +71,28 @@ def inspect(
     from eagle3hub.preflight import examine, preflight_all, target_embeddings
     from eagle3hub.target import read_target
 
+    said = read_options(
+        aux_layers=aux_layers,
+        aux_convention=aux_convention,
+        num_target_layers=num_target_layers,
+        norm_output=norm_output,
+        norm_before_residual=norm_before_residual,
+        rope_theta=rope_theta,
+        mask_token_id=mask_token_id,
+        drop=drop,
+        allow_suspicious=allow_suspicious,
+    )
     checkpoint = open_checkpoint(source, headers_only=True)
     facts = None if target is None else read_target(target)
-    head = open_head(checkpoint, layout=layout, target=facts)
+    head = open_head(checkpoint, layout=layout, target=facts, options=said)
     subject = examine(checkpoint, head, target_embeddings(head, target))
     document = describe(head, preflight_all(subject, facts))
-    emit(document, lambda console: _print(document, console, tensors), as_json=as_json)
+    emit(document, lambda console: _print(document, console, tensors, ctx.command), as_json=as_json)
     if any(p["severity"] == "error" for p in document["problems"]):
         raise typer.Exit(3)
 
 
-def _print(doc: dict[str, Any], console: Console, tensors: bool) -> None:
+def _print(doc: dict[str, Any], console: Console, tensors: bool, command: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -94,11 +128,11 @@ def _print(doc: dict[str, Any], console: Console, tensors: bool) -> None:
         console.print(table)
     for a in doc["assumptions"]:
         console.print(f"[cyan]assumed[/] {escape(a['field'])} = {escape(str(a['value']))}: {escape(a['why'])}")
-        console.print(f"  [dim]to settle it: {escape(a['settle'])}[/]")
+        console.print(f"  [dim]to settle it: {escape(fitting(a['settle'], command))}[/]")
     for p in doc["problems"]:
         console.print(f"{_MARKS[p['severity']]} {escape(p['message'])} [dim]({p['code']})[/]")
         if p["hint"]:
-            console.print(f"  [dim]hint: {escape(p['hint'])}[/]")
+            console.print(f"  [dim]hint: {escape(fitting(p['hint'], command))}[/]")
 
 
 def _print_engines(engines: list[dict[str, Any]], console: Console) -> None:
