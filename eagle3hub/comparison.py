@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eagle3hub.checkpoint.folder import open_checkpoint, read_tensor
+from eagle3hub.describe import semantics_of
 from eagle3hub.head import AuxTaps, Head, TensorRef
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
@@ -97,7 +98,7 @@ class Comparison:
             "verdict": self.verdict,
             "spelling": [asdict(s) for s in self.spelling],
             "differences": [asdict(d) for d in self.differences],
-            "semantics": _fields(_semantics(self.a), _semantics(self.b)),
+            "semantics": _fields(semantics_of(self.a), semantics_of(self.b)),
             "sizes": _fields(self.a.dims.to_json(), self.b.dims.to_json()),
             "aux": {"a": _taps(self.a.aux), "b": _taps(self.b.aux)},
             "vocab_map": self.vocab_map.to_json(),
@@ -135,7 +136,7 @@ def compare_heads(a: Head, b: Head, progress: Progress = silent) -> Comparison:
     differences: list[Difference] = []
     for where, left, right in (
         ("sizes", a.dims.to_json(), b.dims.to_json()),
-        ("semantics", _semantics(a), _semantics(b)),
+        ("semantics", semantics_of(a), semantics_of(b)),
     ):
         found = _fields(left, right)
         differences += [Difference(where, name, f["a"], f["b"]) for name, f in found.items() if not f["equal"]]
@@ -316,11 +317,6 @@ def _fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, dict[str, A
     """Field by field: both values, and whether they are equal."""
     names = [*a, *(k for k in b if k not in a)]
     return {n: {"a": a.get(n), "b": b.get(n), "equal": a.get(n) == b.get(n)} for n in names}
-
-
-def _semantics(head: Head) -> dict[str, Any]:
-    """What the head computes; the feedback is ``open`` where the source does not tell it."""
-    return head.semantics.to_json() | ({"feedback": "open"} if head.feedback_is_open else {})
 
 
 def _summary(head: Head) -> dict[str, Any]:

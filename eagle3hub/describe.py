@@ -10,6 +10,11 @@ from eagle3hub.layouts.features import aux_count
 from eagle3hub.preflight import Verdict
 
 
+def semantics_of(head: Head) -> dict[str, Any]:
+    """What the head computes; the feedback is ``open`` where the source does not tell it."""
+    return head.semantics.to_json() | ({"feedback": "open"} if head.feedback_is_open else {})
+
+
 def describe(head: Head, engines: Sequence[Verdict] = ()) -> dict[str, Any]:
     """Everything a head says of itself, and what engines will do with it, as JSON-ready data."""
     vocab = head.vocab_map
@@ -20,7 +25,7 @@ def describe(head: Head, engines: Sequence[Verdict] = ()) -> dict[str, Any]:
         "parameters": head.num_parameters,
         "dtype": head.dtype,
         "dims": head.dims.to_json(),
-        "semantics": head.semantics.to_json(),
+        "semantics": semantics_of(head),
         "aux": {
             "count": aux_count(head),
             "after_layer": None if aux is None else aux.after_layer,

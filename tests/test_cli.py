@@ -68,6 +68,8 @@ def test_inspect_takes_what_the_source_does_not_say(tmp_path: Path, cli: Cli):
     source, options = EXPORTERS / "specforge-sglang-norm-output" / "head", ("--target", EXPORTERS / "target")
     status, out, _ = cli("inspect", source, *options)
     assert (status, "hint: say which it is: --norm-output pre for a head" in out) == (3, True)
+    assert "eps 1e-05, feedback open" in out
+    assert json.loads(cli("inspect", source, "--json")[1])["semantics"]["feedback"] == "open"
     status, out, _ = cli("inspect", source, *options, "--norm-output", "post")
     assert (status, "post-norm feedback" in out) == (0, True)
     plain = EXPORTERS / "specforge-sglang-plain" / "head"

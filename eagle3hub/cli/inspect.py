@@ -172,4 +172,5 @@ def _aux(aux: dict[str, Any]) -> str:
 
 def _norms(s: dict[str, Any]) -> str:
     on = [name for name in ("norm_before_residual", "norm_before_fc", "fc_norm") if s[name]]
-    return ", ".join([*on, f"{s['feedback'].replace('_', '-')} feedback"])
+    feedback = "feedback open" if s["feedback"] == "open" else f"{s['feedback'].replace('_', '-')} feedback"
+    return ", ".join([*on, feedback])
