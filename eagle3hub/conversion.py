@@ -140,6 +140,7 @@ class Conversion:
             "destination": str(self.destination),
             "dry_run": self.dry_run,
             "verified": self.verified,
+            "config": plan.spelled.config,
             "bytes": plan.nbytes,
             "tensors": _mapping(plan),
             "shards": [shard.name for shard in plan.shards],

@@ -45,7 +45,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
     """``KEY=VALUE``: a dotted key, and a value that is JSON or else a plain string. Raises UsageError."""
     key, equals, raw = text.partition("=")
     if not equals or not all(key.split(".")):
-        raise UsageError(f"--set {text}: it must be KEY=VALUE", hint="--set rms_norm_eps=1e-6", code="usage-set")
+        hint = "--set bos_token_id=1"
+        raise UsageError(f"--set {text}: it must be KEY=VALUE", hint=hint, code="usage-set")
     try:
         return key, json.loads(raw, parse_constant=_no_constant)
     except ValueError:
@@ -98,7 +99,7 @@ def _put(config: dict[str, Any], key: str, value: Any) -> Any:
         if not isinstance(place, dict):
             raise Refusal(
                 f"--set {key}: config.json has no object {'.'.join(path[: i + 1])}",
-                hint="look at the config with --dry-run --json",
+                hint="without this --set, --dry-run --json shows the fields there are, under config",
                 code="refused-set",
             )
     before = place.get(last)

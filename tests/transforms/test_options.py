@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from support import heads
 from support.folders import load, replace
 
-from eagle3hub.layouts import open_head
+from eagle3hub.layouts import LAYOUTS, open_head
 
 FLOATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 BUFFERS = {"d2t", "t2d"}
@@ -158,6 +158,18 @@ def test_set_writes_fields_and_keeps_what_the_tensors_say(tmp_path: Path, ok, re
         said = refused(source, "specforge", "--set", setting)
         assert any(word in said for word in says.split("|")), said
     assert "KEY=VALUE" in refused(source, "specforge", "--set", "nonsense", status=2)
+
+
+def test_what_is_said_of_a_wrong_setting_helps(tmp_path: Path, ok, refused, cli, target: Path):
+    source = heads.specforge(tmp_path / "head")
+    example = refused(source, "universal", "--set", "nonsense", status=2).partition(" / --set ")[2]
+    for layout in LAYOUTS:
+        options = ("--target", target, "--target-name", "owner/t", "--speculative-tokens", 3, "--set", example)
+        ok(source, layout, *options, name=layout)
+    assert "--dry-run --json shows the fields" in refused(source, "specforge", "--set", "a.b=1")
+    _, out, _ = cli("convert", source, tmp_path / "out", "--to", "specforge", "--dry-run", "--json")
+    document, _, config = ok(source, "specforge")
+    assert json.loads(out)["config"] == document["config"] == config
 
 
 @pytest.mark.parametrize(
