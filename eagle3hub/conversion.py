@@ -25,7 +25,7 @@ from eagle3hub.checkpoint.source import HUB
 from eagle3hub.checkpoint.writer import OutTensor, encode_header, in_file_order, write_safetensors
 from eagle3hub.command import command_words, public_name
 from eagle3hub.documents import document_bytes
-from eagle3hub.errors import Problem, Refusal
+from eagle3hub.errors import Problem, Refusal, UsageError
 from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts import get_layout, open_head, provenance
 from eagle3hub.layouts.base import AS_FOUND, ReadOptions, Spelled, WriteOptions
@@ -33,7 +33,7 @@ from eagle3hub.layouts.fitting import AUX_SHIFTED
 from eagle3hub.layouts.taps import AUX_IDS
 from eagle3hub.progress import Progress, silent
 from eagle3hub.staging import check_destination, require_space, staged_folder, write_file
-from eagle3hub.target import TargetFacts
+from eagle3hub.target import TargetFacts, is_hub_id
 from eagle3hub.transforms import Change, Transforms, apply_transforms, said
 from eagle3hub.transforms.settings import apply_settings
 from eagle3hub.verify import verify_folder
@@ -174,6 +174,8 @@ def make_plan(
     (``strict``) where something would have to be assumed.
     """
     codec = get_layout(to)
+    if target_name is not None and not is_hub_id(target_name):
+        raise UsageError(f"--target-name {target_name!r} is not a Hub id", hint="write it as owner/name")
     checkpoint = open_checkpoint(source, headers_only=True)
     head = open_head(checkpoint, layout=layout, target=target, target_name=target_name, options=read)
     head, changes = apply_transforms(head, transforms, target if isinstance(target, str) else None)

@@ -40,6 +40,11 @@ class TargetFacts:
     token_ids: dict[str, int | list[int]]
 
 
+def is_hub_id(text: str) -> bool:
+    """Whether this is a name a model may have on the Hub: owner/name."""
+    return _HUB_ID.fullmatch(text) is not None
+
+
 def require_weights(target: str) -> None:
     """Find out before anything is started whether a target's folder has weights; a Hub id is taken as it is.
 
@@ -73,7 +78,7 @@ def read_target(target: str, name: str | None = None) -> TargetFacts:
     is_local = is_folder(folder)
     if is_local:
         path = folder / CONFIG
-    elif _HUB_ID.fullmatch(target):
+    elif is_hub_id(target):
         from eagle3hub.checkpoint.hub import download_file
 
         path = download_file(target, CONFIG)

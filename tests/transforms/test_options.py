@@ -160,6 +160,12 @@ def test_set_writes_fields_and_keeps_what_the_tensors_say(tmp_path: Path, ok, re
     assert "KEY=VALUE" in refused(source, "specforge", "--set", "nonsense", status=2)
 
 
+@pytest.mark.parametrize("name", ["not an id", "name", "https://huggingface.co/owner/t", "owner/t\n", "owner/\udcff"])
+def test_a_target_is_recorded_under_a_hub_id(tmp_path: Path, refused, target: Path, name: str):
+    options = ("--target", target, "--target-name", name)
+    assert "is not a Hub id" in refused(heads.specforge(tmp_path / "head"), "specforge", *options, status=2)
+
+
 def test_what_is_said_of_a_wrong_setting_helps(tmp_path: Path, ok, refused, cli, target: Path):
     source = heads.specforge(tmp_path / "head")
     example = refused(source, "universal", "--set", "nonsense", status=2).partition(" / --set ")[2]
