@@ -28,7 +28,7 @@ from eagle3hub.documents import document_bytes
 from eagle3hub.errors import Problem, Refusal, UsageError
 from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts import get_layout, open_head, provenance
-from eagle3hub.layouts.base import AS_FOUND, ReadOptions, Spelled, WriteOptions
+from eagle3hub.layouts.base import AS_FOUND, ReadOptions, Spelled, WriteOptions, way_out
 from eagle3hub.layouts.fitting import AUX_SHIFTED
 from eagle3hub.layouts.taps import AUX_IDS
 from eagle3hub.progress import Progress, silent
@@ -180,7 +180,16 @@ def make_plan(
     head = open_head(checkpoint, layout=layout, target=target, target_name=target_name, options=read)
     head, changes = apply_transforms(head, transforms, target if isinstance(target, str) else None)
     head.raise_for_errors()
-    spelled = codec.write(head, WriteOptions(speculative_tokens=speculative_tokens))
+    try:
+        spelled = codec.write(head, WriteOptions(speculative_tokens=speculative_tokens))
+    except Refusal as e:
+        if e.code != "refused-embed-tokens" or transforms.include_embeddings is None:
+            raise
+        raise Refusal(
+            f"--include-embeddings: with them {e.message}",
+            hint=f"leave the option out; {way_out(head, to)}",
+            code=e.code,
+        ) from e
     head, spelled, done = apply_settings(head, spelled, to, settings)
     plan = Plan(
         head,

@@ -109,6 +109,23 @@ def test_a_path_to_embeddings_that_does_not_exist_is_not_looked_up_on_the_hub(tm
     assert f"{path} does not exist" in refused(source, "specforge", "--include-embeddings", path)
 
 
+@pytest.mark.parametrize("to", LAYOUTS)
+def test_a_layout_without_embeddings_says_so_of_those_asked_for(tmp_path: Path, ok, refused, to: str):
+    """They are not the head's own, and to drop them is no advice for who wants them."""
+    source, file = heads.specforge(tmp_path / "head"), tmp_path / "some.safetensors"
+    save_file({"embed_tokens.weight": TABLE}, file)
+    target = heads.target(tmp_path / "target")
+    options = ("--target", target, "--target-name", "owner/t", "--speculative-tokens", 3, "--include-embeddings", file)
+    if to in {"specforge", "speculators", "angelslim"}:
+        ok(source, to, *options)
+        return
+    said = refused(source, to, *options)
+    assert "refused-embed-tokens: --include-embeddings: with them the head has its own" in said
+    assert " / leave the option out; --to specforge or --to speculators or --to angelslim can hold it" in said
+    own = heads.speculators(tmp_path / "own", embeddings=True)
+    assert "--drop-embeddings leaves them out" in refused(own, to, "--target", target)
+
+
 def test_embeddings_of_another_dtype_are_cast_with_the_rest(tmp_path: Path, ok):
     source = heads.specforge(tmp_path / "head")
     save_file({"embed_tokens.weight": TABLE}, tmp_path / "some.safetensors")
