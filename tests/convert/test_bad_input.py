@@ -208,7 +208,8 @@ def test_errors_are_json_when_asked(tmp_path: Path, cli: Cli):
 
 def test_usage_errors_exit_with_2(tmp_path: Path, cli: Cli):
     source = heads.specjax(tmp_path / "head")
-    assert cli("convert", source, tmp_path / "out", "--to", "nemo")[0] == 2
+    status, _, err = cli("convert", source, tmp_path / "out", "--to", "vllm")
+    assert (status, "; vLLM, SGLang and TensorRT-LLM all serve universal" in err) == (2, True)
     assert cli("convert", source)[0] == 2
     assert cli("convert", source, tmp_path / "out", "--to", "specjax", "--no-such-option")[0] == 2
     assert not (tmp_path / "out").exists()
