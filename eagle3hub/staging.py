@@ -44,11 +44,7 @@ def check_destination(dest: Path, *, force: bool, keep_out: Path | None = None) 
         )
     if dest.is_symlink() or not dest.is_dir():
         raise OutputError(f"{dest} is not a folder, so --force does not replace it", code="output-exists")
-    try:
-        foreign = any(dest.iterdir()) and not (dest / PROVENANCE).is_file()
-    except OSError as e:
-        raise OutputError(f"cannot read {dest}: {e.strerror}", code="output-unreadable") from e
-    if foreign:
+    if any(dest.iterdir()) and not (dest / PROVENANCE).is_file():
         raise OutputError(
             f"{dest} holds files this tool did not write (there is no {PROVENANCE}), so --force does not replace it",
             hint="remove it yourself if nothing in it is needed",
