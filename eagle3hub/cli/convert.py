@@ -52,7 +52,14 @@ def convert(
     ] = None,
     speculative_tokens: Annotated[
         int | None,
-        typer.Option(min=1, max=64, metavar="K", help="Draft tokens to recommend; speculators requires it."),
+        typer.Option(
+            "--speculative-tokens",
+            "--draft-tokens",
+            min=1,
+            max=64,
+            metavar="K",
+            help="Draft tokens to recommend; speculators requires it.",
+        ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse instead of assuming anything.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a folder this tool wrote earlier.")] = False,
