@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import safetensors.torch
 import torch
 from support import heads
 
 import eagle3hub
+from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.errors import Eagle3HubError
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -100,6 +103,28 @@ def test_hints_name_the_command_that_has_an_option(tmp_path: Path, cli: Cli):
 def test_inspect_lists_tensors(example_head: Path, cli: Cli):
     assert "midlayer.self_attn.q_proj.weight" in cli("inspect", example_head, "--tensors")[1]
     assert "midlayer.self_attn.q_proj.weight" not in cli("inspect", example_head)[1]
+
+
+@pytest.mark.parametrize("name", ["modelopt-nvfp4", "specforge-training-plain", "speculators-peagle", "prefixed"])
+def test_every_tensor_of_the_files_is_listed(tmp_path: Path, name: str, cli: Cli):
+    plain = EXPORTERS / "specforge-sglang-plain" / "head"
+    source = Path(shutil.copytree(plain if name == "prefixed" else EXPORTERS / name / "head", tmp_path / "head"))
+    if name == "specforge-training-plain":
+        shutil.copy(plain / "config.json", source)
+    if name == "prefixed":
+        file = source / "model.safetensors"
+        safetensors.torch.save_file({f"model.{n}": t for n, t in safetensors.torch.load_file(file).items()}, file)
+    listed = {t["name"] for t in json.loads(cli("inspect", source, "--json")[1])["tensors"]}
+    assert listed == set(open_checkpoint(source).tensors)
+    assert {n.removeprefix("model.") for n in listed} >= {"d2t"}
+
+
+@pytest.mark.parametrize("kind", ["fp8", "nvfp4"])
+def test_a_quantized_head_has_as_many_parameters(kind: str, cli: Cli):
+    plain, head = EXPORTERS / "modelopt-default" / "head", EXPORTERS / f"modelopt-{kind}" / "head"
+    parameters = [json.loads(cli("inspect", source, "--json")[1])["parameters"] for source in (plain, head)]
+    assert parameters == [14464, 14464]
+    assert f"14.5 k parameters, {kind.upper()}\n" in cli("inspect", head)[1]
 
 
 def test_markup_in_a_path_is_only_text(tmp_path: Path, cli: Cli):

@@ -86,7 +86,7 @@ def inspect(
     facts = None if target is None else read_target(target)
     head = open_head(checkpoint, layout=layout, target=facts, options=said)
     subject = examine(checkpoint, head, target_embeddings(head, target))
-    document = describe(head, preflight_all(subject, facts))
+    document = describe(head, checkpoint.tensors, preflight_all(subject, facts))
     emit(document, lambda console: _print(document, console, tensors, ctx.command), as_json=as_json)
     if any(p["severity"] == "error" for p in document["problems"]):
         raise typer.Exit(3)
@@ -99,7 +99,7 @@ def _print(doc: dict[str, Any], console: Console, tensors: bool, command: Any) -
     d, s, aux, vocab = doc["dims"], doc["semantics"], doc["aux"], doc["vocab_map"]
     console.print(
         f"[bold]{escape(doc['source'])}[/]: EAGLE-3 draft head, [bold]{doc['layout']}[/] layout, "
-        f"{count(doc['parameters'])} parameters, {doc['dtype']}"
+        f"{count(doc['parameters'])} parameters, {s['quantization'] or doc['dtype']}"
     )
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
