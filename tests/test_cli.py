@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -117,6 +121,44 @@ def test_every_tensor_of_the_files_is_listed(tmp_path: Path, name: str, cli: Cli
     listed = {t["name"] for t in json.loads(cli("inspect", source, "--json")[1])["tensors"]}
     assert listed == set(open_checkpoint(source).tensors)
     assert {n.removeprefix("model.") for n in listed} >= {"d2t"}
+
+
+def on_a_terminal(columns: int, folder: Path, *argv: object) -> list[str]:
+    """The lines a command prints on a terminal so wide."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "COLUMNS": str(columns), "LINES": "24", "TERM": "xterm", "NO_COLOR": "1"}
+    environment["PYTHONPATH"] = str(Path(eagle3hub.__file__).parents[1])
+    command = [sys.executable, "-m", "eagle3hub", *map(str, argv)]
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=theirs) as process:
+        os.close(theirs)
+        with os.fdopen(ours, "rb") as terminal:
+            printed = b""
+            with suppress(OSError):  # what reading says when nobody writes any more
+                while part := terminal.read1():
+                    printed += part
+    assert process.returncode == 0
+    return re.sub(r"\x1b\[[0-9;]*m", "", printed.decode()).splitlines()
+
+
+def test_a_plain_head_fits_on_a_small_screen(tmp_path: Path):
+    shutil.copytree(EXPORTERS / "specforge-sglang-plain" / "head", tmp_path / "head")
+    shutil.copytree(EXPORTERS / "target", tmp_path / "target")
+    small = on_a_terminal(80, tmp_path, "inspect", "head", "--target", "target")
+    assert len(small) < 24
+    assert max(map(len, small)) <= 80
+    assert sum("takes the head's aux layers" in line for line in small) == 1
+    wide = on_a_terminal(120, tmp_path, "inspect", "head", "--target", "target")
+    assert sum("takes the head's aux layers" in line for line in wide) == 7
+    engines = [line.partition("  ")[0] for line in wide[wide.index("engines, with these files as they are:") + 1 :]]
+    assert all(name in " ".join(" ".join(small).split()) for name in engines[:8])
+
+
+def test_rope_scaling_is_said_in_words(tmp_path: Path, cli: Cli):
+    scaling = {"rope_type": "longrope", "factor": 4.0, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    head = heads.specforge(tmp_path / "head", rope_scaling={**scaling, "original_max_position_embeddings": 2048})
+    status, shown, err = cli("inspect", head)
+    assert status == 0, err
+    assert ", longrope, factor 4, short_factor of 4 numbers, long_factor of 4 numbers, original" in shown
 
 
 @pytest.mark.parametrize("kind", ["fp8", "nvfp4"])

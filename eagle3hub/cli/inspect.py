@@ -25,6 +25,7 @@ from eagle3hub.units import count
 if TYPE_CHECKING:
     from rich.console import Console
 
+_WIDE = 100
 _MARKS = {"error": "[red]error[/]", "warning": "[yellow]warning[/]", "info": "[blue]info[/]"}
 _VERDICTS = {
     "right": "[green]✓ right[/]",
@@ -112,8 +113,7 @@ def _print(doc: dict[str, Any], console: Console, tensors: bool, command: Any) -
     grid.add_row("vocabulary", _vocabulary(vocab))
     grid.add_row("aux layers", _aux(aux))
     rope = s["rope"]
-    scaling = f", {rope['scaling']}" if rope["scaling"] else ", no scaling"
-    grid.add_row("rope", escape(f"theta {rope['theta']:g}{scaling}"))
+    grid.add_row("rope", escape(f"theta {rope['theta']:g}, {_scaling(rope['scaling'])}"))
     grid.add_row("norms", f"eps {s['rms_norm_eps']:g}, {_norms(s)}")
     context = doc["max_position_embeddings"]
     grid.add_row("context", f"{context} tokens" if context else "not stated")
@@ -139,16 +139,38 @@ def _print_engines(engines: list[dict[str, Any]], console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table.grid(padding=(0, 2))
-    for column in ({"style": "dim"}, {"no_wrap": True}, {}):
-        table.add_column(**column)
+    rows = []
     for engine in engines:
         deciding = [r for r in engine["reasons"] if r["effect"] == engine["verdict"]]
         more = f" (and {len(deciding) - 1} more)" if len(deciding) > 1 else ""
         why = f"{deciding[0]['sentence']}{more}" if deciding else ""
-        table.add_row(escape(engine["title"]), _VERDICTS[engine["verdict"]], escape(why))
+        rows.append((escape(engine["title"]), _VERDICTS[engine["verdict"]], escape(why)))
+    table = Table.grid(padding=(0, 2))
+    if console.width >= _WIDE:
+        for column in ({"style": "dim"}, {"no_wrap": True}, {}):
+            table.add_column(**column)
+        for row in rows:
+            table.add_row(*row)
+    else:  # engines of which the same is to be said stand together
+        table.add_column(no_wrap=True)
+        for verdict, why in dict.fromkeys(row[1:] for row in rows):
+            titles = ", ".join(row[0] for row in rows if row[1:] == (verdict, why))
+            table.add_row(verdict, f"[dim]{titles}{': ' * bool(why)}[/]{why}")
     console.print("[bold]engines[/], with these files as they are:")
     console.print(table)
+
+
+def _scaling(scaling: dict[str, Any] | None) -> str:
+    if not scaling:
+        return "no scaling"
+    parts = [f"{key} {_value(value)}" for key, value in scaling.items() if key != "rope_type"]
+    return ", ".join([str(scaling.get("rope_type", "scaling")), *parts])
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"of {len(value)} numbers"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _vocabulary(vocab: dict[str, Any]) -> str:
