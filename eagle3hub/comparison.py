@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eagle3hub.checkpoint.folder import open_checkpoint, read_tensor
-from eagle3hub.describe import semantics_of
 from eagle3hub.head import AuxTaps, Head, TensorRef
 from eagle3hub.layouts import open_head
 from eagle3hub.layouts.rope import bound_by_context
@@ -98,7 +97,7 @@ class Comparison:
             "verdict": self.verdict,
             "spelling": [asdict(s) for s in self.spelling],
             "differences": [asdict(d) for d in self.differences],
-            "semantics": _fields(semantics_of(self.a), semantics_of(self.b)),
+            "semantics": _fields(self.a.semantics_to_json(), self.b.semantics_to_json()),
             "sizes": _fields(self.a.dims.to_json(), self.b.dims.to_json()),
             "aux": {"a": _taps(self.a.aux), "b": _taps(self.b.aux)},
             "vocab_map": self.vocab_map.to_json(),
@@ -136,7 +135,7 @@ def compare_heads(a: Head, b: Head, progress: Progress = silent) -> Comparison:
     differences: list[Difference] = []
     for where, left, right in (
         ("sizes", a.dims.to_json(), b.dims.to_json()),
-        ("semantics", semantics_of(a), semantics_of(b)),
+        ("semantics", a.semantics_to_json(), b.semantics_to_json()),
     ):
         found = _fields(left, right)
         differences += [Difference(where, name, f["a"], f["b"]) for name, f in found.items() if not f["equal"]]

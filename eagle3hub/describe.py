@@ -10,11 +10,6 @@ from eagle3hub.layouts.features import aux_count
 from eagle3hub.preflight import Verdict
 
 
-def semantics_of(head: Head) -> dict[str, Any]:
-    """What the head computes; the feedback is ``open`` where the source does not tell it."""
-    return head.semantics.to_json() | ({"feedback": "open"} if head.feedback_is_open else {})
-
-
 def describe(head: Head, on_disk: Mapping[str, TensorRef], engines: Sequence[Verdict] = ()) -> dict[str, Any]:
     """Everything a head says of itself, and what engines will do with it, as JSON-ready data.
 
@@ -29,7 +24,7 @@ def describe(head: Head, on_disk: Mapping[str, TensorRef], engines: Sequence[Ver
         "parameters": head.num_parameters,
         "dtype": head.dtype,
         "dims": head.dims.to_json(),
-        "semantics": semantics_of(head),
+        "semantics": head.semantics_to_json(),
         "aux": {
             "count": aux_count(head),
             "after_layer": None if aux is None else aux.after_layer,

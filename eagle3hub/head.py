@@ -325,6 +325,10 @@ class Head:
         """Whether the source leaves open which hidden state is fed back; ``semantics.feedback`` is then a guess."""
         return any(p.code == OPEN_FEEDBACK for p in self.problems)
 
+    def semantics_to_json(self) -> dict[str, Any]:
+        """What it computes as plain data; the feedback is ``open`` where the source does not tell it."""
+        return self.semantics.to_json() | ({"feedback": "open"} if self.feedback_is_open else {})
+
     @property
     def num_parameters(self) -> int:
         """Number of weights; vocabulary buffers and the scales of quantized weights are none."""

@@ -130,7 +130,7 @@ def run(argv: list[str]) -> int:
 
 def _fail(error: Eagle3HubError, argv: Sequence[str] = ()) -> int:
     found = error.to_json()
-    if found["hint"]:
+    if "--" in (found["hint"] or ""):
         found["hint"] = fitting(found["hint"], _called(argv))
     if "--json" in argv:
         print(json_text({"error": found}))

@@ -35,11 +35,7 @@ def convert(
     destination: Annotated[str, typer.Argument(metavar="DEST", help="Folder to make; must not exist.")],
     to: Annotated[
         str,
-        typer.Option(
-            "--to",
-            metavar="LAYOUT",
-            help=TO,
-        ),
+        typer.Option("--to", metavar="LAYOUT", help=TO),
     ],
     layout: Annotated[
         str | None, typer.Option("--from", metavar="LAYOUT", help="The source's layout; detected if not given.")

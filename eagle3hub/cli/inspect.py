@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _WIDE = 100
+"""Columns from which on every engine has a line of its own."""
 _MARKS = {"error": "[red]error[/]", "warning": "[yellow]warning[/]", "info": "[blue]info[/]"}
 _VERDICTS = {
     "right": "[green]✓ right[/]",
