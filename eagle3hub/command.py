@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ from eagle3hub.transforms import Transforms
 
 
 def public_name(path: str | Path) -> str:
-    """What a path is called in files that get published: Hub names as they are, folders by their last component."""
+    """What a path is called in files that get published: Hub names as they are, folders by their last component.
+
+    It is text whatever the locale took the bytes of the name for; what is no UTF-8 in them is replaced.
+    """
     text = str(path)
     if text.startswith("hf://") or not Path(text).expanduser().exists():
         return text
-    return Path(text).expanduser().resolve().name
+    return os.fsencode(Path(text).expanduser().resolve().name).decode("utf-8", "replace")
 
 
 def command_words(

@@ -98,7 +98,7 @@ class Comparison:
             "verdict": self.verdict,
             "spelling": [asdict(s) for s in self.spelling],
             "differences": [asdict(d) for d in self.differences],
-            "semantics": _fields(_semantics(self.a), _semantics(self.b)),
+            "semantics": _fields(self.a.semantics_to_json(), self.b.semantics_to_json()),
             "sizes": _fields(self.a.dims.to_json(), self.b.dims.to_json()),
             "aux": {"a": _in_json(_blocks(self.a)), "b": _in_json(_blocks(self.b))},
             "vocab_map": self.vocab_map.to_json(),
@@ -136,7 +136,7 @@ def compare_heads(a: Head, b: Head, progress: Progress = silent) -> Comparison:
     differences: list[Difference] = []
     for where, left, right in (
         ("sizes", a.dims.to_json(), b.dims.to_json()),
-        ("semantics", _semantics(a), _semantics(b)),
+        ("semantics", a.semantics_to_json(), b.semantics_to_json()),
     ):
         found = _fields(left, right)
         differences += [Difference(where, name, f["a"], f["b"]) for name, f in found.items() if not f["equal"]]
@@ -355,14 +355,6 @@ def _fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, dict[str, A
     """Field by field: both values, and whether they are equal."""
     names = [*a, *(k for k in b if k not in a)]
     return {n: {"a": a.get(n), "b": b.get(n), "equal": a.get(n) == b.get(n)} for n in names}
-
-
-def _semantics(head: Head) -> dict[str, Any]:
-    """What the head computes; the feedback is ``open`` where the source does not tell it."""
-    if not head.feedback_is_open:
-        return head.semantics.to_json()
-    denied = " (norm_output: false)" if head.config.get("norm_output") is False else ""
-    return head.semantics.to_json() | {"feedback": f"open{denied}"}
 
 
 def _summary(head: Head) -> dict[str, Any]:

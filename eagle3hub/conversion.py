@@ -5,7 +5,6 @@ The plan says which bytes go where before anything is written; the result is ver
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,15 +26,17 @@ from eagle3hub.checkpoint.unchanged import State, changed, look, unchanged
 from eagle3hub.checkpoint.writer import OutTensor, encode_header, in_file_order, write_safetensors
 from eagle3hub.command import command_words, public_name
 from eagle3hub.destination import check_destination, require_space
-from eagle3hub.errors import Problem, Refusal
+from eagle3hub.documents import document_bytes
+from eagle3hub.errors import Problem, Refusal, UsageError
 from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts import get_layout, open_head, provenance
-from eagle3hub.layouts.base import AS_FOUND, ReadOptions, Spelled, WriteOptions
+from eagle3hub.layouts.base import AS_FOUND, ReadOptions, Spelled, WriteOptions, way_out
+from eagle3hub.layouts.fitting import AUX_SHIFTED
 from eagle3hub.layouts.taps import AUX_IDS
 from eagle3hub.progress import Progress, silent
 from eagle3hub.staging import remove_leftovers, staged_folder, write_file
-from eagle3hub.target import TargetFacts
-from eagle3hub.transforms import Change, Transforms, apply_transforms, check_said, said
+from eagle3hub.target import TargetFacts, is_hub_id
+from eagle3hub.transforms import Change, Transforms, apply_transforms, said
 from eagle3hub.transforms.settings import apply_settings
 from eagle3hub.verify import verify_folder
 
@@ -150,6 +151,7 @@ class Conversion:
             "destination": str(self.destination),
             "dry_run": self.dry_run,
             "verified": self.verified,
+            "config": plan.spelled.config,
             "bytes": plan.nbytes,
             "tensors": _mapping(plan),
             "shards": [shard.name for shard in plan.shards],
@@ -183,13 +185,23 @@ def make_plan(
     (``strict``) where something would have to be assumed.
     """
     codec = get_layout(to)
-    check_said(read)
+    if target_name is not None and not is_hub_id(target_name):
+        raise UsageError(f"--target-name {target_name!r} is not a Hub id", hint="write it as owner/name")
     checkpoint = open_checkpoint(source, headers_only=True)
     seen = look([*checkpoint.weights, *(checkpoint.folder / name for name in (CONFIG, INDEX, PICKLE_INDEX))])
     head = open_head(checkpoint, layout=layout, target=target, target_name=target_name, options=read)
     head, changes = apply_transforms(head, transforms, target if isinstance(target, str) else None)
     head.raise_for_errors()
-    spelled = codec.write(head, WriteOptions(speculative_tokens, _said_name(target, target_name)))
+    try:
+        spelled = codec.write(head, WriteOptions(speculative_tokens, _said_name(target, target_name)))
+    except Refusal as e:
+        if e.code != "refused-embed-tokens" or transforms.include_embeddings is None:
+            raise
+        raise Refusal(
+            f"--include-embeddings: with them {e.message}",
+            hint=f"leave the option out; {way_out(head, to)}",
+            code=e.code,
+        ) from e
     head, spelled, done = apply_settings(head, spelled, to, settings)
     plan = Plan(
         head,
@@ -221,6 +233,9 @@ def make_plan(
             hint="leave the option out, or choose another layout",
             code="refused-shards",
         )
+    shifted = next((p for p in head.problems if p.code == AUX_SHIFTED), None)
+    if strict and shifted is not None:
+        raise Refusal(f"--strict: {shifted.message}", hint=shifted.hint, code="refused-assumption")
     if strict and plan.assumptions:
         first = plan.assumptions[0]
         more = f" (and {len(plan.assumptions) - 1} more)" if len(plan.assumptions) > 1 else ""
@@ -320,7 +335,7 @@ def _fill(stage: Path, plan: Plan, *, verify: bool, flush: bool, digests: bool, 
     source = open_checkpoint(plan.head.source)
     if provenance.fingerprint(source) != plan.fingerprint:
         raise changed(plan.head.source)
-    config = (json.dumps(plan.spelled.config, indent=2, ensure_ascii=False) + "\n").encode()
+    config = document_bytes(plan.spelled.config)
     listed: Callable[[Path], FileSize] = file_digest if digests else file_size
     with ExitStack() as stack:
         flushing = stack.enter_context(Flushing()) if flush else None
@@ -346,8 +361,7 @@ def _fill(stage: Path, plan: Plan, *, verify: bool, flush: bool, digests: bool, 
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-        record_bytes = (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
-        write_file(stage / PROVENANCE, record_bytes, flush=flush)
+        write_file(stage / PROVENANCE, document_bytes(record), flush=flush)
         if flushing is not None:
             progress("waiting for the disk")
             flushing.wait()

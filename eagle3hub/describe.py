@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eagle3hub.head import Head
+from eagle3hub.head import Head, TensorRef
 from eagle3hub.layouts.features import aux_count
 from eagle3hub.preflight import Verdict
 
 
-def describe(head: Head, engines: Sequence[Verdict] = ()) -> dict[str, Any]:
-    """Everything a head says of itself, and what engines will do with it, as JSON-ready data."""
+def describe(head: Head, on_disk: Mapping[str, TensorRef], engines: Sequence[Verdict] = ()) -> dict[str, Any]:
+    """Everything a head says of itself, and what engines will do with it, as JSON-ready data.
+
+    ``on_disk``: the tensors of its files by their names there, of which its vocabulary buffers are taken.
+    """
+    buffers = {name: on_disk[head.other_names.get(name, name)] for name in head.buffers}
     vocab = head.vocab_map
     aux = head.aux if head.aux is not None and head.aux.numbered else None
     return {
@@ -20,7 +24,7 @@ def describe(head: Head, engines: Sequence[Verdict] = ()) -> dict[str, Any]:
         "parameters": head.num_parameters,
         "dtype": head.dtype,
         "dims": head.dims.to_json(),
-        "semantics": head.semantics.to_json(),
+        "semantics": head.semantics_to_json(),
         "aux": {
             "count": aux_count(head),
             "after_layer": None if aux is None else aux.after_layer,
@@ -48,7 +52,7 @@ def describe(head: Head, engines: Sequence[Verdict] = ()) -> dict[str, Any]:
         "mask_token_id": head.mask_token_id,
         "tensors": [
             {"name": ref.name, "canonical": name, "dtype": ref.dtype, "shape": list(ref.shape), "bytes": ref.nbytes}
-            for name, ref in sorted(head.tensors.items())
+            for name, ref in sorted((buffers | head.tensors).items())
         ],
         "engines": [verdict.to_json() for verdict in engines],
         "assumptions": [a.to_json() for a in head.assumptions],

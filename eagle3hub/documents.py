@@ -1,12 +1,18 @@
-"""JSON documents this package wrote, read again from wherever they have been since."""
+"""JSON documents this package writes, and reads again from wherever they have been since."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from eagle3hub.errors import ManifestError, SourceError
+
+
+def document_bytes(document: Mapping[str, Any]) -> bytes:
+    """A document as it lies in a file, in UTF-8; what that cannot hold (half of a surrogate pair) stays an escape."""
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def read_document(path: Path, kind: str, max_bytes: int) -> Any:

@@ -14,7 +14,8 @@
     ├── OutputError             3   the destination cannot be written
     ├── FoundWanting            1   checked, and the check did not pass
     ├── UnavailableError        4   an engine or a device is not there
-    └── HubError                5   the Hub or the network failed
+    ├── HubError                5   the Hub or the network failed
+    └── InternalError           70  a mistake of this program
 
 Every message is one sentence that says what is wrong and where; ``hint`` says what to do.
 """
@@ -154,6 +155,13 @@ class HubError(Eagle3HubError):
 
     exit_code = 5
     default_code = "hub"
+
+
+class InternalError(Eagle3HubError):
+    """A mistake of this program: what nobody foresaw. The command line makes it of every other exception."""
+
+    exit_code = 70
+    default_code = "internal"
 
 
 _FAMILY: dict[str, type[InputError]] = {

@@ -203,6 +203,14 @@ class Assumption:
         return {"field": self.field, "value": self.value, "why": self.why, "settle": self.settle}
 
 
+_SCALES = frozenset({"weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale", "k_scale", "v_scale"})
+
+
+def is_scale(name: str) -> bool:
+    """Whether a tensor's name is that of a quantizer's scale."""
+    return name.rpartition(".")[2] in _SCALES
+
+
 @dataclass(frozen=True, slots=True)
 class TensorRef:
     """Where the bytes of one tensor lie: ``nbytes`` bytes at ``offset`` of ``path``.
@@ -226,6 +234,11 @@ class TensorRef:
         for d in self.shape:
             n *= d
         return n
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of weights in it: two in every byte of NVFP4, and none in the scales that a quantizer adds."""
+        return 0 if is_scale(self.name) else self.num_elements * (2 if self.dtype == "U8" else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,10 +326,14 @@ class Head:
         """Whether the source leaves open what its norm_output means; ``semantics.feedback`` is then a guess."""
         return any(p.code == OPEN_FEEDBACK for p in self.problems)
 
+    def semantics_to_json(self) -> dict[str, Any]:
+        """What it computes as plain data; the feedback is ``open`` where the source does not tell it."""
+        return self.semantics.to_json() | ({"feedback": "open"} if self.feedback_is_open else {})
+
     @property
     def num_parameters(self) -> int:
-        """Number of weights, vocabulary buffers excluded."""
-        return sum(t.num_elements for t in self.tensors.values())
+        """Number of weights; vocabulary buffers and the scales of quantized weights are none."""
+        return sum(t.num_parameters for t in self.tensors.values())
 
     @property
     def dtype(self) -> str:

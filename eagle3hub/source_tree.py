@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from eagle3hub.checkpoint.folder import PROVENANCE
+from eagle3hub.documents import document_bytes
 from eagle3hub.staging import replace_file
 
 _SECONDS = 20.0
@@ -44,7 +45,7 @@ def record(folder: Path, tree: SourceTree) -> None:
     """Say in a head's provenance file where its release comes from."""
     path = folder / PROVENANCE
     document = {**json.loads(path.read_text(encoding="utf-8")), "release": asdict(tree)}
-    replace_file(path, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
+    replace_file(path, document_bytes(document))
 
 
 def _git(folder: Path, *argv: str) -> str | None:

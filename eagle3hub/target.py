@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from eagle3hub.checkpoint.folder import CONFIG, parse_json_object
 from eagle3hub.checkpoint.reader import refuse_pointer
-from eagle3hub.checkpoint.source import HUB
+from eagle3hub.checkpoint.source import HUB, is_folder, read_small
 from eagle3hub.errors import SourceError
 from eagle3hub.fields import Fields
 
@@ -45,6 +45,11 @@ class TargetFacts:
     token_ids: dict[str, int | list[int]]
 
 
+def is_hub_id(text: str) -> bool:
+    """Whether this is a name a model may have on the Hub: owner/name."""
+    return _HUB_ID.fullmatch(text) is not None
+
+
 def require_weights(target: str) -> None:
     """Find out before anything is started whether a target's folder has weights; a Hub id is taken as it is.
 
@@ -76,10 +81,9 @@ def read_target(target: str, name: str | None = None) -> TargetFacts:
     where the Hub cannot be asked.
     """
     folder = Path(target).expanduser()
-    if folder.is_dir():
+    is_local = is_folder(folder)
+    if is_local:
         path = folder / CONFIG
-        if not path.is_file():
-            raise SourceError(f"there is no {CONFIG} in the target folder {target}", code="source-no-config")
     elif (at := _on_hub(target)) is not None:
         from eagle3hub.checkpoint.hub import download_file
 
@@ -91,7 +95,10 @@ def read_target(target: str, name: str | None = None) -> TargetFacts:
             hint="name a folder with the target's config.json, or owner/name on the Hub",
             code="source-target",
         )
-    config = parse_json_object(path.read_bytes(), path)
+    raw = read_small(path)
+    if raw is None:
+        raise SourceError(f"there is no {CONFIG} in the target folder {target}", code="source-no-config")
+    config = parse_json_object(raw, path)
     nested = config.get("text_config")
     whole = Fields(config, f"{target}/{CONFIG}")
     text = Fields(nested, whole.where) if isinstance(nested, dict) else whole
@@ -101,7 +108,7 @@ def read_target(target: str, name: str | None = None) -> TargetFacts:
         raise SourceError(f"the target {target} is a draft head", hint=hint, code="source-target")
     return TargetFacts(
         name=name or target,
-        is_local=folder.is_dir() and name is None,
+        is_local=is_local and name is None,
         num_hidden_layers=text.number("num_hidden_layers"),
         hidden_size=text.number("hidden_size"),
         vocab_size=text.number("vocab_size"),

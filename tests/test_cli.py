@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import pytest
+import safetensors.torch
+import torch
 from support import heads
 
 import eagle3hub
+from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.errors import Eagle3HubError
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -59,9 +68,105 @@ def test_inspect_shows_a_broken_map_and_exits_with_3(tmp_path: Path, cli: Cli):
     assert [p["code"] for p in doc["problems"] if p["severity"] == "error"] == ["vocab-absolute"]
 
 
+EXPORTERS = Path(__file__).parent / "fixtures" / "exporters"
+
+
+def test_inspect_takes_what_the_source_does_not_say(tmp_path: Path, cli: Cli):
+    source, options = EXPORTERS / "specforge-sglang-norm-output" / "head", ("--target", EXPORTERS / "target")
+    status, out, _ = cli("inspect", source, *options)
+    assert (status, "hint: say which it is: --norm-output pre for a head" in out) == (3, True)
+    assert "eps 1e-05, feedback open" in out
+    assert json.loads(cli("inspect", source, "--json")[1])["semantics"]["feedback"] == "open"
+    status, out, _ = cli("inspect", source, *options, "--norm-output", "post")
+    assert (status, "post-norm feedback" in out) == (0, True)
+    plain = EXPORTERS / "specforge-sglang-plain" / "head"
+    doc = json.loads(cli("inspect", plain, "--aux-layers", "2,4,5", "--aux-convention", "boundary", "--json")[1])
+    assert (doc["aux"]["after_layer"], doc["aux"]["origin"], doc["assumptions"]) == ([1, 3, 4], "flag", [])
+    assert cli("inspect", plain, "--rope-theta", "0")[0] == 2
+
+
+def test_hints_name_the_command_that_has_an_option(tmp_path: Path, cli: Cli):
+    """What `convert` is told of a source, others are not: who reads the hint shall not try it here."""
+    plain, target = EXPORTERS / "specforge-sglang-plain" / "head", EXPORTERS / "target"
+    _, shown, _ = cli("inspect", plain, "--target", target)
+    assert "option of eagle3hub convert" not in shown
+    _, shown, _ = cli("diff", plain, plain, "--target", target)
+    assert shown.count("; --aux-layers is an option of eagle3hub convert)") == 2
+    twice = heads.specforge(tmp_path / "twice", eagle_config={"eagle_aux_hidden_state_layer_ids": [1, 1, 26]})
+    others = "give the true list with --aux-layers; --aux-layers is an option of eagle3hub convert"
+    assert cli("convert", twice, tmp_path / "out", "--to", "modelopt")[2].endswith("the true list with --aux-layers\n")
+    assert others in cli("recipe", twice, "--target", heads.target(tmp_path / "target"))[2]
+    assert others in json.loads(cli("diff", twice, twice, "--json")[1])["error"]["hint"]
+    broken = heads.specjax(tmp_path / "broken", d2t=heads.sorted_ids(heads.dims()))
+    assert "offsets; --repair is an option of eagle3hub convert" in cli("inspect", broken, "--from", "specjax")[1]
+    unknown = heads.specforge(tmp_path / "unknown")
+    (unknown / "model.safetensors").write_bytes(safetensors.torch.save({"fc.weight": torch.zeros(2, 2)}))
+    assert "; here --from-a or --from-b" in cli("diff", unknown, unknown)[2]
+
+
 def test_inspect_lists_tensors(example_head: Path, cli: Cli):
     assert "midlayer.self_attn.q_proj.weight" in cli("inspect", example_head, "--tensors")[1]
     assert "midlayer.self_attn.q_proj.weight" not in cli("inspect", example_head)[1]
+
+
+@pytest.mark.parametrize("name", ["modelopt-nvfp4", "specforge-training-plain", "speculators-peagle", "prefixed"])
+def test_every_tensor_of_the_files_is_listed(tmp_path: Path, name: str, cli: Cli):
+    plain = EXPORTERS / "specforge-sglang-plain" / "head"
+    source = Path(shutil.copytree(plain if name == "prefixed" else EXPORTERS / name / "head", tmp_path / "head"))
+    if name == "specforge-training-plain":
+        shutil.copy(plain / "config.json", source)
+    if name == "prefixed":
+        file = source / "model.safetensors"
+        safetensors.torch.save_file({f"model.{n}": t for n, t in safetensors.torch.load_file(file).items()}, file)
+    listed = {t["name"] for t in json.loads(cli("inspect", source, "--json")[1])["tensors"]}
+    assert listed == set(open_checkpoint(source).tensors)
+    assert {n.removeprefix("model.") for n in listed} >= {"d2t"}
+
+
+def on_a_terminal(columns: int, folder: Path, *argv: object) -> list[str]:
+    """The lines a command prints on a terminal so wide."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "COLUMNS": str(columns), "LINES": "24", "TERM": "xterm", "NO_COLOR": "1"}
+    environment["PYTHONPATH"] = str(Path(eagle3hub.__file__).parents[1])
+    command = [sys.executable, "-m", "eagle3hub", *map(str, argv)]
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=theirs) as process:
+        os.close(theirs)
+        with os.fdopen(ours, "rb") as terminal:
+            printed = b""
+            with suppress(OSError):  # what reading says when nobody writes any more
+                while part := terminal.read1():
+                    printed += part
+    assert process.returncode == 0
+    return re.sub(r"\x1b\[[0-9;]*m", "", printed.decode()).splitlines()
+
+
+def test_a_plain_head_fits_on_a_small_screen(tmp_path: Path):
+    shutil.copytree(EXPORTERS / "specforge-sglang-plain" / "head", tmp_path / "head")
+    shutil.copytree(EXPORTERS / "target", tmp_path / "target")
+    small = on_a_terminal(80, tmp_path, "inspect", "head", "--target", "target")
+    assert len(small) < 24
+    assert max(map(len, small)) <= 80
+    assert sum("takes the head's aux layers" in line for line in small) == 1
+    wide = on_a_terminal(120, tmp_path, "inspect", "head", "--target", "target")
+    assert sum("takes the head's aux layers" in line for line in wide) == 7
+    engines = [line.partition("  ")[0] for line in wide[wide.index("engines, with these files as they are:") + 1 :]]
+    assert all(name in " ".join(" ".join(small).split()) for name in engines[:8])
+
+
+def test_rope_scaling_is_said_in_words(tmp_path: Path, cli: Cli):
+    scaling = {"rope_type": "longrope", "factor": 4.0, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    head = heads.specforge(tmp_path / "head", rope_scaling={**scaling, "original_max_position_embeddings": 2048})
+    status, shown, err = cli("inspect", head)
+    assert status == 0, err
+    assert ", longrope, factor 4, short_factor of 4 numbers, long_factor of 4 numbers, original" in shown
+
+
+@pytest.mark.parametrize("kind", ["fp8", "nvfp4"])
+def test_a_quantized_head_has_as_many_parameters(kind: str, cli: Cli):
+    plain, head = EXPORTERS / "modelopt-default" / "head", EXPORTERS / f"modelopt-{kind}" / "head"
+    parameters = [json.loads(cli("inspect", source, "--json")[1])["parameters"] for source in (plain, head)]
+    assert parameters == [14464, 14464]
+    assert f"14.5 k parameters, {kind.upper()}\n" in cli("inspect", head)[1]
 
 
 def test_markup_in_a_path_is_only_text(tmp_path: Path, cli: Cli):
@@ -81,7 +186,7 @@ def test_every_exit_code_is_a_documented_one():
     def every(kind: type[Eagle3HubError]) -> list[type[Eagle3HubError]]:
         return [kind, *(k for sub in kind.__subclasses__() for k in every(sub))]
 
-    assert {kind.exit_code for kind in every(Eagle3HubError)} == {1, 2, 3, 4, 5}
+    assert {kind.exit_code for kind in every(Eagle3HubError)} == {1, 2, 3, 4, 5, 70}
 
 
 def test_the_public_api_is_the_documented_one():

@@ -47,6 +47,14 @@ def test_an_example_with_an_option_that_is_gone_is_noticed():
         understood("eagle3hub inspect ./head --rank 3")
 
 
+@pytest.mark.parametrize("name", ["convert", "validate", "bench", "recipe"])
+def test_the_number_of_draft_tokens_is_called_the_same_everywhere(name: str):
+    assert "--draft-tokens" in [word for option in COMMANDS[name].params for word in option.opts]
+    if name == "convert":
+        line = "eagle3hub convert head out --to speculators"
+        assert understood(f"{line} --draft-tokens 4") == understood(f"{line} --speculative-tokens 4")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_is_shown_as_it_is_written(name: str):
     """The terminal's renderer takes ``[…]`` for markup and drops it."""

@@ -42,7 +42,7 @@ def describe(head: Head) -> Architecture:
         Part(
             part,
             tuple(f"{_short(n)} {_shape(refs[n].shape)}" for n in names),
-            f"{sum(refs[n].num_elements for n in names):,}",
+            f"{sum(refs[n].num_parameters for n in names):,}",
         )
         for part, names in groups.items()
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eagle3hub.checkpoint.folder import WEIGHTS
 from eagle3hub.checkpoint.writer import OutTensor, in_file_order
+from eagle3hub.documents import document_bytes
 from eagle3hub.errors import UsageError
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
@@ -45,8 +45,7 @@ def encode_index(shards: Sequence[Shard]) -> bytes:
     """The index that says which shard holds which tensor (transformers' ``model.safetensors.index.json``)."""
     weight_map = {t.name: shard.name for shard in shards for t in shard.tensors}
     total = sum(t.nbytes for shard in shards for t in shard.tensors)
-    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    return (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode()
+    return document_bytes({"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))})
 
 
 def parse_size(text: str) -> int:

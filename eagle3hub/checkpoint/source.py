@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -53,7 +54,7 @@ class FolderSource:
     def __init__(self, text: str) -> None:
         self.name = text
         self.folder = Path(text).expanduser()
-        if not self.folder.is_dir():
+        if not is_folder(self.folder):
             what = "is a file, not a folder" if self.folder.exists() else "does not exist"
             hint = f"name the folder that holds {_CONFIG}"
             if not self.folder.exists() and (address := _meant(text)) is not None:
@@ -99,6 +100,16 @@ def open_source(source: str | Path, *, headers_only: bool = False, progress: Pro
 
         return HubSource(text, headers_only=headers_only, progress=progress)
     return FolderSource(text)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of that name. Raises SourceError where that cannot be told."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as e:
+        raise SourceError(f"cannot read {path}: {e.strerror}", code="source-unreadable") from e
 
 
 def _folders_with_config(folder: Path) -> list[str]:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import typer
+import typer.main
 
 from eagle3hub._version import __version__
+from eagle3hub.cli.hints import fitting
 from eagle3hub.cli.output import json_text
 from eagle3hub.cli.streams import Unwritable, outlive_readers
-from eagle3hub.errors import Eagle3HubError, UsageError
+from eagle3hub.errors import Eagle3HubError, InternalError, SourceError, UsageError
 
 EXIT_INTERRUPTED = 130
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
 _CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]  # click's UsageError, inside newer typer
 
 
@@ -78,7 +85,7 @@ def main() -> None:
         status = _run(sys.argv[1:])
         sys.stdout.flush()
     except Unwritable as e:
-        status = _fail(e, as_json=False)
+        status = _fail(e)
     sys.exit(status)
 
 
@@ -90,8 +97,11 @@ def _run(argv: list[str]) -> int:
         return run(argv)
     except Unwritable:
         raise
-    except Exception:  # a mistake of this program: all of it is shown, but for what is secret
-        return _traceback()
+    except Exception as e:
+        error = _fault_of_a_place(e) or _own_mistake(e)
+        if "--debug" in argv or isinstance(error, InternalError):
+            _traceback()
+        return _fail(error, argv)
 
 
 def run(argv: list[str]) -> int:
@@ -101,37 +111,88 @@ def run(argv: list[str]) -> int:
     argv = [a for a in argv if a != "--debug"]
     try:
         status = build(argv[0] if argv else None)(argv, prog_name="eagle3hub", standalone_mode=False)
+        if status == EXIT_INTERRUPTED:  # what Typer makes of KeyboardInterrupt
+            return _interrupted(as_json)
         return status if isinstance(status, int) else 0
     except Unwritable:
         raise
     except Eagle3HubError as e:
         if debug:
             _traceback()
-        return _fail(e, as_json)
+        return _fail(e, argv)
     except _CommandLineError as e:
         if not str(e):  # no arguments: the help has been printed
             return UsageError.exit_code
-        return _fail(_usage_error(e), as_json)
+        return _fail(_usage_error(e), argv)
     except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("interrupted\n")
-        return EXIT_INTERRUPTED
+        return _interrupted(as_json)
 
 
-def _fail(error: Eagle3HubError, as_json: bool) -> int:
-    if as_json:
-        print(json_text({"error": error.to_json()}))
+def _fail(error: Eagle3HubError, argv: Sequence[str] = ()) -> int:
+    found = error.to_json()
+    if "--" in (found["hint"] or ""):
+        found["hint"] = fitting(found["hint"], _called(argv))
+    if "--json" in argv:
+        print(json_text({"error": found}))
     else:
         sys.stderr.write(f"error: {error.message}\n")
-        if error.hint:
-            sys.stderr.write(f"hint: {error.hint}\n")
+        if found["hint"]:
+            sys.stderr.write(f"hint: {found['hint']}\n")
     return error.exit_code
 
 
-def _traceback() -> int:
+def _called(argv: Sequence[str]) -> Any:
+    """The command that a command line calls, or the group where it calls none."""
+    command: Any = typer.main.get_command(build(*argv[:1]))
+    for word in argv:
+        if word not in getattr(command, "commands", {}):
+            break
+        command = command.commands[word]
+    return command
+
+
+def _interrupted(as_json: bool) -> int:
+    if as_json:
+        error = {"code": "interrupted", "message": "interrupted", "hint": None, "exit_code": EXIT_INTERRUPTED}
+        print(json_text({"error": error}))
+    else:
+        sys.stderr.write("interrupted\n")
+    return EXIT_INTERRUPTED
+
+
+def _traceback() -> None:
     from eagle3hub.cli.redact import redacted
 
     sys.stderr.write(redacted(traceback.format_exc()))
-    return 1
+
+
+def _fault_of_a_place(error: Exception) -> SourceError | None:
+    """What to say of a file or folder that may not be used where no code expected it."""
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in _NOT_ALLOWED and error.filename is not None:
+        return SourceError(f"cannot use {error.filename}: {error.strerror}", code="source-unreadable")
+    if error.errno == errno.ENOENT and error.filename is None and _is_nowhere():
+        hint = "change to a folder that exists, and run it again"
+        return SourceError("the working directory does not exist any more", hint=hint, code="source-no-cwd")
+    return None
+
+
+def _is_nowhere() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
+
+
+def _own_mistake(error: Exception) -> InternalError:
+    from eagle3hub.cli.redact import redacted
+
+    return InternalError(
+        redacted(f"{type(error).__name__}: {error}"),
+        hint="this is a mistake of eagle3hub: please report it with its traceback",
+    )
 
 
 def _usage_error(error: Exception) -> UsageError:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
+from eagle3hub.cli.said import (
+    AuxConventionOption,
+    AuxLayersOption,
+    DropOption,
+    MaskTokenOption,
+    NormBeforeResidualOption,
+    NormOutputOption,
+    NumTargetLayersOption,
+    RopeThetaOption,
+    SuspiciousFlag,
+    read_options,
+)
 from eagle3hub.units import size
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 TO = "universal, specforge, modelopt, speculators, specjax, safeailab or angelslim."
-AFTER, PRE, TRUE = "after|boundary", "pre|post", "true|false"
-SAY = "What the source does not say, or says wrongly"
 CHANGE = "Changes, each only where it is asked for"
 
 
@@ -25,11 +35,7 @@ def convert(
     destination: Annotated[str, typer.Argument(metavar="DEST", help="Folder to make; must not exist.")],
     to: Annotated[
         str,
-        typer.Option(
-            "--to",
-            metavar="LAYOUT",
-            help="universal, specforge, modelopt, speculators, specjax, safeailab or angelslim.",
-        ),
+        typer.Option("--to", metavar="LAYOUT", help=TO),
     ],
     layout: Annotated[
         str | None, typer.Option("--from", metavar="LAYOUT", help="The source's layout; detected if not given.")
@@ -42,7 +48,14 @@ def convert(
     ] = None,
     speculative_tokens: Annotated[
         int | None,
-        typer.Option(min=1, max=64, metavar="K", help="Draft tokens to recommend; speculators requires it."),
+        typer.Option(
+            "--speculative-tokens",
+            "--draft-tokens",
+            min=1,
+            max=64,
+            metavar="K",
+            help="Draft tokens to recommend; speculators requires it.",
+        ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse instead of assuming anything.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a folder this tool wrote earlier.")] = False,
@@ -64,49 +77,15 @@ def convert(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the written config; repeatable."),
     ] = None,
-    aux_layers: Annotated[
-        str | None,
-        typer.Option(metavar="LIST", help="Target layers that feed the head, as in 1,14,26.", rich_help_panel=SAY),
-    ] = None,
-    aux_convention: Annotated[
-        str | None,
-        typer.Option(
-            metavar=AFTER,
-            help="after (default): 0-based layer whose output is taken; boundary: number of layers that have run.",
-            rich_help_panel=SAY,
-        ),
-    ] = None,
-    num_target_layers: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="The target's layers; default aux layers follow.", rich_help_panel=SAY),
-    ] = None,
-    norm_output: Annotated[
-        str | None,
-        typer.Option(
-            metavar=PRE, help="Feed back the hidden state before or after the final norm.", rich_help_panel=SAY
-        ),
-    ] = None,
-    norm_before_residual: Annotated[
-        str | None,
-        typer.Option(
-            metavar=TRUE, help="Whether the residual is the hidden state after hidden_norm.", rich_help_panel=SAY
-        ),
-    ] = None,
-    rope_theta: Annotated[
-        float | None, typer.Option(metavar="X", help="RoPE base the head was trained with.", rich_help_panel=SAY)
-    ] = None,
-    mask_token_id: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="ID", help="P-EAGLE's token for positions not drafted yet.", rich_help_panel=SAY),
-    ] = None,
-    drop: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TENSOR", help="Leave out a tensor that is no part of the head.", rich_help_panel=SAY),
-    ] = None,
-    allow_suspicious: Annotated[
-        bool,
-        typer.Option("--allow-suspicious", help="Read weights that look random all the same.", rich_help_panel=SAY),
-    ] = False,
+    aux_layers: AuxLayersOption = None,
+    aux_convention: AuxConventionOption = None,
+    num_target_layers: NumTargetLayersOption = None,
+    norm_output: NormOutputOption = None,
+    norm_before_residual: NormBeforeResidualOption = None,
+    rope_theta: RopeThetaOption = None,
+    mask_token_id: MaskTokenOption = None,
+    drop: DropOption = None,
+    allow_suspicious: SuspiciousFlag = False,
     repair: Annotated[
         list[str] | None,
         typer.Option(
@@ -163,25 +142,18 @@ def convert(
     """
     from eagle3hub.checkpoint.shards import parse_size
     from eagle3hub.conversion import convert as run
-    from eagle3hub.errors import UsageError
-    from eagle3hub.layouts.base import ReadOptions
     from eagle3hub.transforms import Transforms
     from eagle3hub.transforms.settings import parse_setting
 
-    if aux_convention is not None and aux_layers is None:
-        raise UsageError("--aux-convention says how --aux-layers counts, and there is none", hint="give --aux-layers")
-    residual = choice("--norm-before-residual", norm_before_residual, TRUE)
-    said = ReadOptions(
-        aux_layers=None if aux_layers is None else numbers("--aux-layers", aux_layers),
-        aux_convention=cast(
-            "Literal['after', 'boundary']", choice("--aux-convention", aux_convention, AFTER) or "after"
-        ),
+    said = read_options(
+        aux_layers=aux_layers,
+        aux_convention=aux_convention,
         num_target_layers=num_target_layers,
-        norm_output=cast("Literal['pre', 'post'] | None", choice("--norm-output", norm_output, PRE)),
-        norm_before_residual=None if residual is None else residual == "true",
-        mask_token_id=mask_token_id,
+        norm_output=norm_output,
+        norm_before_residual=norm_before_residual,
         rope_theta=rope_theta,
-        drop=tuple(drop or ()),
+        mask_token_id=mask_token_id,
+        drop=drop,
         allow_suspicious=allow_suspicious,
     )
     transforms = Transforms(
@@ -215,25 +187,6 @@ def convert(
         )
     document = done.to_json()
     emit(document, lambda console: _print(document, console), as_json=as_json)
-
-
-def numbers(option: str, text: str) -> tuple[int, ...]:
-    """``1,14,26`` as integers. Raises UsageError."""
-    from eagle3hub.errors import UsageError
-
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"{option} {text}: it must be a list of numbers", hint=f"{option} 1,14,26") from None
-
-
-def choice(option: str, text: str | None, allowed: str) -> str | None:
-    """``text`` if it is one of the words in ``allowed``, or None. Raises UsageError."""
-    from eagle3hub.errors import UsageError
-
-    if text is not None and text not in allowed.split("|"):
-        raise UsageError(f"{option} {text}: it must be {allowed.replace('|', ' or ')}")
-    return text
 
 
 def _print(doc: dict[str, Any], console: Console) -> None:

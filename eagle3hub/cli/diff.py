@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from eagle3hub.cli.hints import fitting
 from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
 from eagle3hub.units import count
 
@@ -17,6 +18,7 @@ _WIDTH = 60
 
 
 def diff(
+    ctx: typer.Context,
     a: Annotated[str, typer.Argument(metavar="A", help="Folder of a draft head.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Folder of another, in any layout.")],
     from_a: Annotated[
@@ -46,12 +48,12 @@ def diff(
     with progress(quiet=quiet or as_json) as report:
         found = compare(a, b, from_a=from_a, from_b=from_b, target=target, progress=report)
     document = found.to_json()
-    emit(document, lambda console: _print(document, console, tensors), as_json=as_json)
+    emit(document, lambda console: _print(document, console, tensors, ctx.command), as_json=as_json)
     if found.verdict == "different":
         raise typer.Exit(1)
 
 
-def _print(doc: dict[str, Any], console: Console, tensors: bool) -> None:
+def _print(doc: dict[str, Any], console: Console, tensors: bool, command: Any) -> None:
     from rich.markup import escape
 
     console.print(_headline(doc))
@@ -74,8 +76,8 @@ def _print(doc: dict[str, Any], console: Console, tensors: bool) -> None:
             if p["severity"] == "error":
                 console.print(f"[red]error[/] in {side.upper()}: {escape(p['message'])} [dim]({p['code']})[/]")
         for assumption in doc[side]["assumptions"]:
-            what = escape(f"{assumption['field']} = {assumption['value']}")
-            console.print(f"[cyan]assumed[/] of {side.upper()}: {what} [dim]({escape(assumption['settle'])})[/]")
+            what, settle = f"{assumption['field']} = {assumption['value']}", fitting(assumption["settle"], command)
+            console.print(f"[cyan]assumed[/] of {side.upper()}: {escape(what)} [dim]({escape(settle)})[/]")
 
 
 def _headline(doc: dict[str, Any]) -> str:

@@ -6,12 +6,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from eagle3hub.cli.hints import fitting
 from eagle3hub.cli.output import JsonFlag, emit
+from eagle3hub.cli.said import (
+    AuxConventionOption,
+    AuxLayersOption,
+    DropOption,
+    MaskTokenOption,
+    NormBeforeResidualOption,
+    NormOutputOption,
+    NumTargetLayersOption,
+    RopeThetaOption,
+    SuspiciousFlag,
+    read_options,
+)
 from eagle3hub.units import count
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+_WIDE = 100
+"""Columns from which on every engine has a line of its own."""
 _MARKS = {"error": "[red]error[/]", "warning": "[yellow]warning[/]", "info": "[blue]info[/]"}
 _VERDICTS = {
     "right": "[green]✓ right[/]",
@@ -22,6 +37,7 @@ _VERDICTS = {
 
 
 def inspect(
+    ctx: typer.Context,
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="Folder of a draft head, or hf://owner/name@revision.")
     ],
@@ -32,6 +48,15 @@ def inspect(
         str | None, typer.Option("--target", "--verifier", metavar="T", help="Target model: folder or Hub id.")
     ] = None,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
+    aux_layers: AuxLayersOption = None,
+    aux_convention: AuxConventionOption = None,
+    num_target_layers: NumTargetLayersOption = None,
+    norm_output: NormOutputOption = None,
+    norm_before_residual: NormBeforeResidualOption = None,
+    rope_theta: RopeThetaOption = None,
+    mask_token_id: MaskTokenOption = None,
+    drop: DropOption = None,
+    allow_suspicious: SuspiciousFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Say what a draft head is, what is wrong with it, and what each inference engine will do with its files.
@@ -48,24 +73,35 @@ def inspect(
     from eagle3hub.preflight import examine, preflight_all, target_embeddings
     from eagle3hub.target import read_target
 
+    said = read_options(
+        aux_layers=aux_layers,
+        aux_convention=aux_convention,
+        num_target_layers=num_target_layers,
+        norm_output=norm_output,
+        norm_before_residual=norm_before_residual,
+        rope_theta=rope_theta,
+        mask_token_id=mask_token_id,
+        drop=drop,
+        allow_suspicious=allow_suspicious,
+    )
     checkpoint = open_checkpoint(source, headers_only=True)
     facts = None if target is None else read_target(target)
-    head = open_head(checkpoint, layout=layout, target=facts)
+    head = open_head(checkpoint, layout=layout, target=facts, options=said)
     subject = examine(checkpoint, head, target_embeddings(head, target))
-    document = describe(head, preflight_all(subject, facts))
-    emit(document, lambda console: _print(document, console, tensors), as_json=as_json)
+    document = describe(head, checkpoint.tensors, preflight_all(subject, facts))
+    emit(document, lambda console: _print(document, console, tensors, ctx.command), as_json=as_json)
     if any(p["severity"] == "error" for p in document["problems"]):
         raise typer.Exit(3)
 
 
-def _print(doc: dict[str, Any], console: Console, tensors: bool) -> None:
+def _print(doc: dict[str, Any], console: Console, tensors: bool, command: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 
     d, s, aux, vocab = doc["dims"], doc["semantics"], doc["aux"], doc["vocab_map"]
     console.print(
         f"[bold]{escape(doc['source'])}[/]: EAGLE-3 draft head, [bold]{doc['layout']}[/] layout, "
-        f"{count(doc['parameters'])} parameters, {doc['dtype']}"
+        f"{count(doc['parameters'])} parameters, {s['quantization'] or doc['dtype']}"
     )
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
@@ -78,8 +114,7 @@ def _print(doc: dict[str, Any], console: Console, tensors: bool) -> None:
     grid.add_row("vocabulary", _vocabulary(vocab))
     grid.add_row("aux layers", _aux(aux))
     rope = s["rope"]
-    scaling = f", {rope['scaling']}" if rope["scaling"] else ", no scaling"
-    grid.add_row("rope", escape(f"theta {rope['theta']:g}{scaling}"))
+    grid.add_row("rope", escape(f"theta {rope['theta']:g}, {_scaling(rope['scaling'])}"))
     grid.add_row("norms", f"eps {s['rms_norm_eps']:g}, {_norms(s)}")
     context = doc["max_position_embeddings"]
     grid.add_row("context", f"{context} tokens" if context else "not stated")
@@ -94,27 +129,49 @@ def _print(doc: dict[str, Any], console: Console, tensors: bool) -> None:
         console.print(table)
     for a in doc["assumptions"]:
         console.print(f"[cyan]assumed[/] {escape(a['field'])} = {escape(str(a['value']))}: {escape(a['why'])}")
-        console.print(f"  [dim]to settle it: {escape(a['settle'])}[/]")
+        console.print(f"  [dim]to settle it: {escape(fitting(a['settle'], command))}[/]")
     for p in doc["problems"]:
         console.print(f"{_MARKS[p['severity']]} {escape(p['message'])} [dim]({p['code']})[/]")
         if p["hint"]:
-            console.print(f"  [dim]hint: {escape(p['hint'])}[/]")
+            console.print(f"  [dim]hint: {escape(fitting(p['hint'], command))}[/]")
 
 
 def _print_engines(engines: list[dict[str, Any]], console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table.grid(padding=(0, 2))
-    for column in ({"style": "dim"}, {"no_wrap": True}, {}):
-        table.add_column(**column)
+    rows = []
     for engine in engines:
         deciding = [r for r in engine["reasons"] if r["effect"] == engine["verdict"]]
         more = f" (and {len(deciding) - 1} more)" if len(deciding) > 1 else ""
         why = f"{deciding[0]['sentence']}{more}" if deciding else ""
-        table.add_row(escape(engine["title"]), _VERDICTS[engine["verdict"]], escape(why))
+        rows.append((escape(engine["title"]), _VERDICTS[engine["verdict"]], escape(why)))
+    table = Table.grid(padding=(0, 2))
+    if console.width >= _WIDE:
+        for column in ({"style": "dim"}, {"no_wrap": True}, {}):
+            table.add_column(**column)
+        for row in rows:
+            table.add_row(*row)
+    else:  # engines of which the same is to be said stand together
+        table.add_column(no_wrap=True)
+        for verdict, why in dict.fromkeys(row[1:] for row in rows):
+            titles = ", ".join(row[0] for row in rows if row[1:] == (verdict, why))
+            table.add_row(verdict, f"[dim]{titles}{': ' * bool(why)}[/]{why}")
     console.print("[bold]engines[/], with these files as they are:")
     console.print(table)
+
+
+def _scaling(scaling: dict[str, Any] | None) -> str:
+    if not scaling:
+        return "no scaling"
+    parts = [f"{key} {_value(value)}" for key, value in scaling.items() if key != "rope_type"]
+    return ", ".join([str(scaling.get("rope_type", "scaling")), *parts])
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"of {len(value)} numbers"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _vocabulary(vocab: dict[str, Any]) -> str:
@@ -138,4 +195,5 @@ def _aux(aux: dict[str, Any]) -> str:
 
 def _norms(s: dict[str, Any]) -> str:
     on = [name for name in ("norm_before_residual", "norm_before_fc", "fc_norm") if s[name]]
-    return ", ".join([*on, f"{s['feedback'].replace('_', '-')} feedback"])
+    feedback = "feedback open" if s["feedback"] == "open" else f"{s['feedback'].replace('_', '-')} feedback"
+    return ", ".join([*on, feedback])

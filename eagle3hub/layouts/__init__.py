@@ -35,7 +35,9 @@ def get_layout(name: str) -> Layout:
     """The codec called ``name``. Raises UsageError listing the names there are."""
     if name not in LAYOUTS:
         raise UsageError(
-            f"there is no layout called {name}", hint=f"choose one of {', '.join(LAYOUTS)}", code="usage-layout"
+            f"there is no layout called {name}",
+            hint=f"choose one of {', '.join(LAYOUTS)}; vLLM, SGLang and TensorRT-LLM all serve universal",
+            code="usage-layout",
         )
     return LAYOUTS[name]
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.checkpoint.writer import OutTensor
-from eagle3hub.errors import InputError, Refusal
+from eagle3hub.errors import InputError, Refusal, UsageError
 from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts.features import FEATURES
 from eagle3hub.layouts.features import aux_count as aux_count
@@ -102,6 +102,13 @@ class ReadOptions:
     drop: tuple[str, ...] = ()
     d2t: Sequence[int] | None = None
     allow_suspicious: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for what makes no sense for any head."""
+        if self.rope_theta is not None and not 0 < self.rope_theta < 1e300:
+            raise UsageError(
+                f"--rope-theta {self.rope_theta:g}: it must be a positive number", code="usage-rope-theta"
+            )
 
 
 AS_FOUND = ReadOptions()

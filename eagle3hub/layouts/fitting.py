@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from eagle3hub.errors import ConfigError, Problem
 from eagle3hub.head import AuxTaps, Head
 from eagle3hub.layouts.taps import trainer_default
 from eagle3hub.target import TargetFacts
+
+AUX_SHIFTED = "aux-ids-shifted"
 
 
 def apply_target(head: Head, target: TargetFacts) -> None:
@@ -75,13 +79,17 @@ def _warn_of_shifted(head: Head, aux: AuxTaps, layers: int) -> None:
             head.problems.append(
                 Problem(
                     "warning",
-                    "aux-ids-shifted",
+                    AUX_SHIFTED,
                     f"the aux layers are the default ones shifted by one layer, as if {numbering} ids stood in a list "
                     f"of the other convention; a target of {layers} layers has the default {default.after_layer}",
-                    f"if the head was trained on the default layers, give --num-target-layers {layers} and "
-                    f"--aux-layers {','.join(map(str, default.after_layer))}",
+                    f"give --aux-layers {_listed(default.after_layer)} if the head was trained on the default layers, "
+                    f"or --aux-layers {_listed(aux.after_layer)} if on these",
                 )
             )
+
+
+def _listed(layers: Sequence[int]) -> str:
+    return ",".join(map(str, layers))
 
 
 def _mismatch(message: str) -> Problem:

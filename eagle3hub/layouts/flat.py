@@ -11,7 +11,7 @@ from eagle3hub.checkpoint.dtypes import FLOATS, TORCH_NAME
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import ConfigError, Problem
 from eagle3hub.fields import Fields
-from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Head
+from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Head, is_scale
 from eagle3hub.layouts.base import (
     AS_FOUND,
     Contract,
@@ -30,7 +30,6 @@ from eagle3hub.layouts.interpret import (
     taps_of,
 )
 from eagle3hub.layouts.llama import SLIDING, parse_llama, spell_llama
-from eagle3hub.layouts.quantized import is_scale
 from eagle3hub.layouts.rope import plain_scaling, spell_rope, unscaled
 from eagle3hub.layouts.spell import spell_tensors
 from eagle3hub.layouts.taps import AUX_IDS, Taps, read_flat_taps

@@ -8,9 +8,8 @@ from dataclasses import replace
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import LayoutError, Refusal, TensorError, UsageError
-from eagle3hub.head import Head
+from eagle3hub.head import Head, is_scale
 from eagle3hub.layouts.base import ReadOptions
-from eagle3hub.layouts.quantized import is_scale
 from eagle3hub.layouts.tensors import several
 
 _LEAKED = re.compile(r"(^|\.)(target_model\.|rotary_emb\.inv_freq$)|^verifier_(lm_head|norm)\.")

@@ -11,18 +11,12 @@ from collections.abc import Mapping
 
 from eagle3hub.checkpoint.dtypes import FLOATS
 from eagle3hub.errors import TensorError
-from eagle3hub.head import TensorRef
+from eagle3hub.head import TensorRef, is_scale
 
 QUANT_CONFIG = "hf_quant_config.json"
 """How the weights are quantized, in a file of its own (up to ModelOpt 0.29 only there)."""
 PACKED = {"F8_E4M3": "FP8", "U8": "NVFP4"}
-_SCALES = ("weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale", "k_scale", "v_scale")
 _BLOCK = 16
-
-
-def is_scale(name: str) -> bool:
-    """Whether a tensor's name is that of a quantizer's scale."""
-    return name.rpartition(".")[2] in _SCALES
 
 
 def quantization_of(tensors: Mapping[str, TensorRef]) -> str | None:

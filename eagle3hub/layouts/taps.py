@@ -119,14 +119,12 @@ def trainer_default(head: Head, num_target_layers: int) -> tuple[AuxTaps, Assump
     """
     n, count = num_target_layers, aux_count(head)
     why: str | None = "the source names no aux layers: the trainer's default is taken, but a run may have set others"
-    settle = f"check the training command, and give --aux-layers or write {AUX_IDS} into config.json"
     if head.layout == "specjax":
         taps = specjax_default(n, head.target_model_type)
         if head.target_model_type == "qwen3_next":
             why = "SpecJAX taps (3, L//2-1, L-1) for qwen3_next unless told otherwise, and records nothing"
         elif not head.target_model_type:
             why = "SpecJAX taps (3, L//2-1, L-1) of a qwen3_next target, and the target's type is not known"
-            settle = "give --target or --aux-layers"
         elif not head.carried:
             why = None
     elif head.layout == "modelopt":
@@ -140,4 +138,14 @@ def trainer_default(head: Head, num_target_layers: int) -> tuple[AuxTaps, Assump
             hint="give the layers with --aux-layers",
             code="config-aux-count",
         )
-    return taps, None if why is None else Assumption("aux", taps.after_layer, why, settle)
+    return taps, None if why is None else Assumption("aux", taps.after_layer, why, _settle(head, taps))
+
+
+def _settle(head: Head, taps: AuxTaps) -> str:
+    """What makes sure of the layers that are assumed, to be typed or pasted as it is."""
+    if head.layout == "specjax" and not head.target_model_type:
+        return "give --target or --aux-layers"
+    words = f"check the training command; for these layers give --aux-layers {','.join(map(str, taps.after_layer))}"
+    if head.layout == "specjax":  # whose trainer writes none, so that a list in its config settles nothing
+        return words
+    return f'{words}, or write "{AUX_IDS}": {taps.boundary} at the top level of config.json'

@@ -13,11 +13,11 @@ from dataclasses import replace
 from eagle3hub.checkpoint.dtypes import FLOATS
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import ConfigError, TensorError
-from eagle3hub.head import Dims, Semantics, TensorRef
+from eagle3hub.head import Dims, Semantics, TensorRef, is_scale
 from eagle3hub.layouts.base import Contract
 from eagle3hub.layouts.llama import LlamaConfig
 from eagle3hub.layouts.names import canonical_tensors, layer_count, spelled
-from eagle3hub.layouts.quantized import check_scales, is_scale, quantization_of, split_scales, stored_shape
+from eagle3hub.layouts.quantized import check_scales, quantization_of, split_scales, stored_shape
 
 Shapes = dict[str, tuple[int, ...]]
 

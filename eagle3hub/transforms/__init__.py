@@ -74,12 +74,6 @@ def apply_transforms(head: Head, asked: Transforms, target: str | None = None) -
     return head, changes
 
 
-def check_said(options: ReadOptions) -> None:
-    """Raise UsageError for something said of the source that makes no sense for any head."""
-    if options.rope_theta is not None and not 0 < options.rope_theta < 1e300:
-        raise UsageError(f"--rope-theta {options.rope_theta:g}: it must be a positive number", code="usage-rope-theta")
-
-
 def said(options: ReadOptions) -> list[Change]:
     """What the user said of the source, as records: it counts as evidence only that it was said."""
     o, residual = options, options.norm_before_residual
@@ -105,4 +99,4 @@ def said(options: ReadOptions) -> list[Change]:
     ]
 
 
-__all__ = ["Change", "Transforms", "apply_transforms", "check_said", "said"]
+__all__ = ["Change", "Transforms", "apply_transforms", "said"]

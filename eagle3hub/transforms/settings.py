@@ -14,6 +14,7 @@ from typing import Any
 from eagle3hub.checkpoint.dtypes import TORCH_NAME
 from eagle3hub.checkpoint.folder import CONFIG, WEIGHTS, open_checkpoint
 from eagle3hub.checkpoint.writer import encode_header, in_file_order
+from eagle3hub.documents import document_bytes
 from eagle3hub.errors import InputError, LayoutError, Refusal, UsageError
 from eagle3hub.head import Head
 from eagle3hub.layouts import detect, get_layout
@@ -45,7 +46,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
     """``KEY=VALUE``: a dotted key, and a value that is JSON or else a plain string. Raises UsageError."""
     key, equals, raw = text.partition("=")
     if not equals or not all(key.split(".")):
-        raise UsageError(f"--set {text}: it must be KEY=VALUE", hint="--set rms_norm_eps=1e-6", code="usage-set")
+        hint = "--set bos_token_id=1"
+        raise UsageError(f"--set {text}: it must be KEY=VALUE", hint=hint, code="usage-set")
     try:
         return key, json.loads(raw, parse_constant=_no_constant)
     except ValueError:
@@ -98,7 +100,7 @@ def _put(config: dict[str, Any], key: str, value: Any) -> Any:
         if not isinstance(place, dict):
             raise Refusal(
                 f"--set {key}: config.json has no object {'.'.join(path[: i + 1])}",
-                hint="look at the config with --dry-run --json",
+                hint="without this --set, --dry-run --json shows the fields there are, under config",
                 code="refused-set",
             )
     before = place.get(last)
@@ -215,7 +217,7 @@ def _hold_engines(key: str, before: _Seen, after: _Seen) -> None:
 
 def _rehearse(folder: Path, spelled: Spelled) -> None:
     """A folder like the one to be written, with holes in place of the weights: it takes no room on the disk."""
-    (folder / CONFIG).write_text(json.dumps(spelled.config, ensure_ascii=False), encoding="utf-8")
+    (folder / CONFIG).write_bytes(document_bytes(spelled.config))
     ordered = in_file_order(spelled.tensors)
     header = encode_header(ordered, spelled.metadata)
     with (folder / WEIGHTS).open("wb") as f:

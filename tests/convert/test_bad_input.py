@@ -278,7 +278,8 @@ def test_errors_are_json_when_asked(tmp_path: Path, cli: Cli):
 
 def test_usage_errors_exit_with_2(tmp_path: Path, cli: Cli):
     source = heads.specjax(tmp_path / "head")
-    assert cli("convert", source, tmp_path / "out", "--to", "nemo")[0] == 2
+    status, _, err = cli("convert", source, tmp_path / "out", "--to", "vllm")
+    assert (status, "; vLLM, SGLang and TensorRT-LLM all serve universal" in err) == (2, True)
     assert cli("convert", source)[0] == 2
     assert cli("convert", source, tmp_path / "out", "--to", "specjax", "--no-such-option")[0] == 2
     assert not (tmp_path / "out").exists()
@@ -425,6 +426,17 @@ def test_a_signal_to_end_cleans_up(tmp_path: Path, number: signal.Signals, durin
     argv = (number.value, during, "convert", source, tmp_path / "out", "--to", "specforge")
     done = python(SIGNALLED, *argv, preexec_fn=default_signals)
     assert done.returncode == 128 + number, done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["head"]
+
+
+def test_an_interrupt_is_said(tmp_path: Path):
+    source = heads.specjax(tmp_path / "head")
+    argv = (signal.SIGINT.value, "writing", "convert", source, tmp_path / "out", "--to", "specforge")
+    told = python(SIGNALLED, *argv, preexec_fn=default_signals)
+    assert (told.returncode, told.stdout, told.stderr) == (130, "", "interrupted\n")
+    as_json = python(SIGNALLED, *argv, "--json", preexec_fn=default_signals)
+    assert (as_json.returncode, as_json.stderr) == (130, "")
+    assert json.loads(as_json.stdout)["error"]["code"] == "interrupted"
     assert [p.name for p in tmp_path.iterdir()] == ["head"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,42 @@ def test_norm_output_cannot_be_slipped_in(tmp_path: Path, target: Path, cli):
     options = ("--to", "universal", "--target", target, "--set", "norm_output=true")
     status, out, _ = cli("convert", source, tmp_path / "out", *options, "--json")
     assert (status, json.loads(out)["error"]["code"]) == (3, "refused-set")
+
+
+@pytest.mark.parametrize("layout", ["specforge", "modelopt", "safeailab", "angelslim", "specjax"])
+def test_what_settles_the_aux_layers_is_true_as_it_stands(tmp_path: Path, layout: str):
+    """The list to paste is in the numbering of the place it is pasted into."""
+    model_type = "qwen3_next" if layout == "specjax" else "llama"
+    target = str(heads.target(tmp_path / "target", model_type=model_type))
+    source = heads.MAKERS[layout](tmp_path / "head")
+    edit(source, eagle_config="DELETE", eagle_aux_hidden_state_layer_ids="DELETE")
+    head = open_head(source, layout=layout, target=target)
+    (assumed,) = [a for a in head.assumptions if a.field == "aux"]
+    option = re.search(r"--aux-layers ([\d,]+\d)", assumed.settle)
+    said = ReadOptions(aux_layers=tuple(map(int, option[1].split(","))))
+    told = open_head(source, layout=layout, target=target, options=said)
+    paste = re.search(r'"\w+": \[.+?\]', assumed.settle)
+    assert (paste is None) == (layout == "specjax"), "its trainer writes no list, so none is believed"
+    if paste is not None:
+        edit(source, **json.loads("{" + paste[0] + "}"))
+    pasted = told if paste is None else open_head(source, layout=layout, target=target)
+    for settled in (told, pasted):
+        assert settled.aux.after_layer == assumed.value
+        assert not [a for a in settled.assumptions if a.field == "aux"]
+
+
+def test_shifted_layers_are_settled_before_a_strict_conversion(tmp_path: Path, target: Path):
+    ids = [2, 15, 27]
+    source = heads.modelopt(tmp_path / "head")
+    edit(source, eagle_config={**config_of(source)["eagle_config"], "eagle_aux_hidden_state_layer_ids": ids})
+    needs = {"target": str(target), "target_name": "owner/target", "strict": True}
+    with pytest.raises(Refusal, match="default ones shifted by one layer") as asked:
+        convert(source, tmp_path / "out", "modelopt", **needs)
+    for layers in re.findall(r"--aux-layers ([\d,]+\d)", asked.value.hint):
+        said = tuple(map(int, layers.split(",")))
+        convert(source, tmp_path / layers, "modelopt", read=ReadOptions(aux_layers=said), **needs)
+        assert open_head(tmp_path / layers).aux.after_layer == list(said)
+    assert sorted(p.name for p in tmp_path.iterdir() if "," in p.name) == ["1,14,26", "2,15,27"]
 
 
 LLAMA3 = {

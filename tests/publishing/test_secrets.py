@@ -161,5 +161,5 @@ def test_a_mistake_of_the_program_tells_no_token(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(SystemExit) as stopped:
         app.main()
     err = capsys.readouterr().err
-    assert stopped.value.code == 1
+    assert stopped.value.code == 70
     assert "ValueError: with ***" in err

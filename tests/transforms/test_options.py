@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from support import heads
 from support.folders import load, replace
 
-from eagle3hub.layouts import open_head
+from eagle3hub.layouts import LAYOUTS, open_head
 
 FLOATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 BUFFERS = {"d2t", "t2d"}
@@ -110,6 +110,23 @@ def test_a_path_to_embeddings_that_does_not_exist_is_not_looked_up_on_the_hub(tm
     assert f"{path} does not exist" in refused(source, "specforge", "--include-embeddings", path)
 
 
+@pytest.mark.parametrize("to", LAYOUTS)
+def test_a_layout_without_embeddings_says_so_of_those_asked_for(tmp_path: Path, ok, refused, to: str):
+    """They are not the head's own, and to drop them is no advice for who wants them."""
+    source, file = heads.specforge(tmp_path / "head"), tmp_path / "some.safetensors"
+    save_file({"embed_tokens.weight": TABLE}, file)
+    target = heads.target(tmp_path / "target")
+    options = ("--target", target, "--target-name", "owner/t", "--speculative-tokens", 3, "--include-embeddings", file)
+    if to in {"specforge", "speculators", "angelslim"}:
+        ok(source, to, *options)
+        return
+    said = refused(source, to, *options)
+    assert "refused-embed-tokens: --include-embeddings: with them the head has its own" in said
+    assert " / leave the option out; --to specforge or --to speculators or --to angelslim can hold it" in said
+    own = heads.speculators(tmp_path / "own", embeddings=True)
+    assert "--drop-embeddings leaves them out" in refused(own, to, "--target", target)
+
+
 @pytest.mark.parametrize("table", [TABLE, TABLE.float() / 3], ids=["of the head's dtype", "of another"])
 @pytest.mark.parametrize(("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_embeddings_of_another_dtype_are_cast_with_the_rest(tmp_path: Path, ok, table, name: str, dtype: torch.dtype):
@@ -162,6 +179,24 @@ def test_set_writes_fields_and_keeps_what_the_tensors_say(tmp_path: Path, ok, re
         said = refused(source, "specforge", "--set", setting)
         assert any(word in said for word in says.split("|")), said
     assert "KEY=VALUE" in refused(source, "specforge", "--set", "nonsense", status=2)
+
+
+@pytest.mark.parametrize("name", ["not an id", "name", "https://huggingface.co/owner/t", "owner/t\n", "owner/\udcff"])
+def test_a_target_is_recorded_under_a_hub_id(tmp_path: Path, refused, target: Path, name: str):
+    options = ("--target", target, "--target-name", name)
+    assert "is not a Hub id" in refused(heads.specforge(tmp_path / "head"), "specforge", *options, status=2)
+
+
+def test_what_is_said_of_a_wrong_setting_helps(tmp_path: Path, ok, refused, cli, target: Path):
+    source = heads.specforge(tmp_path / "head")
+    example = refused(source, "universal", "--set", "nonsense", status=2).partition(" / --set ")[2]
+    for layout in LAYOUTS:
+        options = ("--target", target, "--target-name", "owner/t", "--speculative-tokens", 3, "--set", example)
+        ok(source, layout, *options, name=layout)
+    assert "--dry-run --json shows the fields" in refused(source, "specforge", "--set", "a.b=1")
+    _, out, _ = cli("convert", source, tmp_path / "out", "--to", "specforge", "--dry-run", "--json")
+    document, _, config = ok(source, "specforge")
+    assert json.loads(out)["config"] == document["config"] == config
 
 
 @pytest.mark.parametrize(
