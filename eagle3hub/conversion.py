@@ -6,7 +6,7 @@ The plan says which bytes go where before anything is written; the result is ver
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,31 +19,25 @@ from eagle3hub._version import __version__
 from eagle3hub.checkpoint.derived import how_derived
 from eagle3hub.checkpoint.digest import FileSize, file_digest, file_size, head_files
 from eagle3hub.checkpoint.flushing import Flushing
-from eagle3hub.checkpoint.folder import CONFIG, INDEX, PICKLE_INDEX, PROVENANCE, open_checkpoint
-from eagle3hub.checkpoint.shards import Shard, encode_index, split
+from eagle3hub.checkpoint.folder import CONFIG, INDEX, PROVENANCE, open_checkpoint
+from eagle3hub.checkpoint.shards import encode_index
 from eagle3hub.checkpoint.source import HUB
-from eagle3hub.checkpoint.unchanged import State, changed, look, unchanged
-from eagle3hub.checkpoint.writer import OutTensor, encode_header, in_file_order, write_safetensors
-from eagle3hub.command import command_words, public_name
+from eagle3hub.checkpoint.unchanged import changed, unchanged
+from eagle3hub.checkpoint.writer import encode_header, write_safetensors
+from eagle3hub.command import public_name
+from eagle3hub.conversion_plan import UNCHANGED, Plan, make_plan
 from eagle3hub.destination import check_destination, require_space
 from eagle3hub.documents import document_bytes
-from eagle3hub.errors import Problem, Refusal, UsageError
-from eagle3hub.head import Assumption, Head
-from eagle3hub.layouts import get_layout, open_head, provenance
-from eagle3hub.layouts.base import AS_FOUND, ReadOptions, Spelled, WriteOptions, way_out
-from eagle3hub.layouts.fitting import AUX_SHIFTED
+from eagle3hub.errors import Problem
+from eagle3hub.head import Head
+from eagle3hub.layouts import open_head, provenance
+from eagle3hub.layouts.base import AS_FOUND, ReadOptions
 from eagle3hub.layouts.taps import AUX_IDS
 from eagle3hub.progress import Progress, silent
 from eagle3hub.staging import remove_leftovers, staged_folder, write_file
-from eagle3hub.target import TargetFacts, is_hub_id
-from eagle3hub.transforms import Change, Transforms, apply_transforms, said
-from eagle3hub.transforms.settings import apply_settings
+from eagle3hub.target import TargetFacts
+from eagle3hub.transforms import Transforms
 from eagle3hub.verify import verify_folder
-
-UNCHANGED = Transforms()
-
-_ONE_FILE = frozenset({"specjax", "safeailab"})
-"""Layouts whose own reader opens one weights file and knows no index."""
 
 _NESTED_ONLY = "aux-ids-nested-only"
 
@@ -55,45 +49,6 @@ _WRITTEN_ANEW = frozenset(
     }
 )
 """Problems of how a source is spelled, which writing may mend; others lie in what the head is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a conversion will do: the head as it shall be, and its spelling in the layout asked for.
-
-    Attributes:
-        head: the head after everything that was asked to be changed; its tensors say where their bytes come from.
-        to: the layout. spelled: config and tensors as they will lie there.
-        command: the command line, folders by their last component.
-        speculative_tokens: K that is recommended, or None.
-        changes: what was asked to be changed, in order. shards: the weights files.
-        fingerprint: digests of what was read of the source. seen: the files it will be read from, as they were then.
-    """
-
-    head: Head
-    to: str
-    spelled: Spelled
-    command: list[str]
-    speculative_tokens: int | None
-    fingerprint: Mapping[str, Any]
-    seen: Mapping[Path, State]
-    changes: list[Change] = field(default_factory=list)
-    shards: list[Shard] = field(default_factory=list)
-
-    @property
-    def tensors(self) -> list[OutTensor]:
-        """The tensors in the order they will lie in the file."""
-        return in_file_order(self.spelled.tensors)
-
-    @property
-    def assumptions(self) -> list[Assumption]:
-        """What the result depends on and the source does not say."""
-        return [*self.head.assumptions, *self.spelled.assumptions]
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the weights in bytes."""
-        return sum(t.nbytes for t in self.spelled.tensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,97 +118,6 @@ class Conversion:
             "mended": [p.to_json() for p in self.mended],
             "notes": [*plan.spelled.notes, *self._leftovers],
         }
-
-
-def make_plan(
-    source: str | Path,
-    to: str,
-    *,
-    layout: str | None = None,
-    target: TargetFacts | str | None = None,
-    target_name: str | None = None,
-    speculative_tokens: int | None = None,
-    strict: bool = False,
-    read: ReadOptions = AS_FOUND,
-    transforms: Transforms = UNCHANGED,
-    settings: Sequence[tuple[str, Any]] = (),
-    max_shard_size: int | None = None,
-) -> Plan:
-    """Read the source and work out its spelling in layout ``to``, without writing anything.
-
-    Raises InputError where the source is unreadable or wrong, Refusal where the layout cannot keep what it has or
-    (``strict``) where something would have to be assumed.
-    """
-    codec = get_layout(to)
-    if target_name is not None and not is_hub_id(target_name):
-        raise UsageError(f"--target-name {target_name!r} is not a Hub id", hint="write it as owner/name")
-    checkpoint = open_checkpoint(source, headers_only=True)
-    seen = look([*checkpoint.weights, *(checkpoint.folder / name for name in (CONFIG, INDEX, PICKLE_INDEX))])
-    head = open_head(checkpoint, layout=layout, target=target, target_name=target_name, options=read)
-    head, changes = apply_transforms(head, transforms, target if isinstance(target, str) else None)
-    head.raise_for_errors()
-    try:
-        spelled = codec.write(head, WriteOptions(speculative_tokens, _said_name(target, target_name)))
-    except Refusal as e:
-        if e.code != "refused-embed-tokens" or transforms.include_embeddings is None:
-            raise
-        raise Refusal(
-            f"--include-embeddings: with them {e.message}",
-            hint=f"leave the option out; {way_out(head, to)}",
-            code=e.code,
-        ) from e
-    head, spelled, done = apply_settings(head, spelled, to, settings)
-    plan = Plan(
-        head,
-        to,
-        spelled,
-        command_words(
-            source,
-            to,
-            layout=layout,
-            target=target,
-            target_name=target_name,
-            speculative_tokens=speculative_tokens,
-            strict=strict,
-            read=read,
-            transforms=transforms,
-            settings=settings,
-            max_shard_size=max_shard_size,
-        ),
-        speculative_tokens or head.speculative_tokens,
-        provenance.fingerprint(checkpoint),
-        look({ref.path for ref in head.tensors.values()}) | seen,
-        [*said(read), *changes, *done],
-        split(spelled.tensors, max_shard_size),
-    )
-    if to in _ONE_FILE and len(plan.shards) > 1:
-        raise Refusal(
-            f"--max-shard-size: {codec.contract.title} reads a single model.safetensors, and this would be "
-            f"{len(plan.shards)} files",
-            hint="leave the option out, or choose another layout",
-            code="refused-shards",
-        )
-    shifted = next((p for p in head.problems if p.code == AUX_SHIFTED), None)
-    if strict and shifted is not None:
-        raise Refusal(f"--strict: {shifted.message}", hint=shifted.hint, code="refused-assumption")
-    if strict and plan.assumptions:
-        first = plan.assumptions[0]
-        more = f" (and {len(plan.assumptions) - 1} more)" if len(plan.assumptions) > 1 else ""
-        raise Refusal(
-            f"--strict: {first.field} would have to be assumed{more}: {first.why}",
-            hint=first.settle,
-            code="refused-assumption",
-        )
-    return plan
-
-
-def _said_name(target: TargetFacts | str | None, target_name: str | None) -> str | None:
-    """What the user calls the target, other than by its folder on this machine."""
-    if target_name is not None or target is None:
-        return target_name
-    if isinstance(target, TargetFacts):
-        return None if target.is_local else target.name
-    return None if Path(target).expanduser().is_dir() else target
 
 
 def convert(

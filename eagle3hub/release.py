@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from eagle3hub import conversion
+from eagle3hub import conversion, conversion_plan
 from eagle3hub.bench.results import Results
 from eagle3hub.card import load_manifest, render_card
 from eagle3hub.card.assemble import write_card
@@ -201,7 +201,7 @@ def release(
         elif engine not in (endpoints or ()):  # before anything is converted
             interpreter(get_engine(engine), manifest.validate.device, engine_python)
     plans = [
-        conversion.make_plan(str(manifest.head_source), layout, target=facts, speculative_tokens=tokens)
+        conversion_plan.make_plan(str(manifest.head_source), layout, target=facts, speculative_tokens=tokens)
         for layout in manifest.layouts
     ]
     if REFERENCE in asked:

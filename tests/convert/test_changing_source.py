@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from support import heads
 
-from eagle3hub import conversion
+from eagle3hub import conversion, conversion_plan
 from eagle3hub.conversion import convert
 from eagle3hub.errors import SourceError
 from eagle3hub.transforms import Transforms
@@ -124,14 +124,14 @@ def test_another_file_of_the_same_kind_may_change(tmp_path: Path, monkeypatch: p
 def test_what_was_replaced_before_anything_was_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Between reading a header and looking at its file: only the digest of the header tells."""
     weights = heads.specforge(tmp_path / "head") / "model.safetensors"
-    real = conversion.look
+    real = conversion_plan.look
 
     def late(paths: object) -> object:
-        monkeypatch.setattr(conversion, "look", real)
+        monkeypatch.setattr(conversion_plan, "look", real)
         replaced(weights, other_order(weights))
         return real(paths)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(conversion, "look", late)
+    monkeypatch.setattr(conversion_plan, "look", late)
     refused(tmp_path, "head changed", weights.parent)
 
 

@@ -21,7 +21,8 @@ from eagle3hub import conversion
 from eagle3hub import verify as verification
 from eagle3hub.checkpoint import copying, flushing, streaming, syscalls, writer
 from eagle3hub.checkpoint.flushing import Flushing
-from eagle3hub.conversion import convert, make_plan
+from eagle3hub.conversion import convert
+from eagle3hub.conversion_plan import make_plan
 from eagle3hub.errors import OutputError
 from eagle3hub.transforms import Transforms
 from eagle3hub.verify import verify_folder

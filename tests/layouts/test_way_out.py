@@ -10,7 +10,7 @@ import pytest
 from support import heads, variants
 from support.variants import Has
 
-from eagle3hub.conversion import make_plan
+from eagle3hub.conversion_plan import make_plan
 from eagle3hub.errors import InputError
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.base import ReadOptions

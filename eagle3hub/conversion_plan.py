@@ -1,0 +1,158 @@
+"""What a conversion will do: which bytes go where, settled before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eagle3hub.checkpoint.folder import CONFIG, INDEX, PICKLE_INDEX, open_checkpoint
+from eagle3hub.checkpoint.shards import Shard, split
+from eagle3hub.checkpoint.unchanged import State, look
+from eagle3hub.checkpoint.writer import OutTensor, in_file_order
+from eagle3hub.command import command_words
+from eagle3hub.errors import Refusal, UsageError
+from eagle3hub.head import Assumption, Head
+from eagle3hub.layouts import get_layout, open_head, provenance
+from eagle3hub.layouts.base import AS_FOUND, ReadOptions, Spelled, WriteOptions, way_out
+from eagle3hub.layouts.fitting import AUX_SHIFTED
+from eagle3hub.target import TargetFacts, is_hub_id
+from eagle3hub.transforms import Change, Transforms, apply_transforms, said
+from eagle3hub.transforms.settings import apply_settings
+
+UNCHANGED = Transforms()
+
+UNCHANGED = Transforms()
+
+_ONE_FILE = frozenset({"specjax", "safeailab"})
+"""Layouts whose own reader opens one weights file and knows no index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a conversion will do: the head as it shall be, and its spelling in the layout asked for.
+
+    Attributes:
+        head: the head after everything that was asked to be changed; its tensors say where their bytes come from.
+        to: the layout. spelled: config and tensors as they will lie there.
+        command: the command line, folders by their last component.
+        speculative_tokens: K that is recommended, or None.
+        changes: what was asked to be changed, in order. shards: the weights files.
+        fingerprint: digests of what was read of the source. seen: the files it will be read from, as they were then.
+    """
+
+    head: Head
+    to: str
+    spelled: Spelled
+    command: list[str]
+    speculative_tokens: int | None
+    fingerprint: Mapping[str, Any]
+    seen: Mapping[Path, State]
+    changes: list[Change] = field(default_factory=list)
+    shards: list[Shard] = field(default_factory=list)
+
+    @property
+    def tensors(self) -> list[OutTensor]:
+        """The tensors in the order they will lie in the file."""
+        return in_file_order(self.spelled.tensors)
+
+    @property
+    def assumptions(self) -> list[Assumption]:
+        """What the result depends on and the source does not say."""
+        return [*self.head.assumptions, *self.spelled.assumptions]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the weights in bytes."""
+        return sum(t.nbytes for t in self.spelled.tensors)
+
+
+def make_plan(
+    source: str | Path,
+    to: str,
+    *,
+    layout: str | None = None,
+    target: TargetFacts | str | None = None,
+    target_name: str | None = None,
+    speculative_tokens: int | None = None,
+    strict: bool = False,
+    read: ReadOptions = AS_FOUND,
+    transforms: Transforms = UNCHANGED,
+    settings: Sequence[tuple[str, Any]] = (),
+    max_shard_size: int | None = None,
+) -> Plan:
+    """Read the source and work out its spelling in layout ``to``, without writing anything.
+
+    Raises InputError where the source is unreadable or wrong, Refusal where the layout cannot keep what it has or
+    (``strict``) where something would have to be assumed.
+    """
+    codec = get_layout(to)
+    if target_name is not None and not is_hub_id(target_name):
+        raise UsageError(f"--target-name {target_name!r} is not a Hub id", hint="write it as owner/name")
+    checkpoint = open_checkpoint(source, headers_only=True)
+    seen = look([*checkpoint.weights, *(checkpoint.folder / name for name in (CONFIG, INDEX, PICKLE_INDEX))])
+    head = open_head(checkpoint, layout=layout, target=target, target_name=target_name, options=read)
+    head, changes = apply_transforms(head, transforms, target if isinstance(target, str) else None)
+    head.raise_for_errors()
+    try:
+        spelled = codec.write(head, WriteOptions(speculative_tokens, _said_name(head, target, target_name)))
+    except Refusal as e:
+        if e.code != "refused-embed-tokens" or transforms.include_embeddings is None:
+            raise
+        raise Refusal(
+            f"--include-embeddings: with them {e.message}",
+            hint=way_out(head, to, "embed_tokens", remedy="leave the option out"),
+            code=e.code,
+        ) from e
+    head, spelled, done = apply_settings(head, spelled, to, settings)
+    plan = Plan(
+        head,
+        to,
+        spelled,
+        command_words(
+            source,
+            to,
+            layout=layout,
+            target=target,
+            target_name=target_name,
+            speculative_tokens=speculative_tokens,
+            strict=strict,
+            read=read,
+            transforms=transforms,
+            settings=settings,
+            max_shard_size=max_shard_size,
+        ),
+        speculative_tokens or head.speculative_tokens,
+        provenance.fingerprint(checkpoint),
+        look({ref.path for ref in head.tensors.values()}) | seen,
+        [*said(read), *changes, *done],
+        split(spelled.tensors, max_shard_size),
+    )
+    if to in _ONE_FILE and len(plan.shards) > 1:
+        raise Refusal(
+            f"--max-shard-size: {codec.contract.title} reads a single model.safetensors, and this would be "
+            f"{len(plan.shards)} files",
+            hint="leave the option out, or choose another layout",
+            code="refused-shards",
+        )
+    shifted = next((p for p in head.problems if p.code == AUX_SHIFTED), None)
+    if strict and shifted is not None:
+        raise Refusal(f"--strict: {shifted.message}", hint=shifted.hint, code="refused-assumption")
+    if strict and plan.assumptions:
+        first = plan.assumptions[0]
+        more = f" (and {len(plan.assumptions) - 1} more)" if len(plan.assumptions) > 1 else ""
+        raise Refusal(
+            f"--strict: {first.field} would have to be assumed{more}: {first.why}",
+            hint=first.settle,
+            code="refused-assumption",
+        )
+    return plan
+
+
+def _said_name(head: Head, target: TargetFacts | str | None, target_name: str | None) -> str | None:
+    """What the user calls the target, other than by its folder on this machine."""
+    if target_name is not None or target is None:
+        return target_name
+    is_local = target.is_local if isinstance(target, TargetFacts) else Path(target).expanduser().is_dir()
+    return None if is_local else head.target_name
