@@ -184,9 +184,9 @@ def assumed_depth(head: Head, reader: str) -> list[Assumption]:
 def way_out(head: Head, asked: str, feature: str | None = None, remedy: str | None = None) -> str:
     """What helps a head that layout ``asked`` refused, for a feature or a reason of its own: a remedy, other layouts.
 
-    ``remedy`` stands in place of those that are known for the feature.
     Only layouts are named that would take the head with all it has, with what they must be told besides. Where there
-    is none, it is said what keeps the head from those that have a place for the feature.
+    is none, it is said what keeps the head from those that have a place for the feature. ``remedy`` stands in place of
+    those that are known for the feature.
     """
     from eagle3hub.layouts import LAYOUTS
 
