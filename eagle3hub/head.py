@@ -328,7 +328,10 @@ class Head:
 
     def semantics_to_json(self) -> dict[str, Any]:
         """What it computes as plain data; the feedback is ``open`` where the source does not tell it."""
-        return self.semantics.to_json() | ({"feedback": "open"} if self.feedback_is_open else {})
+        if not self.feedback_is_open:
+            return self.semantics.to_json()
+        denied = " (norm_output: false)" if self.config.get("norm_output") is False else ""
+        return self.semantics.to_json() | {"feedback": f"open{denied}"}
 
     @property
     def num_parameters(self) -> int:

@@ -195,5 +195,7 @@ def _aux(aux: dict[str, Any]) -> str:
 
 def _norms(s: dict[str, Any]) -> str:
     on = [name for name in ("norm_before_residual", "norm_before_fc", "fc_norm") if s[name]]
-    feedback = "feedback open" if s["feedback"] == "open" else f"{s['feedback'].replace('_', '-')} feedback"
-    return ", ".join([*on, feedback])
+    feedback = s["feedback"]
+    return ", ".join(
+        [*on, f"feedback {feedback}" if feedback.startswith("open") else f"{feedback.replace('_', '-')} feedback"]
+    )
