@@ -13,6 +13,8 @@ from eagle3hub.checkpoint.header import Header
 from eagle3hub.errors import Eagle3HubError, Problem
 from eagle3hub.head import TensorRef
 
+DUPLICATE = "checkpoint-duplicate"
+"""Code of the problem that engines would load other contents over those that count."""
 _PROBED = 4096
 
 
@@ -44,7 +46,7 @@ def look_beside(
                 "SGLang load both files and keep what they read last"
             )
             hint = "remove the file that is left from another export"
-            found.append(Problem("error", "checkpoint-duplicate", message, hint))
+            found.append(Problem("error", DUPLICATE, message, hint))
         elif theirs and not theirs.keys() & tensors.keys():
             apart.append(name)
     if apart:

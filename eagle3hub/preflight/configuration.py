@@ -67,6 +67,8 @@ def _form(case: Case) -> Iterator[Finding]:
     files = case.files
     if not any(name.endswith(".safetensors") for name in files.weights):
         yield Finding("pickle-weights", {"file": files.weights[0] if files.weights else "no file at all"})
+    if files.overlaid:
+        yield Finding("weights-overlaid")
     if files.mislabelled:
         yield Finding("mislabelled-pickle", {"file": files.mislabelled[0]})
     if files.nested:

@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from eagle3hub.checkpoint.beside import DUPLICATE
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
 from eagle3hub.checkpoint.pickles import is_pickle
 from eagle3hub.head import Head
+from eagle3hub.layouts.buffers import read_mask
 from eagle3hub.layouts.hf_defaults import context_of
 from eagle3hub.layouts.quantized import PACKED, QUANT_CONFIG
 from eagle3hub.layouts.rope import ORIGINAL, plain_scaling, with_original
@@ -44,6 +46,7 @@ class Files:
         config: config.json, parsed, nulls and all. tensors: dtype and shape by name on disk.
         weights: names of the weights files. mislabelled: those that are torch pickles and called ``.safetensors``.
         quant_file: whether ModelOpt's hf_quant_config.json lies beside config.json.
+        overlaid: whether other safetensors in the folder hold tensors of the same names with other contents.
     """
 
     config: Mapping[str, Any]
@@ -51,6 +54,7 @@ class Files:
     weights: tuple[str, ...]
     mislabelled: tuple[str, ...] = ()
     quant_file: bool = False
+    overlaid: bool = False
 
     @property
     def nested(self) -> bool:
@@ -148,6 +152,7 @@ def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint
         weights=tuple(path.name for path in checkpoint.weights),
         mislabelled=tuple(path.name for path in checkpoint.weights if _is_mislabelled(path)),
         quant_file=(checkpoint.folder / QUANT_CONFIG).is_file(),
+        overlaid=any(p.code == DUPLICATE for p in checkpoint.problems),
     )
     truth = _with_map(infer_truth(files), checkpoint)
     if truth.embedding != "none" and target is not None:
@@ -240,8 +245,7 @@ def _with_map(truth: Truth, checkpoint: Checkpoint) -> Truth:
     values.frombytes(read_tensor(d2t))
     if sys.byteorder == "big":
         values.byteswap()
-    mask = None if t2d is None or t2d.dtype not in {"BOOL", "U8"} else read_tensor(t2d)
-    return with_map_values(truth, values, mask)
+    return with_map_values(truth, values, None if t2d is None else read_mask(t2d))
 
 
 def with_map_values(truth: Truth, d2t: Sequence[int], t2d: bytes | None) -> Truth:

@@ -16,6 +16,7 @@ from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion import convert
 from eagle3hub.errors import InputError, SourceError
 from eagle3hub.layouts import open_head
+from eagle3hub.preflight import examine, preflight_all
 
 Cli = Callable[..., tuple[int, str, str]]
 NAMES = {
@@ -227,6 +228,9 @@ WIDER = {"fc.weight": torch.ones(8, 24)}
 def test_other_weights_that_engines_would_load_too_are_an_error(tmp_path: Path, cli: Cli, changes: dict):
     source, (name,) = tmp_path / "head", changes
     assert beside(source, "other.safetensors", **changes) == [("error", "checkpoint-duplicate")]
+    judged = preflight_all(examine(open_checkpoint(source), open_head(source)))
+    wrong = {v.engine for v in judged if "weights-overlaid" in {r.code for r in v.reasons}}
+    assert wrong == {"vllm", "sglang"}
     status, _, err = cli("convert", source, tmp_path / "out", "--to", "modelopt")
     assert (status, f"tensor '{name}' is in both model.safetensors and other.safetensors" in err) == (3, True)
     index = {"weight_map": dict.fromkeys(load_file(source / "model.safetensors"), "model.safetensors")}

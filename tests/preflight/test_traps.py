@@ -68,6 +68,11 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
     ),
     "a single id": (f.universal((15,)), "R R S X X X X", "single-feature"),
     "qkv as wide as without aux states": (f.modelopt_without_aux(f.H), "X X X X X X X", "qkv-width"),
+    "another export's weights in the folder": (
+        Subject(replace(f.universal().files, overlaid=True), f.universal().truth),
+        "S S S R R R R",
+        "weights-overlaid",
+    ),
     "a pickle called .safetensors": (
         Subject(replace(f.universal().files, mislabelled=("model.safetensors",)), f.universal().truth),
         "X X X X X X X",
