@@ -15,6 +15,7 @@ from typing import Any, Literal
 from eagle3hub.checkpoint.folder import open_checkpoint, read_tensor
 from eagle3hub.head import AuxTaps, Head, TensorRef
 from eagle3hub.layouts import open_head
+from eagle3hub.layouts.rope import bound_by_context
 from eagle3hub.progress import Progress, silent
 from eagle3hub.target import TargetFacts, read_target
 from eagle3hub.tensor_diff import TensorDiff, diff_tensors
@@ -22,7 +23,6 @@ from eagle3hub.tensor_diff import TensorDiff, diff_tensors
 Verdict = Literal["equal", "equal-up-to-spelling", "different"]
 MapStatus = Literal["equal", "other-order", "different", "one-side", "unusable"]
 _ABSENT = "absent"
-_SCALED_BY_LENGTH = {"dynamic", "longrope"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,10 +273,7 @@ def _compare_config(a: Head, b: Head, found: list[Spelling], out: list[Differenc
     for name, left, right in facts:
         if left == right:
             continue
-        if (
-            name == "max_position_embeddings"
-            and (a.semantics.rope.scaling or {}).get("rope_type") in _SCALED_BY_LENGTH
-        ):
+        if name == "max_position_embeddings" and any(bound_by_context(h.semantics.rope.scaling) for h in (a, b)):
             out.append(Difference("semantics", name, left, right))
         else:
             found.append(Spelling(name, _text(left), _text(right)))

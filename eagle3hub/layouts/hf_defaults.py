@@ -21,6 +21,7 @@ _LLAMA: dict[str, Any] = {
 }
 _QWEN3 = {**_LLAMA, "intermediate_size": 22016, "num_key_value_heads": 32, "head_dim": 128, "vocab_size": 151936}
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {"llama": _LLAMA, "qwen3": _QWEN3}
+_CONTEXT = {"qwen3": 32768}
 ROPE_THETA = 10000.0
 """The RoPE base of both classes."""
 
@@ -28,3 +29,9 @@ ROPE_THETA = 10000.0
 def with_defaults(layer: Mapping[str, Any], model_type: str) -> dict[str, Any]:
     """The config with the fields it leaves out; a null counts as left out."""
     return {**_DEFAULTS[model_type], **{k: v for k, v in layer.items() if v is not None}}
+
+
+def context_of(fields: Mapping[str, Any]) -> int:
+    """``max_position_embeddings`` in tokens, or the default of the class where a config states none."""
+    stated = fields.get("max_position_embeddings")
+    return stated if type(stated) is int else _CONTEXT.get(str(fields.get("model_type")), 2048)

@@ -9,7 +9,8 @@ from typing import Any
 from eagle3hub.errors import ConfigError
 from eagle3hub.fields import Fields
 from eagle3hub.head import Assumption, Dims, Rope, Semantics
-from eagle3hub.layouts.rope import parse_rope
+from eagle3hub.layouts.hf_defaults import context_of
+from eagle3hub.layouts.rope import needs_context, parse_rope, with_original
 
 _MOST_LAYERS = 1000
 _LARGEST_VOCAB = 1 << 24
@@ -58,7 +59,7 @@ def parse_llama(
         assumptions.append(Assumption(name, value, why, settle or f"write {name} into config.json"))
         return value
 
-    _refuse_multipliers(config)
+    _refuse_unheld(config)
     if config.flag("mlp_bias", default=False):
         raise ConfigError(
             f"{config.where}: mlp_bias is true; no EAGLE-3 trainer makes heads with biases in the MLP",
@@ -81,6 +82,10 @@ def parse_llama(
     if theta is None:
         why = "the config has no rope_theta; engines and transformers fall back to 10000"
         theta = rope_theta or assume("rope_theta", 10000.0, why, "give --rope-theta")
+    context = config.number("max_position_embeddings", default=None)
+    if context is None and needs_context(scaling):
+        why = "the RoPE scaling is computed from it, and this is what transformers takes where a config has none"
+        context = assume("max_position_embeddings", context_of(config.data), why)
     layers = config.number("num_hidden_layers", default=1, most=_MOST_LAYERS)
     window, limited = _sliding(config, layers) if sliding else (None, ())
     return LlamaConfig(
@@ -95,17 +100,23 @@ def parse_llama(
         attention_bias=config.flag("attention_bias", default=False),
         hidden_act=act,
         rms_norm_eps=eps,
-        rope=Rope(theta, scaling),
+        rope=Rope(theta, with_original(scaling, context)),
         sliding_window=window,
         sliding_layers=limited,
-        max_position_embeddings=config.number("max_position_embeddings", default=None),
+        max_position_embeddings=context,
         token_ids={k: v for k in TOKEN_IDS if (v := config.token_ids(k)) is not None},
         assumptions=assumptions,
     )
 
 
-def _refuse_multipliers(config: Fields) -> None:
-    """Raise ConfigError for a field at top level that some engine multiplies by and no layout has a place for."""
+def _refuse_unheld(config: Fields) -> None:
+    """Raise ConfigError for a field at top level that some engine obeys and no layout has a place for."""
+    if not config.flag("is_causal", default=True):
+        raise ConfigError(
+            f"{config.where}: is_causal is false; vLLM would let tokens attend to later ones, as in no draft head",
+            hint="remove is_causal from config.json",
+            code="config-causal",
+        )
     for name, what in (
         ("logit_scale", "vLLM multiplies the draft's logits by it"),
         ("partial_rotary_factor", "vLLM rotates that part of each attention head only"),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from eagle3hub.errors import ConfigError
 from eagle3hub.fields import Fields
 from eagle3hub.head import Rope
 
 Scaling = dict[str, Any]
+ORIGINAL = "original_max_position_embeddings"
+_FROM_ORIGINAL = frozenset({"llama3", "yarn", "longrope"})
+"""Types computed from the length trained with; engines take the context for it where a config names none."""
 
 
 def parse_rope(config: Fields) -> tuple[float | None, Scaling | None]:
@@ -17,28 +20,63 @@ def parse_rope(config: Fields) -> tuple[float | None, Scaling | None]:
 
     Raises ConfigError where the two disagree, or for a rotation no EAGLE-3 head has.
     """
-    if config.flag("rope_interleave", default=False) or not config.flag("is_neox_style", default=True):
+    halves = config.flag("is_neox_style", default=True) and config.flag("rope_is_neox_style", default=True)
+    if config.flag("rope_interleave", default=False) or not halves:
         raise ConfigError(
             f"{config.where} asks for interleaved RoPE, which no layout and no engine has for a Llama draft head",
             code="config-rope",
         )
     top = config.real("rope_theta", default=None)
-    stated: list[tuple[str, float | None, Scaling | None]] = []
+    original, context = config.number(ORIGINAL, default=None), config.number("max_position_embeddings", default=None)
+    stated: list[Scaling | None] = []
     for key in ("rope_scaling", "rope_parameters"):
-        if (given := config.mapping(key)) is not None:
-            if any(isinstance(value, dict) for value in given.values()):
-                raise ConfigError(
-                    f"{config.where}: {key} differs by layer type, which no EAGLE-3 head has", code="config-rope"
-                )
-            theta = Fields(given, f"{config.where}: {key}").real("rope_theta", default=None)
-            stated.append((key, theta, plain_scaling(given)))
-    for key, theta, scaling in stated:
+        if (given := config.mapping(key)) is None:
+            continue
+        if any(isinstance(value, dict) for value in given.values()):
+            raise ConfigError(
+                f"{config.where}: {key} differs by layer type, which no EAGLE-3 head has", code="config-rope"
+            )
+        theta, scaling = Fields(given, f"{config.where}: {key}").real("rope_theta", default=None), plain_scaling(given)
         if theta is not None and top is not None and theta != top:
             raise ConfigError(f"{config.where}: rope_theta is {top:g} but {key} says {theta:g}", code="config-rope")
-        if scaling != stated[0][2]:
+        if original is not None and _from_original(scaling) and scaling.get(ORIGINAL) not in (None, original):
+            raise ConfigError(
+                f"{config.where}: {ORIGINAL} is {original} at top level but {scaling[ORIGINAL]} in {key}",
+                hint="transformers and SGLang obey the one at top level: make the other say the same, as in training",
+                code="config-rope",
+            )
+        stated.append(with_original(scaling, original))
+        if with_original(stated[0], context) != with_original(stated[-1], context):
             raise ConfigError(f"{config.where}: rope_scaling and rope_parameters disagree", code="config-rope")
         top = theta if theta is not None else top
-    return top, stated[0][2] if stated else None
+    return top, max(stated, key=lambda scaling: ORIGINAL in (scaling or {}), default=None)
+
+
+def bound_by_context(scaling: Mapping[str, Any] | None) -> bool:
+    """Whether ``max_position_embeddings`` changes what the scaling computes, so that no other may be written."""
+    kind = (scaling or {}).get("rope_type")
+    return kind in ("dynamic", "longrope") or (kind == "yarn" and (scaling or {}).get("factor") is None)
+
+
+def needs_context(scaling: Mapping[str, Any] | None) -> bool:
+    """Whether the scaling cannot be computed without ``max_position_embeddings``."""
+    return bound_by_context(scaling) or (_from_original(scaling) and scaling.get(ORIGINAL) is None)
+
+
+def with_original(scaling: Mapping[str, Any] | None, *lengths: int | None) -> Scaling | None:
+    """The scaling, and in it the length trained with where it is computed from it: the first there is, if not its own.
+
+    Without one, transformers 5 (``RotaryEmbeddingConfigMixin.standardize_rope_params``) and SGLang 0.5.23
+    (``layers/rotary_embedding/factory.py``) take the context. Once named, it no longer changes with the context.
+    """
+    known = next((length for length in lengths if length is not None), None)
+    if _from_original(scaling) and scaling.get(ORIGINAL) is None and known is not None:
+        return {**scaling, ORIGINAL: known}
+    return None if scaling is None else dict(scaling)
+
+
+def _from_original(scaling: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
+    return scaling is not None and scaling.get("rope_type") in _FROM_ORIGINAL
 
 
 def unscaled(parameters: Mapping[str, Any]) -> dict[str, Any]:

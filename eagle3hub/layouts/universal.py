@@ -18,6 +18,7 @@ from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts.base import Contract, Match, Spelled, WriteOptions, assumed_depth
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import earlier_spelling
+from eagle3hub.layouts.rope import spell_rope
 from eagle3hub.layouts.specjax import saved_by_specjax
 from eagle3hub.layouts.spell import spell_tensors
 from eagle3hub.layouts.taps import AUX_IDS, Taps, taps_from
@@ -85,8 +86,10 @@ class Universal(FlatLayout):
                 f"SGLang refuses a draft whose context ({context} tokens) is shorter than its target's, not known here"
             )
             assumptions.append(Assumption("max_position_embeddings", context, why, "give --target"))
+        rope = head.semantics.rope
         by_target = {
             "max_position_embeddings": context,
+            **(spell_rope(rope) if rope.scaling else {}),  # with the length that else would follow the context
             "eagle_config": {"use_aux_hidden_state": True, AUX_IDS: nested_ids(head, aux)},
         }
         before = earlier_spelling(head, self.name, self.interpret)

@@ -13,6 +13,7 @@ from functools import partial
 from eagle3hub.errors import Refusal
 from eagle3hub.head import AuxTaps, Head
 from eagle3hub.layouts.base import Contract, refuse_inexpressible, way_out
+from eagle3hub.layouts.rope import bound_by_context
 
 CANNOT = {
     "quantization": "sglang-jax loads no quantized heads",
@@ -37,7 +38,6 @@ CANNOT = {
 _JAX_TARGETS = frozenset({"llama", "qwen2", "qwen3"})
 _RAW_UNLESS_ONE = frozenset({"deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "kimi_k25", "glm4_moe_lite"})
 _CAPTURES_LAST = frozenset({"gpt_oss", "gemma3", "gemma3_text"})
-_CONTEXT_BOUND_ROPE = frozenset({"dynamic", "longrope"})
 
 
 def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
@@ -115,7 +115,7 @@ def counts_context(head: Head) -> tuple[int, str | None]:
     own, needed = head.max_position_embeddings, head.target_context
     if own is None or needed is None or own >= needed:
         return own or needed or 0, None
-    if (head.semantics.rope.scaling or {}).get("rope_type") in _CONTEXT_BOUND_ROPE:
+    if bound_by_context(head.semantics.rope.scaling):
         raise _not_universal(
             head,
             f"the head's context is {own} tokens and its target's {needed}: SGLang refuses a shorter one, and this "

@@ -12,6 +12,8 @@ from typing import Any, Literal
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
 from eagle3hub.checkpoint.pickles import is_pickle
 from eagle3hub.head import Head
+from eagle3hub.layouts.hf_defaults import context_of
+from eagle3hub.layouts.rope import ORIGINAL, with_original
 from eagle3hub.preflight.embeddings import Embedding, compare_embeddings
 from eagle3hub.vocab import check_vocab_map
 
@@ -251,7 +253,7 @@ def read_rope(fields: Mapping[str, Any], spellings: Sequence[str]) -> tuple[floa
         parts = found if isinstance(found, dict) else {}
         scaling = {"rope_type" if k == "type" else k: v for k, v in parts.items() if k != "rope_theta"}
         plain = scaling.get("rope_type", "default") == "default"
-        return theta, None if plain else scaling
+        return theta, None if plain else with_original(scaling, fields.get(ORIGINAL), context_of(fields))
     return theta, None
 
 

@@ -19,6 +19,7 @@ from eagle3hub.head import Head
 from eagle3hub.layouts import detect, get_layout
 from eagle3hub.layouts.base import AS_FOUND, Spelled
 from eagle3hub.layouts.prepare import prepared
+from eagle3hub.layouts.rope import bound_by_context
 from eagle3hub.layouts.taps import AUX_IDS
 from eagle3hub.preflight import Verdict, examine, preflight_all
 from eagle3hub.preflight.verdict import EFFECTS
@@ -106,6 +107,8 @@ def _put(config: dict[str, Any], key: str, value: Any) -> Any:
     lost = _lost(before, value)
     if lost:
         raise _refused(key, f"it would drop {', '.join(lost)}", f"set one field of it, as {key}.NAME=VALUE")
+    if last == "model_type" and value != before:
+        raise _refused(key, "engines choose the code that runs the head by it")
     place[last] = value
     return before
 
@@ -180,6 +183,8 @@ def _hold(key: str, head: Head, spelled: Spelled, layout: str, after: _Seen) -> 
         and (back.aux is None or back.aux.taps != head.aux.taps)
     ):
         raise _refused(key, "it names other aux layers than the head's")
+    if back.max_position_embeddings != head.max_position_embeddings and bound_by_context(head.semantics.rope.scaling):
+        raise _refused(key, "the head's RoPE scaling is computed from it")
     if back.mask_token_id not in (head.mask_token_id, None):
         raise _refused(key, f"the head's mask token is {head.mask_token_id}")
 
