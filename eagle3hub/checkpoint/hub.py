@@ -24,7 +24,8 @@ from eagle3hub.errors import Eagle3HubError, HubError
 from eagle3hub.progress import Progress, silent
 
 T = TypeVar("T")
-_AGENT: dict[str, Any] = {"library_name": "eagle3hub", "library_version": __version__}
+AGENT: dict[str, Any] = {"library_name": "eagle3hub", "library_version": __version__}
+"""What every request says of its sender."""
 _ATTEMPTS = 4
 _LONGEST_WAIT = 20.0
 _SECONDS_PER_RANGE = 120.0
@@ -53,9 +54,8 @@ def download_file(
     """
     from huggingface_hub import hf_hub_download
 
-    options: dict[str, Any] = {"revision": revision, "local_files_only": cached_only, **_AGENT}
-    if "tqdm_class" in inspect.signature(hf_hub_download).parameters:
-        options["tqdm_class"] = _bar(f"downloading {filename}", progress)
+    options: dict[str, Any] = {"revision": revision, "local_files_only": cached_only, **AGENT}
+    options |= bar_option(hf_hub_download, f"downloading {filename}", progress)
     with hub_errors(f"{filename} of {repo_id}", repo_id, revision):
         return patiently(lambda: Path(hf_hub_download(repo_id, filename, **options)))
 
@@ -65,7 +65,7 @@ def list_files(repo_id: str, revision: str | None = None) -> Listing:
     from huggingface_hub import HfApi, constants
 
     def ask() -> Listing:
-        info = HfApi(**_AGENT).model_info(
+        info = HfApi(**AGENT).model_info(
             repo_id, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
         )
         return Listing(info.sha or "", {s.rfilename: s.size for s in info.siblings or []})
@@ -82,7 +82,7 @@ def read_range(repo_id: str, filename: str, commit: str, offset: int, count: int
     from huggingface_hub import hf_hub_url
 
     url = hf_hub_url(repo_id, filename, revision=commit)
-    headers = client().build_hf_headers(**_AGENT)
+    headers = client().build_hf_headers(**AGENT)
     headers["Range"] = f"bytes={offset}-{offset + count - 1}"
     headers["Accept-Encoding"] = "identity"
     with hub_errors(f"{filename} of {repo_id}", repo_id, commit):
@@ -271,7 +271,7 @@ def _explain(e: BaseException, what: str, repo_id: str, revision: str | None, do
         return HubError("HF_ENDPOINT is not the address of a Hub", hint=hint, code="hub-endpoint")
     return HubError(
         f"the connection to the Hub failed: cannot {doing} {what} ({type(e).__name__})",
-        hint="run the same command again" + (": files that were fetched whole are kept" if doing == "get" else ""),
+        hint="run the same command again" + (": what was fetched is kept" if doing == "get" else ""),
         code="hub-network",
     )
 
@@ -327,6 +327,12 @@ def _explain_status(status: int, what: str, doing: str) -> HubError:
             f"the Hub has a problem (status {status}): cannot {doing} {what}", hint=hint, code="hub-server"
         )
     return HubError(f"the Hub answered with status {status}: cannot {doing} {what}", code="hub-protocol")
+
+
+def bar_option(function: Callable[..., Any], message: str, progress: Progress) -> dict[str, Any]:
+    """The option that makes a function of the client report to ``progress``; none where its version has none."""
+    known = "tqdm_class" in inspect.signature(function).parameters
+    return {"tqdm_class": _bar(message, progress)} if known else {}
 
 
 def _bar(message: str, progress: Progress) -> type[Any]:

@@ -14,6 +14,7 @@ from eagle3hub.checkpoint import hub
 from eagle3hub.checkpoint.completeness import gaps, listed
 from eagle3hub.checkpoint.folder import CONFIG, INDEX, PICKLE_INDEX, parse_json_object
 from eagle3hub.checkpoint.reader import ByteReader, open_local, truncated
+from eagle3hub.checkpoint.resuming import download_weights
 from eagle3hub.checkpoint.source import HUB, MAX_JSON_BYTES, read_small
 from eagle3hub.errors import ConfigError, HubError, SourceError
 from eagle3hub.progress import Progress, silent
@@ -129,7 +130,7 @@ class HubSource:
         """A weights file: downloaded, or (``headers_only``) read in ranges unless the cache has it."""
         path = self._at.path(name)
         if not self._headers_only:
-            return open_local(hub.download_file(self._at.repo_id, path, self._commit, self._progress))
+            return open_local(download_weights(self._at.repo_id, path, self._commit, self._progress))
         local = hub.cached_file(self._at.repo_id, path, self._commit)
         if local is not None:
             return open_local(local)

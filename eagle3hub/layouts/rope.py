@@ -11,7 +11,7 @@ from eagle3hub.head import Rope
 
 Scaling = dict[str, Any]
 ORIGINAL = "original_max_position_embeddings"
-_FROM_ORIGINAL = frozenset({"llama3", "yarn", "longrope"})
+_FROM_ORIGINAL = ("llama3", "yarn", "longrope")
 """Types computed from the length trained with; engines take the context for it where a config names none."""
 
 

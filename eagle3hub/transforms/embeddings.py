@@ -142,6 +142,7 @@ def _shard(source: str, folder: Path) -> Path:
 def _downloaded(source: str) -> Path:
     from eagle3hub.checkpoint.hub import download_file
     from eagle3hub.checkpoint.remote import HubAddress, parse_address
+    from eagle3hub.checkpoint.resuming import download_weights
 
     at = parse_address(source) if "/" in source else HubAddress(source, None, "")
     try:
@@ -152,9 +153,9 @@ def _downloaded(source: str) -> Path:
             raise HubError(message, hint=e.hint, code=e.code) from e
         if e.code != "hub-no-file":
             raise
-        return download_file(at.repo_id, at.path(WEIGHTS), at.revision)
+        return download_weights(at.repo_id, at.path(WEIGHTS), at.revision)
     shard = _in_index(source, parse_json_object(index.read_bytes(), index))
-    return download_file(at.repo_id, at.path(shard), at.revision)
+    return download_weights(at.repo_id, at.path(shard), at.revision)
 
 
 def _in_index(source: str, index: Mapping[str, object]) -> str:

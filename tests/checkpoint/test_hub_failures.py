@@ -103,7 +103,7 @@ def test_a_connection_that_breaks_again_and_again(hub: HubServer, example_head: 
     hub.fail("/cdn/", method="GET", cut_after=50_000, times=99)
     status, _, err = cli("convert", SOURCE, tmp_path / "out", "--to", "specforge", "-q")
     assert status == 5
-    assert err.splitlines()[1] == "hint: run the same command again: files that were fetched whole are kept"
+    assert err.splitlines()[1] == "hint: run the same command again: what was fetched is kept"
 
 
 @pytest.mark.parametrize("place", ["{tmp}/file/hub", "/sys/hub"])  # where nobody can make a folder, not even root
