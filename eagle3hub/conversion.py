@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
@@ -187,7 +188,7 @@ def make_plan(
             raise
         raise Refusal(
             f"--include-embeddings: with them {e.message}",
-            hint=f"leave the option out; {way_out(head, to)}",
+            hint=partial(way_out, head, to, "embed_tokens", remedy="leave the option out"),
             code=e.code,
         ) from e
     head, spelled, done = apply_settings(head, spelled, to, settings)

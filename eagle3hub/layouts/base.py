@@ -179,8 +179,10 @@ def assumed_depth(head: Head, reader: str) -> list[Assumption]:
     return [Assumption("num_target_layers", depth, why, f"give --target or --num-target-layers {depth}")]
 
 
-def way_out(head: Head, asked: str, feature: str | None = None) -> str:
+def way_out(head: Head, asked: str, feature: str | None = None, *, remedy: str | None = None) -> str:
     """What helps a head that layout ``asked`` refused, for a feature or a reason of its own: a remedy, other layouts.
+
+    ``remedy`` takes the place of the feature's own where that is no help here.
 
     Only layouts are named that would take the head with all it has, with what they must be told besides. Where there
     is none, it is said what keeps the head from those that have a place for the feature.
@@ -188,7 +190,7 @@ def way_out(head: Head, asked: str, feature: str | None = None) -> str:
     from eagle3hub.layouts import LAYOUTS
 
     remedies = [f"{a.settle} if the source says it wrongly" for a in head.assumptions if a.field == feature]
-    remedies += [f.remedy for f in FEATURES if f.name == feature and f.remedy]
+    remedies += [remedy or f.remedy for f in FEATURES if f.name == feature and f.remedy]
     able: list[str] = []
     nearly: list[str] = []
     for name, layout in LAYOUTS.items():
