@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def make_plan(
             raise
         raise Refusal(
             f"--include-embeddings: with them {e.message}",
-            hint=way_out(head, to, "embed_tokens", remedy="leave the option out"),
+            hint=partial(way_out, head, to, "embed_tokens", remedy="leave the option out"),
             code=e.code,
         ) from e
     head, spelled, done = apply_settings(head, spelled, to, settings)

@@ -23,12 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.checkpoint.folder import open_checkpoint, read_tensor
+from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint, read_tensor
 from eagle3hub.checkpoint.header import read_header
 from eagle3hub.conversion import convert
 from eagle3hub.describe import describe
 from eagle3hub.errors import Eagle3HubError
-from eagle3hub.head import Head
 from eagle3hub.layouts import LAYOUTS, open_head, provenance
 from eagle3hub.layouts.base import WriteOptions
 
@@ -128,14 +127,15 @@ def _use(folder: Path, layout: str | None = None) -> None:
     """All that inspecting and converting do with a folder, short of writing files: as detected, and as named."""
     if layout is not None:
         try:
-            _check_head(open_head(folder, layout=layout))
+            _check_head(open_checkpoint(folder), layout)
         except Eagle3HubError as e:
             _check_message(e)
-    _check_head(open_head(folder))
+    _check_head(open_checkpoint(folder))
 
 
-def _check_head(head: Head) -> None:
-    json.dumps(describe(head))
+def _check_head(checkpoint: Checkpoint, layout: str | None = None) -> None:
+    head = open_head(checkpoint, layout=layout)
+    json.dumps(describe(head, checkpoint.tensors))
     for problem in head.problems:
         _check_message(problem.to_error())
     if any(p.severity == "error" for p in head.problems):
