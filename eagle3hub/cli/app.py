@@ -168,6 +168,8 @@ def _traceback() -> None:
 
 def _fault_of_a_place(error: Exception) -> SourceError | None:
     """What to say of a file or folder that may not be used where no code expected it."""
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib, of ~somebody
+        return SourceError("a path begins with ~ and a name that no user has here", code="source-missing")
     if not isinstance(error, OSError):
         return None
     if error.errno in _NOT_ALLOWED and error.filename is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import socket
@@ -141,6 +142,56 @@ def test_an_interrupted_download_goes_on_where_it_stopped(
     assert hub.served < 15_000_000 + size - (10 << 20) + 300_000
     same = load_file(tmp_path / "out/model.safetensors")
     assert all((same[k] == v).all() for k, v in load_file(example_head / "model.safetensors").items())
+
+
+def stopped_after_ten_megabytes(hub: HubServer, cli: Cli, out: Path) -> list[Path]:
+    """A run whose connection breaks for good; the files it leaves of the weights."""
+    from huggingface_hub import constants
+
+    hub.fail("/cdn/", method="GET", cut_after=15_000_000, times=1)
+    hub.fail("/cdn/", method="GET", cut_after=10, times=99)
+    assert cli("convert", SOURCE, out, "--to", "specjax", "-q")[0] == 5
+    hub.faults.clear()
+    hub.requests.clear()
+    return [p for p in Path(constants.HF_HUB_CACHE).rglob("*.eagle3hub") if p.stat().st_size == 10 << 20]
+
+
+def test_a_later_run_goes_on_where_one_stopped(
+    hub: HubServer, cache: Path, example_head: Path, tmp_path: Path, cli: Cli, waits: list[float]
+):
+    hub.commit(REPO, example_head)
+    assert len(stopped_after_ten_megabytes(hub, cli, tmp_path / "out")) == 1
+    document(cli("convert", SOURCE, tmp_path / "out", "--to", "specjax", "--json"))
+    parts = [r.range for r in hub.requests if r.method == "GET" and r.path.startswith("/cdn/")]
+    assert parts[-1] == f"bytes={10 << 20}-"
+    assert hub.served < (example_head / "model.safetensors").stat().st_size - (10 << 20) + 400_000
+    assert list(cache.rglob("*.eagle3hub")) == []
+    same = load_file(tmp_path / "out/model.safetensors")
+    assert all((same[k] == v).all() for k, v in load_file(example_head / "model.safetensors").items())
+
+
+def test_what_an_earlier_run_left_is_held_to_the_digest(
+    hub: HubServer, example_head: Path, tmp_path: Path, cli: Cli, waits: list[float]
+):
+    hub.commit(REPO, example_head)
+    (part,) = stopped_after_ten_megabytes(hub, cli, tmp_path / "out")
+    with part.open("r+b") as f:
+        f.seek(5_000_000)
+        f.write(b"other")
+    status, _, err = cli("convert", SOURCE, tmp_path / "out", "--to", "specjax", "-q")
+    assert (status, "is not the file the Hub announced" in err, part.exists()) == (5, True, False)
+    document(cli("convert", SOURCE, tmp_path / "out", "--to", "specjax", "--json"))
+
+
+def test_a_file_that_another_process_fetches_is_left_to_the_client(
+    hub: HubServer, example_head: Path, tmp_path: Path, cli: Cli, waits: list[float]
+):
+    hub.commit(REPO, example_head)
+    (part,) = stopped_after_ten_megabytes(hub, cli, tmp_path / "out")
+    with part.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        document(cli("convert", SOURCE, tmp_path / "out", "--to", "specjax", "--json"))
+    assert part.stat().st_size == 10 << 20
 
 
 def test_progress_of_a_download(hub: HubServer, example_head: Path):

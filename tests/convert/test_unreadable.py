@@ -103,3 +103,8 @@ def test_a_mistake_of_this_program_is_no_answer(tmp_path: Path):
     assert told.stderr.splitlines()[-2] == "error: ValueError: too\\nfew"
     as_json = python(tmp_path, "-c", broken, "diff", "a", "b", "--json")
     assert (as_json.returncode, json.loads(as_json.stdout)["error"]["code"]) == (70, "internal")
+
+
+def test_the_home_of_nobody(place: Path):
+    done = python(place, "-m", "eagle3hub", "inspect", "~nobody-of-this-name/head")
+    assert (done.returncode, done.stderr) == (3, "error: a path begins with ~ and a name that no user has here\n")
