@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = (".safetensors", ".bin", ".pt")
 """Ends of the names of weights files."""
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from eagle3hub.errors import UsageError
 from eagle3hub.head import Head
 from eagle3hub.layouts import open_head
 from eagle3hub.staging import replace_file
+from eagle3hub.target import is_hub_id
 from eagle3hub.visible import visible
 
 _HUB_ID = "owner/name"
@@ -29,7 +29,7 @@ def starter(head: Head, source: str, target: str, repo: str | None = None) -> st
     Raises UsageError for a target or repository that is no Hub id.
     """
     for name, value in (("--target", target), ("--repo", repo)):
-        if value is not None and not _is_hub_id(value):
+        if value is not None and not is_hub_id(value):
             raise UsageError(f"{name} {value!r} is not a Hub id", hint=f"write it as {_HUB_ID}", code="usage-hub-id")
     published = repo or f"your-name/{target.split('/')[1]}-eagle3"
     schema = resources.schema("manifest")["properties"]
@@ -114,8 +114,3 @@ def _about(schema: Mapping[str, Any], key: str) -> str:
 def _quoted(text: str) -> str:
     """Text as one YAML scalar on one line, whatever it holds."""
     return json.dumps(text, ensure_ascii=True)
-
-
-def _is_hub_id(text: str) -> bool:
-    pattern: str = resources.schema("manifest")["properties"]["target"]["properties"]["id"]["pattern"]
-    return re.fullmatch(pattern.strip("^$"), text) is not None

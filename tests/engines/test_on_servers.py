@@ -14,6 +14,7 @@ import pytest
 from support.engine_servers import free_port, served
 
 from eagle3hub.conversion import convert
+from eagle3hub.demo_target import NAME
 from eagle3hub.engines.base import EngineFailure, Job
 from eagle3hub.engines.endpoints import attach
 from eagle3hub.errors import InputError
@@ -58,7 +59,7 @@ def vllm_server(vllm_python: Path, smollm2_target: Path, tmp_path_factory: pytes
 @pytest.fixture(scope="module")
 def sglang_head(smollm2_target: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("sglang-head") / "universal"
-    convert(EXAMPLE, place, "universal", target=str(smollm2_target), target_name="SmolLM2", speculative_tokens=3)
+    convert(EXAMPLE, place, "universal", target=str(smollm2_target), target_name=NAME, speculative_tokens=3)
     return place
 
 

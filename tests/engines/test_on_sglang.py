@@ -20,6 +20,7 @@ import pytest
 
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion import convert
+from eagle3hub.demo_target import NAME
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineFailure, EngineRun, Job
 from eagle3hub.engines.check.own_parser import ask
@@ -49,7 +50,7 @@ def heads(tmp_path_factory: pytest.TempPathFactory, smollm2_target: Path) -> Cal
     def in_layout(layout: str) -> Path:
         place = folder / layout
         if not place.exists():
-            convert(EXAMPLE, place, layout, target=str(smollm2_target), target_name="SmolLM2", speculative_tokens=3)
+            convert(EXAMPLE, place, layout, target=str(smollm2_target), target_name=NAME, speculative_tokens=3)
         return place
 
     return in_layout

@@ -49,8 +49,9 @@ def main() -> None:
 
     out: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as work:
-        os.chdir(work)  # the heads name their target by the relative path "target"
-        common.write_target(Path("target"))
+        os.chdir(work)  # where the Hub id the heads give for their target is a relative path, too
+        Path("owner").mkdir()
+        common.write_target(Path("owner/target"))
         for name, folder in job["heads"].items():
             try:
                 out[name] = read(folder, common, speculators_forward)

@@ -36,13 +36,11 @@ def run_reader(interpreter: Path, script: str, heads: dict[str, Path], work: Pat
     return dict(json.loads(result.read_text()))
 
 
-def convert_all(
-    names: list[str], to: str, work: Path, target_name: str = "owner/target"
-) -> tuple[dict[str, Path], dict[str, dict[str, Any]]]:
+def convert_all(names: list[str], to: str, work: Path) -> tuple[dict[str, Path], dict[str, dict[str, Any]]]:
     """Every fixture in another layout: the folders, and a report of those that could not be converted."""
     heads: dict[str, Path] = {}
     failed: dict[str, dict[str, Any]] = {}
-    options: dict[str, Any] = {"target": str(TARGET), "target_name": target_name, "speculative_tokens": 3}
+    options: dict[str, Any] = {"target": str(TARGET), "target_name": "owner/target", "speculative_tokens": 3}
     for name in names:
         try:
             convert(FOLDER / name / "head", work / name, to, **options)

@@ -42,7 +42,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def reports(work: Path) -> dict[str, dict[str, Any]]:
-    heads, failed = convert_all(NAMES, "speculators", work, target_name="target")
+    heads, failed = convert_all(NAMES, "speculators", work)
     plain = heads["specforge-sglang-plain"]
     heads["broken-residual"] = broken(work / "broken-residual", plain, {"norm_before_residual": True})
     heads["broken-feedback"] = broken(work / "broken-feedback", plain, {"norm_output": True})
