@@ -7,6 +7,7 @@ takes ``pytorch_model.bin`` before ``model.safetensors`` (``eagle/model/ea_model
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from eagle3hub.checkpoint.header import Header
@@ -16,6 +17,9 @@ from eagle3hub.head import TensorRef
 DUPLICATE = "checkpoint-duplicate"
 """Code of the problem that engines would load other contents over those that count."""
 _PROBED = 4096
+_OF_A_HEAD = re.compile(
+    r"(model\.)?(midlayer|layers|fc|fc_norm|input_norm|hidden_norm|norm|lm_head|embed_tokens|mask_hidden|d2t|t2d)(\.|$)"
+)
 
 
 def look_beside(
@@ -47,12 +51,19 @@ def look_beside(
             )
             hint = "remove the file that is left from another export"
             found.append(Problem("error", DUPLICATE, message, hint))
-        elif theirs and not theirs.keys() & tensors.keys():
+        elif more := [n for n in theirs if n not in tensors and _OF_A_HEAD.match(n)]:
+            message = (
+                f"tensor {more[0]!r} is in {name} only, beside {names[0]}: without an index nothing says that it is "
+                "the head's, and vLLM and SGLang load it all the same"
+            )
+            hint = "write model.safetensors.index.json if it does, or move the file out of the folder"
+            found.append(Problem("error", "checkpoint-unindexed", message, hint))
+        elif theirs.keys() - tensors.keys():
             apart.append(name)
     if apart:
         message = (
-            f"{', '.join(apart)} beside {names[0]} is left out, as it holds no tensor of the head: without an index "
-            "vLLM and SGLang would load it too"
+            f"{', '.join(apart)} beside {names[0]} is left out, with tensors that are not in {names[0]}: without an "
+            "index vLLM and SGLang would load them too"
         )
         found.append(Problem("warning", "checkpoint-beside", message, "move it out of the folder before serving that"))
     for name in pickles:

@@ -238,6 +238,14 @@ def test_other_weights_that_engines_would_load_too_are_an_error(tmp_path: Path, 
     assert "checkpoint-duplicate" not in {p.code for p in open_head(source).problems}, "engines load what it names"
 
 
+@pytest.mark.parametrize("name", ["embed_tokens.weight", "model.fc.bias"])
+def test_more_of_a_head_in_a_file_that_no_index_names_is_an_error(tmp_path: Path, cli: Cli, name: str):
+    source = heads.specforge(tmp_path / "head")
+    save_file({name: torch.ones(40, 8)}, source / "more.safetensors")
+    status, _, err = cli("convert", source, tmp_path / "out", "--to", "specforge")
+    assert (status, f"tensor '{name}' is in more.safetensors only, beside model.safetensors" in err) == (3, True)
+
+
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00001.bin"])
 def test_other_weights_in_a_pickle_are_said_and_left_out(tmp_path: Path, cli: Cli, name: str):
     assert beside(tmp_path / "head", name, **NORM) == [("warning", "checkpoint-beside")]
