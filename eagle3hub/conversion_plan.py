@@ -24,8 +24,6 @@ from eagle3hub.transforms.settings import apply_settings
 
 UNCHANGED = Transforms()
 
-UNCHANGED = Transforms()
-
 _ONE_FILE = frozenset({"specjax", "safeailab"})
 """Layouts whose own reader opens one weights file and knows no index."""
 

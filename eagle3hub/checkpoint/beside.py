@@ -56,7 +56,7 @@ def look_beside(
                 f"tensor {more[0]!r} is in {name} only, beside {names[0]}: without an index nothing says that it is "
                 "the head's, and vLLM and SGLang load it all the same"
             )
-            hint = "write model.safetensors.index.json if it does, or move the file out of the folder"
+            hint = "write model.safetensors.index.json if it is, or move the file out of the folder"
             found.append(Problem("error", "checkpoint-unindexed", message, hint))
         elif theirs.keys() - tensors.keys():
             apart.append(name)

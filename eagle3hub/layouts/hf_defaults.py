@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+LAYERS, CONTEXT = 32, 2048
+"""num_hidden_layers and max_position_embeddings of ``LlamaConfig``."""
 _LLAMA: dict[str, Any] = {
     "hidden_size": 4096,
     "intermediate_size": 11008,
-    "num_hidden_layers": 32,
+    "num_hidden_layers": LAYERS,
     "num_attention_heads": 32,
     "vocab_size": 32000,
     "hidden_act": "silu",
@@ -34,4 +36,4 @@ def with_defaults(layer: Mapping[str, Any], model_type: str) -> dict[str, Any]:
 def context_of(fields: Mapping[str, Any]) -> int:
     """``max_position_embeddings`` in tokens, or the default of the class where a config states none."""
     stated = fields.get("max_position_embeddings")
-    return stated if type(stated) is int else _CONTEXT.get(str(fields.get("model_type")), 2048)
+    return stated if type(stated) is int else _CONTEXT.get(str(fields.get("model_type")), CONTEXT)

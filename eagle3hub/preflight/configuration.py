@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from eagle3hub.layouts.hf_defaults import CONTEXT, LAYERS
 from eagle3hub.preflight.case import Case, Finding
 from eagle3hub.preflight.subject import number, packed_weights, read_rope, section, shape_of
 
@@ -16,10 +17,6 @@ _NOT_NULL = (
     *("tie_word_embeddings", "use_cache", "vocab_size"),
 )
 """Keys whose null the Llama config of transformers 5 refuses (executed, 5.19.0)."""
-_TRANSFORMERS_LAYERS = 32
-"""num_hidden_layers of a Llama config that states none (transformers)."""
-_TRANSFORMERS_CONTEXT = 2048
-"""max_position_embeddings of a Llama config that states none (transformers)."""
 
 
 def configuration_findings(case: Case) -> Iterator[Finding]:
@@ -30,7 +27,7 @@ def configuration_findings(case: Case) -> Iterator[Finding]:
     yield from _draft_class(case)
     yield from _nulls(case)
     if not case.files.nested and "num_hidden_layers" not in case.fields:
-        yield Finding("no-num-hidden-layers", {"read": _TRANSFORMERS_LAYERS, "file": case.truth.num_layers})
+        yield Finding("no-num-hidden-layers", {"read": LAYERS, "file": case.truth.num_layers})
     yield from _vocabulary_keys(case)
     yield from _norms(case)
     yield from _rope(case)
@@ -168,7 +165,7 @@ def _rope(case: Case) -> Iterator[Finding]:
 
 def _context(case: Case) -> Iterator[Finding]:
     own = number(case.fields, "max_position_embeddings", 0)
-    length = own or _TRANSFORMERS_CONTEXT
+    length = own or CONTEXT
     stated = str(length) if own else f"{length} (it states none)"
     if case.target is None or case.target.max_position_embeddings is None:
         yield Finding("context-unknown", {"stated": stated})

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support import heads
-from support.signals import default_signals
+from support.signals import default_signals, killed_at_a_call
 from support.unprivileged import drop_overrides
 
 WEIGHTS = "model.safetensors"
@@ -363,22 +363,10 @@ def test_a_working_directory_that_was_removed(tmp_path: Path):
     assert done.stderr.startswith("error: cannot write out: No such file or directory\nhint: ")
 
 
-KILLED_AT = """
-import os, signal, sys
-calls = 0
-def fatal(real):
-    def wrapped(*a, **k):
-        global calls
-        calls += 1
-        if calls == int(sys.argv[1]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*a, **k)
-    return wrapped
-for name in ("fsync", "rename", "pwrite", "copy_file_range", "preadv"):
-    setattr(os, name, fatal(getattr(os, name)))
-from eagle3hub.cli.app import run
-sys.exit(run(sys.argv[2:]))
-"""
+KILLED_AT = killed_at_a_call(
+    ("fsync", "rename", "pwrite", "copy_file_range", "preadv"),
+    "from eagle3hub.cli.app import run; sys.exit(run(sys.argv[2:]))",
+)
 
 
 def test_sigkill_at_every_step_leaves_no_half_destination(tmp_path: Path):

@@ -11,31 +11,23 @@ from pathlib import Path
 
 import pytest
 from support import heads
+from support.signals import killed_at_a_call
 from support.unprivileged import drop_overrides
 
 from eagle3hub.staging import remove_leftovers, staged_folder
 
 Cli = Callable[..., tuple[int, str, str]]
 OLD, NEW = {"eagle3hub.json", "a", "b"}, {"eagle3hub.json", "c"}
-REPLACED = """
-import os, shutil, signal, sys
+REPLACED = killed_at_a_call(
+    ("rename", "unlink", "rmdir"),
+    """
 from pathlib import Path
 from eagle3hub.staging import staged_folder
-calls = 0
-def fatal(real):
-    def wrapped(*a, **k):
-        global calls
-        calls += 1
-        if calls == int(sys.argv[1]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*a, **k)
-    return wrapped
-for name in ("rename", "unlink", "rmdir"):
-    setattr(os, name, fatal(getattr(os, name)))
 with staged_folder(Path(sys.argv[2]), force=True, flush=False) as stage:
     for name in sys.argv[3:]:
         (stage.path / name).touch()
-"""
+""",
+)
 MAIN = "import sys; from eagle3hub.cli.app import run; sys.exit(run(sys.argv[1:]))"
 
 
