@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ def read_document(path: Path, kind: str, max_bytes: int) -> Any:
     """The JSON in a file of at most ``max_bytes``; ``kind`` ends or begins the codes of its errors.
 
     Raises SourceError (``source-KIND``) if the file cannot be read, ManifestError (``KIND-size``, ``KIND-json``) if it
-    is too large or no JSON.
+    is too large or is not JSON that every reader understands alike (see `parse_json`).
     """
     try:
         raw = path.read_bytes() if path.stat().st_size <= max_bytes else None
@@ -30,6 +31,35 @@ def read_document(path: Path, kind: str, max_bytes: int) -> Any:
             f"{path.name}: larger than {max_bytes:,} bytes, which nothing of its kind is", code=f"{kind}-size"
         )
     try:
-        return json.loads(raw)
+        return parse_json(raw)
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"{path.name}: not valid JSON: {error}", code=f"{kind}-json") from error
+
+
+def parse_json(raw: bytes | str) -> Any:
+    """Parse JSON strictly: no key twice in one object, and no number that is not finite.
+
+    Readers disagree about both (RFC 8259, sections 4 and 6), so such a document says different things to different
+    people. Raises ValueError, RecursionError where it is nested too deeply.
+    """
+    return json.loads(raw, object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} appears twice in one object")
+        found[key] = value
+    return found
+
+
+def _constant(text: str) -> float:
+    raise ValueError(f"{text} is not a number of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value

@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from eagle3hub._version import __version__
-from eagle3hub.card import architecture, bench, bibliography, engines, metadata, names, reported, results, terms
+from eagle3hub.card import (
+    architecture,
+    bench,
+    bibliography,
+    engines,
+    markdown,
+    metadata,
+    names,
+    reported,
+    results,
+    terms,
+)
 from eagle3hub.card.bench import Benchmark
 from eagle3hub.card.manifest import License, Manifest
 from eagle3hub.card.reports import Run
@@ -119,6 +130,7 @@ def build(
         "untested": engines.untested(manifest),
         "subcards": [(names.SUBCARDS[name], facts) for name, facts in manifest.subcards],
         "layouts": layout_rows(manifest, reports, views),
+        "sections": [(title, markdown.section(text)) for title, text in manifest.sections],
         "limitations": manifest.limitations,
         "licenses": licenses(manifest),
         "notices": terms.terms(manifest.target.license.id).phrases,

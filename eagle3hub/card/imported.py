@@ -97,12 +97,18 @@ def load_imported(folder: Path, patterns: Sequence[str]) -> tuple[Measurement, .
 
 def read_imported(path: Path) -> tuple[Measurement, ...]:
     """The measurements of one file. Raises as `load_imported`."""
-    document = read_yaml(path)
-    hold_to_schema(document, resources.schema("imported"), "imported")
+    document = read_imported_document(path)
     found = document.data["source"]
     source = Source(found["title"], document.data["measured_by"], found.get("url", ""), found.get("accessed", ""))
     measurements = enumerate(document.data["measurements"])
     return tuple(_measurement(document, ("measurements", i), m, source) for i, m in measurements)
+
+
+def read_imported_document(path: Path) -> Document:
+    """One file of measurements, held to its schema. Raises as `load_imported`."""
+    document = read_yaml(path)
+    hold_to_schema(document, resources.schema("imported"), "imported")
+    return document
 
 
 def _measurement(document: Document, at: Location, data: Mapping[str, Any], source: Source) -> Measurement:

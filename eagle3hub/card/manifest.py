@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub import resources
-from eagle3hub.card import bibliography
+from eagle3hub.card import bibliography, markdown
 from eagle3hub.card.imported import Measurement, load_imported
 from eagle3hub.card.lint.licenses import HUB_IDS
 from eagle3hub.card.several import head_names, of_one_head, split_address
@@ -40,6 +40,7 @@ class Target:
     license: License
     revision: str | None = None
     path: Path | None = None
+    weights_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ class PublishSettings:
     branch_per_layout: bool = False
     gated: str | None = None
     collection: str | None = None
+    tag: str | None = None
 
 
 Facts = tuple[tuple[str, str], ...]
@@ -155,7 +157,7 @@ class Manifest:
     """One release.yaml, or one head of it: ``name`` is then the head's, else None.
 
     Local sources are absolute; ``reports`` and ``benchmarks`` are glob patterns relative to
-    ``path``'s folder. ``head_source`` is None, and ``architecture`` may be given, for a card of imported results only.
+    ``path``'s folder. ``sections`` are (title, Markdown) of the makers' own. ``head_source`` is None, and ``architecture`` may be given, for a card of imported results only.
     """
 
     path: Path
@@ -177,6 +179,7 @@ class Manifest:
     benchmarks: tuple[str, ...] = ()
     imported: tuple[Measurement, ...] = ()
     publish: PublishSettings = PublishSettings()
+    sections: Facts = ()
     name: str | None = None
 
     @property
@@ -216,6 +219,19 @@ def load_manifests(path: str | Path) -> list[Manifest]:
     return found
 
 
+def read_document(path: str | Path) -> tuple[Document, Path]:
+    """The checked YAML of a manifest, or of one head of it, and its folder. Raises as `load_manifest`."""
+    path, name = split_address(path)
+    document = of_one_head(_read(path), name, resources.schema("manifest"))
+    _check(document)
+    return document, path.absolute().parent
+
+
+def is_prompts_file(prompts: str) -> bool:
+    """Whether ``validate.prompts`` names a file, and not a prompt set."""
+    return "/" in prompts or prompts.endswith(".jsonl")
+
+
 def _read(path: Path) -> Document:
     if path.is_dir():
         raise SourceError(
@@ -244,6 +260,9 @@ def _check(document: Document) -> None:
         at = ("layouts", "also", layouts["also"].index(layouts["main"]))
         raise document.error(at, f"{layouts['main']!r} is already the main layout", "name each layout once")
     _check_licenses(document)
+    for i, section in enumerate(document.data.get("sections", ())):
+        if why := markdown.section_fault(section["text"]):
+            raise document.error(("sections", i, "text"), f"the section {section['title']!r} {why}")
     known = bibliography.keys()
     for i, key in enumerate(document.data.get("citations", [])):
         if key not in known:
@@ -294,6 +313,7 @@ def _build(document: Document, path: Path) -> Manifest:
             license=_license(target),
             revision=target.get("revision"),
             path=here / Path(target["path"]).expanduser() if "path" in target else None,
+            weights_digest=target.get("weights_digest"),
         ),
         release=Release(
             repo=release["repo"],
@@ -318,6 +338,7 @@ def _build(document: Document, path: Path) -> Manifest:
         benchmarks=tuple(data.get("benchmarks", ())),
         imported=load_imported(here, data.get("imported", ())),
         publish=PublishSettings(**data.get("publish", {})),
+        sections=tuple((one["title"], one["text"]) for one in data.get("sections", ())),
     )
 
 
@@ -340,7 +361,7 @@ def _settings(data: Mapping[str, Any], here: Path) -> ValidateSettings:
     given = dict(data.get("validate", {}))
     given.setdefault("draft_tokens", data["speculative_tokens"])
     prompts = given.get("prompts", "smoke")
-    if "/" in prompts or prompts.endswith(".jsonl"):
+    if is_prompts_file(prompts):
         given["prompts"] = str(here / prompts)
     return ValidateSettings(**given)
 

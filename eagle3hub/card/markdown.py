@@ -71,6 +71,28 @@ def fence(text: str, language: str = "") -> Md:
     return Md(f"{ticks}{language}\n{body}\n{ticks}")
 
 
+def section_fault(text: str) -> str | None:
+    """Why Markdown of the makers' own cannot be a section of a card; None where it can.
+
+    It may not end inside a code block or a piece of HTML, which would take the rest of the card with it, nor hold a
+    heading as high as the card's own.
+    """
+    from markdown_it import MarkdownIt
+
+    end = "END-OF-SECTION"
+    tokens = MarkdownIt("commonmark").parse(f"{visible(text, keep_lines=True)}\n\n{end}")
+    if len(tokens) < 3 or tokens[-3].type != "paragraph_open" or tokens[-3].level or tokens[-2].content != end:
+        return "ends inside a code block, a list or a piece of HTML; close it"
+    if any(token.type == "heading_open" and token.tag in {"h1", "h2"} for token in tokens):
+        return "has a heading of the card's own level; begin headings with ###"
+    return None
+
+
+def section(text: str) -> Md:
+    """Markdown of the makers' own, as it is but for what cannot be seen."""
+    return Md(visible(text, keep_lines=True).strip("\n"))
+
+
 def link(text: str, url: str) -> Md:
     """A link; plain text where the address is not https."""
     label = escape(text)

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 MAX_BYTES = 1 << 20
 MAX_NODES = 200_000
 """Most nodes a document may have once its aliases are written out."""
-_TAG = "tag:yaml.org,2002:"
+TAG = "tag:yaml.org,2002:"
+"""Before the name of a core type in a YAML tag."""
 _SCALARS = {
     "null": (r"^(?:null|~|)$", ["n", "~", ""]),
     "bool": (r"^(?:true|false)$", ["t", "f"]),
@@ -116,9 +117,14 @@ def _loader() -> type[yaml.SafeLoader]:
     class CoreLoader(yaml.SafeLoader):
         yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
-    for kind, (pattern, first) in _SCALARS.items():
-        CoreLoader.add_implicit_resolver(_TAG + kind, re.compile(pattern), first)
+    core_resolvers(CoreLoader)
     return CoreLoader
+
+
+def core_resolvers(loader_or_dumper: Any) -> None:
+    """Have a loader or dumper of PyYAML take the scalars of YAML 1.2's core, and no others, for more than text."""
+    for kind, (pattern, first) in _SCALARS.items():
+        loader_or_dumper.add_implicit_resolver(TAG + kind, re.compile(pattern), first)
 
 
 class _Builder:
@@ -156,7 +162,7 @@ class _Builder:
         out: dict[str, yaml.Node] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
-            if key.tag != _TAG + "str" and key.tag not in {_TAG + kind for kind in _SCALARS}:
+            if key.tag != TAG + "str" and key.tag not in {TAG + kind for kind in _SCALARS}:
                 raise self._error(line, "a key must be plain text")
             if key.value in out:
                 raise self._error(line, f"the key {key.value!r} appears twice")
@@ -165,7 +171,7 @@ class _Builder:
         return list(out.items())
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
-        kind, text = node.tag.removeprefix(_TAG), node.value
+        kind, text = node.tag.removeprefix(TAG), node.value
         if kind == "str":
             return text
         if not re.match(_SCALARS[kind][0], text):
@@ -177,7 +183,7 @@ class _Builder:
         return text == "true" if kind == "bool" else int(text) if kind == "int" else float(text)
 
     def _require(self, node: yaml.Node, *kinds: str) -> None:
-        if node.tag not in {_TAG + kind for kind in kinds}:
+        if node.tag not in {TAG + kind for kind in kinds}:
             raise self._error(node.start_mark.line + 1, f"the tag {node.tag!r} is not allowed", "write plain YAML")
 
     def _error(self, line: int, message: str, hint: str | None = None) -> ManifestError:
