@@ -41,8 +41,7 @@ from eagle3hub.target import TargetFacts, read_target, require_weights
 from eagle3hub.validation.interpreter import interpreter
 from eagle3hub.validation.kept import Kept
 from eagle3hub.validation.layouts import LayoutResult, ReportStore, judge_layouts, labelled, measure_layout
-from eagle3hub.validation.options import engine_names
-from eagle3hub.validation.referee import NAME as REFERENCE
+from eagle3hub.validation.options import REFERENCE, engine_names
 from eagle3hub.validation.referee import require_packages
 
 REPORTS = "reports"

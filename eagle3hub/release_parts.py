@@ -8,8 +8,7 @@ from eagle3hub.card.manifest import Manifest
 from eagle3hub.checkpoint.folder import CONFIG, INDEX, PICKLE_INDEX, PROVENANCE, TRAINING_STATES, open_checkpoint
 from eagle3hub.checkpoint.source import HUB
 from eagle3hub.layouts.quantized import QUANT_CONFIG
-from eagle3hub.validation.options import engine_names
-from eagle3hub.validation.referee import NAME as REFERENCE
+from eagle3hub.validation.options import REFERENCE, engine_names
 
 _READ = (CONFIG, INDEX, PICKLE_INDEX, PROVENANCE, QUANT_CONFIG)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from eagle3hub._version import __version__
 from eagle3hub.bench.plan import BenchPlan, Cell
 from eagle3hub.bench.run import CellResult
-from eagle3hub.documents import read_document
+from eagle3hub.documents import alike, read_document
 from eagle3hub.engines.base import Verdict, worst
 from eagle3hub.errors import ManifestError
 from eagle3hub.metrics import Counts, acceptance_if_any, by_category, paired
@@ -83,12 +82,17 @@ def check_results(document: Any, name: str = "the results") -> None:
         if any(len(p["accepted_per_position"]) != cell["settings"]["draft_tokens"] for p in cell["per_prompt"]):
             raise ManifestError(f"{where} has counters of another K than its settings", code="bench-numbers")
         computed = _acceptance(counts(cell))
-        if not _same(computed, cell["acceptance"]):
+        if not alike(computed, cell["acceptance"]):
             raise ManifestError(
                 f"{where}.acceptance does not follow from the counters of its prompts",
                 hint="results are written by eagle3hub bench and not edited; measure again",
                 code="bench-numbers",
             )
+        rows = zip(cell["per_prompt"], counts(cell), strict=True)
+        if not alike(by_category((row["category"], one) for row, one in rows), cell["categories"]):
+            raise ManifestError(f"{where}.categories do not follow from its prompts", code="bench-numbers")
+    if not alike(comparisons(document["cells"], document["base"]), document["comparisons"]):
+        raise ManifestError(f"{name}: the comparisons do not follow from the cells", code="bench-numbers")
 
 
 def counts(cell: CellRecord) -> list[Counts]:
@@ -195,14 +199,3 @@ def _conditions(cell: CellRecord) -> str:
 def _acceptance(prompts: Sequence[Counts]) -> dict[str, Any] | None:
     found = acceptance_if_any(prompts)
     return None if found is None else found.to_json()
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Equal, but for the last digits of numbers."""
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
-    if isinstance(a, float) and isinstance(b, int | float):
-        return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
-    return bool(a == b)

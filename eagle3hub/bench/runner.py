@@ -18,11 +18,11 @@ from eagle3hub.engines.base import Engine, EngineFailure, EngineRun, Job, LoadRe
 from eagle3hub.engines.endpoints import attach
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
-from eagle3hub.validation.entry import expected_taps
+from eagle3hub.validation.derive import expected_taps
 from eagle3hub.validation.interpreter import engine_for
 from eagle3hub.validation.judge import compare, judge
+from eagle3hub.validation.options import REFERENCE
 from eagle3hub.validation.outlook import Outlook, outlook, stops
-from eagle3hub.validation.referee import NAME as REFERENCE
 from eagle3hub.validation.referee import require_packages
 from eagle3hub.validation.run import DEFAULT_TIMEOUT
 from eagle3hub.validation.subject import with_room

@@ -157,7 +157,8 @@ class Manifest:
     """One release.yaml, or one head of it: ``name`` is then the head's, else None.
 
     Local sources are absolute; ``reports`` and ``benchmarks`` are glob patterns relative to
-    ``path``'s folder. ``sections`` are (title, Markdown) of the makers' own. ``head_source`` is None, and ``architecture`` may be given, for a card of imported results only.
+    ``path``'s folder. ``sections`` are (title, Markdown) of the makers' own. ``head_source`` is None, and
+    ``architecture`` may be given, for a card of imported results only.
     """
 
     path: Path

@@ -10,7 +10,7 @@ from typing import Any
 
 from eagle3hub.errors import UnavailableError, UsageError
 from eagle3hub.resources import read_toml
-from eagle3hub.validation.referee import NAME as REFERENCE
+from eagle3hub.validation.options import REFERENCE
 
 
 @dataclass(frozen=True, slots=True)

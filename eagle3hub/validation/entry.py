@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eagle3hub import metrics
 from eagle3hub.engines.base import EngineFailure, EngineRun, Job
-from eagle3hub.errors import ConfigError
 from eagle3hub.prompts import PromptSet
-from eagle3hub.validation.gates import Gate
-from eagle3hub.validation.judge import Lossless, compare, judge
+from eagle3hub.validation.derive import counts_json, derive, expected_taps
+from eagle3hub.validation.judge import compare
+from eagle3hub.validation.reference_file import Reference
 from eagle3hub.validation.subject import Target
 
 if TYPE_CHECKING:
@@ -41,43 +41,44 @@ class Measured:
     own_output: EngineRun | None = None
 
 
-def entry_of(measured: Measured, job: Job, head: Head, gates: Sequence[Gate], bar: float | None) -> dict[str, Any]:
-    """The entry: what ran, its verdict with the reason, and every number behind it."""
+def entry_of(
+    measured: Measured,
+    job: Job,
+    head: Head,
+    frame: Mapping[str, Any],
+    expected: Sequence[metrics.Counts] | str | None = None,
+    earlier: Reference | None = None,
+) -> dict[str, Any]:
+    """The entry: what ran, what was counted, and everything that follows from it (`derive`).
+
+    Args:
+        frame: the report, as far as it is known: settings, prompts, target, head.
+        expected: what the reference counts on the engine's own texts, prompt by prompt; why that cannot be known; or
+            None where the run is not held against it.
+        earlier: an earlier measurement that the run is held against.
+    """
     run, base = measured.outcome, measured.base
     if isinstance(run, EngineFailure):
         common = _common(measured, job, measured.version, run.verdict, run.reason)
         return {**common, "log_tail": list(run.log_tail)}
     prompts = job.prompts
-    counts = counts_of(run)
-    acceptance = metrics.acceptance_if_any(counts)
     alone = _without_head(measured, run)
-    lossless = None
-    if alone is not None:
-        found = compare([p.question_id for p in prompts.prompts], alone, run)
-        lossless = replace(found, by_reference=base is None)
+    lossless = None if alone is None else compare([p.question_id for p in prompts.prompts], alone, run)
     unchecked = list(run.unchecked)
     if unchecked and lossless is None and job.temperature == 0:
         unchecked.append("its output without the head")
     assert run.load is not None
-    verdict, reason = judge(
-        load=run.load,
-        expected_taps=expected_taps(head),
-        lossless=lossless,
-        dtype=job.dtype,
-        acceptance=acceptance,
-        min_acceptance_length=bar,
-        gates=gates,
-        unchecked=unchecked,
-    )
     taps = run.load.aux_boundaries
-    return {
-        **_common(measured, job, run.version, verdict, reason),
-        "gates": [gate.to_json() for gate in gates],
+    entry = {
+        **_common(measured, job, run.version, "inconclusive", "-"),
+        "gates": [],
         **({"unchecked": unchecked} if unchecked else {}),
         **({"environment": dict(run.environment)} if run.environment else {}),
-        "acceptance": acceptance.to_json() if acceptance else None,
-        "categories": metrics.by_category((p.category, c) for p, c in zip(prompts.prompts, counts, strict=True)),
-        "lossless": _lossless_json(lossless),
+        "acceptance": None,
+        "categories": {},
+        "lossless": None
+        if lossless is None
+        else {"divergences": [{"question_id": d.question_id, "position": d.position} for d in lossless.divergences]},
         "load": {
             "checked": run.load.checked,
             "not_loaded": list(run.load.not_loaded),
@@ -86,23 +87,15 @@ def entry_of(measured: Measured, job: Job, head: Head, gates: Sequence[Gate], ba
         },
         "throughput": _throughput(run, base) if measured.recipe is not None else _no_throughput(),
         "per_prompt": _per_prompt(prompts, run, alone),
+        **({} if expected is None else {"reference_counts": _reference_counts(expected)}),
+        **({} if earlier is None else {"earlier": earlier.to_json()}),
         "seconds": {"start": round(run.start_seconds, 3), "generate": round(run.generate_seconds, 3)},
     }
+    return entry | derive(frame, entry, expected_taps(head))
 
 
-def counts_of(run: EngineRun) -> list[metrics.Counts]:
-    """The counters of a run with a head, prompt by prompt."""
-    return [result.counts for result in run.prompts if result.counts is not None]
-
-
-def expected_taps(head: Head) -> list[int] | None:
-    """The boundary ids an engine must feed to the head, where the head says so and numbers can."""
-    if head.aux is None or not head.semantics.uses_aux:
-        return None
-    try:
-        return head.aux.boundary
-    except ConfigError:
-        return None
+def _reference_counts(expected: Sequence[metrics.Counts] | str) -> dict[str, Any]:
+    return {"unknown": expected} if isinstance(expected, str) else {"per_prompt": counts_json(expected)}
 
 
 def public(flags: Any, job: Job, target: Target) -> Any:
@@ -135,16 +128,6 @@ def _without_head(measured: Measured, run: EngineRun) -> EngineRun | None:
         return measured.base
     same = [p.prompt_tokens for p in own.prompts] == [p.prompt_tokens for p in run.prompts]
     return own if same else None
-
-
-def _lossless_json(lossless: Lossless | None) -> dict[str, Any] | None:
-    if lossless is None:
-        return None
-    return {
-        "identical": lossless.identical,
-        "prompts": lossless.prompts,
-        "divergences": [{"question_id": d.question_id, "position": d.position} for d in lossless.divergences],
-    }
 
 
 def _throughput(run: EngineRun, base: EngineRun | None) -> dict[str, Any]:

@@ -19,8 +19,7 @@ from eagle3hub.prompts import load_prompts
 from eagle3hub.report import Report, load_report
 from eagle3hub.target import TargetFacts
 from eagle3hub.validation.kept import Kept
-from eagle3hub.validation.options import engine_names
-from eagle3hub.validation.referee import NAME as REFERENCE
+from eagle3hub.validation.options import REFERENCE, engine_names
 from eagle3hub.validation.run import validate
 from eagle3hub.validation.subject import identify_target
 

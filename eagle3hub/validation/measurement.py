@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from eagle3hub.metrics import Counts
@@ -67,6 +67,35 @@ class Measurement:
     question_ids: tuple[int | str, ...]
     counts: tuple[Counts, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """The measurement as plain data."""
+        rows = zip(self.question_ids, self.counts, strict=True)
+        plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "question_ids"}
+        return plain | {
+            "conditions": asdict(self.conditions),
+            "counts": [
+                {
+                    "question_id": q,
+                    "rounds": c.rounds,
+                    "drafted": c.drafted,
+                    "accepted_per_position": list(c.accepted_per_position),
+                }
+                for q, c in rows
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Measurement:
+        """What `to_json` gave. Raises InputError (``metrics-counters``) for counters that no run can produce."""
+        return cls(
+            **{
+                **data,
+                "conditions": Conditions(**data["conditions"]),
+                "question_ids": tuple(row["question_id"] for row in data["counts"]),
+                "counts": tuple(counters(row) for row in data["counts"]),
+            }
+        )
+
     def same_prompts(self, other: Measurement) -> bool:
         """Whether both measured exactly the same prompts in the same order."""
         return (self.prompts_sha256, self.question_ids) == (other.prompts_sha256, other.question_ids)
@@ -99,10 +128,14 @@ def measurement_of(report: Mapping[str, Any], entry: Mapping[str, Any]) -> Measu
         prompts=prompts["name"],
         prompts_sha256=prompts["sha256"],
         question_ids=tuple(row["question_id"] for row in rows),
-        counts=tuple(
-            Counts(row["rounds"], row["drafted"], row["accepted"], tuple(row["accepted_per_position"])) for row in rows
-        ),
+        counts=tuple(counters(row) for row in rows),
     )
+
+
+def counters(row: Mapping[str, Any]) -> Counts:
+    """The counters in one row of a report. Raises InputError (``metrics-counters``) for what no run can produce."""
+    positions = tuple(row["accepted_per_position"])
+    return Counts(row["rounds"], row["drafted"], row.get("accepted", sum(positions)), positions)
 
 
 def _tree(settings: Mapping[str, Any]) -> str | None:

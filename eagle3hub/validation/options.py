@@ -9,7 +9,9 @@ from pathlib import Path
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.base import DEVICES, DTYPES
 from eagle3hub.errors import OutputError, UsageError
-from eagle3hub.validation.referee import NAME as REFERENCE
+
+REFERENCE = "reference"
+"""What our own reference is called among the engines."""
 
 
 def engine_names(asked: str | Sequence[str], attached: Iterable[str] = ()) -> list[str]:

@@ -13,8 +13,10 @@ from eagle3hub.engines.base import EngineRun, Job, LoadReport, PromptResult
 from eagle3hub.errors import InputError, UnavailableError, UsageError
 from eagle3hub.metrics import Counts, Rounds, counts_of, counts_within
 from eagle3hub.progress import Progress
-from eagle3hub.validation.entry import Measured, expected_taps
+from eagle3hub.validation.derive import expected_taps
+from eagle3hub.validation.entry import Measured
 from eagle3hub.validation.kept import Kept
+from eagle3hub.validation.options import REFERENCE
 from eagle3hub.validation.subject import Target
 
 if TYPE_CHECKING:
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from eagle3hub.reference.text import Text
     from eagle3hub.reference.tree import TreeConditions
 
-NAME = "reference"
 _PACKAGES = ("torch", "transformers", "accelerate")
 
 
@@ -143,7 +144,7 @@ class Referee:
             "texts": "saved hidden states" if options.hidden_states else texts_from,
             **({"notes": self._notes} if self._notes else {}),
         }
-        return Measured(NAME, __version__, run, None, flags, None)
+        return Measured(REFERENCE, __version__, run, None, flags, None)
 
     def expects(self, run: EngineRun, *, within_response: bool = False) -> list[Counts] | str:
         """What the engine should have counted on the texts of its own ``run``; or why that cannot be said.

@@ -6,6 +6,7 @@ The file is checked against ``schemas/acceptance-reference.schema.json``; every 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,15 @@ class Reference:
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance < 1:
             raise UsageError(f"the tolerance is a share from 0 to below 1, not {self.tolerance:g}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``earlier`` object of a report."""
+        return {"tolerance": self.tolerance, "measurement": self.measurement.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Reference:
+        """What `to_json` gave. Raises InputError (``metrics-counters``), UsageError."""
+        return cls(Measurement.from_json(data["measurement"]), data["tolerance"])
 
 
 def write_reference(reference: Reference) -> str:

@@ -14,23 +14,22 @@ from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.source import HUB
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import DTYPES, Engine, EngineFailure, EngineRun, Job, Verdict, worst
-from eagle3hub.engines.specs import counts_end_with_response, engine_title
 from eagle3hub.errors import SourceError, UnavailableError
 from eagle3hub.layouts import open_head
+from eagle3hub.metrics import Counts
 from eagle3hub.progress import Progress, silent
 from eagle3hub.prompts import load_prompts
 from eagle3hub.report import SCHEMA_NAME, Report
 from eagle3hub.target import require_weights
+from eagle3hub.validation.derive import counts_within_response
 from eagle3hub.validation.entry import Measured, entry_of
-from eagle3hub.validation.gates import COLLAPSE, Gate, against_reference, agreement
+from eagle3hub.validation.gates import COLLAPSE
 from eagle3hub.validation.interpreter import device_of, engine_for
 from eagle3hub.validation.kept import Kept
-from eagle3hub.validation.measurement import measurement_of
-from eagle3hub.validation.options import check_options, check_original, check_tree, engine_names
+from eagle3hub.validation.options import REFERENCE, check_options, check_original, check_tree, engine_names
 from eagle3hub.validation.outlook import outlook, stops
-from eagle3hub.validation.referee import NAME as REFERENCE
 from eagle3hub.validation.referee import Referee, ReferenceOptions, Trained, require_packages
-from eagle3hub.validation.reference_file import Reference, load_reference
+from eagle3hub.validation.reference_file import load_reference
 from eagle3hub.validation.subject import Target, identify_target, with_room
 from eagle3hub.validation.trial import Trial
 
@@ -186,9 +185,8 @@ def validate(
             for name in endpoints or ():
                 found[name] = replace(found[name], own_output=own)
     for name in names:
-        entry = entry_of(found[name], job, head, [], min_acceptance_length)
-        gates = _gates(found[name], frame, entry, referee, earlier)
-        frame["engines"].append(entry_of(found[name], job, head, gates, min_acceptance_length))
+        counts = _expected(found[name], referee)
+        frame["engines"].append(entry_of(found[name], job, head, frame, counts, earlier))
     frame["verdict"] = worst([static_verdict, *(entry["verdict"] for entry in frame["engines"])])
     return Report(frame)
 
@@ -235,33 +233,14 @@ def _run(
     return Trial(plan.engine, job, subject, plan.python, timeout, progress).run(kept.baselines)
 
 
-def _gates(
-    measured: Measured,
-    frame: Mapping[str, Any],
-    entry: Mapping[str, Any],
-    referee: Referee | None,
-    earlier: Reference | None,
-) -> list[Gate]:
-    """What a run is held against besides its own numbers: the reference's replay of its texts, an earlier run."""
+def _expected(measured: Measured, referee: Referee | None) -> list[Counts] | str | None:
+    """What the reference counts on a run's own texts, or why it cannot; None where the run is not held against it."""
     run = measured.outcome
-    if isinstance(run, EngineFailure):
-        return []
-    counted = measurement_of(frame, entry)
-    gates = []
-    if referee is not None and (measured.engine != REFERENCE or referee.has_original):
-        within = measured.engine != REFERENCE and counts_end_with_response(measured.engine)
-        expected = referee.expects(run, within_response=within)
-        if isinstance(expected, str):
-            gates.append(Gate("agreement", "inconclusive", f"the reference cannot be held against it: {expected}"))
-        else:
-            gate = agreement(counted, replace(counted, engine=REFERENCE, counts=tuple(expected)))
-            if within:
-                how = f"counted as {engine_title(measured.engine)} does: nothing past the response's end"
-                gate = replace(gate, reason=f"{gate.reason}, {how}")
-            gates.append(gate)
-    if earlier is not None:
-        gates.append(against_reference(counted, earlier))
-    return gates
+    if isinstance(run, EngineFailure) or referee is None:
+        return None
+    if measured.engine == REFERENCE and not referee.has_original:
+        return None
+    return referee.expects(run, within_response=counts_within_response(measured.engine))
 
 
 def _settings(job: Job, bar: float | None, reference: ReferenceOptions) -> dict[str, Any]:
