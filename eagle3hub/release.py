@@ -15,24 +15,22 @@ from typing import Any, Literal
 
 from eagle3hub import conversion, conversion_plan
 from eagle3hub.bench.results import Results
-from eagle3hub.card import load_manifest, render_card
-from eagle3hub.card.assemble import write_card
-from eagle3hub.card.bench import Benchmark, find_benchmarks
+from eagle3hub.card import load_manifest
+from eagle3hub.card.bench import find_benchmarks
+from eagle3hub.card.folder import BENCHMARKS, CARD, RECORD, REPORTS, TEMPLATES, complete
 from eagle3hub.card.manifest import Manifest, validation_settings
-from eagle3hub.card.pictures import draw
+from eagle3hub.card.public import IMPORTED, MANIFEST, numbered
 from eagle3hub.card.reported import CHARTS
-from eagle3hub.card.reports import runs
-from eagle3hub.checkpoint.digest import FileDigest, file_digest, folder_digest
+from eagle3hub.checkpoint.digest import FileDigest, file_digest, release_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.source import HUB
 from eagle3hub.destination import require_space
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import Verdict
 from eagle3hub.errors import ManifestError, SourceError, UsageError
-from eagle3hub.layouts import LAYOUTS, open_head
+from eagle3hub.layouts import LAYOUTS
 from eagle3hub.progress import Progress, silent
 from eagle3hub.publishing import Plan, Published, Settings, check_access, make_plan, sign, upload
-from eagle3hub.publishing.files import release_digest
 from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, check_key
 from eagle3hub.release_parts import as_typed, engine_runs, original_files
 from eagle3hub.source_tree import SourceTree, record, source_tree
@@ -44,10 +42,9 @@ from eagle3hub.validation.layouts import LayoutResult, ReportStore, judge_layout
 from eagle3hub.validation.options import REFERENCE, engine_names
 from eagle3hub.validation.referee import require_packages
 
-REPORTS = "reports"
-BENCHMARKS = "benchmarks"
-CARD = "README.md"
-BESIDE = frozenset({CARD, REPORTS, BENCHMARKS, CHARTS, *UNSIGNED, *LAYOUTS})
+BESIDE = frozenset(
+    {CARD, REPORTS, BENCHMARKS, CHARTS, MANIFEST, RECORD, IMPORTED, TEMPLATES, "LICENSE", *UNSIGNED, *LAYOUTS}
+)
 """Names of what a release writes beside the files of its main layout."""
 _HEADS = ".heads"
 Step = Literal["convert", "validate", "card", "publish"]
@@ -63,6 +60,7 @@ class Release:
         verdict: the worst of the layouts' verdicts and of their agreement. reason: why, in one sentence.
         layouts: the results, main layout first.
         start, until: the first and the last step that were asked for.
+        waived: gates of publishing that were waived when the folder was made, by code.
         publication: what was published; a plan where a gate does not hold; None where it was not to be.
     """
 
@@ -75,6 +73,7 @@ class Release:
     start: Step
     until: Step
     publication: Plan | Published | None = None
+    waived: Sequence[str] = ()
 
     @property
     def refused(self) -> bool:
@@ -94,6 +93,7 @@ class Release:
             "output": str(self.output) if self.output is not None else None,
             "from": self.start,
             "until": self.until,
+            "waived": list(self.waived),
             "publication": None if self.publication is None else self.publication.to_json(),
             "verdict": self.verdict,
             "reason": self.reason,
@@ -161,7 +161,7 @@ def release(
             hint="add head and layouts; a manifest without them only gives a card",
             code="manifest-no-head",
         )
-    settings = (settings or Settings()).with_defaults(manifest)
+    settings = (settings or Settings()).with_intent(manifest.publish)
     _check_steps(start, until, settings)
     kept_in = work_folder(manifest, work)
     dest = Path(output or (made_in(manifest, kept_in) if until == "publish" else folder_name(manifest)))
@@ -233,10 +233,12 @@ def release(
             _place_heads(manifest, stage.path, tree)
             if until != "convert":
                 progress("writing the card")
-                _assemble(manifest, facts, results, benchmarks, stage.path, templates, settings.allow, tree)
+                _assemble(manifest_path, results, benchmarks, stage.path, templates, settings)
                 sign(stage.path, settings, signature, progress)
             files = _digests(stage.path)
-    made = Release(manifest, dest if stage.keep else None, verdict, reason, results, files, start, until)
+    made = Release(
+        manifest, dest if stage.keep else None, verdict, reason, results, files, start, until, None, settings.allow
+    )
     if until == "publish" and made.output is not None:
         return _publish(made, settings, progress)
     return made
@@ -370,42 +372,18 @@ def _place_heads(manifest: Manifest, stage: Path, tree: SourceTree | None) -> No
 
 
 def _assemble(
-    manifest: Manifest,
-    facts: TargetFacts,
+    address: str | Path,
     results: Sequence[LayoutResult],
     benchmarks: Sequence[Results],
     stage: Path,
     templates: str | Path | None,
-    waived: Sequence[str],
-    tree: SourceTree | None,
+    settings: Settings,
 ) -> None:
-    """Put results, charts and card beside the heads."""
-    reports: list[Mapping[str, Any]] = []
-    names: list[str] = []
+    """Put results, charts, card and record beside the heads."""
     (stage / REPORTS).mkdir()
     for result in results:
-        asked = manifest.validate
-        name = f"{REPORTS}/{result.layout}-{asked.device}.json"
-        result.report.save(stage / name)
-        reports.append(result.report.document)
-        names.append(name)
-    digests = {str(r.report.document["head"]["digest"]) for r in results}
-    if benchmarks:  # they may have been run with the head as it was trained
-        digests.add(folder_digest(open_checkpoint(str(manifest.head_source)).folder)[0])
-    shown = [Benchmark(found, f"{BENCHMARKS}/{i}.json") for i, found in enumerate(benchmarks, 1)]
-    for benchmark in shown:
-        benchmark.results.save(stage / benchmark.file)
-    pictures, charts = draw(manifest, runs(reports, list(manifest.layouts)), shown)
-    card = render_card(
-        manifest,
-        reports,
-        open_head(stage, target=facts),
-        templates,
-        digests=digests,
-        report_files=names,
-        benchmarks=shown,
-        pictures=pictures,
-        waived=waived,
-        tree=tree,
-    )
-    write_card(stage / CARD, card, charts)
+        device = result.report.document["settings"]["device"]
+        result.report.save(stage / REPORTS / f"{result.layout}-{device}.json")
+    for name, found in zip(numbered(BENCHMARKS, len(benchmarks), ".json"), benchmarks, strict=True):
+        found.save(stage / name)
+    complete(stage, address, publish=settings.intent(), waived=settings.allow, templates=templates)

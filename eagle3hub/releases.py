@@ -43,7 +43,7 @@ def release_all(
         return _each(manifests, places, {"start": start, "until": until, "force": force, **options}, progress)
     for one in manifests:
         with _named(one):
-            check_access(one.release.repo, (settings or Settings()).with_defaults(one), progress)
+            check_access(one.release.repo, (settings or Settings()).with_intent(one.publish), progress)
     places = [Path(output) / str(one.name) if output else made_in(one, work_folder(one, work)) for one in manifests]
     made: list[Release] = []
     if start != "publish":

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eagle3hub.card.bench import Benchmark, find_benchmarks
 from eagle3hub.card.context import warnings
+from eagle3hub.card.folder import RECORD, load_record, render, write_card
 from eagle3hub.card.manifest import Manifest, load_manifest
 from eagle3hub.card.pictures import draw
 from eagle3hub.card.render import render_card
-from eagle3hub.card.reported import CHARTS
 from eagle3hub.card.reports import find_reports, runs
 from eagle3hub.card.results import view
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.errors import OutputError
 from eagle3hub.layouts import open_head
 from eagle3hub.report import load_report
-from eagle3hub.staging import replace_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +62,14 @@ def make_card(
             of them is refused. Default: the manifest's ``head.source``.
         waived: gates of publishing that the card says were waived, by code.
 
+    For the manifest in a release folder the card is made again from that folder, with the gates its record names.
+
     Raises InputError (ManifestError, SourceError …) for what is wrong with manifest, reports, head or templates,
     OutputError if the file cannot be written.
     """
     manifest = load_manifest(manifest_path)
+    if not reports and not heads and templates is None and (manifest.path.parent / RECORD).is_file():
+        return _made_again(manifest, output)
     files = tuple(Path(p) for p in reports) or tuple(find_reports(manifest))
     documents = [load_report(path).document for path in files]
     below = Path(output).absolute().parent if output else None
@@ -100,23 +101,16 @@ def make_card(
     return Card(manifest, text, files, found, Path(output) if output else None)
 
 
+def _made_again(manifest: Manifest, output: str | Path | None) -> Card:
+    """The card of a release folder, from what lies in it."""
+    folder = manifest.path.parent
+    made = render(folder, load_record(folder / RECORD).waived)
+    if output:
+        write_card(Path(output), made.card, made.charts)
+    return Card(manifest, made.card, tuple(find_reports(manifest)), (), Path(output) if output else None)
+
+
 def _inside(file: Path, folder: Path | None) -> str:
     """The file's path below ``folder``, or an empty string where it lies elsewhere."""
     file = file.absolute()
     return file.relative_to(folder).as_posix() if folder and file.is_relative_to(folder) else ""
-
-
-def write_card(path: Path, text: str, drawn: Mapping[str, bytes]) -> None:
-    """Write the charts, then the card that shows them; a new folder of charts does not outlive a failure."""
-    folder = path.parent / CHARTS
-    is_new = not folder.exists()
-    try:
-        if not path.parent.is_dir():
-            raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
-        for name, content in drawn.items():
-            replace_file(path.parent / name, content, parents=True)
-        replace_file(path, text.encode("utf-8"))
-    except BaseException:
-        if is_new:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise

@@ -29,12 +29,15 @@ IMPORTED = "imported"
 _ROOT = "."
 
 
-def public_form(path: str | Path, *, publish: Mapping[str, Any], benchmarks: int = 0) -> dict[str, bytes]:
+def public_form(
+    path: str | Path, *, publish: Mapping[str, Any], benchmarks: int = 0, weights_digest: str | None = None
+) -> dict[str, bytes]:
     """The public form of a manifest, ``release.yaml`` or ``release.yaml#NAME``, and of the files it includes.
 
     Args:
         publish: what its ``publish`` section says in place of the manifest's own.
         benchmarks: how many files of results lie in ``benchmarks/``, named 1.json and so on.
+        weights_digest: of the target that was measured, where the manifest does not name it.
 
     Returns:
         Bytes by path in the release folder. The public form's own public form is the same.
@@ -47,6 +50,8 @@ def public_form(path: str | Path, *, publish: Mapping[str, Any], benchmarks: int
     if "head" in data:
         data["head"] = {"source": _ROOT}
     data["target"].pop("path", None)
+    if weights_digest is not None:
+        data["target"].setdefault("weights_digest", weights_digest)
     settings = data.get("validate", {})
     if is_prompts_file(settings.get("prompts", "")):
         settings["prompts"] = PurePath(settings["prompts"]).name

@@ -71,7 +71,7 @@ def render_card(
     paired = sorted(zip(reports, files, strict=True), key=lambda pair: _order(manifest, *pair))
     reports = [report for report, _ in paired]
     all_runs = runs(reports, list(manifest.layouts), [file for _, file in paired])
-    consistency.check(manifest, reports, all_runs, digests)
+    consistency.check(manifest, reports, digests)
     for benchmark in benchmarks:
         bench.check(benchmark, manifest, digests)
     names = {i: file for i, (_, file) in enumerate(paired) if file}

@@ -74,3 +74,23 @@ def combined_digest(files: Mapping[str, str]) -> str:
     """One digest, ``sha256:…``, for several by name: `folder_digest` from the SHA-256 of its `head_files`."""
     lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(files.items()))
     return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
+
+
+def head_digests(sha256: Mapping[str, str]) -> dict[str, str]:
+    """Digest by folder (empty: the root) of every head among files, from their SHA-256 by path; as reports name it."""
+    found = {}
+    names = {CONFIG, INDEX, PICKLE_INDEX}
+    for folder in sorted(path[: -len(CONFIG)].rstrip("/") for path in sha256 if path.rpartition("/")[2] == CONFIG):
+        inside = {p.rpartition("/")[2]: digest for p, digest in sha256.items() if p.rpartition("/")[0] == folder}
+        digests = {
+            name: digest
+            for name, digest in inside.items()
+            if name != PROVENANCE and (name in names or Path(name).suffix in {".safetensors", ".bin", ".pt"})
+        }
+        found[folder] = combined_digest(digests)
+    return found
+
+
+def release_digest(sha256: Mapping[str, str]) -> str:
+    """``sha256:…`` over every head among files (SHA-256 by path) and where it lies; cards and reports do not count."""
+    return combined_digest({folder or ".": digest for folder, digest in head_digests(sha256).items()})

@@ -55,6 +55,14 @@ def card(
             help="A folder of the release; may be repeated, the first is described.", show_default="the manifest's"
         ),
     ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Make a release folder of one in which heads and reports are in place: card, charts, record.",
+            show_default="none",
+        ),
+    ] = None,
     output: Annotated[str, typer.Option("--output", "-o", help="File to write, or - for standard output.")] = "-",
     templates: Annotated[
         Path | None, typer.Option(help="Folder of templates that replace the shipped ones.", show_default="none")
@@ -70,6 +78,8 @@ def card(
 ) -> None:
     """Write the model card of a release from its manifest, its reports and the head's files, or check any card.
 
+    The release.yaml inside a release folder gives that folder's card again, byte for byte.
+
     With --check nothing is written: anybody's card is held against the rules of docs/lint.md on citations, numbers,
     words, conditions, recipes, license, metadata, links and claims.
 
@@ -83,8 +93,16 @@ def card(
     if not check:
         if strict or sarif:
             raise UsageError(f"--{'strict' if strict else 'sarif'} goes with --check", hint="add --check")
+        if folder is not None:
+            if report or head or output != "-":
+                hint = "its heads and reports are those that lie in it, and its card is its README.md"
+                raise UsageError("--folder goes without --report, --head and --output", hint=hint)
+            _complete(source, folder, templates, allow, as_json)
+            return
         _write(source, report, head, output, templates, allow, as_json)
         return
+    if folder is not None:
+        raise UsageError("--folder does not go with --check", hint="name the folder itself: card --check DIR")
     if allow:
         raise UsageError("--allow does not go with --check", hint="leave it out")
     if output != "-":
@@ -152,6 +170,20 @@ def preview(
     with previews.server(source, port) as served:
         console().print(f"http://127.0.0.1:{served.server_port}/ (stop with Ctrl-C)", markup=False)
         served.serve_forever()
+
+
+def _complete(manifest: str, folder: Path, templates: Path | None, allow: list[str] | None, as_json: bool) -> None:
+    from eagle3hub.card.folder import complete
+    from eagle3hub.publishing.gates import check_codes
+
+    made = complete(folder, manifest, waived=check_codes(allow or ()), templates=templates)
+    document = {
+        "manifest": manifest,
+        "repo": made.manifest.release.repo,
+        "folder": str(folder),
+        "charts": sorted(made.charts),
+    }
+    emit(document, lambda out: out.print(f"made the release folder {folder}", markup=False), as_json=as_json)
 
 
 def _write(

@@ -43,10 +43,11 @@ AllowOption = Annotated[
 def publish(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that eagle3hub release made.")],
     repo: Annotated[
-        str | None, typer.Option(metavar="OWNER/NAME", help="Repository; default: the manifest's.", show_default=False)
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="Repository; default: the one it was made for.", show_default=False),
     ] = None,
     manifest: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="release.yaml: which engines and layouts are demanded.")
+        Path | None, typer.Option(metavar="FILE", help="release.yaml that the folder must have been made from.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, send nothing.")] = False,
     create_pr: PrFlag = False,
@@ -66,8 +67,10 @@ def publish(
 ) -> None:
     """Publish a release folder to the Hub in one commit, and check that the Hub has it.
 
-    Nothing is sent unless every gate holds: a passing report for exactly these bytes, a card without errors, a
-    license, no pickles, links, foreign files or secrets. What the Hub has already is not sent again. The access
+    The folder's own release.yaml says where it goes, how private and how gated: options may add to that and be
+    stricter. Nothing is sent unless every gate holds: passing reports for exactly these bytes whose numbers follow
+    from their counters, a card and charts that are made again and are the same, a license, no pickles, links, foreign
+    files or secrets. What the Hub has already is not sent again. The access
     token is that of `hf auth login`, HF_TOKEN, or in GitHub Actions HF_OIDC_RESOURCE.
 
     Exit status: 0 published and verified, or planned; 1 a gate does not hold; 3 the folder cannot be read; 5 the Hub
@@ -76,16 +79,19 @@ def publish(
     Example: eagle3hub publish ./my-head --repo owner/my-head --dry-run
     """
     from eagle3hub.card.manifest import load_manifest
-    from eagle3hub.publishing import Settings, make_plan, upload
+    from eagle3hub.card.public import MANIFEST
+    from eagle3hub.publishing import Settings, made_for, make_plan, upload
     from eagle3hub.publishing import sign as sign_it
 
     settings = Settings(
         create_pr, stage, private, branch_per_layout, tag, message, tuple(allow or ()), gated, collection, sign
     )
     described = load_manifest(manifest) if manifest is not None else None
-    name = repo or (described.release.repo if described is not None else None)
+    name = repo or made_for(folder) or (described.release.repo if described is not None else None)
     if name is None:
-        raise UsageError("nobody said where to publish", hint="give --repo OWNER/NAME or --manifest release.yaml")
+        raise UsageError(
+            f"there is no {MANIFEST} in {folder} that says where to publish", hint="give --repo OWNER/NAME"
+        )
     with progress(quiet=quiet) as report:
         sign_it(folder, settings, progress=report)
         plan = make_plan(folder, name, settings, manifest=described, progress=report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -151,7 +152,8 @@ def show(doc: dict[str, Any], console: Console) -> None:
         )
         console.print(f"  {doc['digest']}")
         if not converted:
-            console.print(f"  publish it with: eagle3hub publish {escape(doc['output'])} --repo {escape(doc['repo'])}")
+            words = ["eagle3hub", "publish", doc["output"], *(w for code in doc["waived"] for w in ("--allow", code))]
+            console.print(f"  publish it with: {escape(shlex.join(words))}", soft_wrap=True)
     summary = Table("step", "", "")
     for step in steps(doc):
         summary.add_row(*map(escape, step))

@@ -2,7 +2,7 @@
 
 from eagle3hub.publishing.gates import GATES
 from eagle3hub.publishing.keyless import Identity
-from eagle3hub.publishing.plan import Plan, Settings, make_plan, sign
+from eagle3hub.publishing.plan import Plan, Settings, made_for, make_plan, sign
 from eagle3hub.publishing.upload import Published, check_access, upload
 from eagle3hub.publishing.verify import Verified, verify_folder, verify_repository
 
@@ -14,6 +14,7 @@ __all__ = [
     "Settings",
     "Verified",
     "check_access",
+    "made_for",
     "make_plan",
     "sign",
     "upload",

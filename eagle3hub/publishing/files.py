@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eagle3hub.checkpoint.digest import combined_digest
-from eagle3hub.checkpoint.folder import CONFIG, INDEX, PICKLE_INDEX, PROVENANCE
+from eagle3hub.checkpoint.digest import head_digests
 from eagle3hub.errors import SourceError
 from eagle3hub.progress import Progress, silent
 
@@ -97,26 +96,6 @@ def parse_sums(text: str) -> dict[str, str]:
 def head_folders(files: Sequence[LocalFile]) -> dict[str, str]:
     """Digest by folder (empty: the root) of every head among ``files``, as reports name it."""
     return head_digests({f.path: f.sha256 for f in files})
-
-
-def head_digests(sha256: Mapping[str, str]) -> dict[str, str]:
-    """`head_folders` from the SHA-256 of files by path."""
-    found = {}
-    names = {CONFIG, INDEX, PICKLE_INDEX}
-    for folder in sorted(path[: -len(CONFIG)].rstrip("/") for path in sha256 if path.rpartition("/")[2] == CONFIG):
-        inside = {p.rpartition("/")[2]: digest for p, digest in sha256.items() if p.rpartition("/")[0] == folder}
-        digests = {
-            name: digest
-            for name, digest in inside.items()
-            if name != PROVENANCE and (name in names or Path(name).suffix in {".safetensors", ".bin", ".pt"})
-        }
-        found[folder] = combined_digest(digests)
-    return found
-
-
-def release_digest(sha256: Mapping[str, str]) -> str:
-    """``sha256:…`` over every head among files (SHA-256 by path) and where it lies; cards and reports do not count."""
-    return combined_digest({folder or ".": digest for folder, digest in head_digests(sha256).items()})
 
 
 def directly_in(files: Sequence[LocalFile], folder: str) -> Iterator[LocalFile]:

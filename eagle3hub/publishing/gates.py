@@ -11,18 +11,19 @@ from eagle3hub.card.lint.parse import parse_card
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.errors import InputError, Problem, SourceError, UsageError
 from eagle3hub.publishing import remote
+from eagle3hub.publishing.derived import card_problems, manifest_problems, own_manifest, problem, report_problems
 from eagle3hub.publishing.files import CARD, LocalFile, directly_in, head_folders
 from eagle3hub.publishing.sensitive import secrets
 from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, covered
 from eagle3hub.publishing.terms import departures
-from eagle3hub.report import Report, load_report
-from eagle3hub.validation.options import engine_names
 
 GATES: dict[str, str] = {
+    "publish-manifest": "the manifest that the folder was made from, and every file as it was made",
+    "publish-visibility": "a repository that is as private, and as gated, as the release asks for",
     "publish-head": "the folder holds a head",
-    "publish-report": "no report that did not pass, and none of other bytes",
+    "publish-report": "reports that passed, of these bytes, as the manifest asks, whose every number follows",
     "publish-unmeasured": "a report for every head's bytes, from every engine the manifest asks for",
-    "publish-card": "a model card without errors",
+    "publish-card": "a model card without errors, and with its charts what manifest, reports and heads give",
     "publish-license": "a license",
     "publish-terms": "what the target's license, as the manifest states it, asks of a model made from it",
     "publish-pickle": "no pickles",
@@ -53,95 +54,80 @@ _STATES = re.compile(
     r"(optimizer|scheduler|rng_state|training_state|trainer_state|training_args|scaler|global_step|latest\b).*", re.I
 )
 _HEAD = r"config\.json|[\w.-]+\.safetensors|model\.safetensors\.index\.json|eagle3hub\.json|hf_quant_config\.json"
+_RELEASE = r"release\.(yaml|json)|imported/[0-9]+\.yaml|templates/[\w.-]+\.j2"
 _TEXT = r"README\.md|(LICENSE|NOTICE|COPYING)[\w.-]*|CITATION\.cff|generation_config\.json"
 _TOKENIZER = r"tokenizer(_config)?\.json|special_tokens_map\.json|chat_template\.jinja"
 _PARTS = re.compile(
-    rf"([\w.-]+/)?({_HEAD}|{_TEXT}|{_TOKENIZER})|model\.sig|(reports|benchmarks)/[\w.-]+\.json"
+    rf"([\w.-]+/)?({_HEAD}|{_TEXT}|{_TOKENIZER})|{_RELEASE}|model\.sig|(reports|benchmarks)/[\w.-]+\.json"
     r"|(assets|images|charts)/[\w.-]+\.(png|svg|jpe?g)"
 )
 _PICKLE_MAGIC = re.compile(rb"\x80[\x02-\x05]|PK\x03\x04")
 
 
-def check(repo_id: str, files: Sequence[LocalFile], links: Sequence[str], manifest: Manifest | None) -> list[Problem]:
-    """Everything that keeps ``files`` from being published, in the order of `GATES`."""
-    found = [
+def check(
+    folder: Path, repo_id: str, files: Sequence[LocalFile], links: Sequence[str], given: Manifest | None
+) -> list[Problem]:
+    """Everything that keeps a folder from being published, in the order of `GATES`.
+
+    ``files`` and ``links`` are what lies in it; ``given`` is the manifest of the command line, if one was named.
+    """
+    own: Manifest | None = None
+    found: list[Problem] = []
+    try:
+        own = own_manifest(folder)
+        found += manifest_problems(folder, files, own, given, repo_id)
+    except InputError as e:
+        found.append(problem("publish-manifest", e.message, e.hint))
+    manifest = own if own is not None else given
+    found += [
         *_heads(files, manifest),
-        *_reports(files, manifest),
+        *report_problems(folder, files, manifest),
         *_card(files),
+        *(card_problems(folder, files) if own is not None and any(f.path == CARD for f in files) else ()),
         *_terms(repo_id, files, manifest),
         *_contents(files),
         *_names(repo_id, files),
         *_signature(files),
     ]
-    found += [_problem("publish-link", f"{link} is a link or a special file") for link in links]
+    found += [problem("publish-link", f"{link} is a link or a special file") for link in links]
     order = list(GATES)
-    return sorted(found, key=lambda p: order.index(p.code))
-
-
-def _problem(code: str, message: str, hint: str | None = None) -> Problem:
-    return Problem("error", code, message, hint)
+    return sorted(dict.fromkeys(found), key=lambda p: order.index(p.code))
 
 
 def _heads(files: Sequence[LocalFile], manifest: Manifest | None) -> Iterator[Problem]:
     folders = head_folders(files)
     if "" not in folders:
-        yield _problem("publish-head", "there is no config.json in the folder's root", "name the folder of a release")
+        yield problem("publish-head", "there is no config.json in the folder's root", "name the folder of a release")
     for folder in folders:
         if not any(f.path.endswith(".safetensors") for f in directly_in(files, folder)):
-            yield _problem("publish-head", f"there are no safetensors weights in {folder or 'the root'}")
+            yield problem("publish-head", f"there are no safetensors weights in {folder or 'the root'}")
     if manifest is not None:
         wanted = {manifest.layouts.folder(layout) for layout in manifest.layouts}
         for folder in sorted(wanted - set(folders)):
-            yield _problem(
+            yield problem(
                 "publish-layouts", f"the manifest asks for {folder or 'the main layout'}, which is not there"
             )
         for folder in sorted(set(folders) - wanted):
-            yield _problem("publish-layouts", f"{folder} holds a head that the manifest does not name")
-
-
-def _reports(files: Sequence[LocalFile], manifest: Manifest | None) -> Iterator[Problem]:
-    hint = "validate it again (eagle3hub release makes folder and reports together)"
-    reports: list[tuple[str, Report]] = []
-    for file in files:
-        if file.path.startswith("reports/") and isinstance(file.source, Path):
-            try:
-                reports.append((file.path, load_report(file.source)))
-            except InputError as e:
-                yield _problem("publish-report", f"{file.path} is no report: {e.message}", e.hint)
-    folders = head_folders(files)
-    for path, report in reports:
-        if report.document["head"]["digest"] not in folders.values():
-            yield _problem("publish-report", f"{path} measured other bytes than those of this folder", hint)
-        elif report.verdict != "pass":
-            yield _problem("publish-report", f"{path} says {report.verdict}: {report.reason}", hint)
-    wanted = set(engine_names(manifest.validate.engine)) if manifest is not None else set()
-    for folder, digest in folders.items():
-        where = folder or "the root"
-        mine = [r for _, r in reports if r.document["head"]["digest"] == digest]
-        measured = {e["engine"] for r in mine for e in r.document["engines"] if e["verdict"] != "unavailable"}
-        if not measured:
-            yield _problem("publish-unmeasured", f"no report covers the head in {where}", hint)
-        elif missing := sorted(wanted - measured):
-            yield _problem("publish-unmeasured", f"the head in {where} was not measured by {', '.join(missing)}", hint)
+            yield problem("publish-layouts", f"{folder} holds a head that the manifest does not name")
 
 
 def _card(files: Sequence[LocalFile]) -> Iterator[Problem]:
     file = next((f for f in files if f.path == CARD), None)
     if file is None:
-        yield _problem("publish-card", f"there is no {CARD}", "write it with eagle3hub card")
-        yield _problem("publish-license", "without a card no license is stated")
+        yield problem("publish-card", f"there is no {CARD}", "write it with eagle3hub card")
+        yield problem("publish-license", "without a card no license is stated")
         return
     text = file.head(file.size).decode("utf-8", errors="replace")
     for finding in lint_card(text, CARD, files={f.path for f in files}):
         if finding.severity == "error":
-            yield _problem("publish-card", f"{CARD}:{finding.line}: {finding.code} {finding.message}", finding.fix)
+            yield problem("publish-card", f"{CARD}:{finding.line}: {finding.code} {finding.message}", finding.fix)
     card = parse_card(text, CARD, {f.path for f in files})
     stated = card.listed("license")
     if not stated or "unknown" in stated:
-        yield _problem("publish-license", "the card's metadata states no license", "add license: to the manifest")
+        yield problem("publish-license", "the card's metadata states no license", "add license: to the manifest")
     for link in card.listed("license_link"):
         if "://" not in link and link not in {f.path for f in files}:
-            yield _problem("publish-license", f"the card's license_link names {link}, which is not in the folder")
+            yield problem("publish-license", f"the card's license_link names {link}, which is not in the folder")
 
 
 def _terms(repo_id: str, files: Sequence[LocalFile], manifest: Manifest | None) -> Iterator[Problem]:
@@ -152,23 +138,21 @@ def _terms(repo_id: str, files: Sequence[LocalFile], manifest: Manifest | None) 
     texts = [f.head(f.size).decode("utf-8", errors="replace") for f in read]
     stated = parse_card(card.head(card.size).decode("utf-8", errors="replace"), CARD, None).listed("license")
     for what, fix in departures(repo_id, manifest.target, stated, texts):
-        yield _problem("publish-terms", what, fix)
+        yield problem("publish-terms", what, fix)
 
 
 def _contents(files: Sequence[LocalFile]) -> Iterator[Problem]:
     for file in files:
         if _STATES.fullmatch(file.name):
-            yield _problem("publish-training-state", f"{file.path} is a trainer's state", "remove it")
+            yield problem("publish-training-state", f"{file.path} is a trainer's state", "remove it")
         elif _PICKLES.fullmatch(file.name):
-            yield _problem("publish-pickle", f"{file.path} is, or may hold, a pickle", "publish safetensors only")
+            yield problem("publish-pickle", f"{file.path} is, or may hold, a pickle", "publish safetensors only")
         elif _PICKLE_MAGIC.match(file.head(4)):
-            yield _problem("publish-pickle", f"{file.path} is a pickle or an archive by its first bytes", "remove it")
+            yield problem("publish-pickle", f"{file.path} is a pickle or an archive by its first bytes", "remove it")
         elif not _PARTS.fullmatch(file.path):
-            yield _problem("publish-outside", f"{file.path} is no part of a release", "move it elsewhere")
+            yield problem("publish-outside", f"{file.path} is no part of a release", "move it elsewhere")
         for line, kind in secrets(file):
-            yield _problem(
-                "publish-secret", f"{file.path}:{line} holds what looks like a secret ({kind})", "remove it"
-            )
+            yield problem("publish-secret", f"{file.path}:{line} holds what looks like a secret ({kind})", "remove it")
 
 
 def _signature(files: Sequence[LocalFile]) -> Iterator[Problem]:
@@ -178,24 +162,24 @@ def _signature(files: Sequence[LocalFile]) -> Iterator[Problem]:
     try:
         signed = covered(signature.head(signature.size))
     except SourceError as e:
-        yield _problem("publish-signature", e.message, "remove it, or sign anew with --sign KEY")
+        yield problem("publish-signature", e.message, "remove it, or sign anew with --sign KEY")
         return
     here = {f.path: f.sha256 for f in files if f.path not in UNSIGNED}
     for path in sorted(path for path in {*here, *signed} if here.get(path) != signed.get(path)):
-        yield _problem("publish-signature", f"{path} is not what {SIGNATURE} was made over", "sign anew: --sign KEY")
+        yield problem("publish-signature", f"{path} is not what {SIGNATURE} was made over", "sign anew: --sign KEY")
 
 
 def _names(repo_id: str, files: Sequence[LocalFile]) -> Iterator[Problem]:
     if why := remote.check_name(repo_id):
-        yield _problem("publish-name", f"the Hub takes no repository called {repo_id}", why)
+        yield problem("publish-name", f"the Hub takes no repository called {repo_id}", why)
     seen: dict[str, str] = {}
     for file in files:
         if not file.path.isprintable() or "\\" in file.path or len(file.path) > 255:
-            yield _problem("publish-name", f"{file.path!r} is no name for a file on the Hub")
+            yield problem("publish-name", f"{file.path!r} is no name for a file on the Hub")
         other = seen.setdefault(file.path.lower(), file.path)
         if other != file.path:
-            yield _problem("publish-name", f"{other} and {file.path} are one name on some systems")
+            yield problem("publish-name", f"{other} and {file.path} are one name on some systems")
         if file.size > MAX_FILE:
-            yield _problem("publish-size", f"{file.path} is larger than 50 GB", "convert with --max-shard-size 5GB")
+            yield problem("publish-size", f"{file.path} is larger than 50 GB", "convert with --max-shard-size 5GB")
     if len(files) > MAX_FILES:
-        yield _problem("publish-size", f"{len(files)} files are more than {MAX_FILES}")
+        yield problem("publish-size", f"{len(files)} files are more than {MAX_FILES}")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from eagle3hub._version import __version__
-from eagle3hub.card.manifest import Manifest
+from eagle3hub.card.manifest import Manifest, PublishSettings
 from eagle3hub.checkpoint import hub
 from eagle3hub.errors import InputError, Problem, UsageError
 from eagle3hub.progress import Progress, silent
 from eagle3hub.publishing import remote
+from eagle3hub.publishing.derived import own_manifest, problem
 from eagle3hub.publishing.files import CARD, SUMS, LocalFile, head_folders, parse_sums, read_folder, sums
 from eagle3hub.publishing.gates import check, check_codes
 from eagle3hub.publishing.remote import RemoteFile, RemoteState
@@ -62,18 +63,48 @@ class Settings:
         if self.gated not in (None, "auto", "manual"):
             raise UsageError(f"there is no gate of access called {self.gated}", hint="name auto or manual")
 
-    def with_defaults(self, manifest: Manifest | None) -> Settings:
-        """These, and what a manifest adds to them; a pull request is the commit alone."""
-        if manifest is None or self.create_pr:
+    def with_intent(self, said: PublishSettings | None) -> Settings:
+        """These, and what a release says of how it is published; a pull request is the commit alone.
+
+        Options add to what the release says and may be stricter; UsageError (``usage-intent``) where one would make
+        it public, or open it to more readers, than the release allows.
+        """
+        if said is None:
             return self
-        said = manifest.publish
+        if said.private and self.stage:
+            raise UsageError(
+                "--stage ends in a public repository, and the release is to stay private",
+                hint="leave it out, or change publish.private in the manifest and make the release again",
+                code="usage-intent",
+            )
+        if said.gated == "manual" and self.gated == "auto":
+            raise UsageError(
+                "--gated auto lets in readers whom the release has asked for by hand",
+                hint="leave it out, or change publish.gated in the manifest and make the release again",
+                code="usage-intent",
+            )
+        private = self.private or said.private
+        if self.create_pr:
+            return replace(self, private=private)
         return replace(
             self,
-            stage=self.stage or (said.stage and not self.private),
-            private=self.private or (said.private and not self.stage),
+            stage=self.stage or (said.stage and not private),
+            private=private,
             branch_per_layout=self.branch_per_layout or said.branch_per_layout,
             gated=self.gated or said.gated,
             collection=self.collection or said.collection,
+            tag=self.tag or said.tag,
+        )
+
+    def intent(self) -> PublishSettings:
+        """What of these travels with a release folder."""
+        return PublishSettings(
+            stage=self.stage,
+            private=self.private,
+            branch_per_layout=self.branch_per_layout,
+            gated=self.gated,
+            collection=self.collection,
+            tag=self.tag,
         )
 
 
@@ -180,15 +211,23 @@ def make_plan(
 
     Raises SourceError where the folder cannot be read, HubError, UsageError for a tag that is taken.
     """
-    settings = (settings or Settings()).with_defaults(manifest)
-    files, links = read_folder(Path(folder), progress)
-    found = check(repo_id, files, links, manifest)
+    folder = Path(folder)
+    files, links = read_folder(folder, progress)
+    intent = read_intent(folder) or (manifest.publish if manifest is not None else None)
+    settings = (settings or Settings()).with_intent(intent)
+    progress("making reports' numbers, card and charts again")
+    found = check(folder, repo_id, files, links, manifest)
     problems = [p for p in found if p.code not in settings.allow]
     waived = [p for p in found if p.code in settings.allow]
     state = RemoteState(exists=False)
     if not any(p.code == "publish-name" for p in found):
         progress(f"asking the Hub about {repo_id}")
         state = remote.look(repo_id)
+        if (settings.gated, state.gated) == ("auto", "manual"):  # stricter already
+            settings = replace(settings, gated=None)
+        found += _visibility(repo_id, settings, intent, state)
+        problems = [p for p in found if p.code not in settings.allow]
+        waived = [p for p in found if p.code in settings.allow]
     parts = [_part(repo_id, branch, mine, state) for branch, mine in _split(files, settings.branch_per_layout).items()]
     _check_tag(settings.tag, state, parts[-1])
     collected = settings.collection is not None and remote.in_collection(repo_id, settings.collection)
@@ -203,6 +242,45 @@ def make_plan(
         waived,
         collected,
     )
+
+
+def made_for(folder: str | Path) -> str | None:
+    """The repository that a release folder was made for; None where its manifest is absent or cannot be read."""
+    try:
+        own = own_manifest(Path(folder))
+    except InputError:  # a gate says what is wrong with it
+        return None
+    return None if own is None else own.release.repo
+
+
+def read_intent(folder: Path) -> PublishSettings | None:
+    """How the release in ``folder`` says it is published; None where its manifest is absent or cannot be read."""
+    try:
+        own = own_manifest(folder)
+    except InputError:  # a gate says what is wrong with it
+        return None
+    return None if own is None else own.publish
+
+
+def _visibility(
+    repo_id: str, settings: Settings, intent: PublishSettings | None, state: RemoteState
+) -> Iterator[Problem]:
+    """Where the repository on the Hub is open to more readers than the release allows."""
+    code = "publish-visibility"
+    change = "in the manifest and make the release again"
+    if settings.private and state.exists and not state.private:
+        yield problem(
+            code,
+            f"{repo_id} is public, and the release is to stay private",
+            f"make the repository private in its settings, or change publish.private {change}",
+        )
+    gated = intent.gated if intent is not None else None
+    if settings.create_pr and gated and (not state.exists or state.gated not in (gated, "manual")):
+        yield problem(
+            code,
+            f"a pull request shows its files to all readers of {repo_id}, and the release asks for gated access",
+            f"publish without --create-pr, gate the repository in its settings, or change publish.gated {change}",
+        )
 
 
 def sign(folder: str | Path, settings: Settings, earlier: bytes | None = None, progress: Progress = silent) -> None:

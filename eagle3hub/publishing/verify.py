@@ -9,7 +9,7 @@ from typing import Any
 
 from eagle3hub.card.lint.parse import parse_card
 from eagle3hub.checkpoint import hub
-from eagle3hub.checkpoint.digest import file_digest
+from eagle3hub.checkpoint.digest import file_digest, release_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.remote import parse_address
 from eagle3hub.errors import CheckpointError, Eagle3HubError, HubError, InputError, SourceError
@@ -23,7 +23,6 @@ from eagle3hub.publishing.files import (
     head_folders,
     parse_sums,
     read_folder,
-    release_digest,
 )
 from eagle3hub.publishing.keyless import Identity, by_certificate
 from eagle3hub.publishing.plan import same

@@ -134,6 +134,7 @@ def test_what_did_not_pass_is_said_in_its_place_and_why_below() -> None:
 def test_a_run_that_is_not_finished_says_so() -> None:
     document = dict(measured(TWO).document)
     document["cells"] = document["cells"][:3]
+    document["comparisons"] = comparisons(document["cells"], document["base"])
     partial = Results(document)
     assert "Not finished: 5 of 8 cells have not been measured." in conditions(partial)
     rows = titled(partial, "Acceptance length τ, ").rows

@@ -13,7 +13,8 @@ from workflows.runner import Runner, load
 
 from eagle3hub._version import __version__
 from eagle3hub.card import load_manifest
-from eagle3hub.publishing.files import read_folder, release_digest
+from eagle3hub.checkpoint.digest import release_digest
+from eagle3hub.publishing.files import read_folder
 from eagle3hub.report import load_report
 from eagle3hub.resources import cache_dir
 

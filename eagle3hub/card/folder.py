@@ -1,0 +1,302 @@
+"""A release folder: everything its card is made of lies in it, so that anybody can make the card again.
+
+::
+
+    config.json …            the head in its main layout; every other layout in a folder of its name
+    reports/  benchmarks/    what was measured
+    release.yaml  imported/  the manifest's public form, and the files it includes
+    templates/               the makers' own templates, where they have any
+    README.md  charts/       the card and its charts: a pure function of all above
+    release.json             the record: which version of this tool made them, and every file it wrote
+"""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from eagle3hub._version import __version__
+from eagle3hub.card.bench import Benchmark, find_benchmarks
+from eagle3hub.card.manifest import Manifest, PublishSettings, load_manifest
+from eagle3hub.card.pictures import draw
+from eagle3hub.card.public import MANIFEST, public_form
+from eagle3hub.card.render import render_card
+from eagle3hub.card.reported import CHARTS
+from eagle3hub.card.reports import find_reports, runs
+from eagle3hub.checkpoint.digest import FileDigest, file_digest, head_digests
+from eagle3hub.checkpoint.folder import CONFIG, open_checkpoint
+from eagle3hub.documents import document_bytes, read_document
+from eagle3hub.errors import ManifestError, OutputError, SourceError
+from eagle3hub.head import Head
+from eagle3hub.layouts import open_head
+from eagle3hub.report import load_report
+from eagle3hub.resources import schema
+from eagle3hub.schema_faults import faults
+from eagle3hub.source_tree import SourceTree
+from eagle3hub.staging import replace_file
+
+CARD = "README.md"
+REPORTS = "reports"
+BENCHMARKS = "benchmarks"
+TEMPLATES = "templates"
+RECORD = "release.json"
+SCHEMA_NAME = "eagle3hub/release/1"
+_MAX_RECORD = 16 << 20
+_MADE_LATER = (RECORD, "SHA256SUMS", "model.sig")
+"""What no record lists: itself, and what is made over it."""
+_DIFF_LINES = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a release folder says of its making.
+
+    Attributes:
+        version: of this tool. charts: version of matplotlib, which drew the charts; empty where there are none.
+        waived: gates of publishing that the card says were waived, by code.
+        files: every file that was written, but for the record and what is made over it.
+    """
+
+    version: str
+    charts: str
+    waived: tuple[str, ...]
+    files: Sequence[FileDigest] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The document, of schema ``release``."""
+        return {
+            "schema": SCHEMA_NAME,
+            "tool": {"name": "eagle3hub", "version": self.version},
+            "charts": {"name": "matplotlib", "version": self.charts} if self.charts else None,
+            "waived": list(self.waived),
+            "files": [dict(f) for f in self.files],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A card and its charts, made from a release folder. ``charts`` holds bytes by path in the folder."""
+
+    manifest: Manifest
+    card: str
+    charts: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A file that is not what the folder's manifest, reports and heads give. ``diff``: of text, a unified one."""
+
+    path: str
+    what: str
+    diff: str = ""
+
+
+def load_record(path: Path) -> Record:
+    """Read a release's record. Raises SourceError, ManifestError (``release-record``)."""
+    document = read_document(path, "release", _MAX_RECORD)
+    for fault in faults(document, schema("release")):
+        raise ManifestError(f"{path.name}: {fault.message}", hint=fault.hint, code="release-record")
+    charts = document["charts"]
+    return Record(
+        document["tool"]["version"],
+        charts["version"] if charts else "",
+        tuple(document["waived"]),
+        document["files"],
+    )
+
+
+def complete(
+    folder: Path,
+    manifest: str | Path,
+    *,
+    publish: PublishSettings | None = None,
+    waived: Sequence[str] = (),
+    templates: str | Path | None = None,
+) -> Rendered:
+    """Make a release folder of one that holds heads, reports and benchmarks, each in its place.
+
+    Args:
+        manifest: ``release.yaml`` or ``release.yaml#NAME``. The layouts it names lie in ``folder`` already.
+        publish: how the release shall be published; None: as the manifest says.
+        waived: gates of publishing that the card says were waived.
+        templates: a folder of the makers' own templates; those it holds are copied.
+
+    Writes the manifest's public form, a license that it names and that lies beside it, the charts, the card, and last
+    the record. Raises InputError for what is wrong with manifest, reports, heads or templates, OutputError.
+    """
+    loaded = load_manifest(manifest)
+    said = {k: v for k, v in asdict(publish or loaded.publish).items() if v}
+    results = sorted((folder / BENCHMARKS).glob("*.json"))
+    digest = _measured_target(folder)
+    form = public_form(manifest, publish=said, benchmarks=len(results), weights_digest=digest)
+    for name, content in form.items():
+        replace_file(folder / name, content, parents=True)
+    if templates is not None:
+        _copy_templates(Path(templates), folder / TEMPLATES)
+    _copy_license(loaded, folder)
+    record = Record(__version__, "", tuple(waived))
+    made = render(folder, record.waived)
+    write_card(folder / CARD, made.card, made.charts)
+    charts = version("matplotlib") if made.charts else ""
+    files = [file_digest(folder / name, name) for name in _files(folder)]
+    replace_file(folder / RECORD, document_bytes(Record(record.version, charts, record.waived, files).to_json()))
+    return made
+
+
+def _measured_target(folder: Path) -> str | None:
+    """Digest of the weights that every report of the folder measured; None where they do not name one, or not one."""
+    reports = [load_report(path).document for path in sorted((folder / REPORTS).glob("*.json"))]
+    found = {report["target"]["weights_digest"] for report in reports}
+    return found.pop() if len(found) == 1 else None
+
+
+def _files(folder: Path) -> list[str]:
+    found = (p for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
+    return sorted(name for p in found if (name := p.relative_to(folder).as_posix()) not in _MADE_LATER)
+
+
+def _copy_templates(source: Path, into: Path) -> None:
+    if not source.is_dir():
+        raise SourceError(f"no folder of templates at {source}", code="source-templates")
+    for file in sorted(source.glob("*.j2")):
+        replace_file(into / file.name, file.read_bytes(), parents=True)
+
+
+def _copy_license(manifest: Manifest, folder: Path) -> None:
+    """The license text that the manifest names by a path beside it: the card's link leads to it."""
+    link = manifest.release.license.link
+    if not link or "://" in link or "/" in link:
+        return
+    source = manifest.path.parent / link
+    if source.is_file() and not (folder / link).exists():
+        shutil.copyfile(source, folder / link)
+
+
+def open_heads(folder: Path, manifest: Manifest) -> dict[str, Head]:
+    """The head of every layout of a release that is in ``folder``, by its folder there. Raises InputError."""
+    places = [manifest.layouts.folder(layout) for layout in manifest.layouts]
+    return {p: open_head(open_checkpoint(folder / p)) for p in places if (folder / p / CONFIG).is_file()}
+
+
+def render(folder: Path, waived: Sequence[str] = (), sha256: Mapping[str, str] | None = None) -> Rendered:
+    """Make the card and the charts of a release folder from what lies in it, and from nothing else.
+
+    Args:
+        waived: gates of publishing that the card says were waived.
+        sha256: digests of the folder's files by path, where they are known; else the heads are hashed.
+
+    Raises InputError (ManifestError, SourceError …) for what is wrong with manifest, reports, heads or templates.
+    """
+    manifest = load_manifest(folder / MANIFEST)
+    files = find_reports(manifest)
+    documents = [load_report(path).document for path in files]
+    benchmarks = [Benchmark(found, path.relative_to(folder).as_posix()) for path, found in find_benchmarks(manifest)]
+    heads = open_heads(folder, manifest)
+    if "" not in heads:
+        raise SourceError(f"there is no head in the root of {folder}", code="source-no-config")
+    for head in heads.values():
+        head.raise_for_errors()
+    known = sha256 if sha256 is not None else _hashed(folder, heads)
+    digests = {digest for place, digest in head_digests(known).items() if place in heads}
+    record = open_checkpoint(folder).provenance or {}
+    if benchmarks:  # they may have been run with the head as it was trained
+        digests |= _original(record)
+    pictures, charts = draw(manifest, runs(documents, list(manifest.layouts)), benchmarks)
+    card = render_card(
+        manifest,
+        documents,
+        heads[""],
+        folder / TEMPLATES if (folder / TEMPLATES).is_dir() else None,
+        digests=digests,
+        report_files=[path.relative_to(folder).as_posix() for path in files],
+        benchmarks=benchmarks,
+        pictures=pictures,
+        waived=waived,
+        tree=_tree(record),
+    )
+    return Rendered(manifest, card, charts)
+
+
+def _hashed(folder: Path, heads: Mapping[str, Head]) -> dict[str, str]:
+    found = {}
+    for place in heads:
+        for path in (folder / place).iterdir():
+            if path.is_file():
+                name = path.relative_to(folder).as_posix()
+                found[name] = file_digest(path)["sha256"]
+    return found
+
+
+def _original(record: Mapping[str, Any]) -> set[str]:
+    """Digest of the head that a release was converted from, as its record beside the weights says."""
+    files = record.get("source", {}).get("files", [])
+    digest = head_digests({f["path"]: f["sha256"] for f in files if "sha256" in f}).get("")
+    return {digest} if digest else set()
+
+
+def _tree(record: Mapping[str, Any]) -> SourceTree | None:
+    found = record.get("release")
+    return SourceTree(str(found["commit"]), bool(found["dirty"])) if isinstance(found, dict) else None
+
+
+def differences(folder: Path, sha256: Mapping[str, str] | None = None) -> list[Difference]:
+    """What of a release folder's card and charts is not what its manifest, reports and heads give.
+
+    The card can only be made again by the version of this tool that made it, and charts by the version of matplotlib
+    that drew them; another version is a difference of its own. Raises as `render` and `load_record`.
+    """
+    record = load_record(folder / RECORD)
+    if record.version != __version__:
+        what = f"was made by eagle3hub {record.version}, and this is {__version__}, so it cannot be made again here"
+        return [Difference(CARD, what)]
+    made = render(folder, record.waived, sha256)
+    found = []
+    stated = _text(folder / CARD)
+    if stated != made.card:
+        lines = list(
+            difflib.unified_diff(made.card.splitlines(), stated.splitlines(), "made again", CARD, lineterm="", n=1)
+        )
+        more = [f"… and {len(lines) - _DIFF_LINES} more lines"] if len(lines) > _DIFF_LINES else []
+        what = "is not what manifest, reports and head give"
+        found.append(Difference(CARD, what, "\n".join([*lines[:_DIFF_LINES], *more])))
+    shown = {p.relative_to(folder).as_posix() for p in (folder / CHARTS).glob("*") if p.is_file()}
+    found += [Difference(name, "is no chart of this card") for name in sorted(shown - set(made.charts))]
+    found += [Difference(name, "is missing") for name in sorted(set(made.charts) - shown)]
+    drawn_by = version("matplotlib") if made.charts else ""
+    if made.charts and record.charts != drawn_by:
+        what = f"were drawn by matplotlib {record.charts or 'of no version'}, and this is {drawn_by}"
+        return [*found, Difference(f"{CHARTS}/", f"{what}, so they cannot be drawn again here")]
+    found += [
+        Difference(name, "does not show what the reports hold")
+        for name, content in made.charts.items()
+        if name in shown and (folder / name).read_bytes() != content
+    ]
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def write_card(path: Path, text: str, drawn: Mapping[str, bytes]) -> None:
+    """Write the charts, then the card that shows them; a new folder of charts does not outlive a failure."""
+    folder = path.parent / CHARTS
+    is_new = not folder.exists()
+    try:
+        if not path.parent.is_dir():
+            raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
+        for name, content in drawn.items():
+            replace_file(path.parent / name, content, parents=True)
+        replace_file(path, text.encode("utf-8"))
+    except BaseException:
+        if is_new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise

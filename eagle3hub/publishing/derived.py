@@ -1,0 +1,212 @@
+"""Gates that derive a release again: what its reports state, what its manifest asks for, what its card prints.
+
+Nothing here is believed that can be computed: see `eagle3hub.validation.derive` and `eagle3hub.card.folder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from eagle3hub.card.folder import CARD, RECORD, Difference, differences, load_record, open_heads
+from eagle3hub.card.manifest import Manifest, load_manifest
+from eagle3hub.card.public import MANIFEST, public_form
+from eagle3hub.errors import InputError, Problem, UsageError
+from eagle3hub.head import Head
+from eagle3hub.prompts import PACKAGED, datasets, is_cached, load_prompts
+from eagle3hub.publishing.files import LocalFile, directly_in, head_folders
+from eagle3hub.report import Report, load_report
+from eagle3hub.validation.derive import contradictions
+from eagle3hub.validation.gates import agreement
+from eagle3hub.validation.layouts import LayoutResult, judge_layouts
+from eagle3hub.validation.measurement import measurement_of
+from eagle3hub.validation.options import engine_names
+
+_AGAIN = "validate it again (eagle3hub release makes folder and reports together)"
+_REMAKE = "make the folder again with eagle3hub release"
+_SECTIONS = (
+    "the card is made from manifest, reports and head: write text of your own under sections: in the manifest, "
+    "correct facts there, and make the folder again with eagle3hub release"
+)
+
+
+def problem(code: str, message: str, hint: str | None = None) -> Problem:
+    """What keeps a folder from being published."""
+    return Problem("error", code, message, hint)
+
+
+def own_manifest(folder: Path) -> Manifest | None:
+    """The manifest that lies in a release folder; None where there is none. Raises ManifestError, SourceError."""
+    return load_manifest(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
+
+
+def manifest_problems(
+    folder: Path, files: Sequence[LocalFile], own: Manifest | None, given: Manifest | None, repo_id: str
+) -> Iterator[Problem]:
+    """What is wrong with the manifest and the record of a folder; ``given`` is the manifest of the command line."""
+    code = "publish-manifest"
+    if own is None:
+        yield problem(code, f"there is no {MANIFEST} in the folder, which says what is released", _REMAKE)
+        return
+    if own.release.repo != repo_id:
+        yield problem(
+            code,
+            f"the folder was made for {own.release.repo}, not for {repo_id}: its card and links name that repository",
+            "change release.repo in the manifest, and make the folder again with eagle3hub release",
+        )
+    if given is not None and not _same_manifest(own, given):
+        yield problem(code, f"{MANIFEST} in the folder is not what {given.path.name} gives", _REMAKE)
+    try:
+        record = load_record(folder / RECORD)
+    except InputError as e:
+        yield problem(code, f"the record of the release cannot be read: {e.message}", _REMAKE)
+        return
+    here = {f.path: f.sha256 for f in files}
+    for listed in record.files:
+        if here.get(listed["path"]) != listed["sha256"]:
+            what = "is missing" if listed["path"] not in here else "has other bytes than when the release was made"
+            yield problem(code, f"{listed['path']} {what}", _REMAKE)
+
+
+def _same_manifest(own: Manifest, given: Manifest) -> bool:
+    """Whether the folder's manifest is the given one's public form, in all but how it is published."""
+    address = f"{given.path}#{given.name}" if given.name else given.path
+    digest = own.target.weights_digest if given.target.weights_digest is None else None
+    count = len(own.benchmarks)
+    theirs = public_form(address, publish={}, benchmarks=count, weights_digest=digest)
+    ours = public_form(own.path, publish={}, benchmarks=count)
+    return theirs == ours
+
+
+def report_problems(folder: Path, files: Sequence[LocalFile], manifest: Manifest | None) -> Iterator[Problem]:
+    """What is wrong with the reports of a folder: each by itself, with the manifest, and with the others."""
+    code = "publish-report"
+    heads: Mapping[str, Head] = {}
+    if manifest is not None:
+        try:
+            heads = open_heads(folder, manifest)
+        except InputError as e:
+            yield problem("publish-head", f"a head cannot be read: {e.message}", e.hint)
+    reports: list[tuple[str, Report]] = []
+    for file in files:
+        if file.path.startswith("reports/") and isinstance(file.source, Path):
+            try:
+                reports.append((file.path, load_report(file.source)))
+            except InputError as e:
+                yield problem(code, f"{file.path} is no report: {e.message}", e.hint)
+    folders = head_folders(files)
+    place_of = {digest: place for place, digest in folders.items()}
+    good: list[tuple[str, Report]] = []
+    for path, report in reports:
+        place = place_of.get(report.document["head"]["digest"])
+        if place is None:
+            yield problem(code, f"{path} measured other bytes than those of this folder", _AGAIN)
+            continue
+        found = [*_other_files(files, place, report), *contradictions(report.document, heads.get(place))]
+        if manifest is not None:
+            found += unlike(manifest, report.document)
+        yield from (problem(code, f"{path}: {what}", _AGAIN) for what in found)
+        if report.verdict != "pass":
+            yield problem(code, f"{path} says {report.verdict}: {report.reason}", _AGAIN)
+        if not found:
+            good.append((path, report))
+    yield from (problem(code, what, _AGAIN) for what in _disagreements(good))
+    wanted = set(engine_names(manifest.validate.engine)) if manifest is not None else set()
+    for place, digest in folders.items():
+        where = place or "the root"
+        mine = [r for _, r in reports if r.document["head"]["digest"] == digest]
+        measured = {e["engine"] for r in mine for e in r.document["engines"] if e["verdict"] != "unavailable"}
+        if not measured:
+            yield problem("publish-unmeasured", f"no report covers the head in {where}", _AGAIN)
+        elif missing := sorted(wanted - measured):
+            what = f"the head in {where} was not measured by {', '.join(missing)}"
+            yield problem("publish-unmeasured", what, _AGAIN)
+
+
+def _other_files(files: Sequence[LocalFile], place: str, report: Report) -> Iterator[str]:
+    here = {f.name: (f.size, f.sha256) for f in directly_in(files, place)}
+    for stated in report.document["head"]["files"]:
+        if here.get(stated["path"]) != (stated["size"], stated["sha256"]):
+            yield f"{stated['path']} is not the file of this folder that it states"
+
+
+def unlike(manifest: Manifest, report: Mapping[str, Any]) -> list[str]:
+    """Where a report measured something else than the manifest asks for, one sentence each."""
+    asked, settings, prompts, target = manifest.validate, report["settings"], report["prompts"], report["target"]
+    rows: list[tuple[str, Any, Any]] = [
+        ("the target", target["name"], manifest.target.id),
+        ("K", settings["draft_tokens"], asked.draft_tokens),
+        ("the dtype", settings["dtype"], asked.dtype),
+        ("the device", settings["device"], asked.device),
+        ("the limit of new tokens", settings["max_new_tokens"], asked.max_new_tokens),
+        ("the required acceptance length", settings["min_acceptance_length"], asked.min_acceptance_length),
+        ("the temperature", settings["temperature"], 0),
+        ("the branches per token", settings.get("topk", 1), 1),
+        ("the seed", settings["seed"], 0),
+        ("the way of drafting", settings.get("drafting", "greedy"), "greedy"),
+        ("the prompts", prompts["name"], PurePath(asked.prompts).name),
+        ("the number of prompts", prompts["count"], _asked_count(asked.prompts, asked.num_prompts)),
+    ]
+    if target["revision"] is not None or manifest.target.revision is None:
+        rows.append(("the target's revision", target["revision"], manifest.target.revision))
+    if manifest.target.weights_digest is not None:
+        rows.append(("the digest of the target's weights", target["weights_digest"], manifest.target.weights_digest))
+    unasked = sorted({e["engine"] for e in report["engines"]} - set(engine_names(asked.engine)))
+    return [
+        *(
+            f"{what} is {_shown(measured)}, and the manifest asks for {_shown(wanted)}"
+            for what, measured, wanted in rows
+            if wanted is not Ellipsis and measured != wanted
+        ),
+        *(f"it measured {engine}, which the manifest does not ask for" for engine in unasked),
+    ]
+
+
+def _asked_count(prompts: str, count: int | None) -> Any:
+    """How many prompts a manifest asks for; Ellipsis where that is the size of a set that is not at hand."""
+    if count is not None:
+        return count
+    if prompts in PACKAGED or (prompts in datasets() and is_cached(datasets()[prompts])):
+        try:
+            return len(load_prompts(prompts).prompts)
+        except (InputError, UsageError):
+            return ...
+    return ...
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def _disagreements(reports: Sequence[tuple[str, Report]]) -> Iterator[str]:
+    """What reports say of each other: one target, one count for one measurement, the same in every layout."""
+    first_path, first = reports[0] if reports else ("", None)
+    seen: dict[tuple[Any, ...], tuple[str, Any]] = {}
+    for path, report in reports:
+        document = report.document
+        if first is not None and document["target"] != first.document["target"]:
+            yield f"{path} and {first_path} measured different targets"
+        for entry in document["engines"]:
+            if "per_prompt" not in entry:
+                continue
+            key = (document["head"]["digest"], entry["engine"], entry["device"], entry["dtype"])
+            measured = measurement_of(document, entry)
+            earlier = seen.setdefault(key, (path, measured))
+            if earlier[1] is not measured and agreement(measured, earlier[1]).verdict != "pass":
+                yield f"{path} and {earlier[0]} contradict each other on {entry['engine']}, over the same bytes"
+    verdict, reason = judge_layouts([LayoutResult(r.document["head"]["layout"], r) for _, r in reports])
+    if reports and verdict == "fail":
+        yield reason
+
+
+def card_problems(folder: Path, files: Sequence[LocalFile]) -> Iterator[Problem]:
+    """What of card and charts is not what manifest, reports and heads give."""
+    try:
+        found: Sequence[Difference] = differences(folder, {f.path: f.sha256 for f in files})
+    except InputError as e:
+        yield problem("publish-card", f"the card cannot be made again: {e.message}", e.hint or _REMAKE)
+        return
+    for one in found:
+        hint = _SECTIONS if one.path == CARD else _REMAKE
+        yield problem("publish-card", f"{one.path} {one.what}", f"{hint}\n{one.diff}" if one.diff else hint)
