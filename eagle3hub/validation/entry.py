@@ -42,7 +42,10 @@ class Measured:
 
 
 def entry_of(measured: Measured, job: Job, head: Head, gates: Sequence[Gate], bar: float | None) -> dict[str, Any]:
-    """The entry: what ran, its verdict with the reason, and every number behind it."""
+    """The entry: what ran, its verdict with the reason, every gate it was held to, and every number behind it.
+
+    ``gates`` are those besides its own numbers: the entry lists ``collapse`` and ``floor`` before them.
+    """
     run, base = measured.outcome, measured.base
     if isinstance(run, EngineFailure):
         common = _common(measured, job, measured.version, run.verdict, run.reason)
@@ -59,7 +62,7 @@ def entry_of(measured: Measured, job: Job, head: Head, gates: Sequence[Gate], ba
     if unchecked and lossless is None and job.temperature == 0:
         unchecked.append("its output without the head")
     assert run.load is not None
-    verdict, reason = judge(
+    judged = judge(
         load=run.load,
         expected_taps=expected_taps(head),
         lossless=lossless,
@@ -71,8 +74,8 @@ def entry_of(measured: Measured, job: Job, head: Head, gates: Sequence[Gate], ba
     )
     taps = run.load.aux_boundaries
     return {
-        **_common(measured, job, run.version, verdict, reason),
-        "gates": [gate.to_json() for gate in gates],
+        **_common(measured, job, run.version, judged.verdict, judged.reason),
+        "gates": [gate.to_json() for gate in judged.gates],
         **({"unchecked": unchecked} if unchecked else {}),
         **({"environment": dict(run.environment)} if run.environment else {}),
         "acceptance": acceptance.to_json() if acceptance else None,
