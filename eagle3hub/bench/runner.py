@@ -124,7 +124,7 @@ class BenchRunner:
                 PromptCounts(text.prompt_length, text.response_length, metrics.counts_of(r))
                 for text, r in zip(texts, rounds[cell.draft_tokens], strict=True)
             )
-            verdict, reason = judge(
+            judged = judge(
                 load=_LOADED,
                 expected_taps=None,
                 lossless=None,
@@ -132,7 +132,7 @@ class BenchRunner:
                 acceptance=metrics.acceptance_if_any([row.counts for row in rows]),
                 min_acceptance_length=cell.common.min_acceptance_length,
             )
-            return CellResult(verdict, reason, rows, environment(target.device), None, round(seconds, 3))
+            return CellResult(judged.verdict, judged.reason, rows, environment(target.device), None, round(seconds, 3))
 
         return measure
 
@@ -190,7 +190,7 @@ class BenchRunner:
             if result.counts is not None
         )
         questions = [prompt.question_id for prompt in cell.prompts.prompts]
-        verdict, reason = judge(
+        judged = judge(
             load=run.load or LoadReport(checked=False),
             expected_taps=expected_taps(head),
             lossless=None if base is None else compare(questions, base, run),
@@ -204,7 +204,7 @@ class BenchRunner:
             run.tokens_per_second,
             f"one sequence at a time on {run.environment.get('processor', 'a running server')}, {common.dtype}",
         )
-        return CellResult(verdict, reason, rows, run.environment, speed, seconds)
+        return CellResult(judged.verdict, judged.reason, rows, run.environment, speed, seconds)
 
     def _foreseen(self, cell: Cell, engine: Engine, checkpoint: Checkpoint, head: Head) -> str | None:
         """Why the engine need not be started on these files. What a running server read is not known."""

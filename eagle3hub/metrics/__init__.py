@@ -15,17 +15,17 @@ from eagle3hub.metrics.counters import Counts, Rounds, counts_of, counts_within,
 from eagle3hub.metrics.estimate import (
     ESTIMATOR,
     Acceptance,
-    Estimate,
-    Interval,
     acceptance,
     acceptance_if_any,
     by_category,
 )
+from eagle3hub.metrics.intervals import MIN_PROMPTS, Estimate, Interval, too_few
 from eagle3hub.metrics.speedup import Cost, best_draft_tokens
 from eagle3hub.metrics.student import t_cdf, t_quantile
 
 __all__ = [
     "ESTIMATOR",
+    "MIN_PROMPTS",
     "Acceptance",
     "Cost",
     "Counts",
@@ -44,5 +44,6 @@ __all__ = [
     "paired",
     "t_cdf",
     "t_quantile",
+    "too_few",
     "total",
 ]

@@ -7,20 +7,22 @@ import random
 from collections.abc import Sequence
 
 from eagle3hub.metrics.counters import Counts, total
-from eagle3hub.metrics.estimate import Estimate, require_rounds
+from eagle3hub.metrics.estimate import require_rounds
+from eagle3hub.metrics.intervals import MIN_PROMPTS, Estimate
 
 
 def bootstrap(prompts: Sequence[Counts], *, repeats: int = 2000, seed: int = 0) -> Estimate:
     """Pooled tau with the standard error and the 2.5 % and 97.5 % quantiles of ``repeats`` resamples of the prompts.
 
-    Prompts without a round are left out. Same seed, same numbers. Raises InputError (``metrics-no-rounds``).
+    Both are None from fewer than `MIN_PROMPTS` prompts with a round; the others are left out. Same seed, same
+    numbers. Raises InputError (``metrics-no-rounds``).
     """
     if repeats < 40:
         raise ValueError(f"the 2.5 % quantile takes 40 resamples or more, not {repeats}")
     pooled = require_rounds(total(prompts))
     tau = pooled.emitted / pooled.rounds
     units = [(c.emitted, c.rounds) for c in prompts if c.rounds]
-    if len(units) < 2:
+    if len(units) < MIN_PROMPTS:
         return Estimate(tau, None, None)
     draw = random.Random(seed)
     found = []

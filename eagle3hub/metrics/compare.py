@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from eagle3hub.errors import InputError
 from eagle3hub.metrics.counters import Counts, total
-from eagle3hub.metrics.estimate import Interval, require_rounds, t_interval
+from eagle3hub.metrics.estimate import require_rounds
+from eagle3hub.metrics.intervals import Interval, difference
 from eagle3hub.metrics.translate import relative_percent
 
 
@@ -22,7 +22,8 @@ class Paired:
         tau, base_tau: acceptance length of a and of b.
         difference: tau - base_tau, in tokens per round.
         relative: the same in percent of base_tau.
-        standard_error, ci95: of the difference, with prompts as the sampling unit; None for a single prompt.
+        standard_error, ci95: of the difference, with prompts as the sampling unit, the interval inside what two
+            lengths can differ by; None from fewer than `MIN_PROMPTS` pairs, or where no pair moves the difference.
         identical: prompts with the same counters in both.
         first_difference: index of the first prompt that has not, or None.
     """
@@ -55,9 +56,9 @@ class Paired:
 def paired(a: Sequence[Counts], b: Sequence[Counts]) -> Paired:
     """Compare two runs over the same prompts in the same order.
 
-    Both tau are ratio estimates, linearised and taken together per prompt: with T emitted tokens and S rounds,
-    d_j = (T_aj - tau_a S_aj) / mean S_a - (T_bj - tau_b S_bj) / mean S_b and SE^2 = sum d_j^2 / (n (n - 1)). What
-    the prompts do to both alike cancels. Raises InputError (``metrics-unpaired``, ``metrics-no-rounds``).
+    Both tau are ratio estimates over the same prompts, so leaving out a prompt leaves it out of both, and what the
+    prompts do to both alike cancels (`intervals.difference`). Raises InputError (``metrics-unpaired``,
+    ``metrics-no-rounds``).
     """
     if len(a) != len(b):
         raise InputError(
@@ -66,24 +67,22 @@ def paired(a: Sequence[Counts], b: Sequence[Counts]) -> Paired:
     ours, theirs = require_rounds(total(a)), require_rounds(total(b))
     tau, base = ours.emitted / ours.rounds, theirs.emitted / theirs.rounds
     units = [(x, y) for x, y in zip(a, b, strict=True) if x.rounds or y.rounds]
-    n = len(units)
-    error = interval = None
-    if n > 1:
-        residuals = [
-            (x.emitted - tau * x.rounds) * n / ours.rounds - (y.emitted - base * y.rounds) * n / theirs.rounds
-            for x, y in units
-        ]
-        error = math.sqrt(math.fsum(d * d for d in residuals) / (n * (n - 1)))
-        interval = t_interval(tau - base, error, n)
+    most, base_most = len(ours.accepted_per_position), len(theirs.accepted_per_position)
+    found = difference(
+        [(x.emitted, x.rounds) for x, _ in units],
+        [(y.emitted, y.rounds) for _, y in units],
+        tau - base,
+        (-float(base_most), float(most)),
+    )
     different = [i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y]
     return Paired(
-        prompts=n,
+        prompts=len(units),
         tau=tau,
         base_tau=base,
         difference=tau - base,
         relative=relative_percent(tau, base),
-        standard_error=error,
-        ci95=interval,
+        standard_error=found.standard_error,
+        ci95=found.ci95,
         identical=len(a) - len(different),
         first_difference=different[0] if different else None,
     )

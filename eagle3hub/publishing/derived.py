@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
+from eagle3hub._version import __version__
 from eagle3hub.card.folder import CARD, RECORD, Difference, differences, load_record, open_heads
 from eagle3hub.card.manifest import Manifest, load_manifest
 from eagle3hub.card.public import MANIFEST, public_form
@@ -104,6 +105,9 @@ def report_problems(folder: Path, files: Sequence[LocalFile], manifest: Manifest
             yield problem(code, f"{path} measured other bytes than those of this folder", _AGAIN)
             continue
         found = [*_other_files(files, place, report), *contradictions(report.document, heads.get(place))]
+        if report.document["tool"]["version"] != __version__:
+            made = report.document["tool"]["version"]
+            found.append(f"it was made by eagle3hub {made}, and this is {__version__}, which may derive other numbers")
         if manifest is not None:
             found += unlike(manifest, report.document)
         yield from (problem(code, f"{path}: {what}", _AGAIN) for what in found)
@@ -193,7 +197,7 @@ def _disagreements(reports: Sequence[tuple[str, Report]]) -> Iterator[str]:
             key = (document["head"]["digest"], entry["engine"], entry["device"], entry["dtype"])
             measured = measurement_of(document, entry)
             earlier = seen.setdefault(key, (path, measured))
-            if earlier[1] is not measured and agreement(measured, earlier[1]).verdict != "pass":
+            if earlier[1] is not measured and agreement(measured, earlier[1]).verdict == "fail":
                 yield f"{path} and {earlier[0]} contradict each other on {entry['engine']}, over the same bytes"
     verdict, reason = judge_layouts([LayoutResult(r.document["head"]["layout"], r) for _, r in reports])
     if reports and verdict == "fail":

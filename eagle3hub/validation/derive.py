@@ -63,7 +63,7 @@ def derive(report: Mapping[str, Any], entry: Mapping[str, Any], taps: Sequence[i
     lossless = _lossless(rows, entry)
     load = entry["load"]
     gates = _gates(report, entry)
-    verdict, reason = judge(
+    judged = judge(
         load=LoadReport(
             checked=load["checked"],
             not_loaded=tuple(load["not_loaded"]),
@@ -79,9 +79,9 @@ def derive(report: Mapping[str, Any], entry: Mapping[str, Any], taps: Sequence[i
         unchecked=entry.get("unchecked", ()),
     )
     return {
-        "verdict": verdict,
-        "reason": reason,
-        "gates": [gate.to_json() for gate in gates],
+        "verdict": judged.verdict,
+        "reason": judged.reason,
+        "gates": [gate.to_json() for gate in judged.gates],
         "acceptance": None if found is None else found.to_json(),
         "categories": metrics.by_category((row["category"], c) for row, c in zip(rows, counts, strict=True)),
         "lossless": None

@@ -12,7 +12,7 @@ from eagle3hub.report import Report
 from eagle3hub.resources import data_path
 from eagle3hub.staging import replace_file
 from eagle3hub.validation.matrix import Matrix
-from eagle3hub.validation.words import MARKS, cell_word, reasons_of
+from eagle3hub.validation.words import MARKS, cell_word, interval_of, reasons_of
 
 _EXPECTED = {"right": "pass", "silently_wrong": "fail", "refuses": "fail", "unknown": "inconclusive"}
 _PROLOG = re.compile(rb"^.*?(?=<svg)|\s*<metadata>.*?</metadata>", re.DOTALL)
@@ -56,6 +56,7 @@ def to_html(found: Report | Matrix) -> str:
         words=cell_word,
         expected=_EXPECTED,
         percent=_percent,
+        interval_of=interval_of,
     )
 
 

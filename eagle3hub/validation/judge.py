@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from eagle3hub.engines.base import EngineRun, LoadReport, Verdict
 from eagle3hub.metrics import Acceptance
-from eagle3hub.validation.gates import Gate, collapse, floor
+from eagle3hub.validation.gates import Gate, own_gates
 
 _HARMLESS = ("t2d", "inv_freq")
 _VOUCHING = ("agreement", "reference")
@@ -45,6 +46,14 @@ def compare(question_ids: Sequence[int | str], base: EngineRun, run: EngineRun) 
     return Lossless(len(question_ids) - len(found), len(question_ids), tuple(found))
 
 
+class Judgement(NamedTuple):
+    """What a run is worth: verdict, reason, and every gate it was held to, each with its evidence."""
+
+    verdict: Verdict
+    reason: str
+    gates: tuple[Gate, ...]
+
+
 def judge(
     *,
     load: LoadReport,
@@ -55,14 +64,15 @@ def judge(
     min_acceptance_length: float | None,
     gates: Sequence[Gate] = (),
     unchecked: Sequence[str] = (),
-) -> tuple[Verdict, str]:
-    """Verdict and reason of one run.
+) -> Judgement:
+    """Verdict and reason of one run, and the gates they rest on: ``collapse``, ``floor`` (with a bar), then ``gates``.
 
     Fails for a parameter no tensor filled, a tensor no parameter took, taps other than the head's
     (``expected_taps``, boundary ids), output changed by speculation in float32 (in lower precision it is only
-    reported), no round at all, an acceptance length at or below the collapse line, or one below the bar
-    (``min_acceptance_length``), and for every further gate that failed. What failed is named before what is open,
-    and what is open keeps a run from passing: a load nobody watched, and every inconclusive gate.
+    reported), no round at all, and for every gate that failed: an acceptance length whose whole interval lies at or
+    below the collapse line, or below the bar (``min_acceptance_length``), and the further ``gates``. What failed is
+    named before what is open, and what is open keeps a run from passing: a load nobody watched, and every
+    inconclusive gate.
 
     Of a running server, ``unchecked`` says what could not be looked at. It passes all the same where what it counts
     is what the reference counts, or what was measured earlier; the reason then names what was not checked.
@@ -70,14 +80,10 @@ def judge(
     faults = [*_load_faults(load, expected_taps), *_output_faults(lossless, dtype)]
     if acceptance is None:
         faults.append("the engine ran no round of speculative decoding")
-        held = list(gates)
-    else:
-        line = collapse(acceptance)
-        bar = min_acceptance_length
-        held = [line if line.verdict == "fail" or bar is None else floor(acceptance, bar), *gates]
+    held = (*own_gates(acceptance, min_acceptance_length), *gates)
     faults += [gate.reason for gate in held if gate.verdict == "fail"]
     if faults:
-        return "fail", "; ".join(faults)
+        return Judgement("fail", "; ".join(faults), held)
     not_checked = f"not checked of the server: {', '.join(unchecked)}"
     if unchecked:
         vouched = any(gate.name in _VOUCHING and gate.verdict == "pass" for gate in gates)
@@ -86,9 +92,10 @@ def judge(
         unsettled = [] if load.checked else ["the engine's loading of the head could not be watched"]
     unsettled += [gate.reason for gate in held if gate.verdict != "pass"]
     if unsettled:
-        return "inconclusive", "; ".join(unsettled)
+        return Judgement("inconclusive", "; ".join(unsettled), held)
     found = "; ".join(gate.reason for gate in held)
-    return "pass", f"{found}; {not_checked}" if unchecked else f"all tensors loaded and {found}"
+    reason = f"{found}; {not_checked}" if unchecked else f"all tensors loaded and {found}"
+    return Judgement("pass", reason, held)
 
 
 def _load_faults(load: LoadReport, expected_taps: Sequence[int] | None) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from eagle3hub.card.yaml_lines import Document, hold_to_schema, read_yaml
 from eagle3hub.errors import InputError, UsageError
-from eagle3hub.metrics import Counts, acceptance, total
+from eagle3hub.metrics import Counts, acceptance, too_few, total
 from eagle3hub.report import Report
 from eagle3hub.resources import schema
 from eagle3hub.schema_faults import Location
@@ -65,7 +65,7 @@ def write_reference(reference: Reference) -> str:
     measurement = reference.measurement
     found = acceptance(measurement.counts)
     conditions = measurement.conditions
-    spread = "one prompt, no interval" if found.ci95 is None else "95 % interval {:.3f} to {:.3f}".format(*found.ci95)
+    spread = too_few(found.prompts) if found.ci95 is None else "95 % interval {:.3f} to {:.3f}".format(*found.ci95)
     lines = [
         "# What a draft head accepted once: later runs are held against it.",
         f"schema: {SCHEMA_NAME}",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eagle3hub.report import Report
+from eagle3hub.validation.words import interval_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,9 +84,8 @@ def _engine(engine: Mapping[str, Any], out: Console, *, alone: bool) -> None:
         return
     if kernels := engine.get("environment", {}).get("kernels"):
         _row(out, "kernels", escape(str(kernels)))
-    acceptance = engine["acceptance"]
-    if acceptance:
-        _acceptance(acceptance, out)
+    if engine["acceptance"]:
+        _acceptance(engine, out)
     out.print()
     for gate in engine.get("gates", ()):
         _row(out, gate["name"], f"{_MARK[gate['verdict']]} {escape(gate['reason'])}")
@@ -119,11 +119,8 @@ def _row(out: Console, name: str, value: str) -> None:
     out.print(f"{name:<10}{value}")
 
 
-def _acceptance(acceptance: Mapping[str, Any], out: Console) -> None:
-    interval = "no interval from one prompt"
-    if acceptance["ci95"]:
-        low, high = acceptance["ci95"]
-        interval = f"95 % interval {low:.3f} – {high:.3f}"
+def _acceptance(engine: Mapping[str, Any], out: Console) -> None:
+    acceptance, interval = engine["acceptance"], interval_of(engine, "–")
     tau = f"{acceptance['mean_acceptance_length']:.3f}"
     out.print(f"\n[bold]τ = {tau}[/] tokens per round  [dim]{interval}, {acceptance['rounds']} rounds[/]\n")
     out.print(f"  [dim]{'position':>8}  {'accepted':>8}  {'rate':>6}  {'given the one before':>20}[/]")
