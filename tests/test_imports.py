@@ -49,7 +49,7 @@ ALLOWED_IN = {
     "cryptography": {"publishing/signing.py"},
     "detect_secrets": {"publishing/sensitive.py"},
     "matplotlib": {"charts"},
-    "markdown_it": {"card/lint/parse.py", "card/preview.py"},
+    "markdown_it": {"card/lint/parse.py", "card/markdown.py", "card/preview.py"},
     "pybtex": {"card/bibliography.py", "card/lint/bibtex.py"},
     "typer": {"cli"},
     "rich": {"cli", "validation/render.py", "validation/matrix_render.py", "bench/terminal.py"},

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from eagle3hub import resources
 from eagle3hub.card.files import find
-from eagle3hub.card.yaml_lines import Document, hold_to_schema, read_yaml
 from eagle3hub.schema_faults import Location
+from eagle3hub.yaml_lines import Document, hold_to_schema, read_yaml
 
 LENGTH = "acceptance_length"
 Metric = Literal[

@@ -15,9 +15,9 @@ from eagle3hub.card import bibliography, markdown
 from eagle3hub.card.imported import Measurement, load_imported
 from eagle3hub.card.lint.licenses import HUB_IDS
 from eagle3hub.card.several import head_names, of_one_head, split_address
-from eagle3hub.card.yaml_lines import Document, hold_to_schema, read_yaml
 from eagle3hub.errors import SourceError
 from eagle3hub.schema_faults import Location, near
+from eagle3hub.yaml_lines import Document, hold_to_schema, read_yaml
 
 DEFAULT_REPORTS = ("reports/*.json",)
 """Where reports are looked for when the manifest names none, relative to it."""

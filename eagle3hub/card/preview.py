@@ -21,9 +21,9 @@ from urllib.parse import unquote, urlsplit
 
 from eagle3hub import resources
 from eagle3hub.card.several import is_manifest, split_address
-from eagle3hub.card.yaml_lines import parse_yaml
 from eagle3hub.errors import ManifestError, SourceError
 from eagle3hub.staging import replace_file
+from eagle3hub.yaml_lines import parse_yaml
 
 _SHOWN = ("license", "license_name", "base_model", "library_name", "pipeline_tag", "language", "datasets", "tags")
 _PICTURES = {".png", ".svg", ".jpg", ".jpeg", ".gif", ".webp"}

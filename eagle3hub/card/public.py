@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from eagle3hub.card.files import find
 from eagle3hub.card.imported import read_imported_document
 from eagle3hub.card.manifest import is_prompts_file, read_document
-from eagle3hub.card.yaml_lines import TAG, Document, core_resolvers
 from eagle3hub.schema_faults import Location
+from eagle3hub.yaml_lines import TAG, Document, core_resolvers
 
 if TYPE_CHECKING:
     import yaml

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.card.yaml_lines import Document, hold_to_schema
 from eagle3hub.errors import ManifestError
 from eagle3hub.schema_faults import Location
+from eagle3hub.yaml_lines import Document, hold_to_schema
 
 _FIELD = "heads"
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.card.yaml_lines import Document, hold_to_schema, read_yaml
 from eagle3hub.errors import InputError, UsageError
 from eagle3hub.metrics import Counts, acceptance, too_few, total
 from eagle3hub.report import Report
@@ -19,6 +18,7 @@ from eagle3hub.resources import schema
 from eagle3hub.schema_faults import Location
 from eagle3hub.staging import replace_file
 from eagle3hub.validation.measurement import Conditions, Measurement, measurement_of
+from eagle3hub.yaml_lines import Document, hold_to_schema, read_yaml
 
 SCHEMA_NAME = "eagle3hub/acceptance-reference/1"
 DEFAULT_TOLERANCE = 0.05

@@ -14,6 +14,7 @@ from rich.console import Console
 from eagle3hub.bench import BenchPlan, Cell, CellResult, PromptCounts, Results, Settings, run_bench
 from eagle3hub.bench.chart import charts
 from eagle3hub.bench.export import CSV_COLUMNS, to_csv, to_markdown, write_all
+from eagle3hub.bench.results import comparisons
 from eagle3hub.bench.run import Throughput
 from eagle3hub.bench.table import Table, conditions, tables
 from eagle3hub.bench.terminal import render

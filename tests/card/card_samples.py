@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub import metrics
-from eagle3hub.checkpoint.digest import combined_digest
+from eagle3hub.checkpoint.digest import combined_digest, folder_digest
 from eagle3hub.engines import get_engine
+from eagle3hub.engines.base import worst
 from eagle3hub.head import AuxTaps, Dims, Head, Rope, Semantics, TensorRef
 from eagle3hub.prompts import load_prompts
 from eagle3hub.validation.derive import derive
@@ -88,8 +89,12 @@ def make_head(shapes: dict[str, tuple[int, ...]] | None = None, **changes: Any) 
     return Head(**(fields | changes))
 
 
-def make_report(layout: str = "specforge", **changes: Any) -> dict[str, Any]:
-    """A report of the smoke run; ``changes`` replace fields of its engine entry."""
+def make_report(layout: str = "specforge", *, verdict: str = "pass", **changes: Any) -> dict[str, Any]:
+    """A report of the smoke run whose every number follows from its counters; ``changes`` replace what was counted.
+
+    ``verdict``: what it comes to. ``fail``: fc.weight was not loaded; ``inconclusive``: nobody watched the loading;
+    ``unavailable``: no engine ran.
+    """
     rows = json.loads((HERE / "fixtures" / "smoke-counters.json").read_text())["prompts"]
     counts = [
         metrics.Counts(
@@ -130,12 +135,37 @@ def make_report(layout: str = "specforge", **changes: Any) -> dict[str, Any]:
             "system_prompt": None,
         },
         "static": {"verdict": "pass", "problems": [], "assumptions": []},
-        "engines": [_engine(layout, rows, counts)],
+        "engines": [_engine(layout, rows, counts) | changes],
     }
     entry = report["engines"][0]
-    entry |= derive(report, entry, TAPS)
-    entry |= changes
-    return copy.deepcopy(report)
+    if verdict == "fail":
+        entry["load"]["not_loaded"] = ["fc.weight"]
+    elif verdict == "inconclusive":
+        entry["load"]["checked"] = False
+    elif verdict == "unavailable":
+        kept = ("engine", "version", "device", "dtype", "flags", "recipe")
+        report["engines"] = [{key: entry[key] for key in kept} | NOT_INSTALLED]
+    return settled(copy.deepcopy(report))
+
+
+NOT_INSTALLED = {"verdict": "unavailable", "reason": "vLLM is not installed", "log_tail": ["no module named vllm"]}
+
+
+def settled(report: dict[str, Any]) -> dict[str, Any]:
+    """The report with everything that follows from its counters derived again: what an edit of them would give."""
+    for entry in report["engines"]:
+        if "per_prompt" in entry:
+            entry |= derive(report, entry, TAPS)
+    verdicts = [report["static"]["verdict"], *(entry["verdict"] for entry in report["engines"])]
+    report["verdict"] = worst(verdicts)
+    return report
+
+
+def of_folder(report: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The report as one of the head that lies in ``folder``."""
+    digest, files = folder_digest(folder)
+    report["head"] |= {"digest": digest, "files": files}
+    return report
 
 
 def _engine(layout: str, rows: list[dict[str, Any]], counts: list[metrics.Counts]) -> dict[str, Any]:

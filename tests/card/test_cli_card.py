@@ -12,7 +12,6 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.cli.card import card
 from eagle3hub.errors import InputError, ManifestError, OutputError, SourceError
 
@@ -25,7 +24,8 @@ def release(tmp_path: Path) -> Path:
     (tmp_path / "release.yaml").write_text(text, encoding="utf-8")
     shutil.copytree(samples.EXAMPLE.parent / "head", tmp_path / "head")
     report = samples.make_report()
-    report["head"] |= {"layout": "specjax", "digest": folder_digest(tmp_path / "head")[0]}
+    report["head"]["layout"] = "specjax"
+    samples.of_folder(report, tmp_path / "head")
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports" / "specjax.json").write_text(json.dumps(report))
     return tmp_path

@@ -60,26 +60,24 @@ def test_results_lead_to_their_report(example: Manifest) -> None:
 
 def test_only_passing_runs_of_the_main_layout_become_results(example: Manifest) -> None:
     report = samples.make_report(verdict="inconclusive")
-    report["verdict"] = "inconclusive"
     card = metadata(example, report, samples.make_report("modelopt"))
     assert card.data.eval_results is None
     assert "vllm" not in card.data.tags
 
 
-def test_a_head_that_passed_but_a_report_that_did_not(example: Manifest) -> None:
+def test_an_engine_that_passed_in_a_report_that_did_not(example: Manifest) -> None:
     report = samples.make_report()
-    report["verdict"] = "fail"
-    report["static"] = {
-        "verdict": "fail",
-        "problems": [{"severity": "error", "code": "x", "message": "m", "hint": None}],
-        "assumptions": [],
-    }
-    assert metadata(example, report).data.eval_results is None
+    other = samples.make_report(verdict="fail")["engines"][0] | {"engine": "sglang", "recipe": None}
+    report["engines"].append(other)
+    assert metadata(example, samples.settled(report)).data.eval_results is None
 
 
 def test_two_temperatures_are_two_results(example: Manifest) -> None:
-    warm = samples.make_report(lossless=None)
+    warm = samples.make_report()
     warm["settings"]["temperature"] = 1.0
+    for row in warm["engines"][0]["per_prompt"]:
+        row["identical"] = None
+    samples.settled(warm)
     results = metadata(example, samples.make_report(), warm).data.eval_results
     assert [r.metric_args["temperature"] for r in results] == [0.0, 1.0]
 

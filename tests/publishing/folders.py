@@ -1,9 +1,11 @@
-"""A release folder as ``eagle3hub release`` makes it, with reports that were not measured but fit its bytes."""
+"""A release folder as ``eagle3hub release`` makes it, of counters that another head of the same size gave."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,8 @@ import yaml
 from card import card_samples
 from support import heads
 
-from eagle3hub.card import load_manifest, render_card
-from eagle3hub.checkpoint.digest import folder_digest
+from eagle3hub.card.folder import complete
 from eagle3hub.conversion import convert
-from eagle3hub.layouts import open_head
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "smollm2-135m"
 REPO = "alice/head"
@@ -30,20 +30,17 @@ def make_release(folder: Path, manifest: Path) -> None:
     write_reports(folder, manifest)
 
 
-def write_reports(folder: Path, manifest: Path, **changes: Any) -> None:
-    """Reports for exactly the bytes of ``folder`` and the card; ``changes`` replace fields of the first report."""
+def write_reports(folder: Path, manifest: Path, waived: Sequence[str] = (), **changes: Any) -> None:
+    """Reports for exactly the bytes of ``folder``, the card and the record.
+
+    ``changes`` are those of `card_samples.make_report` for the first report.
+    """
     (folder / "reports").mkdir(exist_ok=True)
-    reports: list[dict[str, Any]] = []
-    names: list[str] = []
     for i, layout in enumerate(LAYOUTS):
-        report = card_samples.make_report(layout)
-        digest, files = folder_digest(folder / layout if i else folder)
-        report["head"] |= {"digest": digest, "files": files}
-        names.append(f"reports/{layout}-cpu.json")
-        (folder / names[-1]).write_text(json.dumps(report if i else report | changes, indent=1))
-        reports.append(report)
-    card = render_card(load_manifest(manifest), reports, open_head(folder), report_files=names)
-    (folder / "README.md").write_text(card)
+        report = card_samples.make_report(layout, **({} if i else changes))
+        card_samples.of_folder(report, folder / layout if i else folder)
+        (folder / "reports" / f"{layout}-cpu.json").write_text(json.dumps(report, indent=1))
+    complete(folder, manifest, waived=waived)
 
 
 def write_manifest(path: Path) -> Path:
@@ -52,6 +49,7 @@ def write_manifest(path: Path) -> Path:
     text = text.replace("eagle3hub/SmolLM2-135M-Instruct-eagle3", REPO)
     text = text.replace("also: [modelopt, speculators, specjax]", "also: [modelopt]")
     text = text.replace("engine: reference,vllm", "engine: vllm")
+    text = re.sub("num_prompts: [0-9]+", "num_prompts: 16", text)
     path.write_text(text)
     shutil.copytree(EXAMPLE / "head", path.parent / "head")
     return path

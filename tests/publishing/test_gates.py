@@ -28,7 +28,7 @@ def replace(path: Path, old: str, new: str) -> None:
 
 
 def engine_failed(release: Path) -> None:
-    edit_json(release / "reports" / "specforge-cpu.json", verdict="inconclusive")
+    write_reports(release, release.parent / "release.yaml", verdict="inconclusive")
 
 
 def flip_a_bit(release: Path) -> None:
@@ -52,6 +52,7 @@ def disguised_pickle(release: Path) -> None:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "no manifest": (lambda r: (r / "release.yaml").unlink(), "publish-manifest", "there is no release.yaml"),
     "no config": (lambda r: (r / "config.json").unlink(), "publish-head", "no config.json"),
     "no report": (
         lambda r: (r / "reports" / "modelopt-cpu.json").unlink(),
@@ -150,7 +151,7 @@ def test_the_manifest_demands_engines_and_layouts(
 
 
 def test_a_waived_gate_is_on_the_record(hub: WritableHub, release: Path, manifest: Path, cli: Cli):
-    write_reports(release, manifest, verdict="inconclusive")
+    write_reports(release, manifest, ["publish-report"], verdict="inconclusive")
     (release / ".env").write_text("A=b\n")
     argv = ("publish", release, "--repo", REPO, "--allow", "publish-report", "--json")
     status, out, _ = cli(*argv)

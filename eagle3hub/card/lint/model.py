@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from eagle3hub.card.yaml_lines import Document
+from eagle3hub.yaml_lines import Document
 
 _NUMBER = re.compile(
     r"(?<![\w.])(?<!\w-)(?P<sign>[-+−]?)(?P<digits>\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?(?P<unit>%|[x×](?!\w))|(?!\w))"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from eagle3hub.card.lint import bibtex, page
 from eagle3hub.card.lint.model import Block, Card, Cell, Code, Heading, Link, Prose, Row, Section, Table, Tag
-from eagle3hub.card.yaml_lines import Document, parse_yaml
 from eagle3hub.errors import ManifestError
+from eagle3hub.yaml_lines import Document, parse_yaml
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
