@@ -1,5 +1,6 @@
 """One gated, verified, resumable way from a folder to a repository on the Hub."""
 
+from eagle3hub.publishing.files import whole_digest
 from eagle3hub.publishing.gates import GATES
 from eagle3hub.publishing.keyless import Identity
 from eagle3hub.publishing.plan import Plan, Settings, make_plan, sign
@@ -19,4 +20,5 @@ __all__ = [
     "upload",
     "verify_folder",
     "verify_repository",
+    "whole_digest",
 ]
