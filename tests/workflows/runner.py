@@ -303,6 +303,17 @@ def _legs(job: Mapping[str, Any], contexts: Mapping[str, Any]) -> list[dict[str,
     return legs
 
 
+def called_with(folder: Path, inputs: Mapping[str, Any]) -> Path:
+    """The example's caller in a folder, and what it hands to the workflow instead of the example's."""
+    document = load(ROOT / "examples/actions/release-my-head.yml")
+    document["on"] = {"workflow_dispatch": {}}
+    document["jobs"]["release"]["with"] = dict(inputs)
+    document["jobs"]["release"]["secrets"]["HF_JOBS_TOKEN"] = "${{ secrets.HF_JOBS_TOKEN }}"
+    calling = folder / "calling.yml"
+    calling.write_text(yaml.safe_dump(document))
+    return calling
+
+
 def _outputs(legs: list[Job]) -> dict[str, str]:
     """The outputs of a job: of what several legs of a matrix set, the last; a leg that sets nothing takes nothing."""
     found: dict[str, str] = {}
