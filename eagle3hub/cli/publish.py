@@ -110,6 +110,13 @@ def verify(
         str | None,
         typer.Option(metavar="sha256:…", help="What the heads must amount to: the digest that `release` told."),
     ] = None,
+    whole_digest: Annotated[
+        str | None,
+        typer.Option(metavar="sha256:…", help="What all files of a folder must amount to.", show_default=False),
+    ] = None,
+    print_whole_digest: Annotated[
+        bool, typer.Option("--print-whole-digest", help="Print the digest of all files of a folder, check nothing.")
+    ] = False,
     key: Annotated[
         Path | None,
         typer.Option(metavar="KEY", help="Public key (PEM) that it must be signed with.", show_default=False),
@@ -126,8 +133,9 @@ def verify(
 ) -> None:
     """Check a published repository: every byte against its list of digests, its signature, the card, the heads.
 
-    With --digest its heads must be those that were converted; a folder, which has no list of digests yet, is held to
-    nothing else.
+    With --digest its heads must be those that were converted. A folder has no list of digests yet: it is held to
+    --digest, and with --whole-digest every file of it (weights, card, reports, charts) to what one place printed with
+    --print-whole-digest and another is to find.
 
     Exit status: 0 everything is as published; 1 something is not; 3 it was not published by this tool; 5 the Hub
     failed.
@@ -136,6 +144,7 @@ def verify(
     """
     from eagle3hub.checkpoint.source import HUB
     from eagle3hub.publishing import Identity, verify_folder, verify_repository
+    from eagle3hub.publishing import whole_digest as digest_of
 
     if (identity is None) != (issuer is None):
         raise UsageError(
@@ -147,13 +156,25 @@ def verify(
     by = Identity(identity, issuer) if identity is not None and issuer is not None else key
 
     local = not source.startswith(HUB)
-    if local and digest is None:
+    if not local and (whole_digest is not None or print_whole_digest):
         raise UsageError(
-            f"nothing says what {source} should hold", hint="give --digest, or hf://owner/name for what was published"
+            "a digest of all files is of a folder, not of a repository", hint="what was published has its SHA256SUMS"
+        )
+    if print_whole_digest:
+        if digest or whole_digest:
+            raise UsageError("--print-whole-digest checks nothing", hint="leave --digest and --whole-digest out")
+        with progress(quiet=quiet) as report:
+            found = digest_of(Path(source), report)
+        emit({"source": source, "whole_digest": found}, lambda console: console.print(found), as_json=as_json)
+        return
+    if local and digest is None and whole_digest is None:
+        raise UsageError(
+            f"nothing says what {source} should hold",
+            hint="give --digest or --whole-digest, or hf://owner/name for what was published",
         )
     with progress(quiet=quiet) as report:
-        if local and digest is not None:
-            document = verify_folder(source, digest, report).to_json()
+        if local:
+            document = verify_folder(source, digest, report, whole=whole_digest).to_json()
         else:
             document = verify_repository(source, digest, report, by=by).to_json()
     emit(document, lambda console: _show_verified(document, console), as_json=as_json)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from eagle3hub._version import __version__
 from eagle3hub.checkpoint.hub import hub_errors, patiently
 from eagle3hub.errors import HubError, UnavailableError
+from eagle3hub.installation import command_for
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -168,7 +169,7 @@ def _api() -> HfApi:
     ):
         raise UnavailableError(
             "this huggingface_hub is too old to run jobs",
-            hint="pip install -U huggingface_hub",
+            hint=command_for("huggingface_hub", upgrade=True),
             code="job-client-too-old",
         )
     return api

@@ -13,6 +13,13 @@ nonce=$1 package=$2 engine=$3
 shift 3
 home=$(mktemp -d)
 python3 -m venv --without-pip --system-site-packages "$home"
+case "$package" in
+*" --hash="*)  # a release: the bytes it is pinned to, and then what they need
+    echo "$package" > "$home/release.txt"
+    "$home/bin/python" -m pip download --quiet --no-input --disable-pip-version-check --no-deps --only-binary :all: \\
+        --require-hashes --dest "$home/release" --requirement "$home/release.txt"
+    package="$(echo "$home"/release/*.whl)[validate]" ;;
+esac
 "$home/bin/python" -m pip install --quiet --no-input --disable-pip-version-check "$package"
 if [ "$engine" != reference ]; then
     set -- "$@" --engine-python "$engine=$(command -v python3)"

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eagle3hub._version import __version__
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.remote import parse_address
 from eagle3hub.checkpoint.source import HUB
@@ -19,6 +18,7 @@ from eagle3hub.jobs import api
 from eagle3hub.jobs.binding import Expected, expected_digest
 from eagle3hub.jobs.command import Command
 from eagle3hub.jobs.images import Image, image_for
+from eagle3hub.jobs.package import check_requirement, own_package
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.prompts import PACKAGED, datasets, load_prompts
@@ -26,17 +26,19 @@ from eagle3hub.validation.matrix import layout_names
 from eagle3hub.validation.options import check_options, check_original, check_tree, engine_names
 from eagle3hub.validation.outlook import outlook, stops
 
-PACKAGE = f"eagle3hub[validate]=={__version__}"
-
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What was asked of a Job. ``flavor`` None: the image's; ``minutes``: its time limit; ``namespace`` None: own."""
+    """What was asked of a Job.
+
+    ``flavor`` None: the image's; ``minutes``: its time limit; ``namespace`` None: own; ``package``: what pip installs,
+    None: the eagle3hub that runs here.
+    """
 
     flavor: str | None = None
     minutes: float = 60.0
     namespace: str | None = None
-    package: str = PACKAGE
+    package: str | None = None
     pass_token: bool = False
 
 
@@ -45,7 +47,7 @@ class Plan:
     """A Job that may be started.
 
     Attributes:
-        layout: of the head. target: Hub id. namespace: the account that pays.
+        layout: of the head. target: Hub id. namespace: the account that pays. package: what pip installs.
         words: the command inside, after ``eagle3hub``; the head's address in it is pinned to a commit.
         expected: what the report must be of.
     """
@@ -55,6 +57,7 @@ class Plan:
     image: Image
     flavor: api.Flavor
     namespace: str
+    package: str
     wanted: Wanted
     words: tuple[str, ...]
     expected: Expected
@@ -67,7 +70,7 @@ class Plan:
     @property
     def command(self) -> list[str]:
         """What the container runs."""
-        return Command(self.expected.nonce, self.wanted.package, self.image.engine, self.words).argv()
+        return Command(self.expected.nonce, self.package, self.image.engine, self.words).argv()
 
     @property
     def labels(self) -> dict[str, str]:
@@ -112,7 +115,7 @@ def make_plan(
         FoundWanting: the engine would refuse the files or serve them silently wrong, and ``run_anyway`` is not set.
         UnavailableError: no image of that engine.
     """
-    _check_wanted(wanted)
+    package = _check_wanted(wanted)
     _on_the_hub(head, target)
     engines = _check_options(options)
     image = image_for(engines)
@@ -143,6 +146,7 @@ def make_plan(
         image=image,
         flavor=flavor,
         namespace=wanted.namespace or api.account(),
+        package=package,
         wanted=wanted,
         words=("validate", checkpoint.source, *words, *(["--run-anyway"] if run_anyway else [])),
         expected=Expected(
@@ -195,17 +199,14 @@ def _check_options(options: Mapping[str, Any]) -> list[str]:
     return engines
 
 
-def _check_wanted(wanted: Wanted) -> None:
+def _check_wanted(wanted: Wanted) -> str:
+    """Raise UsageError for what no job can be; returns what pip installs."""
     if not 1 <= wanted.minutes <= 24 * 60:
         raise UsageError(f"--time-limit is 1 to 1440 minutes, not {wanted.minutes:g}", code="usage-jobs-limit")
-    package = wanted.package.strip()
-    path = "/" in package and "://" not in package
-    if not package or path or package.startswith(("-", ".")) or "file:" in package:
-        raise UsageError(
-            f"--job-package {wanted.package!r} is nothing that pip can install in the job",
-            hint=f"give a requirement such as {PACKAGE}, or one with an address (eagle3hub @ https://…)",
-            code="usage-jobs-package",
-        )
+    if wanted.package is None:
+        return own_package()
+    check_requirement(wanted.package)
+    return wanted.package.strip()
 
 
 def _on_the_hub(head: str, target: str) -> None:

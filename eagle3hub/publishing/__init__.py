@@ -1,5 +1,6 @@
 """One gated, verified, resumable way from a folder to a repository on the Hub."""
 
+from eagle3hub.publishing.files import whole_digest
 from eagle3hub.publishing.gates import GATES
 from eagle3hub.publishing.keyless import Identity
 from eagle3hub.publishing.plan import Plan, Settings, made_for, make_plan, sign
@@ -20,4 +21,5 @@ __all__ = [
     "upload",
     "verify_folder",
     "verify_repository",
+    "whole_digest",
 ]

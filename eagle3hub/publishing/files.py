@@ -98,6 +98,31 @@ def head_folders(files: Sequence[LocalFile]) -> dict[str, str]:
     return head_digests({f.path: f.sha256 for f in files})
 
 
+def whole_digest(folder: Path, progress: Progress = silent) -> str:
+    """``sha256:…`` over every file of a folder, whatever it is, by path: weights, cards, reports, charts, lists.
+
+    It is the SHA-256 of what ``sha256sum`` prints for them, in the order of their paths' bytes. Raises SourceError
+    where the folder cannot be read, or holds a link or a special file.
+    """
+    files, links = read_folder(folder, progress)
+    if links:
+        raise SourceError(
+            f"{folder} holds {links[0]}, which is a link or a special file",
+            hint="a digest is over files; take it out",
+            code="source-unreadable",
+        )
+    if (folder / SUMS).exists():
+        files.append(_read(folder / SUMS, SUMS))
+    lines = sorted((os.fsencode(f.path), f.sha256.encode()) for f in files)
+    return "sha256:" + hashlib.sha256(b"".join(_line(path, digest) for path, digest in lines)).hexdigest()
+
+
+def _line(path: bytes, digest: bytes) -> bytes:
+    """A line of ``sha256sum``: a path that could be taken for several lines is escaped, and marked as that."""
+    escaped = path.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+    return b"\\" * (escaped != path) + digest + b"  " + escaped + b"\n"
+
+
 def directly_in(files: Sequence[LocalFile], folder: str) -> Iterator[LocalFile]:
     """The files of one folder, without those of its sub-folders."""
     return (f for f in files if f.path.rpartition("/")[0] == folder)

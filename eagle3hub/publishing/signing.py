@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eagle3hub.errors import SourceError, UnavailableError
+from eagle3hub.installation import command_for_extra
 from eagle3hub.publishing.files import SUMS
 from eagle3hub.publishing.keyless import Identity, by_certificate, is_keyless, own_token, services
 from eagle3hub.staging import replace_file
@@ -147,7 +148,7 @@ def _package(module: str) -> Any:
     except ImportError as e:
         raise UnavailableError(
             "signatures need the package model-signing",
-            hint="pip install 'eagle3hub[sign]'",
+            hint=command_for_extra("sign"),
             code="sign-not-installed",
         ) from e
 

@@ -23,6 +23,7 @@ from eagle3hub.publishing.files import (
     head_folders,
     parse_sums,
     read_folder,
+    whole_digest,
 )
 from eagle3hub.publishing.keyless import Identity, by_certificate
 from eagle3hub.publishing.plan import same
@@ -91,17 +92,23 @@ def verify_upload(
             raise _differs(repo_id, commit, f"the head in {folder or 'the root'} cannot be read: {e.message}") from e
 
 
-def verify_folder(folder: str | Path, expected: str, progress: Progress = silent) -> Verified:
-    """Hold the heads of a release folder against the digest that they had elsewhere, and read them.
+def verify_folder(
+    folder: str | Path, expected: str | None = None, progress: Progress = silent, *, whole: str | None = None
+) -> Verified:
+    """Hold a release folder against the digests that it had elsewhere, and read its heads.
 
     Args:
-        expected: `release_digest` of the heads, as ``release --until convert`` tells it.
+        expected: `release_digest` of the heads, as ``release --until convert`` tells it; None: not held to it.
+        whole: `whole_digest` of all its files; None: not held to it.
 
     Raises SourceError where the folder cannot be read.
     """
     files, links = read_folder(Path(folder), progress)
     faults = [f"{link} is a link or a special file" for link in links]
-    faults += _digest_fault({f.path: f.sha256 for f in files}, expected)
+    if expected is not None:
+        faults += _digest_fault({f.path: f.sha256 for f in files}, expected)
+    if whole is not None and not links and (found := whole_digest(Path(folder), progress)) != whole:
+        faults.append(f"the files amount to {found}, not to {whole}")
     heads: list[tuple[str, str]] = []
     for inside in head_folders(files):
         try:

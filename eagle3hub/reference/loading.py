@@ -27,6 +27,7 @@ from eagle3hub.errors import (
     UnavailableError,
     UsageError,
 )
+from eagle3hub.installation import command_for, command_for_extra
 from eagle3hub.target import require_weights
 
 DTYPES: dict[str, torch.dtype] = {
@@ -188,7 +189,7 @@ def _auto_class(source: str, config: dict[str, Any]) -> Any:
         )
     raise InputError(
         f"transformers {transformers.__version__} does not know the model_type {kind!r} of {source}",
-        hint=f"pip install --upgrade transformers; or {hint}",
+        hint=f"{command_for('transformers', upgrade=True)}; or {hint}",
         code="reference-target-unsupported",
     )
 
@@ -212,7 +213,7 @@ def _in_our_words(what: str, local: bool) -> Iterator[None]:
     except ImportError as e:
         raise UnavailableError(
             f"loading {what} needs a package that is not installed: {_first_line(e)}",
-            hint="pip install 'eagle3hub[validate]', and what the message names",
+            hint=f"{command_for_extra('validate')}, and what the message names",
             code="unavailable-validate-extra",
         ) from e
     except OSError as e:

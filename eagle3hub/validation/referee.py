@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from eagle3hub._version import __version__
 from eagle3hub.engines.base import EngineRun, Job, LoadReport, PromptResult
 from eagle3hub.errors import InputError, UnavailableError, UsageError
+from eagle3hub.installation import command_for_extra
 from eagle3hub.metrics import Counts, Rounds, counts_of, counts_within
 from eagle3hub.progress import Progress
 from eagle3hub.validation.derive import expected_taps
@@ -312,7 +313,7 @@ def require_packages() -> None:
     if missing:
         raise UnavailableError(
             f"the reference needs {' and '.join(missing)}, which this environment does not have",
-            hint="pip install 'eagle3hub[validate]', or measure on another engine: --engine vllm",
+            hint=f"{command_for_extra('validate')}, or measure on another engine: --engine vllm",
             code="reference-packages",
         )
 

@@ -14,14 +14,14 @@ import pytest
 from support.jobs_server import BROKE, NO_JOBS, JobsHub, Running
 from validate.samples import report
 
-from eagle3hub._version import __version__
 from eagle3hub.cli import jobs as cli_jobs
 from eagle3hub.jobs import collect as collecting
 from eagle3hub.jobs.seal import seal
 from eagle3hub.report import load_report
 
 Cli = Callable[..., tuple[int, str, str]]
-HERE = ("validate", "hf://alice/head", "--target", "alice/target", "--on", "hf-jobs")
+PACKAGE = "eagle3hub[validate] @ https://example.org/eagle3hub/archive/c0ffee.zip"
+HERE = ("validate", "hf://alice/head", "--target", "alice/target", "--on", "hf-jobs", "--job-package", PACKAGE)
 SHORT = ("--num-prompts", 2, "--max-new-tokens", 8)
 
 
@@ -67,7 +67,7 @@ def test_the_job_really_runs_and_its_report_comes_home(hub: JobsHub, cli: Cli, t
     assert "eagle3hub-report" not in err, "the report's own lines are not shown"
 
     (job,) = hub.jobs
-    assert hub.installed == [f"eagle3hub[validate]=={__version__}"]
+    assert hub.installed == [PACKAGE]
     assert job.spec["flavor"] == "cpu-upgrade"
     assert job.spec["timeoutSeconds"] == 3600
     assert job.spec["environment"] == {}
@@ -133,7 +133,7 @@ def test_a_detached_job_is_collected_later(hub: JobsHub, cli: Cli) -> None:
     [
         (("validate", "no/folder", *HERE[2:]), 2, "a head to validate there is on the Hub"),
         ((*HERE[:3], ".", *HERE[4:]), 2, "cannot read the target '.'"),
-        ((*HERE[:5], "cloud"), 2, "no place to run"),
+        ((*HERE[:5], "cloud", *HERE[6:]), 2, "no place to run"),
         ((*HERE[:4], "--flavor", "h200"), 2, "nothing says to run one"),
         ((*HERE, "--flavor", "abacus"), 2, "no hardware of jobs is called 'abacus'"),
         ((*HERE, "--engine", "vllm,sglang"), 2, "the image of one engine, not of vllm and sglang"),
@@ -147,6 +147,7 @@ def test_a_detached_job_is_collected_later(hub: JobsHub, cli: Cli) -> None:
         ((*HERE, "--layouts", "pdf"), 2, "no layout called pdf"),
         ((*HERE, "--time-limit", 0), 2, "--time-limit is 1 to 1440 minutes"),
         ((*HERE, "--job-package", "./dist/x.whl"), 2, "nothing that pip can install"),
+        ((*HERE, "--job-package", "eagle3hub"), 2, "whoever takes that name would run in the job"),
         ((*HERE, "--num-prompts", 1000), 2, "asks for 1000 prompts"),
         ((*HERE, "--engine", "vllm", "--reference-head", "hf://alice/head"), 2, "is not among the engines"),
         (("validate", "hf://alice/nothing", *HERE[2:]), 5, "no model alice/nothing"),

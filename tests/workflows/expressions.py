@@ -110,7 +110,7 @@ class _Parser:
             self.take(",")
         if name in STATUS and not arguments:
             return name == "always" or self.status[name]
-        functions: dict[str, Callable[..., Any]] = {"fromJSON": json.loads, "format": str.format}
+        functions: dict[str, Callable[..., Any]] = {"fromJSON": json.loads, "toJSON": json.dumps, "format": str.format}
         if name not in functions:
             raise ExpressionError(f"the function {name} is not known here")
         return functions[name](*arguments)

@@ -15,7 +15,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,10 @@ SHELLS = {
     "bash": ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail"],
     "python": ["python"],
 }
-OURS = "eagle3hub/eagle3hub@"
+OURS = "eagle3hub/eagle3hub"
+COMMIT = "c0ffee" + 34 * "7"
+"""The commit that our workflows are of, here."""
+ADDRESS = f"git+https://github.com/{OURS}@{COMMIT}"
 LEVELS = {None: 0, "none": 0, "read": 1, "write": 2}
 SECRET = re.compile(r"[A-Z_][A-Z0-9_]*")
 PINNED = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}")
@@ -51,20 +53,24 @@ class Job:
 
 @dataclass
 class Runner:
-    """A machine for workflows of ``repository``, a folder that checkout copies.
+    """A machine for workflows of ``repository``, a folder that checkout copies; pip "installs" ``site`` (`make_site`).
 
     ``env`` is what the surroundings add to every step, for example where the Hub is; jobs after ``last`` are left
     out. ``artifacts``, ``attested``
-    (paths) and ``uploaded_sarif`` are what the jobs left with GitHub.
+    (paths) and ``uploaded_sarif`` are what the jobs left with GitHub; ``installed`` is what pip was asked for, by job,
+    and ``environments`` are those that jobs ran in.
     """
 
     repository: Path
     work: Path
+    site: Path
     env: Mapping[str, str]
     secrets: Mapping[str, str] = field(default_factory=dict)
     last: str | None = None
     jobs: dict[str, list[Job]] = field(default_factory=dict)
     artifacts: dict[str, Path] = field(default_factory=dict)
+    installed: list[tuple[str, str]] = field(default_factory=list)
+    environments: list[str] = field(default_factory=list)
     attested: list[str] = field(default_factory=list)
     uploaded_sarif: list[Path] = field(default_factory=list)
 
@@ -92,14 +98,18 @@ class Runner:
         while waiting and self.last not in self.jobs:
             name = next(n for n, job in waiting.items() if not set(_list(job.get("needs"))) & set(waiting))
             job = waiting.pop(name)
-            needs = {
-                n: {"result": self.result(n), "outputs": self.jobs[n][-1].outputs} for n in _list(job.get("needs"))
-            }
+            needs = {n: {"result": self.result(n), "outputs": _outputs(self.jobs[n])} for n in _list(job.get("needs"))}
             contexts = {
                 "inputs": inputs,
                 "secrets": secrets,
                 "needs": needs,
-                "github": {"repository": "owner/heads", "workflow": document["name"], "ref": "refs/heads/main"},
+                "github": {
+                    "repository": "owner/heads",
+                    "workflow": document["name"],
+                    "ref": "refs/heads/main",
+                    "server_url": "https://github.com",
+                },
+                "job": {"workflow_repository": OURS, "workflow_sha": COMMIT},
             }
             _check_permissions(name, job.get("permissions", document.get("permissions")), granted)
             if any(n["result"] != "success" for n in needs.values()):
@@ -135,6 +145,8 @@ class Runner:
             k: as_text(fill(v, contexts)) for k, v in {**document.get("env", {}), **job.get("env", {})}.items()
         }
         fill(job["runs-on"], contexts)
+        if "environment" in job:
+            self.environments.append(as_text(fill(job["environment"], contexts)))
         shell = document.get("defaults", {}).get("run", {}).get("shell")
         contexts["steps"] = {}
         self._steps(made, job["steps"], contexts, space, env, shell)
@@ -187,8 +199,8 @@ class Runner:
             "GITHUB_OUTPUT": str(output),
             "GITHUB_STEP_SUMMARY": str(summary),
             "RUNNER_TEMP": str(space),
-            "PYTHONPATH": f"{ROOT}:{space / 'bin'}",
-            "PIP_NO_INDEX": "1",  # what is to be installed is installed
+            "GITHUB_ACTION_PATH": str(ROOT),
+            "PYTHONPATH": f"{space / 'bin'}:{self.site}",
         }
         made.env.append(env)
         done = subprocess.run(
@@ -202,6 +214,10 @@ class Runner:
             timeout=300,
         )
         made.log += done.stdout
+        asked = space / "bin" / "asked"
+        if asked.exists():
+            self.installed += [(made.name, line) for line in asked.read_text().splitlines()]
+            asked.unlink()
         made.summary += summary.read_text()
         values = dict(line.split("=", 1) for line in output.read_text().splitlines())
         if done.returncode:
@@ -219,7 +235,7 @@ class Runner:
         env: Mapping[str, str],
     ) -> None:
         here = space / "workspace"
-        if action == "./" or (PINNED.fullmatch(action) and action.startswith(OURS)):
+        if action == "./" or (PINNED.fullmatch(action) and action.startswith(f"{OURS}@")):
             document = yaml.safe_load((ROOT / "action.yml").read_text())
             inner = {**contexts, "inputs": _inputs(document["inputs"], with_), "steps": {}}
             self._steps(made, document["runs"]["steps"], inner, space, env, None)
@@ -251,8 +267,9 @@ class Runner:
         pattern = with_.get("pattern", with_.get("name"))
         found = {n: path for n, path in self.artifacts.items() if fnmatch.fnmatch(n, pattern)}
         assert found or "pattern" in with_, f"there is no artifact {pattern}"
-        for path in found.values():
-            shutil.copytree(path, here / with_["path"], dirs_exist_ok=True)
+        for name, path in found.items():
+            inside = name if "pattern" in with_ and not with_.get("merge-multiple") else "."
+            shutil.copytree(path, here / with_["path"] / inside, dirs_exist_ok=True)
 
     def _attest(self, here: Path, with_: Mapping[str, Any]) -> None:
         self.attested += [str(p.relative_to(here)) for p in here.glob(with_["subject-path"] + "/*") if p.is_file()]
@@ -286,25 +303,82 @@ def _legs(job: Mapping[str, Any], contexts: Mapping[str, Any]) -> list[dict[str,
     return legs
 
 
+def called_with(folder: Path, inputs: Mapping[str, Any]) -> Path:
+    """The example's caller in a folder, and what it hands to the workflow instead of the example's."""
+    document = load(ROOT / "examples/actions/release-my-head.yml")
+    document["on"] = {"workflow_dispatch": {}}
+    document["jobs"]["release"]["with"] = dict(inputs)
+    document["jobs"]["release"]["secrets"]["HF_JOBS_TOKEN"] = "${{ secrets.HF_JOBS_TOKEN }}"
+    calling = folder / "calling.yml"
+    calling.write_text(yaml.safe_dump(document))
+    return calling
+
+
+def _outputs(legs: list[Job]) -> dict[str, str]:
+    """The outputs of a job: of what several legs of a matrix set, the last; a leg that sets nothing takes nothing."""
+    found: dict[str, str] = {}
+    for leg in legs:
+        found |= {name: value for name, value in leg.outputs.items() if value or name not in found}
+    return found
+
+
+def make_site(folder: Path) -> Path:
+    """A folder that holds this tree's package as its wheel would leave it."""
+    without = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "eagle3hub", folder / "eagle3hub", ignore=without)
+    (folder / "eagle3hub/_data").mkdir()
+    for name in ("templates", "schemas", "examples"):
+        (folder / "eagle3hub/_data" / name).symlink_to(ROOT / name)
+    return folder
+
+
 def _list(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
 
 
+_PYTHON = """\
+#!/bin/sh
+[ "$1 $2" = "-m pip" ] && exec "{python}" "{bin}/install.py" "$@"
+exec "{python}" "$@"
+"""
+_INSTALL = """\
+import json, sys
+from pathlib import Path
+
+here = Path(__file__).parent
+module, pip, install, requirement = sys.argv[1:]
+assert (module, pip, install) == ("-m", "pip", "install"), sys.argv
+with (here / "asked").open("a") as file:
+    print(requirement, file=file)
+name, _, address = requirement.partition(" @ ")
+if address:  # what pip writes down (PEP 610)
+    url, _, commit = address.removeprefix("git+").rpartition("@")
+    direct = {"url": url, "vcs_info": {"vcs": "git", "requested_revision": commit, "commit_id": commit}}
+else:
+    direct = {"url": Path(requirement.partition("[")[0]).as_uri(), "dir_info": {}}
+about = here / "eagle3hub-VERSION.dist-info"
+about.mkdir(exist_ok=True)
+lines = ("Metadata-Version: 2.1", "Name: eagle3hub", "Version: VERSION", "Provides-Extra: validate")
+(about / "METADATA").write_text("\\n".join(lines) + "\\n")
+(about / "direct_url.json").write_text(json.dumps(direct))
+""".replace("VERSION", __version__)
+
+
 def _write_tools(folder: Path) -> None:
-    """``python``, ``eagle3hub`` and ``hf`` of this interpreter; a tree that is not installed looks as if it were."""
+    """``python``, ``eagle3hub`` and ``hf`` of this interpreter.
+
+    Its pip takes one thing to install, notes it, and leaves what pip leaves of where that came from.
+    """
     scripts = {
-        "python": "",
-        "eagle3hub": '-c "import sys; from eagle3hub.cli.app import main; main()"',
-        "hf": '-c "from huggingface_hub.cli.hf import main; main()"',
+        "python": _PYTHON.format(python=sys.executable, bin=folder),
+        "eagle3hub": _tool("import sys; from eagle3hub.cli.app import main; main()"),
+        "hf": _tool("from huggingface_hub.cli.hf import main; main()"),
     }
-    for name, arguments in scripts.items():
-        (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
+    (folder / "install.py").write_text(_INSTALL)
+    for name, script in scripts.items():
+        (folder / name).write_text(script)
         (folder / name).chmod(0o755)
-    try:
-        metadata.distribution("eagle3hub")
-    except metadata.PackageNotFoundError:
-        about = folder / f"eagle3hub-{__version__}.dist-info"
-        about.mkdir()
-        lines = ("Metadata-Version: 2.1", "Name: eagle3hub", f"Version: {__version__}", "Provides-Extra: validate")
-        (about / "METADATA").write_text("\n".join(lines) + "\n")
-        (about / "INSTALLER").write_text("pip\n")
+
+
+def _tool(code: str) -> str:
+    return f'#!/bin/sh\nexec "{sys.executable}" -c "{code}" "$@"\n'

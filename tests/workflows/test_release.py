@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from workflows.conftest import JOBS_TOKEN, REPO, ROOT, TARGET, TOKEN, Hub
-from workflows.runner import Runner, load
+from workflows.runner import ADDRESS, COMMIT, OURS, Job, Runner, called_with, load
 
-from eagle3hub._version import __version__
 from eagle3hub.card import load_manifest
 from eagle3hub.checkpoint.digest import release_digest
-from eagle3hub.publishing.files import read_folder
+from eagle3hub.publishing.files import read_folder, whole_digest
 from eagle3hub.report import load_report
 from eagle3hub.resources import cache_dir
 
@@ -84,7 +86,12 @@ def test_another_repositorys_workflow_releases_its_head(hub: Hub, machine: Machi
     assert sorted(f"release/{path}" for path in files if path not in ("SHA256SUMS", ".gitattributes")) == sorted(
         runner.attested
     )
-    assert set(runner.artifacts) == {"heads", "reports.head.reference", "release.head"}
+    assert set(runner.artifacts) == {"heads", "reports.head.reference", "release"}
+    assert runner.installed == [
+        *(("convert", f"eagle3hub @ {ADDRESS}"), ("validate", f"eagle3hub[validate] @ {ADDRESS}")),
+        *((name, f"eagle3hub @ {ADDRESS}") for name in ("card", "attest", "publish")),
+    ]
+    assert runner.environments == ["hub-release"]
     (head,) = json.loads(runner.jobs["convert"][0].outputs["heads"])
     assert head["digest"] in runner.jobs["convert"][0].summary
     for name, words in {"validate": "τ", "card": "SHA-256", "publish": "published and verified"}.items():
@@ -105,8 +112,8 @@ def test_heads_are_measured_on_jobs(hub: Hub, repository: Repository, machine: M
         (here / "head" / name).parent.mkdir(exist_ok=True)
         (here / "head" / name).write_bytes(b"not to be sent")
     runner = machine(here)
-    inputs = {"hf-jobs-flavor": "cpu-upgrade", "staging-repo": STAGING, "package": f"eagle3hub=={__version__}"}
-    assert runner.run(RELEASE, inputs) == "success", log(runner)
+    calling = called_with(here, {"hf-jobs-flavor": "cpu-upgrade", "staging-repo": STAGING})
+    assert runner.run(calling) == "success", log(runner)
     assert ran(runner) == steps_of("on jobs")
     made = runner.artifacts["reports.head.reference"]
     assert hub.repos[STAGING].private
@@ -114,7 +121,7 @@ def test_heads_are_measured_on_jobs(hub: Hub, repository: Repository, machine: M
         **files_of(runner.artifacts["heads"]),
         **{f"original/head/{name}": data for name, data in trained.items()},
     }
-    assert hub.installed == 2 * [f"eagle3hub[validate]=={__version__}"]
+    assert hub.installed == 2 * [f"eagle3hub[validate] @ https://github.com/{OURS}/archive/{COMMIT}.zip"]
     staged = f"hf://{STAGING}@{hub.repos[STAGING].refs['main']}"
     for job in hub.jobs:
         asked = " ".join(job.spec["command"])
@@ -169,7 +176,7 @@ def test_what_was_not_measured_is_refused_or_marked(hub: Hub, repository: Reposi
     assert runner.run(RELEASE, {"unmeasured": "mark"}) == "success", runner.jobs["card"][0].log
     assert "::warning title=reference is not available::" in runner.jobs["validate"][0].log
     assert "waived publish-unmeasured" in runner.jobs["card"][0].summary
-    assert "`publish-unmeasured`" in (runner.artifacts["release.head"] / "README.md").read_text()
+    assert "`publish-unmeasured`" in (runner.artifacts["release"] / "README.md").read_text()
 
 
 @pytest.mark.parametrize("sign", [True, False])
@@ -179,32 +186,157 @@ def test_a_signature_is_asked_for(hub: Hub, machine: Machine, models: Path, tmp_
     here.mkdir()
     shutil.copy(EXAMPLE / "release.yaml", here)
     runner = machine(here)
-    runner.artifacts["release.head"] = Path(shutil.copytree(models / "head", tmp_path / "made"))
-    head = {"name": "head", "folder": "release", "manifest": "release.yaml", "repo": REPO}
-    head["digest"] = release_digest({f.path: f.sha256 for f in read_folder(models / "head")[0]})
-    inputs = {"package": "eagle3hub", "sign": sign}
-    contexts = {"inputs": inputs, "secrets": runner.secrets, "matrix": {"head": head}}
-    done = runner._job("publish", JOBS["publish"], load(RELEASE), contexts)
+    made = Path(shutil.copytree(models / "head", tmp_path / "made"))
+    done = alone(runner, "publish", made, whole_digest(made), {"sign": sign})
     assert done.result == "failure"
     assert ("there is no identity to sign with" in done.log) == sign, done.log
     assert ("nothing was sent" in done.log) != sign
     assert hub.uploads == []
+    assert runner.installed == [("publish", f"eagle3hub{'[sign]' * sign} @ {ADDRESS}")]
 
 
-def test_heads_that_changed_on_the_way_stop_it(hub: Hub, repository: Repository, machine: Machine):
+def alone(runner: Runner, name: str, release: Path, digest: str, inputs: dict[str, Any] | None = None) -> Job:
+    """One job after `card`, with this release as the artifact and the digest that was stated of it."""
+    runner.artifacts["release"] = release
+    head = {"name": "head", "folder": "release", "manifest": "release.yaml", "repo": REPO}
+    head["digest"] = release_digest({f.path: f.sha256 for f in read_folder(release)[0]})
+    contexts = {
+        "inputs": inputs or {},
+        "secrets": runner.secrets,
+        "matrix": {"head": head},
+        "needs": {"card": {"outputs": {"digest": digest}}, "convert": {"outputs": {"heads": json.dumps([head])}}},
+        "github": {"server_url": "https://github.com"},
+        "job": {"workflow_repository": OURS, "workflow_sha": COMMIT},
+    }
+    return runner._job(name, JOBS[name], load(RELEASE), contexts)
+
+
+def append(path: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / path).write_bytes((folder / path).read_bytes() + b" ")
+
+
+def plant(path: str) -> Callable[[Path], object]:
+    def do(folder: Path) -> None:
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text("{}")
+
+    return do
+
+
+def swap(folder: Path) -> None:
+    """Two files change places: every byte is there still."""
+    one, other = folder / "README.md", folder / "LICENSE"
+    one.rename(folder / "x")
+    other.rename(one)
+    (folder / "x").rename(other)
+
+
+TAMPERED: dict[str, Callable[[Path], object]] = {
+    "a report": append("reports/release-reference-cpu.json"),
+    "another report": plant("reports/other.json"),
+    "no report": lambda folder: (folder / "reports/release-reference-cpu.json").unlink(),
+    "the card": append("README.md"),
+    "a chart": append("charts/acceptance.png"),
+    "another chart": plant("charts/speed.svg"),
+    "a notice": append("NOTICE"),
+    "the license": append("LICENSE"),
+    "weights": append("model.safetensors"),
+    "a config below": append("modelopt/config.json"),
+    "a list of digests": plant("SHA256SUMS"),
+    "a hidden file": plant(".note"),
+    "a link": lambda folder: (folder / "more").symlink_to("README.md"),
+    "an empty name for a card": lambda folder: (folder / "README.md").rename(folder / "readme.md"),
+    "places": swap,
+}
+
+
+def test_nothing_changes_between_the_gates_and_the_hub(hub: Hub, machine: Machine, models: Path, tmp_path: Path):
+    """Neither attested nor published: what the job `card` did not state."""
+    here = tmp_path / "repository"
+    here.mkdir()
+    shutil.copy(EXAMPLE / "release.yaml", here)
+    made = Path(shutil.copytree(models / "head", tmp_path / "made"))
+    shutil.copytree(made, made / "modelopt")
+    for name in ("README.md", "LICENSE", "NOTICE", "charts/acceptance.png"):
+        (made / name).parent.mkdir(exist_ok=True)
+        (made / name).write_text(f"this is {name}")
+    (made / "reports").mkdir()
+    (made / "reports/release-reference-cpu.json").write_text("{}")
+    digest = whole_digest(made)
+    runner = machine(here)
+    done = alone(runner, "attest", made, digest)
+    assert done.result == "success", done.log
+    assert len(runner.attested) == len(files_of(made))
+    runner.attested.clear()
+    for what, tamper in TAMPERED.items():
+        release = Path(shutil.copytree(made, tmp_path / what, symlinks=True))
+        tamper(release)
+        for name in ("attest", "publish") if what in ("a report", "the card", "a chart") else ("attest",):
+            done = alone(runner, name, release, digest)
+            assert done.result == "failure", what
+            assert done.ran[-1] == "Check that this is the release that the gates were held to", what
+            assert "differs" in done.log, what
+    assert alone(runner, "attest", made, "").result == "failure", "no digest is no pass"
+    assert runner.attested == []
+    assert hub.uploads == []
+
+
+@pytest.mark.parametrize("what", ["heads", "reports.head.reference"])
+def test_what_changed_on_the_way_stops_it(hub: Hub, repository: Repository, machine: Machine, what: str):
     runner = machine(repository())
     download = runner._download
 
-    def tampered(here: Path, with_: dict[str, str]) -> None:
+    def tampered(here: Path, with_: Mapping[str, Any]) -> None:
         download(here, with_)
-        config = here / "release" / "config.json"
-        config.write_text(config.read_text() + "\n")
+        if what == "heads" and with_.get("name") == "heads":
+            (here / "release/NOTICE").write_text("not what was converted")
+        elif what != "heads" and "pattern" in with_:
+            (report,) = here.glob("measured/*/*.json")
+            report.write_text(report.read_text().replace("pass", "fail", 1))
 
     runner._download = tampered  # type: ignore[method-assign]
     assert runner.run(RELEASE) == "failure"
-    leg = runner.jobs["validate"][0]
+    name = "validate" if what == "heads" else "card"
+    leg = runner.jobs[name][0]
     assert leg.result == "failure"
-    assert "Check that these are the heads that were converted" in leg.ran
-    assert "Validate every layout" not in leg.ran
-    assert "differs the heads amount to" in leg.log
+    assert next(step for step in leg.ran[::-1] if "upload-artifact" not in step).startswith(
+        "Check that these are the "
+    )
+    assert ("differs the files amount to" if what == "heads" else "title=The reports changed on the way") in leg.log
     assert hub.uploads == []
+
+
+def test_more_measurements_than_there_are_outputs_for_are_refused(repository: Repository, machine: Machine):
+    here = repository()
+    document = yaml.safe_load((here / "release.yaml").read_text())
+    own, slots = document.pop("head"), len(JOBS["validate"]["outputs"])
+    document["heads"] = [{"name": f"h{i}", "head": own, "release": {"repo": f"alice/h{i}"}} for i in range(slots + 1)]
+    (here / "release.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    runner = machine(here)
+    assert runner.run(RELEASE) == "failure"
+    assert f"asks for {slots + 1}, and a run of this workflow has room for {slots}" in runner.jobs["convert"][0].log
+
+
+def test_who_starts_it_by_hand_chooses_neither_what_runs_nor_who_approves(hub: Hub, machine: Machine, tmp_path: Path):
+    document = load(RELEASE)
+    by_hand = set(document["on"]["workflow_dispatch"]["inputs"])
+    assert by_hand == {"manifest", "unmeasured", "tag", "create-pr", "sign"}
+    for name, job in document["jobs"].items():
+        steering = {key: job.get(key) for key in ("runs-on", "environment", "container", "permissions")}
+        steps = [step for step in job["steps"] if "uses" in step or "pip install" in step.get("run", "")]
+        used = set(re.findall(r"inputs\.([\w-]+)", json.dumps([steering, steps])))
+        assert not used & (by_hand - {"sign"}), name
+        installs = [step for step in steps if "pip" in step.get("run", "")]
+        assert len(installs) == 1, name
+        assert "job.workflow_sha" in installs[0]["env"]["TOOL"]
+    (tmp_path / "repository").mkdir()
+    runner = machine(tmp_path / "repository")
+    for name in ("package", "environment", "runner", "staging-repo", "hf-jobs-flavor"):
+        with pytest.raises(AssertionError, match="there are no inputs"):
+            runner.run(RELEASE, {name: "elsewhere"})
+    for given, expected in (({}, "hub-release"), ({"environment": "ours"}, "ours")):
+        runner.environments.clear()
+        made = tmp_path / f"made-{expected}"
+        made.mkdir()
+        alone(runner, "publish", made, "", dict(given))
+        assert runner.environments == [expected], "a caller's file may say where, who starts it may not"
