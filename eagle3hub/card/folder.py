@@ -89,11 +89,15 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A file that is not what the folder's manifest, reports and heads give. ``diff``: of text, a unified one."""
+    """A file that is not what the folder's manifest, reports and heads give.
+
+    ``diff``: of text, a unified one. ``unknown``: it could not be made again here, so nothing is known of it.
+    """
 
     path: str
     what: str
     diff: str = ""
+    unknown: bool = False
 
 
 def load_record(path: Path) -> Record:
@@ -253,7 +257,7 @@ def differences(folder: Path, sha256: Mapping[str, str] | None = None) -> list[D
     record = load_record(folder / RECORD)
     if record.version != __version__:
         what = f"was made by eagle3hub {record.version}, and this is {__version__}, so it cannot be made again here"
-        return [Difference(CARD, what)]
+        return [Difference(CARD, what, unknown=True)]
     made = render(folder, record.waived, sha256)
     found = []
     stated = _text(folder / CARD)
@@ -270,7 +274,7 @@ def differences(folder: Path, sha256: Mapping[str, str] | None = None) -> list[D
     drawn_by = version("matplotlib") if made.charts else ""
     if made.charts and record.charts != drawn_by:
         what = f"were drawn by matplotlib {record.charts or 'of no version'}, and this is {drawn_by}"
-        return [*found, Difference(f"{CHARTS}/", f"{what}, so they cannot be drawn again here")]
+        return [*found, Difference(f"{CHARTS}/", f"{what}, so they cannot be drawn again here", unknown=True)]
     found += [
         Difference(name, "does not show what the reports hold")
         for name, content in made.charts.items()

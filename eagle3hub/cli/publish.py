@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
+from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
 from eagle3hub.errors import FoundWanting, UsageError
 
 if TYPE_CHECKING:
@@ -131,19 +131,21 @@ def verify(
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Check a published repository: every byte against its list of digests, its signature, the card, the heads.
+    """Check a published repository: digests, signature, heads, and all that follows from its files.
+
+    Reports' numbers and verdicts, the card and its charts are made again and compared.
 
     With --digest its heads must be those that were converted. A folder has no list of digests yet: it is held to
     --digest, and with --whole-digest every file of it (weights, card, reports, charts) to what one place printed with
     --print-whole-digest and another is to find.
 
-    Exit status: 0 everything is as published; 1 something is not; 3 it was not published by this tool; 5 the Hub
-    failed.
+    Exit status: 0 everything is as published and follows; 1 something is not, or cannot be made again here; 3 it was
+    not published by this tool; 5 the Hub failed.
 
     Example: eagle3hub verify hf://owner/my-head@v1
     """
     from eagle3hub.checkpoint.source import HUB
-    from eagle3hub.publishing import Identity, verify_folder, verify_repository
+    from eagle3hub.publishing import Identity, made_for, verify_folder, verify_repository
     from eagle3hub.publishing import whole_digest as digest_of
 
     if (identity is None) != (issuer is None):
@@ -167,10 +169,10 @@ def verify(
             found = digest_of(Path(source), report)
         emit({"source": source, "whole_digest": found}, lambda console: console.print(found), as_json=as_json)
         return
-    if local and digest is None and whole_digest is None:
+    if local and digest is None and whole_digest is None and made_for(source) is None:
         raise UsageError(
             f"nothing says what {source} should hold",
-            hint="give --digest or --whole-digest, or hf://owner/name for what was published",
+            hint="give --digest or --whole-digest, a release folder, or hf://owner/name for what was published",
         )
     with progress(quiet=quiet) as report:
         if local:
@@ -178,8 +180,7 @@ def verify(
         else:
             document = verify_repository(source, digest, report, by=by).to_json()
     emit(document, lambda console: _show_verified(document, console), as_json=as_json)
-    if document["faults"]:
-        raise typer.Exit(FoundWanting.exit_code)
+    raise typer.Exit(EXIT_OF[document["verdict"]])
 
 
 def show(doc: dict[str, Any], console: Console) -> None:
@@ -230,7 +231,12 @@ def _show_verified(doc: dict[str, Any], console: Console) -> None:
         console.print(f"signature: {doc['signature']}")
     for path in doc["unlisted"]:
         console.print(f"not listed: {escape(path)}")
-    verdict = "[red]fail[/]" if doc["faults"] else "[green]pass[/]"
+    for what in doc["waived"]:
+        console.print(f"[yellow]waived[/] {escape(what)}")
+    for what in doc["unchecked"]:
+        console.print(f"[yellow]not checked[/] {escape(what)}")
+    colour = {"pass": "green", "fail": "red", "inconclusive": "yellow"}[doc["verdict"]]
+    verdict = f"[{colour}]{doc['verdict']}[/]"
     if doc["commit"] is None:
         console.print(f"{verdict}  {escape(doc['source'])}: {len(doc['heads'])} heads")
         return

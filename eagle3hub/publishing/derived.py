@@ -6,6 +6,7 @@ Nothing here is believed that can be computed: see `eagle3hub.validation.derive`
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -202,6 +203,44 @@ def _disagreements(reports: Sequence[tuple[str, Report]]) -> Iterator[str]:
     verdict, reason = judge_layouts([LayoutResult(r.document["head"]["layout"], r) for _, r in reports])
     if reports and verdict == "fail":
         yield reason
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """What deriving a release again found.
+
+    Attributes:
+        faults: what does not follow, one sentence each.
+        waived: the same, of gates that the release itself says were waived.
+        unchecked: what could not be derived here, and why.
+    """
+
+    faults: Sequence[str]
+    waived: Sequence[str] = ()
+    unchecked: Sequence[str] = ()
+
+
+def derive_again(folder: Path, files: Sequence[LocalFile], repo_id: str) -> Derived:
+    """Derive a release from its own files: its reports' numbers and verdicts, its card, its charts.
+
+    ``files`` are those of ``folder`` with their digests, and ``repo_id`` the repository it was published to.
+    """
+    try:
+        own = own_manifest(folder)
+    except InputError as e:
+        return Derived([e.message])
+    if own is None:
+        return Derived([f"there is no {MANIFEST}, so that reports, card and charts cannot be derived again"])
+    found = [*manifest_problems(folder, files, own, None, repo_id), *report_problems(folder, files, own)]
+    try:
+        waived = set(load_record(folder / RECORD).waived)
+        cards: Sequence[Difference] = differences(folder, {f.path: f.sha256 for f in files})
+    except InputError as e:
+        return Derived([*(p.message for p in found), f"the card cannot be made again: {e.message}"])
+    faults = [p.message for p in found if p.code not in waived]
+    faults += [f"{d.path} {d.what}" for d in cards if not d.unknown]
+    unchecked = [f"{d.path} {d.what}" for d in cards if d.unknown]
+    return Derived(faults, [p.message for p in found if p.code in waived], unchecked)
 
 
 def card_problems(folder: Path, files: Sequence[LocalFile]) -> Iterator[Problem]:

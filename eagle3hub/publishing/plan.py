@@ -21,7 +21,10 @@ from eagle3hub.publishing.signing import UNSIGNED, sign_folder
 
 State = Literal["new", "changed", "unchanged", "removed", "kept"]
 MAIN = "main"
-_SHARED = ("LICENSE", "NOTICE", "reports/", "benchmarks/", "charts/", "assets/", "images/")
+_SHARED = (
+    "LICENSE", "NOTICE", "reports/", "benchmarks/", "charts/", "assets/", "images/", "imported/", "templates/",
+    "release.yaml", "release.json",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

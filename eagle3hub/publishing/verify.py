@@ -1,21 +1,27 @@
-"""Whether a repository on the Hub holds what was published: digests, card, head."""
+"""Whether a repository on the Hub holds what was published: digests, heads, and all that can be derived again."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eagle3hub.card.lint.parse import parse_card
+from eagle3hub.card.manifest import load_manifest
+from eagle3hub.card.public import MANIFEST
 from eagle3hub.checkpoint import hub
 from eagle3hub.checkpoint.digest import file_digest, release_digest
-from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.folder import CONFIG, INDEX, PROVENANCE, open_checkpoint
 from eagle3hub.checkpoint.remote import parse_address
+from eagle3hub.documents import parse_json
+from eagle3hub.engines.base import Verdict
 from eagle3hub.errors import CheckpointError, Eagle3HubError, HubError, InputError, SourceError
 from eagle3hub.layouts import open_head
 from eagle3hub.progress import Progress, silent
 from eagle3hub.publishing import remote
+from eagle3hub.publishing.derived import Derived, derive_again, own_manifest
 from eagle3hub.publishing.files import (
     CARD,
     SUMS,
@@ -26,7 +32,7 @@ from eagle3hub.publishing.files import (
     whole_digest,
 )
 from eagle3hub.publishing.keyless import Identity, by_certificate
-from eagle3hub.publishing.plan import same
+from eagle3hub.publishing.plan import MAIN, same
 from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, check_signature, covered
 
 
@@ -40,6 +46,8 @@ class Verified:
         faults: what is not as published, one sentence each; empty: everything is.
         unlisted: files that the list of digests does not name.
         signature: what is known of its signature; empty where there is none.
+        waived: what does not hold, and the release itself says so.
+        unchecked: what could not be derived again here, and why.
     """
 
     source: str
@@ -49,18 +57,27 @@ class Verified:
     faults: Sequence[str]
     unlisted: Sequence[str]
     signature: str = ""
+    waived: Sequence[str] = ()
+    unchecked: Sequence[str] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """``fail`` where something is not as published or does not follow, ``inconclusive`` where it is not known."""
+        return "fail" if self.faults else "inconclusive" if self.unchecked else "pass"
 
     def to_json(self) -> dict[str, Any]:
         """The document ``verify --json`` prints."""
         return {
             "source": self.source,
             "commit": self.commit,
-            "verdict": "fail" if self.faults else "pass",
+            "verdict": self.verdict,
             "files": [{"path": path, "size": size} for path, size in self.files],
             "heads": [{"folder": folder, "layout": layout} for folder, layout in self.heads],
             "faults": list(self.faults),
             "unlisted": list(self.unlisted),
             "signature": self.signature or None,
+            "waived": list(self.waived),
+            "unchecked": list(self.unchecked),
         }
 
 
@@ -95,7 +112,9 @@ def verify_upload(
 def verify_folder(
     folder: str | Path, expected: str | None = None, progress: Progress = silent, *, whole: str | None = None
 ) -> Verified:
-    """Hold a release folder against the digests that it had elsewhere, and read its heads.
+    """Hold a release folder against the digests that it had elsewhere, read its heads, and derive it again.
+
+    A folder of heads alone, which has no manifest yet, has nothing to derive.
 
     Args:
         expected: `release_digest` of the heads, as ``release --until convert`` tells it; None: not held to it.
@@ -115,13 +134,31 @@ def verify_folder(
             heads.append((inside, _layout(str(Path(folder, inside)))))
         except InputError as e:
             faults.append(f"the head in {inside or 'the root'} cannot be read: {e.message}")
-    return Verified(str(folder), None, [(f.path, f.size) for f in files], heads, faults, [])
+    derived = Derived([])
+    if any(f.path == MANIFEST for f in files):
+        progress("deriving reports, card and charts again")
+        derived = _derive_folder(Path(folder), files)
+    everything = [(f.path, f.size) for f in files]
+    return Verified(
+        str(folder), None, everything, heads, [*faults, *derived.faults], [], "", derived.waived, derived.unchecked
+    )
+
+
+def _derive_folder(folder: Path, files: Sequence[LocalFile]) -> Derived:
+    try:
+        own = own_manifest(folder)
+    except InputError as e:
+        return Derived([e.message])
+    return derive_again(folder, files, own.release.repo if own is not None else "")
 
 
 def verify_repository(
     source: str, expected: str | None = None, progress: Progress = silent, *, by: Path | Identity | None = None
 ) -> Verified:
-    """Download a published repository and hold every byte against its own list of digests, then read its heads.
+    """Download a published repository and derive it again.
+
+    Every byte is held against the repository's own list of digests, every head is read, and from the files alone every
+    number and verdict of the reports, the card and its charts are made again and compared (`derive_again`).
 
     Args:
         source: ``hf://owner/name[@revision]``.
@@ -134,45 +171,116 @@ def verify_repository(
     at = parse_address(source)
     if at.folder:
         raise SourceError(f"{source} names a folder", hint="name the repository", code="source-hub-address")
-    listing = hub.list_files(at.repo_id, at.revision)
-    if SUMS not in listing.sizes:
-        raise SourceError(
-            f"there is no {SUMS} in {source}",
-            hint="only what eagle3hub published carries one; eagle3hub inspect reads any head",
-            code="source-no-sums",
-        )
-    commit = listing.commit
-    listed = parse_sums(hub.download_file(at.repo_id, SUMS, commit).read_text(encoding="utf-8"))
-    good: list[tuple[str, int]] = []
-    faults = [] if expected is None else _digest_fault(listed, expected)
-    for path, sha256 in listed.items():
-        if path not in listing.sizes:
-            faults.append(f"{path} is missing")
-            continue
-        digest = file_digest(_download(at.repo_id, path, commit, progress))
-        if digest["sha256"] != sha256:
-            faults.append(f"{path} has other bytes than were published")
-        else:
-            good.append((path, digest["size"]))
-    if CARD in listed and CARD in listing.sizes:
-        error = _card_error(
-            _download(at.repo_id, CARD, commit, progress).read_text(encoding="utf-8", errors="replace")
-        )
+    tree = _Tree.open(at.repo_id, at.revision, source, progress)
+    faults = [] if expected is None else _digest_fault(tree.listed, expected)
+    faults += tree.faults
+    if CARD in tree.paths:
+        error = _card_error(tree.paths[CARD].read_text(encoding="utf-8", errors="replace"))
         faults += [error] if error else []
     heads: list[tuple[str, str]] = []
-    for path in listed:
-        if path.rpartition("/")[2] == "config.json" and path in listing.sizes:
+    for path in tree.listed:
+        if path.rpartition("/")[2] == CONFIG and path in tree.sizes:
             folder = path.rpartition("/")[0]
             try:
-                heads.append((folder, _layout(_address(at.repo_id, commit, folder))))
+                heads.append((folder, _layout(_address(at.repo_id, tree.commit, folder))))
             except HubError:
                 raise
             except Eagle3HubError as e:
                 faults.append(f"the head in {folder or 'the root'} cannot be read: {e.message}")
-    said, fault = _signed(at.repo_id, commit, listed, by, progress)
+    said, fault = _signed(at.repo_id, tree.commit, tree.listed, by, progress)
     faults += [fault] if fault else []
-    known = {*listed, SUMS, ".gitattributes"}
-    return Verified(source, commit, good, heads, faults, sorted(set(listing.sizes) - known), said)
+    progress("deriving reports, card and charts again")
+    with tempfile.TemporaryDirectory(prefix="eagle3hub-") as place:
+        found = _derived(Path(place), at.repo_id, tree, progress)
+    faults += [f for f in found.faults if f not in faults]
+    known = {*tree.listed, SUMS, ".gitattributes"}
+    unlisted = sorted(set(tree.sizes) - known)
+    good = [(path, file.stat().st_size) for path, file in tree.paths.items()]
+    return Verified(source, tree.commit, good, heads, faults, unlisted, said, found.waived, found.unchecked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """One commit of a repository: its list of digests, and the files on this machine that have them.
+
+    ``sizes`` are those of all its files, listed or not; ``paths`` where those lie that are as listed; ``faults`` name
+    the others.
+    """
+
+    commit: str
+    listed: Mapping[str, str]
+    sizes: Mapping[str, int | None]
+    paths: Mapping[str, Path]
+    faults: Sequence[str]
+
+    @classmethod
+    def open(cls, repo_id: str, revision: str | None, source: str, progress: Progress) -> _Tree:
+        listing = hub.list_files(repo_id, revision)
+        if SUMS not in listing.sizes:
+            raise SourceError(
+                f"there is no {SUMS} in {source}",
+                hint="only what eagle3hub published carries one; eagle3hub inspect reads any head",
+                code="source-no-sums",
+            )
+        text = _download(repo_id, SUMS, listing.commit, progress).read_bytes()
+        listed = parse_sums(text.decode("utf-8", errors="replace"))
+        paths: dict[str, Path] = {}
+        faults = []
+        for path, sha256 in listed.items():
+            if path not in listing.sizes:
+                faults.append(f"{path} is missing")
+                continue
+            file = _download(repo_id, path, listing.commit, progress)
+            if file_digest(file)["sha256"] != sha256:
+                faults.append(f"{path} has other bytes than were published")
+            else:
+                paths[path] = file
+        return cls(listing.commit, listed, listing.sizes, paths, faults)
+
+
+def _derived(place: Path, repo_id: str, tree: _Tree, progress: Progress) -> Derived:
+    """Put a release together again in the empty folder ``place``, and derive it.
+
+    With a branch for each layout, every branch has what all share, and its own head in its root.
+    """
+    parts = dict(tree.paths)
+    if MANIFEST not in parts:
+        return derive_again(place, [], repo_id)
+    try:
+        own = load_manifest(parts[MANIFEST])
+    except InputError as e:
+        return Derived([f"{MANIFEST}: {e.message}"])
+    listed = dict(tree.listed)
+    if own.publish.branch_per_layout and own.layouts.also:
+        here = _written_layout(parts)
+        for layout in own.layouts:
+            folder = own.layouts.folder(layout)
+            branch = folder or MAIN
+            other = tree if layout == here else _Tree.open(repo_id, branch, f"hf://{repo_id}@{branch}", progress)
+            for path, file in other.paths.items():
+                if "/" not in path and _of_a_head(path):
+                    name = f"{folder}/{path}" if folder else path
+                    parts[name], listed[name] = file, other.listed[path]
+    files = []
+    for path, file in parts.items():
+        at = place / path
+        at.parent.mkdir(parents=True, exist_ok=True)
+        at.symlink_to(file.resolve())
+        files.append(LocalFile(path, at, file.stat().st_size, listed[path], ""))
+    return derive_again(place, files, repo_id)
+
+
+def _written_layout(parts: Mapping[str, Path]) -> str:
+    """Layout of the head in a tree's root, as the record beside it says."""
+    try:
+        record = parse_json(parts[PROVENANCE].read_bytes()) if PROVENANCE in parts else {}
+    except (ValueError, RecursionError):
+        return ""
+    return str(record.get("layout", "")) if isinstance(record, dict) else ""
+
+
+def _of_a_head(name: str) -> bool:
+    return name in {CONFIG, INDEX, PROVENANCE} or name.endswith(".safetensors")
 
 
 def _signed(
