@@ -1,13 +1,15 @@
 """95 % intervals over prompts that stay inside the range of what they are of.
 
-Method, for a share in [0, 1] (a rate, or (tau - 1) / K): leave out one prompt after another and take the spread of the
-logits (the jackknife of a transformed ratio: Miller, "The jackknife: a review", Biometrika 61, 1974; the logit is what
-survey statistics uses for shares: Korn & Graubard, "Analysis of Health Surveys", 1999). The quantile is Student's, with
-fewer degrees of freedom where few prompts carry the spread: matched to the kurtosis (O'Neill, "Some useful moment
-results in sampling problems", The American Statistician 68, 2014). The variance is never taken below that of
-independent rounds (a design effect below 1 counts as 1, as Korn & Graubard do, Survey Methodology 24, 1998), and where
-nothing or everything was accepted it is that of an empirical logit with half a round on each side (Gart & Zweifel,
-Biometrika 54, 1967). So an interval never has a width of 0.
+For a share in [0, 1] (a rate, or (tau - 1) / K) the prompts are left out one after another, and the spread of the
+logits of what remains gives the interval: the jackknife of a transformed ratio (Miller, "The jackknife: a review",
+Biometrika 61, 1974), with the transform that survey statistics uses for shares (Korn & Graubard, "Analysis of Health
+Surveys", 1999). The quantile is Student's, with fewer degrees of freedom where few prompts carry the spread: they are
+matched to its kurtosis (O'Neill, "Some useful moment results in sampling problems", The American Statistician 68,
+2014).
+
+A width of 0 would be no certainty, and there is none. The variance is never below that of independent rounds: a design
+effect below 1 counts as 1 (Korn & Graubard, Survey Methodology 24, 1998). Where nothing or everything was accepted it
+is that of an empirical logit, with half a round on each side (Gart & Zweifel, Biometrika 54, 1967).
 
 ``benchmarks/coverage.py`` measures how often these intervals hold the truth, beside other methods.
 """
@@ -19,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from eagle3hub.metrics.counters import Counts
-from eagle3hub.metrics.student import t_quantile
+from eagle3hub.metrics.student import t_quantile_between
 
 Interval = tuple[float, float]
 
@@ -35,6 +37,7 @@ _NEAR_EDGE = 0.1
 """Rounds added on both sides, so that the prompts left over may all have accepted nothing or everything."""
 
 _AT_EDGE = 0.5
+_FEWEST = 2.0
 _NO_SPREAD = 1e-12
 
 
@@ -90,56 +93,49 @@ def share(units: Iterable[Unit]) -> Estimate:
     if len(kept) < MIN_PROMPTS or not most:
         return Estimate(value, None, None)
     edge, variance, df = _spread(kept, trials, total, most)
-    gained = total / most
-    centre = math.log((gained + edge) / (trials - gained + edge))
-    half = t_quantile(0.975, df) * math.sqrt(variance)
+    centre = _logit(total / most, trials, edge)
+    half = t_quantile_between(0.975, df) * math.sqrt(variance)
     low = 0.0 if total == 0 else min(_share_of(centre - half), value)
     high = 1.0 if total == trials * most else max(_share_of(centre + half), value)
     middle = _share_of(centre)
     return Estimate(value, math.sqrt(variance) * middle * (1 - middle), (low, high))
 
 
-def _spread(kept: Sequence[Unit], trials: int, total: int, most: int) -> tuple[float, float, int]:
+def _spread(kept: Sequence[Unit], trials: int, total: int, most: int) -> tuple[float, float, float]:
     """What to add on both sides of the share, the variance of its logit then, and the degrees of freedom."""
     gained, n = total / most, len(kept)
     if total in (0, trials * most):
         return _AT_EDGE, 1 / (gained + _AT_EDGE) + 1 / (trials - gained + _AT_EDGE), n - 1
-    edge = _NEAR_EDGE
-    centre = math.log((gained + edge) / (trials - gained + edge))
-    moved = []
-    for unit in kept:
-        rest, left = (total - unit.total) / most, trials - unit.trials
-        moved.append(math.log((rest + edge) / (left - rest + edge)) - centre)
+    centre = _logit(gained, trials, _NEAR_EDGE)
+    moved = [_logit((total - u.total) / most, trials - u.trials, _NEAR_EDGE) - centre for u in kept]
     between = (n - 1) / n * math.fsum(d * d for d in moved)
-    # as if rounds were independent; at least one of them might have got one more
+    # as if rounds were independent, and one of them might have got one more
     squares = max(sum(u.squares for u in kept) - total * total / trials, 1.0) / most**2
     effective = gained * (trials - gained) / squares
     yes = effective * gained / trials
     within = 1 / (yes + _AT_EDGE) + 1 / (effective - yes + _AT_EDGE)
-    return (edge, between, degrees_of_freedom(moved)) if between > within else (edge, within, n - 1)
+    return (_NEAR_EDGE, between, _degrees_of_freedom(moved)) if between > within else (_NEAR_EDGE, within, n - 1)
 
 
-def degrees_of_freedom(deviations: Sequence[float], *, caution: int = 1) -> int:
-    """Those of the variance of ``deviations``, by their kurtosis: n - 1 where it is a normal one's, else fewer.
+def _degrees_of_freedom(deviations: Sequence[float]) -> float:
+    """Those of the variance of ``deviations``: n - 1 where their kurtosis is a normal one's or less, else fewer.
 
-    2n / (kurtosis - (n - 3) / (n - 1)), rounded down. A sample shows too small a kurtosis, a normal one's by the factor
-    (n - 1) / (n + 1), which is undone ``caution`` times.
+    2n / (kurtosis - (n - 3) / (n - 1)). A sample shows too small a kurtosis, a normal one's by (n - 1) / (n + 1);
+    this is undone twice, which the simulation asks for where prompts differ much, and costs little where they do not.
     """
     n = len(deviations)
     second, fourth = math.fsum(d**2 for d in deviations), math.fsum(d**4 for d in deviations)
-    kurtosis = n * fourth / second**2 * ((n + 1) / (n - 1)) ** caution
-    ordinary = (n - 3) / (n - 1)
+    kurtosis = n * fourth / second**2 * ((n + 1) / (n - 1)) ** 2
     if kurtosis <= 3:
         return n - 1
-    return max(1, math.floor(2 * n / (kurtosis - ordinary)))
+    return max(2 * n / (kurtosis - (n - 3) / (n - 1)), _FEWEST)
 
 
 def difference(a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]], value: float, bounds: Interval) -> Estimate:
     """The interval of ``value``, the ratio of sums over ``a`` less that over ``b``, pairs of one prompt in each.
 
-    The jackknife of the difference: what a prompt does to both alike cancels. Nothing makes a difference symmetric as
-    the logit does a share, so its kurtosis is corrected twice. It is cut to ``bounds``. There is none from fewer than
-    `MIN_PROMPTS` pairs, or where the pairs show no spread at all: then they say nothing about its size.
+    The jackknife of the difference: what a prompt does to both alike cancels. It is cut to ``bounds``. There is none
+    from fewer than `MIN_PROMPTS` pairs, or where the pairs show no spread at all, which says nothing about its size.
     """
     n = len(a)
     tokens_a, rounds_a = sum(t for t, _ in a), sum(s for _, s in a)
@@ -154,8 +150,12 @@ def difference(a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]], value
     if max(map(abs, moved)) < _NO_SPREAD:
         return Estimate(value, None, None)
     error = math.sqrt((n - 1) / n * math.fsum(d * d for d in moved))
-    half = t_quantile(0.975, degrees_of_freedom(moved, caution=2)) * error
+    half = t_quantile_between(0.975, _degrees_of_freedom(moved)) * error
     return Estimate(value, error, (max(value - half, bounds[0]), min(value + half, bounds[1])))
+
+
+def _logit(gained: float, trials: int, edge: float) -> float:
+    return math.log((gained + edge) / (trials - gained + edge))
 
 
 def _share_of(logit: float) -> float:

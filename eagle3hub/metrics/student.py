@@ -38,3 +38,12 @@ def t_quantile(p: float, df: int) -> float:
         if middle in (low, high):
             return middle
         low, high = (middle, high) if t_cdf(middle, df) < p else (low, middle)
+
+
+def t_quantile_between(p: float, df: float) -> float:
+    """`t_quantile` for any ``df`` of 1 or more: between whole ones in a straight line over 1 / df."""
+    below = math.floor(df)
+    if below == df:
+        return t_quantile(p, below)
+    share = (1 / below - 1 / df) / (1 / below - 1 / (below + 1))
+    return (1 - share) * t_quantile(p, below) + share * t_quantile(p, below + 1)

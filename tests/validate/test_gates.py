@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from validate.measured import COUNTERS, counts, measurement, shifted
 
-from eagle3hub.metrics import acceptance
-from eagle3hub.validation.gates import Gate, against_reference, agreement, collapse, floor
+from eagle3hub.metrics import Acceptance, acceptance
+from eagle3hub.validation.gates import Gate, against_reference, agreement, collapse, floor, own_gates
 from eagle3hub.validation.measurement import Measurement
 from eagle3hub.validation.reference_file import Reference
 
@@ -26,16 +26,77 @@ BASE = moved(0)
 TAU = acceptance(BASE.counts).mean_acceptance_length
 
 
-def test_collapse_and_floor() -> None:
-    good = acceptance([counts(100, 50), counts(100, 55), counts(100, 45)])
-    assert collapse(good).verdict == "pass"
-    assert collapse(acceptance([counts(100, 10)])).verdict == "fail"
+def spread(middle: int, step: int = 1, prompts: int = 16) -> Acceptance:
+    """Prompts of 100 rounds and 1 draft each, which accept about ``middle`` in a hundred."""
+    return acceptance([counts(100, middle + step * (i % 5 - 2)) for i in range(prompts)])
+
+
+@pytest.mark.parametrize(
+    ("middle", "step", "verdict"),
+    [
+        (3, 1, "fail"),
+        (8, 1, "fail"),
+        (10, 1, "inconclusive"),  # the point lies on the line
+        (9, 4, "inconclusive"),  # below it, and the interval reaches above
+        (11, 4, "inconclusive"),
+        (12, 1, "pass"),
+        (50, 3, "pass"),
+    ],
+)
+def test_the_collapse_line_is_held_by_the_interval(middle: int, step: int, verdict: str) -> None:
+    measured = spread(middle, step)
+    gate = collapse(measured)
+    assert gate.verdict == verdict, gate.reason
+    assert gate.evidence is not None
+    low, high = gate.evidence["ci95"]
+    assert verdict == ("pass" if low > 1.1 else "fail" if high <= 1.1 else "inconclusive")
+    assert f"95 % interval {low:.3f} to {high:.3f}" in gate.reason
+    assert (gate.evidence["line"], gate.evidence["prompts"], gate.evidence["rounds"]) == (1.1, 16, 1600)
+    json.dumps(gate.to_json())
+
+
+def test_on_the_line_is_collapsed_and_at_the_bar_is_enough() -> None:
+    measured = spread(20)
+    for end, (collapsed, at_bar) in ((1.1, ("fail", "inconclusive")), (1.2, ("inconclusive", "inconclusive"))):
+        held = replace(measured, ci95=(1.0, end))
+        assert (collapse(held).verdict, floor(held, 1.1).verdict) == (collapsed, at_bar)
+    held = replace(measured, ci95=(1.1, 1.3))
+    assert (collapse(held).verdict, floor(held, 1.1).verdict) == ("inconclusive", "pass")
+    assert floor(replace(measured, ci95=(1.0, 1.0999)), 1.1).verdict == "fail"
+
+
+def test_the_floor_is_held_by_the_interval() -> None:
+    good = spread(50, 3)
     assert [floor(good, bar).verdict for bar in (1.3, 1.5, 1.7)] == ["pass", "inconclusive", "fail"]
-    assert floor(acceptance([counts(100, 50)]), 1.1).verdict == "inconclusive"
     evidence = floor(good, 1.3).evidence
     assert evidence is not None
     assert evidence["line"] == 1.3
     assert evidence["ci95"] == list(good.ci95 or ())
+
+
+@pytest.mark.parametrize("accepted", [0, 5, 50, 100])
+@pytest.mark.parametrize("prompts", [1, 3, 7])
+def test_too_few_prompts_can_neither_pass_nor_fail_a_line(prompts: int, accepted: int) -> None:
+    few = acceptance([counts(100, accepted)] * prompts)
+    for gate in (collapse(few), floor(few, 1.3)):
+        assert gate.verdict == "inconclusive"
+        are = "1 prompt with rounds is" if prompts == 1 else f"{prompts} prompts with rounds are"
+        assert gate.reason.endswith(f": {are} too few for an interval; 8 or more are needed")
+        assert gate.evidence is not None
+        assert gate.evidence["ci95"] is None
+
+
+def test_few_rounds_of_one_prompt_are_no_collapse() -> None:
+    assert collapse(acceptance([counts(11, 0, 0, 0)])).verdict == "inconclusive"
+    assert collapse(acceptance([counts(1, 0, 0, 0)] * 16)).verdict == "inconclusive", "16 rounds are few, too"
+    assert collapse(acceptance([counts(63, 0, 0, 0)] * 16)).verdict == "fail"
+
+
+def test_the_lines_of_a_run_by_itself() -> None:
+    good = spread(50)
+    assert [gate.name for gate in own_gates(good, None)] == ["collapse"]
+    assert [gate.name for gate in own_gates(good, 1.2)] == ["collapse", "floor"]
+    assert own_gates(None, 1.2) == []
 
 
 def test_equal_counters_pass_the_reference_outright() -> None:
@@ -161,13 +222,38 @@ def test_other_prompts_cannot_agree() -> None:
     assert agreement(replace(RUN, question_ids=(*range(2, 8),)), RUN).verdict == "inconclusive"
 
 
-def test_one_prompt_or_no_round_is_not_evidence() -> None:
-    alone = measurement(COUNTERS[:1], dtype="bfloat16")
-    other = measurement([(50, 8, 1, 0)], dtype="bfloat16")
-    assert agreement(other, alone).verdict == "inconclusive"
-    assert against_reference(other, Reference(alone)).verdict == "inconclusive"
+def test_few_prompts_or_no_round_are_not_evidence() -> None:
+    few = measurement(COUNTERS, dtype="bfloat16")
+    other = shifted(few, 0, 50, 8, 1, 0)
+    for gate in (agreement(other, few), against_reference(other, Reference(few))):
+        assert gate.verdict == "inconclusive"
+        assert "6 prompts with rounds are too few" in gate.reason
     elsewhere = replace(other, prompts_sha256="00" * 32)
-    assert against_reference(elsewhere, Reference(alone)).verdict == "inconclusive"
-    idle = measurement([(0, 0, 0, 0)], dtype="bfloat16")
-    assert agreement(idle, alone).verdict == "fail"
-    assert against_reference(idle, Reference(alone)).reason == "vllm ran no round of speculative decoding"
+    assert against_reference(elsewhere, Reference(few)).verdict == "inconclusive"
+    idle = measurement([(0, 0, 0, 0)] * 6, dtype="bfloat16")
+    assert agreement(idle, few).verdict == "fail"
+    assert against_reference(idle, Reference(few)).reason == "vllm ran no round of speculative decoding"
+
+
+@pytest.mark.parametrize("prompts", [1, 7, 8, 30])
+def test_equal_counters_are_exact_in_float32_and_may_be_chance_elsewhere(prompts: int) -> None:
+    exact = measurement(MANY[:prompts])
+    lower, hot = (measurement(MANY[:prompts], **change) for change in ({"dtype": "bfloat16"}, {"temperature": 1.0}))
+    assert agreement(exact, exact).verdict == "pass"
+    assert against_reference(exact, Reference(exact)).verdict == "pass"
+    enough = "pass" if prompts >= 8 else "inconclusive"
+    for run in (lower, hot):
+        assert agreement(run, run).verdict == enough
+        gate = against_reference(run, Reference(run))
+        assert gate.verdict == enough
+        assert "have the counters of the reference exactly" in gate.reason
+        assert ("too few" in gate.reason) == (prompts < 8)
+
+
+def test_runs_that_differ_alike_in_every_prompt_have_no_interval() -> None:
+    """A difference without any spread over the pairs: a width of 0 would be no certainty."""
+    ours = measurement([(100, 40, 6, 2)] * 16, dtype="bfloat16")
+    theirs = measurement([(100, 41, 6, 2)] * 16, dtype="bfloat16")
+    for gate in (agreement(ours, theirs), against_reference(ours, Reference(theirs))):
+        assert gate.verdict == "inconclusive"
+        assert "no interval" in gate.reason

@@ -7,7 +7,7 @@ import pytest
 from eagle3hub.engines.base import EngineRun, LoadReport, PromptResult
 from eagle3hub.metrics import Acceptance, Counts, acceptance
 from eagle3hub.validation.gates import Gate
-from eagle3hub.validation.judge import Lossless, compare, judge, unexpected
+from eagle3hub.validation.judge import Judgement, Lossless, compare, judge, unexpected
 
 LOADED = LoadReport(checked=True, ignored=("t2d",), aux_boundaries=(2, 15, 27))
 TAPS = [2, 15, 27]
@@ -17,7 +17,7 @@ def counts(rounds: int, accepted: int) -> Counts:
     return Counts(rounds, rounds, accepted, (accepted,))
 
 
-GOOD = acceptance([counts(100, 50), counts(100, 55), counts(100, 45)])  # 1.5, interval about 1.38 to 1.62
+GOOD = acceptance([counts(100, 50), counts(100, 62), counts(100, 38)] * 4)  # 1.5, interval about 1.43 to 1.57
 
 
 def run(*outputs: list[int]) -> EngineRun:
@@ -25,7 +25,7 @@ def run(*outputs: list[int]) -> EngineRun:
     return EngineRun(prompts, None, "1", {}, 1.0, 1.0)
 
 
-def verdict(**changed: object) -> tuple[str, str]:
+def judged(**changed: object) -> Judgement:
     arguments: dict[str, object] = {
         "load": LOADED,
         "expected_taps": TAPS,
@@ -35,6 +35,11 @@ def verdict(**changed: object) -> tuple[str, str]:
         "min_acceptance_length": None,
     }
     return judge(**{**arguments, **changed})  # type: ignore[arg-type]
+
+
+def verdict(**changed: object) -> tuple[str, str]:
+    found = judged(**changed)
+    return found.verdict, found.reason
 
 
 def test_a_good_run_passes() -> None:
@@ -86,9 +91,10 @@ def test_an_output_that_stops_early_diverges_where_it_stops() -> None:
     assert lossless.divergences[0].position == 2
 
 
-@pytest.mark.parametrize(("accepted", "expected"), [(10, "fail"), (11, "pass"), (0, "fail")])
+@pytest.mark.parametrize(("accepted", "expected"), [(10, "inconclusive"), (14, "pass"), (5, "fail"), (0, "fail")])
 def test_the_collapse_line(accepted: int, expected: str) -> None:
-    assert verdict(acceptance=acceptance([counts(100, accepted), counts(100, accepted)]))[0] == expected
+    assert verdict(acceptance=acceptance([counts(100, accepted)] * 16))[0] == expected
+    assert verdict(acceptance=acceptance([counts(100, accepted)] * 3))[0] == "inconclusive"
 
 
 def test_no_round_is_a_failure() -> None:
@@ -96,7 +102,7 @@ def test_no_round_is_a_failure() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bar", "expected"), [(1.3, "pass"), (1.45, "inconclusive"), (1.6, "inconclusive"), (1.7, "fail")]
+    ("bar", "expected"), [(1.3, "pass"), (1.45, "inconclusive"), (1.54, "inconclusive"), (1.7, "fail")]
 )
 def test_the_bar(bar: float, expected: str) -> None:
     found, reason = verdict(min_acceptance_length=bar)
@@ -111,10 +117,40 @@ def test_the_bar_at_the_very_ends_of_the_interval() -> None:
     assert verdict(min_acceptance_length=high)[0] == "inconclusive"
 
 
-def test_one_prompt_cannot_clear_a_bar() -> None:
-    alone: Acceptance = acceptance([counts(100, 90)])
-    assert verdict(acceptance=alone, min_acceptance_length=1.2)[0] == "inconclusive"
-    assert verdict(acceptance=alone)[0] == "pass"
+def test_few_prompts_cannot_pass_and_no_rounds_of_them_fail() -> None:
+    few: Acceptance = acceptance([counts(100, 90)] * 7)
+    assert verdict(acceptance=few, min_acceptance_length=1.2)[0] == "inconclusive"
+    found, reason = verdict(acceptance=few)
+    assert found == "inconclusive"
+    assert "7 prompts with rounds are too few for an interval; 8 or more are needed" in reason
+    assert verdict(acceptance=acceptance([counts(11, 0)]))[0] == "inconclusive"
+    # what needs no interval fails as ever
+    assert verdict(acceptance=few, load=replace(LOADED, not_loaded=("fc.weight",)))[0] == "fail"
+    assert verdict(acceptance=few, gates=[gate("fail", "other rounds")])[0] == "fail"
+
+
+def test_equal_rounds_of_few_prompts_do_not_make_up_for_an_open_collapse_line() -> None:
+    few = acceptance([counts(30, 20)])
+    found = judged(acceptance=few, gates=[Gate("agreement", "pass", "1 of 1 alike")])
+    assert found.verdict == "inconclusive"
+    assert [(gate.name, gate.verdict) for gate in found.gates] == [("collapse", "inconclusive"), ("agreement", "pass")]
+
+
+def test_every_line_a_verdict_rests_on_is_among_its_gates() -> None:
+    found = judged(min_acceptance_length=1.7, gates=[gate("pass", "as before")])
+    assert [(gate.name, gate.verdict) for gate in found.gates] == [
+        ("collapse", "pass"),
+        ("floor", "fail"),
+        ("reference", "pass"),
+    ]
+    assert all(gate.evidence for gate in found.gates[:2])
+    assert found.reason == found.gates[1].reason
+    assert [gate.name for gate in judged().gates] == ["collapse"]
+    assert judged().reason == f"all tensors loaded and {judged().gates[0].reason}"
+    assert judged(acceptance=None, min_acceptance_length=1.7).gates == ()
+    # kept where something else failed
+    broken = judged(load=replace(LOADED, not_loaded=("fc.weight",)))
+    assert [(gate.name, gate.verdict) for gate in broken.gates] == [("collapse", "pass")]
 
 
 def gate(found: str, reason: str) -> Gate:
@@ -151,12 +187,16 @@ def test_a_load_nobody_watched_does_not_hide_a_failure() -> None:
     assert "the bar of 1.5" in reason
 
 
-def test_a_collapsed_head_is_not_also_measured_against_the_bar() -> None:
-    flat = acceptance([counts(100, 5), counts(100, 6)])
-    found, reason = verdict(acceptance=flat, min_acceptance_length=1.05)
-    assert found == "fail"
-    assert "collapse" in reason
-    assert "bar" not in reason
+def test_a_collapsed_head_is_held_against_the_bar_as_well() -> None:
+    flat = acceptance([counts(100, 5), counts(100, 6)] * 8)
+    found = judged(acceptance=flat, min_acceptance_length=1.2)
+    assert found.verdict == "fail"
+    assert [gate.verdict for gate in found.gates] == ["fail", "fail"]
+    assert "collapse" in found.reason
+    assert "the bar of 1.2" in found.reason
+    low = judged(acceptance=flat, min_acceptance_length=1.02)
+    assert [gate.verdict for gate in low.gates] == ["fail", "pass"]
+    assert low.verdict == "fail"
 
 
 def test_no_gate_makes_up_for_a_missing_acceptance() -> None:

@@ -139,12 +139,13 @@ def verdict(gate: Gate, **changed: object) -> tuple[str, str]:
         "expected_taps": [2, 15, 27],
         "lossless": Lossless(3, 3, (), by_reference=True),
         "dtype": "float32",
-        "acceptance": acceptance([Counts(100, 100, 50, (50,))] * 3),
+        "acceptance": acceptance([Counts(100, 100, 50, (50,))] * 8),
         "min_acceptance_length": None,
         "gates": [gate],
         "unchecked": OPEN,
     }
-    return judge(**{**arguments, **changed})  # type: ignore[arg-type]
+    found = judge(**{**arguments, **changed})  # type: ignore[arg-type]
+    return found.verdict, found.reason
 
 
 def test_a_server_passes_on_the_word_of_the_reference_and_the_verdict_names_what_is_open() -> None:
