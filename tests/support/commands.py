@@ -14,7 +14,9 @@ import typer.main
 
 from eagle3hub.cli.app import build
 
-_BLOCK = re.compile(r"(?:<!-- (?P<mark>run|not run: [^>]+) -->\n)?```console\n(?P<body>.*?)```", re.DOTALL)
+_BLOCK = re.compile(
+    r"(?:<!-- (?P<mark>run|run with a Hub|not run: [^>]+) -->\n)?```console\n(?P<body>.*?)```", re.DOTALL
+)
 _STATUS = re.compile(r"\s+# exit status (\d+)$")
 
 
@@ -63,7 +65,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Block:
-    """One ``console`` block of a page, and whether it is to be run: ``run``, ``not run: why``, or not marked."""
+    """One ``console`` block of a page, and whether it is to be run: ``run``, ``run with a Hub``, ``not run: why``."""
 
     mark: str | None
     commands: list[Command]

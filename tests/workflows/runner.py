@@ -56,9 +56,9 @@ class Runner:
     """A machine for workflows of ``repository``, a folder that checkout copies; pip "installs" ``site`` (`make_site`).
 
     ``env`` is what the surroundings add to every step, for example where the Hub is; jobs after ``last`` are left
-    out. ``artifacts``, ``attested``
-    (paths) and ``uploaded_sarif`` are what the jobs left with GitHub; ``installed`` is what pip was asked for, by job,
-    and ``environments`` are those that jobs ran in.
+    out. ``artifacts``, ``attested`` (paths) and ``uploaded_sarif`` are what the jobs left with GitHub, ``to_index``
+    (paths) what they sent to the package index; ``installed`` is what pip was asked for, by job, and ``environments``
+    are those that jobs ran in.
     """
 
     repository: Path
@@ -72,6 +72,7 @@ class Runner:
     installed: list[tuple[str, str]] = field(default_factory=list)
     environments: list[str] = field(default_factory=list)
     attested: list[str] = field(default_factory=list)
+    to_index: list[str] = field(default_factory=list)
     uploaded_sarif: list[Path] = field(default_factory=list)
 
     def run(self, workflow: Path, inputs: Mapping[str, Any] | None = None) -> str:
@@ -247,6 +248,7 @@ class Runner:
             "actions/upload-artifact": self._upload,
             "actions/download-artifact": self._download,
             "actions/attest-build-provenance": self._attest,
+            "pypa/gh-action-pypi-publish": self._to_index,
             "github/codeql-action/upload-sarif": lambda to, w: self.uploaded_sarif.append(to / w["sarif_file"]),
         }
         actions[action.partition("@")[0]](here, with_)
@@ -272,7 +274,12 @@ class Runner:
             shutil.copytree(path, here / with_["path"] / inside, dirs_exist_ok=True)
 
     def _attest(self, here: Path, with_: Mapping[str, Any]) -> None:
-        self.attested += [str(p.relative_to(here)) for p in here.glob(with_["subject-path"] + "/*") if p.is_file()]
+        pattern = with_["subject-path"]
+        found = here.glob(pattern + "/*" if pattern.endswith("**") else pattern)
+        self.attested += [str(p.relative_to(here)) for p in found if p.is_file()]
+
+    def _to_index(self, here: Path, with_: Mapping[str, Any]) -> None:
+        self.to_index += [str(p.relative_to(here)) for p in (here / with_["packages-dir"]).iterdir()]
 
 
 def load(path: Path) -> Any:

@@ -57,7 +57,9 @@ def check_recipe(document: Mapping[str, Any], installed: Mapping[str, Path] | No
     ]
     if not recipes:
         raise InputError(
-            "the JSON document holds no recipe", hint="eagle3hub recipe --json prints one", code="recipe-none"
+            "the JSON document holds no recipe",
+            hint="`eagle3hub recipe HEAD --target TARGET --engine ENGINE --json` prints one",
+            code="recipe-none",
         )
     blocks = []
     for recipe in recipes:
