@@ -13,6 +13,17 @@ ENGINES = {
     "llamacpp": "llama.cpp",
 }
 
+REFERENCE = "reference"
+"""Our own replay of a head: it measures, and serves nothing."""
+
+OUTCOMES = {
+    "pass": "pass",
+    "fail": "fail",
+    "inconclusive": "inconclusive",
+    "unavailable": "could not run",
+}
+"""Verdicts in print; what has none was not run."""
+
 DEVICES = {"cpu": "CPU", "cuda": "NVIDIA GPU", "server": "a running server"}
 
 
@@ -65,6 +76,11 @@ def engine(name: str) -> str:
 def device(name: str) -> str:
     """A device in print."""
     return DEVICES.get(name, name)
+
+
+def outcome(verdict: str) -> str:
+    """A verdict in print."""
+    return OUTCOMES.get(verdict, verdict)
 
 
 def layout(name: str) -> LayoutName:
