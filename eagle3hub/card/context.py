@@ -148,6 +148,8 @@ def build(
         "noted": noted,
         "subcards": [(names.SUBCARDS[name], facts) for name, facts in manifest.subcards],
         "layouts": layout_rows(manifest, reports, views),
+        "branches": int(manifest.publish.branch_per_layout),
+        "fetch_other": recipes.fetched(manifest, manifest.layouts.also[0])[0] if manifest.layouts.also else "",
         "limitations": manifest.limitations,
         "licenses": licenses(manifest),
         "notices": terms.terms(manifest.target.license.id).phrases,

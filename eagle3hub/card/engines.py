@@ -114,7 +114,7 @@ def _recipe(manifest: Manifest, note: EngineNote, chosen: Choice | None) -> tupl
     """Command, YAML and Python for a folder of the release."""
     repo = manifest.release.repo
     folder = chosen.folder.folder if chosen is not None and chosen.folder is not None else ""
-    fetch, head = fetched(repo, folder) if folder else ("", repo)
+    fetch, head = fetched(manifest, folder) if folder else ("", repo)
     serving = Serving(
         target=manifest.target.id,
         head=head,

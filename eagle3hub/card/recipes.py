@@ -70,7 +70,7 @@ def tested(runs: Sequence[Run], manifest: Manifest, folders: Sequence[Served]) -
         recipes += made
         engines += [engine] if made else []
         if against is not None and not made:
-            withheld[engine] = f"No command is printed for {names.engine(engine)}, although it passed. {against}"
+            withheld[engine] = f"No command is printed, although a report says that it passed: {against}"
     return Tested(tuple(dict.fromkeys(recipes)), withheld, tuple(engines))
 
 
@@ -86,7 +86,7 @@ def _against(runs: Sequence[Run], main: Served | None) -> str | None:
     for run in runs:
         found = _outlook(run, main)
         if main is not None and found is not None and not found.works:
-            return f"{found.title} {found.does} the files in {main.place}: it {found.why}."
+            return f"{found.says(main.place)}."
     return None
 
 
@@ -94,18 +94,24 @@ def _recipe(run: Run, manifest: Manifest, found: Outlook | None, against: str | 
     folder = manifest.layouts.folder(run.layout)
     remarks = [against] if against else []
     if folder:
-        remarks.append(f"The command below takes the folder {folder}/ instead, whose files were tested.")
+        title = names.layout(run.layout).title
+        remarks.append(f"The command below fetches and serves the {title} layout instead, which was tested.")
     if found is not None and found.but:
         remarks.append(f"But {found.but}.")
     return serve_recipe(run.engine["recipe"], run.report, manifest, folder, tuple(remarks))
 
 
-def fetched(repo: str, folder: str) -> tuple[str, str]:
-    """The command that fetches one folder of a repository, and where its files then lie.
+def fetched(manifest: Manifest, folder: str) -> tuple[str, str]:
+    """The command that fetches one layout's folder of the repository, and where its files then lie.
 
-    Engines take a repository's root by its id, and no folder of one.
+    Engines take a repository's root by its id, and no folder of one. Where each layout has a branch, it is that of the
+    folder's name.
     """
+    repo = manifest.release.repo
     copy = repo.rpartition("/")[2]
+    if manifest.publish.branch_per_layout:
+        command = ["hf", "download", repo, "--revision", folder, "--local-dir", f"{copy}-{folder}"]
+        return shlex.join(command), f"./{copy}-{folder}"
     command = ["hf", "download", repo, "--include", f"{folder}/*", "--local-dir", copy]
     return shlex.join(command), f"./{copy}/{folder}"
 
@@ -123,7 +129,7 @@ def serve_recipe(
     Hub ids where they are the value of something called a model; elsewhere the same word may mean something else
     (a folder may be called ``eagle3``).
     """
-    fetch, place = fetched(manifest.release.repo, folder) if folder else ("", manifest.release.repo)
+    fetch, place = fetched(manifest, folder) if folder else ("", manifest.release.repo)
     published = {report["head"]["source"]: place, report["target"]["name"]: manifest.target.id}
     command = _command(recipe.get("server_command") or "", recipe.get("env") or {}, published)
     if recipe.get("prepare"):  # commands on folders of the names that were measured: the published ones go there

@@ -9,6 +9,7 @@ from typing import Any
 
 from eagle3hub.card import names
 from eagle3hub.card.manifest import Manifest
+from eagle3hub.card.recipes import fetched
 from eagle3hub.card.reports import Run
 
 SMOKE_PROMPTS = 80
@@ -168,7 +169,11 @@ def _lossless(entry: Mapping[str, Any]) -> Lossless | None:
 def validate_command(run: Run, manifest: Manifest) -> str:
     """The commands that repeat the measurement with the published files."""
     report, settings = run.report, run.report["settings"]
-    copy, folder = manifest.release.repo.split("/")[1], manifest.layouts.folder(run.layout)
+    folder = manifest.layouts.folder(run.layout)
+    repo, copy = manifest.release.repo, manifest.release.repo.split("/")[1]
+    fetch, place = f"hf download {repo} --local-dir {copy}", f"{copy}/{folder}" if folder else copy
+    if folder and manifest.publish.branch_per_layout:
+        fetch, place = fetched(manifest, folder)
     options: list[tuple[str, Any]] = [
         ("--target", manifest.target.id),
         ("--engine", run.engine["engine"]),
@@ -183,9 +188,9 @@ def validate_command(run: Run, manifest: Manifest) -> str:
         options += [("--temperature", f"{settings['temperature']:g}"), ("--seed", settings["seed"])]
     if settings.get("min_acceptance_length") is not None:
         options.append(("--min-acceptance-length", f"{settings['min_acceptance_length']:g}"))
-    lines = [f"eagle3hub validate {f'{copy}/{folder}' if folder else copy}"]
+    lines = [f"eagle3hub validate {place}"]
     lines += [f"{option} {shlex.quote(str(value))}" for option, value in options]
-    return f"hf download {manifest.release.repo} --local-dir {copy}\n" + " \\\n  ".join(lines)
+    return f"{fetch}\n" + " \\\n  ".join(lines)
 
 
 _SETTINGS = {

@@ -14,7 +14,7 @@ from typing import Literal
 
 from eagle3hub.card import names
 from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.engines.specs import engine_title, preflight_version, version_data
+from eagle3hub.engines.specs import preflight_version, version_data
 from eagle3hub.errors import InputError, UsageError
 from eagle3hub.head import Head
 from eagle3hub.layouts import LAYOUTS, open_head
@@ -25,7 +25,7 @@ from eagle3hub.target import TargetFacts
 
 Kind = Literal["right", "unknown", "silently_wrong", "refuses", "unchecked"]
 _ORDER: tuple[Kind, ...] = ("right", "unknown", "silently_wrong", "refuses")
-_DOES = {"refuses": "refuses", "silently_wrong": "serves wrong, without a word,"}
+_DOES = {"refuses": "refuses {}", "silently_wrong": "serves {} silently wrong"}
 _SUGGESTED = ("universal", "specforge", "modelopt", "specjax", "speculators", "angelslim", "safeailab")
 """Layouts in the order in which one is named as a way out."""
 
@@ -67,10 +67,9 @@ class Outlook:
         """Whether the engine may load these files right, as far as is known."""
         return self.kind in ("right", "unknown", "unchecked")
 
-    @property
-    def does(self) -> str:
-        """The verb for what it does with files it does not get right."""
-        return _DOES[self.kind]
+    def says(self, place: str) -> str:
+        """What it does with the files in a place, where it does not get them right, and why."""
+        return f"{self.title} {_DOES[self.kind].format(f'the files in {place}')}: it {self.why}"
 
 
 def served(heads: Mapping[str, Head]) -> tuple[Served, ...]:
@@ -131,7 +130,7 @@ def outlook(
         return Outlook("unchecked", title)
     best = min(verdicts, key=lambda v: _ORDER.index(v.kind))
     others = [v for v in verdicts if v.kind != best.kind and v.kind in _DOES]
-    but = "; ".join(f"{v.title} {_DOES[v.kind]} these files: it {_why(v)}" for v in others)
+    but = "; ".join(f"{v.title} {_DOES[v.kind].format('them')}: it {_why(v)}" for v in others)
     return Outlook(best.kind, title, _why(best), but)
 
 
@@ -206,21 +205,20 @@ def choose(
     first, main = looked[0]
     if main.works:
         return Choice(first, tuple(_expected(main)))
-    what = f"{main.title} {main.does} the files in {first.place}: it {main.why}."
+    what = f"{main.says(first.place)}."
     for one, found in looked[1:]:
         if found.works:
-            instead = f"The command below takes {one.place} instead."
+            title = names.layout(one.layout).title
+            instead = f"The command below fetches and serves the {title} layout of this repository instead."
             return Choice(one, (what, instead, *_expected(found)))
     if len(looked) > 1:
         what += " It gets none of the other layouts of this repository right either."
     out = way_out(first, engine, version, capture)
-    remedy = (
-        f"It would take the same head in the {names.layout(out).title} layout"
-        f" (`eagle3hub convert --to {out}`, or the manifest's `layouts`)."
-        if out
-        else "No layout that eagle3hub writes would help."
-    )
-    return Choice(None, (f"No command is printed for {engine_title(engine)}. {what}", remedy))
+    remedy = "It takes this head in no layout that eagle3hub writes."
+    if out is not None:
+        title = names.layout(out).title
+        remedy = f"It takes this head in the {title} layout, which eagle3hub convert --to {out} makes of them."
+    return Choice(None, (f"No command is printed: {what}", remedy))
 
 
 def _expected(found: Outlook) -> Iterator[str]:

@@ -156,22 +156,23 @@ def _shell(text: str, word: str) -> Iterator[tuple[int, list[str]]]:
             continue
 
 
-def downloads(text: str) -> dict[str, str]:
-    """Local folders that commands in ``text`` download repositories into: repository by folder."""
-    found: dict[str, str] = {}
+def downloads(text: str) -> dict[str, tuple[str, str]]:
+    """Local folders that commands in ``text`` download repositories into: repository and branch by folder."""
+    found: dict[str, tuple[str, str]] = {}
     for _, words in _shell(text, "download"):
         if "download" not in words or not {"hf", "huggingface-cli"} & set(words):
             continue
         repo = next((w for w in words[words.index("download") + 1 :] if _ID.fullmatch(w)), None)
-        folder = options(words).get("--local-dir")
+        given = options(words)
+        folder = given.get("--local-dir")
         if repo and folder:
-            found[_plain(folder)] = repo
+            found[_plain(folder)] = (repo, given.get("--revision") or "")
     for _, words in _shell(text, "clone"):
         address = next((w for w in words if _SERVER.match(w)), None)
         if "clone" in words and address:
             repo = _SERVER.sub("", address).strip("/")
             folder = next(iter(words[words.index(address) + 1 :]), repo.rpartition("/")[2])
-            found[_plain(folder)] = repo
+            found[_plain(folder)] = (repo, "")
     return found
 
 
@@ -195,21 +196,22 @@ def refused(
         one = None if folder is None else here.get(folder)
         seen = None if one is None else _seen(one, use, text)
         if one is not None and seen is not None:
-            what = f"{seen.title} {seen.does} the files in {one.place}: it {seen.why}"
-            yield use.line, what, _fix(use, folders, one)
+            yield use.line, seen.says(one.place), _fix(use, folders, one)
 
 
-def _own(text: str, found: Sequence[Use], copies: Mapping[str, str]) -> set[str]:
+def _own(text: str, found: Sequence[Use], copies: Mapping[str, tuple[str, str]]) -> set[str]:
     """The repository a card is of: where its results lie, else the only draft head that its commands name."""
     linked = set(_RESULTS.findall(text))
     if len(linked) == 1:
         return linked
-    named = {use.head for use in found if _ID.fullmatch(use.head)} | set(copies.values())
+    named = {use.head for use in found if _ID.fullmatch(use.head)} | {repo for repo, _ in copies.values()}
     named -= set(_BASE.findall(text))
     return named if len(named) == 1 else set()
 
 
-def _folder(head: str, own: Collection[str], copies: Mapping[str, str], here: Collection[str]) -> str | None:
+def _folder(
+    head: str, own: Collection[str], copies: Mapping[str, tuple[str, str]], here: Collection[str]
+) -> str | None:
     """The folder of the repository that a name in a command means; None where it means something else."""
     name = _SERVER.sub("", head).partition("@")[0]
     for repo in own:
@@ -221,11 +223,12 @@ def _folder(head: str, own: Collection[str], copies: Mapping[str, str], here: Co
     path = _plain(name)
     if name.startswith("./") and path in here:
         return path
-    places = [folder for folder, repo in copies.items() if repo in own]
-    places += [repo.rpartition("/")[2] for repo in own if "/" in name and not _ID.fullmatch(name)]
-    for place in sorted(places, key=len, reverse=True):
+    places = {folder: branch for folder, (repo, branch) in copies.items() if repo in own}
+    if "/" in name and not _ID.fullmatch(name):  # a folder that is called as the repository is
+        places = {**dict.fromkeys((repo.rpartition("/")[2] for repo in own), ""), **places}
+    for place, branch in sorted(places.items(), key=lambda item: -len(item[0])):
         if path == place:
-            return ""
+            return branch if branch in here else ""
         if path.startswith(f"{place}/"):
             inside = path[len(place) + 1 :]
             return inside if inside in here else None
