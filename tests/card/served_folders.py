@@ -58,7 +58,7 @@ def manifest_of(folder: Path, main: str, *also: str, **changes: Any) -> Manifest
 
 
 def report_of(folder: Path, layout: str, engine: str, version: str, **changes: Any) -> dict[str, Any]:
-    """A report that says that an engine passed with a folder's files, with a recipe as the engine's worker writes it."""
+    """A report that says that an engine passed with a folder's files, with the recipe of that engine."""
     samples.DIGESTS.setdefault(layout, "sha256:" + "aa" * 32)
     report = samples.make_report(layout, engine=engine, version=version, **changes)
     report["head"]["digest"] = folder_digest(folder)[0]

@@ -61,7 +61,9 @@ def test_another_layout_of_the_release_is_served(
     manifest = folders.manifest_of(tmp_path, "specjax", "angelslim", other, engines=[SGLANG, VLLM], style=style)
     text = card(manifest, root, "angelslim", other)
     copy = samples.REPO.split("/")[1]
-    assert f"hf download {samples.REPO} --include '{other}/*' --local-dir {copy}\npython -m sglang.launch_server" in text
+    assert (
+        f"hf download {samples.REPO} --include '{other}/*' --local-dir {copy}\npython -m sglang.launch_server" in text
+    )
     assert f"--speculative-draft-model-path ./{copy}/{other} " in text
     assert f"speculative_draft_model_path='./{copy}/{other}'" in text
     assert "SGLang 0.5.23 refuses the files in the repository's root" in text
@@ -88,7 +90,9 @@ def test_silently_wrong_files_get_no_command(made: Path, root: Path, tmp_path: P
     text = card(folders.manifest_of(tmp_path, "modelopt", engines=[TRTLLM, JAX]), root)
     assert "trtllm-serve" not in text and "sgl_jax" not in text and "eagle3_layers" not in text
     assert "TensorRT-LLM 1.2 refuses the files" in text
-    assert "sglang-jax 0.1.0rc0 serves the files in the repository's root (NVIDIA ModelOpt layout) silently wrong" in text
+    assert (
+        "sglang-jax 0.1.0rc0 serves the files in the repository's root (NVIDIA ModelOpt layout) silently wrong" in text
+    )
 
 
 @pytest.mark.parametrize("told", [None, [-1]])
@@ -115,7 +119,9 @@ def test_what_the_files_leave_open_is_said_with_the_command(made: Path, root: Pa
     folders.release_of(made, root, "universal")
     (root / "eagle3hub.json").unlink()
     text = card(folders.manifest_of(tmp_path, "universal", engines=[SGLANG]), root)
-    assert "cannot tell whether SGLang 0.5.23 gets these files right: it refuses a target whose context exceeds" in text
+    assert (
+        "cannot tell whether SGLang 0.5.23 gets these files right: it refuses a target whose context exceeds" in text
+    )
     assert "sglang.launch_server" in text
 
 

@@ -204,16 +204,23 @@ def _own(text: str, found: Sequence[Use], copies: Mapping[str, tuple[str, str]])
     linked = set(_RESULTS.findall(text))
     if len(linked) == 1:
         return linked
-    named = {use.head for use in found if _ID.fullmatch(use.head)} | {repo for repo, _ in copies.values()}
+    named = {head for use in found if _ID.fullmatch(head := _plain_id(use.head))} | {
+        repo for repo, _ in copies.values()
+    }
     named -= set(_BASE.findall(text))
     return named if len(named) == 1 else set()
+
+
+def _plain_id(head: str) -> str:
+    """A name without the Hub's address before it and a revision after it."""
+    return _SERVER.sub("", head).partition("@")[0]
 
 
 def _folder(
     head: str, own: Collection[str], copies: Mapping[str, tuple[str, str]], here: Collection[str]
 ) -> str | None:
     """The folder of the repository that a name in a command means; None where it means something else."""
-    name = _SERVER.sub("", head).partition("@")[0]
+    name = _plain_id(head)
     for repo in own:
         if name == repo:
             return ""
