@@ -112,7 +112,7 @@ def build(
     network = architecture.describe(head) if head else None
     cited = bibliography.with_always(manifest.citations)
     tool = f"eagle3hub {__version__}"
-    folders = served(heads or ({"": head} if head else {}))
+    folders = served(manifest.layouts, heads or ({"": head} if head else {}), manifest.speculative_tokens)
     tested = recipes.tested(runs, manifest, folders)
     noted = engines.noted(manifest, runs, folders, {*tested.engines, *tested.withheld}, tool)
     serves = [*tested.engines, *(note.name for note in noted if note.command)]
@@ -138,7 +138,7 @@ def build(
         "no_recipe": state.no_recipe(manifest, views) if not (tested.recipes or tested.withheld or imports) else "",
         "unmeasured": state.unmeasured(reports, views),
         "tried": int(any(v.is_engine for v in views)),
-        "own": "" if all(v.is_engine for v in views) else names.engine(names.REFERENCE).capitalize(),
+        "own": "" if all(v.is_engine for v in views) else names.engine(names.REFERENCE),
         "architecture": network,
         "described": manifest.architecture,
         "head_size": size(network.size_bytes) if network else "",

@@ -78,7 +78,7 @@ def model_card_data(
         license_link=release.license.link,
         library_name=release.library_name,
         pipeline_tag=PIPELINE_TAG,
-        tags=list(dict.fromkeys([*TAGS, *engines, *release.tags])),
+        tags=list(dict.fromkeys([*TAGS, *map(names.tag, engines), *release.tags])),
         datasets=list(release.datasets) or None,
         model_name=visible(release.title) if results else None,
         eval_results=results or None,

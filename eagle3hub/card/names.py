@@ -24,6 +24,9 @@ OUTCOMES = {
 }
 """Verdicts in print; what has none was not run."""
 
+TAGS = {"trtllm": "tensorrt-llm", "sglang_jax": "sglang-jax", "llamacpp": "llama.cpp"}
+"""Engines whose tag on the Hub is not eagle3hub's name for them."""
+
 DEVICES = {"cpu": "CPU", "cuda": "NVIDIA GPU", "server": "a running server"}
 
 
@@ -71,6 +74,11 @@ SUBCARDS = {
 def engine(name: str) -> str:
     """An engine's name as its makers write it."""
     return ENGINES.get(name, name)
+
+
+def tag(name: str) -> str:
+    """An engine's tag, as models on the Hub carry it."""
+    return TAGS.get(name, name)
 
 
 def device(name: str) -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from eagle3hub.card import names
 from eagle3hub.checkpoint.folder import open_checkpoint
@@ -23,11 +23,16 @@ from eagle3hub.layouts.quantized import QUANT_CONFIG
 from eagle3hub.preflight import Files, Subject, Verdict, examine, preflight
 from eagle3hub.target import TargetFacts
 
+if TYPE_CHECKING:
+    from eagle3hub.card.manifest import Layouts
+
 Kind = Literal["right", "unknown", "silently_wrong", "refuses", "unchecked"]
 _ORDER: tuple[Kind, ...] = ("right", "unknown", "silently_wrong", "refuses")
 _DOES = {"refuses": "refuses {}", "silently_wrong": "serves {} silently wrong"}
 _SUGGESTED = ("universal", "specforge", "modelopt", "specjax", "speculators", "angelslim", "safeailab")
 """Layouts in the order in which one is named as a way out."""
+_SOME = 3
+"""K that stands in a layout which must name one, where it does not matter which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +77,62 @@ class Outlook:
         return f"{self.title} {_DOES[self.kind].format(f'the files in {place}')}: it {self.why}"
 
 
-def served(heads: Mapping[str, Head]) -> tuple[Served, ...]:
-    """The folders of a release, opened: by folder in the repository, the root first. Heads without files are left out.
+def served(layouts: Layouts, heads: Mapping[str, Head], draft_tokens: int | None = None) -> tuple[Served, ...]:
+    """The folders of a release before an engine, the root first; those that nothing can be said of are left out.
 
     The target of each is what its eagle3hub.json remembers, so that anybody who has the folders gets the same.
+
+    Args:
+        heads: opened heads by folder in the repository (the root is empty). A layout that is not among them, or lies
+            there in another layout, is looked at as eagle3hub would write it from the head in the root.
+        draft_tokens: K to recommend where a layout must name one.
     """
     found = []
-    for folder, head in sorted(heads.items()):
-        if head.opened is not None:
-            found.append(Served(folder, head.layout, examine(head.opened, head), target_of(head), head))
+    for layout in layouts:
+        folder = layouts.folder(layout)
+        head = heads.get(folder)
+        if head is not None and head.layout == layout:
+            one = _look(folder, head)
+        else:
+            root = heads.get("")
+            one = None if root is None else _spelled(_look(folder, root), layout, draft_tokens)
+        found += [one] if one is not None else []
     return tuple(found)
 
 
+def _look(folder: str, head: Head) -> Served | None:
+    """A head's folder; None for a head that was not read from files."""
+    if head.opened is None:
+        return None
+    return Served(folder, head.layout, examine(head.opened, head), target_of(head), head)
+
+
+def _spelled(one: Served | None, layout: str, draft_tokens: int | None) -> Served | None:
+    """The same head as eagle3hub would write it in another layout; None where it cannot be."""
+    if one is None or layout not in LAYOUTS:
+        return None
+    try:
+        spelled = LAYOUTS[layout].write(one.head, WriteOptions(draft_tokens or one.head.speculative_tokens))
+    except InputError:
+        return None
+    files = Files(
+        config=json.loads(json.dumps(spelled.config)),
+        tensors={t.name: (t.dtype, tuple(t.shape)) for t in spelled.tensors},
+        weights=("model.safetensors",),
+        quant_file=QUANT_CONFIG in spelled.files,
+    )
+    return replace(one, layout=layout, subject=Subject(files, one.subject.truth))
+
+
 def open_folders(root: Path, folders: Sequence[str]) -> tuple[Served, ...]:
-    """`served` of folders below ``root`` that hold a head; what cannot be read as one is left out."""
-    found: list[Served] = []
+    """Folders below ``root`` that hold a head, each as it is; what cannot be read as one is left out."""
+    found = []
     for folder in folders:
         try:
-            found += served({folder: open_head(open_checkpoint(root / folder))})
+            one = _look(folder, open_head(open_checkpoint(root / folder)))
         except InputError:
             continue
+        found += [one] if one is not None else []
     return tuple(found)
 
 
@@ -165,21 +206,9 @@ def _why(verdict: Verdict) -> str:
 def way_out(one: Served, engine: str, version: str, capture: Sequence[int] | None = None) -> str | None:
     """A layout that this engine version would take the same head in, or None: each is spelled out and looked at."""
     for name in _SUGGESTED:
-        if name == one.layout:
-            continue
-        try:
-            spelled = LAYOUTS[name].write(one.head, WriteOptions(one.head.speculative_tokens or 3, None))
-        except InputError:
-            continue
-        files = Files(
-            config=json.loads(json.dumps(spelled.config)),
-            tensors={t.name: (t.dtype, tuple(t.shape)) for t in spelled.tensors},
-            weights=("model.safetensors",),
-            quant_file=QUANT_CONFIG in spelled.files,
-        )
-        other = Served("", name, Subject(files, one.subject.truth), one.target, one.head)
-        found = outlook(other, engine, version, None, capture)
-        if found.kind == "right" or (found.kind == "unknown" and one.target is None):
+        other = None if name == one.layout else _spelled(one, name, _SOME)
+        kind = "refuses" if other is None else outlook(other, engine, version, None, capture).kind
+        if kind == "right" or (kind == "unknown" and one.target is None):
             return name
     return None
 
@@ -210,7 +239,7 @@ def choose(
         if found.works:
             title = names.layout(one.layout).title
             instead = f"The command below fetches and serves the {title} layout of this repository instead."
-            return Choice(one, (what, instead, *_expected(found)))
+            return Choice(one, (what, instead, *_expected(found, "its files")))
     if len(looked) > 1:
         what += " It gets none of the other layouts of this repository right either."
     out = way_out(first, engine, version, capture)
@@ -221,13 +250,13 @@ def choose(
     return Choice(None, (f"No command is printed: {what}", remedy))
 
 
-def _expected(found: Outlook) -> Iterator[str]:
+def _expected(found: Outlook, files: str = "these files") -> Iterator[str]:
     if found.kind == "right":
-        yield f"By the preflight, which reads files and runs no engine, {found.title} takes these files as they are."
+        yield f"By the preflight, which reads files and runs no engine, {found.title} takes {files} as they are."
     elif found.kind == "unknown":
         yield (
-            f"The preflight, which reads files and runs no engine, cannot tell whether {found.title} gets these files "
-            f"right: it {found.why}."
+            "The preflight, which reads files and runs no engine, cannot tell whether "
+            f"{found.title} gets {files} right: it {found.why}."
         )
     else:
         yield f"Not checked: nothing is known of how {found.title} reads files."

@@ -42,7 +42,7 @@ def no_recipe(manifest: Manifest, views: Sequence[RunView]) -> str:
     verdicts = {v.verdict for v in engines}
     if not engines:
         replayed = any(v.acceptance and not v.is_engine for v in views)
-        own = "They were measured by eagle3hub's reference, which serves nothing. " if replayed else ""
+        own = "The eagle3hub reference, which measured them, serves nothing." if replayed else ""
         which = "the files in this repository's root" if any(v.is_engine for v in views) else "these files"
         return f"No engine was run here with {which}, so no tested command is printed. {own}".strip()
     if "pass" in verdicts:

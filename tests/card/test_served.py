@@ -14,8 +14,12 @@ from support import outlines
 
 from eagle3hub.card import Manifest, render_card
 from eagle3hub.card.lint import lint_card
+from eagle3hub.card.lint.source import check
+from eagle3hub.card.manifest import Layouts
 from eagle3hub.card.served import Served, choose, open_folders, outlook, served, way_out
+from eagle3hub.cli.app import run
 from eagle3hub.layouts import open_head
+from eagle3hub.preflight import contracts, preflight
 from eagle3hub.target import read_target
 
 STYLES = ("standard", "short", "model-card-plus-plus")
@@ -188,9 +192,56 @@ def test_the_card_follows_from_the_folders_alone(
     assert render_card(manifest, [], heads[""], heads=heads) == expected
 
 
+def test_a_layout_that_was_not_written_yet_is_looked_at_as_it_would_be(made: Path, tmp_path: Path) -> None:
+    """`card` describes the trainer's folder, which may be in another layout than the release."""
+    for source in ("specjax", "universal"):
+        head = open_head(made / source)
+        for main, works in (("specjax", False), ("specforge", True)):
+            manifest = folders.manifest_of(tmp_path, main, engines=[SGLANG])
+            assert ("launch_server" in render_card(manifest, [], head)) is works, (source, main)
+        manifest = folders.manifest_of(tmp_path, "specjax", "modelopt", engines=[SGLANG, TRTLLM])
+        text = render_card(manifest, [], head)
+        assert "modelopt --include" in text or "--include 'modelopt/*'" in text
+
+
+def test_written_and_spelled_out_are_one(made: Path) -> None:
+    for source in folders.LAYOUTS:
+        for layout in folders.LAYOUTS:
+            (real,) = served(Layouts(layout), {"": open_head(made / layout)})
+            (spelled,) = served(Layouts(layout), {"": open_head(made / source)})
+            assert dict(real.subject.files.tensors) == dict(spelled.subject.files.tensors)
+            for version in contracts():
+                at = (version.engine, version.version)
+                kinds = [preflight(one.subject, *at, one.target).kind for one in (real, spelled)]
+                assert kinds[0] == kinds[1], (source, layout, at)
+
+
 def test_a_head_without_its_files_is_not_checked(tmp_path: Path) -> None:
     manifest = folders.manifest_of(tmp_path, "specforge", engines=[SGLANG])
     head = samples.make_head()
-    assert served({"": head}) == ()
+    assert served(manifest.layouts, {"": head}) == ()
     text = render_card(manifest, [], head)
     assert "Not checked: the head's files were not read." in text and "launch_server" in text
+
+
+HAND = """# A head
+
+```bash
+python -m sglang.launch_server --model-path owner/target --speculative-draft-model-path anybody/head
+```
+"""
+
+
+def test_anybodys_card_is_held_against_the_files_beside_it(
+    made: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders.release_of(made, root, "specjax", "universal")
+    (root / "README.md").write_text("---\nlicense: mit\nbase_model: owner/target\n---\n" + HAND)
+    assert run(["card", "--check", str(root / "README.md")]) == 1
+    out = capsys.readouterr().out
+    assert "README.md:8: error C511 SGLang 0.5.23 refuses the files in the repository's root (SpecJAX layout)" in out
+    assert "fix: Serve the folder universal/, whose files SGLang takes, or leave the command out." in out
+    found = [f.code for f in check(str(root)).findings]
+    assert "C511" in found
+    (root / "config.json").write_text("{")
+    assert "C511" not in [f.code for f in check(str(root)).findings], "what is no head is no concern of the rule"
