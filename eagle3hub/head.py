@@ -11,10 +11,13 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from eagle3hub.errors import ConfigError, Problem
 from eagle3hub.vocab import VocabMap
+
+if TYPE_CHECKING:
+    from eagle3hub.checkpoint.folder import Checkpoint
 
 
 class _FinalNorm(Enum):
@@ -285,6 +288,7 @@ class Head:
         side_files: small files that belong to the head besides config and weights, by name.
         carried: earlier spellings by layout, from the provenance file.
         assumptions, problems: what is not known, and what is wrong.
+        opened: the folder as it was opened, every tensor included; None for a head that was not read from one.
     """
 
     layout: str
@@ -313,6 +317,7 @@ class Head:
     carried: dict[str, Carried] = field(default_factory=dict)
     assumptions: list[Assumption] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    opened: Checkpoint | None = field(default=None, compare=False, repr=False)
 
     @property
     def has_default_aux(self) -> bool:

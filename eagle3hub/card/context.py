@@ -15,14 +15,17 @@ from eagle3hub.card import (
     markdown,
     metadata,
     names,
+    recipes,
     reported,
     results,
+    state,
     terms,
 )
 from eagle3hub.card.bench import Benchmark
 from eagle3hub.card.manifest import License, Manifest
 from eagle3hub.card.reports import Run
 from eagle3hub.card.results import RunView
+from eagle3hub.card.served import served
 from eagle3hub.head import Head
 from eagle3hub.source_tree import SourceTree
 from eagle3hub.units import count, size
@@ -96,41 +99,59 @@ def build(
     waived: Sequence[str] = (),
     own_digests: Collection[str] = (),
     tree: SourceTree | None = None,
+    heads: Mapping[str, Head] | None = None,
 ) -> dict[str, Any]:
     """The render context: text, whole numbers and small frozen objects of them, nothing that can touch a disk.
 
     ``report_files`` maps an index of ``reports`` to its path in the repository. Without a head ``architecture`` is
-    None, and what the manifest says of it is ``described``. ``own_digests`` are those of the release's folders.
+    None, and what the manifest says of it is ``described``. ``own_digests`` are those of the release's folders, and
+    ``heads`` what lies in each of them, by folder (the root is empty); by default the head in the root.
     """
     views = [results.view(run, manifest) for run in runs]
     measured = [v for v in views if v.acceptance]
     main = [v for v in measured if v.layout == manifest.layouts.main]
     network = architecture.describe(head) if head else None
     cited = bibliography.with_always(manifest.citations)
+    tool = f"eagle3hub {__version__}"
+    folders = served(manifest.layouts, heads or ({"": head} if head else {}), manifest.speculative_tokens)
+    tested = recipes.tested(runs, manifest, folders)
+    noted = engines.noted(manifest, runs, folders, {*tested.engines, *tested.withheld}, tool)
+    serves = [*tested.engines, *(note.name for note in noted if note.command)]
+    imports = head is None and bool(noted)  # a card of others' results: each engine says by itself that it was not run
+    faults = warnings(manifest, reports, views) if head else []
     return {
         "release": manifest.release,
         "target_id": manifest.target.id,
-        "front_matter": metadata.front_matter(manifest, runs, benchmarks, own_digests),
+        "front_matter": metadata.front_matter(manifest, runs, benchmarks, own_digests, serves),
         "draft_tokens": manifest.speculative_tokens,
         "results": main,
-        "passed": [v for v in main if v.run.passed],
+        "mixed": int(any(v.verdict != "pass" for v in main)),
+        "passed": sorted((v for v in main if v.run.passed), key=lambda v: not v.is_engine),
         "layout_results": measured if len(main) < len(measured) else [],
-        "warnings": warnings(manifest, reports, views) if head else [],
+        "warnings": faults,
+        "warning": state.headline(reports, views, faults),
         "has_head": 1 if head else 0,
         "imported": reported.tables(manifest.imported),
         "benchmarks": bench.views(benchmarks),
         "pictures": list(pictures),
-        "recipes": list(dict.fromkeys(v.recipe for v in views if v.recipe)),
+        "recipes": list(tested.recipes),
+        "withheld": list(tested.withheld.values()),
+        "no_recipe": state.no_recipe(manifest, views) if not (tested.recipes or tested.withheld or imports) else "",
+        "unmeasured": state.unmeasured(reports, views),
+        "tried": int(any(v.is_engine for v in views)),
+        "own": "" if all(v.is_engine for v in views) else names.engine(names.REFERENCE),
         "architecture": network,
         "described": manifest.architecture,
         "head_size": size(network.size_bytes) if network else "",
         "parameters": count(head.num_parameters) if head else "",
         "training": training_rows(manifest),
         "about": manifest.about,
-        "untested": engines.untested(manifest),
+        "noted": noted,
         "subcards": [(names.SUBCARDS[name], facts) for name, facts in manifest.subcards],
         "layouts": layout_rows(manifest, reports, views),
         "sections": [(title, markdown.section(text)) for title, text in manifest.sections],
+        "branches": int(manifest.publish.branch_per_layout),
+        "fetch_other": recipes.fetched(manifest, manifest.layouts.also[0])[0] if manifest.layouts.also else "",
         "limitations": manifest.limitations,
         "licenses": licenses(manifest),
         "notices": terms.terms(manifest.target.license.id).phrases,
@@ -143,7 +164,7 @@ def build(
         "dirty": int(tree is not None and tree.dirty),
         "conditions": conditions(measured),
         "digests": digests(reports),
-        "tool": f"eagle3hub {__version__}",
+        "tool": tool,
     }
 
 
@@ -151,14 +172,16 @@ def warnings(
     manifest: Manifest, reports: Sequence[Mapping[str, Any]], views: Sequence[RunView]
 ) -> list[tuple[str, str]]:
     """Everything that stands between this card and a clean bill, as (what, why)."""
-    found = [(f"{v.name}: {v.verdict}", v.reason) for v in views if v.verdict != "pass"]
+    found = [(f"{v.name}: {v.outcome}", v.reason) for v in views if v.verdict != "pass"]
     for report in reports:
-        if report["verdict"] != "pass" and all(e["verdict"] == "pass" for e in report["engines"]):
+        if report["verdict"] != "pass" and all(e["verdict"] == "pass" for e in report["engines"]):  # static checks
             problems = [p["message"] for p in report["static"]["problems"] if p["severity"] == "error"]
             layout = names.layout(report["head"]["layout"]).title
-            found.append((f"{layout} layout: {report['verdict']}", "; ".join(problems)))
-    if not any(v.run.passed and v.layout == manifest.layouts.main for v in views) and not found:
-        title = names.layout(manifest.layouts.main).title
+            found.append((f"{layout} layout: {names.outcome(report['verdict'])}", "; ".join(problems)))
+    main = manifest.layouts.main
+    covered = any(report["head"]["layout"] == main for report in reports)
+    if not covered or (not found and not any(v.run.passed and v.layout == main for v in views)):
+        title = names.layout(main).title
         found.append(("Not validated", f"no report covers the files of this repository's root ({title} layout)"))
     return list(dict.fromkeys(found))
 
@@ -169,7 +192,7 @@ def layout_rows(manifest: Manifest, reports: Sequence[Mapping[str, Any]], views:
     for name in manifest.layouts:
         title = names.layout(name)
         of_it = [r["head"] for r in reports if r["head"]["layout"] == name]
-        ran = dict.fromkeys((f"{v.engine}, {v.device}", v.verdict) for v in views if v.layout == name)
+        ran = dict.fromkeys((f"{v.engine}, {v.device}", v.outcome) for v in views if v.layout == name)
         digests = list(dict.fromkeys(h["digest"] for h in of_it))
         rows.append(
             LayoutRow(
@@ -232,7 +255,7 @@ def _provenance(report: Mapping[str, Any], file: str) -> Provenance:
     return Provenance(
         layout=names.layout(report["head"]["layout"]).title,
         file=file,
-        verdict=report["verdict"],
+        verdict=names.outcome(report["verdict"]),
         measured_at=report["measured_at"],
         tool=f"{report['tool']['name']} {report['tool']['version']}",
     )

@@ -222,6 +222,7 @@ def render(folder: Path, waived: Sequence[str] = (), sha256: Mapping[str, str] |
         pictures=pictures,
         waived=waived,
         tree=_tree(record),
+        heads=heads,
     )
     return Rendered(manifest, card, charts)
 

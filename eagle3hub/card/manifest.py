@@ -13,6 +13,7 @@ from typing import Any
 from eagle3hub import resources
 from eagle3hub.card import bibliography, markdown
 from eagle3hub.card.imported import Measurement, load_imported
+from eagle3hub.card.lint.libraries import HUB_LIBRARIES
 from eagle3hub.card.lint.licenses import HUB_IDS
 from eagle3hub.card.several import head_names, of_one_head, split_address
 from eagle3hub.errors import SourceError
@@ -264,6 +265,7 @@ def _check(document: Document) -> None:
     for i, section in enumerate(document.data.get("sections", ())):
         if why := markdown.section_fault(section["text"]):
             raise document.error(("sections", i, "text"), f"the section {section['title']!r} {why}")
+    _check_library(document)
     known = bibliography.keys()
     for i, key in enumerate(document.data.get("citations", [])):
         if key not in known:
@@ -284,6 +286,17 @@ def _check_licenses(document: Document) -> None:
             )
             hint = "use an id of the Hub's list, unknown, or other with a name and a link"
             raise document.error((section, field), message, hint)
+
+
+def _check_library(document: Document) -> None:
+    given = document.data["release"].get("library_name")
+    if given is not None and given not in HUB_LIBRARIES:
+        raise document.error(
+            ("release", "library_name"),
+            f"release.library_name is {given!r}, which is no library of the Hub{near(given, sorted(HUB_LIBRARIES))}",
+            "leave it out: engines are tags, which the card writes for those that serve these files",
+            "manifest-library",
+        )
 
 
 def _check_head(document: Document) -> None:

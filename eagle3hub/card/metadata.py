@@ -21,9 +21,17 @@ PIPELINE_TAG = "text-generation"
 
 
 def model_card_data(
-    manifest: Manifest, runs: Sequence[Run], benchmarks: Sequence[Benchmark] = (), digests: Collection[str] = ()
+    manifest: Manifest,
+    runs: Sequence[Run],
+    benchmarks: Sequence[Benchmark] = (),
+    digests: Collection[str] = (),
+    serves: Collection[str] = (),
 ) -> ModelCardData:
-    """Metadata of the card.
+    """Metadata of the card; every field holds what the Hub has that field for.
+
+    Engines are tags and no ``library_name``: none of them is among the libraries that the Hub knows, whose snippets
+    and download counts that field chooses (`lint.libraries`). Tagged are those that passed or that a benchmark ran on,
+    and those of ``serves``, which the card prints a command for.
 
     Of our own runs only those that passed, of the main layout, become evaluation results, and of a benchmark the cells
     of heads with one of the release's ``digests``. Imported acceptance lengths do too, with who measured them; nothing
@@ -37,7 +45,7 @@ def model_card_data(
     )
     cells = [(cell, b.file) for b in benchmarks for cell in b.cells_of(digests)]
     ran = [*(run.engine["engine"] for run in shown), *(cell["engine"]["name"] for cell, _ in cells)]
-    engines = [name for name in dict.fromkeys(ran) if name in names.ENGINES]
+    engines = [name for name in dict.fromkeys([*ran, *serves]) if name in names.ENGINES and name != names.REFERENCE]
     repo = manifest.release.repo
     results = [
         _result(
@@ -62,16 +70,15 @@ def model_card_data(
     results += [_imported(m, row) for m in manifest.imported if m.metric == LENGTH for row in m.rows]
     emissions = manifest.training.emissions
     more: dict[str, Any] = {"co2_eq_emissions": _grams(emissions)} if emissions and emissions.grams is not None else {}
-    engines += [note.engine for note in manifest.engines if note.engine not in engines]
     return ModelCardData(
         base_model=manifest.target.id,
         language=list(release.language) or None,
         license=release.license.id,
         license_name=release.license.name,
         license_link=release.license.link,
-        library_name=release.library_name or (engines[0] if engines else None),
+        library_name=release.library_name,
         pipeline_tag=PIPELINE_TAG,
-        tags=list(dict.fromkeys([*TAGS, *engines, *release.tags])),
+        tags=list(dict.fromkeys([*TAGS, *map(names.tag, engines), *release.tags])),
         datasets=list(release.datasets) or None,
         model_name=visible(release.title) if results else None,
         eval_results=results or None,
@@ -80,10 +87,14 @@ def model_card_data(
 
 
 def front_matter(
-    manifest: Manifest, runs: Sequence[Run], benchmarks: Sequence[Benchmark] = (), digests: Collection[str] = ()
+    manifest: Manifest,
+    runs: Sequence[Run],
+    benchmarks: Sequence[Benchmark] = (),
+    digests: Collection[str] = (),
+    serves: Collection[str] = (),
 ) -> str:
     """The YAML block between its two lines of dashes, without a final newline; for the arguments `model_card_data`."""
-    return f"---\n{model_card_data(manifest, runs, benchmarks, digests).to_yaml()}\n---"
+    return f"---\n{model_card_data(manifest, runs, benchmarks, digests, serves).to_yaml()}\n---"
 
 
 def _source(repo: str, file: str) -> str | None:

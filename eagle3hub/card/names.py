@@ -13,6 +13,20 @@ ENGINES = {
     "llamacpp": "llama.cpp",
 }
 
+REFERENCE = "reference"
+"""Our own replay of a head: it measures, and serves nothing."""
+
+OUTCOMES = {
+    "pass": "pass",
+    "fail": "fail",
+    "inconclusive": "inconclusive",
+    "unavailable": "could not run",
+}
+"""Verdicts in print; what has none was not run."""
+
+TAGS = {"trtllm": "tensorrt-llm", "sglang_jax": "sglang-jax", "llamacpp": "llama.cpp"}
+"""Engines whose tag on the Hub is not eagle3hub's name for them."""
+
 DEVICES = {"cpu": "CPU", "cuda": "NVIDIA GPU", "server": "a running server"}
 
 
@@ -62,9 +76,19 @@ def engine(name: str) -> str:
     return ENGINES.get(name, name)
 
 
+def tag(name: str) -> str:
+    """An engine's tag, as models on the Hub carry it."""
+    return TAGS.get(name, name)
+
+
 def device(name: str) -> str:
     """A device in print."""
     return DEVICES.get(name, name)
+
+
+def outcome(verdict: str) -> str:
+    """A verdict in print."""
+    return OUTCOMES.get(verdict, verdict)
 
 
 def layout(name: str) -> LayoutName:

@@ -100,14 +100,18 @@ def _tame(text: str) -> str:
 def card_text(source: Path) -> tuple[str, Path]:
     """The card at ``source`` and the folder its relative links start from.
 
-    A manifest's card is rendered afresh, charts and all, into a folder ``.preview`` beside it.
+    A manifest's card is rendered afresh, charts and all, into a folder ``.preview`` beside it: with the reports of a
+    release that was made without being published, if there are any of these bytes.
     """
     if is_manifest(source):
         from eagle3hub.card.assemble import make_card
+        from eagle3hub.card.rehearsed import rehearsal
 
         folder = source.absolute().parent / ".preview"
         folder.mkdir(exist_ok=True)
-        return make_card(source, output=folder / "README.md").text, folder
+        with rehearsal(source, folder) as kept:
+            made = make_card(source, reports=kept.reports, heads=kept.heads, output=folder / "README.md")
+        return made.text, folder
     path = source / "README.md" if source.is_dir() else source
     try:
         return path.read_text(encoding="utf-8"), path.absolute().parent

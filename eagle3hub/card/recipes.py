@@ -5,41 +5,156 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from eagle3hub.card import names
 from eagle3hub.card.manifest import Manifest
+from eagle3hub.card.reports import Run
+from eagle3hub.card.served import Outlook, Served, captured, outlook
 
 
 @dataclass(frozen=True, slots=True)
 class ServeRecipe:
-    """How to serve the release on one engine; ``command`` and ``python`` may be empty."""
+    """How to serve the release on one engine; ``command``, ``yaml`` and ``python`` may be empty.
+
+    ``remarks`` are sentences on the files that it serves; ``folder`` is where in the repository they lie, empty for
+    its root.
+    """
 
     engine: str
     command: str
+    yaml: str
     python: str
+    folder: str = ""
+    remarks: tuple[str, ...] = ()
 
 
-def serve_recipe(recipe: Mapping[str, Any], report: Mapping[str, Any], manifest: Manifest) -> ServeRecipe:
-    """A tested recipe for the published repository.
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """What the runs say of serving.
+
+    Attributes:
+        recipes: tested ones, each for files that the preflight does not speak against.
+        withheld: by engine whose tested recipe is not printed, why.
+        engines: names of the engines that a recipe is printed for.
+    """
+
+    recipes: tuple[ServeRecipe, ...]
+    withheld: Mapping[str, str]
+    engines: tuple[str, ...]
+
+
+def tested(runs: Sequence[Run], manifest: Manifest, folders: Sequence[Served]) -> Tested:
+    """The recipes of the runs that passed: of the main layout, unless the preflight speaks against its files.
+
+    Then it is that of another layout of the release which passed on the same engine.
+    """
+    passed = [run for run in runs if run.passed and run.engine.get("recipe")]
+    by_folder = {one.folder: one for one in folders}
+    recipes: list[ServeRecipe] = []
+    withheld: dict[str, str] = {}
+    engines: list[str] = []
+    for engine in dict.fromkeys(run.engine["engine"] for run in passed):
+        mine = [run for run in passed if run.engine["engine"] == engine]
+        main = [run for run in mine if run.layout == manifest.layouts.main]
+        against = _against(main or mine, by_folder.get(""))
+        if against is None:
+            usable = [(run, _outlook(run, by_folder.get(""))) for run in main]
+        else:
+            others = [(run, by_folder.get(manifest.layouts.folder(run.layout))) for run in mine if run not in main]
+            usable = [(run, found) for run, one in others if one and (found := _outlook(run, one)) and found.works]
+            usable = [(run, found) for run, found in usable if run.layout == usable[0][0].layout]
+        made = [_recipe(run, manifest, found, against) for run, found in usable]
+        recipes += made
+        engines += [engine] if made else []
+        if against is not None and not made:
+            withheld[engine] = f"No command is printed, although a report says that it passed: {against}"
+    return Tested(tuple(dict.fromkeys(recipes)), withheld, tuple(engines))
+
+
+def _outlook(run: Run, one: Served | None) -> Outlook | None:
+    if one is None:
+        return None
+    capture = captured(str(run.engine["recipe"].get("yaml") or ""))
+    return outlook(one, run.engine["engine"], str(run.engine["version"]), str(run.engine["device"]), capture)
+
+
+def _against(runs: Sequence[Run], main: Served | None) -> str | None:
+    """What speaks against serving the main layout's files as these runs were, as a sentence."""
+    for run in runs:
+        found = _outlook(run, main)
+        if main is not None and found is not None and not found.works:
+            return f"{found.says(main.place)}."
+    return None
+
+
+def _recipe(run: Run, manifest: Manifest, found: Outlook | None, against: str | None) -> ServeRecipe:
+    folder = manifest.layouts.folder(run.layout)
+    remarks = [against] if against else []
+    if folder:
+        title = names.layout(run.layout).title
+        remarks.append(f"The command below fetches and serves the {title} layout instead, which was tested.")
+    if found is not None and found.but:
+        remarks.append(f"But {found.but}.")
+    return serve_recipe(run.engine["recipe"], run.report, manifest, folder, tuple(remarks))
+
+
+def fetched(manifest: Manifest, folder: str) -> tuple[str, str]:
+    """The command that fetches one layout's folder of the repository, and where its files then lie.
+
+    Engines take a repository's root by its id, and no folder of one. Where each layout has a branch, it is that of the
+    folder's name.
+    """
+    repo = manifest.release.repo
+    copy = repo.rpartition("/")[2]
+    if manifest.publish.branch_per_layout:
+        command = ["hf", "download", repo, "--revision", folder, "--local-dir", f"{copy}-{folder}"]
+        return shlex.join(command), f"./{copy}-{folder}"
+    command = ["hf", "download", repo, "--include", f"{folder}/*", "--local-dir", copy]
+    return shlex.join(command), f"./{copy}/{folder}"
+
+
+def serve_recipe(
+    recipe: Mapping[str, Any],
+    report: Mapping[str, Any],
+    manifest: Manifest,
+    folder: str = "",
+    remarks: tuple[str, ...] = (),
+) -> ServeRecipe:
+    """A tested recipe for the published repository, or for the ``folder`` of it that was tested.
 
     The recipe names head and target as the report does (``head.source``, ``target.name``). Those names become the
     Hub ids where they are the value of something called a model; elsewhere the same word may mean something else
     (a folder may be called ``eagle3``).
     """
-    published = {report["head"]["source"]: manifest.release.repo, report["target"]["name"]: manifest.target.id}
+    fetch, place = fetched(manifest, folder) if folder else ("", manifest.release.repo)
+    published = {report["head"]["source"]: place, report["target"]["name"]: manifest.target.id}
     command = _command(recipe.get("server_command") or "", recipe.get("env") or {}, published)
     if recipe.get("prepare"):  # commands on folders of the names that were measured: the published ones go there
-        folders = [(name, folder) for folder, name in published.items() if "/" not in folder]
-        fetch = [shlex.join(["hf", "download", name, "--local-dir", folder]) for name, folder in folders]
-        command = "\n".join([*fetch, *recipe["prepare"], command])
+        lines = []
+        for measured, name in published.items():
+            if "/" not in measured and not (folder and name == place):
+                lines.append(shlex.join(["hf", "download", name, "--local-dir", measured]))
+        if folder:
+            lines += [fetch, shlex.join(["ln", "-s", place, report["head"]["source"]])]
+        command = "\n".join([*lines, *recipe["prepare"], command])
+    elif folder and command:
+        command = f"{fetch}\n{command}"
     return ServeRecipe(
         engine=f"{names.engine(str(recipe['engine']))} {recipe['version'] or ''}".strip(),
         command=command,
+        yaml=_yaml(recipe.get("yaml") or "", published),
         python=_python(recipe.get("python") or "", published),
+        folder=folder,
+        remarks=remarks,
     )
+
+
+def folded(command: str, env: Mapping[str, Any] | None = None) -> str:
+    """One shell line as one option a line."""
+    return _command(command, env or {}, {})
 
 
 def _command(text: str, env: Mapping[str, Any], published: Mapping[str, str]) -> str:
@@ -65,7 +180,8 @@ def _renamed(word: str, previous: str, published: Mapping[str, str]) -> str:
             return json.dumps(_renamed_models(json.loads(word), published))
         except ValueError:
             return word
-    return published.get(word, word) if previous == "serve" or _names_a_model(previous) else word
+    serves = previous in ("serve", "trtllm-serve")
+    return published.get(word, word) if serves or _names_a_model(previous) else word
 
 
 def _names_a_model(option: str) -> bool:
@@ -86,6 +202,7 @@ def _renamed_models(value: Any, published: Mapping[str, str]) -> Any:
 
 
 _MODEL_VALUE = re.compile(r"""(\w*model\w*['"]?\s*[=:]\s*)(['"])([^'"\n]*)\2""")
+_MODEL_LINE = re.compile(r"""^(\s*\w*model\w*:\s*)(['"]?)([^'"\n]*)\2$""", re.M)
 
 
 def _python(text: str, published: Mapping[str, str]) -> str:
@@ -93,3 +210,10 @@ def _python(text: str, published: Mapping[str, str]) -> str:
         return f"{match[1]}{match[2]}{published.get(match[3], match[3])}{match[2]}"
 
     return _MODEL_VALUE.sub(swap, text)
+
+
+def _yaml(text: str, published: Mapping[str, str]) -> str:
+    def swap(match: re.Match[str]) -> str:
+        return f"{match[1]}{match[2]}{published.get(match[3], match[3])}{match[2]}"
+
+    return _MODEL_LINE.sub(swap, text)

@@ -42,6 +42,7 @@ def render_card(
     pictures: Sequence[context.Picture] = (),
     waived: Sequence[str] = (),
     tree: SourceTree | None = None,
+    heads: Mapping[str, Head] | None = None,
 ) -> str:
     """The model card as one Markdown document with its metadata block. The same input gives the same bytes.
 
@@ -55,6 +56,8 @@ def render_card(
         benchmarks: results of ``eagle3hub bench``. pictures: charts that lie beside the card.
         waived: gates of publishing that are waived, by code; the card says so.
         tree: the commit the release is made from; the card says if files differed from it.
+        heads: the head of every layout folder, opened, by folder in the repository (the root is empty); default: the
+            ``head`` in the root. Serving recipes are held against the preflight of these files.
 
     Raises ManifestError for a report that is malformed, contradicts itself or measured something else; InputError
     for a template that fails.
@@ -75,7 +78,9 @@ def render_card(
     for benchmark in benchmarks:
         bench.check(benchmark, manifest, digests)
     names = {i: file for i, (_, file) in enumerate(paired) if file}
-    values = context.build(manifest, reports, all_runs, head, names, benchmarks, pictures, waived, digests or (), tree)
+    values = context.build(
+        manifest, reports, all_runs, head, names, benchmarks, pictures, waived, digests or (), tree, heads
+    )
     return _render(templates, TEMPLATES[manifest.style], values)
 
 

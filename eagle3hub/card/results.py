@@ -9,7 +9,7 @@ from typing import Any
 
 from eagle3hub.card import names
 from eagle3hub.card.manifest import Manifest
-from eagle3hub.card.recipes import ServeRecipe, serve_recipe
+from eagle3hub.card.recipes import fetched
 from eagle3hub.card.reports import Run
 
 SMOKE_PROMPTS = 80
@@ -33,11 +33,15 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class Lossless:
-    """How many prompts gave the same text with and without the head; ``first`` names the first difference."""
+    """How many prompts gave the same text with and without the head; ``first`` names the first difference.
+
+    ``alone`` says whose text without the head it was held against.
+    """
 
     identical: int
     prompts: int
     first: str
+    alone: str = "the target's own"
 
     @property
     def complete(self) -> bool:
@@ -66,7 +70,22 @@ class RunView:
     lossless: Lossless | None
     conditions: tuple[tuple[str, str], ...]
     command: str
-    recipe: ServeRecipe | None
+
+    @property
+    def outcome(self) -> str:
+        """The verdict in print."""
+        return names.outcome(self.verdict)
+
+    @property
+    def is_engine(self) -> bool:
+        """Whether an inference engine ran, and not only our own replay."""
+        return bool(self.run.engine["engine"] != names.REFERENCE)
+
+    @property
+    def loads(self) -> bool:
+        """Whether an engine was seen to load every tensor of these files."""
+        load = self.run.engine.get("load") or {}
+        return self.is_engine and bool(load.get("checked")) and not load.get("not_loaded")
 
     @property
     def name(self) -> str:
@@ -83,7 +102,6 @@ def view(run: Run, manifest: Manifest) -> RunView:
     """Format one run."""
     report, entry = run.report, run.engine
     settings = report["settings"]
-    recipe = entry.get("recipe") if run.passed and run.layout == manifest.layouts.main else None
     return RunView(
         run=run,
         layout=run.layout,
@@ -99,10 +117,9 @@ def view(run: Run, manifest: Manifest) -> RunView:
         draft_tokens=int(settings["draft_tokens"]),
         temperature=f"{settings['temperature']:g}",
         acceptance=_acceptance(run),
-        lossless=_lossless(entry.get("lossless")),
+        lossless=_lossless(entry),
         conditions=tuple(conditions(run)),
         command=validate_command(run, manifest),
-        recipe=serve_recipe(recipe, report, manifest) if recipe else None,
     )
 
 
@@ -137,18 +154,26 @@ def _percent(rate: float | None) -> str:
     return "–" if rate is None else f"{rate:.1%}"
 
 
-def _lossless(found: Mapping[str, Any] | None) -> Lossless | None:
+def _lossless(entry: Mapping[str, Any]) -> Lossless | None:
+    found = entry.get("lossless")
     if not found:
         return None
     apart = sorted(found.get("divergences") or [], key=lambda d: (d["position"], str(d["question_id"])))
     first = f"prompt {apart[0]['question_id']} at token {apart[0]['position']}" if apart else ""
-    return Lossless(found["identical"], found["prompts"], first)
+    alone = (
+        "what the reference wrote" if entry.get("unchecked") else "the target's own"
+    )  # a server runs no target alone
+    return Lossless(found["identical"], found["prompts"], first, alone)
 
 
 def validate_command(run: Run, manifest: Manifest) -> str:
     """The commands that repeat the measurement with the published files."""
     report, settings = run.report, run.report["settings"]
-    copy, folder = manifest.release.repo.split("/")[1], manifest.layouts.folder(run.layout)
+    folder = manifest.layouts.folder(run.layout)
+    repo, copy = manifest.release.repo, manifest.release.repo.split("/")[1]
+    fetch, place = f"hf download {repo} --local-dir {copy}", f"{copy}/{folder}" if folder else copy
+    if folder and manifest.publish.branch_per_layout:
+        fetch, place = fetched(manifest, folder)
     options: list[tuple[str, Any]] = [
         ("--target", manifest.target.id),
         ("--engine", run.engine["engine"]),
@@ -163,9 +188,9 @@ def validate_command(run: Run, manifest: Manifest) -> str:
         options += [("--temperature", f"{settings['temperature']:g}"), ("--seed", settings["seed"])]
     if settings.get("min_acceptance_length") is not None:
         options.append(("--min-acceptance-length", f"{settings['min_acceptance_length']:g}"))
-    lines = [f"eagle3hub validate {f'{copy}/{folder}' if folder else copy}"]
+    lines = [f"eagle3hub validate {place}"]
     lines += [f"{option} {shlex.quote(str(value))}" for option, value in options]
-    return f"hf download {manifest.release.repo} --local-dir {copy}\n" + " \\\n  ".join(lines)
+    return f"{fetch}\n" + " \\\n  ".join(lines)
 
 
 _SETTINGS = {

@@ -33,6 +33,7 @@ class Serving:
         aux_layers: after-layer ids of the head's taps where they are not the default; ``[-1]`` for the final hidden
             state. Only TensorRT-LLM has to be told.
         extra: further words of the server's command line.
+        on_hub: names that are Hub ids whatever folders this machine has; others are looked for here.
     """
 
     target: str
@@ -45,6 +46,7 @@ class Serving:
     context: int | None = None
     aux_layers: tuple[int, ...] | None = None
     extra: tuple[str, ...] = ()
+    on_hub: frozenset[str] = frozenset()
 
     @property
     def depth(self) -> int:
@@ -207,11 +209,12 @@ print(answer["choices"][0]["message"]["content"])
 def _conversions(serving: Serving, data: Mapping[str, Any]) -> tuple[str, ...]:
     """Shell lines that turn target and head into GGUF files, fetching what is not a folder here first."""
     sources, names = (serving.target, serving.head), _base_names(serving)
-    folders = [name if _on_hub(source) else source for source, name in zip(sources, names, strict=True)]
+    fetch = [source for source in sources if source in serving.on_hub or _on_hub(source)]
+    folders = [name if source in fetch else source for source, name in zip(sources, names, strict=True)]
     lines = [
         shlex.join(["hf", "download", source, "--local-dir", folder])
         for source, folder in zip(sources, folders, strict=True)
-        if _on_hub(source)
+        if source in fetch
     ]
     dtype = [] if serving.dtype is None else ["--outtype", data["dtypes"].get(serving.dtype, serving.dtype)]
     for name, folder, more in zip(names, folders, ([], ["--target-model-dir", folders[0]]), strict=True):

@@ -88,12 +88,14 @@ def open_head(
     Raises InputError where the source cannot be read, UsageError for an unknown layout.
     """
     codec = None if layout is None else get_layout(layout)
-    checkpoint = prepared(source if isinstance(source, Checkpoint) else open_checkpoint(source), options)
+    opened = source if isinstance(source, Checkpoint) else open_checkpoint(source)
+    checkpoint = prepared(opened, options)
     if codec is None:
         codec = detect(checkpoint)[0]
     else:
         refuse_recognised(checkpoint)
     head = codec.read(checkpoint, options)
+    head.opened = opened
     head.problems += checkpoint.problems
     provenance.restore(head, checkpoint)
     settled = settled_by(options)

@@ -7,7 +7,7 @@ source that it was read from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from eagle3hub.preflight.case import Case, Finding
 from eagle3hub.preflight.configuration import configuration_findings
@@ -40,13 +40,20 @@ __all__ = [
 ]
 
 
-def preflight(subject: Subject, engine: str, version: str, target: TargetFacts | None = None) -> Verdict:
+def preflight(
+    subject: Subject,
+    engine: str,
+    version: str,
+    target: TargetFacts | None = None,
+    capture: Sequence[int] | None = None,
+) -> Verdict:
     """What ``engine`` of ``version`` will do with the files of ``subject``.
 
-    Without ``target``, what depends on it makes the verdict ``unknown``. Raises UsageError for an engine or a version
-    that no contract describes.
+    Without ``target``, what depends on it makes the verdict ``unknown``. ``capture`` are the after-layer ids that
+    TensorRT-LLM's YAML names (``eagle3_layers_to_capture``), which no other engine is told. Raises UsageError for an
+    engine or a version that no contract describes.
     """
-    return _judge(subject, contract(engine, version), target)
+    return _judge(subject, contract(engine, version), target, None if capture is None else tuple(capture))
 
 
 def preflight_all(subject: Subject, target: TargetFacts | None = None) -> list[Verdict]:
@@ -61,12 +68,14 @@ def findings(case: Case) -> Iterator[Finding]:
     yield from wiring_findings(case)
 
 
-def _judge(subject: Subject, terms: Contract, target: TargetFacts | None) -> Verdict:
+def _judge(
+    subject: Subject, terms: Contract, target: TargetFacts | None, capture: tuple[int, ...] | None = None
+) -> Verdict:
     acting = terms
     if subject.truth.parallel_drafting and terms.parallel_drafting_by is not None:
         acting = contract(terms.engine, terms.parallel_drafting_by)
     reasons = []
-    for found in findings(Case(subject.files, subject.truth, acting, target)):
+    for found in findings(Case(subject.files, subject.truth, acting, target, capture)):
         rule = acting.rules.get(found.code)
         if rule is not None:
             reasons.append(rule.reason(found.code, found.facts))

@@ -21,12 +21,17 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A head's files and truth, an engine's contract, and the target, if known."""
+    """A head's files and truth, an engine's contract, and the target, if known.
+
+    ``capture`` are the after-layer ids that the engine is told apart from the files (``[-1]``: the final hidden
+    state), or None where it is told none.
+    """
 
     files: Files
     truth: Truth
     contract: Contract
     target: TargetFacts | None
+    capture: tuple[int, ...] | None = None
 
     @property
     def fields(self) -> Mapping[str, Any]:

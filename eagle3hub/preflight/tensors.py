@@ -148,6 +148,8 @@ def _head_dim(case: Case, heads: int) -> int:
 
 def feature_count(case: Case) -> int:
     """How many aux hidden states the engine sizes fc for."""
+    if case.capture is not None:
+        return len(case.capture)
     terms, eagle = case.contract, section(case.files.config, "eagle_config")
     for key in terms.count_keys:
         if count := number(case.fields, key, 0):

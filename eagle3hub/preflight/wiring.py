@@ -8,12 +8,16 @@ from itertools import pairwise
 from eagle3hub.preflight.case import Case, Finding, lookup
 from eagle3hub.preflight.contracts import AuxReading, Numbering
 
+FINAL_STATE = (-1,)
+"""What an engine is told to capture to feed a head the target's final hidden state."""
+
 
 def wiring_findings(case: Case) -> Iterator[Finding]:
     """Findings on aux layers: which are captured, how many, in what order, and whether that depends on the target."""
     truth = case.truth
     if not truth.uses_aux:
-        yield Finding("final-norm")
+        if case.capture != FINAL_STATE:
+            yield Finding("final-norm")
         return
     if truth.num_aux == 1 and truth.hidden_size == truth.target_hidden_size:
         yield Finding("single-feature")
@@ -28,6 +32,9 @@ def wiring_findings(case: Case) -> Iterator[Finding]:
 def _captured(case: Case) -> Iterator[Finding]:
     kind = case.target.model_type if case.target is not None else None
     terms = case.contract
+    if case.capture is not None:
+        yield from _compared(case, "what it is told", tuple(i + 1 for i in case.capture))
+        return
     for key, _ in terms.aux.places:
         if lookup(case.fields, key) == [] and "aux-empty" in terms.rules:
             yield Finding("aux-empty", {"place": key})

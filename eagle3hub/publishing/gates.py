@@ -8,7 +8,9 @@ from pathlib import Path
 
 from eagle3hub.card.lint import lint_card
 from eagle3hub.card.lint.parse import parse_card
+from eagle3hub.card.lint.served import refused
 from eagle3hub.card.manifest import Manifest
+from eagle3hub.card.served import open_folders
 from eagle3hub.errors import InputError, Problem, SourceError, UsageError
 from eagle3hub.publishing import remote
 from eagle3hub.publishing.derived import card_problems, manifest_problems, own_manifest, problem, report_problems
@@ -24,6 +26,7 @@ GATES: dict[str, str] = {
     "publish-report": "reports that passed, of these bytes, as the manifest asks, whose every number follows",
     "publish-unmeasured": "a report for every head's bytes, from every engine the manifest asks for",
     "publish-card": "a model card without errors, and with its charts what manifest, reports and heads give",
+    "publish-recipe": "no command on the card for an engine that gets these files wrong",
     "publish-license": "a license",
     "publish-terms": "what the target's license, as the manifest states it, asks of a model made from it",
     "publish-pickle": "no pickles",
@@ -84,6 +87,7 @@ def check(
         *report_problems(folder, files, manifest),
         *_card(files),
         *(card_problems(folder, files) if own is not None and any(f.path == CARD for f in files) else ()),
+        *_recipes(repo_id, files),
         *_terms(repo_id, files, manifest),
         *_contents(files),
         *_names(repo_id, files),
@@ -128,6 +132,17 @@ def _card(files: Sequence[LocalFile]) -> Iterator[Problem]:
     for link in card.listed("license_link"):
         if "://" not in link and link not in {f.path for f in files}:
             yield problem("publish-license", f"the card's license_link names {link}, which is not in the folder")
+
+
+def _recipes(repo_id: str, files: Sequence[LocalFile]) -> Iterator[Problem]:
+    """What the card's commands start with these files, held against the preflight of each folder."""
+    card = next((f for f in files if f.path == CARD), None)
+    if card is None or not isinstance(card.source, Path):
+        return
+    folders = open_folders(card.source.parent, list(head_folders(files)))
+    text = card.head(card.size).decode("utf-8", errors="replace")
+    for line, what, fix in refused(text, folders, {repo_id}):
+        yield problem("publish-recipe", f"{CARD}:{line}: {what}", fix)
 
 
 def _terms(repo_id: str, files: Sequence[LocalFile], manifest: Manifest | None) -> Iterator[Problem]:

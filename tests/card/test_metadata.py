@@ -14,6 +14,7 @@ from card_samples import MINIMAL
 from huggingface_hub import ModelCard
 
 from eagle3hub.card import Manifest, load_manifest, render_card
+from eagle3hub.errors import ManifestError
 
 ALLOWED = {
     "base_model", "datasets", "language", "library_name", "license", "license_link", "license_name", "model-index",
@@ -31,10 +32,30 @@ def test_fields(example: Manifest) -> None:
     assert data.base_model == samples.TARGET
     assert data.license == "apache-2.0"
     assert data.pipeline_tag == "text-generation"
-    assert data.library_name == "vllm"
+    assert data.library_name is None, "no engine is a library of the Hub"
     assert data.language == ["en"]
     assert data.tags == ["eagle3", "speculative-decoding", "draft-model", "vllm"]
     assert data.get("base_model_relation") is None
+
+
+def test_our_own_reference_is_no_engine_to_find_a_head_by(example: Manifest) -> None:
+    text = render_card(example, [samples.make_report(engine="reference", recipe=None)], samples.make_head())
+    data = ModelCard(text).data
+    assert data.tags == ["eagle3", "speculative-decoding", "draft-model"] and data.library_name is None
+    (result,) = data.eval_results
+    assert result.metric_args["engine"] == "eagle3hub reference 0.32.0"
+
+
+def test_a_library_is_one_of_the_hubs(write: Callable[[str], Path]) -> None:
+    stated = "  license: mit\n  library_name: {}"
+    path = write(MINIMAL.replace("owner/target", samples.TARGET).replace("  license: mit", stated.format("nemo")))
+    text = render_card(load_manifest(path), [samples.make_report()], samples.make_head())
+    assert ModelCard(text).data.library_name == "nemo"
+    for name in ("reference", "vllm", "transformer"):
+        write(MINIMAL.replace("  license: mit", stated.format(name)))
+        with pytest.raises(ManifestError, match="no library of the Hub") as caught:
+            load_manifest(path)
+        assert caught.value.code == "manifest-library" and f"release.library_name is '{name}'" in caught.value.message
 
 
 def test_evaluation_result(example: Manifest) -> None:

@@ -17,7 +17,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from eagle3hub import resources
-from eagle3hub.card import Manifest, context, render_card
+from eagle3hub.card import Manifest, context, names, render_card
 from eagle3hub.card.manifest import License
 from eagle3hub.card.reports import runs
 from eagle3hub.errors import InputError, ManifestError, SourceError
@@ -213,8 +213,8 @@ def test_a_run_that_did_not_pass_is_said_first(example: Manifest, verdict: str) 
     why = report["engines"][0]["reason"]
     text = card(example, report)
     top = body(text).split("## Serve")[0]
-    assert "did not pass validation" in top
-    assert f"{verdict}" in top and why.split(",")[0] in top.replace("\\", "")
+    assert ("was not validated" if verdict == "unavailable" else "did not pass validation") in top
+    assert names.outcome(verdict) in top and why.split(",")[0] in top.replace("\\", "")
     assert "tokens per verification step**" not in top
     assert "vllm serve" not in text
     assert "model-index" not in text

@@ -38,6 +38,12 @@ def flip_a_bit(release: Path) -> None:
     path.write_bytes(data)
 
 
+def serve_modelopt_on_sglang_jax(release: Path) -> None:
+    command = "python -m sgl_jax.launch_server --speculative-draft-model-path ./head/modelopt"
+    with (release / "README.md").open("a") as card:
+        card.write(f"\n```bash\nhf download {REPO} --local-dir head\n{command}\n```\n")
+
+
 def no_license(release: Path) -> None:
     replace(release / "README.md", "license: apache-2.0\n", "")
 
@@ -67,6 +73,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
         lambda r: replace(r / "README.md", "license: apache-2.0", "license: apache2"),
         "publish-card",
         "README.md:",
+    ),
+    "refused recipe": (
+        serve_modelopt_on_sglang_jax,
+        "publish-recipe",
+        "sglang-jax 0.1.0rc0 serves the files in the folder modelopt/ (NVIDIA ModelOpt layout) silently wrong",
     ),
     "no license": (no_license, "publish-license", "states no license"),
     "pickle": (lambda r: (r / "extra.bin").write_bytes(b"x"), "publish-pickle", "extra.bin"),

@@ -6,7 +6,9 @@ explanation. Rules never fail and never guess aloud: what cannot be decided from
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from eagle3hub.card.lint import (
     citations,
@@ -17,11 +19,15 @@ from eagle3hub.card.lint import (
     frontmatter,
     licensing,
     recipes,
+    served,
     statements,
     terms,
 )
 from eagle3hub.card.lint.parse import parse_card
 from eagle3hub.card.lint.registry import RULES, Finding, Rule, run
+
+if TYPE_CHECKING:
+    from eagle3hub.card.served import Served
 
 __all__ = ["MODULES", "RULES", "Finding", "Rule", "lint_card"]
 
@@ -34,19 +40,29 @@ MODULES = (
     frontmatter,
     licensing,
     recipes,
+    served,
     statements,
     terms,
 )
 """The modules that register rules."""
 
 
-def lint_card(text: str, name: str = "README.md", files: Collection[str] | None = None) -> list[Finding]:
+def lint_card(
+    text: str,
+    name: str = "README.md",
+    files: Collection[str] | None = None,
+    *,
+    folders: Sequence[Served] = (),
+    repo: str | None = None,
+) -> list[Finding]:
     """Every finding in a card's text, by line and code.
 
     Args:
         name: what messages call the file.
         files: paths in the card's repository; None: not known, links are not checked.
+        folders: the heads beside the card, opened; commands that serve them are held against the preflight.
+        repo: id of the repository that they are of; None: not known.
     """
-    card = parse_card(text, name, files)
+    card = replace(parse_card(text, name, files), served=tuple(folders), repo=repo)
     found = [finding for rule in RULES.values() for finding in run(rule, card)]
     return sorted(found, key=lambda f: (f.line, f.code, f.message))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from eagle3hub.card.lint import claims
+from eagle3hub.card.lint.libraries import HUB_LIBRARIES
 from eagle3hub.card.lint.model import Card
 from eagle3hub.card.lint.registry import Found, rule
 
@@ -92,19 +93,6 @@ def tags(card: Card) -> Iterator[Found]:
 
 
 @rule(
-    "C614",
-    "info",
-    "library_name is missing",
-    why="The Hub no longer assumes transformers where it is missing.",
-    fix="Name the engine the files are for, for example library_name: vllm.",
-)
-def library(card: Card) -> Iterator[Found]:
-    """No library_name."""
-    if card.front is not None and not card.listed("library_name"):
-        yield Found(card.metadata_line(), "the metadata has no library_name")
-
-
-@rule(
     "C615",
     "warning",
     "Data sets of text and metadata differ",
@@ -188,6 +176,26 @@ def training_hardware(card: Card) -> Iterator[Found]:
     if not card.says(rf"{claims.HARDWARE}|\b(?:GPU|TPU|accelerator)[- ]?hours|\bFLOPs?\b|cumulative compute"):
         line = next((h.line for h in card.search(claims.TRAINING)), 1)
         yield Found(line, "neither accelerator nor compute of the training is named")
+
+
+@rule(
+    "C619",
+    "info",
+    "library_name is not one that loads draft heads",
+    why="The Hub chooses a page's snippets and counts its downloads by library_name. None of the libraries that it "
+    "knows loads an EAGLE-3 head: transformers' snippet starts it as a chat model; a name that the Hub does not know "
+    "has no effect.",
+    fix="Leave library_name out, and name the engines that serve the head as tags.",
+)
+def library(card: Card) -> Iterator[Found]:
+    """library_name: transformers, as a warning; names that are none of the Hub's libraries."""
+    for name in card.listed("library_name"):
+        line = card.metadata_line("library_name")
+        if name == "transformers":
+            message = "with library_name: transformers the page shows how to start the draft head as a chat model"
+            yield Found(line, message, severity="warning")
+        elif name not in HUB_LIBRARIES:
+            yield Found(line, f"{name!r} is no library of the Hub")
 
 
 @rule(

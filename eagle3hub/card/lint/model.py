@@ -8,9 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eagle3hub.yaml_lines import Document
+
+if TYPE_CHECKING:
+    from eagle3hub.card.served import Served
 
 _NUMBER = re.compile(
     r"(?<![\w.])(?<!\w-)(?P<sign>[-+−]?)(?P<digits>\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s?(?P<unit>%|[x×](?!\w))|(?!\w))"
@@ -187,6 +190,8 @@ class Card:
         is_page_text: the text was copied from a rendered page, so that metadata, links and markup are lost.
         bad_bibtex: (line, why) of BibTeX that cannot be parsed.
         files: paths in the card's repository, or None where they are not known.
+        served: the heads beside the card, by folder, opened; empty where they are not at hand.
+        repo: id of the card's repository, or None where it is not known.
     """
 
     name: str
@@ -201,6 +206,8 @@ class Card:
     bibtex: tuple[Entry, ...] = ()
     bad_bibtex: tuple[tuple[int, str], ...] = ()
     files: frozenset[str] | None = None
+    served: tuple[Served, ...] = ()
+    repo: str | None = None
     cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eagle3hub.card.lint import lint_card
 from eagle3hub.card.lint.registry import Finding
 from eagle3hub.card.several import is_manifest
 from eagle3hub.errors import SourceError
 
+if TYPE_CHECKING:
+    from eagle3hub.card.served import Served
+
 MAX_BYTES = 4 << 20
 _MAX_FILES = 20_000
+_MAX_HEADS = 32
+_CONFIG = re.compile(r"(?:[^/]+/)?config\.json")
 _SKIPPED = {".git", ".venv", "node_modules", "__pycache__", ".cache"}
 
 
@@ -75,7 +81,17 @@ def check(
     path = Path(source)
     path = path / "README.md" if path.is_dir() else path
     text = _text(path, str(path))
-    return Checked(source, path.as_posix(), tuple(lint_card(text, path.name, _files(path.absolute().parent))))
+    folder = path.absolute().parent
+    files = _files(folder)
+    return Checked(source, path.as_posix(), tuple(lint_card(text, path.name, files, folders=_heads(folder, files))))
+
+
+def _heads(folder: Path, files: set[str] | None) -> tuple[Served, ...]:
+    """The draft heads that lie in the card's folder, or right below it; what is none is left out."""
+    from eagle3hub.card.served import open_folders
+
+    inside = sorted(path.removesuffix("config.json").rstrip("/") for path in files or () if _CONFIG.fullmatch(path))
+    return open_folders(folder, inside[:_MAX_HEADS])
 
 
 def _on_hub(source: str) -> Checked:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from lint_cases import FRONT, Case, files, numbers, words
+from lint_cases import FRONT, Case, commands, files, numbers, words
 
 from eagle3hub.card.lint import MODULES, RULES, lint_card
 from eagle3hub.card.lint.registry import FAMILIES, Found, rule
 
-CASES = [*words.CASES, *numbers.CASES, *files.CASES]
+CASES = [*words.CASES, *numbers.CASES, *files.CASES, *commands.CASES]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.code} {c.name}".strip())
 def test_it_finds_and_it_is_silent(case: Case):
-    found = [f for f in lint_card(case.bad_text, files=case.files) if f.code == case.code]
+    found = [f for f in lint_card(case.bad_text, files=case.files, folders=case.served) if f.code == case.code]
     assert found, "nothing found"
     lines = case.bad_text.split("\n")
     at = [i for i, line in enumerate(lines, 1) if case.at in line]
@@ -21,7 +21,7 @@ def test_it_finds_and_it_is_silent(case: Case):
     assert case.says in found[0].message
     assert found[0].severity == (case.severity or RULES[case.code].severity)
     kept = case.files and frozenset(name for name in case.files if not name.endswith(".pt"))
-    silent = [f for f in lint_card(case.good_text, files=kept) if f.code == case.code]
+    silent = [f for f in lint_card(case.good_text, files=kept, folders=case.served) if f.code == case.code]
     assert not silent, silent
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from eagle3hub.card.served import Served
+
 FRONT = """\
 ---
 base_model: owner/target
 license: apache-2.0
 language: [en]
-library_name: vllm
 pipeline_tag: text-generation
 tags: [eagle3, speculative-decoding]
 ---
@@ -29,6 +30,7 @@ class Case:
     good_front: str = ""
     files: frozenset[str] | None = None
     severity: str = ""
+    served: tuple[Served, ...] = ()
     name: str = field(default="", kw_only=True)
 
     @property

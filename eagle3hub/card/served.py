@@ -1,0 +1,264 @@
+"""What engines make of the files of a release: the preflight of each layout folder, as ``inspect`` says it.
+
+Everything here follows from the folders alone: their configs, the headers of their weights, and what their
+eagle3hub.json remembers of the target. No engine is looked up, and nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from eagle3hub.card import names
+from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.engines.specs import preflight_version, version_data
+from eagle3hub.errors import InputError, UsageError
+from eagle3hub.head import Head
+from eagle3hub.layouts import LAYOUTS, open_head
+from eagle3hub.layouts.base import WriteOptions
+from eagle3hub.layouts.quantized import QUANT_CONFIG
+from eagle3hub.preflight import Files, Subject, Verdict, examine, preflight
+from eagle3hub.target import TargetFacts
+
+if TYPE_CHECKING:
+    from eagle3hub.card.manifest import Layouts
+
+Kind = Literal["right", "unknown", "silently_wrong", "refuses", "unchecked"]
+_ORDER: tuple[Kind, ...] = ("right", "unknown", "silently_wrong", "refuses")
+_DOES = {"refuses": "refuses {}", "silently_wrong": "serves {} silently wrong"}
+_SUGGESTED = ("universal", "specforge", "modelopt", "specjax", "speculators", "angelslim", "safeailab")
+"""Layouts in the order in which one is named as a way out."""
+_SOME = 3
+"""K that stands in a layout which must name one, where it does not matter which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One layout folder of a release as an engine opens it; ``folder`` is empty for the repository's root."""
+
+    folder: str
+    layout: str
+    subject: Subject
+    target: TargetFacts | None
+    head: Head = field(repr=False, compare=False)
+
+    @property
+    def place(self) -> str:
+        """The folder in words."""
+        where = f"the folder {self.folder}/" if self.folder else "the repository's root"
+        return f"{where} ({names.layout(self.layout).title} layout)"
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What one engine version does with one folder.
+
+    Attributes:
+        kind: the preflight's verdict, or ``unchecked`` where nothing is known of that version.
+        title: the engine with its version. why: what it does, the engine as subject; empty where it is right.
+        but: what another runner of the same version does with the same files, as a sentence, or empty.
+    """
+
+    kind: Kind
+    title: str
+    why: str = ""
+    but: str = ""
+
+    @property
+    def works(self) -> bool:
+        """Whether the engine may load these files right, as far as is known."""
+        return self.kind in ("right", "unknown", "unchecked")
+
+    def says(self, place: str) -> str:
+        """What it does with the files in a place, where it does not get them right, and why."""
+        return f"{self.title} {_DOES[self.kind].format(f'the files in {place}')}: it {self.why}"
+
+
+def served(layouts: Layouts, heads: Mapping[str, Head], draft_tokens: int | None = None) -> tuple[Served, ...]:
+    """The folders of a release before an engine, the root first; those that nothing can be said of are left out.
+
+    The target of each is what its eagle3hub.json remembers, so that anybody who has the folders gets the same.
+
+    Args:
+        heads: opened heads by folder in the repository (the root is empty). A layout that is not among them, or lies
+            there in another layout, is looked at as eagle3hub would write it from the head in the root.
+        draft_tokens: K to recommend where a layout must name one.
+    """
+    found = []
+    for layout in layouts:
+        folder = layouts.folder(layout)
+        head = heads.get(folder)
+        if head is not None and head.layout == layout:
+            one = _look(folder, head)
+        else:
+            root = heads.get("")
+            one = None if root is None else _spelled(_look(folder, root), layout, draft_tokens)
+        found += [one] if one is not None else []
+    return tuple(found)
+
+
+def _look(folder: str, head: Head) -> Served | None:
+    """A head's folder; None for a head that was not read from files."""
+    if head.opened is None:
+        return None
+    return Served(folder, head.layout, examine(head.opened, head), target_of(head), head)
+
+
+def _spelled(one: Served | None, layout: str, draft_tokens: int | None) -> Served | None:
+    """The same head as eagle3hub would write it in another layout; None where it cannot be."""
+    if one is None or layout not in LAYOUTS:
+        return None
+    try:
+        spelled = LAYOUTS[layout].write(one.head, WriteOptions(draft_tokens or one.head.speculative_tokens))
+    except InputError:
+        return None
+    files = Files(
+        config=json.loads(json.dumps(spelled.config)),
+        tensors={t.name: (t.dtype, tuple(t.shape)) for t in spelled.tensors},
+        weights=("model.safetensors",),
+        quant_file=QUANT_CONFIG in spelled.files,
+    )
+    return replace(one, layout=layout, subject=Subject(files, one.subject.truth))
+
+
+def open_folders(root: Path, folders: Sequence[str]) -> tuple[Served, ...]:
+    """Folders below ``root`` that hold a head, each as it is; what cannot be read as one is left out."""
+    found = []
+    for folder in folders:
+        try:
+            one = _look(folder, open_head(open_checkpoint(root / folder)))
+        except InputError:
+            continue
+        found += [one] if one is not None else []
+    return tuple(found)
+
+
+def target_of(head: Head) -> TargetFacts | None:
+    """What a head's files say of its target; None where they do not say how deep it is."""
+    if head.num_target_layers is None:
+        return None
+    return TargetFacts(
+        name="the target",
+        is_local=False,
+        num_hidden_layers=head.num_target_layers,
+        hidden_size=head.dims.target_hidden_size,
+        vocab_size=head.dims.vocab_size,
+        max_position_embeddings=head.target_context,
+        model_type=head.target_model_type or "",
+        architectures=tuple(head.target_architectures),
+        token_ids={},
+    )
+
+
+def outlook(
+    one: Served, engine: str, version: str, device: str | None = None, capture: Sequence[int] | None = None
+) -> Outlook:
+    """What an engine version does with a folder.
+
+    Args:
+        device: where it runs; None, or one whose runner is not known: the best of its runners counts, and what others
+            do is said.
+        capture: after-layer ids that TensorRT-LLM's YAML names.
+    """
+    title = f"{names.engine(engine)} {version}".strip()
+    told = tuple(capture) if capture is not None and engine == "trtllm" else None
+    try:
+        verdicts = [preflight(one.subject, engine, v, one.target, told) for v in _runners(engine, version, device)]
+    except UsageError:
+        return Outlook("unchecked", title)
+    best = min(verdicts, key=lambda v: _ORDER.index(v.kind))
+    others = [v for v in verdicts if v.kind != best.kind and v.kind in _DOES]
+    but = "; ".join(f"{v.title} {_DOES[v.kind].format('them')}: it {_why(v)}" for v in others)
+    return Outlook(best.kind, title, _why(best), but)
+
+
+def captured(text: str) -> tuple[int, ...] | None:
+    """The after-layer ids that a YAML for TensorRT-LLM names; None where it names none, or is none."""
+    import yaml
+
+    try:
+        document = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+    config = document.get("speculative_config") if isinstance(document, dict) else None
+    listed = config.get("eagle3_layers_to_capture") if isinstance(config, dict) else None
+    return tuple(listed) if isinstance(listed, list) and listed and all(type(i) is int for i in listed) else None
+
+
+def _runners(engine: str, version: str, device: str | None) -> Iterator[str]:
+    """What the preflight calls a version: once, or by device. Raises UsageError for a version nothing is known of."""
+    by_device: dict[str, str] = version_data(engine, version).get("preflight", {})
+    if device in by_device or not by_device:
+        yield preflight_version(engine, version, device or "")
+    else:
+        yield from by_device.values()
+
+
+def _why(verdict: Verdict) -> str:
+    told = [reason.sentence for reason in verdict.reasons if reason.effect == verdict.kind and verdict.kind != "right"]
+    more = f" (and {len(told) - 2} more)" if len(told) > 2 else ""
+    return f"{'; it '.join(told[:2])}{more}"
+
+
+def way_out(one: Served, engine: str, version: str, capture: Sequence[int] | None = None) -> str | None:
+    """A layout that this engine version would take the same head in, or None: each is spelled out and looked at."""
+    for name in _SUGGESTED:
+        other = None if name == one.layout else _spelled(one, name, _SOME)
+        kind = "refuses" if other is None else outlook(other, engine, version, None, capture).kind
+        if kind == "right" or (kind == "unknown" and one.target is None):
+            return name
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The folder that an engine is served from, and what is to be said of it.
+
+    ``folder`` is None where no folder works; ``remarks`` are whole sentences.
+    """
+
+    folder: Served | None
+    remarks: tuple[str, ...]
+
+
+def choose(
+    folders: Sequence[Served], engine: str, version: str, capture: Sequence[int] | None = None
+) -> Choice | None:
+    """The first of the folders that an engine version gets right, the root's first; None without folders."""
+    if not folders:
+        return None
+    looked = [(one, outlook(one, engine, version, None, capture)) for one in folders]
+    first, main = looked[0]
+    if main.works:
+        return Choice(first, tuple(_expected(main)))
+    what = f"{main.says(first.place)}."
+    for one, found in looked[1:]:
+        if found.works:
+            title = names.layout(one.layout).title
+            instead = f"The command below fetches and serves the {title} layout of this repository instead."
+            return Choice(one, (what, instead, *_expected(found, "its files")))
+    if len(looked) > 1:
+        what += " It gets none of the other layouts of this repository right either."
+    out = way_out(first, engine, version, capture)
+    remedy = "It takes this head in no layout that eagle3hub writes."
+    if out is not None:
+        title = names.layout(out).title
+        remedy = f"It takes this head in the {title} layout, which eagle3hub convert --to {out} makes of them."
+    return Choice(None, (f"No command is printed: {what}", remedy))
+
+
+def _expected(found: Outlook, files: str = "these files") -> Iterator[str]:
+    if found.kind == "right":
+        yield f"By the preflight, which reads files and runs no engine, {found.title} takes {files} as they are."
+    elif found.kind == "unknown":
+        yield (
+            "The preflight, which reads files and runs no engine, cannot tell whether "
+            f"{found.title} gets {files} right: it {found.why}."
+        )
+    else:
+        yield f"Not checked: nothing is known of how {found.title} reads files."
+    if found.but:
+        yield f"But {found.but}."

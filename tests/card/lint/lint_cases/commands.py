@@ -1,0 +1,77 @@
+"""C511: every way in which a card starts an engine on its own files."""
+
+from __future__ import annotations
+
+from card_samples import make_head
+from support import outlines
+
+from eagle3hub.card.served import Served
+from lint_cases import Case
+
+ROOT = Served("", "specjax", outlines.specjax(), outlines.target(), make_head())
+GOOD = Served("universal", "universal", outlines.universal(), outlines.target(), make_head())
+MODELOPT = Served("", "modelopt", outlines.modelopt(), outlines.target(), make_head())
+FOLDERS = (ROOT, GOOD)
+
+
+def block(*lines: str, language: str = "bash") -> str:
+    return f"# Head\n\n```{language}\n" + "\n".join(lines) + "\n```\n"
+
+
+def sglang(head: str, launcher: str = "python -m sglang.launch_server") -> str:
+    return f"{launcher} --model-path owner/target --speculative-algorithm EAGLE3 --speculative-draft-model-path {head}"
+
+
+def vllm(head: str) -> str:
+    return f"""vllm serve owner/target --speculative-config '{{"method": "eagle3", "model": "{head}"}}'"""
+
+
+def yaml(head: str, *more: str) -> str:
+    start = ("trtllm-serve owner/target --config extra-config.yaml",)
+    config = ("speculative_config:", "  decoding_type: Eagle3", "  max_draft_len: 3", f"  speculative_model: {head}")
+    return block(*start) + block(*config, *more, language="yaml")
+
+
+def case(name: str, bad: str, at: str, good: str, says: str = "SGLang 0.5.23 refuses", served=FOLDERS) -> Case:
+    return Case("C511", bad, at, good, says, served=served, name=name)
+
+
+WHOLE = "hf download owner/head --local-dir copy"
+PART = "hf download owner/head --include 'universal/*' --local-dir copy"
+BRANCH = "hf download owner/head --revision universal --local-dir copy"
+
+CASES = [
+    case("by id", block(sglang("owner/head")), "launch_server", block(sglang("owner/head"), sglang("other/head"))),
+    case("short", block(sglang("owner/head", "sglang serve")), "sglang serve", block(vllm("owner/head"))),
+    case("option by option", block("sglang serve x \\", "  --speculative-draft-model-path owner/head"),
+         "draft-model-path", block(PART, sglang("./copy/universal"))),
+    case("a copy", block(WHOLE, sglang("./copy")), "launch_server", block(WHOLE, sglang("./copy/universal"))),
+    case("a clone", block("git clone https://huggingface.co/owner/head", sglang("./head")), "launch_server",
+         block("git clone https://huggingface.co/owner/head", sglang("./head/universal"))),
+    case("a branch", block("hf download owner/head --local-dir=copy", sglang("copy/")), "launch_server",
+         block(BRANCH, sglang("./copy"))),
+    case("in another directory", block(WHOLE) + block(sglang("copy/.")), "launch_server", block(vllm("copy"))),
+    case("an address", block(sglang("https://huggingface.co/owner/head")), "launch_server", block(vllm("x/y"))),
+    case("a version before", "With SGLang 0.5.23:\n\n" + block(sglang("owner/head")), "launch_server",
+         "With SGLang 9.1:\n\n" + block(sglang("owner/head"))),
+    case("a bound", "Needs SGLang 0.5.9 or later.\n\n" + block(sglang("owner/head")), "launch_server",
+         "With SGLang 0.5.9:\n\n" + block(sglang("owner/head"))),
+    case("Python", block("import sglang as sgl", "e = sgl.Engine(", "    model_path='owner/target',",
+                         "    speculative_draft_model_path='owner/head',", ")", language="python"),
+         "sgl.Engine", block("import vllm", "vllm.LLM(model='owner/target', speculative_config={'method': 'eagle3', "
+                             "'model': 'owner/head'})", language="python")),
+    case("vLLM", block(vllm("owner/head")), "vllm serve", block(vllm("other/head"), sglang("owner/head")),
+         "vLLM 0.32.0 serves", (Served("", "universal", outlines.universal(norm_before_residual=True, truth={
+             "norm_before_residual": False}), outlines.target(), make_head()), GOOD)),
+    case("YAML", yaml("owner/head"), "speculative_model", yaml("other/head") + block(vllm("owner/head")),
+         "TensorRT-LLM 1.2 refuses", (MODELOPT,)),
+    case("YAML that names layers", yaml("owner/head", "  eagle3_layers_to_capture: [2, 15, 27]"), "speculative_model",
+         yaml("owner/head", "  eagle3_layers_to_capture: [1, 14, 26]"), "TensorRT-LLM 1.2 serves", (
+             Served("", "universal", outlines.universal(), outlines.target(), make_head()),)),
+    case("TensorRT-LLM in Python", block("from tensorrt_llm.llmapi import Eagle3DecodingConfig",
+         "c = Eagle3DecodingConfig(max_draft_len=3, speculative_model='owner/head')", language="python"), "c = ",
+         block(vllm("owner/head")),
+         "TensorRT-LLM 1.2 refuses", (MODELOPT,)),
+    case("sglang-jax", block(sglang("owner/head", "python -m sgl_jax.launch_server")), "sgl_jax",
+         block(vllm("owner/head")), "sglang-jax 0.1.0rc0 serves", (MODELOPT,)),
+]  # fmt: skip
