@@ -165,10 +165,7 @@ def _contents(files: Sequence[LocalFile]) -> Iterator[Problem]:
             yield _problem("publish-pickle", f"{file.path} is a pickle or an archive by its first bytes", "remove it")
         elif not _PARTS.fullmatch(file.path):
             yield _problem("publish-outside", f"{file.path} is no part of a release", "move it elsewhere")
-        for line, kind in secrets(file):
-            yield _problem(
-                "publish-secret", f"{file.path}:{line} holds what looks like a secret ({kind})", "remove it"
-            )
+        yield from secrets(file)
 
 
 def _signature(files: Sequence[LocalFile]) -> Iterator[Problem]:
