@@ -179,7 +179,7 @@ _EXAMPLE = re.compile(r"EXAMPLE|example|placeholder|PLACEHOLDER|changeme|CHANGEM
 _YOURS = re.compile(r"(?:^|[^a-z])(?:your|my)[_\-. ]|(?:^|[_\-. ])(?:goes|here)$|replace[_-]", re.I)
 _REPEATED = re.compile(r"(.)\1{7}", re.S)
 _WORD_PART = re.compile(
-    r"[A-Z]?[a-z]{0,14}[0-9]{0,3}|[A-Z]{1,14}[0-9]{0,3}|[0-9]{1,4}|(?:[A-Z]?[a-z]{2,15}|[A-Z]{2,5})+"
+    r"[A-Z]?[a-z]{0,14}[0-9]{0,3}|[A-Z]{1,14}[0-9]{0,3}|[0-9]{1,4}|(?:[A-Z]?[a-z]{3,15}|[A-Z]{2,5})+"
 )
 _NEXT = {"9": "0", "z": "A", "Z": "0"}
 

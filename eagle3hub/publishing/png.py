@@ -61,7 +61,7 @@ def chunks(data: bytes) -> list[Chunk]:
 
 
 def texts(data: bytes, chunk: Chunk) -> bytes:
-    """What a chunk says, unpacked: text, EXIF or a colour profile. Raises Malformed."""
+    """What a chunk that is no pixels says, unpacked where it is packed. Raises Malformed."""
     raw = data[chunk.start : chunk.end]
     if chunk.name in (b"zTXt", b"iCCP"):
         name, _, packed = raw.partition(b"\0")
@@ -71,7 +71,7 @@ def texts(data: bytes, chunk: Chunk) -> bytes:
         language, _, more = rest[2:].partition(b"\0")
         translated, _, text = more.partition(b"\0")
         return b"\n".join([name, language, translated, _unpacked(chunk, text) if rest[:1] == b"\1" else text])
-    return raw if chunk.name in _TEXTS else b""
+    return b"" if chunk.name == b"IDAT" else raw
 
 
 def check_png(data: bytes) -> None:

@@ -76,7 +76,7 @@ _ASSIGNED = (
     r"(?:\s{0,4}(?::=|=>|==?|:(?:\s{0,2}[A-Za-z_][\w.\[\]| ]{0,30}?\s{0,2}=)?)\s{0,4}|[ \t]{0,3},[ \t]{0,3}(?=[\"'])"
     r"|(?P<said>\s+(?i:is|was):?\s+)|>(?=[^<>\s]{1,300}</))"
     r"(?:[bruf]{0,2}\"(?P<double>[^\"\r\n]{1,300})\"?|[bruf]{0,2}'(?P<single>[^'\r\n]{1,300})'?|`([^`\r\n]{1,300})`"
-    r"|(?P<bare>[^\s\"'`,;(){}\[\]<>|]{1,300})(?![\w(\[]))"
+    r"|(?P<bare>[^\x00-\x20\x7f-\xff\"'`,;(){}\[\]<>|\\]{1,300})(?![\w(\[]))"
 )
 
 
@@ -173,7 +173,7 @@ CONTEXT: tuple[Rule, ...] = (
     rule(
         "token on a command line",
         "--",
-        r"--[a-z\-]{0,20}(?:token|key|password|secret)(?:=|\s{1,3})[\"']?([^\s\"'`$<{\[\\]{12,300})",
+        r"--[a-z\-]{0,20}(?:token|key|password|secret)(?:=|\s{1,3})[\"']?([^\x00-\x20\x7f-\xff\"'`$<{\[\\]{12,300})",
         lambda m, v: mixed(m, v) and not is_wordy(v) and not _NO_VALUE.match(v),
         within=True,
     ),

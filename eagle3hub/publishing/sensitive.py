@@ -37,6 +37,8 @@ _ESCAPE = re.compile(
     rb"\\u\{?0{0,4}([2-7][0-9a-fA-F])\}?|\\x([2-7][0-9a-fA-F])|&#0{0,4}(\d{2,3});|&#[xX]0{0,4}([2-7][0-9a-fA-F]);"
     rb"|%([2-7][0-9a-fA-F])|(\\[nrtbfv0])|\\([!-/:-@\[-`{-~])|&(amp|quot|apos|lt|gt);"
 )
+_WIDE = re.compile(rb"(?:[^\0]\0{1,3}){4,}|(?:\0{1,3}[^\0]){4,}")
+"""ASCII in UTF-16 or UTF-32, whichever byte comes first and wherever it begins."""
 _NAMED = {b"amp": b"&", b"quot": b'"', b"apos": b"'", b"lt": b"<", b"gt": b">"}
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_\-]{24,}(?:\r?\n[A-Za-z0-9+/_\-]{4,})*")
 
@@ -93,27 +95,25 @@ def _contents(file: LocalFile, name: str, f: BinaryIO) -> Iterator[Problem]:
         yield _problem(
             f"{name} cannot be searched for secrets: it is {what}, which is packed", "publish what is in it"
         )
-    picture = start.startswith((png.SIGNATURE, jpeg.START))
-    if picture:
-        yield from _picture(file, name, f.read(png.MAX_BYTES))
+    if start.startswith((png.SIGNATURE, jpeg.START)):
+        problems, whole = _picture(file, name, f.read(png.MAX_BYTES))
+        yield from problems
+        if whole:
+            return
         f.seek(0)
     found: dict[int, list[str]] = {}
     for views in _pieces(f):
         found = {**_places(views, None), **found}
         if len(found) > _MOST:
             break
-    if picture and found:
-        kinds = sorted({kind for kinds in found.values() for kind in kinds})
-        yield _problem(f"{name} holds what looks like a secret ({', '.join(kinds)})")
-        return
     for line in sorted(found)[:_MOST]:
         yield _problem(f"{name}:{line + 1} holds what looks like a secret ({', '.join(found[line])})")
     if len(found) > _MOST:
         yield _problem(f"{name} holds what looks like secrets in more than {_MOST} lines; no more are listed")
 
 
-def _picture(file: LocalFile, name: str, data: bytes) -> Iterator[Problem]:
-    """What the parts of a picture say besides its pixels, unpacked where it is packed."""
+def _picture(file: LocalFile, name: str, data: bytes) -> tuple[list[Problem], bool]:
+    """Secrets in what a picture says besides its pixels, unpacked where it is packed; and whether that is all of it."""
     try:
         if file.size > len(data):
             raise png.Malformed(f"is larger than {png.MAX_BYTES} bytes")
@@ -122,11 +122,12 @@ def _picture(file: LocalFile, name: str, data: bytes) -> Iterator[Problem]:
         else:
             said = [(chunk, png.texts(data, chunk)) for chunk in png.chunks(data)]
     except png.Malformed as e:
-        yield _problem(f"{name} cannot be searched for secrets: it {e}", "draw it again")
-        return
+        return [_problem(f"{name} cannot be searched for secrets: it {e}", "draw it again")], False
+    found = {}
     for part, text in said:
         for kinds in _places(_views(text, 0, first=True), lambda _: 0, anywhere=True).values():
-            yield _problem(f"{name} holds, in its part {part.shown}, what looks like a secret ({', '.join(kinds)})")
+            found[part.shown, *kinds] = f"{name} holds, in its part {part.shown}, what looks like a secret"
+    return [_problem(f"{message} ({', '.join(kinds)})") for (_, *kinds), message in found.items()], True
 
 
 def _pieces(f: BinaryIO) -> Iterator[Iterator[_View]]:
@@ -145,7 +146,7 @@ def _views(piece: bytes, lines: int, *, first: bool) -> Iterator[_View]:
     yield _lined(piece, lines)
     last = piece
     if b"\0" in piece:
-        last = piece.replace(b"\0", b"")
+        last = _WIDE.sub(lambda run: run[0].replace(b"\0", b""), piece)
         yield _lined(last, lines)
     for _ in range(2):
         undone = _ESCAPE.sub(_undone, last) if any(c in last for c in (b"\\", b"&", b"%")) else last
