@@ -12,7 +12,8 @@ from eagle3hub.card.manifest import Manifest
 from eagle3hub.errors import InputError, Problem, SourceError, UsageError
 from eagle3hub.publishing import remote
 from eagle3hub.publishing.files import CARD, LocalFile, directly_in, head_folders
-from eagle3hub.publishing.sensitive import secrets
+from eagle3hub.publishing.kinds import is_executed, kind_of, mismatch
+from eagle3hub.publishing.sensitive import secrets, shown
 from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, covered
 from eagle3hub.publishing.terms import departures
 from eagle3hub.report import Report, load_report
@@ -29,7 +30,8 @@ GATES: dict[str, str] = {
     "publish-training-state": "no optimizer or trainer states",
     "publish-link": "no symbolic links",
     "publish-outside": "no file that is no part of a release",
-    "publish-secret": "no secrets",
+    "publish-kind": "every file is what its name says, by its bytes",
+    "publish-secret": "no secrets, and no file that cannot be searched for them",
     "publish-name": "names that the Hub takes",
     "publish-size": "sizes that the Hub takes",
     "publish-signature": "a signature, where there is one, over exactly these files",
@@ -52,14 +54,6 @@ _PICKLES = re.compile(r".+\.(bin|pt|pth|pkl|pickle|ckpt|joblib|npy|npz|h5|msgpac
 _STATES = re.compile(
     r"(optimizer|scheduler|rng_state|training_state|trainer_state|training_args|scaler|global_step|latest\b).*", re.I
 )
-_HEAD = r"config\.json|[\w.-]+\.safetensors|model\.safetensors\.index\.json|eagle3hub\.json|hf_quant_config\.json"
-_TEXT = r"README\.md|(LICENSE|NOTICE|COPYING)[\w.-]*|CITATION\.cff|generation_config\.json"
-_TOKENIZER = r"tokenizer(_config)?\.json|special_tokens_map\.json|chat_template\.jinja"
-_PARTS = re.compile(
-    rf"([\w.-]+/)?({_HEAD}|{_TEXT}|{_TOKENIZER})|model\.sig|(reports|benchmarks)/[\w.-]+\.json"
-    r"|(assets|images|charts)/[\w.-]+\.(png|svg|jpe?g)"
-)
-_PICKLE_MAGIC = re.compile(rb"\x80[\x02-\x05]|PK\x03\x04")
 
 
 def check(repo_id: str, files: Sequence[LocalFile], links: Sequence[str], manifest: Manifest | None) -> list[Problem]:
@@ -157,14 +151,20 @@ def _terms(repo_id: str, files: Sequence[LocalFile], manifest: Manifest | None) 
 
 def _contents(files: Sequence[LocalFile]) -> Iterator[Problem]:
     for file in files:
+        name, kind = shown(file.path), kind_of(file.path)
         if _STATES.fullmatch(file.name):
-            yield _problem("publish-training-state", f"{file.path} is a trainer's state", "remove it")
+            yield _problem("publish-training-state", f"{name} is a trainer's state", "remove it")
         elif _PICKLES.fullmatch(file.name):
-            yield _problem("publish-pickle", f"{file.path} is, or may hold, a pickle", "publish safetensors only")
-        elif _PICKLE_MAGIC.match(file.head(4)):
-            yield _problem("publish-pickle", f"{file.path} is a pickle or an archive by its first bytes", "remove it")
-        elif not _PARTS.fullmatch(file.path):
-            yield _problem("publish-outside", f"{file.path} is no part of a release", "move it elsewhere")
+            yield _problem("publish-pickle", f"{name} is, or may hold, a pickle", "publish safetensors only")
+        elif kind is None:
+            code = "publish-pickle" if is_executed(file) else "publish-outside"
+            yield _problem(code, f"{name} is no part of a release", "move it elsewhere")
+        elif why := mismatch(file, kind):
+            yield _problem(
+                "publish-pickle" if is_executed(file) else "publish-kind",
+                f"{name} {why}",
+                "make it anew, or remove it",
+            )
         yield from secrets(file)
 
 

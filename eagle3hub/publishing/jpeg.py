@@ -11,7 +11,7 @@ MAX_BYTES = 64 << 20
 _MAX_PIXELS = 1 << 26
 _FRAMES = {0xC0, 0xC1, 0xC2}
 _NAMES = {0xC4: "DHT", 0xDB: "DQT", 0xDD: "DRI", 0xFE: "COM", 0xE0: "APP0", 0xE1: "APP1", 0xE2: "APP2"}
-_NAMES |= {0xED: "APP13", 0xEE: "APP14", 0xDA: "SOS"} | {frame: "SOF" for frame in _FRAMES}
+_NAMES |= {0xED: "APP13", 0xEE: "APP14", 0xDA: "SOS"} | dict.fromkeys(_FRAMES, "SOF")
 
 
 def segments(data: bytes) -> list[Chunk]:

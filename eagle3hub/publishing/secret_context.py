@@ -24,7 +24,7 @@ def _no_digest(match: Match, value: str) -> bool:
     return not is_placeholder(value) and _NO_KEY.search(match[0]) is None
 
 
-def _user_and_password(match: Match, value: str) -> bool:
+def _user_and_password(_: Match, value: str) -> bool:
     """Whether base64 says ``user:password``."""
     try:
         text = base64.b64decode(value + "=" * (-len(value) % 4), validate=True).decode("utf-8")
@@ -39,7 +39,7 @@ def _signed(match: Match, value: str) -> bool:
     return re.search(rb"[?&;]s[vper]=", around) is not None and not is_placeholder(value)
 
 
-def _password(match: Match, value: str) -> bool:
+def _password(_: Match, value: str) -> bool:
     return len(value) >= 4 and not is_placeholder(value) and "…" not in value
 
 

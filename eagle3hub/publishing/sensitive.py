@@ -113,7 +113,7 @@ def _contents(file: LocalFile, name: str, f: BinaryIO) -> Iterator[Problem]:
 
 
 def _picture(file: LocalFile, name: str, data: bytes) -> tuple[list[Problem], bool]:
-    """Secrets in what a picture says besides its pixels, unpacked where it is packed; and whether that is all of it."""
+    """Secrets in what a picture says besides its pixels, unpacked; and whether that is all of it."""
     try:
         if file.size > len(data):
             raise png.Malformed(f"is larger than {png.MAX_BYTES} bytes")
@@ -123,11 +123,11 @@ def _picture(file: LocalFile, name: str, data: bytes) -> tuple[list[Problem], bo
             said = [(chunk, png.texts(data, chunk)) for chunk in png.chunks(data)]
     except png.Malformed as e:
         return [_problem(f"{name} cannot be searched for secrets: it {e}", "draw it again")], False
-    found = {}
+    found: dict[str, None] = {}
     for part, text in said:
         for kinds in _places(_views(text, 0, first=True), lambda _: 0, anywhere=True).values():
-            found[part.shown, *kinds] = f"{name} holds, in its part {part.shown}, what looks like a secret"
-    return [_problem(f"{message} ({', '.join(kinds)})") for (_, *kinds), message in found.items()], True
+            found[f"{name} holds, in its part {part.shown}, what looks like a secret ({', '.join(kinds)})"] = None
+    return [_problem(message) for message in found], True
 
 
 def _pieces(f: BinaryIO) -> Iterator[Iterator[_View]]:
