@@ -15,7 +15,8 @@ from eagle3hub.errors import InputError, Problem, SourceError, UsageError
 from eagle3hub.publishing import remote
 from eagle3hub.publishing.derived import card_problems, manifest_problems, own_manifest, problem, report_problems
 from eagle3hub.publishing.files import CARD, LocalFile, directly_in, head_folders
-from eagle3hub.publishing.sensitive import secrets
+from eagle3hub.publishing.kinds import is_executed, kind_of, mismatch
+from eagle3hub.publishing.sensitive import secrets, shown
 from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, covered
 from eagle3hub.publishing.terms import departures
 
@@ -33,7 +34,8 @@ GATES: dict[str, str] = {
     "publish-training-state": "no optimizer or trainer states",
     "publish-link": "no symbolic links",
     "publish-outside": "no file that is no part of a release",
-    "publish-secret": "no secrets",
+    "publish-kind": "every file is what its name says, by its bytes",
+    "publish-secret": "no secrets, and no file that cannot be searched for them",
     "publish-name": "names that the Hub takes",
     "publish-size": "sizes that the Hub takes",
     "publish-signature": "a signature, where there is one, over exactly these files",
@@ -56,15 +58,6 @@ _PICKLES = re.compile(r".+\.(bin|pt|pth|pkl|pickle|ckpt|joblib|npy|npz|h5|msgpac
 _STATES = re.compile(
     r"(optimizer|scheduler|rng_state|training_state|trainer_state|training_args|scaler|global_step|latest\b).*", re.I
 )
-_HEAD = r"config\.json|[\w.-]+\.safetensors|model\.safetensors\.index\.json|eagle3hub\.json|hf_quant_config\.json"
-_RELEASE = r"release\.(yaml|json)|imported/[0-9]+\.yaml|templates/[\w.-]+\.j2"
-_TEXT = r"README\.md|(LICENSE|NOTICE|COPYING)[\w.-]*|CITATION\.cff|generation_config\.json"
-_TOKENIZER = r"tokenizer(_config)?\.json|special_tokens_map\.json|chat_template\.jinja"
-_PARTS = re.compile(
-    rf"([\w.-]+/)?({_HEAD}|{_TEXT}|{_TOKENIZER})|{_RELEASE}|model\.sig|(reports|benchmarks)/[\w.-]+\.json"
-    r"|(assets|images|charts)/[\w.-]+\.(png|svg|jpe?g)"
-)
-_PICKLE_MAGIC = re.compile(rb"\x80[\x02-\x05]|PK\x03\x04")
 
 
 def check(
@@ -158,16 +151,21 @@ def _terms(repo_id: str, files: Sequence[LocalFile], manifest: Manifest | None) 
 
 def _contents(files: Sequence[LocalFile]) -> Iterator[Problem]:
     for file in files:
+        name, kind = shown(file.path), kind_of(file.path)
         if _STATES.fullmatch(file.name):
-            yield problem("publish-training-state", f"{file.path} is a trainer's state", "remove it")
+            yield problem("publish-training-state", f"{name} is a trainer's state", "remove it")
         elif _PICKLES.fullmatch(file.name):
-            yield problem("publish-pickle", f"{file.path} is, or may hold, a pickle", "publish safetensors only")
-        elif _PICKLE_MAGIC.match(file.head(4)):
-            yield problem("publish-pickle", f"{file.path} is a pickle or an archive by its first bytes", "remove it")
-        elif not _PARTS.fullmatch(file.path):
-            yield problem("publish-outside", f"{file.path} is no part of a release", "move it elsewhere")
-        for line, kind in secrets(file):
-            yield problem("publish-secret", f"{file.path}:{line} holds what looks like a secret ({kind})", "remove it")
+            yield problem("publish-pickle", f"{name} is, or may hold, a pickle", "publish safetensors only")
+        elif kind is None:
+            code = "publish-pickle" if is_executed(file) else "publish-outside"
+            yield problem(code, f"{name} is no part of a release", "move it elsewhere")
+        elif why := mismatch(file, kind):
+            yield problem(
+                "publish-pickle" if is_executed(file) else "publish-kind",
+                f"{name} {why}",
+                "make it anew, or remove it",
+            )
+        yield from secrets(file)
 
 
 def _signature(files: Sequence[LocalFile]) -> Iterator[Problem]:

@@ -1,44 +1,229 @@
-"""Secrets in text files, found by detect-secrets' own detectors and the Hub's token pattern.
+r"""Secrets in the files of a release: every byte is searched, whatever the file's kind or encoding.
 
-Detectors of random-looking text are left out: a release is full of digests. Nothing is asked over the network.
+Searched are the bytes as they are, so that no encoding hides what is ASCII in it; without their zero bytes (UTF-16 and
+UTF-32, with or without a byte order mark); with escapes undone (``\u0068``, ``\x68``, ``\n``, ``&#104;``, ``%68``,
+``\_``), twice; with base64 undone; the compressed texts of PNG pictures; and every path. Not searched are the numbers
+of tensors, which hold every short text somewhere: a safetensors file is searched up to the end of its header, and
+nothing but tensors may follow. Neither are pixels. What cannot be searched is a problem like a secret.
+
+Files are read in pieces that overlap by more than the longest secret. No message holds a part of a secret.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+import io
 import re
-from collections.abc import Iterator
-from functools import cache
-from typing import Any
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import BinaryIO
 
+from eagle3hub.errors import CheckpointError, Problem
+from eagle3hub.publishing import jpeg, png
 from eagle3hub.publishing.files import LocalFile
+from eagle3hub.publishing.recognise import packed
+from eagle3hub.publishing.secret_search import find
+from eagle3hub.publishing.weights import header_bytes
 
-_MAX_BYTES = 64 << 20
-_HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}\b|\bapi_org_[A-Za-z0-9]{30,}\b")
-_LONGEST_LINE = 20_000
+CODE = "publish-secret"
+_HINT = "remove it, and revoke it if others may have seen it; an example says $HF_TOKEN or <your token>"
+_PIECE = 8 << 20
+_OVERLAP = 64 << 10
+_MOST = 50
+_ESCAPE = re.compile(
+    rb"\\u\{?0{0,4}([2-7][0-9a-fA-F])\}?|\\x([2-7][0-9a-fA-F])|&#0{0,4}(\d{2,3});|&#[xX]0{0,4}([2-7][0-9a-fA-F]);"
+    rb"|%([2-7][0-9a-fA-F])|(\\[nrtbfv0])|\\([!-/:-@\[-`{-~])|&(amp|quot|apos|lt|gt);"
+)
+_WIDE = re.compile(rb"(?:[^\0]\0{1,3}){4,}|(?:\0{1,3}[^\0]){4,}")
+"""ASCII in UTF-16 or UTF-32, whichever byte comes first and wherever it begins."""
+_NAMED = {b"amp": b"&", b"quot": b'"', b"apos": b"'", b"lt": b"<", b"gt": b">"}
+_BASE64 = re.compile(rb"[A-Za-z0-9+/_\-]{24,}(?:\r?\n[A-Za-z0-9+/_\-]{4,})*")
 
 
-def secrets(file: LocalFile) -> Iterator[tuple[int, str]]:
-    """Line and kind of every secret in a text file; a file that is no text has none that can be found."""
-    if file.path.endswith(".safetensors") or file.size > _MAX_BYTES:
-        return
+@dataclass(frozen=True, slots=True)
+class _View:
+    """Bytes to search, and the line (from 0) of an offset in them."""
+
+    data: bytes
+    line: Callable[[int], int]
+
+
+def secrets(file: LocalFile) -> Iterator[Problem]:
+    """A problem for every place of a file that holds what looks like a secret, and for what cannot be searched."""
+    name = shown(file.path)
+    if name != file.path:
+        yield _problem(f"the name of {name} holds what looks like a secret ({', '.join(_kinds_in_path(file.path))})")
     try:
-        text = file.head(_MAX_BYTES).decode("utf-8")
-    except UnicodeDecodeError:
+        with open_file(file) as f:
+            yield from _contents(file, name, f)
+    except OSError as e:
+        yield _problem(f"{name} cannot be searched for secrets: {e.strerror}", "make it readable")
+
+
+@lru_cache(maxsize=4096)
+def shown(path: str) -> str:
+    """A path for messages: the parts of it that hold a secret are withheld."""
+    if not _kinds_in_path(path):
+        return path
+    parts = ["(withheld)" if _kinds_in_path(part) else part for part in path.split("/")]
+    return "/".join(parts) if "(withheld)" in parts else "(withheld)"
+
+
+def open_file(file: LocalFile) -> BinaryIO:
+    """The bytes of a file to read from. Raises OSError."""
+    return io.BytesIO(file.source) if isinstance(file.source, bytes) else file.source.open("rb")
+
+
+def _contents(file: LocalFile, name: str, f: BinaryIO) -> Iterator[Problem]:
+    if file.path.endswith(".safetensors"):
+        try:
+            header = header_bytes(file)
+        except CheckpointError as e:
+            yield _problem(
+                f"{name} cannot be searched for secrets: {e.message}", "write it anew with eagle3hub convert"
+            )
+            return
+        for kinds in _places(_views(header, 0, first=True), lambda _: 0).values():
+            yield _problem(f"{name} holds, in its header, what looks like a secret ({', '.join(kinds)})")
         return
-    for number, line in enumerate(text.splitlines(), 1):
-        kinds = {"Hub access token"} if _HUB_TOKEN.search(line) else set()
-        for start in range(0, len(line), _LONGEST_LINE):
-            part = line[start : start + _LONGEST_LINE]
-            for detector in _detectors():
-                kinds |= {s.type for s in detector.analyze_line(filename=file.path, line=part, line_number=number)}
-        for kind in sorted(kinds):
-            yield number, kind
+    start = f.read(64)
+    f.seek(0)
+    if what := packed(start):
+        yield _problem(
+            f"{name} cannot be searched for secrets: it is {what}, which is packed", "publish what is in it"
+        )
+    if start.startswith((png.SIGNATURE, jpeg.START)):
+        problems, whole = _picture(file, name, f.read(png.MAX_BYTES))
+        yield from problems
+        if whole:
+            return
+        f.seek(0)
+    found: dict[int, list[str]] = {}
+    for views in _pieces(f):
+        found = {**_places(views, None), **found}
+        if len(found) > _MOST:
+            break
+    for line in sorted(found)[:_MOST]:
+        yield _problem(f"{name}:{line + 1} holds what looks like a secret ({', '.join(found[line])})")
+    if len(found) > _MOST:
+        yield _problem(f"{name} holds what looks like secrets in more than {_MOST} lines; no more are listed")
 
 
-@cache
-def _detectors() -> tuple[Any, ...]:
-    from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+def _picture(file: LocalFile, name: str, data: bytes) -> tuple[list[Problem], bool]:
+    """Secrets in what a picture says besides its pixels, unpacked; and whether that is all of it."""
+    try:
+        if file.size > len(data):
+            raise png.Malformed(f"is larger than {png.MAX_BYTES} bytes")
+        if data.startswith(jpeg.START):
+            said = [(s, data[s.start : s.end].removeprefix(b"Exif\0\0")) for s in jpeg.segments(data)]
+        else:
+            said = [(chunk, png.texts(data, chunk)) for chunk in png.chunks(data)]
+    except png.Malformed as e:
+        return [_problem(f"{name} cannot be searched for secrets: it {e}", "draw it again")], False
+    found: dict[str, None] = {}
+    for part, text in said:
+        for kinds in _places(_views(text, 0, first=True), lambda _: 0, anywhere=True).values():
+            found[f"{name} holds, in its part {part.shown}, what looks like a secret ({', '.join(kinds)})"] = None
+    return [_problem(message) for message in found], True
 
-    left_out = {"Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector"}
-    classes: list[Any] = list(get_mapping_from_secret_type_to_class().values())
-    return tuple(c() for c in sorted(classes, key=lambda c: str(c.__name__)) if c.__name__ not in left_out)
+
+def _pieces(f: BinaryIO) -> Iterator[Iterator[_View]]:
+    """The views of each piece of a file; pieces overlap."""
+    before, lines, first = b"", 0, True
+    while data := f.read(_PIECE):
+        piece = before + data
+        yield _views(piece, lines, first=first)
+        before = piece[-_OVERLAP:]
+        lines += piece.count(b"\n", 0, len(piece) - len(before))
+        first = False
+
+
+def _views(piece: bytes, lines: int, *, first: bool) -> Iterator[_View]:
+    """What is searched of a piece that begins at line ``lines``."""
+    yield _lined(piece, lines)
+    last = piece
+    if b"\0" in piece:
+        last = _WIDE.sub(lambda run: run[0].replace(b"\0", b""), piece)
+        yield _lined(last, lines)
+    for _ in range(2):
+        undone = _ESCAPE.sub(_undone, last) if any(c in last for c in (b"\\", b"&", b"%")) else last
+        if undone == last:
+            break
+        yield _lined(undone, lines)
+        last = undone
+    yield _decoded(last, lines, first=first)
+
+
+def _lined(data: bytes, lines: int) -> _View:
+    return _View(data, lambda at: lines + data.count(b"\n", 0, at))
+
+
+def _undone(match: re.Match[bytes]) -> bytes:
+    """What an escape stands for, if that is an ASCII character; of line breaks, spaces."""
+    unicode, byte, decimal, entity, percent, control, plain, named = match.groups()
+    if code := unicode or byte or entity or percent:
+        return bytes.fromhex(code.decode())
+    if decimal:
+        return bytes([int(decimal)]) if 32 <= int(decimal) < 127 else match[0]
+    return b"  " if control else plain or _NAMED[named]
+
+
+def _decoded(data: bytes, lines: int, *, first: bool) -> _View:
+    """Everything in ``data`` that may be base64, decoded, a line for each run."""
+    runs: list[bytes] = []
+    starts, at, offsets = [], 0, []
+    for match in _BASE64.finditer(data):
+        text = re.sub(rb"[\r\n]", b"", match[0]).translate(bytes.maketrans(b"-_", b"+/"))
+        for skipped in range(4 if match.start() == 0 and not first else 1):
+            whole = text[skipped : skipped + (len(text) - skipped) // 4 * 4]
+            with_rest = text[skipped:] + b"=" * (-(len(text) - skipped) % 4)
+            try:
+                plain = base64.b64decode(with_rest if len(with_rest) % 4 == 0 else whole)
+            except binascii.Error:
+                plain = base64.b64decode(whole)
+            runs.append(plain)
+            starts.append(at)
+            offsets.append(match.start())
+            at += len(runs[-1]) + 1
+    return _View(
+        b"\n".join(runs), lambda found: lines + data.count(b"\n", 0, offsets[bisect_right(starts, found) - 1])
+    )
+
+
+def _places(
+    views: Iterator[_View], line: Callable[[int], int] | None, *, anywhere: bool = False
+) -> dict[int, list[str]]:
+    """Kinds by line (from 0); a line that one view found is left out of the others."""
+    found: dict[int, list[str]] = {}
+    for view in views:
+        here: dict[int, list[tuple[int, str]]] = {}
+        for at, kind in find(view.data, anywhere=anywhere):
+            place = (line or view.line)(at)
+            if place not in found:
+                here.setdefault(place, []).append((at, kind))
+            if len(here) > 2 * _MOST:
+                break
+        found |= {place: _named(hits) for place, hits in here.items()}
+    return found
+
+
+def _named(hits: list[tuple[int, str]]) -> list[str]:
+    """The kinds found in one place; of several for one secret the first counts."""
+    kept: list[tuple[int, str]] = []
+    for at, kind in hits:
+        if not any(abs(at - other) < 100 for other, _ in kept):
+            kept.append((at, kind))
+    return sorted({kind for _, kind in kept})
+
+
+@lru_cache(maxsize=4096)
+def _kinds_in_path(path: str) -> tuple[str, ...]:
+    views = _views(path.encode("utf-8", "surrogateescape"), 0, first=True)
+    return tuple(sorted({kind for kinds in _places(views, lambda _: 0).values() for kind in kinds}))
+
+
+def _problem(message: str, hint: str = _HINT) -> Problem:
+    return Problem("error", CODE, message, hint)
