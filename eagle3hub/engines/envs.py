@@ -26,6 +26,7 @@ from typing import IO
 from eagle3hub.engines.specs import EnvironmentSpec, Sources, environment_devices, environment_spec
 from eagle3hub.errors import HubError, OutputError, UnavailableError
 from eagle3hub.progress import Progress, silent
+from eagle3hub.reading import read_bytes
 from eagle3hub.resources import cache_dir
 
 _MARKER = "eagle3hub-environment.json"
@@ -132,7 +133,7 @@ def _runs(candidate: str, minor: int) -> bool:
 def _state(spec: EnvironmentSpec) -> Environment:
     path = cache_dir() / "engines" / f"{spec.engine}-{spec.version}-{spec.device}"
     try:
-        marker = json.loads((path / _MARKER).read_text(encoding="utf-8"))
+        marker = json.loads(read_bytes(path / _MARKER))
     except (OSError, ValueError):
         marker = None
     ready = (

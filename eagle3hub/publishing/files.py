@@ -13,6 +13,7 @@ from eagle3hub.checkpoint.digest import combined_digest
 from eagle3hub.checkpoint.folder import CONFIG, INDEX, PICKLE_INDEX, PROVENANCE
 from eagle3hub.errors import SourceError
 from eagle3hub.progress import Progress, silent
+from eagle3hub.reading import opened
 
 SUMS = "SHA256SUMS"
 """Digests of every other published file, as ``sha256sum --check`` reads them."""
@@ -43,7 +44,7 @@ class LocalFile:
         """Its first bytes."""
         if isinstance(self.source, bytes):
             return self.source[:count]
-        with self.source.open("rb") as f:
+        with opened(self.source) as f:
             return f.read(count)
 
 
@@ -129,7 +130,7 @@ def _read(path: Path, name: str) -> LocalFile:
         size = path.stat().st_size
         sha256, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
         seen = 0
-        with path.open("rb", buffering=0) as f:
+        with opened(path) as f:
             while data := f.read(_CHUNK):
                 sha256.update(data)
                 blob.update(data)

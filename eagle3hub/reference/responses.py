@@ -16,9 +16,11 @@ from typing import Any, Protocol
 
 from eagle3hub.errors import InputError, OutputError, SourceError
 from eagle3hub.prompts import Prompt
+from eagle3hub.reading import read_text
 from eagle3hub.reference.text import Text
 
 QuestionId = int | str
+MAX_BYTES = 1 << 30
 _ID_LISTS = ("prompt_token_ids", "response_token_ids", "lookahead_token_ids")
 
 
@@ -55,11 +57,9 @@ def read_responses(path: str | Path) -> list[Response]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_text(path, MAX_BYTES).split("\n")
     except OSError as e:
         raise SourceError(f"cannot read the responses {path}: {e.strerror or e}", code="source-responses") from e
-    except UnicodeDecodeError as e:
-        raise SourceError(f"{path} is not UTF-8 text (byte {e.start})", code="source-responses") from e
     out: dict[QuestionId, Response] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
