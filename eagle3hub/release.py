@@ -48,8 +48,13 @@ from eagle3hub.validation.referee import require_packages
 REPORTS = "reports"
 BENCHMARKS = "benchmarks"
 CARD = "README.md"
-BESIDE = frozenset({CARD, REPORTS, BENCHMARKS, CHARTS, *UNSIGNED, *LAYOUTS})
-"""Names of what a release writes beside the files of its main layout."""
+BESIDE = (
+    *(CARD, *UNSIGNED, f"{BENCHMARKS}/[0-9]*.json"),
+    *(f"{REPORTS}/{layout}-{device}.json" for layout in LAYOUTS for device in ("cpu", "cuda")),
+    *(f"{CHARTS}/{drawn}" for drawn in ("acceptance-by-position.*", "reported-[0-9]*", "benchmark-[0-9]*")),
+    *(f"{layout}/" for layout in LAYOUTS),
+)
+"""Patterns of what a release writes beside the files of its main layout; see `check_destination`."""
 _HEADS = ".heads"
 Step = Literal["convert", "validate", "card", "publish"]
 STEPS: tuple[Step, ...] = ("convert", "validate", "card", "publish")

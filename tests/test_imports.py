@@ -11,21 +11,13 @@ PACKAGE = Path(__file__).parent.parent / "eagle3hub"
 # Lowest first; a module may import from its own tier and from lower ones.
 TIERS = [
     {
-        "_version",
-        "errors",
-        "progress",
-        "resources",
-        "schema_faults",
-        "documents",
-        "units",
-        "visible",
-        "charts",
-        "reading",
+        *("_version", "errors", "progress", "resources", "schema_faults", "documents", "units", "visible", "charts"),
+        *("reading", "held"),
     },
     {"vocab", "head", "fields", "checkpoint", "metrics"},
     {
         *("target", "target_types", "layouts", "engines", "prompts"),
-        *("destination", "staging", "source_tree", "report", "tensor_diff"),
+        *("destination", "places", "staging", "source_tree", "report", "tensor_diff"),
     },
     {"preflight"},
     {"transforms"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from eagle3hub.cli.hints import fitting
 from eagle3hub.cli.output import json_text
 from eagle3hub.cli.streams import Unwritable, outlive_readers
 from eagle3hub.errors import Eagle3HubError, InternalError, SourceError, UsageError
+from eagle3hub.held import stop_at_once, stop_once
 
 EXIT_INTERRUPTED = 130
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
@@ -78,14 +78,14 @@ def build(wanted: str | None = None) -> typer.Typer:
 def main() -> None:
     """Entry point: run the command line and exit with the documented status."""
     outlive_readers()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has SIGHUP ignored, and so it stays
-            signal.signal(number, _terminated)
+    stop_once()
     try:
         status = _run(sys.argv[1:])
         sys.stdout.flush()
     except Unwritable as e:
         status = _fail(e)
+    finally:
+        stop_at_once()
     sys.exit(status)
 
 
@@ -207,8 +207,3 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         print(f"eagle3hub {__version__}")
         raise typer.Exit
-
-
-def _terminated(signum: int, _frame: object) -> None:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of a session that ends, shell and kernel send one each
-    raise SystemExit(128 + signum)

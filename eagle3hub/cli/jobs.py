@@ -14,6 +14,7 @@ from eagle3hub.cli.options import HtmlOption, ReportOption
 from eagle3hub.cli.output import JsonFlag, QuietFlag, console, emit, progress
 from eagle3hub.cli.verdict import finish
 from eagle3hub.errors import HubError, UsageError
+from eagle3hub.held import stop_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -163,6 +164,7 @@ def _watched(job: Job) -> Iterator[None]:
 def _interrupted(job: Job) -> None:
     """Ask once whether the job is to go on; where nobody can be asked, or at a second interrupt, it is cancelled."""
     stop = True
+    stop_again()
     if sys.stdin.isatty():
         try:
             stop = typer.confirm("\ncancel the job? otherwise it goes on, and costs", default=True, err=True)
