@@ -25,6 +25,7 @@ from eagle3hub.card.yaml_lines import parse_yaml
 from eagle3hub.errors import ManifestError, SourceError
 from eagle3hub.reading import read_bytes, read_text
 from eagle3hub.staging import replace_file
+from eagle3hub.visible import visible
 
 _SHOWN = ("license", "license_name", "base_model", "library_name", "pipeline_tag", "language", "datasets", "tags")
 _PICTURES = {".png", ".svg", ".jpg", ".jpeg", ".gif", ".webp"}
@@ -50,7 +51,7 @@ def page(text: str, title: str, *, version: str = "") -> str:
     for name, value in parts.items():
         before, found, after = document.partition(f"<!--{name}-->")
         document = before + value.replace("<!--", "&lt;!--") + after if found else document
-    return document
+    return visible(document, keep_lines=True)
 
 
 def _split(text: str) -> tuple[dict[str, Any], str]:

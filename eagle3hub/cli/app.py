@@ -15,8 +15,8 @@ import typer.main
 
 from eagle3hub._version import __version__
 from eagle3hub.cli.hints import fitting
-from eagle3hub.cli.output import json_text
-from eagle3hub.cli.streams import Unwritable, outlive_readers
+from eagle3hub.cli.output import json_text, tell
+from eagle3hub.cli.streams import Unwritable, as_it_is, outlive_readers
 from eagle3hub.errors import Eagle3HubError, InternalError, SourceError, UsageError
 from eagle3hub.held import stop_at_once, stop_once
 
@@ -110,7 +110,9 @@ def run(argv: list[str]) -> int:
     as_json = "--json" in argv
     argv = [a for a in argv if a != "--debug"]
     try:
-        status = build(argv[0] if argv else None)(argv, prog_name="eagle3hub", standalone_mode=False)
+        command = typer.main.get_command(build(argv[0] if argv else None))
+        _style_help(command)
+        status = command.main(argv, prog_name="eagle3hub", standalone_mode=False)
         if status == EXIT_INTERRUPTED:  # what Typer makes of KeyboardInterrupt
             return _interrupted(as_json)
         return status if isinstance(status, int) else 0
@@ -128,6 +130,19 @@ def run(argv: list[str]) -> int:
         return _interrupted(as_json)
 
 
+def _style_help(command: Any) -> None:
+    """Let help be printed with its styles: it says nothing but what this program says of itself."""
+    shown = command.format_help
+
+    def format_help(*given: Any) -> None:
+        with as_it_is():
+            shown(*given)
+
+    command.format_help = format_help
+    for inner in getattr(command, "commands", {}).values():
+        _style_help(inner)
+
+
 def _fail(error: Eagle3HubError, argv: Sequence[str] = ()) -> int:
     found = error.to_json()
     if "--" in (found["hint"] or ""):
@@ -135,9 +150,9 @@ def _fail(error: Eagle3HubError, argv: Sequence[str] = ()) -> int:
     if "--json" in argv:
         print(json_text({"error": found}))
     else:
-        sys.stderr.write(f"error: {error.message}\n")
+        tell(f"error: {error.message}\n")
         if found["hint"]:
-            sys.stderr.write(f"hint: {found['hint']}\n")
+            tell(f"hint: {found['hint']}\n")
     return error.exit_code
 
 
@@ -156,14 +171,14 @@ def _interrupted(as_json: bool) -> int:
         error = {"code": "interrupted", "message": "interrupted", "hint": None, "exit_code": EXIT_INTERRUPTED}
         print(json_text({"error": error}))
     else:
-        sys.stderr.write("interrupted\n")
+        tell("interrupted\n")
     return EXIT_INTERRUPTED
 
 
 def _traceback() -> None:
     from eagle3hub.cli.redact import redacted
 
-    sys.stderr.write(redacted(traceback.format_exc()))
+    tell(redacted(traceback.format_exc()))
 
 
 def _fault_of_a_place(error: Exception) -> SourceError | None:
