@@ -29,6 +29,8 @@ from eagle3hub.reading import impossible_name, kind
 
 _HARMLESS = ("/dev/null", "/dev/zero", "/dev/full")
 _MOST_LINKS = 40
+_opened: dict[tuple[int, int], int] = {}
+"""Pipes that were found to have a reader and will be written to later, by device and inode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,10 @@ def check_place(path: Path, *, parents: bool = False) -> None:
     try:
         place = find_place(path)
         if place.file is None:
-            _close(place)
+            if place.is_ours and stat.S_ISFIFO(os.fstat(place.descriptor).st_mode):
+                _opened[_identity(place.descriptor)] = place.descriptor  # closed, its reader would see the end
+            else:
+                _close(place)
             return
         folder = place.file.parent
         while parents and not os.path.lexists(folder):
@@ -118,6 +123,11 @@ def _buffer_of(stream: TextIO, number: int) -> BinaryIO | None:
     return None
 
 
+def _identity(fd: int) -> tuple[int, int]:
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
+
+
 def _close(place: Place) -> None:
     if place.is_ours:
         os.close(place.descriptor)
@@ -148,6 +158,8 @@ def _through(path: Path, there: Path, found: os.stat_result) -> int:
     if stat.S_ISCHR(found.st_mode):
         harmless = any(Path(p).exists() and Path(p).stat().st_rdev == found.st_rdev for p in _HARMLESS)
         fd = os.open(there, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY) if harmless or _is_terminal(there) else -1
+    elif stat.S_ISFIFO(found.st_mode) and (found.st_dev, found.st_ino) in _opened:
+        fd = _opened.pop((found.st_dev, found.st_ino))
     elif stat.S_ISFIFO(found.st_mode):
         try:
             fd = os.open(there, os.O_WRONLY | os.O_NONBLOCK)
