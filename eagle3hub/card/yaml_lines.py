@@ -27,10 +27,10 @@ MAX_NODES = 200_000
 """Most nodes a document may have once its aliases are written out."""
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = {
-    "null": (r"^(?:null|~|)$", ["n", "~", ""]),
-    "bool": (r"^(?:true|false)$", ["t", "f"]),
-    "int": (r"^[-+]?[0-9]+$", list("-+0123456789")),
-    "float": (r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", list("-+.0123456789")),
+    "null": (r"^(?:null|~|)\Z", ["n", "~", ""]),
+    "bool": (r"^(?:true|false)\Z", ["t", "f"]),
+    "int": (r"^[-+]?[0-9]+\Z", list("-+0123456789")),
+    "float": (r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z", list("-+.0123456789")),
 }
 
 

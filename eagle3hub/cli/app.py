@@ -17,11 +17,11 @@ from eagle3hub._version import __version__
 from eagle3hub.cli.hints import fitting
 from eagle3hub.cli.output import json_text, tell
 from eagle3hub.cli.streams import Unwritable, as_it_is, outlive_readers
-from eagle3hub.errors import Eagle3HubError, InternalError, SourceError, UsageError
+from eagle3hub.errors import Eagle3HubError, InternalError, SourceError, UnavailableError, UsageError
 from eagle3hub.held import stop_at_once, stop_once
 
 EXIT_INTERRUPTED = 130
-_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG, errno.EILSEQ)
 _CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]  # click's UsageError, inside newer typer
 
 
@@ -98,7 +98,7 @@ def _run(argv: list[str]) -> int:
     except Unwritable:
         raise
     except Exception as e:
-        error = _fault_of_a_place(e) or _own_mistake(e)
+        error = _out_of_memory(e) or _fault_of_a_place(e) or _own_mistake(e)
         if "--debug" in argv or isinstance(error, InternalError):
             _traceback()
         return _fail(error, argv)
@@ -181,10 +181,30 @@ def _traceback() -> None:
     tell(redacted(traceback.format_exc()))
 
 
+def _out_of_memory(error: Exception) -> UnavailableError | None:
+    """What to say where the machine has less memory than the work takes, however a library puts it."""
+    said = str(error)
+    if not (
+        isinstance(error, MemoryError)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or (isinstance(error, RuntimeError) and ("can't start new thread" in said or "allocate memory" in said))
+        or (isinstance(error, ImportError) and "cannot allocate memory" in said.lower())
+        or (isinstance(error, ImportError) and "failed to map segment" in said)
+    ):
+        return None
+    return UnavailableError(
+        "there is not enough memory for this",
+        hint="end other programs, raise the limit (ulimit -v, the container's), or use a larger machine",
+        code="memory",
+    )
+
+
 def _fault_of_a_place(error: Exception) -> SourceError | None:
     """What to say of a file or folder that may not be used where no code expected it."""
     if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib, of ~somebody
         return SourceError("a path begins with ~ and a name that no user has here", code="source-missing")
+    if isinstance(error, ValueError) and "embedded null" in str(error):
+        return SourceError("a path has a NUL in it, which no file's name can have", code="source-missing")
     if not isinstance(error, OSError):
         return None
     if error.errno in _NOT_ALLOWED and error.filename is not None:

@@ -13,7 +13,7 @@ from eagle3hub.checkpoint.digest import combined_digest
 from eagle3hub.checkpoint.folder import CONFIG, INDEX, PICKLE_INDEX, PROVENANCE
 from eagle3hub.errors import SourceError
 from eagle3hub.progress import Progress, silent
-from eagle3hub.reading import opened
+from eagle3hub.reading import opened, read_text
 
 SUMS = "SHA256SUMS"
 """Digests of every other published file, as ``sha256sum --check`` reads them."""
@@ -82,6 +82,15 @@ def sums(files: Sequence[LocalFile]) -> LocalFile:
     """The list of digests of ``files``."""
     lines = "".join(f"{f.sha256}  {f.path}\n" for f in sorted(files, key=lambda f: f.path))
     return of_bytes(SUMS, lines.encode())
+
+
+def read_sums(path: Path) -> dict[str, str]:
+    """SHA-256 by path from a list in a file. Raises SourceError for anything that is no such list."""
+    try:
+        text = read_text(path)
+    except OSError as e:
+        raise SourceError(f"cannot read {SUMS}: {e.strerror}", code="source-sums") from e
+    return parse_sums(text)
 
 
 def parse_sums(text: str) -> dict[str, str]:

@@ -21,8 +21,8 @@ from eagle3hub.publishing.files import (
     SUMS,
     LocalFile,
     head_folders,
-    parse_sums,
     read_folder,
+    read_sums,
     release_digest,
 )
 from eagle3hub.publishing.keyless import Identity, by_certificate
@@ -80,7 +80,7 @@ def verify_upload(
             what = "is missing" if known is None else "has other bytes"
             raise _differs(repo_id, commit, f"{file.path} {what}")
     if any(f.path == CARD for f in files):
-        text = hub.download_file(repo_id, CARD, commit).read_text(encoding="utf-8")
+        text = hub.download_file(repo_id, CARD, commit).read_text(encoding="utf-8", errors="replace")
         if error := _card_error(text):
             raise _differs(repo_id, commit, error)
     for folder in heads:
@@ -136,7 +136,7 @@ def verify_repository(
             code="source-no-sums",
         )
     commit = listing.commit
-    listed = parse_sums(hub.download_file(at.repo_id, SUMS, commit).read_text(encoding="utf-8"))
+    listed = read_sums(hub.download_file(at.repo_id, SUMS, commit))
     good: list[tuple[str, int]] = []
     faults = [] if expected is None else _digest_fault(listed, expected)
     for path, sha256 in listed.items():

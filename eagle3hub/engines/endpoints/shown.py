@@ -12,7 +12,7 @@ from eagle3hub.errors import Eagle3HubError, InputError
 from eagle3hub.reading import read_bytes
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
-_IN_HUB_CACHE = re.compile(r"models--([\w.-]+?)--([\w.-]+?)(?:/|$)", re.ASCII)
+_IN_HUB_CACHE = re.compile(r"models--([\w.-]+?)--([\w.-]+?)(?:/|\Z)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
