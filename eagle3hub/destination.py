@@ -5,12 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from eagle3hub.checkpoint.folder import PROVENANCE, parse_json_object
-from eagle3hub.checkpoint.source import read_small
+from eagle3hub.checkpoint.digest import file_digest
+from eagle3hub.checkpoint.folder import CONFIG, PROVENANCE, parse_json_object
 from eagle3hub.errors import InputError, OutputError
+from eagle3hub.reading import read_bytes
+
+RELEASE = "release.json"
+"""The record of a whole release, in its folder: ``files`` lists the path, size and SHA-256 of each file in it."""
+RECORDS = (RELEASE, PROVENANCE)
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = "choose a place you may write to, or change the permissions of its folder"
@@ -28,10 +34,12 @@ def check_destination(
     """Raise OutputError if ``dest`` may not be written.
 
     Args:
-        force: allow replacing a folder that this tool wrote (or an empty one).
+        force: allow replacing a folder that this tool wrote (or an empty one), and in which nothing else lies and
+            nothing was changed since.
         keep_out: what must survive: ``dest`` may not be such a file or folder, nor contain it or what a link in it
             leads to. What is not on this machine (a Hub id) is passed over.
-        beside: names of what this tool writes there beside the files of a head.
+        beside: patterns of the paths that this tool writes there beside the files of a head and that no record may
+            list; one that ends in a slash is the folder of a head with a record of its own.
     """
     try:
         _check_inputs(dest, keep_out)
@@ -110,28 +118,102 @@ def _check_replaceable(dest: Path, force: bool, beside: Collection[str]) -> None
             hint="choose another name",
             code="output-exists",
         )
-    foreign = _foreign(dest, beside)
+    ours = written(dest, beside)
+    foreign, edited = _not_ours(dest, ours, look=force)
     if not force:
         also = " and holds files this tool did not write" if foreign else ""
         hint = "choose another name" if foreign else "choose another name, or replace it with --force"
         raise OutputError(f"{dest} exists already{also}", hint=hint, code="output-exists")
     if foreign:
-        named = ", ".join(foreign[:3]) + (" …" if len(foreign) > 3 else "")
-        which = named if (dest / PROVENANCE).is_file() else f"there is no {PROVENANCE}"
+        which = _named(foreign) if (dest / PROVENANCE).is_file() else f"there is no {PROVENANCE}"
         raise OutputError(
             f"{dest} holds files this tool did not write ({which}), so --force does not replace it",
             hint="move elsewhere what you need of them, and remove the rest",
             code="output-foreign",
         )
+    if edited:
+        raise OutputError(
+            f"{dest} holds files that were changed since this tool wrote them ({_named(edited)}), so --force does not "
+            "replace it",
+            hint="move elsewhere what you need of them, and remove the rest",
+            code="output-edited",
+        )
 
 
-def _foreign(folder: Path, beside: Collection[str]) -> list[str]:
-    """Names of what lies in ``folder`` and is neither in the record beside a head nor among ``beside``."""
+def _named(paths: Sequence[str]) -> str:
+    return ", ".join(paths[:3]) + (" …" if len(paths) > 3 else "")
+
+
+def written(folder: Path, beside: Collection[str] = ()) -> dict[str, Mapping[str, Any]]:
+    """What this tool wrote into a folder, by path, with what its records say of it: ``size`` and ``sha256``, if known.
+
+    The records are those beside a head (`PROVENANCE`), in the folder and in those for other layouts, and the one of
+    a whole release (`RELEASE`). ``beside`` as in `check_destination`; without any record, nothing is ours.
+    """
+    whole = _recorded(folder / RELEASE)
+    ours = _recorded(folder / PROVENANCE)
+    if not ours and not whole:
+        return {}
+    unlisted: dict[str, Mapping[str, Any]] = {}
+    for pattern in beside:
+        if pattern.endswith("/"):
+            inner = _recorded(folder / pattern / PROVENANCE) if not (folder / pattern.rstrip("/")).is_symlink() else {}
+            unlisted |= {pattern + path: known for path, known in inner.items()}
+        else:
+            unlisted |= {path.relative_to(folder).as_posix(): {} for path in folder.glob(pattern)}
+    return unlisted | ours | whole
+
+
+def _recorded(record: Path) -> dict[str, Mapping[str, Any]]:
+    """The files that a record lists, and itself; nothing where there is no such record."""
     try:
-        record = parse_json_object(read_small(folder / PROVENANCE) or b"{}", folder / PROVENANCE)
-    except InputError:
-        record = {}
-    files = record.get("files")
-    listed = {str(f.get("path")) for f in files if isinstance(f, dict)} if isinstance(files, list) else set()
-    ours = {PROVENANCE, *beside, *listed} if record else set()
-    return sorted(p.name for p in folder.iterdir() if p.name not in ours)
+        document = parse_json_object(read_bytes(record), record)
+    except (InputError, OSError):
+        return {}
+    files = document.get("files")
+    listed = {f["path"]: f for f in files if _is_entry(f)} if isinstance(files, list) else {}
+    fingerprint = document.get("fingerprint")
+    if CONFIG in listed and isinstance(fingerprint, dict):  # there even where no other digest was asked for
+        listed[CONFIG] = {"sha256": fingerprint.get("config_sha256"), **listed[CONFIG]}
+    return {record.name: {}} | listed
+
+
+def _is_entry(listed: Any) -> bool:
+    return isinstance(listed, dict) and isinstance(listed.get("path"), str)
+
+
+def _not_ours(folder: Path, ours: Mapping[str, Mapping[str, Any]], *, look: bool) -> tuple[list[str], list[str]]:
+    """Paths of what in a folder is not ``ours``, at any depth, and with ``look`` of what of it has other bytes now."""
+    needed = {parent.as_posix() for path in ours for parent in PurePosixPath(path).parents}
+    foreign, edited = [], []
+    open_folders = [folder]
+    while open_folders:
+        here = open_folders.pop()
+        try:
+            entries = sorted(here.iterdir())
+        except OSError:
+            if here == folder:
+                raise
+            entries = []  # nobody can tell what is in it
+            foreign.append(here.relative_to(folder).as_posix())
+        for path in entries:
+            name = path.relative_to(folder).as_posix()
+            if path.is_symlink() or not (path.is_dir() or path.is_file()):
+                foreign.append(name)
+            elif path.is_dir():
+                if name in needed:
+                    open_folders.append(path)
+                else:
+                    foreign.append(name)
+            elif name not in ours:
+                foreign.append(name)
+            elif look and _is_edited(path, ours[name]):
+                edited.append(name)
+    return sorted(foreign), sorted(edited)
+
+
+def _is_edited(path: Path, known: Mapping[str, Any]) -> bool:
+    size, sha256 = known.get("size"), known.get("sha256")
+    if size is not None and path.stat().st_size != size:
+        return True
+    return sha256 is not None and file_digest(path)["sha256"] != sha256

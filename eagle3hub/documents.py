@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub.errors import ManifestError, SourceError
+from eagle3hub.reading import read_bytes
 
 
 def document_bytes(document: Mapping[str, Any]) -> bytes:
@@ -23,13 +25,13 @@ def read_document(path: Path, kind: str, max_bytes: int) -> Any:
     is too large or is not JSON that every reader understands alike (see `parse_json`).
     """
     try:
-        raw = path.read_bytes() if path.stat().st_size <= max_bytes else None
+        raw = read_bytes(path, max_bytes)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise ManifestError(
+                f"{path.name}: larger than {max_bytes:,} bytes, which nothing of its kind is", code=f"{kind}-size"
+            ) from error
         raise SourceError(f"cannot read {path}: {error.strerror or error}", code=f"source-{kind}") from error
-    if raw is None:
-        raise ManifestError(
-            f"{path.name}: larger than {max_bytes:,} bytes, which nothing of its kind is", code=f"{kind}-size"
-        )
     try:
         return parse_json(raw)
     except (ValueError, RecursionError) as error:

@@ -42,10 +42,13 @@ from eagle3hub.validation.layouts import LayoutResult, ReportStore, judge_layout
 from eagle3hub.validation.options import REFERENCE, engine_names
 from eagle3hub.validation.referee import require_packages
 
-BESIDE = frozenset(
-    {CARD, REPORTS, BENCHMARKS, CHARTS, MANIFEST, RECORD, IMPORTED, TEMPLATES, "LICENSE", *UNSIGNED, *LAYOUTS}
+BESIDE = (
+    *(CARD, MANIFEST, RECORD, *UNSIGNED, f"{IMPORTED}/[0-9]*.yaml", f"{TEMPLATES}/*.j2", f"{BENCHMARKS}/[0-9]*.json"),
+    *(f"{REPORTS}/{layout}-{device}.json" for layout in LAYOUTS for device in ("cpu", "cuda")),
+    *(f"{CHARTS}/{drawn}" for drawn in ("acceptance-by-position.*", "reported-[0-9]*", "benchmark-[0-9]*")),
+    *(f"{layout}/" for layout in LAYOUTS),
 )
-"""Names of what a release writes beside the files of its main layout."""
+"""Patterns of what a release writes beside the files of its main layout; see `check_destination`."""
 _HEADS = ".heads"
 Step = Literal["convert", "validate", "card", "publish"]
 STEPS: tuple[Step, ...] = ("convert", "validate", "card", "publish")

@@ -14,6 +14,7 @@ from eagle3hub.errors import ManifestError
 from eagle3hub.resources import schema
 from eagle3hub.schema_faults import faults
 from eagle3hub.staging import replace_file
+from eagle3hub.visible import escaped_json
 
 SCHEMA_NAME = "eagle3hub/report/1"
 MAX_BYTES = 64 << 20
@@ -47,7 +48,7 @@ class Report:
     def save(self, path: Path) -> None:
         """Write the report as JSON: completely, or not at all. Raises OutputError."""
         text = json.dumps(self.document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        replace_file(path, text.encode())
+        replace_file(path, escaped_json(text).encode())
 
 
 def load_report(path: str | Path) -> Report:

@@ -11,15 +11,18 @@ import glob
 import os
 import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from eagle3hub.destination import check_destination, output_error
+from eagle3hub.destination import RECORDS, check_destination, output_error, written
+from eagle3hub.held import held
+from eagle3hub.places import find_place, write_through
 
 _OLD = "-old"
+_LONGEST_NAME = 220
 
 
 def prepare_destination(
@@ -30,7 +33,7 @@ def prepare_destination(
         dest.absolute().parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise output_error(e, dest) from e
-    remove_leftovers(dest)
+    remove_leftovers(dest, beside)
     check_destination(dest, force=force, keep_out=keep_out, beside=beside)
 
 
@@ -57,27 +60,30 @@ def staged_folder(
     disk-full case included. On any exception nothing is left behind and an existing ``dest`` is untouched.
     """
     parent = dest.absolute().parent
-    remove_leftovers(dest)
+    remove_leftovers(dest, beside)
     stage = Stage(parent / f"{_prefix(dest.name)}{secrets.token_hex(4)}")
+    lock = -1
     try:
-        stage.path.mkdir()
-        lock = os.open(stage.path, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as e:
-        raise output_error(e, dest) from e
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield stage
-        if stage.keep:
-            if flush:
-                os.fsync(lock)
-            stage.left = _put_in_place(stage.path, dest, force=force, beside=beside)
-            if flush:
-                _sync_folder(parent)
-    except OSError as e:
-        raise output_error(e, dest) from e
-    finally:
-        os.close(lock)
-        shutil.rmtree(stage.path, ignore_errors=True)
+        try:
+            with held():
+                lock = _begin(stage.path)
+            yield stage
+            if stage.keep:
+                if flush:
+                    os.fsync(lock)
+                check_destination(dest, force=force, beside=beside)
+                with held():
+                    stage.left = _put_in_place(stage.path, dest, beside)
+                    if flush:
+                        _sync_folder(parent)
+        except OSError as e:
+            raise output_error(e, dest) from e
+        finally:
+            _remove_stage(stage.path)
+    finally:  # once more: a signal may have come on the way into the first, and no second one raises
+        _remove_stage(stage.path)
+        if lock >= 0:
+            os.close(lock)
 
 
 def write_file(path: Path, data: bytes, *, flush: bool = True) -> None:
@@ -92,37 +98,69 @@ def write_file(path: Path, data: bytes, *, flush: bool = True) -> None:
 def replace_file(path: Path, data: bytes, *, parents: bool = False) -> None:
     """Write a file, with ``parents`` also the folders it lies in; an existing one is replaced in one step, at the end.
 
-    Raises OutputError where it cannot be written; what was there before is then untouched.
+    Places that are no files are written through or refused, as `eagle3hub.places` says. Raises OutputError where it
+    cannot be written; what was there before is then untouched.
     """
-    partial: Path | None = None
     try:
         if parents:
             path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", delete=False) as out:
-            partial = Path(out.name)
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        partial.chmod(0o666 & ~_umask())
-        partial.replace(path)
-    except BaseException as e:
-        if partial is not None:
+        place = find_place(path)
+        if place.file is None:
+            write_through(place, data)
+        else:
+            _replace(place.file, data)
+    except OSError as e:
+        raise output_error(e, path) from e
+
+
+def append_file(path: Path, text: str) -> None:
+    """Add to the end of a file, or write through a place that is none. Raises OutputError."""
+    try:
+        place = find_place(path)
+        if place.file is None:
+            write_through(place, text.encode("utf-8", "backslashreplace"))
+            return
+        with place.file.open("ab") as f:
+            f.write(text.encode("utf-8", "backslashreplace"))
+    except OSError as e:
+        raise output_error(e, path) from e
+
+
+def _replace(file: Path, data: bytes) -> None:
+    """Give ``file`` new bytes in one step, and let it keep its permissions and owner."""
+    remove_leftovers(file)
+    partial = file.with_name(f"{_prefix(file.name)}{secrets.token_hex(4)}")
+    try:
+        try:
+            with held():
+                fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            with os.fdopen(fd, "wb") as out:
+                out.write(data)
+                out.flush()
+                with suppress(FileNotFoundError):
+                    _keep_mode(fd, file.stat())
+                os.fsync(fd)
+                with held():
+                    partial.replace(file)
+        finally:
             partial.unlink(missing_ok=True)
-        if isinstance(e, OSError):
-            raise output_error(e, path) from e
-        raise
+    finally:  # as in `staged_folder`
+        partial.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _keep_mode(fd: int, before: os.stat_result) -> None:
+    now = os.fstat(fd)
+    if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+        with suppress(OSError):
+            os.fchown(fd, before.st_uid, before.st_gid)
+    os.fchmod(fd, stat.S_IMODE(before.st_mode))
 
 
-def remove_leftovers(dest: Path) -> None:
-    """Remove what killed runs for the same destination left; a running one holds the lock of its folder.
+def remove_leftovers(dest: Path, beside: Collection[str] = ()) -> None:
+    """Remove what killed runs for the same destination left; a running one holds the lock of its folder or file.
 
-    What a run had put aside and not yet replaced gets its name back.
+    What a run had put aside and not yet replaced gets its name back. ``beside`` as in `check_destination`.
     """
     try:
         found = set(dest.absolute().parent.glob(f"{glob.escape(_prefix(dest.name))}*"))
@@ -131,13 +169,17 @@ def remove_leftovers(dest: Path) -> None:
     aside = {path for path in found if path.name.endswith(_OLD)}
     for stage in found - aside:
         try:
-            lock = os.open(stage, os.O_RDONLY | os.O_DIRECTORY)
+            lock = os.open(stage, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.lexists(_old_of(stage)) and not os.path.lexists(dest):
-                os.rename(_old_of(stage), dest)
+            if stat.S_ISREG(os.fstat(lock).st_mode):
+                stage.unlink()
+                continue
+            with held():
+                if os.path.lexists(_old_of(stage)) and not os.path.lexists(dest):
+                    os.rename(_old_of(stage), dest)
             _remove(stage)
         except OSError:
             pass
@@ -145,15 +187,14 @@ def remove_leftovers(dest: Path) -> None:
             os.close(lock)
     for old in aside:
         if not os.path.lexists(old.with_name(old.name.removesuffix(_OLD))):
-            _remove(old)
+            _remove_written(old, beside)
 
 
-def _put_in_place(stage: Path, dest: Path, *, force: bool, beside: Collection[str]) -> Path | None:
+def _put_in_place(stage: Path, dest: Path, beside: Collection[str]) -> Path | None:
     """Give ``stage`` its name. Returns what is left of the folder it replaced, None where that could be removed."""
     if not os.path.lexists(dest):
         os.rename(stage, dest)
         return None
-    check_destination(dest, force=force, beside=beside)
     old = _old_of(stage)
     os.rename(dest, old)
     try:
@@ -161,7 +202,47 @@ def _put_in_place(stage: Path, dest: Path, *, force: bool, beside: Collection[st
     except OSError:
         os.rename(old, dest)
         raise
-    return None if _remove(old) else old
+    return None if _remove_written(old, beside) else old
+
+
+def _begin(stage: Path) -> int:
+    """Make the folder, and return the descriptor that holds its lock."""
+    while True:
+        stage.mkdir()
+        lock = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.lexists(stage):
+            return lock
+        os.close(lock)  # another run took it for a leftover in the moment before it was locked
+
+
+def _remove_stage(stage: Path) -> None:
+    """Remove a folder under construction, whatever signal comes meanwhile."""
+    if os.path.lexists(stage):
+        with held():
+            _remove(stage)
+
+
+def _remove_written(folder: Path, beside: Collection[str]) -> bool:
+    """Remove what this tool wrote into a folder that was replaced, and nothing else; whether that was everything.
+
+    The records of what that is go last, so that the next run can go on where this one was killed.
+    """
+    ours = written(folder, beside)
+    inside = [(Path(here), folders, names) for here, folders, names in os.walk(folder)]
+    for here, _, _ in inside:
+        with suppress(OSError):
+            if not os.access(here, os.W_OK | os.X_OK):
+                here.chmod(0o700)
+    files = [here / name for here, _, names in inside for name in names]
+    for file in sorted(files, key=lambda file: file.name in RECORDS):
+        if file.relative_to(folder).as_posix() in ours and not file.is_symlink():
+            with suppress(OSError):
+                file.unlink()
+    for here, _, _ in reversed(inside):
+        with suppress(OSError):
+            here.rmdir()
+    return not os.path.lexists(folder)
 
 
 def _remove(folder: Path) -> bool:
@@ -185,6 +266,9 @@ def _old_of(stage: Path) -> Path:
 
 
 def _prefix(name: str) -> str:
+    """How the hidden names begin of what becomes ``name``; cut where a file system would not take it."""
+    while len(os.fsencode(name)) > _LONGEST_NAME:
+        name = name[:-1]
     return f".{name}.eagle3hub-"
 
 

@@ -12,6 +12,7 @@ from eagle3hub.checkpoint.reader import refuse_pointer
 from eagle3hub.checkpoint.source import HUB, is_folder, read_small
 from eagle3hub.errors import SourceError
 from eagle3hub.fields import Fields
+from eagle3hub.reading import opened
 
 if TYPE_CHECKING:
     from eagle3hub.checkpoint.remote import HubAddress
@@ -66,7 +67,7 @@ def require_weights(target: str) -> None:
             code="source-target-weights",
         )
     for file in files:
-        with file.open("rb") as f:
+        with opened(file) as f:
             refuse_pointer(f.read(64), Path(target) / file.name)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from eagle3hub.checkpoint.dtypes import BITS
 from eagle3hub.errors import CheckpointError
 from eagle3hub.head import TensorRef
+from eagle3hub.reading import open_regular
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -128,9 +129,9 @@ def _numbers(
 
 def _paired(a: TensorRef, b: TensorRef, rows: Sequence[int] | None) -> Iterator[tuple[bytes, bytes]]:
     """The bytes of both tensors block by block, the rows of ``b`` in the order of ``a``'s."""
-    first = os.open(a.path, os.O_RDONLY | os.O_CLOEXEC)
+    first = open_regular(a.path)
     try:
-        second = os.open(b.path, os.O_RDONLY | os.O_CLOEXEC)
+        second = open_regular(b.path)
         try:
             pieces = (_even(a), _even(b)) if rows is None else (_by_row(a, range(len(rows))), _by_row(b, rows))
             for (at_a, n_a), (at_b, n_b) in zip(*pieces, strict=True):

@@ -7,6 +7,7 @@ duplicate keys and keys that are not text are errors.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eagle3hub.errors import ManifestError, SourceError
+from eagle3hub.reading import read_bytes
 from eagle3hub.schema_faults import Location, faults
 
 if TYPE_CHECKING:
@@ -26,10 +28,10 @@ MAX_NODES = 200_000
 TAG = "tag:yaml.org,2002:"
 """Before the name of a core type in a YAML tag."""
 _SCALARS = {
-    "null": (r"^(?:null|~|)$", ["n", "~", ""]),
-    "bool": (r"^(?:true|false)$", ["t", "f"]),
-    "int": (r"^[-+]?[0-9]+$", list("-+0123456789")),
-    "float": (r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", list("-+.0123456789")),
+    "null": (r"^(?:null|~|)\Z", ["n", "~", ""]),
+    "bool": (r"^(?:true|false)\Z", ["t", "f"]),
+    "int": (r"^[-+]?[0-9]+\Z", list("-+0123456789")),
+    "float": (r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z", list("-+.0123456789")),
 }
 
 
@@ -65,13 +67,13 @@ def read_yaml(path: Path, max_bytes: int = MAX_BYTES) -> Document:
     Raises SourceError if it cannot be read, ManifestError with file and line if it is not such YAML.
     """
     try:
-        raw = path.read_bytes()
+        raw = read_bytes(path, max_bytes)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise ManifestError(
+                f"{path.name}: larger than {max_bytes:,} bytes, which no such file is", code="manifest-size"
+            ) from error
         raise SourceError(f"cannot read {path}: {error.strerror or error}", code="source-manifest") from error
-    if len(raw) > max_bytes:
-        raise ManifestError(
-            f"{path.name}: larger than {max_bytes:,} bytes, which no such file is", code="manifest-size"
-        )
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -13,11 +13,12 @@ TIERS = [
     {
         *("_version", "errors", "progress", "resources", "schema_faults", "documents", "units", "visible", "charts"),
         "installation",
+        *("reading", "held"),
     },
     {"vocab", "head", "fields", "checkpoint", "metrics"},
     {
         *("target", "target_types", "layouts", "engines", "prompts"),
-        *("destination", "staging", "source_tree", "report", "tensor_diff"),
+        *("destination", "places", "staging", "source_tree", "report", "tensor_diff"),
     },
     {"preflight"},
     {"transforms"},

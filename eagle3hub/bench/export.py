@@ -14,6 +14,7 @@ from eagle3hub.bench.results import CellRecord, Results
 from eagle3hub.bench.table import Table, conditions, tables
 from eagle3hub.charts import Chart
 from eagle3hub.staging import replace_file
+from eagle3hub.visible import visible
 
 _PLAIN = (
     "head",
@@ -59,8 +60,8 @@ def write_all(results: Results, folder: Path) -> list[Path]:
     """Write ``results.csv``, ``tables.md`` and ``charts/``; returns the files. Raises OutputError."""
     pictures = charts(results)
     files: dict[str, bytes] = {
-        "results.csv": to_csv(results).encode(),
-        "tables.md": to_markdown(results, pictures).encode(),
+        "results.csv": visible(to_csv(results), keep_lines=True).encode(),
+        "tables.md": visible(to_markdown(results, pictures), keep_lines=True).encode(),
     }
     for name, chart in pictures.items():
         files[f"charts/{name}.svg"] = chart.svg

@@ -22,6 +22,7 @@ from eagle3hub.metrics import Counts, acceptance_if_any, by_category, paired
 from eagle3hub.resources import schema
 from eagle3hub.schema_faults import faults
 from eagle3hub.staging import replace_file
+from eagle3hub.visible import escaped_json
 
 SCHEMA_NAME = "eagle3hub/bench/1"
 MAX_BYTES = 256 << 20
@@ -56,7 +57,7 @@ class Results:
 def save_document(document: Mapping[str, Any], path: Path) -> None:
     """Write what `document_of` made, without holding it to the schema: that grows with every cell of a run."""
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    replace_file(path, text.encode(), parents=True)
+    replace_file(path, escaped_json(text).encode(), parents=True)
 
 
 def load_results(path: str | Path) -> Results:

@@ -31,9 +31,10 @@ from eagle3hub.card.reports import find_reports, runs
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, head_digests
 from eagle3hub.checkpoint.folder import CONFIG, open_checkpoint
 from eagle3hub.documents import document_bytes, read_document
-from eagle3hub.errors import ManifestError, OutputError, SourceError
+from eagle3hub.errors import InputError, ManifestError, OutputError, SourceError
 from eagle3hub.head import Head
 from eagle3hub.layouts import open_head
+from eagle3hub.reading import read_bytes
 from eagle3hub.report import load_report
 from eagle3hub.resources import schema
 from eagle3hub.schema_faults import faults
@@ -168,7 +169,7 @@ def _copy_templates(source: Path, into: Path) -> None:
     if not source.is_dir():
         raise SourceError(f"no folder of templates at {source}", code="source-templates")
     for file in sorted(source.glob("*.j2")):
-        replace_file(into / file.name, file.read_bytes(), parents=True)
+        replace_file(into / file.name, read_bytes(file), parents=True)
 
 
 def _copy_license(manifest: Manifest, folder: Path) -> None:
@@ -279,15 +280,15 @@ def differences(folder: Path, sha256: Mapping[str, str] | None = None) -> list[D
     found += [
         Difference(name, "does not show what the reports hold")
         for name, content in made.charts.items()
-        if name in shown and (folder / name).read_bytes() != content
+        if name in shown and read_bytes(folder / name) != content
     ]
     return found
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        return read_bytes(path).decode("utf-8")
+    except (OSError, UnicodeDecodeError, InputError):
         return ""
 
 

@@ -25,7 +25,7 @@ _ACTIVE = str.maketrans({
 })  # fmt: skip
 _BLOCK_START = re.compile(r"^(#|\+(?=\s|$)|-(?=[\s-]|$)|=(?==|\s|$)|\d{1,9}(?=[.)](?:\s|$)))")
 _AUTOLINK = re.compile(r"(?i)(:)(?=//)|(?<=mailto)(:)|(?<=xmpp)(:)|(?<=www)(\.)")
-_URL = re.compile(r"^https://[A-Za-z0-9.-]+(?::\d+)?(?:/|$)")
+_URL = re.compile(r"^https://[A-Za-z0-9.-]+(?::[0-9]+)?(?:/|\Z)")
 
 
 def escape(text: str) -> Md:

@@ -22,7 +22,9 @@ from urllib.parse import unquote, urlsplit
 from eagle3hub import resources
 from eagle3hub.card.several import is_manifest, split_address
 from eagle3hub.errors import ManifestError, SourceError
+from eagle3hub.reading import read_bytes, read_text
 from eagle3hub.staging import replace_file
+from eagle3hub.visible import visible
 from eagle3hub.yaml_lines import parse_yaml
 
 _SHOWN = ("license", "license_name", "base_model", "library_name", "pipeline_tag", "language", "datasets", "tags")
@@ -49,7 +51,7 @@ def page(text: str, title: str, *, version: str = "") -> str:
     for name, value in parts.items():
         before, found, after = document.partition(f"<!--{name}-->")
         document = before + value.replace("<!--", "&lt;!--") + after if found else document
-    return document
+    return visible(document, keep_lines=True)
 
 
 def _split(text: str) -> tuple[dict[str, Any], str]:
@@ -114,9 +116,9 @@ def card_text(source: Path) -> tuple[str, Path]:
         return made.text, folder
     path = source / "README.md" if source.is_dir() else source
     try:
-        return path.read_text(encoding="utf-8"), path.absolute().parent
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"cannot read {path}: {error}", code="source-card") from error
+        return read_text(path), path.absolute().parent
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}", code="source-card") from error
 
 
 def write_page(source: Path, output: Path) -> None:
@@ -168,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path.suffix.lower() not in _PICTURES or not path.is_relative_to(folder) or not path.is_file():
             self._send(404, "text/plain", b"not found")
             return
-        self._send(200, mimetypes.guess_type(path.name)[0] or "application/octet-stream", path.read_bytes())
+        self._send(200, mimetypes.guess_type(path.name)[0] or "application/octet-stream", read_bytes(path))
 
     def _send(self, status: int, kind: str, body: bytes) -> None:
         self.send_response(status)

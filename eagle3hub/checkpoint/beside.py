@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from eagle3hub.checkpoint.header import Header
+from eagle3hub.checkpoint.reader import open_local
 from eagle3hub.errors import Eagle3HubError, Problem
 from eagle3hub.head import TensorRef
 
@@ -103,6 +104,5 @@ def _start(ref: TensorRef) -> bytes:
     count = min(_PROBED, ref.nbytes)
     if ref.remote is not None:
         return ref.remote(ref.offset, count)
-    with ref.path.open("rb") as f:
-        f.seek(ref.offset)
-        return f.read(count)
+    with open_local(ref.path) as reader:
+        return reader.read(ref.offset, count)

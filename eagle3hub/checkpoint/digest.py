@@ -9,6 +9,7 @@ from typing import TypedDict
 
 from eagle3hub.checkpoint.folder import CONFIG, INDEX, PICKLE_INDEX, PROVENANCE
 from eagle3hub.errors import SourceError
+from eagle3hub.reading import opened
 
 _BUFFER = 2 << 20
 
@@ -33,7 +34,7 @@ def file_digest(path: Path, name: str | None = None) -> FileDigest:
     view = memoryview(buffer)
     size = 0
     try:
-        with path.open("rb", buffering=0) as f:
+        with opened(path) as f:
             while n := f.readinto(buffer):
                 digest.update(view[:n])
                 size += n

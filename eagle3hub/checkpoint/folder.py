@@ -13,9 +13,9 @@ from eagle3hub.checkpoint.beside import look_beside
 from eagle3hub.checkpoint.completeness import Index, check_files, merge
 from eagle3hub.checkpoint.header import Header, parse_header
 from eagle3hub.checkpoint.pickles import is_pickle, parse_pickle
-from eagle3hub.checkpoint.reader import ByteReader, refuse_pointer
+from eagle3hub.checkpoint.reader import ByteReader, open_local, refuse_pointer
 from eagle3hub.checkpoint.source import HUB, Source, open_source
-from eagle3hub.errors import CheckpointError, ConfigError, Problem, SourceError
+from eagle3hub.errors import ConfigError, Problem, SourceError
 from eagle3hub.head import TensorRef
 from eagle3hub.progress import Progress, silent
 
@@ -107,12 +107,8 @@ def read_tensor(ref: TensorRef) -> bytes:
     """The bytes of one (small) tensor. Raises CheckpointError, or HubError where it has to come from the Hub."""
     if ref.remote is not None:
         return ref.remote(ref.offset, ref.nbytes)
-    with ref.path.open("rb") as f:
-        f.seek(ref.offset)
-        data = f.read(ref.nbytes)
-    if len(data) != ref.nbytes:
-        raise CheckpointError(f"{ref.path} ended inside tensor {ref.name!r}", code="checkpoint-truncated")
-    return data
+    with open_local(ref.path) as reader:
+        return reader.read(ref.offset, ref.nbytes)
 
 
 def parse_json_object(raw: bytes, path: Path | str) -> dict[str, Any]:

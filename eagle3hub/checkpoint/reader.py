@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from eagle3hub.errors import CheckpointError
+from eagle3hub.reading import open_regular
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -64,7 +65,7 @@ class LocalReader:
 def open_local(path: Path) -> Iterator[LocalReader]:
     """Open a file for bounded reads. Raises CheckpointError where the system refuses."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = open_regular(path)
     except OSError as e:
         raise _unreadable(path, e) from e
     try:

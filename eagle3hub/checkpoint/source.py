@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import stat
 from contextlib import AbstractContextManager
@@ -12,6 +13,7 @@ from eagle3hub.checkpoint.completeness import listed
 from eagle3hub.checkpoint.reader import ByteReader, open_local
 from eagle3hub.errors import ConfigError, SourceError
 from eagle3hub.progress import Progress, silent
+from eagle3hub.reading import read_bytes
 
 HUB = "hf://"
 _CONFIG = "config.json"
@@ -129,12 +131,10 @@ def _meant(text: str) -> str | None:
 def read_small(path: Path) -> bytes | None:
     """A small local file, or None where there is none. Raises SourceError, or ConfigError where it is not small."""
     try:
-        with path.open("rb") as f:
-            raw = f.read(MAX_JSON_BYTES + 1)
+        return read_bytes(path, MAX_JSON_BYTES)
     except FileNotFoundError:
         return None
     except OSError as e:
+        if e.errno == errno.EFBIG:
+            raise ConfigError(f"{path} is larger than {MAX_JSON_BYTES} bytes", code="config-json") from e
         raise SourceError(f"cannot read {path}: {e.strerror}", code="source-unreadable") from e
-    if len(raw) > MAX_JSON_BYTES:
-        raise ConfigError(f"{path} is larger than {MAX_JSON_BYTES} bytes", code="config-json")
-    return raw

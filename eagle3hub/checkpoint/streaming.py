@@ -11,6 +11,7 @@ from eagle3hub.checkpoint.casting import CastOverflow, cast_bytes
 from eagle3hub.checkpoint.derived import DerivedRef
 from eagle3hub.errors import CheckpointError, TensorError
 from eagle3hub.head import TensorRef
+from eagle3hub.reading import open_regular
 
 CHUNK = 512 << 10
 """No chunk is longer than this; small enough to stay in a processor's cache between two uses."""
@@ -31,7 +32,7 @@ class OpenFiles:
 
     def __getitem__(self, path: Path) -> int:
         if path not in self._fds:
-            self._fds[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fds[path] = open_regular(path)
             self._stack.callback(os.close, self._fds[path])
         return self._fds[path]
 

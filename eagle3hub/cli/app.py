@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,12 +15,13 @@ import typer.main
 
 from eagle3hub._version import __version__
 from eagle3hub.cli.hints import fitting
-from eagle3hub.cli.output import json_text
-from eagle3hub.cli.streams import Unwritable, outlive_readers
-from eagle3hub.errors import Eagle3HubError, InternalError, SourceError, UsageError
+from eagle3hub.cli.output import json_text, tell
+from eagle3hub.cli.streams import Unwritable, as_it_is, outlive_readers
+from eagle3hub.errors import Eagle3HubError, InternalError, SourceError, UnavailableError, UsageError
+from eagle3hub.held import stop_at_once, stop_once
 
 EXIT_INTERRUPTED = 130
-_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG, errno.EILSEQ)
 _CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]  # click's UsageError, inside newer typer
 
 
@@ -78,14 +78,14 @@ def build(wanted: str | None = None) -> typer.Typer:
 def main() -> None:
     """Entry point: run the command line and exit with the documented status."""
     outlive_readers()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has SIGHUP ignored, and so it stays
-            signal.signal(number, _terminated)
+    stop_once()
     try:
         status = _run(sys.argv[1:])
         sys.stdout.flush()
     except Unwritable as e:
         status = _fail(e)
+    finally:
+        stop_at_once()
     sys.exit(status)
 
 
@@ -98,7 +98,7 @@ def _run(argv: list[str]) -> int:
     except Unwritable:
         raise
     except Exception as e:
-        error = _fault_of_a_place(e) or _own_mistake(e)
+        error = _out_of_memory(e) or _fault_of_a_place(e) or _own_mistake(e)
         if "--debug" in argv or isinstance(error, InternalError):
             _traceback()
         return _fail(error, argv)
@@ -110,7 +110,9 @@ def run(argv: list[str]) -> int:
     as_json = "--json" in argv
     argv = [a for a in argv if a != "--debug"]
     try:
-        status = build(argv[0] if argv else None)(argv, prog_name="eagle3hub", standalone_mode=False)
+        command = typer.main.get_command(build(argv[0] if argv else None))
+        _style_help(command)
+        status = command.main(argv, prog_name="eagle3hub", standalone_mode=False)
         if status == EXIT_INTERRUPTED:  # what Typer makes of KeyboardInterrupt
             return _interrupted(as_json)
         return status if isinstance(status, int) else 0
@@ -128,6 +130,19 @@ def run(argv: list[str]) -> int:
         return _interrupted(as_json)
 
 
+def _style_help(command: Any) -> None:
+    """Let help be printed with its styles: it says nothing but what this program says of itself."""
+    shown = command.format_help
+
+    def format_help(*given: Any) -> None:
+        with as_it_is():
+            shown(*given)
+
+    command.format_help = format_help
+    for inner in getattr(command, "commands", {}).values():
+        _style_help(inner)
+
+
 def _fail(error: Eagle3HubError, argv: Sequence[str] = ()) -> int:
     found = error.to_json()
     if "--" in (found["hint"] or ""):
@@ -135,9 +150,9 @@ def _fail(error: Eagle3HubError, argv: Sequence[str] = ()) -> int:
     if "--json" in argv:
         print(json_text({"error": found}))
     else:
-        sys.stderr.write(f"error: {error.message}\n")
+        tell(f"error: {error.message}\n")
         if found["hint"]:
-            sys.stderr.write(f"hint: {found['hint']}\n")
+            tell(f"hint: {found['hint']}\n")
     return error.exit_code
 
 
@@ -156,20 +171,40 @@ def _interrupted(as_json: bool) -> int:
         error = {"code": "interrupted", "message": "interrupted", "hint": None, "exit_code": EXIT_INTERRUPTED}
         print(json_text({"error": error}))
     else:
-        sys.stderr.write("interrupted\n")
+        tell("interrupted\n")
     return EXIT_INTERRUPTED
 
 
 def _traceback() -> None:
     from eagle3hub.cli.redact import redacted
 
-    sys.stderr.write(redacted(traceback.format_exc()))
+    tell(redacted(traceback.format_exc()))
+
+
+def _out_of_memory(error: Exception) -> UnavailableError | None:
+    """What to say where the machine has less memory than the work takes, however a library puts it."""
+    said = str(error)
+    if not (
+        isinstance(error, MemoryError)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or (isinstance(error, RuntimeError) and ("can't start new thread" in said or "allocate memory" in said))
+        or (isinstance(error, ImportError) and "cannot allocate memory" in said.lower())
+        or (isinstance(error, ImportError) and "failed to map segment" in said)
+    ):
+        return None
+    return UnavailableError(
+        "there is not enough memory for this",
+        hint="end other programs, raise the limit (ulimit -v, the container's), or use a larger machine",
+        code="memory",
+    )
 
 
 def _fault_of_a_place(error: Exception) -> SourceError | None:
     """What to say of a file or folder that may not be used where no code expected it."""
     if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib, of ~somebody
         return SourceError("a path begins with ~ and a name that no user has here", code="source-missing")
+    if isinstance(error, ValueError) and "embedded null" in str(error):
+        return SourceError("a path has a NUL in it, which no file's name can have", code="source-missing")
     if not isinstance(error, OSError):
         return None
     if error.errno in _NOT_ALLOWED and error.filename is not None:
@@ -207,8 +242,3 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         print(f"eagle3hub {__version__}")
         raise typer.Exit
-
-
-def _terminated(signum: int, _frame: object) -> None:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of a session that ends, shell and kernel send one each
-    raise SystemExit(128 + signum)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,7 +24,7 @@ from eagle3hub.cli.options import (
     TimeoutOption,
     TopKOption,
 )
-from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
+from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress, tell
 from eagle3hub.errors import UsageError
 
 if TYPE_CHECKING:
@@ -148,7 +147,7 @@ def _tell_licences(names: str) -> None:
     for name in names.split(","):
         one = datasets().get(name.strip())
         if one is not None and not is_cached(one):
-            sys.stderr.write(f"fetching {one.notice}\n")
+            tell(f"fetching {one.notice}\n")
 
 
 def _list(sets: list[dict[str, Any]], out: Console) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from eagle3hub.cli.output import JsonFlag, console, emit
+from eagle3hub.cli.output import JsonFlag, console, emit, json_text, write
 from eagle3hub.errors import UsageError
 
 if TYPE_CHECKING:
@@ -115,7 +113,7 @@ def card(
     if sarif:
         from eagle3hub.card.lint.sarif import to_sarif
 
-        sys.stdout.write(json.dumps(to_sarif(found), indent=2, ensure_ascii=False) + "\n")
+        write(json_text(to_sarif(found)) + "\n")
     else:
         emit(found.to_json(), lambda out: _print(found, out), as_json=as_json)
     if found.failed(strict=strict):
@@ -207,8 +205,7 @@ def _write(
         waived=check_codes(allow or ()),
     )
     if not as_json and made.output is None:
-        sys.stdout.write(made.text)
-        sys.stdout.flush()
+        write(made.text)
         return
 
     def human(out: Console) -> None:

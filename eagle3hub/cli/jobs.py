@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from eagle3hub.cli.options import HtmlOption, ReportOption
-from eagle3hub.cli.output import JsonFlag, QuietFlag, console, emit, progress
+from eagle3hub.cli.output import JsonFlag, QuietFlag, console, emit, progress, tell
 from eagle3hub.cli.verdict import finish
 from eagle3hub.errors import HubError, UsageError
+from eagle3hub.held import stop_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -121,7 +122,7 @@ def validate_on(
         plan = make_plan(head, target, options, Wanted(**wanted), run_anyway=run_anyway, progress=say)
     _show(plan, console(stderr=True))
     if ask and not typer.confirm("start the job?", err=True):
-        sys.stderr.write("no job was started\n")
+        tell("no job was started\n")
         raise typer.Abort
     held, job = _start(plan)
     with _watched(job):
@@ -130,7 +131,7 @@ def validate_on(
         if detach:
             emit(_started(plan, job), lambda out: _show_started(plan, job, out), as_json=as_json)
             raise typer.Exit
-        sys.stderr.write(f"job {job.name}: {job.url}\n")
+        tell(f"job {job.name}: {job.url}\n")
         result = collect(job, plan.expected, _log(quiet))
     finish(result, report=report, html=html, keep=keep, as_json=as_json)
 
@@ -163,6 +164,7 @@ def _watched(job: Job) -> Iterator[None]:
 def _interrupted(job: Job) -> None:
     """Ask once whether the job is to go on; where nobody can be asked, or at a second interrupt, it is cancelled."""
     stop = True
+    stop_again()
     if sys.stdin.isatty():
         try:
             stop = typer.confirm("\ncancel the job? otherwise it goes on, and costs", default=True, err=True)
@@ -171,7 +173,7 @@ def _interrupted(job: Job) -> None:
     if stop:
         _cancel(job)
     else:
-        sys.stderr.write(f"the job goes on; take its report with: eagle3hub jobs collect {job.name}\n")
+        tell(f"the job goes on; take its report with: eagle3hub jobs collect {job.name}\n")
 
 
 def _cancel(job: Job) -> None:
@@ -185,15 +187,14 @@ def _cancel(job: Job) -> None:
             hint=f"cancel it with `hf jobs cancel {job.name}`",
             code="job-not-cancelled",
         ) from error
-    sys.stderr.write(f"the job {job.name} is cancelled\n")
+    tell(f"the job {job.name} is cancelled\n")
 
 
 def _log(quiet: bool) -> Callable[[str], None]:
     def say(line: str) -> None:
         if not quiet:
             text = "".join(c if c.isprintable() else " " for c in line)  # the log is anybody's, the terminal is not
-            sys.stderr.write(f"  {text}\n")
-            sys.stderr.flush()
+            tell(f"  {text}\n")
 
     return say
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from eagle3hub.cli.streams import styled
 from eagle3hub.progress import Progress, silent
+from eagle3hub.visible import escaped_json, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,12 +30,28 @@ QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on s
 
 def console(*, stderr: bool = False) -> Console:
     """A rich console: styled on a terminal, plain text of unlimited width in a pipe."""
-    from rich.console import Console
+    from eagle3hub.cli.terminal import CleanConsole
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(
-        stderr=stderr, highlight=False, soft_wrap=not stream.isatty(), width=None if stream.isatty() else 200
+    return CleanConsole(
+        file=styled(stream),
+        highlight=False,
+        emoji=False,
+        soft_wrap=not stream.isatty(),
+        width=None if stream.isatty() else 200,
     )
+
+
+def write(text: str) -> None:
+    """Print text to standard output as it is, but for what `visible` replaces."""
+    sys.stdout.write(visible(text, keep_lines=True))
+    sys.stdout.flush()
+
+
+def tell(text: str) -> None:
+    """Print text to standard error as it is, but for what `visible` replaces."""
+    sys.stderr.write(visible(text, keep_lines=True))
+    sys.stderr.flush()
 
 
 def emit(document: Mapping[str, Any], human: Callable[[Console], None], *, as_json: bool) -> None:
@@ -46,9 +64,12 @@ def emit(document: Mapping[str, Any], human: Callable[[Console], None], *, as_js
 
 
 def json_text(document: Mapping[str, Any]) -> str:
-    """The document as JSON, in ASCII where standard output is in another encoding than UTF-8."""
-    escaped = (sys.stdout.encoding or "utf-8").lower() not in ("utf-8", "utf8")
-    return json.dumps(document, indent=2, ensure_ascii=escaped)
+    """The document as JSON, in ASCII where standard output is in another encoding than UTF-8.
+
+    What cannot be seen (controls, bidi marks, halves of surrogate pairs) is written as escapes.
+    """
+    ascii_only = (sys.stdout.encoding or "utf-8").lower() not in ("utf-8", "utf8")
+    return escaped_json(json.dumps(document, indent=2, ensure_ascii=ascii_only))
 
 
 @contextmanager
@@ -68,7 +89,7 @@ def progress(*, quiet: bool = False, after: float = 1.0) -> Iterator[Progress]:
 
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
@@ -105,5 +126,4 @@ class _Lines:
     def __call__(self, message: str, fraction: float | None = None) -> None:
         if message != self._last and time.monotonic() - self._started >= self._after:
             self._last = message
-            sys.stderr.write(message + "\n")
-            sys.stderr.flush()
+            tell(message + "\n")

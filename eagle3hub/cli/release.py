@@ -14,7 +14,9 @@ from eagle3hub.cli import publish as publishing
 from eagle3hub.cli.options import EndpointOption, EnginePythonOption
 from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
 from eagle3hub.errors import Eagle3HubError, FoundWanting, OutputError, UsageError
+from eagle3hub.staging import append_file
 from eagle3hub.units import size
+from eagle3hub.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -166,8 +168,4 @@ def _append(summary: Path | None, text: str) -> None:
     path = summary or (Path(inside) if inside else None)
     if path is None:
         return
-    try:
-        with path.open("a", encoding="utf-8") as f:
-            f.write(text)
-    except OSError as e:
-        raise OutputError(f"cannot write {path}: {e.strerror}", code="output-summary") from e
+    append_file(path, visible(text, keep_lines=True))

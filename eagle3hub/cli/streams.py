@@ -2,7 +2,8 @@
 
 A reader that leaves early (``| head``, ``| true``, a closed terminal) has no say in what a command finds or does: it
 goes on in silence, and its exit status is what it would have been. Output that somebody waits for and that cannot be
-written (a full disk) is an error. What the encoding of a stream has no place for is replaced.
+written (a full disk) is an error. What the encoding of a stream has no place for is replaced, and so is what cannot be
+seen (`visible`).
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ import io
 import os
 import stat
 import sys
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from eagle3hub.errors import OutputError
+from eagle3hub.visible import visible
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -41,20 +45,58 @@ def outlive_readers() -> None:
 
 def _outliving(stream: TextIO | None, *, needed: bool) -> TextIO:
     if stream is None:  # closed from the start
-        return io.TextIOWrapper(io.FileIO(_nowhere(), "w", closefd=False), encoding="utf-8", errors="replace")
+        return _Clean(io.FileIO(_nowhere(), "w", closefd=False), encoding="utf-8", errors="replace")
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     try:
         raw = _Outliving(stream.fileno(), needed=needed)
     except io.UnsupportedOperation:  # a stream in memory, which has no readers
         return stream
-    return io.TextIOWrapper(
+    return _Clean(
         _Unheld(raw) if stream.write_through else io.BufferedWriter(raw),
         encoding=stream.encoding,
         errors="replace" if stream.errors in _STRICT else stream.errors,
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )
+
+
+class _Clean(io.TextIOWrapper):
+    """Text, in which what cannot be seen is replaced: the last net, below every console and every library."""
+
+    as_it_is = False
+
+    def write(self, text: str, /) -> int:
+        super().write(text if self.as_it_is else visible(text, keep_lines=True))
+        return len(text)
+
+    def write_styled(self, text: str) -> int:
+        """Write what a console has made, styles included."""
+        return super().write(text)
+
+
+@contextmanager
+def as_it_is() -> Iterator[None]:
+    """Write what the block prints as it is, styles included: for text in which nothing comes from outside."""
+    _Clean.as_it_is = True
+    try:
+        yield
+    finally:
+        _Clean.as_it_is = False
+
+
+def styled(stream: TextIO) -> TextIO:
+    """The stream for a console that makes its text `visible` itself."""
+    return cast("TextIO", _Styled(stream)) if isinstance(stream, _Clean) else stream
+
+
+class _Styled:
+    def __init__(self, stream: _Clean) -> None:
+        self._stream = stream
+        self.write = stream.write_styled
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class _Unheld(io.BufferedWriter):

@@ -13,7 +13,6 @@ import os
 import platform
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
@@ -23,9 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from eagle3hub.engines.leashed import run_leashed
 from eagle3hub.engines.specs import EnvironmentSpec, Sources, environment_devices, environment_spec
 from eagle3hub.errors import HubError, OutputError, UnavailableError
+from eagle3hub.held import held
 from eagle3hub.progress import Progress, silent
+from eagle3hub.reading import read_bytes
 from eagle3hub.resources import cache_dir
 
 _MARKER = "eagle3hub-environment.json"
@@ -92,7 +94,12 @@ def install_spec(spec: EnvironmentSpec, *, force: bool = False, progress: Progre
         python = find_python()
         _remove_tree(found.path)
         _check_disk(spec, found.path)
-        _build(spec, python, found, progress)
+        try:
+            _build(spec, python, found, progress)
+        except BaseException:
+            with held():
+                shutil.rmtree(found.path, ignore_errors=True)
+            raise
     return _state(spec)
 
 
@@ -132,7 +139,7 @@ def _runs(candidate: str, minor: int) -> bool:
 def _state(spec: EnvironmentSpec) -> Environment:
     path = cache_dir() / "engines" / f"{spec.engine}-{spec.version}-{spec.device}"
     try:
-        marker = json.loads((path / _MARKER).read_text(encoding="utf-8"))
+        marker = json.loads(read_bytes(path / _MARKER))
     except (OSError, ValueError):
         marker = None
     ready = (
@@ -209,7 +216,7 @@ def _build(spec: EnvironmentSpec, python: Path, target: Environment, progress: P
     environment = {
         k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_USER")
     }
-    with log.open("wb") as output:
+    with log.open("wb", buffering=0) as output:
         made = _logged([str(python), "-m", "venv", "--clear", str(target.path)], output, environment)
     if made:
         raise OutputError(
@@ -223,7 +230,7 @@ def _build(spec: EnvironmentSpec, python: Path, target: Environment, progress: P
         _get_sources(spec, spec.sources, target, log, environment)
     progress(f"{spec.engine} {spec.version}: importing it once", 0.98)
     importing = environment if spec.import_path is None else {**environment, "PYTHONPATH": str(spec.import_path)}
-    with log.open("ab") as output:
+    with log.open("ab", buffering=0) as output:
         module = spec.module or spec.engine
         code = f"import {module}; print({module}.__version__)"
         if _logged([str(target.python), "-s", "-c", code], output, importing):
@@ -257,26 +264,18 @@ def _pip(
     command += [] if spec.resolve else ["--no-deps"]
     command += ["--disable-pip-version-check", "-r", str(spec.requirements)]
     seen = 0
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-        )
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                output.write(line)
-                if line.lstrip().startswith((b"Collecting ", b"Processing ")):
-                    seen += 1
-                    progress(f"{spec.engine} {spec.version}: getting packages", 0.02 + 0.6 * min(1.0, seen / wanted))
-                elif line.startswith(b"Installing collected packages"):
-                    progress(f"{spec.engine} {spec.version}: installing {wanted} packages", 0.65)
-            code = process.wait()
-        finally:
-            if process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-            process.stdout.close()
+    with log.open("ab", buffering=0) as output:
+
+        def told(line: bytes) -> None:
+            nonlocal seen
+            output.write(line)
+            if line.lstrip().startswith((b"Collecting ", b"Processing ")):
+                seen += 1
+                progress(f"{spec.engine} {spec.version}: getting packages", 0.02 + 0.6 * min(1.0, seen / wanted))
+            elif line.startswith(b"Installing collected packages"):
+                progress(f"{spec.engine} {spec.version}: installing {wanted} packages", 0.65)
+
+        code = run_leashed(command, environment, told)
     if code:
         raise _pip_error(spec, log)
 
@@ -289,7 +288,7 @@ def _get_sources(
         command = [str(target.python), "-m", "pip", "download", "--no-input", "--progress-bar", "off", "--no-deps"]
         command += ["--no-build-isolation", "--no-binary", ":all:", "--require-hashes"]
         command += ["--disable-pip-version-check", "--dest", folder, "-r", str(sources.requirements)]
-        with log.open("ab") as output:
+        with log.open("ab", buffering=0) as output:
             if _logged(command, output, environment):
                 raise _pip_error(spec, log)
         (archive,) = Path(folder).iterdir()
@@ -341,9 +340,7 @@ def _pip_error(spec: EnvironmentSpec, log: Path) -> HubError | OutputError:
 
 
 def _logged(command: list[str], output: IO[bytes], environment: dict[str, str]) -> int:
-    return subprocess.run(
-        command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False, start_new_session=True
-    ).returncode
+    return run_leashed(command, environment, output.write)
 
 
 def _last_line(log: Path) -> str:

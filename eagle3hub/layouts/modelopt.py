@@ -20,6 +20,7 @@ from eagle3hub.layouts.base import AS_FOUND, Contract, Match, ReadOptions, Spell
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import AUX_IDS
 from eagle3hub.layouts.quantized import QUANT_CONFIG
+from eagle3hub.reading import read_bytes
 
 _ARCHITECTURES = (["LlamaForCausalLMEagle3"], ["LlamaForCausalLMEagle3Deep"])
 _MAX_SIDE_FILE = 8_000_000
@@ -140,9 +141,7 @@ def _untold(kind: str) -> Problem:
 def _side_file(checkpoint: Checkpoint) -> dict[str, bytes]:
     path = checkpoint.folder / QUANT_CONFIG
     try:
-        if path.stat().st_size > _MAX_SIDE_FILE:
-            raise SourceError(f"{path} is larger than {_MAX_SIDE_FILE} bytes", code="source-unreadable")
-        return {QUANT_CONFIG: path.read_bytes()}
+        return {QUANT_CONFIG: read_bytes(path, _MAX_SIDE_FILE)}
     except FileNotFoundError:
         return {}
     except OSError as e:

@@ -8,6 +8,7 @@ from typing import Literal
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.errors import InputError
 from eagle3hub.head import Head, TensorRef
+from eagle3hub.reading import opened
 
 Embedding = Literal["none", "own", "differs", "same"]
 
@@ -41,7 +42,7 @@ def _first(checkpoint: Checkpoint, names: tuple[str, ...]) -> TensorRef | None:
 
 
 def _same(a: TensorRef, b: TensorRef) -> bool:
-    with a.path.open("rb") as one, b.path.open("rb") as two:
+    with opened(a.path) as one, opened(b.path) as two:
         one.seek(a.offset)
         two.seek(b.offset)
         left = a.nbytes

@@ -19,6 +19,7 @@ from eagle3hub.layouts.hf_defaults import context_of
 from eagle3hub.layouts.quantized import PACKED, QUANT_CONFIG
 from eagle3hub.layouts.rope import ORIGINAL, plain_scaling, with_original
 from eagle3hub.preflight.embeddings import Embedding, compare_embeddings
+from eagle3hub.reading import opened
 from eagle3hub.vocab import check_vocab_map
 
 T = TypeVar("T")
@@ -163,7 +164,7 @@ def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint
 def _is_mislabelled(path: Path) -> bool:
     if path.suffix != ".safetensors" or not path.is_file():
         return False
-    with path.open("rb") as f:
+    with opened(path) as f:
         return is_pickle(f.read(9))
 
 

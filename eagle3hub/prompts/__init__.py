@@ -15,6 +15,7 @@ from eagle3hub.prompts.catalogue import Dataset, datasets
 from eagle3hub.prompts.fetch import content, is_cached
 from eagle3hub.prompts.lines import parse_prompts
 from eagle3hub.prompts.sets import Prompt, PromptSet
+from eagle3hub.reading import read_bytes
 from eagle3hub.schema_faults import near
 
 __all__ = ["PACKAGED", "Dataset", "Prompt", "PromptSet", "datasets", "is_cached", "load_prompts"]
@@ -53,7 +54,7 @@ def load_prompts(
 
 def _of_file(path: Path) -> tuple[Prompt, ...]:
     try:
-        raw = path.read_bytes()
+        raw = read_bytes(path)
     except OSError as error:
         known = [*PACKAGED, *datasets()]
         raise SourceError(

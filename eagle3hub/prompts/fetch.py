@@ -17,6 +17,7 @@ from eagle3hub._version import __version__
 from eagle3hub.errors import Eagle3HubError, HubError, InputError, SourceError
 from eagle3hub.progress import Progress, silent
 from eagle3hub.prompts.catalogue import Dataset
+from eagle3hub.reading import read_bytes
 from eagle3hub.staging import replace_file
 
 TIMEOUT = 30.0
@@ -39,7 +40,7 @@ def content(dataset: Dataset, progress: Progress = silent) -> bytes:
     """
     path = dataset.path
     try:
-        raw: bytes | None = path.read_bytes()
+        raw: bytes | None = read_bytes(path)
     except FileNotFoundError:
         raw = None
     except OSError as error:

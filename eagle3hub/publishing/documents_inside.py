@@ -89,11 +89,17 @@ def check_citation(data: bytes) -> None:
 
 def check_template(data: bytes) -> None:
     """Raise Malformed unless the bytes are a Jinja template that chat templates can be."""
-    from jinja2 import TemplateError
-
     text = plain(data)
     if "{{" not in text and "{%" not in text:
         raise Malformed("holds nothing that a template fills in")
+    check_jinja(data)
+
+
+def check_jinja(data: bytes) -> None:
+    """Raise Malformed unless the bytes are a Jinja template."""
+    from jinja2 import TemplateError
+
+    text = plain(data)
     try:
         _environment().parse(text)
     except (TemplateError, RecursionError) as e:

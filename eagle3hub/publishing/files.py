@@ -12,6 +12,7 @@ from pathlib import Path
 from eagle3hub.checkpoint.digest import head_digests
 from eagle3hub.errors import SourceError
 from eagle3hub.progress import Progress, silent
+from eagle3hub.reading import opened, read_text
 
 SUMS = "SHA256SUMS"
 """Digests of every other published file, as ``sha256sum --check`` reads them."""
@@ -42,7 +43,7 @@ class LocalFile:
         """Its first bytes."""
         if isinstance(self.source, bytes):
             return self.source[:count]
-        with self.source.open("rb") as f:
+        with opened(self.source) as f:
             return f.read(count)
 
 
@@ -80,6 +81,15 @@ def sums(files: Sequence[LocalFile]) -> LocalFile:
     """The list of digests of ``files``."""
     lines = "".join(f"{f.sha256}  {f.path}\n" for f in sorted(files, key=lambda f: f.path))
     return of_bytes(SUMS, lines.encode())
+
+
+def read_sums(path: Path) -> dict[str, str]:
+    """SHA-256 by path from a list in a file. Raises SourceError for anything that is no such list."""
+    try:
+        text = read_text(path)
+    except OSError as e:
+        raise SourceError(f"cannot read {SUMS}: {e.strerror}", code="source-sums") from e
+    return parse_sums(text)
 
 
 def parse_sums(text: str) -> dict[str, str]:
@@ -133,7 +143,7 @@ def _read(path: Path, name: str) -> LocalFile:
         size = path.stat().st_size
         sha256, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
         seen = 0
-        with path.open("rb", buffering=0) as f:
+        with opened(path) as f:
             while data := f.read(_CHUNK):
                 sha256.update(data)
                 blob.update(data)

@@ -82,7 +82,7 @@ TABLE: tuple[tuple[str, Kind], ...] = (
     (r"release\.json", _json("a record of a release", "release")),
     (r"release\.yaml", _yaml("a release's manifest", "manifest")),
     (r"imported/[0-9]+\.yaml", _yaml("a file of imported measurements", "imported")),
-    (r"templates/[\w.-]+\.j2", Kind("a template of a card", inside.check_template)),
+    (r"templates/[\w.-]+\.j2", Kind("a template of a card", inside.check_jinja)),
     (r"model\.sig", _json("a sigstore bundle", "sigstore_bundle")),
     (rf"{_FOLDER}README\.md", Kind("Markdown", check_text)),
     (rf"{_FOLDER}(LICENSE|NOTICE|COPYING)[\w.-]*", Kind("plain text", check_license)),

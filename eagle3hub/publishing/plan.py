@@ -14,7 +14,7 @@ from eagle3hub.errors import InputError, Problem, UsageError
 from eagle3hub.progress import Progress, silent
 from eagle3hub.publishing import remote
 from eagle3hub.publishing.derived import own_manifest, problem
-from eagle3hub.publishing.files import CARD, SUMS, LocalFile, head_folders, parse_sums, read_folder, sums
+from eagle3hub.publishing.files import CARD, SUMS, LocalFile, head_folders, read_folder, read_sums, sums
 from eagle3hub.publishing.gates import check, check_codes
 from eagle3hub.publishing.remote import RemoteFile, RemoteState
 from eagle3hub.publishing.signing import UNSIGNED, sign_folder
@@ -341,8 +341,8 @@ def _part(repo_id: str, branch: str, files: Sequence[LocalFile], state: RemoteSt
     mine = next(f for f in files if f.path == SUMS)
     if parent and SUMS in there and not same(mine, there[SUMS]):
         try:
-            ours = parse_sums(hub.download_file(repo_id, SUMS, parent).read_text(encoding="utf-8"))
-        except (InputError, UnicodeDecodeError):
+            ours = read_sums(hub.download_file(repo_id, SUMS, parent))
+        except InputError:
             ours = {}
     return Part(branch, files, compare(files, there, ours), list(head_folders(files)), parent)
 

@@ -21,6 +21,7 @@ from eagle3hub.errors import SourceError, UnavailableError
 from eagle3hub.installation import command_for_extra
 from eagle3hub.publishing.files import SUMS
 from eagle3hub.publishing.keyless import Identity, by_certificate, is_keyless, own_token, services
+from eagle3hub.reading import read_bytes
 from eagle3hub.staging import replace_file
 
 if TYPE_CHECKING:
@@ -62,9 +63,9 @@ def sign_folder(folder: Path, key: Path, files: Mapping[str, str], earlier: byte
     """
     signing = _package("signing")
     here = folder / SIGNATURE
-    for bundle in (earlier, here.read_bytes() if here.is_file() else None):
+    for bundle in (earlier, _bundle(here)):
         if bundle is not None and _still_good(bundle, key, files):
-            if not here.is_file() or here.read_bytes() != bundle:
+            if not here.is_file() or _bundle(here) != bundle:
                 replace_file(here, bundle)
             return bundle
     with tempfile.TemporaryDirectory() as scratch:
@@ -93,12 +94,13 @@ def check_signature(files: Mapping[str, Path], signature: Path, by: Path | Ident
     """
     verifying = _package("verifying")
     if isinstance(by, Identity):
-        if not by_certificate(signature.read_bytes()):
+        if not by_certificate(read_bytes(signature)):
             return "it was made with a key, not by an identity"
         with services("be asked whom to trust"):
             verifier = verifying.Config().use_sigstore_verifier(identity=by.name, oidc_issuer=by.issuer)
     else:
         try:
+            read_bytes(by)  # the package would wait for ever for a pipe
             verifier = verifying.Config().use_elliptic_key_verifier(public_key=by)
         except (OSError, TypeError, ValueError) as e:
             raise _bad_key(by) from e
@@ -112,6 +114,10 @@ def check_signature(files: Mapping[str, Path], signature: Path, by: Path | Ident
         except Exception as e:  # the package and those below it raise whatever their parsers raise
             return str(e) or "it was made with another key, or its statement was changed"
     return None
+
+
+def _bundle(path: Path) -> bytes | None:
+    return read_bytes(path) if path.is_file() else None
 
 
 def _still_good(bundle: bytes, key: Path, files: Mapping[str, str]) -> bool:
@@ -130,7 +136,7 @@ def _hint(key: Path) -> str:
     from cryptography.hazmat.primitives import serialization
 
     try:
-        public = serialization.load_pem_private_key(key.read_bytes(), None).public_key()
+        public = serialization.load_pem_private_key(read_bytes(key), None).public_key()
     except (OSError, TypeError, ValueError) as e:
         raise _bad_key(key) from e
     pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)

@@ -27,8 +27,8 @@ from eagle3hub.publishing.files import (
     SUMS,
     LocalFile,
     head_folders,
-    parse_sums,
     read_folder,
+    read_sums,
     whole_digest,
 )
 from eagle3hub.publishing.keyless import Identity, by_certificate
@@ -97,7 +97,7 @@ def verify_upload(
             what = "is missing" if known is None else "has other bytes"
             raise _differs(repo_id, commit, f"{file.path} {what}")
     if any(f.path == CARD for f in files):
-        text = hub.download_file(repo_id, CARD, commit).read_text(encoding="utf-8")
+        text = hub.download_file(repo_id, CARD, commit).read_text(encoding="utf-8", errors="replace")
         if error := _card_error(text):
             raise _differs(repo_id, commit, error)
     for folder in heads:
@@ -222,8 +222,7 @@ class _Tree:
                 hint="only what eagle3hub published carries one; eagle3hub inspect reads any head",
                 code="source-no-sums",
             )
-        text = _download(repo_id, SUMS, listing.commit, progress).read_bytes()
-        listed = parse_sums(text.decode("utf-8", errors="replace"))
+        listed = read_sums(_download(repo_id, SUMS, listing.commit, progress))
         paths: dict[str, Path] = {}
         faults = []
         for path, sha256 in listed.items():

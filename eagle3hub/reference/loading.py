@@ -28,6 +28,7 @@ from eagle3hub.errors import (
     UsageError,
 )
 from eagle3hub.installation import command_for, command_for_extra
+from eagle3hub.reading import read_bytes
 from eagle3hub.target import require_weights
 
 DTYPES: dict[str, torch.dtype] = {
@@ -107,7 +108,7 @@ def target_config(source: str, revision: str | None) -> tuple[Path | None, dict[
             code="source-target",
         )
     try:
-        raw = path.read_bytes()
+        raw = read_bytes(path)
     except OSError as e:
         raise SourceError(f"cannot read {path}: {e.strerror}", code="source-unreadable") from e
     return (folder.resolve() if folder.is_dir() else None), parse_json_object(raw, path), raw

@@ -8,17 +8,19 @@ token included) or ``response`` (text). Optional: ``prompt_token_ids`` (chat tem
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from eagle3hub.errors import InputError, OutputError, SourceError
+from eagle3hub.errors import InputError, SourceError
 from eagle3hub.prompts import Prompt
+from eagle3hub.reading import read_text
 from eagle3hub.reference.text import Text
+from eagle3hub.staging import replace_file
 
 QuestionId = int | str
+MAX_BYTES = 1 << 30
 _ID_LISTS = ("prompt_token_ids", "response_token_ids", "lookahead_token_ids")
 
 
@@ -55,11 +57,9 @@ def read_responses(path: str | Path) -> list[Response]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_text(path, MAX_BYTES).split("\n")
     except OSError as e:
         raise SourceError(f"cannot read the responses {path}: {e.strerror or e}", code="source-responses") from e
-    except UnicodeDecodeError as e:
-        raise SourceError(f"{path} is not UTF-8 text (byte {e.start})", code="source-responses") from e
     out: dict[QuestionId, Response] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -120,14 +120,7 @@ def texts_of(
 
 def write_responses(path: str | Path, texts: Mapping[QuestionId, Text]) -> None:
     """Write texts as responses, replacing the file in one step. Raises OutputError."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text("".join(_line(i, text) for i, text in texts.items()), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as e:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {e.strerror or e}", code="output-unwritable") from e
+    replace_file(Path(path), "".join(_line(i, text) for i, text in texts.items()).encode())
 
 
 def _line(question_id: QuestionId, text: Text) -> str:

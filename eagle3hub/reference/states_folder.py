@@ -31,6 +31,7 @@ from eagle3hub.checkpoint.header import read_header
 from eagle3hub.errors import CheckpointError, ConfigError, InputError, OutputError, SourceError
 from eagle3hub.fields import Fields
 from eagle3hub.head import FINAL_NORM, AuxTaps, Tap, TensorRef
+from eagle3hub.reading import read_bytes
 
 INDEX = "states.json"
 EMBEDDINGS = "embed_tokens.safetensors"
@@ -93,7 +94,7 @@ def read_index(folder: Path) -> StatesIndex:
     """Read states.json. Raises SourceError where there is none, ConfigError where it is wrong."""
     path = folder / INDEX
     try:
-        document = parse_json_object(path.read_bytes(), path)
+        document = parse_json_object(read_bytes(path), path)
     except OSError as e:
         raise SourceError(
             f"there are no saved hidden states in {folder}: {INDEX} cannot be read ({e.strerror})",

@@ -10,7 +10,7 @@ from pathlib import Path
 from eagle3hub.checkpoint.dtypes import FLOATS
 from eagle3hub.checkpoint.folder import INDEX, WEIGHTS, open_checkpoint, parse_json_object
 from eagle3hub.checkpoint.header import read_header
-from eagle3hub.checkpoint.source import HUB
+from eagle3hub.checkpoint.source import HUB, read_small
 from eagle3hub.checkpoint.streaming import OpenFiles, stream
 from eagle3hub.errors import HubError, Refusal, SourceError, TensorError
 from eagle3hub.head import Assumption, Head, TensorRef
@@ -133,7 +133,7 @@ def _shard(source: str, folder: Path) -> Path:
             hint=_NAME_ONE,
             code="source-no-weights",
         )
-    shard = _in_index(source, parse_json_object(index.read_bytes(), index))
+    shard = _in_index(source, parse_json_object(read_small(index) or b"", index))
     if not (folder / shard).is_file():
         raise SourceError(f"{index} names {shard}, which is not there", code="source-no-weights")
     return folder / shard
@@ -154,7 +154,7 @@ def _downloaded(source: str) -> Path:
         if e.code != "hub-no-file":
             raise
         return download_weights(at.repo_id, at.path(WEIGHTS), at.revision)
-    shard = _in_index(source, parse_json_object(index.read_bytes(), index))
+    shard = _in_index(source, parse_json_object(read_small(index) or b"", index))
     return download_weights(at.repo_id, at.path(shard), at.revision)
 
 

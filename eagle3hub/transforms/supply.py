@@ -13,6 +13,7 @@ from eagle3hub.checkpoint.pickles import is_pickle, read_pickle_tensors
 from eagle3hub.errors import SourceError, VocabMapError
 from eagle3hub.head import Head, TensorRef
 from eagle3hub.layouts.buffers import read_mask
+from eagle3hub.reading import opened
 from eagle3hub.transforms.change import Change, with_ordered_map
 from eagle3hub.transforms.raw import INTEGERS, integers, raw_buffers
 from eagle3hub.vocab import VocabMap, check_vocab_map
@@ -117,7 +118,7 @@ def _marked(ids: Sequence[int], mask: bytes) -> bool:
 
 def _read(path: Path) -> tuple[array[int], bytes | None]:
     try:
-        with path.open("rb") as f:
+        with opened(path) as f:
             start = f.read(9)
     except OSError as e:
         raise SourceError(f"cannot read {path}: {e.strerror}", code="source-unreadable") from e

@@ -13,6 +13,7 @@ from eagle3hub.resources import data_path
 from eagle3hub.staging import replace_file
 from eagle3hub.validation.matrix import Matrix
 from eagle3hub.validation.words import MARKS, cell_word, interval_of, reasons_of
+from eagle3hub.visible import visible
 
 _EXPECTED = {"right": "pass", "silently_wrong": "fail", "refuses": "fail", "unknown": "inconclusive"}
 _PROLOG = re.compile(rb"^.*?(?=<svg)|\s*<metadata>.*?</metadata>", re.DOTALL)
@@ -21,7 +22,7 @@ _NAMED = re.compile(r'(\sid="|url\(#|href="#)')
 
 def save_html(found: Report | Matrix, path: Path) -> None:
     """Write `to_html` to a file: completely, or not at all. Raises OutputError."""
-    replace_file(path, to_html(found).encode())
+    replace_file(path, visible(to_html(found), keep_lines=True).encode())
 
 
 def to_html(found: Report | Matrix) -> str:

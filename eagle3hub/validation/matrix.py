@@ -27,6 +27,7 @@ from eagle3hub.validation.kept import Kept
 from eagle3hub.validation.layouts import LayoutResult, judge_layouts, labelled, measure_layout
 from eagle3hub.validation.options import engine_names
 from eagle3hub.validation.subject import identify_target
+from eagle3hub.visible import escaped_json
 
 MATRIX_SCHEMA = "eagle3hub/matrix/1"
 ALL = "all"
@@ -54,7 +55,7 @@ class Matrix:
     def save(self, path: Path) -> None:
         """Write it as JSON: completely, or not at all. Raises OutputError."""
         text = json.dumps(self.document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        replace_file(path, text.encode())
+        replace_file(path, escaped_json(text).encode())
 
 
 def layout_names(asked: str | Sequence[str]) -> list[str]:

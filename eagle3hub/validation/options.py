@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.base import DEVICES, DTYPES
-from eagle3hub.errors import OutputError, UsageError
+from eagle3hub.errors import UsageError
+from eagle3hub.places import check_place
 
 REFERENCE = "reference"
 """What our own reference is called among the engines."""
@@ -88,7 +88,4 @@ def check_tree(draft_tokens: int, topk: int, num_draft_tokens: int | None) -> No
 
 def writable_report(path: Path) -> None:
     """Raise OutputError now, rather than after the run, if a report cannot be written to ``path``."""
-    folder = path.parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        what = "is a folder" if path.is_dir() else f"cannot be written: no writable folder {str(folder)!r}"
-        raise OutputError(f"the report {str(path)!r} {what}", hint="give a file name in an existing folder")
+    check_place(path)

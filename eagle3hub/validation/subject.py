@@ -12,6 +12,7 @@ from typing import Any
 from eagle3hub.checkpoint.digest import file_digest
 from eagle3hub.engines.base import Job
 from eagle3hub.errors import SourceError
+from eagle3hub.reading import read_bytes
 from eagle3hub.target import WEIGHTS
 
 _SMALLEST_CONTEXT = 2048
@@ -55,13 +56,13 @@ def identify_target(source: str, name: str | None = None) -> Target:
     folder = folder.resolve()
     config_file = folder / "config.json"
     try:
-        raw = config_file.read_bytes()
+        raw = read_bytes(config_file)
         config = json.loads(raw)
     except OSError as error:
         raise SourceError(
             f"the target {source!r} has no readable config.json: {error.strerror}", code="source-target"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SourceError(f"{config_file} is not JSON: {error}", code="source-target") from error
     if not isinstance(config, dict):
         raise SourceError(f"{config_file} is not a JSON object", code="source-target")

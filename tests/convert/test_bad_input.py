@@ -192,9 +192,11 @@ def test_the_inputs_of_a_conversion_are_not_replaced(tmp_path: Path, cli: Cli, m
     refused(cli, tmp_path, "contains, .*out/target, which", source, out, *to, "--target", fitting)
     shutil.rmtree(fitting)
     given = out / "model.safetensors"
+    written = given.read_bytes()
     refused(cli, tmp_path, "contains, .*out/model.safetensors", source, out, *to, "--d2t", given)
     save_file({"embed_tokens.weight": torch.ones(40, 8, dtype=torch.bfloat16)}, given)
     refused(cli, tmp_path, "contains, .*out/model.safetensors", source, out, *to, "--include-embeddings", given)
+    given.write_bytes(written)
     (source / "exported").symlink_to(out)
     (source / "gone").symlink_to(out / "nothing")
     monkeypatch.chdir(tmp_path)

@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support.signals import default_signals
 
 from eagle3hub.engines import envs
 from eagle3hub.engines.specs import EnvironmentSpec, environment_spec
@@ -106,11 +113,68 @@ def test_an_interrupted_install_does_not_count_and_is_redone(
         with pytest.raises(KeyboardInterrupt):
             envs.install("csv")
     left = envs.environment("csv", "cpu")
-    assert left.path.exists()
+    assert not left.path.exists(), "what is half made is removed"
+    left.path.mkdir()
+    (left.path / "stale").touch()  # as if there had been no time to
     assert not left.ready
-    (left.path / "stale").touch()
     assert envs.install("csv").ready
     assert not (left.path / "stale").exists()
+
+
+INSTALLING = """
+import sys
+from pathlib import Path
+from eagle3hub.engines import envs
+from eagle3hub.engines.specs import EnvironmentSpec
+from eagle3hub.held import stop_once
+stop_once()
+file = Path(sys.argv[1])
+here = f"{sys.platform}-{envs.platform.machine()}"
+envs.install_spec(EnvironmentSpec("csv", "1.0", "cpu", "csv==1.0", file, (here,), 0.01))
+"""
+
+
+def running(mark: str) -> list[int]:
+    """The processes whose command line names ``mark``."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in (folder / "cmdline").read_bytes() and folder.name != str(os.getpid()):
+                found.append(int(folder.name))
+    return found
+
+
+def eventually(what: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 60
+    while not what() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return what()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_nothing_goes_on_after_an_install_that_was_killed(
+    small: EnvironmentSpec, cache: Path, number: signal.Signals
+) -> None:
+    """ensurepip runs two processes below ours: it ends with us, and what it made does not count."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", INSTALLING, str(small.requirements)],
+        preexec_fn=default_signals,
+        stderr=subprocess.DEVNULL,
+    )
+    place = str(cache / "engines" / "csv-1.0-cpu")
+    assert eventually(lambda: any("ensurepip" in command(pid) for pid in running(place))), "the venv is being made"
+    process.send_signal(number)
+    process.wait(60)
+    assert eventually(lambda: not running(place)), [command(pid) for pid in running(place)]
+    assert not envs.environment("csv", "cpu").ready
+    assert Path(place).exists() == (number == signal.SIGKILL)
+    assert envs.install("csv").ready
+
+
+def command(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return ""
 
 
 def test_a_broken_marker_is_no_marker(small: EnvironmentSpec) -> None:

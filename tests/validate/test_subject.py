@@ -82,7 +82,7 @@ def test_engine_pythons() -> None:
 def test_a_report_that_cannot_be_written_is_found_at_once(tmp_path: Path) -> None:
     writable_report(tmp_path / "report.json")
     for bad in (tmp_path, tmp_path / "no" / "report.json"):
-        with pytest.raises(OutputError, match="the report"):
+        with pytest.raises(OutputError, match="cannot write"):
             writable_report(bad)
 
 

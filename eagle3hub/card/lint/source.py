@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections import Counter
@@ -14,6 +15,7 @@ from eagle3hub.card.lint import lint_card
 from eagle3hub.card.lint.registry import Finding
 from eagle3hub.card.several import is_manifest
 from eagle3hub.errors import SourceError
+from eagle3hub.reading import read_bytes
 
 if TYPE_CHECKING:
     from eagle3hub.card.served import Served
@@ -114,11 +116,12 @@ def _on_hub(source: str) -> Checked:
 
 def _text(path: Path, shown: str) -> str:
     try:
-        raw = path.read_bytes()
+        raw = read_bytes(path, MAX_BYTES)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            what = f"{shown} is larger than {MAX_BYTES:,} bytes, which no card is"
+            raise SourceError(what, code="source-card") from error
         raise SourceError(f"cannot read {shown}: {error.strerror or error}", code="source-card") from error
-    if len(raw) > MAX_BYTES:
-        raise SourceError(f"{shown} is larger than {MAX_BYTES:,} bytes, which no card is", code="source-card")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -7,7 +7,6 @@ interpreter is given, its own parser. Nothing here needs torch.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from eagle3hub.engines.check.python import check_python
 from eagle3hub.engines.check.snippets import extract
 from eagle3hub.engines.check.yaml_files import check_yaml
 from eagle3hub.errors import InputError, SourceError
+from eagle3hub.reading import read_standard_input, read_text
 
 __all__ = ["Finding", "check_file", "check_markdown", "check_recipe"]
 
@@ -77,10 +77,9 @@ def check_file(path: Path, installed: Mapping[str, Path] | None = None) -> list[
     read, InputError for JSON that holds no recipe.
     """
     try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise SourceError(f"cannot read {str(path)!r}: {why}", code="source-recipe") from error
+        text = read_standard_input() if str(path) == "-" else read_text(path)
+    except OSError as error:
+        raise SourceError(f"cannot read {str(path)!r}: {error.strerror}", code="source-recipe") from error
     if path.suffix in (".yaml", ".yml"):
         fenced = check_markdown(f"```yaml\n{text}\n```\n", installed)
         return [replace(finding, line=finding.line - 1) for finding in fenced]
@@ -88,7 +87,7 @@ def check_file(path: Path, installed: Mapping[str, Path] | None = None) -> list[
         return check_markdown(text, installed)
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{str(path)!r} is not JSON: {error}", code="recipe-json") from error
     if not isinstance(document, dict):
         raise InputError(f"{str(path)!r} is not a JSON object", code="recipe-json")

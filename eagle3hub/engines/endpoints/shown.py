@@ -9,9 +9,10 @@ from pathlib import Path
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.engines.base import Job
 from eagle3hub.errors import Eagle3HubError, InputError
+from eagle3hub.reading import read_bytes
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
-_IN_HUB_CACHE = re.compile(r"models--([\w.-]+?)--([\w.-]+?)(?:/|$)", re.ASCII)
+_IN_HUB_CACHE = re.compile(r"models--([\w.-]+?)--([\w.-]+?)(?:/|\Z)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def _same_folders(theirs: Path, ours: Path, what: str) -> bool | None:
         if what == "head":
             return folder_digest(theirs)[0] == folder_digest(ours)[0]
         # A target's weights may be hundreds of gigabytes: another config is another target, the same proves nothing.
-        return None if (theirs / "config.json").read_bytes() == (ours / "config.json").read_bytes() else False
+        return None if read_bytes(theirs / "config.json") == read_bytes(ours / "config.json") else False
     except (OSError, Eagle3HubError):
         return None
 
