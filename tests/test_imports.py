@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "eagle3hub"
 
 # Lowest first; a module may import from its own tier and from lower ones.
 TIERS = [
-    {"_version", "errors", "progress", "resources", "schema_faults", "documents", "units", "visible", "charts"},
+    {"_version", "errors", "progress", "resources", "network", "schema_faults", "documents", "units", "visible", "charts"},
     {"vocab", "head", "fields", "checkpoint", "metrics"},
     {
         *("target", "target_types", "layouts", "engines", "prompts"),
@@ -39,6 +39,8 @@ ALLOWED_IN = {
     "gguf": {"engines/workers"},
     "huggingface_hub": {
         "checkpoint/hub.py",
+        "checkpoint/hub_failures.py",
+        "checkpoint/hub_rules.py",
         "checkpoint/resuming.py",
         "card/metadata.py",
         "publishing/remote.py",
