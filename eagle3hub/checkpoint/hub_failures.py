@@ -11,7 +11,7 @@ from eagle3hub.network.bounds import TIMEOUT, Exceeded
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
-_SENSELESS = (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError)
+_SENSELESS = (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError, NameError)
 _OTHER_HUB = "a proxy may have answered in its place: check the network and HF_ENDPOINT, then try again"
 
 

@@ -63,6 +63,7 @@ class Operation:
         follow: its answer is a log that goes on for as long as lines of it come; what only keeps the connection up
             is no line.
         slow: requests whose paths hold this may take five times as long.
+        failures: requests in a row that failed. answered: whether the headers of any answer have come.
     """
 
     seconds: float = field(default_factory=seconds)
@@ -72,6 +73,7 @@ class Operation:
     follow: bool = False
     slow: str | None = None
     failures: int = 0
+    answered: bool = False
     _mark: float = field(default_factory=time.monotonic)
     _moved: int = 0
     _taken: int = 0

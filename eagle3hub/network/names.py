@@ -15,6 +15,7 @@ OID = re.compile(r"[0-9a-f]{40}", re.ASCII)
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _ETAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+=-]{0,127}", re.ASCII)
 _REF = re.compile(r"[^\x00-\x20\x7f~^:?*\[\\]{1,250}")
+_PULL = re.compile(r"refs/pr/[0-9]{1,12}", re.ASCII)
 _WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 _SHOWN = 60
 
@@ -63,6 +64,11 @@ def ref(value: object, what: str) -> str:
     ):
         raise Exceeded("name", f"it names a {what} {shown(value)}")
     return value
+
+
+def pull(value: object) -> str:
+    """The ref of a pull request. Raises Exceeded (``name``) for anything else."""
+    return _matching(_PULL, value, "ref of a pull request")
 
 
 def address(value: object, origin: str) -> str:

@@ -226,7 +226,7 @@ def _transport_class(library: Any) -> Any:
             except library.TransportError as error:
                 operation.failed(type(error).__name__)
                 raise
-            exchange.answered = True
+            exchange.answered = operation.answered = True
             try:
                 if self._rules is not None:
                     self._rules.response(request, response)
