@@ -11,6 +11,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 from eagle3hub.network.bounds import CONTAINERS, HEADERS, LINE, Exceeded, Operation, check_size, current
@@ -37,6 +39,12 @@ def bound(client: Any, rules: Rules | None = None) -> Any:
     client._transport = wrapper(client._transport, rules)
     client._mounts = {k: None if t is None else wrapper(t, rules) for k, t in client._mounts.items()}
     return client
+
+
+def http_library() -> Any:
+    """httpx, or httpx2, which took its place."""
+    name = "httpx2" if find_spec("httpx2") else "httpx"
+    return import_module(name)
 
 
 def _library(client: Any) -> Any:
@@ -192,7 +200,7 @@ def _transport_class(library: Any) -> Any:
                 if self._json:
                     containers += chunk.count(b"{") + chunk.count(b"[")
                     if containers > CONTAINERS:
-                        raise Exceeded("size", f"its JSON holds more than {CONTAINERS:,} objects and lists")
+                        raise Exceeded("size", f"its answer holds more than {CONTAINERS:,} objects and lists")
                 if operation.follow:
                     if b"data:" in chunk:
                         operation.lives()

@@ -114,7 +114,7 @@ def attach(engine: str, url: str) -> Endpoint:
                 hint=f"put its API key into the environment variable {ENDPOINT_KEY}",
                 code="endpoint-key",
             ) from fault
-        if fault.status is None or fault.status >= 500:
+        if not fault.answered or (fault.status or 0) >= 500:
             raise UnavailableError(
                 f"no {title} server answers at {url}: {fault.says}",
                 hint="check the address, and whether the server has finished starting",
