@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from eagle3hub._version import __version__
 from eagle3hub.checkpoint.hub_failures import explain, is_misaddressed, transport_errors
-from eagle3hub.checkpoint.hub_rules import LONGEST_WAIT, endpoint, install
+from eagle3hub.checkpoint.hub_rules import LONGEST_WAIT, UNSTATED_SIZE, endpoint, install
 from eagle3hub.checkpoint.stated import Stated, holds
 from eagle3hub.errors import Eagle3HubError, HubError
 from eagle3hub.network import names
@@ -38,6 +38,7 @@ _SECONDS_PER_RANGE = 120.0
 _CHECKED_AGAIN = 8 << 20
 """Files up to this many bytes are held to their digest every time, larger ones when they are fetched."""
 _LARGEST_FILE = 1 << 40
+_LARGE = (".safetensors", ".bin", ".pt")
 _SILENCE = 2.0
 """Seconds after which a question that has no answer yet is told of."""
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
@@ -78,7 +79,8 @@ def download_file(
     stated = stated or Stated()
     options: dict[str, Any] = {"revision": revision, "local_files_only": cached_only, **AGENT}
     options |= bar_option(hf_hub_download, f"downloading {filename}", progress)
-    with hub_errors(f"{filename} of {repo_id}", repo_id, revision, limits=transfer(stated.size)):
+    most = _LARGEST_FILE if filename.endswith(_LARGE) else UNSTATED_SIZE
+    with hub_errors(f"{filename} of {repo_id}", repo_id, revision, limits=transfer(stated.size, most)):
         names.path(filename)
         known = None if revision is None else cached_file(repo_id, filename, revision)
         path = patiently(lambda: Path(hf_hub_download(repo_id, filename, **options)))
@@ -86,9 +88,9 @@ def download_file(
     return path
 
 
-def transfer(size: int | None) -> Operation:
-    """The limits of fetching a file of so many bytes, or of as many as the Hub says when it is fetched."""
-    return Operation(transfer=True, body=_LARGEST_FILE if size is None else size)
+def transfer(size: int | None, most: int = _LARGEST_FILE) -> Operation:
+    """The limits of fetching a file of so many bytes, or of as many as the Hub says when it is fetched, up to ``most``."""
+    return Operation(transfer=True, body=most if size is None else size)
 
 
 def list_files(repo_id: str, revision: str | None = None) -> Listing:
