@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from eagle3hub._version import __version__
-from eagle3hub.checkpoint.hub_failures import explain, is_misaddressed, transport_errors
+from eagle3hub.checkpoint.hub_failures import OTHER_HUB, explain, is_misaddressed, transport_errors
 from eagle3hub.checkpoint.hub_rules import LONGEST_WAIT, UNSTATED_SIZE, endpoint, install
 from eagle3hub.checkpoint.stated import Stated, holds
 from eagle3hub.errors import Eagle3HubError, HubError
@@ -107,7 +107,7 @@ def list_files(repo_id: str, revision: str | None = None) -> Listing:
     with hub_errors(repo_id, repo_id, revision):
         listing = patiently(ask)
     if not names.OID.fullmatch(listing.commit):
-        raise HubError(f"the Hub names no commit for {repo_id}", code="hub-protocol")
+        raise HubError(f"the Hub names no commit for {repo_id}", hint=OTHER_HUB, code="hub-protocol")
     return listing
 
 
@@ -136,7 +136,7 @@ def hold_to(path: Path, stated: Stated, what: str, *, fresh: bool = True) -> Non
         blob.unlink(missing_ok=True)
     raise HubError(
         f"what came for {what} is not the file the Hub states; nothing of it was kept",
-        hint="a proxy may have answered in its place: check the network and HF_ENDPOINT, then try again",
+        hint=OTHER_HUB,
         code="hub-digest",
     )
 

@@ -12,7 +12,7 @@ from eagle3hub.network.bounds import TIMEOUT, Exceeded
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 _SENSELESS = (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError, NameError)
-_OTHER_HUB = "a proxy may have answered in its place: check the network and HF_ENDPOINT, then try again"
+OTHER_HUB = "a proxy may have answered in its place: check the network and HF_ENDPOINT, then try again"
 
 
 def transport_errors() -> type[Exception]:
@@ -84,7 +84,7 @@ def explain(e: BaseException, what: str, repo_id: str, revision: str | None, doi
     if isinstance(e, _SENSELESS) and type(e).__name__ != "HFValidationError":
         return HubError(
             f"the Hub's answer makes no sense: cannot {doing} {what} ({type(e).__name__})",
-            hint=_OTHER_HUB,
+            hint=OTHER_HUB,
             code="hub-protocol",
         )
     return HubError(
@@ -117,7 +117,7 @@ def _explain_exceeded(e: Exceeded, what: str, doing: str) -> HubError:
     code = {"size": "hub-size", "name": "hub-name", "redirect": "hub-redirect"}.get(e.kind, "hub-protocol")
     return HubError(
         f"the Hub is not to be trusted: cannot {doing} {what}: {e.says}",
-        hint=_OTHER_HUB,
+        hint=OTHER_HUB,
         code=code,
     )
 
@@ -176,4 +176,6 @@ def _explain_status(status: int, what: str, doing: str) -> HubError:
         return HubError(
             f"the Hub has a problem (status {status}): cannot {doing} {what}", hint=hint, code="hub-server"
         )
-    return HubError(f"the Hub answered with status {status}: cannot {doing} {what}", code="hub-protocol")
+    return HubError(
+        f"the Hub answered with status {status}: cannot {doing} {what}", hint=OTHER_HUB, code="hub-protocol"
+    )

@@ -21,6 +21,7 @@ LONGEST_WAIT = 20
 UNSTATED_SIZE = 64 << 20
 """The most bytes of a file whose size nobody states."""
 _RATE_LIMIT = re.compile(r"\br\s*=\s*(\d{1,18})\s*;\s*t\s*=\s*(\d{1,18})", re.ASCII)
+_FILE = re.compile(r"/resolve(-cache)?/", re.ASCII)
 _REDIRECTS = {301, 302, 303, 307, 308}
 
 
@@ -88,12 +89,19 @@ def _is_the_runners(request: Any) -> bool:
 
 
 def _check_redirect(request: Any, here: str, location: str) -> None:
+    """Only files may come from another host: answers of the Hub, and what is meant for it, are the Hub's own."""
     there = names.origin_of(urljoin(here, location))
-    if there is None or not location.isprintable():
+    if there is None or not location.isprintable() or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:(?!//[^/])", location):
         raise Exceeded("redirect", f"it sends us on to {names.shown(location)}")
-    writes = request.method not in {"GET", "HEAD"}
-    if writes and names.origin_of(here) == names.origin_of(endpoint()) != there:
-        raise Exceeded("redirect", "it sends on to another host what was meant for it")
+    is_file = request.method in {"GET", "HEAD"} and _FILE.search(request.url.path)
+    home = names.origin_of(endpoint())
+    if not is_file and names.origin_of(here) == home and there not in (home, _encrypted(home)):
+        raise Exceeded("redirect", "it sends us on to another host with what is between it and us")
+
+
+def _encrypted(origin: tuple[str, str, int] | None) -> tuple[str, str, int] | None:
+    """The same host at the usual port with encryption, for a host at the usual port without."""
+    return ("https", origin[1], 443) if origin is not None and origin[::2] == ("http", 80) else None
 
 
 def _next_page(response: Any) -> str | None:

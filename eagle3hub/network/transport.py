@@ -234,7 +234,8 @@ def _transport_class(library: Any) -> Any:
             except library.TransportError as error:
                 operation.failed(type(error).__name__)
                 raise
-            exchange.answered = operation.answered = True
+            exchange.answered = True
+            operation.answered |= response.status_code < 400
             try:
                 if self._rules is not None:
                     self._rules.response(request, response)

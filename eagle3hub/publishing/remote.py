@@ -228,7 +228,7 @@ def commit(
             )
         )
         if not isinstance(done.oid, str) or not names.OID.fullmatch(done.oid):
-            raise HubError(f"the Hub names no commit after the upload to {repo_id}", code="hub-protocol")
+            raise Exceeded("strange", "it names no commit")
         return Committed(done.oid, None if done.pr_url is None else names.address(done.pr_url, endpoint()))
 
 
