@@ -10,7 +10,18 @@ PACKAGE = Path(__file__).parent.parent / "eagle3hub"
 
 # Lowest first; a module may import from its own tier and from lower ones.
 TIERS = [
-    {"_version", "errors", "progress", "resources", "network", "schema_faults", "documents", "units", "visible", "charts"},
+    {
+        "_version",
+        "errors",
+        "progress",
+        "resources",
+        "network",
+        "schema_faults",
+        "documents",
+        "units",
+        "visible",
+        "charts",
+    },
     {"vocab", "head", "fields", "checkpoint", "metrics"},
     {
         *("target", "target_types", "layouts", "engines", "prompts"),

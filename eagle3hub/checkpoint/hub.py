@@ -89,7 +89,7 @@ def download_file(
 
 
 def transfer(size: int | None, most: int = _LARGEST_FILE) -> Operation:
-    """The limits of fetching a file of so many bytes, or of as many as the Hub says when it is fetched, up to ``most``."""
+    """The limits of fetching a file of so many bytes, or else of as many as the Hub says then, up to ``most``."""
     return Operation(transfer=True, body=most if size is None else size)
 
 
@@ -102,13 +102,12 @@ def list_files(repo_id: str, revision: str | None = None) -> Listing:
             repo_id, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
         )
         stated = {names.path(s.rfilename): _stated(s) for s in info.siblings or []}
-        return Listing(info.sha or "", {path: s.size for path, s in stated.items()}, stated)
+        if not isinstance(info.sha, str) or not names.OID.fullmatch(info.sha):
+            raise Exceeded("strange", "it names no commit")
+        return Listing(info.sha, {path: s.size for path, s in stated.items()}, stated)
 
     with hub_errors(repo_id, repo_id, revision):
-        listing = patiently(ask)
-    if not names.OID.fullmatch(listing.commit):
-        raise HubError(f"the Hub names no commit for {repo_id}", hint=OTHER_HUB, code="hub-protocol")
-    return listing
+        return patiently(ask)
 
 
 def _stated(sibling: Any) -> Stated:

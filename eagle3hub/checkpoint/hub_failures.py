@@ -23,6 +23,7 @@ def transport_errors() -> type[Exception]:
 
 
 def explain(e: BaseException, what: str, repo_id: str, revision: str | None, doing: str) -> HubError:
+    """The error for whatever the client raised; ``doing`` is the verb for what could not be done to ``what``."""
     from huggingface_hub import constants
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -123,6 +124,7 @@ def _explain_exceeded(e: Exceeded, what: str, doing: str) -> HubError:
 
 
 def is_misaddressed(e: BaseException) -> bool:
+    """Whether HF_ENDPOINT is no web address."""
     return type(e).__name__ == "UnsupportedProtocol" and not endpoint().startswith(("https://", "http://"))
 
 

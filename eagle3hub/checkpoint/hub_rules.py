@@ -74,6 +74,7 @@ def install() -> None:
 
 
 def endpoint() -> str:
+    """The Hub that is asked."""
     from huggingface_hub import constants
 
     return constants.ENDPOINT

@@ -13,7 +13,14 @@ from eagle3hub.errors import FoundWanting, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-_STYLE = {"new": "green", "changed": "yellow", "unchanged": "dim", "removed": "red", "kept": "dim", "unknown": "yellow"}
+_STYLE = {
+    "new": "green",
+    "changed": "yellow",
+    "unchanged": "dim",
+    "removed": "red",
+    "kept": "dim",
+    "unknown": "yellow",
+}
 
 TagOption = Annotated[str | None, typer.Option(metavar="TAG", help="Tag the commit.")]
 StageFlag = Annotated[bool, typer.Option("--stage", help="Private until everything is verified, then public.")]
@@ -180,7 +187,9 @@ def show(doc: dict[str, Any], console: Console) -> None:
         console.print(f"{escape(commit['branch'])}" + ("" if commit["needed"] else ": nothing to upload"))
         console.print(table)
     if not doc["compared"]:
-        console.print("[yellow]the Hub cannot be reached: the folder was held to the gates, and compared with nothing[/]")
+        console.print(
+            "[yellow]the Hub cannot be reached: the folder was held to the gates, and compared with nothing[/]"
+        )
     for problem in doc["waived"]:
         console.print(f"[yellow]waived[/] {problem['code']} {escape(problem['message'])}")
     for problem in doc["problems"]:

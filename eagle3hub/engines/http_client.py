@@ -50,6 +50,7 @@ class HttpClient:
                 follow_redirects=False,
                 trust_env=not self.is_here,
                 timeout=None,
+                limits=self._library.Limits(max_keepalive_connections=0),
                 verify=ssl.create_default_context() if url.startswith("https:") else False,
             )
         )

@@ -240,8 +240,9 @@ def _text(value: object) -> str:
 
 def _job(info: Any) -> Job:
     stage = info.status.stage
-    message, command = info.status.message, info.command or ()
-    if not isinstance(message, str | None) or not all(isinstance(part, str) for part in command):
+    message, command = info.status.message, info.command or []
+    words = isinstance(command, list) and all(isinstance(part, str) for part in command)
+    if not isinstance(message, str | None) or not words:
         raise Exceeded("strange", "it describes a job as none is")
     return Job(
         id=names.word(info.id, "id of a job"),

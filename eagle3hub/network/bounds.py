@@ -33,7 +33,7 @@ Kind = Literal["time", "size", "name", "redirect", "busy", "network", "strange"]
 
 
 class Exceeded(Exception):
-    """A server went beyond its limits: ``kind`` says which, ``says`` how, ``status`` what it answered if that counts."""
+    """A server went beyond its limits: ``kind`` says which, ``says`` how, ``status`` is its HTTP status or None."""
 
     def __init__(self, kind: Kind, says: str, status: int | None = None) -> None:
         super().__init__(says)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Protocol
@@ -114,8 +114,11 @@ class _Stream:
             return
         for at in range(0, len(buffer), _PIECE):
             piece = buffer[at : at + _PIECE]
-            _in_time(exchange, lambda left, piece=piece: self._inner.write(piece, _sooner(timeout, left)))
+            _in_time(exchange, partial(self._write, piece, timeout))
             exchange.operation.moved(len(piece))
+
+    def _write(self, piece: bytes, timeout: float | None, left: float) -> None:
+        self._inner.write(piece, _sooner(timeout, left))
 
     def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> Any:
         exchange = _exchange()

@@ -45,8 +45,8 @@ class ChatTokenizer:
         Args:
             system: a system prompt. template_options: arguments of the template, such as ``enable_thinking``.
 
-        Raises InputError where the template fails or takes too long, where a system prompt or options are given and there is no
-        template, or where no token comes out.
+        Raises InputError where the template fails or takes too long, where a system prompt or options are given and
+        there is no template, or where no token comes out.
         """
         if self._tokenizer.chat_template:
             ids = self.encode(self._rendered(text, system, template_options or {}))
@@ -70,7 +70,9 @@ class ChatTokenizer:
             return render(template, turns, {**self._tokenizer.special_tokens_map, **options})
         except (TemplateFault, ValueError, TypeError) as e:
             says = str(e) if isinstance(e, TemplateFault) else f"{type(e).__name__}: {e}"
-            raise InputError(f"the chat template of {self._name} failed: {says}", code="reference-chat-template") from e
+            raise InputError(
+                f"the chat template of {self._name} failed: {says}", code="reference-chat-template"
+            ) from e
 
 
 def as_ids(value: int | list[int] | tuple[int, ...] | None) -> frozenset[int]:

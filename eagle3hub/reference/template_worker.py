@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,7 @@ def _render(request: dict[str, Any]) -> dict[str, str]:
 
 def main() -> None:
     """Answer requests until standard input ends."""
-    from transformers.utils import chat_template_utils as _  # everything is loaded before memory is bounded
-
+    import_module("transformers.utils.chat_template_utils")  # all there is to load is loaded before memory is bounded
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_AS, _address_space() + MEMORY)
     for line in sys.stdin:

@@ -8,23 +8,19 @@ fault on every exchange; EAGLE3HUB_TABLE=FILE appends what came of each case.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import resource
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import hostile
-from support.hub_server import Takeover, _Handler, client_of
-from support.hub_writes import WritableHub
+from support.hostile_hub import TOKEN, Hub
+from support.hub_server import Takeover
 
 from eagle3hub.checkpoint import hub as client
 from eagle3hub.checkpoint import resuming
@@ -32,11 +28,9 @@ from eagle3hub.errors import HubError
 from eagle3hub.jobs import api
 from eagle3hub.publishing import remote
 
-LIMIT = 1.0
 BOUND = 30.0
 """Seconds after which a case counts as hung: the limit, five times for a commit, and a slow machine."""
 MEMORY = 500 << 20
-TOKEN = "hf_good"
 THOROUGH = bool(os.environ.get("EAGLE3HUB_THOROUGH"))
 CONFIG = b'{"model_type": "llama", "n": %d}'
 
@@ -135,7 +129,9 @@ EXCHANGES: dict[str, Exchange] = {
     "branch": Exchange(
         "POST", "/api/models/{repo}/branch/", lambda c: remote.create_branch(c.repo, "b", c.commit), heeds=False
     ),
-    "tag": Exchange("POST", "/api/models/{repo}/tag/", lambda c: remote.create_tag(c.repo, "v", c.commit), heeds=False),
+    "tag": Exchange(
+        "POST", "/api/models/{repo}/tag/", lambda c: remote.create_tag(c.repo, "v", c.commit), heeds=False
+    ),
     "settings": Exchange("PUT", "/api/models/{repo}/settings", lambda c: remote.make_public(c.repo), heeds=False),
     "collection": Exchange(
         "GET", "/api/collections/alice/h{n}$", lambda c: remote.in_collection(c.repo, f"alice/h{c.number}")
@@ -148,83 +144,6 @@ EXCHANGES: dict[str, Exchange] = {
     "start": Exchange("POST", "/api/jobs/alice$", start, body="h{n}x"),
     "cancel": Exchange("POST", "/api/jobs/alice/j{n}/cancel", lambda c: api.cancel(f"alice/j{c.number}"), heeds=False),
 }
-
-
-def _job(h: _Handler, n: str) -> None:
-    owner = {"id": "1", "name": "alice", "type": "user"}
-    shown = {"id": f"j{n}", "createdAt": "2026-11-22T12:00:00.000Z", "dockerImage": "i", "command": ["true"]}
-    h.send_json({**shown, "status": {"stage": "COMPLETED", "message": None}, "owner": owner, "flavor": "cpu-basic"})
-
-
-def _start(h: _Handler) -> None:
-    _job(h, "0")
-
-
-def _logs(h: _Handler, n: str) -> None:
-    events = [{"timestamp": "2026-11-22T12:00:00.000Z", "data": text} for text in ("one", "two")]
-    h.send_bytes("".join(f"data: {json.dumps(e)}\n\n" for e in events).encode(), 200)
-
-
-class Hub(WritableHub):
-    """A Hub with jobs that are over, and a collection for each case."""
-
-
-Hub.routes = [
-    ("GET", r"/api/jobs/alice/j(?P<n>\d+)", _job),
-    ("GET", r"/api/jobs/alice/j(?P<n>\d+)/logs", _logs),
-    ("POST", r"/api/jobs/alice/j(?P<n>\d+)/cancel", _job),
-    ("POST", r"/api/jobs/alice", _start),
-    *WritableHub.routes,
-]
-
-
-@contextmanager
-def listener() -> Iterator[tuple[str, list[str]]]:
-    """Another host, which writes down every request with its headers and body, and answers {}."""
-    heard: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def __getattr__(self, name: str) -> Any:
-            if name.startswith("do_"):
-                return self.answer
-            raise AttributeError(name)
-
-        def answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            heard.append(f"{self.command} {self.path}\n{self.headers}\n{body[:100_000].decode('latin-1')}")
-            self.send_response(200)
-            self.send_header("Content-Length", "2")
-            self.end_headers()
-            self.wfile.write(b"{}" if self.command != "HEAD" else b"")
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", heard
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-@pytest.fixture
-def elsewhere() -> Iterator[tuple[str, list[str]]]:
-    with listener() as found:
-        yield found
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setenv("EAGLE3HUB_HUB_TIMEOUT", str(LIMIT))
-    (tmp_path / "outside").mkdir()
-    with Hub() as server, client_of(server, tmp_path / "home", monkeypatch):
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield server
 
 
 def faults_of(name: str, exchange: Exchange, outside: Path, foreign: str) -> dict[str, hostile.Act]:

@@ -10,7 +10,6 @@ from eagle3hub.engines.base import Job
 from eagle3hub.engines.endpoints.shown import Shown
 from eagle3hub.engines.http_client import HttpClient
 
-
 LARGEST_COUNT = 2**53
 _LARGEST_ID = 2**31 - 1
 _LONGEST_NAME = 1000

@@ -127,5 +127,7 @@ def attach(engine: str, url: str) -> Endpoint:
         ) from fault
     except Strange as strange:
         raise InputError(
-            f"the server at {url} cannot be measured: {strange.says}", hint=strange.hint, code=strange.code
+            f"the server at {url} cannot be measured: {strange.says}",
+            hint=strange.hint or f"see whether this is {title}'s own server, and no proxy that answers in its place",
+            code=strange.code,
         ) from strange

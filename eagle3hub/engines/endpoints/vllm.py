@@ -55,7 +55,12 @@ class VLLMDialect:
         model = base_model(client, deadline)
         version = words(client.json("/version", deadline=deadline).get("version"), "version") or "unknown"
         positions = len(self._read(client, deadline).counters["accepted_per_position"])
-        shown = {"target": words(model.get("root"), "target"), "draft_tokens": positions, "topk": 1, **_own_config(client, deadline)}
+        shown = {
+            "target": words(model.get("root"), "target"),
+            "draft_tokens": positions,
+            "topk": 1,
+            **_own_config(client, deadline),
+        }
         return Shown(version=version, model=model["id"], **shown)
 
     def ask(self, client: HttpClient, shown: Shown, job: Job, text: str, *, deadline: float) -> Answer:
