@@ -11,7 +11,18 @@ PACKAGE = Path(__file__).parent.parent / "eagle3hub"
 # Lowest first; a module may import from its own tier and from lower ones.
 TIERS = [
     {
-        *("_version", "errors", "progress", "resources", "schema_faults", "documents", "units", "visible", "charts"),
+        *(
+            "_version",
+            "errors",
+            "progress",
+            "resources",
+            "network",
+            "schema_faults",
+            "documents",
+            "units",
+            "visible",
+            "charts",
+        ),
         "installation",
         *("reading", "held"),
     },
@@ -43,6 +54,8 @@ ALLOWED_IN = {
     "gguf": {"engines/workers"},
     "huggingface_hub": {
         "checkpoint/hub.py",
+        "checkpoint/hub_failures.py",
+        "checkpoint/hub_rules.py",
         "checkpoint/resuming.py",
         "card/metadata.py",
         "publishing/remote.py",

@@ -1,63 +1,96 @@
 """The one place that talks to the Hub, through huggingface_hub; every failure becomes one sentence.
 
 Access tokens, endpoint, cache and offline switch are the client's own (``HF_TOKEN``, ``HF_ENDPOINT``, ``HF_HOME``,
-``HF_HUB_OFFLINE``). No message repeats a URL or a header: redirects carry signatures, requests carry tokens.
+``HF_HUB_OFFLINE``). No message repeats a URL or a header: redirects carry signatures, requests carry tokens. What any
+exchange may cost and say is bounded by `eagle3hub.network.bounds` and `eagle3hub.checkpoint.hub_rules`.
 """
 
 from __future__ import annotations
 
-import errno
 import inspect
-import os
 import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from logging import CRITICAL
 from pathlib import Path
 from typing import Any, TypeVar
 
 from eagle3hub._version import __version__
+from eagle3hub.checkpoint.hub_failures import OTHER_HUB, explain, is_misaddressed, transport_errors
+from eagle3hub.checkpoint.hub_rules import LONGEST_WAIT, UNSTATED_SIZE, endpoint, install
+from eagle3hub.checkpoint.stated import Stated, holds
 from eagle3hub.errors import Eagle3HubError, HubError
-from eagle3hub.progress import Progress, silent
+from eagle3hub.network import names
+from eagle3hub.network.bounds import Exceeded, Operation, operation
+from eagle3hub.progress import Progress, silent, tell, tell_after
+
+__all__ = ["Listing", "Stated", "download_file", "endpoint", "hub_errors", "list_files", "patiently", "read_range"]
 
 T = TypeVar("T")
 AGENT: dict[str, Any] = {"library_name": "eagle3hub", "library_version": __version__}
 """What every request says of its sender."""
 _ATTEMPTS = 4
-_LONGEST_WAIT = 20.0
+_ATTEMPTS_TO_CONNECT = 2
 _SECONDS_PER_RANGE = 120.0
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
-_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+_CHECKED_AGAIN = 8 << 20
+"""Files up to this many bytes are held to their digest every time, larger ones when they are fetched."""
+_LARGEST_FILE = 1 << 40
+_LARGE = (".safetensors", ".bin", ".pt")
+_SILENCE = 2.0
+"""Seconds after which a question that has no answer yet is told of."""
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The files of a repository at one commit: path -> size in bytes, or None where the Hub does not say."""
+    """The files of a repository at one commit: path -> size in bytes, or None where the Hub does not say.
+
+    ``stated`` has what the Hub says of each file's bytes.
+    """
 
     commit: str
     sizes: dict[str, int | None]
+    stated: dict[str, Stated] = field(default_factory=dict)
 
 
 def download_file(
-    repo_id: str, filename: str, revision: str | None = None, progress: Progress = silent, *, cached_only: bool = False
+    repo_id: str,
+    filename: str,
+    revision: str | None = None,
+    progress: Progress = silent,
+    *,
+    stated: Stated | None = None,
+    cached_only: bool = False,
 ) -> Path:
     """Download one file of a model repository into the Hub cache, going on where a connection broke.
 
     Args:
+        stated: what the listing says of the file; what comes is held to it, or else to the ETag it is served with.
         cached_only: do not ask the Hub.
 
-    Returns where the file is. Raises HubError (no such repository or file, no access, no network).
+    Returns where the file is. Raises HubError (no such repository or file, no access, no network, other bytes than
+    the Hub states: then nothing of them stays in the cache).
     """
     from huggingface_hub import hf_hub_download
 
+    stated = stated or Stated()
     options: dict[str, Any] = {"revision": revision, "local_files_only": cached_only, **AGENT}
     options |= bar_option(hf_hub_download, f"downloading {filename}", progress)
-    with hub_errors(f"{filename} of {repo_id}", repo_id, revision):
-        return patiently(lambda: Path(hf_hub_download(repo_id, filename, **options)))
+    most = _LARGEST_FILE if filename.endswith(_LARGE) else UNSTATED_SIZE
+    with hub_errors(f"{filename} of {repo_id}", repo_id, revision, limits=transfer(stated.size, most)):
+        names.path(filename)
+        known = None if revision is None else cached_file(repo_id, filename, revision)
+        path = patiently(lambda: Path(hf_hub_download(repo_id, filename, **options)))
+        hold_to(path, stated, f"{filename} of {repo_id}", fresh=known is None and not cached_only)
+    return path
+
+
+def transfer(size: int | None, most: int = _LARGEST_FILE) -> Operation:
+    """The limits of fetching a file of so many bytes, or else of as many as the Hub says then, up to ``most``."""
+    return Operation(transfer=True, body=most if size is None else size)
 
 
 def list_files(repo_id: str, revision: str | None = None) -> Listing:
@@ -68,13 +101,43 @@ def list_files(repo_id: str, revision: str | None = None) -> Listing:
         info = HfApi(**AGENT).model_info(
             repo_id, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
         )
-        return Listing(info.sha or "", {s.rfilename: s.size for s in info.siblings or []})
+        stated = {names.path(s.rfilename): _stated(s) for s in info.siblings or []}
+        if not isinstance(info.sha, str) or not names.OID.fullmatch(info.sha):
+            raise Exceeded("strange", "it names no commit")
+        return Listing(info.sha, {path: s.size for path, s in stated.items()}, stated)
 
     with hub_errors(repo_id, repo_id, revision):
-        listing = patiently(ask)
-    if not re.fullmatch(r"[0-9a-f]{40}", listing.commit):
-        raise HubError(f"the Hub names no commit for {repo_id}", code="hub-protocol")
-    return listing
+        return patiently(ask)
+
+
+def _stated(sibling: Any) -> Stated:
+    lfs = sibling.lfs
+    size, sha256 = (sibling.size, None) if lfs is None else (lfs.size, names.sha256(lfs.sha256, "SHA-256 of a file"))
+    if size is not None and (type(size) is not int or not 0 <= size < _LARGEST_FILE):
+        raise Exceeded("strange", f"it gives {sibling.rfilename} a size that no file has")
+    blob_id = sibling.blob_id
+    return Stated(size, None if blob_id is None else names.oid(blob_id, "id of a file"), sha256)
+
+
+def hold_to(path: Path, stated: Stated, what: str, *, fresh: bool = True) -> None:
+    """Remove a file that has other bytes than the Hub states, or than the name of its blob. Raises HubError."""
+    blob = path.resolve()
+    if not stated.digest:
+        stated = Stated(
+            None,
+            blob.name if names.OID.fullmatch(blob.name) else None,
+            blob.name if names.SHA256.fullmatch(blob.name) else None,
+        )
+    if (not fresh and blob.stat().st_size > _CHECKED_AGAIN) or holds(blob, stated):
+        return
+    path.unlink()
+    if blob != path and blob.parent.name == "blobs":
+        blob.unlink(missing_ok=True)
+    raise HubError(
+        f"what came for {what} is not the file the Hub states; nothing of it was kept",
+        hint=OTHER_HUB,
+        code="hub-digest",
+    )
 
 
 def read_range(repo_id: str, filename: str, commit: str, offset: int, count: int) -> tuple[bytes, int]:
@@ -85,7 +148,7 @@ def read_range(repo_id: str, filename: str, commit: str, offset: int, count: int
     headers = client().build_hf_headers(**AGENT)
     headers["Range"] = f"bytes={offset}-{offset + count - 1}"
     headers["Accept-Encoding"] = "identity"
-    with hub_errors(f"{filename} of {repo_id}", repo_id, commit):
+    with hub_errors(f"{filename} of {repo_id}", repo_id, commit, limits=transfer(None)):
         return patiently(lambda: _read_once(url, headers, offset, count))
 
 
@@ -97,35 +160,37 @@ def cached_file(repo_id: str, filename: str, commit: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def endpoint() -> str:
-    """The Hub that is asked."""
-    from huggingface_hub import constants
-
-    return constants.ENDPOINT
-
-
 def unreachable(error: HubError) -> bool:
     """Whether the Hub could not be asked at all, so that what is in the cache may stand in for its answer."""
     return error.code in {"hub-offline", "hub-timeout", "hub-server", "hub-network", "hub-busy"}
 
 
 @contextmanager
-def hub_errors(what: str, repo_id: str, revision: str | None = None, doing: str = "get") -> Iterator[None]:
+def hub_errors(
+    what: str, repo_id: str, revision: str | None = None, doing: str = "get", limits: Operation | None = None
+) -> Iterator[None]:
     """Turn whatever the client raises inside the block into HubError; what it says itself (with URLs) is silenced.
 
-    ``doing`` is the verb for what could not be done to ``what``.
+    Args:
+        doing: the verb for what could not be done to ``what``.
+        limits: what the whole block may cost; default: one question with a small answer.
     """
+    install()
     logging = client().logging
     level = logging.get_verbosity()
     logging.set_verbosity(CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with (
+            warnings.catch_warnings(),
+            operation(limits or Operation()),
+            tell_after(_SILENCE, f"waiting for the Hub, to {doing} {what}"),
+        ):
             warnings.simplefilter("ignore", UserWarning)
             yield
     except Eagle3HubError:
         raise
     except Exception as e:  # the client leaks its HTTP library's exceptions, ValueError, OSError and more
-        raise _explain(e, what, repo_id, revision, doing) from e
+        raise explain(e, what, repo_id, revision, doing) from e
     finally:
         logging.set_verbosity(level)
 
@@ -179,8 +244,9 @@ def patiently(ask: Callable[[], T]) -> T:
             return ask()
         except Exception as e:
             wait = _wait_before_retry(e, attempt)
-            if wait is None or wait > _LONGEST_WAIT:
+            if wait is None or wait > LONGEST_WAIT:
                 raise
+            tell(f"the Hub gave no good answer: asking again in {wait:g} seconds ({attempt + 1} of {_ATTEMPTS})")
             time.sleep(wait)
     return ask()
 
@@ -195,138 +261,12 @@ def _wait_before_retry(e: Exception, attempt: int) -> float | None:
             return None
         after = e.response.headers.get("Retry-After", "")
         return float(after) if after.isdecimal() else 2.0 ** (attempt - 1)
-    failures = (_transport_errors(), ConnectionError, TimeoutError, _Cut)
-    if isinstance(e, OfflineModeIsEnabled) or not isinstance(e, failures) or _is_misaddressed(e):
+    failures = (transport_errors(), ConnectionError, TimeoutError, _Cut)
+    if isinstance(e, OfflineModeIsEnabled) or not isinstance(e, failures) or is_misaddressed(e):
+        return None
+    if type(e).__name__ in {"ConnectError", "ConnectTimeout", "ProxyError"} and attempt >= _ATTEMPTS_TO_CONNECT:
         return None
     return 2.0 ** (attempt - 1)
-
-
-def _transport_errors() -> type[Exception]:
-    """The root of the HTTP library's errors (httpx, or httpx2 since huggingface_hub 2)."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return next(c for c in HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")
-
-
-def _is_misaddressed(e: BaseException) -> bool:
-    return type(e).__name__ == "UnsupportedProtocol" and not endpoint().startswith(("https://", "http://"))
-
-
-def _explain(e: BaseException, what: str, repo_id: str, revision: str | None, doing: str) -> HubError:
-    from huggingface_hub import constants
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    if isinstance(e, RuntimeError) and e.__cause__ is not None:  # how the client reports a failed transfer
-        return _explain(e.__cause__, what, repo_id, revision, doing)
-    if type(e).__name__ == "OIDCError":
-        hint = "in GitHub Actions the job needs `permissions: id-token: write`; elsewhere unset HF_OIDC_RESOURCE"
-        return HubError("there is no identity to get a token for HF_OIDC_RESOURCE with", hint=hint, code="hub-oidc")
-    if isinstance(e, HfHubHTTPError) and (asked := _identity_service(str(e.response.url))):
-        hint = "its trusted publisher must name this workflow's repository, branch and file exactly"
-        message = f"{asked} gave no token for HF_OIDC_RESOURCE (status {e.response.status_code})"
-        return HubError(message, hint=hint if asked == "the Hub" else None, code="hub-oidc")
-    if isinstance(e, GatedRepoError):
-        hint = "ask for access on its page, then run `hf auth login`, or set HF_TOKEN where nobody can"
-        return HubError(f"{repo_id} is gated and this account has no access to it", hint=hint, code="hub-gated")
-    if isinstance(e, RepositoryNotFoundError):
-        hint = "check the name; for a private model run `hf auth login`, or set HF_TOKEN where nobody can"
-        return HubError(f"there is no model {repo_id} on the Hub, or it is private", hint=hint, code="hub-not-found")
-    if isinstance(e, RevisionNotFoundError):
-        hint = "look at its branches and tags; in hf://owner/name@revision a slash of theirs is written %2F"
-        return HubError(f"{repo_id} has no revision {revision}", hint=hint, code="hub-not-found")
-    if isinstance(e, LocalEntryNotFoundError):
-        if isinstance(e.__cause__, HfHubHTTPError) or (
-            e.__cause__ is not None and not isinstance(e.__cause__, (OfflineModeIsEnabled, ConnectionError))
-        ):
-            return _explain(e.__cause__, what, repo_id, revision, doing)
-        return _offline(what, doing)
-    if isinstance(e, EntryNotFoundError):
-        return HubError(f"there is no {what}", code="hub-no-file")
-    if isinstance(e, HfHubHTTPError):
-        return _explain_status(e.response.status_code, what, doing)
-    if isinstance(e, OfflineModeIsEnabled):
-        return _offline(what, doing)
-    if isinstance(e, OSError) and e.errno in _DISK_FULL:
-        hint = "make room there, or set HF_HOME (or HF_HUB_CACHE) to a folder on another disk"
-        message = f"the disk of the Hub cache {constants.HF_HUB_CACHE} is full: cannot {doing} {what}"
-        return HubError(message, hint=hint, code="hub-disk-full")
-    if isinstance(e, OSError) and e.errno in _NOT_WRITABLE and doing == "get":
-        hint = "set HF_HOME (or HF_HUB_CACHE) to a folder you can write"
-        message = f"the Hub's client cannot use {e.filename or constants.HF_HUB_CACHE}: {e.strerror}"
-        return HubError(message, hint=hint, code="hub-cache")
-    if isinstance(e, TimeoutError) or "Timeout" in type(e).__name__:
-        return HubError(f"the Hub did not answer in time: cannot {doing} {what}", hint="try again", code="hub-timeout")
-    if type(e).__name__ in {"ConnectError", "ProxyError"}:
-        return _offline(what, doing)
-    if _is_misaddressed(e):
-        hint = "begin it with https://, or unset it for huggingface.co"
-        return HubError("HF_ENDPOINT is not the address of a Hub", hint=hint, code="hub-endpoint")
-    return HubError(
-        f"the connection to the Hub failed: cannot {doing} {what} ({type(e).__name__})",
-        hint="run the same command again" + (": what was fetched is kept" if doing == "get" else ""),
-        code="hub-network",
-    )
-
-
-def _identity_service(url: str) -> str | None:
-    """Who was asked for a token of a workflow's own, or None for any other address."""
-    if url == f"{endpoint()}/oauth/token":
-        return "the Hub"
-    actions = os.environ.get("ACTIONS_ID_TOKEN_REQUEST_URL", "").partition("?")[0]
-    return "GitHub" if actions and url.partition("?")[0] == actions else None
-
-
-def _offline(what: str, doing: str) -> HubError:
-    if doing != "get":
-        hint = "check the network, then run the same command again"
-        message = f"the Hub cannot be reached, or HF_HUB_OFFLINE is set: cannot {doing} {what}"
-        return HubError(message, hint=hint, code="hub-offline")
-    return HubError(
-        f"the Hub cannot be reached, or HF_HUB_OFFLINE is set, and the cache does not have {what}",
-        hint="check the network, or name a local folder",
-        code="hub-offline",
-    )
-
-
-def _explain_status(status: int, what: str, doing: str) -> HubError:
-    if status == 401:
-        hint = "run `hf auth login`, or unset HF_TOKEN for what is public"
-        return HubError(
-            f"the Hub does not accept this access token: cannot {doing} {what}", hint=hint, code="hub-auth"
-        )
-    if status == 402:
-        hint = "add credit or a payment method on the account's billing page, or let another account pay"
-        return HubError(f"the account has no credit for this: cannot {doing} {what}", hint=hint, code="hub-credit")
-    if status == 403:
-        hint = f"check that the access token may {'read' if doing == 'get' else 'write to'} this repository"
-        return HubError(f"the Hub forbids access to {what}", hint=hint, code="hub-forbidden")
-    if status == 404:
-        return HubError(f"there is no {what}", code="hub-no-file")
-    if status == 409:
-        hint = "somebody else may be writing to it: look at it, then try again"
-        return HubError(f"the Hub reports a conflict: cannot {doing} {what}", hint=hint, code="hub-conflict")
-    if status == 412:
-        hint = "run the same command again: it compares anew"
-        return HubError(f"the branch moved meanwhile: cannot {doing} {what}", hint=hint, code="hub-moved")
-    if status == 416:
-        return HubError(f"there is nothing in {what}", code="hub-empty")
-    if status == 429:
-        hint = "wait a few minutes; with `hf auth login` the limit is higher"
-        return HubError(f"the Hub asks to wait (too many requests): cannot {doing} {what}", hint=hint, code="hub-busy")
-    if status >= 500:
-        hint = "try again later"
-        return HubError(
-            f"the Hub has a problem (status {status}): cannot {doing} {what}", hint=hint, code="hub-server"
-        )
-    return HubError(f"the Hub answered with status {status}: cannot {doing} {what}", code="hub-protocol")
 
 
 def bar_option(function: Callable[..., Any], message: str, progress: Progress) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from eagle3hub.checkpoint.folder import CONFIG, INDEX, PICKLE_INDEX, parse_json_
 from eagle3hub.checkpoint.reader import ByteReader, open_local, truncated
 from eagle3hub.checkpoint.resuming import download_weights
 from eagle3hub.checkpoint.source import HUB, MAX_JSON_BYTES, read_small
+from eagle3hub.checkpoint.stated import Stated
 from eagle3hub.errors import ConfigError, HubError, SourceError
 from eagle3hub.progress import Progress, silent
 
@@ -80,11 +81,12 @@ class HubSource:
         self._headers_only = headers_only
         self._progress = progress
         self._sizes: dict[str, int | None] | None = None
+        self._stated: dict[str, Stated] = {}
         commit: str | None = None
         config = asked.path(CONFIG)
         try:
             listing = _listing(asked)
-            commit, self._sizes = listing.commit, listing.sizes
+            commit, self._sizes, self._stated = listing.commit, listing.sizes, listing.stated
             if config not in self._sizes:
                 raise SourceError(
                     f"there is no {CONFIG} in {asked}", hint=_where(asked, self._sizes), code="source-no-config"
@@ -99,7 +101,11 @@ class HubSource:
         snapshot = local.parents[config.count("/")]
         if snapshot.name != commit:  # the branch moved between two requests, or only the cache was asked
             commit = snapshot.name
-            self._sizes = None if self._sizes is None else hub.list_files(asked.repo_id, commit).sizes
+            if self._sizes is not None:
+                listing = hub.list_files(asked.repo_id, commit)
+                self._sizes, self._stated = listing.sizes, listing.stated
+        if config in self._stated:
+            hub.hold_to(local, self._stated[config], f"{config} of {asked.repo_id}")
         self._at = HubAddress(asked.repo_id, commit, asked.folder)
         self._commit = commit
         self.name = str(self._at)
@@ -123,18 +129,23 @@ class HubSource:
         """A small file, downloaded into the cache, or None where there is none of that name."""
         if name not in self.names():
             return None
-        self._check_small(self._at.path(name), self._at)
-        return read_small(hub.download_file(self._at.repo_id, self._at.path(name), self._commit))
+        path = self._at.path(name)
+        self._check_small(path, self._at)
+        return read_small(hub.download_file(self._at.repo_id, path, self._commit, stated=self._stated.get(path)))
 
     def weights(self, name: str) -> AbstractContextManager[ByteReader]:
         """A weights file: downloaded, or (``headers_only``) read in ranges unless the cache has it."""
         path = self._at.path(name)
         if not self._headers_only:
-            return open_local(download_weights(self._at.repo_id, path, self._commit, self._progress))
+            return open_local(self._download(path))
         local = hub.cached_file(self._at.repo_id, path, self._commit)
         if local is not None:
             return open_local(local)
         return nullcontext(RemoteReader(self._at, name, self.folder / name))
+
+    def _download(self, path: str) -> Path:
+        stated = self._stated.get(path)
+        return download_weights(self._at.repo_id, path, self._commit, self._progress, stated=stated)
 
     def shown(self, name: str) -> str:
         """What messages call a file."""

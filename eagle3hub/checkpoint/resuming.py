@@ -10,26 +10,35 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from eagle3hub.checkpoint import hub
 from eagle3hub.checkpoint.digest import file_digest
+from eagle3hub.checkpoint.stated import Stated
 from eagle3hub.errors import HubError
+from eagle3hub.network import names
 from eagle3hub.progress import Progress, silent
 
 _LARGE = 1 << 20
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def download_weights(repo_id: str, filename: str, revision: str | None = None, progress: Progress = silent) -> Path:
+def download_weights(
+    repo_id: str,
+    filename: str,
+    revision: str | None = None,
+    progress: Progress = silent,
+    *,
+    stated: Stated | None = None,
+) -> Path:
     """As `hub.download_file`, and what an earlier run fetched of a large file is not fetched again."""
     if not _offline() and (revision is None or hub.cached_file(repo_id, filename, revision) is None):
-        with hub.hub_errors(f"{filename} of {repo_id}", repo_id, revision):
+        limits = hub.transfer(None if stated is None else stated.size)
+        with hub.hub_errors(f"{filename} of {repo_id}", repo_id, revision, limits=limits):
+            names.path(filename)
             hub.patiently(lambda: _fetch_rest(repo_id, filename, revision, progress))
-    return hub.download_file(repo_id, filename, revision, progress)
+    return hub.download_file(repo_id, filename, revision, progress, stated=stated)
 
 
 def _offline() -> bool:
@@ -48,7 +57,7 @@ def _fetch_rest(repo_id: str, filename: str, revision: str | None, progress: Pro
 
     url = hf_hub_url(repo_id, filename, revision=revision)
     about = get_hf_file_metadata(url, **hub.AGENT)
-    if about.size is None or about.size < _LARGE or not _SHA256.fullmatch(about.etag or ""):
+    if about.size is None or about.size < _LARGE or not names.SHA256.fullmatch(about.etag or ""):
         return
     blob = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo_id, repo_type="model"), "blobs", str(about.etag))
     blob.parent.mkdir(parents=True, exist_ok=True)

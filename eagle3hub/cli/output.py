@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eagle3hub.cli.streams import styled
-from eagle3hub.progress import Progress, silent
+from eagle3hub.progress import Progress, silent, telling
 from eagle3hub.visible import escaped_json, visible
 
 if TYPE_CHECKING:
@@ -82,7 +82,9 @@ def progress(*, quiet: bool = False, after: float = 1.0) -> Iterator[Progress]:
         yield silent
         return
     if not sys.stderr.isatty():
-        yield _Lines(after)
+        lines = _Lines(after)
+        with telling(lines):
+            yield lines
         return
     from rich.progress import BarColumn, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as RichProgress
@@ -109,7 +111,8 @@ def progress(*, quiet: bool = False, after: float = 1.0) -> Iterator[Progress]:
             bar.start()
 
     try:
-        yield report
+        with telling(report):
+            yield report
     finally:
         if shown:
             bar.stop()

@@ -13,7 +13,14 @@ from eagle3hub.errors import FoundWanting, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-_STYLE = {"new": "green", "changed": "yellow", "unchanged": "dim", "removed": "red", "kept": "dim"}
+_STYLE = {
+    "new": "green",
+    "changed": "yellow",
+    "unchanged": "dim",
+    "removed": "red",
+    "kept": "dim",
+    "unknown": "yellow",
+}
 
 TagOption = Annotated[str | None, typer.Option(metavar="TAG", help="Tag the commit.")]
 StageFlag = Annotated[bool, typer.Option("--stage", help="Private until everything is verified, then public.")]
@@ -73,6 +80,8 @@ def publish(
     files or secrets. What the Hub has already is not sent again. The access
     token is that of `hf auth login`, HF_TOKEN, or in GitHub Actions HF_OIDC_RESOURCE.
 
+    With --dry-run the gates are shown even where the Hub cannot be reached; then nothing is compared with it.
+
     Exit status: 0 published and verified, or planned; 1 a gate does not hold; 3 the folder cannot be read; 5 the Hub
     failed, and the branch holds either what it held before or everything new.
 
@@ -94,7 +103,7 @@ def publish(
         )
     with progress(quiet=quiet) as report:
         sign_it(folder, settings, progress=report)
-        plan = make_plan(folder, name, settings, manifest=described, progress=report)
+        plan = make_plan(folder, name, settings, manifest=described, hub_needed=not dry_run, progress=report)
         done = None if dry_run or plan.problems else upload(plan, report)
     document = plan.to_json() if done is None else done.to_json()
     emit(document, lambda console: show(document, console), as_json=as_json)
@@ -189,7 +198,7 @@ def show(doc: dict[str, Any], console: Console) -> None:
     from rich.table import Table
 
     kind = "pull request" if doc["create_pr"] else "commit"
-    there = "exists" if doc["exists"] else "new"
+    there = {None: "not compared", True: "exists", False: "new"}[doc["exists"]]
     gated = f", access by asking ({doc['gated']})" if doc["gated"] else ""
     console.print(f"[bold]{escape(doc['repo'])}[/]  {there}, {doc['visibility']}{gated}")
     console.print(f"  {kind}: {escape(doc['message'])}" + (f", tag {escape(doc['tag'])}" if doc["tag"] else ""))
@@ -205,6 +214,10 @@ def show(doc: dict[str, Any], console: Console) -> None:
                 table.add_row(escape(path), "", "", f"[{_STYLE[state]}]{state}[/]")
         console.print(f"{escape(commit['branch'])}" + ("" if commit["needed"] else ": nothing to upload"))
         console.print(table)
+    if not doc["compared"]:
+        console.print(
+            "[yellow]the Hub cannot be reached: the folder was held to the gates, and compared with nothing[/]"
+        )
     for problem in doc["waived"]:
         console.print(f"[yellow]waived[/] {problem['code']} {escape(problem['message'])}")
     for problem in doc["problems"]:

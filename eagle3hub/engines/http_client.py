@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-import http.client
 import ipaddress
 import json
+import ssl
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from eagle3hub._version import __version__
+from eagle3hub.network.bounds import Exceeded, Operation, operation
+from eagle3hub.network.transport import bound, http_library
+from eagle3hub.visible import visible
 
-_CHUNK = 1 << 16
-_LARGEST = 64 << 20
+_LARGEST = 16 << 20
 _LONGEST_TOLD = 300
 
 
 class HttpFault(Exception):
-    """A request without a usable answer: ``status`` is the HTTP status, or None where no answer came."""
+    """A request without a usable answer.
 
-    def __init__(self, says: str, status: int | None = None) -> None:
+    ``status`` is the HTTP status, or None where no answer came; ``answered`` says whether one did, of any kind.
+    """
+
+    def __init__(self, says: str, status: int | None = None, *, answered: bool | None = None) -> None:
         super().__init__(says)
         self.says = says
         self.status = status
+        self.answered = status is not None if answered is None else answered
 
 
 class HttpClient:
-    """A server at ``url`` (no slash at its end); ``key`` is sent as a bearer token. Redirects are not followed."""
+    """A server at ``url`` (no slash at its end); ``key`` is sent as a bearer token. Redirects are not followed.
+
+    Proxies of the environment are used, except for this machine itself; certificates are the system's.
+    """
 
     def __init__(self, url: str, key: str | None = None) -> None:
         self.url = url
@@ -37,57 +44,51 @@ class HttpClient:
         self._headers = {"User-Agent": f"eagle3hub/{__version__}", "Accept": "*/*"}
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
-        proxies = [urllib.request.ProxyHandler({})] if self.is_here else []
-        self._opener = urllib.request.build_opener(_NoRedirect, *proxies)
+        self._library = http_library()
+        self._client = bound(
+            self._library.Client(
+                follow_redirects=False,
+                trust_env=not self.is_here,
+                timeout=None,
+                limits=self._library.Limits(max_keepalive_connections=0),
+                verify=ssl.create_default_context() if url.startswith("https:") else False,
+            )
+        )
 
     def text(self, path: str, *, deadline: float) -> str:
         """What GET ``path`` answers. ``deadline`` is monotonic seconds; raises HttpFault."""
-        return self._ask(urllib.request.Request(self.url + path, headers=self._headers), deadline).decode(
-            "utf-8", "replace"
-        )
+        return self._ask(path, None, deadline).decode("utf-8", "replace")
 
     def json(self, path: str, body: Mapping[str, Any] | None = None, *, deadline: float) -> dict[str, Any]:
         """The JSON object that GET ``path``, or POST with a ``body``, answers. Raises HttpFault."""
-        headers = self._headers if body is None else {**self._headers, "Content-Type": "application/json"}
-        data = None if body is None else json.dumps(body).encode()
-        raw = self._ask(urllib.request.Request(self.url + path, data, headers), deadline)
+        raw = self._ask(path, body, deadline)
         try:
             found = json.loads(raw)
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
-            raise HttpFault(f"{path} answered something else than a JSON object")
+            raise HttpFault(f"{path} answered something else than a JSON object", answered=True)
         return found
 
-    def _ask(self, request: urllib.request.Request, deadline: float) -> bytes:
-        received = bytearray()
+    def _ask(self, path: str, body: Mapping[str, Any] | None, deadline: float) -> bytes:
+        how: dict[str, Any] = {"headers": self._headers}
+        if body is not None:
+            how["json"] = body
+        limits = Operation(seconds=max(deadline - time.monotonic(), 0.0), small=_LARGEST)
         try:
-            with self._opener.open(request, timeout=_left(deadline)) as answer:
-                while chunk := answer.read1(_CHUNK):
-                    received += chunk
-                    if len(received) > _LARGEST:
-                        raise HttpFault(f"an answer was longer than {_LARGEST >> 20} MiB")
-                    _left(deadline)
-        except urllib.error.HTTPError as error:
-            with error:
-                raise HttpFault(_told(error), error.code) from error
-        except TimeoutError as error:
-            raise _late() from error
-        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-            reason = getattr(error, "reason", error)
-            if isinstance(reason, TimeoutError):
-                raise _late() from error
-            raise HttpFault(str(getattr(reason, "strerror", None) or reason or type(error).__name__)) from error
-        return bytes(received)
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """An address that answers elsewhere is not the one that was named, and must not get the key."""
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
-    ) -> None:
-        return None
+            with (
+                operation(limits),
+                self._client.stream("GET" if body is None else "POST", self.url + path, **how) as answer,
+            ):
+                raw = b"".join(answer.iter_bytes())
+                status: int = answer.status_code
+        except Exceeded as error:
+            raise _beyond(error) from error
+        except (self._library.HTTPError, self._library.InvalidURL, OSError) as error:
+            raise HttpFault(_reason(error)) from error
+        if not 200 <= status < 300:
+            raise HttpFault(_told(status, raw), status)
+        return raw
 
 
 def is_loopback(host: str) -> bool:
@@ -98,28 +99,32 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
+def _beyond(error: Exceeded) -> HttpFault:
+    if error.kind == "time":
+        return HttpFault("it did not answer in time")
+    return HttpFault(error.says, error.status, answered=error.kind != "network")
 
 
-def _late() -> HttpFault:
-    return HttpFault("it did not answer in time")
+def _reason(error: BaseException) -> str:
+    """What the operating system said, or the library."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return visible(str(error))[:_LONGEST_TOLD] or type(error).__name__
 
 
-def _told(error: urllib.error.HTTPError) -> str:
+def _told(code: int, raw: bytes) -> str:
     """The status and, where the server says more, its first line."""
-    status = f"HTTP status {error.code}"
+    status = f"HTTP status {code}"
     try:
-        raw = error.read(_CHUNK)
         found = json.loads(raw)
-    except (ValueError, RecursionError, OSError, http.client.HTTPException):
+    except (ValueError, RecursionError):
         return status
     inner = found.get("error") if isinstance(found, dict) else None
     message = (inner if isinstance(inner, dict) else found if isinstance(found, dict) else {}).get("message")
     if not isinstance(message, str) or not message.strip():
         return status
-    line = message.strip().splitlines()[0]
+    line = visible(message.strip().splitlines()[0])
     return f"{status}: {line if len(line) <= _LONGEST_TOLD else line[: _LONGEST_TOLD - 1] + '…'}"

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import IO, Any, Literal
 
 _LINE_LIMIT = 16 * 1024 * 1024
+_READ_BYTES = 1 << 20
 _TAIL_LINES = 40
 _TAIL_BYTES = 64 * 1024
 _GRACE_SECONDS = 5.0
@@ -43,8 +44,8 @@ class Outcome:
     log_tail: tuple[str, ...]
 
 
-class _Garbled(Exception):
-    pass
+class Garbled(Exception):
+    """Something else than the protocol came; the message says what."""
 
 
 def run_worker(
@@ -98,14 +99,14 @@ def _converse(
     writer = threading.Thread(target=_send, args=(process.stdin, message), daemon=True)
     writer.start()
     try:
-        for line in _lines(process.stdout, deadline):
+        for line in lines(process.stdout, deadline):
             event = _parse(line)
             if event["event"] in ("done", "error"):
                 return event["event"], event
             on_event(event)
     except TimeoutError:
         return "timeout", {}
-    except _Garbled as garbled:
+    except Garbled as garbled:
         return "garbled", {"message": str(garbled)}
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=max(0.0, min(_GRACE_SECONDS, deadline - time.monotonic())))
@@ -118,22 +119,32 @@ def _send(stdin: IO[bytes], message: bytes) -> None:
         stdin.flush()
 
 
-def _lines(stream: IO[bytes], deadline: float) -> Iterator[bytes]:
-    """Lines of a pipe until it closes; TimeoutError once ``deadline`` (monotonic) has passed."""
-    buffer = b""
+def lines(stream: IO[bytes], deadline: float) -> Iterator[bytes]:
+    """Lines of a pipe until it closes; TimeoutError once ``deadline`` (monotonic) has passed.
+
+    What has come of a line is kept in pieces, so that a long one costs as much as its bytes and no more.
+    """
+    pieces: list[bytes] = []
+    length = 0
     with selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
         while True:
             left = deadline - time.monotonic()
             if left <= 0 or not selector.select(left):
                 raise TimeoutError
-            chunk = os.read(stream.fileno(), 65536)
+            chunk = os.read(stream.fileno(), _READ_BYTES)
             if not chunk:
                 return
-            *lines, buffer = (buffer + chunk).split(b"\n")
-            if len(buffer) > _LINE_LIMIT:
-                raise _Garbled("it wrote a line longer than any report is")
-            yield from lines
+            first, *lines = chunk.split(b"\n")
+            pieces.append(first)
+            length += len(first)
+            if length > _LINE_LIMIT:
+                raise Garbled(f"it wrote a line of more than {_LINE_LIMIT >> 20} MiB, longer than any report is")
+            if lines:
+                yield b"".join(pieces)
+                *lines, rest = lines
+                yield from lines
+                pieces, length = [rest], len(rest)
 
 
 def _parse(line: bytes) -> Event:
@@ -143,7 +154,7 @@ def _parse(line: bytes) -> Event:
         event = None
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         shown = line[:80].decode("utf-8", "replace")
-        raise _Garbled(f"it wrote {shown!r} where a report was expected")
+        raise Garbled(f"it wrote {shown!r} where a report was expected")
     return event
 
 

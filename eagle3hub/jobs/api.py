@@ -12,14 +12,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eagle3hub._version import __version__
-from eagle3hub.checkpoint.hub import hub_errors, patiently
+from eagle3hub.checkpoint.hub import endpoint, hub_errors, patiently
 from eagle3hub.errors import HubError, UnavailableError
 from eagle3hub.installation import command_for
+from eagle3hub.network import bounds, names
+from eagle3hub.network.bounds import Exceeded, Operation
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 _PER_HOUR = {"second": 3600, "minute": 60, "hour": 1}
+_MOST_MICRO_USD = 10**12
+_LONGEST_TEXT = 100
+_LOG_BYTES = 256 << 20
+_LOG_PATIENCE = 2.5
+"""A log may stand still for so many times as long as another answer may take."""
 _ENDED = ("COMPLETED", "CANCELED", "ERROR", "DELETED")
 
 
@@ -64,20 +71,22 @@ class Job:
 def account() -> str:
     """The name of the account whose access token is in use. Raises HubError."""
     with _errors("ask for the account"):
-        return str(patiently(lambda: _api().whoami())["name"])
+        return names.word(patiently(lambda: _api().whoami())["name"], "name of the account")
 
 
 def flavors() -> dict[str, Flavor]:
     """The hardware on offer by name, with what it costs now. Raises HubError."""
     with _errors("ask for the hardware of jobs"):
-        return {h.name: _flavor(h) for h in patiently(lambda: _api().list_jobs_hardware())}
+        return {f.name: f for f in map(_flavor, patiently(lambda: _api().list_jobs_hardware()))}
 
 
 def needs_token(repo_id: str) -> bool:
     """Whether a model can be read with an access token only. Raises HubError."""
     with hub_errors(repo_id, repo_id, doing="look at"):
         info = patiently(lambda: _api().model_info(repo_id))
-    return bool(info.private or info.gated)
+        if not isinstance(info.private, bool) or info.gated not in (None, False, "auto", "manual"):
+            raise Exceeded("strange", "it does not say who may read the model")
+        return info.private or bool(info.gated)
 
 
 def start(
@@ -137,7 +146,10 @@ class Log:
         self._seen = 0
 
     def follow(self, take: Callable[[str], object]) -> None:
-        """Hand on every line that is new until the job ends or the stream does. Raises HubError."""
+        """Hand on every line that is new until the job ends, the stream does, or nothing is written for a while.
+
+        Raises HubError.
+        """
 
         def read() -> None:
             for i, line in enumerate(self._lines()):
@@ -145,8 +157,14 @@ class Log:
                     self._seen = i + 1
                     take(line)
 
-        with _errors(f"read the log of the job {self._name}", self._owner):
-            patiently(read)
+        limits = Operation(seconds=_LOG_PATIENCE * bounds.seconds(), follow=True, small=_LOG_BYTES)
+        with _errors(f"read the log of the job {self._name}", self._owner, limits):
+            try:
+                patiently(read)
+            except Exceeded as e:
+                if e.kind != "time" or not limits.answered:
+                    raise
+                # The job writes nothing for now: whoever follows it looks at the job, and comes back.
 
     def again(self, take: Callable[[str], object]) -> None:
         """Hand on every line from the beginning. Raises HubError."""
@@ -176,11 +194,11 @@ def _api() -> HfApi:
 
 
 @contextmanager
-def _errors(doing: str, owner: str | None = None) -> Iterator[None]:
+def _errors(doing: str, owner: str | None = None, limits: Operation | None = None) -> Iterator[None]:
     """`hub_errors`, with what they mean for jobs."""
     verb, _, what = doing.partition(" ")
     try:
-        with hub_errors(what, what, doing=verb):
+        with hub_errors(what, what, doing=verb, limits=limits):
             yield
     except HubError as error:
         if error.code == "hub-forbidden":
@@ -197,26 +215,41 @@ def _errors(doing: str, owner: str | None = None) -> Iterator[None]:
 
 
 def _flavor(hardware: Any) -> Flavor:
-    factor = _PER_HOUR.get(str(hardware.unit_label).lower())
+    factor = _PER_HOUR.get(str(hardware.unit_label)[:_LONGEST_TEXT].lower())
     if factor is None:
         raise HubError(f"the Hub states a price per {hardware.unit_label}, which is unknown", code="hub-protocol")
     a = hardware.accelerator
+    cost = hardware.unit_cost_micro_usd
+    if type(cost) not in (int, float) or not 0 <= cost < _MOST_MICRO_USD:
+        raise Exceeded("strange", "it states a price that is none")
     return Flavor(
-        name=hardware.name,
-        cpu=hardware.cpu,
-        memory=hardware.ram,
-        accelerator=f"{a.quantity} x {a.model} ({a.vram})" if a else None,
-        usd_per_hour=hardware.unit_cost_micro_usd * factor / 1e6,
+        name=names.word(hardware.name, "name of hardware"),
+        cpu=_text(hardware.cpu),
+        memory=_text(hardware.ram),
+        accelerator=f"{_text(a.quantity)} x {_text(a.model)} ({_text(a.vram)})" if a else None,
+        usd_per_hour=cost * factor / 1e6,
     )
+
+
+def _text(value: object) -> str:
+    """A few words to show. Raises Exceeded for what are none."""
+    text = str(value) if isinstance(value, str | int) else ""
+    if not text.isprintable() or not 0 < len(text) <= _LONGEST_TEXT:
+        raise Exceeded("name", f"it describes hardware as {names.shown(value)}")
+    return text
 
 
 def _job(info: Any) -> Job:
     stage = info.status.stage
+    message, command = info.status.message, info.command or []
+    words = isinstance(command, list) and all(isinstance(part, str) for part in command)
+    if not isinstance(message, str | None) or not words:
+        raise Exceeded("strange", "it describes a job as none is")
     return Job(
-        id=info.id,
-        owner=info.owner.name,
-        url=info.url,
-        stage=str(getattr(stage, "value", stage)),
-        message=info.status.message or None,
-        command=tuple(info.command or ()),
+        id=names.word(info.id, "id of a job"),
+        owner=names.word(info.owner.name, "owner of a job"),
+        url=names.address(info.url, endpoint()),
+        stage=names.word(getattr(stage, "value", stage), "stage of a job"),
+        message=message or None,
+        command=tuple(command),
     )

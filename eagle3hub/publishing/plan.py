@@ -10,7 +10,7 @@ from typing import Any, Literal
 from eagle3hub._version import __version__
 from eagle3hub.card.manifest import Manifest, PublishSettings
 from eagle3hub.checkpoint import hub
-from eagle3hub.errors import InputError, Problem, UsageError
+from eagle3hub.errors import HubError, InputError, Problem, UsageError
 from eagle3hub.progress import Progress, silent
 from eagle3hub.publishing import remote
 from eagle3hub.publishing.derived import own_manifest, problem
@@ -19,7 +19,7 @@ from eagle3hub.publishing.gates import check, check_codes
 from eagle3hub.publishing.remote import RemoteFile, RemoteState
 from eagle3hub.publishing.signing import UNSIGNED, sign_folder
 
-State = Literal["new", "changed", "unchanged", "removed", "kept"]
+State = Literal["new", "changed", "unchanged", "removed", "kept", "unknown"]
 MAIN = "main"
 _SHARED = (
     "LICENSE", "NOTICE", "reports/", "benchmarks/", "charts/", "assets/", "images/", "imported/", "templates/",
@@ -117,7 +117,8 @@ class Part:
 
     Attributes:
         files: everything that shall be on the branch.
-        states: state by path; ``removed`` are files of an earlier publication, ``kept`` those of somebody else.
+        states: state by path; ``removed`` are files of an earlier publication, ``kept`` those of somebody else,
+            ``unknown`` those that were not compared.
         heads: folders on the branch that hold a head.
         parent: the commit the branch is at, or None where it does not exist.
     """
@@ -135,7 +136,7 @@ class Part:
     @property
     def changes(self) -> bool:
         """Whether a commit is needed."""
-        return bool(self.having("new", "changed", "removed"))
+        return bool(self.having("new", "changed", "removed", "unknown"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,7 @@ class Plan:
         problems: gates that do not hold and were not waived: while there are any, nothing is sent.
         waived: gates that do not hold and were waived.
         collected: whether the repository is in the collection already.
+        uncompared: why the folder was not compared with the Hub, in one sentence; None: it was.
     """
 
     repo: str
@@ -157,6 +159,7 @@ class Plan:
     problems: Sequence[Problem] = ()
     waived: Sequence[Problem] = field(default=())
     collected: bool = False
+    uncompared: str | None = None
 
     @property
     def visibility(self) -> str:
@@ -171,7 +174,8 @@ class Plan:
         """The document ``publish --dry-run --json`` prints."""
         return {
             "repo": self.repo,
-            "exists": self.remote.exists,
+            "compared": self.uncompared is None,
+            "exists": self.remote.exists if self.uncompared is None else None,
             "visibility": self.visibility,
             "gated": self.settings.gated or self.remote.gated or None,
             "collection": self.settings.collection,
@@ -205,12 +209,15 @@ def make_plan(
     settings: Settings | None = None,
     *,
     manifest: Manifest | None = None,
+    hub_needed: bool = True,
     progress: Progress = silent,
 ) -> Plan:
     """Read a folder, hold it to every gate, and compare it with the repository; nothing is written anywhere.
 
     Args:
         manifest: says which engines must have passed the head, which layouts there are, and more on how to publish.
+        hub_needed: False: where the Hub cannot be reached, plan without comparing with it. So it is done in any case
+            where a gate does not hold, since nothing will be sent.
 
     Raises SourceError where the folder cannot be read, HubError, UsageError for a tag that is taken.
     """
@@ -222,18 +229,25 @@ def make_plan(
     found = check(folder, repo_id, files, links, manifest)
     problems = [p for p in found if p.code not in settings.allow]
     waived = [p for p in found if p.code in settings.allow]
-    state = RemoteState(exists=False)
-    if not any(p.code == "publish-name" for p in found):
-        progress(f"asking the Hub about {repo_id}")
-        state = remote.look(repo_id)
-        if (settings.gated, state.gated) == ("auto", "manual"):  # stricter already
-            settings = replace(settings, gated=None)
-        found += _visibility(repo_id, settings, intent, state)
-        problems = [p for p in found if p.code not in settings.allow]
-        waived = [p for p in found if p.code in settings.allow]
-    parts = [_part(repo_id, branch, mine, state) for branch, mine in _split(files, settings.branch_per_layout).items()]
-    _check_tag(settings.tag, state, parts[-1])
-    collected = settings.collection is not None and remote.in_collection(repo_id, settings.collection)
+    split = _split(files, settings.branch_per_layout)
+    state, collected, uncompared = RemoteState(exists=False), False, None
+    try:
+        if not any(p.code == "publish-name" for p in found):
+            progress(f"asking the Hub about {repo_id}")
+            state = remote.look(repo_id)
+            if (settings.gated, state.gated) == ("auto", "manual"):  # stricter already
+                settings = replace(settings, gated=None)
+            found += _visibility(repo_id, settings, intent, state)
+            problems = [p for p in found if p.code not in settings.allow]
+            waived = [p for p in found if p.code in settings.allow]
+        parts = [_part(repo_id, branch, mine, state) for branch, mine in split.items()]
+        _check_tag(settings.tag, state, parts[-1])
+        collected = settings.collection is not None and remote.in_collection(repo_id, settings.collection)
+    except HubError as e:
+        if not hub.unreachable(e) or (hub_needed and not problems):
+            raise
+        uncompared = e.message
+        parts = [_uncompared(branch, mine) for branch, mine in split.items()]
     return Plan(
         repo_id,
         settings,
@@ -244,6 +258,7 @@ def make_plan(
         problems,
         waived,
         collected,
+        uncompared,
     )
 
 
@@ -341,10 +356,20 @@ def _part(repo_id: str, branch: str, files: Sequence[LocalFile], state: RemoteSt
     mine = next(f for f in files if f.path == SUMS)
     if parent and SUMS in there and not same(mine, there[SUMS]):
         try:
-            ours = read_sums(hub.download_file(repo_id, SUMS, parent))
+            ours = read_sums(_fetched(repo_id, SUMS, parent, there[SUMS]))
         except InputError:
             ours = {}
     return Part(branch, files, compare(files, there, ours), list(head_folders(files)), parent)
+
+
+def _fetched(repo_id: str, path: str, commit: str, there: RemoteFile) -> Path:
+    stated = hub.Stated(there.size, there.blob_id, there.sha256)
+    return hub.download_file(repo_id, path, commit, stated=stated)
+
+
+def _uncompared(branch: str, files: Sequence[LocalFile]) -> Part:
+    states: dict[str, State] = dict.fromkeys((f.path for f in files), "unknown")
+    return Part(branch, files, states, list(head_folders(files)), None)
 
 
 def _check_tag(tag: str | None, state: RemoteState, main: Part) -> None:

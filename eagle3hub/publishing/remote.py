@@ -7,7 +7,6 @@ repository that ``HF_OIDC_RESOURCE`` names. It is never an argument here.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,11 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eagle3hub._version import __version__
-from eagle3hub.checkpoint.hub import client, hub_errors, patiently
+from eagle3hub.checkpoint.hub import client, endpoint, hub_errors, patiently
 from eagle3hub.errors import HubError, SourceError
+from eagle3hub.network import names
+from eagle3hub.network.bounds import Exceeded, Operation
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+
+_ANSWER_SECONDS = 10.0
+"""Seconds without a byte after which a question is asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +94,29 @@ def look(repo_id: str) -> RemoteState:
     api = _api()
     with hub_errors(repo_id, repo_id, doing="look at"):
         try:
-            info = patiently(lambda: api.model_info(repo_id))
+            info = patiently(lambda: api.model_info(repo_id, timeout=_ANSWER_SECONDS))
         except GatedRepoError:
             raise
         except RepositoryNotFoundError:
             return RemoteState(exists=False)
         refs = patiently(lambda: api.list_repo_refs(repo_id, include_pull_requests=True))
-    return RemoteState(
-        exists=True,
-        private=bool(info.private),
-        gated=info.gated or None,
-        branches={b.name: b.target_commit for b in refs.branches},
-        tags={t.name: t.target_commit for t in refs.tags},
-        pulls={p.ref: p.target_commit for p in refs.pull_requests or []},
-    )
+        if not isinstance(info.private, bool) or info.gated not in (None, False, "auto", "manual"):
+            raise Exceeded("strange", "it does not say who may read the repository")
+        return RemoteState(
+            exists=True,
+            private=info.private,
+            gated=info.gated or None,
+            branches=_commits(refs.branches, "branch"),
+            tags=_commits(refs.tags, "tag"),
+            pulls={
+                names.pull(p.ref): names.oid(p.target_commit, "commit of a pull request")
+                for p in refs.pull_requests or []
+            },
+        )
+
+
+def _commits(refs: Sequence[Any], what: str) -> dict[str, str]:
+    return {names.ref(r.name, what): names.oid(r.target_commit, f"commit of a {what}") for r in refs}
 
 
 def tree(repo_id: str, commit: str) -> dict[str, RemoteFile]:
@@ -114,11 +127,18 @@ def tree(repo_id: str, commit: str) -> dict[str, RemoteFile]:
         found: dict[str, RemoteFile] = {}
         for entry in _api().list_repo_tree(repo_id, recursive=True, revision=commit):
             if isinstance(entry, RepoFile):
-                found[entry.path] = RemoteFile(entry.size, entry.blob_id, entry.lfs.sha256 if entry.lfs else None)
+                found[names.path(entry.path)] = _file(entry)
         return found
 
     with hub_errors(repo_id, repo_id, commit, doing="look at"):
         return patiently(ask)
+
+
+def _file(entry: Any) -> RemoteFile:
+    if type(entry.size) is not int or entry.size < 0:
+        raise Exceeded("strange", f"it gives {entry.path} a size that no file has")
+    sha256 = names.sha256(entry.lfs.sha256, "SHA-256 of a file") if entry.lfs else None
+    return RemoteFile(entry.size, names.oid(entry.blob_id, "id of a file"), sha256)
 
 
 def create_repository(repo_id: str, *, private: bool) -> None:
@@ -194,7 +214,8 @@ def commit(
             raise SourceError(f"{path} changed while it was being published", hint="run it again", code="source-moved")
         operations.append(operation)
     operations += [CommitOperationDelete(path) for path in remove]
-    with hub_errors(f"{repo_id}", repo_id, branch, doing="upload to"), _no_bars():
+    limits = Operation(transfer=True, slow="/commit/")
+    with hub_errors(f"{repo_id}", repo_id, branch, doing="upload to", limits=limits), _no_bars(), _no_xet():
         done = patiently(
             lambda: _api().create_commit(
                 repo_id,
@@ -206,9 +227,9 @@ def commit(
                 create_pr=create_pr,
             )
         )
-    if not re.fullmatch(r"[0-9a-f]{40}", done.oid):
-        raise HubError(f"the Hub names no commit after the upload to {repo_id}", code="hub-protocol")
-    return Committed(done.oid, done.pr_url)
+        if not isinstance(done.oid, str) or not names.OID.fullmatch(done.oid):
+            raise Exceeded("strange", "it names no commit")
+        return Committed(done.oid, None if done.pr_url is None else names.address(done.pr_url, endpoint()))
 
 
 def _api() -> HfApi:
@@ -228,3 +249,16 @@ def _no_bars() -> Iterator[None]:
         yield
     finally:
         client().enable_progress_bars()
+
+
+@contextmanager
+def _no_xet() -> Iterator[None]:
+    """Upload over HTTP: Xet's own client keeps to no limits of ours."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_DISABLE_XET
+    constants.HF_HUB_DISABLE_XET = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_XET = before

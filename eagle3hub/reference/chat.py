@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eagle3hub.errors import InputError
+from eagle3hub.reference.templates import TemplateFault, render
 
 
 class ChatTokenizer:
@@ -44,8 +45,8 @@ class ChatTokenizer:
         Args:
             system: a system prompt. template_options: arguments of the template, such as ``enable_thinking``.
 
-        Raises InputError where the template fails, where a system prompt or options are given and there is no
-        template, or where no token comes out.
+        Raises InputError where the template fails or takes too long, where a system prompt or options are given and
+        there is no template, or where no token comes out.
         """
         if self._tokenizer.chat_template:
             ids = self.encode(self._rendered(text, system, template_options or {}))
@@ -65,12 +66,12 @@ class ChatTokenizer:
         turns = [] if system is None else [{"role": "system", "content": system}]
         turns.append({"role": "user", "content": text})
         try:
-            return str(
-                self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, **options)
-            )
-        except Exception as e:  # a template may raise anything
+            template = self._tokenizer.get_chat_template()
+            return render(template, turns, {**self._tokenizer.special_tokens_map, **options})
+        except (TemplateFault, ValueError, TypeError) as e:
+            says = str(e) if isinstance(e, TemplateFault) else f"{type(e).__name__}: {e}"
             raise InputError(
-                f"the chat template of {self._name} failed: {type(e).__name__}: {e}", code="reference-chat-template"
+                f"the chat template of {self._name} failed: {says}", code="reference-chat-template"
             ) from e
 
 

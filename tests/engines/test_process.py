@@ -199,3 +199,69 @@ def parent(command: list[str], code: str = PARENT) -> subprocess.Popen[str]:
         env={**os.environ, "PYTHONPATH": root},
         preexec_fn=default_signals,
     )
+
+
+@pytest.mark.parametrize("size", [1_000_000, 15_000_000])
+def test_a_long_report_costs_as_much_as_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """What is put before a piece that has just come is counted: a line is not built up again with each of them."""
+    copied: list[int] = []
+
+    class Counted(bytes):
+        def __radd__(self, before: bytes) -> bytes:
+            copied.append(len(before))
+            return before + bytes(self)
+
+    real = os.read
+    monkeypatch.setattr("eagle3hub.engines.process.os.read", lambda fd, n: Counted(real(fd, n)))
+    events: list[Any] = []
+    body = f"""
+        print(json.dumps({{"event": "text", "text": "x" * {size}}}))
+        print(json.dumps({{"event": "done"}}))
+    """
+    assert run(script(tmp_path, body), events=events).status == "done"
+    assert len(events[0]["text"]) == size
+    assert sum(copied) < 3 * size
+
+
+def test_a_worker_sends_a_long_report_without_copying_what_is_left(tmp_path: Path) -> None:
+    """Through `protocol.serve`, whose every write takes a part of the line only."""
+    body = f"""
+        sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+        import eagle3hub.engines.workers.protocol as protocol
+        real, pieces = os.write, []
+        def write(fd, data):
+            pieces.append(type(data).__name__)
+            return real(fd, data[:100_000])
+        protocol.os.write = write
+        def work(request, tell):
+            tell("text", text="x" * 2_000_000)
+            assert set(pieces) == {{"memoryview"}}, pieces
+        protocol.serve(work)
+    """
+    events: list[Any] = []
+    assert run(script(tmp_path, body), events=events).status == "done"
+    assert len(events[0]["text"]) == 2_000_000
+
+
+def test_a_line_without_an_end_is_cut_off(tmp_path: Path) -> None:
+    body = """
+        while True:
+            os.write(1, b"x" * 65536)
+    """
+    outcome = run(script(tmp_path, body), timeout=60)
+    assert outcome.status == "garbled"
+    assert outcome.detail["message"] == "it wrote a line of more than 16 MiB, longer than any report is"
+
+
+def test_lines_are_put_together_from_any_pieces(tmp_path: Path) -> None:
+    body = """
+        lines = [json.dumps({"event": "n", "n": n, "pad": "p" * (n * 37 % 5000)}) for n in range(300)]
+        text = ("\\n".join(lines) + "\\n" + json.dumps({"event": "done"}) + "\\n").encode()
+        at = 0
+        while at < len(text):
+            os.write(1, text[at : at + 1 + at * 13 % 7001])
+            at += 1 + at * 13 % 7001
+    """
+    events: list[Any] = []
+    assert run(script(tmp_path, body), events=events).status == "done"
+    assert [event["n"] for event in events] == list(range(300))

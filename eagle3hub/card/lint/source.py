@@ -107,7 +107,8 @@ def _on_hub(source: str) -> Checked:
         raise SourceError(f"{address} has no model card (README.md)", code="source-card")
     if (listing.sizes[name] or 0) > MAX_BYTES:
         raise SourceError(f"README.md of {address} is larger than {MAX_BYTES:,} bytes", code="source-card")
-    text = _text(hub.download_file(address.repo_id, name, listing.commit), f"README.md of {address}")
+    card = hub.download_file(address.repo_id, name, listing.commit, stated=listing.stated.get(name))
+    text = _text(card, f"README.md of {address}")
     inside = f"{address.folder}/" if address.folder else ""
     files = {path.removeprefix(inside) for path in listing.sizes if path.startswith(inside)}
     uri = f"{hub.endpoint()}/{address.repo_id}/blob/{listing.commit}/{name}"

@@ -10,6 +10,10 @@ from eagle3hub.engines.base import Job
 from eagle3hub.engines.endpoints.shown import Shown
 from eagle3hub.engines.http_client import HttpClient
 
+LARGEST_COUNT = 2**53
+_LARGEST_ID = 2**31 - 1
+_LONGEST_NAME = 1000
+
 
 class Strange(Exception):
     """A server that answers, but not as its engine does or not as a measurement needs; ``code`` is an error's."""
@@ -84,13 +88,37 @@ def token_ids(holder: Mapping[str, Any], field: str) -> tuple[int, ...]:
     found = holder.get(field)
     if not isinstance(found, list) or not all(type(token) is int for token in found):
         raise Strange(f"its chat completion has no {field}", "a version is needed that returns token ids on request")
+    if not all(0 <= token <= _LARGEST_ID for token in found):
+        raise Strange(f"its chat completion has {field} that no tokenizer has")
     return tuple(found)
+
+
+def count(value: Any, what: str, code: str = "endpoint-protocol") -> int:
+    """A number of things, counted by a server; Strange for anything but a whole number from 0 to 2**53."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST_COUNT:
+        value = int(value)
+    if type(value) is not int or not 0 <= value <= LARGEST_COUNT:
+        said = f"{value:g}" if isinstance(value, float) else type(value).__name__
+        raise Strange(f"its {what} is no number of things ({said})", code=code)
+    return value
+
+
+def words(value: Any, what: str) -> str | None:
+    """Something a server calls by a name or a path, None where it does not; Strange for what is neither."""
+    if value is None or (isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable()):
+        return value
+    raise Strange(f"its {what} is no name that can be shown")
+
+
+def number(value: Any, what: str) -> int | None:
+    """As `count`, or None where a server shows none."""
+    return None if value is None else count(value, what)
 
 
 def base_model(client: HttpClient, deadline: float) -> Mapping[str, Any]:
     """The entry of ``/v1/models`` that is no adapter of another."""
     entries = client.json("/v1/models", deadline=deadline).get("data")
     for entry in entries if isinstance(entries, list) else []:
-        if isinstance(entry, dict) and isinstance(entry.get("id"), str) and not entry.get("parent"):
+        if isinstance(entry, dict) and words(entry.get("id"), "model's id") and not entry.get("parent"):
             return entry
     raise Strange("it lists no model")

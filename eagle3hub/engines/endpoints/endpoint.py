@@ -114,7 +114,7 @@ def attach(engine: str, url: str) -> Endpoint:
                 hint=f"put its API key into the environment variable {ENDPOINT_KEY}",
                 code="endpoint-key",
             ) from fault
-        if fault.status is None or fault.status >= 500:
+        if not fault.answered or (fault.status or 0) >= 500:
             raise UnavailableError(
                 f"no {title} server answers at {url}: {fault.says}",
                 hint="check the address, and whether the server has finished starting",
@@ -127,5 +127,7 @@ def attach(engine: str, url: str) -> Endpoint:
         ) from fault
     except Strange as strange:
         raise InputError(
-            f"the server at {url} cannot be measured: {strange.says}", hint=strange.hint, code=strange.code
+            f"the server at {url} cannot be measured: {strange.says}",
+            hint=strange.hint or f"see whether this is {title}'s own server, and no proxy that answers in its place",
+            code=strange.code,
         ) from strange

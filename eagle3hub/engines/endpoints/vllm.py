@@ -13,13 +13,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from eagle3hub.engines.base import Job
-from eagle3hub.engines.endpoints.dialect import Answer, Busy, Strange, base_model, chat_request, only_choice, token_ids
+from eagle3hub.engines.endpoints.dialect import (
+    Answer,
+    Busy,
+    Strange,
+    base_model,
+    chat_request,
+    count,
+    only_choice,
+    token_ids,
+    words,
+)
 from eagle3hub.engines.endpoints.shown import Shown
 from eagle3hub.engines.http_client import HttpClient, HttpFault
 from eagle3hub.engines.workers.vllm_counters import NAMES, difference
 
-_SAMPLE = re.compile(r"(?P<name>vllm:\w+)(?:\{(?P<labels>.*)\})? (?P<value>[0-9.eE+-]+)(?: \d+)?", re.ASCII)
-_POSITION = re.compile(r'(?:^|,)position="(\d+)"')
+_SAMPLE = re.compile(r"(?P<name>vllm:\w+)(?:\{(?P<labels>.*)\})?[ \t]+(?P<value>\S+)(?:[ \t]+-?\d+)?[ \t]*", re.ASCII)
+_NUMBER = re.compile(r"\+?[0-9]{1,20}(?:\.[0-9]{0,20})?(?:[eE][+-]?[0-9]{1,2})?", re.ASCII)
+_POSITION = re.compile(r'(?:^|,)position="(\d{1,4})"', re.ASCII)
+_READ = {*NAMES, "vllm:generation_tokens", "vllm:request_success", "vllm:num_requests_running"}
+_READ |= {"vllm:num_requests_waiting"}
 _SETTLE_SECONDS = 10.0
 _PAUSE_SECONDS = 0.05
 
@@ -29,9 +42,9 @@ class Reading:
     """Metrics at one moment, summed over engines: counters, tokens and requests done, requests under way."""
 
     counters: dict[str, Any]
-    tokens: float
-    requests: float
-    active: float
+    tokens: int
+    requests: int
+    active: int
 
 
 class VLLMDialect:
@@ -40,16 +53,21 @@ class VLLMDialect:
     def look(self, client: HttpClient, *, deadline: float) -> Shown:
         """The model, K from the metrics, and head, method and dtype where its development mode shows them."""
         model = base_model(client, deadline)
-        version = str(client.json("/version", deadline=deadline).get("version", "unknown"))
+        version = words(client.json("/version", deadline=deadline).get("version"), "version") or "unknown"
         positions = len(self._read(client, deadline).counters["accepted_per_position"])
-        shown = {"target": model.get("root"), "draft_tokens": positions, "topk": 1, **_own_config(client, deadline)}
+        shown = {
+            "target": words(model.get("root"), "target"),
+            "draft_tokens": positions,
+            "topk": 1,
+            **_own_config(client, deadline),
+        }
         return Shown(version=version, model=model["id"], **shown)
 
     def ask(self, client: HttpClient, shown: Shown, job: Job, text: str, *, deadline: float) -> Answer:
         """One request between two readings of the metrics, alone on the server."""
         before = self._read(client, deadline)
         if before.active:
-            raise Busy(f"{before.active:.0f} other requests are under way")
+            raise Busy(f"{before.active} other requests are under way")
         answer = client.json("/v1/chat/completions", chat_request(shown, job, text), deadline=deadline)
         tokens = token_ids(only_choice(answer), "token_ids")
         prompt = token_ids(answer, "prompt_token_ids")
@@ -62,22 +80,22 @@ class VLLMDialect:
             time.sleep(_PAUSE_SECONDS)
         if (counted, requests, after.active) != (len(tokens), 1, 0):
             raise Busy(
-                f"it answered one request with {len(tokens)} tokens, and counted {requests:.0f} requests and "
-                f"{counted:.0f} tokens"
+                f"it answered one request with {len(tokens)} tokens, and counted {requests} requests and "
+                f"{counted} tokens"
             )
         grown = difference(before.counters, after.counters)
         assert grown is not None
         return Answer(len(prompt), tokens, grown)
 
     def _read(self, client: HttpClient, deadline: float) -> Reading:
-        sums: dict[str, float] = {}
-        positions: dict[int, float] = {}
+        sums: dict[str, int] = {}
+        positions: dict[int, int] = {}
         for name, labels, value in _samples(client.text("/metrics", deadline=deadline)):
             position = _POSITION.search(labels)
             if position and NAMES.get(name) == "accepted_per_position":
-                positions[int(position[1])] = positions.get(int(position[1]), 0.0) + value
+                positions[int(position[1])] = positions.get(int(position[1]), 0) + value
             else:
-                sums[name] = sums.get(name, 0.0) + value
+                sums[name] = sums.get(name, 0) + value
         if "vllm:generation_tokens" not in sums:
             raise Strange(
                 "its /metrics has no metrics of vLLM", "start it without --disable-log-stats", "endpoint-metrics"
@@ -92,17 +110,27 @@ class VLLMDialect:
         return Reading(
             counters={**counters, "accepted_per_position": [positions[i] for i in sorted(positions)]},
             tokens=sums["vllm:generation_tokens"],
-            requests=sums.get("vllm:request_success", 0.0),
-            active=sums.get("vllm:num_requests_running", 0.0) + sums.get("vllm:num_requests_waiting", 0.0),
+            requests=sums.get("vllm:request_success", 0),
+            active=sums.get("vllm:num_requests_running", 0) + sums.get("vllm:num_requests_waiting", 0),
         )
 
 
-def _samples(text: str) -> Iterator[tuple[str, str, float]]:
-    """Name (without ``_total``), labels and value of each of vLLM's samples in Prometheus's text format."""
+def _samples(text: str) -> Iterator[tuple[str, str, int]]:
+    """Name (without ``_total``), labels and value of each sample that is used, in Prometheus's text format.
+
+    Raises Strange (``endpoint-metrics``) for a value that counts nothing, and for a sample that is there twice.
+    """
+    seen: set[tuple[str, str]] = set()
     for line in text.splitlines():
-        match = _SAMPLE.fullmatch(line)
-        if match:
-            yield match["name"].removesuffix("_total"), match["labels"] or "", float(match["value"])
+        match = _SAMPLE.fullmatch(line) if line.startswith("vllm:") else None
+        if match is None or (name := match["name"].removesuffix("_total")) not in _READ:
+            continue
+        labels = match["labels"] or ""
+        value = float(match["value"]) if _NUMBER.fullmatch(match["value"]) else match["value"]
+        if (name, labels) in seen:
+            raise Strange(f"its /metrics has {name} twice for the same labels", code="endpoint-metrics")
+        seen.add((name, labels))
+        yield name, labels, count(value, f"metric {name}", "endpoint-metrics")
 
 
 def _own_config(client: HttpClient, deadline: float) -> dict[str, Any]:
@@ -115,12 +143,18 @@ def _own_config(client: HttpClient, deadline: float) -> dict[str, Any]:
         return {}
     if not isinstance(config, dict):
         return {}
-    model, draft = (config.get(key) or {} for key in ("model_config", "speculative_config"))
-    device = (config.get("device_config") or {}).get("device")
+    model, draft, on = (_part(config, f"{key}_config") for key in ("model", "speculative", "device"))
+    device = on.get("device")
     found = {
-        "head": draft.get("model"),
-        "method": draft.get("method"),
-        "dtype": str(model.get("dtype", "")).removeprefix("torch.") or None,
-        "device": device if isinstance(device, str) else None,
+        "head": words(draft.get("model"), "head"),
+        "method": words(draft.get("method"), "speculative method"),
+        "dtype": (words(model.get("dtype"), "dtype") or "").removeprefix("torch.") or None,
+        "device": device if isinstance(device, str) and device.isprintable() else None,
     }
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _part(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """A section of a configuration, empty where there is none."""
+    found = config.get(name)
+    return found if isinstance(found, dict) else {}

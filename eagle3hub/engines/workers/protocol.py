@@ -50,7 +50,7 @@ def serve(run):
     os.dup2(2, 1)
 
     def tell(event, **fields):
-        line = (json.dumps({"event": event, **fields}) + "\n").encode()
+        line = memoryview((json.dumps({"event": event, **fields}) + "\n").encode())
         while line:
             line = line[os.write(channel, line) :]
 

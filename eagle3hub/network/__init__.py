@@ -1,0 +1,1 @@
+"""What a server on the network may cost and say: time, bytes and names, bounded for every exchange."""

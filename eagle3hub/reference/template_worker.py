@@ -1,0 +1,73 @@
+"""Render chat templates in a process of its own: a template is a program of a stranger, and this one can be stopped.
+
+Run as a script. One JSON request a line comes on standard input: ``template``, ``messages``, ``variables``; one JSON
+line goes out for each: ``text``, or ``error``. transformers renders, in Jinja's immutable sandbox, as its tokenizers
+do. Memory and processor time are bounded here, waiting by who asks (`eagle3hub.reference.templates`).
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+if sys.path and Path(sys.path[0]) == Path(__file__).parent:
+    del sys.path[0]  # modules of this package must not be taken for others of the same names
+
+MEMORY = 1 << 30
+"""Bytes a template may use."""
+PROCESSOR_SECONDS = 30
+"""Seconds of a processor for one text, after which the system ends the process, whoever still waits for it."""
+LONGEST = 8 << 20
+"""Characters of a rendered text."""
+_LONGEST_ERROR = 500
+
+
+def _address_space() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * resource.getpagesize()
+
+
+def _limit(kind: int, value: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+def _render(request: dict[str, Any]) -> dict[str, str]:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + PROCESSOR_SECONDS)
+    try:
+        found: Any = render_jinja_template(
+            [request["messages"]],
+            chat_template=request["template"],
+            add_generation_prompt=True,
+            **request["variables"],
+        )
+        text = found[0][0]
+        if len(text) > LONGEST:
+            return {"error": f"its text has {len(text)} characters"}
+        return {"text": text}
+    except MemoryError:
+        return {"error": f"it wants more than {MEMORY >> 20} MiB of memory"}
+    except Exception as error:  # a template may raise anything
+        return {"error": f"{type(error).__name__}: {error}"[:_LONGEST_ERROR]}
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    import_module("transformers.utils.chat_template_utils")  # all there is to load is loaded before memory is bounded
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_AS, _address_space() + MEMORY)
+    for line in sys.stdin:
+        answer = _render(json.loads(line))
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
