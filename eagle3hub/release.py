@@ -171,7 +171,8 @@ def release(
     if endpoints and manifest.layouts.also:
         raise UsageError(
             "--endpoint is a server of one layout, and the manifest names several",
-            hint="measure each on a server of its own with validate, then card and publish",
+            hint="make the heads with --until convert --output DIR, measure each on a server of its own with validate "
+            "--report, into DIR/reports, then make the card with eagle3hub card MANIFEST --folder DIR",
             code="usage-endpoint",
         )
     if settings.sign is not None:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from eagle3hub._version import __version__
-from eagle3hub.card.folder import CARD, RECORD, Difference, differences, load_record, open_heads
+from eagle3hub.card.folder import CARD, RECORD, TEMPLATES, Difference, differences, load_record, open_heads
 from eagle3hub.card.manifest import Manifest, load_manifest
 from eagle3hub.card.public import MANIFEST, public_form
 from eagle3hub.errors import InputError, Problem, UsageError
@@ -26,6 +26,9 @@ from eagle3hub.validation.measurement import measurement_of
 from eagle3hub.validation.options import engine_names
 
 _AGAIN = "validate it again (eagle3hub release makes folder and reports together)"
+_OWN_TEMPLATES = (
+    "were made with templates of the makers' own, which are not run from the Hub: download it and verify the folder"
+)
 _REMAKE = "make the folder again with eagle3hub release"
 _SECTIONS = (
     "the card is made from manifest, reports and head: write text of your own under sections: in the manifest, "
@@ -220,10 +223,12 @@ class Derived:
     unchecked: Sequence[str] = ()
 
 
-def derive_again(folder: Path, files: Sequence[LocalFile], repo_id: str) -> Derived:
+def derive_again(folder: Path, files: Sequence[LocalFile], repo_id: str, *, run_templates: bool = True) -> Derived:
     """Derive a release from its own files: its reports' numbers and verdicts, its card, its charts.
 
-    ``files`` are those of ``folder`` with their digests, and ``repo_id`` the repository it was published to.
+    Args:
+        files: those of ``folder`` with their digests. repo_id: the repository it was published to.
+        run_templates: whether templates of the makers' own are run. They are in a sandbox, but may take for ever.
     """
     try:
         own = own_manifest(folder)
@@ -234,7 +239,10 @@ def derive_again(folder: Path, files: Sequence[LocalFile], repo_id: str) -> Deri
     found = [*manifest_problems(folder, files, own, None, repo_id), *report_problems(folder, files, own)]
     try:
         waived = set(load_record(folder / RECORD).waived)
-        cards: Sequence[Difference] = differences(folder, {f.path: f.sha256 for f in files})
+        if not run_templates and any(f.path.startswith(f"{TEMPLATES}/") for f in files):
+            cards: Sequence[Difference] = [Difference(f"{CARD} and charts", _OWN_TEMPLATES, unknown=True)]
+        else:
+            cards = differences(folder, {f.path: f.sha256 for f in files})
     except InputError as e:
         return Derived([*(p.message for p in found), f"the card cannot be made again: {e.message}"])
     faults = [p.message for p in found if p.code not in waived]

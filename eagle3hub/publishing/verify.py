@@ -272,7 +272,7 @@ def _derived(place: Path, repo_id: str, tree: _Tree, progress: Progress) -> Deri
         at.parent.mkdir(parents=True, exist_ok=True)
         at.symlink_to(file.resolve())
         files.append(LocalFile(path, at, file.stat().st_size, listed[path], ""))
-    return derive_again(place, files, repo_id)
+    return derive_again(place, files, repo_id, run_templates=False)
 
 
 def _written_layout(parts: Mapping[str, Path]) -> str:

@@ -11,6 +11,7 @@ import pytest
 from publishing.folders import REPO, write_reports
 from support.hub_writes import WritableHub
 
+from eagle3hub.card.public import public_form
 from eagle3hub.publishing import GATES
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -28,7 +29,7 @@ def replace(path: Path, old: str, new: str) -> None:
 
 
 def engine_failed(release: Path) -> None:
-    write_reports(release, release.parent / "release.yaml", verdict="inconclusive")
+    write_reports(release, release / "release.yaml", verdict="inconclusive")
 
 
 def flip_a_bit(release: Path) -> None:
@@ -123,7 +124,7 @@ def test_a_broken_folder_is_refused_before_anything_is_sent(hub: WritableHub, re
 
 
 def test_every_gate_is_broken_once():
-    elsewhere = {"publish-size", "publish-layouts", "publish-terms", "publish-signature"}
+    elsewhere = {"publish-visibility", "publish-size", "publish-layouts", "publish-terms", "publish-signature"}
     assert {code for _, code, _ in BROKEN.values()} == set(GATES) - elsewhere
 
 
@@ -156,9 +157,20 @@ def test_the_manifest_demands_engines_and_layouts(
     status, out, _ = cli("publish", release, "--manifest", asked, "--json")
     messages = [p["message"] for p in json.loads(out)["problems"]]
     assert status == 1
+    assert "release.yaml in the folder is not what asked.yaml gives" in messages
+    status, out, _ = cli("publish", write_release_of(release, asked), "--json")
+    messages = [p["message"] for p in json.loads(out)["problems"]]
+    assert status == 1
     assert "the head in the root was not measured by sglang" in messages
     assert "the manifest asks for speculators, which is not there" in messages
     assert "modelopt holds a head that the manifest does not name" in messages
+
+
+def write_release_of(release: Path, manifest: Path) -> Path:
+    """The folder with another manifest's public form, as a card of its own would not be made."""
+    for name, content in public_form(manifest, publish={}).items():
+        (release / name).write_bytes(content)
+    return release
 
 
 def test_a_waived_gate_is_on_the_record(hub: WritableHub, release: Path, manifest: Path, cli: Cli):

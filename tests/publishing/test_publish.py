@@ -13,6 +13,7 @@ from publishing.conftest import TOKEN
 from publishing.folders import REPO
 from support.hub_writes import READ_ONLY, WritableHub
 
+from eagle3hub.card.folder import complete
 from eagle3hub.checkpoint.digest import folder_digest
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -65,9 +66,17 @@ def test_published_once_and_again(hub: WritableHub, release: Path, manifest: Pat
     assert len(hub.requests) > asked, "it is verified again"
 
 
+def one_more_section(release: Path) -> None:
+    """Text of the makers' own on the card: where it belongs, in the manifest."""
+    text = (release / "release.yaml").read_text() + "sections:\n- title: Thanks\n  text: To all.\n"
+    (release / "release.yaml").write_text(text)
+    complete(release, release / "release.yaml")
+    assert "## Thanks\n\nTo all.\n" in (release / "README.md").read_text()
+
+
 def test_what_changed_is_what_is_sent(hub: WritableHub, release: Path, cli: Cli):
     document(cli("publish", release, "--repo", REPO, "--json"))
-    (release / "README.md").write_text((release / "README.md").read_text() + "\nOne more line.\n")
+    one_more_section(release)
     (release / "NOTICE").write_text("A notice.\n")
     puts = sum(u.startswith("PUT") for u in hub.uploads)
     done = document(cli("publish", release, "--repo", REPO, "--json"))
@@ -76,8 +85,14 @@ def test_what_changed_is_what_is_sent(hub: WritableHub, release: Path, cli: Cli)
         "README.md": "changed",
         "NOTICE": "new",
         "SHA256SUMS": "changed",
+        "release.yaml": "changed",
+        "release.json": "changed",
     }
-    large = [n for n in ("README.md", "NOTICE") if (release / n).stat().st_size >= 10_000]
+    large = [
+        n
+        for n in states
+        if states[n] != "unchanged" and (release / n).is_file() and (release / n).stat().st_size >= 10_000
+    ]
     assert sum(u.startswith("PUT") for u in hub.uploads) == puts + len(large)
     (release / "NOTICE").unlink()
     hub.commit(REPO, {"somebody.txt": b"else's"})

@@ -1,0 +1,132 @@
+"""``verify`` needs the public repository alone: whoever wants to makes the card again, byte for byte."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from huggingface_hub import snapshot_download
+from publishing.folders import REPO
+from publishing.tampering import TAMPERINGS, rerecord
+from support.hub_writes import WritableHub
+
+from eagle3hub.card.folder import complete
+from eagle3hub.card.manifest import PublishSettings
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def listed(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Files with a list of their digests that is right, as somebody who can write to the repository would leave it."""
+    sums = "".join(f"{hashlib.sha256(b).hexdigest()}  {n}\n" for n, b in sorted(files.items()) if n != "SHA256SUMS")
+    return {**files, "SHA256SUMS": sums.encode()}
+
+
+def push(hub: WritableHub, folder: Path) -> None:
+    files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    hub.commit(REPO, listed(files))
+
+
+def test_anybody_makes_the_card_again(hub: WritableHub, release: Path, cli: Cli, tmp_path: Path):
+    assert cli("publish", release)[0] == 0
+    shutil.rmtree(release)
+    status, out, err = cli("verify", f"hf://{REPO}", "--json")
+    document = json.loads(out)
+    assert (status, document["verdict"], document["faults"], document["unchecked"]) == (0, "pass", [], []), err
+    copy = Path(snapshot_download(REPO, local_dir=tmp_path / "copy"))
+    status, out, err = cli("card", copy / "release.yaml")
+    assert status == 0, err
+    assert out.encode() == (copy / "README.md").read_bytes()
+
+
+def test_nothing_of_this_machine_is_published(hub: WritableHub, release: Path, manifest: Path, cli: Cli):
+    assert cli("publish", release)[0] == 0
+    for name, content in hub.files(REPO).items():
+        for place in (manifest.parent, Path.home(), release.parent):
+            assert str(place).encode() not in content, name
+
+
+PLACES = ("τ of 9.9 at K = 3", "a number on the card", "a chart of other numbers", "counts that collapse", "another K")
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_what_was_edited_on_the_hub_does_not_follow(hub: WritableHub, release: Path, cli: Cli, name: str):
+    edit, _, words = TAMPERINGS[name]
+    edit(release)
+    rerecord(release)
+    push(hub, release)
+    status, out, _ = cli("verify", f"hf://{REPO}", "--json")
+    document = json.loads(out)
+    assert (status, document["verdict"]) == (1, "fail")
+    assert any(words in fault for fault in document["faults"]), document["faults"]
+
+
+def test_a_manifest_taken_away_is_a_fault(hub: WritableHub, release: Path, cli: Cli):
+    (release / "release.yaml").unlink()
+    push(hub, release)
+    status, out, _ = cli("verify", f"hf://{REPO}")
+    assert status == 1
+    assert "there is no release.yaml, so that reports, card and charts cannot be derived again" in out
+
+
+def test_what_cannot_be_made_again_here_is_not_called_fine(
+    hub: WritableHub, release: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+):
+    push(hub, release)
+    monkeypatch.setattr("eagle3hub.card.folder.version", lambda _: "0.0")
+    status, out, _ = cli("verify", f"hf://{REPO}", "--json")
+    document = json.loads(out)
+    assert (status, document["verdict"], document["faults"]) == (1, "inconclusive", [])
+    assert "were drawn by matplotlib" in document["unchecked"][0]
+    monkeypatch.undo()
+    monkeypatch.setattr("eagle3hub.card.folder.__version__", "9.9.9")
+    status, out, _ = cli("verify", release, "--json")
+    document = json.loads(out)
+    assert (status, document["verdict"]) == (1, "inconclusive")
+    assert "so it cannot be made again here" in document["unchecked"][0]
+
+
+def test_a_branch_for_each_layout_is_put_together_again(hub: WritableHub, release: Path, cli: Cli):
+    complete(release, release / "release.yaml", publish=PublishSettings(branch_per_layout=True))
+    status, out, err = cli("publish", release)
+    assert status == 0, out + err
+    assert "modelopt/config.json" not in hub.files(REPO)
+    for branch in ("main", "modelopt"):
+        status, out, err = cli("verify", f"hf://{REPO}@{branch}", "--json")
+        assert status == 0, out + err
+    other = dict(hub.files(REPO, "modelopt"))
+    other["config.json"] = other["config.json"].replace(b"{", b'{"note": 1,', 1)
+    hub.commit(REPO, listed(other), revision="modelopt")
+    status, out, _ = cli("verify", f"hf://{REPO}", "--json")
+    assert status == 1
+    assert any("measured other bytes" in fault for fault in json.loads(out)["faults"])
+
+
+def test_a_waived_gate_is_said_and_no_fault(hub: WritableHub, release: Path, cli: Cli):
+    from publishing.folders import write_reports
+
+    write_reports(release, release / "release.yaml", ["publish-report"], verdict="inconclusive")
+    assert cli("publish", release, "--allow", "publish-report")[0] == 0
+    status, out, err = cli("verify", f"hf://{REPO}", "--json")
+    document = json.loads(out)
+    assert (status, document["verdict"]) == (0, "pass"), out + err
+    assert any("says inconclusive" in what for what in document["waived"])
+
+
+def test_templates_of_others_are_not_run(hub: WritableHub, release: Path, cli: Cli, tmp_path: Path):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "_limitations.md.j2").write_text("## Limitations\n\n{% for i in range(3) %}{{ i }}{% endfor %}\n")
+    complete(release, release / "release.yaml", templates=own)
+    assert cli("publish", release)[0] == 0
+    assert b"012" in hub.files(REPO)["README.md"]
+    status, out, _ = cli("verify", f"hf://{REPO}", "--json")
+    document = json.loads(out)
+    assert (status, document["verdict"], document["faults"]) == (1, "inconclusive", [])
+    assert "templates of the makers' own" in document["unchecked"][0]
+    copy = Path(snapshot_download(REPO, local_dir=tmp_path / "copy"))
+    assert cli("verify", copy)[0] == 0
