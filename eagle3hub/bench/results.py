@@ -22,6 +22,7 @@ from eagle3hub.metrics import Counts, acceptance_if_any, by_category, paired
 from eagle3hub.resources import schema
 from eagle3hub.schema_faults import faults
 from eagle3hub.staging import replace_file
+from eagle3hub.validation.gates import collapse
 from eagle3hub.visible import escaped_json
 
 SCHEMA_NAME = "eagle3hub/bench/1"
@@ -89,6 +90,9 @@ def check_results(document: Any, name: str = "the results") -> None:
                 hint="results are written by eagle3hub bench and not edited; measure again",
                 code="bench-numbers",
             )
+        measured = acceptance_if_any(counts(cell))
+        if cell["verdict"] == "pass" and (measured is None or collapse(measured).verdict != "pass"):
+            raise ManifestError(f"{where} is stated to pass, and its counters do not", code="bench-numbers")
         rows = zip(cell["per_prompt"], counts(cell), strict=True)
         if not alike(by_category((row["category"], one) for row, one in rows), cell["categories"]):
             raise ManifestError(f"{where}.categories do not follow from its prompts", code="bench-numbers")

@@ -70,6 +70,13 @@ def check(benchmark: Benchmark, manifest: Manifest, digests: Collection[str] | N
             f"the benchmark was run with the target {name!r}, but the manifest's target is {wanted!r}",
             code="bench-target",
         )
+    measured, known = document["target"].get("weights_digest"), manifest.target.weights_digest
+    if known is not None and measured != known:
+        raise ManifestError(
+            f"the benchmark was run with other weights of the target: {measured}, where the manifest says {known}",
+            hint="measure again, with the target of this release",
+            code="bench-target",
+        )
     heads = {str(head["name"]): head["digest"] for head in document["heads"]}
     if digests is not None and not set(heads.values()) & set(digests):
         raise ManifestError(

@@ -197,6 +197,7 @@ def render(folder: Path, waived: Sequence[str] = (), sha256: Mapping[str, str] |
 
     Raises InputError (ManifestError, SourceError …) for what is wrong with manifest, reports, heads or templates.
     """
+    folder = folder.absolute()
     manifest = load_manifest(folder / MANIFEST)
     files = find_reports(manifest)
     documents = [load_report(path).document for path in files]

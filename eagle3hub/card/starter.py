@@ -69,6 +69,10 @@ def starter(head: Head, source: str, target: str, repo: str | None = None) -> st
         f"speculative_tokens: 3  # {_about(schema, 'speculative_tokens')}",
         "",
         *_optional("training", schema["training"]["properties"]),
+        "#? sections:  # text of your own: it goes here, not into the card",
+        "#?   - title: Our own words",
+        "#?     text: Markdown, one section of the card.",
+        "",
         "#? limitations:",
         "#?   - What it was not tested for.",
         "",
@@ -81,6 +85,7 @@ def starter(head: Head, source: str, target: str, repo: str | None = None) -> st
         "#?   stage: true",
         "#?   gated: manual",
         "#?   collection: owner/title-64f9a55bb3115b4f513ec026",
+        "#?   tag: v1.0",
     ]
     return "\n".join(lines) + "\n"
 

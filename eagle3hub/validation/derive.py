@@ -239,8 +239,16 @@ def _apart(name: str, stated: Any, follows: Any) -> Iterator[str]:
         for key in dict.fromkeys([*follows, *stated]):
             if not alike(stated.get(key), follows.get(key)):
                 yield from _apart(f"{name}.{key}", stated.get(key), follows.get(key))
+    elif _of_objects(stated) and _of_objects(follows) and len(stated) == len(follows):
+        for i, (one, other) in enumerate(zip(stated, follows, strict=True)):
+            if not alike(one, other):
+                yield from _apart(f"{name}.{other.get('name', i)}", one, other)
     else:
         yield f"{name} is stated as {_short(stated)}, and the counters give {_short(follows)}"
+
+
+def _of_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) for one in value)
 
 
 def _short(value: Any) -> str:

@@ -188,9 +188,17 @@ TAMPERINGS: dict[str, tuple[Edit, str, str]] = {
     # what a report concludes
     "an engine's verdict": (entry("verdict", "fail"), "publish-report", "verdict is stated as"),
     "the report's verdict": (put("verdict", "fail"), "publish-report", "the verdict is stated as fail"),
-    "a gate's verdict": (entry("gates", 0, "verdict", "fail"), "publish-report", "gates is stated as"),
+    "a gate's verdict": (
+        entry("gates", 0, "verdict", "fail"),
+        "publish-report",
+        "gates.collapse.verdict is stated as",
+    ),
     "no gates": (entry("gates", []), "publish-report", "gates is stated as []"),
-    "a gate's evidence": (entry("gates", 0, "evidence", "line", 0.5), "publish-report", "gates is stated as"),
+    "a gate's evidence": (
+        entry("gates", 0, "evidence", "line", 0.5),
+        "publish-report",
+        "gates.collapse.evidence.line is stated",
+    ),
     "a reason": (entry("reason", "all tensors loaded, and it is fast"), "publish-report", "reason is stated as"),
     "a verdict on the files": (put("static", "verdict", "fail"), "publish-report", "the verdict on the files"),
     "errors of the files": (
@@ -277,7 +285,7 @@ TAMPERINGS: dict[str, tuple[Edit, str, str]] = {
         "diverge",
     ),
     "more identical outputs": (entry("lossless", "identical", 99), "publish-report", "identical is stated as 99"),
-    "counters of the reference": (in_report(older_reference), "publish-report", "gates is stated as"),
+    "counters of the reference": (in_report(older_reference), "publish-report", "gates.agreement.verdict is stated"),
     # what the engine said of loading
     "a tensor not loaded": (entry("load", "not_loaded", ["fc.weight"]), "publish-report", "verdict is stated as"),
     "a tensor ignored": (entry("load", "ignored", ["norm.weight"]), "publish-report", "verdict is stated as"),
