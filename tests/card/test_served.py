@@ -175,6 +175,11 @@ def test_the_way_out_is_worked_out_and_not_promised(made: Path, root: Path) -> N
     assert way_out(one, "sglang", "0.5.23") == "universal"
     other = replace(one, subject=replace(one.subject, truth=replace(one.subject.truth, hidden_act="gelu")))
     assert way_out(other, "sglang", "0.5.23") is None
+    chosen = choose([other], "sglang", "0.5.23")
+    assert chosen and chosen.remarks[-1] == "It takes this head in no layout that eagle3hub writes."
+    trained = open_folders(samples.EXAMPLE.parent, ["head"])
+    chosen = choose(trained, "sglang", "0.5.23")
+    assert chosen and chosen.remarks[-1].startswith("The universal layout is written for it:"), "no target is known"
 
 
 def test_the_card_follows_from_the_folders_alone(
