@@ -115,9 +115,12 @@ def build(
     tool = f"eagle3hub {__version__}"
     folders = served(manifest.layouts, heads or ({"": head} if head else {}), manifest.speculative_tokens)
     tested = recipes.tested(runs, manifest, folders)
-    noted = engines.noted(manifest, runs, folders, {*tested.engines, *tested.withheld}, tool)
+    benched = {str(cell["engine"]["name"]) for b in benchmarks for cell in b.results.cells} - {names.REFERENCE}
+    settled = {*tested.engines, *tested.withheld}
+    noted = engines.noted(manifest, runs, folders, settled, tool, benched)
     serves = [*tested.engines, *(note.name for note in noted if note.command)]
-    imports = head is None and bool(noted)  # a card of others' results: each engine says by itself that it was not run
+    # on a card of others' results each engine says by itself that it was not run
+    says_why = bool(tested.recipes or tested.withheld or (head is None and noted))
     faults = warnings(manifest, reports, views) if head else []
     return {
         "release": manifest.release,
@@ -136,9 +139,9 @@ def build(
         "pictures": list(pictures),
         "recipes": list(tested.recipes),
         "withheld": list(tested.withheld.values()),
-        "no_recipe": state.no_recipe(manifest, views) if not (tested.recipes or tested.withheld or imports) else "",
+        "no_recipe": "" if says_why else state.no_recipe(manifest, views, benched=bool(benched)),
         "unmeasured": state.unmeasured(reports, views),
-        "tried": int(any(v.is_engine for v in views)),
+        "tried": "passed" if any(v.is_engine for v in views) else "was validated" if benched else "was run",
         "own": "" if all(v.is_engine for v in views) else names.engine(names.REFERENCE),
         "architecture": network,
         "described": manifest.architecture,

@@ -14,6 +14,7 @@ from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import default_version
 
 NOT_READ = "Not checked: the head's files were not read."
+NOT_TESTED = "not tested here"
 _BECAME = {
     "pass": "passed here",
     "fail": "failed here",
@@ -53,14 +54,35 @@ class Noted:
 
 
 def noted(
-    manifest: Manifest, runs: Sequence[Run], folders: Sequence[Served], tested: Collection[str], tool: str
+    manifest: Manifest,
+    runs: Sequence[Run],
+    folders: Sequence[Served],
+    tested: Collection[str],
+    tool: str,
+    benched: Collection[str] = (),
 ) -> list[Noted]:
     """Every engine of the manifest's notes, in order.
 
     ``folders`` are the release's, opened: a recipe is printed for the first one whose files the engine gets right, as
-    the preflight sees it. ``tested`` are the engines whose recipe the card prints already, as it was tested.
+    the preflight sees it. ``tested`` are the engines whose recipe the card prints already, as it was tested, or says
+    why not; ``benched`` those that a benchmark on the card ran on.
     """
-    return [_noted(manifest, note, runs, folders, note.engine in tested, tool) for note in manifest.engines]
+    became = {note.engine: _became(manifest, runs, note.engine, benched) for note in manifest.engines}
+    return [
+        _noted(manifest, note, runs, folders, tool, became[note.engine], is_tested=note.engine in tested)
+        for note in manifest.engines
+    ]
+
+
+def _became(manifest: Manifest, runs: Sequence[Run], engine: str, benched: Collection[str]) -> str:
+    """What became of an engine here, in words."""
+    state = outcome(runs, engine, manifest.layouts.main)
+    if state:
+        return _BECAME[state]
+    elsewhere = outcome(runs, engine)
+    if elsewhere:
+        return f"{_BECAME[elsewhere]} with another layout"
+    return "benchmarked here, not validated" if engine in benched else NOT_TESTED
 
 
 def outcome(runs: Sequence[Run], engine: str, layout: str | None = None) -> str:
@@ -74,12 +96,17 @@ def outcome(runs: Sequence[Run], engine: str, layout: str | None = None) -> str:
 
 
 def _noted(
-    manifest: Manifest, note: EngineNote, runs: Sequence[Run], folders: Sequence[Served], is_tested: bool, tool: str
+    manifest: Manifest,
+    note: EngineNote,
+    runs: Sequence[Run],
+    folders: Sequence[Served],
+    tool: str,
+    became: str,
+    *,
+    is_tested: bool,
 ) -> Noted:
     title, version = names.engine(note.engine), default_version(note.engine)
     state = outcome(runs, note.engine, manifest.layouts.main)
-    elsewhere = "" if state else outcome(runs, note.engine)
-    became = _BECAME.get(state) or (f"{_BECAME[elsewhere]} with another layout" if elsewhere else "not tested here")
     remarks: tuple[str, ...] = ()
     lead = command = yaml = python = ""
     if is_tested:
@@ -90,7 +117,7 @@ def _noted(
         chosen = choose(folders, note.engine, version, capture=note.aux_layers)
         remarks = chosen.remarks if chosen is not None else (NOT_READ,)
         if chosen is None or chosen.folder is not None:
-            how = "as it has not passed a test" if state or elsewhere else "never run with these files"
+            how = "never run with these files" if became == NOT_TESTED else "as it has not passed a test"
             lead = f"Spelled for {title} {version} by {tool}, {how}:"
             command, yaml, python = _recipe(manifest, note, chosen)
     return Noted(

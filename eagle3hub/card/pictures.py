@@ -70,7 +70,11 @@ def by_position(manifest: Manifest, runs: Sequence[Run]) -> Chart:
     rates = [_rates(run) for run in runs]
     longest = max(len(r) for r in rates)
     labels = tuple(str(i + 1) for i in range(longest))
-    names = [f"{v.engine}, {v.dtype}, {v.prompts}, T = {v.temperature}" for v in (view(r, manifest) for r in runs)]
+    views = [view(run, manifest) for run in runs]
+    became = ["" if v.verdict == "pass" else f" ({v.outcome})" for v in views]
+    names = [
+        f"{v.engine}, {v.dtype}, {v.prompts}, T = {v.temperature}{how}" for v, how in zip(views, became, strict=True)
+    ]
     series = tuple(
         Series(name, tuple(r[i] if i < len(r) else None for i in range(longest)))
         for name, r in zip(names, rates, strict=True)

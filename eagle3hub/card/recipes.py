@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from eagle3hub.card import names
@@ -59,10 +59,10 @@ def tested(runs: Sequence[Run], manifest: Manifest, folders: Sequence[Served]) -
     for engine in dict.fromkeys(run.engine["engine"] for run in passed):
         mine = [run for run in passed if run.engine["engine"] == engine]
         main = [run for run in mine if run.layout == manifest.layouts.main]
-        against = _against(main or mine, by_folder.get(""))
-        if against is None:
-            usable = [(run, _outlook(run, by_folder.get(""))) for run in main]
-        else:
+        root = by_folder.get("")
+        usable = [(run, found) for run in main if (found := _outlook(run, root)) is None or found.works]
+        against = None if usable else _against(main or mine, root)
+        if against is not None:
             others = [(run, by_folder.get(manifest.layouts.folder(run.layout))) for run in mine if run not in main]
             usable = [(run, found) for run, one in others if one and (found := _outlook(run, one)) and found.works]
             usable = [(run, found) for run, found in usable if run.layout == usable[0][0].layout]
@@ -78,7 +78,9 @@ def _outlook(run: Run, one: Served | None) -> Outlook | None:
     if one is None:
         return None
     capture = captured(str(run.engine["recipe"].get("yaml") or ""))
-    return outlook(one, run.engine["engine"], str(run.engine["version"]), str(run.engine["device"]), capture)
+    engine, version, device = (str(run.engine[key]) for key in ("engine", "version", "device"))
+    here = outlook(one, engine, version, device, capture)
+    return replace(here, but=outlook(one, engine, version, None, capture).but)  # readers have other devices
 
 
 def _against(runs: Sequence[Run], main: Served | None) -> str | None:

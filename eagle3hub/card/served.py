@@ -31,6 +31,7 @@ _ORDER: tuple[Kind, ...] = ("right", "unknown", "silently_wrong", "refuses")
 _DOES = {"refuses": "refuses {}", "silently_wrong": "serves {} silently wrong"}
 _SUGGESTED = ("universal", "specforge", "modelopt", "specjax", "speculators", "angelslim", "safeailab")
 """Layouts in the order in which one is named as a way out."""
+_UNIVERSAL = "universal"
 _SOME = 3
 """K that stands in a layout which must name one, where it does not matter which."""
 
@@ -204,13 +205,23 @@ def _why(verdict: Verdict) -> str:
 
 
 def way_out(one: Served, engine: str, version: str, capture: Sequence[int] | None = None) -> str | None:
-    """A layout that this engine version would take the same head in, or None: each is spelled out and looked at."""
+    """A layout that this engine version takes the same head in, or None: each is spelled out and looked at."""
     for name in _SUGGESTED:
         other = None if name == one.layout else _spelled(one, name, _SOME)
-        kind = "refuses" if other is None else outlook(other, engine, version, None, capture).kind
-        if kind == "right" or (kind == "unknown" and one.target is None):
+        if other is not None and outlook(other, engine, version, None, capture).kind == "right":
             return name
     return None
+
+
+def _remedy(one: Served, engine: str, version: str, capture: Sequence[int] | None) -> str:
+    """A sentence on what would do."""
+    out = way_out(one, engine, version, capture)
+    if out is not None:
+        title = names.layout(out).title
+        return f"It takes this head in the {title} layout, which eagle3hub convert --to {out} makes of them."
+    if one.target is None and names.engine(engine) in names.layout(_UNIVERSAL).written_for:
+        return f"The universal layout is written for it: eagle3hub convert --to {_UNIVERSAL} --target TARGET makes it."
+    return "It takes this head in no layout that eagle3hub writes."
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,11 +253,7 @@ def choose(
             return Choice(one, (what, instead, *_expected(found, "its files")))
     if len(looked) > 1:
         what += " It gets none of the other layouts of this repository right either."
-    out = way_out(first, engine, version, capture)
-    remedy = "It takes this head in no layout that eagle3hub writes."
-    if out is not None:
-        title = names.layout(out).title
-        remedy = f"It takes this head in the {title} layout, which eagle3hub convert --to {out} makes of them."
+    remedy = _remedy(first, engine, version, capture)
     return Choice(None, (f"No command is printed: {what}", remedy))
 
 

@@ -36,15 +36,16 @@ def headline(
     return "This release was not validated.", _MEASURE
 
 
-def no_recipe(manifest: Manifest, views: Sequence[RunView]) -> str:
-    """Why no tested way of serving is printed."""
+def no_recipe(manifest: Manifest, views: Sequence[RunView], *, benched: bool) -> str:
+    """Why no tested way of serving is printed; ``benched``: whether a benchmark on the card was run on an engine."""
     engines = [v for v in views if v.is_engine and v.layout == manifest.layouts.main]
     verdicts = {v.verdict for v in engines}
     if not engines:
         replayed = any(v.acceptance and not v.is_engine for v in views)
         own = "The eagle3hub reference, which measured them, serves nothing." if replayed else ""
         which = "the files in this repository's root" if any(v.is_engine for v in views) else "these files"
-        return f"No engine was run here with {which}, so no tested command is printed. {own}".strip()
+        how = "validated" if benched else "run"
+        return f"No engine was {how} here with {which}, so no tested command is printed. {own}".strip()
     if "pass" in verdicts:
         return "No tested command is printed: the report in which an engine passed did not pass as a whole."
     if "fail" in verdicts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from eagle3hub.card.assemble import make_card
 from eagle3hub.card.bench import Benchmark
 from eagle3hub.card.lint import lint_card
 from eagle3hub.card.lint.parse import parse_card
+from eagle3hub.card.manifest import EngineNote
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.errors import ManifestError
 
@@ -45,6 +47,22 @@ def test_every_table_and_condition_is_printed(example: Manifest) -> None:
         for row in table.rows:
             assert f"| {' | '.join(row)} |" in section
     assert section.count("\n- ") == len(conditions(results))
+
+
+def test_an_engine_that_a_benchmark_ran_on_was_run(example: Manifest) -> None:
+    results = two_heads()
+    note = replace(example, engines=(EngineNote(engine="vllm"), EngineNote(engine="trtllm")))
+    text = render_card(note, [], samples.make_head(), benchmarks=[Benchmark(results)])
+    assert "No engine was run here" in text and "vLLM, not tested here" in text, "it was the reference"
+    for cell in results.cells:
+        cell["engine"]["name"] = "vllm"
+    text = render_card(note, [], samples.make_head(), benchmarks=[Benchmark(results)])
+    assert "No engine was validated here with these files, so no tested command is printed." in text
+    assert re.findall(r"^### (\S+), (.+)$", text, re.M)[:2] == [
+        ("vLLM", "benchmarked here, not validated"),
+        ("TensorRT-LLM", "not tested here"),
+    ]
+    assert text.count("never run with these files") == 1
 
 
 def test_nothing_above_info_is_found_in_it(example: Manifest) -> None:

@@ -12,10 +12,11 @@ import pytest
 import served_folders as folders
 from support import outlines
 
-from eagle3hub.card import Manifest, render_card
+from eagle3hub.card import Manifest, recipes, render_card
 from eagle3hub.card.lint import lint_card
 from eagle3hub.card.lint.source import check
 from eagle3hub.card.manifest import Layouts
+from eagle3hub.card.reports import runs
 from eagle3hub.card.served import Served, choose, open_folders, outlook, served, way_out
 from eagle3hub.cli.app import run
 from eagle3hub.layouts import open_head
@@ -169,12 +170,32 @@ def test_other_runners_of_the_same_version_are_said() -> None:
     assert outlook(one, "vllm", "0.32.0", "server") == either, "a server does not show where it runs"
 
 
+def test_a_tested_recipe_tells_readers_with_other_devices(tmp_path: Path) -> None:
+    """What runs on a CPU here is read otherwise on a GPU there."""
+    one = Served("", "modelopt", outlines.modelopt_two_layers(), outlines.target(), samples.make_head())
+    manifest = folders.manifest_of(tmp_path, "modelopt")
+    for device, printed in (("cuda", 1), ("cpu", 0)):
+        report = samples.make_report("modelopt", device=device)
+        found = recipes.tested(runs([report], ["modelopt"]), manifest, [one])
+        assert len(found.recipes) == printed and len(found.withheld) == 1 - printed
+        if printed:
+            assert found.recipes[0].remarks[0].startswith("But vLLM 0.32.0 V1 (CPU) serves them silently wrong: it ")
+    both = [samples.make_report("modelopt", device=device) for device in ("cpu", "cuda")]
+    found = recipes.tested(runs(both, ["modelopt"]), manifest, [one])
+    assert len(found.recipes) == 1 and not found.withheld, "the one that works"
+
+
 def test_the_way_out_is_worked_out_and_not_promised(made: Path, root: Path) -> None:
     folders.release_of(made, root, "specjax")
     (one,) = open_folders(root, [""])
     assert way_out(one, "sglang", "0.5.23") == "universal"
     other = replace(one, subject=replace(one.subject, truth=replace(one.subject.truth, hidden_act="gelu")))
     assert way_out(other, "sglang", "0.5.23") is None
+    chosen = choose([other], "sglang", "0.5.23")
+    assert chosen and chosen.remarks[-1] == "It takes this head in no layout that eagle3hub writes."
+    trained = open_folders(samples.EXAMPLE.parent, ["head"])
+    chosen = choose(trained, "sglang", "0.5.23")
+    assert chosen and chosen.remarks[-1].startswith("The universal layout is written for it:"), "no target is known"
 
 
 def test_the_card_follows_from_the_folders_alone(
