@@ -28,6 +28,7 @@ from eagle3hub.errors import HubError
 from eagle3hub.jobs import api
 from eagle3hub.publishing import remote
 
+LIMIT = 1.0
 BOUND = 30.0
 """Seconds after which a case counts as hung: the limit, five times for a commit, and a slow machine."""
 MEMORY = 500 << 20
@@ -238,11 +239,12 @@ def wrong_error(error: HubError) -> str | None:
 
 @pytest.mark.parametrize("name", EXCHANGES)
 def test_no_exchange_with_a_hostile_hub_hangs_or_writes_elsewhere(
-    hub: Hub, tmp_path: Path, elsewhere: tuple[str, list[str]], name: str
+    hub: Hub, tmp_path: Path, elsewhere: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     exchange = EXCHANGES[name]
     foreign, heard = elsewhere
     exchange.do(new_case(hub, 0))  # the exchange itself works, and all that is loaded for it is loaded
+    monkeypatch.setenv("EAGLE3HUB_HUB_TIMEOUT", str(LIMIT))
     faults = faults_of(name, exchange, tmp_path / "outside", foreign)
     before, memory = tree_of(tmp_path), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with ThreadPoolExecutor(12) as pool:

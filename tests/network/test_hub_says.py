@@ -255,6 +255,7 @@ def test_the_line_of_a_log_ends(hub: Hub) -> None:
 
 def test_a_slow_transfer_that_moves_is_let_be(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three limits' worth of time, in which a quota of bytes moves each time: no limit of its own for the whole."""
+    monkeypatch.setenv("EAGLE3HUB_HUB_TIMEOUT", "1")
     monkeypatch.setattr("eagle3hub.network.bounds.QUOTA", 100)
     data = json.dumps({"x": "y" * 3000}).encode()
     oid = hub.commit(REPO, {"config.json": data})
