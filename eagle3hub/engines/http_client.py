@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from eagle3hub._version import __version__
 from eagle3hub.network.bounds import Exceeded, Operation, operation
-from eagle3hub.network.transport import bound, http_library
+from eagle3hub.network.transport import bound, http_library, reason
 from eagle3hub.visible import visible
 
 _LARGEST = 16 << 20
@@ -85,7 +85,7 @@ class HttpClient:
         except Exceeded as error:
             raise _beyond(error) from error
         except (self._library.HTTPError, self._library.InvalidURL, OSError) as error:
-            raise HttpFault(_reason(error)) from error
+            raise HttpFault(reason(error)) from error
         if not 200 <= status < 300:
             raise HttpFault(_told(status, raw), status)
         return raw
@@ -103,16 +103,6 @@ def _beyond(error: Exceeded) -> HttpFault:
     if error.kind == "time":
         return HttpFault("it did not answer in time")
     return HttpFault(error.says, error.status, answered=error.kind != "network")
-
-
-def _reason(error: BaseException) -> str:
-    """What the operating system said, or the library."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        cause = cause.__cause__ or cause.__context__
-    return visible(str(error))[:_LONGEST_TOLD] or type(error).__name__
 
 
 def _told(code: int, raw: bytes) -> str:

@@ -16,7 +16,9 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 from eagle3hub.network.bounds import CONTAINERS, HEADERS, LINE, Exceeded, Operation, check_size, current
+from eagle3hub.visible import visible
 
+_LONGEST_REASON = 300
 _CONNECT_SECONDS = 10.0
 _PIECE = 8 << 10
 _MAX_LENGTH_DIGITS = 19
@@ -45,6 +47,16 @@ def http_library() -> Any:
     """httpx, or httpx2, which took its place."""
     name = "httpx2" if find_spec("httpx2") else "httpx"
     return import_module(name)
+
+
+def reason(error: BaseException) -> str:
+    """What the operating system said of a request that failed, or else the library, on one line."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return visible(str(error))[:_LONGEST_REASON] or type(error).__name__
 
 
 def _library(client: Any) -> Any:

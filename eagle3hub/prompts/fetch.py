@@ -1,20 +1,20 @@
 """Fetch a prompt set into the cache, once, and hold its bytes to the pinned digest every time they are read.
 
-Downloads go through ``urllib``, which honours ``https_proxy`` and ``no_proxy``. The files are small (the largest has
-300 kB), so a download that was cut off is made again rather than continued.
+``https_proxy`` and ``no_proxy`` are honoured. The files are small (the largest has 300 kB), so a download that was
+cut off is made again rather than continued.
 """
 
 from __future__ import annotations
 
 import hashlib
-import http.client
+import ssl
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from eagle3hub._version import __version__
 from eagle3hub.errors import Eagle3HubError, HubError, InputError, SourceError
+from eagle3hub.network.bounds import Exceeded, Operation, operation
+from eagle3hub.network.transport import bound, http_library, reason
 from eagle3hub.progress import Progress, silent
 from eagle3hub.prompts.catalogue import Dataset
 from eagle3hub.reading import read_bytes
@@ -23,7 +23,7 @@ from eagle3hub.staging import replace_file
 TIMEOUT = 30.0
 """Seconds a download may stand still; the whole of it may take four times as long."""
 _ATTEMPTS = 3
-_CHUNK = 64 << 10
+_MARGIN = 1 << 20
 
 
 def is_cached(dataset: Dataset) -> bool:
@@ -88,42 +88,45 @@ class _CutOff(HubError):
 
 def _get(dataset: Dataset) -> bytes:
     """The body of one answer, at most one byte more than the pinned file has."""
-    request = urllib.request.Request(dataset.url, headers={"User-Agent": f"eagle3hub/{__version__}"})
-    deadline = time.monotonic() + 4 * TIMEOUT
+    library = http_library()
     received = bytearray()
+    status, most = 0, dataset.bytes + 1
+    verify = ssl.create_default_context() if dataset.url.startswith("https:") else False
+    headers = {"User-Agent": f"eagle3hub/{__version__}"}
     try:
-        with urllib.request.build_opener().open(request, timeout=TIMEOUT) as answer:
-            announced = answer.headers.get("Content-Length", "")
-            while len(received) <= dataset.bytes:
-                if time.monotonic() > deadline:
-                    raise TimeoutError
-                chunk = answer.read1(min(_CHUNK, dataset.bytes + 1 - len(received)))
-                if not chunk:
-                    break
+        with (
+            operation(Operation(seconds=4 * TIMEOUT, small=most + _MARGIN)),
+            bound(library.Client(follow_redirects=True, timeout=TIMEOUT, verify=verify)) as client,
+            client.stream("GET", dataset.url, headers=headers) as answer,
+        ):
+            status = answer.status_code
+            for chunk in answer.iter_bytes() if status == 200 else ():
                 received += chunk
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise HubError(
-            f"the server of {dataset.name} answered {error.code} for its pinned revision",
-            hint=_by_hand(dataset),
-            code="hub-dataset-missing" if error.code in (404, 410) else "hub-dataset",
-        ) from error
-    except TimeoutError as error:
+                if len(received) >= most:
+                    break
+    except (library.TimeoutException, TimeoutError) as error:
         raise _timed_out(dataset) from error
-    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-        reason = getattr(error, "reason", error)
-        if isinstance(reason, TimeoutError):
+    except Exceeded as error:
+        if error.kind == "time":
             raise _timed_out(dataset) from error
-        if isinstance(error, http.client.HTTPException | ConnectionError) or received:
+        raise HubError(
+            f"{dataset.name} cannot be fetched: {error.says}", hint=_by_hand(dataset), code="hub-dataset"
+        ) from error
+    except (library.HTTPError, library.InvalidURL, OSError) as error:
+        if isinstance(error, library.RemoteProtocolError | library.ReadError) or received:
             raise _cut_off(dataset, len(received)) from error
         raise HubError(
-            f"{dataset.name} is not in the cache and cannot be fetched: {getattr(reason, 'strerror', None) or reason}",
+            f"{dataset.name} is not in the cache and cannot be fetched: {reason(error)}",
             hint=f"check the network and https_proxy, or {_by_hand(dataset)}",
             code="hub-dataset-offline",
         ) from error
-    if announced.isdigit() and len(received) < min(int(announced), dataset.bytes):
-        raise _cut_off(dataset, len(received))
-    return bytes(received)
+    if status != 200:
+        raise HubError(
+            f"the server of {dataset.name} answered {status} for its pinned revision",
+            hint=_by_hand(dataset),
+            code="hub-dataset-missing" if status in (404, 410) else "hub-dataset",
+        )
+    return bytes(received[:most])
 
 
 def _cut_off(dataset: Dataset, received: int) -> _CutOff:

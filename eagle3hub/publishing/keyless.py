@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eagle3hub.errors import HubError, UnavailableError
+from eagle3hub.network import bounds
+from eagle3hub.network.alarm import Alarm, within
+from eagle3hub.progress import tell_after
+from eagle3hub.visible import visible
 
+_LONGEST = 300
+_PATIENCE = 5
+"""So many times as long as a question to the Hub may the services take: there are three, and all files are hashed."""
+_SILENCE = 2.0
 _WORD = Path("sigstore")
 
 
@@ -36,8 +44,9 @@ def own_token() -> str:
     from sigstore.oidc import IdentityError, detect_credential
 
     try:
-        token = detect_credential()
-    except IdentityError:
+        with within(bounds.seconds()):
+            token = detect_credential()
+    except (IdentityError, TimeoutError):
         token = None
     if not token:
         raise UnavailableError(
@@ -50,11 +59,15 @@ def own_token() -> str:
 
 @contextmanager
 def services(doing: str) -> Iterator[None]:
-    """Turn whatever the services' clients raise into HubError (``sign-services``)."""
+    """Turn whatever the services' clients raise into HubError (``sign-services``), also where they take too long."""
+    seconds = _PATIENCE * bounds.seconds()
+    rang = Alarm()
     try:
-        yield
+        with tell_after(_SILENCE, f"waiting for the public sigstore services, to {doing}"), within(seconds) as rang:
+            yield
     except Exception as e:  # the clients raise their own errors, those of requests, urllib3 and tuf
-        why = next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
+        why = next((visible(line.strip()) for line in str(e).splitlines() if line.strip()), type(e).__name__)
+        why = f"no answer within {seconds:g} seconds" if rang.rang else why[:_LONGEST]
         raise HubError(
             f"the public sigstore services cannot {doing}: {why}",
             hint="check the network and try again later",

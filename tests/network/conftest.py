@@ -7,8 +7,6 @@ import pytest
 from support.hostile_hub import TOKEN, Hub, listener
 from support.hub_server import client_of
 
-LIMIT = 1.0
-
 
 @pytest.fixture
 def elsewhere() -> Iterator[tuple[str, list[str]]]:
@@ -18,7 +16,6 @@ def elsewhere() -> Iterator[tuple[str, list[str]]]:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setenv("EAGLE3HUB_HUB_TIMEOUT", str(LIMIT))
     (tmp_path / "outside").mkdir()
     with Hub() as server, client_of(server, tmp_path / "home", monkeypatch):
         monkeypatch.setenv("HF_TOKEN", TOKEN)

@@ -216,6 +216,17 @@ def test_a_file_in_the_cache_with_other_bytes_is_not_kept(hub: Hub, name: str) -
     assert client.download_file(REPO, name, oid).read_bytes() == good
 
 
+@pytest.mark.parametrize("header", ["ETag", "X-Linked-Etag", "X-Repo-Commit"])
+def test_nothing_is_written_where_a_header_points(hub: Hub, tmp_path: Path, header: str) -> None:
+    oid = hub.commit(REPO, {"config.json": b'{"a": 1}'})
+    outside = tmp_path / "outside" / "written"
+    hub.takeovers.append(Takeover("HEAD", "config.json", hostile.with_header(f'{header}: "{outside}"')))
+    with pytest.raises(HubError) as error:
+        client.download_file(REPO, "config.json", oid)
+    assert error.value.code == "hub-name"
+    assert list(outside.parent.iterdir()) == []
+
+
 def test_a_pointer_of_a_file_in_lfs_stands_for_it(tmp_path: Path) -> None:
     from eagle3hub.checkpoint.stated import Stated, holds
 
@@ -244,6 +255,7 @@ def test_the_line_of_a_log_ends(hub: Hub) -> None:
 
 def test_a_slow_transfer_that_moves_is_let_be(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three limits' worth of time, in which a quota of bytes moves each time: no limit of its own for the whole."""
+    monkeypatch.setenv("EAGLE3HUB_HUB_TIMEOUT", "1")
     monkeypatch.setattr("eagle3hub.network.bounds.QUOTA", 100)
     data = json.dumps({"x": "y" * 3000}).encode()
     oid = hub.commit(REPO, {"config.json": data})

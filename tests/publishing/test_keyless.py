@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -109,3 +110,17 @@ def test_a_signature_by_an_identity_over_the_same_files_stays(release: Path, key
     (release / "model.sig").write_bytes(made)
     plan.sign(release, plan.Settings(sign=Path("sigstore")))
     assert (release / "model.sig").read_bytes() == made
+
+
+def test_services_that_do_not_answer(
+    hub: WritableHub, release: Path, cli: Cli, identity: None, monkeypatch: pytest.MonkeyPatch
+):
+    """A proxy that takes connections and says nothing: the clients themselves would wait for it."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for name in ("HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("EAGLE3HUB_HUB_TIMEOUT", "0.4")
+        status, out, err = cli("publish", release, "--repo", REPO, "--sign", "sigstore", "--quiet")
+    assert (status, out) == (5, "")
+    assert err.startswith("error: the public sigstore services cannot sign this: no answer within 2 seconds\n")
+    assert not (release / "model.sig").exists()
