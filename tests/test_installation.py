@@ -137,6 +137,16 @@ def test_every_workflow_installs_what_it_came_with():
     assert tools == {"git+${{ github.server_url }}/${{ job.workflow_repository }}@${{ job.workflow_sha }}"}
 
 
+def test_the_examples_say_what_to_put_for_the_commit(tmp_path: Path):
+    """A file cannot hold the commit that it is part of: the examples hold none, and say how to fill it in."""
+    for name in ("check-my-head.yml", "release-my-head.yml"):
+        text = (ROOT / "examples/actions" / name).read_text()
+        pins = re.findall(r"uses: eagle3hub/eagle3hub\S*@(\S+) # (.*)", text)
+        assert pins == [(40 * "0", "not a commit: put yours")]
+        assert "in place of the 40 zeros" in " ".join(text.replace("\n# ", " ").split())
+    assert "git rev-parse HEAD" in text
+
+
 def test_the_switch_turns_the_pages(tmp_path: Path):
     spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs/generate.py")
     assert spec is not None and spec.loader is not None
