@@ -335,8 +335,14 @@ def test_a_release_is_what_the_switch_says(origin: Path, machine: Machine):
     assert machine.own_package() == f"eagle3hub[validate]=={__version__}"
     switch.write_text(made.replace('sha256 = ""', f'sha256 = "{64 * "c"}"'))
     assert machine.own_package() == f"eagle3hub=={__version__} --hash=sha256:{64 * 'c'}"
-    # and what a job does with that
+    # the pages' commands for it, and what a job does with it
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    machine("pip uninstall --yes eagle3hub", machine.folder)
+    for line in installation.manual(Index(__version__, digest)):
+        machine(line, machine.folder, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(wheel.parent))
+    assert f"it was installed from {machine.folder / wheel.name}" in machine.own_package(), "it knows of no release"
+    switch.write_text(made)
+    assert machine.own_package() == f"eagle3hub=={__version__} --hash=sha256:{digest}"
     places = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheel.parent)}
     env = {k: v for k, v in machine.env.items() if k != "PIP_PYTHON"}
     env |= places | {"TMPDIR": str(machine.folder)}

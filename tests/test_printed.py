@@ -169,8 +169,8 @@ def test_the_hubs_own_commands_are_whole_too():
 
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-RUN_ELSEWHERE = {"docs/cli.md", "docs/troubleshooting.md"}
-"""Examples of the help, which name files of the reader, and mistakes, which `test_troubleshooting` makes."""
+RUN_ELSEWHERE = {"docs/troubleshooting.md"}
+"""Mistakes, which `test_troubleshooting` makes one by one."""
 
 
 def test_every_block_says_whether_it_is_run():
