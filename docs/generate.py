@@ -144,7 +144,8 @@ def _manual(name: str, command: Any) -> Iterator[str]:
     for paragraph in command.help.split("\n\n"):
         text = " ".join(paragraph.split())
         example = text.removeprefix("Example: ")
-        yield from (["```console", f"$ {example}", "```"] if example != text else [text])
+        mark = "<!-- not run: an example of the help; the files in it are yours -->"
+        yield from ([mark, "```console", f"$ {example}", "```"] if example != text else [text])
         yield ""
     if arguments:
         yield from _table(["argument", "meaning"], [[f"`{p.metavar or p.name.upper()}`", p.help] for p in arguments])

@@ -12,8 +12,6 @@ import shutil
 import sys
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,6 +70,8 @@ def command_for_extra(extra: Extra, *, upgrade: bool = False) -> str:
 
     It names those packages, not eagle3hub: so it works however eagle3hub came here.
     """
+    from importlib import metadata
+
     wanted = re.compile(rf"([^;]+);.*\bextra == ['\"]{extra}['\"]")
     try:
         found = [match[1].strip() for line in metadata.requires(NAME) or () if (match := wanted.fullmatch(line))]
@@ -82,6 +82,8 @@ def command_for_extra(extra: Extra, *, upgrade: bool = False) -> str:
 
 def command_for(*packages: str, upgrade: bool = False) -> str:
     """The command that installs packages into the environment this runs in."""
+    from importlib.util import find_spec
+
     python = shlex.quote(sys.executable)
     pip = f"{python} -m pip install"
     if find_spec("pip") is None and shutil.which("uv"):
@@ -94,6 +96,8 @@ def direct_url() -> dict[str, Any] | None:
 
     None where it came from an index, or runs from a tree that is not installed.
     """
+    from importlib import metadata
+
     try:
         text = metadata.distribution(NAME).read_text("direct_url.json")
     except metadata.PackageNotFoundError:

@@ -137,6 +137,16 @@ def test_every_workflow_installs_what_it_came_with():
     assert tools == {"git+${{ github.server_url }}/${{ job.workflow_repository }}@${{ job.workflow_sha }}"}
 
 
+def test_the_examples_say_what_to_put_for_the_commit(tmp_path: Path):
+    """A file cannot hold the commit that it is part of: the examples hold none, and say how to fill it in."""
+    for name in ("check-my-head.yml", "release-my-head.yml"):
+        text = (ROOT / "examples/actions" / name).read_text()
+        pins = re.findall(r"uses: eagle3hub/eagle3hub\S*@(\S+) # (.*)", text)
+        assert pins == [(40 * "0", "not a commit: put yours")]
+        assert "in place of the 40 zeros" in " ".join(text.replace("\n# ", " ").split())
+    assert "git rev-parse HEAD" in text
+
+
 def test_the_switch_turns_the_pages(tmp_path: Path):
     spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs/generate.py")
     assert spec is not None and spec.loader is not None
@@ -325,8 +335,14 @@ def test_a_release_is_what_the_switch_says(origin: Path, machine: Machine):
     assert machine.own_package() == f"eagle3hub[validate]=={__version__}"
     switch.write_text(made.replace('sha256 = ""', f'sha256 = "{64 * "c"}"'))
     assert machine.own_package() == f"eagle3hub=={__version__} --hash=sha256:{64 * 'c'}"
-    # and what a job does with that
+    # the pages' commands for it, and what a job does with it
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    machine("pip uninstall --yes eagle3hub", machine.folder)
+    for line in installation.manual(Index(__version__, digest)):
+        machine(line, machine.folder, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(wheel.parent))
+    assert f"it was installed from {machine.folder / wheel.name}" in machine.own_package(), "it knows of no release"
+    switch.write_text(made)
+    assert machine.own_package() == f"eagle3hub=={__version__} --hash=sha256:{digest}"
     places = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheel.parent)}
     env = {k: v for k, v in machine.env.items() if k != "PIP_PYTHON"}
     env |= places | {"TMPDIR": str(machine.folder)}

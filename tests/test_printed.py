@@ -135,6 +135,7 @@ def test_the_code_is_read_for_every_form_of_printing(monkeypatch: pytest.MonkeyP
         '    hint = f"take it with: eagle3hub jobs collect {x} --report r.json"\n'
         '    hint = f"eagle3hub engines install {x} --device cpu"\n'
         '    hint = "write it with eagle3hub card --sign, or leave it out"\n'
+        '    hint = "eagle3hub validate head --target T"\n    hint = "eagle3hub bench writes it"\n'
         '    hint = ("run `eagle3hub publish DIR "\n            "--repo O/N`")\n'
     )
     monkeypatch.setattr("support.printed.ROOT", tmp_path)
@@ -144,6 +145,8 @@ def test_the_code_is_read_for_every_form_of_printing(monkeypatch: pytest.MonkeyP
         "eagle3hub jobs collect FIELD --report r.json",
         "eagle3hub engines install FIELD --device cpu",
         "eagle3hub card --sign",
+        "eagle3hub validate head --target T",
+        "eagle3hub bench",
         "eagle3hub publish DIR --repo O/N",
     }
 
@@ -169,8 +172,8 @@ def test_the_hubs_own_commands_are_whole_too():
 
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-RUN_ELSEWHERE = {"docs/cli.md", "docs/troubleshooting.md"}
-"""Examples of the help, which name files of the reader, and mistakes, which `test_troubleshooting` makes."""
+RUN_ELSEWHERE = {"docs/troubleshooting.md"}
+"""Mistakes, which `test_troubleshooting` makes one by one."""
 
 
 def test_every_block_says_whether_it_is_run():

@@ -34,8 +34,11 @@ def own_package() -> str:
         return known.requirement if known.released else f"{EXTRA}=={__version__}"
     url = str(address["url"])
     vcs, archive = address.get("vcs_info"), address.get("archive_info")
+    digest = (archive or {}).get("hashes", {}).get("sha256")
     if vcs is not None:
         return at_commit(url, str(vcs["commit_id"]))
+    if digest and known.version == __version__:  # a release's wheel, wherever it lay
+        return installation.Index(__version__, digest).requirement
     if url.startswith("file:"):
         folder = Path(unquote(urlsplit(url).path))
         if archive is not None or not (folder / "pyproject.toml").is_file():
@@ -43,7 +46,6 @@ def own_package() -> str:
         if not _same_files(_HERE, folder / "eagle3hub"):
             raise _unknown(f"{folder} is not what it was installed from any more")
         return _of_checkout(folder)
-    digest = (archive or {}).get("hashes", {}).get("sha256")
     return f"{EXTRA} @ {_without_user(url)}" + (f"#sha256={digest}" if digest else "")
 
 

@@ -102,13 +102,11 @@ def _starts_a_command(text: str) -> bool:
 
 
 def _is_prose(text: str) -> bool:
-    """Whether what follows a command's name is a sentence: a plain lower-case word is no argument that we print."""
+    """Whether what follows a command's name is a sentence: it begins with a plain word, and no option comes."""
     words = text.split()[1:]
-    while words and " ".join(text.split()[1:3]) in NAMES and words[0] in text.split()[1:3]:
-        words.pop(0)
-    if words and words[0] in NAMES:
-        words.pop(0)
-    return bool(words) and re.fullmatch(r"[a-z]+", words[0]) is not None
+    name = next((n for n in sorted(NAMES | GROUPS, key=len, reverse=True) if words[: len(n.split())] == n.split()), "")
+    rest = words[len(name.split()) :]
+    return bool(rest) and re.fullmatch(r"[a-z]+", rest[0]) is not None and " --" not in text
 
 
 def _simple(line: str) -> Iterator[str]:

@@ -35,6 +35,7 @@ FAULTS = {
     "untrusted input": ('"$TITLE"', '"${{ github.event.head_commit.message }}"', "actionlint", "untrusted"),
     "credentials kept": ("with: {persist-credentials: false}", "with: {}", "zizmor", "artipacked"),
     "unknown property": ("github.event.head_commit.message", "github.evnet", "actionlint", "evnet"),
+    "unknown property of a job": ('"$TITLE"', '"${{ job.workflow_shas }}"', "actionlint", "workflow_shas"),
     "every permission": ("permissions: {}\nconc", "permissions: write-all\nconc", "zizmor", "excessive-permissions"),
 }
 COMMANDS = {"actionlint": ["-no-color"], "zizmor": ["--offline", "--quiet", "--persona", "auditor"]}

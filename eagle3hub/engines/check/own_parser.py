@@ -66,7 +66,7 @@ def ask(engine: str, python: Path, commands: Sequence[Sequence[str]]) -> tuple[s
     if outcome.status != "done" or len(errors) != len(commands):
         raise UnavailableError(
             f"{engine_title(engine)}'s parser cannot be asked: {outcome.detail.get('message', outcome.status)}",
-            hint="eagle3hub engines doctor says what is missing; --data-only does without",
+            hint="`eagle3hub engines doctor` says what is missing; --data-only does without",
             code="engine-parser",
         )
     return version, [errors[index] for index in range(len(commands))]
