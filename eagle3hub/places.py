@@ -69,6 +69,15 @@ def check_place(path: Path, *, parents: bool = False) -> None:
         raise output_error(e, path) from e
 
 
+def is_replaced(path: Path) -> bool:
+    """Whether a file lies there, or none yet, so that other files can lie beside it; nothing is opened."""
+    try:
+        there, number = _followed(path)
+        return number is None and (there.is_file() or not os.path.lexists(there))
+    except (OSError, ValueError):
+        return False
+
+
 def find_place(path: Path) -> Place:
     """What lies at ``path``. Raises OSError, and OutputError for a place that is neither replaced nor written through.
 

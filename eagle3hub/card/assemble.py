@@ -18,6 +18,7 @@ from eagle3hub.card.results import view
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.layouts import open_head
+from eagle3hub.places import is_replaced
 from eagle3hub.report import load_report
 
 
@@ -54,7 +55,7 @@ def make_card(
 ) -> Card:
     """Render a release's card and, if ``output`` is given, write its charts and then itself there.
 
-    A card that is not written has no charts: they lie beside it.
+    A card that is not written to a file has no charts: they lie beside it.
 
     Args:
         reports: report files; default: those the manifest's patterns find.
@@ -80,7 +81,8 @@ def make_card(
     opened = [open_head(checkpoint, target=str(target) if target else None) for checkpoint in checkpoints]
     for head in opened:
         head.raise_for_errors()
-    pictures, drawn = draw(manifest, runs(documents, list(manifest.layouts)), benchmarks) if output else ([], {})
+    beside = output is not None and is_replaced(Path(output))  # and not a pipe, which has no place for charts
+    pictures, drawn = draw(manifest, runs(documents, list(manifest.layouts)), benchmarks) if beside else ([], {})
     text = render_card(
         manifest,
         documents,

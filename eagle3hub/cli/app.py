@@ -205,6 +205,9 @@ def _fault_of_a_place(error: Exception) -> SourceError | None:
         return SourceError("a path begins with ~ and a name that no user has here", code="source-missing")
     if isinstance(error, ValueError) and "embedded null" in str(error):
         return SourceError("a path has a NUL in it, which no file's name can have", code="source-missing")
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        what = f"the text {error.object[:80]!r} has half of a surrogate pair in it, which no file or name can have"
+        return SourceError(what, code="source-missing")
     if not isinstance(error, OSError):
         return None
     if error.errno in _NOT_ALLOWED and error.filename is not None:

@@ -14,6 +14,7 @@ from eagle3hub.cli import publish as publishing
 from eagle3hub.cli.options import EndpointOption, EnginePythonOption
 from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
 from eagle3hub.errors import Eagle3HubError, FoundWanting, OutputError, UsageError
+from eagle3hub.places import check_place
 from eagle3hub.staging import append_file
 from eagle3hub.units import size
 from eagle3hub.visible import visible
@@ -94,7 +95,9 @@ def release(
     from eagle3hub.release_summary import failure_markdown, markdown
     from eagle3hub.releases import release_all
 
-    _append(summary, "")  # a place that cannot be written to is found before the work
+    place = _summary(summary)
+    if place is not None:  # one that cannot be written to is found before the work
+        check_place(place)
     try:
         with progress(quiet=quiet) as report:
             made = release_all(
@@ -115,7 +118,7 @@ def release(
             )
     except Eagle3HubError as e:
         with suppress(OutputError):
-            _append(summary, failure_markdown(manifest.name, e))
+            _append(place, failure_markdown(manifest.name, e))
         raise
     documents = [one.to_json() for one in made]
 
@@ -124,8 +127,7 @@ def release(
             show(document, console)
 
     emit(documents[0] if len(documents) == 1 else {"heads": documents}, human, as_json=as_json)
-    for document in documents:
-        _append(summary, markdown(document))
+    _append(place, "".join(markdown(document) for document in documents))
     statuses = [FoundWanting.exit_code if one.refused else EXIT_OF[one.verdict] for one in made]
     raise typer.Exit(next(filter(None, statuses), 0))
 
@@ -162,10 +164,12 @@ def show(doc: dict[str, Any], console: Console) -> None:
     console.print(summary)
 
 
-def _append(summary: Path | None, text: str) -> None:
-    """Add to the summary page that was asked for, or to the one of the workflow this runs in, if it does."""
+def _summary(asked: Path | None) -> Path | None:
+    """The summary page that was asked for, or the one of the workflow this runs in, if it does."""
     inside = os.environ.get("GITHUB_STEP_SUMMARY")
-    path = summary or (Path(inside) if inside else None)
-    if path is None:
-        return
-    append_file(path, visible(text, keep_lines=True))
+    return asked or (Path(inside) if inside else None)
+
+
+def _append(page: Path | None, text: str) -> None:
+    if page is not None:
+        append_file(page, visible(text, keep_lines=True))

@@ -43,7 +43,7 @@ def parse_prompts(raw: bytes, shown: str, *, category: str | None = None) -> tup
 def _parse(line: str, shown: str, number: int, default_category: str | None) -> Prompt:
     try:
         row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise _bad(shown, number, f"not JSON ({error})") from error
     if not isinstance(row, dict):
         raise _bad(shown, number, "not a JSON object")

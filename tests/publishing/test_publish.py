@@ -273,3 +273,28 @@ def test_verify_of_what_somebody_else_published(hub: WritableHub, example_head: 
     status, _, err = cli("verify", f"hf://{REPO}")
     assert status == 3
     assert "there is no SHA256SUMS" in err
+
+
+def test_names_from_the_hub_are_shown_as_they_are(release: Path, manifest: Path, hub: WritableHub, cli: Cli):
+    """Controls and bidi marks in a listing, a list of digests and a card from the Hub: seen, and never obeyed."""
+    evil = "e\x1b[31mv\u202eil\u2066\x9b2J\u200b"
+    assert cli("publish", release, "--repo", REPO, "--manifest", manifest)[0] == 0
+    there = hub.repos[REPO].commits[hub.repos[REPO].refs["main"]].files
+    listed = there["SHA256SUMS"].decode() + f"{'0' * 64}  {evil}\n"
+    hub.commit(REPO, {f"{evil}.bin": b"x", "SHA256SUMS": listed.encode(), "README.md": f"---\n{evil}: [\n".encode()})
+    hub.commit("alice/other", {"config.json": b"{}", f"{evil}.safetensors": b"x", "README.md": f"# {evil}".encode()})
+    for argv in (
+        ("verify", f"hf://{REPO}"),
+        ("publish", release, "--repo", REPO, "--manifest", manifest, "--dry-run"),
+        ("card", f"hf://{REPO}", "--check"),
+        ("card", "hf://alice/other", "--check"),
+        ("inspect", "hf://alice/other"),
+        ("inspect", f"hf://alice/other@{evil}"),
+    ):
+        for more in ((), ("--json",)):
+            status, out, err = cli(*argv, *more)
+            assert status != 70
+            assert [c for c in out + err if c in evil and not c.isprintable()] == []
+    hub.commit(REPO, {"SHA256SUMS": b"\xff\xfe not text"})
+    status, out, _ = cli("verify", f"hf://{REPO}", "--json")
+    assert (status, json.loads(out)["error"]["code"]) == (3, "source-sums")

@@ -51,10 +51,9 @@ def check_recipe(document: Mapping[str, Any], installed: Mapping[str, Path] | No
 
     Lines are 0. Raises InputError for a document that holds no recipe.
     """
-    recipes = [document] if "server_command" in document else []
-    recipes += [
-        entry["recipe"] for entry in document.get("engines", []) if isinstance(entry, dict) and "recipe" in entry
-    ]
+    engines = document.get("engines")
+    entries = [e for e in engines if isinstance(e, dict)] if isinstance(engines, list) else []
+    recipes = [r for r in (document, *(e.get("recipe") for e in entries)) if _is_recipe(r)]
     if not recipes:
         raise InputError(
             "the JSON document holds no recipe",
@@ -63,11 +62,20 @@ def check_recipe(document: Mapping[str, Any], installed: Mapping[str, Path] | No
         )
     blocks = []
     for recipe in recipes:
-        env = "".join(f"export {key}={value}\n" for key, value in recipe.get("env", {}).items())
+        env = "".join(f"export {key}={value}\n" for key, value in (recipe.get("env") or {}).items())
         blocks.append(f"```bash\n{env}{recipe['server_command']}\n```\n")
         blocks.append(f"```yaml\n{recipe['yaml']}\n```\n" if recipe.get("yaml") else "")
         blocks.append(f"```python\n{recipe['python']}\n```\n" if recipe.get("python") else "")
     return [replace(finding, line=0) for finding in check_markdown("\n".join(blocks), installed)]
+
+
+def _is_recipe(found: Any) -> bool:
+    """Whether it has the fields that are looked at, of the kinds `eagle3hub recipe` writes; the reference has none."""
+    if not isinstance(found, dict) or not isinstance(found.get("server_command"), str):
+        return False
+    env = found.get("env")
+    texts = all(isinstance(found.get(name), str | None) for name in ("yaml", "python"))
+    return texts and (env is None or isinstance(env, dict))
 
 
 def check_file(path: Path, installed: Mapping[str, Path] | None = None) -> list[Finding]:
