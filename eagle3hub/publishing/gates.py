@@ -13,7 +13,7 @@ from eagle3hub.errors import InputError, Problem, SourceError, UsageError
 from eagle3hub.publishing import remote
 from eagle3hub.publishing.files import CARD, LocalFile, directly_in, head_folders
 from eagle3hub.publishing.kinds import is_executed, kind_of, mismatch
-from eagle3hub.publishing.sensitive import secrets, shown
+from eagle3hub.publishing.sensitive import secrets, shown, withhold
 from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, covered
 from eagle3hub.publishing.terms import departures
 from eagle3hub.report import Report, load_report
@@ -69,7 +69,8 @@ def check(repo_id: str, files: Sequence[LocalFile], links: Sequence[str], manife
     ]
     found += [_problem("publish-link", f"{link} is a link or a special file") for link in links]
     order = list(GATES)
-    return sorted(found, key=lambda p: order.index(p.code))
+    named = {file.path for file in files}.union(links)
+    return sorted((withhold(p, named) for p in found), key=lambda p: order.index(p.code))
 
 
 def _problem(code: str, message: str, hint: str | None = None) -> Problem:
