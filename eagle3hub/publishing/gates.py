@@ -16,7 +16,7 @@ from eagle3hub.publishing import remote
 from eagle3hub.publishing.derived import card_problems, manifest_problems, own_manifest, problem, report_problems
 from eagle3hub.publishing.files import CARD, LocalFile, directly_in, head_folders
 from eagle3hub.publishing.kinds import is_executed, kind_of, mismatch
-from eagle3hub.publishing.sensitive import secrets, shown
+from eagle3hub.publishing.sensitive import secrets, shown, withhold
 from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, covered
 from eagle3hub.publishing.terms import departures
 
@@ -88,7 +88,8 @@ def check(
     ]
     found += [problem("publish-link", f"{link} is a link or a special file") for link in links]
     order = list(GATES)
-    return sorted(dict.fromkeys(found), key=lambda p: order.index(p.code))
+    named = {file.path for file in files}.union(links)
+    return sorted((withhold(p, named) for p in dict.fromkeys(found)), key=lambda p: order.index(p.code))
 
 
 def _heads(files: Sequence[LocalFile], manifest: Manifest | None) -> Iterator[Problem]:

@@ -17,6 +17,7 @@ from eagle3hub.publishing.derived import own_manifest, problem
 from eagle3hub.publishing.files import CARD, SUMS, LocalFile, head_folders, read_folder, read_sums, sums
 from eagle3hub.publishing.gates import check, check_codes
 from eagle3hub.publishing.remote import RemoteFile, RemoteState
+from eagle3hub.publishing.sensitive import shown
 from eagle3hub.publishing.signing import UNSIGNED, sign_folder
 
 State = Literal["new", "changed", "unchanged", "removed", "kept", "unknown"]
@@ -190,7 +191,7 @@ class Plan:
                     "parent": part.parent,
                     "needed": part.changes,
                     "files": [
-                        {"path": f.path, "size": f.size, "sha256": f.sha256, "state": part.states[f.path]}
+                        {"path": shown(f.path), "size": f.size, "sha256": f.sha256, "state": part.states[f.path]}
                         for f in part.files
                     ],
                     "removed": part.having("removed"),

@@ -9,6 +9,7 @@ import re
 from eagle3hub.publishing.placeholders import classes, entropy, is_placeholder, is_wordy
 from eagle3hub.publishing.secret_rules import Match, Rule, any_value, mixed, rule
 
+ASSIGNED = "password, key or token"
 _NO_KEY = re.compile(rb"commit|revision|\bsha|\bgit\b|hash|digest|blob|tree|checksum", re.I)
 _NAME = re.compile(rb"[\w.\-]{0,40}$")
 _PASSWORD = re.compile(r"pass|pwd", re.I)
@@ -178,7 +179,7 @@ CONTEXT: tuple[Rule, ...] = (
         within=True,
     ),
     rule(
-        "password, key or token",
+        ASSIGNED,
         "pass|pwd|secret|key|token|credential|pat|auth",
         _ASSIGNED,
         _named,

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from eagle3hub.publishing.placeholders import is_placeholder
-from eagle3hub.publishing.secret_context import CONTEXT
+from eagle3hub.publishing.secret_context import ASSIGNED, CONTEXT
 from eagle3hub.publishing.secret_rules import FORMS
 from eagle3hub.resources import cache_dir
 
@@ -29,28 +29,30 @@ _STOP = re.compile(rb"\.(?=\s|$)")
 _DIGEST = re.compile(rb"sha(?:1|224|256|384|512)[=:\- ]{1,2}[\w+/\-]{0,90}$", re.I)
 
 
-def find(data: bytes, *, anywhere: bool = False) -> Iterator[tuple[int, str]]:
-    """Offset and kind of every secret in ``data``; one place may be found under several kinds.
+def find(data: bytes, *, anywhere: bool = False) -> Iterator[tuple[int, str, bool]]:
+    """Offset and kind of every secret in ``data``, and whether the kind is the one to name.
+
+    A secret may be found by several rules; those of which the last is false count where no other found it.
 
     Args:
         data: text in any encoding that leaves ASCII as it is.
         anywhere: what is before a secret is no text, and may be a letter by chance.
     """
-    for at, kind in _all(data, anywhere):
+    for at, kind, sure in _all(data, anywhere):
         if _DIGEST.search(data, max(0, at - 100), at) is None:
-            yield at, kind
+            yield at, kind, sure
 
 
-def _all(data: bytes, anywhere: bool) -> Iterator[tuple[int, str]]:
+def _all(data: bytes, anywhere: bool) -> Iterator[tuple[int, str, bool]]:
     small = data.lower()
     for rule in (*FORMS, *CONTEXT):
         for at in rule.find(data, small, anywhere=anywhere):
-            yield at, rule.kind
+            yield at, rule.kind, rule.kind != ASSIGNED
     ascii_only = data.translate(_ASCII)
     for text in (ascii_only, _STOP.sub(b" ", ascii_only.translate(_SPACED))):
         for finding in _kingfisher().scan(text):
             if finding.visible and finding.rule_id not in _LEFT_OUT and not is_placeholder(finding.secret):
-                yield int(finding.location["start_offset"]), _words(finding.rule_id)
+                yield int(finding.location["start_offset"]), _words(finding.rule_id), False
 
 
 @cache

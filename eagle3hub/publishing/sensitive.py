@@ -16,8 +16,8 @@ import binascii
 import io
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import BinaryIO
 
@@ -70,6 +70,16 @@ def shown(path: str) -> str:
         return path
     parts = ["(withheld)" if _kinds_in_path(part) else part for part in path.split("/")]
     return "/".join(parts) if "(withheld)" in parts else "(withheld)"
+
+
+def withhold(problem: Problem, paths: Iterable[str]) -> Problem:
+    """A problem whose message names no path that holds a secret."""
+    message = problem.message
+    for path in paths:
+        if shown(path) != path:
+            for part in (path, *path.split("/")):
+                message = message.replace(part, shown(part))
+    return replace(problem, message=message)
 
 
 def open_file(file: LocalFile) -> BinaryIO:
@@ -199,29 +209,33 @@ def _places(
     """Kinds by line (from 0); a line that one view found is left out of the others."""
     found: dict[int, list[str]] = {}
     for view in views:
-        here: dict[int, list[tuple[int, str]]] = {}
-        for at, kind in find(view.data, anywhere=anywhere):
+        here: dict[int, list[tuple[int, str, bool]]] = {}
+        for at, kind, sure in find(view.data, anywhere=anywhere):
             place = (line or view.line)(at)
             if place not in found:
-                here.setdefault(place, []).append((at, kind))
+                here.setdefault(place, []).append((at, kind, sure))
             if len(here) > 2 * _MOST:
                 break
         found |= {place: _named(hits) for place, hits in here.items()}
     return found
 
 
-def _named(hits: list[tuple[int, str]]) -> list[str]:
-    """The kinds found in one place; of several for one secret the first counts."""
+def _named(hits: list[tuple[int, str, bool]]) -> list[str]:
+    """The kinds found in one place, one for each secret."""
     kept: list[tuple[int, str]] = []
-    for at, kind in hits:
-        if not any(abs(at - other) < 100 for other, _ in kept):
+    for at, kind, sure in sorted(hits, key=lambda hit: not hit[2]):
+        if sure or not any(abs(at - other) < 100 for other, _ in kept):
             kept.append((at, kind))
     return sorted({kind for _, kind in kept})
 
 
 @lru_cache(maxsize=4096)
 def _kinds_in_path(path: str) -> tuple[str, ...]:
-    views = _views(path.encode("utf-8", "surrogateescape"), 0, first=True)
+    """Kinds of secrets in a path: in the whole, and in what stands between any two of the marks in it."""
+    marks = [mark.start() for mark in re.finditer(r"[^A-Za-z0-9]", path)] + [len(path)]
+    starts = [0, *(mark + 1 for mark in marks[:-1])]
+    pieces = [path[start:end] for i, start in enumerate(starts) for end in marks[i : i + 8] if end - start >= 8]
+    views = _views("\n".join([path, *pieces]).encode("utf-8", "surrogateescape"), 0, first=True)
     return tuple(sorted({kind for kinds in _places(views, lambda _: 0).values() for kind in kinds}))
 
 

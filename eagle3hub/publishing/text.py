@@ -7,7 +7,7 @@ import re
 from eagle3hub.publishing.png import Malformed
 from eagle3hub.publishing.recognise import FIRST, recognised
 
-_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
+_UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
 _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _DISGUISED = re.compile(r"script|page|XML|SVG|PEM|PDF|Git LFS")
 
