@@ -286,9 +286,9 @@ def page(count: int) -> str:
     return f"""# Coverage of the intervals
 
 Written by `python benchmarks/coverage.py --save docs/coverage.md`: simulated, no model runs. The share of samples, in
-percent, whose 95 % interval holds the true value: of {count:,} samples for τ and {count // 2:,} for rates and differences,
-and a quarter as many at n = 80. An interval needs {least} prompts; n = 4 shows what is not printed. A true 95 % is seen
-with a standard error of {error:.1f} points for τ, and of {4**0.5 * error:.1f} at n = 80.
+percent, whose 95 % interval holds the true value: of {count:,} samples for τ, of {count // 2:,} for rates and
+differences, and a quarter as many at n = 80. An interval needs {least} prompts; n = 4 shows what is not printed. A
+true 95 % is seen with a standard error of {error:.1f} points for τ, and of {4**0.5 * error:.1f} at n = 80.
 
 Each prompt has its own chance that a draft is accepted, Beta distributed over prompts, and runs rounds of K drafts
 until its response of so many tokens is complete.

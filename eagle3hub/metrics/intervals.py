@@ -132,12 +132,22 @@ def _degrees_of_freedom(deviations: Sequence[float], *, caution: int, fewest: fl
     return max(2 * n / (kurtosis - (n - 3) / (n - 1)), fewest)
 
 
+def rate(pairs: Iterable[Sequence[int]]) -> Estimate:
+    """The share of trials that succeeded, from successes and trials of each prompt.
+
+    A rate of 0 or 1 has no interval: where a position is seldom accepted, and by few prompts, those that were drawn
+    say little of those that were not.
+    """
+    found = share(Unit.of_successes(successes, trials) for successes, trials in pairs)
+    return found if 0 < found.value < 1 else Estimate(found.value, None, None)
+
+
 def difference(a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]], value: float, bounds: Interval) -> Estimate:
     """The interval of ``value``, the ratio of sums over ``a`` less that over ``b``, pairs of one prompt in each.
 
-    The jackknife of the difference: what a prompt does to both alike cancels. No transform makes it symmetric, so
-    kurtosis is met with more caution than that of a share. It is cut to ``bounds``. There is none
-    from fewer than `MIN_PROMPTS` pairs, or where the pairs show no spread at all, which says nothing about its size.
+    The jackknife of the difference: what a prompt does to both alike cancels. No transform makes it symmetric, so its
+    kurtosis is met with more caution than a share's. It is cut to ``bounds``. There is none from fewer than
+    `MIN_PROMPTS` pairs, or where they show no spread at all: that says nothing about how large it is.
     """
     n = len(a)
     tokens_a, rounds_a = sum(t for t, _ in a), sum(s for _, s in a)
