@@ -59,7 +59,7 @@ def repository(tmp_path: Path, models: Path) -> Callable[..., Path]:
         document["release"]["repo"] = REPO
         document["target"] = {"id": TARGET, "license": "apache-2.0", **({"path": str(target)} if target else {})}
         document["layouts"] = {"main": layouts[0], "also": list(layouts[1:])}
-        document["validate"] |= {"engine": "reference", "num_prompts": 2, "max_new_tokens": 16, **validate}
+        document["validate"] |= {"engine": "reference", "num_prompts": 8, "max_new_tokens": 8, **validate}
         (folder / "release.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
         return folder
 
