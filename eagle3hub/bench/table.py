@@ -69,8 +69,8 @@ def conditions(results: Results) -> list[str]:
     if results.cells:
         out.append(_settings(results.cells))
         out.append(
-            "τ: tokens per round, the target's own included; prompts pooled (ratio estimator); in parentheses the 95 % "
-            f"interval with prompts as the sampling unit, where {MIN_PROMPTS} or more of them had rounds."
+            "τ: tokens per round, the target's own included; prompts pooled (ratio estimator); in parentheses the "
+            f"95 % interval with prompts as the sampling unit, where {MIN_PROMPTS} or more of them had rounds."
         )
     missing = document["cells_planned"] - len(results.cells)
     if missing:
