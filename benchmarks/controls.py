@@ -39,7 +39,6 @@ from eagle3hub.prompts import load_prompts
 from eagle3hub.target import read_target
 from eagle3hub.validation import validate
 from eagle3hub.validation.entry import expected_taps
-from eagle3hub.validation.gates import COLLAPSE
 from eagle3hub.validation.interpreter import interpreter
 from eagle3hub.validation.kept import Kept
 from eagle3hub.validation.options import engine_names
@@ -254,9 +253,10 @@ def measured(entry: Mapping[str, Any], wanted: list[int] | None) -> str:
     seen = lost(load["not_loaded"], load["ignored"])
     if load["aux_boundaries"] and wanted and load["aux_boundaries"] != wanted:
         seen.append(f"taps {load['aux_boundaries']}")
-    if entry["acceptance"] and entry["acceptance"]["mean_acceptance_length"] <= COLLAPSE:
+    gates = {gate["name"]: gate for gate in entry["gates"]}
+    if "collapse" in gates and gates["collapse"]["verdict"] == "fail":
         seen.append("collapse")
-    gate = next((gate for gate in entry["gates"] if gate["name"] == "agreement"), None)
+    gate = gates.get("agreement")
     if gate and gate["verdict"] == "fail":
         seen.append(f"rounds in {gate['evidence']['different']} of {gate['evidence']['prompts']} prompts")
     return f"**{entry['verdict']}**" + (f": {'; '.join(seen)}" if seen else "")
@@ -288,7 +288,7 @@ def faulty(code: str, folder: Path, name: str, bench: Bench) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num-prompts", type=int, default=4)
+    parser.add_argument("--num-prompts", type=int, default=8)
     parser.add_argument("--engine", default="vllm,sglang")
     parser.add_argument("--only", nargs="*", default=None, help="names of controls")
     parser.add_argument("--engine-python", action="append", default=[])

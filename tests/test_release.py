@@ -27,9 +27,9 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "smollm2-135m"
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """The example's manifest and head, made quick: two prompts, sixteen tokens, two layouts."""
+    """The example's manifest and head, made quick: eight prompts, twelve tokens, two layouts."""
     folder = Path(shutil.copytree(EXAMPLE, tmp_path / "project"))
-    edit(folder, validate={"num_prompts": 2, "max_new_tokens": 16}, layouts={"also": ["speculators"]})
+    edit(folder, validate={"num_prompts": 8, "max_new_tokens": 12}, layouts={"also": ["speculators"]})
     return folder
 
 

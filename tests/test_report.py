@@ -184,7 +184,7 @@ def test_one_prompt_and_sampling_say_what_is_not_known() -> None:
     engine["throughput"]["target_tokens_per_second"] = None
     document["settings"]["temperature"] = 0.7
     text = shown(document)
-    assert "no interval from one prompt" in text
+    assert "no interval: 1 prompt with rounds is too few for an interval; 8 or more are needed, 92 rounds" in text
     assert "not compared" in text
     assert "temperature 0.7" in text
 

@@ -15,6 +15,9 @@ from eagle3hub.charts import (
     acceptance_by_draft_tokens,
     acceptance_by_position,
 )
+from eagle3hub.metrics import MIN_PROMPTS
+
+_NO_WHISKERS = f"no intervals: fewer than {MIN_PROMPTS} prompts"
 
 
 def charts(results: Results) -> dict[str, Chart]:
@@ -39,7 +42,8 @@ def _of(cells: Sequence[CellRecord], document: Mapping[str, Any]) -> dict[str, C
     drafts = sorted({c["settings"]["draft_tokens"] for c in cells})
     found = {(c["prompts"]["name"], c["settings"]["draft_tokens"], c["head"]): c for c in cells}
     note = _note(cells, document)
-    whiskers = f"{note} · whiskers: 95 % intervals over prompts"
+    known = any(cell["acceptance"]["ci95"] for cell in cells)
+    whiskers = f"{note} · {'whiskers: 95 % intervals over prompts' if known else _NO_WHISKERS}"
 
     def tau(name: str, places: Sequence[tuple[str, int]]) -> Series:
         cells_there = [found.get((dataset, k, name)) for dataset, k in places]

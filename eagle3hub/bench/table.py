@@ -1,7 +1,7 @@
 """The tables of a benchmark, as plain text in cells; every number in them is computed from the results.
 
-Tau is written with half of its 95 % interval, a difference with its base. A difference whose interval includes 0 is
-marked with `NOISE`.
+Tau is written with its 95 % interval, a difference with its base. A difference whose interval includes 0, or that has
+none, is marked with `NOISE`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from eagle3hub.bench.results import CellRecord, Results
+from eagle3hub.metrics import MIN_PROMPTS
 
 NOISE = "°"
 _NOTHING = "–"
@@ -68,8 +69,8 @@ def conditions(results: Results) -> list[str]:
     if results.cells:
         out.append(_settings(results.cells))
         out.append(
-            "τ: tokens per round, the target's own included; prompts pooled (ratio estimator); ± is half of the 95 % "
-            "interval with prompts as the sampling unit."
+            "τ: tokens per round, the target's own included; prompts pooled (ratio estimator); in parentheses the "
+            f"95 % interval with prompts as the sampling unit, where {MIN_PROMPTS} or more of them had rounds."
         )
     missing = document["cells_planned"] - len(results.cells)
     if missing:
@@ -262,13 +263,13 @@ def _tau_of(cell: CellRecord | None) -> str:
 
 
 def _tau(of: Mapping[str, Any] | None) -> str:
-    """Tau and half its interval, of an ``acceptance`` or a ``category`` object."""
+    """Tau and its interval, of an ``acceptance`` or a ``category`` object."""
     if of is None or of["mean_acceptance_length"] is None:
         return _NOTHING
     if of["ci95"] is None:
         return f"{of['mean_acceptance_length']:.2f}"
     low, high = of["ci95"]
-    return f"{of['mean_acceptance_length']:.2f} ± {(high - low) / 2:.2f}"
+    return f"{of['mean_acceptance_length']:.2f} ({low:.2f}–{high:.2f})"
 
 
 def _relative(one: Mapping[str, Any] | None) -> str:
@@ -278,12 +279,13 @@ def _relative(one: Mapping[str, Any] | None) -> str:
 
 
 def _is_noise(one: Mapping[str, Any]) -> bool:
-    return one["ci95"] is not None and one["ci95"][0] <= 0 <= one["ci95"][1]
+    return one["ci95"] is None or one["ci95"][0] <= 0 <= one["ci95"][1]
 
 
 def _noise_note(rows: Sequence[Sequence[str]]) -> tuple[str, ...]:
     marked = any(text.endswith(NOISE) for row in rows for text in row)
-    return (f"{NOISE} the 95 % interval of the difference, paired by prompt, includes 0",) if marked else ()
+    told = f"{NOISE} not shown to differ: the 95 % interval, paired by prompt, includes 0, or the pairs give none"
+    return (told,) if marked else ()
 
 
 def _signed(value: float, form: str) -> str:

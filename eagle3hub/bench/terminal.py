@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 WIDTH = 100
 _LONGEST_KEY = 20
 _LONGEST_HEADING = 16
+_LONGEST_VALUE = 32
 _GAP = 2
 
 
@@ -91,9 +92,9 @@ def _units(table: Table) -> list[list[int]]:
 
 def _width(table: Table, column: int) -> int:
     cells = max((len(row[column]) for row in table.rows), default=0)
-    heading = max(len(line) for line in table.columns[column].heading)
+    heading = min(max(len(line) for line in table.columns[column].heading), _LONGEST_HEADING)
     return min(max(cells, heading), _longest(table, column)) + _GAP
 
 
 def _longest(table: Table, column: int) -> int:
-    return _LONGEST_KEY if column < table.keys else _LONGEST_HEADING
+    return _LONGEST_KEY if column < table.keys else _LONGEST_VALUE

@@ -24,7 +24,7 @@ def alt_text(title: str, panels: Sequence[Panel], number: Callable[[float], str]
     for panel in panels:
         heading = f"{panel.title}: " if panel.title else ""
         parts += [heading + describe(one, panel.labels, number, label) for one in panel.series]
-    if describe is _every_number and any(one.intervals for panel in panels for one in panel.series):
+    if describe is _every_number and any(any(one.intervals) for panel in panels for one in panel.series):
         parts.append("95 % intervals in parentheses.")
     return f"{title}. " + " ".join(parts)
 

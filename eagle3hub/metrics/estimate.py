@@ -9,7 +9,7 @@ from typing import Any
 
 from eagle3hub.errors import InputError
 from eagle3hub.metrics.counters import Counts, total
-from eagle3hub.metrics.intervals import Estimate, Interval, Unit, share
+from eagle3hub.metrics.intervals import Estimate, Interval, Unit, rate, share
 
 ESTIMATOR = "pooled, ratio estimator over prompts"
 
@@ -28,8 +28,8 @@ class Acceptance:
             left out). It differs from tau wherever prompts differ in length; never compare one with the other.
         marginal_rates, conditional_rates: per draft position; a conditional rate after a position that was
             never accepted is None.
-        marginal_ci95, conditional_ci95: their 95 % intervals, inside [0, 1]; None where fewer than `MIN_PROMPTS`
-            prompts reached the position.
+        marginal_ci95, conditional_ci95: their 95 % intervals, inside [0, 1]; None for a rate of 0 or 1, and where
+            fewer than `MIN_PROMPTS` prompts reached the position.
         draft_acceptance_rate: accepted / drafted.
     """
 
@@ -75,7 +75,7 @@ def acceptance(prompts: Sequence[Counts]) -> Acceptance:
     tau = acceptance_length(prompts)
     per_request = [c.emitted / c.rounds for c in prompts if c.rounds]
     positions = range(len(pooled.accepted_per_position))
-    marginal = [share(Unit.of_successes(c.accepted_per_position[i], c.rounds) for c in prompts) for i in positions]
+    marginal = [rate((c.accepted_per_position[i], c.rounds) for c in prompts) for i in positions]
     conditional = [_conditional(prompts, i) for i in positions]
     return Acceptance(
         counts=pooled,
@@ -149,7 +149,7 @@ def _conditional(prompts: Sequence[Counts], position: int) -> Estimate | None:
     steps = [(c.rounds, *c.accepted_per_position)[position : position + 2] for c in prompts]
     if not any(before for before, _ in steps):
         return None
-    return share(Unit.of_successes(after, before) for before, after in steps)
+    return rate((after, before) for before, after in steps)
 
 
 def _listed(interval: Interval | None) -> list[float] | None:

@@ -28,16 +28,14 @@ Interval = tuple[float, float]
 MIN_PROMPTS = 8
 """From so many prompts with a round on there is an interval, and below it none.
 
-In simulation (``benchmarks/coverage.py``, docs/measuring.md) every interval given here holds the truth in 93 % of
-samples or more from 8 prompts on, in every population tried; at 6 some fall below, and at 4 what covers enough does so
-by spanning most of the range.
+In simulation (``benchmarks/coverage.py``, docs/coverage.md) the interval of tau holds the truth in 93 % of samples or
+more from 8 prompts on, in every population tried. At 4 some fall below, and those that do not span most of the range.
 """
 
 _NEAR_EDGE = 0.1
 """Rounds added on both sides, so that the prompts left over may all have accepted nothing or everything."""
 
 _AT_EDGE = 0.5
-_FEWEST = 2.0
 _NO_SPREAD = 1e-12
 
 
@@ -114,28 +112,42 @@ def _spread(kept: Sequence[Unit], trials: int, total: int, most: int) -> tuple[f
     effective = gained * (trials - gained) / squares
     yes = effective * gained / trials
     within = 1 / (yes + _AT_EDGE) + 1 / (effective - yes + _AT_EDGE)
-    return (_NEAR_EDGE, between, _degrees_of_freedom(moved)) if between > within else (_NEAR_EDGE, within, n - 1)
+    if between <= within:
+        return _NEAR_EDGE, within, n - 1
+    return _NEAR_EDGE, between, _degrees_of_freedom(moved, caution=2, fewest=2)
 
 
-def _degrees_of_freedom(deviations: Sequence[float]) -> float:
+def _degrees_of_freedom(deviations: Sequence[float], *, caution: int, fewest: float) -> float:
     """Those of the variance of ``deviations``: n - 1 where their kurtosis is a normal one's or less, else fewer.
 
     2n / (kurtosis - (n - 3) / (n - 1)). A sample shows too small a kurtosis, a normal one's by (n - 1) / (n + 1);
-    this is undone twice, which the simulation asks for where prompts differ much, and costs little where they do not.
+    this is undone ``caution`` times: the simulation asks for more than once where prompts differ much, and it costs
+    little where they do not.
     """
     n = len(deviations)
     second, fourth = math.fsum(d**2 for d in deviations), math.fsum(d**4 for d in deviations)
-    kurtosis = n * fourth / second**2 * ((n + 1) / (n - 1)) ** 2
+    kurtosis = n * fourth / second**2 * ((n + 1) / (n - 1)) ** caution
     if kurtosis <= 3:
         return n - 1
-    return max(2 * n / (kurtosis - (n - 3) / (n - 1)), _FEWEST)
+    return max(2 * n / (kurtosis - (n - 3) / (n - 1)), fewest)
+
+
+def rate(pairs: Iterable[Sequence[int]]) -> Estimate:
+    """The share of trials that succeeded, from successes and trials of each prompt.
+
+    A rate of 0 or 1 has no interval: where a position is seldom accepted, and by few prompts, those that were drawn
+    say little of those that were not.
+    """
+    found = share(Unit.of_successes(successes, trials) for successes, trials in pairs)
+    return found if 0 < found.value < 1 else Estimate(found.value, None, None)
 
 
 def difference(a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]], value: float, bounds: Interval) -> Estimate:
     """The interval of ``value``, the ratio of sums over ``a`` less that over ``b``, pairs of one prompt in each.
 
-    The jackknife of the difference: what a prompt does to both alike cancels. It is cut to ``bounds``. There is none
-    from fewer than `MIN_PROMPTS` pairs, or where the pairs show no spread at all, which says nothing about its size.
+    The jackknife of the difference: what a prompt does to both alike cancels. No transform makes it symmetric, so its
+    kurtosis is met with more caution than a share's. It is cut to ``bounds``. There is none from fewer than
+    `MIN_PROMPTS` pairs, or where they show no spread at all: that says nothing about how large it is.
     """
     n = len(a)
     tokens_a, rounds_a = sum(t for t, _ in a), sum(s for _, s in a)
@@ -150,7 +162,7 @@ def difference(a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]], value
     if max(map(abs, moved)) < _NO_SPREAD:
         return Estimate(value, None, None)
     error = math.sqrt((n - 1) / n * math.fsum(d * d for d in moved))
-    half = t_quantile_between(0.975, _degrees_of_freedom(moved)) * error
+    half = t_quantile_between(0.975, _degrees_of_freedom(moved, caution=3, fewest=1)) * error
     return Estimate(value, error, (max(value - half, bounds[0]), min(value + half, bounds[1])))
 
 

@@ -195,7 +195,7 @@ def _equal(name: str, run: Measurement) -> Gate:
 def _no_interval(found: Paired) -> str:
     if found.prompts < MIN_PROMPTS:
         return too_few(found.prompts)
-    return "the pairs do not differ in it, so that it has no interval; use more prompts"
+    return "the pairs show no spread that would give it an interval; use more prompts"
 
 
 def _unequal(name: str, run: Measurement, reference: Measurement) -> Gate:

@@ -90,7 +90,8 @@ def write_reference(reference: Reference) -> str:
                 "count": len(measurement.question_ids),
             },
         ),
-        f"# tau counts the target's own token of each round. {spread[0].upper()}{spread[1:]}.",
+        "# tau counts the target's own token of each round.",
+        f"# {spread[0].upper()}{spread[1:]}.",
         *_section(
             "measured",
             {

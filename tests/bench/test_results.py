@@ -20,7 +20,8 @@ def test_the_numbers_are_those_of_the_recorded_run() -> None:
     assert cell["acceptance"]["accepted_per_position"] == [206, 58, 18]
     assert cell["acceptance"]["mean_acceptance_length"] == pytest.approx(1.453, abs=5e-4)
     assert cell["categories"]["math"]["rounds"] == RECORDED[6].counts.rounds + RECORDED[7].counts.rounds
-    assert cell["categories"]["math"]["ci95"] is not None
+    assert cell["acceptance"]["ci95"] == pytest.approx([1.349, 1.583], abs=5e-4)
+    assert cell["categories"]["math"]["ci95"] is None, "two prompts"
     assert cell["prompts"]["turns"] == "first"
     assert cell["prompts"]["source"] is None
     assert [one.rounds for one in counts(cell)] == [one.counts.rounds for one in RECORDED]

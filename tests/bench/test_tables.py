@@ -22,6 +22,7 @@ from eagle3hub.errors import UnavailableError
 from eagle3hub.metrics import Counts
 from eagle3hub.prompts import datasets
 
+NOTE = "° not shown to differ: the 95 % interval, paired by prompt, includes 0, or the pairs give none"
 TWO = plan(heads=(AS_TRAINED, SECOND), datasets=(plan().datasets[0], prompts("gsm8k")), draft_tokens=(5, 3))
 
 WIDE = plan(heads=(AS_TRAINED, SECOND, THIRD), draft_tokens=(3, 16))
@@ -47,12 +48,12 @@ def shown(results: Results, *, width: int = 100, terminal: bool = False) -> str:
 
 def test_the_recorded_run_reads_as_it_was_measured() -> None:
     found = measured(plan())
-    assert titled(found, "Acceptance length τ, reference 1.0").rows == (("smoke", "0", "3", "16", "1.45 ± 0.11"),)
+    assert titled(found, "Acceptance length τ, reference 1.0").rows == (("smoke", "0", "3", "16", "1.45 (1.35–1.58)"),)
     assert titled(found, "Acceptance by draft position, marginal").rows[0][4:] == ("33.1", "9.3", "2.9")
     assert titled(found, "Acceptance by draft position, conditional").rows[0][4:] == ("33.1", "28.2", "31.0")
     by_category = titled(found, "Acceptance length τ by category").rows
     assert [row[2] for row in by_category] == list(found.cells[0]["prompts"]["categories"])
-    assert by_category[0][3:] == ("2", "1.38 ± 3.67")
+    assert by_category[0][3:] == ("2", "1.38")
     assert not [table for table in tables(found) if table.title.startswith(("Difference", "Throughput"))]
 
 
@@ -91,19 +92,19 @@ class Alike(Recorded):
 def test_a_difference_within_the_noise_is_marked_and_none_has_no_sign() -> None:
     found = run_bench(plan(heads=(AS_TRAINED, SECOND, THIRD)), Alike())
     overview = titled(found, "Acceptance length τ, ")
-    assert overview.rows[0][4:] == ("1.45 ± 0.11", "1.45 ± 0.11", "+0.1 %°", "1.45 ± 0.11", "0.0 %°")
-    assert overview.notes == ("° the 95 % interval of the difference, paired by prompt, includes 0",)
+    assert overview.rows[0][4:] == ("1.45 (1.35–1.58)", "1.45 (1.35–1.58)", "+0.1 %°", "1.45 (1.35–1.58)", "0.0 %°")
+    assert overview.notes == (NOTE,)
     difference = titled(found, "Difference")
-    assert difference.rows[1][3:] == (THIRD.name, "0.000°", "0.000 … 0.000", "16 of 16")
+    assert difference.rows[1][3:] == (THIRD.name, "0.000°", "–", "16 of 16")
     assert difference.rows[0][6] == "15 of 16"
 
 
 def test_below_zero_is_written_with_a_minus_sign() -> None:
     found = run_bench(plan(heads=(AS_TRAINED, SECOND), base="second"), Alike())
     assert titled(found, "Acceptance length τ, ").rows[0][4:] == (
-        "1.45 ± 0.11",
+        "1.45 (1.35–1.58)",
         "\N{MINUS SIGN}0.1 %°",
-        "1.45 ± 0.11",
+        "1.45 (1.35–1.58)",
     )
 
 
@@ -144,10 +145,31 @@ def test_a_run_that_is_not_finished_says_so() -> None:
     assert rows[1][5] != "–"
 
 
-def test_a_single_prompt_has_no_interval() -> None:
-    found = measured(plan(heads=(AS_TRAINED, SECOND), datasets=(prompts("one", 1),)))
-    assert re.fullmatch(r"\d\.\d\d", titled(found, "Acceptance length τ, ").rows[0][4])
-    assert titled(found, "Difference").rows[0][5] == "–"
+@pytest.mark.parametrize("count", [1, 7])
+def test_few_prompts_have_no_interval_and_show_no_difference(count: int) -> None:
+    found = measured(plan(heads=(AS_TRAINED, SECOND), datasets=(prompts("one", count),)))
+    overview = titled(found, "Acceptance length τ, ")
+    assert re.fullmatch(r"\d\.\d\d", overview.rows[0][4])
+    assert overview.rows[0][6].endswith(" %°")
+    assert overview.notes == (NOTE,)
+    difference = titled(found, "Difference").rows[0]
+    assert difference[4].endswith("°")
+    assert difference[5] == "–"
+    pictures = charts(found)
+    assert pictures
+    assert not any("(" in chart.alt or "interval" in chart.alt for chart in pictures.values())
+    (row, _) = csv.DictReader(io.StringIO(to_csv(found)))
+    assert (row["ci95_low_tokens_per_round"], row["standard_error_tokens_per_round"]) == ("", "")
+
+
+def test_a_verdict_beside_tau_is_not_cut() -> None:
+    class Open(Recorded):
+        def measure(self, cell: Cell) -> CellResult:
+            return replace(super().measure(cell), verdict="inconclusive", reason="open")
+
+    text = shown(measured(plan(), Open()))
+    assert "1.45 (1.35–1.58) inconclusive" in text
+    assert max(len(line) for line in text.splitlines()) <= 100
 
 
 def test_throughput_has_a_unit_and_its_conditions() -> None:
@@ -190,7 +212,7 @@ def test_a_terminal_gets_colours_and_a_narrow_one_narrow_tables() -> None:
     assert "\x1b[1m" in shown(measured(plan()), terminal=True)
     text = shown(large(), width=72)
     assert max(len(line) for line in text.splitlines()) <= 72
-    assert "1.45 ± 0.11" in text
+    assert "1.45 (1.35–1.58)" in text
 
 
 def test_the_columns_of_a_csv_are_stable_and_its_numbers_exact() -> None:
@@ -235,7 +257,7 @@ def test_everything_is_written_and_linked(tmp_path: Path) -> None:
 def test_charts_show_the_measured_numbers() -> None:
     found = charts(measured(TWO))
     assert list(found) == [f"{k}-reference-T0" for k in ("tau-by-dataset", "rate-by-position", "tau-by-draft-tokens")]
-    assert "K = 3: as-trained: smoke 1.45 (1.34 to 1.57)" in found["tau-by-dataset-reference-T0"].alt
+    assert "K = 3: as-trained: smoke 1.45 (1.35 to 1.58)" in found["tau-by-dataset-reference-T0"].alt
     one = charts(measured(plan()))
     assert list(one) == ["tau-by-dataset-reference-T0", "rate-by-position-reference-T0"]
     assert "position 1 33.1%, position 2 9.3%, position 3 2.9%" in one["rate-by-position-reference-T0"].alt

@@ -67,7 +67,7 @@ def two_heads(tmp_path: Path) -> Path:
     target = agreeing.make_target(tmp_path / "target")
     document["target"] = {"id": "alice/target", "license": "apache-2.0", "path": str(target)}
     document["layouts"] = {"main": "specforge"}
-    document["validate"] = {"engine": "reference", "num_prompts": 16, "max_new_tokens": 8}
+    document["validate"] = {"engine": "reference", "num_prompts": 8, "max_new_tokens": 8}
     document["heads"] = []
     for name in ("one", "two"):
         agreeing.make_head(tmp_path / name)

@@ -28,10 +28,10 @@ def cells(table: str) -> list[list[str]]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A manifest and its head: two layouts, sixteen prompts of 24 tokens, by the reference."""
+    """A manifest and its head: two layouts, eight prompts of twelve tokens, by the reference."""
     path = write_manifest(tmp_path / "release.yaml")
     document = yaml.safe_load(path.read_text())
-    document["validate"] |= {"engine": "reference", "num_prompts": 16, "max_new_tokens": 24}
+    document["validate"] |= {"engine": "reference", "num_prompts": 8, "max_new_tokens": 12}
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     return path
 

@@ -18,7 +18,7 @@ from eagle3hub.validation.kept import Kept
 from eagle3hub.validation.referee import ReferenceOptions
 
 Cli = Callable[..., tuple[int, str, str]]
-SHORT: dict[str, Any] = {"num_prompts": 3, "max_new_tokens": 16}
+SHORT: dict[str, Any] = {"num_prompts": 8, "max_new_tokens": 12}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_hidden_states_stand_in_for_the_target(
     counters = ("question_id", "tokens_sha256", "rounds", "accepted_per_position")
     assert rows(first, *counters) == rows(again, *counters)
     with pytest.raises(InputError, match="no hidden states for question"):
-        validate(head, target=smollm2_target, kept=Kept(), reference=given, num_prompts=4, max_new_tokens=16)
+        validate(head, target=smollm2_target, kept=Kept(), reference=given, num_prompts=9, max_new_tokens=12)
 
 
 def test_a_sabotaged_head_is_held_against_its_original(
@@ -89,13 +89,13 @@ def test_a_sabotaged_head_is_held_against_its_original(
 
 def test_a_measurement_is_kept_and_held_against(cli: Cli, head: Path, smollm2_target: Path, tmp_path: Path) -> None:
     file = tmp_path / "acceptance.reference.yaml"
-    words = ("validate", head, "--target", smollm2_target, "--num-prompts", 3, "--max-new-tokens", 16)
+    words = ("validate", head, "--target", smollm2_target, "--num-prompts", 8, "--max-new-tokens", 12)
     status, out, err = cli(*words, "--write-acceptance-reference", file)
     assert status == 0, err
     assert "PASS" in out
     status, out, _ = cli(*words, "--acceptance-reference", file)
     assert status == 0
-    assert "all 3 prompts have the counters of the reference exactly" in out
+    assert "all 8 prompts have the counters of the reference exactly" in out
     status, out, _ = cli(*words, "--draft-tokens", 2, "--acceptance-reference", file)
     assert status == 1
     assert "INCONCLUSIVE" in out
@@ -146,7 +146,7 @@ def test_a_benchmark_drafts_the_trees_a_validation_drafts(
     cli: Cli, head: Path, smollm2_target: Path, kept: Kept
 ) -> None:
     tree = {"topk": 4, "num_draft_tokens": 6}
-    size = ("--num-prompts", 3, "--max-new-tokens", 16, "--topk", 4, "--num-draft-tokens", 6)
+    size = ("--num-prompts", 8, "--max-new-tokens", 12, "--topk", 4, "--num-draft-tokens", 6)
     options = ("--datasets", "smoke", "--draft-tokens", "2,4", *size, "--json")
     status, out, _ = cli("bench", head, "--target", smollm2_target, *options)
     cells = json.loads(out)["cells"]

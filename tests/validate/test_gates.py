@@ -256,4 +256,4 @@ def test_runs_that_differ_alike_in_every_prompt_have_no_interval() -> None:
     theirs = measurement([(100, 41, 6, 2)] * 16, dtype="bfloat16")
     for gate in (agreement(ours, theirs), against_reference(ours, Reference(theirs))):
         assert gate.verdict == "inconclusive"
-        assert "no interval" in gate.reason
+        assert "no spread" in gate.reason

@@ -35,5 +35,6 @@ def test_embeddings_sglang_replaces_are_seen_in_the_rounds(
     assert (sglang["preflight"]["verdict"], sglang["verdict"]) == ("silently_wrong", "fail")
     assert sglang["load"]["not_loaded"] == []
     assert sglang["lossless"]["identical"] == 1
-    (gate,) = sglang["gates"]
+    collapse, gate = sglang["gates"]
+    assert (collapse["name"], collapse["verdict"]) == ("collapse", "inconclusive"), "one prompt"
     assert (gate["name"], gate["verdict"]) == ("agreement", "fail")

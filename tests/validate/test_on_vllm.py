@@ -32,7 +32,7 @@ def kept() -> Kept:
 
 
 def check(head: Path, target: Path, python: Path, kept: Kept, **options: object) -> Report:
-    arguments: dict[str, object] = {"num_prompts": 4, "max_new_tokens": 32, "engine": "vllm", **options}
+    arguments: dict[str, object] = {"num_prompts": 8, "max_new_tokens": 32, "engine": "vllm", **options}
     arguments["run_anyway"] = True  # what the preflight foresees is measured here
     return validate(
         head,
@@ -68,7 +68,7 @@ def test_a_good_head_passes(head: Path, smollm2_target: Path, vllm_python: Path,
     assert report.verdict == "pass", report.reason
     assert engine["version"] == "0.32.0"
     assert engine["preflight"]["verdict"] == "right"
-    assert engine["lossless"] == {"identical": 4, "prompts": 4, "divergences": []}
+    assert engine["lossless"] == {"identical": 8, "prompts": 8, "divergences": []}
     assert engine["load"] == {"checked": True, "not_loaded": [], "ignored": ["t2d"], "aux_boundaries": TAPS}
     acceptance = engine["acceptance"]
     assert 1.2 < acceptance["mean_acceptance_length"] < 1.8
@@ -91,8 +91,11 @@ def test_vllm_counts_what_the_reference_counts(
     report = check(head, smollm2_target, vllm_python, kept, engine="reference,vllm", draft_tokens=k)
     assert report.verdict == "pass", report.reason
     ours, theirs = report.document["engines"]
-    assert [gate["verdict"] for gate in theirs["gates"]] == ["pass"]
-    assert "all 4 prompts have the counters of the reference exactly" in theirs["gates"][0]["reason"]
+    assert [(gate["name"], gate["verdict"]) for gate in theirs["gates"]] == [
+        ("collapse", "pass"),
+        ("agreement", "pass"),
+    ]
+    assert "all 8 prompts have the counters of the reference exactly" in theirs["gates"][1]["reason"]
     same = ("prompt_tokens", "new_tokens", "tokens_sha256", "rounds", "drafted", "accepted_per_position")
     assert [[row[key] for key in same] for row in ours["per_prompt"]] == [
         [row[key] for key in same] for row in theirs["per_prompt"]
@@ -118,7 +121,7 @@ def test_what_no_threshold_sees_the_reference_sees(
     assert theirs["load"]["not_loaded"] == []
     assert theirs["acceptance"]["mean_acceptance_length"] > 1.2, "no threshold sees this"
     for entry in (ours, theirs):
-        (gate,) = entry["gates"]
+        _, gate = entry["gates"]
         assert (entry["verdict"], gate["name"], gate["verdict"]) == ("fail", "agreement", "fail")
         assert "the rounds differ from the reference's" in gate["reason"]
     assert [r["accepted_per_position"] for r in ours["per_prompt"]] == [
@@ -139,8 +142,8 @@ def test_a_norm_vllm_assumes_is_seen_in_the_rounds(
     assert theirs["preflight"]["verdict"] == "silently_wrong"
     assert theirs["load"]["not_loaded"] == []
     assert theirs["verdict"] == "fail"
-    (gate,) = theirs["gates"]
-    assert (gate["name"], gate["verdict"], gate["evidence"]["different"]) == ("agreement", "fail", 4)
+    _, gate = theirs["gates"]
+    assert (gate["name"], gate["verdict"], gate["evidence"]["different"]) == ("agreement", "fail", 8)
 
 
 def test_a_missing_d2t_is_served_silently_and_fails_here(

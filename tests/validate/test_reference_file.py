@@ -36,7 +36,10 @@ def test_it_can_be_read_by_a_person() -> None:
     assert "schema: eagle3hub/acceptance-reference/1" in lines
     assert "tolerance: 0.05" in lines
     assert "  tau: 1.528" in lines
-    assert "# tau counts the target's own token of each round. 95 % interval 1.236 to 1.820." in lines
+    assert "# tau counts the target's own token of each round." in lines
+    assert "# 6 prompts with rounds are too few for an interval; 8 or more are needed." in lines
+    many = write_reference(Reference(measurement([(40 + i, 20, 5, 1) for i in range(8)]))).splitlines()
+    assert any(line.startswith("# 95 % interval 1.") for line in many)
     assert "  - {question_id: 1, rounds: 56, drafted: 168, accepted_per_position: [7, 1, 0]}" in lines
     assert max(map(len, lines)) < 120
 

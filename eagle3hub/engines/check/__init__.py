@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from eagle3hub.engines.check.commands import check_command, check_variable, command_engine_hint
 from eagle3hub.engines.check.finding import Finding
@@ -69,7 +69,7 @@ def check_recipe(document: Mapping[str, Any], installed: Mapping[str, Path] | No
     return [replace(finding, line=0) for finding in check_markdown("\n".join(blocks), installed)]
 
 
-def _is_recipe(found: Any) -> bool:
+def _is_recipe(found: Any) -> TypeGuard[Mapping[str, Any]]:
     """Whether it has the fields that are looked at, of the kinds `eagle3hub recipe` writes; the reference has none."""
     if not isinstance(found, dict) or not isinstance(found.get("server_command"), str):
         return False

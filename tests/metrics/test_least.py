@@ -1,0 +1,37 @@
+"""The least number of prompts is one number: what is written down says the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eagle3hub.metrics import MIN_PROMPTS
+from eagle3hub.resources import data_path
+
+WORDS = {8: "eight"}
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("schemas/report.schema.json", "null from fewer than {n} prompts with a round"),
+        ("schemas/bench.schema.json", "null from fewer than {n} prompts with a round"),
+        ("schemas/bench.schema.json", "null from fewer than {n} pairs"),
+        ("schemas/matrix.schema.json", "null from fewer than {n} prompts with a round"),
+        ("schemas/manifest.schema.json", "Fewer than {n} settle nothing"),
+        ("docs/measuring.md", "From fewer than {word} prompts with rounds nothing has an interval"),
+        ("docs/troubleshooting.md", "fewer than {word} prompts had a round"),
+        ("docs/coverage.md", "An interval needs {n} prompts"),
+        ("README.md", "fewer than {word} prompts"),
+    ],
+)
+def test_what_is_written_down(path: str, says: str) -> None:
+    text = " ".join(Path(data_path(path)).read_text(encoding="utf-8").split())
+    assert says.format(n=MIN_PROMPTS, word=WORDS[MIN_PROMPTS]) in text
+
+
+def test_the_option_says_it() -> None:
+    from eagle3hub.cli import options
+
+    assert f"fewer than {MIN_PROMPTS} settle nothing" in Path(options.__file__).read_text(encoding="utf-8")
