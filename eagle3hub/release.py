@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eagle3hub import conversion, conversion_plan
-from eagle3hub.bench.results import Results
 from eagle3hub.card import load_manifest
 from eagle3hub.card.bench import find_benchmarks
 from eagle3hub.card.folder import BENCHMARKS, CARD, RECORD, REPORTS, TEMPLATES, complete
 from eagle3hub.card.manifest import Manifest, validation_settings
-from eagle3hub.card.public import IMPORTED, MANIFEST, numbered
+from eagle3hub.card.public import IMPORTED, MANIFEST
 from eagle3hub.card.reported import CHARTS
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, release_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
@@ -193,7 +192,7 @@ def release(
     else:
         dest = made_in(manifest, kept_in)
         dest.parent.mkdir(parents=True, exist_ok=True)
-    benchmarks = [results for _, results in find_benchmarks(manifest)]
+    find_benchmarks(manifest)  # what is wrong with them is said before anything is measured
     measured = str(target if target is not None else manifest.measured_target)
     facts = read_target(measured, manifest.target.id)
     tokens = manifest.speculative_tokens
@@ -237,7 +236,7 @@ def release(
             _place_heads(manifest, stage.path, tree)
             if until != "convert":
                 progress("writing the card")
-                _assemble(manifest_path, results, benchmarks, stage.path, templates, settings)
+                _assemble(manifest_path, results, stage.path, templates, settings)
                 sign(stage.path, settings, signature, progress)
             files = _digests(stage.path)
     made = Release(
@@ -378,7 +377,6 @@ def _place_heads(manifest: Manifest, stage: Path, tree: SourceTree | None) -> No
 def _assemble(
     address: str | Path,
     results: Sequence[LayoutResult],
-    benchmarks: Sequence[Results],
     stage: Path,
     templates: str | Path | None,
     settings: Settings,
@@ -388,6 +386,4 @@ def _assemble(
     for result in results:
         device = result.report.document["settings"]["device"]
         result.report.save(stage / REPORTS / f"{result.layout}-{device}.json")
-    for name, found in zip(numbered(BENCHMARKS, len(benchmarks), ".json"), benchmarks, strict=True):
-        found.save(stage / name)
     complete(stage, address, publish=settings.intent(), waived=settings.allow, templates=templates)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import difflib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,12 +24,12 @@ from eagle3hub._version import __version__
 from eagle3hub.card.bench import Benchmark, find_benchmarks
 from eagle3hub.card.manifest import Manifest, PublishSettings, load_manifest
 from eagle3hub.card.pictures import draw
-from eagle3hub.card.public import MANIFEST, public_form
+from eagle3hub.card.public import MANIFEST, numbered, public_form
 from eagle3hub.card.render import render_card
 from eagle3hub.card.reported import CHARTS
 from eagle3hub.card.reports import find_reports, runs
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, head_digests
-from eagle3hub.checkpoint.folder import CONFIG, open_checkpoint
+from eagle3hub.checkpoint.folder import CONFIG, PROVENANCE, open_checkpoint
 from eagle3hub.documents import document_bytes, read_document
 from eagle3hub.errors import InputError, ManifestError, OutputError, SourceError
 from eagle3hub.head import Head
@@ -48,8 +48,8 @@ TEMPLATES = "templates"
 RECORD = "release.json"
 SCHEMA_NAME = "eagle3hub/release/1"
 _MAX_RECORD = 16 << 20
-_MADE_LATER = (RECORD, "SHA256SUMS", "model.sig")
-"""What no record lists: itself, and what is made over it."""
+_LISTED = (f"{REPORTS}/*.json", f"{BENCHMARKS}/*.json", f"{TEMPLATES}/*.j2")
+"""Files of a release that were in place, or copied, when it was made."""
 _DIFF_LINES = 24
 
 
@@ -60,7 +60,7 @@ class Record:
     Attributes:
         version: of this tool. charts: version of matplotlib, which drew the charts; empty where there are none.
         waived: gates of publishing that the card says were waived, by code.
-        files: every file that was written, but for the record and what is made over it.
+        files: every file of the release, but for the record and what is made over it.
     """
 
     version: str
@@ -123,7 +123,7 @@ def complete(
     waived: Sequence[str] = (),
     templates: str | Path | None = None,
 ) -> Rendered:
-    """Make a release folder of one that holds heads, reports and benchmarks, each in its place.
+    """Make a release folder of one that holds heads and reports, each in its place.
 
     Args:
         manifest: ``release.yaml`` or ``release.yaml#NAME``. The layouts it names lie in ``folder`` already.
@@ -131,24 +131,30 @@ def complete(
         waived: gates of publishing that the card says were waived.
         templates: a folder of the makers' own templates; those it holds are copied.
 
-    Writes the manifest's public form, a license that it names and that lies beside it, the charts, the card, and last
-    the record. Raises InputError for what is wrong with manifest, reports, heads or templates, OutputError.
+    Copies the benchmarks that the manifest names, and a license that it names and that lies beside it; writes the
+    manifest's public form, the charts, the card, and last the record, which lists these, the heads and the reports and
+    nothing else that may lie there. Raises InputError for what is wrong with manifest, reports, heads or templates, OutputError.
     """
     loaded = load_manifest(manifest)
     said = {k: v for k, v in asdict(publish or loaded.publish).items() if v}
-    results = sorted((folder / BENCHMARKS).glob("*.json"))
+    results = find_benchmarks(loaded)
+    for name, (path, found) in zip(numbered(BENCHMARKS, len(results), ".json"), results, strict=True):
+        if path.resolve() != (folder / name).resolve():
+            found.save(folder / name)
     digest = _measured_target(folder)
     form = public_form(manifest, publish=said, benchmarks=len(results), weights_digest=digest)
     for name, content in form.items():
         replace_file(folder / name, content, parents=True)
     if templates is not None:
         _copy_templates(Path(templates), folder / TEMPLATES)
-    _copy_license(loaded, folder)
+    license_file = _copy_license(loaded, folder)
     record = Record(__version__, "", tuple(waived))
     made = render(folder, record.waived)
     write_card(folder / CARD, made.card, made.charts)
     charts = version("matplotlib") if made.charts else ""
-    files = [file_digest(folder / name, name) for name in _files(folder)]
+    names = {*form, *made.charts, CARD, *license_file, *_heads_files(folder, made.manifest)}
+    names |= {path.relative_to(folder).as_posix() for part in _LISTED for path in folder.glob(part)}
+    files = [file_digest(folder / name, name) for name in sorted(names)]
     replace_file(folder / RECORD, document_bytes(Record(record.version, charts, record.waived, files).to_json()))
     return made
 
@@ -160,9 +166,14 @@ def _measured_target(folder: Path) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _files(folder: Path) -> list[str]:
-    found = (p for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
-    return sorted(name for p in found if (name := p.relative_to(folder).as_posix()) not in _MADE_LATER)
+def _heads_files(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """Paths of the files that conversion wrote for each layout, as its record there lists them."""
+    for place in (manifest.layouts.folder(layout) for layout in manifest.layouts):
+        record = open_checkpoint(folder / place).provenance or {}
+        for name in (PROVENANCE, *(str(f["path"]) for f in record.get("files", ()))):
+            path = f"{place}/{name}" if place else name
+            if (folder / path).is_file():
+                yield path
 
 
 def _copy_templates(source: Path, into: Path) -> None:
@@ -172,14 +183,15 @@ def _copy_templates(source: Path, into: Path) -> None:
         replace_file(into / file.name, read_bytes(file), parents=True)
 
 
-def _copy_license(manifest: Manifest, folder: Path) -> None:
+def _copy_license(manifest: Manifest, folder: Path) -> list[str]:
     """The license text that the manifest names by a path beside it: the card's link leads to it."""
     link = manifest.release.license.link
     if not link or "://" in link or "/" in link:
-        return
+        return []
     source = manifest.path.parent / link
     if source.is_file() and not (folder / link).exists():
         shutil.copyfile(source, folder / link)
+    return [link] if (folder / link).is_file() else []
 
 
 def open_heads(folder: Path, manifest: Manifest) -> dict[str, Head]:
