@@ -17,6 +17,7 @@ from eagle3hub.card.reports import find_reports, runs
 from eagle3hub.card.results import view
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.head import Head
 from eagle3hub.layouts import open_head
 from eagle3hub.places import is_replaced
 from eagle3hub.report import load_report
@@ -93,6 +94,7 @@ def make_card(
         benchmarks=benchmarks,
         pictures=pictures,
         waived=waived,
+        heads=_by_folder(manifest, opened),
     )
     if output:
         write_card(Path(output), text, drawn)
@@ -110,6 +112,15 @@ def _made_again(manifest: Manifest, output: str | Path | None) -> Card:
     if output:
         write_card(Path(output), made.card, made.charts)
     return Card(manifest, made.card, tuple(find_reports(manifest)), (), Path(output) if output else None)
+
+
+def _by_folder(manifest: Manifest, opened: Sequence[Head]) -> dict[str, Head]:
+    """The heads by their folder in the repository: the first in its root, others as the manifest has their layout."""
+    found = dict(zip([""], opened, strict=False))
+    for head in opened[1:]:
+        if head.layout in manifest.layouts:
+            found.setdefault(manifest.layouts.folder(head.layout), head)
+    return found
 
 
 def _inside(file: Path, folder: Path | None) -> str:

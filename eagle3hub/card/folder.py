@@ -133,7 +133,9 @@ def complete(
 
     Copies the benchmarks that the manifest names, and a license that it names and that lies beside it; writes the
     manifest's public form, the charts, the card, and last the record, which lists these, the heads and the reports and
-    nothing else that may lie there. Raises InputError for what is wrong with manifest, reports, heads or templates, OutputError.
+    nothing else that may lie there.
+
+    Raises InputError for what is wrong with manifest, reports, heads or templates, OutputError.
     """
     loaded = load_manifest(manifest)
     said = {k: v for k, v in asdict(publish or loaded.publish).items() if v}
