@@ -20,6 +20,7 @@ TIERS = [
             "schema_faults",
             "documents",
             "units",
+            "yaml_lines",
             "visible",
             "charts",
         ),

@@ -10,6 +10,7 @@ from typing import Any
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import InputError, Problem
 from eagle3hub.head import Assumption, AuxTaps, Carried, Head
+from eagle3hub.target import is_hub_id
 from eagle3hub.vocab import MASK_WIDTHS
 
 SCHEMA = "eagle3hub/provenance/1"
@@ -66,7 +67,7 @@ def facts_of(head: Head) -> dict[str, Any]:
         "aux_origin": None if head.aux is None else head.aux.origin,
         "max_position_embeddings": head.max_position_embeddings,
         "token_ids": head.token_ids,
-        "target_name": head.target_name,
+        "target_name": head.target_name if head.target_name and is_hub_id(head.target_name) else None,
         "target_architectures": head.target_architectures,
         "target_model_type": head.target_model_type,
         "num_target_layers": head.num_target_layers,

@@ -203,9 +203,10 @@ def _disagreements(reports: Sequence[tuple[str, Report]]) -> Iterator[str]:
             earlier = seen.setdefault(key, (path, measured))
             if earlier[1] is not measured and agreement(measured, earlier[1]).verdict == "fail":
                 yield f"{path} and {earlier[0]} contradict each other on {entry['engine']}, over the same bytes"
-    verdict, reason = judge_layouts([LayoutResult(r.document["head"]["layout"], r) for _, r in reports])
-    if reports and verdict == "fail":
-        yield reason
+    if reports:
+        verdict, reason = judge_layouts([LayoutResult(r.document["head"]["layout"], r) for _, r in reports])
+        if verdict == "fail":
+            yield reason
 
 
 @dataclass(frozen=True, slots=True)

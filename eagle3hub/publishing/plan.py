@@ -216,7 +216,7 @@ def make_plan(
     """Read a folder, hold it to every gate, and compare it with the repository; nothing is written anywhere.
 
     Args:
-        manifest: says which engines must have passed the head, which layouts there are, and more on how to publish.
+        manifest: what the folder must have been made from; it may say more on how to publish.
         hub_needed: False: where the Hub cannot be reached, plan without comparing with it. So it is done in any case
             where a gate does not hold, since nothing will be sent.
 
@@ -224,8 +224,12 @@ def make_plan(
     """
     folder = Path(folder)
     files, links = read_folder(folder, progress)
-    intent = read_intent(folder) or (manifest.publish if manifest is not None else None)
-    settings = (settings or Settings()).with_intent(intent)
+    said = [read_intent(folder), manifest.publish if manifest is not None else None]
+    settings = settings or Settings()
+    for intent in said:
+        settings = settings.with_intent(intent)
+    asked = {intent.gated for intent in said if intent is not None}
+    gated = "manual" if "manual" in asked else "auto" if "auto" in asked else None
     progress("making reports' numbers, card and charts again")
     found = check(folder, repo_id, files, links, manifest)
     problems = [p for p in found if p.code not in settings.allow]
@@ -238,7 +242,7 @@ def make_plan(
             state = remote.look(repo_id)
             if (settings.gated, state.gated) == ("auto", "manual"):  # stricter already
                 settings = replace(settings, gated=None)
-            found += _visibility(repo_id, settings, intent, state)
+            found += _visibility(repo_id, settings, gated, state)
             problems = [p for p in found if p.code not in settings.allow]
             waived = [p for p in found if p.code in settings.allow]
         parts = [_part(repo_id, branch, mine, state) for branch, mine in split.items()]
@@ -281,10 +285,8 @@ def read_intent(folder: Path) -> PublishSettings | None:
     return None if own is None else own.publish
 
 
-def _visibility(
-    repo_id: str, settings: Settings, intent: PublishSettings | None, state: RemoteState
-) -> Iterator[Problem]:
-    """Where the repository on the Hub is open to more readers than the release allows."""
+def _visibility(repo_id: str, settings: Settings, gated: str | None, state: RemoteState) -> Iterator[Problem]:
+    """Where the repository on the Hub is open to more readers than the release allows; ``gated`` is what it asks for."""
     code = "publish-visibility"
     change = "in the manifest and make the release again"
     if settings.private and state.exists and not state.private:
@@ -293,7 +295,6 @@ def _visibility(
             f"{repo_id} is public, and the release is to stay private",
             f"make the repository private in its settings, or change publish.private {change}",
         )
-    gated = intent.gated if intent is not None else None
     if settings.create_pr and gated and (not state.exists or state.gated not in (gated, "manual")):
         yield problem(
             code,

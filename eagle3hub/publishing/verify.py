@@ -189,9 +189,11 @@ def verify_repository(
                 faults.append(f"the head in {folder or 'the root'} cannot be read: {e.message}")
     said, fault = _signed(at.repo_id, tree.commit, tree.listed, by, progress)
     faults += [fault] if fault else []
-    progress("deriving reports, card and charts again")
-    with tempfile.TemporaryDirectory(prefix="eagle3hub-") as place:
-        found = _derived(Path(place), at.repo_id, tree, progress)
+    found = Derived([])
+    if not tree.faults:  # from other bytes other things follow
+        progress("deriving reports, card and charts again")
+        with tempfile.TemporaryDirectory(prefix="eagle3hub-") as place:
+            found = _derived(Path(place), at.repo_id, tree, progress)
     faults += [f for f in found.faults if f not in faults]
     known = {*tree.listed, SUMS, ".gitattributes"}
     unlisted = sorted(set(tree.sizes) - known)

@@ -141,4 +141,4 @@ def counters(row: Mapping[str, Any]) -> Counts:
 def _tree(settings: Mapping[str, Any]) -> str | None:
     if settings.get("topk", 1) == 1:
         return None
-    return f"top-k {settings['topk']}, {settings['num_draft_tokens']} tokens verified"
+    return f"top-k {settings['topk']}, {settings.get('num_draft_tokens')} tokens verified"

@@ -124,7 +124,14 @@ def test_a_broken_folder_is_refused_before_anything_is_sent(hub: WritableHub, re
 
 
 def test_every_gate_is_broken_once():
-    elsewhere = {"publish-visibility", "publish-size", "publish-layouts", "publish-terms", "publish-signature"}
+    elsewhere = {
+        "publish-visibility",
+        "publish-kind",
+        "publish-size",
+        "publish-layouts",
+        "publish-terms",
+        "publish-signature",
+    }
     assert {code for _, code, _ in BROKEN.values()} == set(GATES) - elsewhere
 
 

@@ -193,8 +193,9 @@ def test_the_manifest_says_how_to_publish(hub: WritableHub, release: Path, manif
     assert (plan["gated"], plan["collection"], plan["collected"]) == ("auto", SHELF, False)
     assert document(cli(*argv, "--private"))["visibility"] == "private"
     assert document(cli(*argv, "--gated", "manual"))["gated"] == "manual"
-    pull = document(cli(*argv, "--create-pr"))
+    pull = document(cli(*argv, "--create-pr"), status=1)
     assert (pull["visibility"], pull["gated"], pull["collection"]) == ("public", None, None)
+    assert [p["code"] for p in pull["problems"]] == ["publish-visibility"]
     assert cli(*argv, "--gated", "sometimes")[0] == 2
     asked.write_text(text.replace("gated: auto", "gated: sometimes"))
     status, out, _ = cli(*argv)
@@ -295,6 +296,6 @@ def test_names_from_the_hub_are_shown_as_they_are(release: Path, manifest: Path,
             status, out, err = cli(*argv, *more)
             assert status != 70
             assert [c for c in out + err if c in evil and not c.isprintable()] == []
-    hub.commit(REPO, {"SHA256SUMS": b"\xff\xfe not text"})
-    status, out, _ = cli("verify", f"hf://{REPO}", "--json")
+    hub.commit("alice/third", {"SHA256SUMS": b"\xff\xfe not text"})
+    status, out, _ = cli("verify", "hf://alice/third", "--json")
     assert (status, json.loads(out)["error"]["code"]) == (3, "source-sums")
