@@ -12,7 +12,8 @@ TargetOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
 NumPromptsOption = Annotated[
-    int | None, typer.Option(help="Use the first so many prompts of each set; fewer than 8 settle nothing.", show_default="all")
+    int | None,
+    typer.Option(help="Use the first so many prompts of each set; fewer than 8 settle nothing.", show_default="all"),
 ]
 MaxNewTokensOption = Annotated[int, typer.Option(help="New tokens per prompt.")]
 TopKOption = Annotated[int, typer.Option(help="Branches per token, for SGLang's trees; 1 is a chain.")]
