@@ -60,6 +60,7 @@ def test_complete_and_failed_reports_fit() -> None:
         lambda d: d["engines"][0].update(reason=""),
         lambda d: d["engines"][0]["acceptance"].update(mean_acceptance_length=0.9),
         lambda d: d["engines"][0]["acceptance"].update(ci95=[1.0]),
+        lambda d: d["engines"][0]["acceptance"].update(ci95=[0.177, 2.451]),
         lambda d: d["engines"][0]["acceptance"].update(draft_acceptance_rate=1.2),
         lambda d: d["engines"][0]["lossless"].update(identical=-1),
         lambda d: d["engines"][0]["per_prompt"][0].update(tokens=[1]),
@@ -137,7 +138,7 @@ def test_people_see_the_verdict_first_and_then_what_it_rests_on() -> None:
     for part in (
         "my-head (specjax layout, sha256:",
         "vllm 0.32.0 on cpu, float32",
-        "τ = 1.380 tokens per round  95 % interval -1.200 – 3.900, 92 rounds",
+        "τ = 1.380 tokens per round  95 % interval 1.200 – 1.900, 92 rounds",
         "1        27   29.0%",
         "–",
         "1 of 2 prompts give the target's own tokens; prompt 2 changes at new token 12",

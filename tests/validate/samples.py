@@ -63,7 +63,7 @@ _REPORT: dict[str, Any] = {
                 "accepted": 35,
                 "accepted_per_position": [27, 7, 1],
                 "mean_acceptance_length": 1.3804,
-                "ci95": [-1.2, 3.9],
+                "ci95": [1.2, 1.9],
                 "standard_error": 0.2,
                 "estimator": "pooled, ratio estimator over prompts",
                 "mean_acceptance_length_per_request": 1.45,
