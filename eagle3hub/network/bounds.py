@@ -26,6 +26,10 @@ LINE = 1 << 20
 """Bytes of a line of a log."""
 QUOTA = 64 << 10
 """Bytes a transfer must move in its number of seconds, or it stands still."""
+TIMES = 4
+"""A file may be sent so many times over, where it is begun anew after the connection broke."""
+BREAKS = 1000
+"""So many times may the connection break while a file comes."""
 FAILURES = 4
 """So many requests in a row may fail before an operation is given up, whoever tries them again."""
 
@@ -77,6 +81,8 @@ class Operation:
     _mark: float = field(default_factory=time.monotonic)
     _moved: int = 0
     _taken: int = 0
+    _all: int = 0
+    _breaks: int = 0
 
     def left(self, patience: float = 1.0) -> float:
         """Seconds that remain. Raises Exceeded where none do."""
@@ -87,8 +93,11 @@ class Operation:
         return left
 
     def moved(self, count: int) -> None:
-        """Count bytes of a file's body."""
+        """Count bytes of a file's body. Raises Exceeded where it is sent again and again."""
         self._moved += count
+        self._all += count
+        if self.body is not None and self._all > TIMES * self.body + HEADERS:
+            raise Exceeded("size", f"it sends more than {TIMES} times the bytes of the file")
         if self.transfer and self._moved >= QUOTA:
             self._restart()
 
@@ -107,6 +116,12 @@ class Operation:
         self.failures += 1
         if self.failures >= FAILURES:
             raise Exceeded("network", says, status)
+
+    def broke(self, says: str) -> None:
+        """Count a body that ended early, after some of it had come. Raises Exceeded where that never ends."""
+        self._breaks += 1
+        if self._breaks >= BREAKS:
+            raise Exceeded("network", f"{says}, {BREAKS} times")
 
     def succeeded(self) -> None:
         """Count a request that was answered in full."""

@@ -199,8 +199,8 @@ def _transport_class(library: Any) -> Any:
                     with _During(self._exchange):
                         chunk = next(chunks, None)
                 except library.TransportError as error:
-                    if not got:
-                        operation.failed(type(error).__name__)
+                    count = operation.broke if got else operation.failed
+                    count(type(error).__name__)
                     raise
                 if chunk is None:
                     if self._good:

@@ -253,6 +253,22 @@ def test_the_line_of_a_log_ends(hub: Hub) -> None:
         api.Log("alice/j1").follow(lambda line: None)
 
 
+def test_a_file_that_is_begun_anew_for_ever(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of it comes each time, whatever part was asked for: the client itself would go on as long as bytes come."""
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    data = b'"' + b"x" * 200_000 + b'"'
+    oid = hub.commit(REPO, {"w.safetensors": data})
+
+    def half(h: Any, deserved: Callable[[], bytes]) -> None:
+        h.connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(data) + data[:100_000])
+
+    hub.takeovers.append(Takeover("GET", "/cdn/", half))
+    with pytest.raises(HubError) as error:
+        client.download_file(REPO, "w.safetensors", oid)
+    assert error.value.code == "hub-size"
+    assert len([r for r in hub.requests if r.method == "GET" and "/cdn/" in r.path]) < 50
+
+
 def test_a_slow_transfer_that_moves_is_let_be(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three limits' worth of time, in which a quota of bytes moves each time: no limit of its own for the whole."""
     monkeypatch.setenv("EAGLE3HUB_HUB_TIMEOUT", "1")
