@@ -44,34 +44,114 @@ RAW = {
     "a size that is text": b'{"files": [{"path": "a", "size": "big", "sha256": 3}], "head": {"files": "big"}}',
 }
 Argv = list[str]
-READS: dict[str, list[Argv]] = {
-    "head/config.json": [["inspect", "head"], ["diff", "head", "other"], ["diff", "other", "head"], ["convert", "head", "x", "--to", "specjax", "--dry-run"], ["recipe", "head", "--target", "alice/t"], ["validate", "head", "--target", "target"], ["card", "init", "head", "--target", "a/b", "--output", "new.yaml"], ["bench", "head", "--target", "target", "--datasets", "smoke"]],
-    "head/model.safetensors": [["inspect", "head"], ["diff", "head", "other"], ["convert", "head", "x", "--to", "specjax", "--dry-run"]],
-    "head/model.safetensors.index.json": [["inspect", "head"], ["diff", "head", "other"]],
-    "head/eagle3hub.json": [["inspect", "head"], ["diff", "other", "head"], ["convert", "other", "head", "--to", "specjax", "--force", "--dry-run"], ["publish", "head", "--repo", "a/b", "--dry-run"]],
-    "head/release.json": [["convert", "other", "head", "--to", "specjax", "--force", "--dry-run"], ["verify", "head", "--digest", "sha256:" + "0" * 64]],
-    "head/README.md": [["card", "head", "--check"], ["card", "preview", "head", "--output", "page.html"], ["publish", "head", "--repo", "a/b", "--dry-run"]],
-    "head/SHA256SUMS": [["verify", "head", "--digest", "sha256:" + "0" * 64], ["publish", "head", "--repo", "a/b", "--dry-run"]],
-    "head/model.sig": [["publish", "head", "--repo", "a/b", "--dry-run"]],
-    "head/hf_quant_config.json": [["inspect", "head"]],
-    "target/config.json": [["inspect", "head", "--target", "target"], ["convert", "head", "x", "--to", "specjax", "--target", "target", "--dry-run"], ["validate", "head", "--target", "target"]],
-    "target/tokenizer.json": [["validate", "head", "--target", "target", "--num-prompts", "1"]],
-    "target/tokenizer_config.json": [["validate", "head", "--target", "target", "--num-prompts", "1"]],
-    "target/generation_config.json": [["validate", "head", "--target", "target", "--num-prompts", "1"]],
-    "release.yaml": [["card", "release.yaml"], ["card", "release.yaml", "--check"], ["release", "release.yaml", "--until", "convert"], ["card", "preview", "release.yaml", "--output", "page.html"], ["publish", "head", "--repo", "a/b", "--manifest", "release.yaml", "--dry-run"], ["validate", "head", "--target", "target", "--manifest", "release.yaml"]],
-    "report.json": [["card", "release.yaml", "--report", "report.json"], ["engines", "check", "report.json"]],
-    "note.md": [["card", "note.md", "--check"], ["engines", "check", "note.md"]],
-    "recipe.yaml": [["engines", "check", "recipe.yaml"]],
-    "prompts.jsonl": [["validate", "head", "--target", "target", "--prompts", "prompts.jsonl"], ["bench", "head", "--target", "target", "--datasets", "prompts.jsonl"]],
-    "responses.jsonl": [["validate", "head", "--target", "target", "--responses", "responses.jsonl"]],
-    "reference.yaml": [["validate", "head", "--target", "target", "--acceptance-reference", "reference.yaml"]],
-    "states/states.json": [["validate", "head", "--target", "target", "--hidden-states", "states"]],
-    "results/results.json": [["bench", "head", "--target", "target", "--datasets", "smoke", "--output", "results", "--resume"]],
-    "map.bin": [["convert", "head", "x", "--to", "specjax", "--d2t", "map.bin", "--dry-run"]],
-    "embeddings.safetensors": [["convert", "head", "x", "--to", "specjax", "--include-embeddings", "embeddings.safetensors", "--dry-run"]],
-    "key.pem": [["publish", "head", "--repo", "a/b", "--sign", "key.pem", "--dry-run"]],
-    "templates/card.md.j2": [["card", "release.yaml", "--templates", "templates"]],
-}  # fmt: skip
+DIGEST = "sha256:" + "0" * 64
+READS: dict[str, list[str]] = {
+    "head/config.json": [
+        "inspect head",
+        "diff head other",
+        "diff other head",
+        "convert head x --to specjax --dry-run",
+        "recipe head --target alice/t",
+        "validate head --target target",
+        "card init head --target a/b --output new.yaml",
+        "bench head --target target --datasets smoke",
+    ],
+    "head/model.safetensors": [
+        "inspect head",
+        "diff head other",
+        "convert head x --to specjax --dry-run",
+    ],
+    "head/model.safetensors.index.json": [
+        "inspect head",
+        "diff head other",
+    ],
+    "head/eagle3hub.json": [
+        "inspect head",
+        "diff other head",
+        "convert other head --to specjax --force --dry-run",
+        "publish head --repo a/b --dry-run",
+    ],
+    "head/release.json": [
+        "convert other head --to specjax --force --dry-run",
+        "verify head --digest DIGEST",
+    ],
+    "head/README.md": [
+        "card head --check",
+        "card preview head --output page.html",
+        "publish head --repo a/b --dry-run",
+    ],
+    "head/SHA256SUMS": [
+        "verify head --digest DIGEST",
+        "publish head --repo a/b --dry-run",
+    ],
+    "head/model.sig": [
+        "publish head --repo a/b --dry-run",
+    ],
+    "head/hf_quant_config.json": [
+        "inspect head",
+    ],
+    "target/config.json": [
+        "inspect head --target target",
+        "convert head x --to specjax --target target --dry-run",
+        "validate head --target target",
+    ],
+    "target/tokenizer.json": [
+        "validate head --target target --num-prompts 1",
+    ],
+    "target/tokenizer_config.json": [
+        "validate head --target target --num-prompts 1",
+    ],
+    "target/generation_config.json": [
+        "validate head --target target --num-prompts 1",
+    ],
+    "release.yaml": [
+        "card release.yaml",
+        "card release.yaml --check",
+        "release release.yaml --until convert",
+        "card preview release.yaml --output page.html",
+        "publish head --repo a/b --manifest release.yaml --dry-run",
+        "validate head --target target --manifest release.yaml",
+    ],
+    "report.json": [
+        "card release.yaml --report report.json",
+        "engines check report.json",
+    ],
+    "note.md": [
+        "card note.md --check",
+        "engines check note.md",
+    ],
+    "recipe.yaml": [
+        "engines check recipe.yaml",
+    ],
+    "prompts.jsonl": [
+        "validate head --target target --prompts prompts.jsonl",
+        "bench head --target target --datasets prompts.jsonl",
+    ],
+    "responses.jsonl": [
+        "validate head --target target --responses responses.jsonl",
+    ],
+    "reference.yaml": [
+        "validate head --target target --acceptance-reference reference.yaml",
+    ],
+    "states/states.json": [
+        "validate head --target target --hidden-states states",
+    ],
+    "results/results.json": [
+        "bench head --target target --datasets smoke --output results --resume",
+    ],
+    "map.bin": [
+        "convert head x --to specjax --d2t map.bin --dry-run",
+    ],
+    "embeddings.safetensors": [
+        "convert head x --to specjax --include-embeddings embeddings.safetensors --dry-run",
+    ],
+    "key.pem": [
+        "publish head --repo a/b --sign key.pem --dry-run",
+    ],
+    "templates/card.md.j2": [
+        "card release.yaml --templates templates",
+    ],
+}
 """What every command reads, by where it lies."""
 
 
@@ -100,6 +180,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "release.yaml").write_text(
         "schema: eagle3hub/manifest/1\nhead: {source: head}\ntarget: {id: alice/target, license: mit, path: target}\n"
         "release: {repo: alice/head, title: T, summary: S, license: mit}\nlayouts: {main: specforge}\n"
+        "speculative_tokens: 3\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EAGLE3HUB_CACHE", str(tmp_path / "cache"))
@@ -108,8 +189,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def says(argv: Argv, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    status = app._run(argv)
+def says(argv: str | Argv, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    words = argv.replace("DIGEST", DIGEST).split() if isinstance(argv, str) else argv
+    status = app._run(words)
     printed = capsys.readouterr()
     assert status in EXPECTED, printed.err
     assert "mistake of eagle3hub" not in printed.err
@@ -133,13 +215,6 @@ SPECIAL: dict[str, Callable[[Path], object]] = {
     "a folder": lambda path: path.mkdir(),
     "a link to itself": lambda path: path.symlink_to(path.name),
 }
-PASSED_OVER = {
-    "head/SHA256SUMS",
-    "head/hf_quant_config.json",
-    "head/model.safetensors.index.json",
-    "templates/card.md.j2",
-}
-"""What only counts if it is a file: of the publication a link or pipe is refused, whatever it is called."""
 
 
 def listen(path: Path) -> socket.socket:
@@ -167,7 +242,18 @@ def test_what_is_no_file_is_not_read(file: str, kind: str, place: Path, capsys: 
             assert file.startswith(("head/", "target/", "templates/"))
 
 
-@pytest.mark.parametrize("file", ["release.yaml", "report.json", "note.md", "prompts.jsonl", "reference.yaml", "target/config.json", "head/config.json"])  # fmt: skip
+@pytest.mark.parametrize(
+    "file",
+    [
+        "release.yaml",
+        "report.json",
+        "note.md",
+        "prompts.jsonl",
+        "reference.yaml",
+        "target/config.json",
+        "head/config.json",
+    ],
+)
 def test_a_pipe_is_named_as_one(file: str, place: Path, capsys: pytest.CaptureFixture[str]):
     (place / file).unlink(missing_ok=True)
     os.mkfifo(place / file)
@@ -200,12 +286,34 @@ def test_nothing_but_files_is_opened(tmp_path: Path):
         read_bytes(tmp_path / "file", 2)
 
 
-@pytest.mark.parametrize("argv", [["inspect", "a\0b"], ["inspect", "head", "--target", "a\0b"], ["convert", "head", "a\0b", "--to", "specjax"], ["card", "a\0b"], ["card", "a\0b", "--check"], ["engines", "check", "a\0b"], ["diff", "head", "a\0b"], ["release", "a\0b"], ["publish", "a\0b", "--repo", "a/b"], ["verify", "a\0b", "--digest", "x"], ["card", "preview", "a\0b"], ["card", "init", "head", "--target", "a/b", "--output", "a\0b"], ["validate", "head", "--target", "target", "--report", "a\0b"], ["validate", "head", "--target", "target", "--prompts", "a\0b"], ["inspect", "\ud800"], ["convert", "head", "\ud800", "--to", "specjax"]])  # fmt: skip
-def test_a_name_that_no_file_can_have(argv: Argv, place: Path, capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "inspect a\0b",
+        "inspect head --target a\0b",
+        "convert head a\0b --to specjax",
+        "card a\0b",
+        "card a\0b --check",
+        "engines check a\0b",
+        "diff head a\0b",
+        "release a\0b",
+        "publish a\0b --repo a/b",
+        "verify a\0b --digest x",
+        "card preview a\0b",
+        "card init head --target a/b --output a\0b",
+        "validate head --target target --report a\0b",
+        "validate head --target target --prompts a\0b",
+        "inspect \ud800",
+        "convert head \ud800 --to specjax",
+    ],
+)
+def test_a_name_that_no_file_can_have(argv: str, place: Path, capsys: pytest.CaptureFixture[str]):
     assert says(argv, capsys)[0] in (2, 3)
 
 
-@pytest.mark.parametrize("field", ["head: {source: X}", "reports: [X]", "reports: [reports/*.json, X]", "imported: [X]", "benchmarks: [X]"])  # fmt: skip
+@pytest.mark.parametrize(
+    "field", ["head: {source: X}", "reports: [X]", "reports: [reports/*.json, X]", "imported: [X]", "benchmarks: [X]"]
+)
 @pytest.mark.parametrize("value", ['"a\\0b"', '"\\uD800"', '"/**/*"', '"/*/*/*/*/*"', '"../../../../../**"'])
 def test_hostile_paths_of_a_manifest(field: str, value: str, place: Path, capsys: pytest.CaptureFixture[str]):
     text = (place / "release.yaml").read_text().replace("head: {source: head}\n", "")
@@ -290,7 +398,15 @@ def test_low_memory_is_said(limit: int, place: Path):
     assert done.returncode == 0 or "error: there is not enough memory for this" in done.stderr
 
 
-@pytest.mark.parametrize("error", [MemoryError(), OSError(12, "Cannot allocate memory"), RuntimeError("can't start new thread"), ImportError("x.so: failed to map segment from shared object")])  # fmt: skip
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(12, "Cannot allocate memory"),
+        RuntimeError("can't start new thread"),
+        ImportError("x.so: failed to map segment from shared object"),
+    ],
+)
 def test_what_libraries_say_of_low_memory(
     error: Exception, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
