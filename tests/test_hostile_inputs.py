@@ -163,7 +163,6 @@ def _no_hang() -> Iterator[None]:
         pytest.fail(f"it went on for {PATIENCE} seconds")
 
     before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(PATIENCE)
     try:
         yield
     finally:
@@ -191,7 +190,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def says(argv: str | Argv, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     words = argv.replace("DIGEST", DIGEST).split() if isinstance(argv, str) else argv
+    signal.alarm(PATIENCE)
     status = app._run(words)
+    signal.alarm(0)
     printed = capsys.readouterr()
     assert status in EXPECTED, printed.err
     assert "mistake of eagle3hub" not in printed.err

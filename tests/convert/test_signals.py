@@ -79,3 +79,27 @@ def test_one_signal_at_every_line_of_replacing_a_file(tmp_path: Path):
         assert [p.name for p in tmp_path.iterdir()] == ["out"], f"at line {at}"
         found.add(dest.read_text())
     assert found == {"old", "new"}
+
+
+NAMED = """
+import signal, sys
+from eagle3hub.cli import app, inspect
+
+class Named:
+    def __set_name__(self, owner, name):
+        signal.raise_signal(int(sys.argv.pop()))
+
+def inspected(*_, **__):
+    class Owner:
+        field = Named()
+
+inspect.inspect = inspected
+app.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_out_as_another_exception(tmp_path: Path, number: signal.Signals):
+    argv = [sys.executable, "-c", NAMED, "inspect", str(int(number))]
+    done = subprocess.run(argv, capture_output=True, text=True, preexec_fn=default_signals)
+    assert (done.returncode, done.stderr) == (128 + number, "interrupted\n" if number == signal.SIGINT else "")
