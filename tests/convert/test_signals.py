@@ -84,12 +84,13 @@ def test_one_signal_at_every_line_of_replacing_a_file(tmp_path: Path):
 NAMED = """
 import signal, sys
 from eagle3hub.cli import app, inspect
+number = int(sys.argv.pop())
 
 class Named:
     def __set_name__(self, owner, name):
-        signal.raise_signal(int(sys.argv.pop()))
+        signal.raise_signal(number)
 
-def inspected(*_, **__):
+def inspected():
     class Owner:
         field = Named()
 
