@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_told = False
+_told = 0
 
 
 def stop_once() -> None:
@@ -23,7 +23,7 @@ def stop_once() -> None:
     What this process was started to ignore, as nohup has SIGHUP ignored, stays ignored.
     """
     global _told
-    _told = False
+    _told = 0
     for number in STOPPING:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _stop)
@@ -32,7 +32,15 @@ def stop_once() -> None:
 def stop_again() -> None:
     """The signal that came has been dealt with: the next one raises again."""
     global _told
-    _told = False
+    _told = 0
+
+
+def stopped_by() -> int:
+    """The number of the signal that has asked to stop, or 0: what it raised may come out as another exception.
+
+    Python before 3.12 makes a RuntimeError of one that is raised while the attributes of a class are named.
+    """
+    return _told
 
 
 def stop_at_once() -> None:
@@ -71,7 +79,7 @@ def _stop(number: int, _frame: FrameType | None) -> None:
     global _told
     if _told:
         return
-    _told = True
+    _told = number
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + number)

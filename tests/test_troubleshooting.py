@@ -14,6 +14,8 @@ import torch
 from support import heads
 from support.commands import blocks, matches
 
+from eagle3hub.cli.app import run
+
 PAGE = Path(__file__).parent.parent / "docs" / "troubleshooting.md"
 EXPORTED = Path(__file__).parent / "fixtures" / "exporters"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1234\n"
@@ -55,6 +57,12 @@ def occupied() -> None:
     Path("out/notes.txt").touch()
 
 
+def edited() -> None:
+    assert run(["convert", "head", "out", "--to", "universal", "--target", "target"]) == 0
+    with Path("out/config.json").open("a") as f:
+        f.write("\n")
+
+
 MISTAKES: dict[str, Callable[[], object]] = {
     "source-missing": lambda: None,
     "source-no-config": lambda: Path("runs").mkdir(),
@@ -79,6 +87,8 @@ MISTAKES: dict[str, Callable[[], object]] = {
     "refused-no-speculative-tokens": lambda: None,
     "output-exists": lambda: Path("out").mkdir(),
     "output-foreign": occupied,
+    "output-edited": edited,
+    "output-not-a-file": lambda: Path("report.json").symlink_to("nowhere.json"),
     "output-parent": lambda: None,
     "engine-not-installed": lambda: None,
     "engine-no-environment": lambda: None,

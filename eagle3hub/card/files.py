@@ -29,6 +29,13 @@ def find(folder: Path, patterns: Sequence[str]) -> list[Path]:
     return sorted(found)
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a link that may not be followed, a name that is too long
+        return False
+
+
 class _Search:
     def __init__(self, folder: Path, pattern: str) -> None:
         self._pattern = pattern
@@ -38,7 +45,7 @@ class _Search:
         self._parts = path.parts[1:] if path.is_absolute() else path.parts
 
     def files(self) -> Iterator[Path]:
-        return (path for path in self._below(self._start, self._parts) if path.is_file())
+        return (path for path in self._below(self._start, self._parts) if _is_file(path))
 
     def _below(self, here: Path, parts: Sequence[str]) -> Iterator[Path]:
         if not parts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from eagle3hub.cli.hints import fitting
 from eagle3hub.cli.output import json_text, tell
 from eagle3hub.cli.streams import Unwritable, as_it_is, outlive_readers
 from eagle3hub.errors import Eagle3HubError, InternalError, SourceError, UnavailableError, UsageError
-from eagle3hub.held import stop_at_once, stop_once
+from eagle3hub.held import stop_at_once, stop_once, stopped_by
 
 EXIT_INTERRUPTED = 130
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG, errno.EILSEQ)
@@ -98,6 +99,8 @@ def _run(argv: list[str]) -> int:
     except Unwritable:
         raise
     except Exception as e:
+        if number := stopped_by():
+            return _interrupted("--json" in argv) if number == signal.SIGINT else 128 + number
         error = _out_of_memory(e) or _fault_of_a_place(e) or _own_mistake(e)
         if "--debug" in argv or isinstance(error, InternalError):
             _traceback()

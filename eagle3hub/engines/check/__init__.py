@@ -53,7 +53,7 @@ def check_recipe(document: Mapping[str, Any], installed: Mapping[str, Path] | No
     """
     engines = document.get("engines")
     entries = [e for e in engines if isinstance(e, dict)] if isinstance(engines, list) else []
-    recipes = [r for r in (document, *(e.get("recipe") for e in entries)) if _is_recipe(r)]
+    recipes: list[Any] = [r for r in (document, *(e.get("recipe") for e in entries)) if _is_recipe(r)]
     if not recipes:
         raise InputError(
             "the JSON document holds no recipe",
