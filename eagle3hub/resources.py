@@ -38,7 +38,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def cache_dir() -> Path:
-    """Where engines and downloaded targets are kept.
+    """Where engines, downloaded targets and compiled rules are kept.
 
     ``$EAGLE3HUB_CACHE``, else ``$XDG_CACHE_HOME/eagle3hub``, else ``~/.cache/eagle3hub``.
     """

@@ -64,9 +64,9 @@ def read_folder(folder: Path, progress: Progress = silent) -> tuple[list[LocalFi
             elif path.is_file() and path != folder / SUMS:
                 paths.append(path)
     files = []
-    for path in sorted(paths):
+    for number, path in enumerate(sorted(paths), 1):
         name = path.relative_to(folder).as_posix()
-        progress(f"reading {name}")
+        progress(f"reading file {number} of {len(paths)}")  # a name may hold a secret
         files.append(_read(path, name))
     return files, sorted(links)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from functools import lru_cache
 
 _OF_EXAMPLES = """
     a abc abcd abcdef abcdefg access admin and api apikey auth basic bearer be bot changeit changeme client
@@ -34,9 +35,11 @@ _REPEATED = re.compile(r"(.)\1{7}", re.S)
 _WORD_PART = re.compile(
     r"[A-Z]?[a-z]{0,14}[0-9]{0,3}|[A-Z]{1,14}[0-9]{0,3}|[0-9]{1,4}|(?:[A-Z]?[a-z]{3,15}|[A-Z]{2,5})+"
 )
+_CLASSES = tuple(re.compile(kind) for kind in (r"[a-z]", r"[A-Z]", r"[0-9]", r"[^A-Za-z0-9]"))
 _NEXT = {"9": "0", "z": "A", "Z": "0"}
 
 
+@lru_cache(maxsize=4096)
 def is_placeholder(value: str) -> bool:
     """Whether a value only stands for a secret: a reference, words, one character again and again, the alphabet.
 
@@ -55,16 +58,16 @@ def is_placeholder(value: str) -> bool:
     return _YOURS.search(value) is not None and all(_WORD_PART.fullmatch(part) for part in parts)
 
 
+@lru_cache(maxsize=4096)
 def is_wordy(value: str) -> bool:
     """Whether a value reads as an identifier or words, such as ``max_new_tokens`` or ``draft-head-v2.1``."""
     parts = [part for part in re.split(r"[^A-Za-z0-9]+", value) if part]
-    return all(_WORD_PART.fullmatch(part) for part in parts) and (len(parts) > 1 or not any(map(str.isdigit, value)))
+    return all(_WORD_PART.fullmatch(part) for part in parts) and (len(parts) > 1 or _CLASSES[2].search(value) is None)
 
 
 def classes(value: str) -> int:
     """How many of these it holds: small letters, capitals, digits, other characters."""
-    kinds = (str.islower, str.isupper, str.isdigit, lambda c: not c.isalnum())
-    return sum(any(kind(c) for c in value) for kind in kinds)
+    return sum(kind.search(value) is not None for kind in _CLASSES)
 
 
 def entropy(value: str) -> float:

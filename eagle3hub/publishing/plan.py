@@ -286,7 +286,7 @@ def read_intent(folder: Path) -> PublishSettings | None:
 
 
 def _visibility(repo_id: str, settings: Settings, gated: str | None, state: RemoteState) -> Iterator[Problem]:
-    """Where the repository on the Hub is open to more readers than the release allows; ``gated`` is what it asks for."""
+    """Where the repository on the Hub is open to more readers than the release, which asks for ``gated``, allows."""
     code = "publish-visibility"
     change = "in the manifest and make the release again"
     if settings.private and state.exists and not state.private:

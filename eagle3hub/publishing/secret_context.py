@@ -11,7 +11,7 @@ from eagle3hub.publishing.secret_rules import Match, Rule, any_value, mixed, rul
 
 ASSIGNED = "password, key or token"
 _NO_KEY = re.compile(rb"commit|revision|\bsha|\bgit\b|hash|digest|blob|tree|checksum", re.I)
-_NAME = re.compile(rb"[\w.\-]{0,40}$")
+_SPACE = re.compile(r"\s")
 _PASSWORD = re.compile(r"pass|pwd", re.I)
 _NO_VALUE = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+$|[~.]{0,2}/|[A-Za-z]:[\\/]|[a-z][a-z0-9+.\-]*://")
 _OF_A_KEY = re.compile(
@@ -51,20 +51,22 @@ def _is_words(value: str, quoted: bool) -> bool:
 def _assigned(match: Match, value: str) -> bool:
     """Whether a value given to a name such as ``api_key`` or ``password`` is a secret, not a reference or a word."""
     value = value.strip()
-    if is_placeholder(value) or re.search(r"\s", value) or _NO_VALUE.match(value):
-        return False
-    before = match.string[max(0, match.start() - 40) : match.start()]
-    start = _NAME.search(before)
-    name = (start[0] if start else b"") + match["name"]
     quoted = match["bare"] is None
-    if _PASSWORD.search(match["name"].decode()):
-        return len(value) >= (6 if quoted else 8) and classes(value) >= 2 and not _is_words(value, quoted)
-    if not quoted and match["said"] is not None and classes(value) < 3:
+    kinds = classes(value)
+    if kinds < 2 or len(value) < 6 or (not quoted and match.string[match.end() : match.end() + 1] in (b"(", b"[")):
         return False
-    long = len(value) >= (12 if quoted or _CONSTANT.search(name) else 16)
-    spread = entropy(value) >= (2.8 if len(value) < 20 else 3.0)
-    letters = len(value) >= 24 and value.isalpha() and classes(value) == 2 and entropy(value) >= 4
-    return long and spread and not is_wordy(value) and (letters or mixed(match, value))
+    if _SPACE.search(value) or _NO_VALUE.match(value) or is_placeholder(value):
+        return False
+    if _PASSWORD.search(match["name"].decode()):
+        return len(value) >= (6 if quoted else 8) and not _is_words(value, quoted)
+    if match["said"] is not None and not quoted and kinds < 3:
+        return False
+    before = match.string[max(0, match.start() - 40) : match.end("name")]
+    if len(value) < (12 if quoted or _CONSTANT.search(before) else 16) or is_wordy(value):
+        return False
+    if value.isalpha():
+        return len(value) >= 24 and entropy(value) >= 4
+    return entropy(value) >= (2.8 if len(value) < 20 else 3.0) and mixed(match, value)
 
 
 _KEYWORD = (
@@ -75,9 +77,9 @@ _KEYWORD = (
 _ASSIGNED = (
     rf"(?i:(?P<name>{_KEYWORD}))(?:[\"'`]?\]|[\"'`])?"
     r"(?:\s{0,4}(?::=|=>|==?|:(?:\s{0,2}[A-Za-z_][\w.\[\]| ]{0,30}?\s{0,2}=)?)\s{0,4}|[ \t]{0,3},[ \t]{0,3}(?=[\"'])"
-    r"|(?P<said>\s+(?i:is|was):?\s+)|>(?=[^<>\s]{1,300}</))"
+    r"|(?P<said>\s{1,4}(?i:is|was):?\s{1,4})|>(?=[^<>\s]{1,300}</))"
     r"(?:[bruf]{0,2}\"(?P<double>[^\"\r\n]{1,300})\"?|[bruf]{0,2}'(?P<single>[^'\r\n]{1,300})'?|`([^`\r\n]{1,300})`"
-    r"|(?P<bare>[^\x00-\x20\x7f-\xff\"'`,;(){}\[\]<>|\\]{1,300})(?![\w(\[]))"
+    r"|(?P<bare>[^\x00-\x20\x7f-\xff\"'`,;(){}\[\]<>|\\]{1,300}))"
 )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from eagle3hub.publishing.placeholders import classes, is_placeholder
 
 Match = re.Match[bytes]
+_DIGIT, _LETTER = re.compile(r"[0-9]"), re.compile(r"[A-Za-z]")
 
 
 def any_value(_: Match, value: str) -> bool:
@@ -22,7 +23,7 @@ def any_value(_: Match, value: str) -> bool:
 
 def mixed(_: Match, value: str) -> bool:
     """Letters and digits, as nearly every random run of its length has."""
-    return any(map(str.isdigit, value)) and any(map(str.isalpha, value)) and not is_placeholder(value)
+    return _DIGIT.search(value) is not None and _LETTER.search(value) is not None and not is_placeholder(value)
 
 
 def of_three(_: Match, value: str) -> bool:

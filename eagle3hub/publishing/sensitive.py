@@ -32,6 +32,7 @@ CODE = "publish-secret"
 _HINT = "remove it, and revoke it if others may have seen it; an example says $HF_TOKEN or <your token>"
 _PIECE = 8 << 20
 _OVERLAP = 64 << 10
+_BLOCK = 64 << 10
 _MOST = 50
 _ESCAPE = re.compile(
     rb"\\u\{?0{0,4}([2-7][0-9a-fA-F])\}?|\\x([2-7][0-9a-fA-F])|&#0{0,4}(\d{2,3});|&#[xX]0{0,4}([2-7][0-9a-fA-F]);"
@@ -168,7 +169,20 @@ def _views(piece: bytes, lines: int, *, first: bool) -> Iterator[_View]:
 
 
 def _lined(data: bytes, lines: int) -> _View:
-    return _View(data, lambda at: lines + data.count(b"\n", 0, at))
+    return _View(data, _line_in(data, lines))
+
+
+def _line_in(data: bytes, lines: int) -> Callable[[int], int]:
+    """A function from an offset to its line; lines are counted by blocks, and only once one is asked for."""
+    before: list[int] = []
+
+    def line(at: int) -> int:
+        while len(before) <= at // _BLOCK:
+            end = len(before) * _BLOCK
+            before.append(before[-1] + data.count(b"\n", end - _BLOCK, end) if before else lines)
+        return before[at // _BLOCK] + data.count(b"\n", at // _BLOCK * _BLOCK, at)
+
+    return line
 
 
 def _undone(match: re.Match[bytes]) -> bytes:
@@ -198,9 +212,8 @@ def _decoded(data: bytes, lines: int, *, first: bool) -> _View:
             starts.append(at)
             offsets.append(match.start())
             at += len(runs[-1]) + 1
-    return _View(
-        b"\n".join(runs), lambda found: lines + data.count(b"\n", 0, offsets[bisect_right(starts, found) - 1])
-    )
+    line = _line_in(data, lines)
+    return _View(b"\n".join(runs), lambda found: line(offsets[bisect_right(starts, found) - 1]))
 
 
 def _places(
@@ -222,11 +235,13 @@ def _places(
 
 def _named(hits: list[tuple[int, str, bool]]) -> list[str]:
     """The kinds found in one place, one for each secret."""
-    kept: list[tuple[int, str]] = []
+    near: set[int] = set()
+    kinds: set[str] = set()
     for at, kind, sure in sorted(hits, key=lambda hit: not hit[2]):
-        if sure or not any(abs(at - other) < 100 for other, _ in kept):
-            kept.append((at, kind))
-    return sorted({kind for _, kind in kept})
+        if sure or at // 64 not in near:
+            near |= {at // 64 - 1, at // 64, at // 64 + 1}
+            kinds.add(kind)
+    return sorted(kinds)
 
 
 @lru_cache(maxsize=4096)

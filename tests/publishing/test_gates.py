@@ -58,6 +58,11 @@ def disguised_pickle(release: Path) -> None:
     (release / "assets" / "chart.png").write_bytes(pickle.dumps({"a": 1}))
 
 
+def disguised_program(release: Path) -> None:
+    (release / "assets").mkdir()
+    (release / "assets" / "chart.png").write_bytes(b"\x7fELF\x02\x01\x01" + bytes(64))
+
+
 BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "no manifest": (lambda r: (r / "release.yaml").unlink(), "publish-manifest", "there is no release.yaml"),
     "no config": (lambda r: (r / "config.json").unlink(), "publish-head", "no config.json"),
@@ -83,6 +88,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "no license": (no_license, "publish-license", "states no license"),
     "pickle": (lambda r: (r / "extra.bin").write_bytes(b"x"), "publish-pickle", "extra.bin"),
     "disguised pickle": (disguised_pickle, "publish-pickle", "assets/chart.png"),
+    "program as a picture": (
+        disguised_program,
+        "publish-kind",
+        "assets/chart.png is an ELF program, not a PNG picture",
+    ),
     "optimizer": (lambda r: (r / "optimizer.safetensors").write_bytes(b"x"), "publish-training-state", "optimizer"),
     "link": (lambda r: (r / "NOTICE").symlink_to("/etc/hostname"), "publish-link", "NOTICE is a link"),
     "linked folder": (lambda r: (r / "more").symlink_to("/etc"), "publish-link", "more is a link"),
