@@ -77,6 +77,7 @@ def sign_folder(folder: Path, key: Path, files: Mapping[str, str], earlier: byte
                 signer.set_hashing_config(_hashing()).sign(folder, made)
         else:
             try:
+                read_bytes(key)  # the package would wait for ever for a pipe
                 signer = signing.Config().use_elliptic_key_signer(private_key=key)
             except (OSError, TypeError, ValueError) as e:
                 raise _bad_key(key) from e
