@@ -24,7 +24,7 @@ from workflows import agreeing
 
 Cli = Callable[..., tuple[int, str, str]]
 EXAMPLE = Path(__file__).parent.parent / "examples" / "smollm2-135m"
-SHORT = ("--num-prompts", "1", "--max-new-tokens", "4")
+SHORT = ("--num-prompts", "8", "--max-new-tokens", "8")
 REPORT = Path(__file__).parent / "card" / "fixtures"
 
 FILES = {
@@ -40,6 +40,7 @@ FOLDERS = {
     "validate": ("save_hidden_states",),
     "bench": ("output",),
     "convert": ("destination",),
+    "card write": ("folder",),
     "release": ("output", "work"),
     "demo": ("output",),
 }
@@ -193,7 +194,7 @@ def agreed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (here / "release.yaml").write_text(
         "schema: eagle3hub/manifest/1\nhead: {source: head}\ntarget: {id: alice/target, license: mit, path: target}\n"
         "release: {repo: alice/head, title: T, summary: S, license: mit}\nlayouts: {main: specforge}\n"
-        "validate: {engine: reference, num_prompts: 1, max_new_tokens: 4}\nspeculative_tokens: 3\n"
+        "validate: {engine: reference, num_prompts: 8, max_new_tokens: 8}\nspeculative_tokens: 3\n"
     )
     return here
 

@@ -12,6 +12,7 @@ from eagle3hub.checkpoint.digest import combined_digest, folder_digest
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import worst
 from eagle3hub.head import AuxTaps, Dims, Head, Rope, Semantics, TensorRef
+from eagle3hub.layouts import LAYOUTS
 from eagle3hub.prompts import load_prompts
 from eagle3hub.validation.derive import derive
 
@@ -24,7 +25,7 @@ _FILES = {
         {"path": "config.json", "size": 812, "sha256": digest * 32},
         {"path": "model.safetensors", "size": 17962904, "sha256": "ab" * 32},
     ]
-    for layout, digest in (("specforge", "c0"), ("modelopt", "c1"))
+    for layout, digest in zip(LAYOUTS, ("c0", "c1", "c2", "c3", "c4", "c5", "c6"), strict=True)
 }
 DIGESTS = {
     layout: combined_digest({str(f["path"]): str(f["sha256"]) for f in files}) for layout, files in _FILES.items()
@@ -138,6 +139,8 @@ def make_report(layout: str = "specforge", *, verdict: str = "pass", **changes: 
         "engines": [_engine(layout, rows, counts) | changes],
     }
     entry = report["engines"][0]
+    if "recipe" not in changes and entry["engine"] != "vllm":
+        entry["recipe"] = get_engine(entry["engine"]).recipe(TARGET, f"release-{layout}", draft_tokens=3).to_json()
     if verdict == "fail":
         entry["load"]["not_loaded"] = ["fc.weight"]
     elif verdict == "inconclusive":

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from card.card_samples import EXAMPLE, MINIMAL
 from publishing.folders import REPO
 from publishing.places import exif, jpeg, png, png_chunk, svg, weights
 from safetensors.numpy import save
@@ -65,6 +66,9 @@ def js(document: object) -> bytes:
     return json.dumps(document).encode()
 
 
+TEMPLATE = "templates/_limitations.md.j2"
+IMPORTED = EXAMPLE.parents[1] / "cards" / "qwen3-8b-specjax" / "imported.yaml"
+
 WHOLE: dict[str, bytes] = {
     "model.safetensors": weights({"format": "pt"}),
     "modelopt/model-00001-of-00002.safetensors": weights(),
@@ -75,6 +79,17 @@ WHOLE: dict[str, bytes] = {
     "tokenizer.json": json.dumps(TOKENIZER, ensure_ascii=False).encode(),
     "tokenizer_config.json": js({"tokenizer_class": "Qwen2Tokenizer", "model_max_length": 1e30}),
     "special_tokens_map.json": js({"eos_token": {"content": "</s>"}, "additional_special_tokens": []}),
+    "release.json": js(
+        {
+            "schema": "eagle3hub/release/1",
+            "tool": {"name": "eagle3hub", "version": "0.1.0"},
+            "charts": None,
+            "waived": [],
+            "files": [],
+        }
+    ),
+    "release.yaml": MINIMAL.encode(),
+    "imported/1.yaml": IMPORTED.read_bytes(),
     "model.sig": js(BUNDLE),
     "README.md": "---\nlicense: mit\n---\n# Köpfe 🦅\n<div align=center>τ = 2.5</div>\n".encode(),
     "LICENSE": b"GNU GENERAL PUBLIC LICENSE\n\f\nVersion 2\r\n",
@@ -103,7 +118,15 @@ def test_whole_files_of_every_kind_pass(path: str):
 
 def test_every_line_of_the_table_is_tried():
     tried = {kinds.kind_of(path) for path in WHOLE} | {kinds.kind_of(f"reports/{n}.json") for n in ("a", "b")}
-    assert tried | {kinds.kind_of("eagle3hub.json")} == {kind for _, kind in kinds.TABLE}
+    tried |= {kinds.kind_of("eagle3hub.json"), kinds.kind_of(TEMPLATE)}
+    assert tried == {kind for _, kind in kinds.TABLE}
+
+
+def test_a_template_of_a_card_is_one_that_can_be_read():
+    assert why(TEMPLATE, b"## Ours\n\n{{ release.repo }}\n") is None
+    assert why(TEMPLATE, b"## Ours\n") is None
+    assert why(TEMPLATE, b"{% if x %}") == "is not a template of a card: it is not a Jinja template"
+    assert why(TEMPLATE, b"\x7fELF\x02\x01\x01\0") is not None
 
 
 @pytest.mark.parametrize("path", [*WHOLE, "eagle3hub.json", "reports/a.json"])
