@@ -12,7 +12,6 @@ from support import heads, variants
 from support.variants import Has
 
 from eagle3hub.card import Manifest, load_manifest
-from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.conversion import convert
 from eagle3hub.head import Head
 from eagle3hub.layouts import open_head
@@ -59,15 +58,4 @@ def manifest_of(folder: Path, main: str, *also: str, **changes: Any) -> Manifest
 
 def report_of(folder: Path, layout: str, engine: str, version: str, **changes: Any) -> dict[str, Any]:
     """A report that says that an engine passed with a folder's files, with the recipe of that engine."""
-    samples.DIGESTS.setdefault(layout, "sha256:" + "aa" * 32)
-    report = samples.make_report(layout, engine=engine, version=version, **changes)
-    report["head"]["digest"] = folder_digest(folder)[0]
-    words = {
-        "vllm": report["engines"][0]["recipe"]["server_command"],
-        "sglang": f"python -m sglang.launch_server --model-path {samples.TARGET} --speculative-algorithm EAGLE3 "
-        f"--speculative-draft-model-path release-{layout}",
-    }
-    report["engines"][0]["recipe"] |= {"engine": engine, "version": version, "server_command": words[engine]}
-    if engine != "vllm":
-        report["engines"][0]["recipe"]["python"] = ""
-    return report
+    return samples.of_folder(samples.make_report(layout, engine=engine, version=version, **changes), folder)

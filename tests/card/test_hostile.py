@@ -117,7 +117,8 @@ def test_the_same_input_gives_the_same_bytes(write: Write, tmp_path: Path) -> No
 def benchmark(name: str) -> Benchmark:
     """The same numbers whatever the names are."""
     heads = (replace(AS_TRAINED, name="NAME"), replace(SECOND, name="NAME too"))
-    sets = tuple(PromptSet(f"NAME{i}", (Prompt(1, "NAME", "x"), Prompt(2, "other", "y"))) for i in range(2))
+    asked = tuple(Prompt(number, "NAME" if number % 2 else "other", "x") for number in range(1, 13))
+    sets = tuple(PromptSet(f"NAME{i}", asked) for i in range(2))
     found = measured(plan(heads=heads, base="NAME", datasets=sets)).document
     return Benchmark(
         Results(json.loads(json.dumps(found).replace("NAME", json.dumps(name)[1:-1]))), "benchmarks/1.json"

@@ -140,6 +140,8 @@ def test_a_tested_recipe_of_files_that_the_engine_refuses_is_not_printed(
     assert "launch_server" not in text
     assert "No command is printed, although a report says that it passed: SGLang 0.5.23 refuses" in serve(text)
     newer = folders.report_of(root, "specjax", "sglang", "9.0")
+    newer["tool"]["version"] = "0.0.1"  # of which no recipe is derived again
+    newer["engines"][0]["recipe"]["version"] = "9.0"
     text = card(manifest, root, reports=(newer,))
     assert "With SGLang 9.0, the version these files were tested with" in text, "nothing is known of that version"
     assert not [f for f in lint_card(text, folders=open_folders(root, [""])) if f.code == "C511"]
