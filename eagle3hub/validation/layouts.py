@@ -18,6 +18,7 @@ from eagle3hub.progress import Progress, silent
 from eagle3hub.prompts import load_prompts
 from eagle3hub.report import Report, load_report
 from eagle3hub.target import TargetFacts
+from eagle3hub.validation.derive import contradictions
 from eagle3hub.validation.kept import Kept
 from eagle3hub.validation.options import REFERENCE, engine_names
 from eagle3hub.validation.run import validate
@@ -40,7 +41,7 @@ class ReportStore:
         self._folder = folder
 
     def find(self, key: str) -> Report | None:
-        """The report kept under ``key`` if it is readable and measured something."""
+        """The report kept under ``key`` if it is readable, measured something, and follows from its counters."""
         path = self._folder / f"{key}.json"
         if not path.is_file():
             return None
@@ -48,7 +49,8 @@ class ReportStore:
             report = load_report(path)
         except InputError:
             return None
-        return None if report.verdict == "unavailable" else report
+        edited = bool(contradictions(report.document))
+        return None if edited or report.verdict == "unavailable" else report
 
     def keep(self, key: str, report: Report) -> None:
         """Keep a report."""
