@@ -68,7 +68,7 @@ def test_a_bad_head_stops_it_before_anything_runs(project: Path, tmp_path: Path,
 
 
 def test_benchmarks_and_charts_are_released(project: Path, tmp_path: Path, cli: Cli, smollm2_target: Path):
-    edit(project, validate={"engine": "reference", "max_new_tokens": 4})
+    edit(project, validate={"engine": "reference", "max_new_tokens": 12})
     document = yaml.safe_load((project / "release.yaml").read_text())
     document |= {"benchmarks": ["results/*.json"], "layouts": {"main": "specforge"}}
     (project / "release.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
@@ -92,7 +92,7 @@ def test_benchmarks_and_charts_are_released(project: Path, tmp_path: Path, cli: 
     assert "### Benchmark" in card
     assert [f for f in check(str(made)).findings if f.severity != "info"] == []
     files, links = read_folder(made)
-    assert gates.check("owner/head", files, links, None) == []
+    assert gates.check(made, document["release"]["repo"], files, links, None) == []
     results.document["heads"][0]["digest"] = "sha256:" + "c" * 64
     results.save(project / "results" / "bench.json")
     status, out, _ = cli(*argv, "--force")

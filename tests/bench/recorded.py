@@ -17,8 +17,9 @@ from eagle3hub.bench import BenchHead, BenchPlan, Cell, CellGroup, CellResult, M
 from eagle3hub.bench.results import Results
 from eagle3hub.bench.run import Throughput
 from eagle3hub.bench.session import run_bench
-from eagle3hub.metrics import Counts
+from eagle3hub.metrics import Counts, acceptance
 from eagle3hub.prompts import Prompt, PromptSet, load_prompts
+from eagle3hub.validation.gates import collapse
 from eagle3hub.validation.subject import Target
 
 _ROWS = json.loads((Path(__file__).parent.parent / "card" / "fixtures" / "smoke-counters.json").read_text())["prompts"]
@@ -113,7 +114,8 @@ class Recorded:
         self.measured.append(cell)
         as_recorded = (cell.head, cell.prompts, cell.draft_tokens, cell.temperature) == (AS_TRAINED, SMOKE, 3, 0.0)
         found = RECORDED if as_recorded else invented(cell)
-        return CellResult("pass", "as it should be", found, {"python": "3.11.7"}, self.throughput, 1.5)
+        gate = collapse(acceptance([one.counts for one in found]))
+        return CellResult(gate.verdict, gate.reason, found, {"python": "3.11.7"}, self.throughput, 1.5)
 
 
 def measured(of: BenchPlan, runner: Recorded | None = None) -> Results:

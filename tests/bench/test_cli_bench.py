@@ -75,12 +75,12 @@ def test_a_benchmark_of_two_heads(bench: Bench, two: list[str], plans: list[Benc
 
 
 def test_json_is_the_results(bench: Bench, two: list[str]) -> None:
-    status, stdout, _ = bench(*two, "--num-prompts", 4, "--max-new-tokens", 32, "--base", "second", "--json")
+    status, stdout, _ = bench(*two, "--num-prompts", 8, "--max-new-tokens", 32, "--base", "second", "--json")
     document = json.loads(stdout)
     assert status == 0
     assert document["schema"] == "eagle3hub/bench/1"
     assert document["base"] == "second"
-    assert [c["prompts"]["count"] for c in document["cells"]] == [4, 4]
+    assert [c["prompts"]["count"] for c in document["cells"]] == [8, 8]
     assert document["cells"][0]["settings"]["max_new_tokens"] == 32
 
 

@@ -59,8 +59,8 @@ def test_the_job_really_runs_and_its_report_comes_home(hub: JobsHub, cli: Cli, t
     made = load_report(tmp_path / "report.json").document
     (entry,) = made["engines"]
     commit = hub.repos["alice/head"].refs["main"]
-    assert (status, made["verdict"]) == (1, "fail"), err
-    assert "at or below the collapse line" in out
+    assert (status, made["verdict"]) == (1, "inconclusive"), err
+    assert "2 prompts with rounds are too few for an interval" in out.replace("\n", " ")
     assert made["head"]["source"] == f"hf://alice/head@{commit}"
     assert made["target"]["name"] == "alice/target"
     assert (entry["engine"], len(entry["per_prompt"])) == ("reference", 2)

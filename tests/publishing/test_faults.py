@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from publishing.conftest import TOKEN
 from publishing.folders import REPO
+from publishing.test_publish import one_more_section
 from support.hub_writes import WritableHub
 from support.signals import default_signals
 
@@ -126,7 +127,7 @@ def test_a_file_stored_wrongly_is_seen_and_mended(hub: WritableHub, release: Pat
     for name in ("model.safetensors", "README.md"):
         (release / "NOTICE").write_text(f"{name}\n")
         if name == "README.md":
-            (release / name).write_text((release / name).read_text() + "\n")
+            one_more_section(release)
         hub.garble = {name}
         status, _, err = cli("publish", release, "--repo", REPO)
         assert status == 5

@@ -90,7 +90,6 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "disguised pickle": (disguised_pickle, "publish-pickle", "assets/chart.png"),
     "program as a picture": (
         disguised_program,
-        "publish-kind",
         "assets/chart.png is an ELF program, not a PNG picture",
     ),
     "optimizer": (lambda r: (r / "optimizer.safetensors").write_bytes(b"x"), "publish-training-state", "optimizer"),
@@ -136,7 +135,6 @@ def test_a_broken_folder_is_refused_before_anything_is_sent(hub: WritableHub, re
 def test_every_gate_is_broken_once():
     elsewhere = {
         "publish-visibility",
-        "publish-kind",
         "publish-size",
         "publish-layouts",
         "publish-terms",

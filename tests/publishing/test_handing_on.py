@@ -58,7 +58,7 @@ def test_the_hub_is_held_to_the_digest(hub: WritableHub, release: Path, cli: Cli
 
 
 def test_what_cannot_be_asked(made: Path, cli: Cli):
-    status, _, err = cli("verify", made / "release")
+    status, _, err = cli("verify", made / "head")
     assert status == 2
     assert "--digest" in err
     status, _, err = cli("card", made / "release.yaml", "--head", made / "release", "--allow", "publish-cards")
@@ -79,5 +79,5 @@ def test_validate_takes_from_the_manifest_what_no_option_says(made: Path, cli: C
     )
     assert (seen["engine"], seen["draft_tokens"]) == ("reference", 5), "what was typed holds"
     assert (seen["target"], seen["target_name"]) == ("HuggingFaceTB/SmolLM2-135M-Instruct",) * 2
-    assert (seen["num_prompts"], seen["max_new_tokens"], seen["dtype"]) == (8, 64, "float32")
+    assert (seen["num_prompts"], seen["max_new_tokens"], seen["dtype"]) == (16, 64, "float32")
     assert cli("validate", made / "release")[0] == 2, "without a manifest a target must be named"

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import snapshot_download
 from publishing.folders import REPO
+from publishing.test_publish import one_more_section
 from support.hub_writes import WritableHub
 
 from eagle3hub.publishing import plan
@@ -47,7 +48,7 @@ def test_signed_once_and_checked(hub: WritableHub, release: Path, cli: Cli, keys
         [*map(str, own), "--public_key", str(keys / "mine.pub")], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    (release / "README.md").write_text((release / "README.md").read_text() + "\nMore.\n")
+    one_more_section(release)
     assert cli(*argv)[0] == 0
     assert cli("verify", f"hf://{REPO}", "--key", keys / "mine.pub")[0] == 0, "what changed is signed anew"
     assert cli(*argv[:-2], keys / "other.pem")[0] == 0
@@ -85,6 +86,7 @@ def test_a_signature_over_other_files_is_refused(hub: WritableHub, release: Path
 
 def test_a_signed_release_that_was_changed_with_its_list(hub: WritableHub, release: Path, cli: Cli, keys: Path):
     """Whoever can write to the repository can make the list of digests fit, and a statement, but no signature."""
+    (release / "LICENSE").write_text("Apache License\n")
     assert cli("publish", release, "--repo", REPO, "--sign", keys / "mine.pem")[0] == 0
     files = hub.files(REPO)
     sums = parse_sums(files["SHA256SUMS"].decode())
@@ -95,18 +97,18 @@ def test_a_signed_release_that_was_changed_with_its_list(hub: WritableHub, relea
         lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
         hub.commit(REPO, {**changed, "SHA256SUMS": lines.encode()})
 
-    card = files["README.md"] + b"\nTrust me.\n"
-    forge(**{"README.md": card})
+    card = files["LICENSE"] + b"\nTrust me.\n"
+    forge(LICENSE=card)
     status, out, _ = cli("verify", f"hf://{REPO}")
     assert status == 1
     assert "the signature is over other files" in out
     bundle = json.loads(files["model.sig"])
     statement = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
     for resource in statement["predicate"]["resources"]:
-        if resource["name"] == "README.md":
+        if resource["name"] == "LICENSE":
             resource["digest"] = hashlib.sha256(card).hexdigest()
     bundle["dsseEnvelope"]["payload"] = base64.b64encode(json.dumps(statement).encode()).decode()
-    forge(**{"README.md": card, "model.sig": json.dumps(bundle).encode()})
+    forge(**{"LICENSE": card, "model.sig": json.dumps(bundle).encode()})
     assert cli("verify", f"hf://{REPO}")[0] == 0, "nothing but the key can tell"
     assert cli("verify", f"hf://{REPO}", "--key", keys / "mine.pub")[0] == 1
 

@@ -218,7 +218,7 @@ class Scenes:
             except ValueError:
                 return f"no JSON: {text[:80]}"
 
-        argv = ["validate", here / "head", "--target", here / "target", "--num-prompts", "1", "--max-new-tokens", "4"]
+        argv = ["validate", here / "head", "--target", here / "target", "--num-prompts", "8", "--max-new-tokens", "8"]
         return Trial(
             [str(a) for a in (*argv, "--report", report, "-q")],
             self.env,
@@ -276,6 +276,6 @@ class Scenes:
             "target: {id: alice/target, license: mit, path: target}\n"
             "release:\n  repo: alice/head\n  title: Old\n  summary: S.\n  license: mit\n"
             "layouts: {main: specforge, also: [modelopt]}\nspeculative_tokens: 3\n"
-            "validate: {engine: reference, num_prompts: 1, max_new_tokens: 4}\n"
+            "validate: {engine: reference, num_prompts: 8, max_new_tokens: 8}\n"
         )
         return here

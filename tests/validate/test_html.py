@@ -163,4 +163,4 @@ def test_the_command_writes_it(cli: Cli, head: Path, tmp_path: Path) -> None:
     assert "&lt;b&gt;last&lt;/b&gt; words" in file.read_text()
     status, _, err = cli(*words, "--html", tmp_path / "no" / "report.html")
     assert status == 3
-    assert "cannot be written" in err
+    assert "cannot write" in err

@@ -164,7 +164,7 @@ def test_a_report_that_cannot_be_written_is_found_before_the_run(cli: Cli, head:
         "validate", head, "--engine", "vllm", "--target", fitting_target, "--report", head / "no" / "report.json"
     )
     assert status == 3
-    assert "cannot be written" in err
+    assert "cannot write" in err
 
 
 def test_engines_list_shows_what_to_do(cli: Cli) -> None:

@@ -10,7 +10,7 @@ import yaml
 from support.hub_writes import WritableHub
 from support.jobs_server import JOB_ROUTES, JobsHub
 from workflows import agreeing
-from workflows.runner import Runner
+from workflows.runner import Runner, make_site
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "hf_good"
@@ -66,13 +66,20 @@ def repository(tmp_path: Path, models: Path) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_site(tmp_path_factory.mktemp("site"))
+
+
 @pytest.fixture
-def machine(tmp_path: Path, hub: Hub) -> Callable[[Path], Runner]:
+def machine(tmp_path: Path, hub: Hub, site: Path) -> Callable[[Path], Runner]:
     """A runner whose Hub is on loopback; only what the workflow takes from its secrets can write there."""
 
     def make(repository: Path) -> Runner:
         env = {k: v for k, v in hub.env(tmp_path / "hf").items() if k != "HF_TOKEN"}
         env |= {"OMP_NUM_THREADS": "1", "EAGLE3HUB_CACHE": str(tmp_path / "cache")}
-        return Runner(repository, tmp_path / "runner", env, secrets={"HF_TOKEN": TOKEN, "HF_JOBS_TOKEN": JOBS_TOKEN})
+        return Runner(
+            repository, tmp_path / "runner", site, env, secrets={"HF_TOKEN": TOKEN, "HF_JOBS_TOKEN": JOBS_TOKEN}
+        )
 
     return make
