@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from bench.recorded import AS_TRAINED, SECOND, measured, plan
+from bench.recorded import AS_TRAINED, SECOND, TARGET, measured, plan
 from support import heads
 
 from eagle3hub.bench.results import load_results
@@ -20,6 +20,7 @@ from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.layouts import open_head
 from eagle3hub.publishing import gates
 from eagle3hub.publishing.files import read_folder
+from eagle3hub.validation.subject import identify_target
 
 Cli = Callable[..., tuple[int, str, str]]
 EXAMPLE = Path(__file__).parent.parent / "examples" / "smollm2-135m"
@@ -78,7 +79,8 @@ def test_benchmarks_and_charts_are_released(project: Path, tmp_path: Path, cli: 
     assert status == 3
     assert "there is no file results/*.json" in out
     as_trained = replace(AS_TRAINED, digest=folder_digest(project / "head")[0])
-    results = measured(plan(heads=(as_trained, SECOND)))
+    target = replace(TARGET, weights_digest=identify_target(str(smollm2_target)).weights_digest)
+    results = measured(plan(heads=(as_trained, SECOND), target=target))
     results.save(project / "results" / "bench.json")
     status, _, err = cli(*argv)
     assert status == 0, err

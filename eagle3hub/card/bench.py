@@ -71,7 +71,7 @@ def check(benchmark: Benchmark, manifest: Manifest, digests: Collection[str] | N
             code="bench-target",
         )
     measured, known = document["target"].get("weights_digest"), manifest.target.weights_digest
-    if known is not None and measured != known:
+    if None not in (known, measured) and measured != known:
         raise ManifestError(
             f"the benchmark was run with other weights of the target: {measured}, where the manifest says {known}",
             hint="measure again, with the target of this release",

@@ -115,7 +115,8 @@ class Recorded:
         as_recorded = (cell.head, cell.prompts, cell.draft_tokens, cell.temperature) == (AS_TRAINED, SMOKE, 3, 0.0)
         found = RECORDED if as_recorded else invented(cell)
         gate = collapse(acceptance([one.counts for one in found]))
-        return CellResult(gate.verdict, gate.reason, found, {"python": "3.11.7"}, self.throughput, 1.5)
+        reason = "as it should be" if gate.verdict == "pass" else gate.reason
+        return CellResult(gate.verdict, reason, found, {"python": "3.11.7"}, self.throughput, 1.5)
 
 
 def measured(of: BenchPlan, runner: Recorded | None = None) -> Results:

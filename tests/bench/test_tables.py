@@ -149,7 +149,7 @@ def test_a_run_that_is_not_finished_says_so() -> None:
 def test_few_prompts_have_no_interval_and_show_no_difference(count: int) -> None:
     found = measured(plan(heads=(AS_TRAINED, SECOND), datasets=(prompts("one", count),)))
     overview = titled(found, "Acceptance length τ, ")
-    assert re.fullmatch(r"\d\.\d\d", overview.rows[0][4])
+    assert re.fullmatch(r"\d\.\d\d inconclusive", overview.rows[0][4])
     assert overview.rows[0][6].endswith(" %°")
     assert overview.notes == (NOTE,)
     difference = titled(found, "Difference").rows[0]

@@ -90,6 +90,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "disguised pickle": (disguised_pickle, "publish-pickle", "assets/chart.png"),
     "program as a picture": (
         disguised_program,
+        "publish-kind",
         "assets/chart.png is an ELF program, not a PNG picture",
     ),
     "optimizer": (lambda r: (r / "optimizer.safetensors").write_bytes(b"x"), "publish-training-state", "optimizer"),

@@ -281,7 +281,7 @@ def _fix(use: Use, folders: Sequence[Served], one: Served) -> str:
             return f"Serve {where}, whose files {engine_title(use.engine)} takes, or leave the command out."
     name = way_out(one, use.engine, version, use.capture)
     return (
-        f"Leave the command out, or publish the {name} layout: eagle3hub convert --to {name}."
+        f"Leave the command out, or convert the head to the {name} layout and publish that."
         if name
         else "Leave the command out."
     )
