@@ -147,7 +147,7 @@ def test_an_engine_is_installed_and_measures(repository: Repository, machine: Ma
     assert ran(runner) == steps_of("with an engine")
     report = load_report(runner.artifacts["reports.head.vllm"] / "release-vllm-cpu.json")
     (engine,) = report.document["engines"]
-    assert (engine["engine"], engine["verdict"], len(engine["per_prompt"])) == ("vllm", "pass", 2)
+    assert (engine["engine"], engine["verdict"], len(engine["per_prompt"])) == ("vllm", "pass", 8)
 
 
 def test_a_head_that_does_not_pass_is_not_published(hub: Hub, repository: Repository, machine: Machine):
