@@ -115,10 +115,11 @@ def test_a_release_end_to_end_and_again(project: Path, tmp_path: Path, cli: Cli,
     reference, vllm = first["engines"]
     assert (reference["engine"], vllm["engine"]) == ("reference", "vllm")
     assert reference["acceptance"] == vllm["acceptance"], "replay and engine count the same rounds"
-    assert vllm["lossless"] == {"identical": 2, "prompts": 2, "divergences": []}
+    assert vllm["lossless"] == {"identical": 8, "prompts": 8, "divergences": []}
     made = tmp_path / "out"
     assert {p.name for p in made.iterdir()} == {
         *("README.md", "config.json", "model.safetensors", "eagle3hub.json", "charts", "reports", "speculators"),
+        *("release.yaml", "release.json"),
     }
     assert open_head(made).layout == "specforge"
     assert open_head(made / "speculators").layout == "speculators"
@@ -140,6 +141,6 @@ def test_a_release_end_to_end_and_again(project: Path, tmp_path: Path, cli: Cli,
     assert {p: p.read_bytes() for p in made.rglob("*") if p.is_file()} == before
     edit(project, validate={"min_acceptance_length": 3.9})
     status, out, _ = cli(*argv, "--json", "--force")
-    assert (status, json.loads(out)["verdict"]) == (1, "inconclusive"), "two prompts cannot decide it"
+    assert (status, json.loads(out)["verdict"]) == (1, "fail"), "eight prompts tell 3.9 from 1.4"
     assert json.loads(out)["output"] is None
     assert {p: p.read_bytes() for p in made.rglob("*") if p.is_file()} == before, "replaced without a pass"
