@@ -28,8 +28,9 @@ from eagle3hub.card.public import MANIFEST, numbered, public_form
 from eagle3hub.card.render import render_card
 from eagle3hub.card.reported import CHARTS
 from eagle3hub.card.reports import find_reports, runs
-from eagle3hub.checkpoint.digest import FileDigest, file_digest, head_digests
+from eagle3hub.checkpoint.digest import FileDigest, file_digest, head_digests, head_files
 from eagle3hub.checkpoint.folder import CONFIG, PROVENANCE, open_checkpoint
+from eagle3hub.destination import RELEASE
 from eagle3hub.documents import document_bytes, read_document
 from eagle3hub.errors import InputError, ManifestError, OutputError, SourceError
 from eagle3hub.head import Head
@@ -45,7 +46,7 @@ CARD = "README.md"
 REPORTS = "reports"
 BENCHMARKS = "benchmarks"
 TEMPLATES = "templates"
-RECORD = "release.json"
+RECORD = RELEASE
 SCHEMA_NAME = "eagle3hub/release/1"
 _MAX_RECORD = 16 << 20
 _LISTED = (f"{REPORTS}/*.json", f"{BENCHMARKS}/*.json", f"{TEMPLATES}/*.j2")
@@ -151,12 +152,13 @@ def complete(
         _copy_templates(Path(templates), folder / TEMPLATES)
     license_file = _copy_license(loaded, folder)
     record = Record(__version__, "", tuple(waived))
-    made = render(folder, record.waived)
+    hashed = _hashed(folder, loaded)
+    made = render(folder, record.waived, {name: found["sha256"] for name, found in hashed.items()})
     write_card(folder / CARD, made.card, made.charts)
     charts = version("matplotlib") if made.charts else ""
     names = {*form, *made.charts, CARD, *license_file, *_heads_files(folder, made.manifest)}
     names |= {path.relative_to(folder).as_posix() for part in _LISTED for path in folder.glob(part)}
-    files = [file_digest(folder / name, name) for name in sorted(names)]
+    files = [hashed.get(name) or file_digest(folder / name, name) for name in sorted(names)]
     replace_file(folder / RECORD, document_bytes(Record(record.version, charts, record.waived, files).to_json()))
     return made
 
@@ -221,7 +223,7 @@ def render(folder: Path, waived: Sequence[str] = (), sha256: Mapping[str, str] |
         raise SourceError(f"there is no head in the root of {folder}", code="source-no-config")
     for head in heads.values():
         head.raise_for_errors()
-    known = sha256 if sha256 is not None else _hashed(folder, heads)
+    known = sha256 if sha256 is not None else {n: f["sha256"] for n, f in _hashed(folder, manifest).items()}
     digests = {digest for place, digest in head_digests(known).items() if place in heads}
     record = open_checkpoint(folder).provenance or {}
     if benchmarks:  # they may have been run with the head as it was trained
@@ -243,14 +245,11 @@ def render(folder: Path, waived: Sequence[str] = (), sha256: Mapping[str, str] |
     return Rendered(manifest, card, charts)
 
 
-def _hashed(folder: Path, heads: Mapping[str, Head]) -> dict[str, str]:
-    found = {}
-    for place in heads:
-        for path in (folder / place).iterdir():
-            if path.is_file():
-                name = path.relative_to(folder).as_posix()
-                found[name] = file_digest(path)["sha256"]
-    return found
+def _hashed(folder: Path, manifest: Manifest) -> dict[str, FileDigest]:
+    """The files that make up each head of a release, by path: read once, since weights are large."""
+    places = [manifest.layouts.folder(layout) for layout in manifest.layouts]
+    paths = [path for place in places if (folder / place).is_dir() for path in head_files(folder / place)]
+    return {name: file_digest(path, name) for path in paths for name in [path.relative_to(folder).as_posix()]}
 
 
 def _original(record: Mapping[str, Any]) -> set[str]:

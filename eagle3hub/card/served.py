@@ -22,6 +22,7 @@ from eagle3hub.layouts.base import WriteOptions
 from eagle3hub.layouts.quantized import QUANT_CONFIG
 from eagle3hub.preflight import Files, Subject, Verdict, examine, preflight
 from eagle3hub.target import TargetFacts
+from eagle3hub.transforms.settings import target_of as known_target
 
 if TYPE_CHECKING:
     from eagle3hub.card.manifest import Layouts
@@ -139,19 +140,8 @@ def open_folders(root: Path, folders: Sequence[str]) -> tuple[Served, ...]:
 
 def target_of(head: Head) -> TargetFacts | None:
     """What a head's files say of its target; None where they do not say how deep it is."""
-    if head.num_target_layers is None:
-        return None
-    return TargetFacts(
-        name="the target",
-        is_local=False,
-        num_hidden_layers=head.num_target_layers,
-        hidden_size=head.dims.target_hidden_size,
-        vocab_size=head.dims.vocab_size,
-        max_position_embeddings=head.target_context,
-        model_type=head.target_model_type or "",
-        architectures=tuple(head.target_architectures),
-        token_ids={},
-    )
+    known = known_target(head)
+    return None if known is None else replace(known, name="the target")
 
 
 def outlook(
@@ -226,7 +216,7 @@ def _remedy(one: Served, engine: str, version: str, capture: Sequence[int] | Non
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The folder that an engine is served from, and what is to be said of it.
+    """The folder that an engine is served from, and remarks on it.
 
     ``folder`` is None where no folder works; ``remarks`` are whole sentences.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from eagle3hub.errors import InputError
 
@@ -85,6 +86,14 @@ class Counts:
         if any(a < b for a, b in pairwise(per_position)):
             return f"acceptance rises with the position: {list(per_position)}"
         return None
+
+    def to_json(self) -> dict[str, Any]:
+        """The counters as a report keeps those that a run is held against."""
+        return {
+            "rounds": self.rounds,
+            "drafted": self.drafted,
+            "accepted_per_position": list(self.accepted_per_position),
+        }
 
     @property
     def emitted(self) -> int:

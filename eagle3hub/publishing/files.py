@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from eagle3hub.card.folder import CARD as CARD
 from eagle3hub.checkpoint.digest import head_digests
 from eagle3hub.errors import SourceError
 from eagle3hub.progress import Progress, silent
@@ -16,7 +17,6 @@ from eagle3hub.reading import opened, read_text
 
 SUMS = "SHA256SUMS"
 """Digests of every other published file, as ``sha256sum --check`` reads them."""
-CARD = "README.md"
 _CHUNK = 2 << 20
 _SUM = re.compile(r"([0-9a-f]{64})  (.+)")
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eagle3hub._version import __version__
+from eagle3hub.card.folder import RECORD
 from eagle3hub.card.manifest import Manifest, PublishSettings
+from eagle3hub.card.public import MANIFEST
 from eagle3hub.checkpoint import hub
 from eagle3hub.errors import HubError, InputError, Problem, UsageError
 from eagle3hub.progress import Progress, silent
@@ -24,7 +26,7 @@ State = Literal["new", "changed", "unchanged", "removed", "kept", "unknown"]
 MAIN = "main"
 _SHARED = (
     "LICENSE", "NOTICE", "reports/", "benchmarks/", "charts/", "assets/", "images/", "imported/", "templates/",
-    "release.yaml", "release.json",
+    MANIFEST, RECORD,
 )  # fmt: skip
 
 
@@ -269,20 +271,21 @@ def make_plan(
 
 def made_for(folder: str | Path) -> str | None:
     """The repository that a release folder was made for; None where its manifest is absent or cannot be read."""
-    try:
-        own = own_manifest(Path(folder))
-    except InputError:  # a gate says what is wrong with it
-        return None
+    own = _readable_manifest(Path(folder))
     return None if own is None else own.release.repo
 
 
 def read_intent(folder: Path) -> PublishSettings | None:
     """How the release in ``folder`` says it is published; None where its manifest is absent or cannot be read."""
+    own = _readable_manifest(folder)
+    return None if own is None else own.publish
+
+
+def _readable_manifest(folder: Path) -> Manifest | None:
     try:
-        own = own_manifest(folder)
+        return own_manifest(folder)
     except InputError:  # a gate says what is wrong with it
         return None
-    return None if own is None else own.publish
 
 
 def _visibility(repo_id: str, settings: Settings, gated: str | None, state: RemoteState) -> Iterator[Problem]:

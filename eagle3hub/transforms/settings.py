@@ -146,10 +146,10 @@ def _look(head: Head, spelled: Spelled, layout: str) -> _Seen:
         except LayoutError:
             found = None
         truth = replace(head, semantics=back.semantics)
-        return _Seen(back, found, preflight_all(examine(checkpoint, truth), _target_of(head)))
+        return _Seen(back, found, preflight_all(examine(checkpoint, truth), target_of(head)))
 
 
-def _target_of(head: Head) -> TargetFacts | None:
+def target_of(head: Head) -> TargetFacts | None:
     """What is known of the target, where it is enough to judge by."""
     if head.num_target_layers is None:
         return None

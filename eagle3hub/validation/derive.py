@@ -135,14 +135,6 @@ def counts_within_response(engine: str) -> bool:
     return engine != REFERENCE and counts_end_with_response(engine)
 
 
-def counts_json(counts: Sequence[metrics.Counts]) -> list[dict[str, Any]]:
-    """Counters as a report keeps those that a run is held against."""
-    return [
-        {"rounds": c.rounds, "drafted": c.drafted, "accepted_per_position": list(c.accepted_per_position)}
-        for c in counts
-    ]
-
-
 def contradictions(report: Mapping[str, Any], head: Head | None = None) -> list[str]:
     """What a report states and its own counters do not give, one sentence each; none where all of it follows.
 

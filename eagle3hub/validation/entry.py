@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from eagle3hub import metrics
 from eagle3hub.engines.base import EngineFailure, EngineRun, Job
 from eagle3hub.prompts import PromptSet
-from eagle3hub.validation.derive import counts_json, derive, expected_taps
+from eagle3hub.validation.derive import derive, expected_taps
 from eagle3hub.validation.judge import compare
 from eagle3hub.validation.reference_file import Reference
 from eagle3hub.validation.subject import Target
@@ -95,7 +95,11 @@ def entry_of(
 
 
 def _reference_counts(expected: Sequence[metrics.Counts] | str) -> dict[str, Any]:
-    return {"unknown": expected} if isinstance(expected, str) else {"per_prompt": counts_json(expected)}
+    return (
+        {"unknown": expected}
+        if isinstance(expected, str)
+        else {"per_prompt": [counts.to_json() for counts in expected]}
+    )
 
 
 def public(flags: Any, job: Job, target: Target) -> Any:

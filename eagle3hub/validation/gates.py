@@ -206,7 +206,7 @@ def _unequal(name: str, run: Measurement, reference: Measurement) -> Gate:
     evidence = {
         "different": len(different),
         "prompts": len(run.counts),
-        "first": {"question_id": question, "run": _row(ours), "reference": _row(theirs)},
+        "first": {"question_id": question, "run": ours.to_json(), "reference": theirs.to_json()},
     }
     reason = (
         f"the rounds differ from the reference's in {len(different)} of {len(run.counts)} prompts, and in float32 at "
@@ -231,11 +231,3 @@ def _signed(interval: Interval) -> str:
 
 def _told(counts: Counts) -> str:
     return f"{counts.rounds} rounds, {counts.drafted} drafts, accepted {list(counts.accepted_per_position)}"
-
-
-def _row(counts: Counts) -> dict[str, Any]:
-    return {
-        "rounds": counts.rounds,
-        "drafted": counts.drafted,
-        "accepted_per_position": list(counts.accepted_per_position),
-    }

@@ -73,15 +73,7 @@ class Measurement:
         plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "question_ids"}
         return plain | {
             "conditions": asdict(self.conditions),
-            "counts": [
-                {
-                    "question_id": q,
-                    "rounds": c.rounds,
-                    "drafted": c.drafted,
-                    "accepted_per_position": list(c.accepted_per_position),
-                }
-                for q, c in rows
-            ],
+            "counts": [{"question_id": question, **counts.to_json()} for question, counts in rows],
         }
 
     @classmethod
