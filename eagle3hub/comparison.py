@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eagle3hub.checkpoint.folder import open_checkpoint, read_tensor
-from eagle3hub.head import Head, Tap, TensorRef
+from eagle3hub.checkpoint.tensors import TensorRef
+from eagle3hub.head import Head, Tap
 from eagle3hub.layouts import open_head
 from eagle3hub.layouts.rope import bound_by_context
 from eagle3hub.progress import Progress, silent

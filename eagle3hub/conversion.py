@@ -19,9 +19,9 @@ from eagle3hub._version import __version__
 from eagle3hub.checkpoint.derived import how_derived
 from eagle3hub.checkpoint.digest import FileSize, file_digest, file_size, head_files
 from eagle3hub.checkpoint.flushing import Flushing
-from eagle3hub.checkpoint.folder import CONFIG, INDEX, PROVENANCE, open_checkpoint
+from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.shards import encode_index
-from eagle3hub.checkpoint.source import HUB
+from eagle3hub.checkpoint.source import CONFIG, HUB, INDEX, PROVENANCE
 from eagle3hub.checkpoint.unchanged import changed, unchanged
 from eagle3hub.checkpoint.writer import encode_header, write_safetensors
 from eagle3hub.command import public_name

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.checkpoint.folder import CONFIG, INDEX, PICKLE_INDEX, open_checkpoint
+from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.shards import Shard, split
+from eagle3hub.checkpoint.source import CONFIG, INDEX, PICKLE_INDEX
 from eagle3hub.checkpoint.unchanged import State, look
 from eagle3hub.checkpoint.writer import OutTensor, in_file_order
 from eagle3hub.command import command_words

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eagle3hub.head import Head, TensorRef
+from eagle3hub.checkpoint.tensors import TensorRef
+from eagle3hub.head import Head
 from eagle3hub.layouts.features import aux_count
 from eagle3hub.preflight import Verdict
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from eagle3hub.checkpoint.digest import file_digest
-from eagle3hub.checkpoint.folder import CONFIG, PROVENANCE, parse_json_object
+from eagle3hub.checkpoint.source import CONFIG, PROVENANCE, parse_json_object
 from eagle3hub.errors import InputError, OutputError
 from eagle3hub.reading import read_bytes
 

@@ -6,13 +6,13 @@ knows a file format, and nothing here holds tensor data: a `TensorRef` says wher
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from eagle3hub.checkpoint.tensors import TensorRef
 from eagle3hub.errors import ConfigError, Problem
 from eagle3hub.vocab import VocabMap
 
@@ -204,44 +204,6 @@ class Assumption:
     def to_json(self) -> dict[str, Any]:
         """The assumption as an entry of ``assumptions`` in ``--json`` output and in the provenance file."""
         return {"field": self.field, "value": self.value, "why": self.why, "settle": self.settle}
-
-
-_SCALES = frozenset({"weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale", "k_scale", "v_scale"})
-
-
-def is_scale(name: str) -> bool:
-    """Whether a tensor's name is that of a quantizer's scale."""
-    return name.rpartition(".")[2] in _SCALES
-
-
-@dataclass(frozen=True, slots=True)
-class TensorRef:
-    """Where the bytes of one tensor lie: ``nbytes`` bytes at ``offset`` of ``path``.
-
-    ``dtype`` is the safetensors name (``BF16``, ``I64``, ``BOOL`` …). ``remote`` reads (offset, count) of a file
-    that is not on this machine; ``path`` is then where it would lie once downloaded.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    path: Path
-    offset: int
-    nbytes: int
-    remote: Callable[[int, int], bytes] | None = field(default=None, compare=False, repr=False)
-
-    @property
-    def num_elements(self) -> int:
-        """Number of elements (1 for a scalar)."""
-        n = 1
-        for d in self.shape:
-            n *= d
-        return n
-
-    @property
-    def num_parameters(self) -> int:
-        """Number of weights in it: two in every byte of NVFP4, and none in the scales that a quantizer adds."""
-        return 0 if is_scale(self.name) else self.num_elements * (2 if self.dtype == "U8" else 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from eagle3hub.card.manifest import Manifest
-from eagle3hub.checkpoint.folder import CONFIG, INDEX, PICKLE_INDEX, PROVENANCE, TRAINING_STATES, open_checkpoint
-from eagle3hub.checkpoint.source import HUB
+from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.source import CONFIG, HUB, INDEX, PICKLE_INDEX, PROVENANCE, TRAINING_STATES
 from eagle3hub.layouts.quantized import QUANT_CONFIG
 from eagle3hub.validation.options import REFERENCE, engine_names
 

@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from eagle3hub.checkpoint.folder import PROVENANCE
+from eagle3hub.checkpoint.source import PROVENANCE
 from eagle3hub.documents import document_bytes
 from eagle3hub.staging import replace_file
 

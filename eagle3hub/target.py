@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eagle3hub.checkpoint.folder import CONFIG, parse_json_object
 from eagle3hub.checkpoint.reader import refuse_pointer
-from eagle3hub.checkpoint.source import HUB, is_folder, read_small
+from eagle3hub.checkpoint.source import CONFIG, HUB, is_folder, parse_json_object, read_small
 from eagle3hub.errors import SourceError
 from eagle3hub.fields import Fields
 from eagle3hub.reading import opened

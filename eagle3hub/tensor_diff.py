@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from eagle3hub.checkpoint.dtypes import BITS
+from eagle3hub.checkpoint.tensors import TensorRef
 from eagle3hub.errors import CheckpointError
-from eagle3hub.head import TensorRef
 from eagle3hub.reading import open_regular
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from pathlib import Path
 from eagle3hub.checkpoint.derived import DerivedRef
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.checkpoint.streaming import OpenFiles, fill, stream
+from eagle3hub.checkpoint.tensors import TensorRef
 from eagle3hub.errors import OutputError
-from eagle3hub.head import Head, TensorRef
+from eagle3hub.head import Head
 from eagle3hub.layouts import get_layout
 from eagle3hub.layouts.base import AS_FOUND, Spelled
 from eagle3hub.layouts.prepare import prepared

@@ -29,7 +29,8 @@ from eagle3hub.card.render import render_card
 from eagle3hub.card.reported import CHARTS
 from eagle3hub.card.reports import find_reports, runs
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, head_digests, head_files
-from eagle3hub.checkpoint.folder import CONFIG, PROVENANCE, open_checkpoint
+from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.source import CONFIG, PROVENANCE
 from eagle3hub.destination import RELEASE
 from eagle3hub.documents import document_bytes, read_document
 from eagle3hub.errors import InputError, ManifestError, OutputError, SourceError

@@ -15,8 +15,7 @@ from pathlib import Path
 from eagle3hub.card.manifest import Manifest, load_manifest
 from eagle3hub.card.reports import find_reports
 from eagle3hub.checkpoint.digest import file_digest, folder_digest
-from eagle3hub.checkpoint.folder import PROVENANCE, parse_json_object
-from eagle3hub.checkpoint.source import read_small
+from eagle3hub.checkpoint.source import PROVENANCE, parse_json_object, read_small
 from eagle3hub.conversion import convert
 from eagle3hub.errors import Eagle3HubError, InputError
 from eagle3hub.report import Report, load_report

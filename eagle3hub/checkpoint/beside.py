@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from eagle3hub.checkpoint.header import Header
 from eagle3hub.checkpoint.reader import open_local
+from eagle3hub.checkpoint.tensors import TensorRef
 from eagle3hub.errors import Eagle3HubError, Problem
-from eagle3hub.head import TensorRef
 
 DUPLICATE = "checkpoint-duplicate"
 """Code of the problem that engines would load other contents over those that count."""

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from eagle3hub.checkpoint.header import Header
+from eagle3hub.checkpoint.tensors import TensorRef
 from eagle3hub.errors import CheckpointError, SourceError
-from eagle3hub.head import TensorRef
 
 _NUMBERED = re.compile(r"(.+)-([0-9]{1,5})-of-([0-9]{1,5})(\.safetensors|\.bin)")
 _SHOWN = 3

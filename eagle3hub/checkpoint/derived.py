@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from eagle3hub.checkpoint.dtypes import BITS
+from eagle3hub.checkpoint.tensors import TensorRef
 from eagle3hub.errors import TensorError
-from eagle3hub.head import TensorRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

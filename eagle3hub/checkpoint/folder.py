@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from hashlib import sha256
@@ -14,19 +13,23 @@ from eagle3hub.checkpoint.completeness import Index, check_files, merge
 from eagle3hub.checkpoint.header import Header, parse_header
 from eagle3hub.checkpoint.pickles import is_pickle, parse_pickle
 from eagle3hub.checkpoint.reader import ByteReader, open_local, refuse_pointer
-from eagle3hub.checkpoint.source import HUB, Source, open_source
+from eagle3hub.checkpoint.source import (
+    CONFIG,
+    HUB,
+    INDEX,
+    PICKLE_INDEX,
+    PICKLE_WEIGHTS,
+    PROVENANCE,
+    TRAINING_STATES,
+    WEIGHTS,
+    FolderSource,
+    Source,
+    parse_json_object,
+)
+from eagle3hub.checkpoint.tensors import TensorRef
 from eagle3hub.errors import ConfigError, Problem, SourceError
-from eagle3hub.head import TensorRef
 from eagle3hub.progress import Progress, silent
 
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-PROVENANCE = "eagle3hub.json"
-PICKLE_WEIGHTS = "pytorch_model.bin"
-PICKLE_INDEX = "pytorch_model.bin.index.json"
-TRAINING_STATES = ("training_state.pt", "model.pt")
-"""Files of whole training runs: weights, and what else a trainer goes on from."""
 _PICKLE_SHARD = re.compile(r"pytorch_model-[0-9]+-of-[0-9]+\.bin")
 
 
@@ -55,6 +58,21 @@ class Checkpoint:
     header_sha256: tuple[str, ...]
     provenance: dict[str, Any] | None
     problems: tuple[Problem, ...] = ()
+
+
+def open_source(source: str | Path, *, headers_only: bool = False, progress: Progress = silent) -> Source:
+    """The source a user named: ``hf://owner/name[@revision][/subfolder]``, else a folder.
+
+    Args:
+        headers_only: leave the weights of a Hub source where they are and read small ranges of them.
+        progress: told about downloads.
+    """
+    text = str(source)
+    if text.startswith(HUB):
+        from eagle3hub.checkpoint.remote import HubSource  # the Hub's client takes a while to import
+
+        return HubSource(text, headers_only=headers_only, progress=progress)
+    return FolderSource(text)
 
 
 def open_checkpoint(source: str | Path, *, headers_only: bool = False, progress: Progress = silent) -> Checkpoint:
@@ -109,22 +127,6 @@ def read_tensor(ref: TensorRef) -> bytes:
         return ref.remote(ref.offset, ref.nbytes)
     with open_local(ref.path) as reader:
         return reader.read(ref.offset, ref.nbytes)
-
-
-def parse_json_object(raw: bytes, path: Path | str) -> dict[str, Any]:
-    """Parse a JSON object. Raises ConfigError naming the file and the place, CheckpointError for a Git LFS pointer."""
-    refuse_pointer(raw, path)
-    try:
-        value = json.loads(raw.decode("utf-8"))
-    except UnicodeDecodeError as e:
-        raise ConfigError(f"{path} is not UTF-8 text (byte {e.start})", code="config-json") from e
-    except json.JSONDecodeError as e:
-        raise ConfigError(f"{path} is not valid JSON: line {e.lineno}: {e.msg}", code="config-json") from e
-    except (ValueError, RecursionError) as e:
-        raise ConfigError(f"{path} is not usable JSON: {e}", code="config-json") from e
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path} is not a JSON object", code="config-json")
-    return value
 
 
 def read_weights(reader: ByteReader) -> Header:

@@ -15,8 +15,8 @@ from typing import Any
 
 from eagle3hub.checkpoint.dtypes import BITS, num_bytes
 from eagle3hub.checkpoint.reader import ByteReader, open_local
+from eagle3hub.checkpoint.tensors import TensorRef
 from eagle3hub.errors import CheckpointError
-from eagle3hub.head import TensorRef
 
 MAX_HEADER_BYTES = 4_000_000
 """The format allows 100 MB, of which the parsed JSON takes 2.5 GB; a head needs some kilobytes."""

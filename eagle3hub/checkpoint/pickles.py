@@ -17,10 +17,10 @@ from typing import Any
 from eagle3hub.checkpoint.dtypes import BITS, num_bytes
 from eagle3hub.checkpoint.header import Header
 from eagle3hub.checkpoint.reader import ByteReader, open_local
+from eagle3hub.checkpoint.tensors import TensorRef
 from eagle3hub.checkpoint.unpickle import MAX_PICKLE_BYTES, BadPickle, CutShort, Stub, interpret
 from eagle3hub.checkpoint.zips import Archive
 from eagle3hub.errors import CheckpointError
-from eagle3hub.head import TensorRef
 
 STATE_DICTS = ("draft_state_dict", "model_state_dict", "state_dict", "model", "module")
 """Keys under which training states keep the tensors of the model, in the order they are looked for."""

@@ -12,10 +12,9 @@ from urllib.parse import quote, unquote
 
 from eagle3hub.checkpoint import hub
 from eagle3hub.checkpoint.completeness import gaps, listed
-from eagle3hub.checkpoint.folder import CONFIG, INDEX, PICKLE_INDEX, parse_json_object
 from eagle3hub.checkpoint.reader import ByteReader, open_local, truncated
 from eagle3hub.checkpoint.resuming import download_weights
-from eagle3hub.checkpoint.source import HUB, MAX_JSON_BYTES, read_small
+from eagle3hub.checkpoint.source import CONFIG, HUB, INDEX, MAX_JSON_BYTES, PICKLE_INDEX, parse_json_object, read_small
 from eagle3hub.checkpoint.stated import Stated
 from eagle3hub.errors import ConfigError, HubError, SourceError
 from eagle3hub.progress import Progress, silent

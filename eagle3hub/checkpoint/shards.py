@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eagle3hub.checkpoint.folder import WEIGHTS
+from eagle3hub.checkpoint.source import WEIGHTS
 from eagle3hub.checkpoint.writer import OutTensor, in_file_order
 from eagle3hub.documents import document_bytes
 from eagle3hub.errors import UsageError

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import errno
+import json
 import re
 import stat
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from eagle3hub.checkpoint.completeness import listed
-from eagle3hub.checkpoint.reader import ByteReader, open_local
+from eagle3hub.checkpoint.reader import ByteReader, open_local, refuse_pointer
 from eagle3hub.errors import ConfigError, SourceError
-from eagle3hub.progress import Progress, silent
 from eagle3hub.reading import read_bytes
 
 HUB = "hf://"
-_CONFIG = "config.json"
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PROVENANCE = "eagle3hub.json"
+PICKLE_WEIGHTS = "pytorch_model.bin"
+PICKLE_INDEX = "pytorch_model.bin.index.json"
+TRAINING_STATES = ("training_state.pt", "model.pt")
+"""Files of whole training runs: weights, and what else a trainer goes on from."""
 _REPO = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 _PAGE = re.compile(
     rf"https?://(?:huggingface\.co|hf\.co)/(?P<repo>{_REPO})(?:/tree/(?P<revision>[^/]+)(?P<folder>/.+?)?)?/?"
@@ -58,13 +65,13 @@ class FolderSource:
         self.folder = Path(text).expanduser()
         if not is_folder(self.folder):
             what = "is a file, not a folder" if self.folder.exists() else "does not exist"
-            hint = f"name the folder that holds {_CONFIG}"
+            hint = f"name the folder that holds {CONFIG}"
             if not self.folder.exists() and (address := _meant(text)) is not None:
                 hint += f", or write {address} for a model on the Hub"
             raise SourceError(f"{text} {what}", hint=hint, code="source-missing")
-        if _CONFIG not in self.names() and (inside := _folders_with_config(self.folder)):
+        if CONFIG not in self.names() and (inside := _folders_with_config(self.folder)):
             raise SourceError(
-                f"there is no {_CONFIG} in {text}",
+                f"there is no {CONFIG} in {text}",
                 hint=f"name a folder in it that has one: {listed(inside)}",
                 code="source-no-config",
             )
@@ -89,21 +96,6 @@ class FolderSource:
         return str(self.folder / name)
 
 
-def open_source(source: str | Path, *, headers_only: bool = False, progress: Progress = silent) -> Source:
-    """The source a user named: ``hf://owner/name[@revision][/subfolder]``, else a folder.
-
-    Args:
-        headers_only: leave the weights of a Hub source where they are and read small ranges of them.
-        progress: told about downloads.
-    """
-    text = str(source)
-    if text.startswith(HUB):
-        from eagle3hub.checkpoint.remote import HubSource
-
-        return HubSource(text, headers_only=headers_only, progress=progress)
-    return FolderSource(text)
-
-
 def is_folder(path: Path) -> bool:
     """Whether there is a folder of that name. Raises SourceError where that cannot be told."""
     try:
@@ -116,7 +108,7 @@ def is_folder(path: Path) -> bool:
 
 def _folders_with_config(folder: Path) -> list[str]:
     """The folders in a folder, or of a repository in the Hub cache, that hold a config.json."""
-    found = [*folder.glob(f"*/{_CONFIG}"), *folder.glob(f"snapshots/*/{_CONFIG}")]
+    found = [*folder.glob(f"*/{CONFIG}"), *folder.glob(f"snapshots/*/{CONFIG}")]
     return sorted(str(path.parent) for path in found if not path.parent.name.startswith("."))
 
 
@@ -138,3 +130,19 @@ def read_small(path: Path) -> bytes | None:
         if e.errno == errno.EFBIG:
             raise ConfigError(f"{path} is larger than {MAX_JSON_BYTES} bytes", code="config-json") from e
         raise SourceError(f"cannot read {path}: {e.strerror}", code="source-unreadable") from e
+
+
+def parse_json_object(raw: bytes, path: Path | str) -> dict[str, Any]:
+    """Parse a JSON object. Raises ConfigError naming the file and the place, CheckpointError for a Git LFS pointer."""
+    refuse_pointer(raw, path)
+    try:
+        value = json.loads(raw.decode("utf-8"))
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"{path} is not UTF-8 text (byte {e.start})", code="config-json") from e
+    except json.JSONDecodeError as e:
+        raise ConfigError(f"{path} is not valid JSON: line {e.lineno}: {e.msg}", code="config-json") from e
+    except (ValueError, RecursionError) as e:
+        raise ConfigError(f"{path} is not usable JSON: {e}", code="config-json") from e
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} is not a JSON object", code="config-json")
+    return value

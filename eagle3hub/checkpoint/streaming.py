@@ -9,8 +9,8 @@ from pathlib import Path
 
 from eagle3hub.checkpoint.casting import CastOverflow, cast_bytes
 from eagle3hub.checkpoint.derived import DerivedRef
+from eagle3hub.checkpoint.tensors import TensorRef
 from eagle3hub.errors import CheckpointError, TensorError
-from eagle3hub.head import TensorRef
 from eagle3hub.reading import open_regular
 
 CHUNK = 512 << 10

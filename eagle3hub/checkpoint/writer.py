@@ -15,8 +15,8 @@ from eagle3hub.checkpoint.dtypes import layout_key
 from eagle3hub.checkpoint.flushing import Flushing
 from eagle3hub.checkpoint.streaming import OpenFiles, stream
 from eagle3hub.checkpoint.syscalls import reserve
+from eagle3hub.checkpoint.tensors import TensorRef
 from eagle3hub.errors import CheckpointError
-from eagle3hub.head import TensorRef
 from eagle3hub.progress import Progress, silent
 
 

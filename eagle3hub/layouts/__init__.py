@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
@@ -10,7 +9,7 @@ from eagle3hub.errors import LayoutError, Problem, UsageError
 from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts import provenance
 from eagle3hub.layouts.angelslim import AngelSlim
-from eagle3hub.layouts.base import AS_FOUND, Layout, Match, ReadOptions
+from eagle3hub.layouts.base import AS_FOUND, LAYOUTS, Layout, Match, ReadOptions
 from eagle3hub.layouts.fitting import apply_depth, apply_target
 from eagle3hub.layouts.interpret import settled_by
 from eagle3hub.layouts.modelopt import ModelOpt
@@ -25,10 +24,8 @@ from eagle3hub.target import TargetFacts, read_target
 
 __all__ = ["LAYOUTS", "ReadOptions", "detect", "get_layout", "open_head"]
 
-LAYOUTS: Mapping[str, Layout] = {
-    layout.name: layout
-    for layout in (SpecJax(), SpecForge(), ModelOpt(), Speculators(), SafeAILab(), AngelSlim(), Universal())
-}
+for _layout in (SpecJax(), SpecForge(), ModelOpt(), Speculators(), SafeAILab(), AngelSlim(), Universal()):
+    LAYOUTS[_layout.name] = _layout
 
 
 def get_layout(name: str) -> Layout:

@@ -160,6 +160,10 @@ class Layout(Protocol):
         """The head in this layout's spelling. Raises Refusal where something would be lost."""
 
 
+LAYOUTS: dict[str, Layout] = {}
+"""Every layout by its name, in the order of help and tables. `eagle3hub.layouts` enters them."""
+
+
 def refuse_inexpressible(head: Head, name: str, contract: Contract) -> None:
     """Raise Refusal for the first feature of the head that the layout has no place for."""
     for feature in FEATURES:
@@ -188,8 +192,6 @@ def way_out(head: Head, asked: str, feature: str | None = None, remedy: str | No
     is none, it is said what keeps the head from those that have a place for the feature. ``remedy`` stands in place of
     those that are known for the feature.
     """
-    from eagle3hub.layouts import LAYOUTS
-
     remedies = [f"{a.settle} if the source says it wrongly" for a in head.assumptions if a.field == feature]
     remedies += [remedy] if remedy else [f.remedy for f in FEATURES if f.name == feature and f.remedy]
     able: list[str] = []

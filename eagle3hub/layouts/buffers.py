@@ -7,8 +7,9 @@ from array import array
 from collections.abc import Sequence
 
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
+from eagle3hub.checkpoint.tensors import TensorRef
 from eagle3hub.errors import Problem, TensorError
-from eagle3hub.head import Dims, TensorRef
+from eagle3hub.head import Dims
 from eagle3hub.layouts.names import BUFFERS
 from eagle3hub.vocab import MASK_WIDTHS, VocabMap, check_vocab_map, mask_from, order_fault
 

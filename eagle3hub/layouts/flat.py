@@ -9,9 +9,10 @@ from typing import Any
 
 from eagle3hub.checkpoint.dtypes import FLOATS, TORCH_NAME
 from eagle3hub.checkpoint.folder import Checkpoint
+from eagle3hub.checkpoint.tensors import is_scale
 from eagle3hub.errors import ConfigError, Problem
 from eagle3hub.fields import Fields
-from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Head, is_scale
+from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Head
 from eagle3hub.layouts.base import (
     AS_FOUND,
     Contract,

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 
+from eagle3hub.checkpoint.tensors import TensorRef
 from eagle3hub.errors import TensorError
-from eagle3hub.head import TensorRef
 
 BUFFERS = ("d2t", "t2d")
 

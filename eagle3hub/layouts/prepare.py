@@ -7,8 +7,9 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from eagle3hub.checkpoint.folder import Checkpoint
+from eagle3hub.checkpoint.tensors import is_scale
 from eagle3hub.errors import LayoutError, Refusal, TensorError, UsageError
-from eagle3hub.head import Head, is_scale
+from eagle3hub.head import Head
 from eagle3hub.layouts.base import ReadOptions
 from eagle3hub.layouts.tensors import several
 

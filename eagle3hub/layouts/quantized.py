@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from eagle3hub.checkpoint.dtypes import FLOATS
+from eagle3hub.checkpoint.tensors import TensorRef, is_scale
 from eagle3hub.errors import TensorError
-from eagle3hub.head import TensorRef, is_scale
 
 QUANT_CONFIG = "hf_quant_config.json"
 """How the weights are quantized, in a file of its own (up to ModelOpt 0.29 only there)."""

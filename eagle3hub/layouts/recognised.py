@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 
 from eagle3hub.checkpoint.folder import Checkpoint
+from eagle3hub.checkpoint.tensors import TensorRef
 from eagle3hub.errors import LayoutError
-from eagle3hub.head import TensorRef
 
 _MEDUSA = re.compile(r"(.+\.)?[0-9]+\.[0-9]+\.linear\.weight|lm_heads\.[0-9]+\.weight")
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")

@@ -12,17 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
+from eagle3hub.checkpoint.tensors import TensorRef
 from eagle3hub.errors import Problem
-from eagle3hub.head import Assumption, Head, TensorRef
-from eagle3hub.layouts.base import (
-    AS_FOUND,
-    Contract,
-    Match,
-    ReadOptions,
-    Spelled,
-    WriteOptions,
-    refuse_inexpressible,
-)
+from eagle3hub.head import Assumption, Head
+from eagle3hub.layouts.base import AS_FOUND, Contract, Match, ReadOptions, Spelled, WriteOptions, refuse_inexpressible
 from eagle3hub.layouts.features import aux_count
 from eagle3hub.layouts.interpret import Interpretation, build_head, earlier_spelling, rewritten
 from eagle3hub.layouts.names import by_research_code

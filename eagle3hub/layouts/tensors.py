@@ -12,8 +12,9 @@ from dataclasses import replace
 
 from eagle3hub.checkpoint.dtypes import FLOATS
 from eagle3hub.checkpoint.folder import Checkpoint
+from eagle3hub.checkpoint.tensors import TensorRef, is_scale
 from eagle3hub.errors import ConfigError, TensorError
-from eagle3hub.head import Dims, Semantics, TensorRef, is_scale
+from eagle3hub.head import Dims, Semantics
 from eagle3hub.layouts.base import Contract
 from eagle3hub.layouts.llama import LlamaConfig
 from eagle3hub.layouts.names import canonical_tensors, layer_count, spelled

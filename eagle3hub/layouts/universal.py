@@ -22,13 +22,7 @@ from eagle3hub.layouts.rope import spell_rope
 from eagle3hub.layouts.specjax import saved_by_specjax
 from eagle3hub.layouts.spell import spell_tensors
 from eagle3hub.layouts.taps import AUX_IDS, Taps, taps_from
-from eagle3hub.layouts.universal_engines import (
-    CANNOT,
-    counts_context,
-    nested_ids,
-    refuse_engines,
-    trtllm_note,
-)
+from eagle3hub.layouts.universal_engines import CANNOT, counts_context, nested_ids, refuse_engines, trtllm_note
 
 MARK = "eagle3hub_layout"
 """The config key that says a folder is in this layout: its nested ids follow SGLang's rule for the target."""

@@ -12,13 +12,7 @@ from __future__ import annotations
 from eagle3hub.metrics.bootstrap import bootstrap
 from eagle3hub.metrics.compare import Paired, paired
 from eagle3hub.metrics.counters import Counts, Rounds, counts_of, counts_within, histogram, total
-from eagle3hub.metrics.estimate import (
-    ESTIMATOR,
-    Acceptance,
-    acceptance,
-    acceptance_if_any,
-    by_category,
-)
+from eagle3hub.metrics.estimate import ESTIMATOR, Acceptance, acceptance, acceptance_if_any, by_category
 from eagle3hub.metrics.intervals import MIN_PROMPTS, Estimate, Interval, too_few
 from eagle3hub.metrics.speedup import Cost, best_draft_tokens
 from eagle3hub.metrics.student import t_cdf, t_quantile

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
+from eagle3hub.checkpoint.tensors import TensorRef
 from eagle3hub.errors import InputError
-from eagle3hub.head import Head, TensorRef
+from eagle3hub.head import Head
 from eagle3hub.reading import opened
 
 Embedding = Literal["none", "own", "differs", "same"]

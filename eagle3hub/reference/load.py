@@ -12,7 +12,8 @@ from eagle3hub.errors import Refusal, TensorError
 from eagle3hub.reference.model import ACTIVATIONS, DraftModel
 
 if TYPE_CHECKING:
-    from eagle3hub.head import Head, TensorRef
+    from eagle3hub.checkpoint.tensors import TensorRef
+    from eagle3hub.head import Head
 
 
 def load_draft(

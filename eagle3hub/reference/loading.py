@@ -15,8 +15,8 @@ import transformers
 from safetensors import SafetensorError
 from transformers.utils import logging as chatter
 
-from eagle3hub.checkpoint.folder import CONFIG, parse_json_object
 from eagle3hub.checkpoint.hub import download_file
+from eagle3hub.checkpoint.source import CONFIG, parse_json_object
 from eagle3hub.errors import (
     CheckpointError,
     ConfigError,

@@ -26,11 +26,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from eagle3hub.checkpoint.folder import parse_json_object
 from eagle3hub.checkpoint.header import read_header
+from eagle3hub.checkpoint.source import parse_json_object
+from eagle3hub.checkpoint.tensors import TensorRef
 from eagle3hub.errors import CheckpointError, ConfigError, InputError, OutputError, SourceError
 from eagle3hub.fields import Fields
-from eagle3hub.head import FINAL_NORM, AuxTaps, Tap, TensorRef
+from eagle3hub.head import FINAL_NORM, AuxTaps, Tap
 from eagle3hub.reading import read_bytes
 
 INDEX = "states.json"

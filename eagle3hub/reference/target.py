@@ -18,14 +18,7 @@ from eagle3hub.reference.chat import ChatTokenizer, as_ids
 from eagle3hub.reference.checks import check_finite, check_fit
 from eagle3hub.reference.generate import Wanted, generate
 from eagle3hub.reference.layers import captured, dissect, skipping_decoder
-from eagle3hub.reference.loading import (
-    as_device,
-    as_dtype,
-    enough_memory,
-    load_model,
-    load_tokenizer,
-    target_config,
-)
+from eagle3hub.reference.loading import as_device, as_dtype, enough_memory, load_model, load_tokenizer, target_config
 from eagle3hub.reference.prefix import Prefix, shared_length
 from eagle3hub.reference.session import Session
 from eagle3hub.reference.text import Batch, Text

@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from eagle3hub.checkpoint.dtypes import FLOATS
-from eagle3hub.checkpoint.folder import INDEX, WEIGHTS, open_checkpoint, parse_json_object
+from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.header import read_header
-from eagle3hub.checkpoint.source import HUB, read_small
+from eagle3hub.checkpoint.source import HUB, INDEX, WEIGHTS, parse_json_object, read_small
 from eagle3hub.checkpoint.streaming import OpenFiles, stream
+from eagle3hub.checkpoint.tensors import TensorRef
 from eagle3hub.errors import HubError, Refusal, SourceError, TensorError
-from eagle3hub.head import Assumption, Head, TensorRef
+from eagle3hub.head import Assumption, Head
 from eagle3hub.transforms.change import Change
 
 EMBEDDINGS = "embed_tokens.weight"

@@ -6,7 +6,8 @@ import sys
 from array import array
 
 from eagle3hub.checkpoint.folder import open_checkpoint, read_tensor
-from eagle3hub.head import Head, TensorRef
+from eagle3hub.checkpoint.tensors import TensorRef
+from eagle3hub.head import Head
 from eagle3hub.layouts.buffers import read_mask
 
 INTEGERS = {"I32": "i", "I64": "q"}

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from eagle3hub.checkpoint.derived import reordered
 from eagle3hub.checkpoint.dtypes import FLOATS
+from eagle3hub.checkpoint.tensors import TensorRef
 from eagle3hub.errors import ConfigError, Refusal, VocabMapError
-from eagle3hub.head import AuxTaps, Head, TensorRef
+from eagle3hub.head import AuxTaps, Head
 from eagle3hub.layouts.interpret import AUX_IDS
 from eagle3hub.transforms.change import Change, edited_configs, with_map
 from eagle3hub.vocab import VocabMap

@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from eagle3hub.checkpoint.dtypes import TORCH_NAME
-from eagle3hub.checkpoint.folder import CONFIG, WEIGHTS, open_checkpoint
+from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.source import CONFIG, WEIGHTS
 from eagle3hub.checkpoint.writer import encode_header, in_file_order
 from eagle3hub.documents import document_bytes
 from eagle3hub.errors import InputError, LayoutError, Refusal, UsageError

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from eagle3hub.checkpoint.header import read_header
 from eagle3hub.checkpoint.pickles import is_pickle, read_pickle_tensors
+from eagle3hub.checkpoint.tensors import TensorRef
 from eagle3hub.errors import SourceError, VocabMapError
-from eagle3hub.head import Head, TensorRef
+from eagle3hub.head import Head
 from eagle3hub.layouts.buffers import read_mask
 from eagle3hub.reading import opened
 from eagle3hub.transforms.change import Change, with_ordered_map

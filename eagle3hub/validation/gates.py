@@ -12,17 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from eagle3hub.engines.base import Verdict
-from eagle3hub.metrics import (
-    MIN_PROMPTS,
-    Acceptance,
-    Counts,
-    Interval,
-    Paired,
-    acceptance,
-    paired,
-    too_few,
-    total,
-)
+from eagle3hub.metrics import MIN_PROMPTS, Acceptance, Counts, Interval, Paired, acceptance, paired, too_few, total
 
 if TYPE_CHECKING:
     from eagle3hub.validation.measurement import Measurement
