@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub.errors import Severity, UnavailableError, UsageError
-from eagle3hub.resources import read_toml
+from eagle3hub.system.resources import read_toml
 
 _HERE = Path(__file__).resolve().parent
 

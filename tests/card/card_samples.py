@@ -9,7 +9,7 @@ from typing import Any
 
 from eagle3hub import metrics
 from eagle3hub.checkpoint.digest import combined_digest, folder_digest
-from eagle3hub.checkpoint.tensors import TensorRef
+from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import worst
 from eagle3hub.head import AuxTaps, Dims, Head, Rope, Semantics

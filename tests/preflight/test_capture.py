@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support import outlines as f
 
-from eagle3hub.preflight import Subject, preflight
+from eagle3hub.engines.preflight import Subject, preflight
 
 T1, T2 = ("trtllm", "1.2"), ("trtllm", "main")
 

@@ -14,10 +14,10 @@ from support import heads, variants
 from support.rewriting import edit
 
 from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.conversion import convert
+from eagle3hub.conversion.run import convert
+from eagle3hub.engines.preflight import Subject, examine, preflight, preflight_all, target_embeddings
+from eagle3hub.head.target import read_target
 from eagle3hub.layouts import open_head
-from eagle3hub.preflight import Subject, examine, preflight, preflight_all, target_embeddings
-from eagle3hub.target import read_target
 
 Cli = Callable[..., tuple[int, str, str]]
 V1, V2, SG, CPP = ("vllm", "0.32.0 V1"), ("vllm", "0.32.0 V2"), ("sglang", "0.5.23"), ("llamacpp", "2026.10.11549")

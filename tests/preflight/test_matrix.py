@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 from support import outlines as f
 
-from eagle3hub.preflight import Subject, contracts, preflight
+from eagle3hub.engines.preflight import Subject, contracts, preflight
 
 V1, V2, SG = ("vllm", "0.32.0 V1"), ("vllm", "0.32.0 V2"), ("sglang", "0.5.23")
 T1, T2, JAX, CPP = ("trtllm", "1.2"), ("trtllm", "main"), ("sglang_jax", "0.1.0rc0"), ("llamacpp", "2026.10.11549")

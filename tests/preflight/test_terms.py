@@ -12,11 +12,10 @@ from preflight.test_matrix import MATRIX
 from preflight.test_traps import TRAPS
 from support import outlines as f
 
-import eagle3hub.preflight as package
-from eagle3hub.preflight import Files, Subject, contracts, infer_truth, preflight_all
-from eagle3hub.preflight.contracts import _contract, common_rules
-from eagle3hub.preflight.verdict import EFFECTS
-from eagle3hub.resources import read_toml
+import eagle3hub.engines.preflight as package
+from eagle3hub.engines.preflight import Files, Subject, contracts, infer_truth, preflight_all
+from eagle3hub.engines.preflight.contracts import EFFECTS, _contract, common_rules
+from eagle3hub.system.resources import read_toml
 
 SOURCE = "\n".join(p.read_text() for p in Path(package.__file__).parent.glob("*.py"))
 FOLDERS = [*(s for s, _ in MATRIX.values()), *(s for s, _, _ in TRAPS.values())]

@@ -8,7 +8,7 @@ import pytest
 from preflight.misread import MISREAD
 from support import outlines as f
 
-from eagle3hub.preflight import Subject, Verdict, infer_truth, preflight_all
+from eagle3hub.engines.preflight import Subject, Verdict, infer_truth, preflight_all
 
 V1, V2, SG = ("vllm", "0.32.0 V1"), ("vllm", "0.32.0 V2"), ("sglang", "0.5.23")
 T1, T2, JAX, CPP = ("trtllm", "1.2"), ("trtllm", "main"), ("sglang_jax", "0.1.0rc0"), ("llamacpp", "2026.10.11549")

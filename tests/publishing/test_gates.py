@@ -11,7 +11,7 @@ import pytest
 from publishing.folders import REPO, write_reports
 from support.hub_writes import WritableHub
 
-from eagle3hub.card.public import public_form
+from eagle3hub.card.folder import public_form
 from eagle3hub.publishing import GATES
 
 Cli = Callable[..., tuple[int, str, str]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eagle3hub.card.lint import RULES
+from eagle3hub.lint import RULES
 from lint_cases import Case
 
 GIVEN = (
