@@ -104,8 +104,8 @@ def write_file(path: Path, data: bytes, *, flush: bool = True) -> None:
 def replace_file(path: Path, data: bytes, *, parents: bool = False) -> None:
     """Write a file, with ``parents`` also the folders it lies in; an existing one is replaced in one step, at the end.
 
-    Places that are no files are written through or refused, as `eagle3hub.checkpoint.destination` says. Raises OutputError where it
-    cannot be written; what was there before is then untouched.
+    Places that are no files are written through or refused, as `eagle3hub.checkpoint.destination` says. Raises
+    OutputError where it cannot be written; what was there before is then untouched.
     """
     try:
         if parents:

