@@ -22,7 +22,7 @@ from eagle3hub.lint.parse import parse_card
 from eagle3hub.publishing import remote
 from eagle3hub.publishing.derived import Derived, derive_again, own_manifest
 from eagle3hub.publishing.files import CARD, SUMS, LocalFile, head_folders, read_folder, read_sums, whole_digest
-from eagle3hub.publishing.plan import MAIN, same
+from eagle3hub.publishing.plan import MAIN, loaded, same
 from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, Identity, by_certificate, check_signature, covered
 from eagle3hub.system.documents import parse_json
 from eagle3hub.system.progress import Progress, silent
@@ -189,6 +189,10 @@ def verify_repository(
     faults += [f for f in found.faults if f not in faults]
     known = {*tree.listed, SUMS, ".gitattributes"}
     unlisted = sorted(set(tree.sizes) - known)
+    places = {path.rpartition("/")[0] for path in tree.listed if path.rpartition("/")[2] == CONFIG}
+    faults += [
+        f"{path} lies beside a head and is on no list: engines may load it" for path in loaded(unlisted, places)
+    ]
     good = [(path, file.stat().st_size) for path, file in tree.paths.items()]
     return Verified(source, tree.commit, good, heads, faults, unlisted, said, found.waived, found.unchecked)
 
@@ -263,8 +267,11 @@ def _derived(place: Path, repo_id: str, tree: _Tree, progress: Progress) -> Deri
     files = []
     for path, file in parts.items():
         at = place / path
-        at.parent.mkdir(parents=True, exist_ok=True)
-        at.symlink_to(file.resolve())
+        try:
+            at.parent.mkdir(parents=True, exist_ok=True)
+            at.symlink_to(file.resolve())
+        except OSError as e:  # a file and a folder of one name
+            return Derived([f"{path} cannot lie beside the other files: {e.strerror}"])
         files.append(LocalFile(path, at, file.stat().st_size, listed[path], ""))
     return derive_again(place, files, repo_id, run_templates=False)
 

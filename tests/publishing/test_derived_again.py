@@ -130,3 +130,57 @@ def test_templates_of_others_are_not_run(hub: WritableHub, release: Path, cli: C
     assert "templates of the makers' own" in document["unchecked"][0]
     copy = Path(snapshot_download(REPO, local_dir=tmp_path / "copy"))
     assert cli("verify", copy)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["model-00002.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "m.py"]
+)
+def test_a_file_on_no_list_that_engines_would_load_is_a_fault(
+    hub: WritableHub, release: Path, cli: Cli, name: str, tmp_path: Path
+):
+    assert cli("publish", release)[0] == 0
+    hub.commit(REPO, {**hub.files(REPO), "notes.txt": b"hello\n", f"modelopt/{name}": b"{}"})
+    status, out, _ = cli("verify", f"hf://{REPO}", "--json")
+    document = json.loads(out)
+    assert (status, document["unlisted"]) == (1, [f"modelopt/{name}", "notes.txt"])
+    assert f"modelopt/{name} lies beside a head and is on no list: engines may load it" in document["faults"]
+    status, out, _ = cli("publish", release, "--json")
+    document = json.loads(out)
+    assert status == 1
+    assert [(p["code"], p["message"].split()[0]) for p in document["problems"]] == [
+        ("publish-outside", f"modelopt/{name}")
+    ]
+
+
+def test_a_file_and_a_folder_of_one_name_are_a_fault(tmp_path: Path):
+    from eagle3hub.publishing.verify import _derived, _Tree
+
+    file = tmp_path / "some"
+    file.write_text("x")
+    manifest = tmp_path / "release.yaml"
+    manifest.write_text(PLAIN)
+    paths = {"release.yaml": manifest, "charts": file, "charts/a.png": file}
+    tree = _Tree("0" * 40, dict.fromkeys(paths, "0" * 64), dict.fromkeys(paths, 1), paths, [])
+    (tmp_path / "place").mkdir()
+    (fault,) = _derived(tmp_path / "place", REPO, tree, lambda *_: None).faults
+    assert fault.startswith("charts/a.png cannot lie beside the other files")
+
+
+PLAIN = """\
+schema: eagle3hub/manifest/1
+head: {source: .}
+target: {id: owner/target, license: apache-2.0}
+release: {repo: alice/head, summary: A head., license: mit}
+layouts: {main: specforge}
+speculative_tokens: 3
+"""
+
+
+@pytest.mark.parametrize("field", ["source", "release", "files"])
+@pytest.mark.parametrize("value", [None, [], "x", 3, {}, {"files": [1]}, {"files": "x"}, {"commit": 1}, [{"path": 1}]])
+def test_a_record_of_another_shape_is_no_mistake_of_the_program(release: Path, cli: Cli, field: str, value: object):
+    record = json.loads((release / "eagle3hub.json").read_text())
+    (release / "eagle3hub.json").write_text(json.dumps({**record, field: value}))
+    status, _, err = cli("verify", release, "--json")
+    assert status == 1, err
+    assert cli("card", release / "release.yaml")[0] in (0, 3)
