@@ -15,7 +15,7 @@ from eagle3hub.checkpoint.source import HUB
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import DTYPES, Engine, EngineFailure, EngineRun, Job, Verdict, worst
 from eagle3hub.errors import SourceError, UnavailableError
-from eagle3hub.head.target import require_weights
+from eagle3hub.head.target import require_files, require_weights
 from eagle3hub.layouts import open_head
 from eagle3hub.metrics import Counts
 from eagle3hub.prompts import load_prompts
@@ -104,6 +104,7 @@ def validate(
         )
     earlier = None if acceptance_reference is None else load_reference(acceptance_reference)
     chosen = load_prompts(prompts, num_prompts)
+    require_files(str(target))  # before torch is imported
     subject = identify_target(str(target), target_name)
     progress("reading the head")
     checkpoint = open_checkpoint(head_source if on_hub else folder, progress=progress)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from huggingface_hub import snapshot_download
 from publishing.folders import REPO
 from publishing.tampering import TAMPERINGS, rerecord
@@ -16,6 +20,8 @@ from support.hub_writes import WritableHub
 
 from eagle3hub.card.folder import complete
 from eagle3hub.card.manifest import PublishSettings
+from eagle3hub.checkpoint.digest import release_digest
+from eagle3hub.publishing.files import read_folder
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -104,6 +110,51 @@ def test_a_branch_for_each_layout_is_put_together_again(hub: WritableHub, releas
     status, out, _ = cli("verify", f"hf://{REPO}", "--json")
     assert status == 1
     assert any("measured other bytes" in fault for fault in json.loads(out)["faults"])
+
+
+def last_step(repo: str, digest: str) -> tuple[int, str]:
+    """What the last step of release.yml says, run as it stands there."""
+    workflow = yaml.safe_load((Path(__file__).parents[2] / ".github/workflows/release.yml").read_text())
+    step = workflow["jobs"]["publish"]["steps"][-1]
+    environment = {
+        **os.environ,
+        "REPO": repo,
+        "DIGEST": digest,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", step["run"]], env=environment, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("branches", [False, True])
+def test_the_last_step_of_the_workflow_passes_for_what_was_published(
+    hub: WritableHub, release: Path, cli: Cli, branches: bool
+):
+    complete(release, release / "release.yaml", publish=PublishSettings(branch_per_layout=branches))
+    files, _ = read_folder(release)
+    digest = release_digest({f.path: f.sha256 for f in files})
+    assert cli("publish", release)[0] == 0
+    assert last_step(REPO, digest)[0] == 0, last_step(REPO, digest)[1]
+    branch, name = ("modelopt", "config.json") if branches else ("main", "modelopt/config.json")
+    other = dict(hub.files(REPO, branch))
+    other[name] = other[name].replace(b"{", b'{"note": 1,', 1)
+    hub.commit(REPO, listed(other), revision=branch)
+    status, said = last_step(REPO, digest)
+    assert status == 1
+    assert "the heads amount to" in said
+
+
+def test_other_bytes_on_another_branch_are_named(hub: WritableHub, release: Path, cli: Cli):
+    complete(release, release / "release.yaml", publish=PublishSettings(branch_per_layout=True))
+    assert cli("publish", release)[0] == 0
+    other = dict(hub.files(REPO, "modelopt"))
+    other["config.json"] += b"\n"
+    hub.commit(REPO, other, revision="modelopt")
+    status, out, _ = cli("verify", f"hf://{REPO}", "--json")
+    assert status == 1
+    assert "on the branch modelopt, config.json has other bytes than were published" in json.loads(out)["faults"]
 
 
 def test_a_waived_gate_is_said_and_no_fault(hub: WritableHub, release: Path, cli: Cli):
