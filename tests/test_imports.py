@@ -18,6 +18,7 @@ TIERS = [
             "resources",
             "network",
             "schema_faults",
+            "typed",
             "documents",
             "units",
             "yaml_lines",

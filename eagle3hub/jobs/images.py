@@ -1,15 +1,13 @@
-"""Which container image a Job runs in."""
+"""Which container image a Job runs in: an engine's is stated in ``engine.toml`` of its pinned version."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any
 
+from eagle3hub.engines import ENGINES
+from eagle3hub.engines.specs import default_version, version_data
 from eagle3hub.errors import UnavailableError, UsageError
-from eagle3hub.resources import read_toml
 from eagle3hub.validation.options import REFERENCE
 
 
@@ -32,6 +30,17 @@ class Image:
         return "@sha256:" in self.address
 
 
+# Tag and digest as several public Dockerfiles of 2026 pin them; not run by us.
+_OF_THE_REFERENCE = Image(
+    REFERENCE,
+    "pytorch/pytorch:2.13.0-cuda12.6-cudnn9-runtime"
+    "@sha256:6acf597eeb8e376a96580dde4952f37cc017fef732bb40bfc73f28f25e3f64b4",
+    None,
+    ("cpu", "cuda"),
+    "cpu-upgrade",
+)
+
+
 def image_for(engines: Sequence[str]) -> Image:
     """The image for these engines (``reference`` fits into each). UsageError for two, UnavailableError for none."""
     others = [name for name in engines if name != REFERENCE]
@@ -42,16 +51,14 @@ def image_for(engines: Sequence[str]) -> Image:
             code="usage-jobs-engines",
         )
     engine = others[0] if others else REFERENCE
-    data = _images().get(engine)
+    if engine == REFERENCE:
+        return _OF_THE_REFERENCE
+    data = version_data(engine).image if engine in ENGINES else None
     if data is None:
+        known = [REFERENCE, *(name for name in ENGINES if version_data(name).image is not None)]
         raise UnavailableError(
             f"there is no image of {engine} to run as a job",
-            hint=f"engines with one: {', '.join(_images())}",
+            hint=f"engines with one: {', '.join(known)}",
             code="job-no-image",
         )
-    return Image(engine, data["image"], data.get("version"), tuple(data["devices"]), data["flavor"])
-
-
-@cache
-def _images() -> dict[str, dict[str, Any]]:
-    return read_toml(Path(__file__).resolve().parent / "images.toml")
+    return Image(engine, data.address, default_version(engine), data.devices, data.flavor)

@@ -1,8 +1,8 @@
 """What each inference engine will do with a head's files as they are, decided without running it.
 
 `examine` looks at a folder, `preflight` holds it against the contract of one engine version, `preflight_all` against
-every contract there is. The contracts are data, in ``contracts/*.toml``; each rule names the place in the engine's
-source that it was read from.
+those of every engine's pinned version and its neighbours. The contracts are data, in ``engines/data``; each rule names
+the place in the engine's source that it was read from.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from eagle3hub.preflight.case import Case, Finding
 from eagle3hub.preflight.configuration import configuration_findings
-from eagle3hub.preflight.contracts import Contract, contract, contracts
+from eagle3hub.preflight.contracts import Contract, contract, contracts, current_contracts
 from eagle3hub.preflight.embeddings import target_embeddings
 from eagle3hub.preflight.subject import Files, Subject, Truth, examine, infer_truth
 from eagle3hub.preflight.tensors import tensor_findings
@@ -30,6 +30,7 @@ __all__ = [
     "Verdict",
     "contract",
     "contracts",
+    "current_contracts",
     "examine",
     "findings",
     "infer_truth",
@@ -57,8 +58,8 @@ def preflight(
 
 
 def preflight_all(subject: Subject, target: TargetFacts | None = None) -> list[Verdict]:
-    """`preflight` for every engine and version, in the order they are shown in."""
-    return [_judge(subject, c, target) for c in contracts()]
+    """`preflight` for every engine's pinned version and those beside it, in the order they are shown in."""
+    return [_judge(subject, c, target) for c in current_contracts()]
 
 
 def findings(case: Case) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from eagle3hub.engines import ENGINES
 from eagle3hub.engines.check.finding import Finding, known_fact, unknown
 from eagle3hub.engines.check.settings import check_settings, vllm_speculative_config
 from eagle3hub.engines.check.snippets import UNFILLED, Command, Variable, is_flag
-from eagle3hub.engines.specs import interface, section
+from eagle3hub.engines.specs import common, interface
 
 _NUMBER = re.compile(r"^-\d")
 _PREFIXES = {"vllm": ("VLLM_",), "sglang": ("SGLANG_", "SGL_"), "llamacpp": ("LLAMA_ARG_",)}
@@ -54,11 +54,11 @@ def check_command(command: Command, hint: str | None) -> list[Finding]:
     if engine == "vllm":
         given = {_vllm_name(name): None if "." in name else value for name, value in given.items()}
     findings = []
-    if engine == "sglang_jax" and "--speculative-algorithm" in given:
-        minimum = section("sglang_jax", "minimum")
+    minimum = common(engine).minimum
+    if minimum is not None and "--speculative-algorithm" in given:
         line = command.where.line_of("sgl_jax")
-        instead = f"say that sglang-jax {minimum['version']} or later is needed"
-        findings.append(Finding("sglang-jax-version", "warning", line, engine, minimum["says"], instead))
+        instead = f"say that sglang-jax {minimum.version} or later is needed"
+        findings.append(Finding("sglang-jax-version", "warning", line, engine, minimum.says, instead))
     findings += _names(engine, given, command)
     settings = {name.lstrip("-").replace("-", "_"): value for name, value in given.items()}
     if engine == "vllm" and isinstance(given.get("--speculative-config"), str):
@@ -84,7 +84,8 @@ def _vllm_name(name: str) -> str:
 
 def _names(engine: str, given: Mapping[str, Any], command: Command) -> list[Finding]:
     findings = []
-    known = (interface(engine) or {}).get("flags")
+    own = interface(engine)
+    known = None if own is None else own.flags
     for name in given:
         line = command.where.line_of(name)
         fact = known_fact(engine, name, line)
@@ -117,7 +118,8 @@ def check_variable(variable: Variable) -> list[Finding]:
         fact = known_fact(engine, variable.name, variable.line)
         if fact is not None:
             return [fact]
-        known = (interface(engine) or {}).get("environment", [])
+        own = interface(engine)
+        known = () if own is None else own.environment
         if variable.name.startswith(_PREFIXES.get(engine, ())) and known and variable.name not in known:
             found = unknown(engine, "env-unknown", variable.name, known, variable.line, must_resemble=True)
             return [found] if found else []

@@ -69,7 +69,8 @@ def _name(dotted: str, line: int) -> list[Finding]:
     fact = known_fact(engine, dotted, line)
     if fact is not None:
         return [fact]
-    known = (interface(engine) or {}).get("names")
+    own = interface(engine)
+    known = None if own is None else own.names
     # names of classes at the top of the package; a lower-case one may be a module, which has names of its own
     if known is None or "." in rest or not rest[0].isupper() or rest in known:
         return []
@@ -87,7 +88,8 @@ def _call(dotted: str, node: ast.Call, snippet: Snippet) -> list[Finding]:
         return []
     engine = constructor.partition(".")[0]
     findings = []
-    known = (interface(engine) or {}).get("keywords", {}).get(constructor)
+    own = interface(engine)
+    known = None if own is None else own.keywords.get(constructor)
     for name in settings:
         fact = known_fact(engine, name, lines[name])
         if fact is not None:

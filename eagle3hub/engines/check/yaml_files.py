@@ -9,7 +9,7 @@ import yaml
 
 from eagle3hub.engines.check.finding import Finding, known_fact, unknown
 from eagle3hub.engines.check.snippets import Snippet
-from eagle3hub.engines.specs import section
+from eagle3hub.engines.specs import common
 
 _EAGLE = ("Eagle", "Eagle3")
 
@@ -31,7 +31,7 @@ def check_yaml(snippet: Snippet) -> list[Finding]:
 def trtllm_config(config: Mapping[str, Any], line: Callable[[str], int], *, need_type: bool) -> list[Finding]:
     """Findings on the settings of an EAGLE-3 draft in TensorRT-LLM, as YAML or as keywords of its class."""
     findings: list[Finding] = []
-    known = section("trtllm", "yaml")["speculative_config"]
+    known = common("trtllm").yaml["speculative_config"]
     for key in config:
         found = known_fact("trtllm", key, line(key))
         if found is None and key not in known:
