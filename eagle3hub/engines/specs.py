@@ -15,12 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from eagle3hub.errors import Severity, UnavailableError, UsageError
 from eagle3hub.resources import read_toml
 from eagle3hub.typed import build
 
+T = TypeVar("T")
 DATA = Path(__file__).resolve().parent / "data"
 _OF_ONE_VERSION = ("builds_on", "environments", "image", "called")
 """Keys that hold for one version alone: a version that builds on it does not inherit them."""
@@ -239,7 +240,7 @@ def versions(engine: str) -> tuple[str, ...]:
 
 
 def _age(version: str) -> tuple[bool, list[tuple[int, int, str]]]:
-    """A key that sorts versions: 0.1.0rc0 < 0.1.0 < 0.1.0.1 < 0.2 < main."""
+    """A key that sorts versions: 0.2rc1 < 0.2 < 0.2.1 < 0.10 < main."""
     parts = re.findall(r"\d+|[a-z]+", version)
     key = [(2, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
     return not version[:1].isdigit(), [*key, (1, 0, "")]
@@ -286,8 +287,8 @@ def version_data(engine: str, version: str | None = None) -> VersionData:
 
 def preflight_version(engine: str, version: str, device: str) -> str:
     """What the preflight calls ``version`` of ``engine`` on ``device``."""
-    runners: Mapping[str, str] = version_data(engine, version).runners
-    return f"{version} {runners[device]}" if device in runners else version
+    runner = _of(version_data(engine, version).runners, device)
+    return version if runner is None else f"{version} {runner}"
 
 
 @cache
@@ -307,23 +308,21 @@ def environment_devices(engine: str) -> tuple[str, ...]:
 
 def no_environment(engine: str, device: str) -> str | None:
     """Why no environment can be made, where that is known."""
-    data: VersionData = version_data(engine)
-    reasons: Mapping[str, str] = data.no_environment
-    return None if device in data.environments else reasons.get(device)
+    data = version_data(engine)
+    return None if device in data.environments else _of(data.no_environment, device)
 
 
 def environment_spec(engine: str, device: str) -> EnvironmentSpec:
     """How to make an environment of ``engine`` for ``device``; UnavailableError where none is known."""
     version = default_version(engine)
-    environments: Mapping[str, EnvironmentData] = version_data(engine).environments
-    if device not in environments:
+    found, folder = _of(version_data(engine).environments, device), DATA / engine / version
+    if found is None:
         why = no_environment(engine, device)
         raise UnavailableError(
             why or f"there is no tested environment of {engine} {version} for {device}",
             hint=f"install {engine} yourself and give its interpreter: --engine-python {engine}=/path/to/python",
             code="engine-no-environment",
         )
-    found, folder = environments[device], DATA / engine / version
     archive = found.sources
     return EnvironmentSpec(
         engine=engine,
@@ -336,5 +335,12 @@ def environment_spec(engine: str, device: str) -> EnvironmentSpec:
         resolve=found.resolve,
         tested=found.tested,
         module=engine_module(engine),
-        sources=archive and Sources(folder / "requirements-sources.txt", archive.folder, archive.keep, archive.into),
+        sources=None
+        if archive is None
+        else Sources(folder / "requirements-sources.txt", archive.folder, archive.keep, archive.into),
     )
+
+
+def _of(table: Mapping[Device, T], device: str) -> T | None:
+    """What a table has for ``device``, which may be the name of another kind of place (``server``)."""
+    return next((found for name, found in table.items() if name == device), None)

@@ -1,9 +1,9 @@
 """One flat folder that vLLM (both runners), SGLang, TensorRT-LLM and sglang-jax all load correctly as it is.
 
 Every engine's own keys are written, and they do not clash: boundary ids at top level (vLLM looks there first),
-after-layer ids in ``eagle_config`` (SGLang looks nowhere else), RoPE in both spellings (sglang-jax and TensorRT-LLM
-1.2 read the old one only), ``midlayer.*`` names (the one spelling all know), an integer draft_vocab_size, no nulls,
-an architecture name all accept. vLLM 0.32.0, SGLang 0.5.23, TensorRT-LLM 1.2, sglang-jax 0.1.0rc0.
+after-layer ids in ``eagle_config`` (SGLang looks nowhere else), RoPE in both spellings (sglang-jax and released
+TensorRT-LLM read the old one only), ``midlayer.*`` names (the one spelling all know), an integer draft_vocab_size, no
+nulls, an architecture name all accept. What each of them reads is in its contract (``engines/data``).
 Where one of them would load the head and compute something else, `universal_engines.refuse_engines` refuses.
 """
 
@@ -51,7 +51,7 @@ class Universal(FlatLayout):
         needs={"aux layer ids and context length": "--target, where the source does not state them"},
         cannot=CANNOT,
         reads=("its own",),
-        writes="vLLM 0.32, SGLang 0.5.23, TensorRT-LLM 1.2, sglang-jax 0.1.0rc0",
+        writes="what vLLM, SGLang, TensorRT-LLM and sglang-jax read, in the versions pinned here",
     )
 
     def detect(self, checkpoint: Checkpoint) -> Match | None:

@@ -10,6 +10,7 @@ from eagle3hub.card.lint import claims
 from eagle3hub.card.lint.claims import TRAINING
 from eagle3hub.card.lint.model import Card, Heading, Number, Section, Table
 from eagle3hub.card.lint.registry import Found, rule
+from eagle3hub.engines.specs import default_version
 
 UNIT = r"tok(?:en)?s?\s*(?:/|per)\s*s|\bTPS\b|req(?:uest)?s?\s*(?:/|per)\s*s|samples?\s*(?:/|per)\s*s"
 _BATCH = (
@@ -203,7 +204,7 @@ def engine(card: Card) -> Iterator[Found]:
     "warning",
     "Engine without a version",
     why="Flags are renamed and removed between releases; an engine without a version cannot be installed again.",
-    fix="Name the version that was run, for example vLLM 0.32.0.",
+    fix=f"Name the version that was run, for example vLLM {default_version('vllm')}.",
 )
 def version(card: Card) -> Iterator[Found]:
     """Engines that are named, none of them with a version anywhere."""

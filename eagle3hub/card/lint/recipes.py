@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from eagle3hub.card.lint import claims
 from eagle3hub.card.lint.model import Card
 from eagle3hub.card.lint.registry import Found, rule
+from eagle3hub.engines.specs import default_version
 
 _TREE = (
     r"\btree[- ](?:based|attention|structured|style|decoding|verification)|\b(?:draft|token|dynamic|candidate) tree"
@@ -81,7 +82,8 @@ class _Outdated:
 _OUTDATED = (
     _Outdated(
         r"vllm[^.]{0,60}\b(?:samples?|drafts?) (?:draft )?tokens greedily|vllm#20459|vllm/(?:pull|issues)/20459",
-        'vLLM 0.32.0 has speculative_config["draft_sample_method"] = "probabilistic"; greedy is its default',
+        f'vLLM {default_version("vllm")} has speculative_config["draft_sample_method"] = "probabilistic"; '
+        "greedy is its default",
     ),
 )
 

@@ -1,6 +1,6 @@
 """SGLang's server: it shows its whole configuration, and counts speculation request by request.
 
-Names as SGLang 0.5.23 has them (``entrypoints/http_server.py``, ``managers/tokenizer_manager.py``). Other requests on
+Names as SGLang has them (``entrypoints/http_server.py``, ``managers/tokenizer_manager.py``). Other requests on
 the server change nothing in the counters of ours.
 """
 

@@ -1,6 +1,6 @@
 """vLLM's server: per-prompt counters are the growth of its metrics around one request.
 
-Names as vLLM 0.32.0 has them (``v1/spec_decode/metrics.py``, ``v1/metrics/loggers.py``). The metrics of a request are
+Names as vLLM has them (``v1/spec_decode/metrics.py``, ``v1/metrics/loggers.py``). The metrics of a request are
 written after it is answered, so they are read until all its tokens are counted.
 """
 
