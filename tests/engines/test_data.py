@@ -10,20 +10,19 @@ from pathlib import Path
 
 import pytest
 
-import eagle3hub.preflight.contracts as contract_module
 from eagle3hub.engines import ENGINES, specs
 from eagle3hub.engines.base import DEVICES
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import DATA, common, default_version, engine_title, interface, version_data, versions_with
 from eagle3hub.errors import UnavailableError
 from eagle3hub.jobs.images import image_for
-from eagle3hub.preflight import current_contracts
+from eagle3hub.preflight import contracts, current_contracts
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = [(engine, v) for engine in ENGINES for v in sorted(p.name for p in (DATA / engine).iterdir() if p.is_dir())]
 CACHED = (
     *(specs.common, specs.versions_with, specs._version_data, specs.interface),
-    *(contract_module.contracts, contract_module.current_contracts),
+    *(contracts, current_contracts),
 )
 
 
@@ -124,9 +123,7 @@ def test_what_the_data_names_is_there(engine: str):
     assert {*common(engine).beside} <= {v for name, v in ALL if name == engine}
     for version in both:
         runners = {f"{version} {runner}" for runner in version_data(engine, version).runners.values()} or {version}
-        assert runners == {
-            c.version for c in contract_module.contracts() if (c.engine, c.version.split()[0]) == (engine, version)
-        }
+        assert runners == {c.version for c in contracts() if (c.engine, c.version.split()[0]) == (engine, version)}
         image = version_data(engine, version).image
         assert image is None or version in image.address
     assert set(DEVICES) == set(specs.Device.__args__)
