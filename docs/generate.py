@@ -40,7 +40,6 @@ NO_RELEASE = [
     "project installs it by name.",
 ]
 START_PAGES = (Path(__file__).parent.parent / "README.md", Path(__file__).parent / "index.md")
-ROOT = Path(__file__).parent.parent
 PINNED_PAGES = (
     *START_PAGES,
     *sorted(Path(__file__).parent.glob("serving/*.md")),
@@ -48,6 +47,7 @@ PINNED_PAGES = (
     *(Path(__file__).parent / f"{name}.md" for name in ("engines", "troubleshooting")),
 )
 """Pages about the pinned versions. Others are records: of what was run, on the version they name."""
+CARDS = tuple(sorted(Path(__file__).parent.parent.glob("examples/cards/*/README.md")))
 _TABLE = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -155,6 +155,14 @@ def pinned(page: str) -> str:
     return page
 
 
+def spelled(page: str) -> str:
+    """A card of examples/cards with the pinned version of each engine that its recipes are spelled for."""
+    for engine in ENGINES:
+        name = rf"Spelled for {re.escape(engine_title(engine))} "
+        page = _numbered(page, name, r"\S+(?= by eagle3hub)", default_version(engine), ())
+    return page
+
+
 def _numbered(page: str, name: str, number: str, version: str, other: Sequence[str]) -> str:
     def said(m: re.Match[str]) -> str:
         if m["number"] in other:
@@ -252,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     status = 0
     start = [(page, filled_start) for page in START_PAGES]
-    numbers = [(page, pinned) for page in PINNED_PAGES]
+    numbers = [*((page, pinned) for page in PINNED_PAGES), *((page, spelled) for page in CARDS)]
     for path, fill in ((PAGE, filled), (LINT_PAGE, filled_lint), (CLI_PAGE, filled_cli), *start, *numbers):
         page = path.read_text()
         fresh = fill(page)
