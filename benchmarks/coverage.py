@@ -24,8 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from eagle3hub.metrics import intervals, t_quantile
-from eagle3hub.metrics.intervals import Unit, difference, rate, share
+from eagle3hub.metrics import estimate, t_quantile
+from eagle3hub.metrics.estimate import Unit, difference, rate, share
 
 SIZES = (4, 8, 16, 80)
 DRAFTS = (1, 3, 7)
@@ -274,14 +274,14 @@ def of_pairs(every: Sequence[Population], count: int) -> tuple[str, str]:
 
 
 def page(count: int) -> str:
-    least, every = intervals.MIN_PROMPTS, populations()
+    least, every = estimate.MIN_PROMPTS, populations()
     rates, (pairs, low) = of_rates(every, count // 2), of_pairs(every, count // 2)
     error = 100 * (0.95 * 0.05 / count) ** 0.5
-    intervals.MIN_PROMPTS = 2  # to see what is not printed
+    estimate.MIN_PROMPTS = 2  # to see what is not printed
     try:
         extremes, whole = of_tau(every, count)
     finally:
-        intervals.MIN_PROMPTS = least
+        estimate.MIN_PROMPTS = least
     kinds = "\n".join(f"| {k.name} | {k.mean:.3g} | {k.alpha_beta:g} |" for k in KINDS)
     return f"""# Coverage of the intervals
 
@@ -304,7 +304,7 @@ Over the {len(every)} populations of the last table.
 {extremes}
 
 `t`: the ratio estimator's t interval. `logit`: the same by the delta method on the logit. `Wilson`: the score interval
-with the effective number of rounds. `ours`: what eagle3hub prints (`eagle3hub/metrics/intervals.py`). It covers more
+with the effective number of rounds. `ours`: what eagle3hub prints (`eagle3hub/metrics/estimate.py`). It covers more
 than 96.5 % where a sample holds few acceptances or few refusals: close to an end of the range an interval that is not
 to cover too rarely covers too often (Brown, Cai & DasGupta, Statistical Science 16, 2001).
 

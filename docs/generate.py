@@ -1,8 +1,8 @@
 """Fill the generated tables of the documentation.
 
 Those of docs/layouts.md come from the codecs' contracts, those of docs/lint.md from the rules, docs/cli.md from the
-commands themselves; how to install, in README.md and docs/index.md, from eagle3hub/installation.toml. The numbers of
-engine versions, in pages about what is pinned, come from eagle3hub/engines/data.
+commands themselves; how to install, in README.md and docs/index.md, from eagle3hub/system/installation.toml. The
+numbers of engine versions, in pages about what is pinned, come from eagle3hub/engines/data.
 
     python docs/generate.py            rewrite the tables
     python docs/generate.py --check    exit with 1 if a table is not what the code says (the tests do this)
@@ -21,15 +21,15 @@ from typing import Any
 
 import typer.main
 
-from eagle3hub.card.lint import RULES, Rule
-from eagle3hub.card.lint.registry import FAMILIES
 from eagle3hub.cli.app import build
 from eagle3hub.engines import ENGINES
+from eagle3hub.engines.preflight import current_contracts
 from eagle3hub.engines.specs import common, default_version, engine_module, engine_title
-from eagle3hub.installation import Index, index, manual
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.base import FEATURES, Contract, Layout
-from eagle3hub.preflight import current_contracts
+from eagle3hub.lint import RULES, Rule
+from eagle3hub.lint.model import FAMILIES
+from eagle3hub.system.installation import Index, index, manual
 
 PAGE = Path(__file__).parent / "layouts.md"
 LINT_PAGE = Path(__file__).parent / "lint.md"

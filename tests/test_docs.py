@@ -16,9 +16,9 @@ import yaml
 from support.commands import leaves, root
 
 from eagle3hub._version import __version__
-from eagle3hub.card.lint import RULES
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.base import FEATURES
+from eagle3hub.lint import RULES
 
 DOCS = Path(__file__).parent.parent / "docs"
 

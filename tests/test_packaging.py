@@ -26,7 +26,7 @@ def test_the_wheel_finds_its_templates_schemas_and_example(tmp_path: Path):
         "names = ('provenance', 'report', 'matrix', 'manifest', 'acceptance-reference', 'bench')\n"
         "ids = [schema(n)['title'] for n in names]\n"
         "from eagle3hub.engines import ENGINES, specs\n"
-        "from eagle3hub.preflight import contracts\n"
+        "from eagle3hub.engines.preflight import contracts\n"
         "data = {e: [specs.default_version(e), sorted(str(f) for f in (specs.DATA / e).rglob('*.*') if f.is_file())]"
         " for e in ENGINES}\n"
         "print(json.dumps({'package': eagle3hub.__file__, 'found': found, 'ids': ids, 'data': data,\n"

@@ -12,9 +12,9 @@ from support.versions import VLLM
 from validate import samples
 
 from eagle3hub.errors import ManifestError, OutputError, SourceError
-from eagle3hub.report import Report, load_report
-from eagle3hub.resources import schema
+from eagle3hub.system.resources import schema
 from eagle3hub.validation.render import render
+from eagle3hub.validation.report import Report, load_report
 
 Change = Callable[[dict[str, Any]], Any]
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
-from eagle3hub.checkpoint.folder import CONFIG, INDEX, PICKLE_INDEX, PROVENANCE
+from eagle3hub.checkpoint.source import CONFIG, INDEX, PICKLE_INDEX, PROVENANCE
 from eagle3hub.errors import SourceError
-from eagle3hub.reading import opened
+from eagle3hub.system.reading import opened
 
 _BUFFER = 2 << 20
 

@@ -87,8 +87,8 @@ def publish(
 
     Example: eagle3hub publish ./my-head --repo owner/my-head --dry-run
     """
+    from eagle3hub.card.folder import MANIFEST
     from eagle3hub.card.manifest import load_manifest
-    from eagle3hub.card.public import MANIFEST
     from eagle3hub.publishing import Settings, made_for, make_plan, upload
     from eagle3hub.publishing import sign as sign_it
 

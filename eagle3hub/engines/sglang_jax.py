@@ -8,7 +8,7 @@ from typing import Any
 from eagle3hub.engines.base import EngineFailure, EngineRun, Job, Recipe
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import common, default_version
-from eagle3hub.progress import Progress
+from eagle3hub.system.progress import Progress
 
 
 class SGLangJAX:

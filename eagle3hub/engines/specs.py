@@ -2,8 +2,8 @@
 
 ``data/ENGINE/common.toml`` holds what is true of an engine whatever its version, and which version is pinned.
 ``data/ENGINE/VERSION/`` holds one version: ``engine.toml`` (recipe, environments, image; read here), ``contract.toml``
-(what it reads of a head; read by ``eagle3hub.preflight.contracts``), ``interface.json`` (flags, variables and names of
-its package) and ``requirements-DEVICE.txt``. An ``engine.toml`` or ``contract.toml`` may build on another version's
+(what it reads of a head; read by ``preflight.contracts``), ``interface.json`` (flags, variables and names of its
+package) and ``requirements-DEVICE.txt``. An ``engine.toml`` or ``contract.toml`` may build on another version's
 (``builds_on``) and then states only what differs. A folder more is a version more.
 """
 
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from eagle3hub.errors import Severity, UnavailableError, UsageError
-from eagle3hub.resources import read_toml
-from eagle3hub.typed import build
+from eagle3hub.system.resources import read_toml
+from eagle3hub.system.typed import build
 
 T = TypeVar("T")
 DATA = Path(__file__).resolve().parent / "data"

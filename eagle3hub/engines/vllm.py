@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub.engines.base import EngineFailure, EngineRun, Job, Recipe
+from eagle3hub.engines.process import offline, run_job
 from eagle3hub.engines.recipes import Serving, make_recipe
-from eagle3hub.engines.running import offline, run_job
 from eagle3hub.engines.specs import default_version, version_data
-from eagle3hub.progress import Progress
+from eagle3hub.system.progress import Progress
 
 
 class VLLM:

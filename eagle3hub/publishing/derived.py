@@ -11,19 +11,28 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from eagle3hub._version import __version__
-from eagle3hub.card.folder import CARD, RECORD, TEMPLATES, Difference, differences, load_record, open_heads
+from eagle3hub.card.folder import (
+    CARD,
+    MANIFEST,
+    RECORD,
+    TEMPLATES,
+    Difference,
+    differences,
+    load_record,
+    open_heads,
+    public_form,
+)
 from eagle3hub.card.manifest import Manifest, load_manifest
-from eagle3hub.card.public import MANIFEST, public_form
 from eagle3hub.errors import InputError, Problem, UsageError
 from eagle3hub.head import Head
 from eagle3hub.prompts import PACKAGED, datasets, is_cached, load_prompts
 from eagle3hub.publishing.files import LocalFile, directly_in, head_folders
-from eagle3hub.report import Report, load_report
 from eagle3hub.validation.derive import contradictions
 from eagle3hub.validation.gates import agreement
 from eagle3hub.validation.layouts import LayoutResult, judge_layouts
 from eagle3hub.validation.measurement import measurement_of
 from eagle3hub.validation.options import engine_names
+from eagle3hub.validation.report import Report, load_report
 
 _AGAIN = "validate it again (eagle3hub release makes folder and reports together)"
 _OWN_TEMPLATES = (

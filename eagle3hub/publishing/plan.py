@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eagle3hub._version import __version__
-from eagle3hub.card.folder import RECORD
+from eagle3hub.card.folder import MANIFEST, RECORD
 from eagle3hub.card.manifest import Manifest, PublishSettings
-from eagle3hub.card.public import MANIFEST
 from eagle3hub.checkpoint import hub
 from eagle3hub.errors import HubError, InputError, Problem, UsageError
-from eagle3hub.progress import Progress, silent
 from eagle3hub.publishing import remote
 from eagle3hub.publishing.derived import own_manifest, problem
 from eagle3hub.publishing.files import CARD, SUMS, LocalFile, head_folders, read_folder, read_sums, sums
@@ -21,6 +19,7 @@ from eagle3hub.publishing.gates import check, check_codes
 from eagle3hub.publishing.remote import RemoteFile, RemoteState
 from eagle3hub.publishing.sensitive import shown
 from eagle3hub.publishing.signing import UNSIGNED, sign_folder
+from eagle3hub.system.progress import Progress, silent
 
 State = Literal["new", "changed", "unchanged", "removed", "kept", "unknown"]
 MAIN = "main"

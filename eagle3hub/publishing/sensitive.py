@@ -22,11 +22,10 @@ from functools import lru_cache
 from typing import BinaryIO
 
 from eagle3hub.errors import CheckpointError, Problem
-from eagle3hub.publishing import jpeg, png
+from eagle3hub.publishing import content
+from eagle3hub.publishing.content import header_bytes, packed
 from eagle3hub.publishing.files import LocalFile
-from eagle3hub.publishing.recognise import packed
-from eagle3hub.publishing.secret_search import find
-from eagle3hub.publishing.weights import header_bytes
+from eagle3hub.publishing.secrets import find
 
 CODE = "publish-secret"
 _HINT = "remove it, and revoke it if others may have seen it; an example says $HF_TOKEN or <your token>"
@@ -106,8 +105,8 @@ def _contents(file: LocalFile, name: str, f: BinaryIO) -> Iterator[Problem]:
         yield _problem(
             f"{name} cannot be searched for secrets: it is {what}, which is packed", "publish what is in it"
         )
-    if start.startswith((png.SIGNATURE, jpeg.START)):
-        problems, whole = _picture(file, name, f.read(png.MAX_BYTES))
+    if start.startswith((content.SIGNATURE, content.START)):
+        problems, whole = _picture(file, name, f.read(content.MAX_PNG_BYTES))
         yield from problems
         if whole:
             return
@@ -127,12 +126,12 @@ def _picture(file: LocalFile, name: str, data: bytes) -> tuple[list[Problem], bo
     """Secrets in what a picture says besides its pixels, unpacked; and whether that is all of it."""
     try:
         if file.size > len(data):
-            raise png.Malformed(f"is larger than {png.MAX_BYTES} bytes")
-        if data.startswith(jpeg.START):
-            said = [(s, data[s.start : s.end].removeprefix(b"Exif\0\0")) for s in jpeg.segments(data)]
+            raise content.Malformed(f"is larger than {content.MAX_PNG_BYTES} bytes")
+        if data.startswith(content.START):
+            said = [(s, data[s.start : s.end].removeprefix(b"Exif\0\0")) for s in content.segments(data)]
         else:
-            said = [(chunk, png.texts(data, chunk)) for chunk in png.chunks(data)]
-    except png.Malformed as e:
+            said = [(chunk, content.texts(data, chunk)) for chunk in content.chunks(data)]
+    except content.Malformed as e:
         return [_problem(f"{name} cannot be searched for secrets: it {e}", "draw it again")], False
     found: dict[str, None] = {}
     for part, text in said:

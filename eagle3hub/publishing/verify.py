@@ -8,32 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.card.lint.parse import parse_card
+from eagle3hub.card.folder import MANIFEST
 from eagle3hub.card.manifest import load_manifest
-from eagle3hub.card.public import MANIFEST
 from eagle3hub.checkpoint import hub
 from eagle3hub.checkpoint.digest import file_digest, release_digest
-from eagle3hub.checkpoint.folder import CONFIG, INDEX, PROVENANCE, open_checkpoint
+from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.remote import parse_address
-from eagle3hub.documents import parse_json
+from eagle3hub.checkpoint.source import CONFIG, INDEX, PROVENANCE
 from eagle3hub.engines.base import Verdict
 from eagle3hub.errors import CheckpointError, Eagle3HubError, HubError, InputError, SourceError
 from eagle3hub.layouts import open_head
-from eagle3hub.progress import Progress, silent
+from eagle3hub.lint.parse import parse_card
 from eagle3hub.publishing import remote
 from eagle3hub.publishing.derived import Derived, derive_again, own_manifest
-from eagle3hub.publishing.files import (
-    CARD,
-    SUMS,
-    LocalFile,
-    head_folders,
-    read_folder,
-    read_sums,
-    whole_digest,
-)
-from eagle3hub.publishing.keyless import Identity, by_certificate
+from eagle3hub.publishing.files import CARD, SUMS, LocalFile, head_folders, read_folder, read_sums, whole_digest
 from eagle3hub.publishing.plan import MAIN, same
-from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, check_signature, covered
+from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, Identity, by_certificate, check_signature, covered
+from eagle3hub.system.documents import parse_json
+from eagle3hub.system.progress import Progress, silent
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ import transformers
 from safetensors import SafetensorError
 from transformers.utils import logging as chatter
 
-from eagle3hub.checkpoint.folder import CONFIG, parse_json_object
 from eagle3hub.checkpoint.hub import download_file
+from eagle3hub.checkpoint.source import CONFIG, parse_json_object
 from eagle3hub.errors import (
     CheckpointError,
     ConfigError,
@@ -27,9 +27,9 @@ from eagle3hub.errors import (
     UnavailableError,
     UsageError,
 )
-from eagle3hub.installation import command_for, command_for_extra
-from eagle3hub.reading import read_bytes
-from eagle3hub.target import require_weights
+from eagle3hub.head.target import require_weights
+from eagle3hub.system.installation import command_for, command_for_extra
+from eagle3hub.system.reading import read_bytes
 
 DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,

@@ -34,8 +34,7 @@ from dataclasses import dataclass
 import torch
 
 from eagle3hub.errors import Refusal, UsageError
-from eagle3hub.reference.attention import Everywhere
-from eagle3hub.reference.model import DraftModel
+from eagle3hub.reference.model import DraftModel, Everywhere
 from eagle3hub.reference.replay import open_rounds, rows, walk
 from eagle3hub.reference.text import Batch
 

@@ -15,23 +15,19 @@ from eagle3hub.checkpoint.source import HUB
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import DTYPES, Engine, EngineFailure, EngineRun, Job, Verdict, worst
 from eagle3hub.errors import SourceError, UnavailableError
+from eagle3hub.head.target import require_weights
 from eagle3hub.layouts import open_head
 from eagle3hub.metrics import Counts
-from eagle3hub.progress import Progress, silent
 from eagle3hub.prompts import load_prompts
-from eagle3hub.report import SCHEMA_NAME, Report
-from eagle3hub.target import require_weights
-from eagle3hub.validation.derive import counts_within_response
-from eagle3hub.validation.entry import Measured, entry_of
+from eagle3hub.system.progress import Progress, silent
+from eagle3hub.validation.derive import Measured, counts_within_response, entry_of
+from eagle3hub.validation.engine_runner import Kept, Trial, device_of, engine_for, outlook, stops
 from eagle3hub.validation.gates import COLLAPSE
-from eagle3hub.validation.interpreter import device_of, engine_for
-from eagle3hub.validation.kept import Kept
+from eagle3hub.validation.measurement import load_reference
 from eagle3hub.validation.options import REFERENCE, check_options, check_original, check_tree, engine_names
-from eagle3hub.validation.outlook import outlook, stops
-from eagle3hub.validation.referee import Referee, ReferenceOptions, Trained, require_packages
-from eagle3hub.validation.reference_file import load_reference
-from eagle3hub.validation.subject import Target, identify_target, with_room
-from eagle3hub.validation.trial import Trial
+from eagle3hub.validation.reference_runner import Referee, ReferenceOptions, Trained, require_packages
+from eagle3hub.validation.report import SCHEMA_NAME, Report
+from eagle3hub.validation.target import Target, identify_target, with_room
 
 DEFAULT_TIMEOUT = 1800.0
 DEFAULTS = ReferenceOptions()

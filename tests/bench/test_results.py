@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from bench.recorded import AS_TRAINED, RECORDED, SECOND, Recorded, measured, plan
 
-from eagle3hub.bench import Results, load_results
-from eagle3hub.bench.results import comparisons, counts
+from eagle3hub.benchmarking import Results, load_results
+from eagle3hub.benchmarking.results import comparisons, counts
 from eagle3hub.errors import ManifestError, SourceError
 from eagle3hub.metrics import paired
-from eagle3hub.resources import schema
+from eagle3hub.system.resources import schema
 
 
 def test_the_numbers_are_those_of_the_recorded_run() -> None:

@@ -11,11 +11,10 @@ from huggingface_hub import ModelCard
 from support.versions import SGLANG, VLLM
 
 from eagle3hub.card import load_manifest, render_card
-from eagle3hub.card.imported import Value, read_imported
-from eagle3hub.card.lint import lint_card
-from eagle3hub.card.reported import difference, table
+from eagle3hub.card.imported import Value, difference, read_imported, table
 from eagle3hub.errors import ManifestError
-from eagle3hub.release import release
+from eagle3hub.lint import lint_card
+from eagle3hub.releasing.release import release
 
 Write = Callable[[str], Path]
 

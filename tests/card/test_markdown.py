@@ -10,7 +10,7 @@ from support.versions import VLLM
 
 from eagle3hub.card import markdown
 from eagle3hub.card.markdown import Md, code, escape, fence, file_link, finalize, link
-from eagle3hub.visible import visible
+from eagle3hub.system.text import visible
 
 HOSTILE = [
     "**bold** _it_ `code` ~~gone~~",

@@ -17,11 +17,11 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from support.versions import VLLM
 
-from eagle3hub import resources
-from eagle3hub.card import Manifest, context, names, render_card
+from eagle3hub.card import Manifest, context, render_card, vocabulary
 from eagle3hub.card.manifest import License
 from eagle3hub.card.reports import runs
 from eagle3hub.errors import InputError, ManifestError, SourceError
+from eagle3hub.system import resources
 
 Report = dict[str, Any]
 
@@ -215,7 +215,7 @@ def test_a_run_that_did_not_pass_is_said_first(example: Manifest, verdict: str) 
     text = card(example, report)
     top = body(text).split("## Serve")[0]
     assert ("was not validated" if verdict == "unavailable" else "did not pass validation") in top
-    assert names.outcome(verdict) in top and why.split(",")[0] in top.replace("\\", "")
+    assert vocabulary.outcome(verdict) in top and why.split(",")[0] in top.replace("\\", "")
     assert "tokens per verification step**" not in top
     assert "vllm serve" not in text
     assert "model-index" not in text

@@ -13,15 +13,15 @@ import served_folders as folders
 from support import outlines, versions
 
 from eagle3hub.card import Manifest, recipes, render_card
-from eagle3hub.card.lint import lint_card
-from eagle3hub.card.lint.source import check
 from eagle3hub.card.manifest import Layouts
 from eagle3hub.card.reports import runs
 from eagle3hub.card.served import Served, choose, open_folders, outlook, served, way_out
 from eagle3hub.cli.app import run
+from eagle3hub.engines.preflight import contracts, preflight
+from eagle3hub.head.target import read_target
 from eagle3hub.layouts import open_head
-from eagle3hub.preflight import contracts, preflight
-from eagle3hub.target import read_target
+from eagle3hub.lint import lint_card
+from eagle3hub.lint.source import check
 
 STYLES = ("standard", "short", "model-card-plus-plus")
 SGLANG, TRTLLM, JAX, VLLM = ({"engine": e} for e in ("sglang", "trtllm", "sglang_jax", "vllm"))

@@ -12,11 +12,11 @@ import pytest
 
 from eagle3hub.engines import ENGINES, specs
 from eagle3hub.engines.base import DEVICES
+from eagle3hub.engines.preflight import contracts, current_contracts
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import DATA, common, default_version, engine_title, interface, version_data, versions_with
 from eagle3hub.errors import UnavailableError
-from eagle3hub.jobs.images import image_for
-from eagle3hub.preflight import contracts, current_contracts
+from eagle3hub.jobs.plan import image_for
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = [(engine, v) for engine in ENGINES for v in sorted(p.name for p in (DATA / engine).iterdir() if p.is_dir())]

@@ -15,12 +15,12 @@ from support.versions import SGLANG, VLLM
 
 from eagle3hub.engines.base import EngineFailure, EngineRun, Job
 from eagle3hub.engines.endpoints import attach
-from eagle3hub.engines.endpoints.shown import Shown, unchecked
+from eagle3hub.engines.endpoints.dialects import Shown, unchecked
 from eagle3hub.engines.options import ENDPOINT_KEY, endpoint_urls
 from eagle3hub.errors import Eagle3HubError, InputError, UnavailableError, UsageError
 from eagle3hub.metrics import Counts
-from eagle3hub.progress import silent
 from eagle3hub.prompts import load_prompts
+from eagle3hub.system.progress import silent
 
 Serve = Callable[[StandIn], str]
 SGLANG = {

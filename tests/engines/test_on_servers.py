@@ -14,15 +14,15 @@ import pytest
 from support.engine_servers import free_port, served
 from support.versions import SGLANG, VLLM
 
-from eagle3hub.conversion import convert
-from eagle3hub.demo_target import NAME
+from eagle3hub.conversion.run import convert
 from eagle3hub.engines.base import EngineFailure, Job
 from eagle3hub.engines.endpoints import attach
 from eagle3hub.errors import InputError
-from eagle3hub.progress import silent
 from eagle3hub.prompts import load_prompts
-from eagle3hub.report import check_report
+from eagle3hub.releasing.demo import NAME
+from eagle3hub.system.progress import silent
 from eagle3hub.validation import validate
+from eagle3hub.validation.report import check_report
 
 pytestmark = pytest.mark.engine
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "smollm2-135m" / "head"

@@ -20,19 +20,19 @@ import pytest
 from support.versions import SGLANG
 
 from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.conversion import convert
-from eagle3hub.demo_target import NAME
+from eagle3hub.conversion.run import convert
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineFailure, EngineRun, Job
-from eagle3hub.engines.check.own_parser import ask
+from eagle3hub.engines.check.commands import ask
+from eagle3hub.engines.preflight import examine, preflight
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import Interface, interface
+from eagle3hub.head.target import read_target
 from eagle3hub.layouts import open_head
-from eagle3hub.preflight import examine, preflight
-from eagle3hub.progress import silent
 from eagle3hub.prompts import load_prompts
-from eagle3hub.target import read_target
-from eagle3hub.typed import build
+from eagle3hub.releasing.demo import NAME
+from eagle3hub.system.progress import silent
+from eagle3hub.system.typed import build
 
 pytestmark = pytest.mark.engine
 THOROUGH = bool(os.environ.get("EAGLE3HUB_THOROUGH"))

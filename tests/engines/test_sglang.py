@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from support.versions import SGLANG_JAX
 
-from eagle3hub.engines import ENGINES, envs, get_engine
+from eagle3hub.engines import ENGINES, environments, get_engine
 from eagle3hub.engines.base import EngineFailure, Job
-from eagle3hub.engines.doctor import diagnose
+from eagle3hub.engines.environments import diagnose
 from eagle3hub.engines.specs import common, environment_spec, facts, interface
 from eagle3hub.errors import UnavailableError
-from eagle3hub.progress import silent
 from eagle3hub.prompts import load_prompts
+from eagle3hub.system.progress import silent
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_an_engine_that_does_not_import_is_unavailable_never_passed(job: Job, en
 
 def test_there_is_no_environment_of_sglang_for_cpu_and_it_says_why() -> None:
     with pytest.raises(UnavailableError, match="no CPU build of its kernel package"):
-        envs.install("sglang", "cpu")
+        environments.install("sglang", "cpu")
     cuda = environment_spec("sglang", "cuda")
     assert not cuda.tested
     assert cuda.resolve

@@ -16,8 +16,8 @@ from support.versions import VLLM
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineFailure, Job, worst
 from eagle3hub.errors import UsageError
-from eagle3hub.progress import silent
 from eagle3hub.prompts import load_prompts
+from eagle3hub.system.progress import silent
 
 
 @pytest.fixture

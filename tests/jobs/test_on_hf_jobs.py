@@ -18,8 +18,8 @@ from validate.samples import report
 
 from eagle3hub.cli import jobs as cli_jobs
 from eagle3hub.jobs import collect as collecting
-from eagle3hub.jobs.seal import seal
-from eagle3hub.report import load_report
+from eagle3hub.jobs.collect import seal
+from eagle3hub.validation.report import load_report
 
 Cli = Callable[..., tuple[int, str, str]]
 PACKAGE = "eagle3hub[validate] @ https://example.org/eagle3hub/archive/c0ffee.zip"

@@ -24,8 +24,8 @@ from eagle3hub.engines.base import EngineFailure, Job
 from eagle3hub.engines.endpoints import attach, endpoint
 from eagle3hub.engines.options import ENDPOINT_KEY
 from eagle3hub.errors import Eagle3HubError
-from eagle3hub.progress import silent
 from eagle3hub.prompts import load_prompts
+from eagle3hub.system.progress import silent
 
 LIMIT = 1.0
 BOUND = 20.0

@@ -14,7 +14,7 @@ from support.hostile_hub import Hub
 from support.hub_server import Takeover, blob_id
 
 from eagle3hub.checkpoint import hub as client
-from eagle3hub.checkpoint.hub_rules import HubRules
+from eagle3hub.checkpoint.hub import HubRules
 from eagle3hub.errors import HubError
 from eagle3hub.jobs import api
 from eagle3hub.network.bounds import Exceeded
@@ -228,7 +228,7 @@ def test_nothing_is_written_where_a_header_points(hub: Hub, tmp_path: Path, head
 
 
 def test_a_pointer_of_a_file_in_lfs_stands_for_it(tmp_path: Path) -> None:
-    from eagle3hub.checkpoint.stated import Stated, holds
+    from eagle3hub.checkpoint.hub import Stated, holds
 
     data = b"x" * 100
     sha256 = hashlib.sha256(data).hexdigest()

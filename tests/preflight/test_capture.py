@@ -6,7 +6,7 @@ import pytest
 from support import outlines as f
 from support.versions import TRTLLM
 
-from eagle3hub.preflight import Subject, preflight
+from eagle3hub.engines.preflight import Subject, preflight
 
 T1, T2 = ("trtllm", TRTLLM), ("trtllm", "main")
 

@@ -15,10 +15,10 @@ from support.rewriting import edit
 from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, VLLM
 
 from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.conversion import convert
+from eagle3hub.conversion.run import convert
+from eagle3hub.engines.preflight import Subject, examine, preflight, preflight_all, target_embeddings
+from eagle3hub.head.target import read_target
 from eagle3hub.layouts import open_head
-from eagle3hub.preflight import Subject, examine, preflight, preflight_all, target_embeddings
-from eagle3hub.target import read_target
 
 Cli = Callable[..., tuple[int, str, str]]
 V1, V2, SG, CPP = ("vllm", f"{VLLM} V1"), ("vllm", f"{VLLM} V2"), ("sglang", SGLANG), ("llamacpp", LLAMACPP)

@@ -14,10 +14,10 @@ from support.versions import VLLM
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineFailure, EngineRun, Job
-from eagle3hub.preflight import Verdict, examine, preflight
-from eagle3hub.progress import silent
+from eagle3hub.engines.preflight import Verdict, examine, preflight
+from eagle3hub.head.target import read_target
 from eagle3hub.prompts import load_prompts
-from eagle3hub.target import read_target
+from eagle3hub.system.progress import silent
 
 pytestmark = pytest.mark.engine
 V, H = 49152, 576

@@ -6,8 +6,8 @@ import pytest
 from support import outlines as f
 from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, VLLM
 
+from eagle3hub.engines.preflight import Subject, Verdict, preflight, preflight_all
 from eagle3hub.errors import UsageError
-from eagle3hub.preflight import Subject, Verdict, preflight, preflight_all
 
 V1, V2, SG = ("vllm", f"{VLLM} V1"), ("vllm", f"{VLLM} V2"), ("sglang", SGLANG)
 T1, T2, JAX, CPP = ("trtllm", TRTLLM), ("trtllm", "main"), ("sglang_jax", SGLANG_JAX), ("llamacpp", LLAMACPP)

@@ -13,10 +13,9 @@ from preflight.test_traps import TRAPS
 from support import outlines as f
 from support.versions import LLAMACPP
 
-import eagle3hub.preflight as package
-from eagle3hub.preflight import Files, Subject, contracts, infer_truth, preflight, preflight_all
-from eagle3hub.preflight.contracts import _contracts, _document, common_rules
-from eagle3hub.preflight.verdict import EFFECTS
+import eagle3hub.engines.preflight as package
+from eagle3hub.engines.preflight import Files, Subject, contracts, infer_truth, preflight, preflight_all
+from eagle3hub.engines.preflight.contracts import EFFECTS, _contracts, _document, common_rules
 
 SOURCE = "\n".join(p.read_text() for p in Path(package.__file__).parent.glob("*.py"))
 FOLDERS = [*(s for s, _ in MATRIX.values()), *(s for s, _, _ in TRAPS.values())]

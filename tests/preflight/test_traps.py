@@ -9,7 +9,7 @@ from preflight.misread import MISREAD
 from support import outlines as f
 from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, VLLM
 
-from eagle3hub.preflight import Subject, Verdict, infer_truth, preflight_all
+from eagle3hub.engines.preflight import Subject, Verdict, infer_truth, preflight_all
 
 V1, V2, SG = ("vllm", f"{VLLM} V1"), ("vllm", f"{VLLM} V2"), ("sglang", SGLANG)
 T1, T2, JAX, CPP = ("trtllm", TRTLLM), ("trtllm", "main"), ("sglang_jax", SGLANG_JAX), ("llamacpp", LLAMACPP)

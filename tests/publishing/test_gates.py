@@ -12,7 +12,7 @@ from publishing.folders import REPO, write_reports
 from support.hub_writes import WritableHub
 from support.versions import SGLANG_JAX
 
-from eagle3hub.card.public import public_form
+from eagle3hub.card.folder import public_form
 from eagle3hub.publishing import GATES
 
 Cli = Callable[..., tuple[int, str, str]]

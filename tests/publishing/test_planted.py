@@ -17,7 +17,7 @@ from support.hub_writes import WritableHub
 
 from eagle3hub.publishing import sensitive
 from eagle3hub.publishing.files import LocalFile, of_bytes, read_folder
-from eagle3hub.publishing.placeholders import is_placeholder
+from eagle3hub.publishing.secrets import is_placeholder
 from eagle3hub.publishing.sensitive import secrets, shown
 
 Cli = Callable[..., tuple[int, str, str]]

@@ -13,8 +13,7 @@ import torch
 
 from eagle3hub.head import AuxTaps, Rope
 from eagle3hub.layouts import open_head
-from eagle3hub.reference.load import load_draft
-from eagle3hub.reference.model import DraftModel
+from eagle3hub.reference.model import DraftModel, load_draft
 from eagle3hub.reference.replay import Conditions, replay
 from eagle3hub.reference.speculate import speculate
 from eagle3hub.reference.text import Batch, Text

@@ -8,9 +8,9 @@ import pytest
 from card import card_samples as samples
 from support.versions import VLLM
 
-from eagle3hub.report import Report
 from eagle3hub.validation.derive import contradictions
 from eagle3hub.validation.layouts import ReportStore
+from eagle3hub.validation.report import Report
 
 
 @pytest.mark.parametrize("verdict", ["pass", "fail", "inconclusive", "unavailable"])
@@ -47,8 +47,7 @@ def test_what_a_server_counts_for_others_is_not_held_to_its_own_texts():
 
 
 def test_an_earlier_measurement_is_in_the_report_that_was_held_against_it():
-    from eagle3hub.validation.measurement import measurement_of
-    from eagle3hub.validation.reference_file import Reference
+    from eagle3hub.validation.measurement import Reference, measurement_of
 
     report = samples.make_report()
     entry = report["engines"][0]

@@ -14,9 +14,8 @@ from support.versions import VLLM
 
 from eagle3hub.engines.base import LoadReport
 from eagle3hub.metrics import Counts, acceptance
-from eagle3hub.report import load_report
-from eagle3hub.validation.gates import Gate
-from eagle3hub.validation.judge import Divergence, Lossless, judge
+from eagle3hub.validation.gates import Divergence, Gate, Lossless, judge
+from eagle3hub.validation.report import load_report
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "smollm2-135m"
 Cli = Callable[..., tuple[int, str, str]]

@@ -12,11 +12,11 @@ from support.versions import LLAMACPP
 
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineFailure, Job
-from eagle3hub.progress import silent
 from eagle3hub.prompts import load_prompts
-from eagle3hub.report import Report
+from eagle3hub.system.progress import silent
 from eagle3hub.validation import validate
-from eagle3hub.validation.kept import Kept
+from eagle3hub.validation.engine_runner import Kept
+from eagle3hub.validation.report import Report
 
 pytestmark = pytest.mark.engine
 

@@ -12,15 +12,15 @@ import torch
 from support.rewriting import edit
 from support.versions import VLLM
 
-from eagle3hub.conversion import convert
+from eagle3hub.conversion.run import convert
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineRun, Job
 from eagle3hub.errors import UnavailableError
-from eagle3hub.progress import silent
 from eagle3hub.prompts import load_prompts
-from eagle3hub.report import Report, load_report
+from eagle3hub.system.progress import silent
 from eagle3hub.validation import validate
-from eagle3hub.validation.kept import Kept
+from eagle3hub.validation.engine_runner import Kept
+from eagle3hub.validation.report import Report, load_report
 
 pytestmark = pytest.mark.engine
 TAPS = [2, 15, 27]

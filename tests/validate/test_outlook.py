@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from support.versions import VLLM
 
-from eagle3hub.report import load_report
 from eagle3hub.validation import validate
+from eagle3hub.validation.report import load_report
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -84,7 +84,7 @@ def test_the_runner_of_the_device_is_the_one_asked(head: Path, paper_target: Pat
     """The same files: the CPU runner reads nested ids one layer too low, the GPU runner does not read them at all."""
     from eagle3hub.checkpoint.folder import open_checkpoint
     from eagle3hub.layouts import open_head
-    from eagle3hub.validation.outlook import outlook
+    from eagle3hub.validation.engine_runner import outlook
 
     off_by_one(head)
     checkpoint = open_checkpoint(head)

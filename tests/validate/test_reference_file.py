@@ -12,10 +12,9 @@ from validate import samples
 from validate.measured import measurement
 
 from eagle3hub.errors import InputError, ManifestError, SourceError, UsageError
-from eagle3hub.resources import schema
+from eagle3hub.system.resources import schema
 from eagle3hub.validation.gates import against_reference
-from eagle3hub.validation.measurement import measurement_of
-from eagle3hub.validation.reference_file import Reference, load_reference, write_reference
+from eagle3hub.validation.measurement import Reference, load_reference, measurement_of, write_reference
 
 REFERENCE = Reference(measurement())
 

@@ -17,8 +17,8 @@ from workflows.runner import ADDRESS, COMMIT, OURS, Job, Runner, called_with, lo
 from eagle3hub.card import load_manifest
 from eagle3hub.checkpoint.digest import release_digest
 from eagle3hub.publishing.files import read_folder, whole_digest
-from eagle3hub.report import load_report
-from eagle3hub.resources import cache_dir
+from eagle3hub.system.resources import cache_dir
+from eagle3hub.validation.report import load_report
 
 EXAMPLE = ROOT / "examples/actions"
 RELEASE = ROOT / ".github/workflows/release.yml"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support.versions import SGLANG, VLLM
 
-from eagle3hub.card.lint import RULES
+from eagle3hub.lint import RULES
 from lint_cases import Case
 
 GIVEN = (
