@@ -90,13 +90,14 @@ def test_a_key_that_nothing_reads_is_refused(data: Path, engine: str, file: str,
     ],
 )
 def test_a_wrong_value_is_refused_by_file_and_key(data: Path, file: str, old: str, new: str, said: str):
-    path = data / "vllm" / default_version("vllm") / file
+    first = versions_with("vllm", file)[0]  # the one that builds on none
+    path = data / "vllm" / first / file
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
     forget()
     with pytest.raises(ValueError, match=said):
-        version_data("vllm") if file == "engine.toml" else current_contracts()
+        version_data("vllm", first) if file == "engine.toml" else contracts()
 
 
 def test_every_folder_holds_what_its_version_needs_and_nothing_else():
