@@ -19,7 +19,7 @@ def test_the_wheel_finds_its_templates_schemas_and_example(tmp_path: Path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
         "import json, eagle3hub\n"
-        "from eagle3hub.resources import data_path, schema\n"
+        "from eagle3hub.system.resources import data_path, schema\n"
         "from eagle3hub.prompts import datasets, load_prompts\n"
         "names = ['templates/card', 'templates/report/style.css', 'examples/smollm2-135m/head/model.safetensors']\n"
         "found = [str(data_path(n)) for n in names if data_path(n).exists()]\n"
