@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -22,16 +23,23 @@ def build(kind: type[T], table: Mapping[str, Any], place: str) -> T:
 
 
 def _fields(kind: Any, table: Mapping[str, Any], place: str) -> dict[str, Any]:
-    fields = {field.name: field for field in dataclasses.fields(kind)}
+    hints, required = _shape(kind)
     for key in table:
-        if key not in fields:
-            raise ValueError(f"{place}: nothing reads the key {key!r}; known keys: {', '.join(sorted(fields))}")
-    for name, field in fields.items():
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and name not in table:
+        if key not in hints:
+            raise ValueError(f"{place}: nothing reads the key {key!r}; known keys: {', '.join(sorted(hints))}")
+    for name in required:
+        if name not in table:
             raise ValueError(f"{place}: the key {name!r} is missing")
-    hints = get_type_hints(kind)
     return {key: _value(hints[key], value, place, key) for key, value in table.items()}
+
+
+@cache
+def _shape(kind: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The types of a dataclass's fields by name, and the fields that have no default."""
+    hints, missing = get_type_hints(kind), dataclasses.MISSING
+    fields = dataclasses.fields(kind)
+    required = tuple(f.name for f in fields if f.default is missing and f.default_factory is missing)
+    return {f.name: hints[f.name] for f in fields}, required
 
 
 def _value(hint: Any, value: Any, place: str, key: str) -> Any:
