@@ -410,7 +410,7 @@ def diagnose(engines: Sequence[str], pythons: Mapping[str, Path] | None = None) 
     given = pythons or {}
     found = []
     for engine in engines:
-        known = [*environment_devices(engine), *version_data(engine).get("no_environment", {})]
+        known = [*environment_devices(engine), *version_data(engine).no_environment]
         for device in sorted(set(known)):
             found.append(_diagnose(engine, device, given.get(engine)))
     return found

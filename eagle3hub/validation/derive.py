@@ -18,7 +18,7 @@ from eagle3hub.checkpoint.remote import parse_address
 from eagle3hub.checkpoint.source import HUB
 from eagle3hub.engines import ENGINES, get_engine
 from eagle3hub.engines.base import EngineFailure, EngineRun, Job, LoadReport, Verdict, worst
-from eagle3hub.engines.specs import counts_end_with_response, engine_title
+from eagle3hub.engines.specs import engine_title, version_data
 from eagle3hub.errors import ConfigError, InputError, UsageError
 from eagle3hub.head import Head
 from eagle3hub.prompts import PACKAGED, PromptSet, load_prompts
@@ -169,7 +169,7 @@ def _gates(report: Mapping[str, Any], entry: Mapping[str, Any]) -> list[Gate]:
 
 def counts_within_response(engine: str) -> bool:
     """Whether an engine counts nothing past the response's end, so that the reference must count likewise."""
-    return engine != REFERENCE and counts_end_with_response(engine)
+    return engine != REFERENCE and version_data(engine).counts_end_with_response
 
 
 def contradictions(report: Mapping[str, Any], head: Head | None = None) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 from card import card_samples
+from support.versions import SGLANG
 
 from eagle3hub.checkpoint.digest import file_digest
 
@@ -156,7 +157,7 @@ def flip(name: str) -> Edit:
 
 
 def another_engine(report: dict[str, Any], found: dict[str, Any]) -> None:
-    report["engines"].append({**found, "engine": "sglang", "version": "0.5.23", "recipe": None})
+    report["engines"].append({**found, "engine": "sglang", "version": SGLANG, "recipe": None})
 
 
 def not_here(report: dict[str, Any], found: dict[str, Any]) -> None:
