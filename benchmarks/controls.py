@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import EngineFailure, Job
+from eagle3hub.engines.base import EngineFailure, RunSpec
 from eagle3hub.engines.options import engine_pythons
 from eagle3hub.engines.preflight import examine, preflight
 from eagle3hub.engines.specs import preflight_version
@@ -274,7 +274,7 @@ def lost(not_loaded: Sequence[str], ignored: Sequence[str]) -> list[str]:
 def faulty(code: str, folder: Path, name: str, bench: Bench) -> list[str]:
     """The row of a head whose files have the error ``code``: what an engine started all the same does with it."""
     engine, prompts = get_engine(name), load_prompts("smoke", 1)
-    job = Job(str(bench.target), folder, prompts, max_new_tokens=16)
+    job = RunSpec(str(bench.target), folder, prompts, max_new_tokens=16)
     terms = preflight_version(name, engine.version, job.device)
     expected = preflight(examine(open_checkpoint(folder)), name, terms, read_target(str(bench.target)))
     said = ["–", f"files: {code}; {foreseen(expected.to_json())}", "–"]

@@ -96,19 +96,19 @@ def apart(what: dict[str, Any]) -> dict[str, Any]:
 
 def on_vllm(prompts: int, tokens: int, k: int, python: str | None) -> tuple[float, list[tuple[int, ...]]]:
     from eagle3hub.engines import environments, get_engine
-    from eagle3hub.engines.base import EngineRun, Job
+    from eagle3hub.engines.base import EngineRun, RunSpec
     from eagle3hub.prompts import load_prompts
     from eagle3hub.releasing.demo import ensure_target
     from eagle3hub.system.progress import silent
 
-    job = Job(
+    job = RunSpec(
         target=str(ensure_target()),
         head=HEAD,
         prompts=load_prompts("smoke", prompts),
         draft_tokens=k,
         max_new_tokens=tokens,
     )
-    interpreter = Path(python) if python else environments.interpreter("vllm", "cpu")
+    interpreter = Path(python) if python else environments.environment_python("vllm", "cpu")
     run = get_engine("vllm").run(job, interpreter, timeout=1800, progress=silent)
     if not isinstance(run, EngineRun):
         raise SystemExit(run.reason)

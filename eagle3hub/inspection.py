@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eagle3hub.checkpoint.safetensors import TensorRef
-from eagle3hub.engines.preflight import Verdict
+from eagle3hub.engines.preflight import PreflightVerdict
 from eagle3hub.head import Head
 from eagle3hub.layouts.base import aux_count
 
 
-def describe(head: Head, on_disk: Mapping[str, TensorRef], engines: Sequence[Verdict] = ()) -> dict[str, Any]:
+def describe(head: Head, on_disk: Mapping[str, TensorRef], engines: Sequence[PreflightVerdict] = ()) -> dict[str, Any]:
     """Everything a head says of itself, and what engines will do with it, as JSON-ready data.
 
     ``on_disk``: the tensors of its files by their names there, of which its vocabulary buffers are taken.

@@ -16,7 +16,7 @@ from eagle3hub._version import __version__
 from eagle3hub.benchmarking.plan import BenchPlan, Cell
 from eagle3hub.benchmarking.run import CellResult
 from eagle3hub.checkpoint.staging import replace_file
-from eagle3hub.engines.base import Verdict, worst
+from eagle3hub.engines.base import Verdict, worst_verdict
 from eagle3hub.errors import ManifestError
 from eagle3hub.metrics import Counts, acceptance_if_any, by_category, paired
 from eagle3hub.system.documents import alike, faults, read_document
@@ -41,7 +41,7 @@ class Results:
     @property
     def verdict(self) -> Verdict:
         """The worst verdict of the cells."""
-        return worst([cell["verdict"] for cell in self.document["cells"]])
+        return worst_verdict([cell["verdict"] for cell in self.document["cells"]])
 
     @property
     def cells(self) -> Sequence[CellRecord]:

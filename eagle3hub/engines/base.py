@@ -22,7 +22,7 @@ DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
 _SEVERITY: dict[Verdict, int] = {"pass": 0, "inconclusive": 1, "unavailable": 2, "fail": 3}
 
 
-def worst(verdicts: list[Verdict]) -> Verdict:
+def worst_verdict(verdicts: list[Verdict]) -> Verdict:
     """The worst of some verdicts (pass < inconclusive < unavailable < fail); of none, ``unavailable``."""
     return max(verdicts, key=_SEVERITY.__getitem__, default="unavailable")
 
@@ -68,7 +68,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class RunSpec:
     """One run of an engine: a target, with a head or alone, over a set of prompts, one sequence at a time.
 
     Attributes:
@@ -190,11 +190,11 @@ class Engine(Protocol):
     def recipe(self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None) -> Recipe:
         """How to serve ``head`` with ``target`` (names or paths as the user will type them)."""
 
-    def unable(self, job: Job) -> str | None:
+    def unable(self, job: RunSpec) -> str | None:
         """Why this engine's results of ``job`` would say nothing about the head, in one sentence, or None."""
 
-    def flags(self, job: Job) -> dict[str, Any]:
+    def flags(self, job: RunSpec) -> dict[str, Any]:
         """The arguments and environment variables a run of ``job`` uses."""
 
-    def run(self, job: Job, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
+    def run(self, job: RunSpec, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
         """Run ``job`` with the interpreter ``python`` for at most ``timeout`` seconds; never raises for the engine."""

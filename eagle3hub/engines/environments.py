@@ -69,12 +69,12 @@ def environment_for(engine: str, device: str) -> Environment:
     return _state(environment_spec(engine, device))
 
 
-def environments(engines: tuple[str, ...]) -> list[Environment]:
+def list_environments(engines: tuple[str, ...]) -> list[Environment]:
     """Every environment that can be installed, for each of ``engines`` and each device."""
     return [environment_for(engine, device) for engine in engines for device in environment_devices(engine)]
 
 
-def interpreter(engine: str, device: str) -> Path:
+def environment_python(engine: str, device: str) -> Path:
     """The interpreter of an installed environment; UnavailableError says how to install one."""
     found = environment_for(engine, device)
     if not found.ready:
@@ -86,7 +86,9 @@ def interpreter(engine: str, device: str) -> Path:
     return found.python
 
 
-def install(engine: str, device: str = "cpu", *, force: bool = False, progress: Progress = silent) -> Environment:
+def install_environment(
+    engine: str, device: str = "cpu", *, force: bool = False, progress: Progress = silent
+) -> Environment:
     """Make the environment, prove that the engine imports in it, and return it; a finished one is kept.
 
     Raises UnavailableError (no suitable Python or platform, or the engine does not import), OutputError (disk),
@@ -115,7 +117,7 @@ def install_spec(spec: EnvironmentSpec, *, force: bool = False, progress: Progre
     return _state(spec)
 
 
-def remove(engine: str, device: str) -> bool:
+def remove_environment(engine: str, device: str) -> bool:
     """Delete the environment; whether there was one."""
     found = environment_for(engine, device)
     with _locked(found.path):
@@ -368,7 +370,7 @@ def _version_of(python: Path) -> str:
 # What each engine can do on this machine: interpreter, versions, device, memory, and what mends what is missing.
 
 
-State = Literal["ready", "not_installed", "broken", "unobtainable"]
+EnvironmentState = Literal["ready", "not_installed", "broken", "unobtainable"]
 
 _PROBE = Path(__file__).resolve().parent / "workers" / "environment_probe.py"
 _TIMEOUT = 180.0
@@ -389,7 +391,7 @@ class Diagnosis:
     engine: str
     device: str
     version: str
-    state: State
+    state: EnvironmentState
     python: str | None = None
     engine_version: str | None = None
     python_version: str | None = None

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.engines.base import EngineFailure, EngineRun, Job, Recipe
-from eagle3hub.engines.process import offline, run_job
+from eagle3hub.engines.base import EngineFailure, EngineRun, Recipe, RunSpec
+from eagle3hub.engines.process import base_environment, run_engine
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import default_version, version_data
 from eagle3hub.system.progress import Progress
@@ -30,7 +30,7 @@ class LlamaCpp:
         serving = Serving(target, head, draft_tokens=draft_tokens, dtype=dtype)
         return make_recipe(self.name, serving, self.version)
 
-    def unable(self, job: Job) -> str | None:
+    def unable(self, job: RunSpec) -> str | None:
         """See `Engine.unable`."""
         if job.device != "cpu":
             return "llama.cpp is run on CPU here: the wheel of the package index has no other backend"
@@ -40,25 +40,25 @@ class LlamaCpp:
             return "llama.cpp's converter reads the target from a folder, not from the Hub"
         return None
 
-    def flags(self, job: Job) -> dict[str, Any]:
+    def flags(self, job: RunSpec) -> dict[str, Any]:
         """What a run of ``job`` passes to the converter, to the server and in the environment."""
-        return {**_arguments(job), "env": offline(job)}
+        return {**_arguments(job), "env": base_environment(job)}
 
-    def run(self, job: Job, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
+    def run(self, job: RunSpec, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
         """Run ``job`` in the environment of ``python``; see `Engine.run`."""
-        return run_job(
+        return run_engine(
             "llama.cpp",
             "llamacpp_worker.py",
             _arguments(job),
             job,
             python,
-            env=offline(job),
+            env=base_environment(job),
             timeout=timeout,
             progress=progress,
         )
 
 
-def _arguments(job: Job) -> dict[str, Any]:
+def _arguments(job: RunSpec) -> dict[str, Any]:
     dtype = version_data("llamacpp").dtypes[job.dtype]
     return {
         "target": job.target,
@@ -72,7 +72,7 @@ def _arguments(job: Job) -> dict[str, Any]:
     }
 
 
-def _sampling(job: Job) -> dict[str, Any]:
+def _sampling(job: RunSpec) -> dict[str, Any]:
     """Fields of a chat completion: nothing of llama.cpp's own sampling defaults, and the token ids of the answer."""
     sampling = {
         "max_tokens": job.max_new_tokens,

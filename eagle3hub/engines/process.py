@@ -19,7 +19,7 @@ from types import FrameType
 from typing import IO, Any, Literal
 
 from eagle3hub.checkpoint.scratch import scratch_folder
-from eagle3hub.engines.base import EngineFailure, EngineRun, Job, LoadReport, PromptResult, counts_from
+from eagle3hub.engines.base import EngineFailure, EngineRun, LoadReport, PromptResult, RunSpec, counts_from
 from eagle3hub.errors import InputError
 from eagle3hub.metrics import Counts
 from eagle3hub.system.progress import Progress
@@ -94,7 +94,7 @@ Event = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class WorkerOutcome:
     """How a worker ended.
 
     Attributes:
@@ -109,7 +109,7 @@ class Outcome:
     log_tail: tuple[str, ...]
 
 
-class Garbled(Exception):
+class ProtocolError(Exception):
     """Something else than the protocol came; the message says what."""
 
 
@@ -120,7 +120,7 @@ def run_worker(
     env: Mapping[str, str],
     timeout: float,
     on_event: Callable[[Event], None],
-) -> Outcome:
+) -> WorkerOutcome:
     """Start ``command`` in a session of its own, send it ``request``, and hand each event it reports to ``on_event``.
 
     The worker reads one JSON line from standard input and writes JSON lines to standard output; the last is
@@ -142,7 +142,9 @@ def run_worker(
                     start_new_session=True,
                 )
             except OSError as error:
-                return Outcome("absent", {"message": f"{command[0]} cannot be run: {error.strerror or error}"}, ())
+                return WorkerOutcome(
+                    "absent", {"message": f"{command[0]} cannot be run: {error.strerror or error}"}, ()
+                )
             finished = False
             try:
                 status, detail = _converse(process, request, time.monotonic() + timeout, on_event)
@@ -153,7 +155,7 @@ def run_worker(
             detail = {"message": _exit_phrase(process.returncode)}
         elif status == "timeout":
             detail = {"message": f"it did not finish within {timeout:g} seconds"}
-        return Outcome(status, detail, _tail(log))
+        return WorkerOutcome(status, detail, _tail(log))
 
 
 def _converse(
@@ -164,14 +166,14 @@ def _converse(
     writer = threading.Thread(target=_send, args=(process.stdin, message), daemon=True)
     writer.start()
     try:
-        for line in lines(process.stdout, deadline):
+        for line in read_lines(process.stdout, deadline):
             event = _parse(line)
             if event["event"] in ("done", "error"):
                 return event["event"], event
             on_event(event)
     except TimeoutError:
         return "timeout", {}
-    except Garbled as garbled:
+    except ProtocolError as garbled:
         return "garbled", {"message": str(garbled)}
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=max(0.0, min(_GRACE_SECONDS, deadline - time.monotonic())))
@@ -184,7 +186,7 @@ def _send(stdin: IO[bytes], message: bytes) -> None:
         stdin.flush()
 
 
-def lines(stream: IO[bytes], deadline: float) -> Iterator[bytes]:
+def read_lines(stream: IO[bytes], deadline: float) -> Iterator[bytes]:
     """Lines of a pipe until it closes; TimeoutError once ``deadline`` (monotonic) has passed.
 
     What has come of a line is kept in pieces, so that a long one costs as much as its bytes and no more.
@@ -204,7 +206,7 @@ def lines(stream: IO[bytes], deadline: float) -> Iterator[bytes]:
             pieces.append(first)
             length += len(first)
             if length > _LINE_LIMIT:
-                raise Garbled(f"it wrote a line of more than {_LINE_LIMIT >> 20} MiB, longer than any report is")
+                raise ProtocolError(f"it wrote a line of more than {_LINE_LIMIT >> 20} MiB, longer than any report is")
             if lines:
                 yield b"".join(pieces)
                 *lines, rest = lines
@@ -219,7 +221,7 @@ def _parse(line: bytes) -> Event:
         event = None
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         shown = line[:80].decode("utf-8", "replace")
-        raise Garbled(f"it wrote {shown!r} where a report was expected")
+        raise ProtocolError(f"it wrote {shown!r} where a report was expected")
     return event
 
 
@@ -295,11 +297,11 @@ _STAGES = {
 }
 
 
-def run_job(
+def run_engine(
     title: str,
     worker: str,
     request: Mapping[str, Any],
-    job: Job,
+    job: RunSpec,
     python: Path,
     *,
     env: Mapping[str, str],
@@ -320,7 +322,7 @@ def run_job(
     return _conclude(title, outcome, listener, job)
 
 
-def offline(job: Job) -> dict[str, str]:
+def base_environment(job: RunSpec) -> dict[str, str]:
     """Environment variables every run sets: nothing is phoned home, and a local target needs no network."""
     environment = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
     if job.device == "cpu":
@@ -334,7 +336,7 @@ def offline(job: Job) -> dict[str, str]:
 class _Listener:
     """Collects a worker's events into results, and tells the user how far it is."""
 
-    def __init__(self, title: str, job: Job, progress: Progress) -> None:
+    def __init__(self, title: str, job: RunSpec, progress: Progress) -> None:
         self._title = title
         self._progress = progress
         self._what = "with the head" if job.head is not None else "the target alone"
@@ -380,7 +382,7 @@ def _counts(counters: Mapping[str, Any] | None) -> Counts:
     return counts_from(counters)
 
 
-def _conclude(title: str, outcome: Outcome, listener: _Listener, job: Job) -> EngineRun | EngineFailure:
+def _conclude(title: str, outcome: WorkerOutcome, listener: _Listener, job: RunSpec) -> EngineRun | EngineFailure:
     tail = _anonymous(outcome.log_tail, job)
     message = _one_line(str(outcome.detail.get("message", "")), job)
     if outcome.status == "error":
@@ -424,12 +426,12 @@ def _load_report(load: Mapping[str, Any]) -> LoadReport:
     )
 
 
-def _one_line(text: str, job: Job) -> str:
+def _one_line(text: str, job: RunSpec) -> str:
     first = next((line.strip() for line in text.splitlines() if line.strip()), "no message")
     return _anonymous((first if len(first) <= 300 else first[:299] + "…",), job)[0]
 
 
-def _anonymous(lines: tuple[str, ...], job: Job) -> tuple[str, ...]:
+def _anonymous(lines: tuple[str, ...], job: RunSpec) -> tuple[str, ...]:
     """The lines without this machine's paths: a report may be published."""
     names = [(str(job.head), "<head>")] if job.head is not None else []
     names += [(job.target, "<target>")] if job.target_is_local else []

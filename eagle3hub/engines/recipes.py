@@ -1,6 +1,6 @@
 """How to serve a (target, head) pair on each engine, spelled for one of its versions.
 
-The spelling is data (``data/ENGINE/VERSION/engine.toml``); this module knows which settings an
+The flags is data (``data/ENGINE/VERSION/engine.toml``); this module knows which settings an
 engine takes in which form.
 """
 
@@ -111,8 +111,8 @@ _Built = tuple[list[str], str | None, str]
 
 def _vllm(serving: Serving, data: VersionData) -> _Built:
     config = {"method": "eagle3", "model": serving.head, "num_speculative_tokens": serving.depth}
-    common = _common(serving, data.spelling)
-    argv = [serving.target, data.spelling["config"], json.dumps(config), *_words(common)]
+    common = _common(serving, data.flags)
+    argv = [serving.target, data.flags["config"], json.dumps(config), *_words(common)]
     keywords = {"model": serving.target, "speculative_config": config, **_keywords(common)}
     call = _call("llm", "LLM", keywords)
     lines = f'from vllm import LLM, SamplingParams\n\n{call}messages = [{{"role": "user", "content": {_QUESTION}}}]\n'
@@ -121,7 +121,7 @@ def _vllm(serving: Serving, data: VersionData) -> _Built:
 
 
 def _sglang(serving: Serving, data: VersionData) -> _Built:
-    options = _sglang_options(serving, data.spelling, numbers=serving.draft_tokens is not None)
+    options = _sglang_options(serving, data.flags, numbers=serving.draft_tokens is not None)
     call = _call("engine", "sgl.Engine", _keywords(options))
     sampling = '{"temperature": 0, "max_new_tokens": 128}'
     body = f'{call}print(engine.generate({_QUESTION}, {sampling})["text"])\nengine.shutdown()\n'
@@ -130,26 +130,26 @@ def _sglang(serving: Serving, data: VersionData) -> _Built:
 
 
 def _sglang_jax(serving: Serving, data: VersionData) -> _Built:
-    options = _sglang_options(serving, data.spelling, numbers=True)
+    options = _sglang_options(serving, data.flags, numbers=True)
     argv = _words(options)
     if serving.topk > 1:
-        argv.append(data.spelling["no_overlap"])
+        argv.append(data.flags["no_overlap"])
     return argv, None, ""
 
 
-def _sglang_options(serving: Serving, spelling: Mapping[Setting, str], *, numbers: bool) -> dict[str, Any]:
+def _sglang_options(serving: Serving, flags: Mapping[Setting, str], *, numbers: bool) -> dict[str, Any]:
     options: dict[str, Any] = {
-        spelling["target"]: serving.target,
-        spelling["algorithm"]: "EAGLE3",
-        spelling["head"]: serving.head,
+        flags["target"]: serving.target,
+        flags["algorithm"]: "EAGLE3",
+        flags["head"]: serving.head,
     }
     if numbers:
         options |= {
-            spelling["steps"]: serving.depth,
-            spelling["topk"]: serving.topk,
-            spelling["draft_tokens"]: serving.nodes,
+            flags["steps"]: serving.depth,
+            flags["topk"]: serving.topk,
+            flags["draft_tokens"]: serving.nodes,
         }
-    return options | _common(serving, spelling)
+    return options | _common(serving, flags)
 
 
 def _trtllm(serving: Serving, data: VersionData) -> _Built:
@@ -165,8 +165,8 @@ def _trtllm(serving: Serving, data: VersionData) -> _Built:
     document: dict[str, Any] = {"speculative_config": speculative}
     if serving.dtype:
         document = {"dtype": serving.dtype, **document}
-    common = {k: v for k, v in _common(serving, data.spelling).items() if v != serving.dtype}
-    argv = [serving.target, data.spelling["config"], _YAML_NAME, *_words(common)]
+    common = {k: v for k, v in _common(serving, data.flags).items() if v != serving.dtype}
+    argv = [serving.target, data.flags["config"], _YAML_NAME, *_words(common)]
     text = yaml.safe_dump(document, sort_keys=False, default_flow_style=False, width=1000)
     name = data.python_config
     keywords = {k: v for k, v in speculative.items() if k != "decoding_type"}
@@ -182,16 +182,16 @@ def _trtllm(serving: Serving, data: VersionData) -> _Built:
 
 
 def _llamacpp(serving: Serving, data: VersionData) -> _Built:
-    spelling = data.spelling
+    flags = data.flags
     target, head = (f"{name}.gguf" for name in _base_names(serving))
     options = {
-        spelling["target"]: target,
-        spelling["method"]: "draft-eagle3",
-        spelling["head"]: head,
-        spelling["draft_tokens"]: serving.depth,
+        flags["target"]: target,
+        flags["method"]: "draft-eagle3",
+        flags["head"]: head,
+        flags["draft_tokens"]: serving.depth,
     }
     if serving.context:
-        options[spelling["context"]] = serving.context
+        options[flags["context"]] = serving.context
     python = f"""import xllamacpp
 
 params = xllamacpp.CommonParams()
@@ -234,14 +234,14 @@ def _base_names(serving: Serving) -> tuple[str, str]:
     return target, f"{head}-draft" if head == target else head
 
 
-def _common(serving: Serving, spelling: Mapping[Setting, str]) -> dict[str, Any]:
+def _common(serving: Serving, flags: Mapping[Setting, str]) -> dict[str, Any]:
     """Options every engine has, where they are asked for: flag to value."""
     asked: dict[Setting, Any] = {
         "tensor_parallel": serving.tensor_parallel,
         "dtype": serving.dtype,
         "context": serving.context,
     }
-    return {spelling[name]: value for name, value in asked.items() if value is not None and name in spelling}
+    return {flags[name]: value for name, value in asked.items() if value is not None and name in flags}
 
 
 def _words(options: Mapping[str, Any]) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.engines.base import EngineFailure, EngineRun, Job, Recipe
-from eagle3hub.engines.process import offline, run_job
+from eagle3hub.engines.base import EngineFailure, EngineRun, Recipe, RunSpec
+from eagle3hub.engines.process import base_environment, run_engine
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import default_version, version_data
 from eagle3hub.system.progress import Progress
@@ -26,20 +26,20 @@ class SGLang:
         serving = Serving(target, head, draft_tokens=draft_tokens, dtype=dtype)
         return make_recipe(self.name, serving, self.version)
 
-    def unable(self, job: Job) -> str | None:
+    def unable(self, job: RunSpec) -> str | None:
         """See `Engine.unable`; the facts are in ``engine.toml``."""
         if job.temperature > 0 and job.device in version_data(self.name).greedy_only:
             return f"SGLang {self.version} on {job.device} verifies drafts greedily whatever the temperature"
         return None
 
-    def flags(self, job: Job) -> dict[str, Any]:
+    def flags(self, job: RunSpec) -> dict[str, Any]:
         """What a run of ``job`` passes to ``sglang.Engine``, to a request and in the environment."""
         return {"engine": _engine_arguments(job), "sampling": _sampling(job), "env": _environment(job)}
 
-    def run(self, job: Job, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
+    def run(self, job: RunSpec, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
         """Run ``job`` in the environment of ``python``; see `Engine.run`."""
         request = {"engine": _engine_arguments(job), "sampling": _sampling(job)}
-        return run_job(
+        return run_engine(
             "SGLang",
             "sglang_worker.py",
             request,
@@ -51,7 +51,7 @@ class SGLang:
         )
 
 
-def _engine_arguments(job: Job) -> dict[str, Any]:
+def _engine_arguments(job: RunSpec) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "model_path": job.target,
         "device": job.device,
@@ -83,17 +83,17 @@ def _engine_arguments(job: Job) -> dict[str, Any]:
     return arguments
 
 
-def _draft_room(job: Job) -> int:
+def _draft_room(job: RunSpec) -> int:
     """Slots of the KV pool, in tokens, for what is drafted beyond the context."""
     return 2 * (job.verified_tokens + job.topk * job.draft_tokens) + 64
 
 
-def _sampling(job: Job) -> dict[str, Any]:
+def _sampling(job: RunSpec) -> dict[str, Any]:
     return {"temperature": job.temperature, "max_new_tokens": job.max_new_tokens}
 
 
-def _environment(job: Job) -> dict[str, str]:
-    environment = offline(job)
+def _environment(job: RunSpec) -> dict[str, str]:
+    environment = base_environment(job)
     if job.device == "cpu":
         # Compiling small functions for one short run takes longer than the run: 46 s became 2 s, tokens unchanged.
         environment |= {"SGLANG_USE_CPU_ENGINE": "1", "TORCHDYNAMO_DISABLE": "1"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.engines.base import EngineFailure, EngineRun, Job, Recipe
+from eagle3hub.engines.base import EngineFailure, EngineRun, Recipe, RunSpec
 from eagle3hub.engines.recipes import Serving, make_recipe
-from eagle3hub.engines.specs import common, default_version
+from eagle3hub.engines.specs import default_version, engine_data
 from eagle3hub.system.progress import Progress
 
 
@@ -25,15 +25,15 @@ class SGLangJAX:
         serving = Serving(target, head, draft_tokens=draft_tokens, dtype=dtype)
         return make_recipe(self.name, serving, self.version)
 
-    def unable(self, job: Job) -> str | None:
+    def unable(self, job: RunSpec) -> str | None:
         """See `Engine.unable`: no job can be run."""
-        minimum = common(self.name).minimum
+        minimum = engine_data(self.name).minimum
         return None if minimum is None else minimum.says
 
-    def flags(self, job: Job) -> dict[str, Any]:
+    def flags(self, job: RunSpec) -> dict[str, Any]:
         """Nothing is run, so nothing is passed."""
         return {}
 
-    def run(self, job: Job, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
+    def run(self, job: RunSpec, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
         """Unavailable, with the reason; see `Engine.run`."""
         return EngineFailure(f"sglang-jax was not run: {self.unable(job)}", "unavailable")

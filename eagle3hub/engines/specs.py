@@ -35,7 +35,7 @@ Setting = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class NameFact:
     """What became of a flag, an environment variable, a YAML key or a Python name, and what to write instead."""
 
     names: tuple[str, ...]
@@ -56,7 +56,7 @@ class Minimum:
 
 
 @dataclass(frozen=True, slots=True)
-class Common:
+class EngineData:
     """What is true of an engine whatever its version.
 
     Attributes:
@@ -71,7 +71,7 @@ class Common:
     pinned: str
     module: str | None = None
     beside: tuple[str, ...] = ()
-    facts: tuple[Fact, ...] = ()
+    facts: tuple[NameFact, ...] = ()
     yaml: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     minimum: Minimum | None = None
 
@@ -123,7 +123,7 @@ class VersionData:
     """
 
     command: tuple[str, ...]
-    spelling: Mapping[Setting, str]
+    flags: Mapping[Setting, str]
     convert: tuple[str, ...] = ()
     dtypes: Mapping[str, str] = field(default_factory=dict)
     greedy_only: tuple[Device, ...] = ()
@@ -203,29 +203,29 @@ class EnvironmentSpec:
 
 
 @cache
-def common(engine: str) -> Common:
+def engine_data(engine: str) -> EngineData:
     """What is true of ``engine`` whatever its version."""
-    return build(Common, read_toml(DATA / engine / "common.toml"), f"engines/data/{engine}/common.toml")
+    return build(EngineData, read_toml(DATA / engine / "common.toml"), f"engines/data/{engine}/common.toml")
 
 
 def engine_title(engine: str) -> str:
     """What ``engine`` calls itself."""
-    return common(engine).title
+    return engine_data(engine).title
 
 
 def engine_module(engine: str) -> str:
     """The Python module of ``engine``."""
-    return common(engine).module or engine
+    return engine_data(engine).module or engine
 
 
-def facts(engine: str) -> tuple[Fact, ...]:
+def name_facts(engine: str) -> tuple[NameFact, ...]:
     """Names of earlier versions, and what they have become."""
-    return common(engine).facts
+    return engine_data(engine).facts
 
 
 def default_version(engine: str) -> str:
     """The version of ``engine`` that is pinned: installed and run unless another is asked for."""
-    return common(engine).pinned
+    return engine_data(engine).pinned
 
 
 @cache
@@ -234,7 +234,7 @@ def versions_with(engine: str, file: str) -> tuple[str, ...]:
     return tuple(sorted((path.parent.name for path in (DATA / engine).glob(f"*/{file}")), key=_age))
 
 
-def versions(engine: str) -> tuple[str, ...]:
+def recipe_versions(engine: str) -> tuple[str, ...]:
     """The versions of ``engine`` that a recipe can be spelled for, oldest first."""
     return versions_with(engine, "engine.toml")
 
@@ -246,35 +246,35 @@ def _age(version: str) -> tuple[bool, list[tuple[int, int, str]]]:
     return not version[:1].isdigit(), [*key, (1, 0, "")]
 
 
-def document(engine: str, version: str, file: str) -> dict[str, Any]:
+def version_document(engine: str, version: str, file: str) -> dict[str, Any]:
     """A ``.toml`` file of one version, merged over that of the version it builds on.
 
     Tables are merged key by key, except ``aux`` and ``architectures``; any other value replaces the one it builds on.
     """
     own = read_toml(DATA / engine / version / file)
-    base = document(engine, own["builds_on"], file) if "builds_on" in own else {}
-    merge = merged({key: value for key, value in base.items() if key not in _OF_ONE_VERSION}, own)
+    base = version_document(engine, own["builds_on"], file) if "builds_on" in own else {}
+    merge = merge_tables({key: value for key, value in base.items() if key not in _OF_ONE_VERSION}, own)
     return {key: value for key, value in merge.items() if key != "builds_on"}
 
 
-def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def merge_tables(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """``own`` over ``base``; see `document`."""
     out = dict(base)
     for key, value in own.items():
         whole = key in {"aux", "architectures"} or not isinstance(value, dict)
-        out[key] = value if whole else merged(out.get(key, {}), value)
+        out[key] = value if whole else merge_tables(out.get(key, {}), value)
     return out
 
 
 @cache
 def _version_data(engine: str, version: str) -> VersionData:
-    read = document(engine, version, "engine.toml")
+    read = version_document(engine, version, "engine.toml")
     return build(VersionData, read, f"engines/data/{engine}/{version}/engine.toml")
 
 
 def version_data(engine: str, version: str | None = None) -> VersionData:
     """What is known of one version, the pinned one if none is named; UsageError names those there are."""
-    known = versions(engine)
+    known = recipe_versions(engine)
     wanted = default_version(engine) if version is None else version
     if wanted not in known:
         raise UsageError(

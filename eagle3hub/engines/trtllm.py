@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.engines.base import EngineFailure, EngineRun, Job, Recipe
-from eagle3hub.engines.process import offline, run_job
+from eagle3hub.engines.base import EngineFailure, EngineRun, Recipe, RunSpec
+from eagle3hub.engines.process import base_environment, run_engine
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import default_version, version_data
 from eagle3hub.system.progress import Progress
@@ -30,7 +30,7 @@ class TensorRTLLM:
         serving = Serving(target, head, draft_tokens=draft_tokens, dtype=dtype)
         return make_recipe(self.name, serving, self.version)
 
-    def unable(self, job: Job) -> str | None:
+    def unable(self, job: RunSpec) -> str | None:
         """See `Engine.unable`."""
         if job.device == "cpu":
             return "TensorRT-LLM needs a CUDA device"
@@ -40,25 +40,25 @@ class TensorRTLLM:
             return f"TensorRT-LLM {self.version} is greedy in one-model mode whatever the temperature"
         return None
 
-    def flags(self, job: Job) -> dict[str, Any]:
+    def flags(self, job: RunSpec) -> dict[str, Any]:
         """What a run of ``job`` passes to ``tensorrt_llm.LLM``, to the draft's config and in the environment."""
-        return {**_arguments(job), "env": offline(job)}
+        return {**_arguments(job), "env": base_environment(job)}
 
-    def run(self, job: Job, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
+    def run(self, job: RunSpec, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
         """Run ``job`` in the environment of ``python``; see `Engine.run`."""
-        return run_job(
+        return run_engine(
             "TensorRT-LLM",
             "trtllm_worker.py",
             _arguments(job),
             job,
             python,
-            env=offline(job),
+            env=base_environment(job),
             timeout=timeout,
             progress=progress,
         )
 
 
-def _arguments(job: Job) -> dict[str, Any]:
+def _arguments(job: RunSpec) -> dict[str, Any]:
     llm: dict[str, Any] = {
         "model": job.target,
         "dtype": job.dtype,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.engines.base import EngineFailure, EngineRun, Job, Recipe
-from eagle3hub.engines.process import offline, run_job
+from eagle3hub.engines.base import EngineFailure, EngineRun, Recipe, RunSpec
+from eagle3hub.engines.process import base_environment, run_engine
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import default_version, version_data
 from eagle3hub.system.progress import Progress
@@ -26,7 +26,7 @@ class VLLM:
         serving = Serving(target, head, draft_tokens=draft_tokens, dtype=dtype)
         return make_recipe(self.name, serving, self.version)
 
-    def unable(self, job: Job) -> str | None:
+    def unable(self, job: RunSpec) -> str | None:
         """See `Engine.unable`; the facts are in ``engine.toml``."""
         if job.topk > 1:
             return f"vLLM {self.version} drafts EAGLE-3 chains, not trees"
@@ -34,14 +34,14 @@ class VLLM:
             return f"vLLM {self.version} on {job.device} loses the temperature when it speculates, so it samples noise"
         return None
 
-    def flags(self, job: Job) -> dict[str, Any]:
+    def flags(self, job: RunSpec) -> dict[str, Any]:
         """What a run of ``job`` passes to ``vllm.LLM``, to ``SamplingParams`` and in the environment."""
         return {"llm": _llm_arguments(job), "sampling": _sampling(job), "env": _environment(job)}
 
-    def run(self, job: Job, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
+    def run(self, job: RunSpec, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
         """Run ``job`` in the environment of ``python``; see `Engine.run`."""
         request = {"llm": _llm_arguments(job), "sampling": _sampling(job)}
-        return run_job(
+        return run_engine(
             "vLLM", "vllm_worker.py", request, job, python, env=_environment(job), timeout=timeout, progress=progress
         )
 
@@ -50,7 +50,7 @@ def _speculative_config(head: str, draft_tokens: int) -> dict[str, Any]:
     return {"method": "eagle3", "model": head, "num_speculative_tokens": draft_tokens}
 
 
-def _llm_arguments(job: Job) -> dict[str, Any]:
+def _llm_arguments(job: RunSpec) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "model": job.target,
         "dtype": job.dtype,
@@ -67,15 +67,15 @@ def _llm_arguments(job: Job) -> dict[str, Any]:
     return arguments
 
 
-def _sampling(job: Job) -> dict[str, Any]:
+def _sampling(job: RunSpec) -> dict[str, Any]:
     sampling: dict[str, Any] = {"temperature": job.temperature, "max_tokens": job.max_new_tokens}
     if job.temperature > 0:
         sampling["seed"] = job.seed
     return sampling
 
 
-def _environment(job: Job) -> dict[str, str]:
-    environment = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", **offline(job)}
+def _environment(job: RunSpec) -> dict[str, str]:
+    environment = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", **base_environment(job)}
     if job.device == "cpu":
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(job.kv_cache_gib)
     return environment

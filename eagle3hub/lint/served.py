@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from eagle3hub.card import vocabulary
 from eagle3hub.card.served import Outlook, Served, captured, outlook, way_out
-from eagle3hub.engines.check.commands import options
-from eagle3hub.engines.check.snippets import Command, Snippet, extract
+from eagle3hub.engines.check.commands import parse_flags
+from eagle3hub.engines.check.snippets import ServerCommand, Snippet, extract_snippets
 from eagle3hub.engines.preflight import contracts
 from eagle3hub.engines.specs import default_version, engine_title
 from eagle3hub.lint.model import Card, Found, rule
@@ -43,7 +43,7 @@ class Use:
 
 def uses(text: str) -> list[Use]:
     """Every draft head that commands, YAML and Python in ``text`` name, in the order of their lines."""
-    found = extract(text)
+    found = extract_snippets(text)
     out: list[Use] = []
     for command in found.commands:
         out += _of_command(command)
@@ -55,8 +55,8 @@ def uses(text: str) -> list[Use]:
     return sorted(dict.fromkeys(out), key=lambda use: use.line)
 
 
-def _of_command(command: Command) -> Iterator[Use]:
-    given = {name.replace("_", "-"): value for name, value in options(command.words).items()}
+def _of_command(command: ServerCommand) -> Iterator[Use]:
+    given = {name.replace("_", "-"): value for name, value in parse_flags(command.words).items()}
     heads: list[tuple[str, str | None]] = []
     if command.engine in ("sglang", "sglang_jax", None):
         heads += [(command.engine or "sglang", given.get(flag)) for flag in _DRAFT_FLAGS]
@@ -169,7 +169,7 @@ def downloads(text: str) -> dict[str, tuple[str, str]]:
         if "download" not in words or not {"hf", "huggingface-cli"} & set(words):
             continue
         repo = next((w for w in words[words.index("download") + 1 :] if _ID.fullmatch(w)), None)
-        given = options(words)
+        given = parse_flags(words)
         folder = given.get("--local-dir")
         if repo and folder:
             found[_plain(folder)] = (repo, given.get("--revision") or "")

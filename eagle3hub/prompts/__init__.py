@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from eagle3hub.errors import SourceError, UsageError
-from eagle3hub.prompts.fetch import content, is_cached
+from eagle3hub.prompts.fetch import is_cached, read_dataset
 from eagle3hub.prompts.sets import Dataset, Prompt, PromptSet, datasets, parse_prompts
 from eagle3hub.system.documents import near
 from eagle3hub.system.progress import Progress, silent
@@ -39,7 +39,7 @@ def load_prompts(
     if dataset is not None:
         name, prompts = (
             dataset.name,
-            parse_prompts(content(dataset, progress), dataset.name, category=dataset.category),
+            parse_prompts(read_dataset(dataset, progress), dataset.name, category=dataset.category),
         )
     elif name_or_file in PACKAGED:
         name, prompts = str(name_or_file), _of_file(_HERE / f"{name_or_file}.jsonl")

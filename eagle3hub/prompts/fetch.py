@@ -31,7 +31,7 @@ def is_cached(dataset: Dataset) -> bool:
     return dataset.path.is_file()
 
 
-def content(dataset: Dataset, progress: Progress = silent) -> bytes:
+def read_dataset(dataset: Dataset, progress: Progress = silent) -> bytes:
     """The bytes of the set's file, from the cache, or fetched into it first.
 
     Raises HubError if it cannot be fetched or what came is not the pinned file (nothing is kept then), InputError

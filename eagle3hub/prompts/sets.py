@@ -15,7 +15,7 @@ from eagle3hub.system.resources import cache_dir, read_toml
 # What is known of the prompt sets that can be fetched, read from ``datasets.toml`` beside this module.
 
 
-FILE = Path(__file__).resolve().parent / "datasets.toml"
+DATASETS_FILE = Path(__file__).resolve().parent / "datasets.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def _read(path: Path) -> dict[str, Dataset]:
 
 def datasets() -> dict[str, Dataset]:
     """The sets that can be fetched, by name."""
-    return _read(FILE)
+    return _read(DATASETS_FILE)
 
 
 # Prompts, and sets of them.

@@ -172,7 +172,7 @@ def demo(
     prepare_destination(Path(output), force=force, beside=BESIDE)
     target = ensure_target(progress)
     if ENGINE not in pythons:
-        environments.install(ENGINE, DEVICE, progress=progress)
+        environments.install_environment(ENGINE, DEVICE, progress=progress)
     return release(
         data_path(EXAMPLE),
         output=output,

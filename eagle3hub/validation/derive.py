@@ -17,7 +17,7 @@ from eagle3hub.checkpoint.digest import combined_digest
 from eagle3hub.checkpoint.remote import parse_address
 from eagle3hub.checkpoint.source import HUB
 from eagle3hub.engines import ENGINES, get_engine
-from eagle3hub.engines.base import EngineFailure, EngineRun, Job, LoadReport, Verdict, worst
+from eagle3hub.engines.base import EngineFailure, EngineRun, LoadReport, RunSpec, Verdict, worst_verdict
 from eagle3hub.engines.specs import engine_title, version_data
 from eagle3hub.errors import ConfigError, InputError, UsageError
 from eagle3hub.head import Head
@@ -186,8 +186,10 @@ def contradictions(report: Mapping[str, Any], head: Head | None = None) -> list[
         name = f"{entry['engine']} {entry['version']}"
         found += [f"{name}: {what}" for what in _entry(report, entry, head)]
     verdicts: list[Verdict] = [report["static"]["verdict"], *(e["verdict"] for e in report["engines"])]
-    if report["verdict"] != worst(verdicts):
-        found.append(f"the verdict is stated as {report['verdict']}, and its entries amount to {worst(verdicts)}")
+    if report["verdict"] != worst_verdict(verdicts):
+        found.append(
+            f"the verdict is stated as {report['verdict']}, and its entries amount to {worst_verdict(verdicts)}"
+        )
     return found
 
 
@@ -408,7 +410,7 @@ class Measured:
 
 def entry_of(
     measured: Measured,
-    job: Job,
+    job: RunSpec,
     head: Head,
     frame: Mapping[str, Any],
     expected: Sequence[metrics.Counts] | str | None = None,
@@ -467,7 +469,7 @@ def _reference_counts(expected: Sequence[metrics.Counts] | str) -> dict[str, Any
     )
 
 
-def public(flags: Any, job: Job, head: str, target: Target) -> Any:
+def public(flags: Any, job: RunSpec, head: str, target: Target) -> Any:
     """The flags with names in place of this machine's paths."""
     if isinstance(flags, dict):
         return {key: public(value, job, head, target) for key, value in flags.items()}
@@ -476,7 +478,7 @@ def public(flags: Any, job: Job, head: str, target: Target) -> Any:
     return target.name if flags == job.target else flags
 
 
-def _common(measured: Measured, job: Job, version: str, verdict: str, reason: str) -> dict[str, Any]:
+def _common(measured: Measured, job: RunSpec, version: str, verdict: str, reason: str) -> dict[str, Any]:
     return {
         "engine": measured.engine,
         "version": version,

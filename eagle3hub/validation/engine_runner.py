@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import DEVICES, Engine, EngineFailure, EngineRun, Job
-from eagle3hub.engines.preflight import Verdict, examine, preflight, target_embeddings
+from eagle3hub.engines.base import DEVICES, Engine, EngineFailure, EngineRun, RunSpec
+from eagle3hub.engines.preflight import PreflightVerdict, examine, preflight, target_embeddings
 from eagle3hub.engines.specs import preflight_version
 from eagle3hub.errors import UnavailableError
 from eagle3hub.head.target import read_target
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def engine_for(
-    name: str, job: Job, pythons: Mapping[str, str | Path] | None, endpoints: Mapping[str, str] | None
+    name: str, job: RunSpec, pythons: Mapping[str, str | Path] | None, endpoints: Mapping[str, str] | None
 ) -> tuple[Engine, Path]:
     """The engine that measures ``job`` and its interpreter: a running server (then ours), or one to be started.
 
@@ -45,7 +45,7 @@ def engine_for(
         from eagle3hub.engines.endpoints import attach
 
         endpoint = attach(name, url)
-        endpoint.hold_against(job)
+        endpoint.compare_settings(job)
         engine = endpoint
     inability = engine.unable(job)
     if inability:
@@ -79,7 +79,7 @@ def interpreter(engine: Engine, device: str, given: Mapping[str, str | Path] | N
         raise UnavailableError(
             "this machine has no CUDA device", hint="validate on CPU with --device cpu", code="device-missing"
         )
-    return environments.interpreter(engine.name, device)
+    return environments.environment_python(engine.name, device)
 
 
 # What an engine will do with a head's files, decided before it is started.
@@ -88,7 +88,7 @@ def interpreter(engine: Engine, device: str, given: Mapping[str, str | Path] | N
 _SAYS = {"refuses": "will refuse these files", "silently_wrong": "would serve these files silently wrong"}
 
 
-Outlook = Callable[[str, str, "Device"], Verdict]
+Outlook = Callable[[str, str, "Device"], PreflightVerdict]
 """The preflight's verdict by engine, version and device."""
 
 
@@ -97,13 +97,13 @@ def outlook(checkpoint: Checkpoint, head: Head, target: str) -> Outlook:
     facts = read_target(target)
     subject = examine(checkpoint, head, target_embeddings(head, target))
 
-    def on(engine: str, version: str, device: Device) -> Verdict:
+    def on(engine: str, version: str, device: Device) -> PreflightVerdict:
         return preflight(subject, engine, preflight_version(engine, version, device), facts)
 
     return on
 
 
-def stops(verdict: Verdict) -> str | None:
+def stops(verdict: PreflightVerdict) -> str | None:
     """Why an engine need not be started, naming the finding's code; None where it may load the files right."""
     if verdict.kind not in _SAYS:
         return None
@@ -123,7 +123,7 @@ class Trial:
     """
 
     def __init__(
-        self, engine: Engine, job: Job, head: str, target: Target, python: Path, timeout: float, progress: Progress
+        self, engine: Engine, job: RunSpec, head: str, target: Target, python: Path, timeout: float, progress: Progress
     ) -> None:
         self._engine = engine
         self._job = job
@@ -149,7 +149,7 @@ class Trial:
             baselines[key] = found
         return self._measured(run, baselines[key])
 
-    def _once(self, job: Job, begin: float, end: float) -> EngineRun | EngineFailure:
+    def _once(self, job: RunSpec, begin: float, end: float) -> EngineRun | EngineFailure:
         """Run ``job``; its progress is the part of the whole from ``begin`` to ``end``."""
 
         def report(message: str, fraction: float | None = None) -> None:
@@ -157,7 +157,7 @@ class Trial:
 
         return self._engine.run(job, self._python, timeout=self._timeout, progress=report)
 
-    def _key(self, job: Job) -> str:
+    def _key(self, job: RunSpec) -> str:
         """Everything that could change what the target alone generates."""
         parts: list[Any] = [self._engine.name, str(self._python), job.device, job.prompts.sha256]
         parts += [self._engine.flags(job), self._target.config_sha256, self._target.weights_digest]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eagle3hub._version import __version__
-from eagle3hub.engines.base import EngineRun, Job, LoadReport, PromptResult
+from eagle3hub.engines.base import EngineRun, LoadReport, PromptResult, RunSpec
 from eagle3hub.errors import InputError, UnavailableError, UsageError
 from eagle3hub.metrics import Counts, Rounds, counts_of, counts_within
 from eagle3hub.system.installation import command_for_extra
@@ -82,7 +82,7 @@ class Referee:
 
     def __init__(
         self,
-        job: Job,
+        job: RunSpec,
         subject: Target,
         on_trial: Trained,
         original: Trained,

@@ -13,7 +13,7 @@ from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.source import HUB
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import DTYPES, Engine, EngineFailure, EngineRun, Job, Verdict, worst
+from eagle3hub.engines.base import DTYPES, Engine, EngineFailure, EngineRun, RunSpec, Verdict, worst_verdict
 from eagle3hub.errors import SourceError, UnavailableError
 from eagle3hub.head.target import require_files, require_weights
 from eagle3hub.layouts import open_head
@@ -114,7 +114,7 @@ def validate(
         if problem.code == "target-mismatch":  # nothing about the head: another target was meant
             raise problem.to_error()
     static_verdict: Verdict = "fail" if any(p.severity == "error" for p in head.problems) else "pass"
-    job = Job(
+    job = RunSpec(
         target=subject.source,
         head=folder,
         prompts=chosen,
@@ -185,7 +185,7 @@ def validate(
     for name in names:
         counts = _expected(found[name], referee)
         frame["engines"].append(entry_of(found[name], job, head, frame, counts, earlier))
-    frame["verdict"] = worst([static_verdict, *(entry["verdict"] for entry in frame["engines"])])
+    frame["verdict"] = worst_verdict([static_verdict, *(entry["verdict"] for entry in frame["engines"])])
     return Report(frame)
 
 
@@ -204,7 +204,7 @@ class _Plan:
 
 def _planned(
     name: str,
-    job: Job,
+    job: RunSpec,
     pythons: Mapping[str, str | Path] | None,
     endpoints: Mapping[str, str] | None,
     *,
@@ -221,7 +221,7 @@ def _planned(
 
 def _run(
     plan: _Plan,
-    job: Job,
+    job: RunSpec,
     head: str,
     subject: Target,
     timeout: float,
@@ -248,7 +248,7 @@ def _expected(measured: Measured, referee: Referee | None) -> list[Counts] | str
     return referee.expects(run, within_response=counts_within_response(measured.engine))
 
 
-def _settings(job: Job, bar: float | None, reference: ReferenceOptions) -> dict[str, Any]:
+def _settings(job: RunSpec, bar: float | None, reference: ReferenceOptions) -> dict[str, Any]:
     return {
         "draft_tokens": job.draft_tokens,
         "topk": job.topk,

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from support.signals import default_signals
 
-from eagle3hub.engines.process import Outcome, run_worker
+from eagle3hub.engines.process import WorkerOutcome, run_worker
 
 
 def script(folder: Path, body: str) -> list[str]:
@@ -24,7 +24,9 @@ def script(folder: Path, body: str) -> list[str]:
     return [sys.executable, str(file)]
 
 
-def run(command: list[str], *, timeout: float = 20.0, request: Any = None, events: list[Any] | None = None) -> Outcome:
+def run(
+    command: list[str], *, timeout: float = 20.0, request: Any = None, events: list[Any] | None = None
+) -> WorkerOutcome:
     seen = [] if events is None else events
     return run_worker(command, request or {}, env=dict(os.environ), timeout=timeout, on_event=seen.append)
 

@@ -6,16 +6,16 @@ from dataclasses import replace
 
 from support import outlines as f
 
-from eagle3hub.engines.preflight import Subject, infer_truth
+from eagle3hub.engines.preflight import ExaminedHead, infer_truth
 
 
-def holding(subject: Subject, name: str, dtype: str, shape: tuple[int, ...]) -> Subject:
+def holding(subject: ExaminedHead, name: str, dtype: str, shape: tuple[int, ...]) -> ExaminedHead:
     """The same folder with a tensor of this dtype and shape."""
     files = replace(subject.files, tensors={**subject.files.tensors, name: (dtype, shape)})
-    return Subject(files, infer_truth(files))
+    return ExaminedHead(files, infer_truth(files))
 
 
-def beside(subject: Subject) -> Subject:
+def beside(subject: ExaminedHead) -> ExaminedHead:
     """The same folder with hf_quant_config.json in it."""
     return replace(subject, files=replace(subject.files, quant_file=True))
 
@@ -23,7 +23,7 @@ def beside(subject: Subject) -> Subject:
 SCALES = {f"midlayer.mlp.{x}_proj.weight_scale": () for x in ("gate", "up", "down")}
 FP8 = {"quantization_config": {"quant_method": "fp8"}}
 
-MISREAD: dict[str, tuple[Subject, str, str]] = {
+MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
     # quantization
     "fc in 4 bits": (
         holding(f.universal(**FP8), "fc.weight", "U8", (f.H, 3 * f.H // 2)),

@@ -16,7 +16,7 @@ from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, VLLM
 
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion.run import convert
-from eagle3hub.engines.preflight import Subject, examine, preflight, preflight_all, target_embeddings
+from eagle3hub.engines.preflight import ExaminedHead, examine, preflight, preflight_all, target_embeddings
 from eagle3hub.head.target import read_target
 from eagle3hub.layouts import open_head
 
@@ -25,7 +25,7 @@ V1, V2, SG, CPP = ("vllm", f"{VLLM} V1"), ("vllm", f"{VLLM} V2"), ("sglang", SGL
 T2, JAX = ("trtllm", "main"), ("sglang_jax", SGLANG_JAX)
 
 
-def look(folder: Path, target: Path | None = None) -> Subject:
+def look(folder: Path, target: Path | None = None) -> ExaminedHead:
     facts = None if target is None else read_target(str(target))
     return examine(open_checkpoint(folder), open_head(folder, target=facts))
 

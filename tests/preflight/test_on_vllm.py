@@ -13,8 +13,8 @@ from support.versions import VLLM
 
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import EngineFailure, EngineRun, Job
-from eagle3hub.engines.preflight import Verdict, examine, preflight
+from eagle3hub.engines.base import EngineFailure, EngineRun, RunSpec
+from eagle3hub.engines.preflight import PreflightVerdict, examine, preflight
 from eagle3hub.head.target import read_target
 from eagle3hub.prompts import load_prompts
 from eagle3hub.system.progress import silent
@@ -122,7 +122,7 @@ CASES: dict[str, Any] = {
 
 def run(folder: Path, target: Path, python: Path) -> EngineRun | EngineFailure:
     prompts = load_prompts("smoke", 1)
-    job = Job(target=str(target), head=folder, prompts=prompts, max_new_tokens=8)
+    job = RunSpec(target=str(target), head=folder, prompts=prompts, max_new_tokens=8)
     return get_engine("vllm").run(job, python, timeout=600, progress=silent)
 
 
@@ -135,7 +135,7 @@ def test_vllm_does_what_the_verdict_says(name: str, tmp_path: Path, smollm2_targ
     folder = Path(shutil.copytree(EXAMPLE, tmp_path / "head"))
     CASES[name](folder)
     target = read_target(str(smollm2_target))
-    verdict: Verdict = preflight(examine(open_checkpoint(folder)), "vllm", f"{VLLM} V1", target)
+    verdict: PreflightVerdict = preflight(examine(open_checkpoint(folder)), "vllm", f"{VLLM} V1", target)
     outcome = run(folder, smollm2_target, vllm_python)
     said = [r.sentence for r in verdict.reasons if r.effect == verdict.kind]
     if verdict.kind == "refuses":

@@ -112,7 +112,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         'category = "trivia"\n'
         'license = "CC-BY-NC-4.0"\nlicense_stated = "https://quiz.example/terms"\nredistribution = false\n'
     )
-    monkeypatch.setattr("eagle3hub.prompts.sets.FILE", toml)
+    monkeypatch.setattr("eagle3hub.prompts.sets.DATASETS_FILE", toml)
     monkeypatch.setattr("eagle3hub.prompts.fetch._ATTEMPTS", 2)
     monkeypatch.setenv("EAGLE3HUB_CACHE", str(tmp_path / "cache"))
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):

@@ -13,25 +13,25 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from eagle3hub.engines.check.commands import check_command, check_variable, command_engine_hint, parser_findings
-from eagle3hub.engines.check.finding import Finding
+from eagle3hub.engines.check.finding import RecipeFinding
 from eagle3hub.engines.check.python import check_python, check_yaml
-from eagle3hub.engines.check.snippets import extract
+from eagle3hub.engines.check.snippets import extract_snippets
 from eagle3hub.errors import InputError, SourceError
 from eagle3hub.system.reading import read_standard_input, read_text
 
-__all__ = ["Finding", "check_file", "check_markdown", "check_recipe"]
+__all__ = ["RecipeFinding", "check_file", "check_markdown", "check_recipe"]
 
 
-def check_markdown(text: str, installed: Mapping[str, Path] | None = None) -> list[Finding]:
+def check_markdown(text: str, installed: Mapping[str, Path] | None = None) -> list[RecipeFinding]:
     """Everything in ``text`` that an engine's current version refuses, ignores or takes otherwise than meant.
 
     Reads fenced blocks, and what stands outside them but is unmistakably a command, a flag on a line of its own,
     an ``export``, Python that imports an engine, or a ``speculative_config``. ``installed`` maps engines to
     interpreters whose own parsers are asked as well. Findings come in the order of their lines.
     """
-    found = extract(text)
+    found = extract_snippets(text)
     hint = command_engine_hint(found.commands)
-    findings: list[Finding] = []
+    findings: list[RecipeFinding] = []
     for command in found.commands:
         findings += check_command(command, hint)
     for variable in found.variables:
@@ -44,7 +44,7 @@ def check_markdown(text: str, installed: Mapping[str, Path] | None = None) -> li
     return sorted(dict.fromkeys(findings), key=lambda f: (f.line, f.code))
 
 
-def check_recipe(document: Mapping[str, Any], installed: Mapping[str, Path] | None = None) -> list[Finding]:
+def check_recipe(document: Mapping[str, Any], installed: Mapping[str, Path] | None = None) -> list[RecipeFinding]:
     """`check_markdown` for a recipe as ``eagle3hub recipe --json`` prints it, or a report that holds recipes.
 
     Lines are 0. Raises InputError for a document that holds no recipe.
@@ -76,7 +76,7 @@ def _is_recipe(found: Any) -> TypeGuard[Mapping[str, Any]]:
     return texts and (env is None or isinstance(env, dict))
 
 
-def check_file(path: Path, installed: Mapping[str, Path] | None = None) -> list[Finding]:
+def check_file(path: Path, installed: Mapping[str, Path] | None = None) -> list[RecipeFinding]:
     """`check_recipe` for a ``.json`` file, else `check_markdown`.
 
     A ``.yaml`` file is one block of YAML, ``-`` is standard input. Raises SourceError for a file that cannot be

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from eagle3hub.engines.specs import default_version, engine_title, facts
+from eagle3hub.engines.specs import default_version, engine_title, name_facts
 from eagle3hub.errors import Severity
 
 _ALIKE = 0.85
@@ -23,7 +23,7 @@ _KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class RecipeFinding:
     """Something an engine does not take as written.
 
     Attributes:
@@ -46,18 +46,18 @@ class Finding:
         return asdict(self)
 
 
-def known_fact(engine: str, name: str, line: int) -> Finding | None:
+def known_fact(engine: str, name: str, line: int) -> RecipeFinding | None:
     """What the engine's data says of a name, if anything."""
-    for fact in facts(engine):
+    for fact in name_facts(engine):
         if name in fact.names:
             where = f"{engine_title(engine)} {default_version(engine)}"
-            return Finding(fact.code, fact.severity, line, engine, f"{where}: {name} {fact.says}", fact.instead)
+            return RecipeFinding(fact.code, fact.severity, line, engine, f"{where}: {name} {fact.says}", fact.instead)
     return None
 
 
-def unknown(
+def unknown_name(
     engine: str, code: str, name: str, known: Iterable[str], line: int, *, must_resemble: bool = False
-) -> Finding | None:
+) -> RecipeFinding | None:
     """A finding for a name the engine does not have; with ``must_resemble`` only if it looks like one it has."""
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=_ALIKE) or [k for k in names if k.startswith(name)][:3]
@@ -65,4 +65,4 @@ def unknown(
         return None
     severity: Severity = "warning" if must_resemble else "error"
     what = f"{engine_title(engine)} {default_version(engine)} has no {_KINDS[code]} {name}"
-    return Finding(code, severity, line, engine, what, " or ".join(close) if close else None)
+    return RecipeFinding(code, severity, line, engine, what, " or ".join(close) if close else None)

@@ -46,7 +46,7 @@ class Snippet:
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class ServerCommand:
     """The words after an engine's launcher; ``engine`` is None for flags that stand without a command."""
 
     engine: str | None
@@ -55,7 +55,7 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
-class Variable:
+class VariableSetting:
     """An environment variable that is set."""
 
     name: str
@@ -64,11 +64,11 @@ class Variable:
 
 
 @dataclass(slots=True)
-class Found:
+class Extracted:
     """Everything `extract` found, in the order of the text."""
 
-    commands: list[Command] = field(default_factory=list)
-    variables: list[Variable] = field(default_factory=list)
+    commands: list[ServerCommand] = field(default_factory=list)
+    variables: list[VariableSetting] = field(default_factory=list)
     python: list[Snippet] = field(default_factory=list)
     yaml: list[Snippet] = field(default_factory=list)
 
@@ -78,9 +78,9 @@ def is_flag(text: str) -> bool:
     return bool(_FLAG.match(text))
 
 
-def extract(text: str) -> Found:
+def extract_snippets(text: str) -> Extracted:
     """Everything in ``text`` that can be held against an engine."""
-    found = Found()
+    found = Extracted()
     for language, region in _regions(text.splitlines()):
         if language in PYTHON:
             _take_python(region, found)
@@ -107,7 +107,7 @@ def _regions(lines: list[str]) -> list[tuple[str | None, Snippet]]:
     return [(language, region) for language, region in regions if region.lines]
 
 
-def _take_python(region: Snippet, found: Found) -> None:
+def _take_python(region: Snippet, found: Extracted) -> None:
     lines = tuple(re.sub(r"^\s*(?:>>>|\.\.\.|In \[\d+\]:) ?", "", line) for line in region.lines)
     snippet = Snippet(region.start, lines)
     if _parses(snippet.text):
@@ -135,7 +135,7 @@ def _parses(text: str) -> bool:
     return True
 
 
-def _scan(region: Snippet, found: Found, *, prose: bool) -> None:
+def _scan(region: Snippet, found: Extracted, *, prose: bool) -> None:
     """Commands, variables, Python and YAML in a shell block, or between the blocks."""
     lines = region.lines
     at = 0
@@ -191,33 +191,33 @@ def _logical_end(lines: tuple[str, ...], begin: int) -> int:
     return end + 1
 
 
-def _take_shell(snippet: Snippet, found: Found, *, prose: bool) -> None:
+def _take_shell(snippet: Snippet, found: Extracted, *, prose: bool) -> None:
     if prose and "`" in snippet.text:
         return
     words = _split(snippet)
     if not words:
         return
     if is_flag(words[0]):
-        found.commands.append(Command(None, tuple(words), snippet))
+        found.commands.append(ServerCommand(None, tuple(words), snippet))
         return
     exported = _EXPORT.match(_PROMPT.sub("", snippet.lines[0]).strip())
     if exported:
         assignment = _ASSIGNMENT.match(words[1]) if len(words) > 1 else None
         value = assignment[2] if assignment else " ".join(words[2:])
-        found.variables.append(Variable(exported[1], value, snippet.start))
+        found.variables.append(VariableSetting(exported[1], value, snippet.start))
         return
     for piece in _pieces(words):
         _take_command(piece, snippet, found, prose=prose)
 
 
-def _take_command(words: list[str], snippet: Snippet, found: Found, *, prose: bool) -> None:
+def _take_command(words: list[str], snippet: Snippet, found: Extracted, *, prose: bool) -> None:
     variables = []
     leading = True
     for index, word in enumerate(words):
         assignment = _ASSIGNMENT.match(word)
         after_option = index > 0 and words[index - 1] in ("-e", "--env")
         if assignment and (leading or after_option):
-            variables.append(Variable(assignment[1], assignment[2], snippet.line_of(assignment[1])))
+            variables.append(VariableSetting(assignment[1], assignment[2], snippet.line_of(assignment[1])))
         elif word not in ("env", "sudo", "nohup", "time", "exec"):
             leading = False
     launched = _launcher(words)
@@ -226,7 +226,7 @@ def _take_command(words: list[str], snippet: Snippet, found: Found, *, prose: bo
         before = [w for w in words[:at] if not _ASSIGNMENT.match(w)]
         if prose and any(w not in ("env", "sudo", "nohup", "time", "exec") for w in before):
             return
-        found.commands.append(Command(engine, tuple(words[first:]), snippet))
+        found.commands.append(ServerCommand(engine, tuple(words[first:]), snippet))
     if launched is not None or (variables and not prose):
         found.variables += variables
 

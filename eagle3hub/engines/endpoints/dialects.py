@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from eagle3hub.checkpoint.digest import folder_digest
-from eagle3hub.engines.base import Job
+from eagle3hub.engines.base import RunSpec
 from eagle3hub.engines.endpoints.http_client import HttpClient, HttpFault
 from eagle3hub.engines.workers.sglang_counters import counters
 from eagle3hub.engines.workers.vllm_counters import NAMES, difference
@@ -25,7 +25,7 @@ _IN_HUB_CACHE = re.compile(r"models--([\w.-]+?)--([\w.-]+?)(?:/|\Z)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ServerSettings:
     """A server as it describes itself; None for what it does not show.
 
     Attributes:
@@ -47,7 +47,7 @@ class Shown:
     device: str | None = None
 
 
-def unchecked(shown: Shown, job: Job, title: str, *, here: bool) -> tuple[str, ...]:
+def compare_settings(shown: ServerSettings, job: RunSpec, title: str, *, here: bool) -> tuple[str, ...]:
     """What of ``job`` the server does not show, as phrases, its loading first.
 
     ``here`` says whether the server runs on this machine, so that its paths mean something.
@@ -120,7 +120,7 @@ _LARGEST_ID = 2**31 - 1
 _LONGEST_NAME = 1000
 
 
-class Strange(Exception):
+class UnexpectedAnswer(Exception):
     """A server that answers, but not as its engine does or not as a measurement needs; ``code`` is an error's."""
 
     def __init__(self, says: str, hint: str | None = None, code: str = "endpoint-protocol") -> None:
@@ -130,7 +130,7 @@ class Strange(Exception):
         self.code = code
 
 
-class Busy(Exception):
+class ServerBusy(Exception):
     """Counters that do not fit the answers: somebody else uses the server. The message says how it is known."""
 
 
@@ -146,27 +146,27 @@ class Answer:
 class Dialect(Protocol):
     """How to talk to one engine's server. Every method raises HttpFault, and Strange for an answer of another kind."""
 
-    def look(self, client: HttpClient, *, deadline: float) -> Shown:
+    def look(self, client: HttpClient, *, deadline: float) -> ServerSettings:
         """What the server shows of itself. Raises Strange for one that does not speculate or does not count."""
 
-    def ask(self, client: HttpClient, shown: Shown, job: Job, text: str, *, deadline: float) -> Answer:
+    def ask(self, client: HttpClient, shown: ServerSettings, job: RunSpec, text: str, *, deadline: float) -> Answer:
         """Let it answer one user message. Raises Busy."""
 
 
-def chat_request(shown: Shown, job: Job, text: str) -> dict[str, Any]:
+def chat_request(shown: ServerSettings, job: RunSpec, text: str) -> dict[str, Any]:
     """A chat completion of one user message. What a model's own generation settings would change is said."""
     request: dict[str, Any] = {
         "model": shown.model,
         "messages": [{"role": "user", "content": text}],
         "max_tokens": job.max_new_tokens,
-        **sampling(job),
+        **sampling_parameters(job),
         "stream": False,
         "return_token_ids": True,
     }
     return request
 
 
-def sampling(job: Job) -> dict[str, Any]:
+def sampling_parameters(job: RunSpec) -> dict[str, Any]:
     """The sampling parameters of a request."""
     parameters: dict[str, Any] = {
         "temperature": job.temperature,
@@ -184,7 +184,7 @@ def only_choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     """The one choice of a chat completion; Strange if there is not one."""
     choices = answer.get("choices")
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
-        raise Strange("its chat completion has not one choice")
+        raise UnexpectedAnswer("its chat completion has not one choice")
     return choices[0]
 
 
@@ -192,41 +192,43 @@ def token_ids(holder: Mapping[str, Any], field: str) -> tuple[int, ...]:
     """A list of token ids; Strange where there is none, as with versions that do not return them."""
     found = holder.get(field)
     if not isinstance(found, list) or not all(type(token) is int for token in found):
-        raise Strange(f"its chat completion has no {field}", "a version is needed that returns token ids on request")
+        raise UnexpectedAnswer(
+            f"its chat completion has no {field}", "a version is needed that returns token ids on request"
+        )
     if not all(0 <= token <= _LARGEST_ID for token in found):
-        raise Strange(f"its chat completion has {field} that no tokenizer has")
+        raise UnexpectedAnswer(f"its chat completion has {field} that no tokenizer has")
     return tuple(found)
 
 
-def count(value: Any, what: str, code: str = "endpoint-protocol") -> int:
+def checked_count(value: Any, what: str, code: str = "endpoint-protocol") -> int:
     """A number of things, counted by a server; Strange for anything but a whole number from 0 to 2**53."""
     if isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST_COUNT:
         value = int(value)
     if type(value) is not int or not 0 <= value <= LARGEST_COUNT:
         said = f"{value:g}" if isinstance(value, float) else type(value).__name__
-        raise Strange(f"its {what} is no number of things ({said})", code=code)
+        raise UnexpectedAnswer(f"its {what} is no number of things ({said})", code=code)
     return value
 
 
-def words(value: Any, what: str) -> str | None:
+def shown_name(value: Any, what: str) -> str | None:
     """Something a server calls by a name or a path, None where it does not; Strange for what is neither."""
     if value is None or (isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable()):
         return value
-    raise Strange(f"its {what} is no name that can be shown")
+    raise UnexpectedAnswer(f"its {what} is no name that can be shown")
 
 
-def number(value: Any, what: str) -> int | None:
+def optional_count(value: Any, what: str) -> int | None:
     """As `count`, or None where a server shows none."""
-    return None if value is None else count(value, what)
+    return None if value is None else checked_count(value, what)
 
 
-def base_model(client: HttpClient, deadline: float) -> Mapping[str, Any]:
+def served_model(client: HttpClient, deadline: float) -> Mapping[str, Any]:
     """The entry of ``/v1/models`` that is no adapter of another."""
     entries = client.json("/v1/models", deadline=deadline).get("data")
     for entry in entries if isinstance(entries, list) else []:
-        if isinstance(entry, dict) and words(entry.get("id"), "model's id") and not entry.get("parent"):
+        if isinstance(entry, dict) and shown_name(entry.get("id"), "model's id") and not entry.get("parent"):
             return entry
-    raise Strange("it lists no model")
+    raise UnexpectedAnswer("it lists no model")
 
 
 # SGLang's server: it shows its whole configuration, and counts speculation request by request.
@@ -238,56 +240,61 @@ def base_model(client: HttpClient, deadline: float) -> Mapping[str, Any]:
 class SGLangDialect:
     """See `Dialect`."""
 
-    def look(self, client: HttpClient, *, deadline: float) -> Shown:
+    def look(self, client: HttpClient, *, deadline: float) -> ServerSettings:
         """Everything, from ``/server_info``. Of what else that holds (keys, paths) nothing is kept."""
         info = _server_info(client, deadline)
         method = info.get("speculative_algorithm")
         if not method:
-            raise Strange(
+            raise UnexpectedAnswer(
                 "its configuration has no speculative algorithm: it serves the target alone",
                 "start it with --speculative-algorithm EAGLE3 and --speculative-draft-model-path",
                 "endpoint-no-speculation",
             )
-        dtype = words(info.get("dtype"), "dtype")
-        return Shown(
-            version=words(info.get("version"), "version") or "unknown",
-            model=str(base_model(client, deadline)["id"]),
-            target=words(info.get("model_path"), "target"),
-            head=words(info.get("speculative_draft_model_path"), "head"),
-            method=str(words(method, "speculative algorithm")).lower(),
-            draft_tokens=number(info.get("speculative_num_steps"), "number of draft steps"),
-            topk=number(info.get("speculative_eagle_topk"), "top-k"),
-            num_draft_tokens=number(info.get("speculative_num_draft_tokens"), "number of draft tokens"),
+        dtype = shown_name(info.get("dtype"), "dtype")
+        return ServerSettings(
+            version=shown_name(info.get("version"), "version") or "unknown",
+            model=str(served_model(client, deadline)["id"]),
+            target=shown_name(info.get("model_path"), "target"),
+            head=shown_name(info.get("speculative_draft_model_path"), "head"),
+            method=str(shown_name(method, "speculative algorithm")).lower(),
+            draft_tokens=optional_count(info.get("speculative_num_steps"), "number of draft steps"),
+            topk=optional_count(info.get("speculative_eagle_topk"), "top-k"),
+            num_draft_tokens=optional_count(info.get("speculative_num_draft_tokens"), "number of draft tokens"),
             dtype={"half": "float16", "float": "float32", "auto": None}.get(str(dtype), dtype),
-            device=words(info.get("device"), "device"),
+            device=shown_name(info.get("device"), "device"),
         )
 
-    def ask(self, client: HttpClient, shown: Shown, job: Job, text: str, *, deadline: float) -> Answer:
+    def ask(self, client: HttpClient, shown: ServerSettings, job: RunSpec, text: str, *, deadline: float) -> Answer:
         """One request, which brings its counters along."""
         request = {**chat_request(shown, job, text), "return_meta_info": True}
         choice = only_choice(client.json("/v1/chat/completions", request, deadline=deadline))
         meta = choice.get("meta_info")
         if not isinstance(meta, dict):
-            raise Strange("its chat completion has no meta_info", "a version is needed that returns it on request")
+            raise UnexpectedAnswer(
+                "its chat completion has no meta_info", "a version is needed that returns it on request"
+            )
         tokens = token_ids(choice, "response_token_ids")
         try:
             counted = counters(_counted(meta), job.draft_tokens)
         except RuntimeError as error:
-            raise Strange(str(error)) from error
+            raise UnexpectedAnswer(str(error)) from error
         return Answer(len(token_ids(choice, "prompt_token_ids")), tokens, counted)
 
 
 def _counted(meta: dict[str, Any]) -> dict[str, Any]:
     """The counters in ``meta_info``, each of them a number; Strange where one is none."""
     found: dict[str, Any] = {
-        name: count(meta[name], name)
+        name: checked_count(meta[name], name)
         for name in ("spec_verify_ct", "spec_num_correct_drafts")
         if meta.get(name) is not None
     }
     histogram = meta.get("spec_correct_drafts_histogram") or []
     if not isinstance(histogram, list):
-        raise Strange("its histogram of accepted drafts is no list")
-    return {**found, "spec_correct_drafts_histogram": [count(n, "histogram of accepted drafts") for n in histogram]}
+        raise UnexpectedAnswer("its histogram of accepted drafts is no list")
+    return {
+        **found,
+        "spec_correct_drafts_histogram": [checked_count(n, "histogram of accepted drafts") for n in histogram],
+    }
 
 
 def _server_info(client: HttpClient, deadline: float) -> dict[str, Any]:
@@ -327,24 +334,24 @@ class Reading:
 class VLLMDialect:
     """See `Dialect`."""
 
-    def look(self, client: HttpClient, *, deadline: float) -> Shown:
+    def look(self, client: HttpClient, *, deadline: float) -> ServerSettings:
         """The model, K from the metrics, and head, method and dtype where its development mode shows them."""
-        model = base_model(client, deadline)
-        version = words(client.json("/version", deadline=deadline).get("version"), "version") or "unknown"
+        model = served_model(client, deadline)
+        version = shown_name(client.json("/version", deadline=deadline).get("version"), "version") or "unknown"
         positions = len(self._read(client, deadline).counters["accepted_per_position"])
         shown = {
-            "target": words(model.get("root"), "target"),
+            "target": shown_name(model.get("root"), "target"),
             "draft_tokens": positions,
             "topk": 1,
             **_own_config(client, deadline),
         }
-        return Shown(version=version, model=model["id"], **shown)
+        return ServerSettings(version=version, model=model["id"], **shown)
 
-    def ask(self, client: HttpClient, shown: Shown, job: Job, text: str, *, deadline: float) -> Answer:
+    def ask(self, client: HttpClient, shown: ServerSettings, job: RunSpec, text: str, *, deadline: float) -> Answer:
         """One request between two readings of the metrics, alone on the server."""
         before = self._read(client, deadline)
         if before.active:
-            raise Busy(f"{before.active} other requests are under way")
+            raise ServerBusy(f"{before.active} other requests are under way")
         answer = client.json("/v1/chat/completions", chat_request(shown, job, text), deadline=deadline)
         tokens = token_ids(only_choice(answer), "token_ids")
         prompt = token_ids(answer, "prompt_token_ids")
@@ -356,7 +363,7 @@ class VLLMDialect:
                 break
             time.sleep(_PAUSE_SECONDS)
         if (counted, requests, after.active) != (len(tokens), 1, 0):
-            raise Busy(
+            raise ServerBusy(
                 f"it answered one request with {len(tokens)} tokens, and counted {requests} requests and "
                 f"{counted} tokens"
             )
@@ -374,12 +381,12 @@ class VLLMDialect:
             else:
                 sums[name] = sums.get(name, 0) + value
         if "vllm:generation_tokens" not in sums:
-            raise Strange(
+            raise UnexpectedAnswer(
                 "its /metrics has no metrics of vLLM", "start it without --disable-log-stats", "endpoint-metrics"
             )
         counters: dict[str, Any] = {NAMES[name]: value for name, value in sums.items() if name in NAMES}
         if len(counters) != len(NAMES) - 1 or sorted(positions) != list(range(len(positions))) or not positions:
-            raise Strange(
+            raise UnexpectedAnswer(
                 "its metrics have no counters of speculative decoding: it serves the target alone",
                 "start it with --speculative-config",
                 "endpoint-no-speculation",
@@ -405,9 +412,9 @@ def _samples(text: str) -> Iterator[tuple[str, str, int]]:
         labels = match["labels"] or ""
         value = float(match["value"]) if _NUMBER.fullmatch(match["value"]) else match["value"]
         if (name, labels) in seen:
-            raise Strange(f"its /metrics has {name} twice for the same labels", code="endpoint-metrics")
+            raise UnexpectedAnswer(f"its /metrics has {name} twice for the same labels", code="endpoint-metrics")
         seen.add((name, labels))
-        yield name, labels, count(value, f"metric {name}", "endpoint-metrics")
+        yield name, labels, checked_count(value, f"metric {name}", "endpoint-metrics")
 
 
 def _own_config(client: HttpClient, deadline: float) -> dict[str, Any]:
@@ -423,9 +430,9 @@ def _own_config(client: HttpClient, deadline: float) -> dict[str, Any]:
     model, draft, on = (_part(config, f"{key}_config") for key in ("model", "speculative", "device"))
     device = on.get("device")
     found = {
-        "head": words(draft.get("model"), "head"),
-        "method": words(draft.get("method"), "speculative method"),
-        "dtype": (words(model.get("dtype"), "dtype") or "").removeprefix("torch.") or None,
+        "head": shown_name(draft.get("model"), "head"),
+        "method": shown_name(draft.get("method"), "speculative method"),
+        "dtype": (shown_name(model.get("dtype"), "dtype") or "").removeprefix("torch.") or None,
         "device": device if isinstance(device, str) and device.isprintable() else None,
     }
     return {key: value for key, value in found.items() if value is not None}

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import EngineFailure, EngineRun, Job, LoadReport, PromptResult, Recipe, counts_from
+from eagle3hub.engines.base import EngineFailure, EngineRun, LoadReport, PromptResult, Recipe, RunSpec, counts_from
 from eagle3hub.engines.endpoints.dialects import (
-    Busy,
     Dialect,
+    ServerBusy,
+    ServerSettings,
     SGLangDialect,
-    Shown,
-    Strange,
+    UnexpectedAnswer,
     VLLMDialect,
-    sampling,
-    unchecked,
+    compare_settings,
+    sampling_parameters,
 )
 from eagle3hub.engines.endpoints.http_client import HttpClient, HttpFault
 from eagle3hub.engines.options import ENDPOINT_KEY
@@ -36,7 +36,7 @@ class Endpoint:
 
     runs_alone = False
 
-    def __init__(self, engine: str, client: HttpClient, dialect: Dialect, shown: Shown) -> None:
+    def __init__(self, engine: str, client: HttpClient, dialect: Dialect, shown: ServerSettings) -> None:
         self.name = engine
         self.version = shown.version
         self.device = shown.device
@@ -49,28 +49,28 @@ class Endpoint:
         """How the engine would be started to serve this; the server's own command is not known."""
         return get_engine(self.name).recipe(target, head, draft_tokens=draft_tokens, dtype=dtype)
 
-    def unable(self, job: Job) -> str | None:
+    def unable(self, job: RunSpec) -> str | None:
         """See `Engine.unable`. A device that is not shown is taken for one without limits of its own."""
         device: Any = self.device or "cuda"
         return get_engine(self.name).unable(replace(job, device=device))
 
-    def flags(self, job: Job) -> dict[str, Any]:
+    def flags(self, job: RunSpec) -> dict[str, Any]:
         """What the server shows of its settings, and the sampling that requests ask for. No address, no path."""
         shown = {
             key: value
             for key in ("method", "draft_tokens", "topk", "num_draft_tokens", "dtype", "device")
             if (value := getattr(self._shown, key)) is not None
         }
-        return {"endpoint": shown, "sampling": {**sampling(job), "max_tokens": job.max_new_tokens}}
+        return {"endpoint": shown, "sampling": {**sampling_parameters(job), "max_tokens": job.max_new_tokens}}
 
-    def hold_against(self, job: Job) -> tuple[str, ...]:
+    def compare_settings(self, job: RunSpec) -> tuple[str, ...]:
         """What of ``job`` the server does not show. Raises InputError for what it shows otherwise."""
-        return unchecked(self._shown, job, self._title, here=self._client.is_here)
+        return compare_settings(self._shown, job, self._title, here=self._client.is_here)
 
-    def run(self, job: Job, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
+    def run(self, job: RunSpec, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
         """Send the prompts one by one; see `Engine.run`. ``python`` is not used."""
         deadline = time.monotonic() + timeout
-        open_points = self.hold_against(job)
+        open_points = self.compare_settings(job)
         results: list[PromptResult] = []
         count = len(job.prompts.prompts)
         for number, prompt in enumerate(job.prompts.prompts, 1):
@@ -78,7 +78,7 @@ class Endpoint:
             try:
                 answer = self._dialect.ask(self._client, self._shown, job, prompt.text, deadline=deadline)
                 counts = counts_from(answer.counters)
-            except Busy as busy:
+            except ServerBusy as busy:
                 return EngineFailure(
                     f"the counters of {self._title}'s server do not fit prompt {number}: {busy}; "
                     "other requests reach it, or several servers answer at this address",
@@ -87,8 +87,8 @@ class Endpoint:
             except HttpFault as fault:
                 late = f" within {timeout:g} seconds" if time.monotonic() >= deadline else ""
                 return EngineFailure(f"{self._title}'s server gave no answer to prompt {number}{late}: {fault.says}")
-            except (Strange, InputError) as fault:
-                says = fault.says if isinstance(fault, Strange) else fault.message
+            except (UnexpectedAnswer, InputError) as fault:
+                says = fault.says if isinstance(fault, UnexpectedAnswer) else fault.message
                 return EngineFailure(f"the answer of {self._title}'s server to prompt {number} cannot be used: {says}")
             results.append(PromptResult(answer.prompt_tokens, answer.tokens, counts, time.monotonic() - begun))
             progress(f"{self._title}'s server: generating", number / count)
@@ -131,7 +131,7 @@ def attach(engine: str, url: str) -> Endpoint:
             hint=f"give the address of {title}'s own server, as http://host:port",
             code="endpoint-protocol",
         ) from fault
-    except Strange as strange:
+    except UnexpectedAnswer as strange:
         raise InputError(
             f"the server at {url} cannot be measured: {strange.says}",
             hint=strange.hint or f"see whether this is {title}'s own server, and no proxy that answers in its place",

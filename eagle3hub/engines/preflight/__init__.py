@@ -9,50 +9,50 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from eagle3hub.engines.preflight.case import Case, Finding
+from eagle3hub.engines.preflight.case import PreflightCase, PreflightFinding
 from eagle3hub.engines.preflight.contracts import (
-    Contract,
     Effect,
+    EngineContract,
+    PreflightVerdict,
     Reason,
-    Verdict,
     contract,
     contracts,
     current_contracts,
     weigh,
 )
-from eagle3hub.engines.preflight.files import Files, Subject, Truth, examine, infer_truth, target_embeddings
+from eagle3hub.engines.preflight.files import ExaminedHead, HeadFiles, Truth, examine, infer_truth, target_embeddings
 from eagle3hub.engines.preflight.rules import configuration_findings, tensor_findings, wiring_findings
 from eagle3hub.head.target import TargetFacts
 
 __all__ = [
-    "Contract",
     "Effect",
-    "Files",
-    "Finding",
+    "EngineContract",
+    "ExaminedHead",
+    "HeadFiles",
+    "PreflightFinding",
+    "PreflightVerdict",
     "Reason",
-    "Subject",
     "Truth",
-    "Verdict",
     "contract",
     "contracts",
     "current_contracts",
     "examine",
-    "findings",
     "infer_truth",
     "preflight",
     "preflight_all",
+    "preflight_findings",
     "target_embeddings",
     "weigh",
 ]
 
 
 def preflight(
-    subject: Subject,
+    subject: ExaminedHead,
     engine: str,
     version: str,
     target: TargetFacts | None = None,
     capture: Sequence[int] | None = None,
-) -> Verdict:
+) -> PreflightVerdict:
     """What ``engine`` of ``version`` will do with the files of ``subject``.
 
     Without ``target``, what depends on it makes the verdict ``unknown``. ``capture`` are the after-layer ids that
@@ -62,12 +62,12 @@ def preflight(
     return _judge(subject, contract(engine, version), target, None if capture is None else tuple(capture))
 
 
-def preflight_all(subject: Subject, target: TargetFacts | None = None) -> list[Verdict]:
+def preflight_all(subject: ExaminedHead, target: TargetFacts | None = None) -> list[PreflightVerdict]:
     """`preflight` for every engine's pinned version and those beside it, in the order they are shown in."""
     return [_judge(subject, c, target) for c in current_contracts()]
 
 
-def findings(case: Case) -> Iterator[Finding]:
+def preflight_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
     """Everything about a case that may matter to an engine; its contract says to which it does."""
     yield from configuration_findings(case)
     yield from tensor_findings(case)
@@ -75,13 +75,13 @@ def findings(case: Case) -> Iterator[Finding]:
 
 
 def _judge(
-    subject: Subject, terms: Contract, target: TargetFacts | None, capture: tuple[int, ...] | None = None
-) -> Verdict:
+    subject: ExaminedHead, terms: EngineContract, target: TargetFacts | None, capture: tuple[int, ...] | None = None
+) -> PreflightVerdict:
     acting = terms
     if subject.truth.parallel_drafting and terms.parallel_drafting_by is not None:
         acting = contract(terms.engine, terms.parallel_drafting_by)
     reasons = []
-    for found in findings(Case(subject.files, subject.truth, acting, target, capture)):
+    for found in preflight_findings(PreflightCase(subject.files, subject.truth, acting, target, capture)):
         rule = acting.rules.get(found.code)
         if rule is not None:
             reasons.append(rule.reason(found.code, found.facts))

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from eagle3hub.engines.preflight.contracts import Contract
-from eagle3hub.engines.preflight.files import Files, Truth, section
+from eagle3hub.engines.preflight.contracts import EngineContract
+from eagle3hub.engines.preflight.files import HeadFiles, Truth, nested_object
 from eagle3hub.head.target import TargetFacts
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class PreflightFinding:
     """Something about a case that may matter; ``facts`` fill the sentence of the rule for ``code``."""
 
     code: str
@@ -20,16 +20,16 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class PreflightCase:
     """A head's files and truth, an engine's contract, and the target, if known.
 
     ``capture`` are the after-layer ids that the engine is told apart from the files (``[-1]``: the final hidden
     state), or None where it is told none.
     """
 
-    files: Files
+    files: HeadFiles
     truth: Truth
-    contract: Contract
+    contract: EngineContract
     target: TargetFacts | None
     capture: tuple[int, ...] | None = None
 
@@ -68,7 +68,7 @@ class Case:
             return flag in nested and self.files.config.get(flag, nested[flag]) is True
         for key in self.contract.norms.get(flag, ()):
             place, _, name = key.rpartition(".")
-            fields = section(self.fields, place) if place else self.fields
+            fields = nested_object(self.fields, place) if place else self.fields
             if fields.get(name) is True or (place and name in fields):
                 return fields[name] is True
         return False

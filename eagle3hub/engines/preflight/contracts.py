@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Literal
 
 from eagle3hub.engines import ENGINES
-from eagle3hub.engines.specs import DATA, common, document, engine_title, merged, versions_with
+from eagle3hub.engines.specs import DATA, engine_data, engine_title, merge_tables, version_document, versions_with
 from eagle3hub.errors import UsageError
 from eagle3hub.head.target import target_types
 from eagle3hub.system.resources import read_toml
@@ -46,7 +46,7 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PreflightVerdict:
     """What one engine version will do with a head.
 
     ``kind``: ``right`` (loads, and computes what the head was trained to), ``silently_wrong`` (loads and serves, but
@@ -71,10 +71,10 @@ class Verdict:
         }
 
 
-def weigh(engine: str, version: str, title: str, reasons: Iterable[Reason]) -> Verdict:
+def weigh(engine: str, version: str, title: str, reasons: Iterable[Reason]) -> PreflightVerdict:
     """The verdict that follows from ``reasons``: the worst effect decides."""
     ordered = sorted(reasons, key=lambda r: -EFFECTS.index(r.effect))
-    return Verdict(engine, version, title, ordered[0].effect if ordered else "right", tuple(ordered))
+    return PreflightVerdict(engine, version, title, ordered[0].effect if ordered else "right", tuple(ordered))
 
 
 # What each engine version reads, needs and silently ignores: its ``contract.toml`` in ``engines/data``, typed.
@@ -91,7 +91,7 @@ only if the first id is 1, the latter unless the largest id is the number of lay
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class ContractRule:
     """What one finding leads to on one engine; ``says`` and ``hint`` are format strings over the finding's facts."""
 
     effect: Effect
@@ -124,7 +124,7 @@ class AuxReading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class ContractTerms:
     """What a contract states of how files are read.
 
     Attributes:
@@ -172,7 +172,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contract(Terms):
+class EngineContract(ContractTerms):
     """What one version of one engine does with the files of a draft head.
 
     Attributes:
@@ -191,7 +191,7 @@ class Contract(Terms):
     only_targets: frozenset[str]
     known_targets: frozenset[str]
     not_targets: frozenset[str]
-    rules: Mapping[str, Rule]
+    rules: Mapping[str, ContractRule]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +227,7 @@ class _Usual:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _File(Terms):
+class _File(ContractTerms):
     """A ``contract.toml`` for one runner. ``called`` is said in place of the version, or of the runner's name.
 
     A string in place of a list of target types names one of ``target_types.toml``.
@@ -242,7 +242,7 @@ class _File(Terms):
 
 
 @cache
-def contracts() -> tuple[Contract, ...]:
+def contracts() -> tuple[EngineContract, ...]:
     """Every contract, engine by engine, each engine's from its oldest version to its newest."""
     versions = ((engine, version) for engine in ENGINES for version in versions_with(engine, "contract.toml"))
     return tuple(
@@ -251,13 +251,13 @@ def contracts() -> tuple[Contract, ...]:
 
 
 @cache
-def current_contracts() -> tuple[Contract, ...]:
+def current_contracts() -> tuple[EngineContract, ...]:
     """Those of each engine's pinned version, and of the versions that its data name beside it."""
-    current = {(engine, v) for engine in ENGINES for v in (common(engine).pinned, *common(engine).beside)}
+    current = {(engine, v) for engine in ENGINES for v in (engine_data(engine).pinned, *engine_data(engine).beside)}
     return tuple(found for found in contracts() if (found.engine, found.version.partition(" ")[0]) in current)
 
 
-def contract(engine: str, version: str) -> Contract:
+def contract(engine: str, version: str) -> EngineContract:
     """The contract of one engine version. Raises UsageError listing those there are."""
     for found in contracts():
         if (found.engine, found.version) == (engine, version):
@@ -276,32 +276,32 @@ def common_rules() -> Mapping[str, _Usual]:
 
 
 def _document(engine: str, version: str) -> dict[str, Any]:
-    return document(engine, version, "contract.toml")
+    return version_document(engine, version, "contract.toml")
 
 
-def _contracts(engine: str, version: str, stated: Mapping[str, Any]) -> list[Contract]:
+def _contracts(engine: str, version: str, stated: Mapping[str, Any]) -> list[EngineContract]:
     """The contracts of one version, one for each of its runners; raises ValueError for a file that is wrong."""
     place = f"engines/data/{engine}/{version}/contract.toml"
     shared = {key: value for key, value in stated.items() if key != "runners"}
     if "runners" not in stated:
         return [_contract(engine, version, version, build(_File, shared, place))]
     files = {
-        runner: build(_File, merged(shared, own), f"{place}, runners.{runner}")
+        runner: build(_File, merge_tables(shared, own), f"{place}, runners.{runner}")
         for runner, own in stated["runners"].items()
     }
     return [_contract(engine, f"{version} {runner}", version, file) for runner, file in files.items()]
 
 
-def _contract(engine: str, version: str, number: str, file: _File) -> Contract:
+def _contract(engine: str, version: str, number: str, file: _File) -> EngineContract:
     rules = _rules(file.rules)
     lacking = _norm_codes(file) - set(rules)
     if lacking:
         raise ValueError(f"{engine} {version} reads norms and has no rules for {sorted(lacking)}")
-    terms = {f.name: getattr(file, f.name) for f in dataclasses.fields(Terms)}
+    terms = {f.name: getattr(file, f.name) for f in dataclasses.fields(ContractTerms)}
     runner = version.removeprefix(number).strip()
     taken_over = file.parallel_drafting_by
     called = f"{number} {file.called or runner}" if runner else file.called or number
-    return Contract(
+    return EngineContract(
         **{
             **terms,
             "several_layer_names": file.several_layer_names or file.layer_names,
@@ -318,7 +318,7 @@ def _contract(engine: str, version: str, number: str, file: _File) -> Contract:
     )
 
 
-def _norm_codes(terms: Terms) -> set[str]:
+def _norm_codes(terms: ContractTerms) -> set[str]:
     """The codes of every finding about the norm flags that an engine reads."""
     nested = terms.nested_norms.values()
     codes = {f"{flag}-assumed" for read in nested for flag, default in read.items() if default}
@@ -341,9 +341,9 @@ def _types(listed: str | frozenset[str]) -> frozenset[str]:
     return target_types(listed) if isinstance(listed, str) else listed
 
 
-def _rules(own: Mapping[str, _Ruling]) -> dict[str, Rule]:
+def _rules(own: Mapping[str, _Ruling]) -> dict[str, ContractRule]:
     usual = common_rules()
-    rules: dict[str, Rule] = {}
+    rules: dict[str, ContractRule] = {}
     for code, always in usual.items():
         if not always.always and code not in own:
             continue
@@ -351,7 +351,9 @@ def _rules(own: Mapping[str, _Ruling]) -> dict[str, Rule]:
         source = said.source or always.source
         if source is None:
             raise ValueError(f"the rule {code} does not say where it was read")
-        rules[code] = Rule(said.effect or always.effect, said.says or always.says, source, said.hint or always.hint)
+        rules[code] = ContractRule(
+            said.effect or always.effect, said.says or always.says, source, said.hint or always.hint
+        )
     unknown = set(own) - set(usual)
     if unknown:
         raise ValueError(f"rules for codes no finding has: {sorted(unknown)}")

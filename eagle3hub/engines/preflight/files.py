@@ -88,7 +88,7 @@ _MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class HeadFiles:
     """A folder as an engine opens it.
 
     Attributes:
@@ -181,21 +181,21 @@ class Truth:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class ExaminedHead:
     """A head's files, and the truth they are held against."""
 
-    files: Files
+    files: HeadFiles
     truth: Truth
 
 
-def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint | None = None) -> Subject:
+def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint | None = None) -> ExaminedHead:
     """The subject of a preflight: an opened folder and, where a codec reads it, the head in it.
 
     Without a head the truth is inferred from the files by the conventions of the trainers (flat configs list
     after-layer ids in ``eagle_config``, everything at top level is a boundary id). With the target's weights, an
     embed_tokens of the head is compared with the target's, byte for byte.
     """
-    files = Files(
+    files = HeadFiles(
         config=checkpoint.config,
         tensors={name: (ref.dtype, ref.shape) for name, ref in checkpoint.tensors.items()},
         weights=tuple(path.name for path in checkpoint.weights),
@@ -206,7 +206,7 @@ def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint
     truth = _with_map(infer_truth(files), checkpoint)
     if truth.embedding != "none" and target is not None:
         truth = replace(truth, embedding=compare_embeddings(checkpoint, target) or truth.embedding)
-    return Subject(files, truth if head is None else _with_head(truth, head))
+    return ExaminedHead(files, truth if head is None else _with_head(truth, head))
 
 
 def _is_mislabelled(path: Path) -> bool:
@@ -216,17 +216,17 @@ def _is_mislabelled(path: Path) -> bool:
         return is_pickle(f.read(9))
 
 
-def infer_truth(files: Files) -> Truth:
+def infer_truth(files: HeadFiles) -> Truth:
     """The truth as the files alone tell it; the contents of the vocabulary map are not looked at."""
     f, names = files.fields, files.tensors
-    eagle = section(files.config, "eagle_config")
-    hidden = number(f, "hidden_size", 0)
-    target_hidden = number(f, "target_hidden_size", hidden)
-    vocab = number(f, "vocab_size", 0)
+    eagle = nested_object(files.config, "eagle_config")
+    hidden = positive_int(f, "hidden_size", 0)
+    target_hidden = positive_int(f, "target_hidden_size", hidden)
+    vocab = positive_int(f, "vocab_size", 0)
     fc_inputs = inputs_of(files, "fc.weight")
     uses_aux = eagle.get("use_aux_hidden_state") is not False
-    listed = ids(f, AUX_IDS)
-    after = None if files.nested else ids(eagle, AUX_IDS)
+    listed = layer_ids(f, AUX_IDS)
+    after = None if files.nested else layer_ids(eagle, AUX_IDS)
     boundaries = listed if listed is not None else None if after is None else tuple(i + 1 for i in after)
     theta, scaling = read_rope(f, ("rope_parameters", "legacy"))
     mla = any("kv_a_proj_with_mqa" in n or "kv_b_proj" in n for n in names)
@@ -236,7 +236,7 @@ def infer_truth(files: Files) -> Truth:
         target_hidden_size=target_hidden,
         vocab_size=vocab,
         draft_vocab_size=_draft_vocab(files, f, vocab),
-        num_layers=min(number(f, "num_hidden_layers", _layers_held(names)), _MOST),
+        num_layers=min(positive_int(f, "num_hidden_layers", _layers_held(names)), _MOST),
         kind="mla" if mla else "qwen3" if any("q_norm" in n for n in names) else "llama",
         uses_aux=uses_aux,
         num_aux=min(fc_inputs // target_hidden, _MOST) if fc_inputs is not None and target_hidden else 3,
@@ -287,7 +287,7 @@ def _with_head(truth: Truth, head: Head) -> Truth:
 
 
 def _with_map(truth: Truth, checkpoint: Checkpoint) -> Truth:
-    d2t, t2d = named(checkpoint.tensors, "d2t"), named(checkpoint.tensors, "t2d")
+    d2t, t2d = find_tensor(checkpoint.tensors, "d2t"), find_tensor(checkpoint.tensors, "t2d")
     if d2t is None or d2t.dtype not in _TYPECODES or d2t.shape != (truth.draft_vocab_size,):
         return truth
     values = array(_TYPECODES[d2t.dtype])
@@ -307,15 +307,15 @@ def with_map_values(truth: Truth, d2t: Sequence[int], t2d: bytes | None) -> Trut
     return replace(truth, map_fault=fault, map_doubt=doubt, map_fits=fits)
 
 
-def _draft_vocab(files: Files, fields: Mapping[str, Any], vocab: int) -> int:
+def _draft_vocab(files: HeadFiles, fields: Mapping[str, Any], vocab: int) -> int:
     for name in ("lm_head.weight", "d2t"):
         shape = shape_of(files, name)
         if shape:
             return shape[0]
-    return number(fields, "draft_vocab_size", vocab)
+    return positive_int(fields, "draft_vocab_size", vocab)
 
 
-def _embedding(files: Files) -> Embedding:
+def _embedding(files: HeadFiles) -> Embedding:
     if shape_of(files, "embed_tokens.weight") is None:
         return "none"
     return "differs" if files.config.get("embed_requires_grad") is True else "own"
@@ -339,41 +339,41 @@ def _real(value: Any, default: float) -> float:
     return float(value) if type(value) in (int, float) else default
 
 
-def named(tensors: Mapping[str, T], name: str) -> T | None:
+def find_tensor(tensors: Mapping[str, T], name: str) -> T | None:
     """The tensor of a name that may carry the prefix ``model.``, or None."""
     return tensors.get(name) or tensors.get(f"model.{name}")
 
 
-def shape_of(files: Files, name: str) -> tuple[int, ...] | None:
+def shape_of(files: HeadFiles, name: str) -> tuple[int, ...] | None:
     """Shape of a tensor that may carry the prefix ``model.``, or None."""
-    found = named(files.tensors, name)
+    found = find_tensor(files.tensors, name)
     return None if found is None else found[1]
 
 
-def inputs_of(files: Files, name: str) -> int | None:
+def inputs_of(files: HeadFiles, name: str) -> int | None:
     """Inputs of a matrix (two 4-bit values to a byte where it is ``U8``), or None where it is none."""
-    dtype, shape = named(files.tensors, name) or ("", ())
+    dtype, shape = find_tensor(files.tensors, name) or ("", ())
     return shape[1] * (2 if dtype == "U8" else 1) if len(shape) == 2 else None
 
 
-def packed_weights(files: Files, dtypes: Collection[str] = PACKED, of: str = ".weight") -> bool:
+def packed_weights(files: HeadFiles, dtypes: Collection[str] = PACKED, of: str = ".weight") -> bool:
     """Whether a tensor whose name ends in ``of`` holds packed values of one of these dtypes."""
     return any(name.endswith(of) and dtype in dtypes for name, (dtype, _) in files.tensors.items())
 
 
-def section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def nested_object(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """A nested object, empty where it is absent or null."""
     found = config.get(name)
     return found if isinstance(found, dict) else {}
 
 
-def number(fields: Mapping[str, Any], name: str, default: int) -> int:
+def positive_int(fields: Mapping[str, Any], name: str, default: int) -> int:
     """A positive integer, or the default where there is none."""
     found = fields.get(name)
     return found if type(found) is int and found > 0 else default
 
 
-def ids(fields: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
+def layer_ids(fields: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
     """A list of layer ids, or None where it is absent or empty."""
     found = fields.get(name)
     if isinstance(found, list) and found and all(type(i) is int for i in found):
