@@ -1,4 +1,4 @@
-"""What every engine offers: how to serve a head on it, and how to run it once and count."""
+"""The interface of an engine: print how to serve a head on it, run it once, and count acceptance."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SEVERITY: dict[Verdict, int] = {"pass": 0, "inconclusive": 1, "unavailable": 2,
 
 
 def worst_verdict(verdicts: list[Verdict]) -> Verdict:
-    """The worst of some verdicts (pass < inconclusive < unavailable < fail); of none, ``unavailable``."""
+    """Return the worst verdict (pass < inconclusive < unavailable < fail), or ``unavailable`` for an empty list."""
     return max(verdicts, key=_SEVERITY.__getitem__, default="unavailable")
 
 
@@ -33,9 +33,9 @@ class Recipe:
 
     Attributes:
         argv: the server's command. env: environment variables it needs.
-        python: offline snippet; empty where there is none.
-        yaml: contents of the file that the command names, for an engine that takes one.
-        prepare: shell lines that make the files the command names, for an engine that takes no checkpoint folders.
+        python: snippet for offline use; empty if the engine has none.
+        yaml: contents of the YAML file that the command names, for an engine that takes one.
+        prepare: shell lines to run first, for an engine that cannot load checkpoint folders.
     """
 
     engine: str
@@ -48,7 +48,7 @@ class Recipe:
 
     @property
     def server_command(self) -> str:
-        """The argument vector as one shell line."""
+        """The command as one shell line."""
         return shlex.join(self.argv)
 
     def to_json(self) -> dict[str, Any]:
@@ -69,18 +69,18 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """One run of an engine: a target, with a head or alone, over a set of prompts, one sequence at a time.
+    """What to run on an engine: a target, with a head or alone, over a set of prompts, one sequence at a time.
 
     Attributes:
         target: a local folder or a Hub id.
         head: the head's folder, or None for the target alone.
-        draft_tokens: K, tokens drafted per round; of a tree, its depth.
+        draft_tokens: K, tokens drafted per round; for a tree, its depth.
         max_new_tokens: limit per prompt, in tokens.
         temperature: 0 is greedy.
-        max_model_len: context in tokens to make room for.
+        max_model_len: longest context, in tokens.
         kv_cache_gib: memory for the KV cache on CPU, in GiB.
         topk: branches per drafted token; 1 is a chain.
-        num_draft_tokens: nodes of a tree, the root included; None is K + 1, a chain.
+        num_draft_tokens: nodes of a tree, including the root; None means a chain of K + 1.
     """
 
     target: str
@@ -99,18 +99,18 @@ class RunSpec:
 
     @property
     def verified_tokens(self) -> int:
-        """Tokens the target looks at per round, the last verified one included (``num_draft_tokens``, or K + 1)."""
+        """Tokens the target checks per round, including the last verified one (``num_draft_tokens``, or K + 1)."""
         return self.draft_tokens + 1 if self.num_draft_tokens is None else self.num_draft_tokens
 
     @property
     def target_is_local(self) -> bool:
-        """Whether the target is a folder of this machine."""
+        """Whether the target is a folder on this machine."""
         return Path(self.target).is_dir()
 
 
 @dataclass(frozen=True, slots=True)
 class PromptResult:
-    """What an engine did with one prompt: token ids it generated, counters (with a head), wall seconds."""
+    """The result of one prompt: generated token ids, counters (with a head), and wall-clock seconds."""
 
     prompt_tokens: int
     tokens: tuple[int, ...]
@@ -120,13 +120,13 @@ class PromptResult:
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What became of the head's tensors inside the engine.
+    """How the engine loaded the head's tensors.
 
     Attributes:
-        checked: whether the engine's loading could be watched.
-        not_loaded: parameters of the draft model, by their canonical names, that no tensor of the file filled.
-        ignored: tensors of the file that no parameter took.
-        aux_boundaries: which states of the target the engine feeds to the head, as boundary ids, if known.
+        checked: whether the loading could be watched.
+        not_loaded: parameters of the draft model (canonical names) that no tensor of the file filled.
+        ignored: tensors of the file that the engine did not use.
+        aux_boundaries: the hidden states of the target that the engine feeds to the head (boundary ids), if known.
     """
 
     checked: bool
@@ -137,9 +137,9 @@ class LoadReport:
 
 @dataclass(frozen=True, slots=True)
 class EngineRun:
-    """A run that came to its end.
+    """The results of a run that finished.
 
-    ``unchecked`` says, as phrases, what of a running server could not be looked at; of what we start it is empty.
+    ``unchecked`` lists, as phrases, what a running server did not show; it is empty for an engine that we start.
     """
 
     prompts: tuple[PromptResult, ...]
@@ -152,17 +152,17 @@ class EngineRun:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """New tokens per second of generation, one sequence at a time; None where no time passed."""
+        """New tokens per second of generation, one sequence at a time; None if no time passed."""
         tokens = sum(len(result.tokens) for result in self.prompts)
         return round(tokens / self.generate_seconds, 2) if self.generate_seconds > 0 else None
 
 
 @dataclass(frozen=True, slots=True)
 class EngineFailure:
-    """A run that did not: why, in one sentence, and the last lines of the engine's log.
+    """A run that did not finish: the reason in one sentence, and the last lines of the engine's log.
 
-    ``verdict`` is ``unavailable`` where the engine or the device is not there, ``inconclusive`` where the run was
-    disturbed, else ``fail``.
+    ``verdict`` is ``unavailable`` if the engine or the device is missing, ``inconclusive`` if something disturbed the
+    run, else ``fail``.
     """
 
     reason: str
@@ -171,16 +171,16 @@ class EngineFailure:
 
 
 def counts_from(counters: Mapping[str, Any]) -> Counts:
-    """Counters as workers report them. Raises InputError where they contradict each other."""
+    """Read the counters that a worker reports. Raises InputError if they contradict each other."""
     return Counts(
         counters["rounds"], counters["drafted"], counters["accepted"], tuple(counters["accepted_per_position"])
     )
 
 
 class Engine(Protocol):
-    """An inference engine: run by a worker in its own environment, or a server that runs already.
+    """An inference engine: one that a worker runs in its own environment, or a server that is already running.
 
-    ``runs_alone`` says whether it can also run the target without the head.
+    ``runs_alone`` says whether it can also run the target without a head.
     """
 
     name: str
@@ -188,13 +188,16 @@ class Engine(Protocol):
     runs_alone: bool
 
     def recipe(self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None) -> Recipe:
-        """How to serve ``head`` with ``target`` (names or paths as the user will type them)."""
+        """Return how to serve ``head`` with ``target`` (names or paths, as the user will type them)."""
 
-    def unable(self, job: RunSpec) -> str | None:
-        """Why this engine's results of ``job`` would say nothing about the head, in one sentence, or None."""
+    def unable(self, spec: RunSpec) -> str | None:
+        """Return one sentence on why this engine cannot measure the head with ``spec``, or None if it can."""
 
-    def flags(self, job: RunSpec) -> dict[str, Any]:
-        """The arguments and environment variables a run of ``job`` uses."""
+    def flags(self, spec: RunSpec) -> dict[str, Any]:
+        """Return the arguments and environment variables that a run of ``spec`` uses."""
 
-    def run(self, job: RunSpec, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
-        """Run ``job`` with the interpreter ``python`` for at most ``timeout`` seconds; never raises for the engine."""
+    def run(self, spec: RunSpec, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
+        """Run ``spec`` with the interpreter ``python`` for at most ``timeout`` seconds.
+
+        A failure of the engine is returned, never raised.
+        """

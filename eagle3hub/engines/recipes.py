@@ -1,7 +1,7 @@
-"""How to serve a (target, head) pair on each engine, spelled for one of its versions.
+"""Write the command, YAML and Python that serve a (target, head) pair on one version of an engine.
 
-The flags is data (``data/ENGINE/VERSION/engine.toml``); this module knows which settings an
-engine takes in which form.
+``data/ENGINE/VERSION/engine.toml`` holds the names of flags; this module knows which settings an engine takes, and in
+which form.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ _QUESTION = '"Why is the sky blue?"'
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What is served, and how.
+    """What to serve, and with which settings.
 
     Attributes:
         target, head: names or paths as the user will type them.
-        draft_tokens: K, drafted per round (of a tree its depth); None is the engine's own choice, or 3 if it has none.
-        topk, num_draft_tokens: branches per drafted token and nodes of the tree, its root included; 1 and None are a
-            chain.
-        tensor_parallel: devices. context: tokens. dtype: of the target.
-        aux_layers: after-layer ids of the head's taps where they are not the default; ``[-1]`` for the final hidden
-            state. Only TensorRT-LLM has to be told.
-        extra: further words of the server's command line.
-        on_hub: names that are Hub ids whatever folders this machine has; others are looked for here.
+        draft_tokens: K, tokens drafted per round (for a tree, its depth); None means the engine's own choice, or 3 if
+            it has none.
+        topk, num_draft_tokens: branches per drafted token, and nodes of the tree including its root; 1 and None mean
+            a chain.
+        tensor_parallel: number of devices. context: tokens. dtype: of the target.
+        aux_layers: after-layer ids of the aux hidden states, if they are not the default; ``[-1]`` for the final
+            hidden state. Only TensorRT-LLM needs them.
+        extra: further words for the server's command line.
+        on_hub: names that are always Hub ids; any other name may be a folder on this machine.
     """
 
     target: str
@@ -51,17 +52,17 @@ class Serving:
 
     @property
     def depth(self) -> int:
-        """K where one has to be named."""
+        """K, or 3 if none was given."""
         return 3 if self.draft_tokens is None else self.draft_tokens
 
     @property
     def nodes(self) -> int:
-        """Tokens verified per round: the tree's nodes, or K + 1."""
+        """Tokens verified per round: the nodes of the tree, or K + 1."""
         return self.depth + 1 if self.num_draft_tokens is None else self.num_draft_tokens
 
 
 def make_recipe(engine: str, serving: Serving, version: str | None = None) -> Recipe:
-    """The recipe; UsageError for settings the engine cannot be given, or a version of which nothing is known."""
+    """Return the recipe. Raises UsageError for settings that the engine does not have, or for an unknown version."""
     _check(engine, serving)
     data = version_data(engine, version)
     build = _BUILDERS[engine]
@@ -208,7 +209,7 @@ print(answer["choices"][0]["message"]["content"])
 
 
 def _conversions(serving: Serving, data: VersionData) -> tuple[str, ...]:
-    """Shell lines that turn target and head into GGUF files, fetching what is not a folder here first."""
+    """Return shell lines that download what is not a local folder, then convert target and head to GGUF."""
     sources, names = (serving.target, serving.head), _base_names(serving)
     fetch = [source for source in sources if source in serving.on_hub or _on_hub(source)]
     folders = [name if source in fetch else source for source, name in zip(sources, names, strict=True)]
@@ -224,18 +225,18 @@ def _conversions(serving: Serving, data: VersionData) -> tuple[str, ...]:
 
 
 def _on_hub(name: str) -> bool:
-    """Whether a model is named by its Hub id, and not by a folder of this machine."""
+    """Whether a name is a Hub id, and not a folder on this machine."""
     return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()
 
 
 def _base_names(serving: Serving) -> tuple[str, str]:
-    """What files made from target and head are called; never the same."""
+    """Return two different file names for what is made from target and head."""
     target, head = PurePath(serving.target).name, PurePath(serving.head).name
     return target, f"{head}-draft" if head == target else head
 
 
 def _common(serving: Serving, flags: Mapping[Setting, str]) -> dict[str, Any]:
-    """Options every engine has, where they are asked for: flag to value."""
+    """Map the flags that most engines share to their values, where a value was given."""
     asked: dict[Setting, Any] = {
         "tensor_parallel": serving.tensor_parallel,
         "dtype": serving.dtype,

@@ -1,4 +1,4 @@
-"""Check a command's options against the engine's interface, and against its own parser where it is installed."""
+"""Check a command against the engine's interface, and against the engine's own parser if it is installed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from eagle3hub.engines.process import Event, run_worker
 from eagle3hub.engines.specs import engine_data, engine_title, interface
 from eagle3hub.errors import UnavailableError
 
-# Rules that hold for an engine's settings however they are written: flags of a command or keywords of a call.
+# Check an engine's settings, whether they are flags of a command or keywords of a call
 #
-# Places in the engines' source are named in the engines' data.
+# The engines' data name the places in the engines' source.
 
 
 _NUMBERS = ("speculative_num_steps", "speculative_eagle_topk", "speculative_num_draft_tokens")
@@ -29,16 +29,16 @@ WrittenAs = Callable[[str], str]
 
 
 def is_open(value: Any) -> bool:
-    """Whether a value is for the reader to fill in, or not known without running the text."""
+    """Whether a value is a placeholder, or unknown until the text runs."""
     return value is None or (isinstance(value, str) and bool(_OPEN.search(value)))
 
 
 def check_settings(
     engine: str, settings: Mapping[str, Any], line: LineOf, *, written: WrittenAs, complete: bool
 ) -> list[RecipeFinding]:
-    """Findings on settings by name (underscores); ``written`` spells a name as the text does.
+    """Check settings, which are named with underscores; ``written`` turns a name into the form that the text uses.
 
-    An incomplete set (flags quoted without their command) is not blamed for what it lacks.
+    If the settings are not ``complete`` (flags quoted without their command), missing settings are no fault.
     """
     if engine == "sglang":
         return _sglang(settings, line, written, complete)
@@ -119,7 +119,7 @@ def _sglang_jax(settings: Mapping[str, Any], line: LineOf, written: WrittenAs, c
 
 
 def vllm_speculative_config(config: Mapping[str, Any], line: LineOf) -> list[RecipeFinding]:
-    """Findings on vLLM's speculative config: keys it does not have, a method it would guess wrongly."""
+    """Check vLLM's speculative config for unknown keys, and for a method that vLLM would guess wrongly."""
     findings = []
     own = interface("vllm")
     for key in config:
@@ -144,7 +144,7 @@ def vllm_speculative_config(config: Mapping[str, Any], line: LineOf) -> list[Rec
     return findings
 
 
-# Rules on the words of a server's command, and on environment variables.
+# Check the words of a server's command, and environment variables
 
 
 _NUMBER = re.compile(r"^-\d")
@@ -157,7 +157,7 @@ _MARKS = {
 
 
 def parse_flags(words: Sequence[str]) -> dict[str, str | None]:
-    """Flags with their values (None without one), as argparse would split them; the last of a name counts."""
+    """Map flags to their values (None without one), split as argparse does; the last use of a flag counts."""
     found: dict[str, str | None] = {}
     for index, word in enumerate(words):
         if not is_flag(word):
@@ -174,13 +174,13 @@ def parse_flags(words: Sequence[str]) -> dict[str, str | None]:
 
 
 def command_engine_hint(commands: Sequence[ServerCommand]) -> str | None:
-    """The engine that flags without a command belong to: the only one that the text starts, if there is one."""
+    """Return the engine that flags without a command belong to: the only engine that the text starts, or None."""
     engines = {command.engine for command in commands if command.engine}
     return engines.pop() if len(engines) == 1 else None
 
 
 def check_command(command: ServerCommand, hint: str | None) -> list[RecipeFinding]:
-    """Findings on one command, or on flags that stand alone (what they lack is not held against them)."""
+    """Check one command, or flags that stand alone (for these, missing flags are no fault)."""
     given = parse_flags(command.words)
     engine = command.engine or next((e for e, marks in _MARKS.items() if any(m in given for m in marks)), hint)
     if engine is None:
@@ -212,7 +212,7 @@ def _flag(name: str) -> str:
 
 
 def _vllm_name(name: str) -> str:
-    """The flag itself: vLLM takes underscores for dashes, and ``--flag.key`` for a key of a JSON argument."""
+    """Return the plain flag: vLLM accepts underscores for dashes, and ``--flag.key`` for a key of a JSON value."""
     return name.partition(".")[0].replace("_", "-")
 
 
@@ -247,7 +247,7 @@ def _vllm_config(text: str, command: ServerCommand) -> list[RecipeFinding]:
 
 
 def check_variable(variable: VariableSetting) -> list[RecipeFinding]:
-    """Findings on an environment variable: one that is not read any more, or that looks like one that is."""
+    """Check an environment variable: the engine no longer reads it, or its name looks misspelled."""
     for engine in ENGINES:
         fact = known_fact(engine, variable.name, variable.line)
         if fact is not None:
@@ -260,7 +260,7 @@ def check_variable(variable: VariableSetting) -> list[RecipeFinding]:
     return []
 
 
-# Ask an engine's own parser, in its own interpreter, what it thinks of a command.
+# Check commands with the engine's own parser, in its own interpreter
 
 
 _WORKER = Path(__file__).resolve().parents[1] / "workers" / "interface_worker.py"
@@ -271,10 +271,9 @@ PARSED = ("vllm", "sglang")
 def parser_findings(
     commands: Sequence[ServerCommand], known: Sequence[RecipeFinding], installed: Mapping[str, Path]
 ) -> list[RecipeFinding]:
-    """What the parsers of the installed engines refuse in complete commands, and the data has not found already.
+    """Find what the parsers of the installed engines refuse in complete commands, unless ``known`` explains it.
 
-    Commands with values for the reader to fill in are left out. Raises UnavailableError for an interpreter in which
-    the engine cannot be asked.
+    Commands with placeholders are left out. Raises UnavailableError if a parser cannot be started.
     """
     findings = []
     for engine in PARSED:
@@ -292,13 +291,16 @@ def parser_findings(
 
 
 def _values(command: ServerCommand) -> list[str]:
-    """The words of the command; braces of a JSON value are not a placeholder."""
+    """Return the words of the command except its JSON value, whose braces are no placeholder."""
     config = parse_flags(command.words).get("--speculative-config")
     return [word for word in command.words if word != config]
 
 
 def ask_parser(engine: str, python: Path, commands: Sequence[Sequence[str]]) -> tuple[str, list[str | None]]:
-    """The engine's version, and for each command the error of its own parser, or None."""
+    """Return the engine's version, and for each command the error of the engine's parser, or None.
+
+    Raises UnavailableError if the parser cannot be started.
+    """
     version = ""
     errors: dict[int, str | None] = {}
 
@@ -315,7 +317,7 @@ def ask_parser(engine: str, python: Path, commands: Sequence[Sequence[str]]) -> 
     if outcome.status != "done" or len(errors) != len(commands):
         raise UnavailableError(
             f"{engine_title(engine)}'s parser cannot be asked: {outcome.detail.get('message', outcome.status)}",
-            hint="`eagle3hub engines doctor` says what is missing; --data-only does without",
+            hint="run `eagle3hub engines doctor` to see what is missing, or leave the parser out with --data-only",
             code="engine-parser",
         )
     return version, [errors[index] for index in range(len(commands))]

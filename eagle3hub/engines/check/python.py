@@ -13,14 +13,14 @@ from eagle3hub.engines.check.finding import RecipeFinding, known_fact, unknown_n
 from eagle3hub.engines.check.snippets import UNFILLED, Snippet
 from eagle3hub.engines.specs import engine_data, interface
 
-# Rules on the YAML that TensorRT-LLM is configured with.
+# Check TensorRT-LLM's YAML
 
 
 _EAGLE = ("Eagle", "Eagle3")
 
 
 def check_yaml(snippet: Snippet) -> list[RecipeFinding]:
-    """Findings on the ``speculative_config`` of a YAML file; YAML about anything else is none of ours."""
+    """Check the ``speculative_config`` of a YAML file; other YAML is ignored."""
     try:
         document = yaml.safe_load(snippet.text)
     except (yaml.YAMLError, ValueError, RecursionError):
@@ -34,7 +34,7 @@ def check_yaml(snippet: Snippet) -> list[RecipeFinding]:
 
 
 def trtllm_config(config: Mapping[str, Any], line: Callable[[str], int], *, need_type: bool) -> list[RecipeFinding]:
-    """Findings on the settings of an EAGLE-3 draft in TensorRT-LLM, as YAML or as keywords of its class."""
+    """Check TensorRT-LLM's settings of an EAGLE-3 draft, given as YAML or as keywords of its class."""
     findings: list[RecipeFinding] = []
     known = engine_data("trtllm").yaml["speculative_config"]
     for key in config:
@@ -62,7 +62,7 @@ def trtllm_config(config: Mapping[str, Any], line: Callable[[str], int], *, need
     return findings
 
 
-# Rules on Python that starts an engine.
+# Check Python that starts an engine
 
 
 _PACKAGES = {"vllm": "vllm", "sglang": "sglang", "tensorrt_llm": "trtllm"}
@@ -71,7 +71,7 @@ _DRAFT_CONFIGS = ("Eagle3DecodingConfig", "EagleDecodingConfig")
 
 
 def check_python(snippet: Snippet) -> list[RecipeFinding]:
-    """Findings on names an engine's package does not have, and on keywords and values of its constructors."""
+    """Check the names taken from an engine's package, and the keywords and values of its constructors."""
     try:
         tree = ast.parse(snippet.text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -92,7 +92,7 @@ def check_python(snippet: Snippet) -> list[RecipeFinding]:
 
 
 def _imported(tree: ast.Module) -> dict[str, str]:
-    """Local names of engines' packages and of what is taken from them."""
+    """Map local names to the engines' packages, and to what is imported from them."""
     names = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -161,7 +161,7 @@ def _call(dotted: str, node: ast.Call, snippet: Snippet) -> list[RecipeFinding]:
 
 
 def _settings(node: ast.Call, snippet: Snippet) -> tuple[dict[str, Any], dict[str, int]]:
-    """Keywords with their values (a placeholder for what is not a literal) and lines."""
+    """Return the values of the keywords (a placeholder unless literal), and their lines."""
     settings: dict[str, Any] = {}
     lines: dict[str, int] = {}
     for keyword in node.keywords:

@@ -30,7 +30,7 @@ UNFILLED = "PLACEHOLDER"
 
 @dataclass(frozen=True, slots=True)
 class Snippet:
-    """Consecutive lines of the text; ``start`` is the 1-based number of the first."""
+    """Consecutive lines of the text; ``start`` is the 1-based number of the first line."""
 
     start: int
     lines: tuple[str, ...]
@@ -41,13 +41,13 @@ class Snippet:
         return "\n".join(self.lines)
 
     def line_of(self, needle: str) -> int:
-        """The number of the first line that contains ``needle``, or of the first line."""
+        """Return the number of the first line that contains ``needle``, or else of the first line."""
         return next((self.start + i for i, line in enumerate(self.lines) if needle in line), self.start)
 
 
 @dataclass(frozen=True, slots=True)
 class ServerCommand:
-    """The words after an engine's launcher; ``engine`` is None for flags that stand without a command."""
+    """The words after an engine's launcher; ``engine`` is None for flags without a command."""
 
     engine: str | None
     words: tuple[str, ...]
@@ -56,7 +56,7 @@ class ServerCommand:
 
 @dataclass(frozen=True, slots=True)
 class VariableSetting:
-    """An environment variable that is set."""
+    """An environment variable that the text sets."""
 
     name: str
     value: str
@@ -65,7 +65,7 @@ class VariableSetting:
 
 @dataclass(slots=True)
 class Extracted:
-    """Everything `extract` found, in the order of the text."""
+    """Everything that `extract_snippets` found, in the order of the text."""
 
     commands: list[ServerCommand] = field(default_factory=list)
     variables: list[VariableSetting] = field(default_factory=list)
@@ -74,12 +74,12 @@ class Extracted:
 
 
 def is_flag(text: str) -> bool:
-    """Whether a word or a line begins with a flag: two dashes and a letter, unlike a Markdown rule or a long dash."""
+    """Whether a word or a line begins with a flag: two dashes and a letter (a Markdown rule does not)."""
     return bool(_FLAG.match(text))
 
 
 def extract_snippets(text: str) -> Extracted:
-    """Everything in ``text`` that can be held against an engine."""
+    """Return everything in ``text`` that can be checked against an engine."""
     found = Extracted()
     for language, region in _regions(text.splitlines()):
         if language in PYTHON:
@@ -92,7 +92,7 @@ def extract_snippets(text: str) -> Extracted:
 
 
 def _regions(lines: list[str]) -> list[tuple[str | None, Snippet]]:
-    """The fenced blocks with their language, and what lies between them with None."""
+    """Return the fenced blocks with their language, and the text between them with None."""
     regions: list[tuple[str | None, Snippet]] = []
     begin, language, fence = 0, None, ""
     for number, line in enumerate(lines):
@@ -120,7 +120,7 @@ def _take_python(region: Snippet, found: Extracted) -> None:
 
 
 def _longest_python(start: int, lines: tuple[str, ...]) -> Snippet:
-    """As many lines as are Python; tried from the end, so both numbers above bound the work a text can ask for."""
+    """Return the longest start of ``lines`` that is Python; ``_LONGEST_PYTHON`` limits the work per text."""
     for end in range(min(len(lines), _LONGEST_PYTHON), 0, -1):
         if _parses("\n".join(lines[:end])):
             return Snippet(start, lines[:end])
@@ -136,7 +136,7 @@ def _parses(text: str) -> bool:
 
 
 def _scan(region: Snippet, found: Extracted, *, prose: bool) -> None:
-    """Commands, variables, Python and YAML in a shell block, or between the blocks."""
+    """Collect commands, variables, Python and YAML from a shell block, or from the text between blocks."""
     lines = region.lines
     at = 0
     while at < len(lines):
@@ -184,7 +184,7 @@ def _yaml_around(region: Snippet, index: int) -> Snippet:
 
 
 def _logical_end(lines: tuple[str, ...], begin: int) -> int:
-    """The index after the last line of the command that begins at ``begin``."""
+    """Return the index after the last line of the command that starts at ``begin``."""
     end = begin
     while end < len(lines) - 1 and lines[end].rstrip().endswith("\\"):
         end += 1
@@ -244,7 +244,7 @@ def _split(snippet: Snippet) -> list[str]:
 
 
 def _pieces(words: list[str]) -> list[list[str]]:
-    """Commands of one line, without redirections."""
+    """Split one line into its commands, without redirections."""
     pieces: list[list[str]] = [[]]
     skipping = False
     for word in words:
@@ -268,7 +268,7 @@ _MODULES = {
 
 
 def _launcher(words: list[str]) -> tuple[str, int, int] | None:
-    """The engine that is started, where its launcher stands, and where its own words begin."""
+    """Return the engine that is started, the index of its launcher, and the index of its first own word."""
     for at, word in enumerate(words):
         name, follows = word.rpartition("/")[2], words[at + 1] if at + 1 < len(words) else ""
         if name in ("vllm", "sglang") and follows == "serve":

@@ -1,4 +1,4 @@
-"""What the servers of SGLang and vLLM say of themselves, and how each is asked for tokens and counters."""
+"""Read the settings of an SGLang or vLLM server, and ask it for tokens and counters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from eagle3hub.engines.workers.vllm_counters import NAMES, difference
 from eagle3hub.errors import Eagle3HubError, InputError
 from eagle3hub.system.reading import read_bytes
 
-# What a server shows of its own configuration, held against what was asked for.
+# Compare the settings that a server shows with those of the run
 
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -26,13 +26,13 @@ _IN_HUB_CACHE = re.compile(r"models--([\w.-]+?)--([\w.-]+?)(?:/|\Z)", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """A server as it describes itself; None for what it does not show.
+    """The settings that a server shows; None for a setting that it does not show.
 
     Attributes:
-        model: what requests call the target.
-        target, head: names or paths, as they were given to the server.
+        model: the target's name in requests.
+        target, head: names or paths, as given to the server.
         method: the speculative algorithm, lower case.
-        draft_tokens, topk, num_draft_tokens: as in `Job`.
+        draft_tokens, topk, num_draft_tokens: as in `RunSpec`.
     """
 
     version: str
@@ -47,26 +47,25 @@ class ServerSettings:
     device: str | None = None
 
 
-def compare_settings(shown: ServerSettings, job: RunSpec, title: str, *, here: bool) -> tuple[str, ...]:
-    """What of ``job`` the server does not show, as phrases, its loading first.
+def compare_settings(shown: ServerSettings, spec: RunSpec, title: str, *, here: bool) -> tuple[str, ...]:
+    """Return, as phrases, what the server does not show about ``spec``.
 
-    ``here`` says whether the server runs on this machine, so that its paths mean something.
-
-    Raises InputError (``endpoint-…``) for what it shows otherwise than the job has it.
+    ``here`` says whether the server runs on this machine, so that its paths are valid here. Raises InputError
+    (``endpoint-…``) for a setting that differs from ``spec``.
     """
     if shown.method is not None and shown.method != "eagle3":
         raise _other("method", f"speculates with {shown.method}, not with eagle3", f"start {title} with EAGLE-3")
     numbers = (
-        ("draft-tokens", "drafts {} tokens per round, not {}", shown.draft_tokens, job.draft_tokens),
-        ("topk", "drafts with top-k {}, not {}", shown.topk, job.topk),
-        ("num-draft-tokens", "verifies {} tokens per round, not {}", shown.num_draft_tokens, job.verified_tokens),
-        ("dtype", "computes in {}, not in {}", shown.dtype, job.dtype),
+        ("draft-tokens", "drafts {} tokens per round, not {}", shown.draft_tokens, spec.draft_tokens),
+        ("topk", "drafts with top-k {}, not {}", shown.topk, spec.topk),
+        ("num-draft-tokens", "verifies {} tokens per round, not {}", shown.num_draft_tokens, spec.verified_tokens),
+        ("dtype", "computes in {}, not in {}", shown.dtype, spec.dtype),
     )
     for option, says, served, asked in numbers:
         if served is not None and served != asked:
             raise _other(option, says.format(served, asked), f"ask for what it serves: --{option} {served}")
     open_points = ["which tensors of the head the server loaded"]
-    for what, theirs, ours in (("target", shown.target, job.target), ("head", shown.head, str(job.head))):
+    for what, theirs, ours in (("target", shown.target, spec.target), ("head", shown.head, str(spec.head))):
         same = None if theirs is None else _same(theirs, ours, what, here=here)
         if same is False:
             raise _other(
@@ -83,7 +82,7 @@ def _other(what: str, says: str, hint: str) -> InputError:
 
 
 def _same(theirs: str, ours: str, what: str, *, here: bool) -> bool | None:
-    """Whether two names or paths mean the same files; None where that cannot be told from here."""
+    """Whether two names or paths mean the same files; None if this machine cannot tell."""
     if here and Path(theirs).is_dir() and Path(ours).is_dir():
         return _same_folders(Path(theirs), Path(ours), what)
     names = _hub_id(theirs), _hub_id(ours)
@@ -98,21 +97,21 @@ def _same_folders(theirs: Path, ours: Path, what: str) -> bool | None:
     try:
         if what == "head":
             return folder_digest(theirs)[0] == folder_digest(ours)[0]
-        # A target's weights may be hundreds of gigabytes: another config is another target, the same proves nothing.
+        # A target may have hundreds of gigabytes, so only the config is compared: equal configs are no proof.
         return None if read_bytes(theirs / "config.json") == read_bytes(ours / "config.json") else False
     except (OSError, Eagle3HubError):
         return None
 
 
 def _hub_id(text: str) -> str | None:
-    """``owner/name`` in lower case, from itself or from a folder of the Hub's cache; None for another path."""
+    """Return ``owner/name`` in lower case, from a Hub id or a folder of the Hub's cache; None for another path."""
     cached = _IN_HUB_CACHE.search(text)
     if cached:
         return f"{cached[1]}/{cached[2]}".lower()
     return text.lower() if _HUB_ID.fullmatch(text) and not Path(text).exists() else None
 
 
-# What `Endpoint` needs of an engine's server.
+# What `Endpoint` needs from an engine's server
 
 
 LARGEST_COUNT = 2**53
@@ -121,7 +120,7 @@ _LONGEST_NAME = 1000
 
 
 class UnexpectedAnswer(Exception):
-    """A server that answers, but not as its engine does or not as a measurement needs; ``code`` is an error's."""
+    """The server answered, but not as its engine does, or not as we need; ``code`` is the code of the error."""
 
     def __init__(self, says: str, hint: str | None = None, code: str = "endpoint-protocol") -> None:
         super().__init__(says)
@@ -131,12 +130,12 @@ class UnexpectedAnswer(Exception):
 
 
 class ServerBusy(Exception):
-    """Counters that do not fit the answers: somebody else uses the server. The message says how it is known."""
+    """The counters do not fit the answers, because somebody else uses the server; the message says how we know."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer: number of prompt tokens, ids of the new ones, counters as a worker reports them."""
+    """One answer: number of prompt tokens, ids of the new tokens, and counters in the form of a worker's report."""
 
     prompt_tokens: int
     tokens: tuple[int, ...]
@@ -144,32 +143,32 @@ class Answer:
 
 
 class Dialect(Protocol):
-    """How to talk to one engine's server. Every method raises HttpFault, and Strange for an answer of another kind."""
+    """How to talk to one engine's server. Every method raises HttpFault and UnexpectedAnswer."""
 
     def look(self, client: HttpClient, *, deadline: float) -> ServerSettings:
-        """What the server shows of itself. Raises Strange for one that does not speculate or does not count."""
+        """Read the server's settings. Raises UnexpectedAnswer if it does not speculate or does not count."""
 
-    def ask(self, client: HttpClient, shown: ServerSettings, job: RunSpec, text: str, *, deadline: float) -> Answer:
-        """Let it answer one user message. Raises Busy."""
+    def ask(self, client: HttpClient, shown: ServerSettings, spec: RunSpec, text: str, *, deadline: float) -> Answer:
+        """Let the server answer one user message. Raises ServerBusy."""
 
 
-def chat_request(shown: ServerSettings, job: RunSpec, text: str) -> dict[str, Any]:
-    """A chat completion of one user message. What a model's own generation settings would change is said."""
+def chat_request(shown: ServerSettings, spec: RunSpec, text: str) -> dict[str, Any]:
+    """Return a chat request with one user message; it overrides the model's own generation settings."""
     request: dict[str, Any] = {
         "model": shown.model,
         "messages": [{"role": "user", "content": text}],
-        "max_tokens": job.max_new_tokens,
-        **sampling_parameters(job),
+        "max_tokens": spec.max_new_tokens,
+        **sampling_parameters(spec),
         "stream": False,
         "return_token_ids": True,
     }
     return request
 
 
-def sampling_parameters(job: RunSpec) -> dict[str, Any]:
-    """The sampling parameters of a request."""
+def sampling_parameters(spec: RunSpec) -> dict[str, Any]:
+    """Return the sampling parameters of a request."""
     parameters: dict[str, Any] = {
-        "temperature": job.temperature,
+        "temperature": spec.temperature,
         "top_p": 1.0,
         "top_k": -1,
         "min_p": 0.0,
@@ -177,11 +176,11 @@ def sampling_parameters(job: RunSpec) -> dict[str, Any]:
         "presence_penalty": 0.0,
         "frequency_penalty": 0.0,
     }
-    return parameters if job.temperature == 0 else {**parameters, "seed": job.seed}
+    return parameters if spec.temperature == 0 else {**parameters, "seed": spec.seed}
 
 
 def only_choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The one choice of a chat completion; Strange if there is not one."""
+    """Return the only choice of a chat completion. Raises UnexpectedAnswer if there is not exactly one."""
     choices = answer.get("choices")
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         raise UnexpectedAnswer("its chat completion has not one choice")
@@ -189,7 +188,7 @@ def only_choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def token_ids(holder: Mapping[str, Any], field: str) -> tuple[int, ...]:
-    """A list of token ids; Strange where there is none, as with versions that do not return them."""
+    """Return a list of token ids. Raises UnexpectedAnswer if there is none: older versions do not return them."""
     found = holder.get(field)
     if not isinstance(found, list) or not all(type(token) is int for token in found):
         raise UnexpectedAnswer(
@@ -201,7 +200,7 @@ def token_ids(holder: Mapping[str, Any], field: str) -> tuple[int, ...]:
 
 
 def checked_count(value: Any, what: str, code: str = "endpoint-protocol") -> int:
-    """A number of things, counted by a server; Strange for anything but a whole number from 0 to 2**53."""
+    """Return a count from a server. Raises UnexpectedAnswer unless it is a whole number from 0 to 2**53."""
     if isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST_COUNT:
         value = int(value)
     if type(value) is not int or not 0 <= value <= LARGEST_COUNT:
@@ -211,19 +210,19 @@ def checked_count(value: Any, what: str, code: str = "endpoint-protocol") -> int
 
 
 def shown_name(value: Any, what: str) -> str | None:
-    """Something a server calls by a name or a path, None where it does not; Strange for what is neither."""
+    """Return a name or path that a server shows, or None. Raises UnexpectedAnswer for anything else."""
     if value is None or (isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable()):
         return value
     raise UnexpectedAnswer(f"its {what} is no name that can be shown")
 
 
 def optional_count(value: Any, what: str) -> int | None:
-    """As `count`, or None where a server shows none."""
+    """Return a count from a server, or None if it shows none; see `checked_count`."""
     return None if value is None else checked_count(value, what)
 
 
 def served_model(client: HttpClient, deadline: float) -> Mapping[str, Any]:
-    """The entry of ``/v1/models`` that is no adapter of another."""
+    """Return the first entry of ``/v1/models`` that is not an adapter. Raises UnexpectedAnswer if there is none."""
     entries = client.json("/v1/models", deadline=deadline).get("data")
     for entry in entries if isinstance(entries, list) else []:
         if isinstance(entry, dict) and shown_name(entry.get("id"), "model's id") and not entry.get("parent"):
@@ -231,17 +230,17 @@ def served_model(client: HttpClient, deadline: float) -> Mapping[str, Any]:
     raise UnexpectedAnswer("it lists no model")
 
 
-# SGLang's server: it shows its whole configuration, and counts speculation request by request.
+# SGLang's server: it shows its whole configuration, and counts the drafts of each request
 #
-# Names as SGLang has them (``entrypoints/http_server.py``, ``managers/tokenizer_manager.py``). Other requests
-# on the server change nothing in the counters of ours.
+# The names are SGLang's (``entrypoints/http_server.py``, ``managers/tokenizer_manager.py``). Other requests on the
+# server do not change the counters of ours.
 
 
 class SGLangDialect:
     """See `Dialect`."""
 
     def look(self, client: HttpClient, *, deadline: float) -> ServerSettings:
-        """Everything, from ``/server_info``. Of what else that holds (keys, paths) nothing is kept."""
+        """Read all settings from ``/server_info``; keys and paths that it also holds are not kept."""
         info = _server_info(client, deadline)
         method = info.get("speculative_algorithm")
         if not method:
@@ -264,9 +263,9 @@ class SGLangDialect:
             device=shown_name(info.get("device"), "device"),
         )
 
-    def ask(self, client: HttpClient, shown: ServerSettings, job: RunSpec, text: str, *, deadline: float) -> Answer:
-        """One request, which brings its counters along."""
-        request = {**chat_request(shown, job, text), "return_meta_info": True}
+    def ask(self, client: HttpClient, shown: ServerSettings, spec: RunSpec, text: str, *, deadline: float) -> Answer:
+        """Send one request; the answer holds its counters."""
+        request = {**chat_request(shown, spec, text), "return_meta_info": True}
         choice = only_choice(client.json("/v1/chat/completions", request, deadline=deadline))
         meta = choice.get("meta_info")
         if not isinstance(meta, dict):
@@ -275,14 +274,14 @@ class SGLangDialect:
             )
         tokens = token_ids(choice, "response_token_ids")
         try:
-            counted = counters(_counted(meta), job.draft_tokens)
+            counted = counters(_counted(meta), spec.draft_tokens)
         except RuntimeError as error:
             raise UnexpectedAnswer(str(error)) from error
         return Answer(len(token_ids(choice, "prompt_token_ids")), tokens, counted)
 
 
 def _counted(meta: dict[str, Any]) -> dict[str, Any]:
-    """The counters in ``meta_info``, each of them a number; Strange where one is none."""
+    """Return the counters in ``meta_info``. Raises UnexpectedAnswer if one is not a count."""
     found: dict[str, Any] = {
         name: checked_count(meta[name], name)
         for name in ("spec_verify_ct", "spec_num_correct_drafts")
@@ -306,10 +305,10 @@ def _server_info(client: HttpClient, deadline: float) -> dict[str, Any]:
     return client.json("/get_server_info", deadline=deadline)  # its earlier name
 
 
-# vLLM's server: per-prompt counters are the growth of its metrics around one request.
+# vLLM's server: the growth of its metrics during one request gives the counters of a prompt
 #
-# Names as vLLM has them (``v1/spec_decode/metrics.py``, ``v1/metrics/loggers.py``). The metrics of a request
-# are written after it is answered, so they are read until all its tokens are counted.
+# The names are vLLM's (``v1/spec_decode/metrics.py``, ``v1/metrics/loggers.py``). vLLM updates the metrics after its
+# answer, so we read them until all tokens of the request are counted.
 
 
 _SAMPLE = re.compile(r"(?P<name>vllm:\w+)(?:\{(?P<labels>.*)\})?[ \t]+(?P<value>\S+)(?:[ \t]+-?\d+)?[ \t]*", re.ASCII)
@@ -323,7 +322,7 @@ _PAUSE_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Metrics at one moment, summed over engines: counters, tokens and requests done, requests under way."""
+    """The metrics at one moment, summed over engines: counters, finished tokens and requests, running requests."""
 
     counters: dict[str, Any]
     tokens: int
@@ -335,7 +334,7 @@ class VLLMDialect:
     """See `Dialect`."""
 
     def look(self, client: HttpClient, *, deadline: float) -> ServerSettings:
-        """The model, K from the metrics, and head, method and dtype where its development mode shows them."""
+        """Read the model, K from the metrics, and head, method and dtype if the development mode shows them."""
         model = served_model(client, deadline)
         version = shown_name(client.json("/version", deadline=deadline).get("version"), "version") or "unknown"
         positions = len(self._read(client, deadline).counters["accepted_per_position"])
@@ -347,12 +346,12 @@ class VLLMDialect:
         }
         return ServerSettings(version=version, model=model["id"], **shown)
 
-    def ask(self, client: HttpClient, shown: ServerSettings, job: RunSpec, text: str, *, deadline: float) -> Answer:
-        """One request between two readings of the metrics, alone on the server."""
+    def ask(self, client: HttpClient, shown: ServerSettings, spec: RunSpec, text: str, *, deadline: float) -> Answer:
+        """Read the metrics, send one request, and read them again; nobody else may use the server meanwhile."""
         before = self._read(client, deadline)
         if before.active:
             raise ServerBusy(f"{before.active} other requests are under way")
-        answer = client.json("/v1/chat/completions", chat_request(shown, job, text), deadline=deadline)
+        answer = client.json("/v1/chat/completions", chat_request(shown, spec, text), deadline=deadline)
         tokens = token_ids(only_choice(answer), "token_ids")
         prompt = token_ids(answer, "prompt_token_ids")
         until = min(deadline, time.monotonic() + _SETTLE_SECONDS)
@@ -400,9 +399,9 @@ class VLLMDialect:
 
 
 def _samples(text: str) -> Iterator[tuple[str, str, int]]:
-    """Name (without ``_total``), labels and value of each sample that is used, in Prometheus's text format.
+    """Yield name (without ``_total``), labels and value of each sample we use, from Prometheus's text format.
 
-    Raises Strange (``endpoint-metrics``) for a value that counts nothing, and for a sample that is there twice.
+    Raises UnexpectedAnswer (``endpoint-metrics``) for a value that is not a count, and for a repeated sample.
     """
     seen: set[tuple[str, str]] = set()
     for line in text.splitlines():
@@ -418,7 +417,7 @@ def _samples(text: str) -> Iterator[tuple[str, str, int]]:
 
 
 def _own_config(client: HttpClient, deadline: float) -> dict[str, Any]:
-    """What ``/server_info`` tells, which is there with ``VLLM_SERVER_DEV_MODE=1`` only."""
+    """Read ``/server_info``, which exists only with ``VLLM_SERVER_DEV_MODE=1``; empty without it."""
     try:
         config = client.json("/server_info?config_format=json", deadline=deadline).get("vllm_config")
     except HttpFault as fault:
@@ -439,6 +438,6 @@ def _own_config(client: HttpClient, deadline: float) -> dict[str, Any]:
 
 
 def _part(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """A section of a configuration, empty where there is none."""
+    """Return a section of a configuration; empty if it is absent."""
     found = config.get(name)
     return found if isinstance(found, dict) else {}

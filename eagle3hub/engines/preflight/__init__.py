@@ -1,8 +1,8 @@
-"""What each inference engine will do with a head's files as they are, decided without running it.
+"""Predict what each inference engine will do with a head's files, without running the engine.
 
-`examine` looks at a folder, `preflight` holds it against the contract of one engine version, `preflight_all` against
-those of every engine's pinned version and its neighbours. The contracts are data, in ``engines/data``; each rule names
-the place in the engine's source that it was read from.
+`examine` reads a folder, `preflight` checks it against the contract of one engine version, and `preflight_all` against
+the contracts of every engine's pinned and neighbouring versions. The contracts are data, in ``engines/data``; each
+rule names the place in the engine's source that it comes from.
 """
 
 from __future__ import annotations
@@ -53,22 +53,22 @@ def preflight(
     target: TargetFacts | None = None,
     capture: Sequence[int] | None = None,
 ) -> PreflightVerdict:
-    """What ``engine`` of ``version`` will do with the files of ``subject``.
+    """Predict what ``version`` of ``engine`` will do with the files of ``subject``.
 
-    Without ``target``, what depends on it makes the verdict ``unknown``. ``capture`` are the after-layer ids that
-    TensorRT-LLM's YAML names (``eagle3_layers_to_capture``), which no other engine is told. Raises UsageError for an
-    engine or a version that no contract describes.
+    Without ``target``, the verdict is ``unknown`` if it depends on the target. ``capture`` holds the after-layer ids
+    that TensorRT-LLM's YAML names (``eagle3_layers_to_capture``); no other engine takes them. Raises UsageError for an
+    engine or a version without a contract.
     """
     return _judge(subject, contract(engine, version), target, None if capture is None else tuple(capture))
 
 
 def preflight_all(subject: ExaminedHead, target: TargetFacts | None = None) -> list[PreflightVerdict]:
-    """`preflight` for every engine's pinned version and those beside it, in the order they are shown in."""
+    """Run `preflight` for every engine's pinned and neighbouring versions, in the order of display."""
     return [_judge(subject, c, target) for c in current_contracts()]
 
 
 def preflight_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
-    """Everything about a case that may matter to an engine; its contract says to which it does."""
+    """Yield everything about a case that may matter to an engine; the contract decides what does matter."""
     yield from configuration_findings(case)
     yield from tensor_findings(case)
     yield from wiring_findings(case)

@@ -1,4 +1,4 @@
-"""What each version of an engine does with a head's files, as data, and the verdicts that follow."""
+"""Read what each version of an engine does with a head's files, and derive verdicts from it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from eagle3hub.head.target import target_types
 from eagle3hub.system.resources import read_toml
 from eagle3hub.system.typed import build
 
-# Verdicts of a preflight, and the reasons they rest on.
+# Verdicts of a preflight and their reasons
 
 
 Effect = Literal["right", "unknown", "silently_wrong", "refuses"]
 EFFECTS: tuple[Effect, ...] = ("right", "unknown", "silently_wrong", "refuses")
-"""From best to worst; a head that is refused does no silent harm, so a refusal outweighs the rest."""
+"""From weakest to strongest: a refusal outweighs the rest, because a refused head does no silent harm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,10 @@ class Reason:
     """One thing an engine does with a head.
 
     Attributes:
-        code: stable slug (``aux-layers``). effect: what it leads to.
-        sentence: what happens; the engine is its subject.
-        source: where in the engine (a file of the named version) this was read, or how it was executed.
-        hint: what would mend it, or None.
+        code: stable slug (``aux-layers``). effect: its consequence.
+        sentence: what happens; the engine is the subject.
+        source: the place in the engine (a file of the named version) that shows this, or how it was executed.
+        hint: how to fix it, or None.
     """
 
     code: str
@@ -41,7 +41,7 @@ class Reason:
     hint: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Every field by name."""
+        """Return every field by name."""
         return asdict(self)
 
 
@@ -49,9 +49,9 @@ class Reason:
 class PreflightVerdict:
     """What one engine version will do with a head.
 
-    ``kind``: ``right`` (loads, and computes what the head was trained to), ``silently_wrong`` (loads and serves, but
-    not that: acceptance suffers), ``refuses`` (stops at start-up or at the first request), ``unknown`` (it depends on
-    something not at hand). Reasons come worst first.
+    ``kind``: ``right`` (it loads the head and computes what the head was trained for), ``silently_wrong`` (it loads
+    and serves the head but computes something else, so acceptance suffers), ``refuses`` (it stops at start-up or at
+    the first request), ``unknown`` (this depends on something we do not have). The worst reason comes first.
     """
 
     engine: str
@@ -61,7 +61,7 @@ class PreflightVerdict:
     reasons: tuple[Reason, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The verdict as an entry of ``engines`` in ``--json`` output."""
+        """Return the verdict as an entry of ``engines`` in ``--json`` output."""
         return {
             "engine": self.engine,
             "version": self.version,
@@ -72,27 +72,30 @@ class PreflightVerdict:
 
 
 def weigh(engine: str, version: str, title: str, reasons: Iterable[Reason]) -> PreflightVerdict:
-    """The verdict that follows from ``reasons``: the worst effect decides."""
+    """Return the verdict that follows from ``reasons``: the worst effect decides."""
     ordered = sorted(reasons, key=lambda r: -EFFECTS.index(r.effect))
     return PreflightVerdict(engine, version, title, ordered[0].effect if ordered else "right", tuple(ordered))
 
 
-# What each engine version reads, needs and silently ignores: its ``contract.toml`` in ``engines/data``, typed.
+# Contracts: what each engine version reads, needs and silently ignores
 #
-# ``engines/data/common/rules.toml`` holds, for each code a finding may have, what it usually leads to and how that is
-# said. A contract lists the codes that matter to it, each with the place it was read from; what it does not list does
-# no harm there. One that builds on another version's states what differs; a rule with the effect ``right`` lifts one.
-# Where the runners of a version read files differently, ``[runners]`` states what differs for each.
+# ``engines/data/common/rules.toml`` holds the usual effect and sentence for each code of a finding. The
+# ``contract.toml`` of a version lists the codes that matter to this version, each with its source; a code that is not
+# listed does no harm there. A contract that builds on another version's states only the differences; a rule with the
+# effect ``right`` cancels an inherited one. If the runners of a version read files differently, ``[runners]`` states
+# the differences for each.
 
 
 Numbering = Literal["boundary", "after", "after-if-first-is-1", "boundary-if-last-layer"]
-"""How an engine numbers listed ids: number of layers that have run, 0-based layer whose output is taken, the latter
-only if the first id is 1, the latter unless the largest id is the number of layers."""
+"""How an engine reads listed ids: ``boundary`` counts the layers that have run, ``after`` is the 0-based layer whose
+output is taken. The last two mean ``after`` only if the first id is 1, and unless the largest id is the number of
+layers.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class ContractRule:
-    """What one finding leads to on one engine; ``says`` and ``hint`` are format strings over the finding's facts."""
+    """The effect of one finding on one engine; the finding's facts fill the format strings ``says`` and ``hint``."""
 
     effect: Effect
     says: str
@@ -100,21 +103,21 @@ class ContractRule:
     hint: str | None
 
     def reason(self, code: str, facts: Mapping[str, Any]) -> Reason:
-        """The reason for a finding of this kind."""
+        """Return the reason for a finding of this kind."""
         hint = None if self.hint is None else self.hint.format_map(facts)
         return Reason(code, self.effect, self.says.format_map(facts), self.source, hint)
 
 
 @dataclass(frozen=True, slots=True)
 class AuxReading:
-    """Where an engine takes the aux layers from.
+    """How an engine finds the aux layers.
 
     Attributes:
-        places: config keys that may list ids, first come first served, each with its numbering.
-        default: boundary ids where nothing is listed, as (first, L//2 + middle, L + last).
+        places: config keys that may list ids, each with its numbering; the first key that has a list decides.
+        default: boundary ids if no key has a list, as (first, L//2 + middle, L + last).
         last_layer: whether boundary L (after the last layer, before the final norm) can be captured.
-        as_listed: whether states are taken in the order listed, one listed twice being taken twice; else each once,
-            in the order the layers run.
+        as_listed: whether states are taken in the listed order, and twice if listed twice; otherwise each state is
+            taken once, in the order of the layers.
     """
 
     places: tuple[tuple[str, Numbering], ...]
@@ -125,26 +128,28 @@ class AuxReading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContractTerms:
-    """What a contract states of how files are read.
+    """How an engine reads files, as a contract states it.
 
     Attributes:
-        architectures: accepted names by kind of draft class (``llama``, ``qwen3``, ``mla``); ``any_architecture``:
-            the name does not matter.
-        reads_nested: whether speculators' nested config is understood.
-        layer_names, several_layer_names: spellings of a layer's tensors it maps (``midlayer.``, ``midlayer.{i}.``,
-            ``layers.{i}.``) in a draft of one layer and of several (none: as in a draft of one).
-        model_prefix: whether names may begin with ``model.``; aux_norm_alias: whether aux_norm_low/mid/high are
-            fc_norm.0/1/2.
-        dropped: prefixes of names it drops without a word where the flag that asks for them is not set.
-        aux: how aux layers are read.
-        count_keys, count_lists: keys that size fc (a number; else a list's length; else 3).
-        class_count_lists: lists that size fc in a draft class of its own.
-        norms: keys read for each norm flag, first come first served; nested_norms: by speculators_model_type, the
-            flags read from a nested config, each with its default (empty: as in a flat one).
-        rope: spellings read, first come first served. later_norm: norm before attention in layers after the first.
-        attention_bias, fc_bias: whether biases of q/k/v/o (asked for by ``attention_bias``) and of fc (``bias``) are
-            loaded. o_proj_bias: flags any of which makes it build a bias of o_proj.
-        own_embedding_if_other_width: whether embed_tokens of the file is used where the widths differ.
+        architectures: accepted names, by kind of draft class (``llama``, ``qwen3``, ``mla``).
+        any_architecture: whether every name is accepted.
+        reads_nested: whether the engine understands speculators' nested config.
+        layer_names, several_layer_names: prefixes of layer tensors that it maps (``midlayer.``, ``midlayer.{i}.``,
+            ``layers.{i}.``), in a draft of one layer and of several layers (empty: the same as for one layer).
+        model_prefix: whether names may begin with ``model.``.
+        aux_norm_alias: whether aux_norm_low/mid/high are fc_norm.0/1/2.
+        dropped: prefixes of names that it drops silently unless a flag asks for them.
+        aux: how it reads aux layers.
+        count_keys, count_lists: keys that set the width of fc (a number; else the length of a list; else 3).
+        class_count_lists: the same lists, for a draft class that has its own.
+        norms: keys for each norm flag; the first that is present decides.
+        nested_norms: by speculators_model_type, the flags read from a nested config, each with its default (empty: as
+            in a flat config).
+        rope: forms of the RoPE fields that it reads; the first that is present decides.
+        later_norm: norm before attention in layers after the first.
+        attention_bias, fc_bias: whether it loads the biases of q/k/v/o (if ``attention_bias`` is set) and of fc (if
+            ``bias`` is set). o_proj_bias: flags that make it build a bias of o_proj.
+        own_embedding_if_other_width: whether it uses the file's embed_tokens if the widths differ.
         parallel_drafting_by: the runner that takes over for P-EAGLE heads, or None.
     """
 
@@ -176,12 +181,12 @@ class EngineContract(ContractTerms):
     """What one version of one engine does with the files of a draft head.
 
     Attributes:
-        engine, version: which one (vLLM's two model runners count as versions). title: what to call it.
-        aux_by_target: how aux layers are read for targets of a model type.
-        only_targets: model types of targets outside of which it drafts for none (empty: no such limit known).
-        known_targets, not_targets: those it was seen to have what it takes for, and those it was seen not to (empty:
-            nothing known).
-        rules: by code, what a finding leads to.
+        engine, version: which engine (vLLM's two model runners count as versions). title: its name in messages.
+        aux_by_target: by model type of the target, how it reads aux layers.
+        only_targets: the only model types of targets that it drafts for (empty: no known limit).
+        known_targets, not_targets: model types of targets that its source supports, and does not support (empty:
+            unknown).
+        rules: by code, the effect of a finding.
     """
 
     engine: str
@@ -196,7 +201,7 @@ class EngineContract(ContractTerms):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Special:
-    """How aux layers are read for some targets: what differs."""
+    """How aux layers are read for some targets: the differences."""
 
     model_types: str | frozenset[str]
     places: tuple[tuple[str, Numbering], ...] | None = None
@@ -207,7 +212,7 @@ class _Special:
 
 @dataclass(frozen=True, slots=True)
 class _Ruling:
-    """What a contract says of a finding where it is not the usual."""
+    """What a contract says about a finding, where it differs from the usual."""
 
     source: str | None = None
     effect: Effect | None = None
@@ -217,7 +222,7 @@ class _Ruling:
 
 @dataclass(frozen=True, slots=True)
 class _Usual:
-    """What a finding usually leads to; ``always``: on every engine."""
+    """The usual effect of a finding; ``always`` means on every engine."""
 
     effect: Effect
     says: str
@@ -228,9 +233,9 @@ class _Usual:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _File(ContractTerms):
-    """A ``contract.toml`` for one runner. ``called`` is said in place of the version, or of the runner's name.
+    """A ``contract.toml`` for one runner. ``called`` replaces the version, or the runner's name, in messages.
 
-    A string in place of a list of target types names one of ``target_types.toml``.
+    A string in place of a list of target types names a list in ``target_types.toml``.
     """
 
     rules: Mapping[str, _Ruling]
@@ -243,7 +248,7 @@ class _File(ContractTerms):
 
 @cache
 def contracts() -> tuple[EngineContract, ...]:
-    """Every contract, engine by engine, each engine's from its oldest version to its newest."""
+    """Return every contract, engine by engine, from the oldest version to the newest."""
     versions = ((engine, version) for engine in ENGINES for version in versions_with(engine, "contract.toml"))
     return tuple(
         found for engine, version in versions for found in _contracts(engine, version, _document(engine, version))
@@ -252,13 +257,13 @@ def contracts() -> tuple[EngineContract, ...]:
 
 @cache
 def current_contracts() -> tuple[EngineContract, ...]:
-    """Those of each engine's pinned version, and of the versions that its data name beside it."""
+    """Return the contracts of each engine's pinned version, and of the versions that its data name beside it."""
     current = {(engine, v) for engine in ENGINES for v in (engine_data(engine).pinned, *engine_data(engine).beside)}
     return tuple(found for found in contracts() if (found.engine, found.version.partition(" ")[0]) in current)
 
 
 def contract(engine: str, version: str) -> EngineContract:
-    """The contract of one engine version. Raises UsageError listing those there are."""
+    """Return the contract of one engine version. Raises UsageError, which lists the known versions."""
     for found in contracts():
         if (found.engine, found.version) == (engine, version):
             return found
@@ -268,7 +273,7 @@ def contract(engine: str, version: str) -> EngineContract:
 
 @cache
 def common_rules() -> Mapping[str, _Usual]:
-    """By code: usual effect, sentence and hint; ``always`` marks those that hold for every engine."""
+    """Return, by code, the usual effect, sentence and hint; ``always`` marks rules that hold for every engine."""
     place = "engines/data/common/rules.toml"
     return {
         code: build(_Usual, found, f"{place}, {code}") for code, found in read_toml(DATA / "common/rules.toml").items()
@@ -280,7 +285,7 @@ def _document(engine: str, version: str) -> dict[str, Any]:
 
 
 def _contracts(engine: str, version: str, stated: Mapping[str, Any]) -> list[EngineContract]:
-    """The contracts of one version, one for each of its runners; raises ValueError for a file that is wrong."""
+    """Return the contracts of one version, one for each runner. Raises ValueError for a wrong file."""
     place = f"engines/data/{engine}/{version}/contract.toml"
     shared = {key: value for key, value in stated.items() if key != "runners"}
     if "runners" not in stated:
@@ -319,7 +324,7 @@ def _contract(engine: str, version: str, number: str, file: _File) -> EngineCont
 
 
 def _norm_codes(terms: ContractTerms) -> set[str]:
-    """The codes of every finding about the norm flags that an engine reads."""
+    """Return the codes of all findings about the norm flags that an engine reads."""
     nested = terms.nested_norms.values()
     codes = {f"{flag}-assumed" for read in nested for flag, default in read.items() if default}
     for flag in {*terms.norms, *(flag for read in nested for flag in read)}:

@@ -1,4 +1,4 @@
-"""Hold a head's files against an engine's contract: config, tensors, wiring to the target."""
+"""Check a head's files against an engine's contract: config, tensors, and aux hidden states of the target."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from eagle3hub.engines.preflight.files import (
 )
 from eagle3hub.layouts.hf_config import CONTEXT, LAYERS
 
-# What config.json says, against what an engine makes of it.
+# Check config.json: what it says, and how an engine reads it
 
 
 _NORM_FLAGS = ("norm_before_residual", "norm_before_fc", "fc_norm")
@@ -31,11 +31,11 @@ _NOT_NULL = (
     *("max_position_embeddings", "mlp_bias", "num_attention_heads", "num_hidden_layers", "rms_norm_eps"),
     *("tie_word_embeddings", "use_cache", "vocab_size"),
 )
-"""Keys whose null the Llama config of transformers 5 refuses (executed, 5.19.0)."""
+"""Keys that the Llama config of transformers 5 refuses as null (executed, 5.19.0)."""
 
 
 def configuration_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
-    """Form of the config, draft class, norms, RoPE, context, and whatever else a key decides."""
+    """Check the form of the config, draft class, norms, RoPE, context length and all other keys."""
     yield PreflightFinding("no-eagle3")
     yield from _target(case)
     yield from _form(case)
@@ -72,7 +72,7 @@ def _target(case: PreflightCase) -> Iterator[PreflightFinding]:
 
 
 def _needs_no_aux(case: PreflightCase) -> bool:
-    """Whether the engine can feed this head the final hidden state, which the class of any target hands out."""
+    """Whether this head needs only the final hidden state, which every target gives, and the engine can feed it."""
     rule = case.contract.rules.get("final-norm")
     return not case.truth.uses_aux and rule is not None and rule.effect == "right"
 
@@ -225,7 +225,7 @@ def _quantization(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("packed-untold" if packed_weights(case.files, {"U8"}) else "quantized-untold")
 
 
-# Which tensors of the files an engine takes, which it lacks, and which it does not know.
+# Check tensors: which an engine takes, which are missing, and which it does not know
 
 
 _LAYER = re.compile(r"(midlayer|layers)\.(?:(\d+)\.)?(.+)")
@@ -233,9 +233,9 @@ _ALIASES = {"aux_norm_low.": "fc_norm.0.", "aux_norm_mid.": "fc_norm.1.", "aux_n
 _JUDGED_BY_FLAG = re.compile(r"(fc_norm|input_norm|aux_norm_\w+|mask_hidden)\b|\.(q_norm|k_norm)\.")
 _LATER_NORM = re.compile(r"layers\.[1-9]\d*\.(input_layernorm|hidden_norm)\.")
 _ROTARY = re.compile(r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
-"""Buffers of old transformers versions, which every loader skips or ignores (vLLM ``models/utils.py:233``)."""
+"""Buffers of old transformers versions; every loader skips or ignores them (vLLM ``models/utils.py:233``)."""
 _QWEN3_HEAD_DIM = 128
-"""head_dim of a Qwen3 config that states none (transformers)."""
+"""Default head_dim of a Qwen3 config (transformers)."""
 _ALWAYS_KNOWN = {"embed_tokens.weight", "lm_head.weight", "d2t", "t2d"}
 _MATRICES = (
     *(f"self_attn.{x}_proj.weight" for x in "qkvo"),
@@ -245,7 +245,7 @@ _MATRICES = (
 
 
 def tensor_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
-    """Names that are not mapped, tensors that are missing or unknown, and widths that do not fit."""
+    """Check for names that are not mapped, tensors that are missing or unknown, and widths that do not fit."""
     prefixed = sorted(n for n in case.files.tensors if n.startswith("model."))
     if prefixed and not case.contract.model_prefix:
         yield PreflightFinding("model-prefix", {"name": prefixed[0]})
@@ -303,7 +303,7 @@ def _surplus(case: PreflightCase, unknown: set[str]) -> Iterator[PreflightFindin
 
 
 def _canonical(case: PreflightCase, name: str) -> str | None:
-    """The name as ``layers.{i}.…``; None where the engine does not map this spelling of a layer."""
+    """Return the name as ``layers.{i}.…``, or None if the engine does not map this form of the name."""
     name = name.removeprefix("model.")
     if case.contract.aux_norm_alias:
         for alias, own in _ALIASES.items():
@@ -315,7 +315,7 @@ def _canonical(case: PreflightCase, name: str) -> str | None:
 
 
 def _parse(name: str) -> tuple[str | None, str]:
-    """How a name spells its layer (None outside of layers), and the name as ``layers.{i}.…``."""
+    """Return how a name writes its layer (None outside of layers), and the name as ``layers.{i}.…``."""
     match = _LAYER.fullmatch(name)
     if match is None:
         return None, name
@@ -361,13 +361,13 @@ def _widths(case: PreflightCase) -> Iterator[PreflightFinding]:
 
 
 def _head_dim(case: PreflightCase, heads: int) -> int:
-    """The width of an attention head as an engine reads it; transformers completes a flat config only."""
+    """Return the width of an attention head as an engine reads it; transformers completes only flat configs."""
     qwen3 = not case.files.nested and case.fields.get("model_type") == "qwen3"
     return positive_int(case.fields, "head_dim", _QWEN3_HEAD_DIM if qwen3 else case.truth.hidden_size // heads)
 
 
 def feature_count(case: PreflightCase) -> int:
-    """How many aux hidden states the engine sizes fc for."""
+    """Return the number of aux hidden states that the engine builds fc for."""
     if case.capture is not None:
         return len(case.capture)
     terms, eagle = case.contract, nested_object(case.files.config, "eagle_config")
@@ -427,15 +427,15 @@ def _several(names: set[str]) -> str:
     return shown if len(ordered) <= 2 else f"{shown} and {len(ordered) - 2} more"
 
 
-# Which hidden states of the target an engine feeds to the head, against those the head was trained on.
+# Check aux hidden states: those the engine feeds to the head, and those the head was trained on
 
 
 FINAL_STATE = (-1,)
-"""What an engine is told to capture to feed a head the target's final hidden state."""
+"""The capture setting that feeds a head the target's final hidden state."""
 
 
 def wiring_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
-    """Findings on aux layers: which are captured, how many, in what order, and whether that depends on the target."""
+    """Check which aux layers are captured, how many, in what order, and whether that depends on the target."""
     truth = case.truth
     if not truth.uses_aux:
         if case.capture != FINAL_STATE:
@@ -475,7 +475,7 @@ def _captured(case: PreflightCase) -> Iterator[PreflightFinding]:
 
 
 def _reading(case: PreflightCase, aux: AuxReading) -> tuple[str, tuple[int, ...]] | None:
-    """The place that decides and the boundary ids read from it; None for the default of an unknown target."""
+    """Return the key that decides and its boundary ids, or None for the default of an unknown target."""
     layers = None if case.target is None else case.target.num_hidden_layers
     for key, numbering in aux.places:
         listed = lookup(case.fields, key)
@@ -497,7 +497,7 @@ def _boundaries(listed: Sequence[int], numbering: Numbering, layers: int | None)
 
 
 def _without_target(case: PreflightCase) -> Iterator[PreflightFinding]:
-    """The engine takes its default of a target we do not know."""
+    """Check a head whose engine takes the default layers of a target that we do not know."""
     truth = case.truth
     if truth.boundaries is None:
         if truth.num_aux == 3:
