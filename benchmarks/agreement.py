@@ -58,7 +58,7 @@ def round_by_round(num_prompts: int, k: int, max_new_tokens: int) -> list[Row]:
 
 
 def rows_of(entry: Mapping[str, Any]) -> list[Row]:
-    """The same of an engine's entry in a report."""
+    """Return the same from an engine's entry in a report."""
     return [(row["rounds"], row["drafted"], row["accepted_per_position"]) for row in entry["per_prompt"]]
 
 

@@ -68,7 +68,7 @@ class Series:
 
 
 def make_head(folder: Path, s: Size) -> Path:
-    """A SpecJAX folder with weights around ±0.01 and a valid vocabulary map."""
+    """Make a SpecJAX folder with weights around ±0.01 and a valid vocabulary map."""
     folder.mkdir()
     h, q, kv = s.hidden, s.heads * s.head_dim, s.kv_heads * s.head_dim
     shapes = {
@@ -136,7 +136,7 @@ def make_head(folder: Path, s: Size) -> Path:
 
 
 def make_target(folder: Path) -> Path:
-    """The config.json of a target that fits; no weights are needed."""
+    """Write the config.json of a matching target, which needs no weights."""
     folder.mkdir()
     config = json.loads((folder.parent / "head" / "config.json").read_text())
     config |= {"num_hidden_layers": 80, "max_position_embeddings": 131072}
@@ -299,7 +299,7 @@ def start_table(series: dict[str, Series]) -> list[str]:
 
 
 def machine(work: Path) -> list[str]:
-    """What the numbers were taken on."""
+    """Describe the machine and the versions of this run."""
     memory = next(x for x in Path("/proc/meminfo").read_text().splitlines() if x.startswith("MemTotal")).split()
     model = [
         x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")

@@ -113,7 +113,7 @@ Bounds = tuple[np.ndarray, np.ndarray]
 
 
 def others(shares: Shares, chosen: np.ndarray) -> dict[str, Bounds]:
-    """The intervals of the other methods, for all samples at once."""
+    """Return the intervals of the other methods, for all samples at once."""
     n = chosen.shape[1]
     total, trials = shares.total[chosen] / shares.most, shares.trials[chosen]
     size = trials.sum(axis=1)
@@ -185,14 +185,14 @@ def told(what: str) -> None:
 
 
 def of_one(row: Sequence[str]) -> str:
-    """One row of the whole table as a table of its own."""
+    """Return one row of the whole table as a separate table."""
     each = len(METHODS) + 1
     parts = [row[4 + i * each : 4 + (i + 1) * each] for i in range(len(SIZES))]
     return table(["n", *METHODS, "width"], [[f"{n}", *part] for n, part in zip(SIZES, parts, strict=True)])
 
 
 def of_tau(every: Sequence[Population], count: int) -> tuple[str, str, str]:
-    """The extremes by method and n, the population that is named, and the whole table."""
+    """Return the extremes by method and n, the named population, and the whole table."""
     methods, named = METHODS, ""
     rows, found, outside = [], {}, {}
     for one in every:
@@ -245,7 +245,7 @@ def of_rates(every: Sequence[Population], count: int) -> str:
 
 
 def two_runs(kind: str, rng: np.random.Generator, chance: np.ndarray, a: np.ndarray, tokens: int) -> np.ndarray:
-    """The other head's counters over the same prompts."""
+    """Draw the other head's counters over the same prompts."""
     k = a.shape[1] - 1
     if kind == "a tenth of the prompts":  # as after a conversion: equal but for a few drafts in a few prompts
         b = a.copy()

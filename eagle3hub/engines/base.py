@@ -52,7 +52,7 @@ class Recipe:
         return shlex.join(self.argv)
 
     def to_json(self) -> dict[str, Any]:
-        """The ``recipe`` object of a report."""
+        """Return the ``recipe`` object of a report."""
         document: dict[str, Any] = {
             "engine": self.engine,
             "version": self.version,

@@ -411,7 +411,7 @@ class Diagnosis:
     tested: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        """Every field by name."""
+        """Return every field by name."""
         return asdict(self)
 
 

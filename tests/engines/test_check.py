@@ -1,4 +1,4 @@
-"""Every rule once where it must speak and once where it must not."""
+"""Each rule, once with an input that it must report and once with one that it must not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data of engine versions: every key is read, every file is there, and a folder more is a version more."""
+"""The data of engine versions: every key is read, every file exists, and a new folder adds a version."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def forget() -> None:
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the data in place of the package's own."""
+    """Use a copy of the data instead of the package's own."""
     copy = Path(shutil.copytree(DATA, tmp_path / "data"))
     monkeypatch.setattr(specs, "DATA", copy)
     forget()

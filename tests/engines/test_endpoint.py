@@ -1,4 +1,4 @@
-"""Attaching to a running server: what it may say, and what becomes of it. The real ones are in test_on_servers."""
+"""Attaching to a running server: its possible answers and their results; test_on_servers has real servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a llama.cpp run asks for, and what is read off what it says. The engine itself runs in tests/validate."""
+"""The requests of a llama.cpp run, and how its answers are read. The engine itself runs in tests/validate."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ def test_vllm_serving_something_else_is_refused(
 
 @contextlib.contextmanager
 def busy(url: str, target: Path) -> Iterator[None]:
-    """Somebody else's long request; it is given up at the end."""
+    """Send a long request of another user; it is dropped at the end."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     body = {"model": str(target), "prompt": "Once", "max_tokens": 1500, "ignore_eos": True, "stream": True}
     request = urllib.request.Request(

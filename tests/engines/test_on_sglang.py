@@ -46,7 +46,7 @@ Run = Callable[..., EngineRun]
 
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory: pytest.TempPathFactory, smollm2_target: Path) -> Callable[[str], Path]:
-    """The example head in a layout, made once."""
+    """Return the example head in a layout; it is converted once."""
     folder = tmp_path_factory.mktemp("heads")
 
     def in_layout(layout: str) -> Path:
@@ -86,7 +86,7 @@ def histogram(counts: Any) -> list[int]:
 
 
 def broken(head: Path, place: Path, *, config: dict[str, Any] | None = None, drop: tuple[str, ...] = ()) -> Path:
-    """A copy of a head with other config values, without some tensors, and with every offset of d2t zero."""
+    """Copy a head, with other config values, without some tensors, and with every offset of d2t zero."""
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(head, place)
@@ -140,7 +140,7 @@ def test_taps_one_layer_too_low_are_seen(run: Run, heads: Callable[[str], Path],
 def test_what_sglang_does_not_miss_is_missed_here(
     run: Run, heads: Callable[[str], Path], alone: EngineRun, tmp_path: Path
 ) -> None:
-    """A d2t of zeros, and tensors that are not there: SGLang serves both without a word.
+    """SGLang serves a d2t of zeros, and missing tensors, without a message.
 
     ``bias: true`` has it build a bias of fc, and one of o_proj that starts at zero.
     """
@@ -205,7 +205,7 @@ def test_the_time_limit_leaves_no_process_of_sglang(
     most = 0
 
     def watch(message: str, fraction: float | None = None) -> None:
-        """Once SGLang has started its own processes, let the time run out."""
+        """Let the time run out once SGLang has started its own processes."""
         nonlocal most
         if "loading" in message:
             until = time.monotonic() + 240

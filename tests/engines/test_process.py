@@ -1,4 +1,4 @@
-"""How a run ends when the worker does not end well. The workers here are small scripts that fail on purpose."""
+"""The end of a run whose worker fails. The workers here are small scripts that fail on purpose."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def parent(command: list[str], code: str = PARENT) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("size", [1_000_000, 15_000_000])
 def test_a_long_report_costs_as_much_as_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    """What is put before a piece that has just come is counted: a line is not built up again with each of them."""
+    """Count what is joined with each new piece: a line must not be copied again for every piece."""
     copied: list[int] = []
 
     class Counted(bytes):
@@ -226,7 +226,7 @@ def test_a_long_report_costs_as_much_as_its_bytes(tmp_path: Path, monkeypatch: p
 
 
 def test_a_worker_sends_a_long_report_without_copying_what_is_left(tmp_path: Path) -> None:
-    """Through `protocol.serve`, whose every write takes a part of the line only."""
+    """Run `protocol.serve` while every write takes only a part of the line."""
     body = f"""
         sys.path.insert(0, {str(Path(__file__).parents[2])!r})
         import eagle3hub.engines.workers.protocol as protocol

@@ -1,4 +1,4 @@
-"""Recipes as they are typed: every engine, every version there is data for."""
+"""Recipes as the user types them, for every engine and every version in the data."""
 
 from __future__ import annotations
 

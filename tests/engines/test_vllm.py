@@ -28,7 +28,7 @@ def job(tmp_path: Path) -> RunSpec:
 
 
 def says(folder: Path, *lines: str) -> Path:
-    """An interpreter that ignores its arguments, says ``lines`` on standard output and ends."""
+    """Make an interpreter that ignores its arguments, writes ``lines`` to standard output and ends."""
     file = folder / "python"
     file.write_text("#!/bin/sh\nread request\n" + "".join(f"printf '%s\\n' {shlex.quote(line)}\n" for line in lines))
     file.chmod(file.stat().st_mode | stat.S_IXUSR)

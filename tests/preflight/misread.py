@@ -1,4 +1,4 @@
-"""Traps where a config says something else than the tensors, or an engine reads it otherwise than the trainer."""
+"""Traps: the config contradicts the tensors, or an engine reads the config differently from the trainer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from eagle3hub.engines.preflight import ExaminedHead, infer_truth
 
 
 def holding(subject: ExaminedHead, name: str, dtype: str, shape: tuple[int, ...]) -> ExaminedHead:
-    """The same folder with a tensor of this dtype and shape."""
+    """Return the same folder with one more tensor, of this dtype and shape."""
     files = replace(subject.files, tensors={**subject.files.tensors, name: (dtype, shape)})
     return ExaminedHead(files, infer_truth(files))
 
 
 def beside(subject: ExaminedHead) -> ExaminedHead:
-    """The same folder with hf_quant_config.json in it."""
+    """Return the same folder with hf_quant_config.json."""
     return replace(subject, files=replace(subject.files, quant_file=True))
 
 

@@ -1,4 +1,4 @@
-"""What TensorRT-LLM is told to capture apart from the files: it then decides, in place of the default."""
+"""Aux layers that TensorRT-LLM gets from its YAML: they replace the default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real folders: what `examine` sees in them, and what `inspect` says."""
+"""Real folders: what `examine` reads in them, and what `inspect` prints."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def test_inspect_has_a_line_for_every_contract(example_head: Path, cli: Cli):
 
 
 def test_a_norm_that_config_and_training_disagree_about_is_said_as_it_is(tmp_path: Path, cli: Cli):
-    """SpecJAX trains without norm_before_residual, whatever a config says."""
+    """SpecJAX trains without norm_before_residual, even if a config says otherwise."""
     fixtures = Path(__file__).parent.parent / "fixtures/exporters"
     folder = tmp_path / "head"
     shutil.copytree(fixtures / "specjax-saved/head", folder)

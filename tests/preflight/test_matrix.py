@@ -1,4 +1,4 @@
-"""Which layout, as its trainer leaves it, is right, silently wrong or refused by which engine.
+"""Each layout as its trainer writes it, on each engine: right, silently wrong or refused.
 
 Every cell of the table was read in (or executed with) the engine; the letters are R right, S silently wrong,
 X refuses, U unknown. Where a cell has a condition, it says which reasons must be given.

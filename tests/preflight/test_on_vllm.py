@@ -1,4 +1,4 @@
-"""The verdicts on vLLM's CPU runner against vLLM itself: one folder a time, broken in one way, loaded and run."""
+"""The verdicts on vLLM's CPU runner, compared with vLLM itself: each folder is broken in one way, loaded and run."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def run(folder: Path, target: Path, python: Path) -> EngineRun | EngineFailure:
 
 
 TELLING = ("nested ids only", "no d2t", "full vocabulary with d2t", "model. prefix", "layers.0. names")
-"""Run always; each case costs an engine start, so the others run with EAGLE3HUB_THOROUGH=1."""
+"""These cases always run. Each case starts an engine, so the others run only with EAGLE3HUB_THOROUGH=1."""
 
 
 @pytest.mark.parametrize("name", CASES if os.environ.get("EAGLE3HUB_THOROUGH") else TELLING)

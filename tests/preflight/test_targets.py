@@ -1,4 +1,4 @@
-"""What depends on the target: SGLang's own rules per model, depths, contexts, and not knowing it at all."""
+"""Verdicts that depend on the target: SGLang's rules per model, depth, context length, and an unknown target."""
 
 from __future__ import annotations
 

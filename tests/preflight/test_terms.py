@@ -1,4 +1,4 @@
-"""The contracts as data: complete, sourced, printable; and no config makes a preflight fall over."""
+"""The contracts are complete, have sources and can be printed, and no config makes a preflight crash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traps, one by one: a folder right on every engine, one thing changed, and what each engine then does."""
+"""Traps: take a folder that is right on every engine, change one thing, and check what each engine does."""
 
 from __future__ import annotations
 

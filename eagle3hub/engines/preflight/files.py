@@ -112,7 +112,7 @@ class HeadFiles:
 
     @property
     def says_quantized(self) -> str | None:
-        """Where the files ask for quantized layers, or None; a null in config.json does not ask."""
+        """The place in the files that asks for quantized layers, or None; a null in config.json is no request."""
         if self.config.get("quantization_config"):
             return "quantization_config"
         return QUANT_CONFIG if self.quant_file else None
