@@ -336,8 +336,8 @@ def _pip_error(spec: EnvironmentSpec, log: Path) -> HubError | OutputError:
         )
     if "DO NOT MATCH THE HASHES" in text:
         return HubError(
-            f"the package index has another file than the one {spec.engine} was tried with: its digest differs",
-            hint=f"point pip at an index or a folder that has the original; {whole}",
+            f"the package index has a different file from the one {spec.engine} was tested with: the digests differ",
+            hint=f"point pip at an index or a folder that has the original file; {whole}",
             code="hub-digest",
         )
     missing = re.search(r"No matching distribution found for (\S+)", text)
@@ -432,7 +432,8 @@ def _diagnose(engine: str, device: str, given: Path | None) -> Diagnosis:
         return _probe(engine, device, given, f"install {engine_title(engine)} {version} for {given}")
     why = no_environment(engine, device)
     if why is not None:
-        mend = f"run {engine_title(engine)} where it runs, and name its interpreter: --engine-python {engine}=PATH"
+        title = engine_title(engine)
+        mend = f"install {title} where it can run, and give its interpreter: --engine-python {engine}=PATH"
         return Diagnosis(engine, device, version, "unobtainable", problem=why, mend=mend)
     environment = environment_for(engine, device)
     install = f"eagle3hub engines install {engine} --device {device}"

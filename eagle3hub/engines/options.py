@@ -55,7 +55,7 @@ def _base_url(engine: str, url: str) -> str:
     if parts.username is not None or parts.query or parts.fragment:
         raise _endpoint(
             f"the address of the {engine} server holds more than scheme, host, port and path",
-            f"an API key belongs into the environment variable {ENDPOINT_KEY}",
+            f"put an API key into the environment variable {ENDPOINT_KEY}",
         )
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 

@@ -84,7 +84,7 @@ def _check(engine: str, serving: Serving) -> None:
     if engine == "llamacpp" and serving.tensor_parallel is not None:
         raise UsageError(
             "llama.cpp has no tensor parallel size: it splits a model over what devices it finds",
-            hint="its own flags go in with --extra, for example --extra '--split-mode row'",
+            hint="give llama.cpp's own flags with --extra, for example --extra '--split-mode row'",
             code="usage-recipe",
         )
     if serving.topk == 1:

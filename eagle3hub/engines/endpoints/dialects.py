@@ -205,7 +205,7 @@ def checked_count(value: Any, what: str, code: str = "endpoint-protocol") -> int
         value = int(value)
     if type(value) is not int or not 0 <= value <= LARGEST_COUNT:
         said = f"{value:g}" if isinstance(value, float) else type(value).__name__
-        raise UnexpectedAnswer(f"its {what} is no number of things ({said})", code=code)
+        raise UnexpectedAnswer(f"its {what} is not a count ({said})", code=code)
     return value
 
 
@@ -213,7 +213,7 @@ def shown_name(value: Any, what: str) -> str | None:
     """Return a name or path that a server shows, or None. Raises UnexpectedAnswer for anything else."""
     if value is None or (isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable()):
         return value
-    raise UnexpectedAnswer(f"its {what} is no name that can be shown")
+    raise UnexpectedAnswer(f"its {what} is not a printable name")
 
 
 def optional_count(value: Any, what: str) -> int | None:
