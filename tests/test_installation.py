@@ -126,6 +126,8 @@ def test_every_workflow_installs_what_it_came_with():
     assert asked == {
         '"eagle3hub @ $TOOL"',
         '"eagle3hub[validate] @ $TOOL"',
+        "--require-hashes --only-binary=:all: --requirement=eagle3hub-tool/.github/locked/publish.txt",
+        '--no-deps --no-build-isolation "eagle3hub$EXTRA @ $TOOL"',
         '"eagle3hub$EXTRA @ $TOOL"',
         '"$GITHUB_ACTION_PATH${ENGINE:+[validate]}"',
         '"${file[0]}"',
@@ -182,7 +184,7 @@ def test_what_a_message_prints_for_an_extra_is_installed_here(extra: installatio
 ADDRESS = "https://github.com/lab/eagle3hub"
 ASK = """
 from eagle3hub.errors import Eagle3HubError
-from eagle3hub.jobs.package import own_package
+from eagle3hub.jobs.plan import own_package
 try:
     print(own_package())
 except Eagle3HubError as e:

@@ -148,7 +148,7 @@ def image_for(engines: Sequence[str]) -> Image:
 
 
 EXTRA = f"{installation.NAME}[validate]"
-_HERE = installation.SWITCH.parent
+_HERE = installation.PACKAGE
 _BY_NAME = re.compile(rf"{installation.NAME}\s*(?:\[[^\]]*\])?\s*(?:[=<>~!;(].*)?", re.IGNORECASE)
 _SCP = re.compile(r"(?:[\w.-]+@)?(?P<host>[\w.-]+):/?(?P<path>[^@:]+)")
 _COMMIT = "'eagle3hub[validate] @ git+https://HOST/OWNER/eagle3hub@COMMIT'"

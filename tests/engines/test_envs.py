@@ -124,13 +124,13 @@ def test_an_interrupted_install_does_not_count_and_is_redone(
 INSTALLING = """
 import sys
 from pathlib import Path
-from eagle3hub.engines import envs
+from eagle3hub.engines import environments
 from eagle3hub.engines.specs import EnvironmentSpec
-from eagle3hub.held import stop_once
+from eagle3hub.system.signals import stop_once
 stop_once()
 file = Path(sys.argv[1])
-here = f"{sys.platform}-{envs.platform.machine()}"
-envs.install_spec(EnvironmentSpec("csv", "1.0", "cpu", "csv==1.0", file, (here,), 0.01))
+here = f"{sys.platform}-{environments.platform.machine()}"
+environments.install_spec(EnvironmentSpec("csv", "1.0", "cpu", "csv==1.0", file, (here,), 0.01))
 """
 
 

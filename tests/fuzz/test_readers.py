@@ -161,7 +161,7 @@ def test_the_driver_runs_and_reports(tmp_path: Path):
 def test_the_driver_notices_what_it_is_there_for(tmp_path: Path, broken: str, says: str):
     code = (
         "import runpy, sys\n"
-        "import eagle3hub.checkpoint.header as header\n"
+        "import eagle3hub.checkpoint.safetensors as header\n"
         "real = header.read_header\n"
         "def broken(path):\n"
         "    if path.name == 'loose.safetensors' and path.read_bytes()[:8] != FIRST:\n"

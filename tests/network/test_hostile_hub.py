@@ -23,7 +23,6 @@ from support.hostile_hub import TOKEN, Hub
 from support.hub_server import Takeover
 
 from eagle3hub.checkpoint import hub as client
-from eagle3hub.checkpoint import remote as resuming
 from eagle3hub.errors import HubError
 from eagle3hub.jobs import api
 from eagle3hub.publishing import remote
@@ -100,7 +99,7 @@ def config(case: Case) -> None:
 
 
 def weights(case: Case) -> None:
-    path = resuming.download_weights(case.repo, "w.safetensors", case.commit, stated=stated(case, case.large))
+    path = remote.download_weights(case.repo, "w.safetensors", case.commit, stated=stated(case, case.large))
     assert path.read_bytes() == case.large
 
 
