@@ -128,7 +128,6 @@ def test_every_workflow_installs_what_it_came_with():
         '"eagle3hub[validate] @ $TOOL"',
         "--require-hashes --only-binary=:all: --requirement=eagle3hub-tool/.github/locked/publish.txt",
         '--no-deps --no-build-isolation "eagle3hub$EXTRA @ $TOOL"',
-        '"eagle3hub$EXTRA @ $TOOL"',
         '"$GITHUB_ACTION_PATH${ENGINE:+[validate]}"',
         '"${file[0]}"',
         "dist/*.whl",

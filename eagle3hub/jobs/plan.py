@@ -12,12 +12,12 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from eagle3hub._version import __version__
-from eagle3hub.card.source_tree import published_commit
 from eagle3hub.checkpoint.digest import combined_digest, file_digest, head_files
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.checkpoint.hub import download_file
 from eagle3hub.checkpoint.remote import parse_address
 from eagle3hub.checkpoint.source import HUB
+from eagle3hub.checkpoint.source_tree import published_commit
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.base import DEVICES, Device
 from eagle3hub.engines.specs import default_version, version_data
