@@ -7,8 +7,13 @@ EXPORTERS := $(HOME)/.cache/eagle3hub/exporters
 
 WORKFLOWS := $(wildcard .github/workflows/*.yml examples/actions/*-my-head.yml)
 
-# two at a time, a file's tests together; a process of each may hold an engine
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+# the many small folders of tests lie in memory where there is plenty, so that none waits for a disk
+ROOMY := $(shell [ -w /dev/shm ] && awk '/MemAvailable/ {exit $$2 < 8000000}' /proc/meminfo && echo /dev/shm)
+# two at a time; who has nothing left to do takes over from the other
+LIGHT := $(if $(ROOMY),PYTEST_DEBUG_TEMPROOT=$(ROOMY)) $(PYTEST) --dist worksteal
+# two at a time, a file's tests together: a process of each may hold an engine
+ENGINES := $(PYTEST) --dist loadfile
 
 .PHONY: demo test lint fast dist docs exporters clean
 
@@ -21,7 +26,8 @@ test: $(READY)  ## every test, those on the real engines included
 	$(BIN)/eagle3hub engines install llamacpp --device cpu
 	$(BIN)/python tests/engines/sglang_cpu/environment.py
 	$(BIN)/python tests/exporters/environments.py $(EXPORTERS) torch-exporters
-	$(PYTEST)
+	$(LIGHT) -m "not engine and not exporters"
+	$(ENGINES) -m "engine or exporters"
 
 # make exporters SPECJAX=/path/to/a/checkout/of/tails-mpt/SpecJAX
 FIXTURES := tests/fixtures/exporters
@@ -34,8 +40,8 @@ exporters: $(READY)  ## make the exporters' heads anew, and let independent libr
 	done
 	EAGLE3HUB_EXPORTERS=$(EXPORTERS) $(BIN)/python -m pytest tests/exporters tests/readers
 
-fast: $(READY)  ## the tests that need no engine
-	$(PYTEST) -m "not engine and not exporters"
+fast: $(READY)  ## the tests that need no engine and little time
+	$(LIGHT) -m "not engine and not exporters and not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .

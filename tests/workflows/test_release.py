@@ -20,6 +20,8 @@ from eagle3hub.publishing.files import read_folder, whole_digest
 from eagle3hub.report import load_report
 from eagle3hub.resources import cache_dir
 
+pytestmark = pytest.mark.slow  # each runs a whole workflow, command by command
+
 EXAMPLE = ROOT / "examples/actions"
 RELEASE = ROOT / ".github/workflows/release.yml"
 Repository = Callable[..., Path]
