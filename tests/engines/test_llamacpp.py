@@ -211,6 +211,7 @@ def archive(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("copied_venv")
 def test_files_of_a_source_archive_are_taken_by_their_digest(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
