@@ -10,13 +10,13 @@ WORKFLOWS := $(wildcard .github/workflows/*.yml examples/actions/*-my-head.yml)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 # the many small folders of tests lie in memory where there is plenty, so that none waits for a disk
 ROOMY := $(shell [ -w /dev/shm ] && awk '/MemAvailable/ {exit $$2 < 8000000}' /proc/meminfo && echo /dev/shm)
-# two at a time; who has nothing left to do takes over from the other
 TEMPORARY := $(if $(ROOMY),PYTEST_DEBUG_TEMPROOT=$(ROOMY))
+# two at a time; who has nothing left to do takes over from the other
 LIGHT := $(TEMPORARY) $(PYTEST) --dist worksteal
 # two at a time, a file's tests together: a process of each may hold an engine
 ENGINES := $(PYTEST) --dist loadfile
 
-.PHONY: demo test light engines lint fast wheel dist docs exporters clean
+.PHONY: demo test light engines lint fast wheel dist locked docs exporters clean
 
 demo: $(READY)  ## release the example head, publish it to a Hub on this machine, and serve what was downloaded
 	$(BIN)/eagle3hub demo --output build/demo --force
@@ -71,6 +71,13 @@ dist:  ## the wheel and the sdist, in dist/
 	$(PYTHON) -m venv build/tools
 	build/tools/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt build
 	build/tools/bin/python -m build --outdir dist
+
+locked:  ## the packages, with digests, that a job of the release workflow with an identity installs (CONTRIBUTING.md)
+	$(PYTHON) -m venv build/tools
+	build/tools/bin/pip install --quiet --disable-pip-version-check uv
+	printf 'hatchling>=1.27\n' | build/tools/bin/uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 \
+		--python-platform x86_64-unknown-linux-gnu --extra sign --no-annotate --custom-compile-command "make locked" \
+		--output-file .github/locked/publish.txt pyproject.toml -
 
 docs: $(READY)  ## the documentation's pages in build/site; a link that leads nowhere is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -17,17 +17,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.conversion import convert
-from eagle3hub.demo_target import NAME, ensure_target
+from eagle3hub.conversion.run import convert
 from eagle3hub.engines.options import engine_pythons
 from eagle3hub.layouts import open_head
 from eagle3hub.prompts import load_prompts
-from eagle3hub.reference.load import load_draft
+from eagle3hub.reference.model import load_draft
 from eagle3hub.reference.replay import Conditions
 from eagle3hub.reference.speculate import speculate
 from eagle3hub.reference.target import TargetModel
+from eagle3hub.releasing.demo import NAME, ensure_target
 from eagle3hub.validation import validate
-from eagle3hub.validation.kept import Kept
+from eagle3hub.validation.engine_runner import Kept
 from eagle3hub.validation.matrix import layout_names
 
 HEAD = Path(__file__).parent.parent / "examples" / "smollm2-135m" / "head"

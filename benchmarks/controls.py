@@ -25,22 +25,21 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.conversion import convert
-from eagle3hub.demo_target import NAME, ensure_target
+from eagle3hub.conversion.run import convert
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineFailure, Job
 from eagle3hub.engines.options import engine_pythons
+from eagle3hub.engines.preflight import examine, preflight
 from eagle3hub.engines.specs import preflight_version
 from eagle3hub.errors import InputError
+from eagle3hub.head.target import read_target
 from eagle3hub.layouts import open_head
-from eagle3hub.preflight import examine, preflight
-from eagle3hub.progress import silent
 from eagle3hub.prompts import load_prompts
-from eagle3hub.target import read_target
+from eagle3hub.releasing.demo import NAME, ensure_target
+from eagle3hub.system.progress import silent
 from eagle3hub.validation import validate
-from eagle3hub.validation.entry import expected_taps
-from eagle3hub.validation.interpreter import interpreter
-from eagle3hub.validation.kept import Kept
+from eagle3hub.validation.derive import expected_taps
+from eagle3hub.validation.engine_runner import Kept, interpreter
 from eagle3hub.validation.options import engine_names
 
 HEAD = Path(__file__).parent.parent / "examples" / "smollm2-135m" / "head"

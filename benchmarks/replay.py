@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from eagle3hub.engines.specs import default_version
+
 ROOT = Path(__file__).parent.parent
 HEAD = ROOT / "examples" / "smollm2-135m" / "head"
 SECTIONS = {"ratios": "## Replaying", "scaling": "## How replay scales"}
@@ -32,14 +34,14 @@ SCALING_TOKENS = (16, 32, 64, 128)
 
 def measure(what: dict[str, Any]) -> dict[str, Any]:
     """In a process of its own: texts by the target, replay at each K, speculation if asked for."""
-    from eagle3hub.demo_target import ensure_target
     from eagle3hub.layouts import open_head
     from eagle3hub.prompts import load_prompts
-    from eagle3hub.reference.load import load_draft
     from eagle3hub.reference.measure import replay_texts
+    from eagle3hub.reference.model import load_draft
     from eagle3hub.reference.replay import Conditions
     from eagle3hub.reference.speculate import speculate
     from eagle3hub.reference.target import TargetModel
+    from eagle3hub.releasing.demo import ensure_target
 
     folder = ensure_target()
     target = TargetModel.load(str(folder))
@@ -93,11 +95,11 @@ def apart(what: dict[str, Any]) -> dict[str, Any]:
 
 
 def on_vllm(prompts: int, tokens: int, k: int, python: str | None) -> tuple[float, list[tuple[int, ...]]]:
-    from eagle3hub.demo_target import ensure_target
-    from eagle3hub.engines import envs, get_engine
+    from eagle3hub.engines import environments, get_engine
     from eagle3hub.engines.base import EngineRun, Job
-    from eagle3hub.progress import silent
     from eagle3hub.prompts import load_prompts
+    from eagle3hub.releasing.demo import ensure_target
+    from eagle3hub.system.progress import silent
 
     job = Job(
         target=str(ensure_target()),
@@ -106,7 +108,7 @@ def on_vllm(prompts: int, tokens: int, k: int, python: str | None) -> tuple[floa
         draft_tokens=k,
         max_new_tokens=tokens,
     )
-    interpreter = Path(python) if python else envs.interpreter("vllm", "cpu")
+    interpreter = Path(python) if python else environments.interpreter("vllm", "cpu")
     run = get_engine("vllm").run(job, interpreter, timeout=1800, progress=silent)
     if not isinstance(run, EngineRun):
         raise SystemExit(run.reason)
@@ -129,7 +131,8 @@ def report(options: argparse.Namespace) -> list[str]:
         }
     )
     lines = [
-        "| K | rounds | accepted per position | vLLM 0.32.0 | speculate | texts | replay | vLLM ÷ replay "
+        f"| K | rounds | accepted per position | vLLM {default_version('vllm')} | speculate | texts | replay "
+        "| vLLM ÷ replay "
         "| speculate ÷ replay | vLLM ÷ (texts + replay) |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]

@@ -14,14 +14,14 @@ from eagle3hub._version import __version__
 if TYPE_CHECKING:
     from eagle3hub.card import render_card
     from eagle3hub.comparison import compare
-    from eagle3hub.conversion import convert
+    from eagle3hub.conversion.run import convert
     from eagle3hub.layouts import open_head as open
     from eagle3hub.validation import validate
 
 _WHERE = {
     "open": ("eagle3hub.layouts", "open_head"),
     "compare": ("eagle3hub.comparison", "compare"),
-    "convert": ("eagle3hub.conversion", "convert"),
+    "convert": ("eagle3hub.conversion.run", "convert"),
     "validate": ("eagle3hub.validation", "validate"),
     "render_card": ("eagle3hub.card", "render_card"),
 }

@@ -28,7 +28,7 @@ def target(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def smollm2_target() -> Path:
     """The demo's target model, fetched into the cache if it is not there."""
-    from eagle3hub.demo_target import ensure_target
+    from eagle3hub.releasing.demo import ensure_target
 
     return ensure_target()
 
@@ -39,17 +39,17 @@ def vllm_python() -> Path:
     given = os.environ.get("EAGLE3HUB_TEST_VLLM_PYTHON")
     if given:
         return Path(given)
-    from eagle3hub.engines import envs
+    from eagle3hub.engines import environments
 
-    return envs.install("vllm", "cpu").python
+    return environments.install("vllm", "cpu").python
 
 
 @pytest.fixture(scope="session")
 def llamacpp_python() -> Path:
     """The interpreter of an environment with llama.cpp and its converter, made if it is not there."""
-    from eagle3hub.engines import envs
+    from eagle3hub.engines import environments
 
-    return envs.install("llamacpp", "cpu").python
+    return environments.install("llamacpp", "cpu").python
 
 
 @pytest.fixture(scope="session")

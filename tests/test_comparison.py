@@ -17,11 +17,11 @@ from safetensors.torch import load_file, save_file
 from support import heads
 
 from eagle3hub import compare
-from eagle3hub.checkpoint.header import read_header
-from eagle3hub.conversion import convert
+from eagle3hub.checkpoint.safetensors import read_header
+from eagle3hub.comparison import diff_tensors
+from eagle3hub.conversion.run import convert
 from eagle3hub.errors import CheckpointError
 from eagle3hub.layouts import LAYOUTS
-from eagle3hub.tensor_diff import diff_tensors
 
 WEIGHTS = "model.safetensors"
 Cli = Callable[..., tuple[int, str, str]]

@@ -9,7 +9,7 @@ from support import variants
 from support.variants import Has, config_of, edit
 
 from eagle3hub import compare
-from eagle3hub.conversion import convert
+from eagle3hub.conversion.run import convert
 
 
 def names(found: list) -> list[str]:

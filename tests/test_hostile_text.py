@@ -21,7 +21,7 @@ from support.commands import leaves, root
 
 from eagle3hub.cli import app
 from eagle3hub.cli.output import console
-from eagle3hub.visible import escaped_json, visible
+from eagle3hub.system.text import escaped_json, visible
 
 EVIL = "e\x1b[31mv\x1b]0;title\x07\u202eil\u2066\u200b\u2028\x85\r\x9b2J\x7f\U000e0041\u3164x"
 """A colour, a window title, bidi marks, a zero-width space, separators, C1, a tag, a filler."""
@@ -206,10 +206,10 @@ def test_nothing_hidden_is_printed(
 def test_nothing_hidden_is_in_pages(name: str, place: Path, tmp_path: Path):
     from card import card_samples
 
-    from eagle3hub.bench.export import write_all
+    from eagle3hub.benchmarking.chart import write_all
     from eagle3hub.card.preview import write_page
-    from eagle3hub.report import Report
-    from eagle3hub.validation.html import save_html
+    from eagle3hub.validation.render import save_html
+    from eagle3hub.validation.report import Report
 
     if name == "html":
         report = card_samples.make_report("specforge")

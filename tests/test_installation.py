@@ -17,13 +17,12 @@ from pathlib import Path
 import pytest
 from support.commands import blocks
 
-from eagle3hub import installation
 from eagle3hub._version import __version__
 from eagle3hub.errors import UsageError
-from eagle3hub.installation import Index
-from eagle3hub.jobs.command import Command
-from eagle3hub.jobs.package import at_commit, check_requirement
-from eagle3hub.jobs.seal import Sealed
+from eagle3hub.jobs.collect import Sealed
+from eagle3hub.jobs.plan import Command, at_commit, check_requirement
+from eagle3hub.system import installation
+from eagle3hub.system.installation import Index
 
 ROOT = Path(__file__).parent.parent
 NOT_OURS = {".git", ".venv", ".hypothesis", "build", "dist", "__pycache__"}
@@ -75,7 +74,7 @@ def texts() -> Iterator[tuple[str, str]]:
 
 def test_nothing_installs_by_a_name_that_anybody_may_hold():
     pages = dict(texts())
-    assert {"action.yml", ".github/workflows/release.yml", "README.md", "eagle3hub/jobs/package.py"} <= set(pages)
+    assert {"action.yml", ".github/workflows/release.yml", "README.md", "eagle3hub/jobs/plan.py"} <= set(pages)
     assert {name: lines for name, text in pages.items() if (lines := installs_by_name(text))} == {}
 
 
@@ -281,7 +280,7 @@ def test_the_pages_commands_install_a_checkout(checkout: Path, machine: Machine)
     head = git(checkout, "rev-parse", "HEAD")
     wanted = f"eagle3hub[validate] @ {ADDRESS}/archive/{head}.zip"
     assert machine.own_package() == wanted
-    (checkout / "eagle3hub/command.py").write_text('"""Pulled meanwhile."""\n')
+    (checkout / "eagle3hub/conversion/plan.py").write_text('"""Pulled meanwhile."""\n')
     git(checkout, "commit", "--quiet", "--all", "--message", "More")
     git(checkout, "update-ref", "refs/remotes/origin/main", "HEAD")
     assert "is not what it was installed from any more" in machine.own_package()
@@ -294,7 +293,7 @@ def test_a_job_gets_the_commit_of_a_checkout(checkout: Path, machine: Machine):
     assert machine.own_package(**tree) == f"eagle3hub[validate] @ {ADDRESS}/archive/{head}.zip"
     (checkout / "eagle3hub/notes.txt").write_text("not known to git")
     assert machine.own_package(**tree).endswith(f"{head}.zip")
-    (checkout / "eagle3hub/command.py").write_text('"""Changed."""\n')
+    (checkout / "eagle3hub/conversion/plan.py").write_text('"""Changed."""\n')
     assert "usage-jobs-package" in machine.own_package(**tree)
     assert "has changes that are in no commit" in machine.own_package(**tree)
     git(checkout, "commit", "--quiet", "--all", "--message", "More")
@@ -333,7 +332,7 @@ def test_a_release_is_what_the_switch_says(origin: Path, machine: Machine):
     assert f"it was installed from {wheel}, which the job cannot read" in machine.own_package()
     machine("pip install --force-reinstall --no-deps --no-index --find-links wheels eagle3hub", machine.folder)
     assert "installed from an index that has no release of it" in machine.own_package()
-    switch = machine.site / "eagle3hub/installation.toml"
+    switch = machine.site / "eagle3hub/system/installation.toml"
     made = switch.read_text().replace('version = ""', f'version = "{__version__}"')
     switch.write_text(made)
     assert machine.own_package() == f"eagle3hub[validate]=={__version__}"

@@ -1,6 +1,6 @@
 """Where a file is to be written lies something else: it is written through or refused, and never replaced.
 
-The table of `eagle3hub.places`, held for every option that writes a file.
+The table of `eagle3hub.checkpoint.destination`, held for every option that writes a file.
 """
 
 from __future__ import annotations

@@ -14,13 +14,13 @@ import yaml
 from bench.recorded import AS_TRAINED, SECOND, TARGET, measured, plan
 from support import heads
 
-from eagle3hub.bench.results import load_results
-from eagle3hub.card.lint.source import check
+from eagle3hub.benchmarking.results import load_results
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.layouts import open_head
+from eagle3hub.lint.source import check
 from eagle3hub.publishing import gates
 from eagle3hub.publishing.files import read_folder
-from eagle3hub.validation.subject import identify_target
+from eagle3hub.validation.target import identify_target
 
 Cli = Callable[..., tuple[int, str, str]]
 EXAMPLE = Path(__file__).parent.parent / "examples" / "smollm2-135m"

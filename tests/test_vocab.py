@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from eagle3hub.vocab import VocabMap, check_vocab_map
+from eagle3hub.head.vocab import VocabMap, check_vocab_map
 
 V, VD = 40, 10
 IDS = [0, 3, 4, 9, 11, 20, 21, 30, 33, 39]

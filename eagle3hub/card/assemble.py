@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.card.bench import Benchmark, find_benchmarks
 from eagle3hub.card.context import warnings
 from eagle3hub.card.folder import RECORD, load_record, render, write_card
 from eagle3hub.card.manifest import Manifest, load_manifest
-from eagle3hub.card.pictures import draw
-from eagle3hub.card.render import render_card
+from eagle3hub.card.render import draw, render_card
 from eagle3hub.card.reports import find_reports, runs
-from eagle3hub.card.results import view
+from eagle3hub.card.results import Benchmark, find_benchmarks, view
+from eagle3hub.checkpoint.destination import is_replaced
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.head import Head
 from eagle3hub.layouts import open_head
-from eagle3hub.places import is_replaced
-from eagle3hub.report import load_report
+from eagle3hub.validation.report import load_report
 
 
 @dataclass(frozen=True, slots=True)

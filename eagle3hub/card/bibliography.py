@@ -97,7 +97,7 @@ def work(key: str) -> Work:
 
 
 def _entry(key: str) -> Entry:
-    from eagle3hub.schema_faults import near
+    from eagle3hub.system.documents import near
 
     try:
         return _data().entries[key]

@@ -1,34 +1,238 @@
-"""What a card template can see: one flat mapping, computed from manifest, reports and head."""
+"""What the card's template is given: the head's architecture, the state of its measurements, all sections."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from eagle3hub._version import __version__
-from eagle3hub.card import (
-    architecture,
-    bench,
-    bibliography,
-    engines,
-    markdown,
-    metadata,
-    names,
-    recipes,
-    reported,
-    results,
-    state,
-    terms,
-)
-from eagle3hub.card.bench import Benchmark
+from eagle3hub.card import bibliography, imported, markdown, metadata, recipes, results, vocabulary
+from eagle3hub.card import recipes as engines
+from eagle3hub.card import results as bench
 from eagle3hub.card.manifest import License, Manifest
 from eagle3hub.card.reports import Run
-from eagle3hub.card.results import RunView
+from eagle3hub.card.results import Benchmark, RunView
 from eagle3hub.card.served import served
-from eagle3hub.head import Head
-from eagle3hub.source_tree import SourceTree
-from eagle3hub.units import count, size
+from eagle3hub.card.source_tree import SourceTree
+from eagle3hub.head import AuxTaps, Head, Semantics
+from eagle3hub.system.text import count, size
+
+# The architecture table, computed from the head's own tensors.
+
+
+_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64", "F8_E4M3": "float8 (e4m3)"}
+_LAYER = re.compile(r"layers\.(\d+)\.(self_attn|mlp)\.")
+_FIRST_LAYER = re.compile(r"^layers\.0\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A group of tensors: its name, each tensor with its shape, and how many parameters they hold."""
+
+    name: str
+    tensors: tuple[str, ...]
+    parameters: str
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What the card prints about the network: ``facts`` are (label, text) rows."""
+
+    parts: tuple[Part, ...]
+    parameters: str
+    dtype: str
+    size_bytes: int
+    facts: tuple[tuple[str, str], ...]
+
+
+def describe(head: Head) -> Architecture:
+    """The architecture of a head, from its tensors' names and shapes and its semantics."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(head.tensors, key=lambda n: (_rank(n), _layer(n), n)):
+        groups.setdefault(_part_name(name), []).append(name)
+    refs = head.tensors
+    parts = tuple(
+        Part(
+            part,
+            tuple(f"{_short(n)} {_shape(refs[n].shape)}" for n in names),
+            f"{sum(refs[n].num_parameters for n in names):,}",
+        )
+        for part, names in groups.items()
+    )
+    return Architecture(
+        parts,
+        f"{head.num_parameters:,}",
+        _DTYPES.get(head.dtype, head.dtype),
+        sum(t.nbytes for t in head.tensors.values()),
+        tuple(_facts(head)),
+    )
+
+
+def _part_name(name: str) -> str:
+    """The part a tensor belongs to, by its canonical name."""
+    if match := _LAYER.match(name):
+        return f"Layer {match[1]}, {'attention' if match[2] == 'self_attn' else 'MLP'}"
+    if name.startswith("fc."):
+        return "Fusion of the target's hidden states"
+    if "norm" in name:
+        return "Norms"
+    return {"lm_head": "Output head", "embed_tokens": "Token embedding"}.get(name.split(".")[0], "Other")
+
+
+def _rank(name: str) -> int:
+    order = ("embed_tokens.", "fc.", "layers.", "norm", "lm_head.")
+    if "norm" in name and ".self_attn." not in name:
+        return order.index("norm")
+    return next((i for i, prefix in enumerate(order) if name.startswith(prefix)), len(order))
+
+
+def _layer(name: str) -> tuple[int, bool]:
+    match = _LAYER.match(name)
+    return (int(match[1]), match[2] == "mlp") if match else (0, False)
+
+
+def _short(name: str) -> str:
+    return _FIRST_LAYER.sub("", _LAYER.sub("", name)).removesuffix(".weight")
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " × ".join(str(n) for n in shape) if shape else "scalar"
+
+
+def _facts(head: Head) -> list[tuple[str, str]]:
+    d, s = head.dims, head.semantics
+    layers = "one decoder layer" if s.num_layers == 1 else f"{s.num_layers} decoder layers"
+    rows = [
+        (
+            "Draft network",
+            f"{layers}, hidden size {d.hidden_size:,}, MLP size {d.intermediate_size:,}, {s.hidden_act}",
+        ),
+        ("Attention", f"{d.num_attention_heads} heads, {d.num_key_value_heads} key-value heads of {d.head_dim}"),
+        ("Hidden states read", _aux(head.aux) if s.uses_aux else "the target's last hidden state only"),
+        ("Draft vocabulary", _vocabulary(head)),
+        ("Token embedding", _embedding(head)),
+        ("Position embedding", _rope(s)),
+        ("Norms", f"RMSNorm, epsilon {s.rms_norm_eps:g}"),
+    ]
+    if head.max_position_embeddings:
+        rows.append(("Longest context", f"{head.max_position_embeddings:,} tokens"))
+    return rows + _variants(s)
+
+
+def _aux(aux: AuxTaps | None) -> str:
+    if aux is None:
+        return "not recorded"
+    names = [str(tap) if isinstance(tap, int) else "the final norm" for tap in aux.taps]
+    counted = all(isinstance(tap, int) for tap in aux.taps)
+    origin = " (the default choice; the files name none)" if aux.origin == "default" else ""
+    also = f"; hidden_states indices {', '.join(str(i) for i in aux.boundary)}" if counted else ""
+    return f"after target layers {', '.join(names)}, counted from 0{also}{origin}"
+
+
+def _vocabulary(head: Head) -> str:
+    d = head.dims
+    if d.draft_vocab_size == d.vocab_size:
+        return f"the target's {d.vocab_size:,} tokens"
+    return f"{d.draft_vocab_size:,} of the target's {d.vocab_size:,} tokens ({d.draft_vocab_size / d.vocab_size:.1%})"
+
+
+def _embedding(head: Head) -> str:
+    return "its own" if "embed_tokens.weight" in head.tensors else "shared with the target, not stored"
+
+
+def _rope(s: Semantics) -> str:
+    text = f"RoPE, theta {s.rope.theta:,.0f}"
+    if not s.rope.scaling:
+        return text
+    return f"{text}, {', '.join(f'{key} {value}' for key, value in sorted(s.rope.scaling.items()))}"
+
+
+def _variants(s: Semantics) -> list[tuple[str, str]]:
+    rows = [
+        ("Attention bias", "yes" if s.attention_bias else ""),
+        ("Query and key norms", "yes" if s.qk_norm else ""),
+        ("Norm before the residual", "yes" if s.norm_before_residual else ""),
+        ("Norm before the fusion", "yes" if s.norm_before_fc else ""),
+        ("Norm of each hidden state", "yes" if s.fc_norm else ""),
+        ("Fed back between draft steps", "the normed hidden state" if s.feedback == "post_norm" else ""),
+        ("Sliding window", f"{s.sliding_window:,} tokens" if s.sliding_window else ""),
+        ("Quantization", s.quantization or ""),
+        ("Parallel drafting", "yes" if s.parallel_drafting else ""),
+    ]
+    return [(label, text) for label, text in rows if text]
+
+
+# What the reports amount to, in a sentence: not run, could not be run, inconclusive and failed are told apart.
+
+
+_MEASURE = "Do not expect it to work as described before you have measured it yourself."
+
+
+def headline(
+    reports: Sequence[Mapping[str, Any]],
+    views: Sequence[RunView],
+    faults: Sequence[tuple[str, str]],
+) -> tuple[str, str]:
+    """The first words of the warning and what follows them; both empty where there is nothing to warn of."""
+    if not faults:
+        return "", ""
+    verdicts = _verdicts(reports, views)
+    also = "pass" in verdicts
+    if "fail" in verdicts:
+        how = "part of it failed" if also else "it failed"
+        return f"This release did not pass validation: {how}.", _MEASURE
+    if "inconclusive" in verdicts:
+        how = "part of what was measured is inconclusive" if also else "what was measured is inconclusive"
+        return f"This release did not pass validation: {how}.", _MEASURE
+    if also and "unavailable" in verdicts:
+        return "This release was not validated in full.", "Not everything that it was to be run on could be run."
+    if "unavailable" in verdicts:
+        return "This release was not validated: nothing that it was to be run on could be run.", _MEASURE
+    if also:
+        return "The files in the root of this repository were not validated.", "Those of another layout were."
+    return "This release was not validated.", _MEASURE
+
+
+def no_recipe(manifest: Manifest, views: Sequence[RunView], *, benched: bool) -> str:
+    """Why no tested way of serving is printed; ``benched``: whether a benchmark on the card was run on an engine."""
+    engines = [v for v in views if v.is_engine and v.layout == manifest.layouts.main]
+    verdicts = {v.verdict for v in engines}
+    if not engines:
+        replayed = any(v.acceptance and not v.is_engine for v in views)
+        own = "The eagle3hub reference, which measured them, serves nothing." if replayed else ""
+        which = "the files in this repository's root" if any(v.is_engine for v in views) else "these files"
+        how = "validated" if benched else "run"
+        return f"No engine was {how} here with {which}, so no tested command is printed. {own}".strip()
+    if "pass" in verdicts:
+        return "No tested command is printed: the report in which an engine passed did not pass as a whole."
+    if "fail" in verdicts:
+        return "No engine passed here with these files, so no tested command is printed."
+    if "inconclusive" in verdicts:
+        return "What engines made of these files here is inconclusive, so no tested command is printed."
+    return "No engine could be run here with these files, so no tested command is printed."
+
+
+def unmeasured(reports: Sequence[Mapping[str, Any]], views: Sequence[RunView]) -> str:
+    """Why there are no results."""
+    verdicts = _verdicts(reports, views)
+    if not reports:
+        return "Nothing has been measured with these files yet."
+    if verdicts == {"unavailable"}:
+        return "Nothing has been measured with these files: nothing that they were to be run on could be run."
+    if not views:
+        return "Nothing has been measured with these files: they failed the checks that come before a run."
+    return "Nothing has been measured with these files: no run got as far as counting accepted tokens."
+
+
+def _verdicts(reports: Sequence[Mapping[str, Any]], views: Sequence[RunView]) -> set[str]:
+    """Verdicts of every run, and of the reports that nothing was run for."""
+    without = {str(report["verdict"]) for report in reports if not report["engines"]}
+    return {v.verdict for v in views} | without
+
+
+# What a card template can see: one flat mapping, computed from manifest, reports and head.
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +314,12 @@ def build(
     views = [results.view(run, manifest) for run in runs]
     measured = [v for v in views if v.acceptance]
     main = [v for v in measured if v.layout == manifest.layouts.main]
-    network = architecture.describe(head) if head else None
+    network = describe(head) if head else None
     cited = bibliography.with_always(manifest.citations)
     tool = f"eagle3hub {__version__}"
     folders = served(manifest.layouts, heads or ({"": head} if head else {}), manifest.speculative_tokens)
     tested = recipes.tested(runs, manifest, folders)
-    benched = {str(cell["engine"]["name"]) for b in benchmarks for cell in b.results.cells} - {names.REFERENCE}
+    benched = {str(cell["engine"]["name"]) for b in benchmarks for cell in b.results.cells} - {vocabulary.REFERENCE}
     settled = {*tested.engines, *tested.withheld}
     noted = engines.noted(manifest, runs, folders, settled, tool, benched)
     serves = [*tested.engines, *(note.name for note in noted if note.command)]
@@ -132,17 +336,17 @@ def build(
         "passed": sorted((v for v in main if v.run.passed), key=lambda v: not v.is_engine),
         "layout_results": measured if len(main) < len(measured) else [],
         "warnings": faults,
-        "warning": state.headline(reports, views, faults),
+        "warning": headline(reports, views, faults),
         "has_head": 1 if head else 0,
-        "imported": reported.tables(manifest.imported),
+        "imported": imported.tables(manifest.imported),
         "benchmarks": bench.views(benchmarks),
         "pictures": list(pictures),
         "recipes": list(tested.recipes),
         "withheld": list(tested.withheld.values()),
-        "no_recipe": "" if says_why else state.no_recipe(manifest, views, benched=bool(benched)),
-        "unmeasured": state.unmeasured(reports, views),
+        "no_recipe": "" if says_why else no_recipe(manifest, views, benched=bool(benched)),
+        "unmeasured": unmeasured(reports, views),
         "tried": "passed" if any(v.is_engine for v in views) else "was validated" if benched else "was run",
-        "own": "" if all(v.is_engine for v in views) else names.engine(names.REFERENCE),
+        "own": "" if all(v.is_engine for v in views) else vocabulary.engine(vocabulary.REFERENCE),
         "architecture": network,
         "described": manifest.architecture,
         "head_size": size(network.size_bytes) if network else "",
@@ -150,14 +354,14 @@ def build(
         "training": training_rows(manifest),
         "about": manifest.about,
         "noted": noted,
-        "subcards": [(names.SUBCARDS[name], facts) for name, facts in manifest.subcards],
+        "subcards": [(vocabulary.SUBCARDS[name], facts) for name, facts in manifest.subcards],
         "layouts": layout_rows(manifest, reports, views),
         "sections": [(title, markdown.section(text)) for title, text in manifest.sections],
         "branches": int(manifest.publish.branch_per_layout),
         "fetch_other": recipes.fetched(manifest, manifest.layouts.also[0])[0] if manifest.layouts.also else "",
         "limitations": manifest.limitations,
         "licenses": licenses(manifest),
-        "notices": terms.terms(manifest.target.license.id).phrases,
+        "notices": vocabulary.terms(manifest.target.license.id).phrases,
         "works": [bibliography.work(key) for key in cited],
         "eagle3": bibliography.work("eagle3"),
         "bibtex": bibliography.bibtex(cited),
@@ -179,12 +383,12 @@ def warnings(
     for report in reports:
         if report["verdict"] != "pass" and all(e["verdict"] == "pass" for e in report["engines"]):  # static checks
             problems = [p["message"] for p in report["static"]["problems"] if p["severity"] == "error"]
-            layout = names.layout(report["head"]["layout"]).title
-            found.append((f"{layout} layout: {names.outcome(report['verdict'])}", "; ".join(problems)))
+            layout = vocabulary.layout(report["head"]["layout"]).title
+            found.append((f"{layout} layout: {vocabulary.outcome(report['verdict'])}", "; ".join(problems)))
     main = manifest.layouts.main
     covered = any(report["head"]["layout"] == main for report in reports)
     if not covered or (not found and not any(v.run.passed and v.layout == main for v in views)):
-        title = names.layout(main).title
+        title = vocabulary.layout(main).title
         found.append(("Not validated", f"no report covers the files of this repository's root ({title} layout)"))
     return list(dict.fromkeys(found))
 
@@ -193,7 +397,7 @@ def layout_rows(manifest: Manifest, reports: Sequence[Mapping[str, Any]], views:
     """One row per published layout, the main one first."""
     rows = []
     for name in manifest.layouts:
-        title = names.layout(name)
+        title = vocabulary.layout(name)
         of_it = [r["head"] for r in reports if r["head"]["layout"] == name]
         ran = dict.fromkeys((f"{v.engine}, {v.device}", v.outcome) for v in views if v.layout == name)
         digests = list(dict.fromkeys(h["digest"] for h in of_it))
@@ -241,7 +445,7 @@ def licenses(manifest: Manifest) -> list[LicenseRow]:
 def _license(what: str, found: License) -> LicenseRow:
     if found.id == "unknown":
         return LicenseRow(what, "", "not stated", "")
-    return LicenseRow(what, found.id, found.name or names.SPDX.get(found.id, ""), found.link or "")
+    return LicenseRow(what, found.id, found.name or vocabulary.SPDX.get(found.id, ""), found.link or "")
 
 
 def conditions(measured: Sequence[RunView]) -> list[Conditions]:
@@ -256,9 +460,9 @@ def conditions(measured: Sequence[RunView]) -> list[Conditions]:
 
 def _provenance(report: Mapping[str, Any], file: str) -> Provenance:
     return Provenance(
-        layout=names.layout(report["head"]["layout"]).title,
+        layout=vocabulary.layout(report["head"]["layout"]).title,
         file=file,
-        verdict=names.outcome(report["verdict"]),
+        verdict=vocabulary.outcome(report["verdict"]),
         measured_at=report["measured_at"],
         tool=f"{report['tool']['name']} {report['tool']['version']}",
     )
@@ -269,7 +473,7 @@ def digests(reports: Sequence[Mapping[str, Any]]) -> str:
     lines: list[str] = []
     for report in reports:
         head, target, prompts = report["head"], report["target"], report["prompts"]
-        lines.append(f"{_hex(head['digest'])}  draft head, {names.layout(head['layout']).title} layout")
+        lines.append(f"{_hex(head['digest'])}  draft head, {vocabulary.layout(head['layout']).title} layout")
         lines += [f"{f['sha256']}  {f['path']} of that layout" for f in head["files"]]
         if target.get("revision"):
             lines.append(f"{target['revision']}  target {target['name']}, revision")

@@ -1,46 +1,154 @@
-"""A release folder: everything its card is made of lies in it, so that anybody can make the card again.
-
-::
-
-    config.json …            the head in its main layout; every other layout in a folder of its name
-    reports/  benchmarks/    what was measured
-    release.yaml  imported/  the manifest's public form, and the files it includes
-    templates/               the makers' own templates, where they have any
-    README.md  charts/       the card and its charts: a pure function of all above
-    release.json             the record: which version of this tool made them, and every file it wrote
-"""
+"""A release folder: everything its card is made from, in its public form, and the card made again from it."""
 
 from __future__ import annotations
 
 import difflib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
 
 from eagle3hub._version import __version__
-from eagle3hub.card.bench import Benchmark, find_benchmarks
-from eagle3hub.card.manifest import Manifest, PublishSettings, load_manifest
-from eagle3hub.card.pictures import draw
-from eagle3hub.card.public import MANIFEST, numbered, public_form
-from eagle3hub.card.render import render_card
-from eagle3hub.card.reported import CHARTS
+from eagle3hub.card.imported import CHARTS, find, read_imported_document
+from eagle3hub.card.manifest import Manifest, PublishSettings, is_prompts_file, load_manifest, read_manifest_document
+from eagle3hub.card.render import draw, render_card
 from eagle3hub.card.reports import find_reports, runs
+from eagle3hub.card.results import Benchmark, find_benchmarks
+from eagle3hub.card.source_tree import SourceTree
+from eagle3hub.checkpoint.destination import RELEASE
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, head_digests, head_files
-from eagle3hub.checkpoint.folder import CONFIG, PROVENANCE, open_checkpoint
-from eagle3hub.destination import RELEASE
-from eagle3hub.documents import document_bytes, read_document
+from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.source import CONFIG, PROVENANCE
+from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.errors import InputError, ManifestError, OutputError, SourceError
 from eagle3hub.head import Head
 from eagle3hub.layouts import open_head
-from eagle3hub.reading import read_bytes
-from eagle3hub.report import load_report
-from eagle3hub.resources import schema
-from eagle3hub.schema_faults import faults
-from eagle3hub.source_tree import SourceTree
-from eagle3hub.staging import replace_file
+from eagle3hub.system.documents import TAG, Document, Location, core_resolvers, document_bytes, faults, read_document
+from eagle3hub.system.reading import read_bytes
+from eagle3hub.system.resources import schema
+from eagle3hub.validation.report import load_report
+
+if TYPE_CHECKING:
+    import yaml
+
+# The public form of a manifest: what a card was made from, fit to lie beside it in a public repository.
+#
+# It says all that the card needs and how the release is published. Comments, local folders and other heads of the same
+# file are left out; files that it includes are written again beside it. Every text stays as it was typed, so that a
+# card made from the public form has the same bytes.
+
+
+MANIFEST = "release.yaml"
+"""Name of the public form in a release folder."""
+IMPORTED = "imported"
+"""Folder of a release with the public forms of imported measurements."""
+_ROOT = "."
+
+
+def public_form(
+    path: str | Path, *, publish: Mapping[str, Any], benchmarks: int = 0, weights_digest: str | None = None
+) -> dict[str, bytes]:
+    """The public form of a manifest, ``release.yaml`` or ``release.yaml#NAME``, and of the files it includes.
+
+    Args:
+        publish: what its ``publish`` section says in place of the manifest's own.
+        benchmarks: how many files of results lie in ``benchmarks/``, named 1.json and so on.
+        weights_digest: of the target that was measured, where the manifest does not name it.
+
+    Returns:
+        Bytes by path in the release folder. The public form's own public form is the same.
+
+    Raises what `eagle3hub.card.load_manifest` raises.
+    """
+    document, here = read_manifest_document(path)
+    data = deepcopy(document.data)
+    files: dict[str, bytes] = {}
+    if "head" in data:
+        data["head"] = {"source": _ROOT}
+    data["target"].pop("path", None)
+    if weights_digest is not None:
+        data["target"].setdefault("weights_digest", weights_digest)
+    settings = data.get("validate", {})
+    if is_prompts_file(settings.get("prompts", "")):
+        settings["prompts"] = PurePath(settings["prompts"]).name
+    data.pop("reports", None)
+    for key in ("benchmarks", "imported", "publish"):
+        data.pop(key, None)
+    if benchmarks:
+        data["benchmarks"] = numbered("benchmarks", benchmarks, ".json")
+    included = find(here, document.data.get("imported", ()))
+    for name, file in zip(numbered(IMPORTED, len(included), ".yaml"), included, strict=True):
+        files[name] = _manifest_text(read_imported_document(file))
+        data.setdefault("imported", []).append(name)
+    if publish:
+        data["publish"] = dict(publish)
+    return {MANIFEST: _manifest_text(Document(document.name, data, texts=document.texts)), **files}
+
+
+def numbered(folder: str, count: int, suffix: str) -> list[str]:
+    """Paths of ``count`` files of a release, ``folder/1.json`` and so on, whose order by name is their own."""
+    return [f"{folder}/{i:0{len(str(count))}}{suffix}" for i in range(1, count + 1)]
+
+
+def _manifest_text(document: Document) -> bytes:
+    import yaml
+
+    node = _node(document, (), document.data)
+    text = yaml.serialize(node, Dumper=_dumper(), allow_unicode=True, width=100)
+    return str(text).encode("utf-8")
+
+
+def _node(document: Document, at: Location, value: Any) -> yaml.Node:
+    import yaml
+
+    if isinstance(value, dict):
+        pairs = [(yaml.ScalarNode(TAG + "str", key), _node(document, (*at, key), one)) for key, one in value.items()]
+        return yaml.MappingNode(TAG + "map", pairs, flow_style=False)
+    if isinstance(value, list):
+        nodes = [_node(document, (*at, i), one) for i, one in enumerate(value)]
+        return yaml.SequenceNode(TAG + "seq", nodes, flow_style=False)
+    if value is None:
+        return yaml.ScalarNode(TAG + "null", "null")
+    if isinstance(value, str):
+        return yaml.ScalarNode(TAG + "str", value, style="|" if "\n" in value else None)
+    typed = document.texts.get(at, "")
+    if isinstance(value, bool):
+        return yaml.ScalarNode(TAG + "bool", "true" if value else "false")
+    kind = "int" if isinstance(value, int) else "float"
+    # what is set here and not in the file has no text that was typed
+    same = typed and (int(typed) if kind == "int" else float(typed)) == value
+    return yaml.ScalarNode(TAG + kind, typed if same else repr(value))
+
+
+@cache
+def _dumper() -> type[yaml.SafeDumper]:
+    import yaml
+
+    class CoreDumper(yaml.SafeDumper):
+        yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    core_resolvers(CoreDumper)
+    return CoreDumper
+
+
+# A release folder: everything its card is made of lies in it, so that anybody can make the card again.
+#
+# ::
+#
+#     config.json …            the head in its main layout; every other layout in a folder of its name
+#     reports/  benchmarks/    what was measured
+#     release.yaml  imported/  the manifest's public form, and the files it includes
+#     templates/               the makers' own templates, where they have any
+#     README.md  charts/       the card and its charts: a pure function of all above
+#     release.json             the record: which version of this tool made them, and every file it wrote
+
 
 CARD = "README.md"
 REPORTS = "reports"
@@ -106,7 +214,8 @@ def load_record(path: Path) -> Record:
     """Read a release's record. Raises SourceError, ManifestError (``release-record``)."""
     document = read_document(path, "release", _MAX_RECORD)
     for fault in faults(document, schema("release")):
-        raise ManifestError(f"{path.name}: {fault.message}", hint=fault.hint, code="release-record")
+        hint = "eagle3hub release writes it: make the folder again, or download it again"
+        raise ManifestError(f"{path.name}: {fault.message}", hint=hint, code="release-record")
     charts = document["charts"]
     return Record(
         document["tool"]["version"],
@@ -174,7 +283,7 @@ def _heads_files(folder: Path, manifest: Manifest) -> Iterator[str]:
     """Paths of the files that conversion wrote for each layout, as its record there lists them."""
     for place in (manifest.layouts.folder(layout) for layout in manifest.layouts):
         record = open_checkpoint(folder / place).provenance or {}
-        for name in (PROVENANCE, *(str(f["path"]) for f in record.get("files", ()))):
+        for name in (PROVENANCE, *(f["path"] for f in _listed(record))):
             path = f"{place}/{name}" if place else name
             if (folder / path).is_file():
                 yield path
@@ -254,14 +363,24 @@ def _hashed(folder: Path, manifest: Manifest) -> dict[str, FileDigest]:
 
 def _original(record: Mapping[str, Any]) -> set[str]:
     """Digest of the head that a release was converted from, as its record beside the weights says."""
-    files = record.get("source", {}).get("files", [])
-    digest = head_digests({f["path"]: f["sha256"] for f in files if "sha256" in f}).get("")
+    source = record.get("source")
+    files = [f for f in _listed(source) if isinstance(f.get("sha256"), str)]
+    digest = head_digests({f["path"]: f["sha256"] for f in files}).get("")
     return {digest} if digest else set()
 
 
 def _tree(record: Mapping[str, Any]) -> SourceTree | None:
     found = record.get("release")
-    return SourceTree(str(found["commit"]), bool(found["dirty"])) if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not isinstance(found.get("commit"), str):
+        return None
+    return SourceTree(found["commit"], found.get("dirty") is not False)
+
+
+def _listed(part: Any) -> list[Mapping[str, Any]]:
+    """The files that a part of a record lists; what is no such list names none."""
+    files = part.get("files") if isinstance(part, dict) else None
+    listed = files if isinstance(files, list) else []
+    return [f for f in listed if isinstance(f, dict) and isinstance(f.get("path"), str)]
 
 
 def differences(folder: Path, sha256: Mapping[str, str] | None = None) -> list[Difference]:

@@ -1,20 +1,104 @@
-"""Measurements that others made and reported: numbers as they were printed, with who measured and where it stands.
-
-A file is checked against ``schemas/imported.schema.json``. What its source leaves out stays out: a missing condition
-is printed as not reported, never guessed.
-"""
+"""Files that a manifest includes by pattern; measurements of others among them, printed as they were reported."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import translate
 from pathlib import Path
 from typing import Any, Literal
 
-from eagle3hub import resources
-from eagle3hub.card.files import find
-from eagle3hub.schema_faults import Location
-from eagle3hub.yaml_lines import Document, hold_to_schema, read_yaml
+from eagle3hub.errors import ManifestError
+from eagle3hub.system import resources
+from eagle3hub.system.documents import Document, Location, hold_to_schema, read_yaml
+
+# Files that a manifest includes by pattern.
+
+
+MOST = 20_000
+"""Names that are looked at for one pattern: it is to name reports, not to search a disk."""
+_WILD = re.compile(r"[*?\[]")
+
+
+def find(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    """The files below ``folder`` that the patterns name, sorted, each once.
+
+    A pattern is that of `glob.glob`, except that ``**`` does not follow links. Raises ManifestError for one that no
+    file can fit, or for which more than `MOST` names would have to be looked at.
+    """
+    found: set[Path] = set()
+    for pattern in patterns:
+        if "\0" in pattern:
+            raise ManifestError(f"the pattern {pattern!r} has a NUL in it", code="manifest-pattern")
+        found |= set(_Search(folder, pattern).files())
+    return sorted(found)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a link that may not be followed, a name that is too long
+        return False
+
+
+class _Search:
+    def __init__(self, folder: Path, pattern: str) -> None:
+        self._pattern = pattern
+        self._left = MOST
+        path = Path(pattern)
+        self._start = Path(path.anchor) if path.is_absolute() else folder
+        self._parts = path.parts[1:] if path.is_absolute() else path.parts
+
+    def files(self) -> Iterator[Path]:
+        return (path for path in self._below(self._start, self._parts) if _is_file(path))
+
+    def _below(self, here: Path, parts: Sequence[str]) -> Iterator[Path]:
+        if not parts:
+            yield here
+            return
+        part, rest = parts[0], parts[1:]
+        if part == "**":
+            yield from self._below(here, rest)
+            for entry in self._entries(here, "*"):
+                if entry.is_dir(follow_symlinks=False):
+                    yield from self._below(here / entry.name, parts)
+                elif not rest:
+                    yield here / entry.name
+        elif _WILD.search(part):
+            for entry in self._entries(here, part):
+                yield from self._below(here / entry.name, rest)
+        else:
+            yield from self._below(here / part, rest)
+
+    def _entries(self, here: Path, part: str) -> Iterator[os.DirEntry[str]]:
+        """What lies in a folder and fits; what begins with a dot only where the pattern does."""
+        fits = re.compile(translate(part)).match
+        try:
+            with os.scandir(here) as inside:
+                entries = []
+                for entry in inside:
+                    self._left -= 1
+                    if self._left < 0:
+                        raise ManifestError(
+                            f"the pattern {self._pattern!r} would look at more than {MOST:,} files",
+                            hint="name the folder that the files are in, as in reports/*.json",
+                            code="manifest-pattern",
+                        )
+                    entries.append(entry)
+        except OSError:
+            return
+        for entry in entries:
+            if fits(entry.name) and (entry.name[0] != "." or part[0] == "."):
+                yield entry
+
+
+# Measurements that others made and reported: numbers as they were printed, with who measured and where it stands.
+#
+# A file is checked against ``schemas/imported.schema.json``. What its source leaves out stays out: a missing condition
+# is printed as not reported, never guessed.
+
 
 LENGTH = "acceptance_length"
 Metric = Literal[
@@ -174,3 +258,177 @@ def _fault(metric: str, number: float, draft_tokens: int | None) -> str:
 
 def _conditions(document: Document, at: Location, data: Mapping[str, Any], keys: Sequence[str]) -> dict[str, str]:
     return {key: document.texts[(*at, key)] for key in keys if key in data}
+
+
+# What the card prints about imported measurements: their numbers as reported, differences computed here.
+
+
+CHARTS = "charts"
+"""Folder of charts, beside the card."""
+METRICS = {
+    "acceptance_length": "Acceptance length τ",
+    "throughput": "Throughput",
+    "marginal_acceptance_rate": "Marginal rate",
+    "conditional_acceptance_rate": "Conditional rate",
+    "training_agreement": "Agreement in training",
+}
+_ROWS_ARE = {"dataset": "Data set", "category": "Category", "position": "Position", "setting": "Setting"}
+_WORDS = {
+    "engine": "engine",
+    "engine_version": "engine version",
+    "hardware": "hardware",
+    "dtype": "number format",
+    "draft_tokens": "K (drafted tokens per round)",
+    "temperature": "temperature",
+    "prompts": "number of prompts",
+    "concurrency": "batch size",
+    "max_new_tokens": "output length",
+    "estimator": "estimator",
+    "baseline": "baseline",
+}
+_NEEDED = {
+    LENGTH: ("engine", "engine_version", "draft_tokens", "temperature", "prompts", "estimator"),
+    "throughput": (
+        "engine", "engine_version", "hardware", "draft_tokens", "temperature", "prompts", "concurrency",
+        "max_new_tokens",
+    ),
+    "marginal_acceptance_rate": ("engine", "engine_version", "temperature", "prompts"),
+    "conditional_acceptance_rate": ("engine", "engine_version", "temperature", "prompts"),
+    "training_agreement": ("prompts",),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One imported table, ready to print.
+
+    ``given`` and ``missing`` are the conditions that its source reports and those that it leaves out; ``base`` is
+    what the differences of its last columns are taken of, or empty.
+    """
+
+    title: str
+    metric: str
+    meaning: str
+    dataset: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    base: str
+    given: tuple[tuple[str, str], ...]
+    missing: tuple[str, ...]
+    note: str
+    source: str
+    url: str
+    accessed: str
+    measured_by: str
+    picture: str
+
+
+_MEANINGS = {
+    "training_agreement": "Share of training positions at which the most likely token of the head is the target's, "
+    "step by step of training-time test. It is not an acceptance rate of an engine and does not convert to τ.",
+    "marginal_acceptance_rate": "Marginal: share of all rounds in which the token at this position was accepted.",
+    "conditional_acceptance_rate": "Conditional: share of the rounds whose earlier tokens were all accepted.",
+}
+
+
+_COLUMN = {
+    LENGTH: "τ",
+    "marginal_acceptance_rate": "marginal rate",
+    "conditional_acceptance_rate": "conditional rate",
+    "training_agreement": "agreement",
+}
+
+
+def tables(measurements: Sequence[Measurement]) -> list[Table]:
+    """Every measurement as a table, in order."""
+    return [table(m, f"{CHARTS}/{chart_name(i, m)}") for i, m in enumerate(measurements, 1)]
+
+
+def chart_name(number: int, m: Measurement) -> str:
+    """File name, without ending, of the chart of the measurement at ``number``, counted from 1."""
+    return re.sub(r"[^a-z0-9]+", "-", f"reported-{number}-{m.title}".lower()).strip("-")[:60].strip("-")
+
+
+def table(m: Measurement, picture: str = "") -> Table:
+    """One measurement as a table; ``picture`` is the path, without ending, of its chart."""
+    columns = [key for key in ("draft_tokens", "temperature", "prompts") if _varies(m, key)]
+    label = {"draft_tokens": "K", "temperature": "T", "prompts": "Prompts"}
+    what = _COLUMN.get(m.metric) or f"throughput ({m.unit or 'unit not reported'})"
+    with_interval = any(row.interval for row in m.rows)
+    header = [_ROWS_ARE[m.rows_are], *(label[key] for key in columns), f"{m.this}, {what}"]
+    header += ["95% interval"] if with_interval else []
+    header += [f"{name}, {what}" for name in m.others]
+    header += ["Difference"] if m.base else []
+    return Table(
+        title=m.title,
+        metric=METRICS[m.metric],
+        meaning=_MEANINGS.get(m.metric, ""),
+        dataset=m.dataset,
+        header=tuple(header),
+        rows=tuple(_cells(m, row, columns, with_interval) for row in m.rows),
+        base=m.base,
+        given=tuple(_given(m, columns)),
+        missing=tuple(missing(m)),
+        note=m.note,
+        source=m.source.title,
+        url=m.source.url,
+        accessed=m.source.accessed,
+        measured_by=m.source.measured_by,
+        picture=picture,
+    )
+
+
+def _varies(m: Measurement, key: str) -> bool:
+    return len({row.conditions.get(key) for row in m.rows}) > 1
+
+
+def _cells(m: Measurement, row: Row, columns: Sequence[str], with_interval: bool) -> tuple[str, ...]:
+    percent = "%" if m.metric in RATES else ""
+    cells = [row.name, *(row.conditions.get(key, "–") for key in columns), row.value.text + percent]
+    if with_interval:
+        cells.append(f"{row.interval[0].text} – {row.interval[1].text}" if row.interval else "–")
+    cells += [row.others[name].text + percent if name in row.others else "–" for name in m.others]
+    if m.base:
+        cells.append(difference(row.value, row.others.get(m.base)))
+    return tuple(cells)
+
+
+def difference(value: Value, base: Value | None) -> str:
+    """``value`` relative to ``base``, in percent of ``base``, with its sign; a dash without a base."""
+    if base is None or base.number == 0:
+        return "–"
+    return f"{value.number / base.number - 1:+.1%}".replace("-", "−")
+
+
+def _given(m: Measurement, columns: Sequence[str]) -> list[tuple[str, str]]:
+    shown: list[tuple[str, str]] = []
+    conditions: Mapping[str, str] = m.rows[0].conditions
+    engine = " ".join(filter(None, (conditions.get("engine"), conditions.get("engine_version"))))
+    shown += [("measured with", engine)] if engine else []
+    shown += [("K =", conditions["draft_tokens"])] if _shared(conditions, "draft_tokens", columns) else []
+    shown += [("temperature", conditions["temperature"])] if _shared(conditions, "temperature", columns) else []
+    shown += [("number of prompts:", conditions["prompts"])] if _shared(conditions, "prompts", columns) else []
+    words = {
+        "hardware": "hardware:", "dtype": "number format:", "concurrency": "batch size",
+        "max_new_tokens": "output length, at most", "runs": "runs averaged:", "estimator": "estimator:",
+        "baseline": "baseline:",
+    }  # fmt: skip
+    return shown + [(word, conditions[key]) for key, word in words.items() if key in conditions]
+
+
+def _shared(conditions: Mapping[str, str], key: str, columns: Sequence[str]) -> bool:
+    return key in conditions and key not in columns
+
+
+def missing(m: Measurement) -> list[str]:
+    """What a reader needs to compare the numbers and their source leaves out."""
+    absent = [_WORDS[key] for key in _NEEDED[m.metric] if any(key not in row.conditions for row in m.rows)]
+    if m.metric == "throughput":
+        absent = ([] if m.unit else ["unit of throughput"]) + absent
+        if not m.others and "baseline" not in m.rows[0].conditions:
+            absent.append("baseline")
+    if m.metric == LENGTH and m.rows_are == "category":
+        absent.append("overall τ")
+    if not all(row.interval for row in m.rows):
+        absent.append("intervals")
+    return absent

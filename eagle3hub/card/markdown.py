@@ -10,7 +10,7 @@ import re
 from typing import Any
 from urllib.parse import quote
 
-from eagle3hub.visible import visible
+from eagle3hub.system.text import visible
 
 
 class Md(str):

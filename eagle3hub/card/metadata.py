@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from eagle3hub.card import names
-from eagle3hub.card.bench import Benchmark
+from eagle3hub.card import vocabulary
 from eagle3hub.card.imported import LENGTH, Measurement, Row
 from eagle3hub.card.manifest import Emissions, Manifest
 from eagle3hub.card.reports import Run
-from eagle3hub.visible import visible
+from eagle3hub.card.results import Benchmark
+from eagle3hub.system.text import visible
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -45,14 +45,16 @@ def model_card_data(
     )
     cells = [(cell, b.file) for b in benchmarks for cell in b.cells_of(digests)]
     ran = [*(run.engine["engine"] for run in shown), *(cell["engine"]["name"] for cell, _ in cells)]
-    engines = [name for name in dict.fromkeys([*ran, *serves]) if name in names.ENGINES and name != names.REFERENCE]
+    engines = [
+        name for name in dict.fromkeys([*ran, *serves]) if name in vocabulary.ENGINES and name != vocabulary.REFERENCE
+    ]
     repo = manifest.release.repo
     results = [
         _result(
             run.report["settings"] | {key: run.engine[key] for key in ("device", "dtype")},
             run.report["prompts"],
             run.acceptance,
-            f"{names.engine(run.engine['engine'])} {run.engine['version']}",
+            f"{vocabulary.engine(run.engine['engine'])} {run.engine['version']}",
             _source(repo, run.file),
         )
         for run in shown
@@ -62,7 +64,7 @@ def model_card_data(
             cell["settings"],
             cell["prompts"],
             cell["acceptance"],
-            f"{names.engine(cell['engine']['name'])} {cell['engine']['version']}",
+            f"{vocabulary.engine(cell['engine']['name'])} {cell['engine']['version']}",
             _source(repo, file),
         )
         for cell, file in cells
@@ -78,7 +80,7 @@ def model_card_data(
         license_link=release.license.link,
         library_name=release.library_name,
         pipeline_tag=PIPELINE_TAG,
-        tags=list(dict.fromkeys([*TAGS, *map(names.tag, engines), *release.tags])),
+        tags=list(dict.fromkeys([*TAGS, *map(vocabulary.tag, engines), *release.tags])),
         datasets=list(release.datasets) or None,
         model_name=visible(release.title) if results else None,
         eval_results=results or None,

@@ -1,4 +1,4 @@
-"""A card is a pure function of manifest, reports and head."""
+"""Render a card and its charts."""
 
 from __future__ import annotations
 
@@ -8,19 +8,147 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eagle3hub import resources
-from eagle3hub.card import bench, context, markdown
-from eagle3hub.card.bench import Benchmark
-from eagle3hub.card.lint import reports as consistency
+from eagle3hub.benchmarking import chart
+from eagle3hub.card import context, markdown, results
+from eagle3hub.card.context import Picture
+from eagle3hub.card.imported import CHARTS, LENGTH, Measurement, Row, chart_name
 from eagle3hub.card.manifest import Manifest
-from eagle3hub.card.reports import runs
+from eagle3hub.card.reports import Run, runs
+from eagle3hub.card.results import Benchmark, view
+from eagle3hub.card.source_tree import SourceTree
+from eagle3hub.charts import Chart, Panel, Series, acceptance_by_dataset, acceptance_by_position
 from eagle3hub.errors import InputError, ManifestError, SourceError
 from eagle3hub.head import Head
-from eagle3hub.report import check_report
-from eagle3hub.source_tree import SourceTree
+from eagle3hub.system import resources
+from eagle3hub.validation.derive import contradictions
+from eagle3hub.validation.report import check_report
 
 if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+# The card's charts: which of its numbers are drawn. Only acceptance lengths and marginal rates are.
+
+
+_SHOWN = (("draft_tokens", "K"), ("temperature", "T"))
+
+
+def draw(
+    manifest: Manifest, runs: Sequence[Run], benchmarks: Sequence[Benchmark]
+) -> tuple[list[Picture], dict[str, bytes]]:
+    """The charts of a card, and their files by path relative to the card."""
+    charts: dict[str, tuple[str, Chart]] = {}
+    for i, m in enumerate(manifest.imported, 1):
+        if m.metric == LENGTH and len(m.rows) > 1:
+            charts[chart_name(i, m)] = ("imported", reported(m))
+    for i, benchmark in enumerate(benchmarks, 1):
+        for name, found in chart.charts(benchmark.results).items():
+            charts[_name("benchmark", str(i), name)] = (f"benchmark-{i}", found)
+    measured = [run for run in runs if run.layout == manifest.layouts.main and run.acceptance]
+    if measured:
+        charts["acceptance-by-position"] = ("reports", by_position(manifest, measured))
+    pictures = [Picture(f"{CHARTS}/{name}", made.alt, of) for name, (of, made) in charts.items()]
+    files = {}
+    for name, (_, made) in charts.items():
+        files[f"{CHARTS}/{name}.png"] = made.png
+        files[f"{CHARTS}/{name}.svg"] = made.svg
+    return pictures, files
+
+
+def reported(m: Measurement) -> Chart:
+    """Imported acceptance lengths, one row for each row of their table."""
+    labels = tuple(_label(m, row) for row in m.rows)
+    series = [Series(m.this, tuple(row.value.number for row in m.rows), _intervals(m))]
+    for name in m.others:
+        values = [row.others[name].number if name in row.others else None for row in m.rows]
+        series.append(Series(name, tuple(values)))
+    conditions = m.rows[0].conditions
+    told = [f"{word} = {conditions[key]}" for key, word in _SHOWN if key in m.conditions]
+    note = " · ".join([*told, f"reported by {m.source.measured_by}, not measured with eagle3hub"])
+    return acceptance_by_dataset([Panel("", labels, tuple(series))], title=m.title, note=note)
+
+
+def _label(m: Measurement, row: Row) -> str:
+    own = [f"{word} = {row.conditions[key]}" for key, word in _SHOWN if key in row.conditions.keys() - m.conditions]
+    return ", ".join([row.name, *own])
+
+
+def _intervals(m: Measurement) -> tuple[tuple[float, float] | None, ...]:
+    if not any(row.interval for row in m.rows):
+        return ()
+    return tuple((row.interval[0].number, row.interval[1].number) if row.interval else None for row in m.rows)
+
+
+def by_position(manifest: Manifest, runs: Sequence[Run]) -> Chart:
+    """Marginal acceptance rates of the runs of the main layout."""
+    rates = [_rates(run) for run in runs]
+    longest = max(len(r) for r in rates)
+    labels = tuple(str(i + 1) for i in range(longest))
+    views = [view(run, manifest) for run in runs]
+    became = ["" if v.verdict == "pass" else f" ({v.outcome})" for v in views]
+    names = [
+        f"{v.engine}, {v.dtype}, {v.prompts}, T = {v.temperature}{how}" for v, how in zip(views, became, strict=True)
+    ]
+    series = tuple(
+        Series(name, tuple(r[i] if i < len(r) else None for i in range(longest)))
+        for name, r in zip(names, rates, strict=True)
+    )
+    return acceptance_by_position([Panel("", labels, series)], title="Acceptance by draft position", note=names[0])
+
+
+def _rates(run: Run) -> list[float]:
+    found: Mapping[str, Any] = run.acceptance or {}
+    return [float(rate) for rate in found["marginal_acceptance_rates"]]
+
+
+def _name(*parts: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", "-".join(parts).lower()).strip("-")[:80]
+
+
+# What must hold before a card is written: reports that agree with themselves, with the target, with the bytes.
+
+
+def check(manifest: Manifest, reports: Sequence[Mapping[str, Any]], digests: Collection[str] | None) -> None:
+    """Raise ManifestError if a report contradicts itself or describes another target or other bytes.
+
+    Whatever a report states is derived again from its counters (`eagle3hub.validation.derive`).
+
+    ``digests`` are the folder digests that belong to this release; None skips that check.
+    """
+    for report in reports:
+        _check_target(manifest, report)
+        if digests is not None:
+            _check_digest(report, digests)
+        for fault in contradictions(report):
+            raise ManifestError(
+                f"the report of the {report['head']['layout']} layout contradicts itself: {fault}",
+                hint="reports are written by eagle3hub validate and not edited; measure again",
+                code="report-contradiction",
+            )
+
+
+def _check_target(manifest: Manifest, report: Mapping[str, Any]) -> None:
+    name, wanted = str(report["target"]["name"]), manifest.target.id
+    if name not in (wanted, wanted.split("/")[-1]):
+        raise ManifestError(
+            f"the report was measured with the target {name!r}, but the manifest's target is {wanted!r}",
+            hint=f"if they are the same model, measure with --target-name {wanted}",
+            code="report-target",
+        )
+
+
+def _check_digest(report: Mapping[str, Any], digests: Collection[str]) -> None:
+    head = report["head"]
+    if head["digest"] not in digests:
+        raise ManifestError(
+            f"the report measured other bytes: head {head['source']!r} ({head['layout']}) with {head['digest']} "
+            "is no folder of this release",
+            hint=f"measure again, or name its folder too; this release has {', '.join(sorted(digests))}",
+            code="report-digest",
+        )
+
+
+# A card is a pure function of manifest, reports and head.
+
 
 TEMPLATES = {
     "standard": "card.md.j2",
@@ -74,9 +202,9 @@ def render_card(
     paired = sorted(zip(reports, files, strict=True), key=lambda pair: _order(manifest, *pair))
     reports = [report for report, _ in paired]
     all_runs = runs(reports, list(manifest.layouts), [file for _, file in paired])
-    consistency.check(manifest, reports, digests)
+    check(manifest, reports, digests)
     for benchmark in benchmarks:
-        bench.check(benchmark, manifest, digests)
+        results.check(benchmark, manifest, digests)
     names = {i: file for i, (_, file) in enumerate(paired) if file}
     values = context.build(
         manifest, reports, all_runs, head, names, benchmarks, pictures, waived, digests or (), tree, heads

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.card.files import find
+from eagle3hub.card.imported import find
 from eagle3hub.card.manifest import Manifest
 
 

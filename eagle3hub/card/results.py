@@ -1,16 +1,120 @@
-"""What the card prints about one run, every number taken from the report."""
+"""The results of a card: acceptance tables from reports, and tables of benchmarks."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from eagle3hub.card import names
+from eagle3hub.card import vocabulary
+from eagle3hub.card.imported import find
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.card.recipes import fetched
 from eagle3hub.card.reports import Run
+from eagle3hub.errors import ManifestError
+
+if TYPE_CHECKING:
+    from eagle3hub.benchmarking.results import CellRecord, Results
+    from eagle3hub.benchmarking.table import Table
+
+# What the card prints about a benchmark: its own tables and conditions, and only of this target and this head.
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """Results of ``eagle3hub bench``; ``file`` is their path in the published repository, or empty."""
+
+    results: Results
+    file: str = ""
+
+    def cells_of(self, digests: Collection[str]) -> list[CellRecord]:
+        """The cells that passed, of heads with one of these digests."""
+        own = {head["name"] for head in self.results.document["heads"] if head["digest"] in digests}
+        return [c for c in self.results.cells if c["head"] in own and c["acceptance"] and c["verdict"] == "pass"]
+
+
+@dataclass(frozen=True, slots=True)
+class BenchView:
+    """One benchmark as templates see it; ``number`` is its place on the card, from 1, empty for the only one."""
+
+    number: str
+    file: str
+    engines: str
+    measured_at: str
+    tool: str
+    tables: tuple[Table, ...]
+    conditions: tuple[str, ...]
+
+
+def find_benchmarks(manifest: Manifest) -> list[tuple[Path, Results]]:
+    """The results that the manifest names. Raises ManifestError for a pattern without a file, SourceError."""
+    from eagle3hub.benchmarking.results import load_results
+
+    folder = manifest.path.parent
+    for pattern in manifest.benchmarks:
+        if not find(folder, [pattern]):
+            raise ManifestError(
+                f"{manifest.path.name}: benchmarks: there is no file {pattern}",
+                hint="write it with eagle3hub bench, or leave the pattern out",
+                code="bench-missing",
+            )
+    return [(path, load_results(path)) for path in find(folder, manifest.benchmarks)]
+
+
+def check(benchmark: Benchmark, manifest: Manifest, digests: Collection[str] | None) -> None:
+    """Raise ManifestError for a benchmark of another target, or of other heads only.
+
+    ``digests`` are the folder digests that belong to this release; None skips that check.
+    """
+    document, wanted = benchmark.results.document, manifest.target.id
+    name = str(document["target"]["name"])
+    if name not in (wanted, wanted.split("/")[-1]):
+        raise ManifestError(
+            f"the benchmark was run with the target {name!r}, but the manifest's target is {wanted!r}",
+            code="bench-target",
+        )
+    measured, known = document["target"].get("weights_digest"), manifest.target.weights_digest
+    if None not in (known, measured) and measured != known:
+        raise ManifestError(
+            f"the benchmark was run with other weights of the target: {measured}, where the manifest says {known}",
+            hint="measure again, with the target of this release",
+            code="bench-target",
+        )
+    heads = {str(head["name"]): head["digest"] for head in document["heads"]}
+    if digests is not None and not set(heads.values()) & set(digests):
+        raise ManifestError(
+            f"the benchmark measured other bytes: none of its heads ({', '.join(heads)}) is a folder of this release",
+            hint="measure again, with the head of this release among the heads",
+            code="bench-digest",
+        )
+
+
+def views(benchmarks: Sequence[Benchmark]) -> list[BenchView]:
+    """Format benchmarks, in the order given."""
+    from eagle3hub.benchmarking.table import conditions, tables
+
+    return [
+        BenchView(
+            number=str(i) if len(benchmarks) > 1 else "",
+            file=b.file,
+            engines=", ".join(dict.fromkeys(_engine(cell) for cell in b.results.cells)),
+            measured_at=str(b.results.document["measured_at"]),
+            tool=f"{b.results.document['tool']['name']} {b.results.document['tool']['version']}",
+            tables=tuple(tables(b.results)),
+            conditions=tuple(conditions(b.results)),
+        )
+        for i, b in enumerate(benchmarks, 1)
+    ]
+
+
+def _engine(cell: CellRecord) -> str:
+    return f"{vocabulary.engine(cell['engine']['name'])} {cell['engine']['version']}"
+
+
+# What the card prints about one run, every number taken from the report.
+
 
 SMOKE_PROMPTS = 80
 """Fewer prompts than MT-Bench, the smallest set that papers on EAGLE report, make a smoke test."""
@@ -74,12 +178,12 @@ class RunView:
     @property
     def outcome(self) -> str:
         """The verdict in print."""
-        return names.outcome(self.verdict)
+        return vocabulary.outcome(self.verdict)
 
     @property
     def is_engine(self) -> bool:
         """Whether an inference engine ran, and not only our own replay."""
-        return bool(self.run.engine["engine"] != names.REFERENCE)
+        return bool(self.run.engine["engine"] != vocabulary.REFERENCE)
 
     @property
     def loads(self) -> bool:
@@ -105,9 +209,9 @@ def view(run: Run, manifest: Manifest) -> RunView:
     return RunView(
         run=run,
         layout=run.layout,
-        layout_title=names.layout(run.layout).title,
-        engine=f"{names.engine(entry['engine'])} {entry['version'] or ''}".strip(),
-        device=names.device(str(entry["device"])),
+        layout_title=vocabulary.layout(run.layout).title,
+        engine=f"{vocabulary.engine(entry['engine'])} {entry['version'] or ''}".strip(),
+        device=vocabulary.device(str(entry["device"])),
         dtype=str(entry["dtype"]),
         verdict=str(entry["verdict"]),
         reason=str(entry["reason"]),
@@ -210,11 +314,11 @@ def conditions(run: Run) -> list[tuple[str, str]]:
     report, entry = run.report, run.engine
     target, prompts = report["target"], report["prompts"]
     rows: list[tuple[str, Any]] = [
-        ("Engine", f"{names.engine(entry['engine'])} {entry['version'] or ''}".strip()),
+        ("Engine", f"{vocabulary.engine(entry['engine'])} {entry['version'] or ''}".strip()),
         ("Device", entry["device"]),
         ("Target", target["name"]),
         ("Target revision", target.get("revision") or "not recorded"),
-        ("Draft head", f"{names.layout(run.layout).title} layout, {short_digest(report['head']['digest'])}"),
+        ("Draft head", f"{vocabulary.layout(run.layout).title} layout, {short_digest(report['head']['digest'])}"),
         ("Prompts", f"{prompts['count']:,} from {prompts['name']}, {short_digest(prompts['sha256'])}"),
     ]
     rows += [(_SETTINGS.get(k, _label(k)), v) for k, v in report["settings"].items() if k != "device"]

@@ -12,17 +12,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from eagle3hub.card import names
+from eagle3hub.card import vocabulary
 from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.conversion.edits.settings import target_of as known_target
+from eagle3hub.engines.preflight import Files, Subject, Verdict, examine, preflight
 from eagle3hub.engines.specs import preflight_version, version_data
 from eagle3hub.errors import InputError, UsageError
 from eagle3hub.head import Head
+from eagle3hub.head.target import TargetFacts
 from eagle3hub.layouts import LAYOUTS, open_head
 from eagle3hub.layouts.base import WriteOptions
-from eagle3hub.layouts.quantized import QUANT_CONFIG
-from eagle3hub.preflight import Files, Subject, Verdict, examine, preflight
-from eagle3hub.target import TargetFacts
-from eagle3hub.transforms.settings import target_of as known_target
+from eagle3hub.layouts.tensors import QUANT_CONFIG
 
 if TYPE_CHECKING:
     from eagle3hub.card.manifest import Layouts
@@ -51,7 +51,7 @@ class Served:
     def place(self) -> str:
         """The folder in words."""
         where = f"the folder {self.folder}/" if self.folder else "the repository's root"
-        return f"{where} ({names.layout(self.layout).title} layout)"
+        return f"{where} ({vocabulary.layout(self.layout).title} layout)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ def outlook(
             do is said.
         capture: after-layer ids that TensorRT-LLM's YAML names.
     """
-    title = f"{names.engine(engine)} {version}".strip()
+    title = f"{vocabulary.engine(engine)} {version}".strip()
     told = tuple(capture) if capture is not None and engine == "trtllm" else None
     try:
         verdicts = [preflight(one.subject, engine, v, one.target, told) for v in _runners(engine, version, device)]
@@ -181,11 +181,11 @@ def captured(text: str) -> tuple[int, ...] | None:
 
 def _runners(engine: str, version: str, device: str | None) -> Iterator[str]:
     """What the preflight calls a version: once, or by device. Raises UsageError for a version nothing is known of."""
-    by_device: dict[str, str] = version_data(engine, version).get("preflight", {})
-    if device in by_device or not by_device:
+    runners = version_data(engine, version).runners
+    if device in runners or not runners:
         yield preflight_version(engine, version, device or "")
     else:
-        yield from by_device.values()
+        yield from (preflight_version(engine, version, one) for one in runners)
 
 
 def _why(verdict: Verdict) -> str:
@@ -207,9 +207,9 @@ def _remedy(one: Served, engine: str, version: str, capture: Sequence[int] | Non
     """A sentence on what would do."""
     out = way_out(one, engine, version, capture)
     if out is not None:
-        title = names.layout(out).title
+        title = vocabulary.layout(out).title
         return f"It takes this head in the {title} layout, which eagle3hub convert --to {out} makes of them."
-    if one.target is None and names.engine(engine) in names.layout(_UNIVERSAL).written_for:
+    if one.target is None and vocabulary.engine(engine) in vocabulary.layout(_UNIVERSAL).written_for:
         return f"The universal layout is written for it: eagle3hub convert --to {_UNIVERSAL} --target TARGET makes it."
     return "It takes this head in no layout that eagle3hub writes."
 
@@ -238,7 +238,7 @@ def choose(
     what = f"{main.says(first.place)}."
     for one, found in looked[1:]:
         if found.works:
-            title = names.layout(one.layout).title
+            title = vocabulary.layout(one.layout).title
             instead = f"The command below fetches and serves the {title} layout of this repository instead."
             return Choice(one, (what, instead, *_expected(found, "its files")))
     if len(looked) > 1:

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eagle3hub import resources
+from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.errors import UsageError
 from eagle3hub.head import Head
+from eagle3hub.head.target import is_hub_id
 from eagle3hub.layouts import open_head
-from eagle3hub.staging import replace_file
-from eagle3hub.target import is_hub_id
-from eagle3hub.visible import visible
+from eagle3hub.system import resources
+from eagle3hub.system.text import visible
 
 _HUB_ID = "owner/name"
 

@@ -1,8 +1,15 @@
-"""What a chart shows, and what it is when it is done."""
+"""What a chart shows: its bars, and the words that describe it."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from eagle3hub.system.text import visible
+
+# What a chart shows, and what it is when it is done.
+
 
 Interval = tuple[float, float]
 
@@ -46,3 +53,74 @@ class Chart:
     svg: bytes
     png: bytes
     alt: str
+
+
+# A chart in words: its alt text, and names short enough to stand beside an axis.
+
+
+_MOST_NUMBERS = 24
+
+
+def alt_text(title: str, panels: Sequence[Panel], number: Callable[[float], str], label: str) -> str:
+    """What a chart shows, with its numbers; where they are too many, each series' lowest and highest.
+
+    Args:
+        number: how a value is written, its unit included.
+        label: what the panels' labels are, for example ``K``.
+    """
+    count = sum(len(one.values) for panel in panels for one in panel.series)
+    describe = _every_number if count <= _MOST_NUMBERS else _ends
+    parts = []
+    for panel in panels:
+        heading = f"{panel.title}: " if panel.title else ""
+        parts += [heading + describe(one, panel.labels, number, label) for one in panel.series]
+    if describe is _every_number and any(any(one.intervals) for panel in panels for one in panel.series):
+        parts.append("95 % intervals in parentheses.")
+    return f"{title}. " + " ".join(parts)
+
+
+def _every_number(one: Series, labels: Sequence[str], number: Callable[[float], str], label: str) -> str:
+    numbers = []
+    for i, (name, value) in enumerate(zip(labels, one.values, strict=True)):
+        interval = one.intervals[i] if one.intervals else None
+        within = f" ({number(interval[0])} to {number(interval[1])})" if interval else ""
+        numbers.append(f"{label}{name} " + ("not measured" if value is None else number(value) + within))
+    return f"{one.name}: {', '.join(numbers)}."
+
+
+def _ends(one: Series, labels: Sequence[str], number: Callable[[float], str], label: str) -> str:
+    known = [(value, name) for name, value in zip(labels, one.values, strict=True) if value is not None]
+    if not known:
+        return f"{one.name}: not measured."
+    (low, at_low), (high, at_high) = min(known, key=_value), max(known, key=_value)
+    return f"{one.name}: from {number(low)} ({label}{at_low}) to {number(high)} ({label}{at_high})."
+
+
+def _value(known: tuple[float, str]) -> float:
+    return known[0]
+
+
+def shortened(text: str, width: int) -> str:
+    """``text`` on one line of at most ``width`` characters, with its beginning and end: names differ in both.
+
+    What cannot be seen in it is made `visible`.
+    """
+    text = " ".join(visible(text).split())
+    if len(text) <= width:
+        return text
+    head = (width - 1) * 2 // 3
+    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
+
+
+def wrapped(text: str, width: int, lines: int = 2) -> str:
+    """``text`` in lines of ``width`` characters, broken after hyphens, underscores, slashes and spaces.
+
+    What does not fit into ``lines`` lines is left out of its middle.
+    """
+    text = shortened(text, width * lines)
+    out = [""]
+    for piece in re.findall(r"[^-_/ ]*[-_/ ]?", text):
+        if out[-1] and len(out[-1]) + len(piece.rstrip()) > width and len(out) < lines:
+            out.append("")
+        out[-1] += piece
+    return "\n".join(shortened(line.strip(), width) for line in out)

@@ -1,23 +1,235 @@
-"""The three charts: tau by data set, acceptance by draft position, tau by number of draft tokens.
-
-Matplotlib is imported when a chart is drawn. Nothing is drawn with pyplot, so no window, no state and no backend of
-the user's is involved.
-"""
+"""Draw a chart as SVG, for light and dark pages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import TYPE_CHECKING
+import io
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise, zip_longest
+from typing import TYPE_CHECKING, Any
 
-from eagle3hub.charts.data import Chart, Panel, Series
-from eagle3hub.charts.frame import COLUMNS, framed, named, series_names
-from eagle3hub.charts.style import look, saved
-from eagle3hub.charts.words import alt_text, wrapped
+from eagle3hub.charts.data import Chart, Panel, Series, alt_text, shortened, wrapped
+from eagle3hub.system.text import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+# One look for every chart, and bytes that depend on nothing but the numbers.
+#
+# A README is read on white (#ffffff) and on GitHub's and the Hub's dark pages (#0d1117), and its pictures cannot know
+# which. So the background is transparent and every colour lies in the middle: at least 3:1 against both, which is what
+# WCAG 2.2 asks of graphics (1.4.11) and of large text. Four colours are Okabe and Ito's as they are; orange and sky
+# blue are darkened, since they vanish on white. Shapes and dashes say the same as colours, for who sees few of them.
+
+
+TEXT = "#797979"
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b07c00", "#3a92c4")
+_MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.2, 1.2, 1.2)))
+_PNG_DPI = 192
+_RC: dict[str, Any] = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "text.color": TEXT,
+    "text.parse_math": False,
+    "axes.edgecolor": TEXT,
+    "axes.labelcolor": TEXT,
+    "axes.titlecolor": TEXT,
+    "axes.titlesize": 9.0,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.linewidth": 0.8,
+    "xtick.color": TEXT,
+    "ytick.color": TEXT,
+    "grid.color": TEXT,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "eagle3hub",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How one series is drawn everywhere."""
+
+    color: str
+    marker: str
+    dashes: Any
+
+
+def look(index: int) -> Look:
+    """The look of the series at ``index``: colour and marker differ for the first 42, dashes after each palette."""
+    return Look(PALETTE[index % len(PALETTE)], _MARKERS[index % len(_MARKERS)], _DASHES[index % len(_DASHES)])
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Matplotlib as this project draws, whatever the user's own settings are."""
+    import matplotlib
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+        matplotlib.rcdefaults()
+        settings: Any = matplotlib.rcParams
+        settings.update(_RC)
+        yield
+
+
+def saved(figure: Figure, title: str) -> tuple[bytes, bytes]:
+    """SVG and PNG bytes of a figure, without dates or versions in them."""
+    svg, png = io.BytesIO(), io.BytesIO()
+    figure.savefig(svg, format="svg", metadata={"Title": visible(title), "Creator": None, "Date": None})
+    figure.savefig(png, format="png", dpi=_PNG_DPI, metadata={"Software": None})
+    return svg.getvalue(), png.getvalue()
+
+
+# What surrounds the axes: title, legend and note, on lines of their own that nothing else is drawn on.
+
+
+COLUMNS = 3
+"""Panels side by side."""
+_WIDTH = 7.6
+_MARGIN = 0.09
+_TITLE = 0.27
+_LINE = 0.18
+_KEY = 0.26
+_GAP = 0.2
+_LONGEST_NAME = 92
+_LONGEST_TITLE = 78
+_LONGEST_NOTE = 124
+
+
+def series_names(panels: Sequence[Panel]) -> list[str]:
+    """Names of the panels' series, each once, in order of first appearance: its place decides a series' look."""
+    return list(dict.fromkeys(one.name for panel in panels for one in panel.series))
+
+
+@contextmanager
+def framed(
+    panels: Sequence[Panel], height: float, title: str, note: str, **share: bool
+) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure, and one set of axes for each panel, in a grid.
+
+    Args:
+        height: of each row of axes, in inches.
+        note: small print below the axes; lines end with a newline.
+        share: axes the panels have in common, as ``subplots`` calls them.
+
+    Raises ValueError without a panel.
+    """
+    if not panels:
+        raise ValueError("a chart needs a panel")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with styled():
+        columns = min(len(panels), COLUMNS)
+        rows = -(-len(panels) // columns)
+        figure = Figure(figsize=(_WIDTH, 1))
+        FigureCanvasAgg(figure)
+        names = series_names(panels)
+        legend = _legend_rows(figure, names) if len(names) > 1 else []
+        notes = [shortened(line, _LONGEST_NOTE) for line in note.split("\n") if line]
+        above = _MARGIN + _TITLE + _LINE * len(legend)
+        below = _MARGIN + _LINE * len(notes)
+        body = rows * (height + (0.22 if panels[0].title else 0.0)) + 0.35
+        figure.set_size_inches(_WIDTH, above + body + below)
+        _surround(figure, title, names, legend, notes)
+        engine: Any = _constrained(below, body, above)
+        figure.set_layout_engine(engine)
+        grid = figure.subplots(rows, columns, squeeze=False, **share).flatten().tolist()  # type: ignore[call-overload]
+        for axis, panel in zip_longest(grid, panels):
+            if panel is None:
+                axis.set_visible(False)
+            else:
+                axis.tick_params(labelbottom=True)
+                axis.set_title(shortened(panel.title, 96 // columns))
+        yield figure, grid[: len(panels)]
+
+
+def named(axes: Sequence[Axes], x: str, y: str) -> None:
+    """Name the horizontal axis below the last panel of each column, the vertical one left of the first column."""
+    for i, axis in enumerate(axes):
+        if i + COLUMNS >= len(axes):
+            axis.set_xlabel(x)
+        if i % COLUMNS == 0:
+            axis.set_ylabel(y)
+
+
+def _constrained(below: float, body: float, above: float) -> Any:
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    height = below + body + above
+    return ConstrainedLayoutEngine(
+        h_pad=0.04, w_pad=0.06, hspace=0.06, wspace=0.03, rect=(0, below / height, 1, body / height)
+    )
+
+
+def _legend_rows(figure: Figure, names: Sequence[str]) -> list[list[tuple[str, float]]]:
+    """Names with the place (in inches from the left) of each, in as many rows as their widths need."""
+    rows: list[list[tuple[str, float]]] = [[]]
+    x = _MARGIN
+    for name in names:
+        text = figure.text(0, 0, shortened(name, _LONGEST_NAME))
+        width = _KEY + 0.07 + text.get_window_extent().width / figure.dpi
+        text.remove()
+        if rows[-1] and x + width > _WIDTH - _MARGIN:
+            rows.append([])
+            x = _MARGIN
+        rows[-1].append((name, x))
+        x += width + _GAP
+    return rows
+
+
+def _surround(
+    figure: Figure,
+    title: str,
+    names: Sequence[str],
+    legend: Sequence[Sequence[tuple[str, float]]],
+    notes: Sequence[str],
+) -> None:
+    from matplotlib.lines import Line2D
+
+    height = figure.get_figheight()
+    y = height - _MARGIN
+    figure.text(_MARGIN / _WIDTH, y / height, shortened(title, _LONGEST_TITLE), fontsize=10.5, weight="bold", va="top")
+    y -= _TITLE + _LINE / 2
+    for row in legend:
+        for name, x in row:
+            style = look(names.index(name))
+            key = Line2D(
+                [x / _WIDTH, (x + _KEY / 2) / _WIDTH, (x + _KEY) / _WIDTH],
+                [y / height] * 3,
+                color=style.color,
+                linestyle=style.dashes,
+                linewidth=1.6,
+                marker=style.marker,
+                markersize=5.2,
+                markevery=[1],
+            )
+            figure.add_artist(key)
+            label = shortened(name, _LONGEST_NAME)
+            figure.text((x + _KEY + 0.07) / _WIDTH, y / height, label, va="center_baseline")
+        y -= _LINE
+    for i, line in enumerate(reversed(notes)):
+        figure.text(_MARGIN / _WIDTH, (_MARGIN + i * _LINE) / height, line, fontsize=7.5, va="bottom")
+
+
+# The three charts: tau by data set, acceptance by draft position, tau by number of draft tokens.
+#
+# Matplotlib is imported when a chart is drawn. Nothing is drawn with pyplot, so no window, no state and no backend of
+# the user's is involved.
+
 
 TAU = "acceptance length τ, tokens per round"
 

@@ -1,13 +1,11 @@
-"""The one place that talks to the Hub, through huggingface_hub; every failure becomes one sentence.
-
-Access tokens, endpoint, cache and offline switch are the client's own (``HF_TOKEN``, ``HF_ENDPOINT``, ``HF_HOME``,
-``HF_HUB_OFFLINE``). No message repeats a URL or a header: redirects carry signatures, requests carry tokens. What any
-exchange may cost and say is bounded by `eagle3hub.network.bounds` and `eagle3hub.checkpoint.hub_rules`.
-"""
+"""The Hub through its own client, with limits, checked names and errors a user can act on."""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import inspect
+import os
 import re
 import time
 import warnings
@@ -17,15 +15,372 @@ from dataclasses import dataclass, field
 from logging import CRITICAL
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urljoin
 
 from eagle3hub._version import __version__
-from eagle3hub.checkpoint.hub_failures import OTHER_HUB, explain, is_misaddressed, transport_errors
-from eagle3hub.checkpoint.hub_rules import LONGEST_WAIT, UNSTATED_SIZE, endpoint, install
-from eagle3hub.checkpoint.stated import Stated, holds
 from eagle3hub.errors import Eagle3HubError, HubError
 from eagle3hub.network import names
-from eagle3hub.network.bounds import Exceeded, Operation, operation
-from eagle3hub.progress import Progress, silent, tell, tell_after
+from eagle3hub.network.bounds import TIMEOUT, Exceeded, Operation, current, operation
+from eagle3hub.network.transport import bound
+from eagle3hub.system.progress import Progress, silent, tell, tell_after
+
+# What a listing of the Hub states of a file, and whether a file is that one.
+
+
+_BUFFER = 2 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """A file as the Hub lists it; None for what it does not say.
+
+    Attributes:
+        size: bytes. blob_id: git's id of the file, or of the pointer that stands for a file in LFS.
+        sha256: of a file in LFS.
+    """
+
+    size: int | None = None
+    blob_id: str | None = None
+    sha256: str | None = None
+
+    @property
+    def digest(self) -> str | None:
+        """What the bytes are known by."""
+        return self.sha256 or self.blob_id
+
+
+def holds(path: Path, stated: Stated) -> bool:
+    """Whether a file has the bytes that are stated; True where nothing is stated of them."""
+    if stated.size is not None and path.stat().st_size != stated.size:
+        return False
+    if stated.digest is None:
+        return True
+    size = path.stat().st_size
+    sha256, blob = hashlib.sha256(), _git_id(size)
+    with path.open("rb", buffering=0) as f:
+        while data := f.read(_BUFFER):
+            sha256.update(data)
+            if stated.sha256 is None:
+                blob.update(data)
+    if stated.sha256 is not None:
+        return sha256.hexdigest() == stated.sha256
+    # Of a file in LFS a listing without its SHA-256 states the id of the pointer (git-lfs, docs/spec.md).
+    text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256.hexdigest()}\nsize {size}\n".encode()
+    pointer = _git_id(len(text))
+    pointer.update(text)
+    return stated.blob_id in {blob.hexdigest(), pointer.hexdigest()}
+
+
+def _git_id(size: int) -> hashlib._Hash:
+    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+
+
+# What the Hub may ask huggingface_hub for, and call things, checked for every request the client makes.
+#
+# huggingface_hub joins an ETag and a commit into paths of its cache as they come, sends the access token to wherever
+# an upload's instructions point, follows ``Link: rel=next`` with the token, and waits as long as ``Retry-After`` says
+# (2.4.0: ``file_download.py``, ``lfs.py``, ``utils/_pagination.py``, ``utils/_http.py``).
+
+
+LONGEST_WAIT = 20
+"""Seconds that a server may ask to wait before another try."""
+UNSTATED_SIZE = 64 << 20
+"""The most bytes of a file whose size nobody states."""
+_RATE_LIMIT = re.compile(r"\br\s*=\s*(\d{1,18})\s*;\s*t\s*=\s*(\d{1,18})", re.ASCII)
+_FILE = re.compile(r"/resolve(-cache)?/", re.ASCII)
+_REDIRECTS = {301, 302, 303, 307, 308}
+
+
+class HubRules:
+    """`eagle3hub.network.transport.Rules` for huggingface_hub."""
+
+    def request(self, request: Any) -> None:
+        """Keep the access token from everybody but the Hub, and everything from a connection without encryption."""
+        home, there = names.origin_of(endpoint()), names.origin_of(str(request.url))
+        if home is not None and home[0] == "https" and (there is None or there[0] != "https"):
+            raise Exceeded("redirect", "it sends us on to an address without encryption")
+        if "authorization" in request.headers and there != home and not _is_the_runners(request):
+            del request.headers["authorization"]
+
+    def response(self, request: Any, response: Any) -> None:
+        """Hold what becomes a path, an address or a wait to what it may be."""
+        headers = response.headers
+        if "x-repo-commit" in headers:
+            names.oid(headers["x-repo-commit"], "commit")
+        if request.method == "HEAD" and response.status_code < 400:
+            if not (response.status_code in _REDIRECTS and "x-linked-size" not in headers):
+                _bound_file(headers)
+            for name in ("etag", "x-linked-etag"):
+                if name in headers:
+                    names.etag(headers[name].removeprefix("W/").strip('"'), name)
+        if current() is not None and "x-xet-hash" in headers:
+            del headers["x-xet-hash"]  # Xet's own client keeps to no limits of ours: the file comes over HTTP
+        here = str(request.url)
+        if response.status_code in _REDIRECTS and "location" in headers:
+            _check_redirect(request, here, headers["location"])
+        following = _next_page(response)
+        if following is not None and names.origin_of(urljoin(here, following)) != names.origin_of(here):
+            raise Exceeded("redirect", "it names a next page on another host")
+        _check_wait(response)
+
+
+def install() -> None:
+    """Make huggingface_hub build clients that keep to these rules, from the factory it has now."""
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils import _http
+
+    factory = _http._GLOBAL_CLIENT_FACTORY
+    if not getattr(factory, "keeps_to_limits", False):
+
+        def bounded() -> Any:
+            return bound(factory(), HubRules())
+
+        bounded.keeps_to_limits = True  # type: ignore[attr-defined]
+        set_client_factory(bounded)
+
+
+def endpoint() -> str:
+    """The Hub that is asked."""
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT
+
+
+def _is_the_runners(request: Any) -> bool:
+    """Whether this asks GitHub's runner for an identity, with the token that the runner gave for just that."""
+    url = os.environ.get("ACTIONS_ID_TOKEN_REQUEST_URL")
+    token = os.environ.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN")
+    scheme, _, value = request.headers["authorization"].partition(" ")
+    same = url is not None and names.origin_of(url) == names.origin_of(str(request.url))
+    return same and bool(token) and scheme.lower() == "bearer" and value == token
+
+
+def _check_redirect(request: Any, here: str, location: str) -> None:
+    """Only files may come from another host: answers of the Hub, and what is meant for it, are the Hub's own."""
+    there = names.origin_of(urljoin(here, location))
+    if there is None or not location.isprintable() or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:(?!//[^/])", location):
+        raise Exceeded("redirect", f"it sends us on to {names.shown(location)}")
+    is_file = request.method in {"GET", "HEAD"} and _FILE.search(request.url.path)
+    home = names.origin_of(endpoint())
+    if not is_file and names.origin_of(here) == home and there not in (home, _encrypted(home)):
+        raise Exceeded("redirect", "it sends us on to another host with what is between it and us")
+
+
+def _encrypted(origin: tuple[str, str, int] | None) -> tuple[str, str, int] | None:
+    """The same host at the usual port with encryption, for a host at the usual port without."""
+    return ("https", origin[1], 443) if origin is not None and origin[::2] == ("http", 80) else None
+
+
+def _next_page(response: Any) -> str | None:
+    if "link" not in response.headers:
+        return None
+    url = response.links.get("next", {}).get("url")
+    return None if url is None else str(url)
+
+
+def _check_wait(response: Any) -> None:
+    """A long wait is the user's to decide on, and the client would sleep through it."""
+    status, headers = response.status_code, response.headers
+    if status not in {408, 429} and status < 500:
+        return
+    asked = [headers.get("retry-after", "").strip()]
+    asked += [wait for left, wait in _RATE_LIMIT.findall(headers.get("ratelimit", "")) if int(left) == 0]
+    if any(a.isdecimal() and (len(a) > 6 or int(a) > LONGEST_WAIT) for a in asked):
+        raise Exceeded("busy", "it asks to wait longer than is waited", status)
+
+
+def _bound_file(headers: Any) -> None:
+    """A file that is fetched may have the bytes that the answer to HEAD says it has."""
+    limits = current()
+    if limits is not None and limits.body is not None:
+        stated = headers.get("x-linked-size") or headers.get("content-length") or ""
+        size = int(stated) if stated.isdecimal() and len(stated) < 19 else UNSTATED_SIZE
+        limits.body = min(limits.body, size)
+
+
+# What huggingface_hub raises, as one sentence with what to do. No message repeats a URL or a header.
+
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+_SENSELESS = (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError, NameError)
+OTHER_HUB = "a proxy may have answered in its place: check the network and HF_ENDPOINT, then try again"
+
+
+def transport_errors() -> type[Exception]:
+    """The root of the HTTP library's errors (httpx, or httpx2 since huggingface_hub 2)."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return next(c for c in HfHubHTTPError.__mro__ if c.__name__ == "HTTPError")
+
+
+def explain(e: BaseException, what: str, repo_id: str, revision: str | None, doing: str) -> HubError:
+    """The error for whatever the client raised; ``doing`` is the verb for what could not be done to ``what``."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if (exceeded := _exceeded(e)) is not None:
+        return _explain_exceeded(exceeded, what, doing)
+    if isinstance(e, RuntimeError) and e.__cause__ is not None:  # how the client reports a failed transfer
+        return explain(e.__cause__, what, repo_id, revision, doing)
+    if type(e).__name__ == "OIDCError":
+        hint = "in GitHub Actions the job needs `permissions: id-token: write`; elsewhere unset HF_OIDC_RESOURCE"
+        return HubError("there is no identity to get a token for HF_OIDC_RESOURCE with", hint=hint, code="hub-oidc")
+    if isinstance(e, HfHubHTTPError) and (asked := _identity_service(str(e.response.url))):
+        hint = "its trusted publisher must name this workflow's repository, branch and file exactly"
+        message = f"{asked} gave no token for HF_OIDC_RESOURCE (status {e.response.status_code})"
+        return HubError(message, hint=hint if asked == "the Hub" else None, code="hub-oidc")
+    if isinstance(e, GatedRepoError):
+        hint = "ask for access on its page, then run `hf auth login`, or set HF_TOKEN where nobody can"
+        return HubError(f"{repo_id} is gated and this account has no access to it", hint=hint, code="hub-gated")
+    if isinstance(e, RepositoryNotFoundError):
+        hint = "check the name; for a private model run `hf auth login`, or set HF_TOKEN where nobody can"
+        return HubError(f"there is no model {repo_id} on the Hub, or it is private", hint=hint, code="hub-not-found")
+    if isinstance(e, RevisionNotFoundError):
+        hint = "look at its branches and tags; in hf://owner/name@revision a slash of theirs is written %2F"
+        return HubError(f"{repo_id} has no revision {revision}", hint=hint, code="hub-not-found")
+    if isinstance(e, LocalEntryNotFoundError):
+        if isinstance(e.__cause__, HfHubHTTPError) or (
+            e.__cause__ is not None and not isinstance(e.__cause__, (OfflineModeIsEnabled, ConnectionError))
+        ):
+            return explain(e.__cause__, what, repo_id, revision, doing)
+        return _offline(what, doing)
+    if isinstance(e, EntryNotFoundError):
+        return HubError(f"there is no {what}", code="hub-no-file")
+    if isinstance(e, HfHubHTTPError):
+        return _explain_status(e.response.status_code, what, doing)
+    if isinstance(e, OfflineModeIsEnabled):
+        return _offline(what, doing)
+    if isinstance(e, OSError) and e.errno in _DISK_FULL:
+        hint = "make room there, or set HF_HOME (or HF_HUB_CACHE) to a folder on another disk"
+        message = f"the disk of the Hub cache {constants.HF_HUB_CACHE} is full: cannot {doing} {what}"
+        return HubError(message, hint=hint, code="hub-disk-full")
+    if isinstance(e, OSError) and e.errno in _NOT_WRITABLE and doing == "get":
+        hint = "set HF_HOME (or HF_HUB_CACHE) to a folder you can write"
+        message = f"the Hub's client cannot use {e.filename or constants.HF_HUB_CACHE}: {e.strerror}"
+        return HubError(message, hint=hint, code="hub-cache")
+    if isinstance(e, TimeoutError) or "Timeout" in type(e).__name__:
+        return HubError(f"the Hub did not answer in time: cannot {doing} {what}", hint="try again", code="hub-timeout")
+    if type(e).__name__ in {"ConnectError", "ProxyError"}:
+        return _offline(what, doing)
+    if is_misaddressed(e):
+        hint = "begin it with https://, or unset it for huggingface.co"
+        return HubError("HF_ENDPOINT is not the address of a Hub", hint=hint, code="hub-endpoint")
+    if isinstance(e, _SENSELESS) and type(e).__name__ != "HFValidationError":
+        return HubError(
+            f"the Hub's answer makes no sense: cannot {doing} {what} ({type(e).__name__})",
+            hint=OTHER_HUB,
+            code="hub-protocol",
+        )
+    return HubError(
+        f"the connection to the Hub failed: cannot {doing} {what} ({type(e).__name__})",
+        hint="run the same command again" + (": what was fetched is kept" if doing == "get" else ""),
+        code="hub-network",
+    )
+
+
+def _exceeded(e: BaseException | None) -> Exceeded | None:
+    """The limit that stands behind an exception, however the client wrapped it."""
+    for _ in range(8):
+        if e is None or isinstance(e, Exceeded):
+            return e
+        e = e.__cause__ or e.__context__
+    return None
+
+
+def _explain_exceeded(e: Exceeded, what: str, doing: str) -> HubError:
+    if e.status is not None:
+        return _explain_status(e.status, what, doing)
+    if e.kind == "time":
+        hint = f"try again; {TIMEOUT} names the seconds to wait"
+        message = f"the Hub did not answer in time: cannot {doing} {what} ({e.says})"
+        return HubError(message, hint=hint, code="hub-timeout")
+    if e.kind == "network":
+        hint = "run the same command again" + (": what was fetched is kept" if doing == "get" else "")
+        message = f"the connection to the Hub failed: cannot {doing} {what} ({e.says})"
+        return HubError(message, hint=hint, code="hub-network")
+    code = {"size": "hub-size", "name": "hub-name", "redirect": "hub-redirect"}.get(e.kind, "hub-protocol")
+    return HubError(
+        f"the Hub is not to be trusted: cannot {doing} {what}: {e.says}",
+        hint=OTHER_HUB,
+        code=code,
+    )
+
+
+def is_misaddressed(e: BaseException) -> bool:
+    """Whether HF_ENDPOINT is no web address."""
+    return type(e).__name__ == "UnsupportedProtocol" and not endpoint().startswith(("https://", "http://"))
+
+
+def _identity_service(url: str) -> str | None:
+    """Who was asked for a token of a workflow's own, or None for any other address."""
+    if url == f"{endpoint()}/oauth/token":
+        return "the Hub"
+    actions = os.environ.get("ACTIONS_ID_TOKEN_REQUEST_URL", "").partition("?")[0]
+    return "GitHub" if actions and url.partition("?")[0] == actions else None
+
+
+def _offline(what: str, doing: str) -> HubError:
+    if doing != "get":
+        hint = "check the network, then run the same command again"
+        message = f"the Hub cannot be reached, or HF_HUB_OFFLINE is set: cannot {doing} {what}"
+        return HubError(message, hint=hint, code="hub-offline")
+    return HubError(
+        f"the Hub cannot be reached, or HF_HUB_OFFLINE is set, and the cache does not have {what}",
+        hint="check the network, or name a local folder",
+        code="hub-offline",
+    )
+
+
+def _explain_status(status: int, what: str, doing: str) -> HubError:
+    if status == 401:
+        hint = "run `hf auth login`, or unset HF_TOKEN for what is public"
+        return HubError(
+            f"the Hub does not accept this access token: cannot {doing} {what}", hint=hint, code="hub-auth"
+        )
+    if status == 402:
+        hint = "add credit or a payment method on the account's billing page, or let another account pay"
+        return HubError(f"the account has no credit for this: cannot {doing} {what}", hint=hint, code="hub-credit")
+    if status == 403:
+        hint = f"check that the access token may {'read' if doing == 'get' else 'write to'} this repository"
+        return HubError(f"the Hub forbids access to {what}", hint=hint, code="hub-forbidden")
+    if status == 404:
+        return HubError(f"there is no {what}", code="hub-no-file")
+    if status == 409:
+        hint = "somebody else may be writing to it: look at it, then try again"
+        return HubError(f"the Hub reports a conflict: cannot {doing} {what}", hint=hint, code="hub-conflict")
+    if status == 412:
+        hint = "run the same command again: it compares anew"
+        return HubError(f"the branch moved meanwhile: cannot {doing} {what}", hint=hint, code="hub-moved")
+    if status == 416:
+        return HubError(f"there is nothing in {what}", code="hub-empty")
+    if status == 429:
+        hint = "wait a few minutes; with `hf auth login` the limit is higher"
+        return HubError(f"the Hub asks to wait (too many requests): cannot {doing} {what}", hint=hint, code="hub-busy")
+    if status >= 500:
+        hint = "try again later"
+        return HubError(
+            f"the Hub has a problem (status {status}): cannot {doing} {what}", hint=hint, code="hub-server"
+        )
+    return HubError(
+        f"the Hub answered with status {status}: cannot {doing} {what}", hint=OTHER_HUB, code="hub-protocol"
+    )
+
+
+# The one place that talks to the Hub, through huggingface_hub; every failure becomes one sentence.
+#
+# Access tokens, endpoint, cache and offline switch are the client's own (``HF_TOKEN``, ``HF_ENDPOINT``, ``HF_HOME``,
+# ``HF_HUB_OFFLINE``). No message repeats a URL or a header: redirects carry signatures, requests carry tokens. What
+# any exchange may cost and say is bounded by `eagle3hub.network.bounds` and `eagle3hub.checkpoint.hub`.
+
 
 __all__ = ["Listing", "Stated", "download_file", "endpoint", "hub_errors", "list_files", "patiently", "read_range"]
 

@@ -1,26 +1,423 @@
-"""Tensors of torch pickles, found without torch and without running anything in the file.
-
-torch.save writes a zip archive whose ``data.pkl`` describes the tensors and whose other members hold their bytes
-uncompressed (torch 2.13, ``torch/serialization.py``); before 1.6 it wrote pickles followed by the bytes. Either
-way a tensor is a byte range of the file, so a pickle converts at the speed of a copy.
-"""
+"""Torch pickles without torch: tensors are located, and no code in the file runs."""
 
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
-from eagle3hub.checkpoint.dtypes import BITS, num_bytes
-from eagle3hub.checkpoint.header import Header
-from eagle3hub.checkpoint.reader import ByteReader, open_local
-from eagle3hub.checkpoint.unpickle import MAX_PICKLE_BYTES, BadPickle, CutShort, Stub, interpret
-from eagle3hub.checkpoint.zips import Archive
+from eagle3hub.checkpoint.safetensors import BITS, ByteReader, Header, TensorRef, num_bytes, open_local
 from eagle3hub.errors import CheckpointError
-from eagle3hub.head import TensorRef
+
+# Find the uncompressed members of a zip archive by their byte offsets.
+#
+# The archives torch.save writes hold every tensor uncompressed, so a member is a byte range of the file. Layout of
+# the records: PKWARE APPNOTE 6.3.10, sections 4.3.7 (local header), 4.3.12 (central directory), 4.3.14 to 4.3.16
+# (ZIP64 and the end records). Every number is held against the file's size before anything is read or reserved.
+
+
+_MAX_DIRECTORY_BYTES = 16 << 20
+_MAX_MEMBERS = 100_000
+_END = struct.Struct("<4s4H2LH")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_LOCATOR64 = struct.Struct("<4sLQL")
+_ENTRY = struct.Struct("<4s6H3L5H2L")
+_LOCAL = struct.Struct("<4s5H3L2H")
+_ENCRYPTED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    flags: int
+    method: int
+    crc: int
+    compressed: int
+    size: int
+    header: int
+
+
+class Archive:
+    """The directory of a zip file. Raises CheckpointError where it is damaged or out of bounds."""
+
+    def __init__(self, reader: ByteReader) -> None:
+        self._reader = reader
+        self._entries = self._directory()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the members, in the directory's order."""
+        return list(self._entries)
+
+    def locate(self, name: str) -> tuple[int, int]:
+        """Offset and length of a member's bytes in the file."""
+        entry = self._entries.get(name)
+        if entry is None:
+            raise self._bad(f"has no member {name!r}")
+        if entry.flags & _ENCRYPTED:
+            raise self._bad(f"has the encrypted member {name!r}", "encrypted")
+        if entry.method != 0 or entry.compressed != entry.size:
+            raise self._bad(f"has the compressed member {name!r}, which torch.save never writes", "compressed")
+        signature, *_, name_length, extra_length = _LOCAL.unpack(self._reader.read(entry.header, _LOCAL.size))
+        if signature != b"PK\x03\x04":
+            raise self._bad(f"has no member header where its directory places {name!r}")
+        offset = entry.header + _LOCAL.size + name_length + extra_length
+        if offset + entry.size > self._reader.size:
+            raise self._bad(f"places {name!r} beyond its end")
+        return offset, entry.size
+
+    def read(self, name: str, limit: int) -> bytes:
+        """The bytes of a small member, held against its checksum."""
+        offset, size = self.locate(name)
+        if size > limit:
+            raise self._bad(f"has {size} bytes in {name!r}; at most {limit} are read")
+        data = self._reader.read(offset, size)
+        if crc32(data) != self._entries[name].crc:
+            raise self._bad(f"has a damaged member {name!r}: its checksum is wrong")
+        return data
+
+    def _directory(self) -> dict[str, _Entry]:
+        count, size, start = self._end_record()
+        if size > _MAX_DIRECTORY_BYTES or count > _MAX_MEMBERS:
+            raise self._bad(f"claims {count} members in a directory of {size} bytes, which is too many")
+        raw = self._reader.read(start, size)
+        entries: dict[str, _Entry] = {}
+        at = 0
+        for _ in range(count):
+            if at + _ENTRY.size > len(raw):
+                raise self._bad("has fewer members than its directory claims")
+            signature, _, _, flags, method, _, _, crc, *sizes, _, _, _, header = _ENTRY.unpack_from(raw, at)
+            compressed, full, name_length, extra_length, comment_length = sizes
+            end = at + _ENTRY.size + name_length + extra_length + comment_length
+            if signature != b"PK\x01\x02" or end > len(raw):
+                raise self._bad("has a damaged directory")
+            at += _ENTRY.size
+            name = raw[at : at + name_length].decode("utf-8", "replace")
+            extra = raw[at + name_length : at + name_length + extra_length]
+            full, compressed, header = self._widen(extra, full, compressed, header)
+            if name in entries:
+                raise self._bad(f"has two members called {name!r}")
+            entries[name] = _Entry(flags, method, crc, compressed, full, header)
+            at = end
+        return entries
+
+    def _end_record(self) -> tuple[int, int, int]:
+        """Number of members, and length and offset of the directory."""
+        size = self._reader.size
+        tail_start = max(0, size - _END.size - 0xFFFF)
+        tail = self._reader.read(tail_start, size - tail_start)
+        found = tail.rfind(b"PK\x05\x06")
+        if found < 0 or found + _END.size > len(tail):
+            raise CheckpointError(
+                f"{self._reader.shown} is a torch pickle that is truncated: the end of its archive is missing",
+                hint="copy or download the file again",
+                code="checkpoint-truncated",
+            )
+        _, disk, first_disk, _, count, length, start, comment = _END.unpack_from(tail, found)
+        at = tail_start + found
+        if at + _END.size + comment != size or disk or first_disk:
+            raise self._bad("does not end where its archive ends")
+        if count == 0xFFFF or length == 0xFFFFFFFF or start == 0xFFFFFFFF:
+            count, length, start, at = self._end_record64(at)
+        if start + length > at:
+            raise self._bad("places its directory outside itself")
+        return count, length, start
+
+    def _end_record64(self, end: int) -> tuple[int, int, int, int]:
+        if end < _LOCATOR64.size:
+            raise self._bad("has no ZIP64 record")
+        signature, _, at, _ = _LOCATOR64.unpack(self._reader.read(end - _LOCATOR64.size, _LOCATOR64.size))
+        if signature != b"PK\x06\x07" or at + _END64.size > end:
+            raise self._bad("has no ZIP64 record")
+        signature, *_, count, length, start = _END64.unpack(self._reader.read(at, _END64.size))
+        if signature != b"PK\x06\x06":
+            raise self._bad("has a damaged ZIP64 record")
+        return count, length, start, at
+
+    def _widen(self, extra: bytes, full: int, compressed: int, header: int) -> tuple[int, int, int]:
+        """The 64-bit numbers of a member whose 32-bit fields say "look there"."""
+        numbers = [full, compressed, header]
+        wanted = [i for i, n in enumerate(numbers) if n == 0xFFFFFFFF]
+        at = 0
+        while wanted and at + 4 <= len(extra):
+            kind, length = struct.unpack_from("<2H", extra, at)
+            if kind == 1:
+                if length < 8 * len(wanted) or at + 4 + length > len(extra):
+                    break
+                for k, i in enumerate(wanted):
+                    (numbers[i],) = struct.unpack_from("<Q", extra, at + 4 + 8 * k)
+                wanted = []
+            at += 4 + length
+        if wanted:
+            raise self._bad("has a member without its ZIP64 sizes")
+        return numbers[0], numbers[1], numbers[2]
+
+    def _bad(self, what: str, code: str = "pickle") -> CheckpointError:
+        return CheckpointError(f"{self._reader.shown} is a torch pickle that {what}", code=f"checkpoint-{code}")
+
+
+# Interpret pickle instructions without importing or calling anything they name.
+#
+# A small machine instead of a restricted `pickle.Unpickler`: it knows only the instructions that build plain data,
+# every name goes through the caller's table, and a call is made only to a `Stub` from that table. The standard
+# library's machine would also reserve gigabytes for a hostile memo index or byte array; this one cannot use more
+# memory than a fixed multiple of the file's own bytes. Instructions: ``pickletools`` of CPython 3.11.
+
+
+MAX_PICKLE_BYTES = 16 << 20
+_MAX_INSTRUCTIONS = 1_000_000
+_MAX_INTEGER_BYTES = 16
+
+
+class BadPickle(Exception):
+    """The instructions do not build plain data; the message continues "a torch pickle that …"."""
+
+
+class CutShort(BadPickle):
+    """The instructions go on beyond the bytes that were given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stub:
+    """What a name in a pickle stands for: ``build`` makes a description from the arguments of a call."""
+
+    name: str
+    build: Callable[..., Any] | None = None
+
+
+_MARK = object()
+_Table = Callable[[str, str], Any]
+
+
+def interpret(data: bytes, at: int, find: _Table, load: Callable[[Any], Any]) -> tuple[Any, int]:
+    """Run the instructions from ``at`` to their STOP.
+
+    Args:
+        find: (module, name) -> what stands for it; raises `BadPickle` for names it does not know.
+        load: persistent id -> what stands for it (torch: a storage).
+
+    Returns the object and the position after it. Raises `BadPickle` or `CutShort`.
+    """
+    machine = _Machine(data, at, find, load)
+    try:
+        return machine.run(), machine.at
+    except (IndexError, KeyError, TypeError, ValueError, AttributeError, struct.error) as e:
+        raise BadPickle(f"is damaged at byte {machine.at}") from e
+
+
+class _Machine:
+    def __init__(self, data: bytes, at: int, find: _Table, load: Callable[[Any], Any]) -> None:
+        self.data = data
+        self.at = at
+        self.find = find
+        self.load = load
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self) -> Any:
+        for _ in range(_MAX_INSTRUCTIONS):
+            code = self.take(1)
+            if code == b".":
+                return self.pop()
+            instruction = _INSTRUCTIONS.get(code)
+            if instruction is None:
+                raise BadPickle(f"uses instruction {code!r}, which tensors do not need")
+            instruction(self)
+        raise BadPickle(f"has more than {_MAX_INSTRUCTIONS} instructions")
+
+    def take(self, count: int) -> bytes:
+        end = self.at + count
+        if end > len(self.data):
+            raise CutShort("ends in the middle of an instruction")
+        out = self.data[self.at : end]
+        self.at = end
+        return out
+
+    def number(self, width: int) -> int:
+        return int.from_bytes(self.take(width), "little")
+
+    def line(self) -> str:
+        end = self.data.find(b"\n", self.at, self.at + 1000)
+        if end < 0:
+            raise (
+                CutShort("has a name without an end")
+                if len(self.data) - self.at < 1000
+                else BadPickle("has a name of more than 1000 bytes")
+            )
+        out = self.data[self.at : end].decode("utf-8")
+        self.at = end + 1
+        return out
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def pop(self) -> Any:
+        value = self.stack.pop()
+        if value is _MARK:
+            raise ValueError
+        return value
+
+    def since_mark(self) -> list[Any]:
+        for i in range(len(self.stack) - 1, -1, -1):
+            if self.stack[i] is _MARK:
+                out = self.stack[i + 1 :]
+                del self.stack[i:]
+                return out
+        raise ValueError
+
+    def items(self, pairs: list[Any]) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, dict) or len(pairs) % 2:
+            raise ValueError
+        for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+            if not isinstance(key, str) and not (isinstance(key, int) and -(2**31) <= key < 2**31):
+                raise BadPickle("has a table with a key that is neither text nor a small number")
+            target[key] = value
+
+    def extend(self, values: list[Any]) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, list):
+            raise ValueError
+        target.extend(values)
+
+    def call(self) -> None:
+        arguments, what = self.pop(), self.pop()
+        if not isinstance(what, Stub) or what.build is None or not isinstance(arguments, tuple):
+            raise BadPickle("calls something that is not a tensor's constructor")
+        self.push(what.build(*arguments))
+
+    def set_state(self) -> None:
+        self.pop()  # attributes, such as a state dict's _metadata, are not tensors
+        if not isinstance(self.stack[-1], dict):
+            raise BadPickle("sets the state of something that is not a table")
+
+    def named(self, module: Any, name: Any) -> None:
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise ValueError
+        self.push(self.find(module, name))
+
+    def integer(self, width: int) -> None:
+        if width > _MAX_INTEGER_BYTES:
+            raise BadPickle("has a number of more than 16 bytes")
+        self.push(int.from_bytes(self.take(width), "little", signed=True))
+
+    def text(self, width: int) -> None:
+        self.push(self.take(width).decode("utf-8"))
+
+    def remember(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
+
+    def pop_any(self) -> None:
+        self.stack.pop()
+
+
+def _tuple(count: int) -> Callable[[_Machine], None]:
+    def build(m: _Machine) -> None:
+        values = [m.pop() for _ in range(count)]
+        m.push(tuple(reversed(values)))
+
+    return build
+
+
+def _pair(m: _Machine) -> None:
+    value, key = m.pop(), m.pop()
+    m.items([key, value])
+
+
+def _dict(m: _Machine) -> None:
+    pairs = m.since_mark()
+    m.push({})
+    m.items(pairs)
+
+
+def _append(m: _Machine) -> None:
+    value = m.pop()
+    m.extend([value])
+
+
+def _stack_global(m: _Machine) -> None:
+    name, module = m.pop(), m.pop()
+    m.named(module, name)
+
+
+def _frame(m: _Machine) -> None:
+    m.take(8)
+
+
+def _protocol(m: _Machine) -> None:
+    version = m.number(1)
+    if not 2 <= version <= 5:
+        raise BadPickle(f"is written in pickle protocol {version}")
+
+
+def _instance(m: _Machine) -> None:
+    m.named(m.line(), m.line())
+    raise BadPickle("builds an instance of a class")
+
+
+_INSTRUCTIONS: dict[bytes, Callable[[_Machine], Any]] = {
+    b"\x80": _protocol,
+    b"\x95": _frame,
+    b"(": lambda m: m.push(_MARK),
+    b"0": lambda m: m.pop_any(),
+    b"1": lambda m: m.since_mark(),
+    b"2": lambda m: m.push(m.stack[-1]),
+    b"}": lambda m: m.push({}),
+    b"]": lambda m: m.push([]),
+    b")": lambda m: m.push(()),
+    b"d": _dict,
+    b"l": lambda m: m.push(m.since_mark()),
+    b"t": lambda m: m.push(tuple(m.since_mark())),
+    b"\x85": _tuple(1),
+    b"\x86": _tuple(2),
+    b"\x87": _tuple(3),
+    b"s": _pair,
+    b"u": lambda m: m.items(m.since_mark()),
+    b"a": _append,
+    b"e": lambda m: m.extend(m.since_mark()),
+    b"N": lambda m: m.push(None),
+    b"\x88": lambda m: m.push(True),
+    b"\x89": lambda m: m.push(False),
+    b"K": lambda m: m.push(m.number(1)),
+    b"M": lambda m: m.push(m.number(2)),
+    b"J": lambda m: m.integer(4),
+    b"\x8a": lambda m: m.integer(m.number(1)),
+    b"\x8b": lambda m: m.integer(m.number(4)),
+    b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
+    b"X": lambda m: m.text(m.number(4)),
+    b"\x8c": lambda m: m.text(m.number(1)),
+    b"\x8d": lambda m: m.text(m.number(8)),
+    b"B": lambda m: m.push(m.take(m.number(4))),
+    b"C": lambda m: m.push(m.take(m.number(1))),
+    b"\x8e": lambda m: m.push(m.take(m.number(8))),
+    b"q": lambda m: m.remember(m.number(1)),
+    b"p": lambda m: m.remember(int(m.line())),
+    b"g": lambda m: m.push(m.memo[int(m.line())]),
+    b"V": lambda m: m.push(m.line()),
+    b"r": lambda m: m.remember(m.number(4)),
+    b"\x94": lambda m: m.remember(len(m.memo)),
+    b"h": lambda m: m.push(m.memo[m.number(1)]),
+    b"j": lambda m: m.push(m.memo[m.number(4)]),
+    b"c": lambda m: m.named(m.line(), m.line()),
+    b"\x93": _stack_global,
+    b"i": _instance,
+    b"R": lambda m: m.call(),
+    b"\x81": lambda m: m.call(),
+    b"b": lambda m: m.set_state(),
+    b"Q": lambda m: m.push(m.load(m.pop())),
+}
+
+
+# Tensors of torch pickles, found without torch and without running anything in the file.
+#
+# torch.save writes a zip archive whose ``data.pkl`` describes the tensors and whose other members hold their bytes
+# uncompressed (torch 2.13, ``torch/serialization.py``); before 1.6 it wrote pickles followed by the bytes. Either
+# way a tensor is a byte range of the file, so a pickle converts at the speed of a copy.
+
 
 STATE_DICTS = ("draft_state_dict", "model_state_dict", "state_dict", "model", "module")
 """Keys under which training states keep the tensors of the model, in the order they are looked for."""

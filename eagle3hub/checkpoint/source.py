@@ -3,20 +3,145 @@
 from __future__ import annotations
 
 import errno
+import json
 import re
 import stat
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from eagle3hub.checkpoint.completeness import listed
-from eagle3hub.checkpoint.reader import ByteReader, open_local
-from eagle3hub.errors import ConfigError, SourceError
-from eagle3hub.progress import Progress, silent
-from eagle3hub.reading import read_bytes
+from eagle3hub.checkpoint.safetensors import ByteReader, Header, TensorRef, open_local, refuse_pointer
+from eagle3hub.errors import CheckpointError, ConfigError, Eagle3HubError, SourceError
+from eagle3hub.system.reading import read_bytes
+
+# Several weights files as one head: none may be missing, and an index, where there is one, must agree with them.
+#
+# The index of Hugging Face's libraries maps each tensor to its file (``weight_map``). Engines do not compare the two:
+# they load what they find, and a tensor that got lost keeps the values it was initialised with.
+
+
+_NUMBERED = re.compile(r"(.+)-([0-9]{1,5})-of-([0-9]{1,5})(\.safetensors|\.bin)")
+_SHOWN = 3
+_MIXED = (
+    "the folder mixes two exports, or was copied or downloaded in part: fetch all of it again, or export again into "
+    "an empty folder"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index: what messages call it, and the name of the file that holds each tensor."""
+
+    shown: str
+    weight_map: Mapping[str, str]
+
+
+def check_files(names: Sequence[str], present: set[str], shown: str, index: Index | None) -> None:
+    """Raise SourceError where a weights file is missing: one of the index's, or one of a numbered series.
+
+    Args:
+        names: the weights files that count; of a series (``model-00001-of-00002.safetensors``) all must be among them.
+        present: every file there is. shown: what messages call the folder.
+    """
+    absent = [name for name in names if name not in present]
+    if index is not None and absent:
+        raise _incomplete(f"{index.shown} names {listed(absent)}, which {_are(absent)} not there")
+    for missing, count in gaps(names):
+        some = f"{count - len(missing)} of {count} weights files"
+        raise _incomplete(
+            f"{shown} has {some}: {listed(missing)} {_are(missing)} not there"
+            if index is None
+            else f"{index.shown} names {some}, without {listed(missing)}"
+        )
+
+
+def gaps(names: Iterable[str]) -> Iterator[tuple[list[str], int]]:
+    """For each numbered series among the names of files that is not whole: the names it lacks, and its length."""
+    numbered: dict[tuple[str, str, str], dict[int, int]] = {}
+    for name in names:
+        if match := _NUMBERED.fullmatch(name):
+            stem, number, count, suffix = match.groups()
+            numbered.setdefault((stem, count, suffix), {})[int(number)] = len(number)
+    for (stem, count, suffix), widths in numbered.items():
+        first = 0 if 0 in widths else 1
+        width = max(widths.values())
+        expected = range(first, first + int(count))
+        if missing := [f"{stem}-{i:0{width}}-of-{count}{suffix}" for i in expected if i not in widths]:
+            yield missing, len(expected)
+
+
+def merge(names: Sequence[str], headers: Sequence[Header], index: Index | None) -> dict[str, TensorRef]:
+    """The tensors of all files. Raises CheckpointError where two hold the same one, or where the index disagrees."""
+    merged: dict[str, TensorRef] = {}
+    place: dict[str, str] = {}
+    for file, header in zip(names, headers, strict=True):
+        for name, ref in header.tensors.items():
+            if name in merged:
+                raise CheckpointError(
+                    f"tensor {name!r} is in both {place[name]} and {file}",
+                    hint="engines take whichever they read last: remove the file that is left from another export",
+                    code="checkpoint-duplicate",
+                )
+            merged[name], place[name] = ref, file
+    if index is not None:
+        _agree(place, index)
+    return merged
+
+
+def _agree(place: Mapping[str, str], index: Index) -> None:
+    lost = [name for name, file in index.weight_map.items() if place.get(name) != file]
+    if lost:
+        found = f"it is in {place[lost[0]]}" if lost[0] in place else "it is not there"
+        raise CheckpointError(
+            f"{index.shown} says that {index.weight_map[lost[0]]} holds {_tensors(lost)}, but {found}",
+            hint=_MIXED,
+            code="checkpoint-index",
+        )
+    unnamed = [name for name in place if name not in index.weight_map]
+    if unnamed:
+        raise CheckpointError(
+            f"{place[unnamed[0]]} holds {_tensors(unnamed)}, which {index.shown} does not name",
+            hint=_MIXED,
+            code="checkpoint-index",
+        )
+
+
+def _incomplete(message: str) -> SourceError:
+    return SourceError(
+        message,
+        hint="weights would be lost: fetch the whole folder again, or remove what is left of another export",
+        code="source-incomplete",
+    )
+
+
+def _tensors(names: Sequence[str]) -> str:
+    return f"tensor {names[0]!r}" + (f" (and {len(names) - 1} more)" if len(names) > 1 else "")
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few of some names, and how many more there are."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+# Where a checkpoint's files come from: a folder on this machine, or a repository on the Hub.
+
 
 HUB = "hf://"
-_CONFIG = "config.json"
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PROVENANCE = "eagle3hub.json"
+PICKLE_WEIGHTS = "pytorch_model.bin"
+PICKLE_INDEX = "pytorch_model.bin.index.json"
+TRAINING_STATES = ("training_state.pt", "model.pt")
+"""Files of whole training runs: weights, and what else a trainer goes on from."""
 _REPO = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 _PAGE = re.compile(
     rf"https?://(?:huggingface\.co|hf\.co)/(?P<repo>{_REPO})(?:/tree/(?P<revision>[^/]+)(?P<folder>/.+?)?)?/?"
@@ -58,13 +183,13 @@ class FolderSource:
         self.folder = Path(text).expanduser()
         if not is_folder(self.folder):
             what = "is a file, not a folder" if self.folder.exists() else "does not exist"
-            hint = f"name the folder that holds {_CONFIG}"
+            hint = f"name the folder that holds {CONFIG}"
             if not self.folder.exists() and (address := _meant(text)) is not None:
                 hint += f", or write {address} for a model on the Hub"
             raise SourceError(f"{text} {what}", hint=hint, code="source-missing")
-        if _CONFIG not in self.names() and (inside := _folders_with_config(self.folder)):
+        if CONFIG not in self.names() and (inside := _folders_with_config(self.folder)):
             raise SourceError(
-                f"there is no {_CONFIG} in {text}",
+                f"there is no {CONFIG} in {text}",
                 hint=f"name a folder in it that has one: {listed(inside)}",
                 code="source-no-config",
             )
@@ -89,21 +214,6 @@ class FolderSource:
         return str(self.folder / name)
 
 
-def open_source(source: str | Path, *, headers_only: bool = False, progress: Progress = silent) -> Source:
-    """The source a user named: ``hf://owner/name[@revision][/subfolder]``, else a folder.
-
-    Args:
-        headers_only: leave the weights of a Hub source where they are and read small ranges of them.
-        progress: told about downloads.
-    """
-    text = str(source)
-    if text.startswith(HUB):
-        from eagle3hub.checkpoint.remote import HubSource
-
-        return HubSource(text, headers_only=headers_only, progress=progress)
-    return FolderSource(text)
-
-
 def is_folder(path: Path) -> bool:
     """Whether there is a folder of that name. Raises SourceError where that cannot be told."""
     try:
@@ -116,7 +226,7 @@ def is_folder(path: Path) -> bool:
 
 def _folders_with_config(folder: Path) -> list[str]:
     """The folders in a folder, or of a repository in the Hub cache, that hold a config.json."""
-    found = [*folder.glob(f"*/{_CONFIG}"), *folder.glob(f"snapshots/*/{_CONFIG}")]
+    found = [*folder.glob(f"*/{CONFIG}"), *folder.glob(f"snapshots/*/{CONFIG}")]
     return sorted(str(path.parent) for path in found if not path.parent.name.startswith("."))
 
 
@@ -138,3 +248,65 @@ def read_small(path: Path) -> bytes | None:
         if e.errno == errno.EFBIG:
             raise ConfigError(f"{path} is larger than {MAX_JSON_BYTES} bytes", code="config-json") from e
         raise SourceError(f"cannot read {path}: {e.strerror}", code="source-unreadable") from e
+
+
+def parse_json_object(raw: bytes, path: Path | str) -> dict[str, Any]:
+    """Parse a JSON object. Raises ConfigError naming the file and the place, CheckpointError for a Git LFS pointer."""
+    refuse_pointer(raw, path)
+    try:
+        value = json.loads(raw.decode("utf-8"))
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"{path} is not UTF-8 text (byte {e.start})", code="config-json") from e
+    except json.JSONDecodeError as e:
+        raise ConfigError(f"{path} is not valid JSON: line {e.lineno}: {e.msg}", code="config-json") from e
+    except (ValueError, RecursionError) as e:
+        raise ConfigError(f"{path} is not usable JSON: {e}", code="config-json") from e
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} is not a JSON object", code="config-json")
+    return value
+
+
+# Whether files are still those that were looked at, which takes no reading.
+
+
+State = tuple[int, int, int]
+
+
+def look(paths: Iterable[Path]) -> dict[Path, State]:
+    """The file each path leads to: its inode, size in bytes and last change in ns. No entry where there is none."""
+    return {path: state for path in paths if (state := _state(path)) is not None}
+
+
+@contextmanager
+def unchanged(seen: Mapping[Path, State]) -> Iterator[None]:
+    """Raise SourceError if, when the block ends, a file is no longer as ``seen``, instead of what came of that."""
+    try:
+        yield
+    except (Eagle3HubError, OSError):
+        _compare(seen)
+        raise
+    _compare(seen)
+
+
+def changed(what: Path | str, how: str = "changed") -> SourceError:
+    """The error of a source that is being written."""
+    return SourceError(
+        f"{what} {how} while it was converted; nothing was kept",
+        hint="wait until whatever writes it (a trainer, a download) has finished, then run it again",
+        code="source-changed",
+    )
+
+
+def _compare(seen: Mapping[Path, State]) -> None:
+    for path, state in seen.items():
+        now = _state(path)
+        if now != state:
+            raise changed(path, "was removed" if now is None else "changed")
+
+
+def _state(path: Path) -> State | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -1,23 +1,412 @@
-"""Write a safetensors file by copying byte ranges; peak memory does not grow with the file."""
+"""Write safetensors files: ranges of the source are copied by the kernel, changed tensors are streamed."""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from eagle3hub.checkpoint.copying import copy_range, write_all
-from eagle3hub.checkpoint.derived import DerivedRef
-from eagle3hub.checkpoint.dtypes import layout_key
-from eagle3hub.checkpoint.flushing import Flushing
-from eagle3hub.checkpoint.streaming import OpenFiles, stream
-from eagle3hub.checkpoint.syscalls import reserve
-from eagle3hub.errors import CheckpointError
-from eagle3hub.head import TensorRef
-from eagle3hub.progress import Progress, silent
+from eagle3hub.checkpoint.safetensors import BITS, TensorRef, layout_key
+from eagle3hub.checkpoint.source import WEIGHTS
+from eagle3hub.errors import CheckpointError, TensorError, UsageError
+from eagle3hub.system.documents import document_bytes
+from eagle3hub.system.progress import Progress, silent
+from eagle3hub.system.reading import open_regular
+
+# Cast floating-point numbers between the dtypes of draft heads, rounding to nearest even.
+#
+# numpy has no bfloat16, so its conversions are done on the bits (a bfloat16 is the upper half of a float32).
+
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+_MANTISSA_BITS = {"BF16": 7, "F16": 10, "F32": 23, "F64": 52}
+_EXPONENT_BITS = {"BF16": 8, "F16": 5, "F32": 8, "F64": 11}
+
+
+class CastOverflow(ArithmeticError):
+    """A finite number is too large for the dtype asked for."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__(value)
+        self.value = value
+
+
+def is_exact(source: str, target: str) -> bool:
+    """Whether every number of dtype ``source`` is one of dtype ``target`` too."""
+    return _MANTISSA_BITS[source] <= _MANTISSA_BITS[target] and _EXPONENT_BITS[source] <= _EXPONENT_BITS[target]
+
+
+def cast_bytes(data: memoryview, source: str, target: str) -> memoryview:
+    """The little-endian numbers in ``data``, of dtype ``source``, as the bytes of dtype ``target``.
+
+    Rounds to nearest, ties to even, once; NaN stays NaN. Raises CastOverflow where a finite number would become
+    infinite.
+    """
+    import numpy as np
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = _decode(np, data, source)
+        if target == "BF16":
+            out = _to_bfloat16(np, values)
+            became_infinite = (out & 0x7FFF) == 0x7F80
+        else:
+            out = values.astype({"F16": "<f2", "F32": "<f4"}[target])
+            became_infinite = np.isinf(out)
+        lost = became_infinite & np.isfinite(values)
+    if lost.any():
+        raise CastOverflow(float(values[int(lost.argmax())]))
+    raw: Any = out.view(np.uint8)
+    return memoryview(raw)
+
+
+def _decode(np: Any, data: memoryview, dtype: str) -> Array:
+    if dtype == "BF16":
+        bits: Array = np.frombuffer(data, "<u2").astype("<u4")
+        bits <<= 16
+        return bits.view("<f4")
+    decoded: Array = np.frombuffer(data, {"F16": "<f2", "F32": "<f4", "F64": "<f8"}[dtype])
+    return decoded
+
+
+def _to_bfloat16(np: Any, values: Array) -> Array:
+    single = values.astype("<f4")
+    bits: Array = single.view("<u4")
+    if values.dtype.itemsize == 8:
+        # round to odd first: rounding twice to nearest could land on the wrong side of a tie
+        too_far = np.abs(single.astype("<f8")) > np.abs(values)
+        inexact = (single.astype("<f8") != values) & np.isfinite(values)
+        bits -= too_far & inexact
+        bits |= inexact
+    nan = np.isnan(values)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16
+    out: Array = np.where(nan, (bits >> 16) | 0x40, rounded).astype("<u2")
+    return out
+
+
+# Tensors that are computed from others while they are copied: pieces in another order, or another dtype.
+#
+# A derived tensor holds no data. `eagle3hub.checkpoint.writer` produces its bytes a few megabytes at a time, so
+# that writing it and verifying it need the same small buffers as a copy.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DerivedRef(TensorRef):
+    """A tensor made of the bytes of ``source``: first its pieces are reordered, then the numbers are cast.
+
+    ``path`` and ``offset`` are those of the source; ``dtype`` and ``nbytes`` are those of the result.
+
+    Attributes:
+        source: where the bytes lie, as they are on disk.
+        order: the source is cut into blocks of ``len(order)`` pieces of ``piece`` bytes; piece i of a block of the
+            result is piece ``order[i]`` of that block. Empty where nothing is reordered.
+        piece: bytes of a piece, in the source's dtype.
+    """
+
+    source: TensorRef
+    order: tuple[int, ...] = ()
+    piece: int = 0
+
+
+def reordered(ref: TensorRef, order: Sequence[int], piece: int) -> TensorRef:
+    """``ref`` with its pieces of ``piece`` bytes reordered inside every block of ``len(order)`` pieces.
+
+    Raises TensorError where the blocks do not divide the tensor, or it has been reordered or cast before.
+    """
+    order = tuple(order)
+    if sorted(order) != list(range(len(order))):
+        raise ValueError("order is not a permutation")
+    if isinstance(ref, DerivedRef):
+        raise TensorError(f"{ref.name} can only be reordered as it is in the source", code="tensor-derived")
+    if not order or not piece or ref.nbytes % (piece * len(order)):
+        raise TensorError(
+            f"{ref.name} ({ref.nbytes} bytes) is not made of blocks of {len(order)} pieces of {piece} bytes",
+            code="tensor-shape",
+        )
+    if order == tuple(range(len(order))):
+        return ref
+    place = (ref.name, ref.dtype, ref.shape, ref.path, ref.offset, ref.nbytes)
+    return DerivedRef(*place, source=ref, order=order, piece=piece)
+
+
+def cast(ref: TensorRef, dtype: str) -> TensorRef:
+    """``ref`` as ``dtype`` (F16, BF16 or F32), rounded to nearest even."""
+    if ref.dtype == dtype:
+        return ref
+    nbytes = ref.num_elements * BITS[dtype] // 8
+    if isinstance(ref, DerivedRef):
+        return replace(ref, dtype=dtype, nbytes=nbytes)
+    return DerivedRef(ref.name, dtype, ref.shape, ref.path, ref.offset, nbytes, source=ref)
+
+
+def how_derived(ref: TensorRef) -> str:
+    """In words: what is done to a tensor's bytes on their way."""
+    if not isinstance(ref, DerivedRef):
+        return "copied"
+    steps = ["reordered"] if ref.order else []
+    steps += [f"cast from {ref.source.dtype}"] if ref.source.dtype != ref.dtype else []
+    return ", ".join(steps)
+
+
+# The bytes of a tensor, a few megabytes at a time, whether they are copied or computed on the way.
+
+
+CHUNK = 512 << 10
+"""No chunk is longer than this; small enough to stay in a processor's cache between two uses."""
+
+
+class OpenFiles:
+    """File descriptors for reading, opened once each and closed together."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._fds: dict[Path, int] = {}
+
+    def __enter__(self) -> OpenFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def __getitem__(self, path: Path) -> int:
+        if path not in self._fds:
+            self._fds[path] = open_regular(path)
+            self._stack.callback(os.close, self._fds[path])
+        return self._fds[path]
+
+
+def fill(fd: int, buffer: memoryview, offset: int) -> None:
+    """Read exactly ``len(buffer)`` bytes at ``offset``. Raises EOFError if the file ends before."""
+    done = 0
+    while done < len(buffer):
+        n = os.preadv(fd, [buffer[done:]], offset + done)
+        if n == 0:
+            raise EOFError
+        done += n
+
+
+def stream(ref: TensorRef, files: OpenFiles) -> Iterator[memoryview]:
+    """Yield the bytes of ``ref`` in order, at most `CHUNK` at a time; a chunk is only valid until the next one.
+
+    Raises CheckpointError if the file has become shorter since its header was read, and TensorError where a cast
+    overflows.
+    """
+    try:
+        if not isinstance(ref, DerivedRef):
+            yield from _copied(ref, files, CHUNK)
+        elif ref.dtype == ref.source.dtype:
+            yield from _pieces(ref, files, CHUNK)
+        else:  # chunks of the source small enough that a cast to the double width stays within CHUNK
+            part = CHUNK // 8
+            raw = _pieces(ref, files, part) if ref.order else _copied(ref.source, files, part)
+            for chunk in raw:
+                yield cast_bytes(chunk, ref.source.dtype, ref.dtype)
+    except EOFError:
+        raise CheckpointError(f"{ref.path} became shorter while it was read", code="checkpoint-truncated") from None
+    except CastOverflow as e:
+        raise TensorError(
+            f"{ref.name} holds {e.value:g}, which {ref.dtype} cannot hold",
+            hint="choose --dtype bf16 or fp32, which have the range",
+            code="tensor-overflow",
+        ) from None
+
+
+def _copied(ref: TensorRef, files: OpenFiles, limit: int) -> Iterator[memoryview]:
+    buffer = memoryview(bytearray(min(limit, ref.nbytes)))
+    for at in range(0, ref.nbytes, limit):
+        chunk = buffer[: min(limit, ref.nbytes - at)]
+        fill(files[ref.path], chunk, ref.offset + at)
+        yield chunk
+
+
+def _pieces(ref: DerivedRef, files: OpenFiles, limit: int) -> Iterator[memoryview]:
+    source, fd = ref.source, files[ref.path]
+    buffer = memoryview(bytearray(min(limit, source.nbytes)))
+    used = 0
+    block = ref.piece * len(ref.order)
+    runs = list(_runs(ref.order, ref.piece))
+    for start in range(source.offset, source.offset + source.nbytes, block):
+        for begin, length in runs:
+            at, left = start + begin, length
+            while left:
+                n = min(left, len(buffer) - used)
+                fill(fd, buffer[used : used + n], at)
+                used, at, left = used + n, at + n, left - n
+                if used == len(buffer):
+                    yield buffer
+                    used = 0
+    if used:
+        yield buffer[:used]
+
+
+def _runs(order: tuple[int, ...], piece: int) -> Iterator[tuple[int, int]]:
+    """(offset, bytes) of each stretch of pieces that lie one after the other in the source."""
+    first = 0
+    for i in range(1, len(order) + 1):
+        if i == len(order) or order[i] != order[i - 1] + 1:
+            yield order[first] * piece, (i - first) * piece
+            first = i
+
+
+# Calls of Linux that Python has no function for; where the system lacks one, nothing is done.
+
+
+_NO_SUCH_CALL = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
+_SYNC_FILE_RANGE_WRITE = 2
+
+
+def reserve(fd: int, size: int) -> None:
+    """Give a new file its ``size`` bytes at once, which makes writing it faster, where the file system can.
+
+    Calls ``fallocate(2)`` and not ``posix_fallocate(3)``: the latter writes into every block where a file system has
+    no such call. Raises OSError where there is no room.
+    """
+    call = _function("fallocate64", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    while call is not None and call(fd, 0, 0, size) != 0:
+        number = ctypes.get_errno()
+        if number in _NO_SUCH_CALL:
+            return
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
+
+
+def start_writing(fd: int, offset: int, count: int) -> None:
+    """Have the system begin to write a range of a file to the disk, without waiting for it (``sync_file_range(2)``).
+
+    No promise is made: only ``fsync`` says whether data has arrived, and reports what went wrong here.
+    """
+    call = _function("sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    if call is not None:
+        call(fd, offset, count, _SYNC_FILE_RANGE_WRITE)
+
+
+def _function(name: str, *argtypes: Any) -> Any:
+    call = getattr(ctypes.CDLL(None, use_errno=True), name, None)
+    if call is not None:
+        call.argtypes = argtypes
+    return call
+
+
+# Move byte ranges between files, and write them.
+
+
+_THREADS = 2
+_PIECE = 8 << 20
+_BUFFER = 256 << 10
+
+
+def copy_range(src: int, src_offset: int, dst: int, dst_offset: int, count: int, grown: Callable[[int], None]) -> None:
+    """Copy ``count`` bytes between two open files: one thread reads while another writes.
+
+    ``grown`` is told, now and then, up to which offset of ``dst`` everything has been copied.
+
+    A safetensors header moves the data to offsets that no longer agree in the two files' pages, where
+    ``copy_file_range`` neither shares blocks nor copies faster than this. Raises OSError as the system does, and
+    EOFError if the source ends early.
+    """
+
+    def piece(at: int) -> int:
+        size = min(_PIECE, count - at)
+        _copy(src, src_offset + at, dst, dst_offset + at, size)
+        return at + size
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for end in pool.map(piece, range(0, count, _PIECE)):
+            grown(dst_offset + end)
+
+
+def _copy(src: int, src_offset: int, dst: int, dst_offset: int, count: int) -> None:
+    buffer = memoryview(bytearray(min(_BUFFER, count)))
+    for at in range(0, count, _BUFFER):
+        part = buffer[: min(_BUFFER, count - at)]
+        fill(src, part, src_offset + at)
+        write_all(dst, part, dst_offset + at)
+
+
+def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of ``data`` at ``offset``."""
+    view = memoryview(data)
+    done = 0
+    while done < len(view):
+        done += os.pwrite(fd, view[done:], offset + done)
+
+
+# Bring files to the disk while they are still being written.
+
+
+_STEP = 64 << 20
+
+
+class GrowingFile:
+    """A file that is being written from its beginning, and whose data goes to the disk meanwhile."""
+
+    def __init__(self, fd: int, pool: ThreadPoolExecutor) -> None:
+        self._fd = os.dup(fd)
+        self._pool = pool
+        self._begun = 0
+        self._flushed: Future[None] | None = None
+
+    def grow(self, written: int) -> None:
+        """Say that the first ``written`` bytes are in the file."""
+        if written - self._begun >= _STEP:
+            self._pool.submit(start_writing, self._fd, self._begun, written - self._begun)
+            self._begun = written
+
+    def complete(self) -> None:
+        """Say that all of it is there."""
+        self._flushed = self._pool.submit(os.fsync, self._fd)
+
+    def wait(self) -> None:
+        """Return once the complete file is on the disk. Raises OSError where it could not be written."""
+        if self._flushed is not None:
+            self._flushed.result()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._fd)
+
+
+class Flushing:
+    """Files on their way to the disk, one after the other, in a thread of their own.
+
+    A context manager: leaving it lets what has begun come to its end, and gives up the rest.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._files: list[GrowingFile] = []
+
+    def __enter__(self) -> Flushing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        for file in self._files:
+            file.close()
+
+    def file(self, fd: int) -> GrowingFile:
+        """A new file, open as ``fd``, which may be closed at any time."""
+        self._files.append(GrowingFile(fd, self._pool))
+        return self._files[-1]
+
+    def wait(self) -> None:
+        """Return once all files are on the disk. Raises OSError where one could not be written."""
+        for file in self._files:
+            file.wait()
+
+
+# Write a safetensors file by copying byte ranges; peak memory does not grow with the file.
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +465,7 @@ def write_safetensors(
         at = len(header)
         growing = None if flushing is None else flushing.file(out)
         grown = _unheard if growing is None else growing.grow
-        for run in _runs(ordered):
+        for run in _copied_runs(ordered):
             progress(f"writing {path.name}", (at - len(header)) / (total or 1))
             first = run[0].data
             if isinstance(first, bytes):
@@ -106,7 +495,7 @@ def _write_stream(out: int, ref: TensorRef, at: int, files: OpenFiles) -> None:
         at += len(chunk)
 
 
-def _runs(tensors: Sequence[OutTensor]) -> list[list[OutTensor]]:
+def _copied_runs(tensors: Sequence[OutTensor]) -> list[list[OutTensor]]:
     """Group tensors whose source bytes lie one after the other."""
     runs: list[list[OutTensor]] = []
     for t in tensors:
@@ -121,3 +510,52 @@ def _runs(tensors: Sequence[OutTensor]) -> list[list[OutTensor]]:
         else:
             runs.append([t])
     return runs
+
+
+# Split a checkpoint into shards of bounded size, as the Hub's libraries do, and index them.
+
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One weights file to write: its name and its tensors in file order."""
+
+    name: str
+    tensors: list[OutTensor]
+
+
+def split(tensors: Sequence[OutTensor], max_bytes: int | None) -> list[Shard]:
+    """Cut tensors, in file order, into shards of at most ``max_bytes`` of data.
+
+    A single shard is called model.safetensors, several model-0000i-of-0000n.safetensors. A tensor larger than
+    ``max_bytes`` gets a shard of its own.
+    """
+    parts: list[list[OutTensor]] = []
+    size = 0
+    for t in in_file_order(tensors):
+        if not parts or (max_bytes is not None and size + t.nbytes > max_bytes):
+            parts.append([])
+            size = 0
+        parts[-1].append(t)
+        size += t.nbytes
+    if len(parts) == 1:
+        return [Shard(WEIGHTS, parts[0])]
+    return [Shard(f"model-{i:05d}-of-{len(parts):05d}.safetensors", part) for i, part in enumerate(parts, 1)]
+
+
+def encode_index(shards: Sequence[Shard]) -> bytes:
+    """The index that says which shard holds which tensor (transformers' ``model.safetensors.index.json``)."""
+    weight_map = {t.name: shard.name for shard in shards for t in shard.tensors}
+    total = sum(t.nbytes for shard in shards for t in shard.tensors)
+    return document_bytes({"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))})
+
+
+def parse_size(text: str) -> int:
+    """Bytes from ``5GB``, ``500MB``, ``2GiB`` or a plain number. Raises UsageError."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(|[KMG]I?)B?\s*", text.upper())
+    size = int(float(found[1]) * _UNITS[found[2]]) if found else 0
+    if size < 1:
+        raise UsageError(f"{text!r} is not a size", hint="write it like 5GB, 500MB or 2GiB", code="usage-size")
+    return size

@@ -1,8 +1,10 @@
-"""The command line: commands are registered here, errors become one sentence and an exit code here."""
+"""The command line: its commands, and what becomes of errors."""
 
 from __future__ import annotations
 
 import errno
+import os
+import re
 import signal
 import sys
 import traceback
@@ -16,10 +18,39 @@ import typer.main
 
 from eagle3hub._version import __version__
 from eagle3hub.cli.hints import fitting
-from eagle3hub.cli.output import json_text, tell
-from eagle3hub.cli.streams import Unwritable, as_it_is, outlive_readers
+from eagle3hub.cli.output import Unwritable, as_it_is, json_text, outlive_readers, tell
 from eagle3hub.errors import Eagle3HubError, InternalError, SourceError, UnavailableError, UsageError
-from eagle3hub.held import stop_at_once, stop_once, stopped_by
+from eagle3hub.system.signals import stop_at_once, stop_once, stopped_by
+
+# Tracebacks without secrets: exceptions of other libraries quote headers, addresses with signatures and more.
+
+
+_NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY", re.I)
+_PLACES = ("_PATH", "_FILE", "_DIR")
+_SHORTEST = 6
+_PATTERNS = (
+    (re.compile(r"(?i)(\bbearer\s+)[^\s'\"]+"), r"\1***"),
+    (re.compile(r"\bhf_[A-Za-z0-9_-]{30,}"), "***"),
+    (re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+"), "***"),
+    (re.compile(r"(\bhttps?://)[^\s/@'\"]+@"), r"\1***@"),
+    (re.compile(r"(\bhttps?://[^\s?'\"]+\?)[^\s'\"]+"), r"\1***"),
+)
+
+
+def redacted(text: str) -> str:
+    """``text`` without the values of secret environment variables, without tokens and the queries of addresses."""
+    secret = [name for name in os.environ if _NAMES.search(name) and not name.upper().endswith(_PLACES)]
+    values = {os.environ[name].strip() for name in secret}
+    for value in sorted(values, key=len, reverse=True):
+        if len(value) >= _SHORTEST:
+            text = text.replace(value, "***")
+    for pattern, instead in _PATTERNS:
+        text = pattern.sub(instead, text)
+    return text
+
+
+# The command line: commands are registered here, errors become one sentence and an exit code here.
+
 
 EXIT_INTERRUPTED = 130
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG, errno.EILSEQ)
@@ -179,7 +210,6 @@ def _interrupted(as_json: bool) -> int:
 
 
 def _traceback() -> None:
-    from eagle3hub.cli.redact import redacted
 
     tell(redacted(traceback.format_exc()))
 
@@ -230,7 +260,6 @@ def _is_nowhere() -> bool:
 
 
 def _own_mistake(error: Exception) -> InternalError:
-    from eagle3hub.cli.redact import redacted
 
     return InternalError(
         redacted(f"{type(error).__name__}: {error}"),

@@ -30,7 +30,7 @@ from eagle3hub.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from eagle3hub.bench import BenchPlan, Runner
+    from eagle3hub.benchmarking import BenchPlan, Runner
 
 MakeRunner = Callable[..., "Runner"]
 
@@ -84,10 +84,10 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
 
         Example: eagle3hub bench ./head --target ./target --datasets mt_bench --draft-tokens 3,5,7 --output results
         """
-        from eagle3hub.bench import Settings, run_bench
-        from eagle3hub.bench.export import write_all
-        from eagle3hub.bench.options import Asked, listing, make_plan
-        from eagle3hub.bench.terminal import render
+        from eagle3hub.benchmarking import Settings, run_bench
+        from eagle3hub.benchmarking.chart import write_all
+        from eagle3hub.benchmarking.plan import Asked, listing, make_plan
+        from eagle3hub.benchmarking.terminal import render
         from eagle3hub.engines.options import endpoint_urls, engine_pythons
 
         if list_datasets:
@@ -169,7 +169,7 @@ def _list(sets: list[dict[str, Any]], out: Console) -> None:
 
 
 def _real_runner(_plan: BenchPlan, **options: Any) -> Runner:
-    from eagle3hub.bench.runner import BenchRunner
+    from eagle3hub.benchmarking.runner import BenchRunner
 
     return BenchRunner(**options)
 

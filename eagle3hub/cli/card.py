@@ -14,7 +14,7 @@ from eagle3hub.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from eagle3hub.card.lint.source import Checked
+    from eagle3hub.lint.source import Checked
 
 
 class _WriteByDefault(TyperGroup):
@@ -107,11 +107,11 @@ def card(
         raise UsageError("--output does not go with --check", hint="redirect standard output")
     if sarif and as_json:
         raise UsageError("--sarif and --json are two formats", hint="name one")
-    from eagle3hub.card.lint.source import check as check_card
+    from eagle3hub.lint.source import check as check_card
 
     found = check_card(source, reports=report or (), heads=head or (), templates=templates)
     if sarif:
-        from eagle3hub.card.lint.sarif import to_sarif
+        from eagle3hub.lint.source import to_sarif
 
         write(json_text(to_sarif(found)) + "\n")
     else:
@@ -219,8 +219,8 @@ def _write(
 def _print(found: Checked, out: Console) -> None:
     from rich.markup import escape
 
-    from eagle3hub.card.lint.registry import RULES
-    from eagle3hub.visible import visible
+    from eagle3hub.lint.model import RULES
+    from eagle3hub.system.text import visible
 
     explained: set[str] = set()
     for f in found.findings:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
-from eagle3hub.cli.said import (
+from eagle3hub.cli.overrides import (
     AuxConventionOption,
     AuxLayersOption,
     DropOption,
@@ -19,7 +19,7 @@ from eagle3hub.cli.said import (
     SuspiciousFlag,
     read_options,
 )
-from eagle3hub.units import size
+from eagle3hub.system.text import size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -140,10 +140,10 @@ def convert(
 
     Example: eagle3hub convert runs/final out --to universal --target Qwen/Qwen3-8B
     """
-    from eagle3hub.checkpoint.shards import parse_size
-    from eagle3hub.conversion import convert as run
-    from eagle3hub.transforms import Transforms
-    from eagle3hub.transforms.settings import parse_setting
+    from eagle3hub.checkpoint.writer import parse_size
+    from eagle3hub.conversion.edits import Transforms
+    from eagle3hub.conversion.edits.settings import parse_setting
+    from eagle3hub.conversion.run import convert as run
 
     said = read_options(
         aux_layers=aux_layers,

@@ -28,7 +28,7 @@ def demo(
 
     Example: eagle3hub demo --output ./eagle3hub-demo
     """
-    from eagle3hub.demo import demo as run
+    from eagle3hub.releasing.demo import demo as run
 
     with progress(quiet=quiet) as report:
         made = run(output, engine_python=engine_python, force=force, progress=report)

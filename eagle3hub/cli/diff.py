@@ -8,7 +8,7 @@ import typer
 
 from eagle3hub.cli.hints import fitting
 from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
-from eagle3hub.units import count
+from eagle3hub.system.text import count
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -14,7 +14,7 @@ from eagle3hub.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from eagle3hub.engines.envs import Environment
+    from eagle3hub.engines.environments import Environment
 
 app = typer.Typer(
     help="Install, list, examine and remove the engines heads are validated on; check recipes and cards.\n\n"
@@ -41,11 +41,11 @@ def install(
 
     Example: eagle3hub engines install vllm --device cpu
     """
-    from eagle3hub.engines import envs, get_engine
+    from eagle3hub.engines import environments, get_engine
 
     engine = get_engine(name)
     with progress(quiet=quiet) as report:
-        made = envs.install(engine.name, device, force=force, progress=report)
+        made = environments.install(engine.name, device, force=force, progress=report)
     emit(
         _json(made),
         lambda out: out.print(f"{made.engine} {made.version} for {made.device}: {made.path}"),
@@ -59,12 +59,12 @@ def list_(as_json: JsonFlag = False) -> None:
 
     Example: eagle3hub engines list
     """
-    from eagle3hub.engines import ENGINES, envs
+    from eagle3hub.engines import ENGINES, environments
     from eagle3hub.engines.specs import default_version, environment_spec, no_environment
 
     found = [
         _json(one) | {"tested": environment_spec(one.engine, one.device).tested, "unobtainable": None}
-        for one in envs.environments(ENGINES)
+        for one in environments.environments(ENGINES)
     ]
     for engine in ENGINES:
         for device in ("cpu", "cuda"):
@@ -102,7 +102,7 @@ def doctor(
     Example: eagle3hub engines doctor vllm
     """
     from eagle3hub.engines import ENGINES, engine_name
-    from eagle3hub.engines.doctor import diagnose
+    from eagle3hub.engines.environments import diagnose
     from eagle3hub.engines.options import engine_pythons
 
     pythons = {engine: Path(path).expanduser() for engine, path in engine_pythons(engine_python or []).items()}
@@ -148,18 +148,18 @@ def remove(
 
     Example: eagle3hub engines remove vllm
     """
-    from eagle3hub.engines import envs, get_engine
+    from eagle3hub.engines import environments, get_engine
 
     engine = get_engine(name)
     if device is None:
-        known = envs.environments((engine.name,))
+        known = environments.environments((engine.name,))
         there = [one.device for one in known if one.path.exists()]
         if len(there) > 1:
             raise UsageError(
                 f"{engine.name} has environments for {' and '.join(there)}", hint=f"name one: --device {there[0]}"
             )
         device = (there or [one.device for one in known] or ["cpu"])[0]
-    removed = envs.remove(engine.name, device)
+    removed = environments.remove(engine.name, device)
     what = "removed" if removed else "was not installed"
     emit(
         {"engine": engine.name, "device": device, "removed": removed},
@@ -186,7 +186,7 @@ def check(
     Example: eagle3hub engines check README.md
     """
     from eagle3hub.engines.check import check_file
-    from eagle3hub.engines.check.own_parser import PARSED
+    from eagle3hub.engines.check.commands import PARSED
 
     installed = {} if data_only else _interpreters(engine_python or [])
     findings = check_file(file, installed)
@@ -212,10 +212,10 @@ def check(
 
 def _interpreters(pairs: list[str]) -> dict[str, Path]:
     """Interpreters of engines whose parsers can be asked: those given, else those installed."""
-    from eagle3hub.engines import ENGINES, envs
+    from eagle3hub.engines import ENGINES, environments
     from eagle3hub.engines.options import engine_pythons
 
-    installed = {one.engine: one.python for one in envs.environments(ENGINES) if one.ready}
+    installed = {one.engine: one.python for one in environments.environments(ENGINES) if one.ready}
     return installed | {engine: Path(path).expanduser() for engine, path in engine_pythons(pairs).items()}
 
 

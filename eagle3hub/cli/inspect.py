@@ -8,7 +8,7 @@ import typer
 
 from eagle3hub.cli.hints import fitting
 from eagle3hub.cli.output import JsonFlag, emit
-from eagle3hub.cli.said import (
+from eagle3hub.cli.overrides import (
     AuxConventionOption,
     AuxLayersOption,
     DropOption,
@@ -20,7 +20,7 @@ from eagle3hub.cli.said import (
     SuspiciousFlag,
     read_options,
 )
-from eagle3hub.units import count
+from eagle3hub.system.text import count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,10 +68,10 @@ def inspect(
     Example: eagle3hub inspect runs/qwen3-8b/final --target Qwen/Qwen3-8B
     """
     from eagle3hub.checkpoint.folder import open_checkpoint
-    from eagle3hub.describe import describe
+    from eagle3hub.engines.preflight import examine, preflight_all, target_embeddings
+    from eagle3hub.head.target import read_target
+    from eagle3hub.inspection import describe
     from eagle3hub.layouts import open_head
-    from eagle3hub.preflight import examine, preflight_all, target_embeddings
-    from eagle3hub.target import read_target
 
     said = read_options(
         aux_layers=aux_layers,

@@ -14,7 +14,7 @@ from eagle3hub.cli.options import HtmlOption, ReportOption
 from eagle3hub.cli.output import JsonFlag, QuietFlag, console, emit, progress, tell
 from eagle3hub.cli.verdict import finish
 from eagle3hub.errors import HubError, UsageError
-from eagle3hub.held import stop_again
+from eagle3hub.system.signals import stop_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

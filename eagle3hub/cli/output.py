@@ -1,25 +1,180 @@
-"""What every command shares: the common options, and where text goes.
-
-Standard output carries the result, human or JSON; standard error carries progress, warnings and errors.
-"""
+"""What commands print: one document, text for people, progress; clean of control characters."""
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
+import stat
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
 
 import typer
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
 
-from eagle3hub.cli.streams import styled
-from eagle3hub.progress import Progress, silent, telling
-from eagle3hub.visible import escaped_json, visible
+from eagle3hub.errors import OutputError
+from eagle3hub.system.progress import Progress, silent, telling
+from eagle3hub.system.text import escaped_json, visible
 
 if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
     from rich.console import Console
+
+# The one console of every command: whatever is printed on it shows what it is, styles apart.
+#
+# Names, paths and messages come from files, hubs and engines that anybody may have written. What in them would move
+# the cursor, hide text or turn it around is replaced by `visible` before it is laid out, so that widths are right, and
+# once more when it is written, which holds for every renderable there is.
+
+
+class CleanConsole(Console):
+    """A console whose text is `visible`; markup and styles work as ever."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The text of a string, markup read."""
+        return super().render_str(visible(text, keep_lines=True), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The pieces of anything that can be printed; what moves the cursor on purpose is no text."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text == "\n":
+                yield segment
+            else:
+                yield Segment(visible(segment.text, keep_lines=True), segment.style)
+
+
+# Standard output and standard error that do not care whether anybody still reads them.
+#
+# A reader that leaves early (``| head``, ``| true``, a closed terminal) has no say in what a command finds or does: it
+# goes on in silence, and its exit status is what it would have been. Output that somebody waits for and that cannot be
+# written (a full disk) is an error. What the encoding of a stream has no place for is replaced, and so is what cannot
+# be seen (`visible`).
+
+
+_STRICT = ("strict", "surrogateescape")
+"""Error handlers that stop at a character which the encoding lacks."""
+
+
+class Unwritable(OutputError):
+    """Standard output cannot be written."""
+
+    default_code = "output-stream"
+
+
+def outlive_readers() -> None:
+    """Replace ``sys.stdout`` and ``sys.stderr`` by streams that outlive their readers.
+
+    Writing to standard output raises Unwritable, once, where that fails for any other reason; writing to standard
+    error does not, since there is no place left to say so. Both go on into nothing.
+    """
+    sys.stdout, sys.stderr = _outliving(sys.stdout, needed=True), _outliving(sys.stderr, needed=False)
+
+
+def _outliving(stream: TextIO | None, *, needed: bool) -> TextIO:
+    if stream is None:  # closed from the start
+        return _Clean(io.FileIO(_nowhere(), "w", closefd=False), encoding="utf-8", errors="replace")
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    try:
+        raw = _Outliving(stream.fileno(), needed=needed)
+    except io.UnsupportedOperation:  # a stream in memory, which has no readers
+        return stream
+    return _Clean(
+        _Unheld(raw) if stream.write_through else io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors="replace" if stream.errors in _STRICT else stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+class _Clean(io.TextIOWrapper):
+    """Text, in which what cannot be seen is replaced: the last net, below every console and every library."""
+
+    as_it_is = False
+
+    def write(self, text: str, /) -> int:
+        super().write(text if self.as_it_is else visible(text, keep_lines=True))
+        return len(text)
+
+    def write_styled(self, text: str) -> int:
+        """Write what a console has made, styles included."""
+        return super().write(text)
+
+
+@contextmanager
+def as_it_is() -> Iterator[None]:
+    """Write what the block prints as it is, styles included: for text in which nothing comes from outside."""
+    _Clean.as_it_is = True
+    try:
+        yield
+    finally:
+        _Clean.as_it_is = False
+
+
+def styled(stream: TextIO) -> TextIO:
+    """The stream for a console that makes its text `visible` itself."""
+    return cast("TextIO", _Styled(stream)) if isinstance(stream, _Clean) else stream
+
+
+class _Styled:
+    def __init__(self, stream: _Clean) -> None:
+        self._stream = stream
+        self.write = stream.write_styled
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _Unheld(io.BufferedWriter):
+    """Writes everything at once; the buffer is there because a raw file may write a part only."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        written = super().write(data)
+        self.flush()
+        return written
+
+
+class _Outliving(io.FileIO):
+    def __init__(self, descriptor: int, *, needed: bool) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self._needed = needed
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as e:
+            unread = self._is_unread(e)
+            nowhere = _nowhere()
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            if self._needed and not unread:
+                raise Unwritable(
+                    f"cannot write the output: {e.strerror}",
+                    hint="make room where standard output goes, or send it elsewhere",
+                ) from e
+        return super().write(data)
+
+    def _is_unread(self, e: OSError) -> bool:
+        """Whether it is a pipe or socket without a reader, or a terminal that was closed; a full disk is neither."""
+        closed_terminal = e.errno == errno.EIO and stat.S_ISCHR(os.fstat(self.fileno()).st_mode)
+        return closed_terminal or e.errno in (errno.EPIPE, errno.ECONNRESET)
+
+
+def _nowhere() -> int:
+    return os.open(os.devnull, os.O_WRONLY)
+
+
+# What every command shares: the common options, and where text goes.
+#
+# Standard output carries the result, human or JSON; standard error carries progress, warnings and errors.
+
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document and nothing else.")]
 EXIT_OF = {"pass": 0, "fail": 1, "inconclusive": 1, "unavailable": 4}
@@ -30,8 +185,6 @@ QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on s
 
 def console(*, stderr: bool = False) -> Console:
     """A rich console: styled on a terminal, plain text of unlimited width in a pipe."""
-    from eagle3hub.cli.terminal import CleanConsole
-
     stream = sys.stderr if stderr else sys.stdout
     return CleanConsole(
         file=styled(stream),

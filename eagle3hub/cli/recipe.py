@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from eagle3hub.engines.base import Recipe
+    from eagle3hub.engines.preflight import Verdict
     from eagle3hub.head import Head
-    from eagle3hub.preflight import Verdict
 
 
 def recipe(
@@ -53,10 +53,10 @@ def recipe(
     from eagle3hub.checkpoint.folder import open_checkpoint
     from eagle3hub.checkpoint.source import HUB
     from eagle3hub.engines import engine_name
+    from eagle3hub.engines.preflight import contracts, current_contracts, examine, preflight, target_embeddings
     from eagle3hub.engines.recipes import Serving, make_recipe
+    from eagle3hub.head.target import read_target
     from eagle3hub.layouts import open_head
-    from eagle3hub.preflight import examine, preflight_all, target_embeddings
-    from eagle3hub.target import read_target
 
     name = engine_name(engine)
     checkpoint = open_checkpoint(head, headers_only=True)
@@ -76,8 +76,9 @@ def recipe(
     )
     made = make_recipe(name, serving, version)
     subject = examine(checkpoint, opened, target_embeddings(opened, target))
-    verdicts = [_with_yaml(v, made) for v in preflight_all(subject, facts) if v.engine == name]
-    verdicts = [v for v in verdicts if v.version.startswith(made.version)] or verdicts
+    known = [c for c in contracts() if (c.engine, c.version.partition(" ")[0]) == (name, made.version)]
+    judged = known or [c for c in current_contracts() if c.engine == name]
+    verdicts = [_with_yaml(preflight(subject, c.engine, c.version, facts), made) for c in judged]
     document = {**made.to_json(), "preflight": [verdict.to_json() for verdict in verdicts]}
     emit(document, lambda out: _print(made, verdicts, out), as_json=as_json)
 
@@ -93,7 +94,7 @@ def _aux_layers(head: Head) -> tuple[int, ...] | None:
 
 def _with_yaml(verdict: Verdict, made: Recipe) -> Verdict:
     """The verdict on the folder together with the recipe's YAML, which may name the aux layers."""
-    from eagle3hub.preflight import weigh
+    from eagle3hub.engines.preflight import weigh
 
     if "eagle3_layers_to_capture" not in (made.yaml or ""):
         return verdict

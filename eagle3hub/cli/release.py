@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from eagle3hub.checkpoint.destination import check_place
+from eagle3hub.checkpoint.staging import append_file
 from eagle3hub.cli import publish as publishing
 from eagle3hub.cli.options import EndpointOption, EnginePythonOption
 from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
 from eagle3hub.errors import Eagle3HubError, FoundWanting, OutputError, UsageError
-from eagle3hub.places import check_place
-from eagle3hub.staging import append_file
-from eagle3hub.units import size
-from eagle3hub.visible import visible
+from eagle3hub.system.text import size, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -92,8 +91,7 @@ def release(
         raise UsageError("--dry-run is --until card", hint="name one")
     from eagle3hub.engines.options import endpoint_urls, engine_pythons
     from eagle3hub.publishing import Settings
-    from eagle3hub.release_summary import failure_markdown, markdown
-    from eagle3hub.releases import release_all
+    from eagle3hub.releasing.heads import failure_markdown, markdown, release_all
 
     place = _summary(summary)
     if place is not None:  # one that cannot be written to is found before the work
@@ -137,7 +135,7 @@ def show(doc: dict[str, Any], console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from eagle3hub.release_summary import MEASURED, measured, steps
+    from eagle3hub.releasing.heads import MEASURED, measured, steps
 
     colour = _COLOURS[doc["verdict"]]
     console.print(f"[bold {colour}]{doc['verdict']}[/]  {escape(doc['repo'])}: {escape(doc['reason'])}")

@@ -40,8 +40,8 @@ from eagle3hub.cli.verdict import finish
 from eagle3hub.errors import UsageError
 
 if TYPE_CHECKING:
-    from eagle3hub.report import Report
     from eagle3hub.validation.matrix import Matrix
+    from eagle3hub.validation.report import Report
 
 
 def _settings_of(ctx: typer.Context, manifest: Path | None) -> Path | None:
@@ -151,7 +151,7 @@ def validate(
     from eagle3hub.validation import validate as run
     from eagle3hub.validation import validate_layouts
     from eagle3hub.validation.options import writable_report
-    from eagle3hub.validation.referee import ReferenceOptions
+    from eagle3hub.validation.reference_runner import ReferenceOptions
 
     pythons, endpoints = engine_pythons(engine_python or []), endpoint_urls(endpoint or [])
     for file in (report, html, write_acceptance_reference, save_responses):

@@ -10,19 +10,17 @@ import typer
 from eagle3hub.cli.output import EXIT_OF, emit
 
 if TYPE_CHECKING:
-    from eagle3hub.report import Report
     from eagle3hub.validation.matrix import Matrix
+    from eagle3hub.validation.report import Report
 
 
 def finish(
     result: Report | Matrix, *, report: Path | None, html: Path | None, keep: Path | None = None, as_json: bool
 ) -> NoReturn:
     """Save and print a result, then leave with the status of its verdict. ``keep`` takes it as a reference file."""
-    from eagle3hub.report import Report
-    from eagle3hub.validation.html import save_html
-    from eagle3hub.validation.matrix_render import render_matrix
-    from eagle3hub.validation.reference_file import keep_reference
-    from eagle3hub.validation.render import render
+    from eagle3hub.validation.measurement import keep_reference
+    from eagle3hub.validation.render import render, render_matrix, save_html
+    from eagle3hub.validation.report import Report
 
     if report is not None:
         result.save(report)

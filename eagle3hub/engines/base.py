@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from eagle3hub.metrics import Counts
-from eagle3hub.progress import Progress
 from eagle3hub.prompts import PromptSet
+from eagle3hub.system.progress import Progress
 
 Verdict = Literal["pass", "fail", "inconclusive", "unavailable"]
 Device = Literal["cpu", "cuda"]

@@ -1,4 +1,4 @@
-"""llama.cpp: the arguments of a run, and the run itself. Versions are data in ``llamacpp.toml``."""
+"""llama.cpp: the arguments of a run, and the run itself. Versions are data in ``data/llamacpp``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub.engines.base import EngineFailure, EngineRun, Job, Recipe
+from eagle3hub.engines.process import offline, run_job
 from eagle3hub.engines.recipes import Serving, make_recipe
-from eagle3hub.engines.running import offline, run_job
 from eagle3hub.engines.specs import default_version, version_data
-from eagle3hub.progress import Progress
+from eagle3hub.system.progress import Progress
 
 
 class LlamaCpp:
@@ -59,7 +59,7 @@ class LlamaCpp:
 
 
 def _arguments(job: Job) -> dict[str, Any]:
-    dtype = version_data("llamacpp")["dtypes"][job.dtype]
+    dtype = version_data("llamacpp").dtypes[job.dtype]
     return {
         "target": job.target,
         "head": None if job.head is None else str(job.head),

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from eagle3hub._version import __version__
 from eagle3hub.checkpoint.hub import endpoint, hub_errors, patiently
 from eagle3hub.errors import HubError, UnavailableError
-from eagle3hub.installation import command_for
 from eagle3hub.network import bounds, names
 from eagle3hub.network.bounds import Exceeded, Operation
+from eagle3hub.system.installation import command_for
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -1,30 +1,303 @@
-"""What a Job will run, on what, and what it can cost at most: settled before it is started."""
+"""Plan a validation as a Hugging Face Job: command, image, package, and the head it is bound to."""
 
 from __future__ import annotations
 
+import filecmp
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub._version import __version__
+from eagle3hub.card.source_tree import published_commit
+from eagle3hub.checkpoint.digest import combined_digest, file_digest, head_files
+from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
+from eagle3hub.checkpoint.hub import download_file
 from eagle3hub.checkpoint.remote import parse_address
 from eagle3hub.checkpoint.source import HUB
+from eagle3hub.engines import ENGINES
 from eagle3hub.engines.base import DEVICES, Device
-from eagle3hub.errors import FoundWanting, UsageError
+from eagle3hub.engines.specs import default_version, version_data
+from eagle3hub.errors import FoundWanting, ManifestError, UnavailableError, UsageError
 from eagle3hub.jobs import api
-from eagle3hub.jobs.binding import Expected, expected_digest
-from eagle3hub.jobs.command import Command
-from eagle3hub.jobs.images import Image, image_for
-from eagle3hub.jobs.package import check_requirement, own_package
 from eagle3hub.layouts import open_head
-from eagle3hub.progress import Progress, silent
 from eagle3hub.prompts import PACKAGED, datasets, load_prompts
+from eagle3hub.publishing.remote import tree
+from eagle3hub.system import installation
+from eagle3hub.system.progress import Progress, silent
+from eagle3hub.validation.engine_runner import outlook, stops
 from eagle3hub.validation.matrix import layout_names
-from eagle3hub.validation.options import check_options, check_original, check_tree, engine_names
-from eagle3hub.validation.outlook import outlook, stops
+from eagle3hub.validation.options import REFERENCE, check_options, check_original, check_tree, engine_names
+
+# What a Job's container runs.
+
+
+# The engine's own interpreter keeps its packages: eagle3hub goes into an environment that sees them and hides some.
+# Without ensurepip, which images of Debian and Ubuntu lack; pip is the image's.
+_SCRIPT = """\
+set -eu
+nonce=$1 package=$2 engine=$3
+shift 3
+home=$(mktemp -d)
+python3 -m venv --without-pip --system-site-packages "$home"
+case "$package" in
+*" --hash="*)  # a release: the bytes it is pinned to, and then what they need
+    echo "$package" > "$home/release.txt"
+    "$home/bin/python" -m pip download --quiet --no-input --disable-pip-version-check --no-deps --only-binary :all: \\
+        --require-hashes --dest "$home/release" --requirement "$home/release.txt"
+    package="$(echo "$home"/release/*.whl)[validate]" ;;
+esac
+"$home/bin/python" -m pip install --quiet --no-input --disable-pip-version-check "$package"
+if [ "$engine" != reference ]; then
+    set -- "$@" --engine-python "$engine=$(command -v python3)"
+fi
+"$home/bin/python" -m eagle3hub "$@" --json | "$home/bin/python" -m eagle3hub.jobs.collect "$nonce"
+"""
+
+_NAME = "eagle3hub"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """The container's command in parts.
+
+    Attributes:
+        nonce: marks the report's lines in the log. package: the requirement that pip installs.
+        engine: whose image it is; the reference needs no interpreter of its own.
+        words: the validation, after ``eagle3hub``: ``validate``, the head's address, options.
+    """
+
+    nonce: str
+    package: str
+    engine: str
+    words: tuple[str, ...]
+
+    def argv(self) -> list[str]:
+        """The command. What a user typed is an argument, never part of the script."""
+        return ["sh", "-c", _SCRIPT, _NAME, self.nonce, self.package, self.engine, *self.words]
+
+
+def parse_command(argv: Sequence[str]) -> Command | None:
+    """The parts of a command that this tool made, of whatever version; None for any other."""
+    match list(argv):
+        case ["sh", "-c", _, name, nonce, package, engine, "validate", head, *rest] if name == _NAME:
+            return Command(nonce, package, engine, ("validate", head, *rest))
+    return None
+
+
+# Which container image a Job runs in: an engine's is stated in ``engine.toml`` of its pinned version.
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A container image: its engine, its address, the devices it computes on, the flavor it gets if none is asked for.
+
+    ``version`` is the engine's, as our data name it; None for the reference, whose version is ours.
+    """
+
+    engine: str
+    address: str
+    version: str | None
+    devices: tuple[str, ...]
+    flavor: str
+
+    @property
+    def by_digest(self) -> bool:
+        """Whether the address cannot come to mean other bytes."""
+        return "@sha256:" in self.address
+
+
+# Tag and digest as several public Dockerfiles of 2026 pin them; not run by us.
+_OF_THE_REFERENCE = Image(
+    REFERENCE,
+    "pytorch/pytorch:2.13.0-cuda12.6-cudnn9-runtime"
+    "@sha256:6acf597eeb8e376a96580dde4952f37cc017fef732bb40bfc73f28f25e3f64b4",
+    None,
+    ("cpu", "cuda"),
+    "cpu-upgrade",
+)
+
+
+def image_for(engines: Sequence[str]) -> Image:
+    """The image for these engines (``reference`` fits into each). UsageError for two, UnavailableError for none."""
+    others = [name for name in engines if name != REFERENCE]
+    if len(others) > 1:
+        raise UsageError(
+            f"a job runs in the image of one engine, not of {' and '.join(others)}",
+            hint="start one job for each of them; the reference may come along with each",
+            code="usage-jobs-engines",
+        )
+    engine = others[0] if others else REFERENCE
+    if engine == REFERENCE:
+        return _OF_THE_REFERENCE
+    data = version_data(engine).image if engine in ENGINES else None
+    if data is None:
+        known = [REFERENCE, *(name for name in ENGINES if version_data(name).image is not None)]
+        raise UnavailableError(
+            f"there is no image of {engine} to run as a job",
+            hint=f"engines with one: {', '.join(known)}",
+            code="job-no-image",
+        )
+    return Image(engine, data.address, default_version(engine), data.devices, data.flavor)
+
+
+# Which eagle3hub a Job installs: the one that runs here, from an address that the job can reach.
+
+
+EXTRA = f"{installation.NAME}[validate]"
+_HERE = installation.SWITCH.parent
+_BY_NAME = re.compile(rf"{installation.NAME}\s*(?:\[[^\]]*\])?\s*(?:[=<>~!;(].*)?", re.IGNORECASE)
+_SCP = re.compile(r"(?:[\w.-]+@)?(?P<host>[\w.-]+):/?(?P<path>[^@:]+)")
+_COMMIT = "'eagle3hub[validate] @ git+https://HOST/OWNER/eagle3hub@COMMIT'"
+
+
+def own_package() -> str:
+    """A requirement for the eagle3hub that runs here; pip takes it in any place.
+
+    That is the release of the package index where this is one, otherwise the commit that this was installed from, or
+    that the checkout it runs in is at. Raises UsageError (``usage-jobs-package``) where no such commit can be told.
+    """
+    if not (_HERE / "_data").exists():  # no wheel: the tree itself
+        return _of_checkout(_HERE.parent)
+    known, address = installation.index(), installation.direct_url()
+    if address is None:
+        if known.version != __version__:
+            raise _unknown("it was installed from an index that has no release of it as far as this version knows")
+        return known.requirement if known.released else f"{EXTRA}=={__version__}"
+    url = str(address["url"])
+    vcs, archive = address.get("vcs_info"), address.get("archive_info")
+    digest = (archive or {}).get("hashes", {}).get("sha256")
+    if vcs is not None:
+        return at_commit(url, str(vcs["commit_id"]))
+    if digest and known.version == __version__:  # a release's wheel, wherever it lay
+        return installation.Index(__version__, digest).requirement
+    if url.startswith("file:"):
+        folder = Path(unquote(urlsplit(url).path))
+        if archive is not None or not (folder / "pyproject.toml").is_file():
+            raise _unknown(f"it was installed from {folder}, which the job cannot read")
+        if not _same_files(_HERE, folder / "eagle3hub"):
+            raise _unknown(f"{folder} is not what it was installed from any more")
+        return _of_checkout(folder)
+    return f"{EXTRA} @ {_without_user(url)}" + (f"#sha256={digest}" if digest else "")
+
+
+def check_requirement(package: str) -> None:
+    """Raise UsageError (``usage-jobs-package``) for what no job can install, or what may be somebody else's."""
+    stripped = package.strip()
+    path = "/" in stripped and "://" not in stripped
+    if not stripped or path or stripped.startswith(("-", ".")) or "file:" in stripped:
+        raise _no_requirement(f"--job-package {package!r} is nothing that pip can install in the job")
+    if _BY_NAME.fullmatch(stripped) and not installation.index().version:
+        raise _no_requirement(
+            f"--job-package {package!r} is a name on the package index, where there is no release of eagle3hub: "
+            "whoever takes that name would run in the job"
+        )
+
+
+def at_commit(url: str, commit: str) -> str:
+    """The requirement for a commit of a repository; GitHub hands it out as an archive, which needs no git.
+
+    Raises UsageError for an address that only this machine can reach.
+    """
+    if url.startswith("ssh://"):
+        parts = urlsplit(url)
+        url = f"https://{parts.hostname}{parts.path}"
+    elif "://" not in url and (match := _SCP.fullmatch(url)) is not None:
+        url = f"https://{match['host']}/{match['path']}"
+    if not url.startswith("https://"):
+        raise _unknown(f"its repository, {url}, is none that the job can reach")
+    url = _without_user(url).removesuffix("/")
+    if urlsplit(url).hostname == "github.com":
+        return f"{EXTRA} @ {url.removesuffix('.git')}/archive/{commit}.zip"
+    return f"{EXTRA} @ git+{url}@{commit}"
+
+
+def _of_checkout(folder: Path) -> str:
+    found = published_commit(folder)
+    if isinstance(found, str):
+        raise _unknown(f"the checkout {folder} {found}")
+    return at_commit(found.remote, found.commit)
+
+
+def _same_files(installed: Path, checkout: Path) -> bool:
+    """Whether every module and data file of the installed package is the checkout's."""
+    ours = {path.relative_to(installed) for path in installed.rglob("*") if path.is_file()}
+    ours = {path for path in ours if path.parts[0] != "_data" and "__pycache__" not in path.parts}
+    return all((checkout / p).is_file() and filecmp.cmp(installed / p, checkout / p, shallow=False) for p in ours)
+
+
+def _without_user(url: str) -> str:
+    """An address without the name and the password, which are nobody's business."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _unknown(why: str) -> UsageError:
+    return UsageError(
+        f"nothing says which eagle3hub the job is to install: {why}",
+        hint=f"commit and push it, or say what to install: --job-package {_COMMIT}",
+        code="usage-jobs-package",
+    )
+
+
+def _no_requirement(said: str) -> UsageError:
+    return UsageError(said, hint=f"name a commit of its repository: {_COMMIT}", code="usage-jobs-package")
+
+
+# Whether a report that came home is of the head that was sent out.
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the report of a job must be of.
+
+    Attributes:
+        nonce: marks the report's lines in the log.
+        head: the head's address, pinned to a commit. digest: of its files. target: what the report calls the target.
+    """
+
+    nonce: str
+    head: str
+    digest: str
+    target: str
+
+
+def expected_digest(checkpoint: Checkpoint) -> str:
+    """The digest a report must state for a head on the Hub, from the Hub's own digests: no weights are downloaded.
+
+    ``checkpoint`` is a Hub source, opened with ``headers_only``. Raises HubError.
+    """
+    at = parse_address(checkpoint.source)
+    commit = at.revision or ""
+    small = {path.name for path in head_files(checkpoint.folder) if path.suffix == ".json"}
+    stored = tree(at.repo_id, commit)
+    found: dict[str, str] = {}
+    for name in small | {path.name for path in checkpoint.weights}:
+        path = at.path(name)
+        large = stored[path].sha256 if path in stored else None
+        found[name] = large or file_digest(download_file(at.repo_id, path, commit))["sha256"]
+    return combined_digest(found)
+
+
+def check_bound(document: Mapping[str, Any], expected: Expected) -> None:
+    """Raise ManifestError unless a report or a matrix is of this head and this target."""
+    for what, stated, wanted in (
+        ("head", document["head"]["source"], expected.head),
+        ("digest", document["head"]["digest"], expected.digest),
+        ("target", document["target"]["name"], expected.target),
+    ):
+        if stated != wanted:
+            raise ManifestError(
+                f"what the job reports is of another head or target: its {what} is {stated}, not {wanted}",
+                hint="discard it, and look at the log of the job",
+                code="job-report-foreign",
+            )
+
+
+# What a Job will run, on what, and what it can cost at most: settled before it is started.
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from eagle3hub.errors import ConfigError, Problem
 from eagle3hub.head import AuxTaps, Head
-from eagle3hub.layouts.taps import trainer_default
-from eagle3hub.target import TargetFacts
+from eagle3hub.head.target import TargetFacts
+from eagle3hub.layouts.aux_layers import trainer_default
 
 AUX_SHIFTED = "aux-ids-shifted"
 

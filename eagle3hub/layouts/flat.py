@@ -1,4 +1,4 @@
-"""The codec of layouts whose config is one flat Llama config (all but speculators)."""
+"""What the flat layouts share: one folder, config fields at the top level, one weights file."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from eagle3hub.checkpoint.dtypes import FLOATS, TORCH_NAME
 from eagle3hub.checkpoint.folder import Checkpoint
+from eagle3hub.checkpoint.safetensors import FLOATS, TORCH_NAME, is_scale
+from eagle3hub.checkpoint.writer import OutTensor
 from eagle3hub.errors import ConfigError, Problem
-from eagle3hub.fields import Fields
-from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Head, is_scale
+from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head
+from eagle3hub.head.fields import Fields
+from eagle3hub.head.vocab import mask_as
+from eagle3hub.layouts.aux_layers import AUX_IDS, Taps, read_flat_taps
 from eagle3hub.layouts.base import (
     AS_FOUND,
     Contract,
@@ -21,6 +24,7 @@ from eagle3hub.layouts.base import (
     assumed_depth,
     refuse_inexpressible,
 )
+from eagle3hub.layouts.hf_config import SLIDING, parse_llama, plain_scaling, spell_llama, spell_rope, unscaled
 from eagle3hub.layouts.interpret import (
     Interpretation,
     build_head,
@@ -29,13 +33,74 @@ from eagle3hub.layouts.interpret import (
     rewritten,
     taps_of,
 )
-from eagle3hub.layouts.llama import SLIDING, parse_llama, spell_llama
-from eagle3hub.layouts.rope import plain_scaling, spell_rope, unscaled
-from eagle3hub.layouts.spell import spell_tensors
-from eagle3hub.layouts.taps import AUX_IDS, Taps, read_flat_taps
+from eagle3hub.layouts.tensors import spelled
+
+# Spell a head's tensors for one layout: names, vocabulary buffers, header metadata.
+
+
+SpelledTensors = tuple[list[OutTensor], dict[str, str] | None, dict[str, str | None]]
+
+
+def spell_tensors(head: Head, name: str, contract: Contract, before: Carried | None) -> SpelledTensors:
+    """Tensors, header metadata and origin of each tensor for layout ``name``.
+
+    Weights are renamed, never changed. Buffers are computed from the map; which there are, their dtypes, names that
+    are not today's, and the metadata are those of an earlier spelling where there is one, else the layout's own.
+    """
+    names: Mapping[str, str] = {} if before is None else before.names
+    tensors: list[OutTensor] = []
+    origin: dict[str, str | None] = {}
+    for canonical, ref in head.tensors.items():
+        on_disk = names.get(canonical) or spelled(canonical, contract.tensor_prefix)
+        tensors.append(OutTensor(on_disk, ref.dtype, ref.shape, ref))
+        origin[on_disk] = canonical
+    dtypes, metadata = _habits(head, name, contract, before)
+    for buffer, dtype in dtypes.items():
+        on_disk = names.get(buffer, buffer)
+        tensors.append(_buffer(head, buffer, dtype, on_disk))
+        origin[on_disk] = None
+    return tensors, None if metadata is None else dict(metadata), origin
+
+
+def _habits(
+    head: Head, name: str, contract: Contract, before: Carried | None
+) -> tuple[dict[str, str], Mapping[str, str] | None]:
+    """Dtype of each buffer to write, and the header metadata."""
+    full = head.vocab_map is None
+    known: dict[str, str] = head.buffers
+    metadata: Mapping[str, str] | None = head.metadata
+    if before is not None:
+        known, metadata = dict(before.buffers), before.metadata
+        if known.get("d2t") or (full and not known) or _mask_is_enough(head, known):
+            return known, metadata
+    elif head.layout != name:
+        known, metadata = {}, contract.metadata
+    elif full:
+        return dict(known) if contract.identity_map else {}, metadata
+    if full and not contract.identity_map:
+        return {}, metadata
+    wanted = {"d2t": known.get("d2t", contract.vocab_dtype)}
+    return {**wanted, "t2d": known.get("t2d", "BOOL")} if contract.has_t2d else wanted, metadata
+
+
+def _mask_is_enough(head: Head, known: Mapping[str, str]) -> bool:
+    return "t2d" in known and (head.vocab_map is None or head.vocab_map.is_sorted)
+
+
+def _buffer(head: Head, buffer: str, dtype: str, name: str) -> OutTensor:
+    v, vd, vocab = head.dims.vocab_size, head.dims.draft_vocab_size, head.vocab_map
+    if buffer == "t2d":
+        mask = b"\x01" * v if vocab is None else vocab.t2d_bytes()
+        return OutTensor(name, dtype, (v,), mask_as(mask, dtype))
+    identity = bytes(vd * (4 if dtype == "I32" else 8))
+    return OutTensor(name, dtype, (vd,), identity if vocab is None else vocab.d2t_bytes(dtype))
+
+
+# The codec of layouts whose config is one flat Llama config (all but speculators).
+
 
 _POST_NORM = ("norm_output", "return_hidden_post_norm")
-"""Post-norm feedback as vLLM and SGLang spell it, and inside ``eagle_config`` as TensorRT-LLM 1.2 does."""
+"""Post-norm feedback as vLLM and SGLang spell it, and inside ``eagle_config`` as released TensorRT-LLM does."""
 _OPTION = {"norm_before_residual": "give --norm-before-residual"}
 _MENDED = ("num_hidden_layers", "tie_word_embeddings", "attention_bias", AUX_IDS)
 
@@ -220,8 +285,8 @@ def common_config(head: Head, architecture: str) -> dict[str, Any]:
     """The flat fields that the flat configs share, readable by every engine.
 
     Layer ids are written twice on purpose: boundary ids at top level, which vLLM looks at first, and after-layer
-    ids inside ``eagle_config``, the only place SGLang and the trainers look (vLLM 0.32.0
-    ``v1/worker/gpu_model_runner.py``; SGLang 0.5.23 ``spec_aux_hidden_state.py``). RoPE is written in both
+    ids inside ``eagle_config``, the only place SGLang and the trainers look (vLLM
+    ``v1/worker/gpu_model_runner.py``; SGLang ``spec_aux_hidden_state.py``). RoPE is written in both
     spellings; a null would be read as a value, so absent fields are left out.
     """
     d, s = head.dims, head.semantics

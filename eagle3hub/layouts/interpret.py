@@ -9,14 +9,18 @@ from typing import Any, Literal
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import ConfigError, InputError, Problem, UsageError
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head, Semantics
-from eagle3hub.layouts.base import Contract, ReadOptions
-from eagle3hub.layouts.buffers import buffer_dtypes, read_vocab_map
-from eagle3hub.layouts.features import aux_count
-from eagle3hub.layouts.llama import LlamaConfig, windowed_alike
-from eagle3hub.layouts.names import BUFFERS, spelled
-from eagle3hub.layouts.prepare import refuse_own, without_prefix
-from eagle3hub.layouts.taps import AUX_IDS, Taps, taps_from
-from eagle3hub.layouts.tensors import collect_tensors
+from eagle3hub.layouts.aux_layers import AUX_IDS, Taps, taps_from
+from eagle3hub.layouts.base import Contract, ReadOptions, aux_count
+from eagle3hub.layouts.hf_config import LlamaConfig, windowed_alike
+from eagle3hub.layouts.tensors import (
+    BUFFERS,
+    buffer_dtypes,
+    collect_tensors,
+    read_vocab_map,
+    refuse_own,
+    spelled,
+    without_prefix,
+)
 
 __all__ = ["AUX_IDS", "Interpretation", "build_head", "plain_semantics", "rewritten", "same_meaning", "settled_by"]
 

@@ -19,8 +19,8 @@ from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts.base import AS_FOUND, Contract, Match, ReadOptions, Spelled, WriteOptions
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import AUX_IDS
-from eagle3hub.layouts.quantized import QUANT_CONFIG
-from eagle3hub.reading import read_bytes
+from eagle3hub.layouts.tensors import QUANT_CONFIG
+from eagle3hub.system.reading import read_bytes
 
 _ARCHITECTURES = (["LlamaForCausalLMEagle3"], ["LlamaForCausalLMEagle3Deep"])
 _MAX_SIDE_FILE = 8_000_000

@@ -10,8 +10,8 @@ from typing import Any
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import InputError, Problem
 from eagle3hub.head import Assumption, AuxTaps, Carried, Head
-from eagle3hub.target import is_hub_id
-from eagle3hub.vocab import MASK_WIDTHS
+from eagle3hub.head.target import is_hub_id
+from eagle3hub.head.vocab import MASK_WIDTHS
 
 SCHEMA = "eagle3hub/provenance/1"
 _BUFFER_DTYPES = {"d2t": ("I32", "I64"), "t2d": tuple(MASK_WIDTHS)}

@@ -14,8 +14,8 @@ from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import Problem
-from eagle3hub.fields import Fields
 from eagle3hub.head import OPEN_FEEDBACK, Head
+from eagle3hub.head.fields import Fields
 from eagle3hub.layouts.base import Contract, Match
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import AUX_IDS, Interpretation

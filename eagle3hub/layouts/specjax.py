@@ -13,11 +13,11 @@ from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import Problem, Refusal
-from eagle3hub.fields import Fields
 from eagle3hub.head import Assumption, Head
+from eagle3hub.head.fields import Fields
+from eagle3hub.layouts.aux_layers import AUX_IDS, read_flat_taps, specjax_default
 from eagle3hub.layouts.base import Contract, Match, Spelled, WriteOptions, way_out
 from eagle3hub.layouts.flat import FlatLayout, torch_dtype
-from eagle3hub.layouts.taps import AUX_IDS, read_flat_taps, specjax_default
 
 
 def saved_by_specjax(checkpoint: Checkpoint) -> bool:

@@ -1,23 +1,254 @@
-"""Which tensors a head has, with their shapes, and whether a folder holds exactly those.
-
-Trainers agree on them (SpecJAX ``models/draft/eagle3.py``, SpecForge ``modeling/draft/llama3_eagle.py``, ModelOpt
-``export/plugins/hf_spec_export.py``, speculators ``models/eagle3/core.py``): q/k/v of the first layer take
-[token embedding ‖ hidden], hence 2H inputs; further layers are plain Llama layers with their own input norm.
-"""
+"""Which tensors a folder holds, under their canonical names, with shapes, scales and vocabulary buffers checked."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import sys
+from array import array
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from eagle3hub.checkpoint.dtypes import FLOATS
-from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.errors import ConfigError, TensorError
-from eagle3hub.head import Dims, Semantics, TensorRef, is_scale
-from eagle3hub.layouts.base import Contract
-from eagle3hub.layouts.llama import LlamaConfig
-from eagle3hub.layouts.names import canonical_tensors, layer_count, spelled
-from eagle3hub.layouts.quantized import check_scales, quantization_of, split_scales, stored_shape
+from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
+from eagle3hub.checkpoint.safetensors import FLOATS, TensorRef, is_scale
+from eagle3hub.errors import ConfigError, LayoutError, Problem, Refusal, TensorError, UsageError
+from eagle3hub.head import Dims, Head, Semantics
+from eagle3hub.head.vocab import MASK_WIDTHS, VocabMap, check_vocab_map, mask_from, order_fault
+from eagle3hub.layouts.base import Contract, ReadOptions
+from eagle3hub.layouts.hf_config import LlamaConfig
+
+# Names of tensors: every trainer's spelling to the canonical one, and back.
+#
+# Canonical is ``layers.{i}.…``. ``midlayer.`` is the one-layer spelling of SafeAILab, SpecForge, SpecJAX, AngelSlim
+# and ModelOpt up to 0.42; ``midlayer.{i}.`` that of ModelOpt 0.41-0.42 and Megatron for several layers; research code
+# of speculators 0.1 used no prefix at all.
+
+
+BUFFERS = ("d2t", "t2d")
+
+_MIDLAYERS = re.compile(r"midlayer\.(\d+)\.(.+)")
+_LAYER = re.compile(r"layers\.(\d+)\.")
+_ALIASES = {
+    "aux_norm_low.weight": "fc_norm.0.weight",  # SGLang, models/llama_eagle3.py
+    "aux_norm_mid.weight": "fc_norm.1.weight",
+    "aux_norm_high.weight": "fc_norm.2.weight",
+}
+_RESEARCH = {  # speculators 0.1, research/eagle3/convert_checkpoint.py
+    "hidden_norm.weight": "layers.0.hidden_norm.weight",
+    "input_layernorm.weight": "layers.0.input_layernorm.weight",
+    "lm_head_layernorm.weight": "norm.weight",
+}
+
+
+def canonical_tensors(tensors: Mapping[str, TensorRef], forms: Collection[str]) -> dict[str, TensorRef]:
+    """Every weight by its canonical name; names in a form that is not among ``forms`` get a leading question mark.
+
+    Raises TensorError where two names mean the same tensor.
+    """
+    out: dict[str, TensorRef] = {}
+    for name, ref in tensors.items():
+        if name in BUFFERS:
+            continue
+        canonical = _canonical(name, forms)
+        if canonical in out:
+            raise TensorError(
+                f"{out[canonical].name} and {ref.name} are two spellings of the same tensor",
+                hint="keep the one the head was trained with, and leave the other out with --drop",
+                code="tensor-duplicate",
+            )
+        out[canonical] = ref
+    return out if "midlayers" not in forms else _without_deep_norms(out)
+
+
+def by_research_code(names: Collection[str]) -> bool:
+    """Whether tensors are called as the research code of speculators 0.1 called them, ``model.`` before it or not."""
+    return any(name.removeprefix("model.") in _RESEARCH for name in names)
+
+
+def spelled(canonical: str, prefix: str) -> str:
+    """The name a tensor has on disk under a layout that spells ``layers.0.`` as ``prefix``."""
+    return prefix + canonical.removeprefix("layers.0.") if canonical.startswith("layers.0.") else canonical
+
+
+def layer_of(canonical: str) -> int | None:
+    """The decoder layer a tensor belongs to, or None."""
+    match = _LAYER.match(canonical)
+    return int(match[1]) if match else None
+
+
+def layer_count(names: Collection[str]) -> int:
+    """Number of decoder layers that canonical names speak of, at least 1."""
+    return 1 + max((i for n in names if (i := layer_of(n)) is not None), default=0)
+
+
+def _canonical(name: str, forms: Collection[str]) -> str:
+    if name in _ALIASES:
+        return _ALIASES[name]
+    if "research" in forms and name in _RESEARCH:
+        return _RESEARCH[name]
+    if name.startswith("layers."):
+        return name if "layers" in forms else f"?{name}"
+    match = _MIDLAYERS.fullmatch(name)
+    if match:
+        return f"layers.{match[1]}.{match[2]}" if "midlayers" in forms else f"?{name}"
+    if name.startswith("midlayer."):
+        return f"layers.0.{name.removeprefix('midlayer.')}" if "midlayer" in forms else f"?{name}"
+    return name
+
+
+def _without_deep_norms(tensors: dict[str, TensorRef]) -> dict[str, TensorRef]:
+    """Megatron's "Deep" export calls the input norm of layers 1 and up ``hidden_norm`` (ModelOpt, mcore_llama.py)."""
+    for i in range(1, layer_count(tensors)):
+        deep, usual = f"layers.{i}.hidden_norm.weight", f"layers.{i}.input_layernorm.weight"
+        if deep in tensors and usual not in tensors:
+            tensors[usual] = tensors.pop(deep)
+    return tensors
+
+
+# Quantized exports of ModelOpt: packed weights with scales beside them (``export/quant_utils.py``, 0.47).
+#
+# FP8: weight ``F8_E4M3`` with one F32 ``weight_scale``. NVFP4: weight ``U8`` with two values a byte, one F8 scale for
+# every 16 inputs (``weight_scale``) and an F32 ``weight_scale_2``. Both may have an ``input_scale``; attention may
+# have ``k_scale`` and ``v_scale`` for an FP8 KV cache.
+
+
+QUANT_CONFIG = "hf_quant_config.json"
+"""How the weights are quantized, in a file of its own (up to ModelOpt 0.29 only there)."""
+PACKED = {"F8_E4M3": "FP8", "U8": "NVFP4"}
+_BLOCK = 16
+
+
+def quantization_of(tensors: Mapping[str, TensorRef]) -> str | None:
+    """``FP8``, ``NVFP4`` (or both, joined by ``+``) if the weights are quantized, else None.
+
+    The tensors decide: Megatron's exporter copies the quantization_config of another model into its configs.
+    """
+    kinds = {PACKED[ref.dtype] for name, ref in tensors.items() if name.endswith(".weight") and ref.dtype in PACKED}
+    if not kinds and not any(is_scale(name) for name in tensors):
+        return None
+    return "+".join(sorted(kinds)) or "scales only"
+
+
+def split_scales(tensors: Mapping[str, TensorRef]) -> tuple[dict[str, TensorRef], dict[str, TensorRef]]:
+    """The weights, and the scales beside them."""
+    weights = {name: ref for name, ref in tensors.items() if not is_scale(name)}
+    return weights, {name: ref for name, ref in tensors.items() if name not in weights}
+
+
+def stored_shape(ref: TensorRef, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape a weight of logical ``shape`` has on disk, given its dtype: NVFP4 packs two inputs into a byte."""
+    return (shape[0], shape[1] // 2) if ref.dtype == "U8" and len(shape) == 2 else shape
+
+
+def check_scales(
+    weights: Mapping[str, TensorRef], scales: Mapping[str, TensorRef], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Hold every packed weight and every scale against what the format says. Raises TensorError."""
+    for name, ref in weights.items():
+        packed = ref.dtype in PACKED and len(shapes.get(name, ())) == 2
+        if not packed and ref.dtype not in FLOATS:
+            raise TensorError(f"{ref.name} is {ref.dtype}, which is neither FP8 nor NVFP4", code="tensor-dtype")
+        needed = {"U8": ("weight_scale", "weight_scale_2"), "F8_E4M3": ("weight_scale",)}.get(ref.dtype, ())
+        for scale in needed:
+            if f"{name.removesuffix('weight')}{scale}" not in scales:
+                raise TensorError(
+                    f"{ref.name} is quantized ({ref.dtype}) but its {scale} is missing",
+                    hint="export the head again: without its scales the packed values mean nothing",
+                    code="tensor-missing",
+                )
+    for name, ref in scales.items():
+        stem, _, kind = name.rpartition(".")
+        shape = shapes.get(f"{stem}.weight")
+        if shape is None or len(shape) != 2:
+            raise TensorError(f"{ref.name} is a scale of nothing this head has", code="tensor-unknown")
+        if not _fits(ref, kind, shape, weights[f"{stem}.weight"].dtype):
+            raise TensorError(
+                f"{ref.name} is {ref.dtype} {list(ref.shape)}, which is no {kind} of a weight {list(shape)}",
+                code="tensor-shape",
+            )
+
+
+def _fits(ref: TensorRef, kind: str, shape: tuple[int, ...], weight_dtype: str) -> bool:
+    if kind == "weight_scale" and weight_dtype == "U8":
+        return ref.dtype == "F8_E4M3" and ref.shape == (shape[0], shape[1] // _BLOCK)
+    if kind == "weight_scale":
+        return ref.dtype in FLOATS and ref.shape in {(), (1,), (shape[0],), (shape[0], 1)}
+    if kind == "pre_quant_scale":
+        return ref.dtype in FLOATS and ref.shape == (shape[1],)
+    return ref.dtype in FLOATS and ref.num_elements == 1
+
+
+# The vocabulary buffers of a folder: d2t and t2d, as bytes on disk and as a checked map.
+
+
+_TYPECODES = {"I32": "i", "I64": "q"}
+
+Read = tuple["VocabMap | None", str, "list[Problem]"]
+
+
+def read_vocab_map(
+    checkpoint: Checkpoint, d: Dims, stated: int | None, given: Sequence[int] | None, *, layout: str, sorted_rows: bool
+) -> Read:
+    """The vocabulary map of a folder, its status, and what is wrong with it.
+
+    ``stated`` is the config's draft_vocab_size; it must be the number of rows of lm_head. ``given`` are offsets that
+    take the place of the folder's d2t; a t2d that marks as many tokens must agree with them, any other is ignored.
+    ``sorted_rows`` says whether heads of ``layout`` always have rows of lm_head in ascending order of token ids. A map
+    that is a fault only for its order is returned with the fault.
+    """
+    if stated is not None and stated != d.draft_vocab_size:
+        raise TensorError(
+            f"lm_head.weight has {d.draft_vocab_size} rows but the config says draft_vocab_size {stated}",
+            hint="config.json and weights are from different heads, or one of them was edited",
+            code="tensor-shape",
+        )
+    d2t, t2d = (checkpoint.tensors.get(name) for name in BUFFERS)
+    if given is None and d2t is not None and (d2t.dtype not in _TYPECODES or len(d2t.shape) != 1):
+        problem = Problem("error", "vocab-dtype", f"d2t is {d2t.dtype} {list(d2t.shape)}, not a vector of I32 or I64")
+        return None, "dtype", [problem]
+    mask = None if t2d is None else read_mask(t2d)
+    if t2d is not None and mask is None:
+        message = f"t2d is {t2d.dtype} {list(t2d.shape)}, not a vector of booleans or integers"
+        problem = Problem("error", "vocab-dtype", message)
+        return None, "dtype", [problem]
+    offsets = given if given is not None or d2t is None else _integers(d2t)
+    if given is not None and mask is not None and mask.count(1) != d.draft_vocab_size:
+        mask = None
+    vocab, status, problems = check_vocab_map(
+        offsets, mask, vocab_size=d.vocab_size, draft_vocab_size=d.draft_vocab_size
+    )
+    fault = None if vocab is None else order_fault(vocab, layout=layout, sorted_rows=sorted_rows)
+    if vocab is None or fault is None:
+        return vocab, status, problems
+    return vocab if sorted_rows else None, fault.code.removeprefix("vocab-"), [fault]
+
+
+def buffer_dtypes(checkpoint: Checkpoint) -> dict[str, str]:
+    """Dtype of each vocabulary buffer the folder holds."""
+    return {name: checkpoint.tensors[name].dtype for name in BUFFERS if name in checkpoint.tensors}
+
+
+def read_mask(ref: TensorRef) -> bytes | None:
+    """A mask over the vocabulary as one byte an entry (2 for what is neither 0 nor 1); None where it can be none."""
+    if ref.dtype not in MASK_WIDTHS or len(ref.shape) != 1:
+        return None
+    return mask_from(read_tensor(ref), ref.dtype)
+
+
+def _integers(ref: TensorRef) -> array[int]:
+    """The values of an I32 or I64 tensor."""
+    values = array(_TYPECODES[ref.dtype])
+    values.frombytes(read_tensor(ref))
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values
+
+
+# Which tensors a head has, with their shapes, and whether a folder holds exactly those.
+#
+# Trainers agree on them (SpecJAX ``models/draft/eagle3.py``, SpecForge ``modeling/draft/llama3_eagle.py``, ModelOpt
+# ``export/plugins/hf_spec_export.py``, speculators ``models/eagle3/core.py``): q/k/v of the first layer take
+# [token embedding ‖ hidden], hence 2H inputs; further layers are plain Llama layers with their own input norm.
+
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -180,3 +411,91 @@ def several(names: list[str]) -> str:
     """The first names of a list, in words."""
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+# Put a folder's tensor names in order before any codec looks at them: prefixes, leftovers, what shall be dropped.
+
+
+_LEAKED = re.compile(r"(^|\.)(target_model\.|rotary_emb\.inv_freq$)|^verifier_(lm_head|norm)\.")
+_PREFIX = "model."
+_MAP = "--repair takes the vocabulary map from the other buffer where this one is wrong, --d2t from a file"
+_OWN = {
+    "embed_tokens.weight": "--drop-embeddings leaves them out where they are the target's",
+    "fc.bias": "leave the option out",
+    "d2t": _MAP,
+    "t2d": _MAP,
+}
+"""Tensors that only some heads have whatever their config says, and what to do instead of leaving them out."""
+
+
+def prepared(checkpoint: Checkpoint, options: ReadOptions) -> Checkpoint:
+    """The checkpoint without dropped tensors and without a ``model.`` that every name begins with.
+
+    Raises UsageError for a tensor to drop that is not there, TensorError for leftovers of the target model,
+    LayoutError where some names begin with ``model.`` and others do not.
+    """
+    absent = sorted(set(options.drop) - set(checkpoint.tensors))
+    if absent:
+        raise UsageError(f"{checkpoint.source} holds no {several(absent)} to drop", code="usage-drop")
+    tensors = {name: ref for name, ref in checkpoint.tensors.items() if name not in options.drop}
+    leaked = sorted(name for name in tensors if _LEAKED.search(name))
+    if leaked:
+        raise TensorError(
+            f"{checkpoint.source} holds {several(leaked)}: leftovers of the target model that training saved along, "
+            "no part of the head",
+            hint="leave them out with " + " ".join(f"--drop {name}" for name in leaked),
+            code="tensor-leaked",
+        )
+    return without_prefix(replace(checkpoint, tensors=tensors))
+
+
+def refuse_own(head: Head, dropped: Collection[str]) -> None:
+    """Raise Refusal where one of the tensors that were left out is one the head can be read without but has.
+
+    One it cannot be read without is missing by now; another spelling of the same tensor may take its place.
+    """
+    there = {ref.name for ref in head.tensors.values()}
+    prefix = _PREFIX if all(name.startswith(_PREFIX) for name in there) else ""
+    for name in sorted(dropped):
+        bare = name.removeprefix(prefix)
+        scales = is_scale(bare) and f"{name.rpartition('.')[0]}.weight" in there
+        if bare in _OWN or (scales and head.semantics.quantization is not None):
+            raise Refusal(
+                f"--drop {name}: the tensor is a part of the head, which would be another head without it",
+                hint=_OWN.get(bare, "leave the option out"),
+                code="refused-drop",
+            )
+
+
+def without_prefix(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint without a ``model.`` that every name begins with. Raises LayoutError where only some do."""
+    tensors = checkpoint.tensors
+    prefixed = [name for name in tensors if name.startswith(_PREFIX)]
+    if prefixed and len(prefixed) == len(tensors):
+        stripped = {name.removeprefix(_PREFIX): ref for name, ref in tensors.items()}
+        if _is_language_model(stripped):
+            raise _whole_model(checkpoint)
+        return replace(checkpoint, tensors=stripped)
+    if prefixed:
+        if _is_language_model({name.removeprefix(_PREFIX) for name in tensors}):
+            raise _whole_model(checkpoint)
+        bare = sorted(set(tensors) - set(prefixed))
+        raise LayoutError(
+            f"in {checkpoint.source} some names begin with model. ({prefixed[0]}) and others do not ({bare[0]}): "
+            "engines put model. before every name, so neither reading is safe",
+            hint="rename the tensors so that all of them or none of them begin with model.",
+            code="layout-prefixed",
+        )
+    return checkpoint
+
+
+def _is_language_model(names: Collection[str]) -> bool:
+    return "embed_tokens.weight" in names and not any("fc." in name for name in names)
+
+
+def _whole_model(checkpoint: Checkpoint) -> LayoutError:
+    return LayoutError(
+        f"{checkpoint.source} holds a whole language model, not a draft head",
+        hint="name the folder of the head; the target model goes to --target",
+        code="layout-language-model",
+    )

@@ -9,19 +9,22 @@ The names others give these numbers are in `definitions`, the way from one to an
 
 from __future__ import annotations
 
-from eagle3hub.metrics.bootstrap import bootstrap
-from eagle3hub.metrics.compare import Paired, paired
+from eagle3hub.metrics.compare import Cost, Paired, best_draft_tokens, paired
 from eagle3hub.metrics.counters import Counts, Rounds, counts_of, counts_within, histogram, total
 from eagle3hub.metrics.estimate import (
     ESTIMATOR,
+    MIN_PROMPTS,
     Acceptance,
+    Estimate,
+    Interval,
     acceptance,
     acceptance_if_any,
+    bootstrap,
     by_category,
+    t_cdf,
+    t_quantile,
+    too_few,
 )
-from eagle3hub.metrics.intervals import MIN_PROMPTS, Estimate, Interval, too_few
-from eagle3hub.metrics.speedup import Cost, best_draft_tokens
-from eagle3hub.metrics.student import t_cdf, t_quantile
 
 __all__ = [
     "ESTIMATOR",

@@ -1,18 +1,22 @@
-"""How long, and how much: the limits of one question to a server, however many requests it takes to answer it.
-
-A timeout of a socket bounds one read: a server that sends a byte a second is never late by it. So an `Operation`
-holds its own clock, which every read and write asks, and its own account of bytes.
-"""
+"""Limits on what a server may cost: time, bytes and redirects."""
 
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Literal
+
+# How long, and how much: the limits of one question to a server, however many requests it takes to answer it.
+#
+# A timeout of a socket bounds one read: a server that sends a byte a second is never late by it. So an `Operation`
+# holds its own clock, which every read and write asks, and its own account of bytes.
+
 
 TIMEOUT = "EAGLE3HUB_HUB_TIMEOUT"
 """Environment variable: seconds that a question to the Hub may take, or that a transfer may stand still."""
@@ -170,3 +174,42 @@ def current() -> Operation | None:
         return own
     with _lock:
         return _active[0] if len(_active) == 1 else None
+
+
+# A time limit for code that keeps none of its own: libraries whose clients nothing of ours is wrapped around.
+
+
+_AGAIN_SECONDS = 1.0
+
+
+class Alarm:
+    """``rang`` says whether the time was over."""
+
+    rang = False
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[Alarm]:
+    """Raise TimeoutError inside the block once so many seconds are over, and every second after that.
+
+    What is waiting for the network or the clock is woken by it. Signals reach the main thread only: elsewhere, or
+    where a program has set an alarm of its own, the block is not limited.
+    """
+    alarm = Alarm()
+    if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_REAL)[0]:
+        yield alarm
+        return
+
+    def ring(_number: int, _frame: FrameType | None) -> None:
+        alarm.rang = True
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_SECONDS)
+        try:
+            yield alarm
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.signal(signal.SIGALRM, before)

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 from eagle3hub.network.bounds import CONTAINERS, HEADERS, LINE, Exceeded, Operation, check_size, current
-from eagle3hub.visible import visible
+from eagle3hub.system.text import visible
 
 _LONGEST_REASON = 300
 _CONNECT_SECONDS = 10.0

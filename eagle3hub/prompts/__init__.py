@@ -10,13 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from eagle3hub.errors import SourceError, UsageError
-from eagle3hub.progress import Progress, silent
-from eagle3hub.prompts.catalogue import Dataset, datasets
 from eagle3hub.prompts.fetch import content, is_cached
-from eagle3hub.prompts.lines import parse_prompts
-from eagle3hub.prompts.sets import Prompt, PromptSet
-from eagle3hub.reading import read_bytes
-from eagle3hub.schema_faults import near
+from eagle3hub.prompts.sets import Dataset, Prompt, PromptSet, datasets, parse_prompts
+from eagle3hub.system.documents import near
+from eagle3hub.system.progress import Progress, silent
+from eagle3hub.system.reading import read_bytes
 
 __all__ = ["PACKAGED", "Dataset", "Prompt", "PromptSet", "datasets", "is_cached", "load_prompts"]
 

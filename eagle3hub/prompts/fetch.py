@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 
 from eagle3hub._version import __version__
+from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.errors import Eagle3HubError, HubError, InputError, SourceError
 from eagle3hub.network.bounds import Exceeded, Operation, operation
 from eagle3hub.network.transport import bound, http_library, reason
-from eagle3hub.progress import Progress, silent
-from eagle3hub.prompts.catalogue import Dataset
-from eagle3hub.reading import read_bytes
-from eagle3hub.staging import replace_file
+from eagle3hub.prompts.sets import Dataset
+from eagle3hub.system.progress import Progress, silent
+from eagle3hub.system.reading import read_bytes
 
 TIMEOUT = 30.0
 """Seconds a download may stand still; the whole of it may take four times as long."""

@@ -1,13 +1,94 @@
-"""Prompts, and sets of them."""
+"""Prompt sets: those in the package, those of public data sets at a pinned revision, and files of your own."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from eagle3hub.prompts.catalogue import Dataset
+from eagle3hub.errors import InputError, SourceError
+from eagle3hub.system.resources import cache_dir, read_toml
+
+# What is known of the prompt sets that can be fetched, read from ``datasets.toml`` beside this module.
+
+
+FILE = Path(__file__).resolve().parent / "datasets.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A prompt set that is fetched on first use: JSON Lines in MT-Bench's form.
+
+    Attributes:
+        name: what it is called on the command line.
+        url: of the file at the pinned revision.
+        revision: commit of the repository that holds it.
+        sha256: hex digest that the file must have. ``bytes`` is its size.
+        prompts: how many the file holds. ``turns``: user turns of each.
+        license: SPDX identifier, or a sentence where there is none. ``license_stated``: where it is stated.
+        redistribution: whether the text may be passed on; where not, it is never written outside the cache.
+        category: category of all its prompts, for a file that names none.
+    """
+
+    name: str
+    title: str
+    url: str
+    revision: str
+    sha256: str
+    bytes: int
+    prompts: int
+    turns: int
+    license: str
+    license_stated: str
+    redistribution: bool
+    category: str | None = None
+
+    @property
+    def cache_name(self) -> str:
+        """The file's name below the cache folder; another pinned digest is another file."""
+        return f"datasets/{self.name}-{self.sha256[:12]}.jsonl"
+
+    @property
+    def path(self) -> Path:
+        """Where the fetched file is kept."""
+        return cache_dir() / self.cache_name
+
+    @property
+    def notice(self) -> str:
+        """What has to be said when the set is fetched: its licence, and whether it may be passed on."""
+        passing_on = "" if self.redistribution else "; not to be passed on"
+        return f"{self.title}, licence: {self.license}{passing_on} ({self.license_stated})"
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``source`` object of a benchmark's prompts."""
+        return {
+            "url": self.url,
+            "revision": self.revision,
+            "sha256": self.sha256,
+            "license": self.license,
+            "license_stated": self.license_stated,
+            "redistribution": self.redistribution,
+        }
+
+
+@cache
+def _read(path: Path) -> dict[str, Dataset]:
+    entries = read_toml(path)
+    return {
+        name: Dataset(name=name, **{**entry, "url": entry["url"].format(revision=entry["revision"])})
+        for name, entry in entries.items()
+    }
+
+
+def datasets() -> dict[str, Dataset]:
+    """The sets that can be fetched, by name."""
+    return _read(FILE)
+
+
+# Prompts, and sets of them.
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +146,67 @@ class PromptSet:
             "count": len(self.prompts),
             "categories": self.categories,
         }
+
+
+# JSON Lines in MT-Bench's form, read strictly: a line that is wrong is named by its number.
+
+
+def parse_prompts(raw: bytes, shown: str, *, category: str | None = None) -> tuple[Prompt, ...]:
+    """The prompts of a file's bytes, in order.
+
+    Args:
+        raw: UTF-8 text, one JSON object a line with ``question_id``, ``category`` and ``turns``; empty lines are
+            passed over, other fields are not looked at.
+        shown: what messages call the file.
+        category: stands in for an empty category; without it an empty category is an error.
+
+    Raises InputError (``prompts-line``) naming the line, InputError (``prompts-empty``), SourceError for other bytes
+    than UTF-8.
+    """
+    try:
+        lines = raw.decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{shown} is not UTF-8 text (byte {error.start})", code="source-prompts") from error
+    prompts: list[Prompt] = []
+    seen: dict[int | str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        prompt = _parse(line, shown, number, category)
+        if prompt.question_id in seen:
+            first = seen[prompt.question_id]
+            raise _bad(shown, number, f"question_id {prompt.question_id!r} was used on line {first} already")
+        seen[prompt.question_id] = number
+        prompts.append(prompt)
+    if not prompts:
+        raise InputError(f"{shown} holds no prompts", code="prompts-empty")
+    return tuple(prompts)
+
+
+def _parse(line: str, shown: str, number: int, default_category: str | None) -> Prompt:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _bad(shown, number, f"not JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise _bad(shown, number, "not a JSON object")
+    missing = [key for key in ("question_id", "category", "turns") if key not in row]
+    if missing:
+        raise _bad(shown, number, f"no {' and no '.join(missing)}")
+    question_id, category, turns = row["question_id"], row["category"] or default_category, row["turns"]
+    if isinstance(question_id, bool) or not isinstance(question_id, int | str):
+        raise _bad(shown, number, "question_id is neither an integer nor a string")
+    if not isinstance(category, str) or not category:
+        raise _bad(shown, number, "category is not a non-empty string")
+    texts = turns if isinstance(turns, list) and all(isinstance(turn, str) for turn in turns) else []
+    if not texts or not texts[0].strip():
+        raise _bad(shown, number, "turns is not a list of strings that starts with a non-empty one")
+    return Prompt(question_id, category, texts[0], tuple(texts[1:]))
+
+
+def _bad(shown: str, number: int, what: str) -> InputError:
+    return InputError(
+        f"{shown}, line {number}: {what}",
+        hint='each line is an object like {"question_id": 1, "category": "writing", "turns": ["Write a note."]}',
+        code="prompts-line",
+    )

@@ -2,8 +2,8 @@
 
 from eagle3hub.publishing.files import whole_digest
 from eagle3hub.publishing.gates import GATES
-from eagle3hub.publishing.keyless import Identity
 from eagle3hub.publishing.plan import Plan, Settings, made_for, make_plan, sign
+from eagle3hub.publishing.signing import Identity
 from eagle3hub.publishing.upload import Published, check_access, upload
 from eagle3hub.publishing.verify import Verified, verify_folder, verify_repository
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from eagle3hub.card.folder import CARD as CARD
 from eagle3hub.checkpoint.digest import head_digests
 from eagle3hub.errors import SourceError
-from eagle3hub.progress import Progress, silent
-from eagle3hub.reading import opened, read_text
+from eagle3hub.system.progress import Progress, silent
+from eagle3hub.system.reading import opened, read_text
 
 SUMS = "SHA256SUMS"
 """Digests of every other published file, as ``sha256sum --check`` reads them."""

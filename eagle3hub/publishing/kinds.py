@@ -1,27 +1,341 @@
-"""What a file of a release may be, by its path, and whether its bytes are that and nothing else.
-
-`TABLE` is the list of what may go up: a path that no line of it matches is no part of a release. To allow another JSON
-file, add a line that names its schema: one of `file_schemas.json`, or of the project's own ``schemas/``.
-"""
+"""The kinds of files that may be published, and the checks of each."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import io
+import json
+import math
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.sax import SAXException
+from xml.sax.handler import ContentHandler, feature_namespaces, property_lexical_handler
 
-from eagle3hub import resources
 from eagle3hub.checkpoint.pickles import is_pickle
 from eagle3hub.errors import CheckpointError, ManifestError, SourceError
-from eagle3hub.publishing import documents_inside as inside
+from eagle3hub.publishing.content import (
+    FIRST,
+    Malformed,
+    check_jpeg,
+    check_license,
+    check_png,
+    check_text,
+    header,
+    plain,
+    recognised,
+    text_of,
+)
 from eagle3hub.publishing.files import LocalFile, parse_sums
-from eagle3hub.publishing.jpeg import check_jpeg
-from eagle3hub.publishing.png import Malformed, check_png
-from eagle3hub.publishing.recognise import FIRST, recognised
-from eagle3hub.publishing.svg import check_svg
-from eagle3hub.publishing.text import check_license, check_text, text_of
-from eagle3hub.publishing.weights import header
-from eagle3hub.yaml_lines import hold_to_schema, parse_yaml
+from eagle3hub.system import resources
+from eagle3hub.system.documents import faults, hold_to_schema, parse_yaml
+from eagle3hub.system.resources import schema
+
+# JSON, YAML and templates among the files of a release, each held to the role its name gives it.
+
+
+_DEEPEST = 100
+"""Brackets open at a time: PyYAML looks at every open one for each token, so that many take it for ever."""
+_CITATION = {"cff-version", "message", "title", "authors"}
+
+
+def check_json(data: bytes, schemas: Sequence[str], *, plain: bool) -> None:
+    """Raise Malformed unless the bytes are one strict JSON object that fits a schema.
+
+    Args:
+        schemas: names of the schemas that it may fit; of several the one whose ``schema`` it states.
+        plain: hold the text to `text.plain`, too; vocabularies hold every character there is.
+    """
+    text = text_of(data)
+    if plain:
+        check_text(data)
+    document = strict_json(text)
+    if not isinstance(document, dict):
+        raise Malformed("is JSON, but not an object")
+    chosen = [found for name in schemas if _fits(document, found := _schema(name))]
+    if not chosen:
+        titles = " or ".join(str(_schema(name)["title"]) for name in schemas)
+        raise Malformed(f"states no schema of {titles}")
+    for fault in faults(document, chosen[0]):
+        raise Malformed(f"does not fit {chosen[0]['title']}: {fault.message}")
+
+
+def strict_json(text: str) -> Any:
+    """A JSON value without names that occur twice and numbers that are none. Raises Malformed."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+            raise Malformed(f"has the name {twice[:60]!a} twice in one object")
+        return made
+
+    def number(digits: str) -> float:
+        value = float(digits)
+        if not math.isfinite(value):
+            raise Malformed(f"has a number that is not finite ({digits[:30]})")
+        return value
+
+    def constant(name: str) -> None:
+        raise Malformed(f"holds {name}, which JSON does not have")
+
+    try:
+        return json.loads(text, object_pairs_hook=unique, parse_float=number, parse_constant=constant)
+    except Malformed:
+        raise
+    except json.JSONDecodeError as e:
+        raise Malformed(f"is not valid JSON: line {e.lineno}: {e.msg}") from e
+    except (ValueError, RecursionError) as e:
+        raise Malformed("is not usable JSON: it nests too deeply, or a number is too long") from e
+
+
+def check_citation(data: bytes) -> None:
+    """Raise Malformed unless the bytes are a CITATION.cff: YAML without anchors, aliases and tags."""
+    import yaml
+
+    text = plain(data)
+    brackets = re.findall(r"[\[{]|[\]}]", text)
+    if max(accumulate((1 if bracket in "[{" else -1 for bracket in brackets), initial=0)) > _DEEPEST:
+        raise Malformed(f"opens more than {_DEEPEST} brackets without closing them")
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            tag = getattr(event, "tag", None)
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or tag not in (None, "!"):
+                raise Malformed("has an anchor, an alias or a tag, which a citation does not need")
+        document = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        if isinstance(e, Malformed):
+            raise
+        raise Malformed("is not valid YAML") from e
+    if not isinstance(document, dict) or not set(document) >= _CITATION:
+        raise Malformed(f"lacks fields of a citation file ({', '.join(sorted(_CITATION))})")
+
+
+def check_template(data: bytes) -> None:
+    """Raise Malformed unless the bytes are a Jinja template that chat templates can be."""
+    text = plain(data)
+    if "{{" not in text and "{%" not in text:
+        raise Malformed("holds nothing that a template fills in")
+    check_jinja(data)
+
+
+def check_jinja(data: bytes) -> None:
+    """Raise Malformed unless the bytes are a Jinja template."""
+    from jinja2 import TemplateError
+
+    text = plain(data)
+    try:
+        _environment().parse(text)
+    except (TemplateError, RecursionError) as e:
+        raise Malformed("is not a Jinja template") from e
+
+
+@cache
+def _environment() -> Any:
+    """Jinja as transformers reads chat templates: with loop controls and the block ``generation``."""
+    from jinja2 import Environment, nodes
+    from jinja2.ext import Extension
+    from jinja2.parser import Parser
+
+    class Generation(Extension):
+        tags = {"generation"}  # noqa: RUF012
+
+        def parse(self, parser: Parser) -> nodes.Node:
+            block = nodes.Scope(lineno=next(parser.stream).lineno)
+            block.body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return block
+
+    return Environment(extensions=["jinja2.ext.loopcontrols", Generation])
+
+
+def _fits(document: Mapping[str, Any], schema: Mapping[str, Any]) -> bool:
+    wanted = schema.get("properties", {}).get("schema", {}).get("const")
+    return wanted is None or document.get("schema") == wanted
+
+
+@cache
+def _foreign() -> dict[str, Any]:
+    text = Path(__file__).with_name("file_schemas.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def _schema(name: str) -> dict[str, Any]:
+    """A schema of files that other programs define, or of this project."""
+    found: dict[str, Any] = _foreign().get(name) or schema(name)
+    return found
+
+
+# SVG pictures as matplotlib writes them: an allow-list of what is in them, so that nothing runs or is fetched.
+
+
+if TYPE_CHECKING:
+    from xml.sax.xmlreader import AttributesNSImpl
+
+    Name = tuple[str | None, str]
+
+_SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+_XML = "http://www.w3.org/XML/1998/namespace"
+_METADATA = {
+    "http://www.w3.org/1999/02/22-rdf-syntax-ns#": "RDF Bag li",
+    "http://creativecommons.org/ns#": "Work Agent",
+    "http://purl.org/dc/elements/1.1/": "type format date title creator description subject source rights language "
+    "publisher contributor coverage identifier relation",
+}
+_DRAWN = """
+    svg g defs path use rect circle ellipse line polyline polygon text tspan title desc metadata style clipPath
+    image linearGradient radialGradient stop pattern marker symbol filter feColorMatrix feComposite
+"""
+_ELEMENTS = frozenset(_DRAWN.split())
+_PROPERTIES = """
+    id class d x y x1 y1 x2 y2 cx cy r rx ry dx dy fx fy width height viewBox version transform style clip-path
+    clip-rule fill fill-opacity fill-rule stroke stroke-width stroke-opacity stroke-dasharray stroke-dashoffset
+    stroke-linecap stroke-linejoin stroke-miterlimit opacity points offset stop-color stop-opacity gradientUnits
+    gradientTransform spreadMethod patternUnits patternTransform patternContentUnits clipPathUnits
+    preserveAspectRatio text-anchor font-family font-size font-style font-weight font-variant font-stretch
+    letter-spacing dominant-baseline markerWidth markerHeight markerUnits refX refY orient overflow display
+    visibility color shape-rendering text-rendering image-rendering vector-effect paint-order type in in2 result
+    values operator k1 k2 k3 k4 filter filterUnits color-interpolation-filters role aria-label aria-labelledby
+    lang rotate textLength lengthAdjust baseProfile
+"""
+_ATTRIBUTES = frozenset(_PROPERTIES.split())
+_DOCTYPE = ("svg", "-//W3C//DTD SVG 1.1//EN", "http://www.w3.org/Graphics/SVG/1.1/DTD/svg11.dtd")
+_WITHIN = re.compile(r"url\(\s*#[\w.:-]+\s*\)")
+_ACTIVE = re.compile(r"url\(|@|\\|<|expression|behaviou?r|-moz-binding|javascript|vbscript|data:|image\(|src\(", re.I)
+_PICTURE = re.compile(r"data:image/(png|jpeg);base64,([A-Za-z0-9+/=\s]+)")
+_ENCODING = re.compile(r"<\?xml[^>]{0,200}encoding\s*=\s*[\"'](?!utf-8[\"'])", re.I)
+_MOST = 500_000
+_DEEPEST = 100
+
+
+def check_svg(data: bytes) -> None:
+    """Raise Malformed unless the bytes are an SVG picture of allowed elements that shows what it holds itself."""
+    from defusedxml.common import DefusedXmlException
+    from defusedxml.sax import make_parser
+
+    text = plain(data)
+    if _ENCODING.match(text):
+        raise Malformed("states another encoding than UTF-8")
+    if re.search(r"<!DOCTYPE[^>]{0,500}\[", text):
+        raise Malformed("has a document type with declarations of its own")
+    checker = _Checker()
+    parser = make_parser()
+    parser.forbid_external = False  # the document type that matplotlib names is never fetched; `_Checker` knows it
+    parser.setFeature(feature_namespaces, True)
+    parser.setContentHandler(checker)
+    parser.setProperty(property_lexical_handler, checker)
+    try:
+        parser.parse(io.BytesIO(data))
+    except DefusedXmlException as e:
+        raise Malformed("declares entities") from e
+    except SAXException as e:
+        line = getattr(e, "getLineNumber", lambda: None)()
+        raise Malformed("is not well-formed XML" + (f": line {line}" if line else "")) from e
+
+
+class _Checker(ContentHandler):
+    """Refuses what is not on the lists as it is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._open: list[Name] = []
+        self._seen = 0
+        self._style: list[str] = []
+
+    def startElementNS(self, name: Name, qname: str | None, attrs: AttributesNSImpl) -> None:
+        space, local = name
+        self._seen += 1
+        self._open.append(name)
+        if self._seen == 1 and name != (_SVG, "svg"):
+            raise Malformed(f"is XML, but its element is {local[:40]}, not svg")
+        if self._seen > _MOST or len(self._open) > _DEEPEST:
+            raise Malformed("has more elements than a chart has")
+        allowed = local in _ELEMENTS if space == _SVG else local in _METADATA.get(space or "", "").split()
+        if not allowed:
+            raise Malformed(f"holds the element {local[:40]}, which a picture of a card may not")
+        for (where, attribute), value in _pairs(attrs):
+            self._attribute(name, where, attribute, value)
+
+    def endElementNS(self, name: Name, qname: str | None) -> None:
+        self._open.pop()
+        if name == (_SVG, "style"):
+            _check_style("".join(self._style))
+            self._style.clear()
+
+    def characters(self, content: str) -> None:
+        if self._open and self._open[-1] == (_SVG, "style"):
+            self._style.append(content)
+
+    def processingInstruction(self, target: str, data: str) -> None:
+        raise Malformed(f"holds an instruction to programs ({target[:40]})")
+
+    def startDTD(self, name: str, public_id: str | None, system_id: str | None) -> None:
+        """Part of the handler of document types, comments and CDATA."""
+        if (name, public_id, system_id) != _DOCTYPE:
+            raise Malformed("has a document type other than that of SVG 1.1")
+
+    def _ignored(self, *_: Any) -> None:
+        """Comments and CDATA say nothing that other text could not."""
+
+    endDTD = startCDATA = endCDATA = comment = _ignored
+
+    def _attribute(self, element: Name, space: str | None, name: str, value: str) -> None:
+        if name == "href" and (space == _XLINK or (space is None and element[0] == _SVG)):
+            return self._reference(element[1], value)
+        if element[0] != _SVG:
+            if not (name in ("resource", "about") and len(value) < 200):
+                raise Malformed(f"holds the attribute {name[:40]} in its metadata")
+            return None
+        if space == _XML and name in ("space", "lang"):
+            return None
+        if space is not None or name not in _ATTRIBUTES:
+            raise Malformed(f"holds the attribute {name[:40]}, which a picture of a card may not")
+        _check_style(value)
+        return None
+
+    def _reference(self, element: str, value: str) -> None:
+        if re.fullmatch(r"#[\w.:-]+", value):
+            return
+        found = _PICTURE.fullmatch(value.strip())
+        if element != "image" or found is None:
+            raise Malformed("refers to something outside of it")
+        try:
+            picture = base64.b64decode(found[2])
+        except binascii.Error as e:
+            raise Malformed("holds a picture that is not base64") from e
+        (check_png if found[1] == "png" else check_jpeg)(picture)
+
+
+def _pairs(attrs: AttributesNSImpl) -> Iterable[tuple[Name, str]]:
+    return attrs.items()
+
+
+def _check_style(value: str) -> None:
+    found = _ACTIVE.search(_WITHIN.sub("", _without_comments(value)))
+    if found:
+        raise Malformed(f"holds a style or value that a picture of a card may not ({found[0]})")
+
+
+def _without_comments(style: str) -> str:
+    """A style without its comments; one that does not end stays, and is searched like the rest."""
+    kept, at = [], 0
+    while (start := style.find("/*", at)) >= 0 and (end := style.find("*/", start + 2)) >= 0:
+        kept.append(style[at:start])
+        at = end + 2
+    return "".join([*kept, style[at:]])
+
+
+# What a file of a release may be, by its path, and whether its bytes are that and nothing else.
+#
+# `TABLE` is the list of what may go up: a path that no line of it matches is no part of a release. To allow another
+# JSON file, add a line that names its schema: one of `file_schemas.json`, or of the project's own ``schemas/``.
+
 
 _TEXT_BYTES = 4 << 20
 _JSON_BYTES = 64 << 20
@@ -47,7 +361,7 @@ class Kind:
 
 
 def _json(name: str, *schemas: str, most: int = _JSON_BYTES, plain: bool = True) -> Kind:
-    return Kind(name, lambda data: inside.check_json(data, schemas, plain=plain), most)
+    return Kind(name, lambda data: check_json(data, schemas, plain=plain), most)
 
 
 def _sums(data: bytes) -> None:
@@ -82,12 +396,12 @@ TABLE: tuple[tuple[str, Kind], ...] = (
     (r"release\.json", _json("a record of a release", "release")),
     (r"release\.yaml", _yaml("a release's manifest", "manifest")),
     (r"imported/[0-9]+\.yaml", _yaml("a file of imported measurements", "imported")),
-    (r"templates/[\w.-]+\.j2", Kind("a template of a card", inside.check_jinja)),
+    (r"templates/[\w.-]+\.j2", Kind("a template of a card", check_jinja)),
     (r"model\.sig", _json("a sigstore bundle", "sigstore_bundle")),
     (rf"{_FOLDER}README\.md", Kind("Markdown", check_text)),
     (rf"{_FOLDER}(LICENSE|NOTICE|COPYING)[\w.-]*", Kind("plain text", check_license)),
-    (rf"{_FOLDER}CITATION\.cff", Kind("a citation file", inside.check_citation)),
-    (rf"{_FOLDER}chat_template\.jinja", Kind("a chat template", inside.check_template)),
+    (rf"{_FOLDER}CITATION\.cff", Kind("a citation file", check_citation)),
+    (rf"{_FOLDER}chat_template\.jinja", Kind("a chat template", check_template)),
     (r"SHA256SUMS", Kind("a list of digests", _sums)),
     (rf"{_PICTURES}png", Kind("a PNG picture", check_png, _PICTURE_BYTES)),
     (rf"{_PICTURES}jpe?g", Kind("a JPEG picture", check_jpeg, _PICTURE_BYTES)),

@@ -1,10 +1,4 @@
-"""A signature over every file of a release, by model-signing: made with a private key, checked with its mate.
-
-Or made by a workflow's identity and checked by its name: see `keyless`.
-
-It is a sigstore bundle, ``model.sig`` in the root, over the SHA-256 of each file; the list of digests beside it is not
-signed, for it names the signature. What it covers can be read without the package; whose it is, cannot.
-"""
+"""Sign a release's files and verify signatures, with keys or without."""
 
 from __future__ import annotations
 
@@ -12,20 +6,102 @@ import base64
 import hashlib
 import importlib
 import json
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eagle3hub.errors import SourceError, UnavailableError
-from eagle3hub.installation import command_for_extra
+from eagle3hub.checkpoint.scratch import scratch_folder
+from eagle3hub.checkpoint.staging import replace_file
+from eagle3hub.errors import HubError, SourceError, UnavailableError
+from eagle3hub.network import bounds
+from eagle3hub.network.bounds import Alarm, within
 from eagle3hub.publishing.files import SUMS
-from eagle3hub.publishing.keyless import Identity, by_certificate, is_keyless, own_token, services
-from eagle3hub.reading import read_bytes
-from eagle3hub.staging import replace_file
+from eagle3hub.system.installation import command_for_extra
+from eagle3hub.system.progress import tell_after
+from eagle3hub.system.reading import read_bytes
+from eagle3hub.system.text import visible
 
 if TYPE_CHECKING:
     from model_signing import hashing
+
+# Signatures without a key: by the identity that a workflow's job has, through the public sigstore services.
+#
+# Fulcio gives a certificate of some minutes for the identity, Rekor logs the signature; both, and the roots of trust
+# that checking needs, are on the network. Read in sigstore 4.5.1 and model-signing 1.1.1. No test reaches the
+# services: what is tested is what leads to them, and what is said when they cannot be reached.
+
+
+_LONGEST = 300
+_PATIENCE = 5
+"""So many times as long as a question to the Hub may the services take: there are three, and all files are hashed."""
+_SILENCE = 2.0
+_WORD = Path("sigstore")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who must have signed: ``name`` as the certificate has it, a workflow's address, and the issuer that vouched."""
+
+    name: str
+    issuer: str
+
+
+def is_keyless(key: Path) -> bool:
+    """Whether the word ``sigstore`` stands in the place of a key."""
+    return key == _WORD
+
+
+def own_token() -> str:
+    """The identity token of the job this runs in. Raises UnavailableError where there is none; nobody is asked."""
+    from sigstore.oidc import IdentityError, detect_credential
+
+    try:
+        with within(bounds.seconds()):
+            token = detect_credential()
+    except (IdentityError, TimeoutError):
+        token = None
+    if not token:
+        raise UnavailableError(
+            "there is no identity to sign with",
+            hint="in GitHub Actions the job needs the permission id-token: write; elsewhere sign with a key",
+            code="sign-no-identity",
+        )
+    return token
+
+
+@contextmanager
+def services(doing: str) -> Iterator[None]:
+    """Turn whatever the services' clients raise into HubError (``sign-services``), also where they take too long."""
+    seconds = _PATIENCE * bounds.seconds()
+    rang = Alarm()
+    try:
+        with tell_after(_SILENCE, f"waiting for the public sigstore services, to {doing}"), within(seconds) as rang:
+            yield
+    except Exception as e:  # the clients raise their own errors, those of requests, urllib3 and tuf
+        why = next((visible(line.strip()) for line in str(e).splitlines() if line.strip()), type(e).__name__)
+        why = f"no answer within {seconds:g} seconds" if rang.rang else why[:_LONGEST]
+        raise HubError(
+            f"the public sigstore services cannot {doing}: {why}",
+            hint="check the network and try again later",
+            code="sign-services",
+        ) from e
+
+
+def by_certificate(bundle: bytes) -> bool:
+    """Whether a signature, as `eagle3hub.publishing.signing.covered` accepts it, was made without a key."""
+    material = json.loads(bundle).get("verificationMaterial")
+    return isinstance(material, dict) and ("certificate" in material or "x509CertificateChain" in material)
+
+
+# A signature over every file of a release, by model-signing: made with a private key, checked with its mate.
+#
+# Or made by a workflow's identity and checked by its name: see `keyless`.
+#
+# It is a sigstore bundle, ``model.sig`` in the root, over the SHA-256 of each file; the list of digests beside it is
+# not signed, for it names the signature. What it covers can be read without the package; whose it is, cannot.
+
 
 SIGNATURE = "model.sig"
 UNSIGNED = (SIGNATURE, SUMS)
@@ -68,8 +144,8 @@ def sign_folder(folder: Path, key: Path, files: Mapping[str, str], earlier: byte
             if not here.is_file() or _bundle(here) != bundle:
                 replace_file(here, bundle)
             return bundle
-    with tempfile.TemporaryDirectory() as scratch:
-        made = Path(scratch) / SIGNATURE
+    with scratch_folder() as scratch:
+        made = scratch / SIGNATURE
         if is_keyless(key):
             token = own_token()
             with services("sign this"):
@@ -105,13 +181,13 @@ def check_signature(files: Mapping[str, Path], signature: Path, by: Path | Ident
             verifier = verifying.Config().use_elliptic_key_verifier(public_key=by)
         except (OSError, TypeError, ValueError) as e:
             raise _bad_key(by) from e
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         for path, source in files.items():
-            link = Path(scratch) / path
+            link = scratch / path
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(source.resolve())
         try:
-            verifier.set_hashing_config(_hashing().set_allow_symlinks(True)).verify(Path(scratch), signature)
+            verifier.set_hashing_config(_hashing().set_allow_symlinks(True)).verify(scratch, signature)
         except Exception as e:  # the package and those below it raise whatever their parsers raise
             return str(e) or "it was made with another key, or its statement was changed"
     return None

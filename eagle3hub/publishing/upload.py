@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from eagle3hub.errors import FoundWanting, HubError, UsageError
-from eagle3hub.progress import Progress, silent
 from eagle3hub.publishing import remote
 from eagle3hub.publishing.plan import MAIN, Part, Plan, Settings, compare
 from eagle3hub.publishing.remote import Committed, RemoteState
 from eagle3hub.publishing.verify import verify_upload
+from eagle3hub.system.progress import Progress, silent
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,8 @@ import torch
 from transformers import DynamicCache
 
 from eagle3hub.errors import UsageError
-from eagle3hub.progress import Progress, silent
-from eagle3hub.reference.batching import batches
-from eagle3hub.reference.text import Text
+from eagle3hub.reference.text import Text, batches
+from eagle3hub.system.progress import Progress, silent
 
 _MOST_ROWS = 64
 _CACHE = 8  # tokens in the KV cache per token of a forward pass

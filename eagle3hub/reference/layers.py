@@ -1,7 +1,8 @@
-"""Find the decoder layers of a transformers model and take what they put out, without keeping anything else."""
+"""The target's decoder layers: their hidden states, a shared prefix read once, a sequence that grows and shrinks."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,9 +10,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from eagle3hub.errors import InputError
-from eagle3hub.head import FINAL_NORM, Tap
+from eagle3hub.errors import InputError, UsageError
+from eagle3hub.head import FINAL_NORM, AuxTaps, Tap
+from eagle3hub.reference.loading import enough_memory
+
+# Find the decoder layers of a transformers model and take what they put out, without keeping anything else.
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,3 +142,102 @@ def skipping_decoder(anatomy: Anatomy, output: Any, hidden: torch.Tensor) -> Ite
             del decoder.__dict__["forward"]
         else:
             decoder.__dict__["forward"] = before
+
+
+# What texts begin with alike is read once: a chat template opens every prompt with the same tokens.
+
+
+_LEAST = 8
+"""Shared tokens from which keeping their keys and values is worth it."""
+
+
+def shared_length(model: Any, texts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all ``texts`` begin with, at least one of each left over; 0 where sharing would not pay.
+
+    Only caches that keep every position can be shared: not those of sliding windows or linear attention.
+    """
+    if len(texts) < 2 or any(type(x) is not DynamicLayer for x in DynamicCache(config=model.config).layers):
+        return 0
+    first, *_, last = sorted(tuple(ids) for ids in texts)
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    same = min(same, min(map(len, texts)) - 1)
+    return same if same >= _LEAST else 0
+
+
+class Prefix:
+    """A target's keys, values and aux hidden states over tokens that several texts begin with."""
+
+    def __init__(
+        self, model: Any, anatomy: Anatomy, token_ids: Sequence[int], taps: AuxTaps, device: torch.device
+    ) -> None:
+        self._cache = DynamicCache()
+        ids = torch.tensor([list(token_ids)], device=device)
+        with captured(anatomy, taps.taps) as found:
+            model(input_ids=ids, past_key_values=self._cache, use_cache=True)
+        self.aux = found.aux(taps.taps, device)
+        """[1, length, taps * hidden size]"""
+
+    def cache(self, rows: int) -> DynamicCache:
+        """A KV cache for ``rows`` texts that have been read up to here."""
+        cache = copy.deepcopy(self._cache)
+        cache.batch_repeat_interleave(rows)
+        return cache
+
+
+# One sequence of a target that grows by a few tokens, loses some, and grows again.
+
+
+class Session:
+    """What speculation asks of a target: verify some tokens, keep a few of them, go on.
+
+    The keys and values of what was kept stay cached. A sliding window's cache is kept in full, so that it can lose
+    tokens too; where a cache cannot lose any (states of linear attention), the sequence is read again.
+    """
+
+    def __init__(self, model: Any, anatomy: Anatomy, device: torch.device) -> None:
+        self._model, self._anatomy, self._device = model, anatomy, device
+        self._token_ids: list[int] = []
+        config = DynamicCache(config=model.config)
+        self._croppable = all(type(layer) in {DynamicLayer, DynamicSlidingWindowLayer} for layer in config.layers)
+        self._cache = self._empty()
+        self._cached = 0
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """The sequence so far."""
+        return tuple(self._token_ids)
+
+    @torch.no_grad()
+    def advance(self, token_ids: Sequence[int], taps: AuxTaps) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append n tokens (1 or more).
+
+        Returns:
+            logits: float32 [n, V], row i after the i-th token appended.
+            aux: hidden states [n, taps * hidden size] at these tokens, in the model's dtype.
+        """
+        if not token_ids:
+            raise UsageError("advance needs at least one token")
+        self._token_ids += token_ids
+        ids = torch.tensor([self._token_ids[self._cached :]], device=self._device)
+        with captured(self._anatomy, taps.taps, stop=False) as found, enough_memory("verifying"):
+            logits = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True).logits[0]
+        self._cached = len(self._token_ids)
+        aux = found.aux(taps.taps, self._device)[0]
+        n = len(token_ids)
+        return logits[-n:].to(self._device, torch.float32), aux[-n:]
+
+    def rewind(self, length: int) -> None:
+        """Forget all but the first ``length`` tokens. Raises UsageError where there are not as many."""
+        if not 0 <= length <= len(self._token_ids):
+            raise UsageError(f"cannot rewind {len(self._token_ids)} tokens to {length}")
+        if length == len(self._token_ids):
+            return
+        del self._token_ids[length:]
+        if self._croppable and length:
+            self._cache.crop(length - self._cached)
+            self._cached = length
+        else:
+            self._cache, self._cached = self._empty(), 0
+
+    def _empty(self) -> DynamicCache:
+        return DynamicCache() if self._croppable else DynamicCache(config=self._model.config)

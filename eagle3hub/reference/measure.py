@@ -1,24 +1,99 @@
-"""Acceptance of heads on the texts of one target: what is said once, and each head's rounds on it."""
+"""Measure acceptance with the reference: results are kept as they come, with what they were made on."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
+import transformers
 
+from eagle3hub._version import __version__
 from eagle3hub.errors import InputError
 from eagle3hub.head import AuxTaps, Head
 from eagle3hub.metrics import Rounds
-from eagle3hub.progress import Progress, silent
-from eagle3hub.reference.ledger import Ledger
-from eagle3hub.reference.load import load_draft
+from eagle3hub.reference.model import load_draft
 from eagle3hub.reference.replay import Conditions, depths, walk
 from eagle3hub.reference.target import TargetModel
 from eagle3hub.reference.text import AuxSource, Text
 from eagle3hub.reference.tree import TreeConditions, tree_depths
+from eagle3hub.system.progress import Progress, silent
+from eagle3hub.system.resources import cache_dir
+
+# What the reference runs on, as a report states it.
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions of Python, torch and transformers, the processor's model, and torch's threads."""
+    cuda = device.type == "cuda"
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+        "processor": torch.cuda.get_device_name(device) if cuda else processor(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def processor() -> str:
+    """The CPU's model."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+# Results by number, on disk as they come, so that a run that is interrupted goes on where it was.
+
+
+class Ledger:
+    """One file of JSON lines in the cache, named by everything its results depend on.
+
+    It exists only while a run is unfinished: `close` removes it. A line that was cut off is as if it had not been
+    written; a cache that cannot be written to means that nothing is kept, not that the run fails.
+    """
+
+    def __init__(self, kind: str, *parts: Any) -> None:
+        text = json.dumps([__version__, kind, *parts], sort_keys=True, default=str)
+        name = hashlib.sha256(text.encode()).hexdigest()[:32]
+        self._path = cache_dir() / "unfinished" / f"{kind}-{name}.jsonl"
+        self.found: dict[int, Any] = dict(_read(self._path))
+
+    def add(self, number: int, result: Any) -> None:
+        """Keep the result of one item."""
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([number, result]) + "\n")
+
+    def close(self) -> None:
+        """The run is finished: forget what was kept."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> list[tuple[int, Any]]:
+    try:
+        lines: Sequence[str] = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+    out = []
+    for line in lines:
+        with contextlib.suppress(ValueError, TypeError):
+            number, result = json.loads(line)
+            out.append((int(number), result))
+    return out
+
+
+# Acceptance of heads on the texts of one target: what is said once, and each head's rounds on it.
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,36 +1,275 @@
-"""What an EAGLE-3 draft head computes: the readable statement, in plain torch.
-
-A draft head extends a text by one token at a time. To propose what follows token x[i+1] it takes
-
-- the **features** of position i: aux hidden states that the target computed there, concatenated in ascending order
-  of layers and projected by ``fc`` to the head's own hidden size, and
-- the **embedding** of token x[i+1],
-
-normalises both, joins them, and runs one decoder layer (rarely more) whose attention sees all earlier positions of
-the draft. ``norm`` and ``lm_head`` turn the result into logits over the draft vocabulary; ``d2t`` names the target
-token behind each. To draft further, the layer's own output takes the place of the features (*feedback*), with the
-token just drafted: no target is needed. (EAGLE-3, arXiv:2503.01840, section 3; the same arithmetic as vLLM 0.32.0
-``model_executor/models/llama_eagle3.py`` and SGLang 0.5.23 ``srt/models/llama_eagle3.py``.)
-
-`DraftModel` holds the weights and does this arithmetic for positions given to it. What earlier positions are, and
-where their keys and values are kept, is the caller's business (`eagle3hub.reference.attention`): drafting one token
-after another, and drafting at all positions of a text at once, are the same head with another memory.
-"""
+"""The draft head in plain torch: RoPE, attention, one forward pass, and loading its weights."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
-from eagle3hub.errors import Refusal
-from eagle3hub.reference.rotary import Table, rotary_table, rotate
+from eagle3hub.checkpoint.folder import read_tensor
+from eagle3hub.checkpoint.safetensors import TORCH_NAME
+from eagle3hub.errors import Refusal, TensorError
 
 if TYPE_CHECKING:
-    from eagle3hub.head import Dims, Semantics
+    from eagle3hub.checkpoint.safetensors import TensorRef
+    from eagle3hub.head import Dims, Head, Rope, Semantics
+
+# Rotary position embedding of a draft head: plain, partial, and the scaled kinds linear, llama3 and yarn.
+#
+# A scaled kind changes the frequencies, and yarn the length of the rotated vectors too. Formulas and the keys' names
+# are those of transformers ``modeling_rope_utils.py``, which vLLM and SGLang follow.
+
+
+Table = tuple[torch.Tensor, torch.Tensor]
+"""Cosines and sines, float32 [..., 1, rotated dimensions / 2]: one of each for every position and frequency."""
+
+
+def rotary_table(rope: Rope, head_dim: int, positions: torch.Tensor, context: int | None) -> Table:
+    """The rotation at positions [...] (int64).
+
+    ``context`` is the head's ``max_position_embeddings``, for scaled kinds that do not state the length trained with.
+    Raises Refusal (``reference-rope``) for a kind the reference does not compute, or one with too few parameters.
+    """
+    scaling = tuple(sorted((k, v) for k, v in (rope.scaling or {}).items() if isinstance(v, (str, int, float))))
+    inverse, length = _frequencies(rope.theta, scaling, head_dim, context)
+    angles = positions[..., None, None].float() * inverse.to(positions.device)
+    return angles.cos() * length, angles.sin() * length
+
+
+def rotate(x: torch.Tensor, table: Table) -> torch.Tensor:
+    """Rotate [..., heads, head_dim]: pairs (i, i + n/2) of the first n dimensions; the others stay as they are."""
+    cos, sin = (part.to(x.dtype) for part in table)
+    half = cos.shape[-1]
+    a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], dim=-1)
+
+
+@lru_cache(maxsize=64)
+def _frequencies(
+    theta: float, scaling: tuple[tuple[str, Any], ...], head_dim: int, context: int | None
+) -> tuple[torch.Tensor, float]:
+    """Radians per position, float32 [rotated dimensions / 2], and the factor on the length of rotated vectors."""
+    given: dict[str, Any] = {**dict(scaling), "rope_theta": theta}
+    kind = given.get("rope_type", "default")
+    if kind not in _SCALED and kind != "default":
+        raise Refusal(
+            f"the head's RoPE is of type {kind!r}, which the reference cannot compute",
+            hint=f"types it knows: default, {', '.join(_SCALED)}",
+            code="reference-rope",
+        )
+    if kind in ("llama3", "yarn"):
+        given.setdefault("original_max_position_embeddings", context)
+    if kind == "yarn" and given.get("factor") is None and context is not None:
+        given["factor"] = context / given["original_max_position_embeddings"]
+    missing = [key for key in _NEEDS.get(kind, ()) if given.get(key) is None]
+    if missing:
+        raise Refusal(
+            f"the head's RoPE is of type {kind!r} but its config does not say {' or '.join(missing)}",
+            hint="add it to rope_scaling in the head's config.json, as trained",
+            code="reference-rope",
+        )
+    rotated = int(head_dim * float(given.get("partial_rotary_factor", 1.0)))
+    inverse = 1.0 / theta ** (torch.arange(0, rotated, 2).float() / rotated)
+    return (inverse, 1.0) if kind == "default" else _SCALED[kind](inverse, given)
+
+
+def _linear(inverse: torch.Tensor, given: dict[str, Any]) -> tuple[torch.Tensor, float]:
+    return inverse / given["factor"], 1.0
+
+
+def _llama3(inverse: torch.Tensor, given: dict[str, Any]) -> tuple[torch.Tensor, float]:
+    """Slow down what turns less than ``low_freq_factor`` times within the trained length, blending to the others."""
+    turns = given["original_max_position_embeddings"] * inverse / (2 * math.pi)
+    low, high = given["low_freq_factor"], given["high_freq_factor"]
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return inverse * kept + inverse / given["factor"] * (1 - kept), 1.0
+
+
+def _yarn(inverse: torch.Tensor, given: dict[str, Any]) -> tuple[torch.Tensor, float]:
+    """Like llama3, with a blend that is linear in the index of the dimension (arXiv:2309.00071, section 3)."""
+    factor, rotated = given["factor"], 2 * len(inverse)
+
+    def index_that_turns(times: float) -> float:
+        trained = given["original_max_position_embeddings"]
+        return rotated * math.log(trained / (times * 2 * math.pi)) / (2 * math.log(given["rope_theta"]))
+
+    low, high = index_that_turns(given.get("beta_fast") or 32), index_that_turns(given.get("beta_slow") or 1)
+    if given.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, rotated - 1)
+    slowed = ((torch.arange(len(inverse)) - low) / max(high - low, 0.001)).clamp(0, 1)
+    length = given.get("attention_factor")
+    if length is None:
+        some, every = given.get("mscale"), given.get("mscale_all_dim")
+        length = _mscale(factor, some) / _mscale(factor, every) if some and every else _mscale(factor, 1)
+    return inverse * (1 - slowed) + inverse / factor * slowed, float(length)
+
+
+def _mscale(factor: float, weight: float) -> float:
+    return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+
+_SCALED = {"linear": _linear, "llama3": _llama3, "yarn": _yarn}
+_NEEDS = {
+    "linear": ("factor",),
+    "llama3": ("factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"),
+    "yarn": ("factor", "original_max_position_embeddings"),
+}
+
+
+# The two memories of a draft head's attention: of one growing draft, and of drafts at all positions of a text.
+#
+# Keys and values of a draft position computed from the target's own aux states are the same whichever draft looks at
+# them; only what a draft appends to itself is its own. `Memory` keeps one sequence and forgets what verification
+# rejected. `Everywhere` keeps what all positions share once, and each draft's own few entries beside it, so that all
+# positions of many texts draft at the same time, as in training-time test.
+
+
+_CHUNK = 1 << 24
+"""Attention scores held at a time, in elements: 64 MiB in float32, of which some copies are alive at once."""
+
+
+@dataclass(slots=True)
+class Memory:
+    """Keys and values of one draft, position by position: [length, kv heads, head_dim] per layer.
+
+    ``windows[layer]`` limits how far back a layer sees, in positions, itself included; None is without limit.
+    """
+
+    windows: tuple[int | None, ...]
+    keys: dict[int, torch.Tensor] = field(default_factory=dict)
+    values: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Append n positions, and let each see everything up to itself. All arguments [n, heads, head_dim]."""
+        if layer in self.keys:
+            k, v = torch.cat([self.keys[layer], k]), torch.cat([self.values[layer], v])
+        self.keys[layer], self.values[layer] = k, v
+        q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+        return _causal(q, k, v, self.windows[layer])[0].transpose(0, 1)
+
+    def forget(self, length: int) -> None:
+        """Keep the first ``length`` positions."""
+        for layer in self.keys:
+            self.keys[layer] = self.keys[layer][:length]
+            self.values[layer] = self.values[layer][:length]
+
+
+class Everywhere:
+    """Drafts that begin at chosen positions of B texts, all at once.
+
+    First `shared` is the memory of one pass over every position [B, T]. Then, with ``starts`` [B, Q] (positions, with
+    padding anywhere that is computed and thrown away), each `attend` appends one entry to every draft: a draft that
+    began at position i sees what is shared up to i, and its own entries. `keep` drops drafts.
+    """
+
+    def __init__(self, windows: tuple[int | None, ...]) -> None:
+        self._windows = windows
+        self._shared: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # [B, kv, T, d]
+        self._own: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # [B, Q, s, kv, d]
+        self._starts: torch.Tensor | None = None
+
+    def shared(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Causal attention of every position [B, T, heads, head_dim]; what it keeps is what all drafts share."""
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        self._shared[layer] = k, v
+        return _causal(q, k, v, self._windows[layer]).transpose(1, 2)
+
+    def begin(self, starts: torch.Tensor) -> None:
+        """Begin a draft at each of ``starts``, int64 [B, Q]."""
+        self._starts = starts
+        self._own.clear()
+
+    def keep(self, chosen: torch.Tensor) -> None:
+        """Keep of each text the drafts at ``chosen``, int64 [B, Q'], indices into the present ones."""
+        assert self._starts is not None
+        self._starts = self._starts.gather(1, chosen)
+        for layer, (k, v) in self._own.items():
+            index = chosen[:, :, None, None, None].expand(-1, -1, *k.shape[2:])
+            self._own[layer] = k.gather(1, index), v.gather(1, index)
+
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """One more entry of every draft: arguments [B, Q, heads, head_dim]."""
+        assert self._starts is not None
+        k, v = k.unsqueeze(2), v.unsqueeze(2)
+        if layer in self._own:
+            k, v = torch.cat([self._own[layer][0], k], dim=2), torch.cat([self._own[layer][1], v], dim=2)
+        self._own[layer] = k, v
+        texts, drafts, heads, _ = q.shape
+        step = max(1, _CHUNK // (texts * heads * self._shared[layer][0].shape[2]))
+        parts = [self._mix(layer, q[:, i : i + step], slice(i, i + step)) for i in range(0, drafts, step)]
+        return torch.cat(parts, dim=1)
+
+    def _mix(self, layer: int, q: torch.Tensor, part: slice) -> torch.Tensor:
+        """Softmax over the shared and the own entries together, for the drafts in ``part``."""
+        assert self._starts is not None
+        shared_k, shared_v = self._shared[layer]
+        own_k, own_v = (x[:, part] for x in self._own[layer])
+        starts, window = self._starts[:, part], self._windows[layer]
+        texts, drafts, heads, size = q.shape
+        kv_heads, length, own = shared_k.shape[1], shared_k.shape[2], own_k.shape[2]
+        q = q.reshape(texts, drafts, kv_heads, heads // kv_heads, size) * size**-0.5
+
+        far = q.permute(0, 2, 3, 1, 4).flatten(2, 3) @ shared_k.transpose(-1, -2)  # [B, kv, group * Q, T]
+        far = far.view(texts, kv_heads, -1, drafts, length)
+        near = torch.einsum("bqkgd,bqskd->bkgqs", q, own_k)
+        at = torch.arange(length, device=q.device)
+        hidden = at > starts[..., None]  # [B, Q, T]
+        if window is not None:
+            here = starts[..., None] + own  # the position of this draft's newest entry
+            hidden = hidden | (here - at >= window)
+            age = own - 1 - torch.arange(own, device=q.device)
+            near = near.masked_fill(age >= window, float("-inf"))
+        far = far.masked_fill_(hidden[:, None, None], float("-inf"))
+        weights = torch.cat([far, near], dim=-1).float().softmax(-1).to(q.dtype)
+        from_shared, from_own = weights[..., :length], weights[..., length:]
+        mixed = (from_shared.flatten(2, 3) @ shared_v).view(texts, kv_heads, -1, drafts, size)
+        mixed = mixed + torch.einsum("bkgqs,bqskd->bkgqd", from_own, own_v)
+        return mixed.permute(0, 3, 1, 2, 4).flatten(2, 3)
+
+
+def _causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None) -> torch.Tensor:
+    """Attention [B, heads, n, d] of the last n of the positions in ``k``; in parts, lest scores fill the memory."""
+    texts, heads, new, _ = q.shape
+    length = k.shape[2]
+    step = max(1, _CHUNK // (texts * heads * length))
+    parts = []
+    for begin in range(length - new, length, step):
+        end = min(begin + step, length)
+        at, key = (torch.arange(*ends, device=q.device) for ends in ((begin, end), (0, end)))
+        seen = key <= at[:, None]
+        if window is not None:
+            seen = seen & (at[:, None] - key < window)
+        here = q[:, :, begin - (length - new) : end - (length - new)]
+        parts.append(
+            F.scaled_dot_product_attention(here, k[:, :, :end], v[:, :, :end], attn_mask=seen, enable_gqa=True)
+        )
+    return torch.cat(parts, dim=2)
+
+
+# What an EAGLE-3 draft head computes: the readable statement, in plain torch.
+#
+# A draft head extends a text by one token at a time. To propose what follows token x[i+1] it takes
+#
+# - the **features** of position i: aux hidden states that the target computed there, concatenated in ascending order
+#   of layers and projected by ``fc`` to the head's own hidden size, and
+# - the **embedding** of token x[i+1],
+#
+# normalises both, joins them, and runs one decoder layer (rarely more) whose attention sees all earlier positions of
+# the draft. ``norm`` and ``lm_head`` turn the result into logits over the draft vocabulary; ``d2t`` names the target
+# token behind each. To draft further, the layer's own output takes the place of the features (*feedback*), with the
+# token just drafted: no target is needed. (EAGLE-3, arXiv:2503.01840, section 3; the same arithmetic as vLLM's
+# ``model_executor/models/llama_eagle3.py`` and SGLang's ``srt/models/llama_eagle3.py``.)
+#
+# `DraftModel` holds the weights and does this arithmetic for positions given to it. What earlier positions are, and
+# where their keys and values are kept, is the caller's business (`eagle3hub.reference.model`): drafting one token
+# after another, and drafting at all positions of a text at once, are the same head with another memory.
+
 
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(layer, queries [..., heads, d], keys [..., kv heads, d], values like keys) -> mixed values, like queries."""
@@ -168,3 +407,85 @@ class DraftModel:
 
     def _linear(self, name: str, x: torch.Tensor, *, bias: bool = False) -> torch.Tensor:
         return F.linear(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"] if bias else None)
+
+
+# A `Head`'s tensors as a `DraftModel`, from any layout.
+
+
+def load_draft(
+    head: Head,
+    embeddings: torch.Tensor | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> DraftModel:
+    """Bring a head's weights to ``device`` as ``dtype``.
+
+    ``embeddings`` are the target's, [vocabulary or padded to more, hidden size], for a head that has none of its own.
+
+    Raises the head's first problem if it has an error; Refusal for a head the reference cannot compute (quantized,
+    unknown activation, no embeddings that fit); TensorError (``tensor-not-finite``) for weights with NaN or infinity,
+    in the file or as ``dtype``.
+    """
+    head.raise_for_errors()
+    if head.semantics.quantization is not None:
+        raise Refusal(
+            f"the head's weights are quantized ({head.semantics.quantization}), which the reference does not compute",
+            hint="measure the unquantized head, or use an engine that serves this format",
+            code="reference-quantized",
+        )
+    if head.semantics.hidden_act not in ACTIVATIONS:
+        raise Refusal(
+            f"the head's activation {head.semantics.hidden_act!r} is not one the reference knows",
+            hint=f"it knows {', '.join(ACTIVATIONS)}",
+            code="reference-activation",
+        )
+    weights = {name: _load(ref, device, dtype) for name, ref in head.tensors.items()}
+    own = weights.pop("embed_tokens.weight", None)
+    ids = None if head.vocab_map is None else torch.tensor(head.vocab_map.target_id, dtype=torch.int64, device=device)
+    return DraftModel(
+        dims=head.dims,
+        semantics=head.semantics,
+        weights=weights,
+        embeddings=own if own is not None else _fitting(embeddings, head).to(device, dtype),
+        target_ids=ids,
+        max_position_embeddings=head.max_position_embeddings,
+        mask_token_id=head.mask_token_id,
+    )
+
+
+def _fitting(embeddings: torch.Tensor | None, head: Head) -> torch.Tensor:
+    rows, width = head.dims.vocab_size, head.dims.hidden_size
+    if embeddings is None:
+        raise Refusal(
+            "the head has no embed_tokens.weight of its own and none of a target were given",
+            hint="name the target with --target",
+            code="reference-embeddings",
+        )
+    if embeddings.shape[1] != width or len(embeddings) < rows:
+        raise Refusal(
+            f"the target has embeddings of {len(embeddings)} tokens, {embeddings.shape[1]} numbers each, but the head "
+            f"was trained with {rows} tokens of {width} numbers",
+            hint="name the target the head was trained for",
+            code="reference-embeddings",
+        )
+    return embeddings
+
+
+def _load(ref: TensorRef, device: str | torch.device, dtype: torch.dtype) -> torch.Tensor:
+    stored = torch.frombuffer(bytearray(read_tensor(ref)), dtype=getattr(torch, TORCH_NAME[ref.dtype]))
+    tensor = stored.to(dtype)
+    bad = int((~torch.isfinite(tensor)).sum())
+    if bad and bool(torch.isfinite(stored).all()):
+        raise TensorError(
+            f"{ref.path.name}: {bad} values of {ref.name} are beyond the range of {str(dtype).removeprefix('torch.')}",
+            hint="run the reference in float32 or bfloat16",
+            code="tensor-not-finite",
+        )
+    if bad:
+        raise TensorError(
+            f"{ref.path.name}: {ref.name} holds {bad} values that are NaN or infinite",
+            hint="the training run diverged or the file is damaged: export an earlier checkpoint",
+            code="tensor-not-finite",
+        )
+    return tensor.reshape(ref.shape).to(device)

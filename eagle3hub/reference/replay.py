@@ -21,8 +21,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from eagle3hub.reference.attention import Everywhere
-from eagle3hub.reference.model import DraftModel
+from eagle3hub.reference.model import DraftModel, Everywhere
 from eagle3hub.reference.text import Batch, Text
 
 Drafting = Literal["greedy", "probabilistic"]

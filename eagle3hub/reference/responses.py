@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.errors import InputError, SourceError
 from eagle3hub.prompts import Prompt
-from eagle3hub.reading import read_text
 from eagle3hub.reference.text import Text
-from eagle3hub.staging import replace_file
+from eagle3hub.system.reading import read_text
 
 QuestionId = int | str
 MAX_BYTES = 1 << 30

@@ -14,8 +14,7 @@ from typing import Protocol
 import torch
 
 from eagle3hub.head import AuxTaps
-from eagle3hub.reference.attention import Memory
-from eagle3hub.reference.model import DraftModel
+from eagle3hub.reference.model import DraftModel, Memory
 from eagle3hub.reference.replay import Conditions
 
 

@@ -12,23 +12,12 @@ import torch
 
 from eagle3hub.errors import InputError, SourceError, UsageError
 from eagle3hub.head import AuxTaps, Head
-from eagle3hub.progress import Progress, silent
-from eagle3hub.reference.batching import batches
 from eagle3hub.reference.chat import ChatTokenizer, as_ids
-from eagle3hub.reference.checks import check_finite, check_fit
 from eagle3hub.reference.generate import Wanted, generate
-from eagle3hub.reference.layers import captured, dissect, skipping_decoder
-from eagle3hub.reference.loading import (
-    as_device,
-    as_dtype,
-    enough_memory,
-    load_model,
-    load_tokenizer,
-    target_config,
-)
-from eagle3hub.reference.prefix import Prefix, shared_length
-from eagle3hub.reference.session import Session
-from eagle3hub.reference.text import Batch, Text
+from eagle3hub.reference.layers import Prefix, Session, captured, dissect, shared_length, skipping_decoder
+from eagle3hub.reference.loading import as_device, as_dtype, enough_memory, load_model, load_tokenizer, target_config
+from eagle3hub.reference.text import Batch, Text, batches, check_finite, check_fit
+from eagle3hub.system.progress import Progress, silent
 
 _LOGIT_BYTES = 64 << 20
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 8192}

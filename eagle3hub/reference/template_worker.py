@@ -2,7 +2,7 @@
 
 Run as a script. One JSON request a line comes on standard input: ``template``, ``messages``, ``variables``; one JSON
 line goes out for each: ``text``, or ``error``. transformers renders, in Jinja's immutable sandbox, as its tokenizers
-do. Memory and processor time are bounded here, waiting by who asks (`eagle3hub.reference.templates`).
+do. Memory and processor time are bounded here, waiting by who asks (`eagle3hub.reference.chat`).
 """
 
 from __future__ import annotations

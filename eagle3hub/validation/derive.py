@@ -1,33 +1,60 @@
-"""What follows from what an engine counted: every number, gate and verdict of its entry in a report.
-
-`derive` fills an entry when it is measured, and `contradictions` derives the same again from a report that was read,
-so that nothing a report states has to be believed. What rests on nothing else in the report cannot be derived: the
-counters themselves, times, versions, what the engine said of loading, and the environment.
-"""
+"""A report entry: what was counted, and everything that follows from it, derived again by every reader."""
 
 from __future__ import annotations
 
+import datetime
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from eagle3hub import metrics
 from eagle3hub._version import __version__
 from eagle3hub.checkpoint.digest import combined_digest
-from eagle3hub.documents import alike
+from eagle3hub.checkpoint.remote import parse_address
+from eagle3hub.checkpoint.source import HUB
 from eagle3hub.engines import ENGINES, get_engine
-from eagle3hub.engines.base import LoadReport, Verdict, worst
-from eagle3hub.engines.specs import counts_end_with_response, engine_title
+from eagle3hub.engines.base import EngineFailure, EngineRun, Job, LoadReport, Verdict, worst
+from eagle3hub.engines.specs import engine_title, version_data
 from eagle3hub.errors import ConfigError, InputError, UsageError
 from eagle3hub.head import Head
-from eagle3hub.prompts import PACKAGED, load_prompts
-from eagle3hub.validation.gates import COLLAPSE, Gate, against_reference, agreement
-from eagle3hub.validation.judge import Divergence, Lossless, judge
-from eagle3hub.validation.measurement import counters, measurement_of
+from eagle3hub.prompts import PACKAGED, PromptSet, load_prompts
+from eagle3hub.system.documents import alike
+from eagle3hub.validation.gates import (
+    COLLAPSE,
+    Divergence,
+    Gate,
+    Lossless,
+    against_reference,
+    agreement,
+    compare,
+    judge,
+)
+from eagle3hub.validation.measurement import Reference, counters, measurement_of
 from eagle3hub.validation.options import REFERENCE
-from eagle3hub.validation.reference_file import Reference
+from eagle3hub.validation.target import Target
+
+if TYPE_CHECKING:
+    from eagle3hub.head import Head
+
+# What follows from what an engine counted: every number, gate and verdict of its entry in a report.
+#
+# `derive` fills an entry when it is measured, and `contradictions` derives the same again from a report that was read,
+# so that nothing a report states has to be believed. What rests on nothing else in the report cannot be derived: the
+# counters themselves, times, versions, what the engine said of loading, and the environment.
+
+
+ALWAYS: Mapping[str, Any] = {"concurrency": 1, "chat_template": "the target's own", "system_prompt": None}
+"""Settings that a validation has no option for."""
+
+SPEED_NOTES = (
+    "one sequence at a time; smoke test, not a benchmark",
+    "the reference replays texts, it does not serve",
+)
+"""What is said beside the speed of a run: of an engine's, and of the reference's."""
 
 SERVER = "server"
 """Device of a running server that does not say its own."""
@@ -43,6 +70,16 @@ def expected_taps(head: Head) -> list[int] | None:
         return head.aux.boundary
     except ConfigError:
         return None
+
+
+def head_name(source: str) -> str:
+    """What recipes call a head, from the report's ``head.source``.
+
+    Engines take a repository of the Hub by ``owner/name``; of a folder in one, or on this machine, its last component
+    is said.
+    """
+    at = parse_address(source) if source.startswith(HUB) else None
+    return source.rstrip("/").rpartition("/")[2] if at is None or at.folder else at.repo_id
 
 
 def derive(report: Mapping[str, Any], entry: Mapping[str, Any], taps: Sequence[int] | None) -> dict[str, Any]:
@@ -132,7 +169,7 @@ def _gates(report: Mapping[str, Any], entry: Mapping[str, Any]) -> list[Gate]:
 
 def counts_within_response(engine: str) -> bool:
     """Whether an engine counts nothing past the response's end, so that the reference must count likewise."""
-    return engine != REFERENCE and counts_end_with_response(engine)
+    return engine != REFERENCE and version_data(engine).counts_end_with_response
 
 
 def contradictions(report: Mapping[str, Any], head: Head | None = None) -> list[str]:
@@ -156,6 +193,16 @@ def contradictions(report: Mapping[str, Any], head: Head | None = None) -> list[
 
 def _frame(report: Mapping[str, Any]) -> Iterator[str]:
     settings, prompts, head = report["settings"], report["prompts"], report["head"]
+    for key, value in ALWAYS.items():
+        if settings[key] != value:
+            yield f"{key} is stated as {_short(settings[key])}, and a validation always has {_short(value)}"
+    k = settings["draft_tokens"]
+    if settings.get("topk", 1) == 1 and settings.get("num_draft_tokens", k + 1) != k + 1:
+        yield f"{settings['num_draft_tokens']} verified tokens are stated, and a chain of {k} verifies {k + 1}"
+    try:
+        datetime.datetime.strptime(report["measured_at"], "%Y-%m-%dT%H:%M:%SZ")
+    except ValueError:
+        yield f"it was measured at {report['measured_at']}, which is no time"
     line = settings["collapse_acceptance_length"]
     if line != COLLAPSE:
         yield f"the collapse line is stated as {line:g}, and it is {COLLAPSE:g}"
@@ -210,6 +257,7 @@ def _entry(report: Mapping[str, Any], entry: Mapping[str, Any], head: Head | Non
     rows = entry.get("per_prompt")
     if rows is None:
         return
+    yield from _held(report, entry, rows)
     yield from _prompts(report, entry, rows)
     yield from _speed(entry, rows)
     taps = entry["load"]["aux_boundaries"] if head is None else expected_taps(head)
@@ -223,6 +271,21 @@ def _entry(report: Mapping[str, Any], entry: Mapping[str, Any], head: Head | Non
         if alike(stated, value) or (key == "reason" and report["tool"]["version"] != __version__):
             continue
         yield from _apart(key, stated, value)
+
+
+def _held(report: Mapping[str, Any], entry: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What every run is held against, and this one is not."""
+    on_server = "unchecked" in entry
+    if entry["device"] == SERVER and not on_server:
+        yield "a running server's entry does not say what of it could not be checked"
+    if entry["engine"] == REFERENCE:
+        return
+    alone = not on_server and report["settings"]["temperature"] == 0 and get_engine(entry["engine"]).runs_alone
+    if alone and any(row["identical"] is None for row in rows):
+        yield "its output was not compared with the target's own"
+    refereed = any(one["engine"] == REFERENCE and "per_prompt" in one for one in report["engines"])
+    if refereed and "reference_counts" not in entry:
+        yield "it was not held against the reference, which the report has"
 
 
 def _apart(name: str, stated: Any, follows: Any) -> Iterator[str]:
@@ -288,6 +351,9 @@ def _prompt(settings: Mapping[str, Any], entry: Mapping[str, Any], row: Mapping[
 
 
 def _speed(entry: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    note = SPEED_NOTES[entry["engine"] == REFERENCE]
+    if entry["throughput"]["note"] != note:
+        yield f"the note on its speed is not {note!r}"
     stated, seconds = entry["throughput"]["speculative_tokens_per_second"], entry["seconds"]["generate"]
     if stated is None:
         return
@@ -307,9 +373,165 @@ def _recipe(report: Mapping[str, Any], entry: Mapping[str, Any]) -> Iterator[str
     if stated is None:
         return
     engine = get_engine(entry["engine"])
-    last = str(report["head"]["source"]).rstrip("/").rpartition("/")[2]
     target, k = report["target"]["name"], report["settings"]["draft_tokens"]
-    # a head on the Hub is measured in a folder that is called as its commit is
-    made = [engine.recipe(target, name, draft_tokens=k).to_json() for name in (last, last.partition("@")[2])]
-    if report["tool"]["version"] == __version__ and not any(alike(stated, one) for one in made):
+    try:
+        made = engine.recipe(target, head_name(report["head"]["source"]), draft_tokens=k).to_json()
+    except InputError as error:
+        yield error.message
+        return
+    if report["tool"]["version"] == __version__ and not alike(stated, made):
         yield "the recipe is not the one that this engine takes for this head and target"
+
+
+# One engine's entry in a report.
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What came of one engine: a run with the head, and at temperature 0 one of the target alone; or a failure.
+
+    ``flags`` are the run's arguments, ``recipe`` how to serve the head on this engine (None: it does not serve),
+    ``preflight`` what was expected of the files (None: of the reference nothing is). ``device`` is that of a running
+    server (``server`` if it does not say). It cannot run the target alone: ``own_output`` is the reference's instead.
+    """
+
+    engine: str
+    version: str
+    outcome: EngineRun | EngineFailure
+    base: EngineRun | None
+    flags: Mapping[str, Any]
+    recipe: Mapping[str, Any] | None
+    preflight: Mapping[str, Any] | None = None
+    device: str | None = None
+    own_output: EngineRun | None = None
+
+
+def entry_of(
+    measured: Measured,
+    job: Job,
+    head: Head,
+    frame: Mapping[str, Any],
+    expected: Sequence[metrics.Counts] | str | None = None,
+    earlier: Reference | None = None,
+) -> dict[str, Any]:
+    """The entry: what ran, what was counted, and everything that follows from it (`derive`).
+
+    Args:
+        frame: the report, as far as it is known: settings, prompts, target, head.
+        expected: what the reference counts on the engine's own texts, prompt by prompt; why that cannot be known; or
+            None where the run is not held against it.
+        earlier: an earlier measurement that the run is held against.
+    """
+    run, base = measured.outcome, measured.base
+    if isinstance(run, EngineFailure):
+        common = _common(measured, job, measured.version, run.verdict, run.reason)
+        return {**common, "log_tail": list(run.log_tail)}
+    prompts = job.prompts
+    alone = _without_head(measured, run)
+    lossless = None if alone is None else compare([p.question_id for p in prompts.prompts], alone, run)
+    unchecked = list(run.unchecked)
+    if unchecked and lossless is None and job.temperature == 0:
+        unchecked.append("its output without the head")
+    assert run.load is not None
+    taps = run.load.aux_boundaries
+    entry = {
+        **_common(measured, job, run.version, "inconclusive", "-"),
+        "gates": [],
+        **({"unchecked": unchecked} if unchecked else {}),
+        **({"environment": dict(run.environment)} if run.environment else {}),
+        "acceptance": None,
+        "categories": {},
+        "lossless": None
+        if lossless is None
+        else {"divergences": [{"question_id": d.question_id, "position": d.position} for d in lossless.divergences]},
+        "load": {
+            "checked": run.load.checked,
+            "not_loaded": list(run.load.not_loaded),
+            "ignored": list(run.load.ignored),
+            "aux_boundaries": list(taps) if taps else None,
+        },
+        "throughput": _throughput(run, base) if measured.recipe is not None else _no_throughput(),
+        "per_prompt": _per_prompt(prompts, run, alone),
+        **({} if expected is None else {"reference_counts": _reference_counts(expected)}),
+        **({} if earlier is None else {"earlier": earlier.to_json()}),
+        "seconds": {"start": round(run.start_seconds, 3), "generate": round(run.generate_seconds, 3)},
+    }
+    return entry | derive(frame, entry, expected_taps(head))
+
+
+def _reference_counts(expected: Sequence[metrics.Counts] | str) -> dict[str, Any]:
+    return (
+        {"unknown": expected}
+        if isinstance(expected, str)
+        else {"per_prompt": [counts.to_json() for counts in expected]}
+    )
+
+
+def public(flags: Any, job: Job, head: str, target: Target) -> Any:
+    """The flags with names in place of this machine's paths."""
+    if isinstance(flags, dict):
+        return {key: public(value, job, head, target) for key, value in flags.items()}
+    if isinstance(flags, str | Path) and job.head is not None and str(flags) == str(job.head):
+        return head
+    return target.name if flags == job.target else flags
+
+
+def _common(measured: Measured, job: Job, version: str, verdict: str, reason: str) -> dict[str, Any]:
+    return {
+        "engine": measured.engine,
+        "version": version,
+        "device": measured.device or job.device,
+        "dtype": job.dtype,
+        "verdict": verdict,
+        "reason": reason,
+        "flags": dict(measured.flags),
+        "recipe": None if measured.recipe is None else dict(measured.recipe),
+        **({} if measured.preflight is None else {"preflight": dict(measured.preflight)}),
+    }
+
+
+def _without_head(measured: Measured, run: EngineRun) -> EngineRun | None:
+    """What the output is held against: the target alone on the engine, or the reference if it was asked the same."""
+    own = measured.own_output
+    if measured.base is not None or own is None:
+        return measured.base
+    same = [p.prompt_tokens for p in own.prompts] == [p.prompt_tokens for p in run.prompts]
+    return own if same else None
+
+
+def _throughput(run: EngineRun, base: EngineRun | None) -> dict[str, Any]:
+    return {
+        "target_tokens_per_second": base.tokens_per_second if base is not None else None,
+        "speculative_tokens_per_second": run.tokens_per_second,
+        "note": SPEED_NOTES[False],
+    }
+
+
+def _no_throughput() -> dict[str, Any]:
+    return {
+        "target_tokens_per_second": None,
+        "speculative_tokens_per_second": None,
+        "note": SPEED_NOTES[True],
+    }
+
+
+def _per_prompt(prompts: PromptSet, run: EngineRun, base: EngineRun | None) -> list[dict[str, Any]]:
+    rows = []
+    for index, (prompt, result) in enumerate(zip(prompts.prompts, run.prompts, strict=True)):
+        counts = result.counts
+        assert counts is not None
+        rows.append(
+            {
+                "question_id": prompt.question_id,
+                "category": prompt.category,
+                "prompt_tokens": result.prompt_tokens,
+                "new_tokens": len(result.tokens),
+                "rounds": counts.rounds,
+                "drafted": counts.drafted,
+                "accepted": counts.accepted,
+                "accepted_per_position": list(counts.accepted_per_position),
+                "identical": result.tokens == base.prompts[index].tokens if base is not None else None,
+                "tokens_sha256": hashlib.sha256(json.dumps(list(result.tokens)).encode()).hexdigest(),
+            }
+        )
+    return rows

@@ -11,18 +11,18 @@ from typing import Any
 
 from eagle3hub._version import __version__
 from eagle3hub.checkpoint.digest import folder_digest
-from eagle3hub.conversion import convert
+from eagle3hub.conversion.run import convert
 from eagle3hub.engines.base import Verdict, worst
 from eagle3hub.errors import FoundWanting, InputError
-from eagle3hub.progress import Progress, silent
+from eagle3hub.head.target import TargetFacts
 from eagle3hub.prompts import load_prompts
-from eagle3hub.report import Report, load_report
-from eagle3hub.target import TargetFacts
+from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.derive import contradictions
-from eagle3hub.validation.kept import Kept
+from eagle3hub.validation.engine_runner import Kept
 from eagle3hub.validation.options import REFERENCE, engine_names
+from eagle3hub.validation.report import Report, load_report
 from eagle3hub.validation.run import validate
-from eagle3hub.validation.subject import identify_target
+from eagle3hub.validation.target import identify_target
 
 
 @dataclass(frozen=True, slots=True)

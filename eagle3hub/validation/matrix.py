@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,21 +12,22 @@ from typing import Any
 from eagle3hub._version import __version__
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.checkpoint.source import HUB
+from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.engines.base import Verdict, worst
 from eagle3hub.errors import ManifestError, Refusal, UsageError
+from eagle3hub.head.target import read_target
 from eagle3hub.layouts import LAYOUTS, get_layout, open_head
-from eagle3hub.progress import Progress, silent
-from eagle3hub.report import check_report
-from eagle3hub.resources import schema
-from eagle3hub.schema_faults import faults
-from eagle3hub.staging import replace_file
-from eagle3hub.target import read_target
-from eagle3hub.validation.kept import Kept
+from eagle3hub.system.documents import faults
+from eagle3hub.system.progress import Progress, silent
+from eagle3hub.system.resources import schema
+from eagle3hub.system.text import escaped_json
+from eagle3hub.validation.engine_runner import Kept
 from eagle3hub.validation.layouts import LayoutResult, judge_layouts, labelled, measure_layout
 from eagle3hub.validation.options import engine_names
-from eagle3hub.validation.subject import identify_target
-from eagle3hub.visible import escaped_json
+from eagle3hub.validation.report import check_report
+from eagle3hub.validation.target import identify_target
 
 MATRIX_SCHEMA = "eagle3hub/matrix/1"
 ALL = "all"
@@ -113,14 +113,14 @@ def validate_layouts(
     }
     results: list[LayoutResult] = []
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="eagle3hub-layouts-") as scratch:
+    with scratch_folder() as scratch:
         for i, name in enumerate(names):
             say = labelled(progress, f"{name} ({i + 1} of {len(names)})", i / len(names), (i + 1) / len(names))
             try:
                 result = measure_layout(
                     source,
                     name,
-                    Path(scratch) / name,
+                    scratch / name,
                     target=subject.source,
                     facts=facts,
                     speculative_tokens=head.speculative_tokens or draft_tokens,

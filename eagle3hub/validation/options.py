@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from eagle3hub.checkpoint.destination import check_place
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.base import DEVICES, DTYPES
 from eagle3hub.errors import UsageError
-from eagle3hub.places import check_place
 
 REFERENCE = "reference"
 """What our own reference is called among the engines."""

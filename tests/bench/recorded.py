@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eagle3hub.bench import BenchHead, BenchPlan, Cell, CellGroup, CellResult, Measure, PromptCounts, Settings
-from eagle3hub.bench.results import Results
-from eagle3hub.bench.run import Throughput
-from eagle3hub.bench.session import run_bench
+from eagle3hub.benchmarking import BenchHead, BenchPlan, Cell, CellGroup, CellResult, Measure, PromptCounts, Settings
+from eagle3hub.benchmarking.results import Results
+from eagle3hub.benchmarking.run import Throughput
+from eagle3hub.benchmarking.session import run_bench
 from eagle3hub.metrics import Counts, acceptance
 from eagle3hub.prompts import Prompt, PromptSet, load_prompts
 from eagle3hub.validation.gates import collapse
-from eagle3hub.validation.subject import Target
+from eagle3hub.validation.target import Target
 
 _ROWS = json.loads((Path(__file__).parent.parent / "card" / "fixtures" / "smoke-counters.json").read_text())["prompts"]
 RECORDED = tuple(

@@ -12,8 +12,8 @@ import typer
 from bench.recorded import Recorded
 from support import heads
 
-from eagle3hub.bench import BenchPlan, Cell, CellResult
-from eagle3hub.bench.options import listed
+from eagle3hub.benchmarking import BenchPlan, Cell, CellResult
+from eagle3hub.benchmarking.plan import listed
 from eagle3hub.cli import app
 from eagle3hub.cli.bench import bench_command
 from eagle3hub.errors import UsageError

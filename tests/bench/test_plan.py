@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from bench.recorded import AS_TRAINED, LARGE, SECOND, SMOKE, TARGET, plan, prompts
 
-from eagle3hub.bench import Settings
+from eagle3hub.benchmarking import Settings
 from eagle3hub.errors import UsageError
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from bench.recorded import AS_TRAINED, RECORDED, SECOND, Recorded, measured, plan
 
-from eagle3hub.bench import Results, load_results
-from eagle3hub.bench.results import comparisons, counts
+from eagle3hub.benchmarking import Results, load_results
+from eagle3hub.benchmarking.results import comparisons, counts
 from eagle3hub.errors import ManifestError, SourceError
 from eagle3hub.metrics import paired
-from eagle3hub.resources import schema
+from eagle3hub.system.resources import schema
 
 
 def test_the_numbers_are_those_of_the_recorded_run() -> None:
@@ -69,6 +69,7 @@ def test_the_shared_parts_of_the_schema_are_the_reports() -> None:
         (("cells", 0, "acceptance"), None, "does not follow"),
         (("cells", 0, "per_prompt", 0, "rounds"), 57, "does not follow"),
         (("cells", 0, "settings", "draft_tokens"), 4, "another K"),
+        (("cells", 0, "prompts", "count"), 80, "has counters of 16 prompts, not of 80"),
         (("cells", 0, "settings", "draft_tokens"), 17, "draft_tokens is 17"),
         (("heads",), [], "heads is a list"),
     ],

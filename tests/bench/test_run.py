@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from bench.recorded import AS_TRAINED, SECOND, SMOKE, Recorded, plan, prompts
 
-from eagle3hub.bench import Cell, CellGroup, CellResult, Settings, load_results, run_bench
+from eagle3hub.benchmarking import Cell, CellGroup, CellResult, Settings, load_results, run_bench
 from eagle3hub.errors import InputError, OutputError, UnavailableError
 
 TWO = plan(heads=(AS_TRAINED, SECOND), datasets=(SMOKE, prompts("gsm8k")), draft_tokens=(3, 5))

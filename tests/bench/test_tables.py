@@ -11,13 +11,12 @@ import pytest
 from bench.recorded import AS_TRAINED, LARGE, RECORDED, SECOND, THIRD, Recorded, measured, plan, prompts
 from rich.console import Console
 
-from eagle3hub.bench import BenchPlan, Cell, CellResult, PromptCounts, Results, Settings, run_bench
-from eagle3hub.bench.chart import charts
-from eagle3hub.bench.export import CSV_COLUMNS, to_csv, to_markdown, write_all
-from eagle3hub.bench.results import comparisons
-from eagle3hub.bench.run import Throughput
-from eagle3hub.bench.table import Table, conditions, tables
-from eagle3hub.bench.terminal import render
+from eagle3hub.benchmarking import BenchPlan, Cell, CellResult, PromptCounts, Results, Settings, run_bench
+from eagle3hub.benchmarking.chart import CSV_COLUMNS, charts, to_csv, to_markdown, write_all
+from eagle3hub.benchmarking.results import comparisons
+from eagle3hub.benchmarking.run import Throughput
+from eagle3hub.benchmarking.table import Table, conditions, tables
+from eagle3hub.benchmarking.terminal import render
 from eagle3hub.errors import UnavailableError
 from eagle3hub.metrics import Counts
 from eagle3hub.prompts import datasets

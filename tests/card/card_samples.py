@@ -7,11 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from support.versions import VLLM
+
 from eagle3hub import metrics
 from eagle3hub.checkpoint.digest import combined_digest, folder_digest
+from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import worst
-from eagle3hub.head import AuxTaps, Dims, Head, Rope, Semantics, TensorRef
+from eagle3hub.head import AuxTaps, Dims, Head, Rope, Semantics
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.prompts import load_prompts
 from eagle3hub.validation.derive import derive
@@ -175,7 +178,7 @@ def _engine(layout: str, rows: list[dict[str, Any]], counts: list[metrics.Counts
     tokens = sum(r["new_tokens"] for r in rows)
     return {
         "engine": "vllm",
-        "version": "0.32.0",
+        "version": VLLM,
         "device": "cpu",
         "dtype": "float32",
         "verdict": "pass",

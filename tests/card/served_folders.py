@@ -12,7 +12,7 @@ from support import heads, variants
 from support.variants import Has
 
 from eagle3hub.card import Manifest, load_manifest
-from eagle3hub.conversion import convert
+from eagle3hub.conversion.run import convert
 from eagle3hub.head import Head
 from eagle3hub.layouts import open_head
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import card_samples as samples
 import pytest
 
-from eagle3hub.card import architecture
+from eagle3hub.card import context
 from eagle3hub.card.context import count, size
 from eagle3hub.head import FINAL_NORM, AuxTaps, Rope, Semantics
 
@@ -16,7 +16,7 @@ def number(text: str) -> int:
 
 def test_parts_sum_to_the_whole() -> None:
     head = samples.make_head()
-    found = architecture.describe(head)
+    found = context.describe(head)
     assert sum(number(p.parameters) for p in found.parts) == number(found.parameters) == head.num_parameters == 8923392
     assert [p.name for p in found.parts] == [
         "Fusion of the target's hidden states", "Layer 0, attention", "Layer 0, MLP", "Norms", "Output head",
@@ -40,7 +40,7 @@ def test_every_kind_of_tensor_is_counted_once() -> None:
         "something.new": (3,),
         "scalar": (),
     }
-    found = architecture.describe(samples.make_head(shapes))
+    found = context.describe(samples.make_head(shapes))
     printed = [t for p in found.parts for t in p.tensors]
     assert len(printed) == len(shapes)
     assert sum(number(p.parameters) for p in found.parts) == number(found.parameters)
@@ -61,7 +61,7 @@ def test_every_kind_of_tensor_is_counted_once() -> None:
     ],
 )
 def test_facts_follow_the_head(changes: dict[str, object], fact: str) -> None:
-    found = architecture.describe(samples.make_head(**changes))
+    found = context.describe(samples.make_head(**changes))
     assert any(fact in text for _, text in found.facts), found.facts
 
 

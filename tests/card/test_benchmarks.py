@@ -12,16 +12,16 @@ import pytest
 from bench.recorded import AS_TRAINED, SECOND, measured, plan
 from huggingface_hub import ModelCard
 
-from eagle3hub.bench.results import Results
-from eagle3hub.bench.table import conditions, tables
+from eagle3hub.benchmarking.results import Results
+from eagle3hub.benchmarking.table import conditions, tables
 from eagle3hub.card import Manifest, load_manifest, render_card
 from eagle3hub.card.assemble import make_card
-from eagle3hub.card.bench import Benchmark
-from eagle3hub.card.lint import lint_card
-from eagle3hub.card.lint.parse import parse_card
 from eagle3hub.card.manifest import EngineNote
+from eagle3hub.card.results import Benchmark
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.errors import ManifestError
+from eagle3hub.lint import lint_card
+from eagle3hub.lint.parse import parse_card
 
 OURS = replace(AS_TRAINED, digest=folder_digest(samples.EXAMPLE.parent / "head")[0])
 

@@ -16,8 +16,8 @@ from huggingface_hub import ModelCard
 
 from eagle3hub.card import markdown
 from eagle3hub.card.assemble import make_card
-from eagle3hub.card.lint import RULES
-from eagle3hub.card.lint.source import check
+from eagle3hub.lint import RULES
+from eagle3hub.lint.source import check
 
 CARDS = HERE.parent.parent / "examples" / "cards"
 NAMES = ("gpt-oss-120b-modelopt", "qwen3-235b-lk", "qwen3-8b-specjax", "qwen3.5-397b-aq")

@@ -17,11 +17,11 @@ from huggingface_hub import ModelCard
 from test_imported import HEADLESS, RESULTS
 from test_render import HOSTILE, structure
 
-from eagle3hub.bench.results import Results
+from eagle3hub.benchmarking.results import Results
 from eagle3hub.card import Manifest, load_manifest, render_card
-from eagle3hub.card.bench import Benchmark
-from eagle3hub.card.pictures import draw
 from eagle3hub.card.preview import page
+from eagle3hub.card.render import draw
+from eagle3hub.card.results import Benchmark
 from eagle3hub.prompts import Prompt, PromptSet
 
 Write = Callable[[str], Path]

@@ -20,9 +20,9 @@ from eagle3hub.charts import (
     acceptance_by_draft_tokens,
     acceptance_by_position,
     draw,
-    style,
 )
-from eagle3hub.charts.words import shortened, wrapped
+from eagle3hub.charts import draw as style
+from eagle3hub.charts.data import shortened, wrapped
 
 LIGHT, DARK = "#ffffff", "#0d1117"
 LONG = "RedHatAI--Qwen3-235B-A22B-Instruct-2507-speculator.eagle3-converted-to-modelopt-twice-over-and-back-again"

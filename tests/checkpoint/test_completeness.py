@@ -13,10 +13,10 @@ from support import heads
 from support.hub_server import HubServer
 
 from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.conversion import convert
+from eagle3hub.conversion.run import convert
+from eagle3hub.engines.preflight import examine, preflight_all
 from eagle3hub.errors import InputError, SourceError
 from eagle3hub.layouts import open_head
-from eagle3hub.preflight import examine, preflight_all
 
 Cli = Callable[..., tuple[int, str, str]]
 NAMES = {

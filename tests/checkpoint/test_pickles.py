@@ -18,7 +18,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eagle3hub.checkpoint import unpickle
+from eagle3hub.checkpoint import pickles as unpickle
 from eagle3hub.checkpoint.folder import read_tensor
 from eagle3hub.checkpoint.pickles import BARE, read_pickle_tensors
 from eagle3hub.errors import CheckpointError, Eagle3HubError

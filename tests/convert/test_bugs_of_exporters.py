@@ -15,7 +15,7 @@ from support import heads
 from support.rewriting import WEIGHTS, edit, everywhere, kept_or_refused, read, two_layers
 
 from eagle3hub import compare
-from eagle3hub.conversion import convert
+from eagle3hub.conversion.run import convert
 from eagle3hub.errors import InputError
 from eagle3hub.layouts import LAYOUTS, open_head
 

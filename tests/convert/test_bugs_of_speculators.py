@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from support import heads
 from support.rewriting import WEIGHTS, contents, edit, everywhere, kept_or_refused, read, two_layers
 
-from eagle3hub.conversion import convert
+from eagle3hub.conversion.run import convert
 from eagle3hub.errors import InputError, TensorError
 from eagle3hub.layouts import LAYOUTS, open_head
 

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 from support import heads
 
-from eagle3hub import conversion, conversion_plan
-from eagle3hub.conversion import convert
+from eagle3hub.conversion import plan, run
+from eagle3hub.conversion.edits import Transforms
+from eagle3hub.conversion.run import convert
 from eagle3hub.errors import SourceError
-from eagle3hub.transforms import Transforms
 
 GATE, UP = "midlayer.mlp.gate_proj.weight", "midlayer.mlp.up_proj.weight"
 
@@ -61,7 +61,7 @@ MOMENTS = {"planned": "require_space", "written": "head_files", "finished": "_re
 
 
 def at(moment: str, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
-    real = getattr(conversion, MOMENTS[moment])
+    real = getattr(run, MOMENTS[moment])
     acts = [act]
 
     def then(*args: object, **options: object) -> object:
@@ -69,7 +69,7 @@ def at(moment: str, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) 
             acts.pop()()
         return real(*args, **options)
 
-    monkeypatch.setattr(conversion, MOMENTS[moment], then)
+    monkeypatch.setattr(run, MOMENTS[moment], then)
 
 
 def refused(tmp_path: Path, what: str, source: Path, **options: object) -> None:
@@ -124,14 +124,14 @@ def test_another_file_of_the_same_kind_may_change(tmp_path: Path, monkeypatch: p
 def test_what_was_replaced_before_anything_was_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Between reading a header and looking at its file: only the digest of the header tells."""
     weights = heads.specforge(tmp_path / "head") / "model.safetensors"
-    real = conversion_plan.look
+    real = plan.look
 
     def late(paths: object) -> object:
-        monkeypatch.setattr(conversion_plan, "look", real)
+        monkeypatch.setattr(plan, "look", real)
         replaced(weights, other_order(weights))
         return real(paths)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(conversion_plan, "look", late)
+    monkeypatch.setattr(plan, "look", late)
     refused(tmp_path, "head changed", weights.parent)
 
 

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 from support import heads
 
-from eagle3hub.conversion import convert
+from eagle3hub.conversion.run import convert
 from eagle3hub.layouts import LAYOUTS, open_head
-from eagle3hub.resources import schema
+from eagle3hub.system.resources import schema
 
 OPTIONS = {"target_name": "owner/target", "speculative_tokens": 3}
 

@@ -12,11 +12,11 @@ import pytest
 from support import heads
 from support.killing import bytes_of
 
+from eagle3hub.checkpoint.destination import check_destination
 from eagle3hub.checkpoint.digest import file_digest
-from eagle3hub.destination import check_destination
+from eagle3hub.checkpoint.staging import staged_folder
 from eagle3hub.errors import OutputError
-from eagle3hub.release import BESIDE
-from eagle3hub.staging import staged_folder
+from eagle3hub.releasing.release import BESIDE
 
 Cli = Callable[..., tuple[int, str, str]]
 FOREIGN = [

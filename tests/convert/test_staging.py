@@ -14,7 +14,7 @@ from support import heads
 from support.signals import killed_at_a_call
 from support.unprivileged import drop_overrides
 
-from eagle3hub.staging import remove_leftovers, staged_folder
+from eagle3hub.checkpoint.staging import remove_leftovers, staged_folder
 
 Cli = Callable[..., tuple[int, str, str]]
 OLD, NEW = {"eagle3hub.json", "a", "b"}, {"eagle3hub.json", "c"}

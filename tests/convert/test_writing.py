@@ -17,15 +17,19 @@ from safetensors.torch import save_file
 from support import heads
 from support.folders import load
 
-from eagle3hub import conversion
-from eagle3hub import verify as verification
-from eagle3hub.checkpoint import copying, flushing, streaming, syscalls, writer
-from eagle3hub.checkpoint.flushing import Flushing
-from eagle3hub.conversion import convert
-from eagle3hub.conversion_plan import make_plan
+from eagle3hub.checkpoint import writer
+from eagle3hub.checkpoint import writer as copying
+from eagle3hub.checkpoint import writer as flushing
+from eagle3hub.checkpoint import writer as streaming
+from eagle3hub.checkpoint import writer as syscalls
+from eagle3hub.checkpoint.writer import Flushing
+from eagle3hub.conversion import run
+from eagle3hub.conversion import verify as verification
+from eagle3hub.conversion.edits import Transforms
+from eagle3hub.conversion.plan import make_plan
+from eagle3hub.conversion.run import convert
+from eagle3hub.conversion.verify import verify_folder
 from eagle3hub.errors import OutputError
-from eagle3hub.transforms import Transforms
-from eagle3hub.verify import verify_folder
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "exporters"
 
@@ -103,7 +107,7 @@ def test_digests_are_those_of_the_files(tmp_path: Path, verify: bool, size: int 
 def test_without_digests_the_record_holds_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     source = heads.specforge(tmp_path / "head")
     with monkeypatch.context() as m:
-        m.setattr(conversion, "file_digest", None)
+        m.setattr(run, "file_digest", None)
         done = convert(source, tmp_path / "out", "specforge")
     sizes = [{"path": p.name, "size": p.stat().st_size} for p in (tmp_path / "out").iterdir()]
     assert sorted(done.files, key=str) == sorted(sizes, key=str)

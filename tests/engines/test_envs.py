@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 from support.signals import default_signals
 
-from eagle3hub.engines import envs
+from eagle3hub.engines import environments
 from eagle3hub.engines.specs import EnvironmentSpec, environment_spec
 from eagle3hub.errors import HubError, OutputError, UnavailableError
 
@@ -40,7 +40,7 @@ def use(monkeypatch: pytest.MonkeyPatch, folder: Path, *, engine: str, requireme
     spec = EnvironmentSpec(
         engine, "1.0", "cpu", f"{engine}==1.0", file, environment_spec("vllm", "cpu").platforms, 0.01
     )
-    monkeypatch.setattr(envs, "environment_spec", lambda engine, device: spec)
+    monkeypatch.setattr(environments, "environment_spec", lambda engine, device: spec)
     return spec
 
 
@@ -54,28 +54,28 @@ def test_what_ships_for_vllm_is_complete() -> None:
 
 def test_an_engine_that_is_not_installed_says_how_to_install_it() -> None:
     with pytest.raises(UnavailableError) as error:
-        envs.interpreter("vllm", "cpu")
+        environments.interpreter("vllm", "cpu")
     assert error.value.hint == "eagle3hub engines install vllm --device cpu"
     assert error.value.exit_code == 4
 
 
 def test_a_device_without_a_tested_environment_is_unavailable() -> None:
     with pytest.raises(UnavailableError, match="cuda") as error:
-        envs.install("vllm", "cuda")
+        environments.install("vllm", "cuda")
     assert "--engine-python vllm=" in (error.value.hint or "")
 
 
 def test_the_only_environment_is_the_one_to_remove(
     cli: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    there = envs.environment("sglang", "cuda").path
+    there = environments.environment_for("sglang", "cuda").path
     there.mkdir(parents=True)
     status, out, err = cli("engines", "remove", "sglang")
     assert (status, out) == (0, "sglang for cuda: removed\n"), err
     assert not there.exists()
     assert cli("engines", "remove", "sglang")[:2] == (0, "sglang for cuda: was not installed\n")
-    two = [envs.Environment("sglang", "1", device, tmp_path, ready=True) for device in ("cpu", "cuda")]
-    monkeypatch.setattr(envs, "environments", lambda _: two)
+    two = [environments.Environment("sglang", "1", device, tmp_path, ready=True) for device in ("cpu", "cuda")]
+    monkeypatch.setattr(environments, "environments", lambda _: two)
     status, _, err = cli("engines", "remove", "sglang")
     assert status == 2
     assert "sglang has environments for cpu and cuda" in err
@@ -83,23 +83,23 @@ def test_the_only_environment_is_the_one_to_remove(
 
 def test_install_keep_remove(small: EnvironmentSpec) -> None:
     steps: list[str] = []
-    made = envs.install("csv", progress=lambda message, fraction=None: steps.append(message))
+    made = environments.install("csv", progress=lambda message, fraction=None: steps.append(message))
     assert made.ready
     assert made.python.is_file()
-    assert envs.interpreter("csv", "cpu") == made.python
+    assert environments.interpreter("csv", "cpu") == made.python
     assert any("importing" in step for step in steps)
     marker = json.loads((made.path / "eagle3hub-environment.json").read_text())
     assert marker["engine"] == "csv"
     assert marker["python"].startswith("3.")
     witness = made.path / "witness"
     witness.touch()
-    envs.install("csv")
+    environments.install("csv")
     assert witness.exists(), "a finished environment is kept"
     small.requirements.write_text("# other\n")
-    assert not envs.environment("csv", "cpu").ready, "other requirements, other environment"
-    assert envs.remove("csv", "cpu")
+    assert not environments.environment_for("csv", "cpu").ready, "other requirements, other environment"
+    assert environments.remove("csv", "cpu")
     assert not made.path.exists()
-    assert not envs.remove("csv", "cpu")
+    assert not environments.remove("csv", "cpu")
 
 
 @pytest.mark.usefixtures("copied_venv")
@@ -110,15 +110,15 @@ def test_an_interrupted_install_does_not_count_and_is_redone(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(envs, "_pip", interrupted)
+        patch.setattr(environments, "_pip", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            envs.install("csv")
-    left = envs.environment("csv", "cpu")
+            environments.install("csv")
+    left = environments.environment_for("csv", "cpu")
     assert not left.path.exists(), "what is half made is removed"
     left.path.mkdir()
     (left.path / "stale").touch()  # as if there had been no time to
     assert not left.ready
-    assert envs.install("csv").ready
+    assert environments.install("csv").ready
     assert not (left.path / "stale").exists()
 
 
@@ -169,9 +169,9 @@ def test_nothing_goes_on_after_an_install_that_was_killed(
     process.send_signal(number)
     process.wait(60)
     assert eventually(lambda: not running(place)), [command(pid) for pid in running(place)]
-    assert not envs.environment("csv", "cpu").ready
+    assert not environments.environment_for("csv", "cpu").ready
     assert Path(place).exists() == (number == signal.SIGKILL)
-    assert envs.install("csv").ready
+    assert environments.install("csv").ready
 
 
 def command(pid: int) -> str:
@@ -181,25 +181,25 @@ def command(pid: int) -> str:
 
 
 def test_a_broken_marker_is_no_marker(small: EnvironmentSpec) -> None:
-    place = envs.environment("csv", "cpu")
+    place = environments.environment_for("csv", "cpu")
     place.python.parent.mkdir(parents=True)
     place.python.touch()
     marker = place.path / "eagle3hub-environment.json"
     digest = hashlib.sha256(small.requirements.read_bytes()).hexdigest()
     marker.write_text(json.dumps({"requirements_sha256": digest}))
-    assert envs.environment("csv", "cpu").ready
+    assert environments.environment_for("csv", "cpu").ready
     for text in ("", "{", "[]", '{"requirements_sha256": "0"}'):
         marker.write_text(text)
-        assert not envs.environment("csv", "cpu").ready
+        assert not environments.environment_for("csv", "cpu").ready
 
 
 @pytest.mark.usefixtures("copied_venv")
 def test_an_engine_that_does_not_import_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, tmp_path, engine="no_such_engine", requirements="# nothing\n")
     with pytest.raises(UnavailableError, match="does not import") as error:
-        envs.install("no_such_engine")
+        environments.install("no_such_engine")
     assert "ModuleNotFoundError" in error.value.message
-    assert not envs.environment("no_such_engine", "cpu").ready
+    assert not environments.environment_for("no_such_engine", "cpu").ready
 
 
 @pytest.mark.usefixtures("copied_venv")
@@ -209,7 +209,7 @@ def test_a_missing_cpu_torch_says_what_to_give_pip(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     use(monkeypatch, tmp_path, engine="csv", requirements="torch==2.13.0\n")
     with pytest.raises(HubError, match=r"torch==2\.13\.0, the CPU build") as error:
-        envs.install("csv")
+        environments.install("csv")
     hint = error.value.hint or ""
     assert "PIP_FIND_LINKS" in hint
     assert "PIP_EXTRA_INDEX_URL" in hint
@@ -229,7 +229,7 @@ def test_a_missing_cpu_torch_says_what_to_give_pip(tmp_path: Path, monkeypatch: 
 def test_what_pip_says_decides_the_error(tmp_path: Path, output: str, kind: type[Exception], code: str) -> None:
     log = tmp_path / "log"
     log.write_text("Collecting yarl\n" + output + "\n")
-    error = envs._pip_error(environment_spec("vllm", "cpu"), log)
+    error = environments._pip_error(environment_spec("vllm", "cpu"), log)
     assert isinstance(error, kind)
     assert error.code == code
     assert output.splitlines()[-1] in (error.hint or "")
@@ -241,22 +241,22 @@ def test_two_installs_keep_apart(small: EnvironmentSpec, cache: Path) -> None:
     with (folder / "csv-1.0-cpu.lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(OutputError, match="another process"):
-            envs.install("csv")
+            environments.install("csv")
         with pytest.raises(OutputError, match="another process"):
-            envs.remove("csv", "cpu")
-    assert not envs.remove("csv", "cpu")
+            environments.remove("csv", "cpu")
+    assert not environments.remove("csv", "cpu")
 
 
 def test_a_foreign_platform_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     with pytest.raises(UnavailableError, match="riscv64"):
-        envs.install("vllm")
+        environments.install("vllm")
 
 
 def test_a_full_disk_is_found_before_anything_is_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**30))
     with pytest.raises(OutputError, match=r"1\.0 GiB free") as error:
-        envs.install("vllm")
+        environments.install("vllm")
     assert "EAGLE3HUB_CACHE" in (error.value.hint or "")
 
 
@@ -264,14 +264,14 @@ def test_a_cache_that_cannot_be_written_is_an_output_error(tmp_path: Path, monke
     (tmp_path / "file").touch()
     monkeypatch.setenv("EAGLE3HUB_CACHE", str(tmp_path / "file"))
     with pytest.raises(OutputError, match="engines folder"):
-        envs.install("vllm")
+        environments.install("vllm")
 
 
 def test_an_old_python_looks_for_a_newer_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.version_info", (3, 10, 0))
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(UnavailableError, match=r"3\.11 to 3\.14"):
-        envs.find_python()
+        environments.find_python()
     monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}" if name == "python3.12" else None)
-    monkeypatch.setattr(envs, "_runs", lambda candidate, minor: minor == 12)
-    assert envs.find_python() == Path("/bin/python3.12")
+    monkeypatch.setattr(environments, "_runs", lambda candidate, minor: minor == 12)
+    assert environments.find_python() == Path("/bin/python3.12")

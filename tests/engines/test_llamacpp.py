@@ -13,18 +13,18 @@ from types import ModuleType
 
 import pytest
 
-from eagle3hub.engines import envs, get_engine
+from eagle3hub.engines import environments, get_engine
 from eagle3hub.engines.base import EngineFailure, Job
 from eagle3hub.engines.specs import EnvironmentSpec, Sources, environment_spec
 from eagle3hub.errors import HubError, UnavailableError
 from eagle3hub.metrics import Counts, Rounds, counts_of, counts_within
-from eagle3hub.progress import silent
 from eagle3hub.prompts import load_prompts
-from eagle3hub.validation.interpreter import engine_for
+from eagle3hub.system.progress import silent
+from eagle3hub.validation.engine_runner import engine_for
 
-WORKERS = Path(envs.__file__).parent / "workers"
+WORKERS = Path(environments.__file__).parent / "workers"
 
-# Recorded: xllamacpp 2026.10.11549, the example head, one prompt of 36 tokens, 16 new tokens, K = 3.
+# Recorded: xllamacpp, the example head, one prompt of 36 tokens, 16 new tokens, K = 3.
 METRICS = """\
 # HELP llamacpp:n_decode_total Total number of llama_decode() calls, excluding speculative decoding
 # TYPE llamacpp:n_decode_total counter
@@ -227,14 +227,14 @@ def test_files_of_a_source_archive_are_taken_by_their_digest(
     )
     pinned.write_text(f"tiny==1.0 --hash=sha256:{'0' * 64}\n")
     with pytest.raises(HubError) as error:
-        envs.install_spec(spec)
+        environments.install_spec(spec)
     assert error.value.code == "hub-digest"
     pinned.write_text(f"tiny==1.0 --hash=sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}\n")
-    made = envs.install_spec(spec)
+    made = environments.install_spec(spec)
     assert made.ready
     found = sorted(str(p.relative_to(made.path / "it")) for p in (made.path / "it").rglob("*") if p.is_file())
     assert found == ["lib/part.py", "tool.py"]
     pinned.write_text(pinned.read_text() + "# another pin\n")
     with monkeypatch.context() as patch:
-        patch.setattr(envs, "environment_spec", lambda engine, device: spec)
-        assert not envs.environment("odd", "cpu").ready, "other sources, other environment"
+        patch.setattr(environments, "environment_spec", lambda engine, device: spec)
+        assert not environments.environment_for("odd", "cpu").ready, "other sources, other environment"

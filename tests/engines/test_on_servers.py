@@ -12,16 +12,17 @@ from pathlib import Path
 
 import pytest
 from support.engine_servers import free_port, served
+from support.versions import SGLANG, VLLM
 
-from eagle3hub.conversion import convert
-from eagle3hub.demo_target import NAME
+from eagle3hub.conversion.run import convert
 from eagle3hub.engines.base import EngineFailure, Job
 from eagle3hub.engines.endpoints import attach
 from eagle3hub.errors import InputError
-from eagle3hub.progress import silent
 from eagle3hub.prompts import load_prompts
-from eagle3hub.report import check_report
+from eagle3hub.releasing.demo import NAME
+from eagle3hub.system.progress import silent
 from eagle3hub.validation import validate
+from eagle3hub.validation.report import check_report
 
 pytestmark = pytest.mark.engine
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "smollm2-135m" / "head"
@@ -130,7 +131,7 @@ def test_a_running_server_counts_what_the_reference_counts(
     assert theirs["lossless"]["identical"] == 8
     assert theirs["unchecked"] == ["which tensors of the head the server loaded"]
     assert "not checked of the server: which tensors of the head the server loaded" in theirs["reason"]
-    assert (theirs["device"], theirs["version"]) == ("cpu", {"vllm": "0.32.0", "sglang": "0.5.23"}[engine])
+    assert (theirs["device"], theirs["version"]) == ("cpu", {"vllm": VLLM, "sglang": SGLANG}[engine])
     assert "preflight" not in theirs
     text = json.dumps(report.document)
     assert url not in text

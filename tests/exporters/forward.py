@@ -8,9 +8,7 @@ from typing import Any
 import torch
 
 from eagle3hub.head import Head
-from eagle3hub.reference.attention import Everywhere
-from eagle3hub.reference.load import load_draft
-from eagle3hub.reference.model import DraftModel
+from eagle3hub.reference.model import DraftModel, Everywhere, load_draft
 
 
 class DoubleNorm(DraftModel):

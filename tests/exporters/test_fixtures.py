@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from eagle3hub.conversion import convert
+from eagle3hub.conversion.run import convert
 from eagle3hub.errors import InputError, Refusal
 from eagle3hub.head import Head, Rope
 from eagle3hub.layouts import LAYOUTS, open_head
 from eagle3hub.layouts.base import ReadOptions
-from eagle3hub.reference.load import load_draft
+from eagle3hub.reference.model import load_draft
 from exporters import forward
 from exporters.expectations import CANNOT, EXPECTED, FOLDER, TARGET, USABLE, WITH_GOLDEN
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.fuzzing import NASTY, Damage, Workbench, attempt
 
-from eagle3hub.checkpoint.header import MAX_HEADER_BYTES
+from eagle3hub.checkpoint.safetensors import MAX_HEADER_BYTES
 from eagle3hub.checkpoint.source import MAX_JSON_BYTES
 from eagle3hub.errors import SourceError
 

@@ -11,9 +11,8 @@ import pytest
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.specs import versions
 from eagle3hub.errors import HubError, UnavailableError
-from eagle3hub.jobs.command import Command, parse_command
-from eagle3hub.jobs.images import image_for
-from eagle3hub.jobs.seal import Sealed, seal
+from eagle3hub.jobs.collect import Sealed, seal
+from eagle3hub.jobs.plan import Command, image_for, parse_command
 
 DOCUMENT = random.Random(0).randbytes(5000)
 
@@ -55,7 +54,7 @@ def test_changed_bytes_are_found() -> None:
 
 
 def test_sealing_in_a_pipe() -> None:
-    command = [sys.executable, "-m", "eagle3hub.jobs.seal", "abc"]
+    command = [sys.executable, "-m", "eagle3hub.jobs.collect", "abc"]
     done = subprocess.run(command, input=DOCUMENT, capture_output=True, check=True)
     assert done.stdout.decode().splitlines() == seal(DOCUMENT, "abc")
     assert subprocess.run(command, input=b"\n", capture_output=True).returncode == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eagle3hub.layouts import LAYOUTS
-from eagle3hub.layouts.features import FEATURES
+from eagle3hub.layouts.base import FEATURES
 
 NAMES = {feature.name for feature in FEATURES}
 

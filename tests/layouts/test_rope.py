@@ -13,10 +13,10 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from eagle3hub import compare
 from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.conversion import convert
+from eagle3hub.conversion.run import convert
+from eagle3hub.engines.preflight import examine, preflight_all
 from eagle3hub.errors import InputError
 from eagle3hub.layouts import LAYOUTS, open_head
-from eagle3hub.preflight import examine, preflight_all
 
 WIDE = heads.dims(hidden=32, heads=2, kv=1, head_dim=16, inter=48)
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support import heads, variants
 from support.variants import Has, config_of
 
-from eagle3hub.conversion import convert
+from eagle3hub.conversion.run import convert
 from eagle3hub.errors import Refusal
 from eagle3hub.layouts import LAYOUTS, open_head
 

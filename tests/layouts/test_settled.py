@@ -12,7 +12,7 @@ from support import heads, variants
 from support.variants import Has, config_of, edit
 
 from eagle3hub import compare
-from eagle3hub.conversion import convert
+from eagle3hub.conversion.run import convert
 from eagle3hub.errors import ConfigError, Refusal
 from eagle3hub.head import Rope
 from eagle3hub.layouts import ReadOptions, open_head

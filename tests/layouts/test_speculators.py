@@ -11,10 +11,10 @@ import torch
 from support import heads, variants
 from support.variants import Has, config_of, edit, replace, tensors_of
 
-from eagle3hub.conversion import convert
+from eagle3hub.conversion.run import convert
 from eagle3hub.errors import ConfigError, InputError, LayoutError, Refusal, TensorError
+from eagle3hub.head.target import read_target
 from eagle3hub.layouts import ReadOptions, open_head
-from eagle3hub.target import read_target
 
 NORMS = ("input_layernorm", "hidden_norm", "post_attention_layernorm")
 

@@ -11,12 +11,12 @@ from support.variants import Has, config_of, edit, replace, tensors_of
 
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.comparison import compare
-from eagle3hub.conversion import convert
+from eagle3hub.conversion.run import convert
+from eagle3hub.engines.preflight import examine, preflight_all
 from eagle3hub.errors import ConfigError, LayoutError, Refusal, TensorError, UsageError
+from eagle3hub.head.target import read_target
 from eagle3hub.layouts import LAYOUTS, ReadOptions, open_head
 from eagle3hub.layouts.base import WriteOptions
-from eagle3hub.preflight import examine, preflight_all
-from eagle3hub.target import read_target
 
 
 @pytest.mark.parametrize(("word", "feedback"), [("pre", "pre_norm"), ("post", "post_norm")])

@@ -8,10 +8,10 @@ import pytest
 from support import heads, variants
 from support.variants import Has, config_of, tensors_of
 
-from eagle3hub.conversion import convert
+from eagle3hub.conversion.run import convert
 from eagle3hub.errors import ConfigError, Refusal
 from eagle3hub.layouts import LAYOUTS, open_head
-from eagle3hub.layouts.features import FEATURES
+from eagle3hub.layouts.base import FEATURES
 
 IDS = "eagle_aux_hidden_state_layer_ids"
 

@@ -10,11 +10,11 @@ import pytest
 from support import heads, variants
 from support.variants import Has
 
-from eagle3hub.conversion_plan import make_plan
+from eagle3hub.conversion.edits import Transforms
+from eagle3hub.conversion.plan import make_plan
 from eagle3hub.errors import InputError
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.base import ReadOptions
-from eagle3hub.transforms import Transforms
 
 EXPORTED = Path(__file__).parent.parent / "fixtures" / "exporters"
 TARGET = {"target": str(EXPORTED / "target"), "target_name": "owner/target"}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from eagle3hub.errors import InputError
 from eagle3hub.metrics import MIN_PROMPTS, Counts, acceptance, by_category, t_cdf, t_quantile, too_few, total
-from eagle3hub.metrics.student import t_quantile_between
+from eagle3hub.metrics.estimate import t_quantile_between
 
 
 def counts(rounds: int, *per_position: int) -> Counts:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from eagle3hub.metrics import MIN_PROMPTS
-from eagle3hub.resources import data_path
+from eagle3hub.system.resources import data_path
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = {8: "eight"}

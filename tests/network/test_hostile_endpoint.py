@@ -18,19 +18,20 @@ import pytest
 from support import hostile
 from support.hub_server import HubServer, Takeover, _Handler
 from support.standin_server import StandIn
+from support.versions import SGLANG
 
 from eagle3hub.engines.base import EngineFailure, Job
 from eagle3hub.engines.endpoints import attach, endpoint
 from eagle3hub.engines.options import ENDPOINT_KEY
 from eagle3hub.errors import Eagle3HubError
-from eagle3hub.progress import silent
 from eagle3hub.prompts import load_prompts
+from eagle3hub.system.progress import silent
 
 LIMIT = 0.5
 BOUND = 20.0
 MEMORY = 700 << 20
 INFO = {
-    "version": "0.5.23",
+    "version": SGLANG,
     "model_path": "org/target",
     "speculative_algorithm": "EAGLE3",
     "speculative_draft_model_path": "org/head",

@@ -23,7 +23,7 @@ from support.hostile_hub import TOKEN, Hub
 from support.hub_server import Takeover
 
 from eagle3hub.checkpoint import hub as client
-from eagle3hub.checkpoint import resuming
+from eagle3hub.checkpoint import remote as resuming
 from eagle3hub.errors import HubError
 from eagle3hub.jobs import api
 from eagle3hub.publishing import remote

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from support import outlines as f
 
-from eagle3hub.preflight import Subject, infer_truth
+from eagle3hub.engines.preflight import Subject, infer_truth
 
 
 def holding(subject: Subject, name: str, dtype: str, shape: tuple[int, ...]) -> Subject:

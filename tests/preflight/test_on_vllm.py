@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.versions import VLLM
 
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineFailure, EngineRun, Job
-from eagle3hub.preflight import Verdict, examine, preflight
-from eagle3hub.progress import silent
+from eagle3hub.engines.preflight import Verdict, examine, preflight
+from eagle3hub.head.target import read_target
 from eagle3hub.prompts import load_prompts
-from eagle3hub.target import read_target
+from eagle3hub.system.progress import silent
 
 pytestmark = pytest.mark.engine
 V, H = 49152, 576
@@ -134,7 +135,7 @@ def test_vllm_does_what_the_verdict_says(name: str, tmp_path: Path, smollm2_targ
     folder = Path(shutil.copytree(EXAMPLE, tmp_path / "head"))
     CASES[name](folder)
     target = read_target(str(smollm2_target))
-    verdict: Verdict = preflight(examine(open_checkpoint(folder)), "vllm", "0.32.0 V1", target)
+    verdict: Verdict = preflight(examine(open_checkpoint(folder)), "vllm", f"{VLLM} V1", target)
     outcome = run(folder, smollm2_target, vllm_python)
     said = [r.sentence for r in verdict.reasons if r.effect == verdict.kind]
     if verdict.kind == "refuses":

@@ -15,7 +15,7 @@ import pytest
 
 from eagle3hub.errors import HubError, InputError, OutputError, SourceError, UsageError
 from eagle3hub.prompts import datasets, fetch, is_cached, load_prompts
-from eagle3hub.prompts.lines import parse_prompts
+from eagle3hub.prompts.sets import parse_prompts
 
 BODY = "".join(
     json.dumps({"question_id": i, "category": "", "turns": [f"Question {i}?", "And then?"]}) + "\n" for i in range(400)
@@ -112,7 +112,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         'category = "trivia"\n'
         'license = "CC-BY-NC-4.0"\nlicense_stated = "https://quiz.example/terms"\nredistribution = false\n'
     )
-    monkeypatch.setattr("eagle3hub.prompts.catalogue.FILE", toml)
+    monkeypatch.setattr("eagle3hub.prompts.sets.FILE", toml)
     monkeypatch.setattr("eagle3hub.prompts.fetch._ATTEMPTS", 2)
     monkeypatch.setenv("EAGLE3HUB_CACHE", str(tmp_path / "cache"))
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):

@@ -14,7 +14,7 @@ from card import card_samples
 from support import heads
 
 from eagle3hub.card.folder import complete
-from eagle3hub.conversion import convert
+from eagle3hub.conversion.run import convert
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "smollm2-135m"
 REPO = "alice/head"

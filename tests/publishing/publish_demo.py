@@ -98,7 +98,7 @@ def served_before(served: Path, copy: Path) -> bool:
 
 
 def serve(copy: Path, served: Path, args: argparse.Namespace) -> None:
-    from eagle3hub.demo_target import ensure_target
+    from eagle3hub.releasing.demo import ensure_target
 
     asked = asdict(load_manifest(args.manifest).validate) | {"engine": args.engine}
     options = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items() if value is not None]

@@ -10,10 +10,9 @@ import pytest
 from publishing.folders import REPO, write_reports
 from support.hub_writes import WritableHub
 
-from eagle3hub.card.lint.licenses import HUB_IDS
 from eagle3hub.card.manifest import License, Target
-from eagle3hub.card.terms import _LIMITS, _SPECIAL, terms
-from eagle3hub.publishing.terms import departures
+from eagle3hub.card.vocabulary import _LIMITS, _SPECIAL, HUB_IDS, terms
+from eagle3hub.publishing.gates import departures
 
 Cli = Callable[..., tuple[int, str, str]]
 

@@ -17,9 +17,7 @@ from safetensors.torch import save_file
 from support import heads, variants
 
 from eagle3hub.head import Head, Rope
-from eagle3hub.reference.attention import Memory
-from eagle3hub.reference.load import load_draft
-from eagle3hub.reference.model import DraftModel
+from eagle3hub.reference.model import DraftModel, Memory, load_draft
 from readers.support import HERE
 
 D = heads.dims(hidden=64, inter=96, heads=4, kv=2, head_dim=32, vocab=96, draft=40, aux=3)

@@ -11,7 +11,7 @@ from typing import Any
 from exporters import environments
 from exporters.expectations import FOLDER, TARGET
 
-from eagle3hub.conversion import convert
+from eagle3hub.conversion.run import convert
 from eagle3hub.errors import Eagle3HubError
 
 HERE = Path(__file__).parent

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.layouts import LAYOUTS, open_head
-from eagle3hub.reference.rotary import rotary_table
+from eagle3hub.reference.model import rotary_table
 from readers.support import convert_all, run_reader
 
 pytestmark = pytest.mark.engine

@@ -10,8 +10,7 @@ import torch
 from support import variants
 
 from eagle3hub.head import FINAL_NORM, AuxTaps, Dims, Rope, Semantics
-from eagle3hub.reference.attention import Everywhere
-from eagle3hub.reference.model import DraftModel
+from eagle3hub.reference.model import DraftModel, Everywhere
 from eagle3hub.reference.text import Batch, Text
 
 PLAIN = Semantics(rope=Rope(500.0), rms_norm_eps=1e-5)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eagle3hub.reference import attention
-from eagle3hub.reference.attention import Everywhere, Memory
+from eagle3hub.reference import model
+from eagle3hub.reference.model import Everywhere, Memory
 
 HEADS, KV, SIZE, T = 4, 2, 8, 11
 WINDOWS = (None, 1, 2, 5, T, 40)
@@ -29,7 +29,7 @@ def definition(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | 
 
 @pytest.fixture(params=[1 << 24, 1, 100], ids=["whole", "one by one", "in parts"])
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "_CHUNK", request.param)
+    monkeypatch.setattr(model, "_CHUNK", request.param)
 
 
 @pytest.mark.usefixtures("chunk")

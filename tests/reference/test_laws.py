@@ -135,7 +135,7 @@ def test_what_is_accepted_is_what_both_laws_share():
 
 def draft_law(model: DraftModel, context: list[int]) -> torch.Tensor:
     """The head's law of what follows a context, over the target's vocabulary."""
-    from eagle3hub.reference.attention import Memory
+    from eagle3hub.reference.model import Memory
 
     tokens = torch.tensor([context])
     aux = TARGET.batch(tokens, 1, 1, TEMPERATURE).aux[0]

@@ -10,7 +10,7 @@ from support import heads, variants
 
 from eagle3hub.errors import Refusal, TensorError, VocabMapError
 from eagle3hub.layouts import open_head
-from eagle3hub.reference.load import load_draft
+from eagle3hub.reference.model import load_draft
 
 D = heads.dims()
 

@@ -11,8 +11,7 @@ from exporters.forward import first_step
 
 from eagle3hub.errors import Refusal
 from eagle3hub.head import Rope, Semantics
-from eagle3hub.reference.attention import Memory
-from eagle3hub.reference.model import ACTIVATIONS, DraftModel
+from eagle3hub.reference.model import ACTIVATIONS, DraftModel, Memory
 from reference.support import PLAIN, random_draft, wrong
 
 T = 12

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eagle3hub.head import AuxTaps
-from eagle3hub.reference import attention, replay
+from eagle3hub.reference import model as attention
+from eagle3hub.reference import replay
 from eagle3hub.reference.replay import Conditions, coins, walk
 from eagle3hub.reference.speculate import speculate
 from eagle3hub.reference.text import Batch, Text

@@ -9,7 +9,7 @@ import torch
 
 from eagle3hub.errors import Refusal
 from eagle3hub.head import Rope
-from eagle3hub.reference.rotary import rotary_table, rotate
+from eagle3hub.reference.model import rotary_table, rotate
 
 POSITIONS = torch.arange(0, 6000, 37)
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}

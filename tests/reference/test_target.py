@@ -13,7 +13,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from eagle3hub.head import FINAL_NORM, AuxTaps
-from eagle3hub.reference.prefix import shared_length
+from eagle3hub.reference.layers import shared_length
 from eagle3hub.reference.target import TargetModel
 from eagle3hub.reference.text import Text
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from eagle3hub.reference import templates
-from eagle3hub.reference.templates import TemplateFault, render
+from eagle3hub.reference import chat
+from eagle3hub.reference.chat import TemplateFault, render
 
 TURN = [{"role": "user", "content": "hi"}]
 PLAIN = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{{ bos_token }}"
@@ -44,7 +44,7 @@ STOPPED = {
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(templates, "SECONDS", 2.0)
+    monkeypatch.setattr(chat, "SECONDS", 2.0)
 
 
 @pytest.mark.parametrize("what", STOPPED)
@@ -78,10 +78,10 @@ def test_it_renders_as_transformers_does(template: str, variables: dict[str, Any
 
 def test_the_process_is_kept_and_made_anew_when_it_is_gone() -> None:
     render(PLAIN, TURN, {})
-    process = templates._renderer._process
+    process = chat._renderer._process
     assert process is not None
     render(PLAIN, TURN, {})
-    assert templates._renderer._process is process
+    assert chat._renderer._process is process
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert render(PLAIN, TURN, {"bos_token": "!"}) == "<user>hi!"

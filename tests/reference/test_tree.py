@@ -253,7 +253,7 @@ def recorded(smollm2_target):
     from transformers import AutoModelForCausalLM
 
     from eagle3hub.layouts import open_head
-    from eagle3hub.reference.load import load_draft
+    from eagle3hub.reference.model import load_draft
 
     record = json.loads(RECORDED.read_text())
     texts = [

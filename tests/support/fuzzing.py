@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint, read_tensor
-from eagle3hub.checkpoint.header import read_header
-from eagle3hub.conversion import convert
-from eagle3hub.describe import describe
+from eagle3hub.checkpoint.safetensors import read_header
+from eagle3hub.conversion.run import convert
 from eagle3hub.errors import Eagle3HubError
+from eagle3hub.inspection import describe
 from eagle3hub.layouts import LAYOUTS, open_head, provenance
 from eagle3hub.layouts.base import WriteOptions
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from eagle3hub.preflight import Files, Subject, Truth, infer_truth
-from eagle3hub.target import TargetFacts
+from eagle3hub.engines.preflight import Files, Subject, Truth, infer_truth
+from eagle3hub.head.target import TargetFacts
 
 H, INTER, HEADS, KV, DIM, V, VD, LAYERS = 8, 12, 2, 1, 4, 40, 10, 30
 CONTEXT = 8192

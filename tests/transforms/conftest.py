@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.folders import load
 
-from eagle3hub.resources import schema
+from eagle3hub.system.resources import schema
 
 Ok = Callable[..., tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, Any]]]
 Refused = Callable[..., str]

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from support import heads
 from support.folders import load
 
-from eagle3hub.conversion import convert
+from eagle3hub.conversion.edits import Transforms
+from eagle3hub.conversion.run import convert
 from eagle3hub.layouts import open_head
 from eagle3hub.layouts.base import ReadOptions
-from eagle3hub.transforms import Transforms
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 TARGETS = ["specjax", "specforge", "modelopt", "speculators", "safeailab", "angelslim"]

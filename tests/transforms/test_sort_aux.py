@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import save_file
 from support import heads
 
-from eagle3hub.checkpoint.header import read_header
-from eagle3hub.checkpoint.streaming import OpenFiles, stream
+from eagle3hub.checkpoint.safetensors import read_header
+from eagle3hub.checkpoint.writer import OpenFiles, stream
+from eagle3hub.conversion.edits.reorder import sort_aux
 from eagle3hub.errors import ConfigError, Refusal
 from eagle3hub.head import Head
 from eagle3hub.layouts import open_head
-from eagle3hub.transforms.reorder import sort_aux
 
 ORDER = (14, 26, 1)
 

@@ -12,11 +12,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from eagle3hub.checkpoint import streaming
-from eagle3hub.checkpoint.casting import CastOverflow, cast_bytes, is_exact
-from eagle3hub.checkpoint.derived import DerivedRef, cast, how_derived, reordered
-from eagle3hub.checkpoint.header import read_header
-from eagle3hub.checkpoint.streaming import OpenFiles, stream
+from eagle3hub.checkpoint import writer
+from eagle3hub.checkpoint.safetensors import read_header
+from eagle3hub.checkpoint.writer import (
+    CastOverflow,
+    DerivedRef,
+    OpenFiles,
+    cast,
+    cast_bytes,
+    how_derived,
+    is_exact,
+    reordered,
+    stream,
+)
 from eagle3hub.errors import CheckpointError, TensorError
 
 TORCH = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
@@ -88,9 +96,9 @@ def test_rows_in_any_order_with_any_buffer(tmp_path, monkeypatch, rows, width, c
     order = data.draw(st.permutations(range(rows)))
     x = torch.randn(rows, width)
     ref = reordered(one_tensor(tmp_path, x), order, 4 * width)
-    monkeypatch.setattr(streaming, "CHUNK", chunk)
+    monkeypatch.setattr(writer, "CHUNK", chunk)
     assert read(ref) == raw(x[list(order)])
-    monkeypatch.setattr(streaming, "CHUNK", 8 * chunk)
+    monkeypatch.setattr(writer, "CHUNK", 8 * chunk)
     assert read(cast(ref, "BF16")) == raw(x[list(order)].bfloat16())
 
 

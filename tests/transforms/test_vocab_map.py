@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from support import heads
 from support.folders import load, replace
 
+from eagle3hub.conversion.edits.repair import REPAIRS, repair_vocab_map
 from eagle3hub.errors import VocabMapError
+from eagle3hub.head.vocab import check_vocab_map
 from eagle3hub.layouts import ReadOptions, open_head
-from eagle3hub.transforms.repair import REPAIRS, repair_vocab_map
-from eagle3hub.vocab import check_vocab_map
 
 D = heads.dims()
 IDS = heads.sorted_ids(D)

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from eagle3hub.errors import InputError, UsageError
 from eagle3hub.reference.target import TargetModel
 from eagle3hub.validation import validate
-from eagle3hub.validation.kept import Kept
-from eagle3hub.validation.referee import ReferenceOptions
+from eagle3hub.validation.engine_runner import Kept
+from eagle3hub.validation.reference_runner import ReferenceOptions
 
 pytestmark = pytest.mark.slow  # whole measurements
 

@@ -8,8 +8,7 @@ from validate.measured import COUNTERS, counts, measurement, shifted
 
 from eagle3hub.metrics import Acceptance, acceptance
 from eagle3hub.validation.gates import Gate, against_reference, agreement, collapse, floor, own_gates
-from eagle3hub.validation.measurement import Measurement
-from eagle3hub.validation.reference_file import Reference
+from eagle3hub.validation.measurement import Measurement, Reference
 
 RUN = measurement()
 # 30 prompts of about 100 rounds; they differ much more than two runs over one of them

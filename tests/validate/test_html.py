@@ -14,9 +14,9 @@ from support import heads
 from validate import samples
 from validate.test_matrix import matrix_of
 
-from eagle3hub.report import Report
-from eagle3hub.validation.html import to_html
 from eagle3hub.validation.matrix import Matrix
+from eagle3hub.validation.render import to_html
+from eagle3hub.validation.report import Report
 
 Cli = Callable[..., tuple[int, str, str]]
 _VOID = {"meta", "br", "hr", "img", "input", "link"}

@@ -6,8 +6,7 @@ import pytest
 
 from eagle3hub.engines.base import EngineRun, LoadReport, PromptResult
 from eagle3hub.metrics import Acceptance, Counts, acceptance
-from eagle3hub.validation.gates import Gate
-from eagle3hub.validation.judge import Judgement, Lossless, compare, judge, unexpected
+from eagle3hub.validation.gates import Gate, Judgement, Lossless, compare, judge, unexpected
 
 LOADED = LoadReport(checked=True, ignored=("t2d",), aux_boundaries=(2, 15, 27))
 TAPS = [2, 15, 27]

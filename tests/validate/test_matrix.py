@@ -13,14 +13,14 @@ import pytest
 from rich.console import Console
 from validate import samples
 
-from eagle3hub.conversion import convert
+from eagle3hub.conversion.run import convert
 from eagle3hub.errors import ManifestError, UnavailableError, UsageError
 from eagle3hub.layouts import LAYOUTS
-from eagle3hub.report import Report
 from eagle3hub.validation import validate_layouts
 from eagle3hub.validation.layouts import LayoutResult, judge_layouts
 from eagle3hub.validation.matrix import Matrix, layout_names
-from eagle3hub.validation.matrix_render import render_matrix
+from eagle3hub.validation.render import render_matrix
+from eagle3hub.validation.report import Report
 
 Cli = Callable[..., tuple[int, str, str]]
 

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from support.rewriting import edit, read
+from support.versions import LLAMACPP
 
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineFailure, Job
-from eagle3hub.progress import silent
 from eagle3hub.prompts import load_prompts
-from eagle3hub.report import Report
+from eagle3hub.system.progress import silent
 from eagle3hub.validation import validate
-from eagle3hub.validation.kept import Kept
+from eagle3hub.validation.engine_runner import Kept
+from eagle3hub.validation.report import Report
 
 pytestmark = pytest.mark.engine
 
@@ -46,7 +47,7 @@ def test_it_counts_what_the_reference_counts(
     report = check(head, head, smollm2_target, llamacpp_python, kept)
     assert report.verdict == "pass", report.reason
     ours, theirs = report.document["engines"]
-    assert theirs["version"] == "2026.10.11549"
+    assert theirs["version"] == LLAMACPP
     assert theirs["preflight"]["verdict"] == "right"
     assert theirs["load"] == {"checked": True, "not_loaded": [], "ignored": ["t2d"], "aux_boundaries": [2, 15, 27]}
     assert theirs["lossless"] == {"identical": 8, "prompts": 8, "divergences": []}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.rewriting import edit
 
-from eagle3hub.conversion import convert
+from eagle3hub.conversion.run import convert
 from eagle3hub.validation import validate
 
 pytestmark = pytest.mark.engine

@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 from support.rewriting import edit
+from support.versions import VLLM
 
-from eagle3hub.conversion import convert
+from eagle3hub.conversion.run import convert
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineRun, Job
 from eagle3hub.errors import UnavailableError
-from eagle3hub.progress import silent
 from eagle3hub.prompts import load_prompts
-from eagle3hub.report import Report, load_report
+from eagle3hub.system.progress import silent
 from eagle3hub.validation import validate
-from eagle3hub.validation.kept import Kept
+from eagle3hub.validation.engine_runner import Kept
+from eagle3hub.validation.report import Report, load_report
 
 pytestmark = pytest.mark.engine
 TAPS = [2, 15, 27]
@@ -66,7 +67,7 @@ def test_a_good_head_passes(head: Path, smollm2_target: Path, vllm_python: Path,
     assert fractions[-1] == 1.0
     (engine,) = report.document["engines"]
     assert report.verdict == "pass", report.reason
-    assert engine["version"] == "0.32.0"
+    assert engine["version"] == VLLM
     assert engine["preflight"]["verdict"] == "right"
     assert engine["lossless"] == {"identical": 8, "prompts": 8, "divergences": []}
     assert engine["load"] == {"checked": True, "not_loaded": [], "ignored": ["t2d"], "aux_boundaries": TAPS}

@@ -9,7 +9,7 @@ import pytest
 from eagle3hub.engines.options import engine_pythons
 from eagle3hub.errors import OutputError, SourceError, UsageError
 from eagle3hub.validation.options import writable_report
-from eagle3hub.validation.subject import context_length, identify_target, kv_cache_gib
+from eagle3hub.validation.target import context_length, identify_target, kv_cache_gib
 
 SMOLLM2 = {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3}
 
@@ -87,7 +87,7 @@ def test_a_report_that_cannot_be_written_is_found_at_once(tmp_path: Path) -> Non
 
 
 def test_weights_are_hashed_once_and_again_when_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from eagle3hub.validation import subject
+    from eagle3hub.validation import target as subject
 
     (tmp_path / "config.json").write_text("{}")
     weights = tmp_path / "model.safetensors"

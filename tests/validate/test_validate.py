@@ -16,8 +16,8 @@ import pytest
 from support.signals import default_signals
 
 from eagle3hub.errors import InputError, UnavailableError, UsageError
-from eagle3hub.report import load_report
 from eagle3hub.validation import validate
+from eagle3hub.validation.report import load_report
 
 Cli = Callable[..., tuple[int, str, str]]
 

@@ -69,7 +69,7 @@ def test_only_a_release_of_this_project_starts_it():
     ],
 )
 def test_tag_version_and_switch_say_the_same(machine: Machine, checkout: Path, tag: str, switch: str, result: str):
-    file = checkout / "eagle3hub/installation.toml"
+    file = checkout / "eagle3hub/system/installation.toml"
     text = file.read_text()
     assert 'version = ""' in text
     file.write_text(text.replace('version = ""', f'version = "{switch}"'))
@@ -119,5 +119,5 @@ def test_every_step_is_tried_but_the_long_ones():
         *("actions/attest-build-provenance", "pypa/gh-action-pypi-publish"),
         *("Check that the tag, the version and the switch say the same", "Check that this is what was built"),
         *("State what was built", "Build once, for every job that follows"),
-        "Say what to put into eagle3hub/installation.toml",
+        "Say what to put into eagle3hub/system/installation.toml",
     }

@@ -12,14 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from eagle3hub.engines.check.commands import check_command, check_variable, command_engine_hint
+from eagle3hub.engines.check.commands import check_command, check_variable, command_engine_hint, parser_findings
 from eagle3hub.engines.check.finding import Finding
-from eagle3hub.engines.check.own_parser import parser_findings
-from eagle3hub.engines.check.python import check_python
+from eagle3hub.engines.check.python import check_python, check_yaml
 from eagle3hub.engines.check.snippets import extract
-from eagle3hub.engines.check.yaml_files import check_yaml
 from eagle3hub.errors import InputError, SourceError
-from eagle3hub.reading import read_standard_input, read_text
+from eagle3hub.system.reading import read_standard_input, read_text
 
 __all__ = ["Finding", "check_file", "check_markdown", "check_recipe"]
 

@@ -11,15 +11,21 @@ from typing import Any
 
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineFailure, EngineRun, Job, LoadReport, PromptResult, Recipe, counts_from
-from eagle3hub.engines.endpoints.dialect import Busy, Dialect, Strange, sampling
-from eagle3hub.engines.endpoints.sglang import SGLangDialect
-from eagle3hub.engines.endpoints.shown import Shown, unchecked
-from eagle3hub.engines.endpoints.vllm import VLLMDialect
-from eagle3hub.engines.http_client import HttpClient, HttpFault
+from eagle3hub.engines.endpoints.dialects import (
+    Busy,
+    Dialect,
+    SGLangDialect,
+    Shown,
+    Strange,
+    VLLMDialect,
+    sampling,
+    unchecked,
+)
+from eagle3hub.engines.endpoints.http_client import HttpClient, HttpFault
 from eagle3hub.engines.options import ENDPOINT_KEY
 from eagle3hub.engines.specs import engine_title
 from eagle3hub.errors import InputError, UnavailableError
-from eagle3hub.progress import Progress
+from eagle3hub.system.progress import Progress
 
 _LOOK_SECONDS = 30.0
 _DIALECTS: Mapping[str, type[Dialect]] = {"vllm": VLLMDialect, "sglang": SGLangDialect}
@@ -100,8 +106,8 @@ class Endpoint:
 def attach(engine: str, url: str) -> Endpoint:
     """Look at the server of ``engine`` at ``url``; a key for it is taken from the environment (`ENDPOINT_KEY`).
 
-    Raises UnavailableError where there is no server or it wants another key, InputError where it is not a server of
-    this engine that speculates and counts.
+    Raises UnavailableError where there is no server, or it fails or wants another key; InputError where a server is
+    there and cannot be measured: another engine's, one that does not speculate, or one whose answers make no sense.
     """
     title = engine_title(engine)
     client, dialect = HttpClient(url, os.environ.get(ENDPOINT_KEY)), _DIALECTS[engine]()

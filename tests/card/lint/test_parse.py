@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from lint_cases import FRONT
 
-from eagle3hub.card.lint.model import Cell, Code, Heading, Prose, Table, numbers
-from eagle3hub.card.lint.parse import parse_card
+from eagle3hub.lint.model import Cell, Code, Heading, Prose, Table, numbers
+from eagle3hub.lint.parse import parse_card
 
 CARD = (
     FRONT

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lint_cases import FRONT, files, numbers, words
 
-from eagle3hub.card.lint import lint_card
+from eagle3hub.lint import lint_card
 
 CASES = [*words.CASES, *numbers.CASES, *files.CASES]
 PIECES = sorted(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from lint_cases import FRONT, Case, commands, files, numbers, words
 
-from eagle3hub.card.lint import MODULES, RULES, lint_card
-from eagle3hub.card.lint.registry import FAMILIES, Found, rule
+from eagle3hub.lint import MODULES, RULES, lint_card
+from eagle3hub.lint.model import FAMILIES, Found, rule
 
 CASES = [*words.CASES, *numbers.CASES, *files.CASES, *commands.CASES]
 

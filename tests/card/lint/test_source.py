@@ -13,14 +13,13 @@ import pytest
 from lint_cases import FRONT
 from support.hub_server import HubServer, client_of
 
-from eagle3hub import resources
 from eagle3hub.card import render_card
-from eagle3hub.card.lint import RULES, lint_card
-from eagle3hub.card.lint.sarif import to_sarif
-from eagle3hub.card.lint.source import Checked, check
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.cli.app import run
 from eagle3hub.errors import HubError, SourceError
+from eagle3hub.lint import RULES, lint_card
+from eagle3hub.lint.source import Checked, check, to_sarif
+from eagle3hub.system import resources
 
 BAD = FRONT + "An acceptance rate of 65%, \x1b[31mred [bold]x[/bold].\n\n![chart](missing.png)\n"
 

@@ -8,9 +8,9 @@ import stat
 import sys
 from pathlib import Path
 
-from eagle3hub.engines.envs import install_spec
+from eagle3hub.engines.environments import install_spec
 from eagle3hub.engines.specs import EnvironmentSpec, default_version
-from eagle3hub.progress import Progress, silent
+from eagle3hub.system.progress import Progress, silent
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = HERE / "packages"

@@ -1,0 +1,347 @@
+"""What a benchmark measures: heads x data sets x draft tokens x temperatures x engines, checked before it runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from eagle3hub.checkpoint.digest import folder_digest
+from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.remote import parse_address
+from eagle3hub.checkpoint.source import HUB
+from eagle3hub.engines import ENGINES
+from eagle3hub.engines.base import DEVICES, DTYPES, Device, Dtype
+from eagle3hub.errors import SourceError, UsageError
+from eagle3hub.layouts import open_head
+from eagle3hub.prompts import PromptSet, datasets, is_cached, load_prompts
+from eagle3hub.system.documents import near
+from eagle3hub.system.progress import Progress, silent
+from eagle3hub.validation.gates import COLLAPSE
+from eagle3hub.validation.options import check_tree
+from eagle3hub.validation.target import Target, identify_target
+
+# What a benchmark measures: heads x data sets x draft tokens x temperatures x engines, checked before it runs.
+
+
+Drafting = Literal["greedy", "probabilistic"]
+
+KNOWN_ENGINES = ("reference", *ENGINES)
+DRAFTING: tuple[Drafting, ...] = ("greedy", "probabilistic")
+MOST_DRAFT_TOKENS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class BenchHead:
+    """A head: what tables call it, where it is (a folder, or ``hf://…``), its layout and the digest of its files."""
+
+    name: str
+    source: str
+    layout: str
+    digest: str
+
+    def to_json(self) -> dict[str, str]:
+        """An entry of ``heads``; the place on this machine is left out."""
+        return {"name": self.name, "layout": self.layout, "digest": self.digest}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What moves the acceptance length besides head, prompts, K, temperature and engine; the same in every cell.
+
+    Attributes:
+        max_new_tokens: limit per prompt, in tokens.
+        drafting: how tokens are drafted above temperature 0: the likeliest one, or by the head's probabilities.
+        attached: engines that are running servers; what they compute on is theirs.
+        topk, num_draft_tokens: branches per level and nodes of a draft tree; both None for a chain.
+        min_acceptance_length: bar for the acceptance length, or None.
+    """
+
+    max_new_tokens: int = 128
+    seed: int = 0
+    dtype: Dtype = "float32"
+    device: Device = "cpu"
+    drafting: Drafting = "greedy"
+    topk: int | None = None
+    num_draft_tokens: int | None = None
+    min_acceptance_length: float | None = None
+    chat_template: str = "the target's own"
+    system_prompt: str | None = None
+    attached: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One measurement: a head over the prompts of one data set, at one K and one temperature, on one engine."""
+
+    head: BenchHead
+    target: Target
+    prompts: PromptSet
+    draft_tokens: int
+    temperature: float
+    engine: str
+    common: Settings
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The ``settings`` object of a cell: those of a report, drafting mode and tree."""
+        common = self.common
+        return {
+            "draft_tokens": self.draft_tokens,
+            "temperature": self.temperature,
+            "max_new_tokens": common.max_new_tokens,
+            "seed": common.seed,
+            "dtype": common.dtype,
+            "device": "server" if self.engine in common.attached else common.device,
+            "concurrency": 1,
+            "min_acceptance_length": common.min_acceptance_length,
+            "collapse_acceptance_length": COLLAPSE,
+            "chat_template": common.chat_template,
+            "system_prompt": common.system_prompt,
+            "drafting": common.drafting,
+            "topk": common.topk,
+            "num_draft_tokens": None if common.topk is None else common.num_draft_tokens,
+        }
+
+    def key(self, engine_version: str) -> str:
+        """SHA-256 (hex) of all that the result depends on: two cells with the same key are the same measurement."""
+        what = {
+            "head": self.head.digest,
+            "target": self.target.to_json(),
+            "prompts": self.prompts.sha256,
+            "engine": [self.engine, engine_version],
+            "settings": self.settings,
+        }
+        return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def __str__(self) -> str:
+        return f"{self.head.name} on {self.prompts.name}, K = {self.draft_tokens}, T = {self.temperature:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class CellGroup:
+    """Cells that share engine, target, prompts and temperature, so one load of the target and one set of its texts.
+
+    Cells of one head stand together.
+    """
+
+    engine: str
+    target: Target
+    prompts: PromptSet
+    temperature: float
+    cells: tuple[Cell, ...]
+
+    @property
+    def longest_draft(self) -> int:
+        """The largest K among the cells: how many tokens past a response's end the texts must reach."""
+        return max(cell.draft_tokens for cell in self.cells)
+
+    def only(self, cells: Sequence[Cell]) -> CellGroup:
+        """The group with some of its cells."""
+        return replace(self, cells=tuple(cells))
+
+
+@dataclass(frozen=True, slots=True)
+class BenchPlan:
+    """A benchmark before it is run.
+
+    Attributes:
+        base: name of the head that the others are compared with.
+
+    Raises UsageError for an empty list, a duplicate, an unknown engine, K outside 1 … 16, a negative temperature,
+    settings that cannot be, and several heads or K for a running server, which has one.
+    """
+
+    heads: tuple[BenchHead, ...]
+    target: Target
+    datasets: tuple[PromptSet, ...]
+    draft_tokens: tuple[int, ...]
+    temperatures: tuple[float, ...]
+    engines: tuple[str, ...]
+    settings: Settings
+    base: str
+
+    def __post_init__(self) -> None:
+        _distinct("HEAD", [head.name for head in self.heads], "name them apart: first=FOLDER second=FOLDER")
+        _distinct("--datasets", [dataset.name for dataset in self.datasets])
+        _distinct("--draft-tokens", self.draft_tokens)
+        _distinct("--temperature", self.temperatures)
+        _distinct("--engine", self.engines)
+        for k in self.draft_tokens:
+            if not 1 <= k <= MOST_DRAFT_TOKENS:
+                raise _usage(f"--draft-tokens {k} is not between 1 and {MOST_DRAFT_TOKENS}")
+        for temperature in self.temperatures:
+            if not (temperature >= 0 and math.isfinite(temperature)):
+                raise _usage(f"--temperature {temperature:g} is not 0 or more")
+        for engine in self.engines:
+            _one_of("--engine", engine, KNOWN_ENGINES)
+        if self.base not in [head.name for head in self.heads]:
+            raise _usage(f"--base {self.base!r} is none of the heads", [head.name for head in self.heads])
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        settings = self.settings
+        _one_of("--dtype", settings.dtype, DTYPES)
+        _one_of("--device", settings.device, DEVICES)
+        _one_of("--drafting", settings.drafting, DRAFTING)
+        if settings.max_new_tokens < 1:
+            raise _usage(f"--max-new-tokens must be 1 or more, not {settings.max_new_tokens}")
+        for k in self.draft_tokens:
+            check_tree(k, 1 if settings.topk is None else settings.topk, settings.num_draft_tokens)
+        if settings.attached and (len(self.heads) > 1 or len(self.draft_tokens) > 1):
+            raise UsageError(
+                "--endpoint is a server of one head at one K, and this asks for several",
+                hint="measure one server at a time",
+                code="usage-endpoint",
+            )
+        bar = settings.min_acceptance_length
+        if bar is not None and not 1 <= bar <= min(self.draft_tokens) + 1:
+            raise _usage(
+                f"--min-acceptance-length {bar:g} cannot be: with {min(self.draft_tokens)} draft tokens the "
+                f"acceptance length lies between 1 and {min(self.draft_tokens) + 1}"
+            )
+
+    def groups(self) -> Iterator[CellGroup]:
+        """Every cell once, in groups that share what is expensive."""
+        for engine in self.engines:
+            for prompts in self.datasets:
+                for temperature in self.temperatures:
+                    cells = tuple(
+                        Cell(head, self.target, prompts, k, temperature, engine, self.settings)
+                        for head in self.heads
+                        for k in self.draft_tokens
+                    )
+                    yield CellGroup(engine, self.target, prompts, temperature, cells)
+
+    @property
+    def size(self) -> int:
+        """Number of cells."""
+        return (
+            len(self.heads) * len(self.datasets) * len(self.draft_tokens) * len(self.temperatures) * len(self.engines)
+        )
+
+
+def _distinct(option: str, values: Sequence[object], hint: str | None = None) -> None:
+    if not values:
+        raise _usage(f"{option} is empty")
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise UsageError(f"{option} has {value} twice", hint=hint, code="usage-bench")
+
+
+def _one_of(option: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise _usage(f"{option} {value!r} is not known{near(value, list(known))}", known)
+
+
+def _usage(message: str, known: Sequence[str] = ()) -> UsageError:
+    return UsageError(message, hint=f"there are: {', '.join(known)}" if known else None, code="usage-bench")
+
+
+# A plan from options as they are typed.
+
+
+T = TypeVar("T")
+_NAMED = re.compile(r"(?P<name>[A-Za-z0-9][\w.+-]*)=(?P<source>.+)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options of a benchmark, lists still as text with commas (``3,5,7``)."""
+
+    heads: Sequence[str]
+    target: str
+    datasets: str
+    draft_tokens: str
+    temperatures: str
+    engines: str
+    num_prompts: int | None
+    settings: Settings
+    base: str | None
+    target_name: str | None
+
+
+def make_plan(asked: Asked, progress: Progress = silent) -> BenchPlan:
+    """Read heads, target and prompts, and check the whole; the first head is the base unless one is named.
+
+    Raises UsageError for lists and names that cannot be, and what reading heads, target and prompts raises.
+    """
+    drafts = listed("--draft-tokens", asked.draft_tokens, int, "whole numbers")
+    temperatures = listed("--temperature", asked.temperatures, float, "numbers")
+    engines = listed("--engine", asked.engines, str, "names")
+    engines += [name for name in asked.settings.attached if name not in engines]
+    names = listed("--datasets", asked.datasets, str, "names or files")
+    target = identify_target(asked.target, asked.target_name)
+    prompts = [load_prompts(name, asked.num_prompts, progress=progress) for name in names]
+    heads = [read_head(text, target, progress) for text in asked.heads]
+    return BenchPlan(
+        heads=tuple(heads),
+        target=target,
+        datasets=tuple(prompts),
+        draft_tokens=tuple(drafts),
+        temperatures=tuple(temperatures),
+        engines=tuple(engines),
+        settings=asked.settings,
+        base=asked.base if asked.base is not None else heads[0].name if heads else "",
+    )
+
+
+def listed(option: str, text: str, kind: Callable[[str], T], what: str) -> list[T]:
+    """``"3,5,7"`` as ``[3, 5, 7]``; UsageError (``usage-bench``) for an empty part or one of another kind."""
+    out = []
+    for part in text.split(","):
+        try:
+            if not part.strip():
+                raise ValueError
+            out.append(kind(part.strip()))
+        except ValueError:
+            raise UsageError(
+                f"{option} {text!r} is not a list of {what}", hint="write them with commas between", code="usage-bench"
+            ) from None
+    return out
+
+
+def read_head(text: str, target: Target, progress: Progress = silent) -> BenchHead:
+    """The head that ``FOLDER``, ``hf://owner/name`` or ``NAME=`` one of these stands for.
+
+    Raises SourceError for what is no folder, the first error among the head's problems, and what reading it raises.
+    """
+    match = None if Path(text).expanduser().exists() else _NAMED.fullmatch(text)
+    source = match["source"] if match else text
+    on_hub = source.startswith(HUB)
+    folder = Path(source).expanduser().resolve()
+    if not on_hub and not folder.is_dir():
+        raise SourceError(
+            f"the head {source!r} is not a folder",
+            hint="name the folder, or a repository as hf://owner/name",
+            code="source-head",
+        )
+    own = parse_address(source).repo_id.split("/")[-1] if on_hub else folder.name
+    name = match["name"] if match else own
+    progress(f"reading {name}")
+    checkpoint = open_checkpoint(source if on_hub else folder, progress=progress)
+    head = open_head(checkpoint, target=target.source)
+    for problem in head.problems:
+        if problem.severity == "error":
+            raise problem.to_error()
+    return BenchHead(name, str(checkpoint.folder), head.layout, folder_digest(checkpoint.folder)[0])
+
+
+def listing() -> list[dict[str, Any]]:
+    """The sets that can be fetched, as plain data."""
+    return [
+        {
+            "name": one.name,
+            "title": one.title,
+            "prompts": one.prompts,
+            "bytes": one.bytes,
+            "cached": is_cached(one),
+            **one.to_json(),
+        }
+        for one in datasets().values()
+    ]

@@ -1,0 +1,117 @@
+"""Run a plan, cell by cell, through whatever can measure one; nothing measured is lost or measured twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from eagle3hub.benchmarking.plan import BenchPlan, Cell, CellGroup
+from eagle3hub.engines.base import Verdict
+from eagle3hub.errors import UnavailableError
+from eagle3hub.metrics import Counts
+from eagle3hub.system.progress import Progress, silent
+
+
+@dataclass(frozen=True, slots=True)
+class PromptCounts:
+    """What one prompt came to: tokens of the prompt in the chat template, tokens generated, counters."""
+
+    prompt_tokens: int
+    new_tokens: int
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """Tokens per second without and with the head, and the conditions under which they were measured."""
+
+    target_tokens_per_second: float | None
+    speculative_tokens_per_second: float | None
+    conditions: str
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """What measuring a cell gave.
+
+    Attributes:
+        prompts: one entry for each prompt of the cell, in its order; empty where nothing was measured.
+        environment: what the engine ran on (Python, torch, processor …).
+        throughput: None where speed was not measured, as in a replay.
+        seconds: wall time of this cell.
+    """
+
+    verdict: Verdict
+    reason: str
+    prompts: tuple[PromptCounts, ...] = ()
+    environment: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    throughput: Throughput | None = None
+    seconds: float = 0.0
+
+
+class Measure(Protocol):
+    """Measures one cell."""
+
+    def __call__(self, cell: Cell) -> CellResult:
+        """The result of a cell. Raises UnavailableError where the engine or the device is not there."""
+
+
+class Runner(Protocol):
+    """Measures the cells of a plan, a group at a time."""
+
+    def version(self, engine: str) -> str:
+        """The version of ``engine`` that will run. Raises UnavailableError."""
+
+    def group(self, group: CellGroup) -> AbstractContextManager[Measure]:
+        """Set up what the group's cells share and give it up at the end. Raises UnavailableError."""
+
+
+OnCell = Callable[[Cell, str, CellResult], Any]
+"""Called with each cell, the version of its engine and its result, as soon as it is there."""
+
+
+def run_plan(
+    plan: BenchPlan,
+    runner: Runner,
+    on_cell: OnCell,
+    *,
+    done: Collection[str] = (),
+    progress: Progress = silent,
+) -> None:
+    """Measure every cell of the plan whose key is not in ``done``.
+
+    A group is only set up where a cell of it is to be measured. An engine that is not available makes its cells
+    ``unavailable``; every other error ends the run, with the cells before it handed over already.
+    """
+    finished = 0
+    for group in plan.groups():
+        try:
+            version = runner.version(group.engine)
+        except UnavailableError as error:
+            finished += len(group.cells)
+            _unavailable(group.cells, "unknown", error, on_cell)
+            continue
+        waiting = [cell for cell in group.cells if cell.key(version) not in done]
+        finished += len(group.cells) - len(waiting)
+        if not waiting:
+            continue
+        left = list(waiting)
+        try:
+            progress(f"{group.engine} on {group.prompts.name}, T = {group.temperature:g}", finished / plan.size)
+            with runner.group(group.only(waiting)) as measure:
+                for cell in waiting:
+                    progress(str(cell), finished / plan.size)
+                    result = measure(cell)
+                    left.remove(cell)
+                    finished += 1
+                    on_cell(cell, version, result)
+        except UnavailableError as error:
+            finished += len(left)
+            _unavailable(left, version, error, on_cell)
+
+
+def _unavailable(cells: Collection[Cell], version: str, error: UnavailableError, on_cell: OnCell) -> None:
+    for cell in cells:
+        on_cell(cell, version, CellResult("unavailable", error.message))

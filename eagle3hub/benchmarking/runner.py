@@ -1,0 +1,221 @@
+"""Measures the cells of a benchmark: by the reference, or on an engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eagle3hub import metrics
+from eagle3hub._version import __version__
+from eagle3hub.benchmarking.plan import Cell, CellGroup
+from eagle3hub.benchmarking.run import CellResult, Measure, PromptCounts, Throughput
+from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.engines import get_engine
+from eagle3hub.engines.base import Engine, EngineFailure, EngineRun, Job, LoadReport
+from eagle3hub.engines.endpoints import attach
+from eagle3hub.layouts import open_head
+from eagle3hub.system.progress import Progress, silent
+from eagle3hub.validation.derive import expected_taps
+from eagle3hub.validation.engine_runner import Outlook, Trial, engine_for, outlook, stops
+from eagle3hub.validation.gates import compare, judge
+from eagle3hub.validation.options import REFERENCE
+from eagle3hub.validation.reference_runner import require_packages
+from eagle3hub.validation.run import DEFAULT_TIMEOUT
+from eagle3hub.validation.target import with_room
+
+if TYPE_CHECKING:
+    from eagle3hub.checkpoint.folder import Checkpoint
+    from eagle3hub.head import Head
+    from eagle3hub.reference.target import TargetModel
+
+_LOADED = LoadReport(checked=True)
+
+
+class BenchRunner:
+    """A `Runner` of real measurements.
+
+    The reference loads a target once, lets it speak once per data set and temperature, and replays a head at every K
+    in one pass. Engines run each cell of their own, and the target alone once per group at temperature 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine_python: Mapping[str, str | Path] | None = None,
+        endpoints: Mapping[str, str] | None = None,
+        run_anyway: bool = False,
+        device_map: str | None = None,
+        batch_tokens: int | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        progress: Progress = silent,
+    ) -> None:
+        self._engine_python = engine_python
+        self._endpoints = endpoints or {}
+        self._run_anyway = run_anyway
+        self._device_map = device_map
+        self._batch_tokens = batch_tokens
+        self._timeout = timeout
+        self._progress = progress
+        self._target: tuple[object, TargetModel] | None = None
+        self._baselines: dict[str, EngineRun] = {}
+        self._outlooks: dict[tuple[str, str], Outlook] = {}
+
+    def version(self, engine: str) -> str:
+        """See `Runner.version`: of the reference, the version of this package."""
+        if engine == REFERENCE:
+            require_packages()
+            return __version__
+        if engine in self._endpoints:
+            return attach(engine, self._endpoints[engine]).version
+        return get_engine(engine).version
+
+    @contextmanager
+    def group(self, group: CellGroup) -> Iterator[Measure]:
+        """See `Runner.group`."""
+        yield self._by_reference(group) if group.engine == REFERENCE else self._on_engine
+
+    def _by_reference(self, group: CellGroup) -> Measure:
+        from eagle3hub.reference.measure import Speech, environment, replay_texts, speak
+        from eagle3hub.reference.replay import Conditions
+        from eagle3hub.reference.tree import TreeConditions
+
+        first = group.cells[0].common
+        target = self._loaded(group)
+        prompts = [target.chat(prompt.text) for prompt in group.prompts.prompts]
+        speech = Speech(first.max_new_tokens, group.longest_draft, group.temperature, first.seed)
+        texts = speak(target, prompts, speech, progress=self._progress)
+        found: dict[object, tuple[dict[int, list[metrics.Rounds]], float]] = {}
+
+        def measure(cell: Cell) -> CellResult:
+            name, common = cell.head.name, cell.common
+            tree = None
+            key: object = name
+            if common.topk is not None and common.num_draft_tokens is not None:
+                tree = TreeConditions(cell.draft_tokens, common.topk, common.num_draft_tokens)
+                key = name, tree  # a tree is not the beginning of a deeper one
+            if key not in found:
+                begun = time.monotonic()
+                every = [other.draft_tokens for other in group.cells if other.head.name == name]
+                ks = every if tree is None else [cell.draft_tokens]
+                head = _head(cell)
+                target.fit(head)
+                conditions = Conditions(max(ks), common.drafting, cell.temperature, common.seed)
+                rounds = replay_texts(
+                    target,
+                    head,
+                    texts,
+                    conditions,
+                    ks,
+                    tree=tree,
+                    digest=cell.head.digest,
+                    device=target.device,
+                    dtype=target.dtype,
+                    progress=self._progress,
+                )
+                found[key] = rounds, (time.monotonic() - begun) / len(ks)
+            rounds, seconds = found[key]
+            rows = tuple(
+                PromptCounts(text.prompt_length, text.response_length, metrics.counts_of(r))
+                for text, r in zip(texts, rounds[cell.draft_tokens], strict=True)
+            )
+            judged = judge(
+                load=_LOADED,
+                expected_taps=None,
+                lossless=None,
+                dtype=cell.common.dtype,
+                acceptance=metrics.acceptance_if_any([row.counts for row in rows]),
+                min_acceptance_length=cell.common.min_acceptance_length,
+            )
+            return CellResult(judged.verdict, judged.reason, rows, environment(target.device), None, round(seconds, 3))
+
+        return measure
+
+    def _loaded(self, group: CellGroup) -> TargetModel:
+        from eagle3hub.reference.target import TargetModel
+
+        common = group.cells[0].common
+        key = (group.target.source, common.device, common.dtype)
+        if self._target is None or self._target[0] != key:
+            self._target = None  # before the next one is loaded
+            self._progress("reference: loading the target")
+            loaded = TargetModel.load(
+                group.target.source,
+                name=group.target.name,
+                device=common.device,
+                dtype=common.dtype,
+                device_map=self._device_map,
+                batch_tokens=self._batch_tokens,
+            )
+            self._target = key, loaded
+        return self._target[1]
+
+    def _on_engine(self, cell: Cell) -> CellResult:
+        self._target = None  # the machine is the engine's now
+        common = cell.common
+        checkpoint = open_checkpoint(cell.head.source)
+        head = open_head(checkpoint, target=cell.target.source)
+        head.raise_for_errors()
+        job = Job(
+            target=cell.target.source,
+            head=checkpoint.folder,
+            prompts=cell.prompts,
+            device=common.device,
+            dtype=common.dtype,
+            draft_tokens=cell.draft_tokens,
+            topk=common.topk or 1,
+            num_draft_tokens=common.num_draft_tokens,
+            max_new_tokens=common.max_new_tokens,
+            temperature=cell.temperature,
+            seed=common.seed,
+        )
+        job = with_room(job, cell.target)
+        engine, python = engine_for(cell.engine, job, self._engine_python, self._endpoints)
+        stopped = None if self._run_anyway else self._foreseen(cell, engine, checkpoint, head)
+        if stopped is not None:
+            return CellResult("fail", stopped)
+        begun = time.monotonic()
+        measured = Trial(engine, job, checkpoint.folder.name, cell.target, python, self._timeout, self._progress).run(
+            self._baselines
+        )
+        run, base, seconds = measured.outcome, measured.base, round(time.monotonic() - begun, 3)
+        if isinstance(run, EngineFailure):
+            return CellResult(run.verdict, run.reason, seconds=seconds)
+        rows = tuple(
+            PromptCounts(result.prompt_tokens, len(result.tokens), result.counts)
+            for result in run.prompts
+            if result.counts is not None
+        )
+        questions = [prompt.question_id for prompt in cell.prompts.prompts]
+        judged = judge(
+            load=run.load or LoadReport(checked=False),
+            expected_taps=expected_taps(head),
+            lossless=None if base is None else compare(questions, base, run),
+            dtype=common.dtype,
+            acceptance=metrics.acceptance_if_any([row.counts for row in rows]),
+            min_acceptance_length=common.min_acceptance_length,
+            unchecked=run.unchecked,
+        )
+        speed = Throughput(
+            None if base is None else base.tokens_per_second,
+            run.tokens_per_second,
+            f"one sequence at a time on {run.environment.get('processor', 'a running server')}, {common.dtype}",
+        )
+        return CellResult(judged.verdict, judged.reason, rows, run.environment, speed, seconds)
+
+    def _foreseen(self, cell: Cell, engine: Engine, checkpoint: Checkpoint, head: Head) -> str | None:
+        """Why the engine need not be started on these files. What a running server read is not known."""
+        if cell.engine in self._endpoints:
+            return None
+        key = (cell.head.digest, cell.target.source)
+        if key not in self._outlooks:
+            self._outlooks[key] = outlook(checkpoint, head, cell.target.source)
+        return stops(self._outlooks[key](cell.engine, engine.version, cell.common.device))
+
+
+def _head(cell: Cell) -> Head:
+    head = open_head(cell.head.source, target=cell.target.source)
+    head.raise_for_errors()
+    return head

@@ -1,0 +1,108 @@
+"""A benchmark that can be interrupted: results are saved after every cell, and taken up again where they stop."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from eagle3hub.benchmarking.plan import BenchPlan, Cell
+from eagle3hub.benchmarking.results import CellRecord, Results, cell_record, document_of, load_results, save_document
+from eagle3hub.benchmarking.run import CellResult, Runner, run_plan
+from eagle3hub.errors import OutputError, UnavailableError
+from eagle3hub.system.progress import Progress, silent
+
+RESULTS = "results.json"
+
+
+def run_bench(
+    plan: BenchPlan,
+    runner: Runner,
+    *,
+    folder: Path | None = None,
+    resume: bool = False,
+    progress: Progress = silent,
+) -> Results:
+    """Run a plan and return its results, which are complete.
+
+    Args:
+        folder: where ``results.json`` is kept up to date after every cell; None to write nothing.
+        resume: take over from a ``results.json`` in the folder each cell that is the same measurement (head, target,
+            prompts, settings and versions alike). Cells that came to nothing are measured again.
+
+    Raises OutputError if the folder holds results already and ``resume`` is not set, or holds cells that are not in
+    the plan and would be lost, or if it cannot be written; what `run_plan` and the runner raise, with the cells
+    before saved.
+    """
+    records: dict[tuple[object, ...], CellRecord] = {}
+    if folder is not None:
+        _require_writable(folder)
+        records = _earlier(plan, runner, folder / RESULTS, resume)
+    order = [_place(cell) for group in plan.groups() for cell in group.cells]
+
+    def so_far() -> dict[str, Any]:
+        return document_of(plan, [records[place] for place in order if place in records])
+
+    def keep(cell: Cell, version: str, result: CellResult) -> None:
+        records[_place(cell)] = cell_record(cell, version, result)
+        if folder is not None:
+            save_document(so_far(), folder / RESULTS)
+
+    done = {one["key"] for one in records.values()}
+    run_plan(plan, runner, keep, done=done, progress=progress)
+    return Results(so_far())
+
+
+def _require_writable(folder: Path) -> None:
+    """Raise OutputError before the first measurement, rather than after it, if nothing can be written there."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise OutputError(f"cannot write into {folder}: {there} is not a writable folder", code="output-unwritable")
+
+
+def _earlier(plan: BenchPlan, runner: Runner, path: Path, resume: bool) -> dict[tuple[object, ...], CellRecord]:
+    """Cells of earlier results that this plan need not measure again, by their place in the plan."""
+    if not path.exists():
+        return {}
+    if not resume:
+        raise OutputError(
+            f"{path} holds the results of another run",
+            hint="go on with it with --resume, or choose another folder",
+            code="output-exists",
+        )
+    measured = {cell["key"]: cell for cell in load_results(path).cells if cell["acceptance"]}
+    records: dict[tuple[object, ...], CellRecord] = {}
+    for group in plan.groups():
+        try:
+            version = runner.version(group.engine)
+        except UnavailableError:
+            if any(cell["engine"]["name"] == group.engine for cell in measured.values()):
+                raise
+            continue
+        for cell in group.cells:
+            known = measured.get(cell.key(version))
+            if known is not None:
+                prompts = {**known["prompts"], "name": cell.prompts.name}
+                records[_place(cell)] = {**known, "head": cell.head.name, "prompts": prompts}
+    taken = {one["key"] for one in records.values()}
+    for key, lost in measured.items():
+        if key not in taken:
+            raise OutputError(
+                f"{path} holds a cell that this run would not measure, and would lose: {_described(lost)}",
+                hint="ask for the same heads, data sets and settings, or more of them; or choose another folder",
+                code="output-other-results",
+            )
+    return records
+
+
+def _described(cell: CellRecord) -> str:
+    settings = cell["settings"]
+    return (
+        f"{cell['head']} on {cell['prompts']['name']} ({cell['prompts']['count']} prompts), K = "
+        f"{settings['draft_tokens']}, T = {settings['temperature']:g}, {settings['max_new_tokens']} new tokens, "
+        f"{settings['dtype']}, {cell['engine']['name']} {cell['engine']['version']}"
+    )
+
+
+def _place(cell: Cell) -> tuple[object, ...]:
+    return cell.engine, cell.prompts.name, cell.temperature, cell.head.name, cell.draft_tokens

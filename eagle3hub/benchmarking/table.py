@@ -1,0 +1,312 @@
+"""The tables of a benchmark, as plain text in cells; every number in them is computed from the results.
+
+Tau is written with its 95 % interval, a difference with its base. A difference whose interval includes 0, or that has
+none, is marked with `NOISE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from eagle3hub.benchmarking.results import CellRecord, Results
+from eagle3hub.metrics import MIN_PROMPTS
+
+NOISE = "°"
+_NOTHING = "–"
+_MINUS = "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: lines of its heading, the side its cells keep to, and whether it stays beside the one before."""
+
+    heading: tuple[str, ...]
+    align: Literal["left", "right"] = "right"
+    joined: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table; its first ``keys`` columns say what a row is about, and belong to every part of a wide table."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+    keys: int
+    notes: tuple[str, ...] = ()
+
+
+_DATASET = Column(("data set",), "left")
+_T = Column(("T",))
+_K = Column(("K",))
+
+
+def tables(results: Results) -> list[Table]:
+    """Every table there is something for, engine by engine."""
+    out = []
+    for engine, version in dict.fromkeys((c["engine"]["name"], c["engine"]["version"]) for c in results.cells):
+        cells = [c for c in results.cells if (c["engine"]["name"], c["engine"]["version"]) == (engine, version)]
+        view = _View(results.document, cells, engine, version)
+        out += [table for make in _MAKERS if (table := make(view)) is not None]
+    return out
+
+
+def conditions(results: Results) -> list[str]:
+    """What has to be said beside the tables: target, heads, prompts, settings, estimator, and what did not pass."""
+    document = results.document
+    target = document["target"]
+    out = [f"Target: {target['name']}" + (f" at {target['revision']}" if target["revision"] else "")]
+    out += [f"Head {h['name']}: {h['layout']} layout, {h['digest'][:19]}…" for h in document["heads"]]
+    for prompts in {c["prompts"]["name"]: c["prompts"] for c in results.cells}.values():
+        source = prompts["source"]
+        origin = f"; {source['license']}, revision {source['revision'][:12]}" if source else ""
+        out.append(
+            f"Prompts {prompts['name']}: {prompts['count']}, {prompts['turns']} turn of each, "
+            f"SHA-256 {prompts['sha256'][:12]}…{origin}"
+        )
+    if results.cells:
+        out.append(_settings(results.cells))
+        out.append(
+            "τ: tokens per round, the target's own included; prompts pooled (ratio estimator); in parentheses the "
+            f"95 % interval with prompts as the sampling unit, where {MIN_PROMPTS} or more of them had rounds."
+        )
+    missing = document["cells_planned"] - len(results.cells)
+    if missing:
+        out.append(f"Not finished: {missing} of {document['cells_planned']} cells have not been measured.")
+    not_passed = [c for c in results.cells if c["verdict"] != "pass"]
+    for verdict, reason in dict.fromkeys((c["verdict"], c["reason"]) for c in not_passed):
+        where = [c for c in not_passed if (c["verdict"], c["reason"]) == (verdict, reason)]
+        out.append(f"{verdict.capitalize()} ({len(where)} of {len(results.cells)} cells): {reason}")
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """The cells of one engine, found by what they are about."""
+
+    document: Mapping[str, Any]
+    cells: Sequence[CellRecord]
+    engine: str
+    version: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.engine} {self.version}"
+
+    @property
+    def heads(self) -> list[str]:
+        return [head["name"] for head in self.document["heads"]]
+
+    @property
+    def others(self) -> list[str]:
+        return [name for name in self.heads if name != self.document["base"]]
+
+    def places(self) -> list[tuple[str, float, int]]:
+        """(data set, temperature, K), in the order of the plan, with the draft tokens of a data set together."""
+        found = dict.fromkeys(_place(cell) for cell in self.cells)
+        sets = list(dict.fromkeys(place[:2] for place in found))
+        return sorted(found, key=lambda place: (sets.index(place[:2]), place[2]))
+
+    def cell(self, place: tuple[str, float, int], head: str) -> CellRecord | None:
+        return next((c for c in self.cells if _place(c) == place and c["head"] == head), None)
+
+    def comparison(self, place: tuple[str, float, int], head: str) -> Mapping[str, Any] | None:
+        wanted = (self.engine, *place, head)
+        return next((c for c in self.document["comparisons"] if _compared(c) == wanted), None)
+
+
+def _place(cell: CellRecord) -> tuple[str, float, int]:
+    return cell["prompts"]["name"], cell["settings"]["temperature"], cell["settings"]["draft_tokens"]
+
+
+def _compared(one: Mapping[str, Any]) -> tuple[str, str, float, int, str]:
+    return one["engine"], one["dataset"], one["temperature"], one["draft_tokens"], one["other"]
+
+
+def _acceptance_length(view: _View) -> Table:
+    base = view.document["base"]
+    columns = [_DATASET, _T, _K, Column(("n",))]
+    for head in view.heads:
+        columns.append(Column((head,)))
+        if head != base:
+            columns.append(Column(("against", base), joined=True))
+    rows = []
+    for place in view.places():
+        cells = [view.cell(place, head) for head in view.heads]
+        row = [*_key(place), str(next(c["prompts"]["count"] for c in cells if c is not None))]
+        for head, cell in zip(view.heads, cells, strict=True):
+            row.append(_tau_of(cell))
+            if head != base:
+                row.append(_relative(view.comparison(place, head)))
+        rows.append(tuple(row))
+    return Table(f"Acceptance length τ, {view.title}", tuple(columns), tuple(rows), 4, _noise_note(rows))
+
+
+def _differences(view: _View) -> Table | None:
+    rows = []
+    for place in view.places():
+        for head in view.others:
+            one = view.comparison(place, head)
+            if one is not None:
+                rows.append(
+                    (
+                        *_key(place),
+                        head,
+                        _signed(one["difference"], ".3f") + (NOISE if _is_noise(one) else ""),
+                        _NOTHING if one["ci95"] is None else " … ".join(_signed(end, ".3f") for end in one["ci95"]),
+                        f"{one['identical']} of {one['prompts']}",
+                    )
+                )
+    if not rows:
+        return None
+    columns = (
+        _DATASET,
+        _T,
+        _K,
+        Column(("head",), "left"),
+        Column(("difference",)),
+        Column(("95 % interval",)),
+        Column(("prompts", "alike")),
+    )
+    return Table(
+        f"Difference of τ from {view.document['base']}, {view.title}", columns, tuple(rows), 4, _noise_note(rows)
+    )
+
+
+def _categories(view: _View) -> Table | None:
+    wide = [c for c in view.cells if len(c["categories"]) > 1]
+    if not wide:
+        return None
+    drafts = sorted({c["settings"]["draft_tokens"] for c in wide})
+    spans = [(head, k) for head in view.heads for k in drafts]
+    rows = []
+    for name, temperature in dict.fromkeys(_place(c)[:2] for c in wide):
+        sizes = next(c["prompts"]["categories"] for c in wide if c["prompts"]["name"] == name)
+        for category, size in sizes.items():
+            found = [view.cell((name, temperature, k), head) for head, k in spans]
+            values = [_tau(c["categories"].get(category)) if c else _NOTHING for c in found]
+            rows.append((name, f"{temperature:g}", category, str(size), *values))
+    columns = (_DATASET, _T, Column(("category",), "left"), Column(("n",)))
+    heads = tuple(Column((head, f"K = {k}")) for head, k in spans)
+    return Table(f"Acceptance length τ by category, {view.title}", columns + heads, tuple(rows), 4)
+
+
+def _marginal(view: _View) -> Table | None:
+    return _positions(view, "marginal", "accepted in so many % of all rounds")
+
+
+def _conditional(view: _View) -> Table | None:
+    return _positions(view, "conditional", "accepted in so many % of the rounds that accepted the position before")
+
+
+def _positions(view: _View, kind: str, meaning: str) -> Table | None:
+    measured = [c for c in view.cells if c["acceptance"]]
+    if not measured:
+        return None
+    longest = max(c["settings"]["draft_tokens"] for c in measured)
+    rows = []
+    for place in view.places():
+        for head in view.heads:
+            cell = view.cell(place, head)
+            if cell is not None and cell["acceptance"]:
+                rates = cell["acceptance"][f"{kind}_acceptance_rates"]
+                shown = [_NOTHING if rate is None else f"{100 * rate:.1f}" for rate in rates]
+                rows.append((*_key(place), head, *shown, *[""] * (longest - len(rates))))
+    columns = (_DATASET, _T, _K, Column(("head",), "left"))
+    numbered = tuple(Column((str(i + 1),)) for i in range(longest))
+    title = f"Acceptance by draft position, {kind} ({meaning}), {view.title}"
+    return Table(title, columns + numbered, tuple(rows), 4)
+
+
+def _throughput(view: _View) -> Table | None:
+    measured = [c for c in view.cells if c["throughput"]]
+    if not measured:
+        return None
+    rows = []
+    for place in view.places():
+        speeds = [(view.cell(place, head) or {}).get("throughput") for head in view.heads]
+        rows.append((*_key(place), *(text for speed in speeds for text in _speeds(speed))))
+    columns = [_DATASET, _T, _K]
+    for head in view.heads:
+        columns += [
+            Column((head, "without")),
+            Column((head, "with it"), joined=True),
+            Column((head, "ratio"), joined=True),
+        ]
+    notes = dict.fromkeys(f"Conditions: {c['throughput']['conditions']}" for c in measured)
+    return Table(f"Throughput, new tokens per second, {view.title}", tuple(columns), tuple(rows), 3, tuple(notes))
+
+
+_MAKERS: tuple[Callable[[_View], Table | None], ...] = (
+    _acceptance_length,
+    _differences,
+    _categories,
+    _marginal,
+    _conditional,
+    _throughput,
+)
+
+
+def _key(place: tuple[str, float, int]) -> tuple[str, str, str]:
+    return place[0], f"{place[1]:g}", str(place[2])
+
+
+def _tau_of(cell: CellRecord | None) -> str:
+    if cell is None:
+        return _NOTHING
+    if not cell["acceptance"]:
+        return str(cell["verdict"])
+    mark = "" if cell["verdict"] == "pass" else f" {cell['verdict']}"
+    return _tau(cell["acceptance"]) + mark
+
+
+def _tau(of: Mapping[str, Any] | None) -> str:
+    """Tau and its interval, of an ``acceptance`` or a ``category`` object."""
+    if of is None or of["mean_acceptance_length"] is None:
+        return _NOTHING
+    if of["ci95"] is None:
+        return f"{of['mean_acceptance_length']:.2f}"
+    low, high = of["ci95"]
+    return f"{of['mean_acceptance_length']:.2f} ({low:.2f}–{high:.2f})"
+
+
+def _relative(one: Mapping[str, Any] | None) -> str:
+    if one is None:
+        return _NOTHING
+    return f"{_signed(one['relative_percent'], '.1f')} %" + (NOISE if _is_noise(one) else "")
+
+
+def _is_noise(one: Mapping[str, Any]) -> bool:
+    return one["ci95"] is None or one["ci95"][0] <= 0 <= one["ci95"][1]
+
+
+def _noise_note(rows: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    marked = any(text.endswith(NOISE) for row in rows for text in row)
+    told = f"{NOISE} not shown to differ: the 95 % interval, paired by prompt, includes 0, or the pairs give none"
+    return (told,) if marked else ()
+
+
+def _signed(value: float, form: str) -> str:
+    text = f"{value:+{form}}"
+    return text.replace("-", _MINUS) if float(text) else text.lstrip("+-")
+
+
+def _speeds(speed: Mapping[str, Any] | None) -> tuple[str, str, str]:
+    alone, drafted = (speed["target_tokens_per_second"], speed["speculative_tokens_per_second"]) if speed else (0, 0)
+    ratio = f"{drafted / alone:.2f}" if alone and drafted else _NOTHING
+    return f"{alone:.1f}" if alone else _NOTHING, f"{drafted:.1f}" if drafted else _NOTHING, ratio
+
+
+def _settings(cells: Sequence[CellRecord]) -> str:
+    """The settings all cells have in common: the plan has one of each. A running server has a device of its own."""
+    s = cells[0]["settings"]
+    devices = " and ".join(dict.fromkeys(cell["settings"]["device"] for cell in cells))
+    tree = "chain" if s["topk"] is None else f"tree (top-k {s['topk']}, {s['num_draft_tokens']} draft tokens)"
+    system = "no system prompt" if s["system_prompt"] is None else f"system prompt {s['system_prompt']!r}"
+    return (
+        f"Settings: up to {s['max_new_tokens']} new tokens, {tree}, {s['drafting']} drafting, seed {s['seed']}, "
+        f"{s['dtype']} on {devices}, {s['concurrency']} sequence at a time, chat template: {s['chat_template']}, "
+        f"{system}. T = 0 is greedy."
+    )

@@ -1,0 +1,240 @@
+"""Words of the Hub and of print: names of engines and layouts, licenses and their terms, libraries."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+# How engines, layouts and licenses are called in print.
+
+
+ENGINES = {
+    "reference": "eagle3hub reference",
+    "vllm": "vLLM",
+    "sglang": "SGLang",
+    "trtllm": "TensorRT-LLM",
+    "sglang_jax": "sglang-jax",
+    "llamacpp": "llama.cpp",
+}
+
+REFERENCE = "reference"
+"""Our own replay of a head: it measures, and serves nothing."""
+
+OUTCOMES = {
+    "pass": "pass",
+    "fail": "fail",
+    "inconclusive": "inconclusive",
+    "unavailable": "could not run",
+}
+"""Verdicts in print; what has none was not run."""
+
+TAGS = {"trtllm": "tensorrt-llm", "sglang_jax": "sglang-jax", "llamacpp": "llama.cpp"}
+"""Engines whose tag on the Hub is not eagle3hub's name for them."""
+
+DEVICES = {"cpu": "CPU", "cuda": "NVIDIA GPU", "server": "a running server"}
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutName:
+    """A checkpoint layout in print: whose format it is, and the engines that format is written for."""
+
+    title: str
+    written_for: str
+
+
+LAYOUTS = {
+    "universal": LayoutName("universal", "vLLM, SGLang, TensorRT-LLM, sglang-jax"),
+    "specforge": LayoutName("SpecForge", "SGLang, vLLM, TensorRT-LLM"),
+    "modelopt": LayoutName("NVIDIA ModelOpt", "TensorRT-LLM, SGLang, vLLM"),
+    "speculators": LayoutName("speculators", "vLLM"),
+    "specjax": LayoutName("SpecJAX", "sglang-jax"),
+    "safeailab": LayoutName("SafeAILab EAGLE", "SafeAILab's own EAGLE code"),
+    "angelslim": LayoutName("AngelSlim", "vLLM"),
+}
+
+SPDX = {
+    "apache-2.0": "Apache-2.0",
+    "mit": "MIT",
+    "bsd-3-clause": "BSD-3-Clause",
+    "cc0-1.0": "CC0-1.0",
+    "cc-by-4.0": "CC-BY-4.0",
+    "cc-by-sa-4.0": "CC-BY-SA-4.0",
+    "cc-by-nc-4.0": "CC-BY-NC-4.0",
+    "cc-by-nc-sa-4.0": "CC-BY-NC-SA-4.0",
+    "odc-by": "ODC-By-1.0",
+}
+"""Hub license id to SPDX id, for those that have one."""
+
+
+SUBCARDS = {
+    "explainability": "Explainability",
+    "bias": "Bias",
+    "safety_and_security": "Safety & Security",
+    "privacy": "Privacy",
+}
+"""Governance subcards in print."""
+
+
+def engine(name: str) -> str:
+    """An engine's name as its makers write it."""
+    return ENGINES.get(name, name)
+
+
+def tag(name: str) -> str:
+    """An engine's tag, as models on the Hub carry it."""
+    return TAGS.get(name, name)
+
+
+def device(name: str) -> str:
+    """A device in print."""
+    return DEVICES.get(name, name)
+
+
+def outcome(verdict: str) -> str:
+    """A verdict in print."""
+    return OUTCOMES.get(verdict, verdict)
+
+
+def layout(name: str) -> LayoutName:
+    """A layout in print; unknown ones by their own name, written for nobody known."""
+    return LAYOUTS.get(name, LayoutName(name, ""))
+
+
+# What the licenses of targets ask of a model that was made from one: what can be looked up, as data.
+#
+# A draft head is trained on its target's hidden states and tokens. Whether that makes it a derivative is a question of
+# law that is not answered here: this says what the license, as stated, asks of such a model, so that a release can be
+# held against it. It is no legal advice, and the texts say more than these fields.
+#
+# Sources, read in November 2026: the community licenses of Llama 2 (section 1.b), 3, 3.1, 3.2, 3.3 and 4 (1.b.i,
+# 1.b.iii); the Gemma Terms of Use (1.1(e), 3.1); the OpenRAIL-M licenses (definition of derivatives, paragraph 4);
+# Creative Commons' legal codes and the GPL family for what their letters stand for.
+
+
+_META = "Copyright © Meta Platforms, Inc. All Rights Reserved."
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What one license asks.
+
+    Attributes:
+        prefix: what the name of a model trained with it must begin with; empty: anything.
+        phrases: sentences that must be displayed with it or be in a notice file.
+        limits: what a license of the new model would have to pass on: ``non-commercial``, ``share-alike``,
+            ``use-based restrictions``, ``no derivatives``.
+    """
+
+    prefix: str = ""
+    phrases: tuple[str, ...] = ()
+    limits: frozenset[str] = frozenset()
+
+
+def _llama(version: str) -> Terms:
+    name = f"Llama {version}"
+    notice = f"{name} is licensed under the {name} Community License, {_META}"
+    return Terms("Llama", ("Built with Llama", notice))
+
+
+_GEMMA = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
+_SPECIAL = {
+    "llama2": Terms(phrases=(f"Llama 2 is licensed under the LLAMA 2 Community License, {_META}",)),
+    "llama3": Terms(
+        "Llama 3",
+        ("Built with Meta Llama 3", f"Meta Llama 3 is licensed under the Meta Llama 3 Community License, {_META}"),
+    ),
+    **{f"llama{v}": _llama(v) for v in ("3.1", "3.2", "3.3", "4")},
+    "gemma": Terms(phrases=(_GEMMA,), limits=frozenset({"use-based restrictions"})),
+}
+_LIMITS = {
+    "non-commercial": r"cc-by-nc-.*|fair-noncommercial-research-license|apple-amlr",
+    "no derivatives": r"cc-by(-nc)?-nd-.*",
+    "share-alike": r"cc-by(-nc)?-sa-.*|a?gpl.*|cdla-sharing-.*|odbl|osl-3.0",
+    "use-based restrictions": r"openrail.*|.*-openrail-m|bigscience-bloom-rail-1.0",
+}
+
+
+def terms(license_id: str) -> Terms:
+    """What a license asks, by its Hub id; nothing where this does not know."""
+    if license_id in _SPECIAL:
+        return _SPECIAL[license_id]
+    return Terms(limits=frozenset(limit for limit, ids in _LIMITS.items() if re.fullmatch(ids, license_id)))
+
+
+# Licenses as the Hub spells them, and as cards print them.
+
+
+_LICENSES = """
+    afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
+    bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5
+    cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0
+    cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0
+    cdla-permissive-2.0 cdla-sharing-1.0 creativeml-openrail-m deepfloyd-if-license ecl-2.0 epl-1.0 epl-2.0
+    etalab-2.0 eupl-1.1 eupl-1.2 fair-noncommercial-research-license gemma gfdl gpl gpl-2.0 gpl-3.0 grok2-community
+    h-research intel-research isc lgpl lgpl-2.1 lgpl-3.0 lgpl-lr llama2 llama3 llama3.1 llama3.2 llama3.3 llama4
+    lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openmdw-1.0 openmdw-1.1 openrail openrail++ osl-3.0 other
+    pddl postgresql unknown unlicense wtfpl zlib
+"""
+HUB_IDS = frozenset(_LICENSES.split())
+"""The ids of the Hub's documentation page on licenses (hub-docs, August 2026)."""
+
+_PRINTED = (
+    (r"apache(?:[ -]license)?[, -]*(?:version |v\.? ?)?2(?:\.0)?\b", "apache-2.0"),
+    (r"\bMIT\b", "mit"),
+    (r"\bCC[ -]BY[ -]NC[ -]SA[ -](?P<v>\d\.\d)", "cc-by-nc-sa-"),
+    (r"\bCC[ -]BY[ -]NC[ -](?P<v>\d\.\d)", "cc-by-nc-"),
+    (r"\bCC[ -]BY[ -]SA[ -](?P<v>\d\.\d)", "cc-by-sa-"),
+    (r"\bCC[ -]BY[ -](?P<v>\d\.\d)", "cc-by-"),
+    (r"\bBSD[ -]3[ -]clause\b", "bsd-3-clause"),
+    (r"\bllama[ -]?(?P<v>2|3|3\.1|3\.2|3\.3|4) community", "llama"),
+    (r"\bgemma (?:terms|license)", "gemma"),
+)
+
+
+def printed(text: str) -> set[str]:
+    """The Hub ids of the licenses a text names, in whichever of the usual spellings."""
+    found = {id_ + (m.groupdict().get("v") or "") for p, id_ in _PRINTED for m in re.finditer(p, text, re.I)}
+    return found | {word for word in re.findall(r"[\w.+-]+", text.lower()) if word.strip(".") in HUB_IDS - _WORDS}
+
+
+_WORDS = frozenset({"other", "unknown", "cc", "bsd", "gpl", "lgpl", "isc", "gemma", "mit"})
+"""Ids that are words of their own in prose."""
+
+
+# Libraries that the Hub knows: what ``library_name`` can be, to choose a page's snippets and count its downloads.
+
+
+_LIBRARIES = """
+    3dtopia-xl PaddleOCR acestep adapter-transformers allennlp aneforge anemoi araclip asteroid audiocraft
+    audioseal aviation-ner bagel-mot bboxmaskpose ben2 bertopic big_vision bionemo birder birefnet bm25s
+    boltzgen cancertathomev2 cartesia_mlx cartesia_pytorch causilo ccpfn champ chaossim chat_tts chatterbox
+    chexmix chronos-forecasting clara clipscope cloud-agents colipri collectorvision colpali comet cortiq
+    cosmos cosyvoice cotracker cxr-foundation deepforest depth-anything-v2 depth-pro derm-foundation
+    describe-anything dia-tts dia2 diff-interpretation-tuning diffree diffusers diffusion-single-file
+    diffusionkit docking-at-home doctr edsnlp elm encoderfile espnet eupe f5-tts fairseq fastai fastprint
+    fasttext fixer flair flexray flextab fme gaussianformer gemma.cpp genmo geometry-crafter gliformer gliner
+    gliner2 glm-tts glyph-byt5 granite-library grok habibi-tts hallo hermes hezar holomotion htrflow
+    hunyuan-dit hunyuan3d-2 hunyuanworld-voyager hy-world-2 hy-worldplay image-matching-models imstoucan
+    index-tts infinite-you infinitetalk intellifold ising-decoding jev-style k2 keras keras-hub kernels
+    kimi-audio kittentts kronos lagernvs laya lerobot lightglue lightning-ir litert litert-lm liveportrait
+    llama-cpp-python longcat-video-avatar-1.5 ltx lvface lyra-2.0 magenta-realtime magenta-realtime-2 magi-1
+    mamba-ssm manas-1 mars5-tts matanyone mect medvae memra merlin mesh-anything mflux microduck mindspore
+    mini-omni2 minimax-h3 mitie ml-agents ml-sharp mlc-llm mlx mlx-image mobilint model2vec monkeyocr
+    montreal-forced-aligner moshi mtvcraft multimolecule nemo ninfer nobg nv-medtech open-oasis open-sora
+    open_clip openasr opendde openpeerllm outetts paddlenlp peft perception-encoder phantom-wan piper
+    pocket-tts pruna-ai pxia py-feat pyannote-audio pythae quantumpeer qwen3_tts recurrentgemma refiners relik
+    renderformer reverb rkllm robo-orchard-lab routee-powertrain rwkv saelens sam-3d-body sam-3d-objects sam2
+    same sample-factory sana sap-rpt-1-oss sapiens sapiens2 scail-2 seed-story seedvr self-forcing
+    sentence-transformers setfit shadow skala sklearn soloaudio songbloom spacy span-marker speechbrain
+    ssr-speech stable-audio-3 stable-audio-tools stable-baselines3 stanza supertonic swarmformer synthefy-migas
+    tabpfn tencent-song-generation tensorflowtts tensorrt terratorch tf-keras tic-clip timee-ts timesfm timm
+    tirex tirex-2 torchgeo transformers transformers.js trellis trellis2 tunejury ultralytics uni-3dar
+    unity-sentis univa vfi-mamba vibevoice videoprism videox_fun vismatch voicecraft voxcpm vqweb vui wan2.2
+    wham whisperkit yolov10 yolov26 zeromodels zonos
+"""
+HUB_LIBRARIES = frozenset(_LIBRARIES.split())
+"""The keys of MODEL_LIBRARIES_UI_ELEMENTS in Hugging Face's package @huggingface/tasks 0.21.54.
+
+No inference engine that serves EAGLE-3 heads is among them: they are tags, and what published heads write where an
+engine's name stands (``vllm``, ``sglang``, ``speculators``) gets no snippet and no place in the Hub's filter.
+"""

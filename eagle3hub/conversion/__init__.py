@@ -1,0 +1,1 @@
+"""Convert a head from one layout to another: read once, plan, write, verify."""

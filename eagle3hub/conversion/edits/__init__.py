@@ -1,0 +1,100 @@
+"""Changes of a head that were asked for: each a pure function from a head to a head and a record of what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from eagle3hub.conversion.edits.change import Change
+from eagle3hub.conversion.edits.embeddings import drop_embeddings, include_embeddings
+from eagle3hub.conversion.edits.reorder import change_dtype, resort_vocab, sort_aux
+from eagle3hub.conversion.edits.repair import repair_vocab, supply_map
+from eagle3hub.errors import UsageError
+from eagle3hub.head import Head
+from eagle3hub.layouts.base import ReadOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Transforms:
+    """What shall be changed on the way; nothing is by default.
+
+    Attributes:
+        repair: names of vocabulary repairs (`eagle3hub.conversion.edits.repair.REPAIRS`).
+        d2t: file with the vocabulary map the source lacks.
+        resort_vocab: put the draft vocabulary into ascending order of target ids.
+        sort_aux: put the aux hidden states into ascending order of layers.
+        include_embeddings: safetensors file, model folder or Hub id to take token embeddings from.
+        drop_embeddings: leave the head's own token embeddings out.
+        dtype: ``bf16``, ``fp16`` or ``fp32``.
+    """
+
+    repair: tuple[str, ...] = ()
+    d2t: str | Path | None = None
+    resort_vocab: bool = False
+    sort_aux: bool = False
+    include_embeddings: str | None = None
+    drop_embeddings: bool = False
+    dtype: str | None = None
+
+
+def apply_transforms(head: Head, asked: Transforms, target: str | None = None) -> tuple[Head, list[Change]]:
+    """Apply what was asked for, in the order of the fields of `Transforms`.
+
+    ``target`` is the target as the user named it, for comparing embeddings. The head may come with problems that a
+    transform takes away; the caller raises what is left. Raises InputError where a transform does not fit, UsageError
+    where two contradict each other.
+    """
+    if asked.repair and asked.d2t is not None:
+        raise UsageError("--repair and --d2t both say what the vocabulary map is", hint="give one of them")
+    if asked.drop_embeddings and asked.include_embeddings is not None:
+        raise UsageError("--include-embeddings and --drop-embeddings contradict each other", hint="give one of them")
+    changes: list[Change] = []
+    cast = asked.dtype is not None
+    if asked.repair:
+        head, done = repair_vocab(head, asked.repair)
+        changes += done
+    steps: list[tuple[bool, Callable[[Head], tuple[Head, Change | None]]]] = [
+        (asked.d2t is not None, lambda h: supply_map(h, asked.d2t or "")),
+        (asked.resort_vocab, resort_vocab),
+        (asked.sort_aux, sort_aux),
+        (asked.drop_embeddings, lambda h: drop_embeddings(h, target)),
+        (
+            asked.include_embeddings is not None,
+            lambda h: include_embeddings(h, asked.include_embeddings or "", cast=cast),
+        ),
+        (cast, lambda h: change_dtype(h, asked.dtype or "")),
+    ]
+    for wanted, step in steps:
+        if wanted:
+            head, change = step(head)
+            changes += [change] if change is not None else []
+    return head, changes
+
+
+def said(options: ReadOptions) -> list[Change]:
+    """What the user said of the source, as records: it counts as evidence only that it was said."""
+    o, residual = options, options.norm_before_residual
+    facts: list[tuple[str, object, str]] = [
+        ("aux-layers", o.aux_layers and list(o.aux_layers), f"the aux layers ({o.aux_convention} numbering)"),
+        ("num-target-layers", o.num_target_layers, "the target's number of layers"),
+        ("norm-output", o.norm_output, "the hidden state fed back, relative to the head's final norm,"),
+        ("norm-before-residual", None if residual is None else str(residual).lower(), "norm_before_residual"),
+        ("mask-token-id", o.mask_token_id, "the token of positions not drafted yet"),
+        ("rope-theta", o.rope_theta, "the RoPE base"),
+        ("drop", o.drop and list(o.drop), "the tensors that are no part of the head"),
+        ("allow-suspicious", o.allow_suspicious or None, "that weights which look random shall be read all the same"),
+    ]
+    return [
+        Change(
+            f"{name}",
+            f"{what} was said to be {value}",
+            "said on the command line",
+            list(o.drop) if name == "drop" else [],
+        )
+        for name, value, what in facts
+        if value not in (None, ())
+    ]
+
+
+__all__ = ["Change", "Transforms", "apply_transforms", "said"]

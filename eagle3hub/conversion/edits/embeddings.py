@@ -1,0 +1,192 @@
+"""Give a head the target's token embeddings, or take them out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.safetensors import FLOATS, TensorRef, read_header
+from eagle3hub.checkpoint.source import HUB, INDEX, WEIGHTS, parse_json_object, read_small
+from eagle3hub.checkpoint.writer import OpenFiles, stream
+from eagle3hub.conversion.edits.change import Change
+from eagle3hub.errors import HubError, Refusal, SourceError, TensorError
+from eagle3hub.head import Assumption, Head
+
+EMBEDDINGS = "embed_tokens.weight"
+_NAMES = (
+    EMBEDDINGS,
+    f"model.{EMBEDDINGS}",
+    f"language_model.model.{EMBEDDINGS}",
+    f"model.language_model.{EMBEDDINGS}",
+    "transformer.wte.weight",
+)
+"""What embeddings are called in targets, text-only and multimodal ones (transformers 5)."""
+_HUB_ID = re.compile(r"(?!.*\.safetensors$)[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*(@[^/@\s]+)?)?", re.ASCII)
+_NAME_ONE = "name a safetensors file, a folder or a Hub id that holds the target's weights"
+
+
+def include_embeddings(head: Head, source: str, *, cast: bool = False) -> tuple[Head, Change]:
+    """Add the token embeddings found in ``source``: a safetensors file, a model's folder or a Hub id.
+
+    ``cast``: all weights are cast to one dtype afterwards, so that these may have another than the head's.
+    Raises SourceError where there are none, TensorError where they do not fit the head, Refusal where the head has
+    embeddings already.
+    """
+    if EMBEDDINGS in head.tensors:
+        raise Refusal(
+            "--include-embeddings: the head has its own embed_tokens.weight",
+            hint="leave the option out, or drop them first with --drop-embeddings",
+            code="refused-embeddings-present",
+        )
+    ref = find_embeddings(source)
+    d = head.dims
+    if ref.shape != (d.vocab_size, d.hidden_size):
+        raise TensorError(
+            f"{ref.name} of {source} is {list(ref.shape)}, but the head needs [{d.vocab_size}, {d.hidden_size}]",
+            hint="name the target the head was trained for",
+            code="tensor-embeddings-shape",
+        )
+    if ref.dtype != head.dtype and not (cast and ref.dtype in FLOATS):
+        raise TensorError(
+            f"{ref.name} of {source} is {ref.dtype}, but the head's weights are {head.dtype}",
+            hint="add --dtype bf16, fp16 or fp32 to cast all of them"
+            if ref.dtype in FLOATS
+            else "name embeddings that are not quantized",
+            code="tensor-embeddings-dtype",
+        )
+    what = f"the token embeddings of {Path(source).name} were added ({ref.nbytes:,} bytes)"
+    change = Change(
+        "include-embeddings", what, "they were asked for; engines that share them ignore them", [EMBEDDINGS]
+    )
+    return replace(head, tensors={**head.tensors, EMBEDDINGS: ref}), change
+
+
+def drop_embeddings(head: Head, target: str | None) -> tuple[Head, Change]:
+    """Take embed_tokens.weight out, so that engines use the target's.
+
+    With ``target`` a folder that holds weights, the two are compared and unequal ones refused; otherwise that they
+    are equal becomes an assumption. Raises Refusal where the head would lose what it needs, TensorError where there
+    is nothing to drop.
+    """
+    own = head.tensors.get(EMBEDDINGS)
+    d = head.dims
+    if own is None:
+        raise TensorError(
+            "--drop-embeddings: the head has no embed_tokens.weight", hint="leave it out", code="tensor-no-embeddings"
+        )
+    if d.hidden_size != d.target_hidden_size:
+        raise Refusal(
+            f"--drop-embeddings: the head is {d.hidden_size} wide and its target {d.target_hidden_size}, so the "
+            "target's embeddings do not fit it",
+            hint="keep them",
+            code="refused-embeddings-width",
+        )
+    left = {n: t for n, t in head.tensors.items() if n != EMBEDDINGS}
+    assumptions = list(head.assumptions)
+    if target is not None and Path(target).expanduser().is_dir() and _has_weights(Path(target).expanduser()):
+        theirs = find_embeddings(target)
+        if own.remote is not None:
+            open_checkpoint(head.source)  # brings the weights to where the reference says they are
+        if not _equal(own, theirs):
+            raise Refusal(
+                f"--drop-embeddings: the head's embeddings differ from those of {Path(target).name}, so it would "
+                "compute something else without them",
+                hint="keep them, or name the target the head was trained for",
+                code="refused-embeddings-differ",
+            )
+        evidence = f"they equal those of {Path(target).name}, byte for byte"
+    else:
+        evidence = "nobody compared them with the target's"
+        why = "the head's own embeddings were dropped and engines use the target's, which were not compared with them"
+        settle = "give --target a folder that holds the target's weights"
+        assumptions.append(Assumption("embed_tokens", "the target's", why, settle))
+    change = Change("drop-embeddings", "the head's own token embeddings were left out", evidence, [own.name])
+    return replace(head, tensors=left, assumptions=assumptions), change
+
+
+def find_embeddings(source: str) -> TensorRef:
+    """The token embeddings in a safetensors file, a model's folder or a Hub repository (only their shard is fetched).
+
+    Raises SourceError, CheckpointError or HubError.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return _pick(source, read_header(path).tensors)
+    if path.is_dir():
+        return _pick(source, read_header(_shard(source, path)).tensors)
+    if not source.startswith(HUB) and not _HUB_ID.fullmatch(source):
+        raise SourceError(f"{source} does not exist", hint=_NAME_ONE, code="source-missing")
+    return _pick(source, read_header(_downloaded(source)).tensors)
+
+
+def _shard(source: str, folder: Path) -> Path:
+    index = folder / INDEX
+    if not index.is_file():
+        if (folder / WEIGHTS).is_file():
+            return folder / WEIGHTS
+        raise SourceError(
+            f"there is no safetensors file in {source}",
+            hint=_NAME_ONE,
+            code="source-no-weights",
+        )
+    shard = _in_index(source, parse_json_object(read_small(index) or b"", index))
+    if not (folder / shard).is_file():
+        raise SourceError(f"{index} names {shard}, which is not there", code="source-no-weights")
+    return folder / shard
+
+
+def _downloaded(source: str) -> Path:
+    from eagle3hub.checkpoint.hub import download_file
+    from eagle3hub.checkpoint.remote import HubAddress, download_weights, parse_address
+
+    at = parse_address(source) if "/" in source else HubAddress(source, None, "")
+    try:
+        index = download_file(at.repo_id, at.path(INDEX), at.revision)
+    except HubError as e:
+        if e.code == "hub-not-found" and _HUB_ID.fullmatch(source) and at.revision is None:
+            message = f"{source} is neither a file nor a folder here, nor a model on the Hub that can be read"
+            raise HubError(message, hint=e.hint, code=e.code) from e
+        if e.code != "hub-no-file":
+            raise
+        return download_weights(at.repo_id, at.path(WEIGHTS), at.revision)
+    shard = _in_index(source, parse_json_object(read_small(index) or b"", index))
+    return download_weights(at.repo_id, at.path(shard), at.revision)
+
+
+def _in_index(source: str, index: Mapping[str, object]) -> str:
+    weight_map = index.get("weight_map")
+    if isinstance(weight_map, dict):
+        for name in _NAMES:
+            shard = weight_map.get(name)
+            if isinstance(shard, str) and Path(shard).name == shard:
+                return shard
+    raise _none(source)
+
+
+def _pick(source: str, tensors: Mapping[str, TensorRef]) -> TensorRef:
+    for name in _NAMES:
+        if name in tensors:
+            return tensors[name]
+    raise _none(source)
+
+
+def _none(source: str) -> SourceError:
+    return SourceError(
+        f"there are no token embeddings in {source}",
+        hint=f"they are looked for under {', '.join(_NAMES[:2])} and similar names",
+        code="source-no-embeddings",
+    )
+
+
+def _has_weights(folder: Path) -> bool:
+    return (folder / INDEX).is_file() or (folder / WEIGHTS).is_file()
+
+
+def _equal(a: TensorRef, b: TensorRef) -> bool:
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    with OpenFiles() as files:
+        return all(bytes(x) == y for x, y in zip(stream(a, files), stream(b, files), strict=True))

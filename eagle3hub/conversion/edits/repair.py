@@ -1,0 +1,290 @@
+"""Edits of the vocabulary map: repair a map that is wrong in a known way, or take it from a file."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from eagle3hub.checkpoint.pickles import is_pickle, read_pickle_tensors
+from eagle3hub.checkpoint.safetensors import TensorRef, read_header
+from eagle3hub.conversion.edits.change import INTEGERS, Change, integers, raw_buffers, with_ordered_map
+from eagle3hub.errors import Problem, SourceError, UsageError, VocabMapError
+from eagle3hub.head import Head
+from eagle3hub.head.vocab import SORTED_TRAINERS, VocabMap, check_vocab_map, is_map, subtractions
+from eagle3hub.layouts.tensors import read_mask
+from eagle3hub.system.reading import opened
+
+# Repairs of a vocabulary map, each asked for by name and each only where what is there proves it right.
+
+
+REPAIRS = ("absolute", "double-subtracted", "arange", "from-t2d", "from-d2t", "prefix")
+"""Repairs that can be asked for by name; each fits certain faults only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """A map after a repair, and what shows that the repair is right."""
+
+    vocab: VocabMap
+    evidence: str
+
+
+def repair_vocab_map(
+    name: str, d2t: Sequence[int] | None, t2d: bytes | None, *, vocab_size: int, draft_vocab_size: int
+) -> Mended:
+    """Mend a pair of vocabulary buffers in the way called ``name``, one of `REPAIRS`.
+
+    The buffers are those of `check_vocab_map`. Raises VocabMapError where this repair does not fit the fault, so
+    that nothing is ever repaired on a guess.
+    """
+    vocab, status, problems = check_vocab_map(d2t, t2d, vocab_size=vocab_size, draft_vocab_size=draft_vocab_size)
+    if name == "from-t2d" and vocab is not None and vocab.spelling == "t2d":
+        return Mended(vocab, f"t2d marks exactly {draft_vocab_size} tokens and there is no d2t")
+    if not problems:
+        raise _nothing_to_repair(name, status)
+    mended = _mend(name, status, d2t, t2d, vocab_size, draft_vocab_size)
+    if mended is not None:
+        return mended
+    raise _unfit(name, problems[0])
+
+
+def _unfit(name: str, fault: Problem) -> VocabMapError:
+    return VocabMapError(
+        f"--repair {name} does not fit what is wrong here: {fault.message}",
+        hint=fault.hint,
+        code="vocab-repair-unfit",
+    )
+
+
+def _nothing_to_repair(name: str, status: str) -> VocabMapError:
+    return VocabMapError(
+        f"--repair {name}: there is nothing to repair, the vocabulary map is {status}",
+        hint="leave the option out",
+        code="vocab-nothing-to-repair",
+    )
+
+
+def _mend(name: str, status: str, d2t: Sequence[int] | None, t2d: bytes | None, v: int, vd: int) -> Mended | None:
+    members = None if t2d is None or len(t2d) != v else [i for i, m in enumerate(t2d) if m]
+    unset = vd == v and not members  # a mask over a full vocabulary can only be all true, so that it says nothing
+    prefix = members is None or unset or members == list(range(vd))
+    ids: Sequence[int] | None = None
+    evidence = ""
+    if name == status == "absolute" and d2t is not None:
+        ids, evidence = (
+            d2t,
+            "as absolute ids they are distinct and in range"
+            + (" and equal the true entries of t2d" if members is not None else "; as offsets they are not"),
+        )
+    elif name == status == "double-subtracted" and d2t is not None and members is not None:
+        k = subtractions(d2t, members)
+        ids, evidence = members, f"d2t + {k} * arange equals the true entries of t2d"
+    elif name == status == "arange" and prefix:
+        ids = range(vd)
+        evidence = "d2t[i] = i is the identity in absolute ids" + (
+            f", and t2d marks the first {vd} tokens" if members else ""
+        )
+    elif name == "prefix" and prefix and (status == "zero" or (status == "t2d-count" and unset and d2t is None)):
+        ids, evidence = range(vd), f"that the draft vocabulary is the first {vd} tokens was said on the command line"
+    elif (
+        name == "from-t2d"
+        and status in {"zero", "arange", "out-of-range", "duplicate", "shape"}
+        and members is not None
+        and t2d is not None
+        and len(members) == vd
+        and not t2d.translate(None, b"\x00\x01")
+        and not (status == "arange" and prefix)
+    ):
+        ids, evidence = members, f"t2d marks exactly {vd} tokens and d2t is no map ({status})"
+    elif (
+        name == "from-d2t"
+        and d2t is not None
+        and (status == "t2d-values" or (status == "t2d-count" and len(members or ()) in (0, v)))
+        and len(d2t) == vd
+        and is_map(d2t, v)
+    ):
+        ids, evidence = [i + x for i, x in enumerate(d2t)], "d2t maps to distinct tokens by itself and t2d is no mask"
+    return None if ids is None else Mended(VocabMap(array("q", ids), v, "offset"), evidence)
+
+
+def repair_vocab(head: Head, names: Sequence[str]) -> tuple[Head, list[Change]]:
+    """Apply the repairs called ``names`` to the vocabulary map of ``head``.
+
+    Raises UsageError for a name that does not exist, VocabMapError for one that does not fit.
+    """
+    changes: list[Change] = []
+    for name in names:
+        if name not in REPAIRS:
+            raise UsageError(
+                f"there is no repair called {name}", hint=f"choose one of {', '.join(REPAIRS)}", code="usage-repair"
+            )
+        if name == "from-t2d" and head.layout not in SORTED_TRAINERS:
+            raise VocabMapError(
+                f"--repair from-t2d needs a trainer that keeps lm_head in ascending order; {head.layout} does not say",
+                hint="give the run's own map with --d2t FILE",
+                code="vocab-repair-unfit",
+            )
+        if changes:
+            raise UsageError("a map needs one --repair, not several", code="usage-repair")
+        if head.vocab_status == "ok":
+            raise _nothing_to_repair(name, head.vocab_status)
+        for fault in head.problems:
+            if fault.code == "vocab-unsorted":
+                raise _unfit(name, fault)
+        d2t, t2d = raw_buffers(head)
+        d = head.dims
+        mended = repair_vocab_map(name, d2t, t2d, vocab_size=d.vocab_size, draft_vocab_size=d.draft_vocab_size)
+        identity = list(mended.vocab.target_id) == list(range(d.vocab_size))
+        head = with_ordered_map(head, None if identity else mended.vocab)
+        buffers = sorted(head.buffers)
+        changes.append(Change(f"repair:{name}", "the vocabulary map was repaired", mended.evidence, buffers, True))
+    return head, changes
+
+
+# A vocabulary map from a file of its own, for heads that came without one or with a wrong one.
+
+
+_UNSURE = frozenset({"t2d-mismatch", "t2d-values", "t2d-count"})
+"""Faults in which t2d is as likely wrong as d2t."""
+
+_NPY = b"\x93NUMPY"
+
+
+def supply_map(head: Head, file: str | Path) -> tuple[Head, Change]:
+    """Give ``head`` the map in ``file``: .npy, safetensors or a torch pickle, with d2t alone or d2t and t2d.
+
+    Whether it holds offsets or absolute ids is decided by which of the two is a map at all, by t2d where there is
+    one, and else refused. Raises SourceError or CheckpointError for a file that cannot be read, VocabMapError for one
+    that holds no map for this head, or contradicts a map the head already has.
+    """
+    d2t, t2d = _read(Path(file).expanduser())
+    name = Path(file).name
+    own_d2t, own_t2d = raw_buffers(head)
+    d = head.dims
+    if len(d2t) != d.draft_vocab_size:
+        raise VocabMapError(
+            f"{name} holds {len(d2t)} entries but lm_head has {d.draft_vocab_size} rows",
+            hint="it belongs to another head",
+            code="vocab-supplied-shape",
+        )
+    sound = _counts(own_t2d, d.vocab_size, d.draft_vocab_size) and head.vocab_status not in _UNSURE
+    mask = t2d if t2d is not None else own_t2d if sound else None
+    ids, kind = _settle(name, d2t, mask, d.vocab_size)
+    vocab = VocabMap(ids, d.vocab_size, "offset")
+    if head.vocab_status == "ok" and head.vocab_map is not None and head.vocab_map.target_id != ids:
+        first = next(i for i, (a, b) in enumerate(zip(ids, head.vocab_map.target_id, strict=True)) if a != b)
+        raise VocabMapError(
+            f"{name} maps draft id {first} to target id {ids[first]}, but the head has a sound map of its own that "
+            f"says {head.vocab_map.target_id[first]}",
+            hint="leave --d2t out, or find out which of the two belongs to these weights",
+            code="vocab-supplied-conflict",
+        )
+    if sound and own_t2d is not None:
+        _agree_with_mask(name, vocab, own_t2d)
+    same = own_d2t is not None and array("q", (t - i for i, t in enumerate(ids))) == array("q", own_d2t)
+    evidence = f"{name} holds {kind}: {d.draft_vocab_size} distinct target ids below {d.vocab_size}"
+    if mask is not None and vocab.t2d_bytes() == mask:
+        evidence += ", exactly those t2d marks"
+    if same:
+        evidence += "; the head's own d2t says the same"
+    change = Change("d2t", f"the vocabulary map was taken from {name}", evidence, ["d2t"])
+    return with_ordered_map(head, None if list(ids) == list(range(d.vocab_size)) else vocab), change
+
+
+def _agree_with_mask(name: str, vocab: VocabMap, own_t2d: bytes) -> None:
+    mask = vocab.t2d_bytes()
+    if mask != own_t2d:
+        first = next(i for i, (a, b) in enumerate(zip(mask, own_t2d, strict=True)) if a != b)
+        raise VocabMapError(
+            f"{name} and the head's t2d disagree about target id {first}",
+            hint="the file belongs to another head; where lm_head is in ascending order, --repair from-t2d helps",
+            code="vocab-supplied-conflict",
+        )
+
+
+def _counts(t2d: bytes | None, v: int, vd: int) -> bool:
+    return t2d is not None and len(t2d) == v and not t2d.translate(None, b"\x00\x01") and t2d.count(1) == vd
+
+
+def _settle(name: str, d2t: Sequence[int], mask: bytes | None, v: int) -> tuple[array[int], str]:
+    """The target ids, and in words how they were stored."""
+    readings = {
+        "offsets": array("q", (i + x for i, x in enumerate(d2t))),
+        "absolute target ids": array("q", d2t),
+    }
+    sound = {
+        kind: ids
+        for kind, ids in readings.items()
+        if len(set(ids)) == len(ids) and min(ids) >= 0 and max(ids) < v and (mask is None or _marked(ids, mask))
+    }
+    if len(sound) == 2 and mask is None and all(a <= b for a, b in pairwise(d2t)):
+        # ascending ids as offsets never end above V - V_d; ascending absolute ids nearly always do
+        sound.pop("offsets" if d2t[-1] > v - len(d2t) else "absolute target ids")
+    if len(sound) == 1:
+        ((kind, ids),) = sound.items()
+        return ids, kind
+    if sound:
+        raise VocabMapError(
+            f"{name} can be read as offsets and as absolute target ids, and nothing says which it is",
+            hint="save it together with its mask, as {'d2t': …, 't2d': …}",
+            code="vocab-supplied-ambiguous",
+        )
+    _, status, problems = check_vocab_map(d2t, mask, vocab_size=v, draft_vocab_size=len(d2t))
+    detail = problems[0].message if problems else f"its map is {status}"
+    raise VocabMapError(
+        f"{name} is no map for this head, neither as offsets nor as absolute ids: {detail}",
+        hint="it belongs to another head, or was never initialised",
+        code="vocab-supplied-wrong",
+    )
+
+
+def _marked(ids: Sequence[int], mask: bytes) -> bool:
+    return all(mask[t] for t in ids)
+
+
+def _read(path: Path) -> tuple[array[int], bytes | None]:
+    try:
+        with opened(path) as f:
+            start = f.read(9)
+    except OSError as e:
+        raise SourceError(f"cannot read {path}: {e.strerror}", code="source-unreadable") from e
+    if start.startswith(_NPY):
+        return _from_npy(path), None
+    return _from_tensors(path, read_pickle_tensors(path) if is_pickle(start) else read_header(path).tensors)
+
+
+def _from_tensors(path: Path, tensors: Mapping[str, TensorRef]) -> tuple[array[int], bytes | None]:
+    d2t = tensors.get("d2t") or (next(iter(tensors.values())) if len(tensors) == 1 else None)
+    t2d = tensors.get("t2d")
+    if d2t is None or d2t.dtype not in INTEGERS or len(d2t.shape) != 1:
+        names = ", ".join(sorted(tensors)[:4]) or "nothing"
+        raise VocabMapError(
+            f"{path.name} holds no integer vector called d2t (it holds {names})",
+            hint="save the map as one int64 vector, or as {'d2t': …, 't2d': …}",
+            code="vocab-supplied-format",
+        )
+    return integers(d2t), None if t2d is None else read_mask(t2d)
+
+
+def _from_npy(path: Path) -> array[int]:
+    import numpy as np
+
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as e:
+        raise SourceError(f"{path} is not a readable .npy file: {e}", code="source-npy") from e
+    if values.ndim != 1 or values.dtype.kind not in "iu":
+        raise VocabMapError(
+            f"{path.name} holds {values.dtype} {list(values.shape)}, not a vector of integers",
+            hint="save the map as one int64 vector",
+            code="vocab-supplied-format",
+        )
+    out = array("q")
+    out.frombytes(values.astype("<i8").tobytes())
+    if sys.byteorder == "big":
+        out.byteswap()
+    return out

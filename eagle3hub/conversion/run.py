@@ -1,0 +1,267 @@
+"""Convert a head from any layout to any layout: read, plan, write, verify.
+
+The plan says which bytes go where before anything is written; the result is verified by reading it back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from hashlib import sha256
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from eagle3hub._version import __version__
+from eagle3hub.checkpoint.destination import check_destination, require_space
+from eagle3hub.checkpoint.digest import FileSize, file_digest, file_size, head_files
+from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.source import CONFIG, HUB, INDEX, PROVENANCE, changed, unchanged
+from eagle3hub.checkpoint.staging import remove_leftovers, staged_folder, write_file
+from eagle3hub.checkpoint.writer import Flushing, encode_header, encode_index, how_derived, write_safetensors
+from eagle3hub.conversion.edits import Transforms
+from eagle3hub.conversion.plan import UNCHANGED, Plan, make_plan, public_name
+from eagle3hub.conversion.verify import verify_folder
+from eagle3hub.errors import Problem
+from eagle3hub.head import Head
+from eagle3hub.head.target import TargetFacts
+from eagle3hub.layouts import open_head, provenance
+from eagle3hub.layouts.aux_layers import AUX_IDS
+from eagle3hub.layouts.base import AS_FOUND, ReadOptions
+from eagle3hub.system.documents import document_bytes
+from eagle3hub.system.progress import Progress, silent
+
+_NESTED_ONLY = "aux-ids-nested-only"
+
+_WRITTEN_ANEW = frozenset(
+    {
+        _NESTED_ONLY,
+        *("config-sliding-ignored", "config-bias-ignored", "config-tied", "config-layers", "config-no-context"),
+        *("config-quantization-leftover", "checkpoint-beside"),
+    }
+)
+"""Problems of how a source is spelled, which writing may mend; others lie in what the head is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What was (or, in a dry run, would be) done.
+
+    Attributes:
+        destination: the folder. plan: what it was made from.
+        files: every file with its size and, where ``digests`` asked for it, SHA-256; empty in a dry run.
+        verified: whether the result was read back and held against the source.
+        result: the head as it was read back, without its target; None in a dry run.
+        left: what could not be removed of the folder that was replaced.
+    """
+
+    destination: Path
+    plan: Plan
+    files: list[FileSize] = field(default_factory=list)
+    verified: bool = False
+    dry_run: bool = False
+    result: Head | None = None
+    left: Path | None = None
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is to be said of the result: problems of the source that it still has, and its own."""
+        source = self.plan.head.problems
+        if self.result is None:
+            return list(source)
+        kept = [p for p in source if p.code not in _WRITTEN_ANEW or p.code in self._found]
+        return kept + [p for p in self.result.problems if p.code not in {p.code for p in source}]
+
+    @property
+    def mended(self) -> list[Problem]:
+        """Problems of the source that the result has no longer because it is written otherwise."""
+        if self.result is None:
+            return []
+        gone = [p for p in self.plan.head.problems if p.code in _WRITTEN_ANEW and p.code not in self._found]
+        return [p for p in gone if p.code != _NESTED_ONLY or AUX_IDS in self.plan.spelled.config]
+
+    @property
+    def _found(self) -> set[str]:
+        return {p.code for p in self.result.problems} if self.result is not None else set()
+
+    @property
+    def _leftovers(self) -> list[str]:
+        return [] if self.left is None else [f"{self.left} is left of what was replaced: remove it yourself"]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document ``convert --json`` prints."""
+        plan = self.plan
+        return {
+            "source": plan.head.source,
+            "from": plan.head.layout,
+            "to": plan.to,
+            "destination": str(self.destination),
+            "dry_run": self.dry_run,
+            "verified": self.verified,
+            "config": plan.spelled.config,
+            "bytes": plan.nbytes,
+            "tensors": _mapping(plan),
+            "shards": [shard.name for shard in plan.shards],
+            "files": self.files,
+            "repairs": [c.to_json() for c in plan.changes],
+            "assumptions": [a.to_json() for a in plan.assumptions],
+            "problems": [p.to_json() for p in plan.head.problems],
+            "result_problems": None if self.result is None else [p.to_json() for p in self.problems],
+            "mended": [p.to_json() for p in self.mended],
+            "notes": [*plan.spelled.notes, *self._leftovers],
+        }
+
+
+def convert(
+    source: str | Path,
+    destination: str | Path,
+    to: str,
+    *,
+    layout: str | None = None,
+    target: TargetFacts | str | None = None,
+    target_name: str | None = None,
+    speculative_tokens: int | None = None,
+    strict: bool = False,
+    read: ReadOptions = AS_FOUND,
+    transforms: Transforms = UNCHANGED,
+    settings: Sequence[tuple[str, Any]] = (),
+    max_shard_size: int | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+    verify: bool = True,
+    digests: bool = False,
+    progress: Progress = silent,
+) -> Conversion:
+    """Convert the head in ``source`` to layout ``to`` in the new folder ``destination``.
+
+    Args:
+        source: a folder, or ``hf://owner/name[@revision][/subfolder]``; weights on the Hub are downloaded once
+            everything else has been checked.
+        layout: the source's layout, where detection shall not decide.
+        target: target model (facts, folder or Hub id) that settles what the source leaves open.
+        target_name: Hub id to record for a target given as a folder, or not given.
+        speculative_tokens: number of draft tokens K to recommend, required by speculators.
+        strict: refuse instead of assuming.
+        read: what the user says of the source. transforms: what shall be changed on the way.
+        settings: fields of the written config, as (dotted key, value). max_shard_size: bytes per weights file.
+        force: replace a folder this tool wrote earlier. dry_run: plan and check only.
+        verify: read the result back, compare it byte for byte, and return when it is on the disk.
+        digests: record the SHA-256 of every file of source and result, which takes about as long as verifying.
+
+    The destination is absent or complete at every moment (a new one made without ``verify``, but for a power cut), and
+    weights are copied as they are unless a transform was asked for that computes them. Raises InputError (also where
+    the source changes meanwhile), OutputError, UsageError or HubError; nothing is left behind then.
+    """
+    plan = make_plan(
+        source,
+        to,
+        layout=layout,
+        target=target,
+        target_name=target_name,
+        speculative_tokens=speculative_tokens,
+        strict=strict,
+        read=read,
+        transforms=transforms,
+        settings=settings,
+        max_shard_size=max_shard_size,
+    )
+    dest = Path(destination).expanduser()
+    if not dry_run:
+        remove_leftovers(dest)
+    named = (source, target, transforms.d2t, transforms.include_embeddings)
+    check_destination(dest, force=force, keep_out=[given for given in named if isinstance(given, str | Path)])
+    require_space(dest, plan.nbytes)
+    if dry_run:
+        return Conversion(dest, plan, dry_run=True)
+    flush = verify or os.path.lexists(dest)  # what is replaced is not risked
+    with staged_folder(dest, force=force, flush=flush) as staged, unchanged(plan.seen):
+        if plan.head.source.startswith(HUB):
+            open_checkpoint(plan.head.source, progress=progress)  # puts the weights where the plan expects them
+        files = _fill(staged.path, plan, verify=verify, flush=flush, digests=digests, progress=progress)
+        result = open_head(staged.path, layout=to)
+    return Conversion(dest, plan, files, verified=verify, result=result, left=staged.left)
+
+
+def _fill(stage: Path, plan: Plan, *, verify: bool, flush: bool, digests: bool, progress: Progress) -> list[FileSize]:
+    """Write everything; with ``verify`` compare it, with ``flush`` return when it is on the disk.
+
+    Flushing and hashing go on beside the rest. Without ``flush`` everything is left to the system
+    as ``cp`` leaves it: it reaches the disk within seconds, and a power cut before that loses it.
+    """
+    source = open_checkpoint(plan.head.source)
+    if provenance.fingerprint(source) != plan.fingerprint:
+        raise changed(plan.head.source)
+    config = document_bytes(plan.spelled.config)
+    listed: Callable[[Path], FileSize] = file_digest if digests else file_size
+    with ExitStack() as stack:
+        flushing = stack.enter_context(Flushing()) if flush else None
+        pool = stack.enter_context(ThreadPoolExecutor(max_workers=2))
+        if verify:  # what verifying imports is read while nothing is flushed, which such reading can have to wait for
+            pool.submit(import_module, "numpy")
+        try:
+            write_file(stage / CONFIG, config, flush=flush)
+            if len(plan.shards) > 1:
+                write_file(stage / INDEX, encode_index(plan.shards), flush=flush)
+            for name, data in plan.spelled.files.items():
+                write_file(stage / name, data, flush=flush)
+            for shard in plan.shards:
+                write_safetensors(stage / shard.name, shard.tensors, plan.spelled.metadata, flushing, progress)
+            came_from = pool.map(listed, head_files(source.folder))
+            written = pool.map(listed, [*head_files(stage), *(stage / name for name in plan.spelled.files)])
+            if verify:
+                verify_folder(stage, plan.head, plan.to, plan.spelled, progress)
+            if digests:
+                progress("hashing source and result")
+            files = list(written)
+            record = _record(plan, config, files, list(came_from), verified=verify)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        write_file(stage / PROVENANCE, document_bytes(record), flush=flush)
+        if flushing is not None:
+            progress("waiting for the disk")
+            flushing.wait()
+    return [*files, listed(stage / PROVENANCE)]
+
+
+def _record(
+    plan: Plan, config: bytes, files: Sequence[FileSize], came_from: Sequence[FileSize], *, verified: bool
+) -> dict[str, Any]:
+    """The provenance file (schema ``provenance``): the same inputs give the same bytes."""
+    head = plan.head
+    headers = {shard.name: encode_header(shard.tensors, plan.spelled.metadata) for shard in plan.shards}
+    return {
+        "schema": provenance.SCHEMA,
+        "tool": {"name": "eagle3hub", "version": __version__},
+        "command": plan.command,
+        "layout": plan.to,
+        "verified": verified,
+        "source": {
+            "name": public_name(head.source),
+            "layout": head.layout,
+            "files": list(came_from),
+        },
+        "fingerprint": {
+            "config_sha256": sha256(config).hexdigest(),
+            "header_sha256": {name: sha256(header).hexdigest() for name, header in headers.items()},
+        },
+        "files": list(files),
+        "tensors": _mapping(plan),
+        "assumptions": [a.to_json() for a in plan.assumptions],
+        "repairs": [c.to_json() for c in plan.changes],
+        "facts": {**provenance.facts_of(head), "speculative_tokens": plan.speculative_tokens},
+        "carried": provenance.spellings_after(head),
+    }
+
+
+def _mapping(plan: Plan) -> list[dict[str, Any]]:
+    out: list[dict[str, Any]] = []
+    for t in plan.tensors:
+        canonical = plan.spelled.origin[t.name]
+        came = None if canonical is None else plan.head.tensors[canonical].name
+        how = "computed" if isinstance(t.data, bytes) else how_derived(t.data)
+        out.append({"name": t.name, "from": came, "how": how, "dtype": t.dtype, "shape": list(t.shape)})
+    return out

@@ -1,0 +1,138 @@
+"""Hold a written folder against the head it was written from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
+from eagle3hub.checkpoint.safetensors import TensorRef
+from eagle3hub.checkpoint.writer import DerivedRef, OpenFiles, fill, stream
+from eagle3hub.errors import OutputError
+from eagle3hub.head import Head
+from eagle3hub.layouts import get_layout
+from eagle3hub.layouts.base import AS_FOUND, Spelled
+from eagle3hub.layouts.tensors import prepared
+from eagle3hub.system.progress import Progress, silent
+
+_THREADS = 2
+_PART = 32 << 20
+
+
+def verify_folder(folder: Path, head: Head, layout: str, spelled: Spelled, progress: Progress = silent) -> None:
+    """Read ``folder`` back as ``layout`` and compare it with ``head``: everything it means, every tensor's bytes.
+
+    ``spelled`` is what was to be written: its ``origin`` maps names on disk to the head's canonical names (None for
+    vocabulary buffers, whose bytes it holds). The weights are opened by the safetensors library as well. Raises
+    OutputError naming the first difference.
+    """
+    codec = get_layout(layout)
+    checkpoint = open_checkpoint(folder)
+    back = codec.read(prepared(checkpoint, AS_FOUND), AS_FOUND)
+    names = _names_by_the_library(checkpoint.weights)
+    if names != set(spelled.origin) or names != set(checkpoint.tensors):
+        raise _differs(f"the safetensors library sees {sorted(names ^ set(spelled.origin))[:3]} differently")
+    if back.dims != head.dims or back.semantics != head.semantics:
+        raise _differs("config.json does not say what the source says")
+    if codec.contract.aux_ids is not None and _taps(back) not in (_taps(head), None):
+        raise _differs(f"the aux layers read back as {_taps(back)}")
+    if back.mask_token_id not in (head.mask_token_id, None):
+        raise _differs(f"mask_token_id reads back as {back.mask_token_id}")
+    wanted = None if head.vocab_map is None else head.vocab_map.target_id
+    if (
+        None if back.vocab_map is None else back.vocab_map.target_id
+    ) != wanted or back.vocab_status != head.vocab_status:
+        raise _differs("the vocabulary map reads back differently")
+    if set(back.tensors) != set(head.tensors):
+        raise _differs(f"tensors {sorted(set(back.tensors) ^ set(head.tensors))[:3]} are on one side only")
+    on_disk = {ref.name: canonical for canonical, ref in back.tensors.items()}
+    for name, canonical in spelled.origin.items():
+        if canonical is not None and on_disk.get(name) != canonical:
+            raise _differs(f"{name} reads back as {on_disk.get(name)}")
+    expected: dict[str, TensorRef | bytes] = {back.tensors[n].name: ref for n, ref in head.tensors.items()}
+    expected |= {t.name: t.data for t in spelled.tensors if spelled.origin[t.name] is None}
+    _compare(checkpoint, expected, progress)
+
+
+def _names_by_the_library(weights: tuple[Path, ...]) -> set[str]:
+    from safetensors import safe_open
+
+    names: set[str] = set()
+    for path in weights:
+        with safe_open(str(path), framework="np") as f:
+            names |= set(f.keys())
+    return names
+
+
+def _compare(checkpoint: Checkpoint, expected: Mapping[str, TensorRef | bytes], progress: Progress) -> None:
+    """Compare every tensor with what it should be, in the order of the files, a few at the same time."""
+    written = sorted(checkpoint.tensors.values(), key=lambda t: (t.path, t.offset, t.nbytes))
+    total = sum(ref.nbytes for ref in written) or 1
+    done = 0
+    with OpenFiles() as files, ThreadPoolExecutor(_THREADS) as pool:
+        parts = [part for ref in written for part in _parts(ref, expected[ref.name], files)]
+        for count in pool.map(_compare_part, parts):
+            done += count
+            progress("verifying every tensor", done / total)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """``nbytes`` bytes at ``offset`` of the file open as ``fd``, and what they should be."""
+
+    name: str
+    fd: int
+    offset: int
+    nbytes: int
+    expected: Iterable[memoryview]
+
+
+def _parts(ref: TensorRef, source: TensorRef | bytes, files: OpenFiles) -> Iterator[_Part]:
+    """The tensor ``ref`` in parts to be compared independently; all files they need are open then."""
+    fd = files[ref.path]
+    if isinstance(source, bytes):
+        yield _Part(ref.name, fd, ref.offset, ref.nbytes, [memoryview(source)])
+        return
+    files[source.path]
+    if (ref.dtype, ref.shape, ref.nbytes) != (source.dtype, source.shape, source.nbytes):
+        raise _differs(f"{ref.name} is {ref.dtype} {list(ref.shape)}")
+    step = max(ref.nbytes, 1) if isinstance(source, DerivedRef) else _PART
+    for at in range(0, ref.nbytes, step):
+        count = min(step, ref.nbytes - at)
+        piece = source if count == source.nbytes else replace(source, offset=source.offset + at, nbytes=count)
+        yield _Part(ref.name, fd, ref.offset + at, count, stream(piece, files))
+
+
+def _compare_part(part: _Part) -> int:
+    """The number of bytes that were compared. Raises OutputError where they differ."""
+    buffer = bytearray()
+    at = 0
+    for chunk in part.expected:
+        if len(chunk) != len(buffer):
+            buffer = bytearray(len(chunk))
+        if at + len(chunk) > part.nbytes:
+            raise _differs(f"{part.name} is too short")
+        try:
+            fill(part.fd, memoryview(buffer), part.offset + at)
+        except EOFError:
+            raise _differs(f"the file ends within {part.name}") from None
+        if buffer != chunk:
+            raise _differs(f"the bytes of {part.name} differ from the source")
+        at += len(chunk)
+    if at != part.nbytes:
+        raise _differs(f"{part.name} is too long")
+    return at
+
+
+def _taps(head: Head) -> tuple[object, ...] | None:
+    return None if head.aux is None else head.aux.taps
+
+
+def _differs(what: str) -> OutputError:
+    return OutputError(
+        f"verification failed: {what}; nothing was kept",
+        hint="run it again; if it fails again, the disk or this tool is at fault: please report it",
+        code="output-verify",
+    )

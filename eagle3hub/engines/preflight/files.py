@@ -1,0 +1,381 @@
+"""What a head's files hold, as an engine would see it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from array import array
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from eagle3hub.checkpoint.folder import DUPLICATE, Checkpoint, open_checkpoint, read_tensor
+from eagle3hub.checkpoint.pickles import is_pickle
+from eagle3hub.checkpoint.safetensors import TensorRef
+from eagle3hub.errors import InputError
+from eagle3hub.head import Head
+from eagle3hub.head.vocab import check_vocab_map
+from eagle3hub.layouts.hf_config import ORIGINAL, context_of, plain_scaling, with_original
+from eagle3hub.layouts.tensors import PACKED, QUANT_CONFIG, read_mask
+from eagle3hub.system.reading import opened
+
+# Whether the embed_tokens of a head are the target's: several engines use the target's whatever the head brings.
+
+
+Embedding = Literal["none", "own", "differs", "same"]
+
+_OF_HEAD = ("embed_tokens.weight", "model.embed_tokens.weight")
+_OF_TARGET = ("model.embed_tokens.weight", "model.language_model.embed_tokens.weight", "embed_tokens.weight")
+_CHUNK = 4 << 20
+
+
+def target_embeddings(head: Head, target: str | None) -> Checkpoint | None:
+    """The target's folder, opened, where comparing embeddings makes sense and is possible; else None."""
+    if target is None or "embed_tokens.weight" not in head.tensors or not Path(target).expanduser().is_dir():
+        return None
+    try:
+        return open_checkpoint(target)
+    except InputError:
+        return None
+
+
+def compare_embeddings(head: Checkpoint, target: Checkpoint) -> Literal["differs", "same"] | None:
+    """Whether two embeddings hold the same bytes; None where one is not at hand or they differ in dtype or shape."""
+    ours, theirs = _first(head, _OF_HEAD), _first(target, _OF_TARGET)
+    if ours is None or theirs is None or ours.remote is not None:
+        return None
+    if (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
+        return None
+    return "same" if _same(ours, theirs) else "differs"
+
+
+def _first(checkpoint: Checkpoint, names: tuple[str, ...]) -> TensorRef | None:
+    return next((checkpoint.tensors[n] for n in names if n in checkpoint.tensors), None)
+
+
+def _same(a: TensorRef, b: TensorRef) -> bool:
+    with opened(a.path) as one, opened(b.path) as two:
+        one.seek(a.offset)
+        two.seek(b.offset)
+        left = a.nbytes
+        while left:
+            count = min(_CHUNK, left)
+            if one.read(count) != two.read(count):
+                return False
+            left -= count
+    return True
+
+
+# What lies in a folder as an engine would see it, and what the head in it was trained to compute.
+
+
+T = TypeVar("T")
+AUX_IDS = "eagle_aux_hidden_state_layer_ids"
+_NESTED_KEYS = (
+    *("draft_vocab_size", "target_hidden_size", "norm_before_residual", "norm_before_fc", "fc_norm", "norm_output"),
+    *(AUX_IDS, "tie_word_embeddings"),
+)
+_ON_MAP_ALONE = frozenset({"zero", "arange", "absolute", "double-subtracted", "out-of-range", "duplicate"})
+_TYPECODES = {"I32": "i", "I64": "q"}
+_NUMBERED = re.compile(r"(?:model\.)?(?:midlayer|layers)\.(\d{1,9})\.")
+QUANTIZED_NAME = re.compile(r"_scale(_\d+|_inv)?$|_zero_point$|\.(qweight|qzeros|scales|weight_packed)$")
+"""Names of what lies beside, or in place of, a quantized weight: scales, zero points, packed values."""
+
+
+_MOST = 1000
+"""Layers or hidden states beyond which a hostile file is no longer counted: no head comes near."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """A folder as an engine opens it.
+
+    Attributes:
+        config: config.json, parsed, nulls and all. tensors: dtype and shape by name on disk.
+        weights: names of the weights files. mislabelled: those that are torch pickles and called ``.safetensors``.
+        quant_file: whether ModelOpt's hf_quant_config.json lies beside config.json.
+        overlaid: whether other safetensors in the folder hold tensors of the same names with other contents.
+    """
+
+    config: Mapping[str, Any]
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]]
+    weights: tuple[str, ...]
+    mislabelled: tuple[str, ...] = ()
+    quant_file: bool = False
+    overlaid: bool = False
+
+    @property
+    def nested(self) -> bool:
+        """Whether config.json is of speculators' nested kind."""
+        return isinstance(self.config.get("transformer_layer_config"), dict)
+
+    @property
+    def says_quantized(self) -> str | None:
+        """What makes an engine build quantized layers, or None; a null in config.json does not."""
+        if self.config.get("quantization_config"):
+            return "quantization_config"
+        return QUANT_CONFIG if self.quant_file else None
+
+    @property
+    def says_sliding(self) -> bool:
+        """Whether ``layer_types`` limits the attention of a layer."""
+        kinds = self.fields.get("layer_types")
+        return isinstance(kinds, list) and "sliding_attention" in kinds
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """The Llama fields and the EAGLE-3 fields side by side, as readers of a nested config merge them."""
+        if not self.nested:
+            return self.config
+        own = {k: v for k in _NESTED_KEYS if (v := self.config.get(k)) is not None}
+        return {**self.config["transformer_layer_config"], **own}
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What the head computes, whatever an engine makes of it.
+
+    Attributes:
+        hidden_size, target_hidden_size, vocab_size, draft_vocab_size, num_layers: sizes.
+        kind: its attention: ``llama``, ``qwen3`` (q/k norms) or ``mla``.
+        uses_aux: False for a head fed by the target's final post-norm state. num_aux: states its fc takes.
+        boundaries: boundary ids of these states in the order of fc's columns; None: the trainer's default.
+        norm_before_residual, norm_before_fc, fc_norm: its norms.
+        feedback: which state the next step gets; None where the files leave that open.
+        rope_theta, rope_scaling: as trained. hidden_act: activation.
+        sliding_window, parallel_drafting: whether it has them. quantized: whether its tensors are, whatever is said.
+        map_fault: what is wrong with d2t (code without ``vocab-``), or None; map_doubt: the same for t2d against d2t.
+        map_fits: whether draft id + d2t stays inside the vocabulary and never collides; None if not looked at.
+        embedding: ``none`` in the file, ``own`` in the file, which ``differs`` from the target's or is the ``same``.
+    """
+
+    hidden_size: int
+    target_hidden_size: int
+    vocab_size: int
+    draft_vocab_size: int
+    num_layers: int
+    kind: Literal["llama", "qwen3", "mla"]
+    uses_aux: bool
+    num_aux: int
+    boundaries: tuple[int, ...] | None
+    norm_before_residual: bool
+    norm_before_fc: bool
+    fc_norm: bool
+    feedback: Literal["pre_norm", "post_norm"] | None
+    rope_theta: float
+    rope_scaling: Mapping[str, Any] | None
+    hidden_act: str
+    sliding_window: bool
+    quantized: bool
+    parallel_drafting: bool
+    embedding: Embedding
+    map_fault: str | None = None
+    map_doubt: str | None = None
+    map_fits: bool | None = None
+
+    @property
+    def reduced(self) -> bool:
+        """Whether the draft vocabulary is smaller than the target's."""
+        return self.draft_vocab_size != self.vocab_size
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A head's files, and the truth they are held against."""
+
+    files: Files
+    truth: Truth
+
+
+def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint | None = None) -> Subject:
+    """The subject of a preflight: an opened folder and, where a codec reads it, the head in it.
+
+    Without a head the truth is inferred from the files by the conventions of the trainers (flat configs list
+    after-layer ids in ``eagle_config``, everything at top level is a boundary id). With the target's weights, an
+    embed_tokens of the head is compared with the target's, byte for byte.
+    """
+    files = Files(
+        config=checkpoint.config,
+        tensors={name: (ref.dtype, ref.shape) for name, ref in checkpoint.tensors.items()},
+        weights=tuple(path.name for path in checkpoint.weights),
+        mislabelled=tuple(path.name for path in checkpoint.weights if _is_mislabelled(path)),
+        quant_file=(checkpoint.folder / QUANT_CONFIG).is_file(),
+        overlaid=any(p.code == DUPLICATE for p in checkpoint.problems),
+    )
+    truth = _with_map(infer_truth(files), checkpoint)
+    if truth.embedding != "none" and target is not None:
+        truth = replace(truth, embedding=compare_embeddings(checkpoint, target) or truth.embedding)
+    return Subject(files, truth if head is None else _with_head(truth, head))
+
+
+def _is_mislabelled(path: Path) -> bool:
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    with opened(path) as f:
+        return is_pickle(f.read(9))
+
+
+def infer_truth(files: Files) -> Truth:
+    """The truth as the files alone tell it; the contents of the vocabulary map are not looked at."""
+    f, names = files.fields, files.tensors
+    eagle = section(files.config, "eagle_config")
+    hidden = number(f, "hidden_size", 0)
+    target_hidden = number(f, "target_hidden_size", hidden)
+    vocab = number(f, "vocab_size", 0)
+    fc_inputs = inputs_of(files, "fc.weight")
+    uses_aux = eagle.get("use_aux_hidden_state") is not False
+    listed = ids(f, AUX_IDS)
+    after = None if files.nested else ids(eagle, AUX_IDS)
+    boundaries = listed if listed is not None else None if after is None else tuple(i + 1 for i in after)
+    theta, scaling = read_rope(f, ("rope_parameters", "legacy"))
+    mla = any("kv_a_proj_with_mqa" in n or "kv_b_proj" in n for n in names)
+    post = f.get("norm_output") is True or eagle.get("return_hidden_post_norm") is True
+    return Truth(
+        hidden_size=hidden,
+        target_hidden_size=target_hidden,
+        vocab_size=vocab,
+        draft_vocab_size=_draft_vocab(files, f, vocab),
+        num_layers=min(number(f, "num_hidden_layers", _layers_held(names)), _MOST),
+        kind="mla" if mla else "qwen3" if any("q_norm" in n for n in names) else "llama",
+        uses_aux=uses_aux,
+        num_aux=min(fc_inputs // target_hidden, _MOST) if fc_inputs is not None and target_hidden else 3,
+        boundaries=boundaries if uses_aux else None,
+        norm_before_residual=f.get("norm_before_residual") is True,
+        norm_before_fc=f.get("norm_before_fc") is True
+        or eagle.get("norm_before_fc") is True
+        or shape_of(files, "input_norm.weight") is not None,
+        fc_norm=f.get("fc_norm") is True or any("fc_norm." in n or "aux_norm_" in n for n in names),
+        feedback="post_norm" if post else "pre_norm",
+        rope_theta=theta,
+        rope_scaling=scaling,
+        hidden_act=str(f.get("hidden_act") or "silu"),
+        sliding_window=files.says_sliding,
+        quantized=packed_weights(files) or any(QUANTIZED_NAME.search(n) for n in names),
+        parallel_drafting=any("mask_hidden" in n for n in names),
+        embedding=_embedding(files),
+    )
+
+
+def _layers_held(names: Iterable[str]) -> int:
+    return max((int(found[1]) for name in names if (found := _NUMBERED.match(name))), default=0) + 1
+
+
+def _with_head(truth: Truth, head: Head) -> Truth:
+    """The truth where a codec, the user or the target knows better than the files."""
+    s = head.semantics
+    changes: dict[str, Any] = {
+        "norm_before_residual": s.norm_before_residual,
+        "norm_before_fc": s.norm_before_fc,
+        "fc_norm": s.fc_norm,
+        "feedback": None if head.feedback_is_open else s.feedback,
+        "rope_theta": s.rope.theta,
+        "rope_scaling": s.rope.scaling,
+        "uses_aux": s.uses_aux,
+        "hidden_act": s.hidden_act,
+        "sliding_window": s.sliding_window is not None,
+        "draft_vocab_size": head.dims.draft_vocab_size,
+    }
+    if not s.uses_aux:
+        changes["boundaries"] = None
+    elif head.aux is not None:
+        if head.aux.numbered:
+            changes["boundaries"] = tuple(i + 1 for i in head.fc_order or head.aux.after_layer)
+        else:
+            changes |= {"uses_aux": False, "boundaries": None}
+    return replace(truth, **changes)
+
+
+def _with_map(truth: Truth, checkpoint: Checkpoint) -> Truth:
+    d2t, t2d = named(checkpoint.tensors, "d2t"), named(checkpoint.tensors, "t2d")
+    if d2t is None or d2t.dtype not in _TYPECODES or d2t.shape != (truth.draft_vocab_size,):
+        return truth
+    values = array(_TYPECODES[d2t.dtype])
+    values.frombytes(read_tensor(d2t))
+    if sys.byteorder == "big":
+        values.byteswap()
+    return with_map_values(truth, values, None if t2d is None else read_mask(t2d))
+
+
+def with_map_values(truth: Truth, d2t: Sequence[int], t2d: bytes | None) -> Truth:
+    """The truth with the contents of d2t (and t2d, if there is one) checked."""
+    _, status, _ = check_vocab_map(d2t, t2d, vocab_size=truth.vocab_size, draft_vocab_size=truth.draft_vocab_size)
+    mapped = [i + x for i, x in enumerate(d2t)]
+    fits = len(set(mapped)) == len(mapped) and all(0 <= t < truth.vocab_size for t in mapped)
+    fault = status if status in _ON_MAP_ALONE else None
+    doubt = None if fault or status in {"ok", "full"} else status
+    return replace(truth, map_fault=fault, map_doubt=doubt, map_fits=fits)
+
+
+def _draft_vocab(files: Files, fields: Mapping[str, Any], vocab: int) -> int:
+    for name in ("lm_head.weight", "d2t"):
+        shape = shape_of(files, name)
+        if shape:
+            return shape[0]
+    return number(fields, "draft_vocab_size", vocab)
+
+
+def _embedding(files: Files) -> Embedding:
+    if shape_of(files, "embed_tokens.weight") is None:
+        return "none"
+    return "differs" if files.config.get("embed_requires_grad") is True else "own"
+
+
+def read_rope(fields: Mapping[str, Any], spellings: Sequence[str]) -> tuple[float, dict[str, Any] | None]:
+    """RoPE base and scaling from the first spelling that is there; 10000 and none where there is none."""
+    theta = _real(fields.get("rope_theta"), 10000.0)
+    for spelling in spellings:
+        found = fields.get("rope_parameters" if spelling == "rope_parameters" else "rope_scaling")
+        if spelling == "rope_parameters":
+            if not isinstance(found, dict):
+                continue
+            theta = _real(found.get("rope_theta"), theta)
+        scaling = plain_scaling(found) if isinstance(found, dict) else None
+        return theta, with_original(scaling, fields.get(ORIGINAL), context_of(fields))
+    return theta, None
+
+
+def _real(value: Any, default: float) -> float:
+    return float(value) if type(value) in (int, float) else default
+
+
+def named(tensors: Mapping[str, T], name: str) -> T | None:
+    """The tensor of a name that may carry the prefix ``model.``, or None."""
+    return tensors.get(name) or tensors.get(f"model.{name}")
+
+
+def shape_of(files: Files, name: str) -> tuple[int, ...] | None:
+    """Shape of a tensor that may carry the prefix ``model.``, or None."""
+    found = named(files.tensors, name)
+    return None if found is None else found[1]
+
+
+def inputs_of(files: Files, name: str) -> int | None:
+    """Inputs of a matrix (two 4-bit values to a byte where it is ``U8``), or None where it is none."""
+    dtype, shape = named(files.tensors, name) or ("", ())
+    return shape[1] * (2 if dtype == "U8" else 1) if len(shape) == 2 else None
+
+
+def packed_weights(files: Files, dtypes: Collection[str] = PACKED, of: str = ".weight") -> bool:
+    """Whether a tensor whose name ends in ``of`` holds packed values of one of these dtypes."""
+    return any(name.endswith(of) and dtype in dtypes for name, (dtype, _) in files.tensors.items())
+
+
+def section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A nested object, empty where it is absent or null."""
+    found = config.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def number(fields: Mapping[str, Any], name: str, default: int) -> int:
+    """A positive integer, or the default where there is none."""
+    found = fields.get(name)
+    return found if type(found) is int and found > 0 else default
+
+
+def ids(fields: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
+    """A list of layer ids, or None where it is absent or empty."""
+    found = fields.get(name)
+    if isinstance(found, list) and found and all(type(i) is int for i in found):
+        return tuple(found)
+    return None

@@ -1,0 +1,320 @@
+"""What a draft head is, free of any trainer's spelling.
+
+`Head` is the one canonical description that every layout codec reads into and writes from. Nothing here
+knows a file format, and nothing here holds tensor data: a `TensorRef` says where the bytes lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+from eagle3hub.checkpoint.safetensors import TensorRef
+from eagle3hub.errors import ConfigError, Problem
+from eagle3hub.head.vocab import VocabMap
+
+if TYPE_CHECKING:
+    from eagle3hub.checkpoint.folder import Checkpoint
+
+
+class _FinalNorm(Enum):
+    FINAL_NORM = "final_norm"
+
+
+FINAL_NORM = _FinalNorm.FINAL_NORM
+"""The tap that is not a number: the target's last hidden state *after* its final norm."""
+
+OPEN_FEEDBACK = "config-norm-output"
+"""Code of the problem that a config says norm_output in a way that does not tell which state the head feeds back, or
+whether its final norm comes before lm_head."""
+
+Tap = int | Literal[_FinalNorm.FINAL_NORM]
+AuxOrigin = Literal["config", "flag", "default"]
+
+
+@dataclass(frozen=True, slots=True)
+class AuxTaps:
+    """Which hidden states of the target feed the draft head, in the order of fc's column blocks.
+
+    The canonical number of a tap is its *after-layer* id: tap k is the output of 0-based decoder layer k,
+    before the final norm. `boundary` numbers are k + 1, the index into ``output_hidden_states`` and the
+    convention of vLLM and speculators; SGLang, TensorRT-LLM, SpecForge, ModelOpt and SpecJAX use after-layer
+    ids (vLLM ``model_executor/models/interfaces.py``; SGLang ``srt/models/llama.py``).
+    Build one with `from_after_layer`, `from_boundary` or `default_for`, never from a bare list.
+    """
+
+    taps: tuple[Tap, ...]
+    origin: AuxOrigin
+
+    @classmethod
+    def from_after_layer(cls, ids: Sequence[int], origin: AuxOrigin) -> AuxTaps:
+        """Taps from after-layer ids (0-based layer whose output is tapped)."""
+        return cls(_checked(ids, lowest=0), origin)
+
+    @classmethod
+    def from_boundary(cls, ids: Sequence[int], origin: AuxOrigin) -> AuxTaps:
+        """Taps from boundary ids (number of layers that have run, 1 or more)."""
+        return cls(tuple(i - 1 for i in _checked(ids, lowest=1)), origin)
+
+    @classmethod
+    def default_for(cls, num_target_layers: int) -> AuxTaps:
+        """The triple every EAGLE-3 trainer and engine defaults to: after layers (1, L//2 - 1, L - 4).
+
+        Raises ConfigError where L is too small for three distinct ascending taps (L < 7).
+        """
+        ids = (1, num_target_layers // 2 - 1, num_target_layers - 4)
+        if not ids[0] < ids[1] < ids[2]:
+            raise ConfigError(
+                f"a target of {num_target_layers} layers has no default aux taps: (1, L//2-1, L-4) = {ids} "
+                "is not three different layers in ascending order",
+                code="config-aux-collapsed",
+            )
+        return cls(ids, "default")
+
+    @classmethod
+    def final_norm(cls, origin: AuxOrigin) -> AuxTaps:
+        """The single tap of a head that reads the target's final post-norm hidden state instead of aux layers."""
+        return cls((FINAL_NORM,), origin)
+
+    @property
+    def numbered(self) -> bool:
+        """Whether every tap is a layer's output and so has a number."""
+        return FINAL_NORM not in self.taps
+
+    @property
+    def after_layer(self) -> list[int]:
+        """After-layer ids. Raises ConfigError if one of the taps is `FINAL_NORM`, which has no number."""
+        ids = [tap for tap in self.taps if isinstance(tap, int)]
+        if len(ids) != len(self.taps):
+            raise ConfigError(
+                "the head reads the target's final post-norm hidden state, which no list of layer ids can name",
+                code="config-aux-final-norm",
+            )
+        return ids
+
+    @property
+    def boundary(self) -> list[int]:
+        """Boundary ids: after-layer ids plus one."""
+        return [i + 1 for i in self.after_layer]
+
+    @property
+    def is_default(self) -> bool:
+        """Whether these are the default triple of *some* target depth, so that naming no ids may mean them."""
+        return len(self.taps) == 3 and self.numbered and self.is_default_of(self.after_layer[2] + 4)
+
+    def is_default_of(self, num_target_layers: int) -> bool:
+        """Whether these are the default triple of a target of this depth."""
+        return num_target_layers >= 7 and self.taps == self.default_for(num_target_layers).taps
+
+    def __len__(self) -> int:
+        return len(self.taps)
+
+
+def _checked(ids: Sequence[int], lowest: int) -> tuple[int, ...]:
+    bad = [i for i in ids if isinstance(i, bool) or not isinstance(i, int) or i < lowest]
+    if bad or not ids:
+        raise ConfigError(f"aux layer ids {list(ids)!r} are not integers of {lowest} or more", code="config-aux-ids")
+    if any(a >= b for a, b in pairwise(ids)):
+        raise ConfigError(
+            f"aux layer ids {list(ids)} are not ascending and distinct; every engine captures in ascending order, "
+            "so fc's column blocks cannot be in this order",
+            code="config-aux-order",
+        )
+    return tuple(ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """Rotary position embedding as trained: base ``theta`` and, if any, the scaling parameters.
+
+    ``scaling`` holds the keys of transformers' ``rope_scaling`` (``rope_type``, ``factor``, …), never the
+    theta; None means plain RoPE. All Llama heads use the half-split ("neox") rotation.
+    """
+
+    theta: float
+    scaling: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Semantics:
+    """Everything besides shapes and bytes that changes what the head computes.
+
+    ``uses_aux: false`` is a head that reads the target's final post-norm hidden state instead of aux layers: it has
+    neither fc nor hidden_norm. ``attention_bias`` puts a bias on q, k, v and o, ``fc_bias`` on fc. ``sliding_layers``
+    are the draft layers whose attention is limited to ``sliding_window`` tokens.
+    ``feedback`` says which hidden state the next draft step receives: the one before the head's final norm
+    (``pre_norm``, EAGLE-3) or after it (``post_norm``, EAGLE-3.1; engines spell it ``norm_output: true``).
+    """
+
+    rope: Rope
+    rms_norm_eps: float
+    hidden_act: str = "silu"
+    norm_before_residual: bool = False
+    norm_before_fc: bool = False
+    fc_norm: bool = False
+    feedback: Literal["pre_norm", "post_norm"] = "pre_norm"
+    uses_aux: bool = True
+    attention_bias: bool = False
+    fc_bias: bool = False
+    qk_norm: bool = False
+    sliding_window: int | None = None
+    sliding_layers: tuple[int, ...] = ()
+    num_layers: int = 1
+    quantization: str | None = None
+    parallel_drafting: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field by name, ``rope`` as an object."""
+        out: dict[str, Any] = asdict(self)
+        out["sliding_layers"] = list(self.sliding_layers)
+        out["rope"] = {"theta": self.rope.theta, "scaling": dict(self.rope.scaling) if self.rope.scaling else None}
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Dims:
+    """Sizes of a head. ``vocab_size`` is the target's (as in its config), ``draft_vocab_size`` the head's."""
+
+    hidden_size: int
+    target_hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    draft_vocab_size: int
+
+    def to_json(self) -> dict[str, int]:
+        """Every size by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Assumption:
+    """Something the source does not say and a result depends on; ``--strict`` refuses it."""
+
+    field: str
+    value: Any
+    why: str
+    settle: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The assumption as an entry of ``assumptions`` in ``--json`` output and in the provenance file."""
+        return {"field": self.field, "value": self.value, "why": self.why, "settle": self.settle}
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """How one layout spelled this head once, so that it can be spelled the same again.
+
+    ``config`` is that layout's config.json, ``buffers`` the dtype of each vocabulary buffer it held
+    (``{"d2t": "I32", "t2d": "BOOL"}``), ``metadata`` its safetensors header metadata, ``names`` the name on disk of
+    each tensor (by canonical name) that was not called as that layout calls it today.
+    """
+
+    config: Mapping[str, Any]
+    buffers: Mapping[str, str]
+    metadata: Mapping[str, str] | None
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Head:
+    """One EAGLE-3 draft head.
+
+    Attributes:
+        layout: name of the layout it was read from.
+        source: what was opened, as the user typed it.
+        dims: sizes.
+        semantics: what it computes.
+        aux: which target layers feed it, or None where neither the source nor the user said.
+        fc_order: after-layer ids in the order of fc's column blocks where that is not ascending (then ``problems``
+            holds the error ``config-aux-order``), or None.
+        vocab_map: draft-to-target map, or None for a head over the full vocabulary (or with a wrong map).
+        vocab_status: ``ok``, ``full``, or what is wrong with the map.
+        tensors: canonical name -> where the bytes lie; weights only, vocabulary buffers excluded.
+        buffers: dtype of each vocabulary buffer found (``d2t``, ``t2d``).
+        metadata: metadata of the safetensors header, or None.
+        config: the source's config.json, verbatim.
+        max_position_embeddings: longest context in tokens the config states, or None.
+        token_ids: bos/eos/pad ids the config states.
+        target_name: Hub id or path of the target named by the source, or None.
+        target_architectures, target_model_type: the target's ``architectures`` and ``model_type``, where known.
+        num_target_layers, target_context: its depth and its context in tokens, where known.
+        speculative_tokens: K recommended by the source, or None.
+        mask_token_id: token that stands for positions not drafted yet (P-EAGLE), or None.
+        other_names: name on disk, by canonical name, of each tensor and buffer its layout calls otherwise today.
+        side_files: small files that belong to the head besides config and weights, by name.
+        carried: earlier spellings by layout, from the provenance file.
+        assumptions, problems: what is not known, and what is wrong.
+        opened: the folder as it was opened, every tensor included; None for a head that was not read from one.
+    """
+
+    layout: str
+    source: str
+    dims: Dims
+    semantics: Semantics
+    aux: AuxTaps | None
+    vocab_map: VocabMap | None
+    vocab_status: str
+    tensors: dict[str, TensorRef]
+    buffers: dict[str, str]
+    metadata: dict[str, str] | None
+    config: dict[str, Any]
+    max_position_embeddings: int | None = None
+    token_ids: dict[str, int | list[int]] = field(default_factory=dict)
+    target_name: str | None = None
+    target_architectures: list[str] = field(default_factory=list)
+    target_model_type: str | None = None
+    num_target_layers: int | None = None
+    target_context: int | None = None
+    speculative_tokens: int | None = None
+    mask_token_id: int | None = None
+    fc_order: tuple[int, ...] | None = None
+    other_names: dict[str, str] = field(default_factory=dict)
+    side_files: dict[str, bytes] = field(default_factory=dict)
+    carried: dict[str, Carried] = field(default_factory=dict)
+    assumptions: list[Assumption] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    opened: Checkpoint | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def has_default_aux(self) -> bool:
+        """Whether the taps are the ones that naming no layers means, as far as the target's depth is known."""
+        if self.aux is None or self.num_target_layers is None:
+            return self.aux is None or self.aux.is_default
+        return self.aux.is_default_of(self.num_target_layers)
+
+    @property
+    def feedback_is_open(self) -> bool:
+        """Whether the source leaves open what its norm_output means; ``semantics.feedback`` is then a guess."""
+        return any(p.code == OPEN_FEEDBACK for p in self.problems)
+
+    def semantics_to_json(self) -> dict[str, Any]:
+        """What it computes as plain data; the feedback is ``open`` where the source does not tell it."""
+        if not self.feedback_is_open:
+            return self.semantics.to_json()
+        denied = " (norm_output: false)" if self.config.get("norm_output") is False else ""
+        return self.semantics.to_json() | {"feedback": f"open{denied}"}
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of weights; vocabulary buffers and the scales of quantized weights are none."""
+        return sum(t.num_parameters for t in self.tensors.values())
+
+    @property
+    def dtype(self) -> str:
+        """Safetensors name of the dtype most weights have, counted in elements."""
+        counts: dict[str, int] = {}
+        for t in self.tensors.values():
+            counts[t.dtype] = counts.get(t.dtype, 0) + t.num_elements
+        return max(counts, key=lambda k: (counts[k], k))
+
+    def raise_for_errors(self) -> None:
+        """Raise the first problem of severity ``error``, if there is one."""
+        for problem in self.problems:
+            if problem.severity == "error":
+                raise problem.to_error()

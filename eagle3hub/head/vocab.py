@@ -1,0 +1,289 @@
+"""Draft-to-target vocabulary maps: d2t and t2d in every spelling, checked.
+
+A head with a reduced vocabulary proposes *draft ids* 0 … V_d - 1; its map names the target token behind each.
+On disk every trainer stores ``d2t`` as an *offset* (``target_id = draft_id + d2t[draft_id]``) and most add
+``t2d``, a mask over the target vocabulary that is true for the tokens a draft id exists for. Engines add the
+offsets without looking (vLLM ``model_executor/models/llama_eagle3.py``, SGLang
+``srt/models/llama_eagle3.py``), so a wrong map loads everywhere and accepts nothing.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal
+
+from eagle3hub.errors import Problem
+
+Spelling = Literal["offset", "t2d"]
+
+SORTED_TRAINERS = frozenset({"specjax", "specforge", "speculators", "safeailab", "angelslim"})
+"""Layouts whose trainers keep row r of lm_head for the r-th true entry of t2d (ModelOpt does not)."""
+
+MASK_WIDTHS = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "I32": 4, "I64": 8}
+"""Dtypes a mask may be stored in, with the bytes of an entry."""
+
+_MAX_RESAVES = 8
+"""How many resumed SpecJAX runs (one more subtraction of arange each) are recognised."""
+
+_GET_D2T = "get the d2t tensor from the training run and give it with --d2t FILE"
+_IF_SORTED = "if the layout's own trainer made the head, its rows ascend, and --repair from-t2d takes the map from t2d"
+_AGAIN = "export the head again, or give the run's own map with --d2t FILE; it cannot be guessed"
+_ARANGE = "d2t[i] equals i everywhere: an identity of absolute ids was stored where offsets belong"
+_AS_OFFSETS = "--repair arange stores the identity as offsets"
+_FROM_T2D = "--repair from-t2d takes the map from t2d, for trainers that keep lm_head in ascending order of token ids"
+_FROM_D2T = "--repair from-d2t makes the mask from d2t, which is a map by itself"
+
+
+@dataclass(frozen=True, slots=True)
+class VocabMap:
+    """A checked map of a reduced draft vocabulary.
+
+    Attributes:
+        target_id: int64, length V_d; ``target_id[draft_id]`` is a token id of the target.
+        vocab_size: size V of the target vocabulary.
+        spelling: how the source stored it.
+    """
+
+    target_id: array[int]
+    vocab_size: int
+    spelling: Spelling
+
+    @property
+    def draft_vocab_size(self) -> int:
+        """V_d, the number of draft ids."""
+        return len(self.target_id)
+
+    @property
+    def is_sorted(self) -> bool:
+        """Whether target ids ascend (ModelOpt orders them by frequency instead)."""
+        ids = self.target_id
+        return all(a < b for a, b in pairwise(ids))
+
+    def d2t_bytes(self, dtype: str) -> bytes:
+        """``d2t`` as offsets, little-endian ``I32`` or ``I64``, shape [V_d]."""
+        return array({"I32": "i", "I64": "q"}[dtype], (t - i for i, t in enumerate(self.target_id))).tobytes()
+
+    def t2d_bytes(self) -> bytes:
+        """``t2d`` as a mask, dtype ``BOOL`` or ``U8``, shape [V]."""
+        mask = bytearray(self.vocab_size)
+        for t in self.target_id:
+            mask[t] = 1
+        return bytes(mask)
+
+
+def mask_from(stored: bytes, dtype: str) -> bytes:
+    """A mask as one byte an entry from its little-endian bytes in one of `MASK_WIDTHS`; no 0 and no 1 becomes 2."""
+    width = MASK_WIDTHS[dtype]
+    if width == 1:
+        return stored
+    entries = (stored[i : i + width] for i in range(0, len(stored), width))
+    known = {value.to_bytes(width, "little"): value for value in (0, 1)}
+    return bytes(known.get(entry, 2) for entry in entries)
+
+
+def mask_as(mask: bytes, dtype: str) -> bytes:
+    """The little-endian bytes of a mask of one byte an entry in one of `MASK_WIDTHS`."""
+    out = bytearray(len(mask) * MASK_WIDTHS[dtype])
+    out[:: MASK_WIDTHS[dtype]] = mask
+    return bytes(out)
+
+
+def check_vocab_map(
+    d2t: Sequence[int] | None, t2d: bytes | None, *, vocab_size: int, draft_vocab_size: int
+) -> tuple[VocabMap | None, str, list[Problem]]:
+    """Decide what a pair of vocabulary buffers means.
+
+    Args:
+        d2t: the buffer as integers, length V_d, or None if absent.
+        t2d: the mask as bytes of 0 and 1, length V, or None if absent.
+        vocab_size: V. draft_vocab_size: V_d, from the rows of lm_head.
+
+    Returns:
+        The map (None for a full vocabulary or when it is wrong), a status word (``ok``, ``full``, or the code
+        of the fault without ``vocab-``), and the problems found.
+    """
+    found = _find_fault(d2t, t2d, vocab_size, draft_vocab_size)
+    if isinstance(found, Problem):
+        return None, found.code.removeprefix("vocab-"), [found]
+    if found is None:
+        return None, "full", []
+    return found, "ok", []
+
+
+def order_fault(vocab: VocabMap, *, layout: str, sorted_rows: bool) -> Problem | None:
+    """What is wrong with a map for ``layout``, all of whose heads have rows in ascending order of token ids, or not.
+
+    Only where rows ascend does t2d alone say which row belongs to which token; and only where they need not can a map
+    in another order have been trained with.
+    """
+    if not sorted_rows and vocab.spelling == "t2d":
+        return _fault(
+            "missing",
+            f"there is no d2t for the {vocab.draft_vocab_size} rows of lm_head, and t2d alone does not say in which "
+            "order they are: this layout may hold them in order of frequency",
+            f"{_GET_D2T}; {_IF_SORTED}" if layout in SORTED_TRAINERS else _GET_D2T,
+        )
+    if sorted_rows and not vocab.is_sorted:
+        i = next(i for i, (a, b) in enumerate(pairwise(vocab.target_id)) if a >= b)
+        a, b = vocab.target_id[i : i + 2]
+        return _fault(
+            "unsorted",
+            f"d2t is not in ascending order (draft ids {i} and {i + 1} are target ids {a} and {b}), and this layout's "
+            "trainer always sorts it: the map is another head's, or another trainer made the head",
+            "if ModelOpt made the head, say --from modelopt; if d2t is right for these weights, --resort-vocab puts "
+            "rows and map into ascending order",
+        )
+    return None
+
+
+def _find_fault(d2t: Sequence[int] | None, t2d: bytes | None, v: int, vd: int) -> VocabMap | Problem | None:
+    if vd > v:
+        return _fault("larger-than-target", f"the draft vocabulary ({vd}) is larger than the target's ({v})")
+    fault = _length_fault(d2t, t2d, v, vd)
+    if fault:
+        return fault
+    if vd == v:
+        return _full_vocabulary(d2t, t2d, v)
+    members = None if t2d is None else [i for i, m in enumerate(t2d) if m]
+    if members is not None and len(members) != vd:
+        shown = {0: "is all false", v: "is all true"}.get(len(members), f"has {len(members)} true entries")
+        return _fault(
+            "t2d-count",
+            f"t2d {shown} but the draft vocabulary has {vd} tokens: the map looks uninitialised",
+            _FROM_D2T if len(members) in (0, v) and d2t is not None and is_map(d2t, v) else _AGAIN,
+        )
+    if d2t is None:
+        if members is None:
+            return _fault(
+                "missing",
+                f"lm_head has {vd} rows for a target vocabulary of {v}, but there is neither d2t nor t2d: "
+                "an engine would take draft id i for target id i",
+                _GET_D2T,
+            )
+        return VocabMap(array("q", members), v, "t2d")
+    return _from_offsets(d2t, members, v, vd)
+
+
+def _from_offsets(d2t: Sequence[int], members: list[int] | None, v: int, vd: int) -> VocabMap | Problem:
+    if not any(d2t) and members != list(range(vd)):
+        return _fault(
+            "zero",
+            f"d2t is all zeros with a reduced vocabulary of {vd} out of {v}: the map was never initialised",
+            _FROM_T2D
+            if members is not None
+            else f"give the run's map with --d2t FILE, or --repair prefix if the first {vd} tokens are meant",
+        )
+    if all(x == i for i, x in enumerate(d2t)):
+        return _fault(
+            "arange",
+            _ARANGE,
+            _AS_OFFSETS if members is None or members == list(range(vd)) else _FROM_T2D,
+        )
+    ids = [i + x for i, x in enumerate(d2t)]  # checked before it must fit 64 bits
+    wrong = _wrong_ids(ids, v)
+    if members is None:
+        if wrong and not _wrong_ids(d2t, v) and len(d2t) > 1:
+            return _absolute("as absolute ids they are all distinct and in range")
+        return wrong or VocabMap(array("q", ids), v, "offset")
+    if sorted(ids) == members:
+        return VocabMap(array("q", ids), v, "offset")
+    if sorted(d2t) == members:
+        return _absolute("they equal the true entries of t2d")
+    k = subtractions(d2t, members)
+    if k is not None:
+        return _fault(
+            "double-subtracted",
+            f"arange was subtracted {k} times from d2t (t2d shows it): SpecJAX does so each time a run resumes",
+            "--repair double-subtracted adds it back",
+        )
+    if wrong:
+        return replace(wrong, hint=_FROM_T2D)
+    missing = sorted(set(members).difference(ids))
+    return _fault(
+        "t2d-mismatch",
+        f"d2t and t2d disagree: t2d marks {len(missing)} tokens that no draft id maps to (the first is {missing[0]})",
+        "one of the two is from another head, and nothing here says which: give the run's map with --d2t FILE",
+    )
+
+
+def subtractions(d2t: Sequence[int], members: Sequence[int]) -> int | None:
+    """How often arange was subtracted from ``members`` to give ``d2t``, where that is more than once."""
+    for k in range(2, _MAX_RESAVES + 1):
+        if all(x + k * i == m for i, (x, m) in enumerate(zip(d2t, members, strict=True))):
+            return k
+    return None
+
+
+def is_map(d2t: Sequence[int], v: int) -> bool:
+    """Whether ``d2t`` is by itself a map that somebody set: offsets of distinct tokens, not all zero, not arange.
+
+    Over a full vocabulary zeros are the identity.
+    """
+    unset = (not any(d2t) and len(d2t) < v) or all(x == i for i, x in enumerate(d2t))
+    return not unset and _wrong_ids([i + x for i, x in enumerate(d2t)], v) is None
+
+
+def _wrong_ids(ids: Sequence[int], v: int) -> Problem | None:
+    for i, t in enumerate(ids):
+        if not 0 <= t < v:
+            return _fault("out-of-range", f"d2t maps draft id {i} to target id {t}, outside the vocabulary of {v}")
+    seen: dict[int, int] = {}
+    for i, t in enumerate(ids):
+        if t in seen:
+            return _fault("duplicate", f"d2t maps draft ids {seen[t]} and {i} to the same target id {t}")
+        seen[t] = i
+    return None
+
+
+def _length_fault(d2t: Sequence[int] | None, t2d: bytes | None, v: int, vd: int) -> Problem | None:
+    if d2t is not None and len(d2t) != vd:
+        return _fault("shape", f"d2t has {len(d2t)} entries but lm_head has {vd} rows")
+    if t2d is not None and len(t2d) != v:
+        return _fault("shape", f"t2d has {len(t2d)} entries but the target vocabulary has {v}")
+    if t2d is not None and t2d.translate(None, b"\x00\x01"):
+        return _fault(
+            "t2d-values",
+            "t2d holds values other than 0 and 1, so it is not a mask",
+            _FROM_D2T if d2t is not None and is_map(d2t, v) else _AGAIN,
+        )
+    return None
+
+
+def _full_vocabulary(d2t: Sequence[int] | None, t2d: bytes | None, v: int) -> VocabMap | Problem | None:
+    """V_d = V: absent buffers, or zeros and all true, mean no map; other offsets are a permutation."""
+    marked = v if t2d is None else t2d.count(1)
+    if marked in (0, v) and d2t is not None and any(d2t) and all(x == i for i, x in enumerate(d2t)):
+        return _fault("arange", _ARANGE, _AS_OFFSETS)
+    if marked == 0:
+        as_said = "--repair prefix, if the draft vocabulary is the target's in its own order"
+        return _fault(
+            "t2d-count",
+            f"t2d is all false but the head covers all {v} tokens: the mask was never initialised",
+            as_said if d2t is None else _FROM_D2T if is_map(d2t, v) else None,
+        )
+    if marked != v:
+        return _fault("t2d-count", f"t2d has {marked} true entries but the head covers all {v} tokens")
+    if d2t is None or not any(d2t):
+        return None
+    ids = [i + x for i, x in enumerate(d2t)]  # checked before it must fit 64 bits
+    wrong = _wrong_ids(ids, v)
+    if wrong is None:
+        return VocabMap(array("q", ids), v, "offset")
+    if not _wrong_ids(d2t, v):
+        return _absolute("as absolute ids they are all distinct and in range")
+    return wrong if t2d is None else replace(wrong, hint=_FROM_T2D)
+
+
+def _absolute(evidence: str) -> Problem:
+    return _fault(
+        "absolute",
+        f"d2t holds absolute target ids where offsets belong ({evidence}): engines would add the index once more",
+        "--repair absolute turns them into offsets",
+    )
+
+
+def _fault(code: str, message: str, hint: str | None = None) -> Problem:
+    return Problem("error", f"vocab-{code}", message, hint or _AGAIN)

@@ -1,0 +1,151 @@
+"""Aux layer ids as configs and users write them: two conventions, any order, and what follows from the target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+
+from eagle3hub.errors import ConfigError, Problem
+from eagle3hub.head import Assumption, AuxOrigin, AuxTaps, Head
+from eagle3hub.head.fields import Fields
+from eagle3hub.layouts.base import aux_count
+
+AUX_IDS = "eagle_aux_hidden_state_layer_ids"
+Convention = Literal["after", "boundary"]
+
+
+@dataclass(frozen=True, slots=True)
+class Taps:
+    """Aux layers as read: the taps, the order of fc's column blocks where it is not ascending, what is to be said."""
+
+    aux: AuxTaps | None = None
+    fc_order: tuple[int, ...] | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+
+def taps_from(
+    ids: Sequence[int], convention: Convention, origin: AuxOrigin, *, order_ignored: bool = False, where: str
+) -> Taps:
+    """Taps from a list of layer ids in any order.
+
+    Every engine captures in ascending order, so a head whose fc was trained on another order needs its columns
+    permuted, which is an error here. ``order_ignored``: the trainer captures in ascending order whatever the list
+    says and drops duplicates (ModelOpt), so that only the list needs sorting.
+    Raises ConfigError for ids that are no layers, and for duplicates that the trainer would not have dropped.
+    """
+    make = AuxTaps.from_boundary if convention == "boundary" else AuxTaps.from_after_layer
+    if all(a < b for a, b in pairwise(ids)):
+        return Taps(make(ids, origin))
+    ascending = sorted(set(ids))
+    taps = make(ascending, origin)
+    if order_ignored:
+        message = f"{where} lists aux layers {list(ids)}; its trainer captures them as {ascending}, and so is it read"
+        return Taps(taps, None, [Problem("info", "aux-order-ignored", message)])
+    if len(ascending) != len(ids):
+        raise ConfigError(
+            f"{where} lists aux layers {list(ids)}, some of them twice; engines capture each layer once, so fc would "
+            "get fewer hidden states than it takes",
+            hint="if the trainer captured each layer once, give the true list with --aux-layers",
+            code="config-aux-duplicate",
+        )
+    shift = 1 if convention == "boundary" else 0
+    problem = Problem(
+        "error",
+        "config-aux-order",
+        f"{where} lists aux layers {list(ids)}, not in ascending order: every engine captures in ascending order, so "
+        "the column blocks of fc.weight would have to be permuted",
+        "--sort-aux permutes them; if the trainer captured in ascending order all the same, give the sorted list with "
+        "--aux-layers",
+    )
+    return Taps(taps, tuple(i - shift for i in ids), [problem])
+
+
+def read_flat_taps(config: Fields, *, order_ignored: bool = False) -> Taps:
+    """Aux layers of a flat config: boundary ids at top level, after-layer ids in ``eagle_config``.
+
+    Raises ConfigError where both are there and name different layers.
+    """
+    top, nested = config.layer_ids(AUX_IDS), config.section("eagle_config").layer_ids(AUX_IDS)
+    where = config.where
+    inner = (
+        Taps() if nested is None else taps_from(nested, "after", "config", order_ignored=order_ignored, where=where)
+    )
+    if top is None:
+        return inner if nested is None else Taps(inner.aux, inner.fc_order, [*inner.problems, _nested_only(nested)])
+    outer = taps_from(top, "boundary", "config", order_ignored=order_ignored, where=where)
+    if (
+        inner.aux is not None
+        and outer.aux is not None
+        and (outer.aux.taps, outer.fc_order)
+        != (
+            inner.aux.taps,
+            inner.fc_order,
+        )
+    ):
+        raise ConfigError(
+            f"{where} names different aux layers: {top} at top level (boundary ids) and {nested} in eagle_config "
+            f"(after-layer ids, so boundaries {inner.aux.boundary})",
+            hint="SGLang would read one and vLLM the other: correct the list that is wrong",
+            code="config-aux-conflict",
+        )
+    return outer
+
+
+def _nested_only(nested: list[int]) -> Problem:
+    return Problem(
+        "warning",
+        "aux-ids-nested-only",
+        f"aux layer ids {nested} stand in eagle_config only: vLLM's CPU runner takes them one layer too low "
+        "and its GPU runner ignores them",
+        f"eagle3hub convert also writes {AUX_IDS}: {[i + 1 for i in sorted(nested)]} at top level",
+    )
+
+
+def specjax_default(num_target_layers: int, model_type: str | None) -> AuxTaps:
+    """The layers SpecJAX taps unless it is told otherwise, which it does not record."""
+    n = num_target_layers
+    if model_type == "qwen3_next":
+        return AuxTaps.from_after_layer([3, n // 2 - 1, n - 1], "default")
+    return AuxTaps.default_for(n)
+
+
+def trainer_default(head: Head, num_target_layers: int) -> tuple[AuxTaps, Assumption | None]:
+    """The aux layers a trainer takes where nothing is recorded, and what that assumes (None where it is certain).
+
+    SpecJAX leaves no choice, but has another default for qwen3_next; ModelOpt drops layers that occur twice on
+    small targets. Raises ConfigError where the target has no default that fits fc.
+    """
+    n, count = num_target_layers, aux_count(head)
+    why: str | None = "the source names no aux layers: the trainer's default is taken, but a run may have set others"
+    if head.layout == "specjax":
+        taps = specjax_default(n, head.target_model_type)
+        if head.target_model_type == "qwen3_next":
+            why = "SpecJAX taps (3, L//2-1, L-1) for qwen3_next unless told otherwise, and records nothing"
+        elif not head.target_model_type:
+            why = "SpecJAX taps (3, L//2-1, L-1) of a qwen3_next target, and the target's type is not known"
+        elif not head.carried:
+            why = None
+    elif head.layout == "modelopt":
+        taps = AuxTaps.from_after_layer(sorted({1, max(0, n // 2 - 1), max(0, n - 4)}), "default")
+    else:
+        taps = AuxTaps.default_for(n)
+    if len(taps) != count:
+        raise ConfigError(
+            f"the default aux layers of a target of {n} layers are {taps.after_layer}, but fc.weight takes {count} "
+            "hidden states",
+            hint="give the layers with --aux-layers",
+            code="config-aux-count",
+        )
+    return taps, None if why is None else Assumption("aux", taps.after_layer, why, _settle(head, taps))
+
+
+def _settle(head: Head, taps: AuxTaps) -> str:
+    """What makes sure of the layers that are assumed, to be typed or pasted as it is."""
+    if head.layout == "specjax" and not head.target_model_type:
+        return "give --target or --aux-layers"
+    words = f"check the training command; for these layers give --aux-layers {','.join(map(str, taps.after_layer))}"
+    if head.layout == "specjax":  # whose trainer writes none, so that a list in its config settles nothing
+        return words
+    return f'{words}, or write "{AUX_IDS}": {taps.boundary} at the top level of config.json'

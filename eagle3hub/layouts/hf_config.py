@@ -1,0 +1,332 @@
+"""A head's config in the terms of transformers: defaults, RoPE, and the fields of Llama and Qwen3."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from eagle3hub.errors import ConfigError
+from eagle3hub.head import Assumption, Dims, Rope, Semantics
+from eagle3hub.head.fields import Fields
+
+# What a config written as a difference means by leaving a field out.
+#
+# speculators writes ``transformer_layer_config`` with transformers' ``to_diff_dict``: a missing field has the default
+# of the config class that model_type names (transformers 4.57 and 5: ``LlamaConfig``, ``Qwen3Config``).
+
+
+LAYERS, CONTEXT = 32, 2048
+"""num_hidden_layers and max_position_embeddings of ``LlamaConfig``."""
+_LLAMA: dict[str, Any] = {
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 32,
+    "vocab_size": 32000,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "attention_bias": False,
+}
+_QWEN3 = {**_LLAMA, "intermediate_size": 22016, "num_key_value_heads": 32, "head_dim": 128, "vocab_size": 151936}
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {"llama": _LLAMA, "qwen3": _QWEN3}
+_CONTEXT = {"qwen3": 32768}
+ROPE_THETA = 10000.0
+"""The RoPE base of both classes."""
+
+
+def with_defaults(layer: Mapping[str, Any], model_type: str) -> dict[str, Any]:
+    """The config with the fields it leaves out; a null counts as left out."""
+    return {**_DEFAULTS[model_type], **{k: v for k, v in layer.items() if v is not None}}
+
+
+def context_of(fields: Mapping[str, Any]) -> int:
+    """``max_position_embeddings`` in tokens, or the default of the class where a config states none."""
+    stated = fields.get("max_position_embeddings")
+    return stated if type(stated) is int else _CONTEXT.get(str(fields.get("model_type")), CONTEXT)
+
+
+# RoPE in both spellings: ``rope_theta`` + ``rope_scaling``, and transformers 5's ``rope_parameters``.
+
+
+Scaling = dict[str, Any]
+ORIGINAL = "original_max_position_embeddings"
+_FROM_ORIGINAL = ("llama3", "yarn", "longrope")
+"""Types computed from the length trained with; engines take the context for it where a config names none."""
+
+
+def parse_rope(config: Fields) -> tuple[float | None, Scaling | None]:
+    """Base (None where none is stated) and scaling (None where it is plain), from either spelling or both.
+
+    Raises ConfigError where the two disagree, or for a rotation no EAGLE-3 head has.
+    """
+    halves = config.flag("is_neox_style", default=True) and config.flag("rope_is_neox_style", default=True)
+    if config.flag("rope_interleave", default=False) or not halves:
+        raise ConfigError(
+            f"{config.where} asks for interleaved RoPE, which no layout and no engine has for a Llama draft head",
+            code="config-rope",
+        )
+    top = config.real("rope_theta", default=None)
+    original, context = config.number(ORIGINAL, default=None), config.number("max_position_embeddings", default=None)
+    stated: list[Scaling | None] = []
+    for key in ("rope_scaling", "rope_parameters"):
+        if (given := config.mapping(key)) is None:
+            continue
+        if any(isinstance(value, dict) for value in given.values()):
+            raise ConfigError(
+                f"{config.where}: {key} differs by layer type, which no EAGLE-3 head has", code="config-rope"
+            )
+        theta, scaling = Fields(given, f"{config.where}: {key}").real("rope_theta", default=None), plain_scaling(given)
+        if theta is not None and top is not None and theta != top:
+            raise ConfigError(f"{config.where}: rope_theta is {top:g} but {key} says {theta:g}", code="config-rope")
+        if original is not None and _from_original(scaling) and scaling.get(ORIGINAL) not in (None, original):
+            raise ConfigError(
+                f"{config.where}: {ORIGINAL} is {original} at top level but {scaling[ORIGINAL]} in {key}",
+                hint="transformers and SGLang obey the one at top level: make the other say the same, as in training",
+                code="config-rope",
+            )
+        stated.append(with_original(scaling, original))
+        if with_original(stated[0], context) != with_original(stated[-1], context):
+            raise ConfigError(f"{config.where}: rope_scaling and rope_parameters disagree", code="config-rope")
+        top = theta if theta is not None else top
+    return top, max(stated, key=lambda scaling: ORIGINAL in (scaling or {}), default=None)
+
+
+def bound_by_context(scaling: Mapping[str, Any] | None) -> bool:
+    """Whether ``max_position_embeddings`` changes what the scaling computes, so that no other may be written."""
+    kind = (scaling or {}).get("rope_type")
+    return kind in ("dynamic", "longrope") or (kind == "yarn" and (scaling or {}).get("factor") is None)
+
+
+def needs_context(scaling: Mapping[str, Any] | None) -> bool:
+    """Whether the scaling cannot be computed without ``max_position_embeddings``."""
+    return bound_by_context(scaling) or (_from_original(scaling) and scaling.get(ORIGINAL) is None)
+
+
+def with_original(scaling: Mapping[str, Any] | None, *lengths: int | None) -> Scaling | None:
+    """The scaling, and in it the length trained with where it is computed from it: the first there is, if not its own.
+
+    Without one, transformers 5 (``RotaryEmbeddingConfigMixin.standardize_rope_params``) and SGLang
+    (``layers/rotary_embedding/factory.py``) take the context. Once named, it no longer changes with the context.
+    """
+    known = next((length for length in lengths if length is not None), None)
+    if _from_original(scaling) and scaling.get(ORIGINAL) is None and known is not None:
+        return {**scaling, ORIGINAL: known}
+    return None if scaling is None else dict(scaling)
+
+
+def _from_original(scaling: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
+    return scaling is not None and scaling.get("rope_type") in _FROM_ORIGINAL
+
+
+def unscaled(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``rope_parameters`` say of the base alone."""
+    return {k: v for k, v in parameters.items() if k == "rope_theta"}
+
+
+def plain_scaling(scaling: Mapping[str, Any]) -> Scaling | None:
+    """The scaling parameters under their current key names, or None for plain RoPE."""
+    out = {("rope_type" if k == "type" else k): v for k, v in scaling.items() if k != "rope_theta"}
+    if out.get("partial_rotary_factor") in (None, 1.0):
+        out.pop("partial_rotary_factor", None)
+    return None if out.get("rope_type", "default") == "default" and len(out) <= 1 else out
+
+
+def spell_rope(rope: Rope) -> dict[str, Any]:
+    """RoPE in both spellings: engines before transformers 5 read the first two keys only."""
+    scaling = dict(rope.scaling) if rope.scaling else None
+    return {
+        "rope_theta": rope.theta,
+        **({"rope_scaling": scaling} if scaling else {}),
+        "rope_parameters": {**(scaling or {"rope_type": "default"}), "rope_theta": rope.theta},
+    }
+
+
+# The fields of a Llama (or Qwen3) config, wherever a layout keeps them.
+
+
+_MOST_LAYERS = 1000
+_LARGEST_VOCAB = 1 << 24
+"""Bounds far above any model, so that a number in a config cannot make a mask or a list of shapes of any size."""
+_QWEN3_FULL_LAYERS = 28
+"""max_window_layers of a Qwen3 config that states none."""
+SLIDING = ("layer_types", "sliding_window", "use_sliding_window", "max_window_layers")
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaConfig:
+    """The Llama fields of a config, whichever place a layout keeps them in."""
+
+    hidden_size: int
+    target_hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    num_hidden_layers: int
+    attention_bias: bool
+    hidden_act: str
+    rms_norm_eps: float
+    rope: Rope
+    sliding_window: int | None
+    sliding_layers: tuple[int, ...]
+    max_position_embeddings: int | None
+    token_ids: dict[str, int | list[int]]
+    assumptions: list[Assumption]
+
+
+def parse_llama(
+    config: Fields, *, hidden_act: str | None = None, rope_theta: float | None = None, sliding: bool = True
+) -> LlamaConfig:
+    """Read the Llama fields of ``config``.
+
+    Args:
+        config: the object that holds them. hidden_act: the activation, where the trainer hard-codes it.
+        rope_theta: the RoPE base where the config states none, if the trainer leaves no doubt about it.
+        sliding: whether the trainer obeys ``layer_types``.
+
+    Raises ConfigError naming the field that is missing, malformed or not supported.
+    """
+    assumptions: list[Assumption] = []
+
+    def assume(name: str, value: Any, why: str, settle: str | None = None) -> Any:
+        assumptions.append(Assumption(name, value, why, settle or f"write {name} into config.json"))
+        return value
+
+    _refuse_unheld(config)
+    if config.flag("mlp_bias", default=False):
+        raise ConfigError(
+            f"{config.where}: mlp_bias is true; no EAGLE-3 trainer makes heads with biases in the MLP",
+            code="config-bias",
+        )
+    heads = config.number("num_attention_heads")
+    hidden = config.number("hidden_size")
+    if config.get("head_dim") is None and hidden % heads:
+        raise ConfigError(
+            f"{config.where}: hidden_size {hidden} is not a multiple of {heads} heads and head_dim is not given",
+            code="config-head-dim",
+        )
+    act = config.text("hidden_act", default=hidden_act)
+    if act is None:
+        act = assume("hidden_act", "silu", "the config names no activation; transformers' Llama default is silu")
+    eps = config.real("rms_norm_eps", default=None)
+    if eps is None:
+        eps = assume("rms_norm_eps", 1e-6, "the config has no epsilon; transformers' Llama default is 1e-6")
+    theta, scaling = parse_rope(config)
+    if theta is None:
+        why = "the config has no rope_theta; engines and transformers fall back to 10000"
+        theta = rope_theta or assume("rope_theta", 10000.0, why, "give --rope-theta")
+    context = config.number("max_position_embeddings", default=None)
+    if context is None and needs_context(scaling):
+        why = "the RoPE scaling is computed from it, and this is what transformers takes where a config has none"
+        context = assume("max_position_embeddings", context_of(config.data), why)
+    layers = config.number("num_hidden_layers", default=1, most=_MOST_LAYERS)
+    window, limited = _sliding(config, layers) if sliding else (None, ())
+    return LlamaConfig(
+        hidden_size=hidden,
+        target_hidden_size=config.number("target_hidden_size", default=hidden),
+        intermediate_size=config.number("intermediate_size"),
+        num_attention_heads=heads,
+        num_key_value_heads=config.number("num_key_value_heads", default=heads),
+        head_dim=config.number("head_dim", default=hidden // heads),
+        vocab_size=config.number("vocab_size", most=_LARGEST_VOCAB),
+        num_hidden_layers=layers,
+        attention_bias=config.flag("attention_bias", default=False),
+        hidden_act=act,
+        rms_norm_eps=eps,
+        rope=Rope(theta, with_original(scaling, context)),
+        sliding_window=window,
+        sliding_layers=limited,
+        max_position_embeddings=context,
+        token_ids={k: v for k in TOKEN_IDS if (v := config.token_ids(k)) is not None},
+        assumptions=assumptions,
+    )
+
+
+def _refuse_unheld(config: Fields) -> None:
+    """Raise ConfigError for a field at top level that some engine obeys and no layout has a place for."""
+    if not config.flag("is_causal", default=True):
+        raise ConfigError(
+            f"{config.where}: is_causal is false; vLLM would let tokens attend to later ones, as in no draft head",
+            hint="remove is_causal from config.json",
+            code="config-causal",
+        )
+    for name, what in (
+        ("logit_scale", "vLLM multiplies the draft's logits by it"),
+        ("partial_rotary_factor", "vLLM rotates that part of each attention head only"),
+    ):
+        value = config.real(name, default=1.0)
+        if value != 1.0:
+            raise ConfigError(
+                f"{config.where}: {name} is {value:g}; {what}, but no trainer of EAGLE-3 heads and no layout knows it",
+                hint=f"if the head was trained without it, remove {name} from config.json",
+                code=f"config-{name.replace('_', '-')}",
+            )
+
+
+def _sliding(config: Fields, layers: int) -> tuple[int | None, tuple[int, ...]]:
+    """The attention window and the layers it limits, from ``layer_types`` and ``sliding_window``.
+
+    A Qwen3 config has none unless ``use_sliding_window`` is true; where it then lists no ``layer_types``, the layers
+    from ``max_window_layers`` on are limited (transformers 5.19 ``Qwen3Config``). A Llama config knows neither key.
+    """
+    kinds = config.get("layer_types")
+    if config.get("model_type") == "qwen3":
+        if not config.flag("use_sliding_window", default=False):
+            return None, ()
+        if kinds is None:
+            first = config.get("max_window_layers")
+            full = first if type(first) is int else _QWEN3_FULL_LAYERS
+            kinds = ["full_attention" if i < full else "sliding_attention" for i in range(layers)]
+    if not isinstance(kinds, list) or all(kind == "full_attention" for kind in kinds):
+        return None, ()
+    if not all(kind in ("full_attention", "sliding_attention") for kind in kinds) or len(kinds) != layers:
+        raise ConfigError(
+            f"{config.where}: layer_types is {kinds} for {layers} draft layer{'s' if layers > 1 else ''}; each layer "
+            "is either full_attention or sliding_attention",
+            code="config-layer-types",
+        )
+    limited = tuple(i for i, kind in enumerate(kinds) if kind == "sliding_attention")
+    return config.number("sliding_window"), limited
+
+
+def spell_llama(s: Semantics, d: Dims) -> dict[str, Any]:
+    """The Llama fields every flat config and every ``transformer_layer_config`` has in common."""
+    return {
+        "model_type": "qwen3" if s.qk_norm else "llama",
+        "hidden_size": d.hidden_size,
+        "intermediate_size": d.intermediate_size,
+        "num_hidden_layers": s.num_layers,
+        "num_attention_heads": d.num_attention_heads,
+        "num_key_value_heads": d.num_key_value_heads,
+        "head_dim": d.head_dim,
+        "hidden_act": s.hidden_act,
+        "rms_norm_eps": s.rms_norm_eps,
+        "vocab_size": d.vocab_size,
+        "attention_bias": s.attention_bias,
+        "mlp_bias": False,
+        **_spell_sliding(s),
+    }
+
+
+def windowed_alike(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+    """The Llama fields of ``source``, its window as in ``fresh`` where ``layer_types``, all vLLM goes by, differ."""
+    if _limited(source) == _limited(fresh):
+        return dict(source)
+    kept = {k: v for k, v in source.items() if k not in SLIDING}
+    return kept | {k: v for k, v in fresh.items() if k in SLIDING}
+
+
+def _limited(fields: Mapping[str, Any]) -> list[int]:
+    kinds = fields.get("layer_types")
+    return [i for i, kind in enumerate(kinds) if kind == "sliding_attention"] if isinstance(kinds, list) else []
+
+
+def _spell_sliding(s: Semantics) -> Mapping[str, Any]:
+    if s.sliding_window is None:
+        return {}
+    kinds = ["sliding_attention" if i in s.sliding_layers else "full_attention" for i in range(s.num_layers)]
+    switch = {"use_sliding_window": True} if s.qk_norm else {}
+    return {**switch, "sliding_window": s.sliding_window, "layer_types": kinds}

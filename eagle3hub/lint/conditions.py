@@ -1,0 +1,407 @@
+"""C4: a number without the conditions it was measured under."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import combinations
+
+from eagle3hub.engines.specs import default_version
+from eagle3hub.lint import claims
+from eagle3hub.lint.claims import TRAINING
+from eagle3hub.lint.model import Card, Found, Heading, Number, Section, Table, rule
+
+UNIT = r"tok(?:en)?s?\s*(?:/|per)\s*s|\bTPS\b|req(?:uest)?s?\s*(?:/|per)\s*s|samples?\s*(?:/|per)\s*s"
+_BATCH = (
+    r"\b(?:one|two|four|eight|single|\d+)[- ]streams?\b|"
+    r"\b(?:bs|batch(?:[ -]?size)?|concurren\w+)\W{0,3}(?:of |is )?\W?\d|\b\d+ concurrent|single (?:request|sequence)|"
+    r"one (?:request|sequence|prompt) at a time|batch of one"
+)
+_COUNT = (
+    r"\b\d[\d,]* (?:test |evaluation |benchmark )?(?:prompts|questions|problems|conversations|requests)\b|\bn\s*=\s*\d"
+)
+_COUNT_HEADER = re.compile(r"^n$|\bprompts\b|\bquestions\b|\bsamples\b|\brequests\b", re.I)
+_TEMPERATURE = r"\btemperature\b|\bT\s*=\s*\d|\bgreed(?:y|ily)\b"
+_OUTPUT = (
+    r"(?:max\w*|output|new|generat\w+)[ _-](?:new[ _-]|output[ _-])?(?:tokens|length|len)\b"
+    r"|[x×] ?\d+ tokens|\d+ tokens (?:a|an|per|each) ?(?:prompt|request|answer)?"
+)
+_SPREAD = r"±|\binterval|confidence|\b95 ?%|\bstd\b|standard (?:deviation|error)|\bCI\b|\bspread\b|min\W+max"
+_ENGINE = (
+    r"\b(?:vLLM|SGLang|TensorRT[- ]LLM|TRT[- ]LLM|sglang-jax|sgl-jax|eagle3hub reference|llama\.cpp|LMDeploy|MLX)\b"
+)
+_MEASURED = r"(?:\b(?:measured|evaluated|benchmarked|obtained)\b|\bengine\s*[:|])"
+_RELEASE = r"\s*(?:\(?v(?:ersion)? ?)?\(?\s*(?P<version>\d+\.\d+(?:\.\w+)*(?:[-+.]?\w+)?)"
+_STEP = r"(?:\w+ )?step"
+_LENGTH_SAID = (
+    rf"(?:accept\w* length|τ|tau|tokens per {_STEP})[^.]{{0,60}}\d\.\d|\d\.\d+\W{{0,4}}tokens per {_STEP}"
+    r"|\baccepted (?:drafts |tokens )?per (?:round|step)"
+)
+_RUNS = r"\b(?:averaged?|means?) (?:over|of|across) (?:\w+ ){0,2}(?:runs|trials|repeats|seeds)"
+_ESTIMATOR = (
+    r"\bpooled|\bestimator|mean (?:of|over) (?:the )?(?:requests|prompts|rounds|steps)|per[- ]request|"
+    r"ratio of (?:sums|totals)"
+)
+_NOISE = 0.05
+_DATA_SETS = re.compile(
+    r"bench|eval|gsm|math|mmstar|alpaca|cnn|mbpp|aime|gpqa|mmlu|\bqa\b|writing|roleplay|reasoning|coding|extraction|stem|"
+    r"humanities|summar|translat|rag|chat|average|mean|overall|english|chinese",
+    re.I,
+)
+_CATEGORIES = {"writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"}
+
+
+def _acceptance_line(card: Card) -> int | None:
+    """Line of the first acceptance length or series of rates, or None where the card has neither."""
+    lines = [x.table.line for x in claims.lengths(card)] + [s.line for s in claims.series(card)]
+    return min(lines, default=None)
+
+
+def _absent(card: Card, line: int, message: str, what: str) -> Found:
+    """A condition that the card does not give: less grave where the card itself says that it is not known."""
+    admitted = card.says(rf"\bnot (?:reported|stated|recorded|known): [^.\n]{{0,300}}\b(?:{what})\b")
+    return Found(line, message, severity="info" if admitted else None)
+
+
+def _throughput_line(card: Card) -> int | None:
+    lines = [table.line for _, table, _ in claims.columns(card, "throughput")]
+    lines += [hit.line for hit in card.search(rf"\d\s*(?:{UNIT})", tables=False)]
+    return min(lines, default=None)
+
+
+def _counted(card: Card) -> bool:
+    """Whether the number of prompts is given, in a sentence, a table or the metadata."""
+    for _, table in card.tables:
+        for i, name in enumerate(table.header):
+            if _COUNT_HEADER.search(name) and table.column(i):
+                return True
+        if any(_COUNT_HEADER.search(row.label) and any(c.number for c in row.cells[1:]) for row in table.rows):
+            return True
+    return card.says(_COUNT, outside=TRAINING)
+
+
+@rule(
+    "C401",
+    "error",
+    "Throughput without a unit",
+    why="224 tokens per second, requests per second or tokens per second and GPU are three different machines.",
+    fix="Write the unit in the header: tok/s, output tokens only, per request or for the whole server.",
+)
+def unit(card: Card) -> Iterator[Found]:
+    """Throughput columns on a card that names no unit."""
+    tables = [table for _, table, _ in claims.columns(card, "throughput")]
+    if tables and not card.says(UNIT):
+        yield _absent(card, tables[0].line, "the throughput has no unit", "unit")
+
+
+@rule(
+    "C402",
+    "warning",
+    "Throughput without hardware",
+    why="Throughput is a property of a machine before it is one of a draft head.",
+    fix="Name the accelerator, how many, and the parallelism.",
+)
+def hardware(card: Card) -> Iterator[Found]:
+    """Throughput on a card that names no accelerator outside its training section."""
+    line = _throughput_line(card)
+    if line and not card.says(claims.HARDWARE, outside=TRAINING):
+        yield _absent(card, line, "no accelerator is named for the throughput", "hardware|accelerator")
+
+
+@rule(
+    "C403",
+    "warning",
+    "Throughput without batch size or concurrency",
+    why="Speculation helps most at batch 1 and may slow a full server down.",
+    fix="Give the number of concurrent requests.",
+)
+def batch(card: Card) -> Iterator[Found]:
+    """Throughput on a card that names neither."""
+    line = _throughput_line(card)
+    if line and not card.says(_BATCH, outside=TRAINING):
+        yield _absent(
+            card, line, "neither batch size nor concurrency is given for the throughput", "batch size|concurrency"
+        )
+
+
+@rule(
+    "C404",
+    "warning",
+    "Throughput without its prompts",
+    why="Prompt and output length decide how much of the time is decoding.",
+    fix="Give the number of prompts and the output length (or max_new_tokens).",
+)
+def prompts(card: Card) -> Iterator[Found]:
+    """Throughput without number of prompts or output length; the number is C405's where acceptance is given too."""
+    line = _throughput_line(card)
+    if line is None:
+        return
+    missing = [] if _counted(card) or _acceptance_line(card) else ["the number of prompts"]
+    missing += [] if card.says(_OUTPUT, outside=TRAINING) else ["the output length"]
+    if missing:
+        yield Found(line, f"{' and '.join(missing)} of the throughput runs is not given")
+
+
+@rule(
+    "C405",
+    "warning",
+    "Acceptance without the number of prompts",
+    why="Rounds of one prompt hang together, so the number of prompts decides how far a mean can be trusted.",
+    fix="Give n, the number of prompts measured.",
+)
+def count(card: Card) -> Iterator[Found]:
+    """Acceptance on a card without n."""
+    line = _acceptance_line(card)
+    if line and not _counted(card):
+        yield _absent(card, line, "the number of prompts is not given", "number of prompts")
+
+
+@rule(
+    "C406",
+    "warning",
+    "Acceptance without the temperature",
+    why="Acceptance at temperature 1 is clearly lower than at 0, and the sampling rule matters besides.",
+    fix="Give the temperature, and how draft tokens are sampled.",
+)
+def temperature(card: Card) -> Iterator[Found]:
+    """Acceptance on a card that names no temperature in its text."""
+    line = _acceptance_line(card)
+    if line and not card.says(_TEMPERATURE, outside=TRAINING):
+        yield Found(line, "the sampling temperature is not given")
+
+
+def _engine_hits(card: Card) -> bool:
+    """Whether the text says which engine measured: in a results section or in a sentence that says so."""
+    results = [x.section for x in claims.lengths(card)] + [s.section for s in claims.series(card)]
+    results += [section for section, _, _ in claims.columns(card, "throughput")]
+    near = [h for h in card.search(_ENGINE) if any(h.section is r or _above(h.section, r) for r in results)]
+    return bool(near) or card.says(rf"{_MEASURED}[^.\n]{{0,80}}{_ENGINE}|{_ENGINE}[^.\n]{{0,60}}\bwas measured")
+
+
+def _above(section: Section, other: Section) -> bool:
+    """Whether a section is that of a heading (below the title) that ``other`` belongs to."""
+    path: tuple[Heading, ...] = section.path
+    return len(path) > 1 and other.path[: len(path)] == path
+
+
+@rule(
+    "C407",
+    "warning",
+    "Measurement without its engine",
+    why="Engines count differently (prefill token, trees, per request or pooled) and run the head differently.",
+    fix="Name engine and version beside the numbers.",
+)
+def engine(card: Card) -> Iterator[Found]:
+    """Results beside which no engine is named."""
+    line = min((x for x in (_acceptance_line(card), _throughput_line(card)) if x), default=None)
+    if line and not _engine_hits(card):
+        yield _absent(card, line, "no engine that the linter knows is named beside the measurement", "engine")
+
+
+@rule(
+    "C408",
+    "warning",
+    "Engine without a version",
+    why="Flags are renamed and removed between releases; an engine without a version cannot be installed again.",
+    fix=f"Name the version that was run, for example vLLM {default_version('vllm')}.",
+)
+def version(card: Card) -> Iterator[Found]:
+    """Engines that are named, none of them with a version anywhere."""
+    named = card.search(_ENGINE, tables=False)
+    pinned = any(
+        re.search(r"(?:vllm|sglang|tensorrt[-_]llm|sgl[-_]jax)\S*\s*[=~>]=\s*\d|:v\d+\.\d+", c.text) for c in card.code
+    )
+    if named and not pinned and not card.says(rf"{_ENGINE}{_RELEASE}"):
+        engines = ", ".join({hit.match[0].lower(): hit.match[0] for hit in reversed(named)}.values())
+        yield Found(named[0].line, f"no version of {engines} is given")
+
+
+@rule(
+    "C409",
+    "info",
+    "Measurement without an interval",
+    why="In a simulation with 80 prompts and τ = 2.15 the standard error was 0.04, and the choice of estimator alone "
+    "moved τ by 0.08.",
+    fix="Give a 95 % interval over prompts, and name the estimator (pooled, or mean of requests).",
+)
+def interval(card: Card) -> Iterator[Found]:
+    """Acceptance lengths without any sign of spread."""
+    line = min((x.table.line for x in claims.lengths(card)), default=None)
+    if line and not card.says(_SPREAD) and not any(_comparisons(card)):
+        yield Found(line, "no interval is given")
+
+
+@rule(
+    "C419",
+    "info",
+    "Acceptance length without its estimator",
+    why="The unweighted mean of requests sits above the value pooled over rounds, by more than the error of either.",
+    fix="Say whether τ is pooled over all rounds or the mean of requests.",
+)
+def estimator(card: Card) -> Iterator[Found]:
+    """Acceptance lengths on a card that does not say how they were averaged."""
+    lengths = claims.lengths(card)
+    if lengths and not card.says(_ESTIMATOR):
+        yield Found(lengths[0].table.line, "whether τ is pooled over rounds or a mean of requests is not said")
+
+
+@rule(
+    "C410",
+    "warning",
+    "A difference is too small to mean anything without an interval",
+    why="Runs of the same head differ by 2 to 4 % through prompts, estimator and engine alone.",
+    fix="Give paired differences with an interval, or call the two equal.",
+)
+def noise(card: Card) -> Iterator[Found]:
+    """Compared methods less than 5 % apart on a card without any sign of spread."""
+    if card.says(_SPREAD):
+        return
+    for table, pairs in _comparisons(card):
+        close = [(what, a, b) for what, a, b in pairs if abs(a.value - b.value) < _NOISE * min(a.value, b.value)]
+        if close:
+            shown = "; ".join(f"{what} {a.value:g} and {b.value:g}" for what, a, b in close[:4])
+            more = f" and {len(close) - 4} more" if len(close) > 4 else ""
+            yield Found(table.line, f"less than {_NOISE:.0%} apart, without an interval: {shown}{more}")
+
+
+Compared = list[tuple[str, Number, Number]]
+
+
+def _comparisons(card: Card) -> Iterator[tuple[Table, Compared]]:
+    """Tables that compare methods: in columns if the rows are data sets, else in rows."""
+    places: dict[int, tuple[Table, list[int]]] = {}
+    for wanted in ("length", "throughput"):
+        for _, table, i in claims.columns(card, wanted):
+            places.setdefault(table.line, (table, []))[1].append(i)
+    for table, columns in places.values():
+        found: Compared = []
+        if all(_DATA_SETS.search(row.label) for row in table.rows):
+            headers = [table.header[i] for i in columns]
+            if len(columns) > 1 and not any(_DATA_SETS.search(h) or claims.temperatures(h) for h in headers):
+                for row in table.rows:
+                    cells = [n for i in columns if (n := row.cells[i].number) is not None]
+                    found += [(row.label, a, b) for a, b in combinations(cells, 2)]
+        elif len({row.label for row in table.rows}) == len(table.rows) > 1:
+            for i in columns:
+                found += [(table.header[i], a, b) for (_, a), (_, b) in combinations(table.column(i), 2)]
+        if found:
+            yield table, found
+
+
+@rule(
+    "C411",
+    "warning",
+    "Acceptance length without K",
+    why="τ grows with the number of drafted tokens; 3.1 at K = 3 and at K = 7 are different heads.",
+    fix="Give the number of drafted tokens beside every τ.",
+)
+def draft_tokens(card: Card) -> Iterator[Found]:
+    """Acceptance lengths on a card whose text names no K."""
+    lengths = claims.lengths(card)
+    if lengths and not claims.measured_ks(card):
+        examples = sorted({k for k, _ in claims.example_ks(card)})
+        end = f"; only the example's is ({', '.join(map(str, examples))})" if examples else ""
+        yield _absent(card, lengths[0].table.line, f"the K of the measurement is not given{end}", "K")
+
+
+@rule(
+    "C412",
+    "warning",
+    "Mean of several runs without their spread",
+    why="Repeating is worth the trouble for the spread, which is then thrown away. At temperature 0 and batch 1 "
+    "repeats do not narrow anything: the randomness is in the prompts.",
+    fix="Give the standard deviation over runs, or better an interval over prompts.",
+)
+def runs(card: Card) -> Iterator[Found]:
+    """Means over runs on a card without any sign of spread."""
+    if not card.says(_SPREAD):
+        for hit in card.search(_RUNS):
+            yield Found(hit.line, f"“{hit.match[0]}”, without their spread")
+
+
+@rule(
+    "C413",
+    "info",
+    "Measured on a pre-release",
+    why="Pre-releases are not installed unless asked for, and change before the release.",
+    fix="Measure again on the release.",
+)
+def pre_release(card: Card) -> Iterator[Found]:
+    """Engine versions that are release candidates or development builds."""
+    seen = set()
+    for hit in card.search(rf"(?P<engine>{_ENGINE}){_RELEASE}"):
+        name = f"{hit.match['engine']} {hit.match['version']}"
+        if re.search(r"\d(?:\.?-?)(?:rc|a|b|alpha|beta|dev)\d*", hit.match["version"]) and name not in seen:
+            seen.add(name)
+            yield Found(hit.line, f"{name} is a pre-release")
+
+
+@rule(
+    "C414",
+    "info",
+    "Requirement is open at the top",
+    why="“CUDA 12.0+” includes versions nobody has tried, and no engine release supports all of them.",
+    fix="Name the versions that were used.",
+)
+def open_requirement(card: Card) -> Iterator[Found]:
+    """Lower bounds such as ``PyTorch 2.0+``."""
+    hits = card.search(r"\b(?:CUDA|PyTorch|torch|Python|Transformers|vLLM|SGLang) ?(?:>= ?)?v?\d+(?:\.\d+)*\+")
+    if hits:
+        named = ", ".join(hit.match[0] for hit in hits)
+        yield Found(hits[0].line, f"{named}: the versions that were used are not named")
+
+
+@rule(
+    "C415",
+    "info",
+    "A table covers only one of the temperatures measured",
+    why="Results at the other temperature exist and are the ones greedy users need, or sampling users.",
+    fix="Print the table for every temperature.",
+)
+def one_temperature(card: Card) -> Iterator[Found]:
+    """Tables of acceptance lengths at one temperature, on a card with results at others."""
+    tables = {x.table.line: (x.table, x.section) for x in claims.lengths(card)}
+    named = {line: claims.temperatures(claims.around(*pair)) for line, pair in tables.items()}
+    for line, own in named.items():
+        rest = set().union(*named.values()) - own
+        if len(own) == 1 and rest:
+            others = ", ".join(f"{t:g}" for t in sorted(rest))
+            yield Found(line, f"temperature {next(iter(own)):g} only; the card has results at {others} too")
+
+
+@rule(
+    "C416",
+    "warning",
+    "Categories without an overall value",
+    why="Readers average the rows themselves, which weighs categories by nothing at all; the pooled value is another.",
+    fix="Give τ over all prompts, and say that it is pooled over rounds.",
+)
+def overall(card: Card) -> Iterator[Found]:
+    """Tables of acceptance by MT-Bench category on a card without an overall acceptance length."""
+    lengths = claims.lengths(card)
+    if any(x.row.label.strip().lower() not in _CATEGORIES for x in lengths):
+        return
+    if len({x.row.label.strip().lower() for x in lengths} & _CATEGORIES) >= 4 and not card.says(
+        r"\b(?:overall|on average|average|pooled|mean) (?:acceptance|τ|tau)"
+    ):
+        yield Found(lengths[0].table.line, "τ is given by category only")
+
+
+@rule(
+    "C417",
+    "warning",
+    "No acceptance length",
+    why="τ on an engine is what a draft head is chosen by; without it nobody knows what the head is worth.",
+    fix="Measure it: eagle3hub validate.",
+)
+def no_length(card: Card) -> Iterator[Found]:
+    """Cards of draft heads with no acceptance length, in a table, a sentence or the metadata."""
+    if not card.says(r"\beagle|draft (?:head|model)|speculative decoding"):
+        return
+    if not claims.lengths(card) and not card.says(_LENGTH_SAID):
+        titles = [s.path[-1] for s in card.sections if s.path]
+        line = next(
+            (h.line for h in titles if re.search(r"performance|evaluation|results|benchmark", h.text, re.I)), 1
+        )
+        admitted = card.says(r"(?:nothing|not|never)\b[^.]{0,40}\bmeasured")
+        yield Found(line, "no acceptance length measured on an engine is given", severity="info" if admitted else None)

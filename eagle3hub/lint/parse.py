@@ -1,0 +1,447 @@
+"""Parse a card: front matter, headings, tables, code blocks, citations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from html.parser import HTMLParser
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from eagle3hub.errors import ManifestError
+from eagle3hub.lint.model import Block, Card, Cell, Code, Entry, Heading, Link, Prose, Row, Section, Table, Tag
+from eagle3hub.system.documents import Document, parse_yaml
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+    from markdown_it.token import Token
+
+# The text of a rendered page, made Markdown again as far as it can be: headings, tables and code, line by line.
+#
+# People keep cards as text copied from the Hub. Copying loses the metadata block, links, fences and table borders.
+
+
+Line = tuple[int, str]
+_FOOTER = re.compile(r"\s*(?:-\s*)?Downloads last month\b")
+_BIBTEX = re.compile(r"\s*@[A-Za-z]+\{")
+_NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?%?"
+_ROW = re.compile(rf"(?P<label>\S.*?)(?P<cells>(?:\s+{_NUMBER})+)\s*$")
+_SHELL = re.compile(
+    r"\s*(?:python3?\s+-m\s|pip3? install|git (?:clone|checkout)\b|cd \S|export \w+=|vllm serve\b|trtllm-serve\b"
+    r"|docker run\b|hf download\b|huggingface-cli\s|curl\s|[A-Z][A-Z_0-9]+=\S+\s*(?:\\|$|\w)|--?[a-z][\w-]*(?:[ =]|$))"
+)
+_PYTHON = re.compile(r"\s*(?:import \w[\w.]*(?: as \w+)?$|from [\w.]+ import |\w+ = [\w.]+[\(\[{]|print\()")
+_YAML = re.compile(r"\s*[a-z][a-z_0-9]*:(?:\s+[^\s].*)?$")
+_HEADING_WORDS = 8
+_NOT_HEADING = re.compile(r"[.,;!?\\]$|:.|\d\.\d")
+
+
+def is_page_text(lines: Sequence[str]) -> bool:
+    """Whether the lines end in the Hub's own footer, which no card's source has."""
+    return any(_FOOTER.match(line) for line in lines)
+
+
+def to_markdown(lines: Sequence[Line]) -> list[Line]:
+    """Numbered lines of a page as numbered lines of Markdown; what was added carries the number of its neighbour."""
+    end = next((i for i, (_, line) in enumerate(lines) if _FOOTER.match(line)), len(lines))
+    out: list[Line] = []
+    i = 0
+    while i < end:
+        taken, made = _block(lines[:end], i, first=not out)
+        out += made
+        i += taken
+    return out
+
+
+def _block(lines: Sequence[Line], i: int, *, first: bool) -> tuple[int, list[Line]]:
+    number, text = lines[i]
+    if _BIBTEX.match(text):
+        return _fenced(lines, i, _bibtex_end(lines, i), "bibtex")
+    if (end := _code_end(lines, i)) > i:
+        language = "python" if any(_PYTHON.match(line) for _, line in lines[i:end]) else "bash"
+        return _fenced(lines, i, end, "yaml" if _YAML.match(text) and language == "bash" else language)
+    if (end := _rows_end(lines, i + 1)) > i + 2 and text.strip():
+        return end - i, _table(lines[i], lines[i + 1 : end])
+    if _is_heading(lines, i):
+        return 1, [(number, ""), (number, ("# " if first else "## ") + text.strip().rstrip(":")), (number, "")]
+    if text.startswith("|") and i + 1 < len(lines) and not lines[i + 1][1].startswith("|"):
+        return 1, [(number, text), (number, "")]
+    return 1, [(number, text)]
+
+
+def _fenced(lines: Sequence[Line], start: int, end: int, language: str) -> tuple[int, list[Line]]:
+    body = list(lines[start:end])
+    return end - start, [(body[0][0], ""), (body[0][0], f"```{language}"), *body, (body[-1][0], "```")]
+
+
+def _bibtex_end(lines: Sequence[Line], start: int) -> int:
+    depth = 0
+    for i in range(start, len(lines)):
+        depth += lines[i][1].count("{") - lines[i][1].count("}")
+        if depth <= 0:
+            return i + 1
+    return len(lines)
+
+
+def _code_end(lines: Sequence[Line], start: int) -> int:
+    """Index after the run of code that starts here; ``start`` where none does."""
+    depth, end, continued = 0, start, False
+    is_yaml, is_python = _starts_yaml(lines, start), bool(_PYTHON.match(lines[start][1]))
+    for i in range(start, len(lines)):
+        text = lines[i][1]
+        if not text.strip():
+            if i == start:
+                return start
+            continue
+        comment = text.startswith("# ") and _next_is_code(lines, i + 1)
+        yaml = is_yaml and (_YAML.match(text) is not None or text.startswith((" ", "\t")))
+        if not (continued or depth > 0 or comment or yaml or _SHELL.match(text) or _PYTHON.match(text)):
+            return end
+        if depth == 0 and not (continued or comment or yaml) and text.lstrip().startswith("- "):
+            return end
+        if depth == 0 and end < i and not is_yaml and bool(_PYTHON.match(text)) != is_python:
+            return end
+        depth = max(0, depth + sum(text.count(c) for c in "([{") - sum(text.count(c) for c in ")]}"))
+        continued, end = text.rstrip().endswith("\\"), i + 1
+    return end
+
+
+def _next_is_code(lines: Sequence[Line], i: int) -> bool:
+    return i < len(lines) and bool(_SHELL.match(lines[i][1]) or _PYTHON.match(lines[i][1]))
+
+
+def _starts_yaml(lines: Sequence[Line], start: int) -> bool:
+    following = [text for _, text in lines[start : start + 3] if text.strip()][:2]
+    return len(following) == 2 and all(_YAML.match(text) for text in following)
+
+
+def _rows_end(lines: Sequence[Line], start: int) -> int:
+    width, i = 0, start
+    while i < len(lines):
+        m = _ROW.fullmatch(lines[i][1].rstrip())
+        cells = m["cells"].split() if m else []
+        if not m or m["label"].startswith(("-", "|")) or (width and len(cells) != width):
+            break
+        width = len(cells)
+        i += 1
+    return i
+
+
+def _table(header: Line, rows: Sequence[Line]) -> list[Line]:
+    matches = [(number, _ROW.fullmatch(text.rstrip())) for number, text in rows]
+    body = [(number, [m["label"], *m["cells"].split()]) for number, m in matches if m]
+    width = len(body[0][1])
+    names = _header(header[1].split(), width - 1)
+    made = [(header[0], names), (header[0], ["---"] * width), *body]
+    shown = [(number, "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |") for number, cells in made]
+    return [(header[0], ""), *shown, (body[-1][0], "")]
+
+
+def _header(words: list[str], columns: int) -> list[str]:
+    """The header's words dealt to the columns: at a word that every column's name starts or ends with, if any."""
+    label, rest = words[0], words[1:]
+    for at_end in (True, False):
+        word = (rest[-1] if at_end else rest[0]) if rest else ""
+        places = [i for i, w in enumerate(rest) if w == word]
+        if columns > 1 and len(places) == columns:
+            cuts = [0, *(p + 1 for p in places)] if at_end else [*places, len(rest)]
+            return [label, *(" ".join(rest[a:b]) for a, b in pairwise(cuts))]
+    return [label, *[" ".join(rest)] * columns]
+
+
+def _is_heading(lines: Sequence[Line], i: int) -> bool:
+    def ends(j: int) -> bool:
+        text = lines[j][1].strip() if 0 <= j < len(lines) else ""
+        return not text or len(text) > 60 or text.startswith(("-", "|", "•", "@")) or _next_is_code(lines, j)
+
+    def short(text: str) -> bool:
+        words = text.split()
+        return bool(re.match(r"[A-Z]", text)) and len(words) <= _HEADING_WORDS and not _NOT_HEADING.search(text)
+
+    text = lines[i][1].strip()
+    after = lines[i + 1][1].strip() if i + 1 < len(lines) else ""
+    dense = i > 0 and lines[i - 1][1].strip()
+    return short(text) and ends(i - 1) and (ends(i + 1) or bool(dense and short(after) and ends(i + 2)))
+
+
+# BibTeX entries of a card, parsed by pybtex, with the line each stands on.
+
+
+_START = re.compile(r"^[ \t]*@(?P<kind>[A-Za-z]+)\s*\{\s*(?P<key>[^\s,{}]*)\s*,", re.MULTILINE)
+_FIELD = re.compile(r"^\s*(?P<name>[A-Za-z][\w-]*)\s*=", re.MULTILINE)
+_KINDS_TEXT = (
+    "article book booklet conference dataset electronic inbook incollection inproceedings manual mastersthesis misc "
+    "online phdthesis preprint proceedings report software techreport unpublished"
+)
+MOST = 200
+"""Entries that are read of one card; none cites so many works."""
+_KINDS = frozenset(_KINDS_TEXT.split())
+
+
+def looks_like(text: str) -> bool:
+    """Whether an entry starts anywhere in the text (``@app.get`` of a Python example does not)."""
+    return any(m["kind"].lower() in _KINDS for m in _START.finditer(text))
+
+
+def bibtex_entries(texts: Iterable[tuple[int, str]]) -> tuple[list[Entry], list[tuple[int, str]]]:
+    """The entries of texts given with their first line, and (line, why) of what cannot be parsed.
+
+    No more than `MOST` are parsed, each of which takes milliseconds.
+    """
+    good: list[Entry] = []
+    bad: list[tuple[int, str]] = []
+    for first, text in texts:
+        for start, chunk in _chunks(text):
+            line = first + text.count("\n", 0, start)
+            if len(good) + len(bad) == MOST:
+                bad.append((line, f"it comes after {MOST} others, and no more are read"))
+                return good, bad
+            try:
+                good.append(_entry(chunk, line))
+            except ValueError as error:
+                bad.append((line, str(error)))
+    return good, bad
+
+
+def plain(text: str) -> str:
+    """A BibTeX value as people read it."""
+    return " ".join(text.replace("{", "").replace("}", "").replace("\\&", "&").replace("~", " ").split())
+
+
+def _chunks(text: str) -> Iterator[tuple[int, str]]:
+    starts = [m.start() + len(m[0]) - len(m[0].lstrip()) for m in _START.finditer(text) if m["kind"].lower() in _KINDS]
+    for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
+        yield start, text[start:end]
+
+
+def _entry(chunk: str, line: int) -> Entry:
+    from pybtex.database import parse_string
+    from pybtex.exceptions import PybtexError
+
+    try:
+        (entry,) = parse_string(chunk, "bibtex").entries.values()
+        authors = [
+            (plain(" ".join([*p.first_names, *p.middle_names])), plain(" ".join([*p.prelast_names, *p.last_names])))
+            for p in entry.persons.get("author", [])
+        ]
+    except PybtexError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    names = {name.lower(): plain(value) for name, value in entry.fields.items()}
+    lines = {m["name"].lower(): line + chunk.count("\n", 0, m.start("name")) for m in _FIELD.finditer(chunk)}
+    return Entry(line, entry.key, entry.type.lower(), names, tuple(authors), lines)
+
+
+# From a card's text to a `Card`: YAML by PyYAML, Markdown by markdown-it, HTML by the standard library.
+
+
+_NO_TAG_ENDS = {"<!--": "-->", "<![": "]>", "<!": ">", "<?": ">"}
+_NO_TAG = re.compile(r"<!--|<!\[|<!|<\?")
+_LONG_IN_CODE = re.compile(r"\S{2001,}")
+_LONG_WORD = re.compile(r"\S{401,}")
+"""Longer than any word, number or address that a rule looks for; the time of some rules grows with its square."""
+
+
+def parse_card(text: str, name: str = "README.md", files: Collection[str] | None = None) -> Card:
+    """Take a card apart. Never fails: what cannot be read becomes `Card.front_error` or `Card.bad_bibtex`.
+
+    Args:
+        name: what findings call the file.
+        files: paths in the card's repository, if they are known.
+    """
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    lines = text.split("\n")
+    front, error, body = _front_matter(lines, name)
+    is_page = front is None and error is None and is_page_text(lines)
+    numbered = list(enumerate(lines[body:], body + 1))
+    if is_page:
+        numbered = to_markdown(numbered)
+    walk = _Walk([number for number, _ in numbered])
+    walk.blocks(_markdown().parse("\n".join(line for _, line in numbered)))
+    entries, bad = bibtex_entries([(line, text) for line, text in walk.bibtex()])
+    return Card(
+        name,
+        text,
+        "\n".join(lines[body:]),
+        front,
+        error,
+        is_page,
+        _sections(walk.found),
+        tuple(walk.links),
+        tuple(walk.tags),
+        tuple(entries),
+        tuple(bad),
+        None if files is None else frozenset(files),
+    )
+
+
+def _front_matter(lines: Sequence[str], name: str) -> tuple[Document | None, tuple[int, str] | None, int]:
+    """The metadata block, or why it cannot be read, and the number of lines it takes."""
+    if not lines or lines[0].rstrip() != "---":
+        return None, None, 0
+    end = next((i for i, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), None)
+    if end is None:
+        return None, (1, "the metadata block has no closing line of three dashes"), 0
+    try:
+        document = parse_yaml("\n".join(["", *lines[1:end]]), name)
+    except ManifestError as fault:
+        where, _, why = fault.message.removeprefix(f"{name}:").partition(": ")
+        return None, (int(where) if where.isdigit() else 1, why or fault.message), end + 1
+    if document.data is not None and not isinstance(document.data, dict):
+        return None, (2, "the metadata block is not a mapping of fields"), end + 1
+    return document, None, end + 1
+
+
+@cache
+def _markdown() -> MarkdownIt:
+    from markdown_it import MarkdownIt
+
+    return MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+
+
+def _sections(found: Sequence[Block]) -> tuple[Section, ...]:
+    sections, path, blocks = [], (), []  # type: list[Section], tuple[Heading, ...], list[Block]
+    for block in found:
+        if isinstance(block, Heading):
+            sections.append(Section(path, tuple(blocks)))
+            path, blocks = (*(h for h in path if h.level < block.level), block), []
+        else:
+            blocks.append(block)
+    return (*sections, Section(path, tuple(blocks)))
+
+
+@dataclass
+class _Walk:
+    """A walk over markdown-it's tokens; ``numbers`` gives the file's line of each line that was parsed."""
+
+    numbers: Sequence[int]
+    found: list[Block] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
+    tags: list[Tag] = field(default_factory=list)
+
+    def blocks(self, tokens: Sequence[Token]) -> None:
+        """Collect what the tokens hold."""
+        i = 0
+        while i < len(tokens):
+            token = tokens[i]
+            if token.type == "heading_open":
+                self.found.append(Heading(self._line(token), int(token.tag[1]), self._inline(tokens[i + 1])))
+            elif token.type == "inline" and tokens[i - 1].type == "paragraph_open":
+                self.found.append(Prose(self._line(token), self._inline(token)))
+            elif token.type in {"fence", "code_block"}:
+                words = token.info.split()
+                offset = 1 if token.type == "fence" else 0
+                self.found.append(
+                    Code(
+                        self._line(token, offset),
+                        words[0].lower() if words else "",
+                        _of_code(token.content.rstrip("\n")),
+                    )
+                )
+            elif token.type == "html_block":
+                self._html(token.content, self._line(token))
+            elif token.type == "table_open":
+                i = self._table(tokens, i)
+            i += 1
+
+    def bibtex(self) -> list[tuple[int, str]]:
+        """Texts that may hold BibTeX: code blocks and paragraphs with an entry's first line."""
+        texts = [(b.line, b.text) for b in self.found if isinstance(b, Code | Prose)]
+        return [(line, text) for line, text in texts if looks_like(text)]
+
+    def _line(self, token: Token, offset: int = 0) -> int:
+        at = (token.map[0] if token.map else 0) + offset
+        return self.numbers[min(at, len(self.numbers) - 1)] if self.numbers else 1
+
+    def _table(self, tokens: Sequence[Token], start: int) -> int:
+        rows: list[tuple[int, list[str]]] = []
+        i = start + 1
+        while tokens[i].type != "table_close":
+            if tokens[i].type == "tr_open":
+                rows.append((self._line(tokens[i]), []))
+            elif tokens[i].type == "inline":
+                rows[-1][1].append(self._inline(tokens[i], rows[-1][0]).strip())
+            i += 1
+        body = [Row(line, tuple(Cell.of(text) for text in cells)) for line, cells in rows[1:]]
+        self.found.append(Table(rows[0][0], tuple(rows[0][1]), tuple(body)))
+        return i
+
+    def _inline(self, token: Token, line: int | None = None) -> str:
+        """The plain text of inline content; its links, images and HTML are collected on the way."""
+        line = line or self._line(token)
+        out = ""
+        opened: list[tuple[str, int]] = []
+        for child in token.children or []:
+            if child.type in {"text", "code_inline"}:
+                out += child.content
+            elif child.type in {"softbreak", "hardbreak"}:
+                out += "\n"
+                line += 1
+            elif child.type == "html_inline":
+                self._html(child.content, line)
+            elif child.type == "link_open":
+                opened.append((str(child.attrs.get("href", "")), len(out)))
+            elif child.type == "link_close" and opened:
+                target, since = opened.pop()
+                self.links.append(Link(line, target, out[since:]))
+            elif child.type == "image":
+                self.links.append(Link(line, str(child.attrs.get("src", "")), child.content, image=True))
+        return _shortened(out)
+
+    def _html(self, text: str, line: int) -> None:
+        text = _without_comments(text)
+
+        def seen(tag: Tag) -> None:
+            self.tags.append(tag)
+            for name, image in (("href", False), ("src", True)):
+                if name in tag.attributes:
+                    is_image = image and tag.name == "img"
+                    self.links.append(Link(tag.line, tag.attributes[name], tag.attributes.get("alt", ""), is_image))
+
+        parser = _Tags(line, seen)
+        parser.feed(text)
+        parser.close()
+        if words := "".join(parser.words).strip():
+            self.found.append(Prose(line, _shortened(words)))
+
+
+def _shortened(text: str) -> str:
+    """Text without the rest of each word that is too long to be one."""
+    return _LONG_WORD.sub(lambda found: found[0][:400], text)
+
+
+def _of_code(text: str) -> str:
+    """The same of code, where options are longer."""
+    return _LONG_IN_CODE.sub(lambda found: found[0][:2000], text)
+
+
+def _without_comments(text: str) -> str:
+    """HTML without comments, declarations and instructions, of which only the line breaks are left.
+
+    html.parser would look for the end of each one that has none through all the text.
+    """
+    out = []
+    at = 0
+    for found in _NO_TAG.finditer(text):
+        start = found.start()
+        if start < at:
+            continue
+        close = _NO_TAG_ENDS[found[0]]
+        end = text.find(close, found.end())
+        out += [text[at:start], "\n" * text.count("\n", start, end if end >= 0 else len(text))]
+        at = end + len(close) if end >= 0 else len(text)
+    return "".join([*out, text[at:]])
+
+
+class _Tags(HTMLParser):
+    def __init__(self, line: int, seen: Callable[[Tag], None]) -> None:
+        super().__init__()
+        self.first, self.seen = line, seen
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen(Tag(self.first + self.getpos()[0] - 1, tag, {name: value or "" for name, value in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)

@@ -1,0 +1,309 @@
+"""C511: commands that serve the card's own files on an engine that does not get these files right.
+
+The one rule that looks at weights: it needs the folders the card lies beside, opened, and holds them against the
+preflight, as ``inspect`` does.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from eagle3hub.card import vocabulary
+from eagle3hub.card.served import Outlook, Served, captured, outlook, way_out
+from eagle3hub.engines.check.commands import options
+from eagle3hub.engines.check.snippets import Command, Snippet, extract
+from eagle3hub.engines.preflight import contracts
+from eagle3hub.engines.specs import default_version, engine_title
+from eagle3hub.lint.model import Card, Found, rule
+
+_COMMAND = 20_000
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_DRAFT_FLAGS = ("--speculative-draft-model-path", "--speculative-draft-model")
+_DRAFT_KEYS = ("speculative_model", "speculative_model_dir", "pytorch_weights_path")
+_SERVER = re.compile(r"^(?:hf://|https?://(?:www\.)?(?:huggingface\.co|hf\.co)/)")
+_RESULTS = re.compile(r"(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)/blob/[\w.-]+/reports/")
+_BASE = re.compile(r"^base_model:\s*(\S+)\s*$", re.M)
+_NEEDS = re.compile(r"(?:needs?|requires?|since|from|before|>=?|at least)\W*$", re.I)
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A place where a card starts an engine with a draft head: ``head`` as written, its 1-based line."""
+
+    engine: str
+    head: str
+    line: int
+    capture: tuple[int, ...] | None = None
+
+
+def uses(text: str) -> list[Use]:
+    """Every draft head that commands, YAML and Python in ``text`` name, in the order of their lines."""
+    found = extract(text)
+    out: list[Use] = []
+    for command in found.commands:
+        out += _of_command(command)
+    for snippet in found.yaml:
+        out += _of_yaml(snippet)
+    for snippet in found.python:
+        out += _of_python(snippet)
+    out += _of_conversions(text)
+    return sorted(dict.fromkeys(out), key=lambda use: use.line)
+
+
+def _of_command(command: Command) -> Iterator[Use]:
+    given = {name.replace("_", "-"): value for name, value in options(command.words).items()}
+    heads: list[tuple[str, str | None]] = []
+    if command.engine in ("sglang", "sglang_jax", None):
+        heads += [(command.engine or "sglang", given.get(flag)) for flag in _DRAFT_FLAGS]
+    if command.engine in ("vllm", None):
+        heads.append(("vllm", _vllm_model(given.get("--speculative-config"))))
+        heads.append(("vllm", given.get("--speculative-config.model")))
+    for engine, head in heads:
+        if head:
+            yield Use(engine, head, command.where.line_of(head))
+
+
+def _vllm_model(config: str | None) -> str | None:
+    try:
+        found = json.loads(config or "")
+    except ValueError:
+        return None
+    return _eagle3_model(found) if isinstance(found, dict) else None
+
+
+def _eagle3_model(config: Mapping[str, object]) -> str | None:
+    model = config.get("model")
+    return model if isinstance(model, str) and config.get("method", "eagle3") == "eagle3" else None
+
+
+def _of_yaml(snippet: Snippet) -> Iterator[Use]:
+    import yaml
+
+    try:
+        document = yaml.safe_load(snippet.text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return
+    config = document.get("speculative_config") if isinstance(document, dict) else None
+    given = config if isinstance(config, dict) else {}
+    for head in (given.get(key) for key in _DRAFT_KEYS):
+        if isinstance(head, str):
+            yield Use("trtllm", head, snippet.line_of(head), captured(snippet.text))
+
+
+def _of_python(snippet: Snippet) -> Iterator[Use]:
+    try:
+        tree = ast.parse(snippet.text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    for node in ast.walk(tree):
+        line = snippet.start + getattr(node, "lineno", 1) - 1
+        if isinstance(node, ast.Dict):
+            config = {k: v for k, v in _literal(node).items() if isinstance(k, str)}
+            model = _eagle3_model(config) if "method" in config else None
+            if model is not None:
+                yield Use("vllm", model, line)
+        elif isinstance(node, ast.Call):
+            given = {k.arg: _literal_of(k.value) for k in node.keywords if k.arg}
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            for flag in _DRAFT_FLAGS:
+                head: object = given.get(flag.lstrip("-").replace("-", "_"))
+                if isinstance(head, str):
+                    yield Use("sglang", head, line)
+            for key in _DRAFT_KEYS if "Eagle" in name else ():
+                layers = given.get("eagle3_layers_to_capture")
+                head = given.get(key)
+                if isinstance(head, str):
+                    yield Use("trtllm", head, line, tuple(layers) if isinstance(layers, list) and layers else None)
+
+
+def _literal(node: ast.Dict) -> dict[object, object]:
+    return {_literal_of(k): _literal_of(v) for k, v in zip(node.keys, node.values, strict=True) if k is not None}
+
+
+def _literal_of(node: ast.expr) -> object:
+    try:
+        found = ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return None
+    return found if isinstance(found, str | int | list | tuple) else None
+
+
+def _of_conversions(text: str) -> Iterator[Use]:
+    for line, words in _shell(text, "convert_hf_to_gguf"):
+        at = next((i for i, word in enumerate(words) if "convert_hf_to_gguf" in word), len(words))
+        if "--target-model-dir" in words and at + 1 < len(words):  # this one is the draft's
+            yield Use("llamacpp", words[at + 1], line)
+
+
+def _shell(text: str, word: str) -> Iterator[tuple[int, list[str]]]:
+    """The words of each shell line that holds ``word``, continuation lines joined, with its number.
+
+    No command has more than `_COMMAND` characters: what does is left out.
+    """
+    lines = text.split("\n")
+    for i, line in enumerate(lines):
+        if word not in line:
+            continue
+        end, size = i, len(line)
+        while size <= _COMMAND and lines[end].rstrip().endswith("\\") and end + 1 < len(lines):
+            end += 1
+            size += len(lines[end])
+        if size > _COMMAND:
+            continue
+        joined = " ".join(part.rstrip().removesuffix("\\") for part in lines[i : end + 1])
+        try:
+            yield i + 1, shlex.split(joined)
+        except ValueError:
+            continue
+
+
+def downloads(text: str) -> dict[str, tuple[str, str]]:
+    """Local folders that commands in ``text`` download repositories into: repository and branch by folder."""
+    found: dict[str, tuple[str, str]] = {}
+    for _, words in _shell(text, "download"):
+        if "download" not in words or not {"hf", "huggingface-cli"} & set(words):
+            continue
+        repo = next((w for w in words[words.index("download") + 1 :] if _ID.fullmatch(w)), None)
+        given = options(words)
+        folder = given.get("--local-dir")
+        if repo and folder:
+            found[_plain(folder)] = (repo, given.get("--revision") or "")
+    for _, words in _shell(text, "clone"):
+        address = next((w for w in words if _SERVER.match(w)), None)
+        if "clone" in words and address:
+            repo = _SERVER.sub("", address).strip("/")
+            folder = next(iter(words[words.index(address) + 1 :]), repo.rpartition("/")[2])
+            found[_plain(folder)] = (repo, "")
+    return found
+
+
+def _plain(path: str) -> str:
+    return "/".join(part for part in path.split("/") if part not in ("", "."))
+
+
+def refused(
+    text: str, folders: Sequence[Served], own: Collection[str] | None = None
+) -> Iterator[tuple[int, str, str]]:
+    """(line, what is wrong, what to do) for every use of the folders' files on an engine that gets them wrong.
+
+    Args:
+        own: ids of the repository that the folders are of; None: the one that the text itself tells, if it does.
+    """
+    found, copies = uses(text), downloads(text)
+    own = _own(text, found, copies) if own is None else own
+    here = {one.folder: one for one in folders}
+    for use in found:
+        folder = _folder(use.head, own, copies, here)
+        one = None if folder is None else here.get(folder)
+        seen = None if one is None else _seen(one, use, text)
+        if one is not None and seen is not None:
+            yield use.line, seen.says(one.place), _fix(use, folders, one)
+
+
+def _own(text: str, found: Sequence[Use], copies: Mapping[str, tuple[str, str]]) -> set[str]:
+    """The repository a card is of: where its results lie, else the only draft head that its commands name."""
+    linked = set(_RESULTS.findall(text))
+    if len(linked) == 1:
+        return linked
+    named = {head for use in found if _ID.fullmatch(head := _plain_id(use.head))} | {
+        repo for repo, _ in copies.values()
+    }
+    named -= set(_BASE.findall(text))
+    return named if len(named) == 1 else set()
+
+
+def _plain_id(head: str) -> str:
+    """A name without the Hub's address before it and a revision after it."""
+    return _SERVER.sub("", head).partition("@")[0]
+
+
+def _folder(
+    head: str, own: Collection[str], copies: Mapping[str, tuple[str, str]], here: Collection[str]
+) -> str | None:
+    """The folder of the repository that a name in a command means; None where it means something else."""
+    name = _plain_id(head)
+    for repo in own:
+        if name == repo:
+            return ""
+        if name.startswith(f"{repo}/"):
+            inside = name[len(repo) + 1 :].strip("/")
+            return inside if inside in here else None
+    path = _plain(name)
+    if name.startswith("./") and path in here:
+        return path
+    places = {folder: branch for folder, (repo, branch) in copies.items() if repo in own}
+    if "/" in name and not _ID.fullmatch(name):  # a folder that is called as the repository is
+        places = {**dict.fromkeys((repo.rpartition("/")[2] for repo in own), ""), **places}
+    for place, branch in sorted(places.items(), key=lambda item: -len(item[0])):
+        if path == place:
+            return branch if branch in here else ""
+        if path.startswith(f"{place}/"):
+            inside = path[len(place) + 1 :]
+            return inside if inside in here else None
+    return None
+
+
+def _seen(one: Served, use: Use, text: str) -> Outlook | None:
+    """What the engine does with the files, where it gets them wrong in every version that the text may mean."""
+    found: Outlook | None = None
+    for version in _versions(use, text):
+        found = outlook(one, use.engine, version, None, use.capture)
+        if found.works:
+            return None
+    return found
+
+
+def _versions(use: Use, text: str) -> list[str]:
+    """The version that is named last before a use, unless it is a bound; else the one that recipes are spelled for.
+
+    Of a version that is not known nothing is said.
+    """
+    title = re.escape(vocabulary.engine(use.engine))
+    before = "\n".join(text.split("\n")[: use.line])
+    said = [m for m in re.finditer(rf"{title}\s+v?(\d[\w.]*\w|main)", before, re.I) if not _bound(m, before)]
+    known = {c.version.partition(" ")[0] for c in contracts() if c.engine == use.engine}
+    if not said:
+        return [default_version(use.engine)]
+    return [said[-1][1]] if said[-1][1] in known else []
+
+
+def _bound(m: re.Match[str], text: str) -> bool:
+    after = text[m.end() : m.end() + 20]
+    return bool(
+        _NEEDS.search(text[max(0, m.start() - 20) : m.start()]) or re.match(r"\s*(?:or|and) \w+er\b|\+", after)
+    )
+
+
+def _fix(use: Use, folders: Sequence[Served], one: Served) -> str:
+    version = default_version(use.engine)
+    for other in folders:
+        if other.folder != one.folder and outlook(other, use.engine, version, None, use.capture).works:
+            where = f"the folder {other.folder}/" if other.folder else "the repository's root"
+            return f"Serve {where}, whose files {engine_title(use.engine)} takes, or leave the command out."
+    name = way_out(one, use.engine, version, use.capture)
+    return (
+        f"Leave the command out, or convert the head to the {name} layout and publish that."
+        if name
+        else "Leave the command out."
+    )
+
+
+@rule(
+    "C511",
+    "error",
+    "The engine does not get these files right",
+    why="The card's own files, as they lie beside it, are refused by the engine that the command starts, or served "
+    "wrong without a word; who copies the command finds that out alone.",
+    fix="Leave the command out, or serve a layout that the engine takes.",
+)
+def own_files(card: Card) -> Iterator[Found]:
+    """Commands, YAML and Python that serve the files of the card's folders, held against the preflight."""
+    if card.served:
+        own = None if card.repo is None else {card.repo}
+        for line, message, fix in refused(card.text, card.served, own):
+            yield Found(line, message, fix)

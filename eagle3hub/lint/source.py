@@ -1,0 +1,187 @@
+"""What is linted: a card, a folder or a repository; and the findings as SARIF."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eagle3hub._version import __version__
+from eagle3hub.card.manifest import is_manifest
+from eagle3hub.errors import Severity, SourceError
+from eagle3hub.lint import lint_card
+from eagle3hub.lint.model import RULES, Finding, Rule
+from eagle3hub.system.reading import read_bytes
+
+if TYPE_CHECKING:
+    from eagle3hub.card.served import Served
+
+# Where a card to check comes from: a Markdown file, a repository on the Hub, or a release's manifest.
+
+
+MAX_BYTES = 1 << 20
+_MAX_FILES = 20_000
+_MAX_HEADS = 32
+_CONFIG = re.compile(r"(?:[^/]+/)?config\.json")
+_SKIPPED = {".git", ".venv", "node_modules", "__pycache__", ".cache"}
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found in one card. ``uri`` is where it is, relative to the working folder if it is a file there."""
+
+    source: str
+    uri: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of findings by severity, all three present."""
+        counted = Counter(f.severity for f in self.findings)
+        return {severity: counted[severity] for severity in ("error", "warning", "info")}
+
+    def failed(self, *, strict: bool = False) -> bool:
+        """Whether there is an error; with ``strict``, a warning too."""
+        return self.counts["error"] > 0 or (strict and self.counts["warning"] > 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document ``card --check --json`` prints."""
+        return {
+            "source": self.source,
+            "card": self.uri,
+            "counts": self.counts,
+            "findings": [f.to_json() for f in self.findings],
+        }
+
+
+def check(
+    source: str,
+    *,
+    reports: Sequence[str | Path] = (),
+    heads: Sequence[str | Path] = (),
+    templates: str | Path | None = None,
+) -> Checked:
+    """Check the card at ``source``.
+
+    Args:
+        source: a Markdown file, a folder with a README.md, ``hf://owner/name[@revision]``, or a manifest (``.yaml``),
+            whose card is rendered and checked without being written.
+        reports: with a manifest, as in `make_card`; likewise ``heads`` and ``templates``.
+
+    Raises SourceError for what cannot be read, HubError for what cannot be fetched, and what `make_card` raises.
+    """
+    from eagle3hub.checkpoint.source import HUB
+
+    if source.startswith(HUB):
+        return _on_hub(source)
+    if is_manifest(source):
+        from eagle3hub.card.assemble import make_card
+
+        card = make_card(source, reports=reports, heads=heads, templates=templates)
+        return Checked(source, "README.md", tuple(lint_card(card.text)))
+    path = Path(source)
+    path = path / "README.md" if path.is_dir() else path
+    text = _text(path, str(path))
+    folder = path.absolute().parent
+    files = _files(folder)
+    return Checked(source, path.as_posix(), tuple(lint_card(text, path.name, files, folders=_heads(folder, files))))
+
+
+def _heads(folder: Path, files: set[str] | None) -> tuple[Served, ...]:
+    """The draft heads that lie in the card's folder, or right below it; what is none is left out."""
+    from eagle3hub.card.served import open_folders
+
+    inside = sorted(path.removesuffix("config.json").rstrip("/") for path in files or () if _CONFIG.fullmatch(path))
+    return open_folders(folder, inside[:_MAX_HEADS])
+
+
+def _on_hub(source: str) -> Checked:
+    from eagle3hub.checkpoint import hub
+    from eagle3hub.checkpoint.remote import parse_address
+
+    address = parse_address(source)
+    listing = hub.list_files(address.repo_id, address.revision)
+    name = address.path("README.md")
+    if name not in listing.sizes:
+        raise SourceError(f"{address} has no model card (README.md)", code="source-card")
+    if (listing.sizes[name] or 0) > MAX_BYTES:
+        raise SourceError(f"README.md of {address} is larger than {MAX_BYTES:,} bytes", code="source-card")
+    card = hub.download_file(address.repo_id, name, listing.commit, stated=listing.stated.get(name))
+    text = _text(card, f"README.md of {address}")
+    inside = f"{address.folder}/" if address.folder else ""
+    files = {path.removeprefix(inside) for path in listing.sizes if path.startswith(inside)}
+    uri = f"{hub.endpoint()}/{address.repo_id}/blob/{listing.commit}/{name}"
+    return Checked(source, uri, tuple(lint_card(text, "README.md", files)))
+
+
+def _text(path: Path, shown: str) -> str:
+    try:
+        raw = read_bytes(path, MAX_BYTES)
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            what = f"{shown} is larger than {MAX_BYTES:,} bytes, which no card is"
+            raise SourceError(what, code="source-card") from error
+        raise SourceError(f"cannot read {shown}: {error.strerror or error}", code="source-card") from error
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise SourceError(f"{shown}:{line}: not UTF-8 text", code="source-card") from error
+
+
+def _files(folder: Path) -> set[str] | None:
+    """Paths of the files below a folder; None where there are too many for a card's repository."""
+    found: set[str] = set()
+    for at, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name not in _SKIPPED]
+        found |= {(Path(at) / name).relative_to(folder).as_posix() for name in names}
+        if len(found) > _MAX_FILES:
+            return None
+    return found
+
+
+# Findings as SARIF 2.1.0, the format code-scanning services and editors read.
+
+
+SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+_LEVEL: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "note"}
+
+
+def to_sarif(checked: Checked) -> dict[str, Any]:
+    """One run with every rule and every finding."""
+    order = list(RULES)
+    results = [
+        {
+            "ruleId": f.code,
+            "ruleIndex": order.index(f.code),
+            "level": _LEVEL[f.severity],
+            "message": {"text": f"{f.message}. {f.fix}"},
+            "locations": [
+                {
+                    "physicalLocation": {
+                        "artifactLocation": {"uri": checked.uri},
+                        "region": {"startLine": f.line},
+                    }
+                }
+            ],
+        }
+        for f in checked.findings
+    ]
+    driver = {"name": "eagle3hub", "version": __version__, "rules": [_rule(rule) for rule in RULES.values()]}
+    return {"$schema": SCHEMA, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    return {
+        "id": rule.code,
+        "shortDescription": {"text": f"{rule.title}."},
+        "fullDescription": {"text": rule.why},
+        "help": {"text": rule.fix},
+        "defaultConfiguration": {"level": _LEVEL[rule.severity]},
+        "properties": {"tags": [rule.family]},
+    }

@@ -1,0 +1,501 @@
+"""Find secrets in text: rules, what stands around a match, and placeholders that are none."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any
+
+from eagle3hub.system.resources import cache_dir
+
+# What stands in the place of a secret in an example, by rules that no secret made at random passes.
+
+
+_OF_EXAMPLES = """
+    a abc abcd abcdef abcdefg access admin and api apikey auth basic bearer be bot changeit changeme client
+    credential credentials default demo dev dummy empty enter example fake fixme foo bar baz fill from get given
+    go goes here hf hidden huggingface id in insert is it jwt key keys like lm local localhost login masked me
+    my name needed no none not null nil nope of ollama omitted openai optional or org os pass passphrase passwd
+    password paste pat placeholder please private put pwd random real redacted removed replace replaced required
+    root s sample sdk secret secrets see set sglang sha sk some something string str studio test tests testing
+    text that the this tbd to todo token tokens true false type undefined unused unset use used user username
+    value values vllm wandb with write xxx x xx xxxx you your yours yyy zzz bool boolean int integer number
+    object any unknown hello world
+"""
+_WORDS = frozenset(_OF_EXAMPLES.split())
+_NUMBERS = re.compile(r"(?:0*1?2?3?4?5?6?7?8?9?0?)")
+_REFERENCE = re.compile(
+    r"""
+    \$[A-Z_][A-Z0-9_]* | \$[a-z_]+ | \$\{[^}]*\} | \$\([^)]*\) | %[A-Za-z_]+% | \{[^}]*\}+ | <[^>]*> | \[[^\]]*\]
+    | \([^)]*\) | &lt;[^&]*&gt; | [*•.…·_#?\-]+ | !(?:vault|secret|env|ENV|Ref|Sub)\b.*
+    | env(?:iron)?[.:\[(].* | (?:os|process|secrets|env|vars|config|settings|args|self)\.[a-zA-Z_.]+[\[(]?.*
+    """,
+    re.X | re.S,
+)
+_WITHIN = re.compile(r"\$\{|\{\{|\.\.\.|…|•••|\*\*\*\*|getenv|os\.environ|process\.env|<[a-z_ -]{2,40}>", re.I)
+_EXAMPLE = re.compile(r"EXAMPLE|example|placeholder|PLACEHOLDER|changeme|CHANGEME|redacted|REDACTED")
+_YOURS = re.compile(r"(?:^|[^a-z])(?:your|my)[_\-. ]|(?:^|[_\-. ])(?:goes|here)$|replace[_-]", re.I)
+_REPEATED = re.compile(r"(.)\1{7}", re.S)
+_WORD_PART = re.compile(
+    r"[A-Z]?[a-z]{0,14}[0-9]{0,3}|[A-Z]{1,14}[0-9]{0,3}|[0-9]{1,4}|(?:[A-Z]?[a-z]{3,15}|[A-Z]{2,5})+"
+)
+_CLASSES = tuple(re.compile(kind) for kind in (r"[a-z]", r"[A-Z]", r"[0-9]", r"[^A-Za-z0-9]"))
+_NEXT = {"9": "0", "z": "A", "Z": "0"}
+
+
+@lru_cache(maxsize=4096)
+def is_placeholder(value: str) -> bool:
+    """Whether a value only stands for a secret: a reference, words, one character again and again, the alphabet.
+
+    Each rule fails for nearly every random run of 16 characters or more (chance below 1 in 10^6), and for every
+    password but those made of the words of examples alone.
+    """
+    value = value.strip().strip("\"'`")
+    if not value or _REFERENCE.fullmatch(value) or _WITHIN.search(value) or _EXAMPLE.search(value):
+        return True
+    inside = [c for c in value if c.isalnum()]
+    if len(set(inside)) <= 2 or _REPEATED.search(value) or _in_order(value):
+        return True
+    parts = [part for part in re.split(r"[^A-Za-z0-9]+", value) if part]
+    if all(_is_word(part) for part in parts):
+        return True
+    return _YOURS.search(value) is not None and all(_WORD_PART.fullmatch(part) for part in parts)
+
+
+@lru_cache(maxsize=4096)
+def is_wordy(value: str) -> bool:
+    """Whether a value reads as an identifier or words, such as ``max_new_tokens`` or ``draft-head-v2.1``."""
+    parts = [part for part in re.split(r"[^A-Za-z0-9]+", value) if part]
+    return all(_WORD_PART.fullmatch(part) for part in parts) and (len(parts) > 1 or _CLASSES[2].search(value) is None)
+
+
+def classes(value: str) -> int:
+    """How many of these it holds: small letters, capitals, digits, other characters."""
+    return sum(kind.search(value) is not None for kind in _CLASSES)
+
+
+def entropy(value: str) -> float:
+    """Shannon's entropy of its characters, in bits per character."""
+    return -sum(n / len(value) * math.log2(n / len(value)) for n in Counter(value).values())
+
+
+def _is_word(part: str) -> bool:
+    small = part.lower()
+    letters = small.rstrip("0123456789")
+    return (letters in _WORDS or not letters) and _NUMBERS.fullmatch(small[len(letters) :]) is not None
+
+
+def _in_order(value: str) -> bool:
+    """Whether three fifths of it run up the alphabet or the digits, five characters or more at a time."""
+    covered, run = 0, 1
+    for before, after in zip(value, [*value[1:], ""], strict=True):
+        if after and (_NEXT.get(before) == after or (after.isalnum() and ord(after) == ord(before) + 1)):
+            run += 1
+            continue
+        covered += run if run >= 5 else 0
+        run = 1
+    return covered >= 0.6 * len(value)
+
+
+# Secrets that are known by their own form, whatever stands beside them; everything works on bytes.
+#
+# Here are the kinds that Kingfisher (see `secret_search`) lacks or knows only in part, and those that matter most to a
+# release of weights, so that none of them hangs on another project's list.
+
+
+Match = re.Match[bytes]
+_DIGIT, _LETTER = re.compile(r"[0-9]"), re.compile(r"[A-Za-z]")
+
+
+def any_value(_: Match, value: str) -> bool:
+    """Anything but a placeholder."""
+    return not is_placeholder(value)
+
+
+def mixed(_: Match, value: str) -> bool:
+    """Letters and digits, as nearly every random run of its length has."""
+    return _DIGIT.search(value) is not None and _LETTER.search(value) is not None and not is_placeholder(value)
+
+
+def of_three(_: Match, value: str) -> bool:
+    """Small letters, capitals and digits."""
+    return classes(re.sub(r"[^A-Za-z0-9]", "", value)) == 3 and not is_placeholder(value)
+
+
+def _hub(match: Match, value: str) -> bool:
+    if match["login"]:
+        return mixed(match, value.partition("_")[2])
+    return of_three(match, value) if match["short"] else not is_placeholder(value)
+
+
+def _discord(match: Match, value: str) -> bool:
+    before = match.string[max(0, match.start() - 29) : match.start()]
+    return re.search(rb"(?<![\w.\-])[MNO][A-Za-z\d_\-]{23,27}$", before) is not None and of_three(match, value)
+
+
+def _dashed(match: Match, _: str) -> bool:
+    return match.string[max(0, match.start() - 5) : match.start()].rstrip().endswith(b"----")
+
+
+def _telegram(match: Match, value: str) -> bool:
+    before = match.string[max(0, match.start() - 11) : match.start()]
+    return re.search(rb"(?<!\d)\d{8,10}$", before) is not None and not is_placeholder(value)
+
+
+def _mailchimp(match: Match, _: str) -> bool:
+    before = match.string[max(0, match.start() - 33) : match.start()]
+    return re.search(rb"(?<![0-9A-Za-z])[0-9a-f]{32}$", before) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One kind of secret.
+
+    Attributes:
+        starts: what a match begins with, in small letters, for a quick search.
+        pattern: tried where one of ``starts`` stands. It looks at 300 bytes at most, or at runs that begin where no
+            other can, so that the whole search is linear.
+        holds: whether what matched is a secret; it is given `secret_of` the match, too.
+        within: whether a letter or digit may stand before it.
+    """
+
+    kind: str
+    starts: tuple[bytes, ...]
+    pattern: re.Pattern[bytes]
+    holds: Callable[[Match, str], bool] = any_value
+    within: bool = False
+
+    def find(self, data: bytes, small: bytes, *, anywhere: bool = False) -> Iterator[int]:
+        """Where it stands in ``data``; ``small`` is ``data`` in small letters; ``anywhere``: within words, too."""
+        for start in self.starts:
+            at = small.find(start)
+            while at >= 0:
+                after = at + len(start)
+                if anywhere or self.within or at == 0 or not data[at - 1 : at].isalnum():
+                    match = self.pattern.match(data, at)
+                    if match is not None and self.holds(match, secret_of(match)):
+                        yield at
+                        after = max(after, match.end())
+                at = small.find(start, after)
+
+
+def secret_of(match: Match) -> str:
+    """The first group that matched, else the whole match, as text."""
+    found = next((g for g in match.groups() if g is not None), match[0])
+    return found.decode("utf-8", "replace")
+
+
+def rule(
+    kind: str, starts: str, pattern: str, holds: Callable[[Match, str], bool] = any_value, *, within: bool = False
+) -> Rule:
+    """A `Rule`, its ``starts`` written with bars between them."""
+    return Rule(kind, tuple(starts.encode().split(b"|")), re.compile(pattern.encode()), holds, within)
+
+
+FORMS: tuple[Rule, ...] = (
+    rule(
+        "Hub access token",
+        "hf_",
+        r"hf_(?:(?P<login>(?:jwt|oauth)_[\w.\-]{20,300})|([A-Za-z0-9]{30,200})|(?P<short>[A-Za-z0-9]{20,29})(?!\w))",
+        _hub,
+    ),
+    rule("Hub organisation token", "api_org_", r"api_org_([A-Za-z0-9]{30,200})"),
+    rule("GitHub token", "gh", r"gh[pousr]_([A-Za-z0-9]{30,255})"),
+    rule("GitHub token", "github_pat_", r"github_pat_(\w{40,255})"),
+    rule("GitLab token", "gl", r"gl(?:pat|rt|rtr|dt|ptt|cbt|ft|soat|agent|imt|oas)-([\w.\-]{18,300})", mixed),
+    rule("Google API key", "aiza", r"AIza([\w\-]{35})"),
+    rule("Google OAuth secret", "gocspx-", r"GOCSPX-([\w\-]{24,40})"),
+    rule("Google access token", "ya29.", r"ya29\.([\w\-]{20,300})"),
+    rule("W&B key", "wandb_v1_", r"wandb_v1_(\w{20,200})"),
+    rule("W&B key", "local-", r"local-([0-9a-f]{40})(?![0-9a-f])"),
+    rule("AWS Access Key", "akia|asia|abia|acca", r"(?:AKIA|ASIA|ABIA|ACCA)([A-Z0-9]{16})(?![A-Za-z0-9])"),
+    rule(
+        "API key",
+        "sk-|sk_",
+        r"sk-(?:ant|proj|svcacct|admin|or-v1|or|lf|kimi|svc)-([\w\-]{20,200})|sk[\-_]([A-Za-z0-9]{20,200})",
+        mixed,
+    ),
+    rule("NVIDIA key", "nvapi-", r"nvapi-([\w\-]{30,200})", mixed),
+    rule("npm token", "npm_", r"npm_([A-Za-z0-9]{30,200})"),
+    rule("PyPI token", "pypi-", r"pypi-([\w\-]{50,300})", mixed),
+    rule("Docker token", "dckr_", r"dckr_[po]at_([\w\-]{20,100})", mixed),
+    rule("Replicate token", "r8_", r"r8_([A-Za-z0-9]{30,100})"),
+    rule("Kaggle token", "kgat_", r"KGAT_([0-9A-Za-z]{30,100})"),
+    rule("Groq key", "gsk_", r"gsk_([A-Za-z0-9]{40,100})"),
+    rule("Fireworks key", "fw_", r"fw_([A-Za-z0-9]{20,40})(?![A-Za-z0-9_])", of_three),
+    rule("Together key", "tgp_v1_", r"tgp_v1_([\w\-]{30,100})", mixed),
+    rule("LangSmith key", "lsv2_", r"lsv2_[a-z]{2}_([0-9a-f]{32}_[0-9a-f]{10})"),
+    rule("Modal token", "ak-|as-", r"a[ks]-([A-Za-z0-9]{22})(?![\w\-])", of_three),
+    rule("Slack token", "xox", r"xox[abeoprs]-([\w\-]{20,300})", mixed),
+    rule("Slack token", "xapp-", r"xapp-([\w\-]{30,300})", mixed),
+    rule("Slack webhook", "hooks.slack.com/", r"hooks\.slack\.com/(?:services|workflows)/([\w/]{30,200})", mixed),
+    rule("Discord webhook", "/api/webhooks/", r"/api/webhooks/\d{17,20}/([\w\-]{50,100})", within=True),
+    rule("Discord token", ".", r"\.([\w\-]{6}\.[\w\-]{27,45})", _discord, within=True),
+    rule("Telegram token", ":aa", r":(AA[\w\-]{33})(?![\w\-])", _telegram, within=True),
+    rule("Stripe key", "k_live_|k_test_|k_prod_", r"k_(?:live|test|prod)_([A-Za-z0-9]{16,200})", mixed, within=True),
+    rule("webhook secret", "whsec_", r"whsec_([A-Za-z0-9+/=]{32,100})"),
+    rule("SendGrid key", "sg.", r"SG\.([\w\-]{16,32}\.[\w\-]{16,64})", mixed),
+    rule("Mailchimp key", "-us", r"-us\d{1,2}(?!\w)", _mailchimp, within=True),
+    rule("JSON Web Token", "eyj", r"(?<![\w\-])(eyJ[\w\-]{10,8000}\.[\w\-]{10,16000}\.[\w\-]{10,8000})", within=True),
+    rule("Azure client secret", "8q~|7q~", r"[78]Q~([\w.~\-]{31,34})", of_three, within=True),
+    rule("Private Key", "begin", r"BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}", _dashed, within=True),
+    rule("Private Key", "putty-user-key-file-", r"PuTTY-User-Key-File-\d", within=True),
+)
+"""Secrets known by their own form. What people publish to try (AKIAIOSFODNN7EXAMPLE) is a placeholder."""
+
+
+# Secrets that are known by what stands beside them: names they are assigned to, headers, addresses, whole files.
+
+
+ASSIGNED = "password, key or token"
+_NO_KEY = re.compile(rb"commit|revision|\bsha|\bgit\b|hash|digest|blob|tree|checksum", re.I)
+_SPACE = re.compile(r"\s")
+_PASSWORD = re.compile(r"pass|pwd", re.I)
+_NO_VALUE = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+$|[~.]{0,2}/|[A-Za-z]:[\\/]|[a-z][a-z0-9+.\-]*://")
+_OF_A_KEY = re.compile(
+    rb"(?:api|access|auth|account|private|signing|encryption|license|master|subscription|service)[_\-]?$", re.I
+)
+_OF_A_HOST = re.compile(rb"(?:git[a-z]*|gh|hf|azure|ado|devops)[_\-]?$", re.I)
+_CONSTANT = re.compile(rb"(?:[A-Z0-9]+_)+[A-Z]{3,}$")
+
+
+def _no_digest(match: Match, value: str) -> bool:
+    return not is_placeholder(value) and _NO_KEY.search(match[0]) is None
+
+
+def _user_and_password(_: Match, value: str) -> bool:
+    """Whether base64 says ``user:password``."""
+    try:
+        text = base64.b64decode(value + "=" * (-len(value) % 4), validate=True).decode("utf-8")
+    except (binascii.Error, ValueError):
+        return False
+    user, colon, password = text.partition(":")
+    return bool(colon) and text.isprintable() and not is_placeholder(password or user)
+
+
+def _signed(match: Match, value: str) -> bool:
+    around = match.string[max(0, match.start() - 400) : match.end() + 400]
+    return re.search(rb"[?&;]s[vper]=", around) is not None and not is_placeholder(value)
+
+
+def _password(_: Match, value: str) -> bool:
+    return len(value) >= 4 and not is_placeholder(value) and "…" not in value
+
+
+def _is_words(value: str, quoted: bool) -> bool:
+    return is_wordy(value) and not (quoted and any(map(str.isdigit, value)))
+
+
+def _assigned(match: Match, value: str) -> bool:
+    """Whether a value given to a name such as ``api_key`` or ``password`` is a secret, not a reference or a word."""
+    value = value.strip()
+    quoted = match["bare"] is None
+    kinds = classes(value)
+    if kinds < 2 or len(value) < 6 or (not quoted and match.string[match.end() : match.end() + 1] in (b"(", b"[")):
+        return False
+    if _SPACE.search(value) or _NO_VALUE.match(value) or is_placeholder(value):
+        return False
+    if _PASSWORD.search(match["name"].decode()):
+        return len(value) >= (6 if quoted else 8) and not _is_words(value, quoted)
+    if match["said"] is not None and not quoted and kinds < 3:
+        return False
+    before = match.string[max(0, match.start() - 40) : match.end("name")]
+    if len(value) < (12 if quoted or _CONSTANT.search(before) else 16) or is_wordy(value):
+        return False
+    if value.isalpha():
+        return len(value) >= 24 and entropy(value) >= 4
+    return entropy(value) >= (2.8 if len(value) < 20 else 3.0) and mixed(match, value)
+
+
+_KEYWORD = (
+    r"password|passwd|passphrase|passwort|pwd|pass|"
+    r"secret(?:[_-]?access)?(?:[_-]?key)?|"
+    r"token(?:[_-]?secret)?|credentials?|key|pat|auth"
+)
+_ASSIGNED = (
+    rf"(?i:(?P<name>{_KEYWORD}))(?:[\"'`]?\]|[\"'`])?"
+    r"(?:\s{0,4}(?::=|=>|==?|:(?:\s{0,2}[A-Za-z_][\w.\[\]| ]{0,30}?\s{0,2}=)?)\s{0,4}|[ \t]{0,3},[ \t]{0,3}(?=[\"'])"
+    r"|(?P<said>\s{1,4}(?i:is|was):?\s{1,4})|>(?=[^<>\s]{1,300}</))"
+    r"(?:[bruf]{0,2}\"(?P<double>[^\"\r\n]{1,300})\"?|[bruf]{0,2}'(?P<single>[^'\r\n]{1,300})'?|`([^`\r\n]{1,300})`"
+    r"|(?P<bare>[^\x00-\x20\x7f-\xff\"'`,;(){}\[\]<>|\\]{1,300}))"
+)
+
+
+def _value(match: Match) -> str:
+    found = next(g for g in (*match.group("double", "single", "bare"), *match.groups()) if g is not None)
+    return found.decode("utf-8", "replace")
+
+
+def _named(match: Match, _: str) -> bool:
+    """Whether something is assigned that is a secret by its name and its form.
+
+    ``key``, ``pat`` and ``auth`` count after such words as ``api``, and in constants such as KAGGLE_KEY; ``pass``
+    counts after another word.
+    """
+    name = match["name"].lower()
+    before = match.string[max(0, match.start() - 40) : match.start()]
+    if name == b"pat" and not _OF_A_HOST.search(before):
+        return False
+    if name in (b"key", b"auth") and not (_OF_A_KEY.search(before) or _CONSTANT.search(before + match["name"])):
+        return False
+    if name == b"pass" and not before.endswith((b"_", b"-")):
+        return False
+    return _assigned(match, _value(match))
+
+
+CONTEXT: tuple[Rule, ...] = (
+    rule(
+        "W&B key",
+        "wandb|w&b|weights",
+        r"(?i:wandb|w&b|weights\W{0,3}(?:and|&amp;|n)?\W{0,3}biases)[\s\S]{0,100}?(?<![0-9A-Za-z])([0-9a-f]{40})(?![0-9A-Za-z])",
+        _no_digest,
+        within=True,
+    ),
+    rule(
+        "AWS secret key",
+        "secret",
+        r"(?i:secret[\s_\-]{0,2}(?:access[\s_\-]{0,2})?key)[\"']?\s{0,4}(?::|=>|=|,)\s{0,4}[\"']?([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])",
+        within=True,
+    ),
+    rule(
+        "AWS session token",
+        "session",
+        r"(?i:session[_\-]?token)[\"']?\s{0,4}[:=]\s{0,4}[\"']?([A-Za-z0-9/+=]{60})",
+        within=True,
+    ),
+    rule(
+        "Google service account", '"private_key_id"', r'"private_key_id"\s{0,4}:\s{0,4}"([0-9a-f]{40})"', within=True
+    ),
+    rule(
+        "Kaggle key",
+        '"username"',
+        r'"username"\s{0,4}:\s{0,4}"[^"\r\n]{1,80}"\s{0,4},\s{0,4}"key"\s{0,4}:\s{0,4}"([0-9a-f]{32})"',
+        within=True,
+    ),
+    rule(
+        "Kaggle key",
+        '"key"',
+        r'"key"\s{0,4}:\s{0,4}"([0-9a-f]{32})"\s{0,4},\s{0,4}"username"\s{0,4}:',
+        within=True,
+    ),
+    rule("Azure signature", "sig=", r"sig=([A-Za-z0-9%/+_\-]{40,120}=?)", _signed),
+    rule("Azure storage key", "accountkey=", r"(?i:AccountKey)=([A-Za-z0-9+/]{86}==)", within=True),
+    rule("Azure access key", "sharedaccesskey=", r"(?i:SharedAccessKey)=([A-Za-z0-9+/]{43}=)", within=True),
+    rule(
+        "signed address",
+        "x-amz-signature=|x-goog-signature=",
+        r"(?i:X-(?:Amz|Goog)-Signature)=([0-9a-f]{64,300})",
+        within=True,
+    ),
+    rule(
+        "bearer token",
+        "bearer",
+        r"(?i:bearer)(?:[\s:=\"',]|%20){1,6}([A-Za-z0-9._~+/\-]{16,300}=*)",
+        lambda m, v: mixed(m, v) and not is_wordy(v),
+    ),
+    rule(
+        "user and password",
+        "basic",
+        r"(?i:basic)\s{1,4}([A-Za-z0-9+/]{8,300}={0,2})(?![A-Za-z0-9+/=])",
+        _user_and_password,
+    ),
+    rule("login of a registry", '"auth"', r'"auth"\s{0,4}:\s{0,4}"([A-Za-z0-9+/]{8,300}={0,2})"', _user_and_password),
+    rule(
+        "password in an address",
+        "://",
+        r"://[^\s/:@\"'<>`{}]{0,80}:([^\s/@\"'<>`]{1,200})@[\w.\-\[]",
+        _password,
+        within=True,
+    ),
+    rule(
+        "token in an address", "http", r"(?i:https?)://([\w.\-]{20,200})(?::[\w\-]{0,40})?@[\w\-]", mixed, within=True
+    ),
+    rule("password in .netrc", "login", r"login\s{1,4}\S{1,80}\s{1,4}password\s{1,4}(\S{4,200})", any_value),
+    rule(
+        "token on a command line",
+        "--",
+        r"--[a-z\-]{0,20}(?:token|key|password|secret)(?:=|\s{1,3})[\"']?([^\x00-\x20\x7f-\xff\"'`$<{\[\\]{12,300})",
+        lambda m, v: mixed(m, v) and not is_wordy(v) and not _NO_VALUE.match(v),
+        within=True,
+    ),
+    rule(
+        ASSIGNED,
+        "pass|pwd|secret|key|token|credential|pat|auth",
+        _ASSIGNED,
+        _named,
+        within=True,
+    ),
+)
+"""Secrets known by their surroundings."""
+
+
+# Search bytes for secrets: with Kingfisher's rules, and with those of this package.
+#
+# Kingfisher (MongoDB, Apache-2.0) carries the rule set of Betterleaks, the successor of gitleaks, and that of Google's
+# Veles: 488 rules (1.5), run by Vectorscan in time linear in the input, inside this process. Nothing is asked over the
+# network. What the package can do besides, asking a provider whether a secret works, is never called here.
+
+
+_LEFT_OUT = frozenset({"betterleaks.aws-secret-access-key"})
+"""Rules of Kingfisher that match more than secrets; what they look for is found by `secret_context`."""
+
+
+_ASCII = bytes(c if 0 < c < 128 else 32 for c in range(256))
+"""Kingfisher takes a letter of another script for a part of the word, and text with zero bytes for UTF-16."""
+_SPACED = bytes(32 if chr(c) in "<>()[]{}|*&,;!?#^\\" else c for c in range(256))
+_STOP = re.compile(rb"\.(?=\s|$)")
+"""Some of its rules ask for a space or a quote after a secret; here other marks are written as spaces."""
+_DIGEST = re.compile(rb"sha(?:1|224|256|384|512)[=:\- ]{1,2}[\w+/\-]{0,90}$", re.I)
+
+
+def find(data: bytes, *, anywhere: bool = False, forms: bool = False) -> Iterator[tuple[int, str, bool]]:
+    """Offset and kind of every secret in ``data``, and whether the kind is the one to name.
+
+    A secret may be found by several rules; those of which the last is false count where no other found it.
+
+    Args:
+        data: text in any encoding that leaves ASCII as it is.
+        anywhere: what is before a secret is no text, and may be a letter by chance.
+        forms: look only for secrets that have a form of their own (`secret_rules.FORMS`): ``data`` was put together,
+            and what stands side by side in it says nothing.
+    """
+    for at, kind, sure in _of_forms(data, anywhere) if forms else _all(data, anywhere):
+        if _DIGEST.search(data, max(0, at - 100), at) is None:
+            yield at, kind, sure
+
+
+def _of_forms(data: bytes, anywhere: bool) -> Iterator[tuple[int, str, bool]]:
+    small = data.lower()
+    for rule in FORMS:
+        for at in rule.find(data, small, anywhere=anywhere):
+            yield at, rule.kind, True
+
+
+def _all(data: bytes, anywhere: bool) -> Iterator[tuple[int, str, bool]]:
+    small = data.lower()
+    for rule in (*FORMS, *CONTEXT):
+        for at in rule.find(data, small, anywhere=anywhere):
+            yield at, rule.kind, rule.kind != ASSIGNED
+    ascii_only = data.translate(_ASCII)
+    for text in (ascii_only, _STOP.sub(b" ", ascii_only.translate(_SPACED))):
+        for finding in _kingfisher().scan(text):
+            if finding.visible and finding.rule_id not in _LEFT_OUT and not is_placeholder(finding.secret):
+                yield int(finding.location["start_offset"]), _words(finding.rule_id), False
+
+
+@cache
+def _kingfisher() -> Any:
+    from kingfisher_sdk import Rules, Scanner
+
+    return Scanner(Rules(cache_dir=cache_dir() / "secret-rules"), base64=False)
+
+
+def _words(rule: str) -> str:
+    """``openai api key`` for ``betterleaks.openai-api-key``."""
+    return re.sub(r"\.\d+$", "", rule).rpartition(".")[2].rpartition("/")[2].replace("-", " ")

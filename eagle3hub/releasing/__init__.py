@@ -1,0 +1,1 @@
+"""From a manifest to a published release, for one head or several."""

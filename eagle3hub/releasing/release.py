@@ -1,0 +1,426 @@
+"""Release one head: convert, validate, card, publish; every step is kept by its content."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from eagle3hub.card import load_manifest
+from eagle3hub.card.folder import BENCHMARKS, CARD, IMPORTED, MANIFEST, RECORD, REPORTS, TEMPLATES, complete
+from eagle3hub.card.imported import CHARTS
+from eagle3hub.card.manifest import Manifest, validation_settings
+from eagle3hub.card.results import find_benchmarks
+from eagle3hub.card.source_tree import SourceTree, record, source_tree
+from eagle3hub.checkpoint.destination import require_space
+from eagle3hub.checkpoint.digest import FileDigest, file_digest, release_digest
+from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.source import CONFIG, HUB, INDEX, PICKLE_INDEX, PROVENANCE, TRAINING_STATES
+from eagle3hub.checkpoint.staging import prepare_destination, staged_folder
+from eagle3hub.conversion import plan as conversion_plan
+from eagle3hub.conversion import run
+from eagle3hub.engines import get_engine
+from eagle3hub.engines.base import Verdict
+from eagle3hub.errors import ManifestError, SourceError, UsageError
+from eagle3hub.head.target import TargetFacts, read_target, require_files, require_weights
+from eagle3hub.layouts import LAYOUTS
+from eagle3hub.layouts.tensors import QUANT_CONFIG
+from eagle3hub.publishing import Plan, Published, Settings, check_access, make_plan, sign, upload
+from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, check_key
+from eagle3hub.system.progress import Progress, silent
+from eagle3hub.validation.engine_runner import Kept, interpreter
+from eagle3hub.validation.layouts import LayoutResult, ReportStore, judge_layouts, labelled, measure_layout
+from eagle3hub.validation.options import REFERENCE, engine_names
+from eagle3hub.validation.reference_runner import require_packages
+
+# The parts of a release that are done apart, by jobs or on other machines, and what each must be told.
+
+
+_READ = (CONFIG, INDEX, PICKLE_INDEX, PROVENANCE, QUANT_CONFIG)
+
+
+def engine_runs(manifest: Manifest) -> list[dict[str, str]]:
+    """The runs of ``validate`` that can be made apart, one an engine: its name, what --engine asks for, the device."""
+    asked = engine_names(manifest.validate.engine)
+    held = f"{REFERENCE}," if REFERENCE in asked else ""
+    engines = {name: held + name for name in asked if name != REFERENCE} or {REFERENCE: REFERENCE}
+    return [{"name": name, "engine": engine, "device": manifest.validate.device} for name, engine in engines.items()]
+
+
+def as_typed(source: str) -> str:
+    """A head's source as a command in this folder would name it."""
+    return source if source.startswith(HUB) else os.path.relpath(source)
+
+
+def original_files(source: str) -> list[str] | None:
+    """Names of the files of a head's folder that are read to convert and to measure it, and of no others.
+
+    None where its weights lie in a training state, together with what nobody is to be sent; no names for a head on
+    the Hub. Raises SourceError, ConfigError or CheckpointError.
+    """
+    if source.startswith(HUB):
+        return []
+    checkpoint = open_checkpoint(source)
+    weights = [path.name for path in checkpoint.weights]
+    if any(name in TRAINING_STATES for name in weights):
+        return None
+    return sorted([name for name in _READ if (checkpoint.folder / name).is_file()] + weights)
+
+
+# From a manifest to a repository on the Hub: convert, validate, card, publish.
+#
+# Every layout is converted, run on the engine and held against the others before anything is put in place. A
+# measurement is reused if everything it depends on is the same: the bytes of head and target, the prompts, the
+# settings, the engine and this tool's version.
+
+
+BESIDE = (
+    *(CARD, MANIFEST, RECORD, *UNSIGNED, f"{IMPORTED}/[0-9]*.yaml", f"{TEMPLATES}/*.j2", f"{BENCHMARKS}/[0-9]*.json"),
+    *(f"{REPORTS}/{layout}-{device}.json" for layout in LAYOUTS for device in ("cpu", "cuda")),
+    *(f"{CHARTS}/{drawn}" for drawn in ("acceptance-by-position.*", "reported-[0-9]*", "benchmark-[0-9]*")),
+    *(f"{layout}/" for layout in LAYOUTS),
+)
+"""Patterns of what a release writes beside the files of its main layout; see `check_destination`."""
+_HEADS = ".heads"
+Step = Literal["convert", "validate", "card", "publish"]
+STEPS: tuple[Step, ...] = ("convert", "validate", "card", "publish")
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What a release made.
+
+    Attributes:
+        output: the publishable folder, or None where none was made or it did not pass.
+        verdict: the worst of the layouts' verdicts and of their agreement. reason: why, in one sentence.
+        layouts: the results, main layout first.
+        start, until: the first and the last step that were asked for.
+        waived: gates of publishing that were waived when the folder was made, by code.
+        publication: what was published; a plan where a gate does not hold; None where it was not to be.
+    """
+
+    manifest: Manifest
+    output: Path | None
+    verdict: Verdict
+    reason: str
+    layouts: Sequence[LayoutResult]
+    files: Sequence[Mapping[str, Any]]
+    start: Step
+    until: Step
+    publication: Plan | Published | None = None
+    waived: Sequence[str] = ()
+
+    @property
+    def refused(self) -> bool:
+        """Whether a gate kept it from being published."""
+        return isinstance(self.publication, Plan)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document ``release --json`` prints."""
+        return {
+            "manifest": str(self.manifest.path),
+            "name": self.manifest.name,
+            "repo": self.manifest.release.repo,
+            "digest": release_digest({f["path"]: f["sha256"] for f in self.files}) if self.files else None,
+            "source": as_typed(str(self.manifest.head_source)),
+            **({"original": original_files(str(self.manifest.head_source))} if self.until == "convert" else {}),
+            "runs": engine_runs(self.manifest),
+            "output": str(self.output) if self.output is not None else None,
+            "from": self.start,
+            "until": self.until,
+            "waived": list(self.waived),
+            "publication": None if self.publication is None else self.publication.to_json(),
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "layouts": [
+                {
+                    "layout": result.layout,
+                    "folder": self.manifest.layouts.folder(result.layout),
+                    "verdict": result.report.verdict,
+                    "reason": result.report.reason,
+                    "reused": result.reused,
+                    "digest": result.report.document["head"]["digest"],
+                    "engines": [
+                        {
+                            k: e.get(k)
+                            for k in ("engine", "version", "device", "dtype", "verdict", "acceptance", "lossless")
+                        }
+                        for e in result.report.document["engines"]
+                    ],
+                }
+                for result in self.layouts
+            ],
+            "files": list(self.files),
+        }
+
+
+def release(
+    manifest_path: str | Path,
+    *,
+    output: str | Path | None = None,
+    start: Step = "convert",
+    until: Step = "card",
+    settings: Settings | None = None,
+    target: str | Path | None = None,
+    engine_python: Mapping[str, str | Path] | None = None,
+    endpoints: Mapping[str, str] | None = None,
+    templates: str | Path | None = None,
+    work: str | Path | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Release:
+    """Make a publishable folder from a manifest of one head, or of one named in it, and publish it.
+
+    Args:
+        manifest_path: ``release.yaml``, or ``release.yaml#NAME``.
+        output: the folder to make; by default the repository's name in the current folder, and where it is published
+            a folder in ``work``, which is replaced.
+        start: ``card`` measures nothing: every report must have been kept. ``publish`` takes the folder as it is.
+        until: the last step. ``convert`` leaves the heads alone, each in its place, if ``output`` names a folder, and
+            ``validate`` leaves none.
+        settings: how to publish; a signature is made when the card has been written, before anything is put in place.
+        target: folder to measure against, in place of the manifest's.
+        engine_python: interpreter by engine. endpoints: address of a running server by engine, see `validate`; it
+            serves one layout, and so must the manifest name only one.
+        templates: folder that overrides card templates.
+        work: where measurements are kept for reuse; by default ``.eagle3hub`` beside the manifest.
+        force: replace a folder this tool wrote earlier.
+
+    A release that does not pass leaves no folder behind, only its reports in ``work``.
+    Raises InputError, UnavailableError, OutputError or UsageError.
+    """
+    manifest = load_manifest(manifest_path)
+    if manifest.head_source is None:
+        raise ManifestError(
+            f"{manifest.path.name} names no head to release",
+            hint="add head and layouts; a manifest without them only gives a card",
+            code="manifest-no-head",
+        )
+    settings = (settings or Settings()).with_intent(manifest.publish)
+    _check_steps(start, until, settings)
+    kept_in = work_folder(manifest, work)
+    dest = Path(output or (made_in(manifest, kept_in) if until == "publish" else folder_name(manifest)))
+    if endpoints and manifest.layouts.also:
+        raise UsageError(
+            "--endpoint is a server of one layout, and the manifest names several",
+            hint="make the heads with --until convert --output DIR, measure each on a server of its own with validate "
+            "--report, into DIR/reports, then make the card with eagle3hub card MANIFEST --folder DIR",
+            code="usage-endpoint",
+        )
+    if settings.sign is not None:
+        check_key(settings.sign)
+    if until == "publish":
+        check_access(manifest.release.repo, settings, progress)
+    if start == "publish":
+        if not (dest / CARD).is_file():
+            raise SourceError(f"there is no release in {dest}", hint="leave out --from publish", code="source-missing")
+        sign(dest, settings, progress=progress)
+        made = Release(manifest, dest, "pass", "made earlier", [], _digests(dest), start, until)
+        return _publish(made, settings, progress)
+    manifest = replace(manifest, head_source=_pinned(manifest.head_source, progress))
+    force = force or (until == "publish" and output is None)
+    leaves = until in {"card", "publish"} or (until == "convert" and output is not None)
+    if leaves:
+        prepare_destination(dest, force=force, keep_out=[str(manifest.head_source)], beside=BESIDE)
+    else:
+        dest = made_in(manifest, kept_in)
+        dest.parent.mkdir(parents=True, exist_ok=True)
+    find_benchmarks(manifest)  # what is wrong with them is said before anything is measured
+    measured = str(target if target is not None else manifest.measured_target)
+    facts = read_target(measured, manifest.target.id)
+    tokens = manifest.speculative_tokens
+    asked = engine_names(manifest.validate.engine) if start == "convert" and until != "convert" else []
+    for engine in asked:
+        if engine == REFERENCE:
+            require_packages()
+        elif engine not in (endpoints or ()):  # before anything is converted
+            interpreter(get_engine(engine), manifest.validate.device, engine_python)
+    plans = [
+        conversion_plan.make_plan(str(manifest.head_source), layout, target=facts, speculative_tokens=tokens)
+        for layout in manifest.layouts
+    ]
+    if asked:
+        require_files(measured)
+    if REFERENCE in asked:
+        require_weights(measured)
+    signature = (dest / SIGNATURE).read_bytes() if settings.sign and (dest / SIGNATURE).is_file() else None
+    require_space(dest, sum(plan.nbytes for plan in plans))
+    store = ReportStore(kept_in / REPORTS)
+    with staged_folder(dest, force=force, beside=BESIDE) as stage:
+        stage.keep = False
+        results = _measure(
+            manifest,
+            facts,
+            stage.path / _HEADS,
+            store,
+            {
+                **validation_settings(manifest),
+                "target": measured,
+                "engine_python": engine_python,
+                **({"endpoints": endpoints} if endpoints else {}),
+            },
+            start,
+            until,
+            progress,
+        )
+        verdict, reason = judge_layouts(results) if results else ("pass", "every layout was converted and read back")
+        stage.keep = verdict == "pass" and leaves
+        files: list[FileDigest] = []
+        if stage.keep:
+            tree = source_tree(manifest.path)
+            _place_heads(manifest, stage.path, tree)
+            if until != "convert":
+                progress("writing the card")
+                _assemble(manifest_path, results, stage.path, templates, settings)
+                sign(stage.path, settings, signature, progress)
+            files = _digests(stage.path)
+    made = Release(
+        manifest, dest if stage.keep else None, verdict, reason, results, files, start, until, None, settings.allow
+    )
+    if until == "publish" and made.output is not None:
+        return _publish(made, settings, progress)
+    return made
+
+
+def work_folder(manifest: Manifest, work: str | Path | None) -> Path:
+    """Where measurements are kept, ``work`` or by default ``.eagle3hub`` beside the manifest."""
+    return Path(work) if work is not None else manifest.path.parent / ".eagle3hub"
+
+
+def made_in(manifest: Manifest, kept_in: Path) -> Path:
+    """Where a release that is to be published is made."""
+    return kept_in / "release" / folder_name(manifest)
+
+
+def folder_name(manifest: Manifest) -> str:
+    """What a release's folder is called: as its head in the manifest, or as its repository."""
+    return manifest.name or manifest.release.repo.rpartition("/")[2]
+
+
+def _pinned(source: str, progress: Progress) -> str:
+    """The source at the commit that a branch of the Hub is at now, so that every step reads the same bytes."""
+    if not source.startswith(HUB):
+        return source
+    progress("reading the head")
+    return open_checkpoint(source, headers_only=True).source
+
+
+def _check_steps(start: Step, until: Step, settings: Settings) -> None:
+    for step in (start, until):
+        if step not in STEPS:
+            raise UsageError(f"no step is called {step}", hint=f"steps: {', '.join(STEPS)}", code="usage-step")
+    if start == "validate":
+        raise UsageError(
+            "converting takes seconds and is always done before validating",
+            hint="start from convert, card (nothing is measured) or publish",
+            code="usage-step",
+        )
+    if STEPS.index(start) > STEPS.index(until):
+        raise UsageError(f"from {start} until {until} there is no step", hint="mend --from or --until")
+    if settings.sign is not None and until in ("convert", "validate"):
+        raise UsageError(
+            f"--sign covers the whole release, which --until {until} does not make",
+            hint="leave out --sign, or go on until card",
+            code="usage-step",
+        )
+
+
+def _digests(folder: Path) -> list[FileDigest]:
+    found = sorted(p for p in folder.rglob("*") if p.is_file())
+    return [file_digest(p, str(p.relative_to(folder))) for p in found]
+
+
+def _publish(made: Release, settings: Settings, progress: Progress) -> Release:
+    """Publish the folder of a release; where a gate does not hold, the plan that says which."""
+    if made.output is None:
+        raise UsageError("there is no folder to publish", code="usage-step")
+    repo = made.manifest.release.repo
+    plan = make_plan(made.output, repo, settings, manifest=made.manifest, progress=progress)
+    return replace(made, publication=plan if plan.problems else upload(plan, progress))
+
+
+def _measure(
+    manifest: Manifest,
+    facts: TargetFacts,
+    heads: Path,
+    store: ReportStore,
+    options: Mapping[str, Any],
+    start: Step,
+    until: Step,
+    progress: Progress,
+) -> list[LayoutResult]:
+    """Convert the head to each layout under ``heads`` and validate each, or find its earlier report.
+
+    ``options`` are those of `eagle3hub.validate`. Until ``convert`` there are no results. Raises FoundWanting where a
+    report is missing and nothing may be measured.
+    """
+    heads.mkdir()
+    options = dict(options)
+    measured = options.pop("target")
+    kept = Kept()
+    results: list[LayoutResult] = []
+    layouts = list(manifest.layouts)
+    for i, layout in enumerate(layouts):
+        say = labelled(progress, f"{layout} ({i + 1} of {len(layouts)})", i / len(layouts), (i + 1) / len(layouts))
+        if until == "convert":
+            run.convert(
+                str(manifest.head_source),
+                heads / layout,
+                layout,
+                target=facts,
+                speculative_tokens=manifest.speculative_tokens,
+                digests=True,
+                progress=say,
+            )
+            continue
+        result = measure_layout(
+            str(manifest.head_source),
+            layout,
+            heads / layout,
+            target=measured,
+            facts=facts,
+            speculative_tokens=manifest.speculative_tokens,
+            options=options,
+            kept=kept,
+            store=store,
+            measure=start == "convert",
+            progress=say,
+        )
+        results.append(result)
+    return results
+
+
+def _place_heads(manifest: Manifest, stage: Path, tree: SourceTree | None) -> None:
+    """Turn the converted heads into the repository: main layout at the root, the others in their folders.
+
+    Their provenance says which commit they come from.
+    """
+    for layout in manifest.layouts:
+        here = stage / _HEADS / layout
+        if layout != manifest.layouts.main:
+            os.rename(here, stage / manifest.layouts.folder(layout))
+            continue
+        for file in here.iterdir():
+            os.rename(file, stage / file.name)
+        here.rmdir()
+    (stage / _HEADS).rmdir()
+    if tree is not None:
+        for layout in manifest.layouts:
+            record(stage / manifest.layouts.folder(layout), tree)
+
+
+def _assemble(
+    address: str | Path,
+    results: Sequence[LayoutResult],
+    stage: Path,
+    templates: str | Path | None,
+    settings: Settings,
+) -> None:
+    """Put results, charts, card and record beside the heads."""
+    (stage / REPORTS).mkdir()
+    for result in results:
+        device = result.report.document["settings"]["device"]
+        result.report.save(stage / REPORTS / f"{result.layout}-{device}.json")
+    complete(stage, address, publish=settings.intent(), waived=settings.allow, templates=templates)

@@ -1,0 +1,1 @@
+"""What the rest needs of the machine it runs on: bounded reads, documents, signals, text, progress."""

@@ -1,0 +1,106 @@
+"""How eagle3hub is installed, and what it needs: the commands that messages and pages print, and what a job gets.
+
+The switch between a checkout and the package index is ``installation.toml``, beside this file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from eagle3hub.system.resources import read_toml
+
+NAME = "eagle3hub"
+SWITCH = Path(__file__).resolve().parent / "installation.toml"
+Extra = Literal["validate", "sign"]
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A release on the package index: its version, and the SHA-256 of its wheel in hex.
+
+    With a version and no digest it is a release that is being made.
+    """
+
+    version: str = ""
+    sha256: str = ""
+
+    @property
+    def released(self) -> bool:
+        """Whether it can be installed by name: the wheel's digest is known."""
+        return bool(self.version and self.sha256)
+
+    @property
+    def requirement(self) -> str:
+        """The line of a requirements file that takes this wheel and no other."""
+        return f"{NAME}=={self.version} --hash=sha256:{self.sha256}"
+
+
+@cache
+def index() -> Index:
+    """What the switch says."""
+    return Index(**read_toml(SWITCH)["index"])
+
+
+def manual(known: Index) -> list[str]:
+    """Command lines that install eagle3hub, without torch and with it, for the documentation."""
+    if not known.released:
+        return [
+            "pip install .               # in a checkout: inspect, convert, card, release; no torch",
+            "pip install '.[validate]'   # the same, with torch and transformers: the reference",
+        ]
+    wheel = f"./{NAME}-{known.version}-py3-none-any.whl"
+    return [
+        f"echo '{known.requirement}' > {NAME}.txt",
+        f"pip download --no-deps --only-binary :all: --require-hashes --requirement {NAME}.txt",
+        f"pip install {wheel}               # inspect, convert, card, release; no torch",
+        f"pip install '{wheel}[validate]'   # the same, with torch and transformers: the reference",
+    ]
+
+
+def command_for_extra(extra: Extra, *, upgrade: bool = False) -> str:
+    """The command that adds the packages of an extra to the environment this runs in.
+
+    It names those packages, not eagle3hub: so it works however eagle3hub came here.
+    """
+    from importlib import metadata
+
+    wanted = re.compile(rf"([^;]+);.*\bextra == ['\"]{extra}['\"]")
+    try:
+        found = [match[1].strip() for line in metadata.requires(NAME) or () if (match := wanted.fullmatch(line))]
+    except metadata.PackageNotFoundError:
+        found = []
+    return command_for(*(found or [f"{SWITCH.parent.parent}[{extra}]"]), upgrade=upgrade)
+
+
+def command_for(*packages: str, upgrade: bool = False) -> str:
+    """The command that installs packages into the environment this runs in."""
+    from importlib.util import find_spec
+
+    python = shlex.quote(sys.executable)
+    pip = f"{python} -m pip install"
+    if find_spec("pip") is None and shutil.which("uv"):
+        pip = f"uv pip install --python {python}"
+    return f"{pip} {'--upgrade ' * upgrade}{shlex.join(packages)}"
+
+
+def direct_url() -> dict[str, Any] | None:
+    """What pip wrote down about an address that eagle3hub was installed from (PEP 610).
+
+    None where it came from an index, or runs from a tree that is not installed.
+    """
+    from importlib import metadata
+
+    try:
+        text = metadata.distribution(NAME).read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        return None
+    document: dict[str, Any] | None = json.loads(text) if text else None
+    return document

@@ -1,0 +1,48 @@
+"""Where the files that ship beside the code are: templates, schemas, the example.
+
+In a wheel they lie in ``eagle3hub/_data``; in a checkout (editable install) they lie in the project's root.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def data_path(name: str) -> Path:
+    """Path of a shipped file or folder, for example ``schemas/report.schema.json``."""
+    shipped = _PACKAGE / "_data" / name
+    return shipped if shipped.exists() else _PACKAGE.parent / name
+
+
+@cache
+def schema(name: str) -> dict[str, Any]:
+    """The JSON Schema of ``name``: ``report`` or another file of ``schemas/``."""
+    document: dict[str, Any] = json.loads(data_path(f"schemas/{name}.schema.json").read_text(encoding="utf-8"))
+    return document
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file of the package, parsed."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def cache_dir() -> Path:
+    """Where engines, downloaded targets and compiled rules are kept.
+
+    ``$EAGLE3HUB_CACHE``, else ``$XDG_CACHE_HOME/eagle3hub``, else ``~/.cache/eagle3hub``.
+    """
+    explicit = os.environ.get("EAGLE3HUB_CACHE")
+    if explicit:
+        return Path(explicit).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "eagle3hub"

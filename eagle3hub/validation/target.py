@@ -1,0 +1,114 @@
+"""Who is on trial: the identity of the target as a report states it, and what a run needs to know of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from eagle3hub.checkpoint.digest import file_digest
+from eagle3hub.engines.base import Job
+from eagle3hub.errors import SourceError
+from eagle3hub.head.target import WEIGHTS
+from eagle3hub.system.reading import read_bytes
+
+_SMALLEST_CONTEXT = 2048
+_TEMPLATE_TOKENS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A target model: where it is, what to call it, digests where it is a folder, and its config.json if at hand."""
+
+    source: str
+    name: str
+    config_sha256: str | None
+    weights_digest: str | None
+    config: dict[str, Any] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``target`` object of a report."""
+        return {
+            "name": self.name,
+            "revision": None,
+            "config_sha256": self.config_sha256,
+            "weights_digest": self.weights_digest,
+        }
+
+
+def identify_target(source: str, name: str | None = None) -> Target:
+    """Look at a target: a folder is hashed (weights included), a Hub id is taken as it is.
+
+    Raises SourceError for a folder without a readable config.json, and for what is neither folder nor Hub id.
+    """
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        if source.count("/") != 1 or source.startswith((".", "/", "~")) or folder.exists():
+            raise SourceError(
+                f"the target {source!r} is neither a folder nor a Hub id",
+                hint="give the folder with the target's config.json, or owner/name",
+                code="source-target",
+            )
+        return Target(source, name or source, None, None, None)
+    folder = folder.resolve()
+    config_file = folder / "config.json"
+    try:
+        raw = read_bytes(config_file)
+        config = json.loads(raw)
+    except OSError as error:
+        raise SourceError(
+            f"the target {source!r} has no readable config.json: {error.strerror}", code="source-target"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{config_file} is not JSON: {error}", code="source-target") from error
+    if not isinstance(config, dict):
+        raise SourceError(f"{config_file} is not a JSON object", code="source-target")
+    return Target(str(folder), name or folder.name, hashlib.sha256(raw).hexdigest(), _weights_digest(folder), config)
+
+
+def _weights_digest(folder: Path) -> str | None:
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in WEIGHTS)
+    return _digest_of(tuple((p, p.stat().st_mtime_ns, p.stat().st_size) for p in files)) if files else None
+
+
+@cache
+def _digest_of(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Digest of weights files (path, modification time, size), hashed once per process: a target can be huge."""
+    lines = "".join(f"{d['sha256']}  {d['path']}\n" for d in (file_digest(path) for path, _, _ in files))
+    return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
+
+
+def with_room(job: Job, target: Target) -> Job:
+    """``job`` with the context its longest prompt needs, and memory for the KV cache of that."""
+    tokens = context_length(target, max(len(p.text.encode()) for p in job.prompts.prompts), job.max_new_tokens)
+    return replace(job, max_model_len=tokens, kv_cache_gib=kv_cache_gib(target, tokens))
+
+
+def context_length(target: Target, longest_prompt_bytes: int, max_new_tokens: int) -> int:
+    """Tokens of context a run needs: no token is shorter than a byte; never more than the target's own limit."""
+    needed = max(_SMALLEST_CONTEXT, longest_prompt_bytes + _TEMPLATE_TOKENS + max_new_tokens)
+    limit = _text_config(target).get("max_position_embeddings")
+    return min(needed, limit) if isinstance(limit, int) and limit > 0 else needed
+
+
+def kv_cache_gib(target: Target, tokens: int) -> int:
+    """GiB of KV cache for one sequence of ``tokens`` in float32, with room for the head's layers; at least 1."""
+    config = _text_config(target)
+    heads = config.get("num_attention_heads")
+    hidden = config.get("hidden_size")
+    layers = config.get("num_hidden_layers")
+    if not (isinstance(heads, int) and isinstance(hidden, int) and isinstance(layers, int) and heads > 0):
+        return 4
+    kv_heads = config.get("num_key_value_heads") or heads
+    head_dim = config.get("head_dim") or hidden // heads
+    per_token = 2 * (layers + 2) * int(kv_heads) * int(head_dim) * 4
+    return 1 + int(per_token * tokens * 1.25 / 2**30)
+
+
+def _text_config(target: Target) -> dict[str, Any]:
+    config = target.config or {}
+    inner = config.get("text_config")
+    return inner if isinstance(inner, dict) else config
