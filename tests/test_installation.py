@@ -266,6 +266,7 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path / "machine")
 
 
+@pytest.mark.slow
 def test_the_pages_commands_install_a_checkout(checkout: Path, machine: Machine):
     lines, again = (
         [c.line for block in blocks(ROOT / page) for c in block.commands if c.line.startswith("pip ")]
@@ -286,6 +287,7 @@ def test_the_pages_commands_install_a_checkout(checkout: Path, machine: Machine)
     assert "is not what it was installed from any more" in machine.own_package()
 
 
+@pytest.mark.slow
 def test_a_job_gets_the_commit_of_a_checkout(checkout: Path, machine: Machine):
     tree = {"PYTHONPATH": str(checkout)}
     head = git(checkout, "rev-parse", "HEAD")
@@ -306,6 +308,7 @@ def test_a_job_gets_the_commit_of_a_checkout(checkout: Path, machine: Machine):
     assert "--job-package 'eagle3hub[validate] @ git+https://" in machine.own_package(**tree)
 
 
+@pytest.mark.slow
 def test_a_job_gets_the_commit_that_pip_installed(origin: Path, machine: Machine):
     """The line of the release workflow, with the addresses that GitHub would put into it."""
     head = git(origin, "rev-parse", "HEAD")
@@ -321,6 +324,7 @@ def test_a_job_gets_the_commit_that_pip_installed(origin: Path, machine: Machine
     assert machine.own_package() == f"eagle3hub[validate] @ {ADDRESS}/archive/{head}.zip"
 
 
+@pytest.mark.slow
 def test_a_release_is_what_the_switch_says(origin: Path, machine: Machine):
     build = f"pip wheel --no-deps --wheel-dir wheels {shlex.quote(str(origin))}"
     machine(build, machine.folder, PIP_PYTHON=sys.executable)
