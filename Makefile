@@ -16,7 +16,7 @@ LIGHT := $(TEMPORARY) $(PYTEST) --dist worksteal
 # two at a time, a file's tests together: a process of each may hold an engine
 ENGINES := $(PYTEST) --dist loadfile
 
-.PHONY: demo test light engines lint fast wheel dist locked docs exporters clean
+.PHONY: demo test light engines lint fast wheel mutants dist locked docs exporters clean
 
 demo: $(READY)  ## release the example head, publish it to a Hub on this machine, and serve what was downloaded
 	$(BIN)/eagle3hub demo --output build/demo --force
@@ -59,6 +59,10 @@ wheel:  ## the tests of make fast, on the wheel that `make dist` made
 		"$(WHEEL)[validate,sign]" coverage hypothesis pytest pytest-cov pytest-xdist
 	$(TEMPORARY) PYTHONSAFEPATH=1 OMP_NUM_THREADS=1 $(TRIED)/bin/pytest --numprocesses 2 --dist worksteal \
 		-m "not engine and not exporters and not slow" --ignore tests/workflows $(PYTEST_MORE)
+
+mutants: $(READY)  ## change the code one place at a time and see whether the tests notice; takes hours
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt cosmic-ray coverage
+	$(BIN)/python benchmarks/mutation.py --save docs/mutants.md
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -71,6 +71,40 @@ def test_a_flipped_vocabulary_buffer_is_found(tmp_path: Path):
         verify_folder(tmp_path / "out", plan.head, "specforge", plan.spelled)
 
 
+OTHER_MEANING = "config.json does not say what the source says"
+LIES: dict[str, tuple[dict[str, Any], str]] = {
+    "epsilon": ({"rms_norm_eps": 1e-6}, OTHER_MEANING),
+    "rope theta": (
+        {"rope_theta": 10000.0, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
+        OTHER_MEANING,
+    ),
+    "activation": ({"hidden_act": "gelu"}, OTHER_MEANING),
+    "aux layers": (
+        {
+            "eagle_config": {"use_aux_hidden_state": True, "eagle_aux_hidden_state_layer_ids": [1, 14, 27]},
+            "eagle_aux_hidden_state_layer_ids": [2, 15, 28],
+        },
+        "the aux layers read back as",
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_config_that_says_something_else_is_found(tmp_path: Path, lie: str):
+    """Verification reads what was written back, and holds all of what it means against the source."""
+    changes, words = LIES[lie]
+    source = heads.specforge(tmp_path / "head")
+    plan = make_plan(source, "specforge")
+    convert(source, tmp_path / "out", "specforge")
+    (tmp_path / "out/eagle3hub.json").unlink()
+    verify_folder(tmp_path / "out", plan.head, "specforge", plan.spelled)
+    path = tmp_path / "out/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(OutputError, match=words) as caught:
+        verify_folder(tmp_path / "out", plan.head, "specforge", plan.spelled)
+    assert caught.value.code == "output-verify"
+
+
 def test_a_writer_that_errs_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     real = writer.copy_range
 

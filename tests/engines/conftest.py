@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eagle3hub.engines import envs
+from eagle3hub.engines import environments
 
 COPYING = """#!/bin/sh
 # as `python -m venv --clear FOLDER`, by copying
@@ -28,4 +28,4 @@ def copied_venv(made_venv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     python = tmp_path / "python"
     python.write_text(COPYING.format(made=made_venv))
     python.chmod(0o755)
-    monkeypatch.setattr(envs, "find_python", lambda: python)
+    monkeypatch.setattr(environments, "find_python", lambda: python)
