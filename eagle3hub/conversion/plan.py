@@ -100,9 +100,6 @@ def _target_word(target: TargetFacts | str | None, name: str | None) -> str | No
 
 UNCHANGED = Transforms()
 
-_ONE_FILE = frozenset({"specjax", "safeailab"})
-"""Layouts whose own reader opens one weights file and knows no index."""
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -204,7 +201,7 @@ def make_plan(
         [*said(read), *changes, *done],
         split(spelled.tensors, max_shard_size),
     )
-    if to in _ONE_FILE and len(plan.shards) > 1:
+    if codec.contract.single_file and len(plan.shards) > 1:
         raise Refusal(
             f"--max-shard-size: {codec.contract.title} reads a single model.safetensors, and this would be "
             f"{len(plan.shards)} files",

@@ -27,9 +27,9 @@ from eagle3hub.conversion.plan import UNCHANGED, Plan, make_plan, public_name
 from eagle3hub.conversion.verify import verify_folder
 from eagle3hub.errors import Problem
 from eagle3hub.head import Head
+from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.target import TargetFacts
 from eagle3hub.layouts import open_head, provenance
-from eagle3hub.layouts.aux_layers import AUX_IDS
 from eagle3hub.layouts.base import AS_FOUND, ReadOptions
 from eagle3hub.system.documents import document_bytes
 from eagle3hub.system.progress import Progress, silent

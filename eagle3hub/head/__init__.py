@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.errors import ConfigError, Problem
+from eagle3hub.head.aux_defaults import aux_default, shown
 from eagle3hub.head.vocab import VocabMap
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ whether its final norm comes before lm_head."""
 
 Tap = int | Literal[_FinalNorm.FINAL_NORM]
 AuxOrigin = Literal["config", "flag", "default"]
+_IN_WORDS = {2: "two", 3: "three", 4: "four"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +62,24 @@ class AuxTaps:
         return cls(tuple(i - 1 for i in _checked(ids, lowest=1)), origin)
 
     @classmethod
-    def default_for(cls, num_target_layers: int) -> AuxTaps:
-        """The triple every EAGLE-3 trainer and engine defaults to: after layers (1, L//2 - 1, L - 4).
+    def default_for(cls, num_target_layers: int, layout: str | None = None, model_type: str | None = None) -> AuxTaps:
+        """The layers that ``aux_defaults.toml`` has for a target: everybody's, or those of one trainer.
 
-        Raises ConfigError where L is too small for three distinct ascending taps (L < 7).
+        Args:
+            layout: the trainer's layout. model_type: the target's.
+
+        Raises ConfigError where the target has too few layers for different ascending taps.
         """
-        ids = (1, num_target_layers // 2 - 1, num_target_layers - 4)
-        if not ids[0] < ids[1] < ids[2]:
+        default = aux_default(layout)
+        ids = default.numbers(num_target_layers, model_type)
+        if min(ids) < 0 or any(a >= b for a, b in pairwise(ids)):
             raise ConfigError(
-                f"a target of {num_target_layers} layers has no default aux taps: (1, L//2-1, L-4) = {ids} "
-                "is not three different layers in ascending order",
+                f"a target of {num_target_layers} layers has no default aux taps: "
+                f"({shown(default.layers_for(model_type))}) = ({', '.join(map(str, ids))}) is not "
+                f"{_IN_WORDS.get(len(ids), len(ids))} different layers in ascending order",
                 code="config-aux-collapsed",
             )
-        return cls(ids, "default")
+        return cls(tuple(ids), "default")
 
     @classmethod
     def final_norm(cls, origin: AuxOrigin) -> AuxTaps:
@@ -102,12 +109,17 @@ class AuxTaps:
 
     @property
     def is_default(self) -> bool:
-        """Whether these are the default triple of *some* target depth, so that naming no ids may mean them."""
-        return len(self.taps) == 3 and self.numbered and self.is_default_of(self.after_layer[2] + 4)
+        """Whether these are the default taps of *some* target depth, so that naming no ids may mean them."""
+        return self.numbered and self.is_default_of(self.default_depth)
+
+    @property
+    def default_depth(self) -> int:
+        """The only depth of a target that can have these taps as its default: the one whose last tap this is."""
+        return self.after_layer[-1] - aux_default().layers[-1].plus
 
     def is_default_of(self, num_target_layers: int) -> bool:
-        """Whether these are the default triple of a target of this depth."""
-        return num_target_layers >= 7 and self.taps == self.default_for(num_target_layers).taps
+        """Whether these are the default taps of a target of this depth."""
+        return list(self.taps) == aux_default().numbers(num_target_layers)
 
     def __len__(self) -> int:
         return len(self.taps)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,22 +12,9 @@ from eagle3hub.checkpoint.source import CONFIG, HUB, is_folder, parse_json_objec
 from eagle3hub.errors import SourceError
 from eagle3hub.head.fields import Fields
 from eagle3hub.system.reading import opened
-from eagle3hub.system.resources import read_toml
 
 if TYPE_CHECKING:
     from eagle3hub.checkpoint.remote import HubAddress
-
-# Types of target models that an engine treats in a way of its own: the lists of ``target_types.toml``.
-
-
-@cache
-def target_types(name: str) -> frozenset[str]:
-    """The list of that name, as ``model_type`` of a target's config.json."""
-    return frozenset(read_toml(Path(__file__).with_name("target_types.toml"))[name])
-
-
-# Facts about a target model, read from its config.json alone.
-
 
 WEIGHTS = (".safetensors", ".bin", ".pt")
 """Ends of the names of weights files."""

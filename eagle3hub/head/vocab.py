@@ -19,9 +19,6 @@ from eagle3hub.errors import Problem
 
 Spelling = Literal["offset", "t2d"]
 
-SORTED_TRAINERS = frozenset({"specjax", "specforge", "speculators", "safeailab", "angelslim"})
-"""Layouts whose trainers keep row r of lm_head for the r-th true entry of t2d (ModelOpt does not)."""
-
 MASK_WIDTHS = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "I32": 4, "I64": 8}
 """Dtypes a mask may be stored in, with the bytes of an entry."""
 
@@ -113,18 +110,20 @@ def check_vocab_map(
     return found, "ok", []
 
 
-def order_fault(vocab: VocabMap, *, layout: str, sorted_rows: bool) -> Problem | None:
-    """What is wrong with a map for ``layout``, all of whose heads have rows in ascending order of token ids, or not.
+def order_fault(vocab: VocabMap, *, sorted_rows: bool, trainer_sorts: bool) -> Problem | None:
+    """The fault of a map that does not fit the order its layout keeps the rows of lm_head in, or None.
 
-    Only where rows ascend does t2d alone say which row belongs to which token; and only where they need not can a map
-    in another order have been trained with.
+    Args:
+        sorted_rows: whether every head of the layout has its rows in ascending order of token ids. If so, t2d alone
+            tells which row belongs to which token, and a map in another order belongs to another head.
+        trainer_sorts: whether the layout's own trainer keeps that order, though the layout can hold any.
     """
     if not sorted_rows and vocab.spelling == "t2d":
         return _fault(
             "missing",
             f"there is no d2t for the {vocab.draft_vocab_size} rows of lm_head, and t2d alone does not say in which "
             "order they are: this layout may hold them in order of frequency",
-            f"{_GET_D2T}; {_IF_SORTED}" if layout in SORTED_TRAINERS else _GET_D2T,
+            f"{_GET_D2T}; {_IF_SORTED}" if trainer_sorts else _GET_D2T,
         )
     if sorted_rows and not vocab.is_sorted:
         i = next(i for i, (a, b) in enumerate(pairwise(vocab.target_id)) if a >= b)

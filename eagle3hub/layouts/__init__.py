@@ -10,6 +10,7 @@ from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.errors import LayoutError, Problem, UsageError
 from eagle3hub.head import Assumption, Head
+from eagle3hub.head.aux_defaults import aux_default, shown
 from eagle3hub.head.target import TargetFacts, read_target
 from eagle3hub.layouts import provenance
 from eagle3hub.layouts.angelslim import AngelSlim
@@ -98,10 +99,15 @@ def _not_read(checkpoint: Checkpoint, what: str, code: str, hint: str | None = N
 # The registry of layouts, detection, and opening a head in whatever layout it is.
 
 
-__all__ = ["LAYOUTS", "ReadOptions", "detect", "get_layout", "open_head"]
+__all__ = ["LAYOUTS", "ReadOptions", "by_readers", "detect", "get_layout", "open_head"]
 
 for _layout in (SpecJax(), SpecForge(), ModelOpt(), Speculators(), SafeAILab(), AngelSlim(), Universal()):
     LAYOUTS[_layout.name] = _layout
+
+
+def by_readers() -> list[str]:
+    """Names of all layouts, those that most engines read first."""
+    return sorted(LAYOUTS, key=lambda name: -len(LAYOUTS[name].contract.engines))
 
 
 def get_layout(name: str) -> Layout:
@@ -185,7 +191,8 @@ def open_head(
     elif options.num_target_layers is not None:
         apply_depth(head, options.num_target_layers)
     elif head.aux is None and all(a.field != "aux" for a in head.assumptions):
-        why = "the source names no aux layers; engines then take their default, after layers (1, L//2-1, L-4)"
+        default = shown(aux_default().layers)
+        why = f"the source names no aux layers; engines then take their default, after layers ({default})"
         head.assumptions.append(Assumption("aux", None, why, "give --target"))
     if head.max_position_embeddings is None:
         head.problems.append(

@@ -36,6 +36,7 @@ class AngelSlim(FlatLayout):
         identity_map=True,
         metadata={"format": "pt"},
         aux_ids=None,
+        engines=("vllm",),
         cannot={
             "aux_ids": "AngelSlim writes no aux layer ids: its code always taps the default layers",
             "aux_count": "AngelSlim's fc takes exactly 3 aux hidden states",

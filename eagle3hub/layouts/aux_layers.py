@@ -9,10 +9,10 @@ from typing import Literal
 
 from eagle3hub.errors import ConfigError, Problem
 from eagle3hub.head import Assumption, AuxOrigin, AuxTaps, Head
+from eagle3hub.head.aux_defaults import AUX_IDS, aux_default, shown
 from eagle3hub.head.fields import Fields
-from eagle3hub.layouts.base import aux_count
+from eagle3hub.layouts.base import LAYOUTS, aux_count
 
-AUX_IDS = "eagle_aux_hidden_state_layer_ids"
 Convention = Literal["after", "boundary"]
 
 
@@ -103,38 +103,29 @@ def _nested_only(nested: list[int]) -> Problem:
     )
 
 
-def specjax_default(num_target_layers: int, model_type: str | None) -> AuxTaps:
-    """The layers SpecJAX taps unless it is told otherwise, which it does not record."""
-    n = num_target_layers
-    if model_type == "qwen3_next":
-        return AuxTaps.from_after_layer([3, n // 2 - 1, n - 1], "default")
-    return AuxTaps.default_for(n)
-
-
 def trainer_default(head: Head, num_target_layers: int) -> tuple[AuxTaps, Assumption | None]:
-    """The aux layers a trainer takes where nothing is recorded, and what that assumes (None where it is certain).
+    """The aux layers a trainer taps where nothing is recorded, and the assumption this is (None where it is certain).
 
-    SpecJAX leaves no choice, but has another default for qwen3_next; ModelOpt drops layers that occur twice on
-    small targets. Raises ConfigError where the target has no default that fits fc.
+    Raises ConfigError where the target has no default that fits fc.
     """
-    n, count = num_target_layers, aux_count(head)
+    default, kind = aux_default(head.layout), head.target_model_type
+    taps, count = AuxTaps.default_for(num_target_layers, head.layout, kind), aux_count(head)
     why: str | None = "the source names no aux layers: the trainer's default is taken, but a run may have set others"
-    if head.layout == "specjax":
-        taps = specjax_default(n, head.target_model_type)
-        if head.target_model_type == "qwen3_next":
-            why = "SpecJAX taps (3, L//2-1, L-1) for qwen3_next unless told otherwise, and records nothing"
-        elif not head.target_model_type:
-            why = "SpecJAX taps (3, L//2-1, L-1) of a qwen3_next target, and the target's type is not known"
+    if default.fixed:
+        title, special = LAYOUTS[head.layout].contract.title, next(iter(default.targets.items()), None)
+        if kind in default.targets:
+            why = (
+                f"{title} taps ({shown(default.targets[kind])}) for {kind} unless told otherwise, and records nothing"
+            )
+        elif special is not None and not kind:
+            name, layers = special
+            why = f"{title} taps ({shown(layers)}) of a {name} target, and the target's type is not known"
         elif not head.carried:
             why = None
-    elif head.layout == "modelopt":
-        taps = AuxTaps.from_after_layer(sorted({1, max(0, n // 2 - 1), max(0, n - 4)}), "default")
-    else:
-        taps = AuxTaps.default_for(n)
     if len(taps) != count:
         raise ConfigError(
-            f"the default aux layers of a target of {n} layers are {taps.after_layer}, but fc.weight takes {count} "
-            "hidden states",
+            f"the default aux layers of a target of {num_target_layers} layers are {taps.after_layer}, but fc.weight "
+            f"takes {count} hidden states",
             hint="give the layers with --aux-layers",
             code="config-aux-count",
         )
@@ -142,10 +133,11 @@ def trainer_default(head: Head, num_target_layers: int) -> tuple[AuxTaps, Assump
 
 
 def _settle(head: Head, taps: AuxTaps) -> str:
-    """What makes sure of the layers that are assumed, to be typed or pasted as it is."""
-    if head.layout == "specjax" and not head.target_model_type:
+    """The hint that settles which layers a head taps, ready to be typed or pasted."""
+    default = aux_default(head.layout)
+    if default.targets and not head.target_model_type:
         return "give --target or --aux-layers"
     words = f"check the training command; for these layers give --aux-layers {','.join(map(str, taps.after_layer))}"
-    if head.layout == "specjax":  # whose trainer writes none, so that a list in its config settles nothing
+    if default.fixed:  # the trainer writes no list, so that one in its config would settle nothing
         return words
     return f'{words}, or write "{AUX_IDS}": {taps.boundary} at the top level of config.json'

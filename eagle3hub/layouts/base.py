@@ -157,11 +157,33 @@ def aux_count(head: Head) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Contract:
-    """What one layout can express.
+class Need:
+    """Something that a config of this layout must say and that a head may not know.
 
     Attributes:
-        title: how the layout is called in text.
+        what: its name in text. option: the option that gives it. code: of the refusal where it is missing.
+        when: the case in which the option is needed, in words; empty for always.
+    """
+
+    what: str
+    option: str
+    code: str
+    when: str = ""
+
+    @property
+    def how(self) -> str:
+        """The option, and when it is needed."""
+        return self.option + (f", {self.when}" if self.when else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """Everything there is to know about one layout. Messages, tables, schemas and cards are made from it.
+
+    Attributes:
+        title: the layout's name in text. full_title: its name on a card, the maker's included; empty: the same.
+        engines: engines that read the layout as it is, by eagle3hub's names for them.
+        other_readers: who reads it besides engines, in words.
         tensor_prefix: spelling of ``layers.0.`` in what is written today.
         forms: spellings of tensor names that are read: ``layers`` (``layers.{i}.``), ``midlayer`` (one layer),
             ``midlayers`` (``midlayer.{i}.``), ``research`` (no prefix at all).
@@ -170,7 +192,9 @@ class Contract:
             the full vocabulary carries an identity map (zero offsets, all-true mask).
         metadata: what its writer puts into the safetensors header.
         aux_ids: where it writes aux layer ids, in words, or None.
-        needs: what must be given by hand, option by option, in words.
+        single_file: whether its own reader opens one weights file and knows no index.
+        trainer_sorts: whether its own trainer keeps the rows of lm_head in ascending order of token ids.
+        needs: what must be given by hand where the source does not say it.
         cannot: reason by feature, where there is more to say than "has no place for it".
         reads, writes: producers and versions whose folders are read, and the one whose folders are written, in words.
     """
@@ -184,15 +208,30 @@ class Contract:
     identity_map: bool
     metadata: Mapping[str, str] | None
     aux_ids: str | None
-    needs: Mapping[str, str] = field(default_factory=dict)
+    full_title: str = ""
+    engines: tuple[str, ...] = ()
+    other_readers: str = ""
+    single_file: bool = False
+    trainer_sorts: bool = True
+    needs: tuple[Need, ...] = ()
     cannot: Mapping[str, str] = field(default_factory=dict)
     reads: tuple[str, ...] = ()
     writes: str = ""
 
     @property
     def sorted_rows(self) -> bool:
-        """Whether every head has its rows of lm_head in ascending order of token ids."""
+        """Whether every head of this layout has its rows of lm_head in ascending order of token ids."""
         return "unsorted_vocabulary" not in self.expresses
+
+    @property
+    def needs_draft_tokens(self) -> bool:
+        """Whether its config must say how many tokens to draft (K)."""
+        return any(need.option == "--speculative-tokens" for need in self.needs)
+
+    @property
+    def card_title(self) -> str:
+        """The layout's name on a card."""
+        return self.full_title or self.title
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +356,7 @@ def assumed_depth(head: Head, reader: str) -> list[Assumption]:
     """That aux layers which ``reader`` is not told are its default ones, where nothing says how deep the target is."""
     if head.num_target_layers is not None or head.aux is None or not head.aux.is_default:
         return []
-    layers, depth = head.aux.after_layer, head.aux.after_layer[-1] + 4
+    layers, depth = head.aux.after_layer, head.aux.default_depth
     why = f"{reader} is told no aux layers and takes its default: {layers} only if the target has {depth} layers"
     return [Assumption("num_target_layers", depth, why, f"give --target or --num-target-layers {depth}")]
 
@@ -335,23 +374,20 @@ def way_out(head: Head, asked: str, feature: str | None = None, remedy: str | No
     nearly: list[str] = []
     for name, layout in LAYOUTS.items():
         refusal = None if name == asked else _refusal_of(head, layout)
-        if refusal is not None and refusal.code not in _NEEDS:
+        asks = "" if refusal is None else _option_for(refusal, layout)
+        if refusal is not None and not asks:
             nearly += [f"--to {name}: {refusal.message}"] * (feature in layout.contract.expresses)
         elif name != asked:
-            able.append(f"--to {name}" + ("" if refusal is None else f" (with {_NEEDS[refusal.code]})"))
+            able.append(f"--to {name}" + (f" (with {asks})" if asks else ""))
     if able:
         return "; ".join([*remedies, f"{' or '.join(able)} can hold it"])
     none = "no layout of this version can hold it" + (" with all the head has" if nearly else "")
     return "; ".join([*remedies, none, *nearly])
 
 
-_NEEDS = {
-    "refused-aux-unknown": "--target",
-    "refused-context-unknown": "--target",
-    "refused-no-target": "--target",
-    "refused-no-mask-token": "--mask-token-id",
-}
-"""What a refusal asks for, by code, where it does not mean that the layout cannot hold the head."""
+def _option_for(refusal: InputError, layout: Layout) -> str:
+    """The option that a refusal asks for; empty where it means that the layout cannot hold the head."""
+    return next((need.option for need in layout.contract.needs if need.code == refusal.code), "")
 
 
 def _refusal_of(head: Head, layout: Layout) -> InputError | None:

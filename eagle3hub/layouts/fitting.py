@@ -45,7 +45,7 @@ def apply_depth(head: Head, layers: int, name: str = "the target") -> None:
     if max(head.aux.boundary) > layers:
         message = f"the head taps layer {max(head.aux.after_layer)}, but {name} has {layers} layers"
         head.problems.append(_mismatch(message))
-    elif head.aux.origin == "config" and layers >= 7:
+    elif head.aux.origin == "config":
         _warn_of_shifted(head, head.aux, layers)
 
 
@@ -73,7 +73,10 @@ def _read_as_boundary(head: Head, layers: int) -> None:
 
 
 def _warn_of_shifted(head: Head, aux: AuxTaps, layers: int) -> None:
-    default = AuxTaps.default_for(layers)
+    try:
+        default = AuxTaps.default_for(layers)
+    except ConfigError:  # too small a target to have one
+        return
     for other, numbering in ((default.boundary, "boundary"), ([i - 1 for i in default.after_layer], "after-layer")):
         if aux.after_layer == other:
             head.problems.append(

@@ -12,9 +12,10 @@ from eagle3hub.checkpoint.safetensors import FLOATS, TORCH_NAME, is_scale
 from eagle3hub.checkpoint.writer import OutTensor
 from eagle3hub.errors import ConfigError, Problem
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head
+from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
 from eagle3hub.head.fields import Fields
 from eagle3hub.head.vocab import mask_as
-from eagle3hub.layouts.aux_layers import AUX_IDS, Taps, read_flat_taps
+from eagle3hub.layouts.aux_layers import Taps, read_flat_taps
 from eagle3hub.layouts.base import (
     AS_FOUND,
     Contract,
@@ -306,11 +307,7 @@ def common_config(head: Head, architecture: str) -> dict[str, Any]:
         **{flag: True for flag, value in flags.items() if value},
         **({"mask_token_id": head.mask_token_id} if s.parallel_drafting and head.mask_token_id is not None else {}),
         **({AUX_IDS: head.aux.boundary} if head.aux is not None and numbered else {}),
-        **(
-            {"num_aux_hidden_states": len(head.aux)}
-            if head.aux is not None and numbered and len(head.aux) != 3
-            else {}
-        ),
+        **({AUX_COUNT: len(head.aux)} if head.aux is not None and numbered and len(head.aux) != 3 else {}),
     }
 
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import ConfigError, InputError, Problem, UsageError
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head, Semantics
-from eagle3hub.layouts.aux_layers import AUX_IDS, Taps, taps_from
+from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
+from eagle3hub.layouts.aux_layers import Taps, taps_from
 from eagle3hub.layouts.base import Contract, ReadOptions, aux_count
 from eagle3hub.layouts.hf_config import LlamaConfig, windowed_alike
 from eagle3hub.layouts.tensors import (
@@ -22,7 +23,7 @@ from eagle3hub.layouts.tensors import (
     without_prefix,
 )
 
-__all__ = ["AUX_IDS", "Interpretation", "build_head", "plain_semantics", "rewritten", "same_meaning", "settled_by"]
+__all__ = ["Interpretation", "build_head", "plain_semantics", "rewritten", "same_meaning", "settled_by"]
 
 Interpret = Callable[[Mapping[str, Any]], "Interpretation"]
 
@@ -137,9 +138,7 @@ def build_head(
     """Join a config's meaning with the tensors. Raises TensorError or ConfigError where they contradict."""
     meaning, checkpoint = told(meaning, options), without_prefix(checkpoint)
     tensors, dims, semantics = collect_tensors(checkpoint, meaning.llama, meaning.semantics, contract)
-    vocab_map, status, problems = read_vocab_map(
-        checkpoint, dims, meaning.draft_vocab_size, options.d2t, layout=name, sorted_rows=contract.sorted_rows
-    )
+    vocab_map, status, problems = read_vocab_map(checkpoint, dims, meaning.draft_vocab_size, options.d2t, contract)
     head = Head(
         layout=name,
         source=checkpoint.source,
@@ -245,7 +244,7 @@ _MEANINGFUL = frozenset(
     {
         *("norm_before_residual", "norm_before_fc", "fc_norm", "use_aux_norm", "norm_output", "attention_bias"),
         *("rope_theta", "rope_scaling", "rope_parameters", "layer_types", "sliding_window", "use_sliding_window"),
-        *("target_hidden_size", "num_aux_hidden_states", "mask_token_id", "quantization_config", AUX_IDS),
+        *("target_hidden_size", AUX_COUNT, "mask_token_id", "quantization_config", AUX_IDS),
     }
 )
 _NESTED = ("eagle_config", "transformer_layer_config")

@@ -16,9 +16,9 @@ from typing import Any
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import Problem, Refusal, SourceError
 from eagle3hub.head import Assumption, Head
-from eagle3hub.layouts.base import AS_FOUND, Contract, Match, ReadOptions, Spelled, WriteOptions
+from eagle3hub.head.aux_defaults import AUX_IDS
+from eagle3hub.layouts.base import AS_FOUND, Contract, Match, Need, ReadOptions, Spelled, WriteOptions
 from eagle3hub.layouts.flat import FlatLayout, common_config
-from eagle3hub.layouts.interpret import AUX_IDS
 from eagle3hub.layouts.tensors import QUANT_CONFIG
 from eagle3hub.system.reading import read_bytes
 
@@ -47,7 +47,10 @@ class ModelOpt(FlatLayout):
         identity_map=False,
         metadata=None,
         aux_ids="eagle_config (after-layer) and top level (boundary)",
-        needs={"aux layer ids": "--target, where the source does not name them"},
+        full_title="NVIDIA ModelOpt",
+        engines=("trtllm", "sglang", "vllm"),
+        trainer_sorts=False,
+        needs=(Need("aux layer ids", "--target", "refused-aux-unknown", "where the source does not name them"),),
         cannot={"embed_tokens": "ModelOpt exports no embeddings: engines take the target's"},
         reads=("Hugging Face export 0.37-0.42 (midlayer)", "Hugging Face export 0.43 and later", "Megatron export"),
         writes="Hugging Face export 0.43 and later",

@@ -39,6 +39,9 @@ class SafeAILab(FlatLayout):
         identity_map=False,
         metadata=None,
         aux_ids=None,
+        full_title="SafeAILab EAGLE",
+        other_readers="SafeAILab's own EAGLE code",
+        single_file=True,
         cannot={
             "aux_ids": "SafeAILab's code always taps the default layers",
             "aux_count": "SafeAILab's fc takes exactly 3 aux hidden states",

@@ -15,10 +15,11 @@ from typing import Any
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import Problem
 from eagle3hub.head import OPEN_FEEDBACK, Head
+from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.fields import Fields
 from eagle3hub.layouts.base import Contract, Match
 from eagle3hub.layouts.flat import FlatLayout, common_config
-from eagle3hub.layouts.interpret import AUX_IDS, Interpretation
+from eagle3hub.layouts.interpret import Interpretation
 
 PARALLEL = "PEagleDraftModel"
 _NORM_OUTPUT = {
@@ -61,6 +62,7 @@ class SpecForge(FlatLayout):
         identity_map=True,
         metadata={"format": "pt"},
         aux_ids="eagle_config (after-layer) and top level (boundary)",
+        engines=("sglang", "vllm", "trtllm"),
         cannot={
             "aux_count": "SpecForge's fc takes exactly 3 aux hidden states",
             "unsorted_vocabulary": "SpecForge takes row r of lm_head for the r-th true entry of t2d",

@@ -13,9 +13,10 @@ from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import Problem, Refusal
-from eagle3hub.head import Assumption, Head
+from eagle3hub.head import Assumption, AuxTaps, Head
+from eagle3hub.head.aux_defaults import AUX_IDS, aux_default
 from eagle3hub.head.fields import Fields
-from eagle3hub.layouts.aux_layers import AUX_IDS, read_flat_taps, specjax_default
+from eagle3hub.layouts.aux_layers import read_flat_taps
 from eagle3hub.layouts.base import Contract, Match, Spelled, WriteOptions, way_out
 from eagle3hub.layouts.flat import FlatLayout, torch_dtype
 
@@ -43,6 +44,8 @@ class SpecJax(FlatLayout):
         identity_map=False,
         metadata=None,
         aux_ids=None,
+        engines=("sglang_jax",),
+        single_file=True,
         cannot={
             "aux_ids": "SpecJAX writes no aux layer ids: its trainer always taps the default layers",
             "aux_count": "SpecJAX's fc takes exactly 3 aux hidden states",
@@ -89,12 +92,12 @@ class SpecJax(FlatLayout):
         """The head in SpecJAX's spelling. Raises Refusal, also where its trainer would tap other layers."""
         layers = head.num_target_layers
         as_told = head
-        if head.aux is not None and layers is not None and head.target_model_type == "qwen3_next":
-            its_own = specjax_default(layers, head.target_model_type)
+        if head.aux is not None and layers is not None and head.target_model_type in aux_default(self.name).targets:
+            its_own = AuxTaps.default_for(layers, self.name, head.target_model_type)
             if head.aux.taps != its_own.taps:
                 raise Refusal(
                     f"the head taps layers {head.aux.after_layer}, and SpecJAX writes no aux layer ids: its trainer "
-                    f"taps {its_own.after_layer} of a qwen3_next target of {layers} layers",
+                    f"taps {its_own.after_layer} of a {head.target_model_type} target of {layers} layers",
                     hint=partial(way_out, head, self.name),
                     code="refused-aux-ids",
                 )

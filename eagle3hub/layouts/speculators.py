@@ -11,12 +11,14 @@ from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
 from eagle3hub.checkpoint.safetensors import TORCH_NAME, TensorRef
 from eagle3hub.errors import ConfigError, Problem, Refusal
 from eagle3hub.head import Assumption, Head
+from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.fields import Fields
-from eagle3hub.layouts.aux_layers import AUX_IDS, Taps, taps_from
+from eagle3hub.layouts.aux_layers import Taps, taps_from
 from eagle3hub.layouts.base import (
     AS_FOUND,
     Contract,
     Match,
+    Need,
     ReadOptions,
     Spelled,
     WriteOptions,
@@ -255,11 +257,17 @@ class Speculators:
         identity_map=False,
         metadata={"format": "pt"},
         aux_ids="top level (boundary)",
-        needs={
-            "verifier": "--target",
-            "number of draft tokens": "--speculative-tokens",
-            "mask token of a P-EAGLE head": "--mask-token-id, where the source does not state it",
-        },
+        engines=("vllm",),
+        needs=(
+            Need("verifier", "--target", "refused-no-target"),
+            Need("number of draft tokens", "--speculative-tokens", "refused-no-speculative-tokens"),
+            Need(
+                "mask token of a P-EAGLE head",
+                "--mask-token-id",
+                "refused-no-mask-token",
+                "where the source does not state it",
+            ),
+        ),
         cannot={
             "target_width": "speculators' model sizes fc by the head's own hidden size",
             "permuted_vocabulary": "speculators has no map where the vocabulary is full, and vLLM crashes on one",

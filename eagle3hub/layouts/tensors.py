@@ -186,14 +186,14 @@ Read = tuple["VocabMap | None", str, "list[Problem]"]
 
 
 def read_vocab_map(
-    checkpoint: Checkpoint, d: Dims, stated: int | None, given: Sequence[int] | None, *, layout: str, sorted_rows: bool
+    checkpoint: Checkpoint, d: Dims, stated: int | None, given: Sequence[int] | None, contract: Contract
 ) -> Read:
     """The vocabulary map of a folder, its status, and what is wrong with it.
 
     ``stated`` is the config's draft_vocab_size; it must be the number of rows of lm_head. ``given`` are offsets that
     take the place of the folder's d2t; a t2d that marks as many tokens must agree with them, any other is ignored.
-    ``sorted_rows`` says whether heads of ``layout`` always have rows of lm_head in ascending order of token ids. A map
-    that is a fault only for its order is returned with the fault.
+    ``contract`` is the layout's: it says in which order its heads keep the rows of lm_head. A map whose only fault is
+    its order is returned with the fault where the layout's rows always ascend.
     """
     if stated is not None and stated != d.draft_vocab_size:
         raise TensorError(
@@ -216,10 +216,14 @@ def read_vocab_map(
     vocab, status, problems = check_vocab_map(
         offsets, mask, vocab_size=d.vocab_size, draft_vocab_size=d.draft_vocab_size
     )
-    fault = None if vocab is None else order_fault(vocab, layout=layout, sorted_rows=sorted_rows)
+    fault = None if vocab is None else _order_fault(vocab, contract)
     if vocab is None or fault is None:
         return vocab, status, problems
-    return vocab if sorted_rows else None, fault.code.removeprefix("vocab-"), [fault]
+    return vocab if contract.sorted_rows else None, fault.code.removeprefix("vocab-"), [fault]
+
+
+def _order_fault(vocab: VocabMap, contract: Contract) -> Problem | None:
+    return order_fault(vocab, sorted_rows=contract.sorted_rows, trainer_sorts=contract.trainer_sorts)
 
 
 def buffer_dtypes(checkpoint: Checkpoint) -> dict[str, str]:

@@ -9,10 +9,19 @@ from typing import Any
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import ConfigError, Refusal
 from eagle3hub.head import Assumption, AuxTaps, Head
+from eagle3hub.head.aux_defaults import AUX_CAPTURE, AUX_IDS, target_types
 from eagle3hub.head.fields import Fields
-from eagle3hub.head.target import target_types
-from eagle3hub.layouts.aux_layers import AUX_IDS, Taps, taps_from
-from eagle3hub.layouts.base import Contract, Match, Spelled, WriteOptions, assumed_depth, refuse_inexpressible, way_out
+from eagle3hub.layouts.aux_layers import Taps, taps_from
+from eagle3hub.layouts.base import (
+    Contract,
+    Match,
+    Need,
+    Spelled,
+    WriteOptions,
+    assumed_depth,
+    refuse_inexpressible,
+    way_out,
+)
 from eagle3hub.layouts.flat import FlatLayout, common_config, spell_tensors
 from eagle3hub.layouts.hf_config import bound_by_context, spell_rope
 from eagle3hub.layouts.interpret import earlier_spelling
@@ -117,7 +126,7 @@ def trtllm_note(head: Head, aux: AuxTaps) -> list[str]:
     """What must be said to TensorRT-LLM besides the folder."""
     if head.has_default_aux:
         return []
-    return [f"TensorRT-LLM reads aux layers from its own YAML only: eagle3_layers_to_capture: {aux.after_layer}"]
+    return [f"TensorRT-LLM reads aux layers from its own YAML only: {AUX_CAPTURE}: {aux.after_layer}"]
 
 
 def counts_context(head: Head) -> tuple[int, str | None]:
@@ -174,7 +183,12 @@ class Universal(FlatLayout):
         identity_map=False,
         metadata={"format": "pt"},
         aux_ids="top level (boundary) and eagle_config (after-layer, or as SGLang reads them for the target)",
-        needs={"aux layer ids and context length": "--target, where the source does not state them"},
+        engines=("vllm", "sglang", "trtllm", "sglang_jax"),
+        trainer_sorts=False,
+        needs=(
+            Need("aux layer ids", "--target", "refused-aux-unknown", "where the source does not name them"),
+            Need("context length", "--target", "refused-context-unknown", "where the source does not state it"),
+        ),
         cannot=CANNOT,
         reads=("its own",),
         writes="vLLM 0.32, SGLang 0.5.23, TensorRT-LLM 1.2, sglang-jax 0.1.0rc0",

@@ -13,8 +13,8 @@ from support.variants import Has, config_of, edit, replace, tensors_of
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import ConfigError, InputError, LayoutError, Refusal, TensorError, VocabMapError
 from eagle3hub.head import FINAL_NORM
+from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.layouts import ReadOptions, open_head
-from eagle3hub.layouts.aux_layers import AUX_IDS
 
 TWO = Has(layers=2)
 

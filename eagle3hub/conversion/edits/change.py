@@ -58,7 +58,7 @@ def with_ordered_map(head: Head, vocab: VocabMap | None) -> Head:
     head = with_map(head, vocab)
     if vocab is None or not get_layout(head.layout).contract.sorted_rows:
         return head
-    fault = order_fault(vocab, layout=head.layout, sorted_rows=True)
+    fault = order_fault(vocab, sorted_rows=True, trainer_sorts=True)
     if fault is None:
         return head
     return replace(head, vocab_status=fault.code.removeprefix("vocab-"), problems=[*head.problems, fault])

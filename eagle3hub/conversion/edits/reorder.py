@@ -10,8 +10,8 @@ from eagle3hub.checkpoint.writer import cast, is_exact, reordered
 from eagle3hub.conversion.edits.change import Change, edited_configs, with_map
 from eagle3hub.errors import ConfigError, Refusal, UsageError, VocabMapError
 from eagle3hub.head import AuxTaps, Head
+from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.vocab import VocabMap
-from eagle3hub.layouts.interpret import AUX_IDS
 
 # Another dtype for the weights, only where it is asked for.
 

@@ -14,7 +14,8 @@ from eagle3hub.checkpoint.safetensors import TensorRef, read_header
 from eagle3hub.conversion.edits.change import INTEGERS, Change, integers, raw_buffers, with_ordered_map
 from eagle3hub.errors import Problem, SourceError, UsageError, VocabMapError
 from eagle3hub.head import Head
-from eagle3hub.head.vocab import SORTED_TRAINERS, VocabMap, check_vocab_map, is_map, subtractions
+from eagle3hub.head.vocab import VocabMap, check_vocab_map, is_map, subtractions
+from eagle3hub.layouts import get_layout
 from eagle3hub.layouts.tensors import read_mask
 from eagle3hub.system.reading import opened
 
@@ -122,7 +123,7 @@ def repair_vocab(head: Head, names: Sequence[str]) -> tuple[Head, list[Change]]:
             raise UsageError(
                 f"there is no repair called {name}", hint=f"choose one of {', '.join(REPAIRS)}", code="usage-repair"
             )
-        if name == "from-t2d" and head.layout not in SORTED_TRAINERS:
+        if name == "from-t2d" and not get_layout(head.layout).contract.trainer_sorts:
             raise VocabMapError(
                 f"--repair from-t2d needs a trainer that keeps lm_head in ascending order; {head.layout} does not say",
                 hint="give the run's own map with --d2t FILE",

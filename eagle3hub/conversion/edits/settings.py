@@ -20,9 +20,9 @@ from eagle3hub.engines.preflight import Verdict, examine, preflight_all
 from eagle3hub.engines.preflight.contracts import EFFECTS
 from eagle3hub.errors import InputError, LayoutError, Refusal, UsageError
 from eagle3hub.head import Head
+from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
 from eagle3hub.head.target import TargetFacts
 from eagle3hub.layouts import detect, get_layout
-from eagle3hub.layouts.aux_layers import AUX_IDS
 from eagle3hub.layouts.base import AS_FOUND, Spelled
 from eagle3hub.layouts.hf_config import bound_by_context
 from eagle3hub.layouts.tensors import prepared
@@ -37,7 +37,7 @@ _OPTION = {
     "torch_dtype": "--dtype",
     "mask_token_id": "--mask-token-id",
     AUX_IDS: "--aux-layers",
-    "num_aux_hidden_states": "--aux-layers",
+    AUX_COUNT: "--aux-layers",
 }
 """The option that is there for what a field says, by the last part of its key."""
 _AT_THE_SOURCE = "leave it out, or correct the config.json of the source where that is wrong"
