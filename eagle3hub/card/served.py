@@ -120,7 +120,7 @@ def _spelled(one: Served | None, layout: str, draft_tokens: int | None) -> Serve
         config=json.loads(json.dumps(spelled.config)),
         tensors={t.name: (t.dtype, tuple(t.shape)) for t in spelled.tensors},
         weights=("model.safetensors",),
-        quant_file=QUANT_CONFIG in spelled.files,
+        quant_file=QUANT_CONFIG in spelled.side_files,
     )
     return replace(one, layout=layout, subject=Subject(files, one.subject.truth))
 

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.checkpoint.source import CONFIG, INDEX, PICKLE_INDEX, State, look
+from eagle3hub.checkpoint.source import CONFIG, INDEX, PICKLE_INDEX, State, file_states
 from eagle3hub.checkpoint.writer import OutTensor, Shard, in_file_order, split
-from eagle3hub.conversion.edits import Change, Transforms, apply_transforms, said
+from eagle3hub.conversion.edits import Change, Transforms, apply_transforms, overrides
 from eagle3hub.conversion.edits.settings import apply_settings
 from eagle3hub.errors import Refusal, UsageError
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.target import TargetFacts, is_hub_id
 from eagle3hub.layouts import get_layout, open_head, provenance
-from eagle3hub.layouts.base import AS_FOUND, ReadOptions, Spelled, WriteOptions, way_out
+from eagle3hub.layouts.base import AS_FOUND, LayoutFiles, ReadOptions, WriteOptions, alternatives
 from eagle3hub.layouts.fitting import AUX_SHIFTED
 
 # The command line of a conversion, as it is published: it names no folder of anybody's machine.
@@ -116,7 +116,7 @@ class Plan:
 
     head: Head
     to: str
-    spelled: Spelled
+    spelled: LayoutFiles
     command: list[str]
     speculative_tokens: int | None
     fingerprint: Mapping[str, Any]
@@ -163,7 +163,7 @@ def make_plan(
     if target_name is not None and not is_hub_id(target_name):
         raise UsageError(f"--target-name {target_name!r} is not a Hub id", hint="write it as owner/name")
     checkpoint = open_checkpoint(source, headers_only=True)
-    seen = look([*checkpoint.weights, *(checkpoint.folder / name for name in (CONFIG, INDEX, PICKLE_INDEX))])
+    seen = file_states([*checkpoint.weights, *(checkpoint.folder / name for name in (CONFIG, INDEX, PICKLE_INDEX))])
     head = open_head(checkpoint, layout=layout, target=target, target_name=target_name, options=read)
     head, changes = apply_transforms(head, transforms, target if isinstance(target, str) else None)
     head.raise_for_errors()
@@ -174,7 +174,7 @@ def make_plan(
             raise
         raise Refusal(
             f"--include-embeddings: with them {e.message}",
-            hint=partial(way_out, head, to, "embed_tokens", remedy="leave the option out"),
+            hint=partial(alternatives, head, to, "embed_tokens", remedy="leave the option out"),
             code=e.code,
         ) from e
     head, spelled, done = apply_settings(head, spelled, to, settings)
@@ -197,8 +197,8 @@ def make_plan(
         ),
         speculative_tokens or head.speculative_tokens,
         provenance.fingerprint(checkpoint),
-        look({ref.path for ref in head.tensors.values()}) | seen,
-        [*said(read), *changes, *done],
+        file_states({ref.path for ref in head.tensors.values()}) | seen,
+        [*overrides(read), *changes, *done],
         split(spelled.tensors, max_shard_size),
     )
     if codec.contract.single_file and len(plan.shards) > 1:

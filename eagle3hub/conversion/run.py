@@ -205,12 +205,12 @@ def _fill(stage: Path, plan: Plan, *, verify: bool, flush: bool, digests: bool, 
             write_file(stage / CONFIG, config, flush=flush)
             if len(plan.shards) > 1:
                 write_file(stage / INDEX, encode_index(plan.shards), flush=flush)
-            for name, data in plan.spelled.files.items():
+            for name, data in plan.spelled.side_files.items():
                 write_file(stage / name, data, flush=flush)
             for shard in plan.shards:
                 write_safetensors(stage / shard.name, shard.tensors, plan.spelled.metadata, flushing, progress)
             came_from = pool.map(listed, head_files(source.folder))
-            written = pool.map(listed, [*head_files(stage), *(stage / name for name in plan.spelled.files)])
+            written = pool.map(listed, [*head_files(stage), *(stage / name for name in plan.spelled.side_files)])
             if verify:
                 verify_folder(stage, plan.head, plan.to, plan.spelled, progress)
             if digests:
@@ -253,7 +253,7 @@ def _record(
         "assumptions": [a.to_json() for a in plan.assumptions],
         "repairs": [c.to_json() for c in plan.changes],
         "facts": {**provenance.facts_of(head), "speculative_tokens": plan.speculative_tokens},
-        "carried": provenance.spellings_after(head),
+        "carried": provenance.carried_after(head),
     }
 
 

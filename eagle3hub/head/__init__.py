@@ -1,4 +1,4 @@
-"""What a draft head is, free of any trainer's spelling.
+"""What a draft head is, independent of every trainer's files.
 
 `Head` is the one canonical description that every layout codec reads into and writes from. Nothing here
 knows a file format, and nothing here holds tensor data: a `TensorRef` says where the bytes lie.
@@ -7,7 +7,8 @@ knows a file format, and nothing here holds tensor data: a `TensorRef` says wher
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from dataclasses import fields as fields_of  # `fields` is a module of this package
 from enum import Enum
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,8 +30,8 @@ FINAL_NORM = _FinalNorm.FINAL_NORM
 """The tap that is not a number: the target's last hidden state *after* its final norm."""
 
 OPEN_FEEDBACK = "config-norm-output"
-"""Code of the problem that a config says norm_output in a way that does not tell which state the head feeds back, or
-whether its final norm comes before lm_head."""
+"""Code of the problem of a norm_output with two meanings: it does not tell which state the head feeds back, or whether
+the final norm comes before lm_head."""
 
 Tap = int | Literal[_FinalNorm.FINAL_NORM]
 AuxOrigin = Literal["config", "flag", "default"]
@@ -152,7 +153,7 @@ class Rope:
 
 @dataclass(frozen=True, slots=True)
 class Semantics:
-    """Everything besides shapes and bytes that changes what the head computes.
+    """What the head computes, apart from shapes and bytes.
 
     ``uses_aux: false`` is a head that reads the target's final post-norm hidden state instead of aux layers: it has
     neither fc nor hidden_norm. ``attention_bias`` puts a bias on q, k, v and o, ``fc_bias`` on fc. ``sliding_layers``
@@ -180,7 +181,7 @@ class Semantics:
 
     def to_json(self) -> dict[str, Any]:
         """Every field by name, ``rope`` as an object."""
-        out: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        out: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields_of(self)}
         out["sliding_layers"] = list(self.sliding_layers)
         out["rope"] = {"theta": self.rope.theta, "scaling": dict(self.rope.scaling) if self.rope.scaling else None}
         return out
@@ -201,12 +202,12 @@ class Dims:
 
     def to_json(self) -> dict[str, int]:
         """Every size by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return {f.name: getattr(self, f.name) for f in fields_of(self)}
 
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """Something the source does not say and a result depends on; ``--strict`` refuses it."""
+    """A fact that the source does not state and that a result depends on; ``--strict`` refuses it."""
 
     field: str
     value: Any
@@ -220,11 +221,11 @@ class Assumption:
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """How one layout spelled this head once, so that it can be spelled the same again.
+    """How one layout stored this head earlier, so that it can be written the same again.
 
     ``config`` is that layout's config.json, ``buffers`` the dtype of each vocabulary buffer it held
     (``{"d2t": "I32", "t2d": "BOOL"}``), ``metadata`` its safetensors header metadata, ``names`` the name on disk of
-    each tensor (by canonical name) that was not called as that layout calls it today.
+    each tensor (by canonical name) whose name is not the one that layout uses today.
     """
 
     config: Mapping[str, Any]
@@ -258,9 +259,9 @@ class Head:
         num_target_layers, target_context: its depth and its context in tokens, where known.
         speculative_tokens: K recommended by the source, or None.
         mask_token_id: token that stands for positions not drafted yet (P-EAGLE), or None.
-        other_names: name on disk, by canonical name, of each tensor and buffer its layout calls otherwise today.
+        other_names: name on disk, by canonical name, of each tensor and buffer whose name is not today's.
         side_files: small files that belong to the head besides config and weights, by name.
-        carried: earlier spellings by layout, from the provenance file.
+        carried: how earlier layouts stored it, from the provenance file.
         assumptions, problems: what is not known, and what is wrong.
         opened: the folder as it was opened, every tensor included; None for a head that was not read from one.
     """
@@ -295,18 +296,18 @@ class Head:
 
     @property
     def has_default_aux(self) -> bool:
-        """Whether the taps are the ones that naming no layers means, as far as the target's depth is known."""
+        """Whether a config that names no layers means these taps; without the target's depth, any default will do."""
         if self.aux is None or self.num_target_layers is None:
             return self.aux is None or self.aux.is_default
         return self.aux.is_default_of(self.num_target_layers)
 
     @property
     def feedback_is_open(self) -> bool:
-        """Whether the source leaves open what its norm_output means; ``semantics.feedback`` is then a guess."""
+        """Whether the source's norm_output has two meanings; ``semantics.feedback`` is then a guess."""
         return any(p.code == OPEN_FEEDBACK for p in self.problems)
 
     def semantics_to_json(self) -> dict[str, Any]:
-        """What it computes as plain data; the feedback is ``open`` where the source does not tell it."""
+        """What it computes, as plain data; the feedback is ``open`` if the source leaves it open."""
         if not self.feedback_is_open:
             return self.semantics.to_json()
         denied = " (norm_output: false)" if self.config.get("norm_output") is False else ""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from eagle3hub.checkpoint.remote import HubAddress
 
 WEIGHTS = (".safetensors", ".bin", ".pt")
-"""Ends of the names of weights files."""
+"""Suffixes of weights files."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
@@ -30,7 +30,7 @@ class TargetFacts:
         is_local: whether it was a folder.
         num_hidden_layers, hidden_size, vocab_size: sizes from the config (of its text part).
         max_position_embeddings: context length in tokens, or None.
-        model_type, architectures: as in the config, not in its text part: an engine picks the target's class by them.
+        model_type, architectures: from the whole config, not its text part; engines pick the target's class by them.
         token_ids: bos/eos/pad ids it states.
     """
 
@@ -51,7 +51,7 @@ def is_hub_id(text: str) -> bool:
 
 
 def require_weights(target: str) -> None:
-    """Find out before anything is started whether a target's folder has weights; a Hub id is taken as it is.
+    """Check, before anything is started, that a target's folder has weights; a Hub id is not checked.
 
     Raises SourceError for a folder without, CheckpointError for Git LFS pointers in their place.
     """
@@ -74,8 +74,8 @@ def read_target(target: str, name: str | None = None) -> TargetFacts:
     """Read the facts of a target: a folder with a config.json, or a Hub id (its config.json is downloaded).
 
     Args:
-        target: folder or Hub id; ``hf://`` may stand before a Hub id, and after it ``@revision``, that of the config
-            that is read. name: the Hub id to record where ``target`` is a folder.
+        target: folder or Hub id; a Hub id may have ``hf://`` before it and ``@revision`` after it.
+        name: the Hub id to record where ``target`` is a folder.
 
     Raises SourceError where there is no such target, ConfigError where its config lacks a size, HubError
     where the Hub cannot be asked.
@@ -122,7 +122,7 @@ def read_target(target: str, name: str | None = None) -> TargetFacts:
 
 
 def _on_hub(target: str) -> HubAddress | None:
-    """The model on the Hub that a target names, or None. Raises SourceError for a revision that is none."""
+    """The model on the Hub that a target names, or None. Raises SourceError for a malformed revision."""
     if not _HUB_ID.fullmatch(target.removeprefix(HUB).partition("@")[0]):
         return None
     from eagle3hub.checkpoint.remote import parse_address

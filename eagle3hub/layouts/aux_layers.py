@@ -1,4 +1,4 @@
-"""Aux layer ids as configs and users write them: two conventions, any order, and what follows from the target."""
+"""Aux layers as configs and users list them (two conventions, any order), and the default where nobody does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Convention = Literal["after", "boundary"]
 
 @dataclass(frozen=True, slots=True)
 class Taps:
-    """Aux layers as read: the taps, the order of fc's column blocks where it is not ascending, what is to be said."""
+    """Aux layers as read: the taps, the order of fc's column blocks if it is not ascending, problems to report."""
 
     aux: AuxTaps | None = None
     fc_order: tuple[int, ...] | None = None
@@ -30,9 +30,9 @@ def taps_from(
 ) -> Taps:
     """Taps from a list of layer ids in any order.
 
-    Every engine captures in ascending order, so a head whose fc was trained on another order needs its columns
-    permuted, which is an error here. ``order_ignored``: the trainer captures in ascending order whatever the list
-    says and drops duplicates (ModelOpt), so that only the list needs sorting.
+    Every engine captures in ascending order. A head whose fc was trained on another order needs its columns permuted,
+    which is an error here. ``order_ignored``: the trainer sorts the list and drops duplicates (ModelOpt), so its fc is
+    in ascending order already.
     Raises ConfigError for ids that are no layers, and for duplicates that the trainer would not have dropped.
     """
     make = AuxTaps.from_boundary if convention == "boundary" else AuxTaps.from_after_layer
@@ -41,7 +41,9 @@ def taps_from(
     ascending = sorted(set(ids))
     taps = make(ascending, origin)
     if order_ignored:
-        message = f"{where} lists aux layers {list(ids)}; its trainer captures them as {ascending}, and so is it read"
+        message = (
+            f"{where} lists aux layers {list(ids)}; its trainer captures them as {ascending}, which is what is read"
+        )
         return Taps(taps, None, [Problem("info", "aux-order-ignored", message)])
     if len(ascending) != len(ids):
         raise ConfigError(
@@ -56,7 +58,7 @@ def taps_from(
         "config-aux-order",
         f"{where} lists aux layers {list(ids)}, not in ascending order: every engine captures in ascending order, so "
         "the column blocks of fc.weight would have to be permuted",
-        "--sort-aux permutes them; if the trainer captured in ascending order all the same, give the sorted list with "
+        "--sort-aux permutes them; if the trainer captured in ascending order anyway, give the sorted list with "
         "--aux-layers",
     )
     return Taps(taps, tuple(i - shift for i in ids), [problem])
@@ -104,7 +106,7 @@ def _nested_only(nested: list[int]) -> Problem:
 
 
 def trainer_default(head: Head, num_target_layers: int) -> tuple[AuxTaps, Assumption | None]:
-    """The aux layers a trainer taps where nothing is recorded, and the assumption this is (None where it is certain).
+    """The aux layers a trainer taps where nothing names them, and the assumption behind that (None if it is certain).
 
     Raises ConfigError where the target has no default that fits fc.
     """

@@ -1,4 +1,4 @@
-"""Hold a head against its target, and fill in what only the target knows."""
+"""Check a head against its target, and fill in what only the target knows."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _take_default(head: Head, layers: int) -> None:
 
 
 def _read_as_boundary(head: Head, layers: int) -> None:
-    """NVIDIA's gpt-oss heads number their layers as SGLang does for them: boundaries, where the highest is L."""
+    """Read the ids as boundaries: NVIDIA's gpt-oss heads use the numbering SGLang has for a list that ends with L."""
     assert head.aux is not None
     listed = head.aux.after_layer
     head.aux = AuxTaps.from_boundary(listed, "config")
