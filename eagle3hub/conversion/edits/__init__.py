@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from eagle3hub.conversion.edits.change import Change
+from eagle3hub.conversion.edits.change import ON_COMMAND_LINE, Change
 from eagle3hub.conversion.edits.embeddings import drop_embeddings, include_embeddings
 from eagle3hub.conversion.edits.reorder import change_dtype, resort_vocab, sort_aux
 from eagle3hub.conversion.edits.repair import repair_vocab, supply_map
@@ -75,26 +75,19 @@ def apply_transforms(head: Head, asked: Transforms, target: str | None = None) -
 def overrides(options: ReadOptions) -> list[Change]:
     """The user's overrides as records; their only evidence is the command line."""
     o, residual = options, options.norm_before_residual
+    suspicious = "permission to read weights that look random was given" if o.allow_suspicious else None
     facts: list[tuple[str, object, str]] = [
-        ("aux-layers", o.aux_layers and list(o.aux_layers), f"the aux layers ({o.aux_convention} numbering)"),
+        ("aux-layers", o.aux_layers and list(o.aux_layers), f"the list of aux layers ({o.aux_convention} numbering)"),
         ("num-target-layers", o.num_target_layers, "the target's number of layers"),
         ("norm-output", o.norm_output, "the hidden state fed back, relative to the head's final norm,"),
         ("norm-before-residual", None if residual is None else str(residual).lower(), "norm_before_residual"),
         ("mask-token-id", o.mask_token_id, "the token of positions not drafted yet"),
         ("rope-theta", o.rope_theta, "the RoPE base"),
-        ("drop", o.drop and list(o.drop), "the tensors that are no part of the head"),
-        ("allow-suspicious", o.allow_suspicious or None, "that weights which look random shall be read all the same"),
+        ("drop", o.drop and list(o.drop), "the list of tensors that are no part of the head"),
     ]
-    return [
-        Change(
-            f"{name}",
-            f"{what} was said to be {value}",
-            "said on the command line",
-            list(o.drop) if name == "drop" else [],
-        )
-        for name, value, what in facts
-        if value not in (None, ())
-    ]
+    given = [(name, f"{what} was given as {value}") for name, value, what in facts if value not in (None, ())]
+    given += [("allow-suspicious", suspicious)] if suspicious else []
+    return [Change(name, what, ON_COMMAND_LINE, list(o.drop) if name == "drop" else []) for name, what in given]
 
 
 __all__ = ["Change", "Transforms", "apply_transforms", "overrides"]

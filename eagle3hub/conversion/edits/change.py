@@ -13,6 +13,10 @@ from eagle3hub.layouts import get_layout
 from eagle3hub.layouts.tensors import BUFFERS, read_integers, read_mask
 
 
+ON_COMMAND_LINE = "given on the command line"
+"""The evidence of what a user states."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """The record of one edit or override: it makes the result differ from the source.

@@ -90,7 +90,7 @@ def _repair(name: str, status: str, d2t: Sequence[int] | None, t2d: bytes | None
             f", and t2d marks the first {vd} tokens" if members else ""
         )
     elif name == "prefix" and prefix and (status == "zero" or (status == "t2d-count" and unset and d2t is None)):
-        ids, evidence = range(vd), f"that the draft vocabulary is the first {vd} tokens was said on the command line"
+        ids, evidence = range(vd), f"that the draft vocabulary is the first {vd} tokens was given on the command line"
     elif (
         name == "from-t2d"
         and status in {"zero", "arange", "out-of-range", "duplicate", "shape"}

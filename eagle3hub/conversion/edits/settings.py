@@ -15,7 +15,7 @@ from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.safetensors import TORCH_NAME
 from eagle3hub.checkpoint.source import CONFIG, WEIGHTS
 from eagle3hub.checkpoint.writer import encode_header, in_file_order
-from eagle3hub.conversion.edits.change import Change
+from eagle3hub.conversion.edits.change import ON_COMMAND_LINE, Change
 from eagle3hub.engines.preflight import Verdict, examine, preflight_all
 from eagle3hub.engines.preflight.contracts import EFFECTS
 from eagle3hub.errors import InputError, LayoutError, Refusal, UsageError
@@ -56,7 +56,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def apply_settings(
-    head: Head, spelled: LayoutFiles, layout: str, settings: Sequence[tuple[str, Any]]
+    head: Head, files: LayoutFiles, layout: str, settings: Sequence[tuple[str, Any]]
 ) -> tuple[Head, LayoutFiles, list[Change]]:
     """Set config fields, and check the result before anything is written.
 
@@ -65,11 +65,11 @@ def apply_settings(
     for a field that contradicts the tensors or the head, has an option of its own, or makes an engine's verdict worse.
     """
     changes: list[Change] = []
-    seen = _look(head, spelled, layout) if settings else None
+    seen = _look(head, files, layout) if settings else None
     for key, value in settings:
-        config = deepcopy(spelled.config)
+        config = deepcopy(files.config)
         before = _put(config, key, value)
-        edited = replace(spelled, config=config)
+        edited = replace(files, config=config)
         try:
             after = _look(head, edited, layout)
             after.head.raise_for_errors()
@@ -84,13 +84,13 @@ def apply_settings(
         )
         if changed:
             what += f", which changes what the head computes: {'; '.join(changed)}"
-        changes.append(Change(f"set:{key}", what, "said on the command line", [], not changed))
+        changes.append(Change(f"set:{key}", what, ON_COMMAND_LINE, [], not changed))
         settled = {key, key.rpartition(".")[2]}
         head = replace(
             head, semantics=after.head.semantics, assumptions=[a for a in head.assumptions if a.field not in settled]
         )
-        spelled = replace(edited, assumptions=[a for a in spelled.assumptions if a.field not in settled])
-    return head, spelled, changes
+        files = replace(edited, assumptions=[a for a in files.assumptions if a.field not in settled])
+    return head, files, changes
 
 
 def _put(config: dict[str, Any], key: str, value: Any) -> Any:
@@ -137,9 +137,9 @@ class _Seen:
     verdicts: list[Verdict]
 
 
-def _look(head: Head, spelled: LayoutFiles, layout: str) -> _Seen:
+def _look(head: Head, files: LayoutFiles, layout: str) -> _Seen:
     with TemporaryDirectory(prefix="eagle3hub-") as folder:
-        _rehearse(Path(folder), spelled)
+        _rehearse(Path(folder), files)
         checkpoint = open_checkpoint(folder)
         back = get_layout(layout).read(prepared(checkpoint, AS_FOUND), AS_FOUND)
         try:
@@ -167,10 +167,10 @@ def target_of(head: Head) -> TargetFacts | None:
     )
 
 
-def _hold(key: str, head: Head, spelled: LayoutFiles, layout: str, after: _Seen) -> None:
+def _hold(key: str, head: Head, files: LayoutFiles, layout: str, after: _Seen) -> None:
     """Raise Refusal where the folder would contradict the tensors, or name other layers, tokens or maps."""
     back = after.head
-    flat = _flattened(spelled.config)
+    flat = _flattened(files.config)
     stated = {v for k, v in flat if k in {"torch_dtype", "dtype"} and v is not None}
     if not stated <= {TORCH_NAME.get(head.dtype), head.dtype}:
         raise _refused(key, f"the weights are {TORCH_NAME.get(head.dtype, head.dtype)}")
@@ -216,11 +216,11 @@ def _hold_engines(key: str, before: _Seen, after: _Seen) -> None:
         raise _refused(key, f"the folder would look {seems} instead of {before.layout}")
 
 
-def _rehearse(folder: Path, spelled: LayoutFiles) -> None:
+def _rehearse(folder: Path, files: LayoutFiles) -> None:
     """Write a folder like the real one, with holes in place of the weights: it takes no room on the disk."""
-    (folder / CONFIG).write_bytes(document_bytes(spelled.config))
-    ordered = in_file_order(spelled.tensors)
-    header = encode_header(ordered, spelled.metadata)
+    (folder / CONFIG).write_bytes(document_bytes(files.config))
+    ordered = in_file_order(files.tensors)
+    header = encode_header(ordered, files.metadata)
     with (folder / WEIGHTS).open("wb") as f:
         f.write(header)
         at = len(header)
