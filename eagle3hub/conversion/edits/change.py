@@ -12,7 +12,6 @@ from eagle3hub.head.vocab import VocabMap, order_fault
 from eagle3hub.layouts import get_layout
 from eagle3hub.layouts.tensors import BUFFERS, read_integers, read_mask
 
-
 ON_COMMAND_LINE = "given on the command line"
 """The evidence of what a user states."""
 
