@@ -25,7 +25,7 @@ import typer.main
 from eagle3hub.card import vocabulary
 from eagle3hub.cli.app import build
 from eagle3hub.head.aux_defaults import Layer, aux_default, boundaries, shown, special_trainers
-from eagle3hub.layouts import LAYOUTS, by_readers
+from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.base import FEATURES, Contract, Layout
 from eagle3hub.lint import RULES, Rule
 from eagle3hub.lint.model import FAMILIES
@@ -171,11 +171,11 @@ def filled_start(page: str, known: Index | None = None) -> str:
 
 
 def filled_schema(text: str, names: Sequence[str] | None = None) -> str:
-    """schemas/manifest.schema.json with the names of all layouts, those that most engines read first."""
+    """schemas/manifest.schema.json with the names of all layouts, in the order of the registry."""
     schema = json.loads(text)
     layouts = schema["properties"]["layouts"]["properties"]
     for place in (layouts["main"], layouts["also"]["items"]):
-        place["enum"] = by_readers() if names is None else list(names)
+        place["enum"] = list(LAYOUTS if names is None else names)
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
