@@ -226,7 +226,7 @@ class FlatLayout(ABC):
         if head.layout == self.name or any(a.field == "rope_theta" for a in head.assumptions):
             return files
         note = (
-            f"{self.contract.title}'s trainer always has a RoPE base of 10000, not the one this head was trained with, "
+            f"{self.contract.title}'s trainer always has a RoPE base of 10000, not the one of this head's training, "
             f"which is {head.semantics.rope.theta:g}: engines obey config.json, but training on would not"
         )
         return replace(files, notes=[*files.notes, note])
