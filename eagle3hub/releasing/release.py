@@ -24,7 +24,7 @@ from eagle3hub.conversion import run
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import Verdict
 from eagle3hub.errors import ManifestError, SourceError, UsageError
-from eagle3hub.head.target import TargetFacts, read_target, require_weights
+from eagle3hub.head.target import TargetFacts, read_target, require_files, require_weights
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.tensors import QUANT_CONFIG
 from eagle3hub.publishing import Plan, Published, Settings, check_access, make_plan, sign, upload
@@ -241,6 +241,8 @@ def release(
         conversion_plan.make_plan(str(manifest.head_source), layout, target=facts, speculative_tokens=tokens)
         for layout in manifest.layouts
     ]
+    if asked:
+        require_files(measured)
     if REFERENCE in asked:
         require_weights(measured)
     signature = (dest / SIGNATURE).read_bytes() if settings.sign and (dest / SIGNATURE).is_file() else None

@@ -15,8 +15,8 @@ SCRIPT = """
 import os, shutil, signal, sys
 from pathlib import Path
 first, second, at = map(int, sys.argv[1:4])
-from eagle3hub.held import stop_once
-from eagle3hub.staging import replace_file, staged_folder
+from eagle3hub.system.signals import stop_once
+from eagle3hub.checkpoint.staging import replace_file, staged_folder
 stop_once()
 dest, calls = Path(sys.argv[4]), 0
 
