@@ -3,7 +3,7 @@
 Hugging Face (``export/plugins/hf_spec_export.py``): ``layers.{i}.*`` from 0.43 on, before that ``midlayer.*`` and
 (0.41-0.42, several layers) ``midlayer.{i}.*``; no header metadata, d2t as int64 offsets only where the vocabulary is
 reduced (often in frequency order), never t2d or embeddings; a flat Llama config whose unresolved keys are null, with
-``eagle_config`` and after-layer ids. Aux layers are captured in ascending order whatever their list says.
+``eagle_config`` and after-layer ids. Aux layers are captured in ascending order, even if the list has another.
 Megatron (``unified_export_megatron.py``): the same with header metadata, the input norm of layers 1 and up called
 hidden_norm, and never a d2t (a misspelled attribute), so the map must be given.
 """
