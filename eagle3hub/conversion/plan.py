@@ -19,8 +19,8 @@ from eagle3hub.errors import Refusal, UsageError
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.target import TargetFacts, is_hub_id
 from eagle3hub.layouts import get_layout, open_head, provenance
+from eagle3hub.layouts.aux_layers import AUX_SHIFTED
 from eagle3hub.layouts.base import AS_FOUND, LayoutFiles, ReadOptions, WriteOptions, alternatives
-from eagle3hub.layouts.fitting import AUX_SHIFTED
 
 # The command line of a conversion, as it is published: it names no folder of anybody's machine.
 

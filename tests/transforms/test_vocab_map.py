@@ -41,6 +41,17 @@ def broken(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize("name", REPAIRS)
+def test_buffers_with_a_prefix_are_repaired_as_well(tmp_path: Path, ok, refused, name: str):
+    source = broken(tmp_path / "head", name)
+    prefixed = {f"model.{n}": t for n, t in load(source).items()}
+    save_file(prefixed, source / "model.safetensors", metadata={"format": "pt"})
+    assert f"--repair {name}" in refused(source, "modelopt", "--from", "specforge")
+    _, tensors, _ = ok(source, "modelopt", "--from", "specforge", "--repair", name)
+    wanted = torch.arange(len(IDS)) if name in ("arange", "prefix") else IDS
+    assert (tensors["d2t"] + torch.arange(len(IDS))).tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("name", REPAIRS)
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64])
 def test_each_repair_gives_the_right_map_and_is_recorded(tmp_path: Path, ok, refused, name: str, dtype: torch.dtype):
     source = broken(tmp_path / "head", name)
