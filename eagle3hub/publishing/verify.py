@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eagle3hub.address import HubAddress, parse_hub_address
 from eagle3hub.card.folder import MANIFEST
 from eagle3hub.card.manifest import load_manifest
 from eagle3hub.checkpoint import hub
 from eagle3hub.checkpoint.digest import file_digest, release_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.checkpoint.remote import parse_address
 from eagle3hub.checkpoint.source import CONFIG, INDEX, PROVENANCE
 from eagle3hub.engines.base import Verdict
 from eagle3hub.errors import CheckpointError, Eagle3HubError, HubError, InputError, SourceError
@@ -160,7 +160,7 @@ def verify_repository(
 
     Raises HubError, SourceError (no list of digests: it was not published by this tool).
     """
-    at = parse_address(source)
+    at = parse_hub_address(source)
     if at.folder:
         raise SourceError(f"{source} names a folder", hint="name the repository", code="source-hub-address")
     tree = _Tree.open(at.repo_id, at.revision, source, progress)
@@ -255,7 +255,7 @@ def _derived(place: Path, repo_id: str, tree: _Tree, progress: Progress) -> Deri
         for layout in own.layouts:
             folder = own.layouts.folder(layout)
             branch = folder or MAIN
-            other = tree if layout == here else _Tree.open(repo_id, branch, f"hf://{repo_id}@{branch}", progress)
+            other = tree if layout == here else _Tree.open(repo_id, branch, str(HubAddress(repo_id, branch)), progress)
             for path, file in other.paths.items():
                 if "/" not in path and _of_a_head(path):
                     name = f"{folder}/{path}" if folder else path
@@ -313,7 +313,7 @@ def _digest_fault(sha256: Mapping[str, str], digest: str) -> list[str]:
 
 
 def _address(repo_id: str, commit: str, folder: str) -> str:
-    return f"hf://{repo_id}@{commit}" + (f"/{folder}" if folder else "")
+    return str(HubAddress(repo_id, commit, folder))
 
 
 def _layout(address: str) -> str:

@@ -26,7 +26,7 @@ from eagle3hub.checkpoint.writer import Flushing
 from eagle3hub.conversion import run
 from eagle3hub.conversion import verify as verification
 from eagle3hub.conversion.edits import Transforms
-from eagle3hub.conversion.plan import make_plan
+from eagle3hub.conversion.plan import ConvertOptions, plan_conversion
 from eagle3hub.conversion.run import convert
 from eagle3hub.conversion.verify import verify_folder
 from eagle3hub.errors import OutputError
@@ -44,8 +44,8 @@ CHANGES = {
 def test_every_flipped_byte_is_found(tmp_path: Path, change: str):
     """Flip each part of each tensor on disk in turn: verification names the tensor, whatever was done on the way."""
     source = heads.modelopt(tmp_path / "head", unsorted=True)
-    plan = make_plan(source, "modelopt", transforms=CHANGES[change])
-    convert(source, tmp_path / "out", "modelopt", transforms=CHANGES[change])
+    plan = plan_conversion(source, "modelopt", ConvertOptions(transforms=CHANGES[change]))
+    convert(source, tmp_path / "out", "modelopt", ConvertOptions(transforms=CHANGES[change]))
     path = tmp_path / "out/model.safetensors"
     clean = path.read_bytes()
     (tmp_path / "out/eagle3hub.json").unlink()
@@ -63,7 +63,7 @@ def test_every_flipped_byte_is_found(tmp_path: Path, change: str):
 
 def test_a_flipped_vocabulary_buffer_is_found(tmp_path: Path):
     source = heads.specforge(tmp_path / "head")
-    plan = make_plan(source, "specforge")
+    plan = plan_conversion(source, "specforge")
     convert(source, tmp_path / "out", "specforge")
     tensors = load(tmp_path / "out")
     ids = tensors["d2t"] + torch.arange(10)
@@ -92,7 +92,9 @@ def test_a_writer_that_errs_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("verify", [True, False])
 def test_digests_are_those_of_the_files(tmp_path: Path, verify: bool, size: int | None):
     source = heads.specforge(tmp_path / "head")
-    done = convert(source, tmp_path / "out", "specforge", max_shard_size=size, verify=verify, digests=True)
+    done = convert(
+        source, tmp_path / "out", "specforge", ConvertOptions(max_shard_size=size, verify=verify, digests=True)
+    )
     assert {f["path"] for f in done.files} == {p.name for p in (tmp_path / "out").iterdir()}
     for f in done.files:
         data = (tmp_path / "out" / f["path"]).read_bytes()
@@ -135,7 +137,7 @@ def test_it_is_flushed_before_the_folder_gets_its_name(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(os, "fsync", noted)
     monkeypatch.setattr(os, "rename", named)
-    convert(source, tmp_path / "out", "specforge", max_shard_size=500, verify=verify, force=force)
+    convert(source, tmp_path / "out", "specforge", ConvertOptions(max_shard_size=500, verify=verify, force=force))
     weights = {p.name for p in (tmp_path / "out").glob("*.safetensors")}
     assert len(weights) > 1
     if not verify and not force:
@@ -236,8 +238,10 @@ def test_a_byte_that_differs_is_seen_wherever_it_lies(
 ):
     monkeypatch.setattr(verification, "_PART", 512)
     monkeypatch.setattr(streaming, "CHUNK", 96)
-    plan = make_plan(heads.specforge(tmp_path / "head"), "specforge", transforms=Transforms(dtype=dtype))
-    convert(tmp_path / "head", tmp_path / "out", "specforge", transforms=Transforms(dtype=dtype))
+    plan = plan_conversion(
+        heads.specforge(tmp_path / "head"), "specforge", ConvertOptions(transforms=Transforms(dtype=dtype))
+    )
+    convert(tmp_path / "head", tmp_path / "out", "specforge", ConvertOptions(transforms=Transforms(dtype=dtype)))
     weights = tmp_path / "out/model.safetensors"
     good = weights.read_bytes()
     start = 8 + int.from_bytes(good[:8], "little")
