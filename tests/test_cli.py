@@ -190,7 +190,7 @@ def test_every_exit_code_is_a_documented_one():
 
 
 def test_the_public_api_is_the_documented_one():
-    assert eagle3hub.__all__ == ["__version__", "compare", "convert", "open", "render_card", "validate"]
+    assert eagle3hub.__all__ == ["__version__", "compare", "convert", "open", "render_text", "validate"]
     assert all(getattr(eagle3hub, name) for name in eagle3hub.__all__)
 
 

@@ -25,7 +25,7 @@ def test_the_mask_token_of_p_eagle_heads_counts_where_both_state_it(tmp_path: Pa
     for other in (b, c):
         found = compare(a, other)
         assert [(d.where, d.name, d.a, d.b) for d in found.differences] == [("semantics", "mask_token_id", 3, 5)]
-    assert compare(b, c, target=str(target)).verdict == "equal-up-to-spelling"
+    assert compare(b, c, CompareOptions(target=str(target))).verdict == "equal-up-to-spelling"
     found = compare(untold, b)
     assert (found.verdict, names(found.spelling)) == ("equal-up-to-spelling", ["mask_token_id"])
 

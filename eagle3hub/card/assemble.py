@@ -10,7 +10,7 @@ from typing import Any
 from eagle3hub.card.context import warnings
 from eagle3hub.card.folder import RECORD, load_record, render, write_card
 from eagle3hub.card.manifest import Manifest, load_manifest
-from eagle3hub.card.render import draw, render_card
+from eagle3hub.card.render import draw, render_text
 from eagle3hub.card.reports import find_reports, runs
 from eagle3hub.card.results import Benchmark, find_benchmarks, view
 from eagle3hub.checkpoint.destination import is_replaced
@@ -43,7 +43,7 @@ class Card:
         }
 
 
-def make_card(
+def render_card(
     manifest_path: str | Path,
     *,
     reports: Sequence[str | Path] = (),
@@ -82,7 +82,7 @@ def make_card(
         head.raise_for_errors()
     beside = output is not None and is_replaced(Path(output))  # and not a pipe, which has no place for charts
     pictures, drawn = draw(manifest, runs(documents, list(manifest.layouts)), benchmarks) if beside else ([], {})
-    text = render_card(
+    text = render_text(
         manifest,
         documents,
         opened[0] if opened else None,

@@ -165,7 +165,7 @@ class ValidateSettings:
 
 @dataclass(frozen=True, slots=True)
 class PublishSettings:
-    """How the release is published; names and meaning are those of `eagle3hub.publishing.Settings`."""
+    """How the release is published; names and meaning are those of `eagle3hub.publishing.PublishOptions`."""
 
     stage: bool = False
     private: bool = False

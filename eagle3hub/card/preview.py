@@ -222,12 +222,12 @@ def card_text(source: Path) -> tuple[str, Path]:
     release that was made without being published, if there are any of these bytes.
     """
     if is_manifest(source):
-        from eagle3hub.card.assemble import make_card
+        from eagle3hub.card.assemble import render_card
 
         folder = source.absolute().parent / ".preview"
         folder.mkdir(exist_ok=True)
         with rehearsal(source, folder) as kept:
-            made = make_card(source, reports=kept.reports, heads=kept.heads, output=folder / "README.md")
+            made = render_card(source, reports=kept.reports, heads=kept.heads, output=folder / "README.md")
         return made.text, folder
     path = source / "README.md" if source.is_dir() else source
     try:
@@ -237,7 +237,7 @@ def card_text(source: Path) -> tuple[str, Path]:
 
 
 def write_page(source: Path, output: Path) -> None:
-    """Write the page of a card. Raises SourceError, OutputError, and what `make_card` raises."""
+    """Write the page of a card. Raises SourceError, OutputError, and what `render_card` raises."""
     text, _ = card_text(source)
     replace_file(output, page(text, source.name).encode("utf-8"))
 

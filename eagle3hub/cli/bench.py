@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagle3hub.cli.options import (
+from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress, tell
+from eagle3hub.cli.parameters import (
     BarOption,
     BatchTokensOption,
     DeviceMapOption,
@@ -24,7 +25,6 @@ from eagle3hub.cli.options import (
     TimeoutOption,
     TopKOption,
 )
-from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress, tell
 from eagle3hub.errors import UsageError
 
 if TYPE_CHECKING:

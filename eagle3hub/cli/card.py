@@ -14,7 +14,7 @@ from eagle3hub.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from eagle3hub.lint.source import Checked
+    from eagle3hub.lint.source import LintResult
 
 
 class _WriteByDefault(TyperGroup):
@@ -107,9 +107,9 @@ def card(
         raise UsageError("--output does not go with --check", hint="redirect standard output")
     if sarif and as_json:
         raise UsageError("--sarif and --json are two formats", hint="name one")
-    from eagle3hub.lint.source import check as check_card
+    from eagle3hub.lint.source import lint_card
 
-    found = check_card(source, reports=report or (), heads=head or (), templates=templates)
+    found = lint_card(source, reports=report or (), heads=head or (), templates=templates)
     if sarif:
         from eagle3hub.lint.source import to_sarif
 
@@ -193,10 +193,10 @@ def _write(
     allow: list[str] | None,
     as_json: bool,
 ) -> None:
-    from eagle3hub.card.assemble import make_card
+    from eagle3hub.card.assemble import render_card
     from eagle3hub.publishing.gates import check_codes
 
-    made = make_card(
+    made = render_card(
         manifest,
         reports=report or (),
         heads=head or (),
@@ -216,7 +216,7 @@ def _write(
         console(stderr=True).print(f"warning: {what}: {why}", markup=False)
 
 
-def _print(found: Checked, out: Console) -> None:
+def _print(found: LintResult, out: Console) -> None:
     from rich.markup import escape
 
     from eagle3hub.lint.model import RULES

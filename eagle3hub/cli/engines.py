@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eagle3hub.cli.options import EnginePythonOption
 from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
+from eagle3hub.cli.parameters import EnginePythonOption
 from eagle3hub.errors import UsageError
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from eagle3hub.cli.jobs import (
     YesFlag,
     validate_on,
 )
-from eagle3hub.cli.options import (
+from eagle3hub.cli.output import JsonFlag, QuietFlag, progress
+from eagle3hub.cli.parameters import (
     BarOption,
     BatchTokensOption,
     DeviceMapOption,
@@ -35,7 +36,6 @@ from eagle3hub.cli.options import (
     TimeoutOption,
     TopKOption,
 )
-from eagle3hub.cli.output import JsonFlag, QuietFlag, progress
 from eagle3hub.cli.verdict import finish
 from eagle3hub.errors import UsageError
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.address import HubAddress, parse_hub_address
+from eagle3hub.address import HubAddress, parse_address, parse_hub_address
 from eagle3hub.card.folder import MANIFEST
 from eagle3hub.card.manifest import load_manifest
 from eagle3hub.checkpoint import hub
@@ -16,13 +16,13 @@ from eagle3hub.checkpoint.digest import file_digest, release_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.source import CONFIG, INDEX, PROVENANCE
 from eagle3hub.engines.base import Verdict
-from eagle3hub.errors import CheckpointError, Eagle3HubError, HubError, InputError, SourceError
+from eagle3hub.errors import CheckpointError, Eagle3HubError, HubError, InputError, SourceError, UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.lint.parse import parse_card
 from eagle3hub.publishing import remote
 from eagle3hub.publishing.derived import Derived, derive_again, own_manifest
 from eagle3hub.publishing.files import CARD, SUMS, LocalFile, head_folders, read_folder, read_sums, whole_digest
-from eagle3hub.publishing.plan import MAIN, same
+from eagle3hub.publishing.plan import MAIN, made_for, same
 from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, Identity, by_certificate, check_signature, covered
 from eagle3hub.system.documents import parse_json
 from eagle3hub.system.progress import Progress, silent
@@ -99,6 +99,50 @@ def verify_upload(
             raise
         except Eagle3HubError as e:
             raise _differs(repo_id, commit, f"the head in {folder or 'the root'} cannot be read: {e.message}") from e
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyOptions:
+    """What a release must be, beyond what it says of itself.
+
+    Attributes:
+        digest: `release_digest` that its heads must have, as ``release`` printed it.
+        whole_digest: `whole_digest` that all files of a folder must have.
+        by: public key, or identity, that a repository must be signed with.
+    """
+
+    digest: str | None = None
+    whole_digest: str | None = None
+    by: Path | Identity | None = None
+
+
+NOTHING_MORE = VerifyOptions()
+
+
+def verify(source: str | Path, options: VerifyOptions = NOTHING_MORE, *, progress: Progress = silent) -> Verified:
+    """Check a published repository, or a release folder: digests, signature, heads, and all that follows from them.
+
+    ``source`` is an address (`parse_address`). Of a repository every byte is downloaded and compared with its own list
+    of digests. A folder has no such list yet: without a digest in the options it must be a release folder, whose
+    numbers, card and charts are made again.
+
+    Raises UsageError where nothing says what the folder should hold, or where an option does not apply; SourceError
+    for a folder that cannot be read and a repository this tool did not publish; HubError.
+    """
+    at = parse_address(source)
+    if isinstance(at, HubAddress):
+        if options.whole_digest is not None:
+            raise UsageError(
+                "a digest of all files is of a folder, not of a repository",
+                hint="what was published has its SHA256SUMS",
+            )
+        return verify_repository(str(source), options.digest, progress, by=options.by)
+    if options.digest is None and options.whole_digest is None and made_for(at.path) is None:
+        raise UsageError(
+            f"nothing says what {source} should hold",
+            hint="give --digest or --whole-digest, a release folder, or hf://owner/name for what was published",
+        )
+    return verify_folder(at.text, options.digest, progress, whole=options.whole_digest)
 
 
 def verify_folder(

@@ -42,7 +42,7 @@ def release_of(root: Path, dest: Path, main: str, *also: str) -> Path:
 
 
 def heads_of(folder: Path, *also: str) -> dict[str, Head]:
-    """What `render_card` is given of a release folder."""
+    """What `render_text` is given of a release folder."""
     return {name: open_head(folder / name) for name in ("", *also)}
 
 

@@ -16,7 +16,7 @@ import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from eagle3hub.card import Manifest, context, render_card, vocabulary
+from eagle3hub.card import Manifest, context, render_text, vocabulary
 from eagle3hub.card.manifest import License
 from eagle3hub.card.reports import runs
 from eagle3hub.errors import InputError, ManifestError, SourceError
@@ -26,7 +26,7 @@ Report = dict[str, Any]
 
 
 def card(manifest: Manifest, *reports: Report, **options: Any) -> str:
-    return render_card(manifest, reports, samples.make_head(), **options)
+    return render_text(manifest, reports, samples.make_head(), **options)
 
 
 def edited(manifest: Manifest, report: Report, **options: Any) -> str:

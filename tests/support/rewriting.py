@@ -50,7 +50,7 @@ def kept_or_refused(source: Path, out: Path, to: str, **options) -> bool:
         assert refused.code
         return False
     assert contents(out) == contents(source)
-    found = compare(source, out, target=options.get("target"))
+    found = compare(source, out, CompareOptions(target=options.get("target")))
     assert found.verdict != "different", found.differences
     return True
 
