@@ -15,7 +15,7 @@ from eagle3hub._version import __version__
 
 if TYPE_CHECKING:
     from eagle3hub.benchmarking import BenchOptions, Results, bench
-    from eagle3hub.card.assemble import Card, render_card
+    from eagle3hub.card.assemble import RenderedCard, render_card
     from eagle3hub.comparison import CompareOptions, Comparison, compare
     from eagle3hub.conversion.edits import Transforms
     from eagle3hub.conversion.plan import ConvertOptions
@@ -68,7 +68,7 @@ _ERRORS = """
 """
 _PLACES = {
     "benchmarking": "BenchOptions Results bench",
-    "card.assemble": "render_card",
+    "card.assemble": "RenderedCard render_card",
     "comparison": "CompareOptions Comparison compare",
     "conversion.edits": "Transforms",
     "conversion.plan": "ConvertOptions",
@@ -106,6 +106,7 @@ __all__ = [
     "InternalError",
     "LayoutError",
     "LintResult",
+    "LintResult",
     "ManifestError",
     "OutputError",
     "Problem",
@@ -116,6 +117,7 @@ __all__ = [
     "Refusal",
     "Release",
     "ReleaseOptions",
+    "RenderedCard",
     "Replay",
     "ReplayOptions",
     "Report",

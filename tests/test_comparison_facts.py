@@ -8,7 +8,7 @@ from pathlib import Path
 from support import variants
 from support.variants import Has, config_of, edit
 
-from eagle3hub import compare
+from eagle3hub import CompareOptions, compare
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 
