@@ -106,7 +106,6 @@ __all__ = [
     "InternalError",
     "LayoutError",
     "LintResult",
-    "LintResult",
     "ManifestError",
     "OutputError",
     "Problem",

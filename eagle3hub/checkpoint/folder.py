@@ -30,7 +30,7 @@ from eagle3hub.checkpoint.source import (
 from eagle3hub.errors import ConfigError, Eagle3HubError, Problem, SourceError
 from eagle3hub.system.progress import Progress, silent
 
-# Weights files that lie beside those that count, and whether they hold the same head.
+# Stray weights: files beside those that count. Do they hold the same head?
 #
 # Engines differ in what they read: vLLM 0.32.0 and SGLang 0.5.23 load every ``*.safetensors`` of a folder that has no
 # index, one after the other (``model_loader/default_loader.py``, ``model_loader/loader.py``), SafeAILab's own loader
@@ -38,29 +38,29 @@ from eagle3hub.system.progress import Progress, silent
 
 
 DUPLICATE = "checkpoint-duplicate"
-"""Code of the problem that engines would load other contents over those that count."""
+"""Code of the problem of a stray file that engines would load over the weights that count."""
 _PROBED = 4096
 _OF_A_HEAD = re.compile(
     r"(model\.)?(midlayer|layers|fc|fc_norm|input_norm|hidden_norm|norm|lm_head|embed_tokens|mask_hidden|d2t|t2d)(\.|$)"
 )
 
 
-def look_beside(
+def check_stray_weights(
     names: Sequence[str],
     tensors: Mapping[str, TensorRef],
     others: Sequence[str],
     pickles: Sequence[str],
     read: Callable[[str], Header],
 ) -> tuple[Problem, ...]:
-    """What is to be said of weights files that do not count.
+    """The problems of weights files that do not count.
 
     Args:
         names: the files that count, safetensors; tensors: what they hold.
-        others: further safetensors that engines would load all the same. pickles: torch pickles.
+        others: further safetensors, which engines would load too. pickles: torch pickles.
         read: reads the header of a file.
 
-    A tensor in two files is compared by dtype, shape and its first bytes: a copy of the same weights goes without a
-    word, as does a file that cannot be read. Of pickles on the Hub, which are often there, no bytes are fetched.
+    A tensor in two files is compared by dtype, shape and its first bytes. A copy of the same weights is no problem,
+    nor is a file that cannot be read. Pickles on the Hub are common, so none of their bytes are fetched.
     """
     found: list[Problem] = []
     apart: list[str] = []
@@ -111,7 +111,7 @@ def _tensors(read: Callable[[str], Header], name: str) -> Mapping[str, TensorRef
 def _first_difference(
     ours: Mapping[str, TensorRef], theirs: Mapping[str, TensorRef], *, fetch: bool = True
 ) -> str | None:
-    """The first tensor of both that is not the same; bytes that are not on this machine are fetched if ``fetch``."""
+    """The first tensor that differs between the two; ``fetch``: get bytes that are not on this machine."""
     for name, ref in ours.items():
         other = theirs.get(name)
         if other is None:
@@ -148,7 +148,7 @@ class Checkpoint:
         metadata: header metadata of the first weights file, or None (torch pickles have none).
         weights: the weights files. header_sha256: their header digests, in the same order.
         provenance: the parsed eagle3hub.json beside them, or None.
-        problems: what is to be said of weights files that do not count; see `beside`.
+        problems: of stray weights files; see `check_stray_weights`.
     """
 
     source: str
@@ -185,8 +185,8 @@ def open_checkpoint(
 
     Where there are several weights, the first of these counts: the files of model.safetensors.index.json;
     model.safetensors; every other ``*.safetensors``; the files of pytorch_model.bin.index.json; pytorch_model.bin;
-    its shards without an index; training_state.pt; model.pt. What a file is, its first bytes say, not its name. Of the
-    files that count, none may be missing: see `completeness`.
+    its shards without an index; training_state.pt; model.pt. A file's first bytes tell its format, not its name. Of
+    the files that count, none may be missing (`eagle3hub.checkpoint.source.check_files`).
 
     Args:
         headers_only: do not download the weights of a Hub source; their tensors can be described, and small ones
@@ -224,7 +224,7 @@ def open_checkpoint(
         weights=tuple(folder / name for name in names),
         header_sha256=tuple(h.digest for h in headers),
         provenance=None if raw_provenance is None else parse_json_object(raw_provenance, files.shown(PROVENANCE)),
-        problems=() if on_hub and not headers_only else _beside(files, names, tensors),
+        problems=() if on_hub and not headers_only else _stray_weights(files, names, tensors),
     )
 
 
@@ -237,7 +237,7 @@ def read_tensor(ref: TensorRef) -> bytes:
 
 
 def read_weights(reader: ByteReader) -> Header:
-    """The tensors of a weights file, whichever format its first bytes say it has."""
+    """The tensors of a weights file, in the format that its first bytes tell."""
     start = reader.read(0, min(64, reader.size))
     refuse_pointer(start, reader.shown)
     if is_pickle(start):
@@ -251,7 +251,7 @@ def _read_weights(files: Source, name: str) -> Header:
 
 
 def _weights(files: Source) -> tuple[list[str], Index | None]:
-    """The weights files that count, and the index that says so, if any."""
+    """The weights files that count, and their index, if there is one."""
     present = files.names()
     for index, single, shards in (
         (INDEX, WEIGHTS, sorted(n for n in present if n.endswith(".safetensors"))),
@@ -277,14 +277,14 @@ def _weights(files: Source) -> tuple[list[str], Index | None]:
     )
 
 
-def _beside(files: Source, names: list[str], tensors: dict[str, TensorRef]) -> tuple[Problem, ...]:
-    """What is to be said of safetensors and pickles beside ``names``, read from where they are."""
+def _stray_weights(files: Source, names: list[str], tensors: dict[str, TensorRef]) -> tuple[Problem, ...]:
+    """The problems of safetensors and pickles beside ``names``, read from where they are."""
     if not names[0].endswith(".safetensors"):
         return ()
     present = files.names()
     others = [] if INDEX in present else sorted(n for n in present - {*names} if n.endswith(".safetensors"))
     pickles = sorted(n for n in present if n == PICKLE_WEIGHTS or _PICKLE_SHARD.fullmatch(n))
-    return look_beside(names, tensors, others, pickles, lambda name: _read_weights(files, name))
+    return check_stray_weights(names, tensors, others, pickles, lambda name: _read_weights(files, name))
 
 
 def _index(files: Source, name: str) -> Index:

@@ -16,7 +16,7 @@ from eagle3hub.checkpoint.safetensors import ByteReader, Header, TensorRef, open
 from eagle3hub.errors import CheckpointError, ConfigError, Eagle3HubError, SourceError
 from eagle3hub.system.reading import read_bytes
 
-# Several weights files as one head: none may be missing, and an index, where there is one, must agree with them.
+# Several weights files as one head: none may be missing, and an index, if there is one, must agree with them.
 #
 # The index of Hugging Face's libraries maps each tensor to its file (``weight_map``). Engines do not compare the two:
 # they load what they find, and a tensor that got lost keeps the values it was initialised with.
@@ -249,20 +249,20 @@ def parse_json_object(raw: bytes, path: Path | str) -> dict[str, Any]:
     return value
 
 
-# Whether files are still those that were looked at, which takes no reading.
+# Have files changed since they were opened? Their bytes are not read.
 
 
 State = tuple[int, int, int]
 
 
-def look(paths: Iterable[Path]) -> dict[Path, State]:
-    """The file each path leads to: its inode, size in bytes and last change in ns. No entry where there is none."""
+def file_states(paths: Iterable[Path]) -> dict[Path, State]:
+    """Inode, size in bytes and last change in ns of each file; no entry for a file that does not exist."""
     return {path: state for path in paths if (state := _state(path)) is not None}
 
 
 @contextmanager
 def unchanged(seen: Mapping[Path, State]) -> Iterator[None]:
-    """Raise SourceError if, when the block ends, a file is no longer as ``seen``, instead of what came of that."""
+    """Raise SourceError if a file is no longer as ``seen`` when the block ends, in place of any error it caused."""
     try:
         yield
     except (Eagle3HubError, OSError):
@@ -272,7 +272,7 @@ def unchanged(seen: Mapping[Path, State]) -> Iterator[None]:
 
 
 def changed(what: Path | str, how: str = "changed") -> SourceError:
-    """The error of a source that is being written."""
+    """The error of a source that somebody writes while it is read."""
     return SourceError(
         f"{what} {how} while it was converted; nothing was kept",
         hint="wait until whatever writes it (a trainer, a download) has finished, then run it again",

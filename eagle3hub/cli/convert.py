@@ -22,12 +22,14 @@ from eagle3hub.cli.parameters import (
     SuspiciousFlag,
     read_options,
 )
+from eagle3hub.system.resources import schema
 from eagle3hub.system.text import size
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-TO = "universal, specforge, modelopt, speculators, specjax, safeailab or angelslim."
+*_others, _last = schema("manifest")["properties"]["layouts"]["properties"]["main"]["enum"]  # loads faster than codecs
+TO = f"{', '.join(_others)} or {_last}."
 CHANGE = "Changes, each only where it is asked for"
 
 

@@ -94,10 +94,11 @@ def _aux_layers(head: Head) -> tuple[int, ...] | None:
 def _with_yaml(verdict: Verdict, made: Recipe) -> Verdict:
     """The verdict on the folder together with the recipe's YAML, which may name the aux layers."""
     from eagle3hub.engines.preflight import weigh
+    from eagle3hub.head.aux_defaults import AUX_CAPTURE
 
-    if "eagle3_layers_to_capture" not in (made.yaml or ""):
+    if AUX_CAPTURE not in (made.yaml or ""):
         return verdict
-    reasons = [r for r in verdict.reasons if "eagle3_layers_to_capture" not in (r.hint or "")]
+    reasons = [r for r in verdict.reasons if AUX_CAPTURE not in (r.hint or "")]
     return weigh(verdict.engine, verdict.version, verdict.title, reasons)
 
 

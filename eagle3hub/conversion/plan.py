@@ -12,15 +12,15 @@ from typing import Any
 
 from eagle3hub.address import HubAddress, is_hub_id, parse_address
 from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.checkpoint.source import CONFIG, INDEX, PICKLE_INDEX, State, look
+from eagle3hub.checkpoint.source import CONFIG, INDEX, PICKLE_INDEX, State, file_states
 from eagle3hub.checkpoint.writer import OutTensor, Shard, in_file_order, split
-from eagle3hub.conversion.edits import Change, Transforms, apply_transforms, said
+from eagle3hub.conversion.edits import Change, Transforms, apply_transforms, overrides
 from eagle3hub.conversion.edits.settings import apply_settings
 from eagle3hub.errors import Refusal, UsageError
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.target import TargetFacts
 from eagle3hub.layouts import get_layout, open_head, provenance
-from eagle3hub.layouts.base import AS_FOUND, ReadOptions, Spelled, WriteOptions, way_out
+from eagle3hub.layouts.base import AS_FOUND, LayoutFiles, ReadOptions, WriteOptions, alternatives
 from eagle3hub.layouts.fitting import AUX_SHIFTED
 
 UNCHANGED = Transforms()
@@ -138,10 +138,6 @@ def _word(flag: bool | None) -> str | None:
 # What a conversion will do: which bytes go where, settled before anything is written.
 
 
-_ONE_FILE = frozenset({"specjax", "safeailab"})
-"""Layouts whose own reader opens one weights file and knows no index."""
-
-
 @dataclass(frozen=True, slots=True)
 class ConversionPlan:
     """What a conversion will do.
@@ -157,7 +153,7 @@ class ConversionPlan:
 
     head: Head
     to: str
-    spelled: Spelled
+    spelled: LayoutFiles
     options: ConvertOptions
     command: list[str]
     speculative_tokens: int | None
@@ -194,7 +190,7 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
     codec = get_layout(to)
     read, transforms, target = options.read, options.transforms, options.target
     checkpoint = open_checkpoint(source, headers_only=True)
-    seen = look([*checkpoint.weights, *(checkpoint.folder / name for name in (CONFIG, INDEX, PICKLE_INDEX))])
+    seen = file_states([*checkpoint.weights, *(checkpoint.folder / name for name in (CONFIG, INDEX, PICKLE_INDEX))])
     head = open_head(checkpoint, layout=options.layout, target=target, target_name=options.target_name, options=read)
     head, changes = apply_transforms(head, transforms, None if isinstance(target, TargetFacts | None) else str(target))
     head.raise_for_errors()
@@ -205,7 +201,7 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
             raise
         raise Refusal(
             f"--include-embeddings: with them {e.message}",
-            hint=partial(way_out, head, to, "embed_tokens", remedy="leave the option out"),
+            hint=partial(alternatives, head, to, "embed_tokens", remedy="leave the option out"),
             code=e.code,
         ) from e
     head, spelled, done = apply_settings(head, spelled, to, options.settings)
@@ -217,8 +213,8 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
         command=options.command(source, to),
         speculative_tokens=options.speculative_tokens or head.speculative_tokens,
         fingerprint=provenance.fingerprint(checkpoint),
-        seen=look({ref.path for ref in head.tensors.values()}) | seen,
-        changes=[*said(read), *changes, *done],
+        seen=file_states({ref.path for ref in head.tensors.values()}) | seen,
+        changes=[*overrides(read), *changes, *done],
         shards=split(spelled.tensors, options.max_shard_size),
     )
     _refuse_shards(plan)
@@ -228,7 +224,7 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
 
 
 def _refuse_shards(plan: ConversionPlan) -> None:
-    if plan.to in _ONE_FILE and len(plan.shards) > 1:
+    if get_layout(plan.to).contract.single_file and len(plan.shards) > 1:
         raise Refusal(
             f"--max-shard-size: {get_layout(plan.to).contract.title} reads a single model.safetensors, and this would "
             f"be {len(plan.shards)} files",

@@ -27,8 +27,8 @@ from eagle3hub.conversion.plan import DEFAULTS, ConversionPlan, ConvertOptions, 
 from eagle3hub.conversion.verify import verify_folder
 from eagle3hub.errors import Problem
 from eagle3hub.head import Head
+from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.layouts import open_head, provenance
-from eagle3hub.layouts.aux_layers import AUX_IDS
 from eagle3hub.system.documents import document_bytes
 from eagle3hub.system.progress import Progress, silent
 
@@ -173,12 +173,12 @@ def _fill(stage: Path, plan: ConversionPlan, *, flush: bool, progress: Progress)
             write_file(stage / CONFIG, config, flush=flush)
             if len(plan.shards) > 1:
                 write_file(stage / INDEX, encode_index(plan.shards), flush=flush)
-            for name, data in plan.spelled.files.items():
+            for name, data in plan.spelled.side_files.items():
                 write_file(stage / name, data, flush=flush)
             for shard in plan.shards:
                 write_safetensors(stage / shard.name, shard.tensors, plan.spelled.metadata, flushing, progress)
             came_from = pool.map(listed, head_files(source.folder))
-            written = pool.map(listed, [*head_files(stage), *(stage / name for name in plan.spelled.files)])
+            written = pool.map(listed, [*head_files(stage), *(stage / name for name in plan.spelled.side_files)])
             if verify:
                 verify_folder(stage, plan.head, plan.to, plan.spelled, progress)
             if digests:
@@ -221,7 +221,7 @@ def _record(
         "assumptions": [a.to_json() for a in plan.assumptions],
         "repairs": [c.to_json() for c in plan.changes],
         "facts": {**provenance.facts_of(head), "speculative_tokens": plan.speculative_tokens},
-        "carried": provenance.spellings_after(head),
+        "carried": provenance.carried_after(head),
     }
 
 

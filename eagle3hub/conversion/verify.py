@@ -13,7 +13,7 @@ from eagle3hub.checkpoint.writer import DerivedRef, OpenFiles, fill, stream
 from eagle3hub.errors import OutputError
 from eagle3hub.head import Head
 from eagle3hub.layouts import get_layout
-from eagle3hub.layouts.base import AS_FOUND, Spelled
+from eagle3hub.layouts.base import AS_FOUND, LayoutFiles
 from eagle3hub.layouts.tensors import prepared
 from eagle3hub.system.progress import Progress, silent
 
@@ -21,7 +21,7 @@ _THREADS = 2
 _PART = 32 << 20
 
 
-def verify_folder(folder: Path, head: Head, layout: str, spelled: Spelled, progress: Progress = silent) -> None:
+def verify_folder(folder: Path, head: Head, layout: str, spelled: LayoutFiles, progress: Progress = silent) -> None:
     """Read ``folder`` back as ``layout`` and compare it with ``head``: everything it means, every tensor's bytes.
 
     ``spelled`` is what was to be written: its ``origin`` maps names on disk to the head's canonical names (None for

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from eagle3hub.address import Address, HubAddress, LocalAddress, parse_address, target_address
@@ -12,22 +11,9 @@ from eagle3hub.checkpoint.source import CONFIG, parse_json_object, read_small
 from eagle3hub.errors import SourceError
 from eagle3hub.head.fields import Fields
 from eagle3hub.system.reading import opened
-from eagle3hub.system.resources import read_toml
-
-# Types of target models that an engine treats in a way of its own: the lists of ``target_types.toml``.
-
-
-@cache
-def target_types(name: str) -> frozenset[str]:
-    """The list of that name, as ``model_type`` of a target's config.json."""
-    return frozenset(read_toml(Path(__file__).with_name("target_types.toml"))[name])
-
-
-# Facts about a target model, read from its config.json alone.
-
 
 WEIGHTS = (".safetensors", ".bin", ".pt")
-"""Ends of the names of weights files."""
+"""Suffixes of weights files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +25,7 @@ class TargetFacts:
         is_local: whether it was a folder.
         num_hidden_layers, hidden_size, vocab_size: sizes from the config (of its text part).
         max_position_embeddings: context length in tokens, or None.
-        model_type, architectures: as in the config, not in its text part: an engine picks the target's class by them.
+        model_type, architectures: from the whole config, not its text part; engines pick the target's class by them.
         token_ids: bos/eos/pad ids it states.
     """
 
@@ -55,7 +41,7 @@ class TargetFacts:
 
 
 def require_weights(target: str | Path | Address) -> None:
-    """Find out before anything is started whether a target's folder has weights; a Hub id is taken as it is.
+    """Check, before anything is started, that a target's folder has weights; a Hub id is not checked.
 
     Raises SourceError for a folder without, CheckpointError for Git LFS pointers in their place.
     """

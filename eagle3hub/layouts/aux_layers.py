@@ -1,4 +1,4 @@
-"""Aux layer ids as configs and users write them: two conventions, any order, and what follows from the target."""
+"""Aux layers as configs and users list them (two conventions, any order), and the default where nobody does."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Literal
 
 from eagle3hub.errors import ConfigError, Problem
 from eagle3hub.head import Assumption, AuxOrigin, AuxTaps, Head
+from eagle3hub.head.aux_defaults import AUX_IDS, aux_default, shown
 from eagle3hub.head.fields import Fields
-from eagle3hub.layouts.base import aux_count
+from eagle3hub.layouts.base import LAYOUTS, aux_count
 
-AUX_IDS = "eagle_aux_hidden_state_layer_ids"
 Convention = Literal["after", "boundary"]
 
 
 @dataclass(frozen=True, slots=True)
 class Taps:
-    """Aux layers as read: the taps, the order of fc's column blocks where it is not ascending, what is to be said."""
+    """Aux layers as read: the taps, the order of fc's column blocks if it is not ascending, problems to report."""
 
     aux: AuxTaps | None = None
     fc_order: tuple[int, ...] | None = None
@@ -30,9 +30,9 @@ def taps_from(
 ) -> Taps:
     """Taps from a list of layer ids in any order.
 
-    Every engine captures in ascending order, so a head whose fc was trained on another order needs its columns
-    permuted, which is an error here. ``order_ignored``: the trainer captures in ascending order whatever the list
-    says and drops duplicates (ModelOpt), so that only the list needs sorting.
+    Every engine captures in ascending order. A head whose fc was trained on another order needs its columns permuted,
+    which is an error here. ``order_ignored``: the trainer sorts the list and drops duplicates (ModelOpt), so its fc is
+    in ascending order already.
     Raises ConfigError for ids that are no layers, and for duplicates that the trainer would not have dropped.
     """
     make = AuxTaps.from_boundary if convention == "boundary" else AuxTaps.from_after_layer
@@ -41,7 +41,9 @@ def taps_from(
     ascending = sorted(set(ids))
     taps = make(ascending, origin)
     if order_ignored:
-        message = f"{where} lists aux layers {list(ids)}; its trainer captures them as {ascending}, and so is it read"
+        message = (
+            f"{where} lists aux layers {list(ids)}; its trainer captures them as {ascending}, which is what is read"
+        )
         return Taps(taps, None, [Problem("info", "aux-order-ignored", message)])
     if len(ascending) != len(ids):
         raise ConfigError(
@@ -56,7 +58,7 @@ def taps_from(
         "config-aux-order",
         f"{where} lists aux layers {list(ids)}, not in ascending order: every engine captures in ascending order, so "
         "the column blocks of fc.weight would have to be permuted",
-        "--sort-aux permutes them; if the trainer captured in ascending order all the same, give the sorted list with "
+        "--sort-aux permutes them; if the trainer captured in ascending order anyway, give the sorted list with "
         "--aux-layers",
     )
     return Taps(taps, tuple(i - shift for i in ids), [problem])
@@ -103,38 +105,29 @@ def _nested_only(nested: list[int]) -> Problem:
     )
 
 
-def specjax_default(num_target_layers: int, model_type: str | None) -> AuxTaps:
-    """The layers SpecJAX taps unless it is told otherwise, which it does not record."""
-    n = num_target_layers
-    if model_type == "qwen3_next":
-        return AuxTaps.from_after_layer([3, n // 2 - 1, n - 1], "default")
-    return AuxTaps.default_for(n)
-
-
 def trainer_default(head: Head, num_target_layers: int) -> tuple[AuxTaps, Assumption | None]:
-    """The aux layers a trainer takes where nothing is recorded, and what that assumes (None where it is certain).
+    """The aux layers a trainer taps where nothing names them, and the assumption behind that (None if it is certain).
 
-    SpecJAX leaves no choice, but has another default for qwen3_next; ModelOpt drops layers that occur twice on
-    small targets. Raises ConfigError where the target has no default that fits fc.
+    Raises ConfigError where the target has no default that fits fc.
     """
-    n, count = num_target_layers, aux_count(head)
+    default, kind = aux_default(head.layout), head.target_model_type
+    taps, count = AuxTaps.default_for(num_target_layers, head.layout, kind), aux_count(head)
     why: str | None = "the source names no aux layers: the trainer's default is taken, but a run may have set others"
-    if head.layout == "specjax":
-        taps = specjax_default(n, head.target_model_type)
-        if head.target_model_type == "qwen3_next":
-            why = "SpecJAX taps (3, L//2-1, L-1) for qwen3_next unless told otherwise, and records nothing"
-        elif not head.target_model_type:
-            why = "SpecJAX taps (3, L//2-1, L-1) of a qwen3_next target, and the target's type is not known"
+    if default.fixed:
+        title, special = LAYOUTS[head.layout].contract.title, next(iter(default.targets.items()), None)
+        if kind in default.targets:
+            why = (
+                f"{title} taps ({shown(default.targets[kind])}) for {kind} unless told otherwise, and records nothing"
+            )
+        elif special is not None and not kind:
+            name, layers = special
+            why = f"{title} taps ({shown(layers)}) of a {name} target, and the target's type is not known"
         elif not head.carried:
             why = None
-    elif head.layout == "modelopt":
-        taps = AuxTaps.from_after_layer(sorted({1, max(0, n // 2 - 1), max(0, n - 4)}), "default")
-    else:
-        taps = AuxTaps.default_for(n)
     if len(taps) != count:
         raise ConfigError(
-            f"the default aux layers of a target of {n} layers are {taps.after_layer}, but fc.weight takes {count} "
-            "hidden states",
+            f"the default aux layers of a target of {num_target_layers} layers are {taps.after_layer}, but fc.weight "
+            f"takes {count} hidden states",
             hint="give the layers with --aux-layers",
             code="config-aux-count",
         )
@@ -142,10 +135,11 @@ def trainer_default(head: Head, num_target_layers: int) -> tuple[AuxTaps, Assump
 
 
 def _settle(head: Head, taps: AuxTaps) -> str:
-    """What makes sure of the layers that are assumed, to be typed or pasted as it is."""
-    if head.layout == "specjax" and not head.target_model_type:
+    """The hint that settles which layers a head taps, ready to be typed or pasted."""
+    default = aux_default(head.layout)
+    if default.targets and not head.target_model_type:
         return "give --target or --aux-layers"
     words = f"check the training command; for these layers give --aux-layers {','.join(map(str, taps.after_layer))}"
-    if head.layout == "specjax":  # whose trainer writes none, so that a list in its config settles nothing
+    if default.fixed:  # the trainer writes no list, so that one in its config would settle nothing
         return words
     return f'{words}, or write "{AUX_IDS}": {taps.boundary} at the top level of config.json'

@@ -1,4 +1,4 @@
-"""Hold a head against its target, and fill in what only the target knows."""
+"""Check a head against its target, and fill in what only the target knows."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def apply_depth(head: Head, layers: int, name: str = "the target") -> None:
     if max(head.aux.boundary) > layers:
         message = f"the head taps layer {max(head.aux.after_layer)}, but {name} has {layers} layers"
         head.problems.append(_mismatch(message))
-    elif head.aux.origin == "config" and layers >= 7:
+    elif head.aux.origin == "config":
         _warn_of_shifted(head, head.aux, layers)
 
 
@@ -61,7 +61,7 @@ def _take_default(head: Head, layers: int) -> None:
 
 
 def _read_as_boundary(head: Head, layers: int) -> None:
-    """NVIDIA's gpt-oss heads number their layers as SGLang does for them: boundaries, where the highest is L."""
+    """Read the ids as boundaries: NVIDIA's gpt-oss heads use the numbering SGLang has for a list that ends with L."""
     assert head.aux is not None
     listed = head.aux.after_layer
     head.aux = AuxTaps.from_boundary(listed, "config")
@@ -73,7 +73,10 @@ def _read_as_boundary(head: Head, layers: int) -> None:
 
 
 def _warn_of_shifted(head: Head, aux: AuxTaps, layers: int) -> None:
-    default = AuxTaps.default_for(layers)
+    try:
+        default = AuxTaps.default_for(layers)
+    except ConfigError:  # too small a target to have one
+        return
     for other, numbering in ((default.boundary, "boundary"), ([i - 1 for i in default.after_layer], "after-layer")):
         if aux.after_layer == other:
             head.problems.append(

@@ -1,6 +1,6 @@
-"""What eagle3hub.json remembers of a head's earlier spellings, and whether it may be believed.
+"""What eagle3hub.json remembers of a head's earlier layouts, and whether it can be trusted.
 
-A record is believed only if the config and the headers of the weights beside it are the ones it was written for.
+A record counts only if config and headers of the weights in its folder are those it was written for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def written_layout(checkpoint: Checkpoint) -> str | None:
-    """The layout the record says the folder is in, if the record belongs to these files."""
+    """The folder's layout by its record, if the record belongs to these files."""
     record = checkpoint.provenance
     if record is None or not _belongs(record, checkpoint):
         return None
@@ -28,7 +28,7 @@ def written_layout(checkpoint: Checkpoint) -> str | None:
 
 
 def restore(head: Head, checkpoint: Checkpoint) -> None:
-    """Give the head its earlier spellings back, or note that the record beside it is for other files."""
+    """Restore what the record knows of the head; a record of other files is a problem to report."""
     record = checkpoint.provenance
     if record is None:
         return
@@ -38,7 +38,7 @@ def restore(head: Head, checkpoint: Checkpoint) -> None:
         )
         return
     try:
-        carried = {name: _carried(spelling) for name, spelling in record.get("carried", {}).items()}
+        carried = {name: _carried(entry) for name, entry in record.get("carried", {}).items()}
         _restore_facts(head, record)
     except (AttributeError, TypeError, KeyError, ValueError, InputError):
         head.problems.append(Problem("warning", "provenance-malformed", "eagle3hub.json is malformed and is not used"))
@@ -47,15 +47,15 @@ def restore(head: Head, checkpoint: Checkpoint) -> None:
 
 
 def fingerprint(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What ties a record to its files: digests of the config and of each weights file's header."""
+    """The digests that tie a record to its files: of the config and of each weights file's header."""
     return {
         "config_sha256": checkpoint.config_sha256,
         "header_sha256": dict(zip((p.name for p in checkpoint.weights), checkpoint.header_sha256, strict=True)),
     }
 
 
-def spellings_after(head: Head) -> dict[str, dict[str, Any]]:
-    """The ``carried`` object of a record written when this head is converted: its own spelling and earlier ones."""
+def carried_after(head: Head) -> dict[str, dict[str, Any]]:
+    """The ``carried`` object of a conversion's record: how this head's layout stores it, and how earlier ones did."""
     own = Carried(head.config, head.buffers, head.metadata, head.other_names)
     return {name: _as_json(c) for name, c in {**head.carried, head.layout: own}.items()}
 
@@ -79,7 +79,7 @@ def facts_of(head: Head) -> dict[str, Any]:
 
 
 def _restore_facts(head: Head, record: dict[str, Any]) -> None:
-    """What the record knows. In a folder made from another layout a trainer's habits prove nothing."""
+    """Take the record's facts. In a folder made from another layout, what a trainer usually does proves nothing."""
     facts = record.get("facts", {})
     _check_facts(facts)
     if record["source"]["layout"] != head.layout:
@@ -128,14 +128,14 @@ def _as_json(c: Carried) -> dict[str, Any]:
     return {**plain, **names, "metadata": c.metadata and dict(c.metadata)}
 
 
-def _carried(spelling: dict[str, Any]) -> Carried:
-    buffers = _strings(spelling.get("buffers")) or {}
+def _carried(entry: dict[str, Any]) -> Carried:
+    buffers = _strings(entry.get("buffers")) or {}
     if any(dtype not in _BUFFER_DTYPES.get(name, ()) for name, dtype in buffers.items()):
         raise ValueError
-    names = _strings(spelling.get("names")) or {}
+    names = _strings(entry.get("names")) or {}
     if len(set(names.values())) < len(names):
         raise ValueError
-    return Carried(dict(spelling["config"]), buffers, _strings(spelling.get("metadata")), names)
+    return Carried(dict(entry["config"]), buffers, _strings(entry.get("metadata")), names)
 
 
 def _belongs(record: dict[str, Any], checkpoint: Checkpoint) -> bool:

@@ -14,8 +14,8 @@ from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import ConfigError, InputError, LayoutError, Refusal, TensorError, VocabMapError
 from eagle3hub.head import FINAL_NORM
+from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.layouts import ReadOptions, open_head
-from eagle3hub.layouts.aux_layers import AUX_IDS
 
 TWO = Has(layers=2)
 

@@ -211,7 +211,7 @@ def test_a_doubtful_norm_before_residual_is_settled(tmp_path: Path, target: Path
         record = json.loads((tmp_path / word / "eagle3hub.json").read_text())
         assert "--norm-before-residual" in record["command"]
         change = next(c for c in record["repairs"] if c["name"] == "norm-before-residual")
-        assert change["what"] == f"norm_before_residual was said to be {word}"
+        assert change["what"] == f"norm_before_residual was given as {word}"
         assert config_of(tmp_path / word)["norm_before_residual"] is (word == "true")
     status, _, err = cli("convert", source, tmp_path / "x", *options, "--norm-before-residual", "no")
     assert (status, "must be true or false" in err) == (2, True)

@@ -91,7 +91,7 @@ def test_fc_norm_in_both_spellings(tmp_path: Path):
     assert tensors_of(tmp_path / "out").keys() == tensors_of(source).keys()
     again = {**tensors_of(old), "fc_norm.0.weight": torch.ones(8)}
     replace(old, {"format": "pt"}, **again)
-    with pytest.raises(TensorError, match="two spellings of the same tensor"):
+    with pytest.raises(TensorError, match="two names of the same tensor"):
         open_head(old)
 
 

@@ -141,7 +141,7 @@ def _check_head(checkpoint: Checkpoint, layout: str | None = None) -> None:
         _check_message(problem.to_error())
     if any(p.severity == "error" for p in head.problems):
         return
-    json.dumps(provenance.spellings_after(head))
+    json.dumps(provenance.carried_after(head))
     for codec in LAYOUTS.values():
         try:
             spelled = codec.write(head, WriteOptions(speculative_tokens=3))

@@ -1,4 +1,4 @@
-"""Give a head the target's token embeddings, or take them out."""
+"""Add the target's token embeddings to a head, or remove the head's own."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _NAMES = (
     f"model.language_model.{EMBEDDINGS}",
     "transformer.wte.weight",
 )
-"""What embeddings are called in targets, text-only and multimodal ones (transformers 5)."""
+"""Names of the embeddings in targets, text-only and multimodal ones (transformers 5)."""
 _NAME_ONE = "name a safetensors file, a folder or a Hub id that holds the target's weights"
 
 
 def include_embeddings(head: Head, source: str, *, cast: bool = False) -> tuple[Head, Change]:
     """Add the token embeddings found in ``source``: a safetensors file, a model's folder or a Hub id.
 
-    ``cast``: all weights are cast to one dtype afterwards, so that these may have another than the head's.
+    ``cast``: all weights are cast to one dtype afterwards, so these may differ from the head's.
     Raises SourceError where there are none, TensorError where they do not fit the head, Refusal where the head has
     embeddings already.
     """
@@ -64,11 +64,10 @@ def include_embeddings(head: Head, source: str, *, cast: bool = False) -> tuple[
 
 
 def drop_embeddings(head: Head, target: str | None) -> tuple[Head, Change]:
-    """Take embed_tokens.weight out, so that engines use the target's.
+    """Remove embed_tokens.weight, so that engines use the target's.
 
-    With ``target`` a folder that holds weights, the two are compared and unequal ones refused; otherwise that they
-    are equal becomes an assumption. Raises Refusal where the head would lose what it needs, TensorError where there
-    is nothing to drop.
+    If ``target`` is a folder with weights, both are compared and must be equal; otherwise that is an assumption.
+    Raises Refusal if the head needs its own, TensorError if it has none.
     """
     own = head.tensors.get(EMBEDDINGS)
     d = head.dims
@@ -88,7 +87,7 @@ def drop_embeddings(head: Head, target: str | None) -> tuple[Head, Change]:
     if target is not None and Path(target).expanduser().is_dir() and _has_weights(Path(target).expanduser()):
         theirs = find_embeddings(target)
         if own.remote is not None:
-            open_checkpoint(head.source)  # brings the weights to where the reference says they are
+            open_checkpoint(head.source)  # downloads the weights to the path in the reference
         if not _equal(own, theirs):
             raise Refusal(
                 f"--drop-embeddings: the head's embeddings differ from those of {Path(target).name}, so it would "

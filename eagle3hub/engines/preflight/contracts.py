@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eagle3hub.errors import UsageError
-from eagle3hub.head.target import target_types
+from eagle3hub.head.aux_defaults import Layer, target_types
 from eagle3hub.system.resources import read_toml
 
 # Verdicts of a preflight, and the reasons they rest on.
@@ -111,14 +111,14 @@ class AuxReading:
 
     Attributes:
         places: config keys that may list ids, first come first served, each with its numbering.
-        default: boundary ids where nothing is listed, as (first, L//2 + middle, L + last).
+        default: boundary ids where nothing is listed.
         last_layer: whether boundary L (after the last layer, before the final norm) can be captured.
         as_listed: whether states are taken in the order listed, one listed twice being taken twice; else each once,
             in the order the layers run.
     """
 
     places: tuple[tuple[str, Numbering], ...]
-    default: tuple[int, int, int]
+    default: tuple[Layer, ...]
     last_layer: bool
     as_listed: bool = False
 
@@ -277,9 +277,9 @@ def _norm_codes(terms: Mapping[str, Any]) -> set[str]:
 
 
 def _aux(terms: Mapping[str, Any]) -> AuxReading:
-    first, middle, last = terms["default"]
+    default = tuple(Layer(of, plus) for of, plus in zip(("", "L//2", "L"), terms["default"], strict=True))
     places = tuple((key, numbering) for key, numbering in terms["places"])
-    return AuxReading(places, (first, middle, last), terms["last_layer"], terms.get("as_listed", False))
+    return AuxReading(places, default, terms["last_layer"], terms.get("as_listed", False))
 
 
 def _aux_by_target(terms: Mapping[str, Any]) -> dict[str, AuxReading]:

@@ -16,6 +16,7 @@ from eagle3hub.checkpoint.pickles import is_pickle
 from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.errors import InputError
 from eagle3hub.head import Head
+from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.vocab import check_vocab_map
 from eagle3hub.layouts.hf_config import ORIGINAL, context_of, plain_scaling, with_original
 from eagle3hub.layouts.tensors import PACKED, QUANT_CONFIG, read_mask
@@ -75,7 +76,6 @@ def _same(a: TensorRef, b: TensorRef) -> bool:
 
 
 T = TypeVar("T")
-AUX_IDS = "eagle_aux_hidden_state_layer_ids"
 _NESTED_KEYS = (
     *("draft_vocab_size", "target_hidden_size", "norm_before_residual", "norm_before_fc", "fc_norm", "norm_output"),
     *(AUX_IDS, "tie_word_embeddings"),
