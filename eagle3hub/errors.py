@@ -22,7 +22,7 @@ Every message is one sentence that says what is wrong and where; ``hint`` says w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
@@ -50,6 +50,12 @@ class Hint(str):
         hint = super().__new__(cls, text)
         hint.options, hint.command = options, command
         return hint
+
+    @classmethod
+    def join(cls, parts: Iterable[str], separator: str = "; ") -> Hint:
+        """Several hints as one, which names the options of all."""
+        parts = list(parts)
+        return cls(separator.join(parts), *dict.fromkeys(o for p in parts if isinstance(p, cls) for o in p.options))
 
     def for_command(self, own: Collection[str]) -> str:
         """The words for users of a command with the options ``own``.

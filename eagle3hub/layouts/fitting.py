@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eagle3hub.errors import ConfigError, Problem
+from eagle3hub.errors import ConfigError, Hint, Problem
 from eagle3hub.head import AuxTaps, Head
 from eagle3hub.head.target import TargetFacts
 from eagle3hub.layouts.aux_layers import trainer_default
@@ -54,7 +54,9 @@ def _take_default(head: Head, layers: int) -> None:
     try:
         head.aux, assumed = trainer_default(head, layers)
     except ConfigError as e:
-        head.problems.append(Problem("error", e.code, e.message, e.hint or "give the layers with --aux-layers"))
+        head.problems.append(
+            Problem("error", e.code, e.message, e.hint or Hint("give the layers with --aux-layers", "--aux-layers"))
+        )
         return
     if assumed is not None:
         head.assumptions.append(assumed)
@@ -85,8 +87,11 @@ def _warn_of_shifted(head: Head, aux: AuxTaps, layers: int) -> None:
                     AUX_SHIFTED,
                     f"the aux layers are the default ones shifted by one layer, as if {numbering} ids stood in a list "
                     f"of the other convention; a target of {layers} layers has the default {default.after_layer}",
-                    f"give --aux-layers {_listed(default.after_layer)} if the head was trained on the default layers, "
-                    f"or --aux-layers {_listed(aux.after_layer)} if on these",
+                    Hint(
+                        f"give --aux-layers {_listed(default.after_layer)} if the head was trained on the default "
+                        f"layers, or --aux-layers {_listed(aux.after_layer)} if on these",
+                        "--aux-layers",
+                    ),
                 )
             )
 

@@ -12,7 +12,7 @@ from eagle3hub.checkpoint.safetensors import FLOATS, TensorRef, read_header
 from eagle3hub.checkpoint.source import INDEX, WEIGHTS, parse_json_object, read_small
 from eagle3hub.checkpoint.writer import OpenFiles, stream
 from eagle3hub.conversion.edits.change import Change
-from eagle3hub.errors import HubError, Refusal, SourceError, TensorError
+from eagle3hub.errors import Hint, HubError, Refusal, SourceError, TensorError
 from eagle3hub.head import Assumption, Head
 
 EMBEDDINGS = "embed_tokens.weight"
@@ -37,7 +37,7 @@ def include_embeddings(head: Head, source: str, *, cast: bool = False) -> tuple[
     if EMBEDDINGS in head.tensors:
         raise Refusal(
             "--include-embeddings: the head has its own embed_tokens.weight",
-            hint="leave the option out, or drop them first with --drop-embeddings",
+            hint=Hint("leave the option out, or drop them first with --drop-embeddings", "--drop-embeddings"),
             code="refused-embeddings-present",
         )
     ref = find_embeddings(source)
@@ -51,7 +51,7 @@ def include_embeddings(head: Head, source: str, *, cast: bool = False) -> tuple[
     if ref.dtype != head.dtype and not (cast and ref.dtype in FLOATS):
         raise TensorError(
             f"{ref.name} of {source} is {ref.dtype}, but the head's weights are {head.dtype}",
-            hint="add --dtype bf16, fp16 or fp32 to cast all of them"
+            hint=Hint("add --dtype bf16, fp16 or fp32 to cast all of them", "--dtype")
             if ref.dtype in FLOATS
             else "name embeddings that are not quantized",
             code="tensor-embeddings-dtype",
