@@ -131,7 +131,7 @@ def describe(head: Head, on_disk: Mapping[str, TensorRef], engines: Sequence[Ver
         "vocab_map": {
             "status": head.vocab_status,
             "sorted": None if vocab is None else vocab.is_sorted,
-            "spelling": None if vocab is None else vocab.spelling,
+            "spelling": None if vocab is None else vocab.stored_as,
             "draft_vocab_size": head.dims.draft_vocab_size,
             "vocab_size": head.dims.vocab_size,
             "buffers": head.buffers,

@@ -312,9 +312,8 @@ def _from_cache(asked: HubAddress, name: str, error: HubError) -> Path:
     try:
         return hub.download_file(asked.repo_id, name, asked.revision, cached_only=True)
     except HubError:
-        if asked.bare:
-            message = f"there is no folder {asked.model_id} here, and {error.message}"
-            raise HubError(message, hint=error.hint, code=error.code) from error
+        if asked.bare:  # more likely a path with a mistake in it; with hf:// the Hub's failure is the error
+            raise missing(asked.model_id) from error
         raise error from None
 
 
