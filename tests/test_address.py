@@ -98,7 +98,7 @@ def test_only_ids_are_ids():
 
 
 def published(hub: HubServer, name: str, folder: Path) -> None:
-    """A repository with the files of a folder, in its root and in ``in``, on the branch ``kept``; ``main`` is newer."""
+    """A repository with the files of a folder, in its root and in ``in``, on the branch ``kept``; main is newer."""
     files = {p.name: p.read_bytes() for p in folder.iterdir()}
     files |= {f"in/{n}": data for n, data in files.items()}
     commit = hub.commit(name, files)
