@@ -32,7 +32,7 @@ from eagle3hub.errors import ConfigError, HubError, SourceError
 from eagle3hub.network import names
 from eagle3hub.system.progress import Progress, silent
 
-# Weights on the Hub whose download goes on where an earlier run stopped.
+# Downloads of weights that continue where an earlier run stopped.
 #
 # A draft head is one file of up to gigabytes, and huggingface_hub goes on with a file only within a run: its temporary
 # file has a name of its own each time and is removed when the run fails (2.4.0 ``file_download.py``). So what has come
@@ -51,7 +51,7 @@ def download_weights(
     *,
     stated: Stated | None = None,
 ) -> Path:
-    """As `hub.download_file`, and what an earlier run fetched of a large file is not fetched again."""
+    """Like `hub.download_file`, but continues a large file that an earlier run fetched in part."""
     if not _offline() and (revision is None or hub.cached_file(repo_id, filename, revision) is None):
         limits = hub.transfer(None if stated is None else stated.size)
         with hub.hub_errors(f"{filename} of {repo_id}", repo_id, revision, limits=limits):
@@ -118,7 +118,7 @@ def _append(f: BinaryIO, url: str, about: Any, message: str, progress: Progress)
     )
 
 
-# A repository on the Hub as a source: small files and ranges for a look, whole files for work.
+# A repository on the Hub as a source: small files and ranges to inspect it, whole files to work with it.
 
 
 _FIRST_READ = 16 << 10
@@ -184,7 +184,7 @@ class HubSource:
             )
 
     def names(self) -> set[str]:
-        """Names of the files directly in it; offline, of those in the cache and of the weights these tell of."""
+        """Names of the files directly in it; offline, of those in the cache and of weights that these name."""
         if self._sizes is None:
             return self._known_offline()
         start = self._at.path("")
@@ -213,11 +213,11 @@ class HubSource:
         return download_weights(self._at.repo_id, path, self._commit, self._progress, stated=stated)
 
     def shown(self, name: str) -> str:
-        """What messages call a file."""
+        """The name of a file in messages."""
         return f"{self.name}/{name}"
 
     def _known_offline(self) -> set[str]:
-        """The files in the cache, and the weights files that their index or the numbers in their names tell of."""
+        """The files in the cache, and the weights files that an index or numbered names imply."""
         cached = {p.name for p in self.folder.iterdir() if p.is_file()}
         numbered = islice(chain.from_iterable(missing for missing, _ in gaps(cached)), _MAX_SHARDS)
         index = next((name for name in (INDEX, PICKLE_INDEX) if name in cached), None)
@@ -261,7 +261,7 @@ def local_copy(at: HubAddress, progress: Progress = silent) -> tuple[Path, str]:
 
 
 class RemoteReader:
-    """A `ByteReader` of a file on the Hub; what it reads in all is bounded."""
+    """A `ByteReader` of a file on the Hub; the total it reads is bounded."""
 
     def __init__(self, at: HubAddress, name: str, path: Path) -> None:
         self.path = path
@@ -272,7 +272,7 @@ class RemoteReader:
         self._blocks = [(0, start)]  # everything read so far: the total is bounded
 
     def remote(self, offset: int, count: int) -> bytes:
-        """What a `TensorRef` reads its bytes with."""
+        """The function that a `TensorRef` reads its bytes with."""
         return self.read(offset, count)
 
     def read(self, offset: int, count: int) -> bytes:
@@ -301,7 +301,7 @@ class RemoteReader:
 
 
 def _where(asked: HubAddress, names: Iterable[str]) -> str:
-    """Where a config.json may be that is not at an address; ``names`` are the files of the whole repository."""
+    """A hint at folders with a config.json, for an address without; ``names``: the files of the whole repository."""
     inside = sorted(n.removesuffix(f"/{CONFIG}") for n in names if n.endswith(f"/{CONFIG}"))
     if not inside:
         return "no folder of the repository has one, and weights alone do not say what the head computes"
@@ -321,7 +321,7 @@ _LISTINGS: dict[tuple[str, str, str], hub.Listing] = {}
 
 
 def _listing(at: HubAddress) -> hub.Listing:
-    """The files at an address; of a commit, which cannot change, the answer is kept."""
+    """The files at an address; the answer is kept if the address names a commit, which cannot change."""
     known = _LISTINGS.get((hub.endpoint(), at.repo_id, at.revision or ""))
     if known is not None:
         return known

@@ -335,7 +335,7 @@ class Layout(Protocol):
         """Whether the folder looks like this layout, from header and config alone."""
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions = AS_FOUND) -> Head:
-        """The head in the folder. Raises InputError where the folder cannot be read as one."""
+        """The head in a `prepared` checkpoint. Raises InputError where the folder cannot be read as one."""
 
     def write(self, head: Head, options: WriteOptions) -> LayoutFiles:
         """The files of the head in this layout. Raises Refusal where something would be lost."""

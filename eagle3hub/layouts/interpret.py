@@ -20,7 +20,6 @@ from eagle3hub.layouts.tensors import (
     name_on_disk,
     read_vocab_map,
     refuse_own,
-    without_prefix,
 )
 
 __all__ = ["Interpretation", "build_head", "overridden", "plain_semantics", "rewritten", "same_meaning"]
@@ -135,8 +134,8 @@ def with_overrides(meaning: Interpretation, options: ReadOptions) -> Interpretat
 def build_head(
     name: str, contract: Contract, checkpoint: Checkpoint, meaning: Interpretation, options: ReadOptions
 ) -> Head:
-    """Join a config's meaning with the tensors. Raises TensorError or ConfigError where they contradict."""
-    meaning, checkpoint = with_overrides(meaning, options), without_prefix(checkpoint)
+    """Join a config's meaning with the tensors of a `prepared` checkpoint. Raises TensorError or ConfigError."""
+    meaning = with_overrides(meaning, options)
     tensors, dims, semantics = collect_tensors(checkpoint, meaning.llama, meaning.semantics, contract)
     vocab_map, status, problems = read_vocab_map(checkpoint, dims, meaning.draft_vocab_size, options.d2t, contract)
     head = Head(

@@ -461,7 +461,7 @@ def prepared(checkpoint: Checkpoint, options: ReadOptions) -> Checkpoint:
             hint=Hint("leave them out with " + " ".join(f"--drop {name}" for name in leaked), "--drop"),
             code="tensor-leaked",
         )
-    return without_prefix(replace(checkpoint, tensors=tensors))
+    return _without_prefix(replace(checkpoint, tensors=tensors))
 
 
 def refuse_own(head: Head, dropped: Collection[str]) -> None:
@@ -483,7 +483,7 @@ def refuse_own(head: Head, dropped: Collection[str]) -> None:
             )
 
 
-def without_prefix(checkpoint: Checkpoint) -> Checkpoint:
+def _without_prefix(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint without a ``model.`` that every name begins with. Raises LayoutError where only some do."""
     tensors = checkpoint.tensors
     prefixed = [name for name in tensors if name.startswith(_PREFIX)]

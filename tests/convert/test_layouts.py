@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support import heads
 
@@ -34,7 +35,7 @@ def test_genuine_folders_are_detected(tmp_path: Path, layout: str):
     assert head.layout == layout
     assert head.vocab_status == "ok"
     assert not [p for p in head.problems if p.severity == "error"]
-    assert (head.aux is None) == (layout in ("specjax", "safeailab", "angelslim"))
+    assert (head.aux is None) == (LAYOUTS[layout].contract.aux_ids is None)
 
 
 @pytest.mark.parametrize(("a", "b"), PAIRS)
@@ -243,7 +244,8 @@ def test_any_pair_any_size_is_byte_equal(tmp_path_factory, pair, hidden, heads_c
     prefix = LAYOUTS[a].contract.tensor_prefix
     source = heads.MAKERS[a](work / "head", d)
     old = load_file(source / "model.safetensors")
-    metadata = None if a in ("specjax", "modelopt", "safeailab") else {"format": "pt"}
+    with safe_open(source / "model.safetensors", "np") as f:
+        metadata = f.metadata()
     save_file({**old, **heads.weights(d, prefix, dtype)}, source / "model.safetensors", metadata=metadata)
     fits = str(heads.target(work / "target", d))
     convert(source, work / "b", b, ConvertOptions(target=fits, speculative_tokens=3))
