@@ -44,16 +44,10 @@ if TYPE_CHECKING:
     from eagle3hub.layouts import open_head
     from eagle3hub.layouts.base import ReadOptions
     from eagle3hub.lint.source import LintResult, lint_card
-    from eagle3hub.publishing import (
-        Identity,
-        Published,
-        PublishOptions,
-        PublishPlan,
-        Verified,
-        VerifyOptions,
-        publish,
-        verify,
-    )
+    from eagle3hub.publishing.plan import PublishOptions, PublishPlan
+    from eagle3hub.publishing.signing import Identity
+    from eagle3hub.publishing.upload import Published, publish
+    from eagle3hub.publishing.verify import Verified, VerifyOptions, verify
     from eagle3hub.releasing.heads import release
     from eagle3hub.releasing.release import Release, ReleaseOptions
     from eagle3hub.validation import ValidateOptions, validate
@@ -78,7 +72,10 @@ _PLACES = {
     "inspection": "InspectOptions Inspection inspect",
     "layouts.base": "ReadOptions",
     "lint.source": "LintResult lint_card",
-    "publishing": "Identity PublishOptions PublishPlan Published Verified VerifyOptions publish verify",
+    "publishing.plan": "PublishOptions PublishPlan",
+    "publishing.signing": "Identity",
+    "publishing.upload": "Published publish",
+    "publishing.verify": "Verified VerifyOptions verify",
     "releasing.heads": "release",
     "releasing.release": "Release ReleaseOptions",
     "validation": "ValidateOptions validate",

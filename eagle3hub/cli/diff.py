@@ -33,12 +33,12 @@ def diff(
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Say whether two draft heads are the same: equal, equal up to how they are spelled, or different.
+    """Say whether two draft heads are the same: equal, equal up to how their files are written, or different.
 
     Layouts may differ: weights are compared bit by bit, then as numbers; semantics field by field; vocabulary maps
     as maps.
 
-    Exit status: 0 equal, or only spelled differently; 1 they differ; 3 one of them cannot be read; 5 the Hub failed.
+    Exit status: 0 equal, or only written differently; 1 they differ; 3 one of them cannot be read; 5 the Hub failed.
 
     Example: eagle3hub diff runs/final out
     """

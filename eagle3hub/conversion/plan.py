@@ -144,7 +144,7 @@ class ConversionPlan:
 
     Attributes:
         head: the head after every requested change; its tensors say where their bytes come from.
-        to: the layout. spelled: config and tensors as that layout writes them.
+        to: the layout. written: config and tensors as that layout writes them.
         options: what was asked for. command: the command that makes the same files, folders by their last component.
         speculative_tokens: K that is recommended, or None.
         changes: the requested changes, in order. shards: the weights files.
@@ -153,7 +153,7 @@ class ConversionPlan:
 
     head: Head
     to: str
-    spelled: LayoutFiles
+    written: LayoutFiles
     options: ConvertOptions
     command: list[str]
     speculative_tokens: int | None
@@ -165,17 +165,17 @@ class ConversionPlan:
     @property
     def tensors(self) -> list[OutTensor]:
         """The tensors in their order in the files."""
-        return in_file_order(self.spelled.tensors)
+        return in_file_order(self.written.tensors)
 
     @property
     def assumptions(self) -> list[Assumption]:
         """Facts that the result depends on and the source does not state."""
-        return [*self.head.assumptions, *self.spelled.assumptions]
+        return [*self.head.assumptions, *self.written.assumptions]
 
     @property
     def nbytes(self) -> int:
         """Size of the weights in bytes."""
-        return sum(t.nbytes for t in self.spelled.tensors)
+        return sum(t.nbytes for t in self.written.tensors)
 
 
 DEFAULTS = ConvertOptions()
@@ -195,7 +195,7 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
     head, changes = apply_transforms(head, transforms, None if isinstance(target, TargetFacts | None) else str(target))
     head.raise_for_errors()
     try:
-        spelled = codec.write(head, WriteOptions(options.speculative_tokens, options.public_target(head)))
+        written = codec.write(head, WriteOptions(options.speculative_tokens, options.public_target(head)))
     except Refusal as e:
         if e.code != "refused-embed-tokens" or transforms.include_embeddings is None:
             raise
@@ -204,18 +204,18 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
             hint=partial(alternatives, head, to, "embed_tokens", remedy="leave the option out"),
             code=e.code,
         ) from e
-    head, spelled, done = apply_settings(head, spelled, to, options.settings)
+    head, written, done = apply_settings(head, written, to, options.settings)
     plan = ConversionPlan(
         head=head,
         to=to,
-        spelled=spelled,
+        written=written,
         options=options,
         command=options.command(source, to),
         speculative_tokens=options.speculative_tokens or head.speculative_tokens,
         fingerprint=provenance.fingerprint(checkpoint),
         seen=file_states({ref.path for ref in head.tensors.values()}) | seen,
         changes=[*overrides(read), *changes, *done],
-        shards=split(spelled.tensors, options.max_shard_size),
+        shards=split(written.tensors, options.max_shard_size),
     )
     _refuse_shards(plan)
     if options.strict:

@@ -79,7 +79,7 @@ class Conversion:
         if self.result is None:
             return []
         gone = [p for p in self.plan.head.problems if p.code in _WRITTEN_ANEW and p.code not in self._found]
-        return [p for p in gone if p.code != _NESTED_ONLY or AUX_IDS in self.plan.spelled.config]
+        return [p for p in gone if p.code != _NESTED_ONLY or AUX_IDS in self.plan.written.config]
 
     @property
     def _found(self) -> set[str]:
@@ -99,7 +99,7 @@ class Conversion:
             "destination": str(self.destination),
             "dry_run": self.dry_run,
             "verified": self.verified,
-            "config": plan.spelled.config,
+            "config": plan.written.config,
             "bytes": plan.nbytes,
             "tensors": _mapping(plan),
             "shards": [shard.name for shard in plan.shards],
@@ -109,7 +109,7 @@ class Conversion:
             "problems": [p.to_json() for p in plan.head.problems],
             "result_problems": None if self.result is None else [p.to_json() for p in self.problems],
             "mended": [p.to_json() for p in self.mended],
-            "notes": [*plan.spelled.notes, *self._leftovers],
+            "notes": [*plan.written.notes, *self._leftovers],
         }
 
 
@@ -162,7 +162,7 @@ def _fill(stage: Path, plan: ConversionPlan, *, flush: bool, progress: Progress)
     source = open_checkpoint(plan.head.source)
     if provenance.fingerprint(source) != plan.fingerprint:
         raise changed(plan.head.source)
-    config = document_bytes(plan.spelled.config)
+    config = document_bytes(plan.written.config)
     listed: Callable[[Path], FileSize] = file_digest if digests else file_size
     with ExitStack() as stack:
         flushing = stack.enter_context(Flushing()) if flush else None
@@ -173,14 +173,14 @@ def _fill(stage: Path, plan: ConversionPlan, *, flush: bool, progress: Progress)
             write_file(stage / CONFIG, config, flush=flush)
             if len(plan.shards) > 1:
                 write_file(stage / INDEX, encode_index(plan.shards), flush=flush)
-            for name, data in plan.spelled.side_files.items():
+            for name, data in plan.written.side_files.items():
                 write_file(stage / name, data, flush=flush)
             for shard in plan.shards:
-                write_safetensors(stage / shard.name, shard.tensors, plan.spelled.metadata, flushing, progress)
+                write_safetensors(stage / shard.name, shard.tensors, plan.written.metadata, flushing, progress)
             came_from = pool.map(listed, head_files(source.folder))
-            written = pool.map(listed, [*head_files(stage), *(stage / name for name in plan.spelled.side_files)])
+            written = pool.map(listed, [*head_files(stage), *(stage / name for name in plan.written.side_files)])
             if verify:
-                verify_folder(stage, plan.head, plan.to, plan.spelled, progress)
+                verify_folder(stage, plan.head, plan.to, plan.written, progress)
             if digests:
                 progress("hashing source and result")
             files = list(written)
@@ -200,7 +200,7 @@ def _record(
 ) -> dict[str, Any]:
     """The provenance file (schema ``provenance``): the same inputs give the same bytes."""
     head = plan.head
-    headers = {shard.name: encode_header(shard.tensors, plan.spelled.metadata) for shard in plan.shards}
+    headers = {shard.name: encode_header(shard.tensors, plan.written.metadata) for shard in plan.shards}
     return {
         "schema": provenance.SCHEMA,
         "tool": {"name": "eagle3hub", "version": __version__},
@@ -228,7 +228,7 @@ def _record(
 def _mapping(plan: ConversionPlan) -> list[dict[str, Any]]:
     out: list[dict[str, Any]] = []
     for t in plan.tensors:
-        canonical = plan.spelled.origin[t.name]
+        canonical = plan.written.origin[t.name]
         came = None if canonical is None else plan.head.tensors[canonical].name
         how = "computed" if isinstance(t.data, bytes) else how_derived(t.data)
         out.append({"name": t.name, "from": came, "how": how, "dtype": t.dtype, "shape": list(t.shape)})

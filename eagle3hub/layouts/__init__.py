@@ -150,7 +150,7 @@ def open_head(
     source: str | Path | Checkpoint,
     *,
     layout: str | None = None,
-    target: TargetFacts | str | None = None,
+    target: TargetFacts | str | Path | None = None,
     target_name: str | None = None,
     options: ReadOptions = AS_FOUND,
 ) -> Head:

@@ -164,5 +164,5 @@ def replay(
         dtype=model.dtype,
         progress=progress,
     )
-    questions = [prompt.question_id for prompt in chosen.prompts]
+    questions = [str(prompt.question_id) for prompt in chosen.prompts]
     return Replay(checkpoint.source, model.name, options, questions, found[k])

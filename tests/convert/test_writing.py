@@ -49,7 +49,7 @@ def test_every_flipped_byte_is_found(tmp_path: Path, change: str):
     path = tmp_path / "out/model.safetensors"
     clean = path.read_bytes()
     (tmp_path / "out/eagle3hub.json").unlink()
-    verify_folder(tmp_path / "out", plan.head, "modelopt", plan.spelled)
+    verify_folder(tmp_path / "out", plan.head, "modelopt", plan.written)
     length = int.from_bytes(clean[:8], "little")
     header = {k: v for k, v in json.loads(clean[8 : 8 + length]).items() if k != "d2t"}
     assert len(header) == 13
@@ -58,7 +58,7 @@ def test_every_flipped_byte_is_found(tmp_path: Path, change: str):
         for at in (begin, (begin + end) // 2, end - 1):
             path.write_bytes(clean[:at] + bytes([clean[at] ^ 1]) + clean[at + 1 :])
             with pytest.raises(OutputError, match=rf"the bytes of {name} differ"):
-                verify_folder(tmp_path / "out", plan.head, "modelopt", plan.spelled)
+                verify_folder(tmp_path / "out", plan.head, "modelopt", plan.written)
 
 
 def test_a_flipped_vocabulary_buffer_is_found(tmp_path: Path):
@@ -72,7 +72,7 @@ def test_a_flipped_vocabulary_buffer_is_found(tmp_path: Path):
     tensors |= heads.buffers(ids.sort().values, 40)
     save_file(tensors, tmp_path / "out/model.safetensors", metadata={"format": "pt"})
     with pytest.raises(OutputError, match="vocabulary map reads back differently"):
-        verify_folder(tmp_path / "out", plan.head, "specforge", plan.spelled)
+        verify_folder(tmp_path / "out", plan.head, "specforge", plan.written)
 
 
 def test_a_writer_that_errs_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -245,7 +245,7 @@ def test_a_byte_that_differs_is_seen_wherever_it_lies(
     weights = tmp_path / "out/model.safetensors"
     good = weights.read_bytes()
     start = 8 + int.from_bytes(good[:8], "little")
-    maps = {n for n, canonical in plan.spelled.origin.items() if canonical is None}
+    maps = {n for n, canonical in plan.written.origin.items() if canonical is None}
     at = start
     seen = 0
     for t in plan.tensors:
@@ -255,13 +255,13 @@ def test_a_byte_that_differs_is_seen_wherever_it_lies(
                 bad[at + place] ^= 1
                 weights.write_bytes(bad)
                 with pytest.raises(OutputError, match=f"the bytes of {t.name} differ"):
-                    verify_folder(tmp_path / "out", plan.head, "specforge", plan.spelled)
+                    verify_folder(tmp_path / "out", plan.head, "specforge", plan.written)
                 seen += 1
         at += t.nbytes
     assert at == len(good)
     assert seen > 40
     weights.write_bytes(good)
-    verify_folder(tmp_path / "out", plan.head, "specforge", plan.spelled)
+    verify_folder(tmp_path / "out", plan.head, "specforge", plan.written)
 
 
 def test_a_result_that_is_cut_while_it_is_compared_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

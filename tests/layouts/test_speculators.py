@@ -198,7 +198,7 @@ def test_peagle_of_four_layers_and_another_residual(tmp_path: Path):
 def test_four_aux_layers_are_written_with_a_warning_for_vllm(tmp_path: Path, target: Path):
     source = variants.speculators(tmp_path / "x", heads.dims(aux=4))
     done = convert(source, tmp_path / "out", "speculators")
-    assert any("vLLM" in note for note in done.plan.spelled.notes)
+    assert any("vLLM" in note for note in done.plan.written.notes)
     convert(source, tmp_path / "mo", "modelopt")
     assert config_of(tmp_path / "mo")["num_aux_hidden_states"] == 4
     with pytest.raises(Refusal) as refused:
@@ -239,7 +239,7 @@ def test_the_verifier_and_draft_tokens_that_are_given_take_the_place_of_those_wr
     convert(source, tmp_path / "of-target", "speculators", ConvertOptions(target=target, **said))
     for out, architecture in (("same", "Llama"), ("back", "Qwen3"), ("of-target", "Qwen3")):
         assert served_as(tmp_path / out) == ("me/other", [f"{architecture}ForCausalLM"], 7)
-    assert any("draft tokens that were given" in note for note in done.plan.spelled.notes)
+    assert any("draft tokens that were given" in note for note in done.plan.written.notes)
     record = json.loads((tmp_path / "back/eagle3hub.json").read_text())
     assert (record["facts"]["target_name"], record["facts"]["speculative_tokens"]) == ("me/other", 7)
     assert record["command"][-4:] == ["--target-name", "me/other", "--speculative-tokens", "7"]

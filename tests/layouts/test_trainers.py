@@ -200,7 +200,7 @@ def test_a_base_that_a_trainer_would_not_obey_is_said(tmp_path: Path, target: Pa
     def notes(source: Path) -> list[str]:
         return convert(
             source, tmp_path / f"out-{source.name}", to, ConvertOptions(target=str(target), dry_run=True)
-        ).plan.spelled.notes
+        ).plan.written.notes
 
     (note,) = notes(heads.specforge(tmp_path / "other"))
     assert ("base of 10000" in note, "which is 100000" in note) == (True, True)
@@ -213,9 +213,9 @@ def test_a_base_that_a_trainer_would_not_obey_is_said(tmp_path: Path, target: Pa
 
 def test_weights_that_specjax_would_round_are_said(tmp_path: Path, target: Path):
     done = convert(heads.safeailab(tmp_path / "x"), tmp_path / "out", "specjax", ConvertOptions(target=str(target)))
-    assert any("weights are F16" in note for note in done.plan.spelled.notes)
+    assert any("weights are F16" in note for note in done.plan.written.notes)
     done = convert(heads.specforge(tmp_path / "y"), tmp_path / "fine", "specjax", ConvertOptions(target=str(target)))
-    assert done.plan.spelled.notes == []
+    assert done.plan.written.notes == []
 
 
 def test_a_folder_made_for_angelslim_is_not_taken_for_its_training(tmp_path: Path, target: Path):

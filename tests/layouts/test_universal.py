@@ -91,7 +91,7 @@ def test_what_must_be_known_is_asked_for(tmp_path: Path, target: Path):
 def test_a_context_shorter_than_the_targets_is_raised(tmp_path: Path, target: Path):
     done = convert(heads.safeailab(tmp_path / "a"), tmp_path / "out", "universal", ConvertOptions(target=str(target)))
     assert config_of(tmp_path / "out")["max_position_embeddings"] == 8192
-    assert any("2048" in note for note in done.plan.spelled.notes)
+    assert any("2048" in note for note in done.plan.written.notes)
     scaled = heads.safeailab(tmp_path / "b", rope_scaling={"type": "dynamic", "factor": 2.0})
     with pytest.raises(Refusal, match="RoPE scaling depends on it"):
         convert(scaled, tmp_path / "no", "universal", ConvertOptions(target=str(target)))
@@ -125,7 +125,7 @@ def test_nested_ids_follow_sglangs_rule_for_the_target(
     )
     assert config_of(tmp_path / "out")[IDS] == [i + 1 for i in ids]
     assert nested(tmp_path / "out") == expected
-    assert any("eagle3_layers_to_capture" in n for n in done.plan.spelled.notes) == (ids != [1, 14, 26])
+    assert any("eagle3_layers_to_capture" in n for n in done.plan.written.notes) == (ids != [1, 14, 26])
     assert open_head(tmp_path / "out").aux.after_layer == ids
     (tmp_path / "out/eagle3hub.json").unlink()
     assert open_head(tmp_path / "out").aux.after_layer == ids
