@@ -347,7 +347,7 @@ class CompareOptions:
     """How to compare two heads.
 
     Attributes:
-        from_a, from_b: their layouts, where detection shall not decide.
+        from_a, from_b: their layouts, to skip detection.
         target: the target model of both, which settles what one of them may leave open (the aux layers).
     """
 

@@ -25,7 +25,7 @@ class InspectOptions:
     """How to inspect a head.
 
     Attributes:
-        layout: its layout, where detection shall not decide.
+        layout: its layout, to skip detection.
         target: target model (facts, folder or place on the Hub) that the head must fit.
         read: what the user states about the source.
     """

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from eagle3hub.cli.output import JsonFlag, console, emit, json_text, write
+from eagle3hub.cli.parameters import HEAD
 from eagle3hub.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def card(
     source: Annotated[
         str,
         typer.Argument(
-            help="The release's manifest (release.yaml); with --check also a Markdown file, a folder or hf://owner/name.",
+            help="The release's manifest (release.yaml); with --check also a Markdown file, a folder or owner/name on the Hub.",
             show_default=False,
         ),
     ],
@@ -122,8 +123,16 @@ def card(
 
 @app.command()
 def init(
-    head: Annotated[str, typer.Argument(help="Folder of the head, or hf://owner/name.", show_default=False)],
-    target: Annotated[str, typer.Option("--target", "--verifier", help="Hub id of the target.", show_default=False)],
+    head: Annotated[str, typer.Argument(help=f"The draft head: {HEAD}.", show_default=False)],
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            "--verifier",
+            help="Hub id of the target, with its revision if it is not the default.",
+            show_default=False,
+        ),
+    ],
     repo: Annotated[
         str | None, typer.Option(help="Hub id to publish to.", show_default="made of the target's")
     ] = None,

@@ -20,6 +20,7 @@ from eagle3hub.cli.jobs import (
 )
 from eagle3hub.cli.output import JsonFlag, QuietFlag, progress
 from eagle3hub.cli.parameters import (
+    HEAD,
     BarOption,
     BatchTokensOption,
     DeviceMapOption,
@@ -54,7 +55,7 @@ def _settings_of(ctx: typer.Context, manifest: Path | None) -> Path | None:
 
 
 def validate(
-    head: Annotated[str, typer.Argument(help="Folder of the head, or hf://owner/name@revision.", show_default=False)],
+    head: Annotated[str, typer.Argument(help=f"The draft head: {HEAD}.", show_default=False)],
     target: TargetOption,
     _manifest: Annotated[
         Path | None,

@@ -33,7 +33,7 @@ class ConvertOptions:
     """How to convert a head.
 
     Attributes:
-        layout: the source's layout, where detection shall not decide.
+        layout: the source's layout, to skip detection.
         target: target model (facts, folder or place on the Hub) that settles what the source leaves open.
         target_name: Hub id to record for a target given as a folder, or not given.
         speculative_tokens: number of draft tokens K to recommend; the speculators layout requires it.
