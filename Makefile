@@ -10,7 +10,7 @@ WORKFLOWS := $(wildcard .github/workflows/*.yml examples/actions/*-my-head.yml)
 # two at a time, a file's tests together; a process of each may hold an engine
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: demo test lint fast dist docs exporters clean
+.PHONY: demo test lint fast dist locked docs exporters clean
 
 demo: $(READY)  ## release the example head, publish it to a Hub on this machine, and serve what was downloaded
 	$(BIN)/eagle3hub demo --output build/demo --force
@@ -48,6 +48,13 @@ dist:  ## the wheel and the sdist, in dist/
 	$(PYTHON) -m venv build/tools
 	build/tools/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt build
 	build/tools/bin/python -m build --outdir dist
+
+locked:  ## the packages, with digests, that a job of the release workflow with an identity installs (CONTRIBUTING.md)
+	$(PYTHON) -m venv build/tools
+	build/tools/bin/pip install --quiet --disable-pip-version-check uv
+	printf 'hatchling>=1.27\n' | build/tools/bin/uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 \
+		--python-platform x86_64-unknown-linux-gnu --extra sign --no-annotate --custom-compile-command "make locked" \
+		--output-file .github/locked/publish.txt pyproject.toml -
 
 docs: $(READY)  ## the documentation's pages in build/site; a link that leads nowhere is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

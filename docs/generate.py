@@ -2,7 +2,8 @@
 
 Those of docs/layouts.md and README.md come from the codecs' contracts and eagle3hub/head/aux_defaults.toml, those of
 docs/lint.md from the rules, docs/cli.md from the commands themselves; how to install, in README.md and docs/index.md,
-from eagle3hub/system/installation.toml. The names of layouts in schemas/manifest.schema.json come from the registry.
+from eagle3hub/system/installation.toml. The names of layouts in schemas/manifest.schema.json come from the registry,
+the numbers of engine versions, in pages about what is pinned, from eagle3hub/engines/data.
 
     python docs/generate.py            rewrite the tables
     python docs/generate.py --check    exit with 1 if a table is not what the code says (the tests do this)
@@ -24,8 +25,11 @@ import typer.main
 
 from eagle3hub.card import vocabulary
 from eagle3hub.cli.app import build
+from eagle3hub.engines import ENGINES
+from eagle3hub.engines.preflight import current_contracts
+from eagle3hub.engines.specs import common, default_version, engine_module, engine_title
 from eagle3hub.head.aux_defaults import Layer, aux_default, boundaries, shown, special_trainers
-from eagle3hub.layouts import LAYOUTS, by_readers
+from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.base import FEATURES, Contract, Layout
 from eagle3hub.lint import RULES, Rule
 from eagle3hub.lint.model import FAMILIES
@@ -41,6 +45,14 @@ NO_RELEASE = [
     "project installs it by name.",
 ]
 START_PAGES = (Path(__file__).parent.parent / "README.md", Path(__file__).parent / "index.md")
+PINNED_PAGES = (
+    *START_PAGES,
+    *sorted(Path(__file__).parent.glob("serving/*.md")),
+    *sorted(Path(__file__).parent.glob("trainers/*.md")),
+    *(Path(__file__).parent / f"{name}.md" for name in ("engines", "troubleshooting")),
+)
+"""Pages about the pinned versions. Others are records: of what was run, on the version they name."""
+CARDS = tuple(sorted(Path(__file__).parent.parent.glob("examples/cards/*/README.md")))
 _TABLE = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -171,12 +183,46 @@ def filled_start(page: str, known: Index | None = None) -> str:
 
 
 def filled_schema(text: str, names: Sequence[str] | None = None) -> str:
-    """schemas/manifest.schema.json with the names of all layouts, those that most engines read first."""
+    """schemas/manifest.schema.json with the names of all layouts, in the order of the registry."""
     schema = json.loads(text)
     layouts = schema["properties"]["layouts"]["properties"]
     for place in (layouts["main"], layouts["also"]["items"]):
-        place["enum"] = by_readers() if names is None else list(names)
+        place["enum"] = list(LAYOUTS if names is None else names)
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+
+
+def pinned(page: str) -> str:
+    """A page with the pinned version wherever an engine is named with a number.
+
+    TensorRT-LLM is left alone: pages name several of its versions. A column that follows keeps its place if it can.
+    """
+    for engine in ENGINES:
+        if engine != "trtllm":
+            title, version = engine_title(engine), default_version(engine)
+            build = next((c.title.partition(f"{title} ")[2] for c in current_contracts() if c.engine == engine), "")
+            names = "|".join(re.escape(name) for name in {title, engine, engine_module(engine)})
+            page = _numbered(page, rf"(?<![\w-])(?:{names})`? ", r"\d+\.[\w.]*\w", version, common(engine).beside)
+            if re.fullmatch(r"b\d+", build):
+                page = _numbered(page, rf"{re.escape(title)} ", r"b\d+", build, ())
+    return page
+
+
+def spelled(page: str) -> str:
+    """A card of examples/cards with the pinned version of each engine that its recipes are spelled for."""
+    for engine in ENGINES:
+        name = rf"Spelled for {re.escape(engine_title(engine))} "
+        page = _numbered(page, name, r"\S+(?= by eagle3hub)", default_version(engine), ())
+    return page
+
+
+def _numbered(page: str, name: str, number: str, version: str, other: Sequence[str]) -> str:
+    def said(m: re.Match[str]) -> str:
+        if m["number"] in other:
+            return m[0]
+        room = len(m["number"] + m["room"]) - len(version) if m["room"] else 0
+        return m["name"] + version + (" " * max(2, room) if m["room"] else "")
+
+    return re.sub(rf"(?P<name>{name})(?P<number>{number})(?P<room>(?: {{2,}})?)", said, page)
 
 
 def commands(group: Any, name: str = "eagle3hub") -> Iterator[tuple[str, Any]]:
@@ -267,7 +313,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     status = 0
     start = [(page, filled_start) for page in START_PAGES]
     pages = [(PAGE, filled), (LINT_PAGE, filled_lint), (CLI_PAGE, filled_cli), *start]
-    for path, fill in ((MANIFEST_SCHEMA, filled_schema), *pages):
+    numbers = [*((page, pinned) for page in PINNED_PAGES), *((page, spelled) for page in CARDS)]
+    for path, fill in ((MANIFEST_SCHEMA, filled_schema), *pages, *numbers):
         page = path.read_text()
         fresh = fill(page)
         if not options.check:

@@ -82,6 +82,9 @@ def check_results(document: Any, name: str = "the results") -> None:
             raise ManifestError(f"{where}.head is {cell['head']!r}, none of the heads", code="bench-head")
         if any(len(p["accepted_per_position"]) != cell["settings"]["draft_tokens"] for p in cell["per_prompt"]):
             raise ManifestError(f"{where} has counters of another K than its settings", code="bench-numbers")
+        if cell["per_prompt"] and len(cell["per_prompt"]) != cell["prompts"]["count"]:
+            asked, have = cell["prompts"]["count"], len(cell["per_prompt"])
+            raise ManifestError(f"{where} has counters of {have} prompts, not of {asked}", code="bench-numbers")
         computed = _acceptance(counts(cell))
         if not alike(computed, cell["acceptance"]):
             raise ManifestError(

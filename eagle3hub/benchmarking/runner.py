@@ -177,7 +177,9 @@ class BenchRunner:
         if stopped is not None:
             return CellResult("fail", stopped)
         begun = time.monotonic()
-        measured = Trial(engine, job, cell.target, python, self._timeout, self._progress).run(self._baselines)
+        measured = Trial(engine, job, checkpoint.folder.name, cell.target, python, self._timeout, self._progress).run(
+            self._baselines
+        )
         run, base, seconds = measured.outcome, measured.base, round(time.monotonic() - begun, 3)
         if isinstance(run, EngineFailure):
             return CellResult(run.verdict, run.reason, seconds=seconds)

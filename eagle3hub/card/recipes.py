@@ -15,6 +15,7 @@ from eagle3hub.card.reports import Run
 from eagle3hub.card.served import Choice, Outlook, Served, captured, choose, outlook
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import default_version
+from eagle3hub.validation.derive import head_name
 
 # Serving recipes of a report, with the published names in place of those that were measured.
 
@@ -131,12 +132,13 @@ def serve_recipe(
 ) -> ServeRecipe:
     """A tested recipe for the published repository, or for the ``folder`` of it that was tested.
 
-    The recipe names head and target as the report does (``head.source``, ``target.name``). Those names become the
-    Hub ids where they are the value of something called a model; elsewhere the same word may mean something else
-    (a folder may be called ``eagle3``).
+    The recipe names the head as `head_name` does, and the target as the report does. Those names become the Hub ids
+    where they are the value of something called a model; elsewhere the same word may mean something else (a folder
+    may be called ``eagle3``).
     """
     fetch, place = fetched(manifest, folder) if folder else ("", manifest.release.repo)
-    published = {report["head"]["source"]: place, report["target"]["name"]: manifest.target.id}
+    head = head_name(report["head"]["source"])
+    published = {head: place, report["target"]["name"]: manifest.target.id}
     command = _command(recipe.get("server_command") or "", recipe.get("env") or {}, published)
     if recipe.get("prepare"):  # commands on folders of the names that were measured: the published ones go there
         lines = []
@@ -144,7 +146,7 @@ def serve_recipe(
             if "/" not in measured and not (folder and name == place):
                 lines.append(shlex.join(["hf", "download", name, "--local-dir", measured]))
         if folder:
-            lines += [fetch, shlex.join(["ln", "-s", place, report["head"]["source"]])]
+            lines += [fetch, shlex.join(["ln", "-s", place, head])]
         command = "\n".join([*lines, *recipe["prepare"], command])
     elif folder and command:
         command = f"{fetch}\n{command}"

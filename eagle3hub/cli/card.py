@@ -40,7 +40,7 @@ def card(
     source: Annotated[
         str,
         typer.Argument(
-            help="The release's manifest (release.yaml); with --check also a Markdown file, a folder or owner/name on the Hub.",
+            help="The release's manifest; with --check also Markdown, a folder, or owner/name on the Hub.",
             show_default=False,
         ),
     ],

@@ -47,7 +47,7 @@ class AuxTaps:
     The canonical number of a tap is its *after-layer* id: tap k is the output of 0-based decoder layer k,
     before the final norm. `boundary` numbers are k + 1, the index into ``output_hidden_states`` and the
     convention of vLLM and speculators; SGLang, TensorRT-LLM, SpecForge, ModelOpt and SpecJAX use after-layer
-    ids (vLLM 0.32.0 ``model_executor/models/interfaces.py``; SGLang 0.5.23 ``srt/models/llama.py``).
+    ids (vLLM ``model_executor/models/interfaces.py``; SGLang ``srt/models/llama.py``).
     Build one with `from_after_layer`, `from_boundary` or `default_for`, never from a bare list.
     """
 

@@ -10,10 +10,11 @@ from eagle3hub.checkpoint.safetensors import refuse_pointer
 from eagle3hub.checkpoint.source import CONFIG, parse_json_object, read_small
 from eagle3hub.errors import SourceError
 from eagle3hub.head.fields import Fields
-from eagle3hub.system.reading import opened
+from eagle3hub.system.reading import kind, opened
 
 WEIGHTS = (".safetensors", ".bin", ".pt")
 """Suffixes of weights files."""
+_TEMPLATES = "additional_chat_templates"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,12 @@ class TargetFacts:
 def require_weights(target: str | Path | Address) -> None:
     """Check, before anything is started, that a target's folder has weights; a Hub id is not checked.
 
-    Raises SourceError for a folder without, CheckpointError for Git LFS pointers in their place.
+    Raises SourceError for a folder without, and as `require_files`; CheckpointError for Git LFS pointers.
     """
     at = parse_address(target)
     if not isinstance(at, LocalAddress) or not at.path.is_dir():
         return
+    require_files(at)
     folder = at.path
     files = sorted(p for p in folder.iterdir() if p.suffix in WEIGHTS and p.is_file())
     if not files:
@@ -59,6 +61,28 @@ def require_weights(target: str | Path | Address) -> None:
     for file in files:
         with opened(file) as f:
             refuse_pointer(f.read(64), Path(at.text) / file.name)
+
+
+def require_files(target: str | Path | Address) -> None:
+    """Raise SourceError where a pipe, a device or a socket lies in a target's folder.
+
+    Libraries that load a target open what lies there by its name, and would wait for a pipe for ever.
+    """
+    at = parse_address(target)
+    if isinstance(at, HubAddress):
+        return
+    folder = at.path
+    try:
+        for place in (folder, folder / _TEMPLATES):
+            for path in sorted(place.iterdir()) if place.is_dir() else ():
+                if path.exists() and (what := kind(path.stat().st_mode)) is not None:
+                    raise SourceError(
+                        f"{path.relative_to(folder)} in the target folder {at} is {what}, not a file",
+                        hint="put the file itself there, or take it away",
+                        code="source-unreadable",
+                    )
+    except OSError as e:
+        raise SourceError(f"cannot read the target folder {at}: {e.strerror}", code="source-unreadable") from e
 
 
 def read_target(target: str | Path | Address, name: str | None = None) -> TargetFacts:

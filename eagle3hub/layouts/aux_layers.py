@@ -119,7 +119,7 @@ def trainer_default(head: Head, num_target_layers: int) -> tuple[AuxTaps, Assump
     why: str | None = "the source names no aux layers: the trainer's default is taken, but a run may have set others"
     if default.fixed:
         title, special = LAYOUTS[head.layout].contract.title, next(iter(default.targets.items()), None)
-        if kind in default.targets:
+        if kind and kind in default.targets:
             why = (
                 f"{title} taps ({shown(default.targets[kind])}) for {kind} unless told otherwise, and records nothing"
             )

@@ -101,7 +101,7 @@ def _buffer(head: Head, buffer: str, dtype: str, name: str) -> OutTensor:
 
 
 _POST_NORM = ("norm_output", "return_hidden_post_norm")
-"""The keys of post-norm feedback: for vLLM and SGLang, and inside ``eagle_config`` for TensorRT-LLM 1.2."""
+"""The keys of post-norm feedback: for vLLM and SGLang, and inside ``eagle_config`` for released TensorRT-LLM."""
 _OPTION = {"norm_before_residual": Hint("give --norm-before-residual", "--norm-before-residual")}
 _WRITTEN_ANEW = ("num_hidden_layers", "tie_word_embeddings", "attention_bias", AUX_IDS)
 
@@ -229,8 +229,8 @@ class FlatLayout(ABC):
         if head.layout == self.name or any(a.field == "rope_theta" for a in head.assumptions):
             return files
         note = (
-            f"{self.contract.title}'s trainer always has a RoPE base of 10000, and this head was trained with "
-            f"{head.semantics.rope.theta:g}: engines obey config.json, but training on would not"
+            f"{self.contract.title}'s trainer always has a RoPE base of 10000, not the one of this head's training, "
+            f"which is {head.semantics.rope.theta:g}: engines obey config.json, but training on would not"
         )
         return replace(files, notes=[*files.notes, note])
 
@@ -292,8 +292,8 @@ def common_config(head: Head, architecture: str) -> dict[str, Any]:
     """The fields that all flat configs share; every engine can read them.
 
     Layer ids are written twice on purpose: boundary ids at top level, which vLLM looks at first, and after-layer
-    ids inside ``eagle_config``, the only place SGLang and the trainers look (vLLM 0.32.0
-    ``v1/worker/gpu_model_runner.py``; SGLang 0.5.23 ``spec_aux_hidden_state.py``). RoPE is written in both
+    ids inside ``eagle_config``, the only place SGLang and the trainers look (vLLM
+    ``v1/worker/gpu_model_runner.py``; SGLang ``spec_aux_hidden_state.py``). RoPE is written in both
     forms; an engine would read a null as a value, so absent fields are left out.
     """
     d, s = head.dims, head.semantics

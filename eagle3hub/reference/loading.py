@@ -28,7 +28,7 @@ from eagle3hub.errors import (
     UnavailableError,
     UsageError,
 )
-from eagle3hub.head.target import require_weights
+from eagle3hub.head.target import require_files, require_weights
 from eagle3hub.system.installation import command_for, command_for_extra
 from eagle3hub.system.reading import read_bytes
 
@@ -98,6 +98,7 @@ def target_config(at: Address) -> tuple[Path | None, dict[str, Any], bytes]:
     if isinstance(at, HubAddress):
         path = download_file(at.repo_id, CONFIG, at.revision)
     else:
+        require_files(at)
         path = at.path / CONFIG
         if not path.is_file():
             raise SourceError(f"there is no {CONFIG} in the target folder {at}", code="source-no-config")
@@ -143,6 +144,8 @@ def load_model(
 
 def load_tokenizer(source: str, folder: Path | None, revision: str | None) -> Any:
     """The tokenizer of a target. Raises InputError, SourceError or HubError."""
+    if folder is not None:
+        require_files(source)
     if folder is not None and not any((folder / name).is_file() for name in _TOKENIZERS):
         raise SourceError(
             f"there is no tokenizer in the target folder {source}",

@@ -25,7 +25,7 @@ from eagle3hub.conversion.run import convert
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import Verdict
 from eagle3hub.errors import ManifestError, SourceError, UsageError
-from eagle3hub.head.target import TargetFacts, read_target, require_weights
+from eagle3hub.head.target import TargetFacts, read_target, require_files, require_weights
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.tensors import QUANT_CONFIG
 from eagle3hub.publishing import Published, PublishOptions, PublishPlan, check_access, plan_publication, sign, upload
@@ -322,6 +322,8 @@ def _require_engines(manifest: Manifest, options: ReleaseOptions, measured: str)
             require_packages()
         elif engine not in (options.endpoints or ()):
             interpreter(get_engine(engine), manifest.validate.device, options.engine_python)
+    if asked:
+        require_files(measured)
     if REFERENCE in asked:
         require_weights(measured)
 

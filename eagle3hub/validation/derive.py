@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 from collections import Counter
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from eagle3hub import metrics
 from eagle3hub._version import __version__
+from eagle3hub.address import HubAddress, parse_address
 from eagle3hub.checkpoint.digest import combined_digest
 from eagle3hub.engines import ENGINES, get_engine
 from eagle3hub.engines.base import EngineFailure, EngineRun, Job, LoadReport, Verdict, worst
-from eagle3hub.engines.specs import counts_end_with_response, engine_title
+from eagle3hub.engines.specs import engine_title, version_data
 from eagle3hub.errors import ConfigError, InputError, UsageError
 from eagle3hub.head import Head
 from eagle3hub.prompts import PACKAGED, PromptSet, load_prompts
@@ -44,6 +46,15 @@ if TYPE_CHECKING:
 # counters themselves, times, versions, what the engine said of loading, and the environment.
 
 
+ALWAYS: Mapping[str, Any] = {"concurrency": 1, "chat_template": "the target's own", "system_prompt": None}
+"""Settings that a validation has no option for."""
+
+SPEED_NOTES = (
+    "one sequence at a time; smoke test, not a benchmark",
+    "the reference replays texts, it does not serve",
+)
+"""What is said beside the speed of a run: of an engine's, and of the reference's."""
+
 SERVER = "server"
 """Device of a running server that does not say its own."""
 _SLACK = 2
@@ -58,6 +69,18 @@ def expected_taps(head: Head) -> list[int] | None:
         return head.aux.boundary
     except ConfigError:
         return None
+
+
+def head_name(source: str) -> str:
+    """What recipes call a head, from the report's ``head.source``.
+
+    Engines take a repository of the Hub by ``owner/name``; of a folder in one, or on this machine, its last component
+    is said.
+    """
+    at = parse_address(source)
+    if isinstance(at, HubAddress) and not at.folder:
+        return at.repo_id
+    return source.rstrip("/").rpartition("/")[2]
 
 
 def derive(report: Mapping[str, Any], entry: Mapping[str, Any], taps: Sequence[int] | None) -> dict[str, Any]:
@@ -147,7 +170,7 @@ def _gates(report: Mapping[str, Any], entry: Mapping[str, Any]) -> list[Gate]:
 
 def counts_within_response(engine: str) -> bool:
     """Whether an engine counts nothing past the response's end, so that the reference must count likewise."""
-    return engine != REFERENCE and counts_end_with_response(engine)
+    return engine != REFERENCE and version_data(engine).counts_end_with_response
 
 
 def contradictions(report: Mapping[str, Any], head: Head | None = None) -> list[str]:
@@ -171,6 +194,16 @@ def contradictions(report: Mapping[str, Any], head: Head | None = None) -> list[
 
 def _frame(report: Mapping[str, Any]) -> Iterator[str]:
     settings, prompts, head = report["settings"], report["prompts"], report["head"]
+    for key, value in ALWAYS.items():
+        if settings[key] != value:
+            yield f"{key} is stated as {_short(settings[key])}, and a validation always has {_short(value)}"
+    k = settings["draft_tokens"]
+    if settings.get("topk", 1) == 1 and settings.get("num_draft_tokens", k + 1) != k + 1:
+        yield f"{settings['num_draft_tokens']} verified tokens are stated, and a chain of {k} verifies {k + 1}"
+    try:
+        datetime.datetime.strptime(report["measured_at"], "%Y-%m-%dT%H:%M:%SZ")
+    except ValueError:
+        yield f"it was measured at {report['measured_at']}, which is no time"
     line = settings["collapse_acceptance_length"]
     if line != COLLAPSE:
         yield f"the collapse line is stated as {line:g}, and it is {COLLAPSE:g}"
@@ -225,6 +258,7 @@ def _entry(report: Mapping[str, Any], entry: Mapping[str, Any], head: Head | Non
     rows = entry.get("per_prompt")
     if rows is None:
         return
+    yield from _held(report, entry, rows)
     yield from _prompts(report, entry, rows)
     yield from _speed(entry, rows)
     taps = entry["load"]["aux_boundaries"] if head is None else expected_taps(head)
@@ -238,6 +272,21 @@ def _entry(report: Mapping[str, Any], entry: Mapping[str, Any], head: Head | Non
         if alike(stated, value) or (key == "reason" and report["tool"]["version"] != __version__):
             continue
         yield from _apart(key, stated, value)
+
+
+def _held(report: Mapping[str, Any], entry: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What every run is held against, and this one is not."""
+    on_server = "unchecked" in entry
+    if entry["device"] == SERVER and not on_server:
+        yield "a running server's entry does not say what of it could not be checked"
+    if entry["engine"] == REFERENCE:
+        return
+    alone = not on_server and report["settings"]["temperature"] == 0 and get_engine(entry["engine"]).runs_alone
+    if alone and any(row["identical"] is None for row in rows):
+        yield "its output was not compared with the target's own"
+    refereed = any(one["engine"] == REFERENCE and "per_prompt" in one for one in report["engines"])
+    if refereed and "reference_counts" not in entry:
+        yield "it was not held against the reference, which the report has"
 
 
 def _apart(name: str, stated: Any, follows: Any) -> Iterator[str]:
@@ -303,6 +352,9 @@ def _prompt(settings: Mapping[str, Any], entry: Mapping[str, Any], row: Mapping[
 
 
 def _speed(entry: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    note = SPEED_NOTES[entry["engine"] == REFERENCE]
+    if entry["throughput"]["note"] != note:
+        yield f"the note on its speed is not {note!r}"
     stated, seconds = entry["throughput"]["speculative_tokens_per_second"], entry["seconds"]["generate"]
     if stated is None:
         return
@@ -322,11 +374,13 @@ def _recipe(report: Mapping[str, Any], entry: Mapping[str, Any]) -> Iterator[str
     if stated is None:
         return
     engine = get_engine(entry["engine"])
-    last = str(report["head"]["source"]).rstrip("/").rpartition("/")[2]
     target, k = report["target"]["name"], report["settings"]["draft_tokens"]
-    # a head on the Hub is measured in a folder that is called as its commit is
-    made = [engine.recipe(target, name, draft_tokens=k).to_json() for name in (last, last.partition("@")[2])]
-    if report["tool"]["version"] == __version__ and not any(alike(stated, one) for one in made):
+    try:
+        made = engine.recipe(target, head_name(report["head"]["source"]), draft_tokens=k).to_json()
+    except InputError as error:
+        yield error.message
+        return
+    if report["tool"]["version"] == __version__ and not alike(stated, made):
         yield "the recipe is not the one that this engine takes for this head and target"
 
 
@@ -414,12 +468,12 @@ def _reference_counts(expected: Sequence[metrics.Counts] | str) -> dict[str, Any
     )
 
 
-def public(flags: Any, job: Job, target: Target) -> Any:
+def public(flags: Any, job: Job, head: str, target: Target) -> Any:
     """The flags with names in place of this machine's paths."""
     if isinstance(flags, dict):
-        return {key: public(value, job, target) for key, value in flags.items()}
+        return {key: public(value, job, head, target) for key, value in flags.items()}
     if isinstance(flags, str | Path) and job.head is not None and str(flags) == str(job.head):
-        return job.head.name
+        return head
     return target.name if flags == job.target else flags
 
 
@@ -450,7 +504,7 @@ def _throughput(run: EngineRun, base: EngineRun | None) -> dict[str, Any]:
     return {
         "target_tokens_per_second": base.tokens_per_second if base is not None else None,
         "speculative_tokens_per_second": run.tokens_per_second,
-        "note": "one sequence at a time; smoke test, not a benchmark",
+        "note": SPEED_NOTES[False],
     }
 
 
@@ -458,7 +512,7 @@ def _no_throughput() -> dict[str, Any]:
     return {
         "target_tokens_per_second": None,
         "speculative_tokens_per_second": None,
-        "note": "the reference replays texts, it does not serve",
+        "note": SPEED_NOTES[True],
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from eagle3hub._version import __version__
 from eagle3hub.address import HubAddress, head_address
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.engines.base import Verdict, worst
 from eagle3hub.errors import ManifestError, Refusal, UsageError
@@ -113,14 +113,14 @@ def validate_layouts(
     }
     results: list[LayoutResult] = []
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="eagle3hub-layouts-") as scratch:
+    with scratch_folder() as scratch:
         for i, name in enumerate(names):
             say = labelled(progress, f"{name} ({i + 1} of {len(names)})", i / len(names), (i + 1) / len(names))
             try:
                 result = measure_layout(
                     source,
                     name,
-                    Path(scratch) / name,
+                    scratch / name,
                     target=subject.source,
                     facts=facts,
                     speculative_tokens=head.speculative_tokens or draft_tokens,

@@ -15,12 +15,12 @@ from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import DTYPES, Engine, EngineFailure, EngineRun, Job, Verdict, worst
 from eagle3hub.errors import UnavailableError
-from eagle3hub.head.target import require_weights
+from eagle3hub.head.target import require_files, require_weights
 from eagle3hub.layouts import open_head
 from eagle3hub.metrics import Counts
 from eagle3hub.prompts import load_prompts
 from eagle3hub.system.progress import Progress, silent
-from eagle3hub.validation.derive import Measured, counts_within_response, entry_of
+from eagle3hub.validation.derive import ALWAYS, Measured, counts_within_response, entry_of, head_name
 from eagle3hub.validation.engine_runner import Kept, Trial, device_of, engine_for, outlook, stops
 from eagle3hub.validation.gates import COLLAPSE
 from eagle3hub.validation.measurement import load_reference
@@ -97,6 +97,7 @@ def validate(
     at = head_address(head_source)
     earlier = None if acceptance_reference is None else load_reference(acceptance_reference)
     chosen = load_prompts(prompts, num_prompts)
+    require_files(target)  # before torch is imported
     subject = identify_target(target, target_name, progress)
     progress("reading the head")
     checkpoint = open_checkpoint(at if isinstance(at, HubAddress) else at.path.resolve(), progress=progress)
@@ -158,14 +159,15 @@ def validate(
     plans = [
         _planned(name, job, engine_python, endpoints, alone=len(names) == 1) for name in names if name != REFERENCE
     ]
+    called = head_name(frame["head"]["source"])
     found: dict[str, Measured] = {}
     for plan in plans:
         if plan.name in (endpoints or ()):
-            measured = _run(plan, job, subject, timeout, kept, progress, None)
+            measured = _run(plan, job, called, subject, timeout, kept, progress, None)
             found[plan.name] = replace(measured, device=device_of(plan.engine))
             continue
         expected = expects(plan.name, plan.engine.version, job.device)
-        measured = _run(plan, job, subject, timeout, kept, progress, None if run_anyway else stops(expected))
+        measured = _run(plan, job, called, subject, timeout, kept, progress, None if run_anyway else stops(expected))
         found[plan.name] = replace(measured, preflight=expected.to_json())
     if referee is not None:
         found[REFERENCE] = referee.run()
@@ -211,7 +213,14 @@ def _planned(
 
 
 def _run(
-    plan: _Plan, job: Job, subject: Target, timeout: float, kept: Kept, progress: Progress, stopped: str | None
+    plan: _Plan,
+    job: Job,
+    head: str,
+    subject: Target,
+    timeout: float,
+    kept: Kept,
+    progress: Progress,
+    stopped: str | None,
 ) -> Measured:
     """Run an engine, unless it cannot run here or there is a reason (``stopped``) not to start it."""
     if plan.python is None:
@@ -219,7 +228,7 @@ def _run(
         return Measured(plan.name, plan.engine.version, EngineFailure(reason, "unavailable"), None, {}, None)
     if stopped is not None:
         return Measured(plan.name, plan.engine.version, EngineFailure(stopped), None, {}, None)
-    return Trial(plan.engine, job, subject, plan.python, timeout, progress).run(kept.baselines)
+    return Trial(plan.engine, job, head, subject, plan.python, timeout, progress).run(kept.baselines)
 
 
 def _expected(measured: Measured, referee: Referee | None) -> list[Counts] | str | None:
@@ -243,9 +252,7 @@ def _settings(job: Job, bar: float | None, reference: ReferenceOptions) -> dict[
         "drafting": reference.drafting,
         "dtype": job.dtype,
         "device": job.device,
-        "concurrency": 1,
         "min_acceptance_length": bar,
         "collapse_acceptance_length": COLLAPSE,
-        "chat_template": "the target's own",
-        "system_prompt": None,
+        **ALWAYS,
     }

@@ -125,14 +125,14 @@ def test_another_file_of_the_same_kind_may_change(tmp_path: Path, monkeypatch: p
 def test_what_was_replaced_before_anything_was_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Between reading a header and looking at its file: only the digest of the header tells."""
     weights = heads.specforge(tmp_path / "head") / "model.safetensors"
-    real = plan.look
+    real = plan.file_states
 
     def late(paths: object) -> object:
-        monkeypatch.setattr(plan, "look", real)
+        monkeypatch.setattr(plan, "file_states", real)
         replaced(weights, other_order(weights))
         return real(paths)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(plan, "look", late)
+    monkeypatch.setattr(plan, "file_states", late)
     refused(tmp_path, "head changed", weights.parent)
 
 

@@ -199,7 +199,7 @@ def test_room_is_reserved_where_the_file_system_can(tmp_path: Path, monkeypatch:
 
 def test_what_is_written_goes_to_the_disk_while_the_rest_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     events: list[tuple[object, ...]] = []
-    flush = os.fsync
+    flush, start = os.fsync, flushing.start_writing
 
     def flushed(fd: int) -> None:
         events.append(("all", os.fstat(fd).st_size))
@@ -207,7 +207,7 @@ def test_what_is_written_goes_to_the_disk_while_the_rest_is_written(tmp_path: Pa
 
     def begun(fd: int, offset: int, count: int) -> None:
         events.append((offset, count))
-        syscalls.start_writing(fd, offset, count)
+        start(fd, offset, count)
 
     monkeypatch.setattr(os, "fsync", flushed)
     monkeypatch.setattr(flushing, "start_writing", begun)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from support.jobs_server import BROKE, NO_JOBS, JobsHub, Running
+from support.versions import VLLM
 from validate.samples import report
 
 from eagle3hub.cli import jobs as cli_jobs
@@ -173,7 +174,7 @@ def test_a_foregone_conclusion_is_not_paid_for(hub: JobsHub, cli: Cli) -> None:
     hub.script = says(stage="ERROR")
     assert cli(*HERE, "--engine", "vllm", "--yes", "--run-anyway")[0] == 5
     assert "--run-anyway" in hub.jobs[0].spec["command"]
-    assert (hub.jobs[0].spec["flavor"], hub.jobs[0].spec["dockerImage"]) == ("l4x1", "vllm/vllm-openai:v0.32.0")
+    assert (hub.jobs[0].spec["flavor"], hub.jobs[0].spec["dockerImage"]) == ("l4x1", f"vllm/vllm-openai:v{VLLM}")
 
 
 def test_the_token_goes_along_only_if_asked_and_only_as_a_secret(hub: JobsHub, cli: Cli) -> None:

@@ -18,6 +18,7 @@ import pytest
 from support import hostile
 from support.hub_server import HubServer, Takeover, _Handler
 from support.standin_server import StandIn
+from support.versions import SGLANG
 
 from eagle3hub.engines.base import EngineFailure, Job
 from eagle3hub.engines.endpoints import attach, endpoint
@@ -30,7 +31,7 @@ LIMIT = 1.0
 BOUND = 20.0
 MEMORY = 700 << 20
 INFO = {
-    "version": "0.5.23",
+    "version": SGLANG,
     "model_path": "org/target",
     "speculative_algorithm": "EAGLE3",
     "speculative_draft_model_path": "org/head",

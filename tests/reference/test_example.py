@@ -24,7 +24,7 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "smollm2-135m" / "h
 TEXTS = Path(__file__).resolve().parents[1] / "fixtures" / "smollm2-texts.json"
 TAPS = AuxTaps.from_after_layer([1, 14, 26], "flag")
 K = 3
-# vLLM 0.32.0 on CPU, float32, K = 3, one sequence at a time, 64 tokens: rounds, and accepted at each position
+# vLLM on CPU, float32, K = 3, one sequence at a time, 64 tokens: rounds, and accepted at each position
 VLLM = 622, [206, 58, 18]
 
 

@@ -269,6 +269,16 @@ def test_shards_are_bounded_indexed_and_read_back(tmp_path: Path, ok, refused):
         assert "not a size" in refused(source, "specforge", "--max-shard-size", size, status=2)
 
 
+@pytest.mark.parametrize("to", LAYOUTS)
+def test_several_files_are_refused_where_the_layouts_own_reader_knows_no_index(tmp_path: Path, ok, refused, to: str):
+    source, target = heads.specforge(tmp_path / "head"), heads.target(tmp_path / "target")
+    options = ("--target", target, "--target-name", "o/t", "--speculative-tokens", 3, "--max-shard-size", "500B")
+    if to in {"specjax", "safeailab"}:
+        assert "refused-shards: --max-shard-size: " in refused(source, to, *options)
+    else:
+        assert len(ok(source, to, *options)[0]["shards"]) > 1
+
+
 def test_a_shard_size_that_is_large_enough_changes_nothing(tmp_path: Path, ok):
     source = heads.specforge(tmp_path / "head")
     document, _, _ = ok(source, "specforge", "--max-shard-size", "5GB")

@@ -227,7 +227,7 @@ _ALIASES = {"aux_norm_low.": "fc_norm.0.", "aux_norm_mid.": "fc_norm.1.", "aux_n
 _JUDGED_BY_FLAG = re.compile(r"(fc_norm|input_norm|aux_norm_\w+|mask_hidden)\b|\.(q_norm|k_norm)\.")
 _LATER_NORM = re.compile(r"layers\.[1-9]\d*\.(input_layernorm|hidden_norm)\.")
 _ROTARY = re.compile(r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
-"""Buffers of old transformers versions, which every loader skips or ignores (vLLM 0.32.0 ``models/utils.py:233``)."""
+"""Buffers of old transformers versions, which every loader skips or ignores (vLLM ``models/utils.py:233``)."""
 _QWEN3_HEAD_DIM = 128
 """head_dim of a Qwen3 config that states none (transformers)."""
 _ALWAYS_KNOWN = {"embed_tokens.weight", "lm_head.weight", "d2t", "t2d"}
@@ -477,7 +477,7 @@ def _reading(case: Case, aux: AuxReading) -> tuple[str, tuple[int, ...]] | None:
             return key, _boundaries(listed, numbering, layers)
     if layers is None:
         return None
-    return "its default", tuple(layer.number(layers) for layer in aux.default)
+    return "its default", tuple(layer.number(layers) for layer in aux.default_layers)
 
 
 def _boundaries(listed: Sequence[int], numbering: Numbering, layers: int | None) -> tuple[int, ...]:
@@ -491,14 +491,14 @@ def _boundaries(listed: Sequence[int], numbering: Numbering, layers: int | None)
 
 def _without_target(case: Case) -> Iterator[Finding]:
     """The engine takes its default of a target we do not know."""
-    truth, default = case.truth, shown(case.contract.aux.default)
+    truth, default = case.truth, shown(case.contract.aux.default_layers)
     if truth.boundaries is None:
-        if truth.num_aux == len(case.contract.aux.default):
+        if truth.num_aux == len(case.contract.aux.default_layers):
             yield Finding("aux-agree", {"place": "its default", "layers": f"{default} of L"})
         return
-    layers = truth.boundaries[-1] - case.contract.aux.default[-1].plus
+    layers = truth.boundaries[-1] - case.contract.aux.default_layers[-1].plus
     facts = {"wanted": _shown(truth.boundaries), "after": _after(truth.boundaries)}
-    if truth.boundaries == tuple(layer.number(layers) for layer in case.contract.aux.default):
+    if truth.boundaries == tuple(layer.number(layers) for layer in case.contract.aux.default_layers):
         yield Finding("aux-target", {"layers": layers, **facts})
     else:
         yield Finding("aux-layers", {"place": "its default", "captured": default, "how": "", **facts})
