@@ -7,8 +7,7 @@ knows a file format, and nothing here holds tensor data: a `TensorRef` says wher
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from dataclasses import fields as fields_of  # `fields` is a module of this package
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
@@ -183,7 +182,7 @@ class Semantics:
 
     def to_json(self) -> dict[str, Any]:
         """Every field by name, ``rope`` as an object."""
-        out: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields_of(self)}
+        out: dict[str, Any] = asdict(self)
         out["sliding_layers"] = list(self.sliding_layers)
         out["rope"] = {"theta": self.rope.theta, "scaling": dict(self.rope.scaling) if self.rope.scaling else None}
         return out
@@ -204,7 +203,7 @@ class Dims:
 
     def to_json(self) -> dict[str, int]:
         """Every size by name."""
-        return {f.name: getattr(self, f.name) for f in fields_of(self)}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
