@@ -17,8 +17,7 @@ import typer
 import typer.main
 
 from eagle3hub._version import __version__
-from eagle3hub.cli.hints import shown_for
-from eagle3hub.cli.output import Unwritable, as_it_is, json_text, outlive_readers, tell
+from eagle3hub.cli.output import Unwritable, as_it_is, json_text, outlive_readers, shown_for, tell
 from eagle3hub.errors import Eagle3HubError, Hint, InternalError, SourceError, UnavailableError, UsageError
 from eagle3hub.system.signals import stop_at_once, stop_once, stopped_by
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagle3hub.cli.hints import shown_for
-from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
+from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress, shown_for
 from eagle3hub.cli.parameters import HEAD, AnyTargetOption
 from eagle3hub.system.text import count
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagle3hub.cli.hints import shown_for
-from eagle3hub.cli.output import JsonFlag, emit
+from eagle3hub.cli.output import JsonFlag, emit, shown_for
 from eagle3hub.cli.parameters import (
     HEAD,
     AnyTargetOption,

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from eagle3hub.cli.output import JsonFlag, QuietFlag, console, emit, progress, tell
+from eagle3hub.cli.output import JsonFlag, QuietFlag, console, emit, finish, progress, tell
 from eagle3hub.cli.parameters import HtmlOption, ReportOption
-from eagle3hub.cli.verdict import finish
 from eagle3hub.errors import HubError, UsageError
 from eagle3hub.system.signals import stop_again
 

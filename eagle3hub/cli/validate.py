@@ -18,7 +18,7 @@ from eagle3hub.cli.jobs import (
     YesFlag,
     validate_on,
 )
-from eagle3hub.cli.output import JsonFlag, QuietFlag, progress
+from eagle3hub.cli.output import JsonFlag, QuietFlag, finish, progress
 from eagle3hub.cli.parameters import (
     HEAD,
     BarOption,
@@ -37,7 +37,6 @@ from eagle3hub.cli.parameters import (
     TimeoutOption,
     TopKOption,
 )
-from eagle3hub.cli.verdict import finish
 from eagle3hub.errors import UsageError
 
 if TYPE_CHECKING:
