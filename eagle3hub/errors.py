@@ -53,9 +53,14 @@ class Hint(str):
 
     @classmethod
     def join(cls, parts: Iterable[str], separator: str = "; ") -> Hint:
-        """Several hints as one, which names the options of all."""
+        """Several hints as one that names the options of all. Raises ValueError where they are of two commands."""
         parts = list(parts)
-        return cls(separator.join(parts), *dict.fromkeys(o for p in parts if isinstance(p, cls) for o in p.options))
+        hints = [part for part in parts if isinstance(part, cls)]
+        commands = {hint.command for hint in hints} or {"convert"}
+        if len(commands) > 1:
+            raise ValueError(f"hints of {' and '.join(sorted(commands))} cannot be one")
+        options = dict.fromkeys(option for hint in hints for option in hint.options)
+        return cls(separator.join(parts), *options, command=commands.pop())
 
     def for_command(self, own: Collection[str]) -> str:
         """The words for users of a command with the options ``own``.

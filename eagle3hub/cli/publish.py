@@ -154,8 +154,8 @@ def verify(
     """
     from eagle3hub.address import HubAddress, parse_address
     from eagle3hub.publishing import Identity, VerifyOptions
-    from eagle3hub.publishing import verify as run
     from eagle3hub.publishing import whole_digest as digest_of
+    from eagle3hub.publishing.verify import verify as run
 
     if (identity is None) != (issuer is None):
         raise UsageError(

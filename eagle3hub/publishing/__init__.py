@@ -5,7 +5,7 @@ from eagle3hub.publishing.gates import GATES
 from eagle3hub.publishing.plan import PublishOptions, PublishPlan, made_for, plan_publication, sign
 from eagle3hub.publishing.signing import Identity
 from eagle3hub.publishing.upload import Published, check_access, publish, upload
-from eagle3hub.publishing.verify import Verified, VerifyOptions, verify, verify_folder, verify_repository
+from eagle3hub.publishing.verify import Verified, VerifyOptions, verify_folder, verify_repository
 
 __all__ = [
     "GATES",
@@ -21,7 +21,6 @@ __all__ = [
     "publish",
     "sign",
     "upload",
-    "verify",
     "verify_folder",
     "verify_repository",
     "whole_digest",
