@@ -74,6 +74,11 @@ class HubAddress:
         return f"{self.repo_id}{self._at}"
 
     @property
+    def is_hidden(self) -> bool:
+        """Whether something on this machine has the name of the repository, so that libraries would take that."""
+        return os.path.lexists(self.repo_id)
+
+    @property
     def name(self) -> str:
         """The repository's name without its owner."""
         return self.repo_id.partition("/")[2]

@@ -183,6 +183,17 @@ def test_what_is_measured_is_the_target_that_was_named(places: Path, target: str
     assert found.source == "own/target" if is_id else (Path(found.source) / "config.json").is_file()
 
 
+def test_a_repository_is_not_mistaken_for_a_folder_of_its_name(places: Path, cli: Cli):
+    """Engines would take the folder: they are given a copy of the repository."""
+    from eagle3hub.validation.target import identify_target
+
+    heads.target(places / "own" / "target", hidden_size=8)
+    found = identify_target("hf://own/target")
+    assert found.name == "own/target"
+    assert (Path(found.source) / "config.json").read_bytes() == (places / "target" / "config.json").read_bytes()
+    assert Path(identify_target("own/target").source) == places / "own" / "target"
+
+
 def test_a_manifest_names_a_head_like_a_command_does(places: Path):
     from eagle3hub.card.manifest import load_manifest
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from eagle3hub.address import HubAddress, target_address
+from eagle3hub.address import HubAddress, parse_address, target_address
+from eagle3hub.checkpoint.remote import local_copy
 from eagle3hub.errors import InputError, SourceError, UsageError
 from eagle3hub.head import AuxTaps, Head
 from eagle3hub.reference.chat import ChatTokenizer, as_ids
@@ -97,6 +98,10 @@ class TargetModel:
         if isinstance(at, HubAddress):
             source, revision = at.repo_id, at.revision or revision
             at = replace(at, revision=revision)
+            if at.is_hidden:
+                name = name or source
+                at = parse_address(local_copy(at)[0])
+                source = str(at)
         source = str(source)
         folder, config, raw = target_config(at)
         options: dict[str, Any] = {"dtype": torch_dtype}

@@ -45,7 +45,8 @@ class Target:
 def identify_target(source: str | Path, name: str | None = None, progress: Progress = silent) -> Target:
     """Look at a target: a folder is hashed (weights included), a Hub id is taken as it is.
 
-    Engines load the default branch of a Hub id; of any other revision a copy is fetched, and treated as a folder.
+    Engines load the default branch of a Hub id. Of another revision, and where a folder here has the repository's
+    name, a copy is fetched and treated as a folder.
     Raises SourceError for a folder without a readable config.json, and for what is neither folder nor Hub id;
     HubError.
     """
@@ -53,7 +54,7 @@ def identify_target(source: str | Path, name: str | None = None, progress: Progr
     revision = None
     if isinstance(at, HubAddress):
         name = name or at.repo_id
-        if at.revision is None:
+        if at.revision is None and not at.is_hidden:
             return Target(at.repo_id, name, None, None, None)
         from eagle3hub.checkpoint.remote import local_copy  # the Hub's client takes a while to import
 
