@@ -17,6 +17,7 @@ from eagle3hub.head import Head, Tap
 from eagle3hub.head.target import TargetFacts, read_target
 from eagle3hub.layouts import open_head
 from eagle3hub.layouts.hf_config import bound_by_context
+from eagle3hub.system.html import Cell, panel, rows
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.reading import open_regular
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 Status = Literal["bit-equal", "equal-values", "differs", "shape", "only-a", "only-b"]
 
+_SHOWN = 20
+"""Tensors that a notebook lists."""
 _BLOCK = 1 << 18
 """Elements decoded at a time (2 MB as float64)."""
 
@@ -326,29 +329,48 @@ class Comparison:
             "tensors": [t.to_json() for t in self.tensors],
         }
 
+    def _repr_html_(self) -> str:
+        equal = sum(t.status == "bit-equal" for t in self.tensors)
+        other = [t for t in self.tensors if t.status != "bit-equal"]
+        return panel(
+            Cell(self.verdict.replace("-", " "), self.verdict),
+            rows([(side, one.source, one.layout, one.dtype) for side, one in (("A", self.a), ("B", self.b))]),
+            rows([(d.where, d.name, str(d.a), str(d.b)) for d in self.differences], ("differs", "", "A", "B")),
+            rows([(s.name, str(s.a), str(s.b)) for s in self.spelling], ("written differently", "A", "B")),
+            rows([(t.name, Cell(t.status, "differs")) for t in other[:_SHOWN]], ("tensor", "")),
+            subtitle=f"{equal} of {len(self.tensors)} tensors are bit-equal",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CompareOptions:
+    """How to compare two heads.
+
+    Attributes:
+        from_a, from_b: their layouts, to skip detection.
+        target: the target model of both, which settles what one of them may leave open (the aux layers).
+    """
+
+    from_a: str | None = None
+    from_b: str | None = None
+    target: TargetFacts | str | Path | None = None
+
+
+DEFAULTS = CompareOptions()
+
 
 def compare(
-    a: str | Path,
-    b: str | Path,
-    *,
-    from_a: str | None = None,
-    from_b: str | None = None,
-    target: TargetFacts | str | None = None,
-    progress: Progress = silent,
+    a: str | Path, b: str | Path, options: CompareOptions = DEFAULTS, *, progress: Progress = silent
 ) -> Comparison:
-    """Compare the heads in two folders.
-
-    Args:
-        from_a, from_b: their layouts; without them, detection decides.
-        target: the target model of both, which settles what one of them may leave open (the aux layers).
+    """Compare the heads at two addresses (`parse_address`), in any layouts.
 
     Heads with a wrong vocabulary map are compared too. Peak memory does not depend on their size.
     Raises InputError where one of them cannot be read, UsageError for an unknown layout.
     """
-    facts = read_target(target) if isinstance(target, str) else target
-    return compare_heads(
-        open_head(a, layout=from_a, target=facts), open_head(b, layout=from_b, target=facts), progress
-    )
+    target = options.target
+    facts = target if isinstance(target, TargetFacts | None) else read_target(target)
+    left = open_head(a, layout=options.from_a, target=facts)
+    return compare_heads(left, open_head(b, layout=options.from_b, target=facts), progress)
 
 
 def compare_heads(a: Head, b: Head, progress: Progress = silent) -> Comparison:

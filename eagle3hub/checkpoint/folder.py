@@ -9,11 +9,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from eagle3hub.address import Address, HubAddress, parse_address
 from eagle3hub.checkpoint.pickles import is_pickle, parse_pickle
 from eagle3hub.checkpoint.safetensors import ByteReader, Header, TensorRef, open_local, parse_header, refuse_pointer
 from eagle3hub.checkpoint.source import (
     CONFIG,
-    HUB,
     INDEX,
     PICKLE_INDEX,
     PICKLE_WEIGHTS,
@@ -163,23 +163,25 @@ class Checkpoint:
     problems: tuple[Problem, ...] = ()
 
 
-def open_source(source: str | Path, *, headers_only: bool = False, progress: Progress = silent) -> Source:
-    """The source a user named: ``hf://owner/name[@revision][/subfolder]``, else a folder.
+def open_source(source: str | Path | Address, *, headers_only: bool = False, progress: Progress = silent) -> Source:
+    """The files at an address (`parse_address`).
 
     Args:
         headers_only: leave the weights of a Hub source where they are and read small ranges of them.
         progress: told about downloads.
     """
-    text = str(source)
-    if text.startswith(HUB):
+    at = parse_address(source)
+    if isinstance(at, HubAddress):
         from eagle3hub.checkpoint.remote import HubSource  # the Hub's client takes a while to import
 
-        return HubSource(text, headers_only=headers_only, progress=progress)
-    return FolderSource(text)
+        return HubSource(at, headers_only=headers_only, progress=progress)
+    return FolderSource(at)
 
 
-def open_checkpoint(source: str | Path, *, headers_only: bool = False, progress: Progress = silent) -> Checkpoint:
-    """Open a folder, or a Hub repository ``hf://owner/name[@revision][/subfolder]``.
+def open_checkpoint(
+    source: str | Path | Address, *, headers_only: bool = False, progress: Progress = silent
+) -> Checkpoint:
+    """Open a folder, or a repository on the Hub or a folder in one; see `parse_address`.
 
     Where there are several weights, the first of these counts: the files of model.safetensors.index.json;
     model.safetensors; every other ``*.safetensors``; the files of pytorch_model.bin.index.json; pytorch_model.bin;
@@ -193,7 +195,9 @@ def open_checkpoint(source: str | Path, *, headers_only: bool = False, progress:
 
     Raises SourceError, ConfigError, CheckpointError or HubError.
     """
-    files = open_source(source, headers_only=headers_only, progress=progress)
+    at = parse_address(source)
+    on_hub = isinstance(at, HubAddress)
+    files = open_source(at, headers_only=headers_only, progress=progress)
     config_bytes = files.small(CONFIG)
     if config_bytes is None:
         state = next((name for name in TRAINING_STATES if name in files.names()), None)
@@ -220,7 +224,7 @@ def open_checkpoint(source: str | Path, *, headers_only: bool = False, progress:
         weights=tuple(folder / name for name in names),
         header_sha256=tuple(h.digest for h in headers),
         provenance=None if raw_provenance is None else parse_json_object(raw_provenance, files.shown(PROVENANCE)),
-        problems=() if files.name.startswith(HUB) and not headers_only else _stray_weights(files, names, tensors),
+        problems=() if on_hub and not headers_only else _stray_weights(files, names, tensors),
     )
 
 

@@ -520,6 +520,13 @@ def unreachable(error: HubError) -> bool:
     return error.code in {"hub-offline", "hub-timeout", "hub-server", "hub-network", "hub-busy"}
 
 
+def no_repository(error: HubError) -> bool:
+    """Whether the Hub says that there is no such repository, or none that this account may see."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    return isinstance(error.__cause__, RepositoryNotFoundError) and not isinstance(error.__cause__, GatedRepoError)
+
+
 @contextmanager
 def hub_errors(
     what: str, repo_id: str, revision: str | None = None, doing: str = "get", limits: Operation | None = None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from eagle3hub.checkpoint.safetensors import BITS, TensorRef, layout_key
 from eagle3hub.checkpoint.source import WEIGHTS
-from eagle3hub.errors import CheckpointError, TensorError, UsageError
+from eagle3hub.errors import CheckpointError, Hint, TensorError, UsageError
 from eagle3hub.system.documents import document_bytes
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.reading import open_regular
@@ -217,7 +217,7 @@ def stream(ref: TensorRef, files: OpenFiles) -> Iterator[memoryview]:
     except CastOverflow as e:
         raise TensorError(
             f"{ref.name} holds {e.value:g}, which {ref.dtype} cannot hold",
-            hint="choose --dtype bf16 or fp32, which have the range",
+            hint=Hint("choose --dtype bf16 or fp32, which have the range", "--dtype"),
             code="tensor-overflow",
         ) from None
 

@@ -16,6 +16,8 @@ from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.errors import ConfigError, Problem
 from eagle3hub.head.aux_defaults import aux_default, shown
 from eagle3hub.head.vocab import VocabMap
+from eagle3hub.system.html import Cell, panel, rows
+from eagle3hub.system.text import count
 
 if TYPE_CHECKING:
     from eagle3hub.checkpoint.folder import Checkpoint
@@ -330,3 +332,19 @@ class Head:
         for problem in self.problems:
             if problem.severity == "error":
                 raise problem.to_error()
+
+    def _repr_html_(self) -> str:
+        d, taps = self.dims, self.aux
+        facts = [
+            ("layout", self.layout),
+            ("parameters", f"{count(self.num_parameters)}, {self.dtype}"),
+            ("sizes", f"hidden {d.hidden_size}, {d.num_attention_heads} heads of {d.head_dim}"),
+            ("vocabulary", f"{d.draft_vocab_size:,} of {d.vocab_size:,} tokens, map {self.vocab_status}"),
+            ("aux layers", "not named" if taps is None else ", ".join(str(tap) for tap in taps.taps)),
+            ("target", self.target_name or "not named"),
+        ]
+        wrong = [(Cell(p.severity, p.severity), p.message) for p in self.problems]
+        assumed = [(a.field, str(a.value), a.why) for a in self.assumptions]
+        return panel(
+            self.source, rows(facts), rows(wrong, ("problem", "")), rows(assumed, ("assumed", "value", "why"))
+        )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-from eagle3hub.errors import Problem
+from eagle3hub.errors import Hint, Problem
 
 StoredAs = Literal["offset", "t2d"]
 
@@ -25,13 +25,19 @@ MASK_WIDTHS = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "I32": 4, "I64": 8}
 _MAX_RESAVES = 8
 """The most resumed SpecJAX runs (each subtracts arange once more) that are recognised."""
 
-_GET_D2T = "get the d2t tensor from the training run and give it with --d2t FILE"
-_IF_SORTED = "if the layout's own trainer made the head, its rows ascend, and --repair from-t2d takes the map from t2d"
-_AGAIN = "export the head again, or give the run's own map with --d2t FILE; it cannot be guessed"
+_GET_D2T = Hint("get the d2t tensor from the training run and give it with --d2t FILE", "--d2t")
+_IF_SORTED = Hint(
+    "if the layout's own trainer made the head, its rows ascend, and --repair from-t2d takes the map from t2d",
+    "--repair",
+)
+_AGAIN = Hint("export the head again, or give the run's own map with --d2t FILE; it cannot be guessed", "--d2t")
 _ARANGE = "d2t[i] equals i everywhere: an identity of absolute ids was stored where offsets belong"
-_AS_OFFSETS = "--repair arange stores the identity as offsets"
-_FROM_T2D = "--repair from-t2d takes the map from t2d, for trainers that keep lm_head in ascending order of token ids"
-_FROM_D2T = "--repair from-d2t makes the mask from d2t, which is a map by itself"
+_AS_OFFSETS = Hint("--repair arange stores the identity as offsets", "--repair")
+_FROM_T2D = Hint(
+    "--repair from-t2d takes the map from t2d, for trainers that keep lm_head in ascending order of token ids",
+    "--repair",
+)
+_FROM_D2T = Hint("--repair from-d2t makes the mask from d2t, which is a map by itself", "--repair")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +129,7 @@ def order_fault(vocab: VocabMap, *, sorted_rows: bool, trainer_sorts: bool) -> P
             "missing",
             f"there is no d2t for the {vocab.draft_vocab_size} rows of lm_head, and t2d alone does not say in which "
             "order they are: this layout may hold them in order of frequency",
-            f"{_GET_D2T}; {_IF_SORTED}" if trainer_sorts else _GET_D2T,
+            Hint.join([_GET_D2T, _IF_SORTED]) if trainer_sorts else _GET_D2T,
         )
     if sorted_rows and not vocab.is_sorted:
         i = next(i for i, (a, b) in enumerate(pairwise(vocab.target_id)) if a >= b)
@@ -132,8 +138,12 @@ def order_fault(vocab: VocabMap, *, sorted_rows: bool, trainer_sorts: bool) -> P
             "unsorted",
             f"d2t is not in ascending order (draft ids {i} and {i + 1} are target ids {a} and {b}), and this layout's "
             "trainer always sorts it: the map is another head's, or another trainer made the head",
-            "if ModelOpt made the head, say --from modelopt; if d2t is right for these weights, --resort-vocab puts "
-            "rows and map into ascending order",
+            Hint(
+                "if ModelOpt made the head, say --from modelopt; if d2t is right for these weights, --resort-vocab "
+                "puts rows and map into ascending order",
+                "--from",
+                "--resort-vocab",
+            ),
         )
     return None
 
@@ -173,7 +183,11 @@ def _from_offsets(d2t: Sequence[int], members: list[int] | None, v: int, vd: int
             f"d2t is all zeros with a reduced vocabulary of {vd} out of {v}: the map was never initialised",
             _FROM_T2D
             if members is not None
-            else f"give the run's map with --d2t FILE, or --repair prefix if the first {vd} tokens are meant",
+            else Hint(
+                f"give the run's map with --d2t FILE, or --repair prefix if the first {vd} tokens are meant",
+                "--d2t",
+                "--repair",
+            ),
         )
     if all(x == i for i, x in enumerate(d2t)):
         return _fault(
@@ -196,7 +210,7 @@ def _from_offsets(d2t: Sequence[int], members: list[int] | None, v: int, vd: int
         return _fault(
             "double-subtracted",
             f"arange was subtracted {k} times from d2t (t2d shows it): SpecJAX does so each time a run resumes",
-            "--repair double-subtracted adds it back",
+            Hint("--repair double-subtracted adds it back", "--repair"),
         )
     if wrong:
         return replace(wrong, hint=_FROM_T2D)
@@ -204,7 +218,10 @@ def _from_offsets(d2t: Sequence[int], members: list[int] | None, v: int, vd: int
     return _fault(
         "t2d-mismatch",
         f"d2t and t2d disagree: t2d marks {len(missing)} tokens that no draft id maps to (the first is {missing[0]})",
-        "one of the two is from another head, and nothing here says which: give the run's map with --d2t FILE",
+        Hint(
+            "one of the two is from another head, and nothing here says which: give the run's map with --d2t FILE",
+            "--d2t",
+        ),
     )
 
 
@@ -257,7 +274,7 @@ def _full_vocabulary(d2t: Sequence[int] | None, t2d: bytes | None, v: int) -> Vo
     if marked in (0, v) and d2t is not None and any(d2t) and all(x == i for i, x in enumerate(d2t)):
         return _fault("arange", _ARANGE, _AS_OFFSETS)
     if marked == 0:
-        as_said = "--repair prefix, if the draft vocabulary is the target's in its own order"
+        as_said = Hint("--repair prefix, if the draft vocabulary is the target's in its own order", "--repair")
         return _fault(
             "t2d-count",
             f"t2d is all false but the head covers all {v} tokens: the mask was never initialised",
@@ -280,7 +297,7 @@ def _absolute(evidence: str) -> Problem:
     return _fault(
         "absolute",
         f"d2t holds absolute target ids where offsets belong ({evidence}): engines would add the index once more",
-        "--repair absolute turns them into offsets",
+        Hint("--repair absolute turns them into offsets", "--repair"),
     )
 
 

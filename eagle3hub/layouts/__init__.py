@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.checkpoint.safetensors import TensorRef
-from eagle3hub.errors import LayoutError, Problem, UsageError
+from eagle3hub.errors import Hint, LayoutError, Problem, UsageError
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.aux_defaults import aux_default, shown
 from eagle3hub.head.target import TargetFacts, read_target
@@ -133,14 +133,14 @@ def detect(checkpoint: Checkpoint) -> tuple[Layout, Match]:
     if not matches:
         raise LayoutError(
             f"{checkpoint.source} is in no layout this version knows (its tensors: {_some(checkpoint)})",
-            hint=f"if you know which it is, name it with --from {'|'.join(LAYOUTS)}",
+            hint=Hint(f"if you know which it is, name it with --from {'|'.join(LAYOUTS)}", "--from"),
             code="layout-unknown",
         )
     if len(matches) > 1 and matches[0][1].rank == matches[1][1].rank:
         names = [layout.name for layout, m in matches if m.rank == matches[0][1].rank]
         raise LayoutError(
             f"{checkpoint.source} could be {' or '.join(names)}: its files do not decide it",
-            hint=f"name the trainer's layout with --from {'|'.join(names)}",
+            hint=Hint(f"name the trainer's layout with --from {'|'.join(names)}", "--from"),
             code="layout-ambiguous",
         )
     return matches[0]
@@ -150,7 +150,7 @@ def open_head(
     source: str | Path | Checkpoint,
     *,
     layout: str | None = None,
-    target: TargetFacts | str | None = None,
+    target: TargetFacts | str | Path | None = None,
     target_name: str | None = None,
     options: ReadOptions = AS_FOUND,
 ) -> Head:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
+from eagle3hub.errors import Hint
 from eagle3hub.head import Assumption, Head, Rope
 from eagle3hub.layouts.base import Contract, LayoutFiles, Match, WriteOptions
 from eagle3hub.layouts.flat import FlatLayout, common_config
@@ -63,7 +64,12 @@ class AngelSlim(FlatLayout):
         if _trains_with(rope):
             return meaning
         why = f"AngelSlim trains with a RoPE base of 10000 unless the scaling is mrope; the config says {rope.theta:g}"
-        doubt = Assumption("rope_theta", rope.theta, why, "give --rope-theta 10000, or the base if it was obeyed")
+        doubt = Assumption(
+            "rope_theta",
+            rope.theta,
+            why,
+            Hint("give --rope-theta 10000, or the base if it was obeyed", "--rope-theta"),
+        )
         return replace(meaning, assumptions=[*meaning.assumptions, doubt])
 
     def write(self, head: Head, options: WriteOptions) -> LayoutFiles:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
-from eagle3hub.errors import ConfigError, Problem
+from eagle3hub.errors import ConfigError, Hint, Problem
 from eagle3hub.head import Assumption, AuxOrigin, AuxTaps, Head
 from eagle3hub.head.aux_defaults import AUX_IDS, aux_default, shown
 from eagle3hub.head.fields import Fields
@@ -50,7 +50,7 @@ def taps_from(
         raise ConfigError(
             f"{where} lists aux layers {list(ids)}, some of them twice; engines capture each layer once, so fc would "
             "get fewer hidden states than it takes",
-            hint="if the trainer captured each layer once, give the true list with --aux-layers",
+            hint=Hint("if the trainer captured each layer once, give the true list with --aux-layers", "--aux-layers"),
             code="config-aux-duplicate",
         )
     shift = 1 if convention == "boundary" else 0
@@ -59,8 +59,12 @@ def taps_from(
         "config-aux-order",
         f"{where} lists aux layers {list(ids)}, not in ascending order: every engine captures in ascending order, so "
         "the column blocks of fc.weight would have to be permuted",
-        "--sort-aux permutes them; if the trainer captured in ascending order anyway, give the sorted list with "
-        "--aux-layers",
+        Hint(
+            "--sort-aux permutes them; if the trainer captured in ascending order anyway, give the sorted list with "
+            "--aux-layers",
+            "--sort-aux",
+            "--aux-layers",
+        ),
     )
     return Taps(taps, tuple(i - shift for i in ids), [problem])
 
@@ -129,7 +133,7 @@ def trainer_default(head: Head, num_target_layers: int) -> tuple[AuxTaps, Assump
         raise ConfigError(
             f"the default aux layers of a target of {num_target_layers} layers are {taps.after_layer}, but fc.weight "
             f"takes {count} hidden states",
-            hint="give the layers with --aux-layers",
+            hint=Hint("give the layers with --aux-layers", "--aux-layers"),
             code="config-aux-count",
         )
     return taps, None if why is None else Assumption("aux", taps.after_layer, why, _settle(head, taps))
@@ -139,11 +143,14 @@ def _settle(head: Head, taps: AuxTaps) -> str:
     """The hint that settles which layers a head taps, ready to be typed or pasted."""
     default = aux_default(head.layout)
     if default.targets and not head.target_model_type:
-        return "give --target or --aux-layers"
-    words = f"check the training command; for these layers give --aux-layers {','.join(map(str, taps.after_layer))}"
+        return Hint("give --target or --aux-layers", "--aux-layers")
+    words = Hint(
+        f"check the training command; for these layers give --aux-layers {','.join(map(str, taps.after_layer))}",
+        "--aux-layers",
+    )
     if default.fixed:  # the trainer writes no list, so that one in its config would settle nothing
         return words
-    return f'{words}, or write "{AUX_IDS}": {taps.boundary} at the top level of config.json'
+    return Hint.join([words, f'or write "{AUX_IDS}": {taps.boundary} at the top level of config.json'], ", ")
 
 
 # A head and its target: the check that they fit, and what only the target knows.
@@ -195,7 +202,9 @@ def _take_default(head: Head, layers: int) -> None:
     try:
         head.aux, assumed = trainer_default(head, layers)
     except ConfigError as e:
-        head.problems.append(Problem("error", e.code, e.message, e.hint or "give the layers with --aux-layers"))
+        head.problems.append(
+            Problem("error", e.code, e.message, e.hint or Hint("give the layers with --aux-layers", "--aux-layers"))
+        )
         return
     if assumed is not None:
         head.assumptions.append(assumed)
@@ -226,8 +235,11 @@ def _warn_of_shifted(head: Head, aux: AuxTaps, layers: int) -> None:
                     AUX_SHIFTED,
                     f"the aux layers are the default ones shifted by one layer, as if {numbering} ids stood in a list "
                     f"of the other convention; a target of {layers} layers has the default {default.after_layer}",
-                    f"give --aux-layers {_listed(default.after_layer)} if the head was trained on the default layers, "
-                    f"or --aux-layers {_listed(aux.after_layer)} if on these",
+                    Hint(
+                        f"give --aux-layers {_listed(default.after_layer)} if the head was trained on the default "
+                        f"layers, or --aux-layers {_listed(aux.after_layer)} if on these",
+                        "--aux-layers",
+                    ),
                 )
             )
 

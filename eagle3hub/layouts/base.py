@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.checkpoint.writer import OutTensor
-from eagle3hub.errors import InputError, Refusal, UsageError
+from eagle3hub.errors import Hint, InputError, Refusal, UsageError
 from eagle3hub.head import Assumption, Head
 
 # Features: what a head may have that not every layout can hold.
@@ -31,7 +31,7 @@ class Feature:
     remedy: str | None = None
 
 
-_RESORT = "--resort-vocab puts the rows of lm_head and the map into ascending order"
+_RESORT = Hint("--resort-vocab puts the rows of lm_head and the map into ascending order", "--resort-vocab")
 
 FEATURES: tuple[Feature, ...] = (
     Feature(
@@ -100,7 +100,7 @@ FEATURES: tuple[Feature, ...] = (
         "own embeddings",
         "its own embed_tokens.weight",
         lambda h: "embed_tokens.weight" in h.tensors,
-        "--drop-embeddings leaves them out where they are the target's",
+        Hint("--drop-embeddings leaves them out where they are the target's", "--drop-embeddings"),
     ),
     Feature(
         "target_width",
@@ -366,7 +366,14 @@ def assumed_depth(head: Head, reader: str) -> list[Assumption]:
         return []
     layers, depth = head.aux.after_layer, head.aux.default_depth
     why = f"{reader} is told no aux layers and takes its default: {layers} only if the target has {depth} layers"
-    return [Assumption("num_target_layers", depth, why, f"give --target or --num-target-layers {depth}")]
+    return [
+        Assumption(
+            "num_target_layers",
+            depth,
+            why,
+            Hint(f"give --target or --num-target-layers {depth}", "--num-target-layers"),
+        )
+    ]
 
 
 def alternatives(head: Head, asked: str, feature: str | None = None, remedy: str | None = None) -> str:
@@ -379,7 +386,9 @@ def alternatives(head: Head, asked: str, feature: str | None = None, remedy: str
         asked: the layout that refused the head. feature: the reason, if it is one of `FEATURES`.
         remedy: another remedy to name first.
     """
-    remedies = [f"{a.settle} if the source says it wrongly" for a in head.assumptions if a.field == feature]
+    remedies: list[str] = [
+        Hint.join([a.settle, "if the source says it wrongly"], " ") for a in head.assumptions if a.field == feature
+    ]
     remedies += [remedy] if remedy else [f.remedy for f in FEATURES if f.name == feature and f.remedy]
     able: list[str] = []
     nearly: list[str] = []
@@ -389,11 +398,11 @@ def alternatives(head: Head, asked: str, feature: str | None = None, remedy: str
         if refusal is not None and not asks:
             nearly += [f"--to {name}: {refusal.message}"] * (feature in layout.contract.expresses)
         elif name != asked:
-            able.append(f"--to {name}" + (f" (with {asks})" if asks else ""))
+            able.append(Hint(f"--to {name} (with {asks})", asks) if asks else f"--to {name}")
     if able:
-        return "; ".join([*remedies, f"{' or '.join(able)} can hold it"])
+        return Hint.join([*remedies, Hint.join([Hint.join(able, " or "), "can hold it"], " ")])
     none = "no layout of this version can hold it" + (" with all the head has" if nearly else "")
-    return "; ".join([*remedies, none, *nearly])
+    return Hint.join([*remedies, none, *nearly])
 
 
 def _option_for(refusal: InputError, layout: Layout) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.checkpoint.safetensors import FLOATS, TORCH_NAME, is_scale
 from eagle3hub.checkpoint.writer import OutTensor
-from eagle3hub.errors import ConfigError, Problem
+from eagle3hub.errors import ConfigError, Hint, Problem
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head
 from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
 from eagle3hub.head.fields import Fields
@@ -102,7 +102,7 @@ def _buffer(head: Head, buffer: str, dtype: str, name: str) -> OutTensor:
 
 _POST_NORM = ("norm_output", "return_hidden_post_norm")
 """The keys of post-norm feedback: for vLLM and SGLang, and inside ``eagle_config`` for released TensorRT-LLM."""
-_OPTION = {"norm_before_residual": "give --norm-before-residual"}
+_OPTION = {"norm_before_residual": Hint("give --norm-before-residual", "--norm-before-residual")}
 _WRITTEN_ANEW = ("num_hidden_layers", "tie_word_embeddings", "attention_bias", AUX_IDS)
 
 
@@ -150,8 +150,11 @@ class FlatLayout(ABC):
             if value and flag not in contract.expresses:
                 raise ConfigError(
                     f"config.json says {flag}: true, which a {contract.title} head cannot have",
-                    hint=f"if the head was trained without it, remove {flag} from config.json; if another tool wrote "
-                    "this folder, name its layout with --from",
+                    hint=Hint(
+                        f"if the head was trained without it, remove {flag} from config.json; if another tool wrote "
+                        "this folder, name its layout with --from",
+                        "--from",
+                    ),
                     code="config-layout",
                 )
         uses_aux = eagle.flag("use_aux_hidden_state", default=True)
@@ -159,7 +162,7 @@ class FlatLayout(ABC):
             raise ConfigError(
                 "config.json says use_aux_hidden_state: false: the head reads the final hidden state only and has "
                 f"no fc, which a {contract.title} head cannot do",
-                hint="if ModelOpt wrote this folder, say --from modelopt",
+                hint=Hint("if ModelOpt wrote this folder, say --from modelopt", "--from"),
                 code="config-no-aux",
             )
         llama = parse_llama(c, hidden_act=self.hard_coded_act, rope_theta=self.certain_theta, sliding=False)
@@ -340,9 +343,10 @@ def _post_norm_claim(config: Fields, contract: Contract) -> list[Problem]:
         f"config.json says {' and '.join(claimed)}, which {contract.title} does not train with: engines would "
         "still feed back the hidden state after the final norm"
     )
-    hint = (
+    hint = Hint(
         "say how the head was trained: --norm-output pre, and convert leaves the flag out, or --norm-output post, "
-        "which --to speculators can hold"
+        "which --to speculators can hold",
+        "--norm-output",
     )
     return [Problem("error", OPEN_FEEDBACK, message, hint)]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from eagle3hub.errors import ConfigError
+from eagle3hub.errors import ConfigError, Hint
 from eagle3hub.head import Assumption, Dims, Rope, Semantics
 from eagle3hub.head.fields import TOKEN_IDS, Fields
 
@@ -216,7 +216,7 @@ def parse_llama(
     theta, scaling = parse_rope(config)
     if theta is None:
         why = "the config has no rope_theta; engines and transformers fall back to 10000"
-        theta = rope_theta or assume("rope_theta", 10000.0, why, "give --rope-theta")
+        theta = rope_theta or assume("rope_theta", 10000.0, why, Hint("give --rope-theta", "--rope-theta"))
     context = config.number("max_position_embeddings", default=None)
     if context is None and needs_context(scaling):
         why = "the RoPE scaling is computed from it, and this is what transformers takes where a config has none"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.errors import ConfigError, InputError, Problem, UsageError
+from eagle3hub.errors import ConfigError, Hint, InputError, Problem, UsageError
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head, Semantics
 from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
 from eagle3hub.layouts.aux_layers import Taps, taps_from
@@ -198,7 +198,7 @@ def _check_mask_token(head: Head) -> None:
     if head.semantics.parallel_drafting and not 0 <= (head.mask_token_id or 0) < vocab:
         raise ConfigError(
             f"config.json: mask_token_id is {head.mask_token_id}, but the vocabulary has {vocab} tokens",
-            hint="give the right one with --mask-token-id",
+            hint=Hint("give the right one with --mask-token-id", "--mask-token-id"),
             code="config-mask-token",
         )
 

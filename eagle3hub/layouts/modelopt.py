@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.errors import Problem, Refusal, SourceError
+from eagle3hub.errors import Hint, Problem, Refusal, SourceError
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.layouts.base import AS_FOUND, Contract, LayoutFiles, Match, Need, ReadOptions, WriteOptions
@@ -91,7 +91,10 @@ class ModelOpt(FlatLayout):
                 f"whose rope_theta {rope.theta:g}, {scaling} and rms_norm_eps {head.semantics.rms_norm_eps:g} may be "
                 "what was copied and not what the head was trained with"
             )
-            settle = "compare them with the training run and correct config.json; --rope-theta gives the theta alone"
+            settle = Hint(
+                "compare them with the training run and correct config.json; --rope-theta gives the theta alone",
+                "--rope-theta",
+            )
             head.assumptions.append(Assumption("rope_theta", rope.theta, why, settle))
         return head
 
@@ -127,7 +130,7 @@ class ModelOpt(FlatLayout):
 
 def _lost_map(problem: Problem) -> Problem:
     message = f"{problem.message}; ModelOpt's Megatron exporter never writes the map (a misspelled attribute)"
-    hint = "give the d2t.pt of the training run with --d2t FILE"
+    hint = Hint("give the d2t.pt of the training run with --d2t FILE", "--d2t")
     return Problem(problem.severity, problem.code, message, hint)
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from eagle3hub.address import is_hub_id
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import InputError, Problem
 from eagle3hub.head import Assumption, AuxTaps, Carried, Head
 from eagle3hub.head.fields import TOKEN_IDS
-from eagle3hub.head.target import is_hub_id
 from eagle3hub.head.vocab import MASK_WIDTHS
 
 SCHEMA = "eagle3hub/provenance/1"

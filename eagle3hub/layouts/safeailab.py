@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.errors import Refusal
+from eagle3hub.errors import Hint, Refusal
 from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts.base import Contract, LayoutFiles, Match, WriteOptions, alternatives, refuse_inexpressible
 from eagle3hub.layouts.flat import FlatLayout, torch_dtype
@@ -75,7 +75,12 @@ class SafeAILab(FlatLayout):
         if theta == TRAINED_THETA:
             return meaning
         why = f"SafeAILab's training code has a RoPE base of 10000 whatever the config says, which is {theta:g}"
-        doubt = Assumption("rope_theta", theta, why, "give --rope-theta 10000, or the base if the code was changed")
+        doubt = Assumption(
+            "rope_theta",
+            theta,
+            why,
+            Hint("give --rope-theta 10000, or the base if the code was changed", "--rope-theta"),
+        )
         return replace(meaning, assumptions=[*meaning.assumptions, doubt])
 
     def write(self, head: Head, options: WriteOptions) -> LayoutFiles:

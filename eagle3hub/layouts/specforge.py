@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.errors import Problem
+from eagle3hub.errors import Hint, Problem
 from eagle3hub.head import OPEN_FEEDBACK, Head
 from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.fields import Fields
@@ -28,15 +28,21 @@ _NORM_OUTPUT = {
         OPEN_FEEDBACK,
         "config.json says norm_output: true, which SpecForge gave two meanings: the norm before lm_head (up to 0.2.0) "
         "or post-norm feedback (September 2026 and later)",
-        "say which it is: --norm-output pre for a head trained with 0.2.0 or earlier, --norm-output post for a later "
-        "one",
+        Hint(
+            "say which it is: --norm-output pre for a head trained with 0.2.0 or earlier, --norm-output post for a "
+            "later one",
+            "--norm-output",
+        ),
     ),
     False: Problem(
         "error",
         OPEN_FEEDBACK,
         "config.json says norm_output: false, which SpecForge gave two meanings: no norm before lm_head, which every "
         "engine applies (up to 0.2.0), or pre-norm feedback (September 2026 and later)",
-        "say --norm-output pre for a later head; one trained with 0.2.0 or earlier fits no layout and no engine",
+        Hint(
+            "say --norm-output pre for a later head; one trained with 0.2.0 or earlier fits no layout and no engine",
+            "--norm-output",
+        ),
     ),
 }
 """The problem of each value of norm_output, whose meaning changed."""

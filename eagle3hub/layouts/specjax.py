@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.errors import Refusal
+from eagle3hub.errors import Hint, Refusal
 from eagle3hub.head import Assumption, AuxTaps, Head
 from eagle3hub.head.aux_defaults import AUX_IDS, aux_default
 from eagle3hub.head.fields import Fields
@@ -85,7 +85,7 @@ class SpecJax(FlatLayout):
                 "SpecJAX writes no aux layers: those in config.json were added, or copied from the head that training "
                 "began with, and the trainer taps the default ones unless it is told otherwise"
             )
-            assumptions.append(Assumption(AUX_IDS, named.after_layer, why, "give --aux-layers"))
+            assumptions.append(Assumption(AUX_IDS, named.after_layer, why, Hint("give --aux-layers", "--aux-layers")))
         return kept, assumptions, problems
 
     def write(self, head: Head, options: WriteOptions) -> LayoutFiles:

@@ -9,7 +9,7 @@ from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
 from eagle3hub.checkpoint.safetensors import TORCH_NAME, TensorRef
-from eagle3hub.errors import ConfigError, Problem, Refusal
+from eagle3hub.errors import ConfigError, Hint, Problem, Refusal
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.fields import Fields
@@ -43,7 +43,7 @@ from eagle3hub.layouts.tensors import by_research_code
 SCHEMA_VERSION = "0.9.0"
 """The release of speculators whose config we write."""
 
-SETTLE_RESIDUAL = "give --norm-before-residual"
+SETTLE_RESIDUAL = Hint("give --norm-before-residual", "--norm-before-residual")
 """The hint for a doubtful norm_before_residual."""
 
 _KINDS = ("eagle3", "peagle")
@@ -155,7 +155,7 @@ def write_config(head: Head, options: WriteOptions) -> dict[str, Any]:
         raise Refusal(
             "a P-EAGLE config names the token that stands for positions not drafted yet (vLLM requires it), and the "
             "source does not (SpecForge keeps it in its training state only)",
-            hint="give --mask-token-id",
+            hint=Hint("give --mask-token-id", "--mask-token-id"),
             code="refused-no-mask-token",
         )
     kind = "peagle" if s.parallel_drafting else "eagle3"

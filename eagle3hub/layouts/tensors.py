@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
 from eagle3hub.checkpoint.safetensors import FLOATS, TensorRef, is_scale
-from eagle3hub.errors import ConfigError, LayoutError, Problem, Refusal, TensorError, UsageError
+from eagle3hub.errors import ConfigError, Hint, LayoutError, Problem, Refusal, TensorError, UsageError
 from eagle3hub.head import Dims, Head, Semantics
 from eagle3hub.head.vocab import MASK_WIDTHS, VocabMap, check_vocab_map, mask_from, order_fault
 from eagle3hub.layouts.base import Contract, ReadOptions
@@ -52,7 +52,7 @@ def canonical_tensors(tensors: Mapping[str, TensorRef], forms: Collection[str]) 
         if canonical in out:
             raise TensorError(
                 f"{out[canonical].name} and {ref.name} are two names of the same tensor",
-                hint="keep the one the head was trained with, and leave the other out with --drop",
+                hint=Hint("keep the one the head was trained with, and leave the other out with --drop", "--drop"),
                 code="tensor-duplicate",
             )
         out[canonical] = ref
@@ -399,8 +399,12 @@ def _check_names(checkpoint: Checkpoint, found: Mapping[str, TensorRef], expecte
         raise TensorError(
             f"{checkpoint.source} holds {several([found[n].name for n in unknown])}, which a {contract.title} head "
             "with this config does not have",
-            hint="an engine would ignore it or crash on it; name another layout with --from, or leave the tensor out "
-            "with --drop if it is no part of the head",
+            hint=Hint(
+                "an engine would ignore it or crash on it; name another layout with --from, or leave the tensor out "
+                "with --drop if it is no part of the head",
+                "--from",
+                "--drop",
+            ),
             code="tensor-unknown",
         )
 
@@ -425,9 +429,13 @@ def several(names: list[str]) -> str:
 
 _LEAKED = re.compile(r"(^|\.)(target_model\.|rotary_emb\.inv_freq$)|^verifier_(lm_head|norm)\.")
 _PREFIX = "model."
-_MAP = "--repair takes the vocabulary map from the other buffer where this one is wrong, --d2t from a file"
+_MAP = Hint(
+    "--repair takes the vocabulary map from the other buffer where this one is wrong, --d2t from a file",
+    "--repair",
+    "--d2t",
+)
 _OWN = {
-    "embed_tokens.weight": "--drop-embeddings leaves them out where they are the target's",
+    "embed_tokens.weight": Hint("--drop-embeddings leaves them out where they are the target's", "--drop-embeddings"),
     "fc.bias": "leave the option out",
     "d2t": _MAP,
     "t2d": _MAP,
@@ -450,7 +458,7 @@ def prepared(checkpoint: Checkpoint, options: ReadOptions) -> Checkpoint:
         raise TensorError(
             f"{checkpoint.source} holds {several(leaked)}: leftovers of the target model that training saved along, "
             "no part of the head",
-            hint="leave them out with " + " ".join(f"--drop {name}" for name in leaked),
+            hint=Hint("leave them out with " + " ".join(f"--drop {name}" for name in leaked), "--drop"),
             code="tensor-leaked",
         )
     return _without_prefix(replace(checkpoint, tensors=tensors))

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.errors import ConfigError, Refusal
+from eagle3hub.errors import ConfigError, Hint, Refusal
 from eagle3hub.head import Assumption, AuxTaps, Head
 from eagle3hub.head.aux_defaults import AUX_CAPTURE, AUX_IDS, target_types
 from eagle3hub.head.fields import Fields
@@ -62,7 +62,7 @@ def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
     if aux is None:
         raise _refusal(
             "no aux layers are known, and without a list engines take different ones",
-            "give --target, --num-target-layers or --aux-layers",
+            Hint("give --target, --num-target-layers or --aux-layers", "--num-target-layers", "--aux-layers"),
             "aux-unknown",
         )
     if head.max_position_embeddings is None and head.target_context is None:

@@ -14,6 +14,7 @@ from support import heads
 
 from eagle3hub.conversion import plan, run
 from eagle3hub.conversion.edits import Transforms
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import SourceError
 
@@ -74,7 +75,7 @@ def at(moment: str, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) 
 
 def refused(tmp_path: Path, what: str, source: Path, **options: object) -> None:
     with pytest.raises(SourceError, match=rf"{what} while it was converted; nothing was kept") as e:
-        convert(source, tmp_path / "out", "specforge", **options)
+        convert(source, tmp_path / "out", "specforge", ConvertOptions(**options))
     assert e.value.code == "source-changed"
     assert "at fault" not in str(e.value.hint)
     assert not [p for p in tmp_path.iterdir() if "out" in p.name]

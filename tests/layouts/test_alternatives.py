@@ -11,7 +11,7 @@ from support import heads, variants
 from support.variants import Has
 
 from eagle3hub.conversion.edits import Transforms
-from eagle3hub.conversion.plan import make_plan
+from eagle3hub.conversion.plan import ConvertOptions, plan_conversion
 from eagle3hub.errors import InputError
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.base import ReadOptions
@@ -24,7 +24,7 @@ GIVEN: dict[str, dict[str, Any]] = {"--target": TARGET, "--mask-token-id": {"rea
 
 def refusal(source: Path, to: str, **options: Any) -> InputError | None:
     try:
-        make_plan(source, to, speculative_tokens=3, **options)
+        plan_conversion(source, to, ConvertOptions(speculative_tokens=3, **options))
     except InputError as e:
         return e
     return None

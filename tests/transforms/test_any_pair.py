@@ -12,6 +12,7 @@ from support import heads
 from support.folders import load
 
 from eagle3hub.conversion.edits import Transforms
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.layouts import LAYOUTS, open_head
 from eagle3hub.layouts.base import ReadOptions
@@ -43,11 +44,13 @@ def test_changes_compose(tmp_path_factory, to, unsorted, order, dtype, theta, sh
         source,
         work / "out",
         to,
-        target=str(heads.target(work / "target")),
-        speculative_tokens=3,
-        read=ReadOptions(rope_theta=theta),
-        transforms=asked,
-        max_shard_size=None if one_file else shard,
+        ConvertOptions(
+            target=str(heads.target(work / "target")),
+            speculative_tokens=3,
+            read=ReadOptions(rope_theta=theta),
+            transforms=asked,
+            max_shard_size=None if one_file else shard,
+        ),
     )
     new = load(work / "out")
     back = open_head(work / "out", layout=to)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from eagle3hub.checkpoint.safetensors import FLOATS, TORCH_NAME, TensorRef
 from eagle3hub.checkpoint.writer import cast, is_exact, reordered
 from eagle3hub.conversion.edits.change import Change, edited_configs, with_map
-from eagle3hub.errors import ConfigError, Refusal, UsageError, VocabMapError
+from eagle3hub.errors import ConfigError, Hint, Refusal, UsageError, VocabMapError
 from eagle3hub.head import AuxTaps, Head
 from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.vocab import VocabMap
@@ -107,7 +107,9 @@ def sort_aux(head: Head) -> tuple[Head, Change]:
     if ids is None:
         raise ConfigError(
             "--sort-aux: the aux layers are in ascending order already, or none are named",
-            hint="leave the option out, or give the order of fc's column blocks with --aux-layers",
+            hint=Hint(
+                "leave the option out, or give the order of fc's column blocks with --aux-layers", "--aux-layers"
+            ),
             code="config-aux-sorted",
         )
     order = sorted(range(len(ids)), key=ids.__getitem__)

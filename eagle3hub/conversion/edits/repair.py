@@ -12,7 +12,7 @@ from pathlib import Path
 from eagle3hub.checkpoint.pickles import is_pickle, read_pickle_tensors
 from eagle3hub.checkpoint.safetensors import TensorRef, read_header
 from eagle3hub.conversion.edits.change import Change, raw_buffers, with_ordered_map
-from eagle3hub.errors import Problem, SourceError, UsageError, VocabMapError
+from eagle3hub.errors import Hint, Problem, SourceError, UsageError, VocabMapError
 from eagle3hub.head import Head
 from eagle3hub.head.vocab import VocabMap, check_vocab_map, is_map, subtractions
 from eagle3hub.layouts import get_layout
@@ -126,7 +126,7 @@ def repair_vocab(head: Head, names: Sequence[str]) -> tuple[Head, list[Change]]:
         if name == "from-t2d" and not get_layout(head.layout).contract.trainer_sorts:
             raise VocabMapError(
                 f"--repair from-t2d needs a trainer that keeps lm_head in ascending order; {head.layout} does not say",
-                hint="give the run's own map with --d2t FILE",
+                hint=Hint("give the run's own map with --d2t FILE", "--d2t"),
                 code="vocab-repair-unfit",
             )
         if changes:
@@ -181,7 +181,7 @@ def supply_map(head: Head, file: str | Path) -> tuple[Head, Change]:
         raise VocabMapError(
             f"{name} maps draft id {first} to target id {ids[first]}, but the head has a sound map of its own that "
             f"says {head.vocab_map.target_id[first]}",
-            hint="leave --d2t out, or find out which of the two belongs to these weights",
+            hint=Hint("leave --d2t out, or find out which of the two belongs to these weights", "--d2t"),
             code="vocab-supplied-conflict",
         )
     if sound and own_t2d is not None:
@@ -202,7 +202,10 @@ def _agree_with_mask(name: str, vocab: VocabMap, own_t2d: bytes) -> None:
         first = next(i for i, (a, b) in enumerate(zip(mask, own_t2d, strict=True)) if a != b)
         raise VocabMapError(
             f"{name} and the head's t2d disagree about target id {first}",
-            hint="the file belongs to another head; where lm_head is in ascending order, --repair from-t2d helps",
+            hint=Hint(
+                "the file belongs to another head; where lm_head is in ascending order, --repair from-t2d helps",
+                "--repair",
+            ),
             code="vocab-supplied-conflict",
         )
 

@@ -18,7 +18,7 @@ from eagle3hub.checkpoint.writer import encode_header, in_file_order
 from eagle3hub.conversion.edits.change import ON_COMMAND_LINE, Change
 from eagle3hub.engines.preflight import Verdict, examine, preflight_all
 from eagle3hub.engines.preflight.contracts import EFFECTS
-from eagle3hub.errors import InputError, LayoutError, Refusal, UsageError
+from eagle3hub.errors import Hint, InputError, LayoutError, Refusal, UsageError
 from eagle3hub.head import Head
 from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
 from eagle3hub.head.target import TargetFacts
@@ -245,7 +245,7 @@ def _flattened(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 def _refused(key: str, why: str, hint: str | None = None) -> Refusal:
     option = _OPTION.get(key.rpartition(".")[2])
-    own = f"leave it out: {option} is there for that" if option else "leave it out"
+    own = Hint(f"leave it out: {option} is there for that", option) if option else "leave it out"
     return Refusal(f"--set {key} is refused: {why}", hint=hint or own, code="refused-set")
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from eagle3hub.address import HubAddress, parse_address
 from eagle3hub.checkpoint.folder import DUPLICATE, Checkpoint, open_checkpoint, read_tensor
 from eagle3hub.checkpoint.pickles import is_pickle
 from eagle3hub.checkpoint.safetensors import TensorRef
@@ -33,10 +34,13 @@ _CHUNK = 4 << 20
 
 def target_embeddings(head: Head, target: str | None) -> Checkpoint | None:
     """The target's folder, opened, where comparing embeddings makes sense and is possible; else None."""
-    if target is None or "embed_tokens.weight" not in head.tensors or not Path(target).expanduser().is_dir():
+    if target is None or "embed_tokens.weight" not in head.tensors:
+        return None
+    at = parse_address(target)
+    if isinstance(at, HubAddress) or not at.path.is_dir():
         return None
     try:
-        return open_checkpoint(target)
+        return open_checkpoint(at)
     except InputError:
         return None
 
