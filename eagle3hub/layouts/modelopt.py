@@ -109,7 +109,7 @@ class ModelOpt(FlatLayout):
         return head
 
     def write(self, head: Head, options: WriteOptions) -> LayoutFiles:
-        """The head as ModelOpt 0.43 and later export it. Raises Refusal, also for a map that d2t cannot state alone."""
+        """The head as ModelOpt 0.43 and later export it. Raises Refusal, also where d2t alone tells no map."""
         vocab = head.vocab_map
         if vocab is not None and list(vocab.target_id) == list(range(vocab.draft_vocab_size)):
             raise Refusal(
