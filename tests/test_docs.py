@@ -17,7 +17,7 @@ from support.commands import leaves, root
 
 from eagle3hub._version import __version__
 from eagle3hub.layouts import LAYOUTS
-from eagle3hub.layouts.base import FEATURES
+from eagle3hub.layouts.base import FEATURES, Need
 from eagle3hub.lint import RULES
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -61,7 +61,7 @@ def test_every_layout_and_every_feature_is_in_them(generate: ModuleType):
         {"vocab_dtype": "I16"},
         {"metadata": {"format": "np"}},
         {"aux_ids": "nowhere"},
-        {"needs": {"patience": "--wait"}},
+        {"needs": (Need("patience", "--wait", "refused-impatient"),)},
         {"cannot": {"unsorted_vocabulary": "it says so"}, "expresses": frozenset()},
     ],
 )

@@ -36,7 +36,7 @@ def test_mask_alone_is_a_sorted_map():
     assert word == "ok"
     assert vocab is not None
     assert list(vocab.target_id) == IDS
-    assert vocab.spelling == "t2d"
+    assert vocab.stored_as == "t2d"
 
 
 def test_frequency_order_is_a_map_but_not_sorted():

@@ -158,7 +158,7 @@ TEMPLATES = {
 """Main template of each style."""
 
 
-def render_card(
+def render_text(
     manifest: Manifest,
     reports: Sequence[Mapping[str, Any]],
     head: Head | None,

@@ -11,20 +11,24 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, cast
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from eagle3hub.errors import OutputError
+from eagle3hub.errors import Hint, OutputError
 from eagle3hub.system.progress import Progress, silent, telling
 from eagle3hub.system.text import escaped_json, visible
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
     from rich.console import Console
+
+    from eagle3hub.validation.matrix import Matrix
+    from eagle3hub.validation.report import Report
 
 # The one console of every command: whatever is printed on it shows what it is, styles apart.
 #
@@ -283,3 +287,32 @@ class _Lines:
         if message != self._last and time.monotonic() - self._started >= self._after:
             self._last = message
             tell(message + "\n")
+
+
+def shown_for(hint: str, command: Any) -> str:
+    """A hint for users of ``command``: it says so where the hint names options of another command."""
+    own = {name for option in getattr(command, "params", ()) for name in option.opts}
+    return hint.for_command(own) if isinstance(hint, Hint) else hint
+
+
+def finish(
+    result: Report | Matrix, *, report: Path | None, html: Path | None, keep: Path | None = None, as_json: bool
+) -> NoReturn:
+    """Save and print a result, then leave with the status of its verdict. ``keep`` takes it as a reference file."""
+    from eagle3hub.validation.measurement import keep_reference
+    from eagle3hub.validation.render import render, render_matrix, save_html
+    from eagle3hub.validation.report import Report
+
+    if report is not None:
+        result.save(report)
+    if html is not None:
+        save_html(result, html)
+    if isinstance(result, Report):
+        if keep is not None:
+            keep_reference(result, keep)
+        found = result
+        emit(found.document, lambda out: render(found, out, saved=report), as_json=as_json)
+    else:
+        matrix = result
+        emit(matrix.document, lambda out: render_matrix(matrix, out, saved=report), as_json=as_json)
+    raise typer.Exit(EXIT_OF[result.verdict])

@@ -18,7 +18,9 @@ from eagle3hub.cli.jobs import (
     YesFlag,
     validate_on,
 )
-from eagle3hub.cli.options import (
+from eagle3hub.cli.output import JsonFlag, QuietFlag, finish, progress
+from eagle3hub.cli.parameters import (
+    HEAD,
     BarOption,
     BatchTokensOption,
     DeviceMapOption,
@@ -35,8 +37,6 @@ from eagle3hub.cli.options import (
     TimeoutOption,
     TopKOption,
 )
-from eagle3hub.cli.output import JsonFlag, QuietFlag, progress
-from eagle3hub.cli.verdict import finish
 from eagle3hub.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _settings_of(ctx: typer.Context, manifest: Path | None) -> Path | None:
 
 
 def validate(
-    head: Annotated[str, typer.Argument(help="Folder of the head, or hf://owner/name@revision.", show_default=False)],
+    head: Annotated[str, typer.Argument(help=f"The draft head: {HEAD}.", show_default=False)],
     target: TargetOption,
     _manifest: Annotated[
         Path | None,
