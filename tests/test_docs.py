@@ -111,6 +111,7 @@ def test_a_change_of_a_command_shows(generate: ModuleType):
     assert generate.filled_cli(page, changed) != page
 
 
+@pytest.mark.slow
 def test_the_site_has_every_page_and_no_link_that_leads_nowhere(tmp_path: Path):
     pytest.importorskip("mkdocs")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]

@@ -18,11 +18,11 @@ from eagle3hub.card.manifest import Manifest, PublishSettings, is_prompts_file, 
 from eagle3hub.card.render import draw, render_text
 from eagle3hub.card.reports import find_reports, runs
 from eagle3hub.card.results import Benchmark, find_benchmarks
-from eagle3hub.card.source_tree import SourceTree
 from eagle3hub.checkpoint.destination import RELEASE
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, head_digests, head_files
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.source import CONFIG, PROVENANCE
+from eagle3hub.checkpoint.source_tree import SourceTree
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.errors import InputError, ManifestError, OutputError, SourceError
 from eagle3hub.head import Head

@@ -13,10 +13,10 @@ from urllib.parse import unquote, urlsplit
 
 from eagle3hub._version import __version__
 from eagle3hub.address import HubAddress, parse_address, parse_hub_address
-from eagle3hub.card.source_tree import published_commit
 from eagle3hub.checkpoint.digest import combined_digest, file_digest, head_files
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.checkpoint.hub import download_file
+from eagle3hub.checkpoint.source_tree import published_commit
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.base import DEVICES, Device
 from eagle3hub.engines.specs import default_version, version_data
@@ -147,7 +147,7 @@ def image_for(engines: Sequence[str]) -> Image:
 
 
 EXTRA = f"{installation.NAME}[validate]"
-_HERE = installation.SWITCH.parent
+_HERE = installation.PACKAGE
 _BY_NAME = re.compile(rf"{installation.NAME}\s*(?:\[[^\]]*\])?\s*(?:[=<>~!;(].*)?", re.IGNORECASE)
 _SCP = re.compile(r"(?:[\w.-]+@)?(?P<host>[\w.-]+):/?(?P<path>[^@:]+)")
 _COMMIT = "'eagle3hub[validate] @ git+https://HOST/OWNER/eagle3hub@COMMIT'"

@@ -14,11 +14,11 @@ from eagle3hub.card.folder import BENCHMARKS, CARD, IMPORTED, MANIFEST, RECORD, 
 from eagle3hub.card.imported import CHARTS
 from eagle3hub.card.manifest import Manifest, validation_settings
 from eagle3hub.card.results import find_benchmarks
-from eagle3hub.card.source_tree import SourceTree, record, source_tree
 from eagle3hub.checkpoint.destination import require_space
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, release_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.source import CONFIG, INDEX, PICKLE_INDEX, PROVENANCE, TRAINING_STATES
+from eagle3hub.checkpoint.source_tree import SourceTree, record, source_tree
 from eagle3hub.checkpoint.staging import prepare_destination, staged_folder
 from eagle3hub.conversion.plan import ConvertOptions, plan_conversion
 from eagle3hub.conversion.run import convert

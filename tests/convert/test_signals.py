@@ -22,8 +22,8 @@ dest, calls = Path(sys.argv[4]), 0
 
 def step(frame, event, arg):
     global calls
-    ours = frame.f_code.co_filename.endswith(("staging.py", "signals.py", "contextlib.py"))
-    if ours and event in ("line", "return"):
+    file = frame.f_code.co_filename
+    if event in ("line", "return") and file.endswith(("staging.py", "signals.py", "contextlib.py")):
         calls += 1
         if calls == at:
             signal.raise_signal(second)

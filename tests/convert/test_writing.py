@@ -18,10 +18,6 @@ from support import heads
 from support.folders import load
 
 from eagle3hub.checkpoint import writer
-from eagle3hub.checkpoint import writer as copying
-from eagle3hub.checkpoint import writer as flushing
-from eagle3hub.checkpoint import writer as streaming
-from eagle3hub.checkpoint import writer as syscalls
 from eagle3hub.checkpoint.writer import Flushing
 from eagle3hub.conversion import run
 from eagle3hub.conversion import verify as verification
@@ -75,8 +71,42 @@ def test_a_flipped_vocabulary_buffer_is_found(tmp_path: Path):
         verify_folder(tmp_path / "out", plan.head, "specforge", plan.written)
 
 
+OTHER_MEANING = "config.json does not say what the source says"
+LIES: dict[str, tuple[dict[str, Any], str]] = {
+    "epsilon": ({"rms_norm_eps": 1e-6}, OTHER_MEANING),
+    "rope theta": (
+        {"rope_theta": 10000.0, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
+        OTHER_MEANING,
+    ),
+    "activation": ({"hidden_act": "gelu"}, OTHER_MEANING),
+    "aux layers": (
+        {
+            "eagle_config": {"use_aux_hidden_state": True, "eagle_aux_hidden_state_layer_ids": [1, 14, 27]},
+            "eagle_aux_hidden_state_layer_ids": [2, 15, 28],
+        },
+        "the aux layers read back as",
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_config_that_says_something_else_is_found(tmp_path: Path, lie: str):
+    """Verification reads what was written back, and holds all of what it means against the source."""
+    changes, words = LIES[lie]
+    source = heads.specforge(tmp_path / "head")
+    plan = plan_conversion(source, "specforge")
+    convert(source, tmp_path / "out", "specforge")
+    (tmp_path / "out/eagle3hub.json").unlink()
+    verify_folder(tmp_path / "out", plan.head, "specforge", plan.written)
+    path = tmp_path / "out/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(OutputError, match=words) as caught:
+        verify_folder(tmp_path / "out", plan.head, "specforge", plan.written)
+    assert caught.value.code == "output-verify"
+
+
 def test_a_writer_that_errs_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    real = copying.copy_range
+    real = writer.copy_range
 
     def wrong(src: int, src_offset: int, dst: int, dst_offset: int, count: int, grown: Any) -> None:
         real(src, src_offset, dst, dst_offset, count, grown)
@@ -165,16 +195,16 @@ def test_a_disk_that_fails_while_flushing_leaves_nothing(tmp_path: Path, monkeyp
 
 
 def test_a_range_of_many_pieces_is_copied_to_where_it_belongs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(copying, "_PIECE", 1000)
-    monkeypatch.setattr(copying, "_BUFFER", 300)
+    monkeypatch.setattr(writer, "_PIECE", 1000)
+    monkeypatch.setattr(writer, "_BUFFER", 300)
     ends: list[int] = []
     data = os.urandom(54321)
     (tmp_path / "a").write_bytes(data)
     with (tmp_path / "a").open("rb") as a, (tmp_path / "b").open("wb") as b:
-        syscalls.reserve(b.fileno(), 50007)
-        copying.copy_range(a.fileno(), 321, b.fileno(), 7, 50000, ends.append)
+        writer.reserve(b.fileno(), 50007)
+        writer.copy_range(a.fileno(), 321, b.fileno(), 7, 50000, ends.append)
         with pytest.raises(EOFError):
-            copying.copy_range(a.fileno(), 321, b.fileno(), 7, 54001, ends.append)
+            writer.copy_range(a.fileno(), 321, b.fileno(), 7, 54001, ends.append)
     assert ends[:50] == [7 + 1000 * (i + 1) for i in range(50)]
     assert (tmp_path / "b").read_bytes()[:50007] == bytes(7) + data[321:50321]
 
@@ -188,7 +218,7 @@ def test_room_is_reserved_where_the_file_system_can(tmp_path: Path, monkeypatch:
             return -1
 
     source = heads.specforge(tmp_path / "head")
-    monkeypatch.setattr(syscalls.ctypes, "CDLL", lambda *_, **__: Library)
+    monkeypatch.setattr(writer.ctypes, "CDLL", lambda *_, **__: Library)
     if number == errno.ENOSPC:
         with pytest.raises(OutputError, match="the disk is full"):
             convert(source, tmp_path / "out", "modelopt")
@@ -199,7 +229,7 @@ def test_room_is_reserved_where_the_file_system_can(tmp_path: Path, monkeypatch:
 
 def test_what_is_written_goes_to_the_disk_while_the_rest_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     events: list[tuple[object, ...]] = []
-    flush, start = os.fsync, flushing.start_writing
+    flush, start = os.fsync, writer.start_writing
 
     def flushed(fd: int) -> None:
         events.append(("all", os.fstat(fd).st_size))
@@ -210,8 +240,8 @@ def test_what_is_written_goes_to_the_disk_while_the_rest_is_written(tmp_path: Pa
         start(fd, offset, count)
 
     monkeypatch.setattr(os, "fsync", flushed)
-    monkeypatch.setattr(flushing, "start_writing", begun)
-    monkeypatch.setattr(flushing, "_STEP", 1000)
+    monkeypatch.setattr(writer, "start_writing", begun)
+    monkeypatch.setattr(writer, "_STEP", 1000)
     with Flushing() as both:
         for name in ("one", "two"):
             with (tmp_path / name).open("wb", buffering=0) as file:
@@ -227,8 +257,8 @@ def test_what_is_written_goes_to_the_disk_while_the_rest_is_written(tmp_path: Pa
 
 
 def test_without_the_system_call_the_disk_is_waited_for_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(flushing, "_STEP", 100)
-    monkeypatch.setattr(syscalls.ctypes, "CDLL", lambda *_, **__: object())
+    monkeypatch.setattr(writer, "_STEP", 100)
+    monkeypatch.setattr(writer.ctypes, "CDLL", lambda *_, **__: object())
     convert(heads.specforge(tmp_path / "head"), tmp_path / "out", "modelopt")
 
 
@@ -237,7 +267,7 @@ def test_a_byte_that_differs_is_seen_wherever_it_lies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str | None
 ):
     monkeypatch.setattr(verification, "_PART", 512)
-    monkeypatch.setattr(streaming, "CHUNK", 96)
+    monkeypatch.setattr(writer, "CHUNK", 96)
     plan = plan_conversion(
         heads.specforge(tmp_path / "head"), "specforge", ConvertOptions(transforms=Transforms(dtype=dtype))
     )

@@ -279,6 +279,21 @@ def test_several_files_are_refused_where_the_layouts_own_reader_knows_no_index(t
         assert len(ok(source, to, *options)[0]["shards"]) > 1
 
 
+@pytest.mark.parametrize("to", sorted(LAYOUTS))
+def test_layouts_whose_programs_read_one_file_are_not_sharded(tmp_path: Path, cli, to: str):
+    """SpecJAX and SafeAILab load `model.safetensors` by its name; every other layout is given an index."""
+    head = heads.specjax(tmp_path / "head")
+    target = heads.target(tmp_path / "target")
+    argv = ["convert", head, tmp_path / "out", "--to", to, "--target", target, "--max-shard-size", "500B", "--json"]
+    status, out, _ = cli(*argv, "--speculative-tokens", 3)
+    if to in ("specjax", "safeailab"):
+        assert (status, json.loads(out)["error"]["code"]) == (3, "refused-shards")
+        assert not (tmp_path / "out").exists()
+    else:
+        assert status == 0, out
+        assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 1
+
+
 def test_a_shard_size_that_is_large_enough_changes_nothing(tmp_path: Path, ok):
     source = heads.specforge(tmp_path / "head")
     document, _, _ = ok(source, "specforge", "--max-shard-size", "5GB")
