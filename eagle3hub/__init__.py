@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from eagle3hub._version import __version__
 
 if TYPE_CHECKING:
-    from eagle3hub.benchmarking import BenchOptions, Results, bench
     from eagle3hub.card.assemble import RenderedCard, render_card
     from eagle3hub.comparison import CompareOptions, Comparison, compare
     from eagle3hub.conversion.edits import Transforms
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     from eagle3hub.publishing.verify import Verified, VerifyOptions, verify
     from eagle3hub.releasing.heads import release
     from eagle3hub.releasing.release import Release, ReleaseOptions
-    from eagle3hub.validation import ValidateOptions, validate
+    from eagle3hub.validation import validate
     from eagle3hub.validation.replay import Replay, ReplayOptions, replay
     from eagle3hub.validation.report import Report
 
@@ -61,7 +60,6 @@ _ERRORS = """
     OutputError Problem Refusal SourceError TensorError UnavailableError UsageError VocabMapError
 """
 _PLACES = {
-    "benchmarking": "BenchOptions Results bench",
     "card.assemble": "RenderedCard render_card",
     "comparison": "CompareOptions Comparison compare",
     "conversion.edits": "Transforms",
@@ -78,14 +76,13 @@ _PLACES = {
     "publishing.verify": "Verified VerifyOptions verify",
     "releasing.heads": "release",
     "releasing.release": "Release ReleaseOptions",
-    "validation": "ValidateOptions validate",
+    "validation": "validate",
     "validation.replay": "Replay ReplayOptions replay",
     "validation.report": "Report",
 }
 _WHERE = {name: module for module, names in _PLACES.items() for name in names.split()}
 
 __all__ = [
-    "BenchOptions",
     "CheckpointError",
     "CompareOptions",
     "Comparison",
@@ -117,18 +114,15 @@ __all__ = [
     "Replay",
     "ReplayOptions",
     "Report",
-    "Results",
     "SourceError",
     "TensorError",
     "Transforms",
     "UnavailableError",
     "UsageError",
-    "ValidateOptions",
     "Verified",
     "VerifyOptions",
     "VocabMapError",
     "__version__",
-    "bench",
     "compare",
     "convert",
     "inspect",

@@ -76,7 +76,7 @@ class HubAddress:
     @property
     def is_hidden(self) -> bool:
         """Whether something on this machine has the name of the repository, so that libraries would take that."""
-        return os.path.lexists(self.repo_id)
+        return _is_here(Path(self.repo_id))
 
     @property
     def name(self) -> str:
@@ -112,7 +112,7 @@ def parse_address(given: str | os.PathLike[str] | Address, base: Path | None = N
     if text.startswith(HUB):
         return parse_hub_address(text)
     found = _BARE.fullmatch(text) if isinstance(given, str) else None
-    if found is not None and not _FILE.fullmatch(text) and not os.path.lexists((base or Path()) / text):
+    if found is not None and not _FILE.fullmatch(text) and not _is_here((base or Path()) / text):
         return _hub(found["repo"], found["revision"], "", bare=True)
     path = Path(text).expanduser() if text.startswith("~") else Path(text)
     if base is not None:
@@ -187,6 +187,17 @@ def suggested(text: str) -> str | None:
         at = f"@{page['revision']}" if page["revision"] else ""
         return f"{HUB}{page['repo']}{at}{page['folder'] or ''}"
     return f"{HUB}{found[1]}" if (found := _MISSPELT.fullmatch(text)) else None
+
+
+def _is_here(path: Path) -> bool:
+    """Whether there is something of that name, a broken link included, or a folder that may not be looked into."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _hub(repo: str, revision: str | None, folder: str, *, bare: bool = False) -> HubAddress:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import signal
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from eagle3hub.cli.output import JsonFlag, QuietFlag, console, emit, finish, progress, tell
+from eagle3hub.cli.output import Destinations, JsonFlag, QuietFlag, console, emit, finish, progress, tell
 from eagle3hub.cli.parameters import HtmlOption, ReportOption
 from eagle3hub.errors import HubError, UsageError
 from eagle3hub.system.signals import stop_again
@@ -83,7 +82,7 @@ def collect_(
         if file is not None:
             writable_report(file)
     running = api.inspect(job)
-    finish(collect(running, expected_of(running), _log(quiet)), report=report, html=html, as_json=as_json)
+    finish(collect(running, expected_of(running), _log(quiet)), Destinations(report, html, as_json=as_json))
 
 
 def validate_on(
@@ -97,11 +96,7 @@ def validate_on(
     run_anyway: bool,
     ask: bool,
     detach: bool,
-    report: Path | None,
-    html: Path | None,
-    keep: Path | None,
-    as_json: bool,
-    quiet: bool,
+    to: Destinations,
 ) -> NoReturn:
     """Show what a job would run and cost, ask, start it, and collect its report.
 
@@ -117,7 +112,7 @@ def validate_on(
         raise UsageError(
             "a job costs money, and there is no terminal to ask on", hint="say --yes", code="usage-jobs-not-asked"
         )
-    with progress(quiet=quiet) as say:
+    with progress(quiet=to.quiet) as say:
         plan = plan_job(head, target, options, JobOptions(**wanted), run_anyway=run_anyway, progress=say)
     _show(plan, console(stderr=True))
     if ask and not typer.confirm("start the job?", err=True):
@@ -128,11 +123,11 @@ def validate_on(
         for number in held:
             signal.raise_signal(number)
         if detach:
-            emit(_started(plan, job), lambda out: _show_started(plan, job, out), as_json=as_json)
+            emit(_started(plan, job), lambda out: _show_started(plan, job, out), as_json=to.as_json)
             raise typer.Exit
         tell(f"job {job.name}: {job.url}\n")
-        result = collect(job, plan.expected, _log(quiet))
-    finish(result, report=report, html=html, keep=keep, as_json=as_json)
+        result = collect(job, plan.expected, _log(to.quiet))
+    finish(result, to)
 
 
 def _start(plan: JobPlan) -> tuple[list[int], Job]:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, cast
 
@@ -295,24 +296,33 @@ def shown_for(hint: str, command: Any) -> str:
     return hint.for_command(own) if isinstance(hint, Hint) else hint
 
 
-def finish(
-    result: Report | Matrix, *, report: Path | None, html: Path | None, keep: Path | None = None, as_json: bool
-) -> NoReturn:
-    """Save and print a result, then leave with the status of its verdict. ``keep`` takes it as a reference file."""
+@dataclass(frozen=True, slots=True)
+class Destinations:
+    """Where the result of a validation goes: files for the report, a page, and a reference; and standard output."""
+
+    report: Path | None
+    html: Path | None
+    reference: Path | None = None
+    as_json: bool = False
+    quiet: bool = False
+
+
+def finish(result: Report | Matrix, to: Destinations) -> NoReturn:
+    """Save and print a result, then leave with the status of its verdict."""
     from eagle3hub.validation.measurement import keep_reference
     from eagle3hub.validation.render import render, render_matrix, save_html
     from eagle3hub.validation.report import Report
 
-    if report is not None:
-        result.save(report)
-    if html is not None:
-        save_html(result, html)
+    if to.report is not None:
+        result.save(to.report)
+    if to.html is not None:
+        save_html(result, to.html)
     if isinstance(result, Report):
-        if keep is not None:
-            keep_reference(result, keep)
+        if to.reference is not None:
+            keep_reference(result, to.reference)
         found = result
-        emit(found.document, lambda out: render(found, out, saved=report), as_json=as_json)
+        emit(found.document, lambda out: render(found, out, saved=to.report), as_json=to.as_json)
     else:
         matrix = result
-        emit(matrix.document, lambda out: render_matrix(matrix, out, saved=report), as_json=as_json)
+        emit(matrix.document, lambda out: render_matrix(matrix, out, saved=to.report), as_json=to.as_json)
     raise typer.Exit(EXIT_OF[result.verdict])

@@ -396,7 +396,12 @@ def plan_job(
     engines = _check_options(options)
     image = image_for(engines)
     progress("reading the head")
-    checkpoint = open_checkpoint(head, headers_only=True, progress=progress)
+    try:
+        checkpoint = open_checkpoint(head, headers_only=True, progress=progress)
+    except SourceError as e:
+        if e.code != "source-missing":
+            raise
+        raise _local_head(head) from e
     opened = open_head(checkpoint, target=target)
     opened.raise_for_errors()
     progress("asking the Hub for hardware and access")
@@ -488,11 +493,7 @@ def _check_job(options: JobOptions) -> str:
 def _on_the_hub(head: str, target: str) -> HubAddress:
     """Raise UsageError for a head or a target that the job cannot read; returns the target's address."""
     if not isinstance(parse_address(head), HubAddress):
-        raise UsageError(
-            f"the job cannot read {head!r}: a head to validate there is on the Hub",
-            hint="publish it with `eagle3hub publish DIR --repo OWNER/NAME --private`, then name hf://OWNER/NAME",
-            code="usage-jobs-local-head",
-        )
+        raise _local_head(head)
     try:
         at = parse_address(target)
     except SourceError:
@@ -502,6 +503,14 @@ def _on_the_hub(head: str, target: str) -> HubAddress:
             f"the job cannot read the target {target!r}", hint="give its Hub id: owner/name", code="usage-jobs-target"
         )
     return at
+
+
+def _local_head(head: str) -> UsageError:
+    return UsageError(
+        f"the job cannot read {head!r}: a head to validate there is on the Hub",
+        hint="publish it with `eagle3hub publish DIR --repo OWNER/NAME --private`, then name hf://OWNER/NAME",
+        code="usage-jobs-local-head",
+    )
 
 
 def _flavor(name: str) -> api.Flavor:

@@ -34,6 +34,6 @@ def test_what_is_written_down(path: str, says: str) -> None:
 
 
 def test_the_option_says_it() -> None:
-    from eagle3hub.cli import options
+    from eagle3hub.cli import parameters as options
 
     assert f"fewer than {MIN_PROMPTS} settle nothing" in Path(options.__file__).read_text(encoding="utf-8")
