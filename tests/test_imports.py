@@ -10,7 +10,19 @@ PACKAGE = Path(__file__).parent.parent / "eagle3hub"
 
 # Lowest first; a package or loose module imports only from itself and from those above it in this list.
 ORDER = [
-    *("_version", "errors", "system", "network", "checkpoint", "head", "layouts", "metrics", "prompts", "engines"),
+    *(
+        "_version",
+        "errors",
+        "address",
+        "system",
+        "network",
+        "checkpoint",
+        "head",
+        "layouts",
+        "metrics",
+        "prompts",
+        "engines",
+    ),
     *("inspection", "comparison", "conversion", "reference", "charts", "validation", "benchmarking"),
     *("card", "lint", "publishing", "jobs", "releasing", "cli", "__init__", "__main__"),
 ]

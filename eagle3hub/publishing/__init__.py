@@ -2,21 +2,23 @@
 
 from eagle3hub.publishing.files import whole_digest
 from eagle3hub.publishing.gates import GATES
-from eagle3hub.publishing.plan import Plan, Settings, made_for, make_plan, sign
+from eagle3hub.publishing.plan import PublishOptions, PublishPlan, made_for, plan_publication, sign
 from eagle3hub.publishing.signing import Identity
-from eagle3hub.publishing.upload import Published, check_access, upload
-from eagle3hub.publishing.verify import Verified, verify_folder, verify_repository
+from eagle3hub.publishing.upload import Published, check_access, publish, upload
+from eagle3hub.publishing.verify import Verified, VerifyOptions, verify_folder, verify_repository
 
 __all__ = [
     "GATES",
     "Identity",
-    "Plan",
+    "PublishOptions",
+    "PublishPlan",
     "Published",
-    "Settings",
     "Verified",
+    "VerifyOptions",
     "check_access",
     "made_for",
-    "make_plan",
+    "plan_publication",
+    "publish",
     "sign",
     "upload",
     "verify_folder",

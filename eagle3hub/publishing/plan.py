@@ -35,7 +35,7 @@ _SHARED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class PublishOptions:
     """How to publish.
 
     Attributes:
@@ -73,7 +73,7 @@ class Settings:
         if self.gated not in (None, "auto", "manual"):
             raise UsageError(f"there is no gate of access called {self.gated}", hint="name auto or manual")
 
-    def with_intent(self, said: PublishSettings | None) -> Settings:
+    def with_intent(self, said: PublishSettings | None) -> PublishOptions:
         """These, and what a release says of how it is published; a pull request is the commit alone.
 
         Options add to what the release says and may be stricter; UsageError (``usage-intent``) where one would make
@@ -118,6 +118,9 @@ class Settings:
         )
 
 
+DEFAULTS = PublishOptions()
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """What goes into one commit: the files of a branch and what becomes of each.
@@ -147,7 +150,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PublishPlan:
     """A publication that has been thought through.
 
     Attributes:
@@ -158,7 +161,7 @@ class Plan:
     """
 
     repo: str
-    settings: Settings
+    settings: PublishOptions
     remote: RemoteState
     parts: Sequence[Part]
     message: str
@@ -210,15 +213,15 @@ class Plan:
         }
 
 
-def make_plan(
+def plan_publication(
     folder: str | Path,
     repo_id: str,
-    settings: Settings | None = None,
+    settings: PublishOptions = DEFAULTS,
     *,
     manifest: Manifest | None = None,
     hub_needed: bool = True,
     progress: Progress = silent,
-) -> Plan:
+) -> PublishPlan:
     """Read a folder, hold it to every gate, and compare it with the repository; nothing is written anywhere.
 
     Args:
@@ -231,7 +234,6 @@ def make_plan(
     folder = Path(folder)
     files, links = read_folder(folder, progress)
     said = [read_intent(folder), manifest.publish if manifest is not None else None]
-    settings = settings or Settings()
     for intent in said:
         settings = settings.with_intent(intent)
     asked = {intent.gated for intent in said if intent is not None}
@@ -260,7 +262,7 @@ def make_plan(
             raise
         uncompared = e.message
         parts = [_uncompared(branch, mine) for branch, mine in split.items()]
-    return Plan(
+    return PublishPlan(
         repo_id,
         settings,
         state,
@@ -293,7 +295,7 @@ def _readable_manifest(folder: Path) -> Manifest | None:
         return None
 
 
-def _visibility(repo_id: str, settings: Settings, gated: str | None, state: RemoteState) -> Iterator[Problem]:
+def _visibility(repo_id: str, settings: PublishOptions, gated: str | None, state: RemoteState) -> Iterator[Problem]:
     """Where the repository on the Hub is open to more readers than the release, which asks for ``gated``, allows."""
     code = "publish-visibility"
     change = "in the manifest and make the release again"
@@ -322,7 +324,9 @@ def _beside(parts: Sequence[Part]) -> Iterator[Problem]:
             )
 
 
-def sign(folder: str | Path, settings: Settings, earlier: bytes | None = None, progress: Progress = silent) -> None:
+def sign(
+    folder: str | Path, settings: PublishOptions, earlier: bytes | None = None, progress: Progress = silent
+) -> None:
     """Sign the folder if the settings name a key; a signature that is good already stays, also one from ``earlier``.
 
     Raises what `sign_folder` raises.

@@ -8,11 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from eagle3hub.card.folder import MANIFEST
+from eagle3hub.card.manifest import load_manifest
 from eagle3hub.errors import FoundWanting, HubError, UsageError
 from eagle3hub.publishing import remote
-from eagle3hub.publishing.plan import MAIN, Part, Plan, Settings, compare
+from eagle3hub.publishing.plan import (
+    DEFAULTS,
+    MAIN,
+    Part,
+    PublishOptions,
+    PublishPlan,
+    compare,
+    made_for,
+    plan_publication,
+    sign,
+)
 from eagle3hub.publishing.remote import Committed, RemoteState
 from eagle3hub.publishing.verify import verify_upload
 from eagle3hub.system.progress import Progress, silent
@@ -28,7 +41,7 @@ class Published:
         pull: address of the pull request, if one was asked for and had to be made.
     """
 
-    plan: Plan
+    plan: PublishPlan
     commits: Sequence[tuple[str, str]]
     uploaded: dict[str, list[str]]
     visibility: str
@@ -46,7 +59,7 @@ class Published:
         }
 
 
-def check_access(repo_id: str, settings: Settings, progress: Progress = silent) -> None:
+def check_access(repo_id: str, settings: PublishOptions, progress: Progress = silent) -> None:
     """Find out before hours of work whether the repository can be written to, as far as that can be told.
 
     Raises UsageError for a name the Hub does not take, HubError without a token, where the Hub cannot be asked, or for
@@ -61,7 +74,40 @@ def check_access(repo_id: str, settings: Settings, progress: Progress = silent) 
         remote.in_collection(repo_id, settings.collection)
 
 
-def upload(plan: Plan, progress: Progress = silent) -> Published:
+def publish(
+    folder: str | Path,
+    repo: str | None = None,
+    options: PublishOptions = DEFAULTS,
+    *,
+    manifest: str | Path | None = None,
+    dry_run: bool = False,
+    progress: Progress = silent,
+) -> Published | PublishPlan:
+    """Publish a release folder to the Hub in one commit, and verify what the Hub then has.
+
+    Args:
+        folder: a folder that `release` made.
+        repo: ``owner/name``; by default the repository that the folder, or else ``manifest``, was made for.
+        options: how to publish; they add to what the folder's own manifest says.
+        manifest: release.yaml that the folder must have been made from.
+        dry_run: make the plan and send nothing. The gates are then checked even where the Hub cannot be reached.
+
+    Returns the plan of a dry run, and where a gate does not hold: its ``problems`` say which, and nothing was sent.
+    Raises UsageError, InputError, UnavailableError or HubError; after a HubError the branch holds either what it held
+    before or everything new.
+    """
+    described = None if manifest is None else load_manifest(manifest)
+    name = repo or made_for(folder) or (None if described is None else described.release.repo)
+    if name is None:
+        raise UsageError(
+            f"there is no {MANIFEST} in {folder} that says where to publish", hint="give --repo OWNER/NAME"
+        )
+    sign(folder, options, progress=progress)
+    plan = plan_publication(folder, name, options, manifest=described, hub_needed=not dry_run, progress=progress)
+    return plan if dry_run or plan.problems else upload(plan, progress)
+
+
+def upload(plan: PublishPlan, progress: Progress = silent) -> Published:
     """Publish what a plan says, verified. Raises FoundWanting where a gate does not hold, HubError."""
     if plan.problems:
         first, more = plan.problems[0], len(plan.problems) - 1
@@ -104,7 +150,9 @@ def upload(plan: Plan, progress: Progress = silent) -> Published:
     return Published(plan, commits, uploaded, "private" if private else "public", pull)
 
 
-def _publish_part(plan: Plan, part: Part, state: RemoteState, progress: Progress) -> tuple[str, Committed, list[str]]:
+def _publish_part(
+    plan: PublishPlan, part: Part, state: RemoteState, progress: Progress
+) -> tuple[str, Committed, list[str]]:
     """Bring one branch up to date: its ref, the commit, and the paths that were sent."""
     parent = state.branches.get(part.branch)
     if parent is not None and not part.changes:
@@ -140,7 +188,7 @@ def _publish_part(plan: Plan, part: Part, state: RemoteState, progress: Progress
     return f"pull request {done.pull}" if done.pull else part.branch, done, sent
 
 
-def _made_after_all(plan: Plan, part: Part, parent: str, state: RemoteState) -> tuple[str, Committed] | None:
+def _made_after_all(plan: PublishPlan, part: Part, parent: str, state: RemoteState) -> tuple[str, Committed] | None:
     try:
         now = remote.look(plan.repo)
         if plan.settings.create_pr:

@@ -33,6 +33,10 @@ def engine_failed(release: Path) -> None:
     write_reports(release, release / "release.yaml", verdict="inconclusive")
 
 
+def engine_absent(release: Path) -> None:
+    write_reports(release, release / "release.yaml", verdict="unavailable")
+
+
 def flip_a_bit(release: Path) -> None:
     path = release / "modelopt" / "model.safetensors"
     data = bytearray(path.read_bytes())
@@ -72,6 +76,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "publish-unmeasured",
         "the head in modelopt",
     ),
+    "no engine": (engine_absent, "publish-unmeasured", "no report covers the head in the root"),
     "not passed": (engine_failed, "publish-report", "says inconclusive"),
     "other bytes": (flip_a_bit, "publish-report", "measured other bytes"),
     "not a report": (lambda r: (r / "reports" / "x.json").write_text("{}"), "publish-report", "reports/x.json"),

@@ -57,7 +57,7 @@ def test_signed_once_and_checked(hub: WritableHub, release: Path, cli: Cli, keys
 
 def test_a_folder_that_is_made_anew_keeps_its_signature(release: Path, keys: Path):
     def sign(key: str, earlier: bytes | None) -> bytes:
-        plan.sign(release, plan.Settings(sign=keys / key), earlier)
+        plan.sign(release, plan.PublishOptions(sign=keys / key), earlier)
         made = (release / "model.sig").read_bytes()
         (release / "model.sig").unlink()
         return made

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.specs import DATA, engine_data, engine_title, merge_tables, version_document, versions_with
 from eagle3hub.errors import UsageError
-from eagle3hub.head.target import target_types
+from eagle3hub.head.aux_defaults import Layer, target_types
 from eagle3hub.system.resources import read_toml
 from eagle3hub.system.typed import build
 
@@ -125,6 +125,11 @@ class AuxReading:
     last_layer: bool
     as_listed: bool = False
 
+    @property
+    def default_layers(self) -> tuple[Layer, ...]:
+        """The default as boundary ids of a target of L layers."""
+        return tuple(Layer(of, plus) for of, plus in zip(("", "L//2", "L"), self.default, strict=True))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContractTerms:
@@ -235,7 +240,7 @@ class _Usual:
 class _File(ContractTerms):
     """A ``contract.toml`` for one runner. ``called`` replaces the version, or the runner's name, in messages.
 
-    A string in place of a list of target types names a list in ``target_types.toml``.
+    A string in place of a list of target types names a list in ``aux_defaults.toml``.
     """
 
     rules: Mapping[str, _Ruling]

@@ -19,6 +19,7 @@ from eagle3hub.engines.preflight.files import (
     read_rope,
     shape_of,
 )
+from eagle3hub.head.aux_defaults import shown
 from eagle3hub.layouts.hf_config import CONTEXT, LAYERS
 
 # Check config.json: what it says, and how an engine reads it
@@ -483,8 +484,7 @@ def _reading(case: PreflightCase, aux: AuxReading) -> tuple[str, tuple[int, ...]
             return key, _boundaries(listed, numbering, layers)
     if layers is None:
         return None
-    first, middle, last = aux.default
-    return "its default", (first, layers // 2 + middle, layers + last)
+    return "its default", tuple(layer.number(layers) for layer in aux.default_layers)
 
 
 def _boundaries(listed: Sequence[int], numbering: Numbering, layers: int | None) -> tuple[int, ...]:
@@ -498,19 +498,17 @@ def _boundaries(listed: Sequence[int], numbering: Numbering, layers: int | None)
 
 def _without_target(case: PreflightCase) -> Iterator[PreflightFinding]:
     """Check a head whose engine takes the default layers of a target that we do not know."""
-    truth = case.truth
+    truth, default = case.truth, shown(case.contract.aux.default_layers)
     if truth.boundaries is None:
-        if truth.num_aux == 3:
-            yield PreflightFinding("aux-agree", {"place": "its default", "layers": "2, L//2, L-3 of L"})
+        if truth.num_aux == len(case.contract.aux.default_layers):
+            yield PreflightFinding("aux-agree", {"place": "its default", "layers": f"{default} of L"})
         return
-    first, middle, last = case.contract.aux.default
-    layers = truth.boundaries[-1] - last
+    layers = truth.boundaries[-1] - case.contract.aux.default_layers[-1].plus
     facts = {"wanted": _shown(truth.boundaries), "after": _after(truth.boundaries)}
-    if truth.boundaries == (first, layers // 2 + middle, layers + last):
+    if truth.boundaries == tuple(layer.number(layers) for layer in case.contract.aux.default_layers):
         yield PreflightFinding("aux-target", {"layers": layers, **facts})
     else:
-        shown = f"{first}, L//2{middle or ''}, L{last}"
-        yield PreflightFinding("aux-layers", {"place": "its default", "captured": shown, "how": "", **facts})
+        yield PreflightFinding("aux-layers", {"place": "its default", "captured": default, "how": "", **facts})
 
 
 def _compared(case: PreflightCase, place: str, captured: tuple[int, ...]) -> Iterator[PreflightFinding]:
