@@ -18,9 +18,8 @@ def finish(
     result: Report | Matrix, *, report: Path | None, html: Path | None, keep: Path | None = None, as_json: bool
 ) -> NoReturn:
     """Save and print a result, then leave with the status of its verdict. ``keep`` takes it as a reference file."""
-    from eagle3hub.validation.measurement import keep_reference
     from eagle3hub.validation.render import render, render_matrix, save_html
-    from eagle3hub.validation.report import Report
+    from eagle3hub.validation.report import Report, keep_reference
 
     if report is not None:
         result.save(report)

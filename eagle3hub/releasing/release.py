@@ -11,7 +11,7 @@ from typing import Any, Literal
 from eagle3hub.card import load_manifest
 from eagle3hub.card.folder import BENCHMARKS, CARD, IMPORTED, MANIFEST, RECORD, REPORTS, TEMPLATES, complete
 from eagle3hub.card.imported import CHARTS
-from eagle3hub.card.manifest import Manifest, validation_settings
+from eagle3hub.card.manifest import Manifest
 from eagle3hub.card.results import find_benchmarks
 from eagle3hub.card.source_tree import SourceTree, record, source_tree
 from eagle3hub.checkpoint.destination import require_space
@@ -24,15 +24,15 @@ from eagle3hub.conversion import run
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import Verdict
 from eagle3hub.errors import ManifestError, SourceError, UsageError
-from eagle3hub.head.target import TargetFacts, read_target, require_weights
+from eagle3hub.head.target import read_target, require_weights
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.tensors import QUANT_CONFIG
 from eagle3hub.publishing import Plan, Published, Settings, check_access, make_plan, sign, upload
 from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, check_key
 from eagle3hub.system.progress import Progress, silent
-from eagle3hub.validation.engine_runner import Kept, interpreter
-from eagle3hub.validation.layouts import LayoutResult, ReportStore, judge_layouts, labelled, measure_layout
-from eagle3hub.validation.options import REFERENCE, engine_names
+from eagle3hub.validation.engine_runner import Cache, interpreter
+from eagle3hub.validation.layouts import LayoutResult, LayoutRunner, ReportStore, judge_layouts, labelled
+from eagle3hub.validation.options import REFERENCE
 from eagle3hub.validation.reference_runner import require_packages
 
 # The parts of a release that are done apart, by jobs or on other machines, and what each must be told.
@@ -43,7 +43,7 @@ _READ = (CONFIG, INDEX, PICKLE_INDEX, PROVENANCE, QUANT_CONFIG)
 
 def engine_runs(manifest: Manifest) -> list[dict[str, str]]:
     """The runs of ``validate`` that can be made apart, one an engine: its name, what --engine asks for, the device."""
-    asked = engine_names(manifest.validate.engine)
+    asked = manifest.validate.engines
     held = f"{REFERENCE}," if REFERENCE in asked else ""
     engines = {name: held + name for name in asked if name != REFERENCE} or {REFERENCE: REFERENCE}
     return [{"name": name, "engine": engine, "device": manifest.validate.device} for name, engine in engines.items()]
@@ -141,13 +141,13 @@ class Release:
                     "verdict": result.report.verdict,
                     "reason": result.report.reason,
                     "reused": result.reused,
-                    "digest": result.report.document["head"]["digest"],
+                    "digest": result.report.head.digest,
                     "engines": [
                         {
                             k: e.get(k)
                             for k in ("engine", "version", "device", "dtype", "verdict", "acceptance", "lossless")
                         }
-                        for e in result.report.document["engines"]
+                        for e in (entry.to_json() for entry in result.report.engines)
                     ],
                 }
                 for result in self.layouts
@@ -231,12 +231,12 @@ def release(
     measured = str(target if target is not None else manifest.measured_target)
     facts = read_target(measured, manifest.target.id)
     tokens = manifest.speculative_tokens
-    asked = engine_names(manifest.validate.engine) if start == "convert" and until != "convert" else []
+    asked = manifest.validate.engines if start == "convert" and until != "convert" else []
     for engine in asked:
         if engine == REFERENCE:
             require_packages()
         elif engine not in (endpoints or ()):  # before anything is converted
-            interpreter(get_engine(engine), manifest.validate.device, engine_python)
+            interpreter(get_engine(engine), manifest.validate.device, engine_python or {})
     plans = [
         conversion_plan.make_plan(str(manifest.head_source), layout, target=facts, speculative_tokens=tokens)
         for layout in manifest.layouts
@@ -250,16 +250,17 @@ def release(
         stage.keep = False
         results = _measure(
             manifest,
-            facts,
+            LayoutRunner(
+                source=str(manifest.head_source),
+                target=measured,
+                facts=facts,
+                speculative_tokens=tokens,
+                options=replace(manifest.validate, engine_python=engine_python or {}, endpoints=endpoints or {}),
+                cache=Cache(),
+                store=store,
+                measure=start == "convert",
+            ),
             stage.path / _HEADS,
-            store,
-            {
-                **validation_settings(manifest),
-                "target": measured,
-                "engine_python": engine_python,
-                **({"endpoints": endpoints} if endpoints else {}),
-            },
-            start,
             until,
             progress,
         )
@@ -341,23 +342,16 @@ def _publish(made: Release, settings: Settings, progress: Progress) -> Release:
 
 def _measure(
     manifest: Manifest,
-    facts: TargetFacts,
+    runner: LayoutRunner,
     heads: Path,
-    store: ReportStore,
-    options: Mapping[str, Any],
-    start: Step,
     until: Step,
     progress: Progress,
 ) -> list[LayoutResult]:
     """Convert the head to each layout under ``heads`` and validate each, or find its earlier report.
 
-    ``options`` are those of `eagle3hub.validate`. Until ``convert`` there are no results. Raises FoundWanting where a
-    report is missing and nothing may be measured.
+    Until ``convert`` there are no results. Raises FoundWanting where a report is missing and nothing may be measured.
     """
     heads.mkdir()
-    options = dict(options)
-    measured = options.pop("target")
-    kept = Kept()
     results: list[LayoutResult] = []
     layouts = list(manifest.layouts)
     for i, layout in enumerate(layouts):
@@ -367,26 +361,13 @@ def _measure(
                 str(manifest.head_source),
                 heads / layout,
                 layout,
-                target=facts,
+                target=runner.facts,
                 speculative_tokens=manifest.speculative_tokens,
                 digests=True,
                 progress=say,
             )
             continue
-        result = measure_layout(
-            str(manifest.head_source),
-            layout,
-            heads / layout,
-            target=measured,
-            facts=facts,
-            speculative_tokens=manifest.speculative_tokens,
-            options=options,
-            kept=kept,
-            store=store,
-            measure=start == "convert",
-            progress=say,
-        )
-        results.append(result)
+        results.append(runner.run(layout, heads / layout, say))
     return results
 
 
@@ -419,6 +400,6 @@ def _assemble(
     """Put results, charts, card and record beside the heads."""
     (stage / REPORTS).mkdir()
     for result in results:
-        device = result.report.document["settings"]["device"]
+        device = result.report.settings.device
         result.report.save(stage / REPORTS / f"{result.layout}-{device}.json")
     complete(stage, address, publish=settings.intent(), waived=settings.allow, templates=templates)

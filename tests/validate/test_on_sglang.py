@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from support.rewriting import edit
+from support.validation import validate
 
 from eagle3hub.conversion.run import convert
-from eagle3hub.validation import validate
 
 pytestmark = pytest.mark.engine
 
