@@ -43,6 +43,10 @@ class Kind:
     alpha_beta: float
 
 
+NAMED = (3, 64, "middle")
+"""K, tokens and kind of the population that the page shows by itself: each prompt's chance is Beta(2, 4)."""
+
+METHODS = ("t", "logit", "Wilson", "ours")
 KINDS = (
     Kind("collapsed", 0.025, 10),
     Kind("low, uneven", 0.13, 3),
@@ -180,9 +184,16 @@ def told(what: str) -> None:
     print(what, end="", file=sys.stderr, flush=True)
 
 
-def of_tau(every: Sequence[Population], count: int) -> tuple[str, str]:
-    """The whole table, and its extremes by method and n."""
-    methods = ("t", "logit", "Wilson", "ours")
+def of_one(row: Sequence[str]) -> str:
+    """One row of the whole table as a table of its own."""
+    each = len(METHODS) + 1
+    parts = [row[4 + i * each : 4 + (i + 1) * each] for i in range(len(SIZES))]
+    return table(["n", *METHODS, "width"], [[f"{n}", *part] for n, part in zip(SIZES, parts, strict=True)])
+
+
+def of_tau(every: Sequence[Population], count: int) -> tuple[str, str, str]:
+    """The extremes by method and n, the population that is named, and the whole table."""
+    methods, named = METHODS, ""
     rows, found, outside = [], {}, {}
     for one in every:
         k, shares = one.k, tau_of(one.rows)
@@ -198,6 +209,8 @@ def of_tau(every: Sequence[Population], count: int) -> tuple[str, str]:
             width = k * float(np.nanmean(bounds["ours"][1] - bounds["ours"][0]))
             cells += [*(f"{seen[method]:.1f}" for method in methods), f"{width:.2f}"]
         rows.append([f"{k}", f"{one.tokens}", one.kind.name, f"{1 + k * truth:.3f}", *cells])
+        if (one.k, one.tokens, one.kind.name) == NAMED:
+            named = of_one(rows[-1])
         told(".")
     heading = ["K", "tokens", "prompts", "true τ"]
     heading += [f"n = {n}: {m}" for n in SIZES for m in (*methods, "width")]
@@ -210,7 +223,7 @@ def of_tau(every: Sequence[Population], count: int) -> tuple[str, str]:
             leaves = f"{np.mean(outside[n]):.1f} %" if method == "t" else "0 %"
             extremes.append([method, f"{n}", *spread, f"{below}", f"{inside} of {len(values)}", leaves])
     head = ["method", "n", "least", "median", "most", "below 93 %", "within 95 ± 1.5 %", "leaves the range"]
-    return table(head, extremes), table(heading, rows)
+    return table(head, extremes), named, table(heading, rows)
 
 
 def of_rates(every: Sequence[Population], count: int) -> str:
@@ -279,7 +292,7 @@ def page(count: int) -> str:
     error = 100 * (0.95 * 0.05 / count) ** 0.5
     estimate.MIN_PROMPTS = 2  # to see what is not printed
     try:
-        extremes, whole = of_tau(every, count)
+        extremes, named, whole = of_tau(every, count)
     finally:
         estimate.MIN_PROMPTS = least
     kinds = "\n".join(f"| {k.name} | {k.mean:.3g} | {k.alpha_beta:g} |" for k in KINDS)
@@ -307,6 +320,13 @@ Over the {len(every)} populations of the last table.
 with the effective number of rounds. `ours`: what eagle3hub prints (`eagle3hub/metrics/estimate.py`). It covers more
 than 96.5 % where a sample holds few acceptances or few refusals: close to an end of the range an interval that is not
 to cover too rarely covers too often (Brown, Cai & DasGupta, Statistical Science 16, 2001).
+
+## One population by itself
+
+K = 3, 64 tokens for each prompt, and each prompt's chance Beta(2, 4), which is *middle*: a head that accepts a third
+of its drafts, on prompts that differ much. Below n = 8 nothing is printed.
+
+{named}
 
 ## Rates
 

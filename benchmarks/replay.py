@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from eagle3hub.engines.specs import default_version
+
 ROOT = Path(__file__).parent.parent
 HEAD = ROOT / "examples" / "smollm2-135m" / "head"
 SECTIONS = {"ratios": "## Replaying", "scaling": "## How replay scales"}
@@ -129,7 +131,8 @@ def report(options: argparse.Namespace) -> list[str]:
         }
     )
     lines = [
-        "| K | rounds | accepted per position | vLLM 0.32.0 | speculate | texts | replay | vLLM ÷ replay "
+        f"| K | rounds | accepted per position | vLLM {default_version('vllm')} | speculate | texts | replay "
+        "| vLLM ÷ replay "
         "| speculate ÷ replay | vLLM ÷ (texts + replay) |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]

@@ -1,7 +1,8 @@
 """Fill the generated tables of the documentation.
 
 Those of docs/layouts.md come from the codecs' contracts, those of docs/lint.md from the rules, docs/cli.md from the
-commands themselves; how to install, in README.md and docs/index.md, from eagle3hub/system/installation.toml.
+commands themselves; how to install, in README.md and docs/index.md, from eagle3hub/system/installation.toml. The
+numbers of engine versions, in pages about what is pinned, come from eagle3hub/engines/data.
 
     python docs/generate.py            rewrite the tables
     python docs/generate.py --check    exit with 1 if a table is not what the code says (the tests do this)
@@ -21,6 +22,9 @@ from typing import Any
 import typer.main
 
 from eagle3hub.cli.app import build
+from eagle3hub.engines import ENGINES
+from eagle3hub.engines.preflight import current_contracts
+from eagle3hub.engines.specs import common, default_version, engine_module, engine_title
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.base import FEATURES, Contract, Layout
 from eagle3hub.lint import RULES, Rule
@@ -36,6 +40,14 @@ NO_RELEASE = [
     "project installs it by name.",
 ]
 START_PAGES = (Path(__file__).parent.parent / "README.md", Path(__file__).parent / "index.md")
+PINNED_PAGES = (
+    *START_PAGES,
+    *sorted(Path(__file__).parent.glob("serving/*.md")),
+    *sorted(Path(__file__).parent.glob("trainers/*.md")),
+    *(Path(__file__).parent / f"{name}.md" for name in ("engines", "troubleshooting")),
+)
+"""Pages about the pinned versions. Others are records: of what was run, on the version they name."""
+CARDS = tuple(sorted(Path(__file__).parent.parent.glob("examples/cards/*/README.md")))
 _TABLE = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -127,6 +139,40 @@ def filled_start(page: str, known: Index | None = None) -> str:
     return _filled(page, {"install": [mark, "```console", *lines, "```", *([] if known.released else NO_RELEASE)]})
 
 
+def pinned(page: str) -> str:
+    """A page with the pinned version wherever an engine is named with a number.
+
+    TensorRT-LLM is left alone: pages name several of its versions. A column that follows keeps its place if it can.
+    """
+    for engine in ENGINES:
+        if engine != "trtllm":
+            title, version = engine_title(engine), default_version(engine)
+            build = next((c.title.partition(f"{title} ")[2] for c in current_contracts() if c.engine == engine), "")
+            names = "|".join(re.escape(name) for name in {title, engine, engine_module(engine)})
+            page = _numbered(page, rf"(?<![\w-])(?:{names})`? ", r"\d+\.[\w.]*\w", version, common(engine).beside)
+            if re.fullmatch(r"b\d+", build):
+                page = _numbered(page, rf"{re.escape(title)} ", r"b\d+", build, ())
+    return page
+
+
+def spelled(page: str) -> str:
+    """A card of examples/cards with the pinned version of each engine that its recipes are spelled for."""
+    for engine in ENGINES:
+        name = rf"Spelled for {re.escape(engine_title(engine))} "
+        page = _numbered(page, name, r"\S+(?= by eagle3hub)", default_version(engine), ())
+    return page
+
+
+def _numbered(page: str, name: str, number: str, version: str, other: Sequence[str]) -> str:
+    def said(m: re.Match[str]) -> str:
+        if m["number"] in other:
+            return m[0]
+        room = len(m["number"] + m["room"]) - len(version) if m["room"] else 0
+        return m["name"] + version + (" " * max(2, room) if m["room"] else "")
+
+    return re.sub(rf"(?P<name>{name})(?P<number>{number})(?P<room>(?: {{2,}})?)", said, page)
+
+
 def commands(group: Any, name: str = "eagle3hub") -> Iterator[tuple[str, Any]]:
     """Every command that does something, with the words that call it, in the order of ``--help``."""
     for word, command in group.commands.items():
@@ -214,7 +260,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     status = 0
     start = [(page, filled_start) for page in START_PAGES]
-    for path, fill in ((PAGE, filled), (LINT_PAGE, filled_lint), (CLI_PAGE, filled_cli), *start):
+    numbers = [*((page, pinned) for page in PINNED_PAGES), *((page, spelled) for page in CARDS)]
+    for path, fill in ((PAGE, filled), (LINT_PAGE, filled_lint), (CLI_PAGE, filled_cli), *start, *numbers):
         page = path.read_text()
         fresh = fill(page)
         if not options.check:

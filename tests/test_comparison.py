@@ -323,8 +323,8 @@ def test_a_file_that_shrinks_is_an_error_not_an_equality(tmp_path: Path):
 PEAK = """
 import re, sys
 from pathlib import Path
-from eagle3hub.checkpoint.header import read_header
-from eagle3hub.tensor_diff import diff_tensors
+from eagle3hub.checkpoint.safetensors import read_header
+from eagle3hub.comparison import diff_tensors
 a, b = (read_header(Path(p)).tensors["t"] for p in sys.argv[1:])
 found = diff_tensors("t", a, b)
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())  # ru_maxrss counts the parent's too

@@ -104,6 +104,23 @@ def test_no_modules_import_each_other_in_a_circle():
     assert circle(graph()) == []
 
 
+def test_no_package_has_a_name_of_its_own_that_one_of_its_modules_takes():
+    """Importing ``eagle3hub.head.fields`` would replace a ``fields`` of ``eagle3hub/head/__init__.py``."""
+    for path, tree in modules():
+        folder = (PACKAGE / path).parent
+        if not path.endswith("__init__.py") or folder == PACKAGE:
+            continue
+        package, inner = dotted(path), {p.stem for p in folder.iterdir()}
+        for node in tree.body:
+            if isinstance(node, ast.ImportFrom) and not str(node.module).startswith(package):
+                names = {alias.asname or alias.name for alias in node.names}
+            elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names = {node.name}
+            else:
+                names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+            assert not names & inner, f"{path}: {names & inner}"
+
+
 def test_a_circle_is_found():
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from support.versions import VLLM
 from validate import samples
 
 from eagle3hub.errors import ManifestError, OutputError, SourceError
@@ -137,7 +138,7 @@ def test_people_see_the_verdict_first_and_then_what_it_rests_on() -> None:
     assert text.startswith("PASS  all tensors loaded")
     for part in (
         "my-head (specjax layout, sha256:",
-        "vllm 0.32.0 on cpu, float32",
+        f"vllm {VLLM} on cpu, float32",
         "τ = 1.380 tokens per round  95 % interval 1.200 – 1.900, 92 rounds",
         "1        27   29.0%",
         "–",

@@ -11,7 +11,7 @@ import pytest
 from card import card_samples
 
 from eagle3hub.card import load_manifest, render_card
-from eagle3hub.card.source_tree import SourceTree, record, source_tree
+from eagle3hub.checkpoint.source_tree import SourceTree, record, source_tree
 from eagle3hub.conversion.run import convert
 from eagle3hub.layouts import open_head
 from eagle3hub.system.resources import schema

@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import torch
 from support import heads
 from support.commands import blocks, matches
 
+from eagle3hub.cli import app
 from eagle3hub.cli.app import run
 
 PAGE = Path(__file__).parent.parent / "docs" / "troubleshooting.md"
@@ -63,6 +64,38 @@ def edited() -> None:
         f.write("\n")
 
 
+PLAIN = """\
+schema: eagle3hub/manifest/1
+head: {source: head}
+target: {id: owner/target, license: apache-2.0}
+release: {repo: owner/head, summary: A head., license: mit}
+layouts: {main: specforge}
+speculative_tokens: 3
+"""
+
+
+def wide_pattern() -> None:
+    Path("release.yaml").write_text(f"{PLAIN}reports: [runs/**/*.json]\n")
+    Path("runs").mkdir()
+    for number in range(20_001):
+        Path("runs", f"{number}.log").touch()
+
+
+def release_folder(record: str, more: str = "") -> None:
+    Path("made").mkdir()
+    Path("made/release.yaml").write_text(PLAIN + more)
+    Path("made/release.json").write_text(record)
+
+
+def starve() -> None:
+    def starved(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    STARVED.setattr("eagle3hub.layouts.open_head", starved)
+    STARVED.setattr("eagle3hub.inspection.open_head", starved, raising=False)
+
+
+STARVED = pytest.MonkeyPatch()
 MISTAKES: dict[str, Callable[[], object]] = {
     "source-missing": lambda: None,
     "source-no-config": lambda: Path("runs").mkdir(),
@@ -90,12 +123,16 @@ MISTAKES: dict[str, Callable[[], object]] = {
     "output-edited": edited,
     "output-not-a-file": lambda: Path("report.json").symlink_to("nowhere.json"),
     "output-parent": lambda: None,
+    "memory": starve,
     "engine-not-installed": lambda: None,
     "engine-no-environment": lambda: None,
     "engine-python-missing": lambda: None,
     "endpoint-unreachable": lambda: None,
     "source-target-weights": lambda: None,
     "manifest": lambda: Path("release.yaml").write_text("schema: eagle3hub/manifest/1\nhead: {source: head}\n"),
+    "manifest-pattern": wide_pattern,
+    "release-record": lambda: release_folder("{}"),
+    "usage-intent": lambda: release_folder("{}", "publish: {private: true}\n"),
 }
 
 
@@ -103,9 +140,15 @@ def test_every_mistake_on_the_page_is_made():
     assert list(QUOTED) == list(MISTAKES)
 
 
+@pytest.fixture(autouse=True)
+def _fed() -> Iterator[None]:
+    yield
+    STARVED.undo()
+
+
 @pytest.mark.parametrize("code", MISTAKES)
 def test_the_page_quotes_the_program(
-    code: str, tmp_path: Path, cli: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+    code: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EAGLE3HUB_CACHE", str(tmp_path / "cache"))
@@ -116,9 +159,10 @@ def test_the_page_quotes_the_program(
     MISTAKES[code]()
     quoted = QUOTED[code]
     argv = shlex.split(quoted.line)[1:]
-    status, _, error = cli(*argv)
+    capsys.readouterr()
+    status, error = app._run(argv), capsys.readouterr().err
     assert status == quoted.status
     assert matches(quoted.printed, error[error.find("error: ") :]), error
-    _, document, _ = cli(*argv, "--json")
-    assert json.loads(document)["error"]["code"] == code
+    app._run([*argv, "--json"])
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == code
     assert quoted.printed[0].startswith("error: ")

@@ -253,6 +253,9 @@ def _check_numbers(results: Results, name: str) -> None:
             raise ManifestError(f"{where}.head is {cell.head!r}, none of the heads", code="bench-head")
         if any(len(one.accepted_per_position) != cell.settings.draft_tokens for one in cell.counts):
             raise ManifestError(f"{where} has counters of another K than its settings", code="bench-numbers")
+        if cell.per_prompt and len(cell.per_prompt) != cell.prompts.count:
+            asked, have = cell.prompts.count, len(cell.per_prompt)
+            raise ManifestError(f"{where} has counters of {have} prompts, not of {asked}", code="bench-numbers")
         computed = acceptance_if_any(cell.counts)
         if not alike(_json(computed), _json(cell.acceptance)):
             raise ManifestError(

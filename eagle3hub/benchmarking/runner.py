@@ -160,7 +160,9 @@ class BenchRunner:
         if stopped is not None:
             return CellResult("fail", stopped)
         begun = time.monotonic()
-        runner = EngineRunner(engine, job, cell.target, python, self._options.timeout, self._progress)
+        runner = EngineRunner(
+            engine, job, checkpoint.folder.name, cell.target, python, self._options.timeout, self._progress
+        )
         ran = runner.run(self._baselines)
         run, base, seconds = ran.outcome, ran.base, round(time.monotonic() - begun, 3)
         if isinstance(run, EngineFailure):

@@ -18,11 +18,11 @@ from eagle3hub.card.manifest import Manifest, PublishSettings, is_prompts_file, 
 from eagle3hub.card.render import draw, render_card
 from eagle3hub.card.reports import find_reports, runs
 from eagle3hub.card.results import Benchmark, find_benchmarks
-from eagle3hub.card.source_tree import SourceTree
 from eagle3hub.checkpoint.destination import RELEASE
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, head_digests, head_files
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.source import CONFIG, PROVENANCE
+from eagle3hub.checkpoint.source_tree import SourceTree
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.errors import InputError, ManifestError, OutputError, SourceError
 from eagle3hub.head import Head
@@ -214,7 +214,8 @@ def load_record(path: Path) -> Record:
     """Read a release's record. Raises SourceError, ManifestError (``release-record``)."""
     document = read_document(path, "release", _MAX_RECORD)
     for fault in faults(document, schema("release")):
-        raise ManifestError(f"{path.name}: {fault.message}", hint=fault.hint, code="release-record")
+        hint = "eagle3hub release writes it: make the folder again, or download it again"
+        raise ManifestError(f"{path.name}: {fault.message}", hint=hint, code="release-record")
     charts = document["charts"]
     return Record(
         document["tool"]["version"],
@@ -282,7 +283,7 @@ def _heads_files(folder: Path, manifest: Manifest) -> Iterator[str]:
     """Paths of the files that conversion wrote for each layout, as its record there lists them."""
     for place in (manifest.layouts.folder(layout) for layout in manifest.layouts):
         record = open_checkpoint(folder / place).provenance or {}
-        for name in (PROVENANCE, *(str(f["path"]) for f in record.get("files", ()))):
+        for name in (PROVENANCE, *(f["path"] for f in _listed(record))):
             path = f"{place}/{name}" if place else name
             if (folder / path).is_file():
                 yield path
@@ -362,14 +363,24 @@ def _hashed(folder: Path, manifest: Manifest) -> dict[str, FileDigest]:
 
 def _original(record: Mapping[str, Any]) -> set[str]:
     """Digest of the head that a release was converted from, as its record beside the weights says."""
-    files = record.get("source", {}).get("files", [])
-    digest = head_digests({f["path"]: f["sha256"] for f in files if "sha256" in f}).get("")
+    source = record.get("source")
+    files = [f for f in _listed(source) if isinstance(f.get("sha256"), str)]
+    digest = head_digests({f["path"]: f["sha256"] for f in files}).get("")
     return {digest} if digest else set()
 
 
 def _tree(record: Mapping[str, Any]) -> SourceTree | None:
     found = record.get("release")
-    return SourceTree(str(found["commit"]), bool(found["dirty"])) if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not isinstance(found.get("commit"), str):
+        return None
+    return SourceTree(found["commit"], found.get("dirty") is not False)
+
+
+def _listed(part: Any) -> list[Mapping[str, Any]]:
+    """The files that a part of a record lists; what is no such list names none."""
+    files = part.get("files") if isinstance(part, dict) else None
+    listed = files if isinstance(files, list) else []
+    return [f for f in listed if isinstance(f, dict) and isinstance(f.get("path"), str)]
 
 
 def differences(folder: Path, sha256: Mapping[str, str] | None = None) -> list[Difference]:

@@ -15,6 +15,7 @@ from eagle3hub.card.reports import Run
 from eagle3hub.card.served import Choice, Outlook, Served, captured, choose, outlook
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import default_version
+from eagle3hub.validation.derive import head_name
 
 # Serving recipes of a report, with the published names in place of those that were measured.
 
@@ -126,11 +127,11 @@ def fetched(manifest: Manifest, folder: str) -> tuple[str, str]:
 def serve_recipe(run: Run, manifest: Manifest, folder: str = "", remarks: tuple[str, ...] = ()) -> ServeRecipe:
     """The recipe of a run for the published repository, or for the ``folder`` of it that was tested.
 
-    The recipe names head and target as the report does (``head.source``, ``target.name``). Those names become the
-    Hub ids where they are the value of something called a model; elsewhere the same word may mean something else
-    (a folder may be called ``eagle3``).
+    The recipe names the head as `head_name` does, and the target as the report does. Those names become the Hub ids
+    where they are the value of something called a model; elsewhere the same word may mean something else (a folder
+    may be called ``eagle3``).
     """
-    recipe, head = run.entry.recipe, run.report.head.source
+    recipe, head = run.entry.recipe, head_name(run.report.head.source)
     assert recipe is not None
     fetch, place = fetched(manifest, folder) if folder else ("", manifest.release.repo)
     published = {head: place, run.report.target.name: manifest.target.id}

@@ -181,11 +181,11 @@ def captured(text: str) -> tuple[int, ...] | None:
 
 def _runners(engine: str, version: str, device: str | None) -> Iterator[str]:
     """What the preflight calls a version: once, or by device. Raises UsageError for a version nothing is known of."""
-    by_device: dict[str, str] = version_data(engine, version).get("preflight", {})
-    if device in by_device or not by_device:
+    runners = version_data(engine, version).runners
+    if device in runners or not runners:
         yield preflight_version(engine, version, device or "")
     else:
-        yield from by_device.values()
+        yield from (preflight_version(engine, version, one) for one in runners)
 
 
 def _why(verdict: Verdict) -> str:

@@ -79,17 +79,13 @@ def combined_digest(files: Mapping[str, str]) -> str:
 
 def head_digests(sha256: Mapping[str, str]) -> dict[str, str]:
     """Digest by folder (empty: the root) of every head among files, from their SHA-256 by path; as reports name it."""
-    found = {}
     names = {CONFIG, INDEX, PICKLE_INDEX}
-    for folder in sorted(path[: -len(CONFIG)].rstrip("/") for path in sha256 if path.rpartition("/")[2] == CONFIG):
-        inside = {p.rpartition("/")[2]: digest for p, digest in sha256.items() if p.rpartition("/")[0] == folder}
-        digests = {
-            name: digest
-            for name, digest in inside.items()
-            if name != PROVENANCE and (name in names or Path(name).suffix in {".safetensors", ".bin", ".pt"})
-        }
-        found[folder] = combined_digest(digests)
-    return found
+    inside: dict[str, dict[str, str]] = {}
+    for path, digest in sha256.items():
+        folder, _, name = path.rpartition("/")
+        if name != PROVENANCE and (name in names or Path(name).suffix in {".safetensors", ".bin", ".pt"}):
+            inside.setdefault(folder, {})[name] = digest
+    return {folder: combined_digest(inside[folder]) for folder in sorted(inside) if CONFIG in inside[folder]}
 
 
 def release_digest(sha256: Mapping[str, str]) -> str:

@@ -32,7 +32,7 @@ from eagle3hub.system.progress import Progress, silent
 
 # Weights files that lie beside those that count, and whether they hold the same head.
 #
-# Engines differ in what they read: vLLM 0.32.0 and SGLang 0.5.23 load every ``*.safetensors`` of a folder that has no
+# Engines differ in what they read: vLLM and SGLang load every ``*.safetensors`` of a folder that has no
 # index, one after the other (``model_loader/default_loader.py``, ``model_loader/loader.py``), SafeAILab's own loader
 # takes ``pytorch_model.bin`` before ``model.safetensors`` (``eagle/model/ea_model.py``).
 

@@ -72,7 +72,7 @@ def staged_folder(
     try:
         try:
             with held():
-                lock = _begin(stage.path)
+                lock = begin_folder(stage.path)
             yield stage
             if stage.keep:
                 if flush:
@@ -186,7 +186,7 @@ def remove_leftovers(dest: Path, beside: Collection[str] = ()) -> None:
             with held():
                 if os.path.lexists(_old_of(stage)) and not os.path.lexists(dest):
                     os.rename(_old_of(stage), dest)
-            _remove(stage)
+            remove_folder(stage)
         except OSError:
             pass
         finally:
@@ -211,10 +211,10 @@ def _put_in_place(stage: Path, dest: Path, beside: Collection[str]) -> Path | No
     return None if _remove_written(old, beside) else old
 
 
-def _begin(stage: Path) -> int:
-    """Make the folder, and return the descriptor that holds its lock."""
+def begin_folder(stage: Path, mode: int = 0o777) -> int:
+    """Make a folder, and return the descriptor that holds its lock. Raises OSError, also where there is one."""
     while True:
-        stage.mkdir()
+        stage.mkdir(mode)
         lock = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(lock, fcntl.LOCK_EX)
         if os.path.lexists(stage):
@@ -226,7 +226,7 @@ def _remove_stage(stage: Path) -> None:
     """Remove a folder under construction, whatever signal comes meanwhile."""
     if os.path.lexists(stage):
         with held():
-            _remove(stage)
+            remove_folder(stage)
 
 
 def _remove_written(folder: Path, beside: Collection[str]) -> bool:
@@ -251,7 +251,7 @@ def _remove_written(folder: Path, beside: Collection[str]) -> bool:
     return not os.path.lexists(folder)
 
 
-def _remove(folder: Path) -> bool:
+def remove_folder(folder: Path) -> bool:
     """Whether ``folder`` and all in it could be removed, also out of folders that may not be written to."""
     shutil.rmtree(folder, ignore_errors=True)
     if not os.path.lexists(folder):

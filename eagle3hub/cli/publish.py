@@ -251,6 +251,6 @@ def _show_verified(doc: dict[str, Any], console: Console) -> None:
     colour = {"pass": "green", "fail": "red", "inconclusive": "yellow"}[doc["verdict"]]
     verdict = f"[{colour}]{doc['verdict']}[/]"
     if doc["commit"] is None:
-        console.print(f"{verdict}  {escape(doc['source'])}: {len(doc['heads'])} heads")
+        console.print(f"{verdict}  {escape(doc['source'])}: {len(doc['heads'])} head{'s' * (len(doc['heads']) != 1)}")
         return
     console.print(f"{verdict}  {escape(doc['source'])} at {doc['commit']}: {len(doc['files'])} files as published")

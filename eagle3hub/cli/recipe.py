@@ -53,7 +53,7 @@ def recipe(
     from eagle3hub.checkpoint.folder import open_checkpoint
     from eagle3hub.checkpoint.source import HUB
     from eagle3hub.engines import engine_name
-    from eagle3hub.engines.preflight import examine, preflight_all, target_embeddings
+    from eagle3hub.engines.preflight import contracts, current_contracts, examine, preflight, target_embeddings
     from eagle3hub.engines.recipes import Serving, make_recipe
     from eagle3hub.head.target import read_target
     from eagle3hub.layouts import open_head
@@ -76,8 +76,9 @@ def recipe(
     )
     made = make_recipe(name, serving, version)
     subject = examine(checkpoint, opened, target_embeddings(opened, target))
-    verdicts = [_with_yaml(v, made) for v in preflight_all(subject, facts) if v.engine == name]
-    verdicts = [v for v in verdicts if v.version.startswith(made.version)] or verdicts
+    known = [c for c in contracts() if (c.engine, c.version.partition(" ")[0]) == (name, made.version)]
+    judged = known or [c for c in current_contracts() if c.engine == name]
+    verdicts = [_with_yaml(preflight(subject, c.engine, c.version, facts), made) for c in judged]
     document = {**made.to_json(), "preflight": [verdict.to_json() for verdict in verdicts]}
     emit(document, lambda out: _print(made, verdicts, out), as_json=as_json)
 

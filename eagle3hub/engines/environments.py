@@ -12,12 +12,12 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.engines.process import Event, run_leashed, run_worker
 from eagle3hub.engines.specs import (
     EnvironmentSpec,
@@ -296,14 +296,14 @@ def _get_sources(
     spec: EnvironmentSpec, sources: Sources, target: Environment, log: Path, environment: dict[str, str]
 ) -> None:
     """Unpack the files wanted of a source archive, whose digest pip checks; nothing of it is built."""
-    with tempfile.TemporaryDirectory(prefix="eagle3hub-") as folder:
+    with scratch_folder() as folder:
         command = [str(target.python), "-m", "pip", "download", "--no-input", "--progress-bar", "off", "--no-deps"]
         command += ["--no-build-isolation", "--no-binary", ":all:", "--require-hashes"]
-        command += ["--disable-pip-version-check", "--dest", folder, "-r", str(sources.requirements)]
+        command += ["--disable-pip-version-check", "--dest", str(folder), "-r", str(sources.requirements)]
         with log.open("ab", buffering=0) as output:
             if _logged(command, output, environment):
                 raise _pip_error(spec, log)
-        (archive,) = Path(folder).iterdir()
+        (archive,) = folder.iterdir()
         with tarfile.open(archive) as packed:
             for member in packed:
                 inner = sources.wanted(member.name)
@@ -410,7 +410,7 @@ def diagnose(engines: Sequence[str], pythons: Mapping[str, Path] | None = None) 
     given = pythons or {}
     found = []
     for engine in engines:
-        known = [*environment_devices(engine), *version_data(engine).get("no_environment", {})]
+        known = [*environment_devices(engine), *version_data(engine).no_environment]
         for device in sorted(set(known)):
             found.append(_diagnose(engine, device, given.get(engine)))
     return found

@@ -1,4 +1,4 @@
-"""llama.cpp: the arguments of a run, and the run itself. Versions are data in ``llamacpp.toml``."""
+"""llama.cpp: the arguments of a run, and the run itself. Versions are data in ``data/llamacpp``."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class LlamaCpp:
 
 
 def _arguments(job: Job) -> dict[str, Any]:
-    dtype = version_data("llamacpp")["dtypes"][job.dtype]
+    dtype = version_data("llamacpp").dtypes[job.dtype]
     return {
         "target": job.target,
         "head": None if job.head is None else str(job.head),

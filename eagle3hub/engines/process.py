@@ -10,7 +10,6 @@ import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Literal
 
+from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.engines.base import EngineFailure, EngineRun, Job, LoadReport, PromptResult
 from eagle3hub.errors import InputError
 from eagle3hub.metrics import Counts
@@ -128,8 +128,8 @@ def run_worker(
     worker that watches it ends even if this process is killed. Whatever happens here, including SIGINT, SIGTERM and
     exceptions of ``on_event``, the worker's whole process group is gone when this returns or raises.
     """
-    with tempfile.TemporaryDirectory(prefix="eagle3hub-") as scratch, (Path(scratch) / "log").open("w+b") as log:
-        environment = {**env, "TMPDIR": scratch}
+    with scratch_folder() as scratch, (scratch / "log").open("w+b") as log:
+        environment = {**env, "TMPDIR": str(scratch)}
         with _terminable():
             try:
                 process = subprocess.Popen(

@@ -1,6 +1,7 @@
 """How to serve a (target, head) pair on each engine, spelled for one of its versions.
 
-The spelling is data (the engines' ``.toml`` files); this module knows which settings an engine takes in which form.
+The spelling is data (``data/ENGINE/VERSION/engine.toml``); this module knows which settings an
+engine takes in which form.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from eagle3hub.engines.base import Recipe
-from eagle3hub.engines.specs import default_version, engine_title, version_data
+from eagle3hub.engines.specs import Setting, VersionData, default_version, engine_title, version_data
 from eagle3hub.errors import UsageError
 
 _YAML_NAME = "extra-config.yaml"
@@ -68,11 +69,11 @@ def make_recipe(engine: str, serving: Serving, version: str | None = None) -> Re
     return Recipe(
         engine=engine,
         version=version or default_version(engine),
-        argv=(*data["command"], *argv, *serving.extra),
+        argv=(*data.command, *argv, *serving.extra),
         env={},
         python=python,
         yaml=yaml,
-        prepare=_conversions(serving, data) if "convert" in data else (),
+        prepare=_conversions(serving, data) if data.convert else (),
     )
 
 
@@ -108,10 +109,10 @@ def _check(engine: str, serving: Serving) -> None:
 _Built = tuple[list[str], str | None, str]
 
 
-def _vllm(serving: Serving, data: Mapping[str, Any]) -> _Built:
+def _vllm(serving: Serving, data: VersionData) -> _Built:
     config = {"method": "eagle3", "model": serving.head, "num_speculative_tokens": serving.depth}
-    common = _common(serving, data["spelling"])
-    argv = [serving.target, data["spelling"]["config"], json.dumps(config), *_words(common)]
+    common = _common(serving, data.spelling)
+    argv = [serving.target, data.spelling["config"], json.dumps(config), *_words(common)]
     keywords = {"model": serving.target, "speculative_config": config, **_keywords(common)}
     call = _call("llm", "LLM", keywords)
     lines = f'from vllm import LLM, SamplingParams\n\n{call}messages = [{{"role": "user", "content": {_QUESTION}}}]\n'
@@ -119,8 +120,8 @@ def _vllm(serving: Serving, data: Mapping[str, Any]) -> _Built:
     return argv, None, lines
 
 
-def _sglang(serving: Serving, data: Mapping[str, Any]) -> _Built:
-    options = _sglang_options(serving, data["spelling"], numbers=serving.draft_tokens is not None)
+def _sglang(serving: Serving, data: VersionData) -> _Built:
+    options = _sglang_options(serving, data.spelling, numbers=serving.draft_tokens is not None)
     call = _call("engine", "sgl.Engine", _keywords(options))
     sampling = '{"temperature": 0, "max_new_tokens": 128}'
     body = f'{call}print(engine.generate({_QUESTION}, {sampling})["text"])\nengine.shutdown()\n'
@@ -128,15 +129,15 @@ def _sglang(serving: Serving, data: Mapping[str, Any]) -> _Built:
     return _words(options), None, f'import sglang as sgl\n\nif __name__ == "__main__":\n{indented}'
 
 
-def _sglang_jax(serving: Serving, data: Mapping[str, Any]) -> _Built:
-    options = _sglang_options(serving, data["spelling"], numbers=True)
+def _sglang_jax(serving: Serving, data: VersionData) -> _Built:
+    options = _sglang_options(serving, data.spelling, numbers=True)
     argv = _words(options)
     if serving.topk > 1:
-        argv.append(data["spelling"]["no_overlap"])
+        argv.append(data.spelling["no_overlap"])
     return argv, None, ""
 
 
-def _sglang_options(serving: Serving, spelling: Mapping[str, str], *, numbers: bool) -> dict[str, Any]:
+def _sglang_options(serving: Serving, spelling: Mapping[Setting, str], *, numbers: bool) -> dict[str, Any]:
     options: dict[str, Any] = {
         spelling["target"]: serving.target,
         spelling["algorithm"]: "EAGLE3",
@@ -151,23 +152,23 @@ def _sglang_options(serving: Serving, spelling: Mapping[str, str], *, numbers: b
     return options | _common(serving, spelling)
 
 
-def _trtllm(serving: Serving, data: Mapping[str, Any]) -> _Built:
+def _trtllm(serving: Serving, data: VersionData) -> _Built:
     import yaml
 
     speculative: dict[str, Any] = {
-        "decoding_type": data["decoding_type"],
+        "decoding_type": data.decoding_type,
         "max_draft_len": serving.depth,
-        data["head_key"]: serving.head,
+        data.head_key: serving.head,
     }
     if serving.aux_layers is not None:
         speculative["eagle3_layers_to_capture"] = list(serving.aux_layers)
     document: dict[str, Any] = {"speculative_config": speculative}
     if serving.dtype:
         document = {"dtype": serving.dtype, **document}
-    common = {k: v for k, v in _common(serving, data["spelling"]).items() if v != serving.dtype}
-    argv = [serving.target, data["spelling"]["config"], _YAML_NAME, *_words(common)]
+    common = {k: v for k, v in _common(serving, data.spelling).items() if v != serving.dtype}
+    argv = [serving.target, data.spelling["config"], _YAML_NAME, *_words(common)]
     text = yaml.safe_dump(document, sort_keys=False, default_flow_style=False, width=1000)
-    name = data["python_config"]
+    name = data.python_config
     keywords = {k: v for k, v in speculative.items() if k != "decoding_type"}
     config = _call("speculative_config", name, keywords)
     arguments = ["model=" + repr(serving.target), "speculative_config=speculative_config"]
@@ -180,8 +181,8 @@ def _trtllm(serving: Serving, data: Mapping[str, Any]) -> _Built:
     return argv, text, python
 
 
-def _llamacpp(serving: Serving, data: Mapping[str, Any]) -> _Built:
-    spelling = data["spelling"]
+def _llamacpp(serving: Serving, data: VersionData) -> _Built:
+    spelling = data.spelling
     target, head = (f"{name}.gguf" for name in _base_names(serving))
     options = {
         spelling["target"]: target,
@@ -206,7 +207,7 @@ print(answer["choices"][0]["message"]["content"])
     return _words(options), None, python
 
 
-def _conversions(serving: Serving, data: Mapping[str, Any]) -> tuple[str, ...]:
+def _conversions(serving: Serving, data: VersionData) -> tuple[str, ...]:
     """Shell lines that turn target and head into GGUF files, fetching what is not a folder here first."""
     sources, names = (serving.target, serving.head), _base_names(serving)
     fetch = [source for source in sources if source in serving.on_hub or _on_hub(source)]
@@ -216,9 +217,9 @@ def _conversions(serving: Serving, data: Mapping[str, Any]) -> tuple[str, ...]:
         for source, folder in zip(sources, folders, strict=True)
         if source in fetch
     ]
-    dtype = [] if serving.dtype is None else ["--outtype", data["dtypes"].get(serving.dtype, serving.dtype)]
+    dtype = [] if serving.dtype is None else ["--outtype", data.dtypes.get(serving.dtype, serving.dtype)]
     for name, folder, more in zip(names, folders, ([], ["--target-model-dir", folders[0]]), strict=True):
-        lines.append(shlex.join([*data["convert"], folder, *more, "--outfile", f"{name}.gguf", *dtype]))
+        lines.append(shlex.join([*data.convert, folder, *more, "--outfile", f"{name}.gguf", *dtype]))
     return tuple(lines)
 
 
@@ -233,9 +234,13 @@ def _base_names(serving: Serving) -> tuple[str, str]:
     return target, f"{head}-draft" if head == target else head
 
 
-def _common(serving: Serving, spelling: Mapping[str, str]) -> dict[str, Any]:
+def _common(serving: Serving, spelling: Mapping[Setting, str]) -> dict[str, Any]:
     """Options every engine has, where they are asked for: flag to value."""
-    asked = {"tensor_parallel": serving.tensor_parallel, "dtype": serving.dtype, "context": serving.context}
+    asked: dict[Setting, Any] = {
+        "tensor_parallel": serving.tensor_parallel,
+        "dtype": serving.dtype,
+        "context": serving.context,
+    }
     return {spelling[name]: value for name, value in asked.items() if value is not None and name in spelling}
 
 
@@ -251,7 +256,7 @@ def _call(result: str, name: str, keywords: Mapping[str, Any]) -> str:
     return f"{result} = {name}(\n" + "".join(f"    {k}={v!r},\n" for k, v in keywords.items()) + ")\n"
 
 
-_BUILDERS: dict[str, Callable[[Serving, Mapping[str, Any]], _Built]] = {
+_BUILDERS: dict[str, Callable[[Serving, VersionData], _Built]] = {
     "vllm": _vllm,
     "sglang": _sglang,
     "trtllm": _trtllm,

@@ -1,4 +1,4 @@
-"""SGLang: the arguments of a run, and the run itself. Versions are data in ``sglang.toml``."""
+"""SGLang: the arguments of a run, and the run itself. Versions are data in ``data/sglang``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from eagle3hub.engines.base import EngineFailure, EngineRun, Job, Recipe
 from eagle3hub.engines.process import offline, run_job
 from eagle3hub.engines.recipes import Serving, make_recipe
-from eagle3hub.engines.specs import default_version, greedy_only_devices
+from eagle3hub.engines.specs import default_version, version_data
 from eagle3hub.system.progress import Progress
 
 
@@ -27,8 +27,8 @@ class SGLang:
         return make_recipe(self.name, serving, self.version)
 
     def unable(self, job: Job) -> str | None:
-        """See `Engine.unable`; the facts are in ``sglang.toml``."""
-        if job.temperature > 0 and job.device in greedy_only_devices(self.name):
+        """See `Engine.unable`; the facts are in ``engine.toml``."""
+        if job.temperature > 0 and job.device in version_data(self.name).greedy_only:
             return f"SGLang {self.version} on {job.device} verifies drafts greedily whatever the temperature"
         return None
 

@@ -1,4 +1,4 @@
-"""sglang-jax: recipes only. What is known of it is data in ``sglang_jax.toml``."""
+"""sglang-jax: recipes only. What is known of it is data in ``data/sglang_jax``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from eagle3hub.engines.base import EngineFailure, EngineRun, Job, Recipe
 from eagle3hub.engines.recipes import Serving, make_recipe
-from eagle3hub.engines.specs import default_version, section
+from eagle3hub.engines.specs import common, default_version
 from eagle3hub.system.progress import Progress
 
 
@@ -27,7 +27,8 @@ class SGLangJAX:
 
     def unable(self, job: Job) -> str | None:
         """See `Engine.unable`: no job can be run."""
-        return str(section("sglang_jax", "minimum")["says"])
+        minimum = common(self.name).minimum
+        return None if minimum is None else minimum.says
 
     def flags(self, job: Job) -> dict[str, Any]:
         """Nothing is run, so nothing is passed."""

@@ -1,4 +1,4 @@
-"""TensorRT-LLM: recipes, and a run that was never tried. Versions are data in ``trtllm.toml``."""
+"""TensorRT-LLM: recipes, and a run that was never tried. Versions are data in ``data/trtllm``."""
 
 from __future__ import annotations
 
@@ -70,6 +70,6 @@ def _arguments(job: Job) -> dict[str, Any]:
     }
     draft = None
     if job.head is not None:
-        draft = {"max_draft_len": job.draft_tokens, version_data("trtllm")["head_key"]: str(job.head)}
+        draft = {"max_draft_len": job.draft_tokens, version_data("trtllm").head_key: str(job.head)}
     sampling = {"temperature": job.temperature, "max_tokens": job.max_new_tokens}
     return {"llm": llm, "draft": draft, "sampling": sampling}

@@ -1,4 +1,4 @@
-"""vLLM: its recipe, the arguments of a run, and the run itself. Versions are data in ``vllm.toml``."""
+"""vLLM: its recipe, the arguments of a run, and the run itself. Versions are data in ``data/vllm``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from eagle3hub.engines.base import EngineFailure, EngineRun, Job, Recipe
 from eagle3hub.engines.process import offline, run_job
 from eagle3hub.engines.recipes import Serving, make_recipe
-from eagle3hub.engines.specs import default_version, greedy_only_devices
+from eagle3hub.engines.specs import default_version, version_data
 from eagle3hub.system.progress import Progress
 
 
@@ -27,10 +27,10 @@ class VLLM:
         return make_recipe(self.name, serving, self.version)
 
     def unable(self, job: Job) -> str | None:
-        """See `Engine.unable`; the facts are in ``vllm.toml``."""
+        """See `Engine.unable`; the facts are in ``engine.toml``."""
         if job.topk > 1:
             return f"vLLM {self.version} drafts EAGLE-3 chains, not trees"
-        if job.temperature > 0 and job.device in greedy_only_devices(self.name):
+        if job.temperature > 0 and job.device in version_data(self.name).greedy_only:
             return f"vLLM {self.version} on {job.device} loses the temperature when it speculates, so it samples noise"
         return None
 

@@ -7,7 +7,7 @@ knows a file format, and nothing here holds tensor data: a `TensorRef` says wher
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
@@ -42,7 +42,7 @@ class AuxTaps:
     The canonical number of a tap is its *after-layer* id: tap k is the output of 0-based decoder layer k,
     before the final norm. `boundary` numbers are k + 1, the index into ``output_hidden_states`` and the
     convention of vLLM and speculators; SGLang, TensorRT-LLM, SpecForge, ModelOpt and SpecJAX use after-layer
-    ids (vLLM 0.32.0 ``model_executor/models/interfaces.py``; SGLang 0.5.23 ``srt/models/llama.py``).
+    ids (vLLM ``model_executor/models/interfaces.py``; SGLang ``srt/models/llama.py``).
     Build one with `from_after_layer`, `from_boundary` or `default_for`, never from a bare list.
     """
 
@@ -168,7 +168,7 @@ class Semantics:
 
     def to_json(self) -> dict[str, Any]:
         """Every field by name, ``rope`` as an object."""
-        out: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        out: dict[str, Any] = asdict(self)
         out["sliding_layers"] = list(self.sliding_layers)
         out["rope"] = {"theta": self.rope.theta, "scaling": dict(self.rope.scaling) if self.rope.scaling else None}
         return out
@@ -189,7 +189,7 @@ class Dims:
 
     def to_json(self) -> dict[str, int]:
         """Every size by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from eagle3hub.checkpoint.safetensors import refuse_pointer
 from eagle3hub.checkpoint.source import CONFIG, HUB, is_folder, parse_json_object, read_small
 from eagle3hub.errors import SourceError
 from eagle3hub.head.fields import Fields
-from eagle3hub.system.reading import opened
+from eagle3hub.system.reading import kind, opened
 from eagle3hub.system.resources import read_toml
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def target_types(name: str) -> frozenset[str]:
 
 WEIGHTS = (".safetensors", ".bin", ".pt")
 """Ends of the names of weights files."""
+_TEMPLATES = "additional_chat_templates"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
@@ -67,11 +68,12 @@ def is_hub_id(text: str) -> bool:
 def require_weights(target: str) -> None:
     """Find out before anything is started whether a target's folder has weights; a Hub id is taken as it is.
 
-    Raises SourceError for a folder without, CheckpointError for Git LFS pointers in their place.
+    Raises SourceError for a folder without, and as `require_files`; CheckpointError for Git LFS pointers.
     """
     folder = Path(target).expanduser()
     if not folder.is_dir():
         return
+    require_files(target)
     files = sorted(p for p in folder.iterdir() if p.suffix in WEIGHTS and p.is_file())
     if not files:
         raise SourceError(
@@ -82,6 +84,25 @@ def require_weights(target: str) -> None:
     for file in files:
         with opened(file) as f:
             refuse_pointer(f.read(64), Path(target) / file.name)
+
+
+def require_files(target: str) -> None:
+    """Raise SourceError where a pipe, a device or a socket lies in a target's folder.
+
+    Libraries that load a target open what lies there by its name, and would wait for a pipe for ever.
+    """
+    folder = Path(target).expanduser()
+    try:
+        for place in (folder, folder / _TEMPLATES):
+            for path in sorted(place.iterdir()) if place.is_dir() else ():
+                if path.exists() and (what := kind(path.stat().st_mode)) is not None:
+                    raise SourceError(
+                        f"{path.relative_to(folder)} in the target folder {target} is {what}, not a file",
+                        hint="put the file itself there, or take it away",
+                        code="source-unreadable",
+                    )
+    except OSError as e:
+        raise SourceError(f"cannot read the target folder {target}: {e.strerror}", code="source-unreadable") from e
 
 
 def read_target(target: str, name: str | None = None) -> TargetFacts:

@@ -3,7 +3,7 @@
 A head with a reduced vocabulary proposes *draft ids* 0 … V_d - 1; its map names the target token behind each.
 On disk every trainer stores ``d2t`` as an *offset* (``target_id = draft_id + d2t[draft_id]``) and most add
 ``t2d``, a mask over the target vocabulary that is true for the tokens a draft id exists for. Engines add the
-offsets without looking (vLLM 0.32.0 ``model_executor/models/llama_eagle3.py``, SGLang 0.5.23
+offsets without looking (vLLM ``model_executor/models/llama_eagle3.py``, SGLang
 ``srt/models/llama_eagle3.py``), so a wrong map loads everywhere and accepts nothing.
 """
 

@@ -7,19 +7,20 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from eagle3hub._version import __version__
-from eagle3hub.card.source_tree import published_commit
 from eagle3hub.checkpoint.digest import combined_digest, file_digest, head_files
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.checkpoint.hub import download_file
 from eagle3hub.checkpoint.remote import parse_address
 from eagle3hub.checkpoint.source import HUB
+from eagle3hub.checkpoint.source_tree import published_commit
+from eagle3hub.engines import ENGINES
 from eagle3hub.engines.base import DEVICES, Device
+from eagle3hub.engines.specs import default_version, version_data
 from eagle3hub.errors import FoundWanting, ManifestError, UnavailableError, UsageError
 from eagle3hub.jobs import api
 from eagle3hub.layouts import open_head
@@ -27,7 +28,6 @@ from eagle3hub.prompts import PACKAGED, datasets, load_prompts
 from eagle3hub.publishing.remote import tree
 from eagle3hub.system import installation
 from eagle3hub.system.progress import Progress, silent
-from eagle3hub.system.resources import read_toml
 from eagle3hub.validation.engine_runner import preflight_check, stops
 from eagle3hub.validation.matrix import layout_names
 from eagle3hub.validation.options import REFERENCE, ValidateOptions, engine_names
@@ -88,7 +88,7 @@ def parse_command(argv: Sequence[str]) -> Command | None:
     return None
 
 
-# Which container image a Job runs in.
+# Which container image a Job runs in: an engine's is stated in ``engine.toml`` of its pinned version.
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,17 @@ class Image:
         return "@sha256:" in self.address
 
 
+# Tag and digest as several public Dockerfiles of 2026 pin them; not run by us.
+_OF_THE_REFERENCE = Image(
+    REFERENCE,
+    "pytorch/pytorch:2.13.0-cuda12.6-cudnn9-runtime"
+    "@sha256:6acf597eeb8e376a96580dde4952f37cc017fef732bb40bfc73f28f25e3f64b4",
+    None,
+    ("cpu", "cuda"),
+    "cpu-upgrade",
+)
+
+
 def image_for(engines: Sequence[str]) -> Image:
     """The image for these engines (``reference`` fits into each). UsageError for two, UnavailableError for none."""
     others = [name for name in engines if name != REFERENCE]
@@ -120,26 +131,24 @@ def image_for(engines: Sequence[str]) -> Image:
             code="usage-jobs-engines",
         )
     engine = others[0] if others else REFERENCE
-    data = _images().get(engine)
+    if engine == REFERENCE:
+        return _OF_THE_REFERENCE
+    data = version_data(engine).image if engine in ENGINES else None
     if data is None:
+        known = [REFERENCE, *(name for name in ENGINES if version_data(name).image is not None)]
         raise UnavailableError(
             f"there is no image of {engine} to run as a job",
-            hint=f"engines with one: {', '.join(_images())}",
+            hint=f"engines with one: {', '.join(known)}",
             code="job-no-image",
         )
-    return Image(engine, data["image"], data.get("version"), tuple(data["devices"]), data["flavor"])
-
-
-@cache
-def _images() -> dict[str, dict[str, Any]]:
-    return read_toml(Path(__file__).resolve().parent / "images.toml")
+    return Image(engine, data.address, default_version(engine), data.devices, data.flavor)
 
 
 # Which eagle3hub a Job installs: the one that runs here, from an address that the job can reach.
 
 
 EXTRA = f"{installation.NAME}[validate]"
-_HERE = installation.SWITCH.parent
+_HERE = installation.PACKAGE
 _BY_NAME = re.compile(rf"{installation.NAME}\s*(?:\[[^\]]*\])?\s*(?:[=<>~!;(].*)?", re.IGNORECASE)
 _SCP = re.compile(r"(?:[\w.-]+@)?(?P<host>[\w.-]+):/?(?P<path>[^@:]+)")
 _COMMIT = "'eagle3hub[validate] @ git+https://HOST/OWNER/eagle3hub@COMMIT'"

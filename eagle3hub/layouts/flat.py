@@ -100,7 +100,7 @@ def _buffer(head: Head, buffer: str, dtype: str, name: str) -> OutTensor:
 
 
 _POST_NORM = ("norm_output", "return_hidden_post_norm")
-"""Post-norm feedback as vLLM and SGLang spell it, and inside ``eagle_config`` as TensorRT-LLM 1.2 does."""
+"""Post-norm feedback as vLLM and SGLang spell it, and inside ``eagle_config`` as released TensorRT-LLM does."""
 _OPTION = {"norm_before_residual": "give --norm-before-residual"}
 _MENDED = ("num_hidden_layers", "tie_word_embeddings", "attention_bias", AUX_IDS)
 
@@ -285,8 +285,8 @@ def common_config(head: Head, architecture: str) -> dict[str, Any]:
     """The flat fields that the flat configs share, readable by every engine.
 
     Layer ids are written twice on purpose: boundary ids at top level, which vLLM looks at first, and after-layer
-    ids inside ``eagle_config``, the only place SGLang and the trainers look (vLLM 0.32.0
-    ``v1/worker/gpu_model_runner.py``; SGLang 0.5.23 ``spec_aux_hidden_state.py``). RoPE is written in both
+    ids inside ``eagle_config``, the only place SGLang and the trainers look (vLLM
+    ``v1/worker/gpu_model_runner.py``; SGLang ``spec_aux_hidden_state.py``). RoPE is written in both
     spellings; a null would be read as a value, so absent fields are left out.
     """
     d, s = head.dims, head.semantics

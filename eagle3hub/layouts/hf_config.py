@@ -106,7 +106,7 @@ def needs_context(scaling: Mapping[str, Any] | None) -> bool:
 def with_original(scaling: Mapping[str, Any] | None, *lengths: int | None) -> Scaling | None:
     """The scaling, and in it the length trained with where it is computed from it: the first there is, if not its own.
 
-    Without one, transformers 5 (``RotaryEmbeddingConfigMixin.standardize_rope_params``) and SGLang 0.5.23
+    Without one, transformers 5 (``RotaryEmbeddingConfigMixin.standardize_rope_params``) and SGLang
     (``layers/rotary_embedding/factory.py``) take the context. Once named, it no longer changes with the context.
     """
     known = next((length for length in lengths if length is not None), None)

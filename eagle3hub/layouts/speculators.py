@@ -333,7 +333,7 @@ class Speculators:
                 assumptions.append(Assumption("speculators_config.verifier.name_or_path", name, why, settle))
         if aux_count(head) != 3 and not head.semantics.qk_norm:
             notes.append(
-                f"vLLM 0.32 sizes fc of a speculators head with Llama layers for 3 hidden states and fails to load "
+                f"vLLM sizes fc of a speculators head with Llama layers for 3 hidden states and fails to load "
                 f"this one, which takes {aux_count(head)}; --to modelopt writes what it needs"
             )
         tensors, metadata, origin = spell_tensors(head, self.name, self.contract, before)

@@ -28,7 +28,7 @@ BUFFERS = ("d2t", "t2d")
 _MIDLAYERS = re.compile(r"midlayer\.(\d+)\.(.+)")
 _LAYER = re.compile(r"layers\.(\d+)\.")
 _ALIASES = {
-    "aux_norm_low.weight": "fc_norm.0.weight",  # SGLang 0.5.23, models/llama_eagle3.py
+    "aux_norm_low.weight": "fc_norm.0.weight",  # SGLang, models/llama_eagle3.py
     "aux_norm_mid.weight": "fc_norm.1.weight",
     "aux_norm_high.weight": "fc_norm.2.weight",
 }

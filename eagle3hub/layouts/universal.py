@@ -20,8 +20,8 @@ from eagle3hub.layouts.specjax import saved_by_specjax
 
 # What each engine makes of a head in the universal layout, and which heads one of them would get wrong.
 #
-# Facts: vLLM 0.32.0 ``model_executor/models/llama_eagle3.py``, SGLang 0.5.23 ``srt/models/llama_eagle3.py`` and the
-# targets' ``set_eagle3_layers_to_capture``, TensorRT-LLM 1.2 ``modeling_speculative.py``, sglang-jax 0.1.0rc0
+# Facts: vLLM ``model_executor/models/llama_eagle3.py``, SGLang ``srt/models/llama_eagle3.py`` and the
+# targets' ``set_eagle3_layers_to_capture``, TensorRT-LLM ``modeling_speculative.py``, sglang-jax
 # ``sgl_jax/srt/models/llama_eagle3.py``.
 
 
@@ -35,9 +35,9 @@ CANNOT = {
     "fc_bias": "vLLM drops the bias of fc without a word",
     "qk_norm": "SGLang, TensorRT-LLM and sglang-jax have no query and key norms in a draft head",
     "norm_before_residual": "SGLang, TensorRT-LLM and sglang-jax ignore it and compute another residual",
-    "norm_before_fc": "sglang-jax and TensorRT-LLM 1.2 ignore it",
-    "fc_norm": "sglang-jax and TensorRT-LLM 1.2 ignore it",
-    "post_norm_feedback": "sglang-jax ignores it, and TensorRT-LLM 1.2 knows another key for it",
+    "norm_before_fc": "sglang-jax and released TensorRT-LLM ignore it",
+    "fc_norm": "sglang-jax and released TensorRT-LLM ignore it",
+    "post_norm_feedback": "sglang-jax ignores it, and released TensorRT-LLM knows another key for it",
     "sliding_window": "SGLang ignores the window a config states",
     "hidden_act": "vLLM accepts silu only",
     "embed_tokens": "SGLang, TensorRT-LLM and sglang-jax always take the target's embeddings, whatever the file holds",
@@ -152,7 +152,7 @@ def _not_universal(head: Head, message: str, code: str) -> Refusal:
 # Every engine's own keys are written, and they do not clash: boundary ids at top level (vLLM looks there first),
 # after-layer ids in ``eagle_config`` (SGLang looks nowhere else), RoPE in both spellings (sglang-jax and TensorRT-LLM
 # 1.2 read the old one only), ``midlayer.*`` names (the one spelling all know), an integer draft_vocab_size, no nulls,
-# an architecture name all accept. vLLM 0.32.0, SGLang 0.5.23, TensorRT-LLM 1.2, sglang-jax 0.1.0rc0.
+# an architecture name all accept. What each reads: ``engines/data``.
 # Where one of them would load the head and compute something else, `universal_engines.refuse_engines` refuses.
 
 
@@ -177,7 +177,7 @@ class Universal(FlatLayout):
         needs={"aux layer ids and context length": "--target, where the source does not state them"},
         cannot=CANNOT,
         reads=("its own",),
-        writes="vLLM 0.32, SGLang 0.5.23, TensorRT-LLM 1.2, sglang-jax 0.1.0rc0",
+        writes="what vLLM, SGLang, TensorRT-LLM and sglang-jax read, in the versions pinned here",
     )
 
     def detect(self, checkpoint: Checkpoint) -> Match | None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from itertools import combinations
 
+from eagle3hub.engines.specs import default_version
 from eagle3hub.lint import claims
 from eagle3hub.lint.claims import TRAINING
 from eagle3hub.lint.model import Card, Found, Heading, Number, Section, Table, rule
@@ -202,7 +203,7 @@ def engine(card: Card) -> Iterator[Found]:
     "warning",
     "Engine without a version",
     why="Flags are renamed and removed between releases; an engine without a version cannot be installed again.",
-    fix="Name the version that was run, for example vLLM 0.32.0.",
+    fix=f"Name the version that was run, for example vLLM {default_version('vllm')}.",
 )
 def version(card: Card) -> Iterator[Found]:
     """Engines that are named, none of them with a version anywhere."""

@@ -213,7 +213,9 @@ def training_time_test(card: Card) -> Iterator[Found]:
 _ACTIVE_TAGS = {"script", "iframe", "object", "embed", "form", "style", "link", "meta", "base", "svg", "input"}
 _BIDI = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
 _HARMLESS = set("\u200c\u200d\u00ad\t")
-_PICKLE = r"\b[\w.-]*(?:model|eagle\w*|head|draft\w*|weights|checkpoint|adapter)[\w.-]*\.(?:bin|pt|pth|ckpt|pkl)\b"
+_OF_WEIGHTS = r"(?:model|eagle|head|draft|weights|checkpoint|adapter)"
+# each word is tried once, from its start
+_PICKLE = rf"(?<![\w.-])(?=[\w.-]*{_OF_WEIGHTS})[\w.-]*\.(?:bin|pt|pth|ckpt|pkl)\b"
 _PICKLE_NAMES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -322,15 +324,17 @@ def pickles(card: Card) -> Iterator[Found]:
         yield Found(1, f"the repository holds {', '.join(held[:5])}{' …' if len(held) > 5 else ''}")
     seen = set(held)
     for hit in card.search(_PICKLE):
-        if hit.match[0] not in seen:
-            seen.add(hit.match[0])
-            yield Found(hit.line, f"{hit.match[0]} is a pickle")
+        name = hit.match[0].lstrip(".-")
+        if name not in seen:
+            seen.add(name)
+            yield Found(hit.line, f"{name} is a pickle")
     for block in card.code:
         for m in re.finditer(rf"torch\.load\((?![^)]*weights_only\s*=\s*True)|{_PICKLE}", block.text):
-            if m[0] not in seen:
-                seen.add(m[0])
+            name = m[0].lstrip(".-")
+            if name not in seen:
+                seen.add(name)
                 line = block.line + block.text.count("\n", 0, m.start())
-                yield Found(line, f"{m[0].rstrip('(')} reads a pickle" if "load" in m[0] else f"{m[0]} is a pickle")
+                yield Found(line, f"{name.rstrip('(')} reads a pickle" if "load" in name else f"{name} is a pickle")
 
 
 @rule(

@@ -134,9 +134,9 @@ _LANGUAGES = {"english": "en", "chinese": "zh", "japanese": "ja", "korean": "ko"
 _MASS = {"t": 1e6, "tonnes": 1e6, "tons": 1e6, "kg": 1e3, "g": 1.0, "grams": 1.0}
 _EMISSIONS = (
     r"(?:emissions|co2)[^.\n]{0,30}?\((?P<u1>t|kg|g|tonnes|tons|grams) ?co2\w*\)\W{0,4}(?P<v1>\d[\d,]*(?:\.\d+)?)"
-    r"|(?P<v2>\d[\d,]*(?:\.\d+)?)\s*(?P<u2>t|kg|g|tonnes|tons|grams)\s?(?:of )?co2"
+    r"|(?<![\d,])(?P<v2>\d[\d,]*(?:\.\d+)?)\s*(?P<u2>t|kg|g|tonnes|tons|grams)\s?(?:of )?co2"
 )
-_ENERGY = r"\bkwh\)?\s*[=:|]\s*(?P<e1>\d[\d,]*(?:\.\d+)?)|(?P<e2>\d[\d,]*(?:\.\d+)?)\s*kwh\b"
+_ENERGY = r"\bkwh\)?\s*[=:|]\s*(?P<e1>\d[\d,]*(?:\.\d+)?)|(?<![\d,])(?P<e2>\d[\d,]*(?:\.\d+)?)\s*kwh\b"
 _K_NAMES = ("K", "k", "num_speculative_tokens", "draft_tokens", "speculative_num_steps")
 _FACTOR = (0.002, 1.5)
 """Smallest and largest plausible kg of CO2 per kWh of any grid."""

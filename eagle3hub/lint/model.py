@@ -252,11 +252,12 @@ class Card:
         ``outside``: sections whose headings match this pattern are left out.
         """
         found = []
+        wanted = re.compile(pattern, re.I)
         for section in self.sections:
             if outside and re.search(outside, section.title, re.I):
                 continue
             for line, text in _texts(section, tables):
-                for m in re.finditer(pattern, text.replace("\n", " "), re.I):
+                for m in wanted.finditer(text.replace("\n", " ")):
                     found.append(Hit(line + text.count("\n", 0, m.start()), m, section))
         return sorted(found, key=lambda hit: hit.line)
 

@@ -175,6 +175,8 @@ _KINDS_TEXT = (
     "article book booklet conference dataset electronic inbook incollection inproceedings manual mastersthesis misc "
     "online phdthesis preprint proceedings report software techreport unpublished"
 )
+MOST = 200
+"""Entries that are read of one card; none cites so many works."""
 _KINDS = frozenset(_KINDS_TEXT.split())
 
 
@@ -184,12 +186,18 @@ def looks_like(text: str) -> bool:
 
 
 def bibtex_entries(texts: Iterable[tuple[int, str]]) -> tuple[list[Entry], list[tuple[int, str]]]:
-    """The entries of texts given with their first line, and (line, why) of what cannot be parsed."""
+    """The entries of texts given with their first line, and (line, why) of what cannot be parsed.
+
+    No more than `MOST` are parsed, each of which takes milliseconds.
+    """
     good: list[Entry] = []
     bad: list[tuple[int, str]] = []
     for first, text in texts:
         for start, chunk in _chunks(text):
             line = first + text.count("\n", 0, start)
+            if len(good) + len(bad) == MOST:
+                bad.append((line, f"it comes after {MOST} others, and no more are read"))
+                return good, bad
             try:
                 good.append(_entry(chunk, line))
             except ValueError as error:
@@ -226,6 +234,13 @@ def _entry(chunk: str, line: int) -> Entry:
 
 
 # From a card's text to a `Card`: YAML by PyYAML, Markdown by markdown-it, HTML by the standard library.
+
+
+_NO_TAG_ENDS = {"<!--": "-->", "<![": "]>", "<!": ">", "<?": ">"}
+_NO_TAG = re.compile(r"<!--|<!\[|<!|<\?")
+_LONG_IN_CODE = re.compile(r"\S{2001,}")
+_LONG_WORD = re.compile(r"\S{401,}")
+"""Longer than any word, number or address that a rule looks for; the time of some rules grows with its square."""
 
 
 def parse_card(text: str, name: str = "README.md", files: Collection[str] | None = None) -> Card:
@@ -318,7 +333,11 @@ class _Walk:
                 words = token.info.split()
                 offset = 1 if token.type == "fence" else 0
                 self.found.append(
-                    Code(self._line(token, offset), words[0].lower() if words else "", token.content.rstrip("\n"))
+                    Code(
+                        self._line(token, offset),
+                        words[0].lower() if words else "",
+                        _of_code(token.content.rstrip("\n")),
+                    )
                 )
             elif token.type == "html_block":
                 self._html(token.content, self._line(token))
@@ -368,9 +387,11 @@ class _Walk:
                 self.links.append(Link(line, target, out[since:]))
             elif child.type == "image":
                 self.links.append(Link(line, str(child.attrs.get("src", "")), child.content, image=True))
-        return out
+        return _shortened(out)
 
     def _html(self, text: str, line: int) -> None:
+        text = _without_comments(text)
+
         def seen(tag: Tag) -> None:
             self.tags.append(tag)
             for name, image in (("href", False), ("src", True)):
@@ -382,7 +403,35 @@ class _Walk:
         parser.feed(text)
         parser.close()
         if words := "".join(parser.words).strip():
-            self.found.append(Prose(line, words))
+            self.found.append(Prose(line, _shortened(words)))
+
+
+def _shortened(text: str) -> str:
+    """Text without the rest of each word that is too long to be one."""
+    return _LONG_WORD.sub(lambda found: found[0][:400], text)
+
+
+def _of_code(text: str) -> str:
+    """The same of code, where options are longer."""
+    return _LONG_IN_CODE.sub(lambda found: found[0][:2000], text)
+
+
+def _without_comments(text: str) -> str:
+    """HTML without comments, declarations and instructions, of which only the line breaks are left.
+
+    html.parser would look for the end of each one that has none through all the text.
+    """
+    out = []
+    at = 0
+    for found in _NO_TAG.finditer(text):
+        start = found.start()
+        if start < at:
+            continue
+        close = _NO_TAG_ENDS[found[0]]
+        end = text.find(close, found.end())
+        out += [text[at:start], "\n" * text.count("\n", start, end if end >= 0 else len(text))]
+        at = end + len(close) if end >= 0 else len(text)
+    return "".join([*out, text[at:]])
 
 
 class _Tags(HTMLParser):

@@ -9,6 +9,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from eagle3hub.engines.specs import default_version
 from eagle3hub.lint import claims
 from eagle3hub.lint.model import Card, Found, rule
 
@@ -119,7 +120,8 @@ class _Outdated:
 _OUTDATED = (
     _Outdated(
         r"vllm[^.]{0,60}\b(?:samples?|drafts?) (?:draft )?tokens greedily|vllm#20459|vllm/(?:pull|issues)/20459",
-        'vLLM 0.32.0 has speculative_config["draft_sample_method"] = "probabilistic"; greedy is its default',
+        f'vLLM {default_version("vllm")} has speculative_config["draft_sample_method"] = "probabilistic"; '
+        "greedy is its default",
     ),
 )
 

@@ -21,6 +21,7 @@ from eagle3hub.engines.preflight import contracts
 from eagle3hub.engines.specs import default_version, engine_title
 from eagle3hub.lint.model import Card, Found, rule
 
+_COMMAND = 20_000
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _DRAFT_FLAGS = ("--speculative-draft-model-path", "--speculative-draft-model")
 _DRAFT_KEYS = ("speculative_model", "speculative_model_dir", "pytorch_weights_path")
@@ -140,14 +141,20 @@ def _of_conversions(text: str) -> Iterator[Use]:
 
 
 def _shell(text: str, word: str) -> Iterator[tuple[int, list[str]]]:
-    """The words of each shell line that holds ``word``, continuation lines joined, with its number."""
+    """The words of each shell line that holds ``word``, continuation lines joined, with its number.
+
+    No command has more than `_COMMAND` characters: what does is left out.
+    """
     lines = text.split("\n")
     for i, line in enumerate(lines):
         if word not in line:
             continue
-        end = i
-        while lines[end].rstrip().endswith("\\") and end + 1 < len(lines):
+        end, size = i, len(line)
+        while size <= _COMMAND and lines[end].rstrip().endswith("\\") and end + 1 < len(lines):
             end += 1
+            size += len(lines[end])
+        if size > _COMMAND:
+            continue
         joined = " ".join(part.rstrip().removesuffix("\\") for part in lines[i : end + 1])
         try:
             yield i + 1, shlex.split(joined)

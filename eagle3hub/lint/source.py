@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Where a card to check comes from: a Markdown file, a repository on the Hub, or a release's manifest.
 
 
-MAX_BYTES = 4 << 20
+MAX_BYTES = 1 << 20
 _MAX_FILES = 20_000
 _MAX_HEADS = 32
 _CONFIG = re.compile(r"(?:[^/]+/)?config\.json")

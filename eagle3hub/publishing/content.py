@@ -85,14 +85,25 @@ def texts(data: bytes, chunk: Chunk) -> bytes:
     return b"" if chunk.name == b"IDAT" else raw
 
 
+def said(data: bytes) -> dict[Chunk, bytes]:
+    """What each chunk says that is no pixels. Raises Malformed, also where they unpack to too much together."""
+    found: dict[Chunk, bytes] = {}
+    left = _MAX_TEXT
+    for chunk in chunks(data):
+        found[chunk] = texts(data, chunk)
+        left -= max(0, len(found[chunk]) - (chunk.end - chunk.start))
+        if left < 0:
+            raise Malformed("has texts that unpack to more than a picture of a card says")
+    return found
+
+
 def check_png(data: bytes) -> None:
     """Raise Malformed unless the bytes are a PNG picture, whole, and nothing besides."""
-    found = chunks(data)
+    found = list(said(data))
     names = [chunk.name for chunk in found]
     for chunk in found:
         if chunk.name not in _MUST | _MAY | _TEXTS:
             raise Malformed(f"has a chunk of a kind that pictures of a card do not need ({chunk.shown})")
-        texts(data, chunk)
     if (
         names[0] != b"IHDR"
         or names.count(b"IHDR") != 1

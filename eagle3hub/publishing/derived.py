@@ -12,7 +12,9 @@ from typing import Any
 
 from eagle3hub._version import __version__
 from eagle3hub.card.folder import (
+    BENCHMARKS,
     CARD,
+    IMPORTED,
     MANIFEST,
     RECORD,
     TEMPLATES,
@@ -22,11 +24,13 @@ from eagle3hub.card.folder import (
     open_heads,
     public_form,
 )
-from eagle3hub.card.manifest import Manifest, load_manifest
+from eagle3hub.card.imported import find
+from eagle3hub.card.manifest import Manifest, load_manifest, read_manifest_document
 from eagle3hub.errors import InputError, Problem, UsageError
 from eagle3hub.head import Head
 from eagle3hub.prompts import PACKAGED, datasets, is_cached, load_prompts
 from eagle3hub.publishing.files import LocalFile, directly_in, head_folders
+from eagle3hub.system.documents import parse_yaml
 from eagle3hub.validation.derive import contradictions
 from eagle3hub.validation.gates import agreement
 from eagle3hub.validation.layouts import LayoutResult, judge_layouts
@@ -67,6 +71,12 @@ def manifest_problems(
             f"the folder was made for {own.release.repo}, not for {repo_id}: its card and links name that repository",
             "change release.repo in the manifest, and make the folder again with eagle3hub release",
         )
+    for field in _private(own):
+        yield problem(code, f"{MANIFEST} says otherwise under {field} than a release's own manifest does", _REMAKE)
+    named = {path.relative_to(folder).as_posix() for path in _named(own) if path.is_relative_to(folder)}
+    for file in files:
+        if file.path.startswith((f"{BENCHMARKS}/", f"{IMPORTED}/")) and file.path not in named:
+            yield problem(code, f"{file.path} is not named in {MANIFEST}, so the card shows nothing of it", _REMAKE)
     if given is not None and not _same_manifest(own, given):
         yield problem(code, f"{MANIFEST} in the folder is not what {given.path.name} gives", _REMAKE)
     try:
@@ -79,6 +89,20 @@ def manifest_problems(
         if here.get(listed["path"]) != listed["sha256"]:
             what = "is missing" if listed["path"] not in here else "has other bytes than when the release was made"
             yield problem(code, f"{listed['path']} {what}", _REMAKE)
+
+
+def _private(own: Manifest) -> list[str]:
+    """Fields in which a folder's manifest is not its own public form: reports elsewhere, places on a machine."""
+    here = read_manifest_document(own.path)[0].data
+    form = public_form(own.path, publish=here.get("publish", {}), benchmarks=len(own.benchmarks))[MANIFEST]
+    public = parse_yaml(form.decode(), MANIFEST).data
+    return [key for key in {**here, **public} if here.get(key) != public.get(key)]
+
+
+def _named(own: Manifest) -> list[Path]:
+    """Benchmarks and imported measurements that the manifest names."""
+    here = read_manifest_document(own.path)[0].data
+    return [path for key in ("benchmarks", "imported") for path in find(own.path.parent, here.get(key, ()))]
 
 
 def _same_manifest(own: Manifest, given: Manifest) -> bool:

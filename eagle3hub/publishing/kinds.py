@@ -8,9 +8,11 @@ import io
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.sax import SAXException
@@ -38,6 +40,8 @@ from eagle3hub.system.resources import schema
 # JSON, YAML and templates among the files of a release, each held to the role its name gives it.
 
 
+_DEEPEST = 100
+"""Brackets open at a time: PyYAML looks at every open one for each token, so that many take it for ever."""
 _CITATION = {"cff-version", "message", "title", "authors"}
 
 
@@ -68,8 +72,7 @@ def strict_json(text: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
         if len(made) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for i, name in enumerate(names) if name in names[:i])
+            twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
             raise Malformed(f"has the name {twice[:60]!a} twice in one object")
         return made
 
@@ -97,6 +100,9 @@ def check_citation(data: bytes) -> None:
     import yaml
 
     text = plain(data)
+    brackets = re.findall(r"[\[{]|[\]}]", text)
+    if max(accumulate((1 if bracket in "[{" else -1 for bracket in brackets), initial=0)) > _DEEPEST:
+        raise Malformed(f"opens more than {_DEEPEST} brackets without closing them")
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             tag = getattr(event, "tag", None)
@@ -311,9 +317,18 @@ def _pairs(attrs: AttributesNSImpl) -> Iterable[tuple[Name, str]]:
 
 
 def _check_style(value: str) -> None:
-    found = _ACTIVE.search(_WITHIN.sub("", re.sub(r"/\*.*?\*/", "", value, flags=re.S)))
+    found = _ACTIVE.search(_WITHIN.sub("", _without_comments(value)))
     if found:
         raise Malformed(f"holds a style or value that a picture of a card may not ({found[0]})")
+
+
+def _without_comments(style: str) -> str:
+    """A style without its comments; one that does not end stays, and is searched like the rest."""
+    kept, at = [], 0
+    while (start := style.find("/*", at)) >= 0 and (end := style.find("*/", start + 2)) >= 0:
+        kept.append(style[at:start])
+        at = end + 2
+    return "".join([*kept, style[at:]])
 
 
 # What a file of a release may be, by its path, and whether its bytes are that and nothing else.

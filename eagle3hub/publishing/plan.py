@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,10 @@ from eagle3hub.publishing.sensitive import shown
 from eagle3hub.publishing.signing import UNSIGNED, sign_folder
 from eagle3hub.system.progress import Progress, silent
 
+_LOADED = re.compile(
+    r".+\.(safetensors|bin|pt|pth|py)|.+\.index\.json|(config|generation_config|adapter_config)\.json"
+)
+"""Names of files that engines look for beside a config.json, and load."""
 State = Literal["new", "changed", "unchanged", "removed", "kept", "unknown"]
 MAIN = "main"
 _SHARED = (
@@ -244,9 +249,10 @@ def make_plan(
             if (settings.gated, state.gated) == ("auto", "manual"):  # stricter already
                 settings = replace(settings, gated=None)
             found += _visibility(repo_id, settings, gated, state)
-            problems = [p for p in found if p.code not in settings.allow]
-            waived = [p for p in found if p.code in settings.allow]
         parts = [_part(repo_id, branch, mine, state) for branch, mine in split.items()]
+        found += _beside(parts)
+        problems = [p for p in found if p.code not in settings.allow]
+        waived = [p for p in found if p.code in settings.allow]
         _check_tag(settings.tag, state, parts[-1])
         collected = settings.collection is not None and remote.in_collection(repo_id, settings.collection)
     except HubError as e:
@@ -305,6 +311,17 @@ def _visibility(repo_id: str, settings: Settings, gated: str | None, state: Remo
         )
 
 
+def _beside(parts: Sequence[Part]) -> Iterator[Problem]:
+    """Files of somebody else on the Hub that engines would load with the heads."""
+    for part in parts:
+        for path in loaded(part.having("kept"), part.heads):
+            yield problem(
+                "publish-outside",
+                f"{path} is on the Hub already, on {part.branch}, and engines would load it with this head",
+                "delete it there",
+            )
+
+
 def sign(folder: str | Path, settings: Settings, earlier: bytes | None = None, progress: Progress = silent) -> None:
     """Sign the folder if the settings name a key; a signature that is good already stays, also one from ``earlier``.
 
@@ -325,6 +342,11 @@ def compare(files: Sequence[LocalFile], there: Mapping[str, RemoteFile], ours: M
         if path not in states and path != ".gitattributes":
             states[path] = "removed" if path in ours else "kept"
     return states
+
+
+def loaded(paths: Iterable[str], places: Collection[str]) -> list[str]:
+    """The paths that an engine would load with a head in one of the folders ``places`` (empty: the root)."""
+    return [path for path in paths if path.rpartition("/")[0] in places and _LOADED.fullmatch(path.rpartition("/")[2])]
 
 
 def same(file: LocalFile, there: RemoteFile) -> bool:

@@ -454,7 +454,7 @@ _STOP = re.compile(rb"\.(?=\s|$)")
 _DIGEST = re.compile(rb"sha(?:1|224|256|384|512)[=:\- ]{1,2}[\w+/\-]{0,90}$", re.I)
 
 
-def find(data: bytes, *, anywhere: bool = False) -> Iterator[tuple[int, str, bool]]:
+def find(data: bytes, *, anywhere: bool = False, forms: bool = False) -> Iterator[tuple[int, str, bool]]:
     """Offset and kind of every secret in ``data``, and whether the kind is the one to name.
 
     A secret may be found by several rules; those of which the last is false count where no other found it.
@@ -462,10 +462,19 @@ def find(data: bytes, *, anywhere: bool = False) -> Iterator[tuple[int, str, boo
     Args:
         data: text in any encoding that leaves ASCII as it is.
         anywhere: what is before a secret is no text, and may be a letter by chance.
+        forms: look only for secrets that have a form of their own (`secret_rules.FORMS`): ``data`` was put together,
+            and what stands side by side in it says nothing.
     """
-    for at, kind, sure in _all(data, anywhere):
+    for at, kind, sure in _of_forms(data, anywhere) if forms else _all(data, anywhere):
         if _DIGEST.search(data, max(0, at - 100), at) is None:
             yield at, kind, sure
+
+
+def _of_forms(data: bytes, anywhere: bool) -> Iterator[tuple[int, str, bool]]:
+    small = data.lower()
+    for rule in FORMS:
+        for at in rule.find(data, small, anywhere=anywhere):
+            yield at, rule.kind, True
 
 
 def _all(data: bytes, anywhere: bool) -> Iterator[tuple[int, str, bool]]:

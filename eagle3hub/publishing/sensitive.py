@@ -2,9 +2,11 @@ r"""Secrets in the files of a release: every byte is searched, whatever the file
 
 Searched are the bytes as they are, so that no encoding hides what is ASCII in it; without their zero bytes (UTF-16 and
 UTF-32, with or without a byte order mark); with escapes undone (``\u0068``, ``\x68``, ``\n``, ``&#104;``, ``%68``,
-``\_``), twice; with base64 undone; the compressed texts of PNG pictures; and every path. Not searched are the numbers
-of tensors, which hold every short text somewhere: a safetensors file is searched up to the end of its header, and
-nothing but tensors may follow. Neither are pixels. What cannot be searched is a problem like a secret.
+``\_``), twice; joined again where a line ends, a string is put together, or a mark or tag stands inside a word; with
+base64 and hexadecimal digits undone, and what gzip, zlib or a PNG picture packs in them; the compressed texts of PNG
+pictures; and every path. Not searched are the numbers of tensors, which hold every short text somewhere: a safetensors
+file is searched up to the end of its header, and nothing but tensors may follow. Of pixels only the bytes as they are
+in the file are searched. What cannot be searched is a problem like a secret.
 
 Files are read in pieces that overlap by more than the longest secret. No message holds a part of a secret.
 """
@@ -15,6 +17,7 @@ import base64
 import binascii
 import io
 import re
+import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -35,20 +38,38 @@ _BLOCK = 64 << 10
 _MOST = 50
 _ESCAPE = re.compile(
     rb"\\u\{?0{0,4}([2-7][0-9a-fA-F])\}?|\\x([2-7][0-9a-fA-F])|&#0{0,4}(\d{2,3});|&#[xX]0{0,4}([2-7][0-9a-fA-F]);"
-    rb"|%([2-7][0-9a-fA-F])|(\\[nrtbfv0])|\\([!-/:-@\[-`{-~])|&(amp|quot|apos|lt|gt);"
+    rb"|%([2-7][0-9a-fA-F])|\\U0{6}([2-7][0-9a-fA-F])|\\(0?[4-7][0-7]|1[0-7]{2})"
+    rb"|(\\[nrtbfv0])|\\([!-/:-@\[-`{-~])|&(amp|quot|apos|lt|gt);"
 )
 _WIDE = re.compile(rb"(?:[^\0]\0{1,3}){4,}|(?:\0{1,3}[^\0]){4,}")
 """ASCII in UTF-16 or UTF-32, whichever byte comes first and wherever it begins."""
 _NAMED = {b"amp": b"&", b"quot": b'"', b"apos": b"'", b"lt": b"<", b"gt": b">"}
-_BASE64 = re.compile(rb"[A-Za-z0-9+/_\-]{24,}(?:\r?\n[A-Za-z0-9+/_\-]{4,})*")
+_TORN = re.compile(
+    rb"(?P<line>\\\r?\n[ \t>#]{0,16}|\r\n[ \t>#]{0,16}|\n[ \t>#]{0,16})"
+    rb"|\"[ \t+]{0,4}(?:\\?\r?\n[ \t+]{0,16})?\"|'[ \t+]{0,4}(?:\\?\r?\n[ \t+]{0,16})?'"
+    rb"|(?:</?[A-Za-z][^<>]{0,200}>|<!--[^<>]{0,80}-->|<!\[CDATA\[|\]\]>){1,9}|\*{1,3}"
+    rb"|(?:\xe2\x80[\x8b-\x8f]|\xe2\x81[\xa0-\xa4]|\xc2\xad|\xef\xbb\xbf)+"
+)
+"""What may stand inside a secret that somebody wrapped, marked up or put together: the end of a line and so on."""
+_WORD = re.compile(rb"[A-Za-z0-9_.+/=~\-]*")
+_END_OF_WORD = re.compile(rb"[A-Za-z0-9_.+/=~\-]*$")
+_BASE64 = re.compile(
+    rb"[A-Za-z0-9+/_\-]{16,}(?:(?:[\"']?\\?\r?\n[ \t>#\"']{0,20}| {2,4}|\"[ \t]{0,3}\")[A-Za-z0-9+/_\-]{4,})*"
+)
+_NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/_\-]+")
+_HEX = re.compile(rb"[0-9a-fA-F]{40,}")
+_UNPACKED = 32 << 20
+"""Bytes that what is packed inside one piece may unpack to; the rest is not searched."""
+_PACKED_ONE = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """Bytes to search, and the line (from 0) of an offset in them."""
+    """Bytes to search, and the line (from 0) of an offset in them; ``forms``: only secrets of a form of their own."""
 
     data: bytes
     line: Callable[[int], int]
+    forms: bool = False
 
 
 def secrets(file: LocalFile) -> Iterator[Problem]:
@@ -130,13 +151,16 @@ def _picture(file: LocalFile, name: str, data: bytes) -> tuple[list[Problem], bo
         if data.startswith(content.START):
             said = [(s, data[s.start : s.end].removeprefix(b"Exif\0\0")) for s in content.segments(data)]
         else:
-            said = [(chunk, content.texts(data, chunk)) for chunk in content.chunks(data)]
+            said = list(content.said(data).items())
     except content.Malformed as e:
         return [_problem(f"{name} cannot be searched for secrets: it {e}", "draw it again")], False
     found: dict[str, None] = {}
     for part, text in said:
         for kinds in _places(_views(text, 0, first=True), lambda _: 0, anywhere=True).values():
             found[f"{name} holds, in its part {part.shown}, what looks like a secret ({', '.join(kinds)})"] = None
+    if not found:
+        for kinds in _places(iter([_View(data, lambda _: 0, forms=True)]), None).values():
+            found[f"{name} holds, among its pixels, what looks like a secret ({', '.join(kinds)})"] = None
     return [_problem(message) for message in found], True
 
 
@@ -151,20 +175,58 @@ def _pieces(f: BinaryIO) -> Iterator[Iterator[_View]]:
         first = False
 
 
-def _views(piece: bytes, lines: int, *, first: bool) -> Iterator[_View]:
-    """What is searched of a piece that begins at line ``lines``."""
+def _views(piece: bytes, lines: int, *, first: bool, depth: int = 2) -> Iterator[_View]:
+    """What is searched of a piece that begins at line ``lines``; ``depth``: so often is base64 in base64 undone."""
     yield _lined(piece, lines)
     last = piece
     if b"\0" in piece:
         last = _WIDE.sub(lambda run: run[0].replace(b"\0", b""), piece)
         yield _lined(last, lines)
+    yield from _joined(last, lines)
+    plain = last
     for _ in range(2):
         undone = _ESCAPE.sub(_undone, last) if any(c in last for c in (b"\\", b"&", b"%")) else last
         if undone == last:
             break
         yield _lined(undone, lines)
         last = undone
-    yield _decoded(last, lines, first=first)
+    if last is not plain:
+        yield from _joined(last, lines)
+    if depth:
+        line = _line_in(last, lines)
+        decoded, origins = _decoded(last)
+        for view in _views(decoded, 0, first=first, depth=depth - 1) if decoded else ():
+            yield _View(view.data, _through(view.line, origins, line), view.forms)
+
+
+def _through(inner: Callable[[int], int], origins: list[int], line: Callable[[int], int]) -> Callable[[int], int]:
+    """Lines of a view of decoded runs, each a line of its own, as lines of the file."""
+    return lambda at: line(origins[min(inner(at), len(origins) - 1)])
+
+
+def _joined(data: bytes, lines: int) -> Iterator[_View]:
+    """The bytes without what stands inside of words, if there is any such thing."""
+    pieces, starts, origins, at, size = [], [0], [0], 0, 0
+    for match in _TORN.finditer(data):
+        before = _END_OF_WORD.search(data, max(at, match.start() - 12), match.start())
+        after = _WORD.match(data, match.end(), match.end() + 8)
+        least = (12, 8) if match["line"] is not None else (4, 4)
+        if before is None or after is None or len(before[0]) < least[0] or len(after[0]) < least[1]:
+            continue
+        pieces.append(data[at : match.start()])
+        size += len(pieces[-1])
+        at = match.end()
+        starts.append(size)
+        origins.append(at)
+    if not pieces:
+        return
+    line = _line_in(data, lines)
+
+    def of(found: int) -> int:
+        i = bisect_right(starts, found) - 1
+        return line(origins[i] + found - starts[i])
+
+    yield _View(b"".join([*pieces, data[at:]]), of, forms=True)
 
 
 def _lined(data: bytes, lines: int) -> _View:
@@ -186,33 +248,66 @@ def _line_in(data: bytes, lines: int) -> Callable[[int], int]:
 
 def _undone(match: re.Match[bytes]) -> bytes:
     """What an escape stands for, if that is an ASCII character; of line breaks, spaces."""
-    unicode, byte, decimal, entity, percent, control, plain, named = match.groups()
-    if code := unicode or byte or entity or percent:
+    unicode, byte, decimal, entity, percent, long, octal, control, plain, named = match.groups()
+    if code := unicode or byte or entity or percent or long:
         return bytes.fromhex(code.decode())
+    if octal:
+        return bytes([int(octal, 8)])
     if decimal:
         return bytes([int(decimal)]) if 32 <= int(decimal) < 127 else match[0]
     return b"  " if control else plain or _NAMED[named]
 
 
-def _decoded(data: bytes, lines: int, *, first: bool) -> _View:
-    """Everything in ``data`` that may be base64, decoded, a line for each run."""
+def _decoded(data: bytes) -> tuple[bytes, list[int]]:
+    """Everything in ``data`` that may be base64 or hexadecimal, decoded, a line for each; and where each began.
+
+    What stands before base64 may look like a part of it, so each run is decoded from its first four characters on.
+    """
     runs: list[bytes] = []
-    starts, at, offsets = [], 0, []
+    origins: list[int] = []
+    left = _UNPACKED
+
+    def add(plain: bytes, origin: int) -> None:
+        nonlocal left
+        inside = _unpacked(plain, min(left, _PACKED_ONE))
+        left -= len(inside)
+        for found in (plain, inside):
+            if found:
+                runs.append(found.replace(b"\n", b" "))
+                origins.append(origin)
+
     for match in _BASE64.finditer(data):
-        text = re.sub(rb"[\r\n]", b"", match[0]).translate(bytes.maketrans(b"-_", b"+/"))
-        for skipped in range(4 if match.start() == 0 and not first else 1):
-            whole = text[skipped : skipped + (len(text) - skipped) // 4 * 4]
-            with_rest = text[skipped:] + b"=" * (-(len(text) - skipped) % 4)
-            try:
-                plain = base64.b64decode(with_rest if len(with_rest) % 4 == 0 else whole)
-            except binascii.Error:
-                plain = base64.b64decode(whole)
-            runs.append(plain)
-            starts.append(at)
-            offsets.append(match.start())
-            at += len(runs[-1]) + 1
-    line = _line_in(data, lines)
-    return _View(b"\n".join(runs), lambda found: line(offsets[bisect_right(starts, found) - 1]))
+        text = _NOT_BASE64.sub(b"", match[0]).translate(_STANDARD)
+        if len(text) >= 24:
+            for skipped in range(4):
+                add(_of_base64(text[skipped:]), match.start())
+    for match in _HEX.finditer(data):
+        for skipped in range(2):
+            digits = match[0][skipped:]
+            add(bytes.fromhex(digits[: len(digits) // 2 * 2].decode()), match.start())
+    return b"\n".join(runs), origins
+
+
+_STANDARD = bytes.maketrans(b"-_", b"+/")
+
+
+def _of_base64(text: bytes) -> bytes:
+    try:
+        return base64.b64decode(text + b"=" * (-len(text) % 4))
+    except binascii.Error:
+        return base64.b64decode(text[: len(text) // 4 * 4])
+
+
+def _unpacked(data: bytes, most: int) -> bytes:
+    """What a PNG picture says, or what gzip or zlib packed, up to ``most`` bytes; nothing of anything else."""
+    try:
+        if data.startswith(content.SIGNATURE):
+            return b" ".join(content.said(data).values())[:most]
+        if data[:2] in (b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"):
+            return zlib.decompressobj(47).decompress(data, most) if most > 0 else b""
+    except (content.Malformed, zlib.error):
+        pass
+    return b""
 
 
 def _places(
@@ -222,7 +317,7 @@ def _places(
     found: dict[int, list[str]] = {}
     for view in views:
         here: dict[int, list[tuple[int, str, bool]]] = {}
-        for at, kind, sure in find(view.data, anywhere=anywhere):
+        for at, kind, sure in find(view.data, anywhere=anywhere, forms=view.forms):
             place = (line or view.line)(at)
             if place not in found:
                 here.setdefault(place, []).append((at, kind, sure))

@@ -6,13 +6,13 @@ import base64
 import hashlib
 import importlib
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.errors import HubError, SourceError, UnavailableError
 from eagle3hub.network import bounds
@@ -144,8 +144,8 @@ def sign_folder(folder: Path, key: Path, files: Mapping[str, str], earlier: byte
             if not here.is_file() or _bundle(here) != bundle:
                 replace_file(here, bundle)
             return bundle
-    with tempfile.TemporaryDirectory() as scratch:
-        made = Path(scratch) / SIGNATURE
+    with scratch_folder() as scratch:
+        made = scratch / SIGNATURE
         if is_keyless(key):
             token = own_token()
             with services("sign this"):
@@ -181,13 +181,13 @@ def check_signature(files: Mapping[str, Path], signature: Path, by: Path | Ident
             verifier = verifying.Config().use_elliptic_key_verifier(public_key=by)
         except (OSError, TypeError, ValueError) as e:
             raise _bad_key(by) from e
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         for path, source in files.items():
-            link = Path(scratch) / path
+            link = scratch / path
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(source.resolve())
         try:
-            verifier.set_hashing_config(_hashing().set_allow_symlinks(True)).verify(Path(scratch), signature)
+            verifier.set_hashing_config(_hashing().set_allow_symlinks(True)).verify(scratch, signature)
         except Exception as e:  # the package and those below it raise whatever their parsers raise
             return str(e) or "it was made with another key, or its statement was changed"
     return None

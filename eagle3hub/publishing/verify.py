@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from eagle3hub.checkpoint import hub
 from eagle3hub.checkpoint.digest import file_digest, release_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.remote import parse_address
+from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.checkpoint.source import CONFIG, INDEX, PROVENANCE
 from eagle3hub.engines.base import Verdict
 from eagle3hub.errors import CheckpointError, Eagle3HubError, HubError, InputError, SourceError
@@ -22,7 +22,7 @@ from eagle3hub.lint.parse import parse_card
 from eagle3hub.publishing import remote
 from eagle3hub.publishing.derived import Derived, derive_again, own_manifest
 from eagle3hub.publishing.files import CARD, SUMS, LocalFile, head_folders, read_folder, read_sums, whole_digest
-from eagle3hub.publishing.plan import MAIN, same
+from eagle3hub.publishing.plan import MAIN, loaded, same
 from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, Identity, by_certificate, check_signature, covered
 from eagle3hub.system.documents import parse_json
 from eagle3hub.system.progress import Progress, silent
@@ -154,7 +154,7 @@ def verify_repository(
 
     Args:
         source: ``hf://owner/name[@revision]``.
-        expected: `release_digest` that its heads must have.
+        expected: `release_digest` that its heads must have; with a branch for each layout, those of all branches.
         by: public key or identity that it must be signed with; None: a signature is held against the files and not
             its signer.
 
@@ -164,8 +164,9 @@ def verify_repository(
     if at.folder:
         raise SourceError(f"{source} names a folder", hint="name the repository", code="source-hub-address")
     tree = _Tree.open(at.repo_id, at.revision, source, progress)
-    faults = [] if expected is None else _digest_fault(tree.listed, expected)
-    faults += tree.faults
+    whole = _put_together(at.repo_id, tree, progress)
+    faults = [] if expected is None else _digest_fault(whole.listed, expected)
+    faults += whole.faults
     if CARD in tree.paths:
         error = _card_error(tree.paths[CARD].read_text(encoding="utf-8", errors="replace"))
         faults += [error] if error else []
@@ -182,13 +183,17 @@ def verify_repository(
     said, fault = _signed(at.repo_id, tree.commit, tree.listed, by, progress)
     faults += [fault] if fault else []
     found = Derived([])
-    if not tree.faults:  # from other bytes other things follow
+    if not whole.faults:  # from other bytes other things follow
         progress("deriving reports, card and charts again")
-        with tempfile.TemporaryDirectory(prefix="eagle3hub-") as place:
-            found = _derived(Path(place), at.repo_id, tree, progress)
+        with scratch_folder() as place:
+            found = _derived(place, at.repo_id, whole)
     faults += [f for f in found.faults if f not in faults]
     known = {*tree.listed, SUMS, ".gitattributes"}
     unlisted = sorted(set(tree.sizes) - known)
+    places = {path.rpartition("/")[0] for path in tree.listed if path.rpartition("/")[2] == CONFIG}
+    faults += [
+        f"{path} lies beside a head and is on no list: engines may load it" for path in loaded(unlisted, places)
+    ]
     good = [(path, file.stat().st_size) for path, file in tree.paths.items()]
     return Verified(source, tree.commit, good, heads, faults, unlisted, said, found.waived, found.unchecked)
 
@@ -237,35 +242,67 @@ class _Tree:
         return cls(listing.commit, listed, listing.sizes, paths, faults)
 
 
-def _derived(place: Path, repo_id: str, tree: _Tree, progress: Progress) -> Derived:
-    """Put a release together again in the empty folder ``place``, and derive it.
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """The files of a release as they lay in its folder before it was published.
+
+    ``listed`` has the SHA-256 of each as it was published, ``paths`` where those lie that have it, ``faults`` name the
+    others, ``manifest`` is what is wrong with the manifest.
+    """
+
+    listed: Mapping[str, str]
+    paths: Mapping[str, Path]
+    faults: Sequence[str]
+    manifest: str | None = None
+
+
+def _put_together(repo_id: str, tree: _Tree, progress: Progress) -> _Whole:
+    """A release from what was published of it.
 
     With a branch for each layout, every branch has what all share, and its own head in its root.
     """
-    parts = dict(tree.paths)
-    if MANIFEST not in parts:
-        return derive_again(place, [], repo_id)
+    alone = _Whole(tree.listed, tree.paths, tree.faults)
+    if MANIFEST not in tree.paths:
+        return alone
     try:
-        own = load_manifest(parts[MANIFEST])
+        own = load_manifest(tree.paths[MANIFEST])
     except InputError as e:
-        return Derived([f"{MANIFEST}: {e.message}"])
-    listed = dict(tree.listed)
-    if own.publish.branch_per_layout and own.layouts.also:
-        here = _written_layout(parts)
-        for layout in own.layouts:
-            folder = own.layouts.folder(layout)
-            branch = folder or MAIN
-            other = tree if layout == here else _Tree.open(repo_id, branch, f"hf://{repo_id}@{branch}", progress)
-            for path, file in other.paths.items():
-                if "/" not in path and _of_a_head(path):
-                    name = f"{folder}/{path}" if folder else path
-                    parts[name], listed[name] = file, other.listed[path]
+        return replace(alone, manifest=f"{MANIFEST}: {e.message}")
+    if not (own.publish.branch_per_layout and own.layouts.also):
+        return alone
+    here = _written_layout(tree.paths)
+    listed = {path: sha256 for path, sha256 in tree.listed.items() if "/" in path or not _of_a_head(path)}
+    paths = {path: tree.paths[path] for path in listed if path in tree.paths}
+    faults = list(tree.faults)
+    for layout in own.layouts:
+        folder = own.layouts.folder(layout)
+        branch = folder or MAIN
+        other = tree if layout == here else _Tree.open(repo_id, branch, f"hf://{repo_id}@{branch}", progress)
+        faults += [] if other is tree else [f"on the branch {branch}, {fault}" for fault in other.faults]
+        for path, sha256 in other.listed.items():
+            if "/" not in path and _of_a_head(path):
+                name = f"{folder}/{path}" if folder else path
+                listed[name] = sha256
+                if path in other.paths:
+                    paths[name] = other.paths[path]
+    return _Whole(listed, paths, faults)
+
+
+def _derived(place: Path, repo_id: str, whole: _Whole) -> Derived:
+    """Put a release into the empty folder ``place``, and derive it again."""
+    if whole.manifest is not None:
+        return Derived([whole.manifest])
+    if MANIFEST not in whole.paths:
+        return derive_again(place, [], repo_id)
     files = []
-    for path, file in parts.items():
+    for path, file in whole.paths.items():
         at = place / path
-        at.parent.mkdir(parents=True, exist_ok=True)
-        at.symlink_to(file.resolve())
-        files.append(LocalFile(path, at, file.stat().st_size, listed[path], ""))
+        try:
+            at.parent.mkdir(parents=True, exist_ok=True)
+            at.symlink_to(file.resolve())
+        except OSError as e:  # a file and a folder of one name
+            return Derived([f"{path} cannot lie beside the other files: {e.strerror}"])
+        files.append(LocalFile(path, at, file.stat().st_size, whole.listed[path], ""))
     return derive_again(place, files, repo_id, run_templates=False)
 
 

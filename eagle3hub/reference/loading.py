@@ -27,7 +27,7 @@ from eagle3hub.errors import (
     UnavailableError,
     UsageError,
 )
-from eagle3hub.head.target import require_weights
+from eagle3hub.head.target import require_files, require_weights
 from eagle3hub.system.installation import command_for, command_for_extra
 from eagle3hub.system.reading import read_bytes
 
@@ -96,6 +96,7 @@ def target_config(source: str, revision: str | None) -> tuple[Path | None, dict[
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
+        require_files(source)
         path = folder / CONFIG
         if not path.is_file():
             raise SourceError(f"there is no {CONFIG} in the target folder {source}", code="source-no-config")
@@ -148,6 +149,8 @@ def load_model(
 
 def load_tokenizer(source: str, folder: Path | None, revision: str | None) -> Any:
     """The tokenizer of a target. Raises InputError, SourceError or HubError."""
+    if folder is not None:
+        require_files(source)
     if folder is not None and not any((folder / name).is_file() for name in _TOKENIZERS):
         raise SourceError(
             f"there is no tokenizer in the target folder {source}",

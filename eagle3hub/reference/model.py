@@ -263,8 +263,8 @@ def _causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | Non
 # normalises both, joins them, and runs one decoder layer (rarely more) whose attention sees all earlier positions of
 # the draft. ``norm`` and ``lm_head`` turn the result into logits over the draft vocabulary; ``d2t`` names the target
 # token behind each. To draft further, the layer's own output takes the place of the features (*feedback*), with the
-# token just drafted: no target is needed. (EAGLE-3, arXiv:2503.01840, section 3; the same arithmetic as vLLM 0.32.0
-# ``model_executor/models/llama_eagle3.py`` and SGLang 0.5.23 ``srt/models/llama_eagle3.py``.)
+# token just drafted: no target is needed. (EAGLE-3, arXiv:2503.01840, section 3; the same arithmetic as vLLM's
+# ``model_executor/models/llama_eagle3.py`` and SGLang's ``srt/models/llama_eagle3.py``.)
 #
 # `DraftModel` holds the weights and does this arithmetic for positions given to it. What earlier positions are, and
 # where their keys and values are kept, is the caller's business (`eagle3hub.reference.model`): drafting one token

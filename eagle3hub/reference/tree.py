@@ -1,7 +1,7 @@
 """Acceptance of tree drafts as SGLang makes them, at all positions of a text at once.
 
 A chain drafts one token per step. SGLang with ``--speculative-eagle-topk`` k > 1 drafts a tree, by beam search (read
-in SGLang 0.5.23, under ``srt/speculative``: ``eagle_worker_v2.py`` ``draft_forward``, ``spec_utils.py``
+in SGLang, under ``srt/speculative``: ``eagle_worker_v2.py`` ``draft_forward``, ``spec_utils.py``
 ``select_top_k_tokens``, ``eagle_utils.py`` ``organize_draft_results``):
 
 1. The k most probable tokens after the last confirmed one are the first candidates, each scored by its probability,

@@ -13,18 +13,18 @@ from eagle3hub.card.folder import BENCHMARKS, CARD, IMPORTED, MANIFEST, RECORD, 
 from eagle3hub.card.imported import CHARTS
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.card.results import find_benchmarks
-from eagle3hub.card.source_tree import SourceTree, record, source_tree
 from eagle3hub.checkpoint.destination import require_space
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, release_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.source import CONFIG, HUB, INDEX, PICKLE_INDEX, PROVENANCE, TRAINING_STATES
+from eagle3hub.checkpoint.source_tree import SourceTree, record, source_tree
 from eagle3hub.checkpoint.staging import prepare_destination, staged_folder
 from eagle3hub.conversion import plan as conversion_plan
 from eagle3hub.conversion import run
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import Verdict
 from eagle3hub.errors import ManifestError, SourceError, UsageError
-from eagle3hub.head.target import read_target, require_weights
+from eagle3hub.head.target import read_target, require_files, require_weights
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.tensors import QUANT_CONFIG
 from eagle3hub.publishing import Plan, Published, Settings, check_access, make_plan, sign, upload
@@ -241,6 +241,8 @@ def release(
         conversion_plan.make_plan(str(manifest.head_source), layout, target=facts, speculative_tokens=tokens)
         for layout in manifest.layouts
     ]
+    if asked:
+        require_files(measured)
     if REFERENCE in asked:
         require_weights(measured)
     signature = (dest / SIGNATURE).read_bytes() if settings.sign and (dest / SIGNATURE).is_file() else None

@@ -51,7 +51,8 @@ def _validator() -> Any:
     from jsonschema import Draft202012Validator
     from jsonschema.validators import extend
 
-    return extend(Draft202012Validator, {"pattern": _fits})  # type: ignore[no-untyped-call]
+    whole = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+    return extend(Draft202012Validator, {"pattern": _fits}, type_checker=whole)  # type: ignore[no-untyped-call]
 
 
 def _fits(_validator: Any, pattern: str, text: Any, _schema: Any) -> Iterator[ValidationError]:
@@ -149,6 +150,10 @@ def _show(value: Any) -> str:
 # JSON documents this package writes, and reads again from wherever they have been since.
 
 
+_DIGITS = 21
+"""No integer of 64 bits has more, its sign included."""
+
+
 def document_bytes(document: Mapping[str, Any]) -> bytes:
     """A document as it lies in a file, in UTF-8; what that cannot hold (half of a surrogate pair) stays an escape."""
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
@@ -175,12 +180,14 @@ def read_document(path: Path, kind: str, max_bytes: int) -> Any:
 
 
 def parse_json(raw: bytes | str) -> Any:
-    """Parse JSON strictly: no key twice in one object, and no number that is not finite.
+    """Parse JSON strictly: no key twice in one object, no number that is not finite, no integer beyond 64 bits.
 
-    Readers disagree about both (RFC 8259, sections 4 and 6), so such a document says different things to different
+    Readers disagree about these (RFC 8259, sections 4 and 6), so such a document says different things to different
     people. Raises ValueError, RecursionError where it is nested too deeply.
     """
-    return json.loads(raw, object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite)
+    return json.loads(
+        raw, object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite, parse_int=_of_64_bits
+    )
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -199,6 +206,13 @@ def _constant(text: str) -> float:
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value
+
+
+def _of_64_bits(text: str) -> int:
+    value = int(text) if len(text) <= _DIGITS else 1 << 64
+    if not -(1 << 63) <= value < 1 << 64:
         raise ValueError(f"the number {text[:40]} is too large")
     return value
 

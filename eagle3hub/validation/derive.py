@@ -8,6 +8,7 @@ and the environment.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 from collections import Counter
@@ -19,10 +20,12 @@ from typing import Any
 from eagle3hub import metrics
 from eagle3hub._version import __version__
 from eagle3hub.checkpoint.digest import combined_digest
+from eagle3hub.checkpoint.remote import parse_address
+from eagle3hub.checkpoint.source import HUB
 from eagle3hub.engines import ENGINES, get_engine
 from eagle3hub.engines.base import EngineFailure, EngineRun, Job, Recipe, Verdict, worst
 from eagle3hub.engines.preflight.contracts import Verdict as Preflight
-from eagle3hub.engines.specs import counts_end_with_response, engine_title
+from eagle3hub.engines.specs import engine_title, version_data
 from eagle3hub.errors import ConfigError, InputError, UsageError
 from eagle3hub.head import Head
 from eagle3hub.prompts import PACKAGED, load_prompts
@@ -53,6 +56,11 @@ from eagle3hub.validation.target import Target
 
 SERVER = "server"
 """Device of a running server that does not say its own."""
+ALWAYS: Mapping[str, Any] = {"concurrency": 1, "chat_template": "the target's own", "system_prompt": None}
+"""Settings that a validation has no option for."""
+
+SPEED_OF_ENGINE = "one sequence at a time; smoke test, not a benchmark"
+SPEED_OF_REFERENCE = "the reference replays texts, it does not serve"
 _SLACK = 2
 """Tokens that a response may have beyond those of its rounds: one from prefill, and one decoded without a round."""
 _DERIVED = ("verdict", "reason", "gates", "acceptance", "categories", "lossless")
@@ -68,6 +76,16 @@ def expected_taps(head: Head) -> list[int] | None:
         return head.aux.boundary
     except ConfigError:
         return None
+
+
+def head_name(source: str) -> str:
+    """What recipes call a head, from the report's ``head.source``.
+
+    Engines take a repository of the Hub by ``owner/name``. A folder in one, or on this machine, goes by its last
+    component.
+    """
+    at = parse_address(source) if source.startswith(HUB) else None
+    return source.rstrip("/").rpartition("/")[2] if at is None or at.folder else at.repo_id
 
 
 def derive(report: Report, entry: Entry, taps: Sequence[int] | None) -> Entry:
@@ -146,7 +164,7 @@ def _agreement_with(expected: Expected, engine: str, measured: Measurement) -> G
 
 def counts_within_response(engine: str) -> bool:
     """Whether an engine counts nothing past the response's end; the reference must then count the same way."""
-    return engine != REFERENCE and counts_end_with_response(engine)
+    return engine != REFERENCE and version_data(engine).counts_end_with_response
 
 
 # What a report states that does not follow from it.
@@ -178,6 +196,7 @@ def _frame(report: Report) -> Iterator[str]:
     line = report.settings.collapse_acceptance_length
     if line != COLLAPSE:
         yield f"the collapse line is stated as {line:g}, and it is {COLLAPSE:g}"
+    yield from _settings(report)
     if sum(prompts.categories.values()) != prompts.count:
         yield f"the categories hold {sum(prompts.categories.values())} prompts, not {prompts.count}"
     digest = combined_digest({f["path"]: f["sha256"] for f in head.files})
@@ -195,6 +214,21 @@ def _frame(report: Report) -> Iterator[str]:
         for entry in report.engines:
             if entry.counted and [row.question_id for row in entry.counted.per_prompt] != questions:
                 yield f"{entry.engine} has other questions than the set {prompts.name}"
+
+
+def _settings(report: Report) -> Iterator[str]:
+    settings = report.settings
+    for key, value in ALWAYS.items():
+        stated = getattr(settings, key)
+        if stated != value:
+            yield f"{key} is stated as {_short(stated)}, and a validation always has {_short(value)}"
+    k, verified = settings.draft_tokens, settings.num_draft_tokens
+    if settings.topk in (None, 1) and verified not in (None, k + 1):
+        yield f"{verified} verified tokens are stated, and a chain of {k} verifies {k + 1}"
+    try:
+        datetime.datetime.strptime(report.measured_at, "%Y-%m-%dT%H:%M:%SZ")
+    except ValueError:
+        yield f"it was measured at {report.measured_at}, which is no time"
 
 
 def _static(report: Report, head: Head | None) -> Iterator[str]:
@@ -228,7 +262,8 @@ def _entry(report: Report, entry: Entry, head: Head | None) -> Iterator[str]:
     if not isinstance(outcome, Counted):
         return
     yield from _prompts(report, entry, outcome)
-    yield from _speed(outcome)
+    yield from _gates_missing(report, entry, outcome)
+    yield from _speed(entry, outcome)
     taps = outcome.load.aux_boundaries if head is None else expected_taps(head)
     try:
         follows = derive(report, entry, taps).to_json()
@@ -240,6 +275,21 @@ def _entry(report: Report, entry: Entry, head: Head | None) -> Iterator[str]:
         same_tool = report.tool_version == __version__
         if not alike(stated[key], follows[key]) and (key != "reason" or same_tool):
             yield from _unlike(key, stated[key], follows[key])
+
+
+def _gates_missing(report: Report, entry: Entry, outcome: Counted) -> Iterator[str]:
+    """What every run is held against, and this one is not."""
+    if entry.device == SERVER and not outcome.attached:
+        yield "a running server's entry does not say what of it could not be checked"
+    if entry.engine == REFERENCE:
+        return
+    greedy = report.settings.temperature == 0
+    runs_alone = not outcome.attached and greedy and get_engine(entry.engine).runs_alone
+    if runs_alone and any(row.identical is None for row in outcome.per_prompt):
+        yield "its output was not compared with the target's own"
+    has_reference = any(one.engine == REFERENCE and one.counted for one in report.engines)
+    if has_reference and outcome.expected is None:
+        yield "it was not held against the reference, which the report has"
 
 
 def _unlike(name: str, stated: Any, follows: Any) -> Iterator[str]:
@@ -305,7 +355,10 @@ def _prompt(report: Report, row: EngineRow, *, is_server: bool) -> Iterator[str]
         )
 
 
-def _speed(outcome: Counted) -> Iterator[str]:
+def _speed(entry: Entry, outcome: Counted) -> Iterator[str]:
+    note = SPEED_OF_REFERENCE if entry.engine == REFERENCE else SPEED_OF_ENGINE
+    if outcome.throughput.note != note:
+        yield f"the note on its speed is not {note!r}"
     stated, seconds = outcome.throughput.speculative_tokens_per_second, outcome.generate_seconds
     if stated is None:
         return
@@ -324,11 +377,13 @@ def _recipe(report: Report, entry: Entry) -> Iterator[str]:
     if entry.recipe is None:
         return
     engine = get_engine(entry.engine)
-    last = report.head.source.rstrip("/").rpartition("/")[2]
     target, k = report.target.name, report.settings.draft_tokens
-    # a head on the Hub is measured in a folder that is called as its commit is
-    made = [RecipeText.of(engine.recipe(target, name, draft_tokens=k)) for name in (last, last.partition("@")[2])]
-    if report.tool_version == __version__ and entry.recipe not in made:
+    try:
+        made = RecipeText.of(engine.recipe(target, head_name(report.head.source), draft_tokens=k))
+    except InputError as error:
+        yield error.message
+        return
+    if report.tool_version == __version__ and entry.recipe != made:
         yield "the recipe is not the one that this engine takes for this head and target"
 
 
@@ -429,11 +484,11 @@ def _without_head(ran: RanEngine, run: EngineRun) -> EngineRun | None:
 
 def _throughput(ran: RanEngine, run: EngineRun) -> Throughput:
     if ran.recipe is None:
-        return Throughput(None, None, "the reference replays texts, it does not serve")
+        return Throughput(None, None, SPEED_OF_REFERENCE)
     return Throughput(
         ran.base.tokens_per_second if ran.base is not None else None,
         run.tokens_per_second,
-        "one sequence at a time; smoke test, not a benchmark",
+        SPEED_OF_ENGINE,
     )
 
 
@@ -455,10 +510,10 @@ def _rows(job: Job, run: EngineRun, without_head: EngineRun | None) -> tuple[Eng
     return tuple(rows)
 
 
-def public(flags: Any, job: Job, target: Target) -> Any:
+def public(flags: Any, job: Job, head: str, target: Target) -> Any:
     """The flags with names in place of this machine's paths."""
     if isinstance(flags, dict):
-        return {key: public(value, job, target) for key, value in flags.items()}
+        return {key: public(value, job, head, target) for key, value in flags.items()}
     if isinstance(flags, str | Path) and job.head is not None and str(flags) == str(job.head):
-        return job.head.name
+        return head
     return target.name if flags == job.target else flags

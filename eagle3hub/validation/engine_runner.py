@@ -121,13 +121,17 @@ def stops(verdict: Verdict) -> str | None:
 
 
 class EngineRunner:
-    """Runs one engine for a job. The head is run first, so that a head that does not load costs only one start."""
+    """Runs one engine for a job. The head is run first, so that a head that does not load costs only one start.
+
+    ``head`` is what recipe and flags call the head (`head_name`).
+    """
 
     def __init__(
-        self, engine: Engine, job: Job, target: Target, python: Path, timeout: float, progress: Progress
+        self, engine: Engine, job: Job, head: str, target: Target, python: Path, timeout: float, progress: Progress
     ) -> None:
         self._engine = engine
         self._job = job
+        self._head = head
         self._target = target
         self._python = python
         self._timeout = timeout
@@ -164,9 +168,8 @@ class EngineRunner:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _ran(self, outcome: EngineRun | EngineFailure, base: EngineRun | None) -> RanEngine:
-        assert self._job.head is not None
-        recipe = self._engine.recipe(self._target.name, self._job.head.name, draft_tokens=self._job.draft_tokens)
-        flags = public(self._engine.flags(self._job), self._job, self._target)
+        recipe = self._engine.recipe(self._target.name, self._head, draft_tokens=self._job.draft_tokens)
+        flags = public(self._engine.flags(self._job), self._job, self._head, self._target)
         return RanEngine(self._engine.name, self._engine.version, outcome, base, flags, recipe)
 
 

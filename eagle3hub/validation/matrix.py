@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Literal
 from eagle3hub._version import __version__
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.checkpoint.source import HUB
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.engines.base import Verdict, worst
@@ -239,11 +239,11 @@ def validate_layouts(
         cache=cache if cache is not None else Cache(),
     )
     rows: list[MatrixRow] = []
-    with tempfile.TemporaryDirectory(prefix="eagle3hub-layouts-") as scratch:
+    with scratch_folder() as scratch:
         for i, name in enumerate(names):
             say = labelled(progress, f"{name} ({i + 1} of {len(names)})", i / len(names), (i + 1) / len(names))
             try:
-                report = runner.run(name, Path(scratch) / name, say).report
+                report = runner.run(name, scratch / name, say).report
             except Refusal as refusal:
                 why = ConversionRefusal(refusal.code, refusal.message, refusal.hint)
                 rows.append(MatrixRow(name, "fail" if asked_by_name else None, why, None))

@@ -14,11 +14,11 @@ from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import DTYPES, Engine, EngineFailure, EngineRun, Job
 from eagle3hub.errors import SourceError, UnavailableError
 from eagle3hub.head import Head
-from eagle3hub.head.target import require_weights
+from eagle3hub.head.target import require_files, require_weights
 from eagle3hub.layouts import open_head
 from eagle3hub.prompts import PromptSet, load_prompts
 from eagle3hub.system.progress import Progress, silent
-from eagle3hub.validation.derive import RanEngine, counts_within_response, entry_of, verdict_of
+from eagle3hub.validation.derive import ALWAYS, RanEngine, counts_within_response, entry_of, head_name, verdict_of
 from eagle3hub.validation.engine_runner import Cache, EngineRunner, device_of, engine_for, preflight_check, stops
 from eagle3hub.validation.gates import COLLAPSE
 from eagle3hub.validation.measurement import load_reference
@@ -64,6 +64,7 @@ def validate(
         )
     earlier = None if options.acceptance_reference is None else load_reference(options.acceptance_reference)
     prompts = load_prompts(options.prompts, options.num_prompts)
+    require_files(str(target))  # before torch is imported
     identity = identify_target(str(target), options.target_name)
     progress("reading the head")
     checkpoint = open_checkpoint(head_source if on_hub else folder, progress=progress)
@@ -89,7 +90,7 @@ def validate(
     starts = [_start(name, job, options) for name in names if name != REFERENCE]
     ran: dict[str, RanEngine] = {}
     for start in starts:
-        runner = _Runner(job, identity, options, cache, progress)
+        runner = _Runner(job, head_name(report.head.source), identity, options, cache, progress)
         if start.name in options.endpoints:
             ran[start.name] = replace(runner.run(start, None), device=device_of(start.engine))
             continue
@@ -148,11 +149,9 @@ def _frame(
             drafting=options.reference.drafting,
             dtype=job.dtype,
             device=job.device,
-            concurrency=1,
             min_acceptance_length=options.min_acceptance_length,
             collapse_acceptance_length=COLLAPSE,
-            chat_template="the target's own",
-            system_prompt=None,
+            **ALWAYS,
         ),
         static=static,
     )
@@ -186,6 +185,7 @@ class _Runner:
     """Runs the engines of one validation."""
 
     job: Job
+    head: str
     target: Target
     options: ValidateOptions
     cache: Cache
@@ -199,7 +199,9 @@ class _Runner:
             return RanEngine(start.name, engine.version, EngineFailure(reason, "unavailable"))
         if stopped is not None:
             return RanEngine(start.name, engine.version, EngineFailure(stopped))
-        runner = EngineRunner(engine, self.job, self.target, start.python, self.options.timeout, self.progress)
+        runner = EngineRunner(
+            engine, self.job, self.head, self.target, start.python, self.options.timeout, self.progress
+        )
         return runner.run(self.cache.baselines)
 
 

@@ -69,6 +69,7 @@ def test_the_shared_parts_of_the_schema_are_the_reports() -> None:
         (("cells", 0, "acceptance"), None, "does not follow"),
         (("cells", 0, "per_prompt", 0, "rounds"), 57, "does not follow"),
         (("cells", 0, "settings", "draft_tokens"), 4, "another K"),
+        (("cells", 0, "prompts", "count"), 80, "has counters of 16 prompts, not of 80"),
         (("cells", 0, "settings", "draft_tokens"), 17, "draft_tokens is 17"),
         (("heads",), [], "heads is a list"),
     ],

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from support.versions import VLLM
+
 from eagle3hub import metrics
 from eagle3hub.checkpoint.digest import combined_digest, folder_digest
 from eagle3hub.checkpoint.safetensors import TensorRef
@@ -182,7 +184,7 @@ def _engine(layout: str, rows: list[dict[str, Any]], counts: list[metrics.Counts
     tokens = sum(r["new_tokens"] for r in rows)
     return {
         "engine": "vllm",
-        "version": "0.32.0",
+        "version": VLLM,
         "device": "cpu",
         "dtype": "float32",
         "verdict": "pass",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from card_samples import MINIMAL
 from huggingface_hub import ModelCard
+from support.versions import SGLANG, VLLM
 
 from eagle3hub.card import load_manifest, render_card
 from eagle3hub.card.imported import Value, difference, read_imported, table
@@ -21,9 +22,9 @@ HEADLESS = (
     MINIMAL.replace("head:\n  source: head\n", "").replace("layouts:\n  main: specforge\n", "")
     + "imported: ['results/*.yaml']\n"
 )
-RESULTS = """\
+RESULTS = f"""\
 schema: eagle3hub/imported/1
-source: {title: a card, url: "https://example.org/card", accessed: 2026-11-22}
+source: {{title: a card, url: "https://example.org/card", accessed: 2026-11-22}}
 measured_by: the makers
 measurements:
   - title: Lengths
@@ -31,12 +32,12 @@ measurements:
     rows_are: dataset
     base: Other
     engine: vLLM
-    engine_version: 0.32.0
+    engine_version: {VLLM}
     draft_tokens: 3
     rows:
-      - {name: A, value: 2.50, others: {Other: 2.00}, temperature: 0, prompts: 80, interval: [2.40, 2.60]}
-      - {name: B, value: 1.90, others: {Other: 2.00}, temperature: 1, prompts: 80}
-      - {name: C, value: 3, temperature: 1, prompts: 80}
+      - {{name: A, value: 2.50, others: {{Other: 2.00}}, temperature: 0, prompts: 80, interval: [2.40, 2.60]}}
+      - {{name: B, value: 1.90, others: {{Other: 2.00}}, temperature: 1, prompts: 80}}
+      - {{name: C, value: 3, temperature: 1, prompts: 80}}
 """
 
 
@@ -60,7 +61,7 @@ def test_digits_are_printed_as_typed_and_differences_computed(write: Write, tmp_
     assert "| C | 1 | 3 | – | – | – |" in text
     assert "to Other, in percent of the latter" in text
     assert "reported by the makers; imported from [a card](https://example.org/card), read on 2026-11-22." in text
-    assert "As reported: measured with vLLM 0.32.0, K = 3, number of prompts: 80." in text
+    assert f"As reported: measured with vLLM {VLLM}, K = 3, number of prompts: 80." in text
     assert "Not reported: estimator, intervals." in text
 
 
@@ -79,7 +80,7 @@ def test_nothing_claims_to_have_been_measured_or_validated(write: Write, tmp_pat
         assert [r.metric_value for r in (first, second, third)] == [2.5, 1.9, 3.0]
         assert first.verified is None and first.source_url == "https://example.org/card"
         assert first.metric_args == {
-            "engine": "vLLM 0.32.0", "K": 3, "temperature": 0, "n": 80, "ci95": [2.4, 2.6],
+            "engine": f"vLLM {VLLM}", "K": 3, "temperature": 0, "n": 80, "ci95": [2.4, 2.6],
             "measured_by": "the makers", "imported": True,
         }  # fmt: skip
 
@@ -176,7 +177,9 @@ def test_emissions_are_grams_in_the_metadata(write: Write, tmp_path: Path, amoun
 
 
 def test_untested_engines_say_so_and_need_their_patch(write: Write, tmp_path: Path) -> None:
-    more = "engines:\n  - {engine: sglang, version: 0.5.23, requires: a patch, requires_link: 'https://e.org/p'}\n"
+    more = (
+        f"engines:\n  - {{engine: sglang, version: {SGLANG}, requires: a patch, requires_link: 'https://e.org/p'}}\n"
+    )
     text = card(write, tmp_path, manifest=HEADLESS + more)
     assert "### SGLang, not tested here" in text and "Needs [a patch](https://e.org/p)." in text
     assert "--speculative-num-draft-tokens 4" in text and "sgl.Engine(" in text

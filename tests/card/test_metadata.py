@@ -12,6 +12,7 @@ import pytest
 import yaml
 from card_samples import MINIMAL
 from huggingface_hub import ModelCard
+from support.versions import VLLM
 
 from eagle3hub.card import Manifest, load_manifest, render_card
 from eagle3hub.errors import ManifestError
@@ -45,7 +46,7 @@ def test_our_own_reference_is_no_engine_to_find_a_head_by(example: Manifest) -> 
     data = ModelCard(text).data
     assert data.tags == ["eagle3", "speculative-decoding", "draft-model"] and data.library_name is None
     (result,) = data.eval_results
-    assert result.metric_args["engine"] == "eagle3hub reference 0.32.0"
+    assert result.metric_args["engine"] == f"eagle3hub reference {VLLM}"
 
 
 def test_a_library_is_one_of_the_hubs(write: Callable[[str], Path]) -> None:
@@ -67,7 +68,7 @@ def test_evaluation_result(example: Manifest) -> None:
     assert result.task_type == "text-generation"
     assert result.source_url is None and result.verified is None
     args = result.metric_args
-    assert (args["engine"], args["K"], args["temperature"], args["n"]) == ("vLLM 0.32.0", 3, 0.0, 16)
+    assert (args["engine"], args["K"], args["temperature"], args["n"]) == (f"vLLM {VLLM}", 3, 0.0, 16)
     assert args["estimator"] and args["ci95"][0] < 1.453 < args["ci95"][1]
 
 

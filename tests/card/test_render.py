@@ -15,6 +15,7 @@ import card_samples as samples
 import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
+from support.versions import VLLM
 
 from eagle3hub.card import Manifest, context, render_card, vocabulary
 from eagle3hub.card.manifest import License
@@ -57,7 +58,7 @@ def test_sections_and_figures(example: Manifest) -> None:
         "Citation",
         "Provenance",
     ]
-    assert "| vLLM 0.32.0 | CPU | float32 | 16 (smoke) | 3 | 0 | **1.45** |" in text
+    assert f"| vLLM {VLLM} | CPU | float32 | 16 (smoke) | 3 | 0 | **1.45** |" in text
     assert "| 2 | 58 of 622 | 9.3% | 28.2% |" in text
     assert "**16 of 16**" in text
     assert "This is a smoke test" in text
@@ -81,7 +82,7 @@ SINGLE = [
     (("settings", "seed"), 4321, "0", "4321"),
     (("measured_at",), "2031-01-02T03:04:05Z", "2026-11-22T13:00:00Z", "2031-01-02T03:04:05Z"),
     (("prompts", "name"), "other-set", "smoke", "other-set"),
-    (("engines", 0, "version"), "9.8.7", "0.32.0", "9.8.7"),
+    (("engines", 0, "version"), "9.8.7", VLLM, "9.8.7"),
     (("engines", 0, "throughput", "target_tokens_per_second"), 99.9, "24.1", "99.9"),
     (("engines", 0, "environment", "torch"), "7.7.7", "2.13.0", "7.7.7"),
 ]
@@ -260,7 +261,7 @@ def test_two_runs_of_the_main_layout(example: Manifest) -> None:
     other = samples.make_report(device="cuda", dtype="bfloat16")
     other["settings"] |= {"device": "cuda", "dtype": "bfloat16"}
     text = card(example, samples.make_report(), samples.settled(other))
-    assert "| vLLM 0.32.0 | NVIDIA GPU | bfloat16 | 16 (smoke) |" in text
+    assert f"| vLLM {VLLM} | NVIDIA GPU | bfloat16 | 16 (smoke) |" in text
     assert "command and what differs" in text
     assert text.count("vllm serve") == 1
 

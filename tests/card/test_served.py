@@ -10,7 +10,7 @@ from pathlib import Path
 import card_samples as samples
 import pytest
 import served_folders as folders
-from support import outlines
+from support import outlines, versions
 
 from eagle3hub.card import Manifest, recipes, render_card
 from eagle3hub.card.manifest import Layouts
@@ -52,7 +52,10 @@ def test_a_refused_layout_alone_gets_no_command(made: Path, root: Path, tmp_path
     manifest = folders.manifest_of(tmp_path, "specjax", engines=[SGLANG], style=style)
     text = card(manifest, root)
     assert "launch_server" not in text and "sgl.Engine" not in text
-    assert "No command is printed: SGLang 0.5.23 refuses the files in the repository's root (SpecJAX layout)" in text
+    assert (
+        f"No command is printed: SGLang {versions.SGLANG} refuses the files in the repository's root (SpecJAX layout)"
+        in text
+    )
     assert "It takes this head in the universal layout" in text
     assert not re.search(r"^- sglang$", text, re.M), "an engine that refuses the files is no tag"
 
@@ -71,7 +74,7 @@ def test_another_layout_of_the_release_is_served(
     )
     assert f"--speculative-draft-model-path ./{copy}/{other} " in text
     assert f"speculative_draft_model_path='./{copy}/{other}'" in text
-    assert "SGLang 0.5.23 refuses the files in the repository's root" in text
+    assert f"SGLang {versions.SGLANG} refuses the files in the repository's root" in text
     assert "layout of this repository instead" in text
     assert f'"model": "{samples.REPO}"' in text, "vLLM takes the root"
     assert re.search(r"^- sglang$", text, re.M)
@@ -94,9 +97,10 @@ def test_silently_wrong_files_get_no_command(made: Path, root: Path, tmp_path: P
     folders.release_of(made, root, "modelopt")
     text = card(folders.manifest_of(tmp_path, "modelopt", engines=[TRTLLM, JAX]), root)
     assert "trtllm-serve" not in text and "sgl_jax" not in text and "eagle3_layers" not in text
-    assert "TensorRT-LLM 1.2 refuses the files" in text
+    assert f"TensorRT-LLM {versions.TRTLLM} refuses the files" in text
     assert (
-        "sglang-jax 0.1.0rc0 serves the files in the repository's root (NVIDIA ModelOpt layout) silently wrong" in text
+        f"sglang-jax {versions.SGLANG_JAX} serves the files in the repository's root (NVIDIA ModelOpt layout) "
+        "silently wrong" in text
     )
 
 
@@ -111,10 +115,10 @@ def test_a_head_without_aux_layers(made: Path, root: Path, tmp_path: Path, told:
 def test_the_layers_that_a_recipe_names_count(made: Path, root: Path, tmp_path: Path) -> None:
     folders.release_of(made, root, "universal")
     (one,) = open_folders(root, [""])
-    assert outlook(one, "trtllm", "1.2").kind == "right"
-    assert outlook(one, "trtllm", "1.2", capture=[1, 14, 26]).kind == "right"
+    assert outlook(one, "trtllm", versions.TRTLLM).kind == "right"
+    assert outlook(one, "trtllm", versions.TRTLLM, capture=[1, 14, 26]).kind == "right"
     for wrong in ([-1], [2, 15, 27], [1, 14]):
-        assert not outlook(one, "trtllm", "1.2", capture=wrong).works, wrong
+        assert not outlook(one, "trtllm", versions.TRTLLM, capture=wrong).works, wrong
         note = {**TRTLLM, "aux_layers": wrong}
         text = card(folders.manifest_of(tmp_path, "universal", engines=[note]), root)
         assert "trtllm-serve" not in text
@@ -125,7 +129,8 @@ def test_what_the_files_leave_open_is_said_with_the_command(made: Path, root: Pa
     (root / "eagle3hub.json").unlink()
     text = card(folders.manifest_of(tmp_path, "universal", engines=[SGLANG]), root)
     assert (
-        "cannot tell whether SGLang 0.5.23 gets these files right: it refuses a target whose context exceeds" in text
+        f"cannot tell whether SGLang {versions.SGLANG} gets these files right: "
+        "it refuses a target whose context exceeds" in text
     )
     assert "sglang.launch_server" in text
 
@@ -135,10 +140,12 @@ def test_a_tested_recipe_of_files_that_the_engine_refuses_is_not_printed(
 ) -> None:
     folders.release_of(made, root, "specjax")
     manifest = folders.manifest_of(tmp_path, "specjax")
-    report = folders.report_of(root, "specjax", "sglang", "0.5.23")
+    report = folders.report_of(root, "specjax", "sglang", versions.SGLANG)
     text = card(manifest, root, reports=(report,))
     assert "launch_server" not in text
-    assert "No command is printed, although a report says that it passed: SGLang 0.5.23 refuses" in serve(text)
+    assert f"No command is printed, although a report says that it passed: SGLang {versions.SGLANG} refuses" in serve(
+        text
+    )
     newer = folders.report_of(root, "specjax", "sglang", "9.0")
     newer["tool"]["version"] = "0.0.1"  # of which no recipe is derived again
     newer["engines"][0]["recipe"]["version"] = "9.0"
@@ -151,8 +158,8 @@ def test_a_tested_recipe_of_another_layout_stands_in(made: Path, root: Path, tmp
     folders.release_of(made, root, "specjax", "universal")
     manifest = folders.manifest_of(tmp_path, "specjax", "universal", engines=[SGLANG])
     reports = (
-        folders.report_of(root, "specjax", "vllm", "0.32.0"),
-        folders.report_of(root / "universal", "universal", "sglang", "0.5.23"),
+        folders.report_of(root, "specjax", "vllm", versions.VLLM),
+        folders.report_of(root / "universal", "universal", "sglang", versions.SGLANG),
     )
     text = card(manifest, root, "universal", reports=reports)
     assert "The command below fetches and serves the universal layout instead, which was tested." in text
@@ -164,12 +171,14 @@ def test_a_tested_recipe_of_another_layout_stands_in(made: Path, root: Path, tmp
 
 def test_other_runners_of_the_same_version_are_said() -> None:
     one = Served("", "modelopt", outlines.modelopt_two_layers(), outlines.target(), samples.make_head())
-    cpu, gpu, either = (outlook(one, "vllm", "0.32.0", device) for device in ("cpu", "cuda", None))
+    cpu, gpu, either = (outlook(one, "vllm", versions.VLLM, device) for device in ("cpu", "cuda", None))
     assert (cpu.kind, gpu.kind) == ("silently_wrong", "right")
-    assert either.kind == "right" and either.but.startswith("vLLM 0.32.0 V1 (CPU) serves them silently wrong: it ")
-    chosen = choose([one], "vllm", "0.32.0")
+    assert either.kind == "right" and either.but.startswith(
+        f"vLLM {versions.VLLM} V1 (CPU) serves them silently wrong: it "
+    )
+    chosen = choose([one], "vllm", versions.VLLM)
     assert chosen and chosen.folder is one and chosen.remarks[-1] == f"But {either.but}."
-    assert outlook(one, "vllm", "0.32.0", "server") == either, "a server does not show where it runs"
+    assert outlook(one, "vllm", versions.VLLM, "server") == either, "a server does not show where it runs"
 
 
 def test_a_tested_recipe_tells_readers_with_other_devices(tmp_path: Path) -> None:
@@ -181,7 +190,11 @@ def test_a_tested_recipe_tells_readers_with_other_devices(tmp_path: Path) -> Non
         found = recipes.tested(runs(samples.typed(report), ["modelopt"]), manifest, [one])
         assert len(found.recipes) == printed and len(found.withheld) == 1 - printed
         if printed:
-            assert found.recipes[0].remarks[0].startswith("But vLLM 0.32.0 V1 (CPU) serves them silently wrong: it ")
+            assert (
+                found.recipes[0]
+                .remarks[0]
+                .startswith(f"But vLLM {versions.VLLM} V1 (CPU) serves them silently wrong: it ")
+            )
     both = [samples.make_report("modelopt", device=device) for device in ("cpu", "cuda")]
     found = recipes.tested(runs(samples.typed(*both), ["modelopt"]), manifest, [one])
     assert len(found.recipes) == 1 and not found.withheld, "the one that works"
@@ -190,13 +203,13 @@ def test_a_tested_recipe_tells_readers_with_other_devices(tmp_path: Path) -> Non
 def test_the_way_out_is_worked_out_and_not_promised(made: Path, root: Path) -> None:
     folders.release_of(made, root, "specjax")
     (one,) = open_folders(root, [""])
-    assert way_out(one, "sglang", "0.5.23") == "universal"
+    assert way_out(one, "sglang", versions.SGLANG) == "universal"
     other = replace(one, subject=replace(one.subject, truth=replace(one.subject.truth, hidden_act="gelu")))
-    assert way_out(other, "sglang", "0.5.23") is None
-    chosen = choose([other], "sglang", "0.5.23")
+    assert way_out(other, "sglang", versions.SGLANG) is None
+    chosen = choose([other], "sglang", versions.SGLANG)
     assert chosen and chosen.remarks[-1] == "It takes this head in no layout that eagle3hub writes."
     trained = open_folders(samples.EXAMPLE.parent, ["head"])
-    chosen = choose(trained, "sglang", "0.5.23")
+    chosen = choose(trained, "sglang", versions.SGLANG)
     assert chosen and chosen.remarks[-1].startswith("The universal layout is written for it:"), "no target is known"
 
 
@@ -262,7 +275,10 @@ def test_anybodys_card_is_held_against_the_files_beside_it(
     (root / "README.md").write_text("---\nlicense: mit\nbase_model: owner/target\n---\n" + HAND)
     assert run(["card", "--check", str(root / "README.md")]) == 1
     out = capsys.readouterr().out
-    assert "README.md:8: error C511 SGLang 0.5.23 refuses the files in the repository's root (SpecJAX layout)" in out
+    assert (
+        f"README.md:8: error C511 SGLang {versions.SGLANG} refuses the files in the repository's root (SpecJAX layout)"
+        in out
+    )
     assert "fix: Serve the folder universal/, whose files SGLang takes, or leave the command out." in out
     found = [f.code for f in check(str(root)).findings]
     assert "C511" in found

@@ -10,6 +10,7 @@ from typing import Any
 import card_samples as samples
 import pytest
 import yaml
+from support.versions import VLLM
 
 from eagle3hub.card import Manifest, render_card
 from eagle3hub.card.manifest import EngineNote
@@ -259,9 +260,11 @@ def test_tables_tell_the_verdicts_apart(example: Manifest) -> None:
     body = prose(render_card(example, samples.typed(*runs), samples.make_head()))
     rows = [line for line in body.splitlines() if line.startswith("| SpecForge | root |")]
     assert len(rows) == 1
-    for words in ("vLLM 0.32.0, CPU: pass", "SGLang 0.32.0, CPU: fail", "TensorRT-LLM 0.32.0, CPU: inconclusive"):
+    for words in (f"vLLM {VLLM}, CPU: pass", f"SGLang {VLLM}, CPU: fail", f"TensorRT-LLM {VLLM}, CPU: inconclusive"):
         assert words in rows[0]
-    assert "sglang-jax 0.32.0, CPU: could not run" in rows[0] and "not run" not in rows[0].replace("could not run", "")
+    assert f"sglang-jax {VLLM}, CPU: could not run" in rows[0] and "not run" not in rows[0].replace(
+        "could not run", ""
+    )
     assert re.search(r"^\| NVIDIA ModelOpt \| `modelopt/` .+ \| not run \|$", body, re.M)
     lengths = [line for line in body.splitlines() if "**1.45** |" in line]
     assert [line.split("|")[-2].strip() for line in lengths] == ["fail", "inconclusive", "pass"]

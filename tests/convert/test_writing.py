@@ -18,10 +18,6 @@ from support import heads
 from support.folders import load
 
 from eagle3hub.checkpoint import writer
-from eagle3hub.checkpoint import writer as copying
-from eagle3hub.checkpoint import writer as flushing
-from eagle3hub.checkpoint import writer as streaming
-from eagle3hub.checkpoint import writer as syscalls
 from eagle3hub.checkpoint.writer import Flushing
 from eagle3hub.conversion import run
 from eagle3hub.conversion import verify as verification
@@ -76,7 +72,7 @@ def test_a_flipped_vocabulary_buffer_is_found(tmp_path: Path):
 
 
 def test_a_writer_that_errs_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    real = copying.copy_range
+    real = writer.copy_range
 
     def wrong(src: int, src_offset: int, dst: int, dst_offset: int, count: int, grown: Any) -> None:
         real(src, src_offset, dst, dst_offset, count, grown)
@@ -163,16 +159,16 @@ def test_a_disk_that_fails_while_flushing_leaves_nothing(tmp_path: Path, monkeyp
 
 
 def test_a_range_of_many_pieces_is_copied_to_where_it_belongs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(copying, "_PIECE", 1000)
-    monkeypatch.setattr(copying, "_BUFFER", 300)
+    monkeypatch.setattr(writer, "_PIECE", 1000)
+    monkeypatch.setattr(writer, "_BUFFER", 300)
     ends: list[int] = []
     data = os.urandom(54321)
     (tmp_path / "a").write_bytes(data)
     with (tmp_path / "a").open("rb") as a, (tmp_path / "b").open("wb") as b:
-        syscalls.reserve(b.fileno(), 50007)
-        copying.copy_range(a.fileno(), 321, b.fileno(), 7, 50000, ends.append)
+        writer.reserve(b.fileno(), 50007)
+        writer.copy_range(a.fileno(), 321, b.fileno(), 7, 50000, ends.append)
         with pytest.raises(EOFError):
-            copying.copy_range(a.fileno(), 321, b.fileno(), 7, 54001, ends.append)
+            writer.copy_range(a.fileno(), 321, b.fileno(), 7, 54001, ends.append)
     assert ends[:50] == [7 + 1000 * (i + 1) for i in range(50)]
     assert (tmp_path / "b").read_bytes()[:50007] == bytes(7) + data[321:50321]
 
@@ -186,7 +182,7 @@ def test_room_is_reserved_where_the_file_system_can(tmp_path: Path, monkeypatch:
             return -1
 
     source = heads.specforge(tmp_path / "head")
-    monkeypatch.setattr(syscalls.ctypes, "CDLL", lambda *_, **__: Library)
+    monkeypatch.setattr(writer.ctypes, "CDLL", lambda *_, **__: Library)
     if number == errno.ENOSPC:
         with pytest.raises(OutputError, match="the disk is full"):
             convert(source, tmp_path / "out", "modelopt")
@@ -197,7 +193,7 @@ def test_room_is_reserved_where_the_file_system_can(tmp_path: Path, monkeypatch:
 
 def test_what_is_written_goes_to_the_disk_while_the_rest_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     events: list[tuple[object, ...]] = []
-    flush = os.fsync
+    flush, start = os.fsync, writer.start_writing
 
     def flushed(fd: int) -> None:
         events.append(("all", os.fstat(fd).st_size))
@@ -205,11 +201,11 @@ def test_what_is_written_goes_to_the_disk_while_the_rest_is_written(tmp_path: Pa
 
     def begun(fd: int, offset: int, count: int) -> None:
         events.append((offset, count))
-        syscalls.start_writing(fd, offset, count)
+        start(fd, offset, count)
 
     monkeypatch.setattr(os, "fsync", flushed)
-    monkeypatch.setattr(flushing, "start_writing", begun)
-    monkeypatch.setattr(flushing, "_STEP", 1000)
+    monkeypatch.setattr(writer, "start_writing", begun)
+    monkeypatch.setattr(writer, "_STEP", 1000)
     with Flushing() as both:
         for name in ("one", "two"):
             with (tmp_path / name).open("wb", buffering=0) as file:
@@ -225,8 +221,8 @@ def test_what_is_written_goes_to_the_disk_while_the_rest_is_written(tmp_path: Pa
 
 
 def test_without_the_system_call_the_disk_is_waited_for_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(flushing, "_STEP", 100)
-    monkeypatch.setattr(syscalls.ctypes, "CDLL", lambda *_, **__: object())
+    monkeypatch.setattr(writer, "_STEP", 100)
+    monkeypatch.setattr(writer.ctypes, "CDLL", lambda *_, **__: object())
     convert(heads.specforge(tmp_path / "head"), tmp_path / "out", "modelopt")
 
 
@@ -235,7 +231,7 @@ def test_a_byte_that_differs_is_seen_wherever_it_lies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str | None
 ):
     monkeypatch.setattr(verification, "_PART", 512)
-    monkeypatch.setattr(streaming, "CHUNK", 96)
+    monkeypatch.setattr(writer, "CHUNK", 96)
     plan = make_plan(heads.specforge(tmp_path / "head"), "specforge", transforms=Transforms(dtype=dtype))
     convert(tmp_path / "head", tmp_path / "out", "specforge", transforms=Transforms(dtype=dtype))
     weights = tmp_path / "out/model.safetensors"

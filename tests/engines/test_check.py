@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.check import check_markdown, check_recipe
 from eagle3hub.engines.recipes import Serving, make_recipe
-from eagle3hub.engines.specs import versions
+from eagle3hub.engines.specs import default_version, versions
 from eagle3hub.errors import InputError, UnavailableError
 
 SGLANG = "python -m sglang.launch_server --model-path org/t --speculative-algorithm EAGLE3"
@@ -99,7 +99,8 @@ SILENT = [
     VLLM,
     VLLM.replace("--speculative-config", "--speculative_config"),
     f"{VLLM} --tensor-parallel-size $TP --max-model-len=4096 -O3",
-    f"docker run --gpus all --ipc=host vllm/vllm-openai:v0.32.0 --model org/t --speculative-config '{CONFIG}'",
+    f"docker run --gpus all --ipc=host vllm/vllm-openai:v{default_version('vllm')} --model org/t "
+    f"--speculative-config '{CONFIG}'",
     "vllm serve org/t --speculative-config.method eagle3 --speculative-config.model org/d",
     "trtllm-serve org/t --config c.yml --tp_size 2",
     "llama-server -m t.gguf -md d.gguf -ngl 99 --spec-type draft-eagle3 --spec-draft-n-max 3",

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.standin_server import StandIn, standing_in
+from support.versions import SGLANG, VLLM
 
 from eagle3hub.engines.base import EngineFailure, EngineRun, Job
 from eagle3hub.engines.endpoints import attach
@@ -23,7 +24,7 @@ from eagle3hub.system.progress import silent
 
 Serve = Callable[[StandIn], str]
 SGLANG = {
-    "version": "0.5.23",
+    "version": SGLANG,
     "api_key": "the server's own secret",
     "model_path": "org/target",
     "speculative_algorithm": "EAGLE3",
@@ -88,7 +89,7 @@ def test_sglang_brings_its_counters_along_whatever_else_it_does(serve: Serve, jo
     assert isinstance(found, EngineRun)
     assert [p.counts for p in found.prompts] == [COUNTS, COUNTS]
     assert found.unchecked == ("which tensors of the head the server loaded", "whether it serves this head")
-    assert (endpoint.version, endpoint.device) == ("0.5.23", "cuda")
+    assert (endpoint.version, endpoint.device) == (SGLANG, "cuda")
     assert "secret" not in json.dumps(endpoint.flags(job))
 
 
@@ -160,7 +161,7 @@ def test_the_key_comes_from_the_environment_and_goes_to_the_server_only(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(ENDPOINT_KEY, "sesame")
-    assert attach("vllm", serve(StandIn(key="sesame"))).version == "0.32.0"
+    assert attach("vllm", serve(StandIn(key="sesame"))).version == VLLM
     elsewhere = StandIn()
     moved = StandIn(moved=serve(elsewhere))
     assert "sesame" not in refusal("vllm", serve(moved)).message

@@ -24,7 +24,7 @@ from eagle3hub.validation.engine_runner import engine_for
 
 WORKERS = Path(environments.__file__).parent / "workers"
 
-# Recorded: xllamacpp 2026.10.11549, the example head, one prompt of 36 tokens, 16 new tokens, K = 3.
+# Recorded: xllamacpp, the example head, one prompt of 36 tokens, 16 new tokens, K = 3.
 METRICS = """\
 # HELP llamacpp:n_decode_total Total number of llama_decode() calls, excluding speculative decoding
 # TYPE llamacpp:n_decode_total counter
@@ -210,6 +210,8 @@ def archive(tmp_path: Path) -> Path:
     return packed
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("copied_venv")
 def test_files_of_a_source_archive_are_taken_by_their_digest(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

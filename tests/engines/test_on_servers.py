@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.engine_servers import free_port, served
 from support.validation import validate
+from support.versions import SGLANG, VLLM
 
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines.base import EngineFailure, Job
@@ -130,7 +131,7 @@ def test_a_running_server_counts_what_the_reference_counts(
     assert theirs["lossless"]["identical"] == 8
     assert theirs["unchecked"] == ["which tensors of the head the server loaded"]
     assert "not checked of the server: which tensors of the head the server loaded" in theirs["reason"]
-    assert (theirs["device"], theirs["version"]) == ("cpu", {"vllm": "0.32.0", "sglang": "0.5.23"}[engine])
+    assert (theirs["device"], theirs["version"]) == ("cpu", {"vllm": VLLM, "sglang": SGLANG}[engine])
     assert "preflight" not in theirs
     text = json.dumps(report.document)
     assert url not in text

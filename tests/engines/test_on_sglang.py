@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.versions import SGLANG
 
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion.run import convert
@@ -25,12 +26,13 @@ from eagle3hub.engines.base import EngineFailure, EngineRun, Job
 from eagle3hub.engines.check.commands import ask
 from eagle3hub.engines.preflight import examine, preflight
 from eagle3hub.engines.recipes import Serving, make_recipe
-from eagle3hub.engines.specs import interface
+from eagle3hub.engines.specs import Interface, interface
 from eagle3hub.head.target import read_target
 from eagle3hub.layouts import open_head
 from eagle3hub.prompts import load_prompts
 from eagle3hub.releasing.demo import NAME
 from eagle3hub.system.progress import silent
+from eagle3hub.system.typed import build
 
 pytestmark = pytest.mark.engine
 THOROUGH = bool(os.environ.get("EAGLE3HUB_THOROUGH"))
@@ -114,7 +116,7 @@ def test_it_runs_the_rounds_vllm_and_the_reference_run(
     assert [histogram(p.counts) for p in found.prompts] == HISTOGRAMS[:prompts]
     assert all(p.counts and p.counts.drafted == 3 * p.counts.rounds for p in found.prompts)
     assert [p.tokens for p in found.prompts] == [p.tokens for p in alone.prompts[:prompts]], "speculation is lossless"
-    assert found.version == "0.5.23"
+    assert found.version == SGLANG
     assert "stand-in" in str(found.environment["kernels"]), "a report says what it was measured on"
 
 
@@ -163,7 +165,7 @@ def test_preflight_refuses_what_sglang_cannot_load(
 ) -> None:
     checkpoint = open_checkpoint(heads(layout))
     facts = read_target(str(smollm2_target))
-    verdict = preflight(examine(checkpoint, open_head(checkpoint, target=facts)), "sglang", "0.5.23", facts)
+    verdict = preflight(examine(checkpoint, open_head(checkpoint, target=facts)), "sglang", SGLANG, facts)
     assert verdict.kind == "refuses"
 
 
@@ -235,7 +237,7 @@ def test_recipes_pass_sglangs_parser_and_its_resolution(
     version, errors = ask(
         "sglang", sglang_python, [*commands, lacking, ["--model-path", "t", "--speculative-nothing"]]
     )
-    assert version == "0.5.23"
+    assert version == SGLANG
     assert errors[:3] == [None, None, None]
     assert "TypeError" in str(errors[3]), "what the check says of one number without the others is true"
     assert "unrecognized arguments" in str(errors[4])
@@ -259,7 +261,7 @@ def test_the_interfaces_on_file_are_the_packages_own(engine: str, vllm_python: P
         [str(python), "-s", str(worker), "--dump", engine], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout[done.stdout.index("{") :]) == interface(engine)
+    assert build(Interface, json.loads(done.stdout[done.stdout.index("{") :]), "the package") == interface(engine)
 
 
 def test_a_device_that_is_not_there_is_unavailable(smollm2_target: Path, sglang_python: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support.versions import SGLANG_JAX
 
 from eagle3hub.engines import ENGINES, get_engine
 from eagle3hub.engines.recipes import Serving, make_recipe
@@ -152,7 +153,7 @@ def test_the_command_prints_what_the_library_makes(cli: Callable[..., Any], exam
     document = json.loads(out)
     assert document["engine"] == "sglang_jax"
     assert shlex.split(document["server_command"])[:3] == ["python", "-m", "sgl_jax.launch_server"]
-    assert [v["version"] for v in document["preflight"]] == ["0.1.0rc0"]
+    assert [v["version"] for v in document["preflight"]] == [SGLANG_JAX]
     status, out, _ = cli(*arguments, "--engine", "sglang")
     assert status == 0
     assert "--speculative-num-draft-tokens 4" in out

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.versions import SGLANG_JAX
 
 from eagle3hub.engines import ENGINES, environments, get_engine
 from eagle3hub.engines.base import EngineFailure, Job
 from eagle3hub.engines.environments import diagnose
-from eagle3hub.engines.specs import environment_spec, facts, interface, section
+from eagle3hub.engines.specs import common, environment_spec, facts, interface
 from eagle3hub.errors import UnavailableError
 from eagle3hub.prompts import load_prompts
 from eagle3hub.system.progress import silent
@@ -51,7 +52,7 @@ def test_every_argument_is_one_sglang_has(job: Job) -> None:
     assert known is not None
     for device in ("cpu", "cuda"):
         assert set(get_engine("sglang").flags(replace(job, device=device))["engine"]) <= set(
-            known["keywords"]["sglang.Engine"]
+            known.keywords["sglang.Engine"]
         )
 
 
@@ -60,7 +61,7 @@ def test_who_cannot_run_a_job_says_why(job: Job) -> None:
     assert get_engine("sglang").unable(replace(job, temperature=0.5, device="cuda")) is None
     assert "CUDA" in str(get_engine("trtllm").unable(job))
     assert get_engine("trtllm").unable(replace(job, device="cuda")) is None
-    assert "0.1.0rc0" in str(get_engine("sglang-jax").unable(job))
+    assert SGLANG_JAX in str(get_engine("sglang-jax").unable(job))
 
 
 @pytest.mark.parametrize("engine", ["sglang", "trtllm", "sglang_jax"])
@@ -83,7 +84,8 @@ def test_there_is_no_environment_of_sglang_for_cpu_and_it_says_why() -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_fact_has_a_source_and_contradicts_no_interface(engine: str) -> None:
-    flags = (interface(engine) or {}).get("flags", [])
+    own = interface(engine)
+    flags = () if own is None else own.flags
     for fact in facts(engine):
         assert fact.source
         assert fact.instead
@@ -92,8 +94,8 @@ def test_every_fact_has_a_source_and_contradicts_no_interface(engine: str) -> No
         if fact.code == "flag-deprecated":
             assert set(fact.names) & set(flags)
         if fact.code == "env-no-effect":
-            assert not set(fact.names) & set((interface(engine) or {})["environment"])
-    assert section("sglang_jax", "minimum")["source"]
+            assert not set(fact.names) & set(own.environment)
+    assert common("sglang_jax").minimum.source
 
 
 def test_the_doctor_names_what_mends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.versions import VLLM
 
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineFailure, Job, worst
@@ -42,7 +43,7 @@ def failure(job: Job, python: Path, timeout: float = 20.0) -> EngineFailure:
 
 READY = {
     "event": "ready",
-    "version": "0.32.0",
+    "version": VLLM,
     "environment": {"python": "3", "torch": "2", "transformers": "5", "processor": "x", "threads": 1},
     "load": {"checked": True, "not_loaded": [], "ignored": [], "aux_boundaries": [2, 15, 27]},
     "seconds": 1.0,

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from support.jobs_server import BROKE, NO_JOBS, JobsHub, Running
+from support.versions import VLLM
 from validate.samples import report
 
 from eagle3hub.cli import jobs as cli_jobs
@@ -52,6 +53,7 @@ def prints(document: Any, *, lose: int | None = None) -> Callable[[Running], Non
     return act
 
 
+@pytest.mark.slow
 def test_the_job_really_runs_and_its_report_comes_home(hub: JobsHub, cli: Cli, tmp_path: Path) -> None:
     hub.cuts = [3]
     files = ("--report", tmp_path / "report.json", "--html", tmp_path / "report.html")
@@ -173,7 +175,7 @@ def test_a_foregone_conclusion_is_not_paid_for(hub: JobsHub, cli: Cli) -> None:
     hub.script = says(stage="ERROR")
     assert cli(*HERE, "--engine", "vllm", "--yes", "--run-anyway")[0] == 5
     assert "--run-anyway" in hub.jobs[0].spec["command"]
-    assert (hub.jobs[0].spec["flavor"], hub.jobs[0].spec["dockerImage"]) == ("l4x1", "vllm/vllm-openai:v0.32.0")
+    assert (hub.jobs[0].spec["flavor"], hub.jobs[0].spec["dockerImage"]) == ("l4x1", f"vllm/vllm-openai:v{VLLM}")
 
 
 def test_the_token_goes_along_only_if_asked_and_only_as_a_secret(hub: JobsHub, cli: Cli) -> None:

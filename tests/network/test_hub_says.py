@@ -48,7 +48,7 @@ CASES: list[tuple[str, Change, Callable[[], Any]]] = [
         for bad in ("../../x", "/etc/passwd", "a\nb", "a\x1b[2J", "a\\..\\b", "a\u202egpj.exe", "", None, 7, "a//b")
     ),
     *((LIST, siblings(blobId=bad), lambda: client.list_files(REPO)) for bad in ("../x", "abc", 5, "A" * 40)),
-    *((LIST, siblings(size=bad), lambda: client.list_files(REPO)) for bad in (-1, "10", 2**70, 1.5, True, [])),
+    *((LIST, siblings(size=bad), lambda: client.list_files(REPO)) for bad in (-1, "10", "big", 2**70, 1.5, True, [])),
     *(
         (LIST, siblings(lfs={"sha256": bad, "size": 1, "pointerSize": 1}), lambda: client.list_files(REPO))
         for bad in ("../../x", "0" * 63, "", None, 5)
@@ -58,7 +58,7 @@ CASES: list[tuple[str, Change, Callable[[], Any]]] = [
     *((LIST, merged(gated=bad), lambda: remote.look(REPO)) for bad in (True, "maybe", 1, {"x": 1}, "manual\x1b[2J")),
     *((TREE, entries(path=bad), lambda: remote.tree(REPO, OID)) for bad in ("../../x", "/x", "a\nb", "a/../b", 5)),
     *((TREE, entries(oid=bad), lambda: remote.tree(REPO, OID)) for bad in ("../x", "", None, 5)),
-    *((TREE, entries(size=bad), lambda: remote.tree(REPO, OID)) for bad in (-1, "1", None, 1.5)),
+    *((TREE, entries(size=bad), lambda: remote.tree(REPO, OID)) for bad in (-1, "1", "big", None, 1.5)),
     *(
         (TREE, entries(lfs={"oid": bad, "size": 1, "pointerSize": 1}), lambda: remote.tree(REPO, OID))
         for bad in ("../x", "", None, 5)

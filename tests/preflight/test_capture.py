@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 from support import outlines as f
+from support.versions import TRTLLM
 
 from eagle3hub.engines.preflight import Subject, preflight
 
-T1, T2 = ("trtllm", "1.2"), ("trtllm", "main")
+T1, T2 = ("trtllm", TRTLLM), ("trtllm", "main")
 
 
 def codes(subject: Subject, told: list[int] | None) -> set[str]:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from support import heads, variants
 from support.rewriting import edit
+from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, VLLM
 
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion.run import convert
@@ -20,8 +21,8 @@ from eagle3hub.head.target import read_target
 from eagle3hub.layouts import open_head
 
 Cli = Callable[..., tuple[int, str, str]]
-V1, V2, SG, CPP = ("vllm", "0.32.0 V1"), ("vllm", "0.32.0 V2"), ("sglang", "0.5.23"), ("llamacpp", "2026.10.11549")
-T2, JAX = ("trtllm", "main"), ("sglang_jax", "0.1.0rc0")
+V1, V2, SG, CPP = ("vllm", f"{VLLM} V1"), ("vllm", f"{VLLM} V2"), ("sglang", SGLANG), ("llamacpp", LLAMACPP)
+T2, JAX = ("trtllm", "main"), ("sglang_jax", SGLANG_JAX)
 
 
 def look(folder: Path, target: Path | None = None) -> Subject:
@@ -211,10 +212,10 @@ def test_inspect_prints_one_line_per_engine(tmp_path: Path, target: Path, cli: C
     status, out, _ = cli("inspect", source, "--target", target)
     assert status == 0
     lines = {line.split("  ")[0]: line for line in out.splitlines()}
-    assert "! silently wrong" in lines["vLLM 0.32.0 V1 (CPU)"]
-    assert "takes aux layers 1, 14, 26 instead of 2, 15, 27, one too early" in lines["vLLM 0.32.0 V1 (CPU)"]
-    assert "✓ right" in lines["vLLM 0.32.0 V2 (GPU)"]
-    assert "✗ refuses" in lines["TensorRT-LLM 1.2"]
+    assert "! silently wrong" in lines[f"vLLM {VLLM} V1 (CPU)"]
+    assert "takes aux layers 1, 14, 26 instead of 2, 15, 27, one too early" in lines[f"vLLM {VLLM} V1 (CPU)"]
+    assert "✓ right" in lines[f"vLLM {VLLM} V2 (GPU)"]
+    assert "✗ refuses" in lines[f"TensorRT-LLM {TRTLLM}"]
     assert len([line for line in out.splitlines() if line.strip()]) <= 24
     _, out, _ = cli("inspect", source)
     assert "? depends" in out

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import pytest
 from support import outlines as f
+from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, VLLM
 
-from eagle3hub.engines.preflight import Subject, contracts, preflight
+from eagle3hub.engines.preflight import Subject, current_contracts, preflight
 
-V1, V2, SG = ("vllm", "0.32.0 V1"), ("vllm", "0.32.0 V2"), ("sglang", "0.5.23")
-T1, T2, JAX, CPP = ("trtllm", "1.2"), ("trtllm", "main"), ("sglang_jax", "0.1.0rc0"), ("llamacpp", "2026.10.11549")
+V1, V2, SG = ("vllm", f"{VLLM} V1"), ("vllm", f"{VLLM} V2"), ("sglang", SGLANG)
+T1, T2, JAX, CPP = ("trtllm", TRTLLM), ("trtllm", "main"), ("sglang_jax", SGLANG_JAX), ("llamacpp", LLAMACPP)
 COLUMNS = (V1, V2, SG, T1, T2, JAX, CPP)
 KINDS = {"R": "right", "S": "silently_wrong", "X": "refuses", "U": "unknown"}
 
@@ -106,7 +107,7 @@ def test_cell_for_the_right_reason(row: str, engine: tuple[str, str], codes: set
 
 def test_the_columns_are_all_there_is():
     old = ("sglang_jax", "0.0.2")
-    assert {(c.engine, c.version) for c in contracts()} == {*COLUMNS, old}
+    assert {(c.engine, c.version) for c in current_contracts()} == {*COLUMNS, old}
     for subject, _ in MATRIX.values():
         assert preflight(subject, *old, f.target()).kind == "refuses"
 

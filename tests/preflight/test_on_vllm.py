@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.versions import VLLM
 
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.engines import get_engine
@@ -134,7 +135,7 @@ def test_vllm_does_what_the_verdict_says(name: str, tmp_path: Path, smollm2_targ
     folder = Path(shutil.copytree(EXAMPLE, tmp_path / "head"))
     CASES[name](folder)
     target = read_target(str(smollm2_target))
-    verdict: Verdict = preflight(examine(open_checkpoint(folder)), "vllm", "0.32.0 V1", target)
+    verdict: Verdict = preflight(examine(open_checkpoint(folder)), "vllm", f"{VLLM} V1", target)
     outcome = run(folder, smollm2_target, vllm_python)
     said = [r.sentence for r in verdict.reasons if r.effect == verdict.kind]
     if verdict.kind == "refuses":

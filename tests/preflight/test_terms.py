@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from preflight.test_matrix import MATRIX
 from preflight.test_traps import TRAPS
 from support import outlines as f
+from support.versions import LLAMACPP
 
 import eagle3hub.engines.preflight as package
-from eagle3hub.engines.preflight import Files, Subject, contracts, infer_truth, preflight_all
-from eagle3hub.engines.preflight.contracts import EFFECTS, _contract, common_rules
-from eagle3hub.system.resources import read_toml
+from eagle3hub.engines.preflight import Files, Subject, contracts, infer_truth, preflight, preflight_all
+from eagle3hub.engines.preflight.contracts import EFFECTS, _contracts, _document, common_rules
 
 SOURCE = "\n".join(p.read_text() for p in Path(package.__file__).parent.glob("*.py"))
 FOLDERS = [*(s for s, _ in MATRIX.values()), *(s for s, _, _ in TRAPS.values())]
@@ -66,11 +66,10 @@ def test_no_finding_about_a_norm_that_an_engine_reads_is_dropped():
 
 
 def test_terms_that_read_a_norm_and_have_no_rule_for_it_are_refused():
-    document = read_toml(Path(package.__file__).parent / "terms/llamacpp.toml")
-    (terms,) = document["versions"].values()
+    terms = _document("llamacpp", LLAMACPP)
     del terms["rules"]["norm-before-residual-stated"]
     with pytest.raises(ValueError, match=r"has no rules for \['norm-before-residual-stated'\]"):
-        _contract("llamacpp", "b1", terms)
+        _contracts("llamacpp", "b1", terms)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -90,7 +89,8 @@ def test_the_traps_reach_every_rule_of_every_contract():
         (v.engine, v.version, r.code)
         for target in TARGETS
         for subject in FOLDERS
-        for v in preflight_all(subject, target)
+        for c in contracts()
+        for v in (preflight(subject, c.engine, c.version, target),)
         for r in v.reasons
     }
     assert {(c.engine, c.version, code) for c in contracts() for code in c.rules} == reached

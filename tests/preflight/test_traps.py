@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 from preflight.misread import MISREAD
 from support import outlines as f
+from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, VLLM
 
 from eagle3hub.engines.preflight import Subject, Verdict, infer_truth, preflight_all
 
-V1, V2, SG = ("vllm", "0.32.0 V1"), ("vllm", "0.32.0 V2"), ("sglang", "0.5.23")
-T1, T2, JAX, CPP = ("trtllm", "1.2"), ("trtllm", "main"), ("sglang_jax", "0.1.0rc0"), ("llamacpp", "2026.10.11549")
+V1, V2, SG = ("vllm", f"{VLLM} V1"), ("vllm", f"{VLLM} V2"), ("sglang", SGLANG)
+T1, T2, JAX, CPP = ("trtllm", TRTLLM), ("trtllm", "main"), ("sglang_jax", SGLANG_JAX), ("llamacpp", LLAMACPP)
 COLUMNS = (V1, V2, SG, T1, T2, JAX, CPP)
 KINDS = {"R": "right", "S": "silently_wrong", "X": "refuses", "U": "unknown"}
 FOUR = (2, 10, 15, 27)

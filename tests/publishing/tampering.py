@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 from card import card_samples
+from support.versions import SGLANG
 
 from eagle3hub.checkpoint.digest import file_digest
 
@@ -156,7 +157,7 @@ def flip(name: str) -> Edit:
 
 
 def another_engine(report: dict[str, Any], found: dict[str, Any]) -> None:
-    report["engines"].append({**found, "engine": "sglang", "version": "0.5.23", "recipe": None})
+    report["engines"].append({**found, "engine": "sglang", "version": SGLANG, "recipe": None})
 
 
 def not_here(report: dict[str, Any], found: dict[str, Any]) -> None:
@@ -179,6 +180,36 @@ def older_reference(report: dict[str, Any], found: dict[str, Any]) -> None:
 
 def copy_report(release: Path) -> None:
     shutil.copy(release / REPORT, release / "reports" / "modelopt-cpu.json")
+
+
+def never_compared(report: dict[str, Any], found: dict[str, Any]) -> None:
+    """Outputs that differed, called not compared."""
+    for row in found["per_prompt"]:
+        row["identical"] = None
+
+
+def not_refereed(report: dict[str, Any], found: dict[str, Any]) -> None:
+    """The reference is in the report, and the engine was not held against it."""
+    kept = ("version", "device", "dtype", "verdict", "reason", "flags", "load", "seconds", "environment", "per_prompt")
+    own = {key: found[key] for key in kept} | {"engine": "reference", "recipe": None, "lossless": None}
+    own["per_prompt"] = [{**row, "identical": None} for row in found["per_prompt"]]
+    nothing = {"target_tokens_per_second": None, "speculative_tokens_per_second": None}
+    own["throughput"] = {**nothing, "note": "the reference replays texts, it does not serve"}
+    report["engines"].append(own)
+
+
+def reports_elsewhere(release: Path) -> None:
+    """A card of another report than the one that is held to the gates."""
+    (release / "benchmarks").mkdir()
+    shutil.copy(release / REPORT, release / "benchmarks" / "a.json")
+    manifest(lambda m: m.update(reports=["benchmarks/*.json"]))(release)
+
+
+def stray_benchmark(release: Path) -> None:
+    (release / "benchmarks").mkdir()
+    body = json.loads((release / REPORT).read_text())
+    body["engines"][0]["acceptance"]["mean_acceptance_length"] = 3.9
+    (release / "benchmarks" / "best.json").write_text(json.dumps(body))
 
 
 PNG = "charts/acceptance-by-position.png"
@@ -305,6 +336,39 @@ TAMPERINGS: dict[str, tuple[Edit, str, str]] = {
         "appears twice",
     ),
     "a counter twice": (raw(r'"rounds": 56', '"rounds": 5, "rounds": 56'), "publish-report", "appears twice"),
+    "a number of 400 digits": (raw(r'"rounds": 56', '"rounds": 1' + "0" * 400), "publish-report", "is too large"),
+    "a size of 400 digits": (raw(r'"size": [0-9]+', '"size": 1' + "0" * 400), "publish-report", "is too large"),
+    "rounds with a point": (raw(r'"rounds": 56', '"rounds": 56.0'), "publish-report", "rounds is 56.0"),
+    # conditions that no run has
+    "another concurrency": (put("settings", "concurrency", 64), "publish-report", "concurrency is stated as 64"),
+    "a system prompt": (put("settings", "system_prompt", "be brief"), "publish-report", "system_prompt is stated"),
+    "praise as a chat template": (
+        put("settings", "chat_template", "verified by NVIDIA"),
+        "publish-report",
+        "chat_template is stated",
+    ),
+    "tokens that no chain verifies": (put("settings", "num_draft_tokens", 60), "publish-report", "verifies 4"),
+    "praise beside the speed": (
+        entry("throughput", "note", "nine times faster than anything"),
+        "publish-report",
+        "the note on its speed",
+    ),
+    "a day that is none": (put("measured_at", "2099-13-45T99:99:99Z"), "publish-report", "which is no time"),
+    "a server that says nothing of itself": (
+        entry("device", "server"),
+        "publish-report",
+        "does not say what of it could not be checked",
+    ),
+    "outputs that were not compared": (
+        in_report(never_compared, settle=True),
+        "publish-report",
+        "was not compared with the target's own",
+    ),
+    "an engine that the reference did not judge": (
+        in_report(not_refereed, settle=True),
+        "publish-report",
+        "was not held against the reference",
+    ),
     # of what it is
     "another digest of the head": (put("head", "digest", "sha256:" + "1" * 64), "publish-report", "other bytes"),
     "other files of the head": (put("head", "files", 0, "sha256", "2" * 64), "publish-report", "files amount to"),
@@ -427,6 +491,17 @@ TAMPERINGS: dict[str, tuple[Edit, str, str]] = {
         manifest(lambda m: m["layouts"].update(also=["speculators"])),
         "publish-layouts",
         "speculators",
+    ),
+    "reports in another folder": (reports_elsewhere, "publish-manifest", "says otherwise under reports"),
+    "a place on a machine": (
+        manifest(lambda m: m["target"].update(path="/home/lab/target")),
+        "publish-manifest",
+        "says otherwise under target",
+    ),
+    "a benchmark that the card does not show": (
+        stray_benchmark,
+        "publish-manifest",
+        "benchmarks/best.json is not named in release.yaml",
     ),
     "a waiver that nobody gave": (
         text("release.json", '"waived": []', '"waived": ["publish-report"]'),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from huggingface_hub import snapshot_download
 from publishing.folders import REPO
 from publishing.tampering import TAMPERINGS, rerecord
@@ -16,6 +20,8 @@ from support.hub_writes import WritableHub
 
 from eagle3hub.card.folder import complete
 from eagle3hub.card.manifest import PublishSettings
+from eagle3hub.checkpoint.digest import release_digest
+from eagle3hub.publishing.files import read_folder
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -106,6 +112,51 @@ def test_a_branch_for_each_layout_is_put_together_again(hub: WritableHub, releas
     assert any("measured other bytes" in fault for fault in json.loads(out)["faults"])
 
 
+def last_step(repo: str, digest: str) -> tuple[int, str]:
+    """What the last step of release.yml says, run as it stands there."""
+    workflow = yaml.safe_load((Path(__file__).parents[2] / ".github/workflows/release.yml").read_text())
+    step = workflow["jobs"]["publish"]["steps"][-1]
+    environment = {
+        **os.environ,
+        "REPO": repo,
+        "DIGEST": digest,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", step["run"]], env=environment, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("branches", [False, True])
+def test_the_last_step_of_the_workflow_passes_for_what_was_published(
+    hub: WritableHub, release: Path, cli: Cli, branches: bool
+):
+    complete(release, release / "release.yaml", publish=PublishSettings(branch_per_layout=branches))
+    files, _ = read_folder(release)
+    digest = release_digest({f.path: f.sha256 for f in files})
+    assert cli("publish", release)[0] == 0
+    assert last_step(REPO, digest)[0] == 0, last_step(REPO, digest)[1]
+    branch, name = ("modelopt", "config.json") if branches else ("main", "modelopt/config.json")
+    other = dict(hub.files(REPO, branch))
+    other[name] = other[name].replace(b"{", b'{"note": 1,', 1)
+    hub.commit(REPO, listed(other), revision=branch)
+    status, said = last_step(REPO, digest)
+    assert status == 1
+    assert "the heads amount to" in said
+
+
+def test_other_bytes_on_another_branch_are_named(hub: WritableHub, release: Path, cli: Cli):
+    complete(release, release / "release.yaml", publish=PublishSettings(branch_per_layout=True))
+    assert cli("publish", release)[0] == 0
+    other = dict(hub.files(REPO, "modelopt"))
+    other["config.json"] += b"\n"
+    hub.commit(REPO, other, revision="modelopt")
+    status, out, _ = cli("verify", f"hf://{REPO}", "--json")
+    assert status == 1
+    assert "on the branch modelopt, config.json has other bytes than were published" in json.loads(out)["faults"]
+
+
 def test_a_waived_gate_is_said_and_no_fault(hub: WritableHub, release: Path, cli: Cli):
     from publishing.folders import write_reports
 
@@ -130,3 +181,57 @@ def test_templates_of_others_are_not_run(hub: WritableHub, release: Path, cli: C
     assert "templates of the makers' own" in document["unchecked"][0]
     copy = Path(snapshot_download(REPO, local_dir=tmp_path / "copy"))
     assert cli("verify", copy)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["model-00002.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "m.py"]
+)
+def test_a_file_on_no_list_that_engines_would_load_is_a_fault(
+    hub: WritableHub, release: Path, cli: Cli, name: str, tmp_path: Path
+):
+    assert cli("publish", release)[0] == 0
+    hub.commit(REPO, {**hub.files(REPO), "notes.txt": b"hello\n", f"modelopt/{name}": b"{}"})
+    status, out, _ = cli("verify", f"hf://{REPO}", "--json")
+    document = json.loads(out)
+    assert (status, document["unlisted"]) == (1, [f"modelopt/{name}", "notes.txt"])
+    assert f"modelopt/{name} lies beside a head and is on no list: engines may load it" in document["faults"]
+    status, out, _ = cli("publish", release, "--json")
+    document = json.loads(out)
+    assert status == 1
+    assert [(p["code"], p["message"].split()[0]) for p in document["problems"]] == [
+        ("publish-outside", f"modelopt/{name}")
+    ]
+
+
+def test_a_file_and_a_folder_of_one_name_are_a_fault(tmp_path: Path):
+    from eagle3hub.publishing.verify import _derived, _Tree
+
+    file = tmp_path / "some"
+    file.write_text("x")
+    manifest = tmp_path / "release.yaml"
+    manifest.write_text(PLAIN)
+    paths = {"release.yaml": manifest, "charts": file, "charts/a.png": file}
+    tree = _Tree("0" * 40, dict.fromkeys(paths, "0" * 64), dict.fromkeys(paths, 1), paths, [])
+    (tmp_path / "place").mkdir()
+    (fault,) = _derived(tmp_path / "place", REPO, tree, lambda *_: None).faults
+    assert fault.startswith("charts/a.png cannot lie beside the other files")
+
+
+PLAIN = """\
+schema: eagle3hub/manifest/1
+head: {source: .}
+target: {id: owner/target, license: apache-2.0}
+release: {repo: alice/head, summary: A head., license: mit}
+layouts: {main: specforge}
+speculative_tokens: 3
+"""
+
+
+@pytest.mark.parametrize("field", ["source", "release", "files"])
+@pytest.mark.parametrize("value", [None, [], "x", 3, {}, {"files": [1]}, {"files": "x"}, {"commit": 1}, [{"path": 1}]])
+def test_a_record_of_another_shape_is_no_mistake_of_the_program(release: Path, cli: Cli, field: str, value: object):
+    record = json.loads((release / "eagle3hub.json").read_text())
+    (release / "eagle3hub.json").write_text(json.dumps({**record, field: value}))
+    status, _, err = cli("verify", release, "--json")
+    assert status == 1, err
+    assert cli("card", release / "release.yaml")[0] in (0, 3)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from publishing.folders import REPO, write_reports
 from support.hub_writes import WritableHub
+from support.versions import SGLANG_JAX
 
 from eagle3hub.card.folder import public_form
 from eagle3hub.publishing import GATES
@@ -83,7 +84,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "refused recipe": (
         serve_modelopt_on_sglang_jax,
         "publish-recipe",
-        "sglang-jax 0.1.0rc0 serves the files in the folder modelopt/ (NVIDIA ModelOpt layout) silently wrong",
+        f"sglang-jax {SGLANG_JAX} serves the files in the folder modelopt/ (NVIDIA ModelOpt layout) silently wrong",
     ),
     "no license": (no_license, "publish-license", "states no license"),
     "pickle": (lambda r: (r / "extra.bin").write_bytes(b"x"), "publish-pickle", "extra.bin"),

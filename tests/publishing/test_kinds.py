@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 import struct
+import time
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -465,3 +466,40 @@ def test_publish_refuses_it(hub: WritableHub, release: Path, cli: Cli, path: str
 def test_a_release_is_of_its_kinds(release: Path):
     files, _ = read_folder(release)
     assert {f.path: why(f.path, f.head(f.size)) for f in files} == dict.fromkeys([f.path for f in files])
+
+
+GROWING: dict[str, tuple[str, Callable[[int], bytes]]] = {
+    "open brackets": ("CITATION.cff", lambda n: b"[" * n),
+    "open braces": ("CITATION.cff", lambda n: b"{a: " * n),
+    "comments without an end": (
+        "assets/a.svg",
+        lambda n: b'<svg xmlns="http://www.w3.org/2000/svg" class="' + b"/*a" * n + b'"/>',
+    ),
+    "a name twice after many": (
+        "config.json",
+        lambda n: b"{" + b"".join(b'"a%d":1,' % i for i in range(n)) + b'"a%d":1}' % (n - 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", GROWING)
+def test_what_a_check_costs_grows_as_the_file_does(what: str):
+    """Eight times the file take some eight times as long; 64 times as long where each part is held against all."""
+    path, make = GROWING[what]
+    kind = kinds.kind_of(path)
+    assert kind is not None
+
+    def seconds(size: int) -> float:
+        file = of_bytes(path, make(size))
+        begun = time.process_time()
+        kinds.mismatch(file, kind)
+        return time.process_time() - begun
+
+    seconds(10)
+    assert min(seconds(16_000) for _ in range(3)) < 24 * max(min(seconds(2_000) for _ in range(5)), 0.002)
+
+
+def test_open_brackets_of_a_citation_are_refused_as_that():
+    kind = kinds.kind_of("CITATION.cff")
+    assert kind is not None
+    assert "opens more than 100 brackets" in str(kinds.mismatch(of_bytes("CITATION.cff", b"[" * 101), kind))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import random
 import re
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +16,7 @@ import pytest
 from publishing import planted
 from publishing.folders import EXAMPLE, REPO
 from publishing.ordinary import LINES
-from publishing.places import PLACES, WORDS, png, text_of, weights
+from publishing.places import PLACES, WORDS, jpeg, png, png_chunk, svg, text_of, weights
 from support.hub_writes import WritableHub
 
 from eagle3hub.publishing import sensitive
@@ -81,6 +85,85 @@ def test_large_files_are_searched_to_their_end(tmp_path: Path, encoding: str):
     messages = [p.message for p in secrets(in_file(tmp_path / "NOTICE", "NOTICE"))]
     assert len(messages) == 2 + len(SOME)
     assert not any(told(s, m) for s in secret for m in messages)
+
+
+def _wrapped(text: str, width: int, mark: str) -> str:
+    return mark + f"\n{mark}".join(text[i : i + width] for i in range(0, len(text), width))
+
+
+def _in_words(secret: str) -> bytes:
+    return f"{'w' * 41} {secret} {'w' * 50}".encode()
+
+
+HIDDEN: dict[str, Callable[[str], str | bytes]] = {
+    **{
+        f"base64 behind {len(before)} characters of a name": lambda s, b=before: (
+            b + base64.b64encode(_in_words(s)).decode()
+        )
+        for before in ("a_name/", "a_name_", "some_name-", "run/x/", "a_long_identifier_of_many_words_\n")
+    },
+    "base64 in an indented block": lambda s: _wrapped(base64.b64encode(_in_words(s)).decode(), 76, "    "),
+    "base64 in a quotation": lambda s: _wrapped(base64.b64encode(_in_words(s)).decode(), 64, "> "),
+    "base64 in short lines": lambda s: _wrapped(base64.b64encode(_in_words(s)).decode(), 20, ""),
+    "base64 with line breaks in JSON": lambda s: json.dumps(
+        {"a": _wrapped(base64.b64encode(_in_words(s)).decode(), 60, "")}
+    ),
+    "base64 of base64": lambda s: base64.b64encode(base64.b64encode(_in_words(s))),
+    "base64 of UTF-16": lambda s: base64.b64encode(_in_words(s).decode().encode("utf-16-le")),
+    "gzip in base64": lambda s: base64.b64encode(gzip.compress(_in_words(s), mtime=0)),
+    "a picture in an SVG picture": lambda s: svg(
+        '<image href="data:image/png;base64,'
+        + base64.b64encode(png((b"zTXt", b"Comment\0\0" + zlib.compress(_in_words(s))))).decode()
+        + '"/>'
+    ),
+    "hexadecimal digits": lambda s: s.encode().hex(),
+    "octal escapes": lambda s: "".join(f"\\{ord(c):03o}" for c in s),
+    "long escapes": lambda s: "".join(f"\\U{ord(c):08x}" for c in s),
+    "two lines": lambda s: f"{s[:15]}\n{s[15:]}",
+    "two lines of YAML": lambda s: f'note: "{s[:15]}\\\n  {s[15:]}"',
+    "two strings of Python": lambda s: f'a = "{s[:15]}" "{s[15:]}"',
+    "two spans of an SVG picture": lambda s: svg(f"{s[:15]}<tspan>{s[15:]}</tspan>"),
+    "a comment inside": lambda s: svg(f"{s[:15]}<!-- -->{s[15:]}"),
+    "Markdown inside": lambda s: f"{s[:15]}**{s[15:]}**",
+    "a space without width inside": lambda s: f"{s[:15]}\u200b{s[15:]}",
+    "pixels that are not packed": lambda s: png()[:8] + _stored_pixels(s),
+    "bytes behind the pixels of a JPEG picture": lambda s: jpeg()[:-2] + f" {s} ".encode() + jpeg()[-2:],
+}
+
+
+def _stored_pixels(secret: str) -> bytes:
+    row = b"\0" + f" {secret} ".encode().ljust(90)
+    return (
+        png_chunk(b"IHDR", struct.pack(">IIBBBBB", 90, 1, 8, 0, 0, 0, 0))
+        + png_chunk(b"IDAT", zlib.compress(row, 0))
+        + png_chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("how", HIDDEN)
+@pytest.mark.parametrize("kind", ["Hub access token", "GitHub fine-grained token", "npm token"])
+def test_a_secret_is_found_however_it_is_written(how: str, kind: str):
+    secret = planted.plant(kind)
+    hidden = HIDDEN[how](secret)
+    messages = found("assets/a.svg", b"one\n" + hidden.encode() if isinstance(hidden, str) else hidden)
+    assert messages, how
+    assert not any(told(secret, m) for m in messages)
+
+
+def test_the_line_of_a_wrapped_secret_is_told():
+    text = "one\ntwo\n" + _wrapped(base64.b64encode(_in_words(planted.plant("npm token"))).decode(), 60, "  ")
+    assert found("NOTICE", text.encode())[0].startswith("NOTICE:3 holds")
+    secret = planted.plant("npm token")
+    assert found("NOTICE", f"one\nabcdefghijklmno\npqrstuvwxyz\n{secret[:20]}\n{secret[20:]}".encode())[0].startswith(
+        "NOTICE:4 holds"
+    )
+
+
+def test_packed_texts_of_a_picture_are_bounded_together():
+    bomb = (b"zTXt", b"a\0\0" + zlib.compress(b"\0" * (9 << 20)))
+    assert found("assets/a.png", png(bomb)) == []
+    (problem,) = secrets(of_bytes("assets/a.png", png(bomb, bomb)))
+    assert "unpack to more than a picture of a card says" in problem.message
 
 
 def test_a_line_names_every_kind_in_it_and_long_lists_end():

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from eagle3hub.checkpoint.digest import head_digests
 from eagle3hub.errors import SourceError
 from eagle3hub.publishing.files import whole_digest
 
@@ -112,3 +114,13 @@ def test_what_cannot_be_asked(cli: Cli, words: tuple[str, ...], message: str):
 def test_a_folder_that_is_not_there(cli: Cli, tmp_path: Path):
     status, _, err = cli("verify", tmp_path / "nothing", "--print-whole-digest")
     assert (status, "is not a folder" in err) == (3, True)
+
+
+def test_the_digests_of_many_heads_cost_as_much_as_their_files():
+    def seconds(count: int) -> float:
+        files = {f"head-{i}/config.json": "0" * 64 for i in range(count)}
+        begun = time.process_time()
+        assert len(head_digests(files)) == count
+        return time.process_time() - begun
+
+    assert min(seconds(8_000) for _ in range(3)) < 24 * min(seconds(1_000) for _ in range(5))

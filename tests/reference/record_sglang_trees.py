@@ -1,4 +1,4 @@
-"""Record what SGLang counts on the example head; run by an interpreter that has SGLang 0.5.23.
+"""Record what SGLang counts on the example head; run by an interpreter that has SGLang.
 
     python record_sglang_trees.py TARGET HEAD RECORD STEPS TOPK NUM_DRAFT_TOKENS [key=value …]
 

@@ -19,12 +19,14 @@ from eagle3hub.reference.speculate import speculate
 from eagle3hub.reference.text import Batch, Text
 from reference.support import LlamaTarget, wrong
 
+pytestmark = pytest.mark.slow  # the real target and the example head
+
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "smollm2-135m" / "head"
 # what the target says to the smoke prompts, in float32 at temperature 0: up to 64 tokens, and 16 more as lookahead
 TEXTS = Path(__file__).resolve().parents[1] / "fixtures" / "smollm2-texts.json"
 TAPS = AuxTaps.from_after_layer([1, 14, 26], "flag")
 K = 3
-# vLLM 0.32.0 on CPU, float32, K = 3, one sequence at a time, 64 tokens: rounds, and accepted at each position
+# vLLM on CPU, float32, K = 3, one sequence at a time, 64 tokens: rounds, and accepted at each position
 VLLM = 622, [206, 58, 18]
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +30,7 @@ from eagle3hub.errors import (
 )
 from eagle3hub.head import AuxTaps
 from eagle3hub.layouts import open_head
-from eagle3hub.reference.loading import enough_memory
+from eagle3hub.reference.loading import enough_memory, load_tokenizer
 from eagle3hub.reference.target import TargetModel
 from eagle3hub.reference.text import Text
 
@@ -67,6 +70,37 @@ class TestLoading:
     def test_a_config_that_is_no_json(self, folder: Path):
         (folder / "config.json").write_text("{")
         assert refused(folder).code == "config-json"
+
+    @pytest.mark.parametrize(
+        "name",
+        ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors", "more.safetensors", "any"],
+    )
+    def test_a_pipe_in_its_folder(self, folder: Path, name: str):
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+        error = refused(folder)
+        assert (type(error), error.code) == (SourceError, "source-unreadable")
+        assert f"{name} in the target folder {folder} is a pipe, not a file" in error.message
+
+    def test_a_device_behind_a_link_among_its_templates(self, folder: Path):
+        (folder / "additional_chat_templates").mkdir()
+        (folder / "additional_chat_templates/tools.jinja").symlink_to("/dev/zero")
+        with pytest.raises(SourceError, match=r"additional_chat_templates/tools.jinja .* is a device"):
+            load_tokenizer(str(folder), folder, None)
+
+    @pytest.mark.parametrize("engine", ["reference", "vllm"])
+    def test_a_pipe_is_refused_before_torch_is_imported(self, folder: Path, tmp_path: Path, engine: str):
+        (folder / "tokenizer.json").unlink()
+        os.mkfifo(folder / "tokenizer.json")
+        head = heads.specforge(tmp_path / "head")
+        code = (
+            "import sys; from eagle3hub.cli.app import run; status = run(sys.argv[1:]); "
+            "print('torch' in sys.modules); sys.exit(status)"
+        )
+        command = [sys.executable, "-c", code, "validate", str(head), "--target", str(folder), "--engine", engine]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout) == (3, "False\n"), done.stderr
+        assert "tokenizer.json in the target folder" in done.stderr
 
     def test_no_model_type(self, folder: Path):
         edit(folder / "config.json", model_type=None)

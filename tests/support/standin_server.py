@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from support.versions import VLLM
+
 
 @dataclass
 class StandIn:
@@ -38,7 +40,7 @@ class StandIn:
     counted: list[tuple[float, int]] = field(default_factory=list)
 
     def prometheus(self) -> str:
-        """vLLM's metrics as 0.32.0 writes them, two engines behind one address."""
+        """vLLM's metrics as it writes them, two engines behind one address."""
         done = [requests for when, requests in self.counted if when <= time.monotonic()]
         lines = ["# HELP vllm:generation_tokens_total Number of generation tokens.", 'python_info{version="3"} 1.0']
         for engine in (0, 1):
@@ -62,7 +64,7 @@ class StandIn:
         if path == "/v1/models":
             return 200, {"data": [{"id": "adapter", "parent": "x"}, {"id": "served", "root": self.target}]}
         if path == "/version":
-            return 200, {"version": "0.32.0"}
+            return 200, {"version": VLLM}
         if path == "/metrics":
             return 200, self.prometheus()
         if path.startswith("/server_info") and self.info is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from support.versions import VLLM
+
 from eagle3hub.metrics import Counts
 from eagle3hub.validation.measurement import Conditions, Measurement
 
@@ -30,7 +32,7 @@ def measurement(counters: Sequence[Sequence[int]] = COUNTERS, **conditions: obje
     """The first prompts on an engine; ``conditions`` are the settings that differ from float32 greedy."""
     return Measurement(
         engine="vllm",
-        version="0.32.0",
+        version=VLLM,
         measured_at="2026-11-22T13:00:00Z",
         head="my-head",
         head_digest="sha256:" + "cd" * 32,

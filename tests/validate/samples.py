@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from support.versions import VLLM
+
 _HEX = "0123456789abcdef" * 4
 
 _REPORT: dict[str, Any] = {
@@ -37,7 +39,7 @@ _REPORT: dict[str, Any] = {
     "engines": [
         {
             "engine": "vllm",
-            "version": "0.32.0",
+            "version": VLLM,
             "device": "cpu",
             "dtype": "float32",
             "verdict": "pass",
@@ -45,7 +47,7 @@ _REPORT: dict[str, Any] = {
             "flags": {"llm": {"model": "org/Target"}},
             "recipe": {
                 "engine": "vllm",
-                "version": "0.32.0",
+                "version": VLLM,
                 "server_command": "vllm serve org/Target",
                 "env": {},
                 "python": "from vllm import LLM",

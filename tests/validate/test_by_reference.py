@@ -17,6 +17,8 @@ from eagle3hub.reference.target import TargetModel
 from eagle3hub.validation.engine_runner import Cache
 from eagle3hub.validation.options import ReferenceOptions
 
+pytestmark = pytest.mark.slow  # whole measurements
+
 Cli = Callable[..., tuple[int, str, str]]
 SHORT: dict[str, Any] = {"num_prompts": 8, "max_new_tokens": 12}
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from card import card_samples as samples
+from support.versions import VLLM
 
-from eagle3hub.validation.derive import contradictions
+from eagle3hub.engines import get_engine
+from eagle3hub.validation.derive import contradictions, head_name
 from eagle3hub.validation.layouts import ReportStore
 from eagle3hub.validation.report import Report
 
@@ -35,7 +37,7 @@ def test_the_head_itself_is_asked_for_its_layers():
     report["engines"][0]["load"]["aux_boundaries"] = [1, 14, 26]
     assert contradictions(read(report)) == [], "without the head nobody knows better"
     (what,) = [w for w in contradictions(read(report), samples.make_head()) if "verdict" in w and "vllm" in w]
-    assert what == 'vllm 0.32.0: verdict is stated as "pass", and the counters give "fail"'
+    assert what == f'vllm {VLLM}: verdict is stated as "pass", and the counters give "fail"'
 
 
 def test_what_a_server_counts_for_others_is_not_held_to_its_own_texts():
@@ -61,4 +63,31 @@ def test_an_earlier_measurement_is_in_the_report_that_was_held_against_it():
     assert contradictions(read(report)) == []
     assert read(report).verdict == "pass"
     entry["earlier"]["measurement"]["counts"][0]["rounds"] += 9
-    assert any(w.startswith("vllm 0.32.0: gates.reference") for w in contradictions(read(report)))
+    assert any(w.startswith(f"vllm {VLLM}: gates.reference") for w in contradictions(read(report)))
+
+
+@pytest.mark.parametrize(
+    ("source", "called"),
+    [
+        ("release-specforge", "release-specforge"),
+        (f"hf://alice/head@{'0' * 40}", "alice/head"),
+        ("hf://alice/head", "alice/head"),
+        (f"hf://alice/head@{'0' * 40}/specforge", "specforge"),
+    ],
+)
+def test_a_recipe_calls_a_head_as_engines_take_it(source: str, called: str):
+    assert head_name(source) == called
+    report = samples.make_report()
+    report["head"]["source"] = source
+    recipe = get_engine("vllm").recipe(samples.TARGET, called, draft_tokens=3)
+    report["engines"][0]["recipe"] = recipe.to_json()
+    assert called in recipe.to_json()["server_command"]
+    assert contradictions(read(report)) == []
+    report["engines"][0]["recipe"] = get_engine("vllm").recipe(samples.TARGET, "0" * 40, draft_tokens=3).to_json()
+    assert any("the recipe is not the one" in what for what in contradictions(read(report)))
+
+
+def test_a_source_that_is_no_address_is_said():
+    report = samples.make_report()
+    report["head"]["source"] = "hf://../../x"
+    assert any("hf://../../x" in what for what in contradictions(read(report)))

@@ -110,6 +110,7 @@ def test_a_single_engine_that_is_not_there_is_an_error(
         validate_layouts(head, "specforge", target=paper_target, engine="vllm")
 
 
+@pytest.mark.slow
 def test_layouts_of_the_example_count_alike(cli: Cli, head: Path, smollm2_target: Path, tmp_path: Path) -> None:
     file = tmp_path / "matrix.json"
     words = ("validate", head, "--target", smollm2_target, "--num-prompts", 8, "--max-new-tokens", 12, "--quiet")

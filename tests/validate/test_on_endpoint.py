@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.standin_server import StandIn, standing_in
+from support.versions import VLLM
 
 from eagle3hub.engines.base import LoadReport
 from eagle3hub.metrics import Counts, acceptance
@@ -29,7 +30,7 @@ def test_a_server_nothing_vouches_for_is_inconclusive(
         status, out, _ = cli("validate", head, "--target", fitting_target, "--endpoint", f"vllm={url}", *options)
     assert status == 1
     assert out.startswith(f"INCONCLUSIVE  nothing vouches for the head it runs (not checked of the server: {NAMED}")
-    assert "vllm 0.32.0 on server, float32" in out
+    assert f"vllm {VLLM} on server, float32" in out
     assert "τ = 1.500" in out
     assert f"unchecked ? {NAMED}" in out
     assert "tokens/s with the head" in out
@@ -98,7 +99,7 @@ def test_a_benchmark_on_a_server(cli: Cli, head: Path, fitting_target: Path) -> 
     (cell,) = json.loads(out)["cells"]
     assert (status, cell["verdict"]) == (1, "inconclusive")
     assert cell["acceptance"]["mean_acceptance_length"] == 1.5
-    assert cell["engine"] == {"name": "vllm", "version": "0.32.0", "environment": {}}
+    assert cell["engine"] == {"name": "vllm", "version": VLLM, "environment": {}}
     assert cell["settings"]["device"] == "server", "not the device of this machine"
     assert cell["throughput"]["conditions"] == "one sequence at a time on a running server, float32"
 

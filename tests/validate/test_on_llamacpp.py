@@ -9,6 +9,7 @@ import pytest
 import torch
 from support.rewriting import edit, read
 from support.validation import validate
+from support.versions import LLAMACPP
 
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineFailure, Job
@@ -46,7 +47,7 @@ def test_it_counts_what_the_reference_counts(
     report = check(head, head, smollm2_target, llamacpp_python, cache)
     assert report.verdict == "pass", report.reason
     ours, theirs = report.document["engines"]
-    assert theirs["version"] == "2026.10.11549"
+    assert theirs["version"] == LLAMACPP
     assert theirs["preflight"]["verdict"] == "right"
     assert theirs["load"] == {"checked": True, "not_loaded": [], "ignored": ["t2d"], "aux_boundaries": [2, 15, 27]}
     assert theirs["lossless"] == {"identical": 8, "prompts": 8, "divergences": []}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.validation import validate
+from support.versions import VLLM
 
 from eagle3hub.validation.report import load_report
 
@@ -48,7 +49,7 @@ def test_what_is_silently_wrong_fails_unstarted(
     status, out, _ = cli(*command, "--report", tmp_path / "report.json")
     (entry,) = load_report(tmp_path / "report.json").document["engines"]
     assert (status, entry["verdict"], entry["preflight"]["verdict"]) == (1, "fail", "silently_wrong")
-    assert entry["preflight"]["version"] == "0.32.0 V1"
+    assert entry["preflight"]["version"] == f"{VLLM} V1"
     assert "would serve these files silently wrong" in entry["reason"]
     assert "(aux-layers)" in entry["reason"]
     assert "silently wrong: " in out
@@ -88,8 +89,8 @@ def test_the_runner_of_the_device_is_the_one_asked(head: Path, paper_target: Pat
     off_by_one(head)
     checkpoint = open_checkpoint(head)
     expects = preflight_check(checkpoint, open_head(checkpoint, target=str(paper_target)), str(paper_target))
-    found = [expects("vllm", "0.32.0", device) for device in ("cpu", "cuda")]
-    assert [v.version for v in found] == ["0.32.0 V1", "0.32.0 V2"]
+    found = [expects("vllm", VLLM, device) for device in ("cpu", "cuda")]
+    assert [v.version for v in found] == [f"{VLLM} V1", f"{VLLM} V2"]
     assert [v.kind for v in found] == ["silently_wrong", "right"]
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from workflows.conftest import JOBS_TOKEN, REPO, ROOT, TARGET, TOKEN, Hub
 from workflows.runner import ADDRESS, COMMIT, OURS, Job, Runner, called_with, load
 
@@ -19,6 +21,8 @@ from eagle3hub.checkpoint.digest import release_digest
 from eagle3hub.publishing.files import read_folder, whole_digest
 from eagle3hub.system.resources import cache_dir
 from eagle3hub.validation.report import load_report
+
+pytestmark = pytest.mark.slow  # each runs a whole workflow, command by command
 
 EXAMPLE = ROOT / "examples/actions"
 RELEASE = ROOT / ".github/workflows/release.yml"
@@ -61,6 +65,40 @@ def _steps(job: str) -> set[str]:
     return {step.get("name") or step["uses"] for step in JOBS[job]["steps"]}
 
 
+def test_jobs_with_an_identity_install_what_is_held_to_its_digest():
+    """Nothing, or the packages of the list, and then this workflow's own commit without anything it asks for."""
+    asked = {
+        name: [line for step in job["steps"] for line in step.get("run", "").splitlines() if "pip install" in line]
+        for name, job in JOBS.items()
+        if "id-token" in job["permissions"]
+    }
+    assert asked == {
+        "attest": [],
+        "publish": [
+            "python -m pip install --require-hashes --only-binary=:all: "
+            "--requirement=eagle3hub-tool/.github/locked/publish.txt",
+            'python -m pip install --no-deps --no-build-isolation "eagle3hub$EXTRA @ $TOOL"',
+        ],
+    }
+
+
+def test_the_list_has_every_package_that_is_needed_with_its_digests():
+    tomllib = pytest.importorskip("tomllib")
+    text = (ROOT / ".github/locked/publish.txt").read_text()
+    one = r"^([a-z0-9][\w.-]*)==(\S+)(?: ;[^\n\\]*)? \\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+"
+    locked = dict(re.findall(one, text, re.M))
+    assert len(locked) == len(re.findall(r"^[^\s#]", text, re.M)), "each line of a package has digests"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    needed = [
+        *project["build-system"]["requires"],
+        *project["project"]["dependencies"],
+        *project["project"]["optional-dependencies"]["sign"],
+    ]
+    for requirement in map(Requirement, needed):
+        if requirement.marker is None or requirement.marker.evaluate({"python_version": "3.11"}):
+            assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), requirement
+
+
 def test_every_step_is_run_by_a_test_below():
     assert set.union(*map(steps_of, LEAVES_OUT)) == {(job, step) for job in JOBS for step in _steps(job)}
 
@@ -89,7 +127,7 @@ def test_another_repositorys_workflow_releases_its_head(hub: Hub, machine: Machi
     assert set(runner.artifacts) == {"heads", "reports.head.reference", "release"}
     assert runner.installed == [
         *(("convert", f"eagle3hub @ {ADDRESS}"), ("validate", f"eagle3hub[validate] @ {ADDRESS}")),
-        *((name, f"eagle3hub @ {ADDRESS}") for name in ("card", "attest", "publish")),
+        *((name, f"eagle3hub @ {ADDRESS}") for name in ("card", "publish")),
     ]
     assert runner.environments == ["hub-release"]
     (head,) = json.loads(runner.jobs["convert"][0].outputs["heads"])

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.safetensors import TORCH_NAME
+from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.checkpoint.source import CONFIG, WEIGHTS
 from eagle3hub.checkpoint.writer import encode_header, in_file_order
 from eagle3hub.conversion.edits.change import Change
@@ -138,8 +138,8 @@ class _Seen:
 
 
 def _look(head: Head, spelled: Spelled, layout: str) -> _Seen:
-    with TemporaryDirectory(prefix="eagle3hub-") as folder:
-        _rehearse(Path(folder), spelled)
+    with scratch_folder() as folder:
+        _rehearse(folder, spelled)
         checkpoint = open_checkpoint(folder)
         back = get_layout(layout).read(prepared(checkpoint, AS_FOUND), AS_FOUND)
         try:

@@ -13,12 +13,12 @@ from eagle3hub.engines import ENGINES
 from eagle3hub.engines.check.finding import Finding, known_fact, unknown
 from eagle3hub.engines.check.snippets import UNFILLED, Command, Variable, is_flag
 from eagle3hub.engines.process import Event, run_worker
-from eagle3hub.engines.specs import engine_title, interface, section
+from eagle3hub.engines.specs import common, engine_title, interface
 from eagle3hub.errors import UnavailableError
 
 # Rules that hold for an engine's settings however they are written: flags of a command or keywords of a call.
 #
-# Places in the engines' source are named in the engines' ``.toml`` files.
+# Places in the engines' source are named in the engines' data.
 
 
 _NUMBERS = ("speculative_num_steps", "speculative_eagle_topk", "speculative_num_draft_tokens")
@@ -49,12 +49,12 @@ def check_settings(
 
 def _sglang(settings: Mapping[str, Any], line: Line, written: Written, complete: bool) -> list[Finding]:
     findings = []
-    known = interface("sglang") or {}
+    own = interface("sglang")
     algorithm = settings.get("speculative_algorithm")
     draft = settings.get("speculative_draft_model_path", settings.get("speculative_draft_model"))
     at = line("speculative_algorithm")
-    if not is_open(algorithm) and str(algorithm).upper() not in known.get("algorithms", [str(algorithm).upper()]):
-        found = unknown("sglang", "sglang-algorithm", str(algorithm), known["algorithms"], at)
+    if own is not None and not is_open(algorithm) and str(algorithm).upper() not in own.algorithms:
+        found = unknown("sglang", "sglang-algorithm", str(algorithm), own.algorithms, at)
         findings += [found] if found else []
     if str(algorithm).upper() == "EAGLE" and re.search(r"eagle-?3", str(draft), re.IGNORECASE):
         what = "with the algorithm EAGLE an EAGLE-3 head gets no aux hidden states: it loads, and nothing is accepted"
@@ -63,12 +63,11 @@ def _sglang(settings: Mapping[str, Any], line: Line, written: Written, complete:
         )
     findings += _sglang_numbers(settings, line, written, complete)
     template = settings.get("chat_template")
-    if isinstance(template, str) and not is_open(template) and not re.search(r"[/.]", template):
-        templates = known.get("chat_templates", [template])
-        if template not in templates:
-            what = f"SGLang has no built-in chat template {template!r}, and no file is named: it does not start"
-            instead = "a .jinja file, or chat_template_kwargs with each request (such as enable_thinking: false)"
-            findings.append(Finding("sglang-chat-template", "error", line("chat_template"), "sglang", what, instead))
+    named = isinstance(template, str) and not is_open(template) and not re.search(r"[/.]", template)
+    if named and own is not None and template not in own.chat_templates:
+        what = f"SGLang has no built-in chat template {template!r}, and no file is named: it does not start"
+        instead = "a .jinja file, or chat_template_kwargs with each request (such as enable_thinking: false)"
+        findings.append(Finding("sglang-chat-template", "error", line("chat_template"), "sglang", what, instead))
     return findings
 
 
@@ -120,12 +119,13 @@ def _sglang_jax(settings: Mapping[str, Any], line: Line, written: Written, compl
 def vllm_speculative_config(config: Mapping[str, Any], line: Line) -> list[Finding]:
     """Findings on vLLM's speculative config: keys it does not have, a method it would guess wrongly."""
     findings = []
-    known = (interface("vllm") or {}).get("speculative_config", [])
+    own = interface("vllm")
     for key in config:
         if key == "tensor_parallel_size":
             what = "vLLM refuses tensor_parallel_size in the speculative config"
             findings.append(Finding("vllm-config-key", "error", line(key), "vllm", what, "draft_tensor_parallel_size"))
-        elif key not in known:
+        elif own is not None and key not in own.speculative_config:
+            known = own.speculative_config
             found = known_fact("vllm", key, line(key)) or unknown("vllm", "vllm-config-key", key, known, line(key))
             findings += [found] if found else []
     method, model = config.get("method"), str(config.get("model", "")).lower()
@@ -182,11 +182,11 @@ def check_command(command: Command, hint: str | None) -> list[Finding]:
     if engine == "vllm":
         given = {_vllm_name(name): None if "." in name else value for name, value in given.items()}
     findings = []
-    if engine == "sglang_jax" and "--speculative-algorithm" in given:
-        minimum = section("sglang_jax", "minimum")
+    minimum = common(engine).minimum
+    if minimum is not None and "--speculative-algorithm" in given:
         line = command.where.line_of("sgl_jax")
-        instead = f"say that sglang-jax {minimum['version']} or later is needed"
-        findings.append(Finding("sglang-jax-version", "warning", line, engine, minimum["says"], instead))
+        instead = f"say that sglang-jax {minimum.version} or later is needed"
+        findings.append(Finding("sglang-jax-version", "warning", line, engine, minimum.says, instead))
     findings += _names(engine, given, command)
     settings = {name.lstrip("-").replace("-", "_"): value for name, value in given.items()}
     if engine == "vllm" and isinstance(given.get("--speculative-config"), str):
@@ -212,7 +212,8 @@ def _vllm_name(name: str) -> str:
 
 def _names(engine: str, given: Mapping[str, Any], command: Command) -> list[Finding]:
     findings = []
-    known = (interface(engine) or {}).get("flags")
+    own = interface(engine)
+    known = None if own is None else own.flags
     for name in given:
         line = command.where.line_of(name)
         fact = known_fact(engine, name, line)
@@ -245,7 +246,8 @@ def check_variable(variable: Variable) -> list[Finding]:
         fact = known_fact(engine, variable.name, variable.line)
         if fact is not None:
             return [fact]
-        known = (interface(engine) or {}).get("environment", [])
+        own = interface(engine)
+        known = () if own is None else own.environment
         if variable.name.startswith(_PREFIXES.get(engine, ())) and known and variable.name not in known:
             found = unknown(engine, "env-unknown", variable.name, known, variable.line, must_resemble=True)
             return [found] if found else []

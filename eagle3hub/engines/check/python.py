@@ -11,7 +11,7 @@ import yaml
 from eagle3hub.engines.check.commands import check_settings, vllm_speculative_config
 from eagle3hub.engines.check.finding import Finding, known_fact, unknown
 from eagle3hub.engines.check.snippets import UNFILLED, Snippet
-from eagle3hub.engines.specs import interface, section
+from eagle3hub.engines.specs import common, interface
 
 # Rules on the YAML that TensorRT-LLM is configured with.
 
@@ -36,7 +36,7 @@ def check_yaml(snippet: Snippet) -> list[Finding]:
 def trtllm_config(config: Mapping[str, Any], line: Callable[[str], int], *, need_type: bool) -> list[Finding]:
     """Findings on the settings of an EAGLE-3 draft in TensorRT-LLM, as YAML or as keywords of its class."""
     findings: list[Finding] = []
-    known = section("trtllm", "yaml")["speculative_config"]
+    known = common("trtllm").yaml["speculative_config"]
     for key in config:
         found = known_fact("trtllm", key, line(key))
         if found is None and key not in known:
@@ -121,7 +121,8 @@ def _name(dotted: str, line: int) -> list[Finding]:
     fact = known_fact(engine, dotted, line)
     if fact is not None:
         return [fact]
-    known = (interface(engine) or {}).get("names")
+    own = interface(engine)
+    known = None if own is None else own.names
     # names of classes at the top of the package; a lower-case one may be a module, which has names of its own
     if known is None or "." in rest or not rest[0].isupper() or rest in known:
         return []
@@ -139,7 +140,8 @@ def _call(dotted: str, node: ast.Call, snippet: Snippet) -> list[Finding]:
         return []
     engine = constructor.partition(".")[0]
     findings = []
-    known = (interface(engine) or {}).get("keywords", {}).get(constructor)
+    own = interface(engine)
+    known = None if own is None else own.keywords.get(constructor)
     for name in settings:
         fact = known_fact(engine, name, lines[name])
         if fact is not None:

@@ -231,7 +231,7 @@ def base_model(client: HttpClient, deadline: float) -> Mapping[str, Any]:
 
 # SGLang's server: it shows its whole configuration, and counts speculation request by request.
 #
-# Names as SGLang 0.5.23 has them (``entrypoints/http_server.py``, ``managers/tokenizer_manager.py``). Other requests
+# Names as SGLang has them (``entrypoints/http_server.py``, ``managers/tokenizer_manager.py``). Other requests
 # on the server change nothing in the counters of ours.
 
 
@@ -301,7 +301,7 @@ def _server_info(client: HttpClient, deadline: float) -> dict[str, Any]:
 
 # vLLM's server: per-prompt counters are the growth of its metrics around one request.
 #
-# Names as vLLM 0.32.0 has them (``v1/spec_decode/metrics.py``, ``v1/metrics/loggers.py``). The metrics of a request
+# Names as vLLM has them (``v1/spec_decode/metrics.py``, ``v1/metrics/loggers.py``). The metrics of a request
 # are written after it is answered, so they are read until all its tokens are counted.
 
 

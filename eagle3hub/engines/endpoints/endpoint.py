@@ -107,8 +107,8 @@ class Endpoint:
 def attach(engine: str, url: str) -> Endpoint:
     """Look at the server of ``engine`` at ``url``; a key for it is taken from the environment (`ENDPOINT_KEY`).
 
-    Raises UnavailableError where there is no server or it wants another key, InputError where it is not a server of
-    this engine that speculates and counts.
+    Raises UnavailableError where there is no server, or it fails or wants another key; InputError where a server is
+    there and cannot be measured: another engine's, one that does not speculate, or one whose answers make no sense.
     """
     title = engine_title(engine)
     client, dialect = HttpClient(url, os.environ.get(ENDPOINT_KEY)), _DIALECTS[engine]()

@@ -1,8 +1,8 @@
 """What each inference engine will do with a head's files as they are, decided without running it.
 
 `examine` looks at a folder, `preflight` holds it against the contract of one engine version, `preflight_all` against
-every contract there is. The contracts are data, in ``contracts/*.toml``; each rule names the place in the engine's
-source that it was read from.
+those of every engine's pinned version and its neighbours. The contracts are data, in ``engines/data``; each rule names
+the place in the engine's source that it was read from.
 """
 
 from __future__ import annotations
@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from eagle3hub.engines.preflight.case import Case, Finding
-from eagle3hub.engines.preflight.contracts import Contract, Effect, Reason, Verdict, contract, contracts, weigh
+from eagle3hub.engines.preflight.contracts import (
+    Contract,
+    Effect,
+    Reason,
+    Verdict,
+    contract,
+    contracts,
+    current_contracts,
+    weigh,
+)
 from eagle3hub.engines.preflight.files import Files, Subject, Truth, examine, infer_truth, target_embeddings
 from eagle3hub.engines.preflight.rules import configuration_findings, tensor_findings, wiring_findings
 from eagle3hub.head.target import TargetFacts
@@ -26,6 +35,7 @@ __all__ = [
     "Verdict",
     "contract",
     "contracts",
+    "current_contracts",
     "examine",
     "findings",
     "infer_truth",
@@ -53,8 +63,8 @@ def preflight(
 
 
 def preflight_all(subject: Subject, target: TargetFacts | None = None) -> list[Verdict]:
-    """`preflight` for every engine and version, in the order they are shown in."""
-    return [_judge(subject, c, target) for c in contracts()]
+    """`preflight` for every engine's pinned version and those beside it, in the order they are shown in."""
+    return [_judge(subject, c, target) for c in current_contracts()]
 
 
 def findings(case: Case) -> Iterator[Finding]:

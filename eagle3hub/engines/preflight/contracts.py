@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
+from eagle3hub.engines import ENGINES
+from eagle3hub.engines.specs import DATA, common, document, engine_title, merged, versions_with
 from eagle3hub.errors import UsageError
 from eagle3hub.head.target import target_types
 from eagle3hub.system.resources import read_toml
+from eagle3hub.system.typed import build
 
 # Verdicts of a preflight, and the reasons they rest on.
 
@@ -74,16 +77,13 @@ def weigh(engine: str, version: str, title: str, reasons: Iterable[Reason]) -> V
     return Verdict(engine, version, title, ordered[0].effect if ordered else "right", tuple(ordered))
 
 
-# What each engine version reads, needs and silently ignores: the ``.toml`` files in ``terms/``, typed.
+# What each engine version reads, needs and silently ignores: its ``contract.toml`` in ``engines/data``, typed.
 #
-# ``common.toml`` holds, for each code a finding may have, what it usually leads to and how that is said. An engine's
-# file lists the codes that matter to it, each with the place it was read from; what it does not list does no harm
-# there. A version may build on another one of the same file (``builds_on``); a rule with the effect ``right`` lifts
-# one.
+# ``engines/data/common/rules.toml`` holds, for each code a finding may have, what it usually leads to and how that is
+# said. A contract lists the codes that matter to it, each with the place it was read from; what it does not list does
+# no harm there. One that builds on another version's states what differs; a rule with the effect ``right`` lifts one.
+# Where the runners of a version read files differently, ``[runners]`` states what differs for each.
 
-
-_TERMS = Path(__file__).resolve().parent / "terms"
-ENGINES = ("vllm", "sglang", "trtllm", "sglang_jax", "llamacpp")
 
 Numbering = Literal["boundary", "after", "after-if-first-is-1", "boundary-if-last-layer"]
 """How an engine numbers listed ids: number of layers that have run, 0-based layer whose output is taken, the latter
@@ -123,21 +123,20 @@ class AuxReading:
     as_listed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Contract:
-    """What one version of one engine does with the files of a draft head.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a contract states of how files are read.
 
     Attributes:
-        engine, version: which one (vLLM's two model runners count as versions). title: what to call it.
         architectures: accepted names by kind of draft class (``llama``, ``qwen3``, ``mla``); ``any_architecture``:
             the name does not matter.
         reads_nested: whether speculators' nested config is understood.
         layer_names, several_layer_names: spellings of a layer's tensors it maps (``midlayer.``, ``midlayer.{i}.``,
-            ``layers.{i}.``) in a draft of one layer and of several.
+            ``layers.{i}.``) in a draft of one layer and of several (none: as in a draft of one).
         model_prefix: whether names may begin with ``model.``; aux_norm_alias: whether aux_norm_low/mid/high are
             fc_norm.0/1/2.
         dropped: prefixes of names it drops without a word where the flag that asks for them is not set.
-        aux, aux_by_target: how aux layers are read, in general and for targets of a model type.
+        aux: how aux layers are read.
         count_keys, count_lists: keys that size fc (a number; else a list's length; else 3).
         class_count_lists: lists that size fc in a draft class of its own.
         norms: keys read for each norm flag, first come first served; nested_norms: by speculators_model_type, the
@@ -146,48 +145,116 @@ class Contract:
         attention_bias, fc_bias: whether biases of q/k/v/o (asked for by ``attention_bias``) and of fc (``bias``) are
             loaded. o_proj_bias: flags any of which makes it build a bias of o_proj.
         own_embedding_if_other_width: whether embed_tokens of the file is used where the widths differ.
+        parallel_drafting_by: the runner that takes over for P-EAGLE heads, or None.
+    """
+
+    architectures: Mapping[str, frozenset[str]]
+    aux: AuxReading
+    any_architecture: bool = False
+    reads_nested: bool = False
+    layer_names: frozenset[str] = frozenset()
+    several_layer_names: frozenset[str] = frozenset()
+    model_prefix: bool = False
+    aux_norm_alias: bool = False
+    dropped: tuple[str, ...] = ()
+    count_keys: tuple[str, ...] = ()
+    count_lists: tuple[str, ...] = ()
+    class_count_lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    norms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    nested_norms: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
+    rope: tuple[str, ...] = ()
+    later_norm: str = "input_layernorm"
+    attention_bias: bool = False
+    fc_bias: bool = False
+    o_proj_bias: tuple[str, ...] = ()
+    own_embedding_if_other_width: bool = False
+    parallel_drafting_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract(Terms):
+    """What one version of one engine does with the files of a draft head.
+
+    Attributes:
+        engine, version: which one (vLLM's two model runners count as versions). title: what to call it.
+        aux_by_target: how aux layers are read for targets of a model type.
         only_targets: model types of targets outside of which it drafts for none (empty: no such limit known).
         known_targets, not_targets: those it was seen to have what it takes for, and those it was seen not to (empty:
             nothing known).
-        parallel_drafting_by: the version that takes over for P-EAGLE heads, or None.
         rules: by code, what a finding leads to.
     """
 
     engine: str
     version: str
     title: str
-    architectures: Mapping[str, frozenset[str]]
-    any_architecture: bool
-    reads_nested: bool
-    layer_names: frozenset[str]
-    several_layer_names: frozenset[str]
-    model_prefix: bool
-    aux_norm_alias: bool
-    dropped: tuple[str, ...]
-    aux: AuxReading
     aux_by_target: Mapping[str, AuxReading]
-    count_keys: tuple[str, ...]
-    count_lists: tuple[str, ...]
-    class_count_lists: Mapping[str, tuple[str, ...]]
-    norms: Mapping[str, tuple[str, ...]]
-    nested_norms: Mapping[str, Mapping[str, bool]]
-    rope: tuple[str, ...]
-    later_norm: str
-    attention_bias: bool
-    fc_bias: bool
-    o_proj_bias: tuple[str, ...]
-    own_embedding_if_other_width: bool
     only_targets: frozenset[str]
     known_targets: frozenset[str]
     not_targets: frozenset[str]
-    parallel_drafting_by: str | None
     rules: Mapping[str, Rule]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Special:
+    """How aux layers are read for some targets: what differs."""
+
+    model_types: str | frozenset[str]
+    places: tuple[tuple[str, Numbering], ...] | None = None
+    default: tuple[int, int, int] | None = None
+    last_layer: bool | None = None
+    as_listed: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ruling:
+    """What a contract says of a finding where it is not the usual."""
+
+    source: str | None = None
+    effect: Effect | None = None
+    says: str | None = None
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Usual:
+    """What a finding usually leads to; ``always``: on every engine."""
+
+    effect: Effect
+    says: str
+    source: str | None = None
+    hint: str | None = None
+    always: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File(Terms):
+    """A ``contract.toml`` for one runner. ``called`` is said in place of the version, or of the runner's name.
+
+    A string in place of a list of target types names one of ``target_types.toml``.
+    """
+
+    rules: Mapping[str, _Ruling]
+    called: str | None = None
+    aux_by_target: tuple[_Special, ...] = ()
+    only_targets: str | frozenset[str] = frozenset()
+    known_targets: str | frozenset[str] = frozenset()
+    not_targets: str | frozenset[str] = frozenset()
 
 
 @cache
 def contracts() -> tuple[Contract, ...]:
-    """Every contract, engine by engine, in the order of their files."""
-    return tuple(c for engine in ENGINES for c in _engine(engine))
+    """Every contract, engine by engine, each engine's from its oldest version to its newest."""
+    versions = ((engine, version) for engine in ENGINES for version in versions_with(engine, "contract.toml"))
+    return tuple(
+        found for engine, version in versions for found in _contracts(engine, version, _document(engine, version))
+    )
+
+
+@cache
+def current_contracts() -> tuple[Contract, ...]:
+    """Those of each engine's pinned version, and of the versions that its data name beside it."""
+    current = {(engine, v) for engine in ENGINES for v in (common(engine).pinned, *common(engine).beside)}
+    return tuple(found for found in contracts() if (found.engine, found.version.partition(" ")[0]) in current)
 
 
 def contract(engine: str, version: str) -> Contract:
@@ -199,111 +266,92 @@ def contract(engine: str, version: str) -> Contract:
     raise UsageError(f"no contract describes {engine} {version}", hint=f"known: {known}", code="usage-engine-version")
 
 
-def _load(name: str) -> dict[str, Any]:
-    return read_toml(_TERMS / f"{name}.toml")
-
-
 @cache
-def common_rules() -> Mapping[str, Mapping[str, Any]]:
+def common_rules() -> Mapping[str, _Usual]:
     """By code: usual effect, sentence and hint; ``always`` marks those that hold for every engine."""
-    return _load("common")
+    place = "engines/data/common/rules.toml"
+    return {
+        code: build(_Usual, found, f"{place}, {code}") for code, found in read_toml(DATA / "common/rules.toml").items()
+    }
 
 
-def _engine(engine: str) -> list[Contract]:
-    document = _load(engine)
-    versions: dict[str, dict[str, Any]] = {}
-    for version, terms in document["versions"].items():
-        base = versions[terms["builds_on"]] if "builds_on" in terms else {}
-        versions[version] = _merged(base, terms)
-    return [_contract(engine, version, terms) for version, terms in versions.items()]
+def _document(engine: str, version: str) -> dict[str, Any]:
+    return document(engine, version, "contract.toml")
 
 
-def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    out = dict(base)
-    for key, value in own.items():
-        whole = key in {"aux", "architectures"} or not isinstance(value, dict)
-        out[key] = value if whole else _merged(out.get(key, {}), value)
-    return out
+def _contracts(engine: str, version: str, stated: Mapping[str, Any]) -> list[Contract]:
+    """The contracts of one version, one for each of its runners; raises ValueError for a file that is wrong."""
+    place = f"engines/data/{engine}/{version}/contract.toml"
+    shared = {key: value for key, value in stated.items() if key != "runners"}
+    if "runners" not in stated:
+        return [_contract(engine, version, version, build(_File, shared, place))]
+    files = {
+        runner: build(_File, merged(shared, own), f"{place}, runners.{runner}")
+        for runner, own in stated["runners"].items()
+    }
+    return [_contract(engine, f"{version} {runner}", version, file) for runner, file in files.items()]
 
 
-def _contract(engine: str, version: str, terms: Mapping[str, Any]) -> Contract:
-    def names(key: str) -> tuple[str, ...]:
-        return tuple(terms.get(key, ()))
-
-    aux, rules = _aux(terms["aux"]), _rules(terms["rules"])
-    lacking = _norm_codes(terms) - set(rules)
+def _contract(engine: str, version: str, number: str, file: _File) -> Contract:
+    rules = _rules(file.rules)
+    lacking = _norm_codes(file) - set(rules)
     if lacking:
         raise ValueError(f"{engine} {version} reads norms and has no rules for {sorted(lacking)}")
+    terms = {f.name: getattr(file, f.name) for f in dataclasses.fields(Terms)}
+    runner = version.removeprefix(number).strip()
+    taken_over = file.parallel_drafting_by
+    called = f"{number} {file.called or runner}" if runner else file.called or number
     return Contract(
+        **{
+            **terms,
+            "several_layer_names": file.several_layer_names or file.layer_names,
+            "parallel_drafting_by": taken_over and f"{number} {taken_over}",
+        },
         engine=engine,
         version=version,
-        title=terms["title"],
-        architectures={kind: frozenset(found) for kind, found in terms["architectures"].items()},
-        any_architecture=terms.get("any_architecture", False),
-        reads_nested=terms.get("reads_nested", False),
-        layer_names=frozenset(names("layer_names")),
-        several_layer_names=frozenset(names("several_layer_names") or names("layer_names")),
-        model_prefix=terms.get("model_prefix", False),
-        aux_norm_alias=terms.get("aux_norm_alias", False),
-        dropped=names("dropped"),
-        aux=aux,
-        aux_by_target=_aux_by_target(terms),
-        count_keys=names("count_keys"),
-        count_lists=names("count_lists"),
-        class_count_lists={k: tuple(v) for k, v in terms.get("class_count_lists", {}).items()},
-        norms={flag: tuple(keys) for flag, keys in terms.get("norms", {}).items()},
-        nested_norms=terms.get("nested_norms", {}),
-        rope=names("rope"),
-        later_norm=terms.get("later_norm", "input_layernorm"),
-        attention_bias=terms.get("attention_bias", False),
-        fc_bias=terms.get("fc_bias", False),
-        o_proj_bias=names("o_proj_bias"),
-        own_embedding_if_other_width=terms.get("own_embedding_if_other_width", False),
-        only_targets=_types(terms.get("only_targets", [])),
-        known_targets=_types(terms.get("known_targets", [])),
-        not_targets=_types(terms.get("not_targets", [])),
-        parallel_drafting_by=terms.get("parallel_drafting_by"),
+        title=f"{engine_title(engine)} {called}",
+        aux_by_target=_aux_by_target(file),
+        only_targets=_types(file.only_targets),
+        known_targets=_types(file.known_targets),
+        not_targets=_types(file.not_targets),
         rules=rules,
     )
 
 
-def _norm_codes(terms: Mapping[str, Any]) -> set[str]:
+def _norm_codes(terms: Terms) -> set[str]:
     """The codes of every finding about the norm flags that an engine reads."""
-    nested = terms.get("nested_norms", {}).values()
+    nested = terms.nested_norms.values()
     codes = {f"{flag}-assumed" for read in nested for flag, default in read.items() if default}
-    for flag in {*terms.get("norms", {}), *(flag for read in nested for flag in read)}:
+    for flag in {*terms.norms, *(flag for read in nested for flag in read)}:
         codes |= {"feedback", "feedback-open"} if flag == "norm_output" else {flag, f"{flag}-stated"}
     return {code.replace("_", "-") for code in codes}
 
 
-def _aux(terms: Mapping[str, Any]) -> AuxReading:
-    first, middle, last = terms["default"]
-    places = tuple((key, numbering) for key, numbering in terms["places"])
-    return AuxReading(places, (first, middle, last), terms["last_layer"], terms.get("as_listed", False))
+def _aux_by_target(file: _File) -> dict[str, AuxReading]:
+    found: dict[str, AuxReading] = {}
+    for special in file.aux_by_target:
+        own = {f.name: getattr(special, f.name) for f in dataclasses.fields(special) if f.name != "model_types"}
+        stated = {name: value for name, value in own.items() if value is not None}
+        for kind in _types(special.model_types):
+            found[kind] = dataclasses.replace(found.get(kind, file.aux), **stated)
+    return found
 
 
-def _aux_by_target(terms: Mapping[str, Any]) -> dict[str, AuxReading]:
-    found: dict[str, dict[str, Any]] = {}
-    for special in terms.get("aux_by_target", []):
-        for kind in _types(special["model_types"]):
-            found[kind] = {**found.get(kind, terms["aux"]), **special}
-    return {kind: _aux(merged) for kind, merged in found.items()}
+def _types(listed: str | frozenset[str]) -> frozenset[str]:
+    return target_types(listed) if isinstance(listed, str) else listed
 
 
-def _types(listed: str | list[str]) -> frozenset[str]:
-    return target_types(listed) if isinstance(listed, str) else frozenset(listed)
-
-
-def _rules(own: Mapping[str, Mapping[str, Any]]) -> dict[str, Rule]:
+def _rules(own: Mapping[str, _Ruling]) -> dict[str, Rule]:
     usual = common_rules()
     rules: dict[str, Rule] = {}
     for code, always in usual.items():
-        if not always.get("always") and code not in own:
+        if not always.always and code not in own:
             continue
-        said = {**always, **own.get(code, {})}
-        if said["effect"] not in EFFECTS:
-            raise ValueError(f"{code}: {said['effect']} is no effect")
-        rules[code] = Rule(said["effect"], said["says"], said["source"], said.get("hint"))
+        said = own.get(code, _Ruling())
+        source = said.source or always.source
+        if source is None:
+            raise ValueError(f"the rule {code} does not say where it was read")
+        rules[code] = Rule(said.effect or always.effect, said.says or always.says, source, said.hint or always.hint)
     unknown = set(own) - set(usual)
     if unknown:
         raise ValueError(f"rules for codes no finding has: {sorted(unknown)}")

@@ -226,7 +226,7 @@ _ALIASES = {"aux_norm_low.": "fc_norm.0.", "aux_norm_mid.": "fc_norm.1.", "aux_n
 _JUDGED_BY_FLAG = re.compile(r"(fc_norm|input_norm|aux_norm_\w+|mask_hidden)\b|\.(q_norm|k_norm)\.")
 _LATER_NORM = re.compile(r"layers\.[1-9]\d*\.(input_layernorm|hidden_norm)\.")
 _ROTARY = re.compile(r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
-"""Buffers of old transformers versions, which every loader skips or ignores (vLLM 0.32.0 ``models/utils.py:233``)."""
+"""Buffers of old transformers versions, which every loader skips or ignores (vLLM ``models/utils.py:233``)."""
 _QWEN3_HEAD_DIM = 128
 """head_dim of a Qwen3 config that states none (transformers)."""
 _ALWAYS_KNOWN = {"embed_tokens.weight", "lm_head.weight", "d2t", "t2d"}

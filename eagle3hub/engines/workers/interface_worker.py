@@ -3,7 +3,7 @@
 The request: ``engine`` (vllm or sglang) and ``commands`` (words after the launcher, one list each). Answered by one
 ``interface`` (flags, environment variables, Python names) and one ``command`` per command with the error of the
 engine's own parser, or null. A command of SGLang whose models are folders is also resolved. With ``--dump ENGINE`` on
-the command line the interface alone is printed: that is how the files in ``interfaces/`` are made.
+the command line the interface alone is printed: that is how ``interface.json`` of a version is made.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from card_samples import make_head
 from support import outlines
+from support.versions import SGLANG, SGLANG_JAX, TRTLLM, VLLM
 
 from eagle3hub.card.served import Served
 from lint_cases import Case
@@ -32,7 +33,7 @@ def yaml(head: str, *more: str) -> str:
     return block(*start) + block(*config, *more, language="yaml")
 
 
-def case(name: str, bad: str, at: str, good: str, says: str = "SGLang 0.5.23 refuses", served=FOLDERS) -> Case:
+def case(name: str, bad: str, at: str, good: str, says: str = f"SGLang {SGLANG} refuses", served=FOLDERS) -> Case:
     return Case("C511", bad, at, good, says, served=served, name=name)
 
 
@@ -52,7 +53,7 @@ CASES = [
          block(BRANCH, sglang("./copy"))),
     case("in another directory", block(WHOLE) + block(sglang("copy/.")), "launch_server", block(vllm("copy"))),
     case("an address", block(sglang("https://huggingface.co/owner/head")), "launch_server", block(vllm("x/y"))),
-    case("a version before", "With SGLang 0.5.23:\n\n" + block(sglang("owner/head")), "launch_server",
+    case("a version before", f"With SGLang {SGLANG}:\n\n" + block(sglang("owner/head")), "launch_server",
          "With SGLang 9.1:\n\n" + block(sglang("owner/head"))),
     case("a bound", "Needs SGLang 0.5.9 or later.\n\n" + block(sglang("owner/head")), "launch_server",
          "With SGLang 0.5.9:\n\n" + block(sglang("owner/head"))),
@@ -61,17 +62,17 @@ CASES = [
          "sgl.Engine", block("import vllm", "vllm.LLM(model='owner/target', speculative_config={'method': 'eagle3', "
                              "'model': 'owner/head'})", language="python")),
     case("vLLM", block(vllm("owner/head")), "vllm serve", block(vllm("other/head"), sglang("owner/head")),
-         "vLLM 0.32.0 serves", (Served("", "universal", outlines.universal(norm_before_residual=True, truth={
+         f"vLLM {VLLM} serves", (Served("", "universal", outlines.universal(norm_before_residual=True, truth={
              "norm_before_residual": False}), outlines.target(), make_head()), GOOD)),
     case("YAML", yaml("owner/head"), "speculative_model", yaml("other/head") + block(vllm("owner/head")),
-         "TensorRT-LLM 1.2 refuses", (MODELOPT,)),
+         f"TensorRT-LLM {TRTLLM} refuses", (MODELOPT,)),
     case("YAML that names layers", yaml("owner/head", "  eagle3_layers_to_capture: [2, 15, 27]"), "speculative_model",
-         yaml("owner/head", "  eagle3_layers_to_capture: [1, 14, 26]"), "TensorRT-LLM 1.2 serves", (
+         yaml("owner/head", "  eagle3_layers_to_capture: [1, 14, 26]"), f"TensorRT-LLM {TRTLLM} serves", (
              Served("", "universal", outlines.universal(), outlines.target(), make_head()),)),
     case("TensorRT-LLM in Python", block("from tensorrt_llm.llmapi import Eagle3DecodingConfig",
          "c = Eagle3DecodingConfig(max_draft_len=3, speculative_model='owner/head')", language="python"), "c = ",
          block(vllm("owner/head")),
-         "TensorRT-LLM 1.2 refuses", (MODELOPT,)),
+         f"TensorRT-LLM {TRTLLM} refuses", (MODELOPT,)),
     case("sglang-jax", block(sglang("owner/head", "python -m sgl_jax.launch_server")), "sgl_jax",
-         block(vllm("owner/head")), "sglang-jax 0.1.0rc0 serves", (MODELOPT,)),
+         block(vllm("owner/head")), f"sglang-jax {SGLANG_JAX} serves", (MODELOPT,)),
 ]  # fmt: skip

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from support.versions import SGLANG, VLLM
+
 from eagle3hub.lint import RULES
 from lint_cases import Case
 
 GIVEN = (
-    "Measured with vLLM 0.32.0 on one H100, K = 3, temperature 0, batch size 1, 80 prompts, at most 64 new tokens; "
+    f"Measured with vLLM {VLLM} on one H100, K = 3, temperature 0, batch size 1, 80 prompts, at most 64 new tokens; "
     "± is the 95% interval, pooled over rounds.\n"
 )
 
@@ -169,20 +171,20 @@ CASES = [
         name="column",
     ),
     Case("C406", tau(without(", temperature 0")), "| Set", tau(without("temperature 0", "T = 0"))),
-    Case("C407", tau(without(" with vLLM 0.32.0")) + "\n## Usage\n\nRun vLLM.", "| Set", tau(GIVEN)),
+    Case("C407", tau(without(f" with vLLM {VLLM}")) + "\n## Usage\n\nRun vLLM.", "| Set", tau(GIVEN)),
     Case(
         "C407",
-        tau(without(" with vLLM 0.32.0")),
+        tau(without(f" with vLLM {VLLM}")),
         "| Set",
-        tau(without(" with vLLM 0.32.0")) + "\n## Setup\n\nEngine: SGLang 0.5.23",
+        tau(without(f" with vLLM {VLLM}")) + f"\n## Setup\n\nEngine: SGLang {SGLANG}",
         name="elsewhere",
     ),
-    Case("C408", "Serve it with vLLM.", "vLLM", "Serve it with vLLM (0.32.0)."),
+    Case("C408", "Serve it with vLLM.", "vLLM", f"Serve it with vLLM ({VLLM})."),
     Case(
         "C408",
         "Serve it with SGLang.\n\n```bash\npip install sglang\n```",
         "SGLang",
-        "Serve it with SGLang.\n\n```bash\npip install sglang==0.5.23\n```",
+        f"Serve it with SGLang.\n\n```bash\npip install sglang=={SGLANG}\n```",
         name="pinned",
     ),
     Case("C409", tau(without("± is the 95% interval, ")), "| Set", tau(GIVEN)),

@@ -1,6 +1,6 @@
 """A stand-in, in plain torch, for the CPU build of SGLang's kernel package, which is not published.
 
-It has the functions that SGLang 0.5.23 imports from ``sgl_kernel`` to serve a Llama-like target with an EAGLE-3 head
+It has the functions that SGLang imports from ``sgl_kernel`` to serve a Llama-like target with an EAGLE-3 head
 on CPU, greedily, without AMX kernels. Anything else fails when it is imported. Written from what the callers pass and
 expect; none of it is SGLang's code. See the README one folder up.
 """

@@ -1,0 +1,190 @@
+"""The data of engine versions: every key is read, every file is there, and a folder more is a version more."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from eagle3hub.engines import ENGINES, specs
+from eagle3hub.engines.base import DEVICES
+from eagle3hub.engines.preflight import contracts, current_contracts
+from eagle3hub.engines.recipes import Serving, make_recipe
+from eagle3hub.engines.specs import DATA, common, default_version, engine_title, interface, version_data, versions_with
+from eagle3hub.errors import UnavailableError
+from eagle3hub.jobs.plan import image_for
+
+ROOT = Path(__file__).resolve().parents[2]
+ALL = [(engine, v) for engine in ENGINES for v in sorted(p.name for p in (DATA / engine).iterdir() if p.is_dir())]
+CACHED = (
+    *(specs.common, specs.versions_with, specs._version_data, specs.interface),
+    *(contracts, current_contracts),
+)
+
+
+def forget() -> None:
+    for cached in CACHED:
+        cached.cache_clear()
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the data in place of the package's own."""
+    copy = Path(shutil.copytree(DATA, tmp_path / "data"))
+    monkeypatch.setattr(specs, "DATA", copy)
+    forget()
+    yield copy
+    forget()
+
+
+def append(file: Path, text: str) -> None:
+    file.write_text(text + file.read_text())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("file", "read"),
+    [
+        ("common.toml", lambda engine: common(engine)),
+        ("VERSION/engine.toml", lambda engine: version_data(engine)),
+        ("VERSION/contract.toml", lambda engine: current_contracts()),
+    ],
+)
+def test_a_key_that_nothing_reads_is_refused(data: Path, engine: str, file: str, read):
+    name = file.replace("VERSION", default_version(engine))
+    append(data / engine / name, 'aux_convention = "boundary"\n')
+    forget()
+    known = {"common.toml": "pinned", "engine.toml": "greedy_only", "contract.toml": "later_norm"}[Path(name).name]
+    with pytest.raises(ValueError, match=rf"{engine}/{re.escape(name)}.*'aux_convention'; known keys: .*\b{known}\b"):
+        read(engine)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("engine.toml", 'greedy_only = ["cpu"]', 'greedy_only = "cpu"', "greedy_only must be a list, and is 'cpu'"),
+        (
+            "engine.toml",
+            'greedy_only = ["cpu"]',
+            'greedy_only = ["tpu"]',
+            r"greedy_only\[0\] must be one of 'cpu', 'cu",
+        ),
+        ("engine.toml", "disk_gib = 2.5", 'disk_gib = "2.5"', "environments.cpu, disk_gib|disk_gib must be a number"),
+        ("engine.toml", "disk_gib = 2.5", "disk = 2.5", "environments.cpu: nothing reads the key 'disk'"),
+        ("engine.toml", "disk_gib = 2.5\n", "", "environments.cpu: the key 'disk_gib' is missing"),
+        ("engine.toml", 'config = "--spec', 'configs = "--spec', "spelling must be one of"),
+        ("contract.toml", "last_layer = true", "last_layer = 1", "aux: last_layer must be true or false, and is 1"),
+        ("contract.toml", "default = [2, 0, -3]", "default = [2, 0]", "default must be a list of 3"),
+        ("contract.toml", '"boundary"]', '"before"]', "must be one of 'boundary', 'after'"),
+        (
+            "contract.toml",
+            "mla-final-norm = { source",
+            "mla-final-norm = { sauce",
+            "mla-final-norm: nothing reads the",
+        ),
+        ("contract.toml", "mla-final-norm = {", "mla-no-norm = {", "codes no finding has: .*'mla-no-norm'"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_file_and_key(data: Path, file: str, old: str, new: str, said: str):
+    first = versions_with("vllm", file)[0]  # the one that builds on none
+    path = data / "vllm" / first / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    forget()
+    with pytest.raises(ValueError, match=said):
+        version_data("vllm", first) if file == "engine.toml" else contracts()
+
+
+def test_every_folder_holds_what_its_version_needs_and_nothing_else():
+    assert {p.name for p in DATA.iterdir()} == {*ENGINES, "common"}
+    for engine, version in ALL:
+        folder = DATA / engine / version
+        names = {p.name for p in folder.iterdir()}
+        environments = version_data(engine, version).environments if "engine.toml" in names else {}
+        wanted = {f"requirements-{device}.txt" for device in environments}
+        wanted |= {"requirements-sources.txt" for one in environments.values() if one.sources}
+        assert names & {"engine.toml", "contract.toml"}, folder
+        assert names - {"engine.toml", "contract.toml", "interface.json"} == wanted, folder
+        for device, one in environments.items():
+            lines = (folder / f"requirements-{device}.txt").read_text().splitlines()
+            assert f"{one.distribution}=={version}" in lines, folder
+        if "interface.json" in names:
+            assert json.loads((folder / "interface.json").read_text())["version"] == version
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_the_data_names_is_there(engine: str):
+    both = {*versions_with(engine, "engine.toml")} & {*versions_with(engine, "contract.toml")}
+    assert default_version(engine) in both
+    assert {*common(engine).beside} <= {v for name, v in ALL if name == engine}
+    for version in both:
+        runners = {f"{version} {runner}" for runner in version_data(engine, version).runners.values()} or {version}
+        assert runners == {c.version for c in contracts() if (c.engine, c.version.split()[0]) == (engine, version)}
+        image = version_data(engine, version).image
+        assert image is None or version in image.address
+    assert set(DEVICES) == set(specs.Device.__args__)
+
+
+def test_a_folder_more_is_a_version_more(data: Path, tmp_path: Path):
+    old = default_version("vllm")
+    before = {(c.version, c.title): c for c in current_contracts() if c.engine == "vllm"}
+    new = data / "vllm" / "9.8"
+    new.mkdir()
+    (new / "engine.toml").write_text(f'builds_on = "{old}"\ngreedy_only = []\n')
+    (new / "contract.toml").write_text(
+        f'builds_on = "{old}"\nfc_bias = true\n[runners.V2]\nrope = ["legacy"]\n'
+        '[rules]\nbias = { effect = "right", says = "loads {names}", source = "read" }\n'
+    )
+    forget()
+    assert {c.version for c in current_contracts() if c.engine == "vllm"} == {v for v, _ in before}, "not pinned yet"
+    serving = Serving("org/t", "org/d")
+    assert make_recipe("vllm", serving, "9.8").argv == make_recipe("vllm", serving, old).argv
+    with pytest.raises(UnavailableError, match="no tested environment"):
+        append_pin(data, "9.8")
+        specs.environment_spec("vllm", "cpu")
+    with pytest.raises(UnavailableError, match="no image"):
+        image_for(["vllm"])
+    assert interface("vllm") is None
+    one, two = (c for c in current_contracts() if c.engine == "vllm")
+    assert (one.title, two.title) == ("vLLM 9.8 V1 (CPU)", "vLLM 9.8 V2 (GPU)")
+    assert (one.version, two.version, two.parallel_drafting_by) == ("9.8 V1", "9.8 V2", "9.8 V1")
+    (was,) = (c for c in before.values() if c.version.endswith("V1"))
+    assert one.rules.keys() == was.rules.keys()
+    assert (one.fc_bias, one.rope, one.rules["bias"].effect) == (True, was.rope, "right")
+    assert (two.fc_bias, two.rope) == (True, ("legacy",))
+    assert was.rules["bias"].effect != "right"
+    assert version_data("vllm").greedy_only == ()
+
+
+def append_pin(data: Path, version: str) -> None:
+    file = data / "vllm" / "common.toml"
+    file.write_text(re.sub(r'^pinned = ".*"$', f'pinned = "{version}"', file.read_text(), flags=re.MULTILINE))
+    forget()
+
+
+def test_versions_are_in_their_order():
+    shuffled = ["main", "0.10", "0.2.1", "0.2", "0.2rc1", "0.2rc10", "0.2rc2"]
+    assert sorted(shuffled, key=specs._age) == ["0.2rc1", "0.2rc2", "0.2rc10", "0.2", "0.2.1", "0.10", "main"]
+
+
+def test_no_module_and_no_test_writes_a_pinned_version():
+    found = []
+    for engine in ENGINES:
+        version = default_version(engine)
+        told = (
+            [version] if version.count(".") > 1 else [f"{engine_title(engine)} {version}", f'"{engine}", "{version}"']
+        )
+        literal = re.compile("|".join(rf"(?<![\d.]){re.escape(one)}(?![\w.]*\d)" for one in told))
+        for file in [*(ROOT / "eagle3hub").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
+            lines = enumerate(file.read_text().splitlines(), 1)
+            found += [f"{file.relative_to(ROOT)}:{n}: {line.strip()}" for n, line in lines if literal.search(line)]
+    assert found == []
+
+
+def test_what_the_linter_says_of_vllm_holds_for_the_pinned_version():
+    assert "draft_sample_method" in interface("vllm").speculative_config

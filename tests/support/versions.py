@@ -1,0 +1,11 @@
+"""The engine versions that this program pins, asked of its data: tests write none."""
+
+from __future__ import annotations
+
+from eagle3hub.engines.specs import default_version
+
+VLLM = default_version("vllm")
+SGLANG = default_version("sglang")
+TRTLLM = default_version("trtllm")
+SGLANG_JAX = default_version("sglang_jax")
+LLAMACPP = default_version("llamacpp")
