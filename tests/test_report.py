@@ -18,6 +18,8 @@ from eagle3hub.validation.report import Report, load_report
 
 Change = Callable[[dict[str, Any]], Any]
 
+FIXTURES = Path(__file__).parent / "validate" / "fixtures"
+
 
 def test_the_schema_is_one_and_documents_every_field() -> None:
     from jsonschema import Draft202012Validator
@@ -102,6 +104,14 @@ def test_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
     assert load_report(file).document == samples.report()
     assert list(tmp_path.iterdir()) == [file]
     assert file.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+@pytest.mark.parametrize("name", ["held-against-two", "three-engines", "not-run"])
+def test_a_report_that_was_written_before_it_was_typed_keeps_its_bytes(name: str, tmp_path: Path) -> None:
+    """Written when a report was a dictionary: preflight, server, expected counters, an earlier run, and a failure."""
+    written = FIXTURES / f"report-{name}.json"
+    load_report(written).save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == written.read_bytes()
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ def tables(results: Results) -> list[Table]:
 
 
 def conditions(results: Results) -> list[str]:
-    """What has to be said beside the tables: target, heads, prompts, settings, estimator, and what did not pass."""
+    """The conditions of the tables: target, heads, prompts, settings, estimator, and what did not pass."""
     target = results.target
     out = [f"Target: {target.name}" + (f" at {target.revision}" if target.revision else "")]
     out += [f"Head {head.name}: {head.layout} layout, {head.digest[:19]}…" for head in results.heads]
