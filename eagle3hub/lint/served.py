@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from eagle3hub.card import vocabulary
-from eagle3hub.card.served import Outlook, Served, captured, outlook, way_out
+from eagle3hub.card.served import Prospect, Served, captured, layout_that_works, prospect
 from eagle3hub.engines.check.commands import options
 from eagle3hub.engines.check.snippets import Command, Snippet, extract
 from eagle3hub.engines.preflight import contracts
@@ -249,11 +249,11 @@ def _folder(
     return None
 
 
-def _seen(one: Served, use: Use, text: str) -> Outlook | None:
+def _seen(one: Served, use: Use, text: str) -> Prospect | None:
     """What the engine does with the files, where it gets them wrong in every version that the text may mean."""
-    found: Outlook | None = None
+    found: Prospect | None = None
     for version in _versions(use, text):
-        found = outlook(one, use.engine, version, None, use.capture)
+        found = prospect(one, use.engine, version, None, use.capture)
         if found.works:
             return None
     return found
@@ -283,10 +283,10 @@ def _bound(m: re.Match[str], text: str) -> bool:
 def _fix(use: Use, folders: Sequence[Served], one: Served) -> str:
     version = default_version(use.engine)
     for other in folders:
-        if other.folder != one.folder and outlook(other, use.engine, version, None, use.capture).works:
+        if other.folder != one.folder and prospect(other, use.engine, version, None, use.capture).works:
             where = f"the folder {other.folder}/" if other.folder else "the repository's root"
             return f"Serve {where}, whose files {engine_title(use.engine)} takes, or leave the command out."
-    name = way_out(one, use.engine, version, use.capture)
+    name = layout_that_works(one, use.engine, version, use.capture)
     return (
         f"Leave the command out, or convert the head to the {name} layout and publish that."
         if name
