@@ -19,7 +19,7 @@ from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.engines.base import Verdict, worst
 from eagle3hub.errors import ManifestError
 from eagle3hub.metrics import Counts, acceptance_if_any, by_category, paired
-from eagle3hub.system.documents import alike, faults, read_document
+from eagle3hub.system.documents import nearly_equal, read_document, schema_faults
 from eagle3hub.system.resources import schema
 from eagle3hub.system.text import escaped_json
 from eagle3hub.validation.gates import collapse
@@ -73,7 +73,7 @@ def load_results(path: str | Path) -> Results:
 
 def check_results(document: Any, name: str = "the results") -> None:
     """Raise ManifestError for the first departure from the schema, or of a number from the counters it rests on."""
-    for fault in faults(document, schema("bench")):
+    for fault in schema_faults(document, schema("bench")):
         raise ManifestError(f"{name}: {fault.message}", hint=fault.hint, code="bench-schema")
     heads = [head["name"] for head in document["heads"]]
     for i, cell in enumerate(document["cells"]):
@@ -86,7 +86,7 @@ def check_results(document: Any, name: str = "the results") -> None:
             asked, have = cell["prompts"]["count"], len(cell["per_prompt"])
             raise ManifestError(f"{where} has counters of {have} prompts, not of {asked}", code="bench-numbers")
         computed = _acceptance(counts(cell))
-        if not alike(computed, cell["acceptance"]):
+        if not nearly_equal(computed, cell["acceptance"]):
             raise ManifestError(
                 f"{where}.acceptance does not follow from the counters of its prompts",
                 hint="results are written by eagle3hub bench and not edited; measure again",
@@ -96,9 +96,9 @@ def check_results(document: Any, name: str = "the results") -> None:
         if cell["verdict"] == "pass" and (measured is None or collapse(measured).verdict != "pass"):
             raise ManifestError(f"{where} is stated to pass, and its counters do not", code="bench-numbers")
         rows = zip(cell["per_prompt"], counts(cell), strict=True)
-        if not alike(by_category((row["category"], one) for row, one in rows), cell["categories"]):
+        if not nearly_equal(by_category((row["category"], one) for row, one in rows), cell["categories"]):
             raise ManifestError(f"{where}.categories do not follow from its prompts", code="bench-numbers")
-    if not alike(comparisons(document["cells"], document["base"]), document["comparisons"]):
+    if not nearly_equal(comparisons(document["cells"], document["base"]), document["comparisons"]):
         raise ManifestError(f"{name}: the comparisons do not follow from the cells", code="bench-numbers")
 
 

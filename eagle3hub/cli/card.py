@@ -14,7 +14,7 @@ from eagle3hub.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from eagle3hub.lint.source import Checked
+    from eagle3hub.lint.source import LintedCard
 
 
 class _WriteByDefault(TyperGroup):
@@ -107,9 +107,9 @@ def card(
         raise UsageError("--output does not go with --check", hint="redirect standard output")
     if sarif and as_json:
         raise UsageError("--sarif and --json are two formats", hint="name one")
-    from eagle3hub.lint.source import check as check_card
+    from eagle3hub.lint.source import lint_source
 
-    found = check_card(source, reports=report or (), heads=head or (), templates=templates)
+    found = lint_source(source, reports=report or (), heads=head or (), templates=templates)
     if sarif:
         from eagle3hub.lint.source import to_sarif
 
@@ -172,9 +172,9 @@ def preview(
 
 def _complete(manifest: str, folder: Path, templates: Path | None, allow: list[str] | None, as_json: bool) -> None:
     from eagle3hub.card.folder import complete
-    from eagle3hub.publishing.gates import check_codes
+    from eagle3hub.publishing.gates import check_gate_codes
 
-    made = complete(folder, manifest, waived=check_codes(allow or ()), templates=templates)
+    made = complete(folder, manifest, waived=check_gate_codes(allow or ()), templates=templates)
     document = {
         "manifest": manifest,
         "repo": made.manifest.release.repo,
@@ -194,7 +194,7 @@ def _write(
     as_json: bool,
 ) -> None:
     from eagle3hub.card.assemble import make_card
-    from eagle3hub.publishing.gates import check_codes
+    from eagle3hub.publishing.gates import check_gate_codes
 
     made = make_card(
         manifest,
@@ -202,7 +202,7 @@ def _write(
         heads=head or (),
         output=None if output == "-" else output,
         templates=templates,
-        waived=check_codes(allow or ()),
+        waived=check_gate_codes(allow or ()),
     )
     if not as_json and made.output is None:
         write(made.text)
@@ -216,7 +216,7 @@ def _write(
         console(stderr=True).print(f"warning: {what}: {why}", markup=False)
 
 
-def _print(found: Checked, out: Console) -> None:
+def _print(found: LintedCard, out: Console) -> None:
     from rich.markup import escape
 
     from eagle3hub.lint.model import RULES

@@ -89,10 +89,9 @@ def publish(
     """
     from eagle3hub.card.folder import MANIFEST
     from eagle3hub.card.manifest import load_manifest
-    from eagle3hub.publishing import Settings, made_for, make_plan, upload
-    from eagle3hub.publishing import sign as sign_it
+    from eagle3hub.publishing import PublishOptions, made_for, plan_publication, sign_if_asked, upload
 
-    settings = Settings(
+    options = PublishOptions(
         create_pr, stage, private, branch_per_layout, tag, message, tuple(allow or ()), gated, collection, sign
     )
     described = load_manifest(manifest) if manifest is not None else None
@@ -102,8 +101,8 @@ def publish(
             f"there is no {MANIFEST} in {folder} that says where to publish", hint="give --repo OWNER/NAME"
         )
     with progress(quiet=quiet) as report:
-        sign_it(folder, settings, progress=report)
-        plan = make_plan(folder, name, settings, manifest=described, hub_needed=not dry_run, progress=report)
+        sign_if_asked(folder, options, progress=report)
+        plan = plan_publication(folder, name, options, manifest=described, hub_needed=not dry_run, progress=report)
         done = None if dry_run or plan.problems else upload(plan, report)
     document = plan.to_json() if done is None else done.to_json()
     emit(document, lambda console: show(document, console), as_json=as_json)

@@ -16,7 +16,7 @@ from eagle3hub.cli import publish as publishing
 from eagle3hub.cli.options import EndpointOption, EnginePythonOption
 from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
 from eagle3hub.errors import Eagle3HubError, FoundWanting, OutputError, UsageError
-from eagle3hub.system.text import size, visible
+from eagle3hub.system.text import readable_size, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,7 +90,7 @@ def release(
     if dry_run and until not in (None, "card"):
         raise UsageError("--dry-run is --until card", hint="name one")
     from eagle3hub.engines.options import endpoint_urls, engine_pythons
-    from eagle3hub.publishing import Settings
+    from eagle3hub.publishing import PublishOptions
     from eagle3hub.releasing.heads import failure_markdown, markdown, release_all
 
     place = _summary(summary)
@@ -103,7 +103,7 @@ def release(
                 output=output,
                 start=start,  # type: ignore[arg-type]  # checked there
                 until="card" if dry_run else until or "publish",  # type: ignore[arg-type]
-                settings=Settings(
+                settings=PublishOptions(
                     create_pr, stage, False, branch_per_layout, tag, None, tuple(allow or ()), gated, collection, sign
                 ),
                 target=target,
@@ -150,7 +150,7 @@ def show(doc: dict[str, Any], console: Console) -> None:
         converted = doc["until"] == "convert"
         console.print(
             f"{'converted' if converted else 'ready for upload'}: [bold]{escape(doc['output'])}[/] "
-            f"({len(doc['files'])} files, {size(sum(f['size'] for f in doc['files']))})"
+            f"({len(doc['files'])} files, {readable_size(sum(f['size'] for f in doc['files']))})"
         )
         console.print(f"  {doc['digest']}")
         if not converted:

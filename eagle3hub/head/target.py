@@ -12,7 +12,7 @@ from eagle3hub.checkpoint.safetensors import refuse_pointer
 from eagle3hub.checkpoint.source import CONFIG, HUB, is_folder, parse_json_object, read_small
 from eagle3hub.errors import SourceError
 from eagle3hub.head.fields import Fields
-from eagle3hub.system.reading import kind, opened
+from eagle3hub.system.reading import opened, special_kind
 from eagle3hub.system.resources import read_toml
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def require_files(target: str) -> None:
     try:
         for place in (folder, folder / _TEMPLATES):
             for path in sorted(place.iterdir()) if place.is_dir() else ():
-                if path.exists() and (what := kind(path.stat().st_mode)) is not None:
+                if path.exists() and (what := special_kind(path.stat().st_mode)) is not None:
                     raise SourceError(
                         f"{path.relative_to(folder)} in the target folder {target} is {what}, not a file",
                         hint="put the file itself there, or take it away",

@@ -11,11 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from eagle3hub.lint import citations, conditions, content, figures, frontmatter, recipes, served
-from eagle3hub.lint import content as statements
-from eagle3hub.lint import content as terms
-from eagle3hub.lint import frontmatter as licensing
-from eagle3hub.lint import recipes as engine_names
-from eagle3hub.lint.model import RULES, Finding, Rule, run
+from eagle3hub.lint.model import RULES, Finding, Rule, run_rule
 from eagle3hub.lint.parse import parse_card
 
 if TYPE_CHECKING:
@@ -23,19 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MODULES", "RULES", "Finding", "Rule", "lint_card"]
 
-MODULES = (
-    citations,
-    conditions,
-    content,
-    engine_names,
-    figures,
-    frontmatter,
-    licensing,
-    recipes,
-    served,
-    statements,
-    terms,
-)
+MODULES = (citations, conditions, content, figures, frontmatter, recipes, served)
 """The modules that register rules."""
 
 
@@ -56,5 +40,5 @@ def lint_card(
         repo: id of the repository that they are of; None: not known.
     """
     card = replace(parse_card(text, name, files), served=tuple(folders), repo=repo)
-    found = [finding for rule in RULES.values() for finding in run(rule, card)]
+    found = [finding for rule in RULES.values() for finding in run_rule(rule, card)]
     return sorted(found, key=lambda f: (f.line, f.code, f.message))

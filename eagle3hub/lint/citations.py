@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 
 from eagle3hub.card import bibliography
 from eagle3hub.card.bibliography import Reference
-from eagle3hub.lint.model import Card, Entry, Found, rule
+from eagle3hub.lint.model import Card, Entry, Violation, rule
 
 _ARXIV_URL = re.compile(r"(?:arxiv\.org/(?:abs|pdf|html)|huggingface\.co/papers|hf\.co/papers)/(\d{4}\.\d{4,5})")
 _SAME_TITLE = 0.9
@@ -26,12 +26,12 @@ _EARLIER = {"2312.07104": ("efficientlyprogramminglargelanguagemodelsusingsglang
     "card; the Hub checks ids, nobody checks titles.",
     fix="Copy the entry from arXiv, or name the bibliography's key in release.yaml.",
 )
-def title(card: Card) -> Iterator[Found]:
+def wrong_title(card: Card) -> Iterator[Violation]:
     """BibTeX titles against the bibliography's; link texts against the titles of other works."""
     for entry, known in _known(card):
         printed = entry.fields.get("title", "")
         if printed and _normal(printed) not in {_normal(known.title), *_EARLIER.get(known.arxiv, ())}:
-            yield Found(
+            yield Violation(
                 entry.lines.get("title", entry.line),
                 f"arXiv {known.arxiv} is “{known.title}”, not “{printed}”",
                 f"title = {{{known.title}}}",
@@ -44,10 +44,10 @@ def title(card: Card) -> Iterator[Found]:
         for other in by_id.values():
             alike = SequenceMatcher(None, _normal(link.text), _normal(other.title)).ratio()
             if other.arxiv == m[1] and _is_other_subtitle(link.text, other.title):
-                yield Found(link.line, f"arXiv {m[1]} is “{other.title}”, not “{link.text}”", other.title)
+                yield Violation(link.line, f"arXiv {m[1]} is “{other.title}”, not “{link.text}”", other.title)
             elif other.arxiv != m[1] and alike > _SAME_TITLE:
                 message = f"the link “{link.text}” leads to arXiv {m[1]}, which is “{by_id[m[1]].title}”"
-                yield Found(link.line, message, f"https://arxiv.org/abs/{other.arxiv}")
+                yield Violation(link.line, message, f"https://arxiv.org/abs/{other.arxiv}")
 
 
 def _is_other_subtitle(text: str, title: str) -> bool:
@@ -64,7 +64,7 @@ def _is_other_subtitle(text: str, title: str) -> bool:
     why="Credit goes to people who did not write the work, or passes over those who did.",
     fix="Copy the authors from arXiv.",
 )
-def authors(card: Card) -> Iterator[Found]:
+def wrong_authors(card: Card) -> Iterator[Violation]:
     """Last names in order, as far as both sides list them."""
     for entry, known in _known(card):
         printed = [_letters(last) for _, last in entry.authors if last.lower() != "others"]
@@ -74,7 +74,7 @@ def authors(card: Card) -> Iterator[Found]:
         if printed and printed[:both] != right[:both]:
             names = ", ".join(known.last_names) + ("" if known.complete else " and others")
             message = f"the authors of arXiv {known.arxiv} are {names}"
-            yield Found(entry.lines.get("author", entry.line), message)
+            yield Violation(entry.lines.get("author", entry.line), message)
 
 
 @rule(
@@ -84,7 +84,7 @@ def authors(card: Card) -> Iterator[Found]:
     why="A draft head built on a published method owes it a citation, and readers look for the paper's definitions.",
     fix="Cite the paper with its arXiv id.",
 )
-def uncited(card: Card) -> Iterator[Found]:
+def missing_citation(card: Card) -> Iterator[Violation]:
     """EAGLE-3 named without a sign of its paper."""
     known = bibliography.references()["2503.01840"]
     named = card.search(r"\beagle[- ]?3\b") or card.search(r"\beagle\b")
@@ -92,7 +92,7 @@ def uncited(card: Card) -> Iterator[Found]:
         cited = ", ".join(e.key for e in card.bibtex)
         end = f"; what it cites is {cited}" if cited else ""
         message = f"the card is about EAGLE-3 and does not cite it (arXiv {known.arxiv}){end}"
-        yield Found(named[0].line, message)
+        yield Violation(named[0].line, message)
 
 
 @rule(
@@ -103,16 +103,16 @@ def uncited(card: Card) -> Iterator[Found]:
     "of whoever pastes it.",
     fix="Give every entry a key, a title, an author and a year, and close its braces.",
 )
-def unusable(card: Card) -> Iterator[Found]:
+def unusable_entry(card: Card) -> Iterator[Violation]:
     """Entries pybtex refuses, and entries without the three fields every style prints."""
     for line, why in card.bad_bibtex:
-        yield Found(line, f"this entry cannot be parsed: {why}")
+        yield Violation(line, f"this entry cannot be parsed: {why}")
     for entry in card.bibtex:
         given = {name for name, value in entry.fields.items() if value} | ({"author"} if entry.authors else set())
         missing = [name for name in ("title", "author", "year") if name not in given]
         undated = entry.kind == "software" or "/datasets/" in entry.fields.get("url", "")
         if missing and not (undated and missing == ["year"]):
-            yield Found(entry.line, f"the entry {entry.key} has no {' and no '.join(missing)}")
+            yield Violation(entry.line, f"the entry {entry.key} has no {' and no '.join(missing)}")
 
 
 @rule(
@@ -122,11 +122,11 @@ def unusable(card: Card) -> Iterator[Found]:
     why="The work has been published since; citing the venue gives its authors credit where credit is counted.",
     fix="Use @inproceedings with the venue.",
 )
-def preprint(card: Card) -> Iterator[Found]:
+def cited_as_preprint(card: Card) -> Iterator[Violation]:
     """Entries without a venue for works that have one."""
     for entry, known in _known(card):
         if known.venue and entry.kind not in {"inproceedings", "conference", "proceedings"}:
-            yield Found(entry.line, f"arXiv {known.arxiv} was published: {known.venue}")
+            yield Violation(entry.line, f"arXiv {known.arxiv} was published: {known.venue}")
 
 
 def _known(card: Card) -> Iterator[tuple[Entry, Reference]]:

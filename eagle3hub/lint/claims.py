@@ -61,7 +61,7 @@ _GREEDY = re.compile(r"\bgreed(?:y|ily) (?:decod|sampl|generat|output)|\bgreedy\
 
 
 @dataclass(frozen=True, slots=True)
-class Length:
+class AcceptanceLength:
     """An acceptance length of a table, in its column; ``ks`` are the K it may stand for, empty if nothing says."""
 
     row: Row
@@ -73,7 +73,7 @@ class Length:
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class RateSeries:
     """Rates by draft position, from the first on. ``kind`` is what the card calls them, or None."""
 
     line: int
@@ -97,7 +97,7 @@ def _once(function: Callable[[Card], T]) -> Callable[[Card], T]:
     return cached
 
 
-def kind(table: Table, index: int, section: Section) -> str:
+def column_kind(table: Table, index: int, section: Section) -> str:
     """What a column holds, by its header, and where the header does not say, by the text around the table.
 
     One of: length, rate, throughput, speedup, difference, interval, k, temperature, count, position, label, other.
@@ -109,7 +109,7 @@ def kind(table: Table, index: int, section: Section) -> str:
     if _OTHER.search(table.header[index]):
         return "other"
     taken = {_by_header(header) for header in table.header}
-    around = context(table, section)
+    around = text_before(table, section)
     matches = [(m.start(), name) for name, p in _MEASURED if name not in taken for m in p.finditer(around)]
     return max(matches)[1] if matches else "other"
 
@@ -121,44 +121,44 @@ def _by_header(header: str) -> str | None:
     return None
 
 
-def context(table: Table, section: Section) -> str:
+def text_before(table: Table, section: Section) -> str:
     """The nearest heading and the paragraph before a table: what says what it shows."""
     before = [b for b in section.blocks if isinstance(b, Prose) and b.line < table.line]
     heading = section.path[-1].text if section.path else ""
     return "\n".join([heading, *(b.text for b in before[-1:])])
 
 
-def around(table: Table, section: Section) -> str:
-    """`context`, the header, and the paragraph after the table."""
+def text_around(table: Table, section: Section) -> str:
+    """`text_before`, the header, and the paragraph after the table."""
     after = [b.text for b in section.blocks if isinstance(b, Prose) and b.line > table.line]
-    return "\n".join([context(table, section), " ".join(table.header), *after[:1]])
+    return "\n".join([text_before(table, section), " ".join(table.header), *after[:1]])
 
 
-def columns(card: Card, wanted: str) -> Iterator[tuple[Section, Table, int]]:
+def columns_of_kind(card: Card, wanted: str) -> Iterator[tuple[Section, Table, int]]:
     """Every column of a kind that holds numbers."""
     for section, table in card.tables:
         for i in range(len(table.header)):
-            found = kind(table, i, section)
+            found = column_kind(table, i, section)
             is_wanted = found == wanted or (wanted == "length" and _lengths_by_temperature(table, section, found))
             if is_wanted and table.column(i):
                 yield section, table, i
 
 
 def _lengths_by_temperature(table: Table, section: Section, found: str) -> bool:
-    return found == "temperature_column" and bool(_LENGTH.search(context(table, section)))
+    return found == "temperature_column" and bool(_LENGTH.search(text_before(table, section)))
 
 
 @_once
-def lengths(card: Card) -> list[Length]:
+def acceptance_lengths(card: Card) -> list[AcceptanceLength]:
     """Every acceptance length of the card's tables, in a column or a row of that name.
 
     Rates above 1 without a unit are lengths and are included, unless they are said to be marginal or conditional.
     """
     found = []
     for wanted in ("length", "rate"):
-        for section, table, i in columns(card, wanted):
+        for section, table, i in columns_of_kind(card, wanted):
             values = table.column(i)
-            if wanted == "rate" and (_word(context(table, section)) or not _are_lengths(values)):
+            if wanted == "rate" and (_word(text_before(table, section)) or not _are_lengths(values)):
                 continue
             if any(n.unit == "%" for _, n in values) or max(n.value for _, n in values) > 100:
                 continue
@@ -166,7 +166,7 @@ def lengths(card: Card) -> list[Length]:
                 header = table.header[i]
                 if _COUNT_OF.match(row.cells[i].text):
                     continue
-                found.append(Length(row, number, header, table, section, _ks(table, row, section)))
+                found.append(AcceptanceLength(row, number, header, table, section, _ks(table, row, section)))
     tables = {x.table.line for x in found}
     for section, table in card.tables:
         for row in table.rows:
@@ -174,7 +174,9 @@ def lengths(card: Card) -> list[Length]:
                 values_ = [
                     c.number for c in row.cells[1:] if c.number and c.number.unit == "" and c.number.value < 100
                 ]
-                found += [Length(row, n, row.label, table, section, _ks(table, row, section)) for n in values_]
+                found += [
+                    AcceptanceLength(row, n, row.label, table, section, _ks(table, row, section)) for n in values_
+                ]
     return found
 
 
@@ -186,7 +188,7 @@ def _ks(table: Table, row: Row, section: Section) -> frozenset[int]:
     for i, name in enumerate(table.header):
         if _K.search(name) and (n := row.cells[i].number) and n.ulp == 1:
             return frozenset({int(n.value)})
-    return frozenset(found_numbers(MEASURED_K, around(table, section)))
+    return frozenset(found_numbers(MEASURED_K, text_around(table, section)))
 
 
 def found_numbers(pattern: re.Pattern[str], text: str) -> list[int]:
@@ -200,7 +202,7 @@ def measured_ks(card: Card) -> dict[int, int]:
     out: dict[int, int] = {}
     for hit in card.search(MEASURED_K.pattern, outside=r"\b(?:usage|serve|serving|quick start|inference)\b"):
         out.setdefault(int(next(g for g in hit.match.groups() if g)), hit.line)
-    for length in lengths(card):
+    for length in acceptance_lengths(card):
         for k in length.ks:
             out.setdefault(k, length.table.line)
     return out
@@ -227,9 +229,9 @@ def temperatures(text: str) -> set[float]:
 
 
 @_once
-def series(card: Card) -> list[Series]:
+def rate_series(card: Card) -> list[RateSeries]:
     """Every series of rates by position: down a column, along a row, or in a sentence."""
-    found: list[Series] = []
+    found: list[RateSeries] = []
     for section, table in card.tables:
         found += _down(table, section)
         found += _along(table, section)
@@ -238,23 +240,23 @@ def series(card: Card) -> list[Series]:
     return found
 
 
-def _down(table: Table, section: Section) -> Iterator[Series]:
+def _down(table: Table, section: Section) -> Iterator[RateSeries]:
     rows = [row for row in table.rows if _POSITION.search(row.label)]
     if len(rows) < 2 or len(rows) != len(table.rows):
         return
     for i, header in enumerate(table.header[1:], 1):
         values = [n for row in rows if (n := row.cells[i].number) is not None]
         said = bool(_RATE.search(header)) or all(n.share <= 1 + n.slack for n in values)
-        if said and kind(table, i, section) == "rate" and len(values) == len(rows):
+        if said and column_kind(table, i, section) == "rate" and len(values) == len(rows):
             accuracy = any(re.search(r"\bacc_?\d", row.label) for row in rows)
-            name = header if _RATE.search(header) else context(table, section).split("\n")[0]
-            yield Series(
+            name = header if _RATE.search(header) else text_before(table, section).split("\n")[0]
+            yield RateSeries(
                 table.line, tuple(values), tuple(row.line for row in rows), name, _named(header, table, section),
                 section, accuracy,
             )  # fmt: skip
 
 
-def _along(table: Table, section: Section) -> Iterator[Series]:
+def _along(table: Table, section: Section) -> Iterator[RateSeries]:
     places = [i for i, h in enumerate(table.header) if _POSITION.search(h) and not re.fullmatch(r"\d{3,}", h.strip())]
     if len(places) < 2 or places != list(range(places[0], places[-1] + 1)):
         return
@@ -264,14 +266,14 @@ def _along(table: Table, section: Section) -> Iterator[Series]:
             accuracy = any(re.search(r"\bacc_?\d", table.header[i]) for i in places)
             kind_ = _named(table.header[places[0]], table, section)
             lines = (row.line,) * len(values)
-            yield Series(row.line, tuple(values), lines, row.label, kind_, section, accuracy)
+            yield RateSeries(row.line, tuple(values), lines, row.label, kind_, section, accuracy)
 
 
 _LIST = re.compile(r"(?:\d*\.\d+|\d+(?:\.\d+)?%)(?:\s*(?:,|/|;|,? and)\s*(?:\d*\.\d+|\d+(?:\.\d+)?%)){1,}")
 _BY_POSITION = re.compile(r"(?:per|by|each)[- ](?:draft )?position|positions? \d", re.I)
 
 
-def _in_sentence(prose: Prose, section: Section) -> Iterator[Series]:
+def _in_sentence(prose: Prose, section: Section) -> Iterator[RateSeries]:
     for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z])", prose.text):
         if not (_BY_POSITION.search(sentence) and _RATE.search(sentence)):
             continue
@@ -280,11 +282,11 @@ def _in_sentence(prose: Prose, section: Section) -> Iterator[Series]:
             if len(values) < 2:
                 continue
             line = prose.line + prose.text.count("\n", 0, prose.text.find(m[0]))
-            yield Series(line, values, (line,) * len(values), m[0], _word(sentence), section, False)
+            yield RateSeries(line, values, (line,) * len(values), m[0], _word(sentence), section, False)
 
 
 def _named(header: str, table: Table, section: Section) -> str | None:
-    return _word(header) or _word(around(table, section))
+    return _word(header) or _word(text_around(table, section))
 
 
 def _word(text: str) -> str | None:
@@ -296,7 +298,7 @@ def _word(text: str) -> str | None:
     return "marginal" if marginal else "conditional"
 
 
-def same_part(a: Section, b: Section) -> bool:
+def in_same_part(a: Section, b: Section) -> bool:
     """Whether two sections belong to the same level-2 part of the card."""
     return _part(a) == _part(b)
 

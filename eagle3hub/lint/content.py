@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from eagle3hub.lint import claims
-from eagle3hub.lint.model import Card, Found, Prose, rule
+from eagle3hub.lint.model import Card, Prose, Violation, rule
 
 # C8: claims without support, and data sets that are not what the card says.
 
@@ -41,15 +41,15 @@ _SIZES = {
     "heads, targets and machines.",
     fix="Show throughput with and without the head, with its conditions, or leave the factor out.",
 )
-def unsupported(card: Card) -> Iterator[Found]:
+def unsupported_speedup(card: Card) -> Iterator[Violation]:
     """Factors on a card that has no throughput table, or none with a baseline."""
-    tables = [t for wanted in ("throughput", "speedup") for _, t, _ in claims.columns(card, wanted)]
+    tables = [t for wanted in ("throughput", "speedup") for _, t, _ in claims.columns_of_kind(card, wanted)]
     if any(re.search(_BASELINE, t.text, re.I) for t in tables) or (tables and card.says(_BASELINE)):
         return
     for hit in card.search(_SPEED, tables=False):
         factor = hit.match["a"] or hit.match["b"]
         end = "no table has a baseline" if tables else "the card has no measurement of speed"
-        yield Found(hit.line, f"“{factor}”: {end}")
+        yield Violation(hit.line, f"“{factor}”: {end}")
 
 
 @rule(
@@ -60,13 +60,13 @@ def unsupported(card: Card) -> Iterator[Found]:
     "people's judgments of models' answers.",
     fix="Write: MT-Bench, 80 questions of two turns in 8 categories.",
 )
-def judgments(card: Card) -> Iterator[Found]:
+def judgments_as_questions(card: Card) -> Iterator[Violation]:
     """Votes, judgments or 3,300 sequences on a card about MT-Bench."""
     if card.says(r"MT[- ]?Bench"):
         votes = r"(?:expert|human)(?: \w+)? (?:preference )?(?:votes|judg\w+|annotations)|preference votes"
         for hit in card.search(rf"\b3[,.]?3(?:00|K)\b[^.]{{0,100}}|{votes}"):
             if re.search(rf"{votes}|sequence|dialog|conversation", hit.match[0], re.I):
-                yield Found(hit.line, f"“{hit.match[0].strip()}” describes MT-Bench's human judgments")
+                yield Violation(hit.line, f"“{hit.match[0].strip()}” describes MT-Bench's human judgments")
 
 
 @rule(
@@ -76,7 +76,7 @@ def judgments(card: Card) -> Iterator[Found]:
     why="The number of prompts cannot be more than there are, so something else was measured.",
     fix="Name the set that was used, its split and the number of prompts.",
 )
-def too_many(card: Card) -> Iterator[Found]:
+def too_many_items(card: Card) -> Iterator[Violation]:
     """Numbers of items right beside a data set's name that exceed its size."""
     items = r"(?:prompts|questions|problems|samples|examples|conversations|dialogues|sequences|tasks)"
     for name, (size, what) in _SIZES.items():
@@ -84,7 +84,7 @@ def too_many(card: Card) -> Iterator[Found]:
         beside = rf"{name}\W{{1,3}}(?:\w+ )?{number.format('a')} (?:\w+ )?{items}|{number.format('b')} {name} {items}"
         for hit in card.search(beside, outside=claims.TRAINING):
             if int((hit.match["a"] or hit.match["b"]).replace(",", "")) > size:
-                yield Found(hit.line, f"“{hit.match[0]}”: the set has {what}")
+                yield Violation(hit.line, f"“{hit.match[0]}”: the set has {what}")
 
 
 @rule(
@@ -94,11 +94,11 @@ def too_many(card: Card) -> Iterator[Found]:
     why="A text-only head advertised as image-to-text fails on the first picture.",
     fix="Name the modalities the head was trained and measured with.",
 )
-def modality(card: Card) -> Iterator[Found]:
+def contradictory_modality(card: Card) -> Iterator[Violation]:
     """Text input in one place, image-to-text in another."""
     if card.says(r"\binput (?:type|modalit)\w*(?:\(s\))?\W+text\b(?!\W{0,3}(?:and |\+ |/ ?)?image)"):
         for hit in card.search(r"image[- ](?:text[- ])?to[- ]text"):
-            yield Found(hit.line, f"“{hit.match[0]}”, but the input is text")
+            yield Violation(hit.line, f"“{hit.match[0]}”, but the input is text")
 
 
 # C3: words that mean several things, used for numbers that mean one.
@@ -119,19 +119,19 @@ _DEFINED = (
     "“acceptance rate”. A value above 1 is the last of these, the acceptance length τ, target's own token included.",
     fix="Call it acceptance length τ (tokens emitted per verification step).",
 )
-def length_called_rate(card: Card) -> Iterator[Found]:
+def length_called_rate(card: Card) -> Iterator[Violation]:
     """Tables of “rates” above 1, and sentences that define the rate as tokens per step."""
     seen: set[int] = set()
-    for length in claims.lengths(card):
+    for length in claims.acceptance_lengths(card):
         if re.search(_RATE, length.header, re.I) and length.table.line not in seen:
             seen.add(length.table.line)
-            values = [x.number.value for x in claims.lengths(card) if x.table is length.table]
+            values = [x.number.value for x in claims.acceptance_lengths(card) if x.table is length.table]
             message = f"“{length.header}” of {min(values):.2f} to {max(values):.2f}: no rate is above 1"
-            yield Found(length.table.line, message)
+            yield Violation(length.table.line, message)
     per_step = r"tokens? (?:\w+ ){0,4}(?:in|per) (?:each |a |every )?(?:step|round)"
     defined = rf"{per_step}[^.]{{0,30}}\b(?:called|is the|=) {_RATE}"
     for hit in card.search(rf"{defined}|{_RATE} (?:is|means|=|\() ?(?:the )?(?:average )?(?:number of )?tokens per"):
-        yield Found(hit.line, "tokens per step are called acceptance rate here")
+        yield Violation(hit.line, "tokens per step are called acceptance rate here")
 
 
 @rule(
@@ -142,9 +142,9 @@ def length_called_rate(card: Card) -> Iterator[Found]:
     "(conditional, the papers' n-α) give very different acceptance lengths.",
     fix="Name them: marginal (share of all rounds) or conditional (given that all tokens before were accepted).",
 )
-def unnamed_rates(card: Card) -> Iterator[Found]:
+def unnamed_rates(card: Card) -> Iterator[Violation]:
     """Series of rates whose kind no word around them tells."""
-    for s in claims.series(card):
+    for s in claims.rate_series(card):
         if s.kind is None:
             lengths = []
             for kind in ("conditional", "marginal"):
@@ -153,7 +153,7 @@ def unnamed_rates(card: Card) -> Iterator[Found]:
                     product *= n.share
                     total += n.share if kind == "marginal" else product
                 lengths.append(f"{total:.2f} if {kind}")
-            yield Found(s.line, f"{len(s.rates)} rates by position: τ would be {', '.join(lengths)}")
+            yield Violation(s.line, f"{len(s.rates)} rates by position: τ would be {', '.join(lengths)}")
 
 
 @rule(
@@ -163,18 +163,18 @@ def unnamed_rates(card: Card) -> Iterator[Found]:
     why="Per drafted token, per position, per step or per request: each gives another number for the same run.",
     fix="Give the formula, for example accepted / drafted tokens, pooled over all rounds.",
 )
-def undefined_rate(card: Card) -> Iterator[Found]:
+def undefined_rate(card: Card) -> Iterator[Violation]:
     """Tables and sentences with a rate that nothing on the card defines."""
     if card.says(_DEFINED):
         return
-    of_positions = {s.line for s in claims.series(card)}
-    for _, table, i in claims.columns(card, "rate"):
+    of_positions = {s.line for s in claims.rate_series(card)}
+    for _, table, i in claims.columns_of_kind(card, "rate"):
         if table.line not in of_positions and all(n.share <= 1 for _, n in table.column(i)):
-            yield Found(table.line, f"“{table.header[i]}” is not defined anywhere on the card")
+            yield Violation(table.line, f"“{table.header[i]}” is not defined anywhere on the card")
     number = r"(?:0?\.\d+|\d+(?:\.\d+)?\s?%)"
     for hit in card.search(rf"{_RATE}s?(?: \w+){{0,4}}[ :=~]+{number}|{number} (?:\w+ ){{0,2}}{_RATE}", tables=False):
         if hit.line not in of_positions:
-            yield Found(hit.line, f"“{hit.match[0].strip()}”: of what, among what?")
+            yield Violation(hit.line, f"“{hit.match[0].strip()}”: of what, among what?")
 
 
 @rule(
@@ -185,11 +185,11 @@ def undefined_rate(card: Card) -> Iterator[Found]:
     "all positions. They stand for a conditional rate at best and were not measured by an engine.",
     fix="Measure acceptance on an engine, and call these numbers training-time accuracy.",
 )
-def training_accuracy(card: Card) -> Iterator[Found]:
+def training_accuracy(card: Card) -> Iterator[Violation]:
     """Series whose positions carry the names of a training log."""
-    for s in claims.series(card):
+    for s in claims.rate_series(card):
         if s.is_training_accuracy and not re.search(r"accuracy|training", s.name, re.I):
-            yield Found(s.line, f"acc_0 … acc_{len(s.rates) - 1} under “{s.name}”")
+            yield Violation(s.line, f"acc_0 … acc_{len(s.rates) - 1} under “{s.name}”")
 
 
 @rule(
@@ -200,11 +200,11 @@ def training_accuracy(card: Card) -> Iterator[Found]:
     "another method, which changes weights at inference.",
     fix="Write training-time test.",
 )
-def training_time_test(card: Card) -> Iterator[Found]:
+def training_time_test(card: Card) -> Iterator[Violation]:
     """The swapped words on a card about EAGLE-3."""
     if card.says(r"eagle"):
         for hit in card.search(r"test[- ]time[- ]training"):
-            yield Found(hit.line, f"“{hit.match[0]}” is not what EAGLE-3 does")
+            yield Violation(hit.line, f"“{hit.match[0]}” is not what EAGLE-3 does")
 
 
 # C0 and C7: the file itself: links, images, HTML, hidden characters, pickles, empty sections.
@@ -227,10 +227,10 @@ _PICKLE_NAMES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
     "those are not applied.",
     fix="Check the repository's README.md (hf://owner/name).",
 )
-def page_text(card: Card) -> Iterator[Found]:
+def page_text(card: Card) -> Iterator[Violation]:
     """Files that end in the Hub's footer."""
     if card.is_page_text:
-        yield Found(1, "metadata, links and images cannot be checked")
+        yield Violation(1, "metadata, links and images cannot be checked")
 
 
 @rule(
@@ -240,7 +240,7 @@ def page_text(card: Card) -> Iterator[Found]:
     why="On the Hub the reader gets a 404, or a picture that is missing.",
     fix="Add the file to the repository, or correct the path.",
 )
-def broken_link(card: Card) -> Iterator[Found]:
+def broken_link(card: Card) -> Iterator[Violation]:
     """Links and images with paths that are not among the repository's files."""
     if card.files is None:
         return
@@ -253,7 +253,7 @@ def broken_link(card: Card) -> Iterator[Found]:
         clean = _normal(path)
         if clean is None or (clean not in card.files and clean not in folders):
             what = "image" if link.image else "link"
-            yield Found(link.line, f"the {what} {link.target} leads to no file of the repository")
+            yield Violation(link.line, f"the {what} {link.target} leads to no file of the repository")
 
 
 def _normal(path: str) -> str | None:
@@ -276,18 +276,18 @@ def _normal(path: str) -> str | None:
     why="The Hub strips scripts, but cards are copied to sites, editors and notebooks that do not.",
     fix="Use Markdown; plain HTML tables and images are fine.",
 )
-def active(card: Card) -> Iterator[Found]:
+def active_content(card: Card) -> Iterator[Violation]:
     """Scripts, frames, forms, event handlers, and links that run code."""
     for tag in card.tags:
         handlers = sorted(name for name in tag.attributes if name.startswith("on"))
         if tag.name in _ACTIVE_TAGS:
-            yield Found(tag.line, f"the tag <{tag.name}>")
+            yield Violation(tag.line, f"the tag <{tag.name}>")
         elif handlers:
-            yield Found(tag.line, f"the tag <{tag.name}> has {', '.join(handlers)}")
+            yield Violation(tag.line, f"the tag <{tag.name}> has {', '.join(handlers)}")
     for link in card.links:
         scheme = re.sub(r"[\s\x00-\x1f]", "", link.target).partition(":")[0].lower()
         if scheme in {"javascript", "vbscript"} or link.target.lower().startswith("data:text"):
-            yield Found(link.line, f"a link of scheme {scheme}:")
+            yield Violation(link.line, f"a link of scheme {scheme}:")
 
 
 @rule(
@@ -297,14 +297,14 @@ def active(card: Card) -> Iterator[Found]:
     why="Direction marks and control characters make a command or a number read otherwise than it is copied.",
     fix="Delete them.",
 )
-def invisible(card: Card) -> Iterator[Found]:
+def invisible_characters(card: Card) -> Iterator[Violation]:
     """Direction marks and controls; other format characters as a warning."""
     for number, line in enumerate(card.text.split("\n"), 1):
         odd = [c for c in line if unicodedata.category(c) in {"Cc", "Cf"} and c not in _HARMLESS]
         if odd:
             bad = any(c in _BIDI or unicodedata.category(c) == "Cc" for c in odd)
             names = ", ".join(dict.fromkeys(f"U+{ord(c):04X}" for c in odd))
-            yield Found(number, f"this line holds {names}", severity=None if bad else "warning")
+            yield Violation(number, f"this line holds {names}", severity=None if bad else "warning")
 
 
 @rule(
@@ -314,27 +314,29 @@ def invisible(card: Card) -> Iterator[Found]:
     why="A pickle can run code when it is loaded; engines refuse or warn, and nobody can read its header alone.",
     fix="Publish safetensors, and delete the pickle.",
 )
-def pickles(card: Card) -> Iterator[Found]:
+def pickles(card: Card) -> Iterator[Violation]:
     """Pickled weights that the card names or the repository holds, and torch.load without weights_only."""
     held = sorted(
         name for name in card.files or () if name.endswith(_PICKLE_NAMES) and not name.startswith("training_args")
     )
     held = held if "config.json" in (card.files or ()) else []
     if held:
-        yield Found(1, f"the repository holds {', '.join(held[:5])}{' …' if len(held) > 5 else ''}")
+        yield Violation(1, f"the repository holds {', '.join(held[:5])}{' …' if len(held) > 5 else ''}")
     seen = set(held)
     for hit in card.search(_PICKLE):
         name = hit.match[0].lstrip(".-")
         if name not in seen:
             seen.add(name)
-            yield Found(hit.line, f"{name} is a pickle")
+            yield Violation(hit.line, f"{name} is a pickle")
     for block in card.code:
         for m in re.finditer(rf"torch\.load\((?![^)]*weights_only\s*=\s*True)|{_PICKLE}", block.text):
             name = m[0].lstrip(".-")
             if name not in seen:
                 seen.add(name)
                 line = block.line + block.text.count("\n", 0, m.start())
-                yield Found(line, f"{name.rstrip('(')} reads a pickle" if "load" in name else f"{name} is a pickle")
+                yield Violation(
+                    line, f"{name.rstrip('(')} reads a pickle" if "load" in name else f"{name} is a pickle"
+                )
 
 
 @rule(
@@ -344,7 +346,7 @@ def pickles(card: Card) -> Iterator[Found]:
     why="A missing space or an unclosed pair of asterisks shows as such on the page.",
     fix="Put a space after #, and close every **.",
 )
-def raw_markup(card: Card) -> Iterator[Found]:
+def raw_markup(card: Card) -> Iterator[Violation]:
     """Hashes without a space at a line's start, and asterisks that open nothing."""
     found = []
     for _, prose in card.of(Prose):
@@ -353,7 +355,7 @@ def raw_markup(card: Card) -> Iterator[Found]:
                 found.append((prose.line + i, m[0].strip()))
     if found:
         more = f" (and {len(found) - 1} lines more)" if len(found) > 1 else ""
-        yield Found(found[0][0], f"“{found[0][1][-40:]}” is printed with its markup{more}")
+        yield Violation(found[0][0], f"“{found[0][1][-40:]}” is printed with its markup{more}")
 
 
 @rule(
@@ -363,7 +365,7 @@ def raw_markup(card: Card) -> Iterator[Found]:
     why="A heading without content looks like something that got lost.",
     fix="Fill it or delete it.",
 )
-def empty(card: Card) -> Iterator[Found]:
+def empty_section(card: Card) -> Iterator[Violation]:
     """Headings that no text, table, code, picture or deeper heading follows."""
     if card.is_page_text:
         return
@@ -377,7 +379,7 @@ def empty(card: Card) -> Iterator[Found]:
         )
         deeper = after is not None and after.path[-1].level > here.level
         if not filled and not deeper:
-            yield Found(here.line, f"nothing follows the heading “{here.text}”")
+            yield Violation(here.line, f"nothing follows the heading “{here.text}”")
 
 
 @rule(
@@ -387,8 +389,8 @@ def empty(card: Card) -> Iterator[Found]:
     why="People who cannot see the chart, and the Hub's text view, get nothing.",
     fix="Say in the alternative text what the picture shows.",
 )
-def undescribed(card: Card) -> Iterator[Found]:
+def undescribed_image(card: Card) -> Iterator[Violation]:
     """Images with an empty alternative text."""
     for link in card.links:
         if link.image and not link.text.strip():
-            yield Found(link.line, f"the image {link.target} has no alternative text")
+            yield Violation(link.line, f"the image {link.target} has no alternative text")

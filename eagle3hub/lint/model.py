@@ -305,7 +305,7 @@ FAMILIES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Violation:
     """What a rule yields: where, what, and a fix or a severity where they differ from the rule's own."""
 
     line: int
@@ -314,7 +314,7 @@ class Found:
     severity: Severity | None = None
 
 
-Check = Callable[[Card], Iterable[Found]]
+RuleFunction = Callable[[Card], Iterable[Violation]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +326,7 @@ class Rule:
     title: str
     why: str
     fix: str
-    check: Check
+    check: RuleFunction
 
     @property
     def family(self) -> str:
@@ -354,10 +354,10 @@ RULES: dict[str, Rule] = {}
 """Every rule by its code. A code is never given to another rule."""
 
 
-def rule(code: str, severity: Severity, title: str, *, why: str, fix: str) -> Callable[[Check], Check]:
+def rule(code: str, severity: Severity, title: str, *, why: str, fix: str) -> Callable[[RuleFunction], RuleFunction]:
     """Register a function as a rule. Raises ValueError for a code that is taken or of no family."""
 
-    def register(check: Check) -> Check:
+    def register(check: RuleFunction) -> RuleFunction:
         if code in RULES or code[:2] not in FAMILIES or len(code) != 4:
             raise ValueError(f"{code} is taken, or is no code of a known family")
         RULES[code] = Rule(code, severity, title, why, fix, check)
@@ -366,7 +366,7 @@ def rule(code: str, severity: Severity, title: str, *, why: str, fix: str) -> Ca
     return register
 
 
-def run(rule: Rule, card: Card) -> Iterable[Finding]:
+def run_rule(rule: Rule, card: Card) -> Iterable[Finding]:
     """What one rule finds in a card."""
     for found in rule.check(card):
         yield Finding(

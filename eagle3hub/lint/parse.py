@@ -175,12 +175,12 @@ _KINDS_TEXT = (
     "article book booklet conference dataset electronic inbook incollection inproceedings manual mastersthesis misc "
     "online phdthesis preprint proceedings report software techreport unpublished"
 )
-MOST = 200
+MAX_ENTRIES = 200
 """Entries that are read of one card; none cites so many works."""
 _KINDS = frozenset(_KINDS_TEXT.split())
 
 
-def looks_like(text: str) -> bool:
+def has_bibtex(text: str) -> bool:
     """Whether an entry starts anywhere in the text (``@app.get`` of a Python example does not)."""
     return any(m["kind"].lower() in _KINDS for m in _START.finditer(text))
 
@@ -188,15 +188,15 @@ def looks_like(text: str) -> bool:
 def bibtex_entries(texts: Iterable[tuple[int, str]]) -> tuple[list[Entry], list[tuple[int, str]]]:
     """The entries of texts given with their first line, and (line, why) of what cannot be parsed.
 
-    No more than `MOST` are parsed, each of which takes milliseconds.
+    No more than `MAX_ENTRIES` are parsed, each of which takes milliseconds.
     """
     good: list[Entry] = []
     bad: list[tuple[int, str]] = []
     for first, text in texts:
         for start, chunk in _chunks(text):
             line = first + text.count("\n", 0, start)
-            if len(good) + len(bad) == MOST:
-                bad.append((line, f"it comes after {MOST} others, and no more are read"))
+            if len(good) + len(bad) == MAX_ENTRIES:
+                bad.append((line, f"it comes after {MAX_ENTRIES} others, and no more are read"))
                 return good, bad
             try:
                 good.append(_entry(chunk, line))
@@ -205,7 +205,7 @@ def bibtex_entries(texts: Iterable[tuple[int, str]]) -> tuple[list[Entry], list[
     return good, bad
 
 
-def plain(text: str) -> str:
+def bibtex_text(text: str) -> str:
     """A BibTeX value as people read it."""
     return " ".join(text.replace("{", "").replace("}", "").replace("\\&", "&").replace("~", " ").split())
 
@@ -223,12 +223,15 @@ def _entry(chunk: str, line: int) -> Entry:
     try:
         (entry,) = parse_string(chunk, "bibtex").entries.values()
         authors = [
-            (plain(" ".join([*p.first_names, *p.middle_names])), plain(" ".join([*p.prelast_names, *p.last_names])))
+            (
+                bibtex_text(" ".join([*p.first_names, *p.middle_names])),
+                bibtex_text(" ".join([*p.prelast_names, *p.last_names])),
+            )
             for p in entry.persons.get("author", [])
         ]
     except PybtexError as error:
         raise ValueError(" ".join(str(error).split())) from error
-    names = {name.lower(): plain(value) for name, value in entry.fields.items()}
+    names = {name.lower(): bibtex_text(value) for name, value in entry.fields.items()}
     lines = {m["name"].lower(): line + chunk.count("\n", 0, m.start("name")) for m in _FIELD.finditer(chunk)}
     return Entry(line, entry.key, entry.type.lower(), names, tuple(authors), lines)
 
@@ -348,7 +351,7 @@ class _Walk:
     def bibtex(self) -> list[tuple[int, str]]:
         """Texts that may hold BibTeX: code blocks and paragraphs with an entry's first line."""
         texts = [(b.line, b.text) for b in self.found if isinstance(b, Code | Prose)]
-        return [(line, text) for line, text in texts if looks_like(text)]
+        return [(line, text) for line, text in texts if has_bibtex(text)]
 
     def _line(self, token: Token, offset: int = 0) -> int:
         at = (token.map[0] if token.map else 0) + offset

@@ -19,7 +19,7 @@ from eagle3hub.engines.check.commands import options
 from eagle3hub.engines.check.snippets import Command, Snippet, extract
 from eagle3hub.engines.preflight import contracts
 from eagle3hub.engines.specs import default_version, engine_title
-from eagle3hub.lint.model import Card, Found, rule
+from eagle3hub.lint.model import Card, Violation, rule
 
 _COMMAND = 20_000
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -32,7 +32,7 @@ _NEEDS = re.compile(r"(?:needs?|requires?|since|from|before|>=?|at least)\W*$", 
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class DraftUse:
     """A place where a card starts an engine with a draft head: ``head`` as written, its 1-based line."""
 
     engine: str
@@ -41,10 +41,10 @@ class Use:
     capture: tuple[int, ...] | None = None
 
 
-def uses(text: str) -> list[Use]:
+def draft_uses(text: str) -> list[DraftUse]:
     """Every draft head that commands, YAML and Python in ``text`` name, in the order of their lines."""
     found = extract(text)
-    out: list[Use] = []
+    out: list[DraftUse] = []
     for command in found.commands:
         out += _of_command(command)
     for snippet in found.yaml:
@@ -55,7 +55,7 @@ def uses(text: str) -> list[Use]:
     return sorted(dict.fromkeys(out), key=lambda use: use.line)
 
 
-def _of_command(command: Command) -> Iterator[Use]:
+def _of_command(command: Command) -> Iterator[DraftUse]:
     given = {name.replace("_", "-"): value for name, value in options(command.words).items()}
     heads: list[tuple[str, str | None]] = []
     if command.engine in ("sglang", "sglang_jax", None):
@@ -65,7 +65,7 @@ def _of_command(command: Command) -> Iterator[Use]:
         heads.append(("vllm", given.get("--speculative-config.model")))
     for engine, head in heads:
         if head:
-            yield Use(engine, head, command.where.line_of(head))
+            yield DraftUse(engine, head, command.where.line_of(head))
 
 
 def _vllm_model(config: str | None) -> str | None:
@@ -81,7 +81,7 @@ def _eagle3_model(config: Mapping[str, object]) -> str | None:
     return model if isinstance(model, str) and config.get("method", "eagle3") == "eagle3" else None
 
 
-def _of_yaml(snippet: Snippet) -> Iterator[Use]:
+def _of_yaml(snippet: Snippet) -> Iterator[DraftUse]:
     import yaml
 
     try:
@@ -92,10 +92,10 @@ def _of_yaml(snippet: Snippet) -> Iterator[Use]:
     given = config if isinstance(config, dict) else {}
     for head in (given.get(key) for key in _DRAFT_KEYS):
         if isinstance(head, str):
-            yield Use("trtllm", head, snippet.line_of(head), captured(snippet.text))
+            yield DraftUse("trtllm", head, snippet.line_of(head), captured(snippet.text))
 
 
-def _of_python(snippet: Snippet) -> Iterator[Use]:
+def _of_python(snippet: Snippet) -> Iterator[DraftUse]:
     try:
         tree = ast.parse(snippet.text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -106,19 +106,21 @@ def _of_python(snippet: Snippet) -> Iterator[Use]:
             config = {k: v for k, v in _literal(node).items() if isinstance(k, str)}
             model = _eagle3_model(config) if "method" in config else None
             if model is not None:
-                yield Use("vllm", model, line)
+                yield DraftUse("vllm", model, line)
         elif isinstance(node, ast.Call):
             given = {k.arg: _literal_of(k.value) for k in node.keywords if k.arg}
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             for flag in _DRAFT_FLAGS:
                 head: object = given.get(flag.lstrip("-").replace("-", "_"))
                 if isinstance(head, str):
-                    yield Use("sglang", head, line)
+                    yield DraftUse("sglang", head, line)
             for key in _DRAFT_KEYS if "Eagle" in name else ():
                 layers = given.get("eagle3_layers_to_capture")
                 head = given.get(key)
                 if isinstance(head, str):
-                    yield Use("trtllm", head, line, tuple(layers) if isinstance(layers, list) and layers else None)
+                    yield DraftUse(
+                        "trtllm", head, line, tuple(layers) if isinstance(layers, list) and layers else None
+                    )
 
 
 def _literal(node: ast.Dict) -> dict[object, object]:
@@ -133,11 +135,11 @@ def _literal_of(node: ast.expr) -> object:
     return found if isinstance(found, str | int | list | tuple) else None
 
 
-def _of_conversions(text: str) -> Iterator[Use]:
+def _of_conversions(text: str) -> Iterator[DraftUse]:
     for line, words in _shell(text, "convert_hf_to_gguf"):
         at = next((i for i, word in enumerate(words) if "convert_hf_to_gguf" in word), len(words))
         if "--target-model-dir" in words and at + 1 < len(words):  # this one is the draft's
-            yield Use("llamacpp", words[at + 1], line)
+            yield DraftUse("llamacpp", words[at + 1], line)
 
 
 def _shell(text: str, word: str) -> Iterator[tuple[int, list[str]]]:
@@ -186,7 +188,7 @@ def _plain(path: str) -> str:
     return "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
-def refused(
+def refused_uses(
     text: str, folders: Sequence[Served], own: Collection[str] | None = None
 ) -> Iterator[tuple[int, str, str]]:
     """(line, what is wrong, what to do) for every use of the folders' files on an engine that gets them wrong.
@@ -194,7 +196,7 @@ def refused(
     Args:
         own: ids of the repository that the folders are of; None: the one that the text itself tells, if it does.
     """
-    found, copies = uses(text), downloads(text)
+    found, copies = draft_uses(text), downloads(text)
     own = _own(text, found, copies) if own is None else own
     here = {one.folder: one for one in folders}
     for use in found:
@@ -205,7 +207,7 @@ def refused(
             yield use.line, seen.says(one.place), _fix(use, folders, one)
 
 
-def _own(text: str, found: Sequence[Use], copies: Mapping[str, tuple[str, str]]) -> set[str]:
+def _own(text: str, found: Sequence[DraftUse], copies: Mapping[str, tuple[str, str]]) -> set[str]:
     """The repository a card is of: where its results lie, else the only draft head that its commands name."""
     linked = set(_RESULTS.findall(text))
     if len(linked) == 1:
@@ -248,7 +250,7 @@ def _folder(
     return None
 
 
-def _seen(one: Served, use: Use, text: str) -> Outlook | None:
+def _seen(one: Served, use: DraftUse, text: str) -> Outlook | None:
     """What the engine does with the files, where it gets them wrong in every version that the text may mean."""
     found: Outlook | None = None
     for version in _versions(use, text):
@@ -258,7 +260,7 @@ def _seen(one: Served, use: Use, text: str) -> Outlook | None:
     return found
 
 
-def _versions(use: Use, text: str) -> list[str]:
+def _versions(use: DraftUse, text: str) -> list[str]:
     """The version that is named last before a use, unless it is a bound; else the one that recipes are spelled for.
 
     Of a version that is not known nothing is said.
@@ -279,7 +281,7 @@ def _bound(m: re.Match[str], text: str) -> bool:
     )
 
 
-def _fix(use: Use, folders: Sequence[Served], one: Served) -> str:
+def _fix(use: DraftUse, folders: Sequence[Served], one: Served) -> str:
     version = default_version(use.engine)
     for other in folders:
         if other.folder != one.folder and outlook(other, use.engine, version, None, use.capture).works:
@@ -301,9 +303,9 @@ def _fix(use: Use, folders: Sequence[Served], one: Served) -> str:
     "wrong without a word; who copies the command finds that out alone.",
     fix="Leave the command out, or serve a layout that the engine takes.",
 )
-def own_files(card: Card) -> Iterator[Found]:
+def own_files(card: Card) -> Iterator[Violation]:
     """Commands, YAML and Python that serve the files of the card's folders, held against the preflight."""
     if card.served:
         own = None if card.repo is None else {card.repo}
-        for line, message, fix in refused(card.text, card.served, own):
-            yield Found(line, message, fix)
+        for line, message, fix in refused_uses(card.text, card.served, own):
+            yield Violation(line, message, fix)

@@ -32,7 +32,7 @@ _SKIPPED = {".git", ".venv", "node_modules", "__pycache__", ".cache"}
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class LintedCard:
     """What was found in one card. ``uri`` is where it is, relative to the working folder if it is a file there."""
 
     source: str
@@ -59,13 +59,13 @@ class Checked:
         }
 
 
-def check(
+def lint_source(
     source: str,
     *,
     reports: Sequence[str | Path] = (),
     heads: Sequence[str | Path] = (),
     templates: str | Path | None = None,
-) -> Checked:
+) -> LintedCard:
     """Check the card at ``source``.
 
     Args:
@@ -83,13 +83,13 @@ def check(
         from eagle3hub.card.assemble import make_card
 
         card = make_card(source, reports=reports, heads=heads, templates=templates)
-        return Checked(source, "README.md", tuple(lint_card(card.text)))
+        return LintedCard(source, "README.md", tuple(lint_card(card.text)))
     path = Path(source)
     path = path / "README.md" if path.is_dir() else path
     text = _text(path, str(path))
     folder = path.absolute().parent
     files = _files(folder)
-    return Checked(source, path.as_posix(), tuple(lint_card(text, path.name, files, folders=_heads(folder, files))))
+    return LintedCard(source, path.as_posix(), tuple(lint_card(text, path.name, files, folders=_heads(folder, files))))
 
 
 def _heads(folder: Path, files: set[str] | None) -> tuple[Served, ...]:
@@ -100,7 +100,7 @@ def _heads(folder: Path, files: set[str] | None) -> tuple[Served, ...]:
     return open_folders(folder, inside[:_MAX_HEADS])
 
 
-def _on_hub(source: str) -> Checked:
+def _on_hub(source: str) -> LintedCard:
     from eagle3hub.checkpoint import hub
     from eagle3hub.checkpoint.remote import parse_address
 
@@ -116,7 +116,7 @@ def _on_hub(source: str) -> Checked:
     inside = f"{address.folder}/" if address.folder else ""
     files = {path.removeprefix(inside) for path in listing.sizes if path.startswith(inside)}
     uri = f"{hub.endpoint()}/{address.repo_id}/blob/{listing.commit}/{name}"
-    return Checked(source, uri, tuple(lint_card(text, "README.md", files)))
+    return LintedCard(source, uri, tuple(lint_card(text, "README.md", files)))
 
 
 def _text(path: Path, shown: str) -> str:
@@ -152,7 +152,7 @@ SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sar
 _LEVEL: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "note"}
 
 
-def to_sarif(checked: Checked) -> dict[str, Any]:
+def to_sarif(checked: LintedCard) -> dict[str, Any]:
     """One run with every rule and every finding."""
     order = list(RULES)
     results = [

@@ -37,13 +37,13 @@ BREAKS = 1000
 FAILURES = 4
 """So many requests in a row may fail before an operation is given up, whoever tries them again."""
 
-Kind = Literal["time", "size", "name", "redirect", "busy", "network", "strange"]
+ExceededKind = Literal["time", "size", "name", "redirect", "busy", "network", "strange"]
 
 
 class Exceeded(Exception):
     """A server went beyond its limits: ``kind`` says which, ``says`` how, ``status`` is its HTTP status or None."""
 
-    def __init__(self, kind: Kind, says: str, status: int | None = None) -> None:
+    def __init__(self, kind: ExceededKind, says: str, status: int | None = None) -> None:
         super().__init__(says)
         self.kind = kind
         self.says = says

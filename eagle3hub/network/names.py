@@ -49,7 +49,7 @@ def path(value: object) -> str:
         or "\\" in value
         or any(part in {"", ".", ".."} or len(part.encode()) > 255 for part in value.split("/"))
     ):
-        raise Exceeded("name", f"it lists a file as {shown(value)}, which is no path in a repository")
+        raise Exceeded("name", f"it lists a file as {quoted(value)}, which is no path in a repository")
     return value
 
 
@@ -62,7 +62,7 @@ def ref(value: object, what: str) -> str:
         or ".." in value
         or any(not part or part.startswith(".") or part.endswith(".lock") for part in value.split("/"))
     ):
-        raise Exceeded("name", f"it names a {what} {shown(value)}")
+        raise Exceeded("name", f"it names a {what} {quoted(value)}")
     return value
 
 
@@ -74,9 +74,9 @@ def pull(value: object) -> str:
 def address(value: object, origin: str) -> str:
     """A web address under ``origin`` (scheme and host). Raises Exceeded (``name``) for any other."""
     if not isinstance(value, str) or not value.isprintable() or " " in value or len(value) > 1000:
-        raise Exceeded("name", f"it gives {shown(value)} as an address")
+        raise Exceeded("name", f"it gives {quoted(value)} as an address")
     if origin_of(value) != origin_of(origin):
-        raise Exceeded("name", f"it gives {shown(value)} as an address of its own")
+        raise Exceeded("name", f"it gives {quoted(value)} as an address of its own")
     return value
 
 
@@ -92,7 +92,7 @@ def origin_of(url: str) -> tuple[str, str, int] | None:
     return split.scheme, split.hostname.lower(), port or (443 if split.scheme == "https" else 80)
 
 
-def shown(value: object) -> str:
+def quoted(value: object) -> str:
     """Something a server said, as part of a sentence."""
     text = repr(value) if isinstance(value, str) else type(value).__name__
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
@@ -100,5 +100,5 @@ def shown(value: object) -> str:
 
 def _matching(pattern: re.Pattern[str], value: object, what: str) -> str:
     if not isinstance(value, str) or not pattern.fullmatch(value):
-        raise Exceeded("name", f"its {what} is {shown(value)}")
+        raise Exceeded("name", f"its {what} is {quoted(value)}")
     return value

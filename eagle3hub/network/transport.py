@@ -25,7 +25,7 @@ _MAX_LENGTH_DIGITS = 19
 _ENCODED = "content-encoding"
 
 
-class Rules(Protocol):
+class ExchangeRules(Protocol):
     """What a server may ask for and say beyond sizes and times; every method raises Exceeded."""
 
     def request(self, request: Any) -> None:
@@ -35,7 +35,7 @@ class Rules(Protocol):
         """Look at the status and the headers of an answer, and change them, before anybody sees them."""
 
 
-def bound(client: Any, rules: Rules | None = None) -> Any:
+def bound(client: Any, rules: ExchangeRules | None = None) -> Any:
     """The same client, all of whose requests keep to the limits of the operation they are made in."""
     wrapper = _transport_class(_library(client))
     client._transport = wrapper(client._transport, rules)
@@ -230,7 +230,7 @@ def _transport_class(library: Any) -> Any:
                 self._inner.close()
 
     class Bounded(library.BaseTransport):  # type: ignore[misc]
-        def __init__(self, inner: Any, rules: Rules | None) -> None:
+        def __init__(self, inner: Any, rules: ExchangeRules | None) -> None:
             self._inner, self._rules = inner, rules
             pool = getattr(inner, "_pool", None)
             if pool is not None:

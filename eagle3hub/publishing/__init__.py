@@ -2,7 +2,7 @@
 
 from eagle3hub.publishing.files import whole_digest
 from eagle3hub.publishing.gates import GATES
-from eagle3hub.publishing.plan import Plan, Settings, made_for, make_plan, sign
+from eagle3hub.publishing.plan import Publication, PublishOptions, made_for, plan_publication, sign_if_asked
 from eagle3hub.publishing.signing import Identity
 from eagle3hub.publishing.upload import Published, check_access, upload
 from eagle3hub.publishing.verify import Verified, verify_folder, verify_repository
@@ -10,14 +10,14 @@ from eagle3hub.publishing.verify import Verified, verify_folder, verify_reposito
 __all__ = [
     "GATES",
     "Identity",
-    "Plan",
+    "Publication",
+    "PublishOptions",
     "Published",
-    "Settings",
     "Verified",
     "check_access",
     "made_for",
-    "make_plan",
-    "sign",
+    "plan_publication",
+    "sign_if_asked",
     "upload",
     "verify_folder",
     "verify_repository",

@@ -17,7 +17,7 @@ from eagle3hub.publishing.files import LocalFile
 # The chunks of a PNG file (ISO/IEC 15948): read, checked, and their texts unpacked.
 
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_START = b"\x89PNG\r\n\x1a\n"
 MAX_PNG_BYTES = 64 << 20
 """A picture of a model card is far smaller; larger ones are not read into memory."""
 _MAX_TEXT = 16 << 20
@@ -48,12 +48,12 @@ class Chunk:
         return self.name.decode("ascii", "replace") if self.name.isalpha() else "unnamed"
 
 
-def chunks(data: bytes) -> list[Chunk]:
+def png_chunks(data: bytes) -> list[Chunk]:
     """Every chunk up to IEND. Raises Malformed where lengths or check sums are wrong, or bytes follow."""
-    if not data.startswith(SIGNATURE):
+    if not data.startswith(PNG_START):
         raise Malformed("does not begin as PNG pictures do")
     found: list[Chunk] = []
-    at = len(SIGNATURE)
+    at = len(PNG_START)
     while not found or found[-1].name != b"IEND":
         if at + 12 > len(data):
             raise Malformed("ends before its IEND chunk")
@@ -71,7 +71,7 @@ def chunks(data: bytes) -> list[Chunk]:
     return found
 
 
-def texts(data: bytes, chunk: Chunk) -> bytes:
+def chunk_text(data: bytes, chunk: Chunk) -> bytes:
     """What a chunk that is no pixels says, unpacked where it is packed. Raises Malformed."""
     raw = data[chunk.start : chunk.end]
     if chunk.name in (b"zTXt", b"iCCP"):
@@ -85,12 +85,12 @@ def texts(data: bytes, chunk: Chunk) -> bytes:
     return b"" if chunk.name == b"IDAT" else raw
 
 
-def said(data: bytes) -> dict[Chunk, bytes]:
+def chunk_texts(data: bytes) -> dict[Chunk, bytes]:
     """What each chunk says that is no pixels. Raises Malformed, also where they unpack to too much together."""
     found: dict[Chunk, bytes] = {}
     left = _MAX_TEXT
-    for chunk in chunks(data):
-        found[chunk] = texts(data, chunk)
+    for chunk in png_chunks(data):
+        found[chunk] = chunk_text(data, chunk)
         left -= max(0, len(found[chunk]) - (chunk.end - chunk.start))
         if left < 0:
             raise Malformed("has texts that unpack to more than a picture of a card says")
@@ -99,7 +99,7 @@ def said(data: bytes) -> dict[Chunk, bytes]:
 
 def check_png(data: bytes) -> None:
     """Raise Malformed unless the bytes are a PNG picture, whole, and nothing besides."""
-    found = list(said(data))
+    found = list(chunk_texts(data))
     names = [chunk.name for chunk in found]
     for chunk in found:
         if chunk.name not in _MUST | _MAY | _TEXTS:
@@ -163,7 +163,7 @@ def _size(header: bytes) -> int:
 # The segments of a JPEG file (ITU-T T.81): read and checked.
 
 
-START = b"\xff\xd8\xff"
+JPEG_START = b"\xff\xd8\xff"
 MAX_JPEG_BYTES = 64 << 20
 _MAX_JPEG_PIXELS = 1 << 26
 _FRAMES = {0xC0, 0xC1, 0xC2}
@@ -171,9 +171,9 @@ _NAMES = {0xC4: "DHT", 0xDB: "DQT", 0xDD: "DRI", 0xFE: "COM", 0xE0: "APP0", 0xE1
 _NAMES |= {0xED: "APP13", 0xEE: "APP14", 0xDA: "SOS"} | dict.fromkeys(_FRAMES, "SOF")
 
 
-def segments(data: bytes) -> list[Chunk]:
+def jpeg_segments(data: bytes) -> list[Chunk]:
     """Every segment with a length, up to the end of the picture. Raises Malformed where bytes follow."""
-    if not data.startswith(START):
+    if not data.startswith(JPEG_START):
         raise Malformed("does not begin as JPEG pictures do")
     found: list[Chunk] = []
     at = 2
@@ -202,7 +202,7 @@ def segments(data: bytes) -> list[Chunk]:
 
 def check_jpeg(data: bytes) -> None:
     """Raise Malformed unless the bytes are a JPEG picture, whole, and nothing besides."""
-    names = [segment.name for segment in segments(data)]
+    names = [segment.name for segment in jpeg_segments(data)]
     if names.count(b"SOF") != 1 or b"SOS" not in names:
         raise Malformed("has no pixels, or more than one picture")
     from PIL import Image, UnidentifiedImageError
@@ -269,18 +269,18 @@ _OTHERS = (
     (rb"[\x01-\xff][\x00-\xff]{2}\0{5}\{\"", "a safetensors file"),
 )
 _KINDS = [(re.compile(pattern, re.S), what) for pattern, what in (*_PACKED, *_OTHERS)]
-FIRST = 1024
-"""How many bytes of a file `recognised` looks at."""
+RECOGNISED_BYTES = 1024
+"""How many bytes of a file `recognised_kind` looks at."""
 
 
-def recognised(start: bytes) -> str | None:
+def recognised_kind(start: bytes) -> str | None:
     """What a file with these first bytes is: ``a ZIP archive``; None where nothing is recognised."""
     return next((what for pattern, what in _KINDS if pattern.match(start)), None)
 
 
-def packed(start: bytes) -> str | None:
+def recognised_archive(start: bytes) -> str | None:
     """What a file with these first bytes is, if its contents are compressed."""
-    what = recognised(start)
+    what = recognised_kind(start)
     return what if what in {name for _, name in _PACKED} else None
 
 
@@ -301,7 +301,7 @@ def text_of(data: bytes) -> str:
         raise Malformed(f"holds bytes in line {line} that are not UTF-8 text (save it as UTF-8)") from e
 
 
-def plain(data: bytes) -> str:
+def plain_text(data: bytes) -> str:
     """UTF-8 text without control characters and marks that turn the direction of text. Raises Malformed."""
     text = text_of(data)
     for what, pattern in (("an unseen character", _UNSEEN), ("a mark that turns the direction of text", _BIDI)):
@@ -313,8 +313,8 @@ def plain(data: bytes) -> str:
 
 def check_text(data: bytes) -> None:
     """Raise Malformed unless the bytes are plain text that does not begin as something else does."""
-    plain(data)
-    what = recognised(data[:FIRST])
+    plain_text(data)
+    what = recognised_kind(data[:RECOGNISED_BYTES])
     if what is not None and _DISGUISED.search(what):
         raise Malformed("begins as something else does")
 
@@ -351,14 +351,14 @@ class _Reader:
         return data
 
 
-def header(file: LocalFile) -> Header:
+def safetensors_header(file: LocalFile) -> Header:
     """The header of a safetensors file. Raises CheckpointError, whose message begins with ``it``, and OSError."""
     return parse_header(_Reader(file))
 
 
 def header_bytes(file: LocalFile) -> bytes:
-    """Everything in a safetensors file that is not the numbers of a tensor. Raises as `header`."""
-    header(file)
+    """Everything in a safetensors file that is not the numbers of a tensor. Raises as `safetensors_header`."""
+    safetensors_header(file)
     reader = _Reader(file)
     length = int.from_bytes(reader.read(0, 8), "little")
     return reader.read(8, min(length, MAX_HEADER_BYTES))

@@ -29,7 +29,7 @@ from eagle3hub.card.manifest import Manifest, load_manifest, read_manifest_docum
 from eagle3hub.errors import InputError, Problem, UsageError
 from eagle3hub.head import Head
 from eagle3hub.prompts import PACKAGED, datasets, is_cached, load_prompts
-from eagle3hub.publishing.files import LocalFile, directly_in, head_folders
+from eagle3hub.publishing.files import LocalFile, files_in, head_folders
 from eagle3hub.system.documents import parse_yaml
 from eagle3hub.validation.derive import contradictions
 from eagle3hub.validation.gates import agreement
@@ -49,7 +49,7 @@ _SECTIONS = (
 )
 
 
-def problem(code: str, message: str, hint: str | None = None) -> Problem:
+def gate_problem(code: str, message: str, hint: str | None = None) -> Problem:
     """What keeps a folder from being published."""
     return Problem("error", code, message, hint)
 
@@ -65,32 +65,36 @@ def manifest_problems(
     """What is wrong with the manifest and the record of a folder; ``given`` is the manifest of the command line."""
     code = "publish-manifest"
     if own is None:
-        yield problem(code, f"there is no {MANIFEST} in the folder, which says what is released", _REMAKE)
+        yield gate_problem(code, f"there is no {MANIFEST} in the folder, which says what is released", _REMAKE)
         return
     if own.release.repo != repo_id:
-        yield problem(
+        yield gate_problem(
             code,
             f"the folder was made for {own.release.repo}, not for {repo_id}: its card and links name that repository",
             "change release.repo in the manifest, and make the folder again with eagle3hub release",
         )
     for field in _private(own):
-        yield problem(code, f"{MANIFEST} says otherwise under {field} than a release's own manifest does", _REMAKE)
+        yield gate_problem(
+            code, f"{MANIFEST} says otherwise under {field} than a release's own manifest does", _REMAKE
+        )
     named = {path.relative_to(folder).as_posix() for path in _named(own) if path.is_relative_to(folder)}
     for file in files:
         if file.path.startswith((f"{BENCHMARKS}/", f"{IMPORTED}/")) and file.path not in named:
-            yield problem(code, f"{file.path} is not named in {MANIFEST}, so the card shows nothing of it", _REMAKE)
+            yield gate_problem(
+                code, f"{file.path} is not named in {MANIFEST}, so the card shows nothing of it", _REMAKE
+            )
     if given is not None and not _same_manifest(own, given):
-        yield problem(code, f"{MANIFEST} in the folder is not what {given.path.name} gives", _REMAKE)
+        yield gate_problem(code, f"{MANIFEST} in the folder is not what {given.path.name} gives", _REMAKE)
     try:
         record = load_record(folder / RECORD)
     except InputError as e:
-        yield problem(code, f"the record of the release cannot be read: {e.message}", _REMAKE)
+        yield gate_problem(code, f"the record of the release cannot be read: {e.message}", _REMAKE)
         return
     here = {f.path: f.sha256 for f in files}
     for listed in record.files:
         if here.get(listed["path"]) != listed["sha256"]:
             what = "is missing" if listed["path"] not in here else "has other bytes than when the release was made"
-            yield problem(code, f"{listed['path']} {what}", _REMAKE)
+            yield gate_problem(code, f"{listed['path']} {what}", _REMAKE)
 
 
 def _private(own: Manifest) -> list[str]:
@@ -125,54 +129,54 @@ def report_problems(folder: Path, files: Sequence[LocalFile], manifest: Manifest
         try:
             heads = open_heads(folder, manifest)
         except InputError as e:
-            yield problem("publish-head", f"a head cannot be read: {e.message}", e.hint)
+            yield gate_problem("publish-head", f"a head cannot be read: {e.message}", e.hint)
     reports: list[tuple[str, Report]] = []
     for file in files:
         if file.path.startswith("reports/") and isinstance(file.source, Path):
             try:
                 reports.append((file.path, load_report(file.source)))
             except InputError as e:
-                yield problem(code, f"{file.path} is no report: {e.message}", e.hint)
+                yield gate_problem(code, f"{file.path} is no report: {e.message}", e.hint)
     folders = head_folders(files)
     place_of = {digest: place for place, digest in folders.items()}
     good: list[tuple[str, Report]] = []
     for path, report in reports:
         place = place_of.get(report.document["head"]["digest"])
         if place is None:
-            yield problem(code, f"{path} measured other bytes than those of this folder", _AGAIN)
+            yield gate_problem(code, f"{path} measured other bytes than those of this folder", _AGAIN)
             continue
         found = [*_other_files(files, place, report), *contradictions(report.document, heads.get(place))]
         if report.document["tool"]["version"] != __version__:
             made = report.document["tool"]["version"]
             found.append(f"it was made by eagle3hub {made}, and this is {__version__}, which may derive other numbers")
         if manifest is not None:
-            found += unlike(manifest, report.document)
-        yield from (problem(code, f"{path}: {what}", _AGAIN) for what in found)
+            found += departures_from_manifest(manifest, report.document)
+        yield from (gate_problem(code, f"{path}: {what}", _AGAIN) for what in found)
         if report.verdict != "pass":
-            yield problem(code, f"{path} says {report.verdict}: {report.reason}", _AGAIN)
+            yield gate_problem(code, f"{path} says {report.verdict}: {report.reason}", _AGAIN)
         if not found:
             good.append((path, report))
-    yield from (problem(code, what, _AGAIN) for what in _disagreements(good))
+    yield from (gate_problem(code, what, _AGAIN) for what in _disagreements(good))
     wanted = set(engine_names(manifest.validate.engine)) if manifest is not None else set()
     for place, digest in folders.items():
         where = place or "the root"
         mine = [r for _, r in reports if r.document["head"]["digest"] == digest]
         measured = {e["engine"] for r in mine for e in r.document["engines"] if e["verdict"] != "unavailable"}
         if not measured:
-            yield problem("publish-unmeasured", f"no report covers the head in {where}", _AGAIN)
+            yield gate_problem("publish-unmeasured", f"no report covers the head in {where}", _AGAIN)
         elif missing := sorted(wanted - measured):
             what = f"the head in {where} was not measured by {', '.join(missing)}"
-            yield problem("publish-unmeasured", what, _AGAIN)
+            yield gate_problem("publish-unmeasured", what, _AGAIN)
 
 
 def _other_files(files: Sequence[LocalFile], place: str, report: Report) -> Iterator[str]:
-    here = {f.name: (f.size, f.sha256) for f in directly_in(files, place)}
+    here = {f.name: (f.size, f.sha256) for f in files_in(files, place)}
     for stated in report.document["head"]["files"]:
         if here.get(stated["path"]) != (stated["size"], stated["sha256"]):
             yield f"{stated['path']} is not the file of this folder that it states"
 
 
-def unlike(manifest: Manifest, report: Mapping[str, Any]) -> list[str]:
+def departures_from_manifest(manifest: Manifest, report: Mapping[str, Any]) -> list[str]:
     """Where a report measured something else than the manifest asks for, one sentence each."""
     asked, settings, prompts, target = manifest.validate, report["settings"], report["prompts"], report["target"]
     rows: list[tuple[str, Any, Any]] = [
@@ -243,7 +247,7 @@ def _disagreements(reports: Sequence[tuple[str, Report]]) -> Iterator[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Derived:
+class Derivation:
     """What deriving a release again found.
 
     Attributes:
@@ -257,7 +261,7 @@ class Derived:
     unchecked: Sequence[str] = ()
 
 
-def derive_again(folder: Path, files: Sequence[LocalFile], repo_id: str, *, run_templates: bool = True) -> Derived:
+def derive_again(folder: Path, files: Sequence[LocalFile], repo_id: str, *, run_templates: bool = True) -> Derivation:
     """Derive a release from its own files: its reports' numbers and verdicts, its card, its charts.
 
     Args:
@@ -267,9 +271,9 @@ def derive_again(folder: Path, files: Sequence[LocalFile], repo_id: str, *, run_
     try:
         own = own_manifest(folder)
     except InputError as e:
-        return Derived([e.message])
+        return Derivation([e.message])
     if own is None:
-        return Derived([f"there is no {MANIFEST}, so that reports, card and charts cannot be derived again"])
+        return Derivation([f"there is no {MANIFEST}, so that reports, card and charts cannot be derived again"])
     found = [*manifest_problems(folder, files, own, None, repo_id), *report_problems(folder, files, own)]
     try:
         waived = set(load_record(folder / RECORD).waived)
@@ -278,11 +282,11 @@ def derive_again(folder: Path, files: Sequence[LocalFile], repo_id: str, *, run_
         else:
             cards = differences(folder, {f.path: f.sha256 for f in files})
     except InputError as e:
-        return Derived([*(p.message for p in found), f"the card cannot be made again: {e.message}"])
+        return Derivation([*(p.message for p in found), f"the card cannot be made again: {e.message}"])
     faults = [p.message for p in found if p.code not in waived]
     faults += [f"{d.path} {d.what}" for d in cards if not d.unknown]
     unchecked = [f"{d.path} {d.what}" for d in cards if d.unknown]
-    return Derived(faults, [p.message for p in found if p.code in waived], unchecked)
+    return Derivation(faults, [p.message for p in found if p.code in waived], unchecked)
 
 
 def card_problems(folder: Path, files: Sequence[LocalFile]) -> Iterator[Problem]:
@@ -290,8 +294,8 @@ def card_problems(folder: Path, files: Sequence[LocalFile]) -> Iterator[Problem]
     try:
         found: Sequence[Difference] = differences(folder, {f.path: f.sha256 for f in files})
     except InputError as e:
-        yield problem("publish-card", f"the card cannot be made again: {e.message}", e.hint or _REMAKE)
+        yield gate_problem("publish-card", f"the card cannot be made again: {e.message}", e.hint or _REMAKE)
         return
     for one in found:
         hint = _SECTIONS if one.path == CARD else _REMAKE
-        yield problem("publish-card", f"{one.path} {one.what}", f"{hint}\n{one.diff}" if one.diff else hint)
+        yield gate_problem("publish-card", f"{one.path} {one.what}", f"{hint}\n{one.diff}" if one.diff else hint)

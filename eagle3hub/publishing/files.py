@@ -71,28 +71,28 @@ def read_folder(folder: Path, progress: Progress = silent) -> tuple[list[LocalFi
     return files, sorted(links)
 
 
-def of_bytes(path: str, data: bytes) -> LocalFile:
+def file_of_bytes(path: str, data: bytes) -> LocalFile:
     """A file that is made for the publication."""
     blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
     return LocalFile(path, data, len(data), hashlib.sha256(data).hexdigest(), blob.hexdigest())
 
 
-def sums(files: Sequence[LocalFile]) -> LocalFile:
+def digest_list(files: Sequence[LocalFile]) -> LocalFile:
     """The list of digests of ``files``."""
     lines = "".join(f"{f.sha256}  {f.path}\n" for f in sorted(files, key=lambda f: f.path))
-    return of_bytes(SUMS, lines.encode())
+    return file_of_bytes(SUMS, lines.encode())
 
 
-def read_sums(path: Path) -> dict[str, str]:
+def read_digest_list(path: Path) -> dict[str, str]:
     """SHA-256 by path from a list in a file. Raises SourceError for anything that is no such list."""
     try:
         text = read_text(path)
     except OSError as e:
         raise SourceError(f"cannot read {SUMS}: {e.strerror}", code="source-sums") from e
-    return parse_sums(text)
+    return parse_digest_list(text)
 
 
-def parse_sums(text: str) -> dict[str, str]:
+def parse_digest_list(text: str) -> dict[str, str]:
     """SHA-256 by path. Raises SourceError for anything that is no such list."""
     found: dict[str, str] = {}
     for line in text.splitlines():
@@ -133,7 +133,7 @@ def _line(path: bytes, digest: bytes) -> bytes:
     return b"\\" * (escaped != path) + digest + b"  " + escaped + b"\n"
 
 
-def directly_in(files: Sequence[LocalFile], folder: str) -> Iterator[LocalFile]:
+def files_in(files: Sequence[LocalFile], folder: str) -> Iterator[LocalFile]:
     """The files of one folder, without those of its sub-folders."""
     return (f for f in files if f.path.rpartition("/")[0] == folder)
 

@@ -12,13 +12,13 @@ from eagle3hub.card.vocabulary import terms
 from eagle3hub.errors import InputError, Problem, SourceError, UsageError
 from eagle3hub.lint import lint_card
 from eagle3hub.lint.parse import parse_card
-from eagle3hub.lint.served import refused
+from eagle3hub.lint.served import refused_uses
 from eagle3hub.publishing import remote
-from eagle3hub.publishing.derived import card_problems, manifest_problems, own_manifest, problem, report_problems
-from eagle3hub.publishing.files import CARD, LocalFile, directly_in, head_folders
-from eagle3hub.publishing.kinds import is_executed, kind_of, mismatch
-from eagle3hub.publishing.sensitive import secrets, shown, withhold
-from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, covered
+from eagle3hub.publishing.derived import card_problems, gate_problem, manifest_problems, own_manifest, report_problems
+from eagle3hub.publishing.files import CARD, LocalFile, files_in, head_folders
+from eagle3hub.publishing.kinds import file_kind, is_executed, mismatch
+from eagle3hub.publishing.sensitive import safe_path, secret_problems, withhold_secrets
+from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, signed_digests
 
 # The gate that holds a release against what the target's license, as the manifest states it, asks.
 #
@@ -29,7 +29,9 @@ from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, covered
 _UNJUDGED = {"other", "unknown"}
 
 
-def departures(repo_id: str, target: Target, stated: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[str, str]]:
+def unmet_terms(
+    repo_id: str, target: Target, stated: Sequence[str], texts: Sequence[str]
+) -> Iterator[tuple[str, str]]:
     """(what, what to do) for everything the target's license asks for that is not there.
 
     Args:
@@ -103,7 +105,7 @@ GATES: dict[str, str] = {
 """Every gate by code: what it asks for."""
 
 
-def check_codes(codes: Sequence[str]) -> tuple[str, ...]:
+def check_gate_codes(codes: Sequence[str]) -> tuple[str, ...]:
     """The codes of gates to waive; UsageError for one that is none."""
     for code in codes:
         if code not in GATES:
@@ -119,7 +121,7 @@ _STATES = re.compile(
 )
 
 
-def check(
+def failed_gates(
     folder: Path, repo_id: str, files: Sequence[LocalFile], links: Sequence[str], given: Manifest | None
 ) -> list[Problem]:
     """Everything that keeps a folder from being published, in the order of `GATES`.
@@ -132,7 +134,7 @@ def check(
         own = own_manifest(folder)
         found += manifest_problems(folder, files, own, given, repo_id)
     except InputError as e:
-        found.append(problem("publish-manifest", e.message, e.hint))
+        found.append(gate_problem("publish-manifest", e.message, e.hint))
     manifest = own if own is not None else given
     found += [
         *_heads(files, manifest),
@@ -145,46 +147,48 @@ def check(
         *_names(repo_id, files),
         *_signature(files),
     ]
-    found += [problem("publish-link", f"{link} is a link or a special file") for link in links]
+    found += [gate_problem("publish-link", f"{link} is a link or a special file") for link in links]
     order = list(GATES)
     named = {file.path for file in files}.union(links)
-    return sorted((withhold(p, named) for p in dict.fromkeys(found)), key=lambda p: order.index(p.code))
+    return sorted((withhold_secrets(p, named) for p in dict.fromkeys(found)), key=lambda p: order.index(p.code))
 
 
 def _heads(files: Sequence[LocalFile], manifest: Manifest | None) -> Iterator[Problem]:
     folders = head_folders(files)
     if "" not in folders:
-        yield problem("publish-head", "there is no config.json in the folder's root", "name the folder of a release")
+        yield gate_problem(
+            "publish-head", "there is no config.json in the folder's root", "name the folder of a release"
+        )
     for folder in folders:
-        if not any(f.path.endswith(".safetensors") for f in directly_in(files, folder)):
-            yield problem("publish-head", f"there are no safetensors weights in {folder or 'the root'}")
+        if not any(f.path.endswith(".safetensors") for f in files_in(files, folder)):
+            yield gate_problem("publish-head", f"there are no safetensors weights in {folder or 'the root'}")
     if manifest is not None:
         wanted = {manifest.layouts.folder(layout) for layout in manifest.layouts}
         for folder in sorted(wanted - set(folders)):
-            yield problem(
+            yield gate_problem(
                 "publish-layouts", f"the manifest asks for {folder or 'the main layout'}, which is not there"
             )
         for folder in sorted(set(folders) - wanted):
-            yield problem("publish-layouts", f"{folder} holds a head that the manifest does not name")
+            yield gate_problem("publish-layouts", f"{folder} holds a head that the manifest does not name")
 
 
 def _card(files: Sequence[LocalFile]) -> Iterator[Problem]:
     file = next((f for f in files if f.path == CARD), None)
     if file is None:
-        yield problem("publish-card", f"there is no {CARD}", "write it with eagle3hub card")
-        yield problem("publish-license", "without a card no license is stated")
+        yield gate_problem("publish-card", f"there is no {CARD}", "write it with eagle3hub card")
+        yield gate_problem("publish-license", "without a card no license is stated")
         return
     text = file.head(file.size).decode("utf-8", errors="replace")
     for finding in lint_card(text, CARD, files={f.path for f in files}):
         if finding.severity == "error":
-            yield problem("publish-card", f"{CARD}:{finding.line}: {finding.code} {finding.message}", finding.fix)
+            yield gate_problem("publish-card", f"{CARD}:{finding.line}: {finding.code} {finding.message}", finding.fix)
     card = parse_card(text, CARD, {f.path for f in files})
     stated = card.listed("license")
     if not stated or "unknown" in stated:
-        yield problem("publish-license", "the card's metadata states no license", "add license: to the manifest")
+        yield gate_problem("publish-license", "the card's metadata states no license", "add license: to the manifest")
     for link in card.listed("license_link"):
         if "://" not in link and link not in {f.path for f in files}:
-            yield problem("publish-license", f"the card's license_link names {link}, which is not in the folder")
+            yield gate_problem("publish-license", f"the card's license_link names {link}, which is not in the folder")
 
 
 def _recipes(repo_id: str, files: Sequence[LocalFile]) -> Iterator[Problem]:
@@ -194,8 +198,8 @@ def _recipes(repo_id: str, files: Sequence[LocalFile]) -> Iterator[Problem]:
         return
     folders = open_folders(card.source.parent, list(head_folders(files)))
     text = card.head(card.size).decode("utf-8", errors="replace")
-    for line, what, fix in refused(text, folders, {repo_id}):
-        yield problem("publish-recipe", f"{CARD}:{line}: {what}", fix)
+    for line, what, fix in refused_uses(text, folders, {repo_id}):
+        yield gate_problem("publish-recipe", f"{CARD}:{line}: {what}", fix)
 
 
 def _terms(repo_id: str, files: Sequence[LocalFile], manifest: Manifest | None) -> Iterator[Problem]:
@@ -205,27 +209,27 @@ def _terms(repo_id: str, files: Sequence[LocalFile], manifest: Manifest | None) 
     read = [f for f in files if f is card or f.path.upper().startswith("NOTICE")]
     texts = [f.head(f.size).decode("utf-8", errors="replace") for f in read]
     stated = parse_card(card.head(card.size).decode("utf-8", errors="replace"), CARD, None).listed("license")
-    for what, fix in departures(repo_id, manifest.target, stated, texts):
-        yield problem("publish-terms", what, fix)
+    for what, fix in unmet_terms(repo_id, manifest.target, stated, texts):
+        yield gate_problem("publish-terms", what, fix)
 
 
 def _contents(files: Sequence[LocalFile]) -> Iterator[Problem]:
     for file in files:
-        name, kind = shown(file.path), kind_of(file.path)
+        name, kind = safe_path(file.path), file_kind(file.path)
         if _STATES.fullmatch(file.name):
-            yield problem("publish-training-state", f"{name} is a trainer's state", "remove it")
+            yield gate_problem("publish-training-state", f"{name} is a trainer's state", "remove it")
         elif _PICKLES.fullmatch(file.name):
-            yield problem("publish-pickle", f"{name} is, or may hold, a pickle", "publish safetensors only")
+            yield gate_problem("publish-pickle", f"{name} is, or may hold, a pickle", "publish safetensors only")
         elif kind is None:
             code = "publish-pickle" if is_executed(file) else "publish-outside"
-            yield problem(code, f"{name} is no part of a release", "move it elsewhere")
+            yield gate_problem(code, f"{name} is no part of a release", "move it elsewhere")
         elif why := mismatch(file, kind):
-            yield problem(
+            yield gate_problem(
                 "publish-pickle" if is_executed(file) else "publish-kind",
                 f"{name} {why}",
                 "make it anew, or remove it",
             )
-        yield from secrets(file)
+        yield from secret_problems(file)
 
 
 def _signature(files: Sequence[LocalFile]) -> Iterator[Problem]:
@@ -233,26 +237,30 @@ def _signature(files: Sequence[LocalFile]) -> Iterator[Problem]:
     if signature is None:
         return
     try:
-        signed = covered(signature.head(signature.size))
+        signed = signed_digests(signature.head(signature.size))
     except SourceError as e:
-        yield problem("publish-signature", e.message, "remove it, or sign anew with --sign KEY")
+        yield gate_problem("publish-signature", e.message, "remove it, or sign anew with --sign KEY")
         return
     here = {f.path: f.sha256 for f in files if f.path not in UNSIGNED}
     for path in sorted(path for path in {*here, *signed} if here.get(path) != signed.get(path)):
-        yield problem("publish-signature", f"{path} is not what {SIGNATURE} was made over", "sign anew: --sign KEY")
+        yield gate_problem(
+            "publish-signature", f"{path} is not what {SIGNATURE} was made over", "sign anew: --sign KEY"
+        )
 
 
 def _names(repo_id: str, files: Sequence[LocalFile]) -> Iterator[Problem]:
-    if why := remote.check_name(repo_id):
-        yield problem("publish-name", f"the Hub takes no repository called {repo_id}", why)
+    if why := remote.name_fault(repo_id):
+        yield gate_problem("publish-name", f"the Hub takes no repository called {repo_id}", why)
     seen: dict[str, str] = {}
     for file in files:
         if not file.path.isprintable() or "\\" in file.path or len(file.path) > 255:
-            yield problem("publish-name", f"{file.path!r} is no name for a file on the Hub")
+            yield gate_problem("publish-name", f"{file.path!r} is no name for a file on the Hub")
         other = seen.setdefault(file.path.lower(), file.path)
         if other != file.path:
-            yield problem("publish-name", f"{other} and {file.path} are one name on some systems")
+            yield gate_problem("publish-name", f"{other} and {file.path} are one name on some systems")
         if file.size > MAX_FILE:
-            yield problem("publish-size", f"{file.path} is larger than 50 GB", "convert with --max-shard-size 5GB")
+            yield gate_problem(
+                "publish-size", f"{file.path} is larger than 50 GB", "convert with --max-shard-size 5GB"
+            )
     if len(files) > MAX_FILES:
-        yield problem("publish-size", f"{len(files)} files are more than {MAX_FILES}")
+        yield gate_problem("publish-size", f"{len(files)} files are more than {MAX_FILES}")

@@ -21,20 +21,20 @@ from xml.sax.handler import ContentHandler, feature_namespaces, property_lexical
 from eagle3hub.checkpoint.pickles import is_pickle
 from eagle3hub.errors import CheckpointError, ManifestError, SourceError
 from eagle3hub.publishing.content import (
-    FIRST,
+    RECOGNISED_BYTES,
     Malformed,
     check_jpeg,
     check_license,
     check_png,
     check_text,
-    header,
-    plain,
-    recognised,
+    plain_text,
+    recognised_kind,
+    safetensors_header,
     text_of,
 )
-from eagle3hub.publishing.files import LocalFile, parse_sums
+from eagle3hub.publishing.files import LocalFile, parse_digest_list
 from eagle3hub.system import resources
-from eagle3hub.system.documents import faults, hold_to_schema, parse_yaml
+from eagle3hub.system.documents import hold_to_schema, parse_yaml, schema_faults
 from eagle3hub.system.resources import schema
 
 # JSON, YAML and templates among the files of a release, each held to the role its name gives it.
@@ -50,7 +50,7 @@ def check_json(data: bytes, schemas: Sequence[str], *, plain: bool) -> None:
 
     Args:
         schemas: names of the schemas that it may fit; of several the one whose ``schema`` it states.
-        plain: hold the text to `text.plain`, too; vocabularies hold every character there is.
+        plain: hold the text to `plain_text`, too; vocabularies hold every character there is.
     """
     text = text_of(data)
     if plain:
@@ -62,7 +62,7 @@ def check_json(data: bytes, schemas: Sequence[str], *, plain: bool) -> None:
     if not chosen:
         titles = " or ".join(str(_schema(name)["title"]) for name in schemas)
         raise Malformed(f"states no schema of {titles}")
-    for fault in faults(document, chosen[0]):
+    for fault in schema_faults(document, chosen[0]):
         raise Malformed(f"does not fit {chosen[0]['title']}: {fault.message}")
 
 
@@ -99,7 +99,7 @@ def check_citation(data: bytes) -> None:
     """Raise Malformed unless the bytes are a CITATION.cff: YAML without anchors, aliases and tags."""
     import yaml
 
-    text = plain(data)
+    text = plain_text(data)
     brackets = re.findall(r"[\[{]|[\]}]", text)
     if max(accumulate((1 if bracket in "[{" else -1 for bracket in brackets), initial=0)) > _DEEPEST:
         raise Malformed(f"opens more than {_DEEPEST} brackets without closing them")
@@ -119,7 +119,7 @@ def check_citation(data: bytes) -> None:
 
 def check_template(data: bytes) -> None:
     """Raise Malformed unless the bytes are a Jinja template that chat templates can be."""
-    text = plain(data)
+    text = plain_text(data)
     if "{{" not in text and "{%" not in text:
         raise Malformed("holds nothing that a template fills in")
     check_jinja(data)
@@ -129,7 +129,7 @@ def check_jinja(data: bytes) -> None:
     """Raise Malformed unless the bytes are a Jinja template."""
     from jinja2 import TemplateError
 
-    text = plain(data)
+    text = plain_text(data)
     try:
         _environment().parse(text)
     except (TemplateError, RecursionError) as e:
@@ -219,7 +219,7 @@ def check_svg(data: bytes) -> None:
     from defusedxml.common import DefusedXmlException
     from defusedxml.sax import make_parser
 
-    text = plain(data)
+    text = plain_text(data)
     if _ENCODING.match(text):
         raise Malformed("states another encoding than UTF-8")
     if re.search(r"<!DOCTYPE[^>]{0,500}\[", text):
@@ -333,8 +333,8 @@ def _without_comments(style: str) -> str:
 
 # What a file of a release may be, by its path, and whether its bytes are that and nothing else.
 #
-# `TABLE` is the list of what may go up: a path that no line of it matches is no part of a release. To allow another
-# JSON file, add a line that names its schema: one of `file_schemas.json`, or of the project's own ``schemas/``.
+# `FILE_KINDS` lists every file that may be published; a path that matches no line of it is no part of a release. To
+# allow another JSON file, add a line that names its schema: one in `file_schemas.json` or in ``schemas/``.
 
 
 _TEXT_BYTES = 4 << 20
@@ -346,7 +346,7 @@ _RESULTS = ("report", "bench", "matrix", "imported")
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FileKind:
     """A kind of file.
 
     Attributes:
@@ -360,29 +360,29 @@ class Kind:
     most: int = _TEXT_BYTES
 
 
-def _json(name: str, *schemas: str, most: int = _JSON_BYTES, plain: bool = True) -> Kind:
-    return Kind(name, lambda data: check_json(data, schemas, plain=plain), most)
+def _json(name: str, *schemas: str, most: int = _JSON_BYTES, plain: bool = True) -> FileKind:
+    return FileKind(name, lambda data: check_json(data, schemas, plain=plain), most)
 
 
 def _sums(data: bytes) -> None:
     try:
-        parse_sums(text_of(data))
+        parse_digest_list(text_of(data))
     except SourceError as e:
         raise Malformed("is not a list of digests") from e
 
 
-def _yaml(name: str, schema: str) -> Kind:
+def _yaml(name: str, schema: str) -> FileKind:
     def check(data: bytes) -> None:
         try:
             hold_to_schema(parse_yaml(text_of(data), name), resources.schema(schema))
         except ManifestError as e:
             raise Malformed(f"departs from its schema: {e.message}") from e
 
-    return Kind(name, check)
+    return FileKind(name, check)
 
 
-_WEIGHTS = Kind("a safetensors file", lambda _: None)
-TABLE: tuple[tuple[str, Kind], ...] = (
+_WEIGHTS = FileKind("a safetensors file", lambda _: None)
+FILE_KINDS: tuple[tuple[str, FileKind], ...] = (
     (rf"{_FOLDER}[\w.-]+\.safetensors", _WEIGHTS),
     (rf"{_FOLDER}config\.json", _json("a model's configuration", "config")),
     (rf"{_FOLDER}generation_config\.json", _json("a generation configuration", "generation_config")),
@@ -396,22 +396,22 @@ TABLE: tuple[tuple[str, Kind], ...] = (
     (r"release\.json", _json("a record of a release", "release")),
     (r"release\.yaml", _yaml("a release's manifest", "manifest")),
     (r"imported/[0-9]+\.yaml", _yaml("a file of imported measurements", "imported")),
-    (r"templates/[\w.-]+\.j2", Kind("a template of a card", check_jinja)),
+    (r"templates/[\w.-]+\.j2", FileKind("a template of a card", check_jinja)),
     (r"model\.sig", _json("a sigstore bundle", "sigstore_bundle")),
-    (rf"{_FOLDER}README\.md", Kind("Markdown", check_text)),
-    (rf"{_FOLDER}(LICENSE|NOTICE|COPYING)[\w.-]*", Kind("plain text", check_license)),
-    (rf"{_FOLDER}CITATION\.cff", Kind("a citation file", check_citation)),
-    (rf"{_FOLDER}chat_template\.jinja", Kind("a chat template", check_template)),
-    (r"SHA256SUMS", Kind("a list of digests", _sums)),
-    (rf"{_PICTURES}png", Kind("a PNG picture", check_png, _PICTURE_BYTES)),
-    (rf"{_PICTURES}jpe?g", Kind("a JPEG picture", check_jpeg, _PICTURE_BYTES)),
-    (rf"{_PICTURES}svg", Kind("an SVG picture", check_svg, _PICTURE_BYTES)),
+    (rf"{_FOLDER}README\.md", FileKind("Markdown", check_text)),
+    (rf"{_FOLDER}(LICENSE|NOTICE|COPYING)[\w.-]*", FileKind("plain text", check_license)),
+    (rf"{_FOLDER}CITATION\.cff", FileKind("a citation file", check_citation)),
+    (rf"{_FOLDER}chat_template\.jinja", FileKind("a chat template", check_template)),
+    (r"SHA256SUMS", FileKind("a list of digests", _sums)),
+    (rf"{_PICTURES}png", FileKind("a PNG picture", check_png, _PICTURE_BYTES)),
+    (rf"{_PICTURES}jpe?g", FileKind("a JPEG picture", check_jpeg, _PICTURE_BYTES)),
+    (rf"{_PICTURES}svg", FileKind("an SVG picture", check_svg, _PICTURE_BYTES)),
 )
 """What may be published: a pattern of its whole path, and what it must be."""
-_COMPILED = [(re.compile(pattern, re.ASCII), kind) for pattern, kind in TABLE]
+_COMPILED = [(re.compile(pattern, re.ASCII), kind) for pattern, kind in FILE_KINDS]
 
 
-def kind_of(path: str) -> Kind | None:
+def file_kind(path: str) -> FileKind | None:
     """What a file at ``path`` must be; None where nothing of a release lies there."""
     return next((kind for pattern, kind in _COMPILED if pattern.fullmatch(path)), None)
 
@@ -421,7 +421,7 @@ def is_executed(file: LocalFile) -> bool:
     return is_pickle(file.head(9))
 
 
-def mismatch(file: LocalFile, kind: Kind) -> str | None:
+def mismatch(file: LocalFile, kind: FileKind) -> str | None:
     """Why a file is not of a kind, as the end of a sentence that begins with its path; None where it is.
 
     The bytes decide: the name and the ending only say what they must be.
@@ -430,13 +430,13 @@ def mismatch(file: LocalFile, kind: Kind) -> str | None:
         if file.size == 0:
             return f"is empty, not {kind.name}"
         if kind is _WEIGHTS:
-            header(file)
+            safetensors_header(file)
             return None
         if file.size > kind.most:
             return f"is larger than {kind.most >> 20} MiB, which {kind.name} is not"
         kind.check(file.head(kind.most + 1))
     except (Malformed, CheckpointError) as e:
-        what = recognised(file.head(FIRST))
+        what = recognised_kind(file.head(RECOGNISED_BYTES))
         if what is not None and what != kind.name:
             return f"is {what}, not {kind.name}"
         why = str(e) if isinstance(e, CheckpointError) else f"it {e}"

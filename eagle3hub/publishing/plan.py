@@ -14,11 +14,11 @@ from eagle3hub.card.manifest import Manifest, PublishSettings
 from eagle3hub.checkpoint import hub
 from eagle3hub.errors import HubError, InputError, Problem, UsageError
 from eagle3hub.publishing import remote
-from eagle3hub.publishing.derived import own_manifest, problem
-from eagle3hub.publishing.files import CARD, SUMS, LocalFile, head_folders, read_folder, read_sums, sums
-from eagle3hub.publishing.gates import check, check_codes
+from eagle3hub.publishing.derived import gate_problem, own_manifest
+from eagle3hub.publishing.files import CARD, SUMS, LocalFile, digest_list, head_folders, read_digest_list, read_folder
+from eagle3hub.publishing.gates import check_gate_codes, failed_gates
 from eagle3hub.publishing.remote import RemoteFile, RemoteState
-from eagle3hub.publishing.sensitive import shown
+from eagle3hub.publishing.sensitive import safe_path
 from eagle3hub.publishing.signing import UNSIGNED, sign_folder
 from eagle3hub.system.progress import Progress, silent
 
@@ -26,7 +26,7 @@ _LOADED = re.compile(
     r".+\.(safetensors|bin|pt|pth|py)|.+\.index\.json|(config|generation_config|adapter_config)\.json"
 )
 """Names of files that engines look for beside a config.json, and load."""
-State = Literal["new", "changed", "unchanged", "removed", "kept", "unknown"]
+FileState = Literal["new", "changed", "unchanged", "removed", "kept", "unknown"]
 MAIN = "main"
 _SHARED = (
     "LICENSE", "NOTICE", "reports/", "benchmarks/", "charts/", "assets/", "images/", "imported/", "templates/",
@@ -35,7 +35,7 @@ _SHARED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class PublishOptions:
     """How to publish.
 
     Attributes:
@@ -48,7 +48,7 @@ class Settings:
         allow: gates to waive, by code.
         gated: ``auto`` or ``manual``: readers must ask for access; None: as it is.
         collection: slug of a collection of the Hub that the repository is added to.
-        sign: private key that `sign` signs the folder with, or ``sigstore``: the identity of the job this runs in.
+        sign: private key that `sign_if_asked` signs the folder with, or ``sigstore`` for the identity of this job.
     """
 
     create_pr: bool = False
@@ -63,7 +63,7 @@ class Settings:
     sign: Path | None = None
 
     def __post_init__(self) -> None:
-        check_codes(self.allow)
+        check_gate_codes(self.allow)
         if self.stage and self.private:
             raise UsageError("--stage ends in a public repository, --private in a private one", hint="name one")
         if self.create_pr and (self.tag or self.branch_per_layout or self.stage or self.gated or self.collection):
@@ -73,7 +73,7 @@ class Settings:
         if self.gated not in (None, "auto", "manual"):
             raise UsageError(f"there is no gate of access called {self.gated}", hint="name auto or manual")
 
-    def with_intent(self, said: PublishSettings | None) -> Settings:
+    def with_intent(self, said: PublishSettings | None) -> PublishOptions:
         """These, and what a release says of how it is published; a pull request is the commit alone.
 
         Options add to what the release says and may be stricter; UsageError (``usage-intent``) where one would make
@@ -119,7 +119,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class BranchPlan:
     """What goes into one commit: the files of a branch and what becomes of each.
 
     Attributes:
@@ -132,11 +132,11 @@ class Part:
 
     branch: str
     files: Sequence[LocalFile]
-    states: Mapping[str, State]
+    states: Mapping[str, FileState]
     heads: Sequence[str]
     parent: str | None
 
-    def having(self, *states: State) -> list[str]:
+    def having(self, *states: FileState) -> list[str]:
         """Paths in one of these states."""
         return [path for path, state in self.states.items() if state in states]
 
@@ -147,7 +147,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Publication:
     """A publication that has been thought through.
 
     Attributes:
@@ -158,9 +158,9 @@ class Plan:
     """
 
     repo: str
-    settings: Settings
+    options: PublishOptions
     remote: RemoteState
-    parts: Sequence[Part]
+    parts: Sequence[BranchPlan]
     message: str
     description: str
     problems: Sequence[Problem] = ()
@@ -171,11 +171,11 @@ class Plan:
     @property
     def visibility(self) -> str:
         """What the repository will be: ``public`` or ``private``, or the way there."""
-        if self.settings.stage and (not self.remote.exists or self.remote.private):
+        if self.options.stage and (not self.remote.exists or self.remote.private):
             return "private, public when verified"
         if self.remote.exists:
             return "private" if self.remote.private else "public"
-        return "private" if self.settings.private else "public"
+        return "private" if self.options.private else "public"
 
     def to_json(self) -> dict[str, Any]:
         """The document ``publish --dry-run --json`` prints."""
@@ -184,11 +184,11 @@ class Plan:
             "compared": self.uncompared is None,
             "exists": self.remote.exists if self.uncompared is None else None,
             "visibility": self.visibility,
-            "gated": self.settings.gated or self.remote.gated or None,
-            "collection": self.settings.collection,
+            "gated": self.options.gated or self.remote.gated or None,
+            "collection": self.options.collection,
             "collected": self.collected,
-            "create_pr": self.settings.create_pr,
-            "tag": self.settings.tag,
+            "create_pr": self.options.create_pr,
+            "tag": self.options.tag,
             "message": self.message,
             "description": self.description,
             "commits": [
@@ -197,7 +197,7 @@ class Plan:
                     "parent": part.parent,
                     "needed": part.changes,
                     "files": [
-                        {"path": shown(f.path), "size": f.size, "sha256": f.sha256, "state": part.states[f.path]}
+                        {"path": safe_path(f.path), "size": f.size, "sha256": f.sha256, "state": part.states[f.path]}
                         for f in part.files
                     ],
                     "removed": part.having("removed"),
@@ -210,15 +210,15 @@ class Plan:
         }
 
 
-def make_plan(
+def plan_publication(
     folder: str | Path,
     repo_id: str,
-    settings: Settings | None = None,
+    options: PublishOptions | None = None,
     *,
     manifest: Manifest | None = None,
     hub_needed: bool = True,
     progress: Progress = silent,
-) -> Plan:
+) -> Publication:
     """Read a folder, hold it to every gate, and compare it with the repository; nothing is written anywhere.
 
     Args:
@@ -231,41 +231,41 @@ def make_plan(
     folder = Path(folder)
     files, links = read_folder(folder, progress)
     said = [read_intent(folder), manifest.publish if manifest is not None else None]
-    settings = settings or Settings()
+    options = options or PublishOptions()
     for intent in said:
-        settings = settings.with_intent(intent)
+        options = options.with_intent(intent)
     asked = {intent.gated for intent in said if intent is not None}
     gated = "manual" if "manual" in asked else "auto" if "auto" in asked else None
     progress("making reports' numbers, card and charts again")
-    found = check(folder, repo_id, files, links, manifest)
-    problems = [p for p in found if p.code not in settings.allow]
-    waived = [p for p in found if p.code in settings.allow]
-    split = _split(files, settings.branch_per_layout)
+    found = failed_gates(folder, repo_id, files, links, manifest)
+    problems = [p for p in found if p.code not in options.allow]
+    waived = [p for p in found if p.code in options.allow]
+    split = _split(files, options.branch_per_layout)
     state, collected, uncompared = RemoteState(exists=False), False, None
     try:
         if not any(p.code == "publish-name" for p in found):
             progress(f"asking the Hub about {repo_id}")
-            state = remote.look(repo_id)
-            if (settings.gated, state.gated) == ("auto", "manual"):  # stricter already
-                settings = replace(settings, gated=None)
-            found += _visibility(repo_id, settings, gated, state)
+            state = remote.read_state(repo_id)
+            if (options.gated, state.gated) == ("auto", "manual"):  # stricter already
+                options = replace(options, gated=None)
+            found += _visibility(repo_id, options, gated, state)
         parts = [_part(repo_id, branch, mine, state) for branch, mine in split.items()]
         found += _beside(parts)
-        problems = [p for p in found if p.code not in settings.allow]
-        waived = [p for p in found if p.code in settings.allow]
-        _check_tag(settings.tag, state, parts[-1])
-        collected = settings.collection is not None and remote.in_collection(repo_id, settings.collection)
+        problems = [p for p in found if p.code not in options.allow]
+        waived = [p for p in found if p.code in options.allow]
+        _check_tag(options.tag, state, parts[-1])
+        collected = options.collection is not None and remote.in_collection(repo_id, options.collection)
     except HubError as e:
         if not hub.unreachable(e) or (hub_needed and not problems):
             raise
         uncompared = e.message
         parts = [_uncompared(branch, mine) for branch, mine in split.items()]
-    return Plan(
+    return Publication(
         repo_id,
-        settings,
+        options,
         state,
         parts,
-        settings.message or f"Publish {repo_id.rpartition('/')[2]}",
+        options.message or f"Publish {repo_id.rpartition('/')[2]}",
         _description(files, waived),
         problems,
         waived,
@@ -293,63 +293,67 @@ def _readable_manifest(folder: Path) -> Manifest | None:
         return None
 
 
-def _visibility(repo_id: str, settings: Settings, gated: str | None, state: RemoteState) -> Iterator[Problem]:
+def _visibility(repo_id: str, options: PublishOptions, gated: str | None, state: RemoteState) -> Iterator[Problem]:
     """Where the repository on the Hub is open to more readers than the release, which asks for ``gated``, allows."""
     code = "publish-visibility"
     change = "in the manifest and make the release again"
-    if settings.private and state.exists and not state.private:
-        yield problem(
+    if options.private and state.exists and not state.private:
+        yield gate_problem(
             code,
             f"{repo_id} is public, and the release is to stay private",
             f"make the repository private in its settings, or change publish.private {change}",
         )
-    if settings.create_pr and gated and (not state.exists or state.gated not in (gated, "manual")):
-        yield problem(
+    if options.create_pr and gated and (not state.exists or state.gated not in (gated, "manual")):
+        yield gate_problem(
             code,
             f"a pull request shows its files to all readers of {repo_id}, and the release asks for gated access",
             f"publish without --create-pr, gate the repository in its settings, or change publish.gated {change}",
         )
 
 
-def _beside(parts: Sequence[Part]) -> Iterator[Problem]:
+def _beside(parts: Sequence[BranchPlan]) -> Iterator[Problem]:
     """Files of somebody else on the Hub that engines would load with the heads."""
     for part in parts:
-        for path in loaded(part.having("kept"), part.heads):
-            yield problem(
+        for path in engine_files(part.having("kept"), part.heads):
+            yield gate_problem(
                 "publish-outside",
                 f"{path} is on the Hub already, on {part.branch}, and engines would load it with this head",
                 "delete it there",
             )
 
 
-def sign(folder: str | Path, settings: Settings, earlier: bytes | None = None, progress: Progress = silent) -> None:
-    """Sign the folder if the settings name a key; a signature that is good already stays, also one from ``earlier``.
+def sign_if_asked(
+    folder: str | Path, options: PublishOptions, earlier: bytes | None = None, progress: Progress = silent
+) -> None:
+    """Sign the folder if the options name a key; a signature that is good already stays, also one from ``earlier``.
 
     Raises what `sign_folder` raises.
     """
-    if settings.sign is not None:
+    if options.sign is not None:
         files, _ = read_folder(Path(folder), progress)
-        sign_folder(Path(folder), settings.sign, {f.path: f.sha256 for f in files if f.path not in UNSIGNED}, earlier)
+        sign_folder(Path(folder), options.sign, {f.path: f.sha256 for f in files if f.path not in UNSIGNED}, earlier)
 
 
-def compare(files: Sequence[LocalFile], there: Mapping[str, RemoteFile], ours: Mapping[str, str]) -> dict[str, State]:
+def file_states(
+    files: Sequence[LocalFile], there: Mapping[str, RemoteFile], ours: Mapping[str, str]
+) -> dict[str, FileState]:
     """State of every path, local or on the Hub; ``ours`` are the digests an earlier publication left there."""
-    states: dict[str, State] = {}
+    states: dict[str, FileState] = {}
     for file in files:
         known = there.get(file.path)
-        states[file.path] = "new" if known is None else "unchanged" if same(file, known) else "changed"
+        states[file.path] = "new" if known is None else "unchanged" if has_same_bytes(file, known) else "changed"
     for path in there:
         if path not in states and path != ".gitattributes":
             states[path] = "removed" if path in ours else "kept"
     return states
 
 
-def loaded(paths: Iterable[str], places: Collection[str]) -> list[str]:
+def engine_files(paths: Iterable[str], places: Collection[str]) -> list[str]:
     """The paths that an engine would load with a head in one of the folders ``places`` (empty: the root)."""
     return [path for path in paths if path.rpartition("/")[0] in places and _LOADED.fullmatch(path.rpartition("/")[2])]
 
 
-def same(file: LocalFile, there: RemoteFile) -> bool:
+def has_same_bytes(file: LocalFile, there: RemoteFile) -> bool:
     """Whether the Hub has these bytes: by SHA-256 for large files, by git's blob id for the others."""
     if there.sha256 is not None:
         return file.sha256 == there.sha256
@@ -368,24 +372,24 @@ def _split(files: Sequence[LocalFile], branch_per_layout: bool) -> dict[str, lis
             parts[folder] = [*(f for f in shared if f.path not in {m.path for m in moved}), *moved]
             rest = [f for f in rest if f not in mine]
     parts[MAIN] = rest
-    return {branch: [*mine, sums(mine)] for branch, mine in parts.items()}
+    return {branch: [*mine, digest_list(mine)] for branch, mine in parts.items()}
 
 
 def _at(file: LocalFile, path: str) -> LocalFile:
     return LocalFile(path, file.source, file.size, file.sha256, file.blob_id)
 
 
-def _part(repo_id: str, branch: str, files: Sequence[LocalFile], state: RemoteState) -> Part:
+def _part(repo_id: str, branch: str, files: Sequence[LocalFile], state: RemoteState) -> BranchPlan:
     parent = state.branches.get(branch)
-    there = remote.tree(repo_id, parent) if parent else {}
+    there = remote.list_files_at(repo_id, parent) if parent else {}
     ours: dict[str, str] = {}
     mine = next(f for f in files if f.path == SUMS)
-    if parent and SUMS in there and not same(mine, there[SUMS]):
+    if parent and SUMS in there and not has_same_bytes(mine, there[SUMS]):
         try:
-            ours = read_sums(_fetched(repo_id, SUMS, parent, there[SUMS]))
+            ours = read_digest_list(_fetched(repo_id, SUMS, parent, there[SUMS]))
         except InputError:
             ours = {}
-    return Part(branch, files, compare(files, there, ours), list(head_folders(files)), parent)
+    return BranchPlan(branch, files, file_states(files, there, ours), list(head_folders(files)), parent)
 
 
 def _fetched(repo_id: str, path: str, commit: str, there: RemoteFile) -> Path:
@@ -393,12 +397,12 @@ def _fetched(repo_id: str, path: str, commit: str, there: RemoteFile) -> Path:
     return hub.download_file(repo_id, path, commit, stated=stated)
 
 
-def _uncompared(branch: str, files: Sequence[LocalFile]) -> Part:
-    states: dict[str, State] = dict.fromkeys((f.path for f in files), "unknown")
-    return Part(branch, files, states, list(head_folders(files)), None)
+def _uncompared(branch: str, files: Sequence[LocalFile]) -> BranchPlan:
+    states: dict[str, FileState] = dict.fromkeys((f.path for f in files), "unknown")
+    return BranchPlan(branch, files, states, list(head_folders(files)), None)
 
 
-def _check_tag(tag: str | None, state: RemoteState, main: Part) -> None:
+def _check_tag(tag: str | None, state: RemoteState, main: BranchPlan) -> None:
     if tag is not None and tag in state.tags and (main.changes or state.tags[tag] != main.parent):
         raise UsageError(
             f"the tag {tag} exists already, at another commit than this publication's",

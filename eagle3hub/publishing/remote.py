@@ -55,7 +55,7 @@ class Committed:
     pull: str | None = None
 
 
-def check_name(repo_id: str) -> str | None:
+def name_fault(repo_id: str) -> str | None:
     """Why the Hub would not take this name for a repository, or None."""
     try:
         client().validate_repo_id(repo_id)
@@ -87,7 +87,7 @@ def require_token(repo_id: str) -> None:
         )
 
 
-def look(repo_id: str) -> RemoteState:
+def read_state(repo_id: str) -> RemoteState:
     """The repository's visibility, gate of access, branches, tags and pull requests. Raises HubError."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
@@ -119,7 +119,7 @@ def _commits(refs: Sequence[Any], what: str) -> dict[str, str]:
     return {names.ref(r.name, what): names.oid(r.target_commit, f"commit of a {what}") for r in refs}
 
 
-def tree(repo_id: str, commit: str) -> dict[str, RemoteFile]:
+def list_files_at(repo_id: str, commit: str) -> dict[str, RemoteFile]:
     """Every file of a commit by path. Raises HubError."""
     from huggingface_hub.hf_api import RepoFile
 

@@ -75,12 +75,12 @@ def is_wordy(value: str) -> bool:
     return all(_WORD_PART.fullmatch(part) for part in parts) and (len(parts) > 1 or _CLASSES[2].search(value) is None)
 
 
-def classes(value: str) -> int:
+def character_classes(value: str) -> int:
     """How many of these it holds: small letters, capitals, digits, other characters."""
     return sum(kind.search(value) is not None for kind in _CLASSES)
 
 
-def entropy(value: str) -> float:
+def bits_per_character(value: str) -> float:
     """Shannon's entropy of its characters, in bits per character."""
     return -sum(n / len(value) * math.log2(n / len(value)) for n in Counter(value).values())
 
@@ -113,30 +113,32 @@ Match = re.Match[bytes]
 _DIGIT, _LETTER = re.compile(r"[0-9]"), re.compile(r"[A-Za-z]")
 
 
-def any_value(_: Match, value: str) -> bool:
+def is_no_placeholder(_: Match, value: str) -> bool:
     """Anything but a placeholder."""
     return not is_placeholder(value)
 
 
-def mixed(_: Match, value: str) -> bool:
+def has_letter_and_digit(_: Match, value: str) -> bool:
     """Letters and digits, as nearly every random run of its length has."""
     return _DIGIT.search(value) is not None and _LETTER.search(value) is not None and not is_placeholder(value)
 
 
-def of_three(_: Match, value: str) -> bool:
+def has_three_classes(_: Match, value: str) -> bool:
     """Small letters, capitals and digits."""
-    return classes(re.sub(r"[^A-Za-z0-9]", "", value)) == 3 and not is_placeholder(value)
+    return character_classes(re.sub(r"[^A-Za-z0-9]", "", value)) == 3 and not is_placeholder(value)
 
 
 def _hub(match: Match, value: str) -> bool:
     if match["login"]:
-        return mixed(match, value.partition("_")[2])
-    return of_three(match, value) if match["short"] else not is_placeholder(value)
+        return has_letter_and_digit(match, value.partition("_")[2])
+    return has_three_classes(match, value) if match["short"] else not is_placeholder(value)
 
 
 def _discord(match: Match, value: str) -> bool:
     before = match.string[max(0, match.start() - 29) : match.start()]
-    return re.search(rb"(?<![\w.\-])[MNO][A-Za-z\d_\-]{23,27}$", before) is not None and of_three(match, value)
+    return re.search(rb"(?<![\w.\-])[MNO][A-Za-z\d_\-]{23,27}$", before) is not None and has_three_classes(
+        match, value
+    )
 
 
 def _dashed(match: Match, _: str) -> bool:
@@ -154,7 +156,7 @@ def _mailchimp(match: Match, _: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class SecretRule:
     """One kind of secret.
 
     Attributes:
@@ -168,7 +170,7 @@ class Rule:
     kind: str
     starts: tuple[bytes, ...]
     pattern: re.Pattern[bytes]
-    holds: Callable[[Match, str], bool] = any_value
+    holds: Callable[[Match, str], bool] = is_no_placeholder
     within: bool = False
 
     def find(self, data: bytes, small: bytes, *, anywhere: bool = False) -> Iterator[int]:
@@ -191,61 +193,84 @@ def secret_of(match: Match) -> str:
     return found.decode("utf-8", "replace")
 
 
-def rule(
-    kind: str, starts: str, pattern: str, holds: Callable[[Match, str], bool] = any_value, *, within: bool = False
-) -> Rule:
-    """A `Rule`, its ``starts`` written with bars between them."""
-    return Rule(kind, tuple(starts.encode().split(b"|")), re.compile(pattern.encode()), holds, within)
+def secret_rule(
+    kind: str,
+    starts: str,
+    pattern: str,
+    holds: Callable[[Match, str], bool] = is_no_placeholder,
+    *,
+    within: bool = False,
+) -> SecretRule:
+    """A `SecretRule`, its ``starts`` written with bars between them."""
+    return SecretRule(kind, tuple(starts.encode().split(b"|")), re.compile(pattern.encode()), holds, within)
 
 
-FORMS: tuple[Rule, ...] = (
-    rule(
+FORMS: tuple[SecretRule, ...] = (
+    secret_rule(
         "Hub access token",
         "hf_",
         r"hf_(?:(?P<login>(?:jwt|oauth)_[\w.\-]{20,300})|([A-Za-z0-9]{30,200})|(?P<short>[A-Za-z0-9]{20,29})(?!\w))",
         _hub,
     ),
-    rule("Hub organisation token", "api_org_", r"api_org_([A-Za-z0-9]{30,200})"),
-    rule("GitHub token", "gh", r"gh[pousr]_([A-Za-z0-9]{30,255})"),
-    rule("GitHub token", "github_pat_", r"github_pat_(\w{40,255})"),
-    rule("GitLab token", "gl", r"gl(?:pat|rt|rtr|dt|ptt|cbt|ft|soat|agent|imt|oas)-([\w.\-]{18,300})", mixed),
-    rule("Google API key", "aiza", r"AIza([\w\-]{35})"),
-    rule("Google OAuth secret", "gocspx-", r"GOCSPX-([\w\-]{24,40})"),
-    rule("Google access token", "ya29.", r"ya29\.([\w\-]{20,300})"),
-    rule("W&B key", "wandb_v1_", r"wandb_v1_(\w{20,200})"),
-    rule("W&B key", "local-", r"local-([0-9a-f]{40})(?![0-9a-f])"),
-    rule("AWS Access Key", "akia|asia|abia|acca", r"(?:AKIA|ASIA|ABIA|ACCA)([A-Z0-9]{16})(?![A-Za-z0-9])"),
-    rule(
+    secret_rule("Hub organisation token", "api_org_", r"api_org_([A-Za-z0-9]{30,200})"),
+    secret_rule("GitHub token", "gh", r"gh[pousr]_([A-Za-z0-9]{30,255})"),
+    secret_rule("GitHub token", "github_pat_", r"github_pat_(\w{40,255})"),
+    secret_rule(
+        "GitLab token",
+        "gl",
+        r"gl(?:pat|rt|rtr|dt|ptt|cbt|ft|soat|agent|imt|oas)-([\w.\-]{18,300})",
+        has_letter_and_digit,
+    ),
+    secret_rule("Google API key", "aiza", r"AIza([\w\-]{35})"),
+    secret_rule("Google OAuth secret", "gocspx-", r"GOCSPX-([\w\-]{24,40})"),
+    secret_rule("Google access token", "ya29.", r"ya29\.([\w\-]{20,300})"),
+    secret_rule("W&B key", "wandb_v1_", r"wandb_v1_(\w{20,200})"),
+    secret_rule("W&B key", "local-", r"local-([0-9a-f]{40})(?![0-9a-f])"),
+    secret_rule("AWS Access Key", "akia|asia|abia|acca", r"(?:AKIA|ASIA|ABIA|ACCA)([A-Z0-9]{16})(?![A-Za-z0-9])"),
+    secret_rule(
         "API key",
         "sk-|sk_",
         r"sk-(?:ant|proj|svcacct|admin|or-v1|or|lf|kimi|svc)-([\w\-]{20,200})|sk[\-_]([A-Za-z0-9]{20,200})",
-        mixed,
+        has_letter_and_digit,
     ),
-    rule("NVIDIA key", "nvapi-", r"nvapi-([\w\-]{30,200})", mixed),
-    rule("npm token", "npm_", r"npm_([A-Za-z0-9]{30,200})"),
-    rule("PyPI token", "pypi-", r"pypi-([\w\-]{50,300})", mixed),
-    rule("Docker token", "dckr_", r"dckr_[po]at_([\w\-]{20,100})", mixed),
-    rule("Replicate token", "r8_", r"r8_([A-Za-z0-9]{30,100})"),
-    rule("Kaggle token", "kgat_", r"KGAT_([0-9A-Za-z]{30,100})"),
-    rule("Groq key", "gsk_", r"gsk_([A-Za-z0-9]{40,100})"),
-    rule("Fireworks key", "fw_", r"fw_([A-Za-z0-9]{20,40})(?![A-Za-z0-9_])", of_three),
-    rule("Together key", "tgp_v1_", r"tgp_v1_([\w\-]{30,100})", mixed),
-    rule("LangSmith key", "lsv2_", r"lsv2_[a-z]{2}_([0-9a-f]{32}_[0-9a-f]{10})"),
-    rule("Modal token", "ak-|as-", r"a[ks]-([A-Za-z0-9]{22})(?![\w\-])", of_three),
-    rule("Slack token", "xox", r"xox[abeoprs]-([\w\-]{20,300})", mixed),
-    rule("Slack token", "xapp-", r"xapp-([\w\-]{30,300})", mixed),
-    rule("Slack webhook", "hooks.slack.com/", r"hooks\.slack\.com/(?:services|workflows)/([\w/]{30,200})", mixed),
-    rule("Discord webhook", "/api/webhooks/", r"/api/webhooks/\d{17,20}/([\w\-]{50,100})", within=True),
-    rule("Discord token", ".", r"\.([\w\-]{6}\.[\w\-]{27,45})", _discord, within=True),
-    rule("Telegram token", ":aa", r":(AA[\w\-]{33})(?![\w\-])", _telegram, within=True),
-    rule("Stripe key", "k_live_|k_test_|k_prod_", r"k_(?:live|test|prod)_([A-Za-z0-9]{16,200})", mixed, within=True),
-    rule("webhook secret", "whsec_", r"whsec_([A-Za-z0-9+/=]{32,100})"),
-    rule("SendGrid key", "sg.", r"SG\.([\w\-]{16,32}\.[\w\-]{16,64})", mixed),
-    rule("Mailchimp key", "-us", r"-us\d{1,2}(?!\w)", _mailchimp, within=True),
-    rule("JSON Web Token", "eyj", r"(?<![\w\-])(eyJ[\w\-]{10,8000}\.[\w\-]{10,16000}\.[\w\-]{10,8000})", within=True),
-    rule("Azure client secret", "8q~|7q~", r"[78]Q~([\w.~\-]{31,34})", of_three, within=True),
-    rule("Private Key", "begin", r"BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}", _dashed, within=True),
-    rule("Private Key", "putty-user-key-file-", r"PuTTY-User-Key-File-\d", within=True),
+    secret_rule("NVIDIA key", "nvapi-", r"nvapi-([\w\-]{30,200})", has_letter_and_digit),
+    secret_rule("npm token", "npm_", r"npm_([A-Za-z0-9]{30,200})"),
+    secret_rule("PyPI token", "pypi-", r"pypi-([\w\-]{50,300})", has_letter_and_digit),
+    secret_rule("Docker token", "dckr_", r"dckr_[po]at_([\w\-]{20,100})", has_letter_and_digit),
+    secret_rule("Replicate token", "r8_", r"r8_([A-Za-z0-9]{30,100})"),
+    secret_rule("Kaggle token", "kgat_", r"KGAT_([0-9A-Za-z]{30,100})"),
+    secret_rule("Groq key", "gsk_", r"gsk_([A-Za-z0-9]{40,100})"),
+    secret_rule("Fireworks key", "fw_", r"fw_([A-Za-z0-9]{20,40})(?![A-Za-z0-9_])", has_three_classes),
+    secret_rule("Together key", "tgp_v1_", r"tgp_v1_([\w\-]{30,100})", has_letter_and_digit),
+    secret_rule("LangSmith key", "lsv2_", r"lsv2_[a-z]{2}_([0-9a-f]{32}_[0-9a-f]{10})"),
+    secret_rule("Modal token", "ak-|as-", r"a[ks]-([A-Za-z0-9]{22})(?![\w\-])", has_three_classes),
+    secret_rule("Slack token", "xox", r"xox[abeoprs]-([\w\-]{20,300})", has_letter_and_digit),
+    secret_rule("Slack token", "xapp-", r"xapp-([\w\-]{30,300})", has_letter_and_digit),
+    secret_rule(
+        "Slack webhook",
+        "hooks.slack.com/",
+        r"hooks\.slack\.com/(?:services|workflows)/([\w/]{30,200})",
+        has_letter_and_digit,
+    ),
+    secret_rule("Discord webhook", "/api/webhooks/", r"/api/webhooks/\d{17,20}/([\w\-]{50,100})", within=True),
+    secret_rule("Discord token", ".", r"\.([\w\-]{6}\.[\w\-]{27,45})", _discord, within=True),
+    secret_rule("Telegram token", ":aa", r":(AA[\w\-]{33})(?![\w\-])", _telegram, within=True),
+    secret_rule(
+        "Stripe key",
+        "k_live_|k_test_|k_prod_",
+        r"k_(?:live|test|prod)_([A-Za-z0-9]{16,200})",
+        has_letter_and_digit,
+        within=True,
+    ),
+    secret_rule("webhook secret", "whsec_", r"whsec_([A-Za-z0-9+/=]{32,100})"),
+    secret_rule("SendGrid key", "sg.", r"SG\.([\w\-]{16,32}\.[\w\-]{16,64})", has_letter_and_digit),
+    secret_rule("Mailchimp key", "-us", r"-us\d{1,2}(?!\w)", _mailchimp, within=True),
+    secret_rule(
+        "JSON Web Token", "eyj", r"(?<![\w\-])(eyJ[\w\-]{10,8000}\.[\w\-]{10,16000}\.[\w\-]{10,8000})", within=True
+    ),
+    secret_rule("Azure client secret", "8q~|7q~", r"[78]Q~([\w.~\-]{31,34})", has_three_classes, within=True),
+    secret_rule("Private Key", "begin", r"BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}", _dashed, within=True),
+    secret_rule("Private Key", "putty-user-key-file-", r"PuTTY-User-Key-File-\d", within=True),
 )
 """Secrets known by their own form. What people publish to try (AKIAIOSFODNN7EXAMPLE) is a placeholder."""
 
@@ -296,7 +321,7 @@ def _assigned(match: Match, value: str) -> bool:
     """Whether a value given to a name such as ``api_key`` or ``password`` is a secret, not a reference or a word."""
     value = value.strip()
     quoted = match["bare"] is None
-    kinds = classes(value)
+    kinds = character_classes(value)
     if kinds < 2 or len(value) < 6 or (not quoted and match.string[match.end() : match.end() + 1] in (b"(", b"[")):
         return False
     if _SPACE.search(value) or _NO_VALUE.match(value) or is_placeholder(value):
@@ -309,8 +334,8 @@ def _assigned(match: Match, value: str) -> bool:
     if len(value) < (12 if quoted or _CONSTANT.search(before) else 16) or is_wordy(value):
         return False
     if value.isalpha():
-        return len(value) >= 24 and entropy(value) >= 4
-    return entropy(value) >= (2.8 if len(value) < 20 else 3.0) and mixed(match, value)
+        return len(value) >= 24 and bits_per_character(value) >= 4
+    return bits_per_character(value) >= (2.8 if len(value) < 20 else 3.0) and has_letter_and_digit(match, value)
 
 
 _KEYWORD = (
@@ -349,82 +374,90 @@ def _named(match: Match, _: str) -> bool:
     return _assigned(match, _value(match))
 
 
-CONTEXT: tuple[Rule, ...] = (
-    rule(
+CONTEXT: tuple[SecretRule, ...] = (
+    secret_rule(
         "W&B key",
         "wandb|w&b|weights",
         r"(?i:wandb|w&b|weights\W{0,3}(?:and|&amp;|n)?\W{0,3}biases)[\s\S]{0,100}?(?<![0-9A-Za-z])([0-9a-f]{40})(?![0-9A-Za-z])",
         _no_digest,
         within=True,
     ),
-    rule(
+    secret_rule(
         "AWS secret key",
         "secret",
         r"(?i:secret[\s_\-]{0,2}(?:access[\s_\-]{0,2})?key)[\"']?\s{0,4}(?::|=>|=|,)\s{0,4}[\"']?([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])",
         within=True,
     ),
-    rule(
+    secret_rule(
         "AWS session token",
         "session",
         r"(?i:session[_\-]?token)[\"']?\s{0,4}[:=]\s{0,4}[\"']?([A-Za-z0-9/+=]{60})",
         within=True,
     ),
-    rule(
+    secret_rule(
         "Google service account", '"private_key_id"', r'"private_key_id"\s{0,4}:\s{0,4}"([0-9a-f]{40})"', within=True
     ),
-    rule(
+    secret_rule(
         "Kaggle key",
         '"username"',
         r'"username"\s{0,4}:\s{0,4}"[^"\r\n]{1,80}"\s{0,4},\s{0,4}"key"\s{0,4}:\s{0,4}"([0-9a-f]{32})"',
         within=True,
     ),
-    rule(
+    secret_rule(
         "Kaggle key",
         '"key"',
         r'"key"\s{0,4}:\s{0,4}"([0-9a-f]{32})"\s{0,4},\s{0,4}"username"\s{0,4}:',
         within=True,
     ),
-    rule("Azure signature", "sig=", r"sig=([A-Za-z0-9%/+_\-]{40,120}=?)", _signed),
-    rule("Azure storage key", "accountkey=", r"(?i:AccountKey)=([A-Za-z0-9+/]{86}==)", within=True),
-    rule("Azure access key", "sharedaccesskey=", r"(?i:SharedAccessKey)=([A-Za-z0-9+/]{43}=)", within=True),
-    rule(
+    secret_rule("Azure signature", "sig=", r"sig=([A-Za-z0-9%/+_\-]{40,120}=?)", _signed),
+    secret_rule("Azure storage key", "accountkey=", r"(?i:AccountKey)=([A-Za-z0-9+/]{86}==)", within=True),
+    secret_rule("Azure access key", "sharedaccesskey=", r"(?i:SharedAccessKey)=([A-Za-z0-9+/]{43}=)", within=True),
+    secret_rule(
         "signed address",
         "x-amz-signature=|x-goog-signature=",
         r"(?i:X-(?:Amz|Goog)-Signature)=([0-9a-f]{64,300})",
         within=True,
     ),
-    rule(
+    secret_rule(
         "bearer token",
         "bearer",
         r"(?i:bearer)(?:[\s:=\"',]|%20){1,6}([A-Za-z0-9._~+/\-]{16,300}=*)",
-        lambda m, v: mixed(m, v) and not is_wordy(v),
+        lambda m, v: has_letter_and_digit(m, v) and not is_wordy(v),
     ),
-    rule(
+    secret_rule(
         "user and password",
         "basic",
         r"(?i:basic)\s{1,4}([A-Za-z0-9+/]{8,300}={0,2})(?![A-Za-z0-9+/=])",
         _user_and_password,
     ),
-    rule("login of a registry", '"auth"', r'"auth"\s{0,4}:\s{0,4}"([A-Za-z0-9+/]{8,300}={0,2})"', _user_and_password),
-    rule(
+    secret_rule(
+        "login of a registry", '"auth"', r'"auth"\s{0,4}:\s{0,4}"([A-Za-z0-9+/]{8,300}={0,2})"', _user_and_password
+    ),
+    secret_rule(
         "password in an address",
         "://",
         r"://[^\s/:@\"'<>`{}]{0,80}:([^\s/@\"'<>`]{1,200})@[\w.\-\[]",
         _password,
         within=True,
     ),
-    rule(
-        "token in an address", "http", r"(?i:https?)://([\w.\-]{20,200})(?::[\w\-]{0,40})?@[\w\-]", mixed, within=True
+    secret_rule(
+        "token in an address",
+        "http",
+        r"(?i:https?)://([\w.\-]{20,200})(?::[\w\-]{0,40})?@[\w\-]",
+        has_letter_and_digit,
+        within=True,
     ),
-    rule("password in .netrc", "login", r"login\s{1,4}\S{1,80}\s{1,4}password\s{1,4}(\S{4,200})", any_value),
-    rule(
+    secret_rule(
+        "password in .netrc", "login", r"login\s{1,4}\S{1,80}\s{1,4}password\s{1,4}(\S{4,200})", is_no_placeholder
+    ),
+    secret_rule(
         "token on a command line",
         "--",
         r"--[a-z\-]{0,20}(?:token|key|password|secret)(?:=|\s{1,3})[\"']?([^\x00-\x20\x7f-\xff\"'`$<{\[\\]{12,300})",
-        lambda m, v: mixed(m, v) and not is_wordy(v) and not _NO_VALUE.match(v),
+        lambda m, v: has_letter_and_digit(m, v) and not is_wordy(v) and not _NO_VALUE.match(v),
         within=True,
     ),
-    rule(
+    secret_rule(
         ASSIGNED,
         "pass|pwd|secret|key|token|credential|pat|auth",
         _ASSIGNED,
@@ -454,7 +487,7 @@ _STOP = re.compile(rb"\.(?=\s|$)")
 _DIGEST = re.compile(rb"sha(?:1|224|256|384|512)[=:\- ]{1,2}[\w+/\-]{0,90}$", re.I)
 
 
-def find(data: bytes, *, anywhere: bool = False, forms: bool = False) -> Iterator[tuple[int, str, bool]]:
+def find_secrets(data: bytes, *, anywhere: bool = False, forms: bool = False) -> Iterator[tuple[int, str, bool]]:
     """Offset and kind of every secret in ``data``, and whether the kind is the one to name.
 
     A secret may be found by several rules; those of which the last is false count where no other found it.

@@ -26,11 +26,11 @@ from typing import BinaryIO
 
 from eagle3hub.errors import CheckpointError, Problem
 from eagle3hub.publishing import content
-from eagle3hub.publishing.content import header_bytes, packed
+from eagle3hub.publishing.content import header_bytes, recognised_archive
 from eagle3hub.publishing.files import LocalFile
-from eagle3hub.publishing.secrets import find
+from eagle3hub.publishing.secrets import find_secrets
 
-CODE = "publish-secret"
+SECRET_GATE = "publish-secret"
 _HINT = "remove it, and revoke it if others may have seen it; an example says $HF_TOKEN or <your token>"
 _PIECE = 8 << 20
 _OVERLAP = 64 << 10
@@ -72,9 +72,9 @@ class _View:
     forms: bool = False
 
 
-def secrets(file: LocalFile) -> Iterator[Problem]:
+def secret_problems(file: LocalFile) -> Iterator[Problem]:
     """A problem for every place of a file that holds what looks like a secret, and for what cannot be searched."""
-    name = shown(file.path)
+    name = safe_path(file.path)
     if name != file.path:
         yield _problem(f"the name of {name} holds what looks like a secret ({', '.join(_kinds_in_path(file.path))})")
     try:
@@ -85,7 +85,7 @@ def secrets(file: LocalFile) -> Iterator[Problem]:
 
 
 @lru_cache(maxsize=4096)
-def shown(path: str) -> str:
+def safe_path(path: str) -> str:
     """A path for messages: the parts of it that hold a secret are withheld."""
     if not _kinds_in_path(path):
         return path
@@ -93,13 +93,13 @@ def shown(path: str) -> str:
     return "/".join(parts) if "(withheld)" in parts else "(withheld)"
 
 
-def withhold(problem: Problem, paths: Iterable[str]) -> Problem:
+def withhold_secrets(problem: Problem, paths: Iterable[str]) -> Problem:
     """A problem whose message names no path that holds a secret."""
     message = problem.message
     for path in paths:
-        if shown(path) != path:
+        if safe_path(path) != path:
             for part in (path, *path.split("/")):
-                message = message.replace(part, shown(part))
+                message = message.replace(part, safe_path(part))
     return replace(problem, message=message)
 
 
@@ -122,11 +122,11 @@ def _contents(file: LocalFile, name: str, f: BinaryIO) -> Iterator[Problem]:
         return
     start = f.read(64)
     f.seek(0)
-    if what := packed(start):
+    if what := recognised_archive(start):
         yield _problem(
             f"{name} cannot be searched for secrets: it is {what}, which is packed", "publish what is in it"
         )
-    if start.startswith((content.SIGNATURE, content.START)):
+    if start.startswith((content.PNG_START, content.JPEG_START)):
         problems, whole = _picture(file, name, f.read(content.MAX_PNG_BYTES))
         yield from problems
         if whole:
@@ -148,10 +148,10 @@ def _picture(file: LocalFile, name: str, data: bytes) -> tuple[list[Problem], bo
     try:
         if file.size > len(data):
             raise content.Malformed(f"is larger than {content.MAX_PNG_BYTES} bytes")
-        if data.startswith(content.START):
-            said = [(s, data[s.start : s.end].removeprefix(b"Exif\0\0")) for s in content.segments(data)]
+        if data.startswith(content.JPEG_START):
+            said = [(s, data[s.start : s.end].removeprefix(b"Exif\0\0")) for s in content.jpeg_segments(data)]
         else:
-            said = list(content.said(data).items())
+            said = list(content.chunk_texts(data).items())
     except content.Malformed as e:
         return [_problem(f"{name} cannot be searched for secrets: it {e}", "draw it again")], False
     found: dict[str, None] = {}
@@ -301,8 +301,8 @@ def _of_base64(text: bytes) -> bytes:
 def _unpacked(data: bytes, most: int) -> bytes:
     """What a PNG picture says, or what gzip or zlib packed, up to ``most`` bytes; nothing of anything else."""
     try:
-        if data.startswith(content.SIGNATURE):
-            return b" ".join(content.said(data).values())[:most]
+        if data.startswith(content.PNG_START):
+            return b" ".join(content.chunk_texts(data).values())[:most]
         if data[:2] in (b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"):
             return zlib.decompressobj(47).decompress(data, most) if most > 0 else b""
     except (content.Malformed, zlib.error):
@@ -317,7 +317,7 @@ def _places(
     found: dict[int, list[str]] = {}
     for view in views:
         here: dict[int, list[tuple[int, str, bool]]] = {}
-        for at, kind, sure in find(view.data, anywhere=anywhere, forms=view.forms):
+        for at, kind, sure in find_secrets(view.data, anywhere=anywhere, forms=view.forms):
             place = (line or view.line)(at)
             if place not in found:
                 here.setdefault(place, []).append((at, kind, sure))
@@ -349,4 +349,4 @@ def _kinds_in_path(path: str) -> tuple[str, ...]:
 
 
 def _problem(message: str, hint: str = _HINT) -> Problem:
-    return Problem("error", CODE, message, hint)
+    return Problem("error", SECRET_GATE, message, hint)

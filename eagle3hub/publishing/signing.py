@@ -53,7 +53,7 @@ def is_keyless(key: Path) -> bool:
     return key == _WORD
 
 
-def own_token() -> str:
+def identity_token() -> str:
     """The identity token of the job this runs in. Raises UnavailableError where there is none; nobody is asked."""
     from sigstore.oidc import IdentityError, detect_credential
 
@@ -72,7 +72,7 @@ def own_token() -> str:
 
 
 @contextmanager
-def services(doing: str) -> Iterator[None]:
+def sigstore_services(doing: str) -> Iterator[None]:
     """Turn whatever the services' clients raise into HubError (``sign-services``), also where they take too long."""
     seconds = _PATIENCE * bounds.seconds()
     rang = Alarm()
@@ -89,8 +89,8 @@ def services(doing: str) -> Iterator[None]:
         ) from e
 
 
-def by_certificate(bundle: bytes) -> bool:
-    """Whether a signature, as `eagle3hub.publishing.signing.covered` accepts it, was made without a key."""
+def is_by_identity(bundle: bytes) -> bool:
+    """Whether a signature, as `signed_digests` accepts it, was made without a key."""
     material = json.loads(bundle).get("verificationMaterial")
     return isinstance(material, dict) and ("certificate" in material or "x509CertificateChain" in material)
 
@@ -107,7 +107,7 @@ SIGNATURE = "model.sig"
 UNSIGNED = (SIGNATURE, SUMS)
 
 
-def covered(bundle: bytes) -> dict[str, str]:
+def signed_digests(bundle: bytes) -> dict[str, str]:
     """SHA-256 by path of the files a signature is over. Raises SourceError for what is no such signature."""
     try:
         statement = json.loads(base64.b64decode(json.loads(bundle)["dsseEnvelope"]["payload"], validate=True))
@@ -121,7 +121,7 @@ def check_key(key: Path) -> None:
     """Find out before any work whether a key, or ``sigstore`` in its place, can sign; raises as `sign_folder`."""
     _package("signing")
     if is_keyless(key):
-        own_token()
+        identity_token()
     else:
         _hint(key)
 
@@ -147,8 +147,8 @@ def sign_folder(folder: Path, key: Path, files: Mapping[str, str], earlier: byte
     with scratch_folder() as scratch:
         made = scratch / SIGNATURE
         if is_keyless(key):
-            token = own_token()
-            with services("sign this"):
+            token = identity_token()
+            with sigstore_services("sign this"):
                 signer = signing.Config().use_sigstore_signer(identity_token=token)
                 signer.set_hashing_config(_hashing()).sign(folder, made)
         else:
@@ -171,9 +171,9 @@ def check_signature(files: Mapping[str, Path], signature: Path, by: Path | Ident
     """
     verifying = _package("verifying")
     if isinstance(by, Identity):
-        if not by_certificate(read_bytes(signature)):
+        if not is_by_identity(read_bytes(signature)):
             return "it was made with a key, not by an identity"
-        with services("be asked whom to trust"):
+        with sigstore_services("be asked whom to trust"):
             verifier = verifying.Config().use_sigstore_verifier(identity=by.name, oidc_issuer=by.issuer)
     else:
         try:
@@ -199,10 +199,10 @@ def _bundle(path: Path) -> bytes | None:
 
 def _still_good(bundle: bytes, key: Path, files: Mapping[str, str]) -> bool:
     try:
-        if covered(bundle) != dict(files):
+        if signed_digests(bundle) != dict(files):
             return False
         if is_keyless(key):
-            return by_certificate(bundle)
+            return is_by_identity(bundle)
         return bool(json.loads(bundle)["verificationMaterial"]["publicKey"]["hint"] == _hint(key))
     except (SourceError, ValueError, KeyError, TypeError):
         return False

@@ -12,7 +12,7 @@ from typing import Any
 
 from eagle3hub.errors import FoundWanting, HubError, UsageError
 from eagle3hub.publishing import remote
-from eagle3hub.publishing.plan import MAIN, Part, Plan, Settings, compare
+from eagle3hub.publishing.plan import MAIN, BranchPlan, Publication, PublishOptions, file_states
 from eagle3hub.publishing.remote import Committed, RemoteState
 from eagle3hub.publishing.verify import verify_upload
 from eagle3hub.system.progress import Progress, silent
@@ -28,7 +28,7 @@ class Published:
         pull: address of the pull request, if one was asked for and had to be made.
     """
 
-    plan: Plan
+    plan: Publication
     commits: Sequence[tuple[str, str]]
     uploaded: dict[str, list[str]]
     visibility: str
@@ -46,22 +46,22 @@ class Published:
         }
 
 
-def check_access(repo_id: str, settings: Settings, progress: Progress = silent) -> None:
+def check_access(repo_id: str, options: PublishOptions, progress: Progress = silent) -> None:
     """Find out before hours of work whether the repository can be written to, as far as that can be told.
 
     Raises UsageError for a name the Hub does not take, HubError without a token, where the Hub cannot be asked, or for
     a collection that does not exist.
     """
-    if why := remote.check_name(repo_id):
+    if why := remote.name_fault(repo_id):
         raise UsageError(f"the Hub takes no repository called {repo_id}", hint=why, code="usage-repo")
     remote.require_token(repo_id)
     progress(f"asking the Hub about {repo_id}")
-    remote.look(repo_id)
-    if settings.collection is not None:
-        remote.in_collection(repo_id, settings.collection)
+    remote.read_state(repo_id)
+    if options.collection is not None:
+        remote.in_collection(repo_id, options.collection)
 
 
-def upload(plan: Plan, progress: Progress = silent) -> Published:
+def upload(plan: Publication, progress: Progress = silent) -> Published:
     """Publish what a plan says, verified. Raises FoundWanting where a gate does not hold, HubError."""
     if plan.problems:
         first, more = plan.problems[0], len(plan.problems) - 1
@@ -74,11 +74,11 @@ def upload(plan: Plan, progress: Progress = silent) -> Published:
     state = plan.remote
     if not state.exists:
         progress(f"making the repository {plan.repo}")
-        remote.create_repository(plan.repo, private=plan.settings.stage or plan.settings.private)
-        state = remote.look(plan.repo)
-    if plan.settings.gated not in (None, state.gated):
+        remote.create_repository(plan.repo, private=plan.options.stage or plan.options.private)
+        state = remote.read_state(plan.repo)
+    if plan.options.gated not in (None, state.gated):
         progress("letting readers ask for access")
-        remote.gate_access(plan.repo, str(plan.settings.gated))
+        remote.gate_access(plan.repo, str(plan.options.gated))
     commits: list[tuple[str, str]] = []
     uploaded: dict[str, list[str]] = {}
     pull: str | None = None
@@ -89,34 +89,36 @@ def upload(plan: Plan, progress: Progress = silent) -> Published:
         pull = pull or done.pull
         if sent:
             uploaded[part.branch] = sent
-    tag = plan.settings.tag
+    tag = plan.options.tag
     if tag is not None and tag not in state.tags:
         progress(f"tagging {tag}")
         _tag(plan.repo, tag, commits[-1][1])
     private = state.private
-    if plan.settings.stage and private:
+    if plan.options.stage and private:
         progress("making it public")
         remote.make_public(plan.repo)
         private = False
-    if plan.settings.collection is not None and not plan.collected:
-        progress(f"adding it to {plan.settings.collection}")
-        remote.add_to_collection(plan.repo, plan.settings.collection)
+    if plan.options.collection is not None and not plan.collected:
+        progress(f"adding it to {plan.options.collection}")
+        remote.add_to_collection(plan.repo, plan.options.collection)
     return Published(plan, commits, uploaded, "private" if private else "public", pull)
 
 
-def _publish_part(plan: Plan, part: Part, state: RemoteState, progress: Progress) -> tuple[str, Committed, list[str]]:
+def _publish_part(
+    plan: Publication, part: BranchPlan, state: RemoteState, progress: Progress
+) -> tuple[str, Committed, list[str]]:
     """Bring one branch up to date: its ref, the commit, and the paths that were sent."""
     parent = state.branches.get(part.branch)
     if parent is not None and not part.changes:
         return part.branch, Committed(parent), []
-    if plan.settings.create_pr and (found := _proposed(plan.repo, part, state)):
+    if plan.options.create_pr and (found := _proposed(plan.repo, part, state)):
         return found[0], Committed(found[1]), []
     if parent is None:
         parent = state.branches[MAIN]
         remote.create_branch(plan.repo, part.branch, parent)
-        inherited = remote.tree(plan.repo, parent)
-        states = compare(part.files, inherited, dict.fromkeys(inherited, ""))
-        part = Part(part.branch, part.files, states, part.heads, None)
+        inherited = remote.list_files_at(plan.repo, parent)
+        states = file_states(part.files, inherited, dict.fromkeys(inherited, ""))
+        part = BranchPlan(part.branch, part.files, states, part.heads, None)
     progress(f"uploading to {plan.repo}, {part.branch}")
     sources = {f.path: (f.source, f.sha256) for f in part.files}
     sent = part.having("new", "changed")
@@ -129,7 +131,7 @@ def _publish_part(plan: Plan, part: Part, state: RemoteState, progress: Progress
             remove=part.having("removed"),
             message=plan.message,
             description=plan.description,
-            create_pr=plan.settings.create_pr,
+            create_pr=plan.options.create_pr,
         )
     except HubError:
         # the answer may be lost and the commit made: what counts is what the Hub has
@@ -140,10 +142,12 @@ def _publish_part(plan: Plan, part: Part, state: RemoteState, progress: Progress
     return f"pull request {done.pull}" if done.pull else part.branch, done, sent
 
 
-def _made_after_all(plan: Plan, part: Part, parent: str, state: RemoteState) -> tuple[str, Committed] | None:
+def _made_after_all(
+    plan: Publication, part: BranchPlan, parent: str, state: RemoteState
+) -> tuple[str, Committed] | None:
     try:
-        now = remote.look(plan.repo)
-        if plan.settings.create_pr:
+        now = remote.read_state(plan.repo)
+        if plan.options.create_pr:
             fresh = RemoteState(True, pulls={r: c for r, c in now.pulls.items() if r not in state.pulls})
             found = _proposed(plan.repo, part, fresh)
             return None if found is None else (found[0], Committed(found[1]))
@@ -155,15 +159,15 @@ def _made_after_all(plan: Plan, part: Part, parent: str, state: RemoteState) -> 
     return part.branch, Committed(head)
 
 
-def _proposed(repo_id: str, part: Part, state: RemoteState) -> tuple[str, str] | None:
+def _proposed(repo_id: str, part: BranchPlan, state: RemoteState) -> tuple[str, str] | None:
     """A pull request that holds exactly this already, newest first."""
     newest = sorted(state.pulls.items(), key=lambda pull: int(pull[0].rpartition("/")[2]), reverse=True)
     return next(((ref, oid) for ref, oid in newest[:10] if _holds(repo_id, oid, part)), None)
 
 
-def _holds(repo_id: str, commit: str, part: Part) -> bool:
+def _holds(repo_id: str, commit: str, part: BranchPlan) -> bool:
     gone = set(part.having("removed"))
-    states = compare(part.files, remote.tree(repo_id, commit), dict.fromkeys(gone, ""))
+    states = file_states(part.files, remote.list_files_at(repo_id, commit), dict.fromkeys(gone, ""))
     return not {"new", "changed", "removed"} & set(states.values())
 
 
@@ -171,5 +175,5 @@ def _tag(repo_id: str, tag: str, commit: str) -> None:
     try:
         remote.create_tag(repo_id, tag, commit)
     except HubError:
-        if remote.look(repo_id).tags.get(tag) != commit:
+        if remote.read_state(repo_id).tags.get(tag) != commit:
             raise

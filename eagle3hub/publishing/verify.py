@@ -20,10 +20,10 @@ from eagle3hub.errors import CheckpointError, Eagle3HubError, HubError, InputErr
 from eagle3hub.layouts import open_head
 from eagle3hub.lint.parse import parse_card
 from eagle3hub.publishing import remote
-from eagle3hub.publishing.derived import Derived, derive_again, own_manifest
-from eagle3hub.publishing.files import CARD, SUMS, LocalFile, head_folders, read_folder, read_sums, whole_digest
-from eagle3hub.publishing.plan import MAIN, loaded, same
-from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, Identity, by_certificate, check_signature, covered
+from eagle3hub.publishing.derived import Derivation, derive_again, own_manifest
+from eagle3hub.publishing.files import CARD, SUMS, LocalFile, head_folders, read_digest_list, read_folder, whole_digest
+from eagle3hub.publishing.plan import MAIN, engine_files, has_same_bytes
+from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, Identity, check_signature, is_by_identity, signed_digests
 from eagle3hub.system.documents import parse_json
 from eagle3hub.system.progress import Progress, silent
 
@@ -82,10 +82,10 @@ def verify_upload(
     HubError, code ``hub-verify``, where something differs.
     """
     progress("verifying what the Hub has")
-    there = remote.tree(repo_id, commit)
+    there = remote.list_files_at(repo_id, commit)
     for file in files:
         known = there.get(file.path)
-        if known is None or not same(file, known):
+        if known is None or not has_same_bytes(file, known):
             what = "is missing" if known is None else "has other bytes"
             raise _differs(repo_id, commit, f"{file.path} {what}")
     if any(f.path == CARD for f in files):
@@ -126,7 +126,7 @@ def verify_folder(
             heads.append((inside, _layout(str(Path(folder, inside)))))
         except InputError as e:
             faults.append(f"the head in {inside or 'the root'} cannot be read: {e.message}")
-    derived = Derived([])
+    derived = Derivation([])
     if any(f.path == MANIFEST for f in files):
         progress("deriving reports, card and charts again")
         derived = _derive_folder(Path(folder), files)
@@ -136,11 +136,11 @@ def verify_folder(
     )
 
 
-def _derive_folder(folder: Path, files: Sequence[LocalFile]) -> Derived:
+def _derive_folder(folder: Path, files: Sequence[LocalFile]) -> Derivation:
     try:
         own = own_manifest(folder)
     except InputError as e:
-        return Derived([e.message])
+        return Derivation([e.message])
     return derive_again(folder, files, own.release.repo if own is not None else "")
 
 
@@ -182,7 +182,7 @@ def verify_repository(
                 faults.append(f"the head in {folder or 'the root'} cannot be read: {e.message}")
     said, fault = _signed(at.repo_id, tree.commit, tree.listed, by, progress)
     faults += [fault] if fault else []
-    found = Derived([])
+    found = Derivation([])
     if not whole.faults:  # from other bytes other things follow
         progress("deriving reports, card and charts again")
         with scratch_folder() as place:
@@ -192,7 +192,7 @@ def verify_repository(
     unlisted = sorted(set(tree.sizes) - known)
     places = {path.rpartition("/")[0] for path in tree.listed if path.rpartition("/")[2] == CONFIG}
     faults += [
-        f"{path} lies beside a head and is on no list: engines may load it" for path in loaded(unlisted, places)
+        f"{path} lies beside a head and is on no list: engines may load it" for path in engine_files(unlisted, places)
     ]
     good = [(path, file.stat().st_size) for path, file in tree.paths.items()]
     return Verified(source, tree.commit, good, heads, faults, unlisted, said, found.waived, found.unchecked)
@@ -221,7 +221,7 @@ class _Tree:
                 hint="only what eagle3hub published carries one; eagle3hub inspect reads any head",
                 code="source-no-sums",
             )
-        listed = read_sums(_download(repo_id, SUMS, listing.commit, progress))
+        listed = read_digest_list(_download(repo_id, SUMS, listing.commit, progress))
         paths: dict[str, Path] = {}
         faults = []
         for path, sha256 in listed.items():
@@ -288,10 +288,10 @@ def _put_together(repo_id: str, tree: _Tree, progress: Progress) -> _Whole:
     return _Whole(listed, paths, faults)
 
 
-def _derived(place: Path, repo_id: str, whole: _Whole) -> Derived:
+def _derived(place: Path, repo_id: str, whole: _Whole) -> Derivation:
     """Put a release into the empty folder ``place``, and derive it again."""
     if whole.manifest is not None:
-        return Derived([whole.manifest])
+        return Derivation([whole.manifest])
     if MANIFEST not in whole.paths:
         return derive_again(place, [], repo_id)
     files = []
@@ -301,7 +301,7 @@ def _derived(place: Path, repo_id: str, whole: _Whole) -> Derived:
             at.parent.mkdir(parents=True, exist_ok=True)
             at.symlink_to(file.resolve())
         except OSError as e:  # a file and a folder of one name
-            return Derived([f"{path} cannot lie beside the other files: {e.strerror}"])
+            return Derivation([f"{path} cannot lie beside the other files: {e.strerror}"])
         files.append(LocalFile(path, at, file.stat().st_size, whole.listed[path], ""))
     return derive_again(place, files, repo_id, run_templates=False)
 
@@ -328,12 +328,12 @@ def _signed(
     path = _download(repo_id, SIGNATURE, commit, progress)
     files = {name: digest for name, digest in listed.items() if name not in UNSIGNED}
     try:
-        if covered(path.read_bytes()) != files:
+        if signed_digests(path.read_bytes()) != files:
             return "over other files", "the signature is over other files than those that were published"
     except SourceError as e:
         return "none that can be read", e.message
     if by is None:
-        tells = "--identity and --issuer tell" if by_certificate(path.read_bytes()) else "--key KEY tells"
+        tells = "--identity and --issuer tell" if is_by_identity(path.read_bytes()) else "--key KEY tells"
         return f"over all {len(files)} files; by whom, {tells}", None
     progress("checking the signature")
     why = check_signature({name: _download(repo_id, name, commit, progress) for name in files}, path, by)

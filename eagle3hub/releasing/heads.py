@@ -11,7 +11,7 @@ from typing import Any
 from eagle3hub.card.manifest import Manifest, load_manifests
 from eagle3hub.card.markdown import code, escape, fence
 from eagle3hub.errors import Eagle3HubError
-from eagle3hub.publishing import Settings, check_access, make_plan
+from eagle3hub.publishing import PublishOptions, check_access, plan_publication
 from eagle3hub.releasing.release import Release, Step, made_in, release, work_folder
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.layouts import labelled
@@ -25,7 +25,7 @@ def release_all(
     output: str | Path | None = None,
     start: Step = "convert",
     until: Step = "card",
-    settings: Settings | None = None,
+    settings: PublishOptions | None = None,
     work: str | Path | None = None,
     force: bool = False,
     progress: Progress = silent,
@@ -46,7 +46,7 @@ def release_all(
         return _each(manifests, places, {"start": start, "until": until, "force": force, **options}, progress)
     for one in manifests:
         with _named(one):
-            check_access(one.release.repo, (settings or Settings()).with_intent(one.publish), progress)
+            check_access(one.release.repo, (settings or PublishOptions()).with_intent(one.publish), progress)
     places = [Path(output) / str(one.name) if output else made_in(one, work_folder(one, work)) for one in manifests]
     made: list[Release] = []
     if start != "publish":
@@ -70,13 +70,15 @@ def _each(
     return found
 
 
-def _held_back(made: Release, settings: Settings | None, progress: Progress) -> Release:
+def _held_back(made: Release, settings: PublishOptions | None, progress: Progress) -> Release:
     """A release that was to be published, with its plan if a gate does not hold."""
     made = replace(made, until="publish")
     if made.output is None:
         return made
     with _named(made.manifest):
-        plan = make_plan(made.output, made.manifest.release.repo, settings, manifest=made.manifest, progress=progress)
+        plan = plan_publication(
+            made.output, made.manifest.release.repo, settings, manifest=made.manifest, progress=progress
+        )
     return replace(made, publication=plan) if plan.problems else made
 
 

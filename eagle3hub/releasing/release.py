@@ -27,7 +27,15 @@ from eagle3hub.errors import ManifestError, SourceError, UsageError
 from eagle3hub.head.target import TargetFacts, read_target, require_files, require_weights
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.tensors import QUANT_CONFIG
-from eagle3hub.publishing import Plan, Published, Settings, check_access, make_plan, sign, upload
+from eagle3hub.publishing import (
+    Publication,
+    Published,
+    PublishOptions,
+    check_access,
+    plan_publication,
+    sign_if_asked,
+    upload,
+)
 from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, check_key
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.engine_runner import Kept, interpreter
@@ -109,13 +117,13 @@ class Release:
     files: Sequence[Mapping[str, Any]]
     start: Step
     until: Step
-    publication: Plan | Published | None = None
+    publication: Publication | Published | None = None
     waived: Sequence[str] = ()
 
     @property
     def refused(self) -> bool:
         """Whether a gate kept it from being published."""
-        return isinstance(self.publication, Plan)
+        return isinstance(self.publication, Publication)
 
     def to_json(self) -> dict[str, Any]:
         """The document ``release --json`` prints."""
@@ -162,7 +170,7 @@ def release(
     output: str | Path | None = None,
     start: Step = "convert",
     until: Step = "card",
-    settings: Settings | None = None,
+    settings: PublishOptions | None = None,
     target: str | Path | None = None,
     engine_python: Mapping[str, str | Path] | None = None,
     endpoints: Mapping[str, str] | None = None,
@@ -198,7 +206,7 @@ def release(
             hint="add head and layouts; a manifest without them only gives a card",
             code="manifest-no-head",
         )
-    settings = (settings or Settings()).with_intent(manifest.publish)
+    settings = (settings or PublishOptions()).with_intent(manifest.publish)
     _check_steps(start, until, settings)
     kept_in = work_folder(manifest, work)
     dest = Path(output or (made_in(manifest, kept_in) if until == "publish" else folder_name(manifest)))
@@ -216,7 +224,7 @@ def release(
     if start == "publish":
         if not (dest / CARD).is_file():
             raise SourceError(f"there is no release in {dest}", hint="leave out --from publish", code="source-missing")
-        sign(dest, settings, progress=progress)
+        sign_if_asked(dest, settings, progress=progress)
         made = Release(manifest, dest, "pass", "made earlier", [], _digests(dest), start, until)
         return _publish(made, settings, progress)
     manifest = replace(manifest, head_source=_pinned(manifest.head_source, progress))
@@ -274,7 +282,7 @@ def release(
             if until != "convert":
                 progress("writing the card")
                 _assemble(manifest_path, results, stage.path, templates, settings)
-                sign(stage.path, settings, signature, progress)
+                sign_if_asked(stage.path, settings, signature, progress)
             files = _digests(stage.path)
     made = Release(
         manifest, dest if stage.keep else None, verdict, reason, results, files, start, until, None, settings.allow
@@ -307,7 +315,7 @@ def _pinned(source: str, progress: Progress) -> str:
     return open_checkpoint(source, headers_only=True).source
 
 
-def _check_steps(start: Step, until: Step, settings: Settings) -> None:
+def _check_steps(start: Step, until: Step, settings: PublishOptions) -> None:
     for step in (start, until):
         if step not in STEPS:
             raise UsageError(f"no step is called {step}", hint=f"steps: {', '.join(STEPS)}", code="usage-step")
@@ -332,12 +340,12 @@ def _digests(folder: Path) -> list[FileDigest]:
     return [file_digest(p, str(p.relative_to(folder))) for p in found]
 
 
-def _publish(made: Release, settings: Settings, progress: Progress) -> Release:
+def _publish(made: Release, settings: PublishOptions, progress: Progress) -> Release:
     """Publish the folder of a release; where a gate does not hold, the plan that says which."""
     if made.output is None:
         raise UsageError("there is no folder to publish", code="usage-step")
     repo = made.manifest.release.repo
-    plan = make_plan(made.output, repo, settings, manifest=made.manifest, progress=progress)
+    plan = plan_publication(made.output, repo, settings, manifest=made.manifest, progress=progress)
     return replace(made, publication=plan if plan.problems else upload(plan, progress))
 
 
@@ -416,7 +424,7 @@ def _assemble(
     results: Sequence[LayoutResult],
     stage: Path,
     templates: str | Path | None,
-    settings: Settings,
+    settings: PublishOptions,
 ) -> None:
     """Put results, charts, card and record beside the heads."""
     (stage / REPORTS).mkdir()

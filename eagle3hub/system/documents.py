@@ -40,7 +40,7 @@ class Fault:
     rank: int = 1
 
 
-def faults(data: Any, schema: Mapping[str, Any]) -> Iterator[Fault]:
+def schema_faults(data: Any, schema: Mapping[str, Any]) -> Iterator[Fault]:
     """Every departure of ``data`` from ``schema``, in the order of the schema's own walk."""
     for error in _validator()(schema).iter_errors(data):
         yield from _explain(error)
@@ -58,12 +58,12 @@ def _validator() -> Any:
 def _fits(_validator: Any, pattern: str, text: Any, _schema: Any) -> Iterator[ValidationError]:
     from jsonschema import ValidationError
 
-    if isinstance(text, str) and not compiled(pattern).search(text):
+    if isinstance(text, str) and not ecma_pattern(pattern).search(text):
         yield ValidationError(f"{text!r} does not match {pattern!r}")
 
 
 @cache
-def compiled(pattern: str) -> re.Pattern[str]:
+def ecma_pattern(pattern: str) -> re.Pattern[str]:
     r"""A schema's regular expression as ECMA 262 means it (JSON Schema 2020-12, core 6.4).
 
     ``$`` is the end, and not also before a line break that ends the text as in Python; ``\d`` is 0 to 9 alone.
@@ -79,7 +79,7 @@ def field_name(location: Location) -> str:
     return out
 
 
-def near(word: str, known: list[str]) -> str:
+def did_you_mean(word: str, known: list[str]) -> str:
     """``; did you mean 'x'?`` for the closest known word, else nothing."""
     matches = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     return f"; did you mean {matches[0]!r}?" if matches else ""
@@ -99,7 +99,7 @@ def _explain(error: ValidationError) -> Iterator[Fault]:
         known = sorted(schema.get("properties", {}))
         for key in value:
             if key not in known:
-                message = f"unknown field {field_name((*where, key))!r}{near(key, known)}"
+                message = f"unknown field {field_name((*where, key))!r}{did_you_mean(key, known)}"
                 yield Fault((*where, key), message, f"fields allowed here: {', '.join(known)}", rank=0)
         return
     if error.validator == "required" and isinstance(value, dict):
@@ -108,7 +108,9 @@ def _explain(error: ValidationError) -> Iterator[Fault]:
                 yield Fault(where, f"the field {field_name((*where, key))!r} is missing", _describe(schema, key))
         return
     allowed = _allowed(schema, error)
-    suggestion = near(value, [str(v) for v in schema["enum"]]) if "enum" in schema and isinstance(value, str) else ""
+    suggestion = (
+        did_you_mean(value, [str(v) for v in schema["enum"]]) if "enum" in schema and isinstance(value, str) else ""
+    )
     yield Fault(where, f"{name} is {_show(value)}{suggestion}", f"allowed: {allowed}")
 
 
@@ -217,12 +219,12 @@ def _of_64_bits(text: str) -> int:
     return value
 
 
-def alike(a: Any, b: Any) -> bool:
+def nearly_equal(a: Any, b: Any) -> bool:
     """Whether two JSON values are equal, but for the last digits of numbers that were computed."""
     if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return a.keys() == b.keys() and all(alike(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(nearly_equal(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(alike(x, y) for x, y in zip(a, b, strict=True))
+        return len(a) == len(b) and all(nearly_equal(x, y) for x, y in zip(a, b, strict=True))
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     if isinstance(a, int | float) and isinstance(b, int | float):
@@ -299,7 +301,7 @@ def read_yaml(path: Path, max_bytes: int = MAX_BYTES) -> Document:
 
 def hold_to_schema(document: Document, schema: Mapping[str, Any], code: str = "manifest") -> None:
     """Raise ManifestError (``code``) for the document's most telling departure from a schema; the hint has others."""
-    found = sorted(faults(document.data, schema), key=lambda f: (f.rank, document.line(f.location)))
+    found = sorted(schema_faults(document.data, schema), key=lambda f: (f.rank, document.line(f.location)))
     if found:
         first, others = found[0], [f"line {document.line(f.location)}: {f.message}" for f in found[1:]]
         hint = "; ".join(filter(None, [first.hint, *([f"also {', '.join(others[:5])}"] if others else [])]))

@@ -24,7 +24,7 @@ _KINDS = (
 )
 
 
-def kind(mode: int) -> str | None:
+def special_kind(mode: int) -> str | None:
     """What a place that can be opened but is no file is: ``a pipe``, ``a device``, ``a socket``; else None."""
     return next((word for matches, word in _KINDS if matches(mode)), None)
 
@@ -96,6 +96,6 @@ def _decoded(raw: bytes, path: object) -> str:
 def _refuse_kind(mode: int, path: object) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    what = kind(mode)
+    what = special_kind(mode)
     if what is not None:
         raise OSError(errno.EINVAL, f"it is {what}, not a file: write its content to a file first", str(path))

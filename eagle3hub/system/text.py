@@ -65,7 +65,7 @@ def _is_plain(found: re.Match[str]) -> bool:
 # Numbers for readers, in three significant digits; documents for programs keep every digit.
 
 
-def count(n: int) -> str:
+def readable_count(n: int) -> str:
     """A number of parameters in three significant digits: ``8.96 M``."""
     for unit, factor in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if n >= 0.9995 * factor:  # rounds to it
@@ -73,7 +73,7 @@ def count(n: int) -> str:
     return str(n)
 
 
-def size(n: int) -> str:
+def readable_size(n: int) -> str:
     """A number of bytes in three significant digits, decimal units: ``17.9 MB``."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n >= 0.9995 * factor:

@@ -22,7 +22,7 @@ from eagle3hub.engines.specs import engine_title, version_data
 from eagle3hub.errors import ConfigError, InputError, UsageError
 from eagle3hub.head import Head
 from eagle3hub.prompts import PACKAGED, PromptSet, load_prompts
-from eagle3hub.system.documents import alike
+from eagle3hub.system.documents import nearly_equal
 from eagle3hub.validation.gates import (
     COLLAPSE,
     Divergence,
@@ -268,7 +268,7 @@ def _entry(report: Mapping[str, Any], entry: Mapping[str, Any], head: Head | Non
         return
     for key, value in follows.items():
         stated = entry.get(key)
-        if alike(stated, value) or (key == "reason" and report["tool"]["version"] != __version__):
+        if nearly_equal(stated, value) or (key == "reason" and report["tool"]["version"] != __version__):
             continue
         yield from _apart(key, stated, value)
 
@@ -292,11 +292,11 @@ def _apart(name: str, stated: Any, follows: Any) -> Iterator[str]:
     """Every leaf in which two values differ, by its name."""
     if isinstance(stated, Mapping) and isinstance(follows, Mapping):
         for key in dict.fromkeys([*follows, *stated]):
-            if not alike(stated.get(key), follows.get(key)):
+            if not nearly_equal(stated.get(key), follows.get(key)):
                 yield from _apart(f"{name}.{key}", stated.get(key), follows.get(key))
     elif _of_objects(stated) and _of_objects(follows) and len(stated) == len(follows):
         for i, (one, other) in enumerate(zip(stated, follows, strict=True)):
-            if not alike(one, other):
+            if not nearly_equal(one, other):
                 yield from _apart(f"{name}.{other.get('name', i)}", one, other)
     else:
         yield f"{name} is stated as {_short(stated)}, and the counters give {_short(follows)}"
@@ -379,7 +379,7 @@ def _recipe(report: Mapping[str, Any], entry: Mapping[str, Any]) -> Iterator[str
     except InputError as error:
         yield error.message
         return
-    if report["tool"]["version"] == __version__ and not alike(stated, made):
+    if report["tool"]["version"] == __version__ and not nearly_equal(stated, made):
         yield "the recipe is not the one that this engine takes for this head and target"
 
 

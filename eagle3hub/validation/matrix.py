@@ -19,7 +19,7 @@ from eagle3hub.engines.base import Verdict, worst
 from eagle3hub.errors import ManifestError, Refusal, UsageError
 from eagle3hub.head.target import read_target
 from eagle3hub.layouts import LAYOUTS, get_layout, open_head
-from eagle3hub.system.documents import faults
+from eagle3hub.system.documents import schema_faults
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.resources import schema
 from eagle3hub.system.text import escaped_json
@@ -40,7 +40,7 @@ class Matrix:
     document: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        for fault in faults(self.document, schema("matrix")):
+        for fault in schema_faults(self.document, schema("matrix")):
             raise ManifestError(f"the matrix: {fault.message}", hint=fault.hint, code="matrix-schema")
         for row in self.document["layouts"]:
             if row["report"] is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.engines.base import Verdict
 from eagle3hub.errors import ManifestError
-from eagle3hub.system.documents import faults, read_document
+from eagle3hub.system.documents import read_document, schema_faults
 from eagle3hub.system.resources import schema
 from eagle3hub.system.text import escaped_json
 
@@ -63,5 +63,5 @@ def load_report(path: str | Path) -> Report:
 
 def check_report(document: Any, name: str = "the report") -> None:
     """Raise ManifestError for the first departure of ``document`` from the report schema."""
-    for fault in faults(document, schema("report")):
+    for fault in schema_faults(document, schema("report")):
         raise ManifestError(f"{name}: {fault.message}", hint=fault.hint, code="report-schema")

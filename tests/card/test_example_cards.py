@@ -17,7 +17,7 @@ from huggingface_hub import ModelCard
 from eagle3hub.card import markdown
 from eagle3hub.card.assemble import make_card
 from eagle3hub.lint import RULES
-from eagle3hub.lint.source import check
+from eagle3hub.lint.source import lint_source
 
 CARDS = HERE.parent.parent / "examples" / "cards"
 NAMES = ("gpt-oss-120b-modelopt", "qwen3-235b-lk", "qwen3-8b-specjax", "qwen3.5-397b-aq")
@@ -78,7 +78,7 @@ def test_every_number_of_the_results_is_a_fact(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_above_info(name: str) -> None:
-    found = check(str(CARDS / name / "README.md")).findings
+    found = lint_source(str(CARDS / name / "README.md")).findings
     assert [f for f in found if f.severity != "info"] == []
 
 
@@ -112,7 +112,7 @@ def test_findings_are_current(name: str) -> None:
         pytest.skip("EAGLE3HUB_MAKERS_CARDS names no folder with copies of the makers' cards")
     text = (CARDS / name / "FINDINGS.md").read_text(encoding="utf-8")
     copies = {hashlib.sha256(p.read_bytes()).hexdigest(): p for p in Path(folder).iterdir() if p.is_file()}
-    found = check(str(copies[text.split("SHA-256 `")[1][:64]])).findings
+    found = lint_source(str(copies[text.split("SHA-256 `")[1][:64]])).findings
     assert Counter((f.line, f.code, f.severity) for f in found) == Counter(listed(text))
     for finding in found:
         assert markdown.escape(finding.message) in text or finding.message in text, finding

@@ -21,7 +21,7 @@ from eagle3hub.engines.preflight import contracts, preflight
 from eagle3hub.head.target import read_target
 from eagle3hub.layouts import open_head
 from eagle3hub.lint import lint_card
-from eagle3hub.lint.source import check
+from eagle3hub.lint.source import lint_source
 
 STYLES = ("standard", "short", "model-card-plus-plus")
 SGLANG, TRTLLM, JAX, VLLM = ({"engine": e} for e in ("sglang", "trtllm", "sglang_jax", "vllm"))
@@ -280,7 +280,7 @@ def test_anybodys_card_is_held_against_the_files_beside_it(
         in out
     )
     assert "fix: Serve the folder universal/, whose files SGLang takes, or leave the command out." in out
-    found = [f.code for f in check(str(root)).findings]
+    found = [f.code for f in lint_source(str(root)).findings]
     assert "C511" in found
     (root / "config.json").write_text("{")
-    assert "C511" not in [f.code for f in check(str(root)).findings], "what is no head is no concern of the rule"
+    assert "C511" not in [f.code for f in lint_source(str(root)).findings], "what is no head is no concern of the rule"

@@ -133,9 +133,9 @@ EXCHANGES: dict[str, Exchange] = {
     "HEAD of weights": Exchange("HEAD", "/{repo}/resolve/.*safetensors", weights, "head"),
     "weights": Exchange("GET", "/cdn/{sha}", weights, "file"),
     "range of weights": Exchange("GET", "/cdn/{sha}", piece, "range"),
-    "look": Exchange("GET", "/api/models/{repo}$", lambda c: remote.look(c.repo)),
-    "refs": Exchange("GET", "/api/models/{repo}/refs", lambda c: remote.look(c.repo)),
-    "tree": Exchange("GET", "/api/models/{repo}/tree/", lambda c: remote.tree(c.repo, c.commit), "pages"),
+    "look": Exchange("GET", "/api/models/{repo}$", lambda c: remote.read_state(c.repo)),
+    "refs": Exchange("GET", "/api/models/{repo}/refs", lambda c: remote.read_state(c.repo)),
+    "tree": Exchange("GET", "/api/models/{repo}/tree/", lambda c: remote.list_files_at(c.repo, c.commit), "pages"),
     "create": Exchange(
         "POST",
         "/api/repos/create",

@@ -54,23 +54,29 @@ CASES: list[tuple[str, Change, Callable[[], Any]]] = [
         for bad in ("../../x", "0" * 63, "", None, 5)
     ),
     *((LIST, merged(sha=bad), lambda: client.list_files(REPO)) for bad in ("../x", "main", "", None, 5, OID + "\n")),
-    *((LIST, merged(private=bad), lambda: remote.look(REPO)) for bad in ("false", 0, None, [])),
-    *((LIST, merged(gated=bad), lambda: remote.look(REPO)) for bad in (True, "maybe", 1, {"x": 1}, "manual\x1b[2J")),
-    *((TREE, entries(path=bad), lambda: remote.tree(REPO, OID)) for bad in ("../../x", "/x", "a\nb", "a/../b", 5)),
-    *((TREE, entries(oid=bad), lambda: remote.tree(REPO, OID)) for bad in ("../x", "", None, 5)),
-    *((TREE, entries(size=bad), lambda: remote.tree(REPO, OID)) for bad in (-1, "1", "big", None, 1.5)),
+    *((LIST, merged(private=bad), lambda: remote.read_state(REPO)) for bad in ("false", 0, None, [])),
     *(
-        (TREE, entries(lfs={"oid": bad, "size": 1, "pointerSize": 1}), lambda: remote.tree(REPO, OID))
+        (LIST, merged(gated=bad), lambda: remote.read_state(REPO))
+        for bad in (True, "maybe", 1, {"x": 1}, "manual\x1b[2J")
+    ),
+    *(
+        (TREE, entries(path=bad), lambda: remote.list_files_at(REPO, OID))
+        for bad in ("../../x", "/x", "a\nb", "a/../b", 5)
+    ),
+    *((TREE, entries(oid=bad), lambda: remote.list_files_at(REPO, OID)) for bad in ("../x", "", None, 5)),
+    *((TREE, entries(size=bad), lambda: remote.list_files_at(REPO, OID)) for bad in (-1, "1", "big", None, 1.5)),
+    *(
+        (TREE, entries(lfs={"oid": bad, "size": 1, "pointerSize": 1}), lambda: remote.list_files_at(REPO, OID))
         for bad in ("../x", "", None, 5)
     ),
     *(
-        (REFS, refs(kind, name=bad), lambda: remote.look(REPO))
+        (REFS, refs(kind, name=bad), lambda: remote.read_state(REPO))
         for kind in ("branches", "tags")
         for bad in ("a\x1b[2J", "../x", "", "a b", None, 5)
     ),
-    *((REFS, refs(kind, targetCommit="../x"), lambda: remote.look(REPO)) for kind in ("branches", "tags")),
+    *((REFS, refs(kind, targetCommit="../x"), lambda: remote.read_state(REPO)) for kind in ("branches", "tags")),
     *(
-        (REFS, refs("pullRequests", ref=bad), lambda: remote.look(REPO))
+        (REFS, refs("pullRequests", ref=bad), lambda: remote.read_state(REPO))
         for bad in ("refs/pr/x", "1", "refs/pr/1\n", 5)
     ),
     *(

@@ -105,10 +105,10 @@ def test_who_signed_is_checked_with_both_names(hub: WritableHub, release: Path, 
 
 
 def test_a_signature_by_an_identity_over_the_same_files_stays(release: Path, keys: Path, identity: None):
-    plan.sign(release, plan.Settings(sign=keys / "mine.pem"))
+    plan.sign_if_asked(release, plan.PublishOptions(sign=keys / "mine.pem"))
     made = with_certificate(release / "model.sig")
     (release / "model.sig").write_bytes(made)
-    plan.sign(release, plan.Settings(sign=Path("sigstore")))
+    plan.sign_if_asked(release, plan.PublishOptions(sign=Path("sigstore")))
     assert (release / "model.sig").read_bytes() == made
 
 

@@ -22,7 +22,7 @@ from safetensors.numpy import save
 from support.hub_writes import WritableHub
 
 from eagle3hub.publishing import kinds
-from eagle3hub.publishing.files import of_bytes, read_folder, sums
+from eagle3hub.publishing.files import digest_list, file_of_bytes, read_folder
 
 Cli = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[2]
@@ -98,7 +98,7 @@ WHOLE: dict[str, bytes] = {
     "CITATION.cff": CITATION,
     "chat_template.jinja": b"{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}"
     b"{% if loop.last %}{% break %}{% endif %}{% endfor %}",
-    "SHA256SUMS": sums([of_bytes("a", b"b")]).head(1000),
+    "SHA256SUMS": digest_list([file_of_bytes("a", b"b")]).head(1000),
     "assets/a.png": png((b"tEXt", b"Software\0drawn"), (b"pHYs", bytes(9)), (b"iCCP", b"p\0\0" + zlib.compress(b"x"))),
     "assets/a.jpg": jpeg((0xFE, b"drawn"), (0xE1, b"Exif\0\0" + exif("a"))),
     "assets/a.jpeg": jpeg(),
@@ -107,9 +107,9 @@ WHOLE: dict[str, bytes] = {
 
 
 def why(path: str, data: bytes) -> str | None:
-    kind = kinds.kind_of(path)
+    kind = kinds.file_kind(path)
     assert kind is not None
-    return kinds.mismatch(of_bytes(path, data), kind)
+    return kinds.mismatch(file_of_bytes(path, data), kind)
 
 
 @pytest.mark.parametrize("path", WHOLE)
@@ -118,9 +118,9 @@ def test_whole_files_of_every_kind_pass(path: str):
 
 
 def test_every_line_of_the_table_is_tried():
-    tried = {kinds.kind_of(path) for path in WHOLE} | {kinds.kind_of(f"reports/{n}.json") for n in ("a", "b")}
-    tried |= {kinds.kind_of("eagle3hub.json"), kinds.kind_of(TEMPLATE)}
-    assert tried == {kind for _, kind in kinds.TABLE}
+    tried = {kinds.file_kind(path) for path in WHOLE} | {kinds.file_kind(f"reports/{n}.json") for n in ("a", "b")}
+    tried |= {kinds.file_kind("eagle3hub.json"), kinds.file_kind(TEMPLATE)}
+    assert tried == {kind for _, kind in kinds.FILE_KINDS}
 
 
 def test_a_template_of_a_card_is_one_that_can_be_read():
@@ -137,13 +137,13 @@ def test_no_other_kind_passes_under_a_name(path: str, what: str):
     assert told is not None
     assert told.startswith(f"is {what}") or what in ("an HTML page", "a script to be run")
     for other, data in WHOLE.items():
-        if kinds.kind_of(other) is not kinds.kind_of(path) and not path.endswith((".md", "LICENSE", "NOTICE.txt")):
+        if kinds.file_kind(other) is not kinds.file_kind(path) and not path.endswith((".md", "LICENSE", "NOTICE.txt")):
             assert why(path, data) is not None, other
 
 
 def test_empty_and_cut_files():
     for path, data in WHOLE.items():
-        assert why(path, b"") == f"is empty, not {kinds.kind_of(path).name}"
+        assert why(path, b"") == f"is empty, not {kinds.file_kind(path).name}"
         if not path.endswith((".md", "LICENSE", ".txt", ".cff")):
             assert why(path, data[: len(data) // 2]) is not None, path
 
@@ -486,11 +486,11 @@ GROWING: dict[str, tuple[str, Callable[[int], bytes]]] = {
 def test_what_a_check_costs_grows_as_the_file_does(what: str):
     """Eight times the file take some eight times as long; 64 times as long where each part is held against all."""
     path, make = GROWING[what]
-    kind = kinds.kind_of(path)
+    kind = kinds.file_kind(path)
     assert kind is not None
 
     def seconds(size: int) -> float:
-        file = of_bytes(path, make(size))
+        file = file_of_bytes(path, make(size))
         begun = time.process_time()
         kinds.mismatch(file, kind)
         return time.process_time() - begun
@@ -500,6 +500,6 @@ def test_what_a_check_costs_grows_as_the_file_does(what: str):
 
 
 def test_open_brackets_of_a_citation_are_refused_as_that():
-    kind = kinds.kind_of("CITATION.cff")
+    kind = kinds.file_kind("CITATION.cff")
     assert kind is not None
-    assert "opens more than 100 brackets" in str(kinds.mismatch(of_bytes("CITATION.cff", b"[" * 101), kind))
+    assert "opens more than 100 brackets" in str(kinds.mismatch(file_of_bytes("CITATION.cff", b"[" * 101), kind))

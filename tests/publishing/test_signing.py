@@ -18,7 +18,7 @@ from publishing.test_publish import one_more_section
 from support.hub_writes import WritableHub
 
 from eagle3hub.publishing import plan
-from eagle3hub.publishing.files import parse_sums
+from eagle3hub.publishing.files import parse_digest_list
 from eagle3hub.publishing.signing import check_signature
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -57,7 +57,7 @@ def test_signed_once_and_checked(hub: WritableHub, release: Path, cli: Cli, keys
 
 def test_a_folder_that_is_made_anew_keeps_its_signature(release: Path, keys: Path):
     def sign(key: str, earlier: bytes | None) -> bytes:
-        plan.sign(release, plan.Settings(sign=keys / key), earlier)
+        plan.sign_if_asked(release, plan.PublishOptions(sign=keys / key), earlier)
         made = (release / "model.sig").read_bytes()
         (release / "model.sig").unlink()
         return made
@@ -89,7 +89,7 @@ def test_a_signed_release_that_was_changed_with_its_list(hub: WritableHub, relea
     (release / "LICENSE").write_text("Apache License\n")
     assert cli("publish", release, "--repo", REPO, "--sign", keys / "mine.pem")[0] == 0
     files = hub.files(REPO)
-    sums = parse_sums(files["SHA256SUMS"].decode())
+    sums = parse_digest_list(files["SHA256SUMS"].decode())
 
     def forge(**changed: bytes) -> None:
         new = {**files, **changed}

@@ -12,13 +12,13 @@ from support.hub_writes import WritableHub
 
 from eagle3hub.card.manifest import License, Target
 from eagle3hub.card.vocabulary import _LIMITS, _SPECIAL, HUB_IDS, terms
-from eagle3hub.publishing.gates import departures
+from eagle3hub.publishing.gates import unmet_terms
 
 Cli = Callable[..., tuple[int, str, str]]
 
 
 def found(target: str, head: str, repo: str = "owner/head", *texts: str) -> list[str]:
-    return [what for what, _ in departures(repo, Target("meta/target", License(target)), [head], texts)]
+    return [what for what, _ in unmet_terms(repo, Target("meta/target", License(target)), [head], texts)]
 
 
 def test_free_licenses_ask_for_nothing():
