@@ -1,4 +1,4 @@
-"""C1: citations, held against the bibliography by arXiv id."""
+"""C1: rules on citations, compared with the bibliography by arXiv id."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _ARXIV_URL = re.compile(r"(?:arxiv\.org/(?:abs|pdf|html)|huggingface\.co/papers|
 _SAME_TITLE = 0.9
 _SHORTENED = 0.75
 _EARLIER = {"2312.07104": ("efficientlyprogramminglargelanguagemodelsusingsglang",)}
-"""Titles of earlier versions on arXiv, as `_normal` makes them."""
+"""Titles of earlier versions on arXiv, as `_normal` writes them."""
 
 
 @rule(
     "C101",
     "error",
-    "Title is not that of the cited work",
+    "Title is not the title of the cited work",
     why="The arXiv id leads to another title than the one printed. Invented titles of EAGLE-3 are copied from card to "
     "card; the Hub checks ids, nobody checks titles.",
-    fix="Copy the entry from arXiv, or name the bibliography's key in release.yaml.",
+    fix="Copy the entry from arXiv, or give the bibliography's key in release.yaml.",
 )
 def wrong_title(card: Card) -> Iterator[Violation]:
-    """BibTeX titles against the bibliography's; link texts against the titles of other works."""
+    """Report BibTeX titles that differ from the bibliography's, and link texts that are another work's title."""
     for entry, known in _known(card):
         printed = entry.fields.get("title", "")
         if printed and _normal(printed) not in {_normal(known.title), *_EARLIER.get(known.arxiv, ())}:
@@ -51,7 +51,7 @@ def wrong_title(card: Card) -> Iterator[Violation]:
 
 
 def _is_other_subtitle(text: str, title: str) -> bool:
-    """Whether a text is a title that starts with the work's name and a colon and goes on quite otherwise."""
+    """Return whether a text starts with a work's name and a colon and then has another subtitle."""
     (name, colon, rest), (right, _, _) = text.partition(":"), title.partition(":")
     named = bool(colon) and _normal(name) == _normal(right) and len(rest.split()) > 2
     return named and SequenceMatcher(None, _normal(text), _normal(title)).ratio() < _SHORTENED
@@ -60,12 +60,12 @@ def _is_other_subtitle(text: str, title: str) -> bool:
 @rule(
     "C102",
     "error",
-    "Authors are not those of the cited work",
-    why="Credit goes to people who did not write the work, or passes over those who did.",
+    "Authors are not the authors of the cited work",
+    why="The credit goes to people who did not write the work, or not to those who did.",
     fix="Copy the authors from arXiv.",
 )
 def wrong_authors(card: Card) -> Iterator[Violation]:
-    """Last names in order, as far as both sides list them."""
+    """Report authors whose last names differ in order, as far as both sides list them."""
     for entry, known in _known(card):
         printed = [_letters(last) for _, last in entry.authors if last.lower() != "others"]
         right = [_letters(name) for name in known.last_names]
@@ -81,16 +81,16 @@ def wrong_authors(card: Card) -> Iterator[Violation]:
     "C103",
     "warning",
     "Method is named, its paper is not cited",
-    why="A draft head built on a published method owes it a citation, and readers look for the paper's definitions.",
+    why="A draft head that uses a published method should cite it, and readers look for the paper's definitions.",
     fix="Cite the paper with its arXiv id.",
 )
 def missing_citation(card: Card) -> Iterator[Violation]:
-    """EAGLE-3 named without a sign of its paper."""
+    """Report a card that names EAGLE-3 and shows no sign of its paper."""
     known = bibliography.references()["2503.01840"]
     named = card.search(r"\beagle[- ]?3\b") or card.search(r"\beagle\b")
     if named and known.arxiv not in card.text and _normal(known.title) not in _normal(card.text):
         cited = ", ".join(e.key for e in card.bibtex)
-        end = f"; what it cites is {cited}" if cited else ""
+        end = f"; it cites {cited}" if cited else ""
         message = f"the card is about EAGLE-3 and does not cite it (arXiv {known.arxiv}){end}"
         yield Violation(named[0].line, message)
 
@@ -100,11 +100,11 @@ def missing_citation(card: Card) -> Iterator[Violation]:
     "warning",
     "BibTeX entry cannot be used",
     why="An entry that does not parse, or lacks a title, an author or a year, breaks or disfigures the bibliography "
-    "of whoever pastes it.",
+    "of everyone who pastes it.",
     fix="Give every entry a key, a title, an author and a year, and close its braces.",
 )
 def unusable_entry(card: Card) -> Iterator[Violation]:
-    """Entries pybtex refuses, and entries without the three fields every style prints."""
+    """Report entries that pybtex refuses, and entries without the three fields that every style prints."""
     for line, why in card.bad_bibtex:
         yield Violation(line, f"this entry cannot be parsed: {why}")
     for entry in card.bibtex:
@@ -123,7 +123,7 @@ def unusable_entry(card: Card) -> Iterator[Violation]:
     fix="Use @inproceedings with the venue.",
 )
 def cited_as_preprint(card: Card) -> Iterator[Violation]:
-    """Entries without a venue for works that have one."""
+    """Report entries without a venue for works that have one."""
     for entry, known in _known(card):
         if known.venue and entry.kind not in {"inproceedings", "conference", "proceedings"}:
             yield Violation(entry.line, f"arXiv {known.arxiv} was published: {known.venue}")
@@ -137,7 +137,7 @@ def _known(card: Card) -> Iterator[tuple[Entry, Reference]]:
 
 
 def _normal(text: str) -> str:
-    """Letters and digits alone: hyphens, case and punctuation are how a title is set, not what it is."""
+    """Return letters and digits alone, because hyphens, case and punctuation do not change a title."""
     return "".join(c for c in _letters(text) if c.isalnum())
 
 

@@ -1,4 +1,4 @@
-"""What a card claims in numbers: acceptance lengths, rates by position, throughput, and the K and T they stand for."""
+"""Find the numbers a card claims: acceptance lengths, rates by position, throughput, and their K and T."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from eagle3hub.lint.model import Card, Heading, Number, Prose, Row, Section, Tab
 T = TypeVar("T")
 
 TRAINING = r"\btrain"
-"""Sections whose headings match speak of training: their batch sizes and hardware are not a measurement's."""
+"""A section is about training if a heading matches this; its hardware and batch sizes are not a measurement's."""
 
 HARDWARE = (
     r"\b(?:[AHV]100|[AH]800|A10G?|A30|A40|A6000|H20|H200|B[123]00|G[BH][23]00|L4|L40S?|T4|P100|MI\d{3}[A-Z]?|"
     r"RTX ?(?:PRO ?)?\w?\d{4}|GTX ?\d{4}|TPU ?v?\d\w*|Gaudi ?\d?|Xeon|EPYC|Core i\d|Apple M\d|Ascend \w+|"
     r"CPUs?|DGX|Trainium\d?)\b"
 )
-"""Accelerators and processors by name."""
+"""The names of accelerators and processors."""
 
 _LENGTH = re.compile(
     r"accept\w*[ _-](?:draft )?len|\btau\b|τ|(?-i:\bM?AL\b)|mean accepted|tokens? (?:per|/) ?"
@@ -34,7 +34,7 @@ _DIFFERENCE = re.compile(r"\bdiff|Δ|delta|\bchange\b|\bgain\b|improve|\bvs\b|re
 _INTERVAL = re.compile(r"interval|95 ?%|\bCI\b|±|\bstd\b|\bSE\b|deviation", re.I)
 _K = re.compile(r"^k$|draft(?:ed)?[ _](?:tokens?|len)|spec\w*[ _](?:tokens|steps)|num[_ ](?:spec|steps)", re.I)
 _COUNT_OF = re.compile(r"\s*[\d,]+ (?:of|/) [\d,]+\b")
-"""``6 of 22``: a count, whatever its column is called."""
+"""``6 of 22`` is a count, whatever the header of its column says."""
 _COUNT = re.compile(r"^n$|prompts|samples|questions|requests|rounds|\bsize\b|parameters|count", re.I)
 _TEMPERATURE = re.compile(r"^t$|^temp", re.I)
 _OTHER = re.compile(
@@ -62,7 +62,10 @@ _GREEDY = re.compile(r"\bgreed(?:y|ily) (?:decod|sampl|generat|output)|\bgreedy\
 
 @dataclass(frozen=True, slots=True)
 class AcceptanceLength:
-    """An acceptance length of a table, in its column; ``ks`` are the K it may stand for, empty if nothing says."""
+    """An acceptance length in a table.
+
+    ``ks`` are the values of K that it may have been measured with; empty if the card does not say.
+    """
 
     row: Row
     number: Number
@@ -74,7 +77,7 @@ class AcceptanceLength:
 
 @dataclass(frozen=True, slots=True)
 class RateSeries:
-    """Rates by draft position, from the first on. ``kind`` is what the card calls them, or None."""
+    """Rates by draft position, from the first on. ``kind`` is ``marginal`` or ``conditional``, or None if unnamed."""
 
     line: int
     rates: tuple[Number, ...]
@@ -98,9 +101,10 @@ def _once(function: Callable[[Card], T]) -> Callable[[Card], T]:
 
 
 def column_kind(table: Table, index: int, section: Section) -> str:
-    """What a column holds, by its header, and where the header does not say, by the text around the table.
+    """Return what a column holds, from its header or else from the text around the table.
 
-    One of: length, rate, throughput, speedup, difference, interval, k, temperature, count, position, label, other.
+    One of: length, rate, throughput, speedup, difference, interval, k, temperature, temperature_column, count, label,
+    other.
     """
     if named := _by_header(table.header[index]):
         return named
@@ -122,20 +126,20 @@ def _by_header(header: str) -> str | None:
 
 
 def text_before(table: Table, section: Section) -> str:
-    """The nearest heading and the paragraph before a table: what says what it shows."""
+    """Return the nearest heading and the paragraph before a table, which say what the table shows."""
     before = [b for b in section.blocks if isinstance(b, Prose) and b.line < table.line]
     heading = section.path[-1].text if section.path else ""
     return "\n".join([heading, *(b.text for b in before[-1:])])
 
 
 def text_around(table: Table, section: Section) -> str:
-    """`text_before`, the header, and the paragraph after the table."""
+    """Return `text_before`, the header, and the paragraph after the table."""
     after = [b.text for b in section.blocks if isinstance(b, Prose) and b.line > table.line]
     return "\n".join([text_before(table, section), " ".join(table.header), *after[:1]])
 
 
 def columns_of_kind(card: Card, wanted: str) -> Iterator[tuple[Section, Table, int]]:
-    """Every column of a kind that holds numbers."""
+    """Yield every column of a kind that holds numbers."""
     for section, table in card.tables:
         for i in range(len(table.header)):
             found = column_kind(table, i, section)
@@ -150,9 +154,9 @@ def _lengths_by_temperature(table: Table, section: Section, found: str) -> bool:
 
 @_once
 def acceptance_lengths(card: Card) -> list[AcceptanceLength]:
-    """Every acceptance length of the card's tables, in a column or a row of that name.
+    """Return every acceptance length in the card's tables, from a column or a row of that name.
 
-    Rates above 1 without a unit are lengths and are included, unless they are said to be marginal or conditional.
+    A rate above 1 without a unit counts as a length, unless the card calls it marginal or conditional.
     """
     found = []
     for wanted in ("length", "rate"):
@@ -192,13 +196,13 @@ def _ks(table: Table, row: Row, section: Section) -> frozenset[int]:
 
 
 def found_numbers(pattern: re.Pattern[str], text: str) -> list[int]:
-    """The number of each match, from whichever group took it."""
+    """Return the number of each match, from the group that matched."""
     return [int(float(next(g for g in m.groups() if g))) for m in pattern.finditer(text)]
 
 
 @_once
 def measured_ks(card: Card) -> dict[int, int]:
-    """Every K that the card's text (not its code) names, with the first line that does."""
+    """Return every K in the card's text, outside code, with the first line that names it."""
     out: dict[int, int] = {}
     for hit in card.search(MEASURED_K.pattern, outside=r"\b(?:usage|serve|serving|quick start|inference)\b"):
         out.setdefault(int(next(g for g in hit.match.groups() if g)), hit.line)
@@ -210,12 +214,12 @@ def measured_ks(card: Card) -> dict[int, int]:
 
 @_once
 def example_ks(card: Card) -> list[tuple[int, int]]:
-    """Every K that an example sets, as (K, line)."""
+    """Return every K that an example sets, as (K, line)."""
     return [(int(found_numbers(EXAMPLE_K, m[0])[0]), line) for line, m in code_matches(card, EXAMPLE_K)]
 
 
 def code_matches(card: Card, pattern: re.Pattern[str]) -> Iterator[tuple[int, re.Match[str]]]:
-    """Every match of a pattern in code that is not BibTeX, with its line."""
+    """Yield every match of a pattern in code that is not BibTeX, with its line."""
     for block in card.code:
         if block.language != "bibtex":
             for m in pattern.finditer(block.text):
@@ -223,14 +227,14 @@ def code_matches(card: Card, pattern: re.Pattern[str]) -> Iterator[tuple[int, re
 
 
 def temperatures(text: str) -> set[float]:
-    """The temperatures a text names; greedy decoding is 0."""
+    """Return the temperatures that a text names; greedy decoding is 0."""
     named = {float(next(g for g in m.groups() if g)) for m in MEASURED_T.finditer(text)}
     return named | ({0.0} if _GREEDY.search(text) else set())
 
 
 @_once
 def rate_series(card: Card) -> list[RateSeries]:
-    """Every series of rates by position: down a column, along a row, or in a sentence."""
+    """Return every series of rates by position: down a column, along a row, or in a sentence."""
     found: list[RateSeries] = []
     for section, table in card.tables:
         found += _down(table, section)
@@ -290,7 +294,7 @@ def _named(header: str, table: Table, section: Section) -> str | None:
 
 
 def _word(text: str) -> str | None:
-    """``marginal`` or ``conditional`` where exactly one of them is meant."""
+    """Return ``marginal`` or ``conditional`` if the text means exactly one of them, else None."""
     marginal = re.search(r"\bmarginal|\bjoint\b|cumulative|unconditional|share of (?:all )?rounds", text, re.I)
     conditional = re.search(r"(?<!un)\bconditional|\bgiven (?:that )?(?:the|all|every)|n-α", text, re.I)
     if bool(marginal) == bool(conditional):
@@ -299,7 +303,7 @@ def _word(text: str) -> str | None:
 
 
 def in_same_part(a: Section, b: Section) -> bool:
-    """Whether two sections belong to the same level-2 part of the card."""
+    """Return whether two sections belong to the same level-2 part of the card."""
     return _part(a) == _part(b)
 
 

@@ -1,4 +1,4 @@
-"""C4: a number without the conditions it was measured under."""
+"""C4: rules on numbers without the conditions of their measurement."""
 
 from __future__ import annotations
 
@@ -52,13 +52,16 @@ _CATEGORIES = {"writing", "roleplay", "reasoning", "math", "coding", "extraction
 
 
 def _acceptance_line(card: Card) -> int | None:
-    """Line of the first acceptance length or series of rates, or None where the card has neither."""
+    """Return the line of the first acceptance length or series of rates, or None if the card has neither."""
     lines = [x.table.line for x in claims.acceptance_lengths(card)] + [s.line for s in claims.rate_series(card)]
     return min(lines, default=None)
 
 
 def _absent(card: Card, line: int, message: str, what: str) -> Violation:
-    """A condition that the card does not give: less grave where the card itself says that it is not known."""
+    """Return the violation for a condition that the card does not give.
+
+    Its severity is info if the card itself says that the condition is not known.
+    """
     admitted = card.says(rf"\bnot (?:reported|stated|recorded|known): [^.\n]{{0,300}}\b(?:{what})\b")
     return Violation(line, message, severity="info" if admitted else None)
 
@@ -70,7 +73,7 @@ def _throughput_line(card: Card) -> int | None:
 
 
 def _counted(card: Card) -> bool:
-    """Whether the number of prompts is given, in a sentence, a table or the metadata."""
+    """Return whether a sentence, a table or the metadata gives the number of prompts."""
     for _, table in card.tables:
         for i, name in enumerate(table.header):
             if _COUNT_HEADER.search(name) and table.column(i):
@@ -84,11 +87,11 @@ def _counted(card: Card) -> bool:
     "C401",
     "error",
     "Throughput without a unit",
-    why="224 tokens per second, requests per second or tokens per second and GPU are three different machines.",
+    why="224 tokens per second, requests per second or tokens per second per GPU are three different results.",
     fix="Write the unit in the header: tok/s, output tokens only, per request or for the whole server.",
 )
 def missing_unit(card: Card) -> Iterator[Violation]:
-    """Throughput columns on a card that names no unit."""
+    """Report throughput columns if the card names no unit."""
     tables = [table for _, table, _ in claims.columns_of_kind(card, "throughput")]
     if tables and not card.says(UNIT):
         yield _absent(card, tables[0].line, "the throughput has no unit", "unit")
@@ -98,11 +101,11 @@ def missing_unit(card: Card) -> Iterator[Violation]:
     "C402",
     "warning",
     "Throughput without hardware",
-    why="Throughput is a property of a machine before it is one of a draft head.",
+    why="Throughput depends on the machine more than on the draft head.",
     fix="Name the accelerator, how many, and the parallelism.",
 )
 def missing_hardware(card: Card) -> Iterator[Violation]:
-    """Throughput on a card that names no accelerator outside its training section."""
+    """Report throughput if the card names no accelerator outside its training section."""
     line = _throughput_line(card)
     if line and not card.says(claims.HARDWARE, outside=TRAINING):
         yield _absent(card, line, "no accelerator is named for the throughput", "hardware|accelerator")
@@ -116,7 +119,7 @@ def missing_hardware(card: Card) -> Iterator[Violation]:
     fix="Give the number of concurrent requests.",
 )
 def missing_batch(card: Card) -> Iterator[Violation]:
-    """Throughput on a card that names neither."""
+    """Report throughput if the card names neither batch size nor concurrency."""
     line = _throughput_line(card)
     if line and not card.says(_BATCH, outside=TRAINING):
         yield _absent(
@@ -132,7 +135,10 @@ def missing_batch(card: Card) -> Iterator[Violation]:
     fix="Give the number of prompts and the output length (or max_new_tokens).",
 )
 def missing_prompts(card: Card) -> Iterator[Violation]:
-    """Throughput without number of prompts or output length; the number is C405's where acceptance is given too."""
+    """Report throughput without the number of prompts or the output length.
+
+    If the card gives acceptance too, C405 reports the missing number of prompts.
+    """
     line = _throughput_line(card)
     if line is None:
         return
@@ -146,11 +152,11 @@ def missing_prompts(card: Card) -> Iterator[Violation]:
     "C405",
     "warning",
     "Acceptance without the number of prompts",
-    why="Rounds of one prompt hang together, so the number of prompts decides how far a mean can be trusted.",
+    why="Rounds of one prompt depend on each other, so the number of prompts decides how far a mean can be trusted.",
     fix="Give n, the number of prompts measured.",
 )
 def missing_count(card: Card) -> Iterator[Violation]:
-    """Acceptance on a card without n."""
+    """Report acceptance if the card does not give the number of prompts."""
     line = _acceptance_line(card)
     if line and not _counted(card):
         yield _absent(card, line, "the number of prompts is not given", "number of prompts")
@@ -164,14 +170,14 @@ def missing_count(card: Card) -> Iterator[Violation]:
     fix="Give the temperature, and how draft tokens are sampled.",
 )
 def missing_temperature(card: Card) -> Iterator[Violation]:
-    """Acceptance on a card that names no temperature in its text."""
+    """Report acceptance if the text of the card names no temperature."""
     line = _acceptance_line(card)
     if line and not card.says(_TEMPERATURE, outside=TRAINING):
         yield Violation(line, "the sampling temperature is not given")
 
 
 def _engine_hits(card: Card) -> bool:
-    """Whether the text says which engine measured: in a results section or in a sentence that says so."""
+    """Return whether the text says which engine measured, in a results section or in a sentence of its own."""
     results = [x.section for x in claims.acceptance_lengths(card)] + [s.section for s in claims.rate_series(card)]
     results += [section for section, _, _ in claims.columns_of_kind(card, "throughput")]
     near = [h for h in card.search(_ENGINE) if any(h.section is r or _above(h.section, r) for r in results)]
@@ -179,7 +185,7 @@ def _engine_hits(card: Card) -> bool:
 
 
 def _above(section: Section, other: Section) -> bool:
-    """Whether a section is that of a heading (below the title) that ``other`` belongs to."""
+    """Return whether ``section`` has a heading below the title, and ``other`` belongs to that heading."""
     path: tuple[Heading, ...] = section.path
     return len(path) > 1 and other.path[: len(path)] == path
 
@@ -192,7 +198,7 @@ def _above(section: Section, other: Section) -> bool:
     fix="Name engine and version beside the numbers.",
 )
 def missing_engine(card: Card) -> Iterator[Violation]:
-    """Results beside which no engine is named."""
+    """Report results without an engine beside them."""
     line = min((x for x in (_acceptance_line(card), _throughput_line(card)) if x), default=None)
     if line and not _engine_hits(card):
         yield _absent(card, line, "no engine that the linter knows is named beside the measurement", "engine")
@@ -206,7 +212,7 @@ def missing_engine(card: Card) -> Iterator[Violation]:
     fix=f"Name the version that was run, for example vLLM {default_version('vllm')}.",
 )
 def missing_version(card: Card) -> Iterator[Violation]:
-    """Engines that are named, none of them with a version anywhere."""
+    """Report engines if the card gives no version for any of them."""
     named = card.search(_ENGINE, tables=False)
     pinned = any(
         re.search(r"(?:vllm|sglang|tensorrt[-_]llm|sgl[-_]jax)\S*\s*[=~>]=\s*\d|:v\d+\.\d+", c.text) for c in card.code
@@ -225,7 +231,7 @@ def missing_version(card: Card) -> Iterator[Violation]:
     fix="Give a 95 % interval over prompts, and name the estimator (pooled, or mean of requests).",
 )
 def missing_interval(card: Card) -> Iterator[Violation]:
-    """Acceptance lengths without any sign of spread."""
+    """Report acceptance lengths if the card gives no sign of spread."""
     line = min((x.table.line for x in claims.acceptance_lengths(card)), default=None)
     if line and not card.says(_SPREAD) and not any(_comparisons(card)):
         yield Violation(line, "no interval is given")
@@ -239,10 +245,11 @@ def missing_interval(card: Card) -> Iterator[Violation]:
     fix="Say whether τ is pooled over all rounds or the mean of requests.",
 )
 def missing_estimator(card: Card) -> Iterator[Violation]:
-    """Acceptance lengths on a card that does not say how they were averaged."""
+    """Report acceptance lengths if the card does not say how they were averaged."""
     lengths = claims.acceptance_lengths(card)
     if lengths and not card.says(_ESTIMATOR):
-        yield Violation(lengths[0].table.line, "whether τ is pooled over rounds or a mean of requests is not said")
+        message = "the card does not say whether τ is pooled over rounds or a mean of requests"
+        yield Violation(lengths[0].table.line, message)
 
 
 @rule(
@@ -253,7 +260,7 @@ def missing_estimator(card: Card) -> Iterator[Violation]:
     fix="Give paired differences with an interval, or call the two equal.",
 )
 def difference_within_noise(card: Card) -> Iterator[Violation]:
-    """Compared methods less than 5 % apart on a card without any sign of spread."""
+    """Report compared methods that are less than 5 % apart if the card gives no sign of spread."""
     if card.says(_SPREAD):
         return
     for table, pairs in _comparisons(card):
@@ -268,7 +275,7 @@ ComparedPairs = list[tuple[str, Number, Number]]
 
 
 def _comparisons(card: Card) -> Iterator[tuple[Table, ComparedPairs]]:
-    """Tables that compare methods: in columns if the rows are data sets, else in rows."""
+    """Yield the tables that compare methods: in columns if the rows are data sets, else in rows."""
     places: dict[int, tuple[Table, list[int]]] = {}
     for wanted in ("length", "throughput"):
         for _, table, i in claims.columns_of_kind(card, wanted):
@@ -296,7 +303,7 @@ def _comparisons(card: Card) -> Iterator[tuple[Table, ComparedPairs]]:
     fix="Give the number of drafted tokens beside every τ.",
 )
 def missing_draft_tokens(card: Card) -> Iterator[Violation]:
-    """Acceptance lengths on a card whose text names no K."""
+    """Report acceptance lengths if the text of the card names no K."""
     lengths = claims.acceptance_lengths(card)
     if lengths and not claims.measured_ks(card):
         examples = sorted({k for k, _ in claims.example_ks(card)})
@@ -308,12 +315,12 @@ def missing_draft_tokens(card: Card) -> Iterator[Violation]:
     "C412",
     "warning",
     "Mean of several runs without their spread",
-    why="Repeating is worth the trouble for the spread, which is then thrown away. At temperature 0 and batch 1 "
-    "repeats do not narrow anything: the randomness is in the prompts.",
+    why="The spread is the reason to repeat a measurement, and here it is thrown away. At temperature 0 and batch 1 "
+    "repeats narrow nothing, because the randomness is in the prompts.",
     fix="Give the standard deviation over runs, or better an interval over prompts.",
 )
 def runs_without_spread(card: Card) -> Iterator[Violation]:
-    """Means over runs on a card without any sign of spread."""
+    """Report means over runs if the card gives no sign of spread."""
     if not card.says(_SPREAD):
         for hit in card.search(_RUNS):
             yield Violation(hit.line, f"“{hit.match[0]}”, without their spread")
@@ -327,7 +334,7 @@ def runs_without_spread(card: Card) -> Iterator[Violation]:
     fix="Measure again on the release.",
 )
 def pre_release(card: Card) -> Iterator[Violation]:
-    """Engine versions that are release candidates or development builds."""
+    """Report engine versions that are release candidates or development builds."""
     seen = set()
     for hit in card.search(rf"(?P<engine>{_ENGINE}){_RELEASE}"):
         name = f"{hit.match['engine']} {hit.match['version']}"
@@ -344,7 +351,7 @@ def pre_release(card: Card) -> Iterator[Violation]:
     fix="Name the versions that were used.",
 )
 def open_requirement(card: Card) -> Iterator[Violation]:
-    """Lower bounds such as ``PyTorch 2.0+``."""
+    """Report lower bounds such as ``PyTorch 2.0+``."""
     hits = card.search(r"\b(?:CUDA|PyTorch|torch|Python|Transformers|vLLM|SGLang) ?(?:>= ?)?v?\d+(?:\.\d+)*\+")
     if hits:
         named = ", ".join(hit.match[0] for hit in hits)
@@ -355,11 +362,11 @@ def open_requirement(card: Card) -> Iterator[Violation]:
     "C415",
     "info",
     "A table covers only one of the temperatures measured",
-    why="Results at the other temperature exist and are the ones greedy users need, or sampling users.",
+    why="The results at the other temperature exist, and some readers need exactly those.",
     fix="Print the table for every temperature.",
 )
 def one_temperature(card: Card) -> Iterator[Violation]:
-    """Tables of acceptance lengths at one temperature, on a card with results at others."""
+    """Report tables of acceptance lengths at one temperature if the card has results at others."""
     tables = {x.table.line: (x.table, x.section) for x in claims.acceptance_lengths(card)}
     named = {line: claims.temperatures(claims.text_around(*pair)) for line, pair in tables.items()}
     for line, own in named.items():
@@ -373,11 +380,11 @@ def one_temperature(card: Card) -> Iterator[Violation]:
     "C416",
     "warning",
     "Categories without an overall value",
-    why="Readers average the rows themselves, which weighs categories by nothing at all; the pooled value is another.",
+    why="Readers average the rows themselves, which gives every category the same weight; the pooled value differs.",
     fix="Give τ over all prompts, and say that it is pooled over rounds.",
 )
 def missing_overall(card: Card) -> Iterator[Violation]:
-    """Tables of acceptance by MT-Bench category on a card without an overall acceptance length."""
+    """Report acceptance by MT-Bench category if the card has no overall acceptance length."""
     lengths = claims.acceptance_lengths(card)
     if any(x.row.label.strip().lower() not in _CATEGORIES for x in lengths):
         return
@@ -391,11 +398,11 @@ def missing_overall(card: Card) -> Iterator[Violation]:
     "C417",
     "warning",
     "No acceptance length",
-    why="τ on an engine is what a draft head is chosen by; without it nobody knows what the head is worth.",
+    why="Readers choose a draft head by its τ on an engine; without it nobody knows what the head is worth.",
     fix="Measure it: eagle3hub validate.",
 )
 def missing_length(card: Card) -> Iterator[Violation]:
-    """Cards of draft heads with no acceptance length, in a table, a sentence or the metadata."""
+    """Report the card of a draft head without any acceptance length, in a table or in a sentence."""
     if not card.says(r"\beagle|draft (?:head|model)|speculative decoding"):
         return
     if not claims.acceptance_lengths(card) and not card.says(_LENGTH_SAID):

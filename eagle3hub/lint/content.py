@@ -1,4 +1,4 @@
-"""Rules on sections, statements and terms."""
+"""Rules on claims, words and the file itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from eagle3hub.lint import claims
 from eagle3hub.lint.model import Card, Prose, Violation, rule
 
-# C8: claims without support, and data sets that are not what the card says.
+# C8: claims without support, and data sets that are not what the card says
 
 
 _FACTOR = r"(?P<{0}>\d+(?:\.\d+)?(?:\s*(?:-|–|to)\s*\d+(?:\.\d+)?)?\s?[x×])(?!\w)"
@@ -42,7 +42,7 @@ _SIZES = {
     fix="Show throughput with and without the head, with its conditions, or leave the factor out.",
 )
 def unsupported_speedup(card: Card) -> Iterator[Violation]:
-    """Factors on a card that has no throughput table, or none with a baseline."""
+    """Report speed-up factors if the card has no throughput table, or none with a baseline."""
     tables = [t for wanted in ("throughput", "speedup") for _, t, _ in claims.columns_of_kind(card, wanted)]
     if any(re.search(_BASELINE, t.text, re.I) for t in tables) or (tables and card.says(_BASELINE)):
         return
@@ -61,7 +61,7 @@ def unsupported_speedup(card: Card) -> Iterator[Violation]:
     fix="Write: MT-Bench, 80 questions of two turns in 8 categories.",
 )
 def judgments_as_questions(card: Card) -> Iterator[Violation]:
-    """Votes, judgments or 3,300 sequences on a card about MT-Bench."""
+    """Report votes, judgments or 3,300 sequences on a card about MT-Bench."""
     if card.says(r"MT[- ]?Bench"):
         votes = r"(?:expert|human)(?: \w+)? (?:preference )?(?:votes|judg\w+|annotations)|preference votes"
         for hit in card.search(rf"\b3[,.]?3(?:00|K)\b[^.]{{0,100}}|{votes}"):
@@ -73,11 +73,11 @@ def judgments_as_questions(card: Card) -> Iterator[Violation]:
     "C803",
     "error",
     "More items than the data set has",
-    why="The number of prompts cannot be more than there are, so something else was measured.",
+    why="Nobody can measure more prompts than the data set has, so something else was measured.",
     fix="Name the set that was used, its split and the number of prompts.",
 )
 def too_many_items(card: Card) -> Iterator[Violation]:
-    """Numbers of items right beside a data set's name that exceed its size."""
+    """Report a number of items beside a data set's name that is larger than the data set."""
     items = r"(?:prompts|questions|problems|samples|examples|conversations|dialogues|sequences|tasks)"
     for name, (size, what) in _SIZES.items():
         number = r"(?P<{0}>\d[\d,]*)"
@@ -95,13 +95,13 @@ def too_many_items(card: Card) -> Iterator[Violation]:
     fix="Name the modalities the head was trained and measured with.",
 )
 def contradictory_modality(card: Card) -> Iterator[Violation]:
-    """Text input in one place, image-to-text in another."""
+    """Report image-to-text on a card that says that the input is text."""
     if card.says(r"\binput (?:type|modalit)\w*(?:\(s\))?\W+text\b(?!\W{0,3}(?:and |\+ |/ ?)?image)"):
         for hit in card.search(r"image[- ](?:text[- ])?to[- ]text"):
             yield Violation(hit.line, f"“{hit.match[0]}”, but the input is text")
 
 
-# C3: words that mean several things, used for numbers that mean one.
+# C3: ambiguous words for a number
 
 
 _RATE = r"accept\w*[ _-]rate"
@@ -116,11 +116,11 @@ _DEFINED = (
     "error",
     "“Acceptance rate” above 1 is tokens per step",
     why="Engines and papers call the share of drafted tokens, the chance of one position and the tokens per step all "
-    "“acceptance rate”. A value above 1 is the last of these, the acceptance length τ, target's own token included.",
+    "“acceptance rate”. A value above 1 is tokens per step: the acceptance length τ, with the target's own token.",
     fix="Call it acceptance length τ (tokens emitted per verification step).",
 )
 def length_called_rate(card: Card) -> Iterator[Violation]:
-    """Tables of “rates” above 1, and sentences that define the rate as tokens per step."""
+    """Report tables of “rates” above 1, and sentences that define the rate as tokens per step."""
     seen: set[int] = set()
     for length in claims.acceptance_lengths(card):
         if re.search(_RATE, length.header, re.I) and length.table.line not in seen:
@@ -143,7 +143,7 @@ def length_called_rate(card: Card) -> Iterator[Violation]:
     fix="Name them: marginal (share of all rounds) or conditional (given that all tokens before were accepted).",
 )
 def unnamed_rates(card: Card) -> Iterator[Violation]:
-    """Series of rates whose kind no word around them tells."""
+    """Report a series of rates if no word near it says whether they are marginal or conditional."""
     for s in claims.rate_series(card):
         if s.kind is None:
             lengths = []
@@ -164,7 +164,7 @@ def unnamed_rates(card: Card) -> Iterator[Violation]:
     fix="Give the formula, for example accepted / drafted tokens, pooled over all rounds.",
 )
 def undefined_rate(card: Card) -> Iterator[Violation]:
-    """Tables and sentences with a rate that nothing on the card defines."""
+    """Report tables and sentences with a rate that the card does not define."""
     if card.says(_DEFINED):
         return
     of_positions = {s.line for s in claims.rate_series(card)}
@@ -186,7 +186,7 @@ def undefined_rate(card: Card) -> Iterator[Violation]:
     fix="Measure acceptance on an engine, and call these numbers training-time accuracy.",
 )
 def training_accuracy(card: Card) -> Iterator[Violation]:
-    """Series whose positions carry the names of a training log."""
+    """Report a series of rates whose positions have the names of a training log."""
     for s in claims.rate_series(card):
         if s.is_training_accuracy and not re.search(r"accuracy|training", s.name, re.I):
             yield Violation(s.line, f"acc_0 … acc_{len(s.rates) - 1} under “{s.name}”")
@@ -201,20 +201,20 @@ def training_accuracy(card: Card) -> Iterator[Violation]:
     fix="Write training-time test.",
 )
 def training_time_test(card: Card) -> Iterator[Violation]:
-    """The swapped words on a card about EAGLE-3."""
+    """Report the swapped words on a card about EAGLE-3."""
     if card.says(r"eagle"):
         for hit in card.search(r"test[- ]time[- ]training"):
             yield Violation(hit.line, f"“{hit.match[0]}” is not what EAGLE-3 does")
 
 
-# C0 and C7: the file itself: links, images, HTML, hidden characters, pickles, empty sections.
+# C0 and C7: the file itself: links, images, HTML, hidden characters, pickles, empty sections
 
 
 _ACTIVE_TAGS = {"script", "iframe", "object", "embed", "form", "style", "link", "meta", "base", "svg", "input"}
 _BIDI = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
 _HARMLESS = set("\u200c\u200d\u00ad\t")
 _OF_WEIGHTS = r"(?:model|eagle|head|draft|weights|checkpoint|adapter)"
-# each word is tried once, from its start
+# the search tries each word once, from its start
 _PICKLE = rf"(?<![\w.-])(?=[\w.-]*{_OF_WEIGHTS})[\w.-]*\.(?:bin|pt|pth|ckpt|pkl)\b"
 _PICKLE_NAMES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -228,7 +228,7 @@ _PICKLE_NAMES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
     fix="Check the repository's README.md (hf://owner/name).",
 )
 def page_text(card: Card) -> Iterator[Violation]:
-    """Files that end in the Hub's footer."""
+    """Report a file that ends with the Hub's page footer."""
     if card.is_page_text:
         yield Violation(1, "metadata, links and images cannot be checked")
 
@@ -241,7 +241,7 @@ def page_text(card: Card) -> Iterator[Violation]:
     fix="Add the file to the repository, or correct the path.",
 )
 def broken_link(card: Card) -> Iterator[Violation]:
-    """Links and images with paths that are not among the repository's files."""
+    """Report links and images whose paths are not among the repository's files."""
     if card.files is None:
         return
     folders = {str(parent) for name in card.files for parent in PurePosixPath(name).parents}
@@ -257,7 +257,7 @@ def broken_link(card: Card) -> Iterator[Violation]:
 
 
 def _normal(path: str) -> str | None:
-    """A path without ``.`` and ``..``; None where it leaves the repository."""
+    """Return a path without ``.`` and ``..``, or None if it leaves the repository."""
     out: list[str] = []
     for part in path.split("/"):
         if part == "..":
@@ -277,7 +277,7 @@ def _normal(path: str) -> str | None:
     fix="Use Markdown; plain HTML tables and images are fine.",
 )
 def active_content(card: Card) -> Iterator[Violation]:
-    """Scripts, frames, forms, event handlers, and links that run code."""
+    """Report scripts, frames, forms, event handlers, and links that run code."""
     for tag in card.tags:
         handlers = sorted(name for name in tag.attributes if name.startswith("on"))
         if tag.name in _ACTIVE_TAGS:
@@ -294,11 +294,11 @@ def active_content(card: Card) -> Iterator[Violation]:
     "C703",
     "error",
     "Invisible characters",
-    why="Direction marks and control characters make a command or a number read otherwise than it is copied.",
+    why="Direction marks and control characters make a command or a number look different from what is copied.",
     fix="Delete them.",
 )
 def invisible_characters(card: Card) -> Iterator[Violation]:
-    """Direction marks and controls; other format characters as a warning."""
+    """Report direction marks and control characters; other format characters are a warning."""
     for number, line in enumerate(card.text.split("\n"), 1):
         odd = [c for c in line if unicodedata.category(c) in {"Cc", "Cf"} and c not in _HARMLESS]
         if odd:
@@ -315,7 +315,10 @@ def invisible_characters(card: Card) -> Iterator[Violation]:
     fix="Publish safetensors, and delete the pickle.",
 )
 def pickles(card: Card) -> Iterator[Violation]:
-    """Pickled weights that the card names or the repository holds, and torch.load without weights_only."""
+    """Report pickled weights that the card names or the repository holds.
+
+    Also report torch.load without weights_only.
+    """
     held = sorted(
         name for name in card.files or () if name.endswith(_PICKLE_NAMES) and not name.startswith("training_args")
     )
@@ -347,7 +350,7 @@ def pickles(card: Card) -> Iterator[Violation]:
     fix="Put a space after #, and close every **.",
 )
 def raw_markup(card: Card) -> Iterator[Violation]:
-    """Hashes without a space at a line's start, and asterisks that open nothing."""
+    """Report hashes without a space at the start of a line, and asterisks that open nothing."""
     found = []
     for _, prose in card.of(Prose):
         for i, line in enumerate(prose.text.split("\n")):
@@ -366,7 +369,7 @@ def raw_markup(card: Card) -> Iterator[Violation]:
     fix="Fill it or delete it.",
 )
 def empty_section(card: Card) -> Iterator[Violation]:
-    """Headings that no text, table, code, picture or deeper heading follows."""
+    """Report a heading that is followed by no text, table, code, picture or deeper heading."""
     if card.is_page_text:
         return
     for section, after in zip(card.sections, [*card.sections[1:], None], strict=True):
@@ -390,7 +393,7 @@ def empty_section(card: Card) -> Iterator[Violation]:
     fix="Say in the alternative text what the picture shows.",
 )
 def undescribed_image(card: Card) -> Iterator[Violation]:
-    """Images with an empty alternative text."""
+    """Report images with an empty alternative text."""
     for link in card.links:
         if link.image and not link.text.strip():
             yield Violation(link.line, f"the image {link.target} has no alternative text")

@@ -1,4 +1,4 @@
-"""C2: numbers that cannot be, or that do not follow from the others on the card."""
+"""C2: rules on numbers that are impossible, or do not follow from the other numbers on the card."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OUTLIER = 3.0
     fix="Check the number, its definition (drafted tokens only, or all emitted?) and the K it was measured with.",
 )
 def impossible_length(card: Card) -> Iterator[Violation]:
-    """τ below 1, or above K + 1 for every K the card gives for it."""
+    """Report τ below 1, and τ above K + 1 for every K that the card gives for it."""
     everywhere = {*claims.measured_ks(card), *(k for k, _ in claims.example_ks(card))}
     for length in claims.acceptance_lengths(card):
         tau, ks = length.number, length.ks or everywhere
@@ -44,7 +44,7 @@ def impossible_length(card: Card) -> Iterator[Violation]:
     fix="Name the rates (marginal or conditional) and check them; conditional rates may rise.",
 )
 def impossible_rates(card: Card) -> Iterator[Violation]:
-    """Rates outside 0 … 1, and marginal ones that rise."""
+    """Report rates outside 0 … 1, and marginal rates that rise."""
     for s in claims.rate_series(card):
         for n, line in zip(s.rates, s.lines, strict=True):
             if not -n.slack <= n.share <= 1 + n.slack:
@@ -67,7 +67,7 @@ def impossible_rates(card: Card) -> Iterator[Violation]:
     fix="Take both from the same counters, and name the rates.",
 )
 def length_and_rates(card: Card) -> Iterator[Violation]:
-    """One τ and one series of rates in the same part of the card, for the same K."""
+    """Report a τ that does not follow from the one series of rates in the same part, for the same K."""
     for s in claims.rate_series(card):
         near = [
             x
@@ -100,7 +100,7 @@ def _tau(rates: tuple[Number, ...], kind: str) -> float:
     fix="Compute it again, and say which column is the base.",
 )
 def wrong_difference(card: Card) -> Iterator[Violation]:
-    """Percentages and ratios that no two numbers of the row give."""
+    """Report percentages and ratios that no two numbers of the row give."""
     for section, table in card.tables:
         for row, cell, pairs in _differences(section, table):
             if not any(_fits(cell, a, b) for a, b, _ in pairs):
@@ -113,12 +113,12 @@ def wrong_difference(card: Card) -> Iterator[Violation]:
     "C205",
     "warning",
     "The base of a difference changes from row to row",
-    why="When every row divides by its own loser, rows cannot be compared or averaged, and losses look like gains of "
-    "the other side.",
+    why="If every row divides by its smaller value, rows cannot be compared or averaged, and a loss looks like a gain "
+    "of the other method.",
     fix="Name one column as the base and give every row's difference to it, negative ones included.",
 )
 def changing_base(card: Card) -> Iterator[Violation]:
-    """A column of differences whose rows have different bases."""
+    """Report a column of differences whose rows have different bases."""
     for section, table in card.tables:
         bases: dict[str, list[Row]] = {}
         for row, cell, pairs in _differences(section, table):
@@ -134,7 +134,7 @@ ValueAndBase = tuple[Number, Number, str]
 
 
 def _differences(section: Section, table: Table) -> Iterator[tuple[Row, Number, list[ValueAndBase]]]:
-    """Each difference of a table, with the pairs (value, base, base's name) it may be made of."""
+    """Yield each difference of a table with the (value, base, base's name) triples that may have made it."""
     places = [
         i for i in range(len(table.header)) if claims.column_kind(table, i, section) in {"difference", "speedup"}
     ]
@@ -186,7 +186,7 @@ def _printed(row: Row, cell: Number) -> str:
     fix="Take both from the same counters; for a tree, say what the share counts.",
 )
 def wrong_draft_rate(card: Card) -> Iterator[Violation]:
-    """Rows with τ, K and the share of drafted tokens accepted."""
+    """Report rows whose share of accepted drafted tokens does not follow from their τ and K."""
     for length in claims.acceptance_lengths(card):
         for i, header in enumerate(length.table.header):
             share = length.row.cells[i].number
@@ -205,12 +205,12 @@ def wrong_draft_rate(card: Card) -> Iterator[Violation]:
     "C207",
     "warning",
     "Average is not that of its rows",
-    why="A mean that cannot be checked may come from other rows; a pooled or weighted one is another number and has "
-    "to say so.",
+    why="A mean that cannot be checked may come from other rows; a pooled or weighted mean is another number, and the "
+    "card must say so.",
     fix="Compute it again, or name the weights (pooled over rounds, mean of requests).",
 )
 def wrong_average(card: Card) -> Iterator[Violation]:
-    """Rows called average, mean or overall, against the mean of the other rows."""
+    """Report rows called average, mean or overall that differ from the mean of the other rows."""
     for section, table in card.tables:
         if re.search(r"pooled|weighted|geometric|harmonic", claims.text_around(table, section), re.I):
             continue
@@ -235,12 +235,12 @@ def wrong_average(card: Card) -> Iterator[Violation]:
 @rule(
     "C208",
     "error",
-    "Interval does not hold its value",
-    why="A confidence interval that leaves its own estimate out is that of another number.",
+    "Interval does not contain its value",
+    why="A confidence interval that leaves its own estimate out belongs to another number.",
     fix="Take both from the same run.",
 )
 def interval_without_value(card: Card) -> Iterator[Violation]:
-    """Rows with an acceptance length and an interval."""
+    """Report rows whose interval does not contain their acceptance length."""
     for length in claims.acceptance_lengths(card):
         for i in range(len(length.table.header)):
             if claims.column_kind(length.table, i, length.section) != "interval":
@@ -255,12 +255,12 @@ def interval_without_value(card: Card) -> Iterator[Violation]:
 @rule(
     "C209",
     "info",
-    "One value is far from the others, without a word",
+    "One value is far from the others, without an explanation",
     why="A data set that runs several times slower than all others is the first thing a reader asks about.",
     fix="Say why (longer prompts, another language, another batch), or check the number.",
 )
 def outlier(card: Card) -> Iterator[Violation]:
-    """Throughputs more than three times away from their column's median whose row no sentence explains."""
+    """Report throughputs far from their column's median, by a factor above 3, that no sentence explains."""
     for section, table, i in claims.columns_of_kind(card, "throughput"):
         values = table.column(i)
         if len(values) < 4:

@@ -1,4 +1,4 @@
-"""Rules on the front matter: metadata, license, base model."""
+"""C6: rules on the metadata block: license, base model, tags, results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eagle3hub.lint import claims
 from eagle3hub.lint.model import Card, Violation, rule
 from eagle3hub.system.documents import did_you_mean
 
-# C60x: the license, in metadata and in prose.
+# C60x: the license, in metadata and in prose
 
 
 _SECTION = r"licen[cs]e|terms of use"
@@ -25,7 +25,7 @@ _SECTION = r"licen[cs]e|terms of use"
     fix="Add license: to the metadata, with an id of the Hub's list.",
 )
 def missing_license(card: Card) -> Iterator[Violation]:
-    """No license in the metadata; in the text of a page, none in the text."""
+    """Report a card whose metadata has no license, or a copied page whose text has none."""
     if card.is_page_text:
         if not card.says(_SECTION):
             yield Violation(
@@ -43,7 +43,7 @@ def missing_license(card: Card) -> Iterator[Violation]:
     fix="Use an id of the Hub's list, or license: other with license_name and license_link.",
 )
 def unknown_license(card: Card) -> Iterator[Violation]:
-    """License ids that are not in the Hub's list."""
+    """Report license ids that are not in the Hub's list."""
     for value in card.listed("license"):
         if value not in vocabulary.HUB_IDS:
             meant = vocabulary.printed(value)
@@ -55,11 +55,11 @@ def unknown_license(card: Card) -> Iterator[Violation]:
     "C603",
     "error",
     "License is “other”, without name and link",
-    why="“other” alone says that there are terms and not which.",
+    why="“other” alone says that there are terms, but not which terms.",
     fix="Add license_name (a lower-case id) and license_link (an address, or LICENSE in the repository).",
 )
 def unnamed_license(card: Card) -> Iterator[Violation]:
-    """``license: other`` without both of its companions."""
+    """Report ``license: other`` without license_name or license_link."""
     if card.listed("license") == ["other"]:
         absent = [name for name in ("license_name", "license_link") if not card.listed(name)]
         if absent:
@@ -70,12 +70,12 @@ def unnamed_license(card: Card) -> Iterator[Violation]:
     "C604",
     "warning",
     "License is deduced from the base model's",
-    why="A head's license is its author's choice, bounded by the terms of target, training data and generator. That "
-    "it equals the target's follows from nothing.",
-    fix="State the head's license, and beside it those of target and training data.",
+    why="A head's license is its author's choice, within the terms of target, training data and generator. It need "
+    "not equal the target's license.",
+    fix="State the head's license, and beside it the licenses of target and training data.",
 )
 def deduced_license(card: Card) -> Iterator[Violation]:
-    """“Consistent with the base model's license” and its relatives."""
+    """Report phrases such as “consistent with the base model's license”."""
     derived = (
         r"(?:consistent with|same (?:license )?as|inherit\w*(?: \w+){0,3}(?: from)?|follows|identical to|in line with)"
     )
@@ -88,12 +88,12 @@ def deduced_license(card: Card) -> Iterator[Violation]:
 @rule(
     "C605",
     "error",
-    "License of the text is not that of the metadata",
-    why="Two licenses mean that neither can be relied on.",
-    fix="Make them one.",
+    "Text and metadata name different licenses",
+    why="If a card names two licenses, nobody can rely on either.",
+    fix="Name the same license in both.",
 )
 def contradictory_license(card: Card) -> Iterator[Violation]:
-    """Licenses named under the license heading, none of which is the metadata's."""
+    """Report licenses under the license heading if none of them is the metadata's."""
     stated = set(card.listed("license"))
     if not stated or stated & {"other", "unknown"}:
         return
@@ -118,7 +118,7 @@ def contradictory_license(card: Card) -> Iterator[Violation]:
     fix="Link the license text, or put it into the repository as LICENSE.",
 )
 def license_without_link(card: Card) -> Iterator[Violation]:
-    """License sections that hold a custom license's name and no link."""
+    """Report license sections that hold a custom license's name and no link."""
     if card.listed("license_link"):
         return
     for hit in card.search(r"^\W*(?P<name>[a-z][\w.]*(?:-[\w.]+)*-(?:licen[cs]e|terms|agreement))\W*$"):
@@ -128,7 +128,7 @@ def license_without_link(card: Card) -> Iterator[Violation]:
             yield Violation(hit.line, f"{hit.match['name']}: {seen}")
 
 
-# C61x–C62x: the metadata block, and what it says against what the text says.
+# C61x and C62x: the metadata block, alone and compared with the text
 
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -143,7 +143,7 @@ _EMISSIONS = (
 _ENERGY = r"\bkwh\)?\s*[=:|]\s*(?P<e1>\d[\d,]*(?:\.\d+)?)|(?<![\d,])(?P<e2>\d[\d,]*(?:\.\d+)?)\s*kwh\b"
 _K_NAMES = ("K", "k", "num_speculative_tokens", "draft_tokens", "speculative_num_steps")
 _FACTOR = (0.002, 1.5)
-"""Smallest and largest plausible kg of CO2 per kWh of any grid."""
+"""The smallest and largest plausible kg of CO2 per kWh of any grid."""
 
 
 @rule(
@@ -154,7 +154,7 @@ _FACTOR = (0.002, 1.5)
     fix="Start the file with a YAML block between two lines of three dashes.",
 )
 def missing_metadata(card: Card) -> Iterator[Violation]:
-    """Files without a metadata block, or with one that is no YAML mapping."""
+    """Report files without a metadata block, or with a block that is not a YAML mapping."""
     if card.front_error is not None:
         yield Violation(card.front_error[0], f"the metadata cannot be read: {card.front_error[1]}")
     elif card.front is None and not card.is_page_text:
@@ -169,7 +169,7 @@ def missing_metadata(card: Card) -> Iterator[Violation]:
     fix="Add base_model: owner/name of the target.",
 )
 def missing_base_model(card: Card) -> Iterator[Violation]:
-    """No base_model, or one that is not ``owner/name``."""
+    """Report a missing base_model, or one that is not ``owner/name``."""
     if card.front is None:
         return
     named = card.listed("base_model")
@@ -183,12 +183,12 @@ def missing_base_model(card: Card) -> Iterator[Violation]:
 @rule(
     "C612",
     "warning",
-    "base_model is not the model of the text",
-    why="The metadata makes the link on the Hub; the text makes people run it.",
-    fix="Make them one.",
+    "base_model is not the model in the text",
+    why="The Hub links the model in the metadata; people run the model in the text.",
+    fix="Name the same model in both.",
 )
 def unmentioned_base_model(card: Card) -> Iterator[Violation]:
-    """base_model whose name stands nowhere in the text."""
+    """Report a base_model whose name is nowhere in the text."""
     for value in card.listed("base_model"):
         if _ID.fullmatch(value) and value.split("/")[1].lower() not in card.body.lower():
             yield Violation(card.metadata_line("base_model"), f"the text never mentions {value}")
@@ -202,7 +202,7 @@ def unmentioned_base_model(card: Card) -> Iterator[Violation]:
     fix="Add tags: [eagle3, speculative-decoding, draft-model] and pipeline_tag: text-generation.",
 )
 def missing_tags(card: Card) -> Iterator[Violation]:
-    """No tag that says what it is, or no pipeline tag."""
+    """Report a card without a tag that says what it is, or without the pipeline tag."""
     if card.front is None:
         return
     given = {tag.lower() for tag in card.listed("tags")}
@@ -216,12 +216,12 @@ def missing_tags(card: Card) -> Iterator[Violation]:
 @rule(
     "C615",
     "warning",
-    "Data sets of text and metadata differ",
+    "Text and metadata name different data sets",
     why="The Hub links a data set to the models trained on it by the metadata alone, and by id alone.",
     fix="List the Hub ids of all training sets under datasets:, and name them in the text.",
 )
 def different_datasets(card: Card) -> Iterator[Violation]:
-    """Data sets that are no ids, that only the text links, or that only the metadata names."""
+    """Report data sets that are no ids, that only the text links, or that only the metadata names."""
     if card.front is None:
         return
     listed = card.listed("datasets")
@@ -248,12 +248,12 @@ def different_datasets(card: Card) -> Iterator[Violation]:
 @rule(
     "C616",
     "info",
-    "Language is missing, malformed or another in the text",
+    "Language is missing, malformed or differs from the text",
     why="Acceptance falls outside the languages a head was trained on; the Hub filters by code.",
     fix="Add language: with ISO 639 codes such as en.",
 )
 def missing_language(card: Card) -> Iterator[Violation]:
-    """No language, codes that are none, and languages that only the text names as trained on."""
+    """Report a missing language, invalid codes, and training languages that only the text names."""
     if card.front is None:
         return
     codes = card.listed("language")
@@ -278,7 +278,7 @@ def missing_language(card: Card) -> Iterator[Violation]:
     fix="Name the data sets, or say what the text is and who generated it.",
 )
 def missing_training_data(card: Card) -> Iterator[Violation]:
-    """Cards that name no data in text and metadata."""
+    """Report a card that names no training data in text or metadata."""
     known = r"\bdata(?:[- ]?sets?)?\b|ultrachat|magpie|sharegpt|perfectblend|corpus|synthetic"
     if not card.listed("datasets") and not card.says(known):
         line = next((h.line for h in card.search(claims.TRAINING)), 1)
@@ -293,7 +293,7 @@ def missing_training_data(card: Card) -> Iterator[Violation]:
     fix="Name accelerators, how many, and for how long.",
 )
 def missing_training_hardware(card: Card) -> Iterator[Violation]:
-    """Cards that name no accelerator anywhere."""
+    """Report a card that names no accelerator anywhere."""
     if not card.says(rf"{claims.HARDWARE}|\b(?:GPU|TPU|accelerator)[- ]?hours|\bFLOPs?\b|cumulative compute"):
         line = next((h.line for h in card.search(claims.TRAINING)), 1)
         yield Violation(line, "neither accelerator nor compute of the training is named")
@@ -309,7 +309,7 @@ def missing_training_hardware(card: Card) -> Iterator[Violation]:
     fix="Leave library_name out, and name the engines that serve the head as tags.",
 )
 def useless_library(card: Card) -> Iterator[Violation]:
-    """library_name: transformers, as a warning; names that are none of the Hub's libraries."""
+    """Report a library_name that is none of the Hub's libraries; ``transformers`` is a warning."""
     for name in card.listed("library_name"):
         line = card.metadata_line("library_name")
         if name == "transformers":
@@ -328,7 +328,7 @@ def useless_library(card: Card) -> Iterator[Violation]:
     fix="Give grams in the metadata; print the energy in kWh and the factor beside it.",
 )
 def emissions_unit(card: Card) -> Iterator[Violation]:
-    """Metadata that is not the text's value in grams; values in other units that the metadata does not have."""
+    """Report emissions in the metadata that differ from the text's, and other units in the text alone."""
     field = card.metadata.get("co2_eq_emissions")
     given = field.get("emissions") if isinstance(field, dict) else field
     line = card.metadata_line("co2_eq_emissions")
@@ -348,7 +348,7 @@ def emissions_unit(card: Card) -> Iterator[Violation]:
                 severity="error",
             )
     if value is not None and not said and 0 < value < 1:
-        yield Violation(line, f"emissions: {value:g} means {value:g} grams, what a lamp causes in some minutes")
+        yield Violation(line, f"emissions: {value:g} means {value:g} grams, as much as a lamp causes in a few minutes")
 
 
 @rule(
@@ -359,7 +359,7 @@ def emissions_unit(card: Card) -> Iterator[Violation]:
     fix="Check both units.",
 )
 def emissions_against_energy(card: Card) -> Iterator[Violation]:
-    """One energy and one mass of CO2 whose ratio no grid has."""
+    """Report one energy and one mass of CO2 whose ratio no grid has."""
     energies = card.search(_ENERGY)
     masses = card.search(_EMISSIONS)
     if len(energies) == 1 and len(masses) == 1:
@@ -379,12 +379,12 @@ def _mass(m: re.Match[str]) -> tuple[float, str, float]:
 @rule(
     "C622",
     "error",
-    "Result of the metadata is not on the card",
-    why="model-index is what leaderboards read; a number that the text does not have cannot be checked by anybody.",
+    "The text does not print a result of the metadata",
+    why="Leaderboards read model-index, and nobody can check a number that the text does not print.",
     fix="Write both from the same report.",
 )
 def unprinted_result(card: Card) -> Iterator[Violation]:
-    """Acceptance lengths of model-index that no table or sentence has, to the digits printed there."""
+    """Report acceptance lengths in model-index that the text does not print, to the digits printed there."""
     printed = [x.number for x in claims.acceptance_lengths(card)]
     if not printed:
         return
@@ -401,11 +401,11 @@ def unprinted_result(card: Card) -> Iterator[Violation]:
     "C623",
     "error",
     "Impossible result in the metadata",
-    why="A verification step emits between 1 and K + 1 tokens; leaderboards sort by what model-index says.",
+    why="A verification step emits between 1 and K + 1 tokens, and leaderboards sort by model-index.",
     fix="Check value, definition and K.",
 )
 def impossible_result(card: Card) -> Iterator[Violation]:
-    """Acceptance lengths of model-index below 1, or above K + 1 for the K of their args."""
+    """Report acceptance lengths in model-index below 1, or above K + 1 for the K of their args."""
     for i, j, k, metric in _metrics(card):
         value, args = metric.get("value"), metric.get("args")
         if "accept" not in str(metric.get("type")).lower() or "rate" in str(metric.get("type")).lower():

@@ -1,4 +1,4 @@
-"""Rules on how a card tells to serve the head."""
+"""C5: rules on the commands and examples that serve the head."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from eagle3hub.engines.specs import default_version
 from eagle3hub.lint import claims
 from eagle3hub.lint.model import Card, Violation, rule
 
-# C510: flags, variables, keys and names in examples, held against the engines by `eagle3hub.engines.check`.
+# C510: flags, variables, keys and names in examples, checked by `eagle3hub.engines.check`
 #
-# The one place where the linter meets the engines' data. The rule is registered only where that module exists.
+# Only this rule uses the engines' data on flags and names. It is registered only if that module exists.
 
 
 _CHECKS = "eagle3hub.engines.check"
@@ -23,11 +23,14 @@ _SAID = {
     "trtllm-final-state": r"(?:final|last)\b[^.]{0,40}\bhidden state|hidden state[^.]{0,60}\b(?:final|last)\b",
     "sglang-jax-version": r"sglang-jax 0\.[1-9]",
 }
-"""Findings that a card settles by saying so, and how it says it."""
+"""Findings that a card settles by saying so, each with the pattern of such a sentence."""
 
 
 def engine_names(card: Card) -> Iterator[Violation]:
-    """What `check_markdown` finds in the card's examples, the metadata block left blank: line, severity, remedy."""
+    """Report what `check_markdown` finds in the examples of the card.
+
+    The metadata block is blanked out, so that line numbers stay those of the file.
+    """
     above = "\n" * (card.text.count("\n") - card.body.count("\n"))
     findings: list[Any] = import_module(_CHECKS).check_markdown(above + card.body)
     for f in findings:
@@ -48,7 +51,7 @@ if find_spec(_CHECKS) is not None:
     )(engine_names)
 
 
-# C5: example commands, held against what was measured and against what has changed since they were written.
+# C5: examples compared with what was measured, and with what engines have changed since
 
 
 _TREE = (
@@ -72,7 +75,7 @@ _LOCAL = re.compile(
     fix="Use the measured K in the example, or measure the example's.",
 )
 def other_k(card: Card) -> Iterator[Violation]:
-    """Example K that no measurement on the card has."""
+    """Report an example's K that no measurement on the card has."""
     measured = claims.measured_ks(card)
     for k, line in claims.example_ks(card):
         if measured and k not in measured:
@@ -88,7 +91,7 @@ def other_k(card: Card) -> Iterator[Violation]:
     fix="Use a measured temperature in the example, or measure the example's.",
 )
 def other_temperature(card: Card) -> Iterator[Violation]:
-    """Example temperatures that no text outside the examples names."""
+    """Report an example's temperature that no text outside the examples names."""
     measured = set().union(*(claims.temperatures(h.match[0]) for h in card.search(claims.MEASURED_T.pattern)), set())
     for line, m in claims.code_matches(card, re.compile(r"\btemperature[\"']?\s*[=:]\s*(\d+(?:\.\d+)?)")):
         if measured and float(m[1]) not in measured:
@@ -104,7 +107,7 @@ def other_temperature(card: Card) -> Iterator[Violation]:
     fix="Describe what the example does: a chain of K tokens.",
 )
 def described_tree(card: Card) -> Iterator[Violation]:
-    """Tree words on a card whose examples all draft one token per position."""
+    """Report words about trees if all examples draft one token per position."""
     chains = list(claims.code_matches(card, _CHAIN))
     if chains and not any(True for _ in claims.code_matches(card, _WIDE)):
         for hit in card.search(_TREE, outside=r"\b(?:citation|reference|bibliograph)"):
@@ -113,7 +116,7 @@ def described_tree(card: Card) -> Iterator[Violation]:
 
 @dataclass(frozen=True, slots=True)
 class _Outdated:
-    """A remark that was true once: how it is worded, and what holds now."""
+    """A remark that is no longer true: the pattern of its words, and what is true now."""
 
     pattern: str
     now: str
@@ -136,7 +139,7 @@ _OUTDATED = (
     fix="Say what holds in the engine version the card names.",
 )
 def outdated_remark(card: Card) -> Iterator[Violation]:
-    """Known remarks that engine releases have overtaken, unless the card says so itself."""
+    """Report known remarks that engine releases have made false, unless the card corrects them itself."""
     for remark in _OUTDATED:
         hits = card.search(remark.pattern)
         if hits and "draft_sample_method" not in card.text:
@@ -152,7 +155,7 @@ def outdated_remark(card: Card) -> Iterator[Violation]:
     fix="Leave it out, or say which repository needs it and pin its revision.",
 )
 def remote_code(card: Card) -> Iterator[Violation]:
-    """The flag in commands, the argument in Python."""
+    """Report the flag in commands and the argument in Python."""
     pattern = re.compile(r"--trust[-_]remote[-_]code\b|trust_remote_code\"?\s*[=:]\s*[Tt]rue")
     for line, m in claims.code_matches(card, pattern):
         yield Violation(line, f"the example sets {m[0]}")
@@ -166,7 +169,7 @@ def remote_code(card: Card) -> Iterator[Violation]:
     fix="Write owner/name.",
 )
 def local_paths(card: Card) -> Iterator[Violation]:
-    """Absolute paths and placeholders where a model's name is expected."""
+    """Report absolute paths and placeholders in the place of a model's name."""
     seen = set()
     for line, m in claims.code_matches(card, _LOCAL):
         if m["path"] not in seen:

@@ -1,6 +1,6 @@
-"""C511: commands that serve the card's own files on an engine that does not get these files right.
+"""C511: commands that serve the card's own files on an engine that gets these files wrong.
 
-The one rule that looks at weights: it needs the folders the card lies beside, opened, and holds them against the
+This is the only rule that looks at weights. It needs the opened folders beside the card, and checks them with the
 preflight, as ``inspect`` does.
 """
 
@@ -33,7 +33,7 @@ _NEEDS = re.compile(r"(?:needs?|requires?|since|from|before|>=?|at least)\W*$", 
 
 @dataclass(frozen=True, slots=True)
 class DraftUse:
-    """A place where a card starts an engine with a draft head: ``head`` as written, its 1-based line."""
+    """A place where a card starts an engine with a draft head. ``head`` is as written; ``line`` starts at 1."""
 
     engine: str
     head: str
@@ -42,7 +42,7 @@ class DraftUse:
 
 
 def draft_uses(text: str) -> list[DraftUse]:
-    """Every draft head that commands, YAML and Python in ``text`` name, in the order of their lines."""
+    """Return every draft head that commands, YAML and Python in ``text`` name, sorted by line."""
     found = extract(text)
     out: list[DraftUse] = []
     for command in found.commands:
@@ -143,9 +143,9 @@ def _of_conversions(text: str) -> Iterator[DraftUse]:
 
 
 def _shell(text: str, word: str) -> Iterator[tuple[int, list[str]]]:
-    """The words of each shell line that holds ``word``, continuation lines joined, with its number.
+    """Yield the words of each shell line that contains ``word``, with its line number.
 
-    No command has more than `_COMMAND` characters: what does is left out.
+    Continuation lines are joined. A command of more than `_COMMAND` characters is left out.
     """
     lines = text.split("\n")
     for i, line in enumerate(lines):
@@ -165,7 +165,10 @@ def _shell(text: str, word: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def downloads(text: str) -> dict[str, tuple[str, str]]:
-    """Local folders that commands in ``text`` download repositories into: repository and branch by folder."""
+    """Return the local folders that commands in ``text`` download repositories into.
+
+    The result maps each folder to (repository, branch).
+    """
     found: dict[str, tuple[str, str]] = {}
     for _, words in _shell(text, "download"):
         if "download" not in words or not {"hf", "huggingface-cli"} & set(words):
@@ -191,10 +194,10 @@ def _plain(path: str) -> str:
 def refused_uses(
     text: str, folders: Sequence[Served], own: Collection[str] | None = None
 ) -> Iterator[tuple[int, str, str]]:
-    """(line, what is wrong, what to do) for every use of the folders' files on an engine that gets them wrong.
+    """Yield (line, what is wrong, what to do) for each use of these folders on an engine that gets them wrong.
 
     Args:
-        own: ids of the repository that the folders are of; None: the one that the text itself tells, if it does.
+        own: the ids of the repository that holds the folders; None to take the id from the text, if it gives one.
     """
     found, copies = draft_uses(text), downloads(text)
     own = _own(text, found, copies) if own is None else own
@@ -208,7 +211,10 @@ def refused_uses(
 
 
 def _own(text: str, found: Sequence[DraftUse], copies: Mapping[str, tuple[str, str]]) -> set[str]:
-    """The repository a card is of: where its results lie, else the only draft head that its commands name."""
+    """Return the repository that a card belongs to.
+
+    That is the repository its results link to, or else the only draft head that its commands name.
+    """
     linked = set(_RESULTS.findall(text))
     if len(linked) == 1:
         return linked
@@ -220,14 +226,14 @@ def _own(text: str, found: Sequence[DraftUse], copies: Mapping[str, tuple[str, s
 
 
 def _plain_id(head: str) -> str:
-    """A name without the Hub's address before it and a revision after it."""
+    """Return a name without the Hub's address before it and without a revision after it."""
     return _SERVER.sub("", head).partition("@")[0]
 
 
 def _folder(
     head: str, own: Collection[str], copies: Mapping[str, tuple[str, str]], here: Collection[str]
 ) -> str | None:
-    """The folder of the repository that a name in a command means; None where it means something else."""
+    """Return the folder of the repository that a name in a command means, or None if it means something else."""
     name = _plain_id(head)
     for repo in own:
         if name == repo:
@@ -239,7 +245,7 @@ def _folder(
     if name.startswith("./") and path in here:
         return path
     places = {folder: branch for folder, (repo, branch) in copies.items() if repo in own}
-    if "/" in name and not _ID.fullmatch(name):  # a folder that is called as the repository is
+    if "/" in name and not _ID.fullmatch(name):  # a folder with the name of the repository
         places = {**dict.fromkeys((repo.rpartition("/")[2] for repo in own), ""), **places}
     for place, branch in sorted(places.items(), key=lambda item: -len(item[0])):
         if path == place:
@@ -251,7 +257,7 @@ def _folder(
 
 
 def _seen(one: Served, use: DraftUse, text: str) -> Outlook | None:
-    """What the engine does with the files, where it gets them wrong in every version that the text may mean."""
+    """Return what the engine does with the files, or None if one version that the text may mean gets them right."""
     found: Outlook | None = None
     for version in _versions(use, text):
         found = outlook(one, use.engine, version, None, use.capture)
@@ -261,9 +267,9 @@ def _seen(one: Served, use: DraftUse, text: str) -> Outlook | None:
 
 
 def _versions(use: DraftUse, text: str) -> list[str]:
-    """The version that is named last before a use, unless it is a bound; else the one that recipes are spelled for.
+    """Return the engine version that a use means; empty if the text names a version that is not known.
 
-    Of a version that is not known nothing is said.
+    It is the last version named before the use, unless that is a bound; else the version that recipes are written for.
     """
     title = re.escape(vocabulary.engine(use.engine))
     before = "\n".join(text.split("\n")[: use.line])
@@ -298,13 +304,13 @@ def _fix(use: DraftUse, folders: Sequence[Served], one: Served) -> str:
 @rule(
     "C511",
     "error",
-    "The engine does not get these files right",
-    why="The card's own files, as they lie beside it, are refused by the engine that the command starts, or served "
-    "wrong without a word; who copies the command finds that out alone.",
+    "The engine gets these files wrong",
+    why="The engine that the command starts refuses the files beside the card, or serves them wrong without an error; "
+    "whoever copies the command finds that out alone.",
     fix="Leave the command out, or serve a layout that the engine takes.",
 )
 def own_files(card: Card) -> Iterator[Violation]:
-    """Commands, YAML and Python that serve the files of the card's folders, held against the preflight."""
+    """Report commands, YAML and Python that serve the files of the card's folders on an engine that fails."""
     if card.served:
         own = None if card.repo is None else {card.repo}
         for line, message, fix in refused_uses(card.text, card.served, own):
