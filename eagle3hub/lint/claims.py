@@ -239,7 +239,7 @@ def rate_series(card: Card) -> list[RateSeries]:
     for section, table in card.tables:
         found += _down(table, section)
         found += _along(table, section)
-    for section, prose in card.of(Prose):
+    for section, prose in card.blocks_of(Prose):
         found += _in_sentence(prose, section)
     return found
 

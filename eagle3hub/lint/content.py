@@ -352,7 +352,7 @@ def pickles(card: Card) -> Iterator[Violation]:
 def raw_markup(card: Card) -> Iterator[Violation]:
     """Report hashes without a space at the start of a line, and asterisks that open nothing."""
     found = []
-    for _, prose in card.of(Prose):
+    for _, prose in card.blocks_of(Prose):
         for i, line in enumerate(prose.text.split("\n")):
             if m := re.match(r"\s*#{2,6}(?=[A-Za-z])\w*|\s*\*\*(?=\s)|.*?\s\*\*(?=[A-Z])\w+", line):
                 found.append((prose.line + i, m[0].strip()))

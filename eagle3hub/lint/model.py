@@ -238,7 +238,7 @@ class Card:
         values = value if isinstance(value, list) else [] if value is None else [value]
         return [str(v) for v in values if not isinstance(v, dict | list)]
 
-    def of(self, kind: type[Any]) -> Iterator[tuple[Section, Any]]:
+    def blocks_of(self, kind: type[Any]) -> Iterator[tuple[Section, Any]]:
         """Yield every block of a kind with its section."""
         for section in self.sections:
             for block in section.blocks:
@@ -248,12 +248,12 @@ class Card:
     @property
     def code(self) -> list[Code]:
         """Every code block."""
-        return [block for _, block in self.of(Code)]
+        return [block for _, block in self.blocks_of(Code)]
 
     @property
     def tables(self) -> list[tuple[Section, Table]]:
         """Every table with its section."""
-        return list(self.of(Table))
+        return list(self.blocks_of(Table))
 
     def search(self, pattern: str, *, outside: str | None = None, tables: bool = True) -> list[Hit]:
         """Return every match of a pattern in headings, prose and tables, sorted by line.

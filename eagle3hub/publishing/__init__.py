@@ -1,4 +1,4 @@
-"""One gated, verified, resumable way from a folder to a repository on the Hub."""
+"""Publish a folder to a repository on the Hub: gated, verified, resumable."""
 
 from eagle3hub.publishing.files import whole_digest
 from eagle3hub.publishing.gates import GATES

@@ -1,4 +1,4 @@
-"""Gates of publishing: everything that must hold before a release leaves."""
+"""The gates of publishing: everything that must hold before a release is uploaded."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from eagle3hub.publishing.kinds import file_kind, is_executed, mismatch
 from eagle3hub.publishing.sensitive import safe_path, secret_problems, withhold_secrets
 from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, signed_digests
 
-# The gate that holds a release against what the target's license, as the manifest states it, asks.
+# The terms of the target's license, as the manifest states it
 #
-# It reads names and identifiers, not contracts: what it finds is something to look at, and nothing it does not find is
-# thereby allowed.
+# This gate reads license names and ids, not the licenses themselves. A person must look at what it finds, and what it
+# does not find may still be forbidden.
 
 
 _UNJUDGED = {"other", "unknown"}
@@ -32,15 +32,16 @@ _UNJUDGED = {"other", "unknown"}
 def unmet_terms(
     repo_id: str, target: Target, stated: Sequence[str], texts: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
-    """(what, what to do) for everything the target's license asks for that is not there.
+    """Yield (what, what to do) for each demand of the target's license that the release does not meet.
 
     Args:
-        stated: license ids of the head's card. texts: the card and every notice.
+        stated: the license ids of the head's card.
+        texts: the texts of the card and of every notice.
     """
     asked, name = terms(target.license.id), _print(target.license)
     if target.license.id == "unknown":
         yield (
-            f"the license of {target.id} is not stated, so nothing can be said about what it asks",
+            f"the license of {target.id} is not stated, so its terms cannot be checked",
             "state it: target.license in the manifest",
         )
     if asked.prefix and not repo_id.rpartition("/")[2].lower().replace("-", " ").startswith(asked.prefix.lower()):
@@ -53,20 +54,20 @@ def unmet_terms(
         if not any(_plain(phrase) in text for text in everything):
             yield (
                 f"{target.id} is under {name}, which asks for the words “{phrase}”",
-                "eagle3hub card writes them under License; templates of your own must too",
+                "eagle3hub card writes them under License; your own templates must do so too",
             )
     if "no derivatives" in asked.limits:
         yield (
             f"{target.id} is under {name}, which does not let adaptations be shared",
-            "settle with its owner whether the head is one, then waive this",
+            "ask its owner whether the head is an adaptation, then waive this gate",
         )
     for id_ in stated:
         lost = sorted(asked.limits - terms(id_).limits - {"no derivatives"})
         if lost and id_ not in _UNJUDGED and id_ != target.license.id:
             yield (
-                f"{target.id} is under {name} ({', '.join(lost)}), and the head is stated to be under {id_}, "
-                "which is without that",
-                "state a license for the head that passes it on, or waive this with a permission",
+                f"{target.id} is under {name} ({', '.join(lost)}), but the head is under {id_}, "
+                "which does not have these limits",
+                "give the head a license that has them, or get permission and waive this gate",
             )
 
 
@@ -78,35 +79,35 @@ def _plain(text: str) -> str:
     return re.sub(r"[\s*_`\\]+", " ", text).replace("(c)", "©").casefold()
 
 
-# What must hold before a byte leaves: every gate has a code, by which one may be waived, on the record.
+# The other gates. Each has a code; to waive a gate, name its code, and the waiver is recorded.
 
 
 GATES: dict[str, str] = {
-    "publish-manifest": "the manifest that the folder was made from, and every file as it was made",
-    "publish-visibility": "a repository that is as private, and as gated, as the release asks for",
+    "publish-manifest": "the manifest that the folder was made from, and no file changed since",
+    "publish-visibility": "a repository as private and as gated as the release asks for",
     "publish-head": "the folder holds a head",
-    "publish-report": "reports that passed, of these bytes, as the manifest asks, whose every number follows",
+    "publish-report": "reports of these bytes that passed, fit the manifest, and whose numbers follow from their counters",
     "publish-unmeasured": "a report for every head's bytes, from every engine the manifest asks for",
-    "publish-card": "a model card without errors, and with its charts what manifest, reports and heads give",
+    "publish-card": "a model card without errors; card and charts are what manifest, reports and heads give",
     "publish-recipe": "no command on the card for an engine that gets these files wrong",
     "publish-license": "a license",
-    "publish-terms": "what the target's license, as the manifest states it, asks of a model made from it",
+    "publish-terms": "what the target's license, as the manifest states it, asks of models made from the target",
     "publish-pickle": "no pickles",
     "publish-training-state": "no optimizer or trainer states",
     "publish-link": "no symbolic links",
-    "publish-outside": "no file that is no part of a release",
+    "publish-outside": "no file that does not belong to a release",
     "publish-kind": "every file is what its name says, by its bytes",
-    "publish-secret": "no secrets, and no file that cannot be searched for them",
-    "publish-name": "names that the Hub takes",
-    "publish-size": "sizes that the Hub takes",
-    "publish-signature": "a signature, where there is one, over exactly these files",
+    "publish-secret": "no secrets, and no file that cannot be searched for secrets",
+    "publish-name": "names that the Hub accepts",
+    "publish-size": "sizes that the Hub accepts",
+    "publish-signature": "if there is a signature, it covers exactly these files",
     "publish-layouts": "the layouts of the manifest, each in its place",
 }
-"""Every gate by code: what it asks for."""
+"""What each gate asks for, by its code."""
 
 
 def check_gate_codes(codes: Sequence[str]) -> tuple[str, ...]:
-    """The codes of gates to waive; UsageError for one that is none."""
+    """Return the codes of gates to waive. Raises UsageError for an unknown code."""
     for code in codes:
         if code not in GATES:
             raise UsageError(f"no gate is called {code}", hint=f"gates: {', '.join(GATES)}", code="usage-gate")
@@ -124,9 +125,12 @@ _STATES = re.compile(
 def failed_gates(
     folder: Path, repo_id: str, files: Sequence[LocalFile], links: Sequence[str], given: Manifest | None
 ) -> list[Problem]:
-    """Everything that keeps a folder from being published, in the order of `GATES`.
+    """Return every reason why a folder cannot be published, in the order of `GATES`.
 
-    ``files`` and ``links`` are what lies in it; ``given`` is the manifest of the command line, if one was named.
+    Args:
+        files: the files in the folder.
+        links: the links and special files in it.
+        given: the manifest on the command line, or None.
     """
     own: Manifest | None = None
     found: list[Problem] = []
@@ -166,7 +170,7 @@ def _heads(files: Sequence[LocalFile], manifest: Manifest | None) -> Iterator[Pr
         wanted = {manifest.layouts.folder(layout) for layout in manifest.layouts}
         for folder in sorted(wanted - set(folders)):
             yield gate_problem(
-                "publish-layouts", f"the manifest asks for {folder or 'the main layout'}, which is not there"
+                "publish-layouts", f"the manifest asks for {folder or 'the main layout'}, which is missing"
             )
         for folder in sorted(set(folders) - wanted):
             yield gate_problem("publish-layouts", f"{folder} holds a head that the manifest does not name")
@@ -176,7 +180,7 @@ def _card(files: Sequence[LocalFile]) -> Iterator[Problem]:
     file = next((f for f in files if f.path == CARD), None)
     if file is None:
         yield gate_problem("publish-card", f"there is no {CARD}", "write it with eagle3hub card")
-        yield gate_problem("publish-license", "without a card no license is stated")
+        yield gate_problem("publish-license", "there is no card to state a license")
         return
     text = file.head(file.size).decode("utf-8", errors="replace")
     for finding in lint_card(text, CARD, files={f.path for f in files}):
@@ -192,7 +196,7 @@ def _card(files: Sequence[LocalFile]) -> Iterator[Problem]:
 
 
 def _recipes(repo_id: str, files: Sequence[LocalFile]) -> Iterator[Problem]:
-    """What the card's commands start with these files, held against the preflight of each folder."""
+    """Check the card's commands that start these files with the preflight of each folder."""
     card = next((f for f in files if f.path == CARD), None)
     if card is None or not isinstance(card.source, Path):
         return
@@ -222,12 +226,12 @@ def _contents(files: Sequence[LocalFile]) -> Iterator[Problem]:
             yield gate_problem("publish-pickle", f"{name} is, or may hold, a pickle", "publish safetensors only")
         elif kind is None:
             code = "publish-pickle" if is_executed(file) else "publish-outside"
-            yield gate_problem(code, f"{name} is no part of a release", "move it elsewhere")
+            yield gate_problem(code, f"{name} does not belong to a release", "move it out of the folder")
         elif why := mismatch(file, kind):
             yield gate_problem(
                 "publish-pickle" if is_executed(file) else "publish-kind",
                 f"{name} {why}",
-                "make it anew, or remove it",
+                "make it again, or remove it",
             )
         yield from secret_problems(file)
 
@@ -239,25 +243,25 @@ def _signature(files: Sequence[LocalFile]) -> Iterator[Problem]:
     try:
         signed = signed_digests(signature.head(signature.size))
     except SourceError as e:
-        yield gate_problem("publish-signature", e.message, "remove it, or sign anew with --sign KEY")
+        yield gate_problem("publish-signature", e.message, "remove it, or sign again with --sign KEY")
         return
     here = {f.path: f.sha256 for f in files if f.path not in UNSIGNED}
     for path in sorted(path for path in {*here, *signed} if here.get(path) != signed.get(path)):
         yield gate_problem(
-            "publish-signature", f"{path} is not what {SIGNATURE} was made over", "sign anew: --sign KEY"
+            "publish-signature", f"{path} is not what {SIGNATURE} was made for", "sign again with --sign KEY"
         )
 
 
 def _names(repo_id: str, files: Sequence[LocalFile]) -> Iterator[Problem]:
     if why := remote.name_fault(repo_id):
-        yield gate_problem("publish-name", f"the Hub takes no repository called {repo_id}", why)
+        yield gate_problem("publish-name", f"the Hub does not accept {repo_id} as the name of a repository", why)
     seen: dict[str, str] = {}
     for file in files:
         if not file.path.isprintable() or "\\" in file.path or len(file.path) > 255:
-            yield gate_problem("publish-name", f"{file.path!r} is no name for a file on the Hub")
+            yield gate_problem("publish-name", f"{file.path!r} cannot be the name of a file on the Hub")
         other = seen.setdefault(file.path.lower(), file.path)
         if other != file.path:
-            yield gate_problem("publish-name", f"{other} and {file.path} are one name on some systems")
+            yield gate_problem("publish-name", f"{other} and {file.path} are the same name on some systems")
         if file.size > MAX_FILE:
             yield gate_problem(
                 "publish-size", f"{file.path} is larger than 50 GB", "convert with --max-shard-size 5GB"

@@ -1,4 +1,4 @@
-"""What a publication would do, file by file, before anything is sent."""
+"""Plan a publication file by file, before anything is sent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from eagle3hub.system.progress import Progress, silent
 _LOADED = re.compile(
     r".+\.(safetensors|bin|pt|pth|py)|.+\.index\.json|(config|generation_config|adapter_config)\.json"
 )
-"""Names of files that engines look for beside a config.json, and load."""
+"""The names of files that engines look for beside a config.json and load."""
 FileState = Literal["new", "changed", "unchanged", "removed", "kept", "unknown"]
 MAIN = "main"
 _SHARED = (
@@ -40,15 +40,15 @@ class PublishOptions:
 
     Attributes:
         create_pr: propose the commit as a pull request instead of making it.
-        stage: a new repository stays private until everything on it has been verified.
-        private: a new repository stays private.
-        branch_per_layout: layouts in sub-folders go to branches of their names, not into folders on ``main``.
-        tag: tag for the commit on ``main``.
-        message: first line of the commit message; default: names the repository.
-        allow: gates to waive, by code.
-        gated: ``auto`` or ``manual``: readers must ask for access; None: as it is.
-        collection: slug of a collection of the Hub that the repository is added to.
-        sign: private key that `sign_if_asked` signs the folder with, or ``sigstore`` for the identity of this job.
+        stage: keep a new repository private until everything in it has been verified.
+        private: keep a new repository private.
+        branch_per_layout: put layouts in sub-folders on branches of their names, not into folders on ``main``.
+        tag: the tag for the commit on ``main``.
+        message: the first line of the commit message; None for one that names the repository.
+        allow: the codes of the gates to waive.
+        gated: ``auto`` or ``manual`` if readers must ask for access; None to leave it as it is.
+        collection: the slug of the Hub collection that the repository is added to.
+        sign: the private key for `sign_if_asked`, or ``sigstore`` to sign with the identity of this job.
     """
 
     create_pr: bool = False
@@ -65,31 +65,38 @@ class PublishOptions:
     def __post_init__(self) -> None:
         check_gate_codes(self.allow)
         if self.stage and self.private:
-            raise UsageError("--stage ends in a public repository, --private in a private one", hint="name one")
+            raise UsageError(
+                "--stage ends with a public repository, --private with a private one", hint="give one of them"
+            )
         if self.create_pr and (self.tag or self.branch_per_layout or self.stage or self.gated or self.collection):
-            raise UsageError("--create-pr proposes one commit to main", hint="do the rest when it is merged")
+            raise UsageError(
+                "--create-pr proposes one commit to main and does nothing else", hint="do the rest when it is merged"
+            )
         if self.sign is not None and self.branch_per_layout:
-            raise UsageError("a signature covers one tree, and --branch-per-layout makes several", hint="name one")
+            raise UsageError(
+                "a signature covers one tree, and --branch-per-layout makes several", hint="give one of them"
+            )
         if self.gated not in (None, "auto", "manual"):
-            raise UsageError(f"there is no gate of access called {self.gated}", hint="name auto or manual")
+            raise UsageError(f"gated access cannot be {self.gated}", hint="use auto or manual")
 
     def with_intent(self, said: PublishSettings | None) -> PublishOptions:
-        """These, and what a release says of how it is published; a pull request is the commit alone.
+        """Return these options together with what a release says of how it is published.
 
-        Options add to what the release says and may be stricter; UsageError (``usage-intent``) where one would make
-        it public, or open it to more readers, than the release allows.
+        With a pull request, only ``private`` is taken from the release. Options add to what the release says and may
+        be stricter. Raises UsageError (``usage-intent``) if an option would make the release public, or open it to
+        more readers, than the release allows.
         """
         if said is None:
             return self
         if said.private and self.stage:
             raise UsageError(
-                "--stage ends in a public repository, and the release is to stay private",
+                "--stage ends with a public repository, but the release is to stay private",
                 hint="leave it out, or change publish.private in the manifest and make the release again",
                 code="usage-intent",
             )
         if said.gated == "manual" and self.gated == "auto":
             raise UsageError(
-                "--gated auto lets in readers whom the release has asked for by hand",
+                "--gated auto admits readers whom the release wants to admit by hand",
                 hint="leave it out, or change publish.gated in the manifest and make the release again",
                 code="usage-intent",
             )
@@ -107,7 +114,7 @@ class PublishOptions:
         )
 
     def intent(self) -> PublishSettings:
-        """What of these travels with a release folder."""
+        """Return the options that are written into a release folder."""
         return PublishSettings(
             stage=self.stage,
             private=self.private,
@@ -120,14 +127,14 @@ class PublishOptions:
 
 @dataclass(frozen=True, slots=True)
 class BranchPlan:
-    """What goes into one commit: the files of a branch and what becomes of each.
+    """One commit: the files of a branch and what becomes of each.
 
     Attributes:
-        files: everything that shall be on the branch.
-        states: state by path; ``removed`` are files of an earlier publication, ``kept`` those of somebody else,
-            ``unknown`` those that were not compared.
-        heads: folders on the branch that hold a head.
-        parent: the commit the branch is at, or None where it does not exist.
+        files: every file that must be on the branch.
+        states: the state by path. ``removed`` files are from an earlier publication, ``kept`` files are somebody
+            else's, ``unknown`` files were not compared.
+        heads: the folders on the branch that hold a head.
+        parent: the commit that the branch is at, or None if the branch does not exist.
     """
 
     branch: str
@@ -137,7 +144,7 @@ class BranchPlan:
     parent: str | None
 
     def having(self, *states: FileState) -> list[str]:
-        """Paths in one of these states."""
+        """Return the paths in one of these states."""
         return [path for path, state in self.states.items() if state in states]
 
     @property
@@ -148,13 +155,13 @@ class BranchPlan:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """A publication that has been thought through.
+    """A planned publication.
 
     Attributes:
-        problems: gates that do not hold and were not waived: while there are any, nothing is sent.
-        waived: gates that do not hold and were waived.
+        problems: the gates that do not hold and were not waived. Nothing is sent while there are any.
+        waived: the gates that do not hold and were waived.
         collected: whether the repository is in the collection already.
-        uncompared: why the folder was not compared with the Hub, in one sentence; None: it was.
+        uncompared: one sentence on why the folder was not compared with the Hub, or None if it was.
     """
 
     repo: str
@@ -170,7 +177,7 @@ class Publication:
 
     @property
     def visibility(self) -> str:
-        """What the repository will be: ``public`` or ``private``, or the way there."""
+        """What the repository will be: ``public``, ``private``, or private first and public when verified."""
         if self.options.stage and (not self.remote.exists or self.remote.private):
             return "private, public when verified"
         if self.remote.exists:
@@ -178,7 +185,7 @@ class Publication:
         return "private" if self.options.private else "public"
 
     def to_json(self) -> dict[str, Any]:
-        """The document ``publish --dry-run --json`` prints."""
+        """Return the document that ``publish --dry-run --json`` prints."""
         return {
             "repo": self.repo,
             "compared": self.uncompared is None,
@@ -219,14 +226,14 @@ def plan_publication(
     hub_needed: bool = True,
     progress: Progress = silent,
 ) -> Publication:
-    """Read a folder, hold it to every gate, and compare it with the repository; nothing is written anywhere.
+    """Read a folder, check every gate, and compare the folder with the repository. This writes nothing.
 
     Args:
-        manifest: what the folder must have been made from; it may say more on how to publish.
-        hub_needed: False: where the Hub cannot be reached, plan without comparing with it. So it is done in any case
-            where a gate does not hold, since nothing will be sent.
+        manifest: the manifest that the folder must have been made from. It may also say how to publish.
+        hub_needed: if False and the Hub cannot be reached, plan without comparing. That also happens if a gate
+            does not hold, since nothing will be sent.
 
-    Raises SourceError where the folder cannot be read, HubError, UsageError for a tag that is taken.
+    Raises SourceError if the folder cannot be read, HubError, and UsageError if the tag is taken.
     """
     folder = Path(folder)
     files, links = read_folder(folder, progress)
@@ -246,7 +253,7 @@ def plan_publication(
         if not any(p.code == "publish-name" for p in found):
             progress(f"asking the Hub about {repo_id}")
             state = remote.read_state(repo_id)
-            if (options.gated, state.gated) == ("auto", "manual"):  # stricter already
+            if (options.gated, state.gated) == ("auto", "manual"):  # the Hub is stricter already
                 options = replace(options, gated=None)
             found += _visibility(repo_id, options, gated, state)
         parts = [_part(repo_id, branch, mine, state) for branch, mine in split.items()]
@@ -275,13 +282,13 @@ def plan_publication(
 
 
 def made_for(folder: str | Path) -> str | None:
-    """The repository that a release folder was made for; None where its manifest is absent or cannot be read."""
+    """Return the repository that a release folder was made for, or None if its manifest cannot be read."""
     own = _readable_manifest(Path(folder))
     return None if own is None else own.release.repo
 
 
 def read_intent(folder: Path) -> PublishSettings | None:
-    """How the release in ``folder`` says it is published; None where its manifest is absent or cannot be read."""
+    """Return how the release in ``folder`` says it is published, or None if its manifest cannot be read."""
     own = _readable_manifest(folder)
     return None if own is None else own.publish
 
@@ -289,30 +296,30 @@ def read_intent(folder: Path) -> PublishSettings | None:
 def _readable_manifest(folder: Path) -> Manifest | None:
     try:
         return own_manifest(folder)
-    except InputError:  # a gate says what is wrong with it
+    except InputError:  # a gate reports what is wrong with it
         return None
 
 
 def _visibility(repo_id: str, options: PublishOptions, gated: str | None, state: RemoteState) -> Iterator[Problem]:
-    """Where the repository on the Hub is open to more readers than the release, which asks for ``gated``, allows."""
+    """Yield the ways in which the repository is open to more readers than the release, gated by ``gated``, allows."""
     code = "publish-visibility"
     change = "in the manifest and make the release again"
     if options.private and state.exists and not state.private:
         yield gate_problem(
             code,
-            f"{repo_id} is public, and the release is to stay private",
+            f"{repo_id} is public, but the release is to stay private",
             f"make the repository private in its settings, or change publish.private {change}",
         )
     if options.create_pr and gated and (not state.exists or state.gated not in (gated, "manual")):
         yield gate_problem(
             code,
-            f"a pull request shows its files to all readers of {repo_id}, and the release asks for gated access",
+            f"a pull request shows its files to all readers of {repo_id}, but the release asks for gated access",
             f"publish without --create-pr, gate the repository in its settings, or change publish.gated {change}",
         )
 
 
 def _beside(parts: Sequence[BranchPlan]) -> Iterator[Problem]:
-    """Files of somebody else on the Hub that engines would load with the heads."""
+    """Yield a problem for each of somebody else's files on the Hub that engines would load with the heads."""
     for part in parts:
         for path in engine_files(part.having("kept"), part.heads):
             yield gate_problem(
@@ -325,9 +332,9 @@ def _beside(parts: Sequence[BranchPlan]) -> Iterator[Problem]:
 def sign_if_asked(
     folder: str | Path, options: PublishOptions, earlier: bytes | None = None, progress: Progress = silent
 ) -> None:
-    """Sign the folder if the options name a key; a signature that is good already stays, also one from ``earlier``.
+    """Sign the folder if the options name a key.
 
-    Raises what `sign_folder` raises.
+    A signature that is still good stays, also if it is the one in ``earlier``. Raises what `sign_folder` raises.
     """
     if options.sign is not None:
         files, _ = read_folder(Path(folder), progress)
@@ -337,7 +344,10 @@ def sign_if_asked(
 def file_states(
     files: Sequence[LocalFile], there: Mapping[str, RemoteFile], ours: Mapping[str, str]
 ) -> dict[str, FileState]:
-    """State of every path, local or on the Hub; ``ours`` are the digests an earlier publication left there."""
+    """Return the state of every path, local or on the Hub.
+
+    ``ours`` maps the paths that an earlier publication left on the Hub to their digests.
+    """
     states: dict[str, FileState] = {}
     for file in files:
         known = there.get(file.path)
@@ -349,19 +359,19 @@ def file_states(
 
 
 def engine_files(paths: Iterable[str], places: Collection[str]) -> list[str]:
-    """The paths that an engine would load with a head in one of the folders ``places`` (empty: the root)."""
+    """Return the paths that an engine would load with a head in one of the folders ``places`` (empty: root)."""
     return [path for path in paths if path.rpartition("/")[0] in places and _LOADED.fullmatch(path.rpartition("/")[2])]
 
 
 def has_same_bytes(file: LocalFile, there: RemoteFile) -> bool:
-    """Whether the Hub has these bytes: by SHA-256 for large files, by git's blob id for the others."""
+    """Return whether the Hub has these bytes, by SHA-256 for large files and by git's blob id for others."""
     if there.sha256 is not None:
         return file.sha256 == there.sha256
     return file.blob_id == there.blob_id
 
 
 def _split(files: Sequence[LocalFile], branch_per_layout: bool) -> dict[str, list[LocalFile]]:
-    """Files by branch, ``main`` last, each with its list of digests."""
+    """Return the files of each branch, ``main`` last, each with its list of digests."""
     parts: dict[str, list[LocalFile]] = {}
     rest = list(files)
     if branch_per_layout:
@@ -405,8 +415,8 @@ def _uncompared(branch: str, files: Sequence[LocalFile]) -> BranchPlan:
 def _check_tag(tag: str | None, state: RemoteState, main: BranchPlan) -> None:
     if tag is not None and tag in state.tags and (main.changes or state.tags[tag] != main.parent):
         raise UsageError(
-            f"the tag {tag} exists already, at another commit than this publication's",
-            hint="a tag that people may have downloaded is not moved: choose another",
+            f"the tag {tag} exists already, at another commit than this publication",
+            hint="choose another tag: a tag that people may have downloaded is not moved",
             code="usage-tag",
         )
 

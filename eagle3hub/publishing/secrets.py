@@ -1,4 +1,4 @@
-"""Find secrets in text: rules, what stands around a match, and placeholders that are none."""
+"""Find secrets in text: by their own form, by what stands around them, and without placeholders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from eagle3hub.system.resources import cache_dir
 
-# What stands in the place of a secret in an example, by rules that no secret made at random passes.
+# Placeholders: what examples write in the place of a secret
 
 
 _OF_EXAMPLES = """
@@ -51,10 +51,10 @@ _NEXT = {"9": "0", "z": "A", "Z": "0"}
 
 @lru_cache(maxsize=4096)
 def is_placeholder(value: str) -> bool:
-    """Whether a value only stands for a secret: a reference, words, one character again and again, the alphabet.
+    """Return whether a value only stands for a secret: a reference, words, a repeated character, the alphabet.
 
-    Each rule fails for nearly every random run of 16 characters or more (chance below 1 in 10^6), and for every
-    password but those made of the words of examples alone.
+    A random run of 16 characters or more almost never passes as a placeholder (the chance is below 1 in 10^6). A
+    password passes only if it consists of words that examples use.
     """
     value = value.strip().strip("\"'`")
     if not value or _REFERENCE.fullmatch(value) or _WITHIN.search(value) or _EXAMPLE.search(value):
@@ -70,18 +70,18 @@ def is_placeholder(value: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def is_wordy(value: str) -> bool:
-    """Whether a value reads as an identifier or words, such as ``max_new_tokens`` or ``draft-head-v2.1``."""
+    """Return whether a value reads as an identifier or words: ``max_new_tokens``, ``draft-head-v2.1``."""
     parts = [part for part in re.split(r"[^A-Za-z0-9]+", value) if part]
     return all(_WORD_PART.fullmatch(part) for part in parts) and (len(parts) > 1 or _CLASSES[2].search(value) is None)
 
 
 def character_classes(value: str) -> int:
-    """How many of these it holds: small letters, capitals, digits, other characters."""
+    """Count the classes of characters in a value: small letters, capitals, digits, others."""
     return sum(kind.search(value) is not None for kind in _CLASSES)
 
 
 def bits_per_character(value: str) -> float:
-    """Shannon's entropy of its characters, in bits per character."""
+    """Return the Shannon entropy of a value's characters, in bits per character."""
     return -sum(n / len(value) * math.log2(n / len(value)) for n in Counter(value).values())
 
 
@@ -92,7 +92,7 @@ def _is_word(part: str) -> bool:
 
 
 def _in_order(value: str) -> bool:
-    """Whether three fifths of it run up the alphabet or the digits, five characters or more at a time."""
+    """Return whether runs of five or more ascending characters make up three fifths of a value."""
     covered, run = 0, 1
     for before, after in zip(value, [*value[1:], ""], strict=True):
         if after and (_NEXT.get(before) == after or (after.isalnum() and ord(after) == ord(before) + 1)):
@@ -103,10 +103,10 @@ def _in_order(value: str) -> bool:
     return covered >= 0.6 * len(value)
 
 
-# Secrets that are known by their own form, whatever stands beside them; everything works on bytes.
+# Secrets with a form of their own, whatever stands beside them (all rules work on bytes)
 #
-# Here are the kinds that Kingfisher (see `secret_search`) lacks or knows only in part, and those that matter most to a
-# release of weights, so that none of them hangs on another project's list.
+# These are the kinds that Kingfisher (see `find_secrets`) lacks or knows only in part, and the kinds that matter most
+# to a release of weights, so that finding those does not depend on another project's list.
 
 
 Match = re.Match[bytes]
@@ -114,17 +114,17 @@ _DIGIT, _LETTER = re.compile(r"[0-9]"), re.compile(r"[A-Za-z]")
 
 
 def is_no_placeholder(_: Match, value: str) -> bool:
-    """Anything but a placeholder."""
+    """Accept anything but a placeholder."""
     return not is_placeholder(value)
 
 
 def has_letter_and_digit(_: Match, value: str) -> bool:
-    """Letters and digits, as nearly every random run of its length has."""
+    """Accept a value with a letter and a digit. Nearly every random run of its length has both."""
     return _DIGIT.search(value) is not None and _LETTER.search(value) is not None and not is_placeholder(value)
 
 
 def has_three_classes(_: Match, value: str) -> bool:
-    """Small letters, capitals and digits."""
+    """Accept a value with small letters, capitals and digits."""
     return character_classes(re.sub(r"[^A-Za-z0-9]", "", value)) == 3 and not is_placeholder(value)
 
 
@@ -157,14 +157,14 @@ def _mailchimp(match: Match, _: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SecretRule:
-    """One kind of secret.
+    """A rule that finds one kind of secret.
 
     Attributes:
-        starts: what a match begins with, in small letters, for a quick search.
-        pattern: tried where one of ``starts`` stands. It looks at 300 bytes at most, or at runs that begin where no
-            other can, so that the whole search is linear.
-        holds: whether what matched is a secret; it is given `secret_of` the match, too.
-        within: whether a letter or digit may stand before it.
+        starts: how a match begins, in small letters, for a quick search.
+        pattern: tried at each of ``starts``. It looks at 300 bytes at most, or at runs that begin where no other
+            run can begin, so that the whole search takes linear time.
+        holds: takes a match and its `secret_of`, and returns whether it is a secret.
+        within: whether a letter or digit may stand before the match.
     """
 
     kind: str
@@ -173,8 +173,11 @@ class SecretRule:
     holds: Callable[[Match, str], bool] = is_no_placeholder
     within: bool = False
 
-    def find(self, data: bytes, small: bytes, *, anywhere: bool = False) -> Iterator[int]:
-        """Where it stands in ``data``; ``small`` is ``data`` in small letters; ``anywhere``: within words, too."""
+    def offsets(self, data: bytes, small: bytes, *, anywhere: bool = False) -> Iterator[int]:
+        """Yield the offset of each secret in ``data``.
+
+        ``small`` is ``data`` in small letters. With ``anywhere``, a secret may also stand inside a word.
+        """
         for start in self.starts:
             at = small.find(start)
             while at >= 0:
@@ -188,7 +191,7 @@ class SecretRule:
 
 
 def secret_of(match: Match) -> str:
-    """The first group that matched, else the whole match, as text."""
+    """Return the first group that matched, or else the whole match, as text."""
     found = next((g for g in match.groups() if g is not None), match[0])
     return found.decode("utf-8", "replace")
 
@@ -201,7 +204,7 @@ def secret_rule(
     *,
     within: bool = False,
 ) -> SecretRule:
-    """A `SecretRule`, its ``starts`` written with bars between them."""
+    """Make a `SecretRule`; a bar separates the texts in ``starts``."""
     return SecretRule(kind, tuple(starts.encode().split(b"|")), re.compile(pattern.encode()), holds, within)
 
 
@@ -272,10 +275,10 @@ FORMS: tuple[SecretRule, ...] = (
     secret_rule("Private Key", "begin", r"BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}", _dashed, within=True),
     secret_rule("Private Key", "putty-user-key-file-", r"PuTTY-User-Key-File-\d", within=True),
 )
-"""Secrets known by their own form. What people publish to try (AKIAIOSFODNN7EXAMPLE) is a placeholder."""
+"""Secrets with a form of their own. A published example such as AKIAIOSFODNN7EXAMPLE is a placeholder."""
 
 
-# Secrets that are known by what stands beside them: names they are assigned to, headers, addresses, whole files.
+# Secrets known by their surroundings: the names they are assigned to, headers, addresses, whole files
 
 
 ASSIGNED = "password, key or token"
@@ -295,7 +298,7 @@ def _no_digest(match: Match, value: str) -> bool:
 
 
 def _user_and_password(_: Match, value: str) -> bool:
-    """Whether base64 says ``user:password``."""
+    """Return whether the base64 text decodes to ``user:password``."""
     try:
         text = base64.b64decode(value + "=" * (-len(value) % 4), validate=True).decode("utf-8")
     except (binascii.Error, ValueError):
@@ -318,7 +321,7 @@ def _is_words(value: str, quoted: bool) -> bool:
 
 
 def _assigned(match: Match, value: str) -> bool:
-    """Whether a value given to a name such as ``api_key`` or ``password`` is a secret, not a reference or a word."""
+    """Return whether a value assigned to a name such as ``api_key`` is a secret, not a reference or a word."""
     value = value.strip()
     quoted = match["bare"] is None
     kinds = character_classes(value)
@@ -358,9 +361,9 @@ def _value(match: Match) -> str:
 
 
 def _named(match: Match, _: str) -> bool:
-    """Whether something is assigned that is a secret by its name and its form.
+    """Return whether an assignment gives a secret, by its name and by the form of its value.
 
-    ``key``, ``pat`` and ``auth`` count after such words as ``api``, and in constants such as KAGGLE_KEY; ``pass``
+    ``key``, ``pat`` and ``auth`` count after words such as ``api``, and in constants such as KAGGLE_KEY. ``pass``
     counts after another word.
     """
     name = match["name"].lower()
@@ -465,38 +468,38 @@ CONTEXT: tuple[SecretRule, ...] = (
         within=True,
     ),
 )
-"""Secrets known by their surroundings."""
+"""Secrets that are known by their surroundings."""
 
 
-# Search bytes for secrets: with Kingfisher's rules, and with those of this package.
+# The search, with Kingfisher's rules and the rules above
 #
-# Kingfisher (MongoDB, Apache-2.0) carries the rule set of Betterleaks, the successor of gitleaks, and that of Google's
-# Veles: 488 rules (1.5), run by Vectorscan in time linear in the input, inside this process. Nothing is asked over the
-# network. What the package can do besides, asking a provider whether a secret works, is never called here.
+# Kingfisher (MongoDB, Apache-2.0) contains the rules of Betterleaks, the successor of gitleaks, and of Google's Veles:
+# 488 rules (version 1.5). Vectorscan runs them inside this process, in linear time and without the network. Kingfisher
+# can also ask a provider whether a secret works; that is never called here.
 
 
 _LEFT_OUT = frozenset({"betterleaks.aws-secret-access-key"})
-"""Rules of Kingfisher that match more than secrets; what they look for is found by `secret_context`."""
+"""Rules of Kingfisher that match more than secrets. `CONTEXT` finds what they look for."""
 
 
 _ASCII = bytes(c if 0 < c < 128 else 32 for c in range(256))
-"""Kingfisher takes a letter of another script for a part of the word, and text with zero bytes for UTF-16."""
+"""Kingfisher takes letters of other scripts as parts of a word, and text with zero bytes as UTF-16."""
 _SPACED = bytes(32 if chr(c) in "<>()[]{}|*&,;!?#^\\" else c for c in range(256))
 _STOP = re.compile(rb"\.(?=\s|$)")
-"""Some of its rules ask for a space or a quote after a secret; here other marks are written as spaces."""
+"""Some rules of Kingfisher ask for a space or a quote after a secret, so other marks become spaces."""
 _DIGEST = re.compile(rb"sha(?:1|224|256|384|512)[=:\- ]{1,2}[\w+/\-]{0,90}$", re.I)
 
 
 def find_secrets(data: bytes, *, anywhere: bool = False, forms: bool = False) -> Iterator[tuple[int, str, bool]]:
-    """Offset and kind of every secret in ``data``, and whether the kind is the one to name.
+    """Yield (offset, kind, sure) for every secret in ``data``.
 
-    A secret may be found by several rules; those of which the last is false count where no other found it.
+    Several rules may find the same secret. A kind that is not sure counts only if no sure one was found there.
 
     Args:
-        data: text in any encoding that leaves ASCII as it is.
-        anywhere: what is before a secret is no text, and may be a letter by chance.
-        forms: look only for secrets that have a form of their own (`secret_rules.FORMS`): ``data`` was put together,
-            and what stands side by side in it says nothing.
+        data: text in any encoding that keeps ASCII bytes.
+        anywhere: the bytes before a secret are not text, and may be a letter by chance.
+        forms: look only for secrets with a form of their own (`FORMS`). ``data`` was put together, so neighbours
+            in it mean nothing.
     """
     for at, kind, sure in _of_forms(data, anywhere) if forms else _all(data, anywhere):
         if _DIGEST.search(data, max(0, at - 100), at) is None:
@@ -506,14 +509,14 @@ def find_secrets(data: bytes, *, anywhere: bool = False, forms: bool = False) ->
 def _of_forms(data: bytes, anywhere: bool) -> Iterator[tuple[int, str, bool]]:
     small = data.lower()
     for rule in FORMS:
-        for at in rule.find(data, small, anywhere=anywhere):
+        for at in rule.offsets(data, small, anywhere=anywhere):
             yield at, rule.kind, True
 
 
 def _all(data: bytes, anywhere: bool) -> Iterator[tuple[int, str, bool]]:
     small = data.lower()
     for rule in (*FORMS, *CONTEXT):
-        for at in rule.find(data, small, anywhere=anywhere):
+        for at in rule.offsets(data, small, anywhere=anywhere):
             yield at, rule.kind, rule.kind != ASSIGNED
     ascii_only = data.translate(_ASCII)
     for text in (ascii_only, _STOP.sub(b" ", ascii_only.translate(_SPACED))):
@@ -530,5 +533,5 @@ def _kingfisher() -> Any:
 
 
 def _words(rule: str) -> str:
-    """``openai api key`` for ``betterleaks.openai-api-key``."""
+    """Turn the id of a rule into words: ``openai api key`` for ``betterleaks.openai-api-key``."""
     return re.sub(r"\.\d+$", "", rule).rpartition(".")[2].rpartition("/")[2].replace("-", " ")

@@ -1,7 +1,7 @@
-"""Carry out a plan: one commit for each branch, then verification, then tag, visibility and collection.
+"""Carry out a planned publication: one commit per branch, then verification, tag, visibility and collection.
 
-Whatever stops it, each branch holds either what it held before or everything new, and running it again goes on
-from there: large files that were sent are found by their digests, a commit that was made is recognised by its tree.
+If this stops at any point, each branch holds either what it held before or everything new. Running it again goes on
+from there: it finds uploaded large files by their digests, and recognises its own commit by the files in it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Published:
     """What was done.
 
     Attributes:
-        commits: (branch or pull request's ref, commit) for each part of the plan, verified.
-        uploaded: paths that were sent, by branch; empty where everything was there.
-        pull: address of the pull request, if one was asked for and had to be made.
+        commits: (branch or ref of the pull request, verified commit) for each branch of the plan.
+        uploaded: the paths that were sent, by branch; empty if everything was there already.
+        pull: the address of the new pull request, or None if none was made.
     """
 
     plan: Publication
@@ -35,7 +35,7 @@ class Published:
     pull: str | None
 
     def to_json(self) -> dict[str, Any]:
-        """The document ``publish --json`` prints."""
+        """Return the document that ``publish --json`` prints."""
         return {
             **self.plan.to_json(),
             "visibility": self.visibility,
@@ -47,13 +47,13 @@ class Published:
 
 
 def check_access(repo_id: str, options: PublishOptions, progress: Progress = silent) -> None:
-    """Find out before hours of work whether the repository can be written to, as far as that can be told.
+    """Find out, before hours of work, whether the repository can be written to, as far as that can be known.
 
-    Raises UsageError for a name the Hub does not take, HubError without a token, where the Hub cannot be asked, or for
-    a collection that does not exist.
+    Raises UsageError if the Hub does not accept the name. Raises HubError if there is no token, if the Hub cannot be
+    asked, or if the collection does not exist.
     """
     if why := remote.name_fault(repo_id):
-        raise UsageError(f"the Hub takes no repository called {repo_id}", hint=why, code="usage-repo")
+        raise UsageError(f"the Hub does not accept {repo_id} as the name of a repository", hint=why, code="usage-repo")
     remote.require_token(repo_id)
     progress(f"asking the Hub about {repo_id}")
     remote.read_state(repo_id)
@@ -62,12 +62,13 @@ def check_access(repo_id: str, options: PublishOptions, progress: Progress = sil
 
 
 def upload(plan: Publication, progress: Progress = silent) -> Published:
-    """Publish what a plan says, verified. Raises FoundWanting where a gate does not hold, HubError."""
+    """Publish what a plan says, and verify it. Raises FoundWanting if a gate does not hold, HubError."""
     if plan.problems:
         first, more = plan.problems[0], len(plan.problems) - 1
         raise FoundWanting(
             first.message + (f" (and {more} more)" if more else ""),
-            hint=(f"{first.hint}; " if first.hint else "") + f"--allow {first.code} waives it, on the record",
+            hint=(f"{first.hint}; " if first.hint else "")
+            + f"--allow {first.code} waives it, and the release records that",
             code=first.code,
         )
     remote.require_token(plan.repo)
@@ -107,7 +108,7 @@ def upload(plan: Publication, progress: Progress = silent) -> Published:
 def _publish_part(
     plan: Publication, part: BranchPlan, state: RemoteState, progress: Progress
 ) -> tuple[str, Committed, list[str]]:
-    """Bring one branch up to date: its ref, the commit, and the paths that were sent."""
+    """Bring one branch up to date. Returns its ref, the commit, and the paths that were sent."""
     parent = state.branches.get(part.branch)
     if parent is not None and not part.changes:
         return part.branch, Committed(parent), []
@@ -134,7 +135,7 @@ def _publish_part(
             create_pr=plan.options.create_pr,
         )
     except HubError:
-        # the answer may be lost and the commit made: what counts is what the Hub has
+        # the commit may have been made although its answer was lost: what the Hub has decides
         made = _made_after_all(plan, part, parent, state)
         if made is None:
             raise
@@ -160,7 +161,7 @@ def _made_after_all(
 
 
 def _proposed(repo_id: str, part: BranchPlan, state: RemoteState) -> tuple[str, str] | None:
-    """A pull request that holds exactly this already, newest first."""
+    """Return the newest pull request that holds exactly these files already, or None."""
     newest = sorted(state.pulls.items(), key=lambda pull: int(pull[0].rpartition("/")[2]), reverse=True)
     return next(((ref, oid) for ref, oid in newest[:10] if _holds(repo_id, oid, part)), None)
 
