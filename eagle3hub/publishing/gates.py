@@ -86,7 +86,7 @@ GATES: dict[str, str] = {
     "publish-manifest": "the manifest that the folder was made from, and no file changed since",
     "publish-visibility": "a repository as private and as gated as the release asks for",
     "publish-head": "the folder holds a head",
-    "publish-report": "reports of these bytes that passed, fit the manifest, and whose numbers follow from their counters",
+    "publish-report": "reports of these bytes that passed, fit the manifest, and have numbers that follow",
     "publish-unmeasured": "a report for every head's bytes, from every engine the manifest asks for",
     "publish-card": "a model card without errors; card and charts are what manifest, reports and heads give",
     "publish-recipe": "no command on the card for an engine that gets these files wrong",

@@ -84,7 +84,7 @@ def strict_json(text: str) -> Any:
         return value
 
     def constant(name: str) -> None:
-        raise Malformed(f"holds {name}, which is not valid JSON")
+        raise Malformed(f"holds {name}, which JSON does not have")
 
     try:
         return json.loads(text, object_pairs_hook=unique, parse_float=number, parse_constant=constant)

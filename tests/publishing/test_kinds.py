@@ -202,7 +202,7 @@ def test_json_is_strict_and_in_its_role(data: bytes):
     ],
 )
 def test_json_of_another_role_is_refused(path: str, document: object):
-    assert "not fit" in (told := why(path, js(document)) or "") or "states no schema" in told
+    assert "not fit" in (told := why(path, js(document)) or "") or "does not state the schema" in told
 
 
 @pytest.mark.parametrize("character", "\0\x01\x08\x0b\x1b\x7f\x85\u202a\u202e\u2066\u2069\ufeff")
@@ -344,7 +344,7 @@ SVG_FAULTS = {
     "image of svg": ("<image href='data:image/svg+xml;base64,PHN2Zy8+'/>", "", "", "refers to something outside"),
     "image that is none": (
         f"<image href='data:image/png;base64,{base64.b64encode(ELF).decode()}'/>",
-        *("", "", "does not begin as PNG pictures do"),
+        *("", "", "does not begin like a PNG picture"),
     ),
     "style url": ("<rect style='fill: url(http://example.org/x)'/>", "", "", "a style or value"),
     "style import": ("<style>@import 'http://example.org/a.css';</style>", "", "", "a style or value"),
@@ -447,11 +447,11 @@ def test_headers_whose_length_looks_like_a_pickle(hub: WritableHub, release: Pat
         ("LICENSE", SCRIPT, "publish-kind", "LICENSE is a script to be run, not plain text"),
         ("assets/chart.png", zipped(), "publish-pickle", "assets/chart.png is a ZIP archive, not a PNG picture"),
         ("NOTICE", pickle.dumps([1]), "publish-pickle", "NOTICE is a pickle, not plain text"),
-        ("notes.json", b"{}", "publish-outside", "notes.json is no part of a release"),
-        ("assets/run.py", b"print()", "publish-outside", "assets/run.py is no part of a release"),
-        ("reports/a.png", png(), "publish-outside", "reports/a.png is no part of a release"),
-        ("a/b/README.md", b"x", "publish-outside", "a/b/README.md is no part of a release"),
-        ("README.md\n", b"x", "publish-outside", "is no part of a release"),
+        ("notes.json", b"{}", "publish-outside", "notes.json does not belong to a release"),
+        ("assets/run.py", b"print()", "publish-outside", "assets/run.py does not belong to a release"),
+        ("reports/a.png", png(), "publish-outside", "reports/a.png does not belong to a release"),
+        ("a/b/README.md", b"x", "publish-outside", "a/b/README.md does not belong to a release"),
+        ("README.md\n", b"x", "publish-outside", "does not belong to a release"),
     ],
 )
 def test_publish_refuses_it(hub: WritableHub, release: Path, cli: Cli, path: str, data: bytes, code: str, words: str):

@@ -163,7 +163,7 @@ def test_packed_texts_of_a_picture_are_bounded_together():
     bomb = (b"zTXt", b"a\0\0" + zlib.compress(b"\0" * (9 << 20)))
     assert found("assets/a.png", png(bomb)) == []
     (problem,) = secret_problems(file_of_bytes("assets/a.png", png(bomb, bomb)))
-    assert "unpack to more than a picture of a card says" in problem.message
+    assert "unpack to more than a picture of a card needs" in problem.message
 
 
 def test_a_line_names_every_kind_in_it_and_long_lists_end():
@@ -247,8 +247,8 @@ def test_numbers_of_tensors_are_not_searched_but_their_files_are(tmp_path: Path)
     [
         (png()[:-3], "it ends before its IEND chunk"),
         (png((b"zTXt", b"a\0\0not zlib")), "zTXt chunk that cannot be unpacked"),
-        (b"PK\x03\x04" + b"\0" * 60, "it is a ZIP archive, which is packed"),
-        (b"\x1f\x8b\x08" + b"\0" * 60, "it is a gzip file, which is packed"),
+        (b"PK\x03\x04" + b"\0" * 60, "it is a ZIP archive, which is compressed"),
+        (b"\x1f\x8b\x08" + b"\0" * 60, "it is a gzip file, which is compressed"),
         (b"\xff\xd8\xff\xe0\0\x04ab" + b"\0" * 60, "bytes between its segments"),
     ],
 )

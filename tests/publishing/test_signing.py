@@ -76,11 +76,11 @@ def test_a_signature_over_other_files_is_refused(hub: WritableHub, release: Path
     (release / "NOTICE").write_text("new")
     status, out, _ = cli(*argv)
     assert status == 1
-    assert "refused publish-signature NOTICE is not what model.sig was made over" in out
+    assert "refused publish-signature NOTICE is not what model.sig was made for" in out
     (release / "model.sig").write_text("{}")
     status, out, _ = cli(*argv)
     assert status == 1
-    assert "model.sig is no signature of a model" in out
+    assert "model.sig is not a signature of a model" in out
     assert hub.uploads == []
 
 
@@ -101,7 +101,7 @@ def test_a_signed_release_that_was_changed_with_its_list(hub: WritableHub, relea
     forge(LICENSE=card)
     status, out, _ = cli("verify", f"hf://{REPO}")
     assert status == 1
-    assert "the signature is over other files" in out
+    assert "the signature covers other files" in out
     bundle = json.loads(files["model.sig"])
     statement = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
     for resource in statement["predicate"]["resources"]:
@@ -117,7 +117,7 @@ def test_what_a_key_cannot_do(hub: WritableHub, release: Path, cli: Cli, keys: P
     for key in (keys / "mine.pub", keys / "nothing.pem", release / "config.json"):
         status, _, err = cli("publish", release, "--repo", REPO, "--sign", key)
         assert status == 3
-        assert f"{key.name} is no key that can be used" in err
+        assert f"{key.name} is not a key that can be used" in err
     status, _, err = cli("publish", release, "--repo", REPO, "--sign", keys / "mine.pem", "--branch-per-layout")
     assert status == 2
     assert cli("publish", release, "--repo", REPO)[0] == 0
