@@ -1,4 +1,4 @@
-"""``verify`` needs the public repository alone: whoever wants to makes the card again, byte for byte."""
+"""``verify`` needs only the public repository: anybody can make the card again, byte for byte."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Cli = Callable[..., tuple[int, str, str]]
 
 
 def listed(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Files with a list of their digests that is right, as somebody who can write to the repository would leave it."""
+    """Upload files with a correct list of digests, as somebody with write access could."""
     sums = "".join(f"{hashlib.sha256(b).hexdigest()}  {n}\n" for n, b in sorted(files.items()) if n != "SHA256SUMS")
     return {**files, "SHA256SUMS": sums.encode()}
 
@@ -113,7 +113,7 @@ def test_a_branch_for_each_layout_is_put_together_again(hub: WritableHub, releas
 
 
 def last_step(repo: str, digest: str) -> tuple[int, str]:
-    """What the last step of release.yml says, run as it stands there."""
+    """Run the last step of release.yml as it is written there, and return what it prints."""
     workflow = yaml.safe_load((Path(__file__).parents[2] / ".github/workflows/release.yml").read_text())
     step = workflow["jobs"]["publish"]["steps"][-1]
     environment = {

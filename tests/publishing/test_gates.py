@@ -1,4 +1,4 @@
-"""What keeps a folder from being published; each gate is broken once, and nothing may leave."""
+"""Every gate is broken once, and then nothing may be published."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_the_manifest_demands_engines_and_layouts(
 
 
 def write_release_of(release: Path, manifest: Path) -> Path:
-    """The folder with another manifest's public form, as a card of its own would not be made."""
+    """Put another manifest's public form into the folder."""
     for name, content in public_form(manifest, publish={}).items():
         (release / name).write_bytes(content)
     return release

@@ -1,4 +1,4 @@
-"""What jobs of a workflow hand each other: heads, their digest, and the manifest's settings."""
+"""The jobs of a workflow pass on heads, their digest, and the settings of the manifest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every file of a release may be, by its bytes: each kind made whole, then changed into something else."""
+"""The check of each kind of file: it accepts a correct file, and refuses it after each change."""
 
 from __future__ import annotations
 
@@ -418,7 +418,7 @@ def test_pictures_and_documents_of_this_project_pass():
 
 
 def test_headers_whose_length_looks_like_a_pickle(hub: WritableHub, release: Path, cli: Cli):
-    """A header of 0x0280, 0x0380, 0x0480 or 0x0580 bytes begins as pickles do."""
+    """A safetensors file whose header has 0x0280, 0x0380, 0x0480 or 0x0580 bytes begins like a pickle."""
     for length in (0x280, 0x380, 0x480, 0x580):
         tensors = {f"t{i}": np.zeros(2, np.float16) for i in range(4)}
         bare = len(save(tensors, metadata={"a": ""})) - 8 - 16
@@ -484,7 +484,7 @@ GROWING: dict[str, tuple[str, Callable[[int], bytes]]] = {
 
 @pytest.mark.parametrize("what", GROWING)
 def test_what_a_check_costs_grows_as_the_file_does(what: str):
-    """Eight times the file take some eight times as long; 64 times as long where each part is held against all."""
+    """A file eight times as long takes about eight times as long, not 64 times as with a quadratic search."""
     path, make = GROWING[what]
     kind = kinds.file_kind(path)
     assert kind is not None

@@ -1,4 +1,4 @@
-"""Secrets of every kind, planted in every place of a release; and ordinary files, which hold none."""
+"""Secrets of every kind are found in every place of a release, and none in ordinary files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def in_file(path: Path, name: str) -> LocalFile:
 
 
 def told(secret: str, text: str) -> bool:
-    """Whether ``text`` tells a part of a secret that matters: eight characters of what is random in it."""
+    """Return whether ``text`` contains eight characters of the random part of a secret."""
     runs = [run for run in re.split(r"[^A-Za-z0-9+/_\-]+", secret) if len(run) >= 20]
     return any(run[i : i + 8] in text for run in runs for i in range(8, len(run) - 8))
 
@@ -72,7 +72,7 @@ def test_a_secret_across_the_border_of_two_pieces_is_found(kind: str, tmp_path: 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_large_files_are_searched_to_their_end(tmp_path: Path, encoding: str):
-    """Every border of the pieces that are read, the end, and lines of millions of characters."""
+    """Secrets are found at the borders of pieces, at the end, and in lines of millions of characters."""
     filling = "tau,2.5;" * (1 << 15)
     secret = [planted.plant(kind) for kind in SOME]
     with (tmp_path / "NOTICE").open("wb") as f:
@@ -209,7 +209,7 @@ def test_ordinary_files_of_this_project_hold_no_secret():
 
 
 def test_texts_of_installed_packages_hold_no_secret():
-    """READMEs, licenses and lists of digests that other people wrote."""
+    """Yield READMEs, licenses and lists of digests that other people wrote."""
     site = Path(json.__file__).parent, Path(pytest.__file__).parents[1]
     patterns = ("*.dist-info/METADATA", "*.dist-info/RECORD", "*.dist-info/**/LICENSE*", "*/LICENSE*", "LICENSE*")
     files = [f for folder in site for pattern in patterns for f in sorted(folder.glob(pattern)) if f.is_file()]

@@ -1,4 +1,4 @@
-"""Signatures over a release: made with a private key, checked on the Hub, and not made twice."""
+"""Signatures over a release: made with a private key, checked from the Hub, and not made twice."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_signature_over_other_files_is_refused(hub: WritableHub, release: Path
 
 
 def test_a_signed_release_that_was_changed_with_its_list(hub: WritableHub, release: Path, cli: Cli, keys: Path):
-    """Whoever can write to the repository can make the list of digests fit, and a statement, but no signature."""
+    """Somebody with write access can fake the list of digests and the statement, but not the signature."""
     (release / "LICENSE").write_text("Apache License\n")
     assert cli("publish", release, "--repo", REPO, "--sign", keys / "mine.pem")[0] == 0
     files = hub.files(REPO)

@@ -1,4 +1,4 @@
-"""Nothing in a release folder is believed that can be derived: every edit is made once, and a gate must notice."""
+"""What can be derived is not believed: each edit of a release folder is made once, and a gate must notice it."""
 
 from __future__ import annotations
 

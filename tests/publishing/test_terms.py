@@ -1,4 +1,4 @@
-"""What the target's license asks of a head, as stated: names, words, and limits that must be passed on."""
+"""The terms of the target's license: names, words, and limits that the head's license must have too."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_every_license_that_is_known_is_one_of_the_hub():
 
 
 def test_the_gate_and_its_words_on_the_card(hub: WritableHub, release: Path, manifest: Path, cli: Cli, tmp_path: Path):
-    """A card of a Llama target has the words already; only the name is left to be mended."""
+    """A card of a Llama target has the words already, so only the name is refused."""
     text = manifest.read_text().replace("license: apache-2.0", "license: llama3.1", 1)
     asked = manifest.with_name("llama.yaml")
     asked.write_text(text)

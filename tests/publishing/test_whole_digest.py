@@ -1,4 +1,4 @@
-"""One digest over every file of a folder: what one job of a workflow states, and the next one holds the folder to."""
+"""One digest covers every file of a folder: one job of a workflow states it, and the next job checks it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_every_change_shows(folder: Path, tmp_path: Path):
 
 
 def test_a_name_cannot_stand_for_another_file(tmp_path: Path):
-    """Two files, and one whose name is the first's and the whole line of the second."""
+    """Two files have another digest than one file whose name contains the line of the second."""
     two, one = tmp_path / "two", tmp_path / "one"
     two.mkdir()
     (two / "a").write_text("x")

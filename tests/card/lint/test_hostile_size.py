@@ -1,4 +1,4 @@
-"""The time of ``card --check`` grows with a card's size and not with its square."""
+"""The time of ``card --check`` grows with the size of a card, and not with its square."""
 
 from __future__ import annotations
 

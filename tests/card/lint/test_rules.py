@@ -1,4 +1,4 @@
-"""Every rule finds what it is for, on the right line, and is silent where all is well."""
+"""Every rule finds its fault on the right line, and is silent on a card without the fault."""
 
 from __future__ import annotations
 
