@@ -7,21 +7,32 @@ EXPORTERS := $(HOME)/.cache/eagle3hub/exporters
 
 WORKFLOWS := $(wildcard .github/workflows/*.yml examples/actions/*-my-head.yml)
 
-# two at a time, a file's tests together; a process of each may hold an engine
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+# the many small folders of tests lie in memory where there is plenty, so that none waits for a disk
+ROOMY := $(shell [ -w /dev/shm ] && awk '/MemAvailable/ {exit $$2 < 8000000}' /proc/meminfo && echo /dev/shm)
+TEMPORARY := $(if $(ROOMY),PYTEST_DEBUG_TEMPROOT=$(ROOMY))
+# two at a time; who has nothing left to do takes over from the other
+LIGHT := $(TEMPORARY) $(PYTEST) --dist worksteal
+# two at a time, a file's tests together: a process of each may hold an engine
+ENGINES := $(PYTEST) --dist loadfile
 
-.PHONY: demo test lint fast dist locked docs exporters clean
+.PHONY: demo test light engines lint fast wheel mutants dist locked docs exporters clean
 
 demo: $(READY)  ## release the example head, publish it to a Hub on this machine, and serve what was downloaded
 	$(BIN)/eagle3hub demo --output build/demo --force
 	$(BIN)/python tests/publishing/publish_demo.py build/demo
 
-test: $(READY)  ## every test, those on the real engines included
+test: light engines  ## every test, those on the real engines included
+
+light: $(READY)  ## the tests that need no engine
+	$(LIGHT) -m "not engine and not exporters"
+
+engines: $(READY)  ## the tests on the real engines, which are installed first
 	$(BIN)/eagle3hub engines install vllm --device cpu
 	$(BIN)/eagle3hub engines install llamacpp --device cpu
 	$(BIN)/python tests/engines/sglang_cpu/environment.py
 	$(BIN)/python tests/exporters/environments.py $(EXPORTERS) torch-exporters
-	$(PYTEST)
+	$(ENGINES) -m "engine or exporters"
 
 # make exporters SPECJAX=/path/to/a/checkout/of/tails-mpt/SpecJAX
 FIXTURES := tests/fixtures/exporters
@@ -34,8 +45,24 @@ exporters: $(READY)  ## make the exporters' heads anew, and let independent libr
 	done
 	EAGLE3HUB_EXPORTERS=$(EXPORTERS) $(BIN)/python -m pytest tests/exporters tests/readers
 
-fast: $(READY)  ## the tests that need no engine
-	$(PYTEST) -m "not engine and not exporters"
+fast: $(READY)  ## the tests that need no engine and little time
+	$(LIGHT) -m "not engine and not exporters and not slow"
+
+# what is imported is the wheel in dist/, in an environment of its own; the linters' tests need the linters
+TRIED := build/tried
+
+WHEEL = $(or $(firstword $(wildcard dist/*.whl)),$(error there is no wheel in dist/; make dist makes it))
+
+wheel:  ## the tests of make fast, on the wheel that `make dist` made
+	$(PYTHON) -m venv --clear $(TRIED)
+	$(TRIED)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		"$(WHEEL)[validate,sign]" coverage hypothesis pytest pytest-cov pytest-xdist
+	$(TEMPORARY) PYTHONSAFEPATH=1 OMP_NUM_THREADS=1 $(TRIED)/bin/pytest --numprocesses 2 --dist worksteal \
+		-m "not engine and not exporters and not slow" --ignore tests/workflows $(PYTEST_MORE)
+
+mutants: $(READY)  ## change the code one place at a time and see whether the tests notice; takes hours
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt cosmic-ray coverage
+	$(BIN)/python benchmarks/mutation.py --save docs/mutants.md
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines.options import engine_pythons
 from eagle3hub.layouts import open_head
@@ -83,7 +84,9 @@ def main() -> None:
         for layout in layout_names(options.layouts):
             with tempfile.TemporaryDirectory() as work:
                 folder = Path(work) / layout
-                convert(HEAD, folder, layout, target=str(target), target_name=NAME, speculative_tokens=k)
+                convert(
+                    HEAD, folder, layout, ConvertOptions(target=str(target), target_name=NAME, speculative_tokens=k)
+                )
                 report = validate(
                     folder,
                     target=target,

@@ -25,6 +25,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineFailure, Job
@@ -198,7 +199,9 @@ class Bench:
         """The example head in a layout, made once."""
         place = self.work / layout
         if not place.exists():
-            convert(HEAD, place, layout, target=str(self.target), target_name=NAME, speculative_tokens=3)
+            convert(
+                HEAD, place, layout, ConvertOptions(target=str(self.target), target_name=NAME, speculative_tokens=3)
+            )
         return place
 
 

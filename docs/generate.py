@@ -1,8 +1,9 @@
 """Fill the generated tables of the documentation.
 
-Those of docs/layouts.md come from the codecs' contracts, those of docs/lint.md from the rules, docs/cli.md from the
-commands themselves; how to install, in README.md and docs/index.md, from eagle3hub/system/installation.toml. The
-numbers of engine versions, in pages about what is pinned, come from eagle3hub/engines/data.
+Those of docs/layouts.md and README.md come from the codecs' contracts and eagle3hub/head/aux_defaults.toml, those of
+docs/lint.md from the rules, docs/cli.md from the commands themselves; how to install, in README.md and docs/index.md,
+from eagle3hub/system/installation.toml. The names of layouts in schemas/manifest.schema.json come from the registry,
+the numbers of engine versions, in pages about what is pinned, from eagle3hub/engines/data.
 
     python docs/generate.py            rewrite the tables
     python docs/generate.py --check    exit with 1 if a table is not what the code says (the tests do this)
@@ -13,6 +14,7 @@ A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; the text a
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,10 +23,12 @@ from typing import Any
 
 import typer.main
 
+from eagle3hub.card import vocabulary
 from eagle3hub.cli.app import build
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.preflight import current_contracts
 from eagle3hub.engines.specs import common, default_version, engine_module, engine_title
+from eagle3hub.head.aux_defaults import Layer, aux_default, boundaries, shown, special_trainers
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.base import FEATURES, Contract, Layout
 from eagle3hub.lint import RULES, Rule
@@ -34,6 +38,7 @@ from eagle3hub.system.installation import Index, index, manual
 PAGE = Path(__file__).parent / "layouts.md"
 LINT_PAGE = Path(__file__).parent / "lint.md"
 CLI_PAGE = Path(__file__).parent / "cli.md"
+MANIFEST_SCHEMA = Path(__file__).parent.parent / "schemas" / "manifest.schema.json"
 NO_RELEASE = [
     "",
     "There is no release on the package index yet, and the name `eagle3hub` may be anybody's there: nothing of this",
@@ -60,7 +65,7 @@ def spelling(layouts: Mapping[str, Layout]) -> list[str]:
         "map of a full vocabulary": lambda c: _full_vocabulary(c),
         "header metadata": lambda c: "none" if c.metadata is None else _pairs(c.metadata),
         "aux layer ids": lambda c: c.aux_ids or "not written",
-        "must be given": lambda c: "; ".join(f"{what}: {how}" for what, how in c.needs.items()) or "nothing",
+        "must be given": lambda c: "; ".join(f"{need.what}: {need.how}" for need in c.needs) or "nothing",
     }
     body = [
         [f"{layout.contract.title} (`{name}`)", *(say(layout.contract) for say in columns.values())]
@@ -98,11 +103,43 @@ def refusals(layouts: Mapping[str, Layout]) -> list[str]:
     return _table(["a head with", "refused by", "because", "fits into"], body)
 
 
+def aux_defaults(layouts: Mapping[str, Layout]) -> list[str]:
+    """The layers each trainer taps where nothing is named, in both numberings, and for a target of 30 layers."""
+    common, depth = aux_default(), 30
+
+    def row(who: str, layers: Sequence[Layer]) -> list[str]:
+        example = ", ".join(str(layer.number(depth)) for layer in layers)
+        return [who, shown(layers), shown(boundaries(layers)), f"after-layer {example}"]
+
+    rows = [row("trainers and engines", common.layers)]
+    for name in special_trainers():
+        title, own = layouts[name].contract.title, aux_default(name)
+        rows += [row(f"{title}, for a `{kind}` target", layers) for kind, layers in own.targets.items()]
+        if own.merges:
+            rows.append([f"{title}, for a small target", *["the same; equal layers become one"] * 2, "the same"])
+    return _table(["who", "after-layer ids", "boundary ids", f"L = {depth}"], rows)
+
+
+def overview(layouts: Mapping[str, Layout]) -> list[str]:
+    """Every layout in one line, for README.md."""
+    body = []
+    for name, layout in layouts.items():
+        c = layout.contract
+        readers = vocabulary.layout(name).written_for or "none"
+        stored = f"`d2t` {c.vocab_dtype}" + (", `t2d`" if c.has_t2d else "")
+        body.append([f"`{name}`", c.card_title, readers, f"`{c.tensor_prefix}*`", stored, c.aux_ids or "not written"])
+    return _table(
+        ["layout", "whose", "written for", "tensor names", "vocabulary map", "aux layer ids"],
+        body,
+    )
+
+
 TABLES: dict[str, Callable[[Mapping[str, Layout]], list[str]]] = {
     "versions": versions,
     "spelling": spelling,
     "features": features,
     "refusals": refusals,
+    "aux-defaults": aux_defaults,
 }
 
 
@@ -132,11 +169,26 @@ def filled_cli(page: str, root: Any = None) -> str:
 
 
 def filled_start(page: str, known: Index | None = None) -> str:
-    """README.md or docs/index.md with the commands that install. Raises ValueError if their place is missing."""
+    """README.md or docs/index.md with the commands that install, and the layouts where the page has a place for them.
+
+    Raises ValueError if the place of the commands is missing.
+    """
     known = known or index()
     lines = [f"$ {line}" for line in manual(known)]
     mark = "<!-- not run: changes the environment it is run in; tests/test_installation.py does it in another -->"
-    return _filled(page, {"install": [mark, "```console", *lines, "```", *([] if known.released else NO_RELEASE)]})
+    tables = {"install": [mark, "```console", *lines, "```", *([] if known.released else NO_RELEASE)]}
+    if "<!-- table: layouts -->" in page:
+        tables["layouts"] = overview(LAYOUTS)
+    return _filled(page, tables)
+
+
+def filled_schema(text: str, names: Sequence[str] | None = None) -> str:
+    """schemas/manifest.schema.json with the names of all layouts, in the order of the registry."""
+    schema = json.loads(text)
+    layouts = schema["properties"]["layouts"]["properties"]
+    for place in (layouts["main"], layouts["also"]["items"]):
+        place["enum"] = list(LAYOUTS if names is None else names)
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
 def pinned(page: str) -> str:
@@ -260,8 +312,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     status = 0
     start = [(page, filled_start) for page in START_PAGES]
+    pages = [(PAGE, filled), (LINT_PAGE, filled_lint), (CLI_PAGE, filled_cli), *start]
     numbers = [*((page, pinned) for page in PINNED_PAGES), *((page, spelled) for page in CARDS)]
-    for path, fill in ((PAGE, filled), (LINT_PAGE, filled_lint), (CLI_PAGE, filled_cli), *start, *numbers):
+    for path, fill in ((MANIFEST_SCHEMA, filled_schema), *pages, *numbers):
         page = path.read_text()
         fresh = fill(page)
         if not options.check:

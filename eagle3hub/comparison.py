@@ -1,4 +1,4 @@
-"""Compare two heads: what they compute, and every tensor, in chunks."""
+"""Compare two heads: their semantics, and every tensor, in chunks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from eagle3hub.checkpoint.folder import open_checkpoint, read_tensor
+from eagle3hub.checkpoint.folder import read_tensor
 from eagle3hub.checkpoint.safetensors import BITS, TensorRef
 from eagle3hub.errors import CheckpointError
 from eagle3hub.head import Head, Tap
 from eagle3hub.head.target import TargetFacts, read_target
 from eagle3hub.layouts import open_head
 from eagle3hub.layouts.hf_config import bound_by_context
+from eagle3hub.system.html import Cell, panel, rows
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.reading import open_regular
 
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
 
 # Two tensors, bit by bit and number by number, in small pieces.
 #
-# Every dtype of the safetensors format with whole bytes per element is decoded by numpy, so that a BF16 tensor can be
-# held against an F32 one; peak memory is a few blocks, whatever the size of the tensors.
+# numpy decodes every dtype of the safetensors format with whole bytes per element, so a BF16 tensor can be compared
+# with an F32 one. Peak memory is a few blocks for tensors of any size.
 
 
 Status = Literal["bit-equal", "equal-values", "differs", "shape", "only-a", "only-b"]
 
+_SHOWN = 20
+"""Tensors that a notebook lists."""
 _BLOCK = 1 << 18
 """Elements decoded at a time (2 MB as float64)."""
 
@@ -193,7 +196,7 @@ Decoder = Callable[[bytes], "NDArray[Any]"]
 
 
 def _decoder(dtype: str) -> Decoder | None:
-    """What turns bytes of ``dtype`` into float64, or None where elements are not numbers of whole bytes."""
+    """A function from bytes of ``dtype`` to float64, or None if an element is not a number of whole bytes."""
     import numpy as np
 
     if dtype in _NUMPY:
@@ -236,10 +239,10 @@ def _minifloat(code: int, *, exponent_bits: int, bias: int) -> float:
 _SMALL_FLOATS: dict[str, Callable[[int], float]] = {"F8_E4M3": _e4m3, "F8_E5M2": _e5m2, "F8_E8M0": _e8m0}
 
 
-# Hold two heads against each other, whichever layouts they are in.
+# Two heads, in any layouts.
 #
-# Both are read into the canonical description first, so that what differs is told apart from what is only spelled
-# differently: tensor by tensor, field by field, and vocabulary maps as maps.
+# Both are read into the canonical description first, which separates a difference from another way to store the same.
+# Then they are compared tensor by tensor and field by field, and vocabulary maps as maps.
 
 
 Verdict = Literal["equal", "equal-up-to-spelling", "different"]
@@ -249,7 +252,7 @@ _ABSENT = "absent"
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """One thing both heads say, but not in the same way: its name, and how each side has it."""
+    """Something both heads have but store differently: its name, and each side's form."""
 
     name: str
     a: str
@@ -258,7 +261,7 @@ class Spelling:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that makes them different heads.
+    """Something that makes them different heads.
 
     ``where`` is ``sizes``, ``semantics``, ``aux``, ``vocabulary`` or ``tensors``; ``name`` the field or
     tensor; ``a`` and ``b`` what each side has.
@@ -299,7 +302,7 @@ class Comparison:
 
     Attributes:
         a, b: the heads. verdict: the answer.
-        spelling: what is said on both sides, but not alike. differences: what makes them different heads.
+        spelling: what both have but store differently. differences: what makes them different heads.
         tensors: every weight of either side by canonical name. vocab_map: the maps.
     """
 
@@ -326,29 +329,48 @@ class Comparison:
             "tensors": [t.to_json() for t in self.tensors],
         }
 
+    def _repr_html_(self) -> str:
+        equal = sum(t.status == "bit-equal" for t in self.tensors)
+        other = [t for t in self.tensors if t.status != "bit-equal"]
+        return panel(
+            Cell(self.verdict.replace("-", " "), self.verdict),
+            rows([(side, one.source, one.layout, one.dtype) for side, one in (("A", self.a), ("B", self.b))]),
+            rows([(d.where, d.name, str(d.a), str(d.b)) for d in self.differences], ("differs", "", "A", "B")),
+            rows([(s.name, str(s.a), str(s.b)) for s in self.spelling], ("written differently", "A", "B")),
+            rows([(t.name, Cell(t.status, "differs")) for t in other[:_SHOWN]], ("tensor", "")),
+            subtitle=f"{equal} of {len(self.tensors)} tensors are bit-equal",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CompareOptions:
+    """How to compare two heads.
+
+    Attributes:
+        from_a, from_b: their layouts, to skip detection.
+        target: the target model of both, which settles what one of them may leave open (the aux layers).
+    """
+
+    from_a: str | None = None
+    from_b: str | None = None
+    target: TargetFacts | str | Path | None = None
+
+
+DEFAULTS = CompareOptions()
+
 
 def compare(
-    a: str | Path,
-    b: str | Path,
-    *,
-    from_a: str | None = None,
-    from_b: str | None = None,
-    target: TargetFacts | str | None = None,
-    progress: Progress = silent,
+    a: str | Path, b: str | Path, options: CompareOptions = DEFAULTS, *, progress: Progress = silent
 ) -> Comparison:
-    """Compare the heads in two folders.
+    """Compare the heads at two addresses (`parse_address`), in any layouts.
 
-    Args:
-        from_a, from_b: their layouts, where detection shall not decide.
-        target: the target model of both, which settles what one of them may leave open (the aux layers).
-
-    Heads with a wrong vocabulary map are compared all the same. Peak memory does not depend on their size.
+    Heads with a wrong vocabulary map are compared too. Peak memory does not depend on their size.
     Raises InputError where one of them cannot be read, UsageError for an unknown layout.
     """
-    facts = read_target(target) if isinstance(target, str) else target
-    return compare_heads(
-        open_head(a, layout=from_a, target=facts), open_head(b, layout=from_b, target=facts), progress
-    )
+    target = options.target
+    facts = target if isinstance(target, TargetFacts | None) else read_target(target)
+    left = open_head(a, layout=options.from_a, target=facts)
+    return compare_heads(left, open_head(b, layout=options.from_b, target=facts), progress)
 
 
 def compare_heads(a: Head, b: Head, progress: Progress = silent) -> Comparison:
@@ -451,8 +473,9 @@ def _row_order(a: Head, b: Head, vocab: MapDiff) -> array[int] | None:
 
 
 def _buffer_bytes(head: Head) -> list[tuple[str, bytes]]:
-    tensors = open_checkpoint(head.source).tensors
-    return [(tensors[n].dtype, read_tensor(tensors[n])) for n in sorted(head.buffers)]
+    tensors = {} if head.opened is None else head.opened.tensors
+    found = ((n, tensors[head.other_names.get(n, n)]) for n in sorted(head.buffers))
+    return [(ref.dtype, read_tensor(ref)) for _, ref in found]
 
 
 def _order(head: Head) -> str:
@@ -461,7 +484,7 @@ def _order(head: Head) -> str:
 
 
 def _spelling(a: Head, b: Head, out: list[Difference]) -> list[Spelling]:
-    """What is spelled differently; facts that contradict each other go to ``out``."""
+    """What is stored differently; facts that contradict each other go to ``out``."""
     found: list[Spelling] = []
 
     def note(name: str, left: Any, right: Any) -> None:
@@ -484,10 +507,10 @@ def _spelling(a: Head, b: Head, out: list[Difference]) -> list[Spelling]:
 
 
 def _compare_config(a: Head, b: Head, found: list[Spelling], out: list[Difference]) -> None:
-    """What a config says besides the semantics: for whom the head is and how to serve it, not what it computes.
+    """Compare the rest of the configs: most of it is about the target and serving, and stored differently at most.
 
-    The exceptions are P-EAGLE's mask token, how weights are quantized, and the context length where RoPE scaling is
-    derived from it.
+    Three facts change what a head computes: P-EAGLE's mask token, how weights are quantized, and the context length
+    where RoPE scaling is derived from it.
     """
     tokens = sorted(a.token_ids.keys() | b.token_ids.keys())
     facts: list[tuple[str, Any, Any]] = [
@@ -504,11 +527,11 @@ def _compare_config(a: Head, b: Head, found: list[Spelling], out: list[Differenc
         if None not in (a.mask_token_id, b.mask_token_id):  # SpecForge does not record it
             computes.add("mask_token_id")
     if a.semantics.quantization is not None and b.semantics.quantization is not None:
-        said, other = _said_of_quantization(a), _said_of_quantization(b)
-        places = said.keys() | other.keys()
-        unlike = {place: _unlike(said.get(place), other.get(place)) for place in sorted(places)}
+        left_files, right_files = _quantization_files(a), _quantization_files(b)
+        places = left_files.keys() | right_files.keys()
+        unlike = {place: _unlike(left_files.get(place), right_files.get(place)) for place in sorted(places)}
         facts += [(place, *sides) for place, sides in unlike.items()]
-        computes |= {p for p in said.keys() & other.keys() or places if not _by_producer(*unlike[p])}
+        computes |= {p for p in left_files.keys() & right_files.keys() or places if not _by_producer(*unlike[p])}
     for name, left, right in facts:
         if left == right:
             continue
@@ -525,19 +548,19 @@ def _compare_config(a: Head, b: Head, found: list[Spelling], out: list[Differenc
             found.append(Spelling(f"config.json ({shown})", *sides))
 
 
-def _said_of_quantization(head: Head) -> dict[str, Any]:
-    """What tells engines how the weights are quantized, by place."""
-    said = {"quantization_config": head.config.get("quantization_config")}
+def _quantization_files(head: Head) -> dict[str, Any]:
+    """How the weights are quantized, by the config key or the file that tells engines."""
+    found = {"quantization_config": head.config.get("quantization_config")}
     for name, raw in head.side_files.items():
         try:
-            said[name] = json.loads(raw)
+            found[name] = json.loads(raw)
         except (ValueError, RecursionError):
-            said[name] = raw.decode("utf-8", "backslashreplace")
-    return {place: what for place, what in said.items() if what is not None}
+            found[name] = raw.decode("utf-8", "backslashreplace")
+    return {place: what for place, what in found.items() if what is not None}
 
 
 def _unlike(a: Any, b: Any) -> tuple[Any, Any]:
-    """Two objects without the fields in which they agree; anything else as it is."""
+    """Two objects without the fields that are equal in both; anything else unchanged."""
     if not isinstance(a, dict) or not isinstance(b, dict):
         return a, b
     same = {k for k in a.keys() & b.keys() if a[k] == b[k]}
@@ -545,7 +568,7 @@ def _unlike(a: Any, b: Any) -> tuple[Any, Any]:
 
 
 def _by_producer(a: Any, b: Any) -> bool:
-    """Whether two such objects tell only who made them."""
+    """Whether two such objects differ only in who made them."""
     return isinstance(a, dict) and isinstance(b, dict) and {*a, *b} <= {"producer"}
 
 

@@ -22,12 +22,60 @@ Every message is one sentence that says what is wrong and where; ``hint`` says w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 Severity = Literal["error", "warning", "info"]
 _LONGEST = 800
+
+
+class Hint(str):
+    """What to do, in words that name options of one command.
+
+    A hint is text, and stays text in JSON, reports and cards. Besides its words it knows which options they name, so
+    that another command can say whose these are.
+
+    Attributes:
+        options: the options that the text names, such as ``--aux-layers``. command: the command that has them.
+    """
+
+    options: tuple[str, ...]
+    command: str
+
+    def __new__(cls, text: str, *options: str, command: str = "convert") -> Hint:
+        """A hint in the words ``text``. Raises ValueError for an option that they do not name."""
+        if absent := [option for option in options if option not in text]:
+            raise ValueError(f"the hint does not name {absent[0]}: {text}")
+        hint = super().__new__(cls, text)
+        hint.options, hint.command = options, command
+        return hint
+
+    @classmethod
+    def join(cls, parts: Iterable[str], separator: str = "; ") -> Hint:
+        """Several hints as one that names the options of all. Raises ValueError where they are of two commands."""
+        parts = list(parts)
+        hints = [part for part in parts if isinstance(part, cls)]
+        commands = {hint.command for hint in hints} or {"convert"}
+        if len(commands) > 1:
+            raise ValueError(f"hints of {' and '.join(sorted(commands))} cannot be one")
+        options = dict.fromkeys(option for hint in hints for option in hint.options)
+        return cls(separator.join(parts), *options, command=commands.pop())
+
+    def for_command(self, own: Collection[str]) -> str:
+        """The words for users of a command with the options ``own``.
+
+        Where it lacks one of the hint's options, but has it under longer names (``--from-a`` for ``--from``), they
+        name these; otherwise they say which command has it.
+        """
+        lacking = [option for option in self.options if option not in own]
+        longer = sorted(name for name in own if name.startswith(tuple(f"{option}-" for option in lacking)))
+        if not lacking:
+            return str(self)
+        if longer:
+            return f"{self}; here {' or '.join(longer)}"
+        verb = "is an option" if len(lacking) == 1 else "are options"
+        return f"{self}; {' and '.join(lacking)} {verb} of eagle3hub {self.command}"
 
 
 class Eagle3HubError(Exception):

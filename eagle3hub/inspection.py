@@ -1,20 +1,114 @@
-"""What can be said of a head as plain data: the document ``inspect --json`` prints."""
+"""Inspect a head: what it is, what is wrong with it, and what each engine will do with its files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.safetensors import TensorRef
-from eagle3hub.engines.preflight import Verdict
-from eagle3hub.head import Head
-from eagle3hub.layouts.base import aux_count
+from eagle3hub.engines.preflight import Verdict, examine, preflight_all, target_embeddings
+from eagle3hub.errors import Problem
+from eagle3hub.head import Assumption, Head
+from eagle3hub.head.target import TargetFacts, read_target
+from eagle3hub.layouts import open_head
+from eagle3hub.layouts.base import AS_FOUND, ReadOptions, aux_count
+from eagle3hub.system.html import Cell, panel, rows
+from eagle3hub.system.progress import Progress, silent
+from eagle3hub.system.text import readable_count
+
+
+@dataclass(frozen=True, slots=True)
+class InspectOptions:
+    """How to inspect a head.
+
+    Attributes:
+        layout: its layout, to skip detection.
+        target: target model (facts, folder or place on the Hub) that the head must fit.
+        read: what the user states about the source.
+    """
+
+    layout: str | None = None
+    target: TargetFacts | str | Path | None = None
+    read: ReadOptions = AS_FOUND
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A head, and what engines will do with its files.
+
+    Attributes:
+        head: the head. tensors: the tensors of its files, by their names there.
+        engines: the verdict of each engine's preflight.
+    """
+
+    head: Head
+    tensors: Mapping[str, TensorRef]
+    engines: Sequence[Verdict]
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """What is wrong with the head; a problem of severity ``error`` stops every other command."""
+        return self.head.problems
+
+    @property
+    def assumptions(self) -> Sequence[Assumption]:
+        """Facts that the head depends on and its files do not state."""
+        return self.head.assumptions
+
+    @property
+    def sound(self) -> bool:
+        """Whether no problem is an error."""
+        return not any(problem.severity == "error" for problem in self.problems)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document ``inspect --json`` prints."""
+        return describe(self.head, self.tensors, self.engines)
+
+    def _repr_html_(self) -> str:
+        head = self.head
+        engines = [(v.title, Cell(v.kind.replace("_", " "), v.kind), _why(v)) for v in self.engines]
+        problems = [(Cell(p.severity, p.severity), p.message, p.hint or "") for p in self.problems]
+        assumed = [(a.field, str(a.value), a.why) for a in self.assumptions]
+        facts = [("layout", head.layout), ("parameters", readable_count(head.num_parameters)), ("dtype", head.dtype)]
+        return panel(
+            str(head.source),
+            rows(facts),
+            rows(engines, ("engine", "these files", "why")),
+            rows(problems, ("problem", "what", "hint")),
+            rows(assumed, ("assumed", "value", "why")),
+        )
+
+
+DEFAULTS = InspectOptions()
+
+
+def inspect(source: str | Path, options: InspectOptions = DEFAULTS, *, progress: Progress = silent) -> Inspection:
+    """Look at the head at ``source`` (`parse_address`); its weights are not read, nor downloaded from the Hub.
+
+    Raises SourceError, ConfigError, CheckpointError or LayoutError for a head that cannot be read, UsageError for
+    options that contradict each other or the target, HubError. What is wrong with a head that can be read is in
+    `Inspection.problems`.
+    """
+    checkpoint = open_checkpoint(source, headers_only=True, progress=progress)
+    target = options.target
+    facts = target if isinstance(target, TargetFacts | None) else read_target(target)
+    head = open_head(checkpoint, layout=options.layout, target=facts, options=options.read)
+    folder = None if isinstance(target, TargetFacts | None) else str(target)
+    subject = examine(checkpoint, head, target_embeddings(head, folder))
+    return Inspection(head, checkpoint.tensors, preflight_all(subject, facts))
+
+
+def _why(verdict: Verdict) -> str:
+    return "; ".join(reason.sentence for reason in verdict.reasons if reason.effect == verdict.kind)
 
 
 def describe(head: Head, on_disk: Mapping[str, TensorRef], engines: Sequence[Verdict] = ()) -> dict[str, Any]:
-    """Everything a head says of itself, and what engines will do with it, as JSON-ready data.
+    """Everything a head states, and what engines will do with it, as data for JSON.
 
-    ``on_disk``: the tensors of its files by their names there, of which its vocabulary buffers are taken.
+    ``on_disk``: the tensors of its files, by their names there; the vocabulary buffers come from it.
     """
     buffers = {name: on_disk[head.other_names.get(name, name)] for name in head.buffers}
     vocab = head.vocab_map
@@ -37,7 +131,7 @@ def describe(head: Head, on_disk: Mapping[str, TensorRef], engines: Sequence[Ver
         "vocab_map": {
             "status": head.vocab_status,
             "sorted": None if vocab is None else vocab.is_sorted,
-            "spelling": None if vocab is None else vocab.spelling,
+            "spelling": None if vocab is None else vocab.stored_as,
             "draft_vocab_size": head.dims.draft_vocab_size,
             "vocab_size": head.dims.vocab_size,
             "buffers": head.buffers,

@@ -2,15 +2,52 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import heads
+from support import heads, raised
 
 from eagle3hub.cli.app import run
 
+NOTES = "EAGLE3HUB_RAISED"
+"""The variable that names the folder in which every process of a run leaves the places where it saw errors made."""
+
+LEFT = pytest.StashKey[list[raised.Place]]()
+
 EXAMPLE = Path(__file__).parent.parent / "examples" / "smollm2-135m" / "head"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--every-error", action="store_true", help="fail where a place that makes an error was not reached"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--every-error"):
+        os.environ.setdefault(NOTES, tempfile.mkdtemp(prefix="raised-"))
+    if NOTES in os.environ:
+        raised.watch()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if NOTES not in os.environ:
+        return
+    folder = Path(os.environ[NOTES])
+    raised.save(folder, f"{os.getpid()}")
+    if session.config.getoption("--every-error") and not hasattr(session.config, "workerinput"):
+        left = raised.missed(raised.load(folder))
+        session.config.stash[LEFT] = left
+        if left and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for place in config.stash.get(LEFT, []):
+        terminalreporter.write_line(f"no test makes the error of eagle3hub/{place}")
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from support import heads
 
 from eagle3hub import compare
 from eagle3hub.checkpoint.safetensors import read_header
-from eagle3hub.comparison import diff_tensors
+from eagle3hub.comparison import CompareOptions, diff_tensors
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import CheckpointError
 from eagle3hub.layouts import LAYOUTS
@@ -53,8 +54,8 @@ def test_a_copy_is_equal(tmp_path: Path, layout: str):
 @pytest.mark.parametrize(("a", "b"), list(itertools.permutations(LAYOUTS, 2)))
 def test_a_conversion_is_equal_up_to_spelling(tmp_path: Path, target: Path, a: str, b: str):
     source = heads.MAKERS[a](tmp_path / "a")
-    convert(source, tmp_path / "b", b, target=str(target), speculative_tokens=3)
-    found = compare(source, tmp_path / "b", target=str(target))
+    convert(source, tmp_path / "b", b, ConvertOptions(target=str(target), speculative_tokens=3))
+    found = compare(source, tmp_path / "b", CompareOptions(target=str(target)))
     assert found.verdict == "equal-up-to-spelling", found.differences
     assert found.spelling[0].name == "layout"
     same_names = LAYOUTS[a].contract.tensor_prefix == LAYOUTS[b].contract.tensor_prefix
@@ -97,7 +98,9 @@ def shards(folder: Path) -> Path:
 @pytest.mark.parametrize("name", SPELLINGS)
 def test_each_spelling_is_named(tmp_path: Path, name: str):
     change, said = SPELLINGS[name]
-    found = compare(heads.specforge(tmp_path / "a"), change(heads.specforge(tmp_path / "b")), from_b="specforge")
+    found = compare(
+        heads.specforge(tmp_path / "a"), change(heads.specforge(tmp_path / "b")), CompareOptions(from_b="specforge")
+    )
     assert found.verdict == "equal-up-to-spelling", found.differences
     assert said in names(found.spelling)
 
@@ -138,7 +141,9 @@ def nudge(folder: Path) -> Path:
 @pytest.mark.parametrize("name", DIFFERENCES)
 def test_each_difference_is_found_alone(tmp_path: Path, name: str):
     change, where, what = DIFFERENCES[name]
-    found = compare(heads.specforge(tmp_path / "a"), change(heads.specforge(tmp_path / "b")), from_b="specforge")
+    found = compare(
+        heads.specforge(tmp_path / "a"), change(heads.specforge(tmp_path / "b")), CompareOptions(from_b="specforge")
+    )
     assert found.verdict == "different"
     assert [(d.where, d.name) for d in found.differences] == [(where, what)]
 
@@ -323,8 +328,8 @@ def test_a_file_that_shrinks_is_an_error_not_an_equality(tmp_path: Path):
 PEAK = """
 import re, sys
 from pathlib import Path
-from eagle3hub.checkpoint.header import read_header
-from eagle3hub.tensor_diff import diff_tensors
+from eagle3hub.checkpoint.safetensors import read_header
+from eagle3hub.comparison import diff_tensors
 a, b = (read_header(Path(p)).tensors["t"] for p in sys.argv[1:])
 found = diff_tensors("t", a, b)
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())  # ru_maxrss counts the parent's too
@@ -362,7 +367,7 @@ def test_memory_does_not_grow_with_the_tensors(tmp_path: Path):
 
 def test_the_command_line(tmp_path: Path, cli: Cli, target: Path):
     source = heads.specjax(tmp_path / "a")
-    convert(source, tmp_path / "b", "modelopt", target=str(target))
+    convert(source, tmp_path / "b", "modelopt", ConvertOptions(target=str(target)))
     status, out, err = cli("diff", source, tmp_path / "b", "--target", target)
     assert (status, err) == (0, "")
     assert out.splitlines()[0] == "equal up to spelling: layout, tensor names, d2t, t2d"

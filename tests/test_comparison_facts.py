@@ -8,7 +8,8 @@ from pathlib import Path
 from support import variants
 from support.variants import Has, config_of, edit
 
-from eagle3hub import compare
+from eagle3hub import CompareOptions, compare
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 
 
@@ -20,11 +21,11 @@ def test_the_mask_token_of_p_eagle_heads_counts_where_both_state_it(tmp_path: Pa
     has = Has(mask_hidden=True, embeddings=True)
     a, b, untold = (variants.specforge(tmp_path / n, has=has, **said) for n, said in MASK_TOKENS.items())
     c = tmp_path / "c"
-    convert(b, c, "speculators", target=str(target), speculative_tokens=3)
+    convert(b, c, "speculators", ConvertOptions(target=str(target), speculative_tokens=3))
     for other in (b, c):
         found = compare(a, other)
         assert [(d.where, d.name, d.a, d.b) for d in found.differences] == [("semantics", "mask_token_id", 3, 5)]
-    assert compare(b, c, target=str(target)).verdict == "equal-up-to-spelling"
+    assert compare(b, c, CompareOptions(target=str(target))).verdict == "equal-up-to-spelling"
     found = compare(untold, b)
     assert (found.verdict, names(found.spelling)) == ("equal-up-to-spelling", ["mask_token_id"])
 

@@ -17,7 +17,7 @@ from support.commands import leaves, root
 
 from eagle3hub._version import __version__
 from eagle3hub.layouts import LAYOUTS
-from eagle3hub.layouts.base import FEATURES
+from eagle3hub.layouts.base import FEATURES, Need
 from eagle3hub.lint import RULES
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -61,7 +61,7 @@ def test_every_layout_and_every_feature_is_in_them(generate: ModuleType):
         {"vocab_dtype": "I16"},
         {"metadata": {"format": "np"}},
         {"aux_ids": "nowhere"},
-        {"needs": {"patience": "--wait"}},
+        {"needs": (Need("patience", "--wait", "refused-impatient"),)},
         {"cannot": {"unsorted_vocabulary": "it says so"}, "expresses": frozenset()},
     ],
 )
@@ -111,6 +111,7 @@ def test_a_change_of_a_command_shows(generate: ModuleType):
     assert generate.filled_cli(page, changed) != page
 
 
+@pytest.mark.slow
 def test_the_site_has_every_page_and_no_link_that_leads_nowhere(tmp_path: Path):
     pytest.importorskip("mkdocs")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]

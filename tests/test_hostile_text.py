@@ -266,7 +266,7 @@ def test_a_terminal_gets_the_styles_of_this_program_and_no_other(place: Path):
 
 def test_what_a_library_prints_is_cleaned(tmp_path: Path):
     code = (
-        "import sys, warnings, logging; from eagle3hub.cli import streams; streams.outlive_readers()\n"
+        "import sys, warnings, logging; from eagle3hub.cli import output; output.outlive_readers()\n"
         f"print({EVIL!r}); sys.stderr.write({EVIL!r}); sys.stdout.writelines([{EVIL!r}])\n"
         f"warnings.warn({EVIL!r}); logging.warning({EVIL!r})\n"
     )

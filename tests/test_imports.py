@@ -10,7 +10,19 @@ PACKAGE = Path(__file__).parent.parent / "eagle3hub"
 
 # Lowest first; a package or loose module imports only from itself and from those above it in this list.
 ORDER = [
-    *("_version", "errors", "system", "network", "checkpoint", "head", "layouts", "metrics", "prompts", "engines"),
+    *(
+        "_version",
+        "errors",
+        "address",
+        "system",
+        "network",
+        "checkpoint",
+        "head",
+        "layouts",
+        "metrics",
+        "prompts",
+        "engines",
+    ),
     *("inspection", "comparison", "conversion", "reference", "charts", "validation", "benchmarking"),
     *("card", "lint", "publishing", "jobs", "releasing", "cli", "__init__", "__main__"),
 ]
@@ -102,6 +114,23 @@ def test_imports_point_one_way():
 
 def test_no_modules_import_each_other_in_a_circle():
     assert circle(graph()) == []
+
+
+def test_no_package_has_a_name_of_its_own_that_one_of_its_modules_takes():
+    """Importing ``eagle3hub.head.fields`` would replace a ``fields`` of ``eagle3hub/head/__init__.py``."""
+    for path, tree in modules():
+        folder = (PACKAGE / path).parent
+        if not path.endswith("__init__.py") or folder == PACKAGE:
+            continue
+        package, inner = dotted(path), {p.stem for p in folder.iterdir()}
+        for node in tree.body:
+            if isinstance(node, ast.ImportFrom) and not str(node.module).startswith(package):
+                names = {alias.asname or alias.name for alias in node.names}
+            elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names = {node.name}
+            else:
+                names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+            assert not names & inner, f"{path}: {names & inner}"
 
 
 def test_a_circle_is_found():

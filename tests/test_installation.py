@@ -126,7 +126,8 @@ def test_every_workflow_installs_what_it_came_with():
     assert asked == {
         '"eagle3hub @ $TOOL"',
         '"eagle3hub[validate] @ $TOOL"',
-        '"eagle3hub$EXTRA @ $TOOL"',
+        "--require-hashes --only-binary=:all: --requirement=eagle3hub-tool/.github/locked/publish.txt",
+        '--no-deps --no-build-isolation "eagle3hub$EXTRA @ $TOOL"',
         '"$GITHUB_ACTION_PATH${ENGINE:+[validate]}"',
         '"${file[0]}"',
         "dist/*.whl",
@@ -182,7 +183,7 @@ def test_what_a_message_prints_for_an_extra_is_installed_here(extra: installatio
 ADDRESS = "https://github.com/lab/eagle3hub"
 ASK = """
 from eagle3hub.errors import Eagle3HubError
-from eagle3hub.jobs.package import own_package
+from eagle3hub.jobs.plan import own_package
 try:
     print(own_package())
 except Eagle3HubError as e:
@@ -265,6 +266,7 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path / "machine")
 
 
+@pytest.mark.slow
 def test_the_pages_commands_install_a_checkout(checkout: Path, machine: Machine):
     lines, again = (
         [c.line for block in blocks(ROOT / page) for c in block.commands if c.line.startswith("pip ")]
@@ -285,6 +287,7 @@ def test_the_pages_commands_install_a_checkout(checkout: Path, machine: Machine)
     assert "is not what it was installed from any more" in machine.own_package()
 
 
+@pytest.mark.slow
 def test_a_job_gets_the_commit_of_a_checkout(checkout: Path, machine: Machine):
     tree = {"PYTHONPATH": str(checkout)}
     head = git(checkout, "rev-parse", "HEAD")
@@ -305,6 +308,7 @@ def test_a_job_gets_the_commit_of_a_checkout(checkout: Path, machine: Machine):
     assert "--job-package 'eagle3hub[validate] @ git+https://" in machine.own_package(**tree)
 
 
+@pytest.mark.slow
 def test_a_job_gets_the_commit_that_pip_installed(origin: Path, machine: Machine):
     """The line of the release workflow, with the addresses that GitHub would put into it."""
     head = git(origin, "rev-parse", "HEAD")
@@ -320,6 +324,7 @@ def test_a_job_gets_the_commit_that_pip_installed(origin: Path, machine: Machine
     assert machine.own_package() == f"eagle3hub[validate] @ {ADDRESS}/archive/{head}.zip"
 
 
+@pytest.mark.slow
 def test_a_release_is_what_the_switch_says(origin: Path, machine: Machine):
     build = f"pip wheel --no-deps --wheel-dir wheels {shlex.quote(str(origin))}"
     machine(build, machine.folder, PIP_PYTHON=sys.executable)

@@ -8,6 +8,8 @@ import pytest
 from support.hub_writes import WritableHub
 from support.killing import Scenes, killed
 
+pytestmark = pytest.mark.slow  # kills a command over and over
+
 
 @pytest.mark.parametrize("name", ["convert", "release", "validate", "publish"])
 def test_a_killed_command_leaves_old_or_new(name: str, tmp_path: Path):

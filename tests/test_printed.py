@@ -13,7 +13,7 @@ from card import card_samples as samples
 from support.commands import blocks, leaves, root, understood
 from support.printed import FIELD, GROUPS, NAMES, ROOT, Printed, of_code, of_other_texts, of_pages
 
-from eagle3hub.card import load_manifest, render_card
+from eagle3hub.card import load_manifest, render_text
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.base import DEVICES
 from eagle3hub.layouts import LAYOUTS
@@ -99,7 +99,7 @@ def test_every_printed_command_is_whole():
 
 
 def test_what_a_card_prints_to_measure_again_is_whole():
-    text = render_card(load_manifest(samples.EXAMPLE), [samples.make_report()], samples.make_head())
+    text = render_text(load_manifest(samples.EXAMPLE), [samples.make_report()], samples.make_head())
     lines = [line for line in text.replace("\\\n", "").splitlines() if line.startswith("eagle3hub validate")]
     assert lines
     assert {line: why for line in lines if (why := wrong(Printed("card", line, True))) is not None} == {}

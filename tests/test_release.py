@@ -17,7 +17,7 @@ from support import heads
 from eagle3hub.benchmarking.results import load_results
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.layouts import open_head
-from eagle3hub.lint.source import lint_source
+from eagle3hub.lint.source import lint_card
 from eagle3hub.publishing import gates
 from eagle3hub.publishing.files import read_folder
 from eagle3hub.validation.target import identify_target
@@ -92,7 +92,7 @@ def test_benchmarks_and_charts_are_released(project: Path, tmp_path: Path, cli: 
     }
     assert len(pictures) == 3, "two of the benchmark, one of the report"
     assert "### Benchmark" in card
-    assert [f for f in lint_source(str(made)).findings if f.severity != "info"] == []
+    assert [f for f in lint_card(str(made)).findings if f.severity != "info"] == []
     files, links = read_folder(made)
     assert gates.failed_gates(made, document["release"]["repo"], files, links, None) == []
     results.document["heads"][0]["digest"] = "sha256:" + "c" * 64

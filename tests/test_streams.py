@@ -128,9 +128,7 @@ def test_a_connection_that_was_reset(tmp_path: Path):
 
 
 def test_unbuffered_output_is_not_held_back():
-    program = (
-        "import os; from eagle3hub.cli import streams; streams.outlive_readers(); print('x', end=''); os._exit(0)"
-    )
+    program = "import os; from eagle3hub.cli import output; output.outlive_readers(); print('x', end=''); os._exit(0)"
     command = [sys.executable, "-u", "-c", program]
     assert subprocess.run(command, env=ENVIRONMENT, timeout=60, stdout=subprocess.PIPE).stdout == b"x"
 

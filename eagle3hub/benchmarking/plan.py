@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from eagle3hub.address import HubAddress, head_address
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.checkpoint.remote import parse_address
-from eagle3hub.checkpoint.source import HUB
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.base import DEVICES, DTYPES, Device, Dtype
-from eagle3hub.errors import SourceError, UsageError
+from eagle3hub.errors import UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.prompts import PromptSet, datasets, is_cached, load_prompts
 from eagle3hub.system.documents import did_you_mean
@@ -38,7 +37,7 @@ MOST_DRAFT_TOKENS = 16
 
 @dataclass(frozen=True, slots=True)
 class BenchHead:
-    """A head: what tables call it, where it is (a folder, or ``hf://…``), its layout and the digest of its files."""
+    """A head: what tables call it, where it is, its layout and the digest of its files."""
 
     name: str
     source: str
@@ -276,7 +275,7 @@ def make_plan(asked: Asked, progress: Progress = silent) -> BenchPlan:
     engines = listed("--engine", asked.engines, str, "names")
     engines += [name for name in asked.settings.attached if name not in engines]
     names = listed("--datasets", asked.datasets, str, "names or files")
-    target = identify_target(asked.target, asked.target_name)
+    target = identify_target(asked.target, asked.target_name, progress)
     prompts = [load_prompts(name, asked.num_prompts, progress=progress) for name in names]
     heads = [read_head(text, target, progress) for text in asked.heads]
     return BenchPlan(
@@ -307,24 +306,17 @@ def listed(option: str, text: str, kind: Callable[[str], T], what: str) -> list[
 
 
 def read_head(text: str, target: Target, progress: Progress = silent) -> BenchHead:
-    """The head that ``FOLDER``, ``hf://owner/name`` or ``NAME=`` one of these stands for.
+    """The head at an address (`head_address`), or at the one after ``NAME=``.
 
     Raises SourceError for what is no folder, the first error among the head's problems, and what reading it raises.
     """
     match = None if Path(text).expanduser().exists() else _NAMED.fullmatch(text)
     source = match["source"] if match else text
-    on_hub = source.startswith(HUB)
-    folder = Path(source).expanduser().resolve()
-    if not on_hub and not folder.is_dir():
-        raise SourceError(
-            f"the head {source!r} is not a folder",
-            hint="name the folder, or a repository as hf://owner/name",
-            code="source-head",
-        )
-    own = parse_address(source).repo_id.split("/")[-1] if on_hub else folder.name
-    name = match["name"] if match else own
+    at = head_address(source)
+    place = at if isinstance(at, HubAddress) else at.path.resolve()
+    name = match["name"] if match else place.name
     progress(f"reading {name}")
-    checkpoint = open_checkpoint(source if on_hub else folder, progress=progress)
+    checkpoint = open_checkpoint(place, progress=progress)
     head = open_head(checkpoint, target=target.source)
     for problem in head.problems:
         if problem.severity == "error":

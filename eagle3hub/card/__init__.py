@@ -1,7 +1,7 @@
 """Model cards: release.yaml + reports + head → README.md."""
 
 from eagle3hub.card.manifest import Manifest, load_manifest
-from eagle3hub.card.render import render_card
+from eagle3hub.card.render import render_text
 from eagle3hub.card.reports import find_reports
 
-__all__ = ["Manifest", "find_reports", "load_manifest", "render_card"]
+__all__ = ["Manifest", "find_reports", "load_manifest", "render_text"]

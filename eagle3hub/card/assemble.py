@@ -10,7 +10,7 @@ from typing import Any
 from eagle3hub.card.context import warnings
 from eagle3hub.card.folder import RECORD, load_record, render, write_card
 from eagle3hub.card.manifest import Manifest, load_manifest
-from eagle3hub.card.render import draw, render_card
+from eagle3hub.card.render import draw, render_text
 from eagle3hub.card.reports import find_reports, runs
 from eagle3hub.card.results import Benchmark, find_benchmarks, view
 from eagle3hub.checkpoint.destination import is_replaced
@@ -22,7 +22,7 @@ from eagle3hub.validation.report import load_report
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class RenderedCard:
     """A rendered card, where it was written (None: nowhere), and what it warns of as (what, why)."""
 
     manifest: Manifest
@@ -43,7 +43,7 @@ class Card:
         }
 
 
-def make_card(
+def render_card(
     manifest_path: str | Path,
     *,
     reports: Sequence[str | Path] = (),
@@ -51,7 +51,7 @@ def make_card(
     output: str | Path | None = None,
     templates: str | Path | None = None,
     waived: Sequence[str] = (),
-) -> Card:
+) -> RenderedCard:
     """Render a release's card and, if ``output`` is given, write its charts and then itself there.
 
     A card that is not written to a file has no charts: they lie beside it.
@@ -82,7 +82,7 @@ def make_card(
         head.raise_for_errors()
     beside = output is not None and is_replaced(Path(output))  # and not a pipe, which has no place for charts
     pictures, drawn = draw(manifest, runs(documents, list(manifest.layouts)), benchmarks) if beside else ([], {})
-    text = render_card(
+    text = render_text(
         manifest,
         documents,
         opened[0] if opened else None,
@@ -97,19 +97,19 @@ def make_card(
     if output:
         write_card(Path(output), text, drawn)
     if not opened:
-        return Card(manifest, text, files, (), Path(output) if output else None)
+        return RenderedCard(manifest, text, files, (), Path(output) if output else None)
     views = [view(run, manifest) for run in runs(documents, list(manifest.layouts))]
     found = tuple(warnings(manifest, documents, views))
-    return Card(manifest, text, files, found, Path(output) if output else None)
+    return RenderedCard(manifest, text, files, found, Path(output) if output else None)
 
 
-def _made_again(manifest: Manifest, output: str | Path | None) -> Card:
+def _made_again(manifest: Manifest, output: str | Path | None) -> RenderedCard:
     """The card of a release folder, from what lies in it."""
     folder = manifest.path.parent
     made = render(folder, load_record(folder / RECORD).waived)
     if output:
         write_card(Path(output), made.card, made.charts)
-    return Card(manifest, made.card, tuple(find_reports(manifest)), (), Path(output) if output else None)
+    return RenderedCard(manifest, made.card, tuple(find_reports(manifest)), (), Path(output) if output else None)
 
 
 def _by_folder(manifest: Manifest, opened: Sequence[Head]) -> dict[str, Head]:

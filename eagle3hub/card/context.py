@@ -15,7 +15,7 @@ from eagle3hub.card.manifest import License, Manifest
 from eagle3hub.card.reports import Run
 from eagle3hub.card.results import Benchmark, RunView
 from eagle3hub.card.served import served
-from eagle3hub.card.source_tree import SourceTree
+from eagle3hub.checkpoint.source_tree import SourceTree
 from eagle3hub.head import AuxTaps, Head, Semantics
 from eagle3hub.system.text import readable_count, readable_size
 

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from eagle3hub._version import __version__
 from eagle3hub.card.imported import CHARTS, find, read_imported_document
 from eagle3hub.card.manifest import Manifest, PublishSettings, is_prompts_file, load_manifest, read_manifest_document
-from eagle3hub.card.render import draw, render_card
+from eagle3hub.card.render import draw, render_text
 from eagle3hub.card.reports import find_reports, runs
 from eagle3hub.card.results import Benchmark, find_benchmarks
-from eagle3hub.card.source_tree import SourceTree
 from eagle3hub.checkpoint.destination import RELEASE
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, head_digests, head_files
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.source import CONFIG, PROVENANCE
+from eagle3hub.checkpoint.source_tree import SourceTree
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.errors import InputError, ManifestError, OutputError, SourceError
 from eagle3hub.head import Head
@@ -346,7 +346,7 @@ def render(folder: Path, waived: Sequence[str] = (), sha256: Mapping[str, str] |
     if benchmarks:  # they may have been run with the head as it was trained
         digests |= _original(record)
     pictures, charts = draw(manifest, runs(documents, list(manifest.layouts)), benchmarks)
-    card = render_card(
+    card = render_text(
         manifest,
         documents,
         heads[""],

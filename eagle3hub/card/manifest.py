@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from eagle3hub.address import parse_address
 from eagle3hub.card import bibliography, markdown
 from eagle3hub.card.imported import Measurement, load_imported
 from eagle3hub.card.vocabulary import HUB_IDS, HUB_LIBRARIES
@@ -486,4 +487,4 @@ def _license(section: Mapping[str, Any], prefix: str = "") -> License:
 
 
 def _local(here: Path, source: str) -> str:
-    return source if source.startswith("hf://") else str(here / Path(source).expanduser())
+    return str(parse_address(source, here))

@@ -21,6 +21,7 @@ from eagle3hub.card.reports import find_reports
 from eagle3hub.checkpoint.digest import file_digest, folder_digest
 from eagle3hub.checkpoint.source import PROVENANCE, parse_json_object, read_small
 from eagle3hub.checkpoint.staging import replace_file
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import Eagle3HubError, InputError, ManifestError, SourceError
 from eagle3hub.head.target import read_target
@@ -114,7 +115,9 @@ def _write(manifest: Manifest, work: Path) -> dict[str, Path] | None:
         facts = read_target(manifest.measured_target, manifest.target.id)
         for layout in manifest.layouts:
             source, dest = str(manifest.head_source), work / layout
-            convert(source, dest, layout, target=facts, speculative_tokens=k, digests=True, verify=False)
+            convert(
+                source, dest, layout, ConvertOptions(target=facts, speculative_tokens=k, digests=True, verify=False)
+            )
     except Eagle3HubError:
         return None
     return {layout: work / layout for layout in manifest.layouts}
@@ -219,12 +222,12 @@ def card_text(source: Path) -> tuple[str, Path]:
     release that was made without being published, if there are any of these bytes.
     """
     if is_manifest(source):
-        from eagle3hub.card.assemble import make_card
+        from eagle3hub.card.assemble import render_card
 
         folder = source.absolute().parent / ".preview"
         folder.mkdir(exist_ok=True)
         with rehearsal(source, folder) as kept:
-            made = make_card(source, reports=kept.reports, heads=kept.heads, output=folder / "README.md")
+            made = render_card(source, reports=kept.reports, heads=kept.heads, output=folder / "README.md")
         return made.text, folder
     path = source / "README.md" if source.is_dir() else source
     try:
@@ -234,7 +237,7 @@ def card_text(source: Path) -> tuple[str, Path]:
 
 
 def write_page(source: Path, output: Path) -> None:
-    """Write the page of a card. Raises SourceError, OutputError, and what `make_card` raises."""
+    """Write the page of a card. Raises SourceError, OutputError, and what `render_card` raises."""
     text, _ = card_text(source)
     replace_file(output, page(text, source.name).encode("utf-8"))
 

@@ -15,8 +15,8 @@ from eagle3hub.card.imported import CHARTS, LENGTH, Measurement, Row, chart_name
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.card.reports import Run, runs
 from eagle3hub.card.results import Benchmark, view
-from eagle3hub.card.source_tree import SourceTree
 from eagle3hub.charts import Chart, Panel, Series, acceptance_by_dataset, acceptance_by_position
+from eagle3hub.checkpoint.source_tree import SourceTree
 from eagle3hub.errors import InputError, ManifestError, SourceError
 from eagle3hub.head import Head
 from eagle3hub.system import resources
@@ -158,7 +158,7 @@ TEMPLATES = {
 """Main template of each style."""
 
 
-def render_card(
+def render_text(
     manifest: Manifest,
     reports: Sequence[Mapping[str, Any]],
     head: Head | None,

@@ -19,8 +19,9 @@ from eagle3hub.engines.preflight import Files, Subject, Verdict, examine, prefli
 from eagle3hub.engines.specs import preflight_version, version_data
 from eagle3hub.errors import InputError, UsageError
 from eagle3hub.head import Head
+from eagle3hub.head.aux_defaults import AUX_CAPTURE
 from eagle3hub.head.target import TargetFacts
-from eagle3hub.layouts import LAYOUTS, open_head
+from eagle3hub.layouts import LAYOUTS, by_readers, open_head
 from eagle3hub.layouts.base import WriteOptions
 from eagle3hub.layouts.tensors import QUANT_CONFIG
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 Kind = Literal["right", "unknown", "silently_wrong", "refuses", "unchecked"]
 _ORDER: tuple[Kind, ...] = ("right", "unknown", "silently_wrong", "refuses")
 _DOES = {"refuses": "refuses {}", "silently_wrong": "serves {} silently wrong"}
-_SUGGESTED = ("universal", "specforge", "modelopt", "specjax", "speculators", "angelslim", "safeailab")
-"""Layouts in the order in which one is named as a way out."""
 _UNIVERSAL = "universal"
 _SOME = 3
 """K that stands in a layout which must name one, where it does not matter which."""
@@ -121,7 +120,7 @@ def _spelled(one: Served | None, layout: str, draft_tokens: int | None) -> Serve
         config=json.loads(json.dumps(spelled.config)),
         tensors={t.name: (t.dtype, tuple(t.shape)) for t in spelled.tensors},
         weights=("model.safetensors",),
-        quant_file=QUANT_CONFIG in spelled.files,
+        quant_file=QUANT_CONFIG in spelled.side_files,
     )
     return replace(one, layout=layout, subject=Subject(files, one.subject.truth))
 
@@ -175,7 +174,7 @@ def captured(text: str) -> tuple[int, ...] | None:
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
     config = document.get("speculative_config") if isinstance(document, dict) else None
-    listed = config.get("eagle3_layers_to_capture") if isinstance(config, dict) else None
+    listed = config.get(AUX_CAPTURE) if isinstance(config, dict) else None
     return tuple(listed) if isinstance(listed, list) and listed and all(type(i) is int for i in listed) else None
 
 
@@ -196,7 +195,7 @@ def _why(verdict: Verdict) -> str:
 
 def way_out(one: Served, engine: str, version: str, capture: Sequence[int] | None = None) -> str | None:
     """A layout that this engine version takes the same head in, or None: each is spelled out and looked at."""
-    for name in _SUGGESTED:
+    for name in by_readers():
         other = None if name == one.layout else _spelled(one, name, _SOME)
         if other is not None and outlook(other, engine, version, None, capture).kind == "right":
             return name
@@ -209,7 +208,7 @@ def _remedy(one: Served, engine: str, version: str, capture: Sequence[int] | Non
     if out is not None:
         title = vocabulary.layout(out).title
         return f"It takes this head in the {title} layout, which eagle3hub convert --to {out} makes of them."
-    if one.target is None and vocabulary.engine(engine) in vocabulary.layout(_UNIVERSAL).written_for:
+    if one.target is None and engine in LAYOUTS[_UNIVERSAL].contract.engines:
         return f"The universal layout is written for it: eagle3hub convert --to {_UNIVERSAL} --target TARGET makes it."
     return "It takes this head in no layout that eagle3hub writes."
 

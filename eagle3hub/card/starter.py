@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from eagle3hub.address import HubAddress, is_hub_id, parse_address, parse_hub_address
 from eagle3hub.checkpoint.staging import replace_file
-from eagle3hub.errors import UsageError
+from eagle3hub.errors import SourceError, UsageError
 from eagle3hub.head import Head
-from eagle3hub.head.target import is_hub_id
 from eagle3hub.layouts import open_head
 from eagle3hub.system import resources
 from eagle3hub.system.text import visible
@@ -24,14 +24,15 @@ def starter(head: Head, source: str, target: str, repo: str | None = None) -> st
 
     Args:
         source: the head as the manifest is to name it: a folder, relative to the manifest, or ``hf://owner/name``.
-        target: Hub id of the target. repo: Hub id to publish to; by default a name made of the target's.
+        target: Hub id of the target, with or without a revision.
+        repo: Hub id to publish to; by default a name made of the target's.
 
     Raises UsageError for a target or repository that is no Hub id.
     """
-    for name, value in (("--target", target), ("--repo", repo)):
-        if value is not None and not is_hub_id(value):
-            raise UsageError(f"{name} {value!r} is not a Hub id", hint=f"write it as {_HUB_ID}", code="usage-hub-id")
-    published = repo or f"your-name/{target.split('/')[1]}-eagle3"
+    at = _on_hub("--target", target)
+    if repo is not None and not is_hub_id(repo):
+        raise _no_hub_id("--repo", repo)
+    published = repo or f"your-name/{at.name}-eagle3"
     schema = resources.schema("manifest")["properties"]
     read = [
         f"{head.layout} layout, {head.num_parameters:,} parameters, {head.dims.draft_vocab_size:,} of "
@@ -49,9 +50,9 @@ def starter(head: Head, source: str, target: str, repo: str | None = None) -> st
         f"  source: {_quoted(source)}",
         "",
         f"target:  # {_about(schema, 'target')}",
-        f"  id: {target}",
+        f"  id: {at.repo_id}",
         "  license: unknown  # as the Hub spells it: apache-2.0, mit, …",
-        "#?  revision: main",
+        f"  revision: {_quoted(at.revision)}" if at.revision else "#?  revision: main",
         "",
         f"release:  # {_about(schema, 'release')}",
         f"  repo: {published}",
@@ -99,8 +100,23 @@ def write_starter(source: str, target: str, repo: str | None, output: Path) -> N
     if output.exists():
         raise UsageError(f"{output} exists", hint="name another file with --output", code="usage-exists")
     head = open_head(source)
-    named = source if source.startswith("hf://") else os.path.relpath(source, output.absolute().parent)
+    at = parse_address(source)
+    named = str(at) if isinstance(at, HubAddress) else os.path.relpath(at.path, output.absolute().parent)
     replace_file(output, starter(head, named, target, repo).encode("utf-8"))
+
+
+def _on_hub(option: str, given: str) -> HubAddress:
+    try:
+        at = parse_hub_address(given)
+    except SourceError:
+        raise _no_hub_id(option, given) from None
+    if at.folder:
+        raise _no_hub_id(option, given)
+    return at
+
+
+def _no_hub_id(option: str, given: str) -> UsageError:
+    return UsageError(f"{option} {given!r} is not a Hub id", hint=f"write it as {_HUB_ID}", code="usage-hub-id")
 
 
 def _optional(name: str, fields: Mapping[str, Any]) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from eagle3hub.layouts import LAYOUTS
+
 # How engines, layouts and licenses are called in print.
 
 
@@ -41,16 +43,6 @@ class LayoutName:
     title: str
     written_for: str
 
-
-LAYOUTS = {
-    "universal": LayoutName("universal", "vLLM, SGLang, TensorRT-LLM, sglang-jax"),
-    "specforge": LayoutName("SpecForge", "SGLang, vLLM, TensorRT-LLM"),
-    "modelopt": LayoutName("NVIDIA ModelOpt", "TensorRT-LLM, SGLang, vLLM"),
-    "speculators": LayoutName("speculators", "vLLM"),
-    "specjax": LayoutName("SpecJAX", "sglang-jax"),
-    "safeailab": LayoutName("SafeAILab EAGLE", "SafeAILab's own EAGLE code"),
-    "angelslim": LayoutName("AngelSlim", "vLLM"),
-}
 
 SPDX = {
     "apache-2.0": "Apache-2.0",
@@ -97,7 +89,11 @@ def outcome(verdict: str) -> str:
 
 def layout(name: str) -> LayoutName:
     """A layout in print; unknown ones by their own name, written for nobody known."""
-    return LAYOUTS.get(name, LayoutName(name, ""))
+    if name not in LAYOUTS:
+        return LayoutName(name, "")
+    contract = LAYOUTS[name].contract
+    readers = [*map(engine, contract.engines), *([contract.other_readers] if contract.other_readers else [])]
+    return LayoutName(contract.card_title, ", ".join(readers))
 
 
 # What the licenses of targets ask of a model that was made from one: what can be looked up, as data.

@@ -1,4 +1,4 @@
-"""Whether a folder or a file may be written, and what of it this tool wrote before."""
+"""Which folders and files may be written, and which of them this tool wrote before."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from eagle3hub.checkpoint.source import CONFIG, PROVENANCE, parse_json_object
 from eagle3hub.errors import InputError, OutputError
 from eagle3hub.system.reading import impossible_name, read_bytes, special_kind
 
-# Whether a folder, or a file, may be written: what is there already, and whether there is room.
+# May a folder be written? What is there already, and is there room?
 
 
 RELEASE = "release.json"
@@ -44,10 +44,10 @@ def check_destination(
     Args:
         force: allow replacing a folder that this tool wrote (or an empty one), and in which nothing else lies and
             nothing was changed since.
-        keep_out: what must survive: ``dest`` may not be such a file or folder, nor contain it or what a link in it
-            leads to. What is not on this machine (a Hub id) is passed over.
-        beside: patterns of the paths that this tool writes there beside the files of a head and that no record may
-            list; one that ends in a slash is the folder of a head with a record of its own.
+        keep_out: inputs. ``dest`` may not be one of them, nor contain one or a file that a link in one leads to. Those
+            that are not on this machine (Hub ids) are skipped.
+        beside: patterns of further paths that this tool writes there and that no record lists; one that ends in a
+            slash is the folder of a head with a record of its own.
     """
     try:
         _check_inputs(dest, keep_out)
@@ -70,7 +70,7 @@ def require_space(dest: Path, nbytes: int) -> None:
 
 
 def output_error(e: OSError, dest: Path) -> OutputError:
-    """What the system said when ``dest`` was to be written, as an error of this package."""
+    """The system's error from writing ``dest`` as an error of this package."""
     if e.errno in _FULL:
         return OutputError(
             f"the disk is full (or a size limit was reached) while writing {dest}; nothing was kept",
@@ -153,10 +153,10 @@ def _named(paths: Sequence[str]) -> str:
 
 
 def written(folder: Path, beside: Collection[str] = ()) -> dict[str, Mapping[str, Any]]:
-    """What this tool wrote into a folder, by path, with what its records say of it: ``size`` and ``sha256``, if known.
+    """The files this tool wrote into a folder, by path, with ``size`` and ``sha256`` where its records have them.
 
-    The records are those beside a head (`PROVENANCE`), in the folder and in those for other layouts, and the one of
-    a whole release (`RELEASE`). ``beside`` as in `check_destination`; without any record, nothing is ours.
+    The records are those of heads (`PROVENANCE`), in the folder and in those for other layouts, and the one of a whole
+    release (`RELEASE`). ``beside`` as in `check_destination`; without any record, no file counts as ours.
     """
     whole = _recorded(folder / RELEASE)
     ours = _recorded(folder / PROVENANCE)
@@ -181,7 +181,7 @@ def _recorded(record: Path) -> dict[str, Mapping[str, Any]]:
     files = document.get("files")
     listed = {f["path"]: f for f in files if _is_entry(f)} if isinstance(files, list) else {}
     fingerprint = document.get("fingerprint")
-    if CONFIG in listed and isinstance(fingerprint, dict):  # there even where no other digest was asked for
+    if CONFIG in listed and isinstance(fingerprint, dict):  # always recorded, unlike other digests
         listed[CONFIG] = {"sha256": fingerprint.get("config_sha256"), **listed[CONFIG]}
     return {record.name: {}} | listed
 
@@ -191,7 +191,7 @@ def _is_entry(listed: Any) -> bool:
 
 
 def _not_ours(folder: Path, ours: Mapping[str, Mapping[str, Any]], *, look: bool) -> tuple[list[str], list[str]]:
-    """Paths of what in a folder is not ``ours``, at any depth, and with ``look`` of what of it has other bytes now."""
+    """Paths in a folder, at any depth, that are not ``ours``; with ``look`` also those of ours that were changed."""
     needed = {parent.as_posix() for path in ours for parent in PurePosixPath(path).parents}
     foreign, edited = [], []
     open_folders = [folder]
@@ -202,7 +202,7 @@ def _not_ours(folder: Path, ours: Mapping[str, Mapping[str, Any]], *, look: bool
         except OSError:
             if here == folder:
                 raise
-            entries = []  # nobody can tell what is in it
+            entries = []  # unreadable, so it counts as foreign
             foreign.append(here.relative_to(folder).as_posix())
         for path in entries:
             name = path.relative_to(folder).as_posix()
@@ -227,7 +227,7 @@ def _is_edited(path: Path, known: Mapping[str, Any]) -> bool:
     return sha256 is not None and file_digest(path)["sha256"] != sha256
 
 
-# Where a file is written that a user named: which places are replaced, which are written through, which refused.
+# The place of a file that a user named: some are replaced, some are written through, some are refused.
 #
 # ===========================================  =========================================================
 # no file yet, or a file                       replaced in one step; it keeps its permissions and owner
@@ -248,24 +248,24 @@ _opened: dict[tuple[int, int], int] = {}
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the bytes go: into ``file``, which is replaced (links followed), or else through a ``descriptor``."""
+    """Where the bytes go: into ``file``, which is replaced (links followed), or else through ``descriptor``."""
 
     file: Path | None
     descriptor: int = -1
     is_ours: bool = False
-    """Whether the descriptor is to be closed."""
+    """Whether the descriptor must be closed."""
 
 
 def check_place(path: Path, *, parents: bool = False) -> None:
-    """Raise OutputError if a file cannot be written there; for before the work that makes it.
+    """Raise OutputError if a file cannot be written there; call it before the work that makes the file.
 
-    ``parents``: the folders it lies in will be made.
+    ``parents``: its folders will be created.
     """
     try:
         place = find_place(path)
         if place.file is None:
             if place.is_ours and stat.S_ISFIFO(os.fstat(place.descriptor).st_mode):
-                _opened[_identity(place.descriptor)] = place.descriptor  # closed, its reader would see the end
+                _opened[_identity(place.descriptor)] = place.descriptor  # closing it would end the reader's input
             else:
                 _close(place)
             return
@@ -283,7 +283,7 @@ def check_place(path: Path, *, parents: bool = False) -> None:
 
 
 def is_replaced(path: Path) -> bool:
-    """Whether a file lies there, or none yet, so that other files can lie beside it; nothing is opened."""
+    """Whether a plain file is there, or nothing yet, so that other files can go into the same folder."""
     try:
         there, number = _followed(path)
         return number is None and (there.is_file() or not os.path.lexists(there))
@@ -292,7 +292,7 @@ def is_replaced(path: Path) -> bool:
 
 
 def find_place(path: Path) -> Place:
-    """What lies at ``path``. Raises OSError, and OutputError for a place that is neither replaced nor written through.
+    """The place at ``path``. Raises OSError, and OutputError for one that is neither replaced nor written through.
 
     A descriptor that is ours must be closed.
     """
@@ -356,13 +356,13 @@ def _close(place: Place) -> None:
 
 
 def _absolute(path: Path) -> Path:
-    """The path with the links of its folder followed, and the one of its own not."""
+    """The path with links in its folder followed, but not the last component's."""
     whole = Path(os.path.abspath(path))  # noqa: PTH100  # resolve() would follow the last link, too
     return Path(os.path.realpath(whole.parent)) / whole.name
 
 
 def _followed(path: Path) -> tuple[Path, int | None]:
-    """Where a path leads once every link is followed, or the number of the open descriptor of ours that it names."""
+    """The path with every link followed, or the number of our own open descriptor that it names."""
     here = _absolute(path)
     own = {Path(f"/proc/{os.getpid()}/fd"), Path(f"/proc/{os.getpid()}/task/{os.getpid()}/fd"), Path("/dev/fd")}
     for _ in range(_MOST_LINKS):
@@ -398,7 +398,7 @@ def _through(path: Path, there: Path, found: os.stat_result) -> int:
 
 
 def _is_terminal(there: Path) -> bool:
-    """Whether it is a terminal, told by its name: opening another device can do something to it."""
+    """Whether it is a terminal, by its name: opening another device could have an effect."""
     return there == Path("/dev/tty") or there.parent == Path("/dev/pts")
 
 

@@ -44,7 +44,7 @@ def file_digest(path: Path, name: str | None = None) -> FileDigest:
 
 
 def file_size(path: Path) -> FileSize:
-    """How long a file is, which takes no reading."""
+    """The size of a file; its bytes are not read."""
     try:
         return {"path": path.name, "size": path.stat().st_size}
     except OSError as e:

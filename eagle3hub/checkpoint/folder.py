@@ -9,11 +9,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from eagle3hub.address import Address, HubAddress, parse_address
 from eagle3hub.checkpoint.pickles import is_pickle, parse_pickle
 from eagle3hub.checkpoint.safetensors import ByteReader, Header, TensorRef, open_local, parse_header, refuse_pointer
 from eagle3hub.checkpoint.source import (
     CONFIG,
-    HUB,
     INDEX,
     PICKLE_INDEX,
     PICKLE_WEIGHTS,
@@ -30,7 +30,7 @@ from eagle3hub.checkpoint.source import (
 from eagle3hub.errors import ConfigError, Eagle3HubError, Problem, SourceError
 from eagle3hub.system.progress import Progress, silent
 
-# Weights files that lie beside those that count, and whether they hold the same head.
+# Stray weights: files beside those that count. Do they hold the same head?
 #
 # Engines differ in what they read: vLLM and SGLang load every ``*.safetensors`` of a folder that has no
 # index, one after the other (``model_loader/default_loader.py``, ``model_loader/loader.py``), SafeAILab's own loader
@@ -38,29 +38,29 @@ from eagle3hub.system.progress import Progress, silent
 
 
 DUPLICATE = "checkpoint-duplicate"
-"""Code of the problem that engines would load other contents over those that count."""
+"""Code of the problem of a stray file that engines would load over the weights that count."""
 _PROBED = 4096
 _OF_A_HEAD = re.compile(
     r"(model\.)?(midlayer|layers|fc|fc_norm|input_norm|hidden_norm|norm|lm_head|embed_tokens|mask_hidden|d2t|t2d)(\.|$)"
 )
 
 
-def look_beside(
+def check_stray_weights(
     names: Sequence[str],
     tensors: Mapping[str, TensorRef],
     others: Sequence[str],
     pickles: Sequence[str],
     read: Callable[[str], Header],
 ) -> tuple[Problem, ...]:
-    """What is to be said of weights files that do not count.
+    """The problems of weights files that do not count.
 
     Args:
         names: the files that count, safetensors; tensors: what they hold.
-        others: further safetensors that engines would load all the same. pickles: torch pickles.
+        others: further safetensors, which engines would load too. pickles: torch pickles.
         read: reads the header of a file.
 
-    A tensor in two files is compared by dtype, shape and its first bytes: a copy of the same weights goes without a
-    word, as does a file that cannot be read. Of pickles on the Hub, which are often there, no bytes are fetched.
+    A tensor in two files is compared by dtype, shape and its first bytes. A copy of the same weights is no problem,
+    nor is a file that cannot be read. Pickles on the Hub are common, so none of their bytes are fetched.
     """
     found: list[Problem] = []
     apart: list[str] = []
@@ -77,7 +77,7 @@ def look_beside(
         elif more := [n for n in theirs if n not in tensors and _OF_A_HEAD.match(n)]:
             message = (
                 f"tensor {more[0]!r} is in {name} only, beside {names[0]}: without an index nothing says that it is "
-                "the head's, and vLLM and SGLang load it all the same"
+                "the head's, and vLLM and SGLang load it anyway"
             )
             hint = "write model.safetensors.index.json if it is, or move the file out of the folder"
             found.append(Problem("error", "checkpoint-unindexed", message, hint))
@@ -111,7 +111,7 @@ def _tensors(read: Callable[[str], Header], name: str) -> Mapping[str, TensorRef
 def _first_difference(
     ours: Mapping[str, TensorRef], theirs: Mapping[str, TensorRef], *, fetch: bool = True
 ) -> str | None:
-    """The first tensor of both that is not the same; bytes that are not on this machine are fetched if ``fetch``."""
+    """The first tensor that differs between the two; ``fetch``: get bytes that are not on this machine."""
     for name, ref in ours.items():
         other = theirs.get(name)
         if other is None:
@@ -148,7 +148,7 @@ class Checkpoint:
         metadata: header metadata of the first weights file, or None (torch pickles have none).
         weights: the weights files. header_sha256: their header digests, in the same order.
         provenance: the parsed eagle3hub.json beside them, or None.
-        problems: what is to be said of weights files that do not count; see `beside`.
+        problems: of stray weights files; see `check_stray_weights`.
     """
 
     source: str
@@ -163,28 +163,30 @@ class Checkpoint:
     problems: tuple[Problem, ...] = ()
 
 
-def open_source(source: str | Path, *, headers_only: bool = False, progress: Progress = silent) -> Source:
-    """The source a user named: ``hf://owner/name[@revision][/subfolder]``, else a folder.
+def open_source(source: str | Path | Address, *, headers_only: bool = False, progress: Progress = silent) -> Source:
+    """The files at an address (`parse_address`).
 
     Args:
         headers_only: leave the weights of a Hub source where they are and read small ranges of them.
         progress: told about downloads.
     """
-    text = str(source)
-    if text.startswith(HUB):
+    at = parse_address(source)
+    if isinstance(at, HubAddress):
         from eagle3hub.checkpoint.remote import HubSource  # the Hub's client takes a while to import
 
-        return HubSource(text, headers_only=headers_only, progress=progress)
-    return FolderSource(text)
+        return HubSource(at, headers_only=headers_only, progress=progress)
+    return FolderSource(at)
 
 
-def open_checkpoint(source: str | Path, *, headers_only: bool = False, progress: Progress = silent) -> Checkpoint:
-    """Open a folder, or a Hub repository ``hf://owner/name[@revision][/subfolder]``.
+def open_checkpoint(
+    source: str | Path | Address, *, headers_only: bool = False, progress: Progress = silent
+) -> Checkpoint:
+    """Open a folder, or a repository on the Hub or a folder in one; see `parse_address`.
 
     Where there are several weights, the first of these counts: the files of model.safetensors.index.json;
     model.safetensors; every other ``*.safetensors``; the files of pytorch_model.bin.index.json; pytorch_model.bin;
-    its shards without an index; training_state.pt; model.pt. What a file is, its first bytes say, not its name. Of the
-    files that count, none may be missing: see `completeness`.
+    its shards without an index; training_state.pt; model.pt. A file's first bytes tell its format, not its name. Of
+    the files that count, none may be missing (`eagle3hub.checkpoint.source.check_files`).
 
     Args:
         headers_only: do not download the weights of a Hub source; their tensors can be described, and small ones
@@ -193,7 +195,9 @@ def open_checkpoint(source: str | Path, *, headers_only: bool = False, progress:
 
     Raises SourceError, ConfigError, CheckpointError or HubError.
     """
-    files = open_source(source, headers_only=headers_only, progress=progress)
+    at = parse_address(source)
+    on_hub = isinstance(at, HubAddress)
+    files = open_source(at, headers_only=headers_only, progress=progress)
     config_bytes = files.small(CONFIG)
     if config_bytes is None:
         state = next((name for name in TRAINING_STATES if name in files.names()), None)
@@ -220,7 +224,7 @@ def open_checkpoint(source: str | Path, *, headers_only: bool = False, progress:
         weights=tuple(folder / name for name in names),
         header_sha256=tuple(h.digest for h in headers),
         provenance=None if raw_provenance is None else parse_json_object(raw_provenance, files.shown(PROVENANCE)),
-        problems=() if files.name.startswith(HUB) and not headers_only else _beside(files, names, tensors),
+        problems=() if on_hub and not headers_only else _stray_weights(files, names, tensors),
     )
 
 
@@ -233,7 +237,7 @@ def read_tensor(ref: TensorRef) -> bytes:
 
 
 def read_weights(reader: ByteReader) -> Header:
-    """The tensors of a weights file, whichever format its first bytes say it has."""
+    """The tensors of a weights file, in the format that its first bytes tell."""
     start = reader.read(0, min(64, reader.size))
     refuse_pointer(start, reader.shown)
     if is_pickle(start):
@@ -247,7 +251,7 @@ def _read_weights(files: Source, name: str) -> Header:
 
 
 def _weights(files: Source) -> tuple[list[str], Index | None]:
-    """The weights files that count, and the index that says so, if any."""
+    """The weights files that count, and their index, if there is one."""
     present = files.names()
     for index, single, shards in (
         (INDEX, WEIGHTS, sorted(n for n in present if n.endswith(".safetensors"))),
@@ -273,14 +277,14 @@ def _weights(files: Source) -> tuple[list[str], Index | None]:
     )
 
 
-def _beside(files: Source, names: list[str], tensors: dict[str, TensorRef]) -> tuple[Problem, ...]:
-    """What is to be said of safetensors and pickles beside ``names``, read from where they are."""
+def _stray_weights(files: Source, names: list[str], tensors: dict[str, TensorRef]) -> tuple[Problem, ...]:
+    """The problems of safetensors and pickles beside ``names``, read from where they are."""
     if not names[0].endswith(".safetensors"):
         return ()
     present = files.names()
     others = [] if INDEX in present else sorted(n for n in present - {*names} if n.endswith(".safetensors"))
     pickles = sorted(n for n in present if n == PICKLE_WEIGHTS or _PICKLE_SHARD.fullmatch(n))
-    return look_beside(names, tensors, others, pickles, lambda name: _read_weights(files, name))
+    return check_stray_weights(names, tensors, others, pickles, lambda name: _read_weights(files, name))
 
 
 def _index(files: Source, name: str) -> Index:

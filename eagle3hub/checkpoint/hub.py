@@ -24,7 +24,7 @@ from eagle3hub.network.bounds import TIMEOUT, Exceeded, Operation, current, oper
 from eagle3hub.network.transport import bound
 from eagle3hub.system.progress import Progress, silent, tell, tell_after
 
-# What a listing of the Hub states of a file, and whether a file is that one.
+# What the Hub's listing states about a file, and whether a file matches it.
 
 
 _BUFFER = 2 << 20
@@ -32,7 +32,7 @@ _BUFFER = 2 << 20
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """A file as the Hub lists it; None for what it does not say.
+    """A file as the Hub lists it; None for what the Hub does not state.
 
     Attributes:
         size: bytes. blob_id: git's id of the file, or of the pointer that stands for a file in LFS.
@@ -45,12 +45,12 @@ class Stated:
 
     @property
     def digest(self) -> str | None:
-        """What the bytes are known by."""
+        """The digest that identifies the bytes."""
         return self.sha256 or self.blob_id
 
 
 def holds(path: Path, stated: Stated) -> bool:
-    """Whether a file has the bytes that are stated; True where nothing is stated of them."""
+    """Whether a file matches what is stated; True if nothing is stated."""
     if stated.size is not None and path.stat().st_size != stated.size:
         return False
     if stated.digest is None:
@@ -75,7 +75,7 @@ def _git_id(size: int) -> hashlib._Hash:
     return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
 
-# What the Hub may ask huggingface_hub for, and call things, checked for every request the client makes.
+# Checks of every request that huggingface_hub makes: what the Hub may ask of it, and which names the Hub may use.
 #
 # huggingface_hub joins an ETag and a commit into paths of its cache as they come, sends the access token to wherever
 # an upload's instructions point, follows ``Link: rel=next`` with the token, and waits as long as ``Retry-After`` says
@@ -95,7 +95,7 @@ class HubRules:
     """`eagle3hub.network.transport.ExchangeRules` for huggingface_hub."""
 
     def request(self, request: Any) -> None:
-        """Keep the access token from everybody but the Hub, and everything from a connection without encryption."""
+        """Send the access token to the Hub only, and nothing over a connection without encryption."""
         home, there = names.origin_of(endpoint()), names.origin_of(str(request.url))
         if home is not None and home[0] == "https" and (there is None or there[0] != "https"):
             raise Exceeded("redirect", "it sends us on to an address without encryption")
@@ -103,7 +103,7 @@ class HubRules:
             del request.headers["authorization"]
 
     def response(self, request: Any, response: Any) -> None:
-        """Hold what becomes a path, an address or a wait to what it may be."""
+        """Check every header that becomes a path, an address or a wait."""
         headers = response.headers
         if "x-repo-commit" in headers:
             names.oid(headers["x-repo-commit"], "commit")
@@ -114,7 +114,7 @@ class HubRules:
                 if name in headers:
                     names.etag(headers[name].removeprefix("W/").strip('"'), name)
         if current() is not None and "x-xet-hash" in headers:
-            del headers["x-xet-hash"]  # Xet's own client keeps to no limits of ours: the file comes over HTTP
+            del headers["x-xet-hash"]  # Xet's own client ignores our limits, so the file comes over HTTP
         here = str(request.url)
         if response.status_code in _REDIRECTS and "location" in headers:
             _check_redirect(request, here, headers["location"])
@@ -125,7 +125,7 @@ class HubRules:
 
 
 def install() -> None:
-    """Make huggingface_hub build clients that keep to these rules, from the factory it has now."""
+    """Make huggingface_hub's clients keep to these rules; its present factory still builds them."""
     from huggingface_hub import set_client_factory
     from huggingface_hub.utils import _http
 
@@ -140,14 +140,14 @@ def install() -> None:
 
 
 def endpoint() -> str:
-    """The Hub that is asked."""
+    """The address of the Hub in use."""
     from huggingface_hub import constants
 
     return constants.ENDPOINT
 
 
 def _is_the_runners(request: Any) -> bool:
-    """Whether this asks GitHub's runner for an identity, with the token that the runner gave for just that."""
+    """Whether this asks GitHub's runner for an identity, with the token it gave for that purpose."""
     url = os.environ.get("ACTIONS_ID_TOKEN_REQUEST_URL")
     token = os.environ.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN")
     scheme, _, value = request.headers["authorization"].partition(" ")
@@ -156,7 +156,7 @@ def _is_the_runners(request: Any) -> bool:
 
 
 def _check_redirect(request: Any, here: str, location: str) -> None:
-    """Only files may come from another host: answers of the Hub, and what is meant for it, are the Hub's own."""
+    """Refuse a redirect to another host, except for files."""
     there = names.origin_of(urljoin(here, location))
     if there is None or not location.isprintable() or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:(?!//[^/])", location):
         raise Exceeded("redirect", f"it sends us on to {names.quoted(location)}")
@@ -179,18 +179,18 @@ def _next_page(response: Any) -> str | None:
 
 
 def _check_wait(response: Any) -> None:
-    """A long wait is the user's to decide on, and the client would sleep through it."""
+    """Refuse a long wait: the client would sleep, and the user should decide."""
     status, headers = response.status_code, response.headers
     if status not in {408, 429} and status < 500:
         return
     asked = [headers.get("retry-after", "").strip()]
     asked += [wait for left, wait in _RATE_LIMIT.findall(headers.get("ratelimit", "")) if int(left) == 0]
     if any(a.isdecimal() and (len(a) > 6 or int(a) > LONGEST_WAIT) for a in asked):
-        raise Exceeded("busy", "it asks to wait longer than is waited", status)
+        raise Exceeded("busy", "it asks for a longer wait than is allowed", status)
 
 
 def _bound_file(headers: Any) -> None:
-    """A file that is fetched may have the bytes that the answer to HEAD says it has."""
+    """Limit a download to the size that the answer to HEAD states."""
     limits = current()
     if limits is not None and limits.body is not None:
         stated = headers.get("x-linked-size") or headers.get("content-length") or ""
@@ -198,7 +198,7 @@ def _bound_file(headers: Any) -> None:
         limits.body = min(limits.body, size)
 
 
-# What huggingface_hub raises, as one sentence with what to do. No message repeats a URL or a header.
+# Errors of huggingface_hub as one sentence and a hint. No message repeats a URL or a header.
 
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -288,7 +288,7 @@ def explain(e: BaseException, what: str, repo_id: str, revision: str | None, doi
 
 
 def _exceeded(e: BaseException | None) -> Exceeded | None:
-    """The limit that stands behind an exception, however the client wrapped it."""
+    """The exceeded limit behind an exception, however the client wrapped it."""
     for _ in range(8):
         if e is None or isinstance(e, Exceeded):
             return e
@@ -321,7 +321,7 @@ def is_misaddressed(e: BaseException) -> bool:
 
 
 def _identity_service(url: str) -> str | None:
-    """Who was asked for a token of a workflow's own, or None for any other address."""
+    """Who gives out workflow tokens at this address, or None for any other address."""
     if url == f"{endpoint()}/oauth/token":
         return "the Hub"
     actions = os.environ.get("ACTIONS_ID_TOKEN_REQUEST_URL", "").partition("?")[0]
@@ -386,16 +386,16 @@ __all__ = ["Listing", "Stated", "download_file", "endpoint", "hub_errors", "list
 
 T = TypeVar("T")
 AGENT: dict[str, Any] = {"library_name": "eagle3hub", "library_version": __version__}
-"""What every request says of its sender."""
+"""How every request identifies its sender."""
 _ATTEMPTS = 4
 _ATTEMPTS_TO_CONNECT = 2
 _SECONDS_PER_RANGE = 120.0
 _CHECKED_AGAIN = 8 << 20
-"""Files up to this many bytes are held to their digest every time, larger ones when they are fetched."""
+"""Files of at most this size are checked against their digest every time, larger ones only when fetched."""
 _LARGEST_FILE = 1 << 40
 _LARGE = (".safetensors", ".bin", ".pt")
 _SILENCE = 2.0
-"""Seconds after which a question that has no answer yet is told of."""
+"""Seconds without an answer after which the user is told."""
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
 
@@ -403,7 +403,7 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 class Listing:
     """The files of a repository at one commit: path -> size in bytes, or None where the Hub does not say.
 
-    ``stated`` has what the Hub says of each file's bytes.
+    ``stated`` has the Hub's statement about each file's bytes.
     """
 
     commit: str
@@ -423,7 +423,7 @@ def download_file(
     """Download one file of a model repository into the Hub cache, going on where a connection broke.
 
     Args:
-        stated: what the listing says of the file; what comes is held to it, or else to the ETag it is served with.
+        stated: the file in the listing; the download must match it, or else the ETag it is served with.
         cached_only: do not ask the Hub.
 
     Returns where the file is. Raises HubError (no such repository or file, no access, no network, other bytes than
@@ -444,7 +444,7 @@ def download_file(
 
 
 def transfer(size: int | None, most: int = _LARGEST_FILE) -> Operation:
-    """The limits of fetching a file of so many bytes, or else of as many as the Hub says then, up to ``most``."""
+    """The limits for fetching a file of ``size`` bytes; None: of what the Hub states then, up to ``most``."""
     return Operation(transfer=True, body=most if size is None else size)
 
 
@@ -475,7 +475,7 @@ def _stated(sibling: Any) -> Stated:
 
 
 def hold_to(path: Path, stated: Stated, what: str, *, fresh: bool = True) -> None:
-    """Remove a file that has other bytes than the Hub states, or than the name of its blob. Raises HubError."""
+    """Remove a file and raise HubError if its bytes do not match the Hub's statement, or the name of its blob."""
     blob = path.resolve()
     if not stated.digest:
         stated = Stated(
@@ -489,7 +489,7 @@ def hold_to(path: Path, stated: Stated, what: str, *, fresh: bool = True) -> Non
     if blob != path and blob.parent.name == "blobs":
         blob.unlink(missing_ok=True)
     raise HubError(
-        f"what came for {what} is not the file the Hub states; nothing of it was kept",
+        f"the download of {what} does not match what the Hub states of it; nothing was kept",
         hint=OTHER_HUB,
         code="hub-digest",
     )
@@ -516,15 +516,22 @@ def cached_file(repo_id: str, filename: str, commit: str) -> Path | None:
 
 
 def unreachable(error: HubError) -> bool:
-    """Whether the Hub could not be asked at all, so that what is in the cache may stand in for its answer."""
+    """Whether the Hub could not be asked at all, so that the cache may be used."""
     return error.code in {"hub-offline", "hub-timeout", "hub-server", "hub-network", "hub-busy"}
+
+
+def no_repository(error: HubError) -> bool:
+    """Whether the Hub says that there is no such repository, or none that this account may see."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    return isinstance(error.__cause__, RepositoryNotFoundError) and not isinstance(error.__cause__, GatedRepoError)
 
 
 @contextmanager
 def hub_errors(
     what: str, repo_id: str, revision: str | None = None, doing: str = "get", limits: Operation | None = None
 ) -> Iterator[None]:
-    """Turn whatever the client raises inside the block into HubError; what it says itself (with URLs) is silenced.
+    """Turn whatever the client raises inside the block into HubError; its own output (with URLs) is silenced.
 
     Args:
         doing: the verb for what could not be done to ``what``.
@@ -593,7 +600,7 @@ def _read_once(url: str, headers: dict[str, str], offset: int, count: int) -> tu
 
 
 def patiently(ask: Callable[[], T]) -> T:
-    """Ask again a few times where the Hub is busy or the connection failed, for as long as it says, within reason."""
+    """Retry a few times if the Hub is busy or the connection failed; waits are bounded."""
     for attempt in range(1, _ATTEMPTS):
         try:
             return ask()
@@ -607,7 +614,7 @@ def patiently(ask: Callable[[], T]) -> T:
 
 
 def _wait_before_retry(e: Exception, attempt: int) -> float | None:
-    """Seconds, or None where asking again is of no use."""
+    """Seconds to wait before the next try, or None if there is no point in one."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     if isinstance(e, HfHubHTTPError):

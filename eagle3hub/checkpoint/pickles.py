@@ -18,7 +18,7 @@ from eagle3hub.errors import CheckpointError
 #
 # The archives torch.save writes hold every tensor uncompressed, so a member is a byte range of the file. Layout of
 # the records: PKWARE APPNOTE 6.3.10, sections 4.3.7 (local header), 4.3.12 (central directory), 4.3.14 to 4.3.16
-# (ZIP64 and the end records). Every number is held against the file's size before anything is read or reserved.
+# (ZIP64 and the end records). Every number is checked against the file's size before anything is read or reserved.
 
 
 _MAX_DIRECTORY_BYTES = 16 << 20
@@ -71,7 +71,7 @@ class Archive:
         return offset, entry.size
 
     def read(self, name: str, limit: int) -> bytes:
-        """The bytes of a small member, held against its checksum."""
+        """The bytes of a small member, checked against its checksum."""
         offset, size = self.locate(name)
         if size > limit:
             raise self._bad(f"has {size} bytes in {name!r}; at most {limit} are read")
@@ -178,12 +178,12 @@ class BadPickle(Exception):
 
 
 class CutShort(BadPickle):
-    """The instructions go on beyond the bytes that were given."""
+    """The instructions continue beyond the given bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stub:
-    """What a name in a pickle stands for: ``build`` makes a description from the arguments of a call."""
+    """The meaning of a name in a pickle: ``build`` makes a description from the arguments of a call."""
 
     name: str
     build: Callable[..., Any] | None = None
@@ -420,9 +420,9 @@ _INSTRUCTIONS: dict[bytes, Callable[[_Machine], Any]] = {
 
 
 STATE_DICTS = ("draft_state_dict", "model_state_dict", "state_dict", "model", "module")
-"""Keys under which training states keep the tensors of the model, in the order they are looked for."""
+"""Keys under which training states keep the model's tensors, in the order they are tried."""
 BARE = "tensor"
-"""Name of a tensor that was saved alone."""
+"""The name given to a tensor that was saved alone."""
 
 _ZIP = b"PK\x03\x04"
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -601,7 +601,7 @@ def _interpret(reader: ByteReader, raw: bytes, at: int, seen: dict[str, _Storage
         called = f"{module}.{name}"
         raise BadPickle(
             f"names {called if called.isprintable() and len(called) < 120 else ascii(called)[:120]}, "
-            "which a table of tensors has no need of; nothing of it was run"
+            "which a table of tensors does not need; nothing of it was run"
         )
 
     def load(identity: Any) -> _Storage:
@@ -660,7 +660,7 @@ def _tensor(storage: Any, dtype: Any, offset: Any, shape: Any, stride: Any, spec
 
 
 def _empty_table() -> dict[Any, Any]:
-    """An OrderedDict: made empty and filled afterwards; copying another would let a small file fill the memory."""
+    """An OrderedDict, empty at first. Copying another is refused: it would let a small file fill the memory."""
     return {}
 
 

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import urlsplit
 
+from eagle3hub.address import HubAddress
 from eagle3hub.checkpoint import hub
 from eagle3hub.checkpoint.digest import file_digest
 from eagle3hub.checkpoint.hub import Stated
 from eagle3hub.checkpoint.safetensors import ByteReader, open_local, truncated
 from eagle3hub.checkpoint.source import (
     CONFIG,
-    HUB,
     INDEX,
     MAX_JSON_BYTES,
     PICKLE_INDEX,
     gaps,
     listed,
+    missing,
     parse_json_object,
     read_small,
 )
@@ -32,7 +32,7 @@ from eagle3hub.errors import ConfigError, HubError, SourceError
 from eagle3hub.network import names
 from eagle3hub.system.progress import Progress, silent
 
-# Weights on the Hub whose download goes on where an earlier run stopped.
+# Downloads of weights that continue where an earlier run stopped.
 #
 # A draft head is one file of up to gigabytes, and huggingface_hub goes on with a file only within a run: its temporary
 # file has a name of its own each time and is removed when the run fails (2.4.0 ``file_download.py``). So what has come
@@ -51,7 +51,7 @@ def download_weights(
     *,
     stated: Stated | None = None,
 ) -> Path:
-    """As `hub.download_file`, and what an earlier run fetched of a large file is not fetched again."""
+    """Like `hub.download_file`, but continues a large file that an earlier run fetched in part."""
     if not _offline() and (revision is None or hub.cached_file(repo_id, filename, revision) is None):
         limits = hub.transfer(None if stated is None else stated.size)
         with hub.hub_errors(f"{filename} of {repo_id}", repo_id, revision, limits=limits):
@@ -118,15 +118,9 @@ def _append(f: BinaryIO, url: str, about: Any, message: str, progress: Progress)
     )
 
 
-# A repository on the Hub as a source: small files and ranges for a look, whole files for work.
+# A repository on the Hub as a source: small files and ranges to inspect it, whole files to work with it.
 
 
-_ADDRESS = re.compile(
-    r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
-    r"(?:@(?P<revision>refs/(?:pr/[0-9]+|convert/\w+)|[^/@\s]+))?"
-    r"(?:/(?P<folder>[^\s].*))?",
-    re.ASCII,
-)
 _FIRST_READ = 16 << 10
 _MAX_BYTES = 32 << 20
 _MAX_REQUESTS = 256
@@ -134,37 +128,6 @@ _SIDE_FILE_BYTES = 64 << 10
 _MAX_SIDE_FILES = 16
 _MAX_SHARDS = 10_000
 _WEIGHTS = (".safetensors", ".bin", ".pt")
-
-
-@dataclass(frozen=True, slots=True)
-class HubAddress:
-    """A place on the Hub: ``hf://owner/name[@revision][/subfolder]``."""
-
-    repo_id: str
-    revision: str | None
-    folder: str
-
-    def __str__(self) -> str:
-        revision = self.revision or ""
-        at = f"@{revision if revision.startswith('refs/') else quote(revision, safe='')}" if revision else ""
-        return f"{HUB}{self.repo_id}{at}" + (f"/{self.folder}" if self.folder else "")
-
-    def path(self, name: str) -> str:
-        """A file's path in the repository."""
-        return f"{self.folder}/{name}" if self.folder else name
-
-
-def parse_address(text: str) -> HubAddress:
-    """Parse an address; a slash in a branch name is written ``%2F``. Raises SourceError."""
-    match = _ADDRESS.fullmatch(text.removeprefix(HUB).rstrip("/"))
-    folder = (match["folder"] or "") if match else ""
-    if match is None or any(part in {"", ".", ".."} for part in folder.split("/") if folder) or "\\" in folder:
-        raise SourceError(
-            f"{text} is not the address of a model on the Hub",
-            hint="write hf://owner/name, hf://owner/name@revision or hf://owner/name@revision/subfolder",
-            code="source-hub-address",
-        )
-    return HubAddress(match["repo"], unquote(match["revision"]) if match["revision"] else None, folder)
 
 
 class HubSource:
@@ -177,8 +140,7 @@ class HubSource:
     Raises HubError, or SourceError where there is no config.json.
     """
 
-    def __init__(self, text: str, *, headers_only: bool = False, progress: Progress = silent) -> None:
-        asked = parse_address(text)
+    def __init__(self, asked: HubAddress, *, headers_only: bool = False, progress: Progress = silent) -> None:
         self._headers_only = headers_only
         self._progress = progress
         self._sizes: dict[str, int | None] | None = None
@@ -195,6 +157,8 @@ class HubSource:
             self._check_small(config, asked)
             local = hub.download_file(asked.repo_id, config, asked.revision)
         except HubError as e:
+            if asked.bare and hub.no_repository(e):
+                raise missing(asked.model_id) from e
             if commit is not None or not hub.unreachable(e):
                 raise
             local = _from_cache(asked, config, e)
@@ -220,7 +184,7 @@ class HubSource:
             )
 
     def names(self) -> set[str]:
-        """Names of the files directly in it; offline, of those in the cache and of the weights these tell of."""
+        """Names of the files directly in it; offline, of those in the cache and of weights that these name."""
         if self._sizes is None:
             return self._known_offline()
         start = self._at.path("")
@@ -249,11 +213,11 @@ class HubSource:
         return download_weights(self._at.repo_id, path, self._commit, self._progress, stated=stated)
 
     def shown(self, name: str) -> str:
-        """What messages call a file."""
+        """The name of a file in messages."""
         return f"{self.name}/{name}"
 
     def _known_offline(self) -> set[str]:
-        """The files in the cache, and the weights files that their index or the numbers in their names tell of."""
+        """The files in the cache, and the weights files that an index or numbered names imply."""
         cached = {p.name for p in self.folder.iterdir() if p.is_file()}
         numbered = islice(chain.from_iterable(missing for missing, _ in gaps(cached)), _MAX_SHARDS)
         index = next((name for name in (INDEX, PICKLE_INDEX) if name in cached), None)
@@ -275,8 +239,29 @@ class HubSource:
             raise ConfigError(f"{path} of {where} is larger than {MAX_JSON_BYTES} bytes", code="config-json")
 
 
+_OF_A_MODEL = (".json", ".safetensors", ".txt", ".model", ".jinja", ".tiktoken")
+"""Ends of the names of files that loading a model takes; never code."""
+
+
+def local_copy(at: HubAddress, progress: Progress = silent) -> tuple[Path, str]:
+    """Download a model at one commit into the cache; returns its folder and the commit.
+
+    Pickles are fetched only where there are no safetensors. Raises HubError, and SourceError without config.json.
+    """
+    listing = hub.list_files(at.repo_id, at.revision)
+    names = [name for name in sorted(listing.sizes) if "/" not in name]
+    if CONFIG not in names:
+        raise SourceError(f"there is no {CONFIG} in {at}", hint=_where(at, listing.sizes), code="source-no-config")
+    wanted = [name for name in names if name.endswith(_OF_A_MODEL)]
+    if not any(name.endswith(".safetensors") for name in wanted):
+        wanted += [name for name in names if name.endswith(_WEIGHTS)]
+    for name in wanted:
+        path = download_weights(at.repo_id, name, listing.commit, progress, stated=listing.stated.get(name))
+    return path.parent, listing.commit
+
+
 class RemoteReader:
-    """A `ByteReader` of a file on the Hub; what it reads in all is bounded."""
+    """A `ByteReader` of a file on the Hub; the total it reads is bounded."""
 
     def __init__(self, at: HubAddress, name: str, path: Path) -> None:
         self.path = path
@@ -287,7 +272,7 @@ class RemoteReader:
         self._blocks = [(0, start)]  # everything read so far: the total is bounded
 
     def remote(self, offset: int, count: int) -> bytes:
-        """What a `TensorRef` reads its bytes with."""
+        """The function that a `TensorRef` reads its bytes with."""
         return self.read(offset, count)
 
     def read(self, offset: int, count: int) -> bytes:
@@ -316,7 +301,7 @@ class RemoteReader:
 
 
 def _where(asked: HubAddress, names: Iterable[str]) -> str:
-    """Where a config.json may be that is not at an address; ``names`` are the files of the whole repository."""
+    """A hint at folders with a config.json, for an address without; ``names``: the files of the whole repository."""
     inside = sorted(n.removesuffix(f"/{CONFIG}") for n in names if n.endswith(f"/{CONFIG}"))
     if not inside:
         return "no folder of the repository has one, and weights alone do not say what the head computes"
@@ -327,6 +312,8 @@ def _from_cache(asked: HubAddress, name: str, error: HubError) -> Path:
     try:
         return hub.download_file(asked.repo_id, name, asked.revision, cached_only=True)
     except HubError:
+        if asked.bare:  # more likely a path with a mistake in it; with hf:// the Hub's failure is the error
+            raise missing(asked.model_id) from error
         raise error from None
 
 
@@ -334,7 +321,7 @@ _LISTINGS: dict[tuple[str, str, str], hub.Listing] = {}
 
 
 def _listing(at: HubAddress) -> hub.Listing:
-    """The files at an address; of a commit, which cannot change, the answer is kept."""
+    """The files at an address; the answer is kept if the address names a commit, which cannot change."""
     known = _LISTINGS.get((hub.endpoint(), at.repo_id, at.revision or ""))
     if known is not None:
         return known

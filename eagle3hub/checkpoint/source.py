@@ -5,18 +5,18 @@ from __future__ import annotations
 import errno
 import json
 import re
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from eagle3hub.address import LocalAddress, is_folder, suggested
 from eagle3hub.checkpoint.safetensors import ByteReader, Header, TensorRef, open_local, refuse_pointer
 from eagle3hub.errors import CheckpointError, ConfigError, Eagle3HubError, SourceError
 from eagle3hub.system.reading import read_bytes
 
-# Several weights files as one head: none may be missing, and an index, where there is one, must agree with them.
+# Several weights files as one head: none may be missing, and an index, if there is one, must agree with them.
 #
 # The index of Hugging Face's libraries maps each tensor to its file (``weight_map``). Engines do not compare the two:
 # they load what they find, and a tensor that got lost keeps the values it was initialised with.
@@ -133,7 +133,6 @@ def _are(names: Sequence[str]) -> str:
 # Where a checkpoint's files come from: a folder on this machine, or a repository on the Hub.
 
 
-HUB = "hf://"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -142,11 +141,6 @@ PICKLE_WEIGHTS = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 TRAINING_STATES = ("training_state.pt", "model.pt")
 """Files of whole training runs: weights, and what else a trainer goes on from."""
-_REPO = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
-_PAGE = re.compile(
-    rf"https?://(?:huggingface\.co|hf\.co)/(?P<repo>{_REPO})(?:/tree/(?P<revision>[^/]+)(?P<folder>/.+?)?)?/?"
-)
-_BARE = re.compile(rf"(?:hf:/?)?({_REPO}(?:@[^/@\s]+)?)")
 MAX_JSON_BYTES = 2_000_000
 """Parsed JSON takes up to 28 times its size, and a folder has three such files."""
 
@@ -178,18 +172,17 @@ class Source(Protocol):
 class FolderSource:
     """A folder on this machine. Raises SourceError where there is none, or where the head is in a folder in it."""
 
-    def __init__(self, text: str) -> None:
-        self.name = text
-        self.folder = Path(text).expanduser()
+    def __init__(self, at: LocalAddress) -> None:
+        self.name = at.text
+        self.folder = at.path
         if not is_folder(self.folder):
-            what = "is a file, not a folder" if self.folder.exists() else "does not exist"
-            hint = f"name the folder that holds {CONFIG}"
-            if not self.folder.exists() and (address := _meant(text)) is not None:
-                hint += f", or write {address} for a model on the Hub"
-            raise SourceError(f"{text} {what}", hint=hint, code="source-missing")
+            if self.folder.exists():
+                hint = f"name the folder that holds {CONFIG}"
+                raise SourceError(f"{at} is a file, not a folder", hint=hint, code="source-missing")
+            raise missing(at.text)
         if CONFIG not in self.names() and (inside := _folders_with_config(self.folder)):
             raise SourceError(
-                f"there is no {CONFIG} in {text}",
+                f"there is no {CONFIG} in {at}",
                 hint=f"name a folder in it that has one: {listed(inside)}",
                 code="source-no-config",
             )
@@ -214,28 +207,18 @@ class FolderSource:
         return str(self.folder / name)
 
 
-def is_folder(path: Path) -> bool:
-    """Whether there is a folder of that name. Raises SourceError where that cannot be told."""
-    try:
-        return stat.S_ISDIR(path.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as e:
-        raise SourceError(f"cannot read {path}: {e.strerror}", code="source-unreadable") from e
+def missing(text: str) -> SourceError:
+    """The error for a place that exists neither on this machine nor on the Hub."""
+    hint = f"name the folder that holds {CONFIG}"
+    if (address := suggested(text)) is not None:
+        hint += f", or write {address} for a model on the Hub"
+    return SourceError(f"{text} does not exist", hint=hint, code="source-missing")
 
 
 def _folders_with_config(folder: Path) -> list[str]:
     """The folders in a folder, or of a repository in the Hub cache, that hold a config.json."""
     found = [*folder.glob(f"*/{CONFIG}"), *folder.glob(f"snapshots/*/{CONFIG}")]
     return sorted(str(path.parent) for path in found if not path.parent.name.startswith("."))
-
-
-def _meant(text: str) -> str | None:
-    """The address of the model on the Hub that somebody may mean who names it otherwise, or None."""
-    if page := _PAGE.fullmatch(text):
-        at = f"@{page['revision']}" if page["revision"] else ""
-        return f"{HUB}{page['repo']}{at}{page['folder'] or ''}"
-    return f"{HUB}{bare[1]}" if (bare := _BARE.fullmatch(text)) else None
 
 
 def read_small(path: Path) -> bytes | None:
@@ -266,20 +249,20 @@ def parse_json_object(raw: bytes, path: Path | str) -> dict[str, Any]:
     return value
 
 
-# Whether files are still those that were looked at, which takes no reading.
+# Have files changed since they were opened? Their bytes are not read.
 
 
 State = tuple[int, int, int]
 
 
-def look(paths: Iterable[Path]) -> dict[Path, State]:
-    """The file each path leads to: its inode, size in bytes and last change in ns. No entry where there is none."""
+def file_states(paths: Iterable[Path]) -> dict[Path, State]:
+    """Inode, size in bytes and last change in ns of each file; no entry for a file that does not exist."""
     return {path: state for path in paths if (state := _state(path)) is not None}
 
 
 @contextmanager
 def unchanged(seen: Mapping[Path, State]) -> Iterator[None]:
-    """Raise SourceError if, when the block ends, a file is no longer as ``seen``, instead of what came of that."""
+    """Raise SourceError if a file is no longer as ``seen`` when the block ends, in place of any error it caused."""
     try:
         yield
     except (Eagle3HubError, OSError):
@@ -289,7 +272,7 @@ def unchanged(seen: Mapping[Path, State]) -> Iterator[None]:
 
 
 def changed(what: Path | str, how: str = "changed") -> SourceError:
-    """The error of a source that is being written."""
+    """The error of a source that somebody writes while it is read."""
     return SourceError(
         f"{what} {how} while it was converted; nothing was kept",
         hint="wait until whatever writes it (a trainer, a download) has finished, then run it again",

@@ -1,7 +1,7 @@
-"""Build a folder, or a file, out of sight, then put it in place in one step.
+"""Build a folder or a file under a hidden name, then put it in place in one step.
 
-The destination is either absent or complete, whatever happens in between: the work goes into a hidden sibling
-folder that is renamed at the end. A sibling left behind by a killed process is removed by the next run.
+The destination is absent or complete at every moment: the work goes into a hidden sibling that is renamed at the end.
+The next run removes a sibling that a killed process left behind.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LONGEST_NAME = 220
 def prepare_destination(
     dest: Path, *, force: bool, keep_out: Iterable[str | Path] = (), beside: Collection[str] = ()
 ) -> None:
-    """As `check_destination`, and make the folder that ``dest`` will lie in. Raises OutputError."""
+    """Create the folder that ``dest`` goes into, then `check_destination`. Raises OutputError."""
     try:
         dest.absolute().parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -47,7 +47,7 @@ def prepare_destination(
 class Stage:
     """A folder under construction. It is put in place at the end unless ``keep`` has been set to false.
 
-    ``left`` is then what could not be removed of the folder it replaced.
+    ``left`` is then the rest of the folder it replaced, if that could not be removed completely.
     """
 
     path: Path
@@ -61,9 +61,9 @@ def staged_folder(
 ) -> Iterator[Stage]:
     """A new hidden folder that becomes ``dest`` when the block ends without an exception.
 
-    ``force`` and ``beside`` are those of `check_destination`. ``flush``: have it on the disk under its name before
-    returning, so that a power cut cannot undo it. Raises OutputError where the destination cannot be written, the
-    disk-full case included. On any exception nothing is left behind and an existing ``dest`` is untouched.
+    ``force`` and ``beside`` are those of `check_destination`. ``flush``: return only when it is on the disk under its
+    name, so that a power cut cannot undo it. Raises OutputError if the destination cannot be written (a full disk
+    included). On any exception nothing is left behind and an existing ``dest`` is untouched.
     """
     parent = dest.absolute().parent
     remove_leftovers(dest, beside)
@@ -86,7 +86,7 @@ def staged_folder(
             raise output_error(e, dest) from e
         finally:
             _remove_stage(stage.path)
-    finally:  # once more: a signal may have come on the way into the first, and no second one raises
+    finally:  # again: a signal may have interrupted the first `finally`; a second one raises nothing
         _remove_stage(stage.path)
         if lock >= 0:
             os.close(lock)
@@ -102,10 +102,10 @@ def write_file(path: Path, data: bytes, *, flush: bool = True) -> None:
 
 
 def replace_file(path: Path, data: bytes, *, parents: bool = False) -> None:
-    """Write a file, with ``parents`` also the folders it lies in; an existing one is replaced in one step, at the end.
+    """Write a file; an existing one is replaced in one step, at the end. ``parents``: create its folders.
 
-    Places that are no files are written through or refused, as `eagle3hub.checkpoint.destination` says. Raises
-    OutputError where it cannot be written; what was there before is then untouched.
+    Places that are no files are written through or refused; `eagle3hub.checkpoint.destination` has the rules. Raises
+    OutputError if it cannot be written; what was there before is then untouched.
     """
     try:
         if parents:
@@ -120,7 +120,7 @@ def replace_file(path: Path, data: bytes, *, parents: bool = False) -> None:
 
 
 def append_file(path: Path, text: str) -> None:
-    """Add to the end of a file, or write through a place that is none. Raises OutputError."""
+    """Append to a file, or write through a place that is no file. Raises OutputError."""
     try:
         place = find_place(path)
         if place.file is None:
@@ -133,7 +133,7 @@ def append_file(path: Path, text: str) -> None:
 
 
 def _replace(file: Path, data: bytes) -> None:
-    """Give ``file`` new bytes in one step, and let it keep its permissions and owner."""
+    """Replace the bytes of ``file`` in one step; its permissions and owner stay."""
     remove_leftovers(file)
     partial = file.with_name(f"{_prefix(file.name)}{secrets.token_hex(4)}")
     try:
@@ -164,13 +164,13 @@ def _keep_mode(fd: int, before: os.stat_result) -> None:
 
 
 def remove_leftovers(dest: Path, beside: Collection[str] = ()) -> None:
-    """Remove what killed runs for the same destination left; a running one holds the lock of its folder or file.
+    """Remove what killed runs for the same destination left behind; a run that still goes on holds a lock.
 
-    What a run had put aside and not yet replaced gets its name back. ``beside`` as in `check_destination`.
+    A folder that a run had moved aside and not yet replaced gets its name back. ``beside`` as in `check_destination`.
     """
     try:
         found = set(dest.absolute().parent.glob(f"{glob.escape(_prefix(dest.name))}*"))
-    except OSError:  # nothing can be written there either, which who tries to will say
+    except OSError:  # whoever writes there next reports it
         return
     aside = {path for path in found if path.name.endswith(_OLD)}
     for stage in found - aside:
@@ -197,7 +197,7 @@ def remove_leftovers(dest: Path, beside: Collection[str] = ()) -> None:
 
 
 def _put_in_place(stage: Path, dest: Path, beside: Collection[str]) -> Path | None:
-    """Give ``stage`` its name. Returns what is left of the folder it replaced, None where that could be removed."""
+    """Rename ``stage`` to ``dest``. Returns the rest of the folder it replaced, None if that could be removed."""
     if not os.path.lexists(dest):
         os.rename(stage, dest)
         return None
@@ -219,20 +219,20 @@ def begin_folder(stage: Path, mode: int = 0o777) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if os.path.lexists(stage):
             return lock
-        os.close(lock)  # another run took it for a leftover in the moment before it was locked
+        os.close(lock)  # before it was locked, another run removed it as a leftover
 
 
 def _remove_stage(stage: Path) -> None:
-    """Remove a folder under construction, whatever signal comes meanwhile."""
+    """Remove a folder under construction; signals wait."""
     if os.path.lexists(stage):
         with held():
             remove_folder(stage)
 
 
 def _remove_written(folder: Path, beside: Collection[str]) -> bool:
-    """Remove what this tool wrote into a folder that was replaced, and nothing else; whether that was everything.
+    """Remove only what this tool wrote from a folder that was replaced. Returns whether nothing else was in it.
 
-    The records of what that is go last, so that the next run can go on where this one was killed.
+    The records go last, so that the next run can continue if this one is killed.
     """
     ours = written(folder, beside)
     inside = [(Path(here), folders, names) for here, folders, names in os.walk(folder)]
@@ -252,7 +252,7 @@ def _remove_written(folder: Path, beside: Collection[str]) -> bool:
 
 
 def remove_folder(folder: Path) -> bool:
-    """Whether ``folder`` and all in it could be removed, also out of folders that may not be written to."""
+    """Remove ``folder`` and all in it, even from read-only folders. Returns whether that worked."""
     shutil.rmtree(folder, ignore_errors=True)
     if not os.path.lexists(folder):
         return True
@@ -267,12 +267,12 @@ def remove_folder(folder: Path) -> bool:
 
 
 def _old_of(stage: Path) -> Path:
-    """What the folder that ``stage`` replaces is called meanwhile; until then ``stage`` is there as well."""
+    """The name of the replaced folder until it is removed; ``stage`` exists as long as it may have to be restored."""
     return stage.with_name(stage.name + _OLD)
 
 
 def _prefix(name: str) -> str:
-    """How the hidden names begin of what becomes ``name``; cut where a file system would not take it."""
+    """How hidden names for ``name`` begin; cut to what a file system takes."""
     while len(os.fsencode(name)) > _LONGEST_NAME:
         name = name[:-1]
     return f".{name}.eagle3hub-"

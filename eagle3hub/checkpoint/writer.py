@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from eagle3hub.checkpoint.safetensors import BITS, TensorRef, layout_key
 from eagle3hub.checkpoint.source import WEIGHTS
-from eagle3hub.errors import CheckpointError, TensorError, UsageError
+from eagle3hub.errors import CheckpointError, Hint, TensorError, UsageError
 from eagle3hub.system.documents import document_bytes
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.reading import open_regular
@@ -151,7 +151,7 @@ def cast(ref: TensorRef, dtype: str) -> TensorRef:
 
 
 def how_derived(ref: TensorRef) -> str:
-    """In words: what is done to a tensor's bytes on their way."""
+    """What happens to a tensor's bytes while they are copied, in words."""
     if not isinstance(ref, DerivedRef):
         return "copied"
     steps = ["reordered"] if ref.order else []
@@ -163,7 +163,7 @@ def how_derived(ref: TensorRef) -> str:
 
 
 CHUNK = 512 << 10
-"""No chunk is longer than this; small enough to stay in a processor's cache between two uses."""
+"""The longest chunk; small enough to stay in a processor's cache between two uses."""
 
 
 class OpenFiles:
@@ -217,7 +217,7 @@ def stream(ref: TensorRef, files: OpenFiles) -> Iterator[memoryview]:
     except CastOverflow as e:
         raise TensorError(
             f"{ref.name} holds {e.value:g}, which {ref.dtype} cannot hold",
-            hint="choose --dtype bf16 or fp32, which have the range",
+            hint=Hint("choose --dtype bf16 or fp32, which have the range", "--dtype"),
             code="tensor-overflow",
         ) from None
 
@@ -259,7 +259,7 @@ def _runs(order: tuple[int, ...], piece: int) -> Iterator[tuple[int, int]]:
             first = i
 
 
-# Calls of Linux that Python has no function for; where the system lacks one, nothing is done.
+# Linux system calls that Python does not offer; where the system lacks one, nothing is done.
 
 
 _NO_SUCH_CALL = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -282,9 +282,9 @@ def reserve(fd: int, size: int) -> None:
 
 
 def start_writing(fd: int, offset: int, count: int) -> None:
-    """Have the system begin to write a range of a file to the disk, without waiting for it (``sync_file_range(2)``).
+    """Start writing a range of a file to the disk, without waiting (``sync_file_range(2)``).
 
-    No promise is made: only ``fsync`` says whether data has arrived, and reports what went wrong here.
+    This promises nothing: only ``fsync`` tells whether the data arrived, and reports errors from here.
     """
     call = _function("sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
     if call is not None:
@@ -309,7 +309,7 @@ _BUFFER = 256 << 10
 def copy_range(src: int, src_offset: int, dst: int, dst_offset: int, count: int, grown: Callable[[int], None]) -> None:
     """Copy ``count`` bytes between two open files: one thread reads while another writes.
 
-    ``grown`` is told, now and then, up to which offset of ``dst`` everything has been copied.
+    ``grown`` is called now and then with the offset of ``dst`` up to which everything has been copied.
 
     A safetensors header moves the data to offsets that no longer agree in the two files' pages, where
     ``copy_file_range`` neither shares blocks nor copies faster than this. Raises OSError as the system does, and
@@ -342,14 +342,14 @@ def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
         done += os.pwrite(fd, view[done:], offset + done)
 
 
-# Bring files to the disk while they are still being written.
+# Flush files to the disk while they are still being written.
 
 
 _STEP = 64 << 20
 
 
 class GrowingFile:
-    """A file that is being written from its beginning, and whose data goes to the disk meanwhile."""
+    """A file that is written from start to end while its data is flushed to the disk."""
 
     def __init__(self, fd: int, pool: ThreadPoolExecutor) -> None:
         self._fd = os.dup(fd)
@@ -358,13 +358,13 @@ class GrowingFile:
         self._flushed: Future[None] | None = None
 
     def grow(self, written: int) -> None:
-        """Say that the first ``written`` bytes are in the file."""
+        """Report that the first ``written`` bytes are in the file."""
         if written - self._begun >= _STEP:
             self._pool.submit(start_writing, self._fd, self._begun, written - self._begun)
             self._begun = written
 
     def complete(self) -> None:
-        """Say that all of it is there."""
+        """Report that the file is complete."""
         self._flushed = self._pool.submit(os.fsync, self._fd)
 
     def wait(self) -> None:
@@ -373,14 +373,14 @@ class GrowingFile:
             self._flushed.result()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the descriptor."""
         os.close(self._fd)
 
 
 class Flushing:
-    """Files on their way to the disk, one after the other, in a thread of their own.
+    """Flushes files to the disk, one after the other, in a thread of its own.
 
-    A context manager: leaving it lets what has begun come to its end, and gives up the rest.
+    Leaving the context finishes the flush that has begun and drops the rest.
     """
 
     def __init__(self) -> None:
@@ -396,7 +396,7 @@ class Flushing:
             file.close()
 
     def file(self, fd: int) -> GrowingFile:
-        """A new file, open as ``fd``, which may be closed at any time."""
+        """Add a new file, open as ``fd``; the caller may close ``fd`` at any time."""
         self._files.append(GrowingFile(fd, self._pool))
         return self._files[-1]
 
@@ -448,7 +448,7 @@ def write_safetensors(
     flushing: Flushing | None,
     progress: Progress = silent,
 ) -> None:
-    """Write ``path`` (which must not exist); ``flushing``, where given, brings it to the disk meanwhile.
+    """Write ``path`` (which must not exist); ``flushing``, if given, flushes it to the disk at the same time.
 
     Neighbouring ranges of the same source are copied as one. Raises OSError from the file system, CheckpointError
     if a source file has become shorter since its header was read, TensorError where a cast overflows.
@@ -464,7 +464,7 @@ def write_safetensors(
         write_all(out, header, 0)
         at = len(header)
         growing = None if flushing is None else flushing.file(out)
-        grown = _unheard if growing is None else growing.grow
+        grown = _ignore_growth if growing is None else growing.grow
         for run in _copied_runs(ordered):
             progress(f"writing {path.name}", (at - len(header)) / (total or 1))
             first = run[0].data
@@ -485,8 +485,8 @@ def write_safetensors(
             growing.complete()
 
 
-def _unheard(_written: int) -> None:
-    """What becomes of how far a file has been written if it is not brought to the disk."""
+def _ignore_growth(_written: int) -> None:
+    """Ignore how much has been written: the file is not flushed."""
 
 
 def _write_stream(out: int, ref: TensorRef, at: int, files: OpenFiles) -> None:

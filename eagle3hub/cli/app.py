@@ -1,4 +1,4 @@
-"""The command line: its commands, and what becomes of errors."""
+"""The command line: its commands; errors become one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ import typer
 import typer.main
 
 from eagle3hub._version import __version__
-from eagle3hub.cli.hints import fitting
-from eagle3hub.cli.output import Unwritable, as_it_is, json_text, outlive_readers, tell
-from eagle3hub.errors import Eagle3HubError, InternalError, SourceError, UnavailableError, UsageError
+from eagle3hub.cli.output import Unwritable, as_it_is, json_text, outlive_readers, shown_for, tell
+from eagle3hub.errors import Eagle3HubError, Hint, InternalError, SourceError, UnavailableError, UsageError
 from eagle3hub.system.signals import stop_at_once, stop_once, stopped_by
 
 # Tracebacks without secrets: exceptions of other libraries quote headers, addresses with signatures and more.
@@ -49,7 +48,7 @@ def redacted(text: str) -> str:
     return text
 
 
-# The command line: commands are registered here, errors become one sentence and an exit code here.
+# The commands, and the exit status of each error.
 
 
 EXIT_INTERRUPTED = 130
@@ -67,7 +66,7 @@ _COMMANDS = (
     ("publish", "publish"),
     ("verify", "publish"),
     ("release", "release"),
-    ("demo", "demo"),
+    ("demo", "release"),
 )
 _GROUPS = ("card", "engines", "jobs")
 
@@ -75,8 +74,8 @@ _GROUPS = ("card", "engines", "jobs")
 def build(wanted: str | None = None) -> typer.Typer:
     """The Typer application: every command, or only the one called ``wanted`` where there is such a command.
 
-    Typer works out the options of every registered command before it looks at the command line; what is not asked
-    for is therefore not registered.
+    Typer reads the options of every registered command before it looks at the command line, so only the command
+    that is called is registered.
     """
     only = wanted if wanted in {*dict(_COMMANDS), *_GROUPS} else None
     app = typer.Typer(
@@ -147,7 +146,7 @@ def run(argv: list[str]) -> int:
         command = typer.main.get_command(build(argv[0] if argv else None))
         _style_help(command)
         status = command.main(argv, prog_name="eagle3hub", standalone_mode=False)
-        if status == EXIT_INTERRUPTED:  # what Typer makes of KeyboardInterrupt
+        if status == EXIT_INTERRUPTED:  # Typer's result for KeyboardInterrupt
             return _interrupted(as_json)
         return status if isinstance(status, int) else 0
     except Unwritable:
@@ -165,7 +164,7 @@ def run(argv: list[str]) -> int:
 
 
 def _style_help(command: Any) -> None:
-    """Let help be printed with its styles: it says nothing but what this program says of itself."""
+    """Print help with its styles: all its text is this program's own."""
     shown = command.format_help
 
     def format_help(*given: Any) -> None:
@@ -178,9 +177,9 @@ def _style_help(command: Any) -> None:
 
 
 def _fail(error: Eagle3HubError, argv: Sequence[str] = ()) -> int:
-    found = error.to_json()
-    if "--" in (found["hint"] or ""):
-        found["hint"] = fitting(found["hint"], _called(argv))
+    found, hint = error.to_json(), error.hint
+    if isinstance(hint, Hint):
+        found["hint"] = shown_for(hint, _called(argv))
     if "--json" in argv:
         print(json_text({"error": found}))
     else:
@@ -215,7 +214,7 @@ def _traceback() -> None:
 
 
 def _out_of_memory(error: Exception) -> UnavailableError | None:
-    """What to say where the machine has less memory than the work takes, however a library puts it."""
+    """The error for too little memory, whatever exception a library makes of that; None for other exceptions."""
     said = str(error)
     if not (
         isinstance(error, MemoryError)
@@ -233,8 +232,8 @@ def _out_of_memory(error: Exception) -> UnavailableError | None:
 
 
 def _fault_of_a_place(error: Exception) -> SourceError | None:
-    """What to say of a file or folder that may not be used where no code expected it."""
-    if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib, of ~somebody
+    """The error for a file or folder that cannot be used, where no code expected that; None for other exceptions."""
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib, for ~somebody
         return SourceError("a path begins with ~ and a name that no user has here", code="source-missing")
     if isinstance(error, ValueError) and "embedded null" in str(error):
         return SourceError("a path has a NUL in it, which no file's name can have", code="source-missing")

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagle3hub.cli.options import (
+from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress, tell
+from eagle3hub.cli.parameters import (
+    HEAD,
     BarOption,
     BatchTokensOption,
     DeviceMapOption,
@@ -24,7 +26,6 @@ from eagle3hub.cli.options import (
     TimeoutOption,
     TopKOption,
 )
-from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress, tell
 from eagle3hub.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
     def bench(
         heads: Annotated[
             list[str] | None,
-            typer.Argument(metavar="[NAME=]HEAD...", help="Folders, or hf://owner/name.", show_default=False),
+            typer.Argument(metavar="[NAME=]HEAD...", help=f"Draft heads, each {HEAD}.", show_default=False),
         ] = None,
         target: TargetOption = "",
         datasets: Annotated[str, typer.Option(help="Names of sets (see --list-datasets), or JSON Lines files.")] = (

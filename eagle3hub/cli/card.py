@@ -9,12 +9,13 @@ import typer
 from typer.core import TyperGroup
 
 from eagle3hub.cli.output import JsonFlag, console, emit, json_text, write
+from eagle3hub.cli.parameters import HEAD
 from eagle3hub.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from eagle3hub.lint.source import LintedCard
+    from eagle3hub.lint.source import LintResult
 
 
 class _WriteByDefault(TyperGroup):
@@ -39,7 +40,7 @@ def card(
     source: Annotated[
         str,
         typer.Argument(
-            help="The release's manifest (release.yaml); with --check also a Markdown file, a folder or hf://owner/name.",
+            help="The release's manifest; with --check also Markdown, a folder, or owner/name on the Hub.",
             show_default=False,
         ),
     ],
@@ -107,9 +108,9 @@ def card(
         raise UsageError("--output does not go with --check", hint="redirect standard output")
     if sarif and as_json:
         raise UsageError("--sarif and --json are two formats", hint="name one")
-    from eagle3hub.lint.source import lint_source
+    from eagle3hub.lint.source import lint_card
 
-    found = lint_source(source, reports=report or (), heads=head or (), templates=templates)
+    found = lint_card(source, reports=report or (), heads=head or (), templates=templates)
     if sarif:
         from eagle3hub.lint.source import to_sarif
 
@@ -122,8 +123,16 @@ def card(
 
 @app.command()
 def init(
-    head: Annotated[str, typer.Argument(help="Folder of the head, or hf://owner/name.", show_default=False)],
-    target: Annotated[str, typer.Option("--target", "--verifier", help="Hub id of the target.", show_default=False)],
+    head: Annotated[str, typer.Argument(help=f"The draft head: {HEAD}.", show_default=False)],
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            "--verifier",
+            help="Hub id of the target, with its revision if it is not the default.",
+            show_default=False,
+        ),
+    ],
     repo: Annotated[
         str | None, typer.Option(help="Hub id to publish to.", show_default="made of the target's")
     ] = None,
@@ -193,10 +202,10 @@ def _write(
     allow: list[str] | None,
     as_json: bool,
 ) -> None:
-    from eagle3hub.card.assemble import make_card
+    from eagle3hub.card.assemble import render_card
     from eagle3hub.publishing.gates import check_gate_codes
 
-    made = make_card(
+    made = render_card(
         manifest,
         reports=report or (),
         heads=head or (),
@@ -216,7 +225,7 @@ def _write(
         console(stderr=True).print(f"warning: {what}: {why}", markup=False)
 
 
-def _print(found: LintedCard, out: Console) -> None:
+def _print(found: LintResult, out: Console) -> None:
     from rich.markup import escape
 
     from eagle3hub.lint.model import RULES

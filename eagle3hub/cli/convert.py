@@ -1,4 +1,4 @@
-"""``eagle3hub convert``"""
+"""``eagle3hub convert``: write a head in another layout."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
-from eagle3hub.cli.overrides import (
+from eagle3hub.cli.parameters import (
+    HEAD,
+    AnyTargetOption,
     AuxConventionOption,
     AuxLayersOption,
     DropOption,
+    LayoutOption,
     MaskTokenOption,
     NormBeforeResidualOption,
     NormOutputOption,
@@ -19,30 +22,26 @@ from eagle3hub.cli.overrides import (
     SuspiciousFlag,
     read_options,
 )
+from eagle3hub.system.resources import schema
 from eagle3hub.system.text import readable_size
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-TO = "universal, specforge, modelopt, speculators, specjax, safeailab or angelslim."
+*_others, _last = schema("manifest")["properties"]["layouts"]["properties"]["main"]["enum"]  # loads faster than codecs
+TO = f"{', '.join(_others)} or {_last}."
 CHANGE = "Changes, each only where it is asked for"
 
 
 def convert(
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="Folder of the draft head, or hf://owner/name@revision.")
-    ],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help=f"The draft head: {HEAD}.")],
     destination: Annotated[str, typer.Argument(metavar="DEST", help="Folder to make; must not exist.")],
     to: Annotated[
         str,
         typer.Option("--to", metavar="LAYOUT", help=TO),
     ],
-    layout: Annotated[
-        str | None, typer.Option("--from", metavar="LAYOUT", help="The source's layout; detected if not given.")
-    ] = None,
-    target: Annotated[
-        str | None, typer.Option("--target", "--verifier", metavar="T", help="Target model: folder or Hub id.")
-    ] = None,
+    layout: LayoutOption = None,
+    target: AnyTargetOption = None,
     target_name: Annotated[
         str | None, typer.Option(metavar="ID", help="Hub id to record for a target given as a folder, or not given.")
     ] = None,
@@ -143,9 +142,10 @@ def convert(
     from eagle3hub.checkpoint.writer import parse_size
     from eagle3hub.conversion.edits import Transforms
     from eagle3hub.conversion.edits.settings import parse_setting
+    from eagle3hub.conversion.plan import ConvertOptions
     from eagle3hub.conversion.run import convert as run
 
-    said = read_options(
+    read = read_options(
         aux_layers=aux_layers,
         aux_convention=aux_convention,
         num_target_layers=num_target_layers,
@@ -165,26 +165,23 @@ def convert(
         drop_embeddings=drop_embeddings,
         dtype=dtype,
     )
+    options = ConvertOptions(
+        layout=layout,
+        target=target,
+        target_name=target_name,
+        speculative_tokens=speculative_tokens,
+        strict=strict,
+        read=read,
+        transforms=transforms,
+        settings=tuple(parse_setting(text) for text in settings or ()),
+        max_shard_size=None if max_shard_size is None else parse_size(max_shard_size),
+        force=force,
+        dry_run=dry_run,
+        verify=verify,
+        digests=digests,
+    )
     with progress(quiet=quiet or as_json) as report:
-        done = run(
-            source,
-            destination,
-            to,
-            layout=layout,
-            target=target,
-            target_name=target_name,
-            speculative_tokens=speculative_tokens,
-            strict=strict,
-            read=said,
-            transforms=transforms,
-            settings=[parse_setting(text) for text in settings or ()],
-            max_shard_size=None if max_shard_size is None else parse_size(max_shard_size),
-            force=force,
-            dry_run=dry_run,
-            verify=verify,
-            digests=digests,
-            progress=report,
-        )
+        done = run(source, destination, to, options, progress=report)
     document = done.to_json()
     emit(document, lambda console: _print(document, console), as_json=as_json)
 

@@ -1,4 +1,4 @@
-"""``eagle3hub diff``"""
+"""``eagle3hub diff``: whether two heads are the same."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagle3hub.cli.hints import fitting
-from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
+from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress, shown_for
+from eagle3hub.cli.parameters import HEAD, AnyTargetOption
 from eagle3hub.system.text import readable_count
 
 if TYPE_CHECKING:
@@ -19,34 +19,32 @@ _WIDTH = 60
 
 def diff(
     ctx: typer.Context,
-    a: Annotated[str, typer.Argument(metavar="A", help="Folder of a draft head.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Folder of another, in any layout.")],
+    a: Annotated[str, typer.Argument(metavar="A", help=f"A draft head: {HEAD}.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another, in any layout.")],
     from_a: Annotated[
         str | None, typer.Option("--from-a", metavar="LAYOUT", help="Layout of A; detected if not given.")
     ] = None,
     from_b: Annotated[
         str | None, typer.Option("--from-b", metavar="LAYOUT", help="Layout of B; detected if not given.")
     ] = None,
-    target: Annotated[
-        str | None, typer.Option("--target", "--verifier", metavar="T", help="Target of both: folder or Hub id.")
-    ] = None,
+    target: AnyTargetOption = None,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor, equal ones too.")] = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Say whether two draft heads are the same: equal, equal up to how they are spelled, or different.
+    """Say whether two draft heads are the same: equal, equal up to how their files are written, or different.
 
     Layouts may differ: weights are compared bit by bit, then as numbers; semantics field by field; vocabulary maps
     as maps.
 
-    Exit status: 0 equal, or only spelled differently; 1 they differ; 3 one of them cannot be read; 5 the Hub failed.
+    Exit status: 0 equal, or only written differently; 1 they differ; 3 one of them cannot be read; 5 the Hub failed.
 
     Example: eagle3hub diff runs/final out
     """
-    from eagle3hub.comparison import compare
+    from eagle3hub.comparison import CompareOptions, compare
 
     with progress(quiet=quiet or as_json) as report:
-        found = compare(a, b, from_a=from_a, from_b=from_b, target=target, progress=report)
+        found = compare(a, b, CompareOptions(from_a, from_b, target), progress=report)
     document = found.to_json()
     emit(document, lambda console: _print(document, console, tensors, ctx.command), as_json=as_json)
     if found.verdict == "different":
@@ -76,7 +74,7 @@ def _print(doc: dict[str, Any], console: Console, tensors: bool, command: Any) -
             if p["severity"] == "error":
                 console.print(f"[red]error[/] in {side.upper()}: {escape(p['message'])} [dim]({p['code']})[/]")
         for assumption in doc[side]["assumptions"]:
-            what, settle = f"{assumption['field']} = {assumption['value']}", fitting(assumption["settle"], command)
+            what, settle = f"{assumption['field']} = {assumption['value']}", shown_for(assumption["settle"], command)
             console.print(f"[cyan]assumed[/] of {side.upper()}: {escape(what)} [dim]({escape(settle)})[/]")
 
 

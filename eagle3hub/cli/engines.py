@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eagle3hub.cli.options import EnginePythonOption
 from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress
+from eagle3hub.cli.parameters import EnginePythonOption
 from eagle3hub.errors import UsageError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def doctor(
     engine_python: EnginePythonOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Look into each engine's interpreter: versions, device, free memory, what is missing and what mends it.
+    """Look into each engine's interpreter: versions, device, free memory, what is missing and how to fix that.
 
     Exit status: 0; 4 if the engine that was named is ready on no device.
 
@@ -125,7 +125,7 @@ def doctor(
             if one.free_gib is not None:
                 out.print(f"  free       {one.free_gib:g} GiB")
             if one.problem:
-                out.print(f"  [yellow]{escape(one.problem)}[/]\n  [dim]to mend it: {escape(one.mend or '')}[/]")
+                out.print(f"  [yellow]{escape(one.problem)}[/]\n  [dim]to fix this: {escape(one.mend or '')}[/]")
             if not one.tested and one.state != "unobtainable":
                 out.print("  [dim]this kind of environment was not tried by us[/]")
 
@@ -179,7 +179,7 @@ def check(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Hold the commands, variables, YAML and Python of a recipe or a model card against what engines accept.
+    """Check the commands, variables, YAML and Python of a recipe or a model card against what engines accept.
 
     Exit status: 0 nothing that an engine refuses (there may be warnings); 1 something is; 3 the file is unreadable.
 

@@ -1,4 +1,4 @@
-"""``eagle3hub inspect``"""
+"""``eagle3hub inspect``: what a head is, and what engines will do with it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eagle3hub.cli.hints import fitting
-from eagle3hub.cli.output import JsonFlag, emit
-from eagle3hub.cli.overrides import (
+from eagle3hub.cli.output import JsonFlag, emit, shown_for
+from eagle3hub.cli.parameters import (
+    HEAD,
+    AnyTargetOption,
     AuxConventionOption,
     AuxLayersOption,
     DropOption,
+    LayoutOption,
     MaskTokenOption,
     NormBeforeResidualOption,
     NormOutputOption,
@@ -20,13 +22,16 @@ from eagle3hub.cli.overrides import (
     SuspiciousFlag,
     read_options,
 )
+from eagle3hub.errors import InputError
 from eagle3hub.system.text import readable_count
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from eagle3hub.inspection import Inspection
+
 _WIDE = 100
-"""Columns from which on every engine has a line of its own."""
+"""On a terminal of so many columns every engine has a line of its own."""
 _MARKS = {"error": "[red]error[/]", "warning": "[yellow]warning[/]", "info": "[blue]info[/]"}
 _VERDICTS = {
     "right": "[green]✓ right[/]",
@@ -38,15 +43,9 @@ _VERDICTS = {
 
 def inspect(
     ctx: typer.Context,
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="Folder of a draft head, or hf://owner/name@revision.")
-    ],
-    layout: Annotated[
-        str | None, typer.Option("--from", metavar="LAYOUT", help="Its layout; detected if not given.")
-    ] = None,
-    target: Annotated[
-        str | None, typer.Option("--target", "--verifier", metavar="T", help="Target model: folder or Hub id.")
-    ] = None,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help=f"The draft head: {HEAD}.")],
+    layout: LayoutOption = None,
+    target: AnyTargetOption = None,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
     aux_layers: AuxLayersOption = None,
     aux_convention: AuxConventionOption = None,
@@ -67,13 +66,10 @@ def inspect(
 
     Example: eagle3hub inspect runs/qwen3-8b/final --target Qwen/Qwen3-8B
     """
-    from eagle3hub.checkpoint.folder import open_checkpoint
-    from eagle3hub.engines.preflight import examine, preflight_all, target_embeddings
-    from eagle3hub.head.target import read_target
-    from eagle3hub.inspection import describe
-    from eagle3hub.layouts import open_head
+    from eagle3hub.inspection import InspectOptions
+    from eagle3hub.inspection import inspect as run
 
-    said = read_options(
+    read = read_options(
         aux_layers=aux_layers,
         aux_convention=aux_convention,
         num_target_layers=num_target_layers,
@@ -84,20 +80,17 @@ def inspect(
         drop=drop,
         allow_suspicious=allow_suspicious,
     )
-    checkpoint = open_checkpoint(source, headers_only=True)
-    facts = None if target is None else read_target(target)
-    head = open_head(checkpoint, layout=layout, target=facts, options=said)
-    subject = examine(checkpoint, head, target_embeddings(head, target))
-    document = describe(head, checkpoint.tensors, preflight_all(subject, facts))
-    emit(document, lambda console: _print(document, console, tensors, ctx.command), as_json=as_json)
-    if any(p["severity"] == "error" for p in document["problems"]):
-        raise typer.Exit(3)
+    found = run(source, InspectOptions(layout, target, read))
+    emit(found.to_json(), lambda console: _print(found, console, tensors, ctx.command), as_json=as_json)
+    if not found.sound:
+        raise typer.Exit(InputError.exit_code)
 
 
-def _print(doc: dict[str, Any], console: Console, tensors: bool, command: Any) -> None:
+def _print(found: Inspection, console: Console, tensors: bool, command: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    doc = found.to_json()
     d, s, aux, vocab = doc["dims"], doc["semantics"], doc["aux"], doc["vocab_map"]
     console.print(
         f"[bold]{escape(doc['source'])}[/]: EAGLE-3 draft head, [bold]{doc['layout']}[/] layout, "
@@ -127,13 +120,13 @@ def _print(doc: dict[str, Any], console: Console, tensors: bool, command: Any) -
         for t in doc["tensors"]:
             table.add_row(escape(t["name"]), t["dtype"], escape(str(t["shape"])), f"{t['bytes']:,}")
         console.print(table)
-    for a in doc["assumptions"]:
-        console.print(f"[cyan]assumed[/] {escape(a['field'])} = {escape(str(a['value']))}: {escape(a['why'])}")
-        console.print(f"  [dim]to settle it: {escape(fitting(a['settle'], command))}[/]")
-    for p in doc["problems"]:
-        console.print(f"{_MARKS[p['severity']]} {escape(p['message'])} [dim]({p['code']})[/]")
-        if p["hint"]:
-            console.print(f"  [dim]hint: {escape(fitting(p['hint'], command))}[/]")
+    for a in found.assumptions:
+        console.print(f"[cyan]assumed[/] {escape(a.field)} = {escape(str(a.value))}: {escape(a.why)}")
+        console.print(f"  [dim]to settle it: {escape(shown_for(a.settle, command))}[/]")
+    for p in found.problems:
+        console.print(f"{_MARKS[p.severity]} {escape(p.message)} [dim]({p.code})[/]")
+        if p.hint:
+            console.print(f"  [dim]hint: {escape(shown_for(p.hint, command))}[/]")
 
 
 def _print_engines(engines: list[dict[str, Any]], console: Console) -> None:
@@ -152,7 +145,7 @@ def _print_engines(engines: list[dict[str, Any]], console: Console) -> None:
             table.add_column(**column)
         for row in rows:
             table.add_row(*row)
-    else:  # engines of which the same is to be said stand together
+    else:  # engines with the same verdict for the same reason share a line
         table.add_column(no_wrap=True)
         for verdict, why in dict.fromkeys(row[1:] for row in rows):
             titles = ", ".join(row[0] for row in rows if row[1:] == (verdict, why))

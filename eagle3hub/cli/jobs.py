@@ -5,14 +5,12 @@ from __future__ import annotations
 import signal
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from eagle3hub.cli.options import HtmlOption, ReportOption
-from eagle3hub.cli.output import JsonFlag, QuietFlag, console, emit, progress, tell
-from eagle3hub.cli.verdict import finish
+from eagle3hub.cli.output import Destinations, JsonFlag, QuietFlag, console, emit, finish, progress, tell
+from eagle3hub.cli.parameters import HtmlOption, ReportOption
 from eagle3hub.errors import HubError, UsageError
 from eagle3hub.system.signals import stop_again
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from eagle3hub.jobs.api import Job
-    from eagle3hub.jobs.plan import Plan
+    from eagle3hub.jobs.plan import JobPlan
 
 app = typer.Typer(help="Validations that run as Hugging Face Jobs.", no_args_is_help=True)
 _PANEL = "On Hugging Face Jobs"
@@ -84,7 +82,7 @@ def collect_(
         if file is not None:
             writable_report(file)
     running = api.inspect(job)
-    finish(collect(running, expected_of(running), _log(quiet)), report=report, html=html, as_json=as_json)
+    finish(collect(running, expected_of(running), _log(quiet)), Destinations(report, html, as_json=as_json))
 
 
 def validate_on(
@@ -98,18 +96,14 @@ def validate_on(
     run_anyway: bool,
     ask: bool,
     detach: bool,
-    report: Path | None,
-    html: Path | None,
-    keep: Path | None,
-    as_json: bool,
-    quiet: bool,
+    to: Destinations,
 ) -> NoReturn:
-    """Show what a job would run and cost, ask, start it, and bring its report home.
+    """Show what a job would run and cost, ask, start it, and collect its report.
 
-    ``options`` and ``wanted`` are those of `make_plan`, ``local`` those that only a validation here can heed.
+    ``options`` and ``wanted`` are those of `plan_job`, ``local`` those that only a validation on this machine can use.
     """
     from eagle3hub.jobs.collect import collect
-    from eagle3hub.jobs.plan import Wanted, make_plan, refuse_local_files
+    from eagle3hub.jobs.plan import JobOptions, plan_job, refuse_local_files
 
     if where != "hf-jobs":
         raise UsageError(f"--on {where!r} is no place to run", hint="--on hf-jobs", code="usage-jobs-on")
@@ -118,8 +112,8 @@ def validate_on(
         raise UsageError(
             "a job costs money, and there is no terminal to ask on", hint="say --yes", code="usage-jobs-not-asked"
         )
-    with progress(quiet=quiet) as say:
-        plan = make_plan(head, target, options, Wanted(**wanted), run_anyway=run_anyway, progress=say)
+    with progress(quiet=to.quiet) as say:
+        plan = plan_job(head, target, options, JobOptions(**wanted), run_anyway=run_anyway, progress=say)
     _show(plan, console(stderr=True))
     if ask and not typer.confirm("start the job?", err=True):
         tell("no job was started\n")
@@ -129,15 +123,15 @@ def validate_on(
         for number in held:
             signal.raise_signal(number)
         if detach:
-            emit(_started(plan, job), lambda out: _show_started(plan, job, out), as_json=as_json)
+            emit(_started(plan, job), lambda out: _show_started(plan, job, out), as_json=to.as_json)
             raise typer.Exit
         tell(f"job {job.name}: {job.url}\n")
-        result = collect(job, plan.expected, _log(quiet))
-    finish(result, report=report, html=html, keep=keep, as_json=as_json)
+        result = collect(job, plan.expected, _log(to.quiet))
+    finish(result, to)
 
 
-def _start(plan: Plan) -> tuple[list[int], Job]:
-    """Start a job; signals that come meanwhile are held back, since a job without a name cannot be cancelled."""
+def _start(plan: JobPlan) -> tuple[list[int], Job]:
+    """Start a job. Signals wait until its name is known, since a job without a name cannot be cancelled."""
     held: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, lambda number, _: held.append(number)) for number in numbers]
@@ -150,7 +144,7 @@ def _start(plan: Plan) -> tuple[list[int], Job]:
 
 @contextmanager
 def _watched(job: Job) -> Iterator[None]:
-    """Whatever ends the block early, say what becomes of the job, which costs as long as it runs."""
+    """Where the block ends early, ask about the job or cancel it: it costs money as long as it runs."""
     try:
         yield
     except KeyboardInterrupt:
@@ -162,7 +156,7 @@ def _watched(job: Job) -> Iterator[None]:
 
 
 def _interrupted(job: Job) -> None:
-    """Ask once whether the job is to go on; where nobody can be asked, or at a second interrupt, it is cancelled."""
+    """Ask once whether to cancel the job; without a terminal, or at a second interrupt, cancel it."""
     stop = True
     stop_again()
     if sys.stdin.isatty():
@@ -199,10 +193,10 @@ def _log(quiet: bool) -> Callable[[str], None]:
     return say
 
 
-def _show(plan: Plan, out: Console) -> None:
+def _show(plan: JobPlan, out: Console) -> None:
     from rich.markup import escape
 
-    f, wanted = plan.flavor, plan.wanted
+    f, wanted = plan.flavor, plan.options
     pinned = "pinned by digest" if plan.image.by_digest else "pinned by tag, its digest is not known here"
     has = f"{f.cpu}, {f.memory}" + (f", {f.accelerator}" if f.accelerator else ", no GPU")
     for name, value in (
@@ -219,14 +213,14 @@ def _show(plan: Plan, out: Console) -> None:
         out.print(f"  [dim]{name:<9}[/]{escape(value)}", soft_wrap=True)
 
 
-def _started(plan: Plan, job: Job) -> dict[str, Any]:
+def _started(plan: JobPlan, job: Job) -> dict[str, Any]:
     return {
         "job": {
             "name": job.name,
             "url": job.url,
             "flavor": plan.flavor.name,
             "usd_per_hour": plan.flavor.usd_per_hour,
-            "time_limit_minutes": plan.wanted.minutes,
+            "time_limit_minutes": plan.options.minutes,
             "most_usd": round(plan.most_usd, 4),
             "head": plan.expected.head,
             "digest": plan.expected.digest,
@@ -235,7 +229,7 @@ def _started(plan: Plan, job: Job) -> dict[str, Any]:
     }
 
 
-def _show_started(plan: Plan, job: Job, out: Console) -> None:
+def _show_started(plan: JobPlan, job: Job, out: Console) -> None:
     from rich.markup import escape
 
     for name, value in (

@@ -11,20 +11,25 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, cast
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from eagle3hub.errors import OutputError
+from eagle3hub.errors import Hint, OutputError
 from eagle3hub.system.progress import Progress, silent, telling
 from eagle3hub.system.text import escaped_json, visible
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
     from rich.console import Console
+
+    from eagle3hub.validation.matrix import Matrix
+    from eagle3hub.validation.report import Report
 
 # The one console of every command: whatever is printed on it shows what it is, styles apart.
 #
@@ -283,3 +288,41 @@ class _Lines:
         if message != self._last and time.monotonic() - self._started >= self._after:
             self._last = message
             tell(message + "\n")
+
+
+def shown_for(hint: str, command: Any) -> str:
+    """A hint for users of ``command``: it says so where the hint names options of another command."""
+    own = {name for option in getattr(command, "params", ()) for name in option.opts}
+    return hint.for_command(own) if isinstance(hint, Hint) else hint
+
+
+@dataclass(frozen=True, slots=True)
+class Destinations:
+    """Where the result of a validation goes: files for the report, a page, and a reference; and standard output."""
+
+    report: Path | None
+    html: Path | None
+    reference: Path | None = None
+    as_json: bool = False
+    quiet: bool = False
+
+
+def finish(result: Report | Matrix, to: Destinations) -> NoReturn:
+    """Save and print a result, then leave with the status of its verdict."""
+    from eagle3hub.validation.measurement import keep_reference
+    from eagle3hub.validation.render import render, render_matrix, save_html
+    from eagle3hub.validation.report import Report
+
+    if to.report is not None:
+        result.save(to.report)
+    if to.html is not None:
+        save_html(result, to.html)
+    if isinstance(result, Report):
+        if to.reference is not None:
+            keep_reference(result, to.reference)
+        found = result
+        emit(found.document, lambda out: render(found, out, saved=to.report), as_json=to.as_json)
+    else:
+        matrix = result
+        emit(matrix.document, lambda out: render_matrix(matrix, out, saved=to.report), as_json=to.as_json)
+    raise typer.Exit(EXIT_OF[result.verdict])

@@ -1,4 +1,4 @@
-"""``eagle3hub publish`` and ``eagle3hub verify``"""
+"""``eagle3hub publish`` and ``eagle3hub verify``: to the Hub, and back from it."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def publish(
 
     The folder's own release.yaml says where it goes, how private and how gated: options may add to that and be
     stricter. Nothing is sent unless every gate holds: passing reports for exactly these bytes whose numbers follow
-    from their counters, a card and charts that are made again and are the same, a license, no pickles, links, foreign
-    files or secrets. What the Hub has already is not sent again. The access
-    token is that of `hf auth login`, HF_TOKEN, or in GitHub Actions HF_OIDC_RESOURCE.
+    from their counters, a card and charts that are the same when made again, a license, no pickles, links, foreign
+    files or secrets. What the Hub has already is not sent again. The access token is that of `hf auth login`,
+    HF_TOKEN, or in GitHub Actions HF_OIDC_RESOURCE.
 
     With --dry-run the gates are shown even where the Hub cannot be reached; then nothing is compared with it.
 
@@ -87,40 +87,40 @@ def publish(
 
     Example: eagle3hub publish ./my-head --repo owner/my-head --dry-run
     """
-    from eagle3hub.card.folder import MANIFEST
-    from eagle3hub.card.manifest import load_manifest
-    from eagle3hub.publishing import PublishOptions, made_for, plan_publication, sign_if_asked, upload
+    from eagle3hub.publishing import PublishOptions, PublishPlan
+    from eagle3hub.publishing import publish as run
 
     options = PublishOptions(
-        create_pr, stage, private, branch_per_layout, tag, message, tuple(allow or ()), gated, collection, sign
+        create_pr=create_pr,
+        stage=stage,
+        private=private,
+        branch_per_layout=branch_per_layout,
+        tag=tag,
+        message=message,
+        allow=tuple(allow or ()),
+        gated=gated,
+        collection=collection,
+        sign=sign,
     )
-    described = load_manifest(manifest) if manifest is not None else None
-    name = repo or made_for(folder) or (described.release.repo if described is not None else None)
-    if name is None:
-        raise UsageError(
-            f"there is no {MANIFEST} in {folder} that says where to publish", hint="give --repo OWNER/NAME"
-        )
     with progress(quiet=quiet) as report:
-        sign_if_asked(folder, options, progress=report)
-        plan = plan_publication(folder, name, options, manifest=described, hub_needed=not dry_run, progress=report)
-        done = None if dry_run or plan.problems else upload(plan, report)
-    document = plan.to_json() if done is None else done.to_json()
+        done = run(folder, repo, options, manifest=manifest, dry_run=dry_run, progress=report)
+    document = done.to_json()
     emit(document, lambda console: show(document, console), as_json=as_json)
-    if plan.problems:
+    if isinstance(done, PublishPlan) and done.problems:
         raise typer.Exit(FoundWanting.exit_code)
 
 
 def verify(
     source: Annotated[
-        str, typer.Argument(metavar="REPO", help="hf://owner/name@revision, or with --digest a release's folder.")
+        str, typer.Argument(metavar="REPO", help="owner/name@revision on the Hub, or a release's folder.")
     ],
     digest: Annotated[
         str | None,
-        typer.Option(metavar="sha256:…", help="What the heads must amount to: the digest that `release` told."),
+        typer.Option(metavar="sha256:…", help="Digest that the heads must have, as `release` printed it."),
     ] = None,
     whole_digest: Annotated[
         str | None,
-        typer.Option(metavar="sha256:…", help="What all files of a folder must amount to.", show_default=False),
+        typer.Option(metavar="sha256:…", help="Digest that all files of a folder must have.", show_default=False),
     ] = None,
     print_whole_digest: Annotated[
         bool, typer.Option("--print-whole-digest", help="Print the digest of all files of a folder, check nothing.")
@@ -143,18 +143,19 @@ def verify(
 
     Reports' numbers and verdicts, the card and its charts are made again and compared.
 
-    With --digest its heads must be those that were converted. A folder has no list of digests yet: it is held to
-    --digest, and with --whole-digest every file of it (weights, card, reports, charts) to what one place printed with
-    --print-whole-digest and another is to find.
+    With --digest its heads must be those that were converted. A folder has no list of digests yet: --digest checks its
+    heads, and --whole-digest every file of it (weights, card, reports, charts), against the digest that another
+    machine printed with --print-whole-digest.
 
     Exit status: 0 everything is as published and follows; 1 something is not, or cannot be made again here; 3 it was
     not published by this tool; 5 the Hub failed.
 
     Example: eagle3hub verify hf://owner/my-head@v1
     """
-    from eagle3hub.checkpoint.source import HUB
-    from eagle3hub.publishing import Identity, made_for, verify_folder, verify_repository
+    from eagle3hub.address import HubAddress, parse_address
+    from eagle3hub.publishing import Identity, VerifyOptions
     from eagle3hub.publishing import whole_digest as digest_of
+    from eagle3hub.publishing.verify import verify as run
 
     if (identity is None) != (issuer is None):
         raise UsageError(
@@ -164,35 +165,23 @@ def verify(
     if identity is not None and key is not None:
         raise UsageError("a signature is by a key or by an identity", hint="name one")
     by = Identity(identity, issuer) if identity is not None and issuer is not None else key
-
-    local = not source.startswith(HUB)
-    if not local and (whole_digest is not None or print_whole_digest):
-        raise UsageError(
-            "a digest of all files is of a folder, not of a repository", hint="what was published has its SHA256SUMS"
-        )
-    if print_whole_digest:
+    at = parse_address(source)
+    if print_whole_digest and not isinstance(at, HubAddress):
         if digest or whole_digest:
             raise UsageError("--print-whole-digest checks nothing", hint="leave --digest and --whole-digest out")
         with progress(quiet=quiet) as report:
-            found = digest_of(Path(source), report)
+            found = digest_of(at.path, report)
         emit({"source": source, "whole_digest": found}, lambda console: console.print(found), as_json=as_json)
         return
-    if local and digest is None and whole_digest is None and made_for(source) is None:
-        raise UsageError(
-            f"nothing says what {source} should hold",
-            hint="give --digest or --whole-digest, a release folder, or hf://owner/name for what was published",
-        )
+    options = VerifyOptions(digest, "" if print_whole_digest else whole_digest, by)
     with progress(quiet=quiet) as report:
-        if local:
-            document = verify_folder(source, digest, report, whole=whole_digest).to_json()
-        else:
-            document = verify_repository(source, digest, report, by=by).to_json()
+        document = run(source, options, progress=report).to_json()
     emit(document, lambda console: _show_verified(document, console), as_json=as_json)
     raise typer.Exit(EXIT_OF[document["verdict"]])
 
 
 def show(doc: dict[str, Any], console: Console) -> None:
-    """Print a plan, or what became of it."""
+    """Print a plan of publishing, or the publication."""
     from rich.markup import escape
     from rich.table import Table
 

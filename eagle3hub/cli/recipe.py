@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eagle3hub.cli.output import JsonFlag, emit
+from eagle3hub.cli.parameters import HEAD, TargetOption
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,12 +19,10 @@ if TYPE_CHECKING:
 
 
 def recipe(
-    head: Annotated[str, typer.Argument(help="Folder of the head, or hf://owner/name@revision.", show_default=False)],
-    target: Annotated[
-        str, typer.Option("--target", "--verifier", help="Target model: a folder or a Hub id.", show_default=False)
-    ],
+    head: Annotated[str, typer.Argument(help=f"The draft head: {HEAD}.", show_default=False)],
+    target: TargetOption,
     engine: Annotated[str, typer.Option(help="vllm, sglang, trtllm, sglang-jax or llamacpp.")] = "vllm",
-    version: Annotated[str | None, typer.Option(help="Version to spell it for.", show_default="newest known")] = None,
+    version: Annotated[str | None, typer.Option(help="Version of the engine.", show_default="newest known")] = None,
     draft_tokens: Annotated[
         int | None,
         typer.Option(help="Tokens drafted per round (K); of a tree its depth.", show_default="the engine's, else 3"),
@@ -50,8 +49,8 @@ def recipe(
 
     Example: eagle3hub recipe ./head --target Qwen/Qwen3-8B --engine sglang --draft-tokens 3
     """
+    from eagle3hub.address import HubAddress, parse_address
     from eagle3hub.checkpoint.folder import open_checkpoint
-    from eagle3hub.checkpoint.source import HUB
     from eagle3hub.engines import engine_name
     from eagle3hub.engines.preflight import contracts, current_contracts, examine, preflight, target_embeddings
     from eagle3hub.engines.recipes import Serving, make_recipe
@@ -59,12 +58,13 @@ def recipe(
     from eagle3hub.layouts import open_head
 
     name = engine_name(engine)
-    checkpoint = open_checkpoint(head, headers_only=True)
+    at = parse_address(head)
+    checkpoint = open_checkpoint(at, headers_only=True)
     facts = read_target(target)
     opened = open_head(checkpoint, target=facts)
     serving = Serving(
         target=facts.name,
-        head=head.removeprefix(HUB).partition("@")[0] if head.startswith(HUB) else head,
+        head=at.repo_id if isinstance(at, HubAddress) else head,
         draft_tokens=draft_tokens,
         topk=topk,
         num_draft_tokens=num_draft_tokens,
@@ -84,7 +84,7 @@ def recipe(
 
 
 def _aux_layers(head: Head) -> tuple[int, ...] | None:
-    """What an engine must be told of the head's taps that does not read them from its config."""
+    """The head's taps, for an engine that does not read them from the config; (-1,) is the final hidden state."""
     if not head.semantics.uses_aux:
         return (-1,)
     if head.aux is None or head.has_default_aux:
@@ -95,10 +95,11 @@ def _aux_layers(head: Head) -> tuple[int, ...] | None:
 def _with_yaml(verdict: Verdict, made: Recipe) -> Verdict:
     """The verdict on the folder together with the recipe's YAML, which may name the aux layers."""
     from eagle3hub.engines.preflight import weigh
+    from eagle3hub.head.aux_defaults import AUX_CAPTURE
 
-    if "eagle3_layers_to_capture" not in (made.yaml or ""):
+    if AUX_CAPTURE not in (made.yaml or ""):
         return verdict
-    reasons = [r for r in verdict.reasons if "eagle3_layers_to_capture" not in (r.hint or "")]
+    reasons = [r for r in verdict.reasons if AUX_CAPTURE not in (r.hint or "")]
     return weigh(verdict.engine, verdict.version, verdict.title, reasons)
 
 

@@ -1,4 +1,4 @@
-"""``eagle3hub release``"""
+"""``eagle3hub release`` and ``eagle3hub demo``"""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import typer
 from eagle3hub.checkpoint.destination import check_place
 from eagle3hub.checkpoint.staging import append_file
 from eagle3hub.cli import publish as publishing
-from eagle3hub.cli.options import EndpointOption, EnginePythonOption
 from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
+from eagle3hub.cli.parameters import TARGET, EndpointOption, EnginePythonOption
 from eagle3hub.errors import Eagle3HubError, FoundWanting, OutputError, UsageError
 from eagle3hub.system.text import readable_size, visible
 
@@ -49,7 +49,7 @@ def release(
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option("--target", "--verifier", metavar="T", help="Folder of the target to measure against."),
+        typer.Option("--target", "--verifier", metavar="T", help=f"Target to measure against: {TARGET}."),
     ] = None,
     engine_python: EnginePythonOption = None,
     endpoint: EndpointOption = None,
@@ -91,29 +91,37 @@ def release(
         raise UsageError("--dry-run is --until card", hint="name one")
     from eagle3hub.engines.options import endpoint_urls, engine_pythons
     from eagle3hub.publishing import PublishOptions
-    from eagle3hub.releasing.heads import failure_markdown, markdown, release_all
+    from eagle3hub.releasing.heads import failure_markdown, markdown
+    from eagle3hub.releasing.heads import release as run
+    from eagle3hub.releasing.release import ReleaseOptions
 
     place = _summary(summary)
-    if place is not None:  # one that cannot be written to is found before the work
+    if place is not None:  # find out before the work whether it can be written
         check_place(place)
     try:
+        options = ReleaseOptions(
+            output=output,
+            start=start,  # type: ignore[arg-type]  # checked there
+            until="card" if dry_run else until or "publish",  # type: ignore[arg-type]
+            publish=PublishOptions(
+                create_pr=create_pr,
+                stage=stage,
+                branch_per_layout=branch_per_layout,
+                tag=tag,
+                allow=tuple(allow or ()),
+                gated=gated,
+                collection=collection,
+                sign=sign,
+            ),
+            target=target,
+            engine_python=engine_pythons(engine_python or []),
+            endpoints=endpoint_urls(endpoint or []),
+            templates=templates,
+            work=work,
+            force=force,
+        )
         with progress(quiet=quiet) as report:
-            made = release_all(
-                manifest,
-                output=output,
-                start=start,  # type: ignore[arg-type]  # checked there
-                until="card" if dry_run else until or "publish",  # type: ignore[arg-type]
-                settings=PublishOptions(
-                    create_pr, stage, False, branch_per_layout, tag, None, tuple(allow or ()), gated, collection, sign
-                ),
-                target=target,
-                engine_python=engine_pythons(engine_python or []),
-                endpoints=endpoint_urls(endpoint or []),
-                templates=templates,
-                work=work,
-                force=force,
-                progress=report,
-            )
+            made = run(manifest, options, progress=report)
     except Eagle3HubError as e:
         with suppress(OutputError):
             _append(place, failure_markdown(manifest.name, e))
@@ -171,3 +179,28 @@ def _summary(asked: Path | None) -> Path | None:
 def _append(page: Path | None, text: str) -> None:
     if page is not None:
         append_file(page, visible(text, keep_lines=True))
+
+
+def demo(
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make.")] = Path("eagle3hub-demo"),
+    engine_python: EnginePythonOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the folder of an earlier demo.")] = False,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+) -> None:
+    """Release the example head of SmolLM2-135M-Instruct, for real, on this machine's CPU.
+
+    The first run downloads the target model (97 MB) and installs vLLM (2.5 GB on disk) into the cache; after that
+    it takes a few minutes.
+
+    Exit status: 0 the release passes; 1 it does not; 4 vLLM or torch is not available; 5 a download failed.
+
+    Example: eagle3hub demo --output ./eagle3hub-demo
+    """
+    from eagle3hub.releasing.demo import demo as run
+
+    with progress(quiet=quiet) as report:
+        made = run(output, engine_python=engine_python, force=force, progress=report)
+    document = made.to_json()
+    emit(document, lambda console: show(document, console), as_json=as_json)
+    raise typer.Exit(EXIT_OF[made.verdict])

@@ -18,7 +18,9 @@ from eagle3hub.cli.jobs import (
     YesFlag,
     validate_on,
 )
-from eagle3hub.cli.options import (
+from eagle3hub.cli.output import Destinations, JsonFlag, QuietFlag, finish, progress
+from eagle3hub.cli.parameters import (
+    HEAD,
     BarOption,
     BatchTokensOption,
     DeviceMapOption,
@@ -35,8 +37,6 @@ from eagle3hub.cli.options import (
     TimeoutOption,
     TopKOption,
 )
-from eagle3hub.cli.output import JsonFlag, QuietFlag, progress
-from eagle3hub.cli.verdict import finish
 from eagle3hub.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _settings_of(ctx: typer.Context, manifest: Path | None) -> Path | None:
 
 
 def validate(
-    head: Annotated[str, typer.Argument(help="Folder of the head, or hf://owner/name@revision.", show_default=False)],
+    head: Annotated[str, typer.Argument(help=f"The draft head: {HEAD}.", show_default=False)],
     target: TargetOption,
     _manifest: Annotated[
         Path | None,
@@ -205,6 +205,7 @@ def validate(
         "timeout": timeout,
         "target_name": target_name,
     }
+    to = Destinations(report, html, write_acceptance_reference, as_json, quiet)
     if on is not None:
         in_words: dict[str, Any] = {"layouts": layouts, "reference_head": reference_head, "drafting": drafting}
         in_words |= {"device_map": device_map, "batch_tokens": batch_tokens, "device": device}
@@ -221,11 +222,7 @@ def validate(
             run_anyway=run_anyway,
             ask=not yes,
             detach=detach,
-            report=report,
-            html=html,
-            keep=write_acceptance_reference,
-            as_json=as_json,
-            quiet=quiet,
+            to=to,
         )
     options |= {
         "target": target,
@@ -242,4 +239,4 @@ def validate(
             result = validate_layouts(head, layouts, progress=say, **options)
         else:
             result = run(head, reference_head=reference_head, progress=say, **options)
-    finish(result, report=report, html=html, keep=write_acceptance_reference, as_json=as_json)
+    finish(result, to)

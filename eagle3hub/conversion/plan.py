@@ -1,125 +1,160 @@
-"""Plan a conversion: the command, the head in its new layout, and every file to write."""
+"""Plan a conversion: what was asked for, the head in its new layout, and every file to write."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from eagle3hub.address import HubAddress, is_hub_id, parse_address
 from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.checkpoint.source import CONFIG, INDEX, PICKLE_INDEX, State, look
+from eagle3hub.checkpoint.source import CONFIG, INDEX, PICKLE_INDEX, State, file_states
 from eagle3hub.checkpoint.writer import OutTensor, Shard, in_file_order, split
-from eagle3hub.conversion.edits import Change, Transforms, apply_transforms, said
+from eagle3hub.conversion.edits import Change, Transforms, apply_transforms, overrides
 from eagle3hub.conversion.edits.settings import apply_settings
 from eagle3hub.errors import Refusal, UsageError
 from eagle3hub.head import Assumption, Head
-from eagle3hub.head.target import TargetFacts, is_hub_id
+from eagle3hub.head.target import TargetFacts
 from eagle3hub.layouts import get_layout, open_head, provenance
-from eagle3hub.layouts.base import AS_FOUND, ReadOptions, Spelled, WriteOptions, way_out
-from eagle3hub.layouts.fitting import AUX_SHIFTED
+from eagle3hub.layouts.aux_layers import AUX_SHIFTED
+from eagle3hub.layouts.base import AS_FOUND, LayoutFiles, ReadOptions, WriteOptions, alternatives
 
-# The command line of a conversion, as it is published: it names no folder of anybody's machine.
+UNCHANGED = Transforms()
+
+# What is asked of a conversion, by the command line, a program or a manifest.
 
 
-def public_name(path: str | Path) -> str:
-    """What a path is called in files that get published: Hub names as they are, folders by their last component.
+@dataclass(frozen=True, slots=True)
+class ConvertOptions:
+    """How to convert a head.
 
-    It is text whatever the locale took the bytes of the name for; what is no UTF-8 in them is replaced.
+    Attributes:
+        layout: the source's layout, to skip detection.
+        target: target model (facts, folder or place on the Hub) that settles what the source leaves open.
+        target_name: Hub id to record for a target given as a folder, or not given.
+        speculative_tokens: number of draft tokens K to recommend; the speculators layout requires it.
+        strict: refuse instead of assuming anything.
+        read: what the user states about the source. transforms: what to change on the way.
+        settings: fields of the written config, as (dotted key, value). max_shard_size: bytes per weights file.
+        force: replace a folder this tool wrote earlier. dry_run: plan and check only.
+        verify: read the result back, compare it byte for byte, and return when it is on the disk.
+        digests: record the SHA-256 of every file of source and result, which takes about as long as verifying.
+
+    Raises UsageError for a ``target_name`` that is no Hub id.
     """
-    text = str(path)
-    if text.startswith("hf://") or not Path(text).expanduser().exists():
-        return text
-    return os.fsencode(Path(text).expanduser().resolve().name).decode("utf-8", "replace")
+
+    layout: str | None = None
+    target: TargetFacts | str | Path | None = None
+    target_name: str | None = None
+    speculative_tokens: int | None = None
+    strict: bool = False
+    read: ReadOptions = AS_FOUND
+    transforms: Transforms = UNCHANGED
+    settings: tuple[tuple[str, Any], ...] = ()
+    max_shard_size: int | None = None
+    force: bool = False
+    dry_run: bool = False
+    verify: bool = True
+    digests: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", tuple((key, value) for key, value in self.settings))
+        if self.target_name is not None and not is_hub_id(self.target_name):
+            raise UsageError(f"--target-name {self.target_name!r} is not a Hub id", hint="write it as owner/name")
+
+    def command(self, source: str | Path, to: str) -> list[str]:
+        """The words of the command that makes the same files, as they are published; DEST is the destination."""
+        read, transforms, include = self.read, self.transforms, self.transforms.include_embeddings
+        options: list[tuple[str, Any]] = [
+            ("--from", self.layout),
+            ("--target", self._target_word()),
+            ("--target-name", self.target_name if self.target is None else None),
+            ("--speculative-tokens", self.speculative_tokens),
+            ("--strict", self.strict),
+            ("--aux-layers", ",".join(map(str, read.aux_layers or ()))),
+            ("--aux-convention", read.aux_convention if read.aux_layers else None),
+            ("--num-target-layers", read.num_target_layers),
+            ("--norm-output", read.norm_output),
+            ("--norm-before-residual", _word(read.norm_before_residual)),
+            ("--mask-token-id", read.mask_token_id),
+            ("--rope-theta", None if read.rope_theta is None else f"{read.rope_theta:g}"),
+            *(("--drop", name) for name in read.drop),
+            ("--allow-suspicious", read.allow_suspicious),
+            *(("--repair", name) for name in transforms.repair),
+            ("--d2t", None if transforms.d2t is None else public_name(transforms.d2t)),
+            ("--resort-vocab", transforms.resort_vocab),
+            ("--sort-aux", transforms.sort_aux),
+            ("--drop-embeddings", transforms.drop_embeddings),
+            ("--include-embeddings", None if include is None else public_name(include)),
+            ("--dtype", transforms.dtype),
+            *(("--set", f"{key}={json.dumps(value)}") for key, value in self.settings),
+            ("--max-shard-size", self.max_shard_size),
+        ]
+        words = ["eagle3hub", "convert", public_name(source), "DEST", "--to", to]
+        for option, value in options:
+            if value is True:
+                words.append(option)
+            elif value is not None and value is not False and value != "":
+                words += [option, str(value)]
+        return words
+
+    def _target_word(self) -> str | None:
+        if self.target is None:
+            return None
+        if isinstance(self.target, TargetFacts):
+            return self.target.name
+        return self.target_name or public_name(self.target)
+
+    def public_target(self, head: Head) -> str | None:
+        """What the user calls the target, unless that is a folder on this machine."""
+        if self.target_name is not None or self.target is None:
+            return self.target_name
+        if isinstance(self.target, TargetFacts):
+            is_local = self.target.is_local
+        else:
+            is_local = not isinstance(parse_address(self.target), HubAddress)
+        return None if is_local else head.target_name
 
 
-def command_words(
-    source: str | Path,
-    to: str,
-    *,
-    layout: str | None,
-    target: TargetFacts | str | None,
-    target_name: str | None,
-    speculative_tokens: int | None,
-    strict: bool,
-    read: ReadOptions,
-    transforms: Transforms,
-    settings: Sequence[tuple[str, Any]],
-    max_shard_size: int | None,
-) -> list[str]:
-    """The words of the command that makes the same conversion; DEST stands for the destination."""
-    options: list[tuple[str, Any]] = [
-        ("--from", layout),
-        ("--target", _target_word(target, target_name)),
-        ("--target-name", target_name if target is None else None),
-        ("--speculative-tokens", speculative_tokens),
-        ("--strict", strict),
-        ("--aux-layers", ",".join(map(str, read.aux_layers or ()))),
-        ("--aux-convention", read.aux_convention if read.aux_layers else None),
-        ("--num-target-layers", read.num_target_layers),
-        ("--norm-output", read.norm_output),
-        ("--norm-before-residual", _word(read.norm_before_residual)),
-        ("--mask-token-id", read.mask_token_id),
-        ("--rope-theta", None if read.rope_theta is None else f"{read.rope_theta:g}"),
-        *(("--drop", name) for name in read.drop),
-        ("--allow-suspicious", read.allow_suspicious),
-        *(("--repair", name) for name in transforms.repair),
-        ("--d2t", None if transforms.d2t is None else public_name(transforms.d2t)),
-        ("--resort-vocab", transforms.resort_vocab),
-        ("--sort-aux", transforms.sort_aux),
-        ("--drop-embeddings", transforms.drop_embeddings),
-        ("--include-embeddings", transforms.include_embeddings and public_name(transforms.include_embeddings)),
-        ("--dtype", transforms.dtype),
-        *(("--set", f"{key}={json.dumps(value)}") for key, value in settings),
-        ("--max-shard-size", max_shard_size),
-    ]
-    words = ["eagle3hub", "convert", public_name(source), "DEST", "--to", to]
-    for option, value in options:
-        if value is True:
-            words.append(option)
-        elif value is not None and value is not False and value != "":
-            words += [option, str(value)]
-    return words
+def public_name(place: str | Path) -> str:
+    """The name of a place in files that get published: Hub names as they are, folders by their last component.
+
+    It is valid text whatever bytes the folder's name has: those that are not UTF-8 are replaced.
+    """
+    at = parse_address(place)
+    if isinstance(at, HubAddress) or not at.path.exists():
+        return str(place)
+    return os.fsencode(at.path.resolve().name).decode("utf-8", "replace")
 
 
 def _word(flag: bool | None) -> str | None:
     return None if flag is None else str(flag).lower()
 
 
-def _target_word(target: TargetFacts | str | None, name: str | None) -> str | None:
-    if target is None:
-        return None
-    return target.name if isinstance(target, TargetFacts) else name or public_name(target)
-
-
 # What a conversion will do: which bytes go where, settled before anything is written.
 
 
-UNCHANGED = Transforms()
-
-_ONE_FILE = frozenset({"specjax", "safeailab"})
-"""Layouts whose own reader opens one weights file and knows no index."""
-
-
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a conversion will do: the head as it shall be, and its spelling in the layout asked for.
+class ConversionPlan:
+    """What a conversion will do.
 
     Attributes:
-        head: the head after everything that was asked to be changed; its tensors say where their bytes come from.
-        to: the layout. spelled: config and tensors as they will lie there.
-        command: the command line, folders by their last component.
+        head: the head after every requested change; its tensors say where their bytes come from.
+        to: the layout. written: config and tensors as that layout writes them.
+        options: what was asked for. command: the command that makes the same files, folders by their last component.
         speculative_tokens: K that is recommended, or None.
-        changes: what was asked to be changed, in order. shards: the weights files.
-        fingerprint: digests of what was read of the source. seen: the files it will be read from, as they were then.
+        changes: the requested changes, in order. shards: the weights files.
+        fingerprint: digests of the parts of the source that were read. seen: the source's files, as they were then.
     """
 
     head: Head
     to: str
-    spelled: Spelled
+    written: LayoutFiles
+    options: ConvertOptions
     command: list[str]
     speculative_tokens: int | None
     fingerprint: Mapping[str, Any]
@@ -129,105 +164,84 @@ class Plan:
 
     @property
     def tensors(self) -> list[OutTensor]:
-        """The tensors in the order they will lie in the file."""
-        return in_file_order(self.spelled.tensors)
+        """The tensors in their order in the files."""
+        return in_file_order(self.written.tensors)
 
     @property
     def assumptions(self) -> list[Assumption]:
-        """What the result depends on and the source does not say."""
-        return [*self.head.assumptions, *self.spelled.assumptions]
+        """Facts that the result depends on and the source does not state."""
+        return [*self.head.assumptions, *self.written.assumptions]
 
     @property
     def nbytes(self) -> int:
         """Size of the weights in bytes."""
-        return sum(t.nbytes for t in self.spelled.tensors)
+        return sum(t.nbytes for t in self.written.tensors)
 
 
-def make_plan(
-    source: str | Path,
-    to: str,
-    *,
-    layout: str | None = None,
-    target: TargetFacts | str | None = None,
-    target_name: str | None = None,
-    speculative_tokens: int | None = None,
-    strict: bool = False,
-    read: ReadOptions = AS_FOUND,
-    transforms: Transforms = UNCHANGED,
-    settings: Sequence[tuple[str, Any]] = (),
-    max_shard_size: int | None = None,
-) -> Plan:
-    """Read the source and work out its spelling in layout ``to``, without writing anything.
+DEFAULTS = ConvertOptions()
 
-    Raises InputError where the source is unreadable or wrong, Refusal where the layout cannot keep what it has or
-    (``strict``) where something would have to be assumed.
+
+def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAULTS) -> ConversionPlan:
+    """Read the source and work out its files in layout ``to``, without writing anything.
+
+    Raises InputError where the source is unreadable or wrong, Refusal where the layout cannot keep what the source
+    has or (``strict``) where something would have to be assumed.
     """
     codec = get_layout(to)
-    if target_name is not None and not is_hub_id(target_name):
-        raise UsageError(f"--target-name {target_name!r} is not a Hub id", hint="write it as owner/name")
+    read, transforms, target = options.read, options.transforms, options.target
     checkpoint = open_checkpoint(source, headers_only=True)
-    seen = look([*checkpoint.weights, *(checkpoint.folder / name for name in (CONFIG, INDEX, PICKLE_INDEX))])
-    head = open_head(checkpoint, layout=layout, target=target, target_name=target_name, options=read)
-    head, changes = apply_transforms(head, transforms, target if isinstance(target, str) else None)
+    seen = file_states([*checkpoint.weights, *(checkpoint.folder / name for name in (CONFIG, INDEX, PICKLE_INDEX))])
+    head = open_head(checkpoint, layout=options.layout, target=target, target_name=options.target_name, options=read)
+    head, changes = apply_transforms(head, transforms, None if isinstance(target, TargetFacts | None) else str(target))
     head.raise_for_errors()
     try:
-        spelled = codec.write(head, WriteOptions(speculative_tokens, _said_name(head, target, target_name)))
+        written = codec.write(head, WriteOptions(options.speculative_tokens, options.public_target(head)))
     except Refusal as e:
         if e.code != "refused-embed-tokens" or transforms.include_embeddings is None:
             raise
         raise Refusal(
             f"--include-embeddings: with them {e.message}",
-            hint=partial(way_out, head, to, "embed_tokens", remedy="leave the option out"),
+            hint=partial(alternatives, head, to, "embed_tokens", remedy="leave the option out"),
             code=e.code,
         ) from e
-    head, spelled, done = apply_settings(head, spelled, to, settings)
-    plan = Plan(
-        head,
-        to,
-        spelled,
-        command_words(
-            source,
-            to,
-            layout=layout,
-            target=target,
-            target_name=target_name,
-            speculative_tokens=speculative_tokens,
-            strict=strict,
-            read=read,
-            transforms=transforms,
-            settings=settings,
-            max_shard_size=max_shard_size,
-        ),
-        speculative_tokens or head.speculative_tokens,
-        provenance.fingerprint(checkpoint),
-        look({ref.path for ref in head.tensors.values()}) | seen,
-        [*said(read), *changes, *done],
-        split(spelled.tensors, max_shard_size),
+    head, written, done = apply_settings(head, written, to, options.settings)
+    plan = ConversionPlan(
+        head=head,
+        to=to,
+        written=written,
+        options=options,
+        command=options.command(source, to),
+        speculative_tokens=options.speculative_tokens or head.speculative_tokens,
+        fingerprint=provenance.fingerprint(checkpoint),
+        seen=file_states({ref.path for ref in head.tensors.values()}) | seen,
+        changes=[*overrides(read), *changes, *done],
+        shards=split(written.tensors, options.max_shard_size),
     )
-    if to in _ONE_FILE and len(plan.shards) > 1:
-        raise Refusal(
-            f"--max-shard-size: {codec.contract.title} reads a single model.safetensors, and this would be "
-            f"{len(plan.shards)} files",
-            hint="leave the option out, or choose another layout",
-            code="refused-shards",
-        )
-    shifted = next((p for p in head.problems if p.code == AUX_SHIFTED), None)
-    if strict and shifted is not None:
-        raise Refusal(f"--strict: {shifted.message}", hint=shifted.hint, code="refused-assumption")
-    if strict and plan.assumptions:
-        first = plan.assumptions[0]
-        more = f" (and {len(plan.assumptions) - 1} more)" if len(plan.assumptions) > 1 else ""
-        raise Refusal(
-            f"--strict: {first.field} would have to be assumed{more}: {first.why}",
-            hint=first.settle,
-            code="refused-assumption",
-        )
+    _refuse_shards(plan)
+    if options.strict:
+        _refuse_assumptions(plan)
     return plan
 
 
-def _said_name(head: Head, target: TargetFacts | str | None, target_name: str | None) -> str | None:
-    """What the user calls the target, other than by its folder on this machine."""
-    if target_name is not None or target is None:
-        return target_name
-    is_local = target.is_local if isinstance(target, TargetFacts) else Path(target).expanduser().is_dir()
-    return None if is_local else head.target_name
+def _refuse_shards(plan: ConversionPlan) -> None:
+    if get_layout(plan.to).contract.single_file and len(plan.shards) > 1:
+        raise Refusal(
+            f"--max-shard-size: {get_layout(plan.to).contract.title} reads a single model.safetensors, and this would "
+            f"be {len(plan.shards)} files",
+            hint="leave the option out, or choose another layout",
+            code="refused-shards",
+        )
+
+
+def _refuse_assumptions(plan: ConversionPlan) -> None:
+    shifted = next((p for p in plan.head.problems if p.code == AUX_SHIFTED), None)
+    if shifted is not None:
+        raise Refusal(f"--strict: {shifted.message}", hint=shifted.hint, code="refused-assumption")
+    if plan.assumptions:
+        first, more = plan.assumptions[0], len(plan.assumptions) - 1
+        others = f" (and {more} more)" if more else ""
+        raise Refusal(
+            f"--strict: {first.field} would have to be assumed{others}: {first.why}",
+            hint=first.settle,
+            code="refused-assumption",
+        )

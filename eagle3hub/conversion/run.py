@@ -19,18 +19,15 @@ from eagle3hub._version import __version__
 from eagle3hub.checkpoint.destination import check_destination, require_space
 from eagle3hub.checkpoint.digest import FileSize, file_digest, file_size, head_files
 from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.checkpoint.source import CONFIG, HUB, INDEX, PROVENANCE, changed, unchanged
+from eagle3hub.checkpoint.source import CONFIG, INDEX, PROVENANCE, changed, unchanged
 from eagle3hub.checkpoint.staging import remove_leftovers, staged_folder, write_file
 from eagle3hub.checkpoint.writer import Flushing, encode_header, encode_index, how_derived, write_safetensors
-from eagle3hub.conversion.edits import Transforms
-from eagle3hub.conversion.plan import UNCHANGED, Plan, make_plan, public_name
+from eagle3hub.conversion.plan import DEFAULTS, ConversionPlan, ConvertOptions, plan_conversion, public_name
 from eagle3hub.conversion.verify import verify_folder
 from eagle3hub.errors import Problem
 from eagle3hub.head import Head
-from eagle3hub.head.target import TargetFacts
+from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.layouts import open_head, provenance
-from eagle3hub.layouts.aux_layers import AUX_IDS
-from eagle3hub.layouts.base import AS_FOUND, ReadOptions
 from eagle3hub.system.documents import document_bytes
 from eagle3hub.system.progress import Progress, silent
 
@@ -43,23 +40,23 @@ _WRITTEN_ANEW = frozenset(
         *("config-quantization-leftover", "checkpoint-beside"),
     }
 )
-"""Problems of how a source is spelled, which writing may mend; others lie in what the head is."""
+"""Problems of how the files are written: writing them again may fix these. Other problems are the head's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What was (or, in a dry run, would be) done.
+    """What a conversion did, or in a dry run would do.
 
     Attributes:
         destination: the folder. plan: what it was made from.
         files: every file with its size and, where ``digests`` asked for it, SHA-256; empty in a dry run.
-        verified: whether the result was read back and held against the source.
+        verified: whether the result was read back and compared with the source.
         result: the head as it was read back, without its target; None in a dry run.
-        left: what could not be removed of the folder that was replaced.
+        left: rest of the replaced folder that could not be removed, or None.
     """
 
     destination: Path
-    plan: Plan
+    plan: ConversionPlan
     files: list[FileSize] = field(default_factory=list)
     verified: bool = False
     dry_run: bool = False
@@ -68,7 +65,7 @@ class Conversion:
 
     @property
     def problems(self) -> list[Problem]:
-        """What is to be said of the result: problems of the source that it still has, and its own."""
+        """The problems of the result: those of the source that remain, and new ones."""
         source = self.plan.head.problems
         if self.result is None:
             return list(source)
@@ -77,11 +74,11 @@ class Conversion:
 
     @property
     def mended(self) -> list[Problem]:
-        """Problems of the source that the result has no longer because it is written otherwise."""
+        """Problems of the source that the result no longer has, because its files are written differently."""
         if self.result is None:
             return []
         gone = [p for p in self.plan.head.problems if p.code in _WRITTEN_ANEW and p.code not in self._found]
-        return [p for p in gone if p.code != _NESTED_ONLY or AUX_IDS in self.plan.spelled.config]
+        return [p for p in gone if p.code != _NESTED_ONLY or AUX_IDS in self.plan.written.config]
 
     @property
     def _found(self) -> set[str]:
@@ -101,7 +98,7 @@ class Conversion:
             "destination": str(self.destination),
             "dry_run": self.dry_run,
             "verified": self.verified,
-            "config": plan.spelled.config,
+            "config": plan.written.config,
             "bytes": plan.nbytes,
             "tensors": _mapping(plan),
             "shards": [shard.name for shard in plan.shards],
@@ -111,7 +108,7 @@ class Conversion:
             "problems": [p.to_json() for p in plan.head.problems],
             "result_problems": None if self.result is None else [p.to_json() for p in self.problems],
             "mended": [p.to_json() for p in self.mended],
-            "notes": [*plan.spelled.notes, *self._leftovers],
+            "notes": [*plan.written.notes, *self._leftovers],
         }
 
 
@@ -119,100 +116,68 @@ def convert(
     source: str | Path,
     destination: str | Path,
     to: str,
+    options: ConvertOptions = DEFAULTS,
     *,
-    layout: str | None = None,
-    target: TargetFacts | str | None = None,
-    target_name: str | None = None,
-    speculative_tokens: int | None = None,
-    strict: bool = False,
-    read: ReadOptions = AS_FOUND,
-    transforms: Transforms = UNCHANGED,
-    settings: Sequence[tuple[str, Any]] = (),
-    max_shard_size: int | None = None,
-    force: bool = False,
-    dry_run: bool = False,
-    verify: bool = True,
-    digests: bool = False,
     progress: Progress = silent,
 ) -> Conversion:
-    """Convert the head in ``source`` to layout ``to`` in the new folder ``destination``.
+    """Convert the head at ``source`` to layout ``to``, in the new folder ``destination``.
 
     Args:
-        source: a folder, or ``hf://owner/name[@revision][/subfolder]``; weights on the Hub are downloaded once
-            everything else has been checked.
-        layout: the source's layout, where detection shall not decide.
-        target: target model (facts, folder or Hub id) that settles what the source leaves open.
-        target_name: Hub id to record for a target given as a folder, or not given.
-        speculative_tokens: number of draft tokens K to recommend, required by speculators.
-        strict: refuse instead of assuming.
-        read: what the user says of the source. transforms: what shall be changed on the way.
-        settings: fields of the written config, as (dotted key, value). max_shard_size: bytes per weights file.
-        force: replace a folder this tool wrote earlier. dry_run: plan and check only.
-        verify: read the result back, compare it byte for byte, and return when it is on the disk.
-        digests: record the SHA-256 of every file of source and result, which takes about as long as verifying.
+        source: where the head is (`parse_address`); weights on the Hub are downloaded once everything else has been
+            checked.
+        to: name of the layout to write, such as ``universal``.
+        options: everything else; the defaults change nothing and verify the result.
 
-    The destination is absent or complete at every moment (a new one made without ``verify``, but for a power cut), and
-    weights are copied as they are unless a transform was asked for that computes them. Raises InputError (also where
-    the source changes meanwhile), OutputError, UsageError or HubError; nothing is left behind then.
+    The destination is absent or complete at every moment; only a power cut can break that, for a new folder made
+    without ``verify``. Weights are copied as they are unless a transform computes them. Raises InputError (also where
+    the source changes meanwhile), OutputError, UsageError or HubError, and then leaves nothing behind.
     """
-    plan = make_plan(
-        source,
-        to,
-        layout=layout,
-        target=target,
-        target_name=target_name,
-        speculative_tokens=speculative_tokens,
-        strict=strict,
-        read=read,
-        transforms=transforms,
-        settings=settings,
-        max_shard_size=max_shard_size,
-    )
+    plan = plan_conversion(source, to, options)
     dest = Path(destination).expanduser()
-    if not dry_run:
+    if not options.dry_run:
         remove_leftovers(dest)
-    named = (source, target, transforms.d2t, transforms.include_embeddings)
-    check_destination(dest, force=force, keep_out=[given for given in named if isinstance(given, str | Path)])
+    named = (source, options.target, options.transforms.d2t, options.transforms.include_embeddings)
+    inputs = [given for given in named if isinstance(given, str | Path)]
+    check_destination(dest, force=options.force, keep_out=inputs)
     require_space(dest, plan.nbytes)
-    if dry_run:
+    if options.dry_run:
         return Conversion(dest, plan, dry_run=True)
-    flush = verify or os.path.lexists(dest)  # what is replaced is not risked
-    with staged_folder(dest, force=force, flush=flush) as staged, unchanged(plan.seen):
-        if plan.head.source.startswith(HUB):
-            open_checkpoint(plan.head.source, progress=progress)  # puts the weights where the plan expects them
-        files = _fill(staged.path, plan, verify=verify, flush=flush, digests=digests, progress=progress)
+    flush = options.verify or os.path.lexists(dest)  # what is replaced is not risked
+    with staged_folder(dest, force=options.force, flush=flush) as staged, unchanged(plan.seen):
+        files = _fill(staged.path, plan, flush=flush, progress=progress)
         result = open_head(staged.path, layout=to)
-    return Conversion(dest, plan, files, verified=verify, result=result, left=staged.left)
+    return Conversion(dest, plan, files, verified=options.verify, result=result, left=staged.left)
 
 
-def _fill(stage: Path, plan: Plan, *, verify: bool, flush: bool, digests: bool, progress: Progress) -> list[FileSize]:
-    """Write everything; with ``verify`` compare it, with ``flush`` return when it is on the disk.
+def _fill(stage: Path, plan: ConversionPlan, *, flush: bool, progress: Progress) -> list[FileSize]:
+    """Write every file, and verify it if the options say so. With ``flush``, return when all is on the disk.
 
-    Flushing and hashing go on beside the rest. Without ``flush`` everything is left to the system
-    as ``cp`` leaves it: it reaches the disk within seconds, and a power cut before that loses it.
+    Flushing and hashing run in parallel with the rest. Without ``flush`` the system writes when it likes, as it does
+    for ``cp``: within seconds, and a power cut before that loses the files.
     """
-    source = open_checkpoint(plan.head.source)
+    verify, digests = plan.options.verify, plan.options.digests
+    source = open_checkpoint(plan.head.source, progress=progress)  # downloads weights to where the plan expects them
     if provenance.fingerprint(source) != plan.fingerprint:
         raise changed(plan.head.source)
-    config = document_bytes(plan.spelled.config)
+    config = document_bytes(plan.written.config)
     listed: Callable[[Path], FileSize] = file_digest if digests else file_size
     with ExitStack() as stack:
         flushing = stack.enter_context(Flushing()) if flush else None
         pool = stack.enter_context(ThreadPoolExecutor(max_workers=2))
-        if verify:  # what verifying imports is read while nothing is flushed, which such reading can have to wait for
+        if verify:  # imported now, since reading from the disk can have to wait while files are flushed
             pool.submit(import_module, "numpy")
         try:
             write_file(stage / CONFIG, config, flush=flush)
             if len(plan.shards) > 1:
                 write_file(stage / INDEX, encode_index(plan.shards), flush=flush)
-            for name, data in plan.spelled.files.items():
+            for name, data in plan.written.side_files.items():
                 write_file(stage / name, data, flush=flush)
             for shard in plan.shards:
-                write_safetensors(stage / shard.name, shard.tensors, plan.spelled.metadata, flushing, progress)
+                write_safetensors(stage / shard.name, shard.tensors, plan.written.metadata, flushing, progress)
             came_from = pool.map(listed, head_files(source.folder))
-            written = pool.map(listed, [*head_files(stage), *(stage / name for name in plan.spelled.files)])
+            written = pool.map(listed, [*head_files(stage), *(stage / name for name in plan.written.side_files)])
             if verify:
-                verify_folder(stage, plan.head, plan.to, plan.spelled, progress)
+                verify_folder(stage, plan.head, plan.to, plan.written, progress)
             if digests:
                 progress("hashing source and result")
             files = list(written)
@@ -228,11 +193,11 @@ def _fill(stage: Path, plan: Plan, *, verify: bool, flush: bool, digests: bool, 
 
 
 def _record(
-    plan: Plan, config: bytes, files: Sequence[FileSize], came_from: Sequence[FileSize], *, verified: bool
+    plan: ConversionPlan, config: bytes, files: Sequence[FileSize], came_from: Sequence[FileSize], *, verified: bool
 ) -> dict[str, Any]:
     """The provenance file (schema ``provenance``): the same inputs give the same bytes."""
     head = plan.head
-    headers = {shard.name: encode_header(shard.tensors, plan.spelled.metadata) for shard in plan.shards}
+    headers = {shard.name: encode_header(shard.tensors, plan.written.metadata) for shard in plan.shards}
     return {
         "schema": provenance.SCHEMA,
         "tool": {"name": "eagle3hub", "version": __version__},
@@ -253,14 +218,14 @@ def _record(
         "assumptions": [a.to_json() for a in plan.assumptions],
         "repairs": [c.to_json() for c in plan.changes],
         "facts": {**provenance.facts_of(head), "speculative_tokens": plan.speculative_tokens},
-        "carried": provenance.spellings_after(head),
+        "carried": provenance.carried_after(head),
     }
 
 
-def _mapping(plan: Plan) -> list[dict[str, Any]]:
+def _mapping(plan: ConversionPlan) -> list[dict[str, Any]]:
     out: list[dict[str, Any]] = []
     for t in plan.tensors:
-        canonical = plan.spelled.origin[t.name]
+        canonical = plan.written.origin[t.name]
         came = None if canonical is None else plan.head.tensors[canonical].name
         how = "computed" if isinstance(t.data, bytes) else how_derived(t.data)
         out.append({"name": t.name, "from": came, "how": how, "dtype": t.dtype, "shape": list(t.shape)})

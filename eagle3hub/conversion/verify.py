@@ -1,4 +1,4 @@
-"""Hold a written folder against the head it was written from."""
+"""Verify a written folder against the head it was written from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eagle3hub.checkpoint.writer import DerivedRef, OpenFiles, fill, stream
 from eagle3hub.errors import OutputError
 from eagle3hub.head import Head
 from eagle3hub.layouts import get_layout
-from eagle3hub.layouts.base import AS_FOUND, Spelled
+from eagle3hub.layouts.base import AS_FOUND, LayoutFiles
 from eagle3hub.layouts.tensors import prepared
 from eagle3hub.system.progress import Progress, silent
 
@@ -21,19 +21,19 @@ _THREADS = 2
 _PART = 32 << 20
 
 
-def verify_folder(folder: Path, head: Head, layout: str, spelled: Spelled, progress: Progress = silent) -> None:
-    """Read ``folder`` back as ``layout`` and compare it with ``head``: everything it means, every tensor's bytes.
+def verify_folder(folder: Path, head: Head, layout: str, written: LayoutFiles, progress: Progress = silent) -> None:
+    """Read ``folder`` back as ``layout`` and compare it with ``head``: its meaning, and every tensor's bytes.
 
-    ``spelled`` is what was to be written: its ``origin`` maps names on disk to the head's canonical names (None for
-    vocabulary buffers, whose bytes it holds). The weights are opened by the safetensors library as well. Raises
-    OutputError naming the first difference.
+    ``written`` is what the folder should hold. Its ``origin`` maps names on disk to the head's canonical names (None
+    for vocabulary buffers, whose bytes it holds). The safetensors library opens the weights too. Raises OutputError
+    naming the first difference.
     """
     codec = get_layout(layout)
     checkpoint = open_checkpoint(folder)
     back = codec.read(prepared(checkpoint, AS_FOUND), AS_FOUND)
     names = _names_by_the_library(checkpoint.weights)
-    if names != set(spelled.origin) or names != set(checkpoint.tensors):
-        raise _differs(f"the safetensors library sees {sorted(names ^ set(spelled.origin))[:3]} differently")
+    if names != set(written.origin) or names != set(checkpoint.tensors):
+        raise _differs(f"the safetensors library sees {sorted(names ^ set(written.origin))[:3]} differently")
     if back.dims != head.dims or back.semantics != head.semantics:
         raise _differs("config.json does not say what the source says")
     if codec.contract.aux_ids is not None and _taps(back) not in (_taps(head), None):
@@ -48,11 +48,11 @@ def verify_folder(folder: Path, head: Head, layout: str, spelled: Spelled, progr
     if set(back.tensors) != set(head.tensors):
         raise _differs(f"tensors {sorted(set(back.tensors) ^ set(head.tensors))[:3]} are on one side only")
     on_disk = {ref.name: canonical for canonical, ref in back.tensors.items()}
-    for name, canonical in spelled.origin.items():
+    for name, canonical in written.origin.items():
         if canonical is not None and on_disk.get(name) != canonical:
             raise _differs(f"{name} reads back as {on_disk.get(name)}")
     expected: dict[str, TensorRef | bytes] = {back.tensors[n].name: ref for n, ref in head.tensors.items()}
-    expected |= {t.name: t.data for t in spelled.tensors if spelled.origin[t.name] is None}
+    expected |= {t.name: t.data for t in written.tensors if written.origin[t.name] is None}
     _compare(checkpoint, expected, progress)
 
 
@@ -68,11 +68,11 @@ def _names_by_the_library(weights: tuple[Path, ...]) -> set[str]:
 
 def _compare(checkpoint: Checkpoint, expected: Mapping[str, TensorRef | bytes], progress: Progress) -> None:
     """Compare every tensor with what it should be, in the order of the files, a few at the same time."""
-    written = sorted(checkpoint.tensors.values(), key=lambda t: (t.path, t.offset, t.nbytes))
-    total = sum(ref.nbytes for ref in written) or 1
+    found = sorted(checkpoint.tensors.values(), key=lambda t: (t.path, t.offset, t.nbytes))
+    total = sum(ref.nbytes for ref in found) or 1
     done = 0
     with OpenFiles() as files, ThreadPoolExecutor(_THREADS) as pool:
-        parts = [part for ref in written for part in _parts(ref, expected[ref.name], files)]
+        parts = [part for ref in found for part in _parts(ref, expected[ref.name], files)]
         for count in pool.map(_compare_part, parts):
             done += count
             progress("verifying every tensor", done / total)
@@ -90,7 +90,7 @@ class _Part:
 
 
 def _parts(ref: TensorRef, source: TensorRef | bytes, files: OpenFiles) -> Iterator[_Part]:
-    """The tensor ``ref`` in parts to be compared independently; all files they need are open then."""
+    """The tensor ``ref`` in parts that can be compared independently; opens all files they need."""
     fd = files[ref.path]
     if isinstance(source, bytes):
         yield _Part(ref.name, fd, ref.offset, ref.nbytes, [memoryview(source)])

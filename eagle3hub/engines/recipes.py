@@ -16,6 +16,7 @@ from typing import Any
 from eagle3hub.engines.base import Recipe
 from eagle3hub.engines.specs import Setting, VersionData, default_version, engine_title, version_data
 from eagle3hub.errors import UsageError
+from eagle3hub.head.aux_defaults import AUX_CAPTURE
 
 _YAML_NAME = "extra-config.yaml"
 _QUESTION = '"Why is the sky blue?"'
@@ -161,7 +162,7 @@ def _trtllm(serving: Serving, data: VersionData) -> _Built:
         data.head_key: serving.head,
     }
     if serving.aux_layers is not None:
-        speculative["eagle3_layers_to_capture"] = list(serving.aux_layers)
+        speculative[AUX_CAPTURE] = list(serving.aux_layers)
     document: dict[str, Any] = {"speculative_config": speculative}
     if serving.dtype:
         document = {"dtype": serving.dtype, **document}

@@ -1,4 +1,4 @@
-"""What a draft head is, free of any trainer's spelling.
+"""What a draft head is, independent of every trainer's files.
 
 `Head` is the one canonical description that every layout codec reads into and writes from. Nothing here
 knows a file format, and nothing here holds tensor data: a `TensorRef` says where the bytes lie.
@@ -7,14 +7,17 @@ knows a file format, and nothing here holds tensor data: a `TensorRef` says wher
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.errors import ConfigError, Problem
+from eagle3hub.head.aux_defaults import aux_default, shown
 from eagle3hub.head.vocab import VocabMap
+from eagle3hub.system.html import Cell, panel, rows
+from eagle3hub.system.text import readable_count
 
 if TYPE_CHECKING:
     from eagle3hub.checkpoint.folder import Checkpoint
@@ -28,11 +31,12 @@ FINAL_NORM = _FinalNorm.FINAL_NORM
 """The tap that is not a number: the target's last hidden state *after* its final norm."""
 
 OPEN_FEEDBACK = "config-norm-output"
-"""Code of the problem that a config says norm_output in a way that does not tell which state the head feeds back, or
-whether its final norm comes before lm_head."""
+"""Code of the problem of a norm_output with two meanings: it does not tell which state the head feeds back, or whether
+the final norm comes before lm_head."""
 
 Tap = int | Literal[_FinalNorm.FINAL_NORM]
 AuxOrigin = Literal["config", "flag", "default"]
+_IN_WORDS = {2: "two", 3: "three", 4: "four"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +64,24 @@ class AuxTaps:
         return cls(tuple(i - 1 for i in _checked(ids, lowest=1)), origin)
 
     @classmethod
-    def default_for(cls, num_target_layers: int) -> AuxTaps:
-        """The triple every EAGLE-3 trainer and engine defaults to: after layers (1, L//2 - 1, L - 4).
+    def default_for(cls, num_target_layers: int, layout: str | None = None, model_type: str | None = None) -> AuxTaps:
+        """The layers that ``aux_defaults.toml`` has for a target: everybody's, or those of one trainer.
 
-        Raises ConfigError where L is too small for three distinct ascending taps (L < 7).
+        Args:
+            layout: the trainer's layout. model_type: the target's.
+
+        Raises ConfigError where the target has too few layers for different ascending taps.
         """
-        ids = (1, num_target_layers // 2 - 1, num_target_layers - 4)
-        if not ids[0] < ids[1] < ids[2]:
+        default = aux_default(layout)
+        ids = default.numbers(num_target_layers, model_type)
+        if min(ids) < 0 or any(a >= b for a, b in pairwise(ids)):
             raise ConfigError(
-                f"a target of {num_target_layers} layers has no default aux taps: (1, L//2-1, L-4) = {ids} "
-                "is not three different layers in ascending order",
+                f"a target of {num_target_layers} layers has no default aux taps: "
+                f"({shown(default.layers_for(model_type))}) = ({', '.join(map(str, ids))}) is not "
+                f"{_IN_WORDS.get(len(ids), len(ids))} different layers in ascending order",
                 code="config-aux-collapsed",
             )
-        return cls(ids, "default")
+        return cls(tuple(ids), "default")
 
     @classmethod
     def final_norm(cls, origin: AuxOrigin) -> AuxTaps:
@@ -102,12 +111,17 @@ class AuxTaps:
 
     @property
     def is_default(self) -> bool:
-        """Whether these are the default triple of *some* target depth, so that naming no ids may mean them."""
-        return len(self.taps) == 3 and self.numbered and self.is_default_of(self.after_layer[2] + 4)
+        """Whether these are the default taps of *some* target depth, so that naming no ids may mean them."""
+        return self.numbered and self.is_default_of(self.default_depth)
+
+    @property
+    def default_depth(self) -> int:
+        """The only depth of a target that can have these taps as its default: the one whose last tap this is."""
+        return self.after_layer[-1] - aux_default().layers[-1].plus
 
     def is_default_of(self, num_target_layers: int) -> bool:
-        """Whether these are the default triple of a target of this depth."""
-        return num_target_layers >= 7 and self.taps == self.default_for(num_target_layers).taps
+        """Whether these are the default taps of a target of this depth."""
+        return list(self.taps) == aux_default().numbers(num_target_layers)
 
     def __len__(self) -> int:
         return len(self.taps)
@@ -140,7 +154,7 @@ class Rope:
 
 @dataclass(frozen=True, slots=True)
 class Semantics:
-    """Everything besides shapes and bytes that changes what the head computes.
+    """What the head computes, apart from shapes and bytes.
 
     ``uses_aux: false`` is a head that reads the target's final post-norm hidden state instead of aux layers: it has
     neither fc nor hidden_norm. ``attention_bias`` puts a bias on q, k, v and o, ``fc_bias`` on fc. ``sliding_layers``
@@ -168,7 +182,7 @@ class Semantics:
 
     def to_json(self) -> dict[str, Any]:
         """Every field by name, ``rope`` as an object."""
-        out: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        out: dict[str, Any] = asdict(self)
         out["sliding_layers"] = list(self.sliding_layers)
         out["rope"] = {"theta": self.rope.theta, "scaling": dict(self.rope.scaling) if self.rope.scaling else None}
         return out
@@ -189,12 +203,12 @@ class Dims:
 
     def to_json(self) -> dict[str, int]:
         """Every size by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """Something the source does not say and a result depends on; ``--strict`` refuses it."""
+    """A fact that the source does not state and that a result depends on; ``--strict`` refuses it."""
 
     field: str
     value: Any
@@ -208,11 +222,11 @@ class Assumption:
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """How one layout spelled this head once, so that it can be spelled the same again.
+    """How one layout stored this head earlier, so that it can be written the same again.
 
     ``config`` is that layout's config.json, ``buffers`` the dtype of each vocabulary buffer it held
     (``{"d2t": "I32", "t2d": "BOOL"}``), ``metadata`` its safetensors header metadata, ``names`` the name on disk of
-    each tensor (by canonical name) that was not called as that layout calls it today.
+    each tensor (by canonical name) whose name is not the one that layout uses today.
     """
 
     config: Mapping[str, Any]
@@ -246,9 +260,9 @@ class Head:
         num_target_layers, target_context: its depth and its context in tokens, where known.
         speculative_tokens: K recommended by the source, or None.
         mask_token_id: token that stands for positions not drafted yet (P-EAGLE), or None.
-        other_names: name on disk, by canonical name, of each tensor and buffer its layout calls otherwise today.
+        other_names: name on disk, by canonical name, of each tensor and buffer whose name is not today's.
         side_files: small files that belong to the head besides config and weights, by name.
-        carried: earlier spellings by layout, from the provenance file.
+        carried: how earlier layouts stored it, from the provenance file.
         assumptions, problems: what is not known, and what is wrong.
         opened: the folder as it was opened, every tensor included; None for a head that was not read from one.
     """
@@ -283,18 +297,18 @@ class Head:
 
     @property
     def has_default_aux(self) -> bool:
-        """Whether the taps are the ones that naming no layers means, as far as the target's depth is known."""
+        """Whether a config that names no layers means these taps; without the target's depth, any default will do."""
         if self.aux is None or self.num_target_layers is None:
             return self.aux is None or self.aux.is_default
         return self.aux.is_default_of(self.num_target_layers)
 
     @property
     def feedback_is_open(self) -> bool:
-        """Whether the source leaves open what its norm_output means; ``semantics.feedback`` is then a guess."""
+        """Whether the source's norm_output has two meanings; ``semantics.feedback`` is then a guess."""
         return any(p.code == OPEN_FEEDBACK for p in self.problems)
 
     def semantics_to_json(self) -> dict[str, Any]:
-        """What it computes as plain data; the feedback is ``open`` where the source does not tell it."""
+        """What it computes, as plain data; the feedback is ``open`` if the source leaves it open."""
         if not self.feedback_is_open:
             return self.semantics.to_json()
         denied = " (norm_output: false)" if self.config.get("norm_output") is False else ""
@@ -318,3 +332,19 @@ class Head:
         for problem in self.problems:
             if problem.severity == "error":
                 raise problem.to_error()
+
+    def _repr_html_(self) -> str:
+        d, taps = self.dims, self.aux
+        facts = [
+            ("layout", self.layout),
+            ("parameters", f"{readable_count(self.num_parameters)}, {self.dtype}"),
+            ("sizes", f"hidden {d.hidden_size}, {d.num_attention_heads} heads of {d.head_dim}"),
+            ("vocabulary", f"{d.draft_vocab_size:,} of {d.vocab_size:,} tokens, map {self.vocab_status}"),
+            ("aux layers", "not named" if taps is None else ", ".join(str(tap) for tap in taps.taps)),
+            ("target", self.target_name or "not named"),
+        ]
+        wrong = [(Cell(p.severity, p.severity), p.message) for p in self.problems]
+        assumed = [(a.field, str(a.value), a.why) for a in self.assumptions]
+        return panel(
+            self.source, rows(facts), rows(wrong, ("problem", "")), rows(assumed, ("assumed", "value", "why"))
+        )

@@ -1,4 +1,4 @@
-"""Draft-to-target vocabulary maps: d2t and t2d in every spelling, checked.
+"""Draft-to-target vocabulary maps: d2t and t2d, however they are stored, checked.
 
 A head with a reduced vocabulary proposes *draft ids* 0 … V_d - 1; its map names the target token behind each.
 On disk every trainer stores ``d2t`` as an *offset* (``target_id = draft_id + d2t[draft_id]``) and most add
@@ -15,26 +15,29 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-from eagle3hub.errors import Problem
+from eagle3hub.errors import Hint, Problem
 
-Spelling = Literal["offset", "t2d"]
-
-SORTED_TRAINERS = frozenset({"specjax", "specforge", "speculators", "safeailab", "angelslim"})
-"""Layouts whose trainers keep row r of lm_head for the r-th true entry of t2d (ModelOpt does not)."""
+StoredAs = Literal["offset", "t2d"]
 
 MASK_WIDTHS = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "I32": 4, "I64": 8}
-"""Dtypes a mask may be stored in, with the bytes of an entry."""
+"""Dtypes a mask may be stored in, with the bytes per entry."""
 
 _MAX_RESAVES = 8
-"""How many resumed SpecJAX runs (one more subtraction of arange each) are recognised."""
+"""The most resumed SpecJAX runs (each subtracts arange once more) that are recognised."""
 
-_GET_D2T = "get the d2t tensor from the training run and give it with --d2t FILE"
-_IF_SORTED = "if the layout's own trainer made the head, its rows ascend, and --repair from-t2d takes the map from t2d"
-_AGAIN = "export the head again, or give the run's own map with --d2t FILE; it cannot be guessed"
+_GET_D2T = Hint("get the d2t tensor from the training run and give it with --d2t FILE", "--d2t")
+_IF_SORTED = Hint(
+    "if the layout's own trainer made the head, its rows ascend, and --repair from-t2d takes the map from t2d",
+    "--repair",
+)
+_AGAIN = Hint("export the head again, or give the run's own map with --d2t FILE; it cannot be guessed", "--d2t")
 _ARANGE = "d2t[i] equals i everywhere: an identity of absolute ids was stored where offsets belong"
-_AS_OFFSETS = "--repair arange stores the identity as offsets"
-_FROM_T2D = "--repair from-t2d takes the map from t2d, for trainers that keep lm_head in ascending order of token ids"
-_FROM_D2T = "--repair from-d2t makes the mask from d2t, which is a map by itself"
+_AS_OFFSETS = Hint("--repair arange stores the identity as offsets", "--repair")
+_FROM_T2D = Hint(
+    "--repair from-t2d takes the map from t2d, for trainers that keep lm_head in ascending order of token ids",
+    "--repair",
+)
+_FROM_D2T = Hint("--repair from-d2t makes the mask from d2t, which is a map by itself", "--repair")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +47,12 @@ class VocabMap:
     Attributes:
         target_id: int64, length V_d; ``target_id[draft_id]`` is a token id of the target.
         vocab_size: size V of the target vocabulary.
-        spelling: how the source stored it.
+        stored_as: the buffer it was read from: offsets in d2t, or t2d alone.
     """
 
     target_id: array[int]
     vocab_size: int
-    spelling: Spelling
+    stored_as: StoredAs
 
     @property
     def draft_vocab_size(self) -> int:
@@ -75,7 +78,7 @@ class VocabMap:
 
 
 def mask_from(stored: bytes, dtype: str) -> bytes:
-    """A mask as one byte an entry from its little-endian bytes in one of `MASK_WIDTHS`; no 0 and no 1 becomes 2."""
+    """A mask with one byte an entry, from little-endian bytes of a dtype of `MASK_WIDTHS`; other than 0 and 1 is 2."""
     width = MASK_WIDTHS[dtype]
     if width == 1:
         return stored
@@ -85,7 +88,7 @@ def mask_from(stored: bytes, dtype: str) -> bytes:
 
 
 def mask_as(mask: bytes, dtype: str) -> bytes:
-    """The little-endian bytes of a mask of one byte an entry in one of `MASK_WIDTHS`."""
+    """A mask with one byte an entry as little-endian bytes of a dtype of `MASK_WIDTHS`."""
     out = bytearray(len(mask) * MASK_WIDTHS[dtype])
     out[:: MASK_WIDTHS[dtype]] = mask
     return bytes(out)
@@ -113,18 +116,20 @@ def check_vocab_map(
     return found, "ok", []
 
 
-def order_fault(vocab: VocabMap, *, layout: str, sorted_rows: bool) -> Problem | None:
-    """What is wrong with a map for ``layout``, all of whose heads have rows in ascending order of token ids, or not.
+def order_fault(vocab: VocabMap, *, sorted_rows: bool, trainer_sorts: bool) -> Problem | None:
+    """The fault of a map that does not fit the order its layout keeps the rows of lm_head in, or None.
 
-    Only where rows ascend does t2d alone say which row belongs to which token; and only where they need not can a map
-    in another order have been trained with.
+    Args:
+        sorted_rows: whether every head of the layout has its rows in ascending order of token ids. If so, t2d alone
+            tells which row belongs to which token, and a map in another order belongs to another head.
+        trainer_sorts: whether the layout's own trainer keeps that order, though the layout can hold any.
     """
-    if not sorted_rows and vocab.spelling == "t2d":
+    if not sorted_rows and vocab.stored_as == "t2d":
         return _fault(
             "missing",
             f"there is no d2t for the {vocab.draft_vocab_size} rows of lm_head, and t2d alone does not say in which "
             "order they are: this layout may hold them in order of frequency",
-            f"{_GET_D2T}; {_IF_SORTED}" if layout in SORTED_TRAINERS else _GET_D2T,
+            Hint.join([_GET_D2T, _IF_SORTED]) if trainer_sorts else _GET_D2T,
         )
     if sorted_rows and not vocab.is_sorted:
         i = next(i for i, (a, b) in enumerate(pairwise(vocab.target_id)) if a >= b)
@@ -133,8 +138,12 @@ def order_fault(vocab: VocabMap, *, layout: str, sorted_rows: bool) -> Problem |
             "unsorted",
             f"d2t is not in ascending order (draft ids {i} and {i + 1} are target ids {a} and {b}), and this layout's "
             "trainer always sorts it: the map is another head's, or another trainer made the head",
-            "if ModelOpt made the head, say --from modelopt; if d2t is right for these weights, --resort-vocab puts "
-            "rows and map into ascending order",
+            Hint(
+                "if ModelOpt made the head, say --from modelopt; if d2t is right for these weights, --resort-vocab "
+                "puts rows and map into ascending order",
+                "--from",
+                "--resort-vocab",
+            ),
         )
     return None
 
@@ -174,7 +183,11 @@ def _from_offsets(d2t: Sequence[int], members: list[int] | None, v: int, vd: int
             f"d2t is all zeros with a reduced vocabulary of {vd} out of {v}: the map was never initialised",
             _FROM_T2D
             if members is not None
-            else f"give the run's map with --d2t FILE, or --repair prefix if the first {vd} tokens are meant",
+            else Hint(
+                f"give the run's map with --d2t FILE, or --repair prefix if the first {vd} tokens are meant",
+                "--d2t",
+                "--repair",
+            ),
         )
     if all(x == i for i, x in enumerate(d2t)):
         return _fault(
@@ -197,7 +210,7 @@ def _from_offsets(d2t: Sequence[int], members: list[int] | None, v: int, vd: int
         return _fault(
             "double-subtracted",
             f"arange was subtracted {k} times from d2t (t2d shows it): SpecJAX does so each time a run resumes",
-            "--repair double-subtracted adds it back",
+            Hint("--repair double-subtracted adds it back", "--repair"),
         )
     if wrong:
         return replace(wrong, hint=_FROM_T2D)
@@ -205,12 +218,15 @@ def _from_offsets(d2t: Sequence[int], members: list[int] | None, v: int, vd: int
     return _fault(
         "t2d-mismatch",
         f"d2t and t2d disagree: t2d marks {len(missing)} tokens that no draft id maps to (the first is {missing[0]})",
-        "one of the two is from another head, and nothing here says which: give the run's map with --d2t FILE",
+        Hint(
+            "one of the two is from another head, and nothing here says which: give the run's map with --d2t FILE",
+            "--d2t",
+        ),
     )
 
 
 def subtractions(d2t: Sequence[int], members: Sequence[int]) -> int | None:
-    """How often arange was subtracted from ``members`` to give ``d2t``, where that is more than once."""
+    """How often arange was subtracted from ``members`` to give ``d2t``; None for less than twice."""
     for k in range(2, _MAX_RESAVES + 1):
         if all(x + k * i == m for i, (x, m) in enumerate(zip(d2t, members, strict=True))):
             return k
@@ -218,7 +234,7 @@ def subtractions(d2t: Sequence[int], members: Sequence[int]) -> int | None:
 
 
 def is_map(d2t: Sequence[int], v: int) -> bool:
-    """Whether ``d2t`` is by itself a map that somebody set: offsets of distinct tokens, not all zero, not arange.
+    """Whether ``d2t`` alone is a map that somebody filled in: offsets of distinct tokens, not all zero, not arange.
 
     Over a full vocabulary zeros are the identity.
     """
@@ -258,7 +274,7 @@ def _full_vocabulary(d2t: Sequence[int] | None, t2d: bytes | None, v: int) -> Vo
     if marked in (0, v) and d2t is not None and any(d2t) and all(x == i for i, x in enumerate(d2t)):
         return _fault("arange", _ARANGE, _AS_OFFSETS)
     if marked == 0:
-        as_said = "--repair prefix, if the draft vocabulary is the target's in its own order"
+        as_said = Hint("--repair prefix, if the draft vocabulary is the target's in its own order", "--repair")
         return _fault(
             "t2d-count",
             f"t2d is all false but the head covers all {v} tokens: the mask was never initialised",
@@ -281,7 +297,7 @@ def _absolute(evidence: str) -> Problem:
     return _fault(
         "absolute",
         f"d2t holds absolute target ids where offsets belong ({evidence}): engines would add the index once more",
-        "--repair absolute turns them into offsets",
+        Hint("--repair absolute turns them into offsets", "--repair"),
     )
 
 

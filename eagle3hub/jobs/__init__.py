@@ -1,3 +1,3 @@
-"""A validation as a Job on Hugging Face's machines: planned, priced, followed, and its report brought home."""
+"""A validation as a Job on Hugging Face's machines: planned, priced, followed, and its report collected."""
 
 from __future__ import annotations

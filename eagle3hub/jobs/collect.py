@@ -1,4 +1,4 @@
-"""Bring home what Jobs measured: sealed reports in their logs, checked against what was sent."""
+"""Collect what Jobs measured: sealed reports in their logs, checked against the head that was sent."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from eagle3hub.address import parse_hub_address
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.errors import (
     Eagle3HubError,
@@ -52,7 +53,7 @@ def seal(document: bytes, nonce: str) -> list[str]:
 
 
 class Sealed:
-    """Takes a log line by line, and has the document once all of its lines came by, in any order, however often."""
+    """Reads a log line by line. Its lines may come in any order, and more than once."""
 
     def __init__(self, nonce: str) -> None:
         self._line = re.compile(rf"{MARK} {re.escape(nonce)} (?:(begin|end) (\d+) ([0-9a-f]{{64}})|(\d+) (\S+))\s*")
@@ -61,7 +62,7 @@ class Sealed:
         self._sha256 = ""
 
     def take(self, line: str) -> bool:
-        """Look at a line of the log; says whether it is one of the document's."""
+        """Read a line of the log. Returns whether it belongs to the document."""
         found = self._line.fullmatch(line.strip())
         if found is None:
             return False
@@ -73,12 +74,12 @@ class Sealed:
 
     @property
     def begun(self) -> bool:
-        """Whether any line of the document came by."""
+        """Whether any line of the document was read."""
         return self._count is not None or bool(self._chunks)
 
     @property
     def complete(self) -> bool:
-        """Whether every line did."""
+        """Whether every line was."""
         return self._count is not None and all(i in self._chunks for i in range(1, self._count + 1))
 
     def document(self) -> bytes:
@@ -101,7 +102,7 @@ class Sealed:
 
 
 def main() -> int:
-    """Print what comes in on standard input, sealed; exit status 1 where nothing came."""
+    """Print standard input, sealed; exit status 1 where it is empty."""
     document = sys.stdin.buffer.read()
     if not document.strip():
         sys.stderr.write("the validation ended without a report\n")
@@ -125,7 +126,7 @@ _ERRORS: dict[int, type[Eagle3HubError]] = {
 
 
 def expected_of(job: api.Job) -> Expected:
-    """What a job that runs already was started for, from its own command.
+    """The head and target that a running job was started for, from its own command.
 
     Raises InputError for a job that is no validation of ours, HubError.
     """
@@ -138,7 +139,7 @@ def expected_of(job: api.Job) -> Expected:
         )
     words = command.words
     head = words[1]
-    target = _value(words, "--target-name") or _value(words, "--target") or ""
+    target = _value(words, "--target-name") or parse_hub_address(_value(words, "--target") or "").repo_id
     return Expected(command.nonce, head, expected_digest(open_checkpoint(head, headers_only=True)), target)
 
 

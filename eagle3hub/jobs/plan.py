@@ -12,16 +12,15 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from eagle3hub._version import __version__
-from eagle3hub.card.source_tree import published_commit
+from eagle3hub.address import HubAddress, parse_address, parse_hub_address
 from eagle3hub.checkpoint.digest import combined_digest, file_digest, head_files
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.checkpoint.hub import download_file
-from eagle3hub.checkpoint.remote import parse_address
-from eagle3hub.checkpoint.source import HUB
+from eagle3hub.checkpoint.source_tree import published_commit
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.base import DEVICES, Device
 from eagle3hub.engines.specs import default_version, version_data
-from eagle3hub.errors import FoundWanting, ManifestError, UnavailableError, UsageError
+from eagle3hub.errors import FoundWanting, ManifestError, SourceError, UnavailableError, UsageError
 from eagle3hub.jobs import api
 from eagle3hub.layouts import open_head
 from eagle3hub.prompts import PACKAGED, datasets, load_prompts
@@ -148,7 +147,7 @@ def image_for(engines: Sequence[str]) -> Image:
 
 
 EXTRA = f"{installation.NAME}[validate]"
-_HERE = installation.SWITCH.parent
+_HERE = installation.PACKAGE
 _BY_NAME = re.compile(rf"{installation.NAME}\s*(?:\[[^\]]*\])?\s*(?:[=<>~!;(].*)?", re.IGNORECASE)
 _SCP = re.compile(r"(?:[\w.-]+@)?(?P<host>[\w.-]+):/?(?P<path>[^@:]+)")
 _COMMIT = "'eagle3hub[validate] @ git+https://HOST/OWNER/eagle3hub@COMMIT'"
@@ -185,7 +184,7 @@ def own_package() -> str:
 
 
 def check_requirement(package: str) -> None:
-    """Raise UsageError (``usage-jobs-package``) for what no job can install, or what may be somebody else's."""
+    """Raise UsageError (``usage-jobs-package``) for a package that no job can install, or that may be a stranger's."""
     stripped = package.strip()
     path = "/" in stripped and "://" not in stripped
     if not stripped or path or stripped.startswith(("-", ".")) or "file:" in stripped:
@@ -247,16 +246,16 @@ def _no_requirement(said: str) -> UsageError:
     return UsageError(said, hint=f"name a commit of its repository: {_COMMIT}", code="usage-jobs-package")
 
 
-# Whether a report that came home is of the head that was sent out.
+# Whether the report of a job is about the head that the job was given.
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the report of a job must be of.
+    """The head and target that the report of a job must be about.
 
     Attributes:
         nonce: marks the report's lines in the log.
-        head: the head's address, pinned to a commit. digest: of its files. target: what the report calls the target.
+        head: the head's address at a commit. digest: of its files. target: the target's name in the report.
     """
 
     nonce: str
@@ -270,7 +269,7 @@ def expected_digest(checkpoint: Checkpoint) -> str:
 
     ``checkpoint`` is a Hub source, opened with ``headers_only``. Raises HubError.
     """
-    at = parse_address(checkpoint.source)
+    at = parse_hub_address(checkpoint.source)
     commit = at.revision or ""
     small = {path.name for path in head_files(checkpoint.folder) if path.suffix == ".json"}
     stored = list_files_at(at.repo_id, commit)
@@ -297,15 +296,18 @@ def check_bound(document: Mapping[str, Any], expected: Expected) -> None:
             )
 
 
-# What a Job will run, on what, and what it can cost at most: settled before it is started.
+# What a Job will run, on what hardware, and what it can cost at most; all this is known before it starts.
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What was asked of a Job.
+class JobOptions:
+    """How to run a validation as a Job.
 
-    ``flavor`` None: the image's; ``minutes``: its time limit; ``namespace`` None: own; ``package``: what pip installs,
-    None: the eagle3hub that runs here.
+    Attributes:
+        flavor: hardware; None takes the image's default. minutes: time limit.
+        namespace: account that pays; None is the user's own.
+        package: requirement that pip installs in the job; None is the eagle3hub that runs here.
+        pass_token: give the job the access token as a secret.
     """
 
     flavor: str | None = None
@@ -316,7 +318,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class JobPlan:
     """A Job that may be started.
 
     Attributes:
@@ -331,14 +333,14 @@ class Plan:
     flavor: api.Flavor
     namespace: str
     package: str
-    wanted: Wanted
+    options: JobOptions
     words: tuple[str, ...]
     expected: Expected
 
     @property
     def most_usd(self) -> float:
         """What the Job costs if it runs until its time limit, in US dollars."""
-        return self.flavor.usd_per_hour * self.wanted.minutes / 60
+        return self.flavor.usd_per_hour * self.options.minutes / 60
 
     @property
     def command(self) -> list[str]:
@@ -348,7 +350,7 @@ class Plan:
     @property
     def labels(self) -> dict[str, str]:
         """How the Job is found again among others."""
-        name = parse_address(self.expected.head).repo_id.split("/")[1]
+        name = parse_hub_address(self.expected.head).name
         return {"name": re.sub(r"[^A-Za-z0-9_-]", "-", f"eagle3hub-validate-{name}"), "eagle3hub": "validate"}
 
     def start(self) -> api.Job:
@@ -357,26 +359,26 @@ class Plan:
             image=self.image.address,
             command=self.command,
             flavor=self.flavor.name,
-            seconds=round(self.wanted.minutes * 60),
+            seconds=round(self.options.minutes * 60),
             namespace=self.namespace,
             labels=self.labels,
-            pass_token=self.wanted.pass_token,
+            pass_token=self.options.pass_token,
         )
 
 
-def make_plan(
+def plan_job(
     head: str,
     target: str,
     options: Mapping[str, Any],
-    wanted: Wanted,
+    job: JobOptions,
     *,
     run_anyway: bool = False,
     progress: Progress = silent,
-) -> Plan:
-    """Look at everything that can be known before a Job costs money.
+) -> JobPlan:
+    """Plan a validation as a Job, and check everything that can be known before it costs money.
 
     Args:
-        head: ``hf://owner/name[@revision]``. target: a Hub id.
+        head, target: where they are on the Hub (`parse_address`).
         options: the options of the command ``validate`` by name; None leaves one out of the job's command, and takes
             what the flavor has for ``device``.
         run_anyway: start also an engine that will not get the files right.
@@ -388,45 +390,51 @@ def make_plan(
         FoundWanting: the engine would refuse the files or serve them silently wrong, and ``run_anyway`` is not set.
         UnavailableError: no image of that engine.
     """
-    package = _check_wanted(wanted)
-    _on_the_hub(head, target)
+    package = _check_job(job)
+    at = _on_the_hub(head, target)
+    target = at.model_id
     engines = _check_options(options)
     image = image_for(engines)
     progress("reading the head")
-    checkpoint = open_checkpoint(head, headers_only=True, progress=progress)
+    try:
+        checkpoint = open_checkpoint(head, headers_only=True, progress=progress)
+    except SourceError as e:
+        if e.code != "source-missing":
+            raise
+        raise _local_head(head) from e
     opened = open_head(checkpoint, target=target)
     opened.raise_for_errors()
     progress("asking the Hub for hardware and access")
-    flavor = _flavor(wanted.flavor or image.flavor)
+    flavor = _flavor(job.flavor or image.flavor)
     device = _device(options["device"], flavor, image)
     if image.version is not None and options["layouts"] is None and not run_anyway:
         reason = stops(outlook(checkpoint, opened, target)(image.engine, image.version, device))
         if reason is not None:
             raise FoundWanting(
                 f"no job was started: {reason}",
-                hint="mend the head, or have it run all the same: --run-anyway",
+                hint="fix the head, or run it anyway: --run-anyway",
                 code="job-foreseen",
             )
     original = options["reference_head"]
     heads = [checkpoint, *([] if original is None else [open_checkpoint(original, headers_only=True)])]
-    if not wanted.pass_token:
-        _open_to_all(target, *(parse_address(one.source).repo_id for one in heads))
+    if not job.pass_token:
+        _open_to_all(at.repo_id, *(parse_hub_address(one.source).repo_id for one in heads))
     pinned = {"engine": ",".join(engines), "device": device, "reference_head": original and heads[-1].source}
     words = _words({"target": target, **options, **pinned})
-    return Plan(
+    return JobPlan(
         layout=opened.layout,
         target=target,
         image=image,
         flavor=flavor,
-        namespace=wanted.namespace or api.account(),
+        namespace=job.namespace or api.account(),
         package=package,
-        wanted=wanted,
+        options=job,
         words=("validate", checkpoint.source, *words, *(["--run-anyway"] if run_anyway else [])),
         expected=Expected(
             nonce=secrets.token_hex(8),
             head=checkpoint.source,
             digest=expected_digest(checkpoint),
-            target=options["target_name"] or target,
+            target=options["target_name"] or at.repo_id,
         ),
     )
 
@@ -443,7 +451,7 @@ def refuse_local_files(options: Mapping[str, Any]) -> None:
 
 
 def _check_options(options: Mapping[str, Any]) -> list[str]:
-    """What `validate` would say of them once the job is paid for; returns the engines."""
+    """Raise now what `validate` would raise once the job is paid for; returns the engines."""
     known = [*PACKAGED, *datasets()]
     if options["prompts"] not in known:
         raise UsageError(
@@ -454,7 +462,7 @@ def _check_options(options: Mapping[str, Any]) -> list[str]:
     if options["prompts"] in PACKAGED:
         load_prompts(options["prompts"], options["num_prompts"])
     engines, original = engine_names(options["engine"]), options["reference_head"]
-    if original is not None and not original.startswith(HUB):
+    if original is not None and not isinstance(parse_address(original), HubAddress):
         refuse_local_files({"reference_head": original})
     check_original(engines, original)
     if options["layouts"] is not None:
@@ -472,27 +480,37 @@ def _check_options(options: Mapping[str, Any]) -> list[str]:
     return engines
 
 
-def _check_wanted(wanted: Wanted) -> str:
-    """Raise UsageError for what no job can be; returns what pip installs."""
-    if not 1 <= wanted.minutes <= 24 * 60:
-        raise UsageError(f"--time-limit is 1 to 1440 minutes, not {wanted.minutes:g}", code="usage-jobs-limit")
-    if wanted.package is None:
+def _check_job(options: JobOptions) -> str:
+    """Raise UsageError for options that no job can have; returns what pip installs."""
+    if not 1 <= options.minutes <= 24 * 60:
+        raise UsageError(f"--time-limit is 1 to 1440 minutes, not {options.minutes:g}", code="usage-jobs-limit")
+    if options.package is None:
         return own_package()
-    check_requirement(wanted.package)
-    return wanted.package.strip()
+    check_requirement(options.package)
+    return options.package.strip()
 
 
-def _on_the_hub(head: str, target: str) -> None:
-    if not head.startswith(HUB):
-        raise UsageError(
-            f"the job cannot read {head!r}: a head to validate there is on the Hub",
-            hint="publish it with `eagle3hub publish DIR --repo OWNER/NAME --private`, then name hf://OWNER/NAME",
-            code="usage-jobs-local-head",
-        )
-    if Path(target).expanduser().exists() or target.count("/") != 1:
+def _on_the_hub(head: str, target: str) -> HubAddress:
+    """Raise UsageError for a head or a target that the job cannot read; returns the target's address."""
+    if not isinstance(parse_address(head), HubAddress):
+        raise _local_head(head)
+    try:
+        at = parse_address(target)
+    except SourceError:
+        at = None
+    if not isinstance(at, HubAddress) or at.folder:
         raise UsageError(
             f"the job cannot read the target {target!r}", hint="give its Hub id: owner/name", code="usage-jobs-target"
         )
+    return at
+
+
+def _local_head(head: str) -> UsageError:
+    return UsageError(
+        f"the job cannot read {head!r}: a head to validate there is on the Hub",
+        hint="publish it with `eagle3hub publish DIR --repo OWNER/NAME --private`, then name hf://OWNER/NAME",
+        code="usage-jobs-local-head",
+    )
 
 
 def _flavor(name: str) -> api.Flavor:

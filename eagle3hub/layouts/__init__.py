@@ -1,4 +1,4 @@
-"""Layouts of checkpoints: the list of codecs, detection, and opening a head."""
+"""Layouts of checkpoints: the registry of codecs, detection, and opening a head."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.checkpoint.safetensors import TensorRef
-from eagle3hub.errors import LayoutError, Problem, UsageError
+from eagle3hub.errors import Hint, LayoutError, Problem, UsageError
 from eagle3hub.head import Assumption, Head
+from eagle3hub.head.aux_defaults import aux_default, shown
 from eagle3hub.head.target import TargetFacts, read_target
 from eagle3hub.layouts import provenance
 from eagle3hub.layouts.angelslim import AngelSlim
+from eagle3hub.layouts.aux_layers import apply_depth, apply_target
 from eagle3hub.layouts.base import AS_FOUND, LAYOUTS, Layout, Match, ReadOptions
-from eagle3hub.layouts.fitting import apply_depth, apply_target
-from eagle3hub.layouts.interpret import settled_by
+from eagle3hub.layouts.interpret import overridden
 from eagle3hub.layouts.modelopt import ModelOpt
 from eagle3hub.layouts.safeailab import SafeAILab
 from eagle3hub.layouts.specforge import SpecForge
@@ -24,7 +25,7 @@ from eagle3hub.layouts.speculators import Speculators
 from eagle3hub.layouts.tensors import prepared
 from eagle3hub.layouts.universal import Universal
 
-# Kinds of checkpoints that are recognised but not read, each with its own sentence.
+# Checkpoints that are recognised and refused, each with its own message.
 
 
 _MEDUSA = re.compile(r"(.+\.)?[0-9]+\.[0-9]+\.linear\.weight|lm_heads\.[0-9]+\.weight")
@@ -75,7 +76,7 @@ def refuse_recognised(checkpoint: Checkpoint) -> None:
             checkpoint,
             "a raw head of speculators' research code (lm_head_layernorm)",
             "research",
-            "put the config.json of its speculators release beside it",
+            "put the config.json of its speculators release into the folder",
         )
 
 
@@ -95,13 +96,19 @@ def _not_read(checkpoint: Checkpoint, what: str, code: str, hint: str | None = N
     )
 
 
-# The registry of layouts, detection, and opening a head in whatever layout it is.
+# The registry, detection, and opening a head.
 
 
-__all__ = ["LAYOUTS", "ReadOptions", "detect", "get_layout", "open_head"]
+__all__ = ["LAYOUTS", "ReadOptions", "by_readers", "detect", "get_layout", "open_head"]
 
+# To register a codec, import it and enter it here; help, tables and schemas follow this order.
 for _layout in (SpecJax(), SpecForge(), ModelOpt(), Speculators(), SafeAILab(), AngelSlim(), Universal()):
     LAYOUTS[_layout.name] = _layout
+
+
+def by_readers() -> list[str]:
+    """Names of all layouts, those that most engines read first."""
+    return sorted(LAYOUTS, key=lambda name: -len(LAYOUTS[name].contract.engines))
 
 
 def get_layout(name: str) -> Layout:
@@ -116,7 +123,7 @@ def get_layout(name: str) -> Layout:
 
 
 def detect(checkpoint: Checkpoint) -> tuple[Layout, Match]:
-    """The layout a folder is in. Raises LayoutError where none fits or two fit equally well."""
+    """The layout of a folder, and the evidence. Raises LayoutError where none fits or two fit equally well."""
     written_as = provenance.written_layout(checkpoint)
     if written_as is not None and written_as in LAYOUTS:
         return LAYOUTS[written_as], Match(1.0, ("eagle3hub.json says so and matches the files",))
@@ -126,14 +133,14 @@ def detect(checkpoint: Checkpoint) -> tuple[Layout, Match]:
     if not matches:
         raise LayoutError(
             f"{checkpoint.source} is in no layout this version knows (its tensors: {_some(checkpoint)})",
-            hint=f"if you know which it is, name it with --from {'|'.join(LAYOUTS)}",
+            hint=Hint(f"if you know which it is, name it with --from {'|'.join(LAYOUTS)}", "--from"),
             code="layout-unknown",
         )
     if len(matches) > 1 and matches[0][1].rank == matches[1][1].rank:
         names = [layout.name for layout, m in matches if m.rank == matches[0][1].rank]
         raise LayoutError(
             f"{checkpoint.source} could be {' or '.join(names)}: its files do not decide it",
-            hint=f"name the trainer's layout with --from {'|'.join(names)}",
+            hint=Hint(f"name the trainer's layout with --from {'|'.join(names)}", "--from"),
             code="layout-ambiguous",
         )
     return matches[0]
@@ -143,7 +150,7 @@ def open_head(
     source: str | Path | Checkpoint,
     *,
     layout: str | None = None,
-    target: TargetFacts | str | None = None,
+    target: TargetFacts | str | Path | None = None,
     target_name: str | None = None,
     options: ReadOptions = AS_FOUND,
 ) -> Head:
@@ -151,10 +158,10 @@ def open_head(
 
     Args:
         source: the folder, ``hf://owner/name[@revision][/subfolder]``, or what `open_checkpoint` opened.
-        layout: its layout, where detection shall not decide.
+        layout: its layout; without it, detection decides.
         target: the target model (facts, folder or Hub id), to check the fit and to settle what the source leaves open.
-        target_name: the Hub id to record for a target given as a folder, or not given.
-        options: what the user says of the source.
+        target_name: the Hub id to record for a target that is given as a folder, or not given.
+        options: the user's overrides.
 
     Returns a `Head` whose ``problems`` may hold errors (a wrong vocabulary map, a target that does not fit): call
     `Head.raise_for_errors` before relying on it.
@@ -171,7 +178,7 @@ def open_head(
     head.opened = opened
     head.problems += checkpoint.problems
     provenance.restore(head, checkpoint)
-    settled = settled_by(options)
+    settled = overridden(options)
     head.assumptions = [a for a in head.assumptions if a.field not in settled]
     head.target_name = target_name or head.target_name
     facts = target if isinstance(target, TargetFacts) or target is None else read_target(target, target_name)
@@ -185,7 +192,8 @@ def open_head(
     elif options.num_target_layers is not None:
         apply_depth(head, options.num_target_layers)
     elif head.aux is None and all(a.field != "aux" for a in head.assumptions):
-        why = "the source names no aux layers; engines then take their default, after layers (1, L//2-1, L-4)"
+        default = shown(aux_default().layers)
+        why = f"the source names no aux layers; engines then take their default, after layers ({default})"
         head.assumptions.append(Assumption("aux", None, why, "give --target"))
     if head.max_position_embeddings is None:
         head.problems.append(

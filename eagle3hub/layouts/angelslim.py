@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
+from eagle3hub.errors import Hint
 from eagle3hub.head import Assumption, Head, Rope
-from eagle3hub.layouts.base import Contract, Match, Spelled, WriteOptions
+from eagle3hub.layouts.base import Contract, LayoutFiles, Match, WriteOptions
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import Interpretation
 from eagle3hub.layouts.specjax import saved_by_specjax
@@ -36,6 +37,7 @@ class AngelSlim(FlatLayout):
         identity_map=True,
         metadata={"format": "pt"},
         aux_ids=None,
+        engines=("vllm",),
         cannot={
             "aux_ids": "AngelSlim writes no aux layer ids: its code always taps the default layers",
             "aux_count": "AngelSlim's fc takes exactly 3 aux hidden states",
@@ -56,25 +58,30 @@ class AngelSlim(FlatLayout):
         return Match(1.0, ("midlayer.* names", f"architecture {architecture[0]}"), certain=True)
 
     def interpret(self, config: Mapping[str, Any]) -> Interpretation:
-        """As every flat config; a RoPE base the trainer does not obey is an assumption."""
+        """As every flat config; a RoPE base that the trainer ignores is an assumption."""
         meaning = super().interpret(config)
         rope = meaning.semantics.rope
-        if _obeyed_base(rope):
+        if _trains_with(rope):
             return meaning
         why = f"AngelSlim trains with a RoPE base of 10000 unless the scaling is mrope; the config says {rope.theta:g}"
-        doubt = Assumption("rope_theta", rope.theta, why, "give --rope-theta 10000, or the base if it was obeyed")
+        doubt = Assumption(
+            "rope_theta",
+            rope.theta,
+            why,
+            Hint("give --rope-theta 10000, or the base if it was obeyed", "--rope-theta"),
+        )
         return replace(meaning, assumptions=[*meaning.assumptions, doubt])
 
-    def write(self, head: Head, options: WriteOptions) -> Spelled:
-        """As every flat layout; it is said if AngelSlim's trainer would not obey the RoPE base."""
-        spelled = super().write(head, options)
-        return spelled if _obeyed_base(head.semantics.rope) else self.noting_base(spelled, head)
+    def write(self, head: Head, options: WriteOptions) -> LayoutFiles:
+        """As every flat layout, with a note if AngelSlim's trainer would ignore the RoPE base."""
+        files = super().write(head, options)
+        return files if _trains_with(head.semantics.rope) else self.noting_base(files, head)
 
-    def spell_config(self, head: Head) -> dict[str, Any]:
+    def new_config(self, head: Head) -> dict[str, Any]:
         """A flat config under AngelSlim's architecture name, which vLLM knows too."""
         return common_config(head, "Eagle3LlamaForCausalLM")
 
 
-def _obeyed_base(rope: Rope) -> bool:
-    """Whether AngelSlim's code rotates as the config says: its base is 10000 but for mrope."""
+def _trains_with(rope: Rope) -> bool:
+    """Whether AngelSlim's code rotates as the config says: its base is 10000, except for mrope."""
     return rope.theta == _TRAINED_THETA or bool({"mrope_section", "mrope_interleaved"} & set(rope.scaling or ()))

@@ -9,18 +9,19 @@ from typing import Any, Literal, Protocol
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.checkpoint.writer import OutTensor
-from eagle3hub.errors import InputError, Refusal, UsageError
+from eagle3hub.errors import Hint, InputError, Refusal, UsageError
 from eagle3hub.head import Assumption, Head
 
-# Everything a head may have that not every layout can hold, one entry per feature.
+# Features: what a head may have that not every layout can hold.
 
 
 @dataclass(frozen=True, slots=True)
 class Feature:
     """Something a head may have that not every layout can hold.
 
-    ``present`` tells whether a head has it; ``says`` names it in the middle of a sentence; ``title`` heads its row in
-    a table; ``remedy`` is what would take it away, where something would.
+    Attributes:
+        title: heads its row in a table. says: names it in the middle of a sentence.
+        present: tells whether a head has it. remedy: the option that removes it, if there is one.
     """
 
     name: str
@@ -30,7 +31,7 @@ class Feature:
     remedy: str | None = None
 
 
-_RESORT = "--resort-vocab puts the rows of lm_head and the map into ascending order"
+_RESORT = Hint("--resort-vocab puts the rows of lm_head and the map into ascending order", "--resort-vocab")
 
 FEATURES: tuple[Feature, ...] = (
     Feature(
@@ -99,7 +100,7 @@ FEATURES: tuple[Feature, ...] = (
         "own embeddings",
         "its own embed_tokens.weight",
         lambda h: "embed_tokens.weight" in h.tensors,
-        "--drop-embeddings leaves them out where they are the target's",
+        Hint("--drop-embeddings leaves them out where they are the target's", "--drop-embeddings"),
     ),
     Feature(
         "target_width",
@@ -150,29 +151,53 @@ def aux_count(head: Head) -> int:
     return (2 * fc.shape[1] if fc.dtype == "U8" else fc.shape[1]) // head.dims.target_hidden_size
 
 
-# What a layout codec is, and what a layout can express.
+# Codecs and their contracts.
 #
 # A codec turns a folder into a `Head` and a `Head` into the files of a folder. What it cannot express is data
-# (`Contract`), so that refusals and documentation come from one place and a pair of layouts needs no code.
+# (`Contract`): refusals and documentation come from one place, and no pair of layouts needs code of its own.
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Something that a config of this layout must say and that a head may not know.
+
+    Attributes:
+        what: its name in text. option: the option that gives it. code: of the refusal where it is missing.
+        when: the case in which the option is needed, in words; empty for always.
+    """
+
+    what: str
+    option: str
+    code: str
+    when: str = ""
+
+    @property
+    def how(self) -> str:
+        """The option, and when it is needed."""
+        return self.option + (f", {self.when}" if self.when else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What one layout can express.
+    """Everything there is to know about one layout. Messages, tables, schemas and cards are made from it.
 
     Attributes:
-        title: how the layout is called in text.
-        tensor_prefix: spelling of ``layers.0.`` in what is written today.
-        forms: spellings of tensor names that are read: ``layers`` (``layers.{i}.``), ``midlayer`` (one layer),
-            ``midlayers`` (``midlayer.{i}.``), ``research`` (no prefix at all).
+        title: the layout's name in text. full_title: its name on a card, the maker's included; empty: the same.
+        engines: engines that read the layout as it is, by eagle3hub's names for them.
+        other_readers: who reads it besides engines, in words.
+        tensor_prefix: what is written today in place of ``layers.0.``.
+        forms: names of tensors that are read: ``layers`` (``layers.{i}.``), ``midlayer`` (one layer), ``midlayers``
+            (``midlayer.{i}.``), ``research`` (no prefix at all).
         expresses: names of the `FEATURES` it has a place for.
         vocab_dtype: dtype it stores d2t in. has_t2d: whether it stores the mask. identity_map: whether a head over
             the full vocabulary carries an identity map (zero offsets, all-true mask).
         metadata: what its writer puts into the safetensors header.
         aux_ids: where it writes aux layer ids, in words, or None.
-        needs: what must be given by hand, option by option, in words.
-        cannot: reason by feature, where there is more to say than "has no place for it".
-        reads, writes: producers and versions whose folders are read, and the one whose folders are written, in words.
+        single_file: whether its own reader opens one weights file and knows no index.
+        trainer_sorts: whether its own trainer keeps the rows of lm_head in ascending order of token ids.
+        needs: what must be given by hand where the source does not say it.
+        cannot: the reason for not holding a feature, where it is more than "has no place for it".
+        reads: producers and versions whose folders are read. writes: the version whose folders are written.
     """
 
     title: str
@@ -184,22 +209,37 @@ class Contract:
     identity_map: bool
     metadata: Mapping[str, str] | None
     aux_ids: str | None
-    needs: Mapping[str, str] = field(default_factory=dict)
+    full_title: str = ""
+    engines: tuple[str, ...] = ()
+    other_readers: str = ""
+    single_file: bool = False
+    trainer_sorts: bool = True
+    needs: tuple[Need, ...] = ()
     cannot: Mapping[str, str] = field(default_factory=dict)
     reads: tuple[str, ...] = ()
     writes: str = ""
 
     @property
     def sorted_rows(self) -> bool:
-        """Whether every head has its rows of lm_head in ascending order of token ids."""
+        """Whether every head of this layout has its rows of lm_head in ascending order of token ids."""
         return "unsorted_vocabulary" not in self.expresses
+
+    @property
+    def needs_draft_tokens(self) -> bool:
+        """Whether its config must say how many tokens to draft (K)."""
+        return any(need.option == "--speculative-tokens" for need in self.needs)
+
+    @property
+    def card_title(self) -> str:
+        """The layout's name on a card."""
+        return self.full_title or self.title
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """How well a layout fits a folder: a score from 0 to 1, and what speaks for it.
+    """How well a layout fits a folder: a score from 0 to 1, and the evidence.
 
-    ``certain``: the folder says outright which layout it is in, whatever else speaks for another.
+    ``certain``: the folder names its layout, which outweighs every other sign.
     """
 
     score: float
@@ -208,13 +248,13 @@ class Match:
 
     @property
     def rank(self) -> tuple[bool, float]:
-        """What matches are compared by."""
+        """The key that matches are compared by."""
         return self.certain, self.score
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What a user may say of a source that the source does not say, or says wrongly.
+    """Overrides: facts a user states about a source that lacks them or has them wrong.
 
     Attributes:
         aux_layers: the layers that feed fc, numbered by ``aux_convention``: ``after`` counts from 0 the layer whose
@@ -224,9 +264,9 @@ class ReadOptions:
         norm_before_residual: whether the residual of the first layer is taken after hidden_norm.
         mask_token_id: the token a P-EAGLE head puts at positions not drafted yet.
         rope_theta: the RoPE base the head was trained with, where its config names another one or none.
-        drop: names (as on disk) of tensors that are no part of the head and shall be left out.
+        drop: names (as on disk) of tensors to leave out because they are no part of the head.
         d2t: the offsets of a draft vocabulary whose map the source lacks or has wrong.
-        allow_suspicious: read a head whose weights look random or untrained all the same.
+        allow_suspicious: read a head even if its weights look random or untrained.
     """
 
     aux_layers: tuple[int, ...] | None = None
@@ -249,7 +289,7 @@ class ReadOptions:
 
 
 AS_FOUND = ReadOptions()
-"""Nothing is said of the source: it is read as it is."""
+"""No overrides: the source is read as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +298,7 @@ class WriteOptions:
 
     Attributes:
         speculative_tokens: K to recommend in the config (speculators requires it).
-        target_name: what the user calls the target, in place of what the source calls it.
+        target_name: the user's name for the target, which replaces the source's.
     """
 
     speculative_tokens: int | None = None
@@ -266,10 +306,14 @@ class WriteOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Spelled:
-    """A head in one layout's spelling, ready to be written.
+class LayoutFiles:
+    """The files of a head in one layout, ready to be written.
 
-    ``origin`` maps each tensor on disk to the canonical name it came from (None for computed buffers).
+    Attributes:
+        config: of config.json. tensors, metadata: of the weights.
+        origin: for each tensor on disk the canonical name it came from (None for computed buffers).
+        assumptions, notes: what a user should know of these files.
+        side_files: small files besides config and weights, by name.
     """
 
     config: dict[str, Any]
@@ -278,7 +322,7 @@ class Spelled:
     origin: dict[str, str | None]
     assumptions: list[Assumption] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    files: dict[str, bytes] = field(default_factory=dict)
+    side_files: dict[str, bytes] = field(default_factory=dict)
 
 
 class Layout(Protocol):
@@ -291,10 +335,10 @@ class Layout(Protocol):
         """Whether the folder looks like this layout, from header and config alone."""
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions = AS_FOUND) -> Head:
-        """The head in the folder. Raises InputError where nothing sensible can be said of it."""
+        """The head in a `prepared` checkpoint. Raises InputError where the folder cannot be read as one."""
 
-    def write(self, head: Head, options: WriteOptions) -> Spelled:
-        """The head in this layout's spelling. Raises Refusal where something would be lost."""
+    def write(self, head: Head, options: WriteOptions) -> LayoutFiles:
+        """The files of the head in this layout. Raises Refusal where something would be lost."""
 
 
 LAYOUTS: dict[str, Layout] = {}
@@ -308,50 +352,62 @@ def refuse_inexpressible(head: Head, name: str, contract: Contract) -> None:
             reason = contract.cannot.get(feature.name, f"{contract.title} has no place for it")
             raise Refusal(
                 f"the head has {feature.says}, and {reason}",
-                hint=partial(way_out, head, name, feature.name),
+                hint=partial(alternatives, head, name, feature.name),
                 code=f"refused-{feature.name.replace('_', '-')}",
             )
 
 
 def assumed_depth(head: Head, reader: str) -> list[Assumption]:
-    """That aux layers which ``reader`` is not told are its default ones, where nothing says how deep the target is."""
+    """The assumption that a reader's default aux layers are the head's, where the target's depth is unknown.
+
+    ``reader``: the program that gets no list of layers and takes its default.
+    """
     if head.num_target_layers is not None or head.aux is None or not head.aux.is_default:
         return []
-    layers, depth = head.aux.after_layer, head.aux.after_layer[-1] + 4
+    layers, depth = head.aux.after_layer, head.aux.default_depth
     why = f"{reader} is told no aux layers and takes its default: {layers} only if the target has {depth} layers"
-    return [Assumption("num_target_layers", depth, why, f"give --target or --num-target-layers {depth}")]
+    return [
+        Assumption(
+            "num_target_layers",
+            depth,
+            why,
+            Hint(f"give --target or --num-target-layers {depth}", "--num-target-layers"),
+        )
+    ]
 
 
-def way_out(head: Head, asked: str, feature: str | None = None, remedy: str | None = None) -> str:
-    """What helps a head that layout ``asked`` refused, for a feature or a reason of its own: a remedy, other layouts.
+def alternatives(head: Head, asked: str, feature: str | None = None, remedy: str | None = None) -> str:
+    """The hint of a refusal: remedies, and the layouts that can hold the head.
 
-    Only layouts are named that would take the head with all it has, with what they must be told besides. Where there
-    is none, it is said what keeps the head from those that have a place for the feature. ``remedy`` stands in place of
-    those that are known for the feature.
+    A layout is named only if it takes the head with everything it has; options that it needs are added. If there is
+    none, the hint says why each layout that has a place for the feature refuses the head.
+
+    Args:
+        asked: the layout that refused the head. feature: the reason, if it is one of `FEATURES`.
+        remedy: another remedy to name first.
     """
-    remedies = [f"{a.settle} if the source says it wrongly" for a in head.assumptions if a.field == feature]
+    remedies: list[str] = [
+        Hint.join([a.settle, "if the source says it wrongly"], " ") for a in head.assumptions if a.field == feature
+    ]
     remedies += [remedy] if remedy else [f.remedy for f in FEATURES if f.name == feature and f.remedy]
     able: list[str] = []
     nearly: list[str] = []
     for name, layout in LAYOUTS.items():
         refusal = None if name == asked else _refusal_of(head, layout)
-        if refusal is not None and refusal.code not in _NEEDS:
+        asks = "" if refusal is None else _option_for(refusal, layout)
+        if refusal is not None and not asks:
             nearly += [f"--to {name}: {refusal.message}"] * (feature in layout.contract.expresses)
         elif name != asked:
-            able.append(f"--to {name}" + ("" if refusal is None else f" (with {_NEEDS[refusal.code]})"))
+            able.append(Hint(f"--to {name} (with {asks})", asks) if asks else f"--to {name}")
     if able:
-        return "; ".join([*remedies, f"{' or '.join(able)} can hold it"])
+        return Hint.join([*remedies, Hint.join([Hint.join(able, " or "), "can hold it"], " ")])
     none = "no layout of this version can hold it" + (" with all the head has" if nearly else "")
-    return "; ".join([*remedies, none, *nearly])
+    return Hint.join([*remedies, none, *nearly])
 
 
-_NEEDS = {
-    "refused-aux-unknown": "--target",
-    "refused-context-unknown": "--target",
-    "refused-no-target": "--target",
-    "refused-no-mask-token": "--mask-token-id",
-}
-"""What a refusal asks for, by code, where it does not mean that the layout cannot hold the head."""
+def _option_for(refusal: InputError, layout: Layout) -> str:
+    """The option that a refusal asks for; empty where it means that the layout cannot hold the head."""
+    return next((need.option for need in layout.contract.needs if need.code == refusal.code), "")
 
 
 def _refusal_of(head: Head, layout: Layout) -> InputError | None:

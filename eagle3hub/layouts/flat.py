@@ -10,51 +10,52 @@ from typing import Any
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.checkpoint.safetensors import FLOATS, TORCH_NAME, is_scale
 from eagle3hub.checkpoint.writer import OutTensor
-from eagle3hub.errors import ConfigError, Problem
+from eagle3hub.errors import ConfigError, Hint, Problem
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head
+from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
 from eagle3hub.head.fields import Fields
 from eagle3hub.head.vocab import mask_as
-from eagle3hub.layouts.aux_layers import AUX_IDS, Taps, read_flat_taps
+from eagle3hub.layouts.aux_layers import Taps, read_flat_taps
 from eagle3hub.layouts.base import (
     AS_FOUND,
     Contract,
+    LayoutFiles,
     ReadOptions,
-    Spelled,
     WriteOptions,
     assumed_depth,
     refuse_inexpressible,
 )
-from eagle3hub.layouts.hf_config import SLIDING, parse_llama, plain_scaling, spell_llama, spell_rope, unscaled
+from eagle3hub.layouts.hf_config import SLIDING, llama_fields, parse_llama, plain_scaling, rope_fields, unscaled
 from eagle3hub.layouts.interpret import (
     Interpretation,
     build_head,
-    earlier_spelling,
+    earlier_files,
     plain_semantics,
     rewritten,
     taps_of,
 )
-from eagle3hub.layouts.tensors import spelled
+from eagle3hub.layouts.tensors import name_on_disk
 
-# Spell a head's tensors for one layout: names, vocabulary buffers, header metadata.
-
-
-SpelledTensors = tuple[list[OutTensor], dict[str, str] | None, dict[str, str | None]]
+# The tensors of a head as one layout stores them: names, vocabulary buffers, header metadata.
 
 
-def spell_tensors(head: Head, name: str, contract: Contract, before: Carried | None) -> SpelledTensors:
+TensorsToWrite = tuple[list[OutTensor], dict[str, str] | None, dict[str, str | None]]
+
+
+def tensors_to_write(head: Head, name: str, contract: Contract, before: Carried | None) -> TensorsToWrite:
     """Tensors, header metadata and origin of each tensor for layout ``name``.
 
-    Weights are renamed, never changed. Buffers are computed from the map; which there are, their dtypes, names that
-    are not today's, and the metadata are those of an earlier spelling where there is one, else the layout's own.
+    Weights are renamed, never changed. Buffers are computed from the map. ``before``: how the head was stored in this
+    layout earlier; its buffers, dtypes, outdated names and metadata are used again. Without it the layout's own are.
     """
     names: Mapping[str, str] = {} if before is None else before.names
     tensors: list[OutTensor] = []
     origin: dict[str, str | None] = {}
     for canonical, ref in head.tensors.items():
-        on_disk = names.get(canonical) or spelled(canonical, contract.tensor_prefix)
+        on_disk = names.get(canonical) or name_on_disk(canonical, contract.tensor_prefix)
         tensors.append(OutTensor(on_disk, ref.dtype, ref.shape, ref))
         origin[on_disk] = canonical
-    dtypes, metadata = _habits(head, name, contract, before)
+    dtypes, metadata = _buffers_to_write(head, name, contract, before)
     for buffer, dtype in dtypes.items():
         on_disk = names.get(buffer, buffer)
         tensors.append(_buffer(head, buffer, dtype, on_disk))
@@ -62,7 +63,7 @@ def spell_tensors(head: Head, name: str, contract: Contract, before: Carried | N
     return tensors, None if metadata is None else dict(metadata), origin
 
 
-def _habits(
+def _buffers_to_write(
     head: Head, name: str, contract: Contract, before: Carried | None
 ) -> tuple[dict[str, str], Mapping[str, str] | None]:
     """Dtype of each buffer to write, and the header metadata."""
@@ -100,20 +101,24 @@ def _buffer(head: Head, buffer: str, dtype: str, name: str) -> OutTensor:
 
 
 _POST_NORM = ("norm_output", "return_hidden_post_norm")
-"""Post-norm feedback as vLLM and SGLang spell it, and inside ``eagle_config`` as released TensorRT-LLM does."""
-_OPTION = {"norm_before_residual": "give --norm-before-residual"}
-_MENDED = ("num_hidden_layers", "tie_word_embeddings", "attention_bias", AUX_IDS)
+"""The keys of post-norm feedback: for vLLM and SGLang, and inside ``eagle_config`` for released TensorRT-LLM."""
+_OPTION = {"norm_before_residual": Hint("give --norm-before-residual", "--norm-before-residual")}
+_WRITTEN_ANEW = ("num_hidden_layers", "tie_word_embeddings", "attention_bias", AUX_IDS)
+
+
+Obeyed = tuple[dict[str, Any], list[Assumption], list[Problem]]
+"""A config without the keys its trainer ignores, and the assumptions and problems that these cause."""
 
 
 class FlatLayout(ABC):
-    """Everything the flat layouts do alike; each one adds its detection and its own config fields.
+    """What the flat layouts have in common; each one adds its detection and its own config fields.
 
     Attributes:
         hard_coded_act: the activation, where the trainer knows only one.
-        certain_theta: the RoPE base a config without one stands for, where the trainer leaves no doubt.
-        one_layer: whether the trainer makes one layer whatever num_hidden_layers says.
-        order_ignored: whether the trainer captures aux layers in ascending order whatever the list says.
-        inert: config keys the trainer does not obey, which a config it copied may hold all the same.
+        certain_theta: the RoPE base of a config that states none, where the trainer leaves no doubt.
+        one_layer: whether the trainer makes one layer even if num_hidden_layers says otherwise.
+        order_ignored: whether the trainer captures aux layers in ascending order even if the list has another.
+        inert: config keys that the trainer ignores; a config it copied may hold them.
     """
 
     name: str
@@ -125,15 +130,15 @@ class FlatLayout(ABC):
     inert: frozenset[str] = frozenset()
 
     def contract_for(self, parallel_drafting: bool) -> Contract:
-        """What the layout can express, for an EAGLE-3 or a P-EAGLE head."""
+        """The layout's contract for an EAGLE-3 or a P-EAGLE head."""
         return self.contract
 
     def interpret(self, config: Mapping[str, Any]) -> Interpretation:
-        """What the config says. Raises ConfigError."""
+        """The meaning of a config. Raises ConfigError."""
         whole = Fields(config)
         parallel = self.is_parallel(whole)
         contract = self.contract_for(parallel)
-        kept, assumptions, problems = self._obeyed(whole, contract)
+        kept, assumptions, problems = self._without_ignored(whole, contract)
         c = Fields(kept)
         eagle = c.section("eagle_config")
         flags = {
@@ -145,8 +150,11 @@ class FlatLayout(ABC):
             if value and flag not in contract.expresses:
                 raise ConfigError(
                     f"config.json says {flag}: true, which a {contract.title} head cannot have",
-                    hint=f"if the head was trained without it, remove {flag} from config.json; if another tool wrote "
-                    "this folder, name its layout with --from",
+                    hint=Hint(
+                        f"if the head was trained without it, remove {flag} from config.json; if another tool wrote "
+                        "this folder, name its layout with --from",
+                        "--from",
+                    ),
                     code="config-layout",
                 )
         uses_aux = eagle.flag("use_aux_hidden_state", default=True)
@@ -154,7 +162,7 @@ class FlatLayout(ABC):
             raise ConfigError(
                 "config.json says use_aux_hidden_state: false: the head reads the final hidden state only and has "
                 f"no fc, which a {contract.title} head cannot do",
-                hint="if ModelOpt wrote this folder, say --from modelopt",
+                hint=Hint("if ModelOpt wrote this folder, say --from modelopt", "--from"),
                 code="config-no-aux",
             )
         llama = parse_llama(c, hidden_act=self.hard_coded_act, rope_theta=self.certain_theta, sliding=False)
@@ -198,40 +206,40 @@ class FlatLayout(ABC):
             head.problems.append(Problem("warning", "config-quantization-leftover", message, hint))
         return head
 
-    def write(self, head: Head, options: WriteOptions) -> Spelled:
-        """The head in this layout's spelling. Raises Refusal."""
+    def write(self, head: Head, options: WriteOptions) -> LayoutFiles:
+        """The files of the head in this layout. Raises Refusal."""
         contract = self.contract_for(head.semantics.parallel_drafting)
         refuse_inexpressible(head, self.name, contract)
         notes: list[str] = []
-        before = earlier_spelling(head, self.name, self.interpret)
+        before = earlier_files(head, self.name, self.interpret)
         if before is not None:
             config = dict(before.config)
             notes.append(f"config.json is that of the {contract.title} folder this head came from, as it was")
             notes += [p.message for p in self.interpret(config).problems]
         elif head.layout == self.name:
-            config = self._mended(head)
+            config = self._completed_config(head)
         else:
-            config = self.spell_config(head)
-        tensors, metadata, origin = spell_tensors(head, self.name, contract, before)
-        untold = [] if contract.aux_ids is not None else assumed_depth(head, contract.title)
-        return Spelled(config, tensors, metadata, origin, untold, notes)
+            config = self.new_config(head)
+        tensors, metadata, origin = tensors_to_write(head, self.name, contract, before)
+        assumptions = [] if contract.aux_ids is not None else assumed_depth(head, contract.title)
+        return LayoutFiles(config, tensors, metadata, origin, assumptions, notes)
 
-    def noting_base(self, spelled: Spelled, head: Head) -> Spelled:
-        """With a note that this layout's trainer does not obey the RoPE base, unless that base is doubtful anyway."""
+    def noting_base(self, files: LayoutFiles, head: Head) -> LayoutFiles:
+        """The files with a note that this layout's trainer ignores the RoPE base, unless the base is doubtful."""
         if head.layout == self.name or any(a.field == "rope_theta" for a in head.assumptions):
-            return spelled
+            return files
         note = (
-            f"{self.contract.title}'s trainer has a RoPE base of 10000 whatever the config says, which is "
-            f"{head.semantics.rope.theta:g} as the head was trained: engines obey it, but training on would not"
+            f"{self.contract.title}'s trainer always has a RoPE base of 10000, not the one of this head's training, "
+            f"which is {head.semantics.rope.theta:g}: engines obey config.json, but training on would not"
         )
-        return replace(spelled, notes=[*spelled.notes, note])
+        return replace(files, notes=[*files.notes, note])
 
     @abstractmethod
-    def spell_config(self, head: Head) -> dict[str, Any]:
+    def new_config(self, head: Head) -> dict[str, Any]:
         """config.json from the head alone."""
 
-    def _obeyed(self, config: Fields, contract: Contract) -> tuple[dict[str, Any], list[Assumption], list[Problem]]:
-        """The config without what the trainer does not obey, and what is to be said of that."""
+    def _without_ignored(self, config: Fields, contract: Contract) -> Obeyed:
+        """The config without the keys that the trainer ignores, and the assumptions and problems they cause."""
         kept, assumptions, problems = dict(config.data), [], []
         limits = isinstance(kinds := kept.get("layer_types"), list) and "sliding_attention" in kinds
         for key in SLIDING:
@@ -249,9 +257,8 @@ class FlatLayout(ABC):
             if plain_scaling(rope):
                 unread.setdefault("rope_scaling", []).append("rope_parameters")
         for name, keys in unread.items():
-            spelled = " and ".join(keys)
-            value, what = (None, f"the scaling in {spelled}") if name == "rope_scaling" else (False, name)
-            why = f"{contract.title} does not obey {what} of config.json: the head was trained without"
+            value, what = (None, f"the scaling in {' and '.join(keys)}") if name == "rope_scaling" else (False, name)
+            why = f"{contract.title} ignores {what} of config.json: the head was trained without it"
             settle = _OPTION.get(name, f"remove {what} from config.json")
             assumptions.append(Assumption(name, value, why, settle))
         if "attention_bias" not in contract.expresses and kept.pop("attention_bias", None) is True:
@@ -259,11 +266,11 @@ class FlatLayout(ABC):
             problems.append(Problem("warning", "config-bias-ignored", message, "convert writes attention_bias: false"))
         return kept, assumptions, problems
 
-    def _mended(self, head: Head) -> dict[str, Any]:
-        """A config of this layout for a head of this layout: its own, completed, without what engines trip over."""
-        fresh = self.spell_config(head)
+    def _completed_config(self, head: Head) -> dict[str, Any]:
+        """The config of a head that is in this layout already: its own, completed, without what misleads engines."""
+        fresh = self.new_config(head)
         config = {k: v for k, v in rewritten(head, fresh, self.interpret).items() if v is not None}
-        for key in _MENDED:
+        for key in _WRITTEN_ANEW:
             if key in fresh and key in config:
                 config[key] = fresh[key]
         nested = config.get("eagle_config")
@@ -274,7 +281,7 @@ class FlatLayout(ABC):
         limits = isinstance(kinds := config.get("layer_types"), list) and "sliding_attention" in kinds
         rope = config.get("rope_parameters")
         if "rope_scaling" in self.inert and isinstance(rope, dict) and plain_scaling(rope):
-            config |= {"rope_parameters": spell_rope(head.semantics.rope)["rope_parameters"]}
+            config |= {"rope_parameters": rope_fields(head.semantics.rope)["rope_parameters"]}
         unwanted = {*self.inert, *(SLIDING if limits else ())}
         if head.semantics.quantization is None:
             unwanted.add("quantization_config")
@@ -282,40 +289,36 @@ class FlatLayout(ABC):
 
 
 def common_config(head: Head, architecture: str) -> dict[str, Any]:
-    """The flat fields that the flat configs share, readable by every engine.
+    """The fields that all flat configs share; every engine can read them.
 
     Layer ids are written twice on purpose: boundary ids at top level, which vLLM looks at first, and after-layer
     ids inside ``eagle_config``, the only place SGLang and the trainers look (vLLM
     ``v1/worker/gpu_model_runner.py``; SGLang ``spec_aux_hidden_state.py``). RoPE is written in both
-    spellings; a null would be read as a value, so absent fields are left out.
+    forms; an engine would read a null as a value, so absent fields are left out.
     """
     d, s = head.dims, head.semantics
     numbered = head.aux is not None and head.aux.numbered
     flags = {"norm_before_fc": s.norm_before_fc, "fc_norm": s.fc_norm, "norm_output": s.feedback == "post_norm"}
     return {
         "architectures": [architecture],
-        **spell_llama(s, d),
+        **llama_fields(s, d),
         "draft_vocab_size": d.draft_vocab_size,
         **({"target_hidden_size": d.target_hidden_size} if d.target_hidden_size != d.hidden_size else {}),
         **({"max_position_embeddings": head.max_position_embeddings} if head.max_position_embeddings else {}),
         **head.token_ids,
-        **spell_rope(s.rope),
+        **rope_fields(s.rope),
         "torch_dtype": torch_dtype(head),
         "tie_word_embeddings": False,
         "norm_before_residual": s.norm_before_residual,
         **{flag: True for flag, value in flags.items() if value},
         **({"mask_token_id": head.mask_token_id} if s.parallel_drafting and head.mask_token_id is not None else {}),
         **({AUX_IDS: head.aux.boundary} if head.aux is not None and numbered else {}),
-        **(
-            {"num_aux_hidden_states": len(head.aux)}
-            if head.aux is not None and numbered and len(head.aux) != 3
-            else {}
-        ),
+        **({AUX_COUNT: len(head.aux)} if head.aux is not None and numbered and len(head.aux) != 3 else {}),
     }
 
 
 def torch_dtype(head: Head) -> str:
-    """The dtype a config states: the one most weights have that are not quantized."""
+    """The dtype a config states: that of most weights, quantized ones not counted."""
     if head.dtype in FLOATS and head.semantics.quantization is None:
         return TORCH_NAME[head.dtype]
     counts: dict[str, int] = {}
@@ -337,12 +340,13 @@ def _post_norm_claim(config: Fields, contract: Contract) -> list[Problem]:
     if not claimed:
         return []
     message = (
-        f"config.json says {' and '.join(claimed)}, which {contract.title} does not train with: engines would feed "
-        "back the hidden state after the final norm all the same"
+        f"config.json says {' and '.join(claimed)}, which {contract.title} does not train with: engines would "
+        "still feed back the hidden state after the final norm"
     )
-    hint = (
+    hint = Hint(
         "say how the head was trained: --norm-output pre, and convert leaves the flag out, or --norm-output post, "
-        "which --to speculators can hold"
+        "which --to speculators can hold",
+        "--norm-output",
     )
     return [Problem("error", OPEN_FEEDBACK, message, hint)]
 

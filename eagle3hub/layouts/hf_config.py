@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from eagle3hub.errors import ConfigError
+from eagle3hub.errors import ConfigError, Hint
 from eagle3hub.head import Assumption, Dims, Rope, Semantics
-from eagle3hub.head.fields import Fields
+from eagle3hub.head.fields import TOKEN_IDS, Fields
 
-# What a config written as a difference means by leaving a field out.
+# Defaults of transformers' config classes.
 #
 # speculators writes ``transformer_layer_config`` with transformers' ``to_diff_dict``: a missing field has the default
 # of the config class that model_type names (transformers 4.57 and 5: ``LlamaConfig``, ``Qwen3Config``).
@@ -36,7 +36,7 @@ ROPE_THETA = 10000.0
 
 
 def with_defaults(layer: Mapping[str, Any], model_type: str) -> dict[str, Any]:
-    """The config with the fields it leaves out; a null counts as left out."""
+    """The config with the default of every field it leaves out; a null counts as left out."""
     return {**_DEFAULTS[model_type], **{k: v for k, v in layer.items() if v is not None}}
 
 
@@ -46,17 +46,17 @@ def context_of(fields: Mapping[str, Any]) -> int:
     return stated if type(stated) is int else _CONTEXT.get(str(fields.get("model_type")), CONTEXT)
 
 
-# RoPE in both spellings: ``rope_theta`` + ``rope_scaling``, and transformers 5's ``rope_parameters``.
+# RoPE in both forms: ``rope_theta`` with ``rope_scaling``, and transformers 5's ``rope_parameters``.
 
 
 Scaling = dict[str, Any]
 ORIGINAL = "original_max_position_embeddings"
 _FROM_ORIGINAL = ("llama3", "yarn", "longrope")
-"""Types computed from the length trained with; engines take the context for it where a config names none."""
+"""Types computed from the trained length; where a config names none, engines take the context for it."""
 
 
 def parse_rope(config: Fields) -> tuple[float | None, Scaling | None]:
-    """Base (None where none is stated) and scaling (None where it is plain), from either spelling or both.
+    """Base (None where none is stated) and scaling (None where it is plain), from either form or both.
 
     Raises ConfigError where the two disagree, or for a rotation no EAGLE-3 head has.
     """
@@ -93,7 +93,7 @@ def parse_rope(config: Fields) -> tuple[float | None, Scaling | None]:
 
 
 def bound_by_context(scaling: Mapping[str, Any] | None) -> bool:
-    """Whether ``max_position_embeddings`` changes what the scaling computes, so that no other may be written."""
+    """Whether the scaling depends on ``max_position_embeddings``, so that it must not be changed."""
     kind = (scaling or {}).get("rope_type")
     return kind in ("dynamic", "longrope") or (kind == "yarn" and (scaling or {}).get("factor") is None)
 
@@ -104,7 +104,7 @@ def needs_context(scaling: Mapping[str, Any] | None) -> bool:
 
 
 def with_original(scaling: Mapping[str, Any] | None, *lengths: int | None) -> Scaling | None:
-    """The scaling, and in it the length trained with where it is computed from it: the first there is, if not its own.
+    """The scaling; if it is computed from the trained length, with a length in it (the first of ``lengths`` there is).
 
     Without one, transformers 5 (``RotaryEmbeddingConfigMixin.standardize_rope_params``) and SGLang
     (``layers/rotary_embedding/factory.py``) take the context. Once named, it no longer changes with the context.
@@ -120,7 +120,7 @@ def _from_original(scaling: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, 
 
 
 def unscaled(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``rope_parameters`` say of the base alone."""
+    """``rope_parameters`` without the scaling."""
     return {k: v for k, v in parameters.items() if k == "rope_theta"}
 
 
@@ -132,8 +132,8 @@ def plain_scaling(scaling: Mapping[str, Any]) -> Scaling | None:
     return None if out.get("rope_type", "default") == "default" and len(out) <= 1 else out
 
 
-def spell_rope(rope: Rope) -> dict[str, Any]:
-    """RoPE in both spellings: engines before transformers 5 read the first two keys only."""
+def rope_fields(rope: Rope) -> dict[str, Any]:
+    """The fields of RoPE in both forms: engines before transformers 5 read the first two keys only."""
     scaling = dict(rope.scaling) if rope.scaling else None
     return {
         "rope_theta": rope.theta,
@@ -142,21 +142,20 @@ def spell_rope(rope: Rope) -> dict[str, Any]:
     }
 
 
-# The fields of a Llama (or Qwen3) config, wherever a layout keeps them.
+# The fields of a Llama or Qwen3 config, in whichever object a layout keeps them.
 
 
 _MOST_LAYERS = 1000
 _LARGEST_VOCAB = 1 << 24
-"""Bounds far above any model, so that a number in a config cannot make a mask or a list of shapes of any size."""
+"""Bounds far above any model's, so that no number in a config makes a mask or a list of shapes endless."""
 _QWEN3_FULL_LAYERS = 28
 """max_window_layers of a Qwen3 config that states none."""
 SLIDING = ("layer_types", "sliding_window", "use_sliding_window", "max_window_layers")
-TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 @dataclass(frozen=True, slots=True)
 class LlamaConfig:
-    """The Llama fields of a config, whichever place a layout keeps them in."""
+    """The Llama fields of a config, in whichever object a layout keeps them."""
 
     hidden_size: int
     target_hidden_size: int
@@ -184,8 +183,8 @@ def parse_llama(
 
     Args:
         config: the object that holds them. hidden_act: the activation, where the trainer hard-codes it.
-        rope_theta: the RoPE base where the config states none, if the trainer leaves no doubt about it.
-        sliding: whether the trainer obeys ``layer_types``.
+        rope_theta: the RoPE base of a config that states none, if the trainer leaves no doubt about it.
+        sliding: whether the trainer reads ``layer_types``.
 
     Raises ConfigError naming the field that is missing, malformed or not supported.
     """
@@ -217,7 +216,7 @@ def parse_llama(
     theta, scaling = parse_rope(config)
     if theta is None:
         why = "the config has no rope_theta; engines and transformers fall back to 10000"
-        theta = rope_theta or assume("rope_theta", 10000.0, why, "give --rope-theta")
+        theta = rope_theta or assume("rope_theta", 10000.0, why, Hint("give --rope-theta", "--rope-theta"))
     context = config.number("max_position_embeddings", default=None)
     if context is None and needs_context(scaling):
         why = "the RoPE scaling is computed from it, and this is what transformers takes where a config has none"
@@ -246,7 +245,7 @@ def parse_llama(
 
 
 def _refuse_unheld(config: Fields) -> None:
-    """Raise ConfigError for a field at top level that some engine obeys and no layout has a place for."""
+    """Raise ConfigError for a field that some engine obeys and that no layout can hold."""
     if not config.flag("is_causal", default=True):
         raise ConfigError(
             f"{config.where}: is_causal is false; vLLM would let tokens attend to later ones, as in no draft head",
@@ -292,7 +291,7 @@ def _sliding(config: Fields, layers: int) -> tuple[int | None, tuple[int, ...]]:
     return config.number("sliding_window"), limited
 
 
-def spell_llama(s: Semantics, d: Dims) -> dict[str, Any]:
+def llama_fields(s: Semantics, d: Dims) -> dict[str, Any]:
     """The Llama fields every flat config and every ``transformer_layer_config`` has in common."""
     return {
         "model_type": "qwen3" if s.qk_norm else "llama",
@@ -307,12 +306,12 @@ def spell_llama(s: Semantics, d: Dims) -> dict[str, Any]:
         "vocab_size": d.vocab_size,
         "attention_bias": s.attention_bias,
         "mlp_bias": False,
-        **_spell_sliding(s),
+        **_sliding_fields(s),
     }
 
 
 def windowed_alike(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """The Llama fields of ``source``, its window as in ``fresh`` where ``layer_types``, all vLLM goes by, differ."""
+    """The Llama fields of ``source``, with the window of ``fresh`` if ``layer_types``, which vLLM obeys, differ."""
     if _limited(source) == _limited(fresh):
         return dict(source)
     kept = {k: v for k, v in source.items() if k not in SLIDING}
@@ -324,7 +323,7 @@ def _limited(fields: Mapping[str, Any]) -> list[int]:
     return [i for i, kind in enumerate(kinds) if kind == "sliding_attention"] if isinstance(kinds, list) else []
 
 
-def _spell_sliding(s: Semantics) -> Mapping[str, Any]:
+def _sliding_fields(s: Semantics) -> Mapping[str, Any]:
     if s.sliding_window is None:
         return {}
     kinds = ["sliding_attention" if i in s.sliding_layers else "full_attention" for i in range(s.num_layers)]

@@ -1,4 +1,4 @@
-"""From a parsed config to the canonical description, and back to a config that was seen before."""
+"""Join a config with its tensors into a `Head`, and use an earlier config again where it still holds."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.errors import ConfigError, InputError, Problem, UsageError
+from eagle3hub.errors import ConfigError, Hint, InputError, Problem, UsageError
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head, Semantics
-from eagle3hub.layouts.aux_layers import AUX_IDS, Taps, taps_from
+from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
+from eagle3hub.layouts.aux_layers import Taps, taps_from
 from eagle3hub.layouts.base import Contract, ReadOptions, aux_count
 from eagle3hub.layouts.hf_config import LlamaConfig, windowed_alike
 from eagle3hub.layouts.tensors import (
     BUFFERS,
     buffer_dtypes,
     collect_tensors,
+    name_on_disk,
     read_vocab_map,
     refuse_own,
-    spelled,
-    without_prefix,
 )
 
-__all__ = ["AUX_IDS", "Interpretation", "build_head", "plain_semantics", "rewritten", "same_meaning", "settled_by"]
+__all__ = ["Interpretation", "build_head", "overridden", "plain_semantics", "rewritten", "same_meaning"]
 
 Interpret = Callable[[Mapping[str, Any]], "Interpretation"]
 
 
 @dataclass(frozen=True, slots=True)
 class Interpretation:
-    """What one config.json says, in canonical terms.
+    """The meaning of one config.json, in canonical terms.
 
-    ``draft_vocab_size`` is what the config states (None if it does not), to be held against lm_head. ``fc_order``
-    is the order of fc's column blocks where it is not ascending, ``ignores_order`` whether the trainer captures in
-    ascending order whatever a list says.
+    ``draft_vocab_size`` is what the config states (None if nothing), to be compared with lm_head. ``fc_order`` is the
+    order of fc's column blocks if it is not ascending. ``ignores_order``: the trainer captures in ascending order,
+    even if a list has another.
     """
 
     llama: LlamaConfig
@@ -64,39 +64,39 @@ def plain_semantics(llama: LlamaConfig, **changes: Any) -> Semantics:
     return Semantics(**{**fields, **changes})
 
 
-def settled_by(options: ReadOptions) -> set[str]:
-    """The fields that no longer need to be assumed because the user said what they are."""
-    said = {
+def overridden(options: ReadOptions) -> set[str]:
+    """Names of the assumptions that the user's overrides settle."""
+    given = {
         "rope_theta": options.rope_theta,
         "feedback": options.norm_output,
         "norm_before_residual": options.norm_before_residual,
         "aux": options.aux_layers,
         AUX_IDS: options.aux_layers,
     }
-    return {field for field, value in said.items() if value is not None}
+    return {field for field, value in given.items() if value is not None}
 
 
-def told(meaning: Interpretation, options: ReadOptions) -> Interpretation:
-    """The interpretation with what the user says in place of what the config says."""
+def with_overrides(meaning: Interpretation, options: ReadOptions) -> Interpretation:
+    """The interpretation with the user's overrides in place of what the config says."""
     s, aux, order = meaning.semantics, meaning.aux, meaning.fc_order
     problems = list(meaning.problems)
     assumptions = [*meaning.llama.assumptions, *meaning.assumptions]
 
-    def overrides(field: str, was: Any, now: Any) -> None:
+    def report(field: str, was: Any, now: Any) -> None:
         if was != now and was is not None:
             message = f"{field} is taken as {now}, as asked, where the source says {was}"
             problems.append(Problem("info", "source-overridden", message))
 
     if options.rope_theta is not None:
-        overrides("rope_theta", s.rope.theta, options.rope_theta)
+        report("rope_theta", s.rope.theta, options.rope_theta)
         s = replace(s, rope=replace(s.rope, theta=float(options.rope_theta)))
     if options.norm_output is not None:
         feedback: Literal["pre_norm", "post_norm"] = "post_norm" if options.norm_output == "post" else "pre_norm"
         problems[:] = [p for p in problems if p.code != OPEN_FEEDBACK]
-        overrides("feedback", s.feedback, feedback)
+        report("feedback", s.feedback, feedback)
         s = replace(s, feedback=feedback)
     if options.norm_before_residual is not None:
-        overrides("norm_before_residual", s.norm_before_residual, options.norm_before_residual)
+        report("norm_before_residual", s.norm_before_residual, options.norm_before_residual)
         s = replace(s, norm_before_residual=options.norm_before_residual)
     if options.aux_layers is not None and not s.uses_aux:
         raise UsageError("--aux-layers: the head reads no aux layers (use_aux_hidden_state is false)")
@@ -114,11 +114,11 @@ def told(meaning: Interpretation, options: ReadOptions) -> Interpretation:
         where, ignored = "--aux-layers", meaning.ignores_order
         given = taps_from(options.aux_layers, options.aux_convention, "flag", order_ignored=ignored, where=where)
         problems[:] = [p for p in problems if not p.code.startswith(("config-aux", "aux-"))]
-        overrides("aux layers", aux.taps if aux else None, given.aux.taps if given.aux else None)
+        report("aux layers", aux.taps if aux else None, given.aux.taps if given.aux else None)
         aux, order = given.aux, given.fc_order
         problems += given.problems
     mask = meaning.mask_token_id if options.mask_token_id is None else options.mask_token_id
-    overrides("mask_token_id", meaning.mask_token_id, mask)
+    report("mask_token_id", meaning.mask_token_id, mask)
     return replace(
         meaning,
         llama=replace(meaning.llama, assumptions=[]),
@@ -126,7 +126,7 @@ def told(meaning: Interpretation, options: ReadOptions) -> Interpretation:
         aux=aux,
         fc_order=order,
         mask_token_id=mask,
-        assumptions=[a for a in assumptions if a.field not in settled_by(options)],
+        assumptions=[a for a in assumptions if a.field not in overridden(options)],
         problems=problems,
     )
 
@@ -134,12 +134,10 @@ def told(meaning: Interpretation, options: ReadOptions) -> Interpretation:
 def build_head(
     name: str, contract: Contract, checkpoint: Checkpoint, meaning: Interpretation, options: ReadOptions
 ) -> Head:
-    """Join a config's meaning with the tensors. Raises TensorError or ConfigError where they contradict."""
-    meaning, checkpoint = told(meaning, options), without_prefix(checkpoint)
+    """Join a config's meaning with the tensors of a `prepared` checkpoint. Raises TensorError or ConfigError."""
+    meaning = with_overrides(meaning, options)
     tensors, dims, semantics = collect_tensors(checkpoint, meaning.llama, meaning.semantics, contract)
-    vocab_map, status, problems = read_vocab_map(
-        checkpoint, dims, meaning.draft_vocab_size, options.d2t, layout=name, sorted_rows=contract.sorted_rows
-    )
+    vocab_map, status, problems = read_vocab_map(checkpoint, dims, meaning.draft_vocab_size, options.d2t, contract)
     head = Head(
         layout=name,
         source=checkpoint.source,
@@ -200,19 +198,19 @@ def _check_mask_token(head: Head) -> None:
     if head.semantics.parallel_drafting and not 0 <= (head.mask_token_id or 0) < vocab:
         raise ConfigError(
             f"config.json: mask_token_id is {head.mask_token_id}, but the vocabulary has {vocab} tokens",
-            hint="give the right one with --mask-token-id",
+            hint=Hint("give the right one with --mask-token-id", "--mask-token-id"),
             code="config-mask-token",
         )
 
 
 def _other_names(checkpoint: Checkpoint, tensors: Mapping[str, Any], prefix: str) -> dict[str, str]:
-    names = {n: ref.name for n, ref in tensors.items() if ref.name != spelled(n, prefix)}
+    names = {n: ref.name for n, ref in tensors.items() if ref.name != name_on_disk(n, prefix)}
     buffers = {n: checkpoint.tensors[n].name for n in BUFFERS if n in checkpoint.tensors}
     return {**names, **{n: name for n, name in buffers.items() if name != n}}
 
 
 def same_meaning(meaning: Interpretation, head: Head) -> bool:
-    """Whether a config says of a head exactly what the head is, so that it may be written back as it was."""
+    """Whether a config describes the head exactly, so that it may be written back unchanged."""
     c, d, s = meaning.llama, head.dims, head.semantics
     sizes = (c.hidden_size, c.target_hidden_size, c.intermediate_size, c.num_attention_heads, c.num_key_value_heads)
     same_dims = (*sizes, c.head_dim, c.vocab_size, meaning.draft_vocab_size or d.draft_vocab_size) == (
@@ -224,12 +222,12 @@ def same_meaning(meaning: Interpretation, head: Head) -> bool:
     else:
         same_aux = head.aux is not None and head.aux.taps == meaning.aux.taps and meaning.fc_order == head.fc_order
     same_token = meaning.mask_token_id in (None, head.mask_token_id)
-    said = replace(meaning.semantics, fc_bias=s.fc_bias, quantization=s.quantization)  # told by tensors, not by it
-    return same_dims and same_aux and same_token and said == s
+    semantics = replace(meaning.semantics, fc_bias=s.fc_bias, quantization=s.quantization)  # only tensors tell these
+    return same_dims and same_aux and same_token and semantics == s
 
 
-def earlier_spelling(head: Head, name: str, interpret: Interpret) -> Carried | None:
-    """How the head was spelled in layout ``name`` once, if that still says what the head is."""
+def earlier_files(head: Head, name: str, interpret: Interpret) -> Carried | None:
+    """How the head was stored in layout ``name`` earlier, if that still describes it; None for its own layout."""
     carried = head.carried.get(name)
     if carried is None or head.layout == name:
         return None
@@ -245,17 +243,17 @@ _MEANINGFUL = frozenset(
     {
         *("norm_before_residual", "norm_before_fc", "fc_norm", "use_aux_norm", "norm_output", "attention_bias"),
         *("rope_theta", "rope_scaling", "rope_parameters", "layer_types", "sliding_window", "use_sliding_window"),
-        *("target_hidden_size", "num_aux_hidden_states", "mask_token_id", "quantization_config", AUX_IDS),
+        *("target_hidden_size", AUX_COUNT, "mask_token_id", "quantization_config", AUX_IDS),
     }
 )
 _NESTED = ("eagle_config", "transformer_layer_config")
 
 
 def rewritten(head: Head, fresh: Mapping[str, Any], interpret: Interpret) -> dict[str, Any]:
-    """A config of the head's own layout: every field of the source as it was, plus what it did not state.
+    """A config of the head's own layout: every field of the source unchanged, plus the fields it lacks.
 
-    Where the source's fields no longer say what the head is (because the user said otherwise, or a transformation
-    changed it), those that carry meaning are replaced; all others stay. A JSON null counts as not stated.
+    If an override or an edit has changed the head, so that the source's fields no longer describe it, the fields that
+    carry meaning are replaced and all others stay. A JSON null counts as missing.
     """
     config = _completed(head.config, fresh)
     try:
@@ -291,20 +289,20 @@ def _overlaid(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, 
 
 
 def _agreeing_dtypes(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """The dtype for both of its spellings where the source states both and they disagree."""
-    spellings = ("torch_dtype", "dtype")
-    old, new = (source.get(key) for key in spellings)
-    right = next((fresh[key] for key in spellings if key in fresh), None)
-    return {} if right is None or None in (old, new) or old == new else dict.fromkeys(spellings, right)
+    """The dtype under both of its keys, where the source has both and they disagree."""
+    keys = ("torch_dtype", "dtype")
+    old, new = (source.get(key) for key in keys)
+    right = next((fresh[key] for key in keys if key in fresh), None)
+    return {} if right is None or None in (old, new) or old == new else dict.fromkeys(keys, right)
 
 
 def _without_twins(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """The fresh fields but the dtype in the spelling (old or new) that the source does not use."""
+    """The fresh fields without the dtype under the key (old or new) that the source does not use."""
     twin = {"torch_dtype": "dtype", "dtype": "torch_dtype"}
     stated = {key for key in twin if source.get(key) is not None}
     return {k: v for k, v in fresh.items() if k not in twin or k in stated or twin[k] not in stated}
 
 
 def taps_of(meaning: Taps) -> dict[str, Any]:
-    """The fields of `Interpretation` that a reading of the aux layers fills."""
+    """The fields of `Interpretation` that come from the aux layers."""
     return {"aux": meaning.aux, "fc_order": meaning.fc_order}

@@ -3,22 +3,32 @@
 Hugging Face (``export/plugins/hf_spec_export.py``): ``layers.{i}.*`` from 0.43 on, before that ``midlayer.*`` and
 (0.41-0.42, several layers) ``midlayer.{i}.*``; no header metadata, d2t as int64 offsets only where the vocabulary is
 reduced (often in frequency order), never t2d or embeddings; a flat Llama config whose unresolved keys are null, with
-``eagle_config`` and after-layer ids. Aux layers are captured in ascending order whatever their list says.
+``eagle_config`` and after-layer ids. Aux layers are captured in ascending order, even if the list has another.
 Megatron (``unified_export_megatron.py``): the same with header metadata, the input norm of layers 1 and up called
-hidden_norm, and never a d2t (a misspelled attribute), so that the map must be given.
+hidden_norm, and never a d2t (a misspelled attribute), so the map must be given.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.errors import Problem, Refusal, SourceError
+from eagle3hub.errors import Hint, Problem, Refusal, SourceError
 from eagle3hub.head import Assumption, Head
-from eagle3hub.layouts.base import AS_FOUND, Contract, Match, ReadOptions, Spelled, WriteOptions
+from eagle3hub.head.aux_defaults import AUX_IDS
+from eagle3hub.layouts.base import (
+    AS_FOUND,
+    Contract,
+    LayoutFiles,
+    Match,
+    Need,
+    ReadOptions,
+    WriteOptions,
+    alternatives,
+)
 from eagle3hub.layouts.flat import FlatLayout, common_config
-from eagle3hub.layouts.interpret import AUX_IDS
 from eagle3hub.layouts.tensors import QUANT_CONFIG
 from eagle3hub.system.reading import read_bytes
 
@@ -47,7 +57,10 @@ class ModelOpt(FlatLayout):
         identity_map=False,
         metadata=None,
         aux_ids="eagle_config (after-layer) and top level (boundary)",
-        needs={"aux layer ids": "--target, where the source does not name them"},
+        full_title="NVIDIA ModelOpt",
+        engines=("trtllm", "sglang", "vllm"),
+        trainer_sorts=False,
+        needs=(Need("aux layer ids", "--target", "refused-aux-unknown", "where the source does not name them"),),
         cannot={"embed_tokens": "ModelOpt exports no embeddings: engines take the target's"},
         reads=("Hugging Face export 0.37-0.42 (midlayer)", "Hugging Face export 0.43 and later", "Megatron export"),
         writes="Hugging Face export 0.43 and later",
@@ -74,12 +87,12 @@ class ModelOpt(FlatLayout):
     def read(self, checkpoint: Checkpoint, options: ReadOptions = AS_FOUND) -> Head:
         """The head in the folder, with the facts that only ModelOpt's own files hold."""
         head = super().read(checkpoint, options)
-        if "t2d" not in head.buffers:  # which no exporter of ModelOpt writes, so that another program made the file
+        if "t2d" not in head.buffers:  # no exporter of ModelOpt writes one: with it, another program made the file
             head.problems = [_lost_map(p) if p.code == "vocab-missing" else p for p in head.problems]
         if head.semantics.quantization is not None:
             head.side_files = _side_file(checkpoint)
             if not head.side_files and not checkpoint.config.get("quantization_config"):
-                head.problems.append(_untold(head.semantics.quantization))
+                head.problems.append(_no_quantization_config(head.semantics.quantization))
         elif checkpoint.config.get("quantization_config"):
             rope = head.semantics.rope
             scaling = "no scaling" if rope.scaling is None else f"scaling {rope.scaling.get('rope_type')}"
@@ -88,15 +101,26 @@ class ModelOpt(FlatLayout):
                 f"whose rope_theta {rope.theta:g}, {scaling} and rms_norm_eps {head.semantics.rms_norm_eps:g} may be "
                 "what was copied and not what the head was trained with"
             )
-            settle = "compare them with the training run and correct config.json; --rope-theta says the theta alone"
+            settle = Hint(
+                "compare them with the training run and correct config.json; --rope-theta gives the theta alone",
+                "--rope-theta",
+            )
             head.assumptions.append(Assumption("rope_theta", rope.theta, why, settle))
         return head
 
-    def write(self, head: Head, options: WriteOptions) -> Spelled:
-        """The head as ModelOpt 0.43 and later export it. Raises Refusal."""
-        return replace(super().write(head, options), files=dict(head.side_files))
+    def write(self, head: Head, options: WriteOptions) -> LayoutFiles:
+        """The head as ModelOpt 0.43 and later export it. Raises Refusal, also where d2t alone tells no map."""
+        vocab = head.vocab_map
+        if vocab is not None and list(vocab.target_id) == list(range(vocab.draft_vocab_size)):
+            raise Refusal(
+                f"the draft vocabulary is the first {vocab.draft_vocab_size} tokens of the target's, so every offset "
+                "in d2t is zero; without t2d, which ModelOpt does not write, that is a map nobody filled in",
+                hint=partial(alternatives, head, self.name),
+                code="refused-prefix-vocabulary",
+            )
+        return replace(super().write(head, options), side_files=dict(head.side_files))
 
-    def spell_config(self, head: Head) -> dict[str, Any]:
+    def new_config(self, head: Head) -> dict[str, Any]:
         """A flat config with ModelOpt's eagle_config."""
         if head.aux is None:
             raise Refusal(
@@ -124,11 +148,11 @@ class ModelOpt(FlatLayout):
 
 def _lost_map(problem: Problem) -> Problem:
     message = f"{problem.message}; ModelOpt's Megatron exporter never writes the map (a misspelled attribute)"
-    hint = "give the d2t.pt of the training run with --d2t FILE"
+    hint = Hint("give the d2t.pt of the training run with --d2t FILE", "--d2t")
     return Problem(problem.severity, problem.code, message, hint)
 
 
-def _untold(kind: str) -> Problem:
+def _no_quantization_config(kind: str) -> Problem:
     return Problem(
         "error",
         "config-quantization-missing",

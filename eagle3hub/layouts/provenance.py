@@ -1,25 +1,28 @@
-"""What eagle3hub.json remembers of a head's earlier spellings, and whether it may be believed.
+"""What eagle3hub.json remembers of a head's earlier layouts, and whether it can be trusted.
 
-A record is believed only if the config and the headers of the weights beside it are the ones it was written for.
+A record counts only if config and headers of the weights in its folder are those it was written for.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from eagle3hub.address import is_hub_id
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import InputError, Problem
 from eagle3hub.head import Assumption, AuxTaps, Carried, Head
-from eagle3hub.head.target import is_hub_id
+from eagle3hub.head.fields import TOKEN_IDS
 from eagle3hub.head.vocab import MASK_WIDTHS
 
 SCHEMA = "eagle3hub/provenance/1"
 _BUFFER_DTYPES = {"d2t": ("I32", "I64"), "t2d": tuple(MASK_WIDTHS)}
-_TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_NUMBERS = ("max_position_embeddings", "num_target_layers", "target_context", "speculative_tokens", "mask_token_id")
+_TEXTS = ("target_name", "target_model_type")
+"""Facts that a record fills in where the folder does not state them."""
 
 
 def written_layout(checkpoint: Checkpoint) -> str | None:
-    """The layout the record says the folder is in, if the record belongs to these files."""
+    """The folder's layout by its record, if the record belongs to these files."""
     record = checkpoint.provenance
     if record is None or not _belongs(record, checkpoint):
         return None
@@ -28,7 +31,7 @@ def written_layout(checkpoint: Checkpoint) -> str | None:
 
 
 def restore(head: Head, checkpoint: Checkpoint) -> None:
-    """Give the head its earlier spellings back, or note that the record beside it is for other files."""
+    """Restore what the record knows of the head; a record of other files is a problem to report."""
     record = checkpoint.provenance
     if record is None:
         return
@@ -38,7 +41,7 @@ def restore(head: Head, checkpoint: Checkpoint) -> None:
         )
         return
     try:
-        carried = {name: _carried(spelling) for name, spelling in record.get("carried", {}).items()}
+        carried = {name: _carried(entry) for name, entry in record.get("carried", {}).items()}
         _restore_facts(head, record)
     except (AttributeError, TypeError, KeyError, ValueError, InputError):
         head.problems.append(Problem("warning", "provenance-malformed", "eagle3hub.json is malformed and is not used"))
@@ -47,15 +50,15 @@ def restore(head: Head, checkpoint: Checkpoint) -> None:
 
 
 def fingerprint(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What ties a record to its files: digests of the config and of each weights file's header."""
+    """The digests that tie a record to its files: of the config and of each weights file's header."""
     return {
         "config_sha256": checkpoint.config_sha256,
         "header_sha256": dict(zip((p.name for p in checkpoint.weights), checkpoint.header_sha256, strict=True)),
     }
 
 
-def spellings_after(head: Head) -> dict[str, dict[str, Any]]:
-    """The ``carried`` object of a record written when this head is converted: its own spelling and earlier ones."""
+def carried_after(head: Head) -> dict[str, dict[str, Any]]:
+    """The ``carried`` object of a conversion's record: how this head's layout stores it, and how earlier ones did."""
     own = Carried(head.config, head.buffers, head.metadata, head.other_names)
     return {name: _as_json(c) for name, c in {**head.carried, head.layout: own}.items()}
 
@@ -79,7 +82,7 @@ def facts_of(head: Head) -> dict[str, Any]:
 
 
 def _restore_facts(head: Head, record: dict[str, Any]) -> None:
-    """What the record knows. In a folder made from another layout a trainer's habits prove nothing."""
+    """Take the record's facts. In a folder made from another layout, what a trainer usually does proves nothing."""
     facts = record.get("facts", {})
     _check_facts(facts)
     if record["source"]["layout"] != head.layout:
@@ -93,27 +96,21 @@ def _restore_facts(head: Head, record: dict[str, Any]) -> None:
     head.aux = head.aux or aux
     head.assumptions += inherited
     head.token_ids = token_ids
-    head.max_position_embeddings = head.max_position_embeddings or facts.get("max_position_embeddings")
-    head.target_name = head.target_name or facts.get("target_name")
     head.target_architectures = head.target_architectures or architectures
-    head.target_model_type = head.target_model_type or facts.get("target_model_type")
-    head.num_target_layers = head.num_target_layers or facts.get("num_target_layers")
-    head.target_context = head.target_context or facts.get("target_context")
-    head.speculative_tokens = head.speculative_tokens or facts.get("speculative_tokens")
-    if head.mask_token_id is None:
-        head.mask_token_id = facts.get("mask_token_id")
+    for name in (*_NUMBERS, *_TEXTS):
+        if getattr(head, name) is None:
+            setattr(head, name, facts.get(name))
 
 
 def _check_facts(facts: dict[str, Any]) -> None:
     """Raise TypeError or ValueError where a fact is not of the kind it was written as."""
-    numbers = ("max_position_embeddings", "num_target_layers", "target_context", "speculative_tokens", "mask_token_id")
-    for names, kind in ((numbers, int), (("target_name", "target_model_type"), str)):
+    for names, kind in ((_NUMBERS, int), (_TEXTS, str)):
         if any(type(facts.get(name)) not in (kind, type(None)) for name in names):
             raise TypeError
     if facts.get("aux_origin") not in (None, "config", "flag", "default"):
         raise ValueError
     for name, value in facts.get("token_ids", {}).items():
-        if name not in _TOKEN_IDS:
+        if name not in TOKEN_IDS:
             raise ValueError
         if any(type(x) is not int for x in (value if isinstance(value, list) else [value])):
             raise TypeError
@@ -128,14 +125,14 @@ def _as_json(c: Carried) -> dict[str, Any]:
     return {**plain, **names, "metadata": c.metadata and dict(c.metadata)}
 
 
-def _carried(spelling: dict[str, Any]) -> Carried:
-    buffers = _strings(spelling.get("buffers")) or {}
+def _carried(entry: dict[str, Any]) -> Carried:
+    buffers = _strings(entry.get("buffers")) or {}
     if any(dtype not in _BUFFER_DTYPES.get(name, ()) for name, dtype in buffers.items()):
         raise ValueError
-    names = _strings(spelling.get("names")) or {}
+    names = _strings(entry.get("names")) or {}
     if len(set(names.values())) < len(names):
         raise ValueError
-    return Carried(dict(spelling["config"]), buffers, _strings(spelling.get("metadata")), names)
+    return Carried(dict(entry["config"]), buffers, _strings(entry.get("metadata")), names)
 
 
 def _belongs(record: dict[str, Any], checkpoint: Checkpoint) -> bool:

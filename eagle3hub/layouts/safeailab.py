@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.errors import Refusal
+from eagle3hub.errors import Hint, Refusal
 from eagle3hub.head import Assumption, Head
-from eagle3hub.layouts.base import Contract, Match, Spelled, WriteOptions, refuse_inexpressible, way_out
+from eagle3hub.layouts.base import Contract, LayoutFiles, Match, WriteOptions, alternatives, refuse_inexpressible
 from eagle3hub.layouts.flat import FlatLayout, torch_dtype
 from eagle3hub.layouts.interpret import Interpretation
 
@@ -39,6 +39,9 @@ class SafeAILab(FlatLayout):
         identity_map=False,
         metadata=None,
         aux_ids=None,
+        full_title="SafeAILab EAGLE",
+        other_readers="SafeAILab's own EAGLE code",
+        single_file=True,
         cannot={
             "aux_ids": "SafeAILab's code always taps the default layers",
             "aux_count": "SafeAILab's fc takes exactly 3 aux hidden states",
@@ -66,23 +69,28 @@ class SafeAILab(FlatLayout):
         return Match((len(evidence) - 1) / 4, tuple(evidence))
 
     def interpret(self, config: Mapping[str, Any]) -> Interpretation:
-        """As every flat config; another RoPE base than the one trained with is an assumption."""
+        """As every flat config; a RoPE base other than the trained one is an assumption."""
         meaning = super().interpret(config)
         theta = meaning.semantics.rope.theta
         if theta == TRAINED_THETA:
             return meaning
         why = f"SafeAILab's training code has a RoPE base of 10000 whatever the config says, which is {theta:g}"
-        doubt = Assumption("rope_theta", theta, why, "give --rope-theta 10000, or the base if the code was changed")
+        doubt = Assumption(
+            "rope_theta",
+            theta,
+            why,
+            Hint("give --rope-theta 10000, or the base if the code was changed", "--rope-theta"),
+        )
         return replace(meaning, assumptions=[*meaning.assumptions, doubt])
 
-    def write(self, head: Head, options: WriteOptions) -> Spelled:
+    def write(self, head: Head, options: WriteOptions) -> LayoutFiles:
         """As every flat layout. Raises Refusal for embeddings and RoPE scalings SafeAILab's code would not use."""
         refuse_inexpressible(head, self.name, self.contract)
         same_width = head.dims.hidden_size == head.dims.target_hidden_size
         if same_width and "embed_tokens.weight" in head.tensors:
             raise Refusal(
                 "the head has its own embed_tokens.weight, and SafeAILab takes the target's wherever they fit",
-                hint=partial(way_out, head, self.name, "embed_tokens"),
+                hint=partial(alternatives, head, self.name, "embed_tokens"),
                 code="refused-embed-tokens",
             )
         scaling = head.semantics.rope.scaling
@@ -90,14 +98,14 @@ class SafeAILab(FlatLayout):
             raise Refusal(
                 f"the head has RoPE scaling of type {scaling.get('rope_type')}, and SafeAILab knows linear and "
                 "dynamic only",
-                hint=partial(way_out, head, self.name),
+                hint=partial(alternatives, head, self.name),
                 code="refused-rope-scaling",
             )
-        spelled = super().write(head, options)
-        return spelled if head.semantics.rope.theta == TRAINED_THETA else self.noting_base(spelled, head)
+        files = super().write(head, options)
+        return files if head.semantics.rope.theta == TRAINED_THETA else self.noting_base(files, head)
 
-    def spell_config(self, head: Head) -> dict[str, Any]:
-        """The fields of the trainer's config.json, and those it lacks where they are not what it takes for granted."""
+    def new_config(self, head: Head) -> dict[str, Any]:
+        """The fields of the trainer's config.json, plus those it leaves out where their value is not its default."""
         d, s = head.dims, head.semantics
         return {
             "architectures": ["LlamaForCausalLM"],

@@ -13,12 +13,13 @@ from dataclasses import replace
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.errors import Problem
+from eagle3hub.errors import Hint, Problem
 from eagle3hub.head import OPEN_FEEDBACK, Head
+from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.fields import Fields
 from eagle3hub.layouts.base import Contract, Match
 from eagle3hub.layouts.flat import FlatLayout, common_config
-from eagle3hub.layouts.interpret import AUX_IDS, Interpretation
+from eagle3hub.layouts.interpret import Interpretation
 
 PARALLEL = "PEagleDraftModel"
 _NORM_OUTPUT = {
@@ -27,18 +28,24 @@ _NORM_OUTPUT = {
         OPEN_FEEDBACK,
         "config.json says norm_output: true, which SpecForge gave two meanings: the norm before lm_head (up to 0.2.0) "
         "or post-norm feedback (September 2026 and later)",
-        "say which it is: --norm-output pre for a head trained with 0.2.0 or earlier, --norm-output post for a later "
-        "one",
+        Hint(
+            "say which it is: --norm-output pre for a head trained with 0.2.0 or earlier, --norm-output post for a "
+            "later one",
+            "--norm-output",
+        ),
     ),
     False: Problem(
         "error",
         OPEN_FEEDBACK,
         "config.json says norm_output: false, which SpecForge gave two meanings: no norm before lm_head, which every "
         "engine applies (up to 0.2.0), or pre-norm feedback (September 2026 and later)",
-        "say --norm-output pre for a later head; one trained with 0.2.0 or earlier fits no layout and no engine",
+        Hint(
+            "say --norm-output pre for a later head; one trained with 0.2.0 or earlier fits no layout and no engine",
+            "--norm-output",
+        ),
     ),
 }
-"""What is to be said of norm_output, whose meaning changed."""
+"""The problem of each value of norm_output, whose meaning changed."""
 
 
 class SpecForge(FlatLayout):
@@ -61,12 +68,13 @@ class SpecForge(FlatLayout):
         identity_map=True,
         metadata={"format": "pt"},
         aux_ids="eagle_config (after-layer) and top level (boundary)",
+        engines=("sglang", "vllm", "trtllm"),
         cannot={
             "aux_count": "SpecForge's fc takes exactly 3 aux hidden states",
             "unsorted_vocabulary": "SpecForge takes row r of lm_head for the r-th true entry of t2d",
             "several_layers": "SpecForge makes EAGLE-3 heads of one decoder layer (midlayer)",
-            "attention_bias": "SpecForge never makes biases, whatever attention_bias says",
-            "post_norm_feedback": "SpecForge's norm_output has two meanings, so that nobody could read it back",
+            "attention_bias": "SpecForge never makes biases, even if attention_bias is true",
+            "post_norm_feedback": "SpecForge's norm_output has two meanings, so nobody could read it back",
         },
         reads=("training output up to 0.2.0", "export --to hf", "export --to sglang", "P-EAGLE"),
         writes="export --to sglang",
@@ -106,13 +114,13 @@ class SpecForge(FlatLayout):
         return Match((len(evidence) - 1) / 3, tuple(evidence)) if len(evidence) > 1 else None
 
     def interpret(self, config: Mapping[str, Any]) -> Interpretation:
-        """As every flat config, and norm_output, whose meaning changed."""
+        """As every flat config, with the problem of norm_output if it is there."""
         meaning = super().interpret({k: v for k, v in config.items() if k != "norm_output"})
-        said = Fields(config).flag("norm_output", default=None)
-        return meaning if said is None else replace(meaning, problems=[*meaning.problems, _NORM_OUTPUT[said]])
+        stated = Fields(config).flag("norm_output", default=None)
+        return meaning if stated is None else replace(meaning, problems=[*meaning.problems, _NORM_OUTPUT[stated]])
 
-    def spell_config(self, head: Head) -> dict[str, Any]:
-        """A flat config that SpecForge and every engine reads alike."""
+    def new_config(self, head: Head) -> dict[str, Any]:
+        """A flat config that SpecForge and every engine read alike."""
         return {
             **common_config(head, PARALLEL if head.semantics.parallel_drafting else "LlamaForCausalLMEagle3"),
             "eagle_config": {

@@ -12,16 +12,17 @@ from functools import partial
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.errors import Problem, Refusal
-from eagle3hub.head import Assumption, Head
+from eagle3hub.errors import Hint, Refusal
+from eagle3hub.head import Assumption, AuxTaps, Head
+from eagle3hub.head.aux_defaults import AUX_IDS, aux_default
 from eagle3hub.head.fields import Fields
-from eagle3hub.layouts.aux_layers import AUX_IDS, read_flat_taps, specjax_default
-from eagle3hub.layouts.base import Contract, Match, Spelled, WriteOptions, way_out
-from eagle3hub.layouts.flat import FlatLayout, torch_dtype
+from eagle3hub.layouts.aux_layers import read_flat_taps
+from eagle3hub.layouts.base import Contract, LayoutFiles, Match, WriteOptions, alternatives
+from eagle3hub.layouts.flat import FlatLayout, Obeyed, torch_dtype
 
 
 def saved_by_specjax(checkpoint: Checkpoint) -> bool:
-    """Whether SpecJAX saved the weights, whichever config a resumed run copied beside them."""
+    """Whether SpecJAX saved the weights; the config beside them may be one that a resumed run copied."""
     d2t = checkpoint.tensors.get("d2t")
     return d2t is not None and d2t.dtype == "I32" and checkpoint.metadata is None
 
@@ -31,7 +32,7 @@ class SpecJax(FlatLayout):
 
     name = "specjax"
     hard_coded_act = "silu"
-    one_layer = False  # it writes num_hidden_layers: 1, so that anything else is another head's config
+    one_layer = False  # it always writes num_hidden_layers: 1, so any other number comes from another head's config
     inert = frozenset({"rope_scaling", "attention_bias", "norm_before_residual"})
     contract = Contract(
         title="SpecJAX",
@@ -43,6 +44,8 @@ class SpecJax(FlatLayout):
         identity_map=False,
         metadata=None,
         aux_ids=None,
+        engines=("sglang_jax",),
+        single_file=True,
         cannot={
             "aux_ids": "SpecJAX writes no aux layer ids: its trainer always taps the default layers",
             "aux_count": "SpecJAX's fc takes exactly 3 aux hidden states",
@@ -56,7 +59,7 @@ class SpecJax(FlatLayout):
     )
 
     def detect(self, checkpoint: Checkpoint) -> Match | None:
-        """Midlayer names and, of what SpecJAX alone does, int32 d2t, no metadata, plain architecture."""
+        """Midlayer names, and signs of SpecJAX alone: int32 d2t, no metadata, a plain architecture."""
         tensors, config = checkpoint.tensors, checkpoint.config
         if not any(n.startswith("midlayer.") for n in tensors):
             return None
@@ -73,43 +76,43 @@ class SpecJax(FlatLayout):
             return None
         return Match((len(evidence) - 1) / 3, tuple(evidence)) if len(evidence) > 1 else None
 
-    def _obeyed(self, config: Fields, contract: Contract) -> tuple[dict[str, Any], list[Assumption], list[Problem]]:
-        """As of every flat config; aux layers that it names were copied or added, since the trainer writes none."""
-        kept, assumptions, problems = super()._obeyed(config, contract)
+    def _without_ignored(self, config: Fields, contract: Contract) -> Obeyed:
+        """As for every flat config; aux layers in it are doubtful, since the trainer writes none."""
+        kept, assumptions, problems = super()._without_ignored(config, contract)
         named = read_flat_taps(config, order_ignored=True).aux
         if named is not None and not named.is_default:
             why = (
                 "SpecJAX writes no aux layers: those in config.json were added, or copied from the head that training "
                 "began with, and the trainer taps the default ones unless it is told otherwise"
             )
-            assumptions.append(Assumption(AUX_IDS, named.after_layer, why, "give --aux-layers"))
+            assumptions.append(Assumption(AUX_IDS, named.after_layer, why, Hint("give --aux-layers", "--aux-layers")))
         return kept, assumptions, problems
 
-    def write(self, head: Head, options: WriteOptions) -> Spelled:
-        """The head in SpecJAX's spelling. Raises Refusal, also where its trainer would tap other layers."""
+    def write(self, head: Head, options: WriteOptions) -> LayoutFiles:
+        """The files of the head for SpecJAX. Raises Refusal, also where its trainer would tap other layers."""
         layers = head.num_target_layers
-        as_told = head
-        if head.aux is not None and layers is not None and head.target_model_type == "qwen3_next":
-            its_own = specjax_default(layers, head.target_model_type)
+        as_written = head
+        if head.aux is not None and layers is not None and head.target_model_type in aux_default(self.name).targets:
+            its_own = AuxTaps.default_for(layers, self.name, head.target_model_type)
             if head.aux.taps != its_own.taps:
                 raise Refusal(
                     f"the head taps layers {head.aux.after_layer}, and SpecJAX writes no aux layer ids: its trainer "
-                    f"taps {its_own.after_layer} of a qwen3_next target of {layers} layers",
-                    hint=partial(way_out, head, self.name),
+                    f"taps {its_own.after_layer} of a {head.target_model_type} target of {layers} layers",
+                    hint=partial(alternatives, head, self.name),
                     code="refused-aux-ids",
                 )
-            as_told = replace(head, aux=None)
-        spelled = super().write(as_told, options)
+            as_written = replace(head, aux=None)
+        files = super().write(as_written, options)
         other = sorted({ref.dtype for ref in head.tensors.values()} - {"BF16"})
         if not other:
-            return spelled
+            return files
         note = (
             f"weights are {' and '.join(other)}, and SpecJAX rounds all to BF16 when it loads them: it would train on "
             "from other numbers"
         )
-        return replace(spelled, notes=[*spelled.notes, note])
+        return replace(files, notes=[*files.notes, note])
 
-    def spell_config(self, head: Head) -> dict[str, Any]:
+    def new_config(self, head: Head) -> dict[str, Any]:
         """The fifteen fields SpecJAX writes, in its order."""
         d = head.dims
         return {

@@ -9,40 +9,42 @@ from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
 from eagle3hub.checkpoint.safetensors import TORCH_NAME, TensorRef
-from eagle3hub.errors import ConfigError, Problem, Refusal
+from eagle3hub.errors import ConfigError, Hint, Problem, Refusal
 from eagle3hub.head import Assumption, Head
+from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.fields import Fields
-from eagle3hub.layouts.aux_layers import AUX_IDS, Taps, taps_from
+from eagle3hub.layouts.aux_layers import Taps, taps_from
 from eagle3hub.layouts.base import (
     AS_FOUND,
     Contract,
+    LayoutFiles,
     Match,
+    Need,
     ReadOptions,
-    Spelled,
     WriteOptions,
     aux_count,
     refuse_inexpressible,
 )
-from eagle3hub.layouts.flat import spell_tensors
-from eagle3hub.layouts.hf_config import ROPE_THETA, parse_llama, spell_llama, spell_rope, with_defaults
+from eagle3hub.layouts.flat import tensors_to_write
+from eagle3hub.layouts.hf_config import ROPE_THETA, llama_fields, parse_llama, rope_fields, with_defaults
 from eagle3hub.layouts.interpret import (
     Interpretation,
     build_head,
-    earlier_spelling,
+    earlier_files,
     plain_semantics,
     rewritten,
     taps_of,
 )
 from eagle3hub.layouts.tensors import by_research_code
 
-# The config.json of speculators: what it says, and how it is written.
+# Reading and writing the config.json of speculators.
 
 
 SCHEMA_VERSION = "0.9.0"
 """The release of speculators whose config we write."""
 
-SETTLE_RESIDUAL = "give --norm-before-residual"
-"""What settles a doubtful norm_before_residual."""
+SETTLE_RESIDUAL = Hint("give --norm-before-residual", "--norm-before-residual")
+"""The hint for a doubtful norm_before_residual."""
 
 _KINDS = ("eagle3", "peagle")
 _MODEL_TYPES = ("llama", "qwen3")
@@ -50,7 +52,7 @@ _MODELOPT_EXPORT = "0.1.0.dev14"
 
 
 def interpret_config(config: Mapping[str, Any]) -> Interpretation:
-    """What a config says. Raises ConfigError."""
+    """The meaning of a config. Raises ConfigError."""
     c = Fields(config)
     kind = c.text("speculators_model_type")
     if kind not in _KINDS:
@@ -133,7 +135,7 @@ def _norm_before_residual(config: Fields) -> tuple[bool, list[Assumption]]:
     return stated, []
 
 
-def spell(head: Head, options: WriteOptions) -> dict[str, Any]:
+def write_config(head: Head, options: WriteOptions) -> dict[str, Any]:
     """config.json of a head. Raises Refusal without a verifier, a number of draft tokens or P-EAGLE's mask token."""
     tokens = options.speculative_tokens or head.speculative_tokens
     if head.target_name is None:
@@ -153,16 +155,16 @@ def spell(head: Head, options: WriteOptions) -> dict[str, Any]:
         raise Refusal(
             "a P-EAGLE config names the token that stands for positions not drafted yet (vLLM requires it), and the "
             "source does not (SpecForge keeps it in its training state only)",
-            hint="give --mask-token-id",
+            hint=Hint("give --mask-token-id", "--mask-token-id"),
             code="refused-no-mask-token",
         )
     kind = "peagle" if s.parallel_drafting else "eagle3"
     layer = {
         "architectures": ["Qwen3ForCausalLM" if s.qk_norm else "LlamaForCausalLM"],
-        **spell_llama(s, d),
+        **llama_fields(s, d),
         **({"max_position_embeddings": head.max_position_embeddings} if head.max_position_embeddings else {}),
         **head.token_ids,
-        **spell_rope(s.rope),
+        **rope_fields(s.rope),
         "tie_word_embeddings": False,
     }
     return {
@@ -188,20 +190,20 @@ def spell(head: Head, options: WriteOptions) -> dict[str, Any]:
     }
 
 
-def with_said(config: Mapping[str, Any], head: Head, options: WriteOptions) -> dict[str, Any]:
-    """A config seen before, with the verifier and the number of draft tokens that the user says now, if any."""
-    said = config.get("speculators_config") or {}
+def with_given(config: Mapping[str, Any], head: Head, options: WriteOptions) -> dict[str, Any]:
+    """An earlier config with the verifier and the number of draft tokens that the user gives now, if any."""
+    stated = config.get("speculators_config") or {}
     tokens = options.speculative_tokens
     changes: dict[str, Any] = {}
     if options.target_name is not None:
         named = {"name_or_path": options.target_name, "architectures": head.target_architectures}
-        changes["verifier"] = {**(said.get("verifier") or {}), **named}
+        changes["verifier"] = {**(stated.get("verifier") or {}), **named}
     if tokens is not None:
-        methods = said.get("proposal_methods")
+        methods = stated.get("proposal_methods")
         first, *others = methods if isinstance(methods, list) and methods else [None]
         method = first if isinstance(first, dict) and first else _proposal(tokens)
         changes["proposal_methods"] = [{**method, "speculative_tokens": tokens}, *others]
-    return {**config, "speculators_config": {**said, **changes}} if changes else dict(config)
+    return {**config, "speculators_config": {**stated, **changes}} if changes else dict(config)
 
 
 def _proposal(tokens: int) -> dict[str, Any]:
@@ -220,7 +222,7 @@ def _speculative_tokens(config: Fields) -> int | None:
     return Fields(methods[0], "config.json: proposal_methods[0]").number("speculative_tokens", default=None)
 
 
-# speculators (vllm-project/speculators 0.1 to 0.9, ``models/eagle3/config.py``, ``models/eagle3/core.py``).
+# The codec (vllm-project/speculators 0.1 to 0.9, ``models/eagle3/config.py``, ``models/eagle3/core.py``).
 #
 # ``layers.{i}.*`` names, metadata ``format: pt``, d2t (int64 offsets) and t2d (bool) only where the vocabulary is
 # reduced; a nested config: ``transformer_layer_config`` holds the Llama or Qwen3 fields, ``speculators_config`` names
@@ -255,11 +257,17 @@ class Speculators:
         identity_map=False,
         metadata={"format": "pt"},
         aux_ids="top level (boundary)",
-        needs={
-            "verifier": "--target",
-            "number of draft tokens": "--speculative-tokens",
-            "mask token of a P-EAGLE head": "--mask-token-id, where the source does not state it",
-        },
+        engines=("vllm",),
+        needs=(
+            Need("verifier", "--target", "refused-no-target"),
+            Need("number of draft tokens", "--speculative-tokens", "refused-no-speculative-tokens"),
+            Need(
+                "mask token of a P-EAGLE head",
+                "--mask-token-id",
+                "refused-no-mask-token",
+                "where the source does not state it",
+            ),
+        ),
         cannot={
             "target_width": "speculators' model sizes fc by the head's own hidden size",
             "permuted_vocabulary": "speculators has no map where the vocabulary is full, and vLLM crashes on one",
@@ -275,17 +283,16 @@ class Speculators:
         return None if kind is None else Match(1.0, (f"speculators_model_type: {kind}",), certain=True)
 
     def interpret(self, config: Mapping[str, Any]) -> Interpretation:
-        """What the config says. Raises ConfigError."""
+        """The meaning of a config. Raises ConfigError."""
         return interpret_config(config)
 
     def _meaning(self, config: Mapping[str, Any], names: Collection[str]) -> Interpretation:
-        """What the config says, and for tensors of the research code's names what its heads have in common."""
+        """The meaning of a config; research code, known by its names of tensors, has another norm_before_residual."""
         meaning = self.interpret(config)
         if config.get("norm_before_residual") is not None or not by_research_code(names):
             return meaning
         why = (
-            "the key is missing, and speculators' research code, which called the tensors as they are here, trained "
-            "with true"
+            "the key is missing, and speculators' research code, which used these names of tensors, trained with true"
         )
         doubt = Assumption("norm_before_residual", True, why, SETTLE_RESIDUAL)
         others = [a for a in meaning.assumptions if a.field != doubt.field]
@@ -309,23 +316,23 @@ class Speculators:
             )
         return head
 
-    def write(self, head: Head, options: WriteOptions) -> Spelled:
-        """The head in speculators' spelling. Raises Refusal without a verifier or a number of draft tokens."""
+    def write(self, head: Head, options: WriteOptions) -> LayoutFiles:
+        """The files of the head for speculators. Raises Refusal without a verifier or a number of draft tokens."""
         refuse_inexpressible(head, self.name, self.contract)
         names = head.carried[self.name].names.values() if self.name in head.carried else ()
-        before = earlier_spelling(head, self.name, lambda config: self._meaning(config, names))
+        before = earlier_files(head, self.name, lambda config: self._meaning(config, names))
         assumptions: list[Assumption] = []
         notes: list[str] = []
         if before is not None:
-            config = with_said(before.config, head, options)
+            config = with_given(before.config, head, options)
             how = "as it was" if config == before.config else "with the verifier and draft tokens that were given"
             notes.append(f"config.json is that of the speculators folder this head came from, {how}")
         else:
-            config = spell(head, options)
+            config = write_config(head, options)
             if head.layout == self.name:
                 fresh, config = config, rewritten(head, config, self.interpret)
                 config["speculators_config"] = _filled(config["speculators_config"], fresh["speculators_config"])
-                config = with_said(config, head, options)
+                config = with_given(config, head, options)
             name = config["speculators_config"]["verifier"]["name_or_path"]
             if isinstance(name, str) and name.startswith(("/", ".", "~")):
                 why = "it is a local folder: others cannot serve the head by its own name"
@@ -336,12 +343,12 @@ class Speculators:
                 f"vLLM sizes fc of a speculators head with Llama layers for 3 hidden states and fails to load "
                 f"this one, which takes {aux_count(head)}; --to modelopt writes what it needs"
             )
-        tensors, metadata, origin = spell_tensors(head, self.name, self.contract, before)
-        return Spelled(config, tensors, metadata, origin, assumptions, notes)
+        tensors, metadata, origin = tensors_to_write(head, self.name, self.contract, before)
+        return LayoutFiles(config, tensors, metadata, origin, assumptions, notes)
 
 
 def _filled(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """An object of the source with what it does not state, at any depth; null and an empty list state nothing."""
+    """An object of the source, completed at any depth; null and an empty list count as missing."""
     out = dict(source)
     for key, value in fresh.items():
         have = out.get(key)

@@ -1,4 +1,4 @@
-"""Which tensors a folder holds, under their canonical names, with shapes, scales and vocabulary buffers checked."""
+"""The tensors of a folder by canonical name; shapes, scales and vocabulary buffers are checked."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from dataclasses import replace
 
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
 from eagle3hub.checkpoint.safetensors import FLOATS, TensorRef, is_scale
-from eagle3hub.errors import ConfigError, LayoutError, Problem, Refusal, TensorError, UsageError
+from eagle3hub.errors import ConfigError, Hint, LayoutError, Problem, Refusal, TensorError, UsageError
 from eagle3hub.head import Dims, Head, Semantics
 from eagle3hub.head.vocab import MASK_WIDTHS, VocabMap, check_vocab_map, mask_from, order_fault
 from eagle3hub.layouts.base import Contract, ReadOptions
 from eagle3hub.layouts.hf_config import LlamaConfig
 
-# Names of tensors: every trainer's spelling to the canonical one, and back.
+# Names of tensors: from every trainer's names to the canonical ones, and back.
 #
-# Canonical is ``layers.{i}.…``. ``midlayer.`` is the one-layer spelling of SafeAILab, SpecForge, SpecJAX, AngelSlim
-# and ModelOpt up to 0.42; ``midlayer.{i}.`` that of ModelOpt 0.41-0.42 and Megatron for several layers; research code
-# of speculators 0.1 used no prefix at all.
+# Canonical is ``layers.{i}.…``. SafeAILab, SpecForge, SpecJAX, AngelSlim and ModelOpt up to 0.42 write ``midlayer.``
+# for their one layer; ModelOpt 0.41-0.42 and Megatron write ``midlayer.{i}.`` for several; the research code of
+# speculators 0.1 used no prefix at all.
 
 
 BUFFERS = ("d2t", "t2d")
@@ -40,7 +40,7 @@ _RESEARCH = {  # speculators 0.1, research/eagle3/convert_checkpoint.py
 
 
 def canonical_tensors(tensors: Mapping[str, TensorRef], forms: Collection[str]) -> dict[str, TensorRef]:
-    """Every weight by its canonical name; names in a form that is not among ``forms`` get a leading question mark.
+    """Every weight by its canonical name; a name in a form other than ``forms`` gets a leading question mark.
 
     Raises TensorError where two names mean the same tensor.
     """
@@ -51,8 +51,8 @@ def canonical_tensors(tensors: Mapping[str, TensorRef], forms: Collection[str]) 
         canonical = _canonical(name, forms)
         if canonical in out:
             raise TensorError(
-                f"{out[canonical].name} and {ref.name} are two spellings of the same tensor",
-                hint="keep the one the head was trained with, and leave the other out with --drop",
+                f"{out[canonical].name} and {ref.name} are two names of the same tensor",
+                hint=Hint("keep the one the head was trained with, and leave the other out with --drop", "--drop"),
                 code="tensor-duplicate",
             )
         out[canonical] = ref
@@ -60,12 +60,12 @@ def canonical_tensors(tensors: Mapping[str, TensorRef], forms: Collection[str]) 
 
 
 def by_research_code(names: Collection[str]) -> bool:
-    """Whether tensors are called as the research code of speculators 0.1 called them, ``model.`` before it or not."""
+    """Whether tensors have names of speculators' research code (0.1), with ``model.`` before them or not."""
     return any(name.removeprefix("model.") in _RESEARCH for name in names)
 
 
-def spelled(canonical: str, prefix: str) -> str:
-    """The name a tensor has on disk under a layout that spells ``layers.0.`` as ``prefix``."""
+def name_on_disk(canonical: str, prefix: str) -> str:
+    """The name of a tensor on disk in a layout that writes ``prefix`` for ``layers.0.``."""
     return prefix + canonical.removeprefix("layers.0.") if canonical.startswith("layers.0.") else canonical
 
 
@@ -76,7 +76,7 @@ def layer_of(canonical: str) -> int | None:
 
 
 def layer_count(names: Collection[str]) -> int:
-    """Number of decoder layers that canonical names speak of, at least 1."""
+    """Number of decoder layers in canonical names, at least 1."""
     return 1 + max((i for n in names if (i := layer_of(n)) is not None), default=0)
 
 
@@ -177,7 +177,7 @@ def _fits(ref: TensorRef, kind: str, shape: tuple[int, ...], weight_dtype: str) 
     return ref.dtype in FLOATS and ref.num_elements == 1
 
 
-# The vocabulary buffers of a folder: d2t and t2d, as bytes on disk and as a checked map.
+# The vocabulary buffers of a folder, d2t and t2d: as bytes on disk and as a checked map.
 
 
 _TYPECODES = {"I32": "i", "I64": "q"}
@@ -186,14 +186,14 @@ Read = tuple["VocabMap | None", str, "list[Problem]"]
 
 
 def read_vocab_map(
-    checkpoint: Checkpoint, d: Dims, stated: int | None, given: Sequence[int] | None, *, layout: str, sorted_rows: bool
+    checkpoint: Checkpoint, d: Dims, stated: int | None, given: Sequence[int] | None, contract: Contract
 ) -> Read:
     """The vocabulary map of a folder, its status, and what is wrong with it.
 
     ``stated`` is the config's draft_vocab_size; it must be the number of rows of lm_head. ``given`` are offsets that
-    take the place of the folder's d2t; a t2d that marks as many tokens must agree with them, any other is ignored.
-    ``sorted_rows`` says whether heads of ``layout`` always have rows of lm_head in ascending order of token ids. A map
-    that is a fault only for its order is returned with the fault.
+    replace the folder's d2t; a t2d that marks as many tokens must agree with them, any other is ignored.
+    ``contract`` is the layout's: it says in which order its heads keep the rows of lm_head. A map whose only fault is
+    its order is returned with the fault where the layout's rows always ascend.
     """
     if stated is not None and stated != d.draft_vocab_size:
         raise TensorError(
@@ -202,7 +202,8 @@ def read_vocab_map(
             code="tensor-shape",
         )
     d2t, t2d = (checkpoint.tensors.get(name) for name in BUFFERS)
-    if given is None and d2t is not None and (d2t.dtype not in _TYPECODES or len(d2t.shape) != 1):
+    stored = None if given is not None or d2t is None else read_integers(d2t)
+    if given is None and d2t is not None and stored is None:
         problem = Problem("error", "vocab-dtype", f"d2t is {d2t.dtype} {list(d2t.shape)}, not a vector of I32 or I64")
         return None, "dtype", [problem]
     mask = None if t2d is None else read_mask(t2d)
@@ -210,16 +211,20 @@ def read_vocab_map(
         message = f"t2d is {t2d.dtype} {list(t2d.shape)}, not a vector of booleans or integers"
         problem = Problem("error", "vocab-dtype", message)
         return None, "dtype", [problem]
-    offsets = given if given is not None or d2t is None else _integers(d2t)
+    offsets = stored if given is None else given
     if given is not None and mask is not None and mask.count(1) != d.draft_vocab_size:
         mask = None
     vocab, status, problems = check_vocab_map(
         offsets, mask, vocab_size=d.vocab_size, draft_vocab_size=d.draft_vocab_size
     )
-    fault = None if vocab is None else order_fault(vocab, layout=layout, sorted_rows=sorted_rows)
+    fault = None if vocab is None else _order_fault(vocab, contract)
     if vocab is None or fault is None:
         return vocab, status, problems
-    return vocab if sorted_rows else None, fault.code.removeprefix("vocab-"), [fault]
+    return vocab if contract.sorted_rows else None, fault.code.removeprefix("vocab-"), [fault]
+
+
+def _order_fault(vocab: VocabMap, contract: Contract) -> Problem | None:
+    return order_fault(vocab, sorted_rows=contract.sorted_rows, trainer_sorts=contract.trainer_sorts)
 
 
 def buffer_dtypes(checkpoint: Checkpoint) -> dict[str, str]:
@@ -228,14 +233,16 @@ def buffer_dtypes(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def read_mask(ref: TensorRef) -> bytes | None:
-    """A mask over the vocabulary as one byte an entry (2 for what is neither 0 nor 1); None where it can be none."""
+    """A mask over the vocabulary, one byte an entry (2 for other than 0 and 1); None for a tensor that is no mask."""
     if ref.dtype not in MASK_WIDTHS or len(ref.shape) != 1:
         return None
     return mask_from(read_tensor(ref), ref.dtype)
 
 
-def _integers(ref: TensorRef) -> array[int]:
-    """The values of an I32 or I64 tensor."""
+def read_integers(ref: TensorRef) -> array[int] | None:
+    """The values of a vector of I32 or I64; None for any other tensor."""
+    if ref.dtype not in _TYPECODES or len(ref.shape) != 1:
+        return None
     values = array(_TYPECODES[ref.dtype])
     values.frombytes(read_tensor(ref))
     if sys.byteorder == "big":
@@ -243,7 +250,7 @@ def _integers(ref: TensorRef) -> array[int]:
     return values
 
 
-# Which tensors a head has, with their shapes, and whether a folder holds exactly those.
+# The tensors a head must have, with their shapes; a folder must hold exactly these.
 #
 # Trainers agree on them (SpecJAX ``models/draft/eagle3.py``, SpecForge ``modeling/draft/llama3_eagle.py``, ModelOpt
 # ``export/plugins/hf_spec_export.py``, speculators ``models/eagle3/core.py``): q/k/v of the first layer take
@@ -254,7 +261,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 _MOST_INPUTS = 1000
-"""Hidden states beyond which a hostile fc is no longer counted: no head comes near."""
+"""A bound on the hidden states that a hostile fc can claim, far above any head's."""
 
 
 def collect_tensors(
@@ -338,7 +345,7 @@ def _layer_shapes(d: Dims, s: Semantics, at: str, inputs: int) -> Shapes:
 
 
 def num_aux_inputs(found: Mapping[str, TensorRef], d: Dims) -> int:
-    """Number of hidden states fc takes, as far as its shape tells; at least 1."""
+    """Number of hidden states fc takes, by its shape; at least 1."""
     fc = found.get("fc.weight")
     if fc is None or len(fc.shape) != 2:
         return 3
@@ -383,7 +390,7 @@ def _check_names(checkpoint: Checkpoint, found: Mapping[str, TensorRef], expecte
     missing = sorted(set(expected) - set(found) - {"embed_tokens.weight"})
     if missing:
         raise TensorError(
-            f"{checkpoint.source} lacks {several([spelled(n, contract.tensor_prefix) for n in missing])}",
+            f"{checkpoint.source} lacks {several([name_on_disk(n, contract.tensor_prefix) for n in missing])}",
             hint="the head cannot be completed from the rest: export it again",
             code="tensor-missing",
         )
@@ -392,8 +399,12 @@ def _check_names(checkpoint: Checkpoint, found: Mapping[str, TensorRef], expecte
         raise TensorError(
             f"{checkpoint.source} holds {several([found[n].name for n in unknown])}, which a {contract.title} head "
             "with this config does not have",
-            hint="an engine would ignore it or crash on it; name another layout with --from, or leave the tensor out "
-            "with --drop if it is no part of the head",
+            hint=Hint(
+                "an engine would ignore it or crash on it; name another layout with --from, or leave the tensor out "
+                "with --drop if it is no part of the head",
+                "--from",
+                "--drop",
+            ),
             code="tensor-unknown",
         )
 
@@ -408,24 +419,28 @@ def _check_floats(found: Mapping[str, TensorRef]) -> None:
 
 
 def several(names: list[str]) -> str:
-    """The first names of a list, in words."""
+    """The first names of a list, and how many more there are."""
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
-# Put a folder's tensor names in order before any codec looks at them: prefixes, leftovers, what shall be dropped.
+# Before any codec sees a folder's names: tensors are dropped, leftovers refused, prefixes removed.
 
 
 _LEAKED = re.compile(r"(^|\.)(target_model\.|rotary_emb\.inv_freq$)|^verifier_(lm_head|norm)\.")
 _PREFIX = "model."
-_MAP = "--repair takes the vocabulary map from the other buffer where this one is wrong, --d2t from a file"
+_MAP = Hint(
+    "--repair takes the vocabulary map from the other buffer where this one is wrong, --d2t from a file",
+    "--repair",
+    "--d2t",
+)
 _OWN = {
-    "embed_tokens.weight": "--drop-embeddings leaves them out where they are the target's",
+    "embed_tokens.weight": Hint("--drop-embeddings leaves them out where they are the target's", "--drop-embeddings"),
     "fc.bias": "leave the option out",
     "d2t": _MAP,
     "t2d": _MAP,
 }
-"""Tensors that only some heads have whatever their config says, and what to do instead of leaving them out."""
+"""Tensors that a config does not announce, so that a head could be read without them; what to do instead of --drop."""
 
 
 def prepared(checkpoint: Checkpoint, options: ReadOptions) -> Checkpoint:
@@ -443,16 +458,17 @@ def prepared(checkpoint: Checkpoint, options: ReadOptions) -> Checkpoint:
         raise TensorError(
             f"{checkpoint.source} holds {several(leaked)}: leftovers of the target model that training saved along, "
             "no part of the head",
-            hint="leave them out with " + " ".join(f"--drop {name}" for name in leaked),
+            hint=Hint("leave them out with " + " ".join(f"--drop {name}" for name in leaked), "--drop"),
             code="tensor-leaked",
         )
-    return without_prefix(replace(checkpoint, tensors=tensors))
+    return _without_prefix(replace(checkpoint, tensors=tensors))
 
 
 def refuse_own(head: Head, dropped: Collection[str]) -> None:
-    """Raise Refusal where one of the tensors that were left out is one the head can be read without but has.
+    """Raise Refusal if a dropped tensor is a part of the head although the head can be read without it.
 
-    One it cannot be read without is missing by now; another spelling of the same tensor may take its place.
+    A tensor that the head cannot be read without has been reported as missing already, unless the folder held it under
+    two names.
     """
     there = {ref.name for ref in head.tensors.values()}
     prefix = _PREFIX if all(name.startswith(_PREFIX) for name in there) else ""
@@ -467,7 +483,7 @@ def refuse_own(head: Head, dropped: Collection[str]) -> None:
             )
 
 
-def without_prefix(checkpoint: Checkpoint) -> Checkpoint:
+def _without_prefix(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint without a ``model.`` that every name begins with. Raises LayoutError where only some do."""
     tensors = checkpoint.tensors
     prefixed = [name for name in tensors if name.startswith(_PREFIX)]

@@ -7,18 +7,27 @@ from functools import partial
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.errors import ConfigError, Refusal
+from eagle3hub.errors import ConfigError, Hint, Refusal
 from eagle3hub.head import Assumption, AuxTaps, Head
+from eagle3hub.head.aux_defaults import AUX_CAPTURE, AUX_IDS, target_types
 from eagle3hub.head.fields import Fields
-from eagle3hub.head.target import target_types
-from eagle3hub.layouts.aux_layers import AUX_IDS, Taps, taps_from
-from eagle3hub.layouts.base import Contract, Match, Spelled, WriteOptions, assumed_depth, refuse_inexpressible, way_out
-from eagle3hub.layouts.flat import FlatLayout, common_config, spell_tensors
-from eagle3hub.layouts.hf_config import bound_by_context, spell_rope
-from eagle3hub.layouts.interpret import earlier_spelling
+from eagle3hub.layouts.aux_layers import Taps, taps_from
+from eagle3hub.layouts.base import (
+    Contract,
+    LayoutFiles,
+    Match,
+    Need,
+    WriteOptions,
+    alternatives,
+    assumed_depth,
+    refuse_inexpressible,
+)
+from eagle3hub.layouts.flat import FlatLayout, common_config, tensors_to_write
+from eagle3hub.layouts.hf_config import bound_by_context, rope_fields
+from eagle3hub.layouts.interpret import earlier_files
 from eagle3hub.layouts.specjax import saved_by_specjax
 
-# What each engine makes of a head in the universal layout, and which heads one of them would get wrong.
+# Which heads an engine would get wrong in the universal layout, and why.
 #
 # Facts: vLLM ``model_executor/models/llama_eagle3.py``, SGLang ``srt/models/llama_eagle3.py`` and the
 # targets' ``set_eagle3_layers_to_capture``, TensorRT-LLM ``modeling_speculative.py``, sglang-jax
@@ -47,13 +56,13 @@ CANNOT = {
 
 
 def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
-    """The aux taps of a head that every engine gets right. Raises Refusal naming the engine that would not."""
+    """The aux taps of a head that every engine gets right. Raises Refusal naming an engine that would not."""
     refuse_inexpressible(head, name, contract)
     aux = head.aux
     if aux is None:
         raise _refusal(
-            "no aux layers are known, and engines do not all mean the same by naming none",
-            "give --target, --num-target-layers or --aux-layers",
+            "no aux layers are known, and without a list engines take different ones",
+            Hint("give --target, --num-target-layers or --aux-layers", "--num-target-layers", "--aux-layers"),
             "aux-unknown",
         )
     if head.max_position_embeddings is None and head.target_context is None:
@@ -114,14 +123,14 @@ def _raw_unless_one(target: str | None) -> bool:
 
 
 def trtllm_note(head: Head, aux: AuxTaps) -> list[str]:
-    """What must be said to TensorRT-LLM besides the folder."""
+    """What a user must tell TensorRT-LLM, which the folder cannot."""
     if head.has_default_aux:
         return []
-    return [f"TensorRT-LLM reads aux layers from its own YAML only: eagle3_layers_to_capture: {aux.after_layer}"]
+    return [f"TensorRT-LLM reads aux layers from its own YAML only: {AUX_CAPTURE}: {aux.after_layer}"]
 
 
-def counts_context(head: Head) -> tuple[int, str | None]:
-    """max_position_embeddings to write, and what to say of it: at least the target's, which SGLang demands."""
+def context_to_write(head: Head) -> tuple[int, str | None]:
+    """max_position_embeddings to write (SGLang demands at least the target's), and a note where it is changed."""
     own, needed = head.max_position_embeddings, head.target_context
     if own is None or needed is None or own >= needed:
         return own or needed or 0, None
@@ -144,20 +153,20 @@ def _refusal(message: str, hint: str | Callable[[], str], code: str) -> Refusal:
 
 def _not_universal(head: Head, message: str, code: str) -> Refusal:
     """A refusal that points to the layouts that take the head."""
-    return _refusal(message, partial(way_out, head, "universal"), code)
+    return _refusal(message, partial(alternatives, head, "universal"), code)
 
 
-# One flat folder that vLLM (both runners), SGLang, TensorRT-LLM and sglang-jax all load correctly as it is.
+# The codec of one flat folder that vLLM (both runners), SGLang, TensorRT-LLM and sglang-jax load correctly as it is.
 #
 # Every engine's own keys are written, and they do not clash: boundary ids at top level (vLLM looks there first),
-# after-layer ids in ``eagle_config`` (SGLang looks nowhere else), RoPE in both spellings (sglang-jax and TensorRT-LLM
-# 1.2 read the old one only), ``midlayer.*`` names (the one spelling all know), an integer draft_vocab_size, no nulls,
+# after-layer ids in ``eagle_config`` (SGLang looks nowhere else), RoPE in both forms (sglang-jax and TensorRT-LLM 1.2
+# read the old one only), ``midlayer.*`` names (which all engines know), an integer draft_vocab_size, no nulls,
 # an architecture name all accept. What each reads: ``engines/data``.
-# Where one of them would load the head and compute something else, `universal_engines.refuse_engines` refuses.
+# Where one of them would load the head and compute something else, `refuse_engines` refuses.
 
 
 MARK = "eagle3hub_layout"
-"""The config key that says a folder is in this layout: its nested ids follow SGLang's rule for the target."""
+"""The config key that marks this layout, whose nested ids follow SGLang's rule for the target."""
 
 
 class Universal(FlatLayout):
@@ -174,7 +183,12 @@ class Universal(FlatLayout):
         identity_map=False,
         metadata={"format": "pt"},
         aux_ids="top level (boundary) and eagle_config (after-layer, or as SGLang reads them for the target)",
-        needs={"aux layer ids and context length": "--target, where the source does not state them"},
+        engines=("vllm", "sglang", "trtllm", "sglang_jax"),
+        trainer_sorts=False,
+        needs=(
+            Need("aux layer ids", "--target", "refused-aux-unknown", "where the source does not name them"),
+            Need("context length", "--target", "refused-context-unknown", "where the source does not state it"),
+        ),
         cannot=CANNOT,
         reads=("its own",),
         writes="what vLLM, SGLang, TensorRT-LLM and sglang-jax read, in the versions pinned here",
@@ -199,12 +213,12 @@ class Universal(FlatLayout):
             )
         return taps
 
-    def write(self, head: Head, options: WriteOptions) -> Spelled:
+    def write(self, head: Head, options: WriteOptions) -> LayoutFiles:
         """The head as all engines read it. Raises Refusal naming the engine that could not, and why."""
         aux = refuse_engines(head, self.name, self.contract)
         assumptions = assumed_depth(head, "sglang-jax")
         notes = trtllm_note(head, aux)
-        context, note = counts_context(head)
+        context, note = context_to_write(head)
         if note:
             notes.append(note)
         if head.target_context is None:
@@ -215,19 +229,19 @@ class Universal(FlatLayout):
         rope = head.semantics.rope
         by_target = {
             "max_position_embeddings": context,
-            **(spell_rope(rope) if rope.scaling else {}),  # with the length that else would follow the context
+            **(rope_fields(rope) if rope.scaling else {}),  # names the length that would otherwise follow the context
             "eagle_config": {"use_aux_hidden_state": True, AUX_IDS: nested_ids(head, aux)},
         }
-        before = earlier_spelling(head, self.name, self.interpret)
+        before = earlier_files(head, self.name, self.interpret)
         if before is not None and all(before.config.get(k) == v for k, v in by_target.items()):
             config = dict(before.config)
         else:
             before = None
-            own = self._mended(head) if head.layout == self.name else self.spell_config(head)
+            own = self._completed_config(head) if head.layout == self.name else self.new_config(head)
             config = own | by_target
-        tensors, metadata, origin = spell_tensors(head, self.name, self.contract, before)
-        return Spelled(config, tensors, metadata, origin, assumptions, notes)
+        tensors, metadata, origin = tensors_to_write(head, self.name, self.contract, before)
+        return LayoutFiles(config, tensors, metadata, origin, assumptions, notes)
 
-    def spell_config(self, head: Head) -> dict[str, Any]:
-        """The flat config, still without what depends on the target."""
+    def new_config(self, head: Head) -> dict[str, Any]:
+        """The flat config without what depends on the target."""
         return {MARK: self.name, **common_config(head, "LlamaForCausalLMEagle3")}

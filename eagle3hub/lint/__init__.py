@@ -17,13 +17,13 @@ from eagle3hub.lint.parse import parse_card
 if TYPE_CHECKING:
     from eagle3hub.card.served import Served
 
-__all__ = ["MODULES", "RULES", "Finding", "Rule", "lint_card"]
+__all__ = ["MODULES", "RULES", "Finding", "Rule", "lint_text"]
 
 MODULES = (citations, conditions, content, figures, frontmatter, recipes, served)
 """The modules that register rules."""
 
 
-def lint_card(
+def lint_text(
     text: str,
     name: str = "README.md",
     files: Collection[str] | None = None,

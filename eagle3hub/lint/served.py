@@ -19,6 +19,7 @@ from eagle3hub.engines.check.commands import options
 from eagle3hub.engines.check.snippets import Command, Snippet, extract
 from eagle3hub.engines.preflight import contracts
 from eagle3hub.engines.specs import default_version, engine_title
+from eagle3hub.head.aux_defaults import AUX_CAPTURE
 from eagle3hub.lint.model import Card, Violation, rule
 
 _COMMAND = 20_000
@@ -115,7 +116,7 @@ def _of_python(snippet: Snippet) -> Iterator[DraftUse]:
                 if isinstance(head, str):
                     yield DraftUse("sglang", head, line)
             for key in _DRAFT_KEYS if "Eagle" in name else ():
-                layers = given.get("eagle3_layers_to_capture")
+                layers = given.get(AUX_CAPTURE)
                 head = given.get(key)
                 if isinstance(head, str):
                     yield DraftUse(

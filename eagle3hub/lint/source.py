@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eagle3hub._version import __version__
+from eagle3hub.address import HubAddress, parse_address
 from eagle3hub.card.manifest import is_manifest
-from eagle3hub.errors import Severity, SourceError
-from eagle3hub.lint import lint_card
+from eagle3hub.errors import HubError, Severity, SourceError
+from eagle3hub.lint import lint_text
 from eagle3hub.lint.model import RULES, Finding, Rule
 from eagle3hub.system.reading import read_bytes
 
@@ -32,7 +33,7 @@ _SKIPPED = {".git", ".venv", "node_modules", "__pycache__", ".cache"}
 
 
 @dataclass(frozen=True, slots=True)
-class LintedCard:
+class LintResult:
     """The findings in one card. ``uri`` is its address, or its path relative to the working folder if it is a file."""
 
     source: str
@@ -59,38 +60,36 @@ class LintedCard:
         }
 
 
-def lint_source(
+def lint_card(
     source: str,
     *,
     reports: Sequence[str | Path] = (),
     heads: Sequence[str | Path] = (),
     templates: str | Path | None = None,
-) -> LintedCard:
+) -> LintResult:
     """Find, read and lint the card at ``source``.
 
     Args:
-        source: a Markdown file, a folder with a README.md, ``hf://owner/name[@revision]``, or a manifest
-            (``.yaml``). The card of a manifest is rendered and linted, and not written.
-        reports: the reports for a manifest, as in `make_card`; likewise ``heads`` and ``templates``.
+        source: a Markdown file, a folder with a README.md, a repository on the Hub, or a manifest (``.yaml``). The
+            card of a manifest is rendered and linted, and not written.
+        reports: the reports for a manifest, as in `render_card`; likewise ``heads`` and ``templates``.
 
     Raises SourceError if something cannot be read, HubError if something cannot be fetched, and the errors of
-    `make_card`.
+    `render_card`.
     """
-    from eagle3hub.checkpoint.source import HUB
-
-    if source.startswith(HUB):
-        return _on_hub(source)
+    at = parse_address(source)
+    if isinstance(at, HubAddress):
+        return _on_hub(source, at)
     if is_manifest(source):
-        from eagle3hub.card.assemble import make_card
+        from eagle3hub.card.assemble import render_card
 
-        card = make_card(source, reports=reports, heads=heads, templates=templates)
-        return LintedCard(source, "README.md", tuple(lint_card(card.text)))
-    path = Path(source)
-    path = path / "README.md" if path.is_dir() else path
+        card = render_card(source, reports=reports, heads=heads, templates=templates)
+        return LintResult(source, "README.md", tuple(lint_text(card.text)))
+    path = at.path / "README.md" if at.path.is_dir() else at.path
     text = _text(path, str(path))
     folder = path.absolute().parent
     files = _files(folder)
-    return LintedCard(source, path.as_posix(), tuple(lint_card(text, path.name, files, folders=_heads(folder, files))))
+    return LintResult(source, path.as_posix(), tuple(lint_text(text, path.name, files, folders=_heads(folder, files))))
 
 
 def _heads(folder: Path, files: set[str] | None) -> tuple[Served, ...]:
@@ -101,12 +100,16 @@ def _heads(folder: Path, files: set[str] | None) -> tuple[Served, ...]:
     return open_folders(folder, inside[:_MAX_HEADS])
 
 
-def _on_hub(source: str) -> LintedCard:
+def _on_hub(source: str, address: HubAddress) -> LintResult:
     from eagle3hub.checkpoint import hub
-    from eagle3hub.checkpoint.remote import parse_address
 
-    address = parse_address(source)
-    listing = hub.list_files(address.repo_id, address.revision)
+    try:
+        listing = hub.list_files(address.repo_id, address.revision)
+    except HubError as error:
+        if not (address.bare and hub.no_repository(error)):
+            raise
+        message = f"{source} is neither a file nor a folder here, nor a model on the Hub that can be read"
+        raise SourceError(message, hint=error.hint, code="source-card") from error
     name = address.path("README.md")
     if name not in listing.sizes:
         raise SourceError(f"{address} has no model card (README.md)", code="source-card")
@@ -117,7 +120,7 @@ def _on_hub(source: str) -> LintedCard:
     inside = f"{address.folder}/" if address.folder else ""
     files = {path.removeprefix(inside) for path in listing.sizes if path.startswith(inside)}
     uri = f"{hub.endpoint()}/{address.repo_id}/blob/{listing.commit}/{name}"
-    return LintedCard(source, uri, tuple(lint_card(text, "README.md", files)))
+    return LintResult(source, uri, tuple(lint_text(text, "README.md", files)))
 
 
 def _text(path: Path, shown: str) -> str:
@@ -153,7 +156,7 @@ SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sar
 _LEVEL: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "note"}
 
 
-def to_sarif(checked: LintedCard) -> dict[str, Any]:
+def to_sarif(checked: LintResult) -> dict[str, Any]:
     """Return a SARIF document: one run with every rule and every finding."""
     order = list(RULES)
     results = [

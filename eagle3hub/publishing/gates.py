@@ -10,7 +10,7 @@ from eagle3hub.card.manifest import License, Manifest, Target
 from eagle3hub.card.served import open_folders
 from eagle3hub.card.vocabulary import terms
 from eagle3hub.errors import InputError, Problem, SourceError, UsageError
-from eagle3hub.lint import lint_card
+from eagle3hub.lint import lint_text
 from eagle3hub.lint.parse import parse_card
 from eagle3hub.lint.served import refused_uses
 from eagle3hub.publishing import remote
@@ -183,7 +183,7 @@ def _card(files: Sequence[LocalFile]) -> Iterator[Problem]:
         yield gate_problem("publish-license", "there is no card to state a license")
         return
     text = file.head(file.size).decode("utf-8", errors="replace")
-    for finding in lint_card(text, CARD, files={f.path for f in files}):
+    for finding in lint_text(text, CARD, files={f.path for f in files}):
         if finding.severity == "error":
             yield gate_problem("publish-card", f"{CARD}:{finding.line}: {finding.code} {finding.message}", finding.fix)
     card = parse_card(text, CARD, {f.path for f in files})

@@ -125,6 +125,9 @@ class PublishOptions:
         )
 
 
+DEFAULTS = PublishOptions()
+
+
 @dataclass(frozen=True, slots=True)
 class BranchPlan:
     """One commit: the files of a branch and what becomes of each.
@@ -154,7 +157,7 @@ class BranchPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Publication:
+class PublishPlan:
     """A planned publication.
 
     Attributes:
@@ -220,12 +223,12 @@ class Publication:
 def plan_publication(
     folder: str | Path,
     repo_id: str,
-    options: PublishOptions | None = None,
+    options: PublishOptions = DEFAULTS,
     *,
     manifest: Manifest | None = None,
     hub_needed: bool = True,
     progress: Progress = silent,
-) -> Publication:
+) -> PublishPlan:
     """Read a folder, check every gate, and compare the folder with the repository. This writes nothing.
 
     Args:
@@ -238,7 +241,6 @@ def plan_publication(
     folder = Path(folder)
     files, links = read_folder(folder, progress)
     said = [read_intent(folder), manifest.publish if manifest is not None else None]
-    options = options or PublishOptions()
     for intent in said:
         options = options.with_intent(intent)
     asked = {intent.gated for intent in said if intent is not None}
@@ -267,7 +269,7 @@ def plan_publication(
             raise
         uncompared = e.message
         parts = [_uncompared(branch, mine) for branch, mine in split.items()]
-    return Publication(
+    return PublishPlan(
         repo_id,
         options,
         state,

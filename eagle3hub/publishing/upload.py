@@ -8,11 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from eagle3hub.card.folder import MANIFEST
+from eagle3hub.card.manifest import load_manifest
 from eagle3hub.errors import FoundWanting, HubError, UsageError
 from eagle3hub.publishing import remote
-from eagle3hub.publishing.plan import MAIN, BranchPlan, Publication, PublishOptions, file_states
+from eagle3hub.publishing.plan import (
+    DEFAULTS,
+    MAIN,
+    BranchPlan,
+    PublishOptions,
+    PublishPlan,
+    file_states,
+    made_for,
+    plan_publication,
+    sign_if_asked,
+)
 from eagle3hub.publishing.remote import Committed, RemoteState
 from eagle3hub.publishing.verify import verify_upload
 from eagle3hub.system.progress import Progress, silent
@@ -28,7 +41,7 @@ class Published:
         pull: the address of the new pull request, or None if none was made.
     """
 
-    plan: Publication
+    plan: PublishPlan
     commits: Sequence[tuple[str, str]]
     uploaded: dict[str, list[str]]
     visibility: str
@@ -61,7 +74,40 @@ def check_access(repo_id: str, options: PublishOptions, progress: Progress = sil
         remote.in_collection(repo_id, options.collection)
 
 
-def upload(plan: Publication, progress: Progress = silent) -> Published:
+def publish(
+    folder: str | Path,
+    repo: str | None = None,
+    options: PublishOptions = DEFAULTS,
+    *,
+    manifest: str | Path | None = None,
+    dry_run: bool = False,
+    progress: Progress = silent,
+) -> Published | PublishPlan:
+    """Publish a release folder to the Hub in one commit, and verify what the Hub then has.
+
+    Args:
+        folder: a folder that `release` made.
+        repo: ``owner/name``; None for the repository that the folder, or else ``manifest``, was made for.
+        options: how to publish, in addition to what the folder's own manifest says.
+        manifest: the release.yaml that the folder must have been made from.
+        dry_run: make the plan and send nothing. The gates are then checked even if the Hub cannot be reached.
+
+    Returns the plan for a dry run, and also if a gate does not hold: then its ``problems`` say which, and nothing was
+    sent. Raises UsageError, InputError, UnavailableError or HubError. After a HubError the branch holds either what it
+    held before or everything new.
+    """
+    described = None if manifest is None else load_manifest(manifest)
+    name = repo or made_for(folder) or (None if described is None else described.release.repo)
+    if name is None:
+        raise UsageError(
+            f"there is no {MANIFEST} in {folder} that says where to publish", hint="give --repo OWNER/NAME"
+        )
+    sign_if_asked(folder, options, progress=progress)
+    plan = plan_publication(folder, name, options, manifest=described, hub_needed=not dry_run, progress=progress)
+    return plan if dry_run or plan.problems else upload(plan, progress)
+
+
+def upload(plan: PublishPlan, progress: Progress = silent) -> Published:
     """Publish what a plan says, and verify it. Raises FoundWanting if a gate does not hold, HubError."""
     if plan.problems:
         first, more = plan.problems[0], len(plan.problems) - 1
@@ -106,7 +152,7 @@ def upload(plan: Publication, progress: Progress = silent) -> Published:
 
 
 def _publish_part(
-    plan: Publication, part: BranchPlan, state: RemoteState, progress: Progress
+    plan: PublishPlan, part: BranchPlan, state: RemoteState, progress: Progress
 ) -> tuple[str, Committed, list[str]]:
     """Bring one branch up to date. Returns its ref, the commit, and the paths that were sent."""
     parent = state.branches.get(part.branch)
@@ -144,7 +190,7 @@ def _publish_part(
 
 
 def _made_after_all(
-    plan: Publication, part: BranchPlan, parent: str, state: RemoteState
+    plan: PublishPlan, part: BranchPlan, parent: str, state: RemoteState
 ) -> tuple[str, Committed] | None:
     try:
         now = remote.read_state(plan.repo)

@@ -7,22 +7,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from eagle3hub.address import HubAddress, parse_address, parse_hub_address
 from eagle3hub.card.folder import MANIFEST
 from eagle3hub.card.manifest import load_manifest
 from eagle3hub.checkpoint import hub
 from eagle3hub.checkpoint.digest import file_digest, release_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.checkpoint.remote import parse_address
 from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.checkpoint.source import CONFIG, INDEX, PROVENANCE
 from eagle3hub.engines.base import Verdict
-from eagle3hub.errors import CheckpointError, Eagle3HubError, HubError, InputError, SourceError
+from eagle3hub.errors import CheckpointError, Eagle3HubError, HubError, InputError, SourceError, UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.lint.parse import parse_card
 from eagle3hub.publishing import remote
 from eagle3hub.publishing.derived import Derivation, derive_again, own_manifest
 from eagle3hub.publishing.files import CARD, SUMS, LocalFile, head_folders, read_digest_list, read_folder, whole_digest
-from eagle3hub.publishing.plan import MAIN, engine_files, has_same_bytes
+from eagle3hub.publishing.plan import MAIN, engine_files, has_same_bytes, made_for
 from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, Identity, check_signature, is_by_identity, signed_digests
 from eagle3hub.system.documents import parse_json
 from eagle3hub.system.progress import Progress, silent
@@ -101,6 +101,50 @@ def verify_upload(
             raise _differs(repo_id, commit, f"the head in {folder or 'the root'} cannot be read: {e.message}") from e
 
 
+@dataclass(frozen=True, slots=True)
+class VerifyOptions:
+    """What a release must be, beyond what it says of itself.
+
+    Attributes:
+        digest: the `release_digest` that its heads must have, as ``release`` printed it.
+        whole_digest: the `whole_digest` that all files of a folder must have.
+        by: the public key, or the identity, that must have signed a repository.
+    """
+
+    digest: str | None = None
+    whole_digest: str | None = None
+    by: Path | Identity | None = None
+
+
+NOTHING_MORE = VerifyOptions()
+
+
+def verify(source: str | Path, options: VerifyOptions = NOTHING_MORE, *, progress: Progress = silent) -> Verified:
+    """Check a published repository or a release folder: digests, signature, heads, and all that follows from them.
+
+    ``source`` is an address (`parse_address`). Every byte of a repository is downloaded and compared with its own list
+    of digests. A folder has no such list yet: without a digest in the options it must be a release folder, whose
+    numbers, card and charts are made again.
+
+    Raises UsageError if nothing says what the folder should hold, or if an option does not apply. Raises SourceError
+    if the folder cannot be read, or if this tool did not publish the repository. Raises HubError.
+    """
+    at = parse_address(source)
+    if isinstance(at, HubAddress):
+        if options.whole_digest is not None:
+            raise UsageError(
+                "a digest of all files is of a folder, not of a repository",
+                hint="what was published has its SHA256SUMS",
+            )
+        return verify_repository(str(source), options.digest, progress, by=options.by)
+    if options.digest is None and options.whole_digest is None and made_for(at.path) is None:
+        raise UsageError(
+            f"nothing says what {source} should hold",
+            hint="give --digest or --whole-digest, a release folder, or hf://owner/name for what was published",
+        )
+    return verify_folder(at.text, options.digest, progress, whole=options.whole_digest)
+
+
 def verify_folder(
     folder: str | Path, expected: str | None = None, progress: Progress = silent, *, whole: str | None = None
 ) -> Verified:
@@ -162,7 +206,7 @@ def verify_repository(
     Raises HubError, and SourceError if there is no list of digests, because then this tool did not publish the
     repository.
     """
-    at = parse_address(source)
+    at = parse_hub_address(source)
     if at.folder:
         raise SourceError(f"{source} names a folder", hint="name the repository", code="source-hub-address")
     tree = _Tree.open(at.repo_id, at.revision, source, progress)
@@ -286,7 +330,7 @@ def _put_together(repo_id: str, tree: _Tree, progress: Progress) -> _Whole:
     for layout in own.layouts:
         folder = own.layouts.folder(layout)
         branch = folder or MAIN
-        other = tree if layout == here else _Tree.open(repo_id, branch, f"hf://{repo_id}@{branch}", progress)
+        other = tree if layout == here else _Tree.open(repo_id, branch, str(HubAddress(repo_id, branch)), progress)
         faults += [] if other is tree else [f"on the branch {branch}, {fault}" for fault in other.faults]
         for path, sha256 in other.listed.items():
             if "/" not in path and _of_a_head(path):
@@ -359,7 +403,7 @@ def _digest_fault(sha256: Mapping[str, str], digest: str) -> list[str]:
 
 
 def _address(repo_id: str, commit: str, folder: str) -> str:
-    return f"hf://{repo_id}@{commit}" + (f"/{folder}" if folder else "")
+    return str(HubAddress(repo_id, commit, folder))
 
 
 def _layout(address: str) -> str:

@@ -15,6 +15,7 @@ import transformers
 from safetensors import SafetensorError
 from transformers.utils import logging as chatter
 
+from eagle3hub.address import Address, HubAddress
 from eagle3hub.checkpoint.hub import download_file
 from eagle3hub.checkpoint.source import CONFIG, parse_json_object
 from eagle3hub.errors import (
@@ -89,30 +90,24 @@ def enough_memory(doing: str) -> Iterator[None]:
     ) from cause
 
 
-def target_config(source: str, revision: str | None) -> tuple[Path | None, dict[str, Any], bytes]:
-    """The folder of a target (None for a Hub id), its config.json parsed, and the bytes of that.
+def target_config(at: Address) -> tuple[Path | None, dict[str, Any], bytes]:
+    """The folder of a target (None on the Hub), its config.json parsed, and the bytes of that.
 
     Raises SourceError, ConfigError or HubError.
     """
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        require_files(source)
-        path = folder / CONFIG
-        if not path.is_file():
-            raise SourceError(f"there is no {CONFIG} in the target folder {source}", code="source-no-config")
-    elif source.count("/") == 1 and not source.startswith((".", "/", "~")) and not folder.exists():
-        path = download_file(source, CONFIG, revision)
+    if isinstance(at, HubAddress):
+        path = download_file(at.repo_id, CONFIG, at.revision)
     else:
-        raise SourceError(
-            f"the target {source} is neither a folder nor a Hub id",
-            hint="name a folder with the target's config.json and weights, or owner/name on the Hub",
-            code="source-target",
-        )
+        require_files(at)
+        path = at.path / CONFIG
+        if not path.is_file():
+            raise SourceError(f"there is no {CONFIG} in the target folder {at}", code="source-no-config")
     try:
         raw = read_bytes(path)
     except OSError as e:
         raise SourceError(f"cannot read {path}: {e.strerror}", code="source-unreadable") from e
-    return (folder.resolve() if folder.is_dir() else None), parse_json_object(raw, path), raw
+    folder = None if isinstance(at, HubAddress) else at.path.resolve()
+    return folder, parse_json_object(raw, path), raw
 
 
 def load_model(

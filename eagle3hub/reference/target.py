@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from eagle3hub.address import HubAddress, parse_address, target_address
+from eagle3hub.checkpoint.remote import local_copy
 from eagle3hub.errors import InputError, SourceError, UsageError
 from eagle3hub.head import AuxTaps, Head
 from eagle3hub.reference.chat import ChatTokenizer, as_ids
@@ -67,7 +70,7 @@ class TargetModel:
     @classmethod
     def load(
         cls,
-        source: str,
+        source: str | Path,
         *,
         name: str | None = None,
         revision: str | None = None,
@@ -79,8 +82,8 @@ class TargetModel:
         """Load a target from a folder or the Hub; code from a repository is never run.
 
         Args:
-            source: folder, or Hub id ``owner/name``. name: what to call it, by default the folder's name or the id.
-            revision: commit, tag or branch on the Hub.
+            source: see `target_address`. name: what to call it, by default the folder's name or the Hub id.
+            revision: commit, tag or branch on the Hub, where ``source`` names none.
             device: ``cpu``, ``cuda`` or ``cuda:N``; ignored with ``device_map``.
             dtype: ``float32``, ``bfloat16`` or ``float16``.
             device_map: accelerate's placement: ``auto`` shards over GPUs and offloads the rest to CPU and disk.
@@ -91,7 +94,16 @@ class TargetModel:
         missing package, HubError.
         """
         torch_dtype, where = as_dtype(dtype), as_device("cpu" if device_map else device)
-        folder, config, raw = target_config(source, revision)
+        at = target_address(source)
+        if isinstance(at, HubAddress):
+            source, revision = at.repo_id, at.revision or revision
+            at = replace(at, revision=revision)
+            if at.is_hidden:
+                name = name or source
+                at = parse_address(local_copy(at)[0])
+                source = str(at)
+        source = str(source)
+        folder, config, raw = target_config(at)
         options: dict[str, Any] = {"dtype": torch_dtype}
         if device_map is not None:
             options["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)

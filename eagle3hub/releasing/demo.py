@@ -16,7 +16,7 @@ from eagle3hub.checkpoint.staging import prepare_destination, staged_folder
 from eagle3hub.engines import environments
 from eagle3hub.engines.options import engine_pythons
 from eagle3hub.errors import HubError, InputError, UnavailableError
-from eagle3hub.releasing.release import BESIDE, Release, release
+from eagle3hub.releasing.release import BESIDE, Release, ReleaseOptions, release_head
 from eagle3hub.system.installation import command_for_extra
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.resources import cache_dir, data_path
@@ -166,19 +166,14 @@ def demo(
 ) -> Release:
     """Release the example head into ``output``: fetch its target, install vLLM if need be, convert, validate, card.
 
-    Raises what `eagle3hub.releasing.release.release`, the installation of vLLM and the download of the target raise.
+    Raises what `release_head`, the installation of vLLM and the download of the target raise.
     """
     pythons = engine_pythons(engine_python or [])
     prepare_destination(Path(output), force=force, beside=BESIDE)
     target = ensure_target(progress)
     if ENGINE not in pythons:
         environments.install(ENGINE, DEVICE, progress=progress)
-    return release(
-        data_path(EXAMPLE),
-        output=output,
-        target=target,
-        engine_python=pythons,
-        work=cache_dir() / "demo",
-        force=force,
-        progress=progress,
+    options = ReleaseOptions(
+        output=output, target=target, engine_python=pythons, work=cache_dir() / "demo", force=force
     )
+    return release_head(data_path(EXAMPLE), options, progress=progress)

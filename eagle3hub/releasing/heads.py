@@ -11,74 +11,72 @@ from typing import Any
 from eagle3hub.card.manifest import Manifest, load_manifests
 from eagle3hub.card.markdown import code, escape, fence
 from eagle3hub.errors import Eagle3HubError
-from eagle3hub.publishing import PublishOptions, check_access, plan_publication
-from eagle3hub.releasing.release import Release, Step, made_in, release, work_folder
+from eagle3hub.publishing import check_access, plan_publication
+from eagle3hub.releasing.release import DEFAULTS, Release, ReleaseOptions, release_head
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.layouts import labelled
 
 # Every head of a manifest: all are measured, and only then is any published.
 
 
-def release_all(
-    manifest_path: str | Path,
-    *,
-    output: str | Path | None = None,
-    start: Step = "convert",
-    until: Step = "card",
-    settings: PublishOptions | None = None,
-    work: str | Path | None = None,
-    force: bool = False,
-    progress: Progress = silent,
-    **options: Any,
-) -> list[Release]:
-    """Release the head of a manifest, or each of several in its order.
+def release(manifest: str | Path, options: ReleaseOptions = DEFAULTS, *, progress: Progress = silent) -> list[Release]:
+    """Release the head of a manifest, or each of several in its order: convert, validate, card, publish.
 
-    Of several, each has the folder of its name in ``output``, and none is published unless every one has passed and
-    its gates hold. Arguments and errors are those of `eagle3hub.releasing.release.release`; an error names its head.
+    Args:
+        manifest: ``release.yaml``, or ``release.yaml#NAME`` for one head of several.
+        options: which steps, where to, and how to publish; by default a folder is made and nothing published.
+
+    Of several heads, none is published unless every one has passed and its gates hold. A release that does not pass
+    leaves no folder. Raises what `release_head` raises; the error names its head.
     """
-    manifests = load_manifests(manifest_path)
-    options = {"settings": settings, "work": work, **options}
+    manifests = load_manifests(manifest)
     if len(manifests) == 1:
-        way: dict[str, Any] = {"output": output, "start": start, "until": until, "force": force, "progress": progress}
-        return [release(_address(manifests[0]), **way, **options)]
-    if until != "publish":
-        places = [Path(output) / str(one.name) if output is not None else None for one in manifests]
-        return _each(manifests, places, {"start": start, "until": until, "force": force, **options}, progress)
+        return [release_head(_address(manifests[0]), options, progress=progress)]
+    places = [_place(one, options) for one in manifests]
+    if options.until != "publish":
+        return _each(manifests, places, options, progress)
     for one in manifests:
         with _named(one):
-            check_access(one.release.repo, (settings or PublishOptions()).with_intent(one.publish), progress)
-    places = [Path(output) / str(one.name) if output else made_in(one, work_folder(one, work)) for one in manifests]
+            check_access(one.release.repo, options.publish.with_intent(one.publish), progress)
     made: list[Release] = []
-    if start != "publish":
-        replaced = force or output is None
-        made = _each(manifests, places, {"start": start, "until": "card", "force": replaced, **options}, progress)
-        refused = [_held_back(one, settings, progress) for one in made]
+    if options.start != "publish":
+        replaced = options.force or options.output is None
+        made = _each(manifests, places, replace(options, until="card", force=replaced), progress)
+        refused = [_held_back(one, options, progress) for one in made]
         if any(one.output is None or one.refused for one in refused):
             return refused
-    done = _each(manifests, places, {"start": "publish", "until": "publish", **options}, progress)
-    return [replace(now, layouts=then.layouts, start=start) for now, then in zip(done, made or done, strict=True)]
+    done = _each(manifests, places, replace(options, start="publish"), progress)
+    return [
+        replace(now, layouts=then.layouts, start=options.start) for now, then in zip(done, made or done, strict=True)
+    ]
 
 
 def _each(
-    manifests: list[Manifest], places: list[Path | None] | list[Path], options: dict[str, Any], progress: Progress
+    manifests: list[Manifest], places: list[Path | None], options: ReleaseOptions, progress: Progress
 ) -> list[Release]:
     found = []
     for i, (one, place) in enumerate(zip(manifests, places, strict=True)):
         say = labelled(progress, str(one.name), i / len(manifests), (i + 1) / len(manifests))
         with _named(one):
-            found.append(release(_address(one), output=place, progress=say, **options))
+            found.append(release_head(_address(one), replace(options, output=place), progress=say))
     return found
 
 
-def _held_back(made: Release, settings: PublishOptions | None, progress: Progress) -> Release:
+def _place(one: Manifest, options: ReleaseOptions) -> Path | None:
+    """The folder of one of several heads, or None for the default of a folder that is not published."""
+    if options.output is not None:
+        return Path(options.output) / str(one.name)
+    return options.made_in(one) if options.until == "publish" else None
+
+
+def _held_back(made: Release, options: ReleaseOptions, progress: Progress) -> Release:
     """A release that was to be published, with its plan if a gate does not hold."""
     made = replace(made, until="publish")
     if made.output is None:
         return made
     with _named(made.manifest):
-        plan = plan_publication(
-            made.output, made.manifest.release.repo, settings, manifest=made.manifest, progress=progress
-        )
+        repo = made.manifest.release.repo
+        plan = plan_publication(made.output, repo, options.publish, manifest=made.manifest, progress=progress)
     return replace(made, publication=plan) if plan.problems else made
 
 

@@ -8,19 +8,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from eagle3hub.address import HubAddress, parse_address
 from eagle3hub.card import load_manifest
 from eagle3hub.card.folder import BENCHMARKS, CARD, IMPORTED, MANIFEST, RECORD, REPORTS, TEMPLATES, complete
 from eagle3hub.card.imported import CHARTS
 from eagle3hub.card.manifest import Manifest, validation_settings
 from eagle3hub.card.results import find_benchmarks
-from eagle3hub.card.source_tree import SourceTree, record, source_tree
 from eagle3hub.checkpoint.destination import require_space
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, release_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.checkpoint.source import CONFIG, HUB, INDEX, PICKLE_INDEX, PROVENANCE, TRAINING_STATES
+from eagle3hub.checkpoint.source import CONFIG, INDEX, PICKLE_INDEX, PROVENANCE, TRAINING_STATES
+from eagle3hub.checkpoint.source_tree import SourceTree, record, source_tree
 from eagle3hub.checkpoint.staging import prepare_destination, staged_folder
-from eagle3hub.conversion import plan as conversion_plan
-from eagle3hub.conversion import run
+from eagle3hub.conversion.plan import ConvertOptions, plan_conversion
+from eagle3hub.conversion.run import convert
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import Verdict
 from eagle3hub.errors import ManifestError, SourceError, UsageError
@@ -28,9 +29,9 @@ from eagle3hub.head.target import TargetFacts, read_target, require_files, requi
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.tensors import QUANT_CONFIG
 from eagle3hub.publishing import (
-    Publication,
     Published,
     PublishOptions,
+    PublishPlan,
     check_access,
     plan_publication,
     sign_if_asked,
@@ -43,14 +44,14 @@ from eagle3hub.validation.layouts import LayoutResult, ReportStore, judge_layout
 from eagle3hub.validation.options import REFERENCE, engine_names
 from eagle3hub.validation.reference_runner import require_packages
 
-# The parts of a release that are done apart, by jobs or on other machines, and what each must be told.
+# The parts of a release that other jobs or machines do, and what each needs to know.
 
 
 _READ = (CONFIG, INDEX, PICKLE_INDEX, PROVENANCE, QUANT_CONFIG)
 
 
 def engine_runs(manifest: Manifest) -> list[dict[str, str]]:
-    """The runs of ``validate`` that can be made apart, one an engine: its name, what --engine asks for, the device."""
+    """The runs of ``validate`` that separate jobs can make, one for each engine: name, ``--engine``, device."""
     asked = engine_names(manifest.validate.engine)
     held = f"{REFERENCE}," if REFERENCE in asked else ""
     engines = {name: held + name for name in asked if name != REFERENCE} or {REFERENCE: REFERENCE}
@@ -58,17 +59,18 @@ def engine_runs(manifest: Manifest) -> list[dict[str, str]]:
 
 
 def as_typed(source: str) -> str:
-    """A head's source as a command in this folder would name it."""
-    return source if source.startswith(HUB) else os.path.relpath(source)
+    """A head's address as a command in this folder would name it."""
+    at = parse_address(source)
+    return str(at) if isinstance(at, HubAddress) else os.path.relpath(at.path)
 
 
 def original_files(source: str) -> list[str] | None:
-    """Names of the files of a head's folder that are read to convert and to measure it, and of no others.
+    """Names of just those files of a head's folder that converting and measuring read.
 
-    None where its weights lie in a training state, together with what nobody is to be sent; no names for a head on
+    None where the weights are in a training state, which also holds what nobody else should get. Empty for a head on
     the Hub. Raises SourceError, ConfigError or CheckpointError.
     """
-    if source.startswith(HUB):
+    if isinstance(parse_address(source), HubAddress):
         return []
     checkpoint = open_checkpoint(source)
     weights = [path.name for path in checkpoint.weights]
@@ -106,7 +108,7 @@ class Release:
         layouts: the results, main layout first.
         start, until: the first and the last step that were asked for.
         waived: gates of publishing that were waived when the folder was made, by code.
-        publication: what was published; a plan where a gate does not hold; None where it was not to be.
+        publication: what was published; a plan where a gate does not hold; None where nothing was to be published.
     """
 
     manifest: Manifest
@@ -117,13 +119,13 @@ class Release:
     files: Sequence[Mapping[str, Any]]
     start: Step
     until: Step
-    publication: Publication | Published | None = None
+    publication: PublishPlan | Published | None = None
     waived: Sequence[str] = ()
 
     @property
     def refused(self) -> bool:
-        """Whether a gate kept it from being published."""
-        return isinstance(self.publication, Publication)
+        """Whether a gate stopped it from being published."""
+        return isinstance(self.publication, PublishPlan)
 
     def to_json(self) -> dict[str, Any]:
         """The document ``release --json`` prints."""
@@ -164,40 +166,96 @@ class Release:
         }
 
 
-def release(
-    manifest_path: str | Path,
-    *,
-    output: str | Path | None = None,
-    start: Step = "convert",
-    until: Step = "card",
-    settings: PublishOptions | None = None,
-    target: str | Path | None = None,
-    engine_python: Mapping[str, str | Path] | None = None,
-    endpoints: Mapping[str, str] | None = None,
-    templates: str | Path | None = None,
-    work: str | Path | None = None,
-    force: bool = False,
-    progress: Progress = silent,
-) -> Release:
-    """Make a publishable folder from a manifest of one head, or of one named in it, and publish it.
+AS_THE_MANIFEST_SAYS = PublishOptions()
 
-    Args:
-        manifest_path: ``release.yaml``, or ``release.yaml#NAME``.
-        output: the folder to make; by default the repository's name in the current folder, and where it is published
-            a folder in ``work``, which is replaced.
-        start: ``card`` measures nothing: every report must have been kept. ``publish`` takes the folder as it is.
+
+@dataclass(frozen=True, slots=True)
+class ReleaseOptions:
+    """How to release.
+
+    Attributes:
+        output: the folder to make; by default the repository's name in the current folder, or, where the release is
+            published, a folder in ``work``, which is replaced. Of several heads, a folder that holds one for each.
+        start: the first step: ``convert``; ``card`` measures nothing, so that every report must have been kept;
+            ``publish`` takes the folder as it is.
         until: the last step. ``convert`` leaves the heads alone, each in its place, if ``output`` names a folder, and
             ``validate`` leaves none.
-        settings: how to publish; a signature is made when the card has been written, before anything is put in place.
-        target: folder to measure against, in place of the manifest's.
+        publish: how to publish; a signature is made when the card has been written, before anything is put in place.
+        target: where the target to measure against is, in place of the manifest's.
         engine_python: interpreter by engine. endpoints: address of a running server by engine, see `validate`; it
-            serves one layout, and so must the manifest name only one.
+            serves one layout, so the manifest may name only one.
         templates: folder that overrides card templates.
         work: where measurements are kept for reuse; by default ``.eagle3hub`` beside the manifest.
         force: replace a folder this tool wrote earlier.
 
-    A release that does not pass leaves no folder behind, only its reports in ``work``.
-    Raises InputError, UnavailableError, OutputError or UsageError.
+    Raises UsageError (``usage-step``) for steps that do not exist or do not follow each other.
+    """
+
+    output: str | Path | None = None
+    start: Step = "convert"
+    until: Step = "card"
+    publish: PublishOptions = AS_THE_MANIFEST_SAYS
+    target: str | Path | None = None
+    engine_python: Mapping[str, str | Path] | None = None
+    endpoints: Mapping[str, str] | None = None
+    templates: str | Path | None = None
+    work: str | Path | None = None
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        for step in (self.start, self.until):
+            if step not in STEPS:
+                raise UsageError(f"no step is called {step}", hint=f"steps: {', '.join(STEPS)}", code="usage-step")
+        if self.start == "validate":
+            raise UsageError(
+                "converting takes seconds and is always done before validating",
+                hint="start from convert, card (nothing is measured) or publish",
+                code="usage-step",
+            )
+        if STEPS.index(self.start) > STEPS.index(self.until):
+            raise UsageError(f"from {self.start} until {self.until} there is no step", hint="fix --from or --until")
+        if self.publish.sign is not None and self.until in ("convert", "validate"):
+            raise UsageError(
+                f"--sign covers the whole release, which --until {self.until} does not make",
+                hint="leave out --sign, or go on until card",
+                code="usage-step",
+            )
+
+    @property
+    def leaves(self) -> bool:
+        """Whether a folder is left behind."""
+        return self.until in {"card", "publish"} or (self.until == "convert" and self.output is not None)
+
+    @property
+    def measures(self) -> bool:
+        """Whether anything may be measured."""
+        return self.start == "convert" and self.until != "convert"
+
+    def work_folder(self, manifest: Manifest) -> Path:
+        """Where measurements are kept, by default ``.eagle3hub`` beside the manifest."""
+        return Path(self.work) if self.work is not None else manifest.path.parent / ".eagle3hub"
+
+    def destination(self, manifest: Manifest) -> Path:
+        """The folder of one head's release."""
+        if self.output is not None:
+            return Path(self.output)
+        return self.made_in(manifest) if self.until == "publish" else Path(folder_name(manifest))
+
+    def made_in(self, manifest: Manifest) -> Path:
+        """Where a release that is to be published is made."""
+        return self.work_folder(manifest) / "release" / folder_name(manifest)
+
+
+DEFAULTS = ReleaseOptions()
+
+
+def release_head(
+    manifest_path: str | Path, options: ReleaseOptions = DEFAULTS, *, progress: Progress = silent
+) -> Release:
+    """Make a publishable folder from a manifest of one head, or of one named in it, and publish it.
+
+    ``manifest_path`` is ``release.yaml``, or ``release.yaml#NAME``. A release that does not pass leaves no folder
+    behind, only its reports in the work folder. Raises InputError, UnavailableError, OutputError or UsageError.
     """
     manifest = load_manifest(manifest_path)
     if manifest.head_source is None:
@@ -206,11 +264,10 @@ def release(
             hint="add head and layouts; a manifest without them only gives a card",
             code="manifest-no-head",
         )
-    settings = (settings or PublishOptions()).with_intent(manifest.publish)
-    _check_steps(start, until, settings)
-    kept_in = work_folder(manifest, work)
-    dest = Path(output or (made_in(manifest, kept_in) if until == "publish" else folder_name(manifest)))
-    if endpoints and manifest.layouts.also:
+    options = replace(options, publish=options.publish.with_intent(manifest.publish))
+    start, until, settings = options.start, options.until, options.publish
+    dest = options.destination(manifest)
+    if options.endpoints and manifest.layouts.also:
         raise UsageError(
             "--endpoint is a server of one layout, and the manifest names several",
             hint="make the heads with --until convert --output DIR, measure each on a server of its own with validate "
@@ -228,60 +285,33 @@ def release(
         made = Release(manifest, dest, "pass", "made earlier", [], _digests(dest), start, until)
         return _publish(made, settings, progress)
     manifest = replace(manifest, head_source=_pinned(manifest.head_source, progress))
-    force = force or (until == "publish" and output is None)
-    leaves = until in {"card", "publish"} or (until == "convert" and output is not None)
-    if leaves:
+    force = options.force or (until == "publish" and options.output is None)
+    if options.leaves:
         prepare_destination(dest, force=force, keep_out=[str(manifest.head_source)], beside=BESIDE)
     else:
-        dest = made_in(manifest, kept_in)
+        dest = options.made_in(manifest)
         dest.parent.mkdir(parents=True, exist_ok=True)
-    find_benchmarks(manifest)  # what is wrong with them is said before anything is measured
-    measured = str(target if target is not None else manifest.measured_target)
+    find_benchmarks(manifest)  # what is wrong with them is reported before anything is measured
+    measured = str(options.target if options.target is not None else manifest.measured_target)
     facts = read_target(measured, manifest.target.id)
-    tokens = manifest.speculative_tokens
-    asked = engine_names(manifest.validate.engine) if start == "convert" and until != "convert" else []
-    for engine in asked:
-        if engine == REFERENCE:
-            require_packages()
-        elif engine not in (endpoints or ()):  # before anything is converted
-            interpreter(get_engine(engine), manifest.validate.device, engine_python)
+    _require_engines(manifest, options, measured)
     plans = [
-        conversion_plan.make_plan(str(manifest.head_source), layout, target=facts, speculative_tokens=tokens)
-        for layout in manifest.layouts
+        plan_conversion(str(manifest.head_source), layout, _conversion(manifest, facts)) for layout in manifest.layouts
     ]
-    if asked:
-        require_files(measured)
-    if REFERENCE in asked:
-        require_weights(measured)
     signature = (dest / SIGNATURE).read_bytes() if settings.sign and (dest / SIGNATURE).is_file() else None
     require_space(dest, sum(plan.nbytes for plan in plans))
-    store = ReportStore(kept_in / REPORTS)
     with staged_folder(dest, force=force, beside=BESIDE) as stage:
         stage.keep = False
-        results = _measure(
-            manifest,
-            facts,
-            stage.path / _HEADS,
-            store,
-            {
-                **validation_settings(manifest),
-                "target": measured,
-                "engine_python": engine_python,
-                **({"endpoints": endpoints} if endpoints else {}),
-            },
-            start,
-            until,
-            progress,
-        )
+        results = _measure(manifest, facts, measured, stage.path / _HEADS, options, progress)
         verdict, reason = judge_layouts(results) if results else ("pass", "every layout was converted and read back")
-        stage.keep = verdict == "pass" and leaves
+        stage.keep = verdict == "pass" and options.leaves
         files: list[FileDigest] = []
         if stage.keep:
             tree = source_tree(manifest.path)
             _place_heads(manifest, stage.path, tree)
             if until != "convert":
                 progress("writing the card")
-                _assemble(manifest_path, results, stage.path, templates, settings)
+                _assemble(manifest_path, results, stage.path, options)
                 sign_if_asked(stage.path, settings, signature, progress)
             files = _digests(stage.path)
     made = Release(
@@ -292,47 +322,35 @@ def release(
     return made
 
 
-def work_folder(manifest: Manifest, work: str | Path | None) -> Path:
-    """Where measurements are kept, ``work`` or by default ``.eagle3hub`` beside the manifest."""
-    return Path(work) if work is not None else manifest.path.parent / ".eagle3hub"
+def _require_engines(manifest: Manifest, options: ReleaseOptions, measured: str) -> None:
+    """Find out before anything is converted whether the engines that will measure, and the target, are there."""
+    asked = engine_names(manifest.validate.engine) if options.measures else []
+    for engine in asked:
+        if engine == REFERENCE:
+            require_packages()
+        elif engine not in (options.endpoints or ()):
+            interpreter(get_engine(engine), manifest.validate.device, options.engine_python)
+    if asked:
+        require_files(measured)
+    if REFERENCE in asked:
+        require_weights(measured)
 
 
-def made_in(manifest: Manifest, kept_in: Path) -> Path:
-    """Where a release that is to be published is made."""
-    return kept_in / "release" / folder_name(manifest)
+def _conversion(manifest: Manifest, facts: TargetFacts) -> ConvertOptions:
+    return ConvertOptions(target=facts, speculative_tokens=manifest.speculative_tokens, digests=True)
 
 
 def folder_name(manifest: Manifest) -> str:
-    """What a release's folder is called: as its head in the manifest, or as its repository."""
+    """The name of a release's folder: that of its head in the manifest, or of its repository."""
     return manifest.name or manifest.release.repo.rpartition("/")[2]
 
 
 def _pinned(source: str, progress: Progress) -> str:
-    """The source at the commit that a branch of the Hub is at now, so that every step reads the same bytes."""
-    if not source.startswith(HUB):
+    """The source at the present commit of its branch, so that every step reads the same bytes."""
+    if not isinstance(parse_address(source), HubAddress):
         return source
     progress("reading the head")
     return open_checkpoint(source, headers_only=True).source
-
-
-def _check_steps(start: Step, until: Step, settings: PublishOptions) -> None:
-    for step in (start, until):
-        if step not in STEPS:
-            raise UsageError(f"no step is called {step}", hint=f"steps: {', '.join(STEPS)}", code="usage-step")
-    if start == "validate":
-        raise UsageError(
-            "converting takes seconds and is always done before validating",
-            hint="start from convert, card (nothing is measured) or publish",
-            code="usage-step",
-        )
-    if STEPS.index(start) > STEPS.index(until):
-        raise UsageError(f"from {start} until {until} there is no step", hint="mend --from or --until")
-    if settings.sign is not None and until in ("convert", "validate"):
-        raise UsageError(
-            f"--sign covers the whole release, which --until {until} does not make",
-            hint="leave out --sign, or go on until card",
-            code="usage-step",
-        )
 
 
 def _digests(folder: Path) -> list[FileDigest]:
@@ -352,36 +370,28 @@ def _publish(made: Release, settings: PublishOptions, progress: Progress) -> Rel
 def _measure(
     manifest: Manifest,
     facts: TargetFacts,
+    measured: str,
     heads: Path,
-    store: ReportStore,
-    options: Mapping[str, Any],
-    start: Step,
-    until: Step,
+    options: ReleaseOptions,
     progress: Progress,
 ) -> list[LayoutResult]:
     """Convert the head to each layout under ``heads`` and validate each, or find its earlier report.
 
-    ``options`` are those of `eagle3hub.validate`. Until ``convert`` there are no results. Raises FoundWanting where a
-    report is missing and nothing may be measured.
+    ``measured`` is where the target is. Until ``convert`` there are no results. Raises FoundWanting where a report is
+    missing and nothing may be measured.
     """
     heads.mkdir()
-    options = dict(options)
-    measured = options.pop("target")
-    kept = Kept()
+    given: dict[str, Any] = {**validation_settings(manifest), "engine_python": options.engine_python}
+    del given["target"]
+    if options.endpoints:
+        given["endpoints"] = options.endpoints
+    store, kept = ReportStore(options.work_folder(manifest) / REPORTS), Kept()
     results: list[LayoutResult] = []
     layouts = list(manifest.layouts)
     for i, layout in enumerate(layouts):
         say = labelled(progress, f"{layout} ({i + 1} of {len(layouts)})", i / len(layouts), (i + 1) / len(layouts))
-        if until == "convert":
-            run.convert(
-                str(manifest.head_source),
-                heads / layout,
-                layout,
-                target=facts,
-                speculative_tokens=manifest.speculative_tokens,
-                digests=True,
-                progress=say,
-            )
+        if options.until == "convert":
+            convert(str(manifest.head_source), heads / layout, layout, _conversion(manifest, facts), progress=say)
             continue
         result = measure_layout(
             str(manifest.head_source),
@@ -390,10 +400,10 @@ def _measure(
             target=measured,
             facts=facts,
             speculative_tokens=manifest.speculative_tokens,
-            options=options,
+            options=given,
             kept=kept,
             store=store,
-            measure=start == "convert",
+            measure=options.start == "convert",
             progress=say,
         )
         results.append(result)
@@ -419,16 +429,11 @@ def _place_heads(manifest: Manifest, stage: Path, tree: SourceTree | None) -> No
             record(stage / manifest.layouts.folder(layout), tree)
 
 
-def _assemble(
-    address: str | Path,
-    results: Sequence[LayoutResult],
-    stage: Path,
-    templates: str | Path | None,
-    settings: PublishOptions,
-) -> None:
+def _assemble(address: str | Path, results: Sequence[LayoutResult], stage: Path, options: ReleaseOptions) -> None:
     """Put results, charts, card and record beside the heads."""
     (stage / REPORTS).mkdir()
     for result in results:
         device = result.report.document["settings"]["device"]
         result.report.save(stage / REPORTS / f"{result.layout}-{device}.json")
-    complete(stage, address, publish=settings.intent(), waived=settings.allow, templates=templates)
+    settings = options.publish
+    complete(stage, address, publish=settings.intent(), waived=settings.allow, templates=options.templates)

@@ -18,7 +18,9 @@ from typing import Any, Literal
 from eagle3hub.system.resources import read_toml
 
 NAME = "eagle3hub"
-SWITCH = Path(__file__).resolve().parent / "installation.toml"
+PACKAGE = Path(__file__).resolve().parents[1]
+"""The folder of this package: in a checkout, or where it was installed."""
+SWITCH = PACKAGE / "system" / "installation.toml"
 Extra = Literal["validate", "sign"]
 
 
@@ -77,7 +79,7 @@ def command_for_extra(extra: Extra, *, upgrade: bool = False) -> str:
         found = [match[1].strip() for line in metadata.requires(NAME) or () if (match := wanted.fullmatch(line))]
     except metadata.PackageNotFoundError:
         found = []
-    return command_for(*(found or [f"{SWITCH.parent.parent}[{extra}]"]), upgrade=upgrade)
+    return command_for(*(found or [f"{PACKAGE.parent}[{extra}]"]), upgrade=upgrade)
 
 
 def command_for(*packages: str, upgrade: bool = False) -> str:

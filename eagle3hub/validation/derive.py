@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from eagle3hub import metrics
 from eagle3hub._version import __version__
+from eagle3hub.address import HubAddress, parse_address
 from eagle3hub.checkpoint.digest import combined_digest
-from eagle3hub.checkpoint.remote import parse_address
-from eagle3hub.checkpoint.source import HUB
 from eagle3hub.engines import ENGINES, get_engine
 from eagle3hub.engines.base import EngineFailure, EngineRun, Job, LoadReport, Verdict, worst
 from eagle3hub.engines.specs import engine_title, version_data
@@ -78,8 +77,10 @@ def head_name(source: str) -> str:
     Engines take a repository of the Hub by ``owner/name``; of a folder in one, or on this machine, its last component
     is said.
     """
-    at = parse_address(source) if source.startswith(HUB) else None
-    return source.rstrip("/").rpartition("/")[2] if at is None or at.folder else at.repo_id
+    at = parse_address(source)
+    if isinstance(at, HubAddress) and not at.folder:
+        return at.repo_id
+    return source.rstrip("/").rpartition("/")[2]
 
 
 def derive(report: Mapping[str, Any], entry: Mapping[str, Any], taps: Sequence[int] | None) -> dict[str, Any]:

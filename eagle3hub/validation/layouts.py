@@ -11,6 +11,7 @@ from typing import Any
 
 from eagle3hub._version import __version__
 from eagle3hub.checkpoint.digest import folder_digest
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines.base import Verdict, worst
 from eagle3hub.errors import FoundWanting, InputError
@@ -83,7 +84,11 @@ def measure_layout(
     Raises Refusal where the layout cannot hold the head, and what `convert` and `validate` raise.
     """
     convert(
-        source, folder, layout, target=facts, speculative_tokens=speculative_tokens, digests=True, progress=progress
+        source,
+        folder,
+        layout,
+        ConvertOptions(target=facts, speculative_tokens=speculative_tokens, digests=True),
+        progress=progress,
     )
     key = _key(folder, target, options) if store is not None else ""
     report = store.find(key) if store is not None else None

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub._version import __version__
+from eagle3hub.address import HubAddress, head_address
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.scratch import scratch_folder
-from eagle3hub.checkpoint.source import HUB
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.engines.base import Verdict, worst
 from eagle3hub.errors import ManifestError, Refusal, UsageError
@@ -96,9 +96,9 @@ def validate_layouts(
     """
     names, engines = layout_names(layouts), engine_names(engine)
     asked_by_name = layouts != ALL
-    on_hub = str(head_source).startswith(HUB)
-    source = head_source if on_hub else Path(head_source).expanduser().resolve()
-    subject, facts = identify_target(str(target), target_name), read_target(str(target), target_name)
+    at = head_address(head_source)
+    source = str(at) if isinstance(at, HubAddress) else at.path.resolve()
+    subject, facts = identify_target(target, target_name, progress), read_target(target, target_name)
     checkpoint = open_checkpoint(source, progress=progress)
     head = open_head(checkpoint, target=subject.source)
     head.raise_for_errors()
@@ -144,7 +144,7 @@ def validate_layouts(
             "verdict": verdict,
             "reason": reason,
             "head": {
-                "source": checkpoint.source if on_hub else Path(source).name,
+                "source": checkpoint.source if isinstance(at, HubAddress) else Path(source).name,
                 "layout": head.layout,
                 "digest": folder_digest(checkpoint.folder)[0],
             },

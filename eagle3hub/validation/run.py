@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub._version import __version__
+from eagle3hub.address import HubAddress, head_address
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.checkpoint.source import HUB
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import DTYPES, Engine, EngineFailure, EngineRun, Job, Verdict, worst
-from eagle3hub.errors import SourceError, UnavailableError
+from eagle3hub.errors import UnavailableError
 from eagle3hub.head.target import require_files, require_weights
 from eagle3hub.layouts import open_head
 from eagle3hub.metrics import Counts
@@ -63,8 +63,8 @@ def validate(
     """Validate a head against its target, by the reference and on engines.
 
     Args:
-        head_source: the head's folder, or ``hf://owner/name[@revision]``, in any known layout.
-        target: the target's folder, or its Hub id.
+        head_source: where the head is (`parse_address`), in any known layout.
+        target: where the target is (`target_address`).
         engine: ``reference``, an engine, or several. With the reference among them, every engine is held to it.
         prompts: name of a prompt set, or a JSON Lines file; ``num_prompts`` takes the first so many.
         draft_tokens: K of a chain, or the depth of a tree. max_new_tokens: per prompt.
@@ -94,20 +94,13 @@ def validate(
     check_tree(draft_tokens, topk, num_draft_tokens)
     check_original(names, reference_head)
     kept = kept if kept is not None else Kept()
-    on_hub = str(head_source).startswith(HUB)
-    folder = Path(head_source).expanduser().resolve()
-    if not on_hub and not folder.is_dir():
-        raise SourceError(
-            f"the head {str(head_source)!r} is not a folder",
-            hint="name the folder, or a repository as hf://owner/name",
-            code="source-head",
-        )
+    at = head_address(head_source)
     earlier = None if acceptance_reference is None else load_reference(acceptance_reference)
     chosen = load_prompts(prompts, num_prompts)
-    require_files(str(target))  # before torch is imported
-    subject = identify_target(str(target), target_name)
+    require_files(target)  # before torch is imported
+    subject = identify_target(target, target_name, progress)
     progress("reading the head")
-    checkpoint = open_checkpoint(head_source if on_hub else folder, progress=progress)
+    checkpoint = open_checkpoint(at if isinstance(at, HubAddress) else at.path.resolve(), progress=progress)
     folder = checkpoint.folder
     head = open_head(checkpoint, target=subject.source)
     for problem in head.problems:
@@ -135,7 +128,7 @@ def validate(
         "measured_at": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "verdict": static_verdict,
         "head": {
-            "source": checkpoint.source if on_hub else folder.name,
+            "source": checkpoint.source if isinstance(at, HubAddress) else folder.name,
             "layout": head.layout,
             "digest": digest,
             "files": [dict(f) for f in files],

@@ -9,10 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from eagle3hub.address import HubAddress, target_address
 from eagle3hub.checkpoint.digest import file_digest
 from eagle3hub.engines.base import Job
 from eagle3hub.errors import SourceError
 from eagle3hub.head.target import WEIGHTS
+from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.reading import read_bytes
 
 _SMALLEST_CONTEXT = 2048
@@ -21,39 +23,44 @@ _TEMPLATE_TOKENS = 512
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A target model: where it is, what to call it, digests where it is a folder, and its config.json if at hand."""
+    """A target model: where it is, what to call it, digests where it is a folder, its config.json, the commit."""
 
     source: str
     name: str
     config_sha256: str | None
     weights_digest: str | None
     config: dict[str, Any] | None
+    revision: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The ``target`` object of a report."""
         return {
             "name": self.name,
-            "revision": None,
+            "revision": self.revision,
             "config_sha256": self.config_sha256,
             "weights_digest": self.weights_digest,
         }
 
 
-def identify_target(source: str, name: str | None = None) -> Target:
+def identify_target(source: str | Path, name: str | None = None, progress: Progress = silent) -> Target:
     """Look at a target: a folder is hashed (weights included), a Hub id is taken as it is.
 
-    Raises SourceError for a folder without a readable config.json, and for what is neither folder nor Hub id.
+    Engines load the default branch of a Hub id. Of another revision, and where a folder here has the repository's
+    name, a copy is fetched and treated as a folder.
+    Raises SourceError for a folder without a readable config.json, and for what is neither folder nor Hub id;
+    HubError.
     """
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        if source.count("/") != 1 or source.startswith((".", "/", "~")) or folder.exists():
-            raise SourceError(
-                f"the target {source!r} is neither a folder nor a Hub id",
-                hint="give the folder with the target's config.json, or owner/name",
-                code="source-target",
-            )
-        return Target(source, name or source, None, None, None)
-    folder = folder.resolve()
+    at = target_address(source)
+    revision = None
+    if isinstance(at, HubAddress):
+        name = name or at.repo_id
+        if at.revision is None and not at.is_hidden:
+            return Target(at.repo_id, name, None, None, None)
+        from eagle3hub.checkpoint.remote import local_copy  # the Hub's client takes a while to import
+
+        folder, revision = local_copy(at, progress)
+    else:
+        folder = at.path.resolve()
     config_file = folder / "config.json"
     try:
         raw = read_bytes(config_file)
@@ -66,7 +73,8 @@ def identify_target(source: str, name: str | None = None) -> Target:
         raise SourceError(f"{config_file} is not JSON: {error}", code="source-target") from error
     if not isinstance(config, dict):
         raise SourceError(f"{config_file} is not a JSON object", code="source-target")
-    return Target(str(folder), name or folder.name, hashlib.sha256(raw).hexdigest(), _weights_digest(folder), config)
+    sha256 = hashlib.sha256(raw).hexdigest()
+    return Target(str(folder), name or folder.name, sha256, _weights_digest(folder), config, revision)
 
 
 def _weights_digest(folder: Path) -> str | None:

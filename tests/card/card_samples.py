@@ -25,10 +25,10 @@ REPO = "eagle3hub/SmolLM2-135M-Instruct-eagle3"
 TARGET = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _FILES = {
     layout: [
-        {"path": "config.json", "size": 812, "sha256": digest * 32},
+        {"path": "config.json", "size": 812, "sha256": f"{0xC0 + i:02x}" * 32},
         {"path": "model.safetensors", "size": 17962904, "sha256": "ab" * 32},
     ]
-    for layout, digest in zip(LAYOUTS, ("c0", "c1", "c2", "c3", "c4", "c5", "c6"), strict=True)
+    for i, layout in enumerate(LAYOUTS)
 }
 DIGESTS = {
     layout: combined_digest({str(f["path"]): str(f["sha256"]) for f in files}) for layout, files in _FILES.items()

@@ -12,6 +12,7 @@ from support import heads, variants
 from support.variants import Has
 
 from eagle3hub.card import Manifest, load_manifest
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.head import Head
 from eagle3hub.layouts import open_head
@@ -24,11 +25,11 @@ def make_all(root: Path) -> Path:
     shape = heads.dims(hidden=576, vocab=49152)
     target = heads.target(root / "target", shape, num_attention_heads=9, num_hidden_layers=30)
     for layout in LAYOUTS:
-        convert(samples.EXAMPLE.parent / "head", root / layout, layout, target=str(target))
+        convert(samples.EXAMPLE.parent / "head", root / layout, layout, ConvertOptions(target=str(target)))
     d = heads.dims()
     small = heads.target(root / "small-target", d)
     trained = variants.modelopt(root / "trained", has=Has(uses_aux=False))
-    convert(trained, root / "no-aux", "modelopt", target=str(small))
+    convert(trained, root / "no-aux", "modelopt", ConvertOptions(target=str(small)))
     return root
 
 
@@ -41,7 +42,7 @@ def release_of(root: Path, dest: Path, main: str, *also: str) -> Path:
 
 
 def heads_of(folder: Path, *also: str) -> dict[str, Head]:
-    """What `render_card` is given of a release folder."""
+    """What `render_text` is given of a release folder."""
     return {name: open_head(folder / name) for name in ("", *also)}
 
 

@@ -15,9 +15,9 @@ from card_samples import HERE
 from huggingface_hub import ModelCard
 
 from eagle3hub.card import markdown
-from eagle3hub.card.assemble import make_card
+from eagle3hub.card.assemble import render_card
 from eagle3hub.lint import RULES
-from eagle3hub.lint.source import lint_source
+from eagle3hub.lint.source import lint_card
 
 CARDS = HERE.parent.parent / "examples" / "cards"
 NAMES = ("gpt-oss-120b-modelopt", "qwen3-235b-lk", "qwen3-8b-specjax", "qwen3.5-397b-aq")
@@ -42,7 +42,7 @@ def test_every_card_is_tested() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_rendered_identically(name: str, tmp_path: Path) -> None:
-    made = make_card(CARDS / name / "release.yaml", output=tmp_path / "README.md")
+    made = render_card(CARDS / name / "release.yaml", output=tmp_path / "README.md")
     committed = (CARDS / name / "README.md").read_text(encoding="utf-8")
     assert _VERSION.sub("eagle3hub", made.text) == _VERSION.sub("eagle3hub", committed), "render examples/cards again"
     charts = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("charts/*"))
@@ -78,7 +78,7 @@ def test_every_number_of_the_results_is_a_fact(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_above_info(name: str) -> None:
-    found = lint_source(str(CARDS / name / "README.md")).findings
+    found = lint_card(str(CARDS / name / "README.md")).findings
     assert [f for f in found if f.severity != "info"] == []
 
 
@@ -112,7 +112,7 @@ def test_findings_are_current(name: str) -> None:
         pytest.skip("EAGLE3HUB_MAKERS_CARDS names no folder with copies of the makers' cards")
     text = (CARDS / name / "FINDINGS.md").read_text(encoding="utf-8")
     copies = {hashlib.sha256(p.read_bytes()).hexdigest(): p for p in Path(folder).iterdir() if p.is_file()}
-    found = lint_source(str(copies[text.split("SHA-256 `")[1][:64]])).findings
+    found = lint_card(str(copies[text.split("SHA-256 `")[1][:64]])).findings
     assert Counter((f.line, f.code, f.severity) for f in found) == Counter(listed(text))
     for finding in found:
         assert markdown.escape(finding.message) in text or finding.message in text, finding

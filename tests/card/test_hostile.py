@@ -18,7 +18,7 @@ from test_imported import HEADLESS, RESULTS
 from test_render import HOSTILE, structure
 
 from eagle3hub.benchmarking.results import Results
-from eagle3hub.card import Manifest, load_manifest, render_card
+from eagle3hub.card import Manifest, load_manifest, render_text
 from eagle3hub.card.preview import page
 from eagle3hub.card.render import draw
 from eagle3hub.card.results import Benchmark
@@ -57,7 +57,7 @@ def put(document: object, place: tuple[str | int, ...], value: object) -> None:
 def render(write: Write, folder: Path, manifest: object, results: object) -> str:
     (folder / "results").mkdir(exist_ok=True)
     (folder / "results" / "one.yaml").write_text(yaml.safe_dump(results, allow_unicode=True, sort_keys=False), "utf-8")
-    return render_card(load_manifest(write(yaml.safe_dump(manifest, allow_unicode=True, sort_keys=False))), [], None)
+    return render_text(load_manifest(write(yaml.safe_dump(manifest, allow_unicode=True, sort_keys=False))), [], None)
 
 
 def documents() -> tuple[dict[str, object], dict[str, object]]:
@@ -135,7 +135,7 @@ def test_names_of_a_benchmark_and_of_its_charts(example: Manifest) -> None:
             assert b"<script" not in data and (name.endswith(".png") or "\u202e".encode() not in data)
         digests = {AS_TRAINED.digest}
         cards.append(
-            render_card(example, [], samples.make_head(), benchmarks=shown, pictures=pictures, digests=digests)
+            render_text(example, [], samples.make_head(), benchmarks=shown, pictures=pictures, digests=digests)
         )
     assert structure(cards[0]) == structure(cards[1])
     assert "\u202e" not in cards[0]
@@ -149,7 +149,7 @@ def test_a_changed_benchmark_changes_only_its_rows(example: Manifest) -> None:
         measured(plan(engines=("vllm",), datasets=(SMOKE, prompts("other", count)))) for count in (12, 13)
     )
     texts = [
-        render_card(
+        render_text(
             example,
             [samples.make_report()],
             samples.make_head(),

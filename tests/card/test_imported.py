@@ -10,11 +10,11 @@ from card_samples import MINIMAL
 from huggingface_hub import ModelCard
 from support.versions import SGLANG, VLLM
 
-from eagle3hub.card import load_manifest, render_card
+from eagle3hub.card import load_manifest, render_text
 from eagle3hub.card.imported import Value, difference, read_imported, table
 from eagle3hub.errors import ManifestError
-from eagle3hub.lint import lint_card
-from eagle3hub.releasing.release import release
+from eagle3hub.lint import lint_text
+from eagle3hub.releasing.release import ReleaseOptions, release_head
 
 Write = Callable[[str], Path]
 
@@ -50,7 +50,7 @@ def results(tmp_path: Path, text: str = RESULTS) -> Path:
 
 def card(write: Write, tmp_path: Path, text: str = RESULTS, manifest: str = HEADLESS) -> str:
     results(tmp_path, text)
-    return render_card(load_manifest(write(manifest)), [], None)
+    return render_text(load_manifest(write(manifest)), [], None)
 
 
 def test_digits_are_printed_as_typed_and_differences_computed(write: Write, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_card_of_both_says_which_is_which(write: Write, tmp_path: Path) -> Non
 
     results(tmp_path)
     manifest = load_manifest(write(MINIMAL.replace("owner/target", samples.TARGET) + "imported: ['results/*.yaml']\n"))
-    text = render_card(manifest, [samples.make_report()], samples.make_head())
+    text = render_text(manifest, [samples.make_report()], samples.make_head())
     assert "**1.45**" in text and "### As reported by others" in text and "was written without" not in text
     args = [r.metric_args for r in ModelCard(text).data.eval_results]
     assert [a.get("imported", False) for a in args] == [False, True, True, True]
@@ -162,7 +162,7 @@ def test_what_does_not_fit_together(write: Write, manifest: str, message: str) -
 def test_a_manifest_without_a_head_is_no_release(write: Write, tmp_path: Path) -> None:
     results(tmp_path)
     with pytest.raises(ManifestError) as caught:
-        release(write(HEADLESS), output=tmp_path / "out")
+        release_head(write(HEADLESS), ReleaseOptions(output=tmp_path / "out"))
     assert caught.value.code == "manifest-no-head"
 
 
@@ -173,7 +173,7 @@ def test_emissions_are_grams_in_the_metadata(write: Write, tmp_path: Path, amoun
     assert ModelCard(text).data.co2_eq_emissions == {"emissions": 807500, "source": "a meter"}
     assert f"| Emissions | {amount} {unit} CO2e" in text and "0.323 kg per kWh, computed" in text
     assert "| Energy | 2500 kWh |" in text
-    assert not [f for f in lint_card(text) if f.code in ("C620", "C621")]
+    assert not [f for f in lint_text(text) if f.code in ("C620", "C621")]
 
 
 def test_untested_engines_say_so_and_need_their_patch(write: Write, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from support.versions import VLLM
 
-from eagle3hub.card import Manifest, context, render_card, vocabulary
+from eagle3hub.card import Manifest, context, render_text, vocabulary
 from eagle3hub.card.manifest import License
 from eagle3hub.card.reports import runs
 from eagle3hub.errors import InputError, ManifestError, SourceError
@@ -27,7 +27,7 @@ Report = dict[str, Any]
 
 
 def card(manifest: Manifest, *reports: Report, **options: Any) -> str:
-    return render_card(manifest, reports, samples.make_head(), **options)
+    return render_text(manifest, reports, samples.make_head(), **options)
 
 
 def edited(manifest: Manifest, report: Report, **options: Any) -> str:

@@ -12,7 +12,7 @@ import pytest
 import served_folders as folders
 from support import outlines, versions
 
-from eagle3hub.card import Manifest, recipes, render_card
+from eagle3hub.card import Manifest, recipes, render_text
 from eagle3hub.card.manifest import Layouts
 from eagle3hub.card.reports import runs
 from eagle3hub.card.served import Served, choose, open_folders, outlook, served, way_out
@@ -20,8 +20,8 @@ from eagle3hub.cli.app import run
 from eagle3hub.engines.preflight import contracts, preflight
 from eagle3hub.head.target import read_target
 from eagle3hub.layouts import open_head
-from eagle3hub.lint import lint_card
-from eagle3hub.lint.source import lint_source
+from eagle3hub.lint import lint_text
+from eagle3hub.lint.source import lint_card
 
 STYLES = ("standard", "short", "model-card-plus-plus")
 SGLANG, TRTLLM, JAX, VLLM = ({"engine": e} for e in ("sglang", "trtllm", "sglang_jax", "vllm"))
@@ -43,7 +43,7 @@ def root(tmp_path: Path) -> Path:
 
 def card(manifest: Manifest, root: Path, *also: str, reports: tuple[dict, ...] = ()) -> str:
     heads = folders.heads_of(root, *also)
-    return render_card(manifest, reports, heads[""], heads=heads)
+    return render_text(manifest, reports, heads[""], heads=heads)
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -79,7 +79,7 @@ def test_another_layout_of_the_release_is_served(
     assert f'"model": "{samples.REPO}"' in text, "vLLM takes the root"
     assert re.search(r"^- sglang$", text, re.M)
     opened = open_folders(root, ["", "angelslim", other])
-    assert [f for f in lint_card(text, folders=opened, repo=samples.REPO) if f.code == "C511"] == []
+    assert [f for f in lint_text(text, folders=opened, repo=samples.REPO) if f.code == "C511"] == []
 
 
 def test_a_branch_of_its_own(made: Path, root: Path, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_tested_recipe_of_files_that_the_engine_refuses_is_not_printed(
     newer["engines"][0]["recipe"]["version"] = "9.0"
     text = card(manifest, root, reports=(newer,))
     assert "With SGLang 9.0, the version these files were tested with" in text, "nothing is known of that version"
-    assert not [f for f in lint_card(text, folders=open_folders(root, [""])) if f.code == "C511"]
+    assert not [f for f in lint_text(text, folders=open_folders(root, [""])) if f.code == "C511"]
 
 
 def test_a_tested_recipe_of_another_layout_stands_in(made: Path, root: Path, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_the_card_follows_from_the_folders_alone(
     for name in (samples.REPO, samples.TARGET, f"{samples.REPO.split('/')[1]}/universal"):
         os.makedirs(tmp_path / "here" / name)
     monkeypatch.chdir(tmp_path / "here")
-    assert render_card(manifest, [], heads[""], heads=heads) == expected
+    assert render_text(manifest, [], heads[""], heads=heads) == expected
 
 
 def test_a_layout_that_was_not_written_yet_is_looked_at_as_it_would_be(made: Path, tmp_path: Path) -> None:
@@ -234,9 +234,9 @@ def test_a_layout_that_was_not_written_yet_is_looked_at_as_it_would_be(made: Pat
         head = open_head(made / source)
         for main, works in (("specjax", False), ("specforge", True)):
             manifest = folders.manifest_of(tmp_path, main, engines=[SGLANG])
-            assert ("launch_server" in render_card(manifest, [], head)) is works, (source, main)
+            assert ("launch_server" in render_text(manifest, [], head)) is works, (source, main)
         manifest = folders.manifest_of(tmp_path, "specjax", "modelopt", engines=[SGLANG, TRTLLM])
-        text = render_card(manifest, [], head)
+        text = render_text(manifest, [], head)
         assert "modelopt --include" in text or "--include 'modelopt/*'" in text
 
 
@@ -256,7 +256,7 @@ def test_a_head_without_its_files_is_not_checked(tmp_path: Path) -> None:
     manifest = folders.manifest_of(tmp_path, "specforge", engines=[SGLANG])
     head = samples.make_head()
     assert served(manifest.layouts, {"": head}) == ()
-    text = render_card(manifest, [], head)
+    text = render_text(manifest, [], head)
     assert "Not checked: the head's files were not read." in text and "launch_server" in text
 
 
@@ -280,7 +280,7 @@ def test_anybodys_card_is_held_against_the_files_beside_it(
         in out
     )
     assert "fix: Serve the folder universal/, whose files SGLang takes, or leave the command out." in out
-    found = [f.code for f in lint_source(str(root)).findings]
+    found = [f.code for f in lint_card(str(root)).findings]
     assert "C511" in found
     (root / "config.json").write_text("{")
-    assert "C511" not in [f.code for f in lint_source(str(root)).findings], "what is no head is no concern of the rule"
+    assert "C511" not in [f.code for f in lint_card(str(root)).findings], "what is no head is no concern of the rule"

@@ -8,7 +8,7 @@ from pathlib import Path
 import card_samples as samples
 import pytest
 
-from eagle3hub.card import load_manifest, render_card
+from eagle3hub.card import load_manifest, render_text
 from eagle3hub.card.starter import starter
 from eagle3hub.errors import UsageError
 
@@ -21,7 +21,7 @@ def test_it_loads_and_gives_a_card(tmp_path: Path) -> None:
     assert manifest.release.repo == "your-name/SmolLM2-135M-Instruct-eagle3"
     assert "8,923,392 parameters, 8,192 of 49,152 tokens" in path.read_text()
     assert "after target layers 1, 14, 26" in path.read_text()
-    assert "## Architecture" in render_card(manifest, [], samples.make_head())
+    assert "## Architecture" in render_text(manifest, [], samples.make_head())
 
 
 def test_the_optional_lines_load_once_unmarked(tmp_path: Path) -> None:

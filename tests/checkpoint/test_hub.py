@@ -19,8 +19,8 @@ from support import heads
 from support.hub_server import HubServer
 from support.pickles import pickled
 
+from eagle3hub.address import HubAddress, parse_address
 from eagle3hub.checkpoint.folder import open_checkpoint, read_tensor
-from eagle3hub.checkpoint.remote import HubAddress, parse_address
 from eagle3hub.errors import SourceError
 from eagle3hub.validation import run as validate_run
 

@@ -18,7 +18,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eagle3hub.checkpoint import pickles as unpickle
+from eagle3hub.checkpoint import pickles
 from eagle3hub.checkpoint.folder import read_tensor
 from eagle3hub.checkpoint.pickles import BARE, read_pickle_tensors
 from eagle3hub.errors import CheckpointError, Eagle3HubError
@@ -357,7 +357,7 @@ def test_legacy_storages_are_those_of_the_tensors(tmp_path: Path):
 
 
 def test_a_huge_description_is_not_read(tmp_path: Path):
-    refused(archive(tmp_path / "a.bin", bytes(unpickle.MAX_PICKLE_BYTES + 1)), "at most 16777216 are read")
+    refused(archive(tmp_path / "a.bin", bytes(pickles.MAX_PICKLE_BYTES + 1)), "at most 16777216 are read")
 
 
 def test_memory_stays_small_on_a_pickle_made_to_fill_it(tmp_path: Path):

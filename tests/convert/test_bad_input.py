@@ -371,6 +371,7 @@ KILLED_AT = killed_at_a_call(
 )
 
 
+@pytest.mark.slow
 def test_sigkill_at_every_step_leaves_no_half_destination(tmp_path: Path):
     source = heads.specjax(tmp_path / "head")
     out = tmp_path / "out"

@@ -15,6 +15,7 @@ from support import heads
 from support.rewriting import WEIGHTS, edit, everywhere, kept_or_refused, read, two_layers
 
 from eagle3hub import compare
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import InputError
 from eagle3hub.layouts import LAYOUTS, open_head
@@ -29,7 +30,7 @@ Q, K = "layers.0.self_attn.q_proj.weight", "layers.0.self_attn.k_proj.weight"
 def test_a_reduced_vocabulary_without_a_map_is_taken_for_the_identity(tmp_path: Path, to_speculators: dict):
     source = edit(heads.modelopt(tmp_path / "head"), drop=("d2t",))
     with pytest.raises(InputError, match="neither d2t nor t2d"):
-        convert(source, tmp_path / "out", "speculators", **to_speculators)
+        convert(source, tmp_path / "out", "speculators", ConvertOptions(**to_speculators))
     assert everywhere(source, tmp_path, **to_speculators) == set()
 
 
@@ -69,7 +70,7 @@ def test_an_unrecorded_choice_of_aux_layers_is_taken_for_the_default(tmp_path: P
     source = heads.specforge(tmp_path / "head", eagle_config={"use_aux_hidden_state": True})
     assert "aux" in {a.field for a in open_head(source, target=str(target)).assumptions}
     with pytest.raises(InputError, match="aux"):
-        convert(source, tmp_path / "out", "modelopt", target=str(target), strict=True)
+        convert(source, tmp_path / "out", "modelopt", ConvertOptions(target=str(target), strict=True))
 
 
 def test_mixed_dtypes_are_made_one(tmp_path: Path, to_speculators: dict):
@@ -138,7 +139,7 @@ def test_a_missing_context_length_becomes_2048(tmp_path: Path, target: Path):
     assert "config-no-context" in {p.code for p in open_head(source).problems}
     convert(source, tmp_path / "alone", "specforge")
     assert "max_position_embeddings" not in read(tmp_path / "alone")[1]
-    convert(source, tmp_path / "fitted", "specforge", target=str(target))
+    convert(source, tmp_path / "fitted", "specforge", ConvertOptions(target=str(target)))
     assert read(tmp_path / "fitted")[1]["max_position_embeddings"] == 8192
 
 
@@ -150,10 +151,10 @@ def test_the_architecture_stays_that_of_a_plain_llama(tmp_path: Path, to_specula
 def test_the_aux_layers_of_a_qwen3_next_target_are_taken_for_the_usual_ones(tmp_path: Path):
     fits = heads.target(tmp_path / "target", model_type="qwen3_next", num_hidden_layers=48)
     source = heads.specjax(tmp_path / "head")
-    convert(source, tmp_path / "out", "modelopt", target=str(fits))
+    convert(source, tmp_path / "out", "modelopt", ConvertOptions(target=str(fits)))
     assert read(tmp_path / "out")[1]["eagle_config"][IDS] == [3, 23, 47]
     with pytest.raises(InputError, match="qwen3_next"):
-        convert(source, tmp_path / "strict", "modelopt", target=str(fits), strict=True)
+        convert(source, tmp_path / "strict", "modelopt", ConvertOptions(target=str(fits), strict=True))
 
 
 # AngelSlim and SafeAILab
@@ -171,7 +172,7 @@ def test_a_pickle_is_called_safetensors(tmp_path: Path):
     tensors = {n: t.clone() for n, t in load_file(source / WEIGHTS).items()}  # of the file, not mapped to it
     torch.save(tensors, source / WEIGHTS)
     try:
-        convert(source, tmp_path / "out", "specforge", layout="specforge")
+        convert(source, tmp_path / "out", "specforge", ConvertOptions(layout="specforge"))
     except InputError as refused:
         assert "pickle" in refused.message
     else:

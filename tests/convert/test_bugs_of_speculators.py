@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from support import heads
 from support.rewriting import WEIGHTS, contents, edit, everywhere, kept_or_refused, read, two_layers
 
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import InputError, TensorError
 from eagle3hub.layouts import LAYOUTS, open_head
@@ -51,7 +52,7 @@ def test_a_missing_lm_head_is_made_up(tmp_path: Path, to_speculators: dict):
         source = edit(heads.MAKERS[maker](tmp_path / maker), drop=("lm_head.weight",))
         for name in LAYOUTS:
             with pytest.raises(InputError):
-                convert(source, tmp_path / "out", name, **to_speculators)
+                convert(source, tmp_path / "out", name, ConvertOptions(**to_speculators))
     assert not (tmp_path / "out").exists()
 
 
@@ -59,7 +60,7 @@ def test_a_missing_lm_head_is_made_up(tmp_path: Path, to_speculators: dict):
 def test_missing_weights_are_made_up_with_a_warning(tmp_path: Path, to_speculators: dict, lost: str):
     source = edit(heads.modelopt(tmp_path / "head"), drop=(lost,))
     with pytest.raises(TensorError, match=lost.replace(".", r"\.")):
-        convert(source, tmp_path / "out", "speculators", **to_speculators)
+        convert(source, tmp_path / "out", "speculators", ConvertOptions(**to_speculators))
     assert not (tmp_path / "out").exists()
 
 
@@ -159,15 +160,15 @@ def test_norm_before_residual_comes_from_a_default(tmp_path: Path, to_speculator
 def test_three_speculative_tokens_are_written_unasked(tmp_path: Path, target: Path):
     source = heads.modelopt(tmp_path / "head")
     with pytest.raises(InputError, match="no number is safe"):
-        convert(source, tmp_path / "out", "speculators", target=str(target))
-    convert(source, tmp_path / "out", "speculators", target=str(target), speculative_tokens=7)
+        convert(source, tmp_path / "out", "speculators", ConvertOptions(target=str(target)))
+    convert(source, tmp_path / "out", "speculators", ConvertOptions(target=str(target), speculative_tokens=7))
     method = read(tmp_path / "out")[1]["speculators_config"]["proposal_methods"][0]
     assert method["speculative_tokens"] == 7
 
 
 def test_the_context_length_becomes_the_larger_of_draft_and_target(tmp_path: Path, to_speculators: dict):
     source = heads.modelopt(tmp_path / "head")  # 4096, its target 8192
-    convert(source, tmp_path / "out", "speculators", **to_speculators)
+    convert(source, tmp_path / "out", "speculators", ConvertOptions(**to_speculators))
     assert read(tmp_path / "out")[1]["transformer_layer_config"]["max_position_embeddings"] == 4096
 
 
@@ -175,7 +176,7 @@ def test_the_context_length_becomes_the_larger_of_draft_and_target(tmp_path: Pat
 def test_missing_sizes_are_invented(tmp_path: Path, to_speculators: dict, size: str):
     source = edit(heads.modelopt(tmp_path / "head"), config={size: "DELETE"})
     with pytest.raises(InputError, match=size):
-        convert(source, tmp_path / "out", "speculators", **to_speculators)
+        convert(source, tmp_path / "out", "speculators", ConvertOptions(**to_speculators))
 
 
 def test_a_verifier_must_be_resolvable_online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Path):
@@ -184,7 +185,7 @@ def test_a_verifier_must_be_resolvable_online(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr("socket.socket.connect", no_network)
     options = {"target": str(target), "target_name": "owner/name", "speculative_tokens": 3}
-    convert(heads.modelopt(tmp_path / "head"), tmp_path / "out", "speculators", **options)
+    convert(heads.modelopt(tmp_path / "head"), tmp_path / "out", "speculators", ConvertOptions(**options))
     assert read(tmp_path / "out")[1]["speculators_config"]["verifier"]["name_or_path"] == "owner/name"
 
 
@@ -201,7 +202,7 @@ def test_sharded_heads_are_refused(tmp_path: Path, to_speculators: dict):
         part = {n: tensors[n] for n, f in weight_map.items() if f == file}
         save_file(part, source / file, metadata={"format": "pt"})
     (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    convert(source, tmp_path / "out", "speculators", **to_speculators)
+    convert(source, tmp_path / "out", "speculators", ConvertOptions(**to_speculators))
     assert contents(tmp_path / "out") == contents(whole)
 
 
@@ -228,7 +229,7 @@ def test_layers_are_random_in_files_of_the_broken_releases(tmp_path: Path, to_sp
 
 
 def test_after_layer_ids_are_written_where_boundary_ids_belong(tmp_path: Path, to_speculators: dict):
-    convert(heads.modelopt(tmp_path / "mo"), tmp_path / "sp", "speculators", **to_speculators)
+    convert(heads.modelopt(tmp_path / "mo"), tmp_path / "sp", "speculators", ConvertOptions(**to_speculators))
     assert read(tmp_path / "sp")[1][IDS] == [2, 15, 27]
     convert(heads.speculators(tmp_path / "sp2"), tmp_path / "mo2", "modelopt")
     config = read(tmp_path / "mo2")[1]
@@ -238,7 +239,12 @@ def test_after_layer_ids_are_written_where_boundary_ids_belong(tmp_path: Path, t
 def test_a_missing_norm_before_residual_means_two_things(tmp_path: Path, to_speculators: dict):
     source = edit(heads.speculators(tmp_path / "head"), config={"norm_before_residual": "DELETE"})
     with pytest.raises(InputError, match="norm_before_residual"):
-        convert(source, tmp_path / "out", "speculators", strict=True)
+        convert(source, tmp_path / "out", "speculators", ConvertOptions(strict=True))
     for maker in ("specjax", "specforge", "modelopt"):
-        convert(heads.MAKERS[maker](tmp_path / maker), tmp_path / f"{maker}-out", "speculators", **to_speculators)
+        convert(
+            heads.MAKERS[maker](tmp_path / maker),
+            tmp_path / f"{maker}-out",
+            "speculators",
+            ConvertOptions(**to_speculators),
+        )
         assert read(tmp_path / f"{maker}-out")[1]["norm_before_residual"] is False

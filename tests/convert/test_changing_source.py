@@ -14,6 +14,7 @@ from support import heads
 
 from eagle3hub.conversion import plan, run
 from eagle3hub.conversion.edits import Transforms
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import SourceError
 
@@ -74,7 +75,7 @@ def at(moment: str, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) 
 
 def refused(tmp_path: Path, what: str, source: Path, **options: object) -> None:
     with pytest.raises(SourceError, match=rf"{what} while it was converted; nothing was kept") as e:
-        convert(source, tmp_path / "out", "specforge", **options)
+        convert(source, tmp_path / "out", "specforge", ConvertOptions(**options))
     assert e.value.code == "source-changed"
     assert "at fault" not in str(e.value.hint)
     assert not [p for p in tmp_path.iterdir() if "out" in p.name]
@@ -124,14 +125,14 @@ def test_another_file_of_the_same_kind_may_change(tmp_path: Path, monkeypatch: p
 def test_what_was_replaced_before_anything_was_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Between reading a header and looking at its file: only the digest of the header tells."""
     weights = heads.specforge(tmp_path / "head") / "model.safetensors"
-    real = plan.look
+    real = plan.file_states
 
     def late(paths: object) -> object:
-        monkeypatch.setattr(plan, "look", real)
+        monkeypatch.setattr(plan, "file_states", real)
         replaced(weights, other_order(weights))
         return real(paths)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(plan, "look", late)
+    monkeypatch.setattr(plan, "file_states", late)
     refused(tmp_path, "head changed", weights.parent)
 
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from support import heads
 
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.layouts import LAYOUTS, open_head
 from eagle3hub.system.resources import schema
@@ -31,15 +32,15 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(("a", "b"), list(itertools.permutations(LAYOUTS, 2)))
 def test_there_and_back_is_byte_equal(example_head: Path, tmp_path: Path, fitting: str, a: str, b: str):
-    convert(example_head, tmp_path / "a", a, target=fitting, **OPTIONS)
-    convert(tmp_path / "a", tmp_path / "b", b, target=fitting, **OPTIONS)
+    convert(example_head, tmp_path / "a", a, ConvertOptions(target=fitting, **OPTIONS))
+    convert(tmp_path / "a", tmp_path / "b", b, ConvertOptions(target=fitting, **OPTIONS))
     convert(tmp_path / "b", tmp_path / "back", a)
     assert files(tmp_path / "back") == files(tmp_path / "a")
 
 
 @pytest.mark.parametrize("b", ["specforge", "modelopt", "speculators"])
 def test_the_trainers_own_files_come_back(example_head: Path, tmp_path: Path, fitting: str, b: str):
-    convert(example_head, tmp_path / "b", b, target=fitting, **OPTIONS)
+    convert(example_head, tmp_path / "b", b, ConvertOptions(target=fitting, **OPTIONS))
     convert(tmp_path / "b", tmp_path / "back", "specjax")
     assert (tmp_path / "back/model.safetensors").read_bytes() == (example_head / "model.safetensors").read_bytes()
     assert json.loads((tmp_path / "back/config.json").read_text()) == json.loads(
@@ -51,7 +52,7 @@ def test_the_trainers_own_files_come_back(example_head: Path, tmp_path: Path, fi
 def test_an_independent_reader_sees_the_same_weights_and_map(
     example_head: Path, tmp_path: Path, fitting: str, layout: str
 ):
-    convert(example_head, tmp_path / "out", layout, target=fitting, **OPTIONS)
+    convert(example_head, tmp_path / "out", layout, ConvertOptions(target=fitting, **OPTIONS))
     before = load_file(example_head / "model.safetensors")
     after = load_file(tmp_path / "out/model.safetensors")
     prefix = LAYOUTS[layout].contract.tensor_prefix
@@ -72,7 +73,7 @@ def test_an_independent_reader_sees_the_same_weights_and_map(
 def test_each_layout_writes_layer_ids_where_its_readers_look(example_head: Path, tmp_path: Path, fitting: str):
     configs = {}
     for layout in LAYOUTS:
-        convert(example_head, tmp_path / layout, layout, target=fitting, **OPTIONS)
+        convert(example_head, tmp_path / layout, layout, ConvertOptions(target=fitting, **OPTIONS))
         configs[layout] = json.loads((tmp_path / layout / "config.json").read_text())
     key = "eagle_aux_hidden_state_layer_ids"
     assert key not in configs["specjax"]
@@ -89,7 +90,7 @@ def test_each_layout_writes_layer_ids_where_its_readers_look(example_head: Path,
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_provenance_fits_its_schema_and_is_reproducible(example_head: Path, tmp_path: Path, fitting: str, layout: str):
     for name in ("one", "two"):
-        convert(example_head, tmp_path / name, layout, target=fitting, **OPTIONS)
+        convert(example_head, tmp_path / name, layout, ConvertOptions(target=fitting, **OPTIONS))
     record = json.loads((tmp_path / "one/eagle3hub.json").read_text())
     jsonschema.validate(record, schema("provenance"))
     assert record["source"]["layout"] == "specjax"
@@ -100,13 +101,13 @@ def test_provenance_fits_its_schema_and_is_reproducible(example_head: Path, tmp_
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_are_told_apart_without_the_record(example_head: Path, tmp_path: Path, fitting: str, layout: str):
-    convert(example_head, tmp_path / "out", layout, target=fitting, **OPTIONS)
+    convert(example_head, tmp_path / "out", layout, ConvertOptions(target=fitting, **OPTIONS))
     (tmp_path / "out/eagle3hub.json").unlink()
     assert open_head(tmp_path / "out").layout == layout
 
 
 def test_an_edited_folder_is_not_believed(example_head: Path, tmp_path: Path, fitting: str):
-    convert(example_head, tmp_path / "out", "specforge", target=fitting)
+    convert(example_head, tmp_path / "out", "specforge", ConvertOptions(target=fitting))
     config = json.loads((tmp_path / "out/config.json").read_text())
     config["rope_theta"] = config["rope_parameters"]["rope_theta"] = 5000.0
     (tmp_path / "out/config.json").write_text(json.dumps(config))
@@ -117,7 +118,7 @@ def test_an_edited_folder_is_not_believed(example_head: Path, tmp_path: Path, fi
 
 
 def test_a_record_cannot_smuggle_fields_into_a_config(example_head: Path, tmp_path: Path, fitting: str):
-    convert(example_head, tmp_path / "out", "specforge", target=fitting)
+    convert(example_head, tmp_path / "out", "specforge", ConvertOptions(target=fitting))
     path = tmp_path / "out/eagle3hub.json"
     record = json.loads(path.read_text())
     record["facts"]["token_ids"]["auto_map"] = 7

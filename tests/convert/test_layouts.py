@@ -10,9 +10,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support import heads
 
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import ConfigError, InputError, LayoutError, Refusal, UsageError
 from eagle3hub.layouts import LAYOUTS, open_head
@@ -33,13 +35,13 @@ def test_genuine_folders_are_detected(tmp_path: Path, layout: str):
     assert head.layout == layout
     assert head.vocab_status == "ok"
     assert not [p for p in head.problems if p.severity == "error"]
-    assert (head.aux is None) == (layout in ("specjax", "safeailab", "angelslim"))
+    assert (head.aux is None) == (LAYOUTS[layout].contract.aux_ids is None)
 
 
 @pytest.mark.parametrize(("a", "b"), PAIRS)
 def test_genuine_folders_come_back_as_they_were(tmp_path: Path, target: Path, a: str, b: str):
     source = heads.MAKERS[a](tmp_path / "head")
-    convert(source, tmp_path / "b", b, target=str(target), speculative_tokens=3)
+    convert(source, tmp_path / "b", b, ConvertOptions(target=str(target), speculative_tokens=3))
     back = convert(tmp_path / "b", tmp_path / "back", a)
     assert json.loads((tmp_path / "back/config.json").read_text()) == json.loads((source / "config.json").read_text())
     before, after = load_file(source / "model.safetensors"), load_file(tmp_path / "back/model.safetensors")
@@ -103,7 +105,7 @@ def test_rows_in_frequency_order_are_kept_or_refused(tmp_path: Path, target: Pat
     for layout in ("specjax", "specforge"):
         with pytest.raises(Refusal, match="ascending order"):
             convert(source, tmp_path / layout, layout)
-    convert(source, tmp_path / "out", "speculators", target=str(target), speculative_tokens=3)
+    convert(source, tmp_path / "out", "speculators", ConvertOptions(target=str(target), speculative_tokens=3))
     before, after = (load_file(p / "model.safetensors") for p in (source, tmp_path / "out"))
     assert torch.equal(before["d2t"], after["d2t"])
     ids = before["d2t"] + torch.arange(len(before["d2t"]))
@@ -130,7 +132,7 @@ def test_full_vocabulary_heads(tmp_path: Path, target: Path):
     written = load_file(tmp_path / "sf/model.safetensors")
     assert not written["d2t"].any()
     assert written["t2d"].all()
-    convert(source, tmp_path / "sp", "speculators", target=str(target), speculative_tokens=3)
+    convert(source, tmp_path / "sp", "speculators", ConvertOptions(target=str(target), speculative_tokens=3))
     assert {"d2t", "t2d"}.isdisjoint(load_file(tmp_path / "sp/model.safetensors"))
     with pytest.raises(Refusal, match="full vocabulary"):
         convert(source, tmp_path / "sj", "specjax")
@@ -141,11 +143,11 @@ def test_assumptions_are_listed_and_strict_refuses_them(tmp_path: Path, target: 
     done = convert(source, tmp_path / "out", "specforge")
     assert {a.field for a in done.plan.assumptions} == {"aux", "hidden_act"}
     with pytest.raises(Refusal, match="--strict"):
-        convert(source, tmp_path / "strict", "specforge", strict=True)
+        convert(source, tmp_path / "strict", "specforge", ConvertOptions(strict=True))
     specjax = heads.specjax(tmp_path / "specjax")
     with pytest.raises(Refusal, match="aux would have to be assumed"):
-        convert(specjax, tmp_path / "strict", "specforge", strict=True)
-    convert(specjax, tmp_path / "strict", "specforge", target=str(target), strict=True)
+        convert(specjax, tmp_path / "strict", "specforge", ConvertOptions(strict=True))
+    convert(specjax, tmp_path / "strict", "specforge", ConvertOptions(target=str(target), strict=True))
 
 
 def test_an_assumption_is_not_laundered_by_a_conversion(tmp_path: Path):
@@ -177,10 +179,10 @@ def test_specforges_ambiguous_norm_output_is_refused(tmp_path: Path):
 def test_a_target_that_does_not_fit_is_refused(tmp_path: Path):
     wrong = heads.target(tmp_path / "wrong", heads.dims(hidden=16))
     with pytest.raises(InputError, match=r"hidden size 8, but .* has 16"):
-        convert(heads.specjax(tmp_path / "head"), tmp_path / "out", "specforge", target=str(wrong))
+        convert(heads.specjax(tmp_path / "head"), tmp_path / "out", "specforge", ConvertOptions(target=str(wrong)))
     shallow = heads.target(tmp_path / "shallow", num_hidden_layers=20)
     with pytest.raises(InputError, match=r"taps layer 26, but .* has 20 layers"):
-        convert(heads.specforge(tmp_path / "sf"), tmp_path / "out", "modelopt", target=str(shallow))
+        convert(heads.specforge(tmp_path / "sf"), tmp_path / "out", "modelopt", ConvertOptions(target=str(shallow)))
 
 
 def test_naming_the_wrong_layout_is_an_error_not_a_guess(tmp_path: Path):
@@ -242,10 +244,11 @@ def test_any_pair_any_size_is_byte_equal(tmp_path_factory, pair, hidden, heads_c
     prefix = LAYOUTS[a].contract.tensor_prefix
     source = heads.MAKERS[a](work / "head", d)
     old = load_file(source / "model.safetensors")
-    metadata = None if a in ("specjax", "modelopt", "safeailab") else {"format": "pt"}
+    with safe_open(source / "model.safetensors", "np") as f:
+        metadata = f.metadata()
     save_file({**old, **heads.weights(d, prefix, dtype)}, source / "model.safetensors", metadata=metadata)
     fits = str(heads.target(work / "target", d))
-    convert(source, work / "b", b, target=fits, speculative_tokens=3)
+    convert(source, work / "b", b, ConvertOptions(target=fits, speculative_tokens=3))
     convert(work / "b", work / "back", a)
     assert (work / "back/model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
     assert json.loads((work / "back/config.json").read_text()) == json.loads((source / "config.json").read_text())

@@ -15,14 +15,15 @@ SCRIPT = """
 import os, shutil, signal, sys
 from pathlib import Path
 first, second, at = map(int, sys.argv[1:4])
-from eagle3hub.held import stop_once
-from eagle3hub.staging import replace_file, staged_folder
+from eagle3hub.system.signals import stop_once
+from eagle3hub.checkpoint.staging import replace_file, staged_folder
 stop_once()
 dest, calls = Path(sys.argv[4]), 0
 
 def step(frame, event, arg):
     global calls
-    if event in ("line", "return") and frame.f_code.co_filename.endswith(("staging.py", "held.py", "contextlib.py")):
+    file = frame.f_code.co_filename
+    if event in ("line", "return") and file.endswith(("staging.py", "signals.py", "contextlib.py")):
         calls += 1
         if calls == at:
             signal.raise_signal(second)

@@ -22,7 +22,7 @@ REPLACED = killed_at_a_call(
     ("rename", "unlink", "rmdir"),
     """
 from pathlib import Path
-from eagle3hub.staging import staged_folder
+from eagle3hub.checkpoint.staging import staged_folder
 with staged_folder(Path(sys.argv[2]), force=True, flush=False) as stage:
     for name in sys.argv[3:]:
         (stage.path / name).touch()
@@ -96,7 +96,7 @@ def test_a_folder_that_may_not_be_written_to_is_replaced(tmp_path: Path):
     (dest / "reports").mkdir()
     (dest / "reports" / "one").touch()
     code = (
-        "import sys; from pathlib import Path; from eagle3hub.staging import staged_folder\n"
+        "import sys; from pathlib import Path; from eagle3hub.checkpoint.staging import staged_folder\n"
         "with staged_folder(Path(sys.argv[1]), force=True, beside=['reports/*']) as stage:\n"
         "    (stage.path / 'c').touch()\n"
         "print(stage.left)"

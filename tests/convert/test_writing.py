@@ -18,15 +18,11 @@ from support import heads
 from support.folders import load
 
 from eagle3hub.checkpoint import writer
-from eagle3hub.checkpoint import writer as copying
-from eagle3hub.checkpoint import writer as flushing
-from eagle3hub.checkpoint import writer as streaming
-from eagle3hub.checkpoint import writer as syscalls
 from eagle3hub.checkpoint.writer import Flushing
 from eagle3hub.conversion import run
 from eagle3hub.conversion import verify as verification
 from eagle3hub.conversion.edits import Transforms
-from eagle3hub.conversion.plan import make_plan
+from eagle3hub.conversion.plan import ConvertOptions, plan_conversion
 from eagle3hub.conversion.run import convert
 from eagle3hub.conversion.verify import verify_folder
 from eagle3hub.errors import OutputError
@@ -44,12 +40,12 @@ CHANGES = {
 def test_every_flipped_byte_is_found(tmp_path: Path, change: str):
     """Flip each part of each tensor on disk in turn: verification names the tensor, whatever was done on the way."""
     source = heads.modelopt(tmp_path / "head", unsorted=True)
-    plan = make_plan(source, "modelopt", transforms=CHANGES[change])
-    convert(source, tmp_path / "out", "modelopt", transforms=CHANGES[change])
+    plan = plan_conversion(source, "modelopt", ConvertOptions(transforms=CHANGES[change]))
+    convert(source, tmp_path / "out", "modelopt", ConvertOptions(transforms=CHANGES[change]))
     path = tmp_path / "out/model.safetensors"
     clean = path.read_bytes()
     (tmp_path / "out/eagle3hub.json").unlink()
-    verify_folder(tmp_path / "out", plan.head, "modelopt", plan.spelled)
+    verify_folder(tmp_path / "out", plan.head, "modelopt", plan.written)
     length = int.from_bytes(clean[:8], "little")
     header = {k: v for k, v in json.loads(clean[8 : 8 + length]).items() if k != "d2t"}
     assert len(header) == 13
@@ -58,12 +54,12 @@ def test_every_flipped_byte_is_found(tmp_path: Path, change: str):
         for at in (begin, (begin + end) // 2, end - 1):
             path.write_bytes(clean[:at] + bytes([clean[at] ^ 1]) + clean[at + 1 :])
             with pytest.raises(OutputError, match=rf"the bytes of {name} differ"):
-                verify_folder(tmp_path / "out", plan.head, "modelopt", plan.spelled)
+                verify_folder(tmp_path / "out", plan.head, "modelopt", plan.written)
 
 
 def test_a_flipped_vocabulary_buffer_is_found(tmp_path: Path):
     source = heads.specforge(tmp_path / "head")
-    plan = make_plan(source, "specforge")
+    plan = plan_conversion(source, "specforge")
     convert(source, tmp_path / "out", "specforge")
     tensors = load(tmp_path / "out")
     ids = tensors["d2t"] + torch.arange(10)
@@ -72,11 +68,45 @@ def test_a_flipped_vocabulary_buffer_is_found(tmp_path: Path):
     tensors |= heads.buffers(ids.sort().values, 40)
     save_file(tensors, tmp_path / "out/model.safetensors", metadata={"format": "pt"})
     with pytest.raises(OutputError, match="vocabulary map reads back differently"):
-        verify_folder(tmp_path / "out", plan.head, "specforge", plan.spelled)
+        verify_folder(tmp_path / "out", plan.head, "specforge", plan.written)
+
+
+OTHER_MEANING = "config.json does not say what the source says"
+LIES: dict[str, tuple[dict[str, Any], str]] = {
+    "epsilon": ({"rms_norm_eps": 1e-6}, OTHER_MEANING),
+    "rope theta": (
+        {"rope_theta": 10000.0, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
+        OTHER_MEANING,
+    ),
+    "activation": ({"hidden_act": "gelu"}, OTHER_MEANING),
+    "aux layers": (
+        {
+            "eagle_config": {"use_aux_hidden_state": True, "eagle_aux_hidden_state_layer_ids": [1, 14, 27]},
+            "eagle_aux_hidden_state_layer_ids": [2, 15, 28],
+        },
+        "the aux layers read back as",
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_config_that_says_something_else_is_found(tmp_path: Path, lie: str):
+    """Verification reads what was written back, and holds all of what it means against the source."""
+    changes, words = LIES[lie]
+    source = heads.specforge(tmp_path / "head")
+    plan = plan_conversion(source, "specforge")
+    convert(source, tmp_path / "out", "specforge")
+    (tmp_path / "out/eagle3hub.json").unlink()
+    verify_folder(tmp_path / "out", plan.head, "specforge", plan.written)
+    path = tmp_path / "out/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(OutputError, match=words) as caught:
+        verify_folder(tmp_path / "out", plan.head, "specforge", plan.written)
+    assert caught.value.code == "output-verify"
 
 
 def test_a_writer_that_errs_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    real = copying.copy_range
+    real = writer.copy_range
 
     def wrong(src: int, src_offset: int, dst: int, dst_offset: int, count: int, grown: Any) -> None:
         real(src, src_offset, dst, dst_offset, count, grown)
@@ -92,7 +122,9 @@ def test_a_writer_that_errs_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("verify", [True, False])
 def test_digests_are_those_of_the_files(tmp_path: Path, verify: bool, size: int | None):
     source = heads.specforge(tmp_path / "head")
-    done = convert(source, tmp_path / "out", "specforge", max_shard_size=size, verify=verify, digests=True)
+    done = convert(
+        source, tmp_path / "out", "specforge", ConvertOptions(max_shard_size=size, verify=verify, digests=True)
+    )
     assert {f["path"] for f in done.files} == {p.name for p in (tmp_path / "out").iterdir()}
     for f in done.files:
         data = (tmp_path / "out" / f["path"]).read_bytes()
@@ -135,7 +167,7 @@ def test_it_is_flushed_before_the_folder_gets_its_name(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(os, "fsync", noted)
     monkeypatch.setattr(os, "rename", named)
-    convert(source, tmp_path / "out", "specforge", max_shard_size=500, verify=verify, force=force)
+    convert(source, tmp_path / "out", "specforge", ConvertOptions(max_shard_size=500, verify=verify, force=force))
     weights = {p.name for p in (tmp_path / "out").glob("*.safetensors")}
     assert len(weights) > 1
     if not verify and not force:
@@ -163,16 +195,16 @@ def test_a_disk_that_fails_while_flushing_leaves_nothing(tmp_path: Path, monkeyp
 
 
 def test_a_range_of_many_pieces_is_copied_to_where_it_belongs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(copying, "_PIECE", 1000)
-    monkeypatch.setattr(copying, "_BUFFER", 300)
+    monkeypatch.setattr(writer, "_PIECE", 1000)
+    monkeypatch.setattr(writer, "_BUFFER", 300)
     ends: list[int] = []
     data = os.urandom(54321)
     (tmp_path / "a").write_bytes(data)
     with (tmp_path / "a").open("rb") as a, (tmp_path / "b").open("wb") as b:
-        syscalls.reserve(b.fileno(), 50007)
-        copying.copy_range(a.fileno(), 321, b.fileno(), 7, 50000, ends.append)
+        writer.reserve(b.fileno(), 50007)
+        writer.copy_range(a.fileno(), 321, b.fileno(), 7, 50000, ends.append)
         with pytest.raises(EOFError):
-            copying.copy_range(a.fileno(), 321, b.fileno(), 7, 54001, ends.append)
+            writer.copy_range(a.fileno(), 321, b.fileno(), 7, 54001, ends.append)
     assert ends[:50] == [7 + 1000 * (i + 1) for i in range(50)]
     assert (tmp_path / "b").read_bytes()[:50007] == bytes(7) + data[321:50321]
 
@@ -186,7 +218,7 @@ def test_room_is_reserved_where_the_file_system_can(tmp_path: Path, monkeypatch:
             return -1
 
     source = heads.specforge(tmp_path / "head")
-    monkeypatch.setattr(syscalls.ctypes, "CDLL", lambda *_, **__: Library)
+    monkeypatch.setattr(writer.ctypes, "CDLL", lambda *_, **__: Library)
     if number == errno.ENOSPC:
         with pytest.raises(OutputError, match="the disk is full"):
             convert(source, tmp_path / "out", "modelopt")
@@ -197,7 +229,7 @@ def test_room_is_reserved_where_the_file_system_can(tmp_path: Path, monkeypatch:
 
 def test_what_is_written_goes_to_the_disk_while_the_rest_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     events: list[tuple[object, ...]] = []
-    flush = os.fsync
+    flush, start = os.fsync, writer.start_writing
 
     def flushed(fd: int) -> None:
         events.append(("all", os.fstat(fd).st_size))
@@ -205,11 +237,11 @@ def test_what_is_written_goes_to_the_disk_while_the_rest_is_written(tmp_path: Pa
 
     def begun(fd: int, offset: int, count: int) -> None:
         events.append((offset, count))
-        syscalls.start_writing(fd, offset, count)
+        start(fd, offset, count)
 
     monkeypatch.setattr(os, "fsync", flushed)
-    monkeypatch.setattr(flushing, "start_writing", begun)
-    monkeypatch.setattr(flushing, "_STEP", 1000)
+    monkeypatch.setattr(writer, "start_writing", begun)
+    monkeypatch.setattr(writer, "_STEP", 1000)
     with Flushing() as both:
         for name in ("one", "two"):
             with (tmp_path / name).open("wb", buffering=0) as file:
@@ -225,8 +257,8 @@ def test_what_is_written_goes_to_the_disk_while_the_rest_is_written(tmp_path: Pa
 
 
 def test_without_the_system_call_the_disk_is_waited_for_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(flushing, "_STEP", 100)
-    monkeypatch.setattr(syscalls.ctypes, "CDLL", lambda *_, **__: object())
+    monkeypatch.setattr(writer, "_STEP", 100)
+    monkeypatch.setattr(writer.ctypes, "CDLL", lambda *_, **__: object())
     convert(heads.specforge(tmp_path / "head"), tmp_path / "out", "modelopt")
 
 
@@ -235,13 +267,15 @@ def test_a_byte_that_differs_is_seen_wherever_it_lies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str | None
 ):
     monkeypatch.setattr(verification, "_PART", 512)
-    monkeypatch.setattr(streaming, "CHUNK", 96)
-    plan = make_plan(heads.specforge(tmp_path / "head"), "specforge", transforms=Transforms(dtype=dtype))
-    convert(tmp_path / "head", tmp_path / "out", "specforge", transforms=Transforms(dtype=dtype))
+    monkeypatch.setattr(writer, "CHUNK", 96)
+    plan = plan_conversion(
+        heads.specforge(tmp_path / "head"), "specforge", ConvertOptions(transforms=Transforms(dtype=dtype))
+    )
+    convert(tmp_path / "head", tmp_path / "out", "specforge", ConvertOptions(transforms=Transforms(dtype=dtype)))
     weights = tmp_path / "out/model.safetensors"
     good = weights.read_bytes()
     start = 8 + int.from_bytes(good[:8], "little")
-    maps = {n for n, canonical in plan.spelled.origin.items() if canonical is None}
+    maps = {n for n, canonical in plan.written.origin.items() if canonical is None}
     at = start
     seen = 0
     for t in plan.tensors:
@@ -251,13 +285,13 @@ def test_a_byte_that_differs_is_seen_wherever_it_lies(
                 bad[at + place] ^= 1
                 weights.write_bytes(bad)
                 with pytest.raises(OutputError, match=f"the bytes of {t.name} differ"):
-                    verify_folder(tmp_path / "out", plan.head, "specforge", plan.spelled)
+                    verify_folder(tmp_path / "out", plan.head, "specforge", plan.written)
                 seen += 1
         at += t.nbytes
     assert at == len(good)
     assert seen > 40
     weights.write_bytes(good)
-    verify_folder(tmp_path / "out", plan.head, "specforge", plan.spelled)
+    verify_folder(tmp_path / "out", plan.head, "specforge", plan.written)
 
 
 def test_a_result_that_is_cut_while_it_is_compared_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

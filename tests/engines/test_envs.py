@@ -102,6 +102,7 @@ def test_install_keep_remove(small: EnvironmentSpec) -> None:
     assert not environments.remove("csv", "cpu")
 
 
+@pytest.mark.usefixtures("copied_venv")
 def test_an_interrupted_install_does_not_count_and_is_redone(
     small: EnvironmentSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,13 +125,13 @@ def test_an_interrupted_install_does_not_count_and_is_redone(
 INSTALLING = """
 import sys
 from pathlib import Path
-from eagle3hub.engines import envs
+from eagle3hub.engines import environments
 from eagle3hub.engines.specs import EnvironmentSpec
-from eagle3hub.held import stop_once
+from eagle3hub.system.signals import stop_once
 stop_once()
 file = Path(sys.argv[1])
-here = f"{sys.platform}-{envs.platform.machine()}"
-envs.install_spec(EnvironmentSpec("csv", "1.0", "cpu", "csv==1.0", file, (here,), 0.01))
+here = f"{sys.platform}-{environments.platform.machine()}"
+environments.install_spec(EnvironmentSpec("csv", "1.0", "cpu", "csv==1.0", file, (here,), 0.01))
 """
 
 
@@ -151,6 +152,8 @@ def eventually(what: Callable[[], bool]) -> bool:
     return what()
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("copied_venv")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_nothing_goes_on_after_an_install_that_was_killed(
     small: EnvironmentSpec, cache: Path, number: signal.Signals
@@ -190,6 +193,7 @@ def test_a_broken_marker_is_no_marker(small: EnvironmentSpec) -> None:
         assert not environments.environment_for("csv", "cpu").ready
 
 
+@pytest.mark.usefixtures("copied_venv")
 def test_an_engine_that_does_not_import_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, tmp_path, engine="no_such_engine", requirements="# nothing\n")
     with pytest.raises(UnavailableError, match="does not import") as error:
@@ -198,6 +202,7 @@ def test_an_engine_that_does_not_import_is_unavailable(tmp_path: Path, monkeypat
     assert not environments.environment_for("no_such_engine", "cpu").ready
 
 
+@pytest.mark.usefixtures("copied_venv")
 def test_a_missing_cpu_torch_says_what_to_give_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")

@@ -210,6 +210,8 @@ def archive(tmp_path: Path) -> Path:
     return packed
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("copied_venv")
 def test_files_of_a_source_archive_are_taken_by_their_digest(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 from support.engine_servers import free_port, served
 from support.versions import SGLANG, VLLM
 
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines.base import EngineFailure, Job
 from eagle3hub.engines.endpoints import attach
@@ -69,7 +70,9 @@ def vllm_server(vllm_python: Path, smollm2_target: Path, tmp_path_factory: pytes
 @pytest.fixture(scope="module")
 def sglang_head(smollm2_target: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("sglang-head") / "universal"
-    convert(EXAMPLE, place, "universal", target=str(smollm2_target), target_name=NAME, speculative_tokens=3)
+    convert(
+        EXAMPLE, place, "universal", ConvertOptions(target=str(smollm2_target), target_name=NAME, speculative_tokens=3)
+    )
     return place
 
 

@@ -20,6 +20,7 @@ import pytest
 from support.versions import SGLANG
 
 from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineFailure, EngineRun, Job
@@ -52,7 +53,12 @@ def heads(tmp_path_factory: pytest.TempPathFactory, smollm2_target: Path) -> Cal
     def in_layout(layout: str) -> Path:
         place = folder / layout
         if not place.exists():
-            convert(EXAMPLE, place, layout, target=str(smollm2_target), target_name=NAME, speculative_tokens=3)
+            convert(
+                EXAMPLE,
+                place,
+                layout,
+                ConvertOptions(target=str(smollm2_target), target_name=NAME, speculative_tokens=3),
+            )
         return place
 
     return in_layout

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from support.signals import default_signals
 
+from eagle3hub.engines import process
 from eagle3hub.engines.process import Outcome, run_worker
 
 
@@ -85,7 +86,10 @@ def test_a_line_without_end_is_garbled(tmp_path: Path) -> None:
     assert outcome.status == "garbled"
 
 
-def test_the_time_limit_ends_the_whole_group_even_if_it_ignores_sigterm(tmp_path: Path) -> None:
+def test_the_time_limit_ends_the_whole_group_even_if_it_ignores_sigterm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_GRACE_SECONDS", 1.0)
     events: list[Any] = []
     body = """
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -146,6 +150,7 @@ def test_no_scratch_files_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 PARENT = """
 import json, os, sys
+from eagle3hub.engines import process
 from eagle3hub.engines.process import run_worker
 run_worker(sys.argv[1:], {}, env=dict(os.environ), timeout=60, on_event=lambda e: print(e["pid"], flush=True))
 """

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import InputError, Refusal
 from eagle3hub.head import Head, Rope
@@ -168,11 +169,11 @@ def test_it_converts_and_comes_back_or_is_refused(tmp_path: Path, name: str, lay
     )
     if codes:
         with pytest.raises(Refusal) as refused:
-            convert(source, tmp_path / "there", layout, **options)
+            convert(source, tmp_path / "there", layout, ConvertOptions(**options))
         assert refused.value.code in codes
         assert not (tmp_path / "there").exists()
         return
-    convert(source, tmp_path / "there", layout, **options)
+    convert(source, tmp_path / "there", layout, ConvertOptions(**options))
     there = open_head(tmp_path / "there")
     assert there.layout == layout
     if expected.golden == "equal":

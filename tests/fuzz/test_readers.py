@@ -140,6 +140,7 @@ def opened_in_little_memory(folder: Path) -> str:
     return said
 
 
+@pytest.mark.slow
 def test_the_driver_runs_and_reports(tmp_path: Path):
     done = run("--minutes", "0.03", "--seed", "1", "--keep", str(tmp_path))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
@@ -149,6 +150,7 @@ def test_the_driver_runs_and_reports(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("broken", "says"),
     [
@@ -161,7 +163,7 @@ def test_the_driver_runs_and_reports(tmp_path: Path):
 def test_the_driver_notices_what_it_is_there_for(tmp_path: Path, broken: str, says: str):
     code = (
         "import runpy, sys\n"
-        "import eagle3hub.checkpoint.header as header\n"
+        "import eagle3hub.checkpoint.safetensors as header\n"
         "real = header.read_header\n"
         "def broken(path):\n"
         "    if path.name == 'loose.safetensors' and path.read_bytes()[:8] != FIRST:\n"

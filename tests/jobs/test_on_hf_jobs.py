@@ -53,6 +53,7 @@ def prints(document: Any, *, lose: int | None = None) -> Callable[[Running], Non
     return act
 
 
+@pytest.mark.slow
 def test_the_job_really_runs_and_its_report_comes_home(hub: JobsHub, cli: Cli, tmp_path: Path) -> None:
     hub.cuts = [3]
     files = ("--report", tmp_path / "report.json", "--html", tmp_path / "report.html")

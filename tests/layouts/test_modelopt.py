@@ -10,11 +10,12 @@ import torch
 from support import heads, variants
 from support.variants import Has, config_of, edit, replace, tensors_of
 
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import ConfigError, InputError, LayoutError, Refusal, TensorError, VocabMapError
 from eagle3hub.head import FINAL_NORM
+from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.layouts import ReadOptions, open_head
-from eagle3hub.layouts.aux_layers import AUX_IDS
 
 TWO = Has(layers=2)
 
@@ -152,7 +153,7 @@ def test_a_head_of_the_final_hidden_state(tmp_path: Path, target: Path):
     assert config_of(tmp_path / "out")["eagle_config"]["use_aux_hidden_state"] is False
     for to in ("specforge", "specjax", "speculators", "universal"):
         with pytest.raises(Refusal, match="use_aux_hidden_state: false") as refused:
-            convert(source, tmp_path / to, to, target=str(target), speculative_tokens=3)
+            convert(source, tmp_path / to, to, ConvertOptions(target=str(target), speculative_tokens=3))
         assert refused.value.code == "refused-no-aux"
 
 
@@ -175,7 +176,7 @@ def test_quantized_heads_pass_through_and_go_nowhere_else(tmp_path: Path, kind: 
     assert config_of(tmp_path / "out")["torch_dtype"] == "bfloat16"
     for to in ("specforge", "speculators", "universal", "angelslim"):
         with pytest.raises(Refusal) as refused:
-            convert(source, tmp_path / to, to, speculative_tokens=3)
+            convert(source, tmp_path / to, to, ConvertOptions(speculative_tokens=3))
         assert refused.value.code == "refused-quantization"
 
 
@@ -216,7 +217,7 @@ def test_boundary_ids_of_nvidias_gpt_oss_heads(tmp_path: Path):
 
 def test_biases_and_norms_go_where_there_is_a_place(tmp_path: Path, target: Path):
     source = variants.modelopt(tmp_path / "x", has=Has(layers=3, attention_bias=True))
-    convert(source, tmp_path / "sp", "speculators", target=str(target), speculative_tokens=3)
+    convert(source, tmp_path / "sp", "speculators", ConvertOptions(target=str(target), speculative_tokens=3))
     layer = config_of(tmp_path / "sp")["transformer_layer_config"]
     assert (layer["attention_bias"], layer["num_hidden_layers"]) == (True, 3)
     assert "layers.2.self_attn.o_proj.bias" in tensors_of(tmp_path / "sp")
@@ -226,7 +227,7 @@ def test_biases_and_norms_go_where_there_is_a_place(tmp_path: Path, target: Path
     biased = variants.modelopt(tmp_path / "y", has=Has(fc_bias=True))
     assert open_head(biased).semantics.fc_bias
     with pytest.raises(Refusal) as refused:
-        convert(biased, tmp_path / "sp2", "speculators", target=str(target), speculative_tokens=3)
+        convert(biased, tmp_path / "sp2", "speculators", ConvertOptions(target=str(target), speculative_tokens=3))
     assert refused.value.code == "refused-fc-bias"
 
 

@@ -11,8 +11,9 @@ from support import heads
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from eagle3hub import compare
+from eagle3hub import CompareOptions, compare
 from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines.preflight import examine, preflight_all
 from eagle3hub.errors import InputError
@@ -63,12 +64,12 @@ def test_a_longer_context_leaves_the_rotation_alone(tmp_path: Path, config: dict
     for layout in LAYOUTS:
         out = tmp_path / layout
         try:
-            convert(source, out, layout, target=target, speculative_tokens=3)
+            convert(source, out, layout, ConvertOptions(target=target, speculative_tokens=3))
         except InputError:
             continue
         taken.add(layout)
         assert computed(out) == computed(source)
-        assert compare(source, out, target=target).verdict != "different"
+        assert compare(source, out, CompareOptions(target=target)).verdict != "different"
     assert taken >= {"specforge", "modelopt", "speculators"}
     bound = any(kind in str(config) for kind in ("dynamic", "longrope"))
     assert ("universal" in taken) != bound
@@ -118,12 +119,12 @@ def test_what_no_layout_holds_is_refused(tmp_path: Path, field: str):
 def test_set_cannot_change_the_rotation(tmp_path: Path):
     bound = head_with(tmp_path / "bound", rope_scaling={"rope_type": "dynamic", "factor": 2.0})
     with pytest.raises(InputError, match="the head's RoPE scaling is computed from it"):
-        convert(bound, tmp_path / "out", "specforge", settings=[("max_position_embeddings", 65536)])
+        convert(bound, tmp_path / "out", "specforge", ConvertOptions(settings=[("max_position_embeddings", 65536)]))
     source = head_with(tmp_path / "head", rope_scaling=LLAMA3)
     for key in (ORIGINAL, "max_position_embeddings"):
         with pytest.raises(InputError, match=f"--set {key} is refused"):
-            convert(source, tmp_path / "out", "specforge", settings=[(key, 65536)])
-    convert(source, tmp_path / "out", "modelopt", settings=[("max_position_embeddings", 65536)])
+            convert(source, tmp_path / "out", "specforge", ConvertOptions(settings=[(key, 65536)]))
+    convert(source, tmp_path / "out", "modelopt", ConvertOptions(settings=[("max_position_embeddings", 65536)]))
     assert computed(tmp_path / "out") == computed(source)
 
 
@@ -139,7 +140,7 @@ def test_both_spellings_may_leave_the_length_to_the_context(tmp_path: Path):
 def test_set_cannot_change_the_class(tmp_path: Path):
     source = head_with(tmp_path / "head")
     with pytest.raises(InputError, match="engines choose the code"):
-        convert(source, tmp_path / "out", "specforge", settings=[("model_type", "foo")])
+        convert(source, tmp_path / "out", "specforge", ConvertOptions(settings=[("model_type", "foo")]))
 
 
 def test_a_length_left_to_the_context_is_right_for_the_engines(tmp_path: Path):

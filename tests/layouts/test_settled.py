@@ -12,6 +12,7 @@ from support import heads, variants
 from support.variants import Has, config_of, edit
 
 from eagle3hub import compare
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import ConfigError, Refusal
 from eagle3hub.head import Rope
@@ -33,15 +34,15 @@ def test_norm_output_of_a_trainer_without_it_has_to_be_settled(tmp_path: Path, t
     source = claiming(tmp_path / "head", layout)
     needs = {"target": str(target), "speculative_tokens": 3}
     with pytest.raises(ConfigError, match="norm_output: true") as asked:
-        convert(source, tmp_path / "out", layout, target=str(target))
+        convert(source, tmp_path / "out", layout, ConvertOptions(target=str(target)))
     assert (asked.value.code, "--norm-output pre" in (asked.value.hint or "")) == ("config-norm-output", True)
     pre, post = ReadOptions(norm_output="pre"), ReadOptions(norm_output="post")
-    convert(source, tmp_path / "out", layout, target=str(target), read=pre)
+    convert(source, tmp_path / "out", layout, ConvertOptions(target=str(target), read=pre))
     assert "norm_output" not in config_of(tmp_path / "out")
     with pytest.raises(Refusal, match="post-norm feedback"):
-        convert(source, tmp_path / "refused", layout, target=str(target), read=post)
+        convert(source, tmp_path / "refused", layout, ConvertOptions(target=str(target), read=post))
     for said, written in ((pre, False), (post, True)):
-        convert(source, tmp_path / f"sp-{written}", "speculators", read=said, **needs)
+        convert(source, tmp_path / f"sp-{written}", "speculators", ConvertOptions(read=said, **needs))
         assert config_of(tmp_path / f"sp-{written}")["norm_output"] is written
     convert(tmp_path / "sp-False", tmp_path / "back", layout)
     assert "norm_output" not in config_of(tmp_path / "back"), "the config it had once is doubtful"
@@ -51,8 +52,8 @@ def test_norm_output_of_a_trainer_without_it_has_to_be_settled(tmp_path: Path, t
 def test_the_spelling_of_tensorrt_llm_has_to_be_settled_too(tmp_path: Path, target: Path, layout: str):
     source = claiming(tmp_path / "head", layout, TRTLLM)
     with pytest.raises(ConfigError, match=TRTLLM):
-        convert(source, tmp_path / "out", layout, target=str(target))
-    convert(source, tmp_path / "out", layout, target=str(target), read=ReadOptions(norm_output="pre"))
+        convert(source, tmp_path / "out", layout, ConvertOptions(target=str(target)))
+    convert(source, tmp_path / "out", layout, ConvertOptions(target=str(target), read=ReadOptions(norm_output="pre")))
     assert TRTLLM not in config_of(tmp_path / "out")["eagle_config"]
 
 
@@ -100,10 +101,10 @@ def test_shifted_layers_are_settled_before_a_strict_conversion(tmp_path: Path, t
     edit(source, eagle_config={**config_of(source)["eagle_config"], "eagle_aux_hidden_state_layer_ids": ids})
     needs = {"target": str(target), "target_name": "owner/target", "strict": True}
     with pytest.raises(Refusal, match="default ones shifted by one layer") as asked:
-        convert(source, tmp_path / "out", "modelopt", **needs)
+        convert(source, tmp_path / "out", "modelopt", ConvertOptions(**needs))
     for layers in re.findall(r"--aux-layers ([\d,]+\d)", asked.value.hint):
         said = tuple(map(int, layers.split(",")))
-        convert(source, tmp_path / layers, "modelopt", read=ReadOptions(aux_layers=said), **needs)
+        convert(source, tmp_path / layers, "modelopt", ConvertOptions(read=ReadOptions(aux_layers=said), **needs))
         assert open_head(tmp_path / layers).aux.after_layer == list(said)
     assert sorted(p.name for p in tmp_path.iterdir() if "," in p.name) == ["1,14,26", "2,15,27"]
 
@@ -130,7 +131,7 @@ def test_specjax_scales_no_rotation_in_either_spelling(tmp_path: Path, target: P
     assert [(a.field, a.value) for a in head.assumptions if a.field != "aux"] == [("rope_scaling", None)]
     assert (head.semantics.rope.theta, head.semantics.rope.scaling) == (100000.0, None)
     for to in ("universal", "specjax"):
-        done = convert(source, tmp_path / to, to, target=str(target))
+        done = convert(source, tmp_path / to, to, ConvertOptions(target=str(target)))
         assert "rope_scaling" in {a["field"] for a in done.to_json()["assumptions"]}
         config = config_of(tmp_path / to)
         assert "llama3" not in json.dumps(config)
@@ -210,7 +211,7 @@ def test_a_doubtful_norm_before_residual_is_settled(tmp_path: Path, target: Path
         record = json.loads((tmp_path / word / "eagle3hub.json").read_text())
         assert "--norm-before-residual" in record["command"]
         change = next(c for c in record["repairs"] if c["name"] == "norm-before-residual")
-        assert change["what"] == f"norm_before_residual was said to be {word}"
+        assert change["what"] == f"norm_before_residual was given as {word}"
         assert config_of(tmp_path / word)["norm_before_residual"] is (word == "true")
     status, _, err = cli("convert", source, tmp_path / "x", *options, "--norm-before-residual", "no")
     assert (status, "must be true or false" in err) == (2, True)
@@ -219,13 +220,18 @@ def test_a_doubtful_norm_before_residual_is_settled(tmp_path: Path, target: Path
 def test_a_refusal_for_a_doubtful_field_names_what_settles_it(tmp_path: Path, target: Path):
     source = heads.speculators(tmp_path / "head", **MODELOPTS)
     with pytest.raises(Refusal, match="norm_before_residual: true") as refused:
-        convert(source, tmp_path / "out", "universal", target=str(target))
+        convert(source, tmp_path / "out", "universal", ConvertOptions(target=str(target)))
     assert "--norm-before-residual" in (refused.value.hint or "")
-    convert(source, tmp_path / "out", "universal", target=str(target), read=ReadOptions(norm_before_residual=False))
+    convert(
+        source,
+        tmp_path / "out",
+        "universal",
+        ConvertOptions(target=str(target), read=ReadOptions(norm_before_residual=False)),
+    )
     assert config_of(tmp_path / "out")["norm_before_residual"] is False
     sure = edit(source, speculators_version="0.9.0")
     with pytest.raises(Refusal) as refused:
-        convert(sure, tmp_path / "refused", "universal", target=str(target))
+        convert(sure, tmp_path / "refused", "universal", ConvertOptions(target=str(target)))
     assert "--norm-before-residual" not in (refused.value.hint or "")
 
 
@@ -233,7 +239,7 @@ def test_a_refusal_for_a_doubtful_field_names_what_settles_it(tmp_path: Path, ta
 def test_two_spellings_of_the_dtype_that_disagree_are_mended(tmp_path: Path, target: Path, maker: str):
     source = heads.MAKERS[maker](tmp_path / "head", torch_dtype="float16", dtype="bfloat16")
     for to in dict.fromkeys((maker, "specforge")):
-        convert(source, tmp_path / to, to, target=str(target))
+        convert(source, tmp_path / to, to, ConvertOptions(target=str(target)))
         config = config_of(tmp_path / to)
         assert {config[key] for key in ("torch_dtype", "dtype") if key in config} == {"bfloat16"}
 

@@ -11,6 +11,7 @@ import torch
 from support import heads, variants
 from support.variants import Has, config_of, edit, replace, tensors_of
 
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import ConfigError, InputError, LayoutError, Refusal, TensorError
 from eagle3hub.head.target import read_target
@@ -74,7 +75,7 @@ def test_what_midlayer_layouts_and_engines_cannot_hold(
     source = variants.speculators(tmp_path / "x", has=has, layer=layer, **config)
     for to in ("specjax", "safeailab", "angelslim", "universal"):
         with pytest.raises(Refusal) as refused:
-            convert(source, tmp_path / to, to, target=str(target))
+            convert(source, tmp_path / to, to, ConvertOptions(target=str(target)))
         assert refused.value.code == f"refused-{code}"
         assert refused.value.hint
 
@@ -142,12 +143,12 @@ def test_heads_of_the_research_code_were_trained_with_norm_before_residual(tmp_p
     assert [(a.field, a.value) for a in head.assumptions] == [("norm_before_residual", True)]
     assert head.semantics.norm_before_residual
     with pytest.raises(Refusal, match="norm_before_residual: true") as refused:
-        convert(source, tmp_path / "u", "universal", target=str(target))
+        convert(source, tmp_path / "u", "universal", ConvertOptions(target=str(target)))
     assert "--norm-before-residual" in (refused.value.hint or "")
     convert(source, tmp_path / "same", "speculators")
     assert config_of(tmp_path / "same")["norm_before_residual"] is True
     said = ReadOptions(norm_before_residual=False)
-    convert(source, tmp_path / "u", "universal", target=str(target), read=said, strict=True)
+    convert(source, tmp_path / "u", "universal", ConvertOptions(target=str(target), read=said, strict=True))
     convert(tmp_path / "u", tmp_path / "back", "speculators")
     assert config_of(tmp_path / "back")["norm_before_residual"] is False
     stated = open_head(edit(source, norm_before_residual=False))
@@ -170,7 +171,7 @@ def test_peagle_needs_its_mask_token(tmp_path: Path, target: Path):
     source = variants.specforge(tmp_path / "x", has=Has(mask_hidden=True, layers=2, embeddings=True))
     assert open_head(source).layout == "specforge"
     with pytest.raises(Refusal, match="positions not drafted yet") as refused:
-        convert(source, tmp_path / "out", "speculators", target=str(target), speculative_tokens=4)
+        convert(source, tmp_path / "out", "speculators", ConvertOptions(target=str(target), speculative_tokens=4))
     assert refused.value.code == "refused-no-mask-token"
     from eagle3hub.layouts import get_layout
     from eagle3hub.layouts.base import WriteOptions
@@ -197,7 +198,7 @@ def test_peagle_of_four_layers_and_another_residual(tmp_path: Path):
 def test_four_aux_layers_are_written_with_a_warning_for_vllm(tmp_path: Path, target: Path):
     source = variants.speculators(tmp_path / "x", heads.dims(aux=4))
     done = convert(source, tmp_path / "out", "speculators")
-    assert any("vLLM" in note for note in done.plan.spelled.notes)
+    assert any("vLLM" in note for note in done.plan.written.notes)
     convert(source, tmp_path / "mo", "modelopt")
     assert config_of(tmp_path / "mo")["num_aux_hidden_states"] == 4
     with pytest.raises(Refusal) as refused:
@@ -232,31 +233,38 @@ def test_the_verifier_and_draft_tokens_that_are_given_take_the_place_of_those_wr
     source = heads.speculators(tmp_path / "x")
     target = str(heads.target(tmp_path / "target", architectures=["Qwen3ForCausalLM"]))
     said = {"target_name": "me/other", "speculative_tokens": 7}
-    convert(source, tmp_path / "b", "universal", target=target)
-    convert(source, tmp_path / "same", "speculators", **said)
-    done = convert(tmp_path / "b", tmp_path / "back", "speculators", **said)
-    convert(source, tmp_path / "of-target", "speculators", target=target, **said)
+    convert(source, tmp_path / "b", "universal", ConvertOptions(target=target))
+    convert(source, tmp_path / "same", "speculators", ConvertOptions(**said))
+    done = convert(tmp_path / "b", tmp_path / "back", "speculators", ConvertOptions(**said))
+    convert(source, tmp_path / "of-target", "speculators", ConvertOptions(target=target, **said))
     for out, architecture in (("same", "Llama"), ("back", "Qwen3"), ("of-target", "Qwen3")):
         assert served_as(tmp_path / out) == ("me/other", [f"{architecture}ForCausalLM"], 7)
-    assert any("draft tokens that were given" in note for note in done.plan.spelled.notes)
+    assert any("draft tokens that were given" in note for note in done.plan.written.notes)
     record = json.loads((tmp_path / "back/eagle3hub.json").read_text())
     assert (record["facts"]["target_name"], record["facts"]["speculative_tokens"]) == ("me/other", 7)
     assert record["command"][-4:] == ["--target-name", "me/other", "--speculative-tokens", "7"]
     hub = replaced(read_target(target), name="me/on-the-hub", is_local=False)
-    convert(tmp_path / "b", tmp_path / "hub", "speculators", target=hub)
+    convert(tmp_path / "b", tmp_path / "hub", "speculators", ConvertOptions(target=hub))
     assert served_as(tmp_path / "hub") == ("me/on-the-hub", ["Qwen3ForCausalLM"], 5)
-    convert(tmp_path / "b", tmp_path / "as-it-was", "speculators", target=target)
+    convert(tmp_path / "b", tmp_path / "as-it-was", "speculators", ConvertOptions(target=target))
     assert config_of(tmp_path / "as-it-was") == config_of(source)
 
 
 def test_what_is_given_completes_a_config_that_does_not_say_it(tmp_path: Path, target: Path):
     none = heads.speculators(tmp_path / "x", speculators_config={"proposal_methods": [None]})
-    convert(none, tmp_path / "b", "universal", target=str(target))
-    convert(tmp_path / "b", tmp_path / "back", "speculators", target=str(target))
+    convert(none, tmp_path / "b", "universal", ConvertOptions(target=str(target)))
+    convert(tmp_path / "b", tmp_path / "back", "speculators", ConvertOptions(target=str(target)))
     assert config_of(tmp_path / "back") == config_of(none)
-    convert(tmp_path / "b", tmp_path / "out", "speculators", target_name="me/other", speculative_tokens=7)
+    convert(
+        tmp_path / "b", tmp_path / "out", "speculators", ConvertOptions(target_name="me/other", speculative_tokens=7)
+    )
     assert served_as(tmp_path / "out") == ("me/other", ["LlamaForCausalLM"], 7)
-    convert(heads.specforge(tmp_path / "y"), tmp_path / "z", "speculators", target_name="a/b", speculative_tokens=2)
+    convert(
+        heads.specforge(tmp_path / "y"),
+        tmp_path / "z",
+        "speculators",
+        ConvertOptions(target_name="a/b", speculative_tokens=2),
+    )
     assert served_as(tmp_path / "z") == ("a/b", [], 2)
 
 
@@ -281,13 +289,13 @@ def test_interleaved_or_layered_rope_is_refused(tmp_path: Path):
 def test_what_the_config_leaves_out_of_verifier_and_proposals_is_filled_in(tmp_path: Path, target: Path, says: dict):
     source = variants.speculators(tmp_path / "x", has=Has(embeddings=True), speculators_config=says)
     options = {"target": str(target), "target_name": "owner/target", "speculative_tokens": 3}
-    convert(source, tmp_path / "same", "speculators", **options)
+    convert(source, tmp_path / "same", "speculators", ConvertOptions(**options))
     written = config_of(tmp_path / "same")["speculators_config"]
     assert written["verifier"] == {"name_or_path": "owner/target", "architectures": ["LlamaForCausalLM"]}
     assert [method["speculative_tokens"] for method in written["proposal_methods"]] == [3]
     assert says.keys() <= written.keys()
     with pytest.raises(Refusal) as refused:
-        convert(source, tmp_path / "out", "universal", **options)
+        convert(source, tmp_path / "out", "universal", ConvertOptions(**options))
     assert "--to speculators" in (refused.value.hint or "")
 
 

@@ -11,6 +11,7 @@ from support.variants import Has, config_of, edit, replace, tensors_of
 
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.comparison import compare
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines.preflight import examine, preflight_all
 from eagle3hub.errors import ConfigError, LayoutError, Refusal, TensorError, UsageError
@@ -33,12 +34,12 @@ def test_a_head_that_may_be_unnormed_is_open_until_settled(tmp_path: Path, targe
     source = heads.specforge(tmp_path / "x", norm_output=False, **served)
     for to in ("universal", "modelopt", "specforge"):
         with pytest.raises(ConfigError, match=r"norm_output: false.* no norm before lm_head") as refused:
-            convert(source, tmp_path / "out", to, target=str(target))
+            convert(source, tmp_path / "out", to, ConvertOptions(target=str(target)))
         assert (refused.value.code, "--norm-output pre" in refused.value.hint) == ("config-norm-output", True)
     found = preflight_all(examine(open_checkpoint(source), open_head(source)), read_target(str(target)))
     assert {v.kind for v in found} == {"unknown", "refuses"}
     assert {r.code for v in found if v.kind == "unknown" for r in v.reasons} >= {"feedback-open"}
-    convert(source, tmp_path / "out", "specforge", read=ReadOptions(norm_output="pre"), strict=True)
+    convert(source, tmp_path / "out", "specforge", ConvertOptions(read=ReadOptions(norm_output="pre"), strict=True))
     assert "norm_output" not in config_of(tmp_path / "out")
     plain, claimed = (
         heads.specforge(tmp_path / n, **served, **s) for n, s in (("y", {}), ("z", {"norm_output": True}))
@@ -90,7 +91,7 @@ def test_fc_norm_in_both_spellings(tmp_path: Path):
     assert tensors_of(tmp_path / "out").keys() == tensors_of(source).keys()
     again = {**tensors_of(old), "fc_norm.0.weight": torch.ones(8)}
     replace(old, {"format": "pt"}, **again)
-    with pytest.raises(TensorError, match="two spellings of the same tensor"):
+    with pytest.raises(TensorError, match="two names of the same tensor"):
         open_head(old)
 
 
@@ -198,8 +199,8 @@ def test_angelslims_tied_embeddings_and_unread_base(tmp_path: Path):
 def test_a_base_that_a_trainer_would_not_obey_is_said(tmp_path: Path, target: Path, to: str):
     def notes(source: Path) -> list[str]:
         return convert(
-            source, tmp_path / f"out-{source.name}", to, target=str(target), dry_run=True
-        ).plan.spelled.notes
+            source, tmp_path / f"out-{source.name}", to, ConvertOptions(target=str(target), dry_run=True)
+        ).plan.written.notes
 
     (note,) = notes(heads.specforge(tmp_path / "other"))
     assert ("base of 10000" in note, "which is 100000" in note) == (True, True)
@@ -211,14 +212,14 @@ def test_a_base_that_a_trainer_would_not_obey_is_said(tmp_path: Path, target: Pa
 
 
 def test_weights_that_specjax_would_round_are_said(tmp_path: Path, target: Path):
-    done = convert(heads.safeailab(tmp_path / "x"), tmp_path / "out", "specjax", target=str(target))
-    assert any("weights are F16" in note for note in done.plan.spelled.notes)
-    done = convert(heads.specforge(tmp_path / "y"), tmp_path / "fine", "specjax", target=str(target))
-    assert done.plan.spelled.notes == []
+    done = convert(heads.safeailab(tmp_path / "x"), tmp_path / "out", "specjax", ConvertOptions(target=str(target)))
+    assert any("weights are F16" in note for note in done.plan.written.notes)
+    done = convert(heads.specforge(tmp_path / "y"), tmp_path / "fine", "specjax", ConvertOptions(target=str(target)))
+    assert done.plan.written.notes == []
 
 
 def test_a_folder_made_for_angelslim_is_not_taken_for_its_training(tmp_path: Path, target: Path):
-    convert(heads.specjax(tmp_path / "x"), tmp_path / "out", "angelslim", target=str(target))
+    convert(heads.specjax(tmp_path / "x"), tmp_path / "out", "angelslim", ConvertOptions(target=str(target)))
     head = open_head(tmp_path / "out", target=str(target))
     assert head.layout == "angelslim"
     assert not head.assumptions
@@ -229,7 +230,7 @@ def test_names_that_all_begin_with_model(tmp_path: Path, target: Path):
     assert open_head(source).layout == "specforge"
     convert(source, tmp_path / "out", "specforge")
     assert tensors_of(tmp_path / "out").keys() == tensors_of(heads.specforge(tmp_path / "plain")).keys()
-    convert(source, tmp_path / "sp", "speculators", target=str(target), speculative_tokens=3)
+    convert(source, tmp_path / "sp", "speculators", ConvertOptions(target=str(target), speculative_tokens=3))
     convert(tmp_path / "sp", tmp_path / "back", "specforge")
     assert (tmp_path / "back/model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
     half = variants.renamed(
@@ -278,10 +279,10 @@ def test_specjaxs_layers_of_a_qwen3_next_target_are_written_where_they_are_meant
     target = str(heads.target(tmp_path / "target", model_type="qwen3_next"))
     usual = heads.specforge(tmp_path / "usual")
     with pytest.raises(Refusal, match=r"\[1, 14, 26\].* taps \[3, 14, 29\] of a qwen3_next target") as refused:
-        convert(usual, tmp_path / "out", "specjax", target=target)
+        convert(usual, tmp_path / "out", "specjax", ConvertOptions(target=target))
     assert refused.value.code == "refused-aux-ids"
     source = heads.specforge(tmp_path / "its", eagle_config={"eagle_aux_hidden_state_layer_ids": [3, 14, 29]})
-    convert(source, tmp_path / "out", "specjax", target=target)
+    convert(source, tmp_path / "out", "specjax", ConvertOptions(target=target))
     (tmp_path / "out" / "eagle3hub.json").unlink()
     assert open_head(tmp_path / "out", target=target).aux.after_layer == [3, 14, 29]
 
@@ -290,11 +291,11 @@ def test_specjaxs_layers_of_a_qwen3_next_target_are_written_where_they_are_meant
 def test_layers_that_are_not_named_depend_on_a_depth_that_is_not_known(tmp_path: Path, layout: str):
     source = heads.specforge(tmp_path / "x", max_position_embeddings=8192)
     with pytest.raises(Refusal, match=r"told no aux layers and takes its default: \[1, 14, 26\] only if .* 30 layers"):
-        convert(source, tmp_path / "strict", layout, strict=True)
+        convert(source, tmp_path / "strict", layout, ConvertOptions(strict=True))
     done = convert(source, tmp_path / "out", layout)
     assert ("num_target_layers", 30) in {(a.field, a.value) for a in done.plan.assumptions}
     target = str(heads.target(tmp_path / "target"))
-    convert(source, tmp_path / "told", layout, target=target, target_name="owner/target", strict=True)
+    convert(source, tmp_path / "told", layout, ConvertOptions(target=target, target_name="owner/target", strict=True))
 
 
 def test_a_list_that_is_not_ascending_needs_other_columns(tmp_path: Path):
@@ -317,7 +318,7 @@ def test_a_default_triple_of_another_depth_is_not_the_default(tmp_path: Path):
     deeper = str(heads.target(tmp_path / "deeper", num_hidden_layers=40))
     convert(source, tmp_path / "fits", "specjax")
     with pytest.raises(Refusal) as refused:
-        convert(source, tmp_path / "out", "specjax", target=deeper)
+        convert(source, tmp_path / "out", "specjax", ConvertOptions(target=deeper))
     assert refused.value.code == "refused-aux-ids"
 
 
@@ -370,7 +371,7 @@ def test_heads_saved_as_torch_pickles_are_the_same_heads(tmp_path: Path, target:
     (source / "model.safetensors").unlink()
     torch.save(tensors, source / file)
     assert open_head(source).layout == layout
-    convert(source, tmp_path / "b", "specforge", target=str(target))
+    convert(source, tmp_path / "b", "specforge", ConvertOptions(target=str(target)))
     convert(tmp_path / "b", tmp_path / "back", layout)
     back = tensors_of(tmp_path / "back")
     assert back.keys() == tensors.keys()
@@ -384,7 +385,12 @@ def test_heads_saved_as_torch_pickles_are_the_same_heads(tmp_path: Path, target:
 def test_an_earlier_spelling_that_no_longer_holds_is_not_used(tmp_path: Path, said: ReadOptions):
     source = edit(heads.specforge(tmp_path / "x"), eagle_config={"use_aux_hidden_state": True})
     config = config_of(source)
-    convert(source, tmp_path / "b", "speculators", target_name="o/t", target=_target(tmp_path), speculative_tokens=3)
+    convert(
+        source,
+        tmp_path / "b",
+        "speculators",
+        ConvertOptions(target_name="o/t", target=_target(tmp_path), speculative_tokens=3),
+    )
     codec = LAYOUTS["specforge"]
     assert codec.write(open_head(tmp_path / "b"), WriteOptions()).config == config
     written = codec.write(open_head(tmp_path / "b", options=said), WriteOptions()).config
@@ -410,8 +416,13 @@ def test_layers_that_specjax_did_not_write_are_an_assumption(tmp_path: Path, ids
     assert [a.field for a in head.assumptions] == ([] if ids == [1, 14, 26] else [key])
     if ids != [1, 14, 26]:
         with pytest.raises(Refusal, match="SpecJAX writes no aux layers: those in"):
-            convert(source, tmp_path / "strict", "modelopt", target=target, strict=True)
+            convert(source, tmp_path / "strict", "modelopt", ConvertOptions(target=target, strict=True))
         for said in (ids, [1, 14, 26]):
             out = tmp_path / f"out{said[0]}"
-            convert(source, out, "modelopt", target=target, strict=True, read=ReadOptions(aux_layers=tuple(said)))
+            convert(
+                source,
+                out,
+                "modelopt",
+                ConvertOptions(target=target, strict=True, read=ReadOptions(aux_layers=tuple(said))),
+            )
             assert config_of(out)["eagle_config"][key] == said

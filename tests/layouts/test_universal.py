@@ -8,6 +8,7 @@ import pytest
 from support import heads, variants
 from support.variants import Has, config_of, tensors_of
 
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import ConfigError, Refusal
 from eagle3hub.layouts import LAYOUTS, open_head
@@ -23,7 +24,7 @@ def nested(folder: Path) -> list[int]:
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "universal"])
 def test_every_engine_finds_its_keys(tmp_path: Path, target: Path, layout: str):
     source = heads.MAKERS[layout](tmp_path / "x")
-    convert(source, tmp_path / "out", "universal", target=str(target))
+    convert(source, tmp_path / "out", "universal", ConvertOptions(target=str(target)))
     config, tensors = config_of(tmp_path / "out"), tensors_of(tmp_path / "out")
     theta = open_head(source).semantics.rope.theta
     assert config["architectures"] == ["LlamaForCausalLMEagle3"]
@@ -42,7 +43,7 @@ def test_every_engine_finds_its_keys(tmp_path: Path, target: Path, layout: str):
 
 def test_a_full_vocabulary_is_written_without_a_map(tmp_path: Path, target: Path):
     d = heads.dims(draft=40)
-    convert(variants.modelopt(tmp_path / "x", d), tmp_path / "out", "universal", target=str(target))
+    convert(variants.modelopt(tmp_path / "x", d), tmp_path / "out", "universal", ConvertOptions(target=str(target)))
     assert not {"d2t", "t2d"} & set(tensors_of(tmp_path / "out"))
     assert config_of(tmp_path / "out")["draft_vocab_size"] == 40
 
@@ -70,7 +71,7 @@ def test_every_refusal_names_an_engine():
 def test_what_one_engine_would_get_wrong_is_refused(tmp_path: Path, target: Path, has: Has, config: dict, says: str):
     source = variants.speculators(tmp_path / "x", has=has, **config)
     with pytest.raises(Refusal, match=says):
-        convert(source, tmp_path / "out", "universal", target=str(target))
+        convert(source, tmp_path / "out", "universal", ConvertOptions(target=str(target)))
     assert not (tmp_path / "out").exists()
 
 
@@ -82,16 +83,18 @@ def test_what_must_be_known_is_asked_for(tmp_path: Path, target: Path):
         convert(named, tmp_path / "out", "universal")
     done = convert(heads.specforge(tmp_path / "c"), tmp_path / "out", "universal")
     assert [a.field for a in done.plan.assumptions] == ["num_target_layers", "max_position_embeddings"]
-    assert not convert(tmp_path / "c", tmp_path / "sure", "universal", target=str(target)).plan.assumptions
+    assert not convert(
+        tmp_path / "c", tmp_path / "sure", "universal", ConvertOptions(target=str(target))
+    ).plan.assumptions
 
 
 def test_a_context_shorter_than_the_targets_is_raised(tmp_path: Path, target: Path):
-    done = convert(heads.safeailab(tmp_path / "a"), tmp_path / "out", "universal", target=str(target))
+    done = convert(heads.safeailab(tmp_path / "a"), tmp_path / "out", "universal", ConvertOptions(target=str(target)))
     assert config_of(tmp_path / "out")["max_position_embeddings"] == 8192
-    assert any("2048" in note for note in done.plan.spelled.notes)
+    assert any("2048" in note for note in done.plan.written.notes)
     scaled = heads.safeailab(tmp_path / "b", rope_scaling={"type": "dynamic", "factor": 2.0})
     with pytest.raises(Refusal, match="RoPE scaling depends on it"):
-        convert(scaled, tmp_path / "no", "universal", target=str(target))
+        convert(scaled, tmp_path / "no", "universal", ConvertOptions(target=str(target)))
 
 
 def other_layers(folder: Path, ids: list[int]) -> Path:
@@ -117,10 +120,12 @@ def test_nested_ids_follow_sglangs_rule_for_the_target(
     tmp_path: Path, model_type: str, ids: list[int], expected: list[int]
 ):
     target = heads.target(tmp_path / "target", model_type=model_type)
-    done = convert(other_layers(tmp_path / "x", ids), tmp_path / "out", "universal", target=str(target))
+    done = convert(
+        other_layers(tmp_path / "x", ids), tmp_path / "out", "universal", ConvertOptions(target=str(target))
+    )
     assert config_of(tmp_path / "out")[IDS] == [i + 1 for i in ids]
     assert nested(tmp_path / "out") == expected
-    assert any("eagle3_layers_to_capture" in n for n in done.plan.spelled.notes) == (ids != [1, 14, 26])
+    assert any("eagle3_layers_to_capture" in n for n in done.plan.written.notes) == (ids != [1, 14, 26])
     assert open_head(tmp_path / "out").aux.after_layer == ids
     (tmp_path / "out/eagle3hub.json").unlink()
     assert open_head(tmp_path / "out").aux.after_layer == ids
@@ -138,14 +143,14 @@ def test_nested_ids_follow_sglangs_rule_for_the_target(
 def test_layers_one_engine_cannot_tap_are_refused(tmp_path: Path, model_type: str, ids: list[int], says: str):
     target = heads.target(tmp_path / "target", model_type=model_type)
     with pytest.raises(Refusal, match=says):
-        convert(other_layers(tmp_path / "x", ids), tmp_path / "out", "universal", target=str(target))
+        convert(other_layers(tmp_path / "x", ids), tmp_path / "out", "universal", ConvertOptions(target=str(target)))
 
 
 def test_a_single_aux_layer_makes_sglang_skip_fc(tmp_path: Path):
     target = heads.target(tmp_path / "target", model_type="gpt_oss")
     source = variants.modelopt(tmp_path / "x", heads.dims(aux=1))
     with pytest.raises(Refusal, match="SGLang skips fc"):
-        convert(source, tmp_path / "out", "universal", target=str(target))
+        convert(source, tmp_path / "out", "universal", ConvertOptions(target=str(target)))
 
 
 def test_two_lists_that_disagree_are_an_error(tmp_path: Path):

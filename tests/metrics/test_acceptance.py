@@ -72,6 +72,13 @@ def test_the_example_heads_published_counters() -> None:
     assert 1 + sum(found.marginal_rates) == pytest.approx(found.mean_acceptance_length)
 
 
+def test_the_share_of_drafts_is_of_what_was_drafted_not_of_rounds_times_k() -> None:
+    """An engine drafts fewer than K in rounds that end early: here 24 drafts in 10 rounds of K = 3, half accepted."""
+    found = acceptance([Counts(10, 24, 12, (7, 4, 1))])
+    assert found.draft_acceptance_rate == 0.5
+    assert found.to_json()["draft_acceptance_rate"] == 0.5
+
+
 def test_tau_by_hand() -> None:
     """Eight prompts: four accept half their drafts, four all of them. K = 1, so that tau - 1 is the share."""
     found = acceptance([counts(10, 5), counts(10, 10)] * 4)

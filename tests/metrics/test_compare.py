@@ -5,7 +5,7 @@ import json
 import pytest
 
 from eagle3hub.errors import InputError
-from eagle3hub.metrics import MIN_PROMPTS, Counts, estimate, paired
+from eagle3hub.metrics import MIN_PROMPTS, Counts, bootstrap, paired
 
 
 def counts(rounds: int, *per_position: int) -> Counts:
@@ -105,19 +105,19 @@ def test_what_cannot_be_compared(a: list[Counts], b: list[Counts], code: str) ->
 
 def test_the_bootstrap_is_reproducible_and_ignores_prompts_without_a_round() -> None:
     sample = [counts(10, 5), counts(30, 9), counts(20, 16), counts(12, 3)] * 2
-    found = estimate(sample, repeats=200, seed=1)
-    assert found == estimate([*sample, counts(0, 0)], repeats=200, seed=1)
-    assert found != estimate(sample, repeats=200, seed=2)
-    assert estimate([*sample[:7], counts(0, 0)]).ci95 is None
+    found = bootstrap(sample, repeats=200, seed=1)
+    assert found == bootstrap([*sample, counts(0, 0)], repeats=200, seed=1)
+    assert found != bootstrap(sample, repeats=200, seed=2)
+    assert bootstrap([*sample[:7], counts(0, 0)]).ci95 is None
     with pytest.raises(ValueError, match="40"):
-        estimate(sample, repeats=39)
+        bootstrap(sample, repeats=39)
     with pytest.raises(InputError):
-        estimate([counts(0, 0)])
+        bootstrap([counts(0, 0)])
 
 
 def test_the_bootstrap_by_hand() -> None:
     """Eight prompts of equal rounds, half of tau 1 and half of 2: a resample's tau is 1 plus a binomial's share."""
-    found = estimate([counts(10, 0), counts(10, 10)] * 4, repeats=20_000, seed=0)
+    found = bootstrap([counts(10, 0), counts(10, 10)] * 4, repeats=20_000, seed=0)
     # P(1 or fewer of 8) = 9/256 = 0.035, P(none) = 0.004: the 2.5 % quantile is 1 of 8
     assert found.ci95 == (1.125, 1.875)
     assert found.standard_error == pytest.approx((0.25 / 8) ** 0.5, rel=0.02)

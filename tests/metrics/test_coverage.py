@@ -17,7 +17,7 @@ import pytest
 from metrics import populations
 from metrics.populations import K
 
-from eagle3hub.metrics import MIN_PROMPTS, Counts, Interval, acceptance, estimate, paired, t_quantile
+from eagle3hub.metrics import MIN_PROMPTS, Counts, Interval, acceptance, bootstrap, paired, t_quantile
 from eagle3hub.metrics.estimate import acceptance_length, rate
 
 POPULATION, REPEATS, PROMPTS = 20_000, 3_000, 80
@@ -191,7 +191,7 @@ def test_the_paired_interval_of_runs_that_seldom_differ() -> None:
 
 def test_the_bootstrap_agrees(population: np.ndarray) -> None:
     sample = populations.counts(population[:PROMPTS])
-    found, check = acceptance(sample), estimate(sample, repeats=4000, seed=5)
+    found, check = acceptance(sample), bootstrap(sample, repeats=4000, seed=5)
     assert check.value == found.mean_acceptance_length
     assert found.standard_error is not None
     assert found.ci95 is not None

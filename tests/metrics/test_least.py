@@ -9,6 +9,7 @@ import pytest
 from eagle3hub.metrics import MIN_PROMPTS
 from eagle3hub.system.resources import data_path
 
+ROOT = Path(__file__).resolve().parents[2]
 WORDS = {8: "eight"}
 
 
@@ -27,11 +28,12 @@ WORDS = {8: "eight"}
     ],
 )
 def test_what_is_written_down(path: str, says: str) -> None:
-    text = " ".join(Path(data_path(path)).read_text(encoding="utf-8").split())
+    file = data_path(path) if path.startswith("schemas/") else ROOT / path
+    text = " ".join(Path(file).read_text(encoding="utf-8").split())
     assert says.format(n=MIN_PROMPTS, word=WORDS[MIN_PROMPTS]) in text
 
 
 def test_the_option_says_it() -> None:
-    from eagle3hub.cli import options
+    from eagle3hub.cli import parameters as options
 
     assert f"fewer than {MIN_PROMPTS} settle nothing" in Path(options.__file__).read_text(encoding="utf-8")

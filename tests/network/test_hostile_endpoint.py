@@ -27,7 +27,7 @@ from eagle3hub.errors import Eagle3HubError
 from eagle3hub.prompts import load_prompts
 from eagle3hub.system.progress import silent
 
-LIMIT = 1.0
+LIMIT = 0.5
 BOUND = 20.0
 MEMORY = 700 << 20
 INFO = {
@@ -223,7 +223,7 @@ def test_no_exchange_with_a_hostile_server_hangs(
     every = EVERY if os.environ.get("EAGLE3HUB_THOROUGH") or what in {"metrics", "answer"} else {}
     some = {k: act for i, (k, act) in enumerate(EVERY.items()) if (i + len(what)) % 3 == 0}
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(24) as pool:
         futures = {
             fault: pool.submit(try_one, engine, path, act, job) for fault, act in {**(every or some), **own}.items()
         }

@@ -15,6 +15,7 @@ from support.rewriting import edit
 from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, VLLM
 
 from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines.preflight import Subject, examine, preflight, preflight_all, target_embeddings
 from eagle3hub.head.target import read_target
@@ -42,7 +43,7 @@ def test_the_files_alone_tell_the_same_truth_as_the_codec(tmp_path: Path, layout
 @pytest.mark.parametrize("layout", heads.MAKERS)
 def test_what_we_convert_vllm_reads_right_with_both_runners(tmp_path: Path, target: Path, layout: str):
     source = heads.specjax(tmp_path / "head")
-    convert(source, tmp_path / "out", layout, target=str(target), speculative_tokens=3)
+    convert(source, tmp_path / "out", layout, ConvertOptions(target=str(target), speculative_tokens=3))
     subject, facts = look(tmp_path / "out", target), read_target(str(target))
     for engine in (V1, V2, CPP):
         assert preflight(subject, *engine, facts).kind == "right"
@@ -50,7 +51,7 @@ def test_what_we_convert_vllm_reads_right_with_both_runners(tmp_path: Path, targ
 
 @pytest.mark.parametrize("source", ["specjax", "specforge", "modelopt", "speculators"])
 def test_the_universal_layout_is_right_on_every_engine(tmp_path: Path, target: Path, source: str):
-    convert(heads.MAKERS[source](tmp_path / "head"), tmp_path / "out", "universal", target=str(target))
+    convert(heads.MAKERS[source](tmp_path / "head"), tmp_path / "out", "universal", ConvertOptions(target=str(target)))
     subject, facts = look(tmp_path / "out", target), read_target(str(target))
     found = {v.title: v.kind for v in preflight_all(subject, facts)}
     assert found.pop("sglang-jax 0.0.2") == "refuses"

@@ -14,6 +14,7 @@ from card import card_samples
 from support import heads
 
 from eagle3hub.card.folder import complete
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "smollm2-135m"
@@ -26,7 +27,7 @@ def make_release(folder: Path, manifest: Path) -> None:
     shape = heads.dims(hidden=576, vocab=49152)
     target = heads.target(manifest.parent / "target", shape, num_attention_heads=9, num_hidden_layers=30)
     for i, layout in enumerate(LAYOUTS):
-        convert(EXAMPLE / "head", folder / layout if i else folder, layout, target=str(target))
+        convert(EXAMPLE / "head", folder / layout if i else folder, layout, ConvertOptions(target=str(target)))
     write_reports(folder, manifest)
 
 

@@ -207,16 +207,16 @@ def test_a_file_on_no_list_that_engines_would_load_is_a_fault(
 
 
 def test_a_file_and_a_folder_of_one_name_are_a_fault(tmp_path: Path):
-    from eagle3hub.publishing.verify import _derived, _Tree
+    from eagle3hub.publishing.verify import _derived, _Whole
 
     file = tmp_path / "some"
     file.write_text("x")
     manifest = tmp_path / "release.yaml"
     manifest.write_text(PLAIN)
     paths = {"release.yaml": manifest, "charts": file, "charts/a.png": file}
-    tree = _Tree("0" * 40, dict.fromkeys(paths, "0" * 64), dict.fromkeys(paths, 1), paths, [])
+    whole = _Whole(dict.fromkeys(paths, "0" * 64), paths, [])
     (tmp_path / "place").mkdir()
-    (fault,) = _derived(tmp_path / "place", REPO, tree, lambda *_: None).faults
+    (fault,) = _derived(tmp_path / "place", REPO, whole).faults
     assert fault.startswith("charts/a.png cannot lie beside the other files")
 
 

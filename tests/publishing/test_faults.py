@@ -178,6 +178,7 @@ STEPS: dict[str, tuple[str, str, str, bool]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_killed(hub: WritableHub, release: Path, cli: Cli, home: Path, step: str):
     path, method, when, there = STEPS[step]

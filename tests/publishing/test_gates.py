@@ -33,6 +33,10 @@ def engine_failed(release: Path) -> None:
     write_reports(release, release / "release.yaml", verdict="inconclusive")
 
 
+def engine_absent(release: Path) -> None:
+    write_reports(release, release / "release.yaml", verdict="unavailable")
+
+
 def flip_a_bit(release: Path) -> None:
     path = release / "modelopt" / "model.safetensors"
     data = bytearray(path.read_bytes())
@@ -72,6 +76,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "publish-unmeasured",
         "the head in modelopt",
     ),
+    "no engine": (engine_absent, "publish-unmeasured", "no report covers the head in the root"),
     "not passed": (engine_failed, "publish-report", "says inconclusive"),
     "other bytes": (flip_a_bit, "publish-report", "measured a head with other bytes"),
     "not a report": (lambda r: (r / "reports" / "x.json").write_text("{}"), "publish-report", "reports/x.json"),
@@ -113,7 +118,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "two names": (
         lambda r: (r / "notice").write_text("x") + (r / "NOTICE").write_text("x"),
         "publish-name",
-        "one name",
+        "the same name",
     ),
 }
 
@@ -179,7 +184,7 @@ def test_the_manifest_demands_engines_and_layouts(
     messages = [p["message"] for p in json.loads(out)["problems"]]
     assert status == 1
     assert "the head in the root was not measured by sglang" in messages
-    assert "the manifest asks for speculators, which is not there" in messages
+    assert "the manifest asks for speculators, which is missing" in messages
     assert "modelopt holds a head that the manifest does not name" in messages
 
 

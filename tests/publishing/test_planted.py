@@ -209,7 +209,7 @@ def test_ordinary_files_of_this_project_hold_no_secret():
 
 
 def test_texts_of_installed_packages_hold_no_secret():
-    """Yield READMEs, licenses and lists of digests that other people wrote."""
+    """Yield Yield READMEs, licenses and lists of digests that other people wrote."""
     site = Path(json.__file__).parent, Path(pytest.__file__).parents[1]
     patterns = ("*.dist-info/METADATA", "*.dist-info/RECORD", "*.dist-info/**/LICENSE*", "*/LICENSE*", "LICENSE*")
     files = [f for folder in site for pattern in patterns for f in sorted(folder.glob(pattern)) if f.is_file()]

@@ -16,6 +16,8 @@ from publishing.conftest import TOKEN
 from publishing.folders import REPO, write_manifest
 from support.hub_writes import WritableHub
 
+pytestmark = pytest.mark.slow  # whole releases, measured and published
+
 Cli = Callable[..., tuple[int, str, str]]
 DEMO = Path(__file__).parent / "publish_demo.py"
 MAIN = "import sys; from eagle3hub.cli.app import run; sys.exit(run(sys.argv[1:]))"

@@ -59,6 +59,7 @@ def publish(
     return subprocess.run(argv, env=env, cwd=place, capture_output=True, text=True), place
 
 
+@pytest.mark.slow
 def test_a_workflow_publishes_with_its_identity_alone(
     hub: WritableHub, release: Path, workflow: dict[str, str], tmp_path: Path
 ):
@@ -73,6 +74,7 @@ def test_a_workflow_publishes_with_its_identity_alone(
     nowhere(done, place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "method", "how"),
     [

@@ -156,5 +156,5 @@ def test_what_cannot_be_signed_stops_a_release_at_once(two_heads: Path, cli: Cli
     assert "--sign covers the whole release" in err
     status, _, err = cli(*argv, "--until", "card", "--sign", keys / "mine.pub")
     assert status == 3
-    assert "mine.pub is no key" in err
+    assert "mine.pub is not a key" in err
     assert not (tmp_path / ".eagle3hub").exists(), "found before anything is measured"

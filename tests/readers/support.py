@@ -11,6 +11,7 @@ from typing import Any
 from exporters import environments
 from exporters.expectations import FOLDER, TARGET
 
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import Eagle3HubError
 
@@ -43,7 +44,7 @@ def convert_all(names: list[str], to: str, work: Path) -> tuple[dict[str, Path],
     options: dict[str, Any] = {"target": str(TARGET), "target_name": "owner/target", "speculative_tokens": 3}
     for name in names:
         try:
-            convert(FOLDER / name / "head", work / name, to, **options)
+            convert(FOLDER / name / "head", work / name, to, ConvertOptions(**options))
         except Eagle3HubError as e:
             failed[name] = {"failed": f"conversion: {e.code}: {e}"}
         else:

@@ -19,6 +19,8 @@ from eagle3hub.reference.speculate import speculate
 from eagle3hub.reference.text import Batch, Text
 from reference.support import LlamaTarget, wrong
 
+pytestmark = pytest.mark.slow  # the real target and the example head
+
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "smollm2-135m" / "head"
 # what the target says to the smoke prompts, in float32 at temperature 0: up to 64 tokens, and 16 more as lookahead
 TEXTS = Path(__file__).resolve().parents[1] / "fixtures" / "smollm2-texts.json"

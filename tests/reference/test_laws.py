@@ -17,6 +17,8 @@ from eagle3hub.reference.speculate import speculate
 from reference.support import fit, random_draft
 from reference.toy import TAPS, TableTarget
 
+pytestmark = pytest.mark.slow  # tens of thousands of rounds
+
 VOCAB, HIDDEN, TEMPERATURE, K = 6, 16, 0.8, 3
 PROMPT = (1, 4)
 RESPONSE = 40

@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eagle3hub.head import AuxTaps
-from eagle3hub.reference import model as attention
-from eagle3hub.reference import replay
+from eagle3hub.reference import model, replay
 from eagle3hub.reference.replay import Conditions, coins, walk
 from eagle3hub.reference.speculate import speculate
 from eagle3hub.reference.text import Batch, Text
@@ -99,7 +98,7 @@ def test_cut_in_small_parts_it_is_the_same(
 ):
     batch = world.batch(many, variant)
     whole = replay.replay(world.model(variant), batch, Conditions(5))
-    monkeypatch.setattr(attention, "_CHUNK", 7000)
+    monkeypatch.setattr(model, "_CHUNK", 7000)
     monkeypatch.setattr(replay, "_LOGITS", 100)
     assert replay.replay(world.model(variant), batch, Conditions(5)) == whole
 

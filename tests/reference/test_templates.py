@@ -90,9 +90,9 @@ def test_the_process_is_kept_and_made_anew_when_it_is_gone() -> None:
 def test_no_process_is_left_and_torch_is_not_loaded() -> None:
     program = """
 import os, sys
-from eagle3hub.reference import templates
-templates.render("{{ 1 }}", [], {})
-pid = templates._renderer._process.pid
+from eagle3hub.reference import chat
+chat.render("{{ 1 }}", [], {})
+pid = chat._renderer._process.pid
 maps = open(f"/proc/{pid}/maps").read()
 print(pid, "libtorch" in maps, "torch" in sys.modules)
 """

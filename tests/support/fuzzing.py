@@ -25,6 +25,7 @@ from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint, read_tensor
 from eagle3hub.checkpoint.safetensors import read_header
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import Eagle3HubError
 from eagle3hub.inspection import describe
@@ -65,7 +66,7 @@ class Workbench:
         for name in LAYOUTS:
             made = folder / name
             try:
-                convert(base, made, name, target=str(target), speculative_tokens=3)
+                convert(base, made, name, ConvertOptions(target=str(target), speculative_tokens=3))
             except Eagle3HubError:
                 continue
             self._add(f"config:{name}", made / "config.json", None, lambda path, name=name: _use(path.parent, name))
@@ -140,7 +141,7 @@ def _check_head(checkpoint: Checkpoint, layout: str | None = None) -> None:
         _check_message(problem.to_error())
     if any(p.severity == "error" for p in head.problems):
         return
-    json.dumps(provenance.spellings_after(head))
+    json.dumps(provenance.carried_after(head))
     for codec in LAYOUTS.values():
         try:
             spelled = codec.write(head, WriteOptions(speculative_tokens=3))

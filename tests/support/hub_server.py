@@ -160,12 +160,17 @@ class HubServer:
         self.faults.append(Fault(method, path, **how))
 
     def env(self, home: Path, token: str | None = None) -> dict[str, str]:
-        """Environment variables that point a client in another process at this server."""
+        """Environment variables that point a client in another process at this server.
+
+        It speaks plain HTTP: a folder without certificates spares each client reading the machine's bundle of them.
+        """
         return {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(home),
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
+            "SSL_CERT_FILE": "",
+            "SSL_CERT_DIR": str(home),
             **({"HF_TOKEN": token} if token else {}),
         }
 
@@ -181,6 +186,8 @@ def client_of(server: HubServer, home: Path, monkeypatch: Any) -> Iterator[HubSe
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv("SSL_CERT_DIR", str(home))  # as in `HubServer.env`
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
     close_session()

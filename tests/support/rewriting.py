@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from eagle3hub import compare
+from eagle3hub import CompareOptions, compare
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import InputError
 from eagle3hub.layouts import LAYOUTS
@@ -43,13 +44,13 @@ def contents(folder: Path) -> Counter[tuple[str, tuple[int, ...], bytes]]:
 def kept_or_refused(source: Path, out: Path, to: str, **options) -> bool:
     """Convert; whether it was done (with every weight and all it means) rather than refused (with nothing written)."""
     try:
-        convert(source, out, to, **options)
+        convert(source, out, to, ConvertOptions(**options))
     except InputError as refused:
         assert not out.exists()
         assert refused.code
         return False
     assert contents(out) == contents(source)
-    found = compare(source, out, target=options.get("target"))
+    found = compare(source, out, CompareOptions(target=options.get("target")))
     assert found.verdict != "different", found.differences
     return True
 

@@ -23,7 +23,7 @@ def fatal(real):
         if calls == int(sys.argv[1]):
             os.kill(os.getpid(), signal.SIGKILL)
         return real(*a, **k)
-    return wrapped
+    return staticmethod(wrapped)  # Python 3.10's pathlib keeps it in a class
 for name in {of_os}:
     setattr(os, name, fatal(getattr(os, name)))
 {body}"""

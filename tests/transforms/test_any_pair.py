@@ -12,12 +12,13 @@ from support import heads
 from support.folders import load
 
 from eagle3hub.conversion.edits import Transforms
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
-from eagle3hub.layouts import open_head
+from eagle3hub.layouts import LAYOUTS, open_head
 from eagle3hub.layouts.base import ReadOptions
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-TARGETS = ["specjax", "specforge", "modelopt", "speculators", "safeailab", "angelslim"]
+TARGETS = [name for name in LAYOUTS if name != "universal"]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -38,16 +39,18 @@ def test_changes_compose(tmp_path_factory, to, unsorted, order, dtype, theta, sh
         flipped = heads.sorted_ids(heads.dims()).flip(0) - torch.arange(10)
         save_file({**old, "d2t": flipped}, source / "model.safetensors", metadata={"format": "pt"})
     asked = Transforms(resort_vocab=unsorted, sort_aux=order != [1, 14, 26], dtype=dtype)
-    one_file = to in ("specjax", "safeailab")
+    one_file = LAYOUTS[to].contract.single_file
     done = convert(
         source,
         work / "out",
         to,
-        target=str(heads.target(work / "target")),
-        speculative_tokens=3,
-        read=ReadOptions(rope_theta=theta),
-        transforms=asked,
-        max_shard_size=None if one_file else shard,
+        ConvertOptions(
+            target=str(heads.target(work / "target")),
+            speculative_tokens=3,
+            read=ReadOptions(rope_theta=theta),
+            transforms=asked,
+            max_shard_size=None if one_file else shard,
+        ),
     )
     new = load(work / "out")
     back = open_head(work / "out", layout=to)

@@ -117,12 +117,14 @@ def test_a_layout_without_embeddings_says_so_of_those_asked_for(tmp_path: Path, 
     save_file({"embed_tokens.weight": TABLE}, file)
     target = heads.target(tmp_path / "target")
     options = ("--target", target, "--target-name", "owner/t", "--speculative-tokens", 3, "--include-embeddings", file)
-    if to in {"specforge", "speculators", "angelslim"}:
+    holds = [n for n in LAYOUTS if "embed_tokens" in LAYOUTS[n].contract.expresses and n != "safeailab"]
+    if to in holds:
         ok(source, to, *options)
         return
     said = refused(source, to, *options)
     assert "refused-embed-tokens: --include-embeddings: with them the head has its own" in said
-    assert " / leave the option out; --to specforge or --to speculators or --to angelslim can hold it" in said
+    assert {"specforge", "speculators", "angelslim"} <= set(holds), "SafeAILab takes the target's where they fit"
+    assert f" / leave the option out; {' or '.join(f'--to {name}' for name in holds)} can hold it" in said
     own = heads.speculators(tmp_path / "own", embeddings=True)
     assert "--drop-embeddings leaves them out" in refused(own, to, "--target", target)
 
@@ -265,6 +267,31 @@ def test_shards_are_bounded_indexed_and_read_back(tmp_path: Path, ok, refused):
     assert "single model.safetensors" in refused(heads.specjax(tmp_path / "sj"), "specjax", "--max-shard-size", "500B")
     for size in ("0", "many", "-3GB", "5XB"):
         assert "not a size" in refused(source, "specforge", "--max-shard-size", size, status=2)
+
+
+@pytest.mark.parametrize("to", LAYOUTS)
+def test_several_files_are_refused_where_the_layouts_own_reader_knows_no_index(tmp_path: Path, ok, refused, to: str):
+    source, target = heads.specforge(tmp_path / "head"), heads.target(tmp_path / "target")
+    options = ("--target", target, "--target-name", "o/t", "--speculative-tokens", 3, "--max-shard-size", "500B")
+    if to in {"specjax", "safeailab"}:
+        assert "refused-shards: --max-shard-size: " in refused(source, to, *options)
+    else:
+        assert len(ok(source, to, *options)[0]["shards"]) > 1
+
+
+@pytest.mark.parametrize("to", sorted(LAYOUTS))
+def test_layouts_whose_programs_read_one_file_are_not_sharded(tmp_path: Path, cli, to: str):
+    """SpecJAX and SafeAILab load `model.safetensors` by its name; every other layout is given an index."""
+    head = heads.specjax(tmp_path / "head")
+    target = heads.target(tmp_path / "target")
+    argv = ["convert", head, tmp_path / "out", "--to", to, "--target", target, "--max-shard-size", "500B", "--json"]
+    status, out, _ = cli(*argv, "--speculative-tokens", 3)
+    if to in ("specjax", "safeailab"):
+        assert (status, json.loads(out)["error"]["code"]) == (3, "refused-shards")
+        assert not (tmp_path / "out").exists()
+    else:
+        assert status == 0, out
+        assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 1
 
 
 def test_a_shard_size_that_is_large_enough_changes_nothing(tmp_path: Path, ok):

@@ -136,9 +136,9 @@ def test_memory_stays_flat_whatever_is_done_on_the_way(tmp_path: Path):
         f.truncate(8 + len(header) + 4 * rows * width)
     code = (
         "import sys, pathlib\n"
-        "from eagle3hub.checkpoint.derived import cast, reordered\n"
-        "from eagle3hub.checkpoint.header import read_header\n"
-        "from eagle3hub.checkpoint.streaming import OpenFiles, stream\n"
+        "from eagle3hub.checkpoint.writer import cast, reordered\n"
+        "from eagle3hub.checkpoint.safetensors import read_header\n"
+        "from eagle3hub.checkpoint.writer import OpenFiles, stream\n"
         "ref = read_header(pathlib.Path(sys.argv[1])).tensors['x']\n"
         f"ref = cast(reordered(ref, range({rows - 1}, -1, -1), {4 * width}), 'F16')\n"
         "with OpenFiles() as files: print(sum(len(c) for c in stream(ref, files)))\n"

@@ -17,6 +17,8 @@ from eagle3hub.validation import validate
 from eagle3hub.validation.engine_runner import Kept
 from eagle3hub.validation.reference_runner import ReferenceOptions
 
+pytestmark = pytest.mark.slow  # whole measurements
+
 Cli = Callable[..., tuple[int, str, str]]
 SHORT: dict[str, Any] = {"num_prompts": 8, "max_new_tokens": 12}
 

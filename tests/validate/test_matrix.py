@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 from validate import samples
 
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import ManifestError, UnavailableError, UsageError
 from eagle3hub.layouts import LAYOUTS
@@ -36,7 +37,7 @@ def broken(tmp_path: Path) -> Path:
 
 def only_speculators_holds(head: Path, folder: Path, target: Path) -> Path:
     """The example with a residual after its norm, which the flat layouts have no field for."""
-    convert(head, folder, "speculators", target=str(target), speculative_tokens=3)
+    convert(head, folder, "speculators", ConvertOptions(target=str(target), speculative_tokens=3))
     file = folder / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "norm_before_residual": True}))
     (folder / "eagle3hub.json").unlink()
@@ -110,6 +111,7 @@ def test_a_single_engine_that_is_not_there_is_an_error(
         validate_layouts(head, "specforge", target=paper_target, engine="vllm")
 
 
+@pytest.mark.slow
 def test_layouts_of_the_example_count_alike(cli: Cli, head: Path, smollm2_target: Path, tmp_path: Path) -> None:
     file = tmp_path / "matrix.json"
     words = ("validate", head, "--target", smollm2_target, "--num-prompts", 8, "--max-new-tokens", 12, "--quiet")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.rewriting import edit
 
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.validation import validate
 
@@ -19,7 +20,7 @@ def test_embeddings_sglang_replaces_are_seen_in_the_rounds(
 ) -> None:
     """A head with embeddings of its own: SGLang loads them, then uses the target's."""
     head = tmp_path / "head"
-    convert(example_head, head, "specforge", target=str(smollm2_target), target_name="owner/t")
+    convert(example_head, head, "specforge", ConvertOptions(target=str(smollm2_target), target_name="owner/t"))
     noise = torch.randn((49152, 576), generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     edit(head, **{"embed_tokens.weight": noise})
     report = validate(

@@ -12,6 +12,7 @@ import torch
 from support.rewriting import edit
 from support.versions import VLLM
 
+from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineRun, Job
@@ -135,7 +136,12 @@ def test_a_norm_vllm_assumes_is_seen_in_the_rounds(
 ) -> None:
     """A speculators config that leaves norm_before_residual out: the library's false is vLLM's true."""
     head = tmp_path / "speculators"
-    convert(example_head, head, "speculators", target=str(smollm2_target), target_name="owner/t", speculative_tokens=3)
+    convert(
+        example_head,
+        head,
+        "speculators",
+        ConvertOptions(target=str(smollm2_target), target_name="owner/t", speculative_tokens=3),
+    )
     edit(head, config={"norm_before_residual": "DELETE"})
     report = check(head, smollm2_target, vllm_python, kept, engine="reference,vllm", reference_head=example_head)
     ours, theirs = report.document["engines"]

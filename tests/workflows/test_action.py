@@ -6,9 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from workflows.conftest import ROOT
 from workflows.runner import Runner, load
 from workflows.test_several_heads import TRAINED, of_two
+
+pytestmark = pytest.mark.slow  # each runs a whole workflow, command by command
 
 CHECK = ROOT / "examples/actions/check-my-head.yml"
 Repository = Callable[..., Path]

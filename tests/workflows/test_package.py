@@ -36,9 +36,9 @@ def run(runner: Runner, name: str, steps: set[str], digest: str = "", tag: str =
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     folder = tmp_path / "checkout"
-    (folder / "eagle3hub").mkdir(parents=True)
-    for name in ("_version.py", "installation.toml"):
-        shutil.copy(ROOT / "eagle3hub" / name, folder / "eagle3hub")
+    (folder / "eagle3hub/system").mkdir(parents=True)
+    for name in ("_version.py", "system/installation.toml"):
+        shutil.copy(ROOT / "eagle3hub" / name, folder / "eagle3hub" / name)
     return folder
 
 

@@ -14,6 +14,8 @@ from workflows.runner import _write_tools
 
 from eagle3hub.card import load_manifest
 
+pytestmark = pytest.mark.slow  # each runs a whole workflow, command by command
+
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NEED_A_HUB = {
     str(page.relative_to(ROOT)): [

@@ -22,6 +22,8 @@ from eagle3hub.publishing.files import read_folder, whole_digest
 from eagle3hub.system.resources import cache_dir
 from eagle3hub.validation.report import load_report
 
+pytestmark = pytest.mark.slow  # each runs a whole workflow, command by command
+
 EXAMPLE = ROOT / "examples/actions"
 RELEASE = ROOT / ".github/workflows/release.yml"
 Repository = Callable[..., Path]

@@ -6,9 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import yaml
 from workflows.conftest import JOBS_TOKEN, ROOT, TARGET, TOKEN, Hub
 from workflows.runner import Runner, called_with
+
+pytestmark = pytest.mark.slow  # each runs a whole workflow, command by command
 
 RELEASE = ROOT / ".github/workflows/release.yml"
 TRAINED = "alice/trained"

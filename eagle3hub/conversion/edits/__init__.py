@@ -1,4 +1,4 @@
-"""Changes of a head that were asked for: each a pure function from a head to a head and a record of what it did."""
+"""Edits of a head, each on request: a pure function from a head to a new head and a record of the change."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from eagle3hub.conversion.edits.change import Change
+from eagle3hub.conversion.edits.change import ON_COMMAND_LINE, Change
 from eagle3hub.conversion.edits.embeddings import drop_embeddings, include_embeddings
 from eagle3hub.conversion.edits.reorder import change_dtype, resort_vocab, sort_aux
 from eagle3hub.conversion.edits.repair import repair_vocab, supply_map
@@ -17,7 +17,7 @@ from eagle3hub.layouts.base import ReadOptions
 
 @dataclass(frozen=True, slots=True)
 class Transforms:
-    """What shall be changed on the way; nothing is by default.
+    """The edits to make during a conversion; none by default.
 
     Attributes:
         repair: names of vocabulary repairs (`eagle3hub.conversion.edits.repair.REPAIRS`).
@@ -39,11 +39,11 @@ class Transforms:
 
 
 def apply_transforms(head: Head, asked: Transforms, target: str | None = None) -> tuple[Head, list[Change]]:
-    """Apply what was asked for, in the order of the fields of `Transforms`.
+    """Apply the edits in the order of the fields of `Transforms`.
 
-    ``target`` is the target as the user named it, for comparing embeddings. The head may come with problems that a
-    transform takes away; the caller raises what is left. Raises InputError where a transform does not fit, UsageError
-    where two contradict each other.
+    ``target`` is the target as the user named it, for comparing embeddings. The head may have problems that an edit
+    solves; the caller raises the rest. Raises InputError where an edit does not fit, UsageError where two contradict
+    each other.
     """
     if asked.repair and asked.d2t is not None:
         raise UsageError("--repair and --d2t both say what the vocabulary map is", hint="give one of them")
@@ -72,29 +72,22 @@ def apply_transforms(head: Head, asked: Transforms, target: str | None = None) -
     return head, changes
 
 
-def said(options: ReadOptions) -> list[Change]:
-    """What the user said of the source, as records: it counts as evidence only that it was said."""
+def overrides(options: ReadOptions) -> list[Change]:
+    """The user's overrides as records; their only evidence is the command line."""
     o, residual = options, options.norm_before_residual
+    suspicious = "permission to read weights that look random was given" if o.allow_suspicious else None
     facts: list[tuple[str, object, str]] = [
-        ("aux-layers", o.aux_layers and list(o.aux_layers), f"the aux layers ({o.aux_convention} numbering)"),
+        ("aux-layers", o.aux_layers and list(o.aux_layers), f"the list of aux layers ({o.aux_convention} numbering)"),
         ("num-target-layers", o.num_target_layers, "the target's number of layers"),
         ("norm-output", o.norm_output, "the hidden state fed back, relative to the head's final norm,"),
         ("norm-before-residual", None if residual is None else str(residual).lower(), "norm_before_residual"),
         ("mask-token-id", o.mask_token_id, "the token of positions not drafted yet"),
         ("rope-theta", o.rope_theta, "the RoPE base"),
-        ("drop", o.drop and list(o.drop), "the tensors that are no part of the head"),
-        ("allow-suspicious", o.allow_suspicious or None, "that weights which look random shall be read all the same"),
+        ("drop", o.drop and list(o.drop), "the list of tensors that are no part of the head"),
     ]
-    return [
-        Change(
-            f"{name}",
-            f"{what} was said to be {value}",
-            "said on the command line",
-            list(o.drop) if name == "drop" else [],
-        )
-        for name, value, what in facts
-        if value not in (None, ())
-    ]
+    given = [(name, f"{what} was given as {value}") for name, value, what in facts if value not in (None, ())]
+    given += [("allow-suspicious", suspicious)] if suspicious else []
+    return [Change(name, what, ON_COMMAND_LINE, list(o.drop) if name == "drop" else []) for name, what in given]
 
 
-__all__ = ["Change", "Transforms", "apply_transforms", "said"]
+__all__ = ["Change", "Transforms", "apply_transforms", "overrides"]

@@ -1,18 +1,18 @@
-"""Give a head the target's token embeddings, or take them out."""
+"""Add the target's token embeddings to a head, or remove the head's own."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from eagle3hub.address import HubAddress, parse_address
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.safetensors import FLOATS, TensorRef, read_header
-from eagle3hub.checkpoint.source import HUB, INDEX, WEIGHTS, parse_json_object, read_small
+from eagle3hub.checkpoint.source import INDEX, WEIGHTS, parse_json_object, read_small
 from eagle3hub.checkpoint.writer import OpenFiles, stream
 from eagle3hub.conversion.edits.change import Change
-from eagle3hub.errors import HubError, Refusal, SourceError, TensorError
+from eagle3hub.errors import Hint, HubError, Refusal, SourceError, TensorError
 from eagle3hub.head import Assumption, Head
 
 EMBEDDINGS = "embed_tokens.weight"
@@ -23,22 +23,21 @@ _NAMES = (
     f"model.language_model.{EMBEDDINGS}",
     "transformer.wte.weight",
 )
-"""What embeddings are called in targets, text-only and multimodal ones (transformers 5)."""
-_HUB_ID = re.compile(r"(?!.*\.safetensors$)[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*(@[^/@\s]+)?)?", re.ASCII)
+"""Names of the embeddings in targets, text-only and multimodal ones (transformers 5)."""
 _NAME_ONE = "name a safetensors file, a folder or a Hub id that holds the target's weights"
 
 
 def include_embeddings(head: Head, source: str, *, cast: bool = False) -> tuple[Head, Change]:
     """Add the token embeddings found in ``source``: a safetensors file, a model's folder or a Hub id.
 
-    ``cast``: all weights are cast to one dtype afterwards, so that these may have another than the head's.
+    ``cast``: all weights are cast to one dtype afterwards, so these may differ from the head's.
     Raises SourceError where there are none, TensorError where they do not fit the head, Refusal where the head has
     embeddings already.
     """
     if EMBEDDINGS in head.tensors:
         raise Refusal(
             "--include-embeddings: the head has its own embed_tokens.weight",
-            hint="leave the option out, or drop them first with --drop-embeddings",
+            hint=Hint("leave the option out, or drop them first with --drop-embeddings", "--drop-embeddings"),
             code="refused-embeddings-present",
         )
     ref = find_embeddings(source)
@@ -52,7 +51,7 @@ def include_embeddings(head: Head, source: str, *, cast: bool = False) -> tuple[
     if ref.dtype != head.dtype and not (cast and ref.dtype in FLOATS):
         raise TensorError(
             f"{ref.name} of {source} is {ref.dtype}, but the head's weights are {head.dtype}",
-            hint="add --dtype bf16, fp16 or fp32 to cast all of them"
+            hint=Hint("add --dtype bf16, fp16 or fp32 to cast all of them", "--dtype")
             if ref.dtype in FLOATS
             else "name embeddings that are not quantized",
             code="tensor-embeddings-dtype",
@@ -65,11 +64,10 @@ def include_embeddings(head: Head, source: str, *, cast: bool = False) -> tuple[
 
 
 def drop_embeddings(head: Head, target: str | None) -> tuple[Head, Change]:
-    """Take embed_tokens.weight out, so that engines use the target's.
+    """Remove embed_tokens.weight, so that engines use the target's.
 
-    With ``target`` a folder that holds weights, the two are compared and unequal ones refused; otherwise that they
-    are equal becomes an assumption. Raises Refusal where the head would lose what it needs, TensorError where there
-    is nothing to drop.
+    If ``target`` is a folder with weights, both are compared and must be equal; otherwise that is an assumption.
+    Raises Refusal if the head needs its own, TensorError if it has none.
     """
     own = head.tensors.get(EMBEDDINGS)
     d = head.dims
@@ -89,7 +87,7 @@ def drop_embeddings(head: Head, target: str | None) -> tuple[Head, Change]:
     if target is not None and Path(target).expanduser().is_dir() and _has_weights(Path(target).expanduser()):
         theirs = find_embeddings(target)
         if own.remote is not None:
-            open_checkpoint(head.source)  # brings the weights to where the reference says they are
+            open_checkpoint(head.source)  # downloads the weights to the path in the reference
         if not _equal(own, theirs):
             raise Refusal(
                 f"--drop-embeddings: the head's embeddings differ from those of {Path(target).name}, so it would "
@@ -99,7 +97,7 @@ def drop_embeddings(head: Head, target: str | None) -> tuple[Head, Change]:
             )
         evidence = f"they equal those of {Path(target).name}, byte for byte"
     else:
-        evidence = "nobody compared them with the target's"
+        evidence = "they were not compared with the target's"
         why = "the head's own embeddings were dropped and engines use the target's, which were not compared with them"
         settle = "give --target a folder that holds the target's weights"
         assumptions.append(Assumption("embed_tokens", "the target's", why, settle))
@@ -112,14 +110,14 @@ def find_embeddings(source: str) -> TensorRef:
 
     Raises SourceError, CheckpointError or HubError.
     """
-    path = Path(source).expanduser()
-    if path.is_file():
-        return _pick(source, read_header(path).tensors)
-    if path.is_dir():
-        return _pick(source, read_header(_shard(source, path)).tensors)
-    if not source.startswith(HUB) and not _HUB_ID.fullmatch(source):
-        raise SourceError(f"{source} does not exist", hint=_NAME_ONE, code="source-missing")
-    return _pick(source, read_header(_downloaded(source)).tensors)
+    at = parse_address(source)
+    if isinstance(at, HubAddress):
+        return _pick(source, read_header(_downloaded(source, at)).tensors)
+    if at.path.is_file():
+        return _pick(source, read_header(at.path).tensors)
+    if at.path.is_dir():
+        return _pick(source, read_header(_shard(source, at.path)).tensors)
+    raise SourceError(f"{source} does not exist", hint=_NAME_ONE, code="source-missing")
 
 
 def _shard(source: str, folder: Path) -> Path:
@@ -138,15 +136,14 @@ def _shard(source: str, folder: Path) -> Path:
     return folder / shard
 
 
-def _downloaded(source: str) -> Path:
-    from eagle3hub.checkpoint.hub import download_file
-    from eagle3hub.checkpoint.remote import HubAddress, download_weights, parse_address
+def _downloaded(source: str, at: HubAddress) -> Path:
+    from eagle3hub.checkpoint.hub import download_file, no_repository
+    from eagle3hub.checkpoint.remote import download_weights
 
-    at = parse_address(source) if "/" in source else HubAddress(source, None, "")
     try:
         index = download_file(at.repo_id, at.path(INDEX), at.revision)
     except HubError as e:
-        if e.code == "hub-not-found" and _HUB_ID.fullmatch(source) and at.revision is None:
+        if at.bare and no_repository(e):
             message = f"{source} is neither a file nor a folder here, nor a model on the Hub that can be read"
             raise HubError(message, hint=e.hint, code=e.code) from e
         if e.code != "hub-no-file":

@@ -8,12 +8,12 @@ from dataclasses import replace
 from eagle3hub.checkpoint.safetensors import FLOATS, TORCH_NAME, TensorRef
 from eagle3hub.checkpoint.writer import cast, is_exact, reordered
 from eagle3hub.conversion.edits.change import Change, edited_configs, with_map
-from eagle3hub.errors import ConfigError, Refusal, UsageError, VocabMapError
+from eagle3hub.errors import ConfigError, Hint, Refusal, UsageError, VocabMapError
 from eagle3hub.head import AuxTaps, Head
+from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.vocab import VocabMap
-from eagle3hub.layouts.interpret import AUX_IDS
 
-# Another dtype for the weights, only where it is asked for.
+# Cast the weights to another dtype.
 
 
 DTYPES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
@@ -55,7 +55,7 @@ def change_dtype(head: Head, name: str) -> tuple[Head, Change | None]:
     return out, Change(f"dtype:{name}", what, evidence, names, not lossy)
 
 
-# Put a head's draft vocabulary, or its aux hidden states, into ascending order without changing what it computes.
+# Sort a head's draft vocabulary or its aux hidden states, without changing what it computes.
 
 
 def resort_vocab(head: Head) -> tuple[Head, Change]:
@@ -98,16 +98,18 @@ def resort_vocab(head: Head) -> tuple[Head, Change]:
 
 
 def sort_aux(head: Head) -> tuple[Head, Change]:
-    """Permute what belongs to each aux hidden state so that layer ids ascend.
+    """Permute the weights of each aux hidden state so that layer ids ascend.
 
-    The column blocks of fc, parts of input_norm and mask_hidden, and the fc_norm of each state move along.
+    These are the column blocks of fc, parts of input_norm and mask_hidden, and the fc_norm of each state.
     Raises ConfigError where the order is ascending already, Refusal for a quantized fc.
     """
     ids = head.fc_order
     if ids is None:
         raise ConfigError(
             "--sort-aux: the aux layers are in ascending order already, or none are named",
-            hint="leave the option out, or give the order of fc's column blocks with --aux-layers",
+            hint=Hint(
+                "leave the option out, or give the order of fc's column blocks with --aux-layers", "--aux-layers"
+            ),
             code="config-aux-sorted",
         )
     order = sorted(range(len(ids)), key=ids.__getitem__)

@@ -11,23 +11,24 @@ from pathlib import Path
 
 from eagle3hub.checkpoint.pickles import is_pickle, read_pickle_tensors
 from eagle3hub.checkpoint.safetensors import TensorRef, read_header
-from eagle3hub.conversion.edits.change import INTEGERS, Change, integers, raw_buffers, with_ordered_map
-from eagle3hub.errors import Problem, SourceError, UsageError, VocabMapError
+from eagle3hub.conversion.edits.change import Change, raw_buffers, with_ordered_map
+from eagle3hub.errors import Hint, Problem, SourceError, UsageError, VocabMapError
 from eagle3hub.head import Head
-from eagle3hub.head.vocab import SORTED_TRAINERS, VocabMap, check_vocab_map, is_map, subtractions
-from eagle3hub.layouts.tensors import read_mask
+from eagle3hub.head.vocab import VocabMap, check_vocab_map, is_map, subtractions
+from eagle3hub.layouts import get_layout
+from eagle3hub.layouts.tensors import read_integers, read_mask
 from eagle3hub.system.reading import opened
 
-# Repairs of a vocabulary map, each asked for by name and each only where what is there proves it right.
+# Repairs of a vocabulary map: each is requested by name, and made only where the buffers prove it right.
 
 
 REPAIRS = ("absolute", "double-subtracted", "arange", "from-t2d", "from-d2t", "prefix")
-"""Repairs that can be asked for by name; each fits certain faults only."""
+"""Repairs that can be requested by name; each fits certain faults only."""
 
 
 @dataclass(frozen=True, slots=True)
-class Mended:
-    """A map after a repair, and what shows that the repair is right."""
+class Repaired:
+    """A map after a repair, and the evidence that the repair is right."""
 
     vocab: VocabMap
     evidence: str
@@ -35,20 +36,20 @@ class Mended:
 
 def repair_vocab_map(
     name: str, d2t: Sequence[int] | None, t2d: bytes | None, *, vocab_size: int, draft_vocab_size: int
-) -> Mended:
-    """Mend a pair of vocabulary buffers in the way called ``name``, one of `REPAIRS`.
+) -> Repaired:
+    """Repair a pair of vocabulary buffers with the repair called ``name``, one of `REPAIRS`.
 
     The buffers are those of `check_vocab_map`. Raises VocabMapError where this repair does not fit the fault, so
     that nothing is ever repaired on a guess.
     """
     vocab, status, problems = check_vocab_map(d2t, t2d, vocab_size=vocab_size, draft_vocab_size=draft_vocab_size)
-    if name == "from-t2d" and vocab is not None and vocab.spelling == "t2d":
-        return Mended(vocab, f"t2d marks exactly {draft_vocab_size} tokens and there is no d2t")
+    if name == "from-t2d" and vocab is not None and vocab.stored_as == "t2d":
+        return Repaired(vocab, f"t2d marks exactly {draft_vocab_size} tokens and there is no d2t")
     if not problems:
         raise _nothing_to_repair(name, status)
-    mended = _mend(name, status, d2t, t2d, vocab_size, draft_vocab_size)
-    if mended is not None:
-        return mended
+    repaired = _repair(name, status, d2t, t2d, vocab_size, draft_vocab_size)
+    if repaired is not None:
+        return repaired
     raise _unfit(name, problems[0])
 
 
@@ -68,9 +69,9 @@ def _nothing_to_repair(name: str, status: str) -> VocabMapError:
     )
 
 
-def _mend(name: str, status: str, d2t: Sequence[int] | None, t2d: bytes | None, v: int, vd: int) -> Mended | None:
+def _repair(name: str, status: str, d2t: Sequence[int] | None, t2d: bytes | None, v: int, vd: int) -> Repaired | None:
     members = None if t2d is None or len(t2d) != v else [i for i, m in enumerate(t2d) if m]
-    unset = vd == v and not members  # a mask over a full vocabulary can only be all true, so that it says nothing
+    unset = vd == v and not members  # over a full vocabulary only a mask that is all true means anything
     prefix = members is None or unset or members == list(range(vd))
     ids: Sequence[int] | None = None
     evidence = ""
@@ -89,7 +90,7 @@ def _mend(name: str, status: str, d2t: Sequence[int] | None, t2d: bytes | None, 
             f", and t2d marks the first {vd} tokens" if members else ""
         )
     elif name == "prefix" and prefix and (status == "zero" or (status == "t2d-count" and unset and d2t is None)):
-        ids, evidence = range(vd), f"that the draft vocabulary is the first {vd} tokens was said on the command line"
+        ids, evidence = range(vd), f"that the draft vocabulary is the first {vd} tokens was given on the command line"
     elif (
         name == "from-t2d"
         and status in {"zero", "arange", "out-of-range", "duplicate", "shape"}
@@ -108,7 +109,7 @@ def _mend(name: str, status: str, d2t: Sequence[int] | None, t2d: bytes | None, 
         and is_map(d2t, v)
     ):
         ids, evidence = [i + x for i, x in enumerate(d2t)], "d2t maps to distinct tokens by itself and t2d is no mask"
-    return None if ids is None else Mended(VocabMap(array("q", ids), v, "offset"), evidence)
+    return None if ids is None else Repaired(VocabMap(array("q", ids), v, "offset"), evidence)
 
 
 def repair_vocab(head: Head, names: Sequence[str]) -> tuple[Head, list[Change]]:
@@ -122,10 +123,10 @@ def repair_vocab(head: Head, names: Sequence[str]) -> tuple[Head, list[Change]]:
             raise UsageError(
                 f"there is no repair called {name}", hint=f"choose one of {', '.join(REPAIRS)}", code="usage-repair"
             )
-        if name == "from-t2d" and head.layout not in SORTED_TRAINERS:
+        if name == "from-t2d" and not get_layout(head.layout).contract.trainer_sorts:
             raise VocabMapError(
                 f"--repair from-t2d needs a trainer that keeps lm_head in ascending order; {head.layout} does not say",
-                hint="give the run's own map with --d2t FILE",
+                hint=Hint("give the run's own map with --d2t FILE", "--d2t"),
                 code="vocab-repair-unfit",
             )
         if changes:
@@ -137,15 +138,15 @@ def repair_vocab(head: Head, names: Sequence[str]) -> tuple[Head, list[Change]]:
                 raise _unfit(name, fault)
         d2t, t2d = raw_buffers(head)
         d = head.dims
-        mended = repair_vocab_map(name, d2t, t2d, vocab_size=d.vocab_size, draft_vocab_size=d.draft_vocab_size)
-        identity = list(mended.vocab.target_id) == list(range(d.vocab_size))
-        head = with_ordered_map(head, None if identity else mended.vocab)
+        repaired = repair_vocab_map(name, d2t, t2d, vocab_size=d.vocab_size, draft_vocab_size=d.draft_vocab_size)
+        identity = list(repaired.vocab.target_id) == list(range(d.vocab_size))
+        head = with_ordered_map(head, None if identity else repaired.vocab)
         buffers = sorted(head.buffers)
-        changes.append(Change(f"repair:{name}", "the vocabulary map was repaired", mended.evidence, buffers, True))
+        changes.append(Change(f"repair:{name}", "the vocabulary map was repaired", repaired.evidence, buffers, True))
     return head, changes
 
 
-# A vocabulary map from a file of its own, for heads that came without one or with a wrong one.
+# A vocabulary map from a file, for heads that have none or a wrong one.
 
 
 _UNSURE = frozenset({"t2d-mismatch", "t2d-values", "t2d-count"})
@@ -157,9 +158,9 @@ _NPY = b"\x93NUMPY"
 def supply_map(head: Head, file: str | Path) -> tuple[Head, Change]:
     """Give ``head`` the map in ``file``: .npy, safetensors or a torch pickle, with d2t alone or d2t and t2d.
 
-    Whether it holds offsets or absolute ids is decided by which of the two is a map at all, by t2d where there is
-    one, and else refused. Raises SourceError or CheckpointError for a file that cannot be read, VocabMapError for one
-    that holds no map for this head, or contradicts a map the head already has.
+    It may hold offsets or absolute ids: the reading that is a map of this head counts, and t2d, if there is one, must
+    agree; if both readings fit, the file is refused. Raises SourceError or CheckpointError for a file that cannot be
+    read, VocabMapError for one that holds no map for this head or contradicts a map the head already has.
     """
     d2t, t2d = _read(Path(file).expanduser())
     name = Path(file).name
@@ -180,7 +181,7 @@ def supply_map(head: Head, file: str | Path) -> tuple[Head, Change]:
         raise VocabMapError(
             f"{name} maps draft id {first} to target id {ids[first]}, but the head has a sound map of its own that "
             f"says {head.vocab_map.target_id[first]}",
-            hint="leave --d2t out, or find out which of the two belongs to these weights",
+            hint=Hint("leave --d2t out, or find out which of the two belongs to these weights", "--d2t"),
             code="vocab-supplied-conflict",
         )
     if sound and own_t2d is not None:
@@ -201,7 +202,10 @@ def _agree_with_mask(name: str, vocab: VocabMap, own_t2d: bytes) -> None:
         first = next(i for i, (a, b) in enumerate(zip(mask, own_t2d, strict=True)) if a != b)
         raise VocabMapError(
             f"{name} and the head's t2d disagree about target id {first}",
-            hint="the file belongs to another head; where lm_head is in ascending order, --repair from-t2d helps",
+            hint=Hint(
+                "the file belongs to another head; where lm_head is in ascending order, --repair from-t2d helps",
+                "--repair",
+            ),
             code="vocab-supplied-conflict",
         )
 
@@ -260,14 +264,15 @@ def _read(path: Path) -> tuple[array[int], bytes | None]:
 def _from_tensors(path: Path, tensors: Mapping[str, TensorRef]) -> tuple[array[int], bytes | None]:
     d2t = tensors.get("d2t") or (next(iter(tensors.values())) if len(tensors) == 1 else None)
     t2d = tensors.get("t2d")
-    if d2t is None or d2t.dtype not in INTEGERS or len(d2t.shape) != 1:
+    ids = None if d2t is None else read_integers(d2t)
+    if ids is None:
         names = ", ".join(sorted(tensors)[:4]) or "nothing"
         raise VocabMapError(
             f"{path.name} holds no integer vector called d2t (it holds {names})",
             hint="save the map as one int64 vector, or as {'d2t': …, 't2d': …}",
             code="vocab-supplied-format",
         )
-    return integers(d2t), None if t2d is None else read_mask(t2d)
+    return ids, None if t2d is None else read_mask(t2d)
 
 
 def _from_npy(path: Path) -> array[int]:

@@ -1,4 +1,4 @@
-"""Fields of the written config set by hand, as long as the tensors agree."""
+"""Set fields of the config to write by hand, as long as the tensors agree."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from eagle3hub.checkpoint.safetensors import TORCH_NAME
 from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.checkpoint.source import CONFIG, WEIGHTS
 from eagle3hub.checkpoint.writer import encode_header, in_file_order
-from eagle3hub.conversion.edits.change import Change
+from eagle3hub.conversion.edits.change import ON_COMMAND_LINE, Change
 from eagle3hub.engines.preflight import Verdict, examine, preflight_all
 from eagle3hub.engines.preflight.contracts import EFFECTS
-from eagle3hub.errors import InputError, LayoutError, Refusal, UsageError
+from eagle3hub.errors import Hint, InputError, LayoutError, Refusal, UsageError
 from eagle3hub.head import Head
+from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
 from eagle3hub.head.target import TargetFacts
 from eagle3hub.layouts import detect, get_layout
-from eagle3hub.layouts.aux_layers import AUX_IDS
-from eagle3hub.layouts.base import AS_FOUND, Spelled
+from eagle3hub.layouts.base import AS_FOUND, LayoutFiles
 from eagle3hub.layouts.hf_config import bound_by_context
 from eagle3hub.layouts.tensors import prepared
 from eagle3hub.system.documents import document_bytes
@@ -37,9 +37,9 @@ _OPTION = {
     "torch_dtype": "--dtype",
     "mask_token_id": "--mask-token-id",
     AUX_IDS: "--aux-layers",
-    "num_aux_hidden_states": "--aux-layers",
+    AUX_COUNT: "--aux-layers",
 }
-"""The option that is there for what a field says, by the last part of its key."""
+"""The option that sets a field, by the last part of the field's key."""
 _AT_THE_SOURCE = "leave it out, or correct the config.json of the source where that is wrong"
 
 
@@ -56,20 +56,20 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def apply_settings(
-    head: Head, spelled: Spelled, layout: str, settings: Sequence[tuple[str, Any]]
-) -> tuple[Head, Spelled, list[Change]]:
-    """Set config fields, and hold the result to what it should be before anything is written.
+    head: Head, files: LayoutFiles, layout: str, settings: Sequence[tuple[str, Any]]
+) -> tuple[Head, LayoutFiles, list[Change]]:
+    """Set config fields, and check the result before anything is written.
 
-    Each time the folder is read as its reader would, and judged for every engine. Only what had to be assumed may come
-    out otherwise: the head returned then has the new semantics, and the change is recorded as such. Raises Refusal
-    for a field that contradicts the tensors or the head, has an option of its own, or costs an engine.
+    After each field the folder is read back and every engine's verdict compared. A field may change the semantics only
+    where they had to be assumed; the head returned then has the new ones, and the change is recorded. Raises Refusal
+    for a field that contradicts the tensors or the head, has an option of its own, or makes an engine's verdict worse.
     """
     changes: list[Change] = []
-    seen = _look(head, spelled, layout) if settings else None
+    seen = _look(head, files, layout) if settings else None
     for key, value in settings:
-        config = deepcopy(spelled.config)
+        config = deepcopy(files.config)
         before = _put(config, key, value)
-        edited = replace(spelled, config=config)
+        edited = replace(files, config=config)
         try:
             after = _look(head, edited, layout)
             after.head.raise_for_errors()
@@ -84,13 +84,13 @@ def apply_settings(
         )
         if changed:
             what += f", which changes what the head computes: {'; '.join(changed)}"
-        changes.append(Change(f"set:{key}", what, "said on the command line", [], not changed))
+        changes.append(Change(f"set:{key}", what, ON_COMMAND_LINE, [], not changed))
         settled = {key, key.rpartition(".")[2]}
         head = replace(
             head, semantics=after.head.semantics, assumptions=[a for a in head.assumptions if a.field not in settled]
         )
-        spelled = replace(edited, assumptions=[a for a in spelled.assumptions if a.field not in settled])
-    return head, spelled, changes
+        files = replace(edited, assumptions=[a for a in files.assumptions if a.field not in settled])
+    return head, files, changes
 
 
 def _put(config: dict[str, Any], key: str, value: Any) -> Any:
@@ -130,16 +130,16 @@ def _lost(before: Any, value: Any) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A folder as it would be read: the head in it, the layout it looks like (None: none), every engine's verdict."""
+    """A folder as it would be read: the head in it, its detected layout (None: none), every engine's verdict."""
 
     head: Head
     layout: str | None
     verdicts: list[Verdict]
 
 
-def _look(head: Head, spelled: Spelled, layout: str) -> _Seen:
+def _look(head: Head, files: LayoutFiles, layout: str) -> _Seen:
     with scratch_folder() as folder:
-        _rehearse(folder, spelled)
+        _rehearse(folder, files)
         checkpoint = open_checkpoint(folder)
         back = get_layout(layout).read(prepared(checkpoint, AS_FOUND), AS_FOUND)
         try:
@@ -151,7 +151,7 @@ def _look(head: Head, spelled: Spelled, layout: str) -> _Seen:
 
 
 def target_of(head: Head) -> TargetFacts | None:
-    """What is known of the target, where it is enough to judge by."""
+    """The known facts of the target, or None if its depth is unknown."""
     if head.num_target_layers is None:
         return None
     return TargetFacts(
@@ -167,10 +167,10 @@ def target_of(head: Head) -> TargetFacts | None:
     )
 
 
-def _hold(key: str, head: Head, spelled: Spelled, layout: str, after: _Seen) -> None:
+def _hold(key: str, head: Head, files: LayoutFiles, layout: str, after: _Seen) -> None:
     """Raise Refusal where the folder would contradict the tensors, or name other layers, tokens or maps."""
     back = after.head
-    flat = _flattened(spelled.config)
+    flat = _flattened(files.config)
     stated = {v for k, v in flat if k in {"torch_dtype", "dtype"} and v is not None}
     if not stated <= {TORCH_NAME.get(head.dtype), head.dtype}:
         raise _refused(key, f"the weights are {TORCH_NAME.get(head.dtype, head.dtype)}")
@@ -193,20 +193,20 @@ def _hold(key: str, head: Head, spelled: Spelled, layout: str, after: _Seen) -> 
 
 
 def _semantics_changed(key: str, head: Head, back: Head) -> list[str]:
-    """What the head would compute otherwise, in words. Raises Refusal unless that had to be assumed."""
+    """How the semantics changed, in words. Raises Refusal unless what changed had been assumed."""
     a, b = head.semantics, back.semantics
     differ = [f.name for f in fields(a) if getattr(a, f.name) != getattr(b, f.name)]
     changed = [f"{name} from {getattr(a, name)} to {getattr(b, name)}" for name in differ]
     assumed = {"rope" if found.field == "rope_theta" else found.field for found in head.assumptions}
-    for name, said in zip(differ, changed, strict=True):
+    for name, how in zip(differ, changed, strict=True):
         if name not in assumed:
             hint = None if key.rpartition(".")[2] in _OPTION else _AT_THE_SOURCE
-            raise _refused(key, f"it would change what the head computes: {said}", hint)
+            raise _refused(key, f"it would change what the head computes: {how}", hint)
     return changed
 
 
 def _hold_engines(key: str, before: _Seen, after: _Seen) -> None:
-    """Raise Refusal where an engine would make less of the folder than it did, or nobody could tell its layout."""
+    """Raise Refusal if an engine's verdict gets worse, or if another layout is detected."""
     for was, now in zip(before.verdicts, after.verdicts, strict=True):
         if EFFECTS.index(now.kind) > EFFECTS.index(was.kind):
             reason = now.reasons[0]
@@ -216,11 +216,11 @@ def _hold_engines(key: str, before: _Seen, after: _Seen) -> None:
         raise _refused(key, f"the folder would look {seems} instead of {before.layout}")
 
 
-def _rehearse(folder: Path, spelled: Spelled) -> None:
-    """A folder like the one to be written, with holes in place of the weights: it takes no room on the disk."""
-    (folder / CONFIG).write_bytes(document_bytes(spelled.config))
-    ordered = in_file_order(spelled.tensors)
-    header = encode_header(ordered, spelled.metadata)
+def _rehearse(folder: Path, files: LayoutFiles) -> None:
+    """Write a folder like the real one, with holes in place of the weights: it takes no room on the disk."""
+    (folder / CONFIG).write_bytes(document_bytes(files.config))
+    ordered = in_file_order(files.tensors)
+    header = encode_header(ordered, files.metadata)
     with (folder / WEIGHTS).open("wb") as f:
         f.write(header)
         at = len(header)
@@ -245,7 +245,7 @@ def _flattened(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 def _refused(key: str, why: str, hint: str | None = None) -> Refusal:
     option = _OPTION.get(key.rpartition(".")[2])
-    own = f"leave it out: {option} is there for that" if option else "leave it out"
+    own = Hint(f"leave it out: {option} is there for that", option) if option else "leave it out"
     return Refusal(f"--set {key} is refused: {why}", hint=hint or own, code="refused-set")
 
 

@@ -12,6 +12,7 @@ from eagle3hub.engines.check.commands import check_settings, vllm_speculative_co
 from eagle3hub.engines.check.finding import Finding, known_fact, unknown
 from eagle3hub.engines.check.snippets import UNFILLED, Snippet
 from eagle3hub.engines.specs import common, interface
+from eagle3hub.head.aux_defaults import AUX_CAPTURE
 
 # Rules on the YAML that TensorRT-LLM is configured with.
 
@@ -46,13 +47,13 @@ def trtllm_config(config: Mapping[str, Any], line: Callable[[str], int], *, need
         what = "decoding_type Eagle also stands for EAGLE 1 and 2: TensorRT-LLM takes it with a warning"
         at = line("decoding_type")
         findings.append(Finding("trtllm-decoding-type", "warning", at, "trtllm", what, "decoding_type: Eagle3"))
-    if config.get("eagle3_layers_to_capture") == [-1]:
+    if config.get(AUX_CAPTURE) == [-1]:
         what = (
-            "eagle3_layers_to_capture [-1] builds no fc and feeds the head the final, normed hidden state: right only "
+            f"{AUX_CAPTURE} [-1] builds no fc and feeds the head the final, normed hidden state: right only "
             "for a head with use_aux_hidden_state false, silently wrong for one with aux layers"
         )
         instead = "leave it out for the default aux layers, or list the head's layers, counted from 0"
-        at = line("eagle3_layers_to_capture")
+        at = line(AUX_CAPTURE)
         findings.append(Finding("trtllm-final-state", "warning", at, "trtllm", what, instead))
     if "max_draft_len" not in config:
         what = "max_draft_len is not given, and TensorRT-LLM needs it"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.specs import DATA, common, document, engine_title, merged, versions_with
 from eagle3hub.errors import UsageError
-from eagle3hub.head.target import target_types
+from eagle3hub.head.aux_defaults import Layer, target_types
 from eagle3hub.system.resources import read_toml
 from eagle3hub.system.typed import build
 
@@ -122,6 +122,11 @@ class AuxReading:
     last_layer: bool
     as_listed: bool = False
 
+    @property
+    def default_layers(self) -> tuple[Layer, ...]:
+        """The default as layers of a target of L layers, by boundary ids."""
+        return tuple(Layer(of, plus) for of, plus in zip(("", "L//2", "L"), self.default, strict=True))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
@@ -230,7 +235,7 @@ class _Usual:
 class _File(Terms):
     """A ``contract.toml`` for one runner. ``called`` is said in place of the version, or of the runner's name.
 
-    A string in place of a list of target types names one of ``target_types.toml``.
+    A string in place of a list of target types names one of ``aux_defaults.toml``.
     """
 
     rules: Mapping[str, _Ruling]

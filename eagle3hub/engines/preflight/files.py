@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from eagle3hub.address import HubAddress, parse_address
 from eagle3hub.checkpoint.folder import DUPLICATE, Checkpoint, open_checkpoint, read_tensor
 from eagle3hub.checkpoint.pickles import is_pickle
 from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.errors import InputError
 from eagle3hub.head import Head
+from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.vocab import check_vocab_map
 from eagle3hub.layouts.hf_config import ORIGINAL, context_of, plain_scaling, with_original
 from eagle3hub.layouts.tensors import PACKED, QUANT_CONFIG, read_mask
@@ -32,10 +34,13 @@ _CHUNK = 4 << 20
 
 def target_embeddings(head: Head, target: str | None) -> Checkpoint | None:
     """The target's folder, opened, where comparing embeddings makes sense and is possible; else None."""
-    if target is None or "embed_tokens.weight" not in head.tensors or not Path(target).expanduser().is_dir():
+    if target is None or "embed_tokens.weight" not in head.tensors:
+        return None
+    at = parse_address(target)
+    if isinstance(at, HubAddress) or not at.path.is_dir():
         return None
     try:
-        return open_checkpoint(target)
+        return open_checkpoint(at)
     except InputError:
         return None
 
@@ -71,7 +76,6 @@ def _same(a: TensorRef, b: TensorRef) -> bool:
 
 
 T = TypeVar("T")
-AUX_IDS = "eagle_aux_hidden_state_layer_ids"
 _NESTED_KEYS = (
     *("draft_vocab_size", "target_hidden_size", "norm_before_residual", "norm_before_fc", "fc_norm", "norm_output"),
     *(AUX_IDS, "tie_word_embeddings"),

@@ -19,6 +19,7 @@ from eagle3hub.engines.preflight.files import (
     section,
     shape_of,
 )
+from eagle3hub.head.aux_defaults import shown
 from eagle3hub.layouts.hf_config import CONTEXT, LAYERS
 
 # What config.json says, against what an engine makes of it.
@@ -476,8 +477,7 @@ def _reading(case: Case, aux: AuxReading) -> tuple[str, tuple[int, ...]] | None:
             return key, _boundaries(listed, numbering, layers)
     if layers is None:
         return None
-    first, middle, last = aux.default
-    return "its default", (first, layers // 2 + middle, layers + last)
+    return "its default", tuple(layer.number(layers) for layer in aux.default_layers)
 
 
 def _boundaries(listed: Sequence[int], numbering: Numbering, layers: int | None) -> tuple[int, ...]:
@@ -491,19 +491,17 @@ def _boundaries(listed: Sequence[int], numbering: Numbering, layers: int | None)
 
 def _without_target(case: Case) -> Iterator[Finding]:
     """The engine takes its default of a target we do not know."""
-    truth = case.truth
+    truth, default = case.truth, shown(case.contract.aux.default_layers)
     if truth.boundaries is None:
-        if truth.num_aux == 3:
-            yield Finding("aux-agree", {"place": "its default", "layers": "2, L//2, L-3 of L"})
+        if truth.num_aux == len(case.contract.aux.default_layers):
+            yield Finding("aux-agree", {"place": "its default", "layers": f"{default} of L"})
         return
-    first, middle, last = case.contract.aux.default
-    layers = truth.boundaries[-1] - last
+    layers = truth.boundaries[-1] - case.contract.aux.default_layers[-1].plus
     facts = {"wanted": _shown(truth.boundaries), "after": _after(truth.boundaries)}
-    if truth.boundaries == (first, layers // 2 + middle, layers + last):
+    if truth.boundaries == tuple(layer.number(layers) for layer in case.contract.aux.default_layers):
         yield Finding("aux-target", {"layers": layers, **facts})
     else:
-        shown = f"{first}, L//2{middle or ''}, L{last}"
-        yield Finding("aux-layers", {"place": "its default", "captured": shown, "how": "", **facts})
+        yield Finding("aux-layers", {"place": "its default", "captured": default, "how": "", **facts})
 
 
 def _compared(case: Case, place: str, captured: tuple[int, ...]) -> Iterator[Finding]:

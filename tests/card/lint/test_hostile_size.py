@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from eagle3hub.lint import lint_card
+from eagle3hub.lint import lint_text
 from eagle3hub.lint.parse import MAX_ENTRIES
 
 UNITS = {
@@ -33,7 +33,7 @@ SIZE = 25_000
 
 def seconds(text: str) -> float:
     begun = time.process_time()
-    lint_card(f"---\nlicense: mit\n---\n# A\n\n{text}\n")
+    lint_text(f"---\nlicense: mit\n---\n# A\n\n{text}\n")
     return time.process_time() - begun
 
 
@@ -47,10 +47,10 @@ def test_four_times_the_size_takes_about_four_times_as_long(unit: str):
 def test_no_more_entries_than_any_card_has_are_parsed():
     assert seconds("@article{a,\n" * 20_000) < 20
     text = "# A\n\n" + "```bibtex\n@misc{a, title={b}}\n```\n" * (MAX_ENTRIES + 5)
-    assert sum(f"after {MAX_ENTRIES} others" in f.message for f in lint_card(text)) == 1
+    assert sum(f"the first {MAX_ENTRIES} entries" in f.message for f in lint_text(text)) == 1
 
 
 def test_the_end_of_a_comment_is_found_and_what_follows_is_read():
-    found = [f.code for f in lint_card('# A\n\n<div><!-- a\n<b> --><script src="x"></script></div>\n')]
-    again = [f.code for f in lint_card('# A\n\n<div><script src="x"></script></div>\n')]
+    found = [f.code for f in lint_text('# A\n\n<div><!-- a\n<b> --><script src="x"></script></div>\n')]
+    again = [f.code for f in lint_text('# A\n\n<div><script src="x"></script></div>\n')]
     assert found == again

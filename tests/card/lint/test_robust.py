@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lint_cases import FRONT, files, numbers, words
 
-from eagle3hub.lint import lint_card
+from eagle3hub.lint import lint_text
 
 CASES = [*words.CASES, *numbers.CASES, *files.CASES]
 PIECES = sorted(
@@ -20,16 +20,16 @@ PIECES = sorted(
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=20), max_size=25), st.booleans())
 def test_lines_in_any_order(lines: list[str], front: bool):
     text = (FRONT if front else "") + "\n".join(lines)
-    found = lint_card(text, files=["README.md"])
+    found = lint_text(text, files=["README.md"])
     last = text.count("\n") + text.count("\r") + 1
     assert all(1 <= f.line <= last for f in found)
-    assert found == lint_card(text, files=["README.md"])
+    assert found == lint_text(text, files=["README.md"])
 
 
 def test_line_ends_do_not_matter():
     for case in CASES:
         unix, dos = case.bad_text, case.bad_text.replace("\n", "\r\n")
-        assert [(f.code, f.line) for f in lint_card(unix)] == [(f.code, f.line) for f in lint_card(dos)], case.code
+        assert [(f.code, f.line) for f in lint_text(unix)] == [(f.code, f.line) for f in lint_text(dos)], case.code
 
 
 def test_long_cards_take_seconds_at_most():
@@ -47,5 +47,5 @@ def test_long_cards_take_seconds_at_most():
         "2 x ",
     ]
     for piece in pieces:
-        lint_card(FRONT + "| Set | τ | Difference |\n|---|---|---|\n" + piece * 3000)
+        lint_text(FRONT + "| Set | τ | Difference |\n|---|---|---|\n" + piece * 3000)
     assert time.monotonic() - started < 60

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from lint_cases import FRONT, Case, commands, files, numbers, words
 
-from eagle3hub.lint import MODULES, RULES, lint_card
+from eagle3hub.lint import MODULES, RULES, lint_text
 from eagle3hub.lint.model import FAMILIES, Violation, rule
 
 CASES = [*words.CASES, *numbers.CASES, *files.CASES, *commands.CASES]
@@ -13,7 +13,7 @@ CASES = [*words.CASES, *numbers.CASES, *files.CASES, *commands.CASES]
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.code} {c.name}".strip())
 def test_it_finds_and_it_is_silent(case: Case):
-    found = [f for f in lint_card(case.bad_text, files=case.files, folders=case.served) if f.code == case.code]
+    found = [f for f in lint_text(case.bad_text, files=case.files, folders=case.served) if f.code == case.code]
     assert found, "nothing found"
     lines = case.bad_text.split("\n")
     at = [i for i, line in enumerate(lines, 1) if case.at in line]
@@ -21,7 +21,7 @@ def test_it_finds_and_it_is_silent(case: Case):
     assert case.says in found[0].message
     assert found[0].severity == (case.severity or RULES[case.code].severity)
     kept = case.files and frozenset(name for name in case.files if not name.endswith(".pt"))
-    silent = [f for f in lint_card(case.good_text, files=kept, folders=case.served) if f.code == case.code]
+    silent = [f for f in lint_text(case.good_text, files=kept, folders=case.served) if f.code == case.code]
     assert not silent, silent
 
 
@@ -46,33 +46,33 @@ def test_a_code_is_given_once(code: str):
 
 def test_a_card_without_anything_is_not_a_crash():
     for text in ("", "\n", "---\n", "---\n---\n", "\ufeff# x", FRONT, "|a|\n|-|\n", "```", "@misc{", "<", "[]()"):
-        lint_card(text, files=())
+        lint_text(text, files=())
 
 
 def test_a_condition_that_the_card_declares_unknown_is_info():
     table = "\n## Results\n\n| Data set | τ |\n|---|---|\n| GSM8K | 2.5 |\n| HumanEval | 2.7 |\n"
     codes = ("C405", "C407", "C411")
-    silent = {f.code: f.severity for f in lint_card(FRONT + table)}
-    said = {f.code: f.severity for f in lint_card(FRONT + table + "\nNot reported: engine, K, number of prompts.\n")}
+    silent = {f.code: f.severity for f in lint_text(FRONT + table)}
+    said = {f.code: f.severity for f in lint_text(FRONT + table + "\nNot reported: engine, K, number of prompts.\n")}
     assert [silent[c] for c in codes] == ["warning"] * 3
     assert [said[c] for c in codes] == ["info"] * 3
 
 
 def test_a_sequence_length_is_no_temperature():
     card = FRONT + "\n## Training\n\nB=4, sequence length T=2048\n\n```python\nx(temperature=0)\n```\n"
-    assert not [f for f in lint_card(card) if f.code == "C502"]
+    assert not [f for f in lint_text(card) if f.code == "C502"]
 
 
 def test_a_count_is_not_an_acceptance_length():
     table = "| Position | {} |\n|--:|--:|\n| 1 | 6 of 22 |\n| 2 | 0 of 22 |\n"
     for name, wrong in (("Accepted", "0 of 22"), ("Acceptance length", "0 of 22")):
         text = "# Card\n\n" + table.format(name)
-        assert "C201" not in {f.code for f in lint_card(text)}
-        assert "C201" in {f.code for f in lint_card(text.replace(wrong, "0.22"))} or name == "Accepted"
+        assert "C201" not in {f.code for f in lint_text(text)}
+        assert "C201" in {f.code for f in lint_text(text.replace(wrong, "0.22"))} or name == "Accepted"
 
 
 def test_rates_in_percent_are_no_lengths_where_they_are_named():
     table = "| head | K | 1 | 2 | 3 |\n|---|--:|--:|--:|--:|\n| a | 3 | 59.3 | 15.7 | 9.5 |\n"
     for name, found in (("marginal", False), ("conditional", False), ("probable", True)):
         text = f"# Card\n\n## Acceptance rates by position, {name}, in percent\n\n{table}"
-        assert ("C201" in {f.code for f in lint_card(text)}) is found, name
+        assert ("C201" in {f.code for f in lint_text(text)}) is found, name

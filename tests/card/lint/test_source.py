@@ -13,12 +13,12 @@ import pytest
 from lint_cases import FRONT
 from support.hub_server import HubServer, client_of
 
-from eagle3hub.card import render_card
+from eagle3hub.card import render_text
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.cli.app import run
 from eagle3hub.errors import HubError, SourceError
-from eagle3hub.lint import RULES, lint_card
-from eagle3hub.lint.source import LintedCard, lint_source, to_sarif
+from eagle3hub.lint import RULES, lint_text
+from eagle3hub.lint.source import LintResult, lint_card, to_sarif
 from eagle3hub.system import resources
 
 BAD = FRONT + "An acceptance rate of 65%, \x1b[31mred [bold]x[/bold].\n\n![chart](missing.png)\n"
@@ -31,14 +31,14 @@ def card(tmp_path: Path) -> Path:
     return path
 
 
-def codes(checked: LintedCard) -> list[str]:
+def codes(checked: LintResult) -> list[str]:
     return [f.code for f in checked.findings]
 
 
 def test_a_file_a_folder_and_links_beside_it(card: Path):
-    assert "C701" in codes(lint_source(str(card)))
+    assert "C701" in codes(lint_card(str(card)))
     (card.parent / "missing.png").touch()
-    found = lint_source(str(card.parent))
+    found = lint_card(str(card.parent))
     assert "C701" not in codes(found) and "C303" in codes(found)
     assert found.uri == card.as_posix()
 
@@ -51,7 +51,7 @@ def test_a_manifest_is_rendered_and_checked(capsys: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize("reports", [0, 1, 2])
 def test_our_own_card_has_nothing_above_info(example: Manifest, reports: int):
     documents = [samples.make_report("specforge"), samples.make_report("modelopt")][:reports]
-    found = lint_card(render_card(example, documents, samples.make_head()), files=())
+    found = lint_text(render_text(example, documents, samples.make_head()), files=())
     assert [f for f in found if f.severity != "info"] == []
     assert len(found) <= 2
 
@@ -60,7 +60,7 @@ def test_hostile_words_in_our_own_card_stay_inert(example: Manifest):
     hostile = "<script>x</script> \u202eevil ![](no.png) [a](javascript:x) ```\n# h\n---\nlicense: mit\n---\n"
     release = replace(example.release, summary=hostile, title=hostile, authors=(hostile,))
     manifest = replace(example, release=release, limitations=(hostile,))
-    found = lint_card(render_card(manifest, [samples.make_report()], samples.make_head()), files=())
+    found = lint_text(render_text(manifest, [samples.make_report()], samples.make_head()), files=())
     assert [f for f in found if f.severity != "info"] == []
 
 
@@ -149,8 +149,8 @@ def test_sarif(card: Path, capsys: pytest.CaptureFixture[str]):
     assert [rule["id"] for rule in only["tool"]["driver"]["rules"]] == list(RULES)
     for result in only["results"]:
         assert only["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"]
-    assert len(only["results"]) == len(lint_source(str(card)).findings)
-    assert to_sarif(LintedCard("x", "x", ()))["runs"][0]["results"] == []
+    assert len(only["results"]) == len(lint_card(str(card)).findings)
+    assert to_sarif(LintResult("x", "x", ()))["runs"][0]["results"] == []
 
 
 @pytest.mark.parametrize(
@@ -166,34 +166,34 @@ def test_what_cannot_be_read(tmp_path: Path):
     for text in (b"\xff\xfe", b"x" * (5 << 20)):
         (tmp_path / "card.md").write_bytes(text)
         with pytest.raises(SourceError):
-            lint_source(str(tmp_path / "card.md"))
+            lint_card(str(tmp_path / "card.md"))
     with pytest.raises(SourceError, match="No such file"):
-        lint_source(str(tmp_path / "absent.md"))
+        lint_card(str(tmp_path / "absent.md"))
     with pytest.raises(SourceError, match="not the address"):
-        lint_source("hf://nothing")
+        lint_card("hf://nothing")
 
 
 def test_a_repository_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with HubServer() as server, client_of(server, tmp_path, monkeypatch):
         commit = server.commit("owner/head", {"README.md": BAD.encode(), "config.json": b"{}", "head.pt": b"x"})
-        found = lint_source("hf://owner/head")
+        found = lint_card("hf://owner/head")
         assert found.uri.endswith(f"/owner/head/blob/{commit}/README.md")
         assert {"C701", "C704"} <= set(codes(found))
         server.commit("owner/head", {"missing.png": b"x", "sub/README.md": b"# x"})
-        assert "C701" not in codes(lint_source("hf://owner/head"))
-        assert "C610" in codes(lint_source("hf://owner/head/sub")) and "C704" not in codes(
-            lint_source("hf://owner/head/sub")
+        assert "C701" not in codes(lint_card("hf://owner/head"))
+        assert "C610" in codes(lint_card("hf://owner/head/sub")) and "C704" not in codes(
+            lint_card("hf://owner/head/sub")
         )
-        assert "C701" in codes(lint_source(f"hf://owner/head@{commit}"))
+        assert "C701" in codes(lint_card(f"hf://owner/head@{commit}"))
         server.commit("owner/empty", {"config.json": b"{}"})
         with pytest.raises(SourceError, match="no model card"):
-            lint_source("hf://owner/empty")
+            lint_card("hf://owner/empty")
 
 
 def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(HubError):
-        lint_source("hf://owner/name")
+        lint_card("hf://owner/name")
 
 
 def test_the_linter_needs_no_heavy_package():

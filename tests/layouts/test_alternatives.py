@@ -11,7 +11,7 @@ from support import heads, variants
 from support.variants import Has
 
 from eagle3hub.conversion.edits import Transforms
-from eagle3hub.conversion.plan import make_plan
+from eagle3hub.conversion.plan import ConvertOptions, plan_conversion
 from eagle3hub.errors import InputError
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.base import ReadOptions
@@ -24,7 +24,7 @@ GIVEN: dict[str, dict[str, Any]] = {"--target": TARGET, "--mask-token-id": {"rea
 
 def refusal(source: Path, to: str, **options: Any) -> InputError | None:
     try:
-        make_plan(source, to, speculative_tokens=3, **options)
+        plan_conversion(source, to, ConvertOptions(speculative_tokens=3, **options))
     except InputError as e:
         return e
     return None
@@ -77,3 +77,12 @@ def test_where_no_layout_holds_all_it_is_said_what_stands_in_the_way():
         assert ("--to speculators: the head has use_aux_hidden_state: false" in (error.hint or "")) == (
             to == "modelopt"
         )
+
+
+@pytest.mark.parametrize("feature", [{"fc_norm": True}, {"mask_hidden": True, "layers": 2, "embeddings": True}])
+def test_what_a_layout_needs_besides_is_named_with_it(tmp_path: Path, feature: dict[str, Any]):
+    """speculators can hold both heads, and asks for its verifier before anything else."""
+    source = variants.specforge(tmp_path / "head", has=Has(**feature))
+    error = refusal(source, "specjax")
+    assert error is not None
+    assert ("speculators", "--target") in named(error.hint)

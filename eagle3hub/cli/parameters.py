@@ -1,0 +1,161 @@
+"""Arguments and options that several commands share. Their defaults are in the commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+
+from eagle3hub.errors import UsageError
+
+if TYPE_CHECKING:
+    from eagle3hub.layouts.base import ReadOptions
+
+HEAD = "a folder, owner/name@revision, or hf://owner/name@revision/folder"
+"""What the address of a head may be, as `eagle3hub.address` reads it."""
+TARGET = "a folder, or owner/name@revision on the Hub"
+
+TargetOption = Annotated[
+    str, typer.Option("--target", "--verifier", help=f"Target model: {TARGET}.", show_default=False)
+]
+AnyTargetOption = Annotated[
+    str | None, typer.Option("--target", "--verifier", metavar="T", help=f"Target model: {TARGET}.")
+]
+LayoutOption = Annotated[
+    str | None, typer.Option("--from", metavar="LAYOUT", help="The source's layout; detected if not given.")
+]
+DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
+NumPromptsOption = Annotated[
+    int | None,
+    typer.Option(help="Use the first so many prompts of each set; fewer than 8 settle nothing.", show_default="all"),
+]
+MaxNewTokensOption = Annotated[int, typer.Option(help="New tokens per prompt.")]
+TopKOption = Annotated[int, typer.Option(help="Branches per token, for SGLang's trees; 1 is a chain.")]
+NumDraftTokensOption = Annotated[
+    int | None, typer.Option(help="Tokens of a tree that are verified, root included.", show_default="K + 1")
+]
+BarOption = Annotated[float | None, typer.Option(help="Bar for the acceptance length.", show_default="none")]
+DeviceMapOption = Annotated[
+    str | None, typer.Option(help="Placement of the reference's target: auto.", show_default="one device")
+]
+BatchTokensOption = Annotated[
+    int | None, typer.Option(help="Tokens in one pass of the reference's target.", show_default="by device")
+]
+TargetNameOption = Annotated[
+    str | None, typer.Option(help="What the results call the target.", show_default="its name")
+]
+EnginePythonOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ENGINE=PATH", help="Interpreter that has the engine.", show_default="installed"),
+]
+EndpointOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ENGINE=URL", help="Attach to this running server of vllm or sglang.", show_default="none"),
+]
+TimeoutOption = Annotated[float, typer.Option(help="Seconds for each run of an engine.")]
+RunAnywayFlag = Annotated[
+    bool, typer.Option("--run-anyway", help="Start also an engine that will not get these files right.")
+]
+ReportOption = Annotated[Path | None, typer.Option(help="Write the report to this file.", show_default="none")]
+HtmlOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write it as a page for a browser.", show_default="none")
+]
+
+
+# What a user states about a source.
+
+READ = "What the source does not say, or says wrongly"
+_AFTER, _PRE, _TRUE = "after|boundary", "pre|post", "true|false"
+
+AuxLayersOption = Annotated[
+    str | None,
+    typer.Option(metavar="LIST", help="Target layers that feed the head, as in 1,14,26.", rich_help_panel=READ),
+]
+AuxConventionOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar=_AFTER,
+        help="after (default): 0-based layer whose output is taken; boundary: number of layers that have run.",
+        rich_help_panel=READ,
+    ),
+]
+NumTargetLayersOption = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="The target's layers; default aux layers follow.", rich_help_panel=READ),
+]
+NormOutputOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar=_PRE, help="Feed back the hidden state before or after the final norm.", rich_help_panel=READ
+    ),
+]
+NormBeforeResidualOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar=_TRUE, help="Whether the residual is the hidden state after hidden_norm.", rich_help_panel=READ
+    ),
+]
+RopeThetaOption = Annotated[
+    float | None, typer.Option(metavar="X", help="RoPE base the head was trained with.", rich_help_panel=READ)
+]
+MaskTokenOption = Annotated[
+    int | None,
+    typer.Option(min=0, metavar="ID", help="P-EAGLE's token for positions not drafted yet.", rich_help_panel=READ),
+]
+DropOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TENSOR", help="Leave out a tensor that is no part of the head.", rich_help_panel=READ),
+]
+SuspiciousFlag = Annotated[
+    bool,
+    typer.Option("--allow-suspicious", help="Read weights that look random all the same.", rich_help_panel=READ),
+]
+
+
+def read_options(
+    *,
+    aux_layers: str | None,
+    aux_convention: str | None,
+    num_target_layers: int | None,
+    norm_output: str | None,
+    norm_before_residual: str | None,
+    rope_theta: float | None,
+    mask_token_id: int | None,
+    drop: list[str] | None,
+    allow_suspicious: bool,
+) -> ReadOptions:
+    """The options as one value. Raises UsageError."""
+    from eagle3hub.layouts.base import ReadOptions
+
+    if aux_convention is not None and aux_layers is None:
+        raise UsageError("--aux-convention says how --aux-layers counts, and there is none", hint="give --aux-layers")
+    convention = _choice("--aux-convention", aux_convention, _AFTER) or "after"
+    output = _choice("--norm-output", norm_output, _PRE)
+    residual = _choice("--norm-before-residual", norm_before_residual, _TRUE)
+    return ReadOptions(
+        aux_layers=None if aux_layers is None else _numbers("--aux-layers", aux_layers),
+        aux_convention=cast("Literal['after', 'boundary']", convention),
+        num_target_layers=num_target_layers,
+        norm_output=cast("Literal['pre', 'post'] | None", output),
+        norm_before_residual=None if residual is None else residual == "true",
+        mask_token_id=mask_token_id,
+        rope_theta=rope_theta,
+        drop=tuple(drop or ()),
+        allow_suspicious=allow_suspicious,
+    )
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    """``1,14,26`` as integers."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{option} {text}: it must be a list of numbers", hint=f"{option} 1,14,26") from None
+
+
+def _choice(option: str, text: str | None, allowed: str) -> str | None:
+    """``text`` if it is one of the words in ``allowed``, or None."""
+    if text is not None and text not in allowed.split("|"):
+        raise UsageError(f"{option} {text}: it must be {allowed.replace('|', ' or ')}")
+    return text

@@ -1,0 +1,180 @@
+"""Every place of the package that makes an error, and which of them a run of the tests reached.
+
+A place is a call that names an error's code, or makes an error without one: `SourceError(…, code="source-card")`,
+`Problem("error", "aux-boundary", …)`, and `_fault("zero", …)` where `_fault` makes the error of the word it is given.
+`conftest.py` notes where errors are made while the tests run, and with `--every-error` fails a run that left one out.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eagle3hub import errors
+
+PACKAGE = Path(errors.__file__).parent
+DEPTH = 4
+"""How many of the package's frames above an error are noted: a helper or two may stand between."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One call that makes an error.
+
+    Attributes:
+        path: of the module, in the package.
+        function: the function that it stands in.
+        lines: the first and the last.
+        code: the word that it names, None where it names none.
+    """
+
+    path: str
+    function: str
+    lines: tuple[int, int]
+    code: str | None
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.lines[0]} in {self.function}: {self.code or 'no code of its own'}"
+
+
+def _names(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
+    """Every node with the name of the function around it."""
+
+    def visit(node: ast.AST, around: str) -> Iterator[tuple[ast.AST, str]]:
+        for child in ast.iter_child_nodes(node):
+            yield child, around
+            inside = child.name if isinstance(child, ast.FunctionDef | ast.ClassDef) else None
+            yield from visit(child, around if inside is None else f"{around}.{inside}".lstrip("."))
+
+    yield from visit(tree, "")
+
+
+def _called(node: ast.Call) -> str | None:
+    return node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", None)
+
+
+def _code_of(node: ast.Call, name: str) -> ast.expr | None:
+    for keyword in node.keywords:
+        if keyword.arg == "code":
+            return keyword.value
+    return node.args[1] if name == "Problem" and len(node.args) > 1 else None
+
+
+def _trees() -> dict[str, ast.Module]:
+    paths = (p for p in sorted(PACKAGE.rglob("*.py")) if p.name != "errors.py" and "workers" not in p.parts)
+    return {p.relative_to(PACKAGE).as_posix(): ast.parse(p.read_text(encoding="utf-8")) for p in paths}
+
+
+def _classes(trees: dict[str, ast.Module]) -> set[str]:
+    """The names of every class of error, those that modules make for themselves included, and Problem."""
+    found = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
+    for tree in trees.values():
+        for node, _ in _names(tree):
+            if isinstance(node, ast.ClassDef) and any(getattr(base, "id", None) in found for base in node.bases):
+                found.add(node.name)
+    return found | {"Problem"}
+
+
+def _helpers(tree: ast.Module, makes: set[str]) -> dict[str, str]:
+    """Functions that make an error of the code, or of the part of one, that they are given, and in which parameter."""
+    found = {}
+    for node, _ in _names(tree):
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        params = {arg.arg for arg in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]}
+        for call in ast.walk(node):
+            name = _called(call) if isinstance(call, ast.Call) else None
+            if isinstance(call, ast.Call) and name in makes:
+                code = _code_of(call, name)
+                for part in ast.walk(code) if isinstance(code, ast.Name | ast.JoinedStr) else ():
+                    if isinstance(part, ast.Name) and part.id in params:
+                        found[node.name] = part.id
+    return found
+
+
+def places() -> list[Place]:
+    """Every place of the package that makes an error; a helper's own call is not one, but the calls of the helper."""
+    trees = _trees()
+    makes = _classes(trees)
+    helpers = {path: _helpers(tree, makes) for path, tree in trees.items()}
+    found = []
+    for path, tree in trees.items():
+        known = dict(helpers[path])
+        for node, _ in _names(tree):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                source = f"{node.module.removeprefix('eagle3hub.').replace('.', '/')}.py"
+                theirs = helpers.get(source, {})
+                known |= {a.asname or a.name: theirs[a.name] for a in node.names if a.name in theirs}
+        for node, around in _names(tree):
+            if not isinstance(node, ast.Call):
+                continue
+            name = _called(node)
+            span = (node.lineno, node.end_lineno or node.lineno)
+            if name in makes and around.rsplit(".", 1)[-1] not in helpers[path]:
+                code = _code_of(node, name)
+                if code is None or isinstance(code, ast.Constant):
+                    found.append(Place(path, around, span, None if code is None else code.value))
+            elif name in known and around.rsplit(".", 1)[-1] not in helpers[path]:
+                words = [
+                    a.value for a in [*node.args, *(k.value for k in node.keywords)] if isinstance(a, ast.Constant)
+                ]
+                word = next((w for w in words if isinstance(w, str)), None)
+                found.append(Place(path, around, span, word))
+    return found
+
+
+# --- what a run reaches
+
+REACHED: set[tuple[str, int]] = set()
+
+
+def watch() -> None:
+    """From now on, note where every error and every problem is made."""
+    for kind in (errors.Eagle3HubError, errors.Problem):
+        _watch(kind)
+
+
+def _watch(kind: Any) -> None:
+    plain = kind.__init__
+
+    def noting(self: Any, *args: Any, **kwargs: Any) -> None:
+        _note()
+        plain(self, *args, **kwargs)
+
+    kind.__init__ = noting
+
+
+def _note() -> None:
+    frame = sys._getframe(2)
+    left = DEPTH
+    while frame is not None and left:
+        name = frame.f_code.co_filename
+        if name.startswith(_PREFIX) and not name.endswith("errors.py"):
+            REACHED.add((name[len(_PREFIX) :], frame.f_lineno))
+            left -= 1
+        frame = frame.f_back
+
+
+_PREFIX = f"{PACKAGE}{os.sep}"
+
+
+def save(folder: Path, name: str) -> None:
+    """Leave what this process reached in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(sorted(REACHED)), encoding="utf-8")
+
+
+def load(folder: Path) -> set[tuple[str, int]]:
+    """What the processes that left their notes in ``folder`` reached, together."""
+    return {(path, line) for file in folder.glob("*.json") for path, line in json.loads(file.read_text("utf-8"))}
+
+
+def missed(reached: set[tuple[str, int]]) -> list[Place]:
+    """The places that nothing reached."""
+    return [p for p in places() if not any((p.path, line) in reached for line in range(p.lines[0], p.lines[1] + 1))]
