@@ -48,7 +48,7 @@ def test_a_release_until_convert_leaves_the_heads_and_tells_their_digest(made: P
 
 def test_the_hub_is_held_to_the_digest(hub: WritableHub, release: Path, cli: Cli):
     digest = (
-        json.loads(cli("verify", release, "--digest", "sha256:0", "--json")[1])["faults"][0].split()[4].rstrip(",")
+        json.loads(cli("verify", release, "--digest", "sha256:0", "--json")[1])["faults"][0].split()[6].rstrip(",")
     )
     assert cli("publish", release, "--repo", REPO)[0] == 0
     assert cli("verify", f"hf://{REPO}", "--digest", digest)[0] == 0
