@@ -23,6 +23,7 @@ from support.hostile_hub import TOKEN, Hub
 from support.hub_server import Takeover
 
 from eagle3hub.checkpoint import hub as client
+from eagle3hub.checkpoint.remote import download_weights
 from eagle3hub.errors import HubError
 from eagle3hub.jobs import api
 from eagle3hub.publishing import remote
@@ -99,7 +100,7 @@ def config(case: Case) -> None:
 
 
 def weights(case: Case) -> None:
-    path = remote.download_weights(case.repo, "w.safetensors", case.commit, stated=stated(case, case.large))
+    path = download_weights(case.repo, "w.safetensors", case.commit, stated=stated(case, case.large))
     assert path.read_bytes() == case.large
 
 
