@@ -19,7 +19,7 @@ from eagle3hub.engines.base import DEVICES, DTYPES, Device, Dtype
 from eagle3hub.errors import UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.prompts import PromptSet, datasets, is_cached, load_prompts
-from eagle3hub.system.documents import near
+from eagle3hub.system.documents import did_you_mean
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.gates import COLLAPSE
 from eagle3hub.validation.options import DEFAULT_TIMEOUT, DRAFTING, REFERENCE, Drafting, check_tree
@@ -245,7 +245,7 @@ def _distinct(option: str, values: Sequence[object], hint: str | None = None) ->
 
 def _one_of(option: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
-        raise _usage(f"{option} {value!r} is not known{near(value, list(known))}", known)
+        raise _usage(f"{option} {value!r} is not known{did_you_mean(value, list(known))}", known)
 
 
 def _usage(message: str, known: Sequence[str] = ()) -> UsageError:

@@ -21,7 +21,7 @@ from eagle3hub.engines.base import Verdict, worst
 from eagle3hub.errors import InputError, ManifestError
 from eagle3hub.metrics import Acceptance, CategoryAcceptance, Counts, PromptRow, acceptance_if_any, by_category, paired
 from eagle3hub.metrics.estimate import Interval, interval, listed
-from eagle3hub.system.documents import alike, faults, read_document
+from eagle3hub.system.documents import nearly_equal, read_document, schema_faults
 from eagle3hub.system.resources import schema
 from eagle3hub.system.text import escaped_json
 from eagle3hub.validation.gates import collapse
@@ -201,7 +201,7 @@ class Results:
         Raises ManifestError for the first departure from the schema (``bench-schema``), and for a number that does not
         follow from the counters it rests on (``bench-numbers``, ``bench-head``).
         """
-        for fault in faults(document, schema("bench")):
+        for fault in schema_faults(document, schema("bench")):
             raise ManifestError(f"{name}: {fault.message}", hint=fault.hint, code="bench-schema")
         try:
             cells = tuple(CellRecord.from_json(cell) for cell in document["cells"])
@@ -257,7 +257,7 @@ def _check_numbers(results: Results, name: str) -> None:
             asked, have = cell.prompts.count, len(cell.per_prompt)
             raise ManifestError(f"{where} has counters of {have} prompts, not of {asked}", code="bench-numbers")
         computed = acceptance_if_any(cell.counts)
-        if not alike(_json(computed), _json(cell.acceptance)):
+        if not nearly_equal(_json(computed), _json(cell.acceptance)):
             raise ManifestError(
                 f"{where}.acceptance does not follow from the counters of its prompts",
                 hint="results are written by eagle3hub bench and not edited; measure again",
@@ -266,10 +266,10 @@ def _check_numbers(results: Results, name: str) -> None:
         if cell.verdict == "pass" and (computed is None or collapse(computed).verdict != "pass"):
             raise ManifestError(f"{where} is stated to pass, and its counters do not", code="bench-numbers")
         categories = by_category((row.category, row.counts) for row in cell.per_prompt)
-        if not alike(*({key: one.to_json() for key, one in c.items()} for c in (categories, cell.categories))):
+        if not nearly_equal(*({key: one.to_json() for key, one in c.items()} for c in (categories, cell.categories))):
             raise ManifestError(f"{where}.categories do not follow from its prompts", code="bench-numbers")
     computed_again = comparisons(results.cells, results.base)
-    if not alike(*([one.to_json() for one in c] for c in (computed_again, results.comparisons))):
+    if not nearly_equal(*([one.to_json() for one in c] for c in (computed_again, results.comparisons))):
         raise ManifestError(f"{name}: the comparisons do not follow from the cells", code="bench-numbers")
 
 

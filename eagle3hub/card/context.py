@@ -18,7 +18,7 @@ from eagle3hub.card.served import served
 from eagle3hub.checkpoint.source_tree import SourceTree
 from eagle3hub.engines.base import Verdict
 from eagle3hub.head import AuxTaps, Head, Semantics
-from eagle3hub.system.text import count, size
+from eagle3hub.system.text import readable_count, readable_size
 from eagle3hub.validation.report import Report
 
 # The architecture table, computed from the head's own tensors.
@@ -351,8 +351,8 @@ def build(
         "own": "" if all(v.is_engine for v in views) else vocabulary.engine(vocabulary.REFERENCE),
         "architecture": network,
         "described": manifest.architecture,
-        "head_size": size(network.size_bytes) if network else "",
-        "parameters": count(head.num_parameters) if head else "",
+        "head_size": readable_size(network.size_bytes) if network else "",
+        "parameters": readable_count(head.num_parameters) if head else "",
         "training": training_rows(manifest),
         "about": manifest.about,
         "noted": noted,
@@ -409,7 +409,7 @@ def layout_rows(manifest: Manifest, reports: Sequence[Report], views: Sequence[R
                 written_for=title.written_for,
                 is_main=name == manifest.layouts.main,
                 digest=digests[0] if len(digests) == 1 else "",
-                size=size(sum(f["size"] for f in of_it[0].files)) if of_it else "",
+                size=readable_size(sum(f["size"] for f in of_it[0].files)) if of_it else "",
                 ran=tuple(ran),
             )
         )

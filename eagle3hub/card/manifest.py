@@ -13,7 +13,7 @@ from eagle3hub.card.imported import ImportedTable, load_imported
 from eagle3hub.card.vocabulary import HUB_IDS, HUB_LIBRARIES
 from eagle3hub.errors import ManifestError, SourceError, UsageError
 from eagle3hub.system import resources
-from eagle3hub.system.documents import Document, Location, hold_to_schema, near, read_yaml
+from eagle3hub.system.documents import Document, Location, did_you_mean, hold_to_schema, read_yaml
 from eagle3hub.validation.options import ValidateOptions
 
 # A manifest of several heads: what they share is written once, and each entry of ``heads`` is laid over it.
@@ -339,7 +339,7 @@ def _check(document: Document) -> None:
         if key not in known:
             hint = f"keys of the bibliography: {', '.join(known)}"
             raise document.error(
-                ("citations", i), f"unknown citation {key!r}{near(key, known)}", hint, "manifest-citation"
+                ("citations", i), f"unknown citation {key!r}{did_you_mean(key, known)}", hint, "manifest-citation"
             )
 
 
@@ -349,9 +349,8 @@ def _check_licenses(document: Document) -> None:
     for section, field in sections.items():
         given = data.get(section, {}).get(field, "unknown")
         if given not in HUB_IDS:
-            message = (
-                f"{section}.{field} is {given!r}, which is no license id of the Hub{near(given, sorted(HUB_IDS))}"
-            )
+            meant = did_you_mean(given, sorted(HUB_IDS))
+            message = f"{section}.{field} is {given!r}, which is no license id of the Hub{meant}"
             hint = "use an id of the Hub's list, unknown, or other with a name and a link"
             raise document.error((section, field), message, hint)
 
@@ -361,7 +360,8 @@ def _check_library(document: Document) -> None:
     if given is not None and given not in HUB_LIBRARIES:
         raise document.error(
             ("release", "library_name"),
-            f"release.library_name is {given!r}, which is no library of the Hub{near(given, sorted(HUB_LIBRARIES))}",
+            f"release.library_name is {given!r}, which is no library of the Hub"
+            f"{did_you_mean(given, sorted(HUB_LIBRARIES))}",
             "leave it out: engines are tags, which the card writes for those that serve these files",
             "manifest-library",
         )

@@ -24,7 +24,7 @@ from eagle3hub.errors import FoundWanting, ManifestError, SourceError, Unavailab
 from eagle3hub.jobs import api
 from eagle3hub.layouts import open_head
 from eagle3hub.prompts import PACKAGED, datasets, load_prompts
-from eagle3hub.publishing.remote import tree
+from eagle3hub.publishing.remote import list_files_at
 from eagle3hub.system import installation
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.engine_runner import preflight_check, stops
@@ -272,7 +272,7 @@ def expected_digest(checkpoint: Checkpoint) -> str:
     at = parse_hub_address(checkpoint.source)
     commit = at.revision or ""
     small = {path.name for path in head_files(checkpoint.folder) if path.suffix == ".json"}
-    stored = tree(at.repo_id, commit)
+    stored = list_files_at(at.repo_id, commit)
     found: dict[str, str] = {}
     for name in small | {path.name for path in checkpoint.weights}:
         path = at.path(name)

@@ -28,7 +28,15 @@ from eagle3hub.errors import ManifestError, SourceError, UsageError
 from eagle3hub.head.target import TargetFacts, read_target, require_files, require_weights
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.tensors import QUANT_CONFIG
-from eagle3hub.publishing import Published, PublishOptions, PublishPlan, check_access, plan_publication, sign, upload
+from eagle3hub.publishing import (
+    Published,
+    PublishOptions,
+    PublishPlan,
+    check_access,
+    plan_publication,
+    sign_if_asked,
+    upload,
+)
 from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, check_key
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.engine_runner import Cache, interpreter
@@ -273,7 +281,7 @@ def release_head(
     if start == "publish":
         if not (dest / CARD).is_file():
             raise SourceError(f"there is no release in {dest}", hint="leave out --from publish", code="source-missing")
-        sign(dest, settings, progress=progress)
+        sign_if_asked(dest, settings, progress=progress)
         made = Release(manifest, dest, "pass", "made earlier", [], _digests(dest), start, until)
         return _publish(made, settings, progress)
     manifest = replace(manifest, head_source=_pinned(manifest.head_source, progress))
@@ -316,7 +324,7 @@ def release_head(
             if until != "convert":
                 progress("writing the card")
                 _assemble(manifest_path, results, stage.path, options)
-                sign(stage.path, settings, signature, progress)
+                sign_if_asked(stage.path, settings, signature, progress)
             files = _digests(stage.path)
     made = Release(
         manifest, dest if stage.keep else None, verdict, reason, results, files, start, until, None, settings.allow

@@ -28,7 +28,7 @@ from eagle3hub.engines.specs import engine_title, version_data
 from eagle3hub.errors import ConfigError, InputError, UsageError
 from eagle3hub.head import Head
 from eagle3hub.prompts import PACKAGED, load_prompts
-from eagle3hub.system.documents import alike
+from eagle3hub.system.documents import nearly_equal
 from eagle3hub.validation.gates import (
     COLLAPSE,
     Divergence,
@@ -274,7 +274,7 @@ def _entry(report: Report, entry: Entry, head: Head | None) -> Iterator[str]:
     stated = entry.to_json()
     for key in _DERIVED:
         same_tool = report.tool_version == __version__
-        if not alike(stated[key], follows[key]) and (key != "reason" or same_tool):
+        if not nearly_equal(stated[key], follows[key]) and (key != "reason" or same_tool):
             yield from _unlike(key, stated[key], follows[key])
 
 
@@ -297,11 +297,11 @@ def _unlike(name: str, stated: Any, follows: Any) -> Iterator[str]:
     """Every leaf in which two JSON values differ, by its name."""
     if isinstance(stated, Mapping) and isinstance(follows, Mapping):
         for key in dict.fromkeys([*follows, *stated]):
-            if not alike(stated.get(key), follows.get(key)):
+            if not nearly_equal(stated.get(key), follows.get(key)):
                 yield from _unlike(f"{name}.{key}", stated.get(key), follows.get(key))
     elif _of_objects(stated) and _of_objects(follows) and len(stated) == len(follows):
         for i, (one, other) in enumerate(zip(stated, follows, strict=True)):
-            if not alike(one, other):
+            if not nearly_equal(one, other):
                 yield from _unlike(f"{name}.{other.get('name', i)}", one, other)
     else:
         yield f"{name} is stated as {_short(stated)}, and the counters give {_short(follows)}"

@@ -21,7 +21,7 @@ from eagle3hub.errors import ManifestError, Refusal, UsageError
 from eagle3hub.head.target import read_target
 from eagle3hub.layouts import LAYOUTS, get_layout, open_head
 from eagle3hub.metrics.estimate import Interval, interval, listed
-from eagle3hub.system.documents import faults
+from eagle3hub.system.documents import schema_faults
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.resources import schema
 from eagle3hub.system.text import escaped_json
@@ -186,7 +186,7 @@ class Matrix:
 
 
 def _check(document: Any) -> None:
-    for fault in faults(document, schema("matrix")):
+    for fault in schema_faults(document, schema("matrix")):
         raise ManifestError(f"the matrix: {fault.message}", hint=fault.hint, code="matrix-schema")
 
 

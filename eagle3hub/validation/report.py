@@ -22,7 +22,7 @@ from eagle3hub.errors import InputError, ManifestError, Problem
 from eagle3hub.head import Assumption
 from eagle3hub.metrics import Acceptance, CategoryAcceptance, Counts, PromptRow
 from eagle3hub.metrics.counters import row_counts
-from eagle3hub.system.documents import faults, read_document
+from eagle3hub.system.documents import read_document, schema_faults
 from eagle3hub.system.resources import schema
 from eagle3hub.system.text import escaped_json
 from eagle3hub.validation.gates import Gate, Lossless
@@ -580,7 +580,7 @@ def load_report(path: str | Path) -> Report:
 
 def check_report(document: Any, name: str = "the report") -> None:
     """Raise ManifestError for the first departure of ``document`` from the report schema."""
-    for fault in faults(document, schema("report")):
+    for fault in schema_faults(document, schema("report")):
         raise ManifestError(f"{name}: {fault.message}", hint=fault.hint, code="report-schema")
 
 

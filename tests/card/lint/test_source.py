@@ -1,4 +1,4 @@
-"""``eagle3hub card --check``: where cards come from, what is printed, how it exits."""
+"""``eagle3hub card --check``: the sources of cards, the output, the exit status."""
 
 from __future__ import annotations
 
