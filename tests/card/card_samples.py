@@ -143,6 +143,8 @@ def make_report(layout: str = "specforge", *, verdict: str = "pass", **changes: 
         "engines": [_engine(layout, rows, counts) | changes],
     }
     entry = report["engines"][0]
+    if entry["engine"] == "reference":
+        entry["throughput"]["note"] = "the reference replays texts, it does not serve"
     if "recipe" not in changes and entry["engine"] != "vllm":
         entry["recipe"] = get_engine(entry["engine"]).recipe(TARGET, f"release-{layout}", draft_tokens=3).to_json()
     if verdict == "fail":

@@ -48,7 +48,16 @@ def joined(*reports: Report) -> Report:
     """One report with the runs of several: its verdict is the worst of theirs."""
     order = ("pass", "inconclusive", "unavailable", "fail")
     worst = max((r["verdict"] for r in reports), key=order.index)
-    return reports[0] | {"verdict": worst, "engines": [e for r in reports for e in r["engines"]]}
+    entries = [e for r in reports for e in r["engines"]]
+    if any(e["engine"] == "reference" for e in entries):
+        entries = [e if e["engine"] == "reference" or "per_prompt" not in e else _held(e) for e in entries]
+    return samples.settled(reports[0] | {"verdict": worst, "engines": entries})
+
+
+def _held(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry of an engine that the reference's own counters were held against."""
+    kept = ("rounds", "drafted", "accepted_per_position")
+    return entry | {"reference_counts": {"per_prompt": [{k: row[k] for k in kept} for row in entry["per_prompt"]]}}
 
 
 def served() -> Report:
