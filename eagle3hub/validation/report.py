@@ -16,8 +16,8 @@ from typing import Any
 from eagle3hub.checkpoint.digest import FileDigest
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.engines.base import LoadReport, Recipe, Verdict
+from eagle3hub.engines.preflight.contracts import PreflightVerdict as Preflight
 from eagle3hub.engines.preflight.contracts import Reason
-from eagle3hub.engines.preflight.contracts import Verdict as Preflight
 from eagle3hub.errors import InputError, ManifestError, Problem
 from eagle3hub.head import Assumption
 from eagle3hub.metrics import Acceptance, CategoryAcceptance, Counts, PromptRow

@@ -13,7 +13,7 @@ from eagle3hub import metrics
 from eagle3hub.checkpoint.digest import combined_digest, folder_digest
 from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import worst
+from eagle3hub.engines.base import worst_verdict
 from eagle3hub.head import AuxTaps, Dims, Head, Rope, Semantics
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.prompts import load_prompts
@@ -164,7 +164,7 @@ def settled(report: dict[str, Any]) -> dict[str, Any]:
     for entry, found in zip(report["engines"], read.engines, strict=True):
         entry |= derive(read, found, TAPS).to_json()
     verdicts = [report["static"]["verdict"], *(entry["verdict"] for entry in report["engines"])]
-    report["verdict"] = worst(verdicts)
+    report["verdict"] = worst_verdict(verdicts)
     return report
 
 
