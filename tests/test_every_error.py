@@ -23,7 +23,7 @@ def test_places_are_found_however_an_error_is_spelled() -> None:
     codes = {place.code for place in found}
     assert {"output-verify", "refused-shards", "usage-gate"} <= codes, "made with code="
     assert "aux-boundary" in codes, "a Problem"
-    assert {"zero", "arange", "duplicate"} <= codes_in("vocab.py"), "made by a helper of the module"
+    assert {"zero", "arange", "duplicate"} <= codes_in("head/vocab.py"), "made by a helper of the module"
     assert "publish-unmeasured" in codes_in("publishing/derived.py"), "made by a helper"
     assert "publish-license" in codes_in("publishing/gates.py"), "made by a helper of another module"
     assert None in codes_in("validation/options.py"), "an error without a code of its own"
@@ -34,7 +34,7 @@ def test_a_place_is_reached_by_any_of_its_lines_and_by_no_other() -> None:
     assert raised.missed(set()) == found
     assert raised.missed({(place.path, place.lines[1]) for place in found}) == []
     one = next(place for place in found if place.code == "refused-shards")
-    outside = {(one.path, one.lines[0] - 1), (one.path, one.lines[1] + 1), ("vocab.py", one.lines[0])}
+    outside = {(one.path, one.lines[0] - 1), (one.path, one.lines[1] + 1), ("head/vocab.py", one.lines[0])}
     assert one in raised.missed(outside)
 
 

@@ -77,7 +77,7 @@ def check_stray_weights(
         elif more := [n for n in theirs if n not in tensors and _OF_A_HEAD.match(n)]:
             message = (
                 f"tensor {more[0]!r} is in {name} only, beside {names[0]}: without an index nothing says that it is "
-                "the head's, and vLLM and SGLang load it all the same"
+                "the head's, and vLLM and SGLang load it anyway"
             )
             hint = "write model.safetensors.index.json if it is, or move the file out of the folder"
             found.append(Problem("error", "checkpoint-unindexed", message, hint))

@@ -403,7 +403,7 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 class Listing:
     """The files of a repository at one commit: path -> size in bytes, or None where the Hub does not say.
 
-    ``stated`` has what the Hub says of each file's bytes.
+    ``stated`` has the Hub's statement about each file's bytes.
     """
 
     commit: str
@@ -423,7 +423,7 @@ def download_file(
     """Download one file of a model repository into the Hub cache, going on where a connection broke.
 
     Args:
-        stated: what the listing says of the file; what comes is held to it, or else to the ETag it is served with.
+        stated: the file in the listing; the download must match it, or else the ETag it is served with.
         cached_only: do not ask the Hub.
 
     Returns where the file is. Raises HubError (no such repository or file, no access, no network, other bytes than
@@ -531,7 +531,7 @@ def no_repository(error: HubError) -> bool:
 def hub_errors(
     what: str, repo_id: str, revision: str | None = None, doing: str = "get", limits: Operation | None = None
 ) -> Iterator[None]:
-    """Turn whatever the client raises inside the block into HubError; what it says itself (with URLs) is silenced.
+    """Turn whatever the client raises inside the block into HubError; its own output (with URLs) is silenced.
 
     Args:
         doing: the verb for what could not be done to ``what``.

@@ -601,7 +601,7 @@ def _interpret(reader: ByteReader, raw: bytes, at: int, seen: dict[str, _Storage
         called = f"{module}.{name}"
         raise BadPickle(
             f"names {called if called.isprintable() and len(called) < 120 else ascii(called)[:120]}, "
-            "which a table of tensors does not need; nothing in it was run"
+            "which a table of tensors does not need; nothing of it was run"
         )
 
     def load(identity: Any) -> _Storage:

@@ -20,8 +20,8 @@ from eagle3hub.errors import Refusal, UsageError
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.target import TargetFacts
 from eagle3hub.layouts import get_layout, open_head, provenance
+from eagle3hub.layouts.aux_layers import AUX_SHIFTED
 from eagle3hub.layouts.base import AS_FOUND, LayoutFiles, ReadOptions, WriteOptions, alternatives
-from eagle3hub.layouts.fitting import AUX_SHIFTED
 
 UNCHANGED = Transforms()
 

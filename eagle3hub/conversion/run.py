@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub._version import __version__
-from eagle3hub.address import HubAddress, parse_address
 from eagle3hub.checkpoint.destination import check_destination, require_space
 from eagle3hub.checkpoint.digest import FileSize, file_digest, file_size, head_files
 from eagle3hub.checkpoint.folder import open_checkpoint
@@ -145,8 +144,6 @@ def convert(
         return Conversion(dest, plan, dry_run=True)
     flush = options.verify or os.path.lexists(dest)  # what is replaced is not risked
     with staged_folder(dest, force=options.force, flush=flush) as staged, unchanged(plan.seen):
-        if isinstance(parse_address(plan.head.source), HubAddress):
-            open_checkpoint(plan.head.source, progress=progress)  # puts the weights where the plan expects them
         files = _fill(staged.path, plan, flush=flush, progress=progress)
         result = open_head(staged.path, layout=to)
     return Conversion(dest, plan, files, verified=options.verify, result=result, left=staged.left)
@@ -159,7 +156,7 @@ def _fill(stage: Path, plan: ConversionPlan, *, flush: bool, progress: Progress)
     for ``cp``: within seconds, and a power cut before that loses the files.
     """
     verify, digests = plan.options.verify, plan.options.digests
-    source = open_checkpoint(plan.head.source)
+    source = open_checkpoint(plan.head.source, progress=progress)  # downloads weights to where the plan expects them
     if provenance.fingerprint(source) != plan.fingerprint:
         raise changed(plan.head.source)
     config = document_bytes(plan.written.config)

@@ -7,6 +7,8 @@ from typing import Any, TypeVar, cast, overload
 
 from eagle3hub.errors import ConfigError
 
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+"""The special tokens a config states."""
 T = TypeVar("T")
 _REQUIRED: Any = object()
 

@@ -9,7 +9,7 @@ from eagle3hub.address import Address, HubAddress, LocalAddress, parse_address, 
 from eagle3hub.checkpoint.safetensors import refuse_pointer
 from eagle3hub.checkpoint.source import CONFIG, parse_json_object, read_small
 from eagle3hub.errors import SourceError
-from eagle3hub.head.fields import Fields
+from eagle3hub.head.fields import TOKEN_IDS, Fields
 from eagle3hub.system.reading import kind, opened
 
 WEIGHTS = (".safetensors", ".bin", ".pt")
@@ -121,7 +121,5 @@ def read_target(target: str | Path | Address, name: str | None = None) -> Target
         max_position_embeddings=text.number("max_position_embeddings", default=None),
         model_type=whole.text("model_type", default="") or text.text("model_type", default=""),
         architectures=tuple(a for a in architectures if isinstance(a, str)) if isinstance(architectures, list) else (),
-        token_ids={
-            k: v for k in ("bos_token_id", "eos_token_id", "pad_token_id") if (v := text.token_ids(k)) is not None
-        },
+        token_ids={k: v for k in TOKEN_IDS if (v := text.token_ids(k)) is not None},
     )

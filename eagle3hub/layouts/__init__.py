@@ -14,8 +14,8 @@ from eagle3hub.head.aux_defaults import aux_default, shown
 from eagle3hub.head.target import TargetFacts, read_target
 from eagle3hub.layouts import provenance
 from eagle3hub.layouts.angelslim import AngelSlim
+from eagle3hub.layouts.aux_layers import apply_depth, apply_target
 from eagle3hub.layouts.base import AS_FOUND, LAYOUTS, Layout, Match, ReadOptions
-from eagle3hub.layouts.fitting import apply_depth, apply_target
 from eagle3hub.layouts.interpret import overridden
 from eagle3hub.layouts.modelopt import ModelOpt
 from eagle3hub.layouts.safeailab import SafeAILab

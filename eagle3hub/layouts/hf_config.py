@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 from eagle3hub.errors import ConfigError, Hint
 from eagle3hub.head import Assumption, Dims, Rope, Semantics
-from eagle3hub.head.fields import Fields
+from eagle3hub.head.fields import TOKEN_IDS, Fields
 
 # Defaults of transformers' config classes.
 #
@@ -151,7 +151,6 @@ _LARGEST_VOCAB = 1 << 24
 _QWEN3_FULL_LAYERS = 28
 """max_window_layers of a Qwen3 config that states none."""
 SLIDING = ("layer_types", "sliding_window", "use_sliding_window", "max_window_layers")
-TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 Hugging Face (``export/plugins/hf_spec_export.py``): ``layers.{i}.*`` from 0.43 on, before that ``midlayer.*`` and
 (0.41-0.42, several layers) ``midlayer.{i}.*``; no header metadata, d2t as int64 offsets only where the vocabulary is
 reduced (often in frequency order), never t2d or embeddings; a flat Llama config whose unresolved keys are null, with
-``eagle_config`` and after-layer ids. Aux layers are captured in ascending order whatever their list says.
+``eagle_config`` and after-layer ids. Aux layers are captured in ascending order, even if the list has another.
 Megatron (``unified_export_megatron.py``): the same with header metadata, the input norm of layers 1 and up called
 hidden_norm, and never a d2t (a misspelled attribute), so the map must be given.
 """
@@ -11,13 +11,23 @@ hidden_norm, and never a d2t (a misspelled attribute), so the map must be given.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import Hint, Problem, Refusal, SourceError
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.aux_defaults import AUX_IDS
-from eagle3hub.layouts.base import AS_FOUND, Contract, LayoutFiles, Match, Need, ReadOptions, WriteOptions
+from eagle3hub.layouts.base import (
+    AS_FOUND,
+    Contract,
+    LayoutFiles,
+    Match,
+    Need,
+    ReadOptions,
+    WriteOptions,
+    alternatives,
+)
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.tensors import QUANT_CONFIG
 from eagle3hub.system.reading import read_bytes
@@ -99,7 +109,15 @@ class ModelOpt(FlatLayout):
         return head
 
     def write(self, head: Head, options: WriteOptions) -> LayoutFiles:
-        """The head as ModelOpt 0.43 and later export it. Raises Refusal."""
+        """The head as ModelOpt 0.43 and later export it. Raises Refusal, also where d2t alone tells no map."""
+        vocab = head.vocab_map
+        if vocab is not None and list(vocab.target_id) == list(range(vocab.draft_vocab_size)):
+            raise Refusal(
+                f"the draft vocabulary is the first {vocab.draft_vocab_size} tokens of the target's, so every offset "
+                "in d2t is zero; without t2d, which ModelOpt does not write, that is a map nobody filled in",
+                hint=partial(alternatives, head, self.name),
+                code="refused-prefix-vocabulary",
+            )
         return replace(super().write(head, options), side_files=dict(head.side_files))
 
     def new_config(self, head: Head) -> dict[str, Any]:

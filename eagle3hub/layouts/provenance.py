@@ -11,11 +11,14 @@ from eagle3hub.address import is_hub_id
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import InputError, Problem
 from eagle3hub.head import Assumption, AuxTaps, Carried, Head
+from eagle3hub.head.fields import TOKEN_IDS
 from eagle3hub.head.vocab import MASK_WIDTHS
 
 SCHEMA = "eagle3hub/provenance/1"
 _BUFFER_DTYPES = {"d2t": ("I32", "I64"), "t2d": tuple(MASK_WIDTHS)}
-_TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_NUMBERS = ("max_position_embeddings", "num_target_layers", "target_context", "speculative_tokens", "mask_token_id")
+_TEXTS = ("target_name", "target_model_type")
+"""Facts that a record fills in where the folder does not state them."""
 
 
 def written_layout(checkpoint: Checkpoint) -> str | None:
@@ -93,27 +96,21 @@ def _restore_facts(head: Head, record: dict[str, Any]) -> None:
     head.aux = head.aux or aux
     head.assumptions += inherited
     head.token_ids = token_ids
-    head.max_position_embeddings = head.max_position_embeddings or facts.get("max_position_embeddings")
-    head.target_name = head.target_name or facts.get("target_name")
     head.target_architectures = head.target_architectures or architectures
-    head.target_model_type = head.target_model_type or facts.get("target_model_type")
-    head.num_target_layers = head.num_target_layers or facts.get("num_target_layers")
-    head.target_context = head.target_context or facts.get("target_context")
-    head.speculative_tokens = head.speculative_tokens or facts.get("speculative_tokens")
-    if head.mask_token_id is None:
-        head.mask_token_id = facts.get("mask_token_id")
+    for name in (*_NUMBERS, *_TEXTS):
+        if getattr(head, name) is None:
+            setattr(head, name, facts.get(name))
 
 
 def _check_facts(facts: dict[str, Any]) -> None:
     """Raise TypeError or ValueError where a fact is not of the kind it was written as."""
-    numbers = ("max_position_embeddings", "num_target_layers", "target_context", "speculative_tokens", "mask_token_id")
-    for names, kind in ((numbers, int), (("target_name", "target_model_type"), str)):
+    for names, kind in ((_NUMBERS, int), (_TEXTS, str)):
         if any(type(facts.get(name)) not in (kind, type(None)) for name in names):
             raise TypeError
     if facts.get("aux_origin") not in (None, "config", "flag", "default"):
         raise ValueError
     for name, value in facts.get("token_ids", {}).items():
-        if name not in _TOKEN_IDS:
+        if name not in TOKEN_IDS:
             raise ValueError
         if any(type(x) is not int for x in (value if isinstance(value, list) else [value])):
             raise TypeError

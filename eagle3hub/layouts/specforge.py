@@ -73,7 +73,7 @@ class SpecForge(FlatLayout):
             "aux_count": "SpecForge's fc takes exactly 3 aux hidden states",
             "unsorted_vocabulary": "SpecForge takes row r of lm_head for the r-th true entry of t2d",
             "several_layers": "SpecForge makes EAGLE-3 heads of one decoder layer (midlayer)",
-            "attention_bias": "SpecForge never makes biases, whatever attention_bias says",
+            "attention_bias": "SpecForge never makes biases, even if attention_bias is true",
             "post_norm_feedback": "SpecForge's norm_output has two meanings, so nobody could read it back",
         },
         reads=("training output up to 0.2.0", "export --to hf", "export --to sglang", "P-EAGLE"),

@@ -67,7 +67,7 @@ def test_a_hostile_pickle_writes_nothing(tmp_path: Path, cli: Cli):
     torch.save({"x": Bomb()}, source / "model.safetensors")
     status, out, err = cli("convert", source, tmp_path / "out", "--to", "specforge")
     assert (status, out) == (3, "")
-    assert "names posix.mkdir, which a table of tensors does not need; nothing in it was run" in err
+    assert "names posix.mkdir, which a table of tensors does not need; nothing of it was run" in err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["head"]
 
 

@@ -77,3 +77,12 @@ def test_where_no_layout_holds_all_it_is_said_what_stands_in_the_way():
         assert ("--to speculators: the head has use_aux_hidden_state: false" in (error.hint or "")) == (
             to == "modelopt"
         )
+
+
+@pytest.mark.parametrize("feature", [{"fc_norm": True}, {"mask_hidden": True, "layers": 2, "embeddings": True}])
+def test_what_a_layout_needs_besides_is_named_with_it(tmp_path: Path, feature: dict[str, Any]):
+    """speculators can hold both heads, and asks for its verifier before anything else."""
+    source = variants.specforge(tmp_path / "head", has=Has(**feature))
+    error = refusal(source, "specjax")
+    assert error is not None
+    assert ("speculators", "--target") in named(error.hint)

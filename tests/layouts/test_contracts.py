@@ -139,6 +139,6 @@ def test_a_layer_is_read_and_written_as_it_is():
 def test_defaults_of_trainers():
     assert aux_default().numbers(30) == [1, 14, 26]
     assert [str(layer) for layer in boundaries(aux_default().layers)] == ["2", "L//2", "L-3"]
-    assert aux_default("modelopt").numbers(4) == [0, 1], "equal layers become one, and none is below 0"
+    assert aux_default("modelopt").numbers(4) == aux_default("modelopt").numbers(3) == [0, 1], "merged, none below 0"
     assert aux_default("specjax").numbers(48, "qwen3_next") == [3, 23, 47]
     assert aux_default("specjax").numbers(48, "llama") == aux_default("specforge").numbers(48, "qwen3_next")

@@ -16,7 +16,7 @@ from support.folders import load, replace
 from eagle3hub.conversion.edits.repair import REPAIRS, repair_vocab_map
 from eagle3hub.errors import VocabMapError
 from eagle3hub.head.vocab import check_vocab_map
-from eagle3hub.layouts import ReadOptions, open_head
+from eagle3hub.layouts import LAYOUTS, ReadOptions, open_head
 
 D = heads.dims()
 IDS = heads.sorted_ids(D)
@@ -38,6 +38,30 @@ FITS = {
 def broken(folder: Path, name: str) -> Path:
     d2t, t2d = FITS[name]
     return replace(heads.specforge(folder), d2t=d2t, t2d=t2d)
+
+
+@pytest.mark.parametrize("name", REPAIRS)
+def test_buffers_with_a_prefix_are_repaired_as_well(tmp_path: Path, ok, refused, name: str):
+    source = broken(tmp_path / "head", name)
+    prefixed = {f"model.{n}": t for n, t in load(source).items()}
+    save_file(prefixed, source / "model.safetensors", metadata={"format": "pt"})
+    assert f"--repair {name}" in refused(source, "specforge", "--from", "specforge")
+    _, tensors, _ = ok(source, "specforge", "--from", "specforge", "--repair", name)
+    wanted = torch.arange(len(IDS)) if name in ("arange", "prefix") else IDS
+    buffer = next(t for n, t in tensors.items() if n.removeprefix("model.") == "d2t")
+    assert (buffer + torch.arange(len(IDS))).tolist() == wanted.tolist()
+
+
+def test_a_map_of_the_first_tokens_needs_a_mask_to_be_told_from_none(tmp_path: Path, ok, refused):
+    """Its offsets are all zero, as in a d2t that nobody filled in."""
+    source = replace(heads.specforge(tmp_path / "head"), d2t=torch.zeros_like(IDS), t2d=PREFIX)
+    options = ("--target", heads.target(tmp_path / "target"), "--target-name", "o/t", "--speculative-tokens", 3)
+    said = refused(source, "modelopt", *options)
+    assert "refused-prefix-vocabulary: the draft vocabulary is the first 10 tokens" in said
+    assert "--to specforge" in said
+    for to in LAYOUTS:
+        if to != "modelopt":
+            ok(source, to, *options, name=to)
 
 
 @pytest.mark.parametrize("name", REPAIRS)

@@ -97,7 +97,7 @@ def drop_embeddings(head: Head, target: str | None) -> tuple[Head, Change]:
             )
         evidence = f"they equal those of {Path(target).name}, byte for byte"
     else:
-        evidence = "nobody compared them with the target's"
+        evidence = "they were not compared with the target's"
         why = "the head's own embeddings were dropped and engines use the target's, which were not compared with them"
         settle = "give --target a folder that holds the target's weights"
         assumptions.append(Assumption("embed_tokens", "the target's", why, settle))
