@@ -274,8 +274,8 @@ def complete(
 
 def _measured_target(folder: Path) -> str | None:
     """Digest of the weights that every report of the folder measured; None where they do not name one, or not one."""
-    reports = [load_report(path).document for path in sorted((folder / REPORTS).glob("*.json"))]
-    found = {report["target"]["weights_digest"] for report in reports}
+    reports = [load_report(path) for path in sorted((folder / REPORTS).glob("*.json"))]
+    found = {report.target.weights_digest for report in reports}
     return found.pop() if len(found) == 1 else None
 
 
@@ -325,7 +325,7 @@ def render(folder: Path, waived: Sequence[str] = (), sha256: Mapping[str, str] |
     folder = folder.absolute()
     manifest = load_manifest(folder / MANIFEST)
     files = find_reports(manifest)
-    documents = [load_report(path).document for path in files]
+    documents = [load_report(path) for path in files]
     benchmarks = [Benchmark(found, path.relative_to(folder).as_posix()) for path, found in find_benchmarks(manifest)]
     heads = open_heads(folder, manifest)
     if "" not in heads:

@@ -56,13 +56,13 @@ def tested(runs: Sequence[Run], manifest: Manifest, folders: Sequence[Served]) -
 
     Then it is that of another layout of the release which passed on the same engine.
     """
-    passed = [run for run in runs if run.passed and run.engine.get("recipe")]
+    passed = [run for run in runs if run.passed and run.entry.recipe is not None]
     by_folder = {one.folder: one for one in folders}
     recipes: list[ServeRecipe] = []
     withheld: dict[str, str] = {}
     engines: list[str] = []
-    for engine in dict.fromkeys(run.engine["engine"] for run in passed):
-        mine = [run for run in passed if run.engine["engine"] == engine]
+    for engine in dict.fromkeys(run.entry.engine for run in passed):
+        mine = [run for run in passed if run.entry.engine == engine]
         main = [run for run in mine if run.layout == manifest.layouts.main]
         root = by_folder.get("")
         usable = [(run, found) for run in main if (found := _outlook(run, root)) is None or found.works]
@@ -82,8 +82,9 @@ def tested(runs: Sequence[Run], manifest: Manifest, folders: Sequence[Served]) -
 def _outlook(run: Run, one: Served | None) -> Outlook | None:
     if one is None:
         return None
-    capture = captured(str(run.engine["recipe"].get("yaml") or ""))
-    engine, version, device = (str(run.engine[key]) for key in ("engine", "version", "device"))
+    entry = run.entry
+    engine, version, device = entry.engine, entry.version, entry.device
+    capture = captured((entry.recipe.yaml if entry.recipe is not None else None) or "")
     here = outlook(one, engine, version, device, capture)
     return replace(here, but=outlook(one, engine, version, None, capture).but)  # readers have other devices
 
@@ -105,7 +106,7 @@ def _recipe(run: Run, manifest: Manifest, found: Outlook | None, against: str | 
         remarks.append(f"The command below fetches and serves the {title} layout instead, which was tested.")
     if found is not None and found.but:
         remarks.append(f"But {found.but}.")
-    return serve_recipe(run.engine["recipe"], run.report, manifest, folder, tuple(remarks))
+    return serve_recipe(run, manifest, folder, tuple(remarks))
 
 
 def fetched(manifest: Manifest, folder: str) -> tuple[str, str]:
@@ -123,49 +124,44 @@ def fetched(manifest: Manifest, folder: str) -> tuple[str, str]:
     return shlex.join(command), f"./{copy}/{folder}"
 
 
-def serve_recipe(
-    recipe: Mapping[str, Any],
-    report: Mapping[str, Any],
-    manifest: Manifest,
-    folder: str = "",
-    remarks: tuple[str, ...] = (),
-) -> ServeRecipe:
-    """A tested recipe for the published repository, or for the ``folder`` of it that was tested.
+def serve_recipe(run: Run, manifest: Manifest, folder: str = "", remarks: tuple[str, ...] = ()) -> ServeRecipe:
+    """The recipe of a run for the published repository, or for the ``folder`` of it that was tested.
 
     The recipe names the head as `head_name` does, and the target as the report does. Those names become the Hub ids
     where they are the value of something called a model; elsewhere the same word may mean something else (a folder
     may be called ``eagle3``).
     """
+    recipe, head = run.entry.recipe, head_name(run.report.head.source)
+    assert recipe is not None
     fetch, place = fetched(manifest, folder) if folder else ("", manifest.release.repo)
-    head = head_name(report["head"]["source"])
-    published = {head: place, report["target"]["name"]: manifest.target.id}
-    command = _command(recipe.get("server_command") or "", recipe.get("env") or {}, published)
-    if recipe.get("prepare"):  # commands on folders of the names that were measured: the published ones go there
+    published = {head: place, run.report.target.name: manifest.target.id}
+    command = _command(recipe.server_command, recipe.env, published)
+    if recipe.prepare:  # commands on folders of the names that were measured: the published ones go there
         lines = []
         for measured, name in published.items():
             if "/" not in measured and not (folder and name == place):
                 lines.append(shlex.join(["hf", "download", name, "--local-dir", measured]))
         if folder:
             lines += [fetch, shlex.join(["ln", "-s", place, head])]
-        command = "\n".join([*lines, *recipe["prepare"], command])
+        command = "\n".join([*lines, *recipe.prepare, command])
     elif folder and command:
         command = f"{fetch}\n{command}"
     return ServeRecipe(
-        engine=f"{vocabulary.engine(str(recipe['engine']))} {recipe['version'] or ''}".strip(),
+        engine=f"{vocabulary.engine(recipe.engine)} {recipe.version}".strip(),
         command=command,
-        yaml=_yaml(recipe.get("yaml") or "", published),
-        python=_python(recipe.get("python") or "", published),
+        yaml=_yaml(recipe.yaml or "", published),
+        python=_python(recipe.python, published),
         folder=folder,
         remarks=remarks,
     )
 
 
-def folded(command: str, env: Mapping[str, Any] | None = None) -> str:
+def folded(command: str, env: Mapping[str, str] | None = None) -> str:
     """One shell line as one option a line."""
     return _command(command, env or {}, {})
 
 
-def _command(text: str, env: Mapping[str, Any], published: Mapping[str, str]) -> str:
+def _command(text: str, env: Mapping[str, str], published: Mapping[str, str]) -> str:
     lines: list[str] = []
     previous = ""
     for word in shlex.split(text.replace("\\\n", " ")):
@@ -307,8 +303,8 @@ def outcome(runs: Sequence[Run], engine: str, layout: str | None = None) -> str:
 
     Empty where it was not run.
     """
-    mine = [run for run in runs if run.engine["engine"] == engine and layout in (None, run.layout)]
-    verdicts = {run.engine["verdict"] for run in mine}
+    mine = [run for run in runs if run.entry.engine == engine and layout in (None, run.layout)]
+    verdicts = {run.entry.verdict for run in mine}
     return next((verdict for verdict in vocabulary.OUTCOMES if verdict in verdicts), "")
 
 

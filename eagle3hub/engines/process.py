@@ -19,7 +19,7 @@ from types import FrameType
 from typing import IO, Any, Literal
 
 from eagle3hub.checkpoint.scratch import scratch_folder
-from eagle3hub.engines.base import EngineFailure, EngineRun, Job, LoadReport, PromptResult, counts_from
+from eagle3hub.engines.base import EngineFailure, EngineRun, Job, LoadReport, PromptResult
 from eagle3hub.errors import InputError
 from eagle3hub.metrics import Counts
 from eagle3hub.system.progress import Progress
@@ -377,7 +377,7 @@ class _Listener:
 def _counts(counters: Mapping[str, Any] | None) -> Counts:
     if counters is None:
         raise ValueError("no counters of speculative decoding")
-    return counts_from(counters)
+    return Counts.from_json(counters)
 
 
 def _conclude(title: str, outcome: Outcome, listener: _Listener, job: Job) -> EngineRun | EngineFailure:

@@ -34,8 +34,6 @@ from eagle3hub.system.documents import parse_yaml
 from eagle3hub.validation.derive import contradictions
 from eagle3hub.validation.gates import agreement
 from eagle3hub.validation.layouts import LayoutResult, judge_layouts
-from eagle3hub.validation.measurement import measurement_of
-from eagle3hub.validation.options import engine_names
 from eagle3hub.validation.report import Report, load_report
 
 _AGAIN = "validate it again (eagle3hub release makes folder and reports together)"
@@ -137,27 +135,27 @@ def report_problems(folder: Path, files: Sequence[LocalFile], manifest: Manifest
     place_of = {digest: place for place, digest in folders.items()}
     good: list[tuple[str, Report]] = []
     for path, report in reports:
-        place = place_of.get(report.document["head"]["digest"])
+        place = place_of.get(report.head.digest)
         if place is None:
             yield problem(code, f"{path} measured other bytes than those of this folder", _AGAIN)
             continue
-        found = [*_other_files(files, place, report), *contradictions(report.document, heads.get(place))]
-        if report.document["tool"]["version"] != __version__:
-            made = report.document["tool"]["version"]
+        found = [*_other_files(files, place, report), *contradictions(report, heads.get(place))]
+        if report.tool_version != __version__:
+            made = report.tool_version
             found.append(f"it was made by eagle3hub {made}, and this is {__version__}, which may derive other numbers")
         if manifest is not None:
-            found += unlike(manifest, report.document)
+            found += unlike(manifest, report)
         yield from (problem(code, f"{path}: {what}", _AGAIN) for what in found)
         if report.verdict != "pass":
             yield problem(code, f"{path} says {report.verdict}: {report.reason}", _AGAIN)
         if not found:
             good.append((path, report))
     yield from (problem(code, what, _AGAIN) for what in _disagreements(good))
-    wanted = set(engine_names(manifest.validate.engine)) if manifest is not None else set()
+    wanted = set(manifest.validate.engines) if manifest is not None else set()
     for place, digest in folders.items():
         where = place or "the root"
-        mine = [r for _, r in reports if r.document["head"]["digest"] == digest]
-        measured = {e["engine"] for r in mine for e in r.document["engines"] if e["verdict"] != "unavailable"}
+        mine = [r for _, r in reports if r.head.digest == digest]
+        measured = {e.engine for r in mine for e in r.engines if e.verdict != "unavailable"}
         if not measured:
             yield problem("publish-unmeasured", f"no report covers the head in {where}", _AGAIN)
         elif missing := sorted(wanted - measured):
@@ -167,33 +165,33 @@ def report_problems(folder: Path, files: Sequence[LocalFile], manifest: Manifest
 
 def _other_files(files: Sequence[LocalFile], place: str, report: Report) -> Iterator[str]:
     here = {f.name: (f.size, f.sha256) for f in directly_in(files, place)}
-    for stated in report.document["head"]["files"]:
+    for stated in report.head.files:
         if here.get(stated["path"]) != (stated["size"], stated["sha256"]):
             yield f"{stated['path']} is not the file of this folder that it states"
 
 
-def unlike(manifest: Manifest, report: Mapping[str, Any]) -> list[str]:
+def unlike(manifest: Manifest, report: Report) -> list[str]:
     """Where a report measured something else than the manifest asks for, one sentence each."""
-    asked, settings, prompts, target = manifest.validate, report["settings"], report["prompts"], report["target"]
+    asked, settings, prompts, target = manifest.validate, report.settings, report.prompts, report.target
     rows: list[tuple[str, Any, Any]] = [
-        ("the target", target["name"], manifest.target.id),
-        ("K", settings["draft_tokens"], asked.draft_tokens),
-        ("the dtype", settings["dtype"], asked.dtype),
-        ("the device", settings["device"], asked.device),
-        ("the limit of new tokens", settings["max_new_tokens"], asked.max_new_tokens),
-        ("the required acceptance length", settings["min_acceptance_length"], asked.min_acceptance_length),
-        ("the temperature", settings["temperature"], 0),
-        ("the branches per token", settings.get("topk", 1), 1),
-        ("the seed", settings["seed"], 0),
-        ("the way of drafting", settings.get("drafting", "greedy"), "greedy"),
-        ("the prompts", prompts["name"], PurePath(asked.prompts).name),
-        ("the number of prompts", prompts["count"], _asked_count(asked.prompts, asked.num_prompts)),
+        ("the target", target.name, manifest.target.id),
+        ("K", settings.draft_tokens, asked.draft_tokens),
+        ("the dtype", settings.dtype, asked.dtype),
+        ("the device", settings.device, asked.device),
+        ("the limit of new tokens", settings.max_new_tokens, asked.max_new_tokens),
+        ("the required acceptance length", settings.min_acceptance_length, asked.min_acceptance_length),
+        ("the temperature", settings.temperature, 0),
+        ("the branches per token", settings.topk or 1, 1),
+        ("the seed", settings.seed, 0),
+        ("the way of drafting", settings.drafting or "greedy", "greedy"),
+        ("the prompts", prompts.name, PurePath(asked.prompts).name),
+        ("the number of prompts", prompts.count, _asked_count(str(asked.prompts), asked.num_prompts)),
     ]
-    if target["revision"] is not None or manifest.target.revision is None:
-        rows.append(("the target's revision", target["revision"], manifest.target.revision))
+    if target.revision is not None or manifest.target.revision is None:
+        rows.append(("the target's revision", target.revision, manifest.target.revision))
     if manifest.target.weights_digest is not None:
-        rows.append(("the digest of the target's weights", target["weights_digest"], manifest.target.weights_digest))
-    unasked = sorted({e["engine"] for e in report["engines"]} - set(engine_names(asked.engine)))
+        rows.append(("the digest of the target's weights", target.weights_digest, manifest.target.weights_digest))
+    unasked = sorted({e.engine for e in report.engines} - set(asked.engines))
     return [
         *(
             f"{what} is {_shown(measured)}, and the manifest asks for {_shown(wanted)}"
@@ -225,19 +223,18 @@ def _disagreements(reports: Sequence[tuple[str, Report]]) -> Iterator[str]:
     first_path, first = reports[0] if reports else ("", None)
     seen: dict[tuple[Any, ...], tuple[str, Any]] = {}
     for path, report in reports:
-        document = report.document
-        if first is not None and document["target"] != first.document["target"]:
+        if first is not None and report.target != first.target:
             yield f"{path} and {first_path} measured different targets"
-        for entry in document["engines"]:
-            if "per_prompt" not in entry:
+        for entry in report.engines:
+            if entry.counted is None:
                 continue
-            key = (document["head"]["digest"], entry["engine"], entry["device"], entry["dtype"])
-            measured = measurement_of(document, entry)
+            key = (report.head.digest, entry.engine, entry.device, entry.dtype)
+            measured = report.measurement(entry)
             earlier = seen.setdefault(key, (path, measured))
             if earlier[1] is not measured and agreement(measured, earlier[1]).verdict == "fail":
-                yield f"{path} and {earlier[0]} contradict each other on {entry['engine']}, over the same bytes"
+                yield f"{path} and {earlier[0]} contradict each other on {entry.engine}, over the same bytes"
     if reports:
-        verdict, reason = judge_layouts([LayoutResult(r.document["head"]["layout"], r) for _, r in reports])
+        verdict, reason = judge_layouts([LayoutResult(r.head.layout, r) for _, r in reports])
         if verdict == "fail":
             yield reason
 

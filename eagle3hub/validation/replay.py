@@ -135,7 +135,7 @@ def replay(
     """
     require_packages()
     from eagle3hub.reference.measure import Speech, replay_texts, speak
-    from eagle3hub.reference.replay import Conditions
+    from eagle3hub.reference.replay import ReplaySettings
     from eagle3hub.reference.target import TargetModel
 
     chosen = load_prompts(options.prompts, options.num_prompts, progress=progress)
@@ -159,7 +159,7 @@ def replay(
         model,
         opened,
         texts,
-        Conditions(k, options.drafting, temperature, seed),
+        ReplaySettings(k, options.drafting, temperature, seed),
         digest=folder_digest(checkpoint.folder)[0],
         device=model.device,
         dtype=model.dtype,

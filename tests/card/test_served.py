@@ -43,7 +43,7 @@ def root(tmp_path: Path) -> Path:
 
 def card(manifest: Manifest, root: Path, *also: str, reports: tuple[dict, ...] = ()) -> str:
     heads = folders.heads_of(root, *also)
-    return render_text(manifest, reports, heads[""], heads=heads)
+    return render_text(manifest, samples.typed(*reports), heads[""], heads=heads)
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -187,7 +187,7 @@ def test_a_tested_recipe_tells_readers_with_other_devices(tmp_path: Path) -> Non
     manifest = folders.manifest_of(tmp_path, "modelopt")
     for device, printed in (("cuda", 1), ("cpu", 0)):
         report = samples.make_report("modelopt", device=device)
-        found = recipes.tested(runs([report], ["modelopt"]), manifest, [one])
+        found = recipes.tested(runs(samples.typed(report), ["modelopt"]), manifest, [one])
         assert len(found.recipes) == printed and len(found.withheld) == 1 - printed
         if printed:
             assert (
@@ -196,7 +196,7 @@ def test_a_tested_recipe_tells_readers_with_other_devices(tmp_path: Path) -> Non
                 .startswith(f"But vLLM {versions.VLLM} V1 (CPU) serves them silently wrong: it ")
             )
     both = [samples.make_report("modelopt", device=device) for device in ("cpu", "cuda")]
-    found = recipes.tested(runs(both, ["modelopt"]), manifest, [one])
+    found = recipes.tested(runs(samples.typed(*both), ["modelopt"]), manifest, [one])
     assert len(found.recipes) == 1 and not found.withheld, "the one that works"
 
 

@@ -213,7 +213,7 @@ def prose(text: str) -> str:
 def test_what_it_says(example: Manifest, name: str, style: str) -> None:
     case = CASES[name]
     manifest = replace(example, style=style)
-    text = render_text(manifest, case.reports(), samples.make_head(), waived=case.waived)
+    text = render_text(manifest, samples.typed(*case.reports()), samples.make_head(), waived=case.waived)
     body = prose(text)
     for pattern in case.says:
         assert re.search(pattern, body, re.M), f"{pattern!r} is missing"
@@ -244,7 +244,7 @@ NOTED = {
 def test_an_engine_that_the_makers_name(example: Manifest, became: str, style: str) -> None:
     note = EngineNote(engine="vllm", note="They recommend it.")
     manifest = replace(example, style=style, engines=(note,))
-    body = prose(render_text(manifest, NOTED[became](), samples.make_head()))
+    body = prose(render_text(manifest, samples.typed(*NOTED[became]()), samples.make_head()))
     assert re.findall(r"^### (vLLM, .+)$", body, re.M) == [f"vLLM, {became}"]
     assert "They recommend it." in body
     assert body.count("vllm serve") == (0 if became == "failed here" else 1)
@@ -257,7 +257,7 @@ def test_an_engine_that_the_makers_name(example: Manifest, became: str, style: s
 
 def test_tables_tell_the_verdicts_apart(example: Manifest) -> None:
     runs = [engine(), engine("sglang", "fail"), engine("trtllm", "inconclusive"), absent("sglang_jax")]
-    body = prose(render_text(example, runs, samples.make_head()))
+    body = prose(render_text(example, samples.typed(*runs), samples.make_head()))
     rows = [line for line in body.splitlines() if line.startswith("| SpecForge | root |")]
     assert len(rows) == 1
     for words in (f"vLLM {VLLM}, CPU: pass", f"SGLang {VLLM}, CPU: fail", f"TensorRT-LLM {VLLM}, CPU: inconclusive"):
@@ -273,5 +273,5 @@ def test_tables_tell_the_verdicts_apart(example: Manifest) -> None:
 
 
 def test_no_verdict_column_where_all_passed(example: Manifest) -> None:
-    body = prose(render_text(example, [engine()], samples.make_head()))
+    body = prose(render_text(example, samples.typed(engine()), samples.make_head()))
     assert "| Drafted tokens accepted |\n" in body
