@@ -238,3 +238,13 @@ def test_a_notebook_shows_a_comparison(tmp_path: Path):
     other = heads.specforge(tmp_path / "other", rms_norm_eps=1e-3)
     found = eagle3hub.compare(source, other, CompareOptions())
     assert "different" in shown(found) and "rms_norm_eps" in shown(found)
+
+
+def test_a_notebook_shows_a_report():
+    from card import card_samples
+
+    report = eagle3hub.Report.from_json(card_samples.make_report())
+    text = shown(report)
+    assert report.verdict in text and report.target.name in text
+    assert all(entry.reason in text and entry.name in text for entry in report.engines)
+    assert EVIL in shown(replace(report, head=replace(report.head, source=EVIL)))
