@@ -112,12 +112,14 @@ def test_a_branch_for_each_layout_is_put_together_again(hub: WritableHub, releas
     assert any("measured other bytes" in fault for fault in json.loads(out)["faults"])
 
 
-def last_step(repo: str, digest: str) -> tuple[int, str]:
+def last_step(hub: WritableHub, home: Path, repo: str, digest: str) -> tuple[int, str]:
     """What the last step of release.yml says, run as it stands there."""
     workflow = yaml.safe_load((Path(__file__).parents[2] / ".github/workflows/release.yml").read_text())
     step = workflow["jobs"]["publish"]["steps"][-1]
     environment = {
         **os.environ,
+        **hub.env(home, "hf_good"),
+        "HF_HUB_OFFLINE": "0",
         "REPO": repo,
         "DIGEST": digest,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -130,18 +132,18 @@ def last_step(repo: str, digest: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("branches", [False, True])
 def test_the_last_step_of_the_workflow_passes_for_what_was_published(
-    hub: WritableHub, release: Path, cli: Cli, branches: bool
+    hub: WritableHub, release: Path, cli: Cli, tmp_path: Path, branches: bool
 ):
     complete(release, release / "release.yaml", publish=PublishSettings(branch_per_layout=branches))
     files, _ = read_folder(release)
     digest = release_digest({f.path: f.sha256 for f in files})
     assert cli("publish", release)[0] == 0
-    assert last_step(REPO, digest)[0] == 0, last_step(REPO, digest)[1]
+    assert last_step(hub, tmp_path / "home", REPO, digest)[0] == 0, last_step(hub, tmp_path / "home", REPO, digest)[1]
     branch, name = ("modelopt", "config.json") if branches else ("main", "modelopt/config.json")
     other = dict(hub.files(REPO, branch))
     other[name] = other[name].replace(b"{", b'{"note": 1,', 1)
     hub.commit(REPO, listed(other), revision=branch)
-    status, said = last_step(REPO, digest)
+    status, said = last_step(hub, tmp_path / "home", REPO, digest)
     assert status == 1
     assert "the heads amount to" in said
 
@@ -204,16 +206,16 @@ def test_a_file_on_no_list_that_engines_would_load_is_a_fault(
 
 
 def test_a_file_and_a_folder_of_one_name_are_a_fault(tmp_path: Path):
-    from eagle3hub.publishing.verify import _derived, _Tree
+    from eagle3hub.publishing.verify import _derived, _Whole
 
     file = tmp_path / "some"
     file.write_text("x")
     manifest = tmp_path / "release.yaml"
     manifest.write_text(PLAIN)
     paths = {"release.yaml": manifest, "charts": file, "charts/a.png": file}
-    tree = _Tree("0" * 40, dict.fromkeys(paths, "0" * 64), dict.fromkeys(paths, 1), paths, [])
+    whole = _Whole(dict.fromkeys(paths, "0" * 64), paths, [])
     (tmp_path / "place").mkdir()
-    (fault,) = _derived(tmp_path / "place", REPO, tree, lambda *_: None).faults
+    (fault,) = _derived(tmp_path / "place", REPO, whole).faults
     assert fault.startswith("charts/a.png cannot lie beside the other files")
 
 
