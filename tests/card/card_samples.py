@@ -145,6 +145,12 @@ def make_report(layout: str = "specforge", *, verdict: str = "pass", **changes: 
     entry = report["engines"][0]
     if "recipe" not in changes and entry["engine"] != "vllm":
         entry["recipe"] = get_engine(entry["engine"]).recipe(TARGET, f"release-{layout}", draft_tokens=3).to_json()
+    if entry["engine"] == "reference":
+        entry["throughput"] = {
+            "target_tokens_per_second": None,
+            "speculative_tokens_per_second": None,
+            "note": "the reference replays texts, it does not serve",
+        }
     if verdict == "fail":
         entry["load"]["not_loaded"] = ["fc.weight"]
     elif verdict == "inconclusive":
