@@ -1,11 +1,11 @@
-"""Do vLLM, the replay and the reference's own speculation count alike, whatever the layout and K?
+"""Compare the counts of vLLM, the replay and the reference's own speculation, for each layout and K.
 
     python benchmarks/agreement.py [--layouts all] [--draft-tokens 1 3 5] [--num-prompts 16] [--max-new-tokens 64]
 
-Converts the example head to each layout and runs it on vLLM (CPU, float32, greedy), prompt by prompt beside the replay
-of the head as it is, and beside speculation one round at a time. Prints a row of a Markdown table for every layout and
-K: how many prompts have equal rounds, drafts and accepted drafts per position. Ends with status 1 if one has not.
-Needs what `make test` sets up.
+Converts the example head to each layout and runs it on vLLM (CPU, float32, greedy). Compares each prompt with the
+replay of the original head, and with speculation one round at a time. Prints a row of a Markdown table for every
+layout and K: how many prompts have equal rounds, drafts and accepted drafts per position. Ends with status 1 if a
+prompt differs. Needs what `make test` sets up.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Row = tuple[int, int, list[int]]
 
 
 def round_by_round(num_prompts: int, k: int, max_new_tokens: int) -> list[Row]:
-    """What `speculate` counts on the prompts, with the head as it is."""
+    """Return what `speculate` counts on the prompts, with the original head."""
     target = TargetModel.load(str(ensure_target()))
     head = open_head(HEAD, target=str(ensure_target()))
     model = load_draft(head, target.embeddings)
@@ -60,7 +60,7 @@ def round_by_round(num_prompts: int, k: int, max_new_tokens: int) -> list[Row]:
 
 
 def rows_of(entry: Mapping[str, Any]) -> list[Row]:
-    """The same of an engine's entry in a report."""
+    """Return the same from an engine's entry in a report."""
     return [(row["rounds"], row["drafted"], row["accepted_per_position"]) for row in entry["per_prompt"]]
 
 

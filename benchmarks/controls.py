@@ -1,12 +1,12 @@
-"""Heads that are wrong on purpose, through `eagle3hub validate`: what is foreseen, what is measured, what is missed?
+"""Validate heads that are wrong on purpose: compare what the preflight predicts with what is measured.
 
     python benchmarks/controls.py [--engine vllm,sglang] [--num-prompts 4] [--only NAME ...] [--engine-python …]
 
-Converts the example head once, breaks copies of it, and validates each as the command does (CPU, float32, greedy,
-K = 3, 64 tokens) with ``--run-anyway``: an engine is started whatever its preflight says, and held against the replay
-of the original, ``--reference-head``. A head whose files are right, and of which an engine loses something, is its own
-original. A head with errors in its files is not validated any further; the engine is started with it all the same, to
-see what its load report tells. Prints a Markdown table for each engine. Needs what `make test` sets up.
+Converts the example head once, breaks copies of it, and validates each as the command does (CPU, float32, greedy, K =
+3, 64 tokens) with ``--run-anyway``: the engine is started even if the preflight refuses, and compared with the replay
+of the original (``--reference-head``). If the files of a head are right and the engine loses a part of them, the head
+is its own original. A head with errors in its files is not validated; the engine is only started with it, to see its
+load report. Prints a Markdown table for each engine. Needs what `make test` sets up.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import EngineFailure, Job
+from eagle3hub.engines.base import EngineFailure, RunSpec
 from eagle3hub.engines.options import engine_pythons
 from eagle3hub.engines.preflight import examine, preflight
 from eagle3hub.engines.specs import preflight_version
@@ -146,7 +146,7 @@ def rope(**changes: Any) -> Callable[[Path], None]:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A way to break a head in a layout; ``lost``: its files are right, and what an engine makes of them is not."""
+    """A way to break a head in a layout; ``lost`` means that its files are right and the engine loses a part."""
 
     name: str
     sabotage: Callable[[Path], object]
@@ -187,7 +187,7 @@ CONTROLS = (
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What every control is run with."""
+    """The settings of every control."""
 
     work: Path
     target: Path
@@ -196,7 +196,7 @@ class Bench:
     cache: Cache
 
     def made(self, layout: str) -> Path:
-        """The example head in a layout, made once."""
+        """Return the example head in a layout; it is converted once."""
         place = self.work / layout
         if not place.exists():
             convert(
@@ -206,7 +206,7 @@ class Bench:
 
 
 def rows(control: Control, engines: list[str], bench: Bench) -> dict[str, list[str]]:
-    """A row of the table of each engine."""
+    """Return a row for the table of each engine."""
     made = bench.made(control.layout)
     with tempfile.TemporaryDirectory() as work:
         folder = Path(shutil.copytree(made, Path(work) / "head"))
@@ -238,7 +238,7 @@ def rows(control: Control, engines: list[str], bench: Bench) -> dict[str, list[s
 
 
 def foreseen(expected: Mapping[str, Any]) -> str:
-    """The preflight's verdict, and the codes of what decides it."""
+    """Return the preflight's verdict, and the codes of the findings that decide it."""
     codes = [r["code"] for r in expected["reasons"] if r["effect"] == expected["verdict"]]
     said = expected["verdict"].replace("_", " ")
     return said if said == "right" else f"{said}: {', '.join(codes)}"
@@ -250,7 +250,7 @@ def counted(entry: Mapping[str, Any]) -> str:
 
 
 def measured(entry: Mapping[str, Any], wanted: list[int] | None) -> str:
-    """The verdict, and everything that would have led to it by itself."""
+    """Return the verdict, and every fault that is enough for it."""
     if "load" not in entry:
         return f"**{entry['verdict']}**: {shorten(entry['reason'], 120, placeholder=' …')}"
     load = entry["load"]
@@ -267,7 +267,7 @@ def measured(entry: Mapping[str, Any], wanted: list[int] | None) -> str:
 
 
 def lost(not_loaded: Sequence[str], ignored: Sequence[str]) -> list[str]:
-    """What a load report complains of."""
+    """Return the faults in a load report."""
     unused = [name for name in ignored if name not in HARMLESS]
     return [
         f"{what} {', '.join(names[:2])}{' …' if len(names) > 2 else ''}"
@@ -277,9 +277,9 @@ def lost(not_loaded: Sequence[str], ignored: Sequence[str]) -> list[str]:
 
 
 def faulty(code: str, folder: Path, name: str, bench: Bench) -> list[str]:
-    """The row of a head whose files have the error ``code``: what an engine started all the same does with it."""
+    """Return the row of a head whose files have the error ``code``; the engine is started with it anyway."""
     engine, prompts = get_engine(name), load_prompts("smoke", 1)
-    job = Job(str(bench.target), folder, prompts, max_new_tokens=16)
+    job = RunSpec(str(bench.target), folder, prompts, max_new_tokens=16)
     terms = preflight_version(name, engine.version, job.device)
     expected = preflight(examine(open_checkpoint(folder)), name, terms, read_target(str(bench.target)))
     said = ["–", f"files: {code}; {foreseen(expected.to_json())}", "–"]

@@ -1,15 +1,15 @@
-"""What converting costs, against copying the file and against `speculators convert`.
+"""Measure what a conversion costs, compared with copying the file and with `speculators convert`.
 
     python benchmarks/convert.py [--sizes small,large] [--runs 5] [--save docs/benchmarks.md]
                                  [--speculators-python PYTHON] [--work DIR]
 
 Generates SpecJAX heads of about 0.1 GB and 2.8 GB (hidden size 8192), converts each to the speculators layout, and
-prints a Markdown table of medians. Every run starts alike: the source is in the page cache (and for the large head, in
-a table of its own, is not), the destination does not exist, everything earlier has been written out. The runs of one
-round are interleaved, each round in an order of its own. What is generated is removed.
+prints a Markdown table of medians. Before every run the source is in the page cache (for the large head, a second
+table reads it from the disk), there is no destination, and all earlier data are written to the disk. The commands
+take turns, in a different order in each round. All generated files are deleted.
 
-Only the standard library is imported here: the peak a kernel reports for a program includes what the process that
-started it had in use, so that process must be small.
+This script imports only the standard library. The peak memory that the kernel reports for a program includes the
+memory of the process that started it, so that process must be small.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Series:
 
 
 def make_head(folder: Path, s: Size) -> Path:
-    """A SpecJAX folder with weights around ±0.01 and a valid vocabulary map."""
+    """Make a SpecJAX folder with weights around ±0.01 and a valid vocabulary map."""
     folder.mkdir()
     h, q, kv = s.hidden, s.heads * s.head_dim, s.kv_heads * s.head_dim
     shapes = {
@@ -136,7 +136,7 @@ def make_head(folder: Path, s: Size) -> Path:
 
 
 def make_target(folder: Path) -> Path:
-    """The config.json of a target that fits; no weights are needed."""
+    """Write the config.json of a matching target, which needs no weights."""
     folder.mkdir()
     config = json.loads((folder.parent / "head" / "config.json").read_text())
     config |= {"num_hidden_layers": 80, "max_position_embeddings": 131072}
@@ -299,7 +299,7 @@ def start_table(series: dict[str, Series]) -> list[str]:
 
 
 def machine(work: Path) -> list[str]:
-    """What the numbers were taken on."""
+    """Describe the machine and the versions of this run."""
     memory = next(x for x in Path("/proc/meminfo").read_text().splitlines() if x.startswith("MemTotal")).split()
     model = [
         x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")
@@ -327,14 +327,14 @@ INTRODUCTION = """\
 ## Converting
 
 Written by `python benchmarks/convert.py --save docs/benchmarks.md`; the numbers are from one run of it. A generated
-SpecJAX head is converted to the speculators layout. Every run starts with no destination and nothing left to be
-written out, and with the source in the page cache, except in the table that says it is read from the disk. Commands
-take turns, each round in an order of its own. `cp` and `convert --no-verify` return before the copy is on the disk;
-`convert` returns when it is there and has been read back and compared, so `cp + fsync` is what it is to be held
-against. `--digests` has source and result hashed (SHA-256), too, as `release` does.
+SpecJAX head is converted to the speculators layout. Before every run there is no destination, all earlier data are
+written to the disk, and the source is in the page cache (in one table it is read from the disk). The commands take
+turns, in a different order in each round. `cp` and `convert --no-verify` return before the copy is on the disk.
+`convert` returns when the copy is on the disk and has been read back and compared, so compare it with `cp + fsync`.
+`--digests` also hashes source and result (SHA-256), as `release` does.
 
-A virtual machine's host may hand out memory slowly when it is used for the first time, which single runs of any
-command come upon: that is what the slowest runs show.
+The host of a virtual machine may be slow to give memory that is used for the first time. This explains the slowest
+runs.
 """
 
 

@@ -1,17 +1,17 @@
-"""How often the 95 % intervals hold the truth, by method, number of prompts and population.
+"""Count how often the 95 % intervals hold the true value, by method, number of prompts and population.
 
     python benchmarks/coverage.py [--samples 4000] [--save docs/coverage.md]
 
-No model runs. Populations of prompts are drawn: each prompt has its own chance that a draft is accepted, Beta
-distributed over prompts, and runs rounds of K drafts until its response is complete, the last round whole. The true
-value is the pooled one of the population. Samples of n prompts are drawn from it, and each method's interval is asked
-whether it holds that value. The same arguments print the same numbers.
+No model runs. The script draws populations of prompts: each prompt has its own chance that a draft is accepted, which
+is Beta distributed over prompts, and runs rounds of K drafts until its response is complete; the last round is whole.
+The true value is the pooled value of the population. The script draws samples of n prompts from it and counts how
+often each method's interval holds the true value. The same arguments print the same numbers.
 
 Methods: `t`, the ratio estimator's t interval (Cochran, "Sampling Techniques", 1977), which leaves the range; `logit`,
 the same variance carried to the logit by the delta method; `Wilson`, the score interval with the effective number of
 rounds (Korn & Graubard 1998; Franco et al., J. Survey Statistics and Methodology 7, 2019); `ours`, eagle3hub.metrics.
-Without spread `logit` says nothing, which counts as a miss, and `Wilson` takes all rounds as independent. Below
-`MIN_PROMPTS` prompts `ours` is what would be printed if anything were.
+Without spread `logit` gives no interval, which counts as a miss, and `Wilson` takes all rounds as independent. Below
+`MIN_PROMPTS` prompts `ours` is the interval that eagle3hub does not print.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ Bounds = tuple[np.ndarray, np.ndarray]
 
 
 def others(shares: Shares, chosen: np.ndarray) -> dict[str, Bounds]:
-    """The intervals of the other methods, for all samples at once."""
+    """Return the intervals of the other methods, for all samples at once."""
     n = chosen.shape[1]
     total, trials = shares.total[chosen] / shares.most, shares.trials[chosen]
     size = trials.sum(axis=1)
@@ -185,14 +185,14 @@ def told(what: str) -> None:
 
 
 def of_one(row: Sequence[str]) -> str:
-    """One row of the whole table as a table of its own."""
+    """Return one row of the whole table as a separate table."""
     each = len(METHODS) + 1
     parts = [row[4 + i * each : 4 + (i + 1) * each] for i in range(len(SIZES))]
     return table(["n", *METHODS, "width"], [[f"{n}", *part] for n, part in zip(SIZES, parts, strict=True)])
 
 
 def of_tau(every: Sequence[Population], count: int) -> tuple[str, str, str]:
-    """The extremes by method and n, the population that is named, and the whole table."""
+    """Return the extremes by method and n, the named population, and the whole table."""
     methods, named = METHODS, ""
     rows, found, outside = [], {}, {}
     for one in every:
@@ -245,7 +245,7 @@ def of_rates(every: Sequence[Population], count: int) -> str:
 
 
 def two_runs(kind: str, rng: np.random.Generator, chance: np.ndarray, a: np.ndarray, tokens: int) -> np.ndarray:
-    """The other head's counters over the same prompts."""
+    """Draw the other head's counters over the same prompts."""
     k = a.shape[1] - 1
     if kind == "a tenth of the prompts":  # as after a conversion: equal but for a few drafts in a few prompts
         b = a.copy()
@@ -300,8 +300,8 @@ def page(count: int) -> str:
 
 Written by `python benchmarks/coverage.py --save docs/coverage.md`: simulated, no model runs. The share of samples, in
 percent, whose 95 % interval holds the true value: of {count:,} samples for τ, of {count // 2:,} for rates and
-differences, and a quarter as many at n = 80. An interval needs {least} prompts; n = 4 shows what is not printed. A
-true 95 % is seen with a standard error of {error:.1f} points for τ, and of {4**0.5 * error:.1f} at n = 80.
+differences, and a quarter as many at n = 80. An interval needs {least} prompts; n = 4 shows intervals that are not
+printed. A true 95 % has a standard error of {error:.1f} points for τ, and of {4**0.5 * error:.1f} at n = 80.
 
 Each prompt has its own chance that a draft is accepted, Beta distributed over prompts, and runs rounds of K drafts
 until its response of so many tokens is complete.
@@ -318,29 +318,29 @@ Over the {len(every)} populations of the last table.
 
 `t`: the ratio estimator's t interval. `logit`: the same by the delta method on the logit. `Wilson`: the score interval
 with the effective number of rounds. `ours`: what eagle3hub prints (`eagle3hub/metrics/estimate.py`). It covers more
-than 96.5 % where a sample holds few acceptances or few refusals: close to an end of the range an interval that is not
-to cover too rarely covers too often (Brown, Cai & DasGupta, Statistical Science 16, 2001).
+than 96.5 % if a sample holds few acceptances or few refusals: near an end of the range an interval that must not cover
+too rarely covers too often (Brown, Cai & DasGupta, Statistical Science 16, 2001).
 
 ## One population by itself
 
-K = 3, 64 tokens for each prompt, and each prompt's chance Beta(2, 4), which is *middle*: a head that accepts a third
-of its drafts, on prompts that differ much. Below n = 8 nothing is printed.
+K = 3, 64 tokens for each prompt, and each prompt's chance is Beta(2, 4), which is *middle*: a third of the head's
+drafts are accepted, and prompts differ much. Below n = 8 nothing is printed.
 
 {named}
 
 ## Rates
 
-Of the first and the last position, marginal, and of the second and the last given the one before, at every K, in the
-populations where half of the samples or more have an interval: every prompt reaches the position, and the rate is
-neither 0 nor 1.
+The marginal rates of the first and the last position, and the conditional rates of the second and the last position,
+at every K, in populations where at least half of the samples have an interval (every prompt reaches the position, and
+the rate is neither 0 nor 1).
 
 {rates}
 
 ## Differences of two runs, pair by pair
 
-*A better head*: the odds of every prompt are a fifth better. *A tenth of the prompts*: equal runs but for up to three
-drafts in every tenth prompt; where no pair of a sample differs there is no interval, and none is counted. Below 93 %
-from 8 prompts on: {low}.
+*A better head*: the odds of every prompt are a fifth better. *A tenth of the prompts*: the runs are equal except for
+up to three drafts in every tenth prompt; if no pair of a sample differs, there is no interval, and the sample is not
+counted. Below 93 % with 8 prompts or more: {low}.
 
 {pairs}
 

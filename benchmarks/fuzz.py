@@ -1,11 +1,11 @@
-"""Damage the files of a head for some minutes and see what the readers make of them.
+"""Damage the files of a head for some minutes, and check how the readers handle them.
 
-    python benchmarks/fuzz.py --minutes 10 [--seed 0] [--only NAME ...]     mutation, structure aware
+    python benchmarks/fuzz.py --minutes 10 [--seed 0] [--only NAME ...]     mutates files, aware of their structure
     python benchmarks/fuzz.py --minutes 10 --atheris                        the same, guided by coverage
 
 An input fails if a reader raises anything but Eagle3HubError, says more than one line, or takes longer than five
 seconds; the run fails if the process ever uses more than 300 MB. Failing inputs are kept in --keep and the exit status
-is 1. ``--atheris`` needs the package of that name, which is no dependency of this one.
+is 1. ``--atheris`` needs the package of that name, which this project does not depend on.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Kill convert, release, validate and publish at random moments, and see what each leaves.
+"""Kill convert, release, validate and publish at random moments, and check what each leaves behind.
 
     python benchmarks/kills.py [--kills 220] [--seed 0] [--only NAME ...]
 
-Each kill is one signal or two (SIGKILL, SIGINT, SIGTERM, SIGHUP, and pairs of them). Afterwards what was to be
-replaced must be as it was or as it is to become, and nothing else may lie about; after SIGKILL, nothing once the next
-run has ended. The Hub is one on loopback. The exit status is 1 where anything else was found.
+Each kill is one signal or two (SIGKILL, SIGINT, SIGTERM, SIGHUP, and pairs of them). Afterwards the destination must
+hold either the old or the new contents, and no other file may be left; after SIGKILL, none may be left after the next
+run. The Hub runs on this machine. The exit status is 1 if anything else was found.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""How fast acceptance is measured: replay against running vLLM for it, and against the reference's own speculation.
+"""Measure how fast replay finds the acceptance, compared with vLLM and with the reference's own speculation.
 
     python benchmarks/replay.py [--num-prompts 16] [--max-new-tokens 64] [--runs 3] [--save docs/benchmarks.md]
                                 [--plot docs/images/replay-scaling]
 
-The example head and its target, float32, greedy, on CPU. Every contender measures the same prompts, and all must count
-the same rounds or the benchmark stops. Loading is left out everywhere. Replay runs in a process of its own, so that
-its peak memory is its own. Needs what `make test` sets up; leave the machine alone meanwhile.
+It uses the example head and its target, in float32, greedy, on CPU. All methods measure the same prompts and must
+count the same rounds, or the benchmark stops. No time includes loading. Replay runs in its own process, so that its
+peak memory can be measured. Needs what `make test` sets up; run nothing else on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SCALING_TOKENS = (16, 32, 64, 128)
 
 
 def measure(what: dict[str, Any]) -> dict[str, Any]:
-    """In a process of its own: texts by the target, replay at each K, speculation if asked for."""
+    """Run in a separate process: texts by the target, replay at each K, and speculation if it was requested."""
     from eagle3hub.layouts import open_head
     from eagle3hub.prompts import load_prompts
     from eagle3hub.reference.measure import replay_texts
@@ -96,19 +96,19 @@ def apart(what: dict[str, Any]) -> dict[str, Any]:
 
 def on_vllm(prompts: int, tokens: int, k: int, python: str | None) -> tuple[float, list[tuple[int, ...]]]:
     from eagle3hub.engines import environments, get_engine
-    from eagle3hub.engines.base import EngineRun, Job
+    from eagle3hub.engines.base import EngineRun, RunSpec
     from eagle3hub.prompts import load_prompts
     from eagle3hub.releasing.demo import ensure_target
     from eagle3hub.system.progress import silent
 
-    job = Job(
+    job = RunSpec(
         target=str(ensure_target()),
         head=HEAD,
         prompts=load_prompts("smoke", prompts),
         draft_tokens=k,
         max_new_tokens=tokens,
     )
-    interpreter = Path(python) if python else environments.interpreter("vllm", "cpu")
+    interpreter = Path(python) if python else environments.environment_python("vllm", "cpu")
     run = get_engine("vllm").run(job, interpreter, timeout=1800, progress=silent)
     if not isinstance(run, EngineRun):
         raise SystemExit(run.reason)
@@ -232,7 +232,7 @@ def main() -> None:
 
 
 def replace_section(file: Path, title: str, text: str) -> None:
-    """Put ``text`` in the place of the section ``title`` of a Markdown file, or at its end."""
+    """Replace the section ``title`` of a Markdown file by ``text``, or add it at the end."""
     before, _, rest = (file.read_text() if file.exists() else "# Benchmarks\n").partition(f"{title}\n")
     after = rest[start:] if (start := rest.find("\n## ")) >= 0 else ""
     file.write_text(f"{before.rstrip()}\n\n{text}{after}")

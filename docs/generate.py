@@ -27,7 +27,7 @@ from eagle3hub.card import vocabulary
 from eagle3hub.cli.app import build
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.preflight import current_contracts
-from eagle3hub.engines.specs import common, default_version, engine_module, engine_title
+from eagle3hub.engines.specs import default_version, engine_data, engine_module, engine_title
 from eagle3hub.head.aux_defaults import Layer, aux_default, boundaries, shown, special_trainers
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.base import FEATURES, Contract, Layout
@@ -201,7 +201,7 @@ def pinned(page: str) -> str:
             title, version = engine_title(engine), default_version(engine)
             build = next((c.title.partition(f"{title} ")[2] for c in current_contracts() if c.engine == engine), "")
             names = "|".join(re.escape(name) for name in {title, engine, engine_module(engine)})
-            page = _numbered(page, rf"(?<![\w-])(?:{names})`? ", r"\d+\.[\w.]*\w", version, common(engine).beside)
+            page = _numbered(page, rf"(?<![\w-])(?:{names})`? ", r"\d+\.[\w.]*\w", version, engine_data(engine).beside)
             if re.fullmatch(r"b\d+", build):
                 page = _numbered(page, rf"{re.escape(title)} ", r"b\d+", build, ())
     return page

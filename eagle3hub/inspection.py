@@ -9,7 +9,7 @@ from typing import Any
 
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.safetensors import TensorRef
-from eagle3hub.engines.preflight import Verdict, examine, preflight_all, target_embeddings
+from eagle3hub.engines.preflight import PreflightVerdict, examine, preflight_all, target_embeddings
 from eagle3hub.errors import Problem
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.target import TargetFacts, read_target
@@ -46,7 +46,7 @@ class Inspection:
 
     head: Head
     tensors: Mapping[str, TensorRef]
-    engines: Sequence[Verdict]
+    engines: Sequence[PreflightVerdict]
 
     @property
     def problems(self) -> Sequence[Problem]:
@@ -101,11 +101,11 @@ def inspect(source: str | Path, options: InspectOptions = DEFAULTS, *, progress:
     return Inspection(head, checkpoint.tensors, preflight_all(subject, facts))
 
 
-def _why(verdict: Verdict) -> str:
+def _why(verdict: PreflightVerdict) -> str:
     return "; ".join(reason.sentence for reason in verdict.reasons if reason.effect == verdict.kind)
 
 
-def describe(head: Head, on_disk: Mapping[str, TensorRef], engines: Sequence[Verdict] = ()) -> dict[str, Any]:
+def describe(head: Head, on_disk: Mapping[str, TensorRef], engines: Sequence[PreflightVerdict] = ()) -> dict[str, Any]:
     """Everything a head states, and what engines will do with it, as data for JSON.
 
     ``on_disk``: the tensors of its files, by their names there; the vocabulary buffers come from it.

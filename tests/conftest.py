@@ -78,7 +78,7 @@ def vllm_python() -> Path:
         return Path(given)
     from eagle3hub.engines import environments
 
-    return environments.install("vllm", "cpu").python
+    return environments.install_environment("vllm", "cpu").python
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +86,7 @@ def llamacpp_python() -> Path:
     """The interpreter of an environment with llama.cpp and its converter, made if it is not there."""
     from eagle3hub.engines import environments
 
-    return environments.install("llamacpp", "cpu").python
+    return environments.install_environment("llamacpp", "cpu").python
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,11 @@
-"""Make the folder of a new engine version, which builds on the pinned one.
+"""Make the folder of a new engine version, based on the pinned version.
 
     python tools/engine_version.py ENGINE VERSION [--python PATH]
 
-Writes ``eagle3hub/engines/data/ENGINE/VERSION``: ``engine.toml`` and ``contract.toml`` that build on the pinned
-version's, its requirements with the engine's own line changed, and, with the interpreter of an environment that has
-the new version, ``interface.json`` as its package tells it. What is to be done by hand is printed.
+Writes ``eagle3hub/engines/data/ENGINE/VERSION``: ``engine.toml`` and ``contract.toml`` that build on those of the
+pinned version, and its requirements with the new version of the engine. With ``--python``, the interpreter of an
+environment that has the new version, it also writes ``interface.json`` as the package reports it. At the end it prints
+the steps that you must do by hand.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _OWN = re.compile(r"^\[(?:environments|image)\b.*?(?=^\s*#|^\[(?!environments|im
 
 
 def engine_toml(engine: str, old: str, new: str) -> str:
-    """``engine.toml`` of ``new``: it builds on that of ``old``, and has environments and an image of its own."""
+    """Return ``engine.toml`` of ``new``, which builds on that of ``old`` and has its own environments and image."""
     tables = _OWN.findall((DATA / engine / old / "engine.toml").read_text())
     own = "".join(f"{table.strip()}\n\n" for table in tables).replace(old, new)
     said = f"# Environments and image are those of {old} under the new number: not tried.\n\n" if tables else ""
@@ -32,7 +33,7 @@ def engine_toml(engine: str, old: str, new: str) -> str:
 
 
 def interface(engine: str, python: Path, version: str) -> str:
-    """``interface.json`` as the package in ``python`` tells it. Raises SystemExit where that is another version."""
+    """Return ``interface.json`` as the package in ``python`` reports it. Raises SystemExit for another version."""
     command = [str(python), "-s", str(WORKER), "--dump", engine]
     told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     text = told[told.index("{") :]
@@ -43,7 +44,7 @@ def interface(engine: str, python: Path, version: str) -> str:
 
 
 def make(engine: str, version: str, python: Path | None) -> list[str]:
-    """Write the folder; returns what is to be done by hand. Raises SystemExit if it is there already."""
+    """Write the folder, and return the steps to do by hand. Raises SystemExit if the folder exists already."""
     old = default_version(engine)
     folder = DATA / engine / version
     if folder.exists():

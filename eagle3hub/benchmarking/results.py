@@ -17,7 +17,7 @@ from eagle3hub._version import __version__
 from eagle3hub.benchmarking.plan import BenchPlan, Cell, CellSettings
 from eagle3hub.benchmarking.run import CellResult, Throughput
 from eagle3hub.checkpoint.staging import replace_file
-from eagle3hub.engines.base import Verdict, worst
+from eagle3hub.engines.base import Verdict, worst_verdict
 from eagle3hub.errors import InputError, ManifestError
 from eagle3hub.metrics import Acceptance, CategoryAcceptance, Counts, PromptRow, acceptance_if_any, by_category, paired
 from eagle3hub.metrics.estimate import Interval, interval, listed
@@ -228,7 +228,7 @@ class Results:
     @property
     def verdict(self) -> Verdict:
         """The worst verdict of the cells."""
-        return worst([cell.verdict for cell in self.cells])
+        return worst_verdict([cell.verdict for cell in self.cells])
 
     def save(self, path: Path) -> None:
         """Write the results as JSON: completely, or not at all. Raises OutputError."""

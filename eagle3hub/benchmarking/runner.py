@@ -13,7 +13,7 @@ from eagle3hub.benchmarking.plan import BenchOptions, Cell, CellGroup
 from eagle3hub.benchmarking.run import CellResult, Measure, PromptCounts, Throughput
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import Engine, EngineFailure, EngineRun, Job, LoadReport
+from eagle3hub.engines.base import Engine, EngineFailure, EngineRun, LoadReport, RunSpec
 from eagle3hub.engines.endpoints import attach
 from eagle3hub.layouts import open_head
 from eagle3hub.system.progress import Progress, silent
@@ -141,7 +141,7 @@ class BenchRunner:
         checkpoint = open_checkpoint(cell.head.source)
         head = open_head(checkpoint, target=cell.target.source)
         head.raise_for_errors()
-        job = Job(
+        job = RunSpec(
             target=cell.target.source,
             head=checkpoint.folder,
             prompts=cell.prompts,

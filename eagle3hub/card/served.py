@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from eagle3hub.card import vocabulary
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion.edits.settings import target_of as known_target
-from eagle3hub.engines.preflight import Files, Subject, Verdict, examine, preflight
+from eagle3hub.engines.preflight import ExaminedHead, HeadFiles, PreflightVerdict, examine, preflight
 from eagle3hub.engines.specs import preflight_version, version_data
 from eagle3hub.errors import InputError, UsageError
 from eagle3hub.head import Head
@@ -41,7 +41,7 @@ class Served:
 
     folder: str
     layout: str
-    subject: Subject
+    subject: ExaminedHead
     target: TargetFacts | None
     head: Head = field(repr=False, compare=False)
 
@@ -115,13 +115,13 @@ def _in_layout(one: Served | None, layout: str, draft_tokens: int | None) -> Ser
         written = LAYOUTS[layout].write(one.head, WriteOptions(draft_tokens or one.head.speculative_tokens))
     except InputError:
         return None
-    files = Files(
+    files = HeadFiles(
         config=json.loads(json.dumps(written.config)),
         tensors={t.name: (t.dtype, tuple(t.shape)) for t in written.tensors},
         weights=("model.safetensors",),
         quant_file=QUANT_CONFIG in written.side_files,
     )
-    return replace(one, layout=layout, subject=Subject(files, one.subject.truth))
+    return replace(one, layout=layout, subject=ExaminedHead(files, one.subject.truth))
 
 
 def open_folders(root: Path, folders: Sequence[str]) -> tuple[Served, ...]:
@@ -186,7 +186,7 @@ def _runners(engine: str, version: str, device: str | None) -> Iterator[str]:
         yield from (preflight_version(engine, version, one) for one in runners)
 
 
-def _why(verdict: Verdict) -> str:
+def _why(verdict: PreflightVerdict) -> str:
     told = [reason.sentence for reason in verdict.reasons if reason.effect == verdict.kind and verdict.kind != "right"]
     more = f" (and {len(told) - 2} more)" if len(told) > 2 else ""
     return f"{'; it '.join(told[:2])}{more}"

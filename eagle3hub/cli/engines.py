@@ -45,7 +45,7 @@ def install(
 
     engine = get_engine(name)
     with progress(quiet=quiet) as report:
-        made = environments.install(engine.name, device, force=force, progress=report)
+        made = environments.install_environment(engine.name, device, force=force, progress=report)
     emit(
         _json(made),
         lambda out: out.print(f"{made.engine} {made.version} for {made.device}: {made.path}"),
@@ -64,7 +64,7 @@ def list_(as_json: JsonFlag = False) -> None:
 
     found = [
         _json(one) | {"tested": environment_spec(one.engine, one.device).tested, "unobtainable": None}
-        for one in environments.environments(ENGINES)
+        for one in environments.list_environments(ENGINES)
     ]
     for engine in ENGINES:
         for device in ("cpu", "cuda"):
@@ -152,14 +152,14 @@ def remove(
 
     engine = get_engine(name)
     if device is None:
-        known = environments.environments((engine.name,))
+        known = environments.list_environments((engine.name,))
         there = [one.device for one in known if one.path.exists()]
         if len(there) > 1:
             raise UsageError(
                 f"{engine.name} has environments for {' and '.join(there)}", hint=f"name one: --device {there[0]}"
             )
         device = (there or [one.device for one in known] or ["cpu"])[0]
-    removed = environments.remove(engine.name, device)
+    removed = environments.remove_environment(engine.name, device)
     what = "removed" if removed else "was not installed"
     emit(
         {"engine": engine.name, "device": device, "removed": removed},
@@ -215,7 +215,7 @@ def _interpreters(pairs: list[str]) -> dict[str, Path]:
     from eagle3hub.engines import ENGINES, environments
     from eagle3hub.engines.options import engine_pythons
 
-    installed = {one.engine: one.python for one in environments.environments(ENGINES) if one.ready}
+    installed = {one.engine: one.python for one in environments.list_environments(ENGINES) if one.ready}
     return installed | {engine: Path(path).expanduser() for engine, path in engine_pythons(pairs).items()}
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from eagle3hub.engines.base import Recipe
-    from eagle3hub.engines.preflight import Verdict
+    from eagle3hub.engines.preflight import PreflightVerdict
     from eagle3hub.head import Head
 
 
@@ -92,7 +92,7 @@ def _aux_layers(head: Head) -> tuple[int, ...] | None:
     return tuple(head.aux.after_layer)
 
 
-def _with_yaml(verdict: Verdict, made: Recipe) -> Verdict:
+def _with_yaml(verdict: PreflightVerdict, made: Recipe) -> PreflightVerdict:
     """The verdict on the folder together with the recipe's YAML, which may name the aux layers."""
     from eagle3hub.engines.preflight import weigh
     from eagle3hub.head.aux_defaults import AUX_CAPTURE
@@ -103,7 +103,7 @@ def _with_yaml(verdict: Verdict, made: Recipe) -> Verdict:
     return weigh(verdict.engine, verdict.version, verdict.title, reasons)
 
 
-def _print(made: Recipe, verdicts: list[Verdict], out: Console) -> None:
+def _print(made: Recipe, verdicts: list[PreflightVerdict], out: Console) -> None:
     from rich.markup import escape
 
     from eagle3hub.engines.specs import engine_title

@@ -9,7 +9,10 @@ ENGINES = ("vllm", "sglang", "trtllm", "sglang_jax", "llamacpp")
 
 
 def engine_name(name: str) -> str:
-    """The name an engine goes by here (``sglang-jax`` is ``sglang_jax``); UsageError names those there are."""
+    """Return the engine's name as this package writes it (``sglang-jax`` becomes ``sglang_jax``).
+
+    Raises UsageError, which lists the known engines.
+    """
     found = name.replace("-", "_")
     if found not in ENGINES:
         raise UsageError(f"no engine is called {name!r}", hint=f"engines: {', '.join(ENGINES)}", code="usage-engine")
@@ -17,7 +20,7 @@ def engine_name(name: str) -> str:
 
 
 def get_engine(name: str) -> Engine:
-    """The engine called ``name``; UsageError names those there are."""
+    """Return the engine called ``name``. Raises UsageError, which lists the known engines."""
     found = engine_name(name)
     if found == "vllm":
         from eagle3hub.engines.vllm import VLLM

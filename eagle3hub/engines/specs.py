@@ -1,10 +1,10 @@
-"""What is known of each engine and of each of its versions: the files in ``data``, typed.
+"""Read the facts about each engine and each of its versions from ``data`` into typed objects.
 
-``data/ENGINE/common.toml`` holds what is true of an engine whatever its version, and which version is pinned.
+``data/ENGINE/common.toml`` holds the facts that do not depend on the version, and names the pinned version.
 ``data/ENGINE/VERSION/`` holds one version: ``engine.toml`` (recipe, environments, image; read here), ``contract.toml``
-(what it reads of a head; read by ``preflight.contracts``), ``interface.json`` (flags, variables and names of its
-package) and ``requirements-DEVICE.txt``. An ``engine.toml`` or ``contract.toml`` may build on another version's
-(``builds_on``) and then states only what differs. A folder more is a version more.
+(how it reads a head; read by ``preflight.contracts``), ``interface.json`` (flags, variables and names of its package)
+and ``requirements-DEVICE.txt``. An ``engine.toml`` or ``contract.toml`` may build on another version's file
+(``builds_on``) and then states only the differences. To add a version, add a folder.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from eagle3hub.engines.base import Device
 from eagle3hub.errors import Severity, UnavailableError, UsageError
 from eagle3hub.system.resources import read_toml
 from eagle3hub.system.typed import build
@@ -24,19 +25,18 @@ from eagle3hub.system.typed import build
 T = TypeVar("T")
 DATA = Path(__file__).resolve().parent / "data"
 _OF_ONE_VERSION = ("builds_on", "environments", "image", "called")
-"""Keys that hold for one version alone: a version that builds on it does not inherit them."""
+"""Keys that a version does not inherit from the version it builds on."""
 
-Device = Literal["cpu", "cuda"]
 Setting = Literal[
     "target", "head", "config", "algorithm", "method", "steps", "topk", "draft_tokens", "no_overlap",
     "tensor_parallel", "dtype", "context",
 ]  # fmt: skip
-"""What a recipe says to an engine."""
+"""Names of the settings that a recipe passes to an engine."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
-    """What became of a flag, an environment variable, a YAML key or a Python name, and what to write instead."""
+class NameFact:
+    """A flag, environment variable, YAML key or Python name that changed or never existed, and its replacement."""
 
     names: tuple[str, ...]
     code: str
@@ -48,7 +48,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Minimum:
-    """The first version that has EAGLE-3, where a plain install gives none: the version, a sentence, its source."""
+    """The first version with EAGLE-3, if a plain install gives an older one; with a sentence and its source."""
 
     version: str
     says: str
@@ -56,14 +56,14 @@ class Minimum:
 
 
 @dataclass(frozen=True, slots=True)
-class Common:
-    """What is true of an engine whatever its version.
+class EngineData:
+    """The facts about an engine that do not depend on its version.
 
     Attributes:
-        title: what it calls itself. module: its Python module, where that is not called as the engine is here.
-        pinned: the version that is installed and run unless another is asked for.
-        beside: versions that every preflight looks at as well, besides the pinned one.
-        facts: names of earlier versions, and what they have become.
+        title: the engine's own name. module: its Python module, if that differs from the name used here.
+        pinned: the version that is installed and run by default.
+        beside: further versions that every preflight checks.
+        facts: names that changed or never existed, with their replacements.
         yaml: keys of the YAML it takes, by section. minimum: see `Minimum`.
     """
 
@@ -71,14 +71,14 @@ class Common:
     pinned: str
     module: str | None = None
     beside: tuple[str, ...] = ()
-    facts: tuple[Fact, ...] = ()
+    facts: tuple[NameFact, ...] = ()
     yaml: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     minimum: Minimum | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SourceArchive:
-    """Files that an environment needs out of a source archive; see `Sources`."""
+    """The files of a source archive that an environment needs; see `Sources`."""
 
     folder: str
     keep: tuple[str, ...]
@@ -87,7 +87,7 @@ class SourceArchive:
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentData:
-    """An environment as ``engine.toml`` describes it; see `EnvironmentSpec`. ``distribution`` is a name alone."""
+    """An environment in ``engine.toml``; see `EnvironmentSpec`. ``distribution`` has no version here."""
 
     distribution: str
     platforms: tuple[str, ...]
@@ -99,7 +99,7 @@ class EnvironmentData:
 
 @dataclass(frozen=True, slots=True)
 class ImageData:
-    """A container image: its address, the devices it computes on, the flavor it gets if none is asked for."""
+    """A container image: its address, the devices it supports, and its default flavor of Hugging Face Jobs."""
 
     address: str
     devices: tuple[Device, ...]
@@ -108,22 +108,23 @@ class ImageData:
 
 @dataclass(frozen=True, slots=True)
 class VersionData:
-    """What is known of one version of an engine, besides what it reads of a head.
+    """The facts about one version of an engine, except how it reads a head.
 
     Attributes:
-        command: the words that start its server. spelling: its flag for each setting of a recipe.
-        convert: words that make a file it serves out of a folder; empty where it serves folders.
-        dtypes: its name for a dtype, where that is another.
-        greedy_only: devices on which it speculates correctly at temperature 0 only.
-        counts_end_with_response: it accepts nothing past the end of a response, drafts nothing past the token limit.
-        runners: by device, what the preflight adds to the version where devices read files differently.
+        command: the words that start its server. flags: its flag for each setting of a recipe.
+        convert: the words that convert a folder into a file it can serve; empty if it serves folders.
+        dtypes: its name for a dtype, if that differs from ours.
+        greedy_only: devices on which it speculates correctly only at temperature 0.
+        counts_end_with_response: whether it accepts no token past the end of a response, and drafts none past the
+            token limit.
+        runners: by device, the runner whose name the preflight adds to the version, if runners read files differently.
         decoding_type, python_config, head_key: TensorRT-LLM's names for EAGLE-3 in its YAML and in Python.
         environments: by device, how to make one. no_environment: by device, why there is none.
-        image: the container image that a job runs in, or None.
+        image: the container image for Hugging Face Jobs, or None.
     """
 
     command: tuple[str, ...]
-    spelling: Mapping[Setting, str]
+    flags: Mapping[Setting, str]
     convert: tuple[str, ...] = ()
     dtypes: Mapping[str, str] = field(default_factory=dict)
     greedy_only: tuple[Device, ...] = ()
@@ -139,12 +140,12 @@ class VersionData:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """Names that a version's package has, as the package itself told them (``workers/interface_worker.py``).
+    """The names that a version's package has, as the package itself reports them (``workers/interface_worker.py``).
 
     Attributes:
         version: as the package states it. flags: of its server. environment: variables it reads.
-        names: what its top-level module exports. keywords: by constructor, those it takes.
-        speculative_config: keys of vLLM's. algorithms, chat_templates: values that SGLang's flags take.
+        names: exports of its top-level module. keywords: by constructor, the keywords it takes.
+        speculative_config: keys of vLLM's speculative config. algorithms, chat_templates: values of SGLang's flags.
     """
 
     version: str
@@ -159,10 +160,10 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Files an environment needs out of a source archive, of which nothing is built.
+    """Files to copy from a source archive into an environment; nothing in the archive is built.
 
-    ``requirements`` names the archive and its digest; ``keep`` are files and folders (with a slash at the end) below
-    ``folder`` in it; they go into the environment's folder ``into``.
+    ``requirements`` names the archive and its digest; ``keep`` lists files and folders (with a slash at the end) below
+    ``folder`` in the archive; ``into`` is the folder of the environment that they go to.
     """
 
     requirements: Path
@@ -171,7 +172,7 @@ class Sources:
     into: str
 
     def wanted(self, member: str) -> str | None:
-        """Where a member of the archive goes, below ``into``; None for one that is not kept."""
+        """Return the path of a member below ``into``, or None if it is not kept."""
         _, found, inner = member.partition(f"/{self.folder}/")
         folders = tuple(kept for kept in self.keep if kept.endswith("/"))
         kept = inner in self.keep or inner.startswith(folders)
@@ -182,10 +183,10 @@ class Sources:
 class EnvironmentSpec:
     """How to make an environment: the frozen requirements, and where they can be installed.
 
-    ``platforms`` are ``{sys.platform}-{machine}`` pairs; ``disk_gib`` is what the finished environment takes;
-    ``resolve`` lets pip add what the requirements need (else they are complete); ``tested`` is whether it was tried;
-    ``import_path`` is a folder of modules without which the engine does not import; ``module`` is what is imported,
-    where it is not called as the engine is.
+    ``platforms`` are ``{sys.platform}-{machine}`` pairs; ``disk_gib`` is the size of the complete environment in GiB;
+    ``resolve`` lets pip add missing dependencies (otherwise the requirements are complete); ``tested`` says whether
+    the authors tried it; ``import_path`` is a folder of modules that the engine needs to import; ``module`` is the
+    module to import, if its name differs from the engine's.
     """
 
     engine: str
@@ -203,78 +204,78 @@ class EnvironmentSpec:
 
 
 @cache
-def common(engine: str) -> Common:
-    """What is true of ``engine`` whatever its version."""
-    return build(Common, read_toml(DATA / engine / "common.toml"), f"engines/data/{engine}/common.toml")
+def engine_data(engine: str) -> EngineData:
+    """Return the facts about ``engine`` that do not depend on its version."""
+    return build(EngineData, read_toml(DATA / engine / "common.toml"), f"engines/data/{engine}/common.toml")
 
 
 def engine_title(engine: str) -> str:
-    """What ``engine`` calls itself."""
-    return common(engine).title
+    """Return the engine's own name, for messages."""
+    return engine_data(engine).title
 
 
 def engine_module(engine: str) -> str:
-    """The Python module of ``engine``."""
-    return common(engine).module or engine
+    """Return the name of the engine's Python module."""
+    return engine_data(engine).module or engine
 
 
-def facts(engine: str) -> tuple[Fact, ...]:
-    """Names of earlier versions, and what they have become."""
-    return common(engine).facts
+def name_facts(engine: str) -> tuple[NameFact, ...]:
+    """Return the names that changed or never existed, with their replacements."""
+    return engine_data(engine).facts
 
 
 def default_version(engine: str) -> str:
-    """The version of ``engine`` that is pinned: installed and run unless another is asked for."""
-    return common(engine).pinned
+    """Return the pinned version of ``engine``: the one that is installed and run by default."""
+    return engine_data(engine).pinned
 
 
 @cache
 def versions_with(engine: str, file: str) -> tuple[str, ...]:
-    """The versions of ``engine`` whose folder has ``file``, oldest first; those without a number come last."""
+    """Return the versions of ``engine`` whose folder has ``file``, oldest first; names without a number come last."""
     return tuple(sorted((path.parent.name for path in (DATA / engine).glob(f"*/{file}")), key=_age))
 
 
-def versions(engine: str) -> tuple[str, ...]:
-    """The versions of ``engine`` that a recipe can be spelled for, oldest first."""
+def recipe_versions(engine: str) -> tuple[str, ...]:
+    """Return the versions of ``engine`` that a recipe can be written for, oldest first."""
     return versions_with(engine, "engine.toml")
 
 
 def _age(version: str) -> tuple[bool, list[tuple[int, int, str]]]:
-    """A key that sorts versions: 0.2rc1 < 0.2 < 0.2.1 < 0.10 < main."""
+    """Return a key that sorts versions: 0.2rc1 < 0.2 < 0.2.1 < 0.10 < main."""
     parts = re.findall(r"\d+|[a-z]+", version)
     key = [(2, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
     return not version[:1].isdigit(), [*key, (1, 0, "")]
 
 
-def document(engine: str, version: str, file: str) -> dict[str, Any]:
-    """A ``.toml`` file of one version, merged over that of the version it builds on.
+def version_document(engine: str, version: str, file: str) -> dict[str, Any]:
+    """Read a ``.toml`` file of one version, merged over the file of the version it builds on.
 
-    Tables are merged key by key, except ``aux`` and ``architectures``; any other value replaces the one it builds on.
+    Tables are merged key by key, except ``aux`` and ``architectures``; any other value replaces the older one.
     """
     own = read_toml(DATA / engine / version / file)
-    base = document(engine, own["builds_on"], file) if "builds_on" in own else {}
-    merge = merged({key: value for key, value in base.items() if key not in _OF_ONE_VERSION}, own)
+    base = version_document(engine, own["builds_on"], file) if "builds_on" in own else {}
+    merge = merge_tables({key: value for key, value in base.items() if key not in _OF_ONE_VERSION}, own)
     return {key: value for key, value in merge.items() if key != "builds_on"}
 
 
-def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """``own`` over ``base``; see `document`."""
+def merge_tables(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge ``own`` over ``base``; see `version_document`."""
     out = dict(base)
     for key, value in own.items():
         whole = key in {"aux", "architectures"} or not isinstance(value, dict)
-        out[key] = value if whole else merged(out.get(key, {}), value)
+        out[key] = value if whole else merge_tables(out.get(key, {}), value)
     return out
 
 
 @cache
 def _version_data(engine: str, version: str) -> VersionData:
-    read = document(engine, version, "engine.toml")
+    read = version_document(engine, version, "engine.toml")
     return build(VersionData, read, f"engines/data/{engine}/{version}/engine.toml")
 
 
 def version_data(engine: str, version: str | None = None) -> VersionData:
-    """What is known of one version, the pinned one if none is named; UsageError names those there are."""
-    known = versions(engine)
+    """Return the facts about one version, by default the pinned one. Raises UsageError, which lists the versions."""
+    known = recipe_versions(engine)
     wanted = default_version(engine) if version is None else version
     if wanted not in known:
         raise UsageError(
@@ -286,14 +287,14 @@ def version_data(engine: str, version: str | None = None) -> VersionData:
 
 
 def preflight_version(engine: str, version: str, device: str) -> str:
-    """What the preflight calls ``version`` of ``engine`` on ``device``."""
+    """Return the preflight's name for ``version`` of ``engine`` on ``device``."""
     runner = _of(version_data(engine, version).runners, device)
     return version if runner is None else f"{version} {runner}"
 
 
 @cache
 def interface(engine: str) -> Interface | None:
-    """Flags, variables and names of the engine's pinned version as its package has them; None if it was not had."""
+    """Return the flags, variables and names of the engine's pinned version, or None if we never had its package."""
     file = DATA / engine / default_version(engine) / "interface.json"
     if not file.is_file():
         return None
@@ -302,18 +303,18 @@ def interface(engine: str) -> Interface | None:
 
 
 def environment_devices(engine: str) -> tuple[str, ...]:
-    """Devices for which an environment of ``engine`` can be installed."""
+    """Return the devices for which an environment of ``engine`` can be installed."""
     return tuple(version_data(engine).environments)
 
 
 def no_environment(engine: str, device: str) -> str | None:
-    """Why no environment can be made, where that is known."""
+    """Return why no environment can be made, or None if one can or the reason is unknown."""
     data = version_data(engine)
     return None if device in data.environments else _of(data.no_environment, device)
 
 
 def environment_spec(engine: str, device: str) -> EnvironmentSpec:
-    """How to make an environment of ``engine`` for ``device``; UnavailableError where none is known."""
+    """Return how to make an environment of ``engine`` for ``device``. Raises UnavailableError if there is no way."""
     version = default_version(engine)
     found, folder = _of(version_data(engine).environments, device), DATA / engine / version
     if found is None:
@@ -342,5 +343,5 @@ def environment_spec(engine: str, device: str) -> EnvironmentSpec:
 
 
 def _of(table: Mapping[Device, T], device: str) -> T | None:
-    """What a table has for ``device``, which may be the name of another kind of place (``server``)."""
+    """Return the table's value for ``device`` or None; ``device`` may also be another place, such as ``server``."""
     return next((found for name, found in table.items() if name == device), None)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from eagle3hub.card import vocabulary
 from eagle3hub.card.served import Prospect, Served, captured, layout_that_works, prospect
-from eagle3hub.engines.check.commands import options
-from eagle3hub.engines.check.snippets import Command, Snippet, extract
+from eagle3hub.engines.check.commands import parse_flags
+from eagle3hub.engines.check.snippets import ServerCommand, Snippet, extract_snippets
 from eagle3hub.engines.preflight import contracts
 from eagle3hub.engines.specs import default_version, engine_title
 from eagle3hub.head.aux_defaults import AUX_CAPTURE
@@ -44,7 +44,7 @@ class DraftUse:
 
 def draft_uses(text: str) -> list[DraftUse]:
     """Return every draft head that commands, YAML and Python in ``text`` name, sorted by line."""
-    found = extract(text)
+    found = extract_snippets(text)
     out: list[DraftUse] = []
     for command in found.commands:
         out += _of_command(command)
@@ -56,8 +56,8 @@ def draft_uses(text: str) -> list[DraftUse]:
     return sorted(dict.fromkeys(out), key=lambda use: use.line)
 
 
-def _of_command(command: Command) -> Iterator[DraftUse]:
-    given = {name.replace("_", "-"): value for name, value in options(command.words).items()}
+def _of_command(command: ServerCommand) -> Iterator[DraftUse]:
+    given = {name.replace("_", "-"): value for name, value in parse_flags(command.words).items()}
     heads: list[tuple[str, str | None]] = []
     if command.engine in ("sglang", "sglang_jax", None):
         heads += [(command.engine or "sglang", given.get(flag)) for flag in _DRAFT_FLAGS]
@@ -175,7 +175,7 @@ def downloads(text: str) -> dict[str, tuple[str, str]]:
         if "download" not in words or not {"hf", "huggingface-cli"} & set(words):
             continue
         repo = next((w for w in words[words.index("download") + 1 :] if _ID.fullmatch(w)), None)
-        given = options(words)
+        given = parse_flags(words)
         folder = given.get("--local-dir")
         if repo and folder:
             found[_plain(folder)] = (repo, given.get("--revision") or "")

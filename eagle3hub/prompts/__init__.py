@@ -1,8 +1,8 @@
-"""Prompt sets: the packaged smoke set, sets that are fetched on first use, and JSON Lines files in MT-Bench's form.
+"""Load prompt sets: the packaged smoke set, data sets fetched on first use, and JSON Lines files in MT-Bench's form.
 
-Each line is an object with ``question_id``, ``category`` and ``turns``; the first turn is the prompt.
-``smoke`` was written for this project. The usual benchmark sets (`datasets`) are not packaged, since their licences
-differ and some forbid redistribution: they are fetched at a pinned revision and held to a pinned SHA-256.
+Each line is an object with ``question_id``, ``category`` and ``turns``; the first turn is the prompt. ``smoke`` was
+written for this project. The usual benchmark sets (`datasets`) are not packaged, because their licences differ and
+some forbid redistribution. They are fetched at a pinned revision and must have the pinned SHA-256.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from eagle3hub.errors import SourceError, UsageError
-from eagle3hub.prompts.fetch import content, is_cached
+from eagle3hub.prompts.fetch import is_cached, read_dataset
 from eagle3hub.prompts.sets import Dataset, Prompt, PromptSet, datasets, parse_prompts
 from eagle3hub.system.documents import did_you_mean
 from eagle3hub.system.progress import Progress, silent
@@ -25,13 +25,13 @@ _HERE = Path(__file__).resolve().parent
 def load_prompts(
     name_or_file: str | Path, num_prompts: int | None = None, *, progress: Progress = silent
 ) -> PromptSet:
-    """The first ``num_prompts`` prompts (default: all) of a packaged set, of a fetched set, or of a file.
+    """Load the first ``num_prompts`` prompts (default: all) of a packaged set, a fetched set, or a file.
 
-    A set that is not in the cache yet is fetched; its licence is then told to ``progress``. A file that has the
-    name of a set is given as ``./name``.
+    A set that is not in the cache is fetched first, and ``progress`` is told its licence. For a file with the name of
+    a set, write ``./name``.
 
-    Raises SourceError for a file that cannot be read, InputError (``prompts-line``) naming the line that is
-    wrong, UsageError when more prompts are asked for than there are, and whatever `fetch.content` raises.
+    Raises SourceError for a file that cannot be read, InputError (``prompts-line``) for a wrong line, UsageError if
+    there are fewer prompts, and the errors of `read_dataset`.
     """
     if num_prompts is not None and num_prompts < 1:
         raise UsageError(f"--num-prompts must be 1 or more, not {num_prompts}")
@@ -39,7 +39,7 @@ def load_prompts(
     if dataset is not None:
         name, prompts = (
             dataset.name,
-            parse_prompts(content(dataset, progress), dataset.name, category=dataset.category),
+            parse_prompts(read_dataset(dataset, progress), dataset.name, category=dataset.category),
         )
     elif name_or_file in PACKAGED:
         name, prompts = str(name_or_file), _of_file(_HERE / f"{name_or_file}.jsonl")

@@ -1,7 +1,7 @@
-"""Fetch a prompt set into the cache, once, and hold its bytes to the pinned digest every time they are read.
+"""Fetch a prompt set into the cache once, and check its bytes against the pinned digest on every read.
 
-``https_proxy`` and ``no_proxy`` are honoured. The files are small (the largest has 300 kB), so a download that was
-cut off is made again rather than continued.
+``https_proxy`` and ``no_proxy`` are honoured. The files are small (at most 300 kB), so a download that was cut off
+starts again from the beginning.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.reading import read_bytes
 
 TIMEOUT = 30.0
-"""Seconds a download may stand still; the whole of it may take four times as long."""
+"""Seconds without any data before a download fails; the whole download may take four times as long."""
 _ATTEMPTS = 3
 _MARGIN = 1 << 20
 
 
 def is_cached(dataset: Dataset) -> bool:
-    """Whether a file of the set lies in the cache (its digest is looked at when it is read)."""
+    """Whether the set's file is in the cache (its digest is checked when it is read)."""
     return dataset.path.is_file()
 
 
-def content(dataset: Dataset, progress: Progress = silent) -> bytes:
-    """The bytes of the set's file, from the cache, or fetched into it first.
+def read_dataset(dataset: Dataset, progress: Progress = silent) -> bytes:
+    """Return the bytes of the set's file from the cache; fetch it first if it is not there.
 
-    Raises HubError if it cannot be fetched or what came is not the pinned file (nothing is kept then), InputError
-    (``prompts-digest``) if the file in the cache is not the pinned one, SourceError if that cannot be read,
-    OutputError if the cache cannot be written.
+    Raises HubError if the file cannot be fetched or is not the pinned file (then nothing is kept), InputError
+    (``prompts-digest``) if the file in the cache is not the pinned file, SourceError if it cannot be read, OutputError
+    if the cache cannot be written.
     """
     path = dataset.path
     try:
@@ -55,7 +55,7 @@ def content(dataset: Dataset, progress: Progress = silent) -> bytes:
         raise InputError(
             f"the file {_shown(dataset)} has {len(raw):,} bytes with SHA-256 {_digest(raw)[:16]}…, but the pinned "
             f"{dataset.name} has {dataset.bytes:,} with {dataset.sha256[:16]}…",
-            hint="remove it, and it is fetched again; your own prompts are given by path",
+            hint="delete the file to have it fetched again; give your own prompts by path",
             code="prompts-digest",
         )
     return raw
@@ -83,11 +83,11 @@ def _download(dataset: Dataset) -> bytes:
 
 
 class _CutOff(HubError):
-    """The connection ended or stood still before the file did; worth another try."""
+    """The connection ended or stalled before the file was complete; another try may succeed."""
 
 
 def _get(dataset: Dataset) -> bytes:
-    """The body of one answer, at most one byte more than the pinned file has."""
+    """Return the body of one answer, at most one byte longer than the pinned file."""
     library = http_library()
     received = bytearray()
     status, most = 0, dataset.bytes + 1
@@ -150,7 +150,7 @@ def _by_hand(dataset: Dataset) -> str:
 
 
 def _shown(dataset: Dataset) -> str:
-    """The file's place as documented, which is the same on every machine."""
+    """Return the file's path as documented, which is the same on every machine."""
     return str(Path("$EAGLE3HUB_CACHE") / dataset.cache_name)
 
 

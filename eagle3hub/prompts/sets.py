@@ -1,4 +1,4 @@
-"""Prompt sets: those in the package, those of public data sets at a pinned revision, and files of your own."""
+"""Prompt sets from the package, from public data sets at a pinned revision, and from your own files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 from eagle3hub.errors import InputError, SourceError
 from eagle3hub.system.resources import cache_dir, read_toml
 
-# What is known of the prompt sets that can be fetched, read from ``datasets.toml`` beside this module.
+# Data sets that can be fetched, as ``datasets.toml`` beside this module describes them
 
 
-FILE = Path(__file__).resolve().parent / "datasets.toml"
+DATASETS_FILE = Path(__file__).resolve().parent / "datasets.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +23,14 @@ class Dataset:
     """A prompt set that is fetched on first use: JSON Lines in MT-Bench's form.
 
     Attributes:
-        name: what it is called on the command line.
-        url: of the file at the pinned revision.
-        revision: commit of the repository that holds it.
-        sha256: hex digest that the file must have. ``bytes`` is its size.
-        prompts: how many the file holds. ``turns``: user turns of each.
-        license: SPDX identifier, or a sentence where there is none. ``license_stated``: where it is stated.
-        redistribution: whether the text may be passed on; where not, it is never written outside the cache.
-        category: category of all its prompts, for a file that names none.
+        name: its name on the command line.
+        url: address of the file at the pinned revision.
+        revision: commit of the repository that holds the file.
+        sha256: hex digest that the file must have. bytes: its size.
+        prompts: number of prompts. turns: user turns of each prompt.
+        license: SPDX identifier, or a sentence if it has none. license_stated: where the license is stated.
+        redistribution: whether the text may be passed on; if not, it is never written outside the cache.
+        category: category of all prompts, for a file that names none.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Dataset:
 
     @property
     def cache_name(self) -> str:
-        """The file's name below the cache folder; another pinned digest is another file."""
+        """The file's path below the cache folder; it contains the digest, so that a new digest means a new file."""
         return f"datasets/{self.name}-{self.sha256[:12]}.jsonl"
 
     @property
@@ -58,12 +58,12 @@ class Dataset:
 
     @property
     def notice(self) -> str:
-        """What has to be said when the set is fetched: its licence, and whether it may be passed on."""
+        """The notice to show when the set is fetched: its licence, and whether it may be passed on."""
         passing_on = "" if self.redistribution else "; not to be passed on"
         return f"{self.title}, licence: {self.license}{passing_on} ({self.license_stated})"
 
     def to_json(self) -> dict[str, Any]:
-        """The ``source`` object of a benchmark's prompts."""
+        """Return the ``source`` object of a benchmark's prompts."""
         return {
             "url": self.url,
             "revision": self.revision,
@@ -84,11 +84,11 @@ def _read(path: Path) -> dict[str, Dataset]:
 
 
 def datasets() -> dict[str, Dataset]:
-    """The sets that can be fetched, by name."""
-    return _read(FILE)
+    """Return the data sets that can be fetched, by name."""
+    return _read(DATASETS_FILE)
 
 
-# Prompts, and sets of them.
+# Prompts and prompt sets
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +111,9 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class PromptSet:
-    """The prompts of a run, in order, and the name of the set they come from.
+    """The prompts of a run, in order, and the name of their set.
 
-    ``dataset`` is what is known of a fetched set (licence, revision); None for the packaged set and for files.
+    ``dataset`` describes a fetched set (licence, revision); it is None for the packaged set and for files.
     """
 
     name: str
@@ -139,7 +139,7 @@ class PromptSet:
         return out
 
     def to_json(self) -> dict[str, Any]:
-        """The ``prompts`` object of a report."""
+        """Return the ``prompts`` object of a report."""
         return {
             "name": self.name,
             "sha256": self.sha256,
@@ -148,20 +148,20 @@ class PromptSet:
         }
 
 
-# JSON Lines in MT-Bench's form, read strictly: a line that is wrong is named by its number.
+# Parse JSON Lines in MT-Bench's form, strictly: an error names the number of the line
 
 
 def parse_prompts(raw: bytes, shown: str, *, category: str | None = None) -> tuple[Prompt, ...]:
-    """The prompts of a file's bytes, in order.
+    """Parse the bytes of a file into prompts, in order.
 
     Args:
-        raw: UTF-8 text, one JSON object a line with ``question_id``, ``category`` and ``turns``; empty lines are
-            passed over, other fields are not looked at.
-        shown: what messages call the file.
-        category: stands in for an empty category; without it an empty category is an error.
+        raw: UTF-8 text with one JSON object per line (``question_id``, ``category`` and ``turns``); empty lines and
+            other fields are ignored.
+        shown: the file's name in messages.
+        category: replaces an empty category; without it an empty category is an error.
 
-    Raises InputError (``prompts-line``) naming the line, InputError (``prompts-empty``), SourceError for other bytes
-    than UTF-8.
+    Raises InputError (``prompts-line``, which names the line, or ``prompts-empty``), and SourceError if the bytes are
+    not UTF-8.
     """
     try:
         lines = raw.decode("utf-8").split("\n")

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.engines.process import Garbled, lines
+from eagle3hub.engines.process import ProtocolError, read_lines
 from eagle3hub.errors import InputError
 
 # Render chat templates under limits of time and memory, in one process that is kept for all of them.
@@ -86,8 +86,8 @@ def _exchange(process: subprocess.Popen[bytes], request: Mapping[str, Any], seco
     try:
         process.stdin.write(message)
         process.stdin.flush()
-        line = next(lines(process.stdout, time.monotonic() + seconds), None)
-    except (OSError, TimeoutError, Garbled):
+        line = next(read_lines(process.stdout, time.monotonic() + seconds), None)
+    except (OSError, TimeoutError, ProtocolError):
         return None
     found = None if line is None else json.loads(line)
     return found if isinstance(found, dict) else None

@@ -172,7 +172,7 @@ def demo(
     prepare_destination(Path(output), force=force, beside=BESIDE)
     target = ensure_target(progress)
     if ENGINE not in pythons:
-        environments.install(ENGINE, DEVICE, progress=progress)
+        environments.install_environment(ENGINE, DEVICE, progress=progress)
     options = ReleaseOptions(
         output=output, target=target, engine_python=pythons, work=cache_dir() / "demo", force=force
     )

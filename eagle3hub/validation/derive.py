@@ -22,8 +22,8 @@ from eagle3hub._version import __version__
 from eagle3hub.address import HubAddress, parse_address
 from eagle3hub.checkpoint.digest import combined_digest
 from eagle3hub.engines import ENGINES, get_engine
-from eagle3hub.engines.base import EngineFailure, EngineRun, Job, Recipe, Verdict, worst
-from eagle3hub.engines.preflight.contracts import Verdict as Preflight
+from eagle3hub.engines.base import EngineFailure, EngineRun, Recipe, RunSpec, Verdict, worst_verdict
+from eagle3hub.engines.preflight.contracts import PreflightVerdict as Preflight
 from eagle3hub.engines.specs import engine_title, version_data
 from eagle3hub.errors import ConfigError, InputError, UsageError
 from eagle3hub.head import Head
@@ -189,7 +189,7 @@ def contradictions(report: Report, head: Head | None = None) -> list[str]:
 
 def verdict_of(report: Report) -> Verdict:
     """The worst verdict of the static checks and the engines' entries."""
-    return worst([report.static.verdict, *(entry.verdict for entry in report.engines)])
+    return worst_verdict([report.static.verdict, *(entry.verdict for entry in report.engines)])
 
 
 def _frame(report: Report) -> Iterator[str]:
@@ -416,7 +416,7 @@ class RanEngine:
 
 def entry_of(
     ran: RanEngine,
-    job: Job,
+    job: RunSpec,
     head: Head,
     report: Report,
     expected: Expected | None = None,
@@ -458,7 +458,7 @@ def entry_of(
 
 
 def _entry_with(
-    ran: RanEngine, job: Job, version: str, verdict: Verdict, reason: str, outcome: Counted | NotRun
+    ran: RanEngine, job: RunSpec, version: str, verdict: Verdict, reason: str, outcome: Counted | NotRun
 ) -> Entry:
     return Entry(
         engine=ran.engine,
@@ -493,7 +493,7 @@ def _throughput(ran: RanEngine, run: EngineRun) -> Throughput:
     )
 
 
-def _rows(job: Job, run: EngineRun, without_head: EngineRun | None) -> tuple[EngineRow, ...]:
+def _rows(job: RunSpec, run: EngineRun, without_head: EngineRun | None) -> tuple[EngineRow, ...]:
     rows = []
     for index, (prompt, result) in enumerate(zip(job.prompts.prompts, run.prompts, strict=True)):
         assert result.counts is not None
@@ -511,7 +511,7 @@ def _rows(job: Job, run: EngineRun, without_head: EngineRun | None) -> tuple[Eng
     return tuple(rows)
 
 
-def public(flags: Any, job: Job, head: str, target: Target) -> Any:
+def public(flags: Any, job: RunSpec, head: str, target: Target) -> Any:
     """The flags with names in place of this machine's paths."""
     if isinstance(flags, dict):
         return {key: public(value, job, head, target) for key, value in flags.items()}

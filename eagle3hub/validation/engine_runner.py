@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import DEVICES, Engine, EngineFailure, EngineRun, Job
-from eagle3hub.engines.preflight import Verdict, examine, preflight, target_embeddings
+from eagle3hub.engines.base import DEVICES, Engine, EngineFailure, EngineRun, RunSpec
+from eagle3hub.engines.preflight import PreflightVerdict, examine, preflight, target_embeddings
 from eagle3hub.engines.specs import preflight_version
 from eagle3hub.errors import UnavailableError, assert_never
 from eagle3hub.head.target import read_target
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def engine_for(
-    name: str, job: Job, pythons: Mapping[str, str | Path], endpoints: Mapping[str, str]
+    name: str, job: RunSpec, pythons: Mapping[str, str | Path], endpoints: Mapping[str, str]
 ) -> tuple[Engine, Path]:
     """The engine that measures ``job``, and its interpreter (for a running server our own, which asks it).
 
@@ -45,7 +45,7 @@ def engine_for(
         from eagle3hub.engines.endpoints import attach
 
         endpoint = attach(name, url)
-        endpoint.hold_against(job)
+        endpoint.compare_settings(job)
         engine = endpoint
     inability = engine.unable(job)
     if inability:
@@ -79,13 +79,13 @@ def interpreter(engine: Engine, device: str, given: Mapping[str, str | Path] | N
         raise UnavailableError(
             "this machine has no CUDA device", hint="validate on CPU with --device cpu", code="device-missing"
         )
-    return environments.interpreter(engine.name, device)
+    return environments.environment_python(engine.name, device)
 
 
 # The preflight check: what an engine will do with a head's files, known before it is started.
 
 
-PreflightCheck = Callable[[str, str, "Device"], Verdict]
+PreflightCheck = Callable[[str, str, "Device"], PreflightVerdict]
 """The preflight's verdict by engine, version and device."""
 
 
@@ -94,13 +94,13 @@ def preflight_check(checkpoint: Checkpoint, head: Head, target: str) -> Prefligh
     facts = read_target(target)
     subject = examine(checkpoint, head, target_embeddings(head, target))
 
-    def check(engine: str, version: str, device: Device) -> Verdict:
+    def check(engine: str, version: str, device: Device) -> PreflightVerdict:
         return preflight(subject, engine, preflight_version(engine, version, device), facts)
 
     return check
 
 
-def stops(verdict: Verdict) -> str | None:
+def stops(verdict: PreflightVerdict) -> str | None:
     """Why an engine need not be started, with the codes of the reasons; None where it may load the files right."""
     match verdict.kind:
         case "right" | "unknown":
@@ -127,7 +127,7 @@ class EngineRunner:
     """
 
     def __init__(
-        self, engine: Engine, job: Job, head: str, target: Target, python: Path, timeout: float, progress: Progress
+        self, engine: Engine, job: RunSpec, head: str, target: Target, python: Path, timeout: float, progress: Progress
     ) -> None:
         self._engine = engine
         self._job = job
@@ -153,7 +153,7 @@ class EngineRunner:
             baselines[key] = found
         return self._ran(run, baselines[key])
 
-    def _once(self, job: Job, begin: float, end: float) -> EngineRun | EngineFailure:
+    def _once(self, job: RunSpec, begin: float, end: float) -> EngineRun | EngineFailure:
         """Run ``job``; its progress counts as the part of the whole from ``begin`` to ``end``."""
 
         def report(message: str, fraction: float | None = None) -> None:
@@ -161,7 +161,7 @@ class EngineRunner:
 
         return self._engine.run(job, self._python, timeout=self._timeout, progress=report)
 
-    def _key(self, job: Job) -> str:
+    def _key(self, job: RunSpec) -> str:
         """Everything that could change what the target alone generates."""
         parts: list[object] = [self._engine.name, str(self._python), job.device, job.prompts.sha256]
         parts += [self._engine.flags(job), self._target.config_sha256, self._target.weights_digest]

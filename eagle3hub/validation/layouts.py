@@ -12,7 +12,7 @@ from eagle3hub._version import __version__
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
-from eagle3hub.engines.base import Verdict, worst
+from eagle3hub.engines.base import Verdict, worst_verdict
 from eagle3hub.errors import FoundWanting, InputError
 from eagle3hub.head.target import TargetFacts
 from eagle3hub.prompts import load_prompts
@@ -125,7 +125,7 @@ def judge_layouts(results: Sequence[LayoutResult]) -> tuple[Verdict, str]:
     disagreement = _disagreement(results)
     if disagreement is not None:
         return "fail", disagreement
-    verdict = worst([result.report.verdict for result in results])
+    verdict = worst_verdict([result.report.verdict for result in results])
     if verdict != "pass":
         first = next(result for result in results if result.report.verdict == verdict)
         return verdict, f"{first.layout}: {first.report.reason}"

@@ -15,7 +15,7 @@ from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.checkpoint.staging import replace_file
-from eagle3hub.engines.base import Verdict, worst
+from eagle3hub.engines.base import Verdict, worst_verdict
 from eagle3hub.engines.preflight.contracts import Effect
 from eagle3hub.errors import ManifestError, Refusal, UsageError
 from eagle3hub.head.target import read_target
@@ -306,6 +306,6 @@ def _judge(rows: Sequence[MatrixRow], *, asked_by_name: bool) -> tuple[Verdict, 
     if not results:
         return "fail", f"no layout can hold this head: {why}"
     verdict, reason = judge_layouts(results)
-    if refused and asked_by_name and worst([verdict, "fail"]) != verdict:
+    if refused and asked_by_name and worst_verdict([verdict, "fail"]) != verdict:
         return "fail", why
     return verdict, reason

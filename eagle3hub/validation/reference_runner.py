@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eagle3hub._version import __version__
-from eagle3hub.engines.base import EngineRun, Job, LoadReport, PromptResult
+from eagle3hub.engines.base import EngineRun, LoadReport, PromptResult, RunSpec
 from eagle3hub.errors import InputError, UnavailableError
 from eagle3hub.metrics import Rounds, counts_of, counts_within
 from eagle3hub.system.installation import command_for_extra
@@ -46,7 +46,7 @@ class ReferenceRunner:
 
     def __init__(
         self,
-        job: Job,
+        job: RunSpec,
         target: Target,
         head: HashedHead,
         original: HashedHead,

@@ -11,7 +11,7 @@ from eagle3hub.charts import Chart, Panel, Series, acceptance_by_dataset, accept
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.engines.base import LoadReport, Verdict
 from eagle3hub.engines.preflight.contracts import Effect
-from eagle3hub.engines.preflight.contracts import Verdict as Preflight
+from eagle3hub.engines.preflight.contracts import PreflightVerdict as Preflight
 from eagle3hub.errors import Severity, assert_never
 from eagle3hub.metrics import MIN_PROMPTS, Acceptance, too_few
 from eagle3hub.system.resources import data_path

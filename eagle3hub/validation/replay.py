@@ -9,13 +9,12 @@ from typing import Any, Literal
 
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.errors import UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.metrics import Acceptance, Counts, Rounds, acceptance_if_any, counts_of
 from eagle3hub.prompts import load_prompts
 from eagle3hub.system.html import panel, rows
 from eagle3hub.system.progress import Progress, silent
-from eagle3hub.validation.options import ValidateOptions
+from eagle3hub.validation.options import ReferenceOptions, ValidateOptions
 from eagle3hub.validation.reference_runner import require_packages
 
 
@@ -56,10 +55,8 @@ class ReplayOptions:
             max_new_tokens=self.max_new_tokens,
             draft_tokens=self.draft_tokens,
             temperature=self.temperature,
+            reference=ReferenceOptions(drafting=self.drafting),
         )
-        if self.drafting not in ("greedy", "probabilistic"):
-            known = "drafting: greedy, probabilistic"
-            raise UsageError(f"no drafting is called {self.drafting!r}", hint=known, code="usage-drafting")
 
 
 DEFAULTS = ReplayOptions()

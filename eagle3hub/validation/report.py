@@ -16,13 +16,14 @@ from typing import Any
 from eagle3hub.checkpoint.digest import FileDigest
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.engines.base import LoadReport, Recipe, Verdict
+from eagle3hub.engines.preflight.contracts import PreflightVerdict as Preflight
 from eagle3hub.engines.preflight.contracts import Reason
-from eagle3hub.engines.preflight.contracts import Verdict as Preflight
 from eagle3hub.errors import InputError, ManifestError, Problem
 from eagle3hub.head import Assumption
 from eagle3hub.metrics import Acceptance, CategoryAcceptance, Counts, PromptRow
 from eagle3hub.metrics.counters import row_counts
 from eagle3hub.system.documents import read_document, schema_faults
+from eagle3hub.system.html import Cell, panel, rows
 from eagle3hub.system.resources import schema
 from eagle3hub.system.text import escaped_json
 from eagle3hub.validation.gates import Gate, Lossless
@@ -454,6 +455,15 @@ def _preflight(data: Mapping[str, Any]) -> Preflight:
 # The whole report.
 
 
+def _tau(entry: Entry) -> str:
+    """The acceptance length with its interval, for people."""
+    found = entry.acceptance
+    if found is None:
+        return "–"
+    interval = "" if found.ci95 is None else f" ({found.ci95[0]:.2f} to {found.ci95[1]:.2f})"
+    return f"{found.mean_acceptance_length:.3f}{interval}"
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """The report of one validation.
@@ -496,6 +506,19 @@ class Report:
             "static": self.static.to_json(),
             "engines": [entry.to_json() for entry in self.engines],
         }
+
+    def _repr_html_(self) -> str:
+        facts = [("target", self.target.name), ("prompts", f"{self.prompts.name} ({self.prompts.count})")]
+        facts += [("K", str(self.settings.draft_tokens)), ("temperature", f"{self.settings.temperature:g}")]
+        wrong = [(Cell(p.severity, p.severity), p.message) for p in self.static.problems]
+        engines = [(e.name, e.device, Cell(e.verdict, e.verdict), _tau(e), e.reason) for e in self.engines]
+        return panel(
+            Cell(f"{self.head.source}: {self.verdict}", self.verdict),
+            rows(facts),
+            rows(engines, ("engine", "device", "verdict", "τ", "why")),
+            rows(wrong, ("problem", "")),
+            subtitle=self.reason,
+        )
 
     @classmethod
     def from_json(cls, document: Any, name: str = "the report") -> Report:

@@ -11,7 +11,7 @@ from eagle3hub.address import HubAddress, head_address
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import DTYPES, Engine, EngineFailure, EngineRun, Job
+from eagle3hub.engines.base import DTYPES, Engine, EngineFailure, EngineRun, RunSpec
 from eagle3hub.errors import UnavailableError
 from eagle3hub.head import Head
 from eagle3hub.head.target import require_files, require_weights
@@ -102,8 +102,8 @@ def validate(
     return replace(report, verdict=verdict_of(report))
 
 
-def _job(checkpoint: Checkpoint, target: Target, prompts: PromptSet, options: ValidateOptions) -> Job:
-    job = Job(
+def _job(checkpoint: Checkpoint, target: Target, prompts: PromptSet, options: ValidateOptions) -> RunSpec:
+    job = RunSpec(
         target=target.source,
         head=checkpoint.folder,
         prompts=prompts,
@@ -120,7 +120,7 @@ def _job(checkpoint: Checkpoint, target: Target, prompts: PromptSet, options: Va
 
 
 def _frame(
-    checkpoint: Checkpoint, head: Head, target: Target, job: Job, options: ValidateOptions, *, name: str
+    checkpoint: Checkpoint, head: Head, target: Target, job: RunSpec, options: ValidateOptions, *, name: str
 ) -> Report:
     """The report before any engine has run: what is measured, how, and what the files alone say."""
     digest, files = folder_digest(checkpoint.folder)
@@ -164,7 +164,7 @@ class _Start:
         return self.engine.name
 
 
-def _start(name: str, job: Job, options: ValidateOptions) -> _Start:
+def _start(name: str, job: RunSpec, options: ValidateOptions) -> _Start:
     """Find an engine before anything is run; where it is the only one asked for, its absence is an error."""
     try:
         return _Start(*engine_for(name, job, options.engine_python, options.endpoints), None)
@@ -178,7 +178,7 @@ def _start(name: str, job: Job, options: ValidateOptions) -> _Start:
 class _Runner:
     """Runs the engines of one validation."""
 
-    job: Job
+    job: RunSpec
     head: str
     target: Target
     options: ValidateOptions

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from eagle3hub.address import HubAddress, target_address
 from eagle3hub.checkpoint.digest import file_digest
-from eagle3hub.engines.base import Job
+from eagle3hub.engines.base import RunSpec
 from eagle3hub.errors import SourceError
 from eagle3hub.head.target import WEIGHTS
 from eagle3hub.system.progress import Progress, silent
@@ -86,7 +86,7 @@ def _digest_of(files: tuple[tuple[Path, int, int], ...]) -> str:
     return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
 
 
-def with_room(job: Job, target: Target) -> Job:
+def with_room(job: RunSpec, target: Target) -> RunSpec:
     """``job`` with the context its longest prompt needs, and memory for the KV cache of that."""
     tokens = context_length(target, max(len(p.text.encode()) for p in job.prompts.prompts), job.max_new_tokens)
     return replace(job, max_model_len=tokens, kv_cache_gib=kv_cache_gib(target, tokens))

@@ -13,7 +13,7 @@ from eagle3hub import metrics
 from eagle3hub.checkpoint.digest import combined_digest, folder_digest
 from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import worst
+from eagle3hub.engines.base import worst_verdict
 from eagle3hub.head import AuxTaps, Dims, Head, Rope, Semantics
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.prompts import load_prompts
@@ -147,6 +147,12 @@ def make_report(layout: str = "specforge", *, verdict: str = "pass", **changes: 
         entry["throughput"]["note"] = "the reference replays texts, it does not serve"
     if "recipe" not in changes and entry["engine"] != "vllm":
         entry["recipe"] = get_engine(entry["engine"]).recipe(TARGET, f"release-{layout}", draft_tokens=3).to_json()
+    if entry["engine"] == "reference":
+        entry["throughput"] = {
+            "target_tokens_per_second": None,
+            "speculative_tokens_per_second": None,
+            "note": "the reference replays texts, it does not serve",
+        }
     if verdict == "fail":
         entry["load"]["not_loaded"] = ["fc.weight"]
     elif verdict == "inconclusive":
@@ -166,7 +172,7 @@ def settled(report: dict[str, Any]) -> dict[str, Any]:
     for entry, found in zip(report["engines"], read.engines, strict=True):
         entry |= derive(read, found, TAPS).to_json()
     verdicts = [report["static"]["verdict"], *(entry["verdict"] for entry in report["engines"])]
-    report["verdict"] = worst(verdicts)
+    report["verdict"] = worst_verdict(verdicts)
     return report
 
 

@@ -24,8 +24,6 @@ def engine(name: str = "vllm", verdict: str = "pass", **changes: Any) -> Report:
     if name != "reference":
         return samples.make_report(engine=name, verdict=verdict, **changes)
     report = samples.make_report(engine=name, verdict=verdict, recipe=None, version="0.1.0", **changes)
-    nothing = {"target_tokens_per_second": None, "speculative_tokens_per_second": None}
-    report["engines"][0]["throughput"] |= nothing
     for row in report["engines"][0]["per_prompt"]:
         row["identical"] = None
     return samples.settled(report)

@@ -1,4 +1,4 @@
-"""Every rule once where it must speak and once where it must not."""
+"""Each rule, once with an input that it must report and once with one that it must not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.check import check_markdown, check_recipe
 from eagle3hub.engines.recipes import Serving, make_recipe
-from eagle3hub.engines.specs import default_version, versions
+from eagle3hub.engines.specs import default_version, recipe_versions
 from eagle3hub.errors import InputError, UnavailableError
 
 SGLANG = "python -m sglang.launch_server --model-path org/t --speculative-algorithm EAGLE3"
@@ -199,7 +199,7 @@ def test_a_heredoc_is_the_file_it_writes() -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_our_own_recipes_are_clean(engine: str) -> None:
-    newest = [v for v in versions(engine) if v != "1.1"]
+    newest = [v for v in recipe_versions(engine) if v != "1.1"]
     for version in newest:
         more = {} if engine == "llamacpp" else {"tensor_parallel": 2}
         for given_settings in ({}, {"draft_tokens": 5, "dtype": "bfloat16", "context": 4096, **more}):

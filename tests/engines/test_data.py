@@ -1,4 +1,4 @@
-"""The data of engine versions: every key is read, every file is there, and a folder more is a version more."""
+"""The data of engine versions: every key is read, every file exists, and a new folder adds a version."""
 
 from __future__ import annotations
 
@@ -14,14 +14,22 @@ from eagle3hub.engines import ENGINES, specs
 from eagle3hub.engines.base import DEVICES
 from eagle3hub.engines.preflight import contracts, current_contracts
 from eagle3hub.engines.recipes import Serving, make_recipe
-from eagle3hub.engines.specs import DATA, common, default_version, engine_title, interface, version_data, versions_with
+from eagle3hub.engines.specs import (
+    DATA,
+    default_version,
+    engine_data,
+    engine_title,
+    interface,
+    version_data,
+    versions_with,
+)
 from eagle3hub.errors import UnavailableError
 from eagle3hub.jobs.plan import image_for
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = [(engine, v) for engine in ENGINES for v in sorted(p.name for p in (DATA / engine).iterdir() if p.is_dir())]
 CACHED = (
-    *(specs.common, specs.versions_with, specs._version_data, specs.interface),
+    *(specs.engine_data, specs.versions_with, specs._version_data, specs.interface),
     *(contracts, current_contracts),
 )
 
@@ -33,7 +41,7 @@ def forget() -> None:
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the data in place of the package's own."""
+    """Use a copy of the data instead of the package's own."""
     copy = Path(shutil.copytree(DATA, tmp_path / "data"))
     monkeypatch.setattr(specs, "DATA", copy)
     forget()
@@ -49,7 +57,7 @@ def append(file: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("file", "read"),
     [
-        ("common.toml", lambda engine: common(engine)),
+        ("common.toml", lambda engine: engine_data(engine)),
         ("VERSION/engine.toml", lambda engine: version_data(engine)),
         ("VERSION/contract.toml", lambda engine: current_contracts()),
     ],
@@ -76,8 +84,8 @@ def test_a_key_that_nothing_reads_is_refused(data: Path, engine: str, file: str,
         ("engine.toml", "disk_gib = 2.5", 'disk_gib = "2.5"', "environments.cpu, disk_gib|disk_gib must be a number"),
         ("engine.toml", "disk_gib = 2.5", "disk = 2.5", "environments.cpu: nothing reads the key 'disk'"),
         ("engine.toml", "disk_gib = 2.5\n", "", "environments.cpu: the key 'disk_gib' is missing"),
-        ("engine.toml", 'config = "--spec', 'configs = "--spec', "spelling must be one of"),
-        ("contract.toml", "last_layer = true", "last_layer = 1", "aux: last_layer must be true or false, but it is 1"),
+        ("engine.toml", 'config = "--spec', 'configs = "--spec', "flags must be one of"),
+        ("contract.toml", "last_layer = true", "last_layer = 1", "aux: last_layer must be true or false, and is 1"),
         ("contract.toml", "default = [2, 0, -3]", "default = [2, 0]", "default must be a list of 3"),
         ("contract.toml", '"boundary"]', '"before"]', "must be one of 'boundary', 'after'"),
         (
@@ -121,7 +129,7 @@ def test_every_folder_holds_what_its_version_needs_and_nothing_else():
 def test_what_the_data_names_is_there(engine: str):
     both = {*versions_with(engine, "engine.toml")} & {*versions_with(engine, "contract.toml")}
     assert default_version(engine) in both
-    assert {*common(engine).beside} <= {v for name, v in ALL if name == engine}
+    assert {*engine_data(engine).beside} <= {v for name, v in ALL if name == engine}
     for version in both:
         runners = {f"{version} {runner}" for runner in version_data(engine, version).runners.values()} or {version}
         assert runners == {c.version for c in contracts() if (c.engine, c.version.split()[0]) == (engine, version)}

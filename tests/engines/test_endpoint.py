@@ -1,4 +1,4 @@
-"""Attaching to a running server: what it may say, and what becomes of it. The real ones are in test_on_servers."""
+"""Attaching to a running server: its possible answers and their results; test_on_servers has real servers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 from support.standin_server import StandIn, standing_in
 from support.versions import SGLANG, VLLM
 
-from eagle3hub.engines.base import EngineFailure, EngineRun, Job
+from eagle3hub.engines.base import EngineFailure, EngineRun, RunSpec
 from eagle3hub.engines.endpoints import attach
-from eagle3hub.engines.endpoints.dialects import Shown, unchecked
+from eagle3hub.engines.endpoints.dialects import ServerSettings, compare_settings
 from eagle3hub.engines.options import ENDPOINT_KEY, endpoint_urls
 from eagle3hub.errors import Eagle3HubError, InputError, UnavailableError, UsageError
 from eagle3hub.metrics import Counts
@@ -23,7 +23,7 @@ from eagle3hub.prompts import load_prompts
 from eagle3hub.system.progress import silent
 
 Serve = Callable[[StandIn], str]
-SGLANG = {
+SHOWN = {
     "version": SGLANG,
     "api_key": "the server's own secret",
     "model_path": "org/target",
@@ -45,12 +45,12 @@ def serve() -> Iterator[Serve]:
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
+def job(tmp_path: Path) -> RunSpec:
     (tmp_path / "head").mkdir()
-    return Job("org/target", tmp_path / "head", load_prompts("smoke", 2), max_new_tokens=4)
+    return RunSpec("org/target", tmp_path / "head", load_prompts("smoke", 2), max_new_tokens=4)
 
 
-def failure(engine: str, url: str, job: Job, timeout: float = 30.0) -> EngineFailure:
+def failure(engine: str, url: str, job: RunSpec, timeout: float = 30.0) -> EngineFailure:
     found = attach(engine, url).run(job, Path("unused"), timeout=timeout, progress=silent)
     assert isinstance(found, EngineFailure)
     return found
@@ -63,7 +63,7 @@ def refusal(engine: str, url: str) -> Eagle3HubError:
     return error.value
 
 
-def test_vllm_is_counted_by_the_growth_of_its_metrics(serve: Serve, job: Job) -> None:
+def test_vllm_is_counted_by_the_growth_of_its_metrics(serve: Serve, job: RunSpec) -> None:
     server = StandIn(late=0.2)
     found = attach("vllm", serve(server)).run(job, Path("unused"), timeout=30, progress=silent)
     assert isinstance(found, EngineRun)
@@ -82,9 +82,9 @@ def test_vllm_is_counted_by_the_growth_of_its_metrics(serve: Serve, job: Job) ->
     assert (body["top_p"], body["repetition_penalty"]) == (1.0, 1.0), "a model's own generation settings do not count"
 
 
-def test_sglang_brings_its_counters_along_whatever_else_it_does(serve: Serve, job: Job) -> None:
+def test_sglang_brings_its_counters_along_whatever_else_it_does(serve: Serve, job: RunSpec) -> None:
     job = replace(job, dtype="bfloat16")
-    endpoint = attach("sglang", serve(StandIn(info=SGLANG, foreign=7, active=3)))
+    endpoint = attach("sglang", serve(StandIn(info=SHOWN, foreign=7, active=3)))
     found = endpoint.run(job, Path("unused"), timeout=30, progress=silent)
     assert isinstance(found, EngineRun)
     assert [p.counts for p in found.prompts] == [COUNTS, COUNTS]
@@ -100,7 +100,9 @@ def test_sglang_brings_its_counters_along_whatever_else_it_does(serve: Serve, jo
         (StandIn(foreign=1), "it answered one request with 4 tokens, and counted 2 requests and 8 tokens"),
     ],
 )
-def test_somebody_else_on_vllm_leaves_the_question_open(serve: Serve, job: Job, server: StandIn, says: str) -> None:
+def test_somebody_else_on_vllm_leaves_the_question_open(
+    serve: Serve, job: RunSpec, server: StandIn, says: str
+) -> None:
     found = failure("vllm", serve(server), job)
     assert found.verdict == "inconclusive"
     assert says in found.reason
@@ -112,12 +114,12 @@ def test_somebody_else_on_vllm_leaves_the_question_open(serve: Serve, job: Job, 
     [
         (StandIn(status=400), "vllm", "gave no answer to prompt 1: HTTP status 400: the prompt is longer"),
         (StandIn(answer={"token_ids": None}), "vllm", "its chat completion has no token_ids"),
-        (StandIn(info=SGLANG, answer={"meta_info": None}), "sglang", "its chat completion has no meta_info"),
-        (StandIn(info=SGLANG, answer={"meta_info": {"spec_verify_ct": 5}}), "sglang", "holds 0"),
+        (StandIn(info=SHOWN, answer={"meta_info": None}), "sglang", "its chat completion has no meta_info"),
+        (StandIn(info=SHOWN, answer={"meta_info": {"spec_verify_ct": 5}}), "sglang", "holds 0"),
     ],
 )
 def test_a_server_that_answers_otherwise_is_a_failure(
-    serve: Serve, job: Job, server: StandIn, engine: str, says: str
+    serve: Serve, job: RunSpec, server: StandIn, engine: str, says: str
 ) -> None:
     found = failure(engine, serve(server), replace(job, dtype="bfloat16" if engine == "sglang" else "float32"))
     assert found.verdict == "fail"
@@ -125,7 +127,7 @@ def test_a_server_that_answers_otherwise_is_a_failure(
     assert "\n" not in found.reason
 
 
-def test_the_time_limit(serve: Serve, job: Job) -> None:
+def test_the_time_limit(serve: Serve, job: RunSpec) -> None:
     found = failure("vllm", serve(StandIn(slow=5.0)), job, timeout=0.5)
     assert "gave no answer to prompt 1 within 0.5 seconds" in found.reason
 
@@ -135,7 +137,12 @@ def test_the_time_limit(serve: Serve, job: Job) -> None:
     [
         ("vllm", StandIn(speculative=False), InputError, "endpoint-no-speculation"),
         ("vllm", StandIn(metrics=False), InputError, "endpoint-metrics"),
-        ("sglang", StandIn(info={**SGLANG, "speculative_algorithm": None}), InputError, "endpoint-no-speculation"),
+        (
+            "sglang",
+            StandIn(info={**SHOWN, "speculative_algorithm": None}),
+            InputError,
+            "endpoint-no-speculation",
+        ),
         ("sglang", StandIn(), InputError, "endpoint-protocol"),
         ("vllm", StandIn(key="k"), UnavailableError, "endpoint-key"),
         ("vllm", StandIn(moved="http://127.0.0.1:9"), InputError, "endpoint-protocol"),
@@ -169,7 +176,7 @@ def test_the_key_comes_from_the_environment_and_goes_to_the_server_only(
     assert not elsewhere.seen, "a redirect would carry the key away"
 
 
-SHOWN = Shown("1", "served", "org/Target", "org/head", "eagle3", 3, 1, 4, "float32", "cuda")
+SHOWN = ServerSettings("1", "served", "org/Target", "org/head", "eagle3", 3, 1, 4, "float32", "cuda")
 
 
 @pytest.mark.parametrize(
@@ -183,30 +190,34 @@ SHOWN = Shown("1", "served", "org/Target", "org/head", "eagle3", 3, 1, 4, "float
         ({"target": "org/other"}, "endpoint-target"),
     ],
 )
-def test_what_contradicts_the_request(job: Job, changed: dict[str, Any], code: str) -> None:
+def test_what_contradicts_the_request(job: RunSpec, changed: dict[str, Any], code: str) -> None:
     with pytest.raises(InputError) as error:
-        unchecked(replace(SHOWN, **changed), job, "vLLM", here=False)
+        compare_settings(replace(SHOWN, **changed), job, "vLLM", here=False)
     assert error.value.code == code
     assert error.value.hint
 
 
-def test_heads_by_name_and_by_folder(job: Job, tmp_path: Path) -> None:
+def test_heads_by_name_and_by_folder(job: RunSpec, tmp_path: Path) -> None:
     first = "which tensors of the head the server loaded"
     cached = tmp_path / "models--org--Head" / "snapshots" / "0a1b"
     cached.mkdir(parents=True)
-    assert unchecked(SHOWN, replace(job, head=cached), "vLLM", here=False) == (first,)
+    assert compare_settings(SHOWN, replace(job, head=cached), "vLLM", here=False) == (first,)
     other = replace(SHOWN, head="org/another")
     with pytest.raises(InputError, match="serves the head 'org/another'"):
-        unchecked(other, replace(job, head=cached), "vLLM", here=False)
-    assert unchecked(other, job, "vLLM", here=False) == (first, "whether it serves this head"), "a folder has no name"
+        compare_settings(other, replace(job, head=cached), "vLLM", here=False)
+    assert compare_settings(other, job, "vLLM", here=False) == (first, "whether it serves this head"), (
+        "a folder has no name"
+    )
     for name, config in (("head", "{}"), ("same", "{}"), ("different", '{"a": 1}')):
         (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / "config.json").write_text(config)
     same, different = (replace(SHOWN, head=str(tmp_path / name)) for name in ("same", "different"))
-    assert unchecked(same, job, "vLLM", here=True) == (first,)
+    assert compare_settings(same, job, "vLLM", here=True) == (first,)
     with pytest.raises(InputError, match="serves the head"):
-        unchecked(different, job, "vLLM", here=True)
-    assert len(unchecked(different, job, "vLLM", here=False)) == 2, "a path of another machine means nothing here"
+        compare_settings(different, job, "vLLM", here=True)
+    assert len(compare_settings(different, job, "vLLM", here=False)) == 2, (
+        "a path of another machine means nothing here"
+    )
 
 
 def test_addresses() -> None:

@@ -54,14 +54,14 @@ def test_what_ships_for_vllm_is_complete() -> None:
 
 def test_an_engine_that_is_not_installed_says_how_to_install_it() -> None:
     with pytest.raises(UnavailableError) as error:
-        environments.interpreter("vllm", "cpu")
+        environments.environment_python("vllm", "cpu")
     assert error.value.hint == "eagle3hub engines install vllm --device cpu"
     assert error.value.exit_code == 4
 
 
 def test_a_device_without_a_tested_environment_is_unavailable() -> None:
     with pytest.raises(UnavailableError, match="cuda") as error:
-        environments.install("vllm", "cuda")
+        environments.install_environment("vllm", "cuda")
     assert "--engine-python vllm=" in (error.value.hint or "")
 
 
@@ -75,7 +75,7 @@ def test_the_only_environment_is_the_one_to_remove(
     assert not there.exists()
     assert cli("engines", "remove", "sglang")[:2] == (0, "sglang for cuda: was not installed\n")
     two = [environments.Environment("sglang", "1", device, tmp_path, ready=True) for device in ("cpu", "cuda")]
-    monkeypatch.setattr(environments, "environments", lambda _: two)
+    monkeypatch.setattr(environments, "list_environments", lambda _: two)
     status, _, err = cli("engines", "remove", "sglang")
     assert status == 2
     assert "sglang has environments for cpu and cuda" in err
@@ -83,23 +83,23 @@ def test_the_only_environment_is_the_one_to_remove(
 
 def test_install_keep_remove(small: EnvironmentSpec) -> None:
     steps: list[str] = []
-    made = environments.install("csv", progress=lambda message, fraction=None: steps.append(message))
+    made = environments.install_environment("csv", progress=lambda message, fraction=None: steps.append(message))
     assert made.ready
     assert made.python.is_file()
-    assert environments.interpreter("csv", "cpu") == made.python
+    assert environments.environment_python("csv", "cpu") == made.python
     assert any("importing" in step for step in steps)
     marker = json.loads((made.path / "eagle3hub-environment.json").read_text())
     assert marker["engine"] == "csv"
     assert marker["python"].startswith("3.")
     witness = made.path / "witness"
     witness.touch()
-    environments.install("csv")
+    environments.install_environment("csv")
     assert witness.exists(), "a finished environment is kept"
     small.requirements.write_text("# other\n")
     assert not environments.environment_for("csv", "cpu").ready, "other requirements, other environment"
-    assert environments.remove("csv", "cpu")
+    assert environments.remove_environment("csv", "cpu")
     assert not made.path.exists()
-    assert not environments.remove("csv", "cpu")
+    assert not environments.remove_environment("csv", "cpu")
 
 
 @pytest.mark.usefixtures("copied_venv")
@@ -112,13 +112,13 @@ def test_an_interrupted_install_does_not_count_and_is_redone(
     with monkeypatch.context() as patch:
         patch.setattr(environments, "_pip", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            environments.install("csv")
+            environments.install_environment("csv")
     left = environments.environment_for("csv", "cpu")
     assert not left.path.exists(), "what is half made is removed"
     left.path.mkdir()
     (left.path / "stale").touch()  # as if there had been no time to
     assert not left.ready
-    assert environments.install("csv").ready
+    assert environments.install_environment("csv").ready
     assert not (left.path / "stale").exists()
 
 
@@ -171,7 +171,7 @@ def test_nothing_goes_on_after_an_install_that_was_killed(
     assert eventually(lambda: not running(place)), [command(pid) for pid in running(place)]
     assert not environments.environment_for("csv", "cpu").ready
     assert Path(place).exists() == (number == signal.SIGKILL)
-    assert environments.install("csv").ready
+    assert environments.install_environment("csv").ready
 
 
 def command(pid: int) -> str:
@@ -197,7 +197,7 @@ def test_a_broken_marker_is_no_marker(small: EnvironmentSpec) -> None:
 def test_an_engine_that_does_not_import_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, tmp_path, engine="no_such_engine", requirements="# nothing\n")
     with pytest.raises(UnavailableError, match="does not import") as error:
-        environments.install("no_such_engine")
+        environments.install_environment("no_such_engine")
     assert "ModuleNotFoundError" in error.value.message
     assert not environments.environment_for("no_such_engine", "cpu").ready
 
@@ -209,7 +209,7 @@ def test_a_missing_cpu_torch_says_what_to_give_pip(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     use(monkeypatch, tmp_path, engine="csv", requirements="torch==2.13.0\n")
     with pytest.raises(HubError, match=r"torch==2\.13\.0, the CPU build") as error:
-        environments.install("csv")
+        environments.install_environment("csv")
     hint = error.value.hint or ""
     assert "PIP_FIND_LINKS" in hint
     assert "PIP_EXTRA_INDEX_URL" in hint
@@ -241,22 +241,22 @@ def test_two_installs_keep_apart(small: EnvironmentSpec, cache: Path) -> None:
     with (folder / "csv-1.0-cpu.lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(OutputError, match="another process"):
-            environments.install("csv")
+            environments.install_environment("csv")
         with pytest.raises(OutputError, match="another process"):
-            environments.remove("csv", "cpu")
-    assert not environments.remove("csv", "cpu")
+            environments.remove_environment("csv", "cpu")
+    assert not environments.remove_environment("csv", "cpu")
 
 
 def test_a_foreign_platform_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     with pytest.raises(UnavailableError, match="riscv64"):
-        environments.install("vllm")
+        environments.install_environment("vllm")
 
 
 def test_a_full_disk_is_found_before_anything_is_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**30))
     with pytest.raises(OutputError, match=r"1\.0 GiB free") as error:
-        environments.install("vllm")
+        environments.install_environment("vllm")
     assert "EAGLE3HUB_CACHE" in (error.value.hint or "")
 
 
@@ -264,7 +264,7 @@ def test_a_cache_that_cannot_be_written_is_an_output_error(tmp_path: Path, monke
     (tmp_path / "file").touch()
     monkeypatch.setenv("EAGLE3HUB_CACHE", str(tmp_path / "file"))
     with pytest.raises(OutputError, match="engines folder"):
-        environments.install("vllm")
+        environments.install_environment("vllm")
 
 
 def test_an_old_python_looks_for_a_newer_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What a llama.cpp run asks for, and what is read off what it says. The engine itself runs in tests/validate."""
+"""The requests of a llama.cpp run, and how its answers are read. The engine itself runs in tests/validate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 
 from eagle3hub.engines import environments, get_engine
-from eagle3hub.engines.base import EngineFailure, Job
+from eagle3hub.engines.base import EngineFailure, RunSpec
 from eagle3hub.engines.specs import EnvironmentSpec, Sources, environment_spec
 from eagle3hub.errors import HubError, UnavailableError
 from eagle3hub.metrics import Counts, Rounds, counts_of, counts_within
@@ -62,10 +62,10 @@ def worker(name: str) -> ModuleType:
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
+def job(tmp_path: Path) -> RunSpec:
     for name in ("target", "head"):
         (tmp_path / name).mkdir()
-    return Job(target=str(tmp_path / "target"), head=tmp_path / "head", prompts=load_prompts("smoke", 2))
+    return RunSpec(target=str(tmp_path / "target"), head=tmp_path / "head", prompts=load_prompts("smoke", 2))
 
 
 def test_counters_are_what_a_prompt_added() -> None:
@@ -132,7 +132,7 @@ def test_nothing_is_drafted_or_accepted_past_the_end_of_a_response() -> None:
     assert counts_within(Rounds((), 3), 1) == Counts(0, 0, 0, (0, 0, 0))
 
 
-def test_what_it_is_asked_for(job: Job) -> None:
+def test_what_it_is_asked_for(job: RunSpec) -> None:
     engine = get_engine("llamacpp")
     flags = engine.flags(job)
     assert (flags["dtype"], flags["cache_type"]) == ("f32", "GGML_TYPE_F32")
@@ -144,7 +144,7 @@ def test_what_it_is_asked_for(job: Job) -> None:
     assert flags["env"]["HF_HUB_OFFLINE"] == "1"
 
 
-def test_what_it_cannot_do_is_said(job: Job) -> None:
+def test_what_it_cannot_do_is_said(job: RunSpec) -> None:
     engine = get_engine("llamacpp")
     assert engine.unable(job) is None
     assert "not trees" in str(engine.unable(replace(job, topk=4, num_draft_tokens=8)))
@@ -153,7 +153,7 @@ def test_what_it_cannot_do_is_said(job: Job) -> None:
         engine_for("llamacpp", replace(job, device="cuda"), None, None)
 
 
-def test_an_interpreter_without_it(job: Job) -> None:
+def test_an_interpreter_without_it(job: RunSpec) -> None:
     found = get_engine("llamacpp").run(job, Path(sys.executable), timeout=60, progress=silent)
     assert isinstance(found, EngineFailure)
     assert found.verdict == "unavailable"

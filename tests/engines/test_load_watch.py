@@ -41,7 +41,7 @@ FILE = {
 
 
 def load(model: Draft, pairs: Iterator[tuple[str, torch.Tensor]]) -> None:
-    """An engine's loader: copies, fused slices and casts, and drops t2d without a word."""
+    """An engine's loader: copies, fused slices and casts, and drops t2d silently."""
     rows = {"q": 0, "k": 2, "v": 4}
     for name, tensor in pairs:
         if name == "norm.weight":

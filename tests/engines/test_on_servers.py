@@ -17,7 +17,7 @@ from support.versions import SGLANG, VLLM
 
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
-from eagle3hub.engines.base import EngineFailure, Job
+from eagle3hub.engines.base import EngineFailure, RunSpec
 from eagle3hub.engines.endpoints import attach
 from eagle3hub.errors import InputError
 from eagle3hub.prompts import load_prompts
@@ -143,8 +143,8 @@ def test_a_running_server_counts_what_the_reference_counts(
 
 
 @pytest.fixture
-def job(smollm2_target: Path) -> Job:
-    return Job(target=str(smollm2_target), head=EXAMPLE, prompts=load_prompts("smoke", 1))
+def job(smollm2_target: Path) -> RunSpec:
+    return RunSpec(target=str(smollm2_target), head=EXAMPLE, prompts=load_prompts("smoke", 1))
 
 
 @pytest.mark.parametrize(
@@ -157,24 +157,24 @@ def job(smollm2_target: Path) -> Job:
     ],
 )
 def test_vllm_serving_something_else_is_refused(
-    vllm_server: str, job: Job, tmp_path: Path, changed: dict[str, object], code: str, says: str
+    vllm_server: str, job: RunSpec, tmp_path: Path, changed: dict[str, object], code: str, says: str
 ) -> None:
     other = Path(shutil.copytree(EXAMPLE, tmp_path / "other"))
     (other / "config.json").write_text((other / "config.json").read_text() + "\n")
     given = {key: {"head": other, "target": str(other)}.get(key, value) for key, value in changed.items()}
     endpoint = attach("vllm", vllm_server)
     with pytest.raises(InputError) as error:
-        endpoint.hold_against(replace(job, **given))  # type: ignore[arg-type]
+        endpoint.compare_settings(replace(job, **given))  # type: ignore[arg-type]
     assert error.value.code == code
     assert says in error.value.message
     assert error.value.hint
     same = Path(shutil.copytree(EXAMPLE, tmp_path / "same"))
-    assert endpoint.hold_against(replace(job, head=same)) == ("which tensors of the head the server loaded",)
+    assert endpoint.compare_settings(replace(job, head=same)) == ("which tensors of the head the server loaded",)
 
 
 @contextlib.contextmanager
 def busy(url: str, target: Path) -> Iterator[None]:
-    """Somebody else's long request; it is given up at the end."""
+    """Send a long request of another user; it is dropped at the end."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     body = {"model": str(target), "prompt": "Once", "max_tokens": 1500, "ignore_eos": True, "stream": True}
     request = urllib.request.Request(
@@ -185,7 +185,7 @@ def busy(url: str, target: Path) -> Iterator[None]:
         yield
 
 
-def test_another_user_of_vllm_is_noticed(vllm_server: str, job: Job, smollm2_target: Path) -> None:
+def test_another_user_of_vllm_is_noticed(vllm_server: str, job: RunSpec, smollm2_target: Path) -> None:
     endpoint = attach("vllm", vllm_server)
     with busy(vllm_server, smollm2_target):
         found = endpoint.run(job, Path("unused"), timeout=120, progress=silent)

@@ -23,8 +23,8 @@ from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import EngineFailure, EngineRun, Job
-from eagle3hub.engines.check.commands import ask
+from eagle3hub.engines.base import EngineFailure, EngineRun, RunSpec
+from eagle3hub.engines.check.commands import ask_parser
 from eagle3hub.engines.preflight import examine, preflight
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import Interface, interface
@@ -47,7 +47,7 @@ Run = Callable[..., EngineRun]
 
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory: pytest.TempPathFactory, smollm2_target: Path) -> Callable[[str], Path]:
-    """The example head in a layout, made once."""
+    """Return the example head in a layout; it is converted once."""
     folder = tmp_path_factory.mktemp("heads")
 
     def in_layout(layout: str) -> Path:
@@ -69,7 +69,7 @@ def run(smollm2_target: Path, sglang_python: Path) -> Run:
     """Run SGLang to its end."""
 
     def once(head: Path | None, prompts: int, **settings: Any) -> EngineRun:
-        job = Job(target=str(smollm2_target), head=head, prompts=load_prompts("smoke", prompts), **settings)
+        job = RunSpec(target=str(smollm2_target), head=head, prompts=load_prompts("smoke", prompts), **settings)
         found = get_engine("sglang").run(job, sglang_python, timeout=900, progress=silent)
         assert isinstance(found, EngineRun), (found.reason, found.log_tail[-15:])
         return found
@@ -92,7 +92,7 @@ def histogram(counts: Any) -> list[int]:
 
 
 def broken(head: Path, place: Path, *, config: dict[str, Any] | None = None, drop: tuple[str, ...] = ()) -> Path:
-    """A copy of a head with other config values, without some tensors, and with every offset of d2t zero."""
+    """Copy a head, with other config values, without some tensors, and with every offset of d2t zero."""
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(head, place)
@@ -146,7 +146,7 @@ def test_taps_one_layer_too_low_are_seen(run: Run, heads: Callable[[str], Path],
 def test_what_sglang_does_not_miss_is_missed_here(
     run: Run, heads: Callable[[str], Path], alone: EngineRun, tmp_path: Path
 ) -> None:
-    """A d2t of zeros, and tensors that are not there: SGLang serves both without a word.
+    """SGLang serves a d2t of zeros, and missing tensors, without a message.
 
     ``bias: true`` has it build a bias of fc, and one of o_proj that starts at zero.
     """
@@ -176,7 +176,7 @@ def test_preflight_refuses_what_sglang_cannot_load(
 
 
 def test_and_sglang_does_not_load_it(smollm2_target: Path, sglang_python: Path) -> None:
-    job = Job(target=str(smollm2_target), head=EXAMPLE, prompts=load_prompts("smoke", 1), max_new_tokens=8)
+    job = RunSpec(target=str(smollm2_target), head=EXAMPLE, prompts=load_prompts("smoke", 1), max_new_tokens=8)
     found = get_engine("sglang").run(job, sglang_python, timeout=300, progress=silent)
     assert isinstance(found, EngineFailure)
     assert found.verdict == "fail"
@@ -207,11 +207,11 @@ def test_the_time_limit_leaves_no_process_of_sglang(
     mark = f"mark-{os.getpid()}-{time.monotonic_ns()}"
     monkeypatch.setenv("EAGLE3HUB_TEST_MARK", mark)
     prompts = load_prompts("smoke", 16)
-    job = Job(target=str(smollm2_target), head=heads("universal"), prompts=prompts, max_new_tokens=1500)
+    job = RunSpec(target=str(smollm2_target), head=heads("universal"), prompts=prompts, max_new_tokens=1500)
     most = 0
 
     def watch(message: str, fraction: float | None = None) -> None:
-        """Once SGLang has started its own processes, let the time run out."""
+        """Let the time run out once SGLang has started its own processes."""
         nonlocal most
         if "loading" in message:
             until = time.monotonic() + 240
@@ -240,7 +240,7 @@ def test_recipes_pass_sglangs_parser_and_its_resolution(
     unset = make_recipe("sglang", Serving(*names))
     commands = [[*recipe.argv[3:], "--device", "cuda"] for recipe in (chain, tree, unset)]
     lacking = [*commands[2], "--speculative-num-steps", "3"]
-    version, errors = ask(
+    version, errors = ask_parser(
         "sglang", sglang_python, [*commands, lacking, ["--model-path", "t", "--speculative-nothing"]]
     )
     assert version == SGLANG
@@ -252,7 +252,7 @@ def test_recipes_pass_sglangs_parser_and_its_resolution(
 def test_recipes_pass_vllms_parser(vllm_python: Path) -> None:
     serving = Serving("org/t", "org/d", draft_tokens=3, dtype="bfloat16", context=4096, tensor_parallel=2)
     good = make_recipe("vllm", serving).argv[2:]
-    _, errors = ask("vllm", vllm_python, [good, ["org/t", "--speculative-model", "org/d"]])
+    _, errors = ask_parser("vllm", vllm_python, [good, ["org/t", "--speculative-model", "org/d"]])
     assert errors[0] is None
     assert "unrecognized arguments" in str(errors[1])
 
@@ -273,7 +273,7 @@ def test_the_interfaces_on_file_are_the_packages_own(engine: str, vllm_python: P
 def test_a_device_that_is_not_there_is_unavailable(smollm2_target: Path, sglang_python: Path) -> None:
     if Path("/dev/nvidiactl").exists():
         pytest.skip("this machine has a CUDA device")
-    job = Job(target=str(smollm2_target), head=None, prompts=load_prompts("smoke", 1))
+    job = RunSpec(target=str(smollm2_target), head=None, prompts=load_prompts("smoke", 1))
     found = get_engine("sglang").run(replace(job, device="cuda"), sglang_python, timeout=300, progress=silent)
     assert isinstance(found, EngineFailure)
     assert (found.verdict, "CUDA" in found.reason) == ("unavailable", True)

@@ -1,4 +1,4 @@
-"""How a run ends when the worker does not end well. The workers here are small scripts that fail on purpose."""
+"""The end of a run whose worker fails. The workers here are small scripts that fail on purpose."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from support.signals import default_signals
 
 from eagle3hub.engines import process
-from eagle3hub.engines.process import Outcome, run_worker
+from eagle3hub.engines.process import WorkerOutcome, run_worker
 
 
 def script(folder: Path, body: str) -> list[str]:
@@ -25,7 +25,9 @@ def script(folder: Path, body: str) -> list[str]:
     return [sys.executable, str(file)]
 
 
-def run(command: list[str], *, timeout: float = 20.0, request: Any = None, events: list[Any] | None = None) -> Outcome:
+def run(
+    command: list[str], *, timeout: float = 20.0, request: Any = None, events: list[Any] | None = None
+) -> WorkerOutcome:
     seen = [] if events is None else events
     return run_worker(command, request or {}, env=dict(os.environ), timeout=timeout, on_event=seen.append)
 
@@ -208,7 +210,7 @@ def parent(command: list[str], code: str = PARENT) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("size", [1_000_000, 15_000_000])
 def test_a_long_report_costs_as_much_as_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    """What is put before a piece that has just come is counted: a line is not built up again with each of them."""
+    """Count what is joined with each new piece: a line must not be copied again for every piece."""
     copied: list[int] = []
 
     class Counted(bytes):
@@ -229,7 +231,7 @@ def test_a_long_report_costs_as_much_as_its_bytes(tmp_path: Path, monkeypatch: p
 
 
 def test_a_worker_sends_a_long_report_without_copying_what_is_left(tmp_path: Path) -> None:
-    """Through `protocol.serve`, whose every write takes a part of the line only."""
+    """Run `protocol.serve` while every write takes only a part of the line."""
     body = f"""
         sys.path.insert(0, {str(Path(__file__).parents[2])!r})
         import eagle3hub.engines.workers.protocol as protocol

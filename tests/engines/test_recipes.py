@@ -1,4 +1,4 @@
-"""Recipes as they are typed: every engine, every version there is data for."""
+"""Recipes as the user types them, for every engine and every version in the data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.versions import SGLANG_JAX
 
 from eagle3hub.engines import ENGINES, get_engine
 from eagle3hub.engines.recipes import Serving, make_recipe
-from eagle3hub.engines.specs import default_version, versions
+from eagle3hub.engines.specs import default_version, recipe_versions
 from eagle3hub.errors import UsageError
 
 
@@ -30,7 +30,7 @@ def served(engine: str, version: str | None = None, **settings: Any) -> Any:
 
 @pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine != "llamacpp"])
 def test_every_engine_that_takes_folders_spells_every_setting(engine: str) -> None:
-    for version in versions(engine):
+    for version in recipe_versions(engine):
         recipe = served(engine, version, draft_tokens=5, tensor_parallel=2, dtype="bfloat16", context=4096)
         words = shlex.split(recipe.server_command)
         assert "org/target" in words

@@ -13,22 +13,22 @@ import pytest
 from support.versions import SGLANG_JAX
 
 from eagle3hub.engines import ENGINES, environments, get_engine
-from eagle3hub.engines.base import EngineFailure, Job
+from eagle3hub.engines.base import EngineFailure, RunSpec
 from eagle3hub.engines.environments import diagnose
-from eagle3hub.engines.specs import common, environment_spec, facts, interface
+from eagle3hub.engines.specs import engine_data, environment_spec, interface, name_facts
 from eagle3hub.errors import UnavailableError
 from eagle3hub.prompts import load_prompts
 from eagle3hub.system.progress import silent
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
+def job(tmp_path: Path) -> RunSpec:
     for name in ("target", "head"):
         (tmp_path / name).mkdir()
-    return Job(target=str(tmp_path / "target"), head=tmp_path / "head", prompts=load_prompts("smoke", 2))
+    return RunSpec(target=str(tmp_path / "target"), head=tmp_path / "head", prompts=load_prompts("smoke", 2))
 
 
-def test_a_chain_and_a_tree_in_sglangs_numbers(job: Job) -> None:
+def test_a_chain_and_a_tree_in_sglangs_numbers(job: RunSpec) -> None:
     engine = get_engine("sglang")
     numbers = ("speculative_num_steps", "speculative_eagle_topk", "speculative_num_draft_tokens")
     chain = engine.flags(job)["engine"]
@@ -40,14 +40,14 @@ def test_a_chain_and_a_tree_in_sglangs_numbers(job: Job) -> None:
     assert alone["trust_remote_code"] is False
 
 
-def test_what_belongs_to_the_cpu_stays_there(job: Job) -> None:
+def test_what_belongs_to_the_cpu_stays_there(job: RunSpec) -> None:
     cpu, cuda = (get_engine("sglang").flags(replace(job, device=device)) for device in ("cpu", "cuda"))
     assert cpu["env"]["SGLANG_USE_CPU_ENGINE"] == "1"
     assert "SGLANG_USE_CPU_ENGINE" not in cuda["env"]
     assert not [value for value in cuda["engine"].values() if value == "intel_amx"]
 
 
-def test_every_argument_is_one_sglang_has(job: Job) -> None:
+def test_every_argument_is_one_sglang_has(job: RunSpec) -> None:
     known = interface("sglang")
     assert known is not None
     for device in ("cpu", "cuda"):
@@ -56,7 +56,7 @@ def test_every_argument_is_one_sglang_has(job: Job) -> None:
         )
 
 
-def test_who_cannot_run_a_job_says_why(job: Job) -> None:
+def test_who_cannot_run_a_job_says_why(job: RunSpec) -> None:
     assert "greedily" in str(get_engine("sglang").unable(replace(job, temperature=0.5)))
     assert get_engine("sglang").unable(replace(job, temperature=0.5, device="cuda")) is None
     assert "CUDA" in str(get_engine("trtllm").unable(job))
@@ -65,7 +65,7 @@ def test_who_cannot_run_a_job_says_why(job: Job) -> None:
 
 
 @pytest.mark.parametrize("engine", ["sglang", "trtllm", "sglang_jax"])
-def test_an_engine_that_does_not_import_is_unavailable_never_passed(job: Job, engine: str) -> None:
+def test_an_engine_that_does_not_import_is_unavailable_never_passed(job: RunSpec, engine: str) -> None:
     found = get_engine(engine).run(job, Path(sys.executable), timeout=120, progress=silent)
     assert isinstance(found, EngineFailure)
     assert found.verdict == "unavailable"
@@ -75,7 +75,7 @@ def test_an_engine_that_does_not_import_is_unavailable_never_passed(job: Job, en
 
 def test_there_is_no_environment_of_sglang_for_cpu_and_it_says_why() -> None:
     with pytest.raises(UnavailableError, match="no CPU build of its kernel package"):
-        environments.install("sglang", "cpu")
+        environments.install_environment("sglang", "cpu")
     cuda = environment_spec("sglang", "cuda")
     assert not cuda.tested
     assert cuda.resolve
@@ -86,7 +86,7 @@ def test_there_is_no_environment_of_sglang_for_cpu_and_it_says_why() -> None:
 def test_every_fact_has_a_source_and_contradicts_no_interface(engine: str) -> None:
     own = interface(engine)
     flags = () if own is None else own.flags
-    for fact in facts(engine):
+    for fact in name_facts(engine):
         assert fact.source
         assert fact.instead
         if fact.code == "flag-removed" and flags:
@@ -95,7 +95,7 @@ def test_every_fact_has_a_source_and_contradicts_no_interface(engine: str) -> No
             assert set(fact.names) & set(flags)
         if fact.code == "env-no-effect":
             assert not set(fact.names) & set(own.environment)
-    assert common("sglang_jax").minimum.source
+    assert engine_data("sglang_jax").minimum.source
 
 
 def test_the_doctor_names_what_mends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

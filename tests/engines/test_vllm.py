@@ -14,28 +14,28 @@ import pytest
 from support.versions import VLLM
 
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import EngineFailure, Job, worst
+from eagle3hub.engines.base import EngineFailure, RunSpec, worst_verdict
 from eagle3hub.errors import UsageError
 from eagle3hub.prompts import load_prompts
 from eagle3hub.system.progress import silent
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
+def job(tmp_path: Path) -> RunSpec:
     for name in ("target", "head"):
         (tmp_path / name).mkdir()
-    return Job(target=str(tmp_path / "target"), head=tmp_path / "head", prompts=load_prompts("smoke", 2))
+    return RunSpec(target=str(tmp_path / "target"), head=tmp_path / "head", prompts=load_prompts("smoke", 2))
 
 
 def says(folder: Path, *lines: str) -> Path:
-    """An interpreter that ignores its arguments, says ``lines`` on standard output and ends."""
+    """Make an interpreter that ignores its arguments, writes ``lines`` to standard output and ends."""
     file = folder / "python"
     file.write_text("#!/bin/sh\nread request\n" + "".join(f"printf '%s\\n' {shlex.quote(line)}\n" for line in lines))
     file.chmod(file.stat().st_mode | stat.S_IXUSR)
     return file
 
 
-def failure(job: Job, python: Path, timeout: float = 20.0) -> EngineFailure:
+def failure(job: RunSpec, python: Path, timeout: float = 20.0) -> EngineFailure:
     found = get_engine("vllm").run(job, python, timeout=timeout, progress=silent)
     assert isinstance(found, EngineFailure)
     return found
@@ -69,7 +69,7 @@ def test_the_recipe_is_one_shell_line_that_names_the_method() -> None:
     assert "trust" not in recipe.server_command + recipe.python
 
 
-def test_a_local_target_is_run_offline_and_nothing_is_trusted(job: Job) -> None:
+def test_a_local_target_is_run_offline_and_nothing_is_trusted(job: RunSpec) -> None:
     flags = get_engine("vllm").flags(job)
     assert flags["env"]["HF_HUB_OFFLINE"] == "1"
     assert flags["llm"]["trust_remote_code"] is False
@@ -78,33 +78,33 @@ def test_a_local_target_is_run_offline_and_nothing_is_trusted(job: Job) -> None:
     assert "speculative_config" not in get_engine("vllm").flags(replace(job, head=None))["llm"]
 
 
-def test_only_sampling_uses_the_request_seed(job: Job) -> None:
+def test_only_sampling_uses_the_request_seed(job: RunSpec) -> None:
     engine = get_engine("vllm")
     assert engine.flags(replace(job, seed=3))["sampling"] == {"temperature": 0.0, "max_tokens": 64}
     assert engine.flags(replace(job, seed=3, temperature=0.7))["sampling"]["seed"] == 3
 
 
-def test_vllm_is_not_asked_for_a_tree(job: Job) -> None:
+def test_vllm_is_not_asked_for_a_tree(job: RunSpec) -> None:
     assert "not trees" in str(get_engine("vllm").unable(replace(job, topk=4, num_draft_tokens=8)))
     assert get_engine("vllm").unable(job) is None
 
 
 def test_the_worst_verdict_wins() -> None:
-    assert worst(["pass", "inconclusive"]) == "inconclusive"
-    assert worst(["unavailable", "inconclusive", "pass"]) == "unavailable"
-    assert worst(["unavailable", "fail"]) == "fail"
-    assert worst(["pass", "pass"]) == "pass"
-    assert worst([]) == "unavailable"
+    assert worst_verdict(["pass", "inconclusive"]) == "inconclusive"
+    assert worst_verdict(["unavailable", "inconclusive", "pass"]) == "unavailable"
+    assert worst_verdict(["unavailable", "fail"]) == "fail"
+    assert worst_verdict(["pass", "pass"]) == "pass"
+    assert worst_verdict([]) == "unavailable"
 
 
-def test_an_interpreter_without_vllm_is_unavailable_and_says_so(job: Job) -> None:
+def test_an_interpreter_without_vllm_is_unavailable_and_says_so(job: RunSpec) -> None:
     found = failure(job, Path(sys.executable))
     assert found.verdict == "unavailable"
     assert "No module named" in found.reason
     assert any("Traceback" in line for line in found.log_tail)
 
 
-def test_an_interpreter_that_is_not_there_is_unavailable(job: Job, tmp_path: Path) -> None:
+def test_an_interpreter_that_is_not_there_is_unavailable(job: RunSpec, tmp_path: Path) -> None:
     found = failure(job, tmp_path / "nowhere")
     assert found.verdict == "unavailable"
     assert "nowhere" in found.reason
@@ -130,7 +130,7 @@ def test_an_interpreter_that_is_not_there_is_unavailable(job: Job, tmp_path: Pat
     ],
 )
 def test_every_bad_end_is_a_failure_with_a_reason(
-    job: Job, tmp_path: Path, events: list[dict[str, Any]], reason: str
+    job: RunSpec, tmp_path: Path, events: list[dict[str, Any]], reason: str
 ) -> None:
     found = failure(job, says(tmp_path, *(json.dumps(event) for event in events)))
     assert found.verdict == "fail"
@@ -138,12 +138,12 @@ def test_every_bad_end_is_a_failure_with_a_reason(
     assert "\n" not in found.reason
 
 
-def test_a_missing_device_is_unavailable(job: Job, tmp_path: Path) -> None:
+def test_a_missing_device_is_unavailable(job: RunSpec, tmp_path: Path) -> None:
     event = {"event": "error", "stage": "device", "kind": "RuntimeError", "message": "no CUDA"}
     assert failure(job, says(tmp_path, json.dumps(event))).verdict == "unavailable"
 
 
-def test_garbage_and_silence_are_failures(job: Job, tmp_path: Path) -> None:
+def test_garbage_and_silence_are_failures(job: RunSpec, tmp_path: Path) -> None:
     assert "expected" in failure(job, says(tmp_path, "INFO 11-22 loading")).reason
     sleeper = says(tmp_path)
     sleeper.write_text("#!/bin/sh\necho starting >&2\nsleep 100\n")
@@ -152,7 +152,7 @@ def test_garbage_and_silence_are_failures(job: Job, tmp_path: Path) -> None:
     assert found.log_tail == ("starting",)
 
 
-def test_no_path_of_this_machine_gets_into_a_reason_or_a_log(job: Job, tmp_path: Path) -> None:
+def test_no_path_of_this_machine_gets_into_a_reason_or_a_log(job: RunSpec, tmp_path: Path) -> None:
     message = f"cannot read {job.head}/model.safetensors for {job.target}"
     python = says(tmp_path, json.dumps({"event": "error", "stage": "load", "kind": "OSError", "message": message}))
     python.write_text(python.read_text().replace("read request\n", f"read request\necho {shlex.quote(message)} >&2\n"))

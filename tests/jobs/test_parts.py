@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from eagle3hub.engines import ENGINES
-from eagle3hub.engines.specs import versions
+from eagle3hub.engines.specs import recipe_versions
 from eagle3hub.errors import HubError, UnavailableError
 from eagle3hub.jobs.collect import Sealed, seal
 from eagle3hub.jobs.plan import Command, image_for, parse_command
@@ -93,6 +93,6 @@ def test_an_image_is_pinned_to_a_version_that_is_known() -> None:
                 image_for([engine])
             continue
         image = image_for(["reference", engine])
-        assert image.version in versions(engine)
+        assert image.version in recipe_versions(engine)
         assert image.version in image.address
     assert image_for(["reference"]).by_digest

@@ -20,7 +20,7 @@ from support.hub_server import HubServer, Takeover, _Handler
 from support.standin_server import StandIn
 from support.versions import SGLANG
 
-from eagle3hub.engines.base import EngineFailure, Job
+from eagle3hub.engines.base import EngineFailure, RunSpec
 from eagle3hub.engines.endpoints import attach, endpoint
 from eagle3hub.engines.options import ENDPOINT_KEY
 from eagle3hub.errors import Eagle3HubError
@@ -182,13 +182,13 @@ Server.routes = [("GET|POST", ".*", _reply)]
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
+def job(tmp_path: Path) -> RunSpec:
     (tmp_path / "head").mkdir()
-    return Job("org/target", tmp_path / "head", load_prompts("smoke", 2), max_new_tokens=4)
+    return RunSpec("org/target", tmp_path / "head", load_prompts("smoke", 2), max_new_tokens=4)
 
 
 def try_one(
-    engine: str, path: str, act: hostile.Act | None, job: Job, limit: float = LIMIT
+    engine: str, path: str, act: hostile.Act | None, job: RunSpec, limit: float = LIMIT
 ) -> tuple[float, str, str | None]:
     """Return the seconds it took, the outcome, and what is wrong with the outcome."""
     begun = time.monotonic()
@@ -214,7 +214,7 @@ def try_one(
 
 @pytest.mark.parametrize(("engine", "what"), EXCHANGES)
 def test_no_exchange_with_a_hostile_server_hangs(
-    job: Job, monkeypatch: pytest.MonkeyPatch, engine: str, what: str
+    job: RunSpec, monkeypatch: pytest.MonkeyPatch, engine: str, what: str
 ) -> None:
     monkeypatch.setenv(ENDPOINT_KEY, "sesame")
     path, own = EXCHANGES[engine, what]

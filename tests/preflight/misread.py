@@ -1,4 +1,4 @@
-"""Traps where a config says something else than the tensors, or an engine reads it otherwise than the trainer."""
+"""Traps: the config contradicts the tensors, or an engine reads the config differently from the trainer."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from dataclasses import replace
 
 from support import outlines as f
 
-from eagle3hub.engines.preflight import Subject, infer_truth
+from eagle3hub.engines.preflight import ExaminedHead, infer_truth
 
 
-def holding(subject: Subject, name: str, dtype: str, shape: tuple[int, ...]) -> Subject:
-    """The same folder with a tensor of this dtype and shape."""
+def holding(subject: ExaminedHead, name: str, dtype: str, shape: tuple[int, ...]) -> ExaminedHead:
+    """Return the same folder with one more tensor, of this dtype and shape."""
     files = replace(subject.files, tensors={**subject.files.tensors, name: (dtype, shape)})
-    return Subject(files, infer_truth(files))
+    return ExaminedHead(files, infer_truth(files))
 
 
-def beside(subject: Subject) -> Subject:
-    """The same folder with hf_quant_config.json in it."""
+def beside(subject: ExaminedHead) -> ExaminedHead:
+    """Return the same folder with hf_quant_config.json."""
     return replace(subject, files=replace(subject.files, quant_file=True))
 
 
 SCALES = {f"midlayer.mlp.{x}_proj.weight_scale": () for x in ("gate", "up", "down")}
 FP8 = {"quantization_config": {"quant_method": "fp8"}}
 
-MISREAD: dict[str, tuple[Subject, str, str]] = {
+MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
     # quantization
     "fc in 4 bits": (
         holding(f.universal(**FP8), "fc.weight", "U8", (f.H, 3 * f.H // 2)),

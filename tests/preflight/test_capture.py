@@ -1,4 +1,4 @@
-"""What TensorRT-LLM is told to capture apart from the files: it then decides, in place of the default."""
+"""Aux layers that TensorRT-LLM gets from its YAML: they replace the default."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import pytest
 from support import outlines as f
 from support.versions import TRTLLM
 
-from eagle3hub.engines.preflight import Subject, preflight
+from eagle3hub.engines.preflight import ExaminedHead, preflight
 
 T1, T2 = ("trtllm", TRTLLM), ("trtllm", "main")
 
 
-def codes(subject: Subject, told: list[int] | None) -> set[str]:
+def codes(subject: ExaminedHead, told: list[int] | None) -> set[str]:
     verdict = preflight(subject, *T2, f.target(), told)
     return {r.code for r in verdict.reasons if r.effect != "right"}
 

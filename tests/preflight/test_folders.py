@@ -1,4 +1,4 @@
-"""Real folders: what `examine` sees in them, and what `inspect` says."""
+"""Real folders: what `examine` reads in them, and what `inspect` prints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, VLLM
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
-from eagle3hub.engines.preflight import Subject, examine, preflight, preflight_all, target_embeddings
+from eagle3hub.engines.preflight import ExaminedHead, examine, preflight, preflight_all, target_embeddings
 from eagle3hub.head.target import read_target
 from eagle3hub.layouts import open_head
 
@@ -26,7 +26,7 @@ V1, V2, SG, CPP = ("vllm", f"{VLLM} V1"), ("vllm", f"{VLLM} V2"), ("sglang", SGL
 T2, JAX = ("trtllm", "main"), ("sglang_jax", SGLANG_JAX)
 
 
-def look(folder: Path, target: Path | None = None) -> Subject:
+def look(folder: Path, target: Path | None = None) -> ExaminedHead:
     facts = None if target is None else read_target(str(target))
     return examine(open_checkpoint(folder), open_head(folder, target=facts))
 
@@ -229,7 +229,7 @@ def test_inspect_has_a_line_for_every_contract(example_head: Path, cli: Cli):
 
 
 def test_a_norm_that_config_and_training_disagree_about_is_said_as_it_is(tmp_path: Path, cli: Cli):
-    """SpecJAX trains without norm_before_residual, whatever a config says."""
+    """SpecJAX trains without norm_before_residual, even if a config says otherwise."""
     fixtures = Path(__file__).parent.parent / "fixtures/exporters"
     folder = tmp_path / "head"
     shutil.copytree(fixtures / "specjax-saved/head", folder)

@@ -1,4 +1,4 @@
-"""Which layout, as its trainer leaves it, is right, silently wrong or refused by which engine.
+"""Each layout as its trainer writes it, on each engine: right, silently wrong or refused.
 
 Every cell of the table was read in (or executed with) the engine; the letters are R right, S silently wrong,
 X refuses, U unknown. Where a cell has a condition, it says which reasons must be given.
@@ -10,14 +10,14 @@ import pytest
 from support import outlines as f
 from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, VLLM
 
-from eagle3hub.engines.preflight import Subject, current_contracts, preflight
+from eagle3hub.engines.preflight import ExaminedHead, current_contracts, preflight
 
 V1, V2, SG = ("vllm", f"{VLLM} V1"), ("vllm", f"{VLLM} V2"), ("sglang", SGLANG)
 T1, T2, JAX, CPP = ("trtllm", TRTLLM), ("trtllm", "main"), ("sglang_jax", SGLANG_JAX), ("llamacpp", LLAMACPP)
 COLUMNS = (V1, V2, SG, T1, T2, JAX, CPP)
 KINDS = {"R": "right", "S": "silently_wrong", "X": "refuses", "U": "unknown"}
 
-MATRIX: dict[str, tuple[Subject, str]] = {
+MATRIX: dict[str, tuple[ExaminedHead, str]] = {
     "safeailab, plain name, 2048 positions, .bin": (f.safeailab(), "R R X R R X R"),
     "safeailab, Eagle3 name, 2048 positions, .bin": (
         f.safeailab(architectures=["LlamaForCausalLMEagle3"]),

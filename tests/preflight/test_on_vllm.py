@@ -1,4 +1,4 @@
-"""The verdicts on vLLM's CPU runner against vLLM itself: one folder a time, broken in one way, loaded and run."""
+"""The verdicts on vLLM's CPU runner, compared with vLLM itself: each folder is broken in one way, loaded and run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from support.versions import VLLM
 
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import EngineFailure, EngineRun, Job
-from eagle3hub.engines.preflight import Verdict, examine, preflight
+from eagle3hub.engines.base import EngineFailure, EngineRun, RunSpec
+from eagle3hub.engines.preflight import PreflightVerdict, examine, preflight
 from eagle3hub.head.target import read_target
 from eagle3hub.prompts import load_prompts
 from eagle3hub.system.progress import silent
@@ -122,12 +122,12 @@ CASES: dict[str, Any] = {
 
 def run(folder: Path, target: Path, python: Path) -> EngineRun | EngineFailure:
     prompts = load_prompts("smoke", 1)
-    job = Job(target=str(target), head=folder, prompts=prompts, max_new_tokens=8)
+    job = RunSpec(target=str(target), head=folder, prompts=prompts, max_new_tokens=8)
     return get_engine("vllm").run(job, python, timeout=600, progress=silent)
 
 
 TELLING = ("nested ids only", "no d2t", "full vocabulary with d2t", "model. prefix", "layers.0. names")
-"""Run always; each case costs an engine start, so the others run with EAGLE3HUB_THOROUGH=1."""
+"""These cases always run. Each case starts an engine, so the others run only with EAGLE3HUB_THOROUGH=1."""
 
 
 @pytest.mark.parametrize("name", CASES if os.environ.get("EAGLE3HUB_THOROUGH") else TELLING)
@@ -135,7 +135,7 @@ def test_vllm_does_what_the_verdict_says(name: str, tmp_path: Path, smollm2_targ
     folder = Path(shutil.copytree(EXAMPLE, tmp_path / "head"))
     CASES[name](folder)
     target = read_target(str(smollm2_target))
-    verdict: Verdict = preflight(examine(open_checkpoint(folder)), "vllm", f"{VLLM} V1", target)
+    verdict: PreflightVerdict = preflight(examine(open_checkpoint(folder)), "vllm", f"{VLLM} V1", target)
     outcome = run(folder, smollm2_target, vllm_python)
     said = [r.sentence for r in verdict.reasons if r.effect == verdict.kind]
     if verdict.kind == "refuses":

@@ -1,4 +1,4 @@
-"""What depends on the target: SGLang's own rules per model, depths, contexts, and not knowing it at all."""
+"""Verdicts that depend on the target: SGLang's rules per model, depth, context length, and an unknown target."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import pytest
 from support import outlines as f
 from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, VLLM
 
-from eagle3hub.engines.preflight import Subject, Verdict, preflight, preflight_all
+from eagle3hub.engines.preflight import ExaminedHead, PreflightVerdict, preflight, preflight_all
 from eagle3hub.errors import UsageError
 
 V1, V2, SG = ("vllm", f"{VLLM} V1"), ("vllm", f"{VLLM} V2"), ("sglang", SGLANG)
 T1, T2, JAX, CPP = ("trtllm", TRTLLM), ("trtllm", "main"), ("sglang_jax", SGLANG_JAX), ("llamacpp", LLAMACPP)
 
 
-def nested(listed: list[int], boundaries: tuple[int, ...]) -> Subject:
+def nested(listed: list[int], boundaries: tuple[int, ...]) -> ExaminedHead:
     return f.universal(
         boundaries,
         eagle_aux_hidden_state_layer_ids="DELETE",
@@ -22,11 +22,11 @@ def nested(listed: list[int], boundaries: tuple[int, ...]) -> Subject:
     )
 
 
-def sglang(subject: Subject, kind: str, **target) -> Verdict:
+def sglang(subject: ExaminedHead, kind: str, **target) -> PreflightVerdict:
     return preflight(subject, *SG, f.target(kind, **target))
 
 
-def codes(verdict: Verdict) -> set[str]:
+def codes(verdict: PreflightVerdict) -> set[str]:
     return {r.code for r in verdict.reasons}
 
 
@@ -124,7 +124,7 @@ def test_another_target_settles_nothing():
             assert codes(verdict) >= {"target-mismatch"}
 
 
-def kinds_without_target(subject: Subject) -> dict[tuple[str, str], str]:
+def kinds_without_target(subject: ExaminedHead) -> dict[tuple[str, str], str]:
     return {(v.engine, v.version): v.kind for v in preflight_all(subject)}
 
 

@@ -1,4 +1,4 @@
-"""The contracts as data: complete, sourced, printable; and no config makes a preflight fall over."""
+"""The contracts are complete, have sources and can be printed, and no config makes a preflight crash."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support import outlines as f
 from support.versions import LLAMACPP
 
 import eagle3hub.engines.preflight as package
-from eagle3hub.engines.preflight import Files, Subject, contracts, infer_truth, preflight, preflight_all
+from eagle3hub.engines.preflight import ExaminedHead, HeadFiles, contracts, infer_truth, preflight, preflight_all
 from eagle3hub.engines.preflight.contracts import EFFECTS, _contracts, _document, common_rules
 
 SOURCE = "\n".join(p.read_text() for p in Path(package.__file__).parent.glob("*.py"))
@@ -121,21 +121,21 @@ JSON = st.recursive(
     ),
 )
 def test_no_folder_makes_it_fall_over(config, tensors):
-    files = Files({**f.config(), **config}, tensors, ())
+    files = HeadFiles({**f.config(), **config}, tensors, ())
     for target in TARGETS:
-        for verdict in preflight_all(Subject(files, infer_truth(files)), target):
+        for verdict in preflight_all(ExaminedHead(files, infer_truth(files)), target):
             assert verdict.to_json()["verdict"] in EFFECTS
 
 
 def test_a_claim_of_very_many_layers_costs_no_memory():
     import resource
 
-    files = Files(
+    files = HeadFiles(
         {**f.config(), "num_hidden_layers": 2**40, "fc_norm": True, "hidden_size": 1},
         {**{n: ("BF16", s) for n, s in f.shapes("midlayer.").items()}, "fc.weight": ("BF16", (1, 2**40))},
         (),
     )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for verdict in preflight_all(Subject(files, infer_truth(files)), None):
+    for verdict in preflight_all(ExaminedHead(files, infer_truth(files)), None):
         assert verdict.to_json()["verdict"] in EFFECTS
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kilobytes"

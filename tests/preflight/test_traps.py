@@ -1,4 +1,4 @@
-"""Traps, one by one: a folder right on every engine, one thing changed, and what each engine then does."""
+"""Traps: take a folder that is right on every engine, change one thing, and check what each engine does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from preflight.misread import MISREAD
 from support import outlines as f
 from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, VLLM
 
-from eagle3hub.engines.preflight import Subject, Verdict, infer_truth, preflight_all
+from eagle3hub.engines.preflight import ExaminedHead, PreflightVerdict, infer_truth, preflight_all
 
 V1, V2, SG = ("vllm", f"{VLLM} V1"), ("vllm", f"{VLLM} V2"), ("sglang", SGLANG)
 T1, T2, JAX, CPP = ("trtllm", TRTLLM), ("trtllm", "main"), ("sglang_jax", SGLANG_JAX), ("llamacpp", LLAMACPP)
@@ -18,15 +18,15 @@ KINDS = {"R": "right", "S": "silently_wrong", "X": "refuses", "U": "unknown"}
 FOUR = (2, 10, 15, 27)
 
 
-def nested(after: list[int], **changes) -> Subject:
+def nested(after: list[int], **changes) -> ExaminedHead:
     return f.universal(tuple(a + 1 for a in after), eagle_aux_hidden_state_layer_ids="DELETE", **changes)
 
 
-def top(boundaries: tuple[int, ...], **changes) -> Subject:
+def top(boundaries: tuple[int, ...], **changes) -> ExaminedHead:
     return f.universal(boundaries, **{"eagle_config": "DELETE", **changes})
 
 
-def weights(**changes) -> Subject:
+def weights(**changes) -> ExaminedHead:
     return f.universal(weights=changes)
 
 
@@ -34,7 +34,7 @@ PREFIX = "midlayer."
 BIAS = {f"{PREFIX}self_attn.{x}_proj.bias": (f.KV * f.DIM if x in "kv" else f.H,) for x in "qkvo"}
 RENAMED = dict.fromkeys(f.shapes(PREFIX)) | {f"model.{n}": s for n, s in f.shapes(PREFIX).items()}
 
-TRAPS: dict[str, tuple[Subject, str, str]] = {
+TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
     # which layers feed the head
     "nested default ids only": (nested(f.AFTER), "S R R R R R R", "aux-layers"),
     "nested other ids only": (nested(f.OTHER_AFTER), "S S R S S S S", "aux-layers"),
@@ -70,12 +70,12 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
     "a single id": (f.universal((15,)), "R R S X X X X", "single-feature"),
     "qkv as wide as without aux states": (f.modelopt_without_aux(f.H), "X X X X X X X", "qkv-width"),
     "another export's weights in the folder": (
-        Subject(replace(f.universal().files, overlaid=True), f.universal().truth),
+        ExaminedHead(replace(f.universal().files, overlaid=True), f.universal().truth),
         "S S S R R R R",
         "weights-overlaid",
     ),
     "a pickle called .safetensors": (
-        Subject(replace(f.universal().files, mislabelled=("model.safetensors",)), f.universal().truth),
+        ExaminedHead(replace(f.universal().files, mislabelled=("model.safetensors",)), f.universal().truth),
         "X X X X X X X",
         "mislabelled-pickle",
     ),
@@ -370,7 +370,7 @@ TRAPS: dict[str, tuple[Subject, str, str]] = {
 }
 
 
-def verdicts(subject: Subject, **target) -> dict[tuple[str, str], Verdict]:
+def verdicts(subject: ExaminedHead, **target) -> dict[tuple[str, str], PreflightVerdict]:
     return {(v.engine, v.version): v for v in preflight_all(subject, f.target(**target))}
 
 

@@ -25,7 +25,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 @dataclass
 class Server:
-    """Answers requests one after the other with what it was told, the last answer for ever."""
+    """Answer requests with the given answers in order, and repeat the last one."""
 
     url: str = ""
     answers: list[Answer] = field(default_factory=list)
@@ -75,7 +75,7 @@ def stuck(handler: BaseHTTPRequestHandler) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server for the one data set ``quiz`` of a datasets.toml of the test's own."""
+    """Start a server for the data set ``quiz`` of the test's own datasets.toml."""
     told = Server(answers=[whole])
 
     class Handler(BaseHTTPRequestHandler):
@@ -112,7 +112,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         'category = "trivia"\n'
         'license = "CC-BY-NC-4.0"\nlicense_stated = "https://quiz.example/terms"\nredistribution = false\n'
     )
-    monkeypatch.setattr("eagle3hub.prompts.sets.FILE", toml)
+    monkeypatch.setattr("eagle3hub.prompts.sets.DATASETS_FILE", toml)
     monkeypatch.setattr("eagle3hub.prompts.fetch._ATTEMPTS", 2)
     monkeypatch.setenv("EAGLE3HUB_CACHE", str(tmp_path / "cache"))
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
@@ -124,7 +124,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def cached(tmp_path: Path) -> list[Path]:
-    """Everything the cache holds, whatever it is called."""
+    """Return everything in the cache, under any name."""
     return [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
 
 

@@ -113,7 +113,7 @@ def test_a_branch_for_each_layout_is_put_together_again(hub: WritableHub, releas
 
 
 def last_step(hub: WritableHub, home: Path, repo: str, digest: str) -> tuple[int, str]:
-    """What the last step of release.yml says, run as it stands there."""
+    """Run the last step of release.yml as it is written there, and return what it prints."""
     workflow = yaml.safe_load((Path(__file__).parents[2] / ".github/workflows/release.yml").read_text())
     step = workflow["jobs"]["publish"]["steps"][-1]
     environment = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from eagle3hub.engines.preflight import Files, Subject, Truth, infer_truth
+from eagle3hub.engines.preflight import ExaminedHead, HeadFiles, Truth, infer_truth
 from eagle3hub.head.target import TargetFacts
 
 H, INTER, HEADS, KV, DIM, V, VD, LAYERS = 8, 12, 2, 1, 4, 40, 10, 30
@@ -86,7 +86,7 @@ def subject(
     t2d: bool = False,
     files: tuple[str, ...] = ("model.safetensors",),
     truth: dict[str, Any] | None = None,
-) -> Subject:
+) -> ExaminedHead:
     """A folder; ``truth`` says what the files do not."""
     tensors = {name: ("BF16", shape) for name, shape in weights.items()}
     rows = weights.get("lm_head.weight", (VD,))[0]
@@ -94,45 +94,45 @@ def subject(
         tensors["d2t"] = (d2t, (rows,))
     if t2d:
         tensors["t2d"] = ("BOOL", (V,))
-    seen = Files(fields, tensors, files)
+    seen = HeadFiles(fields, tensors, files)
     found: Truth = infer_truth(seen)
-    return Subject(seen, replace(found, **truth) if truth else found)
+    return ExaminedHead(seen, replace(found, **truth) if truth else found)
 
 
 def eagle_config(after: list[int] | None = None, **changes: Any) -> dict[str, Any]:
     return {**({"eagle_aux_hidden_state_layer_ids": after} if after else {}), **changes}
 
 
-def safeailab(files: tuple[str, ...] = ("pytorch_model.bin",), **changes: Any) -> Subject:
+def safeailab(files: tuple[str, ...] = ("pytorch_model.bin",), **changes: Any) -> ExaminedHead:
     plain = {"architectures": ["LlamaForCausalLM"], "max_position_embeddings": 2048}
     return subject(config(**{**plain, **changes}), shapes("midlayer."), t2d=True, files=files)
 
 
-def specforge(after: list[int] | None = None, **changes: Any) -> Subject:
+def specforge(after: list[int] | None = None, **changes: Any) -> ExaminedHead:
     own = {"eagle_config": eagle_config(after, use_aux_hidden_state=True)} if after else {}
     return subject(config(**own, **changes), shapes("midlayer."), t2d=True)
 
 
-def specforge_31() -> Subject:
+def specforge_31() -> ExaminedHead:
     """SpecForge's EAGLE-3.1 up to 0.2.0: norm_output: true there means pre-norm feedback."""
     extra = {f"fc_norm.{j}.weight": (H,) for j in range(3)}
     fields = config(fc_norm=True, norm_output=True)
     return subject(fields, {**shapes("midlayer."), **extra}, t2d=True, truth={"feedback": "pre_norm"})
 
 
-def specjax() -> Subject:
+def specjax() -> ExaminedHead:
     fields = config(architectures=["LlamaForCausalLM"], max_position_embeddings="DELETE", hidden_act="DELETE")
     return subject(fields, shapes("midlayer."), d2t="I32", t2d=True)
 
 
-def modelopt(after: list[int] | None = AFTER, *, full: bool = False, **changes: Any) -> Subject:
+def modelopt(after: list[int] | None = AFTER, *, full: bool = False, **changes: Any) -> ExaminedHead:
     own = eagle_config(after, use_aux_hidden_state=True, next_layer_regular=True)
     rows = V if full else VD
     fields = config(eagle_config=own, bos_token_id=None, draft_vocab_size=rows, **changes)
     return subject(fields, shapes("layers.0.", aux=len(after or AFTER), rows=rows), d2t=None if full else "I64")
 
 
-def modelopt_without_aux(width: int = 2 * H) -> Subject:
+def modelopt_without_aux(width: int = 2 * H) -> ExaminedHead:
     own = eagle_config(None, use_aux_hidden_state=False, next_layer_regular=True)
     weights = {**shapes("layers.0."), **layer("layers.0.", width)}
     for name in ("fc.weight", "layers.0.hidden_norm.weight"):
@@ -140,13 +140,13 @@ def modelopt_without_aux(width: int = 2 * H) -> Subject:
     return subject(config(eagle_config=own), weights)
 
 
-def modelopt_two_layers() -> Subject:
+def modelopt_two_layers() -> ExaminedHead:
     own = eagle_config(AFTER, use_aux_hidden_state=True, next_layer_regular=True)
     weights = {**shapes("layers.0."), **layer("layers.1.", H, hidden_norm=False)}
     return subject(config(eagle_config=own, num_hidden_layers=2), weights)
 
 
-def modelopt_quantized() -> Subject:
+def modelopt_quantized() -> ExaminedHead:
     own = eagle_config(AFTER, use_aux_hidden_state=True, next_layer_regular=True)
     # both spellings of the ids: what is on trial is quantization
     both = {"eagle_aux_hidden_state_layer_ids": list(BOUNDARIES), "eagle_config": own}
@@ -154,7 +154,7 @@ def modelopt_quantized() -> Subject:
     return subject(config(quantization_config={"quant_method": "modelopt"}, **both), {**shapes("layers.0."), **scales})
 
 
-def two_layers(norm: str, prefix: str = "layers.{}.") -> Subject:
+def two_layers(norm: str, prefix: str = "layers.{}.") -> ExaminedHead:
     """Two layers, the second with ``norm`` before its attention; ids where every engine finds them."""
     second = layer(prefix.format(1), H)
     kept = {
@@ -167,7 +167,7 @@ def two_layers(norm: str, prefix: str = "layers.{}.") -> Subject:
     )
 
 
-def mla(**changes: Any) -> Subject:
+def mla(**changes: Any) -> ExaminedHead:
     both = {"eagle_aux_hidden_state_layer_ids": list(BOUNDARIES), "eagle_config": eagle_config(AFTER)}
     weights = {k: v for k, v in shapes("midlayer.").items() if "q_proj" not in k and "k_proj" not in k}
     weights["midlayer.self_attn.kv_a_proj_with_mqa.weight"] = (6, 2 * H)
@@ -182,7 +182,7 @@ def speculators(
     embedding: bool = False,
     aux: int | None = None,
     **changes: Any,
-) -> Subject:
+) -> ExaminedHead:
     flat = config(model_type=kind, architectures="DELETE", draft_vocab_size="DELETE", tie_word_embeddings="DELETE")
     whole = {
         "architectures": ["Eagle3DraftModel"],
@@ -213,7 +213,7 @@ def universal(
     d2t: str | None = "I64",
     truth: dict[str, Any] | None = None,
     **changes: Any,
-) -> Subject:
+) -> ExaminedHead:
     """One flat folder that every engine should read alike; ``weights`` replaces shapes, None removes a tensor."""
     rows = V if full else VD
     fields = config(

@@ -12,7 +12,7 @@ from support.validation import validate
 from support.versions import LLAMACPP
 
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import EngineFailure, Job
+from eagle3hub.engines.base import EngineFailure, RunSpec
 from eagle3hub.prompts import load_prompts
 from eagle3hub.system.progress import silent
 from eagle3hub.validation.engine_runner import Cache
@@ -91,7 +91,7 @@ def test_what_it_loads_without_a_word_is_caught(
 
 def test_what_its_converter_refuses_is_told(head: Path, smollm2_target: Path, llamacpp_python: Path) -> None:
     edit(head, extra=torch.ones(3))
-    job = Job(target=str(smollm2_target), head=head, prompts=load_prompts("smoke", 1))
+    job = RunSpec(target=str(smollm2_target), head=head, prompts=load_prompts("smoke", 1))
     found = get_engine("llamacpp").run(job, llamacpp_python, timeout=120, progress=silent)
     assert isinstance(found, EngineFailure)
     assert found.reason == (

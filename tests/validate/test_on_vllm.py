@@ -16,7 +16,7 @@ from support.versions import VLLM
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import EngineRun, Job
+from eagle3hub.engines.base import EngineRun, RunSpec
 from eagle3hub.errors import UnavailableError
 from eagle3hub.prompts import load_prompts
 from eagle3hub.system.progress import silent
@@ -190,7 +190,7 @@ def test_every_tensor_vllm_does_not_miss_is_missed_here(head: Path, smollm2_targ
         head,
         {"fc.weight", "midlayer.hidden_norm.weight", "lm_head.weight", "midlayer.self_attn.k_proj.weight"},
     )
-    job = Job(target=str(smollm2_target), head=head, prompts=load_prompts("smoke", 1), max_new_tokens=8)
+    job = RunSpec(target=str(smollm2_target), head=head, prompts=load_prompts("smoke", 1), max_new_tokens=8)
     run = get_engine("vllm").run(job, vllm_python, timeout=600, progress=silent)
     assert isinstance(run, EngineRun), "vLLM itself serves such a head"
     assert run.load is not None
@@ -209,7 +209,7 @@ def test_a_head_the_engine_refuses_is_a_verdict_not_a_traceback(
     config = json.loads(file.read_text())
     config["num_attention_heads"], config["num_key_value_heads"] = 9, 9
     file.write_text(json.dumps(config))
-    job = Job(target=str(smollm2_target), head=head, prompts=load_prompts("smoke", 1), max_new_tokens=8)
+    job = RunSpec(target=str(smollm2_target), head=head, prompts=load_prompts("smoke", 1), max_new_tokens=8)
     failure = get_engine("vllm").run(job, vllm_python, timeout=600, progress=silent)
     assert not isinstance(failure, EngineRun)
     assert failure.verdict == "fail"

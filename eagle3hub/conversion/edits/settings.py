@@ -16,7 +16,7 @@ from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.checkpoint.source import CONFIG, WEIGHTS
 from eagle3hub.checkpoint.writer import encode_header, in_file_order
 from eagle3hub.conversion.edits.change import ON_COMMAND_LINE, Change
-from eagle3hub.engines.preflight import Verdict, examine, preflight_all
+from eagle3hub.engines.preflight import PreflightVerdict, examine, preflight_all
 from eagle3hub.engines.preflight.contracts import EFFECTS
 from eagle3hub.errors import Hint, InputError, LayoutError, Refusal, UsageError
 from eagle3hub.head import Head
@@ -134,7 +134,7 @@ class _Seen:
 
     head: Head
     layout: str | None
-    verdicts: list[Verdict]
+    verdicts: list[PreflightVerdict]
 
 
 def _look(head: Head, files: LayoutFiles, layout: str) -> _Seen:

@@ -1,7 +1,7 @@
-"""Hold the commands, variables, YAML and Python of a recipe or of any Markdown against what engines accept.
+"""Check the commands, variables, YAML and Python of a recipe, or of any Markdown, against what engines accept.
 
-Two witnesses: data (names of each engine's interface, and what became of earlier ones), and, where an engine's
-interpreter is given, its own parser. Nothing here needs torch.
+Two sources decide: the data on each engine's interface, and the engine's own parser if its interpreter is given.
+Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -13,25 +13,26 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from eagle3hub.engines.check.commands import check_command, check_variable, command_engine_hint, parser_findings
-from eagle3hub.engines.check.finding import Finding
+from eagle3hub.engines.check.finding import RecipeFinding
 from eagle3hub.engines.check.python import check_python, check_yaml
-from eagle3hub.engines.check.snippets import extract
+from eagle3hub.engines.check.snippets import extract_snippets
 from eagle3hub.errors import InputError, SourceError
 from eagle3hub.system.reading import read_standard_input, read_text
 
-__all__ = ["Finding", "check_file", "check_markdown", "check_recipe"]
+__all__ = ["RecipeFinding", "check_file", "check_markdown", "check_recipe"]
 
 
-def check_markdown(text: str, installed: Mapping[str, Path] | None = None) -> list[Finding]:
-    """Everything in ``text`` that an engine's current version refuses, ignores or takes otherwise than meant.
+def check_markdown(text: str, installed: Mapping[str, Path] | None = None) -> list[RecipeFinding]:
+    """Find everything in ``text`` that an engine's current version refuses, ignores or misunderstands.
 
-    Reads fenced blocks, and what stands outside them but is unmistakably a command, a flag on a line of its own,
-    an ``export``, Python that imports an engine, or a ``speculative_config``. ``installed`` maps engines to
-    interpreters whose own parsers are asked as well. Findings come in the order of their lines.
+    Reads fenced blocks, and outside of them only a clear command, a flag on its own line, an ``export``, Python that
+    imports an engine, or a ``speculative_config``. ``installed`` maps engines to interpreters, whose own parsers check
+    the commands as well. Findings come in the order of their lines. Raises UnavailableError if such a parser cannot be
+    started.
     """
-    found = extract(text)
+    found = extract_snippets(text)
     hint = command_engine_hint(found.commands)
-    findings: list[Finding] = []
+    findings: list[RecipeFinding] = []
     for command in found.commands:
         findings += check_command(command, hint)
     for variable in found.variables:
@@ -44,10 +45,10 @@ def check_markdown(text: str, installed: Mapping[str, Path] | None = None) -> li
     return sorted(dict.fromkeys(findings), key=lambda f: (f.line, f.code))
 
 
-def check_recipe(document: Mapping[str, Any], installed: Mapping[str, Path] | None = None) -> list[Finding]:
-    """`check_markdown` for a recipe as ``eagle3hub recipe --json`` prints it, or a report that holds recipes.
+def check_recipe(document: Mapping[str, Any], installed: Mapping[str, Path] | None = None) -> list[RecipeFinding]:
+    """Check a recipe as ``eagle3hub recipe --json`` prints it, or a report that holds recipes; see `check_markdown`.
 
-    Lines are 0. Raises InputError for a document that holds no recipe.
+    The line of every finding is 0. Raises InputError for a document without a recipe.
     """
     engines = document.get("engines")
     entries = [e for e in engines if isinstance(e, dict)] if isinstance(engines, list) else []
@@ -68,7 +69,7 @@ def check_recipe(document: Mapping[str, Any], installed: Mapping[str, Path] | No
 
 
 def _is_recipe(found: Any) -> TypeGuard[Mapping[str, Any]]:
-    """Whether it has the fields that are looked at, of the kinds `eagle3hub recipe` writes; the reference has none."""
+    """Whether an object is a recipe: it has the fields that `eagle3hub recipe` writes, with the right types."""
     if not isinstance(found, dict) or not isinstance(found.get("server_command"), str):
         return False
     env = found.get("env")
@@ -76,11 +77,11 @@ def _is_recipe(found: Any) -> TypeGuard[Mapping[str, Any]]:
     return texts and (env is None or isinstance(env, dict))
 
 
-def check_file(path: Path, installed: Mapping[str, Path] | None = None) -> list[Finding]:
-    """`check_recipe` for a ``.json`` file, else `check_markdown`.
+def check_file(path: Path, installed: Mapping[str, Path] | None = None) -> list[RecipeFinding]:
+    """Check a file: a ``.json`` file with `check_recipe`, any other with `check_markdown`.
 
-    A ``.yaml`` file is one block of YAML, ``-`` is standard input. Raises SourceError for a file that cannot be
-    read, InputError for JSON that holds no recipe.
+    A ``.yaml`` file is read as one block of YAML, and ``-`` is standard input. Raises SourceError for a file that
+    cannot be read, InputError for JSON without a recipe.
     """
     try:
         text = read_standard_input() if str(path) == "-" else read_text(path)

@@ -1,4 +1,4 @@
-"""One thing that is wrong with a recipe, and looking a name up among an engine's facts."""
+"""A fault of a recipe, and how to look up a name in an engine's data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from eagle3hub.engines.specs import default_version, engine_title, facts
+from eagle3hub.engines.specs import default_version, engine_title, name_facts
 from eagle3hub.errors import Severity
 
 _ALIKE = 0.85
@@ -23,14 +23,14 @@ _KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """Something an engine does not take as written.
+class RecipeFinding:
+    """Something in a recipe that an engine does not accept as written.
 
     Attributes:
-        code: a stable slug. severity: ``error`` (does not start, or not with this), ``warning`` (starts, and does
-            something else than meant), ``info`` (works, but is written otherwise by now).
-        line: 1-based line of the text; 0 where there are no lines.
-        engine: the engine it is about.
+        code: a stable slug. severity: ``error`` (the engine does not start, or not with this), ``warning`` (it starts
+            and does something else), ``info`` (it works, but there is a newer form).
+        line: 1-based line of the text; 0 if there are no lines.
+        engine: the engine in question.
         what: one sentence. instead: what to write, or None.
     """
 
@@ -42,27 +42,30 @@ class Finding:
     instead: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The finding as an entry of ``findings``."""
+        """Return the finding as an entry of ``findings`` in ``--json`` output."""
         return asdict(self)
 
 
-def known_fact(engine: str, name: str, line: int) -> Finding | None:
-    """What the engine's data says of a name, if anything."""
-    for fact in facts(engine):
+def known_fact(engine: str, name: str, line: int) -> RecipeFinding | None:
+    """Return what the engine's data says about a name, or None."""
+    for fact in name_facts(engine):
         if name in fact.names:
             where = f"{engine_title(engine)} {default_version(engine)}"
-            return Finding(fact.code, fact.severity, line, engine, f"{where}: {name} {fact.says}", fact.instead)
+            return RecipeFinding(fact.code, fact.severity, line, engine, f"{where}: {name} {fact.says}", fact.instead)
     return None
 
 
-def unknown(
+def unknown_name(
     engine: str, code: str, name: str, known: Iterable[str], line: int, *, must_resemble: bool = False
-) -> Finding | None:
-    """A finding for a name the engine does not have; with ``must_resemble`` only if it looks like one it has."""
+) -> RecipeFinding | None:
+    """Return a finding for a name that the engine does not have.
+
+    With ``must_resemble`` the result is None unless the name looks like one that the engine has.
+    """
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=_ALIKE) or [k for k in names if k.startswith(name)][:3]
     if must_resemble and not close:
         return None
     severity: Severity = "warning" if must_resemble else "error"
     what = f"{engine_title(engine)} {default_version(engine)} has no {_KINDS[code]} {name}"
-    return Finding(code, severity, line, engine, what, " or ".join(close) if close else None)
+    return RecipeFinding(code, severity, line, engine, what, " or ".join(close) if close else None)

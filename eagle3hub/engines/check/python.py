@@ -9,19 +9,19 @@ from typing import Any
 import yaml
 
 from eagle3hub.engines.check.commands import check_settings, vllm_speculative_config
-from eagle3hub.engines.check.finding import Finding, known_fact, unknown
+from eagle3hub.engines.check.finding import RecipeFinding, known_fact, unknown_name
 from eagle3hub.engines.check.snippets import UNFILLED, Snippet
-from eagle3hub.engines.specs import common, interface
+from eagle3hub.engines.specs import engine_data, interface
 from eagle3hub.head.aux_defaults import AUX_CAPTURE
 
-# Rules on the YAML that TensorRT-LLM is configured with.
+# Check TensorRT-LLM's YAML
 
 
 _EAGLE = ("Eagle", "Eagle3")
 
 
-def check_yaml(snippet: Snippet) -> list[Finding]:
-    """Findings on the ``speculative_config`` of a YAML file; YAML about anything else is none of ours."""
+def check_yaml(snippet: Snippet) -> list[RecipeFinding]:
+    """Check the ``speculative_config`` of a YAML file; other YAML is ignored."""
     try:
         document = yaml.safe_load(snippet.text)
     except (yaml.YAMLError, ValueError, RecursionError):
@@ -34,19 +34,19 @@ def check_yaml(snippet: Snippet) -> list[Finding]:
     return trtllm_config({str(k): v for k, v in config.items()}, inner.line_of, need_type=True)
 
 
-def trtllm_config(config: Mapping[str, Any], line: Callable[[str], int], *, need_type: bool) -> list[Finding]:
-    """Findings on the settings of an EAGLE-3 draft in TensorRT-LLM, as YAML or as keywords of its class."""
-    findings: list[Finding] = []
-    known = common("trtllm").yaml["speculative_config"]
+def trtllm_config(config: Mapping[str, Any], line: Callable[[str], int], *, need_type: bool) -> list[RecipeFinding]:
+    """Check TensorRT-LLM's settings of an EAGLE-3 draft, given as YAML or as keywords of its class."""
+    findings: list[RecipeFinding] = []
+    known = engine_data("trtllm").yaml["speculative_config"]
     for key in config:
         found = known_fact("trtllm", key, line(key))
         if found is None and key not in known:
-            found = unknown("trtllm", "yaml-unknown", key, known, line(key), must_resemble=True)
+            found = unknown_name("trtllm", "yaml-unknown", key, known, line(key), must_resemble=True)
         findings += [found] if found else []
     if need_type and config.get("decoding_type") == "Eagle":
         what = "decoding_type Eagle also stands for EAGLE 1 and 2: TensorRT-LLM takes it with a warning"
         at = line("decoding_type")
-        findings.append(Finding("trtllm-decoding-type", "warning", at, "trtllm", what, "decoding_type: Eagle3"))
+        findings.append(RecipeFinding("trtllm-decoding-type", "warning", at, "trtllm", what, "decoding_type: Eagle3"))
     if config.get(AUX_CAPTURE) == [-1]:
         what = (
             f"{AUX_CAPTURE} [-1] builds no fc and feeds the head the final, normed hidden state: right only "
@@ -54,14 +54,16 @@ def trtllm_config(config: Mapping[str, Any], line: Callable[[str], int], *, need
         )
         instead = "leave it out for the default aux layers, or list the head's layers, counted from 0"
         at = line(AUX_CAPTURE)
-        findings.append(Finding("trtllm-final-state", "warning", at, "trtllm", what, instead))
+        findings.append(RecipeFinding("trtllm-final-state", "warning", at, "trtllm", what, instead))
     if "max_draft_len" not in config:
         what = "max_draft_len is not given, and TensorRT-LLM needs it"
-        findings.append(Finding("trtllm-draft-len", "error", line("speculative"), "trtllm", what, "max_draft_len: 3"))
+        findings.append(
+            RecipeFinding("trtllm-draft-len", "error", line("speculative"), "trtllm", what, "max_draft_len: 3")
+        )
     return findings
 
 
-# Rules on Python that starts an engine.
+# Check Python that starts an engine
 
 
 _PACKAGES = {"vllm": "vllm", "sglang": "sglang", "tensorrt_llm": "trtllm"}
@@ -69,14 +71,14 @@ _CONSTRUCTORS = {"vllm.LLM": "vllm.LLM", "sglang.Engine": "sglang.Engine", "sgla
 _DRAFT_CONFIGS = ("Eagle3DecodingConfig", "EagleDecodingConfig")
 
 
-def check_python(snippet: Snippet) -> list[Finding]:
-    """Findings on names an engine's package does not have, and on keywords and values of its constructors."""
+def check_python(snippet: Snippet) -> list[RecipeFinding]:
+    """Check the names taken from an engine's package, and the keywords and values of its constructors."""
     try:
         tree = ast.parse(snippet.text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
     names = _imported(tree)
-    findings: list[Finding] = []
+    findings: list[RecipeFinding] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             for alias in node.names:
@@ -91,7 +93,7 @@ def check_python(snippet: Snippet) -> list[Finding]:
 
 
 def _imported(tree: ast.Module) -> dict[str, str]:
-    """Local names of engines' packages and of what is taken from them."""
+    """Map local names to the engines' packages, and to what is imported from them."""
     names = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -114,7 +116,7 @@ def _dotted(node: ast.expr, names: dict[str, str]) -> str | None:
     return None
 
 
-def _name(dotted: str, line: int) -> list[Finding]:
+def _name(dotted: str, line: int) -> list[RecipeFinding]:
     package, _, rest = dotted.partition(".")
     engine = _PACKAGES.get(package)
     if engine is None or not rest:
@@ -127,11 +129,11 @@ def _name(dotted: str, line: int) -> list[Finding]:
     # names of classes at the top of the package; a lower-case one may be a module, which has names of its own
     if known is None or "." in rest or not rest[0].isupper() or rest in known:
         return []
-    found = unknown(engine, "python-name", dotted, [f"{package}.{name}" for name in known], line)
+    found = unknown_name(engine, "python-name", dotted, [f"{package}.{name}" for name in known], line)
     return [found] if found else []
 
 
-def _call(dotted: str, node: ast.Call, snippet: Snippet) -> list[Finding]:
+def _call(dotted: str, node: ast.Call, snippet: Snippet) -> list[RecipeFinding]:
     settings, lines = _settings(node, snippet)
     at = snippet.start + node.lineno - 1
     if dotted.rpartition(".")[2] in _DRAFT_CONFIGS and dotted.startswith("tensorrt_llm."):
@@ -148,7 +150,7 @@ def _call(dotted: str, node: ast.Call, snippet: Snippet) -> list[Finding]:
         if fact is not None:
             findings.append(fact)
         elif known is not None and name not in known:
-            found = unknown(engine, "python-keyword", name, known, lines[name])
+            found = unknown_name(engine, "python-keyword", name, known, lines[name])
             findings += [found] if found else []
     findings += check_settings(
         engine, settings, lambda name: lines.get(name, at), written=lambda name: name, complete=not _unpacks(node)
@@ -160,7 +162,7 @@ def _call(dotted: str, node: ast.Call, snippet: Snippet) -> list[Finding]:
 
 
 def _settings(node: ast.Call, snippet: Snippet) -> tuple[dict[str, Any], dict[str, int]]:
-    """Keywords with their values (a placeholder for what is not a literal) and lines."""
+    """Return the values of the keywords (a placeholder unless literal), and their lines."""
     settings: dict[str, Any] = {}
     lines: dict[str, int] = {}
     for keyword in node.keywords:

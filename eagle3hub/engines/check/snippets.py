@@ -30,7 +30,7 @@ UNFILLED = "PLACEHOLDER"
 
 @dataclass(frozen=True, slots=True)
 class Snippet:
-    """Consecutive lines of the text; ``start`` is the 1-based number of the first."""
+    """Consecutive lines of the text; ``start`` is the 1-based number of the first line."""
 
     start: int
     lines: tuple[str, ...]
@@ -41,13 +41,13 @@ class Snippet:
         return "\n".join(self.lines)
 
     def line_of(self, needle: str) -> int:
-        """The number of the first line that contains ``needle``, or of the first line."""
+        """Return the number of the first line that contains ``needle``, or else of the first line."""
         return next((self.start + i for i, line in enumerate(self.lines) if needle in line), self.start)
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
-    """The words after an engine's launcher; ``engine`` is None for flags that stand without a command."""
+class ServerCommand:
+    """The words after an engine's launcher; ``engine`` is None for flags without a command."""
 
     engine: str | None
     words: tuple[str, ...]
@@ -55,8 +55,8 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
-class Variable:
-    """An environment variable that is set."""
+class VariableSetting:
+    """An environment variable that the text sets."""
 
     name: str
     value: str
@@ -64,23 +64,23 @@ class Variable:
 
 
 @dataclass(slots=True)
-class Found:
-    """Everything `extract` found, in the order of the text."""
+class Extracted:
+    """Everything that `extract_snippets` found, in the order of the text."""
 
-    commands: list[Command] = field(default_factory=list)
-    variables: list[Variable] = field(default_factory=list)
+    commands: list[ServerCommand] = field(default_factory=list)
+    variables: list[VariableSetting] = field(default_factory=list)
     python: list[Snippet] = field(default_factory=list)
     yaml: list[Snippet] = field(default_factory=list)
 
 
 def is_flag(text: str) -> bool:
-    """Whether a word or a line begins with a flag: two dashes and a letter, unlike a Markdown rule or a long dash."""
+    """Whether a word or a line begins with a flag: two dashes and a letter (a Markdown rule does not)."""
     return bool(_FLAG.match(text))
 
 
-def extract(text: str) -> Found:
-    """Everything in ``text`` that can be held against an engine."""
-    found = Found()
+def extract_snippets(text: str) -> Extracted:
+    """Return everything in ``text`` that can be checked against an engine."""
+    found = Extracted()
     for language, region in _regions(text.splitlines()):
         if language in PYTHON:
             _take_python(region, found)
@@ -92,7 +92,7 @@ def extract(text: str) -> Found:
 
 
 def _regions(lines: list[str]) -> list[tuple[str | None, Snippet]]:
-    """The fenced blocks with their language, and what lies between them with None."""
+    """Return the fenced blocks with their language, and the text between them with None."""
     regions: list[tuple[str | None, Snippet]] = []
     begin, language, fence = 0, None, ""
     for number, line in enumerate(lines):
@@ -107,7 +107,7 @@ def _regions(lines: list[str]) -> list[tuple[str | None, Snippet]]:
     return [(language, region) for language, region in regions if region.lines]
 
 
-def _take_python(region: Snippet, found: Found) -> None:
+def _take_python(region: Snippet, found: Extracted) -> None:
     lines = tuple(re.sub(r"^\s*(?:>>>|\.\.\.|In \[\d+\]:) ?", "", line) for line in region.lines)
     snippet = Snippet(region.start, lines)
     if _parses(snippet.text):
@@ -120,7 +120,7 @@ def _take_python(region: Snippet, found: Found) -> None:
 
 
 def _longest_python(start: int, lines: tuple[str, ...]) -> Snippet:
-    """As many lines as are Python; tried from the end, so both numbers above bound the work a text can ask for."""
+    """Return the longest start of ``lines`` that is Python; ``_LONGEST_PYTHON`` limits the work per text."""
     for end in range(min(len(lines), _LONGEST_PYTHON), 0, -1):
         if _parses("\n".join(lines[:end])):
             return Snippet(start, lines[:end])
@@ -135,8 +135,8 @@ def _parses(text: str) -> bool:
     return True
 
 
-def _scan(region: Snippet, found: Found, *, prose: bool) -> None:
-    """Commands, variables, Python and YAML in a shell block, or between the blocks."""
+def _scan(region: Snippet, found: Extracted, *, prose: bool) -> None:
+    """Collect commands, variables, Python and YAML from a shell block, or from the text between blocks."""
     lines = region.lines
     at = 0
     while at < len(lines):
@@ -184,40 +184,40 @@ def _yaml_around(region: Snippet, index: int) -> Snippet:
 
 
 def _logical_end(lines: tuple[str, ...], begin: int) -> int:
-    """The index after the last line of the command that begins at ``begin``."""
+    """Return the index after the last line of the command that starts at ``begin``."""
     end = begin
     while end < len(lines) - 1 and lines[end].rstrip().endswith("\\"):
         end += 1
     return end + 1
 
 
-def _take_shell(snippet: Snippet, found: Found, *, prose: bool) -> None:
+def _take_shell(snippet: Snippet, found: Extracted, *, prose: bool) -> None:
     if prose and "`" in snippet.text:
         return
     words = _split(snippet)
     if not words:
         return
     if is_flag(words[0]):
-        found.commands.append(Command(None, tuple(words), snippet))
+        found.commands.append(ServerCommand(None, tuple(words), snippet))
         return
     exported = _EXPORT.match(_PROMPT.sub("", snippet.lines[0]).strip())
     if exported:
         assignment = _ASSIGNMENT.match(words[1]) if len(words) > 1 else None
         value = assignment[2] if assignment else " ".join(words[2:])
-        found.variables.append(Variable(exported[1], value, snippet.start))
+        found.variables.append(VariableSetting(exported[1], value, snippet.start))
         return
     for piece in _pieces(words):
         _take_command(piece, snippet, found, prose=prose)
 
 
-def _take_command(words: list[str], snippet: Snippet, found: Found, *, prose: bool) -> None:
+def _take_command(words: list[str], snippet: Snippet, found: Extracted, *, prose: bool) -> None:
     variables = []
     leading = True
     for index, word in enumerate(words):
         assignment = _ASSIGNMENT.match(word)
         after_option = index > 0 and words[index - 1] in ("-e", "--env")
         if assignment and (leading or after_option):
-            variables.append(Variable(assignment[1], assignment[2], snippet.line_of(assignment[1])))
+            variables.append(VariableSetting(assignment[1], assignment[2], snippet.line_of(assignment[1])))
         elif word not in ("env", "sudo", "nohup", "time", "exec"):
             leading = False
     launched = _launcher(words)
@@ -226,7 +226,7 @@ def _take_command(words: list[str], snippet: Snippet, found: Found, *, prose: bo
         before = [w for w in words[:at] if not _ASSIGNMENT.match(w)]
         if prose and any(w not in ("env", "sudo", "nohup", "time", "exec") for w in before):
             return
-        found.commands.append(Command(engine, tuple(words[first:]), snippet))
+        found.commands.append(ServerCommand(engine, tuple(words[first:]), snippet))
     if launched is not None or (variables and not prose):
         found.variables += variables
 
@@ -244,7 +244,7 @@ def _split(snippet: Snippet) -> list[str]:
 
 
 def _pieces(words: list[str]) -> list[list[str]]:
-    """Commands of one line, without redirections."""
+    """Split one line into its commands, without redirections."""
     pieces: list[list[str]] = [[]]
     skipping = False
     for word in words:
@@ -268,7 +268,7 @@ _MODULES = {
 
 
 def _launcher(words: list[str]) -> tuple[str, int, int] | None:
-    """The engine that is started, where its launcher stands, and where its own words begin."""
+    """Return the engine that is started, the index of its launcher, and the index of its first own word."""
     for at, word in enumerate(words):
         name, follows = word.rpartition("/")[2], words[at + 1] if at + 1 < len(words) else ""
         if name in ("vllm", "sglang") and follows == "serve":

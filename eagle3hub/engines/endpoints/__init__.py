@@ -1,4 +1,4 @@
-"""Servers that run already: attach to one, and let it measure as an engine does."""
+"""Attach to a server that is already running, and measure a head on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A running server as an engine: nothing is started, and nothing of its own configuration is taken on trust."""
+"""Use a running server as an engine: start nothing, and check its settings as far as it shows them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import EngineFailure, EngineRun, Job, LoadReport, PromptResult, Recipe
+from eagle3hub.engines.base import EngineFailure, EngineRun, LoadReport, PromptResult, Recipe, RunSpec
 from eagle3hub.engines.endpoints.dialects import (
-    Busy,
     Dialect,
+    ServerBusy,
+    ServerSettings,
     SGLangDialect,
-    Shown,
-    Strange,
+    UnexpectedAnswer,
     VLLMDialect,
-    sampling,
-    unchecked,
+    compare_settings,
+    sampling_parameters,
 )
 from eagle3hub.engines.endpoints.http_client import HttpClient, HttpFault
 from eagle3hub.engines.options import ENDPOINT_KEY
@@ -33,11 +33,11 @@ _DIALECTS: Mapping[str, type[Dialect]] = {"vllm": VLLMDialect, "sglang": SGLangD
 
 
 class Endpoint:
-    """A server of one engine, attached to. ``version`` is the server's own."""
+    """A running server of one engine. ``version`` is the version that the server reports."""
 
     runs_alone = False
 
-    def __init__(self, engine: str, client: HttpClient, dialect: Dialect, shown: Shown) -> None:
+    def __init__(self, engine: str, client: HttpClient, dialect: Dialect, shown: ServerSettings) -> None:
         self.name = engine
         self.version = shown.version
         self.device = shown.device
@@ -47,39 +47,39 @@ class Endpoint:
         self._shown = shown
 
     def recipe(self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None) -> Recipe:
-        """How the engine would be started to serve this; the server's own command is not known."""
+        """Return how to start the engine for this head; the server's own command is not known."""
         return get_engine(self.name).recipe(target, head, draft_tokens=draft_tokens, dtype=dtype)
 
-    def unable(self, job: Job) -> str | None:
-        """See `Engine.unable`. A device that is not shown is taken for one without limits of its own."""
+    def unable(self, spec: RunSpec) -> str | None:
+        """See `Engine.unable`. A device that the server does not show is taken as CUDA, which has no limits."""
         device: Any = self.device or "cuda"
-        return get_engine(self.name).unable(replace(job, device=device))
+        return get_engine(self.name).unable(replace(spec, device=device))
 
-    def flags(self, job: Job) -> dict[str, Any]:
-        """What the server shows of its settings, and the sampling that requests ask for. No address, no path."""
+    def flags(self, spec: RunSpec) -> dict[str, Any]:
+        """Return the settings that the server shows, and the sampling of the requests, without addresses or paths."""
         shown = {
             key: value
             for key in ("method", "draft_tokens", "topk", "num_draft_tokens", "dtype", "device")
             if (value := getattr(self._shown, key)) is not None
         }
-        return {"endpoint": shown, "sampling": {**sampling(job), "max_tokens": job.max_new_tokens}}
+        return {"endpoint": shown, "sampling": {**sampling_parameters(spec), "max_tokens": spec.max_new_tokens}}
 
-    def hold_against(self, job: Job) -> tuple[str, ...]:
-        """What of ``job`` the server does not show. Raises InputError for what it shows otherwise."""
-        return unchecked(self._shown, job, self._title, here=self._client.is_here)
+    def compare_settings(self, spec: RunSpec) -> tuple[str, ...]:
+        """Return what the server does not show about ``spec``. Raises InputError for a setting that differs."""
+        return compare_settings(self._shown, spec, self._title, here=self._client.is_here)
 
-    def run(self, job: Job, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
-        """Send the prompts one by one; see `Engine.run`. ``python`` is not used."""
+    def run(self, spec: RunSpec, python: Path, *, timeout: float, progress: Progress) -> EngineRun | EngineFailure:
+        """Send the prompts one by one; see `Engine.run`. ``python`` is ignored."""
         deadline = time.monotonic() + timeout
-        open_points = self.hold_against(job)
+        open_points = self.compare_settings(spec)
         results: list[PromptResult] = []
-        count = len(job.prompts.prompts)
-        for number, prompt in enumerate(job.prompts.prompts, 1):
+        count = len(spec.prompts.prompts)
+        for number, prompt in enumerate(spec.prompts.prompts, 1):
             begun = time.monotonic()
             try:
-                answer = self._dialect.ask(self._client, self._shown, job, prompt.text, deadline=deadline)
+                answer = self._dialect.ask(self._client, self._shown, spec, prompt.text, deadline=deadline)
                 counts = Counts.from_json(answer.counters)
-            except Busy as busy:
+            except ServerBusy as busy:
                 return EngineFailure(
                     f"the counters of {self._title}'s server do not fit prompt {number}: {busy}; "
                     "other requests reach it, or several servers answer at this address",
@@ -88,8 +88,8 @@ class Endpoint:
             except HttpFault as fault:
                 late = f" within {timeout:g} seconds" if time.monotonic() >= deadline else ""
                 return EngineFailure(f"{self._title}'s server gave no answer to prompt {number}{late}: {fault.says}")
-            except (Strange, InputError) as fault:
-                says = fault.says if isinstance(fault, Strange) else fault.message
+            except (UnexpectedAnswer, InputError) as fault:
+                says = fault.says if isinstance(fault, UnexpectedAnswer) else fault.message
                 return EngineFailure(f"the answer of {self._title}'s server to prompt {number} cannot be used: {says}")
             results.append(PromptResult(answer.prompt_tokens, answer.tokens, counts, time.monotonic() - begun))
             progress(f"{self._title}'s server: generating", number / count)
@@ -105,10 +105,10 @@ class Endpoint:
 
 
 def attach(engine: str, url: str) -> Endpoint:
-    """Look at the server of ``engine`` at ``url``; a key for it is taken from the environment (`ENDPOINT_KEY`).
+    """Attach to the server of ``engine`` at ``url``; its API key comes from the environment (`ENDPOINT_KEY`).
 
-    Raises UnavailableError where there is no server, or it fails or wants another key; InputError where a server is
-    there and cannot be measured: another engine's, one that does not speculate, or one whose answers make no sense.
+    Raises UnavailableError if no server answers, it fails, or it wants another key. Raises InputError if the server
+    cannot be measured: it belongs to another engine, does not speculate, or gives answers that make no sense.
     """
     title = engine_title(engine)
     client, dialect = HttpClient(url, os.environ.get(ENDPOINT_KEY)), _DIALECTS[engine]()
@@ -132,7 +132,7 @@ def attach(engine: str, url: str) -> Endpoint:
             hint=f"give the address of {title}'s own server, as http://host:port",
             code="endpoint-protocol",
         ) from fault
-    except Strange as strange:
+    except UnexpectedAnswer as strange:
         raise InputError(
             f"the server at {url} cannot be measured: {strange.says}",
             hint=strange.hint or f"see whether this is {title}'s own server, and no proxy that answers in its place",

@@ -1,4 +1,4 @@
-"""Talk to one HTTP server: JSON and text, bounded in time and size, with a key that goes nowhere else."""
+"""Send requests to one HTTP server, with limits on time and size; the key goes to no other server."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _LONGEST_TOLD = 300
 
 
 class HttpFault(Exception):
-    """A request without a usable answer.
+    """A request did not get a usable answer.
 
-    ``status`` is the HTTP status, or None where no answer came; ``answered`` says whether one did, of any kind.
+    ``status`` is the HTTP status, or None without an answer; ``answered`` says whether any answer came.
     """
 
     def __init__(self, says: str, status: int | None = None, *, answered: bool | None = None) -> None:
@@ -33,9 +33,10 @@ class HttpFault(Exception):
 
 
 class HttpClient:
-    """A server at ``url`` (no slash at its end); ``key`` is sent as a bearer token. Redirects are not followed.
+    """A client for the server at ``url`` (without a final slash); it sends ``key`` as a bearer token.
 
-    Proxies of the environment are used, except for this machine itself; certificates are the system's.
+    It follows no redirects. It uses the proxies of the environment, except for this machine, and the system's
+    certificates.
     """
 
     def __init__(self, url: str, key: str | None = None) -> None:
@@ -56,11 +57,11 @@ class HttpClient:
         )
 
     def text(self, path: str, *, deadline: float) -> str:
-        """What GET ``path`` answers. ``deadline`` is monotonic seconds; raises HttpFault."""
+        """GET ``path`` and return the text. ``deadline`` is in monotonic seconds. Raises HttpFault."""
         return self._ask(path, None, deadline).decode("utf-8", "replace")
 
     def json(self, path: str, body: Mapping[str, Any] | None = None, *, deadline: float) -> dict[str, Any]:
-        """The JSON object that GET ``path``, or POST with a ``body``, answers. Raises HttpFault."""
+        """GET ``path``, or POST ``body`` to it, and return the JSON object. Raises HttpFault."""
         raw = self._ask(path, body, deadline)
         try:
             found = json.loads(raw)
@@ -92,7 +93,7 @@ class HttpClient:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host's name or address means this machine."""
+    """Whether a host name or address means this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -106,7 +107,7 @@ def _beyond(error: Exceeded) -> HttpFault:
 
 
 def _told(code: int, raw: bytes) -> str:
-    """The status and, where the server says more, its first line."""
+    """Return the status and the first line of the server's message, if it sent one."""
     status = f"HTTP status {code}"
     try:
         found = json.loads(raw)

@@ -1,4 +1,4 @@
-"""One head before one engine."""
+"""One head, checked against one engine."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from eagle3hub.engines.preflight.contracts import Contract
-from eagle3hub.engines.preflight.files import Files, Truth, section
+from eagle3hub.engines.preflight.contracts import EngineContract
+from eagle3hub.engines.preflight.files import HeadFiles, Truth, nested_object
 from eagle3hub.head.target import TargetFacts
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """Something about a case that may matter; ``facts`` fill the sentence of the rule for ``code``."""
+class PreflightFinding:
+    """Something about a case that may matter; ``facts`` fill in the sentence of the rule for ``code``."""
 
     code: str
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """A head's files and truth, an engine's contract, and the target, if known.
+class PreflightCase:
+    """A head's files and what it computes, an engine's contract, and the target, if known.
 
-    ``capture`` are the after-layer ids that the engine is told apart from the files (``[-1]``: the final hidden
-    state), or None where it is told none.
+    ``capture`` holds the after-layer ids that the engine is given in addition to the files (``[-1]``: the final hidden
+    state), or None.
     """
 
-    files: Files
+    files: HeadFiles
     truth: Truth
-    contract: Contract
+    contract: EngineContract
     target: TargetFacts | None
     capture: tuple[int, ...] | None = None
 
     @property
     def fields(self) -> Mapping[str, Any]:
-        """The config's fields, a nested config merged."""
+        """The config's fields, with a nested config merged in."""
         return self.files.fields
 
     @property
@@ -46,7 +46,7 @@ class Case:
 
     @property
     def draft_class(self) -> str | None:
-        """Kind of the class the engine builds (``llama``, ``qwen3``, ``mla``), or None where it knows none."""
+        """Kind of the class that the engine builds (``llama``, ``qwen3``, ``mla``), or None if it knows none."""
         terms = self.contract
         if self.files.nested and terms.reads_nested and "qwen3" in terms.architectures:
             kind = self.fields.get("model_type", "llama")
@@ -59,34 +59,34 @@ class Case:
         return None
 
     def reads(self, flag: str) -> bool:
-        """Whether the engine, from the keys it looks at, takes a norm flag for true.
+        """Whether the engine takes a norm flag as true, from the keys that it reads.
 
-        A key in ``eagle_config`` or in a nested config decides by being there, and a null then says no.
+        A key that is present in ``eagle_config`` or in a nested config decides, and null means false.
         """
         nested = self._nested_norms
         if nested is not None:
             return flag in nested and self.files.config.get(flag, nested[flag]) is True
         for key in self.contract.norms.get(flag, ()):
             place, _, name = key.rpartition(".")
-            fields = section(self.fields, place) if place else self.fields
+            fields = nested_object(self.fields, place) if place else self.fields
             if fields.get(name) is True or (place and name in fields):
                 return fields[name] is True
         return False
 
     def assumes(self, flag: str) -> bool:
-        """Whether a nested config leaves a norm flag out that the engine has a default of its own for."""
+        """Whether the nested config has no value for a norm flag, so that the engine uses its own default."""
         return flag in (self._nested_norms or {}) and flag not in self.files.config
 
     @property
     def _nested_norms(self) -> Mapping[str, bool] | None:
-        """The flags, with defaults, that the engine reads from this nested config; None where it reads it as flat."""
+        """The flags that the engine reads from this nested config, with defaults; None if it reads a flat one."""
         if not self.files.nested or not self.contract.nested_norms:
             return None
         return self.contract.nested_norms.get(str(self.files.config.get("speculators_model_type")), {})
 
 
 def lookup(fields: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key, or None."""
+    """Return the value at a dotted key, or None."""
     found: Any = fields
     for part in key.split("."):
         found = found.get(part) if isinstance(found, Mapping) else None

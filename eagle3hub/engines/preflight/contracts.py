@@ -1,4 +1,4 @@
-"""What each version of an engine does with a head's files, as data, and the verdicts that follow."""
+"""Read what each version of an engine does with a head's files, and derive verdicts from it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from functools import cache
 from typing import Any, Literal
 
 from eagle3hub.engines import ENGINES
-from eagle3hub.engines.specs import DATA, common, document, engine_title, merged, versions_with
+from eagle3hub.engines.specs import DATA, engine_data, engine_title, merge_tables, version_document, versions_with
 from eagle3hub.errors import UsageError
 from eagle3hub.head.aux_defaults import Layer, target_types
 from eagle3hub.system.resources import read_toml
 from eagle3hub.system.typed import build
 
-# Verdicts of a preflight, and the reasons they rest on.
+# Verdicts of a preflight and their reasons
 
 
 Effect = Literal["right", "unknown", "silently_wrong", "refuses"]
 EFFECTS: tuple[Effect, ...] = ("right", "unknown", "silently_wrong", "refuses")
-"""From best to worst; a head that is refused does no silent harm, so a refusal outweighs the rest."""
+"""From weakest to strongest: a refusal outweighs the rest, because a refused head does no silent harm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,10 @@ class Reason:
     """One thing an engine does with a head.
 
     Attributes:
-        code: stable slug (``aux-layers``). effect: what it leads to.
-        sentence: what happens; the engine is its subject.
-        source: where in the engine (a file of the named version) this was read, or how it was executed.
-        hint: what would mend it, or None.
+        code: stable slug (``aux-layers``). effect: its consequence.
+        sentence: what happens; the engine is the subject.
+        source: the place in the engine (a file of the named version) that shows this, or how it was executed.
+        hint: how to fix it, or None.
     """
 
     code: str
@@ -41,17 +41,17 @@ class Reason:
     hint: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Every field by name."""
+        """Return every field by name."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PreflightVerdict:
     """What one engine version will do with a head.
 
-    ``kind``: ``right`` (loads, and computes what the head was trained to), ``silently_wrong`` (loads and serves, but
-    not that: acceptance suffers), ``refuses`` (stops at start-up or at the first request), ``unknown`` (it depends on
-    something not at hand). Reasons come worst first.
+    ``kind``: ``right`` (it loads the head and computes what the head was trained for), ``silently_wrong`` (it loads
+    and serves the head but computes something else, so acceptance suffers), ``refuses`` (it stops at start-up or at
+    the first request), ``unknown`` (this depends on something we do not have). The worst reason comes first.
     """
 
     engine: str
@@ -61,7 +61,7 @@ class Verdict:
     reasons: tuple[Reason, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The verdict as an entry of ``engines`` in ``--json`` output."""
+        """Return the verdict as an entry of ``engines`` in ``--json`` output."""
         return {
             "engine": self.engine,
             "version": self.version,
@@ -71,28 +71,31 @@ class Verdict:
         }
 
 
-def weigh(engine: str, version: str, title: str, reasons: Iterable[Reason]) -> Verdict:
-    """The verdict that follows from ``reasons``: the worst effect decides."""
+def weigh(engine: str, version: str, title: str, reasons: Iterable[Reason]) -> PreflightVerdict:
+    """Return the verdict that follows from ``reasons``: the worst effect decides."""
     ordered = sorted(reasons, key=lambda r: -EFFECTS.index(r.effect))
-    return Verdict(engine, version, title, ordered[0].effect if ordered else "right", tuple(ordered))
+    return PreflightVerdict(engine, version, title, ordered[0].effect if ordered else "right", tuple(ordered))
 
 
-# What each engine version reads, needs and silently ignores: its ``contract.toml`` in ``engines/data``, typed.
+# Contracts: what each engine version reads, needs and silently ignores
 #
-# ``engines/data/common/rules.toml`` holds, for each code a finding may have, what it usually leads to and how that is
-# said. A contract lists the codes that matter to it, each with the place it was read from; what it does not list does
-# no harm there. One that builds on another version's states what differs; a rule with the effect ``right`` lifts one.
-# Where the runners of a version read files differently, ``[runners]`` states what differs for each.
+# ``engines/data/common/rules.toml`` holds the usual effect and sentence for each code of a finding. The
+# ``contract.toml`` of a version lists the codes that matter to this version, each with its source; a code that is not
+# listed does no harm there. A contract that builds on another version's states only the differences; a rule with the
+# effect ``right`` cancels an inherited one. If the runners of a version read files differently, ``[runners]`` states
+# the differences for each.
 
 
 Numbering = Literal["boundary", "after", "after-if-first-is-1", "boundary-if-last-layer"]
-"""How an engine numbers listed ids: number of layers that have run, 0-based layer whose output is taken, the latter
-only if the first id is 1, the latter unless the largest id is the number of layers."""
+"""How an engine reads listed ids: ``boundary`` counts the layers that have run, ``after`` is the 0-based layer whose
+output is taken. The last two mean ``after`` only if the first id is 1, and unless the largest id is the number of
+layers.
+"""
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """What one finding leads to on one engine; ``says`` and ``hint`` are format strings over the finding's facts."""
+class ContractRule:
+    """The effect of one finding on one engine; the finding's facts fill the format strings ``says`` and ``hint``."""
 
     effect: Effect
     says: str
@@ -100,21 +103,21 @@ class Rule:
     hint: str | None
 
     def reason(self, code: str, facts: Mapping[str, Any]) -> Reason:
-        """The reason for a finding of this kind."""
+        """Return the reason for a finding of this kind."""
         hint = None if self.hint is None else self.hint.format_map(facts)
         return Reason(code, self.effect, self.says.format_map(facts), self.source, hint)
 
 
 @dataclass(frozen=True, slots=True)
 class AuxReading:
-    """Where an engine takes the aux layers from.
+    """How an engine finds the aux layers.
 
     Attributes:
-        places: config keys that may list ids, first come first served, each with its numbering.
-        default: boundary ids where nothing is listed, as (first, L//2 + middle, L + last).
+        places: config keys that may list ids, each with its numbering; the first key that has a list decides.
+        default: boundary ids if no key has a list, as (first, L//2 + middle, L + last).
         last_layer: whether boundary L (after the last layer, before the final norm) can be captured.
-        as_listed: whether states are taken in the order listed, one listed twice being taken twice; else each once,
-            in the order the layers run.
+        as_listed: whether states are taken in the listed order, and twice if listed twice; otherwise each state is
+            taken once, in the order of the layers.
     """
 
     places: tuple[tuple[str, Numbering], ...]
@@ -124,32 +127,34 @@ class AuxReading:
 
     @property
     def default_layers(self) -> tuple[Layer, ...]:
-        """The default as layers of a target of L layers, by boundary ids."""
+        """The default as boundary ids of a target of L layers."""
         return tuple(Layer(of, plus) for of, plus in zip(("", "L//2", "L"), self.default, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What a contract states of how files are read.
+class ContractTerms:
+    """How an engine reads files, as a contract states it.
 
     Attributes:
-        architectures: accepted names by kind of draft class (``llama``, ``qwen3``, ``mla``); ``any_architecture``:
-            the name does not matter.
-        reads_nested: whether speculators' nested config is understood.
-        layer_names, several_layer_names: spellings of a layer's tensors it maps (``midlayer.``, ``midlayer.{i}.``,
-            ``layers.{i}.``) in a draft of one layer and of several (none: as in a draft of one).
-        model_prefix: whether names may begin with ``model.``; aux_norm_alias: whether aux_norm_low/mid/high are
-            fc_norm.0/1/2.
-        dropped: prefixes of names it drops without a word where the flag that asks for them is not set.
-        aux: how aux layers are read.
-        count_keys, count_lists: keys that size fc (a number; else a list's length; else 3).
-        class_count_lists: lists that size fc in a draft class of its own.
-        norms: keys read for each norm flag, first come first served; nested_norms: by speculators_model_type, the
-            flags read from a nested config, each with its default (empty: as in a flat one).
-        rope: spellings read, first come first served. later_norm: norm before attention in layers after the first.
-        attention_bias, fc_bias: whether biases of q/k/v/o (asked for by ``attention_bias``) and of fc (``bias``) are
-            loaded. o_proj_bias: flags any of which makes it build a bias of o_proj.
-        own_embedding_if_other_width: whether embed_tokens of the file is used where the widths differ.
+        architectures: accepted names, by kind of draft class (``llama``, ``qwen3``, ``mla``).
+        any_architecture: whether every name is accepted.
+        reads_nested: whether the engine understands speculators' nested config.
+        layer_names, several_layer_names: prefixes of layer tensors that it maps (``midlayer.``, ``midlayer.{i}.``,
+            ``layers.{i}.``), in a draft of one layer and of several layers (empty: the same as for one layer).
+        model_prefix: whether names may begin with ``model.``.
+        aux_norm_alias: whether aux_norm_low/mid/high are fc_norm.0/1/2.
+        dropped: prefixes of names that it drops silently unless a flag asks for them.
+        aux: how it reads aux layers.
+        count_keys, count_lists: keys that set the width of fc (a number; else the length of a list; else 3).
+        class_count_lists: the same lists, for a draft class that has its own.
+        norms: keys for each norm flag; the first that is present decides.
+        nested_norms: by speculators_model_type, the flags read from a nested config, each with its default (empty: as
+            in a flat config).
+        rope: forms of the RoPE fields that it reads; the first that is present decides.
+        later_norm: norm before attention in layers after the first.
+        attention_bias, fc_bias: whether it loads the biases of q/k/v/o (if ``attention_bias`` is set) and of fc (if
+            ``bias`` is set). o_proj_bias: flags that make it build a bias of o_proj.
+        own_embedding_if_other_width: whether it uses the file's embed_tokens if the widths differ.
         parallel_drafting_by: the runner that takes over for P-EAGLE heads, or None.
     """
 
@@ -177,16 +182,16 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contract(Terms):
+class EngineContract(ContractTerms):
     """What one version of one engine does with the files of a draft head.
 
     Attributes:
-        engine, version: which one (vLLM's two model runners count as versions). title: what to call it.
-        aux_by_target: how aux layers are read for targets of a model type.
-        only_targets: model types of targets outside of which it drafts for none (empty: no such limit known).
-        known_targets, not_targets: those it was seen to have what it takes for, and those it was seen not to (empty:
-            nothing known).
-        rules: by code, what a finding leads to.
+        engine, version: which engine (vLLM's two model runners count as versions). title: its name in messages.
+        aux_by_target: by model type of the target, how it reads aux layers.
+        only_targets: the only model types of targets that it drafts for (empty: no known limit).
+        known_targets, not_targets: model types of targets that its source supports, and does not support (empty:
+            unknown).
+        rules: by code, the effect of a finding.
     """
 
     engine: str
@@ -196,12 +201,12 @@ class Contract(Terms):
     only_targets: frozenset[str]
     known_targets: frozenset[str]
     not_targets: frozenset[str]
-    rules: Mapping[str, Rule]
+    rules: Mapping[str, ContractRule]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Special:
-    """How aux layers are read for some targets: what differs."""
+    """How aux layers are read for some targets: the differences."""
 
     model_types: str | frozenset[str]
     places: tuple[tuple[str, Numbering], ...] | None = None
@@ -212,7 +217,7 @@ class _Special:
 
 @dataclass(frozen=True, slots=True)
 class _Ruling:
-    """What a contract says of a finding where it is not the usual."""
+    """What a contract says about a finding, where it differs from the usual."""
 
     source: str | None = None
     effect: Effect | None = None
@@ -222,7 +227,7 @@ class _Ruling:
 
 @dataclass(frozen=True, slots=True)
 class _Usual:
-    """What a finding usually leads to; ``always``: on every engine."""
+    """The usual effect of a finding; ``always`` means on every engine."""
 
     effect: Effect
     says: str
@@ -232,10 +237,10 @@ class _Usual:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _File(Terms):
-    """A ``contract.toml`` for one runner. ``called`` is said in place of the version, or of the runner's name.
+class _File(ContractTerms):
+    """A ``contract.toml`` for one runner. ``called`` replaces the version, or the runner's name, in messages.
 
-    A string in place of a list of target types names one of ``aux_defaults.toml``.
+    A string in place of a list of target types names a list in ``aux_defaults.toml``.
     """
 
     rules: Mapping[str, _Ruling]
@@ -247,8 +252,8 @@ class _File(Terms):
 
 
 @cache
-def contracts() -> tuple[Contract, ...]:
-    """Every contract, engine by engine, each engine's from its oldest version to its newest."""
+def contracts() -> tuple[EngineContract, ...]:
+    """Return every contract, engine by engine, from the oldest version to the newest."""
     versions = ((engine, version) for engine in ENGINES for version in versions_with(engine, "contract.toml"))
     return tuple(
         found for engine, version in versions for found in _contracts(engine, version, _document(engine, version))
@@ -256,14 +261,14 @@ def contracts() -> tuple[Contract, ...]:
 
 
 @cache
-def current_contracts() -> tuple[Contract, ...]:
-    """Those of each engine's pinned version, and of the versions that its data name beside it."""
-    current = {(engine, v) for engine in ENGINES for v in (common(engine).pinned, *common(engine).beside)}
+def current_contracts() -> tuple[EngineContract, ...]:
+    """Return the contracts of each engine's pinned version, and of the versions that its data name beside it."""
+    current = {(engine, v) for engine in ENGINES for v in (engine_data(engine).pinned, *engine_data(engine).beside)}
     return tuple(found for found in contracts() if (found.engine, found.version.partition(" ")[0]) in current)
 
 
-def contract(engine: str, version: str) -> Contract:
-    """The contract of one engine version. Raises UsageError listing those there are."""
+def contract(engine: str, version: str) -> EngineContract:
+    """Return the contract of one engine version. Raises UsageError, which lists the known versions."""
     for found in contracts():
         if (found.engine, found.version) == (engine, version):
             return found
@@ -273,7 +278,7 @@ def contract(engine: str, version: str) -> Contract:
 
 @cache
 def common_rules() -> Mapping[str, _Usual]:
-    """By code: usual effect, sentence and hint; ``always`` marks those that hold for every engine."""
+    """Return, by code, the usual effect, sentence and hint; ``always`` marks rules that hold for every engine."""
     place = "engines/data/common/rules.toml"
     return {
         code: build(_Usual, found, f"{place}, {code}") for code, found in read_toml(DATA / "common/rules.toml").items()
@@ -281,32 +286,32 @@ def common_rules() -> Mapping[str, _Usual]:
 
 
 def _document(engine: str, version: str) -> dict[str, Any]:
-    return document(engine, version, "contract.toml")
+    return version_document(engine, version, "contract.toml")
 
 
-def _contracts(engine: str, version: str, stated: Mapping[str, Any]) -> list[Contract]:
-    """The contracts of one version, one for each of its runners; raises ValueError for a file that is wrong."""
+def _contracts(engine: str, version: str, stated: Mapping[str, Any]) -> list[EngineContract]:
+    """Return the contracts of one version, one for each runner. Raises ValueError for a wrong file."""
     place = f"engines/data/{engine}/{version}/contract.toml"
     shared = {key: value for key, value in stated.items() if key != "runners"}
     if "runners" not in stated:
         return [_contract(engine, version, version, build(_File, shared, place))]
     files = {
-        runner: build(_File, merged(shared, own), f"{place}, runners.{runner}")
+        runner: build(_File, merge_tables(shared, own), f"{place}, runners.{runner}")
         for runner, own in stated["runners"].items()
     }
     return [_contract(engine, f"{version} {runner}", version, file) for runner, file in files.items()]
 
 
-def _contract(engine: str, version: str, number: str, file: _File) -> Contract:
+def _contract(engine: str, version: str, number: str, file: _File) -> EngineContract:
     rules = _rules(file.rules)
     lacking = _norm_codes(file) - set(rules)
     if lacking:
         raise ValueError(f"{engine} {version} reads norms and has no rules for {sorted(lacking)}")
-    terms = {f.name: getattr(file, f.name) for f in dataclasses.fields(Terms)}
+    terms = {f.name: getattr(file, f.name) for f in dataclasses.fields(ContractTerms)}
     runner = version.removeprefix(number).strip()
     taken_over = file.parallel_drafting_by
     called = f"{number} {file.called or runner}" if runner else file.called or number
-    return Contract(
+    return EngineContract(
         **{
             **terms,
             "several_layer_names": file.several_layer_names or file.layer_names,
@@ -323,8 +328,8 @@ def _contract(engine: str, version: str, number: str, file: _File) -> Contract:
     )
 
 
-def _norm_codes(terms: Terms) -> set[str]:
-    """The codes of every finding about the norm flags that an engine reads."""
+def _norm_codes(terms: ContractTerms) -> set[str]:
+    """Return the codes of all findings about the norm flags that an engine reads."""
     nested = terms.nested_norms.values()
     codes = {f"{flag}-assumed" for read in nested for flag, default in read.items() if default}
     for flag in {*terms.norms, *(flag for read in nested for flag in read)}:
@@ -346,9 +351,9 @@ def _types(listed: str | frozenset[str]) -> frozenset[str]:
     return target_types(listed) if isinstance(listed, str) else listed
 
 
-def _rules(own: Mapping[str, _Ruling]) -> dict[str, Rule]:
+def _rules(own: Mapping[str, _Ruling]) -> dict[str, ContractRule]:
     usual = common_rules()
-    rules: dict[str, Rule] = {}
+    rules: dict[str, ContractRule] = {}
     for code, always in usual.items():
         if not always.always and code not in own:
             continue
@@ -356,7 +361,9 @@ def _rules(own: Mapping[str, _Ruling]) -> dict[str, Rule]:
         source = said.source or always.source
         if source is None:
             raise ValueError(f"the rule {code} does not say where it was read")
-        rules[code] = Rule(said.effect or always.effect, said.says or always.says, source, said.hint or always.hint)
+        rules[code] = ContractRule(
+            said.effect or always.effect, said.says or always.says, source, said.hint or always.hint
+        )
     unknown = set(own) - set(usual)
     if unknown:
         raise ValueError(f"rules for codes no finding has: {sorted(unknown)}")

@@ -1,4 +1,4 @@
-"""What a head's files hold, as an engine would see it."""
+"""Read a head's files as an engine would, and find out what the head was trained to compute."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from eagle3hub.layouts.hf_config import ORIGINAL, context_of, plain_scaling, wit
 from eagle3hub.layouts.tensors import PACKED, QUANT_CONFIG, read_mask
 from eagle3hub.system.reading import opened
 
-# Whether the embed_tokens of a head are the target's: several engines use the target's whatever the head brings.
+# Compare embeddings: several engines always use the target's embed_tokens, even if the head has its own
 
 
 Embedding = Literal["none", "own", "differs", "same"]
@@ -33,7 +33,7 @@ _CHUNK = 4 << 20
 
 
 def target_embeddings(head: Head, target: str | None) -> Checkpoint | None:
-    """The target's folder, opened, where comparing embeddings makes sense and is possible; else None."""
+    """Open the target's folder if the head has embeddings to compare with; otherwise return None."""
     if target is None or "embed_tokens.weight" not in head.tensors:
         return None
     at = parse_address(target)
@@ -46,7 +46,7 @@ def target_embeddings(head: Head, target: str | None) -> Checkpoint | None:
 
 
 def compare_embeddings(head: Checkpoint, target: Checkpoint) -> Literal["differs", "same"] | None:
-    """Whether two embeddings hold the same bytes; None where one is not at hand or they differ in dtype or shape."""
+    """Compare two embeddings byte for byte; None if one is missing, or if dtypes or shapes differ."""
     ours, theirs = _first(head, _OF_HEAD), _first(target, _OF_TARGET)
     if ours is None or theirs is None or ours.remote is not None:
         return None
@@ -72,7 +72,7 @@ def _same(a: TensorRef, b: TensorRef) -> bool:
     return True
 
 
-# What lies in a folder as an engine would see it, and what the head in it was trained to compute.
+# The files of a folder as an engine sees them, and what the head in it was trained to compute
 
 
 T = TypeVar("T")
@@ -84,22 +84,22 @@ _ON_MAP_ALONE = frozenset({"zero", "arange", "absolute", "double-subtracted", "o
 _TYPECODES = {"I32": "i", "I64": "q"}
 _NUMBERED = re.compile(r"(?:model\.)?(?:midlayer|layers)\.(\d{1,9})\.")
 QUANTIZED_NAME = re.compile(r"_scale(_\d+|_inv)?$|_zero_point$|\.(qweight|qzeros|scales|weight_packed)$")
-"""Names of what lies beside, or in place of, a quantized weight: scales, zero points, packed values."""
+"""Names of tensors that accompany or replace a quantized weight: scales, zero points, packed values."""
 
 
 _MOST = 1000
-"""Layers or hidden states beyond which a hostile file is no longer counted: no head comes near."""
+"""Limit on the layers or hidden states that a hostile file can make us count; no real head comes near it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class HeadFiles:
     """A folder as an engine opens it.
 
     Attributes:
-        config: config.json, parsed, nulls and all. tensors: dtype and shape by name on disk.
-        weights: names of the weights files. mislabelled: those that are torch pickles and called ``.safetensors``.
+        config: the parsed config.json, including nulls. tensors: dtype and shape by name on disk.
+        weights: names of the weights files. mislabelled: torch pickles among them that are named ``.safetensors``.
         quant_file: whether ModelOpt's hf_quant_config.json lies beside config.json.
-        overlaid: whether other safetensors in the folder hold tensors of the same names with other contents.
+        overlaid: whether two safetensors files in the folder hold a tensor of the same name with different contents.
     """
 
     config: Mapping[str, Any]
@@ -111,12 +111,12 @@ class Files:
 
     @property
     def nested(self) -> bool:
-        """Whether config.json is of speculators' nested kind."""
+        """Whether config.json has speculators' nested form."""
         return isinstance(self.config.get("transformer_layer_config"), dict)
 
     @property
     def says_quantized(self) -> str | None:
-        """What makes an engine build quantized layers, or None; a null in config.json does not."""
+        """The place in the files that asks for quantized layers, or None; a null in config.json is no request."""
         if self.config.get("quantization_config"):
             return "quantization_config"
         return QUANT_CONFIG if self.quant_file else None
@@ -129,7 +129,7 @@ class Files:
 
     @property
     def fields(self) -> Mapping[str, Any]:
-        """The Llama fields and the EAGLE-3 fields side by side, as readers of a nested config merge them."""
+        """The Llama fields and the EAGLE-3 fields in one mapping, as readers of a nested config merge them."""
         if not self.nested:
             return self.config
         own = {k: v for k in _NESTED_KEYS if (v := self.config.get(k)) is not None}
@@ -138,20 +138,24 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What the head computes, whatever an engine makes of it.
+    """What the head was trained to compute, whatever an engine does.
 
     Attributes:
         hidden_size, target_hidden_size, vocab_size, draft_vocab_size, num_layers: sizes.
         kind: its attention: ``llama``, ``qwen3`` (q/k norms) or ``mla``.
-        uses_aux: False for a head fed by the target's final post-norm state. num_aux: states its fc takes.
-        boundaries: boundary ids of these states in the order of fc's columns; None: the trainer's default.
+        uses_aux: False for a head whose input is the target's final post-norm state.
+        num_aux: number of hidden states that its fc takes.
+        boundaries: boundary ids of these states, in the order of fc's columns; None means the trainer's default.
         norm_before_residual, norm_before_fc, fc_norm: its norms.
-        feedback: which state the next step gets; None where the files leave that open.
+        feedback: the hidden state that the next draft step gets; None if the files leave this open.
         rope_theta, rope_scaling: as trained. hidden_act: activation.
-        sliding_window, parallel_drafting: whether it has them. quantized: whether its tensors are, whatever is said.
-        map_fault: what is wrong with d2t (code without ``vocab-``), or None; map_doubt: the same for t2d against d2t.
-        map_fits: whether draft id + d2t stays inside the vocabulary and never collides; None if not looked at.
-        embedding: ``none`` in the file, ``own`` in the file, which ``differs`` from the target's or is the ``same``.
+        sliding_window, parallel_drafting: whether it has them.
+        quantized: whether its tensors are quantized, even if the config does not say so.
+        map_fault: the fault of d2t (code without ``vocab-``), or None. map_doubt: a conflict between t2d and d2t, or
+            None.
+        map_fits: whether draft id + d2t stays inside the vocabulary and never collides; None if not checked.
+        embedding: ``none`` (not in the files), ``own`` (in the files, not compared), ``differs`` from the target's, or
+            the ``same``.
     """
 
     hidden_size: int
@@ -185,21 +189,21 @@ class Truth:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """A head's files, and the truth they are held against."""
+class ExaminedHead:
+    """A head's files, and what the head was trained to compute."""
 
-    files: Files
+    files: HeadFiles
     truth: Truth
 
 
-def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint | None = None) -> Subject:
-    """The subject of a preflight: an opened folder and, where a codec reads it, the head in it.
+def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint | None = None) -> ExaminedHead:
+    """Read an opened folder for a preflight, with the head that a codec read from it, if one could.
 
-    Without a head the truth is inferred from the files by the conventions of the trainers (flat configs list
-    after-layer ids in ``eagle_config``, everything at top level is a boundary id). With the target's weights, an
-    embed_tokens of the head is compared with the target's, byte for byte.
+    Without ``head``, what the head computes is inferred from the files by the trainers' conventions (flat configs list
+    after-layer ids in ``eagle_config`` and boundary ids at top level). With the target's weights, the head's
+    embed_tokens is compared with the target's, byte for byte.
     """
-    files = Files(
+    files = HeadFiles(
         config=checkpoint.config,
         tensors={name: (ref.dtype, ref.shape) for name, ref in checkpoint.tensors.items()},
         weights=tuple(path.name for path in checkpoint.weights),
@@ -210,7 +214,7 @@ def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint
     truth = _with_map(infer_truth(files), checkpoint)
     if truth.embedding != "none" and target is not None:
         truth = replace(truth, embedding=compare_embeddings(checkpoint, target) or truth.embedding)
-    return Subject(files, truth if head is None else _with_head(truth, head))
+    return ExaminedHead(files, truth if head is None else _with_head(truth, head))
 
 
 def _is_mislabelled(path: Path) -> bool:
@@ -220,17 +224,17 @@ def _is_mislabelled(path: Path) -> bool:
         return is_pickle(f.read(9))
 
 
-def infer_truth(files: Files) -> Truth:
-    """The truth as the files alone tell it; the contents of the vocabulary map are not looked at."""
+def infer_truth(files: HeadFiles) -> Truth:
+    """Infer what the head computes from its files alone, without reading the contents of the vocabulary map."""
     f, names = files.fields, files.tensors
-    eagle = section(files.config, "eagle_config")
-    hidden = number(f, "hidden_size", 0)
-    target_hidden = number(f, "target_hidden_size", hidden)
-    vocab = number(f, "vocab_size", 0)
+    eagle = nested_object(files.config, "eagle_config")
+    hidden = positive_int(f, "hidden_size", 0)
+    target_hidden = positive_int(f, "target_hidden_size", hidden)
+    vocab = positive_int(f, "vocab_size", 0)
     fc_inputs = inputs_of(files, "fc.weight")
     uses_aux = eagle.get("use_aux_hidden_state") is not False
-    listed = ids(f, AUX_IDS)
-    after = None if files.nested else ids(eagle, AUX_IDS)
+    listed = layer_ids(f, AUX_IDS)
+    after = None if files.nested else layer_ids(eagle, AUX_IDS)
     boundaries = listed if listed is not None else None if after is None else tuple(i + 1 for i in after)
     theta, scaling = read_rope(f, ("rope_parameters", "legacy"))
     mla = any("kv_a_proj_with_mqa" in n or "kv_b_proj" in n for n in names)
@@ -240,7 +244,7 @@ def infer_truth(files: Files) -> Truth:
         target_hidden_size=target_hidden,
         vocab_size=vocab,
         draft_vocab_size=_draft_vocab(files, f, vocab),
-        num_layers=min(number(f, "num_hidden_layers", _layers_held(names)), _MOST),
+        num_layers=min(positive_int(f, "num_hidden_layers", _layers_held(names)), _MOST),
         kind="mla" if mla else "qwen3" if any("q_norm" in n for n in names) else "llama",
         uses_aux=uses_aux,
         num_aux=min(fc_inputs // target_hidden, _MOST) if fc_inputs is not None and target_hidden else 3,
@@ -266,7 +270,7 @@ def _layers_held(names: Iterable[str]) -> int:
 
 
 def _with_head(truth: Truth, head: Head) -> Truth:
-    """The truth where a codec, the user or the target knows better than the files."""
+    """Correct the truth with what a codec, the user or the target knows better than the files."""
     s = head.semantics
     changes: dict[str, Any] = {
         "norm_before_residual": s.norm_before_residual,
@@ -291,7 +295,7 @@ def _with_head(truth: Truth, head: Head) -> Truth:
 
 
 def _with_map(truth: Truth, checkpoint: Checkpoint) -> Truth:
-    d2t, t2d = named(checkpoint.tensors, "d2t"), named(checkpoint.tensors, "t2d")
+    d2t, t2d = find_tensor(checkpoint.tensors, "d2t"), find_tensor(checkpoint.tensors, "t2d")
     if d2t is None or d2t.dtype not in _TYPECODES or d2t.shape != (truth.draft_vocab_size,):
         return truth
     values = array(_TYPECODES[d2t.dtype])
@@ -302,7 +306,7 @@ def _with_map(truth: Truth, checkpoint: Checkpoint) -> Truth:
 
 
 def with_map_values(truth: Truth, d2t: Sequence[int], t2d: bytes | None) -> Truth:
-    """The truth with the contents of d2t (and t2d, if there is one) checked."""
+    """Add the result of checking the contents of d2t, and of t2d if there is one."""
     _, status, _ = check_vocab_map(d2t, t2d, vocab_size=truth.vocab_size, draft_vocab_size=truth.draft_vocab_size)
     mapped = [i + x for i, x in enumerate(d2t)]
     fits = len(set(mapped)) == len(mapped) and all(0 <= t < truth.vocab_size for t in mapped)
@@ -311,22 +315,22 @@ def with_map_values(truth: Truth, d2t: Sequence[int], t2d: bytes | None) -> Trut
     return replace(truth, map_fault=fault, map_doubt=doubt, map_fits=fits)
 
 
-def _draft_vocab(files: Files, fields: Mapping[str, Any], vocab: int) -> int:
+def _draft_vocab(files: HeadFiles, fields: Mapping[str, Any], vocab: int) -> int:
     for name in ("lm_head.weight", "d2t"):
         shape = shape_of(files, name)
         if shape:
             return shape[0]
-    return number(fields, "draft_vocab_size", vocab)
+    return positive_int(fields, "draft_vocab_size", vocab)
 
 
-def _embedding(files: Files) -> Embedding:
+def _embedding(files: HeadFiles) -> Embedding:
     if shape_of(files, "embed_tokens.weight") is None:
         return "none"
     return "differs" if files.config.get("embed_requires_grad") is True else "own"
 
 
 def read_rope(fields: Mapping[str, Any], spellings: Sequence[str]) -> tuple[float, dict[str, Any] | None]:
-    """RoPE base and scaling from the first spelling that is there; 10000 and none where there is none."""
+    """Return RoPE base and scaling from the first form that is present; 10000 and None if none is."""
     theta = _real(fields.get("rope_theta"), 10000.0)
     for spelling in spellings:
         found = fields.get("rope_parameters" if spelling == "rope_parameters" else "rope_scaling")
@@ -343,42 +347,42 @@ def _real(value: Any, default: float) -> float:
     return float(value) if type(value) in (int, float) else default
 
 
-def named(tensors: Mapping[str, T], name: str) -> T | None:
-    """The tensor of a name that may carry the prefix ``model.``, or None."""
+def find_tensor(tensors: Mapping[str, T], name: str) -> T | None:
+    """Return a tensor by its name, with or without the prefix ``model.``, or None."""
     return tensors.get(name) or tensors.get(f"model.{name}")
 
 
-def shape_of(files: Files, name: str) -> tuple[int, ...] | None:
-    """Shape of a tensor that may carry the prefix ``model.``, or None."""
-    found = named(files.tensors, name)
+def shape_of(files: HeadFiles, name: str) -> tuple[int, ...] | None:
+    """Return the shape of a tensor, with or without the prefix ``model.``, or None."""
+    found = find_tensor(files.tensors, name)
     return None if found is None else found[1]
 
 
-def inputs_of(files: Files, name: str) -> int | None:
-    """Inputs of a matrix (two 4-bit values to a byte where it is ``U8``), or None where it is none."""
-    dtype, shape = named(files.tensors, name) or ("", ())
+def inputs_of(files: HeadFiles, name: str) -> int | None:
+    """Return the number of inputs of a matrix (``U8`` holds two 4-bit values per byte), or None if it is no matrix."""
+    dtype, shape = find_tensor(files.tensors, name) or ("", ())
     return shape[1] * (2 if dtype == "U8" else 1) if len(shape) == 2 else None
 
 
-def packed_weights(files: Files, dtypes: Collection[str] = PACKED, of: str = ".weight") -> bool:
-    """Whether a tensor whose name ends in ``of`` holds packed values of one of these dtypes."""
+def packed_weights(files: HeadFiles, dtypes: Collection[str] = PACKED, of: str = ".weight") -> bool:
+    """Whether a tensor whose name ends in ``of`` holds packed values in one of these dtypes."""
     return any(name.endswith(of) and dtype in dtypes for name, (dtype, _) in files.tensors.items())
 
 
-def section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A nested object, empty where it is absent or null."""
+def nested_object(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a nested object; empty if it is absent or null."""
     found = config.get(name)
     return found if isinstance(found, dict) else {}
 
 
-def number(fields: Mapping[str, Any], name: str, default: int) -> int:
-    """A positive integer, or the default where there is none."""
+def positive_int(fields: Mapping[str, Any], name: str, default: int) -> int:
+    """Return a positive integer, or the default if there is none."""
     found = fields.get(name)
     return found if type(found) is int and found > 0 else default
 
 
-def ids(fields: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
-    """A list of layer ids, or None where it is absent or empty."""
+def layer_ids(fields: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
+    """Return a list of layer ids, or None if it is absent or empty."""
     found = fields.get(name)
     if isinstance(found, list) and found and all(type(i) is int for i in found):
         return tuple(found)

@@ -1,4 +1,4 @@
-"""Hold a head's files against an engine's contract: config, tensors, wiring to the target."""
+"""Check a head's files against an engine's contract: config, tensors, and aux hidden states of the target."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from eagle3hub.engines.preflight.case import Case, Finding, lookup
+from eagle3hub.engines.preflight.case import PreflightCase, PreflightFinding, lookup
 from eagle3hub.engines.preflight.contracts import AuxReading, Numbering
 from eagle3hub.engines.preflight.files import (
     QUANTIZED_NAME,
+    find_tensor,
     inputs_of,
-    named,
-    number,
+    nested_object,
     packed_weights,
+    positive_int,
     read_rope,
-    section,
     shape_of,
 )
 from eagle3hub.head.aux_defaults import shown
 from eagle3hub.layouts.hf_config import CONTEXT, LAYERS
 
-# What config.json says, against what an engine makes of it.
+# Check config.json: what it says, and how an engine reads it
 
 
 _NORM_FLAGS = ("norm_before_residual", "norm_before_fc", "fc_norm")
@@ -32,18 +32,18 @@ _NOT_NULL = (
     *("max_position_embeddings", "mlp_bias", "num_attention_heads", "num_hidden_layers", "rms_norm_eps"),
     *("tie_word_embeddings", "use_cache", "vocab_size"),
 )
-"""Keys whose null the Llama config of transformers 5 refuses (executed, 5.19.0)."""
+"""Keys that the Llama config of transformers 5 refuses as null (executed, 5.19.0)."""
 
 
-def configuration_findings(case: Case) -> Iterator[Finding]:
-    """Form of the config, draft class, norms, RoPE, context, and whatever else a key decides."""
-    yield Finding("no-eagle3")
+def configuration_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
+    """Check the form of the config, draft class, norms, RoPE, context length and all other keys."""
+    yield PreflightFinding("no-eagle3")
     yield from _target(case)
     yield from _form(case)
     yield from _draft_class(case)
     yield from _nulls(case)
     if not case.files.nested and "num_hidden_layers" not in case.fields:
-        yield Finding("no-num-hidden-layers", {"read": LAYERS, "file": case.truth.num_layers})
+        yield PreflightFinding("no-num-hidden-layers", {"read": LAYERS, "file": case.truth.num_layers})
     yield from _vocabulary_keys(case)
     yield from _norms(case)
     yield from _rope(case)
@@ -51,7 +51,7 @@ def configuration_findings(case: Case) -> Iterator[Finding]:
     yield from _kinds(case)
 
 
-def _target(case: Case) -> Iterator[Finding]:
+def _target(case: PreflightCase) -> Iterator[PreflightFinding]:
     target, truth, terms = case.target, case.truth, case.contract
     if target is None:
         return
@@ -60,37 +60,39 @@ def _target(case: Case) -> Iterator[Finding]:
         ("vocabulary", truth.vocab_size, target.vocab_size),
     ):
         if ours != theirs:
-            yield Finding("target-mismatch", {"what": what, "ours": ours, "theirs": theirs, "target": target.name})
+            yield PreflightFinding(
+                "target-mismatch", {"what": what, "ours": ours, "theirs": theirs, "target": target.name}
+            )
     kind = target.model_type
     if not kind or _needs_no_aux(case):
         return
     if kind in terms.not_targets or (terms.only_targets and kind not in terms.only_targets):
-        yield Finding("target-type", {"kind": kind})
+        yield PreflightFinding("target-type", {"kind": kind})
     elif terms.known_targets and kind not in terms.known_targets:
-        yield Finding("target-unchecked", {"kind": kind})
+        yield PreflightFinding("target-unchecked", {"kind": kind})
 
 
-def _needs_no_aux(case: Case) -> bool:
-    """Whether the engine can feed this head the final hidden state, which the class of any target hands out."""
+def _needs_no_aux(case: PreflightCase) -> bool:
+    """Whether this head needs only the final hidden state, which every target gives, and the engine can feed it."""
     rule = case.contract.rules.get("final-norm")
     return not case.truth.uses_aux and rule is not None and rule.effect == "right"
 
 
-def _form(case: Case) -> Iterator[Finding]:
+def _form(case: PreflightCase) -> Iterator[PreflightFinding]:
     files = case.files
     if not any(name.endswith(".safetensors") for name in files.weights):
-        yield Finding("pickle-weights", {"file": files.weights[0] if files.weights else "no file at all"})
+        yield PreflightFinding("pickle-weights", {"file": files.weights[0] if files.weights else "no file at all"})
     if files.overlaid:
-        yield Finding("weights-overlaid")
+        yield PreflightFinding("weights-overlaid")
     if files.mislabelled:
-        yield Finding("mislabelled-pickle", {"file": files.mislabelled[0]})
+        yield PreflightFinding("mislabelled-pickle", {"file": files.mislabelled[0]})
     if files.nested:
-        yield Finding("nested-config")
+        yield PreflightFinding("nested-config")
         lacking = _nested_lacks(files.config)
         if case.contract.reads_nested and lacking:
-            yield Finding("nested-incomplete", {"lacking": lacking})
+            yield PreflightFinding("nested-incomplete", {"lacking": lacking})
     if "model_type" not in files.config:
-        yield Finding("no-model-type")
+        yield PreflightFinding("no-model-type")
 
 
 def _nested_lacks(config: Mapping[str, Any]) -> str | None:
@@ -104,122 +106,127 @@ def _nested_lacks(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _draft_class(case: Case) -> Iterator[Finding]:
+def _draft_class(case: PreflightCase) -> Iterator[PreflightFinding]:
     truth, terms, built = case.truth, case.contract, case.draft_class
     if built is None:
         plain = case.architecture == "LlamaForCausalLM"
         name = case.architecture or "a config without architectures"
-        yield Finding("architecture-plain" if plain else "architecture", {"name": name})
+        yield PreflightFinding("architecture-plain" if plain else "architecture", {"name": name})
     if truth.kind == "mla":
         if "mla" not in terms.architectures or built not in {None, "mla"}:
-            yield Finding("mla")
+            yield PreflightFinding("mla")
         if truth.quantized or case.files.says_quantized:
-            yield Finding("mla-quantized")
+            yield PreflightFinding("mla-quantized")
         if truth.num_layers > 1:
-            yield Finding("mla-several-layers", {"layers": truth.num_layers})
+            yield PreflightFinding("mla-several-layers", {"layers": truth.num_layers})
         if truth.norm_before_fc:
-            yield Finding("mla-norm-before-fc")
+            yield PreflightFinding("mla-norm-before-fc")
         if not truth.uses_aux:
-            yield Finding("mla-final-norm")
+            yield PreflightFinding("mla-final-norm")
     if truth.kind == "qwen3" and built != "qwen3":
-        yield Finding("qk-norm")
+        yield PreflightFinding("qk-norm")
 
 
-def _nulls(case: Case) -> Iterator[Finding]:
+def _nulls(case: PreflightCase) -> Iterator[PreflightFinding]:
     if case.files.nested:
         return
     for key in _NULLS:
         if key in case.files.config and case.files.config[key] is None:
-            yield Finding(f"null-{key.replace('_', '-')}")
-    if case.truth.uses_aux and section(case.files.config, "eagle_config").get("use_aux_hidden_state", True) is None:
-        yield Finding("null-use-aux-hidden-state")
+            yield PreflightFinding(f"null-{key.replace('_', '-')}")
+    if (
+        case.truth.uses_aux
+        and nested_object(case.files.config, "eagle_config").get("use_aux_hidden_state", True) is None
+    ):
+        yield PreflightFinding("null-use-aux-hidden-state")
     refused = [key for key in _NOT_NULL if key in case.files.config and case.files.config[key] is None]
     if refused:
-        yield Finding("null-strict", {"names": ", ".join(refused[:3])})
+        yield PreflightFinding("null-strict", {"names": ", ".join(refused[:3])})
 
 
-def _vocabulary_keys(case: Case) -> Iterator[Finding]:
+def _vocabulary_keys(case: PreflightCase) -> Iterator[PreflightFinding]:
     truth, fields = case.truth, case.fields
     if "draft_vocab_size" not in fields:
-        yield Finding("no-draft-vocab-size")
+        yield PreflightFinding("no-draft-vocab-size")
     if fields.get("draft_vocab_size") is None and truth.reduced:
-        yield Finding("no-draft-vocab-size-reduced", {"draft": truth.draft_vocab_size, "full": truth.vocab_size})
+        yield PreflightFinding(
+            "no-draft-vocab-size-reduced", {"draft": truth.draft_vocab_size, "full": truth.vocab_size}
+        )
     if fields.get("tie_word_embeddings") is True and shape_of(case.files, "lm_head.weight") is not None:
-        yield Finding("tied")
+        yield PreflightFinding("tied")
 
 
-def _norms(case: Case) -> Iterator[Finding]:
+def _norms(case: PreflightCase) -> Iterator[PreflightFinding]:
     truth = case.truth
     for flag in _NORM_FLAGS:
         wanted, read = getattr(truth, flag), case.reads(flag)
         if wanted and not read:
-            yield Finding(flag.replace("_", "-"), {"flag": flag})
+            yield PreflightFinding(flag.replace("_", "-"), {"flag": flag})
         elif read and not wanted:
             why = "assumed" if case.assumes(flag) else "stated"
-            yield Finding(f"{flag.replace('_', '-')}-{why}", {"flag": flag})
+            yield PreflightFinding(f"{flag.replace('_', '-')}-{why}", {"flag": flag})
     read = case.reads("norm_output")
     if truth.feedback is None:
-        yield Finding("feedback-open")
+        yield PreflightFinding("feedback-open")
     elif read != (truth.feedback == "post_norm"):
         names = {"post_norm": "normed", "pre_norm": "un-normed"}
         other = "pre_norm" if truth.feedback == "post_norm" else "post_norm"
-        yield Finding("feedback", {"wanted": names[truth.feedback], "fed": names[other]})
+        yield PreflightFinding("feedback", {"wanted": names[truth.feedback], "fed": names[other]})
 
 
-def _rope(case: Case) -> Iterator[Finding]:
+def _rope(case: PreflightCase) -> Iterator[PreflightFinding]:
     theta, scaling = read_rope(case.fields, case.contract.rope)
     truth = case.truth
     if theta != truth.rope_theta:
-        yield Finding("rope-theta", {"read": f"{theta:g}", "trained": f"{truth.rope_theta:g}"})
+        yield PreflightFinding("rope-theta", {"read": f"{theta:g}", "trained": f"{truth.rope_theta:g}"})
     if (scaling or None) != (dict(truth.rope_scaling) if truth.rope_scaling else None):
         how = "no RoPE scaling" if scaling is None else f"RoPE scaling {scaling}"
-        yield Finding("rope-scaling", {"read": how})
+        yield PreflightFinding("rope-scaling", {"read": how})
     for key, code in (("mrope_section", "mrope"), ("partial_rotary_factor", "partial-rotary")):
         if key in (truth.rope_scaling or {}):
-            yield Finding(code)
+            yield PreflightFinding(code)
 
 
-def _context(case: Case) -> Iterator[Finding]:
-    own = number(case.fields, "max_position_embeddings", 0)
+def _context(case: PreflightCase) -> Iterator[PreflightFinding]:
+    own = positive_int(case.fields, "max_position_embeddings", 0)
     length = own or CONTEXT
     stated = str(length) if own else f"{length} (it states none)"
     if case.target is None or case.target.max_position_embeddings is None:
-        yield Finding("context-unknown", {"stated": stated})
+        yield PreflightFinding("context-unknown", {"stated": stated})
     elif length < case.target.max_position_embeddings:
-        yield Finding("context", {"stated": stated, "target": case.target.max_position_embeddings})
+        yield PreflightFinding("context", {"stated": stated, "target": case.target.max_position_embeddings})
 
 
-def _kinds(case: Case) -> Iterator[Finding]:
+def _kinds(case: PreflightCase) -> Iterator[PreflightFinding]:
     truth = case.truth
     if truth.hidden_act != "silu":
-        yield Finding("hidden-act", {"act": truth.hidden_act})
+        yield PreflightFinding("hidden-act", {"act": truth.hidden_act})
     if truth.sliding_window:
-        yield Finding("sliding-window")
+        yield PreflightFinding("sliding-window")
         if not case.files.says_sliding:
-            yield Finding("sliding-window-unstated")
+            yield PreflightFinding("sliding-window-unstated")
     elif case.files.says_sliding:
-        yield Finding("sliding-window-stated")
+        yield PreflightFinding("sliding-window-stated")
     yield from _quantization(case)
     if truth.parallel_drafting:
-        yield Finding("parallel-drafting")
+        yield PreflightFinding("parallel-drafting")
     if truth.num_layers > 1:
-        yield Finding("several-layers", {"layers": truth.num_layers})
+        yield PreflightFinding("several-layers", {"layers": truth.num_layers})
 
 
-def _quantization(case: Case) -> Iterator[Finding]:
+def _quantization(case: PreflightCase) -> Iterator[PreflightFinding]:
     told = case.files.says_quantized
     if not case.truth.quantized:
         if told is not None:
-            yield Finding("quantized-config-alone", {"where": told})
+            yield PreflightFinding("quantized-config-alone", {"where": told})
         return
-    yield Finding("quantized")
+    yield PreflightFinding("quantized")
     if case.truth.kind != "mla" and packed_weights(case.files, of="fc.weight"):
-        yield Finding("fc-packed" if packed_weights(case.files, {"U8"}, "fc.weight") else "fc-quantized")
+        yield PreflightFinding("fc-packed" if packed_weights(case.files, {"U8"}, "fc.weight") else "fc-quantized")
     if told is None:
-        yield Finding("packed-untold" if packed_weights(case.files, {"U8"}) else "quantized-untold")
+        yield PreflightFinding("packed-untold" if packed_weights(case.files, {"U8"}) else "quantized-untold")
 
 
-# Which tensors of the files an engine takes, which it lacks, and which it does not know.
+# Check tensors: which an engine takes, which are missing, and which it does not know
 
 
 _LAYER = re.compile(r"(midlayer|layers)\.(?:(\d+)\.)?(.+)")
@@ -227,9 +234,9 @@ _ALIASES = {"aux_norm_low.": "fc_norm.0.", "aux_norm_mid.": "fc_norm.1.", "aux_n
 _JUDGED_BY_FLAG = re.compile(r"(fc_norm|input_norm|aux_norm_\w+|mask_hidden)\b|\.(q_norm|k_norm)\.")
 _LATER_NORM = re.compile(r"layers\.[1-9]\d*\.(input_layernorm|hidden_norm)\.")
 _ROTARY = re.compile(r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$")
-"""Buffers of old transformers versions, which every loader skips or ignores (vLLM ``models/utils.py:233``)."""
+"""Buffers of old transformers versions; every loader skips or ignores them (vLLM ``models/utils.py:233``)."""
 _QWEN3_HEAD_DIM = 128
-"""head_dim of a Qwen3 config that states none (transformers)."""
+"""Default head_dim of a Qwen3 config (transformers)."""
 _ALWAYS_KNOWN = {"embed_tokens.weight", "lm_head.weight", "d2t", "t2d"}
 _MATRICES = (
     *(f"self_attn.{x}_proj.weight" for x in "qkvo"),
@@ -238,11 +245,11 @@ _MATRICES = (
 )
 
 
-def tensor_findings(case: Case) -> Iterator[Finding]:
-    """Names that are not mapped, tensors that are missing or unknown, and widths that do not fit."""
+def tensor_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
+    """Check for names that are not mapped, tensors that are missing or unknown, and widths that do not fit."""
     prefixed = sorted(n for n in case.files.tensors if n.startswith("model."))
     if prefixed and not case.contract.model_prefix:
-        yield Finding("model-prefix", {"name": prefixed[0]})
+        yield PreflightFinding("model-prefix", {"name": prefixed[0]})
     if case.truth.kind != "mla":
         yield from _accounted(case)
     yield from _widths(case)
@@ -250,7 +257,7 @@ def tensor_findings(case: Case) -> Iterator[Finding]:
     yield from _embedding(case)
 
 
-def _accounted(case: Case) -> Iterator[Finding]:
+def _accounted(case: PreflightCase) -> Iterator[PreflightFinding]:
     found: set[str] = set()
     misnamed: list[str] = []
     for name in case.files.tensors:
@@ -260,22 +267,22 @@ def _accounted(case: Case) -> Iterator[Finding]:
         else:
             found.add(spelled)
     if misnamed:
-        yield Finding("layer-names", {"name": sorted(misnamed)[0], "count": len(misnamed)})
+        yield PreflightFinding("layer-names", {"name": sorted(misnamed)[0], "count": len(misnamed)})
     wanted = _wanted(case)
     lacking = {n for n in wanted - found if not (misnamed and n.startswith("layers."))}
     later = {n for n in lacking if _LATER_NORM.search(n)}
     if later:
-        yield Finding("later-norm", {"names": _several(later)})
+        yield PreflightFinding("later-norm", {"names": _several(later)})
     if lacking - later:
-        yield Finding("tensor-missing", {"names": _several(lacking - later)})
+        yield PreflightFinding("tensor-missing", {"names": _several(lacking - later)})
     asked = next((key for key in case.contract.o_proj_bias if case.fields.get(key) is True), None)
     built = {f"layers.{i}.self_attn.o_proj.bias" for i in range(case.truth.num_layers)} if asked else set()
     if built - found:
-        yield Finding("o-proj-bias", {"names": _several(built - found), "flag": asked})
+        yield PreflightFinding("o-proj-bias", {"names": _several(built - found), "flag": asked})
     yield from _surplus(case, found - wanted - built - _ALWAYS_KNOWN)
 
 
-def _surplus(case: Case, unknown: set[str]) -> Iterator[Finding]:
+def _surplus(case: PreflightCase, unknown: set[str]) -> Iterator[PreflightFinding]:
     biases = {n for n in unknown if n.endswith(".bias")}
     rest = {n for n in unknown - biases if not _ROTARY.search(n)}
     if case.truth.quantized:
@@ -293,11 +300,11 @@ def _surplus(case: Case, unknown: set[str]) -> Iterator[Finding]:
         ("tensor-unknown", {n for n in rest - by_flag - leaked if not _LATER_NORM.search(n)}),
     ):
         if names:
-            yield Finding(code, {"names": _several(names)})
+            yield PreflightFinding(code, {"names": _several(names)})
 
 
-def _canonical(case: Case, name: str) -> str | None:
-    """The name as ``layers.{i}.…``; None where the engine does not map this spelling of a layer."""
+def _canonical(case: PreflightCase, name: str) -> str | None:
+    """Return the name as ``layers.{i}.…``, or None if the engine does not map this form of the name."""
     name = name.removeprefix("model.")
     if case.contract.aux_norm_alias:
         for alias, own in _ALIASES.items():
@@ -309,7 +316,7 @@ def _canonical(case: Case, name: str) -> str | None:
 
 
 def _parse(name: str) -> tuple[str | None, str]:
-    """How a name spells its layer (None outside of layers), and the name as ``layers.{i}.…``."""
+    """Return how a name writes its layer (None outside of layers), and the name as ``layers.{i}.…``."""
     match = _LAYER.fullmatch(name)
     if match is None:
         return None, name
@@ -317,7 +324,7 @@ def _parse(name: str) -> tuple[str | None, str]:
     return f"{word}." if index is None else f"{word}.{{i}}.", f"layers.{index or 0}.{rest}"
 
 
-def _wanted(case: Case) -> set[str]:
+def _wanted(case: PreflightCase) -> set[str]:
     truth = case.truth
     wanted = {"norm.weight"}
     for i in range(truth.num_layers):
@@ -336,7 +343,7 @@ def _wanted(case: Case) -> set[str]:
     return wanted
 
 
-def _widths(case: Case) -> Iterator[Finding]:
+def _widths(case: PreflightCase) -> Iterator[PreflightFinding]:
     truth = case.truth
     inputs = inputs_of(case.files, "fc.weight")
     if truth.uses_aux and inputs is not None:
@@ -344,29 +351,29 @@ def _widths(case: Case) -> Iterator[Finding]:
         if inputs != built:
             after = None if truth.boundaries is None else [b - 1 for b in truth.boundaries]
             facts = {"file": inputs, "built": built, "count": truth.num_aux, "after": after or "[…]"}
-            yield Finding("fc-width", facts)
+            yield PreflightFinding("fc-width", facts)
     plain = {_parse(name.removeprefix("model."))[1]: shape for name, (_, shape) in case.files.tensors.items()}
     q = plain.get("layers.0.self_attn.q_proj.weight")
     if q is not None and len(q) == 2 and not truth.quantized and q[1] == truth.hidden_size:
-        yield Finding("qkv-width", {"file": q[1], "built": 2 * truth.hidden_size})
-    heads = 0 if truth.kind == "mla" else number(case.fields, "num_attention_heads", 0)
+        yield PreflightFinding("qkv-width", {"file": q[1], "built": 2 * truth.hidden_size})
+    heads = 0 if truth.kind == "mla" else positive_int(case.fields, "num_attention_heads", 0)
     if q is not None and len(q) == 2 and heads and (read := _head_dim(case, heads)) * heads != q[0]:
-        yield Finding("head-dim", {"read": read, "file": q[0] // heads})
+        yield PreflightFinding("head-dim", {"read": read, "file": q[0] // heads})
 
 
-def _head_dim(case: Case, heads: int) -> int:
-    """The width of an attention head as an engine reads it; transformers completes a flat config only."""
+def _head_dim(case: PreflightCase, heads: int) -> int:
+    """Return the width of an attention head as an engine reads it; transformers completes only flat configs."""
     qwen3 = not case.files.nested and case.fields.get("model_type") == "qwen3"
-    return number(case.fields, "head_dim", _QWEN3_HEAD_DIM if qwen3 else case.truth.hidden_size // heads)
+    return positive_int(case.fields, "head_dim", _QWEN3_HEAD_DIM if qwen3 else case.truth.hidden_size // heads)
 
 
-def feature_count(case: Case) -> int:
-    """How many aux hidden states the engine sizes fc for."""
+def feature_count(case: PreflightCase) -> int:
+    """Return the number of aux hidden states that the engine builds fc for."""
     if case.capture is not None:
         return len(case.capture)
-    terms, eagle = case.contract, section(case.files.config, "eagle_config")
+    terms, eagle = case.contract, nested_object(case.files.config, "eagle_config")
     for key in terms.count_keys:
-        if count := number(case.fields, key, 0):
+        if count := positive_int(case.fields, key, 0):
             return count
     for key in terms.class_count_lists.get(case.draft_class or "", terms.count_lists):
         listed = (eagle if key.startswith("eagle_config.") else case.fields).get(key.rpartition(".")[2])
@@ -375,44 +382,44 @@ def feature_count(case: Case) -> int:
     return 3
 
 
-def _vocabulary(case: Case) -> Iterator[Finding]:
+def _vocabulary(case: PreflightCase) -> Iterator[PreflightFinding]:
     truth, tensors = case.truth, case.files.tensors
     facts = {"draft": truth.draft_vocab_size, "full": truth.vocab_size}
-    d2t = named(tensors, "d2t")
+    d2t = find_tensor(tensors, "d2t")
     if d2t is None and truth.reduced:
-        yield Finding("d2t-missing", facts)
+        yield PreflightFinding("d2t-missing", facts)
     if d2t is not None and not truth.reduced:
-        yield Finding("d2t-with-full-vocabulary", facts)
+        yield PreflightFinding("d2t-with-full-vocabulary", facts)
     if d2t is not None and d2t[0] in {"BF16", "F16", "F32", "F64"}:
-        yield Finding("d2t-float", {"dtype": d2t[0]})
+        yield PreflightFinding("d2t-float", {"dtype": d2t[0]})
     if truth.map_fault is not None:
-        yield Finding("d2t-wrong", {"fault": truth.map_fault})
+        yield PreflightFinding("d2t-wrong", {"fault": truth.map_fault})
         if truth.map_fits is False:
-            yield Finding("d2t-collides", {"fault": truth.map_fault})
+            yield PreflightFinding("d2t-collides", {"fault": truth.map_fault})
     if truth.map_doubt is not None:
-        yield Finding("map-doubtful", {"fault": truth.map_doubt})
+        yield PreflightFinding("map-doubtful", {"fault": truth.map_doubt})
     if "model.lm_head.weight" in tensors and "lm_head.weight" not in tensors:
-        yield Finding("lm-head-prefix")
+        yield PreflightFinding("lm-head-prefix")
     rows, stated = shape_of(case.files, "lm_head.weight"), case.fields.get("draft_vocab_size")
     if rows is not None and type(stated) is int and rows[:1] != (stated,):
-        yield Finding("lm-head-rows", {"rows": rows[0] if rows else 0, "stated": stated})
+        yield PreflightFinding("lm-head-rows", {"rows": rows[0] if rows else 0, "stated": stated})
     if rows is None:
-        yield Finding("no-lm-head-reduced" if truth.reduced else "no-lm-head", facts)
+        yield PreflightFinding("no-lm-head-reduced" if truth.reduced else "no-lm-head", facts)
 
 
-def _embedding(case: Case) -> Iterator[Finding]:
+def _embedding(case: PreflightCase) -> Iterator[PreflightFinding]:
     truth, terms = case.truth, case.contract
     if truth.hidden_size != truth.target_hidden_size:
         widths = {"own": truth.hidden_size, "target": truth.target_hidden_size}
         if truth.embedding == "none":
-            yield Finding("no-embedding", widths)
+            yield PreflightFinding("no-embedding", widths)
         elif not terms.own_embedding_if_other_width:
-            yield Finding("embedding-width", widths)
+            yield PreflightFinding("embedding-width", widths)
     elif truth.embedding != "none":
         if truth.embedding == "differs":
-            yield Finding("embedding-differs")
+            yield PreflightFinding("embedding-differs")
         elif truth.embedding == "own":
-            yield Finding("embedding-own")
+            yield PreflightFinding("embedding-own")
 
 
 def _several(names: set[str]) -> str:
@@ -421,31 +428,31 @@ def _several(names: set[str]) -> str:
     return shown if len(ordered) <= 2 else f"{shown} and {len(ordered) - 2} more"
 
 
-# Which hidden states of the target an engine feeds to the head, against those the head was trained on.
+# Check aux hidden states: those the engine feeds to the head, and those the head was trained on
 
 
 FINAL_STATE = (-1,)
-"""What an engine is told to capture to feed a head the target's final hidden state."""
+"""The capture setting that feeds a head the target's final hidden state."""
 
 
-def wiring_findings(case: Case) -> Iterator[Finding]:
-    """Findings on aux layers: which are captured, how many, in what order, and whether that depends on the target."""
+def wiring_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
+    """Check which aux layers are captured, how many, in what order, and whether that depends on the target."""
     truth = case.truth
     if not truth.uses_aux:
         if case.capture != FINAL_STATE:
-            yield Finding("final-norm")
+            yield PreflightFinding("final-norm")
         return
     if truth.num_aux == 1 and truth.hidden_size == truth.target_hidden_size:
-        yield Finding("single-feature")
+        yield PreflightFinding("single-feature")
     distinct = truth.boundaries is not None and len(set(truth.boundaries)) == len(truth.boundaries)
     descends = truth.boundaries is not None and distinct and any(a > b for a, b in pairwise(truth.boundaries))
     if descends and not case.contract.aux.as_listed:
-        yield Finding("aux-order", {"ids": list(truth.boundaries or ())})
+        yield PreflightFinding("aux-order", {"ids": list(truth.boundaries or ())})
         return
     yield from _captured(case)
 
 
-def _captured(case: Case) -> Iterator[Finding]:
+def _captured(case: PreflightCase) -> Iterator[PreflightFinding]:
     kind = case.target.model_type if case.target is not None else None
     terms = case.contract
     if case.capture is not None:
@@ -453,7 +460,7 @@ def _captured(case: Case) -> Iterator[Finding]:
         return
     for key, _ in terms.aux.places:
         if lookup(case.fields, key) == [] and "aux-empty" in terms.rules:
-            yield Finding("aux-empty", {"place": key})
+            yield PreflightFinding("aux-empty", {"place": key})
             return
     general = _reading(case, terms.aux_by_target.get(kind or "", terms.aux))
     if general is None:
@@ -463,13 +470,13 @@ def _captured(case: Case) -> Iterator[Finding]:
     if case.target is None:
         others = [_reading(case, special) for special in terms.aux_by_target.values()]
         if any(other is None or other[1] != captured for other in others):
-            yield Finding("aux-numbering", {"place": place})
+            yield PreflightFinding("aux-numbering", {"place": place})
             return
     yield from _compared(case, place, captured)
 
 
-def _reading(case: Case, aux: AuxReading) -> tuple[str, tuple[int, ...]] | None:
-    """The place that decides and the boundary ids read from it; None for the default of an unknown target."""
+def _reading(case: PreflightCase, aux: AuxReading) -> tuple[str, tuple[int, ...]] | None:
+    """Return the key that decides and its boundary ids, or None for the default of an unknown target."""
     layers = None if case.target is None else case.target.num_hidden_layers
     for key, numbering in aux.places:
         listed = lookup(case.fields, key)
@@ -489,22 +496,22 @@ def _boundaries(listed: Sequence[int], numbering: Numbering, layers: int | None)
     return tuple(i + 1 for i in listed) if after else tuple(listed)
 
 
-def _without_target(case: Case) -> Iterator[Finding]:
-    """The engine takes its default of a target we do not know."""
+def _without_target(case: PreflightCase) -> Iterator[PreflightFinding]:
+    """Check a head whose engine takes the default layers of a target that we do not know."""
     truth, default = case.truth, shown(case.contract.aux.default_layers)
     if truth.boundaries is None:
         if truth.num_aux == len(case.contract.aux.default_layers):
-            yield Finding("aux-agree", {"place": "its default", "layers": f"{default} of L"})
+            yield PreflightFinding("aux-agree", {"place": "its default", "layers": f"{default} of L"})
         return
     layers = truth.boundaries[-1] - case.contract.aux.default_layers[-1].plus
     facts = {"wanted": _shown(truth.boundaries), "after": _after(truth.boundaries)}
     if truth.boundaries == tuple(layer.number(layers) for layer in case.contract.aux.default_layers):
-        yield Finding("aux-target", {"layers": layers, **facts})
+        yield PreflightFinding("aux-target", {"layers": layers, **facts})
     else:
-        yield Finding("aux-layers", {"place": "its default", "captured": default, "how": "", **facts})
+        yield PreflightFinding("aux-layers", {"place": "its default", "captured": default, "how": "", **facts})
 
 
-def _compared(case: Case, place: str, captured: tuple[int, ...]) -> Iterator[Finding]:
+def _compared(case: PreflightCase, place: str, captured: tuple[int, ...]) -> Iterator[PreflightFinding]:
     truth = case.truth
     taken = captured if case.contract.aux.as_listed else tuple(sorted(set(captured)))
     wanted = truth.boundaries if truth.boundaries is not None else taken
@@ -519,17 +526,17 @@ def _compared(case: Case, place: str, captured: tuple[int, ...]) -> Iterator[Fin
         layers = case.target.num_hidden_layers
         reach = layers if _reaches_last(case) else layers - 1
         if min(taken) < 0 or max(taken) > reach:
-            yield Finding("aux-range", {**facts, "layers": layers})
+            yield PreflightFinding("aux-range", {**facts, "layers": layers})
             return
     if len(taken) != truth.num_aux:
-        yield Finding("aux-count", {**facts, "count": len(taken), "width": truth.num_aux})
+        yield PreflightFinding("aux-count", {**facts, "count": len(taken), "width": truth.num_aux})
     elif taken != wanted:
-        yield Finding("aux-layers", facts)
+        yield PreflightFinding("aux-layers", facts)
     else:
-        yield Finding("aux-agree", {"place": place, "layers": _shown(taken)})
+        yield PreflightFinding("aux-agree", {"place": place, "layers": _shown(taken)})
 
 
-def _reaches_last(case: Case) -> bool:
+def _reaches_last(case: PreflightCase) -> bool:
     kind = case.target.model_type if case.target is not None else ""
     return case.contract.aux_by_target.get(kind, case.contract.aux).last_layer
 

@@ -1,1 +1,1 @@
-"""Programs run by an engine's own interpreter: standard library and that engine only."""
+"""Programs that run in an engine's own interpreter; they import only the standard library and that engine."""

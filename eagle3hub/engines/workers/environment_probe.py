@@ -1,6 +1,6 @@
-"""What is in an interpreter: versions of Python, of an engine and of torch, whether the engine imports, the device.
+"""Report on an interpreter: versions of Python, engine and torch, whether the engine imports, and the device.
 
-The request: ``module`` (the engine's package) and ``device``. One ``probe`` event answers it.
+The request has ``module`` (the engine's package) and ``device``. The answer is one ``probe`` event.
 """
 
 from __future__ import annotations

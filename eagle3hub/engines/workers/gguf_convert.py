@@ -1,8 +1,8 @@
-"""Turn folders into GGUF files with llama.cpp's own converter, and say what became of a head's tensors.
+"""Convert folders to GGUF files with llama.cpp's own converter, and report which tensors of a head it used.
 
-One JSON argument: ``converter`` (the folder with convert_hf_to_gguf.py), ``report`` (file to write), ``conversions``
-(each with ``folder``, ``gguf``, ``dtype`` as the converter spells it, and for a head ``target``). The report is one
-JSON object: ``ignored``, the tensors of the head that no tensor of its GGUF came from; or ``error``.
+The only argument is JSON: ``converter`` (the folder with convert_hf_to_gguf.py), ``report`` (file to write),
+``conversions`` (each with ``folder``, ``gguf``, ``dtype`` as the converter writes it, and for a head ``target``). The
+report is one JSON object with ``ignored``, the tensors of the head that did not reach its GGUF file, or ``error``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 
 
 class Watch:
-    """What the converter found in a folder, and what it made of it."""
+    """Record which tensors the converter found, used and wrote."""
 
     def __init__(self, base, model, writer):
         self.found, self.taken, self.written = [], set(), set()
@@ -23,11 +23,11 @@ class Watch:
         self._wrap_add(writer)
 
     def begin(self):
-        """Forget the conversion before."""
+        """Forget the previous conversion."""
         self.found, self.taken, self.written = [], set(), set()
 
     def ignored(self):
-        """Names of the folder that nothing was made of; d2t is written apart from the other tensors."""
+        """Return the tensors that the converter did not use; it writes d2t separately from the others."""
         kept = self.taken | ({"d2t"} & self.written)
         return [name for name in self.found if name not in kept and _renamed(name) not in kept]
 
@@ -62,7 +62,7 @@ class Watch:
 
 
 def _renamed(name):
-    """What the converter calls a tensor of a draft's only layer."""
+    """Return the converter's name for a tensor of a draft's only layer."""
     for prefix in ("midlayer.", "layers.0."):
         if name.startswith(prefix):
             return "model.layers.0." + name[len(prefix) :]
@@ -79,7 +79,7 @@ class _Errors(logging.Handler):
 
 
 def convert(request):
-    """Do the conversions; the report."""
+    """Do the conversions, and return the report."""
     sys.path.insert(0, request["converter"])
     import convert_hf_to_gguf
     import gguf

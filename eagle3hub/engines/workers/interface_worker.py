@@ -1,9 +1,9 @@
-"""What an engine's package itself accepts, asked in its own interpreter.
+"""Report what an engine's package accepts, from inside its own interpreter.
 
-The request: ``engine`` (vllm or sglang) and ``commands`` (words after the launcher, one list each). Answered by one
-``interface`` (flags, environment variables, Python names) and one ``command`` per command with the error of the
-engine's own parser, or null. A command of SGLang whose models are folders is also resolved. With ``--dump ENGINE`` on
-the command line the interface alone is printed: that is how ``interface.json`` of a version is made.
+The request has ``engine`` (vllm or sglang) and ``commands`` (for each, the words after the launcher). The answer is
+one ``interface`` event (flags, environment variables, Python names) and one ``command`` event per command, with the
+error of the engine's own parser or null. A command of SGLang whose models are folders is also resolved. With
+``--dump ENGINE`` on the command line it only prints the interface, to make a version's ``interface.json``.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ _ENGINES = {"vllm": _vllm, "sglang": _sglang}
 
 
 def _error(check, words):
-    """What the engine's parser says against a command, in one line, or None."""
+    """Return the error of the engine's parser for a command, in one line, or None."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

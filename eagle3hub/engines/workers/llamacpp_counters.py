@@ -1,4 +1,4 @@
-"""What llama.cpp says of itself: counters in its metrics (Prometheus' text), the loader's words in its log."""
+"""Read llama.cpp's counters from its metrics (Prometheus's text format), and its loader's messages from its log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TAPS = re.compile(r"EAGLE3 extract_layers = \[([-\d, ]+)\]")
 
 
 def read(metrics, draft_tokens):
-    """The counters so far; no position is listed before the first round has ended."""
+    """Return the counters so far; llama.cpp lists no position before the first round has ended."""
     found = {}
     for line in metrics.splitlines():
         name, _, value = line.partition(" ")
@@ -26,19 +26,19 @@ def read(metrics, draft_tokens):
 
 
 def difference(before, after):
-    """What was counted between two readings."""
+    """Return what was counted between two readings."""
     pairs = zip(before["accepted_per_position"], after["accepted_per_position"], strict=True)
     totals = {key: after[key] - before[key] for key in _TOTALS.values()}
     return {**totals, "accepted_per_position": [b - a for a, b in pairs]}
 
 
 def taps(log):
-    """The boundary ids the loader of the draft names in its log, or None."""
+    """Return the boundary ids that the draft's loader names in the log, or None."""
     named = _TAPS.findall(log)
     return [int(i) for i in named[-1].split(",")] if named else None
 
 
 def loading_fault(log):
-    """What the loader stopped at, or None."""
+    """Return the error that stopped the loader, or None."""
     named = _FAULT.findall(log)
     return named[-1] if named else None

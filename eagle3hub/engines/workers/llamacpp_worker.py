@@ -1,10 +1,10 @@
 """Run llama.cpp once, in its own interpreter: convert target and head to GGUF, load, generate, count.
 
-Standard library, xllamacpp and llama.cpp's converter only; the converter lies in the folder ``llama.cpp`` of the
-environment. The request: ``device``, ``target`` and ``head`` (folders; head may be null), ``dtype`` (as the converter
-spells it), ``cache_type`` (of the KV cache, as ggml calls it), ``context``, ``draft_tokens``, ``threads``,
-``sampling`` (fields of a chat completion), ``prompts`` (texts). See ``protocol.py`` for how it comes and how it is
-answered.
+It imports only the standard library and xllamacpp; llama.cpp's converter lies in the folder ``llama.cpp`` of the
+environment. The request has ``device``, ``target`` and ``head`` (folders; head may be null), ``dtype`` (as the
+converter writes it), ``cache_type`` (ggml's name for the dtype of the KV cache), ``context``, ``draft_tokens``,
+``threads``, ``sampling`` (fields of a chat completion) and ``prompts`` (texts). ``protocol.py`` describes how requests
+and answers are sent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from llamacpp_counters import difference, loading_fault, read, taps
 from protocol import Stage, processor, serve
 
 _VERBOSE = 4
-"""The level of the log at which the loader names the layers it taps."""
+"""The log level at which the loader names the aux layers."""
 _LOG = pathlib.Path("/proc/self/fd/2")
 
 
@@ -51,14 +51,14 @@ def _run(request, tell):
         server = _server(request, xllamacpp)
     report = {}
     if request["head"]:
-        # A tensor of the GGUF that llama.cpp does not take, and one that it lacks, end the loading there.
+        # llama.cpp stops loading at a tensor of the GGUF that it does not use, and at one that is missing.
         report = {"checked": True, "not_loaded": [], "ignored": ignored, "aux_boundaries": taps(_log())}
     tell(
         "ready",
         version=xllamacpp.__version__,
         environment={
             "python": platform.python_version(),
-            "torch": importlib.metadata.version("torch"),  # these two converted; they compute nothing here
+            "torch": importlib.metadata.version("torch"),  # used for the conversion only
             "transformers": importlib.metadata.version("transformers"),
             "processor": processor(),
             "threads": request["threads"],
@@ -87,9 +87,9 @@ def _run(request, tell):
 
 
 def _convert(request, converter):
-    """Make head.gguf and target.gguf in the working folder; the head's tensors that nothing was made of."""
+    """Make head.gguf and target.gguf in the working folder; return the head's tensors that were not used."""
     conversions = [{"folder": request["target"], "gguf": "target.gguf", "dtype": request["dtype"]}]
-    if request["head"]:  # the head first: it is small, and what is wrong is wrong with it
+    if request["head"]:  # the head first: it is small, and most faults are in it
         head = {"folder": request["head"], "gguf": "head.gguf", "dtype": request["dtype"]}
         conversions.insert(0, {**head, "target": request["target"]})
     report = pathlib.Path("conversion.json")
@@ -105,7 +105,7 @@ def _convert(request, converter):
 
 
 def _server(request, xllamacpp):
-    """The server, ready to answer. What its loader stops at is in the log only."""
+    """Start the server. The error of its loader appears only in the log."""
     try:
         return xllamacpp.Server(_parameters(request, xllamacpp))
     except RuntimeError as error:
@@ -116,7 +116,7 @@ def _server(request, xllamacpp):
 
 
 def _parameters(request, xllamacpp):
-    """One sequence at a time, no prompt cache, no flash attention, no draft cut short because it is unlikely."""
+    """Return settings for one sequence at a time, no prompt cache, no flash attention, and drafts of full length."""
     parameters = xllamacpp.CommonParams()
     parameters.model.path = "target.gguf"
     parameters.n_ctx = request["context"]
@@ -142,7 +142,7 @@ def _parameters(request, xllamacpp):
 
 
 def _resources(parameters, request, xllamacpp):
-    """KV cache and threads, of the target or of the draft."""
+    """Set the KV cache and the threads of the target or of the draft."""
     kind = xllamacpp.ggml_type[request["cache_type"]]
     parameters.cache_type_k = kind
     parameters.cache_type_v = kind
@@ -151,7 +151,7 @@ def _resources(parameters, request, xllamacpp):
 
 
 def _log():
-    """What was written to standard error so far: the parent gave it a file."""
+    """Return what was written to standard error so far; the parent made it a file."""
     try:
         return _LOG.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,8 +1,8 @@
-"""Watch an engine load a draft model: which parameters were filled, which tensors of the file were read.
+"""Watch an engine load a draft model: which parameters it filled, and which tensors of the file it read.
 
-Run inside the engine's interpreter. Before loading, every parameter is filled with a bit pattern that no checkpoint
-holds; whatever still holds it afterwards was not written. Which tensors were read is seen by their addresses, in the
-operations torch runs while loading. Neither depends on how the engine names or fuses anything.
+This runs inside the engine's interpreter. Before loading, every parameter is filled with a bit pattern that no
+checkpoint holds; a parameter that still holds it afterwards was not written. The addresses in torch's operations show
+which tensors were read. Neither check depends on how the engine names or fuses tensors.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _VIEWS = ("view", "slice", "select", "narrow", "transpose", "t.", "detach", "ali
 
 
 class LoadWatch:
-    """One watched load of ``model``; use `weights` around the iterator of (name, tensor) pairs.
+    """Watch one load of ``model``; pass the (name, tensor) pairs through `weights`.
 
-    Parameters of one byte per element (bool, int8, FP8) are not watched: no pattern is unmistakable there.
+    Parameters of one byte per element (bool, int8, FP8) are not watched: every pattern may be a real value there.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
@@ -44,7 +44,7 @@ class LoadWatch:
         self._alive.clear()
 
     def weights(self, pairs):
-        """The same pairs, remembering each tensor's name and address."""
+        """Yield the same pairs, and remember each tensor's name and address."""
         for name, tensor in pairs:
             self._names.append(name)
             self._alive.append(tensor)
@@ -61,7 +61,7 @@ class LoadWatch:
                 return
 
     def result(self) -> dict[str, list[str]]:
-        """``not_loaded`` and ``ignored``; puts back what unfilled parameters held, as the engine would have it."""
+        """Return ``not_loaded`` and ``ignored``, and restore the old values of parameters that were not filled."""
         missing: list[str] = []
         modules = dict(self._model.named_modules())
         parameters = dict(self._model.named_parameters())
@@ -94,7 +94,7 @@ class _Reads(TorchDispatchMode):
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor | None:
-    """The tensor's storage as integers of the same width, or None where it cannot be watched."""
+    """Return the tensor's storage as integers of the same width, or None if it cannot be watched."""
     size = tensor.element_size()
     if size not in (2, 4, 8) or tensor.is_complex() or not tensor.is_contiguous() or not tensor.numel():
         return None
@@ -102,7 +102,7 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor | None:
 
 
 def _parts(name: str, untouched: torch.Tensor, module: torch.nn.Module | None) -> list[str]:
-    """Canonical names of what is missing: a fused projection by the parts of it that no tensor filled."""
+    """Return the canonical names of what is missing; for a fused projection, the parts that were not filled."""
     canonical = name.removeprefix("model.").replace("draft_id_to_target_id", "d2t")
     fused = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
     for whole, parts in fused.items():

@@ -1,7 +1,7 @@
-"""What the engines' workers share: the line to the parent, the stages a failure is put down to, the machine.
+"""The code that all workers share: messages to the parent, the stage of a failure, and the processor's name.
 
-One JSON request comes on standard input. JSON lines go to what was standard output at the start; an engine's own
-prints are sent to standard error. Standard input is watched: when it closes, the worker and its process group end.
+The worker reads one JSON request from standard input and writes JSON lines to standard output; an engine's own prints
+go to standard error instead. When standard input closes, the worker and its process group end.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Failure(Exception):
 
 
 class Stage:
-    """Names the stage in which an engine raised something, and keeps its traceback in the log."""
+    """Record the stage in which an engine raised an error, and write the traceback to the log."""
 
     current = None
 
@@ -45,7 +45,7 @@ class Stage:
 
 
 def serve(run):
-    """Call ``run(request, tell)`` for the one request, report how it ended, and end the process."""
+    """Read the request, call ``run(request, tell)``, report how it ended, and end the process."""
     channel = os.dup(1)
     os.dup2(2, 1)
 
@@ -75,7 +75,7 @@ def _end_with_parent():
 
 
 def processor():
-    """Model of the CPU."""
+    """Return the model of the CPU."""
     try:
         with pathlib.Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
             for line in lines:

@@ -1,4 +1,4 @@
-"""What SGLang counts of one request, as counters. Standard library only: workers read it too."""
+"""Turn SGLang's counts of one request into counters; standard library only, because workers import it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 
 def counters(meta: Mapping[str, Any], steps: int) -> dict[str, Any]:
-    """Counters from ``meta_info``, whose histogram says how many rounds accepted 0, 1, 2, … drafts.
+    """Return the counters from ``meta_info``, whose histogram says how many rounds accepted 0, 1, 2, … drafts.
 
-    ``drafted`` counts depths, ``steps`` per round: the nodes of a tree compete for the same positions.
+    ``drafted`` counts depths, ``steps`` per round, because the nodes of a tree compete for the same positions. Raises
+    RuntimeError if the histogram does not add up to the rounds.
     """
     histogram = list(meta.get("spec_correct_drafts_histogram") or [])
     rounds = int(meta.get("spec_verify_ct") or 0)

@@ -1,10 +1,11 @@
 """Run SGLang once, in its own interpreter: load a target with or without a head, generate, count.
 
-Standard library and SGLang only. The request: ``engine`` (arguments of ``sglang.Engine``), ``device``, ``sampling``
-(arguments of a request), ``prompts`` (texts). See ``protocol.py`` for how it comes and how it is answered.
+It imports only the standard library and SGLang. The request has ``engine`` (arguments of ``sglang.Engine``),
+``device``, ``sampling`` (arguments of a request) and ``prompts`` (texts). ``protocol.py`` describes how requests and
+answers are sent.
 
-SGLang loads and runs the models in processes of its own. What is seen there (the draft's loading, the captured layers,
-an exception) is written to files in the folder of temporary files, which is the run's own.
+SGLang loads and runs the models in its own processes. They write what they see (the loading of the draft, the captured
+layers, an exception) to files in the run's own temporary folder.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def _run(request, tell):
 
 
 def _kernels(device):
-    """Version of SGLang's kernel package, without which it runs on CPU or CUDA in name only."""
+    """Return the version of SGLang's kernel package; without it SGLang cannot compute on CPU or CUDA."""
     try:
         import sgl_kernel
     except ImportError as error:
@@ -86,14 +87,14 @@ def _kernels(device):
 
 
 def _prompt_ids(tokenizer, text):
-    """Token ids of one user message in the target's own chat template."""
+    """Return the token ids of one user message in the target's own chat template."""
     messages = [{"role": "user", "content": text}]
     found = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)
     return list(found["input_ids"] if hasattr(found, "keys") else found)
 
 
 def _end_with_fault(tell):
-    """A process of SGLang failed: report it and end. An exception would be lost in the event loop."""
+    """Report that a process of SGLang failed, and end; the event loop would lose an exception."""
     tell("error", stage=Stage.current, **(_read(_FAULT) or {"kind": "Exception", "message": "a process failed"}))
     sys.stderr.flush()
     os._exit(0)
@@ -117,7 +118,7 @@ def _write(name, document):
 
 
 def _scheduler(*args, **kwargs):
-    """SGLang's process that loads and runs the models, watched. Runs in a child of the worker."""
+    """Run SGLang's process that loads and runs the models, and watch it, in a child of the worker."""
     from sglang.srt.managers import scheduler
 
     original = scheduler.get_exception_traceback
@@ -144,7 +145,7 @@ def _last_line(trace):
 
 
 def _watch_draft():
-    """Have the loading of the draft model watched, and the capture of the target's hidden states noted."""
+    """Watch the loading of the draft model, and note which hidden states of the target are captured."""
     from load_watch import LoadWatch
     from sglang.srt.model_executor import model_runner
     from sglang.srt.model_loader.loader import DefaultModelLoader
@@ -184,7 +185,7 @@ def _watch_draft():
 
 
 def _settle_sharing(found, model):
-    """Forgive what SGLang takes from the target anyway, and name a vocabulary map that is not there."""
+    """Drop from ``not_loaded`` what SGLang takes from the target anyway, and add a missing vocabulary map."""
     config = model.config
     same_width = getattr(config, "target_hidden_size", config.hidden_size) == config.hidden_size
     shared = {"embed_tokens.weight"} if same_width else set()

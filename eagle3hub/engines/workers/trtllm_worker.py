@@ -1,8 +1,9 @@
 """Run TensorRT-LLM once, in its own interpreter: load a target with or without a head, generate, count.
 
-Standard library and TensorRT-LLM only. Never executed beyond the import: written against the documented API of 1.2.
-The request: ``llm`` (arguments of ``tensorrt_llm.LLM``), ``draft`` (of ``Eagle3DecodingConfig``, or null),
-``sampling``, ``prompts`` (texts), ``device``. See ``protocol.py`` for how it comes and how it is answered.
+It imports only the standard library and TensorRT-LLM. It was written from the documented API of 1.2 and has never run
+beyond the import. The request has ``llm`` (arguments of ``tensorrt_llm.LLM``), ``draft`` (arguments of
+``Eagle3DecodingConfig``, or null), ``sampling``, ``prompts`` (texts) and ``device``. ``protocol.py`` describes how
+requests and answers are sent.
 """
 
 from __future__ import annotations
@@ -65,9 +66,9 @@ def _run(request, tell):
 
 
 def _counters(llm, positions):
-    """Rounds of the last request from the iteration statistics; one iteration with a draft is one round.
+    """Count the rounds of the last request from the iteration statistics; one iteration with a draft is one round.
 
-    An iteration of one sequence says how many drafts it accepted, so the positions follow from the iterations.
+    Each iteration of one sequence says how many drafts it accepted, which gives the counts per position.
     """
     rounds, reached = 0, [0] * positions
     for iteration in llm.get_stats(timeout=2):

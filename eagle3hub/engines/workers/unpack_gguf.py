@@ -1,6 +1,6 @@
 """Unpack a GGUF model into a transformers folder: ``python unpack_gguf.py FILE FOLDER``.
 
-Run in a process of its own, because it needs torch; uses transformers, gguf and accelerate only.
+It runs in its own process, because it needs torch; it uses only transformers, gguf and accelerate.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """De-quantize FILE to bfloat16 and save model and tokenizer in FOLDER."""
+    """De-quantize FILE to bfloat16, and save model and tokenizer in FOLDER."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 

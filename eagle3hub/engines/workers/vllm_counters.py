@@ -1,4 +1,4 @@
-"""The names of vLLM's counters, and how much they grew. Standard library only: workers read it too."""
+"""The names of vLLM's counters, and their growth; standard library only, because workers import it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = {
 
 
 def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any] | None:
-    """How much each counter grew, a list position by position; None where there are none."""
+    """Return how much each counter grew (a list, position by position), or None without counters."""
     if not after:
         return None
     out: dict[str, Any] = {}

@@ -1,7 +1,8 @@
 """Run vLLM once, in its own interpreter: load a target with or without a head, generate, count.
 
-Standard library and vLLM only. The request: ``llm`` (arguments of ``vllm.LLM``), ``device``, ``sampling`` (arguments
-of ``SamplingParams``), ``prompts`` (texts). See ``protocol.py`` for how it comes and how it is answered.
+It imports only the standard library and vLLM. The request has ``llm`` (arguments of ``vllm.LLM``), ``device``,
+``sampling`` (arguments of ``SamplingParams``) and ``prompts`` (texts). ``protocol.py`` describes how requests and
+answers are sent.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def _check_device(device, current_platform, torch):
 
 
 def _watch_draft(found):
-    """Have the loader of the draft model's weights watched; the result goes into ``found``."""
+    """Watch the loading of the draft model's weights, and store the result in ``found``."""
     from load_watch import LoadWatch
     from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 
@@ -91,7 +92,7 @@ def _watch_draft(found):
 
 
 def _forgive_sharing(found, model):
-    """The target's embedding is shared when the file has none, and its lm_head when the vocabularies are equal."""
+    """Drop from ``not_loaded`` what vLLM shares with the target: embeddings, and lm_head for equal vocabularies."""
     shared = set()
     if not getattr(model, "has_own_embed_tokens", False):
         shared.add("embed_tokens.weight")
@@ -101,7 +102,7 @@ def _forgive_sharing(found, model):
 
 
 def _aux_boundaries(llm):
-    """The boundary ids vLLM captures in the target, or None where its internals have moved."""
+    """Return the boundary ids that vLLM captures in the target, or None if its internals have changed."""
     try:
         runner = llm.llm_engine.model_executor.driver_worker.worker.model_runner
         model = runner.get_model()

@@ -1,4 +1,4 @@
-"""The environment that runs SGLang on CPU for tests, made once in the user's cache, and an interpreter on top."""
+"""Make the environment that runs SGLang on CPU in tests, once in the user's cache, and an interpreter for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GIVEN = "EAGLE3HUB_TEST_SGLANG_PYTHON"
 
 
 def ensure(progress: Progress = silent) -> Path:
-    """An interpreter that has SGLang but no kernels: the one given, else that of an environment, made if it is not."""
+    """Return an interpreter with SGLang and without kernels: the given one, or that of an installed environment."""
     given = os.environ.get(GIVEN)
     if given:
         return Path(given)
@@ -38,7 +38,7 @@ def ensure(progress: Progress = silent) -> Path:
 
 
 def interpreter(folder: Path) -> Path:
-    """An interpreter in ``folder`` that has SGLang and the stand-in for its kernels, its subprocesses included."""
+    """Make an interpreter in ``folder`` with SGLang and the stand-in for its kernels, also in subprocesses."""
     return _with_path(folder, PACKAGES)
 
 

@@ -15,7 +15,7 @@ SCHEMAS = (
 
 
 class _BeforeTorchvision(importlib.abc.MetaPathFinder):
-    """Finds nothing; being asked for torchvision is the moment to declare its operators."""
+    """Find no module; declare torchvision's operators when somebody imports it."""
 
     library = None
 

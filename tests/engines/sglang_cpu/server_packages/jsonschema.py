@@ -6,11 +6,11 @@ from typing import Any
 
 
 class SchemaError(Exception):
-    """What a schema that is none would raise."""
+    """The error for an invalid schema."""
 
 
 class Draft202012Validator:
-    """No validator at all."""
+    """A validator that checks nothing."""
 
     @classmethod
     def check_schema(cls, schema: Any) -> None:

@@ -1,4 +1,4 @@
-"""Who sits where in the KV pool. All tensors are written in place; ``req_to_token[row, position]`` is a slot."""
+"""Manage the slots of the KV pool. All tensors are written in place; ``req_to_token[row, position]`` is a slot."""
 
 import ctypes
 

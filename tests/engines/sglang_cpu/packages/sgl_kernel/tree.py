@@ -1,4 +1,4 @@
-"""The tree of drafted tokens: who descends from whom, and which path the target takes."""
+"""Build the tree of drafted tokens, and find the path that the target takes."""
 
 import torch
 
