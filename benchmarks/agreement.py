@@ -23,13 +23,14 @@ from eagle3hub.engines.options import engine_pythons
 from eagle3hub.layouts import open_head
 from eagle3hub.prompts import load_prompts
 from eagle3hub.reference.model import load_draft
-from eagle3hub.reference.replay import Conditions
+from eagle3hub.reference.replay import ReplaySettings
 from eagle3hub.reference.speculate import speculate
 from eagle3hub.reference.target import TargetModel
 from eagle3hub.releasing.demo import NAME, ensure_target
 from eagle3hub.validation import validate
-from eagle3hub.validation.engine_runner import Kept
+from eagle3hub.validation.engine_runner import Cache
 from eagle3hub.validation.matrix import layout_names
+from eagle3hub.validation.options import ValidateOptions
 
 HEAD = Path(__file__).parent.parent / "examples" / "smollm2-135m" / "head"
 
@@ -49,7 +50,7 @@ def round_by_round(num_prompts: int, k: int, max_new_tokens: int) -> list[Row]:
             target.session(),
             target.chat(prompt.text),
             head.aux,
-            Conditions(k),
+            ReplaySettings(k),
             max_new_tokens=max_new_tokens,
             end=target.eos_ids,
         )
@@ -76,7 +77,7 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--engine-python", action="append", default=[])
     options = parser.parse_args()
-    target, kept, unequal = ensure_target(), Kept(), 0
+    target, cache, unequal = ensure_target(), Cache(), 0
     print("| layout | K | rounds | accepted per position | τ | vLLM = replay | speculation = replay | same text |")
     print("|---|---|---|---|---|---|---|---|")
     for k in options.draft_tokens:
@@ -89,14 +90,16 @@ def main() -> None:
                 )
                 report = validate(
                     folder,
-                    target=target,
-                    engine="reference,vllm",
-                    num_prompts=options.num_prompts,
-                    max_new_tokens=options.max_new_tokens,
-                    draft_tokens=k,
-                    reference_head=HEAD,
-                    engine_python=engine_pythons(options.engine_python),
-                    kept=kept,
+                    target,
+                    ValidateOptions(
+                        engine="reference,vllm",
+                        num_prompts=options.num_prompts,
+                        max_new_tokens=options.max_new_tokens,
+                        draft_tokens=k,
+                        reference_head=HEAD,
+                        engine_python=engine_pythons(options.engine_python),
+                    ),
+                    cache=cache,
                 )
             replay, vllm = report.document["engines"]
             if not vllm.get("acceptance"):

@@ -40,8 +40,8 @@ from eagle3hub.releasing.demo import NAME, ensure_target
 from eagle3hub.system.progress import silent
 from eagle3hub.validation import validate
 from eagle3hub.validation.derive import expected_taps
-from eagle3hub.validation.engine_runner import Kept, interpreter
-from eagle3hub.validation.options import engine_names
+from eagle3hub.validation.engine_runner import Cache, interpreter
+from eagle3hub.validation.options import ValidateOptions, engine_names
 
 HEAD = Path(__file__).parent.parent / "examples" / "smollm2-135m" / "head"
 KEY = "eagle_aux_hidden_state_layer_ids"
@@ -193,7 +193,7 @@ class Bench:
     target: Path
     num_prompts: int
     pythons: Mapping[str, str]
-    kept: Kept
+    cache: Cache
 
     def made(self, layout: str) -> Path:
         """Return the example head in a layout; it is converted once."""
@@ -214,13 +214,15 @@ def rows(control: Control, engines: list[str], bench: Bench) -> dict[str, list[s
         try:
             report = validate(
                 folder,
-                target=bench.target,
-                engine=["reference", *engines],
-                num_prompts=bench.num_prompts,
-                reference_head=folder if control.lost else made,
-                engine_python=bench.pythons,
-                run_anyway=True,
-                kept=bench.kept,
+                bench.target,
+                ValidateOptions(
+                    engine=["reference", *engines],
+                    num_prompts=bench.num_prompts,
+                    reference_head=folder if control.lost else made,
+                    engine_python=bench.pythons,
+                    run_anyway=True,
+                ),
+                cache=bench.cache,
             ).document
         except InputError as error:
             return {name: faulty(error.code, folder, name, bench) for name in engines}
@@ -298,7 +300,7 @@ def main() -> None:
     engines = engine_names(options.engine)
     tables: dict[str, list[str]] = {name: [] for name in engines}
     with tempfile.TemporaryDirectory() as work:
-        bench = Bench(Path(work), ensure_target(), options.num_prompts, engine_pythons(options.engine_python), Kept())
+        bench = Bench(Path(work), ensure_target(), options.num_prompts, engine_pythons(options.engine_python), Cache())
         for control in CONTROLS:
             if options.only is None or control.name in options.only:
                 name = f"{control.name} (its own original)" if control.lost else control.name

@@ -38,7 +38,7 @@ def measure(what: dict[str, Any]) -> dict[str, Any]:
     from eagle3hub.prompts import load_prompts
     from eagle3hub.reference.measure import replay_texts
     from eagle3hub.reference.model import load_draft
-    from eagle3hub.reference.replay import Conditions
+    from eagle3hub.reference.replay import ReplaySettings
     from eagle3hub.reference.speculate import speculate
     from eagle3hub.reference.target import TargetModel
     from eagle3hub.releasing.demo import ensure_target
@@ -62,7 +62,7 @@ def measure(what: dict[str, Any]) -> dict[str, Any]:
         spent = []
         for _ in range(what["runs"]):
             begun = time.perf_counter()
-            rounds = replay_texts(target, head, texts, Conditions(k))[k]
+            rounds = replay_texts(target, head, texts, ReplaySettings(k))[k]
             spent.append(time.perf_counter() - begun)
         out["replay"][k] = statistics.median(spent)
         out["rounds"][k] = [list(r.accepted) for r in rounds]
@@ -75,7 +75,7 @@ def measure(what: dict[str, Any]) -> dict[str, Any]:
                 target.session(),
                 ids,
                 head.aux,
-                Conditions(k),
+                ReplaySettings(k),
                 max_new_tokens=what["tokens"],
                 end=target.eos_ids,
             )

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 from eagle3hub._version import __version__
 
 if TYPE_CHECKING:
+    from eagle3hub.benchmarking.plan import BenchOptions
+    from eagle3hub.benchmarking.results import Results
+    from eagle3hub.benchmarking.session import bench
     from eagle3hub.card.assemble import RenderedCard, render_card
     from eagle3hub.comparison import CompareOptions, Comparison, compare
     from eagle3hub.conversion.edits import Transforms
@@ -49,7 +52,7 @@ if TYPE_CHECKING:
     from eagle3hub.publishing.verify import Verified, VerifyOptions, verify
     from eagle3hub.releasing.heads import release
     from eagle3hub.releasing.release import Release, ReleaseOptions
-    from eagle3hub.validation import validate
+    from eagle3hub.validation import ValidateOptions, validate
     from eagle3hub.validation.replay import Replay, ReplayOptions, replay
     from eagle3hub.validation.report import Report
 
@@ -60,6 +63,9 @@ _ERRORS = """
     OutputError Problem Refusal SourceError TensorError UnavailableError UsageError VocabMapError
 """
 _PLACES = {
+    "benchmarking.plan": "BenchOptions",
+    "benchmarking.results": "Results",
+    "benchmarking.session": "bench",
     "card.assemble": "RenderedCard render_card",
     "comparison": "CompareOptions Comparison compare",
     "conversion.edits": "Transforms",
@@ -76,13 +82,14 @@ _PLACES = {
     "publishing.verify": "Verified VerifyOptions verify",
     "releasing.heads": "release",
     "releasing.release": "Release ReleaseOptions",
-    "validation": "validate",
+    "validation": "ValidateOptions validate",
     "validation.replay": "Replay ReplayOptions replay",
     "validation.report": "Report",
 }
 _WHERE = {name: module for module, names in _PLACES.items() for name in names.split()}
 
 __all__ = [
+    "BenchOptions",
     "CheckpointError",
     "CompareOptions",
     "Comparison",
@@ -114,15 +121,18 @@ __all__ = [
     "Replay",
     "ReplayOptions",
     "Report",
+    "Results",
     "SourceError",
     "TensorError",
     "Transforms",
     "UnavailableError",
     "UsageError",
+    "ValidateOptions",
     "Verified",
     "VerifyOptions",
     "VocabMapError",
     "__version__",
+    "bench",
     "compare",
     "convert",
     "inspect",

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NoReturn
 
 Severity = Literal["error", "warning", "info"]
 _LONGEST = 800
@@ -243,3 +243,8 @@ class Problem:
     def to_json(self) -> dict[str, Any]:
         """The problem as an entry of ``problems`` in ``--json`` output."""
         return asdict(self)
+
+
+def assert_never(value: NoReturn) -> NoReturn:
+    """End a ``match`` over a closed type: mypy refuses a call that a new member could reach."""
+    raise AssertionError(f"{value!r} is not handled")

@@ -17,7 +17,7 @@ from eagle3hub.layouts import open_head
 from eagle3hub.layouts.base import AS_FOUND, ReadOptions, aux_count
 from eagle3hub.system.html import Cell, panel, rows
 from eagle3hub.system.progress import Progress, silent
-from eagle3hub.system.text import count
+from eagle3hub.system.text import readable_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Inspection:
         engines = [(v.title, Cell(v.kind.replace("_", " "), v.kind), _why(v)) for v in self.engines]
         problems = [(Cell(p.severity, p.severity), p.message, p.hint or "") for p in self.problems]
         assumed = [(a.field, str(a.value), a.why) for a in self.assumptions]
-        facts = [("layout", head.layout), ("parameters", count(head.num_parameters)), ("dtype", head.dtype)]
+        facts = [("layout", head.layout), ("parameters", readable_count(head.num_parameters)), ("dtype", head.dtype)]
         return panel(
             str(head.source),
             rows(facts),

@@ -22,8 +22,8 @@ from eagle3hub.errors import Eagle3HubError
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "api.md"
-FUNCTIONS = ("compare", "convert", "inspect", "lint_card", "publish", "release", "render_card", "replay")
-FUNCTIONS += ("verify",)
+FUNCTIONS = ("bench", "compare", "convert", "inspect", "lint_card", "publish", "release", "render_card", "replay")
+FUNCTIONS += ("validate", "verify")
 _BLOCK = re.compile(r"(?P<mark><!-- [^>]+ -->\n)?```python\n(?P<code>.*?)```", re.DOTALL)
 
 
@@ -119,8 +119,8 @@ from pathlib import Path
 
 import eagle3hub
 from eagle3hub import (
-    CompareOptions, ConvertOptions, Eagle3HubError, InspectOptions, PublishOptions, ReadOptions,
-    ReleaseOptions, ReplayOptions, Transforms, VerifyOptions,
+    BenchOptions, CompareOptions, ConvertOptions, Eagle3HubError, InspectOptions, PublishOptions, ReadOptions,
+    ReleaseOptions, ReplayOptions, Transforms, ValidateOptions, VerifyOptions,
 )
 
 
@@ -135,7 +135,8 @@ def everything(source: str, folder: Path, target: str) -> str:
     done: eagle3hub.Conversion = eagle3hub.convert(head.source, folder, "universal", options, progress=told)
     both: eagle3hub.Comparison = eagle3hub.compare(source, done.destination, CompareOptions(target=target))
     replay: eagle3hub.Replay = eagle3hub.replay(source, target, ReplayOptions(draft_tokens=5))
-    report: eagle3hub.Report = eagle3hub.validate(source, target=target, engine="reference")
+    report: eagle3hub.Report = eagle3hub.validate(source, target, ValidateOptions(engine="reference"))
+    results: eagle3hub.Results = eagle3hub.bench([source], target, BenchOptions(), folder=folder)
     card: eagle3hub.RenderedCard = eagle3hub.render_card(folder / "release.yaml")
     lint: eagle3hub.LintResult = eagle3hub.lint_card(source)
     made: list[eagle3hub.Release] = eagle3hub.release("release.yaml", ReleaseOptions(publish=PublishOptions()))
@@ -147,7 +148,7 @@ def everything(source: str, folder: Path, target: str) -> str:
         return error.code + (error.hint or "")
     length = None if replay.acceptance is None else replay.acceptance.mean_acceptance_length
     return " ".join(map(str, (
-        seen.sound, both.verdict, length, report.verdict, card.text, lint.counts, len(made), sent,
+        seen.sound, both.verdict, length, report.verdict, results.verdict, card.text, lint.counts, len(made), sent,
         verified.verdict,
     )))
 """
@@ -196,7 +197,7 @@ def test_the_examples_do_what_they_say(here: Path):
 
 def test_the_examples_that_measure(here: Path, smollm2_target: Path):
     names: dict[str, object] = {"target": smollm2_target, "eagle3hub": eagle3hub}
-    assert sum(needs for needs, _ in blocks()) == 1
+    assert sum(needs for needs, _ in blocks()) == 2
     for needs_target, code in blocks():
         if needs_target:
             exec(compile(code, str(PAGE), "exec"), names)
@@ -237,3 +238,13 @@ def test_a_notebook_shows_a_comparison(tmp_path: Path):
     other = heads.specforge(tmp_path / "other", rms_norm_eps=1e-3)
     found = eagle3hub.compare(source, other, CompareOptions())
     assert "different" in shown(found) and "rms_norm_eps" in shown(found)
+
+
+def test_a_notebook_shows_a_report():
+    from card import card_samples
+
+    report = eagle3hub.Report.from_json(card_samples.make_report())
+    text = shown(report)
+    assert report.verdict in text and report.target.name in text
+    assert all(entry.reason in text and entry.name in text for entry in report.engines)
+    assert EVIL in shown(replace(report, head=replace(report.head, source=EVIL)))

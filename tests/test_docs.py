@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -74,6 +75,12 @@ def test_a_change_of_a_contract_shows(generate: ModuleType, change: dict):
         for name, layout in LAYOUTS.items()
     }
     assert generate.filled(page, layouts) != page
+
+
+def test_the_schema_has_the_layouts_of_the_registry_in_both_places(generate: ModuleType):
+    schema = json.loads(generate.filled_schema(generate.MANIFEST_SCHEMA.read_text(), ["one", "two"]))
+    layouts = schema["properties"]["layouts"]["properties"]
+    assert layouts["main"]["enum"] == layouts["also"]["items"]["enum"] == ["one", "two"]
 
 
 def test_a_missing_table_is_an_error(generate: ModuleType):

@@ -20,7 +20,7 @@ from support import heads
 from eagle3hub.card.imported import find
 from eagle3hub.cli import app
 from eagle3hub.errors import ManifestError
-from eagle3hub.system.documents import compiled, faults
+from eagle3hub.system.documents import ecma_pattern, schema_faults
 from eagle3hub.system.reading import open_regular, read_bytes
 from eagle3hub.system.resources import data_path
 
@@ -370,7 +370,7 @@ def text_that_fits(pattern: str) -> str:
     from hypothesis import strategies as st
 
     any_will_do = settings(phases=[Phase.generate], database=None)  # the smallest takes thousands of tries
-    return example(st.from_regex(compiled(pattern)), lambda _: True, settings=any_will_do)
+    return example(st.from_regex(ecma_pattern(pattern)), lambda _: True, settings=any_will_do)
 
 
 @pytest.mark.parametrize("path", schemas(), ids=lambda path: path.name.split(".")[0])
@@ -379,14 +379,14 @@ def test_no_pattern_takes_a_line_break_at_the_end(path: Path):
         assert pattern.startswith("^")
         assert pattern.endswith("$")
         fitting = text_that_fits(pattern)
-        assert list(faults(fitting, {"type": "string", "pattern": pattern})) == []
-        assert list(faults(fitting + "\n", {"type": "string", "pattern": pattern})) != [], pattern
+        assert list(schema_faults(fitting, {"type": "string", "pattern": pattern})) == []
+        assert list(schema_faults(fitting + "\n", {"type": "string", "pattern": pattern})) != [], pattern
 
 
 def test_patterns_are_those_of_json_schema():
-    assert not compiled(r"^\d+$").search("٣")
-    assert not compiled("^a$").search("a\n")
-    assert compiled(r"^[$]\$x$").search("$$x")
+    assert not ecma_pattern(r"^\d+$").search("٣")
+    assert not ecma_pattern("^a$").search("a\n")
+    assert ecma_pattern(r"^[$]\$x$").search("$$x")
 
 
 @pytest.mark.parametrize("limit", [200, 260, 320])

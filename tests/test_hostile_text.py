@@ -214,8 +214,8 @@ def test_nothing_hidden_is_in_pages(name: str, place: Path, tmp_path: Path):
     if name == "html":
         report = card_samples.make_report("specforge")
         report["prompts"]["name"] = report["target"]["name"] = EVIL
-        save_html(Report(report), tmp_path / "page")
-        Report(report).save(tmp_path / "report.json")
+        save_html(Report.from_json(report), tmp_path / "page")
+        Report.from_json(report).save(tmp_path / "report.json")
     elif name == "preview":
         write_page(place / "card.md", tmp_path / "page")
     else:

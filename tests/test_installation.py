@@ -281,7 +281,7 @@ def test_the_pages_commands_install_a_checkout(checkout: Path, machine: Machine)
     head = git(checkout, "rev-parse", "HEAD")
     wanted = f"eagle3hub[validate] @ {ADDRESS}/archive/{head}.zip"
     assert machine.own_package() == wanted
-    (checkout / "eagle3hub/conversion/plan.py").write_text('"""Pulled meanwhile."""\n')
+    (checkout / "eagle3hub/releasing/demo.py").write_text('"""Pulled meanwhile."""\n')
     git(checkout, "commit", "--quiet", "--all", "--message", "More")
     git(checkout, "update-ref", "refs/remotes/origin/main", "HEAD")
     assert "is not what it was installed from any more" in machine.own_package()
@@ -294,7 +294,7 @@ def test_a_job_gets_the_commit_of_a_checkout(checkout: Path, machine: Machine):
     assert machine.own_package(**tree) == f"eagle3hub[validate] @ {ADDRESS}/archive/{head}.zip"
     (checkout / "eagle3hub/notes.txt").write_text("not known to git")
     assert machine.own_package(**tree).endswith(f"{head}.zip")
-    (checkout / "eagle3hub/conversion/plan.py").write_text('"""Changed."""\n')
+    (checkout / "eagle3hub/releasing/demo.py").write_text('"""Changed."""\n')
     assert "usage-jobs-package" in machine.own_package(**tree)
     assert "has changes that are in no commit" in machine.own_package(**tree)
     git(checkout, "commit", "--quiet", "--all", "--message", "More")

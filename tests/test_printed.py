@@ -99,7 +99,7 @@ def test_every_printed_command_is_whole():
 
 
 def test_what_a_card_prints_to_measure_again_is_whole():
-    text = render_text(load_manifest(samples.EXAMPLE), [samples.make_report()], samples.make_head())
+    text = render_text(load_manifest(samples.EXAMPLE), samples.typed(samples.make_report()), samples.make_head())
     lines = [line for line in text.replace("\\\n", "").splitlines() if line.startswith("eagle3hub validate")]
     assert lines
     assert {line: why for line in lines if (why := wrong(Printed("card", line, True))) is not None} == {}

@@ -18,6 +18,8 @@ from eagle3hub.validation.report import Report, load_report
 
 Change = Callable[[dict[str, Any]], Any]
 
+FIXTURES = Path(__file__).parent / "validate" / "fixtures"
+
 
 def test_the_schema_is_one_and_documents_every_field() -> None:
     from jsonschema import Draft202012Validator
@@ -41,8 +43,8 @@ def test_the_schema_is_one_and_documents_every_field() -> None:
 
 
 def test_complete_and_failed_reports_fit() -> None:
-    assert Report(samples.report()).verdict == "pass"
-    assert Report(samples.failed()).reason.startswith("vLLM could not load")
+    assert Report.from_json(samples.report()).verdict == "pass"
+    assert Report.from_json(samples.failed()).reason.startswith("vLLM could not load")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def test_what_does_not_fit_is_refused(change: Change) -> None:
     document = samples.report()
     change(document)
     with pytest.raises(ManifestError) as error:
-        Report(document)
+        Report.from_json(document)
     assert error.value.code == "report-schema"
 
 
@@ -81,27 +83,35 @@ def test_a_failed_engine_without_a_log_or_with_a_pass_does_not_fit() -> None:
         document = samples.failed()
         document["engines"][0].update(change)
         with pytest.raises(ManifestError):
-            Report(document)
+            Report.from_json(document)
     document = samples.failed()
     del document["engines"][0]["log_tail"]
     with pytest.raises(ManifestError):
-        Report(document)
+        Report.from_json(document)
 
 
 def test_the_error_names_the_field(tmp_path: Path) -> None:
     document = samples.report()
     document["engines"][0]["device"] = "tpu"
     with pytest.raises(ManifestError, match=r"engines\[0\]"):
-        Report(document)
+        Report.from_json(document)
 
 
 def test_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     file.write_text("old")
-    Report(samples.report()).save(file)
+    Report.from_json(samples.report()).save(file)
     assert load_report(file).document == samples.report()
     assert list(tmp_path.iterdir()) == [file]
     assert file.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+@pytest.mark.parametrize("name", ["held-against-two", "three-engines", "not-run"])
+def test_a_report_that_was_written_before_it_was_typed_keeps_its_bytes(name: str, tmp_path: Path) -> None:
+    """Written when a report was a dictionary: preflight, server, expected counters, an earlier run, and a failure."""
+    written = FIXTURES / f"report-{name}.json"
+    load_report(written).save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == written.read_bytes()
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +123,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="disk is full"):
-        Report(samples.report()).save(file)
+        Report.from_json(samples.report()).save(file)
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
 
@@ -128,7 +138,7 @@ def test_an_unreadable_report_is_named(tmp_path: Path) -> None:
 
 def shown(document: dict[str, Any], saved: Path | None = None) -> str:
     out = Console(file=io.StringIO(), width=160, highlight=False)
-    render(Report(document), out, saved=saved)
+    render(Report.from_json(document), out, saved=saved)
     assert isinstance(out.file, io.StringIO)
     return out.file.getvalue()
 

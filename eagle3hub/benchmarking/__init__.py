@@ -1,20 +1,23 @@
 """Benchmarks of heads: what to measure, the results with what follows from them, tables, charts and files.
 
-Measuring itself is a `Runner`'s: it is handed groups of cells that share a target, its texts and a temperature.
+`bench` does all of it. A `Runner` does the measuring: it gets groups of cells that share a target, its texts and a
+temperature.
 """
 
 from __future__ import annotations
 
-from eagle3hub.benchmarking.plan import BenchHead, BenchPlan, Cell, CellGroup, Settings
-from eagle3hub.benchmarking.results import Results, load_results
+from eagle3hub.benchmarking.plan import BenchHead, BenchOptions, BenchPlan, Cell, CellGroup, Settings, bench_plan
+from eagle3hub.benchmarking.results import CellRecord, Results, load_results
 from eagle3hub.benchmarking.run import CellResult, Measure, PromptCounts, Runner, Throughput, run_plan
-from eagle3hub.benchmarking.session import run_bench
+from eagle3hub.benchmarking.session import bench, run_bench
 
 __all__ = [
     "BenchHead",
+    "BenchOptions",
     "BenchPlan",
     "Cell",
     "CellGroup",
+    "CellRecord",
     "CellResult",
     "Measure",
     "PromptCounts",
@@ -22,6 +25,8 @@ __all__ = [
     "Runner",
     "Settings",
     "Throughput",
+    "bench",
+    "bench_plan",
     "load_results",
     "run_bench",
     "run_plan",

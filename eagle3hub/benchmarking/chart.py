@@ -6,8 +6,8 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from eagle3hub.benchmarking.plan import MOST_DRAFT_TOKENS
 from eagle3hub.benchmarking.results import CellRecord, Results
@@ -21,7 +21,7 @@ from eagle3hub.charts import (
     acceptance_by_position,
 )
 from eagle3hub.checkpoint.staging import replace_file
-from eagle3hub.metrics import MIN_PROMPTS
+from eagle3hub.metrics import MIN_PROMPTS, Acceptance
 from eagle3hub.system.text import visible
 
 # The charts of a benchmark: which of its numbers go into which picture.
@@ -37,36 +37,36 @@ def charts(results: Results) -> dict[str, Chart]:
     where there are several K, tau by K (a panel for each data set).
     """
     out = {}
-    cells = [cell for cell in results.cells if cell["acceptance"]]
-    for engine, temperature in dict.fromkeys((c["engine"]["name"], c["settings"]["temperature"]) for c in cells):
-        here = [c for c in cells if (c["engine"]["name"], c["settings"]["temperature"]) == (engine, temperature)]
+    cells = [cell for cell in results.cells if cell.acceptance]
+    for engine, temperature in dict.fromkeys((c.engine, c.settings.temperature) for c in cells):
+        here = [c for c in cells if (c.engine, c.settings.temperature) == (engine, temperature)]
         suffix = re.sub(r"[^A-Za-z0-9.]+", "-", f"{engine}-T{temperature:g}")
-        for name, chart in _of(here, results.document).items():
+        for name, chart in _of(here, results).items():
             out[f"{name}-{suffix}"] = chart
     return out
 
 
-def _of(cells: Sequence[CellRecord], document: Mapping[str, Any]) -> dict[str, Chart]:
-    heads = [h["name"] for h in document["heads"] if any(c["head"] == h["name"] for c in cells)]
-    sets = list(dict.fromkeys(c["prompts"]["name"] for c in cells))
-    drafts = sorted({c["settings"]["draft_tokens"] for c in cells})
-    found = {(c["prompts"]["name"], c["settings"]["draft_tokens"], c["head"]): c for c in cells}
-    note = _note(cells, document)
-    known = any(cell["acceptance"]["ci95"] for cell in cells)
+def _of(cells: Sequence[CellRecord], results: Results) -> dict[str, Chart]:
+    heads = [h.name for h in results.heads if any(c.head == h.name for c in cells)]
+    sets = list(dict.fromkeys(c.prompts.name for c in cells))
+    drafts = sorted({c.settings.draft_tokens for c in cells})
+    found = {(c.prompts.name, c.settings.draft_tokens, c.head): c for c in cells}
+    note = _note(cells, results)
+    known = any(cell.acceptance and cell.acceptance.ci95 for cell in cells)
     whiskers = f"{note} · {'whiskers: 95 % intervals over prompts' if known else _NO_WHISKERS}"
 
     def tau(name: str, places: Sequence[tuple[str, int]]) -> Series:
         cells_there = [found.get((dataset, k, name)) for dataset, k in places]
-        values = [None if cell is None else cell["acceptance"] for cell in cells_there]
+        values = [None if cell is None else cell.acceptance for cell in cells_there]
         return Series(
             name,
-            tuple(None if v is None else v["mean_acceptance_length"] for v in values),
-            tuple(None if v is None or v["ci95"] is None else (v["ci95"][0], v["ci95"][1]) for v in values),
+            tuple(None if v is None else v.mean_acceptance_length for v in values),
+            tuple(None if v is None else v.ci95 for v in values),
         )
 
     def rates(name: str, dataset: str, k: int) -> Series:
         cell = found.get((dataset, k, name))
-        return Series(name, tuple(cell["acceptance"]["marginal_acceptance_rates"]) if cell else (None,) * k)
+        return Series(name, cell.acceptance.marginal_rates if cell and cell.acceptance else (None,) * k)
 
     by_set = [
         Panel(f"K = {k}", tuple(sets), tuple(tau(head, [(s, k) for s in sets]) for head in heads)) for k in drafts
@@ -89,15 +89,15 @@ def _of(cells: Sequence[CellRecord], document: Mapping[str, Any]) -> dict[str, C
     return out
 
 
-def _note(cells: Sequence[CellRecord], document: Mapping[str, Any]) -> str:
-    settings, engine = cells[0]["settings"], cells[0]["engine"]
-    sizes = sorted({c["prompts"]["count"] for c in cells})
+def _note(cells: Sequence[CellRecord], results: Results) -> str:
+    settings, engine = cells[0].settings, cells[0]
+    sizes = sorted({c.prompts.count for c in cells})
     prompts = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    temperature = settings["temperature"]
-    sampling = "greedy (T = 0)" if temperature == 0 else f"T = {temperature:g}, {settings['drafting']} drafting"
+    temperature = settings.temperature
+    sampling = "greedy (T = 0)" if temperature == 0 else f"T = {temperature:g}, {settings.drafting} drafting"
     return (
-        f"{document['target']['name']} · {engine['name']} {engine['version']}, {settings['dtype']} on "
-        f"{settings['device']}\n{sampling} · up to {settings['max_new_tokens']} new tokens · {prompts} prompts a set"
+        f"{results.target.name} · {engine.engine} {engine.engine_version}, {settings.dtype} on "
+        f"{settings.device}\n{sampling} · up to {settings.max_new_tokens} new tokens · {prompts} prompts a set"
     )
 
 
@@ -165,43 +165,49 @@ def to_csv(results: Results) -> str:
     writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
     for cell in results.cells:
-        writer.writerow(_row(cell, results.document))
+        writer.writerow(_row(cell, results))
     return out.getvalue()
 
 
-def _row(cell: CellRecord, document: Mapping[str, Any]) -> dict[str, Any]:
-    head = next(h for h in document["heads"] if h["name"] == cell["head"])
-    settings, acceptance, speed = cell["settings"], cell["acceptance"] or {}, cell["throughput"] or {}
-    low, high = acceptance.get("ci95") or (None, None)
-    rates: Sequence[float] = acceptance.get("marginal_acceptance_rates", ())
-    return {
-        "head": cell["head"],
-        "head_layout": head["layout"],
-        "head_digest": head["digest"],
-        "target": document["target"]["name"],
-        "target_revision": document["target"]["revision"],
-        "engine": cell["engine"]["name"],
-        "engine_version": cell["engine"]["version"],
-        "dataset": cell["prompts"]["name"],
-        "prompts": cell["prompts"]["count"],
-        "prompts_sha256": cell["prompts"]["sha256"],
-        "turns": cell["prompts"]["turns"],
+def _row(cell: CellRecord, results: Results) -> dict[str, object]:
+    head = next(h for h in results.heads if h.name == cell.head)
+    settings = asdict(cell.settings)
+    found: dict[str, object] = {
+        "head": cell.head,
+        "head_layout": head.layout,
+        "head_digest": head.digest,
+        "target": results.target.name,
+        "target_revision": results.target.revision,
+        "engine": cell.engine,
+        "engine_version": cell.engine_version,
+        "dataset": cell.prompts.name,
+        "prompts": cell.prompts.count,
+        "prompts_sha256": cell.prompts.sha256,
+        "turns": cell.prompts.turns,
         **{key: settings[key] for key in _PLAIN if key in settings},
-        "verdict": cell["verdict"],
-        "reason": cell["reason"],
-        "rounds": acceptance.get("rounds"),
-        "drafted_tokens": acceptance.get("drafted"),
-        "accepted_tokens": acceptance.get("accepted"),
-        "acceptance_length_tokens_per_round": acceptance.get("mean_acceptance_length"),
+        "verdict": cell.verdict,
+        "reason": cell.reason,
+        "measuring_seconds": cell.seconds,
+    }
+    if cell.throughput is not None:
+        found["target_tokens_per_second"] = cell.throughput.target_tokens_per_second
+        found["speculative_tokens_per_second"] = cell.throughput.speculative_tokens_per_second
+    return found if cell.acceptance is None else found | _acceptance(cell.acceptance)
+
+
+def _acceptance(found: Acceptance) -> dict[str, object]:
+    low, high = found.ci95 or (None, None)
+    return {
+        "rounds": found.rounds,
+        "drafted_tokens": found.drafted,
+        "accepted_tokens": found.accepted,
+        "acceptance_length_tokens_per_round": found.mean_acceptance_length,
         "ci95_low_tokens_per_round": low,
         "ci95_high_tokens_per_round": high,
-        "standard_error_tokens_per_round": acceptance.get("standard_error"),
-        "acceptance_length_mean_of_requests_tokens_per_round": acceptance.get("mean_acceptance_length_per_request"),
-        "draft_acceptance_rate_fraction": acceptance.get("draft_acceptance_rate"),
-        "target_tokens_per_second": speed.get("target_tokens_per_second"),
-        "speculative_tokens_per_second": speed.get("speculative_tokens_per_second"),
-        "measuring_seconds": cell["seconds"],
-        **{f"marginal_rate_position_{i + 1}_fraction": rate for i, rate in enumerate(rates)},
+        "standard_error_tokens_per_round": found.standard_error,
+        "acceptance_length_mean_of_requests_tokens_per_round": found.mean_acceptance_length_per_request,
+        "draft_acceptance_rate_fraction": found.draft_acceptance_rate,
+        **{f"marginal_rate_position_{i + 1}_fraction": rate for i, rate in enumerate(found.marginal_rates)},
     }
 
 

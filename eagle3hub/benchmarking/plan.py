@@ -6,10 +6,10 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from eagle3hub.address import HubAddress, head_address
 from eagle3hub.checkpoint.digest import folder_digest
@@ -19,19 +19,13 @@ from eagle3hub.engines.base import DEVICES, DTYPES, Device, Dtype
 from eagle3hub.errors import UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.prompts import PromptSet, datasets, is_cached, load_prompts
-from eagle3hub.system.documents import near
+from eagle3hub.system.documents import did_you_mean
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.gates import COLLAPSE
-from eagle3hub.validation.options import check_tree
+from eagle3hub.validation.options import DEFAULT_TIMEOUT, DRAFTING, REFERENCE, Drafting, check_tree
 from eagle3hub.validation.target import Target, identify_target
 
-# What a benchmark measures: heads x data sets x draft tokens x temperatures x engines, checked before it runs.
-
-
-Drafting = Literal["greedy", "probabilistic"]
-
-KNOWN_ENGINES = ("reference", *ENGINES)
-DRAFTING: tuple[Drafting, ...] = ("greedy", "probabilistic")
+KNOWN_ENGINES = (REFERENCE, *ENGINES)
 MOST_DRAFT_TOKENS = 16
 
 
@@ -44,9 +38,25 @@ class BenchHead:
     layout: str
     digest: str
 
-    def to_json(self) -> dict[str, str]:
-        """An entry of ``heads``; the place on this machine is left out."""
-        return {"name": self.name, "layout": self.layout, "digest": self.digest}
+
+@dataclass(frozen=True, slots=True)
+class CellSettings:
+    """The ``settings`` object of a cell: those of a report, and the shape of a draft tree (None for a chain)."""
+
+    draft_tokens: int
+    temperature: float
+    max_new_tokens: int
+    seed: int
+    dtype: str
+    device: str
+    concurrency: int
+    min_acceptance_length: float | None
+    collapse_acceptance_length: float
+    chat_template: str
+    system_prompt: str | None
+    drafting: str
+    topk: int | None
+    num_draft_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,34 +97,34 @@ class Cell:
     common: Settings
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """The ``settings`` object of a cell: those of a report, drafting mode and tree."""
+    def settings(self) -> CellSettings:
+        """What the acceptance length rests on besides head, prompts and engine."""
         common = self.common
-        return {
-            "draft_tokens": self.draft_tokens,
-            "temperature": self.temperature,
-            "max_new_tokens": common.max_new_tokens,
-            "seed": common.seed,
-            "dtype": common.dtype,
-            "device": "server" if self.engine in common.attached else common.device,
-            "concurrency": 1,
-            "min_acceptance_length": common.min_acceptance_length,
-            "collapse_acceptance_length": COLLAPSE,
-            "chat_template": common.chat_template,
-            "system_prompt": common.system_prompt,
-            "drafting": common.drafting,
-            "topk": common.topk,
-            "num_draft_tokens": None if common.topk is None else common.num_draft_tokens,
-        }
+        return CellSettings(
+            draft_tokens=self.draft_tokens,
+            temperature=self.temperature,
+            max_new_tokens=common.max_new_tokens,
+            seed=common.seed,
+            dtype=common.dtype,
+            device="server" if self.engine in common.attached else common.device,
+            concurrency=1,
+            min_acceptance_length=common.min_acceptance_length,
+            collapse_acceptance_length=COLLAPSE,
+            chat_template=common.chat_template,
+            system_prompt=common.system_prompt,
+            drafting=common.drafting,
+            topk=common.topk,
+            num_draft_tokens=None if common.topk is None else common.num_draft_tokens,
+        )
 
     def key(self, engine_version: str) -> str:
         """SHA-256 (hex) of all that the result depends on: two cells with the same key are the same measurement."""
         what = {
             "head": self.head.digest,
-            "target": self.target.to_json(),
+            "target": self.target.identity.to_json(),
             "prompts": self.prompts.sha256,
             "engine": [self.engine, engine_version],
-            "settings": self.settings,
+            "settings": asdict(self.settings),
         }
         return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -235,14 +245,14 @@ def _distinct(option: str, values: Sequence[object], hint: str | None = None) ->
 
 def _one_of(option: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
-        raise _usage(f"{option} {value!r} is not known{near(value, list(known))}", known)
+        raise _usage(f"{option} {value!r} is not known{did_you_mean(value, list(known))}", known)
 
 
 def _usage(message: str, known: Sequence[str] = ()) -> UsageError:
     return UsageError(message, hint=f"there are: {', '.join(known)}" if known else None, code="usage-bench")
 
 
-# A plan from options as they are typed.
+# The options of a benchmark, and the plan that they ask for.
 
 
 T = TypeVar("T")
@@ -250,43 +260,82 @@ _NAMED = re.compile(r"(?P<name>[A-Za-z0-9][\w.+-]*)=(?P<source>.+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """The options of a benchmark, lists still as text with commas (``3,5,7``)."""
+class BenchOptions:
+    """What a benchmark measures, and how; lists are text with commas (``3,5,7``), as they are typed.
 
-    heads: Sequence[str]
-    target: str
-    datasets: str
-    draft_tokens: str
-    temperatures: str
-    engines: str
-    num_prompts: int | None
-    settings: Settings
-    base: str | None
-    target_name: str | None
+    Attributes:
+        datasets: names of prompt sets, or JSON Lines files. num_prompts: of each, take the first so many.
+        draft_tokens, temperature, engine: one or several of each; every combination is measured.
+        topk, num_draft_tokens: with ``topk`` above 1, SGLang's trees: branches per token, and nodes, root included.
+        drafting: how tokens are drafted above temperature 0: ``greedy`` or ``probabilistic``.
+        base: name of the head that the others are compared with; None: the first.
+        target_name: what the results call the target.
+        engine_python: interpreter by engine. endpoints: address of a running server by engine.
+        timeout: seconds for each run of an engine.
+        device_map, batch_tokens: as in `eagle3hub.validation.options.ReferenceOptions`.
+        run_anyway: start also an engine that will refuse the files, or serve them silently wrong.
+    """
+
+    datasets: str = "mt_bench,humaneval,gsm8k"
+    draft_tokens: str = "3"
+    topk: int = 1
+    num_draft_tokens: int | None = None
+    temperature: str = "0"
+    engine: str = REFERENCE
+    num_prompts: int | None = None
+    max_new_tokens: int = 128
+    drafting: str = "greedy"
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+    min_acceptance_length: float | None = None
+    base: str | None = None
+    target_name: str | None = None
+    engine_python: Mapping[str, str | Path] = field(default_factory=dict)
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+    timeout: float = DEFAULT_TIMEOUT
+    device_map: str | None = None
+    batch_tokens: int | None = None
+    run_anyway: bool = False
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that all cells have in common; the plan refuses unknown names in them."""
+        return Settings(
+            max_new_tokens=self.max_new_tokens,
+            seed=self.seed,
+            dtype=self.dtype,  # type: ignore[arg-type]
+            device=self.device,  # type: ignore[arg-type]
+            drafting=self.drafting,  # type: ignore[arg-type]
+            min_acceptance_length=self.min_acceptance_length,
+            topk=None if self.topk == 1 else self.topk,
+            num_draft_tokens=self.num_draft_tokens,
+            attached=tuple(self.endpoints),
+        )
 
 
-def make_plan(asked: Asked, progress: Progress = silent) -> BenchPlan:
+def bench_plan(heads: Sequence[str], target: str, options: BenchOptions, progress: Progress = silent) -> BenchPlan:
     """Read heads, target and prompts, and check the whole; the first head is the base unless one is named.
 
     Raises UsageError for lists and names that cannot be, and what reading heads, target and prompts raises.
     """
-    drafts = listed("--draft-tokens", asked.draft_tokens, int, "whole numbers")
-    temperatures = listed("--temperature", asked.temperatures, float, "numbers")
-    engines = listed("--engine", asked.engines, str, "names")
-    engines += [name for name in asked.settings.attached if name not in engines]
-    names = listed("--datasets", asked.datasets, str, "names or files")
-    target = identify_target(asked.target, asked.target_name, progress)
-    prompts = [load_prompts(name, asked.num_prompts, progress=progress) for name in names]
-    heads = [read_head(text, target, progress) for text in asked.heads]
+    drafts = listed("--draft-tokens", options.draft_tokens, int, "whole numbers")
+    temperatures = listed("--temperature", options.temperature, float, "numbers")
+    engines = listed("--engine", options.engine, str, "names")
+    engines += [name for name in options.endpoints if name not in engines]
+    names = listed("--datasets", options.datasets, str, "names or files")
+    identity = identify_target(target, options.target_name, progress)
+    prompts = [load_prompts(name, options.num_prompts, progress=progress) for name in names]
+    read = [read_head(text, identity, progress) for text in heads]
     return BenchPlan(
-        heads=tuple(heads),
-        target=target,
+        heads=tuple(read),
+        target=identity,
         datasets=tuple(prompts),
         draft_tokens=tuple(drafts),
         temperatures=tuple(temperatures),
         engines=tuple(engines),
-        settings=asked.settings,
-        base=asked.base if asked.base is not None else heads[0].name if heads else "",
+        settings=options.settings,
+        base=options.base if options.base is not None else read[0].name if read else "",
     )
 
 

@@ -1,6 +1,7 @@
-"""The results of a benchmark: one JSON document, held to ``schemas/bench.schema.json`` whenever it is made or read.
+"""The results of a benchmark: typed in memory, one JSON document on disk (``schemas/bench.schema.json``).
 
-Cells hold raw counters per prompt. Whatever else is in the document is computed from them.
+Cells hold raw counters per prompt. Whatever else is in the document is computed from them, and computed again when a
+document is read.
 """
 
 from __future__ import annotations
@@ -8,201 +9,346 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from eagle3hub._version import __version__
-from eagle3hub.benchmarking.plan import BenchPlan, Cell
-from eagle3hub.benchmarking.run import CellResult
+from eagle3hub.benchmarking.plan import BenchPlan, Cell, CellSettings
+from eagle3hub.benchmarking.run import CellResult, Throughput
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.engines.base import Verdict, worst_verdict
-from eagle3hub.errors import ManifestError
-from eagle3hub.metrics import Counts, acceptance_if_any, by_category, paired
-from eagle3hub.system.documents import alike, faults, read_document
+from eagle3hub.errors import InputError, ManifestError
+from eagle3hub.metrics import Acceptance, CategoryAcceptance, Counts, PromptRow, acceptance_if_any, by_category, paired
+from eagle3hub.metrics.estimate import Interval, interval, listed
+from eagle3hub.system.documents import nearly_equal, read_document, schema_faults
 from eagle3hub.system.resources import schema
 from eagle3hub.system.text import escaped_json
 from eagle3hub.validation.gates import collapse
+from eagle3hub.validation.report import MeasuredTarget
 
 SCHEMA_NAME = "eagle3hub/bench/1"
 MAX_BYTES = 256 << 20
-CellRecord = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BenchedHead:
+    """A head of the tables: its name there, its layout, and the digest of its files."""
+
+    name: str
+    layout: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class CellPrompts:
+    """The prompts of a cell.
+
+    Attributes:
+        turns: which of the user's turns were used.
+        source: where a fetched set comes from (url, revision, license …); None for the packaged set and for files.
+    """
+
+    name: str
+    sha256: str
+    count: int
+    categories: Mapping[str, int]
+    turns: str
+    source: Mapping[str, str | bool] | None
+
+
+@dataclass(frozen=True, slots=True)
+class CellRecord:
+    """One cell of the results: a head over a data set, at one K and one temperature, on one engine.
+
+    Attributes:
+        key: identifies the measurement (`Cell.key`).
+        environment: what the engine ran on.
+        acceptance: None where no round was run.
+        per_prompt: empty where nothing was measured. seconds: wall time of measuring.
+    """
+
+    key: str
+    head: str
+    engine: str
+    engine_version: str
+    environment: Mapping[str, str | int | float | bool | None]
+    prompts: CellPrompts
+    settings: CellSettings
+    verdict: Verdict
+    reason: str
+    acceptance: Acceptance | None
+    categories: Mapping[str, CategoryAcceptance]
+    per_prompt: tuple[PromptRow, ...]
+    throughput: Throughput | None
+    seconds: float
+
+    @property
+    def counts(self) -> list[Counts]:
+        """The counters of the prompts, in order."""
+        return [row.counts for row in self.per_prompt]
+
+    def to_json(self) -> dict[str, Any]:
+        """An item of ``cells``."""
+        return {
+            "key": self.key,
+            "head": self.head,
+            "engine": {"name": self.engine, "version": self.engine_version, "environment": dict(self.environment)},
+            "prompts": asdict(self.prompts),
+            "settings": asdict(self.settings),
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "acceptance": None if self.acceptance is None else self.acceptance.to_json(),
+            "categories": {name: found.to_json() for name, found in self.categories.items()},
+            "per_prompt": [row.to_json() for row in self.per_prompt],
+            "throughput": None if self.throughput is None else self.throughput.to_json(),
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> CellRecord:
+        """What `to_json` gave. Raises InputError (``metrics-counters``) for counters that no run can produce."""
+        acceptance, throughput = data["acceptance"], data["throughput"]
+        return cls(
+            key=data["key"],
+            head=data["head"],
+            engine=data["engine"]["name"],
+            engine_version=data["engine"]["version"],
+            environment=data["engine"]["environment"],
+            prompts=CellPrompts(**data["prompts"]),
+            settings=CellSettings(**data["settings"]),
+            verdict=data["verdict"],
+            reason=data["reason"],
+            acceptance=None if acceptance is None else Acceptance.from_json(acceptance),
+            categories={name: CategoryAcceptance.from_json(one) for name, one in data["categories"].items()},
+            per_prompt=tuple(PromptRow.from_json(row) for row in data["per_prompt"]),
+            throughput=None if throughput is None else Throughput.from_json(throughput),
+            seconds=data["seconds"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Another head with the base, over the same prompts at the same settings on the same engine.
+
+    Attributes:
+        prompts: pairs in which either had a round. identical: pairs with the same counters.
+        difference: of the acceptance lengths, other - base, in tokens per round.
+        relative_percent: the same in percent of the base's.
+        ci95: of the difference; None where the pairs give none.
+    """
+
+    dataset: str
+    draft_tokens: int
+    temperature: float
+    engine: str
+    base: str
+    other: str
+    prompts: int
+    base_mean_acceptance_length: float
+    mean_acceptance_length: float
+    difference: float
+    relative_percent: float
+    ci95: Interval | None
+    identical: int
+
+    def to_json(self) -> dict[str, Any]:
+        """An item of ``comparisons``."""
+        return {**asdict(self), "ci95": listed(self.ci95)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Comparison:
+        """What `to_json` gave."""
+        return cls(**{**data, "ci95": interval(data["ci95"])})
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Results that fit the schema and whose numbers follow from their counters; else ManifestError."""
+    """The results of a benchmark.
 
-    document: Mapping[str, Any]
+    Attributes:
+        base: name of the head that the others are compared with.
+        cells_planned: how many cells the plan has; ``cells`` holds those that have been measured, in its order.
+    """
 
-    def __post_init__(self) -> None:
-        check_results(self.document)
+    tool_version: str
+    measured_at: str
+    target: MeasuredTarget
+    heads: tuple[BenchedHead, ...]
+    base: str
+    cells_planned: int
+    cells: tuple[CellRecord, ...]
+    comparisons: tuple[Comparison, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of schema ``bench``."""
+        return {
+            "schema": SCHEMA_NAME,
+            "tool": {"name": "eagle3hub", "version": self.tool_version},
+            "measured_at": self.measured_at,
+            "target": self.target.to_json(),
+            "heads": [asdict(head) for head in self.heads],
+            "base": self.base,
+            "cells_planned": self.cells_planned,
+            "cells": [cell.to_json() for cell in self.cells],
+            "comparisons": [one.to_json() for one in self.comparisons],
+        }
+
+    @classmethod
+    def from_json(cls, document: Any, name: str = "the results") -> Results:
+        """Hold a document to the schema, read it, and compute its numbers again.
+
+        Raises ManifestError for the first departure from the schema (``bench-schema``), and for a number that does not
+        follow from the counters it rests on (``bench-numbers``, ``bench-head``).
+        """
+        for fault in schema_faults(document, schema("bench")):
+            raise ManifestError(f"{name}: {fault.message}", hint=fault.hint, code="bench-schema")
+        try:
+            cells = tuple(CellRecord.from_json(cell) for cell in document["cells"])
+        except InputError as error:
+            raise ManifestError(f"{name}: {error.message}", hint=error.hint, code="bench-numbers") from error
+        found = cls(
+            tool_version=document["tool"]["version"],
+            measured_at=document["measured_at"],
+            target=MeasuredTarget.from_json(document["target"]),
+            heads=tuple(BenchedHead(**head) for head in document["heads"]),
+            base=document["base"],
+            cells_planned=document["cells_planned"],
+            cells=cells,
+            comparisons=tuple(Comparison.from_json(one) for one in document["comparisons"]),
+        )
+        _check_numbers(found, name)
+        return found
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """`to_json`, for whoever prints the document."""
+        return self.to_json()
 
     @property
     def verdict(self) -> Verdict:
         """The worst verdict of the cells."""
-        return worst_verdict([cell["verdict"] for cell in self.document["cells"]])
-
-    @property
-    def cells(self) -> Sequence[CellRecord]:
-        """The cells, in the order of the plan."""
-        cells: Sequence[CellRecord] = self.document["cells"]
-        return cells
+        return worst_verdict([cell.verdict for cell in self.cells])
 
     def save(self, path: Path) -> None:
         """Write the results as JSON: completely, or not at all. Raises OutputError."""
-        save_document(self.document, path)
-
-
-def save_document(document: Mapping[str, Any], path: Path) -> None:
-    """Write what `document_of` made, without holding it to the schema: that grows with every cell of a run."""
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    replace_file(path, escaped_json(text).encode(), parents=True)
+        text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        replace_file(path, escaped_json(text).encode(), parents=True)
 
 
 def load_results(path: str | Path) -> Results:
-    """Read results and hold them to the schema.
+    """Read results; see `Results.from_json`.
 
     Raises SourceError if the file cannot be read, ManifestError naming file and field if it holds no results.
     """
     path = Path(path)
-    document = read_document(path, "bench", MAX_BYTES)
-    check_results(document, path.name)
-    return Results(document)
+    return Results.from_json(read_document(path, "bench", MAX_BYTES), path.name)
 
 
-def check_results(document: Any, name: str = "the results") -> None:
-    """Raise ManifestError for the first departure from the schema, or of a number from the counters it rests on."""
-    for fault in faults(document, schema("bench")):
-        raise ManifestError(f"{name}: {fault.message}", hint=fault.hint, code="bench-schema")
-    heads = [head["name"] for head in document["heads"]]
-    for i, cell in enumerate(document["cells"]):
+def _check_numbers(results: Results, name: str) -> None:
+    heads = [head.name for head in results.heads]
+    for i, cell in enumerate(results.cells):
         where = f"{name}: cells[{i}]"
-        if cell["head"] not in heads:
-            raise ManifestError(f"{where}.head is {cell['head']!r}, none of the heads", code="bench-head")
-        if any(len(p["accepted_per_position"]) != cell["settings"]["draft_tokens"] for p in cell["per_prompt"]):
+        if cell.head not in heads:
+            raise ManifestError(f"{where}.head is {cell.head!r}, none of the heads", code="bench-head")
+        if any(len(one.accepted_per_position) != cell.settings.draft_tokens for one in cell.counts):
             raise ManifestError(f"{where} has counters of another K than its settings", code="bench-numbers")
-        if cell["per_prompt"] and len(cell["per_prompt"]) != cell["prompts"]["count"]:
-            asked, have = cell["prompts"]["count"], len(cell["per_prompt"])
+        if cell.per_prompt and len(cell.per_prompt) != cell.prompts.count:
+            asked, have = cell.prompts.count, len(cell.per_prompt)
             raise ManifestError(f"{where} has counters of {have} prompts, not of {asked}", code="bench-numbers")
-        computed = _acceptance(counts(cell))
-        if not alike(computed, cell["acceptance"]):
+        computed = acceptance_if_any(cell.counts)
+        if not nearly_equal(_json(computed), _json(cell.acceptance)):
             raise ManifestError(
                 f"{where}.acceptance does not follow from the counters of its prompts",
                 hint="results are written by eagle3hub bench and not edited; measure again",
                 code="bench-numbers",
             )
-        measured = acceptance_if_any(counts(cell))
-        if cell["verdict"] == "pass" and (measured is None or collapse(measured).verdict != "pass"):
+        if cell.verdict == "pass" and (computed is None or collapse(computed).verdict != "pass"):
             raise ManifestError(f"{where} is stated to pass, and its counters do not", code="bench-numbers")
-        rows = zip(cell["per_prompt"], counts(cell), strict=True)
-        if not alike(by_category((row["category"], one) for row, one in rows), cell["categories"]):
+        categories = by_category((row.category, row.counts) for row in cell.per_prompt)
+        if not nearly_equal(*({key: one.to_json() for key, one in c.items()} for c in (categories, cell.categories))):
             raise ManifestError(f"{where}.categories do not follow from its prompts", code="bench-numbers")
-    if not alike(comparisons(document["cells"], document["base"]), document["comparisons"]):
+    computed_again = comparisons(results.cells, results.base)
+    if not nearly_equal(*([one.to_json() for one in c] for c in (computed_again, results.comparisons))):
         raise ManifestError(f"{name}: the comparisons do not follow from the cells", code="bench-numbers")
 
 
-def counts(cell: CellRecord) -> list[Counts]:
-    """The counters of a cell's prompts, in order."""
-    return [
-        Counts(p["rounds"], p["drafted"], p["accepted"], tuple(p["accepted_per_position"])) for p in cell["per_prompt"]
-    ]
-
-
 def cell_record(cell: Cell, version: str, result: CellResult) -> CellRecord:
-    """A cell of the document. ValueError if the result has not one entry for each prompt, or none at all."""
+    """A cell of the results. ValueError if the result has not one entry for each prompt, or none at all."""
     prompts = cell.prompts.prompts if result.prompts else ()
-    pairs = list(zip(prompts, result.prompts, strict=True))
-    throughput = result.throughput
-    return {
-        "key": cell.key(version),
-        "head": cell.head.name,
-        "engine": {"name": cell.engine, "version": version, "environment": dict(result.environment)},
-        "prompts": {
+    rows = tuple(
+        PromptRow(prompt.question_id, prompt.category, one.prompt_tokens, one.new_tokens, one.counts)
+        for prompt, one in zip(prompts, result.prompts, strict=True)
+    )
+    return CellRecord(
+        key=cell.key(version),
+        head=cell.head.name,
+        engine=cell.engine,
+        engine_version=version,
+        environment=result.environment,
+        prompts=CellPrompts(
             **cell.prompts.to_json(),
-            "turns": "first",
-            "source": None if cell.prompts.dataset is None else cell.prompts.dataset.to_json(),
-        },
-        "settings": cell.settings,
-        "verdict": result.verdict,
-        "reason": result.reason,
-        "acceptance": _acceptance([one.counts for _, one in pairs]),
-        "categories": by_category((prompt.category, one.counts) for prompt, one in pairs),
-        "per_prompt": [
-            {
-                "question_id": prompt.question_id,
-                "category": prompt.category,
-                "prompt_tokens": one.prompt_tokens,
-                "new_tokens": one.new_tokens,
-                "rounds": one.counts.rounds,
-                "drafted": one.counts.drafted,
-                "accepted": one.counts.accepted,
-                "accepted_per_position": list(one.counts.accepted_per_position),
-            }
-            for prompt, one in pairs
-        ],
-        "throughput": None
-        if throughput is None
-        else {
-            "target_tokens_per_second": throughput.target_tokens_per_second,
-            "speculative_tokens_per_second": throughput.speculative_tokens_per_second,
-            "unit": "tokens/s",
-            "conditions": throughput.conditions,
-        },
-        "seconds": result.seconds,
-    }
+            turns="first",
+            source=None if cell.prompts.dataset is None else cell.prompts.dataset.to_json(),
+        ),
+        settings=cell.settings,
+        verdict=result.verdict,
+        reason=result.reason,
+        acceptance=acceptance_if_any([row.counts for row in rows]),
+        categories=by_category((row.category, row.counts) for row in rows),
+        per_prompt=rows,
+        throughput=result.throughput,
+        seconds=result.seconds,
+    )
 
 
-def document_of(plan: BenchPlan, cells: Sequence[CellRecord]) -> dict[str, Any]:
-    """The document of a plan and what has been measured of it so far."""
-    return {
-        "schema": SCHEMA_NAME,
-        "tool": {"name": "eagle3hub", "version": __version__},
-        "measured_at": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "target": plan.target.to_json(),
-        "heads": [head.to_json() for head in plan.heads],
-        "base": plan.base,
-        "cells_planned": plan.size,
-        "cells": list(cells),
-        "comparisons": comparisons(cells, plan.base),
-    }
+def results_of(plan: BenchPlan, cells: Sequence[CellRecord]) -> Results:
+    """The results of a plan, as far as it has been measured."""
+    return Results(
+        tool_version=__version__,
+        measured_at=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        target=plan.target.identity,
+        heads=tuple(BenchedHead(head.name, head.layout, head.digest) for head in plan.heads),
+        base=plan.base,
+        cells_planned=plan.size,
+        cells=tuple(cells),
+        comparisons=tuple(comparisons(cells, plan.base)),
+    )
 
 
-def comparisons(cells: Sequence[CellRecord], base: str) -> list[dict[str, Any]]:
+def comparisons(cells: Sequence[CellRecord], base: str) -> list[Comparison]:
     """Every other head with the base, wherever both were measured alike over the same prompts."""
-    bases = {_conditions(cell): cell for cell in cells if cell["head"] == base and cell["acceptance"]}
+    bases = {_conditions(cell): cell for cell in cells if cell.head == base and cell.acceptance}
     out = []
     for cell in cells:
         against = bases.get(_conditions(cell))
-        if cell["head"] == base or against is None or not cell["acceptance"]:
+        if cell.head == base or against is None or not cell.acceptance:
             continue
-        found = paired(counts(cell), counts(against))
+        found = paired(cell.counts, against.counts)
         out.append(
-            {
-                "dataset": cell["prompts"]["name"],
-                "draft_tokens": cell["settings"]["draft_tokens"],
-                "temperature": cell["settings"]["temperature"],
-                "engine": cell["engine"]["name"],
-                "base": base,
-                "other": cell["head"],
-                "prompts": found.prompts,
-                "base_mean_acceptance_length": found.base_tau,
-                "mean_acceptance_length": found.tau,
-                "difference": found.difference,
-                "relative_percent": found.relative,
-                "ci95": None if found.ci95 is None else list(found.ci95),
-                "identical": found.identical,
-            }
+            Comparison(
+                dataset=cell.prompts.name,
+                draft_tokens=cell.settings.draft_tokens,
+                temperature=cell.settings.temperature,
+                engine=cell.engine,
+                base=base,
+                other=cell.head,
+                prompts=found.prompts,
+                base_mean_acceptance_length=found.base_tau,
+                mean_acceptance_length=found.tau,
+                difference=found.difference,
+                relative_percent=found.relative,
+                ci95=found.ci95,
+                identical=found.identical,
+            )
         )
     return out
 
 
-def _conditions(cell: CellRecord) -> str:
+def _conditions(cell: CellRecord) -> tuple[str, str, str, CellSettings]:
     """All that must be equal for two heads to be compared."""
-    engine = [cell["engine"]["name"], cell["engine"]["version"]]
-    return json.dumps([engine, cell["prompts"]["sha256"], cell["settings"]], sort_keys=True)
+    return cell.engine, cell.engine_version, cell.prompts.sha256, cell.settings
 
 
-def _acceptance(prompts: Sequence[Counts]) -> dict[str, Any] | None:
-    found = acceptance_if_any(prompts)
-    return None if found is None else found.to_json()
+def _json(acceptance: Acceptance | None) -> dict[str, Any] | None:
+    return None if acceptance is None else acceptance.to_json()

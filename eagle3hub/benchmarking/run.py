@@ -31,6 +31,20 @@ class Throughput:
     speculative_tokens_per_second: float | None
     conditions: str
 
+    def to_json(self) -> dict[str, Any]:
+        """The ``throughput`` object of a cell."""
+        return {
+            "target_tokens_per_second": self.target_tokens_per_second,
+            "speculative_tokens_per_second": self.speculative_tokens_per_second,
+            "unit": "tokens/s",
+            "conditions": self.conditions,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Throughput:
+        """What `to_json` gave."""
+        return cls(data["target_tokens_per_second"], data["speculative_tokens_per_second"], data["conditions"])
+
 
 @dataclass(frozen=True, slots=True)
 class CellResult:
@@ -68,7 +82,7 @@ class Runner(Protocol):
         """Set up what the group's cells share and give it up at the end. Raises UnavailableError."""
 
 
-OnCell = Callable[[Cell, str, CellResult], Any]
+OnCell = Callable[[Cell, str, CellResult], None]
 """Called with each cell, the version of its engine and its result, as soon as it is there."""
 
 

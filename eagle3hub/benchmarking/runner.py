@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eagle3hub import metrics
 from eagle3hub._version import __version__
-from eagle3hub.benchmarking.plan import Cell, CellGroup
+from eagle3hub.benchmarking.plan import BenchOptions, Cell, CellGroup
 from eagle3hub.benchmarking.run import CellResult, Measure, PromptCounts, Throughput
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.engines import get_engine
@@ -19,11 +18,10 @@ from eagle3hub.engines.endpoints import attach
 from eagle3hub.layouts import open_head
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.derive import expected_taps
-from eagle3hub.validation.engine_runner import Outlook, Trial, engine_for, outlook, stops
+from eagle3hub.validation.engine_runner import EngineRunner, PreflightCheck, engine_for, preflight_check, stops
 from eagle3hub.validation.gates import compare, judge
 from eagle3hub.validation.options import REFERENCE
 from eagle3hub.validation.reference_runner import require_packages
-from eagle3hub.validation.run import DEFAULT_TIMEOUT
 from eagle3hub.validation.target import with_room
 
 if TYPE_CHECKING:
@@ -35,41 +33,26 @@ _LOADED = LoadReport(checked=True)
 
 
 class BenchRunner:
-    """A `Runner` of real measurements.
+    """A `Runner` that measures.
 
-    The reference loads a target once, lets it speak once per data set and temperature, and replays a head at every K
-    in one pass. Engines run each cell of their own, and the target alone once per group at temperature 0.
+    The reference loads a target once, has it generate texts once per data set and temperature, and replays a head at
+    every K in one pass. An engine runs each of its cells, and at temperature 0 the target alone once per group.
     """
 
-    def __init__(
-        self,
-        *,
-        engine_python: Mapping[str, str | Path] | None = None,
-        endpoints: Mapping[str, str] | None = None,
-        run_anyway: bool = False,
-        device_map: str | None = None,
-        batch_tokens: int | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
-        progress: Progress = silent,
-    ) -> None:
-        self._engine_python = engine_python
-        self._endpoints = endpoints or {}
-        self._run_anyway = run_anyway
-        self._device_map = device_map
-        self._batch_tokens = batch_tokens
-        self._timeout = timeout
+    def __init__(self, options: BenchOptions, progress: Progress = silent) -> None:
+        self._options = options
         self._progress = progress
         self._target: tuple[object, TargetModel] | None = None
         self._baselines: dict[str, EngineRun] = {}
-        self._outlooks: dict[tuple[str, str], Outlook] = {}
+        self._checks: dict[tuple[str, str], PreflightCheck] = {}
 
     def version(self, engine: str) -> str:
         """See `Runner.version`: of the reference, the version of this package."""
         if engine == REFERENCE:
             require_packages()
             return __version__
-        if engine in self._endpoints:
-            return attach(engine, self._endpoints[engine]).version
+        if engine in self._options.endpoints:
+            return attach(engine, self._options.endpoints[engine]).version
         return get_engine(engine).version
 
     @contextmanager
@@ -79,8 +62,8 @@ class BenchRunner:
 
     def _by_reference(self, group: CellGroup) -> Measure:
         from eagle3hub.reference.measure import Speech, environment, replay_texts, speak
-        from eagle3hub.reference.replay import Conditions
-        from eagle3hub.reference.tree import TreeConditions
+        from eagle3hub.reference.replay import ReplaySettings
+        from eagle3hub.reference.tree import TreeShape
 
         first = group.cells[0].common
         target = self._loaded(group)
@@ -94,7 +77,7 @@ class BenchRunner:
             tree = None
             key: object = name
             if common.topk is not None and common.num_draft_tokens is not None:
-                tree = TreeConditions(cell.draft_tokens, common.topk, common.num_draft_tokens)
+                tree = TreeShape(cell.draft_tokens, common.topk, common.num_draft_tokens)
                 key = name, tree  # a tree is not the beginning of a deeper one
             if key not in found:
                 begun = time.monotonic()
@@ -102,12 +85,12 @@ class BenchRunner:
                 ks = every if tree is None else [cell.draft_tokens]
                 head = _head(cell)
                 target.fit(head)
-                conditions = Conditions(max(ks), common.drafting, cell.temperature, common.seed)
+                settings = ReplaySettings(max(ks), common.drafting, cell.temperature, common.seed)
                 rounds = replay_texts(
                     target,
                     head,
                     texts,
-                    conditions,
+                    settings,
                     ks,
                     tree=tree,
                     digest=cell.head.digest,
@@ -146,8 +129,8 @@ class BenchRunner:
                 name=group.target.name,
                 device=common.device,
                 dtype=common.dtype,
-                device_map=self._device_map,
-                batch_tokens=self._batch_tokens,
+                device_map=self._options.device_map,
+                batch_tokens=self._options.batch_tokens,
             )
             self._target = key, loaded
         return self._target[1]
@@ -172,15 +155,16 @@ class BenchRunner:
             seed=common.seed,
         )
         job = with_room(job, cell.target)
-        engine, python = engine_for(cell.engine, job, self._engine_python, self._endpoints)
-        stopped = None if self._run_anyway else self._foreseen(cell, engine, checkpoint, head)
+        engine, python = engine_for(cell.engine, job, self._options.engine_python, self._options.endpoints)
+        stopped = None if self._options.run_anyway else self._foreseen(cell, engine, checkpoint, head)
         if stopped is not None:
             return CellResult("fail", stopped)
         begun = time.monotonic()
-        measured = Trial(engine, job, checkpoint.folder.name, cell.target, python, self._timeout, self._progress).run(
-            self._baselines
+        runner = EngineRunner(
+            engine, job, checkpoint.folder.name, cell.target, python, self._options.timeout, self._progress
         )
-        run, base, seconds = measured.outcome, measured.base, round(time.monotonic() - begun, 3)
+        ran = runner.run(self._baselines)
+        run, base, seconds = ran.outcome, ran.base, round(time.monotonic() - begun, 3)
         if isinstance(run, EngineFailure):
             return CellResult(run.verdict, run.reason, seconds=seconds)
         rows = tuple(
@@ -207,12 +191,12 @@ class BenchRunner:
 
     def _foreseen(self, cell: Cell, engine: Engine, checkpoint: Checkpoint, head: Head) -> str | None:
         """Why the engine need not be started on these files. What a running server read is not known."""
-        if cell.engine in self._endpoints:
+        if cell.engine in self._options.endpoints:
             return None
         key = (cell.head.digest, cell.target.source)
-        if key not in self._outlooks:
-            self._outlooks[key] = outlook(checkpoint, head, cell.target.source)
-        return stops(self._outlooks[key](cell.engine, engine.version, cell.common.device))
+        if key not in self._checks:
+            self._checks[key] = preflight_check(checkpoint, head, cell.target.source)
+        return stops(self._checks[key](cell.engine, engine.version, cell.common.device))
 
 
 def _head(cell: Cell) -> Head:

@@ -1,18 +1,43 @@
-"""A benchmark that can be interrupted: results are saved after every cell, and taken up again where they stop."""
+"""Run a benchmark that can be interrupted: results are saved after every cell, and a later run goes on from them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from eagle3hub.benchmarking.plan import BenchPlan, Cell
-from eagle3hub.benchmarking.results import CellRecord, Results, cell_record, document_of, load_results, save_document
+from eagle3hub.benchmarking.plan import BenchOptions, BenchPlan, Cell, bench_plan
+from eagle3hub.benchmarking.results import CellRecord, Results, cell_record, load_results, results_of
 from eagle3hub.benchmarking.run import CellResult, Runner, run_plan
 from eagle3hub.errors import OutputError, UnavailableError
 from eagle3hub.system.progress import Progress, silent
 
 RESULTS = "results.json"
+DEFAULTS = BenchOptions()
+
+
+def bench(
+    heads: Sequence[str],
+    target: str,
+    options: BenchOptions = DEFAULTS,
+    *,
+    folder: Path | None = None,
+    resume: bool = False,
+    progress: Progress = silent,
+) -> Results:
+    """Measure how many tokens heads get accepted: every head, data set, K, temperature and engine.
+
+    Args:
+        heads: ``FOLDER``, ``hf://owner/name`` or ``NAME=`` one of these. target: folder or Hub id.
+        folder, resume: as for `run_bench`.
+
+    Raises what `bench_plan` and `run_bench` raise.
+    """
+    from eagle3hub.benchmarking.runner import BenchRunner
+
+    plan = bench_plan(heads, target, options, progress)
+    return run_bench(plan, BenchRunner(options, progress), folder=folder, resume=resume, progress=progress)
 
 
 def run_bench(
@@ -40,17 +65,17 @@ def run_bench(
         records = _earlier(plan, runner, folder / RESULTS, resume)
     order = [_place(cell) for group in plan.groups() for cell in group.cells]
 
-    def so_far() -> dict[str, Any]:
-        return document_of(plan, [records[place] for place in order if place in records])
+    def so_far() -> Results:
+        return results_of(plan, [records[place] for place in order if place in records])
 
     def keep(cell: Cell, version: str, result: CellResult) -> None:
         records[_place(cell)] = cell_record(cell, version, result)
         if folder is not None:
-            save_document(so_far(), folder / RESULTS)
+            so_far().save(folder / RESULTS)
 
-    done = {one["key"] for one in records.values()}
+    done = {one.key for one in records.values()}
     run_plan(plan, runner, keep, done=done, progress=progress)
-    return Results(so_far())
+    return Results.from_json(so_far().to_json())
 
 
 def _require_writable(folder: Path) -> None:
@@ -70,21 +95,21 @@ def _earlier(plan: BenchPlan, runner: Runner, path: Path, resume: bool) -> dict[
             hint="go on with it with --resume, or choose another folder",
             code="output-exists",
         )
-    measured = {cell["key"]: cell for cell in load_results(path).cells if cell["acceptance"]}
+    measured = {cell.key: cell for cell in load_results(path).cells if cell.acceptance}
     records: dict[tuple[object, ...], CellRecord] = {}
     for group in plan.groups():
         try:
             version = runner.version(group.engine)
         except UnavailableError:
-            if any(cell["engine"]["name"] == group.engine for cell in measured.values()):
+            if any(cell.engine == group.engine for cell in measured.values()):
                 raise
             continue
         for cell in group.cells:
             known = measured.get(cell.key(version))
             if known is not None:
-                prompts = {**known["prompts"], "name": cell.prompts.name}
-                records[_place(cell)] = {**known, "head": cell.head.name, "prompts": prompts}
-    taken = {one["key"] for one in records.values()}
+                prompts = replace(known.prompts, name=cell.prompts.name)
+                records[_place(cell)] = replace(known, head=cell.head.name, prompts=prompts)
+    taken = {one.key for one in records.values()}
     for key, lost in measured.items():
         if key not in taken:
             raise OutputError(
@@ -96,11 +121,11 @@ def _earlier(plan: BenchPlan, runner: Runner, path: Path, resume: bool) -> dict[
 
 
 def _described(cell: CellRecord) -> str:
-    settings = cell["settings"]
+    settings = cell.settings
     return (
-        f"{cell['head']} on {cell['prompts']['name']} ({cell['prompts']['count']} prompts), K = "
-        f"{settings['draft_tokens']}, T = {settings['temperature']:g}, {settings['max_new_tokens']} new tokens, "
-        f"{settings['dtype']}, {cell['engine']['name']} {cell['engine']['version']}"
+        f"{cell.head} on {cell.prompts.name} ({cell.prompts.count} prompts), K = {settings.draft_tokens}, "
+        f"T = {settings.temperature:g}, {settings.max_new_tokens} new tokens, {settings.dtype}, {cell.engine} "
+        f"{cell.engine_version}"
     )
 
 

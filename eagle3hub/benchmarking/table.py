@@ -6,12 +6,13 @@ none, is marked with `NOISE`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from eagle3hub.benchmarking.results import CellRecord, Results
-from eagle3hub.metrics import MIN_PROMPTS
+from eagle3hub.benchmarking.results import CellRecord, Comparison, Results
+from eagle3hub.benchmarking.run import Throughput
+from eagle3hub.metrics import MIN_PROMPTS, Acceptance, CategoryAcceptance
 
 NOISE = "°"
 _NOTHING = "–"
@@ -46,25 +47,24 @@ _K = Column(("K",))
 def tables(results: Results) -> list[Table]:
     """Every table there is something for, engine by engine."""
     out = []
-    for engine, version in dict.fromkeys((c["engine"]["name"], c["engine"]["version"]) for c in results.cells):
-        cells = [c for c in results.cells if (c["engine"]["name"], c["engine"]["version"]) == (engine, version)]
-        view = _View(results.document, cells, engine, version)
+    for engine, version in dict.fromkeys((c.engine, c.engine_version) for c in results.cells):
+        cells = [c for c in results.cells if (c.engine, c.engine_version) == (engine, version)]
+        view = _View(results, cells, engine, version)
         out += [table for make in _MAKERS if (table := make(view)) is not None]
     return out
 
 
 def conditions(results: Results) -> list[str]:
-    """What has to be said beside the tables: target, heads, prompts, settings, estimator, and what did not pass."""
-    document = results.document
-    target = document["target"]
-    out = [f"Target: {target['name']}" + (f" at {target['revision']}" if target["revision"] else "")]
-    out += [f"Head {h['name']}: {h['layout']} layout, {h['digest'][:19]}…" for h in document["heads"]]
-    for prompts in {c["prompts"]["name"]: c["prompts"] for c in results.cells}.values():
-        source = prompts["source"]
-        origin = f"; {source['license']}, revision {source['revision'][:12]}" if source else ""
+    """The conditions of the tables: target, heads, prompts, settings, estimator, and what did not pass."""
+    target = results.target
+    out = [f"Target: {target.name}" + (f" at {target.revision}" if target.revision else "")]
+    out += [f"Head {head.name}: {head.layout} layout, {head.digest[:19]}…" for head in results.heads]
+    for prompts in {c.prompts.name: c.prompts for c in results.cells}.values():
+        source = prompts.source
+        origin = f"; {source['license']}, revision {str(source['revision'])[:12]}" if source else ""
         out.append(
-            f"Prompts {prompts['name']}: {prompts['count']}, {prompts['turns']} turn of each, "
-            f"SHA-256 {prompts['sha256'][:12]}…{origin}"
+            f"Prompts {prompts.name}: {prompts.count}, {prompts.turns} turn of each, "
+            f"SHA-256 {prompts.sha256[:12]}…{origin}"
         )
     if results.cells:
         out.append(_settings(results.cells))
@@ -72,12 +72,12 @@ def conditions(results: Results) -> list[str]:
             "τ: tokens per round, the target's own included; prompts pooled (ratio estimator); in parentheses the "
             f"95 % interval with prompts as the sampling unit, where {MIN_PROMPTS} or more of them had rounds."
         )
-    missing = document["cells_planned"] - len(results.cells)
+    missing = results.cells_planned - len(results.cells)
     if missing:
-        out.append(f"Not finished: {missing} of {document['cells_planned']} cells have not been measured.")
-    not_passed = [c for c in results.cells if c["verdict"] != "pass"]
-    for verdict, reason in dict.fromkeys((c["verdict"], c["reason"]) for c in not_passed):
-        where = [c for c in not_passed if (c["verdict"], c["reason"]) == (verdict, reason)]
+        out.append(f"Not finished: {missing} of {results.cells_planned} cells have not been measured.")
+    not_passed = [c for c in results.cells if c.verdict != "pass"]
+    for verdict, reason in dict.fromkeys((c.verdict, c.reason) for c in not_passed):
+        where = [c for c in not_passed if (c.verdict, c.reason) == (verdict, reason)]
         out.append(f"{verdict.capitalize()} ({len(where)} of {len(results.cells)} cells): {reason}")
     return out
 
@@ -86,7 +86,7 @@ def conditions(results: Results) -> list[str]:
 class _View:
     """The cells of one engine, found by what they are about."""
 
-    document: Mapping[str, Any]
+    results: Results
     cells: Sequence[CellRecord]
     engine: str
     version: str
@@ -97,11 +97,11 @@ class _View:
 
     @property
     def heads(self) -> list[str]:
-        return [head["name"] for head in self.document["heads"]]
+        return [head.name for head in self.results.heads]
 
     @property
     def others(self) -> list[str]:
-        return [name for name in self.heads if name != self.document["base"]]
+        return [name for name in self.heads if name != self.results.base]
 
     def places(self) -> list[tuple[str, float, int]]:
         """(data set, temperature, K), in the order of the plan, with the draft tokens of a data set together."""
@@ -110,23 +110,23 @@ class _View:
         return sorted(found, key=lambda place: (sets.index(place[:2]), place[2]))
 
     def cell(self, place: tuple[str, float, int], head: str) -> CellRecord | None:
-        return next((c for c in self.cells if _place(c) == place and c["head"] == head), None)
+        return next((c for c in self.cells if _place(c) == place and c.head == head), None)
 
-    def comparison(self, place: tuple[str, float, int], head: str) -> Mapping[str, Any] | None:
+    def comparison(self, place: tuple[str, float, int], head: str) -> Comparison | None:
         wanted = (self.engine, *place, head)
-        return next((c for c in self.document["comparisons"] if _compared(c) == wanted), None)
+        return next((c for c in self.results.comparisons if _compared(c) == wanted), None)
 
 
 def _place(cell: CellRecord) -> tuple[str, float, int]:
-    return cell["prompts"]["name"], cell["settings"]["temperature"], cell["settings"]["draft_tokens"]
+    return cell.prompts.name, cell.settings.temperature, cell.settings.draft_tokens
 
 
-def _compared(one: Mapping[str, Any]) -> tuple[str, str, float, int, str]:
-    return one["engine"], one["dataset"], one["temperature"], one["draft_tokens"], one["other"]
+def _compared(one: Comparison) -> tuple[str, str, float, int, str]:
+    return one.engine, one.dataset, one.temperature, one.draft_tokens, one.other
 
 
 def _acceptance_length(view: _View) -> Table:
-    base = view.document["base"]
+    base = view.results.base
     columns = [_DATASET, _T, _K, Column(("n",))]
     for head in view.heads:
         columns.append(Column((head,)))
@@ -135,7 +135,7 @@ def _acceptance_length(view: _View) -> Table:
     rows = []
     for place in view.places():
         cells = [view.cell(place, head) for head in view.heads]
-        row = [*_key(place), str(next(c["prompts"]["count"] for c in cells if c is not None))]
+        row = [*_key(place), str(next(c.prompts.count for c in cells if c is not None))]
         for head, cell in zip(view.heads, cells, strict=True):
             row.append(_tau_of(cell))
             if head != base:
@@ -154,9 +154,9 @@ def _differences(view: _View) -> Table | None:
                     (
                         *_key(place),
                         head,
-                        _signed(one["difference"], ".3f") + (NOISE if _is_noise(one) else ""),
-                        _NOTHING if one["ci95"] is None else " … ".join(_signed(end, ".3f") for end in one["ci95"]),
-                        f"{one['identical']} of {one['prompts']}",
+                        _signed(one.difference, ".3f") + (NOISE if _is_noise(one) else ""),
+                        _NOTHING if one.ci95 is None else " … ".join(_signed(end, ".3f") for end in one.ci95),
+                        f"{one.identical} of {one.prompts}",
                     )
                 )
     if not rows:
@@ -170,23 +170,21 @@ def _differences(view: _View) -> Table | None:
         Column(("95 % interval",)),
         Column(("prompts", "alike")),
     )
-    return Table(
-        f"Difference of τ from {view.document['base']}, {view.title}", columns, tuple(rows), 4, _noise_note(rows)
-    )
+    return Table(f"Difference of τ from {view.results.base}, {view.title}", columns, tuple(rows), 4, _noise_note(rows))
 
 
 def _categories(view: _View) -> Table | None:
-    wide = [c for c in view.cells if len(c["categories"]) > 1]
+    wide = [c for c in view.cells if len(c.categories) > 1]
     if not wide:
         return None
-    drafts = sorted({c["settings"]["draft_tokens"] for c in wide})
+    drafts = sorted({c.settings.draft_tokens for c in wide})
     spans = [(head, k) for head in view.heads for k in drafts]
     rows = []
     for name, temperature in dict.fromkeys(_place(c)[:2] for c in wide):
-        sizes = next(c["prompts"]["categories"] for c in wide if c["prompts"]["name"] == name)
+        sizes = next(c.prompts.categories for c in wide if c.prompts.name == name)
         for category, size in sizes.items():
             found = [view.cell((name, temperature, k), head) for head, k in spans]
-            values = [_tau(c["categories"].get(category)) if c else _NOTHING for c in found]
+            values = [_tau(c.categories.get(category)) if c else _NOTHING for c in found]
             rows.append((name, f"{temperature:g}", category, str(size), *values))
     columns = (_DATASET, _T, Column(("category",), "left"), Column(("n",)))
     heads = tuple(Column((head, f"K = {k}")) for head, k in spans)
@@ -202,16 +200,16 @@ def _conditional(view: _View) -> Table | None:
 
 
 def _positions(view: _View, kind: str, meaning: str) -> Table | None:
-    measured = [c for c in view.cells if c["acceptance"]]
+    measured = [c for c in view.cells if c.acceptance]
     if not measured:
         return None
-    longest = max(c["settings"]["draft_tokens"] for c in measured)
+    longest = max(c.settings.draft_tokens for c in measured)
     rows = []
     for place in view.places():
         for head in view.heads:
             cell = view.cell(place, head)
-            if cell is not None and cell["acceptance"]:
-                rates = cell["acceptance"][f"{kind}_acceptance_rates"]
+            if cell is not None and cell.acceptance:
+                rates = cell.acceptance.marginal_rates if kind == "marginal" else cell.acceptance.conditional_rates
                 shown = [_NOTHING if rate is None else f"{100 * rate:.1f}" for rate in rates]
                 rows.append((*_key(place), head, *shown, *[""] * (longest - len(rates))))
     columns = (_DATASET, _T, _K, Column(("head",), "left"))
@@ -221,12 +219,13 @@ def _positions(view: _View, kind: str, meaning: str) -> Table | None:
 
 
 def _throughput(view: _View) -> Table | None:
-    measured = [c for c in view.cells if c["throughput"]]
+    measured = [c for c in view.cells if c.throughput]
     if not measured:
         return None
     rows = []
     for place in view.places():
-        speeds = [(view.cell(place, head) or {}).get("throughput") for head in view.heads]
+        cells = [view.cell(place, head) for head in view.heads]
+        speeds = [None if cell is None else cell.throughput for cell in cells]
         rows.append((*_key(place), *(text for speed in speeds for text in _speeds(speed))))
     columns = [_DATASET, _T, _K]
     for head in view.heads:
@@ -235,7 +234,7 @@ def _throughput(view: _View) -> Table | None:
             Column((head, "with it"), joined=True),
             Column((head, "ratio"), joined=True),
         ]
-    notes = dict.fromkeys(f"Conditions: {c['throughput']['conditions']}" for c in measured)
+    notes = dict.fromkeys(f"Conditions: {c.throughput.conditions}" for c in measured if c.throughput)
     return Table(f"Throughput, new tokens per second, {view.title}", tuple(columns), tuple(rows), 3, tuple(notes))
 
 
@@ -256,30 +255,30 @@ def _key(place: tuple[str, float, int]) -> tuple[str, str, str]:
 def _tau_of(cell: CellRecord | None) -> str:
     if cell is None:
         return _NOTHING
-    if not cell["acceptance"]:
-        return str(cell["verdict"])
-    mark = "" if cell["verdict"] == "pass" else f" {cell['verdict']}"
-    return _tau(cell["acceptance"]) + mark
+    if not cell.acceptance:
+        return cell.verdict
+    mark = "" if cell.verdict == "pass" else f" {cell.verdict}"
+    return _tau(cell.acceptance) + mark
 
 
-def _tau(of: Mapping[str, Any] | None) -> str:
-    """Tau and its interval, of an ``acceptance`` or a ``category`` object."""
-    if of is None or of["mean_acceptance_length"] is None:
+def _tau(of: Acceptance | CategoryAcceptance | None) -> str:
+    """Tau and its interval."""
+    if of is None or of.mean_acceptance_length is None:
         return _NOTHING
-    if of["ci95"] is None:
-        return f"{of['mean_acceptance_length']:.2f}"
-    low, high = of["ci95"]
-    return f"{of['mean_acceptance_length']:.2f} ({low:.2f}–{high:.2f})"
+    if of.ci95 is None:
+        return f"{of.mean_acceptance_length:.2f}"
+    low, high = of.ci95
+    return f"{of.mean_acceptance_length:.2f} ({low:.2f}–{high:.2f})"
 
 
-def _relative(one: Mapping[str, Any] | None) -> str:
+def _relative(one: Comparison | None) -> str:
     if one is None:
         return _NOTHING
-    return f"{_signed(one['relative_percent'], '.1f')} %" + (NOISE if _is_noise(one) else "")
+    return f"{_signed(one.relative_percent, '.1f')} %" + (NOISE if _is_noise(one) else "")
 
 
-def _is_noise(one: Mapping[str, Any]) -> bool:
-    return one["ci95"] is None or one["ci95"][0] <= 0 <= one["ci95"][1]
+def _is_noise(one: Comparison) -> bool:
+    return one.ci95 is None or one.ci95[0] <= 0 <= one.ci95[1]
 
 
 def _noise_note(rows: Sequence[Sequence[str]]) -> tuple[str, ...]:
@@ -293,20 +292,20 @@ def _signed(value: float, form: str) -> str:
     return text.replace("-", _MINUS) if float(text) else text.lstrip("+-")
 
 
-def _speeds(speed: Mapping[str, Any] | None) -> tuple[str, str, str]:
-    alone, drafted = (speed["target_tokens_per_second"], speed["speculative_tokens_per_second"]) if speed else (0, 0)
+def _speeds(speed: Throughput | None) -> tuple[str, str, str]:
+    alone, drafted = (speed.target_tokens_per_second, speed.speculative_tokens_per_second) if speed else (0, 0)
     ratio = f"{drafted / alone:.2f}" if alone and drafted else _NOTHING
     return f"{alone:.1f}" if alone else _NOTHING, f"{drafted:.1f}" if drafted else _NOTHING, ratio
 
 
 def _settings(cells: Sequence[CellRecord]) -> str:
     """The settings all cells have in common: the plan has one of each. A running server has a device of its own."""
-    s = cells[0]["settings"]
-    devices = " and ".join(dict.fromkeys(cell["settings"]["device"] for cell in cells))
-    tree = "chain" if s["topk"] is None else f"tree (top-k {s['topk']}, {s['num_draft_tokens']} draft tokens)"
-    system = "no system prompt" if s["system_prompt"] is None else f"system prompt {s['system_prompt']!r}"
+    s = cells[0].settings
+    devices = " and ".join(dict.fromkeys(cell.settings.device for cell in cells))
+    tree = "chain" if s.topk is None else f"tree (top-k {s.topk}, {s.num_draft_tokens} draft tokens)"
+    system = "no system prompt" if s.system_prompt is None else f"system prompt {s.system_prompt!r}"
     return (
-        f"Settings: up to {s['max_new_tokens']} new tokens, {tree}, {s['drafting']} drafting, seed {s['seed']}, "
-        f"{s['dtype']} on {devices}, {s['concurrency']} sequence at a time, chat template: {s['chat_template']}, "
+        f"Settings: up to {s.max_new_tokens} new tokens, {tree}, {s.drafting} drafting, seed {s.seed}, "
+        f"{s.dtype} on {devices}, {s.concurrency} sequence at a time, chat template: {s.chat_template}, "
         f"{system}. T = 0 is greedy."
     )

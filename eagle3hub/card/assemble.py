@@ -71,7 +71,7 @@ def render_card(
     if not reports and not heads and templates is None and (manifest.path.parent / RECORD).is_file():
         return _made_again(manifest, output)
     files = tuple(Path(p) for p in reports) or tuple(find_reports(manifest))
-    documents = [load_report(path).document for path in files]
+    loaded = [load_report(path) for path in files]
     below = Path(output).absolute().parent if output else None
     benchmarks = [Benchmark(results, _inside(path, below)) for path, results in find_benchmarks(manifest)]
     folders = [str(h) for h in heads] or ([manifest.head_source] if manifest.head_source else [])
@@ -81,10 +81,10 @@ def render_card(
     for head in opened:
         head.raise_for_errors()
     beside = output is not None and is_replaced(Path(output))  # and not a pipe, which has no place for charts
-    pictures, drawn = draw(manifest, runs(documents, list(manifest.layouts)), benchmarks) if beside else ([], {})
+    pictures, drawn = draw(manifest, runs(loaded, list(manifest.layouts)), benchmarks) if beside else ([], {})
     text = render_text(
         manifest,
-        documents,
+        loaded,
         opened[0] if opened else None,
         templates,
         digests={folder_digest(checkpoint.folder)[0] for checkpoint in checkpoints},
@@ -98,8 +98,8 @@ def render_card(
         write_card(Path(output), text, drawn)
     if not opened:
         return RenderedCard(manifest, text, files, (), Path(output) if output else None)
-    views = [view(run, manifest) for run in runs(documents, list(manifest.layouts))]
-    found = tuple(warnings(manifest, documents, views))
+    views = [view(run, manifest) for run in runs(loaded, list(manifest.layouts))]
+    found = tuple(warnings(manifest, loaded, views))
     return RenderedCard(manifest, text, files, found, Path(output) if output else None)
 
 

@@ -97,13 +97,13 @@ def work(key: str) -> Work:
 
 
 def _entry(key: str) -> Entry:
-    from eagle3hub.system.documents import near
+    from eagle3hub.system.documents import did_you_mean
 
     try:
         return _data().entries[key]
     except KeyError:
         raise ManifestError(
-            f"unknown citation {key!r}{near(key, keys())}",
+            f"unknown citation {key!r}{did_you_mean(key, keys())}",
             hint=f"keys of the bibliography: {', '.join(keys())}",
             code="manifest-citation",
         ) from None

@@ -16,8 +16,10 @@ from eagle3hub.card.reports import Run
 from eagle3hub.card.results import Benchmark, RunView
 from eagle3hub.card.served import served
 from eagle3hub.checkpoint.source_tree import SourceTree
+from eagle3hub.engines.base import Verdict
 from eagle3hub.head import AuxTaps, Head, Semantics
-from eagle3hub.system.text import count, size
+from eagle3hub.system.text import readable_count, readable_size
+from eagle3hub.validation.report import Report
 
 # The architecture table, computed from the head's own tensors.
 
@@ -171,7 +173,7 @@ _MEASURE = "Do not expect it to work as described before you have measured it yo
 
 
 def headline(
-    reports: Sequence[Mapping[str, Any]],
+    reports: Sequence[Report],
     views: Sequence[RunView],
     faults: Sequence[tuple[str, str]],
 ) -> tuple[str, str]:
@@ -214,7 +216,7 @@ def no_recipe(manifest: Manifest, views: Sequence[RunView], *, benched: bool) ->
     return "No engine could be run here with these files, so no tested command is printed."
 
 
-def unmeasured(reports: Sequence[Mapping[str, Any]], views: Sequence[RunView]) -> str:
+def unmeasured(reports: Sequence[Report], views: Sequence[RunView]) -> str:
     """Why there are no results."""
     verdicts = _verdicts(reports, views)
     if not reports:
@@ -226,9 +228,9 @@ def unmeasured(reports: Sequence[Mapping[str, Any]], views: Sequence[RunView]) -
     return "Nothing has been measured with these files: no run got as far as counting accepted tokens."
 
 
-def _verdicts(reports: Sequence[Mapping[str, Any]], views: Sequence[RunView]) -> set[str]:
-    """Verdicts of every run, and of the reports that nothing was run for."""
-    without = {str(report["verdict"]) for report in reports if not report["engines"]}
+def _verdicts(reports: Sequence[Report], views: Sequence[RunView]) -> set[Verdict]:
+    """The verdicts of all runs, and of reports without a run."""
+    without = {report.verdict for report in reports if not report.engines}
     return {v.verdict for v in views} | without
 
 
@@ -283,7 +285,7 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class Conditions:
+class RunConditions:
     """How one run was made. ``rows`` are all its settings, or those that differ from the run called ``like``."""
 
     name: str
@@ -294,7 +296,7 @@ class Conditions:
 
 def build(
     manifest: Manifest,
-    reports: Sequence[Mapping[str, Any]],
+    reports: Sequence[Report],
     runs: Sequence[Run],
     head: Head | None,
     report_files: Mapping[int, str],
@@ -319,7 +321,7 @@ def build(
     tool = f"eagle3hub {__version__}"
     folders = served(manifest.layouts, heads or ({"": head} if head else {}), manifest.speculative_tokens)
     tested = recipes.tested(runs, manifest, folders)
-    benched = {str(cell["engine"]["name"]) for b in benchmarks for cell in b.results.cells} - {vocabulary.REFERENCE}
+    benched = {cell.engine for b in benchmarks for cell in b.results.cells} - {vocabulary.REFERENCE}
     settled = {*tested.engines, *tested.withheld}
     noted = engines.noted(manifest, runs, folders, settled, tool, benched)
     serves = [*tested.engines, *(note.name for note in noted if note.command)]
@@ -349,8 +351,8 @@ def build(
         "own": "" if all(v.is_engine for v in views) else vocabulary.engine(vocabulary.REFERENCE),
         "architecture": network,
         "described": manifest.architecture,
-        "head_size": size(network.size_bytes) if network else "",
-        "parameters": count(head.num_parameters) if head else "",
+        "head_size": readable_size(network.size_bytes) if network else "",
+        "parameters": readable_count(head.num_parameters) if head else "",
         "training": training_rows(manifest),
         "about": manifest.about,
         "noted": noted,
@@ -375,32 +377,30 @@ def build(
     }
 
 
-def warnings(
-    manifest: Manifest, reports: Sequence[Mapping[str, Any]], views: Sequence[RunView]
-) -> list[tuple[str, str]]:
+def warnings(manifest: Manifest, reports: Sequence[Report], views: Sequence[RunView]) -> list[tuple[str, str]]:
     """Everything that stands between this card and a clean bill, as (what, why)."""
     found = [(f"{v.name}: {v.outcome}", v.reason) for v in views if v.verdict != "pass"]
     for report in reports:
-        if report["verdict"] != "pass" and all(e["verdict"] == "pass" for e in report["engines"]):  # static checks
-            problems = [p["message"] for p in report["static"]["problems"] if p["severity"] == "error"]
-            layout = vocabulary.layout(report["head"]["layout"]).title
-            found.append((f"{layout} layout: {vocabulary.outcome(report['verdict'])}", "; ".join(problems)))
+        if report.verdict != "pass" and all(e.verdict == "pass" for e in report.engines):  # static checks
+            problems = [problem.message for problem in report.static.errors]
+            layout = vocabulary.layout(report.head.layout).title
+            found.append((f"{layout} layout: {vocabulary.outcome(report.verdict)}", "; ".join(problems)))
     main = manifest.layouts.main
-    covered = any(report["head"]["layout"] == main for report in reports)
+    covered = any(report.head.layout == main for report in reports)
     if not covered or (not found and not any(v.run.passed and v.layout == main for v in views)):
         title = vocabulary.layout(main).title
         found.append(("Not validated", f"no report covers the files of this repository's root ({title} layout)"))
     return list(dict.fromkeys(found))
 
 
-def layout_rows(manifest: Manifest, reports: Sequence[Mapping[str, Any]], views: Sequence[RunView]) -> list[LayoutRow]:
+def layout_rows(manifest: Manifest, reports: Sequence[Report], views: Sequence[RunView]) -> list[LayoutRow]:
     """One row per published layout, the main one first."""
     rows = []
     for name in manifest.layouts:
         title = vocabulary.layout(name)
-        of_it = [r["head"] for r in reports if r["head"]["layout"] == name]
+        of_it = [r.head for r in reports if r.head.layout == name]
         ran = dict.fromkeys((f"{v.engine}, {v.device}", v.outcome) for v in views if v.layout == name)
-        digests = list(dict.fromkeys(h["digest"] for h in of_it))
+        digests = list(dict.fromkeys(h.digest for h in of_it))
         rows.append(
             LayoutRow(
                 name=name,
@@ -409,7 +409,7 @@ def layout_rows(manifest: Manifest, reports: Sequence[Mapping[str, Any]], views:
                 written_for=title.written_for,
                 is_main=name == manifest.layouts.main,
                 digest=digests[0] if len(digests) == 1 else "",
-                size=size(sum(f["size"] for f in of_it[0]["files"])) if of_it else "",
+                size=readable_size(sum(f["size"] for f in of_it[0].files)) if of_it else "",
                 ran=tuple(ran),
             )
         )
@@ -448,40 +448,40 @@ def _license(what: str, found: License) -> LicenseRow:
     return LicenseRow(what, found.id, found.name or vocabulary.SPDX.get(found.id, ""), found.link or "")
 
 
-def conditions(measured: Sequence[RunView]) -> list[Conditions]:
+def conditions(measured: Sequence[RunView]) -> list[RunConditions]:
     """The conditions of runs: of the first in full, of the others what differs from it."""
     found = []
     for v in measured:
         first = measured[0]
         rows = v.conditions if v is first else tuple(row for row in v.conditions if row not in first.conditions)
-        found.append(Conditions(v.name, v.command, rows, like="" if v is first else first.name))
+        found.append(RunConditions(v.name, v.command, rows, like="" if v is first else first.name))
     return found
 
 
-def _provenance(report: Mapping[str, Any], file: str) -> Provenance:
+def _provenance(report: Report, file: str) -> Provenance:
     return Provenance(
-        layout=vocabulary.layout(report["head"]["layout"]).title,
+        layout=vocabulary.layout(report.head.layout).title,
         file=file,
-        verdict=vocabulary.outcome(report["verdict"]),
-        measured_at=report["measured_at"],
-        tool=f"{report['tool']['name']} {report['tool']['version']}",
+        verdict=vocabulary.outcome(report.verdict),
+        measured_at=report.measured_at,
+        tool=f"eagle3hub {report.tool_version}",
     )
 
 
-def digests(reports: Sequence[Mapping[str, Any]]) -> str:
+def digests(reports: Sequence[Report]) -> str:
     """Every digest of the reports with what it is of, one a line, each once."""
     lines: list[str] = []
     for report in reports:
-        head, target, prompts = report["head"], report["target"], report["prompts"]
-        lines.append(f"{_hex(head['digest'])}  draft head, {vocabulary.layout(head['layout']).title} layout")
-        lines += [f"{f['sha256']}  {f['path']} of that layout" for f in head["files"]]
-        if target.get("revision"):
-            lines.append(f"{target['revision']}  target {target['name']}, revision")
-        if target.get("weights_digest"):
-            lines.append(f"{_hex(target['weights_digest'])}  target {target['name']}, weights")
-        if target.get("config_sha256"):
-            lines.append(f"{_hex(target['config_sha256'])}  target {target['name']}, config.json")
-        lines.append(f"{_hex(prompts['sha256'])}  prompts {prompts['name']}, first {prompts['count']}")
+        head, target, prompts = report.head, report.target, report.prompts
+        lines.append(f"{_hex(head.digest)}  draft head, {vocabulary.layout(head.layout).title} layout")
+        lines += [f"{f['sha256']}  {f['path']} of that layout" for f in head.files]
+        if target.revision:
+            lines.append(f"{target.revision}  target {target.name}, revision")
+        if target.weights_digest:
+            lines.append(f"{_hex(target.weights_digest)}  target {target.name}, weights")
+        if target.config_sha256:
+            lines.append(f"{_hex(target.config_sha256)}  target {target.name}, config.json")
+        lines.append(f"{_hex(prompts.sha256)}  prompts {prompts.name}, first {prompts.count}")
     return "\n".join(dict.fromkeys(lines))
 
 

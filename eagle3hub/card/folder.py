@@ -27,7 +27,15 @@ from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.errors import InputError, ManifestError, OutputError, SourceError
 from eagle3hub.head import Head
 from eagle3hub.layouts import open_head
-from eagle3hub.system.documents import TAG, Document, Location, core_resolvers, document_bytes, faults, read_document
+from eagle3hub.system.documents import (
+    TAG,
+    Document,
+    Location,
+    core_resolvers,
+    document_bytes,
+    read_document,
+    schema_faults,
+)
 from eagle3hub.system.reading import read_bytes
 from eagle3hub.system.resources import schema
 from eagle3hub.validation.report import load_report
@@ -213,7 +221,7 @@ class Difference:
 def load_record(path: Path) -> Record:
     """Read a release's record. Raises SourceError, ManifestError (``release-record``)."""
     document = read_document(path, "release", _MAX_RECORD)
-    for fault in faults(document, schema("release")):
+    for fault in schema_faults(document, schema("release")):
         hint = "eagle3hub release writes it: make the folder again, or download it again"
         raise ManifestError(f"{path.name}: {fault.message}", hint=hint, code="release-record")
     charts = document["charts"]
@@ -274,8 +282,8 @@ def complete(
 
 def _measured_target(folder: Path) -> str | None:
     """Digest of the weights that every report of the folder measured; None where they do not name one, or not one."""
-    reports = [load_report(path).document for path in sorted((folder / REPORTS).glob("*.json"))]
-    found = {report["target"]["weights_digest"] for report in reports}
+    reports = [load_report(path) for path in sorted((folder / REPORTS).glob("*.json"))]
+    found = {report.target.weights_digest for report in reports}
     return found.pop() if len(found) == 1 else None
 
 
@@ -325,7 +333,7 @@ def render(folder: Path, waived: Sequence[str] = (), sha256: Mapping[str, str] |
     folder = folder.absolute()
     manifest = load_manifest(folder / MANIFEST)
     files = find_reports(manifest)
-    documents = [load_report(path).document for path in files]
+    documents = [load_report(path) for path in files]
     benchmarks = [Benchmark(found, path.relative_to(folder).as_posix()) for path, found in find_benchmarks(manifest)]
     heads = open_heads(folder, manifest)
     if "" not in heads:

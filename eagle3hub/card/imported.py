@@ -150,7 +150,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
+class ImportedTable:
     """One table. ``this`` is what the head is called in it; ``base`` what differences are taken of, or empty."""
 
     title: str
@@ -171,7 +171,7 @@ class Measurement:
         return tuple(dict.fromkeys(name for row in self.rows for name in row.others))
 
 
-def load_imported(folder: Path, patterns: Sequence[str]) -> tuple[Measurement, ...]:
+def load_imported(folder: Path, patterns: Sequence[str]) -> tuple[ImportedTable, ...]:
     """The measurements of every file below ``folder`` that the patterns name, in the files' order.
 
     Raises SourceError for a file that cannot be read, ManifestError (file, line, field) for one that is wrong.
@@ -179,7 +179,7 @@ def load_imported(folder: Path, patterns: Sequence[str]) -> tuple[Measurement, .
     return tuple(m for path in find(folder, patterns) for m in read_imported(path))
 
 
-def read_imported(path: Path) -> tuple[Measurement, ...]:
+def read_imported(path: Path) -> tuple[ImportedTable, ...]:
     """The measurements of one file. Raises as `load_imported`."""
     document = read_imported_document(path)
     found = document.data["source"]
@@ -195,10 +195,10 @@ def read_imported_document(path: Path) -> Document:
     return document
 
 
-def _measurement(document: Document, at: Location, data: Mapping[str, Any], source: Source) -> Measurement:
+def _measurement(document: Document, at: Location, data: Mapping[str, Any], source: Source) -> ImportedTable:
     shared = _conditions(document, at, data, _CONDITIONS)
     rows = tuple(_row(document, (*at, "rows", i), data, row, shared) for i, row in enumerate(data["rows"]))
-    made = Measurement(
+    made = ImportedTable(
         title=data["title"],
         metric=data["metric"],
         unit=data.get("unit", ""),
@@ -339,17 +339,17 @@ _COLUMN = {
 }
 
 
-def tables(measurements: Sequence[Measurement]) -> list[Table]:
+def tables(measurements: Sequence[ImportedTable]) -> list[Table]:
     """Every measurement as a table, in order."""
     return [table(m, f"{CHARTS}/{chart_name(i, m)}") for i, m in enumerate(measurements, 1)]
 
 
-def chart_name(number: int, m: Measurement) -> str:
+def chart_name(number: int, m: ImportedTable) -> str:
     """File name, without ending, of the chart of the measurement at ``number``, counted from 1."""
     return re.sub(r"[^a-z0-9]+", "-", f"reported-{number}-{m.title}".lower()).strip("-")[:60].strip("-")
 
 
-def table(m: Measurement, picture: str = "") -> Table:
+def table(m: ImportedTable, picture: str = "") -> Table:
     """One measurement as a table; ``picture`` is the path, without ending, of its chart."""
     columns = [key for key in ("draft_tokens", "temperature", "prompts") if _varies(m, key)]
     label = {"draft_tokens": "K", "temperature": "T", "prompts": "Prompts"}
@@ -378,11 +378,11 @@ def table(m: Measurement, picture: str = "") -> Table:
     )
 
 
-def _varies(m: Measurement, key: str) -> bool:
+def _varies(m: ImportedTable, key: str) -> bool:
     return len({row.conditions.get(key) for row in m.rows}) > 1
 
 
-def _cells(m: Measurement, row: Row, columns: Sequence[str], with_interval: bool) -> tuple[str, ...]:
+def _cells(m: ImportedTable, row: Row, columns: Sequence[str], with_interval: bool) -> tuple[str, ...]:
     percent = "%" if m.metric in RATES else ""
     cells = [row.name, *(row.conditions.get(key, "–") for key in columns), row.value.text + percent]
     if with_interval:
@@ -400,7 +400,7 @@ def difference(value: Value, base: Value | None) -> str:
     return f"{value.number / base.number - 1:+.1%}".replace("-", "−")
 
 
-def _given(m: Measurement, columns: Sequence[str]) -> list[tuple[str, str]]:
+def _given(m: ImportedTable, columns: Sequence[str]) -> list[tuple[str, str]]:
     shown: list[tuple[str, str]] = []
     conditions: Mapping[str, str] = m.rows[0].conditions
     engine = " ".join(filter(None, (conditions.get("engine"), conditions.get("engine_version"))))
@@ -420,7 +420,7 @@ def _shared(conditions: Mapping[str, str], key: str, columns: Sequence[str]) -> 
     return key in conditions and key not in columns
 
 
-def missing(m: Measurement) -> list[str]:
+def missing(m: ImportedTable) -> list[str]:
     """What a reader needs to compare the numbers and their source leaves out."""
     absent = [_WORDS[key] for key in _NEEDED[m.metric] if any(key not in row.conditions for row in m.rows)]
     if m.metric == "throughput":

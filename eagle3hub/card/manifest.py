@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from eagle3hub.address import parse_address
 from eagle3hub.card import bibliography, markdown
-from eagle3hub.card.imported import Measurement, load_imported
+from eagle3hub.card.imported import ImportedTable, load_imported
 from eagle3hub.card.vocabulary import HUB_IDS, HUB_LIBRARIES
-from eagle3hub.errors import ManifestError, SourceError
+from eagle3hub.errors import ManifestError, SourceError, UsageError
 from eagle3hub.system import resources
-from eagle3hub.system.documents import Document, Location, hold_to_schema, near, read_yaml
+from eagle3hub.system.documents import Document, Location, did_you_mean, hold_to_schema, read_yaml
+from eagle3hub.validation.options import ValidateOptions
 
 # A manifest of several heads: what they share is written once, and each entry of ``heads`` is laid over it.
 #
@@ -150,20 +151,6 @@ class Layouts:
 
 
 @dataclass(frozen=True, slots=True)
-class ValidateSettings:
-    """How the release is measured; names and defaults are those of `eagle3hub.validate`."""
-
-    draft_tokens: int
-    engine: str = "reference,vllm"
-    device: str = "cpu"
-    dtype: str = "float32"
-    prompts: str = "smoke"
-    num_prompts: int | None = None
-    max_new_tokens: int = 64
-    min_acceptance_length: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class PublishSettings:
     """How the release is published; names and meaning are those of `eagle3hub.publishing.PublishOptions`."""
 
@@ -240,7 +227,7 @@ class Manifest:
     release: Release
     layouts: Layouts
     speculative_tokens: int
-    validate: ValidateSettings
+    validate: ValidateOptions
     training: Training
     limitations: tuple[str, ...]
     citations: tuple[str, ...]
@@ -251,7 +238,7 @@ class Manifest:
     engines: tuple[EngineNote, ...] = ()
     subcards: tuple[tuple[str, Facts], ...] = ()
     benchmarks: tuple[str, ...] = ()
-    imported: tuple[Measurement, ...] = ()
+    imported: tuple[ImportedTable, ...] = ()
     publish: PublishSettings = PublishSettings()
     sections: Facts = ()
     name: str | None = None
@@ -320,10 +307,19 @@ def _load(document: Document, path: Path, name: str | None) -> Manifest:
     return replace(_build(one, path.absolute()), name=name)
 
 
+DEFAULT_ENGINES = "reference,vllm"
+"""What a release is measured on where the manifest does not say."""
+_VALIDATE = (
+    *("draft_tokens", "engine", "device", "dtype", "prompts", "num_prompts", "max_new_tokens"),
+    *("min_acceptance_length", "target_name"),
+)
+"""Options of a validation that a manifest decides."""
+
+
 def validation_settings(manifest: Manifest) -> dict[str, Any]:
-    """Keyword arguments of `eagle3hub.validate` that the manifest decides."""
-    measured = {"target": manifest.measured_target, "target_name": manifest.target.id}
-    return {**measured, **asdict(manifest.validate)}
+    """The options of ``eagle3hub validate`` that the manifest decides, by name, its target among them."""
+    options = {name: getattr(manifest.validate, name) for name in _VALIDATE}
+    return {"target": manifest.measured_target, **options}
 
 
 def _check(document: Document) -> None:
@@ -343,7 +339,7 @@ def _check(document: Document) -> None:
         if key not in known:
             hint = f"keys of the bibliography: {', '.join(known)}"
             raise document.error(
-                ("citations", i), f"unknown citation {key!r}{near(key, known)}", hint, "manifest-citation"
+                ("citations", i), f"unknown citation {key!r}{did_you_mean(key, known)}", hint, "manifest-citation"
             )
 
 
@@ -353,9 +349,8 @@ def _check_licenses(document: Document) -> None:
     for section, field in sections.items():
         given = data.get(section, {}).get(field, "unknown")
         if given not in HUB_IDS:
-            message = (
-                f"{section}.{field} is {given!r}, which is no license id of the Hub{near(given, sorted(HUB_IDS))}"
-            )
+            meant = did_you_mean(given, sorted(HUB_IDS))
+            message = f"{section}.{field} is {given!r}, which is no license id of the Hub{meant}"
             hint = "use an id of the Hub's list, unknown, or other with a name and a link"
             raise document.error((section, field), message, hint)
 
@@ -365,7 +360,8 @@ def _check_library(document: Document) -> None:
     if given is not None and given not in HUB_LIBRARIES:
         raise document.error(
             ("release", "library_name"),
-            f"release.library_name is {given!r}, which is no library of the Hub{near(given, sorted(HUB_LIBRARIES))}",
+            f"release.library_name is {given!r}, which is no library of the Hub"
+            f"{did_you_mean(given, sorted(HUB_LIBRARIES))}",
             "leave it out: engines are tags, which the card writes for those that serve these files",
             "manifest-library",
         )
@@ -411,7 +407,7 @@ def _build(document: Document, path: Path) -> Manifest:
         ),
         layouts=Layouts(layouts.get("main", ""), tuple(layouts.get("also", ()))),
         speculative_tokens=data["speculative_tokens"],
-        validate=_settings(data, here),
+        validate=_settings(document, here),
         training=_training(document),
         limitations=tuple(data.get("limitations", ())),
         citations=tuple(data.get("citations", ())),
@@ -443,13 +439,17 @@ def _engine(document: Document, index: int) -> EngineNote:
     return EngineNote(**data)
 
 
-def _settings(data: Mapping[str, Any], here: Path) -> ValidateSettings:
-    given = dict(data.get("validate", {}))
-    given.setdefault("draft_tokens", data["speculative_tokens"])
+def _settings(document: Document, here: Path) -> ValidateOptions:
+    data = document.data
+    defaults = {"engine": DEFAULT_ENGINES, "draft_tokens": data["speculative_tokens"]}
+    given = {**defaults, **data.get("validate", {}), "target_name": data["target"]["id"]}
     prompts = given.get("prompts", "smoke")
     if is_prompts_file(prompts):
         given["prompts"] = str(here / prompts)
-    return ValidateSettings(**given)
+    try:
+        return ValidateOptions(**given)
+    except UsageError as error:
+        raise document.error(("validate",), f"validate: {error.message}", error.hint) from error
 
 
 def _training(document: Document) -> Training:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from eagle3hub.card import vocabulary
-from eagle3hub.card.imported import LENGTH, Measurement, Row
+from eagle3hub.card.imported import LENGTH, ImportedTable, Row
 from eagle3hub.card.manifest import Emissions, Manifest
 from eagle3hub.card.reports import Run
 from eagle3hub.card.results import Benchmark
+from eagle3hub.metrics import Acceptance
 from eagle3hub.system.text import visible
+from eagle3hub.validation.report import MeasuredPrompts, Settings
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
+
+    from eagle3hub.benchmarking.plan import CellSettings
+    from eagle3hub.benchmarking.results import CellPrompts
 
 TAGS = ("eagle3", "speculative-decoding", "draft-model")
 PIPELINE_TAG = "text-generation"
@@ -44,30 +50,32 @@ def model_card_data(
         [r for r in runs if r.passed and r.layout == manifest.layouts.main and r.acceptance],
     )
     cells = [(cell, b.file) for b in benchmarks for cell in b.cells_of(digests)]
-    ran = [*(run.engine["engine"] for run in shown), *(cell["engine"]["name"] for cell, _ in cells)]
+    ran = [*(run.entry.engine for run in shown), *(cell.engine for cell, _ in cells)]
     engines = [
         name for name in dict.fromkeys([*ran, *serves]) if name in vocabulary.ENGINES and name != vocabulary.REFERENCE
     ]
     repo = manifest.release.repo
     results = [
         _result(
-            run.report["settings"] | {key: run.engine[key] for key in ("device", "dtype")},
-            run.report["prompts"],
+            replace(run.report.settings, device=run.entry.device, dtype=run.entry.dtype),
+            run.report.prompts,
             run.acceptance,
-            f"{vocabulary.engine(run.engine['engine'])} {run.engine['version']}",
+            f"{vocabulary.engine(run.entry.engine)} {run.entry.version}",
             _source(repo, run.file),
         )
         for run in shown
+        if run.acceptance is not None
     ]
     results += [
         _result(
-            cell["settings"],
-            cell["prompts"],
-            cell["acceptance"],
-            f"{vocabulary.engine(cell['engine']['name'])} {cell['engine']['version']}",
+            cell.settings,
+            cell.prompts,
+            cell.acceptance,
+            f"{vocabulary.engine(cell.engine)} {cell.engine_version}",
             _source(repo, file),
         )
         for cell, file in cells
+        if cell.acceptance is not None
     ]
     results += [_imported(m, row) for m in manifest.imported if m.metric == LENGTH for row in m.rows]
     emissions = manifest.training.emissions
@@ -105,35 +113,39 @@ def _source(repo: str, file: str) -> str | None:
 
 
 def _result(
-    settings: Mapping[str, Any], prompts: Mapping[str, Any], acceptance: Any, engine: str, source: str | None
+    settings: Settings | CellSettings,
+    prompts: MeasuredPrompts | CellPrompts,
+    acceptance: Acceptance,
+    engine: str,
+    source: str | None,
 ) -> EvalResult:
     from huggingface_hub import EvalResult
 
     args = {
         "engine": engine,
-        "device": settings["device"],
-        "dtype": settings["dtype"],
-        "K": settings["draft_tokens"],
-        "temperature": settings["temperature"],
-        "n": prompts["count"],
-        "max_new_tokens": settings["max_new_tokens"],
-        "estimator": acceptance["estimator"],
-        "ci95": [round(x, 3) for x in acceptance["ci95"]] if acceptance["ci95"] else None,
+        "device": settings.device,
+        "dtype": settings.dtype,
+        "K": settings.draft_tokens,
+        "temperature": settings.temperature,
+        "n": prompts.count,
+        "max_new_tokens": settings.max_new_tokens,
+        "estimator": acceptance.estimator,
+        "ci95": [round(x, 3) for x in acceptance.ci95] if acceptance.ci95 else None,
     }
     return EvalResult(
         task_type=PIPELINE_TAG,
-        dataset_type=visible(str(prompts["name"])),
-        dataset_name=visible(f"{prompts['name']} ({prompts['count']} prompts)"),
+        dataset_type=visible(prompts.name),
+        dataset_name=visible(f"{prompts.name} ({prompts.count} prompts)"),
         metric_type="acceptance_length",
         metric_name="Acceptance length (tokens per verification step)",
-        metric_value=round(acceptance["mean_acceptance_length"], 3),
+        metric_value=round(acceptance.mean_acceptance_length, 3),
         metric_args={k: visible(v) if isinstance(v, str) else v for k, v in args.items() if v is not None},
         source_name="eagle3hub" if source else None,
         source_url=source,
     )
 
 
-def _imported(m: Measurement, row: Row) -> EvalResult:
+def _imported(m: ImportedTable, row: Row) -> EvalResult:
     from huggingface_hub import EvalResult
 
     numbers = {"draft_tokens": "K", "temperature": "temperature", "prompts": "n"}

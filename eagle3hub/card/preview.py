@@ -83,10 +83,10 @@ def _kept(manifest: Manifest) -> dict[Path, Report]:
             report = load_report(path)
         except InputError:
             continue
-        head, target = report.document["head"], report.document["target"]["name"]
-        if head["layout"] in manifest.layouts and target in (manifest.target.id, manifest.target.id.split("/")[-1]):
+        head, target = report.head, report.target.name
+        if head.layout in manifest.layouts and target in (manifest.target.id, manifest.target.id.split("/")[-1]):
             found[path] = report
-    return dict(sorted(found.items(), key=lambda item: item[1].document["measured_at"], reverse=True))
+    return dict(sorted(found.items(), key=lambda item: item[1].measured_at, reverse=True))
 
 
 def _made(manifest: Manifest) -> Iterator[dict[str, Path]]:
@@ -127,9 +127,9 @@ def _matching(manifest: Manifest, kept: dict[Path, Report], folders: dict[str, P
     digests = {layout: folder_digest(folder)[0] for layout, folder in folders.items()}
     reports: dict[str, Path] = {}
     for path, report in kept.items():
-        head = report.document["head"]
-        if head["digest"] == digests[head["layout"]]:
-            reports.setdefault(head["layout"], path)
+        head = report.head
+        if head.digest == digests[head.layout]:
+            reports.setdefault(head.layout, path)
     if not reports:
         return Rehearsal()
     heads: tuple[Path | str, ...] = (*folders.values(), str(manifest.head_source))

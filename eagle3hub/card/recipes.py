@@ -12,9 +12,11 @@ from typing import Any
 from eagle3hub.card import vocabulary
 from eagle3hub.card.manifest import EngineNote, Manifest
 from eagle3hub.card.reports import Run
-from eagle3hub.card.served import Choice, Outlook, Served, captured, choose, outlook
+from eagle3hub.card.served import Choice, Prospect, Served, captured, choose, prospect
+from eagle3hub.engines.base import Verdict
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import default_version
+from eagle3hub.errors import assert_never
 from eagle3hub.validation.derive import head_name
 
 # Serving recipes of a report, with the published names in place of those that were measured.
@@ -56,20 +58,20 @@ def tested(runs: Sequence[Run], manifest: Manifest, folders: Sequence[Served]) -
 
     Then it is that of another layout of the release which passed on the same engine.
     """
-    passed = [run for run in runs if run.passed and run.engine.get("recipe")]
+    passed = [run for run in runs if run.passed and run.entry.recipe is not None]
     by_folder = {one.folder: one for one in folders}
     recipes: list[ServeRecipe] = []
     withheld: dict[str, str] = {}
     engines: list[str] = []
-    for engine in dict.fromkeys(run.engine["engine"] for run in passed):
-        mine = [run for run in passed if run.engine["engine"] == engine]
+    for engine in dict.fromkeys(run.entry.engine for run in passed):
+        mine = [run for run in passed if run.entry.engine == engine]
         main = [run for run in mine if run.layout == manifest.layouts.main]
         root = by_folder.get("")
-        usable = [(run, found) for run in main if (found := _outlook(run, root)) is None or found.works]
+        usable = [(run, found) for run in main if (found := _prospect(run, root)) is None or found.works]
         against = None if usable else _against(main or mine, root)
         if against is not None:
             others = [(run, by_folder.get(manifest.layouts.folder(run.layout))) for run in mine if run not in main]
-            usable = [(run, found) for run, one in others if one and (found := _outlook(run, one)) and found.works]
+            usable = [(run, found) for run, one in others if one and (found := _prospect(run, one)) and found.works]
             usable = [(run, found) for run, found in usable if run.layout == usable[0][0].layout]
         made = [_recipe(run, manifest, found, against) for run, found in usable]
         recipes += made
@@ -79,25 +81,26 @@ def tested(runs: Sequence[Run], manifest: Manifest, folders: Sequence[Served]) -
     return Tested(tuple(dict.fromkeys(recipes)), withheld, tuple(engines))
 
 
-def _outlook(run: Run, one: Served | None) -> Outlook | None:
+def _prospect(run: Run, one: Served | None) -> Prospect | None:
     if one is None:
         return None
-    capture = captured(str(run.engine["recipe"].get("yaml") or ""))
-    engine, version, device = (str(run.engine[key]) for key in ("engine", "version", "device"))
-    here = outlook(one, engine, version, device, capture)
-    return replace(here, but=outlook(one, engine, version, None, capture).but)  # readers have other devices
+    entry = run.entry
+    engine, version, device = entry.engine, entry.version, entry.device
+    capture = captured((entry.recipe.yaml if entry.recipe is not None else None) or "")
+    here = prospect(one, engine, version, device, capture)
+    return replace(here, but=prospect(one, engine, version, None, capture).but)  # readers have other devices
 
 
 def _against(runs: Sequence[Run], main: Served | None) -> str | None:
     """What speaks against serving the main layout's files as these runs were, as a sentence."""
     for run in runs:
-        found = _outlook(run, main)
+        found = _prospect(run, main)
         if main is not None and found is not None and not found.works:
             return f"{found.says(main.place)}."
     return None
 
 
-def _recipe(run: Run, manifest: Manifest, found: Outlook | None, against: str | None) -> ServeRecipe:
+def _recipe(run: Run, manifest: Manifest, found: Prospect | None, against: str | None) -> ServeRecipe:
     folder = manifest.layouts.folder(run.layout)
     remarks = [against] if against else []
     if folder:
@@ -105,7 +108,7 @@ def _recipe(run: Run, manifest: Manifest, found: Outlook | None, against: str | 
         remarks.append(f"The command below fetches and serves the {title} layout instead, which was tested.")
     if found is not None and found.but:
         remarks.append(f"But {found.but}.")
-    return serve_recipe(run.engine["recipe"], run.report, manifest, folder, tuple(remarks))
+    return serve_recipe(run, manifest, folder, tuple(remarks))
 
 
 def fetched(manifest: Manifest, folder: str) -> tuple[str, str]:
@@ -123,49 +126,44 @@ def fetched(manifest: Manifest, folder: str) -> tuple[str, str]:
     return shlex.join(command), f"./{copy}/{folder}"
 
 
-def serve_recipe(
-    recipe: Mapping[str, Any],
-    report: Mapping[str, Any],
-    manifest: Manifest,
-    folder: str = "",
-    remarks: tuple[str, ...] = (),
-) -> ServeRecipe:
-    """A tested recipe for the published repository, or for the ``folder`` of it that was tested.
+def serve_recipe(run: Run, manifest: Manifest, folder: str = "", remarks: tuple[str, ...] = ()) -> ServeRecipe:
+    """The recipe of a run for the published repository, or for the ``folder`` of it that was tested.
 
     The recipe names the head as `head_name` does, and the target as the report does. Those names become the Hub ids
     where they are the value of something called a model; elsewhere the same word may mean something else (a folder
     may be called ``eagle3``).
     """
+    recipe, head = run.entry.recipe, head_name(run.report.head.source)
+    assert recipe is not None
     fetch, place = fetched(manifest, folder) if folder else ("", manifest.release.repo)
-    head = head_name(report["head"]["source"])
-    published = {head: place, report["target"]["name"]: manifest.target.id}
-    command = _command(recipe.get("server_command") or "", recipe.get("env") or {}, published)
-    if recipe.get("prepare"):  # commands on folders of the names that were measured: the published ones go there
+    published = {head: place, run.report.target.name: manifest.target.id}
+    command = _command(recipe.server_command, recipe.env, published)
+    if recipe.prepare:  # commands on folders of the names that were measured: the published ones go there
         lines = []
         for measured, name in published.items():
             if "/" not in measured and not (folder and name == place):
                 lines.append(shlex.join(["hf", "download", name, "--local-dir", measured]))
         if folder:
             lines += [fetch, shlex.join(["ln", "-s", place, head])]
-        command = "\n".join([*lines, *recipe["prepare"], command])
+        command = "\n".join([*lines, *recipe.prepare, command])
     elif folder and command:
         command = f"{fetch}\n{command}"
     return ServeRecipe(
-        engine=f"{vocabulary.engine(str(recipe['engine']))} {recipe['version'] or ''}".strip(),
+        engine=f"{vocabulary.engine(recipe.engine)} {recipe.version}".strip(),
         command=command,
-        yaml=_yaml(recipe.get("yaml") or "", published),
-        python=_python(recipe.get("python") or "", published),
+        yaml=_yaml(recipe.yaml or "", published),
+        python=_python(recipe.python, published),
         folder=folder,
         remarks=remarks,
     )
 
 
-def folded(command: str, env: Mapping[str, Any] | None = None) -> str:
+def folded(command: str, env: Mapping[str, str] | None = None) -> str:
     """One shell line as one option a line."""
     return _command(command, env or {}, {})
 
 
-def _command(text: str, env: Mapping[str, Any], published: Mapping[str, str]) -> str:
+def _command(text: str, env: Mapping[str, str], published: Mapping[str, str]) -> str:
     lines: list[str] = []
     previous = ""
     for word in shlex.split(text.replace("\\\n", " ")):
@@ -232,17 +230,32 @@ def _yaml(text: str, published: Mapping[str, str]) -> str:
 
 NOT_READ = "Not checked: the head's files were not read."
 NOT_TESTED = "not tested here"
-_BECAME = {
-    "pass": "passed here",
-    "fail": "failed here",
-    "inconclusive": "tested here, inconclusive",
-    "unavailable": "could not be run here",
-}
-_WITHHELD = {
-    "pass": "No command is printed: the report in which it passed did not pass as a whole.",
-    "fail": "No command is printed: it failed here.",
-}
-"""Why no untested recipe is printed for an engine that was tested on the main layout, by what became of it."""
+
+
+def _became_here(verdict: Verdict) -> str:
+    """What a verdict says of an engine, in words."""
+    match verdict:
+        case "pass":
+            return "passed here"
+        case "fail":
+            return "failed here"
+        case "inconclusive":
+            return "tested here, inconclusive"
+        case "unavailable":
+            return "could not be run here"
+    return assert_never(verdict)
+
+
+def _withheld(verdict: Verdict | None) -> str:
+    """Why no untested recipe is printed for an engine with this verdict on the main layout; empty: one is printed."""
+    match verdict:
+        case "pass":
+            return "No command is printed: the report in which it passed did not pass as a whole."
+        case "fail":
+            return "No command is printed: it failed here."
+        case "inconclusive" | "unavailable" | None:
+            return ""
+    return assert_never(verdict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,21 +308,22 @@ def _became(manifest: Manifest, runs: Sequence[Run], engine: str, benched: Colle
     """What became of an engine here, in words."""
     state = outcome(runs, engine, manifest.layouts.main)
     if state:
-        return _BECAME[state]
+        return _became_here(state)
     elsewhere = outcome(runs, engine)
     if elsewhere:
-        return f"{_BECAME[elsewhere]} with another layout"
+        return f"{_became_here(elsewhere)} with another layout"
     return "benchmarked here, not validated" if engine in benched else NOT_TESTED
 
 
-def outcome(runs: Sequence[Run], engine: str, layout: str | None = None) -> str:
-    """What became of an engine, on a layout or on any: its best verdict if that is a pass, else its worst.
+def outcome(runs: Sequence[Run], engine: str, layout: str | None = None) -> Verdict | None:
+    """An engine's verdict, on a layout or on any: a pass if there is one, else the gravest; None: not run."""
+    mine = [run for run in runs if run.entry.engine == engine and layout in (None, run.layout)]
+    verdicts = {run.entry.verdict for run in mine}
+    return next((verdict for verdict in _DECIDING if verdict in verdicts), None)
 
-    Empty where it was not run.
-    """
-    mine = [run for run in runs if run.engine["engine"] == engine and layout in (None, run.layout)]
-    verdicts = {run.engine["verdict"] for run in mine}
-    return next((verdict for verdict in vocabulary.OUTCOMES if verdict in verdicts), "")
+
+_DECIDING: tuple[Verdict, ...] = ("pass", "fail", "inconclusive", "unavailable")
+"""Verdicts in the order in which one of several is shown."""
 
 
 def _noted(
@@ -328,8 +342,8 @@ def _noted(
     lead = command = yaml = python = ""
     if is_tested:
         pass
-    elif state in _WITHHELD:
-        remarks = (_WITHHELD[state],)
+    elif why := _withheld(state):
+        remarks = (why,)
     else:
         chosen = choose(folders, note.engine, version, capture=note.aux_layers)
         remarks = chosen.remarks if chosen is not None else (NOT_READ,)

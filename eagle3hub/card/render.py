@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from eagle3hub.benchmarking import chart
 from eagle3hub.card import context, markdown, results
 from eagle3hub.card.context import Picture
-from eagle3hub.card.imported import CHARTS, LENGTH, Measurement, Row, chart_name
+from eagle3hub.card.imported import CHARTS, LENGTH, ImportedTable, Row, chart_name
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.card.reports import Run, runs
 from eagle3hub.card.results import Benchmark, view
@@ -21,7 +21,7 @@ from eagle3hub.errors import InputError, ManifestError, SourceError
 from eagle3hub.head import Head
 from eagle3hub.system import resources
 from eagle3hub.validation.derive import contradictions
-from eagle3hub.validation.report import check_report
+from eagle3hub.validation.report import Report
 
 if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -54,7 +54,7 @@ def draw(
     return pictures, files
 
 
-def reported(m: Measurement) -> Chart:
+def reported(m: ImportedTable) -> Chart:
     """Imported acceptance lengths, one row for each row of their table."""
     labels = tuple(_label(m, row) for row in m.rows)
     series = [Series(m.this, tuple(row.value.number for row in m.rows), _intervals(m))]
@@ -67,12 +67,12 @@ def reported(m: Measurement) -> Chart:
     return acceptance_by_dataset([Panel("", labels, tuple(series))], title=m.title, note=note)
 
 
-def _label(m: Measurement, row: Row) -> str:
+def _label(m: ImportedTable, row: Row) -> str:
     own = [f"{word} = {row.conditions[key]}" for key, word in _SHOWN if key in row.conditions.keys() - m.conditions]
     return ", ".join([row.name, *own])
 
 
-def _intervals(m: Measurement) -> tuple[tuple[float, float] | None, ...]:
+def _intervals(m: ImportedTable) -> tuple[tuple[float, float] | None, ...]:
     if not any(row.interval for row in m.rows):
         return ()
     return tuple((row.interval[0].number, row.interval[1].number) if row.interval else None for row in m.rows)
@@ -96,18 +96,17 @@ def by_position(manifest: Manifest, runs: Sequence[Run]) -> Chart:
 
 
 def _rates(run: Run) -> list[float]:
-    found: Mapping[str, Any] = run.acceptance or {}
-    return [float(rate) for rate in found["marginal_acceptance_rates"]]
+    return [] if run.acceptance is None else list(run.acceptance.marginal_rates)
 
 
 def _name(*parts: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", "-".join(parts).lower()).strip("-")[:80]
 
 
-# What must hold before a card is written: reports that agree with themselves, with the target, with the bytes.
+# What must hold before a card is written: each report agrees with itself, with the target and with the head's bytes.
 
 
-def check(manifest: Manifest, reports: Sequence[Mapping[str, Any]], digests: Collection[str] | None) -> None:
+def check_reports(manifest: Manifest, reports: Sequence[Report], digests: Collection[str] | None) -> None:
     """Raise ManifestError if a report contradicts itself or describes another target or other bytes.
 
     Whatever a report states is derived again from its counters (`eagle3hub.validation.derive`).
@@ -120,14 +119,14 @@ def check(manifest: Manifest, reports: Sequence[Mapping[str, Any]], digests: Col
             _check_digest(report, digests)
         for fault in contradictions(report):
             raise ManifestError(
-                f"the report of the {report['head']['layout']} layout contradicts itself: {fault}",
+                f"the report of the {report.head.layout} layout contradicts itself: {fault}",
                 hint="reports are written by eagle3hub validate and not edited; measure again",
                 code="report-contradiction",
             )
 
 
-def _check_target(manifest: Manifest, report: Mapping[str, Any]) -> None:
-    name, wanted = str(report["target"]["name"]), manifest.target.id
+def _check_target(manifest: Manifest, report: Report) -> None:
+    name, wanted = report.target.name, manifest.target.id
     if name not in (wanted, wanted.split("/")[-1]):
         raise ManifestError(
             f"the report was measured with the target {name!r}, but the manifest's target is {wanted!r}",
@@ -136,11 +135,11 @@ def _check_target(manifest: Manifest, report: Mapping[str, Any]) -> None:
         )
 
 
-def _check_digest(report: Mapping[str, Any], digests: Collection[str]) -> None:
-    head = report["head"]
-    if head["digest"] not in digests:
+def _check_digest(report: Report, digests: Collection[str]) -> None:
+    head = report.head
+    if head.digest not in digests:
         raise ManifestError(
-            f"the report measured other bytes: head {head['source']!r} ({head['layout']}) with {head['digest']} "
+            f"the report measured other bytes: head {head.source!r} ({head.layout}) with {head.digest} "
             "is no folder of this release",
             hint=f"measure again, or name its folder too; this release has {', '.join(sorted(digests))}",
             code="report-digest",
@@ -160,7 +159,7 @@ TEMPLATES = {
 
 def render_text(
     manifest: Manifest,
-    reports: Sequence[Mapping[str, Any]],
+    reports: Sequence[Report],
     head: Head | None,
     templates: str | Path | None = None,
     *,
@@ -176,7 +175,7 @@ def render_text(
 
     Args:
         head: None for a release without one, whose results are all imported.
-        reports: documents of schema ``eagle3hub/report/1``; their order does not matter.
+        reports: their order does not matter.
         templates: a folder whose files replace the shipped templates of the same name, one by one.
         digests: folder digests that belong to this release; a report of other bytes is refused, and a benchmark that
             measured none of them. None: not checked.
@@ -187,8 +186,8 @@ def render_text(
         heads: the head of every layout folder, opened, by folder in the repository (the root is empty); default: the
             ``head`` in the root. Serving recipes are held against the preflight of these files.
 
-    Raises ManifestError for a report that is malformed, contradicts itself or measured something else; InputError
-    for a template that fails.
+    Raises ManifestError for a report that contradicts itself or measured something else; InputError for a template
+    that fails.
     """
     if head is None and (reports or benchmarks):
         raise ManifestError(
@@ -196,15 +195,13 @@ def render_text(
             hint="add head and layouts, so that the card shows what was measured",
             code="manifest-no-head",
         )
-    for report in reports:
-        check_report(report)
     files = list(report_files) or [""] * len(reports)
     paired = sorted(zip(reports, files, strict=True), key=lambda pair: _order(manifest, *pair))
     reports = [report for report, _ in paired]
     all_runs = runs(reports, list(manifest.layouts), [file for _, file in paired])
-    check(manifest, reports, digests)
+    check_reports(manifest, reports, digests)
     for benchmark in benchmarks:
-        results.check(benchmark, manifest, digests)
+        results.check_benchmark(benchmark, manifest, digests)
     names = {i: file for i, (_, file) in enumerate(paired) if file}
     values = context.build(
         manifest, reports, all_runs, head, names, benchmarks, pictures, waived, digests or (), tree, heads
@@ -212,11 +209,11 @@ def render_text(
     return _render(templates, TEMPLATES[manifest.style], values)
 
 
-def _order(manifest: Manifest, report: Mapping[str, Any], file: str) -> tuple[Any, ...]:
+def _order(manifest: Manifest, report: Report, file: str) -> tuple[object, ...]:
     layouts = list(manifest.layouts)
-    layout = report["head"]["layout"]
+    layout = report.head.layout
     known = layouts.index(layout) if layout in layouts else len(layouts)
-    return (known, layout, report["measured_at"], file, repr(report))
+    return (known, layout, report.measured_at, file, repr(report.to_json()))
 
 
 def environment(templates: str | Path | None = None) -> ImmutableSandboxedEnvironment:

@@ -1,25 +1,28 @@
-"""The results of a card: acceptance tables from reports, and tables of benchmarks."""
+"""The results on a card: acceptance tables from reports, and tables of benchmarks."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eagle3hub.card import vocabulary
 from eagle3hub.card.imported import find
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.card.recipes import fetched
 from eagle3hub.card.reports import Run
+from eagle3hub.engines.base import Verdict
 from eagle3hub.errors import ManifestError
+from eagle3hub.metrics import Acceptance
+from eagle3hub.validation.report import Counted, Entry, Throughput
 
 if TYPE_CHECKING:
     from eagle3hub.benchmarking.results import CellRecord, Results
     from eagle3hub.benchmarking.table import Table
 
-# What the card prints about a benchmark: its own tables and conditions, and only of this target and this head.
+# What the card prints about a benchmark: its tables and conditions. It must be of this target and this head.
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +34,8 @@ class Benchmark:
 
     def cells_of(self, digests: Collection[str]) -> list[CellRecord]:
         """The cells that passed, of heads with one of these digests."""
-        own = {head["name"] for head in self.results.document["heads"] if head["digest"] in digests}
-        return [c for c in self.results.cells if c["head"] in own and c["acceptance"] and c["verdict"] == "pass"]
+        own = {head.name for head in self.results.heads if head.digest in digests}
+        return [c for c in self.results.cells if c.head in own and c.acceptance and c.verdict == "pass"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +66,26 @@ def find_benchmarks(manifest: Manifest) -> list[tuple[Path, Results]]:
     return [(path, load_results(path)) for path in find(folder, manifest.benchmarks)]
 
 
-def check(benchmark: Benchmark, manifest: Manifest, digests: Collection[str] | None) -> None:
+def check_benchmark(benchmark: Benchmark, manifest: Manifest, digests: Collection[str] | None) -> None:
     """Raise ManifestError for a benchmark of another target, or of other heads only.
 
     ``digests`` are the folder digests that belong to this release; None skips that check.
     """
-    document, wanted = benchmark.results.document, manifest.target.id
-    name = str(document["target"]["name"])
+    target, wanted = benchmark.results.target, manifest.target.id
+    name = target.name
     if name not in (wanted, wanted.split("/")[-1]):
         raise ManifestError(
             f"the benchmark was run with the target {name!r}, but the manifest's target is {wanted!r}",
             code="bench-target",
         )
-    measured, known = document["target"].get("weights_digest"), manifest.target.weights_digest
+    measured, known = target.weights_digest, manifest.target.weights_digest
     if None not in (known, measured) and measured != known:
         raise ManifestError(
             f"the benchmark was run with other weights of the target: {measured}, where the manifest says {known}",
             hint="measure again, with the target of this release",
             code="bench-target",
         )
-    heads = {str(head["name"]): head["digest"] for head in document["heads"]}
+    heads = {head.name: head.digest for head in benchmark.results.heads}
     if digests is not None and not set(heads.values()) & set(digests):
         raise ManifestError(
             f"the benchmark measured other bytes: none of its heads ({', '.join(heads)}) is a folder of this release",
@@ -100,8 +103,8 @@ def views(benchmarks: Sequence[Benchmark]) -> list[BenchView]:
             number=str(i) if len(benchmarks) > 1 else "",
             file=b.file,
             engines=", ".join(dict.fromkeys(_engine(cell) for cell in b.results.cells)),
-            measured_at=str(b.results.document["measured_at"]),
-            tool=f"{b.results.document['tool']['name']} {b.results.document['tool']['version']}",
+            measured_at=b.results.measured_at,
+            tool=f"eagle3hub {b.results.tool_version}",
             tables=tuple(tables(b.results)),
             conditions=tuple(conditions(b.results)),
         )
@@ -110,10 +113,10 @@ def views(benchmarks: Sequence[Benchmark]) -> list[BenchView]:
 
 
 def _engine(cell: CellRecord) -> str:
-    return f"{vocabulary.engine(cell['engine']['name'])} {cell['engine']['version']}"
+    return f"{vocabulary.engine(cell.engine)} {cell.engine_version}"
 
 
-# What the card prints about one run, every number taken from the report.
+# What the card prints about one run. Every number comes from the report.
 
 
 SMOKE_PROMPTS = 80
@@ -121,8 +124,8 @@ SMOKE_PROMPTS = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Acceptance:
-    """Acceptance of one run, formatted. ``interval`` is empty where one prompt gives none."""
+class AcceptanceView:
+    """The acceptance of one run, as text. ``interval`` is empty where there is none."""
 
     length: str
     interval: str
@@ -136,10 +139,10 @@ class Acceptance:
 
 
 @dataclass(frozen=True, slots=True)
-class Lossless:
+class LosslessView:
     """How many prompts gave the same text with and without the head; ``first`` names the first difference.
 
-    ``alone`` says whose text without the head it was held against.
+    ``alone`` says where the text without the head comes from.
     """
 
     identical: int
@@ -163,15 +166,15 @@ class RunView:
     engine: str
     device: str
     dtype: str
-    verdict: str
+    verdict: Verdict
     reason: str
     prompts: str
     prompt_count: int
     new_tokens: str
     draft_tokens: int
     temperature: str
-    acceptance: Acceptance | None
-    lossless: Lossless | None
+    acceptance: AcceptanceView | None
+    lossless: LosslessView | None
     conditions: tuple[tuple[str, str], ...]
     command: str
 
@@ -183,13 +186,13 @@ class RunView:
     @property
     def is_engine(self) -> bool:
         """Whether an inference engine ran, and not only our own replay."""
-        return bool(self.run.engine["engine"] != vocabulary.REFERENCE)
+        return self.run.entry.engine != vocabulary.REFERENCE
 
     @property
     def loads(self) -> bool:
         """Whether an engine was seen to load every tensor of these files."""
-        load = self.run.engine.get("load") or {}
-        return self.is_engine and bool(load.get("checked")) and not load.get("not_loaded")
+        counted = self.run.entry.counted
+        return self.is_engine and counted is not None and counted.load.checked and not counted.load.not_loaded
 
     @property
     def name(self) -> str:
@@ -204,48 +207,47 @@ class RunView:
 
 def view(run: Run, manifest: Manifest) -> RunView:
     """Format one run."""
-    report, entry = run.report, run.engine
-    settings = report["settings"]
+    report, entry, settings = run.report, run.entry, run.report.settings
     return RunView(
         run=run,
         layout=run.layout,
         layout_title=vocabulary.layout(run.layout).title,
-        engine=f"{vocabulary.engine(entry['engine'])} {entry['version'] or ''}".strip(),
-        device=vocabulary.device(str(entry["device"])),
-        dtype=str(entry["dtype"]),
-        verdict=str(entry["verdict"]),
-        reason=str(entry["reason"]),
-        prompts=str(report["prompts"]["name"]),
-        prompt_count=int(report["prompts"]["count"]),
-        new_tokens=f"{settings['max_new_tokens']:,}",
-        draft_tokens=int(settings["draft_tokens"]),
-        temperature=f"{settings['temperature']:g}",
-        acceptance=_acceptance(run),
-        lossless=_lossless(entry),
+        engine=_engine_title(entry),
+        device=vocabulary.device(entry.device),
+        dtype=entry.dtype,
+        verdict=entry.verdict,
+        reason=entry.reason,
+        prompts=report.prompts.name,
+        prompt_count=report.prompts.count,
+        new_tokens=f"{settings.max_new_tokens:,}",
+        draft_tokens=settings.draft_tokens,
+        temperature=f"{settings.temperature:g}",
+        acceptance=None if run.acceptance is None else _acceptance(run.acceptance, entry.counted),
+        lossless=None if entry.counted is None else _lossless(entry.counted),
         conditions=tuple(conditions(run)),
         command=validate_command(run, manifest),
     )
 
 
-def _acceptance(run: Run) -> Acceptance | None:
-    a = run.acceptance
-    if a is None:
-        return None
-    rates = zip(
-        a["accepted_per_position"], a["marginal_acceptance_rates"], a["conditional_acceptance_rates"], strict=True
-    )
-    return Acceptance(
-        length=f"{a['mean_acceptance_length']:.2f}",
-        interval=f"{a['ci95'][0]:.2f} – {a['ci95'][1]:.2f}" if a["ci95"] else "",
-        draft_rate=f"{a['draft_acceptance_rate']:.1%}",
-        estimator=str(a["estimator"]),
-        rounds=f"{a['rounds']:,}",
-        drafted=f"{a['drafted']:,}",
-        accepted=f"{a['accepted']:,}",
+def _engine_title(entry: Entry) -> str:
+    return f"{vocabulary.engine(entry.engine)} {entry.version}".strip()
+
+
+def _acceptance(found: Acceptance, counted: Counted | None) -> AcceptanceView:
+    rates = zip(found.accepted_per_position, found.marginal_rates, found.conditional_rates, strict=True)
+    categories = {} if counted is None else counted.categories
+    return AcceptanceView(
+        length=f"{found.mean_acceptance_length:.2f}",
+        interval=f"{found.ci95[0]:.2f} – {found.ci95[1]:.2f}" if found.ci95 else "",
+        draft_rate=f"{found.draft_acceptance_rate:.1%}",
+        estimator=found.estimator,
+        rounds=f"{found.rounds:,}",
+        drafted=f"{found.drafted:,}",
+        accepted=f"{found.accepted:,}",
         positions=tuple((i, f"{n:,}", f"{m:.1%}", _percent(c)) for i, (n, m, c) in enumerate(rates, start=1)),
         categories=tuple(
-            (name, f"{c['prompts']:,}", f"{c['rounds']:,}", _length(c["mean_acceptance_length"]))
-            for name, c in sorted((run.engine.get("categories") or {}).items())
+            (name, f"{c.prompts:,}", f"{c.rounds:,}", _length(c.mean_acceptance_length))
+            for name, c in sorted(categories.items())
         ),
     )
 
@@ -258,40 +260,38 @@ def _percent(rate: float | None) -> str:
     return "–" if rate is None else f"{rate:.1%}"
 
 
-def _lossless(entry: Mapping[str, Any]) -> Lossless | None:
-    found = entry.get("lossless")
-    if not found:
+def _lossless(counted: Counted) -> LosslessView | None:
+    found = counted.lossless
+    if found is None:
         return None
-    apart = sorted(found.get("divergences") or [], key=lambda d: (d["position"], str(d["question_id"])))
-    first = f"prompt {apart[0]['question_id']} at token {apart[0]['position']}" if apart else ""
-    alone = (
-        "what the reference wrote" if entry.get("unchecked") else "the target's own"
-    )  # a server runs no target alone
-    return Lossless(found["identical"], found["prompts"], first, alone)
+    diverging = sorted(found.divergences, key=lambda d: (d.position, str(d.question_id)))
+    first = f"prompt {diverging[0].question_id} at token {diverging[0].position}" if diverging else ""
+    alone = "what the reference wrote" if found.by_reference else "the target's own"
+    return LosslessView(found.identical, found.prompts, first, alone)
 
 
 def validate_command(run: Run, manifest: Manifest) -> str:
     """The commands that repeat the measurement with the published files."""
-    report, settings = run.report, run.report["settings"]
+    report, settings = run.report, run.report.settings
     folder = manifest.layouts.folder(run.layout)
     repo, copy = manifest.release.repo, manifest.release.repo.split("/")[1]
     fetch, place = f"hf download {repo} --local-dir {copy}", f"{copy}/{folder}" if folder else copy
     if folder and manifest.publish.branch_per_layout:
         fetch, place = fetched(manifest, folder)
-    options: list[tuple[str, Any]] = [
+    options: list[tuple[str, object]] = [
         ("--target", manifest.target.id),
-        ("--engine", run.engine["engine"]),
-        ("--device", settings["device"]),
-        ("--dtype", settings["dtype"]),
-        ("--prompts", report["prompts"]["name"]),
-        ("--num-prompts", report["prompts"]["count"]),
-        ("--max-new-tokens", settings["max_new_tokens"]),
-        ("--draft-tokens", settings["draft_tokens"]),
+        ("--engine", run.entry.engine),
+        ("--device", settings.device),
+        ("--dtype", settings.dtype),
+        ("--prompts", report.prompts.name),
+        ("--num-prompts", report.prompts.count),
+        ("--max-new-tokens", settings.max_new_tokens),
+        ("--draft-tokens", settings.draft_tokens),
     ]
-    if settings["temperature"]:
-        options += [("--temperature", f"{settings['temperature']:g}"), ("--seed", settings["seed"])]
-    if settings.get("min_acceptance_length") is not None:
-        options.append(("--min-acceptance-length", f"{settings['min_acceptance_length']:g}"))
+    if settings.temperature:
+        options += [("--temperature", f"{settings.temperature:g}"), ("--seed", settings.seed)]
+    if settings.min_acceptance_length is not None:
+        options.append(("--min-acceptance-length", f"{settings.min_acceptance_length:g}"))
     lines = [f"eagle3hub validate {place}"]
     lines += [f"{option} {shlex.quote(str(value))}" for option, value in options]
     return f"{fetch}\n" + " \\\n  ".join(lines)
@@ -311,34 +311,30 @@ _SETTINGS = {
 
 def conditions(run: Run) -> list[tuple[str, str]]:
     """Every condition of a run that the report holds, as (label, text)."""
-    report, entry = run.report, run.engine
-    target, prompts = report["target"], report["prompts"]
-    rows: list[tuple[str, Any]] = [
-        ("Engine", f"{vocabulary.engine(entry['engine'])} {entry['version'] or ''}".strip()),
-        ("Device", entry["device"]),
-        ("Target", target["name"]),
-        ("Target revision", target.get("revision") or "not recorded"),
-        ("Draft head", f"{vocabulary.layout(run.layout).title} layout, {short_digest(report['head']['digest'])}"),
-        ("Prompts", f"{prompts['count']:,} from {prompts['name']}, {short_digest(prompts['sha256'])}"),
+    report, entry = run.report, run.entry
+    target, prompts = report.target, report.prompts
+    rows: list[tuple[str, object]] = [
+        ("Engine", _engine_title(entry)),
+        ("Device", entry.device),
+        ("Target", target.name),
+        ("Target revision", target.revision or "not recorded"),
+        ("Draft head", f"{vocabulary.layout(run.layout).title} layout, {short_digest(report.head.digest)}"),
+        ("Prompts", f"{prompts.count:,} from {prompts.name}, {short_digest(prompts.sha256)}"),
     ]
-    rows += [(_SETTINGS.get(k, _label(k)), v) for k, v in report["settings"].items() if k != "device"]
-    rows += [(_label(k), v) for k, v in _items(entry, "environment")]
-    rows += [
-        (f"Engine flags, {k}" if isinstance(v, dict) else f"Engine flag {k}", v) for k, v in _items(entry, "flags")
-    ]
-    rows += _speed(entry.get("throughput"))
+    rows += [(_SETTINGS.get(k, _label(k)), v) for k, v in report.settings.to_json().items() if k != "device"]
+    if entry.counted is not None:
+        rows += [(_label(k), v) for k, v in entry.counted.environment.items()]
+    rows += [(f"Engine flags, {k}" if isinstance(v, dict) else f"Engine flag {k}", v) for k, v in entry.flags.items()]
+    if entry.counted is not None:
+        rows += _speed(entry.counted.throughput)
     return [(label, _plain(value)) for label, value in rows]
 
 
-def _items(entry: Mapping[str, Any], key: str) -> Sequence[tuple[str, Any]]:
-    return list((entry.get(key) or {}).items())
-
-
-def _speed(found: Mapping[str, Any] | None) -> Sequence[tuple[str, str]]:
-    if not found or not found.get("speculative_tokens_per_second") or not found.get("target_tokens_per_second"):
+def _speed(found: Throughput) -> Sequence[tuple[str, str]]:
+    with_head, alone = found.speculative_tokens_per_second, found.target_tokens_per_second
+    if not with_head or not alone:
         return []
-    with_head, alone = found["speculative_tokens_per_second"], found["target_tokens_per_second"]
-    note = f" ({found['note']})" if found.get("note") else ""
+    note = f" ({found.note})" if found.note else ""
     return [("Speed", f"{with_head:.1f} tokens/s with the head, {alone:.1f} without{note}")]
 
 
@@ -351,7 +347,7 @@ def _label(key: str) -> str:
     return key.replace("_", " ").capitalize()
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     if value is None:
         return "none"
     if isinstance(value, bool):

@@ -1,7 +1,6 @@
-"""What engines make of the files of a release: the preflight of each layout folder, as ``inspect`` says it.
+"""What engines do with the files of a release: the preflight of each layout folder, as in ``inspect``.
 
-Everything here follows from the folders alone: their configs, the headers of their weights, and what their
-eagle3hub.json remembers of the target. No engine is looked up, and nothing is fetched.
+It uses the folders alone: their configs, the headers of their weights, and the target that their eagle3hub.json names.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class Prospect:
     """What one engine version does with one folder.
 
     Attributes:
@@ -93,34 +92,34 @@ def served(layouts: Layouts, heads: Mapping[str, Head], draft_tokens: int | None
         folder = layouts.folder(layout)
         head = heads.get(folder)
         if head is not None and head.layout == layout:
-            one = _look(folder, head)
+            one = _read(folder, head)
         else:
             root = heads.get("")
-            one = None if root is None else _spelled(_look(folder, root), layout, draft_tokens)
+            one = None if root is None else _in_layout(_read(folder, root), layout, draft_tokens)
         found += [one] if one is not None else []
     return tuple(found)
 
 
-def _look(folder: str, head: Head) -> Served | None:
+def _read(folder: str, head: Head) -> Served | None:
     """A head's folder; None for a head that was not read from files."""
     if head.opened is None:
         return None
     return Served(folder, head.layout, examine(head.opened, head), target_of(head), head)
 
 
-def _spelled(one: Served | None, layout: str, draft_tokens: int | None) -> Served | None:
+def _in_layout(one: Served | None, layout: str, draft_tokens: int | None) -> Served | None:
     """The same head as eagle3hub would write it in another layout; None where it cannot be."""
     if one is None or layout not in LAYOUTS:
         return None
     try:
-        spelled = LAYOUTS[layout].write(one.head, WriteOptions(draft_tokens or one.head.speculative_tokens))
+        written = LAYOUTS[layout].write(one.head, WriteOptions(draft_tokens or one.head.speculative_tokens))
     except InputError:
         return None
     files = HeadFiles(
-        config=json.loads(json.dumps(spelled.config)),
-        tensors={t.name: (t.dtype, tuple(t.shape)) for t in spelled.tensors},
+        config=json.loads(json.dumps(written.config)),
+        tensors={t.name: (t.dtype, tuple(t.shape)) for t in written.tensors},
         weights=("model.safetensors",),
-        quant_file=QUANT_CONFIG in spelled.side_files,
+        quant_file=QUANT_CONFIG in written.side_files,
     )
     return replace(one, layout=layout, subject=ExaminedHead(files, one.subject.truth))
 
@@ -130,7 +129,7 @@ def open_folders(root: Path, folders: Sequence[str]) -> tuple[Served, ...]:
     found = []
     for folder in folders:
         try:
-            one = _look(folder, open_head(open_checkpoint(root / folder)))
+            one = _read(folder, open_head(open_checkpoint(root / folder)))
         except InputError:
             continue
         found += [one] if one is not None else []
@@ -143,9 +142,9 @@ def target_of(head: Head) -> TargetFacts | None:
     return None if known is None else replace(known, name="the target")
 
 
-def outlook(
+def prospect(
     one: Served, engine: str, version: str, device: str | None = None, capture: Sequence[int] | None = None
-) -> Outlook:
+) -> Prospect:
     """What an engine version does with a folder.
 
     Args:
@@ -158,11 +157,11 @@ def outlook(
     try:
         verdicts = [preflight(one.subject, engine, v, one.target, told) for v in _runners(engine, version, device)]
     except UsageError:
-        return Outlook("unchecked", title)
+        return Prospect("unchecked", title)
     best = min(verdicts, key=lambda v: _ORDER.index(v.kind))
     others = [v for v in verdicts if v.kind != best.kind and v.kind in _DOES]
     but = "; ".join(f"{v.title} {_DOES[v.kind].format('them')}: it {_why(v)}" for v in others)
-    return Outlook(best.kind, title, _why(best), but)
+    return Prospect(best.kind, title, _why(best), but)
 
 
 def captured(text: str) -> tuple[int, ...] | None:
@@ -193,18 +192,18 @@ def _why(verdict: PreflightVerdict) -> str:
     return f"{'; it '.join(told[:2])}{more}"
 
 
-def way_out(one: Served, engine: str, version: str, capture: Sequence[int] | None = None) -> str | None:
-    """A layout that this engine version takes the same head in, or None: each is spelled out and looked at."""
+def layout_that_works(one: Served, engine: str, version: str, capture: Sequence[int] | None = None) -> str | None:
+    """A layout that this engine version takes the same head in, or None: each is written in memory and checked."""
     for name in by_readers():
-        other = None if name == one.layout else _spelled(one, name, _SOME)
-        if other is not None and outlook(other, engine, version, None, capture).kind == "right":
+        other = None if name == one.layout else _in_layout(one, name, _SOME)
+        if other is not None and prospect(other, engine, version, None, capture).kind == "right":
             return name
     return None
 
 
 def _remedy(one: Served, engine: str, version: str, capture: Sequence[int] | None) -> str:
     """A sentence on what would do."""
-    out = way_out(one, engine, version, capture)
+    out = layout_that_works(one, engine, version, capture)
     if out is not None:
         title = vocabulary.layout(out).title
         return f"It takes this head in the {title} layout, which eagle3hub convert --to {out} makes of them."
@@ -230,7 +229,7 @@ def choose(
     """The first of the folders that an engine version gets right, the root's first; None without folders."""
     if not folders:
         return None
-    looked = [(one, outlook(one, engine, version, None, capture)) for one in folders]
+    looked = [(one, prospect(one, engine, version, None, capture)) for one in folders]
     first, main = looked[0]
     if main.works:
         return Choice(first, tuple(_expected(main)))
@@ -246,7 +245,7 @@ def choose(
     return Choice(None, (f"No command is printed: {what}", remedy))
 
 
-def _expected(found: Outlook, files: str = "these files") -> Iterator[str]:
+def _expected(found: Prospect, files: str = "these files") -> Iterator[str]:
     if found.kind == "right":
         yield f"By the preflight, which reads files and runs no engine, {found.title} takes {files} as they are."
     elif found.kind == "unknown":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from eagle3hub.engines.base import Verdict
+from eagle3hub.errors import assert_never
 from eagle3hub.layouts import LAYOUTS
 
 # How engines, layouts and licenses are called in print.
@@ -21,14 +23,6 @@ ENGINES = {
 
 REFERENCE = "reference"
 """Our own replay of a head: it measures, and serves nothing."""
-
-OUTCOMES = {
-    "pass": "pass",
-    "fail": "fail",
-    "inconclusive": "inconclusive",
-    "unavailable": "could not run",
-}
-"""Verdicts in print; what has none was not run."""
 
 TAGS = {"trtllm": "tensorrt-llm", "sglang_jax": "sglang-jax", "llamacpp": "llama.cpp"}
 """Engines whose tag on the Hub is not eagle3hub's name for them."""
@@ -82,9 +76,14 @@ def device(name: str) -> str:
     return DEVICES.get(name, name)
 
 
-def outcome(verdict: str) -> str:
-    """A verdict in print."""
-    return OUTCOMES.get(verdict, verdict)
+def outcome(verdict: Verdict) -> str:
+    """A verdict in print; what has none was not run."""
+    match verdict:
+        case "pass" | "fail" | "inconclusive":
+            return verdict
+        case "unavailable":
+            return "could not run"
+    return assert_never(verdict)
 
 
 def layout(name: str) -> LayoutName:

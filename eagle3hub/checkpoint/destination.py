@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TextIO
 from eagle3hub.checkpoint.digest import file_digest
 from eagle3hub.checkpoint.source import CONFIG, PROVENANCE, parse_json_object
 from eagle3hub.errors import InputError, OutputError
-from eagle3hub.system.reading import impossible_name, kind, read_bytes
+from eagle3hub.system.reading import impossible_name, read_bytes, special_kind
 
 # May a folder be written? What is there already, and is there room?
 
@@ -376,7 +376,7 @@ def _followed(path: Path) -> tuple[Path, int | None]:
 
 def _through(path: Path, there: Path, found: os.stat_result) -> int:
     """A descriptor that writes through a place that is neither a file nor a folder."""
-    what = kind(found.st_mode) or "no file"
+    what = special_kind(found.st_mode) or "no file"
     if stat.S_ISCHR(found.st_mode):
         harmless = any(Path(p).exists() and Path(p).stat().st_rdev == found.st_rdev for p in _HARMLESS)
         fd = os.open(there, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY) if harmless or _is_terminal(there) else -1

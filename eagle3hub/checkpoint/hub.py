@@ -92,7 +92,7 @@ _REDIRECTS = {301, 302, 303, 307, 308}
 
 
 class HubRules:
-    """`eagle3hub.network.transport.Rules` for huggingface_hub."""
+    """`eagle3hub.network.transport.ExchangeRules` for huggingface_hub."""
 
     def request(self, request: Any) -> None:
         """Send the access token to the Hub only, and nothing over a connection without encryption."""
@@ -159,7 +159,7 @@ def _check_redirect(request: Any, here: str, location: str) -> None:
     """Refuse a redirect to another host, except for files."""
     there = names.origin_of(urljoin(here, location))
     if there is None or not location.isprintable() or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:(?!//[^/])", location):
-        raise Exceeded("redirect", f"it sends us on to {names.shown(location)}")
+        raise Exceeded("redirect", f"it sends us on to {names.quoted(location)}")
     is_file = request.method in {"GET", "HEAD"} and _FILE.search(request.url.path)
     home = names.origin_of(endpoint())
     if not is_file and names.origin_of(here) == home and there not in (home, _encrypted(home)):

@@ -27,17 +27,18 @@ from eagle3hub.cli.parameters import (
     TopKOption,
 )
 from eagle3hub.errors import UsageError
+from eagle3hub.system.progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from eagle3hub.benchmarking import BenchPlan, Runner
+    from eagle3hub.benchmarking import BenchOptions, BenchPlan, Runner
 
-MakeRunner = Callable[..., "Runner"]
+MakeRunner = Callable[["BenchPlan", "BenchOptions", Progress], "Runner"]
 
 
 def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
-    """The command, measuring with what ``make_runner`` makes of the plan and the options of `BenchRunner`."""
+    """The command, measuring with the runner that ``make_runner`` makes of the plan and the options."""
 
     def bench(
         heads: Annotated[
@@ -85,9 +86,9 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
 
         Example: eagle3hub bench ./head --target ./target --datasets mt_bench --draft-tokens 3,5,7 --output results
         """
-        from eagle3hub.benchmarking import Settings, run_bench
+        from eagle3hub.benchmarking import BenchOptions, bench_plan, run_bench
         from eagle3hub.benchmarking.chart import write_all
-        from eagle3hub.benchmarking.plan import Asked, listing, make_plan
+        from eagle3hub.benchmarking.plan import listing
         from eagle3hub.benchmarking.terminal import render
         from eagle3hub.engines.options import endpoint_urls, engine_pythons
 
@@ -98,35 +99,34 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
             raise UsageError(
                 "bench needs a head and --target", hint="eagle3hub bench ./head --target ./target", code="usage-bench"
             )
-        endpoints = endpoint_urls(endpoint or [])
-        settings = Settings(
-            max_new_tokens=max_new_tokens,
-            seed=seed,
-            dtype=dtype,  # type: ignore[arg-type]  # the plan refuses unknown ones by name
-            device=device,  # type: ignore[arg-type]
-            drafting=drafting,  # type: ignore[arg-type]
-            min_acceptance_length=min_acceptance_length,
-            topk=None if topk == 1 else topk,
+        options = BenchOptions(
+            datasets=datasets,
+            draft_tokens=draft_tokens,
+            topk=topk,
             num_draft_tokens=num_draft_tokens,
-            attached=tuple(endpoints),
-        )
-        asked = Asked(
-            heads, target, datasets, draft_tokens, temperature, engine, num_prompts, settings, base, target_name
+            temperature=temperature,
+            engine=engine,
+            num_prompts=num_prompts,
+            max_new_tokens=max_new_tokens,
+            drafting=drafting,
+            seed=seed,
+            device=device,
+            dtype=dtype,
+            min_acceptance_length=min_acceptance_length,
+            base=base,
+            target_name=target_name,
+            engine_python=engine_pythons(engine_python or []),
+            endpoints=endpoint_urls(endpoint or []),
+            timeout=timeout,
+            device_map=device_map,
+            batch_tokens=batch_tokens,
+            run_anyway=run_anyway,
         )
         if not quiet:
             _tell_licences(datasets)
         with progress(quiet=quiet) as say:
-            plan = make_plan(asked, say)
-            runner = make_runner(
-                plan,
-                endpoints=endpoints,
-                run_anyway=run_anyway,
-                engine_python=engine_pythons(engine_python or []),
-                device_map=device_map,
-                batch_tokens=batch_tokens,
-                timeout=timeout,
-                progress=say,
-            )
+            plan = bench_plan(heads, target, options, say)
+            runner = make_runner(plan, options, say)
             results = run_bench(plan, runner, folder=output, resume=resume, progress=say)
         written = write_all(results, output) if output is not None else []
 
@@ -169,10 +169,10 @@ def _list(sets: list[dict[str, Any]], out: Console) -> None:
     out.print("\nsmoke (16 prompts) is packaged; any other set is a JSON Lines file given by path.")
 
 
-def _real_runner(_plan: BenchPlan, **options: Any) -> Runner:
+def _real_runner(_plan: BenchPlan, options: BenchOptions, progress: Progress) -> Runner:
     from eagle3hub.benchmarking.runner import BenchRunner
 
-    return BenchRunner(**options)
+    return BenchRunner(options, progress)
 
 
 bench = bench_command(_real_runner)

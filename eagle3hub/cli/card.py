@@ -181,9 +181,9 @@ def preview(
 
 def _complete(manifest: str, folder: Path, templates: Path | None, allow: list[str] | None, as_json: bool) -> None:
     from eagle3hub.card.folder import complete
-    from eagle3hub.publishing.gates import check_codes
+    from eagle3hub.publishing.gates import check_gate_codes
 
-    made = complete(folder, manifest, waived=check_codes(allow or ()), templates=templates)
+    made = complete(folder, manifest, waived=check_gate_codes(allow or ()), templates=templates)
     document = {
         "manifest": manifest,
         "repo": made.manifest.release.repo,
@@ -203,7 +203,7 @@ def _write(
     as_json: bool,
 ) -> None:
     from eagle3hub.card.assemble import render_card
-    from eagle3hub.publishing.gates import check_codes
+    from eagle3hub.publishing.gates import check_gate_codes
 
     made = render_card(
         manifest,
@@ -211,7 +211,7 @@ def _write(
         heads=head or (),
         output=None if output == "-" else output,
         templates=templates,
-        waived=check_codes(allow or ()),
+        waived=check_gate_codes(allow or ()),
     )
     if not as_json and made.output is None:
         write(made.text)

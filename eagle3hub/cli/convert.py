@@ -23,7 +23,7 @@ from eagle3hub.cli.parameters import (
     read_options,
 )
 from eagle3hub.system.resources import schema
-from eagle3hub.system.text import size
+from eagle3hub.system.text import readable_size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -193,7 +193,7 @@ def _print(doc: dict[str, Any], console: Console) -> None:
     checked = ", verified byte for byte" if doc["verified"] else "" if doc["dry_run"] else ", not verified"
     console.print(
         f"[green]{did}[/] {escape(doc['destination'])}: {doc['from']} -> [bold]{doc['to']}[/], "
-        f"{len(doc['tensors'])} tensors, {size(doc['bytes'])}{checked}"
+        f"{len(doc['tensors'])} tensors, {readable_size(doc['bytes'])}{checked}"
     )
     renamed = [t for t in doc["tensors"] if t["from"] not in (None, t["name"])]
     computed = [t["name"] for t in doc["tensors"] if t["from"] is None]

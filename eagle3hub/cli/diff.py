@@ -8,7 +8,7 @@ import typer
 
 from eagle3hub.cli.output import JsonFlag, QuietFlag, emit, progress, shown_for
 from eagle3hub.cli.parameters import HEAD, AnyTargetOption
-from eagle3hub.system.text import count
+from eagle3hub.system.text import readable_count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,7 +58,7 @@ def _print(doc: dict[str, Any], console: Console, tensors: bool, command: Any) -
     for side in ("a", "b"):
         s = doc[side]
         console.print(
-            f"  {side.upper()}  {escape(s['source'])}: {s['layout']}, {count(s['parameters'])} parameters, "
+            f"  {side.upper()}  {escape(s['source'])}: {s['layout']}, {readable_count(s['parameters'])} parameters, "
             f"{s['dtype']}"
         )
     other = [d for d in doc["differences"] if d["where"] != "tensors"]

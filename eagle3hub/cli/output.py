@@ -309,9 +309,8 @@ class Destinations:
 
 def finish(result: Report | Matrix, to: Destinations) -> NoReturn:
     """Save and print a result, then leave with the status of its verdict."""
-    from eagle3hub.validation.measurement import keep_reference
     from eagle3hub.validation.render import render, render_matrix, save_html
-    from eagle3hub.validation.report import Report
+    from eagle3hub.validation.report import Report, keep_reference
 
     if to.report is not None:
         result.save(to.report)

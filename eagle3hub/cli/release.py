@@ -16,7 +16,7 @@ from eagle3hub.cli import publish as publishing
 from eagle3hub.cli.output import EXIT_OF, JsonFlag, QuietFlag, emit, progress
 from eagle3hub.cli.parameters import TARGET, EndpointOption, EnginePythonOption
 from eagle3hub.errors import Eagle3HubError, FoundWanting, OutputError, UsageError
-from eagle3hub.system.text import size, visible
+from eagle3hub.system.text import readable_size, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -158,7 +158,7 @@ def show(doc: dict[str, Any], console: Console) -> None:
         converted = doc["until"] == "convert"
         console.print(
             f"{'converted' if converted else 'ready for upload'}: [bold]{escape(doc['output'])}[/] "
-            f"({len(doc['files'])} files, {size(sum(f['size'] for f in doc['files']))})"
+            f"({len(doc['files'])} files, {readable_size(sum(f['size'] for f in doc['files']))})"
         )
         console.print(f"  {doc['digest']}")
         if not converted:

@@ -150,8 +150,7 @@ def validate(
     from eagle3hub.engines.options import endpoint_urls, engine_pythons
     from eagle3hub.validation import validate as run
     from eagle3hub.validation import validate_layouts
-    from eagle3hub.validation.options import writable_report
-    from eagle3hub.validation.reference_runner import ReferenceOptions
+    from eagle3hub.validation.options import ReferenceOptions, ValidateOptions, writable_report
 
     pythons, endpoints = engine_pythons(engine_python or []), endpoint_urls(endpoint or [])
     for file in (report, html, write_acceptance_reference, save_responses):
@@ -190,7 +189,7 @@ def validate(
             hint="leave one out",
             code="usage-jobs-on",
         )
-    options: dict[str, Any] = {
+    stated: dict[str, Any] = {
         "engine": engine,
         "dtype": dtype,
         "prompts": prompts,
@@ -216,7 +215,7 @@ def validate(
             on,
             head,
             target,
-            {**options, **in_words},
+            {**stated, **in_words},
             wanted=wanted,
             local=local,
             run_anyway=run_anyway,
@@ -224,19 +223,20 @@ def validate(
             detach=detach,
             to=to,
         )
-    options |= {
-        "target": target,
-        "device": device or "cpu",
-        "acceptance_reference": acceptance_reference,
-        "reference": reference,
-        "engine_python": pythons,
-        "endpoints": endpoints,
-        "run_anyway": run_anyway,
-    }
+    options = ValidateOptions(
+        **stated,
+        device=device or "cpu",
+        acceptance_reference=acceptance_reference,
+        reference_head=reference_head,
+        reference=reference,
+        engine_python=pythons,
+        endpoints=endpoints,
+        run_anyway=run_anyway,
+    )
     result: Report | Matrix
     with progress(quiet=quiet) as say:
         if layouts is not None:
-            result = validate_layouts(head, layouts, progress=say, **options)
+            result = validate_layouts(head, layouts, target, options, progress=say)
         else:
-            result = run(head, reference_head=reference_head, progress=say, **options)
+            result = run(head, target, options, progress=say)
     finish(result, to)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from eagle3hub.errors import assert_never
 from eagle3hub.metrics import Counts
 from eagle3hub.prompts import PromptSet
 from eagle3hub.system.progress import Progress
@@ -19,12 +20,23 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 DEVICES: tuple[Device, ...] = ("cpu", "cuda")
 DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
 
-_SEVERITY: dict[Verdict, int] = {"pass": 0, "inconclusive": 1, "unavailable": 2, "fail": 3}
+
+def worst_verdict(verdicts: Iterable[Verdict]) -> Verdict:
+    """The worst_verdict of some verdicts (pass < inconclusive < unavailable < fail); of none, ``unavailable``."""
+    return max(verdicts, key=_severity, default="unavailable")
 
 
-def worst_verdict(verdicts: list[Verdict]) -> Verdict:
-    """Return the worst verdict (pass < inconclusive < unavailable < fail), or ``unavailable`` for an empty list."""
-    return max(verdicts, key=_SEVERITY.__getitem__, default="unavailable")
+def _severity(verdict: Verdict) -> int:
+    match verdict:
+        case "pass":
+            return 0
+        case "inconclusive":
+            return 1
+        case "unavailable":
+            return 2
+        case "fail":
+            return 3
+    return assert_never(verdict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +146,23 @@ class LoadReport:
     ignored: tuple[str, ...] = ()
     aux_boundaries: tuple[int, ...] | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """The ``load`` object of a report."""
+        return {
+            "checked": self.checked,
+            "not_loaded": list(self.not_loaded),
+            "ignored": list(self.ignored),
+            "aux_boundaries": None if self.aux_boundaries is None else list(self.aux_boundaries),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> LoadReport:
+        """What `to_json` gave."""
+        taps = data["aux_boundaries"]
+        return cls(
+            data["checked"], tuple(data["not_loaded"]), tuple(data["ignored"]), None if taps is None else tuple(taps)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class EngineRun:
@@ -168,13 +197,6 @@ class EngineFailure:
     reason: str
     verdict: Literal["fail", "inconclusive", "unavailable"] = "fail"
     log_tail: tuple[str, ...] = field(default=())
-
-
-def counts_from(counters: Mapping[str, Any]) -> Counts:
-    """Read the counters that a worker reports. Raises InputError if they contradict each other."""
-    return Counts(
-        counters["rounds"], counters["drafted"], counters["accepted"], tuple(counters["accepted_per_position"])
-    )
 
 
 class Engine(Protocol):

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import IO, Any, Literal
 
 from eagle3hub.checkpoint.scratch import scratch_folder
-from eagle3hub.engines.base import EngineFailure, EngineRun, LoadReport, PromptResult, RunSpec, counts_from
+from eagle3hub.engines.base import EngineFailure, EngineRun, LoadReport, PromptResult, RunSpec
 from eagle3hub.errors import InputError
 from eagle3hub.metrics import Counts
 from eagle3hub.system.progress import Progress
@@ -381,7 +381,7 @@ class _Listener:
 def _counts(counters: Mapping[str, Any] | None) -> Counts:
     if counters is None:
         raise ValueError("no counters of speculative decoding")
-    return counts_from(counters)
+    return Counts.from_json(counters)
 
 
 def _conclude(title: str, outcome: WorkerOutcome, listener: _Listener, spec: RunSpec) -> EngineRun | EngineFailure:

@@ -17,7 +17,7 @@ from eagle3hub.errors import ConfigError, Problem
 from eagle3hub.head.aux_defaults import aux_default, shown
 from eagle3hub.head.vocab import VocabMap
 from eagle3hub.system.html import Cell, panel, rows
-from eagle3hub.system.text import count
+from eagle3hub.system.text import readable_count
 
 if TYPE_CHECKING:
     from eagle3hub.checkpoint.folder import Checkpoint
@@ -337,7 +337,7 @@ class Head:
         d, taps = self.dims, self.aux
         facts = [
             ("layout", self.layout),
-            ("parameters", f"{count(self.num_parameters)}, {self.dtype}"),
+            ("parameters", f"{readable_count(self.num_parameters)}, {self.dtype}"),
             ("sizes", f"hidden {d.hidden_size}, {d.num_attention_heads} heads of {d.head_dim}"),
             ("vocabulary", f"{d.draft_vocab_size:,} of {d.vocab_size:,} tokens, map {self.vocab_status}"),
             ("aux layers", "not named" if taps is None else ", ".join(str(tap) for tap in taps.taps)),

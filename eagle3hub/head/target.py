@@ -10,7 +10,7 @@ from eagle3hub.checkpoint.safetensors import refuse_pointer
 from eagle3hub.checkpoint.source import CONFIG, parse_json_object, read_small
 from eagle3hub.errors import SourceError
 from eagle3hub.head.fields import TOKEN_IDS, Fields
-from eagle3hub.system.reading import kind, opened
+from eagle3hub.system.reading import opened, special_kind
 
 WEIGHTS = (".safetensors", ".bin", ".pt")
 """Suffixes of weights files."""
@@ -75,7 +75,7 @@ def require_files(target: str | Path | Address) -> None:
     try:
         for place in (folder, folder / _TEMPLATES):
             for path in sorted(place.iterdir()) if place.is_dir() else ():
-                if path.exists() and (what := kind(path.stat().st_mode)) is not None:
+                if path.exists() and (what := special_kind(path.stat().st_mode)) is not None:
                     raise SourceError(
                         f"{path.relative_to(folder)} in the target folder {at} is {what}, not a file",
                         hint="put the file itself there, or take it away",

@@ -235,7 +235,7 @@ def _text(value: object) -> str:
     """A few words to show. Raises Exceeded for what are none."""
     text = str(value) if isinstance(value, str | int) else ""
     if not text.isprintable() or not 0 < len(text) <= _LONGEST_TEXT:
-        raise Exceeded("name", f"it describes hardware as {names.shown(value)}")
+        raise Exceeded("name", f"it describes hardware as {names.quoted(value)}")
     return text
 
 

@@ -190,7 +190,7 @@ def _read(raw: bytes, job: api.Job, expected: Expected) -> Report | Matrix:
         raise HubError(f"the job {job.name} made no report but something else", code="job-report-damaged")
     if isinstance(document.get("error"), dict):
         raise _error_inside(document["error"])
-    found = Matrix(document) if document.get("schema") == MATRIX_SCHEMA else Report(document)
+    found = Matrix.from_json(document) if document.get("schema") == MATRIX_SCHEMA else Report.from_json(document)
     check_bound(found.document, expected)
     return found
 

@@ -6,7 +6,7 @@ import filecmp
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -24,12 +24,12 @@ from eagle3hub.errors import FoundWanting, ManifestError, SourceError, Unavailab
 from eagle3hub.jobs import api
 from eagle3hub.layouts import open_head
 from eagle3hub.prompts import PACKAGED, datasets, load_prompts
-from eagle3hub.publishing.remote import tree
+from eagle3hub.publishing.remote import list_files_at
 from eagle3hub.system import installation
 from eagle3hub.system.progress import Progress, silent
-from eagle3hub.validation.engine_runner import outlook, stops
+from eagle3hub.validation.engine_runner import preflight_check, stops
 from eagle3hub.validation.matrix import layout_names
-from eagle3hub.validation.options import REFERENCE, check_options, check_original, check_tree, engine_names
+from eagle3hub.validation.options import REFERENCE, ValidateOptions, engine_names
 
 # What a Job's container runs.
 
@@ -272,7 +272,7 @@ def expected_digest(checkpoint: Checkpoint) -> str:
     at = parse_hub_address(checkpoint.source)
     commit = at.revision or ""
     small = {path.name for path in head_files(checkpoint.folder) if path.suffix == ".json"}
-    stored = tree(at.repo_id, commit)
+    stored = list_files_at(at.repo_id, commit)
     found: dict[str, str] = {}
     for name in small | {path.name for path in checkpoint.weights}:
         path = at.path(name)
@@ -408,7 +408,7 @@ def plan_job(
     flavor = _flavor(job.flavor or image.flavor)
     device = _device(options["device"], flavor, image)
     if image.version is not None and options["layouts"] is None and not run_anyway:
-        reason = stops(outlook(checkpoint, opened, target)(image.engine, image.version, device))
+        reason = stops(preflight_check(checkpoint, opened, target)(image.engine, image.version, device))
         if reason is not None:
             raise FoundWanting(
                 f"no job was started: {reason}",
@@ -464,19 +464,11 @@ def _check_options(options: Mapping[str, Any]) -> list[str]:
     engines, original = engine_names(options["engine"]), options["reference_head"]
     if original is not None and not isinstance(parse_address(original), HubAddress):
         refuse_local_files({"reference_head": original})
-    check_original(engines, original)
     if options["layouts"] is not None:
         layout_names(options["layouts"])
-    check_options(
-        options["device"] or DEVICES[0],
-        options["dtype"],
-        options["max_new_tokens"],
-        options["draft_tokens"],
-        options["temperature"],
-        options["min_acceptance_length"],
-        options["timeout"],
-    )
-    check_tree(options["draft_tokens"], options["topk"], options["num_draft_tokens"])
+    names = {field.name for field in fields(ValidateOptions)}
+    stated = {name: value for name, value in options.items() if name in names and name != "device"}
+    ValidateOptions(**stated, device=options["device"] or DEVICES[0])
     return engines
 
 

@@ -159,7 +159,7 @@ def _not_universal(head: Head, message: str, code: str) -> Refusal:
 # The codec of one flat folder that vLLM (both runners), SGLang, TensorRT-LLM and sglang-jax load correctly as it is.
 #
 # Every engine's own keys are written, and they do not clash: boundary ids at top level (vLLM looks there first),
-# after-layer ids in ``eagle_config`` (SGLang looks nowhere else), RoPE in both forms (sglang-jax and TensorRT-LLM 1.2
+# after-layer ids in ``eagle_config`` (SGLang looks nowhere else), RoPE in both forms (sglang-jax and TensorRT-LLM
 # read the old one only), ``midlayer.*`` names (which all engines know), an integer draft_vocab_size, no nulls,
 # an architecture name all accept. What each reads: ``engines/data``.
 # Where one of them would load the head and compute something else, `refuse_engines` refuses.

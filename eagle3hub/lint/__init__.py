@@ -1,7 +1,7 @@
-"""A linter for model cards of draft heads: anybody's, ours included.
+"""Lint the model card of a draft head: one of ours or anybody else's.
 
-A card is parsed into a `Card`; every rule is a small function of it, registered with its code, severity and
-explanation. Rules never fail and never guess aloud: what cannot be decided from the card is not reported.
+`parse_card` turns the text into a `Card`. Each rule is a small function of the card, registered with its code,
+severity and explanation. A rule never fails, and it reports nothing that the card alone cannot decide.
 """
 
 from __future__ import annotations
@@ -11,11 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from eagle3hub.lint import citations, conditions, content, figures, frontmatter, recipes, served
-from eagle3hub.lint import content as statements
-from eagle3hub.lint import content as terms
-from eagle3hub.lint import frontmatter as licensing
-from eagle3hub.lint import recipes as engine_names
-from eagle3hub.lint.model import RULES, Finding, Rule, run
+from eagle3hub.lint.model import RULES, Finding, Rule, run_rule
 from eagle3hub.lint.parse import parse_card
 
 if TYPE_CHECKING:
@@ -23,19 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MODULES", "RULES", "Finding", "Rule", "lint_text"]
 
-MODULES = (
-    citations,
-    conditions,
-    content,
-    engine_names,
-    figures,
-    frontmatter,
-    licensing,
-    recipes,
-    served,
-    statements,
-    terms,
-)
+MODULES = (citations, conditions, content, figures, frontmatter, recipes, served)
 """The modules that register rules."""
 
 
@@ -47,14 +31,15 @@ def lint_text(
     folders: Sequence[Served] = (),
     repo: str | None = None,
 ) -> list[Finding]:
-    """Every finding in a card's text, by line and code.
+    """Return every finding in a card's text, sorted by line and code.
 
     Args:
-        name: what messages call the file.
-        files: paths in the card's repository; None: not known, links are not checked.
-        folders: the heads beside the card, opened; commands that serve them are held against the preflight.
-        repo: id of the repository that they are of; None: not known.
+        name: the name of the file in messages.
+        files: the paths in the card's repository; None if they are not known, and then links are not checked.
+        folders: the heads that lie beside the card, opened. Commands that serve them are checked with the
+            preflight.
+        repo: the id of the repository that holds these heads; None if it is not known.
     """
     card = replace(parse_card(text, name, files), served=tuple(folders), repo=repo)
-    found = [finding for rule in RULES.values() for finding in run(rule, card)]
+    found = [finding for rule in RULES.values() for finding in run_rule(rule, card)]
     return sorted(found, key=lambda f: (f.line, f.code, f.message))

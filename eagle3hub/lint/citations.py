@@ -1,4 +1,4 @@
-"""C1: citations, held against the bibliography by arXiv id."""
+"""C1: rules on citations, compared with the bibliography by arXiv id."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from difflib import SequenceMatcher
 
 from eagle3hub.card import bibliography
 from eagle3hub.card.bibliography import Reference
-from eagle3hub.lint.model import Card, Entry, Found, rule
+from eagle3hub.lint.model import Card, Entry, Violation, rule
 
 _ARXIV_URL = re.compile(r"(?:arxiv\.org/(?:abs|pdf|html)|huggingface\.co/papers|hf\.co/papers)/(\d{4}\.\d{4,5})")
 _SAME_TITLE = 0.9
 _SHORTENED = 0.75
 _EARLIER = {"2312.07104": ("efficientlyprogramminglargelanguagemodelsusingsglang",)}
-"""Titles of earlier versions on arXiv, as `_normal` makes them."""
+"""Titles of earlier versions on arXiv, as `_normal` writes them."""
 
 
 @rule(
     "C101",
     "error",
-    "Title is not that of the cited work",
+    "Title is not the title of the cited work",
     why="The arXiv id leads to another title than the one printed. Invented titles of EAGLE-3 are copied from card to "
     "card; the Hub checks ids, nobody checks titles.",
-    fix="Copy the entry from arXiv, or name the bibliography's key in release.yaml.",
+    fix="Copy the entry from arXiv, or give the bibliography's key in release.yaml.",
 )
-def title(card: Card) -> Iterator[Found]:
-    """BibTeX titles against the bibliography's; link texts against the titles of other works."""
+def wrong_title(card: Card) -> Iterator[Violation]:
+    """Report BibTeX titles that differ from the bibliography's, and link texts that are another work's title."""
     for entry, known in _known(card):
         printed = entry.fields.get("title", "")
         if printed and _normal(printed) not in {_normal(known.title), *_EARLIER.get(known.arxiv, ())}:
-            yield Found(
+            yield Violation(
                 entry.lines.get("title", entry.line),
                 f"arXiv {known.arxiv} is “{known.title}”, not “{printed}”",
                 f"title = {{{known.title}}}",
@@ -44,14 +44,14 @@ def title(card: Card) -> Iterator[Found]:
         for other in by_id.values():
             alike = SequenceMatcher(None, _normal(link.text), _normal(other.title)).ratio()
             if other.arxiv == m[1] and _is_other_subtitle(link.text, other.title):
-                yield Found(link.line, f"arXiv {m[1]} is “{other.title}”, not “{link.text}”", other.title)
+                yield Violation(link.line, f"arXiv {m[1]} is “{other.title}”, not “{link.text}”", other.title)
             elif other.arxiv != m[1] and alike > _SAME_TITLE:
                 message = f"the link “{link.text}” leads to arXiv {m[1]}, which is “{by_id[m[1]].title}”"
-                yield Found(link.line, message, f"https://arxiv.org/abs/{other.arxiv}")
+                yield Violation(link.line, message, f"https://arxiv.org/abs/{other.arxiv}")
 
 
 def _is_other_subtitle(text: str, title: str) -> bool:
-    """Whether a text is a title that starts with the work's name and a colon and goes on quite otherwise."""
+    """Return whether a text starts with a work's name and a colon and then has another subtitle."""
     (name, colon, rest), (right, _, _) = text.partition(":"), title.partition(":")
     named = bool(colon) and _normal(name) == _normal(right) and len(rest.split()) > 2
     return named and SequenceMatcher(None, _normal(text), _normal(title)).ratio() < _SHORTENED
@@ -60,12 +60,12 @@ def _is_other_subtitle(text: str, title: str) -> bool:
 @rule(
     "C102",
     "error",
-    "Authors are not those of the cited work",
-    why="Credit goes to people who did not write the work, or passes over those who did.",
+    "Authors are not the authors of the cited work",
+    why="The credit goes to people who did not write the work, or not to those who did.",
     fix="Copy the authors from arXiv.",
 )
-def authors(card: Card) -> Iterator[Found]:
-    """Last names in order, as far as both sides list them."""
+def wrong_authors(card: Card) -> Iterator[Violation]:
+    """Report authors whose last names differ in order, as far as both sides list them."""
     for entry, known in _known(card):
         printed = [_letters(last) for _, last in entry.authors if last.lower() != "others"]
         right = [_letters(name) for name in known.last_names]
@@ -74,25 +74,25 @@ def authors(card: Card) -> Iterator[Found]:
         if printed and printed[:both] != right[:both]:
             names = ", ".join(known.last_names) + ("" if known.complete else " and others")
             message = f"the authors of arXiv {known.arxiv} are {names}"
-            yield Found(entry.lines.get("author", entry.line), message)
+            yield Violation(entry.lines.get("author", entry.line), message)
 
 
 @rule(
     "C103",
     "warning",
     "Method is named, its paper is not cited",
-    why="A draft head built on a published method owes it a citation, and readers look for the paper's definitions.",
+    why="A draft head that uses a published method should cite it, and readers look for the paper's definitions.",
     fix="Cite the paper with its arXiv id.",
 )
-def uncited(card: Card) -> Iterator[Found]:
-    """EAGLE-3 named without a sign of its paper."""
+def missing_citation(card: Card) -> Iterator[Violation]:
+    """Report a card that names EAGLE-3 and shows no sign of its paper."""
     known = bibliography.references()["2503.01840"]
     named = card.search(r"\beagle[- ]?3\b") or card.search(r"\beagle\b")
     if named and known.arxiv not in card.text and _normal(known.title) not in _normal(card.text):
         cited = ", ".join(e.key for e in card.bibtex)
-        end = f"; what it cites is {cited}" if cited else ""
+        end = f"; it cites {cited}" if cited else ""
         message = f"the card is about EAGLE-3 and does not cite it (arXiv {known.arxiv}){end}"
-        yield Found(named[0].line, message)
+        yield Violation(named[0].line, message)
 
 
 @rule(
@@ -100,19 +100,19 @@ def uncited(card: Card) -> Iterator[Found]:
     "warning",
     "BibTeX entry cannot be used",
     why="An entry that does not parse, or lacks a title, an author or a year, breaks or disfigures the bibliography "
-    "of whoever pastes it.",
+    "of everyone who pastes it.",
     fix="Give every entry a key, a title, an author and a year, and close its braces.",
 )
-def unusable(card: Card) -> Iterator[Found]:
-    """Entries pybtex refuses, and entries without the three fields every style prints."""
+def unusable_entry(card: Card) -> Iterator[Violation]:
+    """Report entries that pybtex refuses, and entries without the three fields that every style prints."""
     for line, why in card.bad_bibtex:
-        yield Found(line, f"this entry cannot be parsed: {why}")
+        yield Violation(line, f"this entry cannot be parsed: {why}")
     for entry in card.bibtex:
         given = {name for name, value in entry.fields.items() if value} | ({"author"} if entry.authors else set())
         missing = [name for name in ("title", "author", "year") if name not in given]
         undated = entry.kind == "software" or "/datasets/" in entry.fields.get("url", "")
         if missing and not (undated and missing == ["year"]):
-            yield Found(entry.line, f"the entry {entry.key} has no {' and no '.join(missing)}")
+            yield Violation(entry.line, f"the entry {entry.key} has no {' and no '.join(missing)}")
 
 
 @rule(
@@ -122,11 +122,11 @@ def unusable(card: Card) -> Iterator[Found]:
     why="The work has been published since; citing the venue gives its authors credit where credit is counted.",
     fix="Use @inproceedings with the venue.",
 )
-def preprint(card: Card) -> Iterator[Found]:
-    """Entries without a venue for works that have one."""
+def cited_as_preprint(card: Card) -> Iterator[Violation]:
+    """Report entries without a venue for works that have one."""
     for entry, known in _known(card):
         if known.venue and entry.kind not in {"inproceedings", "conference", "proceedings"}:
-            yield Found(entry.line, f"arXiv {known.arxiv} was published: {known.venue}")
+            yield Violation(entry.line, f"arXiv {known.arxiv} was published: {known.venue}")
 
 
 def _known(card: Card) -> Iterator[tuple[Entry, Reference]]:
@@ -137,7 +137,7 @@ def _known(card: Card) -> Iterator[tuple[Entry, Reference]]:
 
 
 def _normal(text: str) -> str:
-    """Letters and digits alone: hyphens, case and punctuation are how a title is set, not what it is."""
+    """Return letters and digits alone, because hyphens, case and punctuation do not change a title."""
     return "".join(c for c in _letters(text) if c.isalnum())
 
 

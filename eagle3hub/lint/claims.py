@@ -1,4 +1,4 @@
-"""What a card claims in numbers: acceptance lengths, rates by position, throughput, and the K and T they stand for."""
+"""Find the numbers a card claims: acceptance lengths, rates by position, throughput, and their K and T."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from eagle3hub.lint.model import Card, Heading, Number, Prose, Row, Section, Tab
 T = TypeVar("T")
 
 TRAINING = r"\btrain"
-"""Sections whose headings match speak of training: their batch sizes and hardware are not a measurement's."""
+"""A section is about training if a heading matches this; its hardware and batch sizes are not a measurement's."""
 
 HARDWARE = (
     r"\b(?:[AHV]100|[AH]800|A10G?|A30|A40|A6000|H20|H200|B[123]00|G[BH][23]00|L4|L40S?|T4|P100|MI\d{3}[A-Z]?|"
     r"RTX ?(?:PRO ?)?\w?\d{4}|GTX ?\d{4}|TPU ?v?\d\w*|Gaudi ?\d?|Xeon|EPYC|Core i\d|Apple M\d|Ascend \w+|"
     r"CPUs?|DGX|Trainium\d?)\b"
 )
-"""Accelerators and processors by name."""
+"""The names of accelerators and processors."""
 
 _LENGTH = re.compile(
     r"accept\w*[ _-](?:draft )?len|\btau\b|τ|(?-i:\bM?AL\b)|mean accepted|tokens? (?:per|/) ?"
@@ -34,7 +34,7 @@ _DIFFERENCE = re.compile(r"\bdiff|Δ|delta|\bchange\b|\bgain\b|improve|\bvs\b|re
 _INTERVAL = re.compile(r"interval|95 ?%|\bCI\b|±|\bstd\b|\bSE\b|deviation", re.I)
 _K = re.compile(r"^k$|draft(?:ed)?[ _](?:tokens?|len)|spec\w*[ _](?:tokens|steps)|num[_ ](?:spec|steps)", re.I)
 _COUNT_OF = re.compile(r"\s*[\d,]+ (?:of|/) [\d,]+\b")
-"""``6 of 22``: a count, whatever its column is called."""
+"""``6 of 22`` is a count, whatever the header of its column says."""
 _COUNT = re.compile(r"^n$|prompts|samples|questions|requests|rounds|\bsize\b|parameters|count", re.I)
 _TEMPERATURE = re.compile(r"^t$|^temp", re.I)
 _OTHER = re.compile(
@@ -61,8 +61,11 @@ _GREEDY = re.compile(r"\bgreed(?:y|ily) (?:decod|sampl|generat|output)|\bgreedy\
 
 
 @dataclass(frozen=True, slots=True)
-class Length:
-    """An acceptance length of a table, in its column; ``ks`` are the K it may stand for, empty if nothing says."""
+class AcceptanceLength:
+    """An acceptance length in a table.
+
+    ``ks`` are the values of K that it may have been measured with; empty if the card does not say.
+    """
 
     row: Row
     number: Number
@@ -73,8 +76,8 @@ class Length:
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
-    """Rates by draft position, from the first on. ``kind`` is what the card calls them, or None."""
+class RateSeries:
+    """Rates by draft position, from the first on. ``kind`` is ``marginal`` or ``conditional``, or None if unnamed."""
 
     line: int
     rates: tuple[Number, ...]
@@ -97,10 +100,11 @@ def _once(function: Callable[[Card], T]) -> Callable[[Card], T]:
     return cached
 
 
-def kind(table: Table, index: int, section: Section) -> str:
-    """What a column holds, by its header, and where the header does not say, by the text around the table.
+def column_kind(table: Table, index: int, section: Section) -> str:
+    """Return what a column holds, from its header or else from the text around the table.
 
-    One of: length, rate, throughput, speedup, difference, interval, k, temperature, count, position, label, other.
+    One of: length, rate, throughput, speedup, difference, interval, k, temperature, temperature_column, count, label,
+    other.
     """
     if named := _by_header(table.header[index]):
         return named
@@ -109,7 +113,7 @@ def kind(table: Table, index: int, section: Section) -> str:
     if _OTHER.search(table.header[index]):
         return "other"
     taken = {_by_header(header) for header in table.header}
-    around = context(table, section)
+    around = text_before(table, section)
     matches = [(m.start(), name) for name, p in _MEASURED if name not in taken for m in p.finditer(around)]
     return max(matches)[1] if matches else "other"
 
@@ -121,44 +125,44 @@ def _by_header(header: str) -> str | None:
     return None
 
 
-def context(table: Table, section: Section) -> str:
-    """The nearest heading and the paragraph before a table: what says what it shows."""
+def text_before(table: Table, section: Section) -> str:
+    """Return the nearest heading and the paragraph before a table, which say what the table shows."""
     before = [b for b in section.blocks if isinstance(b, Prose) and b.line < table.line]
     heading = section.path[-1].text if section.path else ""
     return "\n".join([heading, *(b.text for b in before[-1:])])
 
 
-def around(table: Table, section: Section) -> str:
-    """`context`, the header, and the paragraph after the table."""
+def text_around(table: Table, section: Section) -> str:
+    """Return `text_before`, the header, and the paragraph after the table."""
     after = [b.text for b in section.blocks if isinstance(b, Prose) and b.line > table.line]
-    return "\n".join([context(table, section), " ".join(table.header), *after[:1]])
+    return "\n".join([text_before(table, section), " ".join(table.header), *after[:1]])
 
 
-def columns(card: Card, wanted: str) -> Iterator[tuple[Section, Table, int]]:
-    """Every column of a kind that holds numbers."""
+def columns_of_kind(card: Card, wanted: str) -> Iterator[tuple[Section, Table, int]]:
+    """Yield every column of a kind that holds numbers."""
     for section, table in card.tables:
         for i in range(len(table.header)):
-            found = kind(table, i, section)
+            found = column_kind(table, i, section)
             is_wanted = found == wanted or (wanted == "length" and _lengths_by_temperature(table, section, found))
             if is_wanted and table.column(i):
                 yield section, table, i
 
 
 def _lengths_by_temperature(table: Table, section: Section, found: str) -> bool:
-    return found == "temperature_column" and bool(_LENGTH.search(context(table, section)))
+    return found == "temperature_column" and bool(_LENGTH.search(text_before(table, section)))
 
 
 @_once
-def lengths(card: Card) -> list[Length]:
-    """Every acceptance length of the card's tables, in a column or a row of that name.
+def acceptance_lengths(card: Card) -> list[AcceptanceLength]:
+    """Return every acceptance length in the card's tables, from a column or a row of that name.
 
-    Rates above 1 without a unit are lengths and are included, unless they are said to be marginal or conditional.
+    A rate above 1 without a unit counts as a length, unless the card calls it marginal or conditional.
     """
     found = []
     for wanted in ("length", "rate"):
-        for section, table, i in columns(card, wanted):
+        for section, table, i in columns_of_kind(card, wanted):
             values = table.column(i)
-            if wanted == "rate" and (_word(context(table, section)) or not _are_lengths(values)):
+            if wanted == "rate" and (_word(text_before(table, section)) or not _are_lengths(values)):
                 continue
             if any(n.unit == "%" for _, n in values) or max(n.value for _, n in values) > 100:
                 continue
@@ -166,7 +170,7 @@ def lengths(card: Card) -> list[Length]:
                 header = table.header[i]
                 if _COUNT_OF.match(row.cells[i].text):
                     continue
-                found.append(Length(row, number, header, table, section, _ks(table, row, section)))
+                found.append(AcceptanceLength(row, number, header, table, section, _ks(table, row, section)))
     tables = {x.table.line for x in found}
     for section, table in card.tables:
         for row in table.rows:
@@ -174,7 +178,9 @@ def lengths(card: Card) -> list[Length]:
                 values_ = [
                     c.number for c in row.cells[1:] if c.number and c.number.unit == "" and c.number.value < 100
                 ]
-                found += [Length(row, n, row.label, table, section, _ks(table, row, section)) for n in values_]
+                found += [
+                    AcceptanceLength(row, n, row.label, table, section, _ks(table, row, section)) for n in values_
+                ]
     return found
 
 
@@ -186,21 +192,21 @@ def _ks(table: Table, row: Row, section: Section) -> frozenset[int]:
     for i, name in enumerate(table.header):
         if _K.search(name) and (n := row.cells[i].number) and n.ulp == 1:
             return frozenset({int(n.value)})
-    return frozenset(found_numbers(MEASURED_K, around(table, section)))
+    return frozenset(found_numbers(MEASURED_K, text_around(table, section)))
 
 
 def found_numbers(pattern: re.Pattern[str], text: str) -> list[int]:
-    """The number of each match, from whichever group took it."""
+    """Return the number of each match, from the group that matched."""
     return [int(float(next(g for g in m.groups() if g))) for m in pattern.finditer(text)]
 
 
 @_once
 def measured_ks(card: Card) -> dict[int, int]:
-    """Every K that the card's text (not its code) names, with the first line that does."""
+    """Return every K in the card's text, outside code, with the first line that names it."""
     out: dict[int, int] = {}
     for hit in card.search(MEASURED_K.pattern, outside=r"\b(?:usage|serve|serving|quick start|inference)\b"):
         out.setdefault(int(next(g for g in hit.match.groups() if g)), hit.line)
-    for length in lengths(card):
+    for length in acceptance_lengths(card):
         for k in length.ks:
             out.setdefault(k, length.table.line)
     return out
@@ -208,12 +214,12 @@ def measured_ks(card: Card) -> dict[int, int]:
 
 @_once
 def example_ks(card: Card) -> list[tuple[int, int]]:
-    """Every K that an example sets, as (K, line)."""
+    """Return every K that an example sets, as (K, line)."""
     return [(int(found_numbers(EXAMPLE_K, m[0])[0]), line) for line, m in code_matches(card, EXAMPLE_K)]
 
 
 def code_matches(card: Card, pattern: re.Pattern[str]) -> Iterator[tuple[int, re.Match[str]]]:
-    """Every match of a pattern in code that is not BibTeX, with its line."""
+    """Yield every match of a pattern in code that is not BibTeX, with its line."""
     for block in card.code:
         if block.language != "bibtex":
             for m in pattern.finditer(block.text):
@@ -221,40 +227,40 @@ def code_matches(card: Card, pattern: re.Pattern[str]) -> Iterator[tuple[int, re
 
 
 def temperatures(text: str) -> set[float]:
-    """The temperatures a text names; greedy decoding is 0."""
+    """Return the temperatures that a text names; greedy decoding is 0."""
     named = {float(next(g for g in m.groups() if g)) for m in MEASURED_T.finditer(text)}
     return named | ({0.0} if _GREEDY.search(text) else set())
 
 
 @_once
-def series(card: Card) -> list[Series]:
-    """Every series of rates by position: down a column, along a row, or in a sentence."""
-    found: list[Series] = []
+def rate_series(card: Card) -> list[RateSeries]:
+    """Return every series of rates by position: down a column, along a row, or in a sentence."""
+    found: list[RateSeries] = []
     for section, table in card.tables:
         found += _down(table, section)
         found += _along(table, section)
-    for section, prose in card.of(Prose):
+    for section, prose in card.blocks_of(Prose):
         found += _in_sentence(prose, section)
     return found
 
 
-def _down(table: Table, section: Section) -> Iterator[Series]:
+def _down(table: Table, section: Section) -> Iterator[RateSeries]:
     rows = [row for row in table.rows if _POSITION.search(row.label)]
     if len(rows) < 2 or len(rows) != len(table.rows):
         return
     for i, header in enumerate(table.header[1:], 1):
         values = [n for row in rows if (n := row.cells[i].number) is not None]
         said = bool(_RATE.search(header)) or all(n.share <= 1 + n.slack for n in values)
-        if said and kind(table, i, section) == "rate" and len(values) == len(rows):
+        if said and column_kind(table, i, section) == "rate" and len(values) == len(rows):
             accuracy = any(re.search(r"\bacc_?\d", row.label) for row in rows)
-            name = header if _RATE.search(header) else context(table, section).split("\n")[0]
-            yield Series(
+            name = header if _RATE.search(header) else text_before(table, section).split("\n")[0]
+            yield RateSeries(
                 table.line, tuple(values), tuple(row.line for row in rows), name, _named(header, table, section),
                 section, accuracy,
             )  # fmt: skip
 
 
-def _along(table: Table, section: Section) -> Iterator[Series]:
+def _along(table: Table, section: Section) -> Iterator[RateSeries]:
     places = [i for i, h in enumerate(table.header) if _POSITION.search(h) and not re.fullmatch(r"\d{3,}", h.strip())]
     if len(places) < 2 or places != list(range(places[0], places[-1] + 1)):
         return
@@ -264,14 +270,14 @@ def _along(table: Table, section: Section) -> Iterator[Series]:
             accuracy = any(re.search(r"\bacc_?\d", table.header[i]) for i in places)
             kind_ = _named(table.header[places[0]], table, section)
             lines = (row.line,) * len(values)
-            yield Series(row.line, tuple(values), lines, row.label, kind_, section, accuracy)
+            yield RateSeries(row.line, tuple(values), lines, row.label, kind_, section, accuracy)
 
 
 _LIST = re.compile(r"(?:\d*\.\d+|\d+(?:\.\d+)?%)(?:\s*(?:,|/|;|,? and)\s*(?:\d*\.\d+|\d+(?:\.\d+)?%)){1,}")
 _BY_POSITION = re.compile(r"(?:per|by|each)[- ](?:draft )?position|positions? \d", re.I)
 
 
-def _in_sentence(prose: Prose, section: Section) -> Iterator[Series]:
+def _in_sentence(prose: Prose, section: Section) -> Iterator[RateSeries]:
     for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z])", prose.text):
         if not (_BY_POSITION.search(sentence) and _RATE.search(sentence)):
             continue
@@ -280,15 +286,15 @@ def _in_sentence(prose: Prose, section: Section) -> Iterator[Series]:
             if len(values) < 2:
                 continue
             line = prose.line + prose.text.count("\n", 0, prose.text.find(m[0]))
-            yield Series(line, values, (line,) * len(values), m[0], _word(sentence), section, False)
+            yield RateSeries(line, values, (line,) * len(values), m[0], _word(sentence), section, False)
 
 
 def _named(header: str, table: Table, section: Section) -> str | None:
-    return _word(header) or _word(around(table, section))
+    return _word(header) or _word(text_around(table, section))
 
 
 def _word(text: str) -> str | None:
-    """``marginal`` or ``conditional`` where exactly one of them is meant."""
+    """Return ``marginal`` or ``conditional`` if the text means exactly one of them, else None."""
     marginal = re.search(r"\bmarginal|\bjoint\b|cumulative|unconditional|share of (?:all )?rounds", text, re.I)
     conditional = re.search(r"(?<!un)\bconditional|\bgiven (?:that )?(?:the|all|every)|n-α", text, re.I)
     if bool(marginal) == bool(conditional):
@@ -296,8 +302,8 @@ def _word(text: str) -> str | None:
     return "marginal" if marginal else "conditional"
 
 
-def same_part(a: Section, b: Section) -> bool:
-    """Whether two sections belong to the same level-2 part of the card."""
+def in_same_part(a: Section, b: Section) -> bool:
+    """Return whether two sections belong to the same level-2 part of the card."""
     return _part(a) == _part(b)
 
 

@@ -1,4 +1,4 @@
-"""C4: a number without the conditions it was measured under."""
+"""C4: rules on numbers without the conditions of their measurement."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import combinations
 from eagle3hub.engines.specs import default_version
 from eagle3hub.lint import claims
 from eagle3hub.lint.claims import TRAINING
-from eagle3hub.lint.model import Card, Found, Heading, Number, Section, Table, rule
+from eagle3hub.lint.model import Card, Heading, Number, Section, Table, Violation, rule
 
 UNIT = r"tok(?:en)?s?\s*(?:/|per)\s*s|\bTPS\b|req(?:uest)?s?\s*(?:/|per)\s*s|samples?\s*(?:/|per)\s*s"
 _BATCH = (
@@ -52,25 +52,28 @@ _CATEGORIES = {"writing", "roleplay", "reasoning", "math", "coding", "extraction
 
 
 def _acceptance_line(card: Card) -> int | None:
-    """Line of the first acceptance length or series of rates, or None where the card has neither."""
-    lines = [x.table.line for x in claims.lengths(card)] + [s.line for s in claims.series(card)]
+    """Return the line of the first acceptance length or series of rates, or None if the card has neither."""
+    lines = [x.table.line for x in claims.acceptance_lengths(card)] + [s.line for s in claims.rate_series(card)]
     return min(lines, default=None)
 
 
-def _absent(card: Card, line: int, message: str, what: str) -> Found:
-    """A condition that the card does not give: less grave where the card itself says that it is not known."""
+def _absent(card: Card, line: int, message: str, what: str) -> Violation:
+    """Return the violation for a condition that the card does not give.
+
+    Its severity is info if the card itself says that the condition is not known.
+    """
     admitted = card.says(rf"\bnot (?:reported|stated|recorded|known): [^.\n]{{0,300}}\b(?:{what})\b")
-    return Found(line, message, severity="info" if admitted else None)
+    return Violation(line, message, severity="info" if admitted else None)
 
 
 def _throughput_line(card: Card) -> int | None:
-    lines = [table.line for _, table, _ in claims.columns(card, "throughput")]
+    lines = [table.line for _, table, _ in claims.columns_of_kind(card, "throughput")]
     lines += [hit.line for hit in card.search(rf"\d\s*(?:{UNIT})", tables=False)]
     return min(lines, default=None)
 
 
 def _counted(card: Card) -> bool:
-    """Whether the number of prompts is given, in a sentence, a table or the metadata."""
+    """Return whether a sentence, a table or the metadata gives the number of prompts."""
     for _, table in card.tables:
         for i, name in enumerate(table.header):
             if _COUNT_HEADER.search(name) and table.column(i):
@@ -84,12 +87,12 @@ def _counted(card: Card) -> bool:
     "C401",
     "error",
     "Throughput without a unit",
-    why="224 tokens per second, requests per second or tokens per second and GPU are three different machines.",
+    why="224 tokens per second, requests per second or tokens per second per GPU are three different results.",
     fix="Write the unit in the header: tok/s, output tokens only, per request or for the whole server.",
 )
-def unit(card: Card) -> Iterator[Found]:
-    """Throughput columns on a card that names no unit."""
-    tables = [table for _, table, _ in claims.columns(card, "throughput")]
+def missing_unit(card: Card) -> Iterator[Violation]:
+    """Report throughput columns if the card names no unit."""
+    tables = [table for _, table, _ in claims.columns_of_kind(card, "throughput")]
     if tables and not card.says(UNIT):
         yield _absent(card, tables[0].line, "the throughput has no unit", "unit")
 
@@ -98,11 +101,11 @@ def unit(card: Card) -> Iterator[Found]:
     "C402",
     "warning",
     "Throughput without hardware",
-    why="Throughput is a property of a machine before it is one of a draft head.",
+    why="Throughput depends on the machine more than on the draft head.",
     fix="Name the accelerator, how many, and the parallelism.",
 )
-def hardware(card: Card) -> Iterator[Found]:
-    """Throughput on a card that names no accelerator outside its training section."""
+def missing_hardware(card: Card) -> Iterator[Violation]:
+    """Report throughput if the card names no accelerator outside its training section."""
     line = _throughput_line(card)
     if line and not card.says(claims.HARDWARE, outside=TRAINING):
         yield _absent(card, line, "no accelerator is named for the throughput", "hardware|accelerator")
@@ -115,8 +118,8 @@ def hardware(card: Card) -> Iterator[Found]:
     why="Speculation helps most at batch 1 and may slow a full server down.",
     fix="Give the number of concurrent requests.",
 )
-def batch(card: Card) -> Iterator[Found]:
-    """Throughput on a card that names neither."""
+def missing_batch(card: Card) -> Iterator[Violation]:
+    """Report throughput if the card names neither batch size nor concurrency."""
     line = _throughput_line(card)
     if line and not card.says(_BATCH, outside=TRAINING):
         yield _absent(
@@ -131,26 +134,29 @@ def batch(card: Card) -> Iterator[Found]:
     why="Prompt and output length decide how much of the time is decoding.",
     fix="Give the number of prompts and the output length (or max_new_tokens).",
 )
-def prompts(card: Card) -> Iterator[Found]:
-    """Throughput without number of prompts or output length; the number is C405's where acceptance is given too."""
+def missing_prompts(card: Card) -> Iterator[Violation]:
+    """Report throughput without the number of prompts or the output length.
+
+    If the card gives acceptance too, C405 reports the missing number of prompts.
+    """
     line = _throughput_line(card)
     if line is None:
         return
     missing = [] if _counted(card) or _acceptance_line(card) else ["the number of prompts"]
     missing += [] if card.says(_OUTPUT, outside=TRAINING) else ["the output length"]
     if missing:
-        yield Found(line, f"{' and '.join(missing)} of the throughput runs is not given")
+        yield Violation(line, f"{' and '.join(missing)} of the throughput runs is not given")
 
 
 @rule(
     "C405",
     "warning",
     "Acceptance without the number of prompts",
-    why="Rounds of one prompt hang together, so the number of prompts decides how far a mean can be trusted.",
+    why="Rounds of one prompt depend on each other, so the number of prompts decides how far a mean can be trusted.",
     fix="Give n, the number of prompts measured.",
 )
-def count(card: Card) -> Iterator[Found]:
-    """Acceptance on a card without n."""
+def missing_count(card: Card) -> Iterator[Violation]:
+    """Report acceptance if the card does not give the number of prompts."""
     line = _acceptance_line(card)
     if line and not _counted(card):
         yield _absent(card, line, "the number of prompts is not given", "number of prompts")
@@ -163,23 +169,23 @@ def count(card: Card) -> Iterator[Found]:
     why="Acceptance at temperature 1 is clearly lower than at 0, and the sampling rule matters besides.",
     fix="Give the temperature, and how draft tokens are sampled.",
 )
-def temperature(card: Card) -> Iterator[Found]:
-    """Acceptance on a card that names no temperature in its text."""
+def missing_temperature(card: Card) -> Iterator[Violation]:
+    """Report acceptance if the text of the card names no temperature."""
     line = _acceptance_line(card)
     if line and not card.says(_TEMPERATURE, outside=TRAINING):
-        yield Found(line, "the sampling temperature is not given")
+        yield Violation(line, "the sampling temperature is not given")
 
 
 def _engine_hits(card: Card) -> bool:
-    """Whether the text says which engine measured: in a results section or in a sentence that says so."""
-    results = [x.section for x in claims.lengths(card)] + [s.section for s in claims.series(card)]
-    results += [section for section, _, _ in claims.columns(card, "throughput")]
+    """Return whether the text says which engine measured, in a results section or in a sentence of its own."""
+    results = [x.section for x in claims.acceptance_lengths(card)] + [s.section for s in claims.rate_series(card)]
+    results += [section for section, _, _ in claims.columns_of_kind(card, "throughput")]
     near = [h for h in card.search(_ENGINE) if any(h.section is r or _above(h.section, r) for r in results)]
     return bool(near) or card.says(rf"{_MEASURED}[^.\n]{{0,80}}{_ENGINE}|{_ENGINE}[^.\n]{{0,60}}\bwas measured")
 
 
 def _above(section: Section, other: Section) -> bool:
-    """Whether a section is that of a heading (below the title) that ``other`` belongs to."""
+    """Return whether ``section`` has a heading below the title, and ``other`` belongs to that heading."""
     path: tuple[Heading, ...] = section.path
     return len(path) > 1 and other.path[: len(path)] == path
 
@@ -191,8 +197,8 @@ def _above(section: Section, other: Section) -> bool:
     why="Engines count differently (prefill token, trees, per request or pooled) and run the head differently.",
     fix="Name engine and version beside the numbers.",
 )
-def engine(card: Card) -> Iterator[Found]:
-    """Results beside which no engine is named."""
+def missing_engine(card: Card) -> Iterator[Violation]:
+    """Report results without an engine beside them."""
     line = min((x for x in (_acceptance_line(card), _throughput_line(card)) if x), default=None)
     if line and not _engine_hits(card):
         yield _absent(card, line, "no engine that the linter knows is named beside the measurement", "engine")
@@ -205,15 +211,15 @@ def engine(card: Card) -> Iterator[Found]:
     why="Flags are renamed and removed between releases; an engine without a version cannot be installed again.",
     fix=f"Name the version that was run, for example vLLM {default_version('vllm')}.",
 )
-def version(card: Card) -> Iterator[Found]:
-    """Engines that are named, none of them with a version anywhere."""
+def missing_version(card: Card) -> Iterator[Violation]:
+    """Report engines if the card gives no version for any of them."""
     named = card.search(_ENGINE, tables=False)
     pinned = any(
         re.search(r"(?:vllm|sglang|tensorrt[-_]llm|sgl[-_]jax)\S*\s*[=~>]=\s*\d|:v\d+\.\d+", c.text) for c in card.code
     )
     if named and not pinned and not card.says(rf"{_ENGINE}{_RELEASE}"):
         engines = ", ".join({hit.match[0].lower(): hit.match[0] for hit in reversed(named)}.values())
-        yield Found(named[0].line, f"no version of {engines} is given")
+        yield Violation(named[0].line, f"no version of {engines} is given")
 
 
 @rule(
@@ -224,11 +230,11 @@ def version(card: Card) -> Iterator[Found]:
     "moved τ by 0.08.",
     fix="Give a 95 % interval over prompts, and name the estimator (pooled, or mean of requests).",
 )
-def interval(card: Card) -> Iterator[Found]:
-    """Acceptance lengths without any sign of spread."""
-    line = min((x.table.line for x in claims.lengths(card)), default=None)
+def missing_interval(card: Card) -> Iterator[Violation]:
+    """Report acceptance lengths if the card gives no sign of spread."""
+    line = min((x.table.line for x in claims.acceptance_lengths(card)), default=None)
     if line and not card.says(_SPREAD) and not any(_comparisons(card)):
-        yield Found(line, "no interval is given")
+        yield Violation(line, "no interval is given")
 
 
 @rule(
@@ -238,11 +244,12 @@ def interval(card: Card) -> Iterator[Found]:
     why="The unweighted mean of requests sits above the value pooled over rounds, by more than the error of either.",
     fix="Say whether τ is pooled over all rounds or the mean of requests.",
 )
-def estimator(card: Card) -> Iterator[Found]:
-    """Acceptance lengths on a card that does not say how they were averaged."""
-    lengths = claims.lengths(card)
+def missing_estimator(card: Card) -> Iterator[Violation]:
+    """Report acceptance lengths if the card does not say how they were averaged."""
+    lengths = claims.acceptance_lengths(card)
     if lengths and not card.says(_ESTIMATOR):
-        yield Found(lengths[0].table.line, "whether τ is pooled over rounds or a mean of requests is not said")
+        message = "the card does not say whether τ is pooled over rounds or a mean of requests"
+        yield Violation(lengths[0].table.line, message)
 
 
 @rule(
@@ -252,8 +259,8 @@ def estimator(card: Card) -> Iterator[Found]:
     why="Runs of the same head differ by 2 to 4 % through prompts, estimator and engine alone.",
     fix="Give paired differences with an interval, or call the two equal.",
 )
-def noise(card: Card) -> Iterator[Found]:
-    """Compared methods less than 5 % apart on a card without any sign of spread."""
+def difference_within_noise(card: Card) -> Iterator[Violation]:
+    """Report compared methods that are less than 5 % apart if the card gives no sign of spread."""
     if card.says(_SPREAD):
         return
     for table, pairs in _comparisons(card):
@@ -261,20 +268,20 @@ def noise(card: Card) -> Iterator[Found]:
         if close:
             shown = "; ".join(f"{what} {a.value:g} and {b.value:g}" for what, a, b in close[:4])
             more = f" and {len(close) - 4} more" if len(close) > 4 else ""
-            yield Found(table.line, f"less than {_NOISE:.0%} apart, without an interval: {shown}{more}")
+            yield Violation(table.line, f"less than {_NOISE:.0%} apart, without an interval: {shown}{more}")
 
 
-Compared = list[tuple[str, Number, Number]]
+ComparedPairs = list[tuple[str, Number, Number]]
 
 
-def _comparisons(card: Card) -> Iterator[tuple[Table, Compared]]:
-    """Tables that compare methods: in columns if the rows are data sets, else in rows."""
+def _comparisons(card: Card) -> Iterator[tuple[Table, ComparedPairs]]:
+    """Yield the tables that compare methods: in columns if the rows are data sets, else in rows."""
     places: dict[int, tuple[Table, list[int]]] = {}
     for wanted in ("length", "throughput"):
-        for _, table, i in claims.columns(card, wanted):
+        for _, table, i in claims.columns_of_kind(card, wanted):
             places.setdefault(table.line, (table, []))[1].append(i)
     for table, columns in places.values():
-        found: Compared = []
+        found: ComparedPairs = []
         if all(_DATA_SETS.search(row.label) for row in table.rows):
             headers = [table.header[i] for i in columns]
             if len(columns) > 1 and not any(_DATA_SETS.search(h) or claims.temperatures(h) for h in headers):
@@ -295,9 +302,9 @@ def _comparisons(card: Card) -> Iterator[tuple[Table, Compared]]:
     why="τ grows with the number of drafted tokens; 3.1 at K = 3 and at K = 7 are different heads.",
     fix="Give the number of drafted tokens beside every τ.",
 )
-def draft_tokens(card: Card) -> Iterator[Found]:
-    """Acceptance lengths on a card whose text names no K."""
-    lengths = claims.lengths(card)
+def missing_draft_tokens(card: Card) -> Iterator[Violation]:
+    """Report acceptance lengths if the text of the card names no K."""
+    lengths = claims.acceptance_lengths(card)
     if lengths and not claims.measured_ks(card):
         examples = sorted({k for k, _ in claims.example_ks(card)})
         end = f"; only the example's is ({', '.join(map(str, examples))})" if examples else ""
@@ -308,15 +315,15 @@ def draft_tokens(card: Card) -> Iterator[Found]:
     "C412",
     "warning",
     "Mean of several runs without their spread",
-    why="Repeating is worth the trouble for the spread, which is then thrown away. At temperature 0 and batch 1 "
-    "repeats do not narrow anything: the randomness is in the prompts.",
+    why="The spread is the reason to repeat a measurement, and here it is thrown away. At temperature 0 and batch 1 "
+    "repeats narrow nothing, because the randomness is in the prompts.",
     fix="Give the standard deviation over runs, or better an interval over prompts.",
 )
-def runs(card: Card) -> Iterator[Found]:
-    """Means over runs on a card without any sign of spread."""
+def runs_without_spread(card: Card) -> Iterator[Violation]:
+    """Report means over runs if the card gives no sign of spread."""
     if not card.says(_SPREAD):
         for hit in card.search(_RUNS):
-            yield Found(hit.line, f"“{hit.match[0]}”, without their spread")
+            yield Violation(hit.line, f"“{hit.match[0]}”, without their spread")
 
 
 @rule(
@@ -326,14 +333,14 @@ def runs(card: Card) -> Iterator[Found]:
     why="Pre-releases are not installed unless asked for, and change before the release.",
     fix="Measure again on the release.",
 )
-def pre_release(card: Card) -> Iterator[Found]:
-    """Engine versions that are release candidates or development builds."""
+def pre_release(card: Card) -> Iterator[Violation]:
+    """Report engine versions that are release candidates or development builds."""
     seen = set()
     for hit in card.search(rf"(?P<engine>{_ENGINE}){_RELEASE}"):
         name = f"{hit.match['engine']} {hit.match['version']}"
         if re.search(r"\d(?:\.?-?)(?:rc|a|b|alpha|beta|dev)\d*", hit.match["version"]) and name not in seen:
             seen.add(name)
-            yield Found(hit.line, f"{name} is a pre-release")
+            yield Violation(hit.line, f"{name} is a pre-release")
 
 
 @rule(
@@ -343,65 +350,67 @@ def pre_release(card: Card) -> Iterator[Found]:
     why="“CUDA 12.0+” includes versions nobody has tried, and no engine release supports all of them.",
     fix="Name the versions that were used.",
 )
-def open_requirement(card: Card) -> Iterator[Found]:
-    """Lower bounds such as ``PyTorch 2.0+``."""
+def open_requirement(card: Card) -> Iterator[Violation]:
+    """Report lower bounds such as ``PyTorch 2.0+``."""
     hits = card.search(r"\b(?:CUDA|PyTorch|torch|Python|Transformers|vLLM|SGLang) ?(?:>= ?)?v?\d+(?:\.\d+)*\+")
     if hits:
         named = ", ".join(hit.match[0] for hit in hits)
-        yield Found(hits[0].line, f"{named}: the versions that were used are not named")
+        yield Violation(hits[0].line, f"{named}: the versions that were used are not named")
 
 
 @rule(
     "C415",
     "info",
     "A table covers only one of the temperatures measured",
-    why="Results at the other temperature exist and are the ones greedy users need, or sampling users.",
+    why="The results at the other temperature exist, and some readers need exactly those.",
     fix="Print the table for every temperature.",
 )
-def one_temperature(card: Card) -> Iterator[Found]:
-    """Tables of acceptance lengths at one temperature, on a card with results at others."""
-    tables = {x.table.line: (x.table, x.section) for x in claims.lengths(card)}
-    named = {line: claims.temperatures(claims.around(*pair)) for line, pair in tables.items()}
+def one_temperature(card: Card) -> Iterator[Violation]:
+    """Report tables of acceptance lengths at one temperature if the card has results at others."""
+    tables = {x.table.line: (x.table, x.section) for x in claims.acceptance_lengths(card)}
+    named = {line: claims.temperatures(claims.text_around(*pair)) for line, pair in tables.items()}
     for line, own in named.items():
         rest = set().union(*named.values()) - own
         if len(own) == 1 and rest:
             others = ", ".join(f"{t:g}" for t in sorted(rest))
-            yield Found(line, f"temperature {next(iter(own)):g} only; the card has results at {others} too")
+            yield Violation(line, f"temperature {next(iter(own)):g} only; the card has results at {others} too")
 
 
 @rule(
     "C416",
     "warning",
     "Categories without an overall value",
-    why="Readers average the rows themselves, which weighs categories by nothing at all; the pooled value is another.",
+    why="Readers average the rows themselves, which gives every category the same weight; the pooled value differs.",
     fix="Give τ over all prompts, and say that it is pooled over rounds.",
 )
-def overall(card: Card) -> Iterator[Found]:
-    """Tables of acceptance by MT-Bench category on a card without an overall acceptance length."""
-    lengths = claims.lengths(card)
+def missing_overall(card: Card) -> Iterator[Violation]:
+    """Report acceptance by MT-Bench category if the card has no overall acceptance length."""
+    lengths = claims.acceptance_lengths(card)
     if any(x.row.label.strip().lower() not in _CATEGORIES for x in lengths):
         return
     if len({x.row.label.strip().lower() for x in lengths} & _CATEGORIES) >= 4 and not card.says(
         r"\b(?:overall|on average|average|pooled|mean) (?:acceptance|τ|tau)"
     ):
-        yield Found(lengths[0].table.line, "τ is given by category only")
+        yield Violation(lengths[0].table.line, "τ is given by category only")
 
 
 @rule(
     "C417",
     "warning",
     "No acceptance length",
-    why="τ on an engine is what a draft head is chosen by; without it nobody knows what the head is worth.",
+    why="Readers choose a draft head by its τ on an engine; without it nobody knows what the head is worth.",
     fix="Measure it: eagle3hub validate.",
 )
-def no_length(card: Card) -> Iterator[Found]:
-    """Cards of draft heads with no acceptance length, in a table, a sentence or the metadata."""
+def missing_length(card: Card) -> Iterator[Violation]:
+    """Report the card of a draft head without any acceptance length, in a table or in a sentence."""
     if not card.says(r"\beagle|draft (?:head|model)|speculative decoding"):
         return
-    if not claims.lengths(card) and not card.says(_LENGTH_SAID):
+    if not claims.acceptance_lengths(card) and not card.says(_LENGTH_SAID):
         titles = [s.path[-1] for s in card.sections if s.path]
         line = next(
             (h.line for h in titles if re.search(r"performance|evaluation|results|benchmark", h.text, re.I)), 1
         )
         admitted = card.says(r"(?:nothing|not|never)\b[^.]{0,40}\bmeasured")
-        yield Found(line, "no acceptance length measured on an engine is given", severity="info" if admitted else None)
+        yield Violation(
+            line, "no acceptance length measured on an engine is given", severity="info" if admitted else None
+        )

@@ -1,4 +1,4 @@
-"""C2: numbers that cannot be, or that do not follow from the others on the card."""
+"""C2: rules on numbers that are impossible, or do not follow from the other numbers on the card."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 from statistics import fmean, median
 
 from eagle3hub.lint import claims
-from eagle3hub.lint.model import Card, Found, Number, Row, Section, Table, numbers, rule
+from eagle3hub.lint.model import Card, Number, Row, Section, Table, Violation, numbers, rule
 
 _AVERAGE = re.compile(r"^\W*(?:overall|average|avg\.?|mean|total mean)\W*$", re.I)
 _NAMED_DIFFERENCE = re.compile(r"^\W*(?P<name>[A-Za-z][\w .+-]*?)\W*(?P<number>[+-−]?\d+(?:\.\d+)?)\s*%")
@@ -23,17 +23,17 @@ _OUTLIER = 3.0
     "1 ≤ τ ≤ K + 1.",
     fix="Check the number, its definition (drafted tokens only, or all emitted?) and the K it was measured with.",
 )
-def impossible_length(card: Card) -> Iterator[Found]:
-    """τ below 1, or above K + 1 for every K the card gives for it."""
+def impossible_length(card: Card) -> Iterator[Violation]:
+    """Report τ below 1, and τ above K + 1 for every K that the card gives for it."""
     everywhere = {*claims.measured_ks(card), *(k for k, _ in claims.example_ks(card))}
-    for length in claims.lengths(card):
+    for length in claims.acceptance_lengths(card):
         tau, ks = length.number, length.ks or everywhere
         if tau.value + tau.slack < 1:
             message = f"τ = {tau.value:g} ({length.row.label}): less than 1 token per step cannot be"
-            yield Found(length.row.line, message)
+            yield Violation(length.row.line, message)
         elif ks and tau.value - tau.slack > max(ks) + 1:
             message = f"τ = {tau.value:g} ({length.row.label}) is more than K + 1 = {max(ks) + 1}"
-            yield Found(length.row.line, message)
+            yield Violation(length.row.line, message)
 
 
 @rule(
@@ -43,19 +43,19 @@ def impossible_length(card: Card) -> Iterator[Found]:
     why="A token counts only where all before it were accepted, so marginal rates never rise; no rate leaves 0 … 1.",
     fix="Name the rates (marginal or conditional) and check them; conditional rates may rise.",
 )
-def impossible_rates(card: Card) -> Iterator[Found]:
-    """Rates outside 0 … 1, and marginal ones that rise."""
-    for s in claims.series(card):
+def impossible_rates(card: Card) -> Iterator[Violation]:
+    """Report rates outside 0 … 1, and marginal rates that rise."""
+    for s in claims.rate_series(card):
         for n, line in zip(s.rates, s.lines, strict=True):
             if not -n.slack <= n.share <= 1 + n.slack:
-                yield Found(line, f"the rate {n.value:g}{n.unit} is not between 0 and 1")
+                yield Violation(line, f"the rate {n.value:g}{n.unit} is not between 0 and 1")
         if s.kind == "marginal":
             for i, ((a, b), line) in enumerate(zip(pairwise(s.rates), s.lines[1:], strict=True), 2):
                 if b.share - b.slack > a.share + a.slack:
                     message = (
                         f"the marginal rate rises from {a.value:g}{a.unit} to {b.value:g}{b.unit} at position {i}"
                     )
-                    yield Found(line, message)
+                    yield Violation(line, message)
 
 
 @rule(
@@ -66,22 +66,22 @@ def impossible_rates(card: Card) -> Iterator[Found]:
     "Where that fails, length and rates come from different runs or definitions.",
     fix="Take both from the same counters, and name the rates.",
 )
-def length_and_rates(card: Card) -> Iterator[Found]:
-    """One τ and one series of rates in the same part of the card, for the same K."""
-    for s in claims.series(card):
+def length_and_rates(card: Card) -> Iterator[Violation]:
+    """Report a τ that does not follow from the one series of rates in the same part, for the same K."""
+    for s in claims.rate_series(card):
         near = [
             x
-            for x in claims.lengths(card)
-            if claims.same_part(x.section, s.section) and (not x.ks or len(s.rates) in x.ks)
+            for x in claims.acceptance_lengths(card)
+            if claims.in_same_part(x.section, s.section) and (not x.ks or len(s.rates) in x.ks)
         ]
-        if len({x.number.value for x in near}) != 1 or len(claims.series(card)) > 2:
+        if len({x.number.value for x in near}) != 1 or len(claims.rate_series(card)) > 2:
             continue
         tau = near[0].number
         readings = {kind: _tau(s.rates, kind) for kind in ("marginal", "conditional") if s.kind in {kind, None}}
         slack = tau.slack + sum(n.slack for n in s.rates)
         if all(abs(value - tau.value) > slack + 1e-9 for value in readings.values()):
             said = " and ".join(f"{value:.2f} if they are {kind}" for kind, value in readings.items())
-            yield Found(s.line, f"τ = {tau.value:g} is printed, the rates give {said}")
+            yield Violation(s.line, f"τ = {tau.value:g} is printed, the rates give {said}")
 
 
 def _tau(rates: tuple[Number, ...], kind: str) -> float:
@@ -99,26 +99,26 @@ def _tau(rates: tuple[Number, ...], kind: str) -> float:
     why="Readers quote the percentage, not the two numbers it was made of.",
     fix="Compute it again, and say which column is the base.",
 )
-def wrong_difference(card: Card) -> Iterator[Found]:
-    """Percentages and ratios that no two numbers of the row give."""
+def wrong_difference(card: Card) -> Iterator[Violation]:
+    """Report percentages and ratios that no two numbers of the row give."""
     for section, table in card.tables:
         for row, cell, pairs in _differences(section, table):
             if not any(_fits(cell, a, b) for a, b, _ in pairs):
                 a, b, _ = pairs[0]
                 best = f"{a.value:g} and {b.value:g} differ by {100 * (a.value / b.value - 1):+.1f}%"
-                yield Found(row.line, f"{row.label}: “{_printed(row, cell)}” does not follow from the row; {best}")
+                yield Violation(row.line, f"{row.label}: “{_printed(row, cell)}” does not follow from the row; {best}")
 
 
 @rule(
     "C205",
     "warning",
     "The base of a difference changes from row to row",
-    why="When every row divides by its own loser, rows cannot be compared or averaged, and losses look like gains of "
-    "the other side.",
+    why="If every row divides by its smaller value, rows cannot be compared or averaged, and a loss looks like a gain "
+    "of the other method.",
     fix="Name one column as the base and give every row's difference to it, negative ones included.",
 )
-def changing_base(card: Card) -> Iterator[Found]:
-    """A column of differences whose rows have different bases."""
+def changing_base(card: Card) -> Iterator[Violation]:
+    """Report a column of differences whose rows have different bases."""
     for section, table in card.tables:
         bases: dict[str, list[Row]] = {}
         for row, cell, pairs in _differences(section, table):
@@ -127,19 +127,21 @@ def changing_base(card: Card) -> Iterator[Found]:
                 bases.setdefault(fitting.pop(), []).append(row)
         if len(bases) > 1:
             parts = "; ".join(f"{base} in {', '.join(r.label for r in rows)}" for base, rows in bases.items())
-            yield Found(table.line, f"the percentages are taken of {parts}")
+            yield Violation(table.line, f"the percentages are taken of {parts}")
 
 
-Pair = tuple[Number, Number, str]
+ValueAndBase = tuple[Number, Number, str]
 
 
-def _differences(section: Section, table: Table) -> Iterator[tuple[Row, Number, list[Pair]]]:
-    """Each difference of a table, with the pairs (value, base, base's name) it may be made of."""
-    places = [i for i in range(len(table.header)) if claims.kind(table, i, section) in {"difference", "speedup"}]
+def _differences(section: Section, table: Table) -> Iterator[tuple[Row, Number, list[ValueAndBase]]]:
+    """Yield each difference of a table with the (value, base, base's name) triples that may have made it."""
+    places = [
+        i for i in range(len(table.header)) if claims.column_kind(table, i, section) in {"difference", "speedup"}
+    ]
     values = [
         i
         for i in range(1, len(table.header))
-        if i not in places and claims.kind(table, i, section) not in {"k", "count", "interval", "temperature"}
+        if i not in places and claims.column_kind(table, i, section) not in {"k", "count", "interval", "temperature"}
     ]
     for row in table.rows:
         present = [(i, n) for i in values if (n := row.cells[i].number) is not None and n.value > 0]
@@ -183,9 +185,9 @@ def _printed(row: Row, cell: Number) -> str:
     why="Of K drafted tokens a step accepts τ − 1, so the share accepted is (τ − 1) / K, for a chain.",
     fix="Take both from the same counters; for a tree, say what the share counts.",
 )
-def draft_rate(card: Card) -> Iterator[Found]:
-    """Rows with τ, K and the share of drafted tokens accepted."""
-    for length in claims.lengths(card):
+def wrong_draft_rate(card: Card) -> Iterator[Violation]:
+    """Report rows whose share of accepted drafted tokens does not follow from their τ and K."""
+    for length in claims.acceptance_lengths(card):
         for i, header in enumerate(length.table.header):
             share = length.row.cells[i].number
             if not re.search(r"drafted (?:tokens )?accept|draft acceptance", header, re.I) or share is None:
@@ -196,21 +198,21 @@ def draft_rate(card: Card) -> Iterator[Found]:
                     message = (
                         f"τ = {length.number.value:g} at K = {k} means {right:.1%}, not {share.value:g}{share.unit}"
                     )
-                    yield Found(length.row.line, message)
+                    yield Violation(length.row.line, message)
 
 
 @rule(
     "C207",
     "warning",
     "Average is not that of its rows",
-    why="A mean that cannot be checked may come from other rows; a pooled or weighted one is another number and has "
-    "to say so.",
+    why="A mean that cannot be checked may come from other rows; a pooled or weighted mean is another number, and the "
+    "card must say so.",
     fix="Compute it again, or name the weights (pooled over rounds, mean of requests).",
 )
-def wrong_average(card: Card) -> Iterator[Found]:
-    """Rows called average, mean or overall, against the mean of the other rows."""
+def wrong_average(card: Card) -> Iterator[Violation]:
+    """Report rows called average, mean or overall that differ from the mean of the other rows."""
     for section, table in card.tables:
-        if re.search(r"pooled|weighted|geometric|harmonic", claims.around(table, section), re.I):
+        if re.search(r"pooled|weighted|geometric|harmonic", claims.text_around(table, section), re.I):
             continue
         for row in table.rows:
             if not _AVERAGE.match(row.label):
@@ -218,44 +220,48 @@ def wrong_average(card: Card) -> Iterator[Found]:
             for i in range(1, len(table.header)):
                 others = [n for r, n in table.column(i) if r is not row]
                 printed = row.cells[i].number
-                if printed is None or len(others) < 2 or claims.kind(table, i, section) in {"count", "k", "interval"}:
+                if (
+                    printed is None
+                    or len(others) < 2
+                    or claims.column_kind(table, i, section) in {"count", "k", "interval"}
+                ):
                     continue
                 mean = fmean(n.value for n in others)
                 if abs(mean - printed.value) > (printed.ulp + max(n.ulp for n in others)) / 2 + 1e-9:
                     message = f"{table.header[i]}: the rows' mean is {mean:.4g}, “{row.label}” says {printed.value:g}"
-                    yield Found(row.line, message)
+                    yield Violation(row.line, message)
 
 
 @rule(
     "C208",
     "error",
-    "Interval does not hold its value",
-    why="A confidence interval that leaves its own estimate out is that of another number.",
+    "Interval does not contain its value",
+    why="A confidence interval that leaves its own estimate out belongs to another number.",
     fix="Take both from the same run.",
 )
-def interval(card: Card) -> Iterator[Found]:
-    """Rows with an acceptance length and an interval."""
-    for length in claims.lengths(card):
+def interval_without_value(card: Card) -> Iterator[Violation]:
+    """Report rows whose interval does not contain their acceptance length."""
+    for length in claims.acceptance_lengths(card):
         for i in range(len(length.table.header)):
-            if claims.kind(length.table, i, length.section) != "interval":
+            if claims.column_kind(length.table, i, length.section) != "interval":
                 continue
             ends = [n.value for n in numbers(re.sub(r"(?<=\d)\s*[–-]\s*(?=\d)", " ", length.row.cells[i].text))]
             slack = length.number.slack
             if len(ends) == 2 and not ends[0] - slack <= length.number.value <= ends[1] + slack:
                 message = f"τ = {length.number.value:g} is outside {ends[0]:g} … {ends[1]:g} ({length.row.label})"
-                yield Found(length.row.line, message)
+                yield Violation(length.row.line, message)
 
 
 @rule(
     "C209",
     "info",
-    "One value is far from the others, without a word",
+    "One value is far from the others, without an explanation",
     why="A data set that runs several times slower than all others is the first thing a reader asks about.",
     fix="Say why (longer prompts, another language, another batch), or check the number.",
 )
-def outlier(card: Card) -> Iterator[Found]:
-    """Throughputs more than three times away from their column's median whose row no sentence explains."""
-    for section, table, i in claims.columns(card, "throughput"):
+def outlier(card: Card) -> Iterator[Violation]:
+    """Report throughputs far from their column's median, by a factor above 3, that no sentence explains."""
+    for section, table, i in claims.columns_of_kind(card, "throughput"):
         values = table.column(i)
         if len(values) < 4:
             continue
@@ -263,8 +269,8 @@ def outlier(card: Card) -> Iterator[Found]:
         for row, n in values:
             far = n.value > 0 and max(n.value / middle, middle / n.value) > _OUTLIER
             if far and not card.search(re.escape(row.label), tables=False) and i == _first(card, section, table):
-                yield Found(row.line, f"{row.label} is {n.value:g}, the others are around {middle:.4g}")
+                yield Violation(row.line, f"{row.label} is {n.value:g}, the others are around {middle:.4g}")
 
 
 def _first(card: Card, section: Section, table: Table) -> int:
-    return next(i for s, t, i in claims.columns(card, "throughput") if t is table and s is section)
+    return next(i for s, t, i in claims.columns_of_kind(card, "throughput") if t is table and s is section)

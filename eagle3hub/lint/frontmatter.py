@@ -1,4 +1,4 @@
-"""Rules on the front matter: metadata, license, base model."""
+"""C6: rules on the metadata block: license, base model, tags, results."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from eagle3hub.card import vocabulary
 from eagle3hub.card.vocabulary import HUB_LIBRARIES
 from eagle3hub.lint import claims
-from eagle3hub.lint.model import Card, Found, rule
-from eagle3hub.system.documents import near
+from eagle3hub.lint.model import Card, Violation, rule
+from eagle3hub.system.documents import did_you_mean
 
-# C60x: the license, in metadata and in prose.
+# C60x: the license, in metadata and in prose
 
 
 _SECTION = r"licen[cs]e|terms of use"
@@ -24,13 +24,15 @@ _SECTION = r"licen[cs]e|terms of use"
     why="Without a license nobody may use the head; the Hub's filters do not show it.",
     fix="Add license: to the metadata, with an id of the Hub's list.",
 )
-def missing(card: Card) -> Iterator[Found]:
-    """No license in the metadata; in the text of a page, none in the text."""
+def missing_license(card: Card) -> Iterator[Violation]:
+    """Report a card whose metadata has no license, or a copied page whose text has none."""
     if card.is_page_text:
         if not card.says(_SECTION):
-            yield Found(1, "the text names no license; the page's header, which was not copied, may", severity="info")
+            yield Violation(
+                1, "the text names no license; the page's header, which was not copied, may", severity="info"
+            )
     elif card.front is not None and not card.listed("license"):
-        yield Found(card.metadata_line(), "the metadata has no license")
+        yield Violation(card.metadata_line(), "the metadata has no license")
 
 
 @rule(
@@ -40,58 +42,58 @@ def missing(card: Card) -> Iterator[Found]:
     why="The Hub refuses to list what it does not know, and its ids are lower case and not always SPDX's.",
     fix="Use an id of the Hub's list, or license: other with license_name and license_link.",
 )
-def unknown_id(card: Card) -> Iterator[Found]:
-    """License ids that are not in the Hub's list."""
+def unknown_license(card: Card) -> Iterator[Violation]:
+    """Report license ids that are not in the Hub's list."""
     for value in card.listed("license"):
         if value not in vocabulary.HUB_IDS:
             meant = vocabulary.printed(value)
-            end = f"; the Hub's id is {min(meant)}" if meant else near(value, sorted(vocabulary.HUB_IDS))
-            yield Found(card.metadata_line("license"), f"{value!r} is not a license id of the Hub{end}")
+            end = f"; the Hub's id is {min(meant)}" if meant else did_you_mean(value, sorted(vocabulary.HUB_IDS))
+            yield Violation(card.metadata_line("license"), f"{value!r} is not a license id of the Hub{end}")
 
 
 @rule(
     "C603",
     "error",
     "License is “other”, without name and link",
-    why="“other” alone says that there are terms and not which.",
+    why="“other” alone says that there are terms, but not which terms.",
     fix="Add license_name (a lower-case id) and license_link (an address, or LICENSE in the repository).",
 )
-def other(card: Card) -> Iterator[Found]:
-    """``license: other`` without both of its companions."""
+def unnamed_license(card: Card) -> Iterator[Violation]:
+    """Report ``license: other`` without license_name or license_link."""
     if card.listed("license") == ["other"]:
         absent = [name for name in ("license_name", "license_link") if not card.listed(name)]
         if absent:
-            yield Found(card.metadata_line("license"), f"license: other without {' and '.join(absent)}")
+            yield Violation(card.metadata_line("license"), f"license: other without {' and '.join(absent)}")
 
 
 @rule(
     "C604",
     "warning",
     "License is deduced from the base model's",
-    why="A head's license is its author's choice, bounded by the terms of target, training data and generator. That "
-    "it equals the target's follows from nothing.",
-    fix="State the head's license, and beside it those of target and training data.",
+    why="A head's license is its author's choice, within the terms of target, training data and generator. It need "
+    "not equal the target's license.",
+    fix="State the head's license, and beside it the licenses of target and training data.",
 )
-def deduced(card: Card) -> Iterator[Found]:
-    """“Consistent with the base model's license” and its relatives."""
+def deduced_license(card: Card) -> Iterator[Violation]:
+    """Report phrases such as “consistent with the base model's license”."""
     derived = (
         r"(?:consistent with|same (?:license )?as|inherit\w*(?: \w+){0,3}(?: from)?|follows|identical to|in line with)"
     )
     base = r"(?:the |its )?(?:base|target|original|underlying|verifier) model"
     for hit in card.search(rf"{derived}(?: \w+){{0,3}} {base}(?:'s|’s)?(?: \w+)?"):
         if re.search("licen", hit.match[0] + hit.section.title, re.I):
-            yield Found(hit.line, f"“{hit.match[0]}”")
+            yield Violation(hit.line, f"“{hit.match[0]}”")
 
 
 @rule(
     "C605",
     "error",
-    "License of the text is not that of the metadata",
-    why="Two licenses mean that neither can be relied on.",
-    fix="Make them one.",
+    "Text and metadata name different licenses",
+    why="If a card names two licenses, nobody can rely on either.",
+    fix="Name the same license in both.",
 )
-def contradiction(card: Card) -> Iterator[Found]:
-    """Licenses named under the license heading, none of which is the metadata's."""
+def contradictory_license(card: Card) -> Iterator[Violation]:
+    """Report licenses under the license heading if none of them is the metadata's."""
     stated = set(card.listed("license"))
     if not stated or stated & {"other", "unknown"}:
         return
@@ -103,7 +105,9 @@ def contradiction(card: Card) -> Iterator[Found]:
         named = set().union(*(vocabulary.printed(h.match[0]) for h in lines), set())
         if named and not named & stated:
             line = next(h.line for h in lines if vocabulary.printed(h.match[0]))
-            yield Found(line, f"the text says {', '.join(sorted(named))}, the metadata {', '.join(sorted(stated))}")
+            yield Violation(
+                line, f"the text says {', '.join(sorted(named))}, the metadata {', '.join(sorted(stated))}"
+            )
 
 
 @rule(
@@ -113,18 +117,18 @@ def contradiction(card: Card) -> Iterator[Found]:
     why="A name is not the terms: several versions of a custom license go by one name.",
     fix="Link the license text, or put it into the repository as LICENSE.",
 )
-def bare_name(card: Card) -> Iterator[Found]:
-    """License sections that hold a custom license's name and no link."""
+def license_without_link(card: Card) -> Iterator[Violation]:
+    """Report license sections that hold a custom license's name and no link."""
     if card.listed("license_link"):
         return
     for hit in card.search(r"^\W*(?P<name>[a-z][\w.]*(?:-[\w.]+)*-(?:licen[cs]e|terms|agreement))\W*$"):
         linked = any(hit.match["name"] in link.text or link.line == hit.line for link in card.links)
         if re.search(_SECTION, hit.section.title, re.I) and not linked:
             seen = "no address is visible" if card.is_page_text else "no address is given"
-            yield Found(hit.line, f"{hit.match['name']}: {seen}")
+            yield Violation(hit.line, f"{hit.match['name']}: {seen}")
 
 
-# C61x–C62x: the metadata block, and what it says against what the text says.
+# C61x and C62x: the metadata block, alone and compared with the text
 
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -139,7 +143,7 @@ _EMISSIONS = (
 _ENERGY = r"\bkwh\)?\s*[=:|]\s*(?P<e1>\d[\d,]*(?:\.\d+)?)|(?<![\d,])(?P<e2>\d[\d,]*(?:\.\d+)?)\s*kwh\b"
 _K_NAMES = ("K", "k", "num_speculative_tokens", "draft_tokens", "speculative_num_steps")
 _FACTOR = (0.002, 1.5)
-"""Smallest and largest plausible kg of CO2 per kWh of any grid."""
+"""The smallest and largest plausible kg of CO2 per kWh of any grid."""
 
 
 @rule(
@@ -149,12 +153,12 @@ _FACTOR = (0.002, 1.5)
     why="License, base model, tags and results are what the Hub searches, filters and shows.",
     fix="Start the file with a YAML block between two lines of three dashes.",
 )
-def block(card: Card) -> Iterator[Found]:
-    """Files without a metadata block, or with one that is no YAML mapping."""
+def missing_metadata(card: Card) -> Iterator[Violation]:
+    """Report files without a metadata block, or with a block that is not a YAML mapping."""
     if card.front_error is not None:
-        yield Found(card.front_error[0], f"the metadata cannot be read: {card.front_error[1]}")
+        yield Violation(card.front_error[0], f"the metadata cannot be read: {card.front_error[1]}")
     elif card.front is None and not card.is_page_text:
-        yield Found(1, "the file has no metadata block")
+        yield Violation(1, "the file has no metadata block")
 
 
 @rule(
@@ -164,30 +168,30 @@ def block(card: Card) -> Iterator[Found]:
     why="It links the head to its target; a draft head without its target is of no use.",
     fix="Add base_model: owner/name of the target.",
 )
-def base_model(card: Card) -> Iterator[Found]:
-    """No base_model, or one that is not ``owner/name``."""
+def missing_base_model(card: Card) -> Iterator[Violation]:
+    """Report a missing base_model, or one that is not ``owner/name``."""
     if card.front is None:
         return
     named = card.listed("base_model")
     if not named:
-        yield Found(card.metadata_line(), "the metadata has no base_model")
+        yield Violation(card.metadata_line(), "the metadata has no base_model")
     for value in named:
         if not _ID.fullmatch(value):
-            yield Found(card.metadata_line("base_model"), f"base_model {value!r} is not of the form owner/name")
+            yield Violation(card.metadata_line("base_model"), f"base_model {value!r} is not of the form owner/name")
 
 
 @rule(
     "C612",
     "warning",
-    "base_model is not the model of the text",
-    why="The metadata makes the link on the Hub; the text makes people run it.",
-    fix="Make them one.",
+    "base_model is not the model in the text",
+    why="The Hub links the model in the metadata; people run the model in the text.",
+    fix="Name the same model in both.",
 )
-def other_base(card: Card) -> Iterator[Found]:
-    """base_model whose name stands nowhere in the text."""
+def unmentioned_base_model(card: Card) -> Iterator[Violation]:
+    """Report a base_model whose name is nowhere in the text."""
     for value in card.listed("base_model"):
         if _ID.fullmatch(value) and value.split("/")[1].lower() not in card.body.lower():
-            yield Found(card.metadata_line("base_model"), f"the text never mentions {value}")
+            yield Violation(card.metadata_line("base_model"), f"the text never mentions {value}")
 
 
 @rule(
@@ -197,27 +201,27 @@ def other_base(card: Card) -> Iterator[Found]:
     why="People search for draft heads by tag; the Hub has no relation “draft of”.",
     fix="Add tags: [eagle3, speculative-decoding, draft-model] and pipeline_tag: text-generation.",
 )
-def tags(card: Card) -> Iterator[Found]:
-    """No tag that says what it is, or no pipeline tag."""
+def missing_tags(card: Card) -> Iterator[Violation]:
+    """Report a card without a tag that says what it is, or without the pipeline tag."""
     if card.front is None:
         return
     given = {tag.lower() for tag in card.listed("tags")}
     if not given & _TAGS:
-        yield Found(card.metadata_line("tags"), "no tag says that this is a draft head")
+        yield Violation(card.metadata_line("tags"), "no tag says that this is a draft head")
     if card.listed("pipeline_tag") != ["text-generation"]:
         shown = ", ".join(card.listed("pipeline_tag")) or "missing"
-        yield Found(card.metadata_line("pipeline_tag"), f"pipeline_tag is {shown}, not text-generation")
+        yield Violation(card.metadata_line("pipeline_tag"), f"pipeline_tag is {shown}, not text-generation")
 
 
 @rule(
     "C615",
     "warning",
-    "Data sets of text and metadata differ",
+    "Text and metadata name different data sets",
     why="The Hub links a data set to the models trained on it by the metadata alone, and by id alone.",
     fix="List the Hub ids of all training sets under datasets:, and name them in the text.",
 )
-def datasets(card: Card) -> Iterator[Found]:
-    """Data sets that are no ids, that only the text links, or that only the metadata names."""
+def different_datasets(card: Card) -> Iterator[Violation]:
+    """Report data sets that are no ids, that only the text links, or that only the metadata names."""
     if card.front is None:
         return
     listed = card.listed("datasets")
@@ -225,9 +229,9 @@ def datasets(card: Card) -> Iterator[Found]:
     for i, name in enumerate(listed):
         line = card.metadata_line("datasets", i)
         if not _ID.fullmatch(name):
-            yield Found(line, f"{name!r} is not the id of a data set on the Hub (owner/name)")
+            yield Violation(line, f"{name!r} is not the id of a data set on the Hub (owner/name)")
         elif name.split("/")[1].lower() not in card.body.lower():
-            yield Found(line, f"the text never mentions {name}", severity="info")
+            yield Violation(line, f"the text never mentions {name}", severity="info")
     starts = [s.path[-1].line if s.path else 1 for s in card.sections]
     spans = [
         (start, end)
@@ -238,30 +242,30 @@ def datasets(card: Card) -> Iterator[Found]:
         m = _DATA_URL.search(link.target)
         if m and m[1].lower() not in lower and any(a <= link.line < b for a, b in spans):
             message = f"{m[1]} is linked here and not listed in the metadata"
-            yield Found(link.line, message, severity="info" if listed else None)
+            yield Violation(link.line, message, severity="info" if listed else None)
 
 
 @rule(
     "C616",
     "info",
-    "Language is missing, malformed or another in the text",
+    "Language is missing, malformed or differs from the text",
     why="Acceptance falls outside the languages a head was trained on; the Hub filters by code.",
     fix="Add language: with ISO 639 codes such as en.",
 )
-def language(card: Card) -> Iterator[Found]:
-    """No language, codes that are none, and languages that only the text names as trained on."""
+def missing_language(card: Card) -> Iterator[Violation]:
+    """Report a missing language, invalid codes, and training languages that only the text names."""
     if card.front is None:
         return
     codes = card.listed("language")
     if not codes:
-        yield Found(card.metadata_line(), "the metadata has no language")
+        yield Violation(card.metadata_line(), "the metadata has no language")
     for code in codes:
         if not re.fullmatch(r"[a-z]{2,3}(?:-[A-Za-z0-9]{2,8})*|multilingual|code", code):
-            yield Found(card.metadata_line("language"), f"{code!r} is no language code", severity="warning")
+            yield Violation(card.metadata_line("language"), f"{code!r} is no language code", severity="warning")
     for hit in card.search(rf"(?:trained|measured) (?:\w+ ){{0,6}}(?P<name>{'|'.join(_LANGUAGES)})\b"):
         code = _LANGUAGES[hit.match["name"].lower()]
         if codes and code not in codes and "multilingual" not in codes:
-            yield Found(
+            yield Violation(
                 hit.line, f"the text says {hit.match['name']}, the metadata {', '.join(codes)}", severity="warning"
             )
 
@@ -273,12 +277,12 @@ def language(card: Card) -> Iterator[Found]:
     why="Acceptance depends on how near the prompts are to the training data, and its terms bound the head's license.",
     fix="Name the data sets, or say what the text is and who generated it.",
 )
-def training_data(card: Card) -> Iterator[Found]:
-    """Cards that name no data in text and metadata."""
+def missing_training_data(card: Card) -> Iterator[Violation]:
+    """Report a card that names no training data in text or metadata."""
     known = r"\bdata(?:[- ]?sets?)?\b|ultrachat|magpie|sharegpt|perfectblend|corpus|synthetic"
     if not card.listed("datasets") and not card.says(known):
         line = next((h.line for h in card.search(claims.TRAINING)), 1)
-        yield Found(line, "neither text nor metadata names the training data")
+        yield Violation(line, "neither text nor metadata names the training data")
 
 
 @rule(
@@ -288,11 +292,11 @@ def training_data(card: Card) -> Iterator[Found]:
     why="What a head costs to train is the first question of anybody who would train one for another target.",
     fix="Name accelerators, how many, and for how long.",
 )
-def training_hardware(card: Card) -> Iterator[Found]:
-    """Cards that name no accelerator anywhere."""
+def missing_training_hardware(card: Card) -> Iterator[Violation]:
+    """Report a card that names no accelerator anywhere."""
     if not card.says(rf"{claims.HARDWARE}|\b(?:GPU|TPU|accelerator)[- ]?hours|\bFLOPs?\b|cumulative compute"):
         line = next((h.line for h in card.search(claims.TRAINING)), 1)
-        yield Found(line, "neither accelerator nor compute of the training is named")
+        yield Violation(line, "neither accelerator nor compute of the training is named")
 
 
 @rule(
@@ -304,15 +308,15 @@ def training_hardware(card: Card) -> Iterator[Found]:
     "has no effect.",
     fix="Leave library_name out, and name the engines that serve the head as tags.",
 )
-def library(card: Card) -> Iterator[Found]:
-    """library_name: transformers, as a warning; names that are none of the Hub's libraries."""
+def useless_library(card: Card) -> Iterator[Violation]:
+    """Report a library_name that is none of the Hub's libraries; ``transformers`` is a warning."""
     for name in card.listed("library_name"):
         line = card.metadata_line("library_name")
         if name == "transformers":
             message = "with library_name: transformers the page shows how to start the draft head as a chat model"
-            yield Found(line, message, severity="warning")
+            yield Violation(line, message, severity="warning")
         elif name not in HUB_LIBRARIES:
-            yield Found(line, f"{name!r} is no library of the Hub")
+            yield Violation(line, f"{name!r} is no library of the Hub")
 
 
 @rule(
@@ -323,26 +327,28 @@ def library(card: Card) -> Iterator[Found]:
     "ends up in comparisons.",
     fix="Give grams in the metadata; print the energy in kWh and the factor beside it.",
 )
-def emissions(card: Card) -> Iterator[Found]:
-    """Metadata that is not the text's value in grams; values in other units that the metadata does not have."""
+def emissions_unit(card: Card) -> Iterator[Violation]:
+    """Report emissions in the metadata that differ from the text's, and other units in the text alone."""
     field = card.metadata.get("co2_eq_emissions")
     given = field.get("emissions") if isinstance(field, dict) else field
     line = card.metadata_line("co2_eq_emissions")
     value = float(given) if isinstance(given, int | float) and not isinstance(given, bool) else None
     if given is not None and value is None:
-        yield Found(line, f"{given!r} is not a number of grams", severity="error")
+        yield Violation(line, f"{given!r} is not a number of grams", severity="error")
     said = [(h.line, _mass(h.match)) for h in card.search(_EMISSIONS)]
     for at, (printed, unit, grams) in said:
         if value is None and unit not in {"g", "grams"}:
-            yield Found(at, f"{printed:g} {unit} are {grams:,.0f} g, the unit of co2_eq_emissions", severity="info")
+            yield Violation(
+                at, f"{printed:g} {unit} are {grams:,.0f} g, the unit of co2_eq_emissions", severity="info"
+            )
         elif value is not None and abs(value - grams) > 0.05 * grams:
-            yield Found(
+            yield Violation(
                 line,
                 f"emissions: {value:g} means grams; the text says {printed:g} {unit} = {grams:,.0f} g",
                 severity="error",
             )
     if value is not None and not said and 0 < value < 1:
-        yield Found(line, f"emissions: {value:g} means {value:g} grams, what a lamp causes in some minutes")
+        yield Violation(line, f"emissions: {value:g} means {value:g} grams, as much as a lamp causes in a few minutes")
 
 
 @rule(
@@ -352,8 +358,8 @@ def emissions(card: Card) -> Iterator[Found]:
     why="Grids emit between a few grams and about a kilogram of CO2 per kWh; anything else is a wrong unit or factor.",
     fix="Check both units.",
 )
-def energy(card: Card) -> Iterator[Found]:
-    """One energy and one mass of CO2 whose ratio no grid has."""
+def emissions_against_energy(card: Card) -> Iterator[Violation]:
+    """Report one energy and one mass of CO2 whose ratio no grid has."""
     energies = card.search(_ENERGY)
     masses = card.search(_EMISSIONS)
     if len(energies) == 1 and len(masses) == 1:
@@ -361,7 +367,7 @@ def energy(card: Card) -> Iterator[Found]:
         kwh, (_, _, grams) = float((e["e1"] or e["e2"]).replace(",", "")), _mass(masses[0].match)
         factor = grams / 1000 / kwh if kwh else 0.0
         if not _FACTOR[0] <= factor <= _FACTOR[1]:
-            yield Found(masses[0].line, f"{grams / 1000:g} kg for {kwh:g} kWh are {factor:.3g} kg per kWh")
+            yield Violation(masses[0].line, f"{grams / 1000:g} kg for {kwh:g} kWh are {factor:.3g} kg per kWh")
 
 
 def _mass(m: re.Match[str]) -> tuple[float, str, float]:
@@ -373,13 +379,13 @@ def _mass(m: re.Match[str]) -> tuple[float, str, float]:
 @rule(
     "C622",
     "error",
-    "Result of the metadata is not on the card",
-    why="model-index is what leaderboards read; a number that the text does not have cannot be checked by anybody.",
+    "The text does not print a result of the metadata",
+    why="Leaderboards read model-index, and nobody can check a number that the text does not print.",
     fix="Write both from the same report.",
 )
-def model_index(card: Card) -> Iterator[Found]:
-    """Acceptance lengths of model-index that no table or sentence has, to the digits printed there."""
-    printed = [x.number for x in claims.lengths(card)]
+def unprinted_result(card: Card) -> Iterator[Violation]:
+    """Report acceptance lengths in model-index that the text does not print, to the digits printed there."""
+    printed = [x.number for x in claims.acceptance_lengths(card)]
     if not printed:
         return
     for i, j, k, metric in _metrics(card):
@@ -388,18 +394,18 @@ def model_index(card: Card) -> Iterator[Found]:
             if any(abs(n.value - value) <= n.ulp / 2 + 1e-9 for n in printed):
                 continue
             line = card.metadata_line("model-index", i, "results", j, "metrics", k, "value")
-            yield Found(line, f"{metric.get('type')} {value} is not among the results of the text")
+            yield Violation(line, f"{metric.get('type')} {value} is not among the results of the text")
 
 
 @rule(
     "C623",
     "error",
     "Impossible result in the metadata",
-    why="A verification step emits between 1 and K + 1 tokens; leaderboards sort by what model-index says.",
+    why="A verification step emits between 1 and K + 1 tokens, and leaderboards sort by model-index.",
     fix="Check value, definition and K.",
 )
-def impossible_result(card: Card) -> Iterator[Found]:
-    """Acceptance lengths of model-index below 1, or above K + 1 for the K of their args."""
+def impossible_result(card: Card) -> Iterator[Violation]:
+    """Report acceptance lengths in model-index below 1, or above K + 1 for the K of their args."""
     for i, j, k, metric in _metrics(card):
         value, args = metric.get("value"), metric.get("args")
         if "accept" not in str(metric.get("type")).lower() or "rate" in str(metric.get("type")).lower():
@@ -408,7 +414,7 @@ def impossible_result(card: Card) -> Iterator[Found]:
         drafted = next((n for n in given if isinstance(n, int)), None)
         if isinstance(value, int | float) and (value < 1 or (drafted is not None and value > drafted + 1)):
             line = card.metadata_line("model-index", i, "results", j, "metrics", k, "value")
-            yield Found(line, f"{metric.get('type')} {value} at K = {drafted if drafted is not None else '?'}")
+            yield Violation(line, f"{metric.get('type')} {value} at K = {drafted if drafted is not None else '?'}")
 
 
 def _metrics(card: Card) -> Iterator[tuple[int, int, int, dict[str, object]]]:

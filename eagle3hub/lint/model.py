@@ -1,4 +1,4 @@
-"""What a rule of the linter sees, what it may report, and the list of all rules."""
+"""Define what a rule of the linter sees, what it reports, and the registry of all rules."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from eagle3hub.system.documents import Document
 if TYPE_CHECKING:
     from eagle3hub.card.served import Served
 
-# A model card taken apart: metadata, headings, prose, tables of typed numbers, code, links, BibTeX.
+# The parts of a parsed card: metadata, headings, prose, tables of typed numbers, code, links, BibTeX
 #
-# Lines are 1-based and those of the file as it was given. Nothing here judges; the rules do.
+# Line numbers start at 1 and count the lines of the original file. This section only describes; the rules judge.
 
 
 _NUMBER = re.compile(
@@ -33,17 +33,17 @@ class Number:
 
     @property
     def share(self) -> float:
-        """The value as a fraction: 31.4% is 0.314."""
+        """The value as a fraction: 0.314 for 31.4%."""
         return self.value / 100 if self.unit == "%" else self.value
 
     @property
     def slack(self) -> float:
-        """Largest rounding error of `share`."""
+        """The largest rounding error of `share`."""
         return self.ulp / (200 if self.unit == "%" else 2)
 
 
 def numbers(text: str) -> list[Number]:
-    """Every number in a text: ``+2.8%``, ``1,866``, ``1.35x``."""
+    """Return every number in a text, such as ``+2.8%``, ``1,866`` or ``1.35x``."""
     out = []
     for m in _NUMBER.finditer(text):
         digits = m["digits"].replace(",", "")
@@ -55,14 +55,14 @@ def numbers(text: str) -> list[Number]:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell of a table; ``number`` is set where the cell is a number, perhaps with its error or unit."""
+    """One cell of a table. ``number`` is set if the cell is a number, possibly with an error or a unit."""
 
     text: str
     number: Number | None
 
     @classmethod
     def of(cls, text: str) -> Cell:
-        """The cell of a text."""
+        """Make a cell from its text."""
         found = numbers(text)
         rest = re.sub(r"^[\s~≈*]*", "", text)
         return cls(text, found[0] if found and re.match(r"[-+−.]?\d", rest) else None)
@@ -90,7 +90,7 @@ class Table:
     rows: tuple[Row, ...]
 
     def column(self, index: int) -> list[tuple[Row, Number]]:
-        """The numbers of one column, with their rows; cells that are not numbers are left out."""
+        """Return the numbers of one column with their rows. Cells that are not numbers are left out."""
         return [(row, n) for row in self.rows if (n := row.cells[index].number) is not None]
 
     @property
@@ -101,7 +101,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A heading; ``level`` 1 is the title."""
+    """A heading. ``level`` 1 is the title."""
 
     line: int
     level: int
@@ -110,7 +110,7 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Prose:
-    """A paragraph or list item as plain text that starts on ``line`` and keeps the file's line breaks."""
+    """A paragraph or list item as plain text. It starts on ``line`` and keeps the file's line breaks."""
 
     line: int
     text: str
@@ -118,7 +118,12 @@ class Prose:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A code block: the language named, lower case, and its text; ``line`` is that of the first line of the text."""
+    """A code block.
+
+    Attributes:
+        line: the line of the first line of ``text``.
+        language: the language that the block names, in lower case.
+    """
 
     line: int
     language: str
@@ -127,7 +132,7 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link or an image with the address as written."""
+    """A link or an image. ``target`` is the address as written."""
 
     line: int
     target: str
@@ -137,7 +142,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """A start tag of raw HTML; ``attributes`` with lower-case names."""
+    """A start tag of raw HTML. The names in ``attributes`` are in lower case."""
 
     line: int
     name: str
@@ -146,7 +151,7 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A BibTeX entry: plain field values by lower-case name, authors as (first names, last name)."""
+    """A BibTeX entry. ``fields`` maps lower-case names to plain values; an author is (first names, last name)."""
 
     line: int
     key: str
@@ -157,7 +162,7 @@ class Entry:
 
     @property
     def arxiv(self) -> str | None:
-        """The arXiv id the entry names in any of its fields."""
+        """The first arXiv id in the fields that may hold one, or None."""
         for name in ("eprint", "journal", "url", "note", "howpublished", "volume", "doi"):
             if m := re.search(r"\b(\d{4}\.\d{4,5})(?:v\d+)?\b", self.fields.get(name, "")):
                 return m[1]
@@ -169,14 +174,17 @@ Block = Heading | Prose | Table | Code
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading's own blocks, those before the next heading; ``path`` holds the headings above it, outermost first."""
+    """The blocks between a heading and the next one.
+
+    ``path`` holds this heading and those above it, outermost first.
+    """
 
     path: tuple[Heading, ...]
     blocks: tuple[Block, ...]
 
     @property
     def title(self) -> str:
-        """The headings that lead here, as one text."""
+        """The headings of ``path`` as one text."""
         return " / ".join(h.text for h in self.path)
 
 
@@ -185,16 +193,17 @@ class Card:
     """A parsed card.
 
     Attributes:
-        name: what messages and SARIF call the file.
-        text: the file's text, its lines ended by a line feed alone.
-        body: the same without the metadata block.
-        front: the metadata block, or None where there is none or it cannot be read.
-        front_error: (line, why) of a metadata block that cannot be read.
-        is_page_text: the text was copied from a rendered page, so that metadata, links and markup are lost.
-        bad_bibtex: (line, why) of BibTeX that cannot be parsed.
-        files: paths in the card's repository, or None where they are not known.
-        served: the heads beside the card, by folder, opened; empty where they are not at hand.
-        repo: id of the card's repository, or None where it is not known.
+        name: the name of the file in messages and in SARIF.
+        text: the text of the file. Every line ends with a line feed alone.
+        body: the text without the metadata block.
+        front: the metadata block; None if there is none or it cannot be read.
+        front_error: (line, reason) if the metadata block cannot be read.
+        is_page_text: whether the text was copied from a rendered page, which loses metadata, links and markup.
+        bad_bibtex: (line, reason) for each BibTeX entry that cannot be parsed.
+        files: the paths in the card's repository; None if they are not known.
+        served: the opened heads beside the card, one per folder; empty if they are not available.
+        repo: the id of the card's repository; None if it is not known.
+        cache: results that rules share, by the name of the function that computed them.
     """
 
     name: str
@@ -215,22 +224,22 @@ class Card:
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """The metadata block's fields; empty where there is none."""
+        """The fields of the metadata block; empty if there is no block."""
         return self.front.data if self.front is not None and isinstance(self.front.data, dict) else {}
 
     def metadata_line(self, *location: str | int) -> int:
-        """Line of a metadata field; the first line where there is no such field."""
+        """Return the line of a metadata field, or 1 if there is no such field."""
         known = self.front is not None and location[:1] and location[0] in self.metadata
         return self.front.line(location) if self.front is not None and known else 1
 
     def listed(self, field_name: str) -> list[str]:
-        """A metadata field as a list of texts, whether one or several were given."""
+        """Return a metadata field as a list of texts, whether the card gives one value or several."""
         value = self.metadata.get(field_name)
         values = value if isinstance(value, list) else [] if value is None else [value]
         return [str(v) for v in values if not isinstance(v, dict | list)]
 
-    def of(self, kind: type[Any]) -> Iterator[tuple[Section, Any]]:
-        """Every block of a kind, with its section."""
+    def blocks_of(self, kind: type[Any]) -> Iterator[tuple[Section, Any]]:
+        """Yield every block of a kind with its section."""
         for section in self.sections:
             for block in section.blocks:
                 if isinstance(block, kind):
@@ -239,17 +248,21 @@ class Card:
     @property
     def code(self) -> list[Code]:
         """Every code block."""
-        return [block for _, block in self.of(Code)]
+        return [block for _, block in self.blocks_of(Code)]
 
     @property
     def tables(self) -> list[tuple[Section, Table]]:
-        """Every table, with its section."""
-        return list(self.of(Table))
+        """Every table with its section."""
+        return list(self.blocks_of(Table))
 
     def search(self, pattern: str, *, outside: str | None = None, tables: bool = True) -> list[Hit]:
-        """Where a pattern (case-insensitive) stands in headings, prose and tables; line breaks count as spaces.
+        """Return every match of a pattern in headings, prose and tables, sorted by line.
 
-        ``outside``: sections whose headings match this pattern are left out.
+        The search ignores case, and a line break counts as a space.
+
+        Args:
+            outside: skip the sections whose headings match this pattern.
+            tables: also search tables.
         """
         found = []
         wanted = re.compile(pattern, re.I)
@@ -262,13 +275,13 @@ class Card:
         return sorted(found, key=lambda hit: hit.line)
 
     def says(self, pattern: str, *, outside: str | None = None) -> bool:
-        """Whether `search` finds anything."""
+        """Return whether `search` finds anything."""
         return bool(self.search(pattern, outside=outside))
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A pattern found in the card's text."""
+    """A match of a pattern in the card's text."""
 
     line: int
     match: re.Match[str]
@@ -287,7 +300,7 @@ def _texts(section: Section, tables: bool) -> Iterator[tuple[int, str]]:
                 yield row.line, " | ".join(c.text for c in row.cells)
 
 
-# Rules and what they find. A rule is a function of the card, registered with everything its documentation says.
+# Rules and findings
 
 
 FAMILIES = {
@@ -301,12 +314,12 @@ FAMILIES = {
     "C7": "Links and content",
     "C8": "Claims and data sets",
 }
-"""Title of each family, by the first two characters of its codes."""
+"""The title of each family, by the first two characters of its codes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a rule yields: where, what, and a fix or a severity where they differ from the rule's own."""
+class Violation:
+    """What a rule yields. ``fix`` and ``severity`` are None unless they differ from the rule's own."""
 
     line: int
     message: str
@@ -314,29 +327,29 @@ class Found:
     severity: Severity | None = None
 
 
-Check = Callable[[Card], Iterable[Found]]
+RuleFunction = Callable[[Card], Iterable[Violation]]
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule: its stable code, how bad a finding is, and what its documentation says."""
+    """A rule: its stable code, the severity of its findings, and the texts of its documentation."""
 
     code: str
     severity: Severity
     title: str
     why: str
     fix: str
-    check: Check
+    check: RuleFunction
 
     @property
     def family(self) -> str:
-        """Title of the family the code belongs to."""
+        """The title of the family that the code belongs to."""
         return FAMILIES[self.code[:2]]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One finding: ``message`` says what is wrong here, ``why`` why it matters, ``fix`` what to do."""
+    """A finding. ``message`` says what is wrong here, ``why`` says why it matters, ``fix`` says what to do."""
 
     code: str
     severity: Severity
@@ -346,28 +359,28 @@ class Finding:
     fix: str
 
     def to_json(self) -> dict[str, Any]:
-        """The finding as an entry of ``findings`` in ``card --check --json``."""
+        """Return the finding as an entry of ``findings`` in ``card --check --json``."""
         return asdict(self)
 
 
 RULES: dict[str, Rule] = {}
-"""Every rule by its code. A code is never given to another rule."""
+"""Every rule by its code. A code is never reused for another rule."""
 
 
-def rule(code: str, severity: Severity, title: str, *, why: str, fix: str) -> Callable[[Check], Check]:
-    """Register a function as a rule. Raises ValueError for a code that is taken or of no family."""
+def rule(code: str, severity: Severity, title: str, *, why: str, fix: str) -> Callable[[RuleFunction], RuleFunction]:
+    """Register a function as a rule. Raises ValueError if the code is taken or belongs to no family."""
 
-    def register(check: Check) -> Check:
+    def register(check: RuleFunction) -> RuleFunction:
         if code in RULES or code[:2] not in FAMILIES or len(code) != 4:
-            raise ValueError(f"{code} is taken, or is no code of a known family")
+            raise ValueError(f"the code {code} is taken or belongs to no known family")
         RULES[code] = Rule(code, severity, title, why, fix, check)
         return check
 
     return register
 
 
-def run(rule: Rule, card: Card) -> Iterable[Finding]:
-    """What one rule finds in a card."""
+def run_rule(rule: Rule, card: Card) -> Iterable[Finding]:
+    """Yield the findings of one rule in a card."""
     for found in rule.check(card):
         yield Finding(
             rule.code, found.severity or rule.severity, found.line, found.message, rule.why, found.fix or rule.fix

@@ -1,4 +1,4 @@
-"""Parse a card: front matter, headings, tables, code blocks, citations."""
+"""Parse a card: metadata, headings, tables, code blocks, citations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
 
-# The text of a rendered page, made Markdown again as far as it can be: headings, tables and code, line by line.
+# The text of a rendered page, turned back into Markdown: headings, tables and code
 #
 # People keep cards as text copied from the Hub. Copying loses the metadata block, links, fences and table borders.
 
@@ -39,12 +39,15 @@ _NOT_HEADING = re.compile(r"[.,;!?\\]$|:.|\d\.\d")
 
 
 def is_page_text(lines: Sequence[str]) -> bool:
-    """Whether the lines end in the Hub's own footer, which no card's source has."""
+    """Return whether the lines contain the Hub's page footer, which the source of a card never has."""
     return any(_FOOTER.match(line) for line in lines)
 
 
 def to_markdown(lines: Sequence[Line]) -> list[Line]:
-    """Numbered lines of a page as numbered lines of Markdown; what was added carries the number of its neighbour."""
+    """Turn the numbered lines of a rendered page into numbered lines of Markdown.
+
+    A line that is added gets the number of its neighbour.
+    """
     end = next((i for i, (_, line) in enumerate(lines) if _FOOTER.match(line)), len(lines))
     out: list[Line] = []
     i = 0
@@ -86,7 +89,7 @@ def _bibtex_end(lines: Sequence[Line], start: int) -> int:
 
 
 def _code_end(lines: Sequence[Line], start: int) -> int:
-    """Index after the run of code that starts here; ``start`` where none does."""
+    """Return the index after the run of code that starts here, or ``start`` if none starts here."""
     depth, end, continued = 0, start, False
     is_yaml, is_python = _starts_yaml(lines, start), bool(_PYTHON.match(lines[start][1]))
     for i in range(start, len(lines)):
@@ -140,7 +143,10 @@ def _table(header: Line, rows: Sequence[Line]) -> list[Line]:
 
 
 def _header(words: list[str], columns: int) -> list[str]:
-    """The header's words dealt to the columns: at a word that every column's name starts or ends with, if any."""
+    """Divide the words of a header among the columns.
+
+    The cut is at a word that every column's name starts or ends with. Without such a word every column gets all words.
+    """
     label, rest = words[0], words[1:]
     for at_end in (True, False):
         word = (rest[-1] if at_end else rest[0]) if rest else ""
@@ -166,7 +172,7 @@ def _is_heading(lines: Sequence[Line], i: int) -> bool:
     return short(text) and ends(i - 1) and (ends(i + 1) or bool(dense and short(after) and ends(i + 2)))
 
 
-# BibTeX entries of a card, parsed by pybtex, with the line each stands on.
+# BibTeX entries, parsed by pybtex, each with its line
 
 
 _START = re.compile(r"^[ \t]*@(?P<kind>[A-Za-z]+)\s*\{\s*(?P<key>[^\s,{}]*)\s*,", re.MULTILINE)
@@ -175,28 +181,28 @@ _KINDS_TEXT = (
     "article book booklet conference dataset electronic inbook incollection inproceedings manual mastersthesis misc "
     "online phdthesis preprint proceedings report software techreport unpublished"
 )
-MOST = 200
-"""Entries that are read of one card; none cites so many works."""
+MAX_ENTRIES = 200
+"""The most BibTeX entries that are read from one card. No card cites so many works."""
 _KINDS = frozenset(_KINDS_TEXT.split())
 
 
-def looks_like(text: str) -> bool:
-    """Whether an entry starts anywhere in the text (``@app.get`` of a Python example does not)."""
+def has_bibtex(text: str) -> bool:
+    """Return whether a BibTeX entry starts anywhere in the text; ``@app.get`` in Python is not one."""
     return any(m["kind"].lower() in _KINDS for m in _START.finditer(text))
 
 
 def bibtex_entries(texts: Iterable[tuple[int, str]]) -> tuple[list[Entry], list[tuple[int, str]]]:
-    """The entries of texts given with their first line, and (line, why) of what cannot be parsed.
+    """Return the entries of the texts, and (line, reason) for each entry that cannot be parsed.
 
-    No more than `MOST` are parsed, each of which takes milliseconds.
+    Each text comes with the number of its first line. At most `MAX_ENTRIES` are parsed, since each takes milliseconds.
     """
     good: list[Entry] = []
     bad: list[tuple[int, str]] = []
     for first, text in texts:
         for start, chunk in _chunks(text):
             line = first + text.count("\n", 0, start)
-            if len(good) + len(bad) == MOST:
-                bad.append((line, f"it comes after {MOST} others, and no more are read"))
+            if len(good) + len(bad) == MAX_ENTRIES:
+                bad.append((line, f"only the first {MAX_ENTRIES} entries are read, and this one comes after them"))
                 return good, bad
             try:
                 good.append(_entry(chunk, line))
@@ -205,8 +211,8 @@ def bibtex_entries(texts: Iterable[tuple[int, str]]) -> tuple[list[Entry], list[
     return good, bad
 
 
-def plain(text: str) -> str:
-    """A BibTeX value as people read it."""
+def bibtex_text(text: str) -> str:
+    """Return a BibTeX value as people read it."""
     return " ".join(text.replace("{", "").replace("}", "").replace("\\&", "&").replace("~", " ").split())
 
 
@@ -223,32 +229,37 @@ def _entry(chunk: str, line: int) -> Entry:
     try:
         (entry,) = parse_string(chunk, "bibtex").entries.values()
         authors = [
-            (plain(" ".join([*p.first_names, *p.middle_names])), plain(" ".join([*p.prelast_names, *p.last_names])))
+            (
+                bibtex_text(" ".join([*p.first_names, *p.middle_names])),
+                bibtex_text(" ".join([*p.prelast_names, *p.last_names])),
+            )
             for p in entry.persons.get("author", [])
         ]
     except PybtexError as error:
         raise ValueError(" ".join(str(error).split())) from error
-    names = {name.lower(): plain(value) for name, value in entry.fields.items()}
+    names = {name.lower(): bibtex_text(value) for name, value in entry.fields.items()}
     lines = {m["name"].lower(): line + chunk.count("\n", 0, m.start("name")) for m in _FIELD.finditer(chunk)}
     return Entry(line, entry.key, entry.type.lower(), names, tuple(authors), lines)
 
 
-# From a card's text to a `Card`: YAML by PyYAML, Markdown by markdown-it, HTML by the standard library.
+# The whole card: PyYAML reads the metadata, markdown-it the Markdown, the standard library the HTML
 
 
 _NO_TAG_ENDS = {"<!--": "-->", "<![": "]>", "<!": ">", "<?": ">"}
 _NO_TAG = re.compile(r"<!--|<!\[|<!|<\?")
 _LONG_IN_CODE = re.compile(r"\S{2001,}")
 _LONG_WORD = re.compile(r"\S{401,}")
-"""Longer than any word, number or address that a rule looks for; the time of some rules grows with its square."""
+"""Longer than any word, number or address that a rule looks for. Some rules' time grows with its square."""
 
 
 def parse_card(text: str, name: str = "README.md", files: Collection[str] | None = None) -> Card:
-    """Take a card apart. Never fails: what cannot be read becomes `Card.front_error` or `Card.bad_bibtex`.
+    """Parse the text of a card.
+
+    This never fails: what cannot be read becomes `Card.front_error` or `Card.bad_bibtex`.
 
     Args:
-        name: what findings call the file.
-        files: paths in the card's repository, if they are known.
+        name: the name of the file in findings.
+        files: the paths in the card's repository, if they are known.
     """
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     lines = text.split("\n")
@@ -277,7 +288,7 @@ def parse_card(text: str, name: str = "README.md", files: Collection[str] | None
 
 
 def _front_matter(lines: Sequence[str], name: str) -> tuple[Document | None, tuple[int, str] | None, int]:
-    """The metadata block, or why it cannot be read, and the number of lines it takes."""
+    """Return the metadata block, the error that made it unreadable, and the number of its lines."""
     if not lines or lines[0].rstrip() != "---":
         return None, None, 0
     end = next((i for i, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), None)
@@ -313,7 +324,7 @@ def _sections(found: Sequence[Block]) -> tuple[Section, ...]:
 
 @dataclass
 class _Walk:
-    """A walk over markdown-it's tokens; ``numbers`` gives the file's line of each line that was parsed."""
+    """A walk over markdown-it's tokens. ``numbers`` maps each parsed line to its line in the file."""
 
     numbers: Sequence[int]
     found: list[Block] = field(default_factory=list)
@@ -321,7 +332,7 @@ class _Walk:
     tags: list[Tag] = field(default_factory=list)
 
     def blocks(self, tokens: Sequence[Token]) -> None:
-        """Collect what the tokens hold."""
+        """Collect the blocks that the tokens describe."""
         i = 0
         while i < len(tokens):
             token = tokens[i]
@@ -346,9 +357,9 @@ class _Walk:
             i += 1
 
     def bibtex(self) -> list[tuple[int, str]]:
-        """Texts that may hold BibTeX: code blocks and paragraphs with an entry's first line."""
+        """Return the texts that may hold BibTeX: code blocks and paragraphs with the first line of an entry."""
         texts = [(b.line, b.text) for b in self.found if isinstance(b, Code | Prose)]
-        return [(line, text) for line, text in texts if looks_like(text)]
+        return [(line, text) for line, text in texts if has_bibtex(text)]
 
     def _line(self, token: Token, offset: int = 0) -> int:
         at = (token.map[0] if token.map else 0) + offset
@@ -368,7 +379,7 @@ class _Walk:
         return i
 
     def _inline(self, token: Token, line: int | None = None) -> str:
-        """The plain text of inline content; its links, images and HTML are collected on the way."""
+        """Return the plain text of inline content, and collect its links, images and HTML."""
         line = line or self._line(token)
         out = ""
         opened: list[tuple[str, int]] = []
@@ -407,19 +418,19 @@ class _Walk:
 
 
 def _shortened(text: str) -> str:
-    """Text without the rest of each word that is too long to be one."""
+    """Cut every word that is too long to be a word."""
     return _LONG_WORD.sub(lambda found: found[0][:400], text)
 
 
 def _of_code(text: str) -> str:
-    """The same of code, where options are longer."""
+    """Cut every overlong word in code, where long options are allowed."""
     return _LONG_IN_CODE.sub(lambda found: found[0][:2000], text)
 
 
 def _without_comments(text: str) -> str:
-    """HTML without comments, declarations and instructions, of which only the line breaks are left.
+    """Remove comments, declarations and instructions from HTML, but keep their line breaks.
 
-    html.parser would look for the end of each one that has none through all the text.
+    For each one that is not closed, html.parser would search the whole rest of the text.
     """
     out = []
     at = 0

@@ -1,4 +1,4 @@
-"""Rules on how a card tells to serve the head."""
+"""C5: rules on the commands and examples that serve the head."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 from eagle3hub.engines.specs import default_version
 from eagle3hub.lint import claims
-from eagle3hub.lint.model import Card, Found, rule
+from eagle3hub.lint.model import Card, Violation, rule
 
-# C510: flags, variables, keys and names in examples, held against the engines by `eagle3hub.engines.check`.
+# C510: flags, variables, keys and names in examples, checked by `eagle3hub.engines.check`
 #
-# The one place where the linter meets the engines' data. The rule is registered only where that module exists.
+# Only this rule uses the engines' data on flags and names. It is registered only if that module exists.
 
 
 _CHECKS = "eagle3hub.engines.check"
@@ -23,16 +23,21 @@ _SAID = {
     "trtllm-final-state": r"(?:final|last)\b[^.]{0,40}\bhidden state|hidden state[^.]{0,60}\b(?:final|last)\b",
     "sglang-jax-version": r"sglang-jax 0\.[1-9]",
 }
-"""Findings that a card settles by saying so, and how it says it."""
+"""Findings that a card settles by saying so, each with the pattern of such a sentence."""
 
 
-def engine_names(card: Card) -> Iterator[Found]:
-    """What `check_markdown` finds in the card's examples, the metadata block left blank: line, severity, remedy."""
+def engine_names(card: Card) -> Iterator[Violation]:
+    """Report what `check_markdown` finds in the examples of the card.
+
+    The metadata block is blanked out, so that line numbers stay those of the file.
+    """
     above = "\n" * (card.text.count("\n") - card.body.count("\n"))
     findings: list[Any] = import_module(_CHECKS).check_markdown(above + card.body)
     for f in findings:
         said = f.code in _SAID and card.says(_SAID[f.code])
-        yield Found(f.line, f"{f.what.rstrip('.')} ({f.engine}: {f.code})", f.instead, "info" if said else f.severity)
+        yield Violation(
+            f.line, f"{f.what.rstrip('.')} ({f.engine}: {f.code})", f.instead, "info" if said else f.severity
+        )
 
 
 if find_spec(_CHECKS) is not None:
@@ -46,7 +51,7 @@ if find_spec(_CHECKS) is not None:
     )(engine_names)
 
 
-# C5: example commands, held against what was measured and against what has changed since they were written.
+# C5: examples compared with what was measured, and with what engines have changed since
 
 
 _TREE = (
@@ -69,13 +74,13 @@ _LOCAL = re.compile(
     why="Whoever copies the example gets another acceptance length and another speed than the card promises.",
     fix="Use the measured K in the example, or measure the example's.",
 )
-def other_k(card: Card) -> Iterator[Found]:
-    """Example K that no measurement on the card has."""
+def other_k(card: Card) -> Iterator[Violation]:
+    """Report an example's K that no measurement on the card has."""
     measured = claims.measured_ks(card)
     for k, line in claims.example_ks(card):
         if measured and k not in measured:
             shown = ", ".join(f"{known} (line {at})" for known, at in sorted(measured.items()))
-            yield Found(line, f"the example drafts K = {k}; measured was K = {shown}")
+            yield Violation(line, f"the example drafts K = {k}; measured was K = {shown}")
 
 
 @rule(
@@ -85,13 +90,13 @@ def other_k(card: Card) -> Iterator[Found]:
     why="Acceptance depends on the temperature; the example's is not on the card.",
     fix="Use a measured temperature in the example, or measure the example's.",
 )
-def other_temperature(card: Card) -> Iterator[Found]:
-    """Example temperatures that no text outside the examples names."""
+def other_temperature(card: Card) -> Iterator[Violation]:
+    """Report an example's temperature that no text outside the examples names."""
     measured = set().union(*(claims.temperatures(h.match[0]) for h in card.search(claims.MEASURED_T.pattern)), set())
     for line, m in claims.code_matches(card, re.compile(r"\btemperature[\"']?\s*[=:]\s*(\d+(?:\.\d+)?)")):
         if measured and float(m[1]) not in measured:
             shown = ", ".join(f"{t:g}" for t in sorted(measured))
-            yield Found(line, f"the example samples at temperature {float(m[1]):g}; measured was {shown}")
+            yield Violation(line, f"the example samples at temperature {float(m[1]):g}; measured was {shown}")
 
 
 @rule(
@@ -101,17 +106,17 @@ def other_temperature(card: Card) -> Iterator[Found]:
     why="Trees verify several candidates per position and have another acceptance length and another cost.",
     fix="Describe what the example does: a chain of K tokens.",
 )
-def tree(card: Card) -> Iterator[Found]:
-    """Tree words on a card whose examples all draft one token per position."""
+def described_tree(card: Card) -> Iterator[Violation]:
+    """Report words about trees if all examples draft one token per position."""
     chains = list(claims.code_matches(card, _CHAIN))
     if chains and not any(True for _ in claims.code_matches(card, _WIDE)):
         for hit in card.search(_TREE, outside=r"\b(?:citation|reference|bibliograph)"):
-            yield Found(hit.line, f"“{hit.match[0]}”, but the example (line {chains[0][0]}) drafts a chain")
+            yield Violation(hit.line, f"“{hit.match[0]}”, but the example (line {chains[0][0]}) drafts a chain")
 
 
 @dataclass(frozen=True, slots=True)
 class _Outdated:
-    """A remark that was true once: how it is worded, and what holds now."""
+    """A remark that is no longer true: the pattern of its words, and what is true now."""
 
     pattern: str
     now: str
@@ -133,12 +138,12 @@ _OUTDATED = (
     why="A workaround or a warning that outlives its cause sends readers the wrong way.",
     fix="Say what holds in the engine version the card names.",
 )
-def outdated(card: Card) -> Iterator[Found]:
-    """Known remarks that engine releases have overtaken, unless the card says so itself."""
+def outdated_remark(card: Card) -> Iterator[Violation]:
+    """Report known remarks that engine releases have made false, unless the card corrects them itself."""
     for remark in _OUTDATED:
         hits = card.search(remark.pattern)
         if hits and "draft_sample_method" not in card.text:
-            yield Found(hits[0].line, f"“{hits[0].match[0]}”: {remark.now}")
+            yield Violation(hits[0].line, f"“{hits[0].match[0]}”: {remark.now}")
 
 
 @rule(
@@ -149,11 +154,11 @@ def outdated(card: Card) -> Iterator[Found]:
     "target does, the card has to say so.",
     fix="Leave it out, or say which repository needs it and pin its revision.",
 )
-def remote_code(card: Card) -> Iterator[Found]:
-    """The flag in commands, the argument in Python."""
+def remote_code(card: Card) -> Iterator[Violation]:
+    """Report the flag in commands and the argument in Python."""
     pattern = re.compile(r"--trust[-_]remote[-_]code\b|trust_remote_code\"?\s*[=:]\s*[Tt]rue")
     for line, m in claims.code_matches(card, pattern):
-        yield Found(line, f"the example sets {m[0]}")
+        yield Violation(line, f"the example sets {m[0]}")
 
 
 @rule(
@@ -163,10 +168,10 @@ def remote_code(card: Card) -> Iterator[Found]:
     why="With the Hub's names an example runs anywhere; with somebody's paths or placeholders it runs nowhere.",
     fix="Write owner/name.",
 )
-def local_paths(card: Card) -> Iterator[Found]:
-    """Absolute paths and placeholders where a model's name is expected."""
+def local_paths(card: Card) -> Iterator[Violation]:
+    """Report absolute paths and placeholders in the place of a model's name."""
     seen = set()
     for line, m in claims.code_matches(card, _LOCAL):
         if m["path"] not in seen:
             seen.add(m["path"])
-            yield Found(line, f"{m['path']} is not a name on the Hub")
+            yield Violation(line, f"{m['path']} is not a name on the Hub")

@@ -1,6 +1,6 @@
-"""C511: commands that serve the card's own files on an engine that does not get these files right.
+"""C511: commands that serve the card's own files on an engine that gets these files wrong.
 
-The one rule that looks at weights: it needs the folders the card lies beside, opened, and holds them against the
+This is the only rule that looks at weights. It needs the opened folders beside the card, and checks them with the
 preflight, as ``inspect`` does.
 """
 
@@ -14,13 +14,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from eagle3hub.card import vocabulary
-from eagle3hub.card.served import Outlook, Served, captured, outlook, way_out
+from eagle3hub.card.served import Prospect, Served, captured, layout_that_works, prospect
 from eagle3hub.engines.check.commands import parse_flags
 from eagle3hub.engines.check.snippets import ServerCommand, Snippet, extract_snippets
 from eagle3hub.engines.preflight import contracts
 from eagle3hub.engines.specs import default_version, engine_title
 from eagle3hub.head.aux_defaults import AUX_CAPTURE
-from eagle3hub.lint.model import Card, Found, rule
+from eagle3hub.lint.model import Card, Violation, rule
 
 _COMMAND = 20_000
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -33,8 +33,8 @@ _NEEDS = re.compile(r"(?:needs?|requires?|since|from|before|>=?|at least)\W*$", 
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
-    """A place where a card starts an engine with a draft head: ``head`` as written, its 1-based line."""
+class DraftUse:
+    """A place where a card starts an engine with a draft head. ``head`` is as written; ``line`` starts at 1."""
 
     engine: str
     head: str
@@ -42,10 +42,10 @@ class Use:
     capture: tuple[int, ...] | None = None
 
 
-def uses(text: str) -> list[Use]:
-    """Every draft head that commands, YAML and Python in ``text`` name, in the order of their lines."""
+def draft_uses(text: str) -> list[DraftUse]:
+    """Return every draft head that commands, YAML and Python in ``text`` name, sorted by line."""
     found = extract_snippets(text)
-    out: list[Use] = []
+    out: list[DraftUse] = []
     for command in found.commands:
         out += _of_command(command)
     for snippet in found.yaml:
@@ -56,7 +56,7 @@ def uses(text: str) -> list[Use]:
     return sorted(dict.fromkeys(out), key=lambda use: use.line)
 
 
-def _of_command(command: ServerCommand) -> Iterator[Use]:
+def _of_command(command: ServerCommand) -> Iterator[DraftUse]:
     given = {name.replace("_", "-"): value for name, value in parse_flags(command.words).items()}
     heads: list[tuple[str, str | None]] = []
     if command.engine in ("sglang", "sglang_jax", None):
@@ -66,7 +66,7 @@ def _of_command(command: ServerCommand) -> Iterator[Use]:
         heads.append(("vllm", given.get("--speculative-config.model")))
     for engine, head in heads:
         if head:
-            yield Use(engine, head, command.where.line_of(head))
+            yield DraftUse(engine, head, command.where.line_of(head))
 
 
 def _vllm_model(config: str | None) -> str | None:
@@ -82,7 +82,7 @@ def _eagle3_model(config: Mapping[str, object]) -> str | None:
     return model if isinstance(model, str) and config.get("method", "eagle3") == "eagle3" else None
 
 
-def _of_yaml(snippet: Snippet) -> Iterator[Use]:
+def _of_yaml(snippet: Snippet) -> Iterator[DraftUse]:
     import yaml
 
     try:
@@ -93,10 +93,10 @@ def _of_yaml(snippet: Snippet) -> Iterator[Use]:
     given = config if isinstance(config, dict) else {}
     for head in (given.get(key) for key in _DRAFT_KEYS):
         if isinstance(head, str):
-            yield Use("trtllm", head, snippet.line_of(head), captured(snippet.text))
+            yield DraftUse("trtllm", head, snippet.line_of(head), captured(snippet.text))
 
 
-def _of_python(snippet: Snippet) -> Iterator[Use]:
+def _of_python(snippet: Snippet) -> Iterator[DraftUse]:
     try:
         tree = ast.parse(snippet.text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -107,19 +107,21 @@ def _of_python(snippet: Snippet) -> Iterator[Use]:
             config = {k: v for k, v in _literal(node).items() if isinstance(k, str)}
             model = _eagle3_model(config) if "method" in config else None
             if model is not None:
-                yield Use("vllm", model, line)
+                yield DraftUse("vllm", model, line)
         elif isinstance(node, ast.Call):
             given = {k.arg: _literal_of(k.value) for k in node.keywords if k.arg}
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             for flag in _DRAFT_FLAGS:
                 head: object = given.get(flag.lstrip("-").replace("-", "_"))
                 if isinstance(head, str):
-                    yield Use("sglang", head, line)
+                    yield DraftUse("sglang", head, line)
             for key in _DRAFT_KEYS if "Eagle" in name else ():
                 layers = given.get(AUX_CAPTURE)
                 head = given.get(key)
                 if isinstance(head, str):
-                    yield Use("trtllm", head, line, tuple(layers) if isinstance(layers, list) and layers else None)
+                    yield DraftUse(
+                        "trtllm", head, line, tuple(layers) if isinstance(layers, list) and layers else None
+                    )
 
 
 def _literal(node: ast.Dict) -> dict[object, object]:
@@ -134,17 +136,17 @@ def _literal_of(node: ast.expr) -> object:
     return found if isinstance(found, str | int | list | tuple) else None
 
 
-def _of_conversions(text: str) -> Iterator[Use]:
+def _of_conversions(text: str) -> Iterator[DraftUse]:
     for line, words in _shell(text, "convert_hf_to_gguf"):
         at = next((i for i, word in enumerate(words) if "convert_hf_to_gguf" in word), len(words))
         if "--target-model-dir" in words and at + 1 < len(words):  # this one is the draft's
-            yield Use("llamacpp", words[at + 1], line)
+            yield DraftUse("llamacpp", words[at + 1], line)
 
 
 def _shell(text: str, word: str) -> Iterator[tuple[int, list[str]]]:
-    """The words of each shell line that holds ``word``, continuation lines joined, with its number.
+    """Yield the words of each shell line that contains ``word``, with its line number.
 
-    No command has more than `_COMMAND` characters: what does is left out.
+    Continuation lines are joined. A command of more than `_COMMAND` characters is left out.
     """
     lines = text.split("\n")
     for i, line in enumerate(lines):
@@ -164,7 +166,10 @@ def _shell(text: str, word: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def downloads(text: str) -> dict[str, tuple[str, str]]:
-    """Local folders that commands in ``text`` download repositories into: repository and branch by folder."""
+    """Return the local folders that commands in ``text`` download repositories into.
+
+    The result maps each folder to (repository, branch).
+    """
     found: dict[str, tuple[str, str]] = {}
     for _, words in _shell(text, "download"):
         if "download" not in words or not {"hf", "huggingface-cli"} & set(words):
@@ -187,15 +192,15 @@ def _plain(path: str) -> str:
     return "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
-def refused(
+def refused_uses(
     text: str, folders: Sequence[Served], own: Collection[str] | None = None
 ) -> Iterator[tuple[int, str, str]]:
-    """(line, what is wrong, what to do) for every use of the folders' files on an engine that gets them wrong.
+    """Yield (line, what is wrong, what to do) for each use of these folders on an engine that gets them wrong.
 
     Args:
-        own: ids of the repository that the folders are of; None: the one that the text itself tells, if it does.
+        own: the ids of the repository that holds the folders; None to take the id from the text, if it gives one.
     """
-    found, copies = uses(text), downloads(text)
+    found, copies = draft_uses(text), downloads(text)
     own = _own(text, found, copies) if own is None else own
     here = {one.folder: one for one in folders}
     for use in found:
@@ -206,8 +211,11 @@ def refused(
             yield use.line, seen.says(one.place), _fix(use, folders, one)
 
 
-def _own(text: str, found: Sequence[Use], copies: Mapping[str, tuple[str, str]]) -> set[str]:
-    """The repository a card is of: where its results lie, else the only draft head that its commands name."""
+def _own(text: str, found: Sequence[DraftUse], copies: Mapping[str, tuple[str, str]]) -> set[str]:
+    """Return the repository that a card belongs to.
+
+    That is the repository its results link to, or else the only draft head that its commands name.
+    """
     linked = set(_RESULTS.findall(text))
     if len(linked) == 1:
         return linked
@@ -219,14 +227,14 @@ def _own(text: str, found: Sequence[Use], copies: Mapping[str, tuple[str, str]])
 
 
 def _plain_id(head: str) -> str:
-    """A name without the Hub's address before it and a revision after it."""
+    """Return a name without the Hub's address before it and without a revision after it."""
     return _SERVER.sub("", head).partition("@")[0]
 
 
 def _folder(
     head: str, own: Collection[str], copies: Mapping[str, tuple[str, str]], here: Collection[str]
 ) -> str | None:
-    """The folder of the repository that a name in a command means; None where it means something else."""
+    """Return the folder of the repository that a name in a command means, or None if it means something else."""
     name = _plain_id(head)
     for repo in own:
         if name == repo:
@@ -238,7 +246,7 @@ def _folder(
     if name.startswith("./") and path in here:
         return path
     places = {folder: branch for folder, (repo, branch) in copies.items() if repo in own}
-    if "/" in name and not _ID.fullmatch(name):  # a folder that is called as the repository is
+    if "/" in name and not _ID.fullmatch(name):  # a folder with the name of the repository
         places = {**dict.fromkeys((repo.rpartition("/")[2] for repo in own), ""), **places}
     for place, branch in sorted(places.items(), key=lambda item: -len(item[0])):
         if path == place:
@@ -249,20 +257,20 @@ def _folder(
     return None
 
 
-def _seen(one: Served, use: Use, text: str) -> Outlook | None:
-    """What the engine does with the files, where it gets them wrong in every version that the text may mean."""
-    found: Outlook | None = None
+def _seen(one: Served, use: DraftUse, text: str) -> Prospect | None:
+    """Return what the engine does with the files, or None if one version that the text may mean gets them right."""
+    found: Prospect | None = None
     for version in _versions(use, text):
-        found = outlook(one, use.engine, version, None, use.capture)
+        found = prospect(one, use.engine, version, None, use.capture)
         if found.works:
             return None
     return found
 
 
-def _versions(use: Use, text: str) -> list[str]:
-    """The version that is named last before a use, unless it is a bound; else the one that recipes are spelled for.
+def _versions(use: DraftUse, text: str) -> list[str]:
+    """Return the engine version that a use means; empty if the text names a version that is not known.
 
-    Of a version that is not known nothing is said.
+    It is the last version named before the use, unless that is a bound; else the version that recipes are written for.
     """
     title = re.escape(vocabulary.engine(use.engine))
     before = "\n".join(text.split("\n")[: use.line])
@@ -280,13 +288,13 @@ def _bound(m: re.Match[str], text: str) -> bool:
     )
 
 
-def _fix(use: Use, folders: Sequence[Served], one: Served) -> str:
+def _fix(use: DraftUse, folders: Sequence[Served], one: Served) -> str:
     version = default_version(use.engine)
     for other in folders:
-        if other.folder != one.folder and outlook(other, use.engine, version, None, use.capture).works:
+        if other.folder != one.folder and prospect(other, use.engine, version, None, use.capture).works:
             where = f"the folder {other.folder}/" if other.folder else "the repository's root"
             return f"Serve {where}, whose files {engine_title(use.engine)} takes, or leave the command out."
-    name = way_out(one, use.engine, version, use.capture)
+    name = layout_that_works(one, use.engine, version, use.capture)
     return (
         f"Leave the command out, or convert the head to the {name} layout and publish that."
         if name
@@ -297,14 +305,14 @@ def _fix(use: Use, folders: Sequence[Served], one: Served) -> str:
 @rule(
     "C511",
     "error",
-    "The engine does not get these files right",
-    why="The card's own files, as they lie beside it, are refused by the engine that the command starts, or served "
-    "wrong without a word; who copies the command finds that out alone.",
+    "The engine gets these files wrong",
+    why="The engine that the command starts refuses the files beside the card, or serves them wrong without an error; "
+    "whoever copies the command finds that out alone.",
     fix="Leave the command out, or serve a layout that the engine takes.",
 )
-def own_files(card: Card) -> Iterator[Found]:
-    """Commands, YAML and Python that serve the files of the card's folders, held against the preflight."""
+def own_files(card: Card) -> Iterator[Violation]:
+    """Report commands, YAML and Python that serve the files of the card's folders on an engine that fails."""
     if card.served:
         own = None if card.repo is None else {card.repo}
-        for line, message, fix in refused(card.text, card.served, own):
-            yield Found(line, message, fix)
+        for line, message, fix in refused_uses(card.text, card.served, own):
+            yield Violation(line, message, fix)

@@ -1,4 +1,4 @@
-"""What is linted: a card, a folder or a repository; and the findings as SARIF."""
+"""Lint a card, a folder or a repository, and write the findings as SARIF."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from eagle3hub.system.reading import read_bytes
 if TYPE_CHECKING:
     from eagle3hub.card.served import Served
 
-# Where a card to check comes from: a Markdown file, a repository on the Hub, or a release's manifest.
+# The sources of a card: a Markdown file, a folder, a repository on the Hub, or the manifest of a release
 
 
 MAX_BYTES = 1 << 20
@@ -34,7 +34,7 @@ _SKIPPED = {".git", ".venv", "node_modules", "__pycache__", ".cache"}
 
 @dataclass(frozen=True, slots=True)
 class LintResult:
-    """What was found in one card. ``uri`` is where it is, relative to the working folder if it is a file there."""
+    """The findings in one card. ``uri`` is its address, or its path relative to the working folder if it is a file."""
 
     source: str
     uri: str
@@ -42,16 +42,16 @@ class LintResult:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of findings by severity, all three present."""
+        """The number of findings by severity. All three severities are present."""
         counted = Counter(f.severity for f in self.findings)
         return {severity: counted[severity] for severity in ("error", "warning", "info")}
 
     def failed(self, *, strict: bool = False) -> bool:
-        """Whether there is an error; with ``strict``, a warning too."""
+        """Return whether there is an error; with ``strict``, also whether there is a warning."""
         return self.counts["error"] > 0 or (strict and self.counts["warning"] > 0)
 
     def to_json(self) -> dict[str, Any]:
-        """The document ``card --check --json`` prints."""
+        """Return the document that ``card --check --json`` prints."""
         return {
             "source": self.source,
             "card": self.uri,
@@ -67,14 +67,15 @@ def lint_card(
     heads: Sequence[str | Path] = (),
     templates: str | Path | None = None,
 ) -> LintResult:
-    """Check the card at ``source``.
+    """Find, read and lint the card at ``source``.
 
     Args:
-        source: a Markdown file, a folder with a README.md, a repository on the Hub, or a manifest (``.yaml``),
-            whose card is rendered and checked without being written.
-        reports: with a manifest, as in `render_card`; likewise ``heads`` and ``templates``.
+        source: a Markdown file, a folder with a README.md, a repository on the Hub, or a manifest (``.yaml``). The
+            card of a manifest is rendered and linted, and not written.
+        reports: the reports for a manifest, as in `render_card`; likewise ``heads`` and ``templates``.
 
-    Raises SourceError for what cannot be read, HubError for what cannot be fetched, and what `render_card` raises.
+    Raises SourceError if something cannot be read, HubError if something cannot be fetched, and the errors of
+    `render_card`.
     """
     at = parse_address(source)
     if isinstance(at, HubAddress):
@@ -92,7 +93,7 @@ def lint_card(
 
 
 def _heads(folder: Path, files: set[str] | None) -> tuple[Served, ...]:
-    """The draft heads that lie in the card's folder, or right below it; what is none is left out."""
+    """Open the draft heads in the folder of the card and directly below it. Folders without a head are left out."""
     from eagle3hub.card.served import open_folders
 
     inside = sorted(path.removesuffix("config.json").rstrip("/") for path in files or () if _CONFIG.fullmatch(path))
@@ -127,7 +128,7 @@ def _text(path: Path, shown: str) -> str:
         raw = read_bytes(path, MAX_BYTES)
     except OSError as error:
         if error.errno == errno.EFBIG:
-            what = f"{shown} is larger than {MAX_BYTES:,} bytes, which no card is"
+            what = f"{shown} is larger than {MAX_BYTES:,} bytes, too large for a card"
             raise SourceError(what, code="source-card") from error
         raise SourceError(f"cannot read {shown}: {error.strerror or error}", code="source-card") from error
     try:
@@ -138,7 +139,7 @@ def _text(path: Path, shown: str) -> str:
 
 
 def _files(folder: Path) -> set[str] | None:
-    """Paths of the files below a folder; None where there are too many for a card's repository."""
+    """Return the paths of the files below a folder, or None if they are too many for a card's repository."""
     found: set[str] = set()
     for at, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name not in _SKIPPED]
@@ -148,7 +149,7 @@ def _files(folder: Path) -> set[str] | None:
     return found
 
 
-# Findings as SARIF 2.1.0, the format code-scanning services and editors read.
+# SARIF 2.1.0, the format that code-scanning services and editors read
 
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -156,7 +157,7 @@ _LEVEL: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "
 
 
 def to_sarif(checked: LintResult) -> dict[str, Any]:
-    """One run with every rule and every finding."""
+    """Return a SARIF document: one run with every rule and every finding."""
     order = list(RULES)
     results = [
         {

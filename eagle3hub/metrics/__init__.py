@@ -4,17 +4,18 @@ A *round* drafts up to K tokens and accepts the first a of them, 0 <= a <= K; it
 the target's own. A prompt's first token comes from prefill, belongs to no round and is not counted. Rates are
 marginal (position i accepted, over all rounds) unless called conditional (given that position i - 1 was).
 
-The names others give these numbers are in `definitions`, the way from one to another in `translate`.
+`definitions` has the names that others give these numbers, `translate` turns one into another.
 """
 
 from __future__ import annotations
 
 from eagle3hub.metrics.compare import Cost, Paired, best_draft_tokens, paired
-from eagle3hub.metrics.counters import Counts, Rounds, counts_of, counts_within, histogram, total
+from eagle3hub.metrics.counters import Counts, PromptRow, Rounds, counts_of, counts_within, histogram, total
 from eagle3hub.metrics.estimate import (
     ESTIMATOR,
     MIN_PROMPTS,
     Acceptance,
+    CategoryAcceptance,
     Estimate,
     Interval,
     acceptance,
@@ -30,11 +31,13 @@ __all__ = [
     "ESTIMATOR",
     "MIN_PROMPTS",
     "Acceptance",
+    "CategoryAcceptance",
     "Cost",
     "Counts",
     "Estimate",
     "Interval",
     "Paired",
+    "PromptRow",
     "Rounds",
     "acceptance",
     "acceptance_if_any",

@@ -59,7 +59,7 @@ def paired(a: Sequence[Counts], b: Sequence[Counts]) -> Paired:
     """Compare two runs over the same prompts in the same order.
 
     Both tau are ratio estimates over the same prompts, so leaving out a prompt leaves it out of both, and what the
-    prompts do to both alike cancels (`intervals.difference`). Raises InputError (``metrics-unpaired``,
+    prompts do to both alike cancels (see `estimate.difference`). Raises InputError (``metrics-unpaired``,
     ``metrics-no-rounds``).
     """
     if len(a) != len(b):

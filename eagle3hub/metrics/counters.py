@@ -1,8 +1,8 @@
-"""Counters of a prompt, and the rounds they were counted in."""
+"""What a prompt's rounds of speculative decoding were, and the counters that an engine shows for them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -53,8 +53,15 @@ class Rounds:
 class Counts:
     """Counters of one prompt, or of several summed.
 
-    ``accepted_per_position[i]`` counts the rounds in which draft position i was accepted. Raises InputError
-    (``metrics-counters``) for numbers no sequence of rounds can produce.
+    The same four numbers, under the same names, are what a worker sends, what a report and a benchmark keep for each
+    prompt, and what everything else is derived from.
+
+    Attributes:
+        rounds: rounds of speculative decoding.
+        drafted, accepted: draft tokens over all rounds.
+        accepted_per_position: for each draft position, the number of rounds in which it was accepted.
+
+    Raises InputError (``metrics-counters``) for numbers no sequence of rounds can produce.
     """
 
     rounds: int
@@ -88,17 +95,68 @@ class Counts:
         return None
 
     def to_json(self) -> dict[str, Any]:
-        """The counters as a report keeps those that a run is held against."""
+        """The counters without ``accepted``, which is the sum over the positions."""
         return {
             "rounds": self.rounds,
             "drafted": self.drafted,
             "accepted_per_position": list(self.accepted_per_position),
         }
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Counts:
+        """Read them from a worker's message or a row of a report; other keys are left alone.
+
+        Without ``accepted`` it is the sum over the positions. Raises InputError (``metrics-counters``).
+        """
+        positions = tuple(data["accepted_per_position"])
+        return cls(data["rounds"], data["drafted"], data.get("accepted", sum(positions)), positions)
+
     @property
     def emitted(self) -> int:
         """Tokens the rounds produced: accepted drafts and one token of the target per round."""
         return self.accepted + self.rounds
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRow:
+    """One prompt in a report or a benchmark: which one it is, its length in tokens, and what was counted on it.
+
+    Attributes:
+        question_id, category: as the prompt set names them.
+        prompt_tokens: length of the prompt in the chat template. new_tokens: length of the response.
+    """
+
+    question_id: int | str
+    category: str
+    prompt_tokens: int
+    new_tokens: int
+    counts: Counts
+
+    def to_json(self) -> dict[str, Any]:
+        """An entry of ``per_prompt``."""
+        return {
+            "question_id": self.question_id,
+            "category": self.category,
+            "prompt_tokens": self.prompt_tokens,
+            "new_tokens": self.new_tokens,
+            "rounds": self.counts.rounds,
+            "drafted": self.counts.drafted,
+            "accepted": self.counts.accepted,
+            "accepted_per_position": list(self.counts.accepted_per_position),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> PromptRow:
+        """What `to_json` gave. Raises InputError (``metrics-counters``), naming the prompt."""
+        return cls(data["question_id"], data["category"], data["prompt_tokens"], data["new_tokens"], row_counts(data))
+
+
+def row_counts(data: Mapping[str, Any]) -> Counts:
+    """The counters in one row of ``per_prompt``. Raises InputError (``metrics-counters``), naming the prompt."""
+    try:
+        return Counts.from_json(data)
+    except InputError as error:
+        raise InputError(f"prompt {data['question_id']}: {error.message}", hint=error.hint, code=error.code) from error
 
 
 def total(counts: Sequence[Counts]) -> Counts:
@@ -139,8 +197,8 @@ def counts_within(rounds: Rounds, limit: int) -> Counts:
             break
         drafted += room
         ends = number == len(rounds.accepted) and rounds.past_end and rounds.response_length < limit
-        kept = found + 1 - rounds.past_end if ends else room
-        accepted.append(kept - 1 if kept < room else min(found, room))
+        within = found + 1 - rounds.past_end if ends else room
+        accepted.append(within - 1 if within < room else min(found, room))
         emitted += found + 1
     per_position = tuple(sum(a >= i for a in accepted) for i in range(1, rounds.draft_tokens + 1))
     return Counts(len(accepted), drafted, sum(accepted), per_position)

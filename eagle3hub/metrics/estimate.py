@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -240,12 +240,15 @@ ESTIMATOR = "pooled, ratio estimator over prompts"
 class Acceptance:
     """Acceptance over a set of prompts.
 
+    One that is read from a file holds what the file states: `eagle3hub.validation.derive` says whether that follows
+    from the file's counters.
+
     Attributes:
-        counts: the pooled counters.
         prompts: those with a round; the others say nothing.
+        rounds, drafted, accepted, accepted_per_position: the pooled counters.
         mean_acceptance_length: tau = 1 + accepted / rounds, tokens per round including the target's own.
-        standard_error, ci95: of tau, with prompts as the sampling unit, the interval inside [1, K + 1]; None from
-            fewer than `MIN_PROMPTS` prompts (see `intervals`).
+        standard_error, ci95: of tau, with prompts as the sampling unit; the interval lies inside [1, K + 1]. Both are
+            None from fewer than `MIN_PROMPTS` prompts.
         mean_acceptance_length_per_request: unweighted mean of the prompts' own tau (prompts without a round
             left out). It differs from tau wherever prompts differ in length; never compare one with the other.
         marginal_rates, conditional_rates: per draft position; a conditional rate after a position that was
@@ -255,37 +258,94 @@ class Acceptance:
         draft_acceptance_rate: accepted / drafted.
     """
 
-    counts: Counts
     prompts: int
+    rounds: int
+    drafted: int
+    accepted: int
+    accepted_per_position: tuple[int, ...]
     mean_acceptance_length: float
-    standard_error: float | None
     ci95: Interval | None
+    standard_error: float | None
     mean_acceptance_length_per_request: float
     marginal_rates: tuple[float, ...]
-    conditional_rates: tuple[float | None, ...]
     marginal_ci95: tuple[Interval | None, ...]
+    conditional_rates: tuple[float | None, ...]
     conditional_ci95: tuple[Interval | None, ...]
     draft_acceptance_rate: float
+    estimator: str = ESTIMATOR
 
     def to_json(self) -> dict[str, Any]:
         """The ``acceptance`` object of a report."""
         return {
             "prompts": self.prompts,
-            "rounds": self.counts.rounds,
-            "drafted": self.counts.drafted,
-            "accepted": self.counts.accepted,
-            "accepted_per_position": list(self.counts.accepted_per_position),
+            "rounds": self.rounds,
+            "drafted": self.drafted,
+            "accepted": self.accepted,
+            "accepted_per_position": list(self.accepted_per_position),
             "mean_acceptance_length": self.mean_acceptance_length,
-            "ci95": _listed(self.ci95),
+            "ci95": listed(self.ci95),
             "standard_error": self.standard_error,
-            "estimator": ESTIMATOR,
+            "estimator": self.estimator,
             "mean_acceptance_length_per_request": self.mean_acceptance_length_per_request,
             "marginal_acceptance_rates": list(self.marginal_rates),
-            "marginal_ci95": [_listed(interval) for interval in self.marginal_ci95],
+            "marginal_ci95": [listed(ends) for ends in self.marginal_ci95],
             "conditional_acceptance_rates": list(self.conditional_rates),
-            "conditional_ci95": [_listed(interval) for interval in self.conditional_ci95],
+            "conditional_ci95": [listed(ends) for ends in self.conditional_ci95],
             "draft_acceptance_rate": self.draft_acceptance_rate,
         }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Acceptance:
+        """What `to_json` gave; of what an older report leaves out, nothing is made up."""
+        return cls(
+            prompts=data.get("prompts", 0),
+            rounds=data["rounds"],
+            drafted=data["drafted"],
+            accepted=data["accepted"],
+            accepted_per_position=tuple(data["accepted_per_position"]),
+            mean_acceptance_length=data["mean_acceptance_length"],
+            ci95=interval(data["ci95"]),
+            standard_error=data["standard_error"],
+            mean_acceptance_length_per_request=data["mean_acceptance_length_per_request"],
+            marginal_rates=tuple(data["marginal_acceptance_rates"]),
+            marginal_ci95=tuple(map(interval, data.get("marginal_ci95", ()))),
+            conditional_rates=tuple(data["conditional_acceptance_rates"]),
+            conditional_ci95=tuple(map(interval, data.get("conditional_ci95", ()))),
+            draft_acceptance_rate=data["draft_acceptance_rate"],
+            estimator=data["estimator"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryAcceptance:
+    """Acceptance over the prompts of one category; the acceptance length is None where none of them had a round."""
+
+    prompts: int
+    rounds: int
+    accepted: int
+    mean_acceptance_length: float | None
+    ci95: Interval | None
+
+    def to_json(self) -> dict[str, Any]:
+        """A value of the ``categories`` object of a report."""
+        return {
+            "prompts": self.prompts,
+            "rounds": self.rounds,
+            "accepted": self.accepted,
+            "mean_acceptance_length": self.mean_acceptance_length,
+            "ci95": listed(self.ci95),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> CategoryAcceptance:
+        """What `to_json` gave."""
+        return cls(
+            data["prompts"],
+            data["rounds"],
+            data["accepted"],
+            data["mean_acceptance_length"],
+            interval(data.get("ci95")),
+        )
 
 
 def acceptance(prompts: Sequence[Counts]) -> Acceptance:
@@ -300,11 +360,14 @@ def acceptance(prompts: Sequence[Counts]) -> Acceptance:
     marginal = [rate((c.accepted_per_position[i], c.rounds) for c in prompts) for i in positions]
     conditional = [_conditional(prompts, i) for i in positions]
     return Acceptance(
-        counts=pooled,
         prompts=len(per_request),
+        rounds=pooled.rounds,
+        drafted=pooled.drafted,
+        accepted=pooled.accepted,
+        accepted_per_position=pooled.accepted_per_position,
         mean_acceptance_length=tau.value,
-        standard_error=tau.standard_error,
         ci95=tau.ci95,
+        standard_error=tau.standard_error,
         mean_acceptance_length_per_request=math.fsum(per_request) / len(per_request),
         marginal_rates=tuple(e.value for e in marginal),
         conditional_rates=tuple(None if e is None else e.value for e in conditional),
@@ -342,28 +405,19 @@ def require_rounds(counts: Counts) -> Counts:
     return counts
 
 
-def by_category(prompts: Iterable[tuple[str, Counts]]) -> dict[str, dict[str, Any]]:
-    """The ``categories`` object of a report: pooled counters of each category, in order of first appearance.
-
-    ``mean_acceptance_length`` is None for a category without a round, its interval also for one of fewer than
-    `MIN_PROMPTS` prompts with a round.
-    """
+def by_category(prompts: Iterable[tuple[str, Counts]]) -> dict[str, CategoryAcceptance]:
+    """The acceptance of each category, pooled over its prompts, in order of first appearance."""
     groups: dict[str, list[Counts]] = {}
     for category, counts in prompts:
         groups.setdefault(category, []).append(counts)
     return {category: _category(counts) for category, counts in groups.items()}
 
 
-def _category(counts: Sequence[Counts]) -> dict[str, Any]:
+def _category(counts: Sequence[Counts]) -> CategoryAcceptance:
     pooled = total(counts)
     tau = acceptance_length(counts) if pooled.rounds else None
-    return {
-        "prompts": len(counts),
-        "rounds": pooled.rounds,
-        "accepted": pooled.accepted,
-        "mean_acceptance_length": None if tau is None else tau.value,
-        "ci95": None if tau is None else _listed(tau.ci95),
-    }
+    value, ci95 = (None, None) if tau is None else (tau.value, tau.ci95)
+    return CategoryAcceptance(len(counts), pooled.rounds, pooled.accepted, value, ci95)
 
 
 def _conditional(prompts: Sequence[Counts], position: int) -> Estimate | None:
@@ -374,8 +428,14 @@ def _conditional(prompts: Sequence[Counts], position: int) -> Estimate | None:
     return rate((after, before) for before, after in steps)
 
 
-def _listed(interval: Interval | None) -> list[float] | None:
-    return None if interval is None else list(interval)
+def listed(ends: Interval | None) -> list[float] | None:
+    """An interval as JSON has it."""
+    return None if ends is None else list(ends)
+
+
+def interval(ends: Sequence[float] | None) -> Interval | None:
+    """An interval from JSON."""
+    return None if ends is None else (ends[0], ends[1])
 
 
 # The cross-check of the intervals: resample the prompts.

@@ -1,1 +1,1 @@
-"""What a server on the network may cost and say: time, bytes and names, bounded for every exchange."""
+"""Limit what a server may cost (time, bytes) and what it may say (names), in every exchange."""

@@ -1,4 +1,4 @@
-"""Limits on what a server may cost: time, bytes and redirects."""
+"""Limit what a server may cost: time, bytes and redirects."""
 
 from __future__ import annotations
 
@@ -12,38 +12,44 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Literal
 
-# How long, and how much: the limits of one question to a server, however many requests it takes to answer it.
+# Limits of time and bytes for one question to a server, however many requests it takes
 #
-# A timeout of a socket bounds one read: a server that sends a byte a second is never late by it. So an `Operation`
-# holds its own clock, which every read and write asks, and its own account of bytes.
+# The timeout of a socket limits only one read: a server that sends one byte per second is never too late for it. So an
+# `Operation` has its own clock, which every read and write checks, and its own count of bytes.
 
 
 TIMEOUT = "EAGLE3HUB_HUB_TIMEOUT"
-"""Environment variable: seconds that a question to the Hub may take, or that a transfer may stand still."""
+"""Environment variable: how many seconds a question to the Hub may take, or a transfer may stand still."""
 DEFAULT_SECONDS = 60.0
 SMALL_ANSWER = 8 << 20
-"""Bytes that all answers to one question may have together, transfers of files apart."""
+"""The most bytes of all answers to one question together, without transfers of files."""
 CONTAINERS = 200_000
-"""Objects and lists in one JSON answer: an empty one takes two bytes on the wire and a hundred in memory."""
+"""The most objects and lists in one JSON answer. An empty one takes 2 bytes on the wire and 100 in memory."""
 HEADERS = 1 << 20
 LINE = 1 << 20
-"""Bytes of a line of a log."""
+"""The most bytes in a line of a log."""
 QUOTA = 64 << 10
-"""Bytes a transfer must move in its number of seconds, or it stands still."""
+"""The bytes that a transfer must move within its number of seconds, or else it stands still."""
 TIMES = 4
-"""A file may be sent so many times over, where it is begun anew after the connection broke."""
+"""The most times that a file may be sent, if the transfer starts again after the connection broke."""
 BREAKS = 1000
-"""So many times may the connection break while a file comes."""
+"""The most times that the connection may break while a file arrives."""
 FAILURES = 4
-"""So many requests in a row may fail before an operation is given up, whoever tries them again."""
+"""The most requests in a row that may fail before an operation is given up, whoever tries them again."""
 
-Kind = Literal["time", "size", "name", "redirect", "busy", "network", "strange"]
+ExceededKind = Literal["time", "size", "name", "redirect", "busy", "network", "strange"]
 
 
 class Exceeded(Exception):
-    """A server went beyond its limits: ``kind`` says which, ``says`` how, ``status`` is its HTTP status or None."""
+    """A server exceeded its limits.
 
-    def __init__(self, kind: Kind, says: str, status: int | None = None) -> None:
+    Attributes:
+        kind: which limit.
+        says: what the server did, as a clause that starts with ``it`` or ``its``.
+        status: the HTTP status, or None.
+    """
+
+    def __init__(self, kind: ExceededKind, says: str, status: int | None = None) -> None:
         super().__init__(says)
         self.kind = kind
         self.says = says
@@ -51,7 +57,7 @@ class Exceeded(Exception):
 
 
 def seconds() -> float:
-    """The seconds that `TIMEOUT` names, or the default where it names no number above 0."""
+    """Return the seconds in the environment variable `TIMEOUT`, or the default if it is no number above 0."""
     try:
         named = float(os.environ.get(TIMEOUT, ""))
     except ValueError:
@@ -61,17 +67,18 @@ def seconds() -> float:
 
 @dataclass
 class Operation:
-    """One question to a server with everything that belongs to it: redirects, pages, tries, and waits between them.
+    """The limits of one question to a server, with all its redirects, pages, retries and waits.
 
     Attributes:
         seconds: how long it may take; with ``transfer``, how long it may stand still.
-        transfer: it moves files: bytes of a file's body, sent or received, give it more time.
-        body: with ``transfer``, the most bytes of one file's body; None: whatever its server says it has.
+        transfer: whether it moves files. The bytes of a file, sent or received, give it more time.
+        body: with ``transfer``, the most bytes of one file; None for what the server states.
         small: the most bytes of all other answers together.
-        follow: its answer is a log that goes on for as long as lines of it come; what only keeps the connection up
-            is no line.
-        slow: requests whose paths hold this may take five times as long.
-        failures: requests in a row that failed. answered: whether the headers of any answer have come.
+        follow: whether its answer is a log that goes on as long as lines arrive. What only keeps the connection
+            open is not a line.
+        slow: requests with this text in their path may take five times as long.
+        failures: how many requests in a row have failed.
+        answered: whether the headers of any answer have arrived.
     """
 
     seconds: float = field(default_factory=seconds)
@@ -89,7 +96,7 @@ class Operation:
     _breaks: int = 0
 
     def left(self, patience: float = 1.0) -> float:
-        """Seconds that remain. Raises Exceeded where none do."""
+        """Return the seconds that remain. Raises Exceeded if none do."""
         left = self._mark + self.seconds * patience - time.monotonic()
         if left <= 0:
             what = "moved next to nothing" if self.transfer else "did not answer"
@@ -97,7 +104,7 @@ class Operation:
         return left
 
     def moved(self, count: int) -> None:
-        """Count bytes of a file's body. Raises Exceeded where it is sent again and again."""
+        """Count bytes of a file. Raises Exceeded if the file is sent again and again."""
         self._moved += count
         self._all += count
         if self.body is not None and self._all > TIMES * self.body + HEADERS:
@@ -106,23 +113,23 @@ class Operation:
             self._restart()
 
     def took(self, count: int) -> None:
-        """Count bytes of another answer. Raises Exceeded where they are too many."""
+        """Count bytes of another answer. Raises Exceeded if they are too many."""
         self._taken += count
         if self._taken > self.small:
             raise Exceeded("size", f"it answers more than {_bytes(self.small)}")
 
     def lives(self) -> None:
-        """Count a line of a log that is followed."""
+        """Count a line of a followed log."""
         self._restart()
 
     def failed(self, says: str, status: int | None = None) -> None:
-        """Count a request that failed. Raises Exceeded where there were too many in a row."""
+        """Count a failed request. Raises Exceeded if too many failed in a row."""
         self.failures += 1
         if self.failures >= FAILURES:
             raise Exceeded("network", says, status)
 
     def broke(self, says: str) -> None:
-        """Count a body that ended early, after some of it had come. Raises Exceeded where that never ends."""
+        """Count a file whose transfer broke after some bytes. Raises Exceeded if that happens too often."""
         self._breaks += 1
         if self._breaks >= BREAKS:
             raise Exceeded("network", f"{says}, {BREAKS} times")
@@ -138,7 +145,7 @@ class Operation:
 
 
 def check_size(count: int, most: int) -> None:
-    """Raise Exceeded where a body has more bytes than it may."""
+    """Raise Exceeded if a file has more bytes than it may have."""
     if count > most:
         raise Exceeded("size", f"it sends more than the {_bytes(most)} that the file may have")
 
@@ -154,7 +161,7 @@ _lock = threading.Lock()
 
 @contextmanager
 def operation(limits: Operation) -> Iterator[Operation]:
-    """Hold every request inside the block, also those of threads that a library starts for it, to these limits."""
+    """Apply these limits to every request in the block, also in threads that a library starts for it."""
     outer = getattr(_own, "operation", None)
     _own.operation = limits
     with _lock:
@@ -168,7 +175,10 @@ def operation(limits: Operation) -> Iterator[Operation]:
 
 
 def current() -> Operation | None:
-    """The operation this thread is in; for a thread that began none, the only one there is, or None."""
+    """Return the operation of this thread, or None.
+
+    A thread that began no operation belongs to the only active one, if there is exactly one.
+    """
     own: Operation | None = getattr(_own, "operation", None)
     if own is not None:
         return own
@@ -176,24 +186,24 @@ def current() -> Operation | None:
         return _active[0] if len(_active) == 1 else None
 
 
-# A time limit for code that keeps none of its own: libraries whose clients nothing of ours is wrapped around.
+# A time limit for libraries whose clients are not wrapped, and that have no limit of their own
 
 
 _AGAIN_SECONDS = 1.0
 
 
 class Alarm:
-    """``rang`` says whether the time was over."""
+    """An alarm. ``rang`` says whether the time ran out."""
 
     rang = False
 
 
 @contextmanager
 def within(seconds: float) -> Iterator[Alarm]:
-    """Raise TimeoutError inside the block once so many seconds are over, and every second after that.
+    """Raise TimeoutError inside the block after ``seconds``, and again every second after that.
 
-    What is waiting for the network or the clock is woken by it. Signals reach the main thread only: elsewhere, or
-    where a program has set an alarm of its own, the block is not limited.
+    This interrupts waits for the network or the clock. Signals reach the main thread only. In other threads, or if the
+    program has set its own alarm, the block is not limited.
     """
     alarm = Alarm()
     if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_REAL)[0]:

@@ -1,8 +1,8 @@
-"""An HTTP client (httpx, or httpx2) made to keep to the limits of `eagle3hub.network.bounds`.
+"""Make an HTTP client (httpx or httpx2) keep to the limits of `eagle3hub.network.bounds`.
 
-Time is kept where bytes are read and written, below HTTP: status lines, headers, chunks and trailers that drip in all
-end there. Sizes are counted where bodies come out. The client's own transports are wrapped, so that proxies,
-certificates and hooks stay as they were set up.
+Time is checked below HTTP, where bytes are read and written, so that status lines, headers, chunks and trailers that
+arrive slowly all run out of time. Sizes are counted where bodies come out. The client's own transports are wrapped, so
+proxies, certificates and hooks stay as they were set up.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _MAX_LENGTH_DIGITS = 19
 _ENCODED = "content-encoding"
 
 
-class Rules(Protocol):
-    """What a server may ask for and say beyond sizes and times; every method raises Exceeded."""
+class ExchangeRules(Protocol):
+    """Rules for requests and answers beyond sizes and times. Every method raises Exceeded."""
 
     def request(self, request: Any) -> None:
-        """Look at a request, and change it, before it is sent."""
+        """Check and possibly change a request before it is sent."""
 
     def response(self, request: Any, response: Any) -> None:
-        """Look at the status and the headers of an answer, and change them, before anybody sees them."""
+        """Check and possibly change the status and headers of an answer before anybody sees them."""
 
 
-def bound(client: Any, rules: Rules | None = None) -> Any:
-    """The same client, all of whose requests keep to the limits of the operation they are made in."""
+def bound(client: Any, rules: ExchangeRules | None = None) -> Any:
+    """Make all requests of a client keep to the limits of their operation, and return the client."""
     wrapper = _transport_class(_library(client))
     client._transport = wrapper(client._transport, rules)
     client._mounts = {k: None if t is None else wrapper(t, rules) for k, t in client._mounts.items()}
@@ -44,13 +44,13 @@ def bound(client: Any, rules: Rules | None = None) -> Any:
 
 
 def http_library() -> Any:
-    """httpx, or httpx2, which took its place."""
+    """Return httpx, or its successor httpx2."""
     name = "httpx2" if find_spec("httpx2") else "httpx"
     return import_module(name)
 
 
 def reason(error: BaseException) -> str:
-    """What the operating system said of a request that failed, or else the library, on one line."""
+    """Return, on one line, what the operating system or else the library said of a failed request."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
@@ -60,12 +60,12 @@ def reason(error: BaseException) -> str:
 
 
 def _library(client: Any) -> Any:
-    """The module that the client is of."""
+    """Return the module that the client comes from."""
     return sys.modules[type(client).__mro__[-2].__module__.partition(".")[0]]
 
 
 class _Exchange:
-    """A request under way in one thread: the operation it belongs to, and how much of its answer has come."""
+    """A request in progress in one thread: its operation, and how many bytes of its answer have arrived."""
 
     def __init__(self, operation: Operation, method: str, path: str) -> None:
         self.operation = operation
@@ -87,7 +87,7 @@ _thread = threading.local()
 
 
 class _During:
-    """While the block runs, what this thread reads and writes belongs to an exchange."""
+    """Assign what this thread reads and writes to an exchange, while the block runs."""
 
     def __init__(self, exchange: _Exchange) -> None:
         self._exchange = exchange
@@ -106,7 +106,7 @@ def _exchange() -> _Exchange | None:
 
 
 class _Stream:
-    """A connection whose reads and writes end when the operation's time is over."""
+    """A connection whose reads and writes end when the time of the operation runs out."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -150,7 +150,7 @@ class _Stream:
 
 
 class _Backend:
-    """Opens connections that keep time."""
+    """Opens connections with a time limit."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -176,16 +176,16 @@ def _in_time(exchange: _Exchange, act: Callable[[float], Any]) -> Any:
     try:
         return act(exchange.left())
     except Exception:
-        exchange.left()  # whatever the library makes of it, the time was over
+        exchange.left()  # raises Exceeded if the time ran out, whatever the library raised
         raise
 
 
 @cache
 def _transport_class(library: Any) -> Any:
-    """The wrapper as a class of ``library``, httpx or httpx2."""
+    """Return the wrapper as a class of ``library``, which is httpx or httpx2."""
 
     class Body(library.SyncByteStream):  # type: ignore[misc]
-        """A body that is counted as it comes."""
+        """A body whose bytes are counted as they arrive."""
 
         def __init__(self, inner: Any, exchange: _Exchange, most: int | None, *, json: bool, good: bool) -> None:
             self._inner, self._exchange, self._most = inner, exchange, most
@@ -230,7 +230,7 @@ def _transport_class(library: Any) -> Any:
                 self._inner.close()
 
     class Bounded(library.BaseTransport):  # type: ignore[misc]
-        def __init__(self, inner: Any, rules: Rules | None) -> None:
+        def __init__(self, inner: Any, rules: ExchangeRules | None) -> None:
             self._inner, self._rules = inner, rules
             pool = getattr(inner, "_pool", None)
             if pool is not None:
@@ -271,9 +271,12 @@ def _transport_class(library: Any) -> Any:
 
 
 def _limits(operation: Operation, request: Any, response: Any) -> tuple[int | None, bool]:
-    """The most bytes of the body, None where it counts with all others, and whether it is to be JSON."""
+    """Return the most bytes of the body and whether it must be JSON.
+
+    The limit is None if the body counts with all other answers.
+    """
     if response.headers.get(_ENCODED, "identity").lower() not in {"identity", ""}:
-        raise Exceeded("strange", "it packs an answer that was asked for as it is")
+        raise Exceeded("strange", "it compresses an answer that must come uncompressed")
     api = "/api/" in request.url.path and "/resolve" not in request.url.path
     payload = operation.transfer and request.method == "GET" and response.status_code in (200, 206)
     if not payload or (api and operation.body is None):

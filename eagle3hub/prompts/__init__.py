@@ -12,7 +12,7 @@ from pathlib import Path
 from eagle3hub.errors import SourceError, UsageError
 from eagle3hub.prompts.fetch import is_cached, read_dataset
 from eagle3hub.prompts.sets import Dataset, Prompt, PromptSet, datasets, parse_prompts
-from eagle3hub.system.documents import near
+from eagle3hub.system.documents import did_you_mean
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.reading import read_bytes
 
@@ -56,7 +56,7 @@ def _of_file(path: Path) -> tuple[Prompt, ...]:
     except OSError as error:
         known = [*PACKAGED, *datasets()]
         raise SourceError(
-            f"cannot read the prompts {str(path)!r}: {error.strerror or error}{near(str(path), known)}",
+            f"cannot read the prompts {str(path)!r}: {error.strerror or error}{did_you_mean(str(path), known)}",
             hint=f"give a JSON Lines file, or the name of a set: {', '.join(known)}",
             code="source-prompts",
         ) from error

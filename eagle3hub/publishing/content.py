@@ -1,4 +1,4 @@
-"""Tell the kind of a file from its bytes: PNG, JPEG, text, weights."""
+"""Recognise and check the contents of files: PNG, JPEG, other kinds, plain text, safetensors headers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from eagle3hub.checkpoint.safetensors import MAX_HEADER_BYTES, Header, parse_hea
 from eagle3hub.errors import CheckpointError
 from eagle3hub.publishing.files import LocalFile
 
-# The chunks of a PNG file (ISO/IEC 15948): read, checked, and their texts unpacked.
+# PNG files (ISO/IEC 15948): chunks, their checks, their unpacked texts
 
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_START = b"\x89PNG\r\n\x1a\n"
 MAX_PNG_BYTES = 64 << 20
-"""A picture of a model card is far smaller; larger ones are not read into memory."""
+"""A picture on a model card is far smaller. Larger ones are not read into memory."""
 _MAX_TEXT = 16 << 20
 _MAX_PNG_PIXELS = 1 << 28
 _MUST = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
@@ -31,39 +31,39 @@ _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
 
 
 class Malformed(ValueError):
-    """What a file is not, as the end of a sentence that begins with its name."""
+    """A file is not what it should be. The message completes a sentence that starts with the file's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A chunk: its name, and where its data lies in the file."""
+    """A chunk of a picture: its name, and where its data starts and ends in the file."""
 
     name: bytes
     start: int
     end: int
 
     @property
-    def shown(self) -> str:
-        """Its name as text."""
+    def printable_name(self) -> str:
+        """The name as text."""
         return self.name.decode("ascii", "replace") if self.name.isalpha() else "unnamed"
 
 
-def chunks(data: bytes) -> list[Chunk]:
-    """Every chunk up to IEND. Raises Malformed where lengths or check sums are wrong, or bytes follow."""
-    if not data.startswith(SIGNATURE):
-        raise Malformed("does not begin as PNG pictures do")
+def png_chunks(data: bytes) -> list[Chunk]:
+    """Return every chunk up to IEND. Raises Malformed if lengths or checksums are wrong, or bytes follow."""
+    if not data.startswith(PNG_START):
+        raise Malformed("does not begin like a PNG picture")
     found: list[Chunk] = []
-    at = len(SIGNATURE)
+    at = len(PNG_START)
     while not found or found[-1].name != b"IEND":
         if at + 12 > len(data):
             raise Malformed("ends before its IEND chunk")
         start, length = at + 8, int.from_bytes(data[at : at + 4], "big")
         end = start + length
         if end + 4 > len(data):
-            raise Malformed(f"claims {length} bytes for a chunk and ends before")
+            raise Malformed(f"states {length} bytes for a chunk and ends before them")
         chunk = Chunk(data[at + 4 : start], start, end)
         if zlib.crc32(memoryview(data)[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-            raise Malformed(f"has a {chunk.shown} chunk whose check sum is wrong")
+            raise Malformed(f"has a {chunk.printable_name} chunk whose check sum is wrong")
         found.append(chunk)
         at = end + 4
     if at != len(data):
@@ -71,8 +71,8 @@ def chunks(data: bytes) -> list[Chunk]:
     return found
 
 
-def texts(data: bytes, chunk: Chunk) -> bytes:
-    """What a chunk that is no pixels says, unpacked where it is packed. Raises Malformed."""
+def chunk_text(data: bytes, chunk: Chunk) -> bytes:
+    """Return the text of a chunk that is not pixels, unpacked if it is packed. Raises Malformed."""
     raw = data[chunk.start : chunk.end]
     if chunk.name in (b"zTXt", b"iCCP"):
         name, _, packed = raw.partition(b"\0")
@@ -85,25 +85,25 @@ def texts(data: bytes, chunk: Chunk) -> bytes:
     return b"" if chunk.name == b"IDAT" else raw
 
 
-def said(data: bytes) -> dict[Chunk, bytes]:
-    """What each chunk says that is no pixels. Raises Malformed, also where they unpack to too much together."""
+def chunk_texts(data: bytes) -> dict[Chunk, bytes]:
+    """Return the text of each chunk that is not pixels. Raises Malformed, also if they unpack to too much."""
     found: dict[Chunk, bytes] = {}
     left = _MAX_TEXT
-    for chunk in chunks(data):
-        found[chunk] = texts(data, chunk)
+    for chunk in png_chunks(data):
+        found[chunk] = chunk_text(data, chunk)
         left -= max(0, len(found[chunk]) - (chunk.end - chunk.start))
         if left < 0:
-            raise Malformed("has texts that unpack to more than a picture of a card says")
+            raise Malformed("has texts that unpack to more than a picture of a card needs")
     return found
 
 
 def check_png(data: bytes) -> None:
-    """Raise Malformed unless the bytes are a PNG picture, whole, and nothing besides."""
-    found = list(said(data))
+    """Raise Malformed unless the bytes are one whole PNG picture and nothing else."""
+    found = list(chunk_texts(data))
     names = [chunk.name for chunk in found]
     for chunk in found:
         if chunk.name not in _MUST | _MAY | _TEXTS:
-            raise Malformed(f"has a chunk of a kind that pictures of a card do not need ({chunk.shown})")
+            raise Malformed(f"has a chunk of a kind that pictures of a card do not need ({chunk.printable_name})")
     if (
         names[0] != b"IHDR"
         or names.count(b"IHDR") != 1
@@ -138,20 +138,20 @@ def _unpacked(chunk: Chunk, packed: bytes) -> bytes:
     try:
         text = stream.decompress(packed, _MAX_TEXT)
     except zlib.error as e:
-        raise Malformed(f"has a {chunk.shown} chunk that cannot be unpacked") from e
+        raise Malformed(f"has a {chunk.printable_name} chunk that cannot be unpacked") from e
     if not stream.eof or stream.unused_data or stream.unconsumed_tail:
-        raise Malformed(f"has a {chunk.shown} chunk that is cut short, too large or followed by more")
+        raise Malformed(f"has a {chunk.printable_name} chunk that is cut short, too large or followed by more")
     return text
 
 
 def _size(header: bytes) -> int:
-    """Bytes of the pixels before packing: each row has one byte more, its filter."""
+    """Return the size of the unpacked pixels in bytes. Each row has one more byte, its filter."""
     if len(header) != 13:
         raise Malformed("has an IHDR chunk that is not 13 bytes long")
     width, height = int.from_bytes(header[:4], "big"), int.from_bytes(header[4:8], "big")
     depth, colour, packing, filters, interlaced = header[8:]
     if depth not in _DEPTHS.get(colour, ()) or packing or filters or interlaced > 1:
-        raise Malformed("has a header that no PNG picture has")
+        raise Malformed("has a header that is not valid in a PNG picture")
     if not 0 < width * height <= _MAX_PNG_PIXELS:
         raise Malformed(f"has {width} × {height} pixels")
     bits = depth * _CHANNELS[colour]
@@ -160,10 +160,10 @@ def _size(header: bytes) -> int:
     return sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sizes if columns > 0 and rows > 0)
 
 
-# The segments of a JPEG file (ITU-T T.81): read and checked.
+# JPEG files (ITU-T T.81): segments and their checks
 
 
-START = b"\xff\xd8\xff"
+JPEG_START = b"\xff\xd8\xff"
 MAX_JPEG_BYTES = 64 << 20
 _MAX_JPEG_PIXELS = 1 << 26
 _FRAMES = {0xC0, 0xC1, 0xC2}
@@ -171,10 +171,10 @@ _NAMES = {0xC4: "DHT", 0xDB: "DQT", 0xDD: "DRI", 0xFE: "COM", 0xE0: "APP0", 0xE1
 _NAMES |= {0xED: "APP13", 0xEE: "APP14", 0xDA: "SOS"} | dict.fromkeys(_FRAMES, "SOF")
 
 
-def segments(data: bytes) -> list[Chunk]:
-    """Every segment with a length, up to the end of the picture. Raises Malformed where bytes follow."""
-    if not data.startswith(START):
-        raise Malformed("does not begin as JPEG pictures do")
+def jpeg_segments(data: bytes) -> list[Chunk]:
+    """Return every segment with a length, up to the end of the picture. Raises Malformed if bytes follow."""
+    if not data.startswith(JPEG_START):
+        raise Malformed("does not begin like a JPEG picture")
     found: list[Chunk] = []
     at = 2
     while True:
@@ -201,8 +201,8 @@ def segments(data: bytes) -> list[Chunk]:
 
 
 def check_jpeg(data: bytes) -> None:
-    """Raise Malformed unless the bytes are a JPEG picture, whole, and nothing besides."""
-    names = [segment.name for segment in segments(data)]
+    """Raise Malformed unless the bytes are one whole JPEG picture and nothing else."""
+    names = [segment.name for segment in jpeg_segments(data)]
     if names.count(b"SOF") != 1 or b"SOS" not in names:
         raise Malformed("has no pixels, or more than one picture")
     from PIL import Image, UnidentifiedImageError
@@ -219,7 +219,10 @@ def check_jpeg(data: bytes) -> None:
 
 
 def _after_scan(data: bytes, at: int) -> int:
-    """Where the next marker stands after packed pixels: FF00 is a byte of them, FFD0 to FFD7 are between them."""
+    """Return the offset of the next marker after packed pixels.
+
+    FF00 is a byte of the pixels, and FFD0 to FFD7 stand between them.
+    """
     while True:
         at = data.find(b"\xff", at)
         if at < 0 or at + 1 >= len(data):
@@ -229,7 +232,7 @@ def _after_scan(data: bytes, at: int) -> int:
         at += 2
 
 
-# What a file is by its first bytes, in words, where that can be told.
+# The kind of a file by its first bytes
 
 
 _PACKED = (
@@ -269,22 +272,22 @@ _OTHERS = (
     (rb"[\x01-\xff][\x00-\xff]{2}\0{5}\{\"", "a safetensors file"),
 )
 _KINDS = [(re.compile(pattern, re.S), what) for pattern, what in (*_PACKED, *_OTHERS)]
-FIRST = 1024
-"""How many bytes of a file `recognised` looks at."""
+RECOGNISED_BYTES = 1024
+"""How many bytes of a file `recognised_kind` looks at."""
 
 
-def recognised(start: bytes) -> str | None:
-    """What a file with these first bytes is: ``a ZIP archive``; None where nothing is recognised."""
+def recognised_kind(start: bytes) -> str | None:
+    """Return the kind of a file with these first bytes, such as ``a ZIP archive``, or None."""
     return next((what for pattern, what in _KINDS if pattern.match(start)), None)
 
 
-def packed(start: bytes) -> str | None:
-    """What a file with these first bytes is, if its contents are compressed."""
-    what = recognised(start)
+def recognised_archive(start: bytes) -> str | None:
+    """Return the kind of a file with these first bytes if its contents are compressed, else None."""
+    what = recognised_kind(start)
     return what if what in {name for _, name in _PACKED} else None
 
 
-# Plain text of a release: UTF-8, and nothing in it that cannot be seen or that moves other text.
+# Plain text: UTF-8 without invisible characters or characters that move other text
 
 
 _UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
@@ -293,7 +296,7 @@ _DISGUISED = re.compile(r"script|page|XML|SVG|PEM|PDF|Git LFS")
 
 
 def text_of(data: bytes) -> str:
-    """UTF-8 text. Raises Malformed naming the line of the first byte that is none."""
+    """Decode UTF-8 text. Raises Malformed, which names the line of the first byte that is not UTF-8."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as e:
@@ -301,34 +304,34 @@ def text_of(data: bytes) -> str:
         raise Malformed(f"holds bytes in line {line} that are not UTF-8 text (save it as UTF-8)") from e
 
 
-def plain(data: bytes) -> str:
-    """UTF-8 text without control characters and marks that turn the direction of text. Raises Malformed."""
+def plain_text(data: bytes) -> str:
+    """Return UTF-8 text without control characters and direction marks. Raises Malformed."""
     text = text_of(data)
-    for what, pattern in (("an unseen character", _UNSEEN), ("a mark that turns the direction of text", _BIDI)):
-        if found := pattern.search(text, 0):
+    for what, pattern in (("an invisible character", _UNSEEN), ("a mark that turns the direction of text", _BIDI)):
+        if found := pattern.search(text):
             line = text.count("\n", 0, found.start()) + 1
             raise Malformed(f"holds {what}, U+{ord(found[0]):04X}, in line {line}")
     return text
 
 
 def check_text(data: bytes) -> None:
-    """Raise Malformed unless the bytes are plain text that does not begin as something else does."""
-    plain(data)
-    what = recognised(data[:FIRST])
+    """Raise Malformed unless the bytes are plain text that does not begin like another kind of file."""
+    plain_text(data)
+    what = recognised_kind(data[:RECOGNISED_BYTES])
     if what is not None and _DISGUISED.search(what):
-        raise Malformed("begins as something else does")
+        raise Malformed("begins like another kind of file")
 
 
 def check_license(data: bytes) -> None:
-    """`check_text`, but the form feeds of GNU's licenses are let through."""
+    """Run `check_text`, but allow the form feeds in GNU's licenses."""
     check_text(data.replace(b"\f", b""))
 
 
-# The header of a safetensors file among the files of a release.
+# Headers of safetensors files
 
 
 class _Reader:
-    """A `ByteReader` of a file of a release, by which messages begin with ``it``."""
+    """A `ByteReader` for a file of a release. Its messages begin with ``it``."""
 
     remote: Callable[[int, int], bytes] | None = None
     shown = "it"
@@ -351,14 +354,17 @@ class _Reader:
         return data
 
 
-def header(file: LocalFile) -> Header:
-    """The header of a safetensors file. Raises CheckpointError, whose message begins with ``it``, and OSError."""
+def safetensors_header(file: LocalFile) -> Header:
+    """Return the header of a safetensors file.
+
+    Raises OSError, and CheckpointError whose message begins with ``it``.
+    """
     return parse_header(_Reader(file))
 
 
 def header_bytes(file: LocalFile) -> bytes:
-    """Everything in a safetensors file that is not the numbers of a tensor. Raises as `header`."""
-    header(file)
+    """Return the bytes of a safetensors file's header. Raises as `safetensors_header`."""
+    safetensors_header(file)
     reader = _Reader(file)
     length = int.from_bytes(reader.read(0, 8), "little")
     return reader.read(8, min(length, MAX_HEADER_BYTES))

@@ -1,6 +1,6 @@
 """Gates that derive a release again: what its reports state, what its manifest asks for, what its card prints.
 
-Nothing here is believed that can be computed: see `eagle3hub.validation.derive` and `eagle3hub.card.folder`.
+What can be computed is computed again and not believed: see `eagle3hub.validation.derive` and `eagle3hub.card.folder`.
 """
 
 from __future__ import annotations
@@ -29,72 +29,77 @@ from eagle3hub.card.manifest import Manifest, load_manifest, read_manifest_docum
 from eagle3hub.errors import InputError, Problem, UsageError
 from eagle3hub.head import Head
 from eagle3hub.prompts import PACKAGED, datasets, is_cached, load_prompts
-from eagle3hub.publishing.files import LocalFile, directly_in, head_folders
+from eagle3hub.publishing.files import LocalFile, files_in, head_folders
 from eagle3hub.system.documents import parse_yaml
 from eagle3hub.validation.derive import contradictions
 from eagle3hub.validation.gates import agreement
 from eagle3hub.validation.layouts import LayoutResult, judge_layouts
-from eagle3hub.validation.measurement import measurement_of
-from eagle3hub.validation.options import engine_names
 from eagle3hub.validation.report import Report, load_report
 
 _AGAIN = "validate it again (eagle3hub release makes folder and reports together)"
 _OWN_TEMPLATES = (
-    "were made with templates of the makers' own, which are not run from the Hub: download it and verify the folder"
+    "were made with the makers' own templates, which are not run from the Hub: download the release and verify the "
+    "folder"
 )
 _REMAKE = "make the folder again with eagle3hub release"
 _SECTIONS = (
-    "the card is made from manifest, reports and head: write text of your own under sections: in the manifest, "
-    "correct facts there, and make the folder again with eagle3hub release"
+    "the card is made from manifest, reports and head: write your own text under sections: in the manifest, correct "
+    "facts there, and make the folder again with eagle3hub release"
 )
 
 
-def problem(code: str, message: str, hint: str | None = None) -> Problem:
-    """What keeps a folder from being published."""
+def gate_problem(code: str, message: str, hint: str | None = None) -> Problem:
+    """Return a problem that keeps a folder from being published."""
     return Problem("error", code, message, hint)
 
 
 def own_manifest(folder: Path) -> Manifest | None:
-    """The manifest that lies in a release folder; None where there is none. Raises ManifestError, SourceError."""
+    """Return the manifest in a release folder, or None if there is none. Raises ManifestError, SourceError."""
     return load_manifest(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
 
 
 def manifest_problems(
     folder: Path, files: Sequence[LocalFile], own: Manifest | None, given: Manifest | None, repo_id: str
 ) -> Iterator[Problem]:
-    """What is wrong with the manifest and the record of a folder; ``given`` is the manifest of the command line."""
+    """Yield the problems of the manifest and the record in a folder.
+
+    ``own`` is the manifest in the folder, ``given`` the one on the command line.
+    """
     code = "publish-manifest"
     if own is None:
-        yield problem(code, f"there is no {MANIFEST} in the folder, which says what is released", _REMAKE)
+        yield gate_problem(code, f"there is no {MANIFEST} in the folder to say what is released", _REMAKE)
         return
     if own.release.repo != repo_id:
-        yield problem(
+        yield gate_problem(
             code,
             f"the folder was made for {own.release.repo}, not for {repo_id}: its card and links name that repository",
             "change release.repo in the manifest, and make the folder again with eagle3hub release",
         )
     for field in _private(own):
-        yield problem(code, f"{MANIFEST} says otherwise under {field} than a release's own manifest does", _REMAKE)
+        yield gate_problem(code, f"{MANIFEST} has another {field} than the manifest of a release should have", _REMAKE)
     named = {path.relative_to(folder).as_posix() for path in _named(own) if path.is_relative_to(folder)}
     for file in files:
         if file.path.startswith((f"{BENCHMARKS}/", f"{IMPORTED}/")) and file.path not in named:
-            yield problem(code, f"{file.path} is not named in {MANIFEST}, so the card shows nothing of it", _REMAKE)
+            yield gate_problem(code, f"{file.path} is not named in {MANIFEST}, so the card does not show it", _REMAKE)
     if given is not None and not _same_manifest(own, given):
-        yield problem(code, f"{MANIFEST} in the folder is not what {given.path.name} gives", _REMAKE)
+        yield gate_problem(code, f"{MANIFEST} in the folder differs from what {given.path.name} gives", _REMAKE)
     try:
         record = load_record(folder / RECORD)
     except InputError as e:
-        yield problem(code, f"the record of the release cannot be read: {e.message}", _REMAKE)
+        yield gate_problem(code, f"the record of the release cannot be read: {e.message}", _REMAKE)
         return
     here = {f.path: f.sha256 for f in files}
     for listed in record.files:
         if here.get(listed["path"]) != listed["sha256"]:
             what = "is missing" if listed["path"] not in here else "has other bytes than when the release was made"
-            yield problem(code, f"{listed['path']} {what}", _REMAKE)
+            yield gate_problem(code, f"{listed['path']} {what}", _REMAKE)
 
 
 def _private(own: Manifest) -> list[str]:
-    """Fields in which a folder's manifest is not its own public form: reports elsewhere, places on a machine."""
+    """Return the fields that differ between a folder's manifest and its public form.
+
+    Such fields name reports elsewhere, or places on a machine.
+    """
     here = read_manifest_document(own.path)[0].data
     form = public_form(own.path, publish=here.get("publish", {}), benchmarks=len(own.benchmarks))[MANIFEST]
     public = parse_yaml(form.decode(), MANIFEST).data
@@ -102,13 +107,16 @@ def _private(own: Manifest) -> list[str]:
 
 
 def _named(own: Manifest) -> list[Path]:
-    """Benchmarks and imported measurements that the manifest names."""
+    """Return the paths of the benchmarks and imported measurements that the manifest names."""
     here = read_manifest_document(own.path)[0].data
     return [path for key in ("benchmarks", "imported") for path in find(own.path.parent, here.get(key, ()))]
 
 
 def _same_manifest(own: Manifest, given: Manifest) -> bool:
-    """Whether the folder's manifest is the given one's public form, in all but how it is published."""
+    """Return whether the folder's manifest equals the public form of the given manifest.
+
+    How the release is published is not compared.
+    """
     address = f"{given.path}#{given.name}" if given.name else given.path
     digest = own.target.weights_digest if given.target.weights_digest is None else None
     count = len(own.benchmarks)
@@ -118,85 +126,85 @@ def _same_manifest(own: Manifest, given: Manifest) -> bool:
 
 
 def report_problems(folder: Path, files: Sequence[LocalFile], manifest: Manifest | None) -> Iterator[Problem]:
-    """What is wrong with the reports of a folder: each by itself, with the manifest, and with the others."""
+    """Yield the problems of the reports in a folder: alone, against the manifest, and against each other."""
     code = "publish-report"
     heads: Mapping[str, Head] = {}
     if manifest is not None:
         try:
             heads = open_heads(folder, manifest)
         except InputError as e:
-            yield problem("publish-head", f"a head cannot be read: {e.message}", e.hint)
+            yield gate_problem("publish-head", f"a head cannot be read: {e.message}", e.hint)
     reports: list[tuple[str, Report]] = []
     for file in files:
         if file.path.startswith("reports/") and isinstance(file.source, Path):
             try:
                 reports.append((file.path, load_report(file.source)))
             except InputError as e:
-                yield problem(code, f"{file.path} is no report: {e.message}", e.hint)
+                yield gate_problem(code, f"{file.path} is not a report: {e.message}", e.hint)
     folders = head_folders(files)
     place_of = {digest: place for place, digest in folders.items()}
     good: list[tuple[str, Report]] = []
     for path, report in reports:
-        place = place_of.get(report.document["head"]["digest"])
+        place = place_of.get(report.head.digest)
         if place is None:
-            yield problem(code, f"{path} measured other bytes than those of this folder", _AGAIN)
+            yield gate_problem(code, f"{path} measured a head with other bytes than those in this folder", _AGAIN)
             continue
-        found = [*_other_files(files, place, report), *contradictions(report.document, heads.get(place))]
-        if report.document["tool"]["version"] != __version__:
-            made = report.document["tool"]["version"]
+        found = [*_other_files(files, place, report), *contradictions(report, heads.get(place))]
+        if report.tool_version != __version__:
+            made = report.tool_version
             found.append(f"it was made by eagle3hub {made}, and this is {__version__}, which may derive other numbers")
         if manifest is not None:
-            found += unlike(manifest, report.document)
-        yield from (problem(code, f"{path}: {what}", _AGAIN) for what in found)
+            found += departures_from_manifest(manifest, report)
+        yield from (gate_problem(code, f"{path}: {what}", _AGAIN) for what in found)
         if report.verdict != "pass":
-            yield problem(code, f"{path} says {report.verdict}: {report.reason}", _AGAIN)
+            yield gate_problem(code, f"{path} says {report.verdict}: {report.reason}", _AGAIN)
         if not found:
             good.append((path, report))
-    yield from (problem(code, what, _AGAIN) for what in _disagreements(good))
-    wanted = set(engine_names(manifest.validate.engine)) if manifest is not None else set()
+    yield from (gate_problem(code, what, _AGAIN) for what in _disagreements(good))
+    wanted = set(manifest.validate.engines) if manifest is not None else set()
     for place, digest in folders.items():
         where = place or "the root"
-        mine = [r for _, r in reports if r.document["head"]["digest"] == digest]
-        measured = {e["engine"] for r in mine for e in r.document["engines"] if e["verdict"] != "unavailable"}
+        mine = [r for _, r in reports if r.head.digest == digest]
+        measured = {e.engine for r in mine for e in r.engines if e.verdict != "unavailable"}
         if not measured:
-            yield problem("publish-unmeasured", f"no report covers the head in {where}", _AGAIN)
+            yield gate_problem("publish-unmeasured", f"no report covers the head in {where}", _AGAIN)
         elif missing := sorted(wanted - measured):
             what = f"the head in {where} was not measured by {', '.join(missing)}"
-            yield problem("publish-unmeasured", what, _AGAIN)
+            yield gate_problem("publish-unmeasured", what, _AGAIN)
 
 
 def _other_files(files: Sequence[LocalFile], place: str, report: Report) -> Iterator[str]:
-    here = {f.name: (f.size, f.sha256) for f in directly_in(files, place)}
-    for stated in report.document["head"]["files"]:
+    here = {f.name: (f.size, f.sha256) for f in files_in(files, place)}
+    for stated in report.head.files:
         if here.get(stated["path"]) != (stated["size"], stated["sha256"]):
-            yield f"{stated['path']} is not the file of this folder that it states"
+            yield f"{stated['path']} in this folder is not the file that it measured"
 
 
-def unlike(manifest: Manifest, report: Mapping[str, Any]) -> list[str]:
-    """Where a report measured something else than the manifest asks for, one sentence each."""
-    asked, settings, prompts, target = manifest.validate, report["settings"], report["prompts"], report["target"]
+def departures_from_manifest(manifest: Manifest, report: Report) -> list[str]:
+    """Return one sentence for each setting in which a report differs from the manifest."""
+    asked, settings, prompts, target = manifest.validate, report.settings, report.prompts, report.target
     rows: list[tuple[str, Any, Any]] = [
-        ("the target", target["name"], manifest.target.id),
-        ("K", settings["draft_tokens"], asked.draft_tokens),
-        ("the dtype", settings["dtype"], asked.dtype),
-        ("the device", settings["device"], asked.device),
-        ("the limit of new tokens", settings["max_new_tokens"], asked.max_new_tokens),
-        ("the required acceptance length", settings["min_acceptance_length"], asked.min_acceptance_length),
-        ("the temperature", settings["temperature"], 0),
-        ("the branches per token", settings.get("topk", 1), 1),
-        ("the seed", settings["seed"], 0),
-        ("the way of drafting", settings.get("drafting", "greedy"), "greedy"),
-        ("the prompts", prompts["name"], PurePath(asked.prompts).name),
-        ("the number of prompts", prompts["count"], _asked_count(asked.prompts, asked.num_prompts)),
+        ("the target", target.name, manifest.target.id),
+        ("K", settings.draft_tokens, asked.draft_tokens),
+        ("the dtype", settings.dtype, asked.dtype),
+        ("the device", settings.device, asked.device),
+        ("the limit of new tokens", settings.max_new_tokens, asked.max_new_tokens),
+        ("the required acceptance length", settings.min_acceptance_length, asked.min_acceptance_length),
+        ("the temperature", settings.temperature, 0),
+        ("the branches per token", settings.topk or 1, 1),
+        ("the seed", settings.seed, 0),
+        ("the way of drafting", settings.drafting or "greedy", "greedy"),
+        ("the prompts", prompts.name, PurePath(asked.prompts).name),
+        ("the number of prompts", prompts.count, _asked_count(str(asked.prompts), asked.num_prompts)),
     ]
-    if target["revision"] is not None or manifest.target.revision is None:
-        rows.append(("the target's revision", target["revision"], manifest.target.revision))
+    if target.revision is not None or manifest.target.revision is None:
+        rows.append(("the target's revision", target.revision, manifest.target.revision))
     if manifest.target.weights_digest is not None:
-        rows.append(("the digest of the target's weights", target["weights_digest"], manifest.target.weights_digest))
-    unasked = sorted({e["engine"] for e in report["engines"]} - set(engine_names(asked.engine)))
+        rows.append(("the digest of the target's weights", target.weights_digest, manifest.target.weights_digest))
+    unasked = sorted({e.engine for e in report.engines} - set(asked.engines))
     return [
         *(
-            f"{what} is {_shown(measured)}, and the manifest asks for {_shown(wanted)}"
+            f"{what} is {_printed(measured)}, and the manifest asks for {_printed(wanted)}"
             for what, measured, wanted in rows
             if wanted is not Ellipsis and measured != wanted
         ),
@@ -205,7 +213,10 @@ def unlike(manifest: Manifest, report: Mapping[str, Any]) -> list[str]:
 
 
 def _asked_count(prompts: str, count: int | None) -> Any:
-    """How many prompts a manifest asks for; Ellipsis where that is the size of a set that is not at hand."""
+    """Return the number of prompts that a manifest asks for.
+
+    Returns Ellipsis if that is the size of a prompt set that is not on this machine.
+    """
     if count is not None:
         return count
     if prompts in PACKAGED or (prompts in datasets() and is_cached(datasets()[prompts])):
@@ -216,39 +227,41 @@ def _asked_count(prompts: str, count: int | None) -> Any:
     return ...
 
 
-def _shown(value: Any) -> str:
+def _printed(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
 def _disagreements(reports: Sequence[tuple[str, Report]]) -> Iterator[str]:
-    """What reports say of each other: one target, one count for one measurement, the same in every layout."""
+    """Yield one sentence for each pair of reports that contradict each other.
+
+    Reports of one release must agree on the target, on the counters of one measurement, and across layouts.
+    """
     first_path, first = reports[0] if reports else ("", None)
     seen: dict[tuple[Any, ...], tuple[str, Any]] = {}
     for path, report in reports:
-        document = report.document
-        if first is not None and document["target"] != first.document["target"]:
+        if first is not None and report.target != first.target:
             yield f"{path} and {first_path} measured different targets"
-        for entry in document["engines"]:
-            if "per_prompt" not in entry:
+        for entry in report.engines:
+            if entry.counted is None:
                 continue
-            key = (document["head"]["digest"], entry["engine"], entry["device"], entry["dtype"])
-            measured = measurement_of(document, entry)
+            key = (report.head.digest, entry.engine, entry.device, entry.dtype)
+            measured = report.measurement(entry)
             earlier = seen.setdefault(key, (path, measured))
             if earlier[1] is not measured and agreement(measured, earlier[1]).verdict == "fail":
-                yield f"{path} and {earlier[0]} contradict each other on {entry['engine']}, over the same bytes"
+                yield f"{path} and {earlier[0]} contradict each other on {entry.engine}, over the same bytes"
     if reports:
-        verdict, reason = judge_layouts([LayoutResult(r.document["head"]["layout"], r) for _, r in reports])
+        verdict, reason = judge_layouts([LayoutResult(r.head.layout, r) for _, r in reports])
         if verdict == "fail":
             yield reason
 
 
 @dataclass(frozen=True, slots=True)
-class Derived:
-    """What deriving a release again found.
+class Derivation:
+    """The result of deriving a release again.
 
     Attributes:
-        faults: what does not follow, one sentence each.
-        waived: the same, of gates that the release itself says were waived.
+        faults: one sentence for each thing that does not follow.
+        waived: the same for gates that the release says were waived.
         unchecked: what could not be derived here, and why.
     """
 
@@ -257,19 +270,20 @@ class Derived:
     unchecked: Sequence[str] = ()
 
 
-def derive_again(folder: Path, files: Sequence[LocalFile], repo_id: str, *, run_templates: bool = True) -> Derived:
-    """Derive a release from its own files: its reports' numbers and verdicts, its card, its charts.
+def derive_again(folder: Path, files: Sequence[LocalFile], repo_id: str, *, run_templates: bool = True) -> Derivation:
+    """Derive a release from its own files: the numbers and verdicts of its reports, its card, its charts.
 
     Args:
-        files: those of ``folder`` with their digests. repo_id: the repository it was published to.
-        run_templates: whether templates of the makers' own are run. They are in a sandbox, but may take for ever.
+        files: the files of ``folder`` with their digests.
+        repo_id: the repository that the release was published to.
+        run_templates: whether to run the makers' own templates. They run in a sandbox, but may never end.
     """
     try:
         own = own_manifest(folder)
     except InputError as e:
-        return Derived([e.message])
+        return Derivation([e.message])
     if own is None:
-        return Derived([f"there is no {MANIFEST}, so that reports, card and charts cannot be derived again"])
+        return Derivation([f"there is no {MANIFEST}, so reports, card and charts cannot be derived again"])
     found = [*manifest_problems(folder, files, own, None, repo_id), *report_problems(folder, files, own)]
     try:
         waived = set(load_record(folder / RECORD).waived)
@@ -278,20 +292,20 @@ def derive_again(folder: Path, files: Sequence[LocalFile], repo_id: str, *, run_
         else:
             cards = differences(folder, {f.path: f.sha256 for f in files})
     except InputError as e:
-        return Derived([*(p.message for p in found), f"the card cannot be made again: {e.message}"])
+        return Derivation([*(p.message for p in found), f"the card cannot be made again: {e.message}"])
     faults = [p.message for p in found if p.code not in waived]
     faults += [f"{d.path} {d.what}" for d in cards if not d.unknown]
     unchecked = [f"{d.path} {d.what}" for d in cards if d.unknown]
-    return Derived(faults, [p.message for p in found if p.code in waived], unchecked)
+    return Derivation(faults, [p.message for p in found if p.code in waived], unchecked)
 
 
 def card_problems(folder: Path, files: Sequence[LocalFile]) -> Iterator[Problem]:
-    """What of card and charts is not what manifest, reports and heads give."""
+    """Yield a problem for each part of card and charts that differs from what manifest, reports and heads give."""
     try:
         found: Sequence[Difference] = differences(folder, {f.path: f.sha256 for f in files})
     except InputError as e:
-        yield problem("publish-card", f"the card cannot be made again: {e.message}", e.hint or _REMAKE)
+        yield gate_problem("publish-card", f"the card cannot be made again: {e.message}", e.hint or _REMAKE)
         return
     for one in found:
         hint = _SECTIONS if one.path == CARD else _REMAKE
-        yield problem("publish-card", f"{one.path} {one.what}", f"{hint}\n{one.diff}" if one.diff else hint)
+        yield gate_problem("publish-card", f"{one.path} {one.what}", f"{hint}\n{one.diff}" if one.diff else hint)

@@ -1,4 +1,4 @@
-"""The files of a release folder, each read once for every digest that is needed."""
+"""Read the files of a release folder, each file once for all digests."""
 
 from __future__ import annotations
 
@@ -16,16 +16,21 @@ from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.reading import opened, read_text
 
 SUMS = "SHA256SUMS"
-"""Digests of every other published file, as ``sha256sum --check`` reads them."""
+"""The list of digests: the SHA-256 of every other published file, in the format of ``sha256sum --check``."""
 _CHUNK = 2 << 20
 _SUM = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file to publish: its path in the repository, its bytes or where they are, and what they amount to.
+    """A file to publish.
 
-    ``blob_id`` is git's name for the bytes: the Hub tells the SHA-256 of large files only.
+    Attributes:
+        path: its path in the repository.
+        source: its bytes, or the path of the file on this machine.
+        size: its size in bytes.
+        sha256: the SHA-256 of its bytes, in hexadecimal digits.
+        blob_id: git's name for its bytes, because the Hub states the SHA-256 of large files only.
     """
 
     path: str
@@ -40,7 +45,7 @@ class LocalFile:
         return self.path.rpartition("/")[2]
 
     def head(self, count: int) -> bytes:
-        """Its first bytes."""
+        """Return the first ``count`` bytes."""
         if isinstance(self.source, bytes):
             return self.source[:count]
         with opened(self.source) as f:
@@ -48,9 +53,10 @@ class LocalFile:
 
 
 def read_folder(folder: Path, progress: Progress = silent) -> tuple[list[LocalFile], list[str]]:
-    """Every regular file under ``folder`` by path, and every link, which is not followed.
+    """Return every regular file under ``folder``, sorted by path, and the paths of all links and special files.
 
-    A list of digests from an earlier publication is left out: it is made anew. Raises SourceError.
+    Links are not followed. The list of digests of an earlier publication is left out, because a new one is made.
+    Raises SourceError.
     """
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder", hint="name the folder of a release", code="source-missing")
@@ -66,34 +72,34 @@ def read_folder(folder: Path, progress: Progress = silent) -> tuple[list[LocalFi
     files = []
     for number, path in enumerate(sorted(paths), 1):
         name = path.relative_to(folder).as_posix()
-        progress(f"reading file {number} of {len(paths)}")  # a name may hold a secret
+        progress(f"reading file {number} of {len(paths)}")  # no names: a name may hold a secret
         files.append(_read(path, name))
     return files, sorted(links)
 
 
-def of_bytes(path: str, data: bytes) -> LocalFile:
-    """A file that is made for the publication."""
+def file_of_bytes(path: str, data: bytes) -> LocalFile:
+    """Make a file for the publication from its bytes."""
     blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
     return LocalFile(path, data, len(data), hashlib.sha256(data).hexdigest(), blob.hexdigest())
 
 
-def sums(files: Sequence[LocalFile]) -> LocalFile:
-    """The list of digests of ``files``."""
+def digest_list(files: Sequence[LocalFile]) -> LocalFile:
+    """Make the list of digests of ``files``."""
     lines = "".join(f"{f.sha256}  {f.path}\n" for f in sorted(files, key=lambda f: f.path))
-    return of_bytes(SUMS, lines.encode())
+    return file_of_bytes(SUMS, lines.encode())
 
 
-def read_sums(path: Path) -> dict[str, str]:
-    """SHA-256 by path from a list in a file. Raises SourceError for anything that is no such list."""
+def read_digest_list(path: Path) -> dict[str, str]:
+    """Read a list of digests from a file: SHA-256 by path. Raises SourceError if it is not such a list."""
     try:
         text = read_text(path)
     except OSError as e:
         raise SourceError(f"cannot read {SUMS}: {e.strerror}", code="source-sums") from e
-    return parse_sums(text)
+    return parse_digest_list(text)
 
 
-def parse_sums(text: str) -> dict[str, str]:
-    """SHA-256 by path. Raises SourceError for anything that is no such list."""
+def parse_digest_list(text: str) -> dict[str, str]:
+    """Parse a list of digests: SHA-256 by path. Raises SourceError if it is not such a list."""
     found: dict[str, str] = {}
     for line in text.splitlines():
         match = _SUM.fullmatch(line)
@@ -104,21 +110,21 @@ def parse_sums(text: str) -> dict[str, str]:
 
 
 def head_folders(files: Sequence[LocalFile]) -> dict[str, str]:
-    """Digest by folder (empty: the root) of every head among ``files``, as reports name it."""
+    """Return the folder (empty for the root) and digest of every head in ``files``, as reports name them."""
     return head_digests({f.path: f.sha256 for f in files})
 
 
 def whole_digest(folder: Path, progress: Progress = silent) -> str:
-    """``sha256:…`` over every file of a folder, whatever it is, by path: weights, cards, reports, charts, lists.
+    """Return ``sha256:…`` over every file of a folder: weights, cards, reports, charts, lists.
 
-    It is the SHA-256 of what ``sha256sum`` prints for them, in the order of their paths' bytes. Raises SourceError
-    where the folder cannot be read, or holds a link or a special file.
+    It is the SHA-256 of the lines that ``sha256sum`` prints for the files, sorted by the bytes of their paths. Raises
+    SourceError if the folder cannot be read, or if it holds a link or a special file.
     """
     files, links = read_folder(folder, progress)
     if links:
         raise SourceError(
             f"{folder} holds {links[0]}, which is a link or a special file",
-            hint="a digest is over files; take it out",
+            hint="a digest covers files only: take it out",
             code="source-unreadable",
         )
     if (folder / SUMS).exists():
@@ -128,13 +134,13 @@ def whole_digest(folder: Path, progress: Progress = silent) -> str:
 
 
 def _line(path: bytes, digest: bytes) -> bytes:
-    """A line of ``sha256sum``: a path that could be taken for several lines is escaped, and marked as that."""
+    """Return the line of ``sha256sum``. A path that could look like several lines is escaped and marked."""
     escaped = path.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
     return b"\\" * (escaped != path) + digest + b"  " + escaped + b"\n"
 
 
-def directly_in(files: Sequence[LocalFile], folder: str) -> Iterator[LocalFile]:
-    """The files of one folder, without those of its sub-folders."""
+def files_in(files: Sequence[LocalFile], folder: str) -> Iterator[LocalFile]:
+    """Return the files directly in one folder, without those of its sub-folders."""
     return (f for f in files if f.path.rpartition("/")[0] == folder)
 
 

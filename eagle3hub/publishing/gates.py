@@ -1,4 +1,4 @@
-"""Gates of publishing: everything that must hold before a release leaves."""
+"""The gates of publishing: everything that must hold before a release is uploaded."""
 
 from __future__ import annotations
 
@@ -12,33 +12,36 @@ from eagle3hub.card.vocabulary import terms
 from eagle3hub.errors import InputError, Problem, SourceError, UsageError
 from eagle3hub.lint import lint_text
 from eagle3hub.lint.parse import parse_card
-from eagle3hub.lint.served import refused
+from eagle3hub.lint.served import refused_uses
 from eagle3hub.publishing import remote
-from eagle3hub.publishing.derived import card_problems, manifest_problems, own_manifest, problem, report_problems
-from eagle3hub.publishing.files import CARD, LocalFile, directly_in, head_folders
-from eagle3hub.publishing.kinds import is_executed, kind_of, mismatch
-from eagle3hub.publishing.sensitive import secrets, shown, withhold
-from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, covered
+from eagle3hub.publishing.derived import card_problems, gate_problem, manifest_problems, own_manifest, report_problems
+from eagle3hub.publishing.files import CARD, LocalFile, files_in, head_folders
+from eagle3hub.publishing.kinds import file_kind, is_executed, mismatch
+from eagle3hub.publishing.sensitive import safe_path, secret_problems, withhold_secrets
+from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, signed_digests
 
-# The gate that holds a release against what the target's license, as the manifest states it, asks.
+# The terms of the target's license, as the manifest states it
 #
-# It reads names and identifiers, not contracts: what it finds is something to look at, and nothing it does not find is
-# thereby allowed.
+# This gate reads license names and ids, not the licenses themselves. A person must look at what it finds, and what it
+# does not find may still be forbidden.
 
 
 _UNJUDGED = {"other", "unknown"}
 
 
-def departures(repo_id: str, target: Target, stated: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(what, what to do) for everything the target's license asks for that is not there.
+def unmet_terms(
+    repo_id: str, target: Target, stated: Sequence[str], texts: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield (what, what to do) for each demand of the target's license that the release does not meet.
 
     Args:
-        stated: license ids of the head's card. texts: the card and every notice.
+        stated: the license ids of the head's card.
+        texts: the texts of the card and of every notice.
     """
     asked, name = terms(target.license.id), _print(target.license)
     if target.license.id == "unknown":
         yield (
-            f"the license of {target.id} is not stated, so nothing can be said about what it asks",
+            f"the license of {target.id} is not stated, so its terms cannot be checked",
             "state it: target.license in the manifest",
         )
     if asked.prefix and not repo_id.rpartition("/")[2].lower().replace("-", " ").startswith(asked.prefix.lower()):
@@ -51,20 +54,20 @@ def departures(repo_id: str, target: Target, stated: Sequence[str], texts: Seque
         if not any(_plain(phrase) in text for text in everything):
             yield (
                 f"{target.id} is under {name}, which asks for the words “{phrase}”",
-                "eagle3hub card writes them under License; templates of your own must too",
+                "eagle3hub card writes them under License; your own templates must do so too",
             )
     if "no derivatives" in asked.limits:
         yield (
             f"{target.id} is under {name}, which does not let adaptations be shared",
-            "settle with its owner whether the head is one, then waive this",
+            "ask its owner whether the head is an adaptation, then waive this gate",
         )
     for id_ in stated:
         lost = sorted(asked.limits - terms(id_).limits - {"no derivatives"})
         if lost and id_ not in _UNJUDGED and id_ != target.license.id:
             yield (
-                f"{target.id} is under {name} ({', '.join(lost)}), and the head is stated to be under {id_}, "
-                "which is without that",
-                "state a license for the head that passes it on, or waive this with a permission",
+                f"{target.id} is under {name} ({', '.join(lost)}), but the head is under {id_}, "
+                "which does not have these limits",
+                "give the head a license that has them, or get permission and waive this gate",
             )
 
 
@@ -76,35 +79,35 @@ def _plain(text: str) -> str:
     return re.sub(r"[\s*_`\\]+", " ", text).replace("(c)", "©").casefold()
 
 
-# What must hold before a byte leaves: every gate has a code, by which one may be waived, on the record.
+# The other gates. Each has a code; to waive a gate, name its code, and the waiver is recorded.
 
 
 GATES: dict[str, str] = {
-    "publish-manifest": "the manifest that the folder was made from, and every file as it was made",
-    "publish-visibility": "a repository that is as private, and as gated, as the release asks for",
+    "publish-manifest": "the manifest that the folder was made from, and no file changed since",
+    "publish-visibility": "a repository as private and as gated as the release asks for",
     "publish-head": "the folder holds a head",
-    "publish-report": "reports that passed, of these bytes, as the manifest asks, whose every number follows",
+    "publish-report": "reports of these bytes that passed, fit the manifest, and have numbers that follow",
     "publish-unmeasured": "a report for every head's bytes, from every engine the manifest asks for",
-    "publish-card": "a model card without errors, and with its charts what manifest, reports and heads give",
+    "publish-card": "a model card without errors; card and charts are what manifest, reports and heads give",
     "publish-recipe": "no command on the card for an engine that gets these files wrong",
     "publish-license": "a license",
-    "publish-terms": "what the target's license, as the manifest states it, asks of a model made from it",
+    "publish-terms": "what the target's license, as the manifest states it, asks of models made from the target",
     "publish-pickle": "no pickles",
     "publish-training-state": "no optimizer or trainer states",
     "publish-link": "no symbolic links",
-    "publish-outside": "no file that is no part of a release",
+    "publish-outside": "no file that does not belong to a release",
     "publish-kind": "every file is what its name says, by its bytes",
-    "publish-secret": "no secrets, and no file that cannot be searched for them",
-    "publish-name": "names that the Hub takes",
-    "publish-size": "sizes that the Hub takes",
-    "publish-signature": "a signature, where there is one, over exactly these files",
+    "publish-secret": "no secrets, and no file that cannot be searched for secrets",
+    "publish-name": "names that the Hub accepts",
+    "publish-size": "sizes that the Hub accepts",
+    "publish-signature": "if there is a signature, it covers exactly these files",
     "publish-layouts": "the layouts of the manifest, each in its place",
 }
-"""Every gate by code: what it asks for."""
+"""What each gate asks for, by its code."""
 
 
-def check_codes(codes: Sequence[str]) -> tuple[str, ...]:
-    """The codes of gates to waive; UsageError for one that is none."""
+def check_gate_codes(codes: Sequence[str]) -> tuple[str, ...]:
+    """Return the codes of gates to waive. Raises UsageError for an unknown code."""
     for code in codes:
         if code not in GATES:
             raise UsageError(f"no gate is called {code}", hint=f"gates: {', '.join(GATES)}", code="usage-gate")
@@ -119,12 +122,15 @@ _STATES = re.compile(
 )
 
 
-def check(
+def failed_gates(
     folder: Path, repo_id: str, files: Sequence[LocalFile], links: Sequence[str], given: Manifest | None
 ) -> list[Problem]:
-    """Everything that keeps a folder from being published, in the order of `GATES`.
+    """Return every reason why a folder cannot be published, in the order of `GATES`.
 
-    ``files`` and ``links`` are what lies in it; ``given`` is the manifest of the command line, if one was named.
+    Args:
+        files: the files in the folder.
+        links: the links and special files in it.
+        given: the manifest on the command line, or None.
     """
     own: Manifest | None = None
     found: list[Problem] = []
@@ -132,7 +138,7 @@ def check(
         own = own_manifest(folder)
         found += manifest_problems(folder, files, own, given, repo_id)
     except InputError as e:
-        found.append(problem("publish-manifest", e.message, e.hint))
+        found.append(gate_problem("publish-manifest", e.message, e.hint))
     manifest = own if own is not None else given
     found += [
         *_heads(files, manifest),
@@ -145,57 +151,59 @@ def check(
         *_names(repo_id, files),
         *_signature(files),
     ]
-    found += [problem("publish-link", f"{link} is a link or a special file") for link in links]
+    found += [gate_problem("publish-link", f"{link} is a link or a special file") for link in links]
     order = list(GATES)
     named = {file.path for file in files}.union(links)
-    return sorted((withhold(p, named) for p in dict.fromkeys(found)), key=lambda p: order.index(p.code))
+    return sorted((withhold_secrets(p, named) for p in dict.fromkeys(found)), key=lambda p: order.index(p.code))
 
 
 def _heads(files: Sequence[LocalFile], manifest: Manifest | None) -> Iterator[Problem]:
     folders = head_folders(files)
     if "" not in folders:
-        yield problem("publish-head", "there is no config.json in the folder's root", "name the folder of a release")
+        yield gate_problem(
+            "publish-head", "there is no config.json in the folder's root", "name the folder of a release"
+        )
     for folder in folders:
-        if not any(f.path.endswith(".safetensors") for f in directly_in(files, folder)):
-            yield problem("publish-head", f"there are no safetensors weights in {folder or 'the root'}")
+        if not any(f.path.endswith(".safetensors") for f in files_in(files, folder)):
+            yield gate_problem("publish-head", f"there are no safetensors weights in {folder or 'the root'}")
     if manifest is not None:
         wanted = {manifest.layouts.folder(layout) for layout in manifest.layouts}
         for folder in sorted(wanted - set(folders)):
-            yield problem(
-                "publish-layouts", f"the manifest asks for {folder or 'the main layout'}, which is not there"
+            yield gate_problem(
+                "publish-layouts", f"the manifest asks for {folder or 'the main layout'}, which is missing"
             )
         for folder in sorted(set(folders) - wanted):
-            yield problem("publish-layouts", f"{folder} holds a head that the manifest does not name")
+            yield gate_problem("publish-layouts", f"{folder} holds a head that the manifest does not name")
 
 
 def _card(files: Sequence[LocalFile]) -> Iterator[Problem]:
     file = next((f for f in files if f.path == CARD), None)
     if file is None:
-        yield problem("publish-card", f"there is no {CARD}", "write it with eagle3hub card")
-        yield problem("publish-license", "without a card no license is stated")
+        yield gate_problem("publish-card", f"there is no {CARD}", "write it with eagle3hub card")
+        yield gate_problem("publish-license", "there is no card to state a license")
         return
     text = file.head(file.size).decode("utf-8", errors="replace")
     for finding in lint_text(text, CARD, files={f.path for f in files}):
         if finding.severity == "error":
-            yield problem("publish-card", f"{CARD}:{finding.line}: {finding.code} {finding.message}", finding.fix)
+            yield gate_problem("publish-card", f"{CARD}:{finding.line}: {finding.code} {finding.message}", finding.fix)
     card = parse_card(text, CARD, {f.path for f in files})
     stated = card.listed("license")
     if not stated or "unknown" in stated:
-        yield problem("publish-license", "the card's metadata states no license", "add license: to the manifest")
+        yield gate_problem("publish-license", "the card's metadata states no license", "add license: to the manifest")
     for link in card.listed("license_link"):
         if "://" not in link and link not in {f.path for f in files}:
-            yield problem("publish-license", f"the card's license_link names {link}, which is not in the folder")
+            yield gate_problem("publish-license", f"the card's license_link names {link}, which is not in the folder")
 
 
 def _recipes(repo_id: str, files: Sequence[LocalFile]) -> Iterator[Problem]:
-    """What the card's commands start with these files, held against the preflight of each folder."""
+    """Check the card's commands that start these files with the preflight of each folder."""
     card = next((f for f in files if f.path == CARD), None)
     if card is None or not isinstance(card.source, Path):
         return
     folders = open_folders(card.source.parent, list(head_folders(files)))
     text = card.head(card.size).decode("utf-8", errors="replace")
-    for line, what, fix in refused(text, folders, {repo_id}):
-        yield problem("publish-recipe", f"{CARD}:{line}: {what}", fix)
+    for line, what, fix in refused_uses(text, folders, {repo_id}):
+        yield gate_problem("publish-recipe", f"{CARD}:{line}: {what}", fix)
 
 
 def _terms(repo_id: str, files: Sequence[LocalFile], manifest: Manifest | None) -> Iterator[Problem]:
@@ -205,27 +213,27 @@ def _terms(repo_id: str, files: Sequence[LocalFile], manifest: Manifest | None) 
     read = [f for f in files if f is card or f.path.upper().startswith("NOTICE")]
     texts = [f.head(f.size).decode("utf-8", errors="replace") for f in read]
     stated = parse_card(card.head(card.size).decode("utf-8", errors="replace"), CARD, None).listed("license")
-    for what, fix in departures(repo_id, manifest.target, stated, texts):
-        yield problem("publish-terms", what, fix)
+    for what, fix in unmet_terms(repo_id, manifest.target, stated, texts):
+        yield gate_problem("publish-terms", what, fix)
 
 
 def _contents(files: Sequence[LocalFile]) -> Iterator[Problem]:
     for file in files:
-        name, kind = shown(file.path), kind_of(file.path)
+        name, kind = safe_path(file.path), file_kind(file.path)
         if _STATES.fullmatch(file.name):
-            yield problem("publish-training-state", f"{name} is a trainer's state", "remove it")
+            yield gate_problem("publish-training-state", f"{name} is a trainer's state", "remove it")
         elif _PICKLES.fullmatch(file.name):
-            yield problem("publish-pickle", f"{name} is, or may hold, a pickle", "publish safetensors only")
+            yield gate_problem("publish-pickle", f"{name} is, or may hold, a pickle", "publish safetensors only")
         elif kind is None:
             code = "publish-pickle" if is_executed(file) else "publish-outside"
-            yield problem(code, f"{name} is no part of a release", "move it elsewhere")
+            yield gate_problem(code, f"{name} does not belong to a release", "move it out of the folder")
         elif why := mismatch(file, kind):
-            yield problem(
+            yield gate_problem(
                 "publish-pickle" if is_executed(file) else "publish-kind",
                 f"{name} {why}",
-                "make it anew, or remove it",
+                "make it again, or remove it",
             )
-        yield from secrets(file)
+        yield from secret_problems(file)
 
 
 def _signature(files: Sequence[LocalFile]) -> Iterator[Problem]:
@@ -233,26 +241,30 @@ def _signature(files: Sequence[LocalFile]) -> Iterator[Problem]:
     if signature is None:
         return
     try:
-        signed = covered(signature.head(signature.size))
+        signed = signed_digests(signature.head(signature.size))
     except SourceError as e:
-        yield problem("publish-signature", e.message, "remove it, or sign anew with --sign KEY")
+        yield gate_problem("publish-signature", e.message, "remove it, or sign again with --sign KEY")
         return
     here = {f.path: f.sha256 for f in files if f.path not in UNSIGNED}
     for path in sorted(path for path in {*here, *signed} if here.get(path) != signed.get(path)):
-        yield problem("publish-signature", f"{path} is not what {SIGNATURE} was made over", "sign anew: --sign KEY")
+        yield gate_problem(
+            "publish-signature", f"{path} is not what {SIGNATURE} was made for", "sign again with --sign KEY"
+        )
 
 
 def _names(repo_id: str, files: Sequence[LocalFile]) -> Iterator[Problem]:
-    if why := remote.check_name(repo_id):
-        yield problem("publish-name", f"the Hub takes no repository called {repo_id}", why)
+    if why := remote.name_fault(repo_id):
+        yield gate_problem("publish-name", f"the Hub does not accept {repo_id} as the name of a repository", why)
     seen: dict[str, str] = {}
     for file in files:
         if not file.path.isprintable() or "\\" in file.path or len(file.path) > 255:
-            yield problem("publish-name", f"{file.path!r} is no name for a file on the Hub")
+            yield gate_problem("publish-name", f"{file.path!r} cannot be the name of a file on the Hub")
         other = seen.setdefault(file.path.lower(), file.path)
         if other != file.path:
-            yield problem("publish-name", f"{other} and {file.path} are one name on some systems")
+            yield gate_problem("publish-name", f"{other} and {file.path} are the same name on some systems")
         if file.size > MAX_FILE:
-            yield problem("publish-size", f"{file.path} is larger than 50 GB", "convert with --max-shard-size 5GB")
+            yield gate_problem(
+                "publish-size", f"{file.path} is larger than 50 GB", "convert with --max-shard-size 5GB"
+            )
     if len(files) > MAX_FILES:
-        yield problem("publish-size", f"{len(files)} files are more than {MAX_FILES}")
+        yield gate_problem("publish-size", f"{len(files)} files are more than {MAX_FILES}")

@@ -1,4 +1,4 @@
-"""The kinds of files that may be published, and the checks of each."""
+"""The kinds of files that may be published, and the check of each kind."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from xml.sax.handler import ContentHandler, feature_namespaces, property_lexical
 from eagle3hub.checkpoint.pickles import is_pickle
 from eagle3hub.errors import CheckpointError, ManifestError, SourceError
 from eagle3hub.publishing.content import (
-    FIRST,
+    RECOGNISED_BYTES,
     Malformed,
     check_jpeg,
     check_license,
     check_png,
     check_text,
-    header,
-    plain,
-    recognised,
+    plain_text,
+    recognised_kind,
+    safetensors_header,
     text_of,
 )
-from eagle3hub.publishing.files import LocalFile, parse_sums
+from eagle3hub.publishing.files import LocalFile, parse_digest_list
 from eagle3hub.system import resources
-from eagle3hub.system.documents import faults, hold_to_schema, parse_yaml
+from eagle3hub.system.documents import hold_to_schema, parse_yaml, schema_faults
 from eagle3hub.system.resources import schema
 
-# JSON, YAML and templates among the files of a release, each held to the role its name gives it.
+# JSON, YAML and templates
 
 
-_DEEPEST = 100
-"""Brackets open at a time: PyYAML looks at every open one for each token, so that many take it for ever."""
+_MAX_BRACKETS = 100
+"""The most brackets open at a time. PyYAML looks at every open bracket for each token, so more take for ever."""
 _CITATION = {"cff-version", "message", "title", "authors"}
 
 
@@ -49,8 +49,9 @@ def check_json(data: bytes, schemas: Sequence[str], *, plain: bool) -> None:
     """Raise Malformed unless the bytes are one strict JSON object that fits a schema.
 
     Args:
-        schemas: names of the schemas that it may fit; of several the one whose ``schema`` it states.
-        plain: hold the text to `text.plain`, too; vocabularies hold every character there is.
+        schemas: the names of the schemas that the object may fit. If there are several, its ``schema`` field
+            chooses one.
+        plain: also require `plain_text`. Vocabularies hold every character there is.
     """
     text = text_of(data)
     if plain:
@@ -61,13 +62,13 @@ def check_json(data: bytes, schemas: Sequence[str], *, plain: bool) -> None:
     chosen = [found for name in schemas if _fits(document, found := _schema(name))]
     if not chosen:
         titles = " or ".join(str(_schema(name)["title"]) for name in schemas)
-        raise Malformed(f"states no schema of {titles}")
-    for fault in faults(document, chosen[0]):
+        raise Malformed(f"does not state the schema of {titles}")
+    for fault in schema_faults(document, chosen[0]):
         raise Malformed(f"does not fit {chosen[0]['title']}: {fault.message}")
 
 
 def strict_json(text: str) -> Any:
-    """A JSON value without names that occur twice and numbers that are none. Raises Malformed."""
+    """Parse JSON. Raises Malformed if a name occurs twice in an object or a number is not finite."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
@@ -99,10 +100,10 @@ def check_citation(data: bytes) -> None:
     """Raise Malformed unless the bytes are a CITATION.cff: YAML without anchors, aliases and tags."""
     import yaml
 
-    text = plain(data)
+    text = plain_text(data)
     brackets = re.findall(r"[\[{]|[\]}]", text)
-    if max(accumulate((1 if bracket in "[{" else -1 for bracket in brackets), initial=0)) > _DEEPEST:
-        raise Malformed(f"opens more than {_DEEPEST} brackets without closing them")
+    if max(accumulate((1 if bracket in "[{" else -1 for bracket in brackets), initial=0)) > _MAX_BRACKETS:
+        raise Malformed(f"opens more than {_MAX_BRACKETS} brackets without closing them")
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             tag = getattr(event, "tag", None)
@@ -118,10 +119,10 @@ def check_citation(data: bytes) -> None:
 
 
 def check_template(data: bytes) -> None:
-    """Raise Malformed unless the bytes are a Jinja template that chat templates can be."""
-    text = plain(data)
+    """Raise Malformed unless the bytes are a Jinja template that can be a chat template."""
+    text = plain_text(data)
     if "{{" not in text and "{%" not in text:
-        raise Malformed("holds nothing that a template fills in")
+        raise Malformed("has nothing that a template fills in")
     check_jinja(data)
 
 
@@ -129,7 +130,7 @@ def check_jinja(data: bytes) -> None:
     """Raise Malformed unless the bytes are a Jinja template."""
     from jinja2 import TemplateError
 
-    text = plain(data)
+    text = plain_text(data)
     try:
         _environment().parse(text)
     except (TemplateError, RecursionError) as e:
@@ -138,7 +139,7 @@ def check_jinja(data: bytes) -> None:
 
 @cache
 def _environment() -> Any:
-    """Jinja as transformers reads chat templates: with loop controls and the block ``generation``."""
+    """Return Jinja as transformers sets it up for chat templates: loop controls and the block ``generation``."""
     from jinja2 import Environment, nodes
     from jinja2.ext import Extension
     from jinja2.parser import Parser
@@ -167,12 +168,12 @@ def _foreign() -> dict[str, Any]:
 
 
 def _schema(name: str) -> dict[str, Any]:
-    """A schema of files that other programs define, or of this project."""
+    """Return a schema: of another program's files, or of this project."""
     found: dict[str, Any] = _foreign().get(name) or schema(name)
     return found
 
 
-# SVG pictures as matplotlib writes them: an allow-list of what is in them, so that nothing runs or is fetched.
+# SVG pictures as matplotlib writes them: only listed elements are allowed, so nothing runs and nothing is fetched
 
 
 if TYPE_CHECKING:
@@ -210,16 +211,16 @@ _WITHIN = re.compile(r"url\(\s*#[\w.:-]+\s*\)")
 _ACTIVE = re.compile(r"url\(|@|\\|<|expression|behaviou?r|-moz-binding|javascript|vbscript|data:|image\(|src\(", re.I)
 _PICTURE = re.compile(r"data:image/(png|jpeg);base64,([A-Za-z0-9+/=\s]+)")
 _ENCODING = re.compile(r"<\?xml[^>]{0,200}encoding\s*=\s*[\"'](?!utf-8[\"'])", re.I)
-_MOST = 500_000
-_DEEPEST = 100
+_MAX_ELEMENTS = 500_000
+_MAX_DEPTH = 100
 
 
 def check_svg(data: bytes) -> None:
-    """Raise Malformed unless the bytes are an SVG picture of allowed elements that shows what it holds itself."""
+    """Raise Malformed unless the bytes are an SVG picture of allowed elements that refers to nothing outside."""
     from defusedxml.common import DefusedXmlException
     from defusedxml.sax import make_parser
 
-    text = plain(data)
+    text = plain_text(data)
     if _ENCODING.match(text):
         raise Malformed("states another encoding than UTF-8")
     if re.search(r"<!DOCTYPE[^>]{0,500}\[", text):
@@ -240,7 +241,7 @@ def check_svg(data: bytes) -> None:
 
 
 class _Checker(ContentHandler):
-    """Refuses what is not on the lists as it is read."""
+    """Refuses each element and attribute that is not on the lists, while the file is read."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -254,11 +255,11 @@ class _Checker(ContentHandler):
         self._open.append(name)
         if self._seen == 1 and name != (_SVG, "svg"):
             raise Malformed(f"is XML, but its element is {local[:40]}, not svg")
-        if self._seen > _MOST or len(self._open) > _DEEPEST:
-            raise Malformed("has more elements than a chart has")
+        if self._seen > _MAX_ELEMENTS or len(self._open) > _MAX_DEPTH:
+            raise Malformed("has more elements than a chart needs")
         allowed = local in _ELEMENTS if space == _SVG else local in _METADATA.get(space or "", "").split()
         if not allowed:
-            raise Malformed(f"holds the element {local[:40]}, which a picture of a card may not")
+            raise Malformed(f"holds the element {local[:40]}, which is not allowed in a picture of a card")
         for (where, attribute), value in _pairs(attrs):
             self._attribute(name, where, attribute, value)
 
@@ -276,12 +277,12 @@ class _Checker(ContentHandler):
         raise Malformed(f"holds an instruction to programs ({target[:40]})")
 
     def startDTD(self, name: str, public_id: str | None, system_id: str | None) -> None:
-        """Part of the handler of document types, comments and CDATA."""
+        """Check the document type. This method belongs to the handler of document types, comments and CDATA."""
         if (name, public_id, system_id) != _DOCTYPE:
             raise Malformed("has a document type other than that of SVG 1.1")
 
     def _ignored(self, *_: Any) -> None:
-        """Comments and CDATA say nothing that other text could not."""
+        """Accept comments and CDATA, which can say nothing that other text cannot."""
 
     endDTD = startCDATA = endCDATA = comment = _ignored
 
@@ -295,7 +296,7 @@ class _Checker(ContentHandler):
         if space == _XML and name in ("space", "lang"):
             return None
         if space is not None or name not in _ATTRIBUTES:
-            raise Malformed(f"holds the attribute {name[:40]}, which a picture of a card may not")
+            raise Malformed(f"holds the attribute {name[:40]}, which is not allowed in a picture of a card")
         _check_style(value)
         return None
 
@@ -304,7 +305,7 @@ class _Checker(ContentHandler):
             return
         found = _PICTURE.fullmatch(value.strip())
         if element != "image" or found is None:
-            raise Malformed("refers to something outside of it")
+            raise Malformed("refers to something outside of itself")
         try:
             picture = base64.b64decode(found[2])
         except binascii.Error as e:
@@ -319,11 +320,11 @@ def _pairs(attrs: AttributesNSImpl) -> Iterable[tuple[Name, str]]:
 def _check_style(value: str) -> None:
     found = _ACTIVE.search(_WITHIN.sub("", _without_comments(value)))
     if found:
-        raise Malformed(f"holds a style or value that a picture of a card may not ({found[0]})")
+        raise Malformed(f"holds a style or value that is not allowed in a picture of a card ({found[0]})")
 
 
 def _without_comments(style: str) -> str:
-    """A style without its comments; one that does not end stays, and is searched like the rest."""
+    """Return a style without its comments. A comment that does not end stays, and is searched."""
     kept, at = [], 0
     while (start := style.find("/*", at)) >= 0 and (end := style.find("*/", start + 2)) >= 0:
         kept.append(style[at:start])
@@ -331,10 +332,10 @@ def _without_comments(style: str) -> str:
     return "".join([*kept, style[at:]])
 
 
-# What a file of a release may be, by its path, and whether its bytes are that and nothing else.
+# The kind of each file, by its path
 #
-# `TABLE` is the list of what may go up: a path that no line of it matches is no part of a release. To allow another
-# JSON file, add a line that names its schema: one of `file_schemas.json`, or of the project's own ``schemas/``.
+# `FILE_KINDS` lists every file that may be published; a path that matches no line of it is no part of a release. To
+# allow another JSON file, add a line that names its schema: one in `file_schemas.json` or in ``schemas/``.
 
 
 _TEXT_BYTES = 4 << 20
@@ -346,13 +347,14 @@ _RESULTS = ("report", "bench", "matrix", "imported")
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FileKind:
     """A kind of file.
 
     Attributes:
-        name: what a file of it is, with its article.
-        check: raises Malformed, whose text goes on after ``it``, for bytes that are not of this kind.
-        most: most bytes that are read to check one; None where ``check`` reads the file itself.
+        name: the name of the kind, with its article.
+        check: raises Malformed for bytes that are not of this kind. Its message completes a sentence that starts
+            with ``it``.
+        most: the most bytes that a file of this kind may have.
     """
 
     name: str
@@ -360,29 +362,29 @@ class Kind:
     most: int = _TEXT_BYTES
 
 
-def _json(name: str, *schemas: str, most: int = _JSON_BYTES, plain: bool = True) -> Kind:
-    return Kind(name, lambda data: check_json(data, schemas, plain=plain), most)
+def _json(name: str, *schemas: str, most: int = _JSON_BYTES, plain: bool = True) -> FileKind:
+    return FileKind(name, lambda data: check_json(data, schemas, plain=plain), most)
 
 
 def _sums(data: bytes) -> None:
     try:
-        parse_sums(text_of(data))
+        parse_digest_list(text_of(data))
     except SourceError as e:
         raise Malformed("is not a list of digests") from e
 
 
-def _yaml(name: str, schema: str) -> Kind:
+def _yaml(name: str, schema: str) -> FileKind:
     def check(data: bytes) -> None:
         try:
             hold_to_schema(parse_yaml(text_of(data), name), resources.schema(schema))
         except ManifestError as e:
-            raise Malformed(f"departs from its schema: {e.message}") from e
+            raise Malformed(f"does not fit its schema: {e.message}") from e
 
-    return Kind(name, check)
+    return FileKind(name, check)
 
 
-_WEIGHTS = Kind("a safetensors file", lambda _: None)
-TABLE: tuple[tuple[str, Kind], ...] = (
+_WEIGHTS = FileKind("a safetensors file", lambda _: None)
+FILE_KINDS: tuple[tuple[str, FileKind], ...] = (
     (rf"{_FOLDER}[\w.-]+\.safetensors", _WEIGHTS),
     (rf"{_FOLDER}config\.json", _json("a model's configuration", "config")),
     (rf"{_FOLDER}generation_config\.json", _json("a generation configuration", "generation_config")),
@@ -396,47 +398,48 @@ TABLE: tuple[tuple[str, Kind], ...] = (
     (r"release\.json", _json("a record of a release", "release")),
     (r"release\.yaml", _yaml("a release's manifest", "manifest")),
     (r"imported/[0-9]+\.yaml", _yaml("a file of imported measurements", "imported")),
-    (r"templates/[\w.-]+\.j2", Kind("a template of a card", check_jinja)),
+    (r"templates/[\w.-]+\.j2", FileKind("a template of a card", check_jinja)),
     (r"model\.sig", _json("a sigstore bundle", "sigstore_bundle")),
-    (rf"{_FOLDER}README\.md", Kind("Markdown", check_text)),
-    (rf"{_FOLDER}(LICENSE|NOTICE|COPYING)[\w.-]*", Kind("plain text", check_license)),
-    (rf"{_FOLDER}CITATION\.cff", Kind("a citation file", check_citation)),
-    (rf"{_FOLDER}chat_template\.jinja", Kind("a chat template", check_template)),
-    (r"SHA256SUMS", Kind("a list of digests", _sums)),
-    (rf"{_PICTURES}png", Kind("a PNG picture", check_png, _PICTURE_BYTES)),
-    (rf"{_PICTURES}jpe?g", Kind("a JPEG picture", check_jpeg, _PICTURE_BYTES)),
-    (rf"{_PICTURES}svg", Kind("an SVG picture", check_svg, _PICTURE_BYTES)),
+    (rf"{_FOLDER}README\.md", FileKind("Markdown", check_text)),
+    (rf"{_FOLDER}(LICENSE|NOTICE|COPYING)[\w.-]*", FileKind("plain text", check_license)),
+    (rf"{_FOLDER}CITATION\.cff", FileKind("a citation file", check_citation)),
+    (rf"{_FOLDER}chat_template\.jinja", FileKind("a chat template", check_template)),
+    (r"SHA256SUMS", FileKind("a list of digests", _sums)),
+    (rf"{_PICTURES}png", FileKind("a PNG picture", check_png, _PICTURE_BYTES)),
+    (rf"{_PICTURES}jpe?g", FileKind("a JPEG picture", check_jpeg, _PICTURE_BYTES)),
+    (rf"{_PICTURES}svg", FileKind("an SVG picture", check_svg, _PICTURE_BYTES)),
 )
-"""What may be published: a pattern of its whole path, and what it must be."""
-_COMPILED = [(re.compile(pattern, re.ASCII), kind) for pattern, kind in TABLE]
+"""What may be published: a pattern for the whole path of a file, and the kind that the file must have."""
+_COMPILED = [(re.compile(pattern, re.ASCII), kind) for pattern, kind in FILE_KINDS]
 
 
-def kind_of(path: str) -> Kind | None:
-    """What a file at ``path`` must be; None where nothing of a release lies there."""
+def file_kind(path: str) -> FileKind | None:
+    """Return the kind that a file at ``path`` must have, or None if no file of a release has this path."""
     return next((kind for pattern, kind in _COMPILED if pattern.fullmatch(path)), None)
 
 
 def is_executed(file: LocalFile) -> bool:
-    """Whether the first bytes are those of a pickle or of a ZIP archive, which torch writes pickles into."""
+    """Return whether the first bytes are a pickle, or a ZIP archive, in which torch stores pickles."""
     return is_pickle(file.head(9))
 
 
-def mismatch(file: LocalFile, kind: Kind) -> str | None:
-    """Why a file is not of a kind, as the end of a sentence that begins with its path; None where it is.
+def mismatch(file: LocalFile, kind: FileKind) -> str | None:
+    """Return the reason why a file is not of its kind, or None.
 
-    The bytes decide: the name and the ending only say what they must be.
+    The reason completes a sentence that starts with the file's path. The bytes decide: name and ending only say what
+    the bytes must be.
     """
     try:
         if file.size == 0:
             return f"is empty, not {kind.name}"
         if kind is _WEIGHTS:
-            header(file)
+            safetensors_header(file)
             return None
         if file.size > kind.most:
-            return f"is larger than {kind.most >> 20} MiB, which {kind.name} is not"
+            return f"is larger than {kind.most >> 20} MiB, too large for {kind.name}"
         kind.check(file.head(kind.most + 1))
     except (Malformed, CheckpointError) as e:
-        what = recognised(file.head(FIRST))
+        what = recognised_kind(file.head(RECOGNISED_BYTES))
         if what is not None and what != kind.name:
             return f"is {what}, not {kind.name}"
         why = str(e) if isinstance(e, CheckpointError) else f"it {e}"

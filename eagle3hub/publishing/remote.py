@@ -1,7 +1,7 @@
-"""The writing half of the Hub, through huggingface_hub; every failure becomes one sentence.
+"""Write to the Hub through huggingface_hub, and turn every failure into one sentence.
 
-The access token is the client's own business: ``hf auth login``, ``HF_TOKEN``, or in GitHub Actions a token for the
-repository that ``HF_OIDC_RESOURCE`` names. It is never an argument here.
+The client finds the access token itself: from ``hf auth login``, from ``HF_TOKEN``, or in GitHub Actions as a token
+for the repository that ``HF_OIDC_RESOURCE`` names. A token is never an argument here.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 _ANSWER_SECONDS = 10.0
-"""Seconds without a byte after which a question is asked again."""
+"""How many seconds without a byte pass before a question is asked again."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file at a commit: size in bytes, git blob id, and for large files the SHA-256 of their bytes."""
+    """A file at a commit: its size in bytes, its git blob id, and for a large file its SHA-256."""
 
     size: int
     blob_id: str
@@ -37,7 +37,10 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class RemoteState:
-    """What a repository looks like before anything is sent: names to commits; all empty where it does not exist."""
+    """A repository before anything is sent.
+
+    ``branches``, ``tags`` and ``pulls`` map names to commits. They are empty if the repository does not exist.
+    """
 
     exists: bool
     private: bool = False
@@ -49,14 +52,14 @@ class RemoteState:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A commit that was made; ``pull`` is the address of its pull request, if it is one."""
+    """A commit that was made. ``pull`` is the address of its pull request, if it has one."""
 
     oid: str
     pull: str | None = None
 
 
-def check_name(repo_id: str) -> str | None:
-    """Why the Hub would not take this name for a repository, or None."""
+def name_fault(repo_id: str) -> str | None:
+    """Return why the Hub would not accept this name for a repository, or None."""
     try:
         client().validate_repo_id(repo_id)
     except client().HFValidationError:
@@ -67,7 +70,7 @@ def check_name(repo_id: str) -> str | None:
 
 
 def require_token(repo_id: str) -> None:
-    """Raise HubError unless the client has an access token for writing, to this repository if it is for one only."""
+    """Raise HubError unless the client has an access token that may write to this repository."""
     import huggingface_hub
 
     only = os.environ.get("HF_OIDC_RESOURCE")
@@ -87,8 +90,8 @@ def require_token(repo_id: str) -> None:
         )
 
 
-def look(repo_id: str) -> RemoteState:
-    """The repository's visibility, gate of access, branches, tags and pull requests. Raises HubError."""
+def read_state(repo_id: str) -> RemoteState:
+    """Return the repository's visibility, gated access, branches, tags and pull requests. Raises HubError."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     api = _api()
@@ -119,8 +122,8 @@ def _commits(refs: Sequence[Any], what: str) -> dict[str, str]:
     return {names.ref(r.name, what): names.oid(r.target_commit, f"commit of a {what}") for r in refs}
 
 
-def tree(repo_id: str, commit: str) -> dict[str, RemoteFile]:
-    """Every file of a commit by path. Raises HubError."""
+def list_files_at(repo_id: str, commit: str) -> dict[str, RemoteFile]:
+    """Return every file of a commit by path. Raises HubError."""
     from huggingface_hub.hf_api import RepoFile
 
     def ask() -> dict[str, RemoteFile]:
@@ -142,45 +145,45 @@ def _file(entry: Any) -> RemoteFile:
 
 
 def create_repository(repo_id: str, *, private: bool) -> None:
-    """Make an empty repository; one that exists already is left as it is. Raises HubError."""
+    """Make an empty repository. One that exists already stays as it is. Raises HubError."""
     with hub_errors(f"the repository {repo_id}", repo_id, doing="create"):
         patiently(lambda: _api().create_repo(repo_id, private=private, exist_ok=True))
 
 
 def create_branch(repo_id: str, branch: str, start: str) -> None:
-    """Make a branch that starts at a commit; one that exists already is left as it is. Raises HubError."""
+    """Make a branch that starts at a commit. One that exists already stays as it is. Raises HubError."""
     with hub_errors(f"the branch {branch} of {repo_id}", repo_id, doing="create"):
         patiently(lambda: _api().create_branch(repo_id, branch=branch, revision=start, exist_ok=True))
 
 
 def create_tag(repo_id: str, tag: str, commit: str) -> None:
-    """Tag a commit. Raises HubError, also where the tag exists."""
+    """Tag a commit. Raises HubError, also if the tag exists."""
     with hub_errors(f"the tag {tag} of {repo_id}", repo_id, doing="create"):
         patiently(lambda: _api().create_tag(repo_id, tag=tag, revision=commit))
 
 
 def make_public(repo_id: str) -> None:
-    """Let everybody see the repository. Raises HubError."""
+    """Make the repository public. Raises HubError."""
     with hub_errors(f"the visibility of {repo_id}", repo_id, doing="change"):
         patiently(lambda: _api().update_repo_settings(repo_id, private=False))
 
 
 def gate_access(repo_id: str, how: str) -> None:
-    """Let readers ask for access first: ``auto`` or ``manual``. Raises HubError."""
+    """Require readers to ask for access first: ``auto`` or ``manual``. Raises HubError."""
     gated: Any = how
     with hub_errors(f"who may read {repo_id}", repo_id, doing="change"):
         patiently(lambda: _api().update_repo_settings(repo_id, gated=gated))
 
 
 def in_collection(repo_id: str, slug: str) -> bool:
-    """Whether a collection has the repository. Raises HubError, also where there is no such collection."""
+    """Return whether a collection has the repository. Raises HubError, also if there is no such collection."""
     with hub_errors(f"collection {slug}", repo_id, doing="look at"):
         items = patiently(lambda: _api().get_collection(slug)).items
     return any(item.item_type == "model" and item.item_id == repo_id for item in items)
 
 
 def add_to_collection(repo_id: str, slug: str) -> None:
-    """Add the repository to a collection; it stays there if it is. Raises HubError."""
+    """Add the repository to a collection, if it is not in it yet. Raises HubError."""
     with hub_errors(f"the collection {slug}", repo_id, doing="change"):
         patiently(lambda: _api().add_collection_item(slug, repo_id, "model", exists_ok=True))
 
@@ -196,14 +199,15 @@ def commit(
     description: str,
     create_pr: bool,
 ) -> Committed:
-    """One commit on a branch, or a pull request of one commit against it.
+    """Make one commit on a branch, or a pull request of one commit against it.
+
+    Large files are sent first, and a later try finds them again. What the Hub has already is not sent.
 
     Args:
-        parent: the commit the branch must still be at.
-        add: path in the repository -> where its bytes are, and their SHA-256 as it was planned.
+        parent: the commit that the branch must still be at.
+        add: for each path in the repository, where its bytes are, and their SHA-256 as planned.
 
-    Large files go up first and are found again by a later try; what exists already is not sent. Raises HubError;
-    SourceError where a file's bytes are no longer those that were planned.
+    Raises HubError, and SourceError if the bytes of a file are no longer those that were planned.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -240,7 +244,7 @@ def _api() -> HfApi:
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
-    """The client draws bars of its own unless it is told not to."""
+    """Turn off the client's own progress bars."""
     if client().are_progress_bars_disabled():
         yield
         return
@@ -253,7 +257,7 @@ def _no_bars() -> Iterator[None]:
 
 @contextmanager
 def _no_xet() -> Iterator[None]:
-    """Upload over HTTP: Xet's own client keeps to no limits of ours."""
+    """Upload over HTTP, because Xet's client ignores our limits."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_DISABLE_XET

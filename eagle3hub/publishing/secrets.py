@@ -1,4 +1,4 @@
-"""Find secrets in text: rules, what stands around a match, and placeholders that are none."""
+"""Find secrets in text: by their own form, by what stands around them, and without placeholders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from eagle3hub.system.resources import cache_dir
 
-# What stands in the place of a secret in an example, by rules that no secret made at random passes.
+# Placeholders: what examples write in the place of a secret
 
 
 _OF_EXAMPLES = """
@@ -51,10 +51,10 @@ _NEXT = {"9": "0", "z": "A", "Z": "0"}
 
 @lru_cache(maxsize=4096)
 def is_placeholder(value: str) -> bool:
-    """Whether a value only stands for a secret: a reference, words, one character again and again, the alphabet.
+    """Return whether a value only stands for a secret: a reference, words, a repeated character, the alphabet.
 
-    Each rule fails for nearly every random run of 16 characters or more (chance below 1 in 10^6), and for every
-    password but those made of the words of examples alone.
+    A random run of 16 characters or more almost never passes as a placeholder (the chance is below 1 in 10^6). A
+    password passes only if it consists of words that examples use.
     """
     value = value.strip().strip("\"'`")
     if not value or _REFERENCE.fullmatch(value) or _WITHIN.search(value) or _EXAMPLE.search(value):
@@ -70,18 +70,18 @@ def is_placeholder(value: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def is_wordy(value: str) -> bool:
-    """Whether a value reads as an identifier or words, such as ``max_new_tokens`` or ``draft-head-v2.1``."""
+    """Return whether a value reads as an identifier or words: ``max_new_tokens``, ``draft-head-v2.1``."""
     parts = [part for part in re.split(r"[^A-Za-z0-9]+", value) if part]
     return all(_WORD_PART.fullmatch(part) for part in parts) and (len(parts) > 1 or _CLASSES[2].search(value) is None)
 
 
-def classes(value: str) -> int:
-    """How many of these it holds: small letters, capitals, digits, other characters."""
+def character_classes(value: str) -> int:
+    """Count the classes of characters in a value: small letters, capitals, digits, others."""
     return sum(kind.search(value) is not None for kind in _CLASSES)
 
 
-def entropy(value: str) -> float:
-    """Shannon's entropy of its characters, in bits per character."""
+def bits_per_character(value: str) -> float:
+    """Return the Shannon entropy of a value's characters, in bits per character."""
     return -sum(n / len(value) * math.log2(n / len(value)) for n in Counter(value).values())
 
 
@@ -92,7 +92,7 @@ def _is_word(part: str) -> bool:
 
 
 def _in_order(value: str) -> bool:
-    """Whether three fifths of it run up the alphabet or the digits, five characters or more at a time."""
+    """Return whether runs of five or more ascending characters make up three fifths of a value."""
     covered, run = 0, 1
     for before, after in zip(value, [*value[1:], ""], strict=True):
         if after and (_NEXT.get(before) == after or (after.isalnum() and ord(after) == ord(before) + 1)):
@@ -103,40 +103,42 @@ def _in_order(value: str) -> bool:
     return covered >= 0.6 * len(value)
 
 
-# Secrets that are known by their own form, whatever stands beside them; everything works on bytes.
+# Secrets with a form of their own, whatever stands beside them (all rules work on bytes)
 #
-# Here are the kinds that Kingfisher (see `secret_search`) lacks or knows only in part, and those that matter most to a
-# release of weights, so that none of them hangs on another project's list.
+# These are the kinds that Kingfisher (see `find_secrets`) lacks or knows only in part, and the kinds that matter most
+# to a release of weights, so that finding those does not depend on another project's list.
 
 
 Match = re.Match[bytes]
 _DIGIT, _LETTER = re.compile(r"[0-9]"), re.compile(r"[A-Za-z]")
 
 
-def any_value(_: Match, value: str) -> bool:
-    """Anything but a placeholder."""
+def is_no_placeholder(_: Match, value: str) -> bool:
+    """Accept anything but a placeholder."""
     return not is_placeholder(value)
 
 
-def mixed(_: Match, value: str) -> bool:
-    """Letters and digits, as nearly every random run of its length has."""
+def has_letter_and_digit(_: Match, value: str) -> bool:
+    """Accept a value with a letter and a digit. Nearly every random run of its length has both."""
     return _DIGIT.search(value) is not None and _LETTER.search(value) is not None and not is_placeholder(value)
 
 
-def of_three(_: Match, value: str) -> bool:
-    """Small letters, capitals and digits."""
-    return classes(re.sub(r"[^A-Za-z0-9]", "", value)) == 3 and not is_placeholder(value)
+def has_three_classes(_: Match, value: str) -> bool:
+    """Accept a value with small letters, capitals and digits."""
+    return character_classes(re.sub(r"[^A-Za-z0-9]", "", value)) == 3 and not is_placeholder(value)
 
 
 def _hub(match: Match, value: str) -> bool:
     if match["login"]:
-        return mixed(match, value.partition("_")[2])
-    return of_three(match, value) if match["short"] else not is_placeholder(value)
+        return has_letter_and_digit(match, value.partition("_")[2])
+    return has_three_classes(match, value) if match["short"] else not is_placeholder(value)
 
 
 def _discord(match: Match, value: str) -> bool:
     before = match.string[max(0, match.start() - 29) : match.start()]
-    return re.search(rb"(?<![\w.\-])[MNO][A-Za-z\d_\-]{23,27}$", before) is not None and of_three(match, value)
+    return re.search(rb"(?<![\w.\-])[MNO][A-Za-z\d_\-]{23,27}$", before) is not None and has_three_classes(
+        match, value
+    )
 
 
 def _dashed(match: Match, _: str) -> bool:
@@ -154,25 +156,28 @@ def _mailchimp(match: Match, _: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """One kind of secret.
+class SecretRule:
+    """A rule that finds one kind of secret.
 
     Attributes:
-        starts: what a match begins with, in small letters, for a quick search.
-        pattern: tried where one of ``starts`` stands. It looks at 300 bytes at most, or at runs that begin where no
-            other can, so that the whole search is linear.
-        holds: whether what matched is a secret; it is given `secret_of` the match, too.
-        within: whether a letter or digit may stand before it.
+        starts: how a match begins, in small letters, for a quick search.
+        pattern: tried at each of ``starts``. It looks at 300 bytes at most, or at runs that begin where no other
+            run can begin, so that the whole search takes linear time.
+        holds: takes a match and its `secret_of`, and returns whether it is a secret.
+        within: whether a letter or digit may stand before the match.
     """
 
     kind: str
     starts: tuple[bytes, ...]
     pattern: re.Pattern[bytes]
-    holds: Callable[[Match, str], bool] = any_value
+    holds: Callable[[Match, str], bool] = is_no_placeholder
     within: bool = False
 
-    def find(self, data: bytes, small: bytes, *, anywhere: bool = False) -> Iterator[int]:
-        """Where it stands in ``data``; ``small`` is ``data`` in small letters; ``anywhere``: within words, too."""
+    def offsets(self, data: bytes, small: bytes, *, anywhere: bool = False) -> Iterator[int]:
+        """Yield the offset of each secret in ``data``.
+
+        ``small`` is ``data`` in small letters. With ``anywhere``, a secret may also stand inside a word.
+        """
         for start in self.starts:
             at = small.find(start)
             while at >= 0:
@@ -186,71 +191,94 @@ class Rule:
 
 
 def secret_of(match: Match) -> str:
-    """The first group that matched, else the whole match, as text."""
+    """Return the first group that matched, or else the whole match, as text."""
     found = next((g for g in match.groups() if g is not None), match[0])
     return found.decode("utf-8", "replace")
 
 
-def rule(
-    kind: str, starts: str, pattern: str, holds: Callable[[Match, str], bool] = any_value, *, within: bool = False
-) -> Rule:
-    """A `Rule`, its ``starts`` written with bars between them."""
-    return Rule(kind, tuple(starts.encode().split(b"|")), re.compile(pattern.encode()), holds, within)
+def secret_rule(
+    kind: str,
+    starts: str,
+    pattern: str,
+    holds: Callable[[Match, str], bool] = is_no_placeholder,
+    *,
+    within: bool = False,
+) -> SecretRule:
+    """Make a `SecretRule`; a bar separates the texts in ``starts``."""
+    return SecretRule(kind, tuple(starts.encode().split(b"|")), re.compile(pattern.encode()), holds, within)
 
 
-FORMS: tuple[Rule, ...] = (
-    rule(
+FORMS: tuple[SecretRule, ...] = (
+    secret_rule(
         "Hub access token",
         "hf_",
         r"hf_(?:(?P<login>(?:jwt|oauth)_[\w.\-]{20,300})|([A-Za-z0-9]{30,200})|(?P<short>[A-Za-z0-9]{20,29})(?!\w))",
         _hub,
     ),
-    rule("Hub organisation token", "api_org_", r"api_org_([A-Za-z0-9]{30,200})"),
-    rule("GitHub token", "gh", r"gh[pousr]_([A-Za-z0-9]{30,255})"),
-    rule("GitHub token", "github_pat_", r"github_pat_(\w{40,255})"),
-    rule("GitLab token", "gl", r"gl(?:pat|rt|rtr|dt|ptt|cbt|ft|soat|agent|imt|oas)-([\w.\-]{18,300})", mixed),
-    rule("Google API key", "aiza", r"AIza([\w\-]{35})"),
-    rule("Google OAuth secret", "gocspx-", r"GOCSPX-([\w\-]{24,40})"),
-    rule("Google access token", "ya29.", r"ya29\.([\w\-]{20,300})"),
-    rule("W&B key", "wandb_v1_", r"wandb_v1_(\w{20,200})"),
-    rule("W&B key", "local-", r"local-([0-9a-f]{40})(?![0-9a-f])"),
-    rule("AWS Access Key", "akia|asia|abia|acca", r"(?:AKIA|ASIA|ABIA|ACCA)([A-Z0-9]{16})(?![A-Za-z0-9])"),
-    rule(
+    secret_rule("Hub organisation token", "api_org_", r"api_org_([A-Za-z0-9]{30,200})"),
+    secret_rule("GitHub token", "gh", r"gh[pousr]_([A-Za-z0-9]{30,255})"),
+    secret_rule("GitHub token", "github_pat_", r"github_pat_(\w{40,255})"),
+    secret_rule(
+        "GitLab token",
+        "gl",
+        r"gl(?:pat|rt|rtr|dt|ptt|cbt|ft|soat|agent|imt|oas)-([\w.\-]{18,300})",
+        has_letter_and_digit,
+    ),
+    secret_rule("Google API key", "aiza", r"AIza([\w\-]{35})"),
+    secret_rule("Google OAuth secret", "gocspx-", r"GOCSPX-([\w\-]{24,40})"),
+    secret_rule("Google access token", "ya29.", r"ya29\.([\w\-]{20,300})"),
+    secret_rule("W&B key", "wandb_v1_", r"wandb_v1_(\w{20,200})"),
+    secret_rule("W&B key", "local-", r"local-([0-9a-f]{40})(?![0-9a-f])"),
+    secret_rule("AWS Access Key", "akia|asia|abia|acca", r"(?:AKIA|ASIA|ABIA|ACCA)([A-Z0-9]{16})(?![A-Za-z0-9])"),
+    secret_rule(
         "API key",
         "sk-|sk_",
         r"sk-(?:ant|proj|svcacct|admin|or-v1|or|lf|kimi|svc)-([\w\-]{20,200})|sk[\-_]([A-Za-z0-9]{20,200})",
-        mixed,
+        has_letter_and_digit,
     ),
-    rule("NVIDIA key", "nvapi-", r"nvapi-([\w\-]{30,200})", mixed),
-    rule("npm token", "npm_", r"npm_([A-Za-z0-9]{30,200})"),
-    rule("PyPI token", "pypi-", r"pypi-([\w\-]{50,300})", mixed),
-    rule("Docker token", "dckr_", r"dckr_[po]at_([\w\-]{20,100})", mixed),
-    rule("Replicate token", "r8_", r"r8_([A-Za-z0-9]{30,100})"),
-    rule("Kaggle token", "kgat_", r"KGAT_([0-9A-Za-z]{30,100})"),
-    rule("Groq key", "gsk_", r"gsk_([A-Za-z0-9]{40,100})"),
-    rule("Fireworks key", "fw_", r"fw_([A-Za-z0-9]{20,40})(?![A-Za-z0-9_])", of_three),
-    rule("Together key", "tgp_v1_", r"tgp_v1_([\w\-]{30,100})", mixed),
-    rule("LangSmith key", "lsv2_", r"lsv2_[a-z]{2}_([0-9a-f]{32}_[0-9a-f]{10})"),
-    rule("Modal token", "ak-|as-", r"a[ks]-([A-Za-z0-9]{22})(?![\w\-])", of_three),
-    rule("Slack token", "xox", r"xox[abeoprs]-([\w\-]{20,300})", mixed),
-    rule("Slack token", "xapp-", r"xapp-([\w\-]{30,300})", mixed),
-    rule("Slack webhook", "hooks.slack.com/", r"hooks\.slack\.com/(?:services|workflows)/([\w/]{30,200})", mixed),
-    rule("Discord webhook", "/api/webhooks/", r"/api/webhooks/\d{17,20}/([\w\-]{50,100})", within=True),
-    rule("Discord token", ".", r"\.([\w\-]{6}\.[\w\-]{27,45})", _discord, within=True),
-    rule("Telegram token", ":aa", r":(AA[\w\-]{33})(?![\w\-])", _telegram, within=True),
-    rule("Stripe key", "k_live_|k_test_|k_prod_", r"k_(?:live|test|prod)_([A-Za-z0-9]{16,200})", mixed, within=True),
-    rule("webhook secret", "whsec_", r"whsec_([A-Za-z0-9+/=]{32,100})"),
-    rule("SendGrid key", "sg.", r"SG\.([\w\-]{16,32}\.[\w\-]{16,64})", mixed),
-    rule("Mailchimp key", "-us", r"-us\d{1,2}(?!\w)", _mailchimp, within=True),
-    rule("JSON Web Token", "eyj", r"(?<![\w\-])(eyJ[\w\-]{10,8000}\.[\w\-]{10,16000}\.[\w\-]{10,8000})", within=True),
-    rule("Azure client secret", "8q~|7q~", r"[78]Q~([\w.~\-]{31,34})", of_three, within=True),
-    rule("Private Key", "begin", r"BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}", _dashed, within=True),
-    rule("Private Key", "putty-user-key-file-", r"PuTTY-User-Key-File-\d", within=True),
+    secret_rule("NVIDIA key", "nvapi-", r"nvapi-([\w\-]{30,200})", has_letter_and_digit),
+    secret_rule("npm token", "npm_", r"npm_([A-Za-z0-9]{30,200})"),
+    secret_rule("PyPI token", "pypi-", r"pypi-([\w\-]{50,300})", has_letter_and_digit),
+    secret_rule("Docker token", "dckr_", r"dckr_[po]at_([\w\-]{20,100})", has_letter_and_digit),
+    secret_rule("Replicate token", "r8_", r"r8_([A-Za-z0-9]{30,100})"),
+    secret_rule("Kaggle token", "kgat_", r"KGAT_([0-9A-Za-z]{30,100})"),
+    secret_rule("Groq key", "gsk_", r"gsk_([A-Za-z0-9]{40,100})"),
+    secret_rule("Fireworks key", "fw_", r"fw_([A-Za-z0-9]{20,40})(?![A-Za-z0-9_])", has_three_classes),
+    secret_rule("Together key", "tgp_v1_", r"tgp_v1_([\w\-]{30,100})", has_letter_and_digit),
+    secret_rule("LangSmith key", "lsv2_", r"lsv2_[a-z]{2}_([0-9a-f]{32}_[0-9a-f]{10})"),
+    secret_rule("Modal token", "ak-|as-", r"a[ks]-([A-Za-z0-9]{22})(?![\w\-])", has_three_classes),
+    secret_rule("Slack token", "xox", r"xox[abeoprs]-([\w\-]{20,300})", has_letter_and_digit),
+    secret_rule("Slack token", "xapp-", r"xapp-([\w\-]{30,300})", has_letter_and_digit),
+    secret_rule(
+        "Slack webhook",
+        "hooks.slack.com/",
+        r"hooks\.slack\.com/(?:services|workflows)/([\w/]{30,200})",
+        has_letter_and_digit,
+    ),
+    secret_rule("Discord webhook", "/api/webhooks/", r"/api/webhooks/\d{17,20}/([\w\-]{50,100})", within=True),
+    secret_rule("Discord token", ".", r"\.([\w\-]{6}\.[\w\-]{27,45})", _discord, within=True),
+    secret_rule("Telegram token", ":aa", r":(AA[\w\-]{33})(?![\w\-])", _telegram, within=True),
+    secret_rule(
+        "Stripe key",
+        "k_live_|k_test_|k_prod_",
+        r"k_(?:live|test|prod)_([A-Za-z0-9]{16,200})",
+        has_letter_and_digit,
+        within=True,
+    ),
+    secret_rule("webhook secret", "whsec_", r"whsec_([A-Za-z0-9+/=]{32,100})"),
+    secret_rule("SendGrid key", "sg.", r"SG\.([\w\-]{16,32}\.[\w\-]{16,64})", has_letter_and_digit),
+    secret_rule("Mailchimp key", "-us", r"-us\d{1,2}(?!\w)", _mailchimp, within=True),
+    secret_rule(
+        "JSON Web Token", "eyj", r"(?<![\w\-])(eyJ[\w\-]{10,8000}\.[\w\-]{10,16000}\.[\w\-]{10,8000})", within=True
+    ),
+    secret_rule("Azure client secret", "8q~|7q~", r"[78]Q~([\w.~\-]{31,34})", has_three_classes, within=True),
+    secret_rule("Private Key", "begin", r"BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}", _dashed, within=True),
+    secret_rule("Private Key", "putty-user-key-file-", r"PuTTY-User-Key-File-\d", within=True),
 )
-"""Secrets known by their own form. What people publish to try (AKIAIOSFODNN7EXAMPLE) is a placeholder."""
+"""Secrets with a form of their own. A published example such as AKIAIOSFODNN7EXAMPLE is a placeholder."""
 
 
-# Secrets that are known by what stands beside them: names they are assigned to, headers, addresses, whole files.
+# Secrets known by their surroundings: the names they are assigned to, headers, addresses, whole files
 
 
 ASSIGNED = "password, key or token"
@@ -270,7 +298,7 @@ def _no_digest(match: Match, value: str) -> bool:
 
 
 def _user_and_password(_: Match, value: str) -> bool:
-    """Whether base64 says ``user:password``."""
+    """Return whether the base64 text decodes to ``user:password``."""
     try:
         text = base64.b64decode(value + "=" * (-len(value) % 4), validate=True).decode("utf-8")
     except (binascii.Error, ValueError):
@@ -293,10 +321,10 @@ def _is_words(value: str, quoted: bool) -> bool:
 
 
 def _assigned(match: Match, value: str) -> bool:
-    """Whether a value given to a name such as ``api_key`` or ``password`` is a secret, not a reference or a word."""
+    """Return whether a value assigned to a name such as ``api_key`` is a secret, not a reference or a word."""
     value = value.strip()
     quoted = match["bare"] is None
-    kinds = classes(value)
+    kinds = character_classes(value)
     if kinds < 2 or len(value) < 6 or (not quoted and match.string[match.end() : match.end() + 1] in (b"(", b"[")):
         return False
     if _SPACE.search(value) or _NO_VALUE.match(value) or is_placeholder(value):
@@ -309,8 +337,8 @@ def _assigned(match: Match, value: str) -> bool:
     if len(value) < (12 if quoted or _CONSTANT.search(before) else 16) or is_wordy(value):
         return False
     if value.isalpha():
-        return len(value) >= 24 and entropy(value) >= 4
-    return entropy(value) >= (2.8 if len(value) < 20 else 3.0) and mixed(match, value)
+        return len(value) >= 24 and bits_per_character(value) >= 4
+    return bits_per_character(value) >= (2.8 if len(value) < 20 else 3.0) and has_letter_and_digit(match, value)
 
 
 _KEYWORD = (
@@ -333,9 +361,9 @@ def _value(match: Match) -> str:
 
 
 def _named(match: Match, _: str) -> bool:
-    """Whether something is assigned that is a secret by its name and its form.
+    """Return whether an assignment gives a secret, by its name and by the form of its value.
 
-    ``key``, ``pat`` and ``auth`` count after such words as ``api``, and in constants such as KAGGLE_KEY; ``pass``
+    ``key``, ``pat`` and ``auth`` count after words such as ``api``, and in constants such as KAGGLE_KEY. ``pass``
     counts after another word.
     """
     name = match["name"].lower()
@@ -349,82 +377,90 @@ def _named(match: Match, _: str) -> bool:
     return _assigned(match, _value(match))
 
 
-CONTEXT: tuple[Rule, ...] = (
-    rule(
+CONTEXT: tuple[SecretRule, ...] = (
+    secret_rule(
         "W&B key",
         "wandb|w&b|weights",
         r"(?i:wandb|w&b|weights\W{0,3}(?:and|&amp;|n)?\W{0,3}biases)[\s\S]{0,100}?(?<![0-9A-Za-z])([0-9a-f]{40})(?![0-9A-Za-z])",
         _no_digest,
         within=True,
     ),
-    rule(
+    secret_rule(
         "AWS secret key",
         "secret",
         r"(?i:secret[\s_\-]{0,2}(?:access[\s_\-]{0,2})?key)[\"']?\s{0,4}(?::|=>|=|,)\s{0,4}[\"']?([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])",
         within=True,
     ),
-    rule(
+    secret_rule(
         "AWS session token",
         "session",
         r"(?i:session[_\-]?token)[\"']?\s{0,4}[:=]\s{0,4}[\"']?([A-Za-z0-9/+=]{60})",
         within=True,
     ),
-    rule(
+    secret_rule(
         "Google service account", '"private_key_id"', r'"private_key_id"\s{0,4}:\s{0,4}"([0-9a-f]{40})"', within=True
     ),
-    rule(
+    secret_rule(
         "Kaggle key",
         '"username"',
         r'"username"\s{0,4}:\s{0,4}"[^"\r\n]{1,80}"\s{0,4},\s{0,4}"key"\s{0,4}:\s{0,4}"([0-9a-f]{32})"',
         within=True,
     ),
-    rule(
+    secret_rule(
         "Kaggle key",
         '"key"',
         r'"key"\s{0,4}:\s{0,4}"([0-9a-f]{32})"\s{0,4},\s{0,4}"username"\s{0,4}:',
         within=True,
     ),
-    rule("Azure signature", "sig=", r"sig=([A-Za-z0-9%/+_\-]{40,120}=?)", _signed),
-    rule("Azure storage key", "accountkey=", r"(?i:AccountKey)=([A-Za-z0-9+/]{86}==)", within=True),
-    rule("Azure access key", "sharedaccesskey=", r"(?i:SharedAccessKey)=([A-Za-z0-9+/]{43}=)", within=True),
-    rule(
+    secret_rule("Azure signature", "sig=", r"sig=([A-Za-z0-9%/+_\-]{40,120}=?)", _signed),
+    secret_rule("Azure storage key", "accountkey=", r"(?i:AccountKey)=([A-Za-z0-9+/]{86}==)", within=True),
+    secret_rule("Azure access key", "sharedaccesskey=", r"(?i:SharedAccessKey)=([A-Za-z0-9+/]{43}=)", within=True),
+    secret_rule(
         "signed address",
         "x-amz-signature=|x-goog-signature=",
         r"(?i:X-(?:Amz|Goog)-Signature)=([0-9a-f]{64,300})",
         within=True,
     ),
-    rule(
+    secret_rule(
         "bearer token",
         "bearer",
         r"(?i:bearer)(?:[\s:=\"',]|%20){1,6}([A-Za-z0-9._~+/\-]{16,300}=*)",
-        lambda m, v: mixed(m, v) and not is_wordy(v),
+        lambda m, v: has_letter_and_digit(m, v) and not is_wordy(v),
     ),
-    rule(
+    secret_rule(
         "user and password",
         "basic",
         r"(?i:basic)\s{1,4}([A-Za-z0-9+/]{8,300}={0,2})(?![A-Za-z0-9+/=])",
         _user_and_password,
     ),
-    rule("login of a registry", '"auth"', r'"auth"\s{0,4}:\s{0,4}"([A-Za-z0-9+/]{8,300}={0,2})"', _user_and_password),
-    rule(
+    secret_rule(
+        "login of a registry", '"auth"', r'"auth"\s{0,4}:\s{0,4}"([A-Za-z0-9+/]{8,300}={0,2})"', _user_and_password
+    ),
+    secret_rule(
         "password in an address",
         "://",
         r"://[^\s/:@\"'<>`{}]{0,80}:([^\s/@\"'<>`]{1,200})@[\w.\-\[]",
         _password,
         within=True,
     ),
-    rule(
-        "token in an address", "http", r"(?i:https?)://([\w.\-]{20,200})(?::[\w\-]{0,40})?@[\w\-]", mixed, within=True
+    secret_rule(
+        "token in an address",
+        "http",
+        r"(?i:https?)://([\w.\-]{20,200})(?::[\w\-]{0,40})?@[\w\-]",
+        has_letter_and_digit,
+        within=True,
     ),
-    rule("password in .netrc", "login", r"login\s{1,4}\S{1,80}\s{1,4}password\s{1,4}(\S{4,200})", any_value),
-    rule(
+    secret_rule(
+        "password in .netrc", "login", r"login\s{1,4}\S{1,80}\s{1,4}password\s{1,4}(\S{4,200})", is_no_placeholder
+    ),
+    secret_rule(
         "token on a command line",
         "--",
         r"--[a-z\-]{0,20}(?:token|key|password|secret)(?:=|\s{1,3})[\"']?([^\x00-\x20\x7f-\xff\"'`$<{\[\\]{12,300})",
-        lambda m, v: mixed(m, v) and not is_wordy(v) and not _NO_VALUE.match(v),
+        lambda m, v: has_letter_and_digit(m, v) and not is_wordy(v) and not _NO_VALUE.match(v),
         within=True,
     ),
-    rule(
+    secret_rule(
         ASSIGNED,
         "pass|pwd|secret|key|token|credential|pat|auth",
         _ASSIGNED,
@@ -432,38 +468,38 @@ CONTEXT: tuple[Rule, ...] = (
         within=True,
     ),
 )
-"""Secrets known by their surroundings."""
+"""Secrets that are known by their surroundings."""
 
 
-# Search bytes for secrets: with Kingfisher's rules, and with those of this package.
+# The search, with Kingfisher's rules and the rules above
 #
-# Kingfisher (MongoDB, Apache-2.0) carries the rule set of Betterleaks, the successor of gitleaks, and that of Google's
-# Veles: 488 rules (1.5), run by Vectorscan in time linear in the input, inside this process. Nothing is asked over the
-# network. What the package can do besides, asking a provider whether a secret works, is never called here.
+# Kingfisher (MongoDB, Apache-2.0) contains the rules of Betterleaks, the successor of gitleaks, and of Google's Veles:
+# 488 rules (version 1.5). Vectorscan runs them inside this process, in linear time and without the network. Kingfisher
+# can also ask a provider whether a secret works; that is never called here.
 
 
 _LEFT_OUT = frozenset({"betterleaks.aws-secret-access-key"})
-"""Rules of Kingfisher that match more than secrets; what they look for is found by `secret_context`."""
+"""Rules of Kingfisher that match more than secrets. `CONTEXT` finds what they look for."""
 
 
 _ASCII = bytes(c if 0 < c < 128 else 32 for c in range(256))
-"""Kingfisher takes a letter of another script for a part of the word, and text with zero bytes for UTF-16."""
+"""Kingfisher takes letters of other scripts as parts of a word, and text with zero bytes as UTF-16."""
 _SPACED = bytes(32 if chr(c) in "<>()[]{}|*&,;!?#^\\" else c for c in range(256))
 _STOP = re.compile(rb"\.(?=\s|$)")
-"""Some of its rules ask for a space or a quote after a secret; here other marks are written as spaces."""
+"""Some rules of Kingfisher ask for a space or a quote after a secret, so other marks become spaces."""
 _DIGEST = re.compile(rb"sha(?:1|224|256|384|512)[=:\- ]{1,2}[\w+/\-]{0,90}$", re.I)
 
 
-def find(data: bytes, *, anywhere: bool = False, forms: bool = False) -> Iterator[tuple[int, str, bool]]:
-    """Offset and kind of every secret in ``data``, and whether the kind is the one to name.
+def find_secrets(data: bytes, *, anywhere: bool = False, forms: bool = False) -> Iterator[tuple[int, str, bool]]:
+    """Yield (offset, kind, sure) for every secret in ``data``.
 
-    A secret may be found by several rules; those of which the last is false count where no other found it.
+    Several rules may find the same secret. A kind that is not sure counts only if no sure one was found there.
 
     Args:
-        data: text in any encoding that leaves ASCII as it is.
-        anywhere: what is before a secret is no text, and may be a letter by chance.
-        forms: look only for secrets that have a form of their own (`secret_rules.FORMS`): ``data`` was put together,
-            and what stands side by side in it says nothing.
+        data: text in any encoding that keeps ASCII bytes.
+        anywhere: the bytes before a secret are not text, and may be a letter by chance.
+        forms: look only for secrets with a form of their own (`FORMS`). ``data`` was put together, so neighbours
+            in it mean nothing.
     """
     for at, kind, sure in _of_forms(data, anywhere) if forms else _all(data, anywhere):
         if _DIGEST.search(data, max(0, at - 100), at) is None:
@@ -473,14 +509,14 @@ def find(data: bytes, *, anywhere: bool = False, forms: bool = False) -> Iterato
 def _of_forms(data: bytes, anywhere: bool) -> Iterator[tuple[int, str, bool]]:
     small = data.lower()
     for rule in FORMS:
-        for at in rule.find(data, small, anywhere=anywhere):
+        for at in rule.offsets(data, small, anywhere=anywhere):
             yield at, rule.kind, True
 
 
 def _all(data: bytes, anywhere: bool) -> Iterator[tuple[int, str, bool]]:
     small = data.lower()
     for rule in (*FORMS, *CONTEXT):
-        for at in rule.find(data, small, anywhere=anywhere):
+        for at in rule.offsets(data, small, anywhere=anywhere):
             yield at, rule.kind, rule.kind != ASSIGNED
     ascii_only = data.translate(_ASCII)
     for text in (ascii_only, _STOP.sub(b" ", ascii_only.translate(_SPACED))):
@@ -497,5 +533,5 @@ def _kingfisher() -> Any:
 
 
 def _words(rule: str) -> str:
-    """``openai api key`` for ``betterleaks.openai-api-key``."""
+    """Turn the id of a rule into words: ``openai api key`` for ``betterleaks.openai-api-key``."""
     return re.sub(r"\.\d+$", "", rule).rpartition(".")[2].rpartition("/")[2].replace("-", " ")

@@ -1,14 +1,20 @@
-r"""Secrets in the files of a release: every byte is searched, whatever the file's kind or encoding.
+r"""Find secrets in the files of a release: every byte is searched, whatever the file's kind or encoding.
 
-Searched are the bytes as they are, so that no encoding hides what is ASCII in it; without their zero bytes (UTF-16 and
-UTF-32, with or without a byte order mark); with escapes undone (``\u0068``, ``\x68``, ``\n``, ``&#104;``, ``%68``,
-``\_``), twice; joined again where a line ends, a string is put together, or a mark or tag stands inside a word; with
-base64 and hexadecimal digits undone, and what gzip, zlib or a PNG picture packs in them; the compressed texts of PNG
-pictures; and every path. Not searched are the numbers of tensors, which hold every short text somewhere: a safetensors
-file is searched up to the end of its header, and nothing but tensors may follow. Of pixels only the bytes as they are
-in the file are searched. What cannot be searched is a problem like a secret.
+Each file is searched in several views:
 
-Files are read in pieces that overlap by more than the longest secret. No message holds a part of a secret.
+- the bytes as they are, so that no encoding hides ASCII text;
+- the bytes without zero bytes, for UTF-16 and UTF-32 with or without a byte order mark;
+- the text with escapes undone twice (``\u0068``, ``\x68``, ``\n``, ``&#104;``, ``%68``, ``\_``);
+- the text joined where a line ends, a string is put together, or a mark or tag stands inside a word;
+- base64 and hexadecimal digits decoded, and what gzip, zlib or a PNG picture packs inside them;
+- the compressed texts of PNG pictures;
+- every path.
+
+The numbers of tensors are not searched, because they contain every short text somewhere: of a safetensors file only
+the header is searched, and only tensors may follow it. Pixels are searched only as the bytes in the file. A file that
+cannot be searched is a problem, just like a secret.
+
+Files are read in pieces that overlap by more than the longest secret. No message contains a part of a secret.
 """
 
 from __future__ import annotations
@@ -26,12 +32,12 @@ from typing import BinaryIO
 
 from eagle3hub.errors import CheckpointError, Problem
 from eagle3hub.publishing import content
-from eagle3hub.publishing.content import header_bytes, packed
+from eagle3hub.publishing.content import header_bytes, recognised_archive
 from eagle3hub.publishing.files import LocalFile
-from eagle3hub.publishing.secrets import find
+from eagle3hub.publishing.secrets import find_secrets
 
-CODE = "publish-secret"
-_HINT = "remove it, and revoke it if others may have seen it; an example says $HF_TOKEN or <your token>"
+SECRET_GATE = "publish-secret"
+_HINT = "remove it, and revoke it if others may have seen it; in an example, write $HF_TOKEN or <your token>"
 _PIECE = 8 << 20
 _OVERLAP = 64 << 10
 _BLOCK = 64 << 10
@@ -42,7 +48,7 @@ _ESCAPE = re.compile(
     rb"|(\\[nrtbfv0])|\\([!-/:-@\[-`{-~])|&(amp|quot|apos|lt|gt);"
 )
 _WIDE = re.compile(rb"(?:[^\0]\0{1,3}){4,}|(?:\0{1,3}[^\0]){4,}")
-"""ASCII in UTF-16 or UTF-32, whichever byte comes first and wherever it begins."""
+"""ASCII in UTF-16 or UTF-32, in either byte order and from any offset."""
 _NAMED = {b"amp": b"&", b"quot": b'"', b"apos": b"'", b"lt": b"<", b"gt": b">"}
 _TORN = re.compile(
     rb"(?P<line>\\\r?\n[ \t>#]{0,16}|\r\n[ \t>#]{0,16}|\n[ \t>#]{0,16})"
@@ -50,7 +56,7 @@ _TORN = re.compile(
     rb"|(?:</?[A-Za-z][^<>]{0,200}>|<!--[^<>]{0,80}-->|<!\[CDATA\[|\]\]>){1,9}|\*{1,3}"
     rb"|(?:\xe2\x80[\x8b-\x8f]|\xe2\x81[\xa0-\xa4]|\xc2\xad|\xef\xbb\xbf)+"
 )
-"""What may stand inside a secret that somebody wrapped, marked up or put together: the end of a line and so on."""
+"""What may stand inside a secret that was wrapped, marked up or put together, such as the end of a line."""
 _WORD = re.compile(rb"[A-Za-z0-9_.+/=~\-]*")
 _END_OF_WORD = re.compile(rb"[A-Za-z0-9_.+/=~\-]*$")
 _BASE64 = re.compile(
@@ -59,22 +65,26 @@ _BASE64 = re.compile(
 _NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/_\-]+")
 _HEX = re.compile(rb"[0-9a-fA-F]{40,}")
 _UNPACKED = 32 << 20
-"""Bytes that what is packed inside one piece may unpack to; the rest is not searched."""
+"""The most bytes that the packed parts of one piece may unpack to; the rest is not searched."""
 _PACKED_ONE = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """Bytes to search, and the line (from 0) of an offset in them; ``forms``: only secrets of a form of their own."""
+    """Bytes to search.
+
+    ``line`` returns the line, from 0, of an offset. With ``forms``, only secrets with a form of their own are
+    searched.
+    """
 
     data: bytes
     line: Callable[[int], int]
     forms: bool = False
 
 
-def secrets(file: LocalFile) -> Iterator[Problem]:
-    """A problem for every place of a file that holds what looks like a secret, and for what cannot be searched."""
-    name = shown(file.path)
+def secret_problems(file: LocalFile) -> Iterator[Problem]:
+    """Yield a problem for each place in a file that may hold a secret, and for what cannot be searched."""
+    name = safe_path(file.path)
     if name != file.path:
         yield _problem(f"the name of {name} holds what looks like a secret ({', '.join(_kinds_in_path(file.path))})")
     try:
@@ -85,26 +95,26 @@ def secrets(file: LocalFile) -> Iterator[Problem]:
 
 
 @lru_cache(maxsize=4096)
-def shown(path: str) -> str:
-    """A path for messages: the parts of it that hold a secret are withheld."""
+def safe_path(path: str) -> str:
+    """Return a path for messages. The parts that hold a secret are withheld."""
     if not _kinds_in_path(path):
         return path
     parts = ["(withheld)" if _kinds_in_path(part) else part for part in path.split("/")]
     return "/".join(parts) if "(withheld)" in parts else "(withheld)"
 
 
-def withhold(problem: Problem, paths: Iterable[str]) -> Problem:
-    """A problem whose message names no path that holds a secret."""
+def withhold_secrets(problem: Problem, paths: Iterable[str]) -> Problem:
+    """Return the problem with every path that holds a secret withheld from its message."""
     message = problem.message
     for path in paths:
-        if shown(path) != path:
+        if safe_path(path) != path:
             for part in (path, *path.split("/")):
-                message = message.replace(part, shown(part))
+                message = message.replace(part, safe_path(part))
     return replace(problem, message=message)
 
 
 def open_file(file: LocalFile) -> BinaryIO:
-    """The bytes of a file to read from. Raises OSError."""
+    """Open the bytes of a file for reading. Raises OSError."""
     return io.BytesIO(file.source) if isinstance(file.source, bytes) else file.source.open("rb")
 
 
@@ -114,7 +124,7 @@ def _contents(file: LocalFile, name: str, f: BinaryIO) -> Iterator[Problem]:
             header = header_bytes(file)
         except CheckpointError as e:
             yield _problem(
-                f"{name} cannot be searched for secrets: {e.message}", "write it anew with eagle3hub convert"
+                f"{name} cannot be searched for secrets: {e.message}", "write it again with eagle3hub convert"
             )
             return
         for kinds in _places(_views(header, 0, first=True), lambda _: 0).values():
@@ -122,11 +132,11 @@ def _contents(file: LocalFile, name: str, f: BinaryIO) -> Iterator[Problem]:
         return
     start = f.read(64)
     f.seek(0)
-    if what := packed(start):
+    if what := recognised_archive(start):
         yield _problem(
-            f"{name} cannot be searched for secrets: it is {what}, which is packed", "publish what is in it"
+            f"{name} cannot be searched for secrets: it is {what}, which is compressed", "publish what is in it"
         )
-    if start.startswith((content.SIGNATURE, content.START)):
+    if start.startswith((content.PNG_START, content.JPEG_START)):
         problems, whole = _picture(file, name, f.read(content.MAX_PNG_BYTES))
         yield from problems
         if whole:
@@ -144,20 +154,25 @@ def _contents(file: LocalFile, name: str, f: BinaryIO) -> Iterator[Problem]:
 
 
 def _picture(file: LocalFile, name: str, data: bytes) -> tuple[list[Problem], bool]:
-    """Secrets in what a picture says besides its pixels, unpacked; and whether that is all of it."""
+    """Search what a picture says besides its pixels, unpacked.
+
+    Returns the problems, and whether that covers the whole picture.
+    """
     try:
         if file.size > len(data):
             raise content.Malformed(f"is larger than {content.MAX_PNG_BYTES} bytes")
-        if data.startswith(content.START):
-            said = [(s, data[s.start : s.end].removeprefix(b"Exif\0\0")) for s in content.segments(data)]
+        if data.startswith(content.JPEG_START):
+            said = [(s, data[s.start : s.end].removeprefix(b"Exif\0\0")) for s in content.jpeg_segments(data)]
         else:
-            said = list(content.said(data).items())
+            said = list(content.chunk_texts(data).items())
     except content.Malformed as e:
         return [_problem(f"{name} cannot be searched for secrets: it {e}", "draw it again")], False
     found: dict[str, None] = {}
     for part, text in said:
         for kinds in _places(_views(text, 0, first=True), lambda _: 0, anywhere=True).values():
-            found[f"{name} holds, in its part {part.shown}, what looks like a secret ({', '.join(kinds)})"] = None
+            found[
+                f"{name} holds, in its part {part.printable_name}, what looks like a secret ({', '.join(kinds)})"
+            ] = None
     if not found:
         for kinds in _places(iter([_View(data, lambda _: 0, forms=True)]), None).values():
             found[f"{name} holds, among its pixels, what looks like a secret ({', '.join(kinds)})"] = None
@@ -165,7 +180,7 @@ def _picture(file: LocalFile, name: str, data: bytes) -> tuple[list[Problem], bo
 
 
 def _pieces(f: BinaryIO) -> Iterator[Iterator[_View]]:
-    """The views of each piece of a file; pieces overlap."""
+    """Yield the views of each piece of a file. Neighbouring pieces overlap."""
     before, lines, first = b"", 0, True
     while data := f.read(_PIECE):
         piece = before + data
@@ -176,7 +191,10 @@ def _pieces(f: BinaryIO) -> Iterator[Iterator[_View]]:
 
 
 def _views(piece: bytes, lines: int, *, first: bool, depth: int = 2) -> Iterator[_View]:
-    """What is searched of a piece that begins at line ``lines``; ``depth``: so often is base64 in base64 undone."""
+    """Yield the views of a piece that begins at line ``lines``.
+
+    ``depth`` is how many times base64 inside base64 is decoded.
+    """
     yield _lined(piece, lines)
     last = piece
     if b"\0" in piece:
@@ -200,12 +218,12 @@ def _views(piece: bytes, lines: int, *, first: bool, depth: int = 2) -> Iterator
 
 
 def _through(inner: Callable[[int], int], origins: list[int], line: Callable[[int], int]) -> Callable[[int], int]:
-    """Lines of a view of decoded runs, each a line of its own, as lines of the file."""
+    """Map lines of a view of decoded runs, where each run is one line, to lines of the file."""
     return lambda at: line(origins[min(inner(at), len(origins) - 1)])
 
 
 def _joined(data: bytes, lines: int) -> Iterator[_View]:
-    """The bytes without what stands inside of words, if there is any such thing."""
+    """Yield the bytes without what stands inside words, if there is any such thing."""
     pieces, starts, origins, at, size = [], [0], [0], 0, 0
     for match in _TORN.finditer(data):
         before = _END_OF_WORD.search(data, max(at, match.start() - 12), match.start())
@@ -234,7 +252,7 @@ def _lined(data: bytes, lines: int) -> _View:
 
 
 def _line_in(data: bytes, lines: int) -> Callable[[int], int]:
-    """A function from an offset to its line; lines are counted by blocks, and only once one is asked for."""
+    """Return a function from an offset to its line. It counts lines by blocks, and only when it is called."""
     before: list[int] = []
 
     def line(at: int) -> int:
@@ -247,7 +265,7 @@ def _line_in(data: bytes, lines: int) -> Callable[[int], int]:
 
 
 def _undone(match: re.Match[bytes]) -> bytes:
-    """What an escape stands for, if that is an ASCII character; of line breaks, spaces."""
+    """Return what an escape stands for if that is an ASCII character, or spaces for a line break."""
     unicode, byte, decimal, entity, percent, long, octal, control, plain, named = match.groups()
     if code := unicode or byte or entity or percent or long:
         return bytes.fromhex(code.decode())
@@ -259,9 +277,10 @@ def _undone(match: re.Match[bytes]) -> bytes:
 
 
 def _decoded(data: bytes) -> tuple[bytes, list[int]]:
-    """Everything in ``data`` that may be base64 or hexadecimal, decoded, a line for each; and where each began.
+    """Decode everything in ``data`` that may be base64 or hexadecimal.
 
-    What stands before base64 may look like a part of it, so each run is decoded from its first four characters on.
+    Returns one line for each decoded run, and where each run began. Text before base64 may look like a part of it, so
+    each run is decoded from each of its first four characters on.
     """
     runs: list[bytes] = []
     origins: list[int] = []
@@ -299,10 +318,10 @@ def _of_base64(text: bytes) -> bytes:
 
 
 def _unpacked(data: bytes, most: int) -> bytes:
-    """What a PNG picture says, or what gzip or zlib packed, up to ``most`` bytes; nothing of anything else."""
+    """Return what a PNG picture says or what gzip or zlib packed, up to ``most`` bytes; else nothing."""
     try:
-        if data.startswith(content.SIGNATURE):
-            return b" ".join(content.said(data).values())[:most]
+        if data.startswith(content.PNG_START):
+            return b" ".join(content.chunk_texts(data).values())[:most]
         if data[:2] in (b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"):
             return zlib.decompressobj(47).decompress(data, most) if most > 0 else b""
     except (content.Malformed, zlib.error):
@@ -313,11 +332,11 @@ def _unpacked(data: bytes, most: int) -> bytes:
 def _places(
     views: Iterator[_View], line: Callable[[int], int] | None, *, anywhere: bool = False
 ) -> dict[int, list[str]]:
-    """Kinds by line (from 0); a line that one view found is left out of the others."""
+    """Return the kinds by line, from 0. A line that one view found is left out of the later views."""
     found: dict[int, list[str]] = {}
     for view in views:
         here: dict[int, list[tuple[int, str, bool]]] = {}
-        for at, kind, sure in find(view.data, anywhere=anywhere, forms=view.forms):
+        for at, kind, sure in find_secrets(view.data, anywhere=anywhere, forms=view.forms):
             place = (line or view.line)(at)
             if place not in found:
                 here.setdefault(place, []).append((at, kind, sure))
@@ -328,7 +347,7 @@ def _places(
 
 
 def _named(hits: list[tuple[int, str, bool]]) -> list[str]:
-    """The kinds found in one place, one for each secret."""
+    """Return the kinds found in one place, one for each secret."""
     near: set[int] = set()
     kinds: set[str] = set()
     for at, kind, sure in sorted(hits, key=lambda hit: not hit[2]):
@@ -340,7 +359,7 @@ def _named(hits: list[tuple[int, str, bool]]) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def _kinds_in_path(path: str) -> tuple[str, ...]:
-    """Kinds of secrets in a path: in the whole, and in what stands between any two of the marks in it."""
+    """Return the kinds of secrets in a path: in the whole path, and between any two marks in it."""
     marks = [mark.start() for mark in re.finditer(r"[^A-Za-z0-9]", path)] + [len(path)]
     starts = [0, *(mark + 1 for mark in marks[:-1])]
     pieces = [path[start:end] for i, start in enumerate(starts) for end in marks[i : i + 8] if end - start >= 8]
@@ -349,4 +368,4 @@ def _kinds_in_path(path: str) -> tuple[str, ...]:
 
 
 def _problem(message: str, hint: str = _HINT) -> Problem:
-    return Problem("error", CODE, message, hint)
+    return Problem("error", SECRET_GATE, message, hint)

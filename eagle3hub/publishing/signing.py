@@ -1,4 +1,4 @@
-"""Sign a release's files and verify signatures, with keys or without."""
+"""Sign the files of a release and check signatures, with a key or with an identity."""
 
 from __future__ import annotations
 
@@ -26,35 +26,38 @@ from eagle3hub.system.text import visible
 if TYPE_CHECKING:
     from model_signing import hashing
 
-# Signatures without a key: by the identity that a workflow's job has, through the public sigstore services.
+# Signatures without a key, by the identity of a workflow's job, through the public sigstore services
 #
-# Fulcio gives a certificate of some minutes for the identity, Rekor logs the signature; both, and the roots of trust
-# that checking needs, are on the network. Read in sigstore 4.5.1 and model-signing 1.1.1. No test reaches the
-# services: what is tested is what leads to them, and what is said when they cannot be reached.
+# Fulcio gives the identity a certificate for a few minutes, and Rekor logs the signature. Both are on the network, and
+# so are the roots of trust that a check needs. Source: sigstore 4.5.1 and model-signing 1.1.1, as read. No test
+# reaches the services; the tests cover what leads to them, and the messages when they cannot be reached.
 
 
 _LONGEST = 300
 _PATIENCE = 5
-"""So many times as long as a question to the Hub may the services take: there are three, and all files are hashed."""
+"""The services may take this many times the limit of one question: they are three, and all files are hashed."""
 _SILENCE = 2.0
 _WORD = Path("sigstore")
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who must have signed: ``name`` as the certificate has it, a workflow's address, and the issuer that vouched."""
+    """The identity that must have signed.
+
+    ``name`` is the name in the certificate, a workflow's address; ``issuer`` is the service that vouched for it.
+    """
 
     name: str
     issuer: str
 
 
 def is_keyless(key: Path) -> bool:
-    """Whether the word ``sigstore`` stands in the place of a key."""
+    """Return whether the word ``sigstore`` was given in the place of a key."""
     return key == _WORD
 
 
-def own_token() -> str:
-    """The identity token of the job this runs in. Raises UnavailableError where there is none; nobody is asked."""
+def identity_token() -> str:
+    """Return the identity token of this job, without asking anybody. Raises UnavailableError if it has none."""
     from sigstore.oidc import IdentityError, detect_credential
 
     try:
@@ -65,15 +68,15 @@ def own_token() -> str:
     if not token:
         raise UnavailableError(
             "there is no identity to sign with",
-            hint="in GitHub Actions the job needs the permission id-token: write; elsewhere sign with a key",
+            hint="give the job the permission id-token: write in GitHub Actions; elsewhere sign with a key",
             code="sign-no-identity",
         )
     return token
 
 
 @contextmanager
-def services(doing: str) -> Iterator[None]:
-    """Turn whatever the services' clients raise into HubError (``sign-services``), also where they take too long."""
+def sigstore_services(doing: str) -> Iterator[None]:
+    """Turn every error of the services' clients, and a wait that is too long, into HubError (``sign-services``)."""
     seconds = _PATIENCE * bounds.seconds()
     rang = Alarm()
     try:
@@ -89,53 +92,52 @@ def services(doing: str) -> Iterator[None]:
         ) from e
 
 
-def by_certificate(bundle: bytes) -> bool:
-    """Whether a signature, as `eagle3hub.publishing.signing.covered` accepts it, was made without a key."""
+def is_by_identity(bundle: bytes) -> bool:
+    """Return whether a signature that `signed_digests` accepts was made without a key."""
     material = json.loads(bundle).get("verificationMaterial")
     return isinstance(material, dict) and ("certificate" in material or "x509CertificateChain" in material)
 
 
-# A signature over every file of a release, by model-signing: made with a private key, checked with its mate.
+# Signatures over every file of a release, by the package model-signing
 #
-# Or made by a workflow's identity and checked by its name: see `keyless`.
-#
-# It is a sigstore bundle, ``model.sig`` in the root, over the SHA-256 of each file; the list of digests beside it is
-# not signed, for it names the signature. What it covers can be read without the package; whose it is, cannot.
+# A private key signs and its public key checks, or a workflow's identity signs and its name checks (see above). The
+# signature is a sigstore bundle, ``model.sig`` in the root, over the SHA-256 of each file. The list of digests is not
+# signed, because it names the signature. What a signature covers can be read without the package; who signed cannot.
 
 
 SIGNATURE = "model.sig"
 UNSIGNED = (SIGNATURE, SUMS)
 
 
-def covered(bundle: bytes) -> dict[str, str]:
-    """SHA-256 by path of the files a signature is over. Raises SourceError for what is no such signature."""
+def signed_digests(bundle: bytes) -> dict[str, str]:
+    """Return the SHA-256 by path of the files a signature covers. Raises SourceError if it is no signature."""
     try:
         statement = json.loads(base64.b64decode(json.loads(bundle)["dsseEnvelope"]["payload"], validate=True))
         found = {str(r["name"]): str(r["digest"]) for r in statement["predicate"]["resources"]}
     except (ValueError, KeyError, TypeError, RecursionError) as e:
-        raise SourceError(f"{SIGNATURE} is no signature of a model", code="source-signature") from e
+        raise SourceError(f"{SIGNATURE} is not a signature of a model", code="source-signature") from e
     return found
 
 
 def check_key(key: Path) -> None:
-    """Find out before any work whether a key, or ``sigstore`` in its place, can sign; raises as `sign_folder`."""
+    """Check, before any work, that a key or ``sigstore`` in its place can sign. Raises as `sign_folder`."""
     _package("signing")
     if is_keyless(key):
-        own_token()
+        identity_token()
     else:
         _hint(key)
 
 
 def sign_folder(folder: Path, key: Path, files: Mapping[str, str], earlier: bytes | None = None) -> bytes:
-    """Make sure that ``folder`` holds a signature over its files by a private key, and return it.
+    """Write a signature over the files of ``folder``, unless a good one exists, and return its bytes.
 
     Args:
-        key: an elliptic curve private key in PEM, not encrypted; or ``sigstore``, for the identity of this job.
-        files: SHA-256 by path of everything in the folder that is to be signed.
-        earlier: a signature that will do if it is by this key over these bytes, so that signing again changes nothing.
+        key: an elliptic curve private key in PEM, not encrypted; or ``sigstore`` for the identity of this job.
+        files: SHA-256 by path of everything in the folder that must be signed.
+        earlier: a signature to keep if this key made it over these bytes, so that signing again changes nothing.
 
-    Raises UnavailableError without the package or an identity, SourceError for a key that cannot be used, HubError
-    where the services of `keyless` cannot be used.
+    Raises UnavailableError without the package or an identity, SourceError if the key cannot be used, and HubError if
+    the sigstore services cannot be used.
     """
     signing = _package("signing")
     here = folder / SIGNATURE
@@ -147,8 +149,8 @@ def sign_folder(folder: Path, key: Path, files: Mapping[str, str], earlier: byte
     with scratch_folder() as scratch:
         made = scratch / SIGNATURE
         if is_keyless(key):
-            token = own_token()
-            with services("sign this"):
+            token = identity_token()
+            with sigstore_services("sign this"):
                 signer = signing.Config().use_sigstore_signer(identity_token=token)
                 signer.set_hashing_config(_hashing()).sign(folder, made)
         else:
@@ -164,16 +166,20 @@ def sign_folder(folder: Path, key: Path, files: Mapping[str, str], earlier: byte
 
 
 def check_signature(files: Mapping[str, Path], signature: Path, by: Path | Identity) -> str | None:
-    """Why a signature is not that of ``files`` (path in the repository to where its bytes are) by its supposed maker.
+    """Return why a signature is not a good one of ``files`` by its supposed maker, or None if it is.
 
-    ``by`` is the maker's public key, or the identity that signed without one. Returns None where it is. Raises
-    UnavailableError without the package, SourceError for a key that cannot be used, HubError without the network.
+    Args:
+        files: for each path in the repository, where its bytes are.
+        by: the maker's public key, or the identity that signed without a key.
+
+    Raises UnavailableError without the package, SourceError if the key cannot be used, and HubError without the
+    network.
     """
     verifying = _package("verifying")
     if isinstance(by, Identity):
-        if not by_certificate(read_bytes(signature)):
+        if not is_by_identity(read_bytes(signature)):
             return "it was made with a key, not by an identity"
-        with services("be asked whom to trust"):
+        with sigstore_services("be asked whom to trust"):
             verifier = verifying.Config().use_sigstore_verifier(identity=by.name, oidc_issuer=by.issuer)
     else:
         try:
@@ -199,17 +205,17 @@ def _bundle(path: Path) -> bytes | None:
 
 def _still_good(bundle: bytes, key: Path, files: Mapping[str, str]) -> bool:
     try:
-        if covered(bundle) != dict(files):
+        if signed_digests(bundle) != dict(files):
             return False
         if is_keyless(key):
-            return by_certificate(bundle)
+            return is_by_identity(bundle)
         return bool(json.loads(bundle)["verificationMaterial"]["publicKey"]["hint"] == _hint(key))
     except (SourceError, ValueError, KeyError, TypeError):
         return False
 
 
 def _hint(key: Path) -> str:
-    """What the bundle says of its key: the digest of the public half."""
+    """Return what the bundle states of its key: the SHA-256 of the public half, as PEM text."""
     from cryptography.hazmat.primitives import serialization
 
     try:
@@ -238,7 +244,7 @@ def _package(module: str) -> Any:
 
 def _bad_key(key: Path) -> SourceError:
     return SourceError(
-        f"{key.name} is no key that can be used",
+        f"{key.name} is not a key that can be used",
         hint="an elliptic curve key in PEM, not encrypted: openssl ecparam -name prime256v1 -genkey -noout",
         code="source-key",
     )

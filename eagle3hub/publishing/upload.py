@@ -1,7 +1,7 @@
-"""Carry out a plan: one commit for each branch, then verification, then tag, visibility and collection.
+"""Carry out a planned publication: one commit per branch, then verification, tag, visibility and collection.
 
-Whatever stops it, each branch holds either what it held before or everything new, and running it again goes on
-from there: large files that were sent are found by their digests, a commit that was made is recognised by its tree.
+If this stops at any point, each branch holds either what it held before or everything new. Running it again goes on
+from there: it finds uploaded large files by their digests, and recognises its own commit by the files in it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from eagle3hub.publishing import remote
 from eagle3hub.publishing.plan import (
     DEFAULTS,
     MAIN,
-    Part,
+    BranchPlan,
     PublishOptions,
     PublishPlan,
-    compare,
+    file_states,
     made_for,
     plan_publication,
-    sign,
+    sign_if_asked,
 )
 from eagle3hub.publishing.remote import Committed, RemoteState
 from eagle3hub.publishing.verify import verify_upload
@@ -36,9 +36,9 @@ class Published:
     """What was done.
 
     Attributes:
-        commits: (branch or pull request's ref, commit) for each part of the plan, verified.
-        uploaded: paths that were sent, by branch; empty where everything was there.
-        pull: address of the pull request, if one was asked for and had to be made.
+        commits: (branch or ref of the pull request, verified commit) for each branch of the plan.
+        uploaded: the paths that were sent, by branch; empty if everything was there already.
+        pull: the address of the new pull request, or None if none was made.
     """
 
     plan: PublishPlan
@@ -48,7 +48,7 @@ class Published:
     pull: str | None
 
     def to_json(self) -> dict[str, Any]:
-        """The document ``publish --json`` prints."""
+        """Return the document that ``publish --json`` prints."""
         return {
             **self.plan.to_json(),
             "visibility": self.visibility,
@@ -59,19 +59,19 @@ class Published:
         }
 
 
-def check_access(repo_id: str, settings: PublishOptions, progress: Progress = silent) -> None:
-    """Find out before hours of work whether the repository can be written to, as far as that can be told.
+def check_access(repo_id: str, options: PublishOptions, progress: Progress = silent) -> None:
+    """Find out, before hours of work, whether the repository can be written to, as far as that can be known.
 
-    Raises UsageError for a name the Hub does not take, HubError without a token, where the Hub cannot be asked, or for
-    a collection that does not exist.
+    Raises UsageError if the Hub does not accept the name. Raises HubError if there is no token, if the Hub cannot be
+    asked, or if the collection does not exist.
     """
-    if why := remote.check_name(repo_id):
-        raise UsageError(f"the Hub takes no repository called {repo_id}", hint=why, code="usage-repo")
+    if why := remote.name_fault(repo_id):
+        raise UsageError(f"the Hub does not accept {repo_id} as the name of a repository", hint=why, code="usage-repo")
     remote.require_token(repo_id)
     progress(f"asking the Hub about {repo_id}")
-    remote.look(repo_id)
-    if settings.collection is not None:
-        remote.in_collection(repo_id, settings.collection)
+    remote.read_state(repo_id)
+    if options.collection is not None:
+        remote.in_collection(repo_id, options.collection)
 
 
 def publish(
@@ -87,14 +87,14 @@ def publish(
 
     Args:
         folder: a folder that `release` made.
-        repo: ``owner/name``; by default the repository that the folder, or else ``manifest``, was made for.
-        options: how to publish; they add to what the folder's own manifest says.
-        manifest: release.yaml that the folder must have been made from.
-        dry_run: make the plan and send nothing. The gates are then checked even where the Hub cannot be reached.
+        repo: ``owner/name``; None for the repository that the folder, or else ``manifest``, was made for.
+        options: how to publish, in addition to what the folder's own manifest says.
+        manifest: the release.yaml that the folder must have been made from.
+        dry_run: make the plan and send nothing. The gates are then checked even if the Hub cannot be reached.
 
-    Returns the plan of a dry run, and where a gate does not hold: its ``problems`` say which, and nothing was sent.
-    Raises UsageError, InputError, UnavailableError or HubError; after a HubError the branch holds either what it held
-    before or everything new.
+    Returns the plan for a dry run, and also if a gate does not hold: then its ``problems`` say which, and nothing was
+    sent. Raises UsageError, InputError, UnavailableError or HubError. After a HubError the branch holds either what it
+    held before or everything new.
     """
     described = None if manifest is None else load_manifest(manifest)
     name = repo or made_for(folder) or (None if described is None else described.release.repo)
@@ -102,29 +102,30 @@ def publish(
         raise UsageError(
             f"there is no {MANIFEST} in {folder} that says where to publish", hint="give --repo OWNER/NAME"
         )
-    sign(folder, options, progress=progress)
+    sign_if_asked(folder, options, progress=progress)
     plan = plan_publication(folder, name, options, manifest=described, hub_needed=not dry_run, progress=progress)
     return plan if dry_run or plan.problems else upload(plan, progress)
 
 
 def upload(plan: PublishPlan, progress: Progress = silent) -> Published:
-    """Publish what a plan says, verified. Raises FoundWanting where a gate does not hold, HubError."""
+    """Publish what a plan says, and verify it. Raises FoundWanting if a gate does not hold, HubError."""
     if plan.problems:
         first, more = plan.problems[0], len(plan.problems) - 1
         raise FoundWanting(
             first.message + (f" (and {more} more)" if more else ""),
-            hint=(f"{first.hint}; " if first.hint else "") + f"--allow {first.code} waives it, on the record",
+            hint=(f"{first.hint}; " if first.hint else "")
+            + f"--allow {first.code} waives it, and the release records that",
             code=first.code,
         )
     remote.require_token(plan.repo)
     state = plan.remote
     if not state.exists:
         progress(f"making the repository {plan.repo}")
-        remote.create_repository(plan.repo, private=plan.settings.stage or plan.settings.private)
-        state = remote.look(plan.repo)
-    if plan.settings.gated not in (None, state.gated):
+        remote.create_repository(plan.repo, private=plan.options.stage or plan.options.private)
+        state = remote.read_state(plan.repo)
+    if plan.options.gated not in (None, state.gated):
         progress("letting readers ask for access")
-        remote.gate_access(plan.repo, str(plan.settings.gated))
+        remote.gate_access(plan.repo, str(plan.options.gated))
     commits: list[tuple[str, str]] = []
     uploaded: dict[str, list[str]] = {}
     pull: str | None = None
@@ -135,36 +136,36 @@ def upload(plan: PublishPlan, progress: Progress = silent) -> Published:
         pull = pull or done.pull
         if sent:
             uploaded[part.branch] = sent
-    tag = plan.settings.tag
+    tag = plan.options.tag
     if tag is not None and tag not in state.tags:
         progress(f"tagging {tag}")
         _tag(plan.repo, tag, commits[-1][1])
     private = state.private
-    if plan.settings.stage and private:
+    if plan.options.stage and private:
         progress("making it public")
         remote.make_public(plan.repo)
         private = False
-    if plan.settings.collection is not None and not plan.collected:
-        progress(f"adding it to {plan.settings.collection}")
-        remote.add_to_collection(plan.repo, plan.settings.collection)
+    if plan.options.collection is not None and not plan.collected:
+        progress(f"adding it to {plan.options.collection}")
+        remote.add_to_collection(plan.repo, plan.options.collection)
     return Published(plan, commits, uploaded, "private" if private else "public", pull)
 
 
 def _publish_part(
-    plan: PublishPlan, part: Part, state: RemoteState, progress: Progress
+    plan: PublishPlan, part: BranchPlan, state: RemoteState, progress: Progress
 ) -> tuple[str, Committed, list[str]]:
-    """Bring one branch up to date: its ref, the commit, and the paths that were sent."""
+    """Bring one branch up to date. Returns its ref, the commit, and the paths that were sent."""
     parent = state.branches.get(part.branch)
     if parent is not None and not part.changes:
         return part.branch, Committed(parent), []
-    if plan.settings.create_pr and (found := _proposed(plan.repo, part, state)):
+    if plan.options.create_pr and (found := _proposed(plan.repo, part, state)):
         return found[0], Committed(found[1]), []
     if parent is None:
         parent = state.branches[MAIN]
         remote.create_branch(plan.repo, part.branch, parent)
-        inherited = remote.tree(plan.repo, parent)
-        states = compare(part.files, inherited, dict.fromkeys(inherited, ""))
-        part = Part(part.branch, part.files, states, part.heads, None)
+        inherited = remote.list_files_at(plan.repo, parent)
+        states = file_states(part.files, inherited, dict.fromkeys(inherited, ""))
+        part = BranchPlan(part.branch, part.files, states, part.heads, None)
     progress(f"uploading to {plan.repo}, {part.branch}")
     sources = {f.path: (f.source, f.sha256) for f in part.files}
     sent = part.having("new", "changed")
@@ -177,10 +178,10 @@ def _publish_part(
             remove=part.having("removed"),
             message=plan.message,
             description=plan.description,
-            create_pr=plan.settings.create_pr,
+            create_pr=plan.options.create_pr,
         )
     except HubError:
-        # the answer may be lost and the commit made: what counts is what the Hub has
+        # the commit may have been made although its answer was lost: what the Hub has decides
         made = _made_after_all(plan, part, parent, state)
         if made is None:
             raise
@@ -188,10 +189,12 @@ def _publish_part(
     return f"pull request {done.pull}" if done.pull else part.branch, done, sent
 
 
-def _made_after_all(plan: PublishPlan, part: Part, parent: str, state: RemoteState) -> tuple[str, Committed] | None:
+def _made_after_all(
+    plan: PublishPlan, part: BranchPlan, parent: str, state: RemoteState
+) -> tuple[str, Committed] | None:
     try:
-        now = remote.look(plan.repo)
-        if plan.settings.create_pr:
+        now = remote.read_state(plan.repo)
+        if plan.options.create_pr:
             fresh = RemoteState(True, pulls={r: c for r, c in now.pulls.items() if r not in state.pulls})
             found = _proposed(plan.repo, part, fresh)
             return None if found is None else (found[0], Committed(found[1]))
@@ -203,15 +206,15 @@ def _made_after_all(plan: PublishPlan, part: Part, parent: str, state: RemoteSta
     return part.branch, Committed(head)
 
 
-def _proposed(repo_id: str, part: Part, state: RemoteState) -> tuple[str, str] | None:
-    """A pull request that holds exactly this already, newest first."""
+def _proposed(repo_id: str, part: BranchPlan, state: RemoteState) -> tuple[str, str] | None:
+    """Return the newest pull request that holds exactly these files already, or None."""
     newest = sorted(state.pulls.items(), key=lambda pull: int(pull[0].rpartition("/")[2]), reverse=True)
     return next(((ref, oid) for ref, oid in newest[:10] if _holds(repo_id, oid, part)), None)
 
 
-def _holds(repo_id: str, commit: str, part: Part) -> bool:
+def _holds(repo_id: str, commit: str, part: BranchPlan) -> bool:
     gone = set(part.having("removed"))
-    states = compare(part.files, remote.tree(repo_id, commit), dict.fromkeys(gone, ""))
+    states = file_states(part.files, remote.list_files_at(repo_id, commit), dict.fromkeys(gone, ""))
     return not {"new", "changed", "removed"} & set(states.values())
 
 
@@ -219,5 +222,5 @@ def _tag(repo_id: str, tag: str, commit: str) -> None:
     try:
         remote.create_tag(repo_id, tag, commit)
     except HubError:
-        if remote.look(repo_id).tags.get(tag) != commit:
+        if remote.read_state(repo_id).tags.get(tag) != commit:
             raise

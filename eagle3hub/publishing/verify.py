@@ -1,4 +1,4 @@
-"""Whether a repository on the Hub holds what was published: digests, heads, and all that can be derived again."""
+"""Check that a repository or folder holds what was published: digests, heads, and all that can be derived."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from eagle3hub.errors import CheckpointError, Eagle3HubError, HubError, InputErr
 from eagle3hub.layouts import open_head
 from eagle3hub.lint.parse import parse_card
 from eagle3hub.publishing import remote
-from eagle3hub.publishing.derived import Derived, derive_again, own_manifest
-from eagle3hub.publishing.files import CARD, SUMS, LocalFile, head_folders, read_folder, read_sums, whole_digest
-from eagle3hub.publishing.plan import MAIN, loaded, made_for, same
-from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, Identity, by_certificate, check_signature, covered
+from eagle3hub.publishing.derived import Derivation, derive_again, own_manifest
+from eagle3hub.publishing.files import CARD, SUMS, LocalFile, head_folders, read_digest_list, read_folder, whole_digest
+from eagle3hub.publishing.plan import MAIN, engine_files, has_same_bytes, made_for
+from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, Identity, check_signature, is_by_identity, signed_digests
 from eagle3hub.system.documents import parse_json
 from eagle3hub.system.progress import Progress, silent
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was found in a repository, or with no ``commit`` in a folder.
+    """What verification found in a repository, or in a folder if ``commit`` is None.
 
     Attributes:
         files: (path, size in bytes) of every file whose digest is the published one.
         heads: (folder, layout) of every head that was read back.
-        faults: what is not as published, one sentence each; empty: everything is.
-        unlisted: files that the list of digests does not name.
-        signature: what is known of its signature; empty where there is none.
-        waived: what does not hold, and the release itself says so.
-        unchecked: what could not be derived again here, and why.
+        faults: one sentence for each thing that is not as published; empty if everything is.
+        unlisted: the files that the list of digests does not name.
+        signature: what is known of the signature; empty if there is none.
+        waived: what does not hold, where the release itself says so.
+        unchecked: what could not be derived here, and why.
     """
 
     source: str
@@ -54,11 +54,11 @@ class Verified:
 
     @property
     def verdict(self) -> Verdict:
-        """``fail`` where something is not as published or does not follow, ``inconclusive`` where it is not known."""
+        """``fail`` if there is a fault, ``inconclusive`` if something could not be checked, else ``pass``."""
         return "fail" if self.faults else "inconclusive" if self.unchecked else "pass"
 
     def to_json(self) -> dict[str, Any]:
-        """The document ``verify --json`` prints."""
+        """Return the document that ``verify --json`` prints."""
         return {
             "source": self.source,
             "commit": self.commit,
@@ -76,16 +76,16 @@ class Verified:
 def verify_upload(
     repo_id: str, commit: str, files: Sequence[LocalFile], heads: Sequence[str], progress: Progress = silent
 ) -> None:
-    """Hold a commit on the Hub against the files it was made of.
+    """Compare a commit on the Hub with the files it was made of.
 
-    Every file's digest as the Hub states it, the card's metadata, and every head as range requests see it. Raises
-    HubError, code ``hub-verify``, where something differs.
+    This checks every file's digest as the Hub states it, the card's metadata, and every head through range requests.
+    Raises HubError (``hub-verify``) if something differs.
     """
     progress("verifying what the Hub has")
-    there = remote.tree(repo_id, commit)
+    there = remote.list_files_at(repo_id, commit)
     for file in files:
         known = there.get(file.path)
-        if known is None or not same(file, known):
+        if known is None or not has_same_bytes(file, known):
             what = "is missing" if known is None else "has other bytes"
             raise _differs(repo_id, commit, f"{file.path} {what}")
     if any(f.path == CARD for f in files):
@@ -106,9 +106,9 @@ class VerifyOptions:
     """What a release must be, beyond what it says of itself.
 
     Attributes:
-        digest: `release_digest` that its heads must have, as ``release`` printed it.
-        whole_digest: `whole_digest` that all files of a folder must have.
-        by: public key, or identity, that a repository must be signed with.
+        digest: the `release_digest` that its heads must have, as ``release`` printed it.
+        whole_digest: the `whole_digest` that all files of a folder must have.
+        by: the public key, or the identity, that must have signed a repository.
     """
 
     digest: str | None = None
@@ -120,14 +120,14 @@ NOTHING_MORE = VerifyOptions()
 
 
 def verify(source: str | Path, options: VerifyOptions = NOTHING_MORE, *, progress: Progress = silent) -> Verified:
-    """Check a published repository, or a release folder: digests, signature, heads, and all that follows from them.
+    """Check a published repository or a release folder: digests, signature, heads, and all that follows from them.
 
-    ``source`` is an address (`parse_address`). Of a repository every byte is downloaded and compared with its own list
+    ``source`` is an address (`parse_address`). Every byte of a repository is downloaded and compared with its own list
     of digests. A folder has no such list yet: without a digest in the options it must be a release folder, whose
     numbers, card and charts are made again.
 
-    Raises UsageError where nothing says what the folder should hold, or where an option does not apply; SourceError
-    for a folder that cannot be read and a repository this tool did not publish; HubError.
+    Raises UsageError if nothing says what the folder should hold, or if an option does not apply. Raises SourceError
+    if the folder cannot be read, or if this tool did not publish the repository. Raises HubError.
     """
     at = parse_address(source)
     if isinstance(at, HubAddress):
@@ -148,29 +148,30 @@ def verify(source: str | Path, options: VerifyOptions = NOTHING_MORE, *, progres
 def verify_folder(
     folder: str | Path, expected: str | None = None, progress: Progress = silent, *, whole: str | None = None
 ) -> Verified:
-    """Hold a release folder against the digests that it had elsewhere, read its heads, and derive it again.
+    """Check a release folder against its earlier digests, read its heads, and derive it again.
 
-    A folder of heads alone, which has no manifest yet, has nothing to derive.
+    A folder of heads alone, without a manifest, has nothing to derive.
 
     Args:
-        expected: `release_digest` of the heads, as ``release --until convert`` tells it; None: not held to it.
-        whole: `whole_digest` of all its files; None: not held to it.
+        expected: the `release_digest` of the heads, as ``release --until convert`` prints it; None to skip this
+            check.
+        whole: the `whole_digest` of all files; None to skip this check.
 
-    Raises SourceError where the folder cannot be read.
+    Raises SourceError if the folder cannot be read.
     """
     files, links = read_folder(Path(folder), progress)
     faults = [f"{link} is a link or a special file" for link in links]
     if expected is not None:
         faults += _digest_fault({f.path: f.sha256 for f in files}, expected)
     if whole is not None and not links and (found := whole_digest(Path(folder), progress)) != whole:
-        faults.append(f"the files amount to {found}, not to {whole}")
+        faults.append(f"the digest of the files is {found}, not {whole}")
     heads: list[tuple[str, str]] = []
     for inside in head_folders(files):
         try:
             heads.append((inside, _layout(str(Path(folder, inside)))))
         except InputError as e:
             faults.append(f"the head in {inside or 'the root'} cannot be read: {e.message}")
-    derived = Derived([])
+    derived = Derivation([])
     if any(f.path == MANIFEST for f in files):
         progress("deriving reports, card and charts again")
         derived = _derive_folder(Path(folder), files)
@@ -180,11 +181,11 @@ def verify_folder(
     )
 
 
-def _derive_folder(folder: Path, files: Sequence[LocalFile]) -> Derived:
+def _derive_folder(folder: Path, files: Sequence[LocalFile]) -> Derivation:
     try:
         own = own_manifest(folder)
     except InputError as e:
-        return Derived([e.message])
+        return Derivation([e.message])
     return derive_again(folder, files, own.release.repo if own is not None else "")
 
 
@@ -193,16 +194,17 @@ def verify_repository(
 ) -> Verified:
     """Download a published repository and derive it again.
 
-    Every byte is held against the repository's own list of digests, every head is read, and from the files alone every
-    number and verdict of the reports, the card and its charts are made again and compared (`derive_again`).
+    This compares every byte with the repository's own list of digests, reads every head, and makes the numbers and
+    verdicts of the reports, the card and the charts again from the files alone (`derive_again`).
 
     Args:
         source: ``hf://owner/name[@revision]``.
-        expected: `release_digest` that its heads must have; with a branch for each layout, those of all branches.
-        by: public key or identity that it must be signed with; None: a signature is held against the files and not
-            its signer.
+        expected: the `release_digest` of the heads; with a branch for each layout, of the heads on all branches.
+        by: the public key or the identity that must have signed; None to check which files the signature covers,
+            but not who signed.
 
-    Raises HubError, SourceError (no list of digests: it was not published by this tool).
+    Raises HubError, and SourceError if there is no list of digests, because then this tool did not publish the
+    repository.
     """
     at = parse_hub_address(source)
     if at.folder:
@@ -226,8 +228,8 @@ def verify_repository(
                 faults.append(f"the head in {folder or 'the root'} cannot be read: {e.message}")
     said, fault = _signed(at.repo_id, tree.commit, tree.listed, by, progress)
     faults += [fault] if fault else []
-    found = Derived([])
-    if not whole.faults:  # from other bytes other things follow
+    found = Derivation([])
+    if not whole.faults:  # with other bytes, the derivation would differ anyway
         progress("deriving reports, card and charts again")
         with scratch_folder() as place:
             found = _derived(place, at.repo_id, whole)
@@ -236,7 +238,8 @@ def verify_repository(
     unlisted = sorted(set(tree.sizes) - known)
     places = {path.rpartition("/")[0] for path in tree.listed if path.rpartition("/")[2] == CONFIG}
     faults += [
-        f"{path} lies beside a head and is on no list: engines may load it" for path in loaded(unlisted, places)
+        f"{path} lies beside a head and is not on the list of digests: engines may load it"
+        for path in engine_files(unlisted, places)
     ]
     good = [(path, file.stat().st_size) for path, file in tree.paths.items()]
     return Verified(source, tree.commit, good, heads, faults, unlisted, said, found.waived, found.unchecked)
@@ -244,10 +247,13 @@ def verify_repository(
 
 @dataclass(frozen=True, slots=True)
 class _Tree:
-    """One commit of a repository: its list of digests, and the files on this machine that have them.
+    """One commit of a repository.
 
-    ``sizes`` are those of all its files, listed or not; ``paths`` where those lie that are as listed; ``faults`` name
-    the others.
+    Attributes:
+        listed: SHA-256 by path, from the list of digests.
+        sizes: the size of every file, listed or not.
+        paths: where each file lies on this machine, for the files whose bytes are as listed.
+        faults: the other files, one sentence each.
     """
 
     commit: str
@@ -262,10 +268,10 @@ class _Tree:
         if SUMS not in listing.sizes:
             raise SourceError(
                 f"there is no {SUMS} in {source}",
-                hint="only what eagle3hub published carries one; eagle3hub inspect reads any head",
+                hint="only releases that eagle3hub published have one; eagle3hub inspect reads any head",
                 code="source-no-sums",
             )
-        listed = read_sums(_download(repo_id, SUMS, listing.commit, progress))
+        listed = read_digest_list(_download(repo_id, SUMS, listing.commit, progress))
         paths: dict[str, Path] = {}
         faults = []
         for path, sha256 in listed.items():
@@ -290,8 +296,11 @@ class _Tree:
 class _Whole:
     """The files of a release as they lay in its folder before it was published.
 
-    ``listed`` has the SHA-256 of each as it was published, ``paths`` where those lie that have it, ``faults`` name the
-    others, ``manifest`` is what is wrong with the manifest.
+    Attributes:
+        listed: SHA-256 by path, as published.
+        paths: where each file lies on this machine, for the files whose bytes are as listed.
+        faults: the other files, one sentence each.
+        manifest: what is wrong with the manifest, or None.
     """
 
     listed: Mapping[str, str]
@@ -301,9 +310,9 @@ class _Whole:
 
 
 def _put_together(repo_id: str, tree: _Tree, progress: Progress) -> _Whole:
-    """A release from what was published of it.
+    """Put a release together from what was published.
 
-    With a branch for each layout, every branch has what all share, and its own head in its root.
+    With a branch for each layout, every branch has the shared files, and its own head in its root.
     """
     alone = _Whole(tree.listed, tree.paths, tree.faults)
     if MANIFEST not in tree.paths:
@@ -332,10 +341,10 @@ def _put_together(repo_id: str, tree: _Tree, progress: Progress) -> _Whole:
     return _Whole(listed, paths, faults)
 
 
-def _derived(place: Path, repo_id: str, whole: _Whole) -> Derived:
+def _derived(place: Path, repo_id: str, whole: _Whole) -> Derivation:
     """Put a release into the empty folder ``place``, and derive it again."""
     if whole.manifest is not None:
-        return Derived([whole.manifest])
+        return Derivation([whole.manifest])
     if MANIFEST not in whole.paths:
         return derive_again(place, [], repo_id)
     files = []
@@ -345,13 +354,13 @@ def _derived(place: Path, repo_id: str, whole: _Whole) -> Derived:
             at.parent.mkdir(parents=True, exist_ok=True)
             at.symlink_to(file.resolve())
         except OSError as e:  # a file and a folder of one name
-            return Derived([f"{path} cannot lie beside the other files: {e.strerror}"])
+            return Derivation([f"{path} cannot lie beside the other files: {e.strerror}"])
         files.append(LocalFile(path, at, file.stat().st_size, whole.listed[path], ""))
     return derive_again(place, files, repo_id, run_templates=False)
 
 
 def _written_layout(parts: Mapping[str, Path]) -> str:
-    """Layout of the head in a tree's root, as the record beside it says."""
+    """Return the layout of the head in the root of a tree, as the record beside the head says."""
     try:
         record = parse_json(parts[PROVENANCE].read_bytes()) if PROVENANCE in parts else {}
     except (ValueError, RecursionError):
@@ -366,18 +375,18 @@ def _of_a_head(name: str) -> bool:
 def _signed(
     repo_id: str, commit: str, listed: Mapping[str, str], by: Path | Identity | None, progress: Progress
 ) -> tuple[str, str | None]:
-    """What is known of a repository's signature, and what is wrong with it."""
+    """Return what is known of a repository's signature, and what is wrong with it or None."""
     if SIGNATURE not in listed:
         return "", None if by is None else "there is no signature"
     path = _download(repo_id, SIGNATURE, commit, progress)
     files = {name: digest for name, digest in listed.items() if name not in UNSIGNED}
     try:
-        if covered(path.read_bytes()) != files:
-            return "over other files", "the signature is over other files than those that were published"
+        if signed_digests(path.read_bytes()) != files:
+            return "over other files", "the signature covers other files than those that were published"
     except SourceError as e:
         return "none that can be read", e.message
     if by is None:
-        tells = "--identity and --issuer tell" if by_certificate(path.read_bytes()) else "--key KEY tells"
+        tells = "--identity and --issuer tell" if is_by_identity(path.read_bytes()) else "--key KEY tells"
         return f"over all {len(files)} files; by whom, {tells}", None
     progress("checking the signature")
     why = check_signature({name: _download(repo_id, name, commit, progress) for name in files}, path, by)
@@ -390,7 +399,7 @@ def _download(repo_id: str, path: str, commit: str, progress: Progress) -> Path:
 
 def _digest_fault(sha256: Mapping[str, str], digest: str) -> list[str]:
     found = release_digest(sha256)
-    return [] if found == digest else [f"the heads amount to {found}, not to {digest}"]
+    return [] if found == digest else [f"the digest of the heads is {found}, not {digest}"]
 
 
 def _address(repo_id: str, commit: str, folder: str) -> str:
@@ -398,7 +407,7 @@ def _address(repo_id: str, commit: str, folder: str) -> str:
 
 
 def _layout(address: str) -> str:
-    """Layout of a head, on the Hub looked into by range requests. Raises InputError where it is not sound."""
+    """Return the layout of a head; on the Hub it is read by range requests. Raises InputError for a broken head."""
     head = open_head(open_checkpoint(address, headers_only=True))
     head.raise_for_errors()
     if not head.tensors:
@@ -416,6 +425,6 @@ def _card_error(text: str) -> str | None:
 def _differs(repo_id: str, commit: str, what: str) -> HubError:
     return HubError(
         f"{repo_id} at {commit[:12]} is not what was uploaded: {what}",
-        hint="run the same command again: what differs is uploaded anew",
+        hint="run the same command again: it uploads what differs",
         code="hub-verify",
     )

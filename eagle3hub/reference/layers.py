@@ -144,7 +144,7 @@ def skipping_decoder(anatomy: Anatomy, output: Any, hidden: torch.Tensor) -> Ite
             decoder.__dict__["forward"] = before
 
 
-# What texts begin with alike is read once: a chat template opens every prompt with the same tokens.
+# A prefix that all texts share is computed once: a chat template opens every prompt with the same tokens.
 
 
 _LEAST = 8

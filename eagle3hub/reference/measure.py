@@ -19,10 +19,10 @@ from eagle3hub.errors import InputError
 from eagle3hub.head import AuxTaps, Head
 from eagle3hub.metrics import Rounds
 from eagle3hub.reference.model import load_draft
-from eagle3hub.reference.replay import Conditions, depths, walk
+from eagle3hub.reference.replay import ReplaySettings, depths, walk
 from eagle3hub.reference.target import TargetModel
 from eagle3hub.reference.text import AuxSource, Text
-from eagle3hub.reference.tree import TreeConditions, tree_depths
+from eagle3hub.reference.tree import TreeShape, tree_depths
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.resources import cache_dir
 
@@ -139,16 +139,16 @@ def replay_texts(
     source: AuxSource,
     head: Head,
     texts: Sequence[Text],
-    conditions: Conditions,
+    settings: ReplaySettings,
     draft_tokens: Sequence[int] = (),
     *,
-    tree: TreeConditions | None = None,
+    tree: TreeShape | None = None,
     digest: str = "",
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     progress: Progress = silent,
 ) -> dict[int, list[Rounds]]:
-    """The rounds of a head on texts of its target, for each K in ``draft_tokens`` (default: that of ``conditions``).
+    """The rounds of a head on texts of its target, for each K in ``draft_tokens`` (default: that of ``settings``).
 
     One pass of the target and one of the head serve every K: a draft of K tokens begins like a longer one.
     With a ``tree``, drafts are SGLang's trees of that shape in place of chains, and K is its depth.
@@ -156,8 +156,8 @@ def replay_texts(
 
     Raises InputError where a text is too short for K, and what `load_draft` and ``source`` raise.
     """
-    ks = (tree.steps,) if tree is not None else tuple(draft_tokens) or (conditions.draft_tokens,)
-    longest = replace(conditions, draft_tokens=max(ks))
+    ks = (tree.steps,) if tree is not None else tuple(draft_tokens) or (settings.draft_tokens,)
+    longest = replace(settings, draft_tokens=max(ks))
     for n, text in enumerate(texts):
         if text.response_length > 1 and text.lookahead < longest.draft_tokens - 1:
             raise InputError(
@@ -174,7 +174,7 @@ def replay_texts(
     for batch in source.read(
         [texts[n] for n in missing],
         taps_of(head),
-        temperature=conditions.temperature if conditions.needs_logprobs and tree is None else None,
+        temperature=settings.temperature if settings.needs_logprobs and tree is None else None,
         lookahead=False,
     ):
         batch = replace(batch, index=tuple(missing[i] for i in batch.index))

@@ -6,11 +6,11 @@ at the first draft that differs, and the text itself says which token the target
 differed is over, its later steps may be fed the text's tokens instead of its own: one pass over all positions per
 draft step replaces a loop over rounds.
 
-At temperature T > 0 the text was sampled from the target's law p. With drafts x sampled from q, speculative sampling
-accepts x with probability min(1, p(x)/q(x)) and else draws from the positive part of p - q. Jointly: the emitted
-token has law p, and is an accepted draft with probability min(1, q(x)/p(x)), independently of everything else given
-the text (the algebra of arXiv:2211.17192, theorem 1, read from the other side). So one coin for each token of the
-text replays the rounds. A greedy draft is q = 1 at its arg max: accepted exactly when it is the text's token.
+At temperature T > 0 the text was sampled from the target's distribution p. Speculative sampling accepts a draft x
+sampled from q with probability min(1, p(x)/q(x)), and else draws a token from the positive part of p - q. The emitted
+token then has distribution p. Seen from the text: its token x is an accepted draft with probability
+min(1, q(x)/p(x)), independently of everything else (arXiv:2211.17192, theorem 1). So one coin for each token of the
+text replays the rounds. A greedy draft has q = 1 at its arg max, and is accepted exactly where it is the text's token.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _LOGITS = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
-class Conditions:
+class ReplaySettings:
     """How drafts are made and judged.
 
     Attributes:
         draft_tokens: K, tokens drafted per round, as a chain.
         drafting: ``greedy`` takes the arg max (what vLLM and SGLang do unless told otherwise), ``probabilistic`` draws
-            from the head's law at ``temperature``.
+            from the head's distribution at ``temperature``.
         temperature: of the target's sampling, and of the head's where it samples; 0 is greedy.
         seed: of the coins.
     """
@@ -57,7 +57,7 @@ class Conditions:
         return self.drafting == "probabilistic" and self.temperature > 0
 
 
-def replay(model: DraftModel, batch: Batch, conditions: Conditions) -> list[tuple[int, ...]]:
+def replay(model: DraftModel, batch: Batch, settings: ReplaySettings) -> list[tuple[int, ...]]:
     """The rounds speculative decoding would have run on each text of ``batch``: accepted drafts, 0 … K, per round.
 
     Beside ``batch`` it takes memory in proportion to the batch's tokens, not to their square: what is kept of each
@@ -67,9 +67,9 @@ def replay(model: DraftModel, batch: Batch, conditions: Conditions) -> list[tupl
     counts, drafts beyond the end of the response.
     """
     for text in batch.texts:
-        if text.lookahead < conditions.draft_tokens - 1:
-            raise ValueError(f"K = {conditions.draft_tokens} needs more lookahead than {text.lookahead} tokens")
-    found = depths(model, batch, conditions).tolist()
+        if text.lookahead < settings.draft_tokens - 1:
+            raise ValueError(f"K = {settings.draft_tokens} needs more lookahead than {text.lookahead} tokens")
+    found = depths(model, batch, settings).tolist()
     return [walk(text, depth) for text, depth in zip(batch.texts, found, strict=True)]
 
 
@@ -89,15 +89,15 @@ def walk(text: Text, depths: list[int]) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def depths(model: DraftModel, batch: Batch, conditions: Conditions) -> torch.Tensor:
+def depths(model: DraftModel, batch: Batch, settings: ReplaySettings) -> torch.Tensor:
     """How many drafts are accepted that begin at each position: int64 [B, positions]; 0 where no round can begin."""
-    k = conditions.draft_tokens
+    k = settings.draft_tokens
     begun = open_rounds(model, batch, k)
     depths, tokens, memory = begun.depths, begun.tokens, begun.memory
     starts, alive, hidden = begun.starts, begun.alive, begun.hidden
     if starts.shape[1] == 0:
         return depths
-    judge = _Judge(model, batch, conditions, tokens.shape[1], model.device)
+    judge = _Judge(model, batch, settings, tokens.shape[1], model.device)
     for step in range(1, k + 1):
         wanted = tokens.gather(1, starts + 1 + step)
         alive = judge.accepts(hidden, wanted, starts + 1 + step, alive)
@@ -176,15 +176,15 @@ class _Judge:
     """Whether a draft step's proposal is accepted, given the token the text has there."""
 
     def __init__(
-        self, model: DraftModel, batch: Batch, conditions: Conditions, width: int, device: torch.device
+        self, model: DraftModel, batch: Batch, settings: ReplaySettings, width: int, device: torch.device
     ) -> None:
         self._model = model
-        self._temperature = conditions.temperature
+        self._temperature = settings.temperature
         self._coins: torch.Tensor | None = None
-        if conditions.needs_logprobs:
+        if settings.needs_logprobs:
             assert batch.logprobs is not None, "sampled drafts are judged by the target's probabilities"
             self._logprobs = F.pad(batch.logprobs, (0, width - batch.logprobs.shape[1])).to(device)
-            self._coins = coins(batch, width, conditions.seed).to(device)
+            self._coins = coins(batch, width, settings.seed).to(device)
             self._draft_id = draft_ids(model, device)
 
     def accepts(

@@ -15,7 +15,7 @@ import torch
 
 from eagle3hub.head import AuxTaps
 from eagle3hub.reference.model import DraftModel, Memory
-from eagle3hub.reference.replay import Conditions
+from eagle3hub.reference.replay import ReplaySettings
 
 
 class Session(Protocol):
@@ -42,7 +42,7 @@ def speculate(
     session: Session,
     prompt: Sequence[int],
     taps: AuxTaps,
-    conditions: Conditions,
+    settings: ReplaySettings,
     *,
     max_new_tokens: int,
     end: Collection[int] = (),
@@ -52,9 +52,9 @@ def speculate(
 
     ``session`` must be fresh. At temperature > 0, ``generator`` is the source of all randomness.
     """
-    draft = _Draft(model, conditions, generator)
+    draft = _Draft(model, settings, generator)
     logits, aux = session.advance(prompt, taps)
-    tokens = [*prompt, _pick(logits[-1], conditions.temperature, generator)]
+    tokens = [*prompt, _pick(logits[-1], settings.temperature, generator)]
     read = len(prompt)
     rounds: list[int] = []
 
@@ -63,9 +63,9 @@ def speculate(
         return len(response) >= max_new_tokens or any(t in end for t in response)
 
     while not ended():
-        proposals, laws = draft.propose(aux, tokens)
+        proposals, distributions = draft.propose(aux, tokens)
         logits, seen = session.advance([tokens[-1], *proposals], taps)
-        accepted, correction = _verify(model, logits, proposals, laws, conditions.temperature, generator)
+        accepted, correction = _verify(model, logits, proposals, distributions, settings.temperature, generator)
         rounds.append(accepted)
         tokens += [*proposals[:accepted], correction]
         read += 1 + accepted
@@ -77,15 +77,15 @@ def speculate(
 class _Draft:
     """The head's side: a memory of everything the target has confirmed, and K proposals on top of it."""
 
-    def __init__(self, model: DraftModel, conditions: Conditions, generator: torch.Generator | None) -> None:
+    def __init__(self, model: DraftModel, settings: ReplaySettings, generator: torch.Generator | None) -> None:
         self._model = model
-        self._conditions = conditions
+        self._settings = settings
         self._generator = generator
         self._memory = Memory(model.windows)
         self._confirmed = 0
 
     def propose(self, aux: torch.Tensor, tokens: Sequence[int]) -> tuple[list[int], list[torch.Tensor]]:
-        """K proposals to follow ``tokens``, and for each the law it was drawn from, [draft vocabulary].
+        """K proposals to follow ``tokens``, and for each the distribution it was drawn from, [draft vocabulary].
 
         ``aux`` [n, …] are the target's states at the n positions before the last token that it has not seen yet.
         """
@@ -95,12 +95,12 @@ class _Draft:
         following = torch.tensor(tokens[begin + 1 : self._confirmed + 1], device=device)
         hidden = model.hidden(model.features(aux), following, positions, self._memory.attend)[-1:]
         proposals: list[int] = []
-        laws: list[torch.Tensor] = []
-        for step in range(1, self._conditions.draft_tokens + 1):
-            token, law = self._draw(model.logits(hidden)[0])
+        distributions: list[torch.Tensor] = []
+        for step in range(1, self._settings.draft_tokens + 1):
+            token, distribution = self._draw(model.logits(hidden)[0])
             proposals.append(token)
-            laws.append(law)
-            if step == self._conditions.draft_tokens:
+            distributions.append(distribution)
+            if step == self._settings.draft_tokens:
                 break
             if model.semantics.parallel_drafting:
                 masked, token = model.masked()
@@ -110,26 +110,26 @@ class _Draft:
             here = torch.tensor([self._confirmed + step - 1], device=device)
             hidden = model.hidden(features, torch.tensor([token], device=device), here, self._memory.attend)
         self._memory.forget(self._confirmed)
-        return proposals, laws
+        return proposals, distributions
 
     def _draw(self, logits: torch.Tensor) -> tuple[int, torch.Tensor]:
-        """A token of the target's vocabulary, and the law over the draft vocabulary it was drawn from."""
-        c = self._conditions
+        """A token of the target's vocabulary, and the distribution over the draft vocabulary it was drawn from."""
+        c = self._settings
         if c.drafting == "probabilistic" and c.temperature > 0:
-            law = (logits.double() / c.temperature).softmax(-1)
-            drawn = torch.multinomial(law.cpu(), 1, generator=self._generator).to(law.device)
+            distribution = (logits.double() / c.temperature).softmax(-1)
+            drawn = torch.multinomial(distribution.cpu(), 1, generator=self._generator).to(distribution.device)
         else:
             drawn = logits.argmax(keepdim=True)
-            law = torch.zeros_like(logits, dtype=torch.float64)
-            law[drawn] = 1.0
-        return int(self._model.to_target(drawn)), law
+            distribution = torch.zeros_like(logits, dtype=torch.float64)
+            distribution[drawn] = 1.0
+        return int(self._model.to_target(drawn)), distribution
 
 
 def _verify(
     model: DraftModel,
     logits: torch.Tensor,
     proposals: Sequence[int],
-    laws: Sequence[torch.Tensor],
+    distributions: Sequence[torch.Tensor],
     temperature: float,
     generator: torch.Generator | None,
 ) -> tuple[int, int]:
@@ -137,7 +137,7 @@ def _verify(
 
     ``logits`` [K + 1, vocabulary]: row i is the target's prediction of what proposal i claims.
     """
-    for i, (token, law) in enumerate(zip(proposals, laws, strict=True)):
+    for i, (token, distribution) in enumerate(zip(proposals, distributions, strict=True)):
         if temperature == 0:
             best = int(logits[i].argmax())
             if token != best:
@@ -145,7 +145,9 @@ def _verify(
             continue
         p = (logits[i].double() / temperature).softmax(-1)
         q = torch.zeros_like(p)
-        q[model.to_target(torch.arange(len(law), device=law.device)).to(q.device)] = law.to(q.device)
+        q[model.to_target(torch.arange(len(distribution), device=distribution.device)).to(q.device)] = distribution.to(
+            q.device
+        )
         if float(torch.rand((), generator=generator)) * float(q[token]) >= float(p[token]):
             left = (p - q).clamp(min=0)
             return i, int(torch.multinomial(left.cpu(), 1, generator=generator))

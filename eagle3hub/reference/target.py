@@ -176,7 +176,7 @@ class TargetModel:
     ) -> Iterator[Batch]:
         """Hidden states of the texts, and with a ``temperature`` > 0 log-probabilities, longest texts first.
 
-        What the texts begin with alike is read once, where the model's KV cache allows it.
+        A prefix that all texts share is computed once, where the model's KV cache allows it.
         Without ``lookahead``, positions from the response's last token on, where no draft begins, are left out.
         Batches hold at most ``batch_tokens`` tokens, padding included. Aux states have the model's dtype. The pass
         ends after the highest tap where no log-probability is asked for.

@@ -22,7 +22,7 @@ that held its slot before it. The hidden state it starts from is its parent's al
 SGLang's do, not as the tree would have it.
 
 The same walk replays temperature > 0: SGLang's tree verification (on CUDA, at its default thresholds of 1) draws each
-token from the target's law and accepts it if it is a child (``kernels/jit/include/sgl_kernel/speculative/
+token from the target's distribution and accepts it if it is a child (``kernels/jit/include/sgl_kernel/speculative/
 sampling.cuh``), and the drafts do not depend on the temperature. So over text that the target sampled, these are
 rounds of sampling.
 """
@@ -43,7 +43,7 @@ _LOGITS = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
-class TreeConditions:
+class TreeShape:
     """The size of the trees, by SGLang's names.
 
     Attributes:
@@ -83,7 +83,7 @@ class TreeConditions:
         return self.topk + (self.steps - 1) * self.topk**2
 
 
-def replay_tree(model: DraftModel, batch: Batch, conditions: TreeConditions) -> list[tuple[int, ...]]:
+def replay_tree(model: DraftModel, batch: Batch, settings: TreeShape) -> list[tuple[int, ...]]:
     """The rounds SGLang would have run on each text of ``batch``: accepted drafts, 0 … steps, per round.
 
     Their number is what SGLang reports as ``spec_verify_ct``. Equal probabilities are put in order by `torch.topk`,
@@ -94,14 +94,14 @@ def replay_tree(model: DraftModel, batch: Batch, conditions: TreeConditions) -> 
     (``tree-shape``) for a k beyond the draft vocabulary.
     """
     for text in batch.texts:
-        if text.lookahead < conditions.steps - 1:
-            raise ValueError(f"{conditions.steps} steps need more lookahead than {text.lookahead} tokens")
-    found = tree_depths(model, batch, conditions).tolist()
+        if text.lookahead < settings.steps - 1:
+            raise ValueError(f"{settings.steps} steps need more lookahead than {text.lookahead} tokens")
+    found = tree_depths(model, batch, settings).tolist()
     return [walk(text, depth) for text, depth in zip(batch.texts, found, strict=True)]
 
 
 @torch.no_grad()
-def tree_depths(model: DraftModel, batch: Batch, conditions: TreeConditions) -> torch.Tensor:
+def tree_depths(model: DraftModel, batch: Batch, settings: TreeShape) -> torch.Tensor:
     """How far each text leads into the tree drafted at each of its positions: int64 [B, positions].
 
     0 where no round can begin. Raises what `replay_tree` raises of the head.
@@ -112,13 +112,13 @@ def tree_depths(model: DraftModel, batch: Batch, conditions: TreeConditions) -> 
             hint="measure it as a chain",
             code="tree-parallel-drafting",
         )
-    if conditions.topk > model.dims.draft_vocab_size:
+    if settings.topk > model.dims.draft_vocab_size:
         raise UsageError(
-            f"top-k {conditions.topk} is more than the {model.dims.draft_vocab_size} tokens the head can draft",
+            f"top-k {settings.topk} is more than the {model.dims.draft_vocab_size} tokens the head can draft",
             hint="lower top-k",
             code="tree-shape",
         )
-    k, steps = conditions.topk, conditions.steps
+    k, steps = settings.topk, settings.steps
     begun = open_rounds(model, batch, steps)
     depths, tokens, memory = begun.depths, begun.tokens, begun.memory
     starts, alive, hidden = begun.starts, begun.alive, begun.hidden
@@ -133,7 +133,7 @@ def tree_depths(model: DraftModel, batch: Batch, conditions: TreeConditions) -> 
         at = starts.gather(1, some)
         memory.begin(at.repeat_interleave(k, dim=1))
         first_step = rows(hidden, some), rows(probability, some), rows(draft, some)
-        trees = _grow(model, memory, conditions, at, *first_step)
+        trees = _grow(model, memory, settings, at, *first_step)
         found = trees.follow([tokens.gather(1, at + 2 + step) for step in range(steps)])
         depths.scatter_add_(1, at, found * alive.gather(1, some))
     return depths
@@ -170,7 +170,7 @@ _NOWHERE = -2
 def _grow(
     model: DraftModel,
     memory: Everywhere,
-    conditions: TreeConditions,
+    settings: TreeShape,
     starts: torch.Tensor,
     hidden: torch.Tensor,
     score: torch.Tensor,
@@ -181,11 +181,11 @@ def _grow(
     The first candidates, already known, come from ``hidden`` [B, Q, hidden size] and are ``token`` with probability
     ``score``, [B, Q, k].
     """
-    k, count = conditions.topk, starts.shape[1]
+    k, count = settings.topk, starts.shape[1]
     occupant = torch.arange(k, device=starts.device).expand_as(token)  # by number among all candidates
     hidden = hidden.repeat_interleave(k, dim=1)  # [B, Q * k, …]: what each slot's occupant starts from
     scores, tokens, parents = [score], [token], [torch.full_like(token, -1)]
-    for step in range(1, conditions.steps):
+    for step in range(1, settings.steps):
         at = (starts + step).repeat_interleave(k, dim=1)
         hidden = model.hidden(model.feedback(hidden), token.flatten(1), at, memory.attend)
         probability, draft = (x.view(-1, count, k, k) for x in _most_probable(model, hidden, k))
@@ -197,7 +197,7 @@ def _grow(
         occupant = best + k + (step - 1) * k * k
         slot = best // k + k * torch.arange(count, device=best.device)[:, None]
         hidden = rows(hidden, slot.flatten(1))
-    chosen = torch.cat(scores, dim=-1).topk(conditions.num_draft_tokens - 1, dim=-1).indices
+    chosen = torch.cat(scores, dim=-1).topk(settings.num_draft_tokens - 1, dim=-1).indices
     token = torch.cat(tokens, dim=-1)
     kept = torch.zeros_like(token, dtype=torch.bool).scatter_(-1, chosen, True)
     return _Trees(token, torch.cat(parents, dim=-1), kept)

@@ -12,7 +12,7 @@ from eagle3hub.address import HubAddress, parse_address
 from eagle3hub.card import load_manifest
 from eagle3hub.card.folder import BENCHMARKS, CARD, IMPORTED, MANIFEST, RECORD, REPORTS, TEMPLATES, complete
 from eagle3hub.card.imported import CHARTS
-from eagle3hub.card.manifest import Manifest, validation_settings
+from eagle3hub.card.manifest import Manifest
 from eagle3hub.card.results import find_benchmarks
 from eagle3hub.checkpoint.destination import require_space
 from eagle3hub.checkpoint.digest import FileDigest, file_digest, release_digest
@@ -28,12 +28,20 @@ from eagle3hub.errors import ManifestError, SourceError, UsageError
 from eagle3hub.head.target import TargetFacts, read_target, require_files, require_weights
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.layouts.tensors import QUANT_CONFIG
-from eagle3hub.publishing import Published, PublishOptions, PublishPlan, check_access, plan_publication, sign, upload
+from eagle3hub.publishing import (
+    Published,
+    PublishOptions,
+    PublishPlan,
+    check_access,
+    plan_publication,
+    sign_if_asked,
+    upload,
+)
 from eagle3hub.publishing.signing import SIGNATURE, UNSIGNED, check_key
 from eagle3hub.system.progress import Progress, silent
-from eagle3hub.validation.engine_runner import Kept, interpreter
-from eagle3hub.validation.layouts import LayoutResult, ReportStore, judge_layouts, labelled, measure_layout
-from eagle3hub.validation.options import REFERENCE, engine_names
+from eagle3hub.validation.engine_runner import Cache, interpreter
+from eagle3hub.validation.layouts import LayoutResult, LayoutRunner, ReportStore, judge_layouts, labelled
+from eagle3hub.validation.options import REFERENCE
 from eagle3hub.validation.reference_runner import require_packages
 
 # The parts of a release that other jobs or machines do, and what each needs to know.
@@ -44,7 +52,7 @@ _READ = (CONFIG, INDEX, PICKLE_INDEX, PROVENANCE, QUANT_CONFIG)
 
 def engine_runs(manifest: Manifest) -> list[dict[str, str]]:
     """The runs of ``validate`` that separate jobs can make, one for each engine: name, ``--engine``, device."""
-    asked = engine_names(manifest.validate.engine)
+    asked = manifest.validate.engines
     held = f"{REFERENCE}," if REFERENCE in asked else ""
     engines = {name: held + name for name in asked if name != REFERENCE} or {REFERENCE: REFERENCE}
     return [{"name": name, "engine": engine, "device": manifest.validate.device} for name, engine in engines.items()]
@@ -143,13 +151,13 @@ class Release:
                     "verdict": result.report.verdict,
                     "reason": result.report.reason,
                     "reused": result.reused,
-                    "digest": result.report.document["head"]["digest"],
+                    "digest": result.report.head.digest,
                     "engines": [
                         {
                             k: e.get(k)
                             for k in ("engine", "version", "device", "dtype", "verdict", "acceptance", "lossless")
                         }
-                        for e in result.report.document["engines"]
+                        for e in (entry.to_json() for entry in result.report.engines)
                     ],
                 }
                 for result in self.layouts
@@ -273,7 +281,7 @@ def release_head(
     if start == "publish":
         if not (dest / CARD).is_file():
             raise SourceError(f"there is no release in {dest}", hint="leave out --from publish", code="source-missing")
-        sign(dest, settings, progress=progress)
+        sign_if_asked(dest, settings, progress=progress)
         made = Release(manifest, dest, "pass", "made earlier", [], _digests(dest), start, until)
         return _publish(made, settings, progress)
     manifest = replace(manifest, head_source=_pinned(manifest.head_source, progress))
@@ -294,7 +302,19 @@ def release_head(
     require_space(dest, sum(plan.nbytes for plan in plans))
     with staged_folder(dest, force=force, beside=BESIDE) as stage:
         stage.keep = False
-        results = _measure(manifest, facts, measured, stage.path / _HEADS, options, progress)
+        runner = LayoutRunner(
+            source=str(manifest.head_source),
+            target=measured,
+            facts=facts,
+            speculative_tokens=manifest.speculative_tokens,
+            options=replace(
+                manifest.validate, engine_python=options.engine_python or {}, endpoints=options.endpoints or {}
+            ),
+            cache=Cache(),
+            store=ReportStore(options.work_folder(manifest) / REPORTS),
+            measure=options.start == "convert",
+        )
+        results = _measure(manifest, runner, stage.path / _HEADS, until, progress)
         verdict, reason = judge_layouts(results) if results else ("pass", "every layout was converted and read back")
         stage.keep = verdict == "pass" and options.leaves
         files: list[FileDigest] = []
@@ -304,7 +324,7 @@ def release_head(
             if until != "convert":
                 progress("writing the card")
                 _assemble(manifest_path, results, stage.path, options)
-                sign(stage.path, settings, signature, progress)
+                sign_if_asked(stage.path, settings, signature, progress)
             files = _digests(stage.path)
     made = Release(
         manifest, dest if stage.keep else None, verdict, reason, results, files, start, until, None, settings.allow
@@ -316,12 +336,12 @@ def release_head(
 
 def _require_engines(manifest: Manifest, options: ReleaseOptions, measured: str) -> None:
     """Find out before anything is converted whether the engines that will measure, and the target, are there."""
-    asked = engine_names(manifest.validate.engine) if options.measures else []
+    asked = manifest.validate.engines if options.measures else []
     for engine in asked:
         if engine == REFERENCE:
             require_packages()
         elif engine not in (options.endpoints or ()):
-            interpreter(get_engine(engine), manifest.validate.device, options.engine_python)
+            interpreter(get_engine(engine), manifest.validate.device, options.engine_python or {})
     if asked:
         require_files(measured)
     if REFERENCE in asked:
@@ -361,44 +381,24 @@ def _publish(made: Release, settings: PublishOptions, progress: Progress) -> Rel
 
 def _measure(
     manifest: Manifest,
-    facts: TargetFacts,
-    measured: str,
+    runner: LayoutRunner,
     heads: Path,
-    options: ReleaseOptions,
+    until: Step,
     progress: Progress,
 ) -> list[LayoutResult]:
     """Convert the head to each layout under ``heads`` and validate each, or find its earlier report.
 
-    ``measured`` is where the target is. Until ``convert`` there are no results. Raises FoundWanting where a report is
-    missing and nothing may be measured.
+    Until ``convert`` there are no results. Raises FoundWanting where a report is missing and nothing may be measured.
     """
     heads.mkdir()
-    given: dict[str, Any] = {**validation_settings(manifest), "engine_python": options.engine_python}
-    del given["target"]
-    if options.endpoints:
-        given["endpoints"] = options.endpoints
-    store, kept = ReportStore(options.work_folder(manifest) / REPORTS), Kept()
     results: list[LayoutResult] = []
     layouts = list(manifest.layouts)
     for i, layout in enumerate(layouts):
         say = labelled(progress, f"{layout} ({i + 1} of {len(layouts)})", i / len(layouts), (i + 1) / len(layouts))
-        if options.until == "convert":
-            convert(str(manifest.head_source), heads / layout, layout, _conversion(manifest, facts), progress=say)
+        if until == "convert":
+            convert(runner.source, heads / layout, layout, _conversion(manifest, runner.facts), progress=say)
             continue
-        result = measure_layout(
-            str(manifest.head_source),
-            layout,
-            heads / layout,
-            target=measured,
-            facts=facts,
-            speculative_tokens=manifest.speculative_tokens,
-            options=given,
-            kept=kept,
-            store=store,
-            measure=options.start == "convert",
-            progress=say,
-        )
-        results.append(result)
+        results.append(runner.run(layout, heads / layout, say))
     return results
 
 
@@ -425,7 +425,7 @@ def _assemble(address: str | Path, results: Sequence[LayoutResult], stage: Path,
     """Put results, charts, card and record beside the heads."""
     (stage / REPORTS).mkdir()
     for result in results:
-        device = result.report.document["settings"]["device"]
+        device = result.report.settings.device
         result.report.save(stage / REPORTS / f"{result.layout}-{device}.json")
     settings = options.publish
     complete(stage, address, publish=settings.intent(), waived=settings.allow, templates=options.templates)

@@ -1,1 +1,1 @@
-"""What the rest needs of the machine it runs on: bounded reads, documents, signals, text, progress."""
+"""What the other packages need of the machine: bounded reads, documents, signals, text, progress."""

@@ -1,4 +1,4 @@
-"""Read JSON and YAML strictly, write JSON the same way everywhere, and name the line of a fault."""
+"""Read JSON and YAML strictly, write JSON in one way, and name the line of a fault."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import yaml
     from jsonschema import ValidationError
 
-# JSON Schema faults in the words of the file's author: which field, what it holds, what is allowed.
+# Schema faults, in words for the author of the file: which field, what it holds, what is allowed
 
 
 Location = tuple[str | int, ...]
@@ -29,9 +29,14 @@ _ECMA = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\$")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One departure from a schema: where, what is wrong, and what is allowed there.
+    """One way in which a document does not fit a schema.
 
-    ``rank`` orders faults by use to the author: an unknown field often is the misspelt one that is missing.
+    Attributes:
+        location: the place in the document.
+        message: what is wrong there.
+        hint: what is allowed there.
+        rank: lower ranks are more useful to the author. An unknown field is often the misspelt name of a missing
+            one.
     """
 
     location: Location
@@ -40,8 +45,8 @@ class Fault:
     rank: int = 1
 
 
-def faults(data: Any, schema: Mapping[str, Any]) -> Iterator[Fault]:
-    """Every departure of ``data`` from ``schema``, in the order of the schema's own walk."""
+def schema_faults(data: Any, schema: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield every way in which ``data`` does not fit ``schema``, in the order in which the schema is walked."""
     for error in _validator()(schema).iter_errors(data):
         yield from _explain(error)
 
@@ -58,29 +63,29 @@ def _validator() -> Any:
 def _fits(_validator: Any, pattern: str, text: Any, _schema: Any) -> Iterator[ValidationError]:
     from jsonschema import ValidationError
 
-    if isinstance(text, str) and not compiled(pattern).search(text):
+    if isinstance(text, str) and not ecma_pattern(pattern).search(text):
         yield ValidationError(f"{text!r} does not match {pattern!r}")
 
 
 @cache
-def compiled(pattern: str) -> re.Pattern[str]:
-    r"""A schema's regular expression as ECMA 262 means it (JSON Schema 2020-12, core 6.4).
+def ecma_pattern(pattern: str) -> re.Pattern[str]:
+    r"""Compile a schema's regular expression as ECMA 262 means it (JSON Schema 2020-12, core 6.4).
 
-    ``$`` is the end, and not also before a line break that ends the text as in Python; ``\d`` is 0 to 9 alone.
+    ``$`` matches only the end of the text, and not before a final line break as in Python. ``\d`` matches only 0 to 9.
     """
     return re.compile(_ECMA.sub(lambda found: {"$": r"\Z", r"\d": "[0-9]"}.get(found[0], found[0]), pattern))
 
 
 def field_name(location: Location) -> str:
-    """``release.tags[2]`` for ("release", "tags", 2); the whole document has no name."""
+    """Return ``release.tags[2]`` for ("release", "tags", 2), and an empty text for the whole document."""
     out = ""
     for part in location:
         out += f"[{part}]" if isinstance(part, int) else f".{part}" if out else part
     return out
 
 
-def near(word: str, known: list[str]) -> str:
-    """``; did you mean 'x'?`` for the closest known word, else nothing."""
+def did_you_mean(word: str, known: list[str]) -> str:
+    """Return ``; did you mean 'x'?`` for the closest known word, or an empty text."""
     matches = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
@@ -99,7 +104,7 @@ def _explain(error: ValidationError) -> Iterator[Fault]:
         known = sorted(schema.get("properties", {}))
         for key in value:
             if key not in known:
-                message = f"unknown field {field_name((*where, key))!r}{near(key, known)}"
+                message = f"unknown field {field_name((*where, key))!r}{did_you_mean(key, known)}"
                 yield Fault((*where, key), message, f"fields allowed here: {', '.join(known)}", rank=0)
         return
     if error.validator == "required" and isinstance(value, dict):
@@ -108,7 +113,9 @@ def _explain(error: ValidationError) -> Iterator[Fault]:
                 yield Fault(where, f"the field {field_name((*where, key))!r} is missing", _describe(schema, key))
         return
     allowed = _allowed(schema, error)
-    suggestion = near(value, [str(v) for v in schema["enum"]]) if "enum" in schema and isinstance(value, str) else ""
+    suggestion = (
+        did_you_mean(value, [str(v) for v in schema["enum"]]) if "enum" in schema and isinstance(value, str) else ""
+    )
     yield Fault(where, f"{name} is {_show(value)}{suggestion}", f"allowed: {allowed}")
 
 
@@ -147,30 +154,30 @@ def _show(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + '…"'
 
 
-# JSON documents this package writes, and reads again from wherever they have been since.
+# JSON documents, as this package writes them and reads them again
 
 
 _DIGITS = 21
-"""No integer of 64 bits has more, its sign included."""
+"""A 64-bit integer has at most this many characters, with its sign."""
 
 
 def document_bytes(document: Mapping[str, Any]) -> bytes:
-    """A document as it lies in a file, in UTF-8; what that cannot hold (half of a surrogate pair) stays an escape."""
+    """Return the bytes of a JSON document in UTF-8. What UTF-8 cannot hold (half a surrogate pair) is escaped."""
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def read_document(path: Path, kind: str, max_bytes: int) -> Any:
-    """The JSON in a file of at most ``max_bytes``; ``kind`` ends or begins the codes of its errors.
+    """Read the JSON in a file of at most ``max_bytes``. ``kind`` is part of the codes of its errors.
 
-    Raises SourceError (``source-KIND``) if the file cannot be read, ManifestError (``KIND-size``, ``KIND-json``) if it
-    is too large or is not JSON that every reader understands alike (see `parse_json`).
+    Raises SourceError (``source-KIND``) if the file cannot be read, and ManifestError (``KIND-size``, ``KIND-json``)
+    if it is too large or is not JSON that all readers understand alike (see `parse_json`).
     """
     try:
         raw = read_bytes(path, max_bytes)
     except OSError as error:
         if error.errno == errno.EFBIG:
             raise ManifestError(
-                f"{path.name}: larger than {max_bytes:,} bytes, which nothing of its kind is", code=f"{kind}-size"
+                f"{path.name}: larger than {max_bytes:,} bytes, too large for such a file", code=f"{kind}-size"
             ) from error
         raise SourceError(f"cannot read {path}: {error.strerror or error}", code=f"source-{kind}") from error
     try:
@@ -180,10 +187,10 @@ def read_document(path: Path, kind: str, max_bytes: int) -> Any:
 
 
 def parse_json(raw: bytes | str) -> Any:
-    """Parse JSON strictly: no key twice in one object, no number that is not finite, no integer beyond 64 bits.
+    """Parse JSON strictly: no key twice in one object, only finite numbers, integers of at most 64 bits.
 
-    Readers disagree about these (RFC 8259, sections 4 and 6), so such a document says different things to different
-    people. Raises ValueError, RecursionError where it is nested too deeply.
+    Readers disagree about the rest (RFC 8259, sections 4 and 6), so such a document would mean different things to
+    different people. Raises ValueError, and RecursionError if the document is nested too deeply.
     """
     return json.loads(
         raw, object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite, parse_int=_of_64_bits
@@ -200,7 +207,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _constant(text: str) -> float:
-    raise ValueError(f"{text} is not a number of JSON")
+    raise ValueError(f"{text} is not a valid JSON number")
 
 
 def _finite(text: str) -> float:
@@ -217,12 +224,12 @@ def _of_64_bits(text: str) -> int:
     return value
 
 
-def alike(a: Any, b: Any) -> bool:
-    """Whether two JSON values are equal, but for the last digits of numbers that were computed."""
+def nearly_equal(a: Any, b: Any) -> bool:
+    """Return whether two JSON values are equal, except for the last digits of computed numbers."""
     if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return a.keys() == b.keys() and all(alike(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(nearly_equal(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(alike(x, y) for x, y in zip(a, b, strict=True))
+        return len(a) == len(b) and all(nearly_equal(x, y) for x, y in zip(a, b, strict=True))
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     if isinstance(a, int | float) and isinstance(b, int | float):
@@ -230,18 +237,18 @@ def alike(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-# YAML that remembers where everything stood, so that an error can name its line.
+# YAML with the line of every value, so that an error can name its line
 #
-# The dialect is YAML 1.2's core: only ``true`` and ``false`` are booleans (the language code ``no`` is text), dates
-# and ``1:30`` are text. Anchors and aliases work, up to a bound on what they expand to; merge keys, custom tags,
-# duplicate keys and keys that are not text are errors.
+# The dialect is the core of YAML 1.2: only ``true`` and ``false`` are booleans (the language code ``no`` is text), and
+# dates and ``1:30`` are text. Anchors and aliases work, but what they expand to is limited. Merge keys, custom tags,
+# duplicate keys, and keys that are not text are errors.
 
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 200_000
-"""Most nodes a document may have once its aliases are written out."""
+"""The most nodes that a document may have after its aliases are expanded."""
 TAG = "tag:yaml.org,2002:"
-"""Before the name of a core type in a YAML tag."""
+"""The prefix of the names of core types in YAML tags."""
 _SCALARS = {
     "null": (r"^(?:null|~|)\Z", ["n", "~", ""]),
     "bool": (r"^(?:true|false)\Z", ["t", "f"]),
@@ -252,9 +259,9 @@ _SCALARS = {
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A parsed file: plain data, and for each place in it the line (1-based) and the text as typed.
+    """A parsed file: plain data, and for each place in it the line (from 1) and the text as typed.
 
-    ``key_lines`` holds the line of a mapping's key, ``lines`` that of its value.
+    ``key_lines`` holds the line of a mapping's key, ``lines`` the line of its value.
     """
 
     name: str
@@ -264,7 +271,7 @@ class Document:
     texts: dict[Location, str] = field(default_factory=dict)
 
     def line(self, location: Location) -> int:
-        """Line of a place; of the nearest enclosing place where this one does not exist."""
+        """Return the line of a place, or of the nearest place around it if it does not exist."""
         while location and location not in self.key_lines and location not in self.lines:
             location = location[:-1]
         return self.key_lines.get(location) or self.lines.get(location, 1)
@@ -272,21 +279,21 @@ class Document:
     def error(
         self, location: Location, message: str, hint: str | None = None, code: str = "manifest"
     ) -> ManifestError:
-        """The error that names this file and the line of the place."""
+        """Return an error that names this file and the line of a place."""
         return ManifestError(f"{self.name}:{self.line(location)}: {message}", hint=hint, code=code)
 
 
 def read_yaml(path: Path, max_bytes: int = MAX_BYTES) -> Document:
     """Read a YAML file of at most ``max_bytes``.
 
-    Raises SourceError if it cannot be read, ManifestError with file and line if it is not such YAML.
+    Raises SourceError if the file cannot be read, and ManifestError with file and line if it is not valid YAML.
     """
     try:
         raw = read_bytes(path, max_bytes)
     except OSError as error:
         if error.errno == errno.EFBIG:
             raise ManifestError(
-                f"{path.name}: larger than {max_bytes:,} bytes, which no such file is", code="manifest-size"
+                f"{path.name}: larger than {max_bytes:,} bytes, too large for such a file", code="manifest-size"
             ) from error
         raise SourceError(f"cannot read {path}: {error.strerror or error}", code="source-manifest") from error
     try:
@@ -298,8 +305,11 @@ def read_yaml(path: Path, max_bytes: int = MAX_BYTES) -> Document:
 
 
 def hold_to_schema(document: Document, schema: Mapping[str, Any], code: str = "manifest") -> None:
-    """Raise ManifestError (``code``) for the document's most telling departure from a schema; the hint has others."""
-    found = sorted(faults(document.data, schema), key=lambda f: (f.rank, document.line(f.location)))
+    """Raise ManifestError (``code``) if a document does not fit a schema.
+
+    The message names the most useful fault, and the hint names up to five others.
+    """
+    found = sorted(schema_faults(document.data, schema), key=lambda f: (f.rank, document.line(f.location)))
     if found:
         first, others = found[0], [f"line {document.line(f.location)}: {f.message}" for f in found[1:]]
         hint = "; ".join(filter(None, [first.hint, *([f"also {', '.join(others[:5])}"] if others else [])]))
@@ -307,7 +317,7 @@ def hold_to_schema(document: Document, schema: Mapping[str, Any], code: str = "m
 
 
 def parse_yaml(text: str, name: str) -> Document:
-    """Parse YAML text; ``name`` is the file name used in errors."""
+    """Parse YAML text. ``name`` is the name of the file in errors."""
     import yaml
 
     document = Document(name, None)
@@ -339,7 +349,7 @@ def _loader() -> type[yaml.SafeLoader]:
 
 
 def core_resolvers(loader_or_dumper: Any) -> None:
-    """Have a loader or dumper of PyYAML take the scalars of YAML 1.2's core, and no others, for more than text."""
+    """Set up a PyYAML loader or dumper for the scalars of YAML 1.2's core; all other scalars are text."""
     for kind, (pattern, first) in _SCALARS.items():
         loader_or_dumper.add_implicit_resolver(TAG + kind, re.compile(pattern), first)
 
@@ -363,7 +373,7 @@ class _Builder:
             self.document.texts[location] = node.value
             return self._scalar(node)
         if id(node) in self.open:
-            raise self._error(line, "an alias stands inside its own anchor", "write the value out")
+            raise self._error(line, "an alias is inside its own anchor", "write the value out")
         self.open.add(id(node))
         built: Any
         if isinstance(node, yaml.MappingNode):

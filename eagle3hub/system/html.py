@@ -1,4 +1,4 @@
-"""Small pieces of HTML for notebooks: panels with tables, everything in them escaped."""
+"""Make HTML panels and tables for notebooks. All text in them is escaped."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _CELL = "text-align:left;vertical-align:top;padding:2px 14px 2px 0;white-space:n
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Text of a table, coloured by what it says: a verdict, an engine's effect, or a severity."""
+    """The text of a cell. ``kind`` sets its colour: a verdict, an engine's effect, or a severity."""
 
     text: str
     kind: str = ""
 
 
 def rows(body: Iterable[Sequence[str | Cell]], headings: Sequence[str] = ()) -> str:
-    """A table, or nothing where there are no rows."""
+    """Return a table, or an empty text if there are no rows."""
     lines = ["".join(f'<td style="{_CELL}">{_text(cell)}</td>' for cell in row) for row in body]
     if not lines:
         return ""
@@ -38,7 +38,7 @@ def rows(body: Iterable[Sequence[str | Cell]], headings: Sequence[str] = ()) -> 
 
 
 def panel(title: str | Cell, *parts: str, subtitle: str = "") -> str:
-    """A box with a title, a sentence below it, and parts that are HTML already."""
+    """Return a box with a title, a sentence below it, and parts that are already HTML."""
     below = f'<div style="margin-top:2px">{_text(subtitle)}</div>' if subtitle else ""
     return f'<div style="{_PANEL}"><strong>{_text(title)}</strong>{below}{"".join(parts)}</div>'
 

@@ -1,6 +1,6 @@
-"""How eagle3hub is installed, and what it needs: the commands that messages and pages print, and what a job gets.
+"""Say how eagle3hub is installed: the commands that messages and pages print, and the packages of a job.
 
-The switch between a checkout and the package index is ``installation.toml``, beside this file.
+The file ``installation.toml`` beside this one switches between a checkout and the package index.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Extra = Literal["validate", "sign"]
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A release on the package index: its version, and the SHA-256 of its wheel in hex.
+    """A release on the package index: its version, and the SHA-256 of its wheel in hexadecimal digits.
 
-    With a version and no digest it is a release that is being made.
+    A release with a version and no digest is being made.
     """
 
     version: str = ""
@@ -36,23 +36,23 @@ class Index:
 
     @property
     def released(self) -> bool:
-        """Whether it can be installed by name: the wheel's digest is known."""
+        """Whether it can be installed by name, which needs the wheel's digest."""
         return bool(self.version and self.sha256)
 
     @property
     def requirement(self) -> str:
-        """The line of a requirements file that takes this wheel and no other."""
+        """The line of a requirements file that accepts only this wheel."""
         return f"{NAME}=={self.version} --hash=sha256:{self.sha256}"
 
 
 @cache
 def index() -> Index:
-    """What the switch says."""
+    """Return the release that ``installation.toml`` names."""
     return Index(**read_toml(SWITCH)["index"])
 
 
 def manual(known: Index) -> list[str]:
-    """Command lines that install eagle3hub, without torch and with it, for the documentation."""
+    """Return the commands that install eagle3hub, without torch and with it, for the documentation."""
     if not known.released:
         return [
             "pip install .               # in a checkout: inspect, convert, card, release; no torch",
@@ -68,9 +68,9 @@ def manual(known: Index) -> list[str]:
 
 
 def command_for_extra(extra: Extra, *, upgrade: bool = False) -> str:
-    """The command that adds the packages of an extra to the environment this runs in.
+    """Return the command that adds the packages of an extra to the environment this runs in.
 
-    It names those packages, not eagle3hub: so it works however eagle3hub came here.
+    The command names those packages and not eagle3hub, so it works however eagle3hub was installed.
     """
     from importlib import metadata
 
@@ -83,7 +83,7 @@ def command_for_extra(extra: Extra, *, upgrade: bool = False) -> str:
 
 
 def command_for(*packages: str, upgrade: bool = False) -> str:
-    """The command that installs packages into the environment this runs in."""
+    """Return the command that installs packages into the environment this runs in."""
     from importlib.util import find_spec
 
     python = shlex.quote(sys.executable)
@@ -94,9 +94,9 @@ def command_for(*packages: str, upgrade: bool = False) -> str:
 
 
 def direct_url() -> dict[str, Any] | None:
-    """What pip wrote down about an address that eagle3hub was installed from (PEP 610).
+    """Return what pip recorded about the address that eagle3hub was installed from (PEP 610).
 
-    None where it came from an index, or runs from a tree that is not installed.
+    Returns None if eagle3hub came from an index or is not installed.
     """
     from importlib import metadata
 

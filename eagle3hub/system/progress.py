@@ -1,4 +1,4 @@
-"""How library code says what it is doing, without printing."""
+"""Report progress from library code, which must not print."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called with what is being done and, where it is known, the fraction done (0 … 1)."""
+    """A function that is called with what is being done and, if known, the fraction done (0 … 1)."""
 
     def __call__(self, message: str, fraction: float | None = None) -> None:
-        """Report progress; must return at once and must not raise."""
+        """Report progress. This must return at once and must not raise."""
 
 
 def silent(message: str, fraction: float | None = None) -> None:
-    """A `Progress` that says nothing."""
+    """Report nothing; this is a `Progress`."""
 
 
 _told: Progress = silent
@@ -24,7 +24,7 @@ _told: Progress = silent
 
 @contextmanager
 def telling(progress: Progress) -> Iterator[None]:
-    """Let `tell` reach ``progress`` while the block runs, from places that are handed none."""
+    """While the block runs, pass messages of `tell` to ``progress``, from code that is given no `Progress`."""
     global _told
     outer, _told = _told, progress
     try:
@@ -34,13 +34,13 @@ def telling(progress: Progress) -> Iterator[None]:
 
 
 def tell(message: str) -> None:
-    """Say what is being waited for."""
+    """Say what the program waits for."""
     _told(message)
 
 
 @contextmanager
 def tell_after(seconds: float, message: str) -> Iterator[None]:
-    """Say so, once the block has taken that long."""
+    """Send the message to `tell` if the block takes longer than ``seconds``."""
     timer = threading.Timer(seconds, tell, (message,))
     timer.daemon = True
     timer.start()

@@ -1,7 +1,7 @@
-"""Read what a user named: files only, never a pipe, a device or a socket, which may have no end or never begin.
+"""Read files that a user named. Pipes, devices and sockets are refused, because reading them may never end.
 
-Every function raises OSError, so that a caller says in its own words which file it could not read; what ``strerror``
-says of a place that is no file fits after "cannot read NAME: ".
+Every function raises OSError, so that a caller can say in its own words which file it could not read. The ``strerror``
+for a place that is not a file fits after "cannot read NAME: ".
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 LARGEST = 64 << 20
-"""Bytes of the largest file that is ever held in memory as a whole; weights and archives are read in pieces."""
+"""The most bytes of a file that is read into memory as a whole. Weights and archives are read in pieces."""
 _CHUNK = 1 << 20
 _KINDS = (
     (stat.S_ISFIFO, "a pipe"),
@@ -24,15 +24,15 @@ _KINDS = (
 )
 
 
-def kind(mode: int) -> str | None:
-    """What a place that can be opened but is no file is: ``a pipe``, ``a device``, ``a socket``; else None."""
+def special_kind(mode: int) -> str | None:
+    """Return ``a pipe``, ``a device`` or ``a socket`` for the mode of such a place, else None."""
     return next((word for matches, word in _KINDS if matches(mode)), None)
 
 
 def open_regular(path: str | Path) -> int:
-    """A descriptor to read a file with. Never waits, and opens nothing but files.
+    """Open a file for reading and return its descriptor. This never waits, and opens only files.
 
-    Raises OSError, also for a pipe, a device, a socket or a folder, and for a name that no file can have.
+    Raises OSError, also for a pipe, a device, a socket, a folder, and a name that no file can have.
     """
     try:
         _refuse_kind(Path(path).stat().st_mode, path)  # first: opening alone can do something to a device
@@ -48,23 +48,23 @@ def open_regular(path: str | Path) -> int:
 
 
 def opened(path: str | Path) -> io.FileIO:
-    """A file to read in pieces, without a buffer; raises as `open_regular`."""
+    """Open a file to read it in pieces, without a buffer. Raises as `open_regular`."""
     return io.FileIO(open_regular(path), "rb")
 
 
 def read_bytes(path: str | Path, most: int = LARGEST) -> bytes:
-    """The bytes of a file. Raises OSError as `open_regular`, and for one of more than ``most`` bytes."""
+    """Return the bytes of a file. Raises OSError as `open_regular`, and if there are more than ``most``."""
     with opened(path) as f:
         return bytes(_at_most(f, most, path))
 
 
 def read_text(path: str | Path, most: int = LARGEST) -> str:
-    """The text of a UTF-8 file. Raises OSError as `read_bytes`, and for anything that is not UTF-8."""
+    """Return the text of a UTF-8 file. Raises OSError as `read_bytes`, and if it is not UTF-8."""
     return _decoded(read_bytes(path, most), path)
 
 
 def read_standard_input(most: int = LARGEST) -> str:
-    """The text that is piped in. Raises OSError as `read_text`."""
+    """Return the text on standard input. Raises OSError as `read_text`."""
     stream = getattr(sys.stdin, "buffer", None)
     if stream is None:
         return sys.stdin.read(most) if sys.stdin else ""
@@ -72,7 +72,7 @@ def read_standard_input(most: int = LARGEST) -> str:
 
 
 def impossible_name(path: object) -> OSError:
-    """The error of a name that no file can have."""
+    """Return the error for a name that no file can have."""
     return OSError(errno.EINVAL, "no file can have such a name", repr(str(path)))
 
 
@@ -96,6 +96,6 @@ def _decoded(raw: bytes, path: object) -> str:
 def _refuse_kind(mode: int, path: object) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    what = kind(mode)
+    what = special_kind(mode)
     if what is not None:
         raise OSError(errno.EINVAL, f"it is {what}, not a file: write its content to a file first", str(path))

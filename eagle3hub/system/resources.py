@@ -1,6 +1,6 @@
-"""Where the files that ship beside the code are: templates, schemas, the example.
+"""Find the files that ship beside the code: templates, schemas, the example.
 
-In a wheel they lie in ``eagle3hub/_data``; in a checkout (editable install) they lie in the project's root.
+In a wheel they are in ``eagle3hub/_data``; in a checkout (editable install) they are in the root of the project.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def data_path(name: str) -> Path:
-    """Path of a shipped file or folder, for example ``schemas/report.schema.json``."""
+    """Return the path of a shipped file or folder, for example ``schemas/report.schema.json``."""
     shipped = _PACKAGE / "_data" / name
     return shipped if shipped.exists() else _PACKAGE.parent / name
 
 
 @cache
 def schema(name: str) -> dict[str, Any]:
-    """The JSON Schema of ``name``: ``report`` or another file of ``schemas/``."""
+    """Return the JSON Schema called ``name``, such as ``report``, from ``schemas/``."""
     document: dict[str, Any] = json.loads(data_path(f"schemas/{name}.schema.json").read_text(encoding="utf-8"))
     return document
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file of the package, parsed."""
+    """Parse a TOML file of the package."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -38,9 +38,9 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def cache_dir() -> Path:
-    """Where engines, downloaded targets and compiled rules are kept.
+    """Return the folder of engines, downloaded targets and compiled rules.
 
-    ``$EAGLE3HUB_CACHE``, else ``$XDG_CACHE_HOME/eagle3hub``, else ``~/.cache/eagle3hub``.
+    It is ``$EAGLE3HUB_CACHE``, else ``$XDG_CACHE_HOME/eagle3hub``, else ``~/.cache/eagle3hub``.
     """
     explicit = os.environ.get("EAGLE3HUB_CACHE")
     if explicit:

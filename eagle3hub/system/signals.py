@@ -1,8 +1,8 @@
-r"""Signals that ask a command to stop (SIGINT, SIGTERM, SIGHUP), and work that they may not cut in two.
+r"""Handle the signals that ask a command to stop (SIGINT, SIGTERM, SIGHUP), and protect work from them.
 
-The first of them raises an exception, and whatever is under construction is removed on the way out; the later ones
-change nothing until that is done, so that impatience leaves nothing behind. SIGQUIT (Ctrl-\) and SIGKILL end the
-process at once, and what they leave is removed by the next run.
+The first signal raises an exception, and unfinished files are removed on the way out. Later signals do nothing until
+that is done, so an impatient user leaves nothing behind. SIGQUIT (Ctrl-\) and SIGKILL end the process at once, and the
+next run removes what they leave.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _told = 0
 
 
 def stop_once() -> None:
-    """Let the first signal raise KeyboardInterrupt or SystemExit, and the later ones nothing.
+    """Make the first signal raise KeyboardInterrupt or SystemExit, and later signals do nothing.
 
-    What this process was started to ignore, as nohup has SIGHUP ignored, stays ignored.
+    A signal that this process was started to ignore, as nohup does with SIGHUP, stays ignored.
     """
     global _told
     _told = 0
@@ -30,21 +30,22 @@ def stop_once() -> None:
 
 
 def stop_again() -> None:
-    """The signal that came has been dealt with: the next one raises again."""
+    """Let the next signal raise again, because the last one has been dealt with."""
     global _told
     _told = 0
 
 
 def stopped_by() -> int:
-    """The number of the signal that has asked to stop, or 0: what it raised may come out as another exception.
+    """Return the number of the signal that asked to stop, or 0.
 
-    Python before 3.12 makes a RuntimeError of one that is raised while the attributes of a class are named.
+    This is needed because the exception may come out as another one: Python before 3.12 turns it into a RuntimeError
+    if it is raised while the attributes of a class are named.
     """
     return _told
 
 
 def stop_at_once() -> None:
-    """Nothing is left to be removed: from now on a signal ends the process as it ends any other."""
+    """Let signals end the process as they end any other, because nothing is left to be removed."""
     for number in STOPPING:
         if signal.getsignal(number) is _stop:
             signal.signal(number, signal.SIG_DFL)
@@ -52,10 +53,10 @@ def stop_at_once() -> None:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Run the block whole: a signal that comes meanwhile counts once it is done.
+    """Run the block without interruption. A signal that arrives meanwhile takes effect after the block.
 
-    Signals that end the process without an exception are left alone, and so is everything in other threads than the
-    main one, which get none.
+    Signals that end the process without an exception are not held back. Other threads than the main one get no
+    signals, so there this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

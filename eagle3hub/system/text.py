@@ -1,26 +1,26 @@
-"""Text for people: control characters made visible, and sizes with units."""
+"""Format text for people: make control characters visible, and print sizes with units."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-# Text from outside without what cannot be seen, wherever it is printed or drawn.
+# Text from outside, made safe to print or draw
 
 
 _LINE_BREAKS = re.compile(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+|\t")
 _OTHER_THAN_ASCII = re.compile(r"[^ -~]")
 _JOINERS = "\u200c\u200d"
 _UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
-"""What Unicode calls letters, marks or symbols and what nevertheless shows nothing."""
+"""Characters that Unicode calls letters, marks or symbols, but that show nothing."""
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def visible(text: str, *, keep_lines: bool = False) -> str:
-    """Replace what would not be seen or would move other text: controls, bidi marks, surrogates → ``⟨U+202E⟩``.
+    """Replace invisible characters and those that move other text, as in ``⟨U+202E⟩``.
 
-    Line breaks become spaces unless ``keep_lines``. ZWJ and ZWNJ stay behind letters that are no ASCII, and behind
-    emoji: scripts need them there. What comes out is left as it is by a second call.
+    These are controls, bidi marks and surrogates. Line breaks become spaces unless ``keep_lines``. ZWJ and ZWNJ stay
+    behind non-ASCII letters and emoji, because scripts need them there. A second call changes nothing.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -29,9 +29,9 @@ def visible(text: str, *, keep_lines: bool = False) -> str:
 
 
 def escaped_json(text: str) -> str:
-    r"""JSON text with what `visible` would replace as ``\u`` escapes: the same data, and nothing that cannot be seen.
+    r"""Replace what `visible` would replace in JSON text by ``\u`` escapes, so that the data stays the same.
 
-    The text is that of a whole document whose only line breaks and tabs are those between its tokens.
+    The text is a whole document, whose line breaks and tabs are all between its tokens.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -62,19 +62,19 @@ def _is_plain(found: re.Match[str]) -> bool:
     return char not in _UNSEEN and unicodedata.category(char) not in _HIDDEN
 
 
-# Numbers for readers, in three significant digits; documents for programs keep every digit.
+# Numbers for people, in three significant digits (documents for programs keep every digit)
 
 
-def count(n: int) -> str:
-    """A number of parameters in three significant digits: ``8.96 M``."""
+def readable_count(n: int) -> str:
+    """Return a number of parameters in three significant digits: ``8.96 M``."""
     for unit, factor in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if n >= 0.9995 * factor:  # rounds to it
+        if n >= 0.9995 * factor:  # a number that rounds up to the unit counts as it
             return f"{n / factor:.3g} {unit}"
     return str(n)
 
 
-def size(n: int) -> str:
-    """A number of bytes in three significant digits, decimal units: ``17.9 MB``."""
+def readable_size(n: int) -> str:
+    """Return a number of bytes in three significant digits and decimal units: ``17.9 MB``."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n >= 0.9995 * factor:
             return f"{n / factor:.3g} {unit}"

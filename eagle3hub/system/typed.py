@@ -1,4 +1,4 @@
-"""Parsed TOML or JSON of the package itself, as frozen dataclasses that take nothing they do not know."""
+"""Turn the package's own TOML and JSON into frozen dataclasses that refuse unknown keys."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _PLAIN = {str: "a string", bool: "true or false", int: "a whole number", float: 
 
 
 def build(kind: type[T], table: Mapping[str, Any], place: str) -> T:
-    """The dataclass ``kind`` from a parsed table; ``place`` is the file, and the table in it, that errors name.
+    """Make the dataclass ``kind`` from a parsed table. Errors name ``place``: the file and the table in it.
 
-    Fields without a default are required. A field is a string, flag, number, ``Literal``, tuple, frozenset, mapping
+    A field without a default is required. A field is a string, flag, number, ``Literal``, tuple, frozenset, mapping
     with string keys, dataclass, or a union of those. Raises ValueError, one sentence with file and key, for a key that
-    is not a field (it lists the fields), for a missing one and for a value of another type.
+    is not a field (it lists the fields), for a missing key, and for a value of another type.
     """
     return kind(**_fields(kind, table, place))
 
@@ -35,7 +35,7 @@ def _fields(kind: Any, table: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 @cache
 def _shape(kind: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The types of a dataclass's fields by name, and the fields that have no default."""
+    """Return the types of a dataclass's fields by name, and the names of the fields without a default."""
     hints, missing = get_type_hints(kind), dataclasses.MISSING
     fields = dataclasses.fields(kind)
     required = tuple(f.name for f in fields if f.default is missing and f.default_factory is missing)
@@ -78,4 +78,4 @@ def _one_of(hints: tuple[Any, ...], value: Any, place: str, key: str) -> Any:
 
 
 def _wrong(place: str, key: str, wanted: str, value: Any) -> Any:
-    raise ValueError(f"{place}: {key} must be {wanted}, and is {value!r:.60}")
+    raise ValueError(f"{place}: {key} must be {wanted}, but it is {value!r:.60}")

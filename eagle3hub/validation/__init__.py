@@ -1,8 +1,9 @@
-"""Does a head work? Static checks, a load check, an acceptance check on a real engine, and the report of them."""
+"""Does a head work? Check its files, replay it, run it on engines, and report what each of them counted."""
 
 from __future__ import annotations
 
 from eagle3hub.validation.matrix import validate_layouts
+from eagle3hub.validation.options import ReferenceOptions, ValidateOptions
 from eagle3hub.validation.run import validate
 
-__all__ = ["validate", "validate_layouts"]
+__all__ = ["ReferenceOptions", "ValidateOptions", "validate", "validate_layouts"]

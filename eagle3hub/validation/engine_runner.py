@@ -1,4 +1,4 @@
-"""Run a validation on an engine: choose its interpreter, check the head's files, run with the head and without."""
+"""One engine's part of a validation: its interpreter, the preflight check of the head's files, and its runs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import DEVICES, Engine, EngineFailure, EngineRun, RunSpec
 from eagle3hub.engines.preflight import PreflightVerdict, examine, preflight, target_embeddings
 from eagle3hub.engines.specs import preflight_version
-from eagle3hub.errors import UnavailableError
+from eagle3hub.errors import UnavailableError, assert_never
 from eagle3hub.head.target import read_target
 from eagle3hub.system.progress import Progress
-from eagle3hub.validation.derive import Measured, public
+from eagle3hub.validation.derive import RanEngine, public
 from eagle3hub.validation.target import Target
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 
 def engine_for(
-    name: str, job: RunSpec, pythons: Mapping[str, str | Path] | None, endpoints: Mapping[str, str] | None
+    name: str, job: RunSpec, pythons: Mapping[str, str | Path], endpoints: Mapping[str, str]
 ) -> tuple[Engine, Path]:
-    """The engine that measures ``job`` and its interpreter: a running server (then ours), or one to be started.
+    """The engine that measures ``job``, and its interpreter (for a running server our own, which asks it).
 
     Raises UnavailableError where there is none, or its results would say nothing; InputError for a server that serves
     something else.
     """
-    url = (endpoints or {}).get(name)
+    url = endpoints.get(name)
     engine = get_engine(name)
     if url is not None:
         from eagle3hub.engines.endpoints import attach
@@ -56,7 +56,7 @@ def engine_for(
 
 
 def device_of(server: Engine) -> str:
-    """What a report calls the device of a running server: its own where it shows one we know, else ``server``."""
+    """The device of a running server in a report: its own if it shows one that we know, else ``server``."""
     shown = getattr(server, "device", None)
     return shown if shown in DEVICES else "server"
 
@@ -82,42 +82,46 @@ def interpreter(engine: Engine, device: str, given: Mapping[str, str | Path] | N
     return environments.environment_python(engine.name, device)
 
 
-# What an engine will do with a head's files, decided before it is started.
+# The preflight check: what an engine will do with a head's files, known before it is started.
 
 
-_SAYS = {"refuses": "will refuse these files", "silently_wrong": "would serve these files silently wrong"}
-
-
-Outlook = Callable[[str, str, "Device"], PreflightVerdict]
+PreflightCheck = Callable[[str, str, "Device"], PreflightVerdict]
 """The preflight's verdict by engine, version and device."""
 
 
-def outlook(checkpoint: Checkpoint, head: Head, target: str) -> Outlook:
-    """Look at a head's folder once, for any number of engines. ``target`` is a folder or a Hub id."""
+def preflight_check(checkpoint: Checkpoint, head: Head, target: str) -> PreflightCheck:
+    """Read a head's folder once, for any number of engines. ``target`` is a folder or a Hub id."""
     facts = read_target(target)
     subject = examine(checkpoint, head, target_embeddings(head, target))
 
-    def on(engine: str, version: str, device: Device) -> PreflightVerdict:
+    def check(engine: str, version: str, device: Device) -> PreflightVerdict:
         return preflight(subject, engine, preflight_version(engine, version, device), facts)
 
-    return on
+    return check
 
 
 def stops(verdict: PreflightVerdict) -> str | None:
-    """Why an engine need not be started, naming the finding's code; None where it may load the files right."""
-    if verdict.kind not in _SAYS:
-        return None
+    """Why an engine need not be started, with the codes of the reasons; None where it may load the files right."""
+    match verdict.kind:
+        case "right" | "unknown":
+            return None
+        case "refuses":
+            does = "will refuse these files"
+        case "silently_wrong":
+            does = "would serve these files silently wrong"
+        case _:
+            assert_never(verdict.kind)
     deciding = [reason for reason in verdict.reasons if reason.effect == verdict.kind]
-    told = "; ".join(f"{reason.sentence} ({reason.code})" for reason in deciding[:2])
+    why = "; ".join(f"{reason.sentence} ({reason.code})" for reason in deciding[:2])
     more = f"; and {len(deciding) - 2} more" if len(deciding) > 2 else ""
-    return f"preflight, engine not started: {verdict.title} {_SAYS[verdict.kind]}: {told}{more}"
+    return f"preflight, engine not started: {verdict.title} {does}: {why}{more}"
 
 
-# One engine's runs in a validation: with the head, and at temperature 0 the target alone.
+# One engine's runs: with the head, and at temperature 0 the target alone.
 
 
-class Trial:
-    """Runs one engine for a job. The head is run first: a head that does not load costs one start.
+class EngineRunner:
+    """Runs one engine for a job. The head is run first, so that a head that does not load costs only one start.
 
     ``head`` is what recipe and flags call the head (`head_name`).
     """
@@ -133,7 +137,7 @@ class Trial:
         self._timeout = timeout
         self._progress = progress
 
-    def run(self, baselines: dict[str, EngineRun]) -> Measured:
+    def run(self, baselines: dict[str, EngineRun]) -> RanEngine:
         """Run the engine; ``baselines`` keeps runs of the target alone for other heads of the same target."""
         compares = self._job.temperature == 0 and self._engine.runs_alone
         alone = replace(self._job, head=None)
@@ -141,16 +145,16 @@ class Trial:
         half = 0.5 if compares and key not in baselines else 1.0
         run = self._once(self._job, 0.0, half)
         if isinstance(run, EngineFailure) or not compares:
-            return self._measured(run, None)
+            return self._ran(run, None)
         if key not in baselines:
             found = self._once(alone, half, 1.0)
             if isinstance(found, EngineFailure):
-                return self._measured(found, None)
+                return self._ran(found, None)
             baselines[key] = found
-        return self._measured(run, baselines[key])
+        return self._ran(run, baselines[key])
 
     def _once(self, job: RunSpec, begin: float, end: float) -> EngineRun | EngineFailure:
-        """Run ``job``; its progress is the part of the whole from ``begin`` to ``end``."""
+        """Run ``job``; its progress counts as the part of the whole from ``begin`` to ``end``."""
 
         def report(message: str, fraction: float | None = None) -> None:
             self._progress(message, begin + (end - begin) * (fraction or 0.0))
@@ -159,31 +163,31 @@ class Trial:
 
     def _key(self, job: RunSpec) -> str:
         """Everything that could change what the target alone generates."""
-        parts: list[Any] = [self._engine.name, str(self._python), job.device, job.prompts.sha256]
+        parts: list[object] = [self._engine.name, str(self._python), job.device, job.prompts.sha256]
         parts += [self._engine.flags(job), self._target.config_sha256, self._target.weights_digest]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-    def _measured(self, outcome: EngineRun | EngineFailure, base: EngineRun | None) -> Measured:
+    def _ran(self, outcome: EngineRun | EngineFailure, base: EngineRun | None) -> RanEngine:
         recipe = self._engine.recipe(self._target.name, self._head, draft_tokens=self._job.draft_tokens)
         flags = public(self._engine.flags(self._job), self._job, self._head, self._target)
-        return Measured(self._engine.name, self._engine.version, outcome, base, flags, recipe.to_json())
+        return RanEngine(self._engine.name, self._engine.version, outcome, base, flags, recipe)
 
 
 # What several validations of one target share.
 
 
 @dataclass(slots=True)
-class Kept:
-    """Work that the next head of the same target need not repeat.
+class Cache:
+    """Work on one target that the next head need not repeat.
 
     Attributes:
-        baselines: runs of the target alone on an engine, by everything that could change them.
-        targets: targets in memory, by source, device and dtype. Only those on CPU: a GPU's memory is the engines'.
-        texts: what a target said, by prompts and settings.
-        rounds: of a head on a text, by the head's digest, the text and the conditions.
+        baselines: an engine's runs of the target alone, by everything that could change them.
+        targets: targets in memory, by source, device and dtype; only those on CPU, for engines need a GPU's memory.
+        texts: texts that a target generated, by prompts and settings.
+        rounds: the rounds of a head on a text, by the head's digest, the text and the settings.
     """
 
     baselines: dict[str, EngineRun] = field(default_factory=dict)
-    targets: dict[tuple[Any, ...], TargetModel] = field(default_factory=dict)
-    texts: dict[tuple[Any, ...], Sequence[Text]] = field(default_factory=dict)
-    rounds: dict[tuple[Any, ...], Rounds] = field(default_factory=dict)
+    targets: dict[tuple[object, ...], TargetModel] = field(default_factory=dict)
+    texts: dict[tuple[object, ...], Sequence[Text]] = field(default_factory=dict)
+    rounds: dict[tuple[object, ...], Rounds] = field(default_factory=dict)

@@ -1,10 +1,10 @@
-"""Gates: what a head must meet, and the verdict that follows."""
+"""Gates: the lines that a run is held against, and the verdict that follows from them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from eagle3hub.engines.base import EngineRun, LoadReport, Verdict
 from eagle3hub.metrics import MIN_PROMPTS, Acceptance, Counts, Interval, Paired, acceptance, paired, too_few, total
@@ -12,15 +12,17 @@ from eagle3hub.metrics import MIN_PROMPTS, Acceptance, Counts, Interval, Paired,
 if TYPE_CHECKING:
     from eagle3hub.validation.measurement import Measurement, Reference
 
-# Lines a run's acceptance is held against, each with a verdict of its own.
+# Gates on acceptance. Each holds one interval against one line and has a verdict of its own.
 #
-# An interval that straddles its line is ``inconclusive``: neither pass nor fail, but too few prompts to tell. So is a
-# line that there is no interval to hold against. Only equal counters need none. Every gate is a function of counters
-# prompt by prompt, conditions and lines, and of nothing else: a report's can be derived from it again.
+# An interval that straddles its line is ``inconclusive``: there are too few prompts to tell. So is a run without an
+# interval, unless its counters equal the reference's. A gate depends on nothing but the counters of each prompt, the
+# conditions and the line, so that it can be derived again from a report.
 
+
+GateName = Literal["collapse", "floor", "agreement", "reference"]
 
 COLLAPSE = 1.1
-"""At or below this acceptance length a head is not drafting: a random ``fc`` measures 1.04, a shuffled map 1.00."""
+"""At or below this acceptance length a head does not draft: a random ``fc`` measures 1.04, a shuffled map 1.00."""
 
 AGREEMENT = 0.02
 """Share of the acceptance length by which two engines may differ where rounding or chance keeps them from equality."""
@@ -28,18 +30,19 @@ AGREEMENT = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """One line and what became of it.
+    """The result of one gate.
 
     Attributes:
-        name: ``collapse``, ``floor``, ``reference`` or ``agreement``.
+        name: ``collapse`` (the collapse line), ``floor`` (the bar that was asked for), ``agreement`` (with our own
+            reference) or ``reference`` (an earlier measurement).
         reason: one sentence.
-        evidence: the numbers it rests on, ready for JSON.
+        evidence: the numbers that the verdict rests on, ready for JSON.
     """
 
-    name: str
+    name: GateName
     verdict: Verdict
     reason: str
-    evidence: Mapping[str, Any] | None = None
+    evidence: Mapping[str, object] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The gate as plain data."""
@@ -50,11 +53,16 @@ class Gate:
             "evidence": None if self.evidence is None else dict(self.evidence),
         }
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Gate:
+        """What `to_json` gave."""
+        return cls(**data)
+
 
 def own_gates(measured: Acceptance | None, bar: float | None) -> list[Gate]:
-    """The lines a run is held against by its own numbers: ``collapse`` always, ``floor`` where a bar is set.
+    """The gates on a run's own acceptance length: ``collapse`` always, ``floor`` where a bar is set.
 
-    None where no round was run: then there is no acceptance length to hold.
+    There are none where no round was run.
     """
     if measured is None:
         return []
@@ -62,7 +70,7 @@ def own_gates(measured: Acceptance | None, bar: float | None) -> list[Gate]:
 
 
 def collapse(measured: Acceptance) -> Gate:
-    """Hold the 95 % interval of tau against `COLLAPSE`: pass when all of it lies above, fail when none of it does."""
+    """Hold the 95 % interval of tau against `COLLAPSE`: pass if all of it lies above the line, fail if none does."""
     gate = _against_line("collapse", measured, COLLAPSE, f"the collapse line of {COLLAPSE}", above=True)
     if gate.verdict == "fail":
         return replace(gate, reason=f"{gate.reason}: the head's proposals are not the target's tokens")
@@ -70,18 +78,19 @@ def collapse(measured: Acceptance) -> Gate:
 
 
 def floor(measured: Acceptance, bar: float) -> Gate:
-    """Hold the 95 % interval of tau against a bar: pass when all of it lies at or above, fail when all lies below."""
+    """Hold the 95 % interval of tau against a bar: pass if all of it is at or above, fail if all is below."""
     return _against_line("floor", measured, bar, f"the bar of {bar:g}")
 
 
-def against_reference(run: Measurement, kept: Reference) -> Gate:
-    """Hold a run against a reference file, of whose tau it may fall short by the file's tolerance.
+def against_reference(run: Measurement, earlier: Reference) -> Gate:
+    """Hold a run against an earlier measurement, whose tau it may miss by the measurement's tolerance.
 
-    Conditions that differ make it inconclusive. Over the same prompts the runs are compared pair by pair: equal
+    Other conditions make the gate inconclusive. Over the same prompts the runs are compared prompt by prompt: equal
     counters pass (`_equal`), else the 95 % interval of the difference is held against -tolerance * tau. Over other
-    prompts the run's own interval is held against (1 - tolerance) * tau, the reference being taken as exact.
+    prompts the run's own interval is held against (1 - tolerance) * tau, with the earlier tau taken as exact.
     """
-    name, reference, tolerance = "reference", kept.measurement, kept.tolerance
+    name: GateName = "reference"
+    reference, tolerance = earlier.measurement, earlier.tolerance
     differences = run.conditions.differences(reference.conditions)
     if differences:
         return Gate(name, "inconclusive", f"the reference does not apply to this run: {'; '.join(differences)}")
@@ -109,15 +118,15 @@ def against_reference(run: Measurement, kept: Reference) -> Gate:
 
 
 def agreement(run: Measurement, reference: Measurement) -> Gate:
-    """Hold an engine's run against our own reference's over the same prompts and conditions.
+    """Hold an engine's run against our own reference, over the same prompts under the same conditions.
 
-    In float32 at temperature 0 both compute the same thing: rounds, drafts and accepted per position must be equal,
-    prompt by prompt; that they are needs no interval, however few. Elsewhere rounding or chance separates them: equal
-    counters pass from `MIN_PROMPTS` prompts on, and else it passes when the 95 % interval of the paired
-    difference lies within `AGREEMENT` of the reference's tau, fails when it lies outside, is inconclusive when it
-    straddles. Whether the interval holds 0 is not asked: of runs that agree, one in twenty would not.
+    In float32 at temperature 0 both compute the same, so the counters must be equal prompt by prompt; equal counters
+    pass however few prompts there are. Elsewhere rounding or chance may separate the two. There, equal counters pass
+    from `MIN_PROMPTS` prompts on. Unequal ones pass if the 95 % interval of the paired difference lies within
+    `AGREEMENT` of the reference's tau, fail if it lies outside, and are inconclusive if it straddles that margin.
+    Whether the interval holds 0 is not asked: of runs that agree, one in twenty would fail that test.
     """
-    name = "agreement"
+    name: GateName = "agreement"
     differences = run.conditions.differences(reference.conditions)
     if not run.same_prompts(reference):
         differences.append(f"the prompts are {run.prompts}, not {reference.prompts}, or not the same of them")
@@ -144,14 +153,14 @@ def agreement(run: Measurement, reference: Measurement) -> Gate:
     return Gate(name, "inconclusive", f"{told}; use more prompts", evidence)
 
 
-def _against_line(name: str, measured: Acceptance, line: float, what: str, *, above: bool = False) -> Gate:
-    """Hold the interval of tau against a line. ``above``: on the line is below it."""
+def _against_line(name: GateName, measured: Acceptance, line: float, what: str, *, above: bool = False) -> Gate:
+    """Hold the interval of tau against a line. ``above``: an interval that ends on the line lies below it."""
     tau = f"acceptance length {measured.mean_acceptance_length:.3f}"
     evidence = {
         "mean_acceptance_length": measured.mean_acceptance_length,
         "ci95": None if measured.ci95 is None else list(measured.ci95),
         "prompts": measured.prompts,
-        "rounds": measured.counts.rounds,
+        "rounds": measured.rounds,
         "line": line,
     }
     if measured.ci95 is None:
@@ -169,12 +178,12 @@ def _against_line(name: str, measured: Acceptance, line: float, what: str, *, ab
 
 
 def _exact(run: Measurement) -> bool:
-    """Whether equal heads must have equal counters: in float32 at temperature 0 nothing is left to chance."""
+    """Whether the same head must give the same counters: in float32 at temperature 0 nothing is left to chance."""
     return run.conditions.dtype == "float32" and run.conditions.temperature == 0
 
 
-def _equal(name: str, run: Measurement) -> Gate:
-    """The counters are equal prompt by prompt. Where they need not be, a few equal ones may be chance."""
+def _equal(name: GateName, run: Measurement) -> Gate:
+    """The gate of equal counters. Where counters need not be equal, a few equal ones may be chance."""
     told = f"all {len(run.counts)} prompts have the counters of the reference exactly"
     having = sum(1 for counts in run.counts if counts.rounds)
     if _exact(run) or having >= MIN_PROMPTS:
@@ -189,7 +198,7 @@ def _no_interval(found: Paired) -> str:
     return "the pairs show no spread that would give it an interval; use more prompts"
 
 
-def _unequal(name: str, run: Measurement, reference: Measurement) -> Gate:
+def _unequal(name: GateName, run: Measurement, reference: Measurement) -> Gate:
     different = [i for i, (x, y) in enumerate(zip(run.counts, reference.counts, strict=True)) if x != y]
     first = different[0]
     question = run.question_ids[first]
@@ -207,7 +216,7 @@ def _unequal(name: str, run: Measurement, reference: Measurement) -> Gate:
     return Gate(name, "fail", reason, evidence)
 
 
-def _no_round(name: str, side: Measurement) -> Gate:
+def _no_round(name: GateName, side: Measurement) -> Gate:
     return Gate(name, "fail", f"{side.engine} ran no round of speculative decoding")
 
 
@@ -224,7 +233,7 @@ def _told(counts: Counts) -> str:
     return f"{counts.rounds} rounds, {counts.drafted} drafts, accepted {list(counts.accepted_per_position)}"
 
 
-# The rules by which a run passes or not. ``unavailable`` and ``inconclusive`` are never a pass.
+# The verdict of one run. ``unavailable`` and ``inconclusive`` are never a pass.
 
 
 _HARMLESS = ("t2d", "inv_freq")
@@ -243,13 +252,28 @@ class Divergence:
 class Lossless:
     """How many prompts gave the same tokens with the head as without it.
 
-    ``by_reference``: without it is the reference's own greedy output, since the engine gave none.
+    ``by_reference``: the output without the head is the reference's own greedy output, since a running server gives
+    none.
     """
 
     identical: int
     prompts: int
     divergences: tuple[Divergence, ...]
     by_reference: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``lossless`` object of a report."""
+        return {
+            "identical": self.identical,
+            "prompts": self.prompts,
+            "divergences": [{"question_id": d.question_id, "position": d.position} for d in self.divergences],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], *, by_reference: bool = False) -> Lossless:
+        """What `to_json` gave; the entry says whether the output without the head is the reference's."""
+        divergences = tuple(Divergence(d["question_id"], d["position"]) for d in data["divergences"])
+        return cls(data["identical"], data["prompts"], divergences, by_reference)
 
 
 def compare(question_ids: Sequence[int | str], base: EngineRun, run: EngineRun) -> Lossless:
@@ -264,7 +288,7 @@ def compare(question_ids: Sequence[int | str], base: EngineRun, run: EngineRun) 
 
 
 class Judgement(NamedTuple):
-    """What a run is worth: verdict, reason, and every gate it was held to, each with its evidence."""
+    """The verdict of a run, its reason, and every gate that it was held to."""
 
     verdict: Verdict
     reason: str
@@ -282,17 +306,16 @@ def judge(
     gates: Sequence[Gate] = (),
     unchecked: Sequence[str] = (),
 ) -> Judgement:
-    """Verdict and reason of one run, and the gates they rest on: ``collapse``, ``floor`` (with a bar), then ``gates``.
+    """The verdict of one run, its reason, and its gates: ``collapse``, ``floor`` (with a bar), then ``gates``.
 
-    Fails for a parameter no tensor filled, a tensor no parameter took, taps other than the head's
-    (``expected_taps``, boundary ids), output changed by speculation in float32 (in lower precision it is only
-    reported), no round at all, and for every gate that failed: an acceptance length whose whole interval lies at or
-    below the collapse line, or below the bar (``min_acceptance_length``), and the further ``gates``. What failed is
-    named before what is open, and what is open keeps a run from passing: a load nobody watched, and every
-    inconclusive gate.
+    A run fails for each of these: a parameter that no tensor filled, a tensor that no parameter took, taps other than
+    the head's (``expected_taps``, boundary ids), output that speculation changed in float32 (in lower precision that
+    is only reported), no round at all, and a gate that failed. The reason names every failure.
 
-    Of a running server, ``unchecked`` says what could not be looked at. It passes all the same where what it counts
-    is what the reference counts, or what was measured earlier; the reason then names what was not checked.
+    A run that did not fail is inconclusive if its loading was not watched or a gate is inconclusive.
+
+    ``unchecked`` says what could not be looked at in a running server. Such a run passes all the same if the
+    ``agreement`` or the ``reference`` gate passed; the reason then says what was not checked.
     """
     faults = [*_load_faults(load, expected_taps), *_output_faults(lossless, dtype)]
     if acceptance is None:
@@ -332,7 +355,7 @@ def _load_faults(load: LoadReport, expected_taps: Sequence[int] | None) -> list[
 
 
 def unexpected(ignored: Sequence[str]) -> list[str]:
-    """Ignored tensors that matter: all but the mask ``t2d`` and rotary tables, which engines rebuild."""
+    """The ignored tensors that matter: all but the mask ``t2d`` and rotary tables, which engines rebuild."""
     return [name for name in ignored if name.rpartition(".")[2] not in _HARMLESS]
 
 

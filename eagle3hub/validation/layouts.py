@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from eagle3hub._version import __version__
 from eagle3hub.checkpoint.digest import folder_digest
@@ -19,16 +18,16 @@ from eagle3hub.head.target import TargetFacts
 from eagle3hub.prompts import load_prompts
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.derive import contradictions
-from eagle3hub.validation.engine_runner import Kept
-from eagle3hub.validation.options import REFERENCE, engine_names
-from eagle3hub.validation.report import Report, load_report
+from eagle3hub.validation.engine_runner import Cache
+from eagle3hub.validation.options import REFERENCE, ValidateOptions
+from eagle3hub.validation.report import EngineRow, Report, load_report
 from eagle3hub.validation.run import validate
 from eagle3hub.validation.target import identify_target
 
 
 @dataclass(frozen=True, slots=True)
 class LayoutResult:
-    """One layout of a head: its measurement, and whether that was made now or kept from before."""
+    """The report of one layout of a head; ``reused``: it was made before, not now."""
 
     layout: str
     report: Report
@@ -42,7 +41,7 @@ class ReportStore:
         self._folder = folder
 
     def find(self, key: str) -> Report | None:
-        """The report kept under ``key`` if it is readable, measured something, and follows from its counters."""
+        """The report under ``key`` if it is readable, measured something, and follows from its counters."""
         path = self._folder / f"{key}.json"
         if not path.is_file():
             return None
@@ -50,7 +49,7 @@ class ReportStore:
             report = load_report(path)
         except InputError:
             return None
-        edited = bool(contradictions(report.document))
+        edited = bool(contradictions(report))
         return None if edited or report.verdict == "unavailable" else report
 
     def keep(self, key: str, report: Report) -> None:
@@ -59,58 +58,67 @@ class ReportStore:
         report.save(self._folder / f"{key}.json")
 
 
-def measure_layout(
-    source: str | Path,
-    layout: str,
-    folder: Path,
-    *,
-    target: str,
-    facts: TargetFacts,
-    speculative_tokens: int | None,
-    options: Mapping[str, Any],
-    kept: Kept,
-    store: ReportStore | None = None,
-    measure: bool = True,
-    progress: Progress = silent,
-) -> LayoutResult:
-    """Convert a head to a layout, in the new folder ``folder``, and validate it against its original.
+@dataclass(frozen=True, slots=True)
+class LayoutRunner:
+    """Converts a head to one layout after the other, and validates each against the head as it was given.
 
-    Args:
-        facts: of the target, for the conversion. speculative_tokens: K to recommend in the layout's config.
-        options: keyword arguments of `validate`. ``kept``: what another layout of the head need not repeat.
-        store: where an earlier report of exactly this may be found, and this one is kept.
-        measure: whether to measure what has no earlier report; else FoundWanting (``release-not-measured``).
-
-    Raises Refusal where the layout cannot hold the head, and what `convert` and `validate` raise.
+    Attributes:
+        source: the head. target: folder or Hub id. facts: of the target, for the conversion.
+        speculative_tokens: K to recommend in a layout's config.
+        cache: work on the target that the layouts share.
+        store: where earlier reports of exactly this are found and new ones are kept, or None.
+        measure: whether to measure a layout that has no earlier report.
     """
-    convert(
-        source,
-        folder,
-        layout,
-        ConvertOptions(target=facts, speculative_tokens=speculative_tokens, digests=True),
-        progress=progress,
-    )
-    key = _key(folder, target, options) if store is not None else ""
-    report = store.find(key) if store is not None else None
-    if report is not None:
-        return LayoutResult(layout, report, reused=True)
-    if not measure:
-        raise FoundWanting(
-            f"the {layout} layout of these bytes has not been measured",
-            hint="leave out --from card",
-            code="release-not-measured",
+
+    source: str | Path
+    target: str
+    facts: TargetFacts
+    speculative_tokens: int | None
+    options: ValidateOptions
+    cache: Cache
+    store: ReportStore | None = None
+    measure: bool = True
+
+    def run(self, layout: str, folder: Path, progress: Progress = silent) -> LayoutResult:
+        """Convert the head to ``layout``, in the new folder ``folder``, and validate it.
+
+        Raises Refusal where the layout cannot hold the head, FoundWanting (``release-not-measured``) where there is no
+        earlier report and nothing may be measured, and what `convert` and `validate` raise.
+        """
+        convert(
+            self.source,
+            folder,
+            layout,
+            ConvertOptions(target=self.facts, speculative_tokens=self.speculative_tokens, digests=True),
+            progress=progress,
         )
-    held = REFERENCE in engine_names(options["engine"])
-    report = validate(
-        folder, target=target, reference_head=source if held else None, kept=kept, progress=progress, **options
-    )
-    if store is not None:
-        store.keep(key, report)
-    return LayoutResult(layout, report)
+        key = self._key(folder) if self.store is not None else ""
+        report = self.store.find(key) if self.store is not None else None
+        if report is not None:
+            return LayoutResult(layout, report, reused=True)
+        if not self.measure:
+            raise FoundWanting(
+                f"the {layout} layout of these bytes has not been measured",
+                hint="leave out --from card",
+                code="release-not-measured",
+            )
+        original = self.source if REFERENCE in self.options.engines else None
+        options = replace(self.options, reference_head=original)
+        report = validate(folder, self.target, options, cache=self.cache, progress=progress)
+        if self.store is not None:
+            self.store.keep(key, report)
+        return LayoutResult(layout, report)
+
+    def _key(self, folder: Path) -> str:
+        options = self.options
+        identity = identify_target(self.target, options.target_name).identity
+        prompts = load_prompts(options.prompts, options.num_prompts)
+        parts = [__version__, folder_digest(folder)[0], identity.to_json(), prompts.sha256, asdict(options)]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def judge_layouts(results: Sequence[LayoutResult]) -> tuple[Verdict, str]:
-    """The verdict of several layouts of one head, with the reason: the worst of theirs, and that they agree.
+    """The verdict of several layouts of one head, and its reason: the worst of theirs, or that they disagree.
 
     In float32 at temperature 0 an engine must count the same for every layout it passes, and write the same text.
     """
@@ -129,7 +137,7 @@ def judge_layouts(results: Sequence[LayoutResult]) -> tuple[Verdict, str]:
 
 
 def labelled(progress: Progress, label: str, begin: float = 0.0, end: float = 1.0) -> Progress:
-    """The progress of one part, named, that takes a whole from ``begin`` to ``end``."""
+    """The progress of one named part of a whole, from ``begin`` to ``end``."""
 
     def report(message: str, fraction: float | None = None) -> None:
         progress(f"{label}: {message}", None if fraction is None else begin + (end - begin) * fraction)
@@ -137,33 +145,27 @@ def labelled(progress: Progress, label: str, begin: float = 0.0, end: float = 1.
     return report
 
 
-def _key(folder: Path, target: str, options: Mapping[str, Any]) -> str:
-    subject = identify_target(target, options.get("target_name"))
-    prompts = load_prompts(options["prompts"], options["num_prompts"])
-    parts = [__version__, folder_digest(folder)[0], subject.to_json(), prompts.sha256, dict(options)]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
 def _disagreement(results: Sequence[LayoutResult]) -> str | None:
-    first: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    first: dict[str, tuple[str, tuple[EngineRow, ...]]] = {}
     for result in results:
-        for entry in result.report.document["engines"]:
-            if entry["verdict"] != "pass" or not _exact(result):
+        for entry in result.report.engines:
+            if entry.verdict != "pass" or entry.counted is None or not _exact(result):
                 continue
-            layout, other = first.setdefault(entry["engine"], (result.layout, entry))
-            for mine, theirs in zip(other["per_prompt"], entry["per_prompt"], strict=True):
+            rows = entry.counted.per_prompt
+            layout, others = first.setdefault(entry.engine, (result.layout, rows))
+            for mine, theirs in zip(others, rows, strict=True):
                 if _counters(mine) != _counters(theirs):
                     return (
-                        f"{result.layout} and {layout} are the same head, but {entry['engine']} counts differently: "
-                        f"question {theirs['question_id']}: {_counters(theirs)} and {_counters(mine)}"
+                        f"{result.layout} and {layout} are the same head, but {entry.engine} counts differently: "
+                        f"question {theirs.question_id}: {_counters(theirs)} and {_counters(mine)}"
                     )
     return None
 
 
 def _exact(result: LayoutResult) -> bool:
-    settings = result.report.document["settings"]
-    return bool(settings["dtype"] == "float32" and settings["temperature"] == 0)
+    settings = result.report.settings
+    return settings.dtype == "float32" and settings.temperature == 0
 
 
-def _counters(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["rounds"], row["drafted"], tuple(row["accepted_per_position"]), row["tokens_sha256"]
+def _counters(row: EngineRow) -> tuple[int, int, tuple[int, ...], str]:
+    return row.counts.rounds, row.counts.drafted, row.counts.accepted_per_position, row.tokens_sha256

@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from eagle3hub._version import __version__
 from eagle3hub.address import HubAddress, head_address
@@ -16,46 +16,178 @@ from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.engines.base import Verdict, worst_verdict
+from eagle3hub.engines.preflight.contracts import Effect
 from eagle3hub.errors import ManifestError, Refusal, UsageError
 from eagle3hub.head.target import read_target
 from eagle3hub.layouts import LAYOUTS, get_layout, open_head
-from eagle3hub.system.documents import faults
+from eagle3hub.metrics.estimate import Interval, interval, listed
+from eagle3hub.system.documents import schema_faults
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.resources import schema
 from eagle3hub.system.text import escaped_json
-from eagle3hub.validation.engine_runner import Kept
-from eagle3hub.validation.layouts import LayoutResult, judge_layouts, labelled, measure_layout
-from eagle3hub.validation.options import engine_names
-from eagle3hub.validation.report import check_report
+from eagle3hub.validation.engine_runner import Cache
+from eagle3hub.validation.layouts import LayoutResult, LayoutRunner, judge_layouts, labelled
+from eagle3hub.validation.options import ValidateOptions
+from eagle3hub.validation.report import Entry, MeasuredTarget, Report
 from eagle3hub.validation.target import identify_target
 
 MATRIX_SCHEMA = "eagle3hub/matrix/1"
 ALL = "all"
 
+CellVerdict = Verdict | Literal["refused"]
+How = Literal["run", "preflight", "none", "static", "conversion"]
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixCell:
+    """One layout on one engine.
+
+    Attributes:
+        engine: None where no engine's turn came.
+        verdict: the entry's, or ``refused`` where the layout cannot hold the head.
+        how: what gave the verdict: a ``run``, the ``preflight``, the ``static`` checks, the ``conversion``, or
+            ``none`` for an engine that is not here.
+        preflight: what the files promised, or None.
+    """
+
+    layout: str
+    engine: str | None
+    verdict: CellVerdict
+    how: How
+    mean_acceptance_length: float | None
+    ci95: Interval | None
+    preflight: Effect | None
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """An item of ``cells``."""
+        return {**asdict(self), "ci95": listed(self.ci95)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> MatrixCell:
+        """What `to_json` gave."""
+        return cls(**{**data, "ci95": interval(data["ci95"])})
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionRefusal:
+    """Why a layout cannot hold the head."""
+
+    code: str
+    message: str
+    hint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixRow:
+    """One layout: its report, or why it cannot hold the head.
+
+    ``verdict`` is None for a layout that was refused and not asked for by name.
+    """
+
+    layout: str
+    verdict: Verdict | None
+    refusal: ConversionRefusal | None
+    report: Report | None
+
+    def to_json(self) -> dict[str, Any]:
+        """An item of ``layouts``."""
+        return {
+            "layout": self.layout,
+            "verdict": self.verdict,
+            "refusal": None if self.refusal is None else asdict(self.refusal),
+            "report": None if self.report is None else self.report.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> MatrixRow:
+        """What `to_json` gave. Raises ManifestError for a report that is none."""
+        refusal, report = data["refusal"], data["report"]
+        return cls(
+            data["layout"],
+            data["verdict"],
+            None if refusal is None else ConversionRefusal(**refusal),
+            None if report is None else Report.from_json(report, f"the report of {data['layout']}"),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A matrix that fits its schema, and whose reports fit theirs. Making another raises ManifestError."""
+    """Every layout of a head on every engine.
 
-    document: Mapping[str, Any]
+    Attributes:
+        verdict: the worst of what was asked for; ``reason`` says why.
+        head_source, head_layout, head_digest: the head as it was given.
+        cells: every layout on every engine, layout by layout.
+    """
 
-    def __post_init__(self) -> None:
-        for fault in faults(self.document, schema("matrix")):
-            raise ManifestError(f"the matrix: {fault.message}", hint=fault.hint, code="matrix-schema")
-        for row in self.document["layouts"]:
-            if row["report"] is not None:
-                check_report(row["report"], f"the report of {row['layout']}")
+    tool_version: str
+    measured_at: str
+    verdict: Verdict
+    reason: str
+    head_source: str
+    head_layout: str
+    head_digest: str
+    target: MeasuredTarget
+    engines: tuple[str, ...]
+    cells: tuple[MatrixCell, ...]
+    layouts: tuple[MatrixRow, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of schema ``matrix``."""
+        return {
+            "schema": MATRIX_SCHEMA,
+            "tool": {"name": "eagle3hub", "version": self.tool_version},
+            "measured_at": self.measured_at,
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "head": {"source": self.head_source, "layout": self.head_layout, "digest": self.head_digest},
+            "target": self.target.to_json(),
+            "engines": list(self.engines),
+            "cells": [cell.to_json() for cell in self.cells],
+            "layouts": [row.to_json() for row in self.layouts],
+        }
+
+    @classmethod
+    def from_json(cls, document: Any) -> Matrix:
+        """Hold a document to the schemas and read it. Raises ManifestError (``matrix-schema``, or of a report)."""
+        _check(document)
+        head = document["head"]
+        return cls(
+            tool_version=document["tool"]["version"],
+            measured_at=document["measured_at"],
+            verdict=document["verdict"],
+            reason=document["reason"],
+            head_source=head["source"],
+            head_layout=head["layout"],
+            head_digest=head["digest"],
+            target=MeasuredTarget.from_json(document["target"]),
+            engines=tuple(document["engines"]),
+            cells=tuple(MatrixCell.from_json(cell) for cell in document["cells"]),
+            layouts=tuple(MatrixRow.from_json(row) for row in document["layouts"]),
+        )
 
     @property
-    def verdict(self) -> Verdict:
-        """The worst of what was asked for."""
-        verdict: Verdict = self.document["verdict"]
-        return verdict
+    def document(self) -> dict[str, Any]:
+        """`to_json`, for whoever prints the document."""
+        return self.to_json()
+
+    @property
+    def reports(self) -> list[Report]:
+        """The reports of the layouts that hold the head."""
+        return [row.report for row in self.layouts if row.report is not None]
 
     def save(self, path: Path) -> None:
-        """Write it as JSON: completely, or not at all. Raises OutputError."""
-        text = json.dumps(self.document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        """Write it as JSON: completely, or not at all. Raises ManifestError (``matrix-schema``), OutputError."""
+        document = self.to_json()
+        _check(document)
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         replace_file(path, escaped_json(text).encode())
+
+
+def _check(document: Any) -> None:
+    for fault in schema_faults(document, schema("matrix")):
+        raise ManifestError(f"the matrix: {fault.message}", hint=fault.hint, code="matrix-schema")
 
 
 def layout_names(asked: str | Sequence[str]) -> list[str]:
@@ -72,138 +204,108 @@ def layout_names(asked: str | Sequence[str]) -> list[str]:
 
 def validate_layouts(
     head_source: str | Path,
-    layouts: str | Sequence[str] = ALL,
-    *,
+    layouts: str | Sequence[str],
     target: str | Path,
-    engine: str | Sequence[str],
-    draft_tokens: int = 3,
-    prompts: str | Path = "smoke",
-    num_prompts: int | None = None,
-    target_name: str | None = None,
-    kept: Kept | None = None,
+    options: ValidateOptions,
+    *,
+    cache: Cache | None = None,
     progress: Progress = silent,
-    **options: Any,
 ) -> Matrix:
     """Convert a head to layouts, one after the other in a temporary folder, and validate each on every engine.
 
     Args:
-        head_source: as for `validate`. layouts: names, or ``all`` this version knows.
-        options: further arguments of `validate`. With the reference among the engines, every layout is held
-            against the head as it was given.
+        head_source, target, cache: as for `validate`.
+        layouts: names, or ``all`` that this version knows.
+        options: as for `validate`. With the reference among the engines, every layout is held against the head as it
+            was given, whatever ``reference_head`` says.
 
-    A layout that cannot hold the head is a row without a report, and a failure only where the layout was asked for by
-    name. Raises what `validate` raises, and InputError for a head with errors.
+    A layout that cannot hold the head is a row without a report. It is a failure only where the layout was asked for
+    by name. Raises what `validate` raises, and InputError for a head with errors.
     """
-    names, engines = layout_names(layouts), engine_names(engine)
+    names = layout_names(layouts)
     asked_by_name = layouts != ALL
     at = head_address(head_source)
     source = str(at) if isinstance(at, HubAddress) else at.path.resolve()
-    subject, facts = identify_target(target, target_name, progress), read_target(target, target_name)
+    identity = identify_target(target, options.target_name, progress)
     checkpoint = open_checkpoint(source, progress=progress)
-    head = open_head(checkpoint, target=subject.source)
+    head = open_head(checkpoint, target=identity.source)
     head.raise_for_errors()
-    kept = kept if kept is not None else Kept()
-    given = {
-        **options,
-        "engine": engines,
-        "draft_tokens": draft_tokens,
-        "prompts": prompts,
-        "num_prompts": num_prompts,
-        "target_name": target_name,
-    }
-    results: list[LayoutResult] = []
-    rows: list[dict[str, Any]] = []
+    runner = LayoutRunner(
+        source=source,
+        target=identity.source,
+        facts=read_target(target, options.target_name),
+        speculative_tokens=head.speculative_tokens or options.draft_tokens,
+        options=replace(options, reference_head=None),
+        cache=cache if cache is not None else Cache(),
+    )
+    rows: list[MatrixRow] = []
     with scratch_folder() as scratch:
         for i, name in enumerate(names):
             say = labelled(progress, f"{name} ({i + 1} of {len(names)})", i / len(names), (i + 1) / len(names))
             try:
-                result = measure_layout(
-                    source,
-                    name,
-                    scratch / name,
-                    target=subject.source,
-                    facts=facts,
-                    speculative_tokens=head.speculative_tokens or draft_tokens,
-                    options=given,
-                    kept=kept,
-                    progress=say,
-                )
+                report = runner.run(name, scratch / name, say).report
             except Refusal as refusal:
-                found = {"code": refusal.code, "message": refusal.message, "hint": refusal.hint}
-                rows.append({"layout": name, "verdict": "fail" if asked_by_name else None, "refusal": found})
+                why = ConversionRefusal(refusal.code, refusal.message, refusal.hint)
+                rows.append(MatrixRow(name, "fail" if asked_by_name else None, why, None))
                 continue
-            results.append(result)
-            rows.append({"layout": name, "verdict": result.report.verdict, "refusal": None})
-    verdict, reason = _judge(results, rows, asked_by_name=asked_by_name)
-    reports = {result.layout: result.report.document for result in results}
+            rows.append(MatrixRow(name, report.verdict, None, report))
+    verdict, reason = _judge(rows, asked_by_name=asked_by_name)
     return Matrix(
-        {
-            "schema": MATRIX_SCHEMA,
-            "tool": {"name": "eagle3hub", "version": __version__},
-            "measured_at": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "verdict": verdict,
-            "reason": reason,
-            "head": {
-                "source": checkpoint.source if isinstance(at, HubAddress) else Path(source).name,
-                "layout": head.layout,
-                "digest": folder_digest(checkpoint.folder)[0],
-            },
-            "target": subject.to_json(),
-            "engines": engines,
-            "cells": [cell for row in rows for cell in cells_of(row, reports.get(row["layout"]))],
-            "layouts": [{**row, "report": reports.get(row["layout"])} for row in rows],
-        }
+        tool_version=__version__,
+        measured_at=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        verdict=verdict,
+        reason=reason,
+        head_source=checkpoint.source if isinstance(at, HubAddress) else Path(source).name,
+        head_layout=head.layout,
+        head_digest=folder_digest(checkpoint.folder)[0],
+        target=identity.identity,
+        engines=tuple(options.engines),
+        cells=tuple(cell for row in rows for cell in cells_of(row)),
+        layouts=tuple(rows),
     )
 
 
-def cells_of(row: Mapping[str, Any], report: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def cells_of(row: MatrixRow) -> list[MatrixCell]:
     """The cells of one layout: one for each engine, or a single one where no engine's turn came."""
-    layout = row["layout"]
+    layout, report = row.layout, row.report
     if report is None:
-        refusal = row["refusal"]
-        return [_cell(layout, None, "refused", "conversion", f"{refusal['message']} ({refusal['code']})")]
-    if report["static"]["verdict"] != "pass":
-        first = next(p for p in report["static"]["problems"] if p["severity"] == "error")
-        return [_cell(layout, None, "fail", "static", f"{first['message']} ({first['code']})")]
-    out = []
-    for entry in report["engines"]:
-        cell = _cell(layout, entry["engine"], entry["verdict"], _how(entry), entry["reason"])
-        acceptance = entry.get("acceptance") or {}
-        for key in ("mean_acceptance_length", "ci95"):
-            cell[key] = acceptance.get(key)
-        cell["preflight"] = entry["preflight"]["verdict"] if "preflight" in entry else None
-        out.append(cell)
-    return out
+        assert row.refusal is not None
+        reason = f"{row.refusal.message} ({row.refusal.code})"
+        return [MatrixCell(layout, None, "refused", "conversion", None, None, None, reason)]
+    if report.static.verdict != "pass":
+        first = report.static.errors[0]
+        return [MatrixCell(layout, None, "fail", "static", None, None, None, f"{first.message} ({first.code})")]
+    return [_cell(layout, entry) for entry in report.engines]
 
 
-def _cell(layout: str, engine: str | None, verdict: str, how: str, reason: str) -> dict[str, Any]:
-    return {
-        "layout": layout,
-        "engine": engine,
-        "verdict": verdict,
-        "how": how,
-        "mean_acceptance_length": None,
-        "ci95": None,
-        "preflight": None,
-        "reason": reason,
-    }
+def _cell(layout: str, entry: Entry) -> MatrixCell:
+    acceptance = entry.acceptance
+    return MatrixCell(
+        layout=layout,
+        engine=entry.engine,
+        verdict=entry.verdict,
+        how=_how(entry),
+        mean_acceptance_length=None if acceptance is None else acceptance.mean_acceptance_length,
+        ci95=None if acceptance is None else acceptance.ci95,
+        preflight=None if entry.preflight is None else entry.preflight.kind,
+        reason=entry.reason,
+    )
 
 
-def _how(entry: Mapping[str, Any]) -> str:
-    """How a cell came about: an engine that was not started was given no flags."""
-    if entry["flags"]:
+def _how(entry: Entry) -> How:
+    """What gave an entry's verdict: an engine that was not started was given no flags."""
+    if entry.flags:
         return "run"
-    return "none" if entry["verdict"] == "unavailable" else "preflight"
+    return "none" if entry.verdict == "unavailable" else "preflight"
 
 
-def _judge(
-    results: Sequence[LayoutResult], rows: Sequence[Mapping[str, Any]], *, asked_by_name: bool
-) -> tuple[Verdict, str]:
-    refused = [row for row in rows if row["refusal"] is not None]
-    told = "; ".join(f"{row['layout']}: {row['refusal']['message']}" for row in refused)
+def _judge(rows: Sequence[MatrixRow], *, asked_by_name: bool) -> tuple[Verdict, str]:
+    results = [LayoutResult(row.layout, row.report) for row in rows if row.report is not None]
+    refused = [(row.layout, row.refusal) for row in rows if row.refusal is not None]
+    why = "; ".join(f"{layout}: {refusal.message}" for layout, refusal in refused)
     if not results:
-        return "fail", f"no layout can hold this head: {told}"
+        return "fail", f"no layout can hold this head: {why}"
     verdict, reason = judge_layouts(results)
     if refused and asked_by_name and worst_verdict([verdict, "fail"]) != verdict:
-        return "fail", told
+        return "fail", why
     return verdict, reason

@@ -1,4 +1,4 @@
-"""What was counted per prompt, and files of counts to compare with."""
+"""A measurement: what one engine counted on each prompt, under which conditions; and files of measurements."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.errors import InputError, UsageError
 from eagle3hub.metrics import Counts, acceptance, too_few, total
 from eagle3hub.system.documents import Document, Location, hold_to_schema, read_yaml
 from eagle3hub.system.resources import schema
-from eagle3hub.validation.report import Report
 
-# One engine's counters over a set of prompts, and the conditions without which they say nothing.
+# One engine's counters over a set of prompts, with the conditions that they hold under.
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ class Conditions:
     tree: str | None = None
 
     def differences(self, other: Conditions) -> list[str]:
-        """What differs, each as ``dtype is bfloat16, not float32``; targets are held by digest where both have one."""
+        """What differs, each as ``dtype is bfloat16, not float32``; targets by digest where both have one."""
         out = []
         known = self.target_digest is not None and other.target_digest is not None
         for field in fields(self):
@@ -82,7 +80,7 @@ class Measurement:
         plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "question_ids"}
         return plain | {
             "conditions": asdict(self.conditions),
-            "counts": [{"question_id": question, **counts.to_json()} for question, counts in rows],
+            "counts": [_row(question, counts) for question, counts in rows],
         }
 
     @classmethod
@@ -93,7 +91,7 @@ class Measurement:
                 **data,
                 "conditions": Conditions(**data["conditions"]),
                 "question_ids": tuple(row["question_id"] for row in data["counts"]),
-                "counts": tuple(counters(row) for row in data["counts"]),
+                "counts": tuple(Counts.from_json(row) for row in data["counts"]),
             }
         )
 
@@ -102,50 +100,11 @@ class Measurement:
         return (self.prompts_sha256, self.question_ids) == (other.prompts_sha256, other.question_ids)
 
 
-def measurement_of(report: Mapping[str, Any], entry: Mapping[str, Any]) -> Measurement:
-    """The measurement in one entry of a report's ``engines``, one that has ``per_prompt``.
-
-    A report that does not name its ``drafting`` measured an engine's default, greedy.
-    """
-    head, target, prompts, settings = (report[key] for key in ("head", "target", "prompts", "settings"))
-    rows = entry["per_prompt"]
-    return Measurement(
-        engine=entry["engine"],
-        version=entry["version"],
-        measured_at=report["measured_at"],
-        head=head["source"],
-        head_digest=head["digest"],
-        conditions=Conditions(
-            target=target["name"],
-            target_digest=target["weights_digest"],
-            dtype=entry["dtype"],
-            drafting=settings.get("drafting", "greedy"),
-            tree=_tree(settings),
-            **{
-                key: settings[key]
-                for key in ("draft_tokens", "temperature", "max_new_tokens", "chat_template", "system_prompt")
-            },
-        ),
-        prompts=prompts["name"],
-        prompts_sha256=prompts["sha256"],
-        question_ids=tuple(row["question_id"] for row in rows),
-        counts=tuple(counters(row) for row in rows),
-    )
+def _row(question_id: int | str, counts: Counts) -> dict[str, Any]:
+    return {"question_id": question_id, **counts.to_json()}
 
 
-def counters(row: Mapping[str, Any]) -> Counts:
-    """The counters in one row of a report. Raises InputError (``metrics-counters``) for what no run can produce."""
-    positions = tuple(row["accepted_per_position"])
-    return Counts(row["rounds"], row["drafted"], row.get("accepted", sum(positions)), positions)
-
-
-def _tree(settings: Mapping[str, Any]) -> str | None:
-    if settings.get("topk", 1) == 1:
-        return None
-    return f"top-k {settings['topk']}, {settings.get('num_draft_tokens')} tokens verified"
-
-
-# acceptance.reference.yaml: a measurement kept for later runs to be held against.
+# acceptance.reference.yaml: a measurement that later runs are held against.
 #
 # The file is checked against ``schemas/acceptance-reference.schema.json``; every error names file, line and field.
 
@@ -226,42 +185,20 @@ def write_reference(reference: Reference) -> str:
             "measured",
             {
                 "tau": round(found.mean_acceptance_length, 4),
-                "rounds": found.counts.rounds,
-                "accepted_per_position": found.counts.accepted_per_position,
+                "rounds": found.rounds,
+                "accepted_per_position": found.accepted_per_position,
             },
         ),
         "per_prompt:",
     ]
     for question_id, counts in zip(measurement.question_ids, measurement.counts, strict=True):
-        row = {
-            "question_id": question_id,
-            "rounds": counts.rounds,
-            "drafted": counts.drafted,
-            "accepted_per_position": counts.accepted_per_position,
-        }
+        row = _row(question_id, counts)
         lines.append(f"  - {{{', '.join(f'{key}: {_scalar(value)}' for key, value in row.items())}}}")
     return "\n".join(lines) + "\n"
 
 
 def _settings(conditions: Conditions) -> dict[str, Any]:
     return {key: value for key in _SETTINGS if (value := getattr(conditions, key)) is not None or key != "tree"}
-
-
-def keep_reference(report: Report, path: str | Path, tolerance: float = DEFAULT_TOLERANCE) -> None:
-    """Write the first measurement of a report that passed as a reference file.
-
-    Raises OutputError where it cannot be written, InputError (``reference-nothing``) where nothing passed.
-    """
-    passed = [e for e in report.document["engines"] if e["verdict"] == "pass" and e.get("per_prompt")]
-    if not passed:
-        raise InputError(
-            f"there is no measurement to keep: the verdict is {report.verdict}",
-            hint="a reference for later runs is one that passed",
-            code="reference-nothing",
-        )
-    replace_file(
-        Path(path), write_reference(Reference(measurement_of(report.document, passed[0]), tolerance)).encode()
-    )
 
 
 def load_reference(path: str | Path) -> Reference:
@@ -295,7 +232,7 @@ def load_reference(path: str | Path) -> Reference:
 
 
 def _counts(document: Document) -> tuple[Counts, ...]:
-    """The prompts' counters, where they agree with each other and with everything else the file says of them."""
+    """The counters of each prompt. Raises ManifestError where the rest of the file does not follow from them."""
     data = document.data
     positions = data["settings"]["draft_tokens"]
     out = []
@@ -310,28 +247,28 @@ def _counts(document: Document) -> tuple[Counts, ...]:
         if len(accepted) != positions:
             raise _wrong(document, at, f"{len(accepted)} draft positions, where settings.draft_tokens is {positions}")
         try:
-            out.append(Counts(row["rounds"], row["drafted"], sum(accepted), tuple(accepted)))
+            out.append(Counts.from_json(row))
         except InputError as error:
             raise _wrong(document, at, error.message) from error
     pooled = total(out)
     measured = data["measured"]
     for field, found in (("rounds", pooled.rounds), ("accepted_per_position", list(pooled.accepted_per_position))):
         if measured[field] != found:
-            said = f"measured.{field} is {measured[field]}, but the prompts add up to {found}"
-            raise _wrong(document, ("measured", field), said)
+            message = f"measured.{field} is {measured[field]}, but the prompts add up to {found}"
+            raise _wrong(document, ("measured", field), message)
     tau = pooled.emitted / pooled.rounds
     if abs(measured["tau"] - tau) > _ROUNDING:
         raise _wrong(
             document, ("measured", "tau"), f"measured.tau is {measured['tau']}, but the counters give {tau:.4f}"
         )
     if data["prompts"]["count"] != len(out):
-        said = f"prompts.count is {data['prompts']['count']}, but {len(out)} are listed"
-        raise _wrong(document, ("prompts", "count"), said)
+        message = f"prompts.count is {data['prompts']['count']}, but {len(out)} are listed"
+        raise _wrong(document, ("prompts", "count"), message)
     return tuple(out)
 
 
 def _wrong(document: Document, at: Location, message: str) -> InputError:
-    return document.error(at, message, "write the reference anew from a report", "reference-counters")
+    return document.error(at, message, "write the reference again, from a report", "reference-counters")
 
 
 def _section(name: str, entries: dict[str, Any]) -> list[str]:
@@ -339,10 +276,10 @@ def _section(name: str, entries: dict[str, Any]) -> list[str]:
 
 
 def _scalar(value: Any) -> str:
-    """A value as YAML and JSON both read it; text in double quotes, whatever has no picture of its own escaped."""
+    """A value that YAML and JSON both read; text in double quotes, with invisible characters escaped."""
     if isinstance(value, str):
         quoted = json.dumps(value, ensure_ascii=False)
         return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in quoted)
-    if isinstance(value, tuple):
+    if isinstance(value, list | tuple):
         return f"[{', '.join(map(_scalar, value))}]"
     return json.dumps(value)

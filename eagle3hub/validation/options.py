@@ -1,9 +1,11 @@
-"""Options of a validation as they are typed."""
+"""The options of a validation: one dataclass for the command line, the API, a manifest and a job."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 from eagle3hub.checkpoint.destination import check_place
 from eagle3hub.engines import ENGINES
@@ -11,13 +13,141 @@ from eagle3hub.engines.base import DEVICES, DTYPES
 from eagle3hub.errors import UsageError
 
 REFERENCE = "reference"
-"""What our own reference is called among the engines."""
+"""The name of our own reference among the engines."""
+
+DEFAULT_TIMEOUT = 1800.0
+"""Seconds that one run of an engine may take."""
+
+Drafting = Literal["greedy", "probabilistic"]
+DRAFTING: tuple[Drafting, ...] = get_args(Drafting)
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceOptions:
+    """How the reference measures.
+
+    Attributes:
+        drafting: ``greedy`` takes the head's arg max, ``probabilistic`` samples from it at the temperature asked for.
+        responses: file of responses to replay, in place of generating them.
+        hidden_states: folder of saved hidden states to replay, in place of running the target.
+        save_responses, save_hidden_states: where to keep the texts, and what the target computed over them.
+        device_map: accelerate's placement of the target (``auto``), or None for one device.
+        batch_tokens: most tokens in one pass of the target, or None for the device's default.
+
+    Raises UsageError for an unknown drafting, and for options that exclude each other.
+    """
+
+    drafting: str = "greedy"
+    responses: str | Path | None = None
+    hidden_states: str | Path | None = None
+    save_responses: str | Path | None = None
+    save_hidden_states: str | Path | None = None
+    device_map: str | None = None
+    batch_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.drafting not in DRAFTING:
+            raise UsageError(
+                f"no drafting is called {self.drafting!r}",
+                hint=f"drafting: {', '.join(DRAFTING)}",
+                code="usage-drafting",
+            )
+        if self.hidden_states is not None and (self.responses or self.save_responses or self.save_hidden_states):
+            raise UsageError(
+                "--hidden-states holds the texts and what the target computed over them",
+                hint="leave out --responses, --save-responses and --save-hidden-states",
+                code="usage-hidden-states",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ValidateOptions:
+    """What `validate` measures, and how.
+
+    Attributes:
+        engine: ``reference``, an engine, or several (``reference,vllm``, or a list). With the reference among them,
+            every engine is held to it.
+        prompts: name of a prompt set, or a JSON Lines file. num_prompts: take the first so many.
+        max_new_tokens: limit per prompt, in tokens.
+        draft_tokens: K of a chain, or the depth of a tree.
+        topk, num_draft_tokens: with ``topk`` above 1, SGLang's trees: branches per token, and nodes, root included.
+        temperature: 0 is greedy.
+        min_acceptance_length: bar for the acceptance length; without it only the collapse line counts.
+        acceptance_reference: file of an earlier measurement (``acceptance.reference.yaml``) to hold this one against.
+        reference_head: the head whose replay engines are held against, in place of the head itself. The original of a
+            converted head also shows what is wrong with the conversion.
+        reference: how the reference measures.
+        engine_python: interpreter to use in place of the installed environment, by engine.
+        endpoints: by engine, the address of a running server to attach to in place of starting the engine. Engines
+            that ``engine`` does not name are added. The report says what such a server does not show.
+        timeout: seconds for each of the two runs of an engine.
+        run_anyway: start also an engine that will refuse the files, or serve them silently wrong.
+        target_name: what the report calls the target.
+
+    Raises UsageError for names that do not exist, numbers that make no sense, and options that exclude each other.
+    """
+
+    engine: str | Sequence[str] = REFERENCE
+    device: str = "cpu"
+    dtype: str = "float32"
+    prompts: str | Path = "smoke"
+    num_prompts: int | None = None
+    max_new_tokens: int = 64
+    draft_tokens: int = 3
+    topk: int = 1
+    num_draft_tokens: int | None = None
+    temperature: float = 0.0
+    seed: int = 0
+    min_acceptance_length: float | None = None
+    acceptance_reference: str | Path | None = None
+    reference_head: str | Path | None = None
+    reference: ReferenceOptions = field(default_factory=ReferenceOptions)
+    engine_python: Mapping[str, str | Path] = field(default_factory=dict)
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+    timeout: float = DEFAULT_TIMEOUT
+    run_anyway: bool = False
+    target_name: str | None = None
+
+    def __post_init__(self) -> None:
+        names = self.engines
+        if self.device not in DEVICES:
+            raise UsageError(f"no device is called {self.device!r}", hint=f"devices: {', '.join(DEVICES)}")
+        if self.dtype not in DTYPES:
+            raise UsageError(f"no dtype is called {self.dtype!r}", hint=f"dtypes: {', '.join(DTYPES)}")
+        self._check_numbers()
+        check_tree(self.draft_tokens, self.topk, self.num_draft_tokens)
+        if self.reference_head is not None and REFERENCE not in names:
+            raise UsageError(
+                "--reference-head says what the reference replays, but the reference is not among the engines",
+                hint=f"--engine {REFERENCE},{','.join(names)}",
+                code="usage-reference-head",
+            )
+
+    def _check_numbers(self) -> None:
+        for option, value in (("--max-new-tokens", self.max_new_tokens), ("--draft-tokens", self.draft_tokens)):
+            if value < 1:
+                raise UsageError(f"{option} must be 1 or more, not {value}")
+        if not self.temperature >= 0:
+            raise UsageError(f"the temperature must be 0 or more, not {self.temperature}")
+        if not self.timeout > 0:
+            raise UsageError(f"--timeout must be more than 0 seconds, not {self.timeout:g}")
+        k, bar = self.draft_tokens, self.min_acceptance_length
+        if bar is not None and not 1 <= bar <= k + 1:
+            raise UsageError(
+                f"--min-acceptance-length {bar:g} cannot be: with {k} draft tokens the acceptance length lies "
+                f"between 1 and {k + 1}"
+            )
+
+    @property
+    def engines(self) -> list[str]:
+        """The engines by name, those with an endpoint included."""
+        return engine_names(self.engine, self.endpoints)
 
 
 def engine_names(asked: str | Sequence[str], attached: Iterable[str] = ()) -> list[str]:
     """``"reference,vllm"`` or a list of names as a list; UsageError for an unknown, doubled or missing name.
 
-    Engines whose servers are ``attached`` to come after, where they are not named.
+    Engines whose servers are ``attached`` come after those that are named.
     """
     parts = asked.split(",") if isinstance(asked, str) else asked
     names = [name.strip() for name in parts]
@@ -28,44 +158,6 @@ def engine_names(asked: str | Sequence[str], attached: Iterable[str] = ()) -> li
         if names.count(name) > 1:
             raise UsageError(f"--engine names {name} twice", code="usage-engine")
     return [*names, *(name for name in attached if name not in names)]
-
-
-def check_options(
-    device: str,
-    dtype: str,
-    max_new_tokens: int,
-    draft_tokens: int,
-    temperature: float,
-    bar: float | None,
-    timeout: float,
-) -> None:
-    """UsageError for a device or a dtype that does not exist, and for numbers that make no sense."""
-    if device not in DEVICES:
-        raise UsageError(f"no device is called {device!r}", hint=f"devices: {', '.join(DEVICES)}")
-    if dtype not in DTYPES:
-        raise UsageError(f"no dtype is called {dtype!r}", hint=f"dtypes: {', '.join(DTYPES)}")
-    for option, value in (("--max-new-tokens", max_new_tokens), ("--draft-tokens", draft_tokens)):
-        if value < 1:
-            raise UsageError(f"{option} must be 1 or more, not {value}")
-    if not temperature >= 0:
-        raise UsageError(f"the temperature must be 0 or more, not {temperature}")
-    if not timeout > 0:
-        raise UsageError(f"--timeout must be more than 0 seconds, not {timeout:g}")
-    if bar is not None and not 1 <= bar <= draft_tokens + 1:
-        raise UsageError(
-            f"--min-acceptance-length {bar:g} cannot be: with {draft_tokens} draft tokens the acceptance length lies "
-            f"between 1 and {draft_tokens + 1}"
-        )
-
-
-def check_original(names: Sequence[str], original: str | Path | None) -> None:
-    """UsageError for an original to hold engines against where none of the engines is the reference."""
-    if original is not None and REFERENCE not in names:
-        raise UsageError(
-            "--reference-head says what the reference replays, but the reference is not among the engines",
-            hint=f"--engine {REFERENCE},{','.join(names)}",
-            code="usage-reference-head",
-        )
 
 
 def check_tree(draft_tokens: int, topk: int, num_draft_tokens: int | None) -> None:

@@ -5,130 +5,94 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eagle3hub._version import __version__
 from eagle3hub.engines.base import EngineRun, LoadReport, PromptResult, RunSpec
-from eagle3hub.errors import InputError, UnavailableError, UsageError
-from eagle3hub.metrics import Counts, Rounds, counts_of, counts_within
+from eagle3hub.errors import InputError, UnavailableError
+from eagle3hub.metrics import Rounds, counts_of, counts_within
 from eagle3hub.system.installation import command_for_extra
 from eagle3hub.system.progress import Progress
-from eagle3hub.validation.derive import Measured, expected_taps
-from eagle3hub.validation.engine_runner import Kept
-from eagle3hub.validation.options import REFERENCE
+from eagle3hub.validation.derive import RanEngine, expected_taps
+from eagle3hub.validation.engine_runner import Cache
+from eagle3hub.validation.options import REFERENCE, ReferenceOptions
+from eagle3hub.validation.report import Expected
 from eagle3hub.validation.target import Target
 
 if TYPE_CHECKING:
     from eagle3hub.head import Head
-    from eagle3hub.reference.replay import Conditions
+    from eagle3hub.reference.replay import ReplaySettings
     from eagle3hub.reference.states import SavedStates
     from eagle3hub.reference.target import TargetModel
     from eagle3hub.reference.text import Text
-    from eagle3hub.reference.tree import TreeConditions
+    from eagle3hub.reference.tree import TreeShape
 
 _PACKAGES = ("torch", "transformers", "accelerate")
 
 
 @dataclass(frozen=True, slots=True)
-class ReferenceOptions:
-    """How the reference measures.
-
-    Attributes:
-        drafting: ``greedy`` takes the head's arg max, ``probabilistic`` samples from it at the temperature asked for.
-        responses: file of responses to replay, in place of generating them.
-        hidden_states: folder of saved hidden states to replay, in place of running the target.
-        save_responses, save_hidden_states: where to keep the texts, and what the target computed over them.
-        device_map: accelerate's placement of the target (``auto``), or None for one device.
-        batch_tokens: most tokens in one pass of the target, or None for the device's default.
-    """
-
-    drafting: str = "greedy"
-    responses: str | Path | None = None
-    hidden_states: str | Path | None = None
-    save_responses: str | Path | None = None
-    save_hidden_states: str | Path | None = None
-    device_map: str | None = None
-    batch_tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.drafting not in ("greedy", "probabilistic"):
-            raise UsageError(
-                f"no drafting is called {self.drafting!r}",
-                hint="drafting: greedy, probabilistic",
-                code="usage-drafting",
-            )
-        if self.hidden_states is not None and (self.responses or self.save_responses or self.save_hidden_states):
-            raise UsageError(
-                "--hidden-states holds the texts and what the target computed over them",
-                hint="leave out --responses, --save-responses and --save-hidden-states",
-                code="usage-hidden-states",
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
+class HashedHead:
     """A head and the identity of its files."""
 
     head: Head
     digest: str
 
 
-class Referee:
+class ReferenceRunner:
     """Measures a head by replay, and says what an engine should have counted.
 
-    ``original`` is the head that every run is held against: the one on trial, or the one it was made from.
+    Engines are held against ``original``: the head itself, or the head that it was converted from.
     """
 
     def __init__(
         self,
         job: RunSpec,
-        subject: Target,
-        on_trial: Trained,
-        original: Trained,
+        target: Target,
+        head: HashedHead,
+        original: HashedHead,
         options: ReferenceOptions,
-        kept: Kept,
+        cache: Cache,
         progress: Progress,
     ) -> None:
         self._job = job
-        self._subject = subject
-        self._on_trial = on_trial
+        self._identity = target
+        self._head = head
         self._original = original
         self._options = options
-        self._kept = kept
+        self._cache = cache
         self._progress = progress
-        self._targets = kept.targets if job.device == "cpu" else {}
+        self._targets = cache.targets if job.device == "cpu" else {}
         self._states: SavedStates | None = None
         self._known: Sequence[Text] | None = None
         self._notes: list[str] = []
 
     @property
     def has_original(self) -> bool:
-        """Whether runs are held against another head than the one on trial."""
-        return self._original.digest != self._on_trial.digest
+        """Whether runs are held against another head than the one that is validated."""
+        return self._original.digest != self._head.digest
 
     @property
-    def speaks_for_target(self) -> bool:
-        """Whether its texts are the target's own greedy output, rather than responses given or sampled."""
+    def generates_greedily(self) -> bool:
+        """Whether its texts are the target's own greedy output, rather than sampled or given."""
         return self._job.temperature == 0 and not self._options.responses and not self._options.hidden_states
 
-    def run(self) -> Measured:
-        """Let the target speak (or take what it said), and replay the head on it."""
+    def run(self) -> RanEngine:
+        """Have the target generate texts (or take those given), and replay the head on them."""
         from eagle3hub.reference.measure import environment
 
         begun = time.monotonic()
         source = self._source()
-        source.fit(self._on_trial.head)
+        source.fit(self._head.head)
         loaded = time.monotonic()
         texts = self._texts()
-        rounds = self._replay(self._on_trial, texts)
+        rounds = self._replay(self._head, texts)
         spent = time.monotonic() - loaded
         self._save(texts)
         results = tuple(
             PromptResult(text.prompt_length, text.response, counts_of(r), spent / len(texts))
             for text, r in zip(texts, rounds, strict=True)
         )
-        taps = expected_taps(self._on_trial.head)
+        taps = expected_taps(self._head.head)
         run = EngineRun(
             prompts=results,
             load=LoadReport(checked=True, aux_boundaries=tuple(taps) if taps else None),
@@ -144,10 +108,10 @@ class Referee:
             "texts": "saved hidden states" if options.hidden_states else texts_from,
             **({"notes": self._notes} if self._notes else {}),
         }
-        return Measured(REFERENCE, __version__, run, None, flags, None)
+        return RanEngine(REFERENCE, __version__, run, flags=flags)
 
-    def expects(self, run: EngineRun, *, within_response: bool = False) -> list[Counts] | str:
-        """What the engine should have counted on the texts of its own ``run``; or why that cannot be said.
+    def expects(self, run: EngineRun, *, within_response: bool = False) -> Expected:
+        """What the engine should have counted on the texts of its own ``run``; or why that is not known.
 
         ``within_response``: the engine counts as `counts_within` says.
         """
@@ -155,9 +119,9 @@ class Referee:
         job = self._job
         for number, (text, result) in enumerate(zip(known, run.prompts, strict=True)):
             if text.prompt_length != result.prompt_tokens:
-                return (
-                    f"prompt {number + 1} is {result.prompt_tokens} tokens for the engine and {text.prompt_length} "
-                    "for the reference: their chat templates differ"
+                return Expected(
+                    unknown=f"prompt {number + 1} is {result.prompt_tokens} tokens for the engine and "
+                    f"{text.prompt_length} for the reference: their chat templates differ"
                 )
         texts = [
             text if text.response == result.tokens else _other_response(text, result.tokens)
@@ -165,7 +129,7 @@ class Referee:
         ]
         other = [n for n, (mine, theirs) in enumerate(zip(known, texts, strict=True)) if mine is not theirs]
         if other and self._options.hidden_states:
-            return f"prompt {other[0] + 1} was answered otherwise than in the saved hidden states"
+            return Expected(unknown=f"prompt {other[0] + 1} was answered otherwise than in the saved hidden states")
         if other:
             longer = self._target().extend(
                 [texts[n] for n in other], job.draft_tokens, temperature=job.temperature, seed=job.seed, numbers=other
@@ -173,7 +137,9 @@ class Referee:
             for n, text in zip(other, longer, strict=True):
                 texts[n] = text
         rounds = self._replay(self._original, texts)
-        return [counts_within(r, job.max_new_tokens) if within_response else counts_of(r) for r in rounds]
+        return Expected(
+            tuple(counts_within(r, job.max_new_tokens) if within_response else counts_of(r) for r in rounds)
+        )
 
     def _target(self) -> TargetModel:
         from eagle3hub.reference.target import TargetModel
@@ -185,7 +151,7 @@ class Referee:
             self._progress("reference: loading the target")
             found = TargetModel.load(
                 job.target,
-                name=self._subject.name,
+                name=self._identity.name,
                 device=job.device,
                 dtype=job.dtype,
                 device_map=options.device_map,
@@ -195,7 +161,7 @@ class Referee:
         return found
 
     def _source(self) -> TargetModel | SavedStates:
-        """Where aux hidden states come from."""
+        """What gives the aux hidden states: the target, or saved ones."""
         if self._options.hidden_states is None:
             return self._target()
         if self._states is None:
@@ -206,7 +172,7 @@ class Referee:
         return self._states
 
     def _texts(self) -> Sequence[Text]:
-        """One text for each prompt, from wherever they come."""
+        """One text for each prompt: saved, given, or generated."""
         from eagle3hub.reference.measure import Speech, speak
 
         job, options = self._job, self._options
@@ -224,10 +190,10 @@ class Referee:
         else:
             speech = Speech(job.max_new_tokens, job.draft_tokens, job.temperature, job.seed)
             key = (job.target, job.device, job.dtype, job.prompts.sha256, speech)
-            if key not in self._kept.texts:
+            if key not in self._cache.texts:
                 prompts = [self._target().chat(prompt.text) for prompt in job.prompts.prompts]
-                self._kept.texts[key] = speak(self._target(), prompts, speech, progress=self._progress)
-            self._known = self._kept.texts[key]
+                self._cache.texts[key] = speak(self._target(), prompts, speech, progress=self._progress)
+            self._known = self._cache.texts[key]
         return self._known
 
     def _saved_texts(self) -> list[Text]:
@@ -257,51 +223,53 @@ class Referee:
                 options.save_hidden_states,
                 self._target(),
                 texts,
-                taps_of(self._on_trial.head),
+                taps_of(self._head.head),
                 question_ids=questions,
                 temperature=self._job.temperature or None,
                 progress=self._progress,
             )
 
-    def _replay(self, trained: Trained, texts: Sequence[Text]) -> list[Rounds]:
-        """The rounds on each text; a text that was replayed before is not replayed again."""
+    def _replay(self, head: HashedHead, texts: Sequence[Text]) -> list[Rounds]:
+        """The rounds on each text; none is replayed twice."""
         from eagle3hub.reference.loading import as_dtype
         from eagle3hub.reference.measure import replay_texts
 
-        job, conditions = self._job, self._conditions()
+        job, settings = self._job, self._settings()
         shape = (job.topk, job.num_draft_tokens)
-        setting = (trained.digest, conditions, shape, job.target, job.device, job.dtype)
-        missing = [text for text in dict.fromkeys(texts) if (*setting, text) not in self._kept.rounds]
+        setting = (head.digest, settings, shape, job.target, job.device, job.dtype)
+        missing = [text for text in dict.fromkeys(texts) if (*setting, text) not in self._cache.rounds]
         if missing:
             found = replay_texts(
                 self._source(),
-                trained.head,
+                head.head,
                 missing,
-                conditions,
+                settings,
                 tree=self._tree(),
-                digest=trained.digest,
+                digest=head.digest,
                 device=self._source().device,
                 dtype=as_dtype(job.dtype),
                 progress=self._progress,
             )
-            self._kept.rounds.update(((*setting, t), r) for t, r in zip(missing, found[job.draft_tokens], strict=True))
-        return [self._kept.rounds[(*setting, text)] for text in texts]
+            self._cache.rounds.update(
+                ((*setting, t), r) for t, r in zip(missing, found[job.draft_tokens], strict=True)
+            )
+        return [self._cache.rounds[(*setting, text)] for text in texts]
 
-    def _tree(self) -> TreeConditions | None:
+    def _tree(self) -> TreeShape | None:
         """The shape of SGLang's draft trees, where a tree is drafted."""
         job = self._job
         if job.topk == 1:
             return None
-        from eagle3hub.reference.tree import TreeConditions
+        from eagle3hub.reference.tree import TreeShape
 
-        return TreeConditions(job.draft_tokens, job.topk, job.verified_tokens)
+        return TreeShape(job.draft_tokens, job.topk, job.verified_tokens)
 
-    def _conditions(self) -> Conditions:
-        from eagle3hub.reference.replay import Conditions
+    def _settings(self) -> ReplaySettings:
+        from eagle3hub.reference.replay import ReplaySettings
 
         job = self._job
         drafting: Any = self._options.drafting
-        return Conditions(job.draft_tokens, drafting, job.temperature, job.seed)
+        return ReplaySettings(job.draft_tokens, drafting, job.temperature, job.seed)
 
 
 def require_packages() -> None:

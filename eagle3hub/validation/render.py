@@ -3,74 +3,119 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from eagle3hub.charts import Chart, Panel, Series, acceptance_by_dataset, acceptance_by_position
 from eagle3hub.checkpoint.staging import replace_file
-from eagle3hub.metrics import MIN_PROMPTS, too_few
+from eagle3hub.engines.base import LoadReport, Verdict
+from eagle3hub.engines.preflight.contracts import Effect
+from eagle3hub.engines.preflight.contracts import PreflightVerdict as Preflight
+from eagle3hub.errors import Severity, assert_never
+from eagle3hub.metrics import MIN_PROMPTS, Acceptance, too_few
 from eagle3hub.system.resources import data_path
 from eagle3hub.system.text import visible
-from eagle3hub.validation.matrix import Matrix
-from eagle3hub.validation.report import Report
+from eagle3hub.validation.matrix import CellVerdict, Matrix, MatrixCell
+from eagle3hub.validation.report import Counted, Entry, Report, Throughput
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Words for reports and the cells of a matrix, the same on a terminal and on a page.
+# Words and marks, the same on a terminal and on a page.
 
 
-MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?", "unavailable": "?", "refused": "–"}
-_WORDS = {
-    ("pass", "run"): "",
-    ("fail", "run"): "fails",
-    ("fail", "preflight"): "preflight",
-    ("unavailable", "none"): "not here",
-    ("unavailable", "run"): "not here",
-}
+def mark(verdict: CellVerdict) -> str:
+    """The sign of a verdict."""
+    match verdict:
+        case "pass":
+            return "✓"
+        case "fail":
+            return "✗"
+        case "inconclusive" | "unavailable":
+            return "?"
+        case "refused":
+            return "–"
+    return assert_never(verdict)
 
 
-def cell_word(cell: Mapping[str, Any]) -> str:
-    """What a cell says beside its mark; nothing for a pass."""
-    return _WORDS.get((cell["verdict"], cell["how"]), str(cell["verdict"]))
+def colour(verdict: CellVerdict) -> str:
+    """The colour of a verdict on a terminal."""
+    match verdict:
+        case "pass":
+            return "green"
+        case "fail":
+            return "red"
+        case "inconclusive" | "unavailable":
+            return "yellow"
+        case "refused":
+            return "dim"
+    return assert_never(verdict)
 
 
-def reasons_of(matrix: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Where each reason for a cell that is no pass holds: an engine that is not there says the same in every row."""
+def preflight_verdict(effect: Effect) -> Verdict:
+    """What the preflight's answer would mean for the head, for its mark and colour."""
+    match effect:
+        case "right":
+            return "pass"
+        case "silently_wrong" | "refuses":
+            return "fail"
+        case "unknown":
+            return "inconclusive"
+    return assert_never(effect)
+
+
+def cell_word(cell: MatrixCell) -> str:
+    """What a cell says beside its mark; nothing for a pass that was run."""
+    match cell.verdict, cell.how:
+        case "pass", "run":
+            return ""
+        case "fail", "run":
+            return "fails"
+        case "fail", "preflight":
+            return "preflight"
+        case "unavailable", "none" | "run":
+            return "not here"
+    return cell.verdict
+
+
+def reasons_of(matrix: Matrix) -> dict[str, list[str]]:
+    """The reasons of the cells that did not pass, each with the places where it holds."""
     found: dict[tuple[str, str | None], list[str]] = {}
-    for cell in matrix["cells"]:
-        if cell["verdict"] != "pass":
-            found.setdefault((cell["reason"], cell["engine"]), []).append(cell["layout"])
+    for cell in matrix.cells:
+        if cell.verdict != "pass":
+            found.setdefault((cell.reason, cell.engine), []).append(cell.layout)
     out: dict[str, list[str]] = {}
     for (reason, engine), layouts in found.items():
-        everywhere = len(layouts) == len(matrix["layouts"]) > 1
+        everywhere = len(layouts) == len(matrix.layouts) > 1
         where = "every layout" if everywhere else ", ".join(layouts)
         out.setdefault(reason, []).append(where if engine is None else f"{where} on {engine}")
     return out
 
 
-def interval_of(entry: Mapping[str, Any], between: str = "to") -> str:
-    """The 95 % interval of an entry that has ``acceptance``, its ends joined by a word, or why it has none."""
-    acceptance = entry["acceptance"]
-    if acceptance["ci95"]:
-        low, high = acceptance["ci95"]
+def interval_of(counted: Counted, between: str = "to") -> str:
+    """The 95 % interval of the acceptance length, its ends joined by a word; or why there is none."""
+    acceptance = counted.acceptance
+    if acceptance is not None and acceptance.ci95:
+        low, high = acceptance.ci95
         return f"95 % interval {low:.3f} {between} {high:.3f}"
-    prompts = sum(1 for row in entry["per_prompt"] if row["rounds"])
+    prompts = sum(1 for row in counted.per_prompt if row.counts.rounds)
     return f"no interval: {too_few(prompts)}" if prompts < MIN_PROMPTS else "no interval"
+
+
+def _conditions(report: Report) -> str:
+    """Prompts and settings in one line."""
+    prompts, settings = report.prompts, report.settings
+    sampling = "greedy" if settings.temperature == 0 else f"temperature {settings.temperature:g}"
+    return (
+        f"{prompts.count} of {prompts.name}, up to {settings.max_new_tokens} new tokens, "
+        f"K = {settings.draft_tokens}, {sampling}"
+    )
 
 
 # A report for people: the verdict first, then the numbers it rests on.
 
 
-STYLE = {"pass": "bold green", "fail": "bold red", "inconclusive": "bold yellow", "unavailable": "bold yellow"}
-_MARK = {"pass": "[green]✓[/]", "fail": "[red]✗[/]", "inconclusive": "[yellow]?[/]", "unavailable": "[yellow]?[/]"}
-_EXPECTED = {
-    "right": "[green]✓[/] right",
-    "silently_wrong": "[red]✗[/] silently wrong",
-    "refuses": "[red]✗[/] refuses",
-    "unknown": "[yellow]?[/] depends",
-}
 _WIDTH = 24
 _LOG_LINES = 12
 
@@ -79,153 +124,147 @@ def render(report: Report, out: Console, *, saved: Path | None = None) -> None:
     """Print the report to a console; ``saved`` is where it was written, if it was."""
     from rich.markup import escape
 
-    document = report.document
-    style = STYLE[report.verdict]
-    out.print(f"[{style}]{report.verdict.upper()}[/]  {escape(report.reason)}")
-    for problem in document["static"]["problems"]:
-        out.print(f"  [{_severity(problem['severity'])}]{problem['severity']}[/]  {escape(problem['message'])}")
-        if problem["hint"]:
-            out.print(f"         [dim]{escape(problem['hint'])}[/]")
-    for assumption in document["static"]["assumptions"]:
-        value = escape(str(assumption["value"]))
-        out.print(f"  [yellow]assumed[/]  {escape(assumption['field'])} = {value}: {escape(assumption['why'])}")
-    if document["engines"]:
-        _conditions(document, out)
-    for engine in document["engines"]:
-        _engine(engine, out, alone=len(document["engines"]) == 1)
+    out.print(f"{_styled(report.verdict, report.verdict.upper())}  {escape(report.reason)}")
+    for problem in report.static.problems:
+        out.print(f"  [{_severity(problem.severity)}]{problem.severity}[/]  {escape(problem.message)}")
+        if problem.hint:
+            out.print(f"         [dim]{escape(problem.hint)}[/]")
+    for assumption in report.static.assumptions:
+        value = escape(str(assumption.value))
+        out.print(f"  [yellow]assumed[/]  {escape(assumption.field)} = {value}: {escape(assumption.why)}")
+    if report.engines:
+        head = report.head
+        out.print()
+        _row(out, "head", f"{escape(head.source)} [dim]({head.layout} layout, {head.digest[:19]})[/]")
+        _row(out, "target", escape(report.target.name))
+        _row(out, "prompts", escape(_conditions(report)))
+    for entry in report.engines:
+        _engine(entry, out, alone=len(report.engines) == 1)
     if saved is not None:
         out.print(f"\nreport    {escape(str(saved))}")
 
 
-def _conditions(document: Mapping[str, Any], out: Console) -> None:
+def _styled(verdict: Verdict, text: str) -> str:
+    return f"[bold {colour(verdict)}]{text}[/]"
+
+
+def _marked(verdict: Verdict, text: str) -> str:
+    return f"[{colour(verdict)}]{mark(verdict)}[/] {text}"
+
+
+def _engine(entry: Entry, out: Console, *, alone: bool) -> None:
     from rich.markup import escape
 
-    head, target, prompts = document["head"], document["target"], document["prompts"]
-    settings = document["settings"]
-    out.print()
-    _row(out, "head", f"{escape(head['source'])} [dim]({head['layout']} layout, {head['digest'][:19]})[/]")
-    _row(out, "target", escape(target["name"]))
-    sampling = "greedy" if settings["temperature"] == 0 else f"temperature {settings['temperature']:g}"
-    _row(
-        out,
-        "prompts",
-        f"{prompts['count']} of {escape(prompts['name'])}, up to {settings['max_new_tokens']} new tokens, "
-        f"K = {settings['draft_tokens']}, {sampling}",
-    )
-
-
-def _engine(engine: Mapping[str, Any], out: Console, *, alone: bool) -> None:
-    from rich.markup import escape
-
-    what = f"{engine['engine']} {engine['version']} on {engine['device']}, {engine['dtype']}"
+    what = f"{entry.name} on {entry.device}, {entry.dtype}"
     if alone:
         _row(out, "engine", what)
     else:
-        verdict = engine["verdict"]
-        out.print(f"\n[bold]{what}[/]  [{STYLE[verdict]}]{verdict}[/]")
-        if verdict != "pass":
-            out.print(escape(engine["reason"]))
-    if "preflight" in engine:
-        _row(out, "preflight", _preflight(engine["preflight"]))
-    if "load" not in engine:
-        if engine["log_tail"]:
-            out.print("\n[dim]last lines of the engine's log[/]")
-        for line in engine["log_tail"][-_LOG_LINES:]:
-            out.print(f"[dim]  {escape(line)}[/]")
+        out.print(f"\n[bold]{what}[/]  {_styled(entry.verdict, entry.verdict)}")
+        if entry.verdict != "pass":
+            out.print(escape(entry.reason))
+    if entry.preflight is not None:
+        _row(out, "preflight", _preflight(entry.preflight))
+    outcome = entry.outcome
+    if isinstance(outcome, Counted):
+        _counted(outcome, out, serves=entry.recipe is not None)
         return
-    if kernels := engine.get("environment", {}).get("kernels"):
-        _row(out, "kernels", escape(str(kernels)))
-    if engine["acceptance"]:
-        _acceptance(engine, out)
-    out.print()
-    for gate in engine.get("gates", ()):
-        _row(out, gate["name"], f"{_MARK[gate['verdict']]} {escape(gate['reason'])}")
-    if engine["recipe"] is None:  # the reference reads texts, it serves nothing
-        seconds = engine["seconds"]
-        _row(
-            out, "time", f"[dim]{seconds['start']:.1f} s to load, {seconds['generate']:.1f} s for texts and replay[/]"
-        )
-        return
-    attached = "unchecked" in engine
-    _row(out, "lossless", _lossless(engine["lossless"], attached=attached))
-    if attached:
-        _row(out, "unchecked", f"[yellow]?[/] {escape(', '.join(engine['unchecked']))}")
-    else:
-        _row(out, "tensors", _load(engine["load"]))
-    _row(out, "speed", f"[dim]{_speed(engine['throughput'])}[/]")
+    if outcome.log_tail:
+        out.print("\n[dim]last lines of the engine's log[/]")
+    for line in outcome.log_tail[-_LOG_LINES:]:
+        out.print(f"[dim]  {escape(line)}[/]")
 
 
-def _preflight(preflight: Mapping[str, Any]) -> str:
+def _counted(counted: Counted, out: Console, *, serves: bool) -> None:
     from rich.markup import escape
 
-    verdict = preflight["verdict"]
-    deciding = [r for r in preflight["reasons"] if r["effect"] == verdict]
-    if verdict == "right" or not deciding:
-        return f"{_EXPECTED[verdict]} [dim](as {escape(preflight['title'])} reads these files)[/]"
-    why = "; ".join(f"{r['sentence']} ({r['code']})" for r in deciding)
-    return f"{_EXPECTED[verdict]}: {escape(why)}"
+    if kernels := counted.environment.get("kernels"):
+        _row(out, "kernels", escape(str(kernels)))
+    if counted.acceptance is not None:
+        _acceptance(counted.acceptance, interval_of(counted, "–"), out)
+    out.print()
+    for gate in counted.gates:
+        _row(out, gate.name, _marked(gate.verdict, escape(gate.reason)))
+    if not serves:
+        times = f"{counted.start_seconds:.1f} s to load, {counted.generate_seconds:.1f} s for texts and replay"
+        _row(out, "time", f"[dim]{times}[/]")
+        return
+    _row(out, "lossless", _lossless(counted))
+    if counted.attached:
+        _row(out, "unchecked", f"[yellow]?[/] {escape(', '.join(counted.unchecked))}")
+    else:
+        _row(out, "tensors", _load(counted.load))
+    _row(out, "speed", f"[dim]{_speed(counted.throughput)}[/]")
+
+
+def _preflight(found: Preflight) -> str:
+    from rich.markup import escape
+
+    word = "depends" if found.kind == "unknown" else found.kind.replace("_", " ")
+    shown = _marked(preflight_verdict(found.kind), word)
+    deciding = [reason for reason in found.reasons if reason.effect == found.kind]
+    if found.kind == "right" or not deciding:
+        return f"{shown} [dim](as {escape(found.title)} reads these files)[/]"
+    why = "; ".join(f"{reason.sentence} ({reason.code})" for reason in deciding)
+    return f"{shown}: {escape(why)}"
 
 
 def _row(out: Console, name: str, value: str) -> None:
     out.print(f"{name:<10}{value}")
 
 
-def _acceptance(engine: Mapping[str, Any], out: Console) -> None:
-    acceptance, interval = engine["acceptance"], interval_of(engine, "–")
-    tau = f"{acceptance['mean_acceptance_length']:.3f}"
-    out.print(f"\n[bold]τ = {tau}[/] tokens per round  [dim]{interval}, {acceptance['rounds']} rounds[/]\n")
+def _acceptance(found: Acceptance, interval: str, out: Console) -> None:
+    tau = f"{found.mean_acceptance_length:.3f}"
+    out.print(f"\n[bold]τ = {tau}[/] tokens per round  [dim]{interval}, {found.rounds} rounds[/]\n")
     out.print(f"  [dim]{'position':>8}  {'accepted':>8}  {'rate':>6}  {'given the one before':>20}[/]")
-    rows = zip(
-        acceptance["accepted_per_position"],
-        acceptance["marginal_acceptance_rates"],
-        acceptance["conditional_acceptance_rates"],
-        strict=True,
-    )
+    rows = zip(found.accepted_per_position, found.marginal_rates, found.conditional_rates, strict=True)
     for position, (count, marginal, conditional) in enumerate(rows, 1):
-        given = "–" if conditional is None else f"{conditional:.1%}"
         bar = "█" * round(marginal * _WIDTH)
-        out.print(f"  {position:>8}  {count:>8}  {marginal:>6.1%}  {given:>20}  [cyan]{bar}[/]")
+        out.print(f"  {position:>8}  {count:>8}  {marginal:>6.1%}  {_percent(conditional):>20}  [cyan]{bar}[/]")
 
 
-def _lossless(lossless: Mapping[str, Any] | None, *, attached: bool) -> str:
+def _lossless(counted: Counted) -> str:
+    lossless = counted.lossless
     if lossless is None:
-        why = "greedy output of a server, with the reference's" if attached else "only greedy output"
+        why = "greedy output of a server, with the reference's" if counted.attached else "only greedy output"
         return f"not compared [dim]({why} can be)[/]"
-    same = f"{lossless['identical']} of {lossless['prompts']} prompts give the target's own tokens"
-    if not lossless["divergences"]:
+    same = f"{lossless.identical} of {lossless.prompts} prompts give the target's own tokens"
+    if not lossless.divergences:
         return f"[green]✓[/] {same}"
-    first = lossless["divergences"][0]
-    return f"[red]✗[/] {same}; prompt {first['question_id']} changes at new token {first['position']}"
+    first = lossless.divergences[0]
+    return f"[red]✗[/] {same}; prompt {first.question_id} changes at new token {first.position}"
 
 
-def _load(load: Mapping[str, Any]) -> str:
+def _load(load: LoadReport) -> str:
     from rich.markup import escape
 
-    if not load["checked"]:
+    if not load.checked:
         return "[yellow]?[/] loading could not be watched"
-    ignored = f" [dim](unused: {escape(', '.join(load['ignored']))})[/]" if load["ignored"] else ""
-    if load["not_loaded"]:
-        return f"[red]✗[/] not filled: {escape(', '.join(load['not_loaded']))}{ignored}"
+    ignored = f" [dim](unused: {escape(', '.join(load.ignored))})[/]" if load.ignored else ""
+    if load.not_loaded:
+        return f"[red]✗[/] not filled: {escape(', '.join(load.not_loaded))}{ignored}"
     return f"[green]✓[/] every parameter of the head was filled from the file{ignored}"
 
 
-def _speed(throughput: Mapping[str, Any]) -> str:
-    alone, drafted = throughput["target_tokens_per_second"], throughput["speculative_tokens_per_second"]
+def _speed(throughput: Throughput) -> str:
+    alone, drafted = throughput.target_tokens_per_second, throughput.speculative_tokens_per_second
     parts = [] if alone is None else [f"{alone:.1f} tokens/s alone"]
     unit = " tokens/s" if alone is None else ""
     parts += [] if drafted is None else [f"{drafted:.1f}{unit} with the head"]
-    return f"{', '.join(parts)} ({throughput['note']})"
+    return f"{', '.join(parts)} ({throughput.note})"
 
 
-def _severity(severity: str) -> str:
-    return {"error": "red", "warning": "yellow", "info": "dim"}[severity]
+def _severity(severity: Severity) -> str:
+    match severity:
+        case "error":
+            return "red"
+        case "warning":
+            return "yellow"
+        case "info":
+            return "dim"
+    return assert_never(severity)
 
 
-# A matrix for people: a table of layouts and engines, then why each cell that is no pass is none.
-
-
-_EXPECTED_IN_MATRIX = {"right": ", would be right", "refuses": ", would refuse", "silently_wrong": ", silently wrong"}
-_STYLES = {"pass": "green", "fail": "red", "inconclusive": "yellow", "unavailable": "yellow", "refused": "dim"}
+# A matrix for people: a table of layouts and engines, then the reasons of the cells that did not pass.
 
 
 def render_matrix(matrix: Matrix, out: Console, *, saved: Path | None = None) -> None:
@@ -234,38 +273,50 @@ def render_matrix(matrix: Matrix, out: Console, *, saved: Path | None = None) ->
     from rich.markup import escape
     from rich.table import Table
 
-    document = matrix.document
-    out.print(f"[{STYLE[matrix.verdict]}]{matrix.verdict.upper()}[/]  {escape(document['reason'])}\n")
-    out.print(f"head      {escape(document['head']['source'])} [dim]({escape(document['head']['layout'])} layout)[/]")
-    out.print(f"target    {escape(document['target']['name'])}")
-    table = Table("layout", *document["engines"], box=SIMPLE_HEAD, header_style="dim", padding=(0, 1))
-    for row in document["layouts"]:
-        cells = [cell for cell in document["cells"] if cell["layout"] == row["layout"]]
-        if cells[0]["engine"] is None:
-            said = "cannot hold this head" if cells[0]["verdict"] == "refused" else "the files have errors"
-            shown = [f"[{_STYLES[cells[0]['verdict']]}]{said}[/]"]
+    out.print(f"{_styled(matrix.verdict, matrix.verdict.upper())}  {escape(matrix.reason)}\n")
+    out.print(f"head      {escape(matrix.head_source)} [dim]({escape(matrix.head_layout)} layout)[/]")
+    out.print(f"target    {escape(matrix.target.name)}")
+    table = Table("layout", *matrix.engines, box=SIMPLE_HEAD, header_style="dim", padding=(0, 1))
+    for row in matrix.layouts:
+        cells = [cell for cell in matrix.cells if cell.layout == row.layout]
+        if cells[0].engine is None:
+            why = "cannot hold this head" if cells[0].verdict == "refused" else "the files have errors"
+            shown = [f"[{colour(cells[0].verdict)}]{why}[/]"]
         else:
             shown = [_shown(cell) for cell in cells]
-        table.add_row(escape(row["layout"]), *shown)
+        table.add_row(escape(row.layout), *shown)
     out.print(table)
-    for reason, where in reasons_of(document).items():
+    for reason, where in reasons_of(matrix).items():
         out.print(f"[bold]{escape(', '.join(where))}[/]: {escape(reason)}")
     if saved is not None:
         out.print(f"\nreport    {escape(str(saved))}")
 
 
-def _shown(cell: Mapping[str, Any]) -> str:
-    verdict, tau = cell["verdict"], cell["mean_acceptance_length"]
+def _shown(cell: MatrixCell) -> str:
+    tau = cell.mean_acceptance_length
     number = "" if tau is None else f"τ {tau:.3f}"
-    expected = _EXPECTED_IN_MATRIX.get(cell["preflight"], "") if verdict == "unavailable" else ""
-    said = f"{MARKS[verdict]} {cell_word(cell)}".rstrip()
-    return f"[{_STYLES[verdict]}]{said}{expected}[/] {number}".rstrip()
+    foreseen = _foreseen(cell.preflight) if cell.verdict == "unavailable" else ""
+    text = f"{mark(cell.verdict)} {cell_word(cell)}".rstrip()
+    return f"[{colour(cell.verdict)}]{text}{foreseen}[/] {number}".rstrip()
+
+
+def _foreseen(effect: Effect | None) -> str:
+    """What an engine that is not here would do, by the preflight."""
+    match effect:
+        case "right":
+            return ", would be right"
+        case "refuses":
+            return ", would refuse"
+        case "silently_wrong":
+            return ", silently wrong"
+        case "unknown" | None:
+            return ""
+    return assert_never(effect)
 
 
 # A report or a matrix as one HTML file that needs nothing else: no script, no font, no request.
 
 
-_EXPECTED_ON_PAGE = {"right": "pass", "silently_wrong": "fail", "refuses": "fail", "unknown": "inconclusive"}
 _PROLOG = re.compile(rb"^.*?(?=<svg)|\s*<metadata>.*?</metadata>", re.DOTALL)
 _NAMED = re.compile(r'(\sid="|url\(#|href="#)')
 
@@ -276,15 +327,14 @@ def save_html(found: Report | Matrix, path: Path) -> None:
 
 
 def to_html(found: Report | Matrix) -> str:
-    """The page. What it shows comes from the document alone; every word of it is escaped."""
+    """The page. It shows nothing but the document, and escapes every word of it."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     folder = data_path("templates/report")
-    matrix = isinstance(found, Matrix)
-    document = found.document
-    reports = [row["report"] for row in document["layouts"] if row["report"]] if matrix else [document]
-    charts = _charts_of_layouts(document) if matrix else _charts_of_engines(document)
+    matrix = found if isinstance(found, Matrix) else None
+    reports = matrix.reports if matrix is not None else [found] if isinstance(found, Report) else []
+    charts = _charts_of_layouts(matrix) if matrix is not None else _charts_of_engines(reports[0])
     env = Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,
@@ -293,60 +343,56 @@ def to_html(found: Report | Matrix) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    plain = [{**r, "engines": [_with_defaults(e) for e in r["engines"]]} for r in reports]
     return env.get_template("report.html.j2").render(
-        document=document,
-        matrix=matrix,
-        reason=found.document["reason"] if isinstance(found, Matrix) else found.reason,
-        conditions=_page_conditions(reports[0]) if reports else None,
-        reports=plain,
-        reasons=reasons_of(document) if matrix else {},
+        document=found.to_json(),
+        matrix=matrix is not None,
+        cells=matrix.cells if matrix is not None else (),
+        reason=found.reason,
+        conditions=_conditions(reports[0]) if reports else None,
+        reports=[{**r.to_json(), "engines": [_for_page(entry) for entry in r.engines]} for r in reports],
+        reasons=reasons_of(matrix) if matrix is not None else {},
         charts=[Markup(_inline(chart, f"c{i}-")) for i, chart in enumerate(charts)],
         style=Markup((folder / "style.css").read_text(encoding="utf-8").strip()),
-        marks=MARKS,
+        mark=mark,
         words=cell_word,
-        expected=_EXPECTED_ON_PAGE,
+        foreseen=preflight_verdict,
         percent=_percent,
-        interval_of=interval_of,
     )
 
 
-def _with_defaults(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _for_page(entry: Entry) -> dict[str, Any]:
+    """An entry as the template reads it: every field is there, and the interval in words."""
     optional = ("preflight", "environment", "gates", "acceptance", "lossless", "load", "log_tail", "per_prompt")
-    return {**dict.fromkeys(optional), **entry}
-
-
-def _page_conditions(report: Mapping[str, Any]) -> str:
-    prompts, settings = report["prompts"], report["settings"]
-    sampling = "greedy" if settings["temperature"] == 0 else f"temperature {settings['temperature']:g}"
-    return (
-        f"{prompts['count']} of {prompts['name']}, up to {settings['max_new_tokens']} new tokens, "
-        f"K = {settings['draft_tokens']}, {sampling}"
-    )
+    interval = interval_of(entry.counted) if entry.counted is not None else ""
+    return {**dict.fromkeys(optional), **entry.to_json(), "interval": interval}
 
 
 def _percent(rate: float | None) -> str:
     return "–" if rate is None else f"{rate:.1%}"
 
 
-def _charts_of_engines(report: Mapping[str, Any]) -> list[Chart]:
+def _charts_of_engines(report: Report) -> list[Chart]:
     """Acceptance by position and by category, a series for each engine that measured some."""
-    measured = [entry for entry in report["engines"] if entry.get("acceptance")]
+    measured = [(e.name, e.counted, e.acceptance) for e in report.engines if e.counted and e.acceptance]
     if not measured:
         return []
-    count = max(len(entry["acceptance"]["marginal_acceptance_rates"]) for entry in measured)
+    count = max(len(acceptance.marginal_rates) for _, _, acceptance in measured)
     positions = tuple(str(i + 1) for i in range(count))
     by_position = tuple(
         Series(
-            _name(entry),
-            _padded(entry["acceptance"]["marginal_acceptance_rates"], count),
-            _intervals(entry["acceptance"].get("marginal_ci95"), count),
+            name,
+            _padded(found.marginal_rates, count),
+            _padded(found.marginal_ci95, count) if found.marginal_ci95 else (),
         )
-        for entry in measured
+        for name, _, found in measured
     )
-    categories = tuple(dict.fromkeys(name for entry in measured for name in entry["categories"]))
+    categories = tuple(dict.fromkeys(category for _, counted, _ in measured for category in counted.categories))
     by_category = tuple(
-        Series(_name(entry), tuple(_tau(entry["categories"].get(name)) for name in categories)) for entry in measured
+        Series(
+            name,
+            tuple(c.mean_acceptance_length if (c := counted.categories.get(one)) else None for one in categories),
+        )
+        for name, counted, _ in measured
     )
     return [
         acceptance_by_position([Panel("", positions, by_position)], title="Acceptance rate by draft position"),
@@ -358,47 +404,34 @@ def _charts_of_engines(report: Mapping[str, Any]) -> list[Chart]:
     ]
 
 
-def _charts_of_layouts(document: Mapping[str, Any]) -> list[Chart]:
+def _charts_of_layouts(matrix: Matrix) -> list[Chart]:
     """Acceptance length by layout, a series for each engine that measured some."""
-    cells = [cell for cell in document["cells"] if cell["mean_acceptance_length"] is not None]
-    layouts = tuple(dict.fromkeys(cell["layout"] for cell in cells))
-    found = {(cell["layout"], cell["engine"]): cell for cell in cells}
+    cells = [cell for cell in matrix.cells if cell.mean_acceptance_length is not None]
+    layouts = tuple(dict.fromkeys(cell.layout for cell in cells))
+    found = {(cell.layout, cell.engine): cell for cell in cells}
     series = tuple(
         Series(
             engine,
-            tuple(_tau(found.get((layout, engine))) for layout in layouts),
-            tuple(_interval((found.get((layout, engine)) or {}).get("ci95")) for layout in layouts),
+            tuple(cell.mean_acceptance_length if (cell := found.get((one, engine))) else None for one in layouts),
+            tuple(cell.ci95 if (cell := found.get((one, engine))) else None for one in layouts),
         )
-        for engine in document["engines"]
-        if any(cell["engine"] == engine for cell in cells)
+        for engine in matrix.engines
+        if any(cell.engine == engine for cell in cells)
     )
     if not series:
         return []
     return [acceptance_by_dataset([Panel("", layouts, series)], title="Acceptance length by layout")]
 
 
-def _name(entry: Mapping[str, Any]) -> str:
-    return f"{entry['engine']} {entry['version']}"
+_T = TypeVar("_T")
 
 
-def _tau(found: Mapping[str, Any] | None) -> float | None:
-    return None if found is None else found["mean_acceptance_length"]
-
-
-def _padded(values: Sequence[float], count: int) -> tuple[float | None, ...]:
+def _padded(values: Sequence[_T], count: int) -> tuple[_T | None, ...]:
     return (*values, *[None] * (count - len(values)))
 
 
-def _intervals(values: Sequence[Any] | None, count: int) -> tuple[tuple[float, float] | None, ...]:
-    return () if values is None else tuple(_interval(v) for v in _padded(values, count))
-
-
-def _interval(ends: Any) -> tuple[float, float] | None:
-    return None if ends is None else (float(ends[0]), float(ends[1]))
-
-
 def _inline(chart: Chart, prefix: str) -> str:
-    """The chart as an element of a page: no prolog, no metadata, ids of its own, words for who cannot see it."""
+    """The chart as an element of a page: no prolog, no metadata, ids of its own, and a description in words."""
     from markupsafe import escape
 
     svg = _PROLOG.sub(b"", chart.svg).decode()

@@ -9,13 +9,12 @@ from typing import Any, Literal
 
 from eagle3hub.checkpoint.digest import folder_digest
 from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.errors import UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.metrics import Acceptance, Counts, Rounds, acceptance_if_any, counts_of
 from eagle3hub.prompts import load_prompts
 from eagle3hub.system.html import panel, rows
 from eagle3hub.system.progress import Progress, silent
-from eagle3hub.validation.options import check_options
+from eagle3hub.validation.options import ReferenceOptions, ValidateOptions
 from eagle3hub.validation.reference_runner import require_packages
 
 
@@ -50,12 +49,14 @@ class ReplayOptions:
     batch_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        check_options(
-            self.device, self.dtype, self.max_new_tokens, self.draft_tokens, self.temperature, None, timeout=1.0
+        ValidateOptions(  # raises UsageError for the values that both verbs take
+            device=self.device,
+            dtype=self.dtype,
+            max_new_tokens=self.max_new_tokens,
+            draft_tokens=self.draft_tokens,
+            temperature=self.temperature,
+            reference=ReferenceOptions(drafting=self.drafting),
         )
-        if self.drafting not in ("greedy", "probabilistic"):
-            known = "drafting: greedy, probabilistic"
-            raise UsageError(f"no drafting is called {self.drafting!r}", hint=known, code="usage-drafting")
 
 
 DEFAULTS = ReplayOptions()
@@ -134,7 +135,7 @@ def replay(
     """
     require_packages()
     from eagle3hub.reference.measure import Speech, replay_texts, speak
-    from eagle3hub.reference.replay import Conditions
+    from eagle3hub.reference.replay import ReplaySettings
     from eagle3hub.reference.target import TargetModel
 
     chosen = load_prompts(options.prompts, options.num_prompts, progress=progress)
@@ -158,7 +159,7 @@ def replay(
         model,
         opened,
         texts,
-        Conditions(k, options.drafting, temperature, seed),
+        ReplaySettings(k, options.drafting, temperature, seed),
         digest=folder_digest(checkpoint.folder)[0],
         device=model.device,
         dtype=model.dtype,

@@ -1,63 +1,41 @@
-"""Validate a head: static checks, the reference, engines with and without the head, then the rules."""
+"""Validate a head: check its files, replay it, run it on engines with and without it, and derive the verdict."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from eagle3hub._version import __version__
 from eagle3hub.address import HubAddress, head_address
 from eagle3hub.checkpoint.digest import folder_digest
-from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import DTYPES, Engine, EngineFailure, EngineRun, RunSpec, Verdict, worst_verdict
+from eagle3hub.engines.base import DTYPES, Engine, EngineFailure, EngineRun, RunSpec
 from eagle3hub.errors import UnavailableError
+from eagle3hub.head import Head
 from eagle3hub.head.target import require_files, require_weights
 from eagle3hub.layouts import open_head
-from eagle3hub.metrics import Counts
-from eagle3hub.prompts import load_prompts
+from eagle3hub.prompts import PromptSet, load_prompts
 from eagle3hub.system.progress import Progress, silent
-from eagle3hub.validation.derive import ALWAYS, Measured, counts_within_response, entry_of, head_name
-from eagle3hub.validation.engine_runner import Kept, Trial, device_of, engine_for, outlook, stops
+from eagle3hub.validation.derive import ALWAYS, RanEngine, counts_within_response, entry_of, head_name, verdict_of
+from eagle3hub.validation.engine_runner import Cache, EngineRunner, device_of, engine_for, preflight_check, stops
 from eagle3hub.validation.gates import COLLAPSE
 from eagle3hub.validation.measurement import load_reference
-from eagle3hub.validation.options import REFERENCE, check_options, check_original, check_tree, engine_names
-from eagle3hub.validation.reference_runner import Referee, ReferenceOptions, Trained, require_packages
-from eagle3hub.validation.report import SCHEMA_NAME, Report
+from eagle3hub.validation.options import REFERENCE, ValidateOptions
+from eagle3hub.validation.reference_runner import HashedHead, ReferenceRunner, require_packages
+from eagle3hub.validation.report import Expected, MeasuredHead, MeasuredPrompts, Report, Settings, StaticChecks
 from eagle3hub.validation.target import Target, identify_target, with_room
 
-DEFAULT_TIMEOUT = 1800.0
-DEFAULTS = ReferenceOptions()
+DEFAULTS = ValidateOptions()
 
 
 def validate(
     head_source: str | Path,
-    *,
     target: str | Path,
-    engine: str | Sequence[str] = REFERENCE,
-    device: str = "cpu",
-    dtype: str = "float32",
-    prompts: str | Path = "smoke",
-    num_prompts: int | None = None,
-    max_new_tokens: int = 64,
-    draft_tokens: int = 3,
-    topk: int = 1,
-    num_draft_tokens: int | None = None,
-    temperature: float = 0.0,
-    seed: int = 0,
-    min_acceptance_length: float | None = None,
-    acceptance_reference: str | Path | None = None,
-    reference_head: str | Path | None = None,
-    reference: ReferenceOptions = DEFAULTS,
-    engine_python: Mapping[str, str | Path] | None = None,
-    timeout: float = DEFAULT_TIMEOUT,
-    run_anyway: bool = False,
-    endpoints: Mapping[str, str] | None = None,
-    target_name: str | None = None,
-    kept: Kept | None = None,
+    options: ValidateOptions = DEFAULTS,
+    *,
+    cache: Cache | None = None,
     progress: Progress = silent,
 ) -> Report:
     """Validate a head against its target, by the reference and on engines.
@@ -65,126 +43,117 @@ def validate(
     Args:
         head_source: where the head is (`parse_address`), in any known layout.
         target: where the target is (`target_address`).
-        engine: ``reference``, an engine, or several. With the reference among them, every engine is held to it.
-        prompts: name of a prompt set, or a JSON Lines file; ``num_prompts`` takes the first so many.
-        draft_tokens: K of a chain, or the depth of a tree. max_new_tokens: per prompt.
-        topk, num_draft_tokens: with ``topk`` above 1, SGLang's trees: branches per token, and nodes, root included.
-        min_acceptance_length: bar for the acceptance length; without it only the collapse line counts.
-        acceptance_reference: file of an earlier measurement (``acceptance.reference.yaml``) to hold this one against.
-        reference_head: the head whose replay engines are held against, in place of the head itself: the original of
-            a converted head shows also what is wrong with the conversion.
-        reference: how the reference measures.
-        engine_python: interpreter to use instead of the installed environment, by engine.
-        timeout: seconds for each of the two runs of an engine.
-        endpoints: address of a running server to attach to in place of starting the engine, by engine; those not
-            among the engines are added. No preflight foresees what it read, and the report says what it does not show.
-        run_anyway: start also an engine that will refuse the files, or serve them silently wrong.
-        target_name: what the report calls the target.
-        kept: what another head of the same target need not repeat.
+        cache: work on this target that another head has done already.
 
     Returns:
         The report, whatever its verdict. A head with errors is not run: its report has no engines.
 
     Raises:
-        UsageError, InputError: bad options, unreadable head, target or prompts, a target that does not fit.
+        UsageError, InputError: unreadable head, target or prompts, a target that does not fit.
         UnavailableError: the only engine asked for is not installed, or not for this device.
     """
-    names = engine_names(engine, endpoints or ())
-    check_options(device, dtype, max_new_tokens, draft_tokens, temperature, min_acceptance_length, timeout)
-    check_tree(draft_tokens, topk, num_draft_tokens)
-    check_original(names, reference_head)
-    kept = kept if kept is not None else Kept()
+    cache = cache if cache is not None else Cache()
+    names = options.engines
     at = head_address(head_source)
-    earlier = None if acceptance_reference is None else load_reference(acceptance_reference)
-    chosen = load_prompts(prompts, num_prompts)
+    earlier = None if options.acceptance_reference is None else load_reference(options.acceptance_reference)
+    prompts = load_prompts(options.prompts, options.num_prompts)
     require_files(target)  # before torch is imported
-    subject = identify_target(target, target_name, progress)
+    identity = identify_target(target, options.target_name, progress)
     progress("reading the head")
     checkpoint = open_checkpoint(at if isinstance(at, HubAddress) else at.path.resolve(), progress=progress)
-    folder = checkpoint.folder
-    head = open_head(checkpoint, target=subject.source)
+    head = open_head(checkpoint, target=identity.source)
     for problem in head.problems:
         if problem.code == "target-mismatch":  # nothing about the head: another target was meant
             raise problem.to_error()
-    static_verdict: Verdict = "fail" if any(p.severity == "error" for p in head.problems) else "pass"
-    job = RunSpec(
-        target=subject.source,
-        head=folder,
-        prompts=chosen,
-        device="cuda" if device == "cuda" else "cpu",
-        dtype=next(d for d in DTYPES if d == dtype),
-        draft_tokens=draft_tokens,
-        topk=topk,
-        num_draft_tokens=num_draft_tokens,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        seed=seed,
-    )
-    job = with_room(job, subject)
-    digest, files = folder_digest(folder)
-    frame: dict[str, Any] = {
-        "schema": SCHEMA_NAME,
-        "tool": {"name": "eagle3hub", "version": __version__},
-        "measured_at": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "verdict": static_verdict,
-        "head": {
-            "source": checkpoint.source if isinstance(at, HubAddress) else folder.name,
-            "layout": head.layout,
-            "digest": digest,
-            "files": [dict(f) for f in files],
-        },
-        "target": subject.to_json(),
-        "prompts": chosen.to_json(),
-        "settings": _settings(job, min_acceptance_length, reference),
-        "static": {
-            "verdict": static_verdict,
-            "problems": [problem.to_json() for problem in head.problems],
-            "assumptions": [assumption.to_json() for assumption in head.assumptions],
-        },
-        "engines": [],
-    }
-    if static_verdict != "pass":
-        return Report(frame)
-    on_trial = original = Trained(head, digest)
-    if reference_head is not None:
-        other = open_checkpoint(reference_head, progress=progress)
-        original = Trained(open_head(other, target=subject.source), folder_digest(other.folder)[0])
-    referee = None
+    job = _job(checkpoint, identity, prompts, options)
+    name = checkpoint.source if isinstance(at, HubAddress) else checkpoint.folder.name
+    report = _frame(checkpoint, head, identity, job, options, name=name)
+    if report.static.verdict != "pass":
+        return report
+    hashed = original = HashedHead(head, report.head.digest)
+    if options.reference_head is not None:
+        other = open_checkpoint(options.reference_head, progress=progress)
+        original = HashedHead(open_head(other, target=identity.source), folder_digest(other.folder)[0])
+    reference = None
     if REFERENCE in names:
         require_packages()
-        if reference.hidden_states is None:
+        if options.reference.hidden_states is None:
             require_weights(str(target))
-        referee = Referee(job, subject, on_trial, original, reference, kept, progress)
-    expects = outlook(checkpoint, head, subject.source)
-    plans = [
-        _planned(name, job, engine_python, endpoints, alone=len(names) == 1) for name in names if name != REFERENCE
-    ]
-    called = head_name(frame["head"]["source"])
-    found: dict[str, Measured] = {}
-    for plan in plans:
-        if plan.name in (endpoints or ()):
-            measured = _run(plan, job, called, subject, timeout, kept, progress, None)
-            found[plan.name] = replace(measured, device=device_of(plan.engine))
+        reference = ReferenceRunner(job, identity, hashed, original, options.reference, cache, progress)
+    foreseen = preflight_check(checkpoint, head, identity.source)
+    starts = [_start(name, job, options) for name in names if name != REFERENCE]
+    ran: dict[str, RanEngine] = {}
+    for start in starts:
+        runner = _Runner(job, head_name(report.head.source), identity, options, cache, progress)
+        if start.name in options.endpoints:
+            ran[start.name] = replace(runner.run(start, None), device=device_of(start.engine))
             continue
-        expected = expects(plan.name, plan.engine.version, job.device)
-        measured = _run(plan, job, called, subject, timeout, kept, progress, None if run_anyway else stops(expected))
-        found[plan.name] = replace(measured, preflight=expected.to_json())
-    if referee is not None:
-        found[REFERENCE] = referee.run()
-        own = found[REFERENCE].outcome
-        if referee.speaks_for_target and isinstance(own, EngineRun):
-            for name in endpoints or ():
-                found[name] = replace(found[name], own_output=own)
-    for name in names:
-        counts = _expected(found[name], referee)
-        frame["engines"].append(entry_of(found[name], job, head, frame, counts, earlier))
-    frame["verdict"] = worst_verdict([static_verdict, *(entry["verdict"] for entry in frame["engines"])])
-    return Report(frame)
+        verdict = foreseen(start.name, start.engine.version, job.device)
+        stopped = None if options.run_anyway else stops(verdict)
+        ran[start.name] = replace(runner.run(start, stopped), preflight=verdict)
+    if reference is not None:
+        ran[REFERENCE] = reference.run()
+        own = ran[REFERENCE].outcome
+        if reference.generates_greedily and isinstance(own, EngineRun):
+            for name in options.endpoints:
+                ran[name] = replace(ran[name], own_output=own)
+    entries = [entry_of(ran[name], job, head, report, _expected(ran[name], reference), earlier) for name in names]
+    report = replace(report, engines=tuple(entries))
+    return replace(report, verdict=verdict_of(report))
+
+
+def _job(checkpoint: Checkpoint, target: Target, prompts: PromptSet, options: ValidateOptions) -> RunSpec:
+    job = RunSpec(
+        target=target.source,
+        head=checkpoint.folder,
+        prompts=prompts,
+        device="cuda" if options.device == "cuda" else "cpu",
+        dtype=next(d for d in DTYPES if d == options.dtype),
+        draft_tokens=options.draft_tokens,
+        topk=options.topk,
+        num_draft_tokens=options.num_draft_tokens,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        seed=options.seed,
+    )
+    return with_room(job, target)
+
+
+def _frame(
+    checkpoint: Checkpoint, head: Head, target: Target, job: RunSpec, options: ValidateOptions, *, name: str
+) -> Report:
+    """The report before any engine has run: what is measured, how, and what the files alone say."""
+    digest, files = folder_digest(checkpoint.folder)
+    failed = any(problem.severity == "error" for problem in head.problems)
+    static = StaticChecks("fail" if failed else "pass", tuple(head.problems), tuple(head.assumptions))
+    return Report(
+        tool_version=__version__,
+        measured_at=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        verdict=static.verdict,
+        head=MeasuredHead(name, head.layout, digest, tuple(files)),
+        target=target.identity,
+        prompts=MeasuredPrompts.from_json(job.prompts.to_json()),
+        settings=Settings(
+            draft_tokens=job.draft_tokens,
+            topk=job.topk,
+            num_draft_tokens=job.verified_tokens,
+            temperature=job.temperature,
+            max_new_tokens=job.max_new_tokens,
+            seed=job.seed,
+            drafting=options.reference.drafting,
+            dtype=job.dtype,
+            device=job.device,
+            min_acceptance_length=options.min_acceptance_length,
+            collapse_acceptance_length=COLLAPSE,
+            **ALWAYS,
+        ),
+        static=static,
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """An engine that is about to run, with its interpreter; or why it cannot."""
+class _Start:
+    """An engine that is about to run, with its interpreter; or why it cannot run."""
 
     engine: Engine
     python: Path | None
@@ -195,64 +164,46 @@ class _Plan:
         return self.engine.name
 
 
-def _planned(
-    name: str,
-    job: RunSpec,
-    pythons: Mapping[str, str | Path] | None,
-    endpoints: Mapping[str, str] | None,
-    *,
-    alone: bool,
-) -> _Plan:
+def _start(name: str, job: RunSpec, options: ValidateOptions) -> _Start:
     """Find an engine before anything is run; where it is the only one asked for, its absence is an error."""
     try:
-        return _Plan(*engine_for(name, job, pythons, endpoints), None)
+        return _Start(*engine_for(name, job, options.engine_python, options.endpoints), None)
     except UnavailableError as error:
-        if alone:
+        if len(options.engines) == 1:
             raise
-        return _Plan(get_engine(name), None, error)
+        return _Start(get_engine(name), None, error)
 
 
-def _run(
-    plan: _Plan,
-    job: RunSpec,
-    head: str,
-    subject: Target,
-    timeout: float,
-    kept: Kept,
-    progress: Progress,
-    stopped: str | None,
-) -> Measured:
-    """Run an engine, unless it cannot run here or there is a reason (``stopped``) not to start it."""
-    if plan.python is None:
-        reason = plan.problem.message if plan.problem is not None else "it cannot run"
-        return Measured(plan.name, plan.engine.version, EngineFailure(reason, "unavailable"), None, {}, None)
-    if stopped is not None:
-        return Measured(plan.name, plan.engine.version, EngineFailure(stopped), None, {}, None)
-    return Trial(plan.engine, job, head, subject, plan.python, timeout, progress).run(kept.baselines)
+@dataclass(frozen=True, slots=True)
+class _Runner:
+    """Runs the engines of one validation."""
+
+    job: RunSpec
+    head: str
+    target: Target
+    options: ValidateOptions
+    cache: Cache
+    progress: Progress
+
+    def run(self, start: _Start, stopped: str | None) -> RanEngine:
+        """Run an engine, unless it cannot run here or there is a reason (``stopped``) not to start it."""
+        engine = start.engine
+        if start.python is None:
+            reason = start.problem.message if start.problem is not None else "it cannot run"
+            return RanEngine(start.name, engine.version, EngineFailure(reason, "unavailable"))
+        if stopped is not None:
+            return RanEngine(start.name, engine.version, EngineFailure(stopped))
+        runner = EngineRunner(
+            engine, self.job, self.head, self.target, start.python, self.options.timeout, self.progress
+        )
+        return runner.run(self.cache.baselines)
 
 
-def _expected(measured: Measured, referee: Referee | None) -> list[Counts] | str | None:
-    """What the reference counts on a run's own texts, or why it cannot; None where the run is not held against it."""
-    run = measured.outcome
-    if isinstance(run, EngineFailure) or referee is None:
+def _expected(ran: RanEngine, reference: ReferenceRunner | None) -> Expected | None:
+    """What the reference counts on a run's own texts; None where the run is not held against the reference."""
+    run = ran.outcome
+    if isinstance(run, EngineFailure) or reference is None:
         return None
-    if measured.engine == REFERENCE and not referee.has_original:
+    if ran.engine == REFERENCE and not reference.has_original:
         return None
-    return referee.expects(run, within_response=counts_within_response(measured.engine))
-
-
-def _settings(job: RunSpec, bar: float | None, reference: ReferenceOptions) -> dict[str, Any]:
-    return {
-        "draft_tokens": job.draft_tokens,
-        "topk": job.topk,
-        "num_draft_tokens": job.verified_tokens,
-        "temperature": job.temperature,
-        "max_new_tokens": job.max_new_tokens,
-        "seed": job.seed,
-        "drafting": reference.drafting,
-        "dtype": job.dtype,
-        "device": job.device,
-        "min_acceptance_length": bar,
-        "collapse_acceptance_length": COLLAPSE,
-        **ALWAYS,
-    }
+    return reference.expects(run, within_response=counts_within_response(ran.engine))

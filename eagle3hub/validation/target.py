@@ -1,13 +1,13 @@
-"""Who is on trial: the identity of the target as a report states it, and what a run needs to know of it."""
+"""The target of a validation: its identity as a report states it, and the context and memory that a run needs."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from eagle3hub.address import HubAddress, target_address
 from eagle3hub.checkpoint.digest import file_digest
@@ -16,6 +16,7 @@ from eagle3hub.errors import SourceError
 from eagle3hub.head.target import WEIGHTS
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.reading import read_bytes
+from eagle3hub.validation.report import MeasuredTarget
 
 _SMALLEST_CONTEXT = 2048
 _TEMPLATE_TOKENS = 512
@@ -23,27 +24,23 @@ _TEMPLATE_TOKENS = 512
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A target model: where it is, what to call it, digests where it is a folder, its config.json, the commit."""
+    """A target model: where it is, what to call it, and for a folder its digests, its config.json and its commit."""
 
     source: str
     name: str
     config_sha256: str | None
     weights_digest: str | None
-    config: dict[str, Any] | None
+    config: Mapping[str, object] | None
     revision: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """The ``target`` object of a report."""
-        return {
-            "name": self.name,
-            "revision": self.revision,
-            "config_sha256": self.config_sha256,
-            "weights_digest": self.weights_digest,
-        }
+    @property
+    def identity(self) -> MeasuredTarget:
+        """What a report states of it."""
+        return MeasuredTarget(self.name, self.revision, self.config_sha256, self.weights_digest)
 
 
 def identify_target(source: str | Path, name: str | None = None, progress: Progress = silent) -> Target:
-    """Look at a target: a folder is hashed (weights included), a Hub id is taken as it is.
+    """Identify a target: a folder is hashed, weights included; a Hub id is taken as it is.
 
     Engines load the default branch of a Hub id. Of another revision, and where a folder here has the repository's
     name, a copy is fetched and treated as a folder.
@@ -96,7 +93,7 @@ def with_room(job: RunSpec, target: Target) -> RunSpec:
 
 
 def context_length(target: Target, longest_prompt_bytes: int, max_new_tokens: int) -> int:
-    """Tokens of context a run needs: no token is shorter than a byte; never more than the target's own limit."""
+    """Tokens of context a run needs, at most the target's own limit. A token is a byte or longer."""
     needed = max(_SMALLEST_CONTEXT, longest_prompt_bytes + _TEMPLATE_TOKENS + max_new_tokens)
     limit = _text_config(target).get("max_position_embeddings")
     return min(needed, limit) if isinstance(limit, int) and limit > 0 else needed
@@ -112,11 +109,13 @@ def kv_cache_gib(target: Target, tokens: int) -> int:
         return 4
     kv_heads = config.get("num_key_value_heads") or heads
     head_dim = config.get("head_dim") or hidden // heads
-    per_token = 2 * (layers + 2) * int(kv_heads) * int(head_dim) * 4
+    if not (isinstance(kv_heads, int) and isinstance(head_dim, int)):
+        return 4
+    per_token = 2 * (layers + 2) * kv_heads * head_dim * 4
     return 1 + int(per_token * tokens * 1.25 / 2**30)
 
 
-def _text_config(target: Target) -> dict[str, Any]:
+def _text_config(target: Target) -> Mapping[str, object]:
     config = target.config or {}
     inner = config.get("text_config")
     return inner if isinstance(inner, dict) else config

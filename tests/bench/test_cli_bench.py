@@ -39,7 +39,7 @@ def bench(
     """Run ``eagle3hub bench`` with a runner that knows counters only."""
     build = app.build
 
-    def make_runner(plan: BenchPlan, **options: Any) -> Recorded:
+    def make_runner(plan: BenchPlan, *_: object) -> Recorded:
         plans.append(plan)
         return runner
 

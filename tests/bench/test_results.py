@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from bench.recorded import AS_TRAINED, RECORDED, SECOND, Recorded, measured, plan
 
 from eagle3hub.benchmarking import Results, load_results
-from eagle3hub.benchmarking.results import comparisons, counts
+from eagle3hub.benchmarking.results import comparisons
 from eagle3hub.errors import ManifestError, SourceError
 from eagle3hub.metrics import paired
 from eagle3hub.system.resources import schema
@@ -17,33 +18,32 @@ from eagle3hub.system.resources import schema
 
 def test_the_numbers_are_those_of_the_recorded_run() -> None:
     (cell,) = measured(plan()).cells
-    assert cell["acceptance"]["accepted_per_position"] == [206, 58, 18]
-    assert cell["acceptance"]["mean_acceptance_length"] == pytest.approx(1.453, abs=5e-4)
-    assert cell["categories"]["math"]["rounds"] == RECORDED[6].counts.rounds + RECORDED[7].counts.rounds
-    assert cell["acceptance"]["ci95"] == pytest.approx([1.349, 1.583], abs=5e-4)
-    assert cell["categories"]["math"]["ci95"] is None, "two prompts"
-    assert cell["prompts"]["turns"] == "first"
-    assert cell["prompts"]["source"] is None
-    assert [one.rounds for one in counts(cell)] == [one.counts.rounds for one in RECORDED]
+    assert list(cell.acceptance.accepted_per_position) == [206, 58, 18]
+    assert cell.acceptance.mean_acceptance_length == pytest.approx(1.453, abs=5e-4)
+    assert cell.categories["math"].rounds == RECORDED[6].counts.rounds + RECORDED[7].counts.rounds
+    assert cell.acceptance.ci95 == pytest.approx([1.349, 1.583], abs=5e-4)
+    assert cell.categories["math"].ci95 is None, "two prompts"
+    assert cell.prompts.turns == "first"
+    assert cell.prompts.source is None
+    assert [one.rounds for one in cell.counts] == [one.counts.rounds for one in RECORDED]
 
 
 def test_other_heads_are_compared_with_the_base_wherever_all_else_is_equal() -> None:
     found = measured(plan(heads=(AS_TRAINED, SECOND), draft_tokens=(3, 5)))
-    first, second = found.document["comparisons"]
-    assert [(c["base"], c["other"], c["draft_tokens"]) for c in (first, second)] == [
+    first, second = found.comparisons
+    assert [(c.base, c.other, c.draft_tokens) for c in (first, second)] == [
         ("as-trained", "second", 3),
         ("as-trained", "second", 5),
     ]
-    cells = {(c["head"], c["settings"]["draft_tokens"]): c for c in found.cells}
-    expected = paired(counts(cells["second", 3]), counts(cells["as-trained", 3]))
-    assert first["difference"] == expected.difference
-    assert first["difference"] == pytest.approx(first["mean_acceptance_length"] - first["base_mean_acceptance_length"])
-    assert first["relative_percent"] == pytest.approx(100 * first["difference"] / first["base_mean_acceptance_length"])
-    assert first["ci95"] == list(expected.ci95 or ())
+    cells = {(c.head, c.settings.draft_tokens): c for c in found.cells}
+    expected = paired(cells["second", 3].counts, cells["as-trained", 3].counts)
+    assert first.difference == expected.difference
+    assert first.difference == pytest.approx(first.mean_acceptance_length - first.base_mean_acceptance_length)
+    assert first.relative_percent == pytest.approx(100 * first.difference / first.base_mean_acceptance_length)
+    assert first.ci95 == expected.ci95
     other_base = comparisons(found.cells, "second")
-    assert other_base[0]["difference"] == -first["difference"]
-    changed = [copy.deepcopy(dict(c)) for c in found.cells]
-    changed[0]["engine"]["version"] = "2.0"
+    assert other_base[0].difference == -first.difference
+    changed = [replace(found.cells[0], engine_version="2.0"), *found.cells[1:]]
     assert len(comparisons(changed, "as-trained")) == 1
 
 
@@ -81,7 +81,7 @@ def test_results_that_were_tampered_with(path: tuple[Any, ...], value: object, s
         at = at[part]
     at[path[-1]] = value
     with pytest.raises(ManifestError, match=says):
-        Results(document)
+        Results.from_json(document)
     (tmp_path / "r.json").write_text(json.dumps(document))
     with pytest.raises(ManifestError, match=r"r\.json: "):
         load_results(tmp_path / "r.json")

@@ -20,7 +20,7 @@ def test_each_group_is_set_up_once(tmp_path: Path) -> None:
     found = run_bench(TWO, runner, folder=tmp_path / "new" / "folder")
     assert [group.prompts.name for group in runner.groups] == ["smoke", "gsm8k"]
     assert len(runner.measured) == TWO.size == len(found.cells)
-    assert [(c["prompts"]["name"], c["head"], c["settings"]["draft_tokens"]) for c in found.cells[:4]] == [
+    assert [(c.prompts.name, c.head, c.settings.draft_tokens) for c in found.cells[:4]] == [
         ("smoke", "as-trained", 3),
         ("smoke", "as-trained", 5),
         ("smoke", "second", 3),
@@ -61,8 +61,8 @@ def test_a_plan_may_grow_and_heads_be_renamed(tmp_path: Path) -> None:
     grown = plan(heads=(renamed, SECOND), base="first", draft_tokens=(3, 5))
     found = run_bench(grown, runner, folder=tmp_path, resume=True)
     assert len(runner.measured) == 3
-    assert [cell["head"] for cell in found.cells] == ["first", "first", "second", "second"]
-    assert found.cells[0]["acceptance"]["rounds"] == 622
+    assert [cell.head for cell in found.cells] == ["first", "first", "second", "second"]
+    assert found.cells[0].acceptance.rounds == 622
 
 
 def test_results_of_something_else_are_not_overwritten(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ class Absent(Recorded):
 def test_an_engine_that_is_not_there_makes_its_cells_unavailable_and_is_tried_again(tmp_path: Path) -> None:
     both = plan(engines=("vllm", "reference"), draft_tokens=(3, 5))
     found = run_bench(both, Absent(), folder=tmp_path)
-    assert [(c["engine"]["name"], c["verdict"], c["reason"]) for c in found.cells] == [
+    assert [(c.engine, c.verdict, c.reason) for c in found.cells] == [
         ("vllm", "unavailable", "vLLM is not installed"),
         ("vllm", "unavailable", "vLLM is not installed"),
         ("reference", "pass", "as it should be"),

@@ -51,7 +51,7 @@ def test_the_recorded_run_reads_as_it_was_measured() -> None:
     assert titled(found, "Acceptance by draft position, marginal").rows[0][4:] == ("33.1", "9.3", "2.9")
     assert titled(found, "Acceptance by draft position, conditional").rows[0][4:] == ("33.1", "28.2", "31.0")
     by_category = titled(found, "Acceptance length τ by category").rows
-    assert [row[2] for row in by_category] == list(found.cells[0]["prompts"]["categories"])
+    assert [row[2] for row in by_category] == list(found.cells[0].prompts.categories)
     assert by_category[0][3:] == ("2", "1.38")
     assert not [table for table in tables(found) if table.title.startswith(("Difference", "Throughput"))]
 
@@ -65,17 +65,17 @@ def test_rows_are_data_set_then_temperature_then_draft_tokens() -> None:
 
 def test_differences_name_their_base_and_follow_from_the_counters() -> None:
     found = measured(TWO)
-    first = found.document["comparisons"][0]
+    first = found.comparisons[0]
     table = titled(found, "Difference of τ from as-trained")
-    row = next(row for row in table.rows if row[:3] == ("smoke", "0", str(first["draft_tokens"])))
+    row = next(row for row in table.rows if row[:3] == ("smoke", "0", str(first.draft_tokens)))
     assert row[3] == "second"
-    assert row[4] == f"{first['difference']:+.3f}"
-    low, high = first["ci95"]
+    assert row[4] == f"{first.difference:+.3f}"
+    low, high = first.ci95
     assert row[5] == f"{low:+.3f} … {high:+.3f}"
     overview = titled(found, "Acceptance length τ, ")
     assert [c.heading for c in overview.columns[4:]] == [("as-trained",), ("second",), ("against", "as-trained")]
-    row = next(row for row in overview.rows if row[:3] == ("smoke", "0", str(first["draft_tokens"])))
-    assert row[6] == f"{first['relative_percent']:+.1f} %"
+    row = next(row for row in overview.rows if row[:3] == ("smoke", "0", str(first.draft_tokens)))
+    assert row[6] == f"{first.relative_percent:+.1f} %"
 
 
 class Alike(Recorded):
@@ -133,10 +133,9 @@ def test_what_did_not_pass_is_said_in_its_place_and_why_below() -> None:
 
 
 def test_a_run_that_is_not_finished_says_so() -> None:
-    document = dict(measured(TWO).document)
-    document["cells"] = document["cells"][:3]
-    document["comparisons"] = comparisons(document["cells"], document["base"])
-    partial = Results(document)
+    whole = measured(TWO)
+    cells = whole.cells[:3]
+    partial = replace(whole, cells=cells, comparisons=tuple(comparisons(cells, whole.base)))
     assert "Not finished: 5 of 8 cells have not been measured." in conditions(partial)
     rows = titled(partial, "Acceptance length τ, ").rows
     assert [row[2] for row in rows] == ["3", "5"]
@@ -220,10 +219,10 @@ def test_the_columns_of_a_csv_are_stable_and_its_numbers_exact() -> None:
     assert len(rows) == TWO.size
     assert tuple(rows[0]) == CSV_COLUMNS
     assert len(CSV_COLUMNS) == len(set(CSV_COLUMNS)) == 50
-    cell = next(c for c in found.cells if c["settings"]["draft_tokens"] == 3)
+    cell = next(c for c in found.cells if c.settings.draft_tokens == 3)
     row = next(r for r in rows if r["draft_tokens"] == "3")
-    assert float(row["acceptance_length_tokens_per_round"]) == cell["acceptance"]["mean_acceptance_length"]
-    assert float(row["ci95_low_tokens_per_round"]) == cell["acceptance"]["ci95"][0]
+    assert float(row["acceptance_length_tokens_per_round"]) == cell.acceptance.mean_acceptance_length
+    assert float(row["ci95_low_tokens_per_round"]) == cell.acceptance.ci95[0]
     assert (row["rounds"], row["drafted_tokens"], row["accepted_tokens"]) == ("622", "1866", "282")
     assert float(row["marginal_rate_position_3_fraction"]) == 18 / 622
     assert row["marginal_rate_position_4_fraction"] == row["speculative_tokens_per_second"] == ""

@@ -18,6 +18,7 @@ from eagle3hub.head import AuxTaps, Dims, Head, Rope, Semantics
 from eagle3hub.layouts import LAYOUTS
 from eagle3hub.prompts import load_prompts
 from eagle3hub.validation.derive import derive
+from eagle3hub.validation.report import Report
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parent.parent / "examples" / "smollm2-135m" / "release.yaml"
@@ -142,8 +143,16 @@ def make_report(layout: str = "specforge", *, verdict: str = "pass", **changes: 
         "engines": [_engine(layout, rows, counts) | changes],
     }
     entry = report["engines"][0]
+    if entry["engine"] == "reference":
+        entry["throughput"]["note"] = "the reference replays texts, it does not serve"
     if "recipe" not in changes and entry["engine"] != "vllm":
         entry["recipe"] = get_engine(entry["engine"]).recipe(TARGET, f"release-{layout}", draft_tokens=3).to_json()
+    if entry["engine"] == "reference":
+        entry["throughput"] = {
+            "target_tokens_per_second": None,
+            "speculative_tokens_per_second": None,
+            "note": "the reference replays texts, it does not serve",
+        }
     if verdict == "fail":
         entry["load"]["not_loaded"] = ["fc.weight"]
     elif verdict == "inconclusive":
@@ -159,12 +168,17 @@ NOT_INSTALLED = {"verdict": "unavailable", "reason": "vLLM is not installed", "l
 
 def settled(report: dict[str, Any]) -> dict[str, Any]:
     """The report with everything that follows from its counters derived again: what an edit of them would give."""
-    for entry in report["engines"]:
-        if "per_prompt" in entry:
-            entry |= derive(report, entry, TAPS)
+    read = Report.from_json(report)
+    for entry, found in zip(report["engines"], read.engines, strict=True):
+        entry |= derive(read, found, TAPS).to_json()
     verdicts = [report["static"]["verdict"], *(entry["verdict"] for entry in report["engines"])]
     report["verdict"] = worst_verdict(verdicts)
     return report
+
+
+def typed(*reports: dict[str, Any]) -> list[Report]:
+    """The documents as the card takes them."""
+    return [Report.from_json(report) for report in reports]
 
 
 def of_folder(report: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -196,7 +210,9 @@ def _engine(layout: str, rows: list[dict[str, Any]], counts: list[metrics.Counts
             "env": {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
         },
         "recipe": get_engine("vllm").recipe(TARGET, f"release-{layout}", draft_tokens=3).to_json(),
-        "lossless": {"divergences": []},
+        "acceptance": None,
+        "categories": {},
+        "lossless": {"identical": 0, "prompts": 0, "divergences": []},
         "load": {"checked": True, "not_loaded": [], "ignored": ["t2d"], "aux_boundaries": [2, 15, 27]},
         "throughput": {
             "target_tokens_per_second": 24.1,

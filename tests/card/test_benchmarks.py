@@ -54,8 +54,7 @@ def test_an_engine_that_a_benchmark_ran_on_was_run(example: Manifest) -> None:
     note = replace(example, engines=(EngineNote(engine="vllm"), EngineNote(engine="trtllm")))
     text = render_text(note, [], samples.make_head(), benchmarks=[Benchmark(results)])
     assert "No engine was run here" in text and "vLLM, not tested here" in text, "it was the reference"
-    for cell in results.cells:
-        cell["engine"]["name"] = "vllm"
+    results = replace(results, cells=tuple(replace(cell, engine="vllm") for cell in results.cells))
     text = render_text(note, [], samples.make_head(), benchmarks=[Benchmark(results)])
     assert "No engine was validated here with these files, so no tested command is printed." in text
     assert re.findall(r"^### (\S+), (.+)$", text, re.M)[:2] == [
@@ -77,10 +76,8 @@ def test_cells_of_this_release_and_no_others_are_metadata(example: Manifest) -> 
     text = render_text(example, [], samples.make_head(), benchmarks=shown, digests={OURS.digest})
     data = ModelCard(text).data
     own = shown[0].cells_of({OURS.digest})
-    assert [cell["head"] for cell in own] == ["as-trained"] * 4
-    assert [r.metric_value for r in data.eval_results] == [
-        round(c["acceptance"]["mean_acceptance_length"], 3) for c in own
-    ]
+    assert [cell.head for cell in own] == ["as-trained"] * 4
+    assert [r.metric_value for r in data.eval_results] == [round(c.acceptance.mean_acceptance_length, 3) for c in own]
     assert {(r.metric_args["K"], r.metric_args["temperature"]) for r in data.eval_results} == {
         (3, 0), (3, 1), (5, 0), (5, 1)
     }  # fmt: skip
@@ -105,7 +102,7 @@ def test_a_benchmark_of_something_else_is_refused(example: Manifest) -> None:
 
 def test_what_was_measured_needs_its_head(example: Manifest) -> None:
     for given in (
-        {"reports": [samples.make_report()]},
+        {"reports": samples.typed(samples.make_report())},
         {"reports": [], "benchmarks": [Benchmark(measured(plan()))]},
     ):
         with pytest.raises(ManifestError) as caught:

@@ -121,7 +121,7 @@ def benchmark(name: str) -> Benchmark:
     sets = tuple(PromptSet(f"NAME{i}", asked) for i in range(2))
     found = measured(plan(heads=heads, base="NAME", datasets=sets)).document
     return Benchmark(
-        Results(json.loads(json.dumps(found).replace("NAME", json.dumps(name)[1:-1]))), "benchmarks/1.json"
+        Results.from_json(json.loads(json.dumps(found).replace("NAME", json.dumps(name)[1:-1]))), "benchmarks/1.json"
     )
 
 
@@ -151,9 +151,9 @@ def test_a_changed_benchmark_changes_only_its_rows(example: Manifest) -> None:
     texts = [
         render_text(
             example,
-            [samples.make_report()],
+            samples.typed(samples.make_report()),
             samples.make_head(),
-            benchmarks=[Benchmark(Results({**results.document, "measured_at": "2026-11-22T13:00:00Z"}))],
+            benchmarks=[Benchmark(replace(results, measured_at="2026-11-22T13:00:00Z"))],
         )
         for results in (before, after)
     ]

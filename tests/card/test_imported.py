@@ -90,7 +90,7 @@ def test_a_card_of_both_says_which_is_which(write: Write, tmp_path: Path) -> Non
 
     results(tmp_path)
     manifest = load_manifest(write(MINIMAL.replace("owner/target", samples.TARGET) + "imported: ['results/*.yaml']\n"))
-    text = render_text(manifest, [samples.make_report()], samples.make_head())
+    text = render_text(manifest, samples.typed(samples.make_report()), samples.make_head())
     assert "**1.45**" in text and "### As reported by others" in text and "was written without" not in text
     args = [r.metric_args for r in ModelCard(text).data.eval_results]
     assert [a.get("imported", False) for a in args] == [False, True, True, True]

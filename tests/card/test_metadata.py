@@ -24,7 +24,7 @@ ALLOWED = {
 
 
 def metadata(manifest: Manifest, *reports: dict[str, Any]) -> ModelCard:
-    return ModelCard(render_text(manifest, reports, samples.make_head()))
+    return ModelCard(render_text(manifest, samples.typed(*reports), samples.make_head()))
 
 
 def test_fields(example: Manifest) -> None:
@@ -40,7 +40,9 @@ def test_fields(example: Manifest) -> None:
 
 
 def test_our_own_reference_is_no_engine_to_find_a_head_by(example: Manifest) -> None:
-    text = render_text(example, [samples.make_report(engine="reference", recipe=None)], samples.make_head())
+    text = render_text(
+        example, samples.typed(samples.make_report(engine="reference", recipe=None)), samples.make_head()
+    )
     data = ModelCard(text).data
     assert data.tags == ["eagle3", "speculative-decoding", "draft-model"] and data.library_name is None
     (result,) = data.eval_results
@@ -50,7 +52,7 @@ def test_our_own_reference_is_no_engine_to_find_a_head_by(example: Manifest) -> 
 def test_a_library_is_one_of_the_hubs(write: Callable[[str], Path]) -> None:
     stated = "  license: mit\n  library_name: {}"
     path = write(MINIMAL.replace("owner/target", samples.TARGET).replace("  license: mit", stated.format("nemo")))
-    text = render_text(load_manifest(path), [samples.make_report()], samples.make_head())
+    text = render_text(load_manifest(path), samples.typed(samples.make_report()), samples.make_head())
     assert ModelCard(text).data.library_name == "nemo"
     for name in ("reference", "vllm", "transformer"):
         write(MINIMAL.replace("  license: mit", stated.format(name)))
@@ -75,7 +77,7 @@ def test_results_lead_to_their_report(example: Manifest) -> None:
         ("reports/a b.json", f"https://huggingface.co/{samples.REPO}/blob/main/reports/a%20b.json"),
         ("", None),
     ):
-        text = render_text(example, [samples.make_report()], samples.make_head(), report_files=[file])
+        text = render_text(example, samples.typed(samples.make_report()), samples.make_head(), report_files=[file])
         (result,) = ModelCard(text).data.eval_results
         assert (result.source_url, result.source_name) == (source, source and "eagle3hub")
 
@@ -129,7 +131,7 @@ def test_any_title_is_safe_yaml(example: Manifest, title: str) -> None:
 
 
 def test_the_card_parses_back_to_itself(example: Manifest, write: Callable[[str], Path]) -> None:
-    text = render_text(example, [samples.make_report()], samples.make_head())
+    text = render_text(example, samples.typed(samples.make_report()), samples.make_head())
     assert text.startswith("---\nbase_model: ")
     assert text.endswith("\n") and "\n\n\n" not in text
     assert ModelCard(text).data.to_yaml() == text.split("\n---\n")[0].removeprefix("---\n")

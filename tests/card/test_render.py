@@ -27,7 +27,7 @@ Report = dict[str, Any]
 
 
 def card(manifest: Manifest, *reports: Report, **options: Any) -> str:
-    return render_text(manifest, reports, samples.make_head(), **options)
+    return render_text(manifest, samples.typed(*reports), samples.make_head(), **options)
 
 
 def edited(manifest: Manifest, report: Report, **options: Any) -> str:
@@ -353,7 +353,7 @@ def test_one_template_can_be_replaced(example: Manifest, tmp_path: Path) -> None
         ("{{ ''.__class__.__mro__ }}", "unsafe"),
         ("{{ release.tags.__class__.__base__.__subclasses__() }}", "unsafe"),
         ("{{ link.__globals__ }}", "unsafe"),
-        ("{% set _ = results[0].run.report.update({'verdict': 'pass'}) %}", "unsafe"),
+        ("{% set _ = results[0].run.entry.flags.update({'seed': 1}) %}", "unsafe"),
         ("{% include '/etc/passwd' %}", "no template"),
         ("{% include '../../pyproject.toml' %}", "no template"),
         ("{% for i in range(10**9) %}x{% endfor %}", "ange"),
@@ -374,8 +374,8 @@ def test_a_missing_folder_of_templates(example: Manifest, tmp_path: Path) -> Non
 
 
 def test_templates_see_nothing_that_touches_a_disk(example: Manifest) -> None:
-    reports = [samples.make_report()]
-    seen = context.build(example, reports, runs(reports, list(example.layouts)), samples.make_head(), {})
+    read = samples.typed(samples.make_report())
+    seen = context.build(example, read, runs(read, list(example.layouts)), samples.make_head(), {})
 
     def walk(value: Any) -> None:
         assert not isinstance(value, Path)

@@ -15,7 +15,7 @@ from support import outlines, versions
 from eagle3hub.card import Manifest, recipes, render_text
 from eagle3hub.card.manifest import Layouts
 from eagle3hub.card.reports import runs
-from eagle3hub.card.served import Served, choose, open_folders, outlook, served, way_out
+from eagle3hub.card.served import Served, choose, layout_that_works, open_folders, prospect, served
 from eagle3hub.cli.app import run
 from eagle3hub.engines.preflight import contracts, preflight
 from eagle3hub.head.target import read_target
@@ -43,7 +43,7 @@ def root(tmp_path: Path) -> Path:
 
 def card(manifest: Manifest, root: Path, *also: str, reports: tuple[dict, ...] = ()) -> str:
     heads = folders.heads_of(root, *also)
-    return render_text(manifest, reports, heads[""], heads=heads)
+    return render_text(manifest, samples.typed(*reports), heads[""], heads=heads)
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -115,10 +115,10 @@ def test_a_head_without_aux_layers(made: Path, root: Path, tmp_path: Path, told:
 def test_the_layers_that_a_recipe_names_count(made: Path, root: Path, tmp_path: Path) -> None:
     folders.release_of(made, root, "universal")
     (one,) = open_folders(root, [""])
-    assert outlook(one, "trtllm", versions.TRTLLM).kind == "right"
-    assert outlook(one, "trtllm", versions.TRTLLM, capture=[1, 14, 26]).kind == "right"
+    assert prospect(one, "trtllm", versions.TRTLLM).kind == "right"
+    assert prospect(one, "trtllm", versions.TRTLLM, capture=[1, 14, 26]).kind == "right"
     for wrong in ([-1], [2, 15, 27], [1, 14]):
-        assert not outlook(one, "trtllm", versions.TRTLLM, capture=wrong).works, wrong
+        assert not prospect(one, "trtllm", versions.TRTLLM, capture=wrong).works, wrong
         note = {**TRTLLM, "aux_layers": wrong}
         text = card(folders.manifest_of(tmp_path, "universal", engines=[note]), root)
         assert "trtllm-serve" not in text
@@ -171,14 +171,14 @@ def test_a_tested_recipe_of_another_layout_stands_in(made: Path, root: Path, tmp
 
 def test_other_runners_of_the_same_version_are_said() -> None:
     one = Served("", "modelopt", outlines.modelopt_two_layers(), outlines.target(), samples.make_head())
-    cpu, gpu, either = (outlook(one, "vllm", versions.VLLM, device) for device in ("cpu", "cuda", None))
+    cpu, gpu, either = (prospect(one, "vllm", versions.VLLM, device) for device in ("cpu", "cuda", None))
     assert (cpu.kind, gpu.kind) == ("silently_wrong", "right")
     assert either.kind == "right" and either.but.startswith(
         f"vLLM {versions.VLLM} V1 (CPU) serves them silently wrong: it "
     )
     chosen = choose([one], "vllm", versions.VLLM)
     assert chosen and chosen.folder is one and chosen.remarks[-1] == f"But {either.but}."
-    assert outlook(one, "vllm", versions.VLLM, "server") == either, "a server does not show where it runs"
+    assert prospect(one, "vllm", versions.VLLM, "server") == either, "a server does not show where it runs"
 
 
 def test_a_tested_recipe_tells_readers_with_other_devices(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_tested_recipe_tells_readers_with_other_devices(tmp_path: Path) -> Non
     manifest = folders.manifest_of(tmp_path, "modelopt")
     for device, printed in (("cuda", 1), ("cpu", 0)):
         report = samples.make_report("modelopt", device=device)
-        found = recipes.tested(runs([report], ["modelopt"]), manifest, [one])
+        found = recipes.tested(runs(samples.typed(report), ["modelopt"]), manifest, [one])
         assert len(found.recipes) == printed and len(found.withheld) == 1 - printed
         if printed:
             assert (
@@ -196,16 +196,16 @@ def test_a_tested_recipe_tells_readers_with_other_devices(tmp_path: Path) -> Non
                 .startswith(f"But vLLM {versions.VLLM} V1 (CPU) serves them silently wrong: it ")
             )
     both = [samples.make_report("modelopt", device=device) for device in ("cpu", "cuda")]
-    found = recipes.tested(runs(both, ["modelopt"]), manifest, [one])
+    found = recipes.tested(runs(samples.typed(*both), ["modelopt"]), manifest, [one])
     assert len(found.recipes) == 1 and not found.withheld, "the one that works"
 
 
 def test_the_way_out_is_worked_out_and_not_promised(made: Path, root: Path) -> None:
     folders.release_of(made, root, "specjax")
     (one,) = open_folders(root, [""])
-    assert way_out(one, "sglang", versions.SGLANG) == "universal"
+    assert layout_that_works(one, "sglang", versions.SGLANG) == "universal"
     other = replace(one, subject=replace(one.subject, truth=replace(one.subject.truth, hidden_act="gelu")))
-    assert way_out(other, "sglang", versions.SGLANG) is None
+    assert layout_that_works(other, "sglang", versions.SGLANG) is None
     chosen = choose([other], "sglang", versions.SGLANG)
     assert chosen and chosen.remarks[-1] == "It takes this head in no layout that eagle3hub writes."
     trained = open_folders(samples.EXAMPLE.parent, ["head"])

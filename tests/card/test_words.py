@@ -24,8 +24,6 @@ def engine(name: str = "vllm", verdict: str = "pass", **changes: Any) -> Report:
     if name != "reference":
         return samples.make_report(engine=name, verdict=verdict, **changes)
     report = samples.make_report(engine=name, verdict=verdict, recipe=None, version="0.1.0", **changes)
-    nothing = {"target_tokens_per_second": None, "speculative_tokens_per_second": None}
-    report["engines"][0]["throughput"] |= nothing
     for row in report["engines"][0]["per_prompt"]:
         row["identical"] = None
     return samples.settled(report)
@@ -48,7 +46,16 @@ def joined(*reports: Report) -> Report:
     """One report with the runs of several: its verdict is the worst of theirs."""
     order = ("pass", "inconclusive", "unavailable", "fail")
     worst = max((r["verdict"] for r in reports), key=order.index)
-    return reports[0] | {"verdict": worst, "engines": [e for r in reports for e in r["engines"]]}
+    entries = [e for r in reports for e in r["engines"]]
+    if any(e["engine"] == "reference" for e in entries):
+        entries = [e if e["engine"] == "reference" or "per_prompt" not in e else _held(e) for e in entries]
+    return samples.settled(reports[0] | {"verdict": worst, "engines": entries})
+
+
+def _held(entry: dict[str, Any]) -> dict[str, Any]:
+    """The entry of an engine that the reference's own counters were held against."""
+    kept = ("rounds", "drafted", "accepted_per_position")
+    return entry | {"reference_counts": {"per_prompt": [{k: row[k] for k in kept} for row in entry["per_prompt"]]}}
 
 
 def served() -> Report:
@@ -213,7 +220,7 @@ def prose(text: str) -> str:
 def test_what_it_says(example: Manifest, name: str, style: str) -> None:
     case = CASES[name]
     manifest = replace(example, style=style)
-    text = render_text(manifest, case.reports(), samples.make_head(), waived=case.waived)
+    text = render_text(manifest, samples.typed(*case.reports()), samples.make_head(), waived=case.waived)
     body = prose(text)
     for pattern in case.says:
         assert re.search(pattern, body, re.M), f"{pattern!r} is missing"
@@ -244,7 +251,7 @@ NOTED = {
 def test_an_engine_that_the_makers_name(example: Manifest, became: str, style: str) -> None:
     note = EngineNote(engine="vllm", note="They recommend it.")
     manifest = replace(example, style=style, engines=(note,))
-    body = prose(render_text(manifest, NOTED[became](), samples.make_head()))
+    body = prose(render_text(manifest, samples.typed(*NOTED[became]()), samples.make_head()))
     assert re.findall(r"^### (vLLM, .+)$", body, re.M) == [f"vLLM, {became}"]
     assert "They recommend it." in body
     assert body.count("vllm serve") == (0 if became == "failed here" else 1)
@@ -257,7 +264,7 @@ def test_an_engine_that_the_makers_name(example: Manifest, became: str, style: s
 
 def test_tables_tell_the_verdicts_apart(example: Manifest) -> None:
     runs = [engine(), engine("sglang", "fail"), engine("trtllm", "inconclusive"), absent("sglang_jax")]
-    body = prose(render_text(example, runs, samples.make_head()))
+    body = prose(render_text(example, samples.typed(*runs), samples.make_head()))
     rows = [line for line in body.splitlines() if line.startswith("| SpecForge | root |")]
     assert len(rows) == 1
     for words in (f"vLLM {VLLM}, CPU: pass", f"SGLang {VLLM}, CPU: fail", f"TensorRT-LLM {VLLM}, CPU: inconclusive"):
@@ -273,5 +280,5 @@ def test_tables_tell_the_verdicts_apart(example: Manifest) -> None:
 
 
 def test_no_verdict_column_where_all_passed(example: Manifest) -> None:
-    body = prose(render_text(example, [engine()], samples.make_head()))
+    body = prose(render_text(example, samples.typed(engine()), samples.make_head()))
     assert "| Drafted tokens accepted |\n" in body

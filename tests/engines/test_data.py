@@ -74,7 +74,7 @@ def test_a_key_that_nothing_reads_is_refused(data: Path, engine: str, file: str,
 @pytest.mark.parametrize(
     ("file", "old", "new", "said"),
     [
-        ("engine.toml", 'greedy_only = ["cpu"]', 'greedy_only = "cpu"', "greedy_only must be a list, and is 'cpu'"),
+        ("engine.toml", 'greedy_only = ["cpu"]', 'greedy_only = "cpu"', "greedy_only must be a list, but it is 'cpu'"),
         (
             "engine.toml",
             'greedy_only = ["cpu"]',

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.engine_servers import free_port, served
+from support.validation import validate
 from support.versions import SGLANG, VLLM
 
 from eagle3hub.conversion.plan import ConvertOptions
@@ -22,7 +23,6 @@ from eagle3hub.errors import InputError
 from eagle3hub.prompts import load_prompts
 from eagle3hub.releasing.demo import NAME
 from eagle3hub.system.progress import silent
-from eagle3hub.validation import validate
 from eagle3hub.validation.report import check_report
 
 pytestmark = pytest.mark.engine

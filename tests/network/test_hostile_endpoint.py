@@ -1,4 +1,4 @@
-"""A server of an engine that is hostile or broken, exchange by exchange, attached to over loopback.
+"""An engine's server on loopback that is hostile or broken in one exchange at a time.
 
 Every case ends within its limit, either as an error with an endpoint's code or as a failure of the engine: one
 sentence, no traceback, no memory without bounds. EAGLE3HUB_TABLE=FILE appends what came of each case.
@@ -45,7 +45,7 @@ METRIC = 'vllm:spec_decode_num_drafts_total{engine="0",model_name="org/target"} 
 
 
 def metric(value: str) -> hostile.Act:
-    """The metrics it deserves, with this in the place of the number of rounds."""
+    """Return the expected metrics, with another number of rounds."""
 
     def act(h: Any, deserved: Any) -> None:
         lines = deserved().partition(b"\r\n\r\n")[2].decode().splitlines()
@@ -147,7 +147,7 @@ MODELS = {
     if what != "text"
 }
 EVERY = {**hostile.WAITS, **hostile.HEADERS, **hostile.BODIES, **hostile.JSON}
-# exchange -> its path, and what is tried on it beyond what is tried on all
+# exchange -> its path, and faults for it besides those for all exchanges
 EXCHANGES: dict[tuple[str, str], tuple[str, dict[str, hostile.Act]]] = {
     ("vllm", "models"): ("/v1/models", MODELS),
     ("vllm", "version"): ("/version", {}),
@@ -161,7 +161,7 @@ EXCHANGES: dict[tuple[str, str], tuple[str, dict[str, hostile.Act]]] = {
 
 
 class Server(HubServer):
-    """Answers as `StandIn` does, and can be taken over."""
+    """Answer like `StandIn`, unless a fault takes over."""
 
     def __init__(self, engine: str) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ def job(tmp_path: Path) -> RunSpec:
 def try_one(
     engine: str, path: str, act: hostile.Act | None, job: RunSpec, limit: float = LIMIT
 ) -> tuple[float, str, str | None]:
-    """Seconds, what came of it, and what was wrong with that."""
+    """Return the seconds it took, the outcome, and what is wrong with the outcome."""
     begun = time.monotonic()
     wrong: str | None = None
     with Server(engine) as server:
@@ -238,7 +238,7 @@ def test_no_exchange_with_a_hostile_server_hangs(
 
 
 def harmless(engine: str, what: str) -> set[str]:
-    """Faults that leave what is needed as it was."""
+    """Return the faults that leave the needed data as it was."""
     found = {"commit that is a path"}  # a header of the Hub's
     if (engine, what) == ("vllm", "version"):
         found |= {"no field", "every field null"}

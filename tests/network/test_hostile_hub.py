@@ -1,4 +1,4 @@
-"""A Hub that is hostile or broken, exchange by exchange, against the real huggingface_hub on loopback.
+"""A Hub on loopback that is hostile or broken in one exchange at a time, with the real huggingface_hub.
 
 Every case ends within its limit with one sentence and exit code 5, writes nothing outside the cache, keeps nothing in
 it under the name that was asked for, and sends the access token to nobody else. EAGLE3HUB_THOROUGH=1 tries every
@@ -23,13 +23,14 @@ from support.hostile_hub import TOKEN, Hub
 from support.hub_server import Takeover
 
 from eagle3hub.checkpoint import hub as client
+from eagle3hub.checkpoint.remote import download_weights
 from eagle3hub.errors import HubError
 from eagle3hub.jobs import api
 from eagle3hub.publishing import remote
 
 LIMIT = 0.5
 BOUND = 30.0
-"""Seconds after which a case counts as hung: the limit, five times for a commit, and a slow machine."""
+"""Seconds after which a case counts as hung: five times the limit, as for a commit, plus slack for slow machines."""
 MEMORY = 500 << 20
 CODES = {
     "silent": "hub-timeout",
@@ -49,14 +50,14 @@ CODES = {
     "next page on another host": "hub-redirect",
     "other bytes": "hub-digest",
 }
-"""What some faults are called, where the client heeds the answer."""
+"""The names of some faults, for exchanges whose answer the client uses."""
 THOROUGH = bool(os.environ.get("EAGLE3HUB_THOROUGH"))
 CONFIG = b'{"model_type": "llama", "n": %d}'
 
 
 @dataclass
 class Case:
-    """One repository, in which one exchange goes wrong."""
+    """A repository in which one exchange goes wrong."""
 
     number: int
     repo: str
@@ -99,7 +100,7 @@ def config(case: Case) -> None:
 
 
 def weights(case: Case) -> None:
-    path = remote.download_weights(case.repo, "w.safetensors", case.commit, stated=stated(case, case.large))
+    path = download_weights(case.repo, "w.safetensors", case.commit, stated=stated(case, case.large))
     assert path.read_bytes() == case.large
 
 
@@ -132,9 +133,9 @@ EXCHANGES: dict[str, Exchange] = {
     "HEAD of weights": Exchange("HEAD", "/{repo}/resolve/.*safetensors", weights, "head"),
     "weights": Exchange("GET", "/cdn/{sha}", weights, "file"),
     "range of weights": Exchange("GET", "/cdn/{sha}", piece, "range"),
-    "look": Exchange("GET", "/api/models/{repo}$", lambda c: remote.look(c.repo)),
-    "refs": Exchange("GET", "/api/models/{repo}/refs", lambda c: remote.look(c.repo)),
-    "tree": Exchange("GET", "/api/models/{repo}/tree/", lambda c: remote.tree(c.repo, c.commit), "pages"),
+    "look": Exchange("GET", "/api/models/{repo}$", lambda c: remote.read_state(c.repo)),
+    "refs": Exchange("GET", "/api/models/{repo}/refs", lambda c: remote.read_state(c.repo)),
+    "tree": Exchange("GET", "/api/models/{repo}/tree/", lambda c: remote.list_files_at(c.repo, c.commit), "pages"),
     "create": Exchange(
         "POST",
         "/api/repos/create",
@@ -166,7 +167,7 @@ EXCHANGES: dict[str, Exchange] = {
 
 
 def faults_of(name: str, exchange: Exchange, outside: Path, foreign: str) -> dict[str, hostile.Act]:
-    """The faults to try on an exchange: all of its kind, or every third of them."""
+    """Return the faults to try on an exchange: all of its kind, or every third."""
     moved = {
         f"redirect ({status}) to another host": hostile.says(b"", f"Location: {foreign}/x", status=f"{status} Moved")
         for status in (302, 307, 308)
@@ -201,7 +202,7 @@ def new_case(hub: Hub, number: int) -> Case:
 
 
 def try_one(hub: Hub, number: int, exchange: Exchange, act: hostile.Act) -> tuple[float, str, str | None]:
-    """Seconds, what came of it, and what was wrong with that."""
+    """Return the seconds it took, the outcome, and what is wrong with the outcome."""
     case = new_case(hub, number)
     new = hashlib.sha256(hashlib.sha256(case.repo.encode()).digest() * 1000).hexdigest()
     names = {"{repo}": case.repo, "{n}": str(number), "{sha}": case.digest, "{new}": new}
@@ -260,7 +261,7 @@ def test_no_exchange_with_a_hostile_hub_hangs_or_writes_elsewhere(
     assert passed <= harmless(exchange)
     if exchange.heeds and exchange.kind in {"json", "pages"}:
         called = {fault: outcome for fault, (_, outcome, _) in done.items() if fault in CODES}
-        # a connection that the server had closed is tried again, and the second that there is may be over by then
+        # a connection that the server closed is tried again, and by then the one second may have passed
         assert {f: code for f, code in called.items() if code not in {*CODES[f].split("|"), "hub-timeout"}} == {}
     assert tree_of(tmp_path) == before
     assert grown < MEMORY
@@ -268,7 +269,7 @@ def test_no_exchange_with_a_hostile_hub_hangs_or_writes_elsewhere(
 
 
 def harmless(exchange: Exchange) -> set[str]:
-    """Faults after which an exchange may well have succeeded: nothing of them reaches what was asked for."""
+    """Return the faults after which an exchange may succeed, because they do not touch what was asked for."""
     found: set[str] = set()
     if exchange.kind == "log":  # of a job that is over: what the client got is all there is
         found |= {*hostile.WAITS, *hostile.HEADERS, *hostile.BODIES}

@@ -1,4 +1,4 @@
-"""What the Hub calls things in its answers, on every way to the user; and where the access token goes."""
+"""Names in the answers of the Hub, on every way to the user; and where the access token is sent."""
 
 from __future__ import annotations
 
@@ -54,23 +54,29 @@ CASES: list[tuple[str, Change, Callable[[], Any]]] = [
         for bad in ("../../x", "0" * 63, "", None, 5)
     ),
     *((LIST, merged(sha=bad), lambda: client.list_files(REPO)) for bad in ("../x", "main", "", None, 5, OID + "\n")),
-    *((LIST, merged(private=bad), lambda: remote.look(REPO)) for bad in ("false", 0, None, [])),
-    *((LIST, merged(gated=bad), lambda: remote.look(REPO)) for bad in (True, "maybe", 1, {"x": 1}, "manual\x1b[2J")),
-    *((TREE, entries(path=bad), lambda: remote.tree(REPO, OID)) for bad in ("../../x", "/x", "a\nb", "a/../b", 5)),
-    *((TREE, entries(oid=bad), lambda: remote.tree(REPO, OID)) for bad in ("../x", "", None, 5)),
-    *((TREE, entries(size=bad), lambda: remote.tree(REPO, OID)) for bad in (-1, "1", "big", None, 1.5)),
+    *((LIST, merged(private=bad), lambda: remote.read_state(REPO)) for bad in ("false", 0, None, [])),
     *(
-        (TREE, entries(lfs={"oid": bad, "size": 1, "pointerSize": 1}), lambda: remote.tree(REPO, OID))
+        (LIST, merged(gated=bad), lambda: remote.read_state(REPO))
+        for bad in (True, "maybe", 1, {"x": 1}, "manual\x1b[2J")
+    ),
+    *(
+        (TREE, entries(path=bad), lambda: remote.list_files_at(REPO, OID))
+        for bad in ("../../x", "/x", "a\nb", "a/../b", 5)
+    ),
+    *((TREE, entries(oid=bad), lambda: remote.list_files_at(REPO, OID)) for bad in ("../x", "", None, 5)),
+    *((TREE, entries(size=bad), lambda: remote.list_files_at(REPO, OID)) for bad in (-1, "1", "big", None, 1.5)),
+    *(
+        (TREE, entries(lfs={"oid": bad, "size": 1, "pointerSize": 1}), lambda: remote.list_files_at(REPO, OID))
         for bad in ("../x", "", None, 5)
     ),
     *(
-        (REFS, refs(kind, name=bad), lambda: remote.look(REPO))
+        (REFS, refs(kind, name=bad), lambda: remote.read_state(REPO))
         for kind in ("branches", "tags")
         for bad in ("a\x1b[2J", "../x", "", "a b", None, 5)
     ),
-    *((REFS, refs(kind, targetCommit="../x"), lambda: remote.look(REPO)) for kind in ("branches", "tags")),
+    *((REFS, refs(kind, targetCommit="../x"), lambda: remote.read_state(REPO)) for kind in ("branches", "tags")),
     *(
-        (REFS, refs("pullRequests", ref=bad), lambda: remote.look(REPO))
+        (REFS, refs("pullRequests", ref=bad), lambda: remote.read_state(REPO))
         for bad in ("refs/pr/x", "1", "refs/pr/1\n", 5)
     ),
     *(
@@ -125,7 +131,7 @@ def upload(hub: Hub, oid: str) -> None:
 
 @pytest.mark.parametrize("what", ["verify", "upload", "parts"])
 def test_no_token_follows_an_address_of_an_upload(hub: Hub, elsewhere: tuple[str, list[str]], what: str) -> None:
-    """Instructions for an upload may name any host: the file goes there, the token does not."""
+    """The instructions for an upload may name any host: the file is sent there, the token is not."""
     foreign, heard = elsewhere
     oid = hub.commit(REPO, {"config.json": b"{}"})
 
@@ -152,7 +158,7 @@ def test_no_token_follows_an_address_of_an_upload(hub: Hub, elsewhere: tuple[str
 
 
 def test_a_job_with_the_token_is_not_started_elsewhere(hub: Hub, elsewhere: tuple[str, list[str]]) -> None:
-    """A redirect of 307 repeats the body, and the body of a job has the token in it."""
+    """A redirect with status 307 repeats the body, and the body of a job contains the token."""
     foreign, heard = elsewhere
     moved = hostile.says(b"", f"Location: {foreign}/api/jobs/alice", status="307 Temporary Redirect")
     hub.takeovers.append(Takeover("POST", "/api/jobs/alice", moved))
@@ -180,7 +186,7 @@ def test_a_job_with_the_token_is_not_started_elsewhere(hub: Hub, elsewhere: tupl
 def test_whom_the_token_is_sent_to(
     monkeypatch: pytest.MonkeyPatch, endpoint: str, url: str, stays: bool | None
 ) -> None:
-    """None: not even the request is sent."""
+    """Nothing is sent, not even the request."""
     import httpx2
     from huggingface_hub import constants
 
@@ -203,7 +209,7 @@ def test_whom_the_token_is_sent_to(
 
 @pytest.mark.parametrize("name", ["config.json", "w.safetensors"])
 def test_a_file_in_the_cache_with_other_bytes_is_not_kept(hub: Hub, name: str) -> None:
-    """Also one that an earlier run, or another program, left there."""
+    """This also holds for one that an earlier run or another program left there."""
     oid = hub.commit(REPO, {"config.json": b'{"a": 1}', "w.safetensors": b"x" * 20_000})
     path = client.download_file(REPO, name, oid)
     good = path.read_bytes()
@@ -254,7 +260,7 @@ def test_the_line_of_a_log_ends(hub: Hub) -> None:
 
 
 def test_a_file_that_is_begun_anew_for_ever(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of it comes each time, whatever part was asked for: the client itself would go on as long as bytes come."""
+    """Each time half of the file arrives, whatever part was asked for; the client alone would go on for ever."""
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     data = b'"' + b"x" * 200_000 + b'"'
     oid = hub.commit(REPO, {"w.safetensors": data})
@@ -270,7 +276,7 @@ def test_a_file_that_is_begun_anew_for_ever(hub: Hub, monkeypatch: pytest.Monkey
 
 
 def test_a_slow_transfer_that_moves_is_let_be(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three limits' worth of time, in which a quota of bytes moves each time: no limit of its own for the whole."""
+    """A transfer may take three times the limit if it moves its quota of bytes each time."""
     monkeypatch.setenv("EAGLE3HUB_HUB_TIMEOUT", "1")
     monkeypatch.setattr("eagle3hub.network.bounds.QUOTA", 100)
     data = json.dumps({"x": "y" * 3000}).encode()

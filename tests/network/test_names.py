@@ -1,4 +1,4 @@
-"""Names that servers give: what may become a path, an address or a line of output, and what may not."""
+"""The names from a server that may become a path, an address or a line of output, and those that may not."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WritableHub]:
-    """A Hub on loopback that takes uploads, and huggingface_hub logged in to it."""
+    """Start a Hub on loopback that accepts uploads, and log huggingface_hub in to it."""
     monkeypatch.setattr(remote, "_LISTINGS", {})
     with WritableHub() as server, client_of(server, home, monkeypatch):
         monkeypatch.setenv("HF_TOKEN", TOKEN)
@@ -32,7 +32,7 @@ def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WritableHub]:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``release``, ready to be published, and ``release.yaml``; not to be changed."""
+    """Return a folder with ``release``, ready to be published, and ``release.yaml``. Tests must not change it."""
     here = tmp_path_factory.mktemp("made")
     folders.make_release(here / "release", folders.write_manifest(here / "release.yaml"))
     return here
@@ -45,13 +45,13 @@ def manifest(made: Path) -> Path:
 
 @pytest.fixture
 def release(made: Path, tmp_path: Path) -> Path:
-    """A release folder of this test's own."""
+    """Return a copy of the release folder for this test alone."""
     return Path(shutil.copytree(made / "release", tmp_path / "release"))
 
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Makes waiting before another try cost nothing; collects what would have been waited."""
+    """Skip the waits before another try, and collect the seconds that they would have taken."""
     collected: list[float] = []
     monkeypatch.setattr(time, "sleep", lambda seconds: collected.append(seconds))
     return collected
@@ -59,7 +59,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 def two_heads(tmp_path: Path) -> Path:
-    """A manifest of two heads, ``one`` and ``two``, of one tiny target, which they know."""
+    """Return a manifest of two heads, ``one`` and ``two``, that name the same tiny target."""
     from workflows import agreeing  # torch is not needed by the others
 
     document = yaml.safe_load((folders.EXAMPLE / "release.yaml").read_text())
@@ -77,7 +77,7 @@ def two_heads(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two pairs of keys, ``mine`` and ``other``, each with its ``.pub``."""
+    """Return a folder with two pairs of keys, ``mine`` and ``other``, each with its ``.pub``."""
     pytest.importorskip("model_signing", reason="the extra `sign` is not installed")
     from cryptography.hazmat.primitives import serialization as pem
     from cryptography.hazmat.primitives.asymmetric import ec

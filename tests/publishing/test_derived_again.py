@@ -1,4 +1,4 @@
-"""``verify`` needs the public repository alone: whoever wants to makes the card again, byte for byte."""
+"""``verify`` needs only the public repository: anybody can make the card again, byte for byte."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Cli = Callable[..., tuple[int, str, str]]
 
 
 def listed(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Files with a list of their digests that is right, as somebody who can write to the repository would leave it."""
+    """Upload files with a correct list of digests, as somebody with write access could."""
     sums = "".join(f"{hashlib.sha256(b).hexdigest()}  {n}\n" for n, b in sorted(files.items()) if n != "SHA256SUMS")
     return {**files, "SHA256SUMS": sums.encode()}
 
@@ -76,7 +76,7 @@ def test_a_manifest_taken_away_is_a_fault(hub: WritableHub, release: Path, cli: 
     push(hub, release)
     status, out, _ = cli("verify", f"hf://{REPO}")
     assert status == 1
-    assert "there is no release.yaml, so that reports, card and charts cannot be derived again" in out
+    assert "there is no release.yaml, so reports, card and charts cannot be derived again" in out
 
 
 def test_what_cannot_be_made_again_here_is_not_called_fine(
@@ -109,15 +109,17 @@ def test_a_branch_for_each_layout_is_put_together_again(hub: WritableHub, releas
     hub.commit(REPO, listed(other), revision="modelopt")
     status, out, _ = cli("verify", f"hf://{REPO}", "--json")
     assert status == 1
-    assert any("measured other bytes" in fault for fault in json.loads(out)["faults"])
+    assert any("measured a head with other bytes" in fault for fault in json.loads(out)["faults"])
 
 
-def last_step(repo: str, digest: str) -> tuple[int, str]:
-    """What the last step of release.yml says, run as it stands there."""
+def last_step(hub: WritableHub, home: Path, repo: str, digest: str) -> tuple[int, str]:
+    """Run the last step of release.yml as it is written there, and return what it prints."""
     workflow = yaml.safe_load((Path(__file__).parents[2] / ".github/workflows/release.yml").read_text())
     step = workflow["jobs"]["publish"]["steps"][-1]
     environment = {
         **os.environ,
+        **hub.env(home, "hf_good"),
+        "HF_HUB_OFFLINE": "0",
         "REPO": repo,
         "DIGEST": digest,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -130,20 +132,20 @@ def last_step(repo: str, digest: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("branches", [False, True])
 def test_the_last_step_of_the_workflow_passes_for_what_was_published(
-    hub: WritableHub, release: Path, cli: Cli, branches: bool
+    hub: WritableHub, release: Path, cli: Cli, tmp_path: Path, branches: bool
 ):
     complete(release, release / "release.yaml", publish=PublishSettings(branch_per_layout=branches))
     files, _ = read_folder(release)
     digest = release_digest({f.path: f.sha256 for f in files})
     assert cli("publish", release)[0] == 0
-    assert last_step(REPO, digest)[0] == 0, last_step(REPO, digest)[1]
+    assert last_step(hub, tmp_path / "home", REPO, digest)[0] == 0, last_step(hub, tmp_path / "home", REPO, digest)[1]
     branch, name = ("modelopt", "config.json") if branches else ("main", "modelopt/config.json")
     other = dict(hub.files(REPO, branch))
     other[name] = other[name].replace(b"{", b'{"note": 1,', 1)
     hub.commit(REPO, listed(other), revision=branch)
-    status, said = last_step(REPO, digest)
+    status, said = last_step(hub, tmp_path / "home", REPO, digest)
     assert status == 1
-    assert "the heads amount to" in said
+    assert "the digest of the heads is" in said
 
 
 def test_other_bytes_on_another_branch_are_named(hub: WritableHub, release: Path, cli: Cli):
@@ -178,7 +180,7 @@ def test_templates_of_others_are_not_run(hub: WritableHub, release: Path, cli: C
     status, out, _ = cli("verify", f"hf://{REPO}", "--json")
     document = json.loads(out)
     assert (status, document["verdict"], document["faults"]) == (1, "inconclusive", [])
-    assert "templates of the makers' own" in document["unchecked"][0]
+    assert "the makers' own templates" in document["unchecked"][0]
     copy = Path(snapshot_download(REPO, local_dir=tmp_path / "copy"))
     assert cli("verify", copy)[0] == 0
 
@@ -194,7 +196,10 @@ def test_a_file_on_no_list_that_engines_would_load_is_a_fault(
     status, out, _ = cli("verify", f"hf://{REPO}", "--json")
     document = json.loads(out)
     assert (status, document["unlisted"]) == (1, [f"modelopt/{name}", "notes.txt"])
-    assert f"modelopt/{name} lies beside a head and is on no list: engines may load it" in document["faults"]
+    assert (
+        f"modelopt/{name} lies beside a head and is not on the list of digests: engines may load it"
+        in document["faults"]
+    )
     status, out, _ = cli("publish", release, "--json")
     document = json.loads(out)
     assert status == 1
@@ -204,16 +209,16 @@ def test_a_file_on_no_list_that_engines_would_load_is_a_fault(
 
 
 def test_a_file_and_a_folder_of_one_name_are_a_fault(tmp_path: Path):
-    from eagle3hub.publishing.verify import _derived, _Tree
+    from eagle3hub.publishing.verify import _derived, _Whole
 
     file = tmp_path / "some"
     file.write_text("x")
     manifest = tmp_path / "release.yaml"
     manifest.write_text(PLAIN)
     paths = {"release.yaml": manifest, "charts": file, "charts/a.png": file}
-    tree = _Tree("0" * 40, dict.fromkeys(paths, "0" * 64), dict.fromkeys(paths, 1), paths, [])
+    whole = _Whole(dict.fromkeys(paths, "0" * 64), paths, [])
     (tmp_path / "place").mkdir()
-    (fault,) = _derived(tmp_path / "place", REPO, tree, lambda *_: None).faults
+    (fault,) = _derived(tmp_path / "place", REPO, whole).faults
     assert fault.startswith("charts/a.png cannot lie beside the other files")
 
 

@@ -1,4 +1,4 @@
-"""Everything that can go wrong on the way: what the user sees, what is on the Hub, and what another run does."""
+"""Everything that can go wrong during publishing: what the user sees, what the Hub has, what another run does."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def expected(release: Path) -> dict[str, bytes]:
 
 
 def is_new(hub: WritableHub, release: Path) -> bool:
-    """Whether the Hub holds everything new; it must hold nothing new or nothing old."""
+    """Return whether the Hub holds everything new. It must hold either all of the new or all of the old."""
     files = hub.files(REPO)
     new = {n: b for n, b in files.items() if n != "SHA256SUMS"} == expected(release)
     assert new or files in (OLD, {}), "half a release"
@@ -141,7 +141,7 @@ def cell(text: str) -> str:
 
 
 def test_the_documented_table_is_this_one():
-    """Every fault and every step, with what is seen, the exit status, and what the Hub has."""
+    """Yield every fault at every step, with the message, the exit status, and what the Hub has."""
     page = DOCS.read_text()
     rows = [
         f"| {cell(name)} | {f'“{words}”' if words else 'nothing: it goes on'} | {status} | "

@@ -1,4 +1,4 @@
-"""What keeps a folder from being published; each gate is broken once, and nothing may leave."""
+"""Every gate is broken once, and then nothing may be published."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "no engine": (engine_absent, "publish-unmeasured", "no report covers the head in the root"),
     "not passed": (engine_failed, "publish-report", "says inconclusive"),
-    "other bytes": (flip_a_bit, "publish-report", "measured other bytes"),
+    "other bytes": (flip_a_bit, "publish-report", "measured a head with other bytes"),
     "not a report": (lambda r: (r / "reports" / "x.json").write_text("{}"), "publish-report", "reports/x.json"),
     "no card": (lambda r: (r / "README.md").unlink(), "publish-card", "no README.md"),
     "bad card": (
@@ -118,7 +118,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "two names": (
         lambda r: (r / "notice").write_text("x") + (r / "NOTICE").write_text("x"),
         "publish-name",
-        "one name",
+        "the same name",
     ),
 }
 
@@ -179,17 +179,17 @@ def test_the_manifest_demands_engines_and_layouts(
     status, out, _ = cli("publish", release, "--manifest", asked, "--json")
     messages = [p["message"] for p in json.loads(out)["problems"]]
     assert status == 1
-    assert "release.yaml in the folder is not what asked.yaml gives" in messages
+    assert "release.yaml in the folder differs from what asked.yaml gives" in messages
     status, out, _ = cli("publish", write_release_of(release, asked), "--json")
     messages = [p["message"] for p in json.loads(out)["problems"]]
     assert status == 1
     assert "the head in the root was not measured by sglang" in messages
-    assert "the manifest asks for speculators, which is not there" in messages
+    assert "the manifest asks for speculators, which is missing" in messages
     assert "modelopt holds a head that the manifest does not name" in messages
 
 
 def write_release_of(release: Path, manifest: Path) -> Path:
-    """The folder with another manifest's public form, as a card of its own would not be made."""
+    """Put another manifest's public form into the folder."""
     for name, content in public_form(manifest, publish={}).items():
         (release / name).write_bytes(content)
     return release

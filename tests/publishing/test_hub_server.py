@@ -1,4 +1,4 @@
-"""The Hub that the other tests publish to, held against the real client: what it takes and what it refuses."""
+"""The Hub of the other tests accepts and refuses what the real client expects."""
 
 from __future__ import annotations
 

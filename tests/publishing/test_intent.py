@@ -22,7 +22,7 @@ Cli = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def one_head(two_heads: Path) -> Path:
-    """A manifest of one tiny head, which agrees with its tiny target; measured in seconds."""
+    """Return a manifest of one tiny head that fits its tiny target, so that measuring takes seconds."""
     document = yaml.safe_load(two_heads.read_text())
     first = document.pop("heads")[0]
     document["head"], document["release"]["repo"] = first["head"], REPO
@@ -35,7 +35,7 @@ def with_publish(manifest: Path, **settings: object) -> Path:
 
 
 def printed(out: str) -> list[str]:
-    """The command that a release prints to publish it with, as a shell would read it."""
+    """Return the command that a release prints for publishing it, split as a shell does."""
     (line,) = re.findall(r"publish it with: (eagle3hub publish .*)", out)
     return shlex.split(line)[1:]
 
@@ -97,7 +97,7 @@ def test_a_waiver_is_in_the_printed_command(
 
 
 def asks(release: Path, **settings: object) -> None:
-    """Have the folder of a release ask for this when it is published."""
+    """Write this publishing section into the manifest of a release folder."""
     complete(release, release / "release.yaml", publish=PublishSettings(**settings))  # type: ignore[arg-type]
 
 
@@ -126,7 +126,7 @@ def test_a_private_release_does_not_go_to_a_public_repository(
     hub.commit(REPO, {"README.md": b"old"})
     status, out, _ = cli("publish", release, *argv)
     assert status == 1
-    assert f"refused publish-visibility {REPO} is public, and the release is to stay private" in out
+    assert f"refused publish-visibility {REPO} is public, but the release is to stay private" in out
     assert hub.uploads == []
     hub.repos[REPO].private = True
     status, out, err = cli("publish", release, *argv)

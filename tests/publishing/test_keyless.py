@@ -1,4 +1,4 @@
-"""Signatures by identity: the real client of sigstore, up to its services, which no test reaches."""
+"""Signatures by identity, with the real sigstore client. No test reaches its services."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOKEN = "e30." + base64.urlsafe_b64encode(b'{"aud": "sigstore"}').decode() + ".e
 
 @pytest.fixture(autouse=True)
 def cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No way out of this machine, and no identity; on a runner of GitHub's neither."""
+    """Cut the tests off from the network and from any identity, also on a runner of GitHub's."""
     pytest.importorskip("model_signing", reason="the extra `sign` is not installed")
     for name in ("HTTPS_PROXY", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -35,7 +35,7 @@ def cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def identity(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The runner's service that gives a job its identity."""
+    """Start the service of a runner that gives a job its identity."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -55,7 +55,7 @@ def identity(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def with_certificate(signature: Path) -> bytes:
-    """A signature made by a key, as if it had been made without one."""
+    """Make a key's signature look as if it had been made without a key."""
     bundle = json.loads(signature.read_bytes())
     bundle["verificationMaterial"] = {"certificate": {"rawBytes": "MA=="}, "tlogEntries": []}
     return json.dumps(bundle).encode()
@@ -105,17 +105,17 @@ def test_who_signed_is_checked_with_both_names(hub: WritableHub, release: Path, 
 
 
 def test_a_signature_by_an_identity_over_the_same_files_stays(release: Path, keys: Path, identity: None):
-    plan.sign(release, plan.PublishOptions(sign=keys / "mine.pem"))
+    plan.sign_if_asked(release, plan.PublishOptions(sign=keys / "mine.pem"))
     made = with_certificate(release / "model.sig")
     (release / "model.sig").write_bytes(made)
-    plan.sign(release, plan.PublishOptions(sign=Path("sigstore")))
+    plan.sign_if_asked(release, plan.PublishOptions(sign=Path("sigstore")))
     assert (release / "model.sig").read_bytes() == made
 
 
 def test_services_that_do_not_answer(
     hub: WritableHub, release: Path, cli: Cli, identity: None, monkeypatch: pytest.MonkeyPatch
 ):
-    """A proxy that takes connections and says nothing: the clients themselves would wait for it."""
+    """A proxy accepts connections and says nothing; without a limit the clients would wait for ever."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for name in ("HTTPS_PROXY", "https_proxy"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{silent.getsockname()[1]}")

@@ -1,4 +1,4 @@
-"""What every file of a release may be, by its bytes: each kind made whole, then changed into something else."""
+"""The check of each kind of file: it accepts a correct file, and refuses it after each change."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from safetensors.numpy import save
 from support.hub_writes import WritableHub
 
 from eagle3hub.publishing import kinds
-from eagle3hub.publishing.files import of_bytes, read_folder, sums
+from eagle3hub.publishing.files import digest_list, file_of_bytes, read_folder
 
 Cli = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[2]
@@ -98,7 +98,7 @@ WHOLE: dict[str, bytes] = {
     "CITATION.cff": CITATION,
     "chat_template.jinja": b"{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}"
     b"{% if loop.last %}{% break %}{% endif %}{% endfor %}",
-    "SHA256SUMS": sums([of_bytes("a", b"b")]).head(1000),
+    "SHA256SUMS": digest_list([file_of_bytes("a", b"b")]).head(1000),
     "assets/a.png": png((b"tEXt", b"Software\0drawn"), (b"pHYs", bytes(9)), (b"iCCP", b"p\0\0" + zlib.compress(b"x"))),
     "assets/a.jpg": jpeg((0xFE, b"drawn"), (0xE1, b"Exif\0\0" + exif("a"))),
     "assets/a.jpeg": jpeg(),
@@ -107,9 +107,9 @@ WHOLE: dict[str, bytes] = {
 
 
 def why(path: str, data: bytes) -> str | None:
-    kind = kinds.kind_of(path)
+    kind = kinds.file_kind(path)
     assert kind is not None
-    return kinds.mismatch(of_bytes(path, data), kind)
+    return kinds.mismatch(file_of_bytes(path, data), kind)
 
 
 @pytest.mark.parametrize("path", WHOLE)
@@ -118,9 +118,9 @@ def test_whole_files_of_every_kind_pass(path: str):
 
 
 def test_every_line_of_the_table_is_tried():
-    tried = {kinds.kind_of(path) for path in WHOLE} | {kinds.kind_of(f"reports/{n}.json") for n in ("a", "b")}
-    tried |= {kinds.kind_of("eagle3hub.json"), kinds.kind_of(TEMPLATE)}
-    assert tried == {kind for _, kind in kinds.TABLE}
+    tried = {kinds.file_kind(path) for path in WHOLE} | {kinds.file_kind(f"reports/{n}.json") for n in ("a", "b")}
+    tried |= {kinds.file_kind("eagle3hub.json"), kinds.file_kind(TEMPLATE)}
+    assert tried == {kind for _, kind in kinds.FILE_KINDS}
 
 
 def test_a_template_of_a_card_is_one_that_can_be_read():
@@ -137,13 +137,13 @@ def test_no_other_kind_passes_under_a_name(path: str, what: str):
     assert told is not None
     assert told.startswith(f"is {what}") or what in ("an HTML page", "a script to be run")
     for other, data in WHOLE.items():
-        if kinds.kind_of(other) is not kinds.kind_of(path) and not path.endswith((".md", "LICENSE", "NOTICE.txt")):
+        if kinds.file_kind(other) is not kinds.file_kind(path) and not path.endswith((".md", "LICENSE", "NOTICE.txt")):
             assert why(path, data) is not None, other
 
 
 def test_empty_and_cut_files():
     for path, data in WHOLE.items():
-        assert why(path, b"") == f"is empty, not {kinds.kind_of(path).name}"
+        assert why(path, b"") == f"is empty, not {kinds.file_kind(path).name}"
         if not path.endswith((".md", "LICENSE", ".txt", ".cff")):
             assert why(path, data[: len(data) // 2]) is not None, path
 
@@ -202,7 +202,7 @@ def test_json_is_strict_and_in_its_role(data: bytes):
     ],
 )
 def test_json_of_another_role_is_refused(path: str, document: object):
-    assert "not fit" in (told := why(path, js(document)) or "") or "states no schema" in told
+    assert "not fit" in (told := why(path, js(document)) or "") or "does not state the schema" in told
 
 
 @pytest.mark.parametrize("character", "\0\x01\x08\x0b\x1b\x7f\x85\u202a\u202e\u2066\u2069\ufeff")
@@ -344,7 +344,7 @@ SVG_FAULTS = {
     "image of svg": ("<image href='data:image/svg+xml;base64,PHN2Zy8+'/>", "", "", "refers to something outside"),
     "image that is none": (
         f"<image href='data:image/png;base64,{base64.b64encode(ELF).decode()}'/>",
-        *("", "", "does not begin as PNG pictures do"),
+        *("", "", "does not begin like a PNG picture"),
     ),
     "style url": ("<rect style='fill: url(http://example.org/x)'/>", "", "", "a style or value"),
     "style import": ("<style>@import 'http://example.org/a.css';</style>", "", "", "a style or value"),
@@ -418,7 +418,7 @@ def test_pictures_and_documents_of_this_project_pass():
 
 
 def test_headers_whose_length_looks_like_a_pickle(hub: WritableHub, release: Path, cli: Cli):
-    """A header of 0x0280, 0x0380, 0x0480 or 0x0580 bytes begins as pickles do."""
+    """A safetensors file whose header has 0x0280, 0x0380, 0x0480 or 0x0580 bytes begins like a pickle."""
     for length in (0x280, 0x380, 0x480, 0x580):
         tensors = {f"t{i}": np.zeros(2, np.float16) for i in range(4)}
         bare = len(save(tensors, metadata={"a": ""})) - 8 - 16
@@ -447,11 +447,11 @@ def test_headers_whose_length_looks_like_a_pickle(hub: WritableHub, release: Pat
         ("LICENSE", SCRIPT, "publish-kind", "LICENSE is a script to be run, not plain text"),
         ("assets/chart.png", zipped(), "publish-pickle", "assets/chart.png is a ZIP archive, not a PNG picture"),
         ("NOTICE", pickle.dumps([1]), "publish-pickle", "NOTICE is a pickle, not plain text"),
-        ("notes.json", b"{}", "publish-outside", "notes.json is no part of a release"),
-        ("assets/run.py", b"print()", "publish-outside", "assets/run.py is no part of a release"),
-        ("reports/a.png", png(), "publish-outside", "reports/a.png is no part of a release"),
-        ("a/b/README.md", b"x", "publish-outside", "a/b/README.md is no part of a release"),
-        ("README.md\n", b"x", "publish-outside", "is no part of a release"),
+        ("notes.json", b"{}", "publish-outside", "notes.json does not belong to a release"),
+        ("assets/run.py", b"print()", "publish-outside", "assets/run.py does not belong to a release"),
+        ("reports/a.png", png(), "publish-outside", "reports/a.png does not belong to a release"),
+        ("a/b/README.md", b"x", "publish-outside", "a/b/README.md does not belong to a release"),
+        ("README.md\n", b"x", "publish-outside", "does not belong to a release"),
     ],
 )
 def test_publish_refuses_it(hub: WritableHub, release: Path, cli: Cli, path: str, data: bytes, code: str, words: str):
@@ -484,13 +484,13 @@ GROWING: dict[str, tuple[str, Callable[[int], bytes]]] = {
 
 @pytest.mark.parametrize("what", GROWING)
 def test_what_a_check_costs_grows_as_the_file_does(what: str):
-    """Eight times the file take some eight times as long; 64 times as long where each part is held against all."""
+    """A file eight times as long takes about eight times as long, not 64 times as with a quadratic search."""
     path, make = GROWING[what]
-    kind = kinds.kind_of(path)
+    kind = kinds.file_kind(path)
     assert kind is not None
 
     def seconds(size: int) -> float:
-        file = of_bytes(path, make(size))
+        file = file_of_bytes(path, make(size))
         begun = time.process_time()
         kinds.mismatch(file, kind)
         return time.process_time() - begun
@@ -500,6 +500,6 @@ def test_what_a_check_costs_grows_as_the_file_does(what: str):
 
 
 def test_open_brackets_of_a_citation_are_refused_as_that():
-    kind = kinds.kind_of("CITATION.cff")
+    kind = kinds.file_kind("CITATION.cff")
     assert kind is not None
-    assert "opens more than 100 brackets" in str(kinds.mismatch(of_bytes("CITATION.cff", b"[" * 101), kind))
+    assert "opens more than 100 brackets" in str(kinds.mismatch(file_of_bytes("CITATION.cff", b"[" * 101), kind))

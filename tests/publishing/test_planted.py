@@ -1,4 +1,4 @@
-"""Secrets of every kind, planted in every place of a release; and ordinary files, which hold none."""
+"""Secrets of every kind are found in every place of a release, and none in ordinary files."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from publishing.places import PLACES, WORDS, jpeg, png, png_chunk, svg, text_of,
 from support.hub_writes import WritableHub
 
 from eagle3hub.publishing import sensitive
-from eagle3hub.publishing.files import LocalFile, of_bytes, read_folder
+from eagle3hub.publishing.files import LocalFile, file_of_bytes, read_folder
 from eagle3hub.publishing.secrets import is_placeholder
-from eagle3hub.publishing.sensitive import secrets, shown
+from eagle3hub.publishing.sensitive import safe_path, secret_problems
 
 Cli = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ SOME = ("Hub access token", "GitHub fine-grained token", "W&B key", "AWS secret 
 
 
 def found(path: str, data: bytes) -> list[str]:
-    return [p.message for p in secrets(of_bytes(path, data)) if "looks like a secret" in p.message]
+    return [p.message for p in secret_problems(file_of_bytes(path, data)) if "looks like a secret" in p.message]
 
 
 def in_file(path: Path, name: str) -> LocalFile:
@@ -38,7 +38,7 @@ def in_file(path: Path, name: str) -> LocalFile:
 
 
 def told(secret: str, text: str) -> bool:
-    """Whether ``text`` tells a part of a secret that matters: eight characters of what is random in it."""
+    """Return whether ``text`` contains eight characters of the random part of a secret."""
     runs = [run for run in re.split(r"[^A-Za-z0-9+/_\-]+", secret) if len(run) >= 20]
     return any(run[i : i + 8] in text for run in runs for i in range(8, len(run) - 8))
 
@@ -66,13 +66,13 @@ def test_a_secret_across_the_border_of_two_pieces_is_found(kind: str, tmp_path: 
     secret = planted.plant(kind)
     for before in range(max(0, 4096 - len(secret)), 4097, max(1, len(secret) // 5)):
         (tmp_path / "NOTICE").write_bytes(b"\n" * before + secret.encode() + b"\n" * 3000)
-        messages = [p.message for p in secrets(in_file(tmp_path / "NOTICE", "NOTICE"))]
+        messages = [p.message for p in secret_problems(in_file(tmp_path / "NOTICE", "NOTICE"))]
         assert any(m.startswith(f"NOTICE:{before + 1} holds") for m in messages), (before, messages)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_large_files_are_searched_to_their_end(tmp_path: Path, encoding: str):
-    """Every border of the pieces that are read, the end, and lines of millions of characters."""
+    """Secrets are found at the borders of pieces, at the end, and in lines of millions of characters."""
     filling = "tau,2.5;" * (1 << 15)
     secret = [planted.plant(kind) for kind in SOME]
     with (tmp_path / "NOTICE").open("wb") as f:
@@ -82,7 +82,7 @@ def test_large_files_are_searched_to_their_end(tmp_path: Path, encoding: str):
                 if 0 < border - f.tell() < 1 << 20:
                     f.write(b"\n" + b"." * (border - f.tell() - 10) + b" " + secret[0].encode() + b"\n")
         f.write(("\n\n" + "\n".join(secret)).encode(encoding))
-    messages = [p.message for p in secrets(in_file(tmp_path / "NOTICE", "NOTICE"))]
+    messages = [p.message for p in secret_problems(in_file(tmp_path / "NOTICE", "NOTICE"))]
     assert len(messages) == 2 + len(SOME)
     assert not any(told(s, m) for s in secret for m in messages)
 
@@ -162,8 +162,8 @@ def test_the_line_of_a_wrapped_secret_is_told():
 def test_packed_texts_of_a_picture_are_bounded_together():
     bomb = (b"zTXt", b"a\0\0" + zlib.compress(b"\0" * (9 << 20)))
     assert found("assets/a.png", png(bomb)) == []
-    (problem,) = secrets(of_bytes("assets/a.png", png(bomb, bomb)))
-    assert "unpack to more than a picture of a card says" in problem.message
+    (problem,) = secret_problems(file_of_bytes("assets/a.png", png(bomb, bomb)))
+    assert "unpack to more than a picture of a card needs" in problem.message
 
 
 def test_a_line_names_every_kind_in_it_and_long_lists_end():
@@ -171,7 +171,7 @@ def test_a_line_names_every_kind_in_it_and_long_lists_end():
     kinds = "AWS secret key, GitHub token, Hub access token, NVIDIA key, W&B key, bearer token"
     assert found("NOTICE", f"one\n{line}\n".encode()) == [f"NOTICE:2 holds what looks like a secret ({kinds})"]
     many = "\n".join(planted.plant("npm token", seed) for seed in range(200))
-    messages = [p.message for p in secrets(of_bytes("NOTICE", many.encode()))]
+    messages = [p.message for p in secret_problems(file_of_bytes("NOTICE", many.encode()))]
     assert len(messages) == 51
     assert messages[-1] == "NOTICE holds what looks like secrets in more than 50 lines; no more are listed"
 
@@ -204,17 +204,17 @@ def test_ordinary_files_of_this_project_hold_no_secret():
     names += [ROOT / name for name in ("README.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "CONTRIBUTING.md")]
     files = [p for p in names if p.is_file() and p.stat().st_size < 20 << 20]
     assert len(files) > 60
-    messages = [p.message for f in files for p in secrets(in_file(f, f.relative_to(ROOT).as_posix()))]
+    messages = [p.message for f in files for p in secret_problems(in_file(f, f.relative_to(ROOT).as_posix()))]
     assert messages == []
 
 
 def test_texts_of_installed_packages_hold_no_secret():
-    """READMEs, licenses and lists of digests that other people wrote."""
+    """Yield Yield READMEs, licenses and lists of digests that other people wrote."""
     site = Path(json.__file__).parent, Path(pytest.__file__).parents[1]
     patterns = ("*.dist-info/METADATA", "*.dist-info/RECORD", "*.dist-info/**/LICENSE*", "*/LICENSE*", "LICENSE*")
     files = [f for folder in site for pattern in patterns for f in sorted(folder.glob(pattern)) if f.is_file()]
     assert len(files) >= 40
-    messages = [p.message for f in files for p in secrets(in_file(f, f.name))]
+    messages = [p.message for f in files for p in secret_problems(in_file(f, f.name))]
     assert [m for m in messages if "JSON Web Token" not in m] == [], "PyJWT's README shows a token"
 
 
@@ -225,7 +225,7 @@ def test_a_signature_and_digests_hold_no_secret(keys: Path, release: Path, tmp_p
     files, _ = read_folder(release)
     sign_folder(release, keys / "mine.pem", {f.path: f.sha256 for f in files})
     files, _ = read_folder(release)
-    assert [p.message for f in files for p in secrets(f)] == []
+    assert [p.message for f in files for p in secret_problems(f)] == []
 
 
 def test_numbers_of_tensors_are_not_searched_but_their_files_are(tmp_path: Path):
@@ -233,10 +233,10 @@ def test_numbers_of_tensors_are_not_searched_but_their_files_are(tmp_path: Path)
     from safetensors.numpy import save
 
     text = np.frombuffer(f" {planted.plant('Hub access token')} ".encode(), np.uint8)
-    assert list(secrets(of_bytes("model.safetensors", save({"t": text})))) == []
+    assert list(secret_problems(file_of_bytes("model.safetensors", save({"t": text})))) == []
     whole = weights({"note": "none"})
     for broken, why in ((whole + b"x", "after its last tensor"), (whole[:40], "only 40 bytes"), (b"x" * 9, "")):
-        (problem,) = secrets(of_bytes("model.safetensors", broken))
+        (problem,) = secret_problems(file_of_bytes("model.safetensors", broken))
         assert "model.safetensors cannot be searched for secrets: it" in problem.message
         assert why in problem.message
         assert problem.code == "publish-secret"
@@ -247,20 +247,20 @@ def test_numbers_of_tensors_are_not_searched_but_their_files_are(tmp_path: Path)
     [
         (png()[:-3], "it ends before its IEND chunk"),
         (png((b"zTXt", b"a\0\0not zlib")), "zTXt chunk that cannot be unpacked"),
-        (b"PK\x03\x04" + b"\0" * 60, "it is a ZIP archive, which is packed"),
-        (b"\x1f\x8b\x08" + b"\0" * 60, "it is a gzip file, which is packed"),
+        (b"PK\x03\x04" + b"\0" * 60, "it is a ZIP archive, which is compressed"),
+        (b"\x1f\x8b\x08" + b"\0" * 60, "it is a gzip file, which is compressed"),
         (b"\xff\xd8\xff\xe0\0\x04ab" + b"\0" * 60, "bytes between its segments"),
     ],
 )
 def test_what_cannot_be_searched_is_a_problem(data: bytes, why: str):
-    (problem,) = secrets(of_bytes("assets/a.png", data))
+    (problem,) = secret_problems(file_of_bytes("assets/a.png", data))
     assert problem.message.startswith("assets/a.png cannot be searched for secrets: ")
     assert why in problem.message
     assert problem.hint
 
 
 def test_a_file_that_is_gone_is_a_problem(tmp_path: Path):
-    (problem,) = secrets(LocalFile("NOTICE", tmp_path / "NOTICE", 3, "", ""))
+    (problem,) = secret_problems(LocalFile("NOTICE", tmp_path / "NOTICE", 3, "", ""))
     assert problem.message == "NOTICE cannot be searched for secrets: No such file or directory"
 
 
@@ -271,10 +271,10 @@ FOR_NAMES = [k for k in planted.ONE_WORD if not set(planted.plant(k)) & set("/\n
 @pytest.mark.parametrize("path", ["{}", "reports/{}.json", "{}/config.json", "assets/run-{}-final.png"])
 def test_names_are_searched_and_withheld(kind: str, path: str):
     secret = planted.plant(kind)
-    (problem,) = [p for p in secrets(of_bytes(path.format(secret), b"text")) if "name of" in p.message]
+    (problem,) = [p for p in secret_problems(file_of_bytes(path.format(secret), b"text")) if "name of" in p.message]
     assert not told(secret, problem.message)
-    assert "(withheld)" in shown(path.format(secret))
-    assert shown("reports/specforge-cpu.json") == "reports/specforge-cpu.json"
+    assert "(withheld)" in safe_path(path.format(secret))
+    assert safe_path("reports/specforge-cpu.json") == "reports/specforge-cpu.json"
 
 
 @pytest.mark.parametrize("place", ["LICENSE in Latin-1", "UTF-16", "safetensors metadata", "PNG zTXt", "file name"])
@@ -293,5 +293,5 @@ def test_publish_refuses_it_and_tells_no_part_of_it(hub: WritableHub, release: P
 
 def test_the_example_is_ordinary():
     files = [p for p in EXAMPLE.rglob("*") if p.is_file()]
-    assert [p.message for f in files for p in secrets(in_file(f, f.name))] == []
+    assert [p.message for f in files for p in secret_problems(in_file(f, f.name))] == []
     assert found("README.md", WORDS.encode()) == []

@@ -1,4 +1,4 @@
-"""Publishing to a Hub on loopback with the real client: what is planned, what is sent, what is there afterwards."""
+"""Publish to a Hub on loopback with the real client: the plan, what is sent, and what the Hub has afterwards."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_published_once_and_again(hub: WritableHub, release: Path, manifest: Pat
 
 
 def one_more_section(release: Path) -> None:
-    """Text of the makers' own on the card: where it belongs, in the manifest."""
+    """The makers' own text for the card belongs into the manifest."""
     text = (release / "release.yaml").read_text() + "sections:\n- title: Thanks\n  text: To all.\n"
     (release / "release.yaml").write_text(text)
     complete(release, release / "release.yaml")
@@ -245,7 +245,7 @@ def test_no_output_holds_the_token(
     assert "signature=" not in printed
 
 
-# What is there afterwards
+# What the Hub has afterwards
 
 
 def test_verify_a_published_repository(hub: WritableHub, release: Path, cli: Cli):
@@ -277,7 +277,7 @@ def test_verify_of_what_somebody_else_published(hub: WritableHub, example_head: 
 
 
 def test_names_from_the_hub_are_shown_as_they_are(release: Path, manifest: Path, hub: WritableHub, cli: Cli):
-    """Controls and bidi marks in a listing, a list of digests and a card from the Hub: seen, and never obeyed."""
+    """Controls and bidi marks in what the Hub sends are shown, and have no effect."""
     evil = "e\x1b[31mv\u202eil\u2066\x9b2J\u200b"
     assert cli("publish", release, "--repo", REPO, "--manifest", manifest)[0] == 0
     there = hub.repos[REPO].commits[hub.repos[REPO].refs["main"]].files

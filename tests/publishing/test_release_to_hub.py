@@ -1,4 +1,4 @@
-"""From a manifest to the Hub in one command, measured by the reference on the real target, and again."""
+"""One command goes from a manifest to the Hub, measured by the reference on the real target; and so does a rerun."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ MAIN = "import sys; from eagle3hub.cli.app import run; sys.exit(run(sys.argv[1:]
 
 
 def cells(table: str) -> list[list[str]]:
-    """The rows of a table as a terminal shows it."""
+    """Return the rows of a table as a terminal shows it."""
     return [[c.strip() for c in line.split("│")[1:-1]] for line in table.splitlines() if line.startswith("│")]
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A manifest and its head: two layouts, eight prompts of twelve tokens, by the reference."""
+    """Write a manifest and its head: two layouts, eight prompts of twelve tokens, measured by the reference."""
     path = write_manifest(tmp_path / "release.yaml")
     document = yaml.safe_load(path.read_text())
     document["validate"] |= {"engine": "reference", "num_prompts": 8, "max_new_tokens": 12}
@@ -88,7 +88,7 @@ def test_released_and_again(
 
 
 def the_demo_reads_it_back(project: Path, target: Path) -> None:
-    """What ``make demo`` does with its release, on this one, served by the reference."""
+    """Do what ``make demo`` does with its release, here served by the reference."""
     release = project.parent / ".eagle3hub" / "release" / "head"
     argv = [sys.executable, DEMO, release, "--manifest", project, "--engine", "reference", "--target", target]
     env = {**os.environ, "PYTHONPATH": str(DEMO.parents[2])}

@@ -1,4 +1,4 @@
-"""Access tokens: where they come from, and that they are nowhere afterwards."""
+"""Access tokens: where they come from, and that they are stored and printed nowhere."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RUNNER = "runner-secret-of-this-job"
 
 @pytest.fixture
 def workflow(hub: WritableHub, home: Path) -> dict[str, str]:
-    """The environment of a GitHub Actions job that the repository trusts; it has no other access token."""
+    """Set the environment of a GitHub Actions job that the repository trusts, without another token."""
     hub.trusted = {REPO: ACCESS}
     hub.identity = {"asked with": RUNNER, "is": IDENTITY}
     hub.commit(REPO, {"README.md": b"old"})
@@ -42,7 +42,7 @@ def workflow(hub: WritableHub, home: Path) -> dict[str, str]:
 def publish(
     release: Path, workflow: dict[str, str], tmp_path: Path, *more: str
 ) -> tuple[subprocess.CompletedProcess[str], Path]:
-    """Publish from another process that has only this folder to write to."""
+    """Publish from another process that can write only to this folder."""
     place = tmp_path / "place"
     for name in ("home", "tmp"):
         (place / name).mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def test_no_failure_tells_a_token(
 
 
 def nowhere(done: subprocess.CompletedProcess[str], place: Path) -> None:
-    """No secret in what was printed, in the command line, or in any file the process could write."""
+    """Assert that no output, command line or file of the process contains a secret."""
     written = b"".join(p.read_bytes() for p in place.rglob("*") if p.is_file())
     seen = done.stdout + done.stderr + str(done.args) + written.decode("utf-8", errors="replace")
     for secret in (ACCESS, IDENTITY, RUNNER, "signature="):

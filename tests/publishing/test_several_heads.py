@@ -1,4 +1,4 @@
-"""Several heads from one manifest: each to its repository, and none before all have passed."""
+"""One manifest publishes several heads, each to its repository, and none before all have passed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signatures over a release: made with a private key, checked on the Hub, and not made twice."""
+"""Signatures over a release: made with a private key, checked from the Hub, and not made twice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from publishing.test_publish import one_more_section
 from support.hub_writes import WritableHub
 
 from eagle3hub.publishing import plan
-from eagle3hub.publishing.files import parse_sums
+from eagle3hub.publishing.files import parse_digest_list
 from eagle3hub.publishing.signing import check_signature
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -57,7 +57,7 @@ def test_signed_once_and_checked(hub: WritableHub, release: Path, cli: Cli, keys
 
 def test_a_folder_that_is_made_anew_keeps_its_signature(release: Path, keys: Path):
     def sign(key: str, earlier: bytes | None) -> bytes:
-        plan.sign(release, plan.PublishOptions(sign=keys / key), earlier)
+        plan.sign_if_asked(release, plan.PublishOptions(sign=keys / key), earlier)
         made = (release / "model.sig").read_bytes()
         (release / "model.sig").unlink()
         return made
@@ -76,20 +76,20 @@ def test_a_signature_over_other_files_is_refused(hub: WritableHub, release: Path
     (release / "NOTICE").write_text("new")
     status, out, _ = cli(*argv)
     assert status == 1
-    assert "refused publish-signature NOTICE is not what model.sig was made over" in out
+    assert "refused publish-signature NOTICE is not what model.sig was made for" in out
     (release / "model.sig").write_text("{}")
     status, out, _ = cli(*argv)
     assert status == 1
-    assert "model.sig is no signature of a model" in out
+    assert "model.sig is not a signature of a model" in out
     assert hub.uploads == []
 
 
 def test_a_signed_release_that_was_changed_with_its_list(hub: WritableHub, release: Path, cli: Cli, keys: Path):
-    """Whoever can write to the repository can make the list of digests fit, and a statement, but no signature."""
+    """Somebody with write access can fake the list of digests and the statement, but not the signature."""
     (release / "LICENSE").write_text("Apache License\n")
     assert cli("publish", release, "--repo", REPO, "--sign", keys / "mine.pem")[0] == 0
     files = hub.files(REPO)
-    sums = parse_sums(files["SHA256SUMS"].decode())
+    sums = parse_digest_list(files["SHA256SUMS"].decode())
 
     def forge(**changed: bytes) -> None:
         new = {**files, **changed}
@@ -101,7 +101,7 @@ def test_a_signed_release_that_was_changed_with_its_list(hub: WritableHub, relea
     forge(LICENSE=card)
     status, out, _ = cli("verify", f"hf://{REPO}")
     assert status == 1
-    assert "the signature is over other files" in out
+    assert "the signature covers other files" in out
     bundle = json.loads(files["model.sig"])
     statement = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
     for resource in statement["predicate"]["resources"]:
@@ -117,7 +117,7 @@ def test_what_a_key_cannot_do(hub: WritableHub, release: Path, cli: Cli, keys: P
     for key in (keys / "mine.pub", keys / "nothing.pem", release / "config.json"):
         status, _, err = cli("publish", release, "--repo", REPO, "--sign", key)
         assert status == 3
-        assert f"{key.name} is no key that can be used" in err
+        assert f"{key.name} is not a key that can be used" in err
     status, _, err = cli("publish", release, "--repo", REPO, "--sign", keys / "mine.pem", "--branch-per-layout")
     assert status == 2
     assert cli("publish", release, "--repo", REPO)[0] == 0
@@ -156,5 +156,5 @@ def test_what_cannot_be_signed_stops_a_release_at_once(two_heads: Path, cli: Cli
     assert "--sign covers the whole release" in err
     status, _, err = cli(*argv, "--until", "card", "--sign", keys / "mine.pub")
     assert status == 3
-    assert "mine.pub is no key" in err
+    assert "mine.pub is not a key" in err
     assert not (tmp_path / ".eagle3hub").exists(), "found before anything is measured"

@@ -1,4 +1,4 @@
-"""What the target's license asks of a head, as stated: names, words, and limits that must be passed on."""
+"""The terms of the target's license: names, words, and limits that the head's license must have too."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from support.hub_writes import WritableHub
 
 from eagle3hub.card.manifest import License, Target
 from eagle3hub.card.vocabulary import _LIMITS, _SPECIAL, HUB_IDS, terms
-from eagle3hub.publishing.gates import departures
+from eagle3hub.publishing.gates import unmet_terms
 
 Cli = Callable[..., tuple[int, str, str]]
 
 
 def found(target: str, head: str, repo: str = "owner/head", *texts: str) -> list[str]:
-    return [what for what, _ in departures(repo, Target("meta/target", License(target)), [head], texts)]
+    return [what for what, _ in unmet_terms(repo, Target("meta/target", License(target)), [head], texts)]
 
 
 def test_free_licenses_ask_for_nothing():
@@ -84,7 +84,7 @@ def test_every_license_that_is_known_is_one_of_the_hub():
 
 
 def test_the_gate_and_its_words_on_the_card(hub: WritableHub, release: Path, manifest: Path, cli: Cli, tmp_path: Path):
-    """A card of a Llama target has the words already; only the name is left to be mended."""
+    """A card of a Llama target has the words already, so only the name is refused."""
     text = manifest.read_text().replace("license: apache-2.0", "license: llama3.1", 1)
     asked = manifest.with_name("llama.yaml")
     asked.write_text(text)

@@ -1,4 +1,4 @@
-"""One digest over every file of a folder: what one job of a workflow states, and the next one holds the folder to."""
+"""One digest covers every file of a folder: one job of a workflow states it, and the next job checks it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_every_change_shows(folder: Path, tmp_path: Path):
 
 
 def test_a_name_cannot_stand_for_another_file(tmp_path: Path):
-    """Two files, and one whose name is the first's and the whole line of the second."""
+    """Two files have another digest than one file whose name contains the line of the second."""
     two, one = tmp_path / "two", tmp_path / "one"
     two.mkdir()
     (two / "a").write_text("x")
@@ -89,7 +89,7 @@ def test_a_release_is_held_to_it(release: Path, cli: Cli):
         path.write_bytes(data + b" ")
         status, out, _ = cli("verify", release, "--whole-digest", digest)
         assert status == 1, name
-        assert f"not to {digest}" in out
+        assert f"not {digest}" in out
         path.write_bytes(data)
     assert cli("verify", release, "--whole-digest", digest)[0] == 0
     assert cli("verify", release, "--whole-digest", "")[0] == 1, "a digest that is empty is none"

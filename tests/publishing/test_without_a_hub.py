@@ -1,4 +1,4 @@
-"""Publishing where the Hub is not there, or does not answer: gates are shown all the same, and waiting is told of."""
+"""Publishing without a Hub, or with one that does not answer: gates are still shown, and waits are announced."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Cli = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def gone(hub: WritableHub, monkeypatch: pytest.MonkeyPatch) -> WritableHub:
-    """The Hub's address, where nobody listens."""
+    """Set the address of the Hub to one where nobody listens."""
     from huggingface_hub import constants
 
     with socket.socket() as closed:

@@ -14,7 +14,7 @@ import torch
 from eagle3hub.head import AuxTaps, Rope
 from eagle3hub.layouts import open_head
 from eagle3hub.reference.model import DraftModel, load_draft
-from eagle3hub.reference.replay import Conditions, replay
+from eagle3hub.reference.replay import ReplaySettings, replay
 from eagle3hub.reference.speculate import speculate
 from eagle3hub.reference.text import Batch, Text
 from reference.support import LlamaTarget, wrong
@@ -44,7 +44,7 @@ class Example:
         return self.replay(self.model)
 
     def replay(self, model: DraftModel) -> list[tuple[int, ...]]:
-        return replay(model, self.batch, Conditions(K))
+        return replay(model, self.batch, ReplaySettings(K))
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +74,11 @@ def test_the_rounds_are_as_many_as_vllms(example: Example):
 def test_the_rounds_are_those_of_speculation(example: Example, index: int):
     text = example.texts[index]
     prompt, session = text.token_ids[: text.prompt_length], example.target.session()
-    done = speculate(example.model, session, prompt, TAPS, Conditions(K), max_new_tokens=24, end={2})
+    done = speculate(example.model, session, prompt, TAPS, ReplaySettings(K), max_new_tokens=24, end={2})
     assert done.response == text.response[:24]
     short = min(24, text.response_length)
     cut = Text(text.token_ids[: text.prompt_length + short + K - 1], text.prompt_length, short)
-    assert replay(example.model, example.target.batch([cut]), Conditions(K)) == [done.rounds]
+    assert replay(example.model, example.target.batch([cut]), ReplaySettings(K)) == [done.rounds]
     assert sum(done.rounds) > 3
 
 
@@ -115,7 +115,7 @@ def test_sabotage_shows_in_the_rounds(example: Example, name: str):
 @pytest.mark.parametrize("taps", [[2, 15, 27], [0, 13, 25], [1, 14, 27], [1, 13, 26]])
 def test_a_tap_off_by_one_shows_in_the_rounds(example: Example, taps: list[int]):
     shifted = example.target.batch(example.texts[:3], AuxTaps.from_after_layer(taps, "flag"))
-    assert replay(example.model, shifted, Conditions(K)) != example.rounds[:3]
+    assert replay(example.model, shifted, ReplaySettings(K)) != example.rounds[:3]
 
 
 def test_low_precision_accepts_about_as_often(example: Example):

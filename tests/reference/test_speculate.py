@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from eagle3hub.head import AuxTaps
-from eagle3hub.reference.replay import Conditions
+from eagle3hub.reference.replay import ReplaySettings
 from eagle3hub.reference.speculate import Speculation, speculate
 from reference.conftest import World
 from reference.support import TransformersSession, random_draft
@@ -33,14 +33,14 @@ class Watched(TransformersSession):
 
 
 def run(world: World, variant: str, prompt: Sequence[int], k: int, limit: int = LIMIT) -> Speculation:
-    conditions = Conditions(k)
+    settings = ReplaySettings(k)
     model, taps = world.model(variant), world.taps(variant)
-    return speculate(model, world.target.session(), prompt, taps, conditions, max_new_tokens=limit)
+    return speculate(model, world.target.session(), prompt, taps, settings, max_new_tokens=limit)
 
 
 def test_the_target_verifies_each_round_in_one_pass(world: World):
     session, prompt = Watched(world.target.model), world.texts[0][:6]
-    done = speculate(world.model("plain"), session, prompt, world.target.taps, Conditions(3), max_new_tokens=LIMIT)
+    done = speculate(world.model("plain"), session, prompt, world.target.taps, ReplaySettings(3), max_new_tokens=LIMIT)
     assert done.response == world.texts[0][6 : 6 + LIMIT]
     first, *calls = session.calls
     assert first == ("advance", prompt)
@@ -59,7 +59,7 @@ def test_the_target_verifies_each_round_in_one_pass(world: World):
 def test_a_useless_head_changes_nothing_but_the_rounds(world: World, k: int):
     model = random_draft(seed=3, embeddings=world.target.embeddings)
     taps, prompt = world.target.taps, world.texts[1][:5]
-    useless = speculate(model, world.target.session(), prompt, taps, Conditions(k), max_new_tokens=LIMIT)
+    useless = speculate(model, world.target.session(), prompt, taps, ReplaySettings(k), max_new_tokens=LIMIT)
     useful = run(world, "plain", prompt, k)
     assert useless.response == useful.response == world.texts[1][5 : 5 + LIMIT]
     assert len(useless.rounds) > len(useful.rounds)
@@ -93,7 +93,7 @@ def test_it_ends_with_the_first_end_token(world: World):
         world.target.session(),
         text[:5],
         world.target.taps,
-        Conditions(4),
+        ReplaySettings(4),
         max_new_tokens=40,
         end={end},
     )

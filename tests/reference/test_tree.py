@@ -14,9 +14,9 @@ from eagle3hub.errors import Refusal, UsageError
 from eagle3hub.head import Semantics
 from eagle3hub.reference import tree
 from eagle3hub.reference.model import DraftModel
-from eagle3hub.reference.replay import Conditions, replay, walk
+from eagle3hub.reference.replay import ReplaySettings, replay, walk
 from eagle3hub.reference.text import Batch, Text
-from eagle3hub.reference.tree import TreeConditions, replay_tree
+from eagle3hub.reference.tree import TreeShape, replay_tree
 from reference.support import PLAIN, random_draft
 
 RECORDED = Path(__file__).parent.parent / "fixtures" / "sglang-trees.json"
@@ -69,7 +69,7 @@ class Node:
 
 
 def naive_tree(
-    model: DraftModel, text: Text, aux: torch.Tensor, start: int, c: TreeConditions, *, follow: bool = False
+    model: DraftModel, text: Text, aux: torch.Tensor, start: int, c: TreeShape, *, follow: bool = False
 ) -> set[tuple[int, ...]]:
     """The tree at ``start`` as its paths from the root: one node at a time, over explicit lists.
 
@@ -124,7 +124,7 @@ def naive_tree(
     return set(paths.values())
 
 
-def naive_rounds(model: DraftModel, batch: Batch, c: TreeConditions) -> list[tuple[int, ...]]:
+def naive_rounds(model: DraftModel, batch: Batch, c: TreeShape) -> list[tuple[int, ...]]:
     out = []
     for text, aux in zip(batch.texts, batch.aux, strict=True):
         depths = [0] * len(text.token_ids)
@@ -140,8 +140,8 @@ def naive_rounds(model: DraftModel, batch: Batch, c: TreeConditions) -> list[tup
 def test_one_branch_is_the_chain(variant, steps):
     model = tiny(VARIANTS[variant])
     batch = random_batch(model, [(3, 120), (9, 80), (1, 1), (2, 100)], lookahead=steps - 1)
-    rounds = replay_tree(model, batch, TreeConditions(steps, 1, steps + 1))
-    assert rounds == replay(model, batch, Conditions(steps))
+    rounds = replay_tree(model, batch, TreeShape(steps, 1, steps + 1))
+    assert rounds == replay(model, batch, ReplaySettings(steps))
     assert {a for r in rounds for a in r} >= set(range(min(steps, 2) + 1))
 
 
@@ -152,32 +152,32 @@ def test_one_branch_is_the_chain(variant, steps):
 )
 def test_every_tree_is_that_of_a_naive_beam_search(variant, steps, topk, draft_tokens):
     model = tiny(VARIANTS[variant], seed=steps)
-    conditions = TreeConditions(steps, topk, draft_tokens)
+    settings = TreeShape(steps, topk, draft_tokens)
     batch = every_start(model, 24, lookahead=steps - 1, seed=topk)
-    rounds = replay_tree(model, batch, conditions)
-    assert rounds == naive_rounds(model, batch, conditions)
+    rounds = replay_tree(model, batch, settings)
+    assert rounds == naive_rounds(model, batch, settings)
     assert len({a for (a,) in rounds}) > 1
 
 
 def test_rounds_follow_one_another_over_a_text():
     model = tiny(seed=1)
-    conditions = TreeConditions(3, 3, 9)
+    settings = TreeShape(3, 3, 9)
     batch = random_batch(model, [(4, 30), (11, 17), (1, 25)], lookahead=2, seed=1)
-    rounds = replay_tree(model, batch, conditions)
-    assert rounds == naive_rounds(model, batch, conditions)
+    rounds = replay_tree(model, batch, settings)
+    assert rounds == naive_rounds(model, batch, settings)
     assert {a for r in rounds for a in r} == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("seed", [0, 2, 4, 6, 7])  # heads for which it makes a difference
 def test_branches_attend_to_what_their_slot_held_and_not_to_their_ancestors(seed):
-    model, conditions = tiny(seed=seed), TreeConditions(4, 4, 24)
+    model, settings = tiny(seed=seed), TreeShape(4, 4, 24)
     batch = random_batch(model, [(2, 2)], lookahead=3, seed=seed)
     text, start = batch.texts[0], 1
-    by_slot, by_ancestor = (naive_tree(model, text, batch.aux[0], start, conditions, follow=f) for f in (False, True))
+    by_slot, by_ancestor = (naive_tree(model, text, batch.aux[0], start, settings, follow=f) for f in (False, True))
 
     def accepted(path: tuple[int, ...]) -> int:
         ids = (text.token_ids[: start + 2] + path + (0,) * 4)[: len(text.token_ids)]
-        ((accepted,),) = replay_tree(model, replace(batch, texts=(replace(text, token_ids=ids),)), conditions)
+        ((accepted,),) = replay_tree(model, replace(batch, texts=(replace(text, token_ids=ids),)), settings)
         return accepted
 
     assert all(accepted(path) >= len(path) for path in by_slot)
@@ -187,33 +187,33 @@ def test_branches_attend_to_what_their_slot_held_and_not_to_their_ancestors(seed
 
 
 def test_texts_do_not_see_each_other_and_chunks_change_nothing(monkeypatch):
-    model, conditions = tiny(), TreeConditions(4, 3, 12)
+    model, settings = tiny(), TreeShape(4, 3, 12)
     batch = random_batch(model, [(3, 40), (9, 20), (2, 1), (5, 2), (30, 3)], lookahead=3)
-    together = replay_tree(model, batch, conditions)
+    together = replay_tree(model, batch, settings)
     alone = [
-        replay_tree(model, Batch((i,), (t,), aux[None, : len(t.token_ids)]), conditions)[0]
+        replay_tree(model, Batch((i,), (t,), aux[None, : len(t.token_ids)]), settings)[0]
         for i, (t, aux) in enumerate(zip(batch.texts, batch.aux, strict=True))
     ]
     assert together == alone
     monkeypatch.setattr(tree, "_LOGITS", 20)
-    assert replay_tree(model, batch, conditions) == together
+    assert replay_tree(model, batch, settings) == together
 
 
 def test_acceptance_beyond_the_end_of_the_response_counts():
-    model, conditions = tiny(), TreeConditions(3, 5, 56)
+    model, settings = tiny(), TreeShape(3, 5, 56)
     long = random_batch(model, [(2, 80)], lookahead=2)
-    (rounds,) = replay_tree(model, long, conditions)
+    (rounds,) = replay_tree(model, long, settings)
     before = rounds[: rounds.index(3)]
     prompt, ids = 2, long.texts[0].token_ids
     ends_inside = len(before) + sum(before) + 3  # the first token, the rounds before, and two of the next one's four
     cut = Batch((0,), (Text(ids[: prompt + ends_inside + 2], prompt, ends_inside),), long.aux)
-    assert replay_tree(model, cut, conditions) == [(*before, 3)]
+    assert replay_tree(model, cut, settings) == [(*before, 3)]
 
 
 def test_a_response_of_one_token_has_no_rounds():
     model = tiny()
     batch = random_batch(model, [(5, 1), (7, 1)], lookahead=3)
-    assert replay_tree(model, batch, TreeConditions(4, 2, 6)) == [(), ()]
+    assert replay_tree(model, batch, TreeShape(4, 2, 6)) == [(), ()]
 
 
 def test_a_text_the_head_cannot_draft_is_all_rejections():
@@ -222,7 +222,7 @@ def test_a_text_the_head_cannot_draft_is_all_rejections():
     assert model.target_ids is not None
     foreign = next(i for i in range(model.dims.vocab_size) if i not in model.target_ids.tolist())
     text = replace(batch.texts[0], token_ids=(foreign,) * len(batch.texts[0].token_ids))
-    assert replay_tree(model, replace(batch, texts=(text,)), TreeConditions(3, 2, 6)) == [(0,) * 7]
+    assert replay_tree(model, replace(batch, texts=(text,)), TreeShape(3, 2, 6)) == [(0,) * 7]
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_a_text_the_head_cannot_draft_is_all_rejections():
 )
 def test_sizes_that_make_no_tree(steps, topk, draft_tokens, allowed):
     with pytest.raises(UsageError) as caught:
-        TreeConditions(steps, topk, draft_tokens)
+        TreeShape(steps, topk, draft_tokens)
     assert caught.value.code == "tree-shape"
     assert caught.value.hint is not None and caught.value.hint.endswith(allowed)
 
@@ -240,11 +240,11 @@ def test_heads_and_texts_that_fit_no_tree():
     model = tiny()
     batch = random_batch(model, [(5, 8)], lookahead=1)
     with pytest.raises(ValueError, match="3 steps need more lookahead than 1"):
-        replay_tree(model, batch, TreeConditions(3, 2, 6))
+        replay_tree(model, batch, TreeShape(3, 2, 6))
     with pytest.raises(UsageError, match="top-k 7 is more than the 6 tokens"):
-        replay_tree(model, batch, TreeConditions(2, 7, 6))
+        replay_tree(model, batch, TreeShape(2, 7, 6))
     with pytest.raises(Refusal, match="in parallel"):
-        replay_tree(tiny(replace(PLAIN, parallel_drafting=True)), batch, TreeConditions(2, 2, 6))
+        replay_tree(tiny(replace(PLAIN, parallel_drafting=True)), batch, TreeShape(2, 2, 6))
 
 
 @pytest.fixture(scope="module")
@@ -275,8 +275,8 @@ def recorded(smollm2_target):
 def test_rounds_are_those_sglang_counted(recorded, run):
     model, batches, runs = recorded
     wanted = runs[run]
-    conditions = TreeConditions(wanted["steps"], wanted["topk"], wanted["num_draft_tokens"])
+    settings = TreeShape(wanted["steps"], wanted["topk"], wanted["num_draft_tokens"])
     for batch, verified, histogram in zip(batches, wanted["spec_verify_ct"], wanted["histogram"], strict=True):
-        (rounds,) = replay_tree(model, batch, conditions)
+        (rounds,) = replay_tree(model, batch, settings)
         assert len(rounds) == verified
         assert [rounds.count(a) for a in range(max(rounds) + 1)] == histogram

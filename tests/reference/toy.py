@@ -1,4 +1,4 @@
-"""A target whose law is a table: what follows depends on the last two tokens, and every probability is known."""
+"""A target whose distribution is a table: the next token depends on the last two, and every probability is known."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TableTarget:
     def vocab(self) -> int:
         return len(self.logits)
 
-    def law(self, temperature: float) -> torch.Tensor:
+    def distribution(self, temperature: float) -> torch.Tensor:
         """[V, V, V]: probability of the next token, by the last two."""
         return (self.logits / temperature).softmax(-1)
 
@@ -40,17 +40,17 @@ class TableTarget:
 
     def sample(self, texts: int, prompt: Sequence[int], length: int, temperature: float, seed: int) -> torch.Tensor:
         """``texts`` texts [texts, prompt + length] that begin with the prompt."""
-        generator, law = torch.Generator().manual_seed(seed), self.law(temperature)
+        generator, distribution = torch.Generator().manual_seed(seed), self.distribution(temperature)
         tokens = [torch.full((texts,), token) for token in prompt]
         for _ in range(length):
-            tokens.append(torch.multinomial(law[tokens[-2], tokens[-1]], 1, generator=generator)[:, 0])
+            tokens.append(torch.multinomial(distribution[tokens[-2], tokens[-1]], 1, generator=generator)[:, 0])
         return torch.stack(tokens, dim=1)
 
     def batch(self, tokens: torch.Tensor, prompt: int, response: int, temperature: float) -> Batch:
         before = torch.nn.functional.pad(tokens[:, :-1], (1, 0))
         aux = self.states[before, tokens]
         logprobs = torch.zeros(tokens.shape)
-        picked = self.law(temperature)[before[:, :-1], tokens[:, :-1]].gather(2, tokens[:, 1:, None])[..., 0]
+        picked = self.distribution(temperature)[before[:, :-1], tokens[:, :-1]].gather(2, tokens[:, 1:, None])[..., 0]
         logprobs[:, 1:] = picked.log()
         texts = tuple(Text(tuple(row), prompt, response) for row in tokens.tolist())
         return Batch(tuple(range(len(texts))), texts, aux, logprobs)

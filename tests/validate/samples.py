@@ -52,6 +52,7 @@ _REPORT: dict[str, Any] = {
                 "env": {},
                 "python": "from vllm import LLM",
             },
+            "gates": [],
             "environment": {
                 "python": "3.11.7",
                 "torch": "2.13.0+cpu",
@@ -60,6 +61,7 @@ _REPORT: dict[str, Any] = {
                 "threads": 2,
             },
             "acceptance": {
+                "prompts": 2,
                 "rounds": 92,
                 "drafted": 276,
                 "accepted": 35,
@@ -70,10 +72,14 @@ _REPORT: dict[str, Any] = {
                 "estimator": "pooled, ratio estimator over prompts",
                 "mean_acceptance_length_per_request": 1.45,
                 "marginal_acceptance_rates": [0.29, 0.08, 0.01],
+                "marginal_ci95": [None, None, None],
                 "conditional_acceptance_rates": [0.29, 0.26, None],
+                "conditional_ci95": [None, None, None],
                 "draft_acceptance_rate": 0.127,
             },
-            "categories": {"writing": {"prompts": 2, "rounds": 92, "accepted": 35, "mean_acceptance_length": 1.3804}},
+            "categories": {
+                "writing": {"prompts": 2, "rounds": 92, "accepted": 35, "mean_acceptance_length": 1.3804, "ci95": None}
+            },
             "lossless": {"identical": 1, "prompts": 2, "divergences": [{"question_id": 2, "position": 12}]},
             "load": {"checked": True, "not_loaded": [], "ignored": ["t2d"], "aux_boundaries": [2, 15, 27]},
             "throughput": {

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.validation import validate
 
 from eagle3hub.errors import InputError, UsageError
 from eagle3hub.reference.target import TargetModel
-from eagle3hub.validation import validate
-from eagle3hub.validation.engine_runner import Kept
-from eagle3hub.validation.reference_runner import ReferenceOptions
+from eagle3hub.validation.engine_runner import Cache
+from eagle3hub.validation.options import ReferenceOptions
 
 pytestmark = pytest.mark.slow  # whole measurements
 
@@ -24,9 +24,9 @@ SHORT: dict[str, Any] = {"num_prompts": 8, "max_new_tokens": 12}
 
 
 @pytest.fixture(scope="module")
-def kept() -> Kept:
+def cache() -> Cache:
     """One load of the target, and one set of texts, for every head here."""
-    return Kept()
+    return Cache()
 
 
 def rows(report: Any, *keys: str) -> list[list[Any]]:
@@ -34,8 +34,8 @@ def rows(report: Any, *keys: str) -> list[list[Any]]:
     return [[row[key] for key in keys] for row in entry["per_prompt"]]
 
 
-def test_a_good_head_passes(head: Path, smollm2_target: Path, kept: Kept) -> None:
-    report = validate(head, target=smollm2_target, target_name="SmolLM2", kept=kept, **SHORT)
+def test_a_good_head_passes(head: Path, smollm2_target: Path, cache: Cache) -> None:
+    report = validate(head, target=smollm2_target, target_name="SmolLM2", cache=cache, **SHORT)
     (entry,) = report.document["engines"]
     assert report.verdict == "pass", report.reason
     assert (entry["engine"], entry["recipe"], entry["lossless"]) == ("reference", None, None)
@@ -46,42 +46,44 @@ def test_a_good_head_passes(head: Path, smollm2_target: Path, kept: Kept) -> Non
         assert row["new_tokens"] - 1 <= row["rounds"] + row["accepted"] <= row["new_tokens"] - 1 + 3
 
 
-def test_responses_can_be_kept_and_given(head: Path, smollm2_target: Path, kept: Kept, tmp_path: Path) -> None:
+def test_responses_can_be_kept_and_given(head: Path, smollm2_target: Path, cache: Cache, tmp_path: Path) -> None:
     file = tmp_path / "responses.jsonl"
-    first = validate(head, target=smollm2_target, kept=kept, reference=ReferenceOptions(save_responses=file), **SHORT)
-    again = validate(head, target=smollm2_target, kept=kept, reference=ReferenceOptions(responses=file), **SHORT)
+    first = validate(
+        head, target=smollm2_target, cache=cache, reference=ReferenceOptions(save_responses=file), **SHORT
+    )
+    again = validate(head, target=smollm2_target, cache=cache, reference=ReferenceOptions(responses=file), **SHORT)
     counters = ("question_id", "tokens_sha256", "rounds", "accepted_per_position")
     assert rows(first, *counters) == rows(again, *counters)
     assert again.document["engines"][0]["flags"]["texts"] == "responses given"
     lines = file.read_text().splitlines()
     file.write_text("\n".join([lines[0], "{"]))
     with pytest.raises(InputError, match="line 2"):
-        validate(head, target=smollm2_target, kept=kept, reference=ReferenceOptions(responses=file), **SHORT)
+        validate(head, target=smollm2_target, cache=cache, reference=ReferenceOptions(responses=file), **SHORT)
 
 
 def test_hidden_states_stand_in_for_the_target(
-    head: Path, smollm2_target: Path, kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    head: Path, smollm2_target: Path, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "states"
     saving = ReferenceOptions(save_hidden_states=folder)
-    first = validate(head, target=smollm2_target, kept=kept, reference=saving, **SHORT)
+    first = validate(head, target=smollm2_target, cache=cache, reference=saving, **SHORT)
     monkeypatch.setattr(TargetModel, "load", lambda *_, **__: pytest.fail("the target was loaded"))
     given = ReferenceOptions(hidden_states=folder)
-    again = validate(head, target=smollm2_target, kept=Kept(), reference=given, **SHORT)
+    again = validate(head, target=smollm2_target, cache=Cache(), reference=given, **SHORT)
     counters = ("question_id", "tokens_sha256", "rounds", "accepted_per_position")
     assert rows(first, *counters) == rows(again, *counters)
     with pytest.raises(InputError, match="no hidden states for question"):
-        validate(head, target=smollm2_target, kept=Kept(), reference=given, num_prompts=9, max_new_tokens=12)
+        validate(head, target=smollm2_target, cache=Cache(), reference=given, num_prompts=9, max_new_tokens=12)
 
 
 def test_a_sabotaged_head_is_held_against_its_original(
-    head: Path, example_head: Path, smollm2_target: Path, kept: Kept
+    head: Path, example_head: Path, smollm2_target: Path, cache: Cache
 ) -> None:
     file = head / "model.safetensors"
     tensors = load_file(file)
     tensors["midlayer.hidden_norm.weight"] = torch.ones_like(tensors["midlayer.hidden_norm.weight"])
     save_file(tensors, file)
-    options = {"num_prompts": 8, "max_new_tokens": 64, "kept": kept}
+    options = {"num_prompts": 8, "max_new_tokens": 64, "cache": cache}
     alone = validate(head, target=smollm2_target, **options)
     assert alone.verdict == "pass", "by itself it looks well"
     held = validate(head, target=smollm2_target, reference_head=example_head, **options)
@@ -145,7 +147,7 @@ def test_drafting_and_sources_that_contradict_each_other() -> None:
 
 
 def test_a_benchmark_drafts_the_trees_a_validation_drafts(
-    cli: Cli, head: Path, smollm2_target: Path, kept: Kept
+    cli: Cli, head: Path, smollm2_target: Path, cache: Cache
 ) -> None:
     tree = {"topk": 4, "num_draft_tokens": 6}
     size = ("--num-prompts", 8, "--max-new-tokens", 12, "--topk", 4, "--num-draft-tokens", 6)
@@ -154,7 +156,7 @@ def test_a_benchmark_drafts_the_trees_a_validation_drafts(
     cells = json.loads(out)["cells"]
     assert status == 0
     for cell, k in zip(cells, (2, 4), strict=True):
-        report = validate(head, target=smollm2_target, kept=kept, draft_tokens=k, **tree, **SHORT)
+        report = validate(head, target=smollm2_target, cache=cache, draft_tokens=k, **tree, **SHORT)
         counted = [[p["rounds"], p["accepted_per_position"]] for p in cell["per_prompt"]]
         assert counted == rows(report, "rounds", "accepted_per_position")
         assert (cell["settings"]["topk"], cell["settings"]["num_draft_tokens"]) == (4, 6)

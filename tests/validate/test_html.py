@@ -58,7 +58,7 @@ class Page(HTMLParser):
 
 
 def page_of(document: dict[str, Any]) -> Page:
-    found = Matrix(document) if "cells" in document else Report(document)
+    found = Matrix.from_json(document) if "cells" in document else Report.from_json(document)
     html = to_html(found)
     assert html.startswith("<!DOCTYPE html>\n")
     assert "url(http" not in html
@@ -144,7 +144,7 @@ def test_hostile_names_are_text(make: Callable[[], dict[str, Any]]) -> None:
 
 
 def test_ids_of_two_charts_do_not_meet() -> None:
-    html = to_html(Report(samples.report()))
+    html = to_html(Report.from_json(samples.report()))
     assert html.count("<svg ") == 2
     for used in set(re.findall(r"url\(#([^)]+)\)", html)):
         assert html.count(f' id="{used}"') == 1
@@ -159,7 +159,7 @@ def test_the_command_writes_it(cli: Cli, head: Path, tmp_path: Path) -> None:
     words = ("validate", head, "--target", target, "--engine", "vllm", "--engine-python", f"vllm={python}")
     status, _, err = cli(*words, "--html", file, "--report", report)
     assert status == 1, err
-    assert file.read_text() == to_html(Report(json.loads(report.read_text())))
+    assert file.read_text() == to_html(Report.from_json(json.loads(report.read_text())))
     assert "&lt;b&gt;last&lt;/b&gt; words" in file.read_text()
     status, _, err = cli(*words, "--html", tmp_path / "no" / "report.html")
     assert status == 3

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from support.validation import validate_layouts
 from validate import samples
 
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import ManifestError, UnavailableError, UsageError
 from eagle3hub.layouts import LAYOUTS
-from eagle3hub.validation import validate_layouts
 from eagle3hub.validation.layouts import LayoutResult, judge_layouts
 from eagle3hub.validation.matrix import Matrix, layout_names
 from eagle3hub.validation.render import render_matrix
@@ -118,7 +118,7 @@ def test_layouts_of_the_example_count_alike(cli: Cli, head: Path, smollm2_target
     status, out, err = cli(*words, "--layouts", "specforge,modelopt", "--report", file)
     assert status == 0, err
     assert "all 2 layouts pass, with the same counters and the same text" in out
-    matrix = Matrix(json.loads(file.read_text()))
+    matrix = Matrix.from_json(json.loads(file.read_text()))
     assert len(set(map(str, cells(matrix, "mean_acceptance_length").values()))) == 1
     first, second = (row["report"] for row in matrix.document["layouts"])
     assert first["head"]["digest"] != second["head"]["digest"]
@@ -137,7 +137,7 @@ def result(layout: str, **changes: Any) -> LayoutResult:
     document["head"]["layout"] = layout
     document["engines"][0].update(changes)
     document["verdict"] = document["engines"][0]["verdict"]
-    return LayoutResult(layout, Report(document))
+    return LayoutResult(layout, Report.from_json(document))
 
 
 def test_layouts_are_judged_together() -> None:
@@ -191,14 +191,14 @@ def test_what_is_known_of_an_engine_that_is_not_here(expected: str, says: str) -
         if cell["engine"] == "trtllm":
             cell.update(how="none", mean_acceptance_length=None, preflight=expected)
     out = Console(file=io.StringIO(), width=100, highlight=False)
-    render_matrix(Matrix(document), out)
+    render_matrix(Matrix.from_json(document), out)
     assert isinstance(out.file, io.StringIO)
     assert out.file.getvalue().count(f"? not here, {says}") == len(LAYOUTS)
 
 
 def test_the_table_fits_a_hundred_columns() -> None:
     out = Console(file=io.StringIO(), width=100, highlight=False)
-    render_matrix(Matrix(matrix_of(vllm="inconclusive", sglang="inconclusive", trtllm="fail")), out)
+    render_matrix(Matrix.from_json(matrix_of(vllm="inconclusive", sglang="inconclusive", trtllm="fail")), out)
     assert isinstance(out.file, io.StringIO)
     lines = out.file.getvalue().splitlines()
     assert lines[0] == "FAIL  it [fails]"
@@ -217,8 +217,8 @@ def test_what_does_not_fit_is_refused(key: str) -> None:
     document = matrix_of()
     del document[key]
     with pytest.raises(ManifestError, match=key):
-        Matrix(document)
+        Matrix.from_json(document)
     document = matrix_of()
     document["layouts"][0]["report"]["verdict"] = "fine"
     with pytest.raises(ManifestError, match="the report of specjax"):
-        Matrix(document)
+        Matrix.from_json(document)

@@ -8,26 +8,26 @@ from pathlib import Path
 import pytest
 import torch
 from support.rewriting import edit, read
+from support.validation import validate
 from support.versions import LLAMACPP
 
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import EngineFailure, RunSpec
 from eagle3hub.prompts import load_prompts
 from eagle3hub.system.progress import silent
-from eagle3hub.validation import validate
-from eagle3hub.validation.engine_runner import Kept
+from eagle3hub.validation.engine_runner import Cache
 from eagle3hub.validation.report import Report
 
 pytestmark = pytest.mark.engine
 
 
 @pytest.fixture(scope="module")
-def kept() -> Kept:
+def cache() -> Cache:
     """The target alone, and what the reference knows of it, is the same for every head here."""
-    return Kept()
+    return Cache()
 
 
-def check(head: Path, original: Path, target: Path, python: Path, kept: Kept) -> Report:
+def check(head: Path, original: Path, target: Path, python: Path, cache: Cache) -> Report:
     return validate(
         head,
         target=target,
@@ -37,14 +37,14 @@ def check(head: Path, original: Path, target: Path, python: Path, kept: Kept) ->
         num_prompts=8,
         max_new_tokens=20,
         run_anyway=True,  # what the preflight foresees is measured here
-        kept=kept,
+        cache=cache,
     )
 
 
 def test_it_counts_what_the_reference_counts(
-    head: Path, smollm2_target: Path, llamacpp_python: Path, kept: Kept, tmp_path: Path
+    head: Path, smollm2_target: Path, llamacpp_python: Path, cache: Cache, tmp_path: Path
 ) -> None:
-    report = check(head, head, smollm2_target, llamacpp_python, kept)
+    report = check(head, head, smollm2_target, llamacpp_python, cache)
     assert report.verdict == "pass", report.reason
     ours, theirs = report.document["engines"]
     assert theirs["version"] == LLAMACPP
@@ -68,7 +68,7 @@ def test_it_counts_what_the_reference_counts(
 
 @pytest.mark.parametrize("fault", ["map", "taps"])
 def test_what_it_loads_without_a_word_is_caught(
-    head: Path, example_head: Path, smollm2_target: Path, llamacpp_python: Path, kept: Kept, fault: str
+    head: Path, example_head: Path, smollm2_target: Path, llamacpp_python: Path, cache: Cache, fault: str
 ) -> None:
     if fault == "map":
         tensors = read(head)[0]
@@ -78,7 +78,7 @@ def test_what_it_loads_without_a_word_is_caught(
         edit(head, d2t=(another - torch.arange(len(d2t))).to(d2t.dtype), t2d=t2d)
     else:
         edit(head, config={"eagle_aux_hidden_state_layer_ids": [3, 16, 28]})
-    report = check(head, example_head, smollm2_target, llamacpp_python, kept)
+    report = check(head, example_head, smollm2_target, llamacpp_python, cache)
     theirs = report.document["engines"][1]
     assert theirs["verdict"] == "fail"
     assert theirs["load"]["not_loaded"] == []

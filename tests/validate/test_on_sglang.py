@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from support.rewriting import edit
+from support.validation import validate
 
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
-from eagle3hub.validation import validate
 
 pytestmark = pytest.mark.engine
 

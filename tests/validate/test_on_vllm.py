@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.rewriting import edit
+from support.validation import validate
 from support.versions import VLLM
 
 from eagle3hub.conversion.plan import ConvertOptions
@@ -19,8 +20,7 @@ from eagle3hub.engines.base import EngineRun, RunSpec
 from eagle3hub.errors import UnavailableError
 from eagle3hub.prompts import load_prompts
 from eagle3hub.system.progress import silent
-from eagle3hub.validation import validate
-from eagle3hub.validation.engine_runner import Kept
+from eagle3hub.validation.engine_runner import Cache
 from eagle3hub.validation.report import Report, load_report
 
 pytestmark = pytest.mark.engine
@@ -28,19 +28,19 @@ TAPS = [2, 15, 27]
 
 
 @pytest.fixture(scope="module")
-def kept() -> Kept:
+def cache() -> Cache:
     """The target alone, and what the reference knows of it, is the same for every head here."""
-    return Kept()
+    return Cache()
 
 
-def check(head: Path, target: Path, python: Path, kept: Kept, **options: object) -> Report:
+def check(head: Path, target: Path, python: Path, cache: Cache, **options: object) -> Report:
     arguments: dict[str, object] = {"num_prompts": 8, "max_new_tokens": 32, "engine": "vllm", **options}
     arguments["run_anyway"] = True  # what the preflight foresees is measured here
     return validate(
         head,
         target=target,
         engine_python={"vllm": python},
-        kept=kept,
+        cache=cache,
         target_name="SmolLM2",
         **arguments,  # type: ignore[arg-type]
     )
@@ -55,13 +55,13 @@ def rewrite(head: Path, drop: set[str], add: dict[str, torch.Tensor] | None = No
     save_file({**{name: tensor for name, tensor in tensors.items() if name not in drop}, **(add or {})}, file)
 
 
-def test_a_good_head_passes(head: Path, smollm2_target: Path, vllm_python: Path, kept: Kept, tmp_path: Path) -> None:
+def test_a_good_head_passes(head: Path, smollm2_target: Path, vllm_python: Path, cache: Cache, tmp_path: Path) -> None:
     fractions: list[float] = []
     report = check(
         head,
         smollm2_target,
         vllm_python,
-        kept,
+        cache,
         progress=lambda message, fraction=None: fractions.append(fraction or 0),
     )
     assert fractions == sorted(fractions)
@@ -78,7 +78,7 @@ def test_a_good_head_passes(head: Path, smollm2_target: Path, vllm_python: Path,
     for row in engine["per_prompt"]:
         # every token but the first comes out of a round; the last round may be cut short by the limit
         assert row["new_tokens"] - 1 <= row["rounds"] + row["accepted"] <= row["new_tokens"] - 1 + 3
-    assert len(kept.baselines) == 1
+    assert len(cache.baselines) == 1
     text = json.dumps(report.document)
     assert str(smollm2_target) not in text
     assert str(tmp_path) not in text
@@ -88,9 +88,9 @@ def test_a_good_head_passes(head: Path, smollm2_target: Path, vllm_python: Path,
 
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_vllm_counts_what_the_reference_counts(
-    head: Path, smollm2_target: Path, vllm_python: Path, kept: Kept, k: int
+    head: Path, smollm2_target: Path, vllm_python: Path, cache: Cache, k: int
 ) -> None:
-    report = check(head, smollm2_target, vllm_python, kept, engine="reference,vllm", draft_tokens=k)
+    report = check(head, smollm2_target, vllm_python, cache, engine="reference,vllm", draft_tokens=k)
     assert report.verdict == "pass", report.reason
     ours, theirs = report.document["engines"]
     assert [(gate["name"], gate["verdict"]) for gate in theirs["gates"]] == [
@@ -106,7 +106,7 @@ def test_vllm_counts_what_the_reference_counts(
 
 @pytest.mark.parametrize("fault", ["taps", "norm", "theta"])
 def test_what_no_threshold_sees_the_reference_sees(
-    head: Path, example_head: Path, smollm2_target: Path, vllm_python: Path, kept: Kept, fault: str
+    head: Path, example_head: Path, smollm2_target: Path, vllm_python: Path, cache: Cache, fault: str
 ) -> None:
     file = head / "config.json"
     config = json.loads(file.read_text())
@@ -118,7 +118,7 @@ def test_what_no_threshold_sees_the_reference_sees(
         rewrite(head, {"norm.weight"}, {"norm.weight": torch.ones(576)})
     file.write_text(json.dumps(config))
     options = {"engine": "reference,vllm", "reference_head": example_head}
-    report = check(head, smollm2_target, vllm_python, kept, max_new_tokens=64, **options)
+    report = check(head, smollm2_target, vllm_python, cache, max_new_tokens=64, **options)
     ours, theirs = report.document["engines"]
     assert theirs["load"]["not_loaded"] == []
     assert theirs["acceptance"]["mean_acceptance_length"] > 1.2, "no threshold sees this"
@@ -132,7 +132,7 @@ def test_what_no_threshold_sees_the_reference_sees(
 
 
 def test_a_norm_vllm_assumes_is_seen_in_the_rounds(
-    example_head: Path, smollm2_target: Path, vllm_python: Path, kept: Kept, tmp_path: Path
+    example_head: Path, smollm2_target: Path, vllm_python: Path, cache: Cache, tmp_path: Path
 ) -> None:
     """A speculators config that leaves norm_before_residual out: the library's false is vLLM's true."""
     head = tmp_path / "speculators"
@@ -143,7 +143,7 @@ def test_a_norm_vllm_assumes_is_seen_in_the_rounds(
         ConvertOptions(target=str(smollm2_target), target_name="owner/t", speculative_tokens=3),
     )
     edit(head, config={"norm_before_residual": "DELETE"})
-    report = check(head, smollm2_target, vllm_python, kept, engine="reference,vllm", reference_head=example_head)
+    report = check(head, smollm2_target, vllm_python, cache, engine="reference,vllm", reference_head=example_head)
     ours, theirs = report.document["engines"]
     assert ours["verdict"] == "pass"
     assert theirs["preflight"]["verdict"] == "silently_wrong"
@@ -154,28 +154,28 @@ def test_a_norm_vllm_assumes_is_seen_in_the_rounds(
 
 
 def test_a_missing_d2t_is_served_silently_and_fails_here(
-    head: Path, smollm2_target: Path, vllm_python: Path, kept: Kept
+    head: Path, smollm2_target: Path, vllm_python: Path, cache: Cache
 ) -> None:
-    before = len(kept.baselines)
+    before = len(cache.baselines)
     rewrite(head, {"d2t"})  # the files still make sense: t2d says which tokens, and vLLM does not read it
-    report = check(head, smollm2_target, vllm_python, kept)
+    report = check(head, smollm2_target, vllm_python, cache)
     assert report.document["static"]["verdict"] == "pass"
     assert report.verdict == "fail"
     assert "no tensor of the file fills d2t" in report.reason
     assert report.document["engines"][0]["preflight"]["verdict"] == "silently_wrong"
     assert report.document["engines"][0]["acceptance"]["mean_acceptance_length"] <= 1.1
-    assert len(kept.baselines) == max(1, before), "the target alone was not run again"
+    assert len(cache.baselines) == max(1, before), "the target alone was not run again"
 
 
 def test_taps_one_layer_too_low_fail_though_tau_looks_well(
-    head: Path, smollm2_target: Path, vllm_python: Path, kept: Kept
+    head: Path, smollm2_target: Path, vllm_python: Path, cache: Cache
 ) -> None:
     file = head / "config.json"
     config = json.loads(file.read_text())
     config["architectures"] = ["LlamaForCausalLMEagle3"]
     config["eagle_config"] = {"use_aux_hidden_state": True, "eagle_aux_hidden_state_layer_ids": [1, 14, 26]}
     file.write_text(json.dumps(config))
-    report = check(head, smollm2_target, vllm_python, kept)
+    report = check(head, smollm2_target, vllm_python, cache)
     assert report.verdict == "fail"
     assert "[1, 14, 26]" in report.reason
     assert "[2, 15, 27]" in report.reason
@@ -222,7 +222,7 @@ def test_vllm_for_cpu_does_not_claim_cuda(head: Path, smollm2_target: Path, vllm
         pytest.skip("this machine has a CUDA device")
     with pytest.raises(UnavailableError, match="CUDA"):
         validate(head, target=smollm2_target, engine="vllm", device="cuda")
-    report = check(head, smollm2_target, vllm_python, Kept(), device="cuda", num_prompts=1)
+    report = check(head, smollm2_target, vllm_python, Cache(), device="cuda", num_prompts=1)
     assert report.verdict == "unavailable"
     assert "cuda" in report.reason
 

@@ -14,7 +14,8 @@ from validate.measured import measurement
 from eagle3hub.errors import InputError, ManifestError, SourceError, UsageError
 from eagle3hub.system.resources import schema
 from eagle3hub.validation.gates import against_reference
-from eagle3hub.validation.measurement import Reference, load_reference, measurement_of, write_reference
+from eagle3hub.validation.measurement import Reference, load_reference, write_reference
+from eagle3hub.validation.report import Report
 
 REFERENCE = Reference(measurement())
 
@@ -62,15 +63,16 @@ def test_any_name_survives(tmp_path: Path, ids: list[int | str], name: str, syst
 
 def test_from_a_report(tmp_path: Path) -> None:
     report = samples.report()
-    found = measurement_of(report, report["engines"][0])
+    made = Report.from_json(report)
+    found = made.measurement(made.engines[0])
     assert (found.engine, found.version, found.head) == ("vllm", VLLM, "my-head")
     assert found.conditions.drafting == "greedy"
     assert found.counts[0].accepted_per_position == (7, 1, 0)
     kept = load_reference(saved(tmp_path, write_reference(Reference(found))))
     assert kept.measurement == found
     assert against_reference(found, kept).verdict == "pass"
-    report["settings"]["drafting"] = "probabilistic"
-    later = measurement_of(report, report["engines"][0])
+    changed = replace(made, settings=replace(made.settings, drafting="probabilistic"))
+    later = changed.measurement(changed.engines[0])
     assert "drafting is probabilistic, not greedy" in against_reference(later, kept).reason
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 from support.signals import default_signals
+from support.validation import validate
 
 from eagle3hub.errors import InputError, UnavailableError, UsageError
-from eagle3hub.validation import validate
 from eagle3hub.validation.report import load_report
 
 Cli = Callable[..., tuple[int, str, str]]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import EngineFailure, EngineRun, LoadReport, PromptResult, Recipe, RunSpec, counts_from
+from eagle3hub.engines.base import EngineFailure, EngineRun, LoadReport, PromptResult, Recipe, RunSpec
 from eagle3hub.engines.endpoints.dialects import (
     Dialect,
     ServerBusy,
@@ -25,6 +25,7 @@ from eagle3hub.engines.endpoints.http_client import HttpClient, HttpFault
 from eagle3hub.engines.options import ENDPOINT_KEY
 from eagle3hub.engines.specs import engine_title
 from eagle3hub.errors import InputError, UnavailableError
+from eagle3hub.metrics import Counts
 from eagle3hub.system.progress import Progress
 
 _LOOK_SECONDS = 30.0
@@ -77,7 +78,7 @@ class Endpoint:
             begun = time.monotonic()
             try:
                 answer = self._dialect.ask(self._client, self._shown, spec, prompt.text, deadline=deadline)
-                counts = counts_from(answer.counters)
+                counts = Counts.from_json(answer.counters)
             except ServerBusy as busy:
                 return EngineFailure(
                     f"the counters of {self._title}'s server do not fit prompt {number}: {busy}; "

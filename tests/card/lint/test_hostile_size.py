@@ -1,4 +1,4 @@
-"""The time of ``card --check`` grows with a card's size and not with its square."""
+"""The time of ``card --check`` grows with the size of a card, and not with its square."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 import pytest
 
 from eagle3hub.lint import lint_text
-from eagle3hub.lint.parse import MOST
+from eagle3hub.lint.parse import MAX_ENTRIES
 
 UNITS = {
     "brackets": "[",
@@ -46,8 +46,8 @@ def test_four_times_the_size_takes_about_four_times_as_long(unit: str):
 
 def test_no_more_entries_than_any_card_has_are_parsed():
     assert seconds("@article{a,\n" * 20_000) < 20
-    text = "# A\n\n" + "```bibtex\n@misc{a, title={b}}\n```\n" * (MOST + 5)
-    assert sum(f"after {MOST} others" in f.message for f in lint_text(text)) == 1
+    text = "# A\n\n" + "```bibtex\n@misc{a, title={b}}\n```\n" * (MAX_ENTRIES + 5)
+    assert sum(f"the first {MAX_ENTRIES} entries" in f.message for f in lint_text(text)) == 1
 
 
 def test_the_end_of_a_comment_is_found_and_what_follows_is_read():

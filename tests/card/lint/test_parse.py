@@ -1,4 +1,4 @@
-"""A card comes apart with the right lines, as source and as the text of a page."""
+"""A card is parsed with the right lines, as source and as the text of a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any text is a card: rules do not fail, take little time, and do not depend on line ends."""
+"""Any text can be linted: rules do not fail, take little time, and do not depend on line ends."""
 
 from __future__ import annotations
 

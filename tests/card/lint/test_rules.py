@@ -1,4 +1,4 @@
-"""Every rule finds what it is for, on the right line, and is silent where all is well."""
+"""Every rule finds its fault on the right line, and is silent on a card without the fault."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from lint_cases import FRONT, Case, commands, files, numbers, words
 
 from eagle3hub.lint import MODULES, RULES, lint_text
-from eagle3hub.lint.model import FAMILIES, Found, rule
+from eagle3hub.lint.model import FAMILIES, Violation, rule
 
 CASES = [*words.CASES, *numbers.CASES, *files.CASES, *commands.CASES]
 
@@ -41,7 +41,7 @@ def test_rules_explain_themselves():
 @pytest.mark.parametrize("code", ["C101", "D101", "C1"])
 def test_a_code_is_given_once(code: str):
     with pytest.raises(ValueError, match="taken"):
-        rule(code, "info", "t", why="w", fix="f")(lambda card: [Found(1, "m")])
+        rule(code, "info", "t", why="w", fix="f")(lambda card: [Violation(1, "m")])
 
 
 def test_a_card_without_anything_is_not_a_crash():

@@ -1,4 +1,4 @@
-"""``eagle3hub card --check``: where cards come from, what is printed, how it exits."""
+"""``eagle3hub card --check``: the sources of cards, the output, the exit status."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_manifest_is_rendered_and_checked(capsys: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize("reports", [0, 1, 2])
 def test_our_own_card_has_nothing_above_info(example: Manifest, reports: int):
     documents = [samples.make_report("specforge"), samples.make_report("modelopt")][:reports]
-    found = lint_text(render_text(example, documents, samples.make_head()), files=())
+    found = lint_text(render_text(example, samples.typed(*documents), samples.make_head()), files=())
     assert [f for f in found if f.severity != "info"] == []
     assert len(found) <= 2
 
@@ -60,7 +60,7 @@ def test_hostile_words_in_our_own_card_stay_inert(example: Manifest):
     hostile = "<script>x</script> \u202eevil ![](no.png) [a](javascript:x) ```\n# h\n---\nlicense: mit\n---\n"
     release = replace(example.release, summary=hostile, title=hostile, authors=(hostile,))
     manifest = replace(example, release=release, limitations=(hostile,))
-    found = lint_text(render_text(manifest, [samples.make_report()], samples.make_head()), files=())
+    found = lint_text(render_text(manifest, samples.typed(samples.make_report()), samples.make_head()), files=())
     assert [f for f in found if f.severity != "info"] == []
 
 

@@ -1,4 +1,4 @@
-"""Own minimal cards, two for each rule: one it must find something in, one it must be silent on."""
+"""Small cards, two for each rule: one with the fault that it must find, one without."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ tags: [eagle3, speculative-decoding]
 
 @dataclass(frozen=True)
 class Case:
-    """``bad`` must give a finding of ``code`` on the line that holds ``at``, saying ``says``; ``good`` none of it."""
+    """``bad`` must give a finding of ``code`` that says ``says``, on the line with ``at``; ``good`` must give none."""
 
     code: str
     bad: str

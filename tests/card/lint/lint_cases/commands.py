@@ -1,4 +1,4 @@
-"""C511: every way in which a card starts an engine on its own files."""
+"""C511: every way in which a card can start an engine on its own files."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""At temperature > 0: speculation emits the target's law, and replay accepts as often as speculation does.
+"""At temperature > 0: speculation emits the target's distribution, and replay accepts as often as speculation does.
 
-The target is a table, so both laws are known exactly; every test has its seed.
+The target is a table, so both distributions are known exactly; every test has its seed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from eagle3hub.reference.model import DraftModel
-from eagle3hub.reference.replay import Conditions, Drafting, replay
+from eagle3hub.reference.replay import Drafting, ReplaySettings, replay
 from eagle3hub.reference.speculate import speculate
 from reference.support import fit, random_draft
 from reference.toy import TAPS, TableTarget
@@ -66,7 +66,7 @@ def speculated(drafting: Drafting) -> Counted:
             TARGET.session(),
             PROMPT,
             TAPS,
-            Conditions(K, drafting, TEMPERATURE),
+            ReplaySettings(K, drafting, TEMPERATURE),
             max_new_tokens=RESPONSE,
             generator=generator,
         )
@@ -78,7 +78,7 @@ def speculated(drafting: Drafting) -> Counted:
 def replayed(drafting: Drafting, texts: int, seed: int = 11) -> Counted:
     tokens = TARGET.sample(texts, PROMPT, RESPONSE + K - 1, TEMPERATURE, seed)
     batch = TARGET.batch(tokens, len(PROMPT), RESPONSE, TEMPERATURE)
-    return Counted.of(replay(head(), batch, Conditions(K, drafting, TEMPERATURE, seed)))
+    return Counted.of(replay(head(), batch, ReplaySettings(K, drafting, TEMPERATURE, seed)))
 
 
 @pytest.mark.parametrize("drafting", ["greedy", "probabilistic"])
@@ -92,13 +92,13 @@ def test_replay_accepts_as_often_as_speculation(drafting: Drafting):
     assert ((a - b).abs() < 3 * (of_a**2 + of_b**2).sqrt()).all(), (a, of_a, b, of_b)
 
 
-def chi_square(responses: tuple[tuple[int, ...], ...], law: torch.Tensor) -> float:
-    """Probability of a deviation from the law at least this large, over every pair of last two tokens."""
+def chi_square(responses: tuple[tuple[int, ...], ...], distribution: torch.Tensor) -> float:
+    """Probability of a deviation from the distribution at least this large, over every pair of last two tokens."""
     counts = torch.zeros(VOCAB, VOCAB, VOCAB, dtype=torch.float64)
     for response in responses:
         text = torch.tensor([*PROMPT, *response])
         counts.index_put_((text[:-2], text[1:-1], text[2:]), torch.ones(len(text) - 2).double(), accumulate=True)
-    expected = counts.sum(-1, keepdim=True) * law.double()
+    expected = counts.sum(-1, keepdim=True) * distribution.double()
     assert expected.min() > 3  # of 216 cells; else the approximation is none
     statistic = ((counts - expected).square() / expected).sum()
     freedom = torch.tensor(VOCAB * VOCAB * (VOCAB - 1)).double()
@@ -108,21 +108,21 @@ def chi_square(responses: tuple[tuple[int, ...], ...], law: torch.Tensor) -> flo
 @pytest.mark.parametrize("drafting", ["greedy", "probabilistic"])
 def test_speculation_emits_the_targets_law(drafting: Drafting):
     responses = speculated(drafting).responses
-    assert chi_square(responses, TARGET.law(TEMPERATURE)) > 0.01
+    assert chi_square(responses, TARGET.distribution(TEMPERATURE)) > 0.01
     # the test can tell: a temperature off by a seventh, and the head's own taste, are far out
-    assert chi_square(responses, TARGET.law(TEMPERATURE * 1.15)) < 1e-6
+    assert chi_square(responses, TARGET.distribution(TEMPERATURE * 1.15)) < 1e-6
 
 
 def test_what_is_accepted_is_what_both_laws_share():
     """Of drafts at one context replay accepts the sum over tokens of min(p, q), and of each token its own share."""
     model, coins = head(), 4000
     context = [*PROMPT, 3]
-    p = TARGET.law(TEMPERATURE)[4, 3]
+    p = TARGET.distribution(TEMPERATURE)[4, 3]
     shares = []
     for token in range(VOCAB):
         tokens = torch.tensor([[*context, token]]).expand(coins, -1)
         batch = TARGET.batch(tokens, len(PROMPT), 2, TEMPERATURE)
-        rounds = replay(model, batch, Conditions(1, "probabilistic", TEMPERATURE, seed=token))
+        rounds = replay(model, batch, ReplaySettings(1, "probabilistic", TEMPERATURE, seed=token))
         shares.append(sum(map(sum, rounds)) / coins)
     q = draft_law(model, context)
     wanted = torch.minimum(torch.ones(VOCAB), q / p)
@@ -134,7 +134,7 @@ def test_what_is_accepted_is_what_both_laws_share():
 
 
 def draft_law(model: DraftModel, context: list[int]) -> torch.Tensor:
-    """The head's law of what follows a context, over the target's vocabulary."""
+    """The head's distribution of what follows a context, over the target's vocabulary."""
     from eagle3hub.reference.model import Memory
 
     tokens = torch.tensor([context])
@@ -142,9 +142,9 @@ def draft_law(model: DraftModel, context: list[int]) -> torch.Tensor:
     positions = torch.arange(len(context) - 1)
     hidden = model.hidden(model.features(aux[:-1]), tokens[0, 1:], positions, Memory(model.windows).attend)
     assert model.target_ids is not None
-    law = torch.zeros(VOCAB)
-    law[model.target_ids] = (model.logits(hidden[-1]) / TEMPERATURE).softmax(-1)
-    return law
+    distribution = torch.zeros(VOCAB)
+    distribution[model.target_ids] = (model.logits(hidden[-1]) / TEMPERATURE).softmax(-1)
+    return distribution
 
 
 def test_at_a_temperature_near_zero_it_is_the_greedy_run():
@@ -152,20 +152,20 @@ def test_at_a_temperature_near_zero_it_is_the_greedy_run():
     tokens = TARGET.sample(20, PROMPT, RESPONSE + K - 1, cold, seed=1)
     assert len({tuple(row) for row in tokens.tolist()}) == 1
     batch = TARGET.batch(tokens, 2, RESPONSE, cold)
-    greedy = replay(head(), batch, Conditions(K))
-    assert replay(head(), batch, Conditions(K, "greedy", cold)) == greedy
-    assert replay(head(), batch, Conditions(K, "probabilistic", cold)) == greedy
+    greedy = replay(head(), batch, ReplaySettings(K))
+    assert replay(head(), batch, ReplaySettings(K, "greedy", cold)) == greedy
+    assert replay(head(), batch, ReplaySettings(K, "probabilistic", cold)) == greedy
 
 
 def test_a_seed_is_a_run():
-    conditions = Conditions(K, "probabilistic", TEMPERATURE)
+    settings = ReplaySettings(K, "probabilistic", TEMPERATURE)
     runs = [
         speculate(
             head(),
             TARGET.session(),
             PROMPT,
             TAPS,
-            conditions,
+            settings,
             max_new_tokens=30,
             generator=torch.Generator().manual_seed(seed),
         )

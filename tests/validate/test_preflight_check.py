@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.validation import validate
 from support.versions import VLLM
 
-from eagle3hub.validation import validate
 from eagle3hub.validation.report import load_report
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -84,11 +84,11 @@ def test_the_runner_of_the_device_is_the_one_asked(head: Path, paper_target: Pat
     """The same files: the CPU runner reads nested ids one layer too low, the GPU runner does not read them at all."""
     from eagle3hub.checkpoint.folder import open_checkpoint
     from eagle3hub.layouts import open_head
-    from eagle3hub.validation.engine_runner import outlook
+    from eagle3hub.validation.engine_runner import preflight_check
 
     off_by_one(head)
     checkpoint = open_checkpoint(head)
-    expects = outlook(checkpoint, open_head(checkpoint, target=str(paper_target)), str(paper_target))
+    expects = preflight_check(checkpoint, open_head(checkpoint, target=str(paper_target)), str(paper_target))
     found = [expects("vllm", VLLM, device) for device in ("cpu", "cuda")]
     assert [v.version for v in found] == [f"{VLLM} V1", f"{VLLM} V2"]
     assert [v.kind for v in found] == ["silently_wrong", "right"]

@@ -1,0 +1,22 @@
+"""`eagle3hub.validation` with its options as keywords, as tests like to give them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from eagle3hub import validation
+from eagle3hub.validation import ValidateOptions
+from eagle3hub.validation.engine_runner import Cache
+from eagle3hub.validation.matrix import Matrix
+from eagle3hub.validation.report import Report
+
+
+def validate(head: str | Path, *, target: str | Path, cache: Cache | None = None, **options: Any) -> Report:
+    """See `eagle3hub.validation.validate`."""
+    return validation.validate(head, target, ValidateOptions(**options), cache=cache)
+
+
+def validate_layouts(head: str | Path, layouts: str, *, target: str | Path, **options: Any) -> Matrix:
+    """See `eagle3hub.validation.validate_layouts`."""
+    return validation.validate_layouts(head, layouts, target, ValidateOptions(**options))
