@@ -89,7 +89,7 @@ def test_sglang_brings_its_counters_along_whatever_else_it_does(serve: Serve, jo
     assert isinstance(found, EngineRun)
     assert [p.counts for p in found.prompts] == [COUNTS, COUNTS]
     assert found.unchecked == ("which tensors of the head the server loaded", "whether it serves this head")
-    assert (endpoint.version, endpoint.device) == (SGLANG["version"], "cuda")
+    assert (endpoint.version, endpoint.device) == (SGLANG, "cuda")
     assert "secret" not in json.dumps(endpoint.flags(job))
 
 
