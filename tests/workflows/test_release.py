@@ -189,7 +189,7 @@ def test_an_engine_is_installed_and_measures(repository: Repository, machine: Ma
 
 
 def test_a_head_that_does_not_pass_is_not_published(hub: Hub, repository: Repository, machine: Machine):
-    runner = machine(repository(min_acceptance_length=4.5))
+    runner = machine(repository(min_acceptance_length=3.9))
     assert runner.run(RELEASE, {"unmeasured": "mark"}) == "failure"
     assert {name: runner.result(name) for name in runner.jobs} == {
         "convert": "success",
@@ -367,8 +367,8 @@ def test_who_starts_it_by_hand_chooses_neither_what_runs_nor_who_approves(hub: H
         used = set(re.findall(r"inputs\.([\w-]+)", json.dumps([steering, steps])))
         assert not used & (by_hand - {"sign"}), name
         installs = [step for step in steps if "pip" in step.get("run", "")]
-        assert len(installs) == 1, name
-        assert "job.workflow_sha" in installs[0]["env"]["TOOL"]
+        assert len(installs) == (name != "attest"), name
+        assert all("job.workflow_sha" in step["env"]["TOOL"] for step in installs)
     (tmp_path / "repository").mkdir()
     runner = machine(tmp_path / "repository")
     for name in ("package", "environment", "runner", "staging-repo", "hf-jobs-flavor"):
