@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class _WriteByDefault(TyperGroup):
-    """``eagle3hub card SOURCE`` is ``eagle3hub card write SOURCE``: whatever is no command's name is a source."""
+    """Reads ``eagle3hub card SOURCE`` as ``eagle3hub card write SOURCE``, unless SOURCE is a command's name."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the command in front of arguments that name none."""
+        """Put ``write`` in front of arguments that name no command."""
         named = args and (args[0] in self.commands or args[0] in ctx.help_option_names)
         return super().parse_args(ctx, args if named else ["write", *args])
 
@@ -79,11 +79,11 @@ def card(
 
     The release.yaml inside a release folder gives that folder's card again, byte for byte.
 
-    With --check nothing is written: anybody's card is held against the rules of docs/lint.md on citations, numbers,
+    With --check nothing is written: any card is checked against the rules of docs/lint.md on citations, numbers,
     words, conditions, recipes, license, metadata, links and claims.
 
-    Exit status: 0 written, or checked without an error; 1 checked and found wanting; 3 manifest, card, report, head
-    or template cannot be used, or the file cannot be written; 5 the Hub failed.
+    Exit status: 0 written, or checked without an error; 1 checked, with errors; 3 manifest, card, report, head or
+    template cannot be used, or the file cannot be written; 5 the Hub failed.
 
     Example: eagle3hub card release.yaml --report report.json --head ./head --output README.md
 

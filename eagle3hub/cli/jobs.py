@@ -1,4 +1,4 @@
-"""``eagle3hub validate --on hf-jobs`` and ``eagle3hub jobs``"""
+"""``eagle3hub validate --on hf-jobs`` and ``eagle3hub jobs``: validations that run on Hugging Face."""
 
 from __future__ import annotations
 
@@ -100,7 +100,8 @@ def validate_on(
 ) -> NoReturn:
     """Show what a job would run and cost, ask, start it, and collect its report.
 
-    ``options`` and ``wanted`` are those of `plan_job`, ``local`` those that only a validation on this machine can use.
+    ``options`` and ``wanted`` are those of `plan_job`; ``local`` are options that only a validation on this machine
+    can use.
     """
     from eagle3hub.jobs.collect import collect
     from eagle3hub.jobs.plan import JobOptions, plan_job, refuse_local_files
@@ -144,13 +145,13 @@ def _start(plan: JobPlan) -> tuple[list[int], Job]:
 
 @contextmanager
 def _watched(job: Job) -> Iterator[None]:
-    """Where the block ends early, ask about the job or cancel it: it costs money as long as it runs."""
+    """If the block ends early, ask about the job or cancel it: it costs money as long as it runs."""
     try:
         yield
     except KeyboardInterrupt:
         _interrupted(job)
         raise
-    except SystemExit:  # told to terminate
+    except SystemExit:  # a signal to terminate
         _cancel(job)
         raise
 
@@ -187,7 +188,7 @@ def _cancel(job: Job) -> None:
 def _log(quiet: bool) -> Callable[[str], None]:
     def say(line: str) -> None:
         if not quiet:
-            text = "".join(c if c.isprintable() else " " for c in line)  # the log is anybody's, the terminal is not
+            text = "".join(c if c.isprintable() else " " for c in line)  # the log may hold anything, the terminal not
             tell(f"  {text}\n")
 
     return say

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share. Their defaults are in the commands."""
+"""Arguments and options that several commands share. Each command sets its own defaults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from eagle3hub.layouts.base import ReadOptions
 
 HEAD = "a folder, owner/name@revision, or hf://owner/name@revision/folder"
-"""What the address of a head may be, as `eagle3hub.address` reads it."""
+"""Forms of a head's address, as `eagle3hub.address` reads it."""
 TARGET = "a folder, or owner/name@revision on the Hub"
 
 TargetOption = Annotated[
@@ -63,7 +63,7 @@ HtmlOption = Annotated[
 ]
 
 
-# What a user states about a source.
+# Facts about a source that a user can state.
 
 READ = "What the source does not say, or says wrongly"
 _AFTER, _PRE, _TRUE = "after|boundary", "pre|post", "true|false"
@@ -125,7 +125,7 @@ def read_options(
     drop: list[str] | None,
     allow_suspicious: bool,
 ) -> ReadOptions:
-    """The options as one value. Raises UsageError."""
+    """Combine the options into one value. Raises UsageError."""
     from eagle3hub.layouts.base import ReadOptions
 
     if aux_convention is not None and aux_layers is None:
@@ -147,7 +147,7 @@ def read_options(
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:
-    """``1,14,26`` as integers."""
+    """Read ``1,14,26`` as integers."""
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -155,7 +155,7 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 
 
 def _choice(option: str, text: str | None, allowed: str) -> str | None:
-    """``text`` if it is one of the words in ``allowed``, or None."""
+    """Return ``text`` if it is one of the words in ``allowed``; None stays None. Raises UsageError for other words."""
     if text is not None and text not in allowed.split("|"):
         raise UsageError(f"{option} {text}: it must be {allowed.replace('|', ' or ')}")
     return text

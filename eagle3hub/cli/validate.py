@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 def _settings_of(ctx: typer.Context, manifest: Path | None) -> Path | None:
-    """Let the manifest decide what the command line leaves open."""
+    """Take options that the command line leaves open from the manifest."""
     if manifest is not None:
         from eagle3hub.card.manifest import load_manifest, validation_settings
 
@@ -139,8 +139,9 @@ def validate(
 ) -> None:
     """Does the head work? Replay it on its target's texts, and run it on engines that must count the same.
 
-    With --on hf-jobs the same runs as a Job of Hugging Face, for a head and a target that are on the Hub: what it may
-    cost is shown and asked first, its log is followed, its report is checked and saved as here.
+    With --on hf-jobs the same validation runs as a Job of Hugging Face, for a head and a target that are on the Hub.
+    The command shows what it may cost and asks first, follows its log, and checks and saves its report as it does
+    here.
 
     Exit status: 0 pass; 1 fail or inconclusive; 3 head, target or prompts unreadable; 4 engine or device unavailable;
     5 the Hub or the job failed.
