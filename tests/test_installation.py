@@ -302,7 +302,7 @@ def test_a_job_gets_the_commit_of_a_checkout(checkout: Path, machine: Machine):
     git(checkout, "update-ref", "refs/remotes/origin/other", "HEAD")
     assert machine.own_package(**tree).endswith(f"{git(checkout, 'rev-parse', 'HEAD')}.zip")
     git(checkout, "remote", "set-url", "origin", str(checkout))
-    assert "is none that the job can reach" in machine.own_package(**tree)
+    assert "the job cannot reach its repository" in machine.own_package(**tree)
     shutil.rmtree(checkout / ".git")
     assert "is in no git repository" in machine.own_package(**tree)
     assert "--job-package 'eagle3hub[validate] @ git+https://" in machine.own_package(**tree)

@@ -262,7 +262,7 @@ def _own_mistake(error: Exception) -> InternalError:
 
     return InternalError(
         redacted(f"{type(error).__name__}: {error}"),
-        hint="this is a mistake of eagle3hub: please report it with its traceback",
+        hint="this is a bug in eagle3hub: please report it with its traceback",
     )
 
 

@@ -58,7 +58,7 @@ def card(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Make a release folder of one in which heads and reports are in place: card, charts, record.",
+            help="Complete a folder that holds heads and reports: write its card, charts and record.",
             show_default="none",
         ),
     ] = None,
@@ -91,21 +91,21 @@ def card(
     """
     if not check:
         if strict or sarif:
-            raise UsageError(f"--{'strict' if strict else 'sarif'} goes with --check", hint="add --check")
+            raise UsageError(f"--{'strict' if strict else 'sarif'} needs --check", hint="add --check")
         if folder is not None:
             if report or head or output != "-":
-                hint = "its heads and reports are those that lie in it, and its card is its README.md"
-                raise UsageError("--folder goes without --report, --head and --output", hint=hint)
+                hint = "leave them out: the folder holds its heads and reports, and its card is its README.md"
+                raise UsageError("--folder cannot be used with --report, --head or --output", hint=hint)
             _complete(source, folder, templates, allow, as_json)
             return
         _write(source, report, head, output, templates, allow, as_json)
         return
     if folder is not None:
-        raise UsageError("--folder does not go with --check", hint="name the folder itself: card --check DIR")
+        raise UsageError("--folder cannot be used with --check", hint="name the folder itself: card --check DIR")
     if allow:
-        raise UsageError("--allow does not go with --check", hint="leave it out")
+        raise UsageError("--allow cannot be used with --check", hint="leave it out")
     if output != "-":
-        raise UsageError("--output does not go with --check", hint="redirect standard output")
+        raise UsageError("--output cannot be used with --check", hint="redirect standard output")
     if sarif and as_json:
         raise UsageError("--sarif and --json are two formats", hint="name one")
     from eagle3hub.lint.source import lint_card

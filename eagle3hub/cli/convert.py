@@ -28,7 +28,7 @@ from eagle3hub.system.text import readable_size
 if TYPE_CHECKING:
     from rich.console import Console
 
-*_others, _last = schema("manifest")["properties"]["layouts"]["properties"]["main"]["enum"]  # faster to load than codecs
+*_others, _last = schema("manifest")["properties"]["layouts"]["properties"]["main"]["enum"]  # loads faster than codecs
 TO = f"{', '.join(_others)} or {_last}."
 CHANGE = "Changes, each only where it is asked for"
 

@@ -138,7 +138,7 @@ def doctor(
 def remove(
     name: Name,
     device: Annotated[
-        str | None, typer.Option(help="Device it is for.", show_default="that of the only one there is")
+        str | None, typer.Option(help="Device it is for.", show_default="that of the only environment")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -204,7 +204,7 @@ def check(
             if f.instead:
                 out.print(f"  [dim]instead: {escape(f.instead)}[/]")
         if not findings:
-            out.print(f"{escape(file.name)}: nothing that an engine would take otherwise")
+            out.print(f"{escape(file.name)}: nothing that an engine would read differently")
 
     emit(document, human, as_json=as_json)
     if wanting:

@@ -34,7 +34,7 @@ FlavorOption = Annotated[
 ]
 TimeLimitOption = Annotated[
     float | None,
-    typer.Option(metavar="MINUTES", help="The job is stopped then.", show_default="60", rich_help_panel=_PANEL),
+    typer.Option(metavar="MINUTES", help="Stop the job after so long.", show_default="60", rich_help_panel=_PANEL),
 ]
 NamespaceOption = Annotated[
     str | None, typer.Option(help="Account that pays.", show_default="yours", rich_help_panel=_PANEL)
@@ -107,7 +107,7 @@ def validate_on(
     from eagle3hub.jobs.plan import JobOptions, plan_job, refuse_local_files
 
     if where != "hf-jobs":
-        raise UsageError(f"--on {where!r} is no place to run", hint="--on hf-jobs", code="usage-jobs-on")
+        raise UsageError(f"--on {where!r} is not a place to run", hint="--on hf-jobs", code="usage-jobs-on")
     refuse_local_files(local)
     if ask and not sys.stdin.isatty():
         raise UsageError(

@@ -28,14 +28,16 @@ LayoutOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
 NumPromptsOption = Annotated[
     int | None,
-    typer.Option(help="Use the first so many prompts of each set; fewer than 8 settle nothing.", show_default="all"),
+    typer.Option(
+        help="Use this many prompts of each set, from its start; fewer than 8 settle nothing.", show_default="all"
+    ),
 ]
 MaxNewTokensOption = Annotated[int, typer.Option(help="New tokens per prompt.")]
 TopKOption = Annotated[int, typer.Option(help="Branches per token, for SGLang's trees; 1 is a chain.")]
 NumDraftTokensOption = Annotated[
     int | None, typer.Option(help="Tokens of a tree that are verified, root included.", show_default="K + 1")
 ]
-BarOption = Annotated[float | None, typer.Option(help="Bar for the acceptance length.", show_default="none")]
+BarOption = Annotated[float | None, typer.Option(help="Lowest acceptance length that passes.", show_default="none")]
 DeviceMapOption = Annotated[
     str | None, typer.Option(help="Placement of the reference's target: auto.", show_default="one device")
 ]
@@ -55,7 +57,7 @@ EndpointOption = Annotated[
 ]
 TimeoutOption = Annotated[float, typer.Option(help="Seconds for each run of an engine.")]
 RunAnywayFlag = Annotated[
-    bool, typer.Option("--run-anyway", help="Start also an engine that will not get these files right.")
+    bool, typer.Option("--run-anyway", help="Also start an engine that will read these files wrong.")
 ]
 ReportOption = Annotated[Path | None, typer.Option(help="Write the report to this file.", show_default="none")]
 HtmlOption = Annotated[
@@ -109,7 +111,7 @@ DropOption = Annotated[
 ]
 SuspiciousFlag = Annotated[
     bool,
-    typer.Option("--allow-suspicious", help="Read weights that look random all the same.", rich_help_panel=READ),
+    typer.Option("--allow-suspicious", help="Read weights even if they look random.", rich_help_panel=READ),
 ]
 
 

@@ -27,7 +27,8 @@ StageFlag = Annotated[bool, typer.Option("--stage", help="Private until everythi
 PrFlag = Annotated[bool, typer.Option("--create-pr", help="Propose the commit as a pull request.")]
 BranchFlag = Annotated[bool, typer.Option("--branch-per-layout", help="Layouts in folders go to branches instead.")]
 GatedOption = Annotated[
-    str | None, typer.Option(metavar="auto|manual", help="Readers must ask for access, given so.", show_default=False)
+    str | None,
+    typer.Option(metavar="auto|manual", help="Readers must ask for access, granted this way.", show_default=False),
 ]
 CollectionOption = Annotated[
     str | None,
@@ -134,7 +135,7 @@ def verify(
         typer.Option(metavar="NAME", help="Workflow that must have signed it, with --issuer.", show_default=False),
     ] = None,
     issuer: Annotated[
-        str | None, typer.Option(metavar="URL", help="Who vouched for that identity.", show_default=False)
+        str | None, typer.Option(metavar="URL", help="Issuer of that identity.", show_default=False)
     ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,

@@ -44,7 +44,7 @@ def release(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder to make; default: the repository's name, or where it is published one in the work folder.",
+            help="Folder to make; default: the repository's name; to publish, one in the work folder.",
         ),
     ] = None,
     target: Annotated[
@@ -58,7 +58,7 @@ def release(
     ] = None,
     work: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where measurements are kept; default: .eagle3hub by the manifest."),
+        typer.Option(metavar="DIR", help="Where measurements are kept; default: .eagle3hub beside the manifest."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a folder this tool wrote earlier.")] = False,
     create_pr: publishing.PrFlag = False,
@@ -71,7 +71,7 @@ def release(
     allow: publishing.AllowOption = None,
     summary: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Append a Markdown summary; in GitHub Actions to the step's by itself."),
+        typer.Option(metavar="FILE", help="Append a Markdown summary; default in GitHub Actions: the step's."),
     ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,

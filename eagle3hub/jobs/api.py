@@ -221,7 +221,7 @@ def _flavor(hardware: Any) -> Flavor:
     a = hardware.accelerator
     cost = hardware.unit_cost_micro_usd
     if type(cost) not in (int, float) or not 0 <= cost < _MOST_MICRO_USD:
-        raise Exceeded("strange", "it states a price that is none")
+        raise Exceeded("strange", "it states an impossible price")
     return Flavor(
         name=names.word(hardware.name, "name of hardware"),
         cpu=_text(hardware.cpu),
@@ -244,7 +244,7 @@ def _job(info: Any) -> Job:
     message, command = info.status.message, info.command or []
     words = isinstance(command, list) and all(isinstance(part, str) for part in command)
     if not isinstance(message, str | None) or not words:
-        raise Exceeded("strange", "it describes a job as none is")
+        raise Exceeded("strange", "it describes a job in an unknown form")
     return Job(
         id=names.word(info.id, "id of a job"),
         owner=names.word(info.owner.name, "owner of a job"),

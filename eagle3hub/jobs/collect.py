@@ -96,7 +96,7 @@ class Sealed:
             document = b""
         if hashlib.sha256(document).hexdigest() != self._sha256:
             raise HubError(
-                "the report in the log of the job is damaged: its SHA-256 is another", code="job-report-damaged"
+                "the report in the log of the job is damaged: its SHA-256 differs", code="job-report-damaged"
             )
         return document
 
@@ -133,7 +133,7 @@ def expected_of(job: api.Job) -> Expected:
     command = parse_command(job.command)
     if command is None:
         raise SourceError(
-            f"the job {job.name} is no validation that this tool started",
+            f"the job {job.name} is not a validation that this tool started",
             hint="give the OWNER/ID that --detach printed",
             code="job-foreign",
         )

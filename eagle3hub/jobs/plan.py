@@ -191,7 +191,7 @@ def check_requirement(package: str) -> None:
     stripped = package.strip()
     path = "/" in stripped and "://" not in stripped
     if not stripped or path or stripped.startswith(("-", ".")) or "file:" in stripped:
-        raise _no_requirement(f"--job-package {package!r} is nothing that pip can install in the job")
+        raise _no_requirement(f"pip cannot install --job-package {package!r} in the job")
     if _BY_NAME.fullmatch(stripped) and not installation.index().version:
         raise _no_requirement(
             f"--job-package {package!r} is a name on the package index, where there is no release of eagle3hub: "
@@ -210,7 +210,7 @@ def at_commit(url: str, commit: str) -> str:
     elif "://" not in url and (match := _SCP.fullmatch(url)) is not None:
         url = f"https://{match['host']}/{match['path']}"
     if not url.startswith("https://"):
-        raise _unknown(f"its repository, {url}, is none that the job can reach")
+        raise _unknown(f"the job cannot reach its repository, {url}")
     url = _without_user(url).removesuffix("/")
     if urlsplit(url).hostname == "github.com":
         return f"{EXTRA} @ {url.removesuffix('.git')}/archive/{commit}.zip"
@@ -295,7 +295,7 @@ def check_bound(document: Mapping[str, Any], expected: Expected) -> None:
     ):
         if stated != wanted:
             raise ManifestError(
-                f"what the job reports is of another head or target: its {what} is {stated}, not {wanted}",
+                f"the job reports on another head or target: its {what} is {stated}, not {wanted}",
                 hint="discard it, and look at the log of the job",
                 code="job-report-foreign",
             )

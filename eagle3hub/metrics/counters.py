@@ -30,7 +30,7 @@ class Rounds:
     def __post_init__(self) -> None:
         fault = self._fault()
         if fault:
-            raise InputError(f"these rounds cannot be: {fault}", code="metrics-rounds")
+            raise InputError(f"these rounds are impossible: {fault}", code="metrics-rounds")
 
     def _fault(self) -> str | None:
         if self.draft_tokens < 1:
