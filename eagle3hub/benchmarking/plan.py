@@ -67,7 +67,7 @@ class Settings:
 
     Attributes:
         max_new_tokens: limit per prompt, in tokens.
-        drafting: how tokens are drafted above temperature 0: the likeliest one, or by the head's probabilities.
+        drafting: how tokens are drafted above temperature 0: the likeliest, or drawn from the head's probabilities.
         attached: engines that run as servers already; each server chose its own device.
         topk, num_draft_tokens: branches per level and nodes of a draft tree; both None for a chain.
         min_acceptance_length: lowest acceptance length that passes, or None.
@@ -218,7 +218,7 @@ class BenchPlan:
         bar = settings.min_acceptance_length
         if bar is not None and not 1 <= bar <= min(self.draft_tokens) + 1:
             raise _usage(
-                f"--min-acceptance-length {bar:g} cannot be: with {min(self.draft_tokens)} draft tokens the "
+                f"--min-acceptance-length {bar:g} is impossible: with {min(self.draft_tokens)} draft tokens the "
                 f"acceptance length lies between 1 and {min(self.draft_tokens) + 1}"
             )
 

@@ -33,7 +33,7 @@ _LOADED = LoadReport(checked=True)
 
 
 class BenchRunner:
-    """A `Runner` that measures.
+    """The `Runner` that measures with the reference and on engines.
 
     The reference loads a target once, generates its texts once per data set and temperature, and replays a head at
     every K in one pass. An engine runs each of its cells; at temperature 0 it also runs the target alone, once per

@@ -80,7 +80,7 @@ def render_card(
     opened = [open_head(checkpoint, target=str(target) if target else None) for checkpoint in checkpoints]
     for head in opened:
         head.raise_for_errors()
-    beside = output is not None and is_replaced(Path(output))  # and not a pipe, which has no place for charts
+    beside = output is not None and is_replaced(Path(output))  # a pipe has no place for charts
     pictures, drawn = draw(manifest, runs(loaded, list(manifest.layouts)), benchmarks) if beside else ([], {})
     text = render_text(
         manifest,

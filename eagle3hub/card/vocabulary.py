@@ -103,7 +103,7 @@ def layout(name: str) -> LayoutName:
 #
 # Sources, read in November 2026: the community licenses of Llama 2 (section 1.b), 3, 3.1, 3.2, 3.3 and 4 (1.b.i,
 # 1.b.iii); the Gemma Terms of Use (1.1(e), 3.1); the OpenRAIL-M licenses (definition of derivatives, paragraph 4);
-# Creative Commons' legal codes and the GPL family for what their letters stand for.
+# Creative Commons' legal codes and the GPL family for the meaning of their letters.
 
 
 _META = "Copyright © Meta Platforms, Inc. All Rights Reserved."
@@ -111,12 +111,12 @@ _META = "Copyright © Meta Platforms, Inc. All Rights Reserved."
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What one license asks.
+    """The requirements of one license.
 
     Attributes:
         prefix: what the name of a model trained with it must begin with; empty: anything.
-        phrases: sentences that must be displayed with it or be in a notice file.
-        limits: what a license of the new model would have to pass on: ``non-commercial``, ``share-alike``,
+        phrases: sentences that must be shown with it or be in a notice file.
+        limits: restrictions that the new model's license must pass on: ``non-commercial``, ``share-alike``,
             ``use-based restrictions``, ``no derivatives``.
     """
 

@@ -142,7 +142,7 @@ def init(
 ) -> None:
     """Write a commented release.yaml to start from, filled with what the head's files say.
 
-    Exit status: 0 written; 2 not a Hub id, or the file exists; 3 head cannot be read, or the file not be written.
+    Exit status: 0 written; 2 not a Hub id, or the file exists; 3 head cannot be read, or the file cannot be written.
 
     Example: eagle3hub card init ./head --target Qwen/Qwen3-8B
     """

@@ -37,7 +37,7 @@ def install(
 ) -> None:
     """Make an engine's environment (vLLM on CPU: about 2.5 GiB and one or two minutes).
 
-    Exit status: 0 it is there; 2 there is no such engine; 4 it cannot be had for this device; 5 a download failed.
+    Exit status: 0 it is there; 2 there is no such engine; 4 it is not available for this device; 5 a download failed.
 
     Example: eagle3hub engines install vllm --device cpu
     """

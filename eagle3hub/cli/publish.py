@@ -205,7 +205,7 @@ def show(doc: dict[str, Any], console: Console) -> None:
         console.print(table)
     if not doc["compared"]:
         console.print(
-            "[yellow]the Hub cannot be reached: the folder was held to the gates, and compared with nothing[/]"
+            "[yellow]the Hub cannot be reached: the gates were checked, but nothing was compared with it[/]"
         )
     for problem in doc["waived"]:
         console.print(f"[yellow]waived[/] {problem['code']} {escape(problem['message'])}")

@@ -2,7 +2,7 @@
 
 Each line is an object with ``question_id`` and either ``response_token_ids`` (a list of ids, the end-of-sequence
 token included) or ``response`` (text). Optional: ``prompt_token_ids`` (chat template included), and
-``lookahead_token_ids``, what the target would have said after the response.
+``lookahead_token_ids``, the tokens that the target would have added after the response.
 """
 
 from __future__ import annotations
