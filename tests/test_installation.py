@@ -393,7 +393,7 @@ def test_a_remote_is_named_so_that_a_job_can_reach_it(remote: str, wanted: str):
     "remote", ["/srv/tool.git", "../tool", "file:///srv/tool", "http://example.org/tool", "git://h/x"]
 )
 def test_a_remote_that_no_job_reaches_is_refused(remote: str):
-    with pytest.raises(UsageError, match="none that the job can reach"):
+    with pytest.raises(UsageError, match="the job cannot reach its repository"):
         at_commit(remote, "c0ffee")
 
 

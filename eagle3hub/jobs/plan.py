@@ -295,7 +295,7 @@ def check_bound(document: Mapping[str, Any], expected: Expected) -> None:
     ):
         if stated != wanted:
             raise ManifestError(
-                f"the job reports on another head or target: its {what} is {stated}, not {wanted}",
+                f"the report of the job is of another head or target: its {what} is {stated}, not {wanted}",
                 hint="discard it, and look at the log of the job",
                 code="job-report-foreign",
             )
