@@ -71,7 +71,7 @@ class Inspection:
         head = self.head
         engines = [(v.title, Cell(v.kind.replace("_", " "), v.kind), _why(v)) for v in self.engines]
         problems = [(Cell(p.severity, p.severity), p.message, p.hint or "") for p in self.problems]
-        assumed = [(a.field, str(a.value), a.why) for a in self.assumptions]
+        assumed = [(a.field, "not known" if a.value is None else str(a.value), a.why) for a in self.assumptions]
         facts = [("layout", head.layout), ("parameters", readable_count(head.num_parameters)), ("dtype", head.dtype)]
         return panel(
             str(head.source),

@@ -95,8 +95,9 @@ def test_benchmarks_and_charts_are_released(project: Path, tmp_path: Path, cli: 
     assert [f for f in lint_card(str(made)).findings if f.severity != "info"] == []
     files, links = read_folder(made)
     assert gates.failed_gates(made, document["release"]["repo"], files, links, None) == []
-    results.document["heads"][0]["digest"] = "sha256:" + "c" * 64
-    results.save(project / "results" / "bench.json")
+    first, *others = results.heads
+    other = replace(results, heads=(replace(first, digest="sha256:" + "c" * 64), *others))
+    other.save(project / "results" / "bench.json")
     status, out, _ = cli(*argv, "--force")
     assert status == 3
     assert "is a folder of this release" in out

@@ -399,7 +399,7 @@ def differences(folder: Path, sha256: Mapping[str, str] | None = None) -> list[D
     """
     record = load_record(folder / RECORD)
     if record.version != __version__:
-        what = f"was made by eagle3hub {record.version}, and this is {__version__}, so it cannot be made again here"
+        what = f"cannot be made again here: eagle3hub {record.version} made it, and this is {__version__}"
         return [Difference(CARD, what, unknown=True)]
     made = render(folder, record.waived, sha256)
     found = []

@@ -344,7 +344,7 @@ class Head:
             ("target", self.target_name or "not named"),
         ]
         wrong = [(Cell(p.severity, p.severity), p.message) for p in self.problems]
-        assumed = [(a.field, str(a.value), a.why) for a in self.assumptions]
+        assumed = [(a.field, "not known" if a.value is None else str(a.value), a.why) for a in self.assumptions]
         return panel(
             self.source, rows(facts), rows(wrong, ("problem", "")), rows(assumed, ("assumed", "value", "why"))
         )

@@ -152,7 +152,7 @@ def report_problems(folder: Path, files: Sequence[LocalFile], manifest: Manifest
         found = [*_other_files(files, place, report), *contradictions(report, heads.get(place))]
         if report.tool_version != __version__:
             made = report.tool_version
-            found.append(f"it was made by eagle3hub {made}, and this is {__version__}, which may derive other numbers")
+            found.append(f"eagle3hub {made} made it, and this is {__version__}, which may derive other numbers")
         if manifest is not None:
             found += departures_from_manifest(manifest, report)
         yield from (gate_problem(code, f"{path}: {what}", _AGAIN) for what in found)

@@ -295,10 +295,15 @@ def release_head(
     find_benchmarks(manifest)  # report what is wrong with them before anything is measured
     measured = str(options.target if options.target is not None else manifest.measured_target)
     facts = read_target(measured, manifest.target.id)
-    _require_engines(manifest, options, measured)
+    asked = manifest.validate.engines if options.measures else []
+    _require_engines(asked, manifest, options)
     plans = [
         plan_conversion(str(manifest.head_source), layout, _conversion(manifest, facts)) for layout in manifest.layouts
     ]
+    if asked:
+        require_files(measured)
+    if REFERENCE in asked:
+        require_weights(measured)
     signature = (dest / SIGNATURE).read_bytes() if settings.sign and (dest / SIGNATURE).is_file() else None
     require_space(dest, sum(plan.nbytes for plan in plans))
     with staged_folder(dest, force=force, beside=BESIDE) as stage:
@@ -335,18 +340,13 @@ def release_head(
     return made
 
 
-def _require_engines(manifest: Manifest, options: ReleaseOptions, measured: str) -> None:
-    """Check before any conversion that the engines that will measure, and the target, are there."""
-    asked = manifest.validate.engines if options.measures else []
+def _require_engines(asked: Sequence[str], manifest: Manifest, options: ReleaseOptions) -> None:
+    """Check before any conversion that the engines that will measure are there."""
     for engine in asked:
         if engine == REFERENCE:
             require_packages()
         elif engine not in (options.endpoints or ()):
             interpreter(get_engine(engine), manifest.validate.device, options.engine_python or {})
-    if asked:
-        require_files(measured)
-    if REFERENCE in asked:
-        require_weights(measured)
 
 
 def _conversion(manifest: Manifest, facts: TargetFacts) -> ConvertOptions:

@@ -6,8 +6,8 @@ import card_samples as samples
 import pytest
 
 from eagle3hub.card import context
-from eagle3hub.card.context import count, size
 from eagle3hub.head import FINAL_NORM, AuxTaps, Rope, Semantics
+from eagle3hub.system.text import readable_count, readable_size
 
 
 def number(text: str) -> int:
@@ -66,5 +66,5 @@ def test_facts_follow_the_head(changes: dict[str, object], fact: str) -> None:
 
 
 def test_units() -> None:
-    assert [count(n) for n in (999, 8923392, 2_000_000_000)] == ["999", "8.92 M", "2 B"]
-    assert [size(n) for n in (12, 17846784, 2_800_000_000)] == ["12 bytes", "17.8 MB", "2.8 GB"]
+    assert [readable_count(n) for n in (999, 8923392, 2_000_000_000)] == ["999", "8.92 M", "2 B"]
+    assert [readable_size(n) for n in (12, 17846784, 2_800_000_000)] == ["12 bytes", "17.8 MB", "2.8 GB"]

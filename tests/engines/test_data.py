@@ -85,7 +85,7 @@ def test_a_key_that_nothing_reads_is_refused(data: Path, engine: str, file: str,
         ("engine.toml", "disk_gib = 2.5", "disk = 2.5", "environments.cpu: nothing reads the key 'disk'"),
         ("engine.toml", "disk_gib = 2.5\n", "", "environments.cpu: the key 'disk_gib' is missing"),
         ("engine.toml", 'config = "--spec', 'configs = "--spec', "flags must be one of"),
-        ("contract.toml", "last_layer = true", "last_layer = 1", "aux: last_layer must be true or false, and is 1"),
+        ("contract.toml", "last_layer = true", "last_layer = 1", "aux: last_layer must be true or false, but it is 1"),
         ("contract.toml", "default = [2, 0, -3]", "default = [2, 0]", "default must be a list of 3"),
         ("contract.toml", '"boundary"]', '"before"]', "must be one of 'boundary', 'after'"),
         (

@@ -23,7 +23,7 @@ from eagle3hub.prompts import load_prompts
 from eagle3hub.system.progress import silent
 
 Serve = Callable[[StandIn], str]
-SHOWN = {
+SGLANG_INFO = {
     "version": SGLANG,
     "api_key": "the server's own secret",
     "model_path": "org/target",
@@ -84,12 +84,12 @@ def test_vllm_is_counted_by_the_growth_of_its_metrics(serve: Serve, job: RunSpec
 
 def test_sglang_brings_its_counters_along_whatever_else_it_does(serve: Serve, job: RunSpec) -> None:
     job = replace(job, dtype="bfloat16")
-    endpoint = attach("sglang", serve(StandIn(info=SHOWN, foreign=7, active=3)))
+    endpoint = attach("sglang", serve(StandIn(info=SGLANG_INFO, foreign=7, active=3)))
     found = endpoint.run(job, Path("unused"), timeout=30, progress=silent)
     assert isinstance(found, EngineRun)
     assert [p.counts for p in found.prompts] == [COUNTS, COUNTS]
     assert found.unchecked == ("which tensors of the head the server loaded", "whether it serves this head")
-    assert (endpoint.version, endpoint.device) == (SGLANG["version"], "cuda")
+    assert (endpoint.version, endpoint.device) == (SGLANG, "cuda")
     assert "secret" not in json.dumps(endpoint.flags(job))
 
 
@@ -114,8 +114,8 @@ def test_somebody_else_on_vllm_leaves_the_question_open(
     [
         (StandIn(status=400), "vllm", "gave no answer to prompt 1: HTTP status 400: the prompt is longer"),
         (StandIn(answer={"token_ids": None}), "vllm", "its chat completion has no token_ids"),
-        (StandIn(info=SHOWN, answer={"meta_info": None}), "sglang", "its chat completion has no meta_info"),
-        (StandIn(info=SHOWN, answer={"meta_info": {"spec_verify_ct": 5}}), "sglang", "holds 0"),
+        (StandIn(info=SGLANG_INFO, answer={"meta_info": None}), "sglang", "its chat completion has no meta_info"),
+        (StandIn(info=SGLANG_INFO, answer={"meta_info": {"spec_verify_ct": 5}}), "sglang", "holds 0"),
     ],
 )
 def test_a_server_that_answers_otherwise_is_a_failure(
@@ -139,7 +139,7 @@ def test_the_time_limit(serve: Serve, job: RunSpec) -> None:
         ("vllm", StandIn(metrics=False), InputError, "endpoint-metrics"),
         (
             "sglang",
-            StandIn(info={**SHOWN, "speculative_algorithm": None}),
+            StandIn(info={**SGLANG_INFO, "speculative_algorithm": None}),
             InputError,
             "endpoint-no-speculation",
         ),

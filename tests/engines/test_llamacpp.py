@@ -150,7 +150,7 @@ def test_what_it_cannot_do_is_said(job: RunSpec) -> None:
     assert "not trees" in str(engine.unable(replace(job, topk=4, num_draft_tokens=8)))
     assert "from a folder" in str(engine.unable(replace(job, target="owner/name")))
     with pytest.raises(UnavailableError, match="on CPU here"):
-        engine_for("llamacpp", replace(job, device="cuda"), None, None)
+        engine_for("llamacpp", replace(job, device="cuda"), {}, {})
 
 
 def test_an_interpreter_without_it(job: RunSpec) -> None:

@@ -21,7 +21,7 @@ WORDS = {8: "eight"}
         ("schemas/bench.schema.json", "null from fewer than {n} pairs"),
         ("schemas/matrix.schema.json", "null from fewer than {n} prompts with a round"),
         ("schemas/manifest.schema.json", "Fewer than {n} settle nothing"),
-        ("docs/measuring.md", "From fewer than {word} prompts with rounds nothing has an interval"),
+        ("docs/measuring.md", "With fewer than {word} prompts that have rounds there is no interval"),
         ("docs/troubleshooting.md", "fewer than {word} prompts had a round"),
         ("docs/coverage.md", "An interval needs {n} prompts"),
         ("README.md", "fewer than {word} prompts"),

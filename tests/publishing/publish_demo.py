@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from support.hub_writes import WritableHub  # noqa: E402
 
-from eagle3hub.card import load_manifest  # noqa: E402
+from eagle3hub.card.manifest import load_manifest, validation_settings  # noqa: E402
 from eagle3hub.checkpoint.digest import folder_digest  # noqa: E402
 from eagle3hub.cli.app import run  # noqa: E402
 
@@ -100,7 +99,8 @@ def served_before(served: Path, copy: Path) -> bool:
 def serve(copy: Path, served: Path, args: argparse.Namespace) -> None:
     from eagle3hub.releasing.demo import ensure_target
 
-    asked = asdict(load_manifest(args.manifest).validate) | {"engine": args.engine}
+    asked = validation_settings(load_manifest(args.manifest)) | {"engine": args.engine}
+    del asked["target"]
     options = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items() if value is not None]
     target = args.target or ensure_target()
     command(["validate", str(copy), f"--target={target}", *options, f"--report={served}"])

@@ -6,6 +6,7 @@ an edit of counters changes what follows from them, that is derived anew, so tha
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import re
@@ -174,8 +175,9 @@ def older_reference(report: dict[str, Any], found: dict[str, Any]) -> None:
     ]
     found["reference_counts"] = {"per_prompt": rows}
     card_samples.settled(report)
-    rows[0]["rounds"] += 1
-    rows[0]["drafted"] += 3
+    row = found["reference_counts"]["per_prompt"][0]
+    row["rounds"] += 1
+    row["drafted"] += 3
 
 
 def copy_report(release: Path) -> None:
@@ -190,8 +192,7 @@ def never_compared(report: dict[str, Any], found: dict[str, Any]) -> None:
 
 def not_refereed(report: dict[str, Any], found: dict[str, Any]) -> None:
     """Leave out the comparison with the reference, although the reference is in the report."""
-    kept = ("version", "device", "dtype", "verdict", "reason", "flags", "load", "seconds", "environment", "per_prompt")
-    own = {key: found[key] for key in kept} | {"engine": "reference", "recipe": None, "lossless": None}
+    own = copy.deepcopy(found) | {"engine": "reference", "recipe": None, "lossless": None}
     own["per_prompt"] = [{**row, "identical": None} for row in found["per_prompt"]]
     nothing = {"target_tokens_per_second": None, "speculative_tokens_per_second": None}
     own["throughput"] = {**nothing, "note": "the reference replays texts, it does not serve"}
@@ -308,7 +309,7 @@ TAMPERINGS: dict[str, tuple[Edit, str, str]] = {
     "counts of another K": (
         in_report(lambda r, e: e["per_prompt"][0].update(accepted_per_position=[7, 1])),
         "publish-report",
-        "and K is 3",
+        "contradict each other",
     ),
     "outputs that differ": (
         in_report(lambda r, e: e["per_prompt"][0].update(identical=False)),

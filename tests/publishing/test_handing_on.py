@@ -12,6 +12,7 @@ from support.hub_writes import WritableHub
 
 from eagle3hub import validation
 from eagle3hub.checkpoint.digest import file_digest
+from eagle3hub.validation.options import ValidateOptions
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -67,17 +68,18 @@ def test_what_cannot_be_asked(made: Path, cli: Cli):
 
 
 def test_validate_takes_from_the_manifest_what_no_option_says(made: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch):
-    seen: dict[str, object] = {}
+    seen: list[tuple[str, ValidateOptions]] = []
 
-    def validate(head: str, **options: object) -> None:
-        seen.update(options)
+    def validate(head: str, target: str, options: ValidateOptions, **_: object) -> None:
+        seen.append((target, options))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(validation, "validate", validate)
     cli(
         "validate", made / "release", "--manifest", made / "release.yaml", "--engine", "reference", "--draft-tokens", 5
     )
-    assert (seen["engine"], seen["draft_tokens"]) == ("reference", 5), "what was typed holds"
-    assert (seen["target"], seen["target_name"]) == ("HuggingFaceTB/SmolLM2-135M-Instruct",) * 2
-    assert (seen["num_prompts"], seen["max_new_tokens"], seen["dtype"]) == (16, 64, "float32")
+    ((target, options),) = seen
+    assert (options.engine, options.draft_tokens) == ("reference", 5), "what was typed holds"
+    assert (target, options.target_name) == ("HuggingFaceTB/SmolLM2-135M-Instruct",) * 2
+    assert (options.num_prompts, options.max_new_tokens, options.dtype) == (16, 64, "float32")
     assert cli("validate", made / "release")[0] == 2, "without a manifest a target must be named"
