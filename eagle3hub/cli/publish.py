@@ -204,7 +204,9 @@ def show(doc: dict[str, Any], console: Console) -> None:
         console.print(f"{escape(commit['branch'])}" + ("" if commit["needed"] else ": nothing to upload"))
         console.print(table)
     if not doc["compared"]:
-        console.print("[yellow]the Hub cannot be reached: the gates were checked, but nothing was compared with it[/]")
+        console.print(
+            "[yellow]the Hub cannot be reached: the gates were checked, and the folder was compared with nothing[/]"
+        )
     for problem in doc["waived"]:
         console.print(f"[yellow]waived[/] {problem['code']} {escape(problem['message'])}")
     for problem in doc["problems"]:
