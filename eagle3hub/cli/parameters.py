@@ -57,7 +57,7 @@ EndpointOption = Annotated[
 ]
 TimeoutOption = Annotated[float, typer.Option(help="Seconds for each run of an engine.")]
 RunAnywayFlag = Annotated[
-    bool, typer.Option("--run-anyway", help="Also start an engine that will read these files wrong.")
+    bool, typer.Option("--run-anyway", help="Also start an engine that will refuse these files or read them wrong.")
 ]
 ReportOption = Annotated[Path | None, typer.Option(help="Write the report to this file.", show_default="none")]
 HtmlOption = Annotated[

@@ -43,7 +43,7 @@ def recipe(
 ) -> None:
     """Print how to serve a head: the server's command, its YAML where it takes one, and Python for offline use.
 
-    It warns if the engine would read these files wrong, whatever the command.
+    It warns if the engine would refuse these files or read them wrong, whatever the command.
 
     Exit status: 0 printed; 2 engine or version is not known; 3 head or target cannot be read; 5 the Hub failed.
 

@@ -386,7 +386,7 @@ def plan_job(
         head, target: their addresses on the Hub (`parse_address`).
         options: the options of the command ``validate`` by name. An option that is None is left out of the job's
             command; a ``device`` of None becomes the flavor's.
-        run_anyway: also start an engine that will read the files wrong.
+        run_anyway: also start an engine that will refuse the files or read them wrong.
 
     Raises:
         UsageError: a local head or target, two engines, an unknown flavor, a device that the flavor lacks, a missing
