@@ -1,4 +1,4 @@
-"""Compare two heads: their semantics, and every tensor, in chunks."""
+"""Compare two heads: their semantics, and every tensor, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from eagle3hub.system.reading import open_regular
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Two tensors, bit by bit and number by number, in small pieces.
+# Compare two tensors in small pieces, bit by bit and as numbers.
 #
-# numpy decodes every dtype of the safetensors format with whole bytes per element, so a BF16 tensor can be compared
-# with an F32 one. Peak memory is a few blocks for tensors of any size.
+# numpy decodes every safetensors dtype whose elements are whole bytes, so a BF16 tensor can be compared with an F32
+# one. Peak memory is a few blocks, whatever the tensors' size.
 
 
 Status = Literal["bit-equal", "equal-values", "differs", "shape", "only-a", "only-b"]
 
 _SHOWN = 20
-"""Tensors that a notebook lists."""
+"""Largest number of tensors that a notebook lists."""
 _BLOCK = 1 << 18
 """Elements decoded at a time (2 MB as float64)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorDiff:
-    """How one tensor of a head differs from the same tensor of another.
+    """How one tensor of a head differs from the tensor of the same name in another head.
 
     Attributes:
-        name: canonical name. a, b: dtype and shape on each side, None where it is absent.
+        name: canonical name. a, b: dtype and shape on each side, None if absent.
         status: ``bit-equal``; ``equal-values`` (other dtype, zero signs or NaN payloads); ``differs``; ``shape``;
             ``only-a``, ``only-b``.
         differing: elements whose values differ (two NaNs do not); None where elements cannot be paired.
@@ -63,7 +63,7 @@ class TensorDiff:
 
     @property
     def elements(self) -> int:
-        """Number of elements on the side that has the tensor."""
+        """Number of elements, on a side that has the tensor."""
         shape = (self.a or self.b or ("", ()))[1]
         n = 1
         for d in shape:
@@ -71,7 +71,7 @@ class TensorDiff:
         return n
 
     def to_json(self) -> dict[str, Any]:
-        """The entry of ``tensors`` in ``diff --json``; a norm that overflows is null."""
+        """Return the entry of ``tensors`` in ``diff --json``; a norm that overflows is null."""
         out = asdict(self)
         for side in ("a", "b"):
             found = getattr(self, side)
@@ -83,10 +83,10 @@ def diff_tensors(name: str, a: TensorRef | None, b: TensorRef | None, rows: Sequ
     """Compare two tensors.
 
     Args:
-        name: what to call them. a, b: where their bytes lie; one of them may be None.
+        name: their name in the result. a, b: where their bytes are; one of them may be None.
         rows: ``rows[r]`` is the row of ``b`` that belongs to row ``r`` of ``a``, where the order differs.
 
-    Raises CheckpointError where a file cannot be read or has become shorter than its header says.
+    Raises CheckpointError if a file cannot be read or is now shorter than its header says.
     """
     left, right = (None if t is None else (t.dtype, t.shape) for t in (a, b))
     if a is None or b is None:
@@ -141,7 +141,7 @@ def _numbers(
 
 
 def _paired(a: TensorRef, b: TensorRef, rows: Sequence[int] | None) -> Iterator[tuple[bytes, bytes]]:
-    """The bytes of both tensors block by block, the rows of ``b`` in the order of ``a``'s."""
+    """Yield the bytes of both tensors block by block, with the rows of ``b`` in the order of ``a``'s."""
     first = open_regular(a.path)
     try:
         second = open_regular(b.path)
@@ -156,7 +156,7 @@ def _paired(a: TensorRef, b: TensorRef, rows: Sequence[int] | None) -> Iterator[
 
 
 def _even(ref: TensorRef) -> Iterator[tuple[int, int]]:
-    """Offsets and lengths of blocks of `_BLOCK` elements (8 times as many where elements are parts of bytes)."""
+    """Yield offsets and lengths of blocks of `_BLOCK` elements (8 times as many if elements are parts of bytes)."""
     step = _BLOCK * max(BITS[ref.dtype], 8) // 8
     for at in range(0, ref.nbytes, step):
         yield ref.offset + at, min(step, ref.nbytes - at)
@@ -196,7 +196,7 @@ Decoder = Callable[[bytes], "NDArray[Any]"]
 
 
 def _decoder(dtype: str) -> Decoder | None:
-    """A function from bytes of ``dtype`` to float64, or None if an element is not a number of whole bytes."""
+    """Return a function from bytes of ``dtype`` to float64, or None if its elements are not whole bytes."""
     import numpy as np
 
     if dtype in _NUMPY:
@@ -210,21 +210,21 @@ def _decoder(dtype: str) -> Decoder | None:
 
 
 def _e4m3(code: int) -> float:
-    """OCP FP8 E4M3 as in ``float8_e4m3fn``: no infinities, one NaN per sign, bias 7."""
+    """Decode OCP FP8 E4M3 as in ``float8_e4m3fn``: no infinities, one NaN per sign, bias 7."""
     if code & 0x7F == 0x7F:
         return float("nan")
     return _minifloat(code, exponent_bits=4, bias=7)
 
 
 def _e5m2(code: int) -> float:
-    """OCP FP8 E5M2: an IEEE half with two bits of fraction, bias 15."""
+    """Decode OCP FP8 E5M2: an IEEE half with two bits of fraction, bias 15."""
     if code & 0x7C == 0x7C:
         return float("nan") if code & 0x03 else float("-inf" if code & 0x80 else "inf")
     return _minifloat(code, exponent_bits=5, bias=15)
 
 
 def _e8m0(code: int) -> float:
-    """OCP scale E8M0: a power of two, bias 127, 255 is NaN."""
+    """Decode the OCP scale E8M0: a power of two, bias 127; 255 is NaN."""
     return float("nan") if code == 0xFF else 2.0 ** (code - 127)
 
 
@@ -239,10 +239,10 @@ def _minifloat(code: int, *, exponent_bits: int, bias: int) -> float:
 _SMALL_FLOATS: dict[str, Callable[[int], float]] = {"F8_E4M3": _e4m3, "F8_E5M2": _e5m2, "F8_E8M0": _e8m0}
 
 
-# Two heads, in any layouts.
+# Compare two heads, in any layouts.
 #
-# Both are read into the canonical description first, which separates a difference from another way to store the same.
-# Then they are compared tensor by tensor and field by field, and vocabulary maps as maps.
+# Both are first read into the canonical description, which tells a real difference from another way to store the same
+# thing. Then they are compared tensor by tensor and field by field, and their vocabulary maps by what they map.
 
 
 Verdict = Literal["equal", "equal-up-to-spelling", "different"]
@@ -252,7 +252,7 @@ _ABSENT = "absent"
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """Something both heads have but store differently: its name, and each side's form."""
+    """A fact that both heads share but store differently: its name, and how each side stores it."""
 
     name: str
     a: str
@@ -261,10 +261,10 @@ class Spelling:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Something that makes them different heads.
+    """A fact that makes them different heads.
 
-    ``where`` is ``sizes``, ``semantics``, ``aux``, ``vocabulary`` or ``tensors``; ``name`` the field or
-    tensor; ``a`` and ``b`` what each side has.
+    ``where`` is ``sizes``, ``semantics``, ``aux``, ``vocabulary`` or ``tensors``; ``name`` is the field or tensor;
+    ``a`` and ``b`` are the two values.
     """
 
     where: str
@@ -275,14 +275,14 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class MapDiff:
-    """Two draft-to-target maps as maps.
+    """Two draft-to-target maps, compared by what they map.
 
     Attributes:
         status: ``equal`` (two full vocabularies included); ``other-order`` (the same target tokens under other draft
             ids); ``different``; ``one-side`` (the other head covers the whole vocabulary); ``unusable`` (a map is
-            wrong, so that it maps nothing).
-        first: the first draft id that means another token, with the token on each side (None past the end).
-        only_a, only_b: number of target tokens that only one side can draft.
+            wrong and maps nothing).
+        first: the first draft id that means a different token on each side, with both tokens (None past the end).
+        only_a, only_b: how many target tokens only this side can draft.
     """
 
     status: MapStatus
@@ -291,18 +291,18 @@ class MapDiff:
     only_b: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """The ``vocab_map`` object of ``diff --json``."""
+        """Return the ``vocab_map`` object of ``diff --json``."""
         first = None if self.first is None else dict(zip(("draft_id", "a", "b"), self.first, strict=True))
         return {"status": self.status, "first": first, "only_a": self.only_a, "only_b": self.only_b}
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What comparing two heads found.
+    """The result of comparing two heads.
 
     Attributes:
         a, b: the heads. verdict: the answer.
-        spelling: what both have but store differently. differences: what makes them different heads.
+        spelling: facts that both share but store differently. differences: facts that make them different heads.
         tensors: every weight of either side by canonical name. vocab_map: the maps.
     """
 
@@ -315,7 +315,7 @@ class Comparison:
     vocab_map: MapDiff = field(default_factory=lambda: MapDiff("equal"))
 
     def to_json(self) -> dict[str, Any]:
-        """The document ``diff --json`` prints."""
+        """Return the document ``diff --json`` prints."""
         return {
             "a": _summary(self.a),
             "b": _summary(self.b),
@@ -348,7 +348,7 @@ class CompareOptions:
 
     Attributes:
         from_a, from_b: their layouts, to skip detection.
-        target: the target model of both, which settles what one of them may leave open (the aux layers).
+        target: the target model of both; it settles what one of them may not state (the aux layers).
     """
 
     from_a: str | None = None
@@ -364,8 +364,8 @@ def compare(
 ) -> Comparison:
     """Compare the heads at two addresses (`parse_address`), in any layouts.
 
-    Heads with a wrong vocabulary map are compared too. Peak memory does not depend on their size.
-    Raises InputError where one of them cannot be read, UsageError for an unknown layout.
+    Heads with a wrong vocabulary map are compared too. Peak memory does not depend on their size. Raises InputError if
+    one of them cannot be read, and UsageError for an unknown layout.
     """
     target = options.target
     facts = target if isinstance(target, TargetFacts | None) else read_target(target)
@@ -374,7 +374,7 @@ def compare(
 
 
 def compare_heads(a: Head, b: Head, progress: Progress = silent) -> Comparison:
-    """Compare two opened heads. Raises CheckpointError where their files cannot be read."""
+    """Compare two opened heads. Raises CheckpointError if their files cannot be read."""
     spelling: list[Spelling] = []
     differences: list[Difference] = []
     for where, left, right in (
@@ -430,7 +430,7 @@ def _compare_aux(a: Head, b: Head, spelling: list[Spelling], out: list[Differenc
 
 
 def _blocks(head: Head) -> tuple[Tap, ...] | None:
-    """The taps in the order of fc's column blocks, or None where nothing says which they are."""
+    """Return the taps in the order of fc's column blocks, or None if nothing states the order."""
     return head.fc_order or (None if head.aux is None else head.aux.taps)
 
 
@@ -465,7 +465,7 @@ def _compare_maps(a: Head, b: Head, out: list[Difference]) -> MapDiff:
 
 
 def _row_order(a: Head, b: Head, vocab: MapDiff) -> array[int] | None:
-    """For each draft id of ``a``, the draft id of ``b`` that means the same token, where the order differs."""
+    """Return, for each draft id of ``a``, the id of ``b`` that means the same token; None if the order is the same."""
     if vocab.status != "other-order" or a.vocab_map is None or b.vocab_map is None:
         return None
     where = {t: i for i, t in enumerate(b.vocab_map.target_id)}
@@ -484,7 +484,7 @@ def _order(head: Head) -> str:
 
 
 def _spelling(a: Head, b: Head, out: list[Difference]) -> list[Spelling]:
-    """What is stored differently; facts that contradict each other go to ``out``."""
+    """List facts that are stored differently; facts that contradict each other are added to ``out``."""
     found: list[Spelling] = []
 
     def note(name: str, left: Any, right: Any) -> None:
@@ -507,10 +507,10 @@ def _spelling(a: Head, b: Head, out: list[Difference]) -> list[Spelling]:
 
 
 def _compare_config(a: Head, b: Head, found: list[Spelling], out: list[Difference]) -> None:
-    """Compare the rest of the configs: most of it is about the target and serving, and stored differently at most.
+    """Compare the rest of the configs; most of it concerns the target and serving, and counts as stored differently.
 
-    Three facts change what a head computes: P-EAGLE's mask token, how weights are quantized, and the context length
-    where RoPE scaling is derived from it.
+    Three facts change what a head computes: P-EAGLE's mask token, how weights are quantized, and the context length if
+    RoPE scaling is derived from it.
     """
     tokens = sorted(a.token_ids.keys() | b.token_ids.keys())
     facts: list[tuple[str, Any, Any]] = [
@@ -549,7 +549,7 @@ def _compare_config(a: Head, b: Head, found: list[Spelling], out: list[Differenc
 
 
 def _quantization_files(head: Head) -> dict[str, Any]:
-    """How the weights are quantized, by the config key or the file that tells engines."""
+    """Return how the weights are quantized, keyed by the config key or the file that states it."""
     found = {"quantization_config": head.config.get("quantization_config")}
     for name, raw in head.side_files.items():
         try:
@@ -560,7 +560,7 @@ def _quantization_files(head: Head) -> dict[str, Any]:
 
 
 def _unlike(a: Any, b: Any) -> tuple[Any, Any]:
-    """Two objects without the fields that are equal in both; anything else unchanged."""
+    """Return two objects without the fields that are equal in both; anything else is returned unchanged."""
     if not isinstance(a, dict) or not isinstance(b, dict):
         return a, b
     same = {k for k in a.keys() & b.keys() if a[k] == b[k]}
@@ -568,7 +568,7 @@ def _unlike(a: Any, b: Any) -> tuple[Any, Any]:
 
 
 def _by_producer(a: Any, b: Any) -> bool:
-    """Whether two such objects differ only in who made them."""
+    """Return whether two such objects differ only in which program wrote them."""
     return isinstance(a, dict) and isinstance(b, dict) and {*a, *b} <= {"producer"}
 
 
@@ -596,7 +596,7 @@ def _in_json(taps: tuple[Tap, ...] | None) -> list[int | str] | None:
 
 
 def _fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Field by field: both values, and whether they are equal."""
+    """Compare field by field: both values, and whether they are equal."""
     names = [*a, *(k for k in b if k not in a)]
     return {n: {"a": a.get(n), "b": b.get(n), "equal": a.get(n) == b.get(n)} for n in names}
 

@@ -26,7 +26,7 @@ class InspectOptions:
 
     Attributes:
         layout: its layout, to skip detection.
-        target: target model (facts, folder or place on the Hub) that the head must fit.
+        target: target model (facts, a folder, or an address on the Hub) that the head must fit.
         read: what the user states about the source.
     """
 
@@ -40,7 +40,7 @@ class Inspection:
     """A head, and what engines will do with its files.
 
     Attributes:
-        head: the head. tensors: the tensors of its files, by their names there.
+        head: the head. tensors: the tensors in its files, by their names in the files.
         engines: the verdict of each engine's preflight.
     """
 
@@ -50,12 +50,12 @@ class Inspection:
 
     @property
     def problems(self) -> Sequence[Problem]:
-        """What is wrong with the head; a problem of severity ``error`` stops every other command."""
+        """What is wrong with the head; after a problem of severity ``error``, every other command refuses the head."""
         return self.head.problems
 
     @property
     def assumptions(self) -> Sequence[Assumption]:
-        """Facts that the head depends on and its files do not state."""
+        """Facts that the head depends on but its files do not state."""
         return self.head.assumptions
 
     @property
@@ -64,7 +64,7 @@ class Inspection:
         return not any(problem.severity == "error" for problem in self.problems)
 
     def to_json(self) -> dict[str, Any]:
-        """The document ``inspect --json`` prints."""
+        """Return the document ``inspect --json`` prints."""
         return describe(self.head, self.tensors, self.engines)
 
     def _repr_html_(self) -> str:
@@ -86,10 +86,10 @@ DEFAULTS = InspectOptions()
 
 
 def inspect(source: str | Path, options: InspectOptions = DEFAULTS, *, progress: Progress = silent) -> Inspection:
-    """Look at the head at ``source`` (`parse_address`); its weights are not read, nor downloaded from the Hub.
+    """Inspect the head at ``source`` (`parse_address`); its weights are neither read nor downloaded from the Hub.
 
     Raises SourceError, ConfigError, CheckpointError or LayoutError for a head that cannot be read, UsageError for
-    options that contradict each other or the target, HubError. What is wrong with a head that can be read is in
+    options that contradict each other or the target, and HubError. Faults of a readable head are in
     `Inspection.problems`.
     """
     checkpoint = open_checkpoint(source, headers_only=True, progress=progress)
@@ -106,9 +106,9 @@ def _why(verdict: PreflightVerdict) -> str:
 
 
 def describe(head: Head, on_disk: Mapping[str, TensorRef], engines: Sequence[PreflightVerdict] = ()) -> dict[str, Any]:
-    """Everything a head states, and what engines will do with it, as data for JSON.
+    """Return everything a head states, and what engines will do with it, as data for JSON.
 
-    ``on_disk``: the tensors of its files, by their names there; the vocabulary buffers come from it.
+    ``on_disk`` holds the tensors in its files, by their names in the files; the vocabulary buffers come from it.
     """
     buffers = {name: on_disk[head.other_names.get(name, name)] for name in head.buffers}
     vocab = head.vocab_map

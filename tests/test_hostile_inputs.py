@@ -196,7 +196,7 @@ def says(argv: str | Argv, capsys: pytest.CaptureFixture[str]) -> tuple[int, str
     signal.alarm(0)
     printed = capsys.readouterr()
     assert status in EXPECTED, printed.err
-    assert "mistake of eagle3hub" not in printed.err
+    assert "bug in eagle3hub" not in printed.err
     assert "Traceback" not in printed.err
     waits = "asking the Hub"  # told only where it takes long
     return status, "".join(line for line in printed.err.splitlines(True) if not line.startswith(waits))

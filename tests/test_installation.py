@@ -302,7 +302,7 @@ def test_a_job_gets_the_commit_of_a_checkout(checkout: Path, machine: Machine):
     git(checkout, "update-ref", "refs/remotes/origin/other", "HEAD")
     assert machine.own_package(**tree).endswith(f"{git(checkout, 'rev-parse', 'HEAD')}.zip")
     git(checkout, "remote", "set-url", "origin", str(checkout))
-    assert "is none that the job can reach" in machine.own_package(**tree)
+    assert "the job cannot reach its repository" in machine.own_package(**tree)
     shutil.rmtree(checkout / ".git")
     assert "is in no git repository" in machine.own_package(**tree)
     assert "--job-package 'eagle3hub[validate] @ git+https://" in machine.own_package(**tree)
@@ -393,7 +393,7 @@ def test_a_remote_is_named_so_that_a_job_can_reach_it(remote: str, wanted: str):
     "remote", ["/srv/tool.git", "../tool", "file:///srv/tool", "http://example.org/tool", "git://h/x"]
 )
 def test_a_remote_that_no_job_reaches_is_refused(remote: str):
-    with pytest.raises(UsageError, match="none that the job can reach"):
+    with pytest.raises(UsageError, match="the job cannot reach its repository"):
         at_commit(remote, "c0ffee")
 
 

@@ -1,6 +1,6 @@
-"""Benchmarks of heads: what to measure, the results with what follows from them, tables, charts and files.
+"""Benchmark heads: plan what to measure, run it, and write the results, tables, charts and files.
 
-`bench` does all of it. A `Runner` does the measuring: it gets groups of cells that share a target, its texts and a
+`bench` does all of this. A `Runner` measures: it gets groups of cells that share a target, its texts and a
 temperature.
 """
 

@@ -1,4 +1,4 @@
-"""A benchmark's charts and its files: JSON, CSV, Markdown."""
+"""Draw a benchmark's charts and write its files: JSON, CSV, Markdown."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from eagle3hub.checkpoint.staging import replace_file
 from eagle3hub.metrics import MIN_PROMPTS, Acceptance
 from eagle3hub.system.text import visible
 
-# The charts of a benchmark: which of its numbers go into which picture.
+# The charts of a benchmark: which of its numbers each chart shows.
 
 
 _NO_WHISKERS = f"no intervals: fewer than {MIN_PROMPTS} prompts"
 
 
 def charts(results: Results) -> dict[str, Chart]:
-    """By file name without its ending: three kinds for each engine and temperature, as far as there are numbers.
+    """Draw three kinds of chart for each engine and temperature that has numbers; keys are file names without ending.
 
-    Tau by data set (a panel for each K), acceptance by position at the largest K (a panel for each data set), and,
-    where there are several K, tau by K (a panel for each data set).
+    The kinds are tau by data set (a panel for each K), acceptance by position at the largest K (a panel for each data
+    set) and, with several K, tau by K (a panel for each data set).
     """
     out = {}
     cells = [cell for cell in results.cells if cell.acceptance]
@@ -141,7 +141,7 @@ _PLAIN = (
     "measuring_seconds",
 )
 CSV_COLUMNS = (*_PLAIN, *(f"marginal_rate_position_{i + 1}_fraction" for i in range(MOST_DRAFT_TOKENS)))
-"""Stable: columns are only ever added, at the end."""
+"""The columns never change; new columns are only added at the end."""
 
 
 def write_all(results: Results, folder: Path) -> list[Path]:
@@ -160,7 +160,7 @@ def write_all(results: Results, folder: Path) -> list[Path]:
 
 
 def to_csv(results: Results) -> str:
-    """One row per cell; a cell of the table is empty where there is no number."""
+    """Return the results as CSV, one row per cell; a field without a number is empty."""
     out = io.StringIO()
     writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -212,7 +212,7 @@ def _acceptance(found: Acceptance) -> dict[str, object]:
 
 
 def to_markdown(results: Results, pictures: Mapping[str, Chart] | None = None) -> str:
-    """The tables, the charts with their words, and the conditions, as a Markdown page."""
+    """Return the tables, the charts with their alt texts, and the conditions, as a Markdown page."""
     parts = ["# Benchmark"]
     parts += [_markdown_table(table) for table in tables(results)]
     parts += [f"![{_escaped(chart.alt)}](charts/{name}.svg)" for name, chart in (pictures or {}).items()]
@@ -230,7 +230,7 @@ def _markdown_table(table: Table) -> str:
 
 
 def _escaped(text: str) -> str:
-    """``text`` as Markdown that shows it as it is: names come from folders and files that anybody may have named."""
+    """Escape ``text`` so that Markdown shows it unchanged: anybody may have chosen the names of folders and files."""
     text = " ".join(text.split())
     for mark in "\\`*_[]<>|":
         text = text.replace(mark, f"\\{mark}")

@@ -1,4 +1,4 @@
-"""What a benchmark measures: heads x data sets x draft tokens x temperatures x engines, checked before it runs."""
+"""Plan a benchmark: heads x data sets x draft tokens x temperatures x engines, checked before it runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MOST_DRAFT_TOKENS = 16
 
 @dataclass(frozen=True, slots=True)
 class BenchHead:
-    """A head: what tables call it, where it is, its layout and the digest of its files."""
+    """A head: its name in the tables, where it is, its layout and the digest of its files."""
 
     name: str
     source: str
@@ -41,7 +41,7 @@ class BenchHead:
 
 @dataclass(frozen=True, slots=True)
 class CellSettings:
-    """The ``settings`` object of a cell: those of a report, and the shape of a draft tree (None for a chain)."""
+    """The ``settings`` object of a cell: a report's settings, and the shape of a draft tree (None for a chain)."""
 
     draft_tokens: int
     temperature: float
@@ -61,14 +61,16 @@ class CellSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What moves the acceptance length besides head, prompts, K, temperature and engine; the same in every cell.
+    """Settings that change the acceptance length and are the same in every cell.
+
+    Head, prompts, K, temperature and engine are not among them.
 
     Attributes:
         max_new_tokens: limit per prompt, in tokens.
-        drafting: how tokens are drafted above temperature 0: the likeliest one, or by the head's probabilities.
-        attached: engines that are running servers; what they compute on is theirs.
+        drafting: how tokens are drafted above temperature 0: the likeliest, or drawn from the head's probabilities.
+        attached: engines that run as servers already; each server chose its own device.
         topk, num_draft_tokens: branches per level and nodes of a draft tree; both None for a chain.
-        min_acceptance_length: bar for the acceptance length, or None.
+        min_acceptance_length: lowest acceptance length that passes, or None.
     """
 
     max_new_tokens: int = 128
@@ -98,7 +100,7 @@ class Cell:
 
     @property
     def settings(self) -> CellSettings:
-        """What the acceptance length rests on besides head, prompts and engine."""
+        """What the acceptance length depends on besides head, prompts and engine."""
         common = self.common
         return CellSettings(
             draft_tokens=self.draft_tokens,
@@ -118,7 +120,10 @@ class Cell:
         )
 
     def key(self, engine_version: str) -> str:
-        """SHA-256 (hex) of all that the result depends on: two cells with the same key are the same measurement."""
+        """Return the SHA-256 (hex) of everything the result depends on.
+
+        Two cells with the same key are the same measurement.
+        """
         what = {
             "head": self.head.digest,
             "target": self.target.identity.to_json(),
@@ -134,9 +139,11 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class CellGroup:
-    """Cells that share engine, target, prompts and temperature, so one load of the target and one set of its texts.
+    """Cells that share engine, target, prompts and temperature.
 
-    Cells of one head stand together.
+    They need only one load of the target and one set of its texts.
+
+    The cells of one head follow each other.
     """
 
     engine: str
@@ -147,11 +154,11 @@ class CellGroup:
 
     @property
     def longest_draft(self) -> int:
-        """The largest K among the cells: how many tokens past a response's end the texts must reach."""
+        """The largest K among the cells: how many tokens past a response's end the texts must contain."""
         return max(cell.draft_tokens for cell in self.cells)
 
     def only(self, cells: Sequence[Cell]) -> CellGroup:
-        """The group with some of its cells."""
+        """Return this group with only these cells."""
         return replace(self, cells=tuple(cells))
 
 
@@ -163,7 +170,7 @@ class BenchPlan:
         base: name of the head that the others are compared with.
 
     Raises UsageError for an empty list, a duplicate, an unknown engine, K outside 1 … 16, a negative temperature,
-    settings that cannot be, and several heads or K for a running server, which has one.
+    impossible settings, and several heads or K for a running server, which serves one head at one K.
     """
 
     heads: tuple[BenchHead, ...]
@@ -211,12 +218,12 @@ class BenchPlan:
         bar = settings.min_acceptance_length
         if bar is not None and not 1 <= bar <= min(self.draft_tokens) + 1:
             raise _usage(
-                f"--min-acceptance-length {bar:g} cannot be: with {min(self.draft_tokens)} draft tokens the "
+                f"--min-acceptance-length {bar:g} is impossible: with {min(self.draft_tokens)} draft tokens the "
                 f"acceptance length lies between 1 and {min(self.draft_tokens) + 1}"
             )
 
     def groups(self) -> Iterator[CellGroup]:
-        """Every cell once, in groups that share what is expensive."""
+        """Yield all cells, each once, in groups that share the expensive work."""
         for engine in self.engines:
             for prompts in self.datasets:
                 for temperature in self.temperatures:
@@ -252,7 +259,7 @@ def _usage(message: str, known: Sequence[str] = ()) -> UsageError:
     return UsageError(message, hint=f"there are: {', '.join(known)}" if known else None, code="usage-bench")
 
 
-# The options of a benchmark, and the plan that they ask for.
+# The options of a benchmark, and the plan made from them.
 
 
 T = TypeVar("T")
@@ -261,10 +268,11 @@ _NAMED = re.compile(r"(?P<name>[A-Za-z0-9][\w.+-]*)=(?P<source>.+)", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """What a benchmark measures, and how; lists are text with commas (``3,5,7``), as they are typed.
+    """What a benchmark measures, and how; lists are text with commas (``3,5,7``), as typed on the command line.
 
     Attributes:
-        datasets: names of prompt sets, or JSON Lines files. num_prompts: of each, take the first so many.
+        datasets: names of prompt sets, or JSON Lines files. num_prompts: how many prompts to take from the start of
+            each.
         draft_tokens, temperature, engine: one or several of each; every combination is measured.
         topk, num_draft_tokens: with ``topk`` above 1, SGLang's trees: branches per token, and nodes, root included.
         drafting: how tokens are drafted above temperature 0: ``greedy`` or ``probabilistic``.
@@ -273,7 +281,7 @@ class BenchOptions:
         engine_python: interpreter by engine. endpoints: address of a running server by engine.
         timeout: seconds for each run of an engine.
         device_map, batch_tokens: as in `eagle3hub.validation.options.ReferenceOptions`.
-        run_anyway: start also an engine that will refuse the files, or serve them silently wrong.
+        run_anyway: also start an engine that will refuse the files, or serve them silently wrong.
     """
 
     datasets: str = "mt_bench,humaneval,gsm8k"
@@ -300,7 +308,7 @@ class BenchOptions:
 
     @property
     def settings(self) -> Settings:
-        """The settings that all cells have in common; the plan refuses unknown names in them."""
+        """The settings that all cells share; the plan refuses unknown names in them."""
         return Settings(
             max_new_tokens=self.max_new_tokens,
             seed=self.seed,
@@ -315,9 +323,9 @@ class BenchOptions:
 
 
 def bench_plan(heads: Sequence[str], target: str, options: BenchOptions, progress: Progress = silent) -> BenchPlan:
-    """Read heads, target and prompts, and check the whole; the first head is the base unless one is named.
+    """Read heads, target and prompts, and check the whole plan; the first head is the base unless one is named.
 
-    Raises UsageError for lists and names that cannot be, and what reading heads, target and prompts raises.
+    Raises UsageError for impossible lists and names, and whatever reading heads, target and prompts raises.
     """
     drafts = listed("--draft-tokens", options.draft_tokens, int, "whole numbers")
     temperatures = listed("--temperature", options.temperature, float, "numbers")
@@ -340,7 +348,7 @@ def bench_plan(heads: Sequence[str], target: str, options: BenchOptions, progres
 
 
 def listed(option: str, text: str, kind: Callable[[str], T], what: str) -> list[T]:
-    """``"3,5,7"`` as ``[3, 5, 7]``; UsageError (``usage-bench``) for an empty part or one of another kind."""
+    """Read ``"3,5,7"`` as ``[3, 5, 7]``; UsageError (``usage-bench``) for an empty item or one of another kind."""
     out = []
     for part in text.split(","):
         try:
@@ -355,9 +363,10 @@ def listed(option: str, text: str, kind: Callable[[str], T], what: str) -> list[
 
 
 def read_head(text: str, target: Target, progress: Progress = silent) -> BenchHead:
-    """The head at an address (`head_address`), or at the one after ``NAME=``.
+    """Read the head at an address (`head_address`), or at the address after ``NAME=``.
 
-    Raises SourceError for what is no folder, the first error among the head's problems, and what reading it raises.
+    Raises SourceError where there is no folder, the first error among the head's problems, and whatever reading it
+    raises.
     """
     match = None if Path(text).expanduser().exists() else _NAMED.fullmatch(text)
     source = match["source"] if match else text
@@ -374,7 +383,7 @@ def read_head(text: str, target: Target, progress: Progress = silent) -> BenchHe
 
 
 def listing() -> list[dict[str, Any]]:
-    """The sets that can be fetched, as plain data."""
+    """Return the data sets that can be fetched, as plain data."""
     return [
         {
             "name": one.name,

@@ -1,6 +1,6 @@
 """The results of a benchmark: typed in memory, one JSON document on disk (``schemas/bench.schema.json``).
 
-Cells hold raw counters per prompt. Whatever else is in the document is computed from them, and computed again when a
+Cells hold raw counters per prompt. Everything else in the document is computed from them, and is computed again when a
 document is read.
 """
 
@@ -33,7 +33,7 @@ MAX_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class BenchedHead:
-    """A head of the tables: its name there, its layout, and the digest of its files."""
+    """A head in the tables: its name, its layout, and the digest of its files."""
 
     name: str
     layout: str
@@ -64,7 +64,7 @@ class CellRecord:
     Attributes:
         key: identifies the measurement (`Cell.key`).
         environment: what the engine ran on.
-        acceptance: None where no round was run.
+        acceptance: None if no round ran.
         per_prompt: empty where nothing was measured. seconds: wall time of measuring.
     """
 
@@ -89,7 +89,7 @@ class CellRecord:
         return [row.counts for row in self.per_prompt]
 
     def to_json(self) -> dict[str, Any]:
-        """An item of ``cells``."""
+        """Return the cell as an item of ``cells``."""
         return {
             "key": self.key,
             "head": self.head,
@@ -107,7 +107,7 @@ class CellRecord:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> CellRecord:
-        """What `to_json` gave. Raises InputError (``metrics-counters``) for counters that no run can produce."""
+        """Read what `to_json` wrote. Raises InputError (``metrics-counters``) for counters that no run can produce."""
         acceptance, throughput = data["acceptance"], data["throughput"]
         return cls(
             key=data["key"],
@@ -129,13 +129,13 @@ class CellRecord:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Another head with the base, over the same prompts at the same settings on the same engine.
+    """The comparison of another head with the base: the same prompts, settings and engine.
 
     Attributes:
-        prompts: pairs in which either had a round. identical: pairs with the same counters.
+        prompts: pairs in which at least one head had a round. identical: pairs with the same counters.
         difference: of the acceptance lengths, other - base, in tokens per round.
         relative_percent: the same in percent of the base's.
-        ci95: of the difference; None where the pairs give none.
+        ci95: of the difference; None where the pairs do not give one.
     """
 
     dataset: str
@@ -153,12 +153,12 @@ class Comparison:
     identical: int
 
     def to_json(self) -> dict[str, Any]:
-        """An item of ``comparisons``."""
+        """Return the comparison as an item of ``comparisons``."""
         return {**asdict(self), "ci95": listed(self.ci95)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Comparison:
-        """What `to_json` gave."""
+        """Read what `to_json` wrote."""
         return cls(**{**data, "ci95": interval(data["ci95"])})
 
 
@@ -168,7 +168,7 @@ class Results:
 
     Attributes:
         base: name of the head that the others are compared with.
-        cells_planned: how many cells the plan has; ``cells`` holds those that have been measured, in its order.
+        cells_planned: how many cells the plan has; ``cells`` holds the measured ones, in the plan's order.
     """
 
     tool_version: str
@@ -181,7 +181,7 @@ class Results:
     comparisons: tuple[Comparison, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The document of schema ``bench``."""
+        """Return the document of schema ``bench``."""
         return {
             "schema": SCHEMA_NAME,
             "tool": {"name": "eagle3hub", "version": self.tool_version},
@@ -196,10 +196,10 @@ class Results:
 
     @classmethod
     def from_json(cls, document: Any, name: str = "the results") -> Results:
-        """Hold a document to the schema, read it, and compute its numbers again.
+        """Check a document against the schema, read it, and compute its numbers again.
 
-        Raises ManifestError for the first departure from the schema (``bench-schema``), and for a number that does not
-        follow from the counters it rests on (``bench-numbers``, ``bench-head``).
+        Raises ManifestError for the first place that does not fit the schema (``bench-schema``), and for a number that
+        does not follow from its counters (``bench-numbers``, ``bench-head``).
         """
         for fault in schema_faults(document, schema("bench")):
             raise ManifestError(f"{name}: {fault.message}", hint=fault.hint, code="bench-schema")
@@ -222,16 +222,16 @@ class Results:
 
     @property
     def document(self) -> dict[str, Any]:
-        """`to_json`, for whoever prints the document."""
+        """The document that `to_json` returns, for printing."""
         return self.to_json()
 
     @property
     def verdict(self) -> Verdict:
-        """The worst verdict of the cells."""
+        """The worst verdict among the cells."""
         return worst_verdict([cell.verdict for cell in self.cells])
 
     def save(self, path: Path) -> None:
-        """Write the results as JSON: completely, or not at all. Raises OutputError."""
+        """Write the results as JSON, all or nothing. Raises OutputError."""
         text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         replace_file(path, escaped_json(text).encode(), parents=True)
 
@@ -239,7 +239,8 @@ class Results:
 def load_results(path: str | Path) -> Results:
     """Read results; see `Results.from_json`.
 
-    Raises SourceError if the file cannot be read, ManifestError naming file and field if it holds no results.
+    Raises SourceError if the file cannot be read, and ManifestError, naming file and field, if it does not hold
+    results.
     """
     path = Path(path)
     return Results.from_json(read_document(path, "bench", MAX_BYTES), path.name)
@@ -274,7 +275,7 @@ def _check_numbers(results: Results, name: str) -> None:
 
 
 def cell_record(cell: Cell, version: str, result: CellResult) -> CellRecord:
-    """A cell of the results. ValueError if the result has not one entry for each prompt, or none at all."""
+    """Make a cell of the results. Raises ValueError unless the result has one entry for each prompt, or none."""
     prompts = cell.prompts.prompts if result.prompts else ()
     rows = tuple(
         PromptRow(prompt.question_id, prompt.category, one.prompt_tokens, one.new_tokens, one.counts)
@@ -303,7 +304,7 @@ def cell_record(cell: Cell, version: str, result: CellResult) -> CellRecord:
 
 
 def results_of(plan: BenchPlan, cells: Sequence[CellRecord]) -> Results:
-    """The results of a plan, as far as it has been measured."""
+    """Return the results of a plan; cells not measured yet are missing."""
     return Results(
         tool_version=__version__,
         measured_at=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -317,7 +318,7 @@ def results_of(plan: BenchPlan, cells: Sequence[CellRecord]) -> Results:
 
 
 def comparisons(cells: Sequence[CellRecord], base: str) -> list[Comparison]:
-    """Every other head with the base, wherever both were measured alike over the same prompts."""
+    """Compare every other head with the base, wherever both ran the same prompts under the same conditions."""
     bases = {_conditions(cell): cell for cell in cells if cell.head == base and cell.acceptance}
     out = []
     for cell in cells:
@@ -346,7 +347,7 @@ def comparisons(cells: Sequence[CellRecord], base: str) -> list[Comparison]:
 
 
 def _conditions(cell: CellRecord) -> tuple[str, str, str, CellSettings]:
-    """All that must be equal for two heads to be compared."""
+    """Return everything that must be equal before two heads can be compared."""
     return cell.engine, cell.engine_version, cell.prompts.sha256, cell.settings
 
 

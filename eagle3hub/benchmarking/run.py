@@ -1,4 +1,4 @@
-"""Run a plan, cell by cell, through whatever can measure one; nothing measured is lost or measured twice."""
+"""Run a plan cell by cell; keep every result, and measure nothing twice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from eagle3hub.system.progress import Progress, silent
 
 @dataclass(frozen=True, slots=True)
 class PromptCounts:
-    """What one prompt came to: tokens of the prompt in the chat template, tokens generated, counters."""
+    """What one prompt gave: tokens of the prompt in the chat template, tokens generated, counters."""
 
     prompt_tokens: int
     new_tokens: int
@@ -32,7 +32,7 @@ class Throughput:
     conditions: str
 
     def to_json(self) -> dict[str, Any]:
-        """The ``throughput`` object of a cell."""
+        """Return the ``throughput`` object of a cell."""
         return {
             "target_tokens_per_second": self.target_tokens_per_second,
             "speculative_tokens_per_second": self.speculative_tokens_per_second,
@@ -42,7 +42,7 @@ class Throughput:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Throughput:
-        """What `to_json` gave."""
+        """Read what `to_json` wrote."""
         return cls(data["target_tokens_per_second"], data["speculative_tokens_per_second"], data["conditions"])
 
 
@@ -69,21 +69,21 @@ class Measure(Protocol):
     """Measures one cell."""
 
     def __call__(self, cell: Cell) -> CellResult:
-        """The result of a cell. Raises UnavailableError where the engine or the device is not there."""
+        """Measure a cell. Raises UnavailableError where the engine or the device is missing."""
 
 
 class Runner(Protocol):
     """Measures the cells of a plan, a group at a time."""
 
     def version(self, engine: str) -> str:
-        """The version of ``engine`` that will run. Raises UnavailableError."""
+        """Return the version of ``engine`` that will run. Raises UnavailableError."""
 
     def group(self, group: CellGroup) -> AbstractContextManager[Measure]:
-        """Set up what the group's cells share and give it up at the end. Raises UnavailableError."""
+        """Set up what the group's cells share, and release it at the end. Raises UnavailableError."""
 
 
 OnCell = Callable[[Cell, str, CellResult], None]
-"""Called with each cell, the version of its engine and its result, as soon as it is there."""
+"""Called with each cell, the version of its engine and its result, as soon as the result is there."""
 
 
 def run_plan(
@@ -96,8 +96,8 @@ def run_plan(
 ) -> None:
     """Measure every cell of the plan whose key is not in ``done``.
 
-    A group is only set up where a cell of it is to be measured. An engine that is not available makes its cells
-    ``unavailable``; every other error ends the run, with the cells before it handed over already.
+    A group is set up only if one of its cells must be measured. If an engine is not available, its cells become
+    ``unavailable``. Every other error ends the run; ``on_cell`` has the earlier cells by then.
     """
     finished = 0
     for group in plan.groups():

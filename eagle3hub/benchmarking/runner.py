@@ -1,4 +1,4 @@
-"""Measures the cells of a benchmark: by the reference, or on an engine."""
+"""Measure the cells of a benchmark, with the reference or on an engine."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ _LOADED = LoadReport(checked=True)
 
 
 class BenchRunner:
-    """A `Runner` that measures.
+    """The `Runner` that measures with the reference and on engines.
 
-    The reference loads a target once, has it generate texts once per data set and temperature, and replays a head at
-    every K in one pass. An engine runs each of its cells, and at temperature 0 the target alone once per group.
+    The reference loads a target once, generates its texts once per data set and temperature, and replays a head at
+    every K in one pass. An engine runs each of its cells; at temperature 0 it also runs the target alone, once per
+    group.
     """
 
     def __init__(self, options: BenchOptions, progress: Progress = silent) -> None:
@@ -47,7 +48,7 @@ class BenchRunner:
         self._checks: dict[tuple[str, str], PreflightCheck] = {}
 
     def version(self, engine: str) -> str:
-        """See `Runner.version`: of the reference, the version of this package."""
+        """See `Runner.version`. The reference's version is that of this package."""
         if engine == REFERENCE:
             require_packages()
             return __version__
@@ -78,7 +79,7 @@ class BenchRunner:
             key: object = name
             if common.topk is not None and common.num_draft_tokens is not None:
                 tree = TreeShape(cell.draft_tokens, common.topk, common.num_draft_tokens)
-                key = name, tree  # a tree is not the beginning of a deeper one
+                key = name, tree  # a small tree is not the start of a deeper one
             if key not in found:
                 begun = time.monotonic()
                 every = [other.draft_tokens for other in group.cells if other.head.name == name]
@@ -122,7 +123,7 @@ class BenchRunner:
         common = group.cells[0].common
         key = (group.target.source, common.device, common.dtype)
         if self._target is None or self._target[0] != key:
-            self._target = None  # before the next one is loaded
+            self._target = None  # free it before the next one is loaded
             self._progress("reference: loading the target")
             loaded = TargetModel.load(
                 group.target.source,
@@ -136,7 +137,7 @@ class BenchRunner:
         return self._target[1]
 
     def _on_engine(self, cell: Cell) -> CellResult:
-        self._target = None  # the machine is the engine's now
+        self._target = None  # leave the machine to the engine
         common = cell.common
         checkpoint = open_checkpoint(cell.head.source)
         head = open_head(checkpoint, target=cell.target.source)
@@ -190,7 +191,7 @@ class BenchRunner:
         return CellResult(judged.verdict, judged.reason, rows, run.environment, speed, seconds)
 
     def _foreseen(self, cell: Cell, engine: Engine, checkpoint: Checkpoint, head: Head) -> str | None:
-        """Why the engine need not be started on these files. What a running server read is not known."""
+        """Return why the engine need not start on these files; None for a server, whose files are unknown."""
         if cell.engine in self._options.endpoints:
             return None
         key = (cell.head.digest, cell.target.source)

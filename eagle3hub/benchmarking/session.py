@@ -1,4 +1,4 @@
-"""Run a benchmark that can be interrupted: results are saved after every cell, and a later run goes on from them."""
+"""Run a benchmark that can be interrupted: every finished cell is saved, and a later run continues."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def bench(
         heads: ``FOLDER``, ``hf://owner/name`` or ``NAME=`` one of these. target: folder or Hub id.
         folder, resume: as for `run_bench`.
 
-    Raises what `bench_plan` and `run_bench` raise.
+    Raises whatever `bench_plan` and `run_bench` raise.
     """
     from eagle3hub.benchmarking.runner import BenchRunner
 
@@ -48,16 +48,16 @@ def run_bench(
     resume: bool = False,
     progress: Progress = silent,
 ) -> Results:
-    """Run a plan and return its results, which are complete.
+    """Run a plan and return its complete results.
 
     Args:
-        folder: where ``results.json`` is kept up to date after every cell; None to write nothing.
-        resume: take over from a ``results.json`` in the folder each cell that is the same measurement (head, target,
-            prompts, settings and versions alike). Cells that came to nothing are measured again.
+        folder: where ``results.json`` is written again after every cell; None to write nothing.
+        resume: take from the folder's ``results.json`` each cell that is the same measurement (same head, target,
+            prompts, settings and versions). Cells without a result are measured again.
 
-    Raises OutputError if the folder holds results already and ``resume`` is not set, or holds cells that are not in
-    the plan and would be lost, or if it cannot be written; what `run_plan` and the runner raise, with the cells
-    before saved.
+    Raises OutputError if the folder holds results and ``resume`` is not set, if it holds cells that are not in the
+    plan and would be lost, or if it cannot be written. Also raises whatever `run_plan` and the runner raise; earlier
+    cells are saved by then.
     """
     records: dict[tuple[object, ...], CellRecord] = {}
     if folder is not None:
@@ -79,14 +79,14 @@ def run_bench(
 
 
 def _require_writable(folder: Path) -> None:
-    """Raise OutputError before the first measurement, rather than after it, if nothing can be written there."""
+    """Raise OutputError before the first measurement if nothing can be written there."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise OutputError(f"cannot write into {folder}: {there} is not a writable folder", code="output-unwritable")
 
 
 def _earlier(plan: BenchPlan, runner: Runner, path: Path, resume: bool) -> dict[tuple[object, ...], CellRecord]:
-    """Cells of earlier results that this plan need not measure again, by their place in the plan."""
+    """Return the cells of earlier results that this plan need not measure again, by their place in the plan."""
     if not path.exists():
         return {}
     if not resume:

@@ -1,7 +1,7 @@
-"""The tables of a benchmark, as plain text in cells; every number in them is computed from the results.
+"""Make the tables of a benchmark, as plain text in cells; every number is computed from the results.
 
-Tau is written with its 95 % interval, a difference with its base. A difference whose interval includes 0, or that has
-none, is marked with `NOISE`.
+Tau comes with its 95 % interval, a difference with its base. `NOISE` marks a difference whose interval includes 0, or
+that has no interval.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MINUS = "\N{MINUS SIGN}"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: lines of its heading, the side its cells keep to, and whether it stays beside the one before."""
+    """A column: the lines of its heading, how its cells are aligned, and whether it stays beside the one before."""
 
     heading: tuple[str, ...]
     align: Literal["left", "right"] = "right"
@@ -30,7 +30,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table; its first ``keys`` columns say what a row is about, and belong to every part of a wide table."""
+    """A table; its first ``keys`` columns say what a row is about, and every part of a wide table repeats them."""
 
     title: str
     columns: tuple[Column, ...]
@@ -45,7 +45,7 @@ _K = Column(("K",))
 
 
 def tables(results: Results) -> list[Table]:
-    """Every table there is something for, engine by engine."""
+    """Return every table that has numbers, engine by engine."""
     out = []
     for engine, version in dict.fromkeys((c.engine, c.engine_version) for c in results.cells):
         cells = [c for c in results.cells if (c.engine, c.engine_version) == (engine, version)]
@@ -55,7 +55,7 @@ def tables(results: Results) -> list[Table]:
 
 
 def conditions(results: Results) -> list[str]:
-    """The conditions of the tables: target, heads, prompts, settings, estimator, and what did not pass."""
+    """Return the conditions of the tables: target, heads, prompts, settings, estimator, and what did not pass."""
     target = results.target
     out = [f"Target: {target.name}" + (f" at {target.revision}" if target.revision else "")]
     out += [f"Head {head.name}: {head.layout} layout, {head.digest[:19]}…" for head in results.heads]
@@ -84,7 +84,7 @@ def conditions(results: Results) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """The cells of one engine, found by what they are about."""
+    """The cells of one engine, found by head, data set, temperature and K."""
 
     results: Results
     cells: Sequence[CellRecord]
@@ -104,7 +104,7 @@ class _View:
         return [name for name in self.heads if name != self.results.base]
 
     def places(self) -> list[tuple[str, float, int]]:
-        """(data set, temperature, K), in the order of the plan, with the draft tokens of a data set together."""
+        """(data set, temperature, K), in the order of the plan; the K of one data set follow each other."""
         found = dict.fromkeys(_place(cell) for cell in self.cells)
         sets = list(dict.fromkeys(place[:2] for place in found))
         return sorted(found, key=lambda place: (sets.index(place[:2]), place[2]))
@@ -262,7 +262,7 @@ def _tau_of(cell: CellRecord | None) -> str:
 
 
 def _tau(of: Acceptance | CategoryAcceptance | None) -> str:
-    """Tau and its interval."""
+    """Write tau with its interval."""
     if of is None or of.mean_acceptance_length is None:
         return _NOTHING
     if of.ci95 is None:
@@ -299,7 +299,7 @@ def _speeds(speed: Throughput | None) -> tuple[str, str, str]:
 
 
 def _settings(cells: Sequence[CellRecord]) -> str:
-    """The settings all cells have in common: the plan has one of each. A running server has a device of its own."""
+    """Write the settings that all cells share (the plan has one of each); a running server has its own device."""
     s = cells[0].settings
     devices = " and ".join(dict.fromkeys(cell.settings.device for cell in cells))
     tree = "chain" if s.topk is None else f"tree (top-k {s.topk}, {s.num_draft_tokens} draft tokens)"

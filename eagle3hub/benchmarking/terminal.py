@@ -1,4 +1,4 @@
-"""The tables on a terminal, at most 100 columns wide; plain text in a pipe."""
+"""Print the tables on a terminal, at most 100 columns wide, or as plain text in a pipe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GAP = 2
 
 
 def render(results: Results, out: Console) -> None:
-    """Print every table, and the conditions they hold under."""
+    """Print every table, and the conditions that apply to it."""
     from rich.markup import escape
 
     width = min(WIDTH, out.width)
@@ -66,7 +66,7 @@ def _print(table: Table, columns: list[int], out: Console, width: int) -> None:
 
 
 def _parts(table: Table, width: int) -> Iterator[list[int]]:
-    """The columns of a table in parts that fit, each with the keys in front; joined columns are not parted."""
+    """Yield the columns of a table in parts that fit, the key columns first; joined columns stay together."""
     keys = list(range(table.keys))
     used = sum(_width(table, i) for i in keys)
     part, taken = list(keys), used

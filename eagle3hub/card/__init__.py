@@ -1,4 +1,4 @@
-"""Model cards: release.yaml + reports + head → README.md."""
+"""Model cards: from release.yaml, reports and head to README.md."""
 
 from eagle3hub.card.manifest import Manifest, load_manifest
 from eagle3hub.card.render import render_text

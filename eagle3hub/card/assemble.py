@@ -1,4 +1,4 @@
-"""From files on disk to a card: what ``eagle3hub card`` does."""
+"""Make a card from files on disk: what ``eagle3hub card`` does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from eagle3hub.validation.report import load_report
 
 @dataclass(frozen=True, slots=True)
 class RenderedCard:
-    """A rendered card, where it was written (None: nowhere), and what it warns of as (what, why)."""
+    """A rendered card, where it was written (None: nowhere), and its warnings as (what, why)."""
 
     manifest: Manifest
     text: str
@@ -32,7 +32,7 @@ class RenderedCard:
     output: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The document ``card --json`` prints; the text itself only where it was not written to a file."""
+        """Return the document ``card --json`` prints; it holds the card's text only if no file was written."""
         return {
             "manifest": str(self.manifest.path),
             "repo": self.manifest.release.repo,
@@ -52,20 +52,20 @@ def render_card(
     templates: str | Path | None = None,
     waived: Sequence[str] = (),
 ) -> RenderedCard:
-    """Render a release's card and, if ``output`` is given, write its charts and then itself there.
+    """Render a release's card; if ``output`` is given, write its charts and then the card there.
 
-    A card that is not written to a file has no charts: they lie beside it.
+    A card that is not written to a file has no charts, because charts lie beside the file.
 
     Args:
-        reports: report files; default: those the manifest's patterns find.
-        heads: folders that belong to the release. The first is described on the card; a report that measured none
-            of them is refused. Default: the manifest's ``head.source``.
+        reports: report files; default: those that the manifest's patterns match.
+        heads: folders that belong to the release. The card describes the first; a report that measured none of them is
+            refused. Default: the manifest's ``head.source``.
         waived: gates of publishing that the card says were waived, by code.
 
-    For the manifest in a release folder the card is made again from that folder, with the gates its record names.
+    If the manifest lies in a release folder, the card is made again from that folder, with the gates in its record.
 
-    Raises InputError (ManifestError, SourceError …) for what is wrong with manifest, reports, head or templates,
-    OutputError if the file cannot be written.
+    Raises InputError (ManifestError, SourceError …) if manifest, reports, head or templates are wrong, and OutputError
+    if the file cannot be written.
     """
     manifest = load_manifest(manifest_path)
     if not reports and not heads and templates is None and (manifest.path.parent / RECORD).is_file():
@@ -80,7 +80,7 @@ def render_card(
     opened = [open_head(checkpoint, target=str(target) if target else None) for checkpoint in checkpoints]
     for head in opened:
         head.raise_for_errors()
-    beside = output is not None and is_replaced(Path(output))  # and not a pipe, which has no place for charts
+    beside = output is not None and is_replaced(Path(output))  # a pipe has no place for charts
     pictures, drawn = draw(manifest, runs(loaded, list(manifest.layouts)), benchmarks) if beside else ([], {})
     text = render_text(
         manifest,
@@ -104,7 +104,7 @@ def render_card(
 
 
 def _made_again(manifest: Manifest, output: str | Path | None) -> RenderedCard:
-    """The card of a release folder, from what lies in it."""
+    """Make the card of a release folder again, from the files in it."""
     folder = manifest.path.parent
     made = render(folder, load_record(folder / RECORD).waived)
     if output:
@@ -113,7 +113,10 @@ def _made_again(manifest: Manifest, output: str | Path | None) -> RenderedCard:
 
 
 def _by_folder(manifest: Manifest, opened: Sequence[Head]) -> dict[str, Head]:
-    """The heads by their folder in the repository: the first in its root, others as the manifest has their layout."""
+    """Return the heads by their folder in the repository.
+
+    The first is in its root, the others in the folders that the manifest gives their layouts.
+    """
     found = dict(zip([""], opened, strict=False))
     for head in opened[1:]:
         if head.layout in manifest.layouts:
@@ -122,6 +125,6 @@ def _by_folder(manifest: Manifest, opened: Sequence[Head]) -> dict[str, Head]:
 
 
 def _inside(file: Path, folder: Path | None) -> str:
-    """The file's path below ``folder``, or an empty string where it lies elsewhere."""
+    """Return the file's path below ``folder``, or an empty string if it lies elsewhere."""
     file = file.absolute()
     return file.relative_to(folder).as_posix() if folder and file.is_relative_to(folder) else ""

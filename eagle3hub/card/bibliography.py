@@ -1,4 +1,4 @@
-"""The bibliography: works are cited by key, and their titles and authors come from ``bibliography.bib`` alone."""
+"""The bibliography: cards cite works by key; all titles and authors come from ``bibliography.bib``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pybtex.database import BibliographyData, Entry
 
 ALWAYS = ("eagle3",)
-"""Cited by every card."""
+"""Keys that every card cites."""
 
 _FILE = Path(__file__).with_name("bibliography.bib")
 
@@ -32,9 +32,9 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What is known of a work with an arXiv id, for checking a citation of it.
+    """What the bibliography knows about a work with an arXiv id, for checking a citation of it.
 
-    ``complete`` is false where the bibliography names its first authors only.
+    ``complete`` is false if the bibliography names only its first authors.
     """
 
     arxiv: str
@@ -46,7 +46,7 @@ class Reference:
 
 @cache
 def references() -> dict[str, Reference]:
-    """Every work that has an arXiv id, by that id."""
+    """Return every work that has an arXiv id, keyed by that id."""
     found = {}
     for entry in _data().entries.values():
         if arxiv := entry.fields.get("eprint"):
@@ -58,19 +58,19 @@ def references() -> dict[str, Reference]:
 
 
 def keys() -> list[str]:
-    """Every key of the bibliography, sorted."""
+    """Return every key of the bibliography, sorted."""
     return sorted(_data().entries)
 
 
 def with_always(cited: Sequence[str]) -> list[str]:
-    """The keys to print: `ALWAYS` first, then ``cited`` in order, each once."""
+    """Return the keys to print: `ALWAYS` first, then ``cited`` in order, each once."""
     return list(dict.fromkeys([*ALWAYS, *cited]))
 
 
 def bibtex(cited: Sequence[str]) -> str:
-    """The entries as BibTeX, in the order given. Raises ManifestError for an unknown key.
+    """Return the entries as BibTeX, in the order given. Raises ManifestError for an unknown key.
 
-    Values are printed as they stand in the file: they are BibTeX already, and escaping them again breaks addresses.
+    Values are printed as in the file: they are BibTeX already, and escaping them again would break addresses.
     """
     return "\n\n".join(_format(key, _entry(key)) for key in cited)
 
@@ -83,7 +83,7 @@ def _format(key: str, entry: Entry) -> str:
 
 
 def work(key: str) -> Work:
-    """What to print about one work in prose. Raises ManifestError for an unknown key."""
+    """Return what prose prints about one work. Raises ManifestError for an unknown key."""
     entry = _entry(key)
     last_names = [" ".join([*p.prelast_names, *p.last_names]) for p in entry.persons["author"]]
     short = " and ".join(last_names)

@@ -1,4 +1,4 @@
-"""What the card's template is given: the head's architecture, the state of its measurements, all sections."""
+"""Build what the card's template gets: the head's architecture, the state of its measurements, all sections."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FIRST_LAYER = re.compile(r"^layers\.0\.")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A group of tensors: its name, each tensor with its shape, and how many parameters they hold."""
+    """A group of tensors: its name, each tensor with its shape, and its number of parameters."""
 
     name: str
     tensors: tuple[str, ...]
@@ -50,7 +50,7 @@ class Architecture:
 
 
 def describe(head: Head) -> Architecture:
-    """The architecture of a head, from its tensors' names and shapes and its semantics."""
+    """Describe the architecture of a head, from its semantics and its tensors' names and shapes."""
     groups: dict[str, list[str]] = {}
     for name in sorted(head.tensors, key=lambda n: (_rank(n), _layer(n), n)):
         groups.setdefault(_part_name(name), []).append(name)
@@ -73,7 +73,7 @@ def describe(head: Head) -> Architecture:
 
 
 def _part_name(name: str) -> str:
-    """The part a tensor belongs to, by its canonical name."""
+    """Return the part that a tensor belongs to, by its canonical name."""
     if match := _LAYER.match(name):
         return f"Layer {match[1]}, {'attention' if match[2] == 'self_attn' else 'MLP'}"
     if name.startswith("fc."):
@@ -166,7 +166,7 @@ def _variants(s: Semantics) -> list[tuple[str, str]]:
     return [(label, text) for label, text in rows if text]
 
 
-# What the reports amount to, in a sentence: not run, could not be run, inconclusive and failed are told apart.
+# The reports in one sentence: not run, could not be run, inconclusive and failed are told apart.
 
 
 _MEASURE = "Do not expect it to work as described before you have measured it yourself."
@@ -177,7 +177,7 @@ def headline(
     views: Sequence[RunView],
     faults: Sequence[tuple[str, str]],
 ) -> tuple[str, str]:
-    """The first words of the warning and what follows them; both empty where there is nothing to warn of."""
+    """Return the warning's first words and the rest of it; both are empty if there is nothing to warn about."""
     if not faults:
         return "", ""
     verdicts = _verdicts(reports, views)
@@ -198,7 +198,10 @@ def headline(
 
 
 def no_recipe(manifest: Manifest, views: Sequence[RunView], *, benched: bool) -> str:
-    """Why no tested way of serving is printed; ``benched``: whether a benchmark on the card was run on an engine."""
+    """Return why the card prints no tested recipe.
+
+    ``benched`` says whether a benchmark on the card ran on an engine.
+    """
     engines = [v for v in views if v.is_engine and v.layout == manifest.layouts.main]
     verdicts = {v.verdict for v in engines}
     if not engines:
@@ -217,7 +220,7 @@ def no_recipe(manifest: Manifest, views: Sequence[RunView], *, benched: bool) ->
 
 
 def unmeasured(reports: Sequence[Report], views: Sequence[RunView]) -> str:
-    """Why there are no results."""
+    """Return why there are no results."""
     verdicts = _verdicts(reports, views)
     if not reports:
         return "Nothing has been measured with these files yet."
@@ -229,12 +232,12 @@ def unmeasured(reports: Sequence[Report], views: Sequence[RunView]) -> str:
 
 
 def _verdicts(reports: Sequence[Report], views: Sequence[RunView]) -> set[Verdict]:
-    """The verdicts of all runs, and of reports without a run."""
+    """Return the verdicts of all runs, and of reports without a run."""
     without = {report.verdict for report in reports if not report.engines}
     return {v.verdict for v in views} | without
 
 
-# What a card template can see: one flat mapping, computed from manifest, reports and head.
+# Everything a card template sees: one flat mapping, computed from manifest, reports and head.
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +256,7 @@ class LayoutRow:
 
 @dataclass(frozen=True, slots=True)
 class LicenseRow:
-    """One row of the license table; ``link`` is empty where the id says it all."""
+    """One row of the license table; ``link`` is empty if the id says everything."""
 
     what: str
     id: str
@@ -263,7 +266,7 @@ class LicenseRow:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where one report came from; ``file`` is its path in the repository, or empty."""
+    """The origin of one report; ``file`` is its path in the repository, or empty."""
 
     layout: str
     file: str
@@ -274,9 +277,9 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A chart that lies beside the card: its path without ending (there is a .png and a .svg), and it in words.
+    """A chart beside the card: its path without ending (there is a .png and a .svg), and its alt text.
 
-    ``of`` is what it belongs to: ``reports``, ``imported`` or ``benchmark-1`` and so on.
+    ``of`` names the section it belongs to: ``reports``, ``imported``, ``benchmark-1`` and so on.
     """
 
     path: str
@@ -286,7 +289,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class RunConditions:
-    """How one run was made. ``rows`` are all its settings, or those that differ from the run called ``like``."""
+    """The settings of one run. ``rows`` has all of them, or only those that differ from the run called ``like``."""
 
     name: str
     command: str
@@ -307,11 +310,11 @@ def build(
     tree: SourceTree | None = None,
     heads: Mapping[str, Head] | None = None,
 ) -> dict[str, Any]:
-    """The render context: text, whole numbers and small frozen objects of them, nothing that can touch a disk.
+    """Build the render context: text, whole numbers and small frozen objects of them, nothing that can touch a disk.
 
     ``report_files`` maps an index of ``reports`` to its path in the repository. Without a head ``architecture`` is
-    None, and what the manifest says of it is ``described``. ``own_digests`` are those of the release's folders, and
-    ``heads`` what lies in each of them, by folder (the root is empty); by default the head in the root.
+    None, and ``described`` holds what the manifest says about it. ``own_digests`` are the digests of the release's
+    folders. ``heads`` maps each folder to its head (the root is an empty string); the default is the head in the root.
     """
     views = [results.view(run, manifest) for run in runs]
     measured = [v for v in views if v.acceptance]
@@ -325,7 +328,7 @@ def build(
     settled = {*tested.engines, *tested.withheld}
     noted = engines.noted(manifest, runs, folders, settled, tool, benched)
     serves = [*tested.engines, *(note.name for note in noted if note.command)]
-    # on a card of others' results each engine says by itself that it was not run
+    # on a card of others' results, each engine's own note says that it was not run
     says_why = bool(tested.recipes or tested.withheld or (head is None and noted))
     faults = warnings(manifest, reports, views) if head else []
     return {
@@ -378,7 +381,7 @@ def build(
 
 
 def warnings(manifest: Manifest, reports: Sequence[Report], views: Sequence[RunView]) -> list[tuple[str, str]]:
-    """Everything that stands between this card and a clean bill, as (what, why)."""
+    """List everything that keeps this card from being free of warnings, as (what, why)."""
     found = [(f"{v.name}: {v.outcome}", v.reason) for v in views if v.verdict != "pass"]
     for report in reports:
         if report.verdict != "pass" and all(e.verdict == "pass" for e in report.engines):  # static checks
@@ -394,7 +397,7 @@ def warnings(manifest: Manifest, reports: Sequence[Report], views: Sequence[RunV
 
 
 def layout_rows(manifest: Manifest, reports: Sequence[Report], views: Sequence[RunView]) -> list[LayoutRow]:
-    """One row per published layout, the main one first."""
+    """Return one row per published layout, the main one first."""
     rows = []
     for name in manifest.layouts:
         title = vocabulary.layout(name)
@@ -417,7 +420,7 @@ def layout_rows(manifest: Manifest, reports: Sequence[Report], views: Sequence[R
 
 
 def training_rows(manifest: Manifest) -> list[tuple[str, str]]:
-    """Every fact about training, and energy and CO2 with their units and the factor between them."""
+    """Return every fact about training, and energy and CO2 with their units and the factor between them."""
     rows = list(manifest.training.facts)
     found = manifest.training.emissions
     if found is None:
@@ -432,7 +435,7 @@ def training_rows(manifest: Manifest) -> list[tuple[str, str]]:
 
 
 def licenses(manifest: Manifest) -> list[LicenseRow]:
-    """Head, target and training data, each with its own license; nothing is inferred from another row."""
+    """List head, target and training data, each with its own license; no row is inferred from another."""
     data = manifest.training.data_license
     named = ", ".join(manifest.release.datasets)
     return [
@@ -449,7 +452,7 @@ def _license(what: str, found: License) -> LicenseRow:
 
 
 def conditions(measured: Sequence[RunView]) -> list[RunConditions]:
-    """The conditions of runs: of the first in full, of the others what differs from it."""
+    """Return the conditions of runs: all of the first run's, and of each other run those that differ from it."""
     found = []
     for v in measured:
         first = measured[0]
@@ -469,7 +472,7 @@ def _provenance(report: Report, file: str) -> Provenance:
 
 
 def digests(reports: Sequence[Report]) -> str:
-    """Every digest of the reports with what it is of, one a line, each once."""
+    """List every digest in the reports and what it is a digest of, one a line, each once."""
     lines: list[str] = []
     for report in reports:
         head, target, prompts = report.head, report.target, report.prompts

@@ -1,4 +1,4 @@
-"""A release folder: everything its card is made from, in its public form, and the card made again from it."""
+"""A release folder holds, in public form, everything its card is made from; the card can be made from it again."""
 
 from __future__ import annotations
 
@@ -43,34 +43,34 @@ from eagle3hub.validation.report import load_report
 if TYPE_CHECKING:
     import yaml
 
-# The public form of a manifest: what a card was made from, fit to lie beside it in a public repository.
+# The public form of a manifest: it is fit to lie in a public repository, and the card can be made from it.
 #
-# It says all that the card needs and how the release is published. Comments, local folders and other heads of the same
-# file are left out; files that it includes are written again beside it. Every text stays as it was typed, so that a
-# card made from the public form has the same bytes.
+# It holds everything the card needs, and how the release is published. It leaves out comments, local folders and the
+# file's other heads; files that it includes are written again beside it. Texts stay exactly as typed, so a card made
+# from the public form has the same bytes.
 
 
 MANIFEST = "release.yaml"
-"""Name of the public form in a release folder."""
+"""File name of the public form in a release folder."""
 IMPORTED = "imported"
-"""Folder of a release with the public forms of imported measurements."""
+"""Folder in a release that holds the public forms of imported measurements."""
 _ROOT = "."
 
 
 def public_form(
     path: str | Path, *, publish: Mapping[str, Any], benchmarks: int = 0, weights_digest: str | None = None
 ) -> dict[str, bytes]:
-    """The public form of a manifest, ``release.yaml`` or ``release.yaml#NAME``, and of the files it includes.
+    """Return the public form of a manifest (``release.yaml`` or ``release.yaml#NAME``) and of the files it includes.
 
     Args:
-        publish: what its ``publish`` section says in place of the manifest's own.
-        benchmarks: how many files of results lie in ``benchmarks/``, named 1.json and so on.
-        weights_digest: of the target that was measured, where the manifest does not name it.
+        publish: replaces the manifest's own ``publish`` section.
+        benchmarks: number of files of results in ``benchmarks/``, named 1.json and so on.
+        weights_digest: digest of the measured target's weights, if the manifest does not name it.
 
     Returns:
         Bytes by path in the release folder. The public form's own public form is the same.
 
-    Raises what `eagle3hub.card.load_manifest` raises.
+    Raises whatever `eagle3hub.card.load_manifest` raises.
     """
     document, here = read_manifest_document(path)
     data = deepcopy(document.data)
@@ -98,7 +98,7 @@ def public_form(
 
 
 def numbered(folder: str, count: int, suffix: str) -> list[str]:
-    """Paths of ``count`` files of a release, ``folder/1.json`` and so on, whose order by name is their own."""
+    """Return the paths of ``count`` files, ``folder/1.json`` and so on; sorting by name keeps their order."""
     return [f"{folder}/{i:0{len(str(count))}}{suffix}" for i in range(1, count + 1)]
 
 
@@ -127,7 +127,7 @@ def _node(document: Document, at: Location, value: Any) -> yaml.Node:
     if isinstance(value, bool):
         return yaml.ScalarNode(TAG + "bool", "true" if value else "false")
     kind = "int" if isinstance(value, int) else "float"
-    # what is set here and not in the file has no text that was typed
+    # a value that is set here, and not in the file, has no text that somebody typed
     same = typed and (int(typed) if kind == "int" else float(typed)) == value
     return yaml.ScalarNode(TAG + kind, typed if same else repr(value))
 
@@ -146,7 +146,7 @@ def _dumper() -> type[yaml.SafeDumper]:
     return CoreDumper
 
 
-# A release folder: everything its card is made of lies in it, so that anybody can make the card again.
+# A release folder: everything its card is made of lies in it, so anybody can make the card again.
 #
 # ::
 #
@@ -166,18 +166,18 @@ RECORD = RELEASE
 SCHEMA_NAME = "eagle3hub/release/1"
 _MAX_RECORD = 16 << 20
 _LISTED = (f"{REPORTS}/*.json", f"{BENCHMARKS}/*.json", f"{TEMPLATES}/*.j2")
-"""Files of a release that were in place, or copied, when it was made."""
+"""Files of a release that were there before it was made, or were copied into it."""
 _DIFF_LINES = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a release folder says of its making.
+    """The record of how a release folder was made.
 
     Attributes:
-        version: of this tool. charts: version of matplotlib, which drew the charts; empty where there are none.
+        version: of this tool. charts: version of the matplotlib that drew the charts; empty if there are none.
         waived: gates of publishing that the card says were waived, by code.
-        files: every file of the release, but for the record and what is made over it.
+        files: every file of the release, except the record and files made after it.
     """
 
     version: str
@@ -186,7 +186,7 @@ class Record:
     files: Sequence[FileDigest] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The document, of schema ``release``."""
+        """Return the document, of schema ``release``."""
         return {
             "schema": SCHEMA_NAME,
             "tool": {"name": "eagle3hub", "version": self.version},
@@ -198,7 +198,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A card and its charts, made from a release folder. ``charts`` holds bytes by path in the folder."""
+    """A card and its charts, made from a release folder. ``charts`` maps each path in the folder to bytes."""
 
     manifest: Manifest
     card: str
@@ -207,9 +207,9 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A file that is not what the folder's manifest, reports and heads give.
+    """A file that differs from what the folder's manifest, reports and heads give.
 
-    ``diff``: of text, a unified one. ``unknown``: it could not be made again here, so nothing is known of it.
+    ``diff``: for text, a unified diff. ``unknown``: the file could not be made again here, so it was not compared.
     """
 
     path: str
@@ -241,19 +241,19 @@ def complete(
     waived: Sequence[str] = (),
     templates: str | Path | None = None,
 ) -> Rendered:
-    """Make a release folder of one that holds heads and reports, each in its place.
+    """Complete a release folder that already holds heads and reports, each in its place.
 
     Args:
-        manifest: ``release.yaml`` or ``release.yaml#NAME``. The layouts it names lie in ``folder`` already.
-        publish: how the release shall be published; None: as the manifest says.
+        manifest: ``release.yaml`` or ``release.yaml#NAME``. The layouts it names are in ``folder`` already.
+        publish: how to publish the release; None: as the manifest says.
         waived: gates of publishing that the card says were waived.
-        templates: a folder of the makers' own templates; those it holds are copied.
+        templates: a folder of the makers' own templates, which are copied.
 
-    Copies the benchmarks that the manifest names, and a license that it names and that lies beside it; writes the
-    manifest's public form, the charts, the card, and last the record, which lists these, the heads and the reports and
-    nothing else that may lie there.
+    Copies the manifest's benchmarks, and its license file if that lies beside it. Then writes the manifest's public
+    form, the charts, the card and, last, the record. The record lists these files, the heads and the reports, and no
+    other file in the folder.
 
-    Raises InputError for what is wrong with manifest, reports, heads or templates, OutputError.
+    Raises InputError if manifest, reports, heads or templates are wrong, and OutputError.
     """
     loaded = load_manifest(manifest)
     said = {k: v for k, v in asdict(publish or loaded.publish).items() if v}
@@ -281,14 +281,14 @@ def complete(
 
 
 def _measured_target(folder: Path) -> str | None:
-    """Digest of the weights that every report of the folder measured; None where they do not name one, or not one."""
+    """Return the digest of the weights that every report in the folder measured; None unless all name the same one."""
     reports = [load_report(path) for path in sorted((folder / REPORTS).glob("*.json"))]
     found = {report.target.weights_digest for report in reports}
     return found.pop() if len(found) == 1 else None
 
 
 def _heads_files(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """Paths of the files that conversion wrote for each layout, as its record there lists them."""
+    """Yield the paths of the files that conversion wrote for each layout, as each layout's record lists them."""
     for place in (manifest.layouts.folder(layout) for layout in manifest.layouts):
         record = open_checkpoint(folder / place).provenance or {}
         for name in (PROVENANCE, *(f["path"] for f in _listed(record))):
@@ -305,7 +305,7 @@ def _copy_templates(source: Path, into: Path) -> None:
 
 
 def _copy_license(manifest: Manifest, folder: Path) -> list[str]:
-    """The license text that the manifest names by a path beside it: the card's link leads to it."""
+    """Copy the license file that the manifest names by a path beside it, since the card links to it."""
     link = manifest.release.license.link
     if not link or "://" in link or "/" in link:
         return []
@@ -316,19 +316,19 @@ def _copy_license(manifest: Manifest, folder: Path) -> list[str]:
 
 
 def open_heads(folder: Path, manifest: Manifest) -> dict[str, Head]:
-    """The head of every layout of a release that is in ``folder``, by its folder there. Raises InputError."""
+    """Open the head of every layout of a release in ``folder``; keys are their folders there. Raises InputError."""
     places = [manifest.layouts.folder(layout) for layout in manifest.layouts]
     return {p: open_head(open_checkpoint(folder / p)) for p in places if (folder / p / CONFIG).is_file()}
 
 
 def render(folder: Path, waived: Sequence[str] = (), sha256: Mapping[str, str] | None = None) -> Rendered:
-    """Make the card and the charts of a release folder from what lies in it, and from nothing else.
+    """Make the card and the charts of a release folder from the files in it, and from nothing else.
 
     Args:
         waived: gates of publishing that the card says were waived.
-        sha256: digests of the folder's files by path, where they are known; else the heads are hashed.
+        sha256: digests of the folder's files by path, if they are known; else the heads are hashed.
 
-    Raises InputError (ManifestError, SourceError …) for what is wrong with manifest, reports, heads or templates.
+    Raises InputError (ManifestError, SourceError …) if manifest, reports, heads or templates are wrong.
     """
     folder = folder.absolute()
     manifest = load_manifest(folder / MANIFEST)
@@ -343,7 +343,7 @@ def render(folder: Path, waived: Sequence[str] = (), sha256: Mapping[str, str] |
     known = sha256 if sha256 is not None else {n: f["sha256"] for n, f in _hashed(folder, manifest).items()}
     digests = {digest for place, digest in head_digests(known).items() if place in heads}
     record = open_checkpoint(folder).provenance or {}
-    if benchmarks:  # they may have been run with the head as it was trained
+    if benchmarks:  # they may be runs of the head as it was trained
         digests |= _original(record)
     pictures, charts = draw(manifest, runs(documents, list(manifest.layouts)), benchmarks)
     card = render_text(
@@ -363,14 +363,14 @@ def render(folder: Path, waived: Sequence[str] = (), sha256: Mapping[str, str] |
 
 
 def _hashed(folder: Path, manifest: Manifest) -> dict[str, FileDigest]:
-    """The files that make up each head of a release, by path: read once, since weights are large."""
+    """Hash the files of each head of a release, by path; each is read once, since weights are large."""
     places = [manifest.layouts.folder(layout) for layout in manifest.layouts]
     paths = [path for place in places if (folder / place).is_dir() for path in head_files(folder / place)]
     return {name: file_digest(path, name) for path in paths for name in [path.relative_to(folder).as_posix()]}
 
 
 def _original(record: Mapping[str, Any]) -> set[str]:
-    """Digest of the head that a release was converted from, as its record beside the weights says."""
+    """Return the digest of the head that a release was converted from, as the record beside the weights says."""
     source = record.get("source")
     files = [f for f in _listed(source) if isinstance(f.get("sha256"), str)]
     digest = head_digests({f["path"]: f["sha256"] for f in files}).get("")
@@ -385,17 +385,17 @@ def _tree(record: Mapping[str, Any]) -> SourceTree | None:
 
 
 def _listed(part: Any) -> list[Mapping[str, Any]]:
-    """The files that a part of a record lists; what is no such list names none."""
+    """Return the files that a part of a record lists; none if the part is not such a list."""
     files = part.get("files") if isinstance(part, dict) else None
     listed = files if isinstance(files, list) else []
     return [f for f in listed if isinstance(f, dict) and isinstance(f.get("path"), str)]
 
 
 def differences(folder: Path, sha256: Mapping[str, str] | None = None) -> list[Difference]:
-    """What of a release folder's card and charts is not what its manifest, reports and heads give.
+    """List where a release folder's card and charts differ from what its manifest, reports and heads give.
 
-    The card can only be made again by the version of this tool that made it, and charts by the version of matplotlib
-    that drew them; another version is a difference of its own. Raises as `render` and `load_record`.
+    Only the version of this tool that made the card can make it again, and only the version of matplotlib that drew
+    the charts can draw them again; another version counts as a difference. Raises as `render` and `load_record` do.
     """
     record = load_record(folder / RECORD)
     if record.version != __version__:
@@ -434,7 +434,7 @@ def _text(path: Path) -> str:
 
 
 def write_card(path: Path, text: str, drawn: Mapping[str, bytes]) -> None:
-    """Write the charts, then the card that shows them; a new folder of charts does not outlive a failure."""
+    """Write the charts, then the card that shows them; if that fails, a new folder of charts is removed."""
     folder = path.parent / CHARTS
     is_new = not folder.exists()
     try:

@@ -1,4 +1,4 @@
-"""Files that a manifest includes by pattern; measurements of others among them, printed as they were reported."""
+"""Read files that a manifest includes by pattern, and print the measurements of others that they report."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from eagle3hub.system.documents import Document, Location, hold_to_schema, read_
 
 
 MOST = 20_000
-"""Names that are looked at for one pattern: it is to name reports, not to search a disk."""
+"""Most names to look at for one pattern: a pattern names reports, it does not search a disk."""
 _WILD = re.compile(r"[*?\[]")
 
 
 def find(folder: Path, patterns: Sequence[str]) -> list[Path]:
-    """The files below ``folder`` that the patterns name, sorted, each once.
+    """Find the files below ``folder`` that the patterns match, sorted, each once.
 
-    A pattern is that of `glob.glob`, except that ``**`` does not follow links. Raises ManifestError for one that no
-    file can fit, or for which more than `MOST` names would have to be looked at.
+    Patterns are those of `glob.glob`, except that ``**`` does not follow links. Raises ManifestError for a pattern
+    that no file can match, or that needs more than `MOST` names to be looked at.
     """
     found: set[Path] = set()
     for pattern in patterns:
@@ -39,7 +39,7 @@ def find(folder: Path, patterns: Sequence[str]) -> list[Path]:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a link that may not be followed, a name that is too long
+    except OSError:  # a link that must not be followed, or a name that is too long
         return False
 
 
@@ -73,7 +73,7 @@ class _Search:
             yield from self._below(here / part, rest)
 
     def _entries(self, here: Path, part: str) -> Iterator[os.DirEntry[str]]:
-        """What lies in a folder and fits; what begins with a dot only where the pattern does."""
+        """Yield the entries of a folder that match; names that begin with a dot only if the pattern does."""
         fits = re.compile(translate(part)).match
         try:
             with os.scandir(here) as inside:
@@ -94,10 +94,10 @@ class _Search:
                 yield entry
 
 
-# Measurements that others made and reported: numbers as they were printed, with who measured and where it stands.
+# Measurements that others made: the numbers as they printed them, who measured, and where that is published.
 #
-# A file is checked against ``schemas/imported.schema.json``. What its source leaves out stays out: a missing condition
-# is printed as not reported, never guessed.
+# A file is checked against ``schemas/imported.schema.json``. What its source does not say stays unsaid: the card
+# prints a missing condition as not reported and never guesses it.
 
 
 LENGTH = "acceptance_length"
@@ -119,7 +119,7 @@ _OF_ROWS = ("draft_tokens", "temperature", "prompts")
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A number, and its digits as they were typed: 257.60 is not 257.6."""
+    """A number and its digits as typed: 257.60 is not 257.6."""
 
     number: float
     text: str
@@ -127,7 +127,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where numbers stand and who measured them; ``url`` and ``accessed`` may be empty."""
+    """Where numbers are published and who measured them; ``url`` and ``accessed`` may be empty."""
 
     title: str
     measured_by: str
@@ -137,9 +137,9 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: this head's value with its interval (None: not reported), and others' by name.
+    """One row: this head's value with its interval (None: not reported), and the others' values by name.
 
-    ``conditions`` are those of the table, and this row's where it has its own.
+    ``conditions`` are the table's, replaced by the row's own where it has some.
     """
 
     name: str
@@ -151,7 +151,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class ImportedTable:
-    """One table. ``this`` is what the head is called in it; ``base`` what differences are taken of, or empty."""
+    """One table. ``this`` is the table's name for the head; ``base`` is what differences are relative to, or empty."""
 
     title: str
     metric: Metric
@@ -172,15 +172,15 @@ class ImportedTable:
 
 
 def load_imported(folder: Path, patterns: Sequence[str]) -> tuple[ImportedTable, ...]:
-    """The measurements of every file below ``folder`` that the patterns name, in the files' order.
+    """Read the measurements of every file below ``folder`` that the patterns match, in the files' order.
 
-    Raises SourceError for a file that cannot be read, ManifestError (file, line, field) for one that is wrong.
+    Raises SourceError for a file that cannot be read, and ManifestError (file, line, field) for one that is wrong.
     """
     return tuple(m for path in find(folder, patterns) for m in read_imported(path))
 
 
 def read_imported(path: Path) -> tuple[ImportedTable, ...]:
-    """The measurements of one file. Raises as `load_imported`."""
+    """Read the measurements of one file. Raises as `load_imported` does."""
     document = read_imported_document(path)
     found = document.data["source"]
     source = Source(found["title"], document.data["measured_by"], found.get("url", ""), found.get("accessed", ""))
@@ -189,7 +189,7 @@ def read_imported(path: Path) -> tuple[ImportedTable, ...]:
 
 
 def read_imported_document(path: Path) -> Document:
-    """One file of measurements, held to its schema. Raises as `load_imported`."""
+    """Read one file of measurements and check it against its schema. Raises as `load_imported` does."""
     document = read_yaml(path)
     hold_to_schema(document, resources.schema("imported"), "imported")
     return document
@@ -260,7 +260,7 @@ def _conditions(document: Document, at: Location, data: Mapping[str, Any], keys:
     return {key: document.texts[(*at, key)] for key in keys if key in data}
 
 
-# What the card prints about imported measurements: their numbers as reported, differences computed here.
+# What the card prints about imported measurements: the reported numbers, and differences computed here.
 
 
 CHARTS = "charts"
@@ -302,8 +302,8 @@ _NEEDED = {
 class Table:
     """One imported table, ready to print.
 
-    ``given`` and ``missing`` are the conditions that its source reports and those that it leaves out; ``base`` is
-    what the differences of its last columns are taken of, or empty.
+    ``given`` are the conditions that the source reports, ``missing`` those that it leaves out. ``base`` is what the
+    differences in the last columns are relative to, or empty.
     """
 
     title: str
@@ -340,17 +340,17 @@ _COLUMN = {
 
 
 def tables(measurements: Sequence[ImportedTable]) -> list[Table]:
-    """Every measurement as a table, in order."""
+    """Format every measurement as a table, in order."""
     return [table(m, f"{CHARTS}/{chart_name(i, m)}") for i, m in enumerate(measurements, 1)]
 
 
 def chart_name(number: int, m: ImportedTable) -> str:
-    """File name, without ending, of the chart of the measurement at ``number``, counted from 1."""
+    """Return the file name, without ending, of the chart of measurement ``number``, counted from 1."""
     return re.sub(r"[^a-z0-9]+", "-", f"reported-{number}-{m.title}".lower()).strip("-")[:60].strip("-")
 
 
 def table(m: ImportedTable, picture: str = "") -> Table:
-    """One measurement as a table; ``picture`` is the path, without ending, of its chart."""
+    """Format one measurement as a table; ``picture`` is the path, without ending, of its chart."""
     columns = [key for key in ("draft_tokens", "temperature", "prompts") if _varies(m, key)]
     label = {"draft_tokens": "K", "temperature": "T", "prompts": "Prompts"}
     what = _COLUMN.get(m.metric) or f"throughput ({m.unit or 'unit not reported'})"
@@ -394,7 +394,7 @@ def _cells(m: ImportedTable, row: Row, columns: Sequence[str], with_interval: bo
 
 
 def difference(value: Value, base: Value | None) -> str:
-    """``value`` relative to ``base``, in percent of ``base``, with its sign; a dash without a base."""
+    """Write ``value`` relative to ``base``, in percent of ``base``, with its sign; a dash if there is no base."""
     if base is None or base.number == 0:
         return "–"
     return f"{value.number / base.number - 1:+.1%}".replace("-", "−")
@@ -421,7 +421,7 @@ def _shared(conditions: Mapping[str, str], key: str, columns: Sequence[str]) -> 
 
 
 def missing(m: ImportedTable) -> list[str]:
-    """What a reader needs to compare the numbers and their source leaves out."""
+    """List the conditions that a reader needs to compare the numbers, and that the source leaves out."""
     absent = [_WORDS[key] for key in _NEEDED[m.metric] if any(key not in row.conditions for row in m.rows)]
     if m.metric == "throughput":
         absent = ([] if m.unit else ["unit of throughput"]) + absent

@@ -1,4 +1,4 @@
-"""The manifest of a release: everything a card needs that cannot be measured."""
+"""The manifest of a release: everything a card needs and nobody can measure."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from eagle3hub.system import resources
 from eagle3hub.system.documents import Document, Location, did_you_mean, hold_to_schema, read_yaml
 from eagle3hub.validation.options import ValidateOptions
 
-# A manifest of several heads: what they share is written once, and each entry of ``heads`` is laid over it.
+# A manifest of several heads: what they share is written once, and each entry of ``heads`` adds to it or replaces it.
 #
-# One of them is named as ``release.yaml#NAME``, wherever a manifest can be named.
+# ``release.yaml#NAME`` names one of them, wherever a manifest can be named.
 
 
 _FIELD = "heads"
 
 
 def split_address(text: str | Path) -> tuple[Path, str | None]:
-    """``release.yaml#NAME`` as file and name; a file that really is called so has no name."""
+    """Split ``release.yaml#NAME`` into file and name; the name is None if a file with the whole name exists."""
     path = Path(text)
     file, mark, name = path.name.rpartition("#")
     return (path.with_name(file), name) if mark and file and not path.exists() else (path, None)
 
 
 def is_manifest(source: str | Path) -> bool:
-    """Whether a card's source is a manifest, by its name, or one head of it."""
+    """Return whether a card's source is named like a manifest, or like one head of a manifest."""
     return split_address(source)[0].suffix in {".yaml", ".yml"}
 
 
 def head_names(document: Document, schema: Mapping[str, Any]) -> list[str]:
-    """Names of the heads in a manifest, in its order; none where it is of one head, or of none.
+    """Return the names of the heads in a manifest, in its order; none if it describes a single head or none at all.
 
-    ``schema`` is the manifest's. Raises ManifestError for what is wrong with the list itself.
+    ``schema`` is the manifest's. Raises ManifestError if the list itself is wrong.
     """
     data = document.data
     if not isinstance(data, dict) or _FIELD not in data:
@@ -54,10 +54,12 @@ def head_names(document: Document, schema: Mapping[str, Any]) -> list[str]:
 
 
 def of_one_head(document: Document, name: str | None, schema: Mapping[str, Any]) -> Document:
-    """The manifest of one head: the document itself, or its entry ``name`` over what all share; lines stay right.
+    """Return the manifest of one head, with the line numbers of the whole.
 
-    Mappings are merged, everything else is replaced. Raises ManifestError (``manifest-heads``) where the name does not
-    fit the manifest.
+    It is the document itself, or its entry ``name`` merged over what all heads share.
+
+    Mappings are merged, everything else is replaced. Raises ManifestError (``manifest-heads``) if the manifest has no
+    head of this name, or needs a name and gets none.
     """
     names = head_names(document, schema)
     if name is None and not names:
@@ -84,7 +86,7 @@ def _over(shared: Any, own: Any) -> Any:
 
 
 def _moved(places: Mapping[Location, Any], at: Location) -> dict[Location, Any]:
-    """What is known of an entry's places, as places of the whole."""
+    """Move what is known about the places in an entry to the same places in the whole."""
     return {where[2:]: value for where, value in places.items() if where[:2] == at and len(where) > 2}
 
 
@@ -94,12 +96,12 @@ def _moved(places: Mapping[Location, Any], at: Location) -> dict[Location, Any]:
 
 
 DEFAULT_REPORTS = ("reports/*.json",)
-"""Where reports are looked for when the manifest names none, relative to it."""
+"""Where to look for reports if the manifest names none, relative to the manifest."""
 
 
 @dataclass(frozen=True, slots=True)
 class License:
-    """A license: its Hub id, and name and link where the id is ``other``."""
+    """A license: its Hub id, and name and link if the id is ``other``."""
 
     id: str
     name: str | None = None
@@ -119,7 +121,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The public repository and what its card says about itself."""
+    """The public repository, and what its card says about it."""
 
     repo: str
     title: str
@@ -136,7 +138,7 @@ class Release:
 class Layouts:
     """Layouts to publish: ``main`` in the repository's root, each of ``also`` in a folder of its name.
 
-    ``main`` is empty, and there are none, for a release without a head.
+    Without a head there are no layouts, and ``main`` is empty.
     """
 
     main: str = ""
@@ -146,13 +148,13 @@ class Layouts:
         return iter((self.main, *self.also) if self.main else ())
 
     def folder(self, layout: str) -> str:
-        """Folder of a layout inside the repository; empty for the root."""
+        """Return the folder of a layout in the repository; empty for the root."""
         return "" if layout == self.main else layout
 
 
 @dataclass(frozen=True, slots=True)
 class PublishSettings:
-    """How the release is published; names and meaning are those of `eagle3hub.publishing.PublishOptions`."""
+    """How to publish the release; names and meanings are those of `eagle3hub.publishing.PublishOptions`."""
 
     stage: bool = False
     private: bool = False
@@ -169,7 +171,7 @@ _GRAMS = {"g": 1.0, "kg": 1e3, "t": 1e6}
 
 @dataclass(frozen=True, slots=True)
 class Emissions:
-    """Energy and CO2 of training. ``co2`` and ``energy_kwh`` are as typed, empty where not given."""
+    """Energy and CO2 of training. ``co2`` and ``energy_kwh`` are as typed, or empty."""
 
     grams: float | None
     co2: str
@@ -179,7 +181,7 @@ class Emissions:
 
     @property
     def factor(self) -> str:
-        """Kilograms of CO2 per kWh, in three significant digits; empty where one of the two is not given."""
+        """Kilograms of CO2 per kWh, with three significant digits; empty unless both are given."""
         if self.grams is None or not self.energy_kwh:
             return ""
         return f"{self.grams / 1000 / float(self.energy_kwh):.3g}"
@@ -187,7 +189,7 @@ class Emissions:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """Facts about training as (label, text as typed), in the file's order, and the data's license."""
+    """Facts about training as (label, text as typed), in the file's order, and the license of the data."""
 
     facts: Facts = ()
     data_license: License | None = None
@@ -196,7 +198,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class EngineNote:
-    """What the makers say about an engine that the head was not tested on here. Texts may be empty.
+    """The makers' note on an engine that the head was not tested on here. Texts may be empty.
 
     ``tensor_parallel``, ``dtype`` and ``aux_layers`` go into the printed recipe.
     """
@@ -214,11 +216,11 @@ class EngineNote:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One release.yaml, or one head of it: ``name`` is then the head's, else None.
+    """One release.yaml, or one head of it; ``name`` is that head's name, else None.
 
-    Local sources are absolute; ``reports`` and ``benchmarks`` are glob patterns relative to
-    ``path``'s folder. ``sections`` are (title, Markdown) of the makers' own. ``head_source`` is None, and
-    ``architecture`` may be given, for a card of imported results only.
+    Local sources are absolute; ``reports`` and ``benchmarks`` are glob patterns relative to ``path``'s folder.
+    ``sections`` are the makers' own, as (title, Markdown). On a card that has only imported results, ``head_source``
+    is None and ``architecture`` may be given.
     """
 
     path: Path
@@ -245,23 +247,24 @@ class Manifest:
 
     @property
     def measured_target(self) -> str:
-        """What to open for measuring: the local folder if one is named, else the Hub id."""
+        """Where to read the target for measuring: the local folder if one is named, else the Hub id."""
         return str(self.target.path) if self.target.path else self.target.id
 
 
 def load_manifest(path: str | Path) -> Manifest:
-    """Read and check a manifest, ``release.yaml``, or one head of a manifest of several, ``release.yaml#NAME``.
+    """Read and check a manifest (``release.yaml``), or one head of several (``release.yaml#NAME``).
 
-    Raises SourceError if the file cannot be read, ManifestError (file, line, field, what is allowed) if it is wrong.
+    Raises SourceError if the file cannot be read, and ManifestError (file, line, field, what is allowed) if it is
+    wrong.
     """
     path, name = split_address(path)
     return _load(_read(path), path, name)
 
 
 def load_manifests(path: str | Path) -> list[Manifest]:
-    """Every head's manifest, in the file's order, or the one that is named; errors as `load_manifest`.
+    """Read every head's manifest, in the file's order, or only the one that is named; errors as in `load_manifest`.
 
-    Raises ManifestError also where two heads would go to one repository.
+    Also raises ManifestError if two heads would go to one repository.
     """
     path, name = split_address(path)
     document = _read(path)
@@ -281,7 +284,7 @@ def load_manifests(path: str | Path) -> list[Manifest]:
 
 
 def read_manifest_document(path: str | Path) -> tuple[Document, Path]:
-    """The checked YAML of a manifest, or of one head of it, and its folder. Raises as `load_manifest`."""
+    """Return the checked YAML of a manifest, or of one head of it, and its folder. Raises as `load_manifest` does."""
     path, name = split_address(path)
     document = of_one_head(_read(path), name, resources.schema("manifest"))
     _check(document)
@@ -289,7 +292,7 @@ def read_manifest_document(path: str | Path) -> tuple[Document, Path]:
 
 
 def is_prompts_file(prompts: str) -> bool:
-    """Whether ``validate.prompts`` names a file, and not a prompt set."""
+    """Return whether ``validate.prompts`` names a file and not a prompt set."""
     return "/" in prompts or prompts.endswith(".jsonl")
 
 
@@ -308,16 +311,16 @@ def _load(document: Document, path: Path, name: str | None) -> Manifest:
 
 
 DEFAULT_ENGINES = "reference,vllm"
-"""What a release is measured on where the manifest does not say."""
+"""Settings of a release's measurement that apply where the manifest says nothing."""
 _VALIDATE = (
     *("draft_tokens", "engine", "device", "dtype", "prompts", "num_prompts", "max_new_tokens"),
     *("min_acceptance_length", "target_name"),
 )
-"""Options of a validation that a manifest decides."""
+"""Options of a validation that a manifest can set."""
 
 
 def validation_settings(manifest: Manifest) -> dict[str, Any]:
-    """The options of ``eagle3hub validate`` that the manifest decides, by name, its target among them."""
+    """Return the options of ``eagle3hub validate`` that the manifest sets, by name, its target among them."""
     options = {name: getattr(manifest.validate, name) for name in _VALIDATE}
     return {"target": manifest.measured_target, **options}
 

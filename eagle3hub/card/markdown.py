@@ -1,7 +1,7 @@
-"""Text from outside, made inert: it prints what it says and does nothing in Markdown, HTML, KaTeX or a terminal.
+"""Make text from outside inert: it shows as typed, and does nothing in Markdown, HTML, KaTeX or a terminal.
 
-`Md` marks Markdown that is ours. Everything else is escaped when a template prints it (`finalize`), so a template
-cannot forget to.
+`Md` marks our own Markdown. Everything else is escaped when a template prints it (`finalize`), so no template can
+forget to escape.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from eagle3hub.system.text import visible
 
 
 class Md(str):
-    """Markdown that is safe to print as it is. Any string operation on it gives plain, escapable text again."""
+    """Markdown that is safe to print unchanged. Any string operation on it gives plain text, to be escaped again."""
 
     __slots__ = ()
 
@@ -29,7 +29,7 @@ _URL = re.compile(r"^https://[A-Za-z0-9.-]+(?::[0-9]+)?(?:/|\Z)")
 
 
 def escape(text: str) -> Md:
-    """Plain text as one line of Markdown that renders as exactly that text, wherever in a line it stands."""
+    """Escape plain text to one line of Markdown that renders as exactly that text, wherever in a line it stands."""
     if isinstance(text, Md):
         return text
     line = visible(text).strip().translate(_ACTIVE)
@@ -41,9 +41,9 @@ def _entity(match: re.Match[str]) -> str:
 
 
 def finalize(value: Any) -> str:
-    """What a template prints for a value: `Md` and whole numbers as they are, text escaped.
+    """Prepare a value for a template: `Md` and whole numbers stay as they are, text is escaped.
 
-    Raises TypeError for floats, booleans, None and containers: those are formatted before a template sees them.
+    Raises TypeError for floats, booleans, None and containers, which must be formatted before a template sees them.
     """
     if isinstance(value, Md):
         return value
@@ -55,7 +55,7 @@ def finalize(value: Any) -> str:
 
 
 def code(text: str) -> Md:
-    """Text as a code span; as a ``code`` element where a pipe would end a table's cell."""
+    """Write text as a code span, or as a ``code`` element if a pipe in it would end a table's cell."""
     body = visible(str(text)).strip() or " "
     if "|" in body:
         return Md(f"<code>{escape(body)}</code>")
@@ -65,17 +65,17 @@ def code(text: str) -> Md:
 
 
 def fence(text: str, language: str = "") -> Md:
-    """Text as a fenced code block that its own content cannot close."""
+    """Write text as a fenced code block that its own content cannot close."""
     body = visible(str(text), keep_lines=True).strip("\n")
     ticks = "`" * max(3, max((len(run) for run in re.findall("`+", body)), default=0) + 1)
     return Md(f"{ticks}{language}\n{body}\n{ticks}")
 
 
 def section_fault(text: str) -> str | None:
-    """Why Markdown of the makers' own cannot be a section of a card; None where it can.
+    """Return why the makers' own Markdown cannot be a section of a card; None if it can.
 
-    It may not end inside a code block or a piece of HTML, which would take the rest of the card with it, nor hold a
-    heading as high as the card's own.
+    It must not end inside a code block or a piece of HTML, which would swallow the rest of the card, nor hold a
+    heading of the card's own level.
     """
     from markdown_it import MarkdownIt
 
@@ -89,12 +89,12 @@ def section_fault(text: str) -> str | None:
 
 
 def section(text: str) -> Md:
-    """Markdown of the makers' own, as it is but for what cannot be seen."""
+    """Return the makers' own Markdown unchanged, except for invisible characters."""
     return Md(visible(text, keep_lines=True).strip("\n"))
 
 
 def link(text: str, url: str) -> Md:
-    """A link; plain text where the address is not https."""
+    """Write a link; plain text if the address is not https."""
     label = escape(text)
     if not _URL.match(url):
         return label
@@ -102,7 +102,7 @@ def link(text: str, url: str) -> Md:
 
 
 def file_link(text: str, path: str) -> Md:
-    """A link to a file of the same repository; plain text for a path that leaves it."""
+    """Write a link to a file of the same repository; plain text for a path that leaves it."""
     if path.startswith("/") or ".." in path.split("/") or ":" in path or not path:
         return escape(text)
     return Md(f"[{escape(text)}]({_quoted(path)})")
@@ -113,9 +113,9 @@ def _quoted(path: str) -> str:
 
 
 def chart(alt: str, path: str) -> Md:
-    """A chart of the same repository: its PNG with its words, which leads to its SVG, to zoom into.
+    """Show a chart of the same repository: its PNG with alt text, linked to its SVG for zooming.
 
-    ``path`` has no ending. The words alone where it leaves the repository.
+    ``path`` has no ending. If it leaves the repository, only the alt text is shown.
     """
     shown = file_link(alt, f"{path}.png")
     return Md(f"[!{shown}]({_quoted(path)}.svg)") if shown.startswith("[") else shown

@@ -1,4 +1,4 @@
-"""The card's YAML block, through huggingface_hub's own `ModelCardData`."""
+"""The card's YAML block, written with huggingface_hub's own `ModelCardData`."""
 
 from __future__ import annotations
 
@@ -33,15 +33,14 @@ def model_card_data(
     digests: Collection[str] = (),
     serves: Collection[str] = (),
 ) -> ModelCardData:
-    """Metadata of the card; every field holds what the Hub has that field for.
+    """Return the card's metadata; each field holds what the Hub expects there.
 
-    Engines are tags and no ``library_name``: none of them is among the libraries that the Hub knows, whose snippets
-    and download counts that field chooses (`lint.libraries`). Tagged are those that passed or that a benchmark ran on,
-    and those of ``serves``, which the card prints a command for.
+    Engines are tags and not the ``library_name``: that field selects the Hub's snippets and download counts, and the
+    Hub knows none of the engines as a library (`lint.libraries`). Tags are the engines that passed, those that a
+    benchmark ran on, and those of ``serves``, which the card prints a command for.
 
-    Of our own runs only those that passed, of the main layout, become evaluation results, and of a benchmark the cells
-    of heads with one of the release's ``digests``. Imported acceptance lengths do too, with who measured them; nothing
-    is marked as verified.
+    Evaluation results are our own runs of the main layout that passed, the benchmark cells of heads with one of the
+    release's ``digests``, and imported acceptance lengths with who measured them. Nothing is marked as verified.
     """
     from huggingface_hub import ModelCardData
 
@@ -103,12 +102,15 @@ def front_matter(
     digests: Collection[str] = (),
     serves: Collection[str] = (),
 ) -> str:
-    """The YAML block between its two lines of dashes, without a final newline; for the arguments `model_card_data`."""
+    """Return the YAML block with its two lines of dashes and no final newline.
+
+    The arguments are those of `model_card_data`.
+    """
     return f"---\n{model_card_data(manifest, runs, benchmarks, digests, serves).to_yaml()}\n---"
 
 
 def _source(repo: str, file: str) -> str | None:
-    """Where the numbers can be read once the release is published."""
+    """Return the address where the numbers can be read once the release is published."""
     return f"https://huggingface.co/{repo}/blob/main/{quote(file)}" if file else None
 
 
@@ -182,6 +184,6 @@ def _number(text: str) -> int | float:
 
 
 def _grams(emissions: Emissions) -> dict[str, Any]:
-    """``co2_eq_emissions`` as the Hub reads it: in grams."""
+    """Write ``co2_eq_emissions`` as the Hub reads it: in grams."""
     grams = round(emissions.grams or 0.0, 3)
     return {"emissions": int(grams) if grams.is_integer() else grams} | {k: visible(v) for k, v in emissions.about}

@@ -1,4 +1,4 @@
-"""A card before its release: what is not measured yet is said to be so."""
+"""Preview a card before its release; it says what has not been measured yet."""
 
 from __future__ import annotations
 
@@ -31,20 +31,19 @@ from eagle3hub.system.reading import read_bytes, read_text
 from eagle3hub.system.text import visible
 from eagle3hub.validation.report import Report, load_report
 
-# The reports that ``release --dry-run`` or ``--until`` kept beside a manifest, if they are of its head's bytes.
+# The reports that ``release --dry-run`` or ``--until`` kept beside a manifest, if they measured this head's bytes.
 #
-# They were measured on the head's layouts as the release writes them. Where the release left its folder, that is
-# looked at; else the layouts are written again, for as long as they are looked at. Only reports of the same bytes
-# count.
+# They measured the head's layouts as the release writes them. If the release left its folder, that folder is used;
+# else the layouts are written again for the preview. Only reports of the same bytes count.
 
 
 KEPT = ".eagle3hub/reports"
-"""Where a release keeps its measurements, beside the manifest, unless ``--work`` names another folder."""
+"""Where a release keeps its measurements: beside the manifest, unless ``--work`` names another folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """Reports, and the folders they were measured on, main layout first; both empty where there are none."""
+    """Reports and the folders they measured, main layout first; both empty if there are none."""
 
     reports: tuple[Path, ...] = ()
     heads: tuple[Path | str, ...] = ()
@@ -52,13 +51,13 @@ class Rehearsal:
 
 @contextmanager
 def rehearsal(manifest_path: Path, work: Path) -> Iterator[Rehearsal]:
-    """The newest kept report of each layout, with those that the manifest names; its folders live as long as it does.
+    """Yield the newest kept report of each layout and the reports that the manifest names.
 
     Args:
-        work: folder to write the layouts into.
+        work: folder to write the layouts into. They are removed when the block ends.
 
-    Raises ManifestError for a manifest that cannot be read; whatever keeps the layouts from being written leaves the
-    rehearsal empty, and so does a manifest without kept reports.
+    Raises ManifestError for a manifest that cannot be read. If the layouts cannot be written, or the manifest has no
+    kept reports, the rehearsal is empty.
     """
     manifest = load_manifest(manifest_path)
     kept = _kept(manifest)
@@ -76,7 +75,7 @@ def rehearsal(manifest_path: Path, work: Path) -> Iterator[Rehearsal]:
 
 
 def _kept(manifest: Manifest) -> dict[Path, Report]:
-    """Reports of the manifest's layouts and target, the newest first."""
+    """Return the reports of the manifest's layouts and target, the newest first."""
     found = {}
     for path in sorted((manifest.path.parent / KEPT).glob("*.json")):
         try:
@@ -90,7 +89,7 @@ def _kept(manifest: Manifest) -> dict[Path, Report]:
 
 
 def _made(manifest: Manifest) -> Iterator[dict[str, Path]]:
-    """Folders, by layout, that a release left where it does by default, if they were made of the head's files."""
+    """Yield the folders, by layout, that a release left in its default place, if made of the head's files."""
     name = manifest.name or manifest.release.repo.rpartition("/")[2]
     for root in (Path(name), manifest.path.parent / name, manifest.path.parent / ".eagle3hub" / "release" / name):
         folders = {layout: root / manifest.layouts.folder(layout) for layout in manifest.layouts}
@@ -99,7 +98,7 @@ def _made(manifest: Manifest) -> Iterator[dict[str, Path]]:
 
 
 def _is_made_of(folder: Path, source: Path) -> bool:
-    """Whether a folder's eagle3hub.json names exactly these files of the source, byte for byte."""
+    """Return whether a folder's eagle3hub.json names exactly these files of the source, byte for byte."""
     try:
         record = parse_json_object(read_small(folder / PROVENANCE) or b"{}", folder / PROVENANCE)
         listed = {str(file["path"]): str(file["sha256"]) for file in record["source"]["files"]}
@@ -109,7 +108,7 @@ def _is_made_of(folder: Path, source: Path) -> bool:
 
 
 def _write(manifest: Manifest, work: Path) -> dict[str, Path] | None:
-    """The layouts as a release writes them, below ``work``; None where they cannot be written."""
+    """Write the layouts below ``work`` as a release writes them; None if they cannot be written."""
     k = manifest.speculative_tokens
     try:
         facts = read_target(manifest.measured_target, manifest.target.id)
@@ -136,11 +135,11 @@ def _matching(manifest: Manifest, kept: dict[Path, Report], folders: dict[str, P
     return Rehearsal((*reports.values(), *find_reports(manifest)), heads)
 
 
-# A card as the Hub would show it: one local page, light and dark, that reloads itself when a file changes.
+# A card as the Hub would show it: one local page, light and dark, that reloads when a file changes.
 #
-# Of the card's own HTML a few bare tags are kept and the rest is shown as text, so that a preview of anybody's card
-# runs nothing; links and pictures keep their addresses. Nothing is fetched from another machine unless the card shows
-# a picture from there.
+# Of the card's own HTML a few tags without attributes are kept, and the rest is shown as text, so a preview of
+# anybody's card runs nothing. Links and pictures keep their addresses. Nothing is fetched from another machine unless
+# the card shows a picture from there.
 
 
 _SHOWN = ("license", "license_name", "base_model", "library_name", "pipeline_tag", "language", "datasets", "tags")
@@ -155,7 +154,7 @@ _TAGS = re.compile(r"&lt;(/?(?:details|summary|br|sub|sup|kbd|b|i|em|strong|code
 
 
 def page(text: str, title: str, *, version: str = "") -> str:
-    """A card's Markdown as one HTML page; ``version`` is what `server` compares to know that it changed."""
+    """Render a card's Markdown as one HTML page; the page compares ``version`` with `server`'s to see a change."""
     front, body = _split(text)
     document = resources.data_path("templates/preview.html").read_text(encoding="utf-8")
     parts = {
@@ -216,10 +215,10 @@ def _tame(text: str) -> str:
 
 
 def card_text(source: Path) -> tuple[str, Path]:
-    """The card at ``source`` and the folder its relative links start from.
+    """Return the text of the card at ``source``, and the folder its relative links start from.
 
-    A manifest's card is rendered afresh, charts and all, into a folder ``.preview`` beside it: with the reports of a
-    release that was made without being published, if there are any of these bytes.
+    A manifest's card is rendered again, with its charts, into a folder ``.preview`` beside it. If a release was made
+    and not published, its reports of the same bytes are used.
     """
     if is_manifest(source):
         from eagle3hub.card.assemble import render_card
@@ -237,14 +236,14 @@ def card_text(source: Path) -> tuple[str, Path]:
 
 
 def write_page(source: Path, output: Path) -> None:
-    """Write the page of a card. Raises SourceError, OutputError, and what `render_card` raises."""
+    """Write the page of a card. Raises SourceError, OutputError, and whatever `render_card` raises."""
     text, _ = card_text(source)
     replace_file(output, page(text, source.name).encode("utf-8"))
 
 
 @contextmanager
 def server(source: Path, port: int) -> Iterator[ThreadingHTTPServer]:
-    """A server of the page on this machine. Raises SourceError where card or port cannot be used."""
+    """Serve the page on this machine. Raises SourceError if the card or the port cannot be used."""
     card_text(source)
 
     class Handler(_Handler):
@@ -264,7 +263,7 @@ class _Handler(BaseHTTPRequestHandler):
     card: Path
 
     def do_GET(self) -> None:
-        """The page, its version, or a picture beside the card."""
+        """Send the page, its version, or a picture beside the card."""
         path = unquote(urlsplit(self.path).path)
         if path == "/version":
             self._send(200, "text/plain", _version(self.card).encode())
@@ -272,7 +271,7 @@ class _Handler(BaseHTTPRequestHandler):
             try:
                 text, _ = card_text(self.card)
                 shown = page(text, self.card.name, version=_version(self.card))
-            except Exception as error:  # the page says what is wrong until it is mended
+            except Exception as error:  # the page shows the error until somebody fixes it
                 shown = page(f"```text\n{error}\n```", self.card.name, version=_version(self.card))
             self._send(200, "text/html; charset=utf-8", shown.encode("utf-8"))
         else:
@@ -298,11 +297,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: the page is its own report."""
+        """Log nothing: the page shows everything."""
 
 
 def _version(source: Path) -> str:
-    """What changes when the card, or a file beside its manifest, does."""
+    """Return a text that changes when the card, or a file beside its manifest, changes."""
     files = [split_address(source)[0]]
     if is_manifest(source):
         beside = source.absolute().parent

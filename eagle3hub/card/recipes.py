@@ -1,4 +1,4 @@
-"""How to serve a head: the recipe of each engine, checked against what its files allow."""
+"""Print how to serve a head: each engine's recipe, checked against what the head's files allow."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from eagle3hub.engines.specs import default_version
 from eagle3hub.errors import assert_never
 from eagle3hub.validation.derive import head_name
 
-# Serving recipes of a report, with the published names in place of those that were measured.
+# Serving recipes from a report, with published names in place of the measured ones.
 
 
 @dataclass(frozen=True, slots=True)
 class ServeRecipe:
     """How to serve the release on one engine; ``command``, ``yaml`` and ``python`` may be empty.
 
-    ``remarks`` are sentences on the files that it serves; ``folder`` is where in the repository they lie, empty for
-    its root.
+    ``remarks`` are sentences about the files it serves; ``folder`` is their folder in the repository, empty for the
+    root.
     """
 
     engine: str
@@ -40,12 +40,12 @@ class ServeRecipe:
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """What the runs say of serving.
+    """What the runs show about serving.
 
     Attributes:
-        recipes: tested ones, each for files that the preflight does not speak against.
-        withheld: by engine whose tested recipe is not printed, why.
-        engines: names of the engines that a recipe is printed for.
+        recipes: tested recipes, each for files that pass the preflight.
+        withheld: why a tested recipe is not printed, by engine.
+        engines: names of the engines whose recipe is printed.
     """
 
     recipes: tuple[ServeRecipe, ...]
@@ -54,9 +54,9 @@ class Tested:
 
 
 def tested(runs: Sequence[Run], manifest: Manifest, folders: Sequence[Served]) -> Tested:
-    """The recipes of the runs that passed: of the main layout, unless the preflight speaks against its files.
+    """Return the recipes of the runs that passed, of the main layout if its files pass the preflight.
 
-    Then it is that of another layout of the release which passed on the same engine.
+    If they do not, the recipe is that of another layout of the release that passed on the same engine.
     """
     passed = [run for run in runs if run.passed and run.entry.recipe is not None]
     by_folder = {one.folder: one for one in folders}
@@ -92,7 +92,7 @@ def _prospect(run: Run, one: Served | None) -> Prospect | None:
 
 
 def _against(runs: Sequence[Run], main: Served | None) -> str | None:
-    """What speaks against serving the main layout's files as these runs were, as a sentence."""
+    """Return, as a sentence, why the main layout's files should not be served as in these runs; None if they may."""
     for run in runs:
         found = _prospect(run, main)
         if main is not None and found is not None and not found.works:
@@ -112,9 +112,9 @@ def _recipe(run: Run, manifest: Manifest, found: Prospect | None, against: str |
 
 
 def fetched(manifest: Manifest, folder: str) -> tuple[str, str]:
-    """The command that fetches one layout's folder of the repository, and where its files then lie.
+    """Return the command that fetches one layout's folder of the repository, and the path of its files then.
 
-    Engines take a repository's root by its id, and no folder of one. Where each layout has a branch, it is that of the
+    Engines take a repository's root by its id, but no folder of it. If each layout has a branch, the branch has the
     folder's name.
     """
     repo = manifest.release.repo
@@ -127,18 +127,18 @@ def fetched(manifest: Manifest, folder: str) -> tuple[str, str]:
 
 
 def serve_recipe(run: Run, manifest: Manifest, folder: str = "", remarks: tuple[str, ...] = ()) -> ServeRecipe:
-    """The recipe of a run for the published repository, or for the ``folder`` of it that was tested.
+    """Return the recipe of a run for the published repository, or for the ``folder`` of it that was tested.
 
-    The recipe names the head as `head_name` does, and the target as the report does. Those names become the Hub ids
-    where they are the value of something called a model; elsewhere the same word may mean something else (a folder
-    may be called ``eagle3``).
+    The recipe names the head as `head_name` does, and the target as the report does. These names become Hub ids only
+    as the value of a key or option that names a model; elsewhere the same word may mean something else (a folder may
+    be called ``eagle3``).
     """
     recipe, head = run.entry.recipe, head_name(run.report.head.source)
     assert recipe is not None
     fetch, place = fetched(manifest, folder) if folder else ("", manifest.release.repo)
     published = {head: place, run.report.target.name: manifest.target.id}
     command = _command(recipe.server_command, recipe.env, published)
-    if recipe.prepare:  # commands on folders of the names that were measured: the published ones go there
+    if recipe.prepare:  # the commands fetch folders with the measured names: put the published names there
         lines = []
         for measured, name in published.items():
             if "/" not in measured and not (folder and name == place):
@@ -159,7 +159,7 @@ def serve_recipe(run: Run, manifest: Manifest, folder: str = "", remarks: tuple[
 
 
 def folded(command: str, env: Mapping[str, str] | None = None) -> str:
-    """One shell line as one option a line."""
+    """Break one shell line into one option a line."""
     return _command(command, env or {}, {})
 
 
@@ -225,7 +225,7 @@ def _yaml(text: str, published: Mapping[str, str]) -> str:
     return _MODEL_LINE.sub(swap, text)
 
 
-# Engines that the makers say something about: their words, and the recipe for one that was not tested here.
+# Engines that the makers have a note on: their words, and the recipe of an engine that was not tested here.
 
 
 NOT_READ = "Not checked: the head's files were not read."
@@ -233,7 +233,7 @@ NOT_TESTED = "not tested here"
 
 
 def _became_here(verdict: Verdict) -> str:
-    """What a verdict says of an engine, in words."""
+    """Say in words how an engine's run ended."""
     match verdict:
         case "pass":
             return "passed here"
@@ -247,7 +247,10 @@ def _became_here(verdict: Verdict) -> str:
 
 
 def _withheld(verdict: Verdict | None) -> str:
-    """Why no untested recipe is printed for an engine with this verdict on the main layout; empty: one is printed."""
+    """Return why no untested recipe is printed for an engine with this verdict on the main layout.
+
+    It is empty if one is printed.
+    """
     match verdict:
         case "pass":
             return "No command is printed: the report in which it passed did not pass as a whole."
@@ -263,8 +266,8 @@ class Noted:
     """One engine of the manifest's notes.
 
     Attributes:
-        engine, name: in print, and as eagle3hub calls it. heading: the engine, and what became of it here.
-        remarks: sentences on a recipe, or on why there is none. lead: the line before the recipe.
+        engine, name: the engine's name in print, and eagle3hub's. heading: the engine, and how its run ended here.
+        remarks: sentences about the recipe, or about why there is none. lead: the line before the recipe.
         command, yaml, python: the recipe; empty where none is printed.
     """
 
@@ -291,11 +294,11 @@ def noted(
     tool: str,
     benched: Collection[str] = (),
 ) -> list[Noted]:
-    """Every engine of the manifest's notes, in order.
+    """Return every engine of the manifest's notes, in order.
 
-    ``folders`` are the release's, opened: a recipe is printed for the first one whose files the engine gets right, as
-    the preflight sees it. ``tested`` are the engines whose recipe the card prints already, as it was tested, or says
-    why not; ``benched`` those that a benchmark on the card ran on.
+    ``folders`` are the release's, opened. A recipe is printed for the first folder whose files the engine reads
+    correctly, by the preflight. ``tested`` are engines whose tested recipe the card already prints, or says why not;
+    ``benched`` are those that a benchmark on the card ran on.
     """
     became = {note.engine: _became(manifest, runs, note.engine, benched) for note in manifest.engines}
     return [
@@ -305,7 +308,7 @@ def noted(
 
 
 def _became(manifest: Manifest, runs: Sequence[Run], engine: str, benched: Collection[str]) -> str:
-    """What became of an engine here, in words."""
+    """Say in words how an engine's runs ended here."""
     state = outcome(runs, engine, manifest.layouts.main)
     if state:
         return _became_here(state)
@@ -316,14 +319,14 @@ def _became(manifest: Manifest, runs: Sequence[Run], engine: str, benched: Colle
 
 
 def outcome(runs: Sequence[Run], engine: str, layout: str | None = None) -> Verdict | None:
-    """An engine's verdict, on a layout or on any: a pass if there is one, else the gravest; None: not run."""
+    """Return an engine's verdict on one layout or on any: a pass if there is one, else the worst; None if not run."""
     mine = [run for run in runs if run.entry.engine == engine and layout in (None, run.layout)]
     verdicts = {run.entry.verdict for run in mine}
     return next((verdict for verdict in _DECIDING if verdict in verdicts), None)
 
 
 _DECIDING: tuple[Verdict, ...] = ("pass", "fail", "inconclusive", "unavailable")
-"""Verdicts in the order in which one of several is shown."""
+"""Verdicts in order: of several, the first one in this list is shown."""
 
 
 def _noted(
@@ -369,7 +372,7 @@ def _noted(
 
 
 def _engine_recipe(manifest: Manifest, note: EngineNote, chosen: Choice | None) -> tuple[str, str, str]:
-    """Command, YAML and Python for a folder of the release."""
+    """Write command, YAML and Python for a folder of the release."""
     repo = manifest.release.repo
     folder = chosen.folder.folder if chosen is not None and chosen.folder is not None else ""
     fetch, head = fetched(manifest, folder) if folder else ("", repo)

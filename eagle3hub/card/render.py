@@ -26,7 +26,7 @@ from eagle3hub.validation.report import Report
 if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-# The card's charts: which of its numbers are drawn. Only acceptance lengths and marginal rates are.
+# The card's charts: they draw acceptance lengths and marginal rates, and nothing else.
 
 
 _SHOWN = (("draft_tokens", "K"), ("temperature", "T"))
@@ -35,7 +35,7 @@ _SHOWN = (("draft_tokens", "K"), ("temperature", "T"))
 def draw(
     manifest: Manifest, runs: Sequence[Run], benchmarks: Sequence[Benchmark]
 ) -> tuple[list[Picture], dict[str, bytes]]:
-    """The charts of a card, and their files by path relative to the card."""
+    """Draw the charts of a card; the files are keyed by path relative to the card."""
     charts: dict[str, tuple[str, Chart]] = {}
     for i, m in enumerate(manifest.imported, 1):
         if m.metric == LENGTH and len(m.rows) > 1:
@@ -55,7 +55,7 @@ def draw(
 
 
 def reported(m: ImportedTable) -> Chart:
-    """Imported acceptance lengths, one row for each row of their table."""
+    """Draw imported acceptance lengths, one row for each row of their table."""
     labels = tuple(_label(m, row) for row in m.rows)
     series = [Series(m.this, tuple(row.value.number for row in m.rows), _intervals(m))]
     for name in m.others:
@@ -79,7 +79,7 @@ def _intervals(m: ImportedTable) -> tuple[tuple[float, float] | None, ...]:
 
 
 def by_position(manifest: Manifest, runs: Sequence[Run]) -> Chart:
-    """Marginal acceptance rates of the runs of the main layout."""
+    """Draw marginal acceptance rates of the runs of the main layout."""
     rates = [_rates(run) for run in runs]
     longest = max(len(r) for r in rates)
     labels = tuple(str(i + 1) for i in range(longest))
@@ -103,15 +103,15 @@ def _name(*parts: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", "-".join(parts).lower()).strip("-")[:80]
 
 
-# What must hold before a card is written: each report agrees with itself, with the target and with the head's bytes.
+# Checks before a card is written: each report must agree with itself, with the target and with the head's bytes.
 
 
 def check_reports(manifest: Manifest, reports: Sequence[Report], digests: Collection[str] | None) -> None:
     """Raise ManifestError if a report contradicts itself or describes another target or other bytes.
 
-    Whatever a report states is derived again from its counters (`eagle3hub.validation.derive`).
+    Everything a report states is computed again from its counters (`eagle3hub.validation.derive`).
 
-    ``digests`` are the folder digests that belong to this release; None skips that check.
+    ``digests`` are the folder digests of this release; None skips that check.
     """
     for report in reports:
         _check_target(manifest, report)
@@ -146,7 +146,7 @@ def _check_digest(report: Report, digests: Collection[str]) -> None:
         )
 
 
-# A card is a pure function of manifest, reports and head.
+# A card depends on manifest, reports and head, and on nothing else.
 
 
 TEMPLATES = {
@@ -171,22 +171,22 @@ def render_text(
     tree: SourceTree | None = None,
     heads: Mapping[str, Head] | None = None,
 ) -> str:
-    """The model card as one Markdown document with its metadata block. The same input gives the same bytes.
+    """Render the model card as one Markdown document with its metadata block. The same input gives the same bytes.
 
     Args:
-        head: None for a release without one, whose results are all imported.
+        head: None for a release without a head, whose results are all imported.
         reports: their order does not matter.
         templates: a folder whose files replace the shipped templates of the same name, one by one.
-        digests: folder digests that belong to this release; a report of other bytes is refused, and a benchmark that
-            measured none of them. None: not checked.
+        digests: folder digests of this release; a report of other bytes is refused, and so is a benchmark that
+            measured none of them. None skips these checks.
         report_files: each report's path in the published repository, in the order of ``reports``; empty: no links.
         benchmarks: results of ``eagle3hub bench``. pictures: charts that lie beside the card.
-        waived: gates of publishing that are waived, by code; the card says so.
-        tree: the commit the release is made from; the card says if files differed from it.
+        waived: gates of publishing that are waived, by code; the card lists them.
+        tree: the commit the release is made from; the card says whether files differed from it.
         heads: the head of every layout folder, opened, by folder in the repository (the root is empty); default: the
-            ``head`` in the root. Serving recipes are held against the preflight of these files.
+            ``head`` in the root. Serving recipes are checked against the preflight of these files.
 
-    Raises ManifestError for a report that contradicts itself or measured something else; InputError for a template
+    Raises ManifestError for a report that contradicts itself or measured something else, and InputError for a template
     that fails.
     """
     if head is None and (reports or benchmarks):
@@ -217,7 +217,7 @@ def _order(manifest: Manifest, report: Report, file: str) -> tuple[object, ...]:
 
 
 def environment(templates: str | Path | None = None) -> ImmutableSandboxedEnvironment:
-    """The Jinja environment: sandboxed, undefined names are errors, everything printed is escaped (`markdown`)."""
+    """Make the Jinja environment: sandboxed, undefined names are errors, all output is escaped (`markdown`)."""
     from jinja2 import ChoiceLoader, FileSystemLoader, StrictUndefined, Undefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -261,7 +261,7 @@ def _render(templates: str | Path | None, main: str, values: Mapping[str, Any]) 
 
 
 def _place(error: Exception) -> str:
-    """``template:line`` of an error, from the error itself or from the frames it came through."""
+    """Return ``template:line`` of an error, from the error itself or from its traceback."""
     if getattr(error, "lineno", None):
         return f"{getattr(error, 'name', None) or 'a template'}:{getattr(error, 'lineno', '')}"
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.endswith(".j2")]

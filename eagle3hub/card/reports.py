@@ -1,4 +1,4 @@
-"""Reports as the card reads them: one `Run` for each row of a results table, in a fixed order."""
+"""Read reports as the card needs them: one `Run` for each row of a results table, in a fixed order."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ class Run:
 
     @property
     def layout(self) -> str:
-        """Layout of the files that were measured."""
+        """The layout of the files that were measured."""
         return self.report.head.layout
 
     @property
     def acceptance(self) -> Acceptance | None:
-        """The counters and rates, or None where no round was run."""
+        """The counters and rates, or None if no round ran."""
         found = self.entry.acceptance
         return found if found is not None and found.rounds else None
 
     @property
     def passed(self) -> bool:
-        """Whether both this engine's verdict and the whole report's is ``pass``."""
+        """Whether this engine's verdict and the whole report's verdict are both ``pass``."""
         return self.entry.verdict == "pass" and self.report.verdict == "pass"
 
 
 def find_reports(manifest: Manifest) -> list[Path]:
-    """The report files the manifest's patterns name, sorted, each once."""
+    """Find the report files that the manifest's patterns match, sorted, each once."""
     return find(manifest.path.parent, manifest.reports)
 
 
 def runs(reports: Sequence[Report], layouts: Sequence[str], files: Sequence[str] = ()) -> list[Run]:
-    """Every engine entry of every report: in the order of ``layouts``, then by engine and settings.
+    """Return every engine entry of every report: in the order of ``layouts``, then by engine and settings.
 
-    ``files`` are the paths of the reports in the published repository, in the same order; empty: not known.
+    ``files`` are the reports' paths in the published repository, in the same order; empty if not known.
     """
     order = {name: i for i, name in enumerate(layouts)}
 

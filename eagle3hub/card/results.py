@@ -33,14 +33,14 @@ class Benchmark:
     file: str = ""
 
     def cells_of(self, digests: Collection[str]) -> list[CellRecord]:
-        """The cells that passed, of heads with one of these digests."""
+        """Return the cells that passed, of heads with one of these digests."""
         own = {head.name for head in self.results.heads if head.digest in digests}
         return [c for c in self.results.cells if c.head in own and c.acceptance and c.verdict == "pass"]
 
 
 @dataclass(frozen=True, slots=True)
 class BenchView:
-    """One benchmark as templates see it; ``number`` is its place on the card, from 1, empty for the only one."""
+    """One benchmark as templates see it; ``number`` is its place on the card from 1, or empty if it is alone."""
 
     number: str
     file: str
@@ -52,7 +52,7 @@ class BenchView:
 
 
 def find_benchmarks(manifest: Manifest) -> list[tuple[Path, Results]]:
-    """The results that the manifest names. Raises ManifestError for a pattern without a file, SourceError."""
+    """Read the results that the manifest names. Raises ManifestError for a pattern without a file, SourceError."""
     from eagle3hub.benchmarking.results import load_results
 
     folder = manifest.path.parent
@@ -67,9 +67,9 @@ def find_benchmarks(manifest: Manifest) -> list[tuple[Path, Results]]:
 
 
 def check_benchmark(benchmark: Benchmark, manifest: Manifest, digests: Collection[str] | None) -> None:
-    """Raise ManifestError for a benchmark of another target, or of other heads only.
+    """Raise ManifestError if a benchmark is of another target, or if none of its heads is of this release.
 
-    ``digests`` are the folder digests that belong to this release; None skips that check.
+    ``digests`` are the folder digests of this release; None skips that check.
     """
     target, wanted = benchmark.results.target, manifest.target.id
     name = target.name
@@ -116,16 +116,16 @@ def _engine(cell: CellRecord) -> str:
     return f"{vocabulary.engine(cell.engine)} {cell.engine_version}"
 
 
-# What the card prints about one run. Every number comes from the report.
+# What the card prints about one run: every number comes from the report.
 
 
 SMOKE_PROMPTS = 80
-"""Fewer prompts than MT-Bench, the smallest set that papers on EAGLE report, make a smoke test."""
+"""A run with fewer prompts than MT-Bench, the smallest set that EAGLE papers report, is a smoke test."""
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptanceView:
-    """The acceptance of one run, as text. ``interval`` is empty where there is none."""
+    """The acceptance of one run, as text. ``interval`` is empty if there is none."""
 
     length: str
     interval: str
@@ -140,9 +140,9 @@ class AcceptanceView:
 
 @dataclass(frozen=True, slots=True)
 class LosslessView:
-    """How many prompts gave the same text with and without the head; ``first`` names the first difference.
+    """How many prompts gave the same text with and without the head; ``first`` describes the first difference.
 
-    ``alone`` says where the text without the head comes from.
+    ``alone`` says what wrote the text without the head.
     """
 
     identical: int
@@ -180,7 +180,7 @@ class RunView:
 
     @property
     def outcome(self) -> str:
-        """The verdict in print."""
+        """The verdict as the card prints it."""
         return vocabulary.outcome(self.verdict)
 
     @property
@@ -190,7 +190,7 @@ class RunView:
 
     @property
     def loads(self) -> bool:
-        """Whether an engine was seen to load every tensor of these files."""
+        """Whether an engine loaded every tensor of these files."""
         counted = self.run.entry.counted
         return self.is_engine and counted is not None and counted.load.checked and not counted.load.not_loaded
 
@@ -201,7 +201,7 @@ class RunView:
 
     @property
     def is_smoke_test(self) -> bool:
-        """Whether the run is too small to compare heads with."""
+        """Whether the run is too small to compare heads."""
         return self.prompt_count < SMOKE_PROMPTS
 
 
@@ -271,7 +271,7 @@ def _lossless(counted: Counted) -> LosslessView | None:
 
 
 def validate_command(run: Run, manifest: Manifest) -> str:
-    """The commands that repeat the measurement with the published files."""
+    """Return the commands that repeat the measurement with the published files."""
     report, settings = run.report, run.report.settings
     folder = manifest.layouts.folder(run.layout)
     repo, copy = manifest.release.repo, manifest.release.repo.split("/")[1]
@@ -310,7 +310,7 @@ _SETTINGS = {
 
 
 def conditions(run: Run) -> list[tuple[str, str]]:
-    """Every condition of a run that the report holds, as (label, text)."""
+    """List every condition of a run that the report holds, as (label, text)."""
     report, entry = run.report, run.entry
     target, prompts = report.target, report.prompts
     rows: list[tuple[str, object]] = [
@@ -339,7 +339,7 @@ def _speed(found: Throughput) -> Sequence[tuple[str, str]]:
 
 
 def short_digest(digest: str) -> str:
-    """The first 12 hex digits of a SHA-256, as ``sha256:0123456789ab…``."""
+    """Return the first 12 hex digits of a SHA-256, as ``sha256:0123456789ab…``."""
     return f"sha256:{digest.removeprefix('sha256:')[:12]}…"
 
 

@@ -1,6 +1,6 @@
-"""What engines do with the files of a release: the preflight of each layout folder, as in ``inspect``.
+"""Check what engines do with the files of a release: the preflight of each layout folder, as in ``inspect``.
 
-It uses the folders alone: their configs, the headers of their weights, and the target that their eagle3hub.json names.
+It reads only the folders: their configs, the headers of their weights, and the target that eagle3hub.json names.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _ORDER: tuple[Kind, ...] = ("right", "unknown", "silently_wrong", "refuses")
 _DOES = {"refuses": "refuses {}", "silently_wrong": "serves {} silently wrong"}
 _UNIVERSAL = "universal"
 _SOME = 3
-"""K that stands in a layout which must name one, where it does not matter which."""
+"""K for a layout that must name one, where its value does not matter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One layout folder of a release as an engine opens it; ``folder`` is empty for the repository's root."""
+    """One layout folder of a release, as an engine opens it; ``folder`` is empty for the repository's root."""
 
     folder: str
     layout: str
@@ -57,9 +57,10 @@ class Prospect:
     """What one engine version does with one folder.
 
     Attributes:
-        kind: the preflight's verdict, or ``unchecked`` where nothing is known of that version.
-        title: the engine with its version. why: what it does, the engine as subject; empty where it is right.
-        but: what another runner of the same version does with the same files, as a sentence, or empty.
+        kind: the preflight's verdict, or ``unchecked`` if nothing is known about that version.
+        title: the engine with its version. why: what the engine does wrong, with the engine as subject; empty if
+            nothing.
+        but: a sentence on what another runner of the same version does with the same files, or empty.
     """
 
     kind: Kind
@@ -69,23 +70,23 @@ class Prospect:
 
     @property
     def works(self) -> bool:
-        """Whether the engine may load these files right, as far as is known."""
+        """Whether the engine may load these files correctly, as far as is known."""
         return self.kind in ("right", "unknown", "unchecked")
 
     def says(self, place: str) -> str:
-        """What it does with the files in a place, where it does not get them right, and why."""
+        """Say what the engine does wrong with the files in a place, and why."""
         return f"{self.title} {_DOES[self.kind].format(f'the files in {place}')}: it {self.why}"
 
 
 def served(layouts: Layouts, heads: Mapping[str, Head], draft_tokens: int | None = None) -> tuple[Served, ...]:
-    """The folders of a release before an engine, the root first; those that nothing can be said of are left out.
+    """Open the folders of a release as an engine would, the root first; folders that cannot be checked are left out.
 
-    The target of each is what its eagle3hub.json remembers, so that anybody who has the folders gets the same.
+    Each folder's target is the one in its eagle3hub.json, so anybody who has the folders gets the same result.
 
     Args:
-        heads: opened heads by folder in the repository (the root is empty). A layout that is not among them, or lies
-            there in another layout, is looked at as eagle3hub would write it from the head in the root.
-        draft_tokens: K to recommend where a layout must name one.
+        heads: opened heads by folder in the repository (the root is an empty string). If a layout is not among them,
+            or its folder holds another layout, it is checked as eagle3hub would write it from the head in the root.
+        draft_tokens: K to recommend if a layout must name one.
     """
     found = []
     for layout in layouts:
@@ -101,14 +102,14 @@ def served(layouts: Layouts, heads: Mapping[str, Head], draft_tokens: int | None
 
 
 def _read(folder: str, head: Head) -> Served | None:
-    """A head's folder; None for a head that was not read from files."""
+    """Read a head's folder; None for a head that was not read from files."""
     if head.opened is None:
         return None
     return Served(folder, head.layout, examine(head.opened, head), target_of(head), head)
 
 
 def _in_layout(one: Served | None, layout: str, draft_tokens: int | None) -> Served | None:
-    """The same head as eagle3hub would write it in another layout; None where it cannot be."""
+    """Return the same head as eagle3hub would write it in another layout; None if it cannot be written."""
     if one is None or layout not in LAYOUTS:
         return None
     try:
@@ -125,7 +126,7 @@ def _in_layout(one: Served | None, layout: str, draft_tokens: int | None) -> Ser
 
 
 def open_folders(root: Path, folders: Sequence[str]) -> tuple[Served, ...]:
-    """Folders below ``root`` that hold a head, each as it is; what cannot be read as one is left out."""
+    """Open the folders below ``root`` that hold a head, each as it is; unreadable ones are left out."""
     found = []
     for folder in folders:
         try:
@@ -137,7 +138,7 @@ def open_folders(root: Path, folders: Sequence[str]) -> tuple[Served, ...]:
 
 
 def target_of(head: Head) -> TargetFacts | None:
-    """What a head's files say of its target; None where they do not say how deep it is."""
+    """Return what a head's files say about its target; None if they do not give the target's depth."""
     known = known_target(head)
     return None if known is None else replace(known, name="the target")
 
@@ -145,12 +146,12 @@ def target_of(head: Head) -> TargetFacts | None:
 def prospect(
     one: Served, engine: str, version: str, device: str | None = None, capture: Sequence[int] | None = None
 ) -> Prospect:
-    """What an engine version does with a folder.
+    """Predict what an engine version does with a folder.
 
     Args:
-        device: where it runs; None, or one whose runner is not known: the best of its runners counts, and what others
-            do is said.
-        capture: after-layer ids that TensorRT-LLM's YAML names.
+        device: where it runs. If it is None, or its runner is not known, the best of the engine's runners counts, and
+            ``but`` says what the others do.
+        capture: after-layer ids in TensorRT-LLM's YAML.
     """
     title = f"{vocabulary.engine(engine)} {version}".strip()
     told = tuple(capture) if capture is not None and engine == "trtllm" else None
@@ -165,7 +166,7 @@ def prospect(
 
 
 def captured(text: str) -> tuple[int, ...] | None:
-    """The after-layer ids that a YAML for TensorRT-LLM names; None where it names none, or is none."""
+    """Return the after-layer ids in a YAML for TensorRT-LLM; None if it has none, or is not valid."""
     import yaml
 
     try:
@@ -178,7 +179,10 @@ def captured(text: str) -> tuple[int, ...] | None:
 
 
 def _runners(engine: str, version: str, device: str | None) -> Iterator[str]:
-    """What the preflight calls a version: once, or by device. Raises UsageError for a version nothing is known of."""
+    """Yield the preflight's names of a version, one for each runner.
+
+    Raises UsageError for a version that nothing is known about.
+    """
     runners = version_data(engine, version).runners
     if device in runners or not runners:
         yield preflight_version(engine, version, device or "")
@@ -193,7 +197,10 @@ def _why(verdict: PreflightVerdict) -> str:
 
 
 def layout_that_works(one: Served, engine: str, version: str, capture: Sequence[int] | None = None) -> str | None:
-    """A layout that this engine version takes the same head in, or None: each is written in memory and checked."""
+    """Return a layout in which this engine version reads the head correctly, or None.
+
+    Each layout is written in memory and checked.
+    """
     for name in by_readers():
         other = None if name == one.layout else _in_layout(one, name, _SOME)
         if other is not None and prospect(other, engine, version, None, capture).kind == "right":
@@ -202,7 +209,7 @@ def layout_that_works(one: Served, engine: str, version: str, capture: Sequence[
 
 
 def _remedy(one: Served, engine: str, version: str, capture: Sequence[int] | None) -> str:
-    """A sentence on what would do."""
+    """Return a sentence that says which layout would work."""
     out = layout_that_works(one, engine, version, capture)
     if out is not None:
         title = vocabulary.layout(out).title
@@ -214,9 +221,9 @@ def _remedy(one: Served, engine: str, version: str, capture: Sequence[int] | Non
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The folder that an engine is served from, and remarks on it.
+    """The folder to serve an engine from, and remarks about it.
 
-    ``folder`` is None where no folder works; ``remarks`` are whole sentences.
+    ``folder`` is None if no folder works; ``remarks`` are whole sentences.
     """
 
     folder: Served | None
@@ -226,7 +233,7 @@ class Choice:
 def choose(
     folders: Sequence[Served], engine: str, version: str, capture: Sequence[int] | None = None
 ) -> Choice | None:
-    """The first of the folders that an engine version gets right, the root's first; None without folders."""
+    """Return the first folder that an engine version reads correctly, the root first; None without folders."""
     if not folders:
         return None
     looked = [(one, prospect(one, engine, version, None, capture)) for one in folders]

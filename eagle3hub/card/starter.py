@@ -1,4 +1,4 @@
-"""A commented release.yaml to start from, filled with what the head's own files say."""
+"""Write a commented release.yaml to start from, filled with what the head's own files say."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _HUB_ID = "owner/name"
 
 
 def starter(head: Head, source: str, target: str, repo: str | None = None) -> str:
-    """The text of a release.yaml for a head.
+    """Return the text of a release.yaml for a head.
 
     Args:
-        source: the head as the manifest is to name it: a folder, relative to the manifest, or ``hf://owner/name``.
+        source: what the manifest calls the head: a folder, relative to the manifest, or ``hf://owner/name``.
         target: Hub id of the target, with or without a revision.
-        repo: Hub id to publish to; by default a name made of the target's.
+        repo: Hub id to publish to; by default made from the target's name.
 
-    Raises UsageError for a target or repository that is no Hub id.
+    Raises UsageError if target or repository is not a Hub id.
     """
     at = _on_hub("--target", target)
     if repo is not None and not is_hub_id(repo):
@@ -92,10 +92,10 @@ def starter(head: Head, source: str, target: str, repo: str | None = None) -> st
 
 
 def write_starter(source: str, target: str, repo: str | None, output: Path) -> None:
-    """Write the starter of the head at ``source`` to ``output``.
+    """Write a starting release.yaml for the head at ``source`` to ``output``.
 
-    Raises UsageError for names that are no Hub ids or a file that exists, InputError for a head that cannot be read,
-    OutputError if the file cannot be written.
+    Raises UsageError for names that are not Hub ids or a file that exists, InputError for a head that cannot be read,
+    and OutputError if the file cannot be written.
     """
     if output.exists():
         raise UsageError(f"{output} exists", hint="name another file with --output", code="usage-exists")
@@ -133,5 +133,5 @@ def _about(schema: Mapping[str, Any], key: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Text as one YAML scalar on one line, whatever it holds."""
+    """Write text as one YAML scalar on one line, whatever it holds."""
     return json.dumps(text, ensure_ascii=True)

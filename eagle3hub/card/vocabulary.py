@@ -1,4 +1,4 @@
-"""Words of the Hub and of print: names of engines and layouts, licenses and their terms, libraries."""
+"""Names as the Hub and cards write them: engines, layouts, licenses and their terms, libraries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from eagle3hub.engines.base import Verdict
 from eagle3hub.errors import assert_never
 from eagle3hub.layouts import LAYOUTS
 
-# How engines, layouts and licenses are called in print.
+# Printed names of engines, layouts and licenses.
 
 
 ENGINES = {
@@ -22,17 +22,17 @@ ENGINES = {
 }
 
 REFERENCE = "reference"
-"""Our own replay of a head: it measures, and serves nothing."""
+"""Our own replay of a head: it measures but does not serve."""
 
 TAGS = {"trtllm": "tensorrt-llm", "sglang_jax": "sglang-jax", "llamacpp": "llama.cpp"}
-"""Engines whose tag on the Hub is not eagle3hub's name for them."""
+"""Engines whose tag on the Hub differs from eagle3hub's name for them."""
 
 DEVICES = {"cpu": "CPU", "cuda": "NVIDIA GPU", "server": "a running server"}
 
 
 @dataclass(frozen=True, slots=True)
 class LayoutName:
-    """A checkpoint layout in print: whose format it is, and the engines that format is written for."""
+    """A checkpoint layout in print: whose format it is, and the engines that read it."""
 
     title: str
     written_for: str
@@ -58,26 +58,26 @@ SUBCARDS = {
     "safety_and_security": "Safety & Security",
     "privacy": "Privacy",
 }
-"""Governance subcards in print."""
+"""Printed names of governance subcards."""
 
 
 def engine(name: str) -> str:
-    """An engine's name as its makers write it."""
+    """Return an engine's name as its makers write it."""
     return ENGINES.get(name, name)
 
 
 def tag(name: str) -> str:
-    """An engine's tag, as models on the Hub carry it."""
+    """Return an engine's tag, as models on the Hub carry it."""
     return TAGS.get(name, name)
 
 
 def device(name: str) -> str:
-    """A device in print."""
+    """Return a device's name in print."""
     return DEVICES.get(name, name)
 
 
 def outcome(verdict: Verdict) -> str:
-    """A verdict in print; what has none was not run."""
+    """Return a verdict's name in print."""
     match verdict:
         case "pass" | "fail" | "inconclusive":
             return verdict
@@ -87,7 +87,7 @@ def outcome(verdict: Verdict) -> str:
 
 
 def layout(name: str) -> LayoutName:
-    """A layout in print; unknown ones by their own name, written for nobody known."""
+    """Return a layout in print; an unknown one keeps its own name and has no engines."""
     if name not in LAYOUTS:
         return LayoutName(name, "")
     contract = LAYOUTS[name].contract
@@ -95,15 +95,15 @@ def layout(name: str) -> LayoutName:
     return LayoutName(contract.card_title, ", ".join(readers))
 
 
-# What the licenses of targets ask of a model that was made from one: what can be looked up, as data.
+# What the licenses of targets require of a model made from one, as data: only what can be looked up.
 #
-# A draft head is trained on its target's hidden states and tokens. Whether that makes it a derivative is a question of
-# law that is not answered here: this says what the license, as stated, asks of such a model, so that a release can be
-# held against it. It is no legal advice, and the texts say more than these fields.
+# A draft head is trained on its target's hidden states and tokens. Whether that makes it a derivative is a legal
+# question that this file does not answer. It says what the license, as stated, requires of such a model, so that a
+# release can be checked against it. This is not legal advice, and the license texts say more than these fields.
 #
 # Sources, read in November 2026: the community licenses of Llama 2 (section 1.b), 3, 3.1, 3.2, 3.3 and 4 (1.b.i,
 # 1.b.iii); the Gemma Terms of Use (1.1(e), 3.1); the OpenRAIL-M licenses (definition of derivatives, paragraph 4);
-# Creative Commons' legal codes and the GPL family for what their letters stand for.
+# Creative Commons' legal codes and the GPL family for the meaning of their letters.
 
 
 _META = "Copyright © Meta Platforms, Inc. All Rights Reserved."
@@ -111,12 +111,12 @@ _META = "Copyright © Meta Platforms, Inc. All Rights Reserved."
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What one license asks.
+    """The requirements of one license.
 
     Attributes:
         prefix: what the name of a model trained with it must begin with; empty: anything.
-        phrases: sentences that must be displayed with it or be in a notice file.
-        limits: what a license of the new model would have to pass on: ``non-commercial``, ``share-alike``,
+        phrases: sentences that must be shown with it or be in a notice file.
+        limits: restrictions that the new model's license must pass on: ``non-commercial``, ``share-alike``,
             ``use-based restrictions``, ``no derivatives``.
     """
 
@@ -150,7 +150,7 @@ _LIMITS = {
 
 
 def terms(license_id: str) -> Terms:
-    """What a license asks, by its Hub id; nothing where this does not know."""
+    """Return what a license requires, by its Hub id; nothing for a license that is not listed here."""
     if license_id in _SPECIAL:
         return _SPECIAL[license_id]
     return Terms(limits=frozenset(limit for limit, ids in _LIMITS.items() if re.fullmatch(ids, license_id)))
@@ -187,16 +187,17 @@ _PRINTED = (
 
 
 def printed(text: str) -> set[str]:
-    """The Hub ids of the licenses a text names, in whichever of the usual spellings."""
+    """Return the Hub ids of the licenses that a text names, in any usual spelling."""
     found = {id_ + (m.groupdict().get("v") or "") for p, id_ in _PRINTED for m in re.finditer(p, text, re.I)}
     return found | {word for word in re.findall(r"[\w.+-]+", text.lower()) if word.strip(".") in HUB_IDS - _WORDS}
 
 
 _WORDS = frozenset({"other", "unknown", "cc", "bsd", "gpl", "lgpl", "isc", "gemma", "mit"})
-"""Ids that are words of their own in prose."""
+"""License ids that are also ordinary words in prose."""
 
 
-# Libraries that the Hub knows: what ``library_name`` can be, to choose a page's snippets and count its downloads.
+# Libraries that the Hub knows: the values of ``library_name``, which selects a page's snippets and counts its
+# downloads.
 
 
 _LIBRARIES = """
@@ -230,6 +231,6 @@ _LIBRARIES = """
 HUB_LIBRARIES = frozenset(_LIBRARIES.split())
 """The keys of MODEL_LIBRARIES_UI_ELEMENTS in Hugging Face's package @huggingface/tasks 0.21.54.
 
-No inference engine that serves EAGLE-3 heads is among them: they are tags, and what published heads write where an
-engine's name stands (``vllm``, ``sglang``, ``speculators``) gets no snippet and no place in the Hub's filter.
+No inference engine that serves EAGLE-3 heads is among them; engines are tags. Published heads that put an engine's
+name in this field (``vllm``, ``sglang``, ``speculators``) get no snippet and no place in the Hub's filter.
 """

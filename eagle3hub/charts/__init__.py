@@ -1,4 +1,4 @@
-"""Charts of acceptance: PNG and SVG that read on light and on dark pages, and say in words what they show."""
+"""Charts of acceptance: PNG and SVG that are readable on light and on dark pages, with an alt text."""
 
 from __future__ import annotations
 

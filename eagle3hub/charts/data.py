@@ -1,4 +1,4 @@
-"""What a chart shows: its bars, and the words that describe it."""
+"""The content of a chart: its bars, and the words that describe it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from eagle3hub.system.text import visible
 
-# What a chart shows, and what it is when it is done.
+# What goes into a chart, and what comes out.
 
 
 Interval = tuple[float, float]
@@ -16,9 +16,9 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One head's numbers, one for each label of its panel; None where there is none.
+    """One head's numbers, one for each label of its panel; None where there is no number.
 
-    ``intervals`` are the ends of 95 % intervals, in the values' unit; empty where none are known.
+    ``intervals`` are the ends of 95 % intervals, in the values' unit; empty if none are known.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Series:
 class Panel:
     """One set of axes: its title (may be empty), the labels of its categories, and the series over them.
 
-    Raises ValueError where a series has not one value (and one interval, or none at all) for each label.
+    Raises ValueError unless each series has one value for each label, and one interval for each or none at all.
     """
 
     title: str
@@ -48,25 +48,25 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A picture in two formats: SVG, PNG at twice its size, and the same in words for who cannot see it."""
+    """A picture in two formats, SVG and PNG at twice its size, and its alt text."""
 
     svg: bytes
     png: bytes
     alt: str
 
 
-# A chart in words: its alt text, and names short enough to stand beside an axis.
+# A chart in words: its alt text, and names short enough to fit beside an axis.
 
 
 _MOST_NUMBERS = 24
 
 
 def alt_text(title: str, panels: Sequence[Panel], number: Callable[[float], str], label: str) -> str:
-    """What a chart shows, with its numbers; where they are too many, each series' lowest and highest.
+    """Describe a chart with its numbers; if there are too many, with each series' lowest and highest.
 
     Args:
-        number: how a value is written, its unit included.
-        label: what the panels' labels are, for example ``K``.
+        number: writes a value with its unit.
+        label: what the panels' labels mean, for example ``K``.
     """
     count = sum(len(one.values) for panel in panels for one in panel.series)
     describe = _every_number if count <= _MOST_NUMBERS else _ends
@@ -101,9 +101,9 @@ def _value(known: tuple[float, str]) -> float:
 
 
 def shortened(text: str, width: int) -> str:
-    """``text`` on one line of at most ``width`` characters, with its beginning and end: names differ in both.
+    """Shorten ``text`` to one line of at most ``width`` characters; its start and end stay, as names differ in both.
 
-    What cannot be seen in it is made `visible`.
+    Invisible characters are made `visible`.
     """
     text = " ".join(visible(text).split())
     if len(text) <= width:
@@ -113,9 +113,9 @@ def shortened(text: str, width: int) -> str:
 
 
 def wrapped(text: str, width: int, lines: int = 2) -> str:
-    """``text`` in lines of ``width`` characters, broken after hyphens, underscores, slashes and spaces.
+    """Break ``text`` into lines of ``width`` characters, after hyphens, underscores, slashes and spaces.
 
-    What does not fit into ``lines`` lines is left out of its middle.
+    If it needs more than ``lines`` lines, its middle is left out.
     """
     text = shortened(text, width * lines)
     out = [""]

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# One look for every chart, and bytes that depend on nothing but the numbers.
+# One look for every chart; the bytes depend on nothing but the numbers.
 #
 # A README is read on white (#ffffff) and on GitHub's and the Hub's dark pages (#0d1117), and its pictures cannot know
-# which. So the background is transparent and every colour lies in the middle: at least 3:1 against both, which is what
-# WCAG 2.2 asks of graphics (1.4.11) and of large text. Four colours are Okabe and Ito's as they are; orange and sky
-# blue are darkened, since they vanish on white. Shapes and dashes say the same as colours, for who sees few of them.
+# which. So the background is transparent, and every colour has a contrast of at least 3:1 against both, which WCAG 2.2
+# requires of graphics (1.4.11) and of large text. Four colours are those of Okabe and Ito; orange and sky blue are
+# darker than theirs, because those vanish on white. Shapes and dashes repeat what colours say, for readers who cannot
+# tell the colours apart.
 
 
 TEXT = "#797979"
@@ -68,13 +69,16 @@ class Look:
 
 
 def look(index: int) -> Look:
-    """The look of the series at ``index``: colour and marker differ for the first 42, dashes after each palette."""
+    """Return the look of the series at ``index``.
+
+    Colour and marker differ for the first 42; the dashes change after each palette.
+    """
     return Look(PALETTE[index % len(PALETTE)], _MARKERS[index % len(_MARKERS)], _DASHES[index % len(_DASHES)])
 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Matplotlib as this project draws, whatever the user's own settings are."""
+    """Within the block, draw in this project's style, whatever the user's own matplotlib settings are."""
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
@@ -86,18 +90,18 @@ def styled() -> Iterator[None]:
 
 
 def saved(figure: Figure, title: str) -> tuple[bytes, bytes]:
-    """SVG and PNG bytes of a figure, without dates or versions in them."""
+    """Return the SVG and PNG bytes of a figure, without dates or versions in them."""
     svg, png = io.BytesIO(), io.BytesIO()
     figure.savefig(svg, format="svg", metadata={"Title": visible(title), "Creator": None, "Date": None})
     figure.savefig(png, format="png", dpi=_PNG_DPI, metadata={"Software": None})
     return svg.getvalue(), png.getvalue()
 
 
-# What surrounds the axes: title, legend and note, on lines of their own that nothing else is drawn on.
+# Around the axes: title, legend and note, each on lines of its own.
 
 
 COLUMNS = 3
-"""Panels side by side."""
+"""Largest number of panels side by side."""
 _WIDTH = 7.6
 _MARGIN = 0.09
 _TITLE = 0.27
@@ -110,7 +114,7 @@ _LONGEST_NOTE = 124
 
 
 def series_names(panels: Sequence[Panel]) -> list[str]:
-    """Names of the panels' series, each once, in order of first appearance: its place decides a series' look."""
+    """List the names of the panels' series, each once, in order of first appearance, which sets each series' look."""
     return list(dict.fromkeys(one.name for panel in panels for one in panel.series))
 
 
@@ -118,14 +122,14 @@ def series_names(panels: Sequence[Panel]) -> list[str]:
 def framed(
     panels: Sequence[Panel], height: float, title: str, note: str, **share: bool
 ) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure, and one set of axes for each panel, in a grid.
+    """Make a figure, and one set of axes for each panel, in a grid.
 
     Args:
         height: of each row of axes, in inches.
         note: small print below the axes; lines end with a newline.
-        share: axes the panels have in common, as ``subplots`` calls them.
+        share: which axes the panels share, as arguments of ``subplots``.
 
-    Raises ValueError without a panel.
+    Raises ValueError if there is no panel.
     """
     if not panels:
         raise ValueError("a chart needs a panel")
@@ -158,7 +162,7 @@ def framed(
 
 
 def named(axes: Sequence[Axes], x: str, y: str) -> None:
-    """Name the horizontal axis below the last panel of each column, the vertical one left of the first column."""
+    """Name the horizontal axis below the last panel of each column, and the vertical one left of the first column."""
     for i, axis in enumerate(axes):
         if i + COLUMNS >= len(axes):
             axis.set_xlabel(x)
@@ -176,7 +180,7 @@ def _constrained(below: float, body: float, above: float) -> Any:
 
 
 def _legend_rows(figure: Figure, names: Sequence[str]) -> list[list[tuple[str, float]]]:
-    """Names with the place (in inches from the left) of each, in as many rows as their widths need."""
+    """Place the names (in inches from the left), in as many rows as their widths need."""
     rows: list[list[tuple[str, float]]] = [[]]
     x = _MARGIN
     for name in names:
@@ -227,20 +231,20 @@ def _surround(
 
 # The three charts: tau by data set, acceptance by draft position, tau by number of draft tokens.
 #
-# Matplotlib is imported when a chart is drawn. Nothing is drawn with pyplot, so no window, no state and no backend of
-# the user's is involved.
+# Matplotlib is imported only when a chart is drawn. Pyplot is not used, so no window opens, no state is kept and the
+# user's backend does not matter.
 
 
 TAU = "acceptance length τ, tokens per round"
 
 
 def acceptance_by_dataset(panels: Sequence[Panel], *, title: str, note: str = "") -> Chart:
-    """Acceptance length with its interval, one row for each data set (the panels' labels) and series.
+    """Draw acceptance lengths with intervals, one row for each data set (the panels' labels) and series.
 
     Args:
         title: what is shown, in one line. ``note``: the conditions, in small print below.
 
-    Raises ValueError without a panel, and for panels whose labels differ.
+    Raises ValueError if there is no panel, or if the panels' labels differ.
     """
     if len({panel.labels for panel in panels}) > 1:
         raise ValueError("panels that share their rows must have the same labels")
@@ -264,7 +268,7 @@ def acceptance_by_dataset(panels: Sequence[Panel], *, title: str, note: str = ""
 
 
 def acceptance_by_position(panels: Sequence[Panel], *, title: str, note: str = "") -> Chart:
-    """Marginal acceptance rate (a fraction of 1) by draft position, which the panels' labels number from 1.
+    """Draw marginal acceptance rates (fractions of 1) by draft position; the panels' labels are positions from 1.
 
     Arguments and errors as for `acceptance_by_dataset`.
     """
@@ -284,7 +288,7 @@ def acceptance_by_position(panels: Sequence[Panel], *, title: str, note: str = "
 
 
 def acceptance_by_draft_tokens(panels: Sequence[Panel], *, title: str, note: str = "") -> Chart:
-    """Acceptance length with its interval by K, the draft tokens of a round, which the panels' labels are.
+    """Draw acceptance lengths with intervals by K, the draft tokens of a round, which are the panels' labels.
 
     Arguments and errors as for `acceptance_by_dataset`.
     """
@@ -306,7 +310,7 @@ def acceptance_by_draft_tokens(panels: Sequence[Panel], *, title: str, note: str
 
 
 def _rows_of(axis: Axes, one: Series, index: int, count: int) -> None:
-    """One series of a panel whose labels are rows: from 1, where nothing is accepted, to the value."""
+    """Draw one series of a panel whose labels are rows, from 1 (nothing accepted) to the value."""
     style = look(index)
     step = 0.72 / count
     for row, value in enumerate(one.values):
@@ -324,7 +328,7 @@ def _rows_of(axis: Axes, one: Series, index: int, count: int) -> None:
 
 
 def _line_of(axis: Axes, one: Series, x: Sequence[float], index: int, shift: float) -> None:
-    """One series of a panel whose labels are numbers, moved to the side a little so that whiskers stay apart."""
+    """Draw one series of a panel whose labels are numbers, shifted a little so that whiskers stay apart."""
     style = look(index)
     known = [
         (at + shift, value, _interval(one, i))
@@ -347,7 +351,7 @@ def _line_of(axis: Axes, one: Series, x: Sequence[float], index: int, shift: flo
 
 
 def _room_on_the_right(axis: Axes, panels: Sequence[Panel]) -> None:
-    """The same scale in every panel, from 1, with room for the number beside the longest row."""
+    """Give every panel the same scale from 1, with room for the number beside the longest row."""
     ends = [
         max((value, *(_interval(one, i) or ())))
         for panel in panels

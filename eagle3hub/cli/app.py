@@ -1,4 +1,4 @@
-"""The command line: its commands; errors become one sentence and an exit code."""
+"""Build the command line from its commands; turn errors into one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from eagle3hub.cli.output import Unwritable, as_it_is, json_text, outlive_reader
 from eagle3hub.errors import Eagle3HubError, Hint, InternalError, SourceError, UnavailableError, UsageError
 from eagle3hub.system.signals import stop_at_once, stop_once, stopped_by
 
-# Tracebacks without secrets: exceptions of other libraries quote headers, addresses with signatures and more.
+# Tracebacks without secrets: exceptions of other libraries quote headers, signed addresses and more.
 
 
 _NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY", re.I)
@@ -37,7 +37,7 @@ _PATTERNS = (
 
 
 def redacted(text: str) -> str:
-    """``text`` without the values of secret environment variables, without tokens and the queries of addresses."""
+    """Return ``text`` without values of secret environment variables, tokens, and the query parts of addresses."""
     secret = [name for name in os.environ if _NAMES.search(name) and not name.upper().endswith(_PLACES)]
     values = {os.environ[name].strip() for name in secret}
     for value in sorted(values, key=len, reverse=True):
@@ -72,10 +72,10 @@ _GROUPS = ("card", "engines", "jobs")
 
 
 def build(wanted: str | None = None) -> typer.Typer:
-    """The Typer application: every command, or only the one called ``wanted`` where there is such a command.
+    """Make the Typer application with every command, or only the command ``wanted`` if there is one of that name.
 
-    Typer reads the options of every registered command before it looks at the command line, so only the command
-    that is called is registered.
+    Typer reads the options of every registered command before it looks at the command line, so only the called command
+    is registered.
     """
     only = wanted if wanted in {*dict(_COMMANDS), *_GROUPS} else None
     app = typer.Typer(
@@ -95,7 +95,7 @@ def build(wanted: str | None = None) -> typer.Typer:
         ),
         _debug: bool = typer.Option(False, "--debug", help="Show a traceback when something fails."),
     ) -> None:
-        """Options of every command."""
+        """Accept the options of every command."""
 
     for name, module in _COMMANDS:
         if only in (None, name):
@@ -107,7 +107,7 @@ def build(wanted: str | None = None) -> typer.Typer:
 
 
 def main() -> None:
-    """Entry point: run the command line and exit with the documented status."""
+    """Run the command line and exit with the documented status."""
     outlive_readers()
     stop_once()
     try:
@@ -138,7 +138,7 @@ def _run(argv: list[str]) -> int:
 
 
 def run(argv: list[str]) -> int:
-    """Run one command and return its exit status; everything is printed. Raises Unwritable where that fails."""
+    """Run one command, print everything, and return the exit status. Raises Unwritable if printing fails."""
     debug = "--debug" in argv
     as_json = "--json" in argv
     argv = [a for a in argv if a != "--debug"]
@@ -156,7 +156,7 @@ def run(argv: list[str]) -> int:
             _traceback()
         return _fail(e, argv)
     except _CommandLineError as e:
-        if not str(e):  # no arguments: the help has been printed
+        if not str(e):  # no arguments: the help was printed
             return UsageError.exit_code
         return _fail(_usage_error(e), argv)
     except (KeyboardInterrupt, typer.Abort):
@@ -164,7 +164,7 @@ def run(argv: list[str]) -> int:
 
 
 def _style_help(command: Any) -> None:
-    """Print help with its styles: all its text is this program's own."""
+    """Print help with its styles, since all its text is this program's own."""
     shown = command.format_help
 
     def format_help(*given: Any) -> None:
@@ -190,7 +190,7 @@ def _fail(error: Eagle3HubError, argv: Sequence[str] = ()) -> int:
 
 
 def _called(argv: Sequence[str]) -> Any:
-    """The command that a command line calls, or the group where it calls none."""
+    """Return the command that a command line calls, or the group if it calls none."""
     command: Any = typer.main.get_command(build(*argv[:1]))
     for word in argv:
         if word not in getattr(command, "commands", {}):
@@ -214,7 +214,7 @@ def _traceback() -> None:
 
 
 def _out_of_memory(error: Exception) -> UnavailableError | None:
-    """The error for too little memory, whatever exception a library makes of that; None for other exceptions."""
+    """Return the error for too little memory, whatever a library raises for it; None for other exceptions."""
     said = str(error)
     if not (
         isinstance(error, MemoryError)
@@ -232,8 +232,8 @@ def _out_of_memory(error: Exception) -> UnavailableError | None:
 
 
 def _fault_of_a_place(error: Exception) -> SourceError | None:
-    """The error for a file or folder that cannot be used, where no code expected that; None for other exceptions."""
-    if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib, for ~somebody
+    """Return the error for an unusable file or folder that no other code caught; None for other exceptions."""
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib raises this for ~somebody
         return SourceError("a path begins with ~ and a name that no user has here", code="source-missing")
     if isinstance(error, ValueError) and "embedded null" in str(error):
         return SourceError("a path has a NUL in it, which no file's name can have", code="source-missing")
@@ -262,7 +262,7 @@ def _own_mistake(error: Exception) -> InternalError:
 
     return InternalError(
         redacted(f"{type(error).__name__}: {error}"),
-        hint="this is a mistake of eagle3hub: please report it with its traceback",
+        hint="this is a bug in eagle3hub: please report it with its traceback",
     )
 
 

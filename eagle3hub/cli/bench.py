@@ -1,4 +1,4 @@
-"""``eagle3hub bench``: acceptance of heads over data sets, in tables and charts."""
+"""``eagle3hub bench``: measure acceptance of heads over data sets, in tables and charts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MakeRunner = Callable[["BenchPlan", "BenchOptions", Progress], "Runner"]
 
 
 def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
-    """The command, measuring with the runner that ``make_runner`` makes of the plan and the options."""
+    """Make the command; it measures with the runner that ``make_runner`` makes from the plan and the options."""
 
     def bench(
         heads: Annotated[
@@ -142,7 +142,7 @@ def bench_command(make_runner: MakeRunner) -> Callable[..., None]:
 
 
 def _tell_licences(names: str) -> None:
-    """Say on standard error what is about to be fetched, and under which licence."""
+    """Say on standard error what will be fetched, and under which licence."""
     from eagle3hub.prompts import datasets, is_cached
 
     for name in names.split(","):

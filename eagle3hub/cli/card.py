@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class _WriteByDefault(TyperGroup):
-    """``eagle3hub card SOURCE`` is ``eagle3hub card write SOURCE``: whatever is no command's name is a source."""
+    """Reads ``eagle3hub card SOURCE`` as ``eagle3hub card write SOURCE``, unless SOURCE is a command's name."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the command in front of arguments that name none."""
+        """Put ``write`` in front of arguments that name no command."""
         named = args and (args[0] in self.commands or args[0] in ctx.help_option_names)
         return super().parse_args(ctx, args if named else ["write", *args])
 
@@ -58,7 +58,7 @@ def card(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Make a release folder of one in which heads and reports are in place: card, charts, record.",
+            help="Complete a folder that holds heads and reports: write its card, charts and record.",
             show_default="none",
         ),
     ] = None,
@@ -79,11 +79,11 @@ def card(
 
     The release.yaml inside a release folder gives that folder's card again, byte for byte.
 
-    With --check nothing is written: anybody's card is held against the rules of docs/lint.md on citations, numbers,
+    With --check nothing is written: any card is checked against the rules of docs/lint.md on citations, numbers,
     words, conditions, recipes, license, metadata, links and claims.
 
-    Exit status: 0 written, or checked without an error; 1 checked and found wanting; 3 manifest, card, report, head
-    or template cannot be used, or the file cannot be written; 5 the Hub failed.
+    Exit status: 0 written, or checked without an error; 1 checked, with errors; 3 manifest, card, report, head or
+    template cannot be used, or the file cannot be written; 5 the Hub failed.
 
     Example: eagle3hub card release.yaml --report report.json --head ./head --output README.md
 
@@ -91,21 +91,21 @@ def card(
     """
     if not check:
         if strict or sarif:
-            raise UsageError(f"--{'strict' if strict else 'sarif'} goes with --check", hint="add --check")
+            raise UsageError(f"--{'strict' if strict else 'sarif'} needs --check", hint="add --check")
         if folder is not None:
             if report or head or output != "-":
-                hint = "its heads and reports are those that lie in it, and its card is its README.md"
-                raise UsageError("--folder goes without --report, --head and --output", hint=hint)
+                hint = "leave them out: the folder holds its heads and reports, and its card is its README.md"
+                raise UsageError("--folder cannot be used with --report, --head or --output", hint=hint)
             _complete(source, folder, templates, allow, as_json)
             return
         _write(source, report, head, output, templates, allow, as_json)
         return
     if folder is not None:
-        raise UsageError("--folder does not go with --check", hint="name the folder itself: card --check DIR")
+        raise UsageError("--folder cannot be used with --check", hint="name the folder itself: card --check DIR")
     if allow:
-        raise UsageError("--allow does not go with --check", hint="leave it out")
+        raise UsageError("--allow cannot be used with --check", hint="leave it out")
     if output != "-":
-        raise UsageError("--output does not go with --check", hint="redirect standard output")
+        raise UsageError("--output cannot be used with --check", hint="redirect standard output")
     if sarif and as_json:
         raise UsageError("--sarif and --json are two formats", hint="name one")
     from eagle3hub.lint.source import lint_card
@@ -142,7 +142,7 @@ def init(
 ) -> None:
     """Write a commented release.yaml to start from, filled with what the head's files say.
 
-    Exit status: 0 written; 2 not a Hub id, or the file exists; 3 head cannot be read, or the file not be written.
+    Exit status: 0 written; 2 not a Hub id, or the file exists; 3 head cannot be read, or the file cannot be written.
 
     Example: eagle3hub card init ./head --target Qwen/Qwen3-8B
     """

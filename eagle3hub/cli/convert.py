@@ -130,12 +130,12 @@ def convert(
 ) -> None:
     """Convert a draft head to another layout, byte for byte.
 
-    The destination is absent or complete at every moment. What the layout cannot keep is refused, what the source
-    does not say is listed as assumed, and eagle3hub.json beside the weights records both. Nothing is repaired, cast
-    or reordered unless it is asked for by name.
+    The destination is absent or complete at every moment. A head with something that the layout cannot keep is
+    refused. Facts that the source does not state are listed as assumed, and recorded in eagle3hub.json beside the
+    weights. Nothing is repaired, cast or reordered unless you ask for it by name.
 
-    Exit status: 0 converted; 3 refused, or source or destination cannot be used; 5 the Hub failed. Nothing is left
-    behind unless it is 0.
+    Exit status: 0 converted; 3 refused, or source or destination cannot be used; 5 the Hub failed. After an error
+    nothing is left behind.
 
     Example: eagle3hub convert runs/final out --to universal --target Qwen/Qwen3-8B
     """

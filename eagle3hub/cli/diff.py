@@ -1,4 +1,4 @@
-"""``eagle3hub diff``: whether two heads are the same."""
+"""``eagle3hub diff``: say whether two heads are the same."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def diff(
 ) -> None:
     """Say whether two draft heads are the same: equal, equal up to how their files are written, or different.
 
-    Layouts may differ: weights are compared bit by bit, then as numbers; semantics field by field; vocabulary maps
-    as maps.
+    Layouts may differ: weights are compared bit by bit, then as numbers; semantics field by field; vocabulary maps by
+    what they map.
 
     Exit status: 0 equal, or only written differently; 1 they differ; 3 one of them cannot be read; 5 the Hub failed.
 

@@ -1,4 +1,4 @@
-"""``eagle3hub engines``: install, list and remove the environments engines run in."""
+"""``eagle3hub engines``: install, list and remove the environments that engines run in."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def install(
 ) -> None:
     """Make an engine's environment (vLLM on CPU: about 2.5 GiB and one or two minutes).
 
-    Exit status: 0 it is there; 2 there is no such engine; 4 it cannot be had for this device; 5 a download failed.
+    Exit status: 0 it is there; 2 there is no such engine; 4 it is not available for this device; 5 a download failed.
 
     Example: eagle3hub engines install vllm --device cpu
     """
@@ -55,7 +55,7 @@ def install(
 
 @app.command("list")
 def list_(as_json: JsonFlag = False) -> None:
-    """List the engines there are, which are installed, and why the others cannot be.
+    """List the engines, which of them are installed, and why the others cannot be.
 
     Example: eagle3hub engines list
     """
@@ -97,7 +97,7 @@ def doctor(
 ) -> None:
     """Look into each engine's interpreter: versions, device, free memory, what is missing and how to fix that.
 
-    Exit status: 0; 4 if the engine that was named is ready on no device.
+    Exit status: 0; 4 if the named engine is ready on no device.
 
     Example: eagle3hub engines doctor vllm
     """
@@ -138,7 +138,7 @@ def doctor(
 def remove(
     name: Name,
     device: Annotated[
-        str | None, typer.Option(help="Device it is for.", show_default="that of the only one there is")
+        str | None, typer.Option(help="Device it is for.", show_default="that of the only environment")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -181,7 +181,8 @@ def check(
 ) -> None:
     """Check the commands, variables, YAML and Python of a recipe or a model card against what engines accept.
 
-    Exit status: 0 nothing that an engine refuses (there may be warnings); 1 something is; 3 the file is unreadable.
+    Exit status: 0 engines refuse nothing in it (there may be warnings); 1 they refuse something; 3 the file is
+    unreadable.
 
     Example: eagle3hub engines check README.md
     """
@@ -203,7 +204,7 @@ def check(
             if f.instead:
                 out.print(f"  [dim]instead: {escape(f.instead)}[/]")
         if not findings:
-            out.print(f"{escape(file.name)}: nothing that an engine would take otherwise")
+            out.print(f"{escape(file.name)}: nothing that an engine would read differently")
 
     emit(document, human, as_json=as_json)
     if wanting:
@@ -211,7 +212,7 @@ def check(
 
 
 def _interpreters(pairs: list[str]) -> dict[str, Path]:
-    """Interpreters of engines whose parsers can be asked: those given, else those installed."""
+    """Return the interpreters of engines whose parsers can be asked: the given ones, else the installed ones."""
     from eagle3hub.engines import ENGINES, environments
     from eagle3hub.engines.options import engine_pythons
 

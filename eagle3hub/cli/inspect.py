@@ -1,4 +1,4 @@
-"""``eagle3hub inspect``: what a head is, and what engines will do with it."""
+"""``eagle3hub inspect``: say what a head is, and what engines will do with it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from eagle3hub.inspection import Inspection
 
 _WIDE = 100
-"""On a terminal of so many columns every engine has a line of its own."""
+"""From this many columns on, every engine has a line of its own on a terminal."""
 _MARKS = {"error": "[red]error[/]", "warning": "[yellow]warning[/]", "info": "[blue]info[/]"}
 _VERDICTS = {
     "right": "[green]✓ right[/]",
@@ -60,7 +60,7 @@ def inspect(
 ) -> None:
     """Say what a draft head is, what is wrong with it, and what each inference engine will do with its files.
 
-    Reads headers and the vocabulary map only, also of a repository on the Hub; no engine is run.
+    It reads only headers and the vocabulary map, also from a repository on the Hub, and runs no engine.
 
     Exit status: 0 nothing is wrong; 3 something is wrong with the head, or it cannot be read; 5 the Hub failed.
 

@@ -1,4 +1,4 @@
-"""``eagle3hub validate --on hf-jobs`` and ``eagle3hub jobs``"""
+"""``eagle3hub validate --on hf-jobs`` and ``eagle3hub jobs``: validations that run on Hugging Face."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FlavorOption = Annotated[
 ]
 TimeLimitOption = Annotated[
     float | None,
-    typer.Option(metavar="MINUTES", help="The job is stopped then.", show_default="60", rich_help_panel=_PANEL),
+    typer.Option(metavar="MINUTES", help="Stop the job after so long.", show_default="60", rich_help_panel=_PANEL),
 ]
 NamespaceOption = Annotated[
     str | None, typer.Option(help="Account that pays.", show_default="yours", rich_help_panel=_PANEL)
@@ -100,13 +100,14 @@ def validate_on(
 ) -> NoReturn:
     """Show what a job would run and cost, ask, start it, and collect its report.
 
-    ``options`` and ``wanted`` are those of `plan_job`, ``local`` those that only a validation on this machine can use.
+    ``options`` and ``wanted`` are those of `plan_job`; ``local`` are options that only a validation on this machine
+    can use.
     """
     from eagle3hub.jobs.collect import collect
     from eagle3hub.jobs.plan import JobOptions, plan_job, refuse_local_files
 
     if where != "hf-jobs":
-        raise UsageError(f"--on {where!r} is no place to run", hint="--on hf-jobs", code="usage-jobs-on")
+        raise UsageError(f"--on {where!r} is not a place to run", hint="--on hf-jobs", code="usage-jobs-on")
     refuse_local_files(local)
     if ask and not sys.stdin.isatty():
         raise UsageError(
@@ -144,13 +145,13 @@ def _start(plan: JobPlan) -> tuple[list[int], Job]:
 
 @contextmanager
 def _watched(job: Job) -> Iterator[None]:
-    """Where the block ends early, ask about the job or cancel it: it costs money as long as it runs."""
+    """If the block ends early, ask about the job or cancel it: it costs money as long as it runs."""
     try:
         yield
     except KeyboardInterrupt:
         _interrupted(job)
         raise
-    except SystemExit:  # told to terminate
+    except SystemExit:  # a signal to terminate
         _cancel(job)
         raise
 
@@ -187,7 +188,7 @@ def _cancel(job: Job) -> None:
 def _log(quiet: bool) -> Callable[[str], None]:
     def say(line: str) -> None:
         if not quiet:
-            text = "".join(c if c.isprintable() else " " for c in line)  # the log is anybody's, the terminal is not
+            text = "".join(c if c.isprintable() else " " for c in line)  # the log may hold anything, the terminal not
             tell(f"  {text}\n")
 
     return say

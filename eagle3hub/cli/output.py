@@ -1,4 +1,4 @@
-"""What commands print: one document, text for people, progress; clean of control characters."""
+"""Print what commands print: one document, text for people, and progress, without control characters."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
     from eagle3hub.validation.matrix import Matrix
     from eagle3hub.validation.report import Report
 
-# The one console of every command: whatever is printed on it shows what it is, styles apart.
+# The one console of every command: apart from its own styles, it shows every character and obeys none.
 #
-# Names, paths and messages come from files, hubs and engines that anybody may have written. What in them would move
-# the cursor, hide text or turn it around is replaced by `visible` before it is laid out, so that widths are right, and
-# once more when it is written, which holds for every renderable there is.
+# Names, paths and messages come from files, hubs and engines that anybody may have written. `visible` replaces the
+# characters in them that would move the cursor, hide text or turn it around: once before layout, so that widths are
+# right, and once more when text is written, which covers everything that can be printed.
 
 
 class CleanConsole(Console):
-    """A console whose text is `visible`; markup and styles work as ever."""
+    """A console whose text is `visible`; markup and styles work as usual."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """The text of a string, markup read."""
+        """Return the text of a string, with its markup read."""
         return super().render_str(visible(text, keep_lines=True), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """The pieces of anything that can be printed; what moves the cursor on purpose is no text."""
+        """Yield the pieces of anything that can be printed; pieces that move the cursor on purpose are not text."""
         for segment in super().render(renderable, options):
             if segment.control or segment.text == "\n":
                 yield segment
@@ -54,16 +54,16 @@ class CleanConsole(Console):
                 yield Segment(visible(segment.text, keep_lines=True), segment.style)
 
 
-# Standard output and standard error that do not care whether anybody still reads them.
+# Standard output and standard error that keep working after their reader has gone.
 #
-# A reader that leaves early (``| head``, ``| true``, a closed terminal) has no say in what a command finds or does: it
-# goes on in silence, and its exit status is what it would have been. Output that somebody waits for and that cannot be
-# written (a full disk) is an error. What the encoding of a stream has no place for is replaced, and so is what cannot
-# be seen (`visible`).
+# A reader that leaves early (``| head``, ``| true``, a closed terminal) does not change what a command finds or does:
+# the command continues silently, with the exit status it would have had. If somebody waits for output and it cannot be
+# written (a full disk), that is an error. Characters that a stream's encoding lacks are replaced, and so are those
+# that cannot be seen (`visible`).
 
 
 _STRICT = ("strict", "surrogateescape")
-"""Error handlers that stop at a character which the encoding lacks."""
+"""Error handlers that stop at a character that the encoding lacks."""
 
 
 class Unwritable(OutputError):
@@ -73,10 +73,10 @@ class Unwritable(OutputError):
 
 
 def outlive_readers() -> None:
-    """Replace ``sys.stdout`` and ``sys.stderr`` by streams that outlive their readers.
+    """Replace ``sys.stdout`` and ``sys.stderr`` by streams that keep working after their readers have gone.
 
-    Writing to standard output raises Unwritable, once, where that fails for any other reason; writing to standard
-    error does not, since there is no place left to say so. Both go on into nothing.
+    If writing to standard output fails for any other reason, it raises Unwritable, once; writing to standard error
+    never does, since there is no place left to say so. After that, both discard what is written.
     """
     sys.stdout, sys.stderr = _outliving(sys.stdout, needed=True), _outliving(sys.stderr, needed=False)
 
@@ -100,7 +100,7 @@ def _outliving(stream: TextIO | None, *, needed: bool) -> TextIO:
 
 
 class _Clean(io.TextIOWrapper):
-    """Text, in which what cannot be seen is replaced: the last net, below every console and every library."""
+    """Text in which invisible characters are replaced: the last safeguard, below every console and every library."""
 
     as_it_is = False
 
@@ -109,13 +109,13 @@ class _Clean(io.TextIOWrapper):
         return len(text)
 
     def write_styled(self, text: str) -> int:
-        """Write what a console has made, styles included."""
+        """Write text that a console has made, styles included."""
         return super().write(text)
 
 
 @contextmanager
 def as_it_is() -> Iterator[None]:
-    """Write what the block prints as it is, styles included: for text in which nothing comes from outside."""
+    """Within the block, write text unchanged, styles included: only for text that does not come from outside."""
     _Clean.as_it_is = True
     try:
         yield
@@ -124,7 +124,7 @@ def as_it_is() -> Iterator[None]:
 
 
 def styled(stream: TextIO) -> TextIO:
-    """The stream for a console that makes its text `visible` itself."""
+    """Return the stream for a console that makes its own text `visible`."""
     return cast("TextIO", _Styled(stream)) if isinstance(stream, _Clean) else stream
 
 
@@ -138,7 +138,7 @@ class _Styled:
 
 
 class _Unheld(io.BufferedWriter):
-    """Writes everything at once; the buffer is there because a raw file may write a part only."""
+    """Writes everything at once; it has a buffer because a raw file may write only a part."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         written = super().write(data)
@@ -167,7 +167,7 @@ class _Outliving(io.FileIO):
         return super().write(data)
 
     def _is_unread(self, e: OSError) -> bool:
-        """Whether it is a pipe or socket without a reader, or a terminal that was closed; a full disk is neither."""
+        """Return whether the reader of a pipe, socket or terminal has gone; a full disk is another matter."""
         closed_terminal = e.errno == errno.EIO and stat.S_ISCHR(os.fstat(self.fileno()).st_mode)
         return closed_terminal or e.errno in (errno.EPIPE, errno.ECONNRESET)
 
@@ -176,9 +176,9 @@ def _nowhere() -> int:
     return os.open(os.devnull, os.O_WRONLY)
 
 
-# What every command shares: the common options, and where text goes.
+# Parts that every command shares: the common options, and where text goes.
 #
-# Standard output carries the result, human or JSON; standard error carries progress, warnings and errors.
+# Standard output carries the result, as text or JSON; standard error carries progress, warnings and errors.
 
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print exactly one JSON document and nothing else.")]
@@ -189,7 +189,7 @@ QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on s
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A rich console: styled on a terminal, plain text of unlimited width in a pipe."""
+    """Return a rich console: styled on a terminal, plain text of unlimited width in a pipe."""
     stream = sys.stderr if stderr else sys.stdout
     return CleanConsole(
         file=styled(stream),
@@ -201,13 +201,13 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def write(text: str) -> None:
-    """Print text to standard output as it is, but for what `visible` replaces."""
+    """Print text to standard output unchanged, except for characters that `visible` replaces."""
     sys.stdout.write(visible(text, keep_lines=True))
     sys.stdout.flush()
 
 
 def tell(text: str) -> None:
-    """Print text to standard error as it is, but for what `visible` replaces."""
+    """Print text to standard error unchanged, except for characters that `visible` replaces."""
     sys.stderr.write(visible(text, keep_lines=True))
     sys.stderr.flush()
 
@@ -222,9 +222,9 @@ def emit(document: Mapping[str, Any], human: Callable[[Console], None], *, as_js
 
 
 def json_text(document: Mapping[str, Any]) -> str:
-    """The document as JSON, in ASCII where standard output is in another encoding than UTF-8.
+    """Write the document as JSON, in ASCII if standard output's encoding is not UTF-8.
 
-    What cannot be seen (controls, bidi marks, halves of surrogate pairs) is written as escapes.
+    Invisible characters (controls, bidi marks, halves of surrogate pairs) are written as escapes.
     """
     ascii_only = (sys.stdout.encoding or "utf-8").lower() not in ("utf-8", "utf8")
     return escaped_json(json.dumps(document, indent=2, ensure_ascii=ascii_only))
@@ -232,7 +232,7 @@ def json_text(document: Mapping[str, Any]) -> str:
 
 @contextmanager
 def progress(*, quiet: bool = False, after: float = 1.0) -> Iterator[Progress]:
-    """A `Progress` that shows up on standard error once the work has taken ``after`` seconds.
+    """Yield a `Progress` that appears on standard error once the work has taken ``after`` seconds.
 
     On a terminal it is a live bar; elsewhere it is one line per new message.
     """
@@ -277,7 +277,7 @@ def progress(*, quiet: bool = False, after: float = 1.0) -> Iterator[Progress]:
 
 
 class _Lines:
-    """Progress for logs: each message once, and only once the work has taken a while."""
+    """Progress for logs: each message once, and only after the work has taken a while."""
 
     def __init__(self, after: float) -> None:
         self._started = time.monotonic()
@@ -291,7 +291,7 @@ class _Lines:
 
 
 def shown_for(hint: str, command: Any) -> str:
-    """A hint for users of ``command``: it says so where the hint names options of another command."""
+    """Return a hint for users of ``command``; if it names options of another command, it says so."""
     own = {name for option in getattr(command, "params", ()) for name in option.opts}
     return hint.for_command(own) if isinstance(hint, Hint) else hint
 

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share. Their defaults are in the commands."""
+"""Arguments and options that several commands share. Each command sets its own defaults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from eagle3hub.layouts.base import ReadOptions
 
 HEAD = "a folder, owner/name@revision, or hf://owner/name@revision/folder"
-"""What the address of a head may be, as `eagle3hub.address` reads it."""
+"""Forms of a head's address, as `eagle3hub.address` reads it."""
 TARGET = "a folder, or owner/name@revision on the Hub"
 
 TargetOption = Annotated[
@@ -28,14 +28,16 @@ LayoutOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
 NumPromptsOption = Annotated[
     int | None,
-    typer.Option(help="Use the first so many prompts of each set; fewer than 8 settle nothing.", show_default="all"),
+    typer.Option(
+        help="Use this many prompts of each set, from its start; fewer than 8 settle nothing.", show_default="all"
+    ),
 ]
 MaxNewTokensOption = Annotated[int, typer.Option(help="New tokens per prompt.")]
 TopKOption = Annotated[int, typer.Option(help="Branches per token, for SGLang's trees; 1 is a chain.")]
 NumDraftTokensOption = Annotated[
     int | None, typer.Option(help="Tokens of a tree that are verified, root included.", show_default="K + 1")
 ]
-BarOption = Annotated[float | None, typer.Option(help="Bar for the acceptance length.", show_default="none")]
+BarOption = Annotated[float | None, typer.Option(help="Lowest acceptance length that passes.", show_default="none")]
 DeviceMapOption = Annotated[
     str | None, typer.Option(help="Placement of the reference's target: auto.", show_default="one device")
 ]
@@ -55,7 +57,7 @@ EndpointOption = Annotated[
 ]
 TimeoutOption = Annotated[float, typer.Option(help="Seconds for each run of an engine.")]
 RunAnywayFlag = Annotated[
-    bool, typer.Option("--run-anyway", help="Start also an engine that will not get these files right.")
+    bool, typer.Option("--run-anyway", help="Also start an engine that will refuse these files or read them wrong.")
 ]
 ReportOption = Annotated[Path | None, typer.Option(help="Write the report to this file.", show_default="none")]
 HtmlOption = Annotated[
@@ -63,7 +65,7 @@ HtmlOption = Annotated[
 ]
 
 
-# What a user states about a source.
+# Facts about a source that a user can state.
 
 READ = "What the source does not say, or says wrongly"
 _AFTER, _PRE, _TRUE = "after|boundary", "pre|post", "true|false"
@@ -109,7 +111,7 @@ DropOption = Annotated[
 ]
 SuspiciousFlag = Annotated[
     bool,
-    typer.Option("--allow-suspicious", help="Read weights that look random all the same.", rich_help_panel=READ),
+    typer.Option("--allow-suspicious", help="Read weights even if they look random.", rich_help_panel=READ),
 ]
 
 
@@ -125,7 +127,7 @@ def read_options(
     drop: list[str] | None,
     allow_suspicious: bool,
 ) -> ReadOptions:
-    """The options as one value. Raises UsageError."""
+    """Combine the options into one value. Raises UsageError."""
     from eagle3hub.layouts.base import ReadOptions
 
     if aux_convention is not None and aux_layers is None:
@@ -147,7 +149,7 @@ def read_options(
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:
-    """``1,14,26`` as integers."""
+    """Read ``1,14,26`` as integers."""
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -155,7 +157,7 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 
 
 def _choice(option: str, text: str | None, allowed: str) -> str | None:
-    """``text`` if it is one of the words in ``allowed``, or None."""
+    """Return ``text`` if it is one of the words in ``allowed``; None stays None. Raises UsageError for other words."""
     if text is not None and text not in allowed.split("|"):
         raise UsageError(f"{option} {text}: it must be {allowed.replace('|', ' or ')}")
     return text

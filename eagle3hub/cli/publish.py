@@ -1,4 +1,4 @@
-"""``eagle3hub publish`` and ``eagle3hub verify``: to the Hub, and back from it."""
+"""``eagle3hub publish`` and ``eagle3hub verify``: publish to the Hub, and check what is there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ StageFlag = Annotated[bool, typer.Option("--stage", help="Private until everythi
 PrFlag = Annotated[bool, typer.Option("--create-pr", help="Propose the commit as a pull request.")]
 BranchFlag = Annotated[bool, typer.Option("--branch-per-layout", help="Layouts in folders go to branches instead.")]
 GatedOption = Annotated[
-    str | None, typer.Option(metavar="auto|manual", help="Readers must ask for access, given so.", show_default=False)
+    str | None,
+    typer.Option(metavar="auto|manual", help="Readers must ask for access, granted this way.", show_default=False),
 ]
 CollectionOption = Annotated[
     str | None,
@@ -74,13 +75,13 @@ def publish(
 ) -> None:
     """Publish a release folder to the Hub in one commit, and check that the Hub has it.
 
-    The folder's own release.yaml says where it goes, how private and how gated: options may add to that and be
-    stricter. Nothing is sent unless every gate holds: passing reports for exactly these bytes whose numbers follow
+    The folder's own release.yaml says where it goes, how private and how gated it is; options may only add to that and
+    be stricter. Nothing is sent unless every gate holds: passing reports for exactly these bytes whose numbers follow
     from their counters, a card and charts that are the same when made again, a license, no pickles, links, foreign
-    files or secrets. What the Hub has already is not sent again. The access token is that of `hf auth login`,
+    files or secrets. Files that the Hub already has are not sent again. The access token is that of `hf auth login`,
     HF_TOKEN, or in GitHub Actions HF_OIDC_RESOURCE.
 
-    With --dry-run the gates are shown even where the Hub cannot be reached; then nothing is compared with it.
+    With --dry-run the gates are shown even if the Hub cannot be reached; then nothing is compared with the Hub.
 
     Exit status: 0 published and verified, or planned; 1 a gate does not hold; 3 the folder cannot be read; 5 the Hub
     failed, and the branch holds either what it held before or everything new.
@@ -134,12 +135,12 @@ def verify(
         typer.Option(metavar="NAME", help="Workflow that must have signed it, with --issuer.", show_default=False),
     ] = None,
     issuer: Annotated[
-        str | None, typer.Option(metavar="URL", help="Who vouched for that identity.", show_default=False)
+        str | None, typer.Option(metavar="URL", help="Issuer of that identity.", show_default=False)
     ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Check a published repository: digests, signature, heads, and all that follows from its files.
+    """Check a published repository: digests, signature, heads, and everything that follows from its files.
 
     Reports' numbers and verdicts, the card and its charts are made again and compared.
 
@@ -147,8 +148,8 @@ def verify(
     heads, and --whole-digest every file of it (weights, card, reports, charts), against the digest that another
     machine printed with --print-whole-digest.
 
-    Exit status: 0 everything is as published and follows; 1 something is not, or cannot be made again here; 3 it was
-    not published by this tool; 5 the Hub failed.
+    Exit status: 0 everything is as published and can be made again; 1 something differs, or cannot be made again here;
+    3 it was not published by this tool; 5 the Hub failed.
 
     Example: eagle3hub verify hf://owner/my-head@v1
     """
@@ -204,7 +205,7 @@ def show(doc: dict[str, Any], console: Console) -> None:
         console.print(table)
     if not doc["compared"]:
         console.print(
-            "[yellow]the Hub cannot be reached: the folder was held to the gates, and compared with nothing[/]"
+            "[yellow]the Hub cannot be reached: the gates were checked, and the folder was compared with nothing[/]"
         )
     for problem in doc["waived"]:
         console.print(f"[yellow]waived[/] {problem['code']} {escape(problem['message'])}")

@@ -1,4 +1,4 @@
-"""``eagle3hub recipe``: how to serve a head on an engine."""
+"""``eagle3hub recipe``: print how to serve a head on an engine."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def recipe(
 ) -> None:
     """Print how to serve a head: the server's command, its YAML where it takes one, and Python for offline use.
 
-    Says so where the engine would not get these files right, whatever the command.
+    It warns if the engine would refuse these files or read them wrong, whatever the command.
 
     Exit status: 0 printed; 2 engine or version is not known; 3 head or target cannot be read; 5 the Hub failed.
 
@@ -84,7 +84,10 @@ def recipe(
 
 
 def _aux_layers(head: Head) -> tuple[int, ...] | None:
-    """The head's taps, for an engine that does not read them from the config; (-1,) is the final hidden state."""
+    """Return the head's taps, for an engine that does not read them from the config.
+
+    (-1,) is the final hidden state.
+    """
     if not head.semantics.uses_aux:
         return (-1,)
     if head.aux is None or head.has_default_aux:
@@ -93,7 +96,7 @@ def _aux_layers(head: Head) -> tuple[int, ...] | None:
 
 
 def _with_yaml(verdict: PreflightVerdict, made: Recipe) -> PreflightVerdict:
-    """The verdict on the folder together with the recipe's YAML, which may name the aux layers."""
+    """Return the verdict on the folder together with the recipe's YAML, which may name the aux layers."""
     from eagle3hub.engines.preflight import weigh
     from eagle3hub.head.aux_defaults import AUX_CAPTURE
 

@@ -1,4 +1,4 @@
-"""``eagle3hub release`` and ``eagle3hub demo``"""
+"""``eagle3hub release`` and ``eagle3hub demo``: make a release, and try one out."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def release(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder to make; default: the repository's name, or where it is published one in the work folder.",
+            help="Folder to make; default: the repository's name; to publish, one in the work folder.",
         ),
     ] = None,
     target: Annotated[
@@ -58,7 +58,7 @@ def release(
     ] = None,
     work: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where measurements are kept; default: .eagle3hub by the manifest."),
+        typer.Option(metavar="DIR", help="Where measurements are kept; default: .eagle3hub beside the manifest."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a folder this tool wrote earlier.")] = False,
     create_pr: publishing.PrFlag = False,
@@ -71,19 +71,19 @@ def release(
     allow: publishing.AllowOption = None,
     summary: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Append a Markdown summary; in GitHub Actions to the step's by itself."),
+        typer.Option(metavar="FILE", help="Append a Markdown summary; default in GitHub Actions: the step's."),
     ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Convert to every layout, validate each on the engine, write the card, publish: one commit, verified.
 
-    A release that does not pass makes no folder. What was measured before is not measured again, what the Hub has is
-    not sent again. Gates and access token are those of `eagle3hub publish`. Where the manifest has several heads, none
-    is published unless all pass; --output then holds a folder for each.
+    A release that does not pass makes no folder. Earlier measurements are used again, and files that the Hub already
+    has are not sent again. Gates and access token are those of `eagle3hub publish`. If the manifest has several heads,
+    none is published unless all pass; --output then holds a folder for each.
 
-    Exit status: 0 released; 1 measured and found wanting, or refused by a gate; 3 manifest or head cannot be used;
-    4 engine or device unavailable; 5 the Hub failed.
+    Exit status: 0 released; 1 it did not pass, or a gate refused it; 3 manifest or head cannot be used; 4 engine or
+    device unavailable; 5 the Hub failed.
 
     Example: eagle3hub release release.yaml --dry-run
     """
@@ -96,7 +96,7 @@ def release(
     from eagle3hub.releasing.release import ReleaseOptions
 
     place = _summary(summary)
-    if place is not None:  # find out before the work whether it can be written
+    if place is not None:  # check before the work whether it can be written
         check_place(place)
     try:
         options = ReleaseOptions(
@@ -171,7 +171,7 @@ def show(doc: dict[str, Any], console: Console) -> None:
 
 
 def _summary(asked: Path | None) -> Path | None:
-    """The summary page that was asked for, or the one of the workflow this runs in, if it does."""
+    """Return the summary page that was asked for, or that of the GitHub workflow this runs in, if any."""
     inside = os.environ.get("GITHUB_STEP_SUMMARY")
     return asked or (Path(inside) if inside else None)
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 def _settings_of(ctx: typer.Context, manifest: Path | None) -> Path | None:
-    """Let the manifest decide what the command line leaves open."""
+    """Take options that the command line leaves open from the manifest."""
     if manifest is not None:
         from eagle3hub.card.manifest import load_manifest, validation_settings
 
@@ -63,13 +63,13 @@ def validate(
             metavar="FILE",
             callback=_settings_of,
             is_eager=True,
-            help="release.yaml: its target and settings hold where no option says otherwise.",
+            help="release.yaml: its target and settings apply unless an option replaces them.",
             show_default="none",
         ),
     ] = None,
     engine: Annotated[
         str,
-        typer.Option(metavar="NAME,…", help="reference, an engine, or several, held to the reference."),
+        typer.Option(metavar="NAME,…", help="reference, an engine, or several, compared with the reference."),
     ] = "reference",
     layouts: Annotated[
         str | None,
@@ -79,7 +79,7 @@ def validate(
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="cpu, or the job's")] = None,
     dtype: Annotated[
-        str, typer.Option(help="float32 also holds the output to the target's own, token by token.")
+        str, typer.Option(help="float32 also compares the output with the target's own, token by token.")
     ] = "float32",
     prompts: Annotated[str, typer.Option(help="Packaged set (smoke), or a JSON Lines file.")] = "smoke",
     num_prompts: NumPromptsOption = None,
@@ -92,14 +92,14 @@ def validate(
     min_acceptance_length: BarOption = None,
     acceptance_reference: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Earlier measurement to hold this one against.", show_default="none"),
+        typer.Option(metavar="FILE", help="Earlier measurement to compare this one with.", show_default="none"),
     ] = None,
     write_acceptance_reference: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Keep this measurement for later runs.", show_default="none")
     ] = None,
     reference_head: Annotated[
         str | None,
-        typer.Option(metavar="HEAD", help="Original to hold engines against.", show_default="the head itself"),
+        typer.Option(metavar="HEAD", help="Original head to compare engines with.", show_default="the head itself"),
     ] = None,
     drafting: Annotated[
         str, typer.Option(help="How the reference drafts above temperature 0: greedy or probabilistic.")
@@ -139,8 +139,9 @@ def validate(
 ) -> None:
     """Does the head work? Replay it on its target's texts, and run it on engines that must count the same.
 
-    With --on hf-jobs the same runs as a Job of Hugging Face, for a head and a target that are on the Hub: what it may
-    cost is shown and asked first, its log is followed, its report is checked and saved as here.
+    With --on hf-jobs the same validation runs as a Job of Hugging Face, for a head and a target that are on the Hub.
+    The command shows what it may cost and asks first, follows its log, and checks and saves its report as it does
+    here.
 
     Exit status: 0 pass; 1 fail or inconclusive; 3 head, target or prompts unreadable; 4 engine or device unavailable;
     5 the Hub or the job failed.

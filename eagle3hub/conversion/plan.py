@@ -1,4 +1,4 @@
-"""Plan a conversion: what was asked for, the head in its new layout, and every file to write."""
+"""Plan a conversion: the request, the head in its new layout, and every file to write."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from eagle3hub.layouts.base import AS_FOUND, LayoutFiles, ReadOptions, WriteOpti
 
 UNCHANGED = Transforms()
 
-# What is asked of a conversion, by the command line, a program or a manifest.
+# The options of a conversion, for the command line, a program and a manifest.
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +34,17 @@ class ConvertOptions:
 
     Attributes:
         layout: the source's layout, to skip detection.
-        target: target model (facts, folder or place on the Hub) that settles what the source leaves open.
+        target: target model (facts, a folder, or an address on the Hub) that settles what the source does not state.
         target_name: Hub id to record for a target given as a folder, or not given.
         speculative_tokens: number of draft tokens K to recommend; the speculators layout requires it.
         strict: refuse instead of assuming anything.
         read: what the user states about the source. transforms: what to change on the way.
         settings: fields of the written config, as (dotted key, value). max_shard_size: bytes per weights file.
         force: replace a folder this tool wrote earlier. dry_run: plan and check only.
-        verify: read the result back, compare it byte for byte, and return when it is on the disk.
+        verify: read the result back, compare it byte for byte, and return only when it is on the disk.
         digests: record the SHA-256 of every file of source and result, which takes about as long as verifying.
 
-    Raises UsageError for a ``target_name`` that is no Hub id.
+    Raises UsageError if ``target_name`` is not a Hub id.
     """
 
     layout: str | None = None
@@ -67,7 +67,7 @@ class ConvertOptions:
             raise UsageError(f"--target-name {self.target_name!r} is not a Hub id", hint="write it as owner/name")
 
     def command(self, source: str | Path, to: str) -> list[str]:
-        """The words of the command that makes the same files, as they are published; DEST is the destination."""
+        """Return the words of the command that makes the same files, as published; DEST stands for the destination."""
         read, transforms, include = self.read, self.transforms, self.transforms.include_embeddings
         options: list[tuple[str, Any]] = [
             ("--from", self.layout),
@@ -110,7 +110,7 @@ class ConvertOptions:
         return self.target_name or public_name(self.target)
 
     def public_target(self, head: Head) -> str | None:
-        """What the user calls the target, unless that is a folder on this machine."""
+        """Return the user's name for the target, unless that is a folder on this machine."""
         if self.target_name is not None or self.target is None:
             return self.target_name
         if isinstance(self.target, TargetFacts):
@@ -121,9 +121,9 @@ class ConvertOptions:
 
 
 def public_name(place: str | Path) -> str:
-    """The name of a place in files that get published: Hub names as they are, folders by their last component.
+    """Return the name of a place for published files: a Hub name unchanged, of a folder only the last part.
 
-    It is valid text whatever bytes the folder's name has: those that are not UTF-8 are replaced.
+    The name is always valid text: bytes of the folder's name that are not UTF-8 are replaced.
     """
     at = parse_address(place)
     if isinstance(at, HubAddress) or not at.path.exists():
@@ -135,20 +135,22 @@ def _word(flag: bool | None) -> str | None:
     return None if flag is None else str(flag).lower()
 
 
-# What a conversion will do: which bytes go where, settled before anything is written.
+# The plan of a conversion: which bytes go where, before anything is written.
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionPlan:
-    """What a conversion will do.
+    """A conversion that can be carried out.
 
     Attributes:
         head: the head after every requested change; its tensors say where their bytes come from.
         to: the layout. written: config and tensors as that layout writes them.
-        options: what was asked for. command: the command that makes the same files, folders by their last component.
+        options: what was asked for. command: the command that makes the same files, with only the last part of each
+            folder's path.
         speculative_tokens: K that is recommended, or None.
         changes: the requested changes, in order. shards: the weights files.
-        fingerprint: digests of the parts of the source that were read. seen: the source's files, as they were then.
+        fingerprint: digests of the parts of the source that were read. seen: the source's files as they were when
+            read.
     """
 
     head: Head
@@ -169,7 +171,7 @@ class ConversionPlan:
 
     @property
     def assumptions(self) -> list[Assumption]:
-        """Facts that the result depends on and the source does not state."""
+        """Facts that the result depends on but the source does not state."""
         return [*self.head.assumptions, *self.written.assumptions]
 
     @property
@@ -184,8 +186,8 @@ DEFAULTS = ConvertOptions()
 def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAULTS) -> ConversionPlan:
     """Read the source and work out its files in layout ``to``, without writing anything.
 
-    Raises InputError where the source is unreadable or wrong, Refusal where the layout cannot keep what the source
-    has or (``strict``) where something would have to be assumed.
+    Raises InputError if the source is unreadable or wrong, and Refusal if the layout cannot keep what the source has,
+    or (``strict``) if something would have to be assumed.
     """
     codec = get_layout(to)
     read, transforms, target = options.read, options.transforms, options.target

@@ -40,19 +40,19 @@ _WRITTEN_ANEW = frozenset(
         *("config-quantization-leftover", "checkpoint-beside"),
     }
 )
-"""Problems of how the files are written: writing them again may fix these. Other problems are the head's own."""
+"""Problems in how the files are written, which writing them again may fix; all other problems are the head's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What a conversion did, or in a dry run would do.
+    """The result of a conversion, or in a dry run the planned result.
 
     Attributes:
         destination: the folder. plan: what it was made from.
-        files: every file with its size and, where ``digests`` asked for it, SHA-256; empty in a dry run.
+        files: every file with its size and, if ``digests`` is set, its SHA-256; empty in a dry run.
         verified: whether the result was read back and compared with the source.
         result: the head as it was read back, without its target; None in a dry run.
-        left: rest of the replaced folder that could not be removed, or None.
+        left: remains of the replaced folder that could not be removed, or None.
     """
 
     destination: Path
@@ -89,7 +89,7 @@ class Conversion:
         return [] if self.left is None else [f"{self.left} is left of what was replaced: remove it yourself"]
 
     def to_json(self) -> dict[str, Any]:
-        """The document ``convert --json`` prints."""
+        """Return the document ``convert --json`` prints."""
         plan = self.plan
         return {
             "source": plan.head.source,
@@ -123,14 +123,14 @@ def convert(
     """Convert the head at ``source`` to layout ``to``, in the new folder ``destination``.
 
     Args:
-        source: where the head is (`parse_address`); weights on the Hub are downloaded once everything else has been
+        source: address of the head (`parse_address`); weights on the Hub are downloaded after everything else has been
             checked.
         to: name of the layout to write, such as ``universal``.
         options: everything else; the defaults change nothing and verify the result.
 
-    The destination is absent or complete at every moment; only a power cut can break that, for a new folder made
-    without ``verify``. Weights are copied as they are unless a transform computes them. Raises InputError (also where
-    the source changes meanwhile), OutputError, UsageError or HubError, and then leaves nothing behind.
+    The destination is absent or complete at every moment, except that a power cut can damage a new folder made without
+    ``verify``. Weights are copied unchanged unless a transform computes them. Raises InputError (also if the source
+    changes meanwhile), OutputError, UsageError or HubError, and then leaves nothing behind.
     """
     plan = plan_conversion(source, to, options)
     dest = Path(destination).expanduser()
@@ -142,7 +142,7 @@ def convert(
     require_space(dest, plan.nbytes)
     if options.dry_run:
         return Conversion(dest, plan, dry_run=True)
-    flush = options.verify or os.path.lexists(dest)  # what is replaced is not risked
+    flush = options.verify or os.path.lexists(dest)  # flush before replacing a folder, so that nothing is lost
     with staged_folder(dest, force=options.force, flush=flush) as staged, unchanged(plan.seen):
         files = _fill(staged.path, plan, flush=flush, progress=progress)
         result = open_head(staged.path, layout=to)
@@ -152,11 +152,11 @@ def convert(
 def _fill(stage: Path, plan: ConversionPlan, *, flush: bool, progress: Progress) -> list[FileSize]:
     """Write every file, and verify it if the options say so. With ``flush``, return when all is on the disk.
 
-    Flushing and hashing run in parallel with the rest. Without ``flush`` the system writes when it likes, as it does
-    for ``cp``: within seconds, and a power cut before that loses the files.
+    Flushing and hashing run in parallel with the rest. Without ``flush`` the system writes the data within seconds, as
+    it does for ``cp``; a power cut before that loses the files.
     """
     verify, digests = plan.options.verify, plan.options.digests
-    source = open_checkpoint(plan.head.source, progress=progress)  # downloads weights to where the plan expects them
+    source = open_checkpoint(plan.head.source, progress=progress)  # download weights to where the plan expects them
     if provenance.fingerprint(source) != plan.fingerprint:
         raise changed(plan.head.source)
     config = document_bytes(plan.written.config)
@@ -164,7 +164,7 @@ def _fill(stage: Path, plan: ConversionPlan, *, flush: bool, progress: Progress)
     with ExitStack() as stack:
         flushing = stack.enter_context(Flushing()) if flush else None
         pool = stack.enter_context(ThreadPoolExecutor(max_workers=2))
-        if verify:  # imported now, since reading from the disk can have to wait while files are flushed
+        if verify:  # import now: reading from the disk can have to wait while files are flushed
             pool.submit(import_module, "numpy")
         try:
             write_file(stage / CONFIG, config, flush=flush)
@@ -195,7 +195,7 @@ def _fill(stage: Path, plan: ConversionPlan, *, flush: bool, progress: Progress)
 def _record(
     plan: ConversionPlan, config: bytes, files: Sequence[FileSize], came_from: Sequence[FileSize], *, verified: bool
 ) -> dict[str, Any]:
-    """The provenance file (schema ``provenance``): the same inputs give the same bytes."""
+    """Make the provenance file (schema ``provenance``): the same inputs give the same bytes."""
     head = plan.head
     headers = {shard.name: encode_header(shard.tensors, plan.written.metadata) for shard in plan.shards}
     return {

@@ -22,11 +22,11 @@ _PART = 32 << 20
 
 
 def verify_folder(folder: Path, head: Head, layout: str, written: LayoutFiles, progress: Progress = silent) -> None:
-    """Read ``folder`` back as ``layout`` and compare it with ``head``: its meaning, and every tensor's bytes.
+    """Read ``folder`` back as ``layout`` and compare its meaning, and every tensor's bytes, with ``head``.
 
-    ``written`` is what the folder should hold. Its ``origin`` maps names on disk to the head's canonical names (None
-    for vocabulary buffers, whose bytes it holds). The safetensors library opens the weights too. Raises OutputError
-    naming the first difference.
+    ``written`` is what the folder should hold. Its ``origin`` maps names on disk to the head's canonical names, or to
+    None for vocabulary buffers, whose bytes ``written`` holds. The safetensors library opens the weights too. Raises
+    OutputError, which names the first difference.
     """
     codec = get_layout(layout)
     checkpoint = open_checkpoint(folder)
@@ -67,7 +67,7 @@ def _names_by_the_library(weights: tuple[Path, ...]) -> set[str]:
 
 
 def _compare(checkpoint: Checkpoint, expected: Mapping[str, TensorRef | bytes], progress: Progress) -> None:
-    """Compare every tensor with what it should be, in the order of the files, a few at the same time."""
+    """Compare every tensor with what it should be, in the order of the files, a few at a time in parallel."""
     found = sorted(checkpoint.tensors.values(), key=lambda t: (t.path, t.offset, t.nbytes))
     total = sum(ref.nbytes for ref in found) or 1
     done = 0
@@ -80,7 +80,7 @@ def _compare(checkpoint: Checkpoint, expected: Mapping[str, TensorRef | bytes], 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """``nbytes`` bytes at ``offset`` of the file open as ``fd``, and what they should be."""
+    """``nbytes`` bytes at ``offset`` of the file open as ``fd``, and the bytes they should be."""
 
     name: str
     fd: int
@@ -90,7 +90,7 @@ class _Part:
 
 
 def _parts(ref: TensorRef, source: TensorRef | bytes, files: OpenFiles) -> Iterator[_Part]:
-    """The tensor ``ref`` in parts that can be compared independently; opens all files they need."""
+    """Yield the tensor ``ref`` in parts that can be compared independently; opens all files they need."""
     fd = files[ref.path]
     if isinstance(source, bytes):
         yield _Part(ref.name, fd, ref.offset, ref.nbytes, [memoryview(source)])
@@ -106,7 +106,7 @@ def _parts(ref: TensorRef, source: TensorRef | bytes, files: OpenFiles) -> Itera
 
 
 def _compare_part(part: _Part) -> int:
-    """The number of bytes that were compared. Raises OutputError where they differ."""
+    """Compare one part and return its number of bytes. Raises OutputError if they differ."""
     buffer = bytearray()
     at = 0
     for chunk in part.expected:

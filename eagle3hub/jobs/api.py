@@ -1,6 +1,6 @@
-"""The Jobs API, through huggingface_hub; every failure becomes one sentence.
+"""Call the Jobs API through huggingface_hub; every failure becomes one sentence.
 
-Read in huggingface_hub 2.4.0 (``HfApi.run_job`` and its neighbours); the access token is the client's own.
+Source: huggingface_hub 2.4.0 (``HfApi.run_job`` and related methods). The access token is the client's own.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _MOST_MICRO_USD = 10**12
 _LONGEST_TEXT = 100
 _LOG_BYTES = 256 << 20
 _LOG_PATIENCE = 2.5
-"""A log may stand still for so many times as long as another answer may take."""
+"""How long a log may stay silent, as a multiple of the longest wait for any other answer."""
 _ENDED = ("COMPLETED", "CANCELED", "ERROR", "DELETED")
 
 
 @dataclass(frozen=True, slots=True)
 class Flavor:
-    """Hardware a Job can have. ``accelerator`` says what and with how much memory; None where there is none."""
+    """Hardware that a Job can run on. ``accelerator`` names it and its memory; None if there is none."""
 
     name: str
     cpu: str
@@ -42,13 +42,13 @@ class Flavor:
 
     @property
     def device(self) -> str:
-        """What a validation on it computes on: cpu or cuda."""
+        """The device that a validation on it computes on: cpu or cuda."""
         return "cuda" if self.accelerator else "cpu"
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A Job as the Hub sees it. ``stage`` is one of huggingface_hub's JobStage; ``command`` is what it runs."""
+    """A Job as the Hub sees it. ``stage`` is a JobStage of huggingface_hub; ``command`` is what the Job runs."""
 
     id: str
     owner: str
@@ -59,29 +59,29 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What commands call it: ``owner/id``."""
+        """The name that commands use: ``owner/id``."""
         return f"{self.owner}/{self.id}"
 
     @property
     def ended(self) -> bool:
-        """Whether it will never run again."""
+        """Whether it has ended for good."""
         return self.stage in _ENDED
 
 
 def account() -> str:
-    """The name of the account whose access token is in use. Raises HubError."""
+    """Return the name of the account that owns the access token in use. Raises HubError."""
     with _errors("ask for the account"):
         return names.word(patiently(lambda: _api().whoami())["name"], "name of the account")
 
 
 def flavors() -> dict[str, Flavor]:
-    """The hardware on offer by name, with what it costs now. Raises HubError."""
+    """Return the hardware on offer by name, with its current price. Raises HubError."""
     with _errors("ask for the hardware of jobs"):
         return {f.name: f for f in map(_flavor, patiently(lambda: _api().list_jobs_hardware()))}
 
 
 def needs_token(repo_id: str) -> bool:
-    """Whether a model can be read with an access token only. Raises HubError."""
+    """Return whether reading a model needs an access token. Raises HubError."""
     with hub_errors(repo_id, repo_id, doing="look at"):
         info = patiently(lambda: _api().model_info(repo_id))
         if not isinstance(info.private, bool) or info.gated not in (None, False, "auto", "manual"):
@@ -99,7 +99,7 @@ def start(
     labels: Mapping[str, str],
     pass_token: bool,
 ) -> Job:
-    """Start a job, once: nothing is sent a second time, since that might start, and cost, a second one.
+    """Start a job, with a single request: a second one might start, and cost, a second job.
 
     Args:
         pass_token: give the job the client's access token as its secret HF_TOKEN.
@@ -124,7 +124,7 @@ def start(
 
 
 def inspect(name: str) -> Job:
-    """A job as it is now. Raises HubError."""
+    """Return a job's current state. Raises HubError."""
     owner, _, job_id = name.partition("/")
     with _errors(f"look at the job {name}", owner):
         return _job(patiently(lambda: _api().inspect_job(job_id=job_id, namespace=owner)))
@@ -138,7 +138,7 @@ def cancel(name: str) -> None:
 
 
 class Log:
-    """The log of a job, each line once, however often the connection breaks."""
+    """The log of a job: each line once, however often the connection breaks."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -146,7 +146,7 @@ class Log:
         self._seen = 0
 
     def follow(self, take: Callable[[str], object]) -> None:
-        """Hand on every line that is new until the job ends, the stream does, or nothing is written for a while.
+        """Pass on every new line until the job ends, the stream ends, or nothing is written for a while.
 
         Raises HubError.
         """
@@ -164,10 +164,10 @@ class Log:
             except Exceeded as e:
                 if e.kind != "time" or not limits.answered:
                     raise
-                # The job writes nothing for now: whoever follows it looks at the job, and comes back.
+                # The job writes nothing now: the caller checks the job, and calls again.
 
     def again(self, take: Callable[[str], object]) -> None:
-        """Hand on every line from the beginning. Raises HubError."""
+        """Pass on every line from the beginning. Raises HubError."""
         self._seen = 0
         self.follow(take)
 
@@ -195,7 +195,7 @@ def _api() -> HfApi:
 
 @contextmanager
 def _errors(doing: str, owner: str | None = None, limits: Operation | None = None) -> Iterator[None]:
-    """`hub_errors`, with what they mean for jobs."""
+    """Within the block, turn errors into those of `hub_errors`, with their meaning for jobs."""
     verb, _, what = doing.partition(" ")
     try:
         with hub_errors(what, what, doing=verb, limits=limits):
@@ -221,7 +221,7 @@ def _flavor(hardware: Any) -> Flavor:
     a = hardware.accelerator
     cost = hardware.unit_cost_micro_usd
     if type(cost) not in (int, float) or not 0 <= cost < _MOST_MICRO_USD:
-        raise Exceeded("strange", "it states a price that is none")
+        raise Exceeded("strange", "it states an impossible price")
     return Flavor(
         name=names.word(hardware.name, "name of hardware"),
         cpu=_text(hardware.cpu),
@@ -232,7 +232,7 @@ def _flavor(hardware: Any) -> Flavor:
 
 
 def _text(value: object) -> str:
-    """A few words to show. Raises Exceeded for what are none."""
+    """Return a few words to show. Raises Exceeded for any other value."""
     text = str(value) if isinstance(value, str | int) else ""
     if not text.isprintable() or not 0 < len(text) <= _LONGEST_TEXT:
         raise Exceeded("name", f"it describes hardware as {names.quoted(value)}")
@@ -244,7 +244,7 @@ def _job(info: Any) -> Job:
     message, command = info.status.message, info.command or []
     words = isinstance(command, list) and all(isinstance(part, str) for part in command)
     if not isinstance(message, str | None) or not words:
-        raise Exceeded("strange", "it describes a job as none is")
+        raise Exceeded("strange", "it describes a job in an unknown form")
     return Job(
         id=names.word(info.id, "id of a job"),
         owner=names.word(info.owner.name, "owner of a job"),

@@ -29,12 +29,12 @@ from eagle3hub.jobs.plan import Expected, check_bound, expected_digest, parse_co
 from eagle3hub.validation.matrix import MATRIX_SCHEMA, Matrix
 from eagle3hub.validation.report import Report
 
-# A document in the log of a Job, between marks that nothing else in the log can be taken for.
+# A document in the log of a Job, between marks that nothing else in the log can imitate.
 #
 #     … --json | python -m eagle3hub.jobs.collect NONCE
 #
-# A log mixes what every process prints, one line at a time, and may be cut off or sent again. So the document goes out
-# compressed, in short numbered lines that carry a nonce made for this job, and with its SHA-256.
+# A log mixes the lines of all processes, and may be cut off or sent again. So the document is compressed and printed
+# in short numbered lines that carry a nonce made for this job, and its SHA-256.
 
 
 MARK = "eagle3hub-report"
@@ -43,7 +43,7 @@ _MAX_BYTES = 64 << 20
 
 
 def seal(document: bytes, nonce: str) -> list[str]:
-    """The lines to print for a document."""
+    """Return the lines to print for a document."""
     packed = base64.b64encode(zlib.compress(document, 9)).decode("ascii")
     chunks = [packed[i : i + _LINE_BYTES] for i in range(0, len(packed), _LINE_BYTES)]
     start = f"{MARK} {nonce}"
@@ -53,7 +53,7 @@ def seal(document: bytes, nonce: str) -> list[str]:
 
 
 class Sealed:
-    """Reads a log line by line. Its lines may come in any order, and more than once."""
+    """Reads a log line by line. Lines may come in any order, and more than once."""
 
     def __init__(self, nonce: str) -> None:
         self._line = re.compile(rf"{MARK} {re.escape(nonce)} (?:(begin|end) (\d+) ([0-9a-f]{{64}})|(\d+) (\S+))\s*")
@@ -74,16 +74,16 @@ class Sealed:
 
     @property
     def begun(self) -> bool:
-        """Whether any line of the document was read."""
+        """Whether any line of the document has been read."""
         return self._count is not None or bool(self._chunks)
 
     @property
     def complete(self) -> bool:
-        """Whether every line was."""
+        """Whether every line of the document has been read."""
         return self._count is not None and all(i in self._chunks for i in range(1, self._count + 1))
 
     def document(self) -> bytes:
-        """The document. Raises HubError where lines are missing or the bytes are not those that were sealed."""
+        """Return the document. Raises HubError if lines are missing or the bytes are not those that were sealed."""
         if not self.complete:
             raise HubError(
                 "the log of the job breaks off inside the report", hint="collect it again", code="job-report-cut"
@@ -96,13 +96,13 @@ class Sealed:
             document = b""
         if hashlib.sha256(document).hexdigest() != self._sha256:
             raise HubError(
-                "the report in the log of the job is damaged: its SHA-256 is another", code="job-report-damaged"
+                "the report in the log of the job is damaged: its SHA-256 differs", code="job-report-damaged"
             )
         return document
 
 
 def main() -> int:
-    """Print standard input, sealed; exit status 1 where it is empty."""
+    """Print standard input, sealed; the exit status is 1 if it is empty."""
     document = sys.stdin.buffer.read()
     if not document.strip():
         sys.stderr.write("the validation ended without a report\n")
@@ -126,14 +126,14 @@ _ERRORS: dict[int, type[Eagle3HubError]] = {
 
 
 def expected_of(job: api.Job) -> Expected:
-    """The head and target that a running job was started for, from its own command.
+    """Return the head and target that a running job was started for, from its own command.
 
-    Raises InputError for a job that is no validation of ours, HubError.
+    Raises InputError for a job that this tool did not start as a validation, and HubError.
     """
     command = parse_command(job.command)
     if command is None:
         raise SourceError(
-            f"the job {job.name} is no validation that this tool started",
+            f"the job {job.name} is not a validation that this tool started",
             hint="give the OWNER/ID that --detach printed",
             code="job-foreign",
         )
@@ -144,15 +144,15 @@ def expected_of(job: api.Job) -> Expected:
 
 
 def collect(job: api.Job, expected: Expected, say: Callable[[str], object]) -> Report | Matrix:
-    """Wait for a job and return its report, which fits its schema and is of the head expected.
+    """Wait for a job and return its report, checked against its schema and the expected head.
 
     Args:
-        say: handed every line of the log that is not part of the report, as it comes.
+        say: called with every line of the log that is not part of the report, as it comes.
 
     Raises:
         HubError: the Hub failed, the job ended without a report, or its log is cut off.
-        ManifestError: what it made is no report, or one of another head.
-        Eagle3HubError: what stopped the validation inside the job, with the exit code it had there.
+        ManifestError: the job made something that is not a report, or a report of another head.
+        Eagle3HubError: the error that stopped the validation inside the job, with its exit code there.
     """
     sealed = Sealed(expected.nonce)
     tail: deque[str] = deque(maxlen=1)

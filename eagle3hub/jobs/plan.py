@@ -1,4 +1,4 @@
-"""Plan a validation as a Hugging Face Job: command, image, package, and the head it is bound to."""
+"""Plan a validation as a Hugging Face Job: command, image, package, and the one head that the report may be about."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from eagle3hub.validation.engine_runner import preflight_check, stops
 from eagle3hub.validation.matrix import layout_names
 from eagle3hub.validation.options import REFERENCE, ValidateOptions, engine_names
 
-# What a Job's container runs.
+# The command that a Job's container runs.
 
 
 # The engine's own interpreter keeps its packages: eagle3hub goes into an environment that sees them and hides some.
-# Without ensurepip, which images of Debian and Ubuntu lack; pip is the image's.
+# Ensurepip is not used, because images of Debian and Ubuntu lack it; pip is the image's own.
 _SCRIPT = """\
 set -eu
 nonce=$1 package=$2 engine=$3
@@ -65,7 +65,7 @@ class Command:
 
     Attributes:
         nonce: marks the report's lines in the log. package: the requirement that pip installs.
-        engine: whose image it is; the reference needs no interpreter of its own.
+        engine: the engine of the image; the reference needs no interpreter of its own.
         words: the validation, after ``eagle3hub``: ``validate``, the head's address, options.
     """
 
@@ -75,26 +75,26 @@ class Command:
     words: tuple[str, ...]
 
     def argv(self) -> list[str]:
-        """The command. What a user typed is an argument, never part of the script."""
+        """Return the command. Words that a user typed are arguments, never part of the script."""
         return ["sh", "-c", _SCRIPT, _NAME, self.nonce, self.package, self.engine, *self.words]
 
 
 def parse_command(argv: Sequence[str]) -> Command | None:
-    """The parts of a command that this tool made, of whatever version; None for any other."""
+    """Split a command that this tool made, in any version, into its parts; None for any other command."""
     match list(argv):
         case ["sh", "-c", _, name, nonce, package, engine, "validate", head, *rest] if name == _NAME:
             return Command(nonce, package, engine, ("validate", head, *rest))
     return None
 
 
-# Which container image a Job runs in: an engine's is stated in ``engine.toml`` of its pinned version.
+# The container image of a Job: an engine's image is stated in ``engine.toml`` of its pinned version.
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A container image: its engine, its address, the devices it computes on, the flavor it gets if none is asked for.
+    """A container image: its engine, address, devices, and default flavor.
 
-    ``version`` is the engine's, as our data name it; None for the reference, whose version is ours.
+    ``version`` is the engine's, as named in our data; None for the reference, which has this package's version.
     """
 
     engine: str
@@ -105,11 +105,11 @@ class Image:
 
     @property
     def by_digest(self) -> bool:
-        """Whether the address cannot come to mean other bytes."""
+        """Whether the address is a digest, so that its bytes can never change."""
         return "@sha256:" in self.address
 
 
-# Tag and digest as several public Dockerfiles of 2026 pin them; not run by us.
+# Tag and digest as several public Dockerfiles of 2026 pin them; we have not run it.
 _OF_THE_REFERENCE = Image(
     REFERENCE,
     "pytorch/pytorch:2.13.0-cuda12.6-cudnn9-runtime"
@@ -121,7 +121,10 @@ _OF_THE_REFERENCE = Image(
 
 
 def image_for(engines: Sequence[str]) -> Image:
-    """The image for these engines (``reference`` fits into each). UsageError for two, UnavailableError for none."""
+    """Return the image for these engines; ``reference`` runs in any image.
+
+    Raises UsageError for two other engines, and UnavailableError if the engine has no image.
+    """
     others = [name for name in engines if name != REFERENCE]
     if len(others) > 1:
         raise UsageError(
@@ -143,7 +146,7 @@ def image_for(engines: Sequence[str]) -> Image:
     return Image(engine, data.address, default_version(engine), data.devices, data.flavor)
 
 
-# Which eagle3hub a Job installs: the one that runs here, from an address that the job can reach.
+# The eagle3hub that a Job installs: the one that runs here, from an address that the job can reach.
 
 
 EXTRA = f"{installation.NAME}[validate]"
@@ -154,12 +157,12 @@ _COMMIT = "'eagle3hub[validate] @ git+https://HOST/OWNER/eagle3hub@COMMIT'"
 
 
 def own_package() -> str:
-    """A requirement for the eagle3hub that runs here; pip takes it in any place.
+    """Return a requirement for the eagle3hub that runs here, which pip can install anywhere.
 
-    That is the release of the package index where this is one, otherwise the commit that this was installed from, or
-    that the checkout it runs in is at. Raises UsageError (``usage-jobs-package``) where no such commit can be told.
+    It is the release on the package index, if this is a release; otherwise the commit that this was installed from, or
+    the commit of the checkout it runs in. Raises UsageError (``usage-jobs-package``) if no such commit is known.
     """
-    if not (_HERE / "_data").exists():  # no wheel: the tree itself
+    if not (_HERE / "_data").exists():  # not installed from a wheel: the tree itself
         return _of_checkout(_HERE.parent)
     known, address = installation.index(), installation.direct_url()
     if address is None:
@@ -171,7 +174,7 @@ def own_package() -> str:
     digest = (archive or {}).get("hashes", {}).get("sha256")
     if vcs is not None:
         return at_commit(url, str(vcs["commit_id"]))
-    if digest and known.version == __version__:  # a release's wheel, wherever it lay
+    if digest and known.version == __version__:  # a release's wheel, wherever it was kept
         return installation.Index(__version__, digest).requirement
     if url.startswith("file:"):
         folder = Path(unquote(urlsplit(url).path))
@@ -188,7 +191,7 @@ def check_requirement(package: str) -> None:
     stripped = package.strip()
     path = "/" in stripped and "://" not in stripped
     if not stripped or path or stripped.startswith(("-", ".")) or "file:" in stripped:
-        raise _no_requirement(f"--job-package {package!r} is nothing that pip can install in the job")
+        raise _no_requirement(f"pip cannot install --job-package {package!r} in the job")
     if _BY_NAME.fullmatch(stripped) and not installation.index().version:
         raise _no_requirement(
             f"--job-package {package!r} is a name on the package index, where there is no release of eagle3hub: "
@@ -197,7 +200,7 @@ def check_requirement(package: str) -> None:
 
 
 def at_commit(url: str, commit: str) -> str:
-    """The requirement for a commit of a repository; GitHub hands it out as an archive, which needs no git.
+    """Return the requirement for a commit of a repository; on GitHub it is an archive, which needs no git.
 
     Raises UsageError for an address that only this machine can reach.
     """
@@ -207,7 +210,7 @@ def at_commit(url: str, commit: str) -> str:
     elif "://" not in url and (match := _SCP.fullmatch(url)) is not None:
         url = f"https://{match['host']}/{match['path']}"
     if not url.startswith("https://"):
-        raise _unknown(f"its repository, {url}, is none that the job can reach")
+        raise _unknown(f"the job cannot reach its repository, {url}")
     url = _without_user(url).removesuffix("/")
     if urlsplit(url).hostname == "github.com":
         return f"{EXTRA} @ {url.removesuffix('.git')}/archive/{commit}.zip"
@@ -222,14 +225,14 @@ def _of_checkout(folder: Path) -> str:
 
 
 def _same_files(installed: Path, checkout: Path) -> bool:
-    """Whether every module and data file of the installed package is the checkout's."""
+    """Return whether every module and data file of the installed package equals the checkout's."""
     ours = {path.relative_to(installed) for path in installed.rglob("*") if path.is_file()}
     ours = {path for path in ours if path.parts[0] != "_data" and "__pycache__" not in path.parts}
     return all((checkout / p).is_file() and filecmp.cmp(installed / p, checkout / p, shallow=False) for p in ours)
 
 
 def _without_user(url: str) -> str:
-    """An address without the name and the password, which are nobody's business."""
+    """Return an address without its user name and password, which must not be shown."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
@@ -246,7 +249,7 @@ def _no_requirement(said: str) -> UsageError:
     return UsageError(said, hint=f"name a commit of its repository: {_COMMIT}", code="usage-jobs-package")
 
 
-# Whether the report of a job is about the head that the job was given.
+# Check that the report of a job is about the head that the job was given.
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +258,7 @@ class Expected:
 
     Attributes:
         nonce: marks the report's lines in the log.
-        head: the head's address at a commit. digest: of its files. target: the target's name in the report.
+        head: the head's address at a commit. digest: the digest of its files. target: the target's name in the report.
     """
 
     nonce: str
@@ -265,9 +268,11 @@ class Expected:
 
 
 def expected_digest(checkpoint: Checkpoint) -> str:
-    """The digest a report must state for a head on the Hub, from the Hub's own digests: no weights are downloaded.
+    """Return the digest that a report must state for a head on the Hub.
 
-    ``checkpoint`` is a Hub source, opened with ``headers_only``. Raises HubError.
+    It is computed from the Hub's own digests, so no weights are downloaded.
+
+    ``checkpoint`` is a source on the Hub, opened with ``headers_only``. Raises HubError.
     """
     at = parse_hub_address(checkpoint.source)
     commit = at.revision or ""
@@ -282,7 +287,7 @@ def expected_digest(checkpoint: Checkpoint) -> str:
 
 
 def check_bound(document: Mapping[str, Any], expected: Expected) -> None:
-    """Raise ManifestError unless a report or a matrix is of this head and this target."""
+    """Raise ManifestError unless a report or a matrix is about this head and this target."""
     for what, stated, wanted in (
         ("head", document["head"]["source"], expected.head),
         ("digest", document["head"]["digest"], expected.digest),
@@ -290,13 +295,13 @@ def check_bound(document: Mapping[str, Any], expected: Expected) -> None:
     ):
         if stated != wanted:
             raise ManifestError(
-                f"what the job reports is of another head or target: its {what} is {stated}, not {wanted}",
+                f"the report of the job is of another head or target: its {what} is {stated}, not {wanted}",
                 hint="discard it, and look at the log of the job",
                 code="job-report-foreign",
             )
 
 
-# What a Job will run, on what hardware, and what it can cost at most; all this is known before it starts.
+# What a Job will run, on which hardware, and its highest cost: all known before it starts.
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +309,7 @@ class JobOptions:
     """How to run a validation as a Job.
 
     Attributes:
-        flavor: hardware; None takes the image's default. minutes: time limit.
+        flavor: hardware; None takes the image's default. minutes: time limit, in minutes.
         namespace: account that pays; None is the user's own.
         package: requirement that pip installs in the job; None is the eagle3hub that runs here.
         pass_token: give the job the access token as a secret.
@@ -319,12 +324,12 @@ class JobOptions:
 
 @dataclass(frozen=True, slots=True)
 class JobPlan:
-    """A Job that may be started.
+    """A Job that is ready to start.
 
     Attributes:
-        layout: of the head. target: Hub id. namespace: the account that pays. package: what pip installs.
+        layout: the head's layout. target: Hub id. namespace: the account that pays. package: what pip installs.
         words: the command inside, after ``eagle3hub``; the head's address in it is pinned to a commit.
-        expected: what the report must be of.
+        expected: what the report must be about.
     """
 
     layout: str
@@ -339,22 +344,22 @@ class JobPlan:
 
     @property
     def most_usd(self) -> float:
-        """What the Job costs if it runs until its time limit, in US dollars."""
+        """The cost of the Job in US dollars if it runs until its time limit."""
         return self.flavor.usd_per_hour * self.options.minutes / 60
 
     @property
     def command(self) -> list[str]:
-        """What the container runs."""
+        """The command that the container runs."""
         return Command(self.expected.nonce, self.package, self.image.engine, self.words).argv()
 
     @property
     def labels(self) -> dict[str, str]:
-        """How the Job is found again among others."""
+        """The labels by which the Job is found among others."""
         name = parse_hub_address(self.expected.head).name
         return {"name": re.sub(r"[^A-Za-z0-9_-]", "-", f"eagle3hub-validate-{name}"), "eagle3hub": "validate"}
 
     def start(self) -> api.Job:
-        """Start it. Raises HubError."""
+        """Start the job. Raises HubError."""
         return api.start(
             image=self.image.address,
             command=self.command,
@@ -378,17 +383,17 @@ def plan_job(
     """Plan a validation as a Job, and check everything that can be known before it costs money.
 
     Args:
-        head, target: where they are on the Hub (`parse_address`).
-        options: the options of the command ``validate`` by name; None leaves one out of the job's command, and takes
-            what the flavor has for ``device``.
-        run_anyway: start also an engine that will not get the files right.
+        head, target: their addresses on the Hub (`parse_address`).
+        options: the options of the command ``validate`` by name. An option that is None is left out of the job's
+            command; a ``device`` of None becomes the flavor's.
+        run_anyway: also start an engine that will refuse the files or read them wrong.
 
     Raises:
-        UsageError: a local head or target, two engines, an unknown flavor, a device that it lacks, a missing token,
-            and options that `validate` would not take.
+        UsageError: a local head or target, two engines, an unknown flavor, a device that the flavor lacks, a missing
+            token, and options that `validate` would refuse.
         InputError, HubError: the head or the target cannot be read, or the Hub fails.
         FoundWanting: the engine would refuse the files or serve them silently wrong, and ``run_anyway`` is not set.
-        UnavailableError: no image of that engine.
+        UnavailableError: the engine has no image.
     """
     package = _check_job(job)
     at = _on_the_hub(head, target)
@@ -440,7 +445,7 @@ def plan_job(
 
 
 def refuse_local_files(options: Mapping[str, Any]) -> None:
-    """UsageError for the first of these options that is given: they name files of this machine."""
+    """Raise UsageError for the first of these options that is given, since they name files of this machine."""
     for name, value in options.items():
         if value:
             raise UsageError(
@@ -451,7 +456,7 @@ def refuse_local_files(options: Mapping[str, Any]) -> None:
 
 
 def _check_options(options: Mapping[str, Any]) -> list[str]:
-    """Raise now what `validate` would raise once the job is paid for; returns the engines."""
+    """Raise now what `validate` would raise after the job is paid for; return the engines."""
     known = [*PACKAGED, *datasets()]
     if options["prompts"] not in known:
         raise UsageError(
@@ -473,7 +478,7 @@ def _check_options(options: Mapping[str, Any]) -> list[str]:
 
 
 def _check_job(options: JobOptions) -> str:
-    """Raise UsageError for options that no job can have; returns what pip installs."""
+    """Raise UsageError for options that no job can have; return what pip installs."""
     if not 1 <= options.minutes <= 24 * 60:
         raise UsageError(f"--time-limit is 1 to 1440 minutes, not {options.minutes:g}", code="usage-jobs-limit")
     if options.package is None:
@@ -483,7 +488,7 @@ def _check_job(options: JobOptions) -> str:
 
 
 def _on_the_hub(head: str, target: str) -> HubAddress:
-    """Raise UsageError for a head or a target that the job cannot read; returns the target's address."""
+    """Raise UsageError for a head or a target that the job cannot read; return the target's address."""
     if not isinstance(parse_address(head), HubAddress):
         raise _local_head(head)
     try:

@@ -1,10 +1,10 @@
-"""Acceptance of a draft head: counters per prompt, and what is derived from them.
+"""Acceptance of a draft head: counters per prompt, and everything computed from them.
 
 A *round* drafts up to K tokens and accepts the first a of them, 0 <= a <= K; it emits a + 1 tokens, the last one
 the target's own. A prompt's first token comes from prefill, belongs to no round and is not counted. Rates are
 marginal (position i accepted, over all rounds) unless called conditional (given that position i - 1 was).
 
-`definitions` has the names that others give these numbers, `translate` turns one into another.
+`definitions` lists the names that others give these numbers, `translate` turns one into another.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from eagle3hub.metrics.counters import Counts, total
 from eagle3hub.metrics.estimate import Interval, difference, require_rounds
 from eagle3hub.metrics.translate import check_marginal, relative_percent
 
-# Two runs over the same prompts (two heads, or one head on two engines), prompt by prompt.
+# Compare two runs over the same prompts (two heads, or one head on two engines), prompt by prompt.
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +20,15 @@ class Paired:
     """The difference a - b of two pooled acceptance lengths over the same prompts.
 
     Attributes:
-        prompts: pairs in which either run had a round.
+        prompts: pairs in which at least one run had a round.
         tau, base_tau: acceptance length of a and of b.
         difference: tau - base_tau, in tokens per round.
         relative: the same in percent of base_tau.
-        standard_error, ci95: of the difference, with prompts as the sampling unit, the interval inside what two
-            lengths can differ by; None from fewer than `MIN_PROMPTS` pairs, or where no pair moves the difference.
+        standard_error, ci95: of the difference, with prompts as the sampling unit; the interval stays inside the range
+            that a difference of two lengths can have. None with fewer than `MIN_PROMPTS` pairs, or if no pair changes
+            the difference.
         identical: prompts with the same counters in both.
-        first_difference: index of the first prompt that has not, or None.
+        first_difference: index of the first prompt whose counters differ, or None.
     """
 
     prompts: int
@@ -41,7 +42,7 @@ class Paired:
     first_difference: int | None
 
     def to_json(self) -> dict[str, Any]:
-        """The comparison as plain data."""
+        """Return the comparison as plain data."""
         return {
             "prompts": self.prompts,
             "mean_acceptance_length": self.tau,
@@ -58,8 +59,8 @@ class Paired:
 def paired(a: Sequence[Counts], b: Sequence[Counts]) -> Paired:
     """Compare two runs over the same prompts in the same order.
 
-    Both tau are ratio estimates over the same prompts, so leaving out a prompt leaves it out of both, and what the
-    prompts do to both alike cancels (see `estimate.difference`). Raises InputError (``metrics-unpaired``,
+    Both tau are ratio estimates over the same prompts. Leaving out a prompt therefore leaves it out of both, and
+    effects that a prompt has on both cancel (see `estimate.difference`). Raises InputError (``metrics-unpaired``,
     ``metrics-no-rounds``).
     """
     if len(a) != len(b):
@@ -90,18 +91,18 @@ def paired(a: Sequence[Counts], b: Sequence[Counts]) -> Paired:
     )
 
 
-# What an acceptance length is worth: the speed-up it gives at a price per draft.
+# Speed-up: what an acceptance length gains at a given price per draft.
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Prices in units of one decoding step of the target alone.
+    """Costs in units of one decoding step of the target alone.
 
     Attributes:
-        draft: c_d, of drafting one token.
-        verify: c_v, by how much verifying a round's drafts costs more than that step; it grows with batch size.
+        draft: c_d, the cost of drafting one token.
+        verify: c_v, how much more verifying a round's drafts costs than that step; it grows with batch size.
 
-    Raises InputError (``metrics-cost``) for a price below 0.
+    Raises InputError (``metrics-cost``) for a cost below 0.
     """
 
     draft: float
@@ -113,16 +114,19 @@ class Cost:
                 raise InputError(f"the {name} cost is 0 or more target steps, not {price:g}", code="metrics-cost")
 
     def speedup(self, marginal_rates: Sequence[float]) -> float:
-        """Tau / (1 + K c_d + c_v), over decoding without a head, for the marginal rates of positions 1..K."""
+        """Return the speed-up over decoding without a head, tau / (1 + K c_d + c_v).
+
+        ``marginal_rates`` are those of positions 1..K.
+        """
         tau = 1 + math.fsum(check_marginal(marginal_rates))
         return tau / (1 + len(marginal_rates) * self.draft + self.verify)
 
 
 def best_draft_tokens(marginal_rates: Sequence[float], cost: Cost) -> tuple[int, float]:
-    """The K up to ``len(marginal_rates)`` that is fastest, the smallest of equals, and its speed-up.
+    """Return the fastest K up to ``len(marginal_rates)`` (the smallest of equals), and its speed-up.
 
-    A chain's first k positions do not know how deep it goes, so one measurement at the deepest K answers for all.
-    K = 0, speed-up 1, means that no depth pays.
+    The first k positions of a chain do not depend on its depth, so one measurement at the deepest K answers for all. K
+    = 0, speed-up 1, means that no depth pays.
     """
     rates = check_marginal(marginal_rates)
     speeds = [1.0, *(cost.speedup(rates[:k]) for k in range(1, len(rates) + 1))]

@@ -1,4 +1,4 @@
-"""What a prompt's rounds of speculative decoding were, and the counters that an engine shows for them."""
+"""The rounds of speculative decoding on a prompt, and the counters that an engine reports for them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Rounds:
 
     Attributes:
         accepted: a_r, the number of drafts the target accepted in round r.
-        draft_tokens: K; every round drafted so many.
-        past_end: tokens of the last round that lie past the response's end. An engine verifies all K drafts of its
-            last round and counts them, whatever the token limit or an end-of-sequence token then cuts off.
+        draft_tokens: K, the number of tokens every round drafted.
+        past_end: tokens of the last round that lie past the response's end. An engine verifies and counts all K drafts
+            of its last round, even those that the token limit or an end-of-sequence token then cuts off.
 
     Raises InputError (``metrics-rounds``) for rounds that no run can produce.
     """
@@ -30,7 +30,7 @@ class Rounds:
     def __post_init__(self) -> None:
         fault = self._fault()
         if fault:
-            raise InputError(f"these rounds cannot be: {fault}", code="metrics-rounds")
+            raise InputError(f"these rounds are impossible: {fault}", code="metrics-rounds")
 
     def _fault(self) -> str | None:
         if self.draft_tokens < 1:
@@ -45,23 +45,23 @@ class Rounds:
 
     @property
     def response_length(self) -> int:
-        """Tokens of the response: the one from prefill, and what the rounds emitted up to its end."""
+        """Tokens of the response: the one from prefill, and those that the rounds emitted up to its end."""
         return 1 + sum(self.accepted) + len(self.accepted) - self.past_end
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Counters of one prompt, or of several summed.
+    """Counters of one prompt, or the sum of several.
 
-    The same four numbers, under the same names, are what a worker sends, what a report and a benchmark keep for each
-    prompt, and what everything else is derived from.
+    A worker sends these four numbers under these names, a report and a benchmark keep them for each prompt, and
+    everything else is computed from them.
 
     Attributes:
         rounds: rounds of speculative decoding.
         drafted, accepted: draft tokens over all rounds.
         accepted_per_position: for each draft position, the number of rounds in which it was accepted.
 
-    Raises InputError (``metrics-counters``) for numbers no sequence of rounds can produce.
+    Raises InputError (``metrics-counters``) for numbers that no sequence of rounds can produce.
     """
 
     rounds: int
@@ -95,7 +95,7 @@ class Counts:
         return None
 
     def to_json(self) -> dict[str, Any]:
-        """The counters without ``accepted``, which is the sum over the positions."""
+        """Return the counters without ``accepted``, which is the sum over the positions."""
         return {
             "rounds": self.rounds,
             "drafted": self.drafted,
@@ -104,25 +104,25 @@ class Counts:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Counts:
-        """Read them from a worker's message or a row of a report; other keys are left alone.
+        """Read counters from a worker's message or a row of a report; other keys are ignored.
 
-        Without ``accepted`` it is the sum over the positions. Raises InputError (``metrics-counters``).
+        If ``accepted`` is missing, it is the sum over the positions. Raises InputError (``metrics-counters``).
         """
         positions = tuple(data["accepted_per_position"])
         return cls(data["rounds"], data["drafted"], data.get("accepted", sum(positions)), positions)
 
     @property
     def emitted(self) -> int:
-        """Tokens the rounds produced: accepted drafts and one token of the target per round."""
+        """Tokens that the rounds produced: accepted drafts, and one token of the target per round."""
         return self.accepted + self.rounds
 
 
 @dataclass(frozen=True, slots=True)
 class PromptRow:
-    """One prompt in a report or a benchmark: which one it is, its length in tokens, and what was counted on it.
+    """One prompt in a report or a benchmark: its id, its length in tokens, and its counters.
 
     Attributes:
-        question_id, category: as the prompt set names them.
+        question_id, category: as in the prompt set.
         prompt_tokens: length of the prompt in the chat template. new_tokens: length of the response.
     """
 
@@ -133,7 +133,7 @@ class PromptRow:
     counts: Counts
 
     def to_json(self) -> dict[str, Any]:
-        """An entry of ``per_prompt``."""
+        """Return the row as an entry of ``per_prompt``."""
         return {
             "question_id": self.question_id,
             "category": self.category,
@@ -147,12 +147,12 @@ class PromptRow:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PromptRow:
-        """What `to_json` gave. Raises InputError (``metrics-counters``), naming the prompt."""
+        """Read what `to_json` wrote. Raises InputError (``metrics-counters``), naming the prompt."""
         return cls(data["question_id"], data["category"], data["prompt_tokens"], data["new_tokens"], row_counts(data))
 
 
 def row_counts(data: Mapping[str, Any]) -> Counts:
-    """The counters in one row of ``per_prompt``. Raises InputError (``metrics-counters``), naming the prompt."""
+    """Read the counters in one row of ``per_prompt``. Raises InputError (``metrics-counters``), naming the prompt."""
     try:
         return Counts.from_json(data)
     except InputError as error:
@@ -160,7 +160,7 @@ def row_counts(data: Mapping[str, Any]) -> Counts:
 
 
 def total(counts: Sequence[Counts]) -> Counts:
-    """The sum of counters that all have the same number of draft positions; InputError if they do not."""
+    """Add up counters; raises InputError unless all have the same number of draft positions."""
     positions = {len(c.accepted_per_position) for c in counts}
     if len(positions) != 1:
         raise InputError(
@@ -176,19 +176,19 @@ def total(counts: Sequence[Counts]) -> Counts:
 
 
 def counts_of(rounds: Rounds) -> Counts:
-    """The counters an engine would show for these rounds."""
+    """Return the counters that an engine would report for these rounds."""
     per_position = tuple(sum(a >= i for a in rounds.accepted) for i in range(1, rounds.draft_tokens + 1))
     total_rounds = len(rounds.accepted)
     return Counts(total_rounds, total_rounds * rounds.draft_tokens, sum(rounds.accepted), per_position)
 
 
 def counts_within(rounds: Rounds, limit: int) -> Counts:
-    """The counters of an engine that accepts nothing past the response's end and drafts nothing past the limit.
+    """Return the counters of an engine that drops accepted tokens past the response's end and drafts past the limit.
 
-    ``limit`` is the most new tokens there may be. With r of them left, the one that the target adds included, a round
-    drafts min(K, r - 1), and where that is none the token is decoded without a round. A draft that ends the sequence
-    is taken from the target, and those after it are not looked at, unless it is the round's last draft. Source:
-    llama.cpp 0c1e5709, ``common_sampler_sample_and_accept_n`` and ``get_n_draft_max``.
+    ``limit`` is the most new tokens allowed. With r of them left, including the token that the target adds, a round
+    drafts min(K, r - 1); if that is 0, the token is decoded without a round. A draft that ends the sequence counts as
+    the target's token, and later drafts are not checked, unless it is the round's last draft. Source: llama.cpp
+    0c1e5709, ``common_sampler_sample_and_accept_n`` and ``get_n_draft_max``.
     """
     accepted, drafted, emitted = [], 0, 1
     for number, found in enumerate(rounds.accepted, 1):
@@ -205,5 +205,5 @@ def counts_within(rounds: Rounds, limit: int) -> Counts:
 
 
 def histogram(counts: Counts) -> tuple[int, ...]:
-    """How many rounds accepted exactly 0, 1, …, K drafts."""
+    """Count the rounds that accepted exactly 0, 1, …, K drafts."""
     return tuple(a - b for a, b in pairwise((counts.rounds, *counts.accepted_per_position, 0)))

@@ -1,4 +1,4 @@
-"""The numbers others publish as acceptance, each by a name of its own, and how each is computed.
+"""The published numbers about acceptance: each under a name of its own, with how it is computed.
 
 The same word means different things: "acceptance rate" is a fraction of drafts, a percentage of them, or tokens per
 round. A number without its definition cannot be compared with another.
@@ -23,14 +23,14 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was observed over some prompts.
+    """Observations over some prompts.
 
     Attributes:
-        counts: of each prompt.
-        response_lengths: tokens of each prompt's response, the one from prefill and the end of sequence included.
+        counts: counters of each prompt.
+        response_lengths: tokens of each prompt's response, including the one from prefill and the end of sequence.
         tree_nodes: for a tree, the drafts verified per round (SGLang's ``num_draft_tokens`` - 1).
-        overlaps: per draft position, the overlap sum_x min(p(x), q(x)) of target and draft at each place where that
-            position was verified.
+        overlaps: per draft position, the overlap sum_x min(p(x), q(x)) of target and draft, each time that position
+            was verified.
         agreements: per training-time-test step, (arg-max agreements, positions compared) under teacher forcing.
     """
 
@@ -42,7 +42,7 @@ class Sample:
 
     @classmethod
     def of_rounds(cls, prompts: Sequence[Rounds]) -> Sample:
-        """The sample of chains whose rounds are known."""
+        """Make the sample of chains whose rounds are known."""
         return cls(tuple(map(counts_of, prompts)), tuple(rounds.response_length for rounds in prompts))
 
 
@@ -56,8 +56,8 @@ class Definition:
         formula: how it is computed, in words. R is rounds, a the drafts a round accepted, K the drafts of a round.
         estimator: how prompts are combined.
         unit: of the value; ``tokens per round`` counts the target's own token.
-        value: the function; a tuple is per position, or per request where the estimator says so. InputError
-            (``metrics-sample``) where the sample lacks what it takes, ``metrics-no-rounds`` where no round was run.
+        value: the function; a tuple is per position, or per request if the estimator says so. Raises InputError:
+            ``metrics-sample`` if the sample lacks a value it needs, ``metrics-no-rounds`` if no round ran.
     """
 
     key: str
@@ -70,7 +70,7 @@ class Definition:
 
 
 def measure(key: str, sample: Sample) -> Value:
-    """The number called ``key``; InputError (``metrics-definition``) if there is no such definition."""
+    """Compute the number called ``key``; InputError (``metrics-definition``) if there is no such definition."""
     if key not in DEFINITIONS:
         near = get_close_matches(key, DEFINITIONS, n=1)
         raise InputError(
@@ -109,7 +109,7 @@ def _conditional(sample: Sample) -> tuple[float | None, ...]:
 
 
 def _completions(sample: Sample) -> list[tuple[int, int]]:
-    """(completion tokens, rounds) per request."""
+    """Return (completion tokens, rounds) for each request."""
     lengths = _given(sample.response_lengths, "the length of every response")
     return [(length, c.rounds) for length, c in zip(lengths, sample.counts, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Acceptance length and its intervals from per-prompt counters."""
+"""Estimate acceptance length and its intervals from per-prompt counters."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 from eagle3hub.errors import InputError
 from eagle3hub.metrics.counters import Counts, total
 
-# Student's t distribution, in the closed form that integer degrees of freedom allow.
+# Student's t distribution, in the closed form for integer degrees of freedom.
 
 
 def t_cdf(t: float, df: int) -> float:
-    """P(T <= t) of Student's t with ``df`` degrees of freedom (an integer of 1 or more), in closed form.
+    """Return P(T <= t) of Student's t with ``df`` degrees of freedom (an integer of 1 or more), in closed form.
 
-    The finite trigonometric series for integer degrees of freedom (Abramowitz & Stegun 26.7.3 and 26.7.4).
+    It is the finite trigonometric series for integer degrees of freedom (Abramowitz & Stegun 26.7.3 and 26.7.4).
     """
     if df < 1:
         raise ValueError(f"degrees of freedom must be 1 or more, not {df}")
@@ -36,7 +36,7 @@ def t_cdf(t: float, df: int) -> float:
 
 @cache
 def t_quantile(p: float, df: int) -> float:
-    """The t with P(T <= t) = p, for 0.5 <= p < 1, by bisection to full precision."""
+    """Return the t with P(T <= t) = p, for 0.5 <= p < 1, by bisection to full precision."""
     if not 0.5 <= p < 1:
         raise ValueError(f"p must lie in [0.5, 1), not {p}")
     low, high = 0.0, 1.0
@@ -50,7 +50,7 @@ def t_quantile(p: float, df: int) -> float:
 
 
 def t_quantile_between(p: float, df: float) -> float:
-    """`t_quantile` for any ``df`` of 1 or more: between whole ones in a straight line over 1 / df."""
+    """Return `t_quantile` for any ``df`` of 1 or more; between whole numbers it is linear in 1 / df."""
     below = math.floor(df)
     if below == df:
         return t_quantile(p, below)
@@ -58,34 +58,35 @@ def t_quantile_between(p: float, df: float) -> float:
     return (1 - share) * t_quantile(p, below) + share * t_quantile(p, below + 1)
 
 
-# 95 % intervals over prompts that stay inside the range of what they are of.
+# 95 % intervals over prompts that stay inside the range of the value.
 #
-# For a share in [0, 1] (a rate, or (tau - 1) / K) the prompts are left out one after another, and the spread of the
-# logits of what remains gives the interval: the jackknife of a transformed ratio (Miller, "The jackknife: a review",
+# For a share in [0, 1] (a rate, or (tau - 1) / K) each prompt is left out in turn, and the spread of the logits of the
+# remaining shares gives the interval: the jackknife of a transformed ratio (Miller, "The jackknife: a review",
 # Biometrika 61, 1974), with the transform that survey statistics uses for shares (Korn & Graubard, "Analysis of Health
-# Surveys", 1999). The quantile is Student's, with fewer degrees of freedom where few prompts carry the spread: they
-# are matched to its kurtosis (O'Neill, "Some useful moment results in sampling problems", The American Statistician
-# 68, 2014).
+# Surveys", 1999). The quantile is Student's. Its degrees of freedom are matched to the kurtosis of the spread, so they
+# are fewer if few prompts cause it (O'Neill, "Some useful moment results in sampling problems", The American
+# Statistician 68, 2014).
 #
-# A width of 0 would be no certainty, and there is none. The variance is never below that of independent rounds: a
-# design effect below 1 counts as 1 (Korn & Graubard, Survey Methodology 24, 1998). Where nothing or everything was
-# accepted it is that of an empirical logit, with half a round on each side (Gart & Zweifel, Biometrika 54, 1967).
+# A width of 0 would claim a certainty that a sample cannot give. So the variance is never below that of independent
+# rounds: a design effect below 1 counts as 1 (Korn & Graubard, Survey Methodology 24, 1998). If nothing or everything
+# was accepted, the variance is that of an empirical logit, with half a round added on each side (Gart & Zweifel,
+# Biometrika 54, 1967).
 #
-# ``benchmarks/coverage.py`` measures how often these intervals hold the truth, beside other methods.
+# ``benchmarks/coverage.py`` measures how often these intervals, and those of other methods, contain the truth.
 
 
 Interval = tuple[float, float]
 
 MIN_PROMPTS = 8
-"""From so many prompts with a round on there is an interval, and below it none.
+"""Fewest prompts with a round for which there is an interval.
 
-In simulation (``benchmarks/coverage.py``, docs/coverage.md) the interval of tau holds the truth in 93 % of samples
-or more from 8 prompts on, in every population tried. At 4 not in every one, and half of them are wider than 0.6 of
-the range.
+In simulation (``benchmarks/coverage.py``, docs/coverage.md), from 8 prompts on, the interval of tau contains the truth
+in 93 % of samples or more, in every population tried. With 4 prompts it fails in some populations, and half of the
+intervals are wider than 0.6 of the range.
 """
 
 _NEAR_EDGE = 0.1
-"""Rounds added on both sides, so that the prompts left over may all have accepted nothing or everything."""
+"""Rounds added on both sides, so that the remaining prompts may all have accepted nothing or everything."""
 
 _AT_EDGE = 0.5
 _NO_SPREAD = 1e-12
@@ -93,7 +94,7 @@ _NO_SPREAD = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with its standard error and its 95 % interval; both None from fewer than `MIN_PROMPTS` prompts."""
+    """A number with its standard error and its 95 % interval; both are None with fewer than `MIN_PROMPTS` prompts."""
 
     value: float
     standard_error: float | None
@@ -102,9 +103,9 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What one prompt says of a share: of ``trials``, each worth 0 to ``most``, it got ``total``.
+    """One prompt's part of a share: of ``trials``, each worth 0 to ``most``, it got ``total``.
 
-    ``squares`` is the sum of the squares of what the trials got.
+    ``squares`` is the sum of the squares of the trials' values.
     """
 
     total: int
@@ -114,27 +115,30 @@ class Unit:
 
     @classmethod
     def of_rounds(cls, counts: Counts) -> Unit:
-        """The drafts that rounds accepted, of K each. ``accepted_per_position`` holds the sum of squares, too."""
+        """Count the drafts that rounds accepted, of K each.
+
+        ``accepted_per_position`` gives the sum of squares, too.
+        """
         per_position = counts.accepted_per_position
         squares = sum((2 * i + 1) * accepted for i, accepted in enumerate(per_position))
         return cls(counts.accepted, counts.rounds, squares, len(per_position))
 
     @classmethod
     def of_successes(cls, successes: int, trials: int) -> Unit:
-        """Trials that succeed or do not."""
+        """Count trials that succeed or fail."""
         return cls(successes, trials, successes)
 
 
 def too_few(prompts: int) -> str:
-    """Why there is no interval over ``prompts`` prompts, as the end of a sentence."""
+    """Say why there is no interval over ``prompts`` prompts, as the end of a sentence."""
     have = "1 prompt with rounds is" if prompts == 1 else f"{prompts} prompts with rounds are"
     return f"{have} too few for an interval; {MIN_PROMPTS} or more are needed"
 
 
 def share(units: Iterable[Unit]) -> Estimate:
-    """Sum of totals over sum of trials, per ``most``: in [0, 1], and so is its interval.
+    """Estimate the sum of totals over the sum of trials, per ``most``; the share and its interval are in [0, 1].
 
-    Units without a trial say nothing and are left out; there must be a trial. All have the same ``most``.
+    Units without a trial are left out; at least one unit needs a trial. All have the same ``most``.
     """
     kept = [unit for unit in units if unit.trials]
     most = kept[0].most
@@ -152,14 +156,14 @@ def share(units: Iterable[Unit]) -> Estimate:
 
 
 def _spread(kept: Sequence[Unit], trials: int, total: int, most: int) -> tuple[float, float, float]:
-    """What to add on both sides of the share, the variance of its logit then, and the degrees of freedom."""
+    """Return what to add on both sides of the share, the variance of its logit then, and the degrees of freedom."""
     gained, n = total / most, len(kept)
     if total in (0, trials * most):
         return _AT_EDGE, 1 / (gained + _AT_EDGE) + 1 / (trials - gained + _AT_EDGE), n - 1
     centre = _logit(gained, trials, _NEAR_EDGE)
     moved = [_logit((total - u.total) / most, trials - u.trials, _NEAR_EDGE) - centre for u in kept]
     between = (n - 1) / n * math.fsum(d * d for d in moved)
-    # as if rounds were independent, and one of them might have got one more
+    # as if rounds were independent, and one of them might have accepted one more
     squares = max(sum(u.squares for u in kept) - total * total / trials, 1.0) / most**2
     effective = gained * (trials - gained) / squares
     yes = effective * gained / trials
@@ -170,11 +174,12 @@ def _spread(kept: Sequence[Unit], trials: int, total: int, most: int) -> tuple[f
 
 
 def _degrees_of_freedom(deviations: Sequence[float], *, caution: int, fewest: float) -> float:
-    """Those of the variance of ``deviations``: n - 1 where their kurtosis is a normal one's or less, else fewer.
+    """Return the degrees of freedom of the variance of ``deviations``: n - 1, or fewer if their kurtosis is high.
 
-    2n / (kurtosis - (n - 3) / (n - 1)). A sample shows too small a kurtosis, a normal one's by (n - 1) / (n + 1);
-    this is undone ``caution`` times: the simulation asks for more than once where prompts differ much, and it costs
-    little where they do not.
+    They are 2n / (kurtosis - (n - 3) / (n - 1)); n - 1 if the kurtosis is that of a normal distribution or less. A
+    sample shows too small a kurtosis, for a normal distribution by (n - 1) / (n + 1). This is corrected ``caution``
+    times: the simulation shows that once is too little if prompts differ much, and more than once costs little if they
+    do not.
     """
     n = len(deviations)
     second, fourth = math.fsum(d**2 for d in deviations), math.fsum(d**4 for d in deviations)
@@ -185,21 +190,22 @@ def _degrees_of_freedom(deviations: Sequence[float], *, caution: int, fewest: fl
 
 
 def rate(pairs: Iterable[Sequence[int]]) -> Estimate:
-    """The share of trials that succeeded, from successes and trials of each prompt.
+    """Estimate the share of trials that succeeded, from each prompt's successes and trials.
 
-    A rate of 0 or 1 has no interval: where a position is seldom accepted, and by few prompts, those that were drawn
-    say little of those that were not.
+    A rate of 0 or 1 has no interval: if only few prompts ever accept a position, the sampled prompts say little about
+    the others.
     """
     found = share(Unit.of_successes(successes, trials) for successes, trials in pairs)
     return found if 0 < found.value < 1 else Estimate(found.value, None, None)
 
 
 def difference(a: Sequence[tuple[int, int]], b: Sequence[tuple[int, int]], value: float, bounds: Interval) -> Estimate:
-    """The interval of ``value``, the ratio of sums over ``a`` less that over ``b``, pairs of one prompt in each.
+    """Return the interval of ``value``, the ratio of sums over ``a`` less that over ``b``, paired by prompt.
 
-    The jackknife of the difference: what a prompt does to both alike cancels. No transform makes it symmetric, so its
-    kurtosis is met with more caution than a share's. It is cut to ``bounds``. There is none from fewer than
-    `MIN_PROMPTS` pairs, or where they show no spread at all: that says nothing about how large it is.
+    It is the jackknife of the difference, in which effects that a prompt has on both cancel. No transform makes it
+    symmetric, so its kurtosis is corrected with more ``caution`` than a share's. It is cut to ``bounds``. There is no
+    interval with fewer than `MIN_PROMPTS` pairs, or if the pairs show no spread, since that does not tell how large
+    the spread really is.
     """
     n = len(a)
     tokens_a, rounds_a = sum(t for t, _ in a), sum(s for _, s in a)
@@ -223,14 +229,14 @@ def _logit(gained: float, trials: int, edge: float) -> float:
 
 
 def _share_of(logit: float) -> float:
-    """The share with this logit, without overflow."""
+    """Return the share that has this logit, without overflow."""
     if logit >= 0:
         return 1 / (1 + math.exp(-logit))
     grown = math.exp(logit)
     return grown / (1 + grown)
 
 
-# Ratio estimates with intervals, prompts being the sampling unit, and the acceptance they make up.
+# Ratio estimates with intervals, with prompts as the sampling unit, and the acceptance computed from them.
 
 
 ESTIMATOR = "pooled, ratio estimator over prompts"
@@ -240,21 +246,21 @@ ESTIMATOR = "pooled, ratio estimator over prompts"
 class Acceptance:
     """Acceptance over a set of prompts.
 
-    One that is read from a file holds what the file states: `eagle3hub.validation.derive` says whether that follows
+    When read from a file, it holds what the file states; `eagle3hub.validation.derive` checks whether that follows
     from the file's counters.
 
     Attributes:
-        prompts: those with a round; the others say nothing.
+        prompts: number of prompts with a round; the others do not count.
         rounds, drafted, accepted, accepted_per_position: the pooled counters.
         mean_acceptance_length: tau = 1 + accepted / rounds, tokens per round including the target's own.
         standard_error, ci95: of tau, with prompts as the sampling unit; the interval lies inside [1, K + 1]. Both are
-            None from fewer than `MIN_PROMPTS` prompts.
-        mean_acceptance_length_per_request: unweighted mean of the prompts' own tau (prompts without a round
-            left out). It differs from tau wherever prompts differ in length; never compare one with the other.
-        marginal_rates, conditional_rates: per draft position; a conditional rate after a position that was
-            never accepted is None.
-        marginal_ci95, conditional_ci95: their 95 % intervals, inside [0, 1]; None for a rate of 0 or 1, and where
-            fewer than `MIN_PROMPTS` prompts reached the position.
+            None with fewer than `MIN_PROMPTS` prompts.
+        mean_acceptance_length_per_request: unweighted mean of the prompts' own tau (prompts without a round left out).
+            It differs from tau wherever prompts differ in length; never compare one with the other.
+        marginal_rates, conditional_rates: per draft position; a conditional rate after a position that was never
+            accepted is None.
+        marginal_ci95, conditional_ci95: their 95 % intervals, inside [0, 1]; None for a rate of 0 or 1, and if fewer
+            than `MIN_PROMPTS` prompts reached the position.
         draft_acceptance_rate: accepted / drafted.
     """
 
@@ -275,7 +281,7 @@ class Acceptance:
     estimator: str = ESTIMATOR
 
     def to_json(self) -> dict[str, Any]:
-        """The ``acceptance`` object of a report."""
+        """Return the acceptance as the ``acceptance`` object of a report."""
         return {
             "prompts": self.prompts,
             "rounds": self.rounds,
@@ -296,7 +302,7 @@ class Acceptance:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Acceptance:
-        """What `to_json` gave; of what an older report leaves out, nothing is made up."""
+        """Read what `to_json` wrote; fields that an older report lacks stay empty."""
         return cls(
             prompts=data.get("prompts", 0),
             rounds=data["rounds"],
@@ -318,7 +324,7 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class CategoryAcceptance:
-    """Acceptance over the prompts of one category; the acceptance length is None where none of them had a round."""
+    """Acceptance over the prompts of one category; the acceptance length is None if none of them had a round."""
 
     prompts: int
     rounds: int
@@ -327,7 +333,7 @@ class CategoryAcceptance:
     ci95: Interval | None
 
     def to_json(self) -> dict[str, Any]:
-        """A value of the ``categories`` object of a report."""
+        """Return the acceptance as a value of the ``categories`` object of a report."""
         return {
             "prompts": self.prompts,
             "rounds": self.rounds,
@@ -338,7 +344,7 @@ class CategoryAcceptance:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> CategoryAcceptance:
-        """What `to_json` gave."""
+        """Read what `to_json` wrote."""
         return cls(
             data["prompts"],
             data["rounds"],
@@ -349,9 +355,9 @@ class CategoryAcceptance:
 
 
 def acceptance(prompts: Sequence[Counts]) -> Acceptance:
-    """Acceptance pooled over prompts, one `Counts` each; tau is the sum of emitted tokens over that of rounds.
+    """Pool acceptance over prompts, one `Counts` each; tau is the sum of emitted tokens over the sum of rounds.
 
-    Raises InputError (``metrics-no-rounds``) when no round was run.
+    Raises InputError (``metrics-no-rounds``) if no round ran.
     """
     pooled = require_rounds(total(prompts))
     tau = acceptance_length(prompts)
@@ -378,7 +384,7 @@ def acceptance(prompts: Sequence[Counts]) -> Acceptance:
 
 
 def acceptance_length(prompts: Sequence[Counts]) -> Estimate:
-    """Tau over prompts of which one has a round, with an interval inside [1, K + 1]."""
+    """Estimate tau over prompts of which at least one has a round, with an interval inside [1, K + 1]."""
     pooled = total(prompts)
     most = len(pooled.accepted_per_position)
     found = share(map(Unit.of_rounds, prompts))
@@ -390,12 +396,12 @@ def acceptance_length(prompts: Sequence[Counts]) -> Estimate:
 
 
 def acceptance_if_any(prompts: Sequence[Counts]) -> Acceptance | None:
-    """`acceptance`, or None when no round was run."""
+    """Return `acceptance`, or None if no round ran."""
     return acceptance(prompts) if any(one.rounds for one in prompts) else None
 
 
 def require_rounds(counts: Counts) -> Counts:
-    """``counts``, or InputError (``metrics-no-rounds``) if they hold no round."""
+    """Return ``counts``; raises InputError (``metrics-no-rounds``) if they hold no round."""
     if counts.rounds == 0:
         raise InputError(
             "no round of speculative decoding was run, so there is no acceptance length",
@@ -406,7 +412,7 @@ def require_rounds(counts: Counts) -> Counts:
 
 
 def by_category(prompts: Iterable[tuple[str, Counts]]) -> dict[str, CategoryAcceptance]:
-    """The acceptance of each category, pooled over its prompts, in order of first appearance."""
+    """Return the acceptance of each category, pooled over its prompts, in order of first appearance."""
     groups: dict[str, list[Counts]] = {}
     for category, counts in prompts:
         groups.setdefault(category, []).append(counts)
@@ -421,7 +427,7 @@ def _category(counts: Sequence[Counts]) -> CategoryAcceptance:
 
 
 def _conditional(prompts: Sequence[Counts], position: int) -> Estimate | None:
-    """Of the prompts that reached draft position ``position`` (from 0); None if none did."""
+    """Pool the prompts that reached draft position ``position`` (from 0); None if none did."""
     steps = [(c.rounds, *c.accepted_per_position)[position : position + 2] for c in prompts]
     if not any(before for before, _ in steps):
         return None
@@ -429,23 +435,23 @@ def _conditional(prompts: Sequence[Counts], position: int) -> Estimate | None:
 
 
 def listed(ends: Interval | None) -> list[float] | None:
-    """An interval as JSON has it."""
+    """Write an interval as JSON has it."""
     return None if ends is None else list(ends)
 
 
 def interval(ends: Sequence[float] | None) -> Interval | None:
-    """An interval from JSON."""
+    """Read an interval from JSON."""
     return None if ends is None else (ends[0], ends[1])
 
 
-# The cross-check of the intervals: resample the prompts.
+# A cross-check of the intervals: resample the prompts.
 
 
 def bootstrap(prompts: Sequence[Counts], *, repeats: int = 2000, seed: int = 0) -> Estimate:
-    """Pooled tau with the standard error and the 2.5 % and 97.5 % quantiles of ``repeats`` resamples of the prompts.
+    """Resample the prompts ``repeats`` times: pooled tau, its standard error, and the 2.5 % and 97.5 % quantiles.
 
-    Both are None from fewer than `MIN_PROMPTS` prompts with a round; the others are left out. Same seed, same
-    numbers. Raises InputError (``metrics-no-rounds``).
+    Error and interval are None with fewer than `MIN_PROMPTS` prompts that have a round; prompts without one are left
+    out. The same seed gives the same numbers. Raises InputError (``metrics-no-rounds``).
     """
     if repeats < 40:
         raise ValueError(f"the 2.5 % quantile takes 40 resamples or more, not {repeats}")

@@ -1,1 +1,1 @@
-"""The reference: what an EAGLE-3 head computes, in plain torch, and the acceptance that follows from it."""
+"""The reference: what an EAGLE-3 head computes, in plain torch, and the acceptance that results."""

@@ -1,4 +1,4 @@
-"""Chat templates, rendered by another process with limits."""
+"""Render chat templates in another process, with limits, and turn user turns into prompt ids."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from typing import Any
 from eagle3hub.engines.process import ProtocolError, read_lines
 from eagle3hub.errors import InputError
 
-# Render chat templates under limits of time and memory, in one process that is kept for all of them.
+# Chat templates, rendered with limits on time and memory by one process that is kept for all of them.
 
 
 SECONDS = 10.0
-"""Seconds a template may take for one text."""
+"""Most seconds a template may take for one text."""
 _START_SECONDS = 120.0
 _WORKER = Path(__file__).with_name("template_worker.py")
 
 
 class TemplateFault(Exception):
-    """Why a template gave no text, as a phrase."""
+    """The reason a template gave no text, as a phrase."""
 
 
 class _Renderer:
@@ -80,7 +80,7 @@ class _Renderer:
 
 
 def _exchange(process: subprocess.Popen[bytes], request: Mapping[str, Any], seconds: float) -> dict[str, Any] | None:
-    """One request and its answer; None where none comes in time, or the process ends."""
+    """Send one request and return its answer; None if no answer comes in time or the process ends."""
     assert process.stdin is not None and process.stdout is not None
     message = json.dumps(request).encode() + b"\n"
     try:
@@ -98,25 +98,25 @@ atexit.register(_renderer.end)
 
 
 def render(template: str, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
-    """The text of a conversation, up to where the assistant begins, as transformers renders it.
+    """Render a conversation up to where the assistant begins, as transformers does.
 
-    Raises TemplateFault where the template fails, takes longer than `SECONDS`, or wants more memory than it may have.
+    Raises TemplateFault if the template fails, takes longer than `SECONDS`, or needs more memory than allowed.
     """
     return _renderer.render({"template": template, "messages": messages, "variables": dict(variables)})
 
 
-# From a user's turn to prompt ids, as engines do it.
+# From a user's turn to prompt ids, as engines compute them.
 
 
 class ChatTokenizer:
-    """A tokenizer of transformers with its chat template."""
+    """A tokenizer of transformers, with its chat template."""
 
     def __init__(self, tokenizer: Any, name: str) -> None:
         self._tokenizer, self._name = tokenizer, name
 
     @property
     def chat_template(self) -> str:
-        """``the target's own``, or ``none`` where there is no chat template."""
+        """``the target's own``, or ``none`` if there is no chat template."""
         return "the target's own" if self._tokenizer.chat_template else "none"
 
     @property
@@ -125,27 +125,26 @@ class ChatTokenizer:
         return as_ids(self._tokenizer.eos_token_id)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a piece of text, no special tokens added."""
+        """Return the ids of a text; no special tokens are added."""
         return [int(i) for i in self._tokenizer.encode(text, add_special_tokens=False)]
 
     def decode(self, ids: list[int]) -> str:
-        """The text of some ids, special tokens included."""
+        """Return the text of token ids, special tokens included."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=False))
 
     def chat(
         self, text: str, *, system: str | None = None, template_options: Mapping[str, Any] | None = None
     ) -> list[int]:
-        """The prompt ids of a user's turn: the chat template's, up to where the assistant begins.
+        """Return the prompt ids of a user's turn: the chat template's, up to where the assistant begins.
 
-        These are what vLLM's ``llm.chat`` sends: the template is rendered, then tokenised without adding special
-        tokens, so that there is one BOS at most. Without a chat template, the text is tokenised as the tokenizer
-        does by default.
+        vLLM's ``llm.chat`` sends the same ids: the template is rendered, then tokenised without adding special tokens,
+        so there is at most one BOS. Without a chat template, the text is tokenised with the tokenizer's defaults.
 
         Args:
             system: a system prompt. template_options: arguments of the template, such as ``enable_thinking``.
 
-        Raises InputError where the template fails or takes too long, where a system prompt or options are given and
-        there is no template, or where no token comes out.
+        Raises InputError if the template fails or takes too long, if a system prompt or options are given and there is
+        no template, or if the result has no token.
         """
         if self._tokenizer.chat_template:
             ids = self.encode(self._rendered(text, system, template_options or {}))
@@ -175,5 +174,5 @@ class ChatTokenizer:
 
 
 def as_ids(value: int | list[int] | tuple[int, ...] | None) -> frozenset[int]:
-    """Token ids from one, several, or none."""
+    """Return one token id, several, or none, as a set."""
     return frozenset(value) if isinstance(value, list | tuple) else frozenset(() if value is None else (value,))

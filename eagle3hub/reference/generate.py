@@ -1,4 +1,4 @@
-"""Let a target write: batched, with a KV cache, one loop for greedy decoding and for sampling."""
+"""Generate text with a target: batched, with a KV cache, one loop for greedy decoding and for sampling."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from eagle3hub.reference.text import Text, batches
 from eagle3hub.system.progress import Progress, silent
 
 _MOST_ROWS = 64
-_CACHE = 8  # tokens in the KV cache per token of a forward pass
+_CACHE = 8  # tokens in the KV cache for each token of a forward pass
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One sequence to be continued.
+    """One sequence to continue.
 
     Attributes:
-        token_ids: what is there. prompt_length: how much of it is the prompt.
+        token_ids: tokens so far. prompt_length: how many of them are the prompt.
         max_new_tokens: most tokens to add to the response. lookahead: tokens to add after it.
         room: most tokens to add in all.
-        seed: what its random generator starts from.
-        response_length: tokens of the response that are there already.
+        seed: of its random generator.
+        response_length: tokens of the response so far.
     """
 
     token_ids: tuple[int, ...]
@@ -41,13 +41,13 @@ class Wanted:
 
     @property
     def longest(self) -> int:
-        """Most tokens the sequence can have in the end."""
+        """Most tokens that the sequence can end up with."""
         return len(self.token_ids) + min(self.room, self.max_new_tokens + self.lookahead)
 
 
 @dataclass(slots=True)
 class _Row:
-    """A sequence on its way."""
+    """A sequence that is being continued."""
 
     index: int
     wanted: Wanted
@@ -91,14 +91,15 @@ def generate(
 ) -> list[Text]:
     """Continue every sequence, in batches of similar length, padded on the left.
 
-    Tokens come out as they would one sequence at a time, up to the rounding of matrix products of another size.
+    The tokens are those of generating one sequence at a time, except that matrix products of another size round
+    differently.
 
     Args:
         eos: tokens that end a response.
-        temperature: 0 for greedy, else tokens are drawn from softmax(logits / temperature).
-        on_text: called with the place in ``wanted`` and the text as soon as it is complete.
+        temperature: 0 for greedy; above, tokens are drawn from softmax(logits / temperature).
+        on_text: called with the index in ``wanted`` and the text, as soon as the text is complete.
 
-    Raises UsageError for a temperature or a number of tokens that makes no sense.
+    Raises UsageError for an impossible temperature or number of tokens.
     """
     if not 0 <= temperature < float("inf"):
         raise UsageError(f"the temperature must be 0 or more, not {temperature}", code="usage-temperature")
@@ -122,7 +123,7 @@ def generate(
 
 
 class _Batch:
-    """Sequences that are continued together; those that are complete leave."""
+    """Sequences that are continued together; complete ones leave the batch."""
 
     def __init__(self, model: Any, rows: list[_Row], device: torch.device, temperature: float) -> None:
         self.model, self.rows, self.device, self.temperature = model, rows, device, temperature
@@ -136,7 +137,7 @@ class _Batch:
         self.logits = torch.empty(0)
 
     def prefill(self, batch_tokens: int) -> None:
-        """Read what is there, at most ``batch_tokens`` at a time."""
+        """Read the tokens so far, at most ``batch_tokens`` at a time."""
         longest = self.mask.shape[1]
         filled = [
             [*[row.wanted.token_ids[0]] * (longest - len(row.wanted.token_ids)), *row.wanted.token_ids]
@@ -150,7 +151,7 @@ class _Batch:
             self._forward(ids[:, part], self.mask[:, : start + step], positions[:, part])
 
     def step(self, eos: frozenset[int]) -> list[_Row]:
-        """Add one token to every sequence. Returns those that are complete now, which have left the batch."""
+        """Add one token to every sequence. Returns the complete ones, which have left the batch."""
         tokens = self._choose()
         for row, token in zip(self.rows, tokens, strict=True):
             row.add(token, eos)
@@ -187,6 +188,6 @@ class _Batch:
 
 
 def _draw(generator: torch.Generator, share: torch.Tensor) -> int:
-    """A token drawn by cumulative probability."""
+    """Draw a token by cumulative probability."""
     draw = torch.rand((), dtype=torch.float64, generator=generator) * share[-1]
     return min(int(torch.searchsorted(share, draw, right=True)), len(share) - 1)

@@ -1,4 +1,4 @@
-"""The target's decoder layers: their hidden states, a shared prefix read once, a sequence that grows and shrinks."""
+"""Access a target's decoder layers: their hidden states, a shared prefix read once, a sequence that can be rewound."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from eagle3hub.errors import InputError, UsageError
 from eagle3hub.head import FINAL_NORM, AuxTaps, Tap
 from eagle3hub.reference.loading import enough_memory
 
-# Find the decoder layers of a transformers model and take what they put out, without keeping anything else.
+# Find the decoder layers of a transformers model and capture their outputs, and keep nothing else.
 
 
 @dataclass(frozen=True, slots=True)
 class Anatomy:
-    """The parts of a causal language model that are watched.
+    """The parts of a causal language model whose outputs are captured.
 
     Attributes:
-        decoder: the text decoder; its ``last_hidden_state`` comes out of the final norm.
+        decoder: the text decoder; its ``last_hidden_state`` is the output of the final norm.
         layers: its decoder layers, in order.
         hidden_size: width of their outputs.
     """
@@ -38,7 +38,7 @@ class Anatomy:
 def dissect(model: Any, name: str) -> Anatomy:
     """Find the decoder layers of a transformers model: its text decoder's list of ``num_hidden_layers`` modules.
 
-    Raises InputError (``reference-target-layers``) where there is no such list, or several and none is ``layers``.
+    Raises InputError (``reference-target-layers``) if there is no such list, or several and none is ``layers``.
     """
     config = model.config.get_text_config(decoder=True)
     count, hidden_size = config.num_hidden_layers, config.hidden_size
@@ -61,18 +61,18 @@ def dissect(model: Any, name: str) -> Anatomy:
 
 
 class _Enough(Exception):
-    """Everything that was wanted of a forward pass is there."""
+    """Raised to end a forward pass when everything wanted has been captured."""
 
 
 @dataclass(slots=True)
 class Capture:
-    """What came by: layer outputs by after-layer id, and the decoder's own output object."""
+    """The captured outputs: of layers by after-layer id, and of the decoder."""
 
     layers: dict[int, torch.Tensor] = field(default_factory=dict)
     output: Any = None
 
     def aux(self, taps: Sequence[Tap], device: torch.device) -> torch.Tensor:
-        """The taps side by side, [B, T, taps * hidden size]."""
+        """Return the states of the taps side by side, [B, T, taps * hidden size]."""
         states = [self.output.last_hidden_state if tap is FINAL_NORM else self.layers[tap] for tap in taps]
         return torch.cat([state.to(device) for state in states], dim=-1)
 
@@ -85,7 +85,7 @@ def captured(anatomy: Anatomy, taps: Sequence[Tap], *, final: bool = False, stop
         final: also take the decoder's output.
         stop: end the pass (and the block) as soon as everything wanted is there.
 
-    Raises InputError (``reference-target-states``) where a layer puts out something else than [B, T, hidden size].
+    Raises InputError (``reference-target-states``) if a layer's output is not [B, T, hidden size].
     """
     numbers = sorted(tap for tap in taps if isinstance(tap, int))
     final = final or FINAL_NORM in taps
@@ -126,10 +126,10 @@ def captured(anatomy: Anatomy, taps: Sequence[Tap], *, final: bool = False, stop
 
 @contextmanager
 def skipping_decoder(anatomy: Anatomy, output: Any, hidden: torch.Tensor) -> Iterator[None]:
-    """Within the block the model's forward takes ``hidden`` [B, T, hidden size] for its decoder's last hidden state.
+    """Within the block, the model's forward uses ``hidden`` [B, T, hidden size] as its decoder's last hidden state.
 
-    What is left of the forward is the model's own way from there to logits: softcapping, scaling and all.
-    ``output`` is what the decoder really returned, whose other fields are kept.
+    The rest of the forward is the model's own way from there to logits, with softcapping, scaling and so on.
+    ``output`` is what the decoder really returned; its other fields are kept.
     """
     decoder, fields = anatomy.decoder, {k: v for k, v in output.items() if k == "past_key_values"}
     replaced = type(output)(**{**fields, "last_hidden_state": hidden})
@@ -144,17 +144,17 @@ def skipping_decoder(anatomy: Anatomy, output: Any, hidden: torch.Tensor) -> Ite
             decoder.__dict__["forward"] = before
 
 
-# A prefix that all texts share is computed once: a chat template opens every prompt with the same tokens.
+# Compute a prefix that all texts share only once: a chat template opens every prompt with the same tokens.
 
 
 _LEAST = 8
-"""Shared tokens from which keeping their keys and values is worth it."""
+"""Fewest shared tokens for which keeping their keys and values is worth it."""
 
 
 def shared_length(model: Any, texts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all ``texts`` begin with, at least one of each left over; 0 where sharing would not pay.
+    """Return how many tokens all ``texts`` begin with; at least one of each is left over, and 0 means do not share.
 
-    Only caches that keep every position can be shared: not those of sliding windows or linear attention.
+    Only caches that keep every position can be shared, so not those of sliding windows or linear attention.
     """
     if len(texts) < 2 or any(type(x) is not DynamicLayer for x in DynamicCache(config=model.config).layers):
         return 0
@@ -165,7 +165,7 @@ def shared_length(model: Any, texts: Sequence[Sequence[int]]) -> int:
 
 
 class Prefix:
-    """A target's keys, values and aux hidden states over tokens that several texts begin with."""
+    """A target's keys, values and aux hidden states for tokens that several texts begin with."""
 
     def __init__(
         self, model: Any, anatomy: Anatomy, token_ids: Sequence[int], taps: AuxTaps, device: torch.device
@@ -178,20 +178,20 @@ class Prefix:
         """[1, length, taps * hidden size]"""
 
     def cache(self, rows: int) -> DynamicCache:
-        """A KV cache for ``rows`` texts that have been read up to here."""
+        """Return a KV cache for ``rows`` texts that have all read this prefix."""
         cache = copy.deepcopy(self._cache)
         cache.batch_repeat_interleave(rows)
         return cache
 
 
-# One sequence of a target that grows by a few tokens, loses some, and grows again.
+# One sequence of a target that can grow by a few tokens, lose some, and grow again.
 
 
 class Session:
-    """What speculation asks of a target: verify some tokens, keep a few of them, go on.
+    """What speculation needs from a target: verify some tokens, keep a few of them, continue.
 
-    The keys and values of what was kept stay cached. A sliding window's cache is kept in full, so that it can lose
-    tokens too; where a cache cannot lose any (states of linear attention), the sequence is read again.
+    The keys and values of kept tokens stay cached. A sliding window's cache is kept in full, so that it can drop
+    tokens too. If a cache cannot drop tokens (states of linear attention), the sequence is read again.
     """
 
     def __init__(self, model: Any, anatomy: Anatomy, device: torch.device) -> None:
@@ -227,7 +227,7 @@ class Session:
         return logits[-n:].to(self._device, torch.float32), aux[-n:]
 
     def rewind(self, length: int) -> None:
-        """Forget all but the first ``length`` tokens. Raises UsageError where there are not as many."""
+        """Drop all but the first ``length`` tokens. Raises UsageError if there are fewer."""
         if not 0 <= length <= len(self._token_ids):
             raise UsageError(f"cannot rewind {len(self._token_ids)} tokens to {length}")
         if length == len(self._token_ids):

@@ -1,4 +1,4 @@
-"""Load a target model and its tokenizer through transformers, every failure in this package's own words."""
+"""Load a target model and its tokenizer through transformers, with this package's own error messages."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ DTYPES: dict[str, torch.dtype] = {
     "float16": torch.float16,
 }
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "tiktoken.model")
-"""Without any of these, transformers makes a tokenizer of nothing."""
+"""Files a tokenizer needs one of: without any, transformers makes an empty tokenizer."""
 
 
 def as_dtype(name: str) -> torch.dtype:
-    """The torch dtype called ``name``. Raises UsageError."""
+    """Return the torch dtype called ``name``. Raises UsageError."""
     if name not in DTYPES:
         raise UsageError(f"unknown dtype {name!r}", hint=f"one of {', '.join(DTYPES)}", code="usage-dtype")
     return DTYPES[name]
 
 
 def as_device(name: str) -> torch.device:
-    """The device called ``name`` (``cpu``, ``cuda``, ``cuda:1``). Raises UsageError, UnavailableError."""
+    """Return the device called ``name`` (``cpu``, ``cuda``, ``cuda:1``). Raises UsageError, UnavailableError."""
     try:
         device = torch.device(name)
     except RuntimeError as e:
@@ -69,7 +69,7 @@ def as_device(name: str) -> torch.device:
 
 @contextmanager
 def enough_memory(doing: str) -> Iterator[None]:
-    """Turn running out of memory within the block into UnavailableError that says what to lower."""
+    """Within the block, turn running out of memory into an UnavailableError that says what to lower."""
     try:
         yield
     except torch.OutOfMemoryError as e:
@@ -91,7 +91,7 @@ def enough_memory(doing: str) -> Iterator[None]:
 
 
 def target_config(at: Address) -> tuple[Path | None, dict[str, Any], bytes]:
-    """The folder of a target (None on the Hub), its config.json parsed, and the bytes of that.
+    """Return a target's folder (None on the Hub), its parsed config.json, and the bytes of that file.
 
     Raises SourceError, ConfigError or HubError.
     """
@@ -113,10 +113,11 @@ def target_config(at: Address) -> tuple[Path | None, dict[str, Any], bytes]:
 def load_model(
     source: str, folder: Path | None, config: dict[str, Any], revision: str | None, **options: Any
 ) -> transformers.PreTrainedModel:
-    """The model in evaluation mode, without gradients. Every tensor it has came from the checkpoint.
+    """Load the model in evaluation mode, without gradients. All its tensors come from the checkpoint.
 
-    Raises InputError where this transformers does not know the architecture or it needs code from the repository,
-    CheckpointError, TensorError or SourceError for wrong weights, UnavailableError without memory, HubError.
+    Raises InputError if this transformers does not know the architecture, or if the model needs code from its
+    repository; CheckpointError, TensorError or SourceError for wrong weights; UnavailableError if memory is too small;
+    HubError.
     """
     auto = _auto_class(source, config)
     require_weights(source)
@@ -143,7 +144,7 @@ def load_model(
 
 
 def load_tokenizer(source: str, folder: Path | None, revision: str | None) -> Any:
-    """The tokenizer of a target. Raises InputError, SourceError or HubError."""
+    """Load the tokenizer of a target. Raises InputError, SourceError or HubError."""
     if folder is not None:
         require_files(source)
     if folder is not None and not any((folder / name).is_file() for name in _TOKENIZERS):
@@ -241,7 +242,7 @@ def _first_line(e: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers' log and progress bars off the terminal within the block."""
+    """Within the block, keep transformers' log and progress bars off the terminal."""
     level, bars = chatter.get_verbosity(), chatter.is_progress_bar_enabled()
     chatter.set_verbosity(logging.CRITICAL)
     chatter.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Measure acceptance with the reference: results are kept as they come, with what they were made on."""
+"""Measure acceptance with the reference; results are saved as they come, keyed by everything they depend on."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from eagle3hub.reference.tree import TreeShape, tree_depths
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.resources import cache_dir
 
-# What the reference runs on, as a report states it.
+# The reference's environment, as a report states it.
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions of Python, torch and transformers, the processor's model, and torch's threads."""
+    """Return the versions of Python, torch and transformers, the processor's model, and torch's thread count."""
     cuda = device.type == "cuda"
     return {
         "python": platform.python_version(),
@@ -42,7 +42,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The CPU's model."""
+    """Return the CPU's model."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -51,14 +51,14 @@ def processor() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
-# Results by number, on disk as they come, so that a run that is interrupted goes on where it was.
+# Numbered results, saved to disk as they come, so that an interrupted run can continue.
 
 
 class Ledger:
-    """One file of JSON lines in the cache, named by everything its results depend on.
+    """A file of JSON lines in the cache, named by everything that its results depend on.
 
-    It exists only while a run is unfinished: `close` removes it. A line that was cut off is as if it had not been
-    written; a cache that cannot be written to means that nothing is kept, not that the run fails.
+    It exists only while a run is unfinished: `close` removes it. A line that was cut off is ignored. If the cache
+    cannot be written, nothing is kept, but the run does not fail.
     """
 
     def __init__(self, kind: str, *parts: Any) -> None:
@@ -68,14 +68,14 @@ class Ledger:
         self.found: dict[int, Any] = dict(_read(self._path))
 
     def add(self, number: int, result: Any) -> None:
-        """Keep the result of one item."""
+        """Save the result of one item."""
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps([number, result]) + "\n")
 
     def close(self) -> None:
-        """The run is finished: forget what was kept."""
+        """Remove the file, since the run is finished."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
 
@@ -93,12 +93,12 @@ def _read(path: Path) -> list[tuple[int, Any]]:
     return out
 
 
-# Acceptance of heads on the texts of one target: what is said once, and each head's rounds on it.
+# Acceptance of heads on the texts of one target: its texts are generated once, and each head's rounds replay them.
 
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """What a target shall say to each prompt: up to ``max_new_tokens``, then ``lookahead`` more; 0 is greedy."""
+    """How a target answers each prompt: up to ``max_new_tokens``, then ``lookahead`` more; temperature 0 is greedy."""
 
     max_new_tokens: int
     lookahead: int
@@ -109,9 +109,9 @@ class Speech:
 def speak(
     target: TargetModel, prompts: Sequence[Sequence[int]], speech: Speech, *, progress: Progress = silent
 ) -> list[Text]:
-    """The target's responses to prompts (token ids), resumed where an earlier run was interrupted.
+    """Return the target's responses to prompts (token ids), continuing an interrupted run.
 
-    Raises what `TargetModel.respond` raises.
+    Raises whatever `TargetModel.respond` raises.
     """
     ledger = Ledger("texts", _identity(target), [list(p) for p in prompts], repr(speech))
     texts = {n: Text(tuple(ids), start, length) for n, (ids, start, length) in ledger.found.items()}
@@ -148,13 +148,13 @@ def replay_texts(
     dtype: torch.dtype = torch.float32,
     progress: Progress = silent,
 ) -> dict[int, list[Rounds]]:
-    """The rounds of a head on texts of its target, for each K in ``draft_tokens`` (default: that of ``settings``).
+    """Replay a head on texts of its target, for each K in ``draft_tokens`` (default: that of ``settings``).
 
-    One pass of the target and one of the head serve every K: a draft of K tokens begins like a longer one.
-    With a ``tree``, drafts are SGLang's trees of that shape in place of chains, and K is its depth.
-    ``digest`` names the head's files; with it, a run that was interrupted is resumed.
+    One pass of the target and one of the head serve every K, because a draft of K tokens begins like a longer one.
+    With a ``tree``, drafts are SGLang's trees of that shape instead of chains, and K is its depth. ``digest`` names
+    the head's files; with it, an interrupted run is continued.
 
-    Raises InputError where a text is too short for K, and what `load_draft` and ``source`` raise.
+    Raises InputError if a text is too short for K, and whatever `load_draft` and ``source`` raise.
     """
     ks = (tree.steps,) if tree is not None else tuple(draft_tokens) or (settings.draft_tokens,)
     longest = replace(settings, draft_tokens=max(ks))
@@ -196,7 +196,7 @@ def _rounds(text: Text, depth: Sequence[int], k: int) -> Rounds:
 
 
 def taps_of(head: Head) -> AuxTaps:
-    """The target's states that feed a head. Raises InputError (``reference-aux``) where nobody says which."""
+    """Return the target's states that feed a head. Raises InputError (``reference-aux``) if nothing states which."""
     if head.aux is not None:
         return head.aux
     raise InputError(

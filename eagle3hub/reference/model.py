@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Rotary position embedding of a draft head: plain, partial, and the scaled kinds linear, llama3 and yarn.
 #
-# A scaled kind changes the frequencies, and yarn the length of the rotated vectors too. Formulas and the keys' names
+# A scaled kind changes the frequencies; yarn also changes the length of the rotated vectors. Formulas and key names
 # are those of transformers ``modeling_rope_utils.py``, which vLLM and SGLang follow.
 
 
@@ -30,10 +30,10 @@ Table = tuple[torch.Tensor, torch.Tensor]
 
 
 def rotary_table(rope: Rope, head_dim: int, positions: torch.Tensor, context: int | None) -> Table:
-    """The rotation at positions [...] (int64).
+    """Compute the rotation at positions [...] (int64).
 
-    ``context`` is the head's ``max_position_embeddings``, for scaled kinds that do not state the length trained with.
-    Raises Refusal (``reference-rope``) for a kind the reference does not compute, or one with too few parameters.
+    ``context`` is the head's ``max_position_embeddings``, for scaled kinds that do not state the trained length.
+    Raises Refusal (``reference-rope``) for a kind that the reference does not compute, or one that lacks parameters.
     """
     scaling = tuple(sorted((k, v) for k, v in (rope.scaling or {}).items() if isinstance(v, (str, int, float))))
     inverse, length = _frequencies(rope.theta, scaling, head_dim, context)
@@ -53,7 +53,10 @@ def rotate(x: torch.Tensor, table: Table) -> torch.Tensor:
 def _frequencies(
     theta: float, scaling: tuple[tuple[str, Any], ...], head_dim: int, context: int | None
 ) -> tuple[torch.Tensor, float]:
-    """Radians per position, float32 [rotated dimensions / 2], and the factor on the length of rotated vectors."""
+    """Return radians per position and the factor on the length of rotated vectors.
+
+    The radians are float32 [rotated dimensions / 2].
+    """
     given: dict[str, Any] = {**dict(scaling), "rope_theta": theta}
     kind = given.get("rope_type", "default")
     if kind not in _SCALED and kind != "default":
@@ -83,7 +86,7 @@ def _linear(inverse: torch.Tensor, given: dict[str, Any]) -> tuple[torch.Tensor,
 
 
 def _llama3(inverse: torch.Tensor, given: dict[str, Any]) -> tuple[torch.Tensor, float]:
-    """Slow down what turns less than ``low_freq_factor`` times within the trained length, blending to the others."""
+    """Slow down frequencies below ``low_freq_factor`` turns within the trained length, with a blend to the others."""
     turns = given["original_max_position_embeddings"] * inverse / (2 * math.pi)
     low, high = given["low_freq_factor"], given["high_freq_factor"]
     kept = ((turns - low) / (high - low)).clamp(0, 1)
@@ -91,7 +94,7 @@ def _llama3(inverse: torch.Tensor, given: dict[str, Any]) -> tuple[torch.Tensor,
 
 
 def _yarn(inverse: torch.Tensor, given: dict[str, Any]) -> tuple[torch.Tensor, float]:
-    """Like llama3, with a blend that is linear in the index of the dimension (arXiv:2309.00071, section 3)."""
+    """Scale like llama3, with a blend that is linear in the index of the dimension (arXiv:2309.00071, section 3)."""
     factor, rotated = given["factor"], 2 * len(inverse)
 
     def index_that_turns(times: float) -> float:
@@ -122,23 +125,23 @@ _NEEDS = {
 }
 
 
-# The two memories of a draft head's attention: of one growing draft, and of drafts at all positions of a text.
+# The two memories of a draft head's attention: for one growing draft, and for drafts at all positions of a text.
 #
-# Keys and values of a draft position computed from the target's own aux states are the same whichever draft looks at
-# them; only what a draft appends to itself is its own. `Memory` keeps one sequence and forgets what verification
-# rejected. `Everywhere` keeps what all positions share once, and each draft's own few entries beside it, so that all
+# Keys and values of a draft position that come from the target's own aux states are the same for every draft; only the
+# entries that a draft appends to itself are its own. `Memory` keeps one sequence and drops what verification rejected.
+# `Everywhere` keeps the shared part of all positions once, and beside it each draft's own few entries, so that all
 # positions of many texts draft at the same time, as in training-time test.
 
 
 _CHUNK = 1 << 24
-"""Attention scores held at a time, in elements: 64 MiB in float32, of which some copies are alive at once."""
+"""Most attention scores held at a time, in elements: 64 MiB in float32, of which a few copies exist at once."""
 
 
 @dataclass(slots=True)
 class Memory:
     """Keys and values of one draft, position by position: [length, kv heads, head_dim] per layer.
 
-    ``windows[layer]`` limits how far back a layer sees, in positions, itself included; None is without limit.
+    ``windows[layer]`` limits how far back a layer sees, in positions, itself included; None means no limit.
     """
 
     windows: tuple[int | None, ...]
@@ -146,7 +149,7 @@ class Memory:
     values: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Append n positions, and let each see everything up to itself. All arguments [n, heads, head_dim]."""
+        """Append n positions; each attends to everything up to itself. All arguments are [n, heads, head_dim]."""
         if layer in self.keys:
             k, v = torch.cat([self.keys[layer], k]), torch.cat([self.values[layer], v])
         self.keys[layer], self.values[layer] = k, v
@@ -154,18 +157,18 @@ class Memory:
         return _causal(q, k, v, self.windows[layer])[0].transpose(0, 1)
 
     def forget(self, length: int) -> None:
-        """Keep the first ``length`` positions."""
+        """Keep only the first ``length`` positions."""
         for layer in self.keys:
             self.keys[layer] = self.keys[layer][:length]
             self.values[layer] = self.values[layer][:length]
 
 
 class Everywhere:
-    """Drafts that begin at chosen positions of B texts, all at once.
+    """Drafts that begin at chosen positions of B texts, all computed at once.
 
-    First `shared` is the memory of one pass over every position [B, T]. Then, with ``starts`` [B, Q] (positions, with
-    padding anywhere that is computed and thrown away), each `attend` appends one entry to every draft: a draft that
-    began at position i sees what is shared up to i, and its own entries. `keep` drops drafts.
+    First, `shared` stores one pass over every position [B, T]. Then `begin` takes ``starts`` [B, Q] (positions;
+    padding is computed and thrown away), and each `attend` appends one entry to every draft. A draft that began at
+    position i attends to the shared entries up to i and to its own. `keep` drops drafts.
     """
 
     def __init__(self, windows: tuple[int | None, ...]) -> None:
@@ -175,7 +178,7 @@ class Everywhere:
         self._starts: torch.Tensor | None = None
 
     def shared(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Causal attention of every position [B, T, heads, head_dim]; what it keeps is what all drafts share."""
+        """Compute causal attention of every position [B, T, heads, head_dim], and store what all drafts share."""
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         self._shared[layer] = k, v
         return _causal(q, k, v, self._windows[layer]).transpose(1, 2)
@@ -186,7 +189,7 @@ class Everywhere:
         self._own.clear()
 
     def keep(self, chosen: torch.Tensor) -> None:
-        """Keep of each text the drafts at ``chosen``, int64 [B, Q'], indices into the present ones."""
+        """Keep only the drafts at ``chosen`` of each text, int64 [B, Q'], indices into the present ones."""
         assert self._starts is not None
         self._starts = self._starts.gather(1, chosen)
         for layer, (k, v) in self._own.items():
@@ -194,7 +197,7 @@ class Everywhere:
             self._own[layer] = k.gather(1, index), v.gather(1, index)
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """One more entry of every draft: arguments [B, Q, heads, head_dim]."""
+        """Append one more entry to every draft; arguments are [B, Q, heads, head_dim]."""
         assert self._starts is not None
         k, v = k.unsqueeze(2), v.unsqueeze(2)
         if layer in self._own:
@@ -206,7 +209,7 @@ class Everywhere:
         return torch.cat(parts, dim=1)
 
     def _mix(self, layer: int, q: torch.Tensor, part: slice) -> torch.Tensor:
-        """Softmax over the shared and the own entries together, for the drafts in ``part``."""
+        """Softmax over the shared and the draft's own entries together, for the drafts in ``part``."""
         assert self._starts is not None
         shared_k, shared_v = self._shared[layer]
         own_k, own_v = (x[:, part] for x in self._own[layer])
@@ -234,7 +237,7 @@ class Everywhere:
 
 
 def _causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None) -> torch.Tensor:
-    """Attention [B, heads, n, d] of the last n of the positions in ``k``; in parts, lest scores fill the memory."""
+    """Compute attention [B, heads, n, d] of the last n positions in ``k``, in parts to limit memory."""
     texts, heads, new, _ = q.shape
     length = k.shape[2]
     step = max(1, _CHUNK // (texts * heads * length))
@@ -252,7 +255,7 @@ def _causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | Non
     return torch.cat(parts, dim=2)
 
 
-# What an EAGLE-3 draft head computes: the readable statement, in plain torch.
+# What an EAGLE-3 draft head computes, written in plain torch to be read.
 #
 # A draft head extends a text by one token at a time. To propose what follows token x[i+1] it takes
 #
@@ -266,9 +269,9 @@ def _causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | Non
 # token just drafted: no target is needed. (EAGLE-3, arXiv:2503.01840, section 3; the same arithmetic as vLLM's
 # ``model_executor/models/llama_eagle3.py`` and SGLang's ``srt/models/llama_eagle3.py``.)
 #
-# `DraftModel` holds the weights and does this arithmetic for positions given to it. What earlier positions are, and
-# where their keys and values are kept, is the caller's business (`eagle3hub.reference.model`): drafting one token
-# after another, and drafting at all positions of a text at once, are the same head with another memory.
+# `DraftModel` holds the weights and does this arithmetic for the positions it is given. The caller decides what the
+# earlier positions are and where their keys and values are kept (`Memory`, `Everywhere`): drafting one token after
+# another, and drafting at all positions of a text at once, use the same head with a different memory.
 
 
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -288,12 +291,12 @@ class DraftModel:
     """A draft head's weights and arithmetic.
 
     Attributes:
-        weights: by canonical name, all of one floating dtype on one device.
-        embeddings: [target vocabulary, hidden size]: the head's own, or the target's.
+        weights: tensors by canonical name, all of one floating dtype on one device.
+        embeddings: [target vocabulary, hidden size], the head's own or the target's.
         target_ids: int64 [draft vocabulary], the target token behind each draft id; None for a full vocabulary.
         mask_token_id: stands for tokens not drafted yet (P-EAGLE only).
 
-    Leading dimensions of every argument are free; positions are absolute and only their differences matter.
+    Arguments may have any leading dimensions. Positions are absolute, but only their differences matter.
     """
 
     dims: Dims
@@ -306,23 +309,23 @@ class DraftModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the head is, and its results are."""
+        """The device of the weights and of results."""
         return self.embeddings.device
 
     @property
     def windows(self) -> tuple[int | None, ...]:
-        """How far back each layer sees, in positions, itself included; None is without limit."""
+        """How far back each layer sees, in positions, itself included; None means no limit."""
         s = self.semantics
         return tuple(s.sliding_window if layer in s.sliding_layers else None for layer in range(s.num_layers))
 
     def features(self, aux: torch.Tensor) -> torch.Tensor:
         """Project aux hidden states [..., taps * target hidden size] to features [..., hidden size].
 
-        They may be of another dtype than the head, and on another device, as a target may be.
+        The states may have another dtype than the head and be on another device, as a target may be.
         """
         s = self.semantics
         aux = aux.to(self.device, self.embeddings.dtype)
-        if not s.uses_aux:  # the target's final hidden state is the features
+        if not s.uses_aux:  # the features are the target's final hidden state
             return aux
         if s.norm_before_fc:  # one norm over the concatenation
             aux = self._norm("input_norm", aux)
@@ -334,7 +337,7 @@ class DraftModel:
     def hidden(
         self, features: torch.Tensor, token_ids: torch.Tensor, positions: torch.Tensor, attend: Attend
     ) -> torch.Tensor:
-        """Run the decoder layers: features [..., hidden size] with the tokens that follow them -> [..., hidden size].
+        """Run the decoder layers on features [..., hidden size] and the tokens that follow them -> [..., hidden size].
 
         ``token_ids`` and ``positions`` are int64 [...]. The result is before the final norm.
         """
@@ -346,15 +349,15 @@ class DraftModel:
         return hidden
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits over the draft vocabulary [..., draft vocabulary] of hidden states before the final norm."""
+        """Return logits over the draft vocabulary [..., draft vocabulary] of hidden states before the final norm."""
         return self._linear("lm_head", self._norm("norm", hidden))
 
     def feedback(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What takes the place of features in the next step of drafting (see ``Semantics.feedback``)."""
+        """Return what replaces the features in the next step of drafting (see ``Semantics.feedback``)."""
         return self._norm("norm", hidden) if self.semantics.feedback == "post_norm" else hidden
 
     def masked(self) -> tuple[torch.Tensor, int]:
-        """P-EAGLE: features [hidden size] and token that stand for a position not drafted yet."""
+        """The features [hidden size] and the token that P-EAGLE uses for a position not drafted yet."""
         if self.mask_token_id is None:
             raise Refusal(
                 "the head drafts in parallel, but no mask_token_id says which token stands for the others",
@@ -364,7 +367,7 @@ class DraftModel:
         return self.features(self.weights["mask_hidden"].flatten()), self.mask_token_id
 
     def to_target(self, draft_ids: torch.Tensor) -> torch.Tensor:
-        """Target token ids of draft ids."""
+        """Return the target token ids of draft ids."""
         return draft_ids if self.target_ids is None else self.target_ids[draft_ids]
 
     def _decoder_layer(
@@ -382,7 +385,7 @@ class DraftModel:
             if s.norm_before_residual:
                 residual = normed
             x = torch.cat([self._norm(at + "input_layernorm", embeds), normed], dim=-1)
-        else:  # later layers, and a head without aux states, do not see the embeddings
+        else:  # later layers, and a head without aux states, do not get the embeddings
             x = self._norm(at + "input_layernorm", hidden)
         hidden = residual + self._attention(layer, x, rotation, attend)
         x = self._norm(at + "post_attention_layernorm", hidden)
@@ -400,7 +403,7 @@ class DraftModel:
         return self._linear(at + "o_proj", mixed.flatten(-2), bias=bias)
 
     def _norm(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        """RMSNorm, computed in float32 and scaled in the weights' dtype, as the trainers and engines do."""
+        """Apply RMSNorm, computed in float32 and scaled in the weights' dtype, as trainers and engines do."""
         wide = x.float()
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.semantics.rms_norm_eps)
         return self.weights[f"{name}.weight"] * wide.to(x.dtype)
@@ -409,7 +412,7 @@ class DraftModel:
         return F.linear(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"] if bias else None)
 
 
-# A `Head`'s tensors as a `DraftModel`, from any layout.
+# Make a `DraftModel` from a `Head`'s tensors, whatever the layout.
 
 
 def load_draft(
@@ -419,13 +422,13 @@ def load_draft(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> DraftModel:
-    """Bring a head's weights to ``device`` as ``dtype``.
+    """Load a head's weights to ``device`` as ``dtype``.
 
-    ``embeddings`` are the target's, [vocabulary or padded to more, hidden size], for a head that has none of its own.
+    ``embeddings`` are the target's, [vocabulary size or more, hidden size], for a head without its own.
 
-    Raises the head's first problem if it has an error; Refusal for a head the reference cannot compute (quantized,
-    unknown activation, no embeddings that fit); TensorError (``tensor-not-finite``) for weights with NaN or infinity,
-    in the file or as ``dtype``.
+    Raises the first of the head's problems that is an error; Refusal for a head that the reference cannot compute
+    (quantized, unknown activation, no embeddings that fit); TensorError (``tensor-not-finite``) for weights with NaN
+    or infinity, in the file or as ``dtype``.
     """
     head.raise_for_errors()
     if head.semantics.quantization is not None:

@@ -1,16 +1,17 @@
-"""Acceptance of a draft head at prefill speed: every position of a text drafts at once.
+"""Measure a draft head's acceptance at prefill speed: every position of a text drafts at once.
 
-The text is the target's own. At temperature 0 a drafted token is accepted while it equals the text's, so with all
-drafts known the rounds of speculative decoding are read off the text: a round begins at the last token emitted, ends
-at the first draft that differs, and the text itself says which token the target puts there. Because a draft that has
-differed is over, its later steps may be fed the text's tokens instead of its own: one pass over all positions per
-draft step replaces a loop over rounds.
+The text is the target's own. At temperature 0, drafted tokens are accepted up to the first that differs from the text.
+So once all drafts are known, the rounds of speculative decoding follow from the text: a round begins at the last token
+emitted, ends at the first draft that differs, and the text holds the token that the target puts there. A draft ends
+where it differs, so its later steps may be fed the text's tokens instead of its own, and one pass over all positions
+per draft step replaces a loop over rounds.
 
-At temperature T > 0 the text was sampled from the target's distribution p. Speculative sampling accepts a draft x
-sampled from q with probability min(1, p(x)/q(x)), and else draws a token from the positive part of p - q. The emitted
-token then has distribution p. Seen from the text: its token x is an accepted draft with probability
-min(1, q(x)/p(x)), independently of everything else (arXiv:2211.17192, theorem 1). So one coin for each token of the
-text replays the rounds. A greedy draft has q = 1 at its arg max, and is accepted exactly where it is the text's token.
+At temperature T > 0, the text was sampled from the target's distribution p. Speculative sampling accepts a draft x
+sampled from q with probability min(1, p(x)/q(x)), and otherwise draws a token from the positive part of p - q. The
+emitted token then has distribution p. It follows that a token x of the text is an accepted draft with probability
+min(1, q(x)/p(x)), independently of everything else (arXiv:2211.17192, theorem 1). So one random number (a coin) for
+each token of the text replays the rounds. A greedy draft has q = 1 at its arg max, and is accepted exactly if it is
+the text's token.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from eagle3hub.reference.text import Batch, Text
 Drafting = Literal["greedy", "probabilistic"]
 
 _LOGITS = 1 << 24
-"""Draft logits held at a time, in elements: 64 MiB in float32."""
+"""Most draft logits held at a time, in elements: 64 MiB in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class ReplaySettings:
         draft_tokens: K, tokens drafted per round, as a chain.
         drafting: ``greedy`` takes the arg max (what vLLM and SGLang do unless told otherwise), ``probabilistic`` draws
             from the head's distribution at ``temperature``.
-        temperature: of the target's sampling, and of the head's where it samples; 0 is greedy.
+        temperature: of the target's sampling, and of the head's if it samples; 0 is greedy.
         seed: of the coins.
     """
 
@@ -53,18 +54,18 @@ class ReplaySettings:
 
     @property
     def needs_logprobs(self) -> bool:
-        """Whether the target's probabilities of the text's tokens are needed."""
+        """Whether replaying needs the target's probabilities of the text's tokens."""
         return self.drafting == "probabilistic" and self.temperature > 0
 
 
 def replay(model: DraftModel, batch: Batch, settings: ReplaySettings) -> list[tuple[int, ...]]:
-    """The rounds speculative decoding would have run on each text of ``batch``: accepted drafts, 0 … K, per round.
+    """Return the rounds of speculative decoding on each text of ``batch``: accepted drafts, 0 … K, per round.
 
-    Beside ``batch`` it takes memory in proportion to the batch's tokens, not to their square: what is kept of each
-    draft position, and attention scores and logits of bounded parts.
+    Beside ``batch``, memory grows with the batch's tokens, not with their square: each draft position keeps its
+    entries, and attention scores and logits are computed in parts of limited size.
 
-    Texts need a lookahead of K - 1 tokens or more (ValueError otherwise): in its last round an engine verifies, and
-    counts, drafts beyond the end of the response.
+    Texts need a lookahead of K - 1 tokens or more (ValueError otherwise), because in its last round an engine verifies
+    and counts drafts beyond the end of the response.
     """
     for text in batch.texts:
         if text.lookahead < settings.draft_tokens - 1:
@@ -74,7 +75,7 @@ def replay(model: DraftModel, batch: Batch, settings: ReplaySettings) -> list[tu
 
 
 def walk(text: Text, depths: list[int]) -> tuple[int, ...]:
-    """The rounds over a text, given for each position how many drafts that begin there would be accepted.
+    """Return the rounds over a text, given how many drafts from each position would be accepted.
 
     A draft at position i follows token i + 1.
     """
@@ -90,7 +91,7 @@ def walk(text: Text, depths: list[int]) -> tuple[int, ...]:
 
 @torch.no_grad()
 def depths(model: DraftModel, batch: Batch, settings: ReplaySettings) -> torch.Tensor:
-    """How many drafts are accepted that begin at each position: int64 [B, positions]; 0 where no round can begin."""
+    """Return how many drafts from each position are accepted: int64 [B, positions]; 0 where no round can begin."""
     k = settings.draft_tokens
     begun = open_rounds(model, batch, k)
     depths, tokens, memory = begun.depths, begun.tokens, begun.memory
@@ -121,16 +122,16 @@ def depths(model: DraftModel, batch: Batch, settings: ReplaySettings) -> torch.T
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """Every round that could begin on a batch, before its first draft.
+    """All rounds that could begin on a batch, before their first draft.
 
-    B texts, Q the most positions of one of them at which a round can begin. Q is 0 if there is none.
+    B is the number of texts, Q the largest number of positions in one text at which a round can begin, or 0.
 
     Attributes:
         tokens: of the texts, int64 [B, length + drafts], padded with 0.
-        depths: accepted drafts by position, int64 [B, positions], all 0 yet.
+        depths: accepted drafts by position, int64 [B, positions], all still 0.
         starts: positions at which a round begins, int64 [B, Q].
-        alive: which of ``starts`` are meant, and not padding: bool [B, Q].
-        hidden: states the first drafts come from, [B, Q, hidden size].
+        alive: which of ``starts`` are real and not padding: bool [B, Q].
+        hidden: states that the first drafts come from, [B, Q, hidden size].
         memory: keys and values of all positions; the rounds' own are kept with ``starts``.
     """
 
@@ -143,10 +144,10 @@ class Begun:
 
 
 def open_rounds(model: DraftModel, batch: Batch, drafts: int) -> Begun:
-    """Run the head over all positions of the texts, whose rounds draft up to ``drafts`` tokens deep."""
+    """Run the head over all positions of the texts, whose rounds draft up to ``drafts`` tokens."""
     device = model.device
     width = max(len(text.token_ids) for text in batch.texts)
-    length = min(batch.aux.shape[1], width - 1)  # the last token of a text has no successor to draft with
+    length = min(batch.aux.shape[1], width - 1)  # the last token of a text has no next token to draft with
     padded = [text.token_ids + (0,) * (width + drafts - len(text.token_ids)) for text in batch.texts]
     tokens = torch.tensor(padded, device=device)
     first = torch.tensor([[t.prompt_length - 1] for t in batch.texts], device=device)
@@ -160,7 +161,7 @@ def open_rounds(model: DraftModel, batch: Batch, drafts: int) -> Begun:
 
     everywhere = torch.arange(length, device=device).expand(len(batch.texts), -1)
     ends = torch.tensor([[len(text.token_ids)] for text in batch.texts], device=device)
-    padding = (everywhere >= ends)[..., None]  # nothing looks there, but 0 · nan is nan
+    padding = (everywhere >= ends)[..., None]  # these values are not used, but 0 · nan is nan
     features = model.features(batch.aux[:, :length]).masked_fill(padding, 0)
     hidden = model.hidden(features, tokens[:, 1 : length + 1], everywhere, memory.shared)
     memory.begin(starts)
@@ -168,12 +169,12 @@ def open_rounds(model: DraftModel, batch: Batch, drafts: int) -> Begun:
 
 
 def rows(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Rows ``index`` [B, N] of ``x`` [B, M, size]."""
+    """Return rows ``index`` [B, N] of ``x`` [B, M, size]."""
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
 
 class _Judge:
-    """Whether a draft step's proposal is accepted, given the token the text has there."""
+    """Decides whether a draft step's proposal is accepted, given the text's token at that place."""
 
     def __init__(
         self, model: DraftModel, batch: Batch, settings: ReplaySettings, width: int, device: torch.device
@@ -190,7 +191,7 @@ class _Judge:
     def accepts(
         self, hidden: torch.Tensor, wanted: torch.Tensor, at: torch.Tensor, alive: torch.Tensor
     ) -> torch.Tensor:
-        """Which drafts live on, bool [B, Q]: of those ``alive``, the ones whose proposal is the text's.
+        """Return which drafts stay alive, bool [B, Q]: those ``alive`` whose proposal is the text's token.
 
         ``hidden`` [B, Q, hidden size]; ``wanted`` [B, Q] are the text's tokens, at its indices ``at``.
         """
@@ -217,7 +218,7 @@ class _Judge:
 
 
 def coins(batch: Batch, length: int, seed: int) -> torch.Tensor:
-    """One uniform number for each token [B, length], that depends on ``seed`` and the text's index alone."""
+    """Draw one uniform number for each token [B, length], which depends only on ``seed`` and the text's index."""
     out = []
     for index in batch.index:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
@@ -226,7 +227,7 @@ def coins(batch: Batch, length: int, seed: int) -> torch.Tensor:
 
 
 def draft_ids(model: DraftModel, device: torch.device) -> torch.Tensor:
-    """Draft id of each target token, int64 [vocabulary], -1 for tokens the head cannot propose."""
+    """Return the draft id of each target token, int64 [vocabulary], -1 for tokens the head cannot propose."""
     size = max(model.dims.vocab_size, len(model.embeddings))
     if model.target_ids is None:
         ids = torch.arange(size, device=device)

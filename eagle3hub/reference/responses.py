@@ -1,8 +1,8 @@
-"""Responses of a target as JSON Lines: what an engine or an earlier run produced, to be replayed.
+"""Read and write a target's responses as JSON Lines, from an engine or an earlier run, for a replay.
 
 Each line is an object with ``question_id`` and either ``response_token_ids`` (a list of ids, the end-of-sequence
 token included) or ``response`` (text). Optional: ``prompt_token_ids`` (chat template included), and
-``lookahead_token_ids``, what the target would have said after the response.
+``lookahead_token_ids``, the tokens that the target would have added after the response.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ID_LISTS = ("prompt_token_ids", "response_token_ids", "lookahead_token_ids")
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One line: token ids where they are given, else text. ``where`` names the line in messages."""
+    """One line: token ids if given, else text. ``where`` names the line in messages."""
 
     question_id: QuestionId
     where: str
@@ -37,23 +37,24 @@ class Response:
 
 
 class Tokenizing(Protocol):
-    """What is needed of a target to turn responses into texts."""
+    """What turning responses into texts needs from a target."""
 
     def chat(self, text: str) -> list[int]:
-        """The prompt ids of a user's turn."""
+        """Return the prompt ids of a user's turn."""
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a piece of text, no special tokens added."""
+        """Return the ids of a text; no special tokens are added."""
 
     def check_ids(self, ids: Sequence[int], what: str) -> None:
-        """Raise InputError where ``ids`` are empty, too many, or not of the vocabulary."""
+        """Raise InputError if ``ids`` are empty, too many, or not ids of the vocabulary."""
 
 
 def read_responses(path: str | Path) -> list[Response]:
-    """The responses in a file, in its order.
+    """Read the responses in a file, in its order.
 
-    Raises SourceError for a file that cannot be read, InputError (``responses-line``) naming the line that is wrong,
-    an empty response and a question that occurs twice included, InputError (``responses-empty``) for no lines.
+    Raises SourceError for a file that cannot be read, InputError (``responses-line``), naming the line, for a wrong
+    line, an empty response or a question that occurs twice, and InputError (``responses-empty``) for a file without
+    lines.
     """
     path = Path(path)
     try:
@@ -78,15 +79,14 @@ def read_responses(path: str | Path) -> list[Response]:
 def texts_of(
     responses: Sequence[Response], target: Tokenizing, prompts: Sequence[Prompt] | None = None
 ) -> tuple[list[Text], list[str]]:
-    """The texts of some responses, and what there is to know about them.
+    """Turn responses into texts, and note what a report must say about them.
 
     Args:
         prompts: the questions, one response each; the texts come in their order. Without them every line needs
             ``prompt_token_ids``, and the texts come in the file's order.
 
-    Returns texts, and notes: sentences that belong in a report.
-    Raises InputError for questions without a response, responses without a question or a prompt, and for ids that
-    are not the target's.
+    Returns the texts, and notes: sentences that belong in a report. Raises InputError for questions without a
+    response, responses without a question or a prompt, and for ids that are not the target's.
     """
     questions = None if prompts is None else {p.question_id: p for p in prompts}
     if questions is not None:

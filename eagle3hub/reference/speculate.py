@@ -1,8 +1,8 @@
-"""Chain speculative decoding, one sequence and one round at a time: slow, and meant to be obviously right.
+"""Chain speculative decoding, one sequence and one round at a time: slow, and written to be obviously right.
 
-The published algorithm, step by step: draft K tokens with the head, let the target score them in one pass, accept
-from the left (arXiv:2211.17192, algorithm 1; at temperature 0 a draft is accepted when it is the target's arg max).
-`eagle3hub.reference.replay` gets the same rounds much faster; tests hold the two equal.
+The published algorithm, step by step: draft K tokens with the head, let the target score them in one pass, accept from
+the left (arXiv:2211.17192, algorithm 1; at temperature 0 a draft is accepted when it is the target's arg max).
+`eagle3hub.reference.replay` gets the same rounds much faster; tests check that the two are equal.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ class Session(Protocol):
     """One sequence that a target has read, with its KV cache."""
 
     def advance(self, token_ids: Sequence[int], taps: AuxTaps) -> tuple[torch.Tensor, torch.Tensor]:
-        """Read n more tokens: float32 logits [n, vocabulary] and aux hidden states [n, taps * hidden size]."""
+        """Read n more tokens; return float32 logits [n, vocabulary] and aux hidden states [n, taps * hidden size]."""
 
     def rewind(self, length: int) -> None:
-        """Forget everything after the first ``length`` tokens."""
+        """Drop everything after the first ``length`` tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speculation:
-    """What came of one prompt: the response's tokens (cut where it ends), and accepted drafts, 0 … K, per round."""
+    """The result of one prompt: the response's tokens (cut at its end), and accepted drafts, 0 … K, per round."""
 
     response: tuple[int, ...]
     rounds: tuple[int, ...]
@@ -69,13 +69,13 @@ def speculate(
         rounds.append(accepted)
         tokens += [*proposals[:accepted], correction]
         read += 1 + accepted
-        session.rewind(read)  # what was accepted stays read; the rejected drafts never happened
+        session.rewind(read)  # accepted tokens stay read; rejected drafts are dropped
         aux = seen[: 1 + accepted]
     return Speculation(_cut(tokens[len(prompt) :], max_new_tokens, end), tuple(rounds))
 
 
 class _Draft:
-    """The head's side: a memory of everything the target has confirmed, and K proposals on top of it."""
+    """The head's side: a memory of everything the target has confirmed, plus K proposals."""
 
     def __init__(self, model: DraftModel, settings: ReplaySettings, generator: torch.Generator | None) -> None:
         self._model = model
@@ -85,9 +85,10 @@ class _Draft:
         self._confirmed = 0
 
     def propose(self, aux: torch.Tensor, tokens: Sequence[int]) -> tuple[list[int], list[torch.Tensor]]:
-        """K proposals to follow ``tokens``, and for each the distribution it was drawn from, [draft vocabulary].
+        """Draft K proposals after ``tokens``, each with the distribution it was drawn from, [draft vocabulary].
 
-        ``aux`` [n, …] are the target's states at the n positions before the last token that it has not seen yet.
+        ``aux`` [n, …] are the target's states at the n positions before the last token that the draft has not seen
+        yet.
         """
         model, device = self._model, self._model.device
         begin, self._confirmed = self._confirmed, self._confirmed + len(aux)
@@ -113,7 +114,7 @@ class _Draft:
         return proposals, distributions
 
     def _draw(self, logits: torch.Tensor) -> tuple[int, torch.Tensor]:
-        """A token of the target's vocabulary, and the distribution over the draft vocabulary it was drawn from."""
+        """Draw a token of the target's vocabulary; return it with its distribution over the draft vocabulary."""
         c = self._settings
         if c.drafting == "probabilistic" and c.temperature > 0:
             distribution = (logits.double() / c.temperature).softmax(-1)
@@ -133,9 +134,9 @@ def _verify(
     temperature: float,
     generator: torch.Generator | None,
 ) -> tuple[int, int]:
-    """How many proposals are accepted, and the target's own token after them.
+    """Return how many proposals are accepted, and the target's own token after them.
 
-    ``logits`` [K + 1, vocabulary]: row i is the target's prediction of what proposal i claims.
+    ``logits`` [K + 1, vocabulary]: row i is the target's prediction for the position of proposal i.
     """
     for i, (token, distribution) in enumerate(zip(proposals, distributions, strict=True)):
         if temperature == 0:

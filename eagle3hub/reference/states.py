@@ -1,4 +1,4 @@
-"""Hidden states of a target, saved to a folder and read back."""
+"""Save hidden states of a target to a folder and read them back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from eagle3hub.reference.text import Batch, Text, batches, check_finite, check_f
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.reading import read_bytes
 
-# A folder of saved hidden states: its files, and the index that says what they are.
+# A folder of saved hidden states: its files, and the index that describes them.
 #
 # A folder of saved states holds
 #
@@ -51,7 +51,7 @@ DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 @dataclass(frozen=True, slots=True)
 class TextEntry:
-    """What is known of one text without opening its file."""
+    """What is known about one text without opening its file."""
 
     question_id: int | str
     tokens: int
@@ -62,7 +62,7 @@ class TextEntry:
 
 @dataclass(frozen=True, slots=True)
 class StatesIndex:
-    """What states.json says; ``dtype`` is F32, BF16 or F16."""
+    """The content of states.json; ``dtype`` is F32, BF16 or F16."""
 
     target_name: str
     config_sha256: str
@@ -80,7 +80,7 @@ class StatesIndex:
         return len(self.taps) * self.hidden_size
 
     def to_json(self) -> dict[str, Any]:
-        """The document."""
+        """Return the index as the document states.json."""
         return {
             "schema": SCHEMA,
             "target": {
@@ -99,7 +99,7 @@ class StatesIndex:
 
 
 def read_index(folder: Path) -> StatesIndex:
-    """Read states.json. Raises SourceError where there is none, ConfigError where it is wrong."""
+    """Read states.json. Raises SourceError if it is missing, and ConfigError if it is wrong."""
     path = folder / INDEX
     try:
         document = parse_json_object(read_bytes(path), path)
@@ -153,7 +153,10 @@ def _row(row: Any, where: str) -> TextEntry:
 
 
 def tensor_ref(path: Path, name: str, expected: tuple[str, tuple[int, ...]] | None) -> TensorRef:
-    """A tensor of a file. Raises CheckpointError where it is truncated, InputError where it is not as expected."""
+    """Find a tensor in a file.
+
+    Raises CheckpointError if it is truncated, and InputError if it is not as expected.
+    """
     tensors = read_header(path).tensors
     if name not in tensors:
         raise InputError(f"{path} holds no tensor {name}", code="states-file")
@@ -167,7 +170,7 @@ def tensor_ref(path: Path, name: str, expected: tuple[str, tuple[int, ...]] | No
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of a file. Raises CheckpointError."""
+    """Load every tensor of a file. Raises CheckpointError."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as e:
@@ -175,17 +178,17 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def states_file(folder: Path, index: int) -> Path:
-    """The file of the text at this place."""
+    """Return the path of the file of text number ``index``."""
     return folder / f"{index:06d}.safetensors"
 
 
 def ids_digest(ids: Sequence[int]) -> str:
-    """SHA-256 (hex) of token ids as JSON without spaces."""
+    """Return the SHA-256 (hex) of token ids as JSON without spaces."""
     return hashlib.sha256(json.dumps(list(ids), separators=(",", ":")).encode()).hexdigest()
 
 
 def begin_folder(folder: Path, index: StatesIndex) -> None:
-    """Write states.json into a new folder, or find that it says the same already. Raises OutputError."""
+    """Write states.json into a new folder, or check that an existing one says the same. Raises OutputError."""
     text = json.dumps(index.to_json(), indent=1, ensure_ascii=False) + "\n"
     path = folder / INDEX
     with _writing(folder):
@@ -206,7 +209,7 @@ def begin_folder(folder: Path, index: StatesIndex) -> None:
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Write a file that is there whole or not at all. Raises OutputError."""
+    """Write a file, all or nothing. Raises OutputError."""
     temporary = path.with_name(f".{path.name}")
     with _writing(path):
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary)
@@ -222,9 +225,9 @@ def _writing(path: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {path}: {why}", code="output-unwritable") from e
 
 
-# Hidden states in files: save a target's once, replay heads from them anywhere, as often as wanted.
+# Hidden states in files: save a target's once, then replay heads from them anywhere, as often as you like.
 #
-# `eagle3hub.reference.states` says what the files are.
+# The section at the head of this module lists the files.
 
 
 _BATCH_TOKENS = 4096
@@ -242,9 +245,9 @@ def save_states(
 ) -> None:
     """Save the target's hidden states over some texts, its embeddings, and log-probabilities at a ``temperature``.
 
-    Files that an earlier call for the same texts finished are kept, so that a run that was stopped goes on.
-    Raises InputError where there are no texts, OutputError where the folder holds something else or cannot be
-    written, and what `TargetModel.read` raises.
+    Files that an earlier call for the same texts finished are kept, so a run that was stopped continues. Raises
+    InputError if there are no texts, OutputError if the folder holds something else or cannot be written, and whatever
+    `TargetModel.read` raises.
     """
     folder = Path(folder)
     ids = list(range(len(texts))) if question_ids is None else question_ids
@@ -281,11 +284,11 @@ def save_states(
 
 
 class SavedStates:
-    """Hidden states that were saved: an `AuxSource` without a model.
+    """Saved hidden states: an `AuxSource` without a model.
 
     Attributes:
-        folder: where they are. index: what states.json says, the target's name and sizes included.
-        texts: the texts, in the order they were given. Their question ids are in ``index.texts``.
+        folder: where they are. index: the content of states.json, with the target's name and sizes.
+        texts: the texts, in the order in which they were saved. Their question ids are in ``index.texts``.
         batch_tokens: most tokens of one batch, padding included.
         device: where batches and embeddings are put.
     """
@@ -298,10 +301,10 @@ class SavedStates:
         device: torch.device | str = "cpu",
         batch_tokens: int = _BATCH_TOKENS,
     ) -> None:
-        """Open a folder; every file's header is checked.
+        """Open a folder and check every file's header.
 
         Args:
-            target: folder or Hub id of the target, for its embeddings where the folder has none.
+            target: folder or Hub id of the target, for its embeddings if the folder has none.
             device: where batches and embeddings are put.
 
         Raises SourceError for a missing file, CheckpointError for a truncated one, ConfigError for a wrong
@@ -318,7 +321,7 @@ class SavedStates:
     def embeddings(self) -> torch.Tensor:
         """The target's token embeddings [vocabulary, hidden size], without any scaling.
 
-        Raises SourceError where they are neither in the folder nor at the target, InputError for a wrong size.
+        Raises SourceError if neither the folder nor the target has them, and InputError for a wrong size.
         """
         own = self.folder / EMBEDDINGS
         if own.is_file():
@@ -343,7 +346,7 @@ class SavedStates:
         return data.view(ref.shape)[: wanted[0]].to(self.device)
 
     def fit(self, head: Head) -> None:
-        """Raise InputError where the head was made for a target of other sizes, or reads other layers."""
+        """Raise InputError if the head was made for a target of other sizes, or reads other layers."""
         check_fit(
             head,
             f"the target of {self.folder}",
@@ -357,7 +360,7 @@ class SavedStates:
     def read(
         self, texts: Sequence[Text], taps: AuxTaps, *, temperature: float | None = None, lookahead: bool = True
     ) -> Iterator[Batch]:
-        """Saved states of some of `texts`, whole, longest first; ``taps`` may be fewer than were saved.
+        """Yield saved states of some of `texts`, the longest first; ``taps`` may be fewer than were saved.
 
         Raises InputError for a text or a tap that was not saved, log-probabilities at another temperature, and states
         that are not finite; CheckpointError for a file that cannot be read.
@@ -392,7 +395,7 @@ class SavedStates:
             )
 
     def _columns(self, taps: AuxTaps) -> list[int]:
-        """Which blocks of the saved states the taps are."""
+        """Return which blocks of the saved states the taps are."""
         if any(tap not in self.index.taps.taps for tap in taps.taps):
             raise InputError(
                 f"the head reads the target after {_all(taps)}, but {self.folder} holds its states after "
@@ -413,7 +416,7 @@ class SavedStates:
         return self._place[text.token_ids]
 
     def _open(self, number: int, entry: TextEntry) -> Text:
-        """The text in a file, whose header is held against what states.json says."""
+        """Open the file of a text, and check its header against states.json."""
         path = states_file(self.folder, number)
         if not path.is_file():
             raise SourceError(

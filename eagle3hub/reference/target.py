@@ -27,17 +27,17 @@ _BATCH_TOKENS = {"cpu": 2048, "cuda": 8192}
 
 
 class TargetModel:
-    """A causal language model of transformers that a head drafts for. Build one with `load`.
+    """A causal language model of transformers that a head drafts for. Make one with `load`.
 
     Attributes:
-        source: what was given. name: what to call it in a report. revision: commit or branch asked for, or None.
+        source: the given folder or Hub id. name: its name in a report. revision: commit or branch asked for, or None.
         config_sha256: digest of its config.json, in hex.
         model: the transformers model, in evaluation mode.
-        device: where results are put. dtype: of weights and hidden states.
-        hidden_size, num_hidden_layers, vocab_size: sizes, as its config states them (its text part).
-        context: longest sequence in tokens (``max_position_embeddings``), or None where the config says nothing.
-        batch_tokens: most tokens of one forward pass, padding included. A response's KV cache takes up to
-            8 times as many.
+        device: of results. dtype: of weights and hidden states.
+        hidden_size, num_hidden_layers, vocab_size: sizes from (the text part of) its config.
+        context: longest sequence in tokens (``max_position_embeddings``), or None if the config does not say.
+        batch_tokens: most tokens of one forward pass, padding included. A response's KV cache takes up to 8 times as
+            many.
     """
 
     def __init__(
@@ -82,16 +82,16 @@ class TargetModel:
         """Load a target from a folder or the Hub; code from a repository is never run.
 
         Args:
-            source: see `target_address`. name: what to call it, by default the folder's name or the Hub id.
-            revision: commit, tag or branch on the Hub, where ``source`` names none.
+            source: see `target_address`. name: its name in a report, by default the folder's name or the Hub id.
+            revision: commit, tag or branch on the Hub, if ``source`` names none.
             device: ``cpu``, ``cuda`` or ``cuda:N``; ignored with ``device_map``.
             dtype: ``float32``, ``bfloat16`` or ``float16``.
             device_map: accelerate's placement: ``auto`` shards over GPUs and offloads the rest to CPU and disk.
             batch_tokens: most tokens of one forward pass; default 2048 on CPU, 8192 on CUDA.
 
-        Raises SourceError, ConfigError, CheckpointError, TensorError or InputError for what cannot be loaded,
-        UsageError for an unknown device or dtype, UnavailableError for an absent device, too little memory or a
-        missing package, HubError.
+        Raises SourceError, ConfigError, CheckpointError, TensorError or InputError if the target cannot be loaded,
+        UsageError for an unknown device or dtype, UnavailableError for a missing device, too little memory or a
+        missing package, and HubError.
         """
         torch_dtype, where = as_dtype(dtype), as_device("cpu" if device_map else device)
         at = target_address(source)
@@ -128,7 +128,7 @@ class TargetModel:
     def embeddings(self) -> torch.Tensor:
         """Token embeddings [rows, hidden size] as stored; Gemma's scaling by sqrt(hidden size) is *not* applied.
 
-        There are at least `vocab_size` rows, some checkpoints pad them to more.
+        There are at least `vocab_size` rows; some checkpoints pad them to more.
         """
         return self._weight(self.model.get_input_embeddings())
 
@@ -144,7 +144,7 @@ class TargetModel:
 
     @cached_property
     def eos_ids(self) -> frozenset[int]:
-        """Tokens that end a response: those of generation_config.json (or config.json) and the tokenizer's own."""
+        """Tokens that end a response: those in generation_config.json (or config.json) and the tokenizer's own."""
         ids = as_ids(getattr(self.model.generation_config, "eos_token_id", None))
         try:
             return ids | self.tokenizer.eos_ids
@@ -152,7 +152,7 @@ class TargetModel:
             return ids
 
     def fit(self, head: Head) -> None:
-        """Raise InputError (``reference-target-mismatch``) where the head was made for a target of other sizes."""
+        """Raise InputError (``reference-target-mismatch``) if the head was made for a target of other sizes."""
         check_fit(
             head,
             self.name,
@@ -162,27 +162,27 @@ class TargetModel:
         )
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a piece of text, no special tokens added."""
+        """Return the ids of a text; no special tokens are added."""
         return self.tokenizer.encode(text)
 
     def chat(
         self, text: str, *, system: str | None = None, template_options: Mapping[str, Any] | None = None
     ) -> list[int]:
-        """The prompt ids of a user's turn, as `ChatTokenizer.chat` says."""
+        """Return the prompt ids of a user's turn, as `ChatTokenizer.chat` does."""
         return self.tokenizer.chat(text, system=system, template_options=template_options)
 
     def read(
         self, texts: Sequence[Text], taps: AuxTaps, *, temperature: float | None = None, lookahead: bool = True
     ) -> Iterator[Batch]:
-        """Hidden states of the texts, and with a ``temperature`` > 0 log-probabilities, longest texts first.
+        """Yield hidden states of the texts, and log-probabilities for a ``temperature`` > 0, the longest texts first.
 
-        A prefix that all texts share is computed once, where the model's KV cache allows it.
-        Without ``lookahead``, positions from the response's last token on, where no draft begins, are left out.
-        Batches hold at most ``batch_tokens`` tokens, padding included. Aux states have the model's dtype. The pass
-        ends after the highest tap where no log-probability is asked for.
+        A prefix that all texts share is computed once, if the model's KV cache allows it. Without ``lookahead``,
+        positions from the response's last token on are left out, since no draft begins there. Batches hold at most
+        ``batch_tokens`` tokens, padding included. Aux states have the model's dtype. Without log-probabilities, the
+        pass ends after the highest tap.
 
         Raises InputError for a text that is empty, longer than the context or has ids outside the vocabulary, and for
-        hidden states that are not finite, naming layer and text; UnavailableError without memory.
+        hidden states that are not finite (it names layer and text); UnavailableError if memory is too small.
         """
         if temperature is not None and not 0 < temperature < float("inf"):
             raise UsageError(f"log-probabilities need a temperature above 0, not {temperature}")
@@ -212,7 +212,7 @@ class TargetModel:
             yield Batch(tuple(index), rows, aux, logprobs)
 
     def check_ids(self, ids: Sequence[int], what: str) -> None:
-        """Raise InputError where ``ids`` are empty, too many for the context, or not ids of the vocabulary."""
+        """Raise InputError if ``ids`` are empty, too many for the context, or not ids of the vocabulary."""
         if not ids:
             raise InputError(f"{what} is empty", code="reference-empty-text")
         if self.context is not None and len(ids) > self.context:
@@ -240,20 +240,20 @@ class TargetModel:
         on_text: Callable[[int, Text], None] | None = None,
         progress: Progress = silent,
     ) -> list[Text]:
-        """Let the target answer.
+        """Generate the target's responses.
 
-        A response ends with an end-of-sequence token, after ``max_new_tokens``, or at the context length; then
-        ``lookahead`` more tokens follow (fewer where the context ends), end-of-sequence ignored. Greedy at
-        temperature 0; above, tokens are drawn from softmax(logits / temperature) by a generator of each prompt's own,
-        so that neither batch size nor the other prompts change anything.
+        A response ends with an end-of-sequence token, after ``max_new_tokens``, or at the context length. Then
+        ``lookahead`` more tokens follow (fewer if the context ends), and end-of-sequence is ignored. Decoding is
+        greedy at temperature 0; above, tokens are drawn from softmax(logits / temperature). Each prompt has its own
+        random generator, so neither batch size nor the other prompts change its response.
 
         Args:
             prompts: token ids of each, 1 or more.
-            seed, numbers: the generator of a prompt is seeded with both; ``numbers`` are the prompts' places in a
-                larger set, by default 0, 1, 2 …
-            on_text: called with the position in ``prompts`` and the text as soon as it is complete.
+            seed, numbers: together they seed a prompt's generator; ``numbers`` are the prompts' places in a larger
+                set, by default 0, 1, 2 …
+            on_text: called with the index in ``prompts`` and the text, as soon as the text is complete.
 
-        Raises InputError for a prompt that is empty, has unknown ids, or leaves no room in the context, naming it.
+        Raises InputError, naming the prompt, for one that is empty, has unknown ids, or leaves no room in the context.
         """
         numbers = range(len(prompts)) if numbers is None else numbers
         wanted = []
@@ -281,7 +281,7 @@ class TargetModel:
         numbers: Sequence[int] | None = None,
         progress: Progress = silent,
     ) -> list[Text]:
-        """The texts with at least ``lookahead`` tokens after the response, as far as the context allows.
+        """Return the texts with at least ``lookahead`` tokens after the response, as far as the context allows.
 
         Raises InputError for a text that is empty, too long or has unknown ids.
         """
@@ -303,7 +303,7 @@ class TargetModel:
         return out
 
     def session(self) -> Session:
-        """One sequence that grows and shrinks token by token, with a KV cache."""
+        """Start one sequence with a KV cache that grows and shrinks token by token."""
         return Session(self.model, self._anatomy, self.device)
 
     def _generate(
@@ -329,7 +329,7 @@ class TargetModel:
             )
 
     def _logprobs(self, output: Any, ids: torch.Tensor, rows: Sequence[Text], temperature: float) -> torch.Tensor:
-        """Log-probability of each token given those before it, [B, T]; logits of a slice of positions at a time."""
+        """Compute the log-probability of each token given those before it, [B, T], a slice of positions at a time."""
         hidden = output.last_hidden_state
         out = torch.zeros(ids.shape, dtype=torch.float32, device=self.device)
         places = torch.cat([torch.arange(len(t.token_ids) - 1) + n * ids.shape[1] for n, t in enumerate(rows)])
@@ -346,7 +346,7 @@ class TargetModel:
 
     def _weight(self, module: Any) -> torch.Tensor:
         weight: torch.Tensor = module.weight
-        if weight.is_meta:  # offloaded by accelerate
+        if weight.is_meta:  # accelerate offloads this module
             weight = module._hf_hook.weights_map["weight"]
         return weight.detach()
 

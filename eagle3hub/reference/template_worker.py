@@ -1,8 +1,8 @@
-"""Render chat templates in a process of its own: a template is a program of a stranger, and this one can be stopped.
+"""Render chat templates in a process of its own: a template is a stranger's program, and this process can be stopped.
 
-Run as a script. One JSON request a line comes on standard input: ``template``, ``messages``, ``variables``; one JSON
-line goes out for each: ``text``, or ``error``. transformers renders, in Jinja's immutable sandbox, as its tokenizers
-do. Memory and processor time are bounded here, waiting by who asks (`eagle3hub.reference.chat`).
+Run as a script. Standard input brings one JSON request a line (``template``, ``messages``, ``variables``), and one
+JSON line answers each (``text`` or ``error``). transformers renders in Jinja's immutable sandbox, as its tokenizers
+do. This process limits memory and processor time; the caller limits the waiting time (`eagle3hub.reference.chat`).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 if sys.path and Path(sys.path[0]) == Path(__file__).parent:
-    del sys.path[0]  # modules of this package must not be taken for others of the same names
+    del sys.path[0]  # so that this package's modules do not hide others of the same names
 
 MEMORY = 1 << 30
-"""Bytes a template may use."""
+"""Most bytes a template may use."""
 PROCESSOR_SECONDS = 30
-"""Seconds of a processor for one text, after which the system ends the process, whoever still waits for it."""
+"""Most processor seconds for one text; then the system ends the process, even if the caller still waits."""
 LONGEST = 8 << 20
-"""Characters of a rendered text."""
+"""Most characters of a rendered text."""
 _LONGEST_ERROR = 500
 
 
@@ -54,13 +54,13 @@ def _render(request: dict[str, Any]) -> dict[str, str]:
         return {"text": text}
     except MemoryError:
         return {"error": f"it wants more than {MEMORY >> 20} MiB of memory"}
-    except Exception as error:  # a template may raise anything
+    except Exception as error:  # a template may raise any exception
         return {"error": f"{type(error).__name__}: {error}"[:_LONGEST_ERROR]}
 
 
 def main() -> None:
     """Answer requests until standard input ends."""
-    import_module("transformers.utils.chat_template_utils")  # all there is to load is loaded before memory is bounded
+    import_module("transformers.utils.chat_template_utils")  # load everything before memory is limited
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_AS, _address_space() + MEMORY)
     for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""Sequences of tokens: texts, batches by length, and checks on them."""
+"""Texts as token sequences, batches by length, and checks on them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from eagle3hub.head import AuxTaps, Head, Tap
 if TYPE_CHECKING:
     import torch
 
-# What a reference run is about: texts of the target, and what the target computed over them.
+# The data of a reference run: texts of the target, and what the target computed for them.
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One prompt, the target's response, and what the target would have said next.
+    """One prompt, the target's response, and the tokens the target would have added.
 
     Attributes:
         token_ids: prompt, response and lookahead, in this order.
@@ -27,8 +27,8 @@ class Text:
         response_length: tokens of the response, its end-of-sequence token included. The first of them comes from
             prefill and belongs to no round.
 
-    The lookahead is whatever follows the response. An engine verifies all K drafts of its last round, also those
-    beyond the token that ends the response, so counting alike takes K tokens of lookahead.
+    The lookahead is the tokens after the response. An engine verifies all K drafts of its last round, also those
+    beyond the token that ends the response, so counting as it does takes K tokens of lookahead.
     """
 
     token_ids: tuple[int, ...]
@@ -42,7 +42,7 @@ class Text:
 
     @property
     def last_start(self) -> int:
-        """Number of positions from the text's beginning that hold every one where a draft begins; 1 or more."""
+        """Number of leading positions that include every position where a draft begins; 1 or more."""
         return max(1, self.prompt_length + self.response_length - 2)
 
     @property
@@ -53,15 +53,15 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What the target computed over some texts, padded on the right.
+    """What the target computed for some texts, padded on the right.
 
     Attributes:
-        index: which of the texts asked for these are.
+        index: the texts' places among those asked for.
         texts: the texts, in that order (B of them).
         aux: aux hidden states [B, T, taps * target hidden size], in ascending order of taps; T is the longest text, or
-            less where what follows the response was not asked for.
+            less if the tokens after the response were not asked for.
         logprobs: natural log of the target's probability of each token at the temperature asked for, float32 [B, T];
-            undefined for a text's first token and its padding. None where none was asked for.
+            undefined for a text's first token and its padding. None if not asked for.
     """
 
     index: tuple[int, ...]
@@ -71,7 +71,7 @@ class Batch:
 
 
 class AuxSource(Protocol):
-    """Where aux hidden states come from: a target model, or files it saved."""
+    """A source of aux hidden states: a target model, or files it saved."""
 
     device: torch.device
 
@@ -82,21 +82,21 @@ class AuxSource(Protocol):
     def read(
         self, texts: Sequence[Text], taps: AuxTaps, *, temperature: float | None = None, lookahead: bool = True
     ) -> Iterator[Batch]:
-        """Batches that cover ``texts``, in any order; with log-probabilities where a ``temperature`` > 0 is given.
+        """Return batches that cover ``texts``, in any order, with log-probabilities for a ``temperature`` > 0.
 
-        Without ``lookahead`` nothing is needed of the positions where no draft begins.
+        Without ``lookahead``, positions where no draft begins may be missing.
         """
 
 
-# Group sequences by length, so that little is padded.
+# Group sequences by length, to keep padding small.
 
 
 def batches(lengths: Sequence[int], most_tokens: int, most_rows: int | None = None) -> list[list[int]]:
-    """Numbers of the sequences in batches, longest sequences first.
+    """Return batches of sequence numbers, longest sequences first.
 
-    A batch of B sequences, the longest of T tokens, holds at most ``most_tokens`` = B * T tokens, padding included
-    (a longer sequence is alone), and at most ``most_rows`` sequences. The longest come first so that running out of
-    memory happens at once or never.
+    A batch of B sequences, the longest with T tokens, holds B * T <= ``most_tokens`` tokens, padding included (a
+    longer sequence is alone), and at most ``most_rows`` sequences. The longest come first, so memory runs out at the
+    start or never.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     out: list[list[int]] = []
@@ -109,11 +109,11 @@ def batches(lengths: Sequence[int], most_tokens: int, most_rows: int | None = No
     return out
 
 
-# Checks that a target model and its saved hidden states share.
+# Checks shared by a target model and its saved hidden states.
 
 
 def check_fit(head: Head, name: str, *, hidden_size: int, vocab_size: int, num_hidden_layers: int) -> None:
-    """Raise InputError (``reference-target-mismatch``) where the head was made for a target of other sizes."""
+    """Raise InputError (``reference-target-mismatch``) if the head was made for a target of other sizes."""
     for what, wanted, found in (
         ("hidden size", head.dims.target_hidden_size, hidden_size),
         ("vocabulary", head.dims.vocab_size, vocab_size),
@@ -129,10 +129,10 @@ def check_fit(head: Head, name: str, *, hidden_size: int, vocab_size: int, num_h
 
 
 def check_finite(aux: torch.Tensor, taps: AuxTaps, index: Sequence[int], texts: Sequence[Text]) -> None:
-    """Raise InputError (``reference-states-not-finite``) naming the layer and the text of a state with NaN or inf.
+    """Raise InputError (``reference-states-not-finite``), naming layer and text, for a state with NaN or infinity.
 
     Args:
-        aux: [B, T, taps * hidden size], padded on the right. index: what the texts are called.
+        aux: [B, T, taps * hidden size], padded on the right. index: the texts' numbers in the message.
     """
     if aux.isfinite().all():
         return
@@ -149,7 +149,7 @@ def check_finite(aux: torch.Tensor, taps: AuxTaps, index: Sequence[int], texts: 
 
 
 def tap_name(tap: Tap) -> str:
-    """A tap in words."""
+    """Describe a tap in words."""
     return f"decoder layer {tap}" if isinstance(tap, int) else "the final norm"
 
 

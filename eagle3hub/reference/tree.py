@@ -1,4 +1,4 @@
-"""Acceptance of tree drafts as SGLang makes them, at all positions of a text at once.
+"""Measure acceptance of tree drafts as SGLang makes them, at all positions of a text at once.
 
 A chain drafts one token per step. SGLang with ``--speculative-eagle-topk`` k > 1 drafts a tree, by beam search (read
 in SGLang, under ``srt/speculative``: ``eagle_worker_v2.py`` ``draft_forward``, ``spec_utils.py``
@@ -14,16 +14,16 @@ in SGLang, under ``srt/speculative``: ``eagle_worker_v2.py`` ``draft_forward``, 
 4. At temperature 0 the target's own text leads through the tree for as long as its next token is among the children
    (``verify_tree_greedy_func``); those are accepted.
 
-One thing is not what a tree search would do. Keys and values of drafted tokens lie by slot and step
-(``kernels/ops/speculative/cache_locs.py`` ``generate_draft_decode_kv_indices`` on CUDA,
+SGLang's drafts differ from a true tree search in one way. Keys and values of drafted tokens are stored by slot and
+step (``kernels/ops/speculative/cache_locs.py`` ``generate_draft_decode_kv_indices`` on CUDA,
 ``srt/layers/attention/intel_amx_backend.py`` on CPU), and stay there when selection moves a branch to another slot.
-From its third drafted token on, a branch may therefore rest on attention to tokens that are not its ancestors: those
-that held its slot before it. The hidden state it starts from is its parent's all the same. Drafts here attend as
-SGLang's do, not as the tree would have it.
+From its third drafted token on, a branch may therefore attend to tokens that are not its ancestors: those that held
+its slot before it. It still starts from its parent's hidden state. Drafts here attend as SGLang's do, not as the tree
+would require.
 
 The same walk replays temperature > 0: SGLang's tree verification (on CUDA, at its default thresholds of 1) draws each
 token from the target's distribution and accepts it if it is a child (``kernels/jit/include/sgl_kernel/speculative/
-sampling.cuh``), and the drafts do not depend on the temperature. So over text that the target sampled, these are
+sampling.cuh``), and the drafts do not depend on the temperature. So on text that the target sampled, these are the
 rounds of sampling.
 """
 
@@ -39,12 +39,12 @@ from eagle3hub.reference.replay import open_rounds, rows, walk
 from eagle3hub.reference.text import Batch
 
 _LOGITS = 1 << 24
-"""Draft logits held at a time, in elements: 64 MiB in float32."""
+"""Most draft logits held at a time, in elements: 64 MiB in float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class TreeShape:
-    """The size of the trees, by SGLang's names.
+    """The size of the trees, in SGLang's terms.
 
     Attributes:
         steps: ``--speculative-num-steps``, depth of the tree; the most that one round accepts.
@@ -79,18 +79,17 @@ class TreeShape:
 
     @property
     def candidates(self) -> int:
-        """How many drafts a round makes, to keep the best ``num_draft_tokens`` - 1 of."""
+        """Number of drafts that a round makes, of which the best ``num_draft_tokens`` - 1 are kept."""
         return self.topk + (self.steps - 1) * self.topk**2
 
 
 def replay_tree(model: DraftModel, batch: Batch, settings: TreeShape) -> list[tuple[int, ...]]:
-    """The rounds SGLang would have run on each text of ``batch``: accepted drafts, 0 … steps, per round.
+    """Return SGLang's rounds on each text of ``batch``: accepted drafts, 0 … steps, per round.
 
-    Their number is what SGLang reports as ``spec_verify_ct``. Equal probabilities are put in order by `torch.topk`,
-    as in SGLang. Texts need a lookahead of ``steps`` - 1 tokens or more (ValueError otherwise), as in
-    `eagle3hub.reference.replay`.
+    SGLang reports their number as ``spec_verify_ct``. `torch.topk` orders equal probabilities, as in SGLang. Texts
+    need a lookahead of ``steps`` - 1 tokens or more (ValueError otherwise), as in `eagle3hub.reference.replay`.
 
-    Raises Refusal (``tree-parallel-drafting``) for a P-EAGLE head, which drafts chains only, and UsageError
+    Raises Refusal (``tree-parallel-drafting``) for a P-EAGLE head, which only drafts chains, and UsageError
     (``tree-shape``) for a k beyond the draft vocabulary.
     """
     for text in batch.texts:
@@ -102,9 +101,9 @@ def replay_tree(model: DraftModel, batch: Batch, settings: TreeShape) -> list[tu
 
 @torch.no_grad()
 def tree_depths(model: DraftModel, batch: Batch, settings: TreeShape) -> torch.Tensor:
-    """How far each text leads into the tree drafted at each of its positions: int64 [B, positions].
+    """Return how deep the text goes into the tree drafted at each position: int64 [B, positions].
 
-    0 where no round can begin. Raises what `replay_tree` raises of the head.
+    It is 0 where no round can begin. Raises what `replay_tree` raises for the head.
     """
     if model.semantics.parallel_drafting:
         raise Refusal(
@@ -125,9 +124,9 @@ def tree_depths(model: DraftModel, batch: Batch, settings: TreeShape) -> torch.T
     if starts.shape[1] == 0:
         return depths
     probability, draft = _most_probable(model, hidden, k)
-    alive &= (draft == tokens.gather(1, starts + 2)[..., None]).any(-1)  # the text leads into no other tree
+    alive &= (draft == tokens.gather(1, starts + 2)[..., None]).any(-1)  # the text follows no other tree
     order = alive.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, : int(alive.sum(1).max())]
-    at_a_time = max(1, depths.shape[1] // k)  # no more slots than there were positions above
+    at_a_time = max(1, depths.shape[1] // k)  # so that there are never more slots than positions
     for i in range(0, order.shape[1], at_a_time):
         some = order[:, i : i + at_a_time]
         at = starts.gather(1, some)
@@ -152,7 +151,7 @@ class _Trees:
     kept: torch.Tensor
 
     def follow(self, text: list[torch.Tensor]) -> torch.Tensor:
-        """How far ``text``, the tokens [B, Q] after each root, leads down the tree: int64 [B, Q]."""
+        """Return how deep ``text``, the tokens [B, Q] after each root, goes down the tree: int64 [B, Q]."""
         node = torch.full_like(text[0], -1)
         depth = torch.zeros_like(node)
         for wanted in text:
@@ -164,7 +163,7 @@ class _Trees:
 
 
 _NOWHERE = -2
-"""A node without children."""
+"""The mark of a node without children."""
 
 
 def _grow(
@@ -178,12 +177,12 @@ def _grow(
 ) -> _Trees:
     """Draft a tree at each of ``starts`` [B, Q], where ``memory`` has begun a draft per slot.
 
-    The first candidates, already known, come from ``hidden`` [B, Q, hidden size] and are ``token`` with probability
-    ``score``, [B, Q, k].
+    The first candidates are known already: ``token`` with probability ``score``, both [B, Q, k], from ``hidden`` [B,
+    Q, hidden size].
     """
     k, count = settings.topk, starts.shape[1]
-    occupant = torch.arange(k, device=starts.device).expand_as(token)  # by number among all candidates
-    hidden = hidden.repeat_interleave(k, dim=1)  # [B, Q * k, …]: what each slot's occupant starts from
+    occupant = torch.arange(k, device=starts.device).expand_as(token)  # numbered among all candidates
+    hidden = hidden.repeat_interleave(k, dim=1)  # [B, Q * k, …]: the values each slot's occupant starts from
     scores, tokens, parents = [score], [token], [torch.full_like(token, -1)]
     for step in range(1, settings.steps):
         at = (starts + step).repeat_interleave(k, dim=1)
@@ -192,7 +191,7 @@ def _grow(
         scores.append((score[..., None] * probability).flatten(2))
         tokens.append(draft.flatten(2))
         parents.append(occupant.repeat_interleave(k, dim=2))
-        score, best = scores[-1].topk(k, dim=-1)  # the next occupants, among k * k candidates
+        score, best = scores[-1].topk(k, dim=-1)  # the next occupants, out of k * k candidates
         token = tokens[-1].gather(2, best)
         occupant = best + k + (step - 1) * k * k
         slot = best // k + k * torch.arange(count, device=best.device)[:, None]
@@ -204,9 +203,9 @@ def _grow(
 
 
 def _most_probable(model: DraftModel, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Probabilities and target tokens [B, N, k] of the k best drafts from hidden states [B, N, hidden size].
+    """Return probabilities and target tokens [B, N, k] of the k best drafts from hidden states [B, N, hidden size].
 
-    A chain's one draft is the arg max, with probability 1.
+    A chain (k = 1) drafts the arg max, with probability 1.
     """
     probabilities, drafts = [], []
     flat, at_a_time = hidden.flatten(0, 1), max(1, _LOGITS // model.dims.draft_vocab_size)

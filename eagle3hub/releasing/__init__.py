@@ -1,1 +1,1 @@
-"""From a manifest to a published release, for one head or several."""
+"""Release one head or several: from a manifest to published repositories."""

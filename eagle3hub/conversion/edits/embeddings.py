@@ -23,16 +23,16 @@ _NAMES = (
     f"model.language_model.{EMBEDDINGS}",
     "transformer.wte.weight",
 )
-"""Names of the embeddings in targets, text-only and multimodal ones (transformers 5)."""
+"""Names of the embeddings in targets, both text-only and multimodal (transformers 5)."""
 _NAME_ONE = "name a safetensors file, a folder or a Hub id that holds the target's weights"
 
 
 def include_embeddings(head: Head, source: str, *, cast: bool = False) -> tuple[Head, Change]:
     """Add the token embeddings found in ``source``: a safetensors file, a model's folder or a Hub id.
 
-    ``cast``: all weights are cast to one dtype afterwards, so these may differ from the head's.
-    Raises SourceError where there are none, TensorError where they do not fit the head, Refusal where the head has
-    embeddings already.
+    ``cast`` says that all weights are cast to one dtype afterwards, so the embeddings' dtype may differ from the
+    head's. Raises SourceError if there are no embeddings, TensorError if they do not fit the head, and Refusal if the
+    head already has embeddings.
     """
     if EMBEDDINGS in head.tensors:
         raise Refusal(
@@ -66,8 +66,8 @@ def include_embeddings(head: Head, source: str, *, cast: bool = False) -> tuple[
 def drop_embeddings(head: Head, target: str | None) -> tuple[Head, Change]:
     """Remove embed_tokens.weight, so that engines use the target's.
 
-    If ``target`` is a folder with weights, both are compared and must be equal; otherwise that is an assumption.
-    Raises Refusal if the head needs its own, TensorError if it has none.
+    If ``target`` is a folder with weights, its embeddings must equal the head's; otherwise this is recorded as an
+    assumption. Raises Refusal if the head needs its own embeddings, and TensorError if it has none.
     """
     own = head.tensors.get(EMBEDDINGS)
     d = head.dims
@@ -106,7 +106,9 @@ def drop_embeddings(head: Head, target: str | None) -> tuple[Head, Change]:
 
 
 def find_embeddings(source: str) -> TensorRef:
-    """The token embeddings in a safetensors file, a model's folder or a Hub repository (only their shard is fetched).
+    """Find the token embeddings in a safetensors file, a model's folder or a Hub repository.
+
+    From the Hub, only the shard that holds them is fetched.
 
     Raises SourceError, CheckpointError or HubError.
     """

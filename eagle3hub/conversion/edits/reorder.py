@@ -1,4 +1,4 @@
-"""Edits of order and precision: aux layers, rows of the draft vocabulary, dtype."""
+"""Edits of order and dtype: aux layers, rows of the draft vocabulary, and the weights' dtype."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from eagle3hub.head.vocab import VocabMap
 
 
 DTYPES = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
-"""Names on the command line, and in safetensors."""
+"""Dtype names on the command line, and in safetensors."""
 
 
 def change_dtype(head: Head, name: str) -> tuple[Head, Change | None]:
-    """Cast every weight that is not of dtype ``name`` yet, rounding to nearest even; None where all are.
+    """Cast every weight whose dtype is not ``name``, rounding to nearest even; the change is None if all have it.
 
     Raises UsageError for an unknown name, Refusal for a quantized head.
     """
@@ -55,14 +55,14 @@ def change_dtype(head: Head, name: str) -> tuple[Head, Change | None]:
     return out, Change(f"dtype:{name}", what, evidence, names, not lossy)
 
 
-# Sort a head's draft vocabulary or its aux hidden states, without changing what it computes.
+# Sort a head's draft vocabulary or its aux hidden states without changing what the head computes.
 
 
 def resort_vocab(head: Head) -> tuple[Head, Change]:
     """Permute the rows of lm_head and the entries of d2t together, so that target ids ascend.
 
-    Every row keeps its bytes, and every target token keeps its logit. Raises VocabMapError where there is no map to
-    sort by, Refusal for a quantized lm_head.
+    Every row keeps its bytes, and every target token keeps its logit. Raises VocabMapError if there is no map to sort
+    by, and Refusal for a quantized lm_head.
     """
     vocab = head.vocab_map
     if vocab is None:
@@ -100,8 +100,8 @@ def resort_vocab(head: Head) -> tuple[Head, Change]:
 def sort_aux(head: Head) -> tuple[Head, Change]:
     """Permute the weights of each aux hidden state so that layer ids ascend.
 
-    These are the column blocks of fc, parts of input_norm and mask_hidden, and the fc_norm of each state.
-    Raises ConfigError where the order is ascending already, Refusal for a quantized fc.
+    These are the column blocks of fc, parts of input_norm and mask_hidden, and the fc_norm of each state. Raises
+    ConfigError if the order is ascending already, and Refusal for a quantized fc.
     """
     ids = head.fc_order
     if ids is None:

@@ -1,4 +1,4 @@
-"""Edits of the vocabulary map: repair a map that is wrong in a known way, or take it from a file."""
+"""Edits of the vocabulary map: repair one that is wrong in a known way, or read one from a file."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from eagle3hub.layouts import get_layout
 from eagle3hub.layouts.tensors import read_integers, read_mask
 from eagle3hub.system.reading import opened
 
-# Repairs of a vocabulary map: each is requested by name, and made only where the buffers prove it right.
+# Repairs of a vocabulary map: each is requested by name, and made only if the buffers prove it right.
 
 
 REPAIRS = ("absolute", "double-subtracted", "arange", "from-t2d", "from-d2t", "prefix")
-"""Repairs that can be requested by name; each fits certain faults only."""
+"""Repairs that can be requested by name; each fits only certain faults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ def repair_vocab_map(
 ) -> Repaired:
     """Repair a pair of vocabulary buffers with the repair called ``name``, one of `REPAIRS`.
 
-    The buffers are those of `check_vocab_map`. Raises VocabMapError where this repair does not fit the fault, so
-    that nothing is ever repaired on a guess.
+    The buffers are those of `check_vocab_map`. Raises VocabMapError if this repair does not fit the fault, so no
+    repair is ever a guess.
     """
     vocab, status, problems = check_vocab_map(d2t, t2d, vocab_size=vocab_size, draft_vocab_size=draft_vocab_size)
     if name == "from-t2d" and vocab is not None and vocab.stored_as == "t2d":
@@ -71,7 +71,7 @@ def _nothing_to_repair(name: str, status: str) -> VocabMapError:
 
 def _repair(name: str, status: str, d2t: Sequence[int] | None, t2d: bytes | None, v: int, vd: int) -> Repaired | None:
     members = None if t2d is None or len(t2d) != v else [i for i, m in enumerate(t2d) if m]
-    unset = vd == v and not members  # over a full vocabulary only a mask that is all true means anything
+    unset = vd == v and not members  # for a full vocabulary, a mask means something only if it is all true
     prefix = members is None or unset or members == list(range(vd))
     ids: Sequence[int] | None = None
     evidence = ""
@@ -115,7 +115,7 @@ def _repair(name: str, status: str, d2t: Sequence[int] | None, t2d: bytes | None
 def repair_vocab(head: Head, names: Sequence[str]) -> tuple[Head, list[Change]]:
     """Apply the repairs called ``names`` to the vocabulary map of ``head``.
 
-    Raises UsageError for a name that does not exist, VocabMapError for one that does not fit.
+    Raises UsageError for a repair that does not exist, and VocabMapError for one that does not fit.
     """
     changes: list[Change] = []
     for name in names:
@@ -150,7 +150,7 @@ def repair_vocab(head: Head, names: Sequence[str]) -> tuple[Head, list[Change]]:
 
 
 _UNSURE = frozenset({"t2d-mismatch", "t2d-values", "t2d-count"})
-"""Faults in which t2d is as likely wrong as d2t."""
+"""Faults in which t2d may be wrong as well as d2t."""
 
 _NPY = b"\x93NUMPY"
 
@@ -158,9 +158,10 @@ _NPY = b"\x93NUMPY"
 def supply_map(head: Head, file: str | Path) -> tuple[Head, Change]:
     """Give ``head`` the map in ``file``: .npy, safetensors or a torch pickle, with d2t alone or d2t and t2d.
 
-    It may hold offsets or absolute ids: the reading that is a map of this head counts, and t2d, if there is one, must
-    agree; if both readings fit, the file is refused. Raises SourceError or CheckpointError for a file that cannot be
-    read, VocabMapError for one that holds no map for this head or contradicts a map the head already has.
+    The file may hold offsets or absolute ids. The reading that gives a map of this head is taken, and t2d must agree
+    if there is one; if both readings fit, the file is refused. Raises SourceError or CheckpointError for a file that
+    cannot be read, and VocabMapError for one that holds no map for this head or contradicts a map the head already
+    has.
     """
     d2t, t2d = _read(Path(file).expanduser())
     name = Path(file).name
@@ -215,7 +216,7 @@ def _counts(t2d: bytes | None, v: int, vd: int) -> bool:
 
 
 def _settle(name: str, d2t: Sequence[int], mask: bytes | None, v: int) -> tuple[array[int], str]:
-    """The target ids, and in words how they were stored."""
+    """Return the target ids, and a few words on how they were stored."""
     readings = {
         "offsets": array("q", (i + x for i, x in enumerate(d2t))),
         "absolute target ids": array("q", d2t),
@@ -226,7 +227,7 @@ def _settle(name: str, d2t: Sequence[int], mask: bytes | None, v: int) -> tuple[
         if len(set(ids)) == len(ids) and min(ids) >= 0 and max(ids) < v and (mask is None or _marked(ids, mask))
     }
     if len(sound) == 2 and mask is None and all(a <= b for a, b in pairwise(d2t)):
-        # ascending ids as offsets never end above V - V_d; ascending absolute ids nearly always do
+        # ascending offsets never end above V - V_d; ascending absolute ids nearly always do
         sound.pop("offsets" if d2t[-1] > v - len(d2t) else "absolute target ids")
     if len(sound) == 1:
         ((kind, ids),) = sound.items()

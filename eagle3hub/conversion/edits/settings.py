@@ -1,4 +1,4 @@
-"""Set fields of the config to write by hand, as long as the tensors agree."""
+"""Set fields of the config to write, as long as the tensors agree."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _AT_THE_SOURCE = "leave it out, or correct the config.json of the source where t
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """``KEY=VALUE``: a dotted key, and a value that is JSON or else a plain string. Raises UsageError."""
+    """Read ``KEY=VALUE``: a dotted key, and a value that is JSON or else a plain string. Raises UsageError."""
     key, equals, raw = text.partition("=")
     if not equals or not all(key.split(".")):
         hint = "--set bos_token_id=1"
@@ -60,9 +60,10 @@ def apply_settings(
 ) -> tuple[Head, LayoutFiles, list[Change]]:
     """Set config fields, and check the result before anything is written.
 
-    After each field the folder is read back and every engine's verdict compared. A field may change the semantics only
-    where they had to be assumed; the head returned then has the new ones, and the change is recorded. Raises Refusal
-    for a field that contradicts the tensors or the head, has an option of its own, or makes an engine's verdict worse.
+    After each field, the folder is read back and every engine's verdict is compared. A field may change the semantics
+    only where they had to be assumed; the returned head then has the new semantics, and the change is recorded. Raises
+    Refusal for a field that contradicts the tensors or the head, has an option of its own, or makes an engine's
+    verdict worse.
     """
     changes: list[Change] = []
     seen = _look(head, files, layout) if settings else None
@@ -122,7 +123,7 @@ def _has_null(value: Any) -> bool:
 
 
 def _lost(before: Any, value: Any) -> list[str]:
-    """Names of the fields of an object that a new value no longer has."""
+    """List the fields of an object that its new value no longer has."""
     if not isinstance(before, dict):
         return []
     return sorted(before) if not isinstance(value, dict) else sorted(set(before) - set(value))
@@ -130,7 +131,7 @@ def _lost(before: Any, value: Any) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A folder as it would be read: the head in it, its detected layout (None: none), every engine's verdict."""
+    """What reading a folder gives: the head in it, its detected layout (None: none), every engine's verdict."""
 
     head: Head
     layout: str | None
@@ -151,7 +152,7 @@ def _look(head: Head, files: LayoutFiles, layout: str) -> _Seen:
 
 
 def target_of(head: Head) -> TargetFacts | None:
-    """The known facts of the target, or None if its depth is unknown."""
+    """Return the known facts of the target, or None if its depth is unknown."""
     if head.num_target_layers is None:
         return None
     return TargetFacts(
@@ -168,7 +169,7 @@ def target_of(head: Head) -> TargetFacts | None:
 
 
 def _hold(key: str, head: Head, files: LayoutFiles, layout: str, after: _Seen) -> None:
-    """Raise Refusal where the folder would contradict the tensors, or name other layers, tokens or maps."""
+    """Raise Refusal if the folder would contradict the tensors, or name other layers, tokens or maps."""
     back = after.head
     flat = _flattened(files.config)
     stated = {v for k, v in flat if k in {"torch_dtype", "dtype"} and v is not None}
@@ -193,7 +194,7 @@ def _hold(key: str, head: Head, files: LayoutFiles, layout: str, after: _Seen) -
 
 
 def _semantics_changed(key: str, head: Head, back: Head) -> list[str]:
-    """How the semantics changed, in words. Raises Refusal unless what changed had been assumed."""
+    """Say how the semantics changed. Raises Refusal unless what changed had been assumed."""
     a, b = head.semantics, back.semantics
     differ = [f.name for f in fields(a) if getattr(a, f.name) != getattr(b, f.name)]
     changed = [f"{name} from {getattr(a, name)} to {getattr(b, name)}" for name in differ]
@@ -217,7 +218,7 @@ def _hold_engines(key: str, before: _Seen, after: _Seen) -> None:
 
 
 def _rehearse(folder: Path, files: LayoutFiles) -> None:
-    """Write a folder like the real one, with holes in place of the weights: it takes no room on the disk."""
+    """Write a folder like the real one, but with sparse files for the weights, which take no room on the disk."""
     (folder / CONFIG).write_bytes(document_bytes(files.config))
     ordered = in_file_order(files.tensors)
     header = encode_header(ordered, files.metadata)
