@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from eagle3hub._version import __version__
@@ -164,8 +165,10 @@ def _fill(stage: Path, plan: ConversionPlan, *, flush: bool, progress: Progress)
     with ExitStack() as stack:
         flushing = stack.enter_context(Flushing()) if flush else None
         pool = stack.enter_context(ThreadPoolExecutor(max_workers=2))
-        if verify:  # import now: reading from the disk can have to wait while files are flushed
-            pool.submit(import_module, "numpy")
+        if verify:
+            # Import now: reading from the disk can have to wait while files are flushed. Nothing waits for this thread:
+            # a signal that stops the main thread inside an import can leave Python's import lock taken for good.
+            Thread(target=import_module, args=("numpy",), daemon=True).start()
         try:
             write_file(stage / CONFIG, config, flush=flush)
             if len(plan.shards) > 1:

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -341,3 +342,24 @@ def test_layers_that_look_shifted_are_not_mended_by_writing_them(
     assert (status, "warning the aux layers are the default ones shifted by one layer" in out) == (0, True)
     assert "mended the aux layers" not in out
     assert "shifted by one layer" in cli("inspect", tmp_path / "out", "--target", target)[1]
+
+
+def test_an_import_that_never_ends_does_not_keep_a_stopped_conversion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A signal inside an import can leave Python's import lock taken, and a thread that imports then waits for ever."""
+    go_on, ended = threading.Event(), threading.Event()
+
+    def stuck(_name: str) -> None:
+        go_on.wait(20)
+        ended.set()
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "import_module", stuck)
+    monkeypatch.setattr(run, "verify_folder", stopped)
+    source = heads.specforge(tmp_path / "head")
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, tmp_path / "out", "specforge")
+    assert not ended.is_set(), "the conversion waited for the import"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["head"]
+    go_on.set()
