@@ -345,7 +345,7 @@ def test_layers_that_look_shifted_are_not_mended_by_writing_them(
 
 
 def test_an_import_that_never_ends_does_not_keep_a_stopped_conversion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A signal inside an import can leave Python's import lock taken, and a thread that imports then waits for ever."""
+    """A signal inside an import can leave Python's import lock taken, and another thread's import never ends."""
     go_on, ended = threading.Event(), threading.Event()
 
     def stuck(_name: str) -> None:
