@@ -166,8 +166,8 @@ def _fill(stage: Path, plan: ConversionPlan, *, flush: bool, progress: Progress)
         flushing = stack.enter_context(Flushing()) if flush else None
         pool = stack.enter_context(ThreadPoolExecutor(max_workers=2))
         if verify:
-            # Import now: reading from the disk can have to wait while files are flushed. Nothing waits for this thread: a
-            # signal that stops the main thread inside an import can leave Python's import lock taken for good.
+            # Import now: reading from the disk can have to wait while files are flushed. Nothing waits for this
+            # thread: a signal that stops the main thread in an import can leave Python's import lock taken for good.
             Thread(target=import_module, args=("numpy",), daemon=True).start()
         try:
             write_file(stage / CONFIG, config, flush=flush)
