@@ -15,7 +15,7 @@
     ├── FoundWanting            1   checked, and the check did not pass
     ├── UnavailableError        4   an engine or a device is not there
     ├── HubError                5   the Hub or the network failed
-    └── InternalError           70  a mistake of this program
+    └── InternalError           70  a bug in eagle3hub
 
 Every message is one sentence that says what is wrong and where; ``hint`` says what to do.
 """
@@ -206,7 +206,7 @@ class HubError(Eagle3HubError):
 
 
 class InternalError(Eagle3HubError):
-    """A mistake of this program: what nobody foresaw. The command line makes it of every other exception."""
+    """A bug in eagle3hub. The command line reports every unexpected exception as one."""
 
     exit_code = 70
     default_code = "internal"

@@ -215,7 +215,7 @@ def _print(doc: dict[str, Any], console: Console) -> None:
         console.print(f"  [cyan]assumed[/] {escape(a['field'])} = {escape(str(a['value']))}: {escape(a['why'])}")
         console.print(f"    [dim]to settle it: {escape(a['settle'])}[/]")
     for p in doc["mended"]:
-        console.print(f"  [green]mended[/] {escape(p['message'])}")
+        console.print(f"  [green]fixed[/] {escape(p['message'])}")
     of = " of the source:" if doc["dry_run"] else ""
     for p in doc["problems"] if doc["dry_run"] else doc["result_problems"]:
         console.print(f"  [yellow]{p['severity']}[/]{of} {escape(p['message'])}")

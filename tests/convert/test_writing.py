@@ -316,11 +316,11 @@ def test_a_warning_says_whether_it_is_one_of_the_result(tmp_path: Path, cli: Cal
     assert (status, "warning of the source: aux layer ids" in out) == (0, True)
     for more in ((), ("--no-verify", "--force")):
         status, out, _ = cli(*argv, *more)
-        assert (status, "mended aux layer ids [1, 3, 4] stand in eagle_config only" in out) == (0, True)
+        assert (status, "fixed aux layer ids [1, 3, 4] stand in eagle_config only" in out) == (0, True)
     assert "eagle_config only" not in cli("inspect", tmp_path / "out")[1]
     argv = ("convert", nested_only, tmp_path / "unnamed", "--to", "safeailab", "--resort-vocab")
     status, out, _ = cli(*argv)
-    assert (status, "eagle_config only" in out) == (0, False), "ids that are named nowhere are not mended"
+    assert (status, "eagle_config only" in out) == (0, False), "ids that are named nowhere are not fixed"
     no_context = FIXTURES / "specjax-saved" / "head"
     argv = ("convert", no_context, tmp_path / "kept", "--to", "specjax")
     status, out, _ = cli(*argv)
@@ -340,7 +340,7 @@ def test_layers_that_look_shifted_are_not_mended_by_writing_them(
     argv = ("convert", source, tmp_path / "out", "--to", "speculators", "--speculative-tokens", 3, "--target", target)
     status, out, _ = cli(*argv, "--target-name", "owner/target")
     assert (status, "warning the aux layers are the default ones shifted by one layer" in out) == (0, True)
-    assert "mended the aux layers" not in out
+    assert "fixed the aux layers" not in out
     assert "shifted by one layer" in cli("inspect", tmp_path / "out", "--target", target)[1]
 
 
