@@ -6,15 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub import validation
+from eagle3hub.system.progress import Progress, silent
 from eagle3hub.validation import ValidateOptions
 from eagle3hub.validation.engine_runner import Cache
 from eagle3hub.validation.matrix import Matrix
 from eagle3hub.validation.report import Report
 
 
-def validate(head: str | Path, *, target: str | Path, cache: Cache | None = None, **options: Any) -> Report:
+def validate(
+    head: str | Path,
+    *,
+    target: str | Path,
+    cache: Cache | None = None,
+    progress: Progress = silent,
+    **options: Any,
+) -> Report:
     """See `eagle3hub.validation.validate`."""
-    return validation.validate(head, target, ValidateOptions(**options), cache=cache)
+    return validation.validate(head, target, ValidateOptions(**options), cache=cache, progress=progress)
 
 
 def validate_layouts(head: str | Path, layouts: str, *, target: str | Path, **options: Any) -> Matrix:
