@@ -367,8 +367,10 @@ def test_who_starts_it_by_hand_chooses_neither_what_runs_nor_who_approves(hub: H
         used = set(re.findall(r"inputs\.([\w-]+)", json.dumps([steering, steps])))
         assert not used & (by_hand - {"sign"}), name
         installs = [step for step in steps if "pip" in step.get("run", "")]
-        assert len(installs) == (name != "attest"), name
-        assert all("job.workflow_sha" in step["env"]["TOOL"] for step in installs)
+        ours = [step for step in installs if "$TOOL" in step["run"]]
+        assert len(ours) == (name != "attest"), name
+        assert all("job.workflow_sha" in step["env"]["TOOL"] for step in ours)
+        assert all("--require-hashes" in step["run"] for step in installs if step not in ours), name
     (tmp_path / "repository").mkdir()
     runner = machine(tmp_path / "repository")
     for name in ("package", "environment", "runner", "staging-repo", "hf-jobs-flavor"):
