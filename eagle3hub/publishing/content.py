@@ -18,7 +18,7 @@ from eagle3hub.publishing.files import LocalFile
 
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
-MAX_PNG_BYTES = 64 << 20
+MAX_PICTURE_BYTES = 64 << 20
 """A picture on a model card is far smaller. Larger ones are not read into memory."""
 _MAX_TEXT = 16 << 20
 _MAX_PNG_PIXELS = 1 << 28
@@ -164,7 +164,6 @@ def _size(header: bytes) -> int:
 
 
 JPEG_START = b"\xff\xd8\xff"
-MAX_JPEG_BYTES = 64 << 20
 _MAX_JPEG_PIXELS = 1 << 26
 _FRAMES = {0xC0, 0xC1, 0xC2}
 _NAMES = {0xC4: "DHT", 0xDB: "DQT", 0xDD: "DRI", 0xFE: "COM", 0xE0: "APP0", 0xE1: "APP1", 0xE2: "APP2"}

@@ -137,7 +137,7 @@ def _contents(file: LocalFile, name: str, f: BinaryIO) -> Iterator[Problem]:
             f"{name} cannot be searched for secrets: it is {what}, which is compressed", "publish what is in it"
         )
     if start.startswith((content.PNG_START, content.JPEG_START)):
-        problems, whole = _picture(file, name, f.read(content.MAX_PNG_BYTES))
+        problems, whole = _picture(file, name, f.read(content.MAX_PICTURE_BYTES))
         yield from problems
         if whole:
             return
@@ -160,7 +160,7 @@ def _picture(file: LocalFile, name: str, data: bytes) -> tuple[list[Problem], bo
     """
     try:
         if file.size > len(data):
-            raise content.Malformed(f"is larger than {content.MAX_PNG_BYTES} bytes")
+            raise content.Malformed(f"is larger than {content.MAX_PICTURE_BYTES} bytes")
         if data.startswith(content.JPEG_START):
             said = [(s, data[s.start : s.end].removeprefix(b"Exif\0\0")) for s in content.jpeg_segments(data)]
         else:

@@ -167,6 +167,13 @@ def not_here(report: dict[str, Any], found: dict[str, Any]) -> None:
     report["verdict"] = "pass"
 
 
+def two_positions(report: dict[str, Any], found: dict[str, Any]) -> None:
+    """Change one prompt's counters to those of K = 2, which agree with each other."""
+    row = found["per_prompt"][0]
+    row.update(drafted=2 * row["rounds"], accepted_per_position=row["accepted_per_position"][:2])
+    row["accepted"] = sum(row["accepted_per_position"])
+
+
 def older_reference(report: dict[str, Any], found: dict[str, Any]) -> None:
     """Change the counters of the reference, while the gate that compares them still says pass."""
     rows = [
@@ -306,7 +313,8 @@ TAMPERINGS: dict[str, tuple[Edit, str, str]] = {
         "publish-report",
         "other questions",
     ),
-    "counts of another K": (
+    "counts of another K": (in_report(two_positions), "publish-report", "and K is 3"),
+    "fewer positions than the other counters need": (
         in_report(lambda r, e: e["per_prompt"][0].update(accepted_per_position=[7, 1])),
         "publish-report",
         "contradict each other",
