@@ -94,7 +94,7 @@ def _print(found: Inspection, console: Console, tensors: bool, command: Any) -> 
     d, s, aux, vocab = doc["dims"], doc["semantics"], doc["aux"], doc["vocab_map"]
     console.print(
         f"[bold]{escape(doc['source'])}[/]: EAGLE-3 draft head, [bold]{doc['layout']}[/] layout, "
-        f"{readable_count(doc['parameters'])} parameters, {s['quantization'] or doc['dtype']}"
+        f"{readable_count(doc['parameters'])} parameters, {s['quantized_as'] or doc['dtype']}"
     )
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")

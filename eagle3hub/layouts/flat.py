@@ -10,10 +10,11 @@ from typing import Any
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.checkpoint.safetensors import FLOATS, TORCH_NAME, is_scale
 from eagle3hub.checkpoint.writer import OutTensor
-from eagle3hub.errors import ConfigError, Hint, Problem
+from eagle3hub.errors import ConfigError, Hint, Problem, Refusal
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head
 from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
 from eagle3hub.head.fields import Fields
+from eagle3hub.head.quantization import QUANT_KEYS, renamed
 from eagle3hub.head.vocab import mask_as
 from eagle3hub.layouts.aux_layers import Taps, read_flat_taps
 from eagle3hub.layouts.base import (
@@ -34,7 +35,9 @@ from eagle3hub.layouts.interpret import (
     rewritten,
     taps_of,
 )
+from eagle3hub.layouts.packed import json_object, module_of
 from eagle3hub.layouts.tensors import name_on_disk
+from eagle3hub.system.documents import document_bytes
 
 # The tensors of a head as one layout stores them: names, vocabulary buffers, header metadata.
 
@@ -95,6 +98,39 @@ def _buffer(head: Head, buffer: str, dtype: str, name: str) -> OutTensor:
         return OutTensor(name, dtype, (v,), mask_as(mask, dtype))
     identity = bytes(vd * (4 if dtype == "I32" else 8))
     return OutTensor(name, dtype, (vd,), identity if vocab is None else vocab.d2t_bytes(dtype))
+
+
+def with_quantization(files: LayoutFiles, head: Head) -> LayoutFiles:
+    """The files of a quantized head with the source's word on how it is quantized; other files as they are.
+
+    Where tensors are renamed, so are the modules that it names. Raises Refusal where that is not certain to be right.
+    """
+    if head.semantics.quantization is None:
+        return files
+    modules = {}
+    for on_disk, canonical in files.origin.items():
+        if canonical is not None:
+            part = canonical[len(module_of(canonical)) :]
+            modules[head.tensors[canonical].name.removesuffix(part)] = on_disk.removesuffix(part)
+    stated = {key: head.config[key] for key in QUANT_KEYS if head.config.get(key)}
+    config = files.config | {key: _renamed(found, modules, key) for key, found in stated.items()}
+    side_files = {}
+    for name, raw in head.side_files.items():
+        before = json_object(raw)
+        after = _renamed(before, modules, name)
+        side_files[name] = raw if after == before else document_bytes(after)
+    return replace(files, config=config, side_files=files.side_files | side_files)
+
+
+def _renamed(found: Any, modules: Mapping[str, str], place: str) -> Any:
+    after = renamed(found, modules)
+    if after is None:
+        raise Refusal(
+            f"tensors get other names, and {place} names modules in a way that cannot be rewritten with certainty",
+            hint="write the names of modules out in it, without regular expressions",
+            code="refused-quantization-names",
+        )
+    return after
 
 
 # The codec of layouts whose config is one flat Llama config (all but speculators).
@@ -222,7 +258,7 @@ class FlatLayout(ABC):
             config = self.new_config(head)
         tensors, metadata, origin = tensors_to_write(head, self.name, contract, before)
         assumptions = [] if contract.aux_ids is not None else assumed_depth(head, contract.title)
-        return LayoutFiles(config, tensors, metadata, origin, assumptions, notes)
+        return with_quantization(LayoutFiles(config, tensors, metadata, origin, assumptions, notes), head)
 
     def noting_base(self, files: LayoutFiles, head: Head) -> LayoutFiles:
         """The files with a note that this layout's trainer ignores the RoPE base, unless the base is doubtful."""

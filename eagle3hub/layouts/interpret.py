@@ -13,6 +13,7 @@ from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
 from eagle3hub.layouts.aux_layers import Taps, taps_from
 from eagle3hub.layouts.base import Contract, ReadOptions, aux_count
 from eagle3hub.layouts.hf_config import LlamaConfig, windowed_alike
+from eagle3hub.layouts.packed import inputs_of, side_file
 from eagle3hub.layouts.tensors import (
     BUFFERS,
     buffer_dtypes,
@@ -157,6 +158,7 @@ def build_head(
         speculative_tokens=meaning.speculative_tokens,
         mask_token_id=meaning.mask_token_id,
         fc_order=meaning.fc_order,
+        side_files=side_file(checkpoint) if semantics.quantization is not None else {},
         other_names=_other_names(checkpoint, tensors, contract.tensor_prefix),
         assumptions=list(meaning.assumptions),
         problems=[*meaning.problems, *problems],
@@ -172,8 +174,9 @@ def _check_aux_count(head: Head) -> None:
     if not head.semantics.uses_aux:
         return
     count, width = aux_count(head), head.dims.target_hidden_size
-    fc = head.tensors["fc.weight"]
-    inputs = 2 * fc.shape[1] if fc.dtype == "U8" else fc.shape[1]
+    inputs = inputs_of(head, "fc")
+    if inputs is None:
+        return
     if count * width != inputs or (head.aux is not None and len(head.aux) != count):
         named = f"{len(head.aux)} aux layers" if head.aux is not None else "a whole number of aux layers"
         raise ConfigError(f"fc.weight takes {inputs} inputs, which is not {named} of {width}", code="config-aux-count")
@@ -222,7 +225,9 @@ def same_meaning(meaning: Interpretation, head: Head) -> bool:
     else:
         same_aux = head.aux is not None and head.aux.taps == meaning.aux.taps and meaning.fc_order == head.fc_order
     same_token = meaning.mask_token_id in (None, head.mask_token_id)
-    semantics = replace(meaning.semantics, fc_bias=s.fc_bias, quantization=s.quantization)  # only tensors tell these
+    semantics = replace(
+        meaning.semantics, fc_bias=s.fc_bias, quantization=s.quantization, quantized_as=s.quantized_as
+    )  # only tensors tell these
     return same_dims and same_aux and same_token and semantics == s
 
 

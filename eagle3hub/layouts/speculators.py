@@ -25,7 +25,7 @@ from eagle3hub.layouts.base import (
     aux_count,
     refuse_inexpressible,
 )
-from eagle3hub.layouts.flat import tensors_to_write
+from eagle3hub.layouts.flat import tensors_to_write, with_quantization
 from eagle3hub.layouts.hf_config import ROPE_THETA, llama_fields, parse_llama, rope_fields, with_defaults
 from eagle3hub.layouts.interpret import (
     Interpretation,
@@ -344,7 +344,7 @@ class Speculators:
                 f"this one, which takes {aux_count(head)}; --to modelopt writes what it needs"
             )
         tensors, metadata, origin = tensors_to_write(head, self.name, self.contract, before)
-        return LayoutFiles(config, tensors, metadata, origin, assumptions, notes)
+        return with_quantization(LayoutFiles(config, tensors, metadata, origin, assumptions, notes), head)
 
 
 def _filled(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from eagle3hub.layouts.base import (
     assumed_depth,
     refuse_inexpressible,
 )
-from eagle3hub.layouts.flat import FlatLayout, common_config, tensors_to_write
+from eagle3hub.layouts.flat import FlatLayout, common_config, tensors_to_write, with_quantization
 from eagle3hub.layouts.hf_config import bound_by_context, rope_fields
 from eagle3hub.layouts.interpret import earlier_files
 from eagle3hub.layouts.specjax import saved_by_specjax
@@ -240,7 +240,7 @@ class Universal(FlatLayout):
             own = self._completed_config(head) if head.layout == self.name else self.new_config(head)
             config = own | by_target
         tensors, metadata, origin = tensors_to_write(head, self.name, self.contract, before)
-        return LayoutFiles(config, tensors, metadata, origin, assumptions, notes)
+        return with_quantization(LayoutFiles(config, tensors, metadata, origin, assumptions, notes), head)
 
     def new_config(self, head: Head) -> dict[str, Any]:
         """The flat config without what depends on the target."""

@@ -16,28 +16,29 @@ def holding(subject: ExaminedHead, name: str, dtype: str, shape: tuple[int, ...]
 
 
 def beside(subject: ExaminedHead) -> ExaminedHead:
-    """Return the same folder with hf_quant_config.json."""
-    return replace(subject, files=replace(subject.files, quant_file=True))
+    """Return the same folder with hf_quant_config.json, as ModelOpt writes it."""
+    return replace(subject, files=replace(subject.files, quant_file={"quantization": ALL_BUT_FC}))
 
 
-SCALES = {f"midlayer.mlp.{x}_proj.weight_scale": () for x in ("gate", "up", "down")}
-FP8 = {"quantization_config": {"quant_method": "fp8"}}
+ALL_BUT_FC = {"quant_algo": "FP8", "exclude_modules": ["fc", "lm_head"]}
+FP8 = {"quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8", "ignore": ["fc", "lm_head"]}}
+FC_TOO = {"quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8", "ignore": ["lm_head"]}}
 
 MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
     # quantization
     "fc in 4 bits": (
-        holding(f.universal(**FP8), "fc.weight", "U8", (f.H, 3 * f.H // 2)),
+        holding(f.in_fp8(f.universal(**FC_TOO)), "fc.weight", "U8", (f.H, 3 * f.H // 2)),
         "R R X R R S U",
         "fc-packed",
     ),
     "fc in FP8": (
-        holding(f.universal(**FP8), "fc.weight", "F8_E4M3", (f.H, 3 * f.H)),
+        holding(f.in_fp8(f.universal(**FC_TOO)), "fc.weight", "F8_E4M3", (f.H, 3 * f.H)),
         "R R S R R S U",
         "fc-quantized",
     ),
-    "quantized": (f.universal(weights=SCALES, **FP8), "R R R R R S U", "quantized"),
-    "quantized, by hf_quant_config.json": (beside(f.universal(weights=SCALES)), "R R R R R S U", "quantized"),
-    "quantized, and nothing says so": (f.universal(weights=SCALES), "X X S U U S U", "quantized-untold"),
+    "quantized": (f.in_fp8(f.universal(**FP8)), "R R R R R S U", "quantized"),
+    "quantized, by hf_quant_config.json": (beside(f.in_fp8(f.universal())), "R R R R R S U", "quantized"),
+    "quantized, and nothing says so": (f.in_fp8(f.universal()), "X X S U U S U", "quantized-untold"),
     "4-bit weights, and nothing says so": (
         holding(f.universal(), "midlayer.mlp.up_proj.weight", "U8", (f.INTER, f.H // 2)),
         "X X X U U S U",

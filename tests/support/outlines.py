@@ -150,8 +150,18 @@ def modelopt_quantized() -> ExaminedHead:
     own = eagle_config(AFTER, use_aux_hidden_state=True, next_layer_regular=True)
     # both spellings of the ids: what is on trial is quantization
     both = {"eagle_aux_hidden_state_layer_ids": list(BOUNDARIES), "eagle_config": own}
-    scales = {n.replace(".weight", ".weight_scale"): (1,) for n in shapes("layers.0.") if "_proj" in n}
-    return subject(config(quantization_config={"quant_method": "modelopt"}, **both), {**shapes("layers.0."), **scales})
+    how = {"quant_method": "modelopt", "quant_algo": "FP8", "ignore": ["fc", "lm_head"]}
+    return in_fp8(subject(config(quantization_config=how, **both), shapes("layers.0.")))
+
+
+def in_fp8(plain: ExaminedHead) -> ExaminedHead:
+    """The same folder with the matrices of its decoder layers in FP8, each with its scale."""
+    held = {
+        n: ("F8_E4M3", shape) if "_proj" in n else (dtype, shape) for n, (dtype, shape) in plain.files.tensors.items()
+    }
+    scales = {n.replace(".weight", ".weight_scale"): ("F32", (1,)) for n in held if "_proj" in n}
+    files = replace(plain.files, tensors={**held, **scales})
+    return ExaminedHead(files, replace(plain.truth, quantized=infer_truth(files).quantized))
 
 
 def two_layers(norm: str, prefix: str = "layers.{}.") -> ExaminedHead:
