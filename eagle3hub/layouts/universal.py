@@ -8,7 +8,7 @@ from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import ConfigError, Hint, Refusal
-from eagle3hub.head import Assumption, AuxTaps, Head
+from eagle3hub.head import Assumption, AuxTaps, Head, MlaDims
 from eagle3hub.head.aux_defaults import AUX_CAPTURE, AUX_IDS, target_types
 from eagle3hub.head.fields import Fields
 from eagle3hub.layouts.aux_layers import Taps, taps_from
@@ -23,7 +23,7 @@ from eagle3hub.layouts.base import (
     refuse_inexpressible,
 )
 from eagle3hub.layouts.flat import FlatLayout, common_config, tensors_to_write
-from eagle3hub.layouts.hf_config import bound_by_context, rope_fields
+from eagle3hub.layouts.hf_config import MLA_CLASS, bound_by_context, rope_fields
 from eagle3hub.layouts.interpret import earlier_files
 from eagle3hub.layouts.specjax import saved_by_specjax
 
@@ -72,6 +72,8 @@ def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
             "give --target: its context length is then written",
             "context-unknown",
         )
+    if head.dims.mla is not None:
+        _refuse_mla(head, head.dims.mla)
     if "mrope_section" in (head.semantics.rope.scaling or {}):
         raise _not_universal(head, "the head has multimodal RoPE, which sglang-jax ignores", "mrope")
     if len(aux) == 1:
@@ -82,6 +84,30 @@ def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
         )
     _refuse_layers(head, aux)
     return aux
+
+
+def _refuse_mla(head: Head, dims: MlaDims) -> None:
+    """sglang-jax has no MLA at all, so it does not count (`mla_note`)."""
+    if dims.q_lora_rank is None:
+        raise _not_universal(
+            head,
+            "the head makes its queries straight from its input (q_lora_rank: null), and SGLang has MLA drafts with a "
+            "latent of queries only",
+            "mla-query",
+        )
+    scaling = head.semantics.rope.scaling
+    if scaling is not None and scaling.get("rope_type") != "yarn":
+        raise _not_universal(
+            head,
+            f"the head has RoPE scaling of type {scaling.get('rope_type')}, and vLLM and SGLang compute every scaling "
+            "of an MLA head as DeepSeek's YaRN",
+            "mla-rope",
+        )
+
+
+def mla_note(head: Head) -> list[str]:
+    """That one of the engines cannot serve a head with MLA."""
+    return [] if head.dims.mla is None else ["sglang-jax has no draft class with MLA attention and refuses the head"]
 
 
 def _refuse_layers(head: Head, aux: AuxTaps) -> None:
@@ -177,7 +203,7 @@ class Universal(FlatLayout):
         title="universal",
         tensor_prefix="midlayer.",
         forms=frozenset({"midlayer"}),
-        expresses=frozenset({"rope_scaling", "aux_ids", "aux_count", "full_vocabulary", "unsorted_vocabulary"}),
+        expresses=frozenset({"rope_scaling", "aux_ids", "aux_count", "full_vocabulary", "unsorted_vocabulary", "mla"}),
         vocab_dtype="I64",
         has_t2d=True,
         identity_map=False,
@@ -217,7 +243,7 @@ class Universal(FlatLayout):
         """The head as all engines read it. Raises Refusal naming the engine that could not, and why."""
         aux = refuse_engines(head, self.name, self.contract)
         assumptions = assumed_depth(head, "sglang-jax")
-        notes = trtllm_note(head, aux)
+        notes = [*trtllm_note(head, aux), *mla_note(head)]
         context, note = context_to_write(head)
         if note:
             notes.append(note)
@@ -244,4 +270,5 @@ class Universal(FlatLayout):
 
     def new_config(self, head: Head) -> dict[str, Any]:
         """The flat config without what depends on the target."""
-        return {MARK: self.name, **common_config(head, "LlamaForCausalLMEagle3")}
+        own = "LlamaForCausalLMEagle3" if head.semantics.attention == "gqa" else MLA_CLASS
+        return {MARK: self.name, **common_config(head, own)}

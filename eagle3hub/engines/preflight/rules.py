@@ -20,7 +20,7 @@ from eagle3hub.engines.preflight.files import (
     shape_of,
 )
 from eagle3hub.head.aux_defaults import shown
-from eagle3hub.layouts.hf_config import CONTEXT, LAYERS
+from eagle3hub.layouts.hf_config import LAYERS, context_of
 
 # Check config.json: what it says, and how an engine reads it
 
@@ -188,7 +188,7 @@ def _rope(case: PreflightCase) -> Iterator[PreflightFinding]:
 
 def _context(case: PreflightCase) -> Iterator[PreflightFinding]:
     own = positive_int(case.fields, "max_position_embeddings", 0)
-    length = own or CONTEXT
+    length = own or context_of(case.fields)
     stated = str(length) if own else f"{length} (it states none)"
     if case.target is None or case.target.max_position_embeddings is None:
         yield PreflightFinding("context-unknown", {"stated": stated})
