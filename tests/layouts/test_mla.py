@@ -17,7 +17,10 @@ from eagle3hub.head import MlaDims
 from eagle3hub.layouts import LAYOUTS, open_head
 
 SIZES = MlaDims(**MLA)
-HOLDERS = {name for name, layout in LAYOUTS.items() if "mla" in layout.contract.expresses}
+HOLDERS = {
+    name for name, layout in LAYOUTS.items() if "mla" in {*layout.contract.expresses, *layout.contract.held_for}
+}
+ENGINES = ("vllm", "sglang")
 AT = "layers.0.self_attn."
 YARN = {
     "type": "yarn",
@@ -166,6 +169,7 @@ def test_layouts_without_mla_say_so_and_name_those_with(tmp_path: Path, deepseek
     [
         (Has(mla=True, q_lora=False), {}, "refused-mla-query", "SGLang has MLA drafts with a latent of queries only"),
         (Has(mla=True, attention_bias=True), {}, "refused-attention-bias", "SGLang"),
+        (Has(mla=True, input_norm=True), {}, "refused-norm-before-fc", "vLLM and SGLang have none in MLA drafts"),
         (Has(mla=True), {"rope_scaling": {"type": "linear", "factor": 2.0}}, "refused-mla-rope", "type linear"),
     ],
 )
@@ -174,7 +178,7 @@ def test_universal_refuses_what_an_engine_gets_wrong(
 ):
     source = variants.modelopt(tmp_path / "a", has=has, **config)
     with pytest.raises(Refusal, match=says) as refused:
-        convert(source, tmp_path / "out", "universal", ConvertOptions(target=str(deepseek)))
+        convert(source, tmp_path / "out", "universal", ConvertOptions(target=str(deepseek), engines=ENGINES))
     assert refused.value.code == code
     assert "--to modelopt" in str(refused.value.hint)
 
@@ -182,4 +186,8 @@ def test_universal_refuses_what_an_engine_gets_wrong(
 def test_universal_names_the_engine_that_does_not_serve_it(tmp_path: Path, deepseek: Path):
     source = variants.modelopt(tmp_path / "a", has=Has(mla=True))
     done = convert(source, tmp_path / "out", "universal", ConvertOptions(target=str(deepseek)))
-    assert any("sglang-jax has no draft class with MLA" in note for note in done.plan.notes)
+    assert done.plan.head.made_for == ("vllm", "sglang", "trtllm")
+    assert any("not made for sglang-jax" in note for note in done.plan.written.notes)
+    with pytest.raises(Refusal, match="sglang-jax has no draft class with MLA attention") as refused:
+        convert(source, tmp_path / "other", "universal")  # for a target that is not known
+    assert "--engines vllm,sglang,trtllm" in str(refused.value.hint)
