@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -235,6 +235,11 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
     if options.strict:
         _refuse_assumptions(plan)
     return plan
+
+
+def made_for(layout: str, engines: Sequence[str]) -> tuple[str, ...]:
+    """Return the engines for the option ``engines`` of a conversion; none where a layout is not made for engines."""
+    return tuple(engines) if get_layout(layout).contract.held_for else ()
 
 
 def _made_for(to: str, asked: tuple[str, ...], target: TargetFacts | None) -> tuple[tuple[str, ...], list[str]]:
