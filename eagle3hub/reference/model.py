@@ -459,11 +459,13 @@ class DraftModel:
         else:
             latent = self._linear(at + "q_a_proj", x, bias=bias)
             q = self._linear(at + "q_b_proj", self._norm(at + "q_a_layernorm", latent))
-        q_plain, q_turned = q.unflatten(-1, (heads, -1)).split([m.qk_nope_head_dim, m.qk_rope_head_dim], dim=-1)
+        q = q.view(*q.shape[:-1], heads, -1)
+        q_plain, q_turned = q[..., : m.qk_nope_head_dim], q[..., m.qk_nope_head_dim :]
         joined = self._linear(at + "kv_a_proj_with_mqa", x, bias=bias)
-        latent, k_turned = joined.split([m.kv_lora_rank, m.qk_rope_head_dim], dim=-1)
-        kv = self._linear(at + "kv_b_proj", self._norm(at + "kv_a_layernorm", latent)).unflatten(-1, (heads, -1))
-        k_plain, v = kv.split([m.qk_nope_head_dim, m.v_head_dim], dim=-1)
+        latent, k_turned = joined[..., : m.kv_lora_rank], joined[..., m.kv_lora_rank :]
+        kv = self._linear(at + "kv_b_proj", self._norm(at + "kv_a_layernorm", latent))
+        kv = kv.view(*kv.shape[:-1], heads, -1)
+        k_plain, v = kv[..., : m.qk_nope_head_dim], kv[..., m.qk_nope_head_dim :]
         k_turned = rotate_neighbours(k_turned.unsqueeze(-2), rotation)
         k = torch.cat([k_plain, k_turned.expand(*k_plain.shape[:-1], -1)], dim=-1)
         weight = mla_weight(self.semantics.rope, m.qk_rope_head_dim, self.max_position_embeddings)
