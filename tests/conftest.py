@@ -29,17 +29,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--every-error"):
         os.environ.setdefault(NOTES, tempfile.mkdtemp(prefix="raised-"))
     if NOTES in os.environ:
-        raised.watch()
+        raised.watch(Path(os.environ[NOTES]))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if NOTES not in os.environ:
-        return
-    folder = Path(os.environ[NOTES])
-    raised.save(folder, f"{os.getpid()}")
     if session.config.getoption("--every-error") and not hasattr(session.config, "workerinput"):
-        left = raised.missed(raised.load(folder))
+        left = raised.missed(raised.reached(Path(os.environ[NOTES])))
         session.config.stash[LEFT] = left
         if left and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
