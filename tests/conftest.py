@@ -3,7 +3,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--every-error"):
-        os.environ.setdefault(NOTES, tempfile.mkdtemp(prefix="raised-"))
+    if config.getoption("--every-error") and NOTES not in os.environ:
+        os.environ[NOTES] = tempfile.mkdtemp(prefix="raised-")
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(NOTES)))
     if NOTES in os.environ:
         raised.watch(Path(os.environ[NOTES]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """What a test with random inputs reaches does not count."""
+    by_chance = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+    with raised.by_chance() if by_chance else nullcontext():
+        return (yield)
 
 
 @pytest.hookimpl(trylast=True)

@@ -11,6 +11,7 @@ import ast
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,17 @@ def places() -> list[Place]:
 # --- what a run reaches
 
 _PREFIX = f"{PACKAGE}{os.sep}"
+_COUNTS = [True]
+
+
+@contextmanager
+def by_chance() -> Iterator[None]:
+    """Within the block nothing is noted: what random inputs reach today, they may miss tomorrow."""
+    _COUNTS.append(False)
+    try:
+        yield
+    finally:
+        _COUNTS.pop()
 
 
 def watch(folder: Path) -> None:
@@ -142,6 +154,8 @@ def watch(folder: Path) -> None:
     seen: set[tuple[str, int]] = set()
 
     def note() -> None:
+        if not _COUNTS[-1]:
+            return
         frame = sys._getframe(2)
         left = DEPTH
         while frame is not None and left:
@@ -149,9 +163,9 @@ def watch(folder: Path) -> None:
             if name.startswith(_PREFIX) and not name.endswith("errors.py"):
                 place = (name[len(_PREFIX) :], frame.f_lineno)
                 if place not in seen:
-                    seen.add(place)
-                    with (folder / f"{os.getpid()}").open("a", encoding="utf-8") as f:
+                    with suppress(OSError), (folder / f"{os.getpid()}").open("a", encoding="utf-8") as f:
                         f.write(f"{place[0]}:{place[1]}\n")
+                        seen.add(place)
                 left -= 1
             frame = frame.f_back
 
