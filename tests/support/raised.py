@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ def _helpers(tree: ast.Module, makes: set[str]) -> dict[str, str]:
     return found
 
 
+@cache
 def places() -> list[Place]:
     """Every place of the package that makes an error; a helper's own call is not one, but the calls of the helper."""
     trees = _trees()
