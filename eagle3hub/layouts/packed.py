@@ -30,7 +30,7 @@ from eagle3hub.system.reading import read_bytes
 
 Shape = tuple[int, ...]
 
-_MODULE = re.compile(r"((?:fc|lm_head|embed_tokens|layers\.\d{1,9}\.(?:self_attn|mlp)\.\w+_proj))\.(.+)")
+_MODULE = re.compile(r"((?:fc|lm_head|embed_tokens|layers\.\d{1,9}\.(?:self_attn|mlp)\.\w+_proj\w*))\.(.+)")
 _VALUES = ("weight", "weight_packed", "qweight")
 _INTEGERS = frozenset({"I8", "U8", "I32"})
 _EIGHT_BITS = frozenset({"F8_E4M3", "F8_E5M2", "I8"})

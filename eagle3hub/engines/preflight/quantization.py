@@ -104,7 +104,9 @@ def _modules(case: PreflightCase, scheme: Scheme, reading: MethodReading) -> Ite
             },
         )
     if packed:
-        yield PreflightFinding("plain-where-quantized", {"names": _several(f"{stem}.weight" for stem in packed), "where": scheme.place})
+        yield PreflightFinding(
+            "plain-where-quantized", {"names": _several(f"{stem}.weight" for stem in packed), "where": scheme.place}
+        )
 
 
 def _stored(case: PreflightCase) -> dict[str, tuple[str, str]]:
