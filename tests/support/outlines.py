@@ -154,14 +154,36 @@ def modelopt_quantized() -> ExaminedHead:
     return in_fp8(subject(config(quantization_config=how, **both), shapes("layers.0.")))
 
 
-def in_fp8(plain: ExaminedHead) -> ExaminedHead:
-    """The same folder with the matrices of its decoder layers in FP8, each with its scale."""
+def in_fp8(plain: ExaminedHead, dtype: str = "F8_E4M3") -> ExaminedHead:
+    """The same folder with the matrices of its decoder layers in FP8 (or another dtype), each with its scale."""
+    every = plain.files.tensors
     held = {
-        n: ("F8_E4M3", shape) if "_proj" in n else (dtype, shape) for n, (dtype, shape) in plain.files.tensors.items()
+        n: (dtype if "_proj" in n else own, _halved(s, dtype) if "_proj" in n else s) for n, (own, s) in every.items()
     }
     scales = {n.replace(".weight", ".weight_scale"): ("F32", (1,)) for n in held if "_proj" in n}
     files = replace(plain.files, tensors={**held, **scales})
     return ExaminedHead(files, replace(plain.truth, quantized=infer_truth(files).quantized))
+
+
+def _halved(shape: tuple[int, ...], dtype: str) -> tuple[int, ...]:
+    return (shape[0], shape[1] // 2) if dtype == "U8" else shape
+
+
+def quark(exclude: list[str], **changes: Any) -> dict[str, Any]:
+    """Quark's FP8, as AMD's card for Kimi-K2.5 has it."""
+    weight = {"dtype": "fp8_e4m3", "qscheme": "per_channel", "ch_axis": 0, "is_dynamic": False, "symmetric": True}
+    whole = {"weight": weight, "input_tensors": {**weight, "ch_axis": 1, "is_dynamic": True}}
+    own = {"quant_method": "quark", "exclude": exclude, "export": {"kv_cache_group": []}, "global_quant_config": whole}
+    return {"quantization_config": changed(own, changes)}
+
+
+def compressed(ignore: list[str], bits: int = 8, targets: str = "Linear") -> dict[str, Any]:
+    """llm-compressor's integers: weights of so many bits by channel, inputs of 8 bits by token."""
+    weights = {"num_bits": bits, "type": "int", "strategy": "channel", "symmetric": True, "dynamic": False}
+    inputs = {"num_bits": 8, "type": "int", "strategy": "token", "symmetric": True, "dynamic": True}
+    groups = {"group_0": {"targets": [targets], "weights": weights, "input_activations": inputs}}
+    own = {"quant_method": "compressed-tensors", "format": "int-quantized", "ignore": ignore, "config_groups": groups}
+    return {"quantization_config": own}
 
 
 def two_layers(norm: str, prefix: str = "layers.{}.") -> ExaminedHead:

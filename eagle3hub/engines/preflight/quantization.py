@@ -96,7 +96,7 @@ def _modules(case: PreflightCase, scheme: Scheme, reading: MethodReading) -> Ite
         yield PreflightFinding(
             code,
             {
-                "names": _several(f"{stem}.weight" for stem in plain),
+                "names": _several(plain),
                 "form": scheme.form,
                 "module": plain[first],
                 "where": scheme.place,
@@ -104,9 +104,7 @@ def _modules(case: PreflightCase, scheme: Scheme, reading: MethodReading) -> Ite
             },
         )
     if packed:
-        yield PreflightFinding(
-            "plain-where-quantized", {"names": _several(f"{stem}.weight" for stem in packed), "where": scheme.place}
-        )
+        yield PreflightFinding("plain-where-quantized", {"names": _several(packed), "where": scheme.place})
 
 
 def _stored(case: PreflightCase) -> dict[str, tuple[str, str]]:
@@ -176,7 +174,6 @@ def _entry(reading: MethodReading, weight: str, full: str) -> str:
     return full
 
 
-def _several(names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    shown = ", ".join(ordered[:2])
-    return shown if len(ordered) <= 2 else f"{shown} and {len(ordered) - 2} more"
+def _several(stems: Iterable[str]) -> str:
+    first, *more = sorted(stems)
+    return f"{first}.weight" + (f" and {len(more)} more" if more else "")
