@@ -20,8 +20,12 @@ from eagle3hub.head.quantization import UnclearPattern, matches, renamed, scheme
 from eagle3hub.layouts import open_head
 
 METHOD = {
-    **{"quark": ("quark", "FP8"), "int8": ("compressed-tensors", "INT8"), "int4": ("compressed-tensors", "INT4")},
-    **{"blocks": ("fp8", "FP8"), "gptq": ("gptq", "INT4"), "awq": ("awq", "INT4")},
+    "quark": ("quark", "FP8"),
+    "int8": ("compressed-tensors", "INT8"),
+    "int4": ("compressed-tensors", "INT4"),
+    "blocks": ("fp8", "FP8"),
+    "gptq": ("gptq", "INT4"),
+    "awq": ("awq", "INT4"),
     "bitsandbytes": ("bitsandbytes", "bitsandbytes"),
 }
 SIZES = {"hidden": 32, "inter": 48, "heads": 4, "head_dim": 8, "kv": 2}

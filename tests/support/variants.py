@@ -282,7 +282,11 @@ SCHEMES: dict[str, dict[str, Any]] = {
                 "targets": ["Linear"],
                 "weights": {"num_bits": 8, "type": "int", "strategy": "channel", "symmetric": True, "dynamic": False},
                 "input_activations": {
-                    **{"num_bits": 8, "type": "int", "strategy": "token", "symmetric": True, "dynamic": True},
+                    "num_bits": 8,
+                    "type": "int",
+                    "strategy": "token",
+                    "symmetric": True,
+                    "dynamic": True,
                 },
             }
         },
@@ -299,7 +303,9 @@ SCHEMES: dict[str, dict[str, Any]] = {
         },
     },
     "blocks": {
-        **{"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [16, 16]},
+        "quant_method": "fp8",
+        "activation_scheme": "dynamic",
+        "weight_block_size": [16, 16],
         "modules_to_not_convert": ["model.fc", "lm_head"],
     },
     "gptq": {"quant_method": "gptq", "bits": 4, "group_size": 16, "desc_act": False, "sym": True},
