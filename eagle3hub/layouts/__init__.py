@@ -54,8 +54,8 @@ def refuse_recognised(checkpoint: Checkpoint) -> None:
             checkpoint,
             "a draft with a mixture of experts in place of its MLP (mlp.gate, mlp.experts)",
             "experts",
-            "no engine serves it: vLLM, SGLang and TensorRT-LLM build a dense MLP in every EAGLE-3 draft; train one with "
-            "that (in a config of DeepSeek's kind, first_k_dense_replace is then num_hidden_layers or more)",
+            "no engine serves it: vLLM, SGLang and TensorRT-LLM build a dense MLP in every EAGLE-3 draft: train one "
+            "with that (in a config of DeepSeek's kind, first_k_dense_replace of num_hidden_layers or more)",
         )
     if named("parallel_draft_heads."):
         raise _not_read(checkpoint, "an EAGLE-3 head with Medusa heads (parallel_draft_heads)", "medusa")
