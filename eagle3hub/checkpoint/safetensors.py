@@ -25,6 +25,11 @@ def is_scale(name: str) -> bool:
     return name.rpartition(".")[2] in _SCALES
 
 
+def scales_among(names: Iterable[str]) -> set[str]:
+    """Those of the names that are a quantizer's scales."""
+    return {name for name in names if is_scale(name)}
+
+
 @dataclass(frozen=True, slots=True)
 class TensorRef:
     """Where the bytes of one tensor lie: ``nbytes`` bytes at ``offset`` of ``path``.
@@ -55,10 +60,18 @@ class TensorRef:
         return 0 if is_scale(self.name) else self.num_elements * (2 if self.dtype == "U8" else 1)
 
 
+def main_dtype(tensors: Iterable[TensorRef]) -> str:
+    """The dtype that most elements of some tensors (one at least) have, by its safetensors name."""
+    counts: dict[str, int] = {}
+    for t in tensors:
+        counts[t.dtype] = counts.get(t.dtype, 0) + t.num_elements
+    return max(counts, key=lambda k: (counts[k], k))
+
+
 # The dtypes of the safetensors format.
 #
 # The order is that of the format's own library (safetensors 0.8, ``tensor.rs``), which writes tensors by
-# descending dtype, then by name; `layout_key` reproduces it so that our files equal the library's byte for byte.
+# descending dtype, then by name.
 
 
 BITS: dict[str, int] = {
@@ -86,8 +99,6 @@ BITS: dict[str, int] = {
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 TORCH_NAME = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 
-_RANK = {name: rank for rank, name in enumerate(BITS)}
-
 
 def num_bytes(dtype: str, shape: tuple[int, ...]) -> int | None:
     """Bytes of a tensor, or None where sub-byte elements do not fill whole bytes."""
@@ -95,11 +106,6 @@ def num_bytes(dtype: str, shape: tuple[int, ...]) -> int | None:
     for d in shape:
         bits *= d
     return bits // 8 if bits % 8 == 0 else None
-
-
-def layout_key(dtype: str, name: str) -> tuple[int, str]:
-    """Sort key that puts tensors in the order the safetensors library writes them."""
-    return -_RANK[dtype], name
 
 
 # Bounded reads of a weights file, wherever it lies.
@@ -166,6 +172,12 @@ def open_local(path: Path) -> Iterator[LocalReader]:
         yield LocalReader(path, fd)
     finally:
         os.close(fd)
+
+
+def read_range(path: Path, offset: int, count: int) -> bytes:
+    """Exactly ``count`` bytes of a local file. Raises CheckpointError where it ends before or cannot be read."""
+    with open_local(path) as reader:
+        return reader.read(offset, count)
 
 
 def refuse_pointer(start: bytes, shown: Path | str) -> None:

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from eagle3hub.address import HubAddress, is_hub_id, parse_address
-from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.checkpoint.source import CONFIG, INDEX, PICKLE_INDEX, State, file_states
-from eagle3hub.checkpoint.writer import OutTensor, Shard, in_file_order, split
+from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
+from eagle3hub.checkpoint.source import CONFIG, INDEX, State, file_states
+from eagle3hub.checkpoint.writer import OutTensor, Shard, described, encode_index, split
 from eagle3hub.conversion.edits import Change, Transforms, apply_transforms, overrides
 from eagle3hub.conversion.edits.settings import apply_settings
 from eagle3hub.errors import Refusal, UsageError
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.target import TargetFacts
-from eagle3hub.layouts import get_layout, open_head, provenance
+from eagle3hub.layouts import get_layout, open_head
 from eagle3hub.layouts.aux_layers import AUX_SHIFTED
 from eagle3hub.layouts.base import AS_FOUND, LayoutFiles, ReadOptions, WriteOptions, alternatives
+from eagle3hub.system.documents import document_bytes
 
 UNCHANGED = Transforms()
 
@@ -149,8 +150,8 @@ class ConversionPlan:
             folder's path.
         speculative_tokens: K that is recommended, or None.
         changes: the requested changes, in order. shards: the weights files.
-        fingerprint: digests of the parts of the source that were read. seen: the source's files as they were when
-            read.
+        small_files: the bytes of the other files, by name; only the provenance file is missing.
+        source: the source as it was opened. seen: every file of which bytes are taken, as it was when it was opened.
     """
 
     head: Head
@@ -159,15 +160,21 @@ class ConversionPlan:
     options: ConvertOptions
     command: list[str]
     speculative_tokens: int | None
-    fingerprint: Mapping[str, Any]
+    source: Checkpoint
     seen: Mapping[Path, State]
-    changes: list[Change] = field(default_factory=list)
-    shards: list[Shard] = field(default_factory=list)
+    changes: list[Change]
+    shards: list[Shard]
+    small_files: Mapping[str, bytes]
 
     @property
     def tensors(self) -> list[OutTensor]:
         """The tensors in their order in the files."""
-        return in_file_order(self.written.tensors)
+        return [t for shard in self.shards for t in shard.tensors]
+
+    @property
+    def described(self) -> list[dict[str, Any]]:
+        """Those tensors as the provenance file lists them."""
+        return described(self.tensors)
 
     @property
     def assumptions(self) -> list[Assumption]:
@@ -177,7 +184,7 @@ class ConversionPlan:
     @property
     def nbytes(self) -> int:
         """Size of the weights in bytes."""
-        return sum(t.nbytes for t in self.written.tensors)
+        return sum(shard.nbytes for shard in self.shards)
 
 
 DEFAULTS = ConvertOptions()
@@ -192,7 +199,6 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
     codec = get_layout(to)
     read, transforms, target = options.read, options.transforms, options.target
     checkpoint = open_checkpoint(source, headers_only=True)
-    seen = file_states([*checkpoint.weights, *(checkpoint.folder / name for name in (CONFIG, INDEX, PICKLE_INDEX))])
     head = open_head(checkpoint, layout=options.layout, target=target, target_name=options.target_name, options=read)
     head, changes = apply_transforms(head, transforms, None if isinstance(target, TargetFacts | None) else str(target))
     head.raise_for_errors()
@@ -207,6 +213,9 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
             code=e.code,
         ) from e
     head, written, done = apply_settings(head, written, to, options.settings)
+    shards = split(written.tensors, written.metadata, options.max_shard_size)
+    index = {INDEX: encode_index(shards)} if len(shards) > 1 else {}
+    given = {ref.path for ref in head.tensors.values()} - checkpoint.seen.keys()
     plan = ConversionPlan(
         head=head,
         to=to,
@@ -214,10 +223,11 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
         options=options,
         command=options.command(source, to),
         speculative_tokens=options.speculative_tokens or head.speculative_tokens,
-        fingerprint=provenance.fingerprint(checkpoint),
-        seen=file_states({ref.path for ref in head.tensors.values()}) | seen,
+        source=checkpoint,
+        seen={**checkpoint.seen, **file_states(given)},
         changes=[*overrides(read), *changes, *done],
-        shards=split(written.tensors, options.max_shard_size),
+        shards=shards,
+        small_files={CONFIG: document_bytes(written.config), **index, **written.side_files},
     )
     _refuse_shards(plan)
     if options.strict:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from eagle3hub.address import HubAddress, parse_address
-from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.folder import fetch_weights
 from eagle3hub.checkpoint.safetensors import FLOATS, TensorRef, read_header
 from eagle3hub.checkpoint.source import INDEX, WEIGHTS, parse_json_object, read_small
 from eagle3hub.checkpoint.writer import OpenFiles, stream
@@ -86,8 +86,8 @@ def drop_embeddings(head: Head, target: str | None) -> tuple[Head, Change]:
     assumptions = list(head.assumptions)
     if target is not None and Path(target).expanduser().is_dir() and _has_weights(Path(target).expanduser()):
         theirs = find_embeddings(target)
-        if own.remote is not None:
-            open_checkpoint(head.source)  # downloads the weights to the path in the reference
+        if head.opened is not None:
+            fetch_weights(head.opened)
         if not _equal(own, theirs):
             raise Refusal(
                 f"--drop-embeddings: the head's embeddings differ from those of {Path(target).name}, so it would "
