@@ -11,7 +11,7 @@ from typing import Any
 
 from eagle3hub.address import Address, HubAddress, parse_address
 from eagle3hub.checkpoint.pickles import is_pickle, parse_pickle
-from eagle3hub.checkpoint.safetensors import ByteReader, Header, TensorRef, parse_header, read_range, refuse_pointer
+from eagle3hub.checkpoint.safetensors import ByteReader, Header, TensorRef, parse_header, read_range
 from eagle3hub.checkpoint.source import (
     CONFIG,
     INDEX,
@@ -29,6 +29,7 @@ from eagle3hub.checkpoint.source import (
     file_states,
     merge,
     parse_json_object,
+    refuse_pointer,
 )
 from eagle3hub.errors import ConfigError, Eagle3HubError, Problem, SourceError
 from eagle3hub.system.progress import Progress, silent

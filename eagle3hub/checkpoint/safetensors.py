@@ -111,9 +111,6 @@ def num_bytes(dtype: str, shape: tuple[int, ...]) -> int | None:
 # Bounded reads of a weights file, wherever it lies.
 
 
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-
-
 class ByteReader(Protocol):
     """A file that is read in pieces."""
 
@@ -178,16 +175,6 @@ def read_range(path: Path, offset: int, count: int) -> bytes:
     """Exactly ``count`` bytes of a local file. Raises CheckpointError where it ends before or cannot be read."""
     with open_local(path) as reader:
         return reader.read(offset, count)
-
-
-def refuse_pointer(start: bytes, shown: Path | str) -> None:
-    """Raise CheckpointError if a file begins as a Git LFS pointer does, which stands in for what was not fetched."""
-    if start.startswith(_LFS_POINTER):
-        raise CheckpointError(
-            f"{shown} is a pointer of Git LFS: the file it stands for was not fetched",
-            hint="run `git lfs pull` in the clone, or download the repository with `hf download`",
-            code="checkpoint-lfs-pointer",
-        )
 
 
 def truncated(reader: ByteReader) -> CheckpointError:

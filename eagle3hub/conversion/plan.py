@@ -21,7 +21,7 @@ from eagle3hub.head import Assumption, Head
 from eagle3hub.head.target import TargetFacts
 from eagle3hub.layouts import get_layout, open_head
 from eagle3hub.layouts.aux_layers import AUX_SHIFTED
-from eagle3hub.layouts.base import AS_FOUND, LayoutFiles, ReadOptions, WriteOptions, alternatives
+from eagle3hub.layouts.base import AS_FOUND, LAYOUTS, LayoutFiles, ReadOptions, WriteOptions, alternatives
 from eagle3hub.system.documents import document_bytes
 
 UNCHANGED = Transforms()
@@ -148,7 +148,7 @@ class ConversionPlan:
         to: the layout. written: config and tensors as that layout writes them.
         options: what was asked for. command: the command that makes the same files, with only the last part of each
             folder's path.
-        speculative_tokens: K that is recommended, or None.
+        speculative_tokens: K that is recommended, or None. source_name: what the provenance file calls the source.
         changes: the requested changes, in order. shards: the weights files.
         small_files: the bytes of the other files, by name; only the provenance file is missing.
         source: the source as it was opened. seen: every file of which bytes are taken, as it was when it was opened.
@@ -160,6 +160,7 @@ class ConversionPlan:
     options: ConvertOptions
     command: list[str]
     speculative_tokens: int | None
+    source_name: str
     source: Checkpoint
     seen: Mapping[Path, State]
     changes: list[Change]
@@ -223,6 +224,7 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
         options=options,
         command=options.command(source, to),
         speculative_tokens=options.speculative_tokens or head.speculative_tokens,
+        source_name=public_name(head.source),
         source=checkpoint,
         seen={**checkpoint.seen, **file_states(given)},
         changes=[*overrides(read), *changes, *done],
@@ -236,9 +238,10 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
 
 
 def _refuse_shards(plan: ConversionPlan) -> None:
-    if get_layout(plan.to).contract.single_file and len(plan.shards) > 1:
+    contract = LAYOUTS[plan.to].contract
+    if contract.single_file and len(plan.shards) > 1:
         raise Refusal(
-            f"--max-shard-size: {get_layout(plan.to).contract.title} reads a single model.safetensors, and this would "
+            f"--max-shard-size: {contract.title} reads a single model.safetensors, and this would "
             f"be {len(plan.shards)} files",
             hint="leave the option out, or choose another layout",
             code="refused-shards",

@@ -5,6 +5,7 @@ The plan says which bytes go where before anything is written; the result is ver
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +21,10 @@ from eagle3hub._version import __version__
 from eagle3hub.checkpoint.destination import check_destination, require_space
 from eagle3hub.checkpoint.digest import FileSize, file_digest, file_size, head_files
 from eagle3hub.checkpoint.folder import fetch_weights
-from eagle3hub.checkpoint.source import CONFIG, PROVENANCE, parse_json_object, unchanged
+from eagle3hub.checkpoint.source import CONFIG, PROVENANCE, unchanged
 from eagle3hub.checkpoint.staging import remove_leftovers, staged_folder, write_file
 from eagle3hub.checkpoint.writer import Flushing, OpenFiles, write_safetensors
-from eagle3hub.conversion.plan import DEFAULTS, ConversionPlan, ConvertOptions, plan_conversion, public_name
+from eagle3hub.conversion.plan import DEFAULTS, ConversionPlan, ConvertOptions, plan_conversion
 from eagle3hub.conversion.verify import read_back, verify_folder
 from eagle3hub.errors import Problem
 from eagle3hub.head import Head
@@ -188,7 +189,7 @@ def _fill(stage: Path, plan: ConversionPlan, *, flush: bool, progress: Progress)
         if flushing is not None:
             progress("waiting for the disk")
             flushing.wait()
-    back = replace(back, provenance=parse_json_object(record, stage / PROVENANCE))
+    back = replace(back, provenance=json.loads(record))
     return [*files, listed(stage / PROVENANCE)], settle(result, back)
 
 
@@ -204,7 +205,7 @@ def _record(
         "layout": plan.to,
         "verified": verified,
         "source": {
-            "name": public_name(head.source),
+            "name": plan.source_name,
             "layout": head.layout,
             "files": list(came_from),
         },

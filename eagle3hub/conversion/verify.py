@@ -13,8 +13,8 @@ from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.checkpoint.writer import DerivedRef, OpenFiles, fill, stream
 from eagle3hub.errors import OutputError
 from eagle3hub.head import Head
-from eagle3hub.layouts import get_layout, read_head
-from eagle3hub.layouts.base import LayoutFiles
+from eagle3hub.layouts import read_head
+from eagle3hub.layouts.base import LAYOUTS, LayoutFiles
 from eagle3hub.system.progress import Progress, silent
 
 _THREADS = 2
@@ -25,7 +25,7 @@ _STEP = 1 << 20
 def read_back(folder: Path, layout: str) -> tuple[Checkpoint, Head]:
     """Open a written folder as ``layout``: what was opened, and the head in it, which is not settled yet."""
     checkpoint = open_checkpoint(folder)
-    return checkpoint, read_head(checkpoint, get_layout(layout))
+    return checkpoint, read_head(checkpoint, LAYOUTS[layout])
 
 
 def verify_folder(
@@ -49,7 +49,7 @@ def verify_folder(
         raise _differs(f"the safetensors library sees {sorted(names ^ set(written.origin))[:3]} differently")
     if back.dims != head.dims or back.semantics != head.semantics:
         raise _differs("config.json does not say what the source says")
-    if get_layout(layout).contract.aux_ids is not None and _taps(back) not in (_taps(head), None):
+    if LAYOUTS[layout].contract.aux_ids is not None and _taps(back) not in (_taps(head), None):
         raise _differs(f"the aux layers read back as {_taps(back)}")
     if back.mask_token_id not in (head.mask_token_id, None):
         raise _differs(f"mask_token_id reads back as {back.mask_token_id}")

@@ -143,16 +143,16 @@ def _downloaded(source: str, at: HubAddress) -> Path:
     from eagle3hub.checkpoint.remote import download_weights
 
     try:
-        index = download_file(at.repo_id, at.path(INDEX), at.revision)
+        index = download_file(at.repo_id, at.file(INDEX), at.revision)
     except HubError as e:
         if at.bare and no_repository(e):
             message = f"{source} is neither a file nor a folder here, nor a model on the Hub that can be read"
             raise HubError(message, hint=e.hint, code=e.code) from e
         if e.code != "hub-no-file":
             raise
-        return download_weights(at.repo_id, at.path(WEIGHTS), at.revision)
+        return download_weights(at.repo_id, at.file(WEIGHTS), at.revision)
     shard = _in_index(source, parse_json_object(read_small(index) or b"", index))
-    return download_weights(at.repo_id, at.path(shard), at.revision)
+    return download_weights(at.repo_id, at.file(shard), at.revision)
 
 
 def _in_index(source: str, index: Mapping[str, object]) -> str:
