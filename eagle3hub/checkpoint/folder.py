@@ -165,7 +165,7 @@ class Checkpoint:
     weights: tuple[Path, ...]
     header_sha256: tuple[str, ...]
     provenance: dict[str, Any] | None
-    seen: Mapping[Path, State] = field(default_factory=dict, repr=False)
+    seen: Mapping[Path, State] = field(default_factory=dict, compare=False, repr=False)
     on_hub: bool = False
     problems: tuple[Problem, ...] = ()
 

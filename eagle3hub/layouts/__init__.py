@@ -178,9 +178,7 @@ def read_head(opened: Checkpoint, codec: Layout | None = None, options: ReadOpti
         codec = detect(checkpoint)[0]
     else:
         refuse_recognised(checkpoint)
-    head = codec.read(checkpoint, options)
-    head.opened = opened
-    return head
+    return codec.read(checkpoint, options)
 
 
 def settle(
@@ -195,6 +193,7 @@ def settle(
 
     ``opened`` is the folder that the head was read from. Returns the same object.
     """
+    head.opened = opened
     head.problems += opened.problems
     provenance.restore(head, opened)
     settled = overridden(options)
