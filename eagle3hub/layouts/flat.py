@@ -25,7 +25,7 @@ from eagle3hub.layouts.base import (
     assumed_depth,
     refuse_inexpressible,
 )
-from eagle3hub.layouts.hf_config import SLIDING, llama_fields, parse_llama, plain_scaling, rope_fields, unscaled
+from eagle3hub.layouts.hf_config import SLIDING, attention_fields, parse_llama, plain_scaling, rope_fields, unscaled
 from eagle3hub.layouts.interpret import (
     Interpretation,
     build_head,
@@ -168,6 +168,8 @@ class FlatLayout(ABC):
         llama = parse_llama(c, hidden_act=self.hard_coded_act, rope_theta=self.certain_theta, sliding=False)
         taps = self.read_taps(c) if uses_aux else Taps(AuxTaps.final_norm("config"))
         changes: dict[str, Any] = {"num_layers": 1} if self.one_layer and not parallel else {}
+        if "post_norm_feedback" in contract.expresses and c.flag("norm_output", default=False):
+            changes["feedback"] = "post_norm"
         return Interpretation(
             llama=llama,
             semantics=plain_semantics(llama, **flags, uses_aux=uses_aux, parallel_drafting=parallel, **changes),
@@ -180,7 +182,7 @@ class FlatLayout(ABC):
                 *problems,
                 *taps.problems,
                 *_post_norm_claim(c, contract),
-                *_oddities(c, llama.num_hidden_layers, bool(changes)),
+                *_oddities(c, llama.num_hidden_layers, "num_layers" in changes),
             ],
         )
 
@@ -285,7 +287,8 @@ class FlatLayout(ABC):
         unwanted = {*self.inert, *(SLIDING if limits else ())}
         if head.semantics.quantization is None:
             unwanted.add("quantization_config")
-        return {k: v for k, v in config.items() if k in fresh or not (k in unwanted or _claims(k, v))}
+        kept = {k: v for k, v in config.items() if k in fresh or not (k in unwanted or _claims(k, v))}
+        return kept if "lm_head.weight" in head.tensors else kept | {"draft_vocab_size": None}
 
 
 def common_config(head: Head, architecture: str) -> dict[str, Any]:
@@ -301,8 +304,8 @@ def common_config(head: Head, architecture: str) -> dict[str, Any]:
     flags = {"norm_before_fc": s.norm_before_fc, "fc_norm": s.fc_norm, "norm_output": s.feedback == "post_norm"}
     return {
         "architectures": [architecture],
-        **llama_fields(s, d),
-        "draft_vocab_size": d.draft_vocab_size,
+        **attention_fields(s, d),
+        "draft_vocab_size": d.draft_vocab_size if "lm_head.weight" in head.tensors else None,  # null: the target's
         **({"target_hidden_size": d.target_hidden_size} if d.target_hidden_size != d.hidden_size else {}),
         **({"max_position_embeddings": head.max_position_embeddings} if head.max_position_embeddings else {}),
         **head.token_ids,
@@ -333,11 +336,12 @@ def _claims(key: str, value: Any) -> bool:
 
 
 def _post_norm_claim(config: Fields, contract: Contract) -> list[Problem]:
-    """The error that a config asks for post-norm feedback, which no flat layout's trainer has."""
+    """The error that a config asks for post-norm feedback, if the layout's trainer has none or the config is open."""
     nested = config.section("eagle_config")
     places = zip(_POST_NORM, (config, nested), strict=True)
     claimed = [f"{key}: true" for key, place in places if place.flag(key, default=False)]
-    if not claimed:
+    stated = "post_norm_feedback" in contract.expresses and config.flag("norm_output", default=False)
+    if not claimed or stated:
         return []
     message = (
         f"config.json says {' and '.join(claimed)}, which {contract.title} does not train with: engines would "

@@ -164,6 +164,7 @@ def build_head(
     refuse_own(head, options.drop)
     _check_aux_count(head)
     _check_embedding(head)
+    _check_lm_head(head, meaning.draft_vocab_size)
     _check_mask_token(head)
     return head
 
@@ -193,6 +194,21 @@ def _check_embedding(head: Head) -> None:
         )
 
 
+def _check_lm_head(head: Head, stated: int | None) -> None:
+    """Warn of a size of an lm_head that the folder does not hold: SGLang then makes one of random numbers."""
+    if "lm_head.weight" in head.tensors or stated is None:
+        return
+    head.problems.append(
+        Problem(
+            "warning",
+            "tensor-no-lm-head",
+            f"the head has no lm_head, so it takes the target's, but config.json says draft_vocab_size: {stated}: "
+            "SGLang would make an lm_head of that size with random numbers",
+            "eagle3hub convert writes draft_vocab_size: null, with which every engine takes the target's",
+        )
+    )
+
+
 def _check_mask_token(head: Head) -> None:
     vocab = head.dims.vocab_size
     if head.semantics.parallel_drafting and not 0 <= (head.mask_token_id or 0) < vocab:
@@ -212,17 +228,22 @@ def _other_names(checkpoint: Checkpoint, tensors: Mapping[str, Any], prefix: str
 def same_meaning(meaning: Interpretation, head: Head) -> bool:
     """Whether a config describes the head exactly, so that it may be written back unchanged."""
     c, d, s = meaning.llama, head.dims, head.semantics
-    sizes = (c.hidden_size, c.target_hidden_size, c.intermediate_size, c.num_attention_heads, c.num_key_value_heads)
-    same_dims = (*sizes, c.head_dim, c.vocab_size, meaning.draft_vocab_size or d.draft_vocab_size) == (
-        *(d.hidden_size, d.target_hidden_size, d.intermediate_size, d.num_attention_heads, d.num_key_value_heads),
-        *(d.head_dim, d.vocab_size, d.draft_vocab_size),
+    sizes = (c.hidden_size, c.target_hidden_size, c.intermediate_size, c.num_attention_heads, c.vocab_size)
+    same_dims = (*sizes, meaning.draft_vocab_size or d.draft_vocab_size) == (
+        *(d.hidden_size, d.target_hidden_size, d.intermediate_size, d.num_attention_heads, d.vocab_size),
+        d.draft_vocab_size,
     )
+    if d.mla is None:
+        same_dims = same_dims and (c.num_key_value_heads, c.head_dim) == (d.num_key_value_heads, d.head_dim)
+    else:
+        same_dims = same_dims and c.mla == d.mla
     if meaning.aux is None:
         same_aux = head.has_default_aux
     else:
         same_aux = head.aux is not None and head.aux.taps == meaning.aux.taps and meaning.fc_order == head.fc_order
     same_token = meaning.mask_token_id in (None, head.mask_token_id)
-    semantics = replace(meaning.semantics, fc_bias=s.fc_bias, quantization=s.quantization)  # only tensors tell these
+    told_by_tensors = {name: getattr(s, name) for name in ("fc_bias", "quantization", "attention")}
+    semantics = replace(meaning.semantics, **told_by_tensors)
     return same_dims and same_aux and same_token and semantics == s
 
 
