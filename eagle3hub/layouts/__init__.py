@@ -15,15 +15,16 @@ from eagle3hub.head.target import TargetFacts, read_target
 from eagle3hub.layouts import provenance
 from eagle3hub.layouts.angelslim import AngelSlim
 from eagle3hub.layouts.aux_layers import apply_depth, apply_target
-from eagle3hub.layouts.base import AS_FOUND, LAYOUTS, Layout, Match, ReadOptions
+from eagle3hub.layouts.base import AS_FOUND, LAYOUTS, READERS, Layout, Match, Reader, ReadOptions
 from eagle3hub.layouts.interpret import overridden
 from eagle3hub.layouts.modelopt import ModelOpt
 from eagle3hub.layouts.safeailab import SafeAILab
 from eagle3hub.layouts.specforge import SpecForge
 from eagle3hub.layouts.specjax import SpecJax
 from eagle3hub.layouts.speculators import Speculators
-from eagle3hub.layouts.tensors import prepared
+from eagle3hub.layouts.tensors import MASK_HIDDEN, prepared
 from eagle3hub.layouts.universal import Universal
+from eagle3hub.layouts.unknown_trainer import UnknownTrainer
 
 # Checkpoints that are recognised and refused, each with its own message.
 
@@ -99,11 +100,13 @@ def _not_read(checkpoint: Checkpoint, what: str, code: str, hint: str | None = N
 # The registry, detection, and opening a head.
 
 
-__all__ = ["LAYOUTS", "ReadOptions", "by_readers", "detect", "get_layout", "open_head"]
+__all__ = ["LAYOUTS", "READERS", "ReadOptions", "by_readers", "detect", "get_layout", "get_reader", "open_head"]
 
 # To register a codec, import it and enter it here; help, tables and schemas follow this order.
 for _layout in (SpecJax(), SpecForge(), ModelOpt(), Speculators(), SafeAILab(), AngelSlim(), Universal()):
-    LAYOUTS[_layout.name] = _layout
+    LAYOUTS[_layout.name] = READERS[_layout.name] = _layout
+READERS[UnknownTrainer.name] = UnknownTrainer()
+_PARALLEL = "parallel_drafting"
 
 
 def by_readers() -> list[str]:
@@ -111,8 +114,23 @@ def by_readers() -> list[str]:
     return sorted(LAYOUTS, key=lambda name: -len(LAYOUTS[name].contract.engines))
 
 
+def get_reader(name: str) -> Reader:
+    """The codec called ``name``, which may be one that only reads. Raises UsageError listing the names there are."""
+    if name not in READERS:
+        raise UsageError(
+            f"there is no layout called {name}", hint=f"choose one of {', '.join(READERS)}", code="usage-layout"
+        )
+    return READERS[name]
+
+
 def get_layout(name: str) -> Layout:
-    """The codec called ``name``. Raises UsageError listing the names there are."""
+    """The codec called ``name``, which also writes. Raises UsageError listing the names there are."""
+    if name in READERS and name not in LAYOUTS:
+        raise UsageError(
+            f"the layout {name} ({READERS[name].contract.title}) is read, not written",
+            hint=f"choose one of {', '.join(LAYOUTS)}",
+            code="usage-layout",
+        )
     if name not in LAYOUTS:
         raise UsageError(
             f"there is no layout called {name}",
@@ -122,18 +140,19 @@ def get_layout(name: str) -> Layout:
     return LAYOUTS[name]
 
 
-def detect(checkpoint: Checkpoint) -> tuple[Layout, Match]:
+def detect(checkpoint: Checkpoint) -> tuple[Reader, Match]:
     """The layout of a folder, and the evidence. Raises LayoutError where none fits or two fit equally well."""
     written_as = provenance.written_layout(checkpoint)
     if written_as is not None and written_as in LAYOUTS:
         return LAYOUTS[written_as], Match(1.0, ("eagle3hub.json says so and matches the files",))
     refuse_recognised(checkpoint)
-    matches = [(layout, m) for layout in LAYOUTS.values() if (m := layout.detect(checkpoint)) is not None]
+    able = [r for r in READERS.values() if MASK_HIDDEN not in checkpoint.tensors or _PARALLEL in r.contract.expresses]
+    matches = [(layout, m) for layout in able if (m := layout.detect(checkpoint)) is not None]
     matches.sort(key=lambda pair: pair[1].rank, reverse=True)
     if not matches:
         raise LayoutError(
             f"{checkpoint.source} is in no layout this version knows (its tensors: {_some(checkpoint)})",
-            hint=Hint(f"if you know which it is, name it with --from {'|'.join(LAYOUTS)}", "--from"),
+            hint=Hint(f"if you know which it is, name it with --from {'|'.join(READERS)}", "--from"),
             code="layout-unknown",
         )
     if len(matches) > 1 and matches[0][1].rank == matches[1][1].rank:
@@ -167,7 +186,7 @@ def open_head(
     `Head.raise_for_errors` before relying on it.
     Raises InputError where the source cannot be read, UsageError for an unknown layout.
     """
-    codec = None if layout is None else get_layout(layout)
+    codec = None if layout is None else get_reader(layout)
     opened = source if isinstance(source, Checkpoint) else open_checkpoint(source)
     checkpoint = prepared(opened, options)
     if codec is None:

@@ -57,9 +57,9 @@ class AngelSlim(FlatLayout):
             return None
         return Match(1.0, ("midlayer.* names", f"architecture {architecture[0]}"), certain=True)
 
-    def interpret(self, config: Mapping[str, Any]) -> Interpretation:
+    def interpret(self, config: Mapping[str, Any], *, masks: bool = False) -> Interpretation:
         """As every flat config; a RoPE base that the trainer ignores is an assumption."""
-        meaning = super().interpret(config)
+        meaning = super().interpret(config, masks=masks)
         rope = meaning.semantics.rope
         if _trains_with(rope):
             return meaning

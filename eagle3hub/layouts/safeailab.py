@@ -68,9 +68,9 @@ class SafeAILab(FlatLayout):
             evidence.append("max_position_embeddings")
         return Match((len(evidence) - 1) / 4, tuple(evidence))
 
-    def interpret(self, config: Mapping[str, Any]) -> Interpretation:
+    def interpret(self, config: Mapping[str, Any], *, masks: bool = False) -> Interpretation:
         """As every flat config; a RoPE base other than the trained one is an assumption."""
-        meaning = super().interpret(config)
+        meaning = super().interpret(config, masks=masks)
         theta = meaning.semantics.rope.theta
         if theta == TRAINED_THETA:
             return meaning

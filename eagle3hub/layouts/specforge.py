@@ -20,6 +20,7 @@ from eagle3hub.head.fields import Fields
 from eagle3hub.layouts.base import Contract, Match
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import Interpretation
+from eagle3hub.layouts.tensors import MASK_HIDDEN
 
 PARALLEL = "PEagleDraftModel"
 _NORM_OUTPUT = {
@@ -83,7 +84,7 @@ class SpecForge(FlatLayout):
         contract,
         title="SpecForge P-EAGLE",
         tensor_prefix="layers.0.",
-        forms=frozenset({"layers"}),
+        forms=frozenset({"layers", "midlayer"}),
         expresses=contract.expresses | {"several_layers", "norm_before_residual"},
     )
 
@@ -91,18 +92,19 @@ class SpecForge(FlatLayout):
         """P-EAGLE heads may have several layers and norm_before_residual."""
         return self.parallel_contract if parallel_drafting else self.contract
 
-    def is_parallel(self, config: Fields) -> bool:
-        """Whether the architecture is P-EAGLE's."""
-        return bool(config.get("architectures") == [PARALLEL])
-
     def detect(self, checkpoint: Checkpoint) -> Match | None:
         """Midlayer names with t2d, pt metadata, int64 d2t and the Eagle3 architecture name; or P-EAGLE's."""
         tensors, config = checkpoint.tensors, checkpoint.config
         if "speculators_model_type" in config:  # the speculators trainer calls its P-EAGLE class by the same name
             return None
-        if config.get("architectures") == [PARALLEL]:
+        midlayer, masks = any(n.startswith("midlayer.") for n in tensors), MASK_HIDDEN in tensors
+        if (
+            config.get("architectures") == [PARALLEL]
+            and not midlayer
+            and not any(n.endswith(".bias") for n in tensors)
+        ):
             return Match(1.0, (f"architecture {PARALLEL}",), certain=True)
-        if not any(n.startswith("midlayer.") for n in tensors) or "t2d" not in tensors:
+        if not midlayer or "t2d" not in tensors or masks:
             return None
         evidence = ["midlayer.* names"]
         if config.get("architectures") == ["LlamaForCausalLMEagle3"]:
@@ -113,9 +115,9 @@ class SpecForge(FlatLayout):
             evidence.append("int64 d2t with t2d")
         return Match((len(evidence) - 1) / 3, tuple(evidence)) if len(evidence) > 1 else None
 
-    def interpret(self, config: Mapping[str, Any]) -> Interpretation:
+    def interpret(self, config: Mapping[str, Any], *, masks: bool = False) -> Interpretation:
         """As every flat config, with the problem of norm_output if it is there."""
-        meaning = super().interpret({k: v for k, v in config.items() if k != "norm_output"})
+        meaning = super().interpret({k: v for k, v in config.items() if k != "norm_output"}, masks=masks)
         stated = Fields(config).flag("norm_output", default=None)
         return meaning if stated is None else replace(meaning, problems=[*meaning.problems, _NORM_OUTPUT[stated]])
 

@@ -284,7 +284,7 @@ def collect_tensors(
     _check_names(checkpoint, found, expected, contract)
     for name, shape in expected.items():
         wanted = shape if name not in found else stored_shape(found[name], shape)
-        if name in found and found[name].shape != wanted:
+        if name in found and not same_shape(name, found[name].shape, wanted):
             raise TensorError(
                 f"{found[name].name} is {list(found[name].shape)} but the config asks for {list(wanted)} "
                 f"(hidden_size {d.hidden_size}, {d.num_attention_heads} heads of {d.head_dim}, "
@@ -300,8 +300,32 @@ def collect_tensors(
     return {**found, **scales}, d, s
 
 
+MASK_HIDDEN = "mask_hidden"
+"""The features of a P-EAGLE head at positions not drafted yet: a vector, kept as [1, 1, n], [1, n] or [n]."""
+
+
+def same_shape(name: str, a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Whether two shapes of a tensor are one: vLLM flattens mask_hidden (0.32.0, ``models/llama_eagle3.py:415``)."""
+    if name == MASK_HIDDEN and max(len(a), len(b)) <= 3:
+        a, b = (1,) * (3 - len(a)) + a, (1,) * (3 - len(b)) + b
+    return a == b
+
+
+def output_biases(head: Head) -> dict[str, TensorRef]:
+    """By its name, each bias of o that the head lacks although it has them on q, k and v, with that of q beside it.
+
+    Some trainers of P-EAGLE heads make no bias on o. ``attention_bias: true`` asks an engine for all four (vLLM
+    0.32.0, ``models/llama.py:169``), and one that no tensor fills is whatever lies in memory: zeros say what the head
+    computes.
+    """
+    if not head.semantics.attention_bias:
+        return {}
+    at = [f"layers.{i}.self_attn." for i in range(head.semantics.num_layers)]
+    return {f"{a}o_proj.bias": head.tensors[f"{a}q_proj.bias"] for a in at if f"{a}o_proj.bias" not in head.tensors}
+
+
 def expected_shapes(d: Dims, s: Semantics, num_aux: int) -> Shapes:
-    """Shape of every tensor such a head has, by canonical name (embed_tokens.weight is optional)."""
+    """Shape of every tensor such a head has, by canonical name (embed_tokens.weight and biases of o are optional)."""
     h, aux = d.hidden_size, num_aux * d.target_hidden_size
     shapes: Shapes = {
         "norm.weight": (h,),
@@ -317,7 +341,7 @@ def expected_shapes(d: Dims, s: Semantics, num_aux: int) -> Shapes:
     if s.fc_norm:
         shapes |= {f"fc_norm.{j}.weight": (d.target_hidden_size,) for j in range(num_aux)}
     if s.parallel_drafting:
-        shapes["mask_hidden"] = (1, 1, aux)
+        shapes[MASK_HIDDEN] = (1, 1, aux)
     for i in range(s.num_layers):
         shapes |= _layer_shapes(d, s, f"layers.{i}.", 2 * h if i == 0 and s.uses_aux else h)
     return shapes
@@ -387,7 +411,9 @@ def _check_layer_count(found: Mapping[str, TensorRef], s: Semantics, contract: C
 
 
 def _check_names(checkpoint: Checkpoint, found: Mapping[str, TensorRef], expected: Shapes, contract: Contract) -> None:
-    missing = sorted(set(expected) - set(found) - {"embed_tokens.weight"})
+    optional = {name for name in expected if name.endswith("self_attn.o_proj.bias")}
+    optional = {"embed_tokens.weight", *(() if optional & set(found) else optional)}
+    missing = sorted(set(expected) - set(found) - optional)
     if missing:
         raise TensorError(
             f"{checkpoint.source} lacks {several([name_on_disk(n, contract.tensor_prefix) for n in missing])}",

@@ -400,7 +400,7 @@ class DraftModel:
         if self.semantics.qk_norm:  # per head, before the rotation
             q, k = self._norm(at + "q_norm", q), self._norm(at + "k_norm", k)
         mixed = attend(layer, rotate(q, rotation), rotate(k, rotation), v)
-        return self._linear(at + "o_proj", mixed.flatten(-2), bias=bias)
+        return self._linear(at + "o_proj", mixed.flatten(-2), bias=bias and f"{at}o_proj.bias" in self.weights)
 
     def _norm(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """Apply RMSNorm, computed in float32 and scaled in the weights' dtype, as trainers and engines do."""
