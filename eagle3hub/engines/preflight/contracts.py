@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any, Literal
@@ -59,6 +59,14 @@ class PreflightVerdict:
     title: str
     kind: Effect
     reasons: tuple[Reason, ...]
+
+    def with_settings(self, keys: Collection[str]) -> PreflightVerdict:
+        """Return the verdict on the files together with a command that states these settings.
+
+        What a reason's hint would have the user set no longer counts.
+        """
+        reasons = [r for r in self.reasons if not any(key in (r.hint or "") for key in keys)]
+        return weigh(self.engine, self.version, self.title, reasons)
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as an entry of ``engines`` in ``--json`` output."""

@@ -20,6 +20,7 @@ from eagle3hub.engines.preflight.files import (
     shape_of,
 )
 from eagle3hub.head.aux_defaults import shown
+from eagle3hub.head.fields import MASK_TOKENS
 from eagle3hub.layouts.hf_config import CONTEXT, LAYERS
 
 # Check config.json: what it says, and how an engine reads it
@@ -209,6 +210,8 @@ def _kinds(case: PreflightCase) -> Iterator[PreflightFinding]:
     yield from _quantization(case)
     if truth.parallel_drafting:
         yield PreflightFinding("parallel-drafting")
+        if all(case.files.config.get(key) is None for key in MASK_TOKENS):
+            yield PreflightFinding("no-mask-token")
     if truth.num_layers > 1:
         yield PreflightFinding("several-layers", {"layers": truth.num_layers})
 
