@@ -18,11 +18,13 @@ from eagle3hub.layouts.aux_layers import apply_depth, apply_target
 from eagle3hub.layouts.base import AS_FOUND, LAYOUTS, READERS, Layout, Match, Reader, ReadOptions
 from eagle3hub.layouts.interpret import overridden
 from eagle3hub.layouts.modelopt import ModelOpt
+from eagle3hub.layouts.nemo import Nemo
 from eagle3hub.layouts.safeailab import SafeAILab
 from eagle3hub.layouts.specforge import SpecForge
 from eagle3hub.layouts.specjax import SpecJax
 from eagle3hub.layouts.speculators import Speculators
 from eagle3hub.layouts.tensors import MASK_HIDDEN, prepared
+from eagle3hub.layouts.torchspec import TorchSpec
 from eagle3hub.layouts.universal import Universal
 from eagle3hub.layouts.unknown_trainer import UnknownTrainer
 
@@ -105,7 +107,8 @@ __all__ = ["LAYOUTS", "READERS", "ReadOptions", "by_readers", "detect", "get_lay
 # To register a codec, import it and enter it here; help, tables and schemas follow this order.
 for _layout in (SpecJax(), SpecForge(), ModelOpt(), Speculators(), SafeAILab(), AngelSlim(), Universal()):
     LAYOUTS[_layout.name] = READERS[_layout.name] = _layout
-READERS[UnknownTrainer.name] = UnknownTrainer()
+for _reader in (TorchSpec(), Nemo(), UnknownTrainer()):
+    READERS[_reader.name] = _reader
 _PARALLEL = "parallel_drafting"
 
 

@@ -455,6 +455,8 @@ def several(names: list[str]) -> str:
 
 _LEAKED = re.compile(r"(^|\.)(target_model\.|rotary_emb\.inv_freq$)|^verifier_(lm_head|norm)\.")
 _PREFIX = "model."
+_NEVER_PREFIXED = frozenset({"lm_head.weight", MASK_HIDDEN, *BUFFERS})
+"""What a model has besides its backbone, whose names alone begin with ``model.`` as NeMo Automodel saves them."""
 _MAP = Hint(
     "--repair takes the vocabulary map from the other buffer where this one is wrong, --d2t from a file",
     "--repair",
@@ -470,10 +472,10 @@ _OWN = {
 
 
 def prepared(checkpoint: Checkpoint, options: ReadOptions) -> Checkpoint:
-    """The checkpoint without dropped tensors and without a ``model.`` that every name begins with.
+    """The checkpoint without dropped tensors and without a ``model.`` before every name, or every name of a backbone.
 
     Raises UsageError for a tensor to drop that is not there, TensorError for leftovers of the target model,
-    LayoutError where some names begin with ``model.`` and others do not.
+    LayoutError where some other names begin with ``model.`` and others do not.
     """
     absent = sorted(set(options.drop) - set(checkpoint.tensors))
     if absent:
@@ -497,7 +499,7 @@ def refuse_own(head: Head, dropped: Collection[str]) -> None:
     two names.
     """
     there = {ref.name for ref in head.tensors.values()}
-    prefix = _PREFIX if all(name.startswith(_PREFIX) for name in there) else ""
+    prefix = _PREFIX if all(name.startswith(_PREFIX) or name in _NEVER_PREFIXED for name in there) else ""
     for name in sorted(dropped):
         bare = name.removeprefix(prefix)
         scales = is_scale(bare) and f"{name.rpartition('.')[0]}.weight" in there
@@ -510,10 +512,10 @@ def refuse_own(head: Head, dropped: Collection[str]) -> None:
 
 
 def _without_prefix(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint without a ``model.`` that every name begins with. Raises LayoutError where only some do."""
+    """The checkpoint without a ``model.`` before each name of its backbone. Raises LayoutError where some lack it."""
     tensors = checkpoint.tensors
     prefixed = [name for name in tensors if name.startswith(_PREFIX)]
-    if prefixed and len(prefixed) == len(tensors):
+    if prefixed and all(name.startswith(_PREFIX) or name in _NEVER_PREFIXED for name in tensors):
         stripped = {name.removeprefix(_PREFIX): ref for name, ref in tensors.items()}
         if _is_language_model(stripped):
             raise _whole_model(checkpoint)
@@ -525,7 +527,7 @@ def _without_prefix(checkpoint: Checkpoint) -> Checkpoint:
         raise LayoutError(
             f"in {checkpoint.source} some names begin with model. ({prefixed[0]}) and others do not ({bare[0]}): "
             "engines put model. before every name, so neither reading is safe",
-            hint="rename the tensors so that all of them or none of them begin with model.",
+            hint="rename the tensors so that none of them begin with model.",
             code="layout-prefixed",
         )
     return checkpoint

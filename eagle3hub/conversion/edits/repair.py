@@ -16,6 +16,7 @@ from eagle3hub.errors import Hint, Problem, SourceError, UsageError, VocabMapErr
 from eagle3hub.head import Head
 from eagle3hub.head.vocab import VocabMap, check_vocab_map, is_map, subtractions
 from eagle3hub.layouts import get_reader
+from eagle3hub.layouts.nemo import SELECTED
 from eagle3hub.layouts.tensors import read_integers, read_mask
 from eagle3hub.system.reading import opened
 
@@ -263,7 +264,7 @@ def _read(path: Path) -> tuple[array[int], bytes | None]:
 
 
 def _from_tensors(path: Path, tensors: Mapping[str, TensorRef]) -> tuple[array[int], bytes | None]:
-    d2t = tensors.get("d2t") or (next(iter(tensors.values())) if len(tensors) == 1 else None)
+    d2t = tensors.get("d2t") or tensors.get(SELECTED) or (next(iter(tensors.values())) if len(tensors) == 1 else None)
     t2d = tensors.get("t2d")
     ids = None if d2t is None else read_integers(d2t)
     if ids is None:
