@@ -130,7 +130,6 @@ class FlatReader:
         one_layer: whether the trainer makes one layer even if num_hidden_layers says otherwise.
         order_ignored: whether the trainer captures aux layers in ascending order even if the list has another.
         inert: config keys that the trainer ignores; a config it copied may hold them.
-        post_norm: whether ``norm_output: true`` of its configs is post-norm feedback, as engines read it.
     """
 
     name: str
@@ -140,7 +139,6 @@ class FlatReader:
     one_layer: bool = True
     order_ignored: bool = False
     inert: frozenset[str] = frozenset()
-    post_norm: bool = False
 
     def contract_for(self, parallel_drafting: bool) -> Contract:
         """The layout's contract for an EAGLE-3 or a P-EAGLE head."""
@@ -185,7 +183,7 @@ class FlatReader:
         llama = parse_llama(c, hidden_act=self.hard_coded_act, rope_theta=self.certain_theta, sliding=False)
         taps = self.read_taps(c) if uses_aux else Taps(AuxTaps.final_norm("config"))
         changes: dict[str, Any] = {"num_layers": 1} if self.one_layer and not parallel else {}
-        if self.post_norm and _claimed(c):
+        if "post_norm_feedback" in contract.expresses and c.flag("norm_output", default=False):
             changes["feedback"] = "post_norm"
         return Interpretation(
             llama=llama,
@@ -198,7 +196,7 @@ class FlatReader:
             problems=[
                 *problems,
                 *taps.problems,
-                *([] if self.post_norm else _post_norm_claim(c, contract)),
+                *_post_norm_claim(c, contract),
                 *_oddities(c, llama.num_hidden_layers, "num_layers" in changes),
             ],
         )
@@ -361,16 +359,13 @@ def _claims(key: str, value: Any) -> bool:
     return key in _POST_NORM and value is True
 
 
-def _claimed(config: Fields) -> list[str]:
-    """The keys of a config that ask for post-norm feedback."""
-    places = zip(_POST_NORM, (config, config.section("eagle_config")), strict=True)
-    return [f"{key}: true" for key, place in places if place.flag(key, default=False)]
-
-
 def _post_norm_claim(config: Fields, contract: Contract) -> list[Problem]:
-    """The error that a config asks for post-norm feedback, which the layout's trainer does not have."""
-    claimed = _claimed(config)
-    if not claimed:
+    """The error that a config asks for post-norm feedback, if the layout's trainer has none or the config is open."""
+    nested = config.section("eagle_config")
+    places = zip(_POST_NORM, (config, nested), strict=True)
+    claimed = [f"{key}: true" for key, place in places if place.flag(key, default=False)]
+    stated = "post_norm_feedback" in contract.expresses and config.flag("norm_output", default=False)
+    if not claimed or stated:
         return []
     message = (
         f"config.json says {' and '.join(claimed)}, which {contract.title} does not train with: engines would "

@@ -33,8 +33,6 @@ class Nemo(FlatReader):
     """Reader of NeMo Automodel's checkpoints and of what its ``serve_vllm`` makes of them."""
 
     name = "nemo"
-    order_ignored = False
-    post_norm = True
     contract = Contract(
         title="NeMo Automodel",
         tensor_prefix="layers.0.",

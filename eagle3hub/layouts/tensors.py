@@ -515,7 +515,9 @@ def _without_prefix(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint without a ``model.`` before each name of its backbone. Raises LayoutError where some lack it."""
     tensors = checkpoint.tensors
     prefixed = [name for name in tensors if name.startswith(_PREFIX)]
-    if prefixed and all(name.startswith(_PREFIX) or name in _NEVER_PREFIXED for name in tensors):
+    bare = set(tensors) - set(prefixed)
+    kinds = {name.removeprefix(_PREFIX) for name in prefixed} & _NEVER_PREFIXED
+    if prefixed and bare <= _NEVER_PREFIXED and not (bare and kinds):
         stripped = {name.removeprefix(_PREFIX): ref for name, ref in tensors.items()}
         if _is_language_model(stripped):
             raise _whole_model(checkpoint)
@@ -523,9 +525,8 @@ def _without_prefix(checkpoint: Checkpoint) -> Checkpoint:
     if prefixed:
         if _is_language_model({name.removeprefix(_PREFIX) for name in tensors}):
             raise _whole_model(checkpoint)
-        bare = sorted(set(tensors) - set(prefixed))
         raise LayoutError(
-            f"in {checkpoint.source} some names begin with model. ({prefixed[0]}) and others do not ({bare[0]}): "
+            f"in {checkpoint.source} some names begin with model. ({prefixed[0]}) and others do not ({min(bare)}): "
             "engines put model. before every name, so neither reading is safe",
             hint="rename the tensors so that none of them begin with model.",
             code="layout-prefixed",

@@ -27,7 +27,6 @@ class UnknownTrainer(FlatReader):
 
     name = "flat"
     one_layer = False
-    post_norm = True
     contract = Contract(
         title="flat, trainer unknown",
         tensor_prefix="layers.0.",
