@@ -35,6 +35,12 @@ _RESORT = Hint("--resort-vocab puts the rows of lm_head and the map into ascendi
 
 FEATURES: tuple[Feature, ...] = (
     Feature(
+        "mla",
+        "MLA attention",
+        "multi-head latent attention (MLA: kv_a_proj_with_mqa, kv_b_proj)",
+        lambda h: h.semantics.attention == "mla",
+    ),
+    Feature(
         "quantization",
         "quantized weights",
         "quantized weights (packed values with scales)",

@@ -213,17 +213,22 @@ def _other_names(checkpoint: Checkpoint, tensors: Mapping[str, Any], prefix: str
 def same_meaning(meaning: Interpretation, head: Head) -> bool:
     """Whether a config describes the head exactly, so that it may be written back unchanged."""
     c, d, s = meaning.llama, head.dims, head.semantics
-    sizes = (c.hidden_size, c.target_hidden_size, c.intermediate_size, c.num_attention_heads, c.num_key_value_heads)
-    same_dims = (*sizes, c.head_dim, c.vocab_size, meaning.draft_vocab_size or d.draft_vocab_size) == (
-        *(d.hidden_size, d.target_hidden_size, d.intermediate_size, d.num_attention_heads, d.num_key_value_heads),
-        *(d.head_dim, d.vocab_size, d.draft_vocab_size),
+    sizes = (c.hidden_size, c.target_hidden_size, c.intermediate_size, c.num_attention_heads, c.vocab_size)
+    same_dims = (*sizes, meaning.draft_vocab_size or d.draft_vocab_size) == (
+        *(d.hidden_size, d.target_hidden_size, d.intermediate_size, d.num_attention_heads, d.vocab_size),
+        d.draft_vocab_size,
     )
+    if d.mla is None:
+        same_dims = same_dims and (c.num_key_value_heads, c.head_dim) == (d.num_key_value_heads, d.head_dim)
+    else:
+        same_dims = same_dims and c.mla == d.mla
     if meaning.aux is None:
         same_aux = head.has_default_aux
     else:
         same_aux = head.aux is not None and head.aux.taps == meaning.aux.taps and meaning.fc_order == head.fc_order
     same_token = meaning.mask_token_id in (None, head.mask_token_id)
-    semantics = replace(meaning.semantics, fc_bias=s.fc_bias, quantization=s.quantization)  # only tensors tell these
+    told_by_tensors = {name: getattr(s, name) for name in ("fc_bias", "quantization", "attention")}
+    semantics = replace(meaning.semantics, **told_by_tensors)
     return same_dims and same_aux and same_token and semantics == s
 
 

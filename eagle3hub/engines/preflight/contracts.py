@@ -164,6 +164,7 @@ class ContractTerms:
             ``bias`` is set). o_proj_bias: flags that make it build a bias of o_proj.
         own_embedding_if_other_width: whether it uses the file's embed_tokens if the widths differ.
         parallel_drafting_by: the runner that takes over for P-EAGLE heads, or None.
+        mtp_types: model types of a draft's config that it takes for a model with multi-token prediction, and refuses.
     """
 
     architectures: Mapping[str, frozenset[str]]
@@ -187,6 +188,7 @@ class ContractTerms:
     o_proj_bias: tuple[str, ...] = ()
     own_embedding_if_other_width: bool = False
     parallel_drafting_by: str | None = None
+    mtp_types: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
