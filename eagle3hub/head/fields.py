@@ -29,6 +29,10 @@ class Fields:
         self.data = data
         self.where = where
 
+    def known(self, name: str, *others: str) -> str:
+        """The first of the names that a field of this object has; ``name`` where none has."""
+        return next((n for n in (name, *others) if self.data.get(n) is not None), name)
+
     def get(self, name: str) -> Any:
         """The raw value, or None."""
         return self.data.get(name)

@@ -104,7 +104,16 @@ for _layout in (SpecJax(), SpecForge(), ModelOpt(), Speculators(), SafeAILab(), 
     LAYOUTS[_layout.name] = READERS[_layout.name] = _layout
 for _reader in (TorchSpec(), Nemo(), UnknownTrainer()):
     READERS[_reader.name] = _reader
-_PARALLEL = "parallel_drafting"
+
+_TOLD_BY = {
+    "parallel_drafting": re.compile(MASK_HIDDEN),
+    "qk_norm": re.compile(r".+\.q_norm\.weight"),
+}
+"""Features that a tensor's name tells, so that a layout without them is none of a folder's."""
+
+
+def _features(checkpoint: Checkpoint) -> set[str]:
+    return {f for f, name in _TOLD_BY.items() if any(name.fullmatch(n) for n in checkpoint.tensors)}
 
 
 def by_readers() -> list[str]:
@@ -144,7 +153,7 @@ def detect(checkpoint: Checkpoint) -> tuple[Reader, Match]:
     if written_as is not None and written_as in LAYOUTS:
         return LAYOUTS[written_as], Match(1.0, ("eagle3hub.json says so and matches the files",))
     refuse_recognised(checkpoint)
-    able = [r for r in READERS.values() if MASK_HIDDEN not in checkpoint.tensors or _PARALLEL in r.contract.expresses]
+    able = [r for r in READERS.values() if _features(checkpoint) <= r.contract.expresses]
     matches = [(layout, m) for layout in able if (m := layout.detect(checkpoint)) is not None]
     matches.sort(key=lambda pair: pair[1].rank, reverse=True)
     if not matches:

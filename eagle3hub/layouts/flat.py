@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -144,14 +144,16 @@ class FlatReader:
         """The layout's contract for an EAGLE-3 or a P-EAGLE head."""
         return self.contract
 
-    def interpret(self, config: Mapping[str, Any], *, masks: bool = False) -> Interpretation:
+    def interpret(self, config: Mapping[str, Any], *, names: Collection[str] = ()) -> Interpretation:
         """The meaning of a config. Raises ConfigError.
 
-        ``masks``: whether the weights beside it hold mask_hidden, which makes a head a P-EAGLE head whatever its class
-        is called.
+        ``names``: the tensors beside it, by canonical name: mask_hidden makes a head a P-EAGLE head, and q_norm one
+        with query and key norms, whatever its class is called.
         """
         whole = Fields(config)
-        parallel = "parallel_drafting" in self.contract_for(True).expresses and (masks or self.is_parallel(whole))
+        parallel = "parallel_drafting" in self.contract_for(True).expresses and (
+            MASK_HIDDEN in names or self.is_parallel(whole)
+        )
         contract = self.contract_for(parallel)
         kept, assumptions, problems = self._without_ignored(whole, contract)
         c = Fields(kept)
@@ -183,6 +185,8 @@ class FlatReader:
         llama = parse_llama(c, hidden_act=self.hard_coded_act, rope_theta=self.certain_theta, sliding=False)
         taps = self.read_taps(c) if uses_aux else Taps(AuxTaps.final_norm("config"))
         changes: dict[str, Any] = {"num_layers": 1} if self.one_layer and not parallel else {}
+        if "qk_norm" in contract.expresses and any(name.endswith(".q_norm.weight") for name in names):
+            changes["qk_norm"] = True
         if "post_norm_feedback" in contract.expresses and c.flag("norm_output", default=False):
             changes["feedback"] = "post_norm"
         return Interpretation(
@@ -213,7 +217,7 @@ class FlatReader:
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions = AS_FOUND) -> Head:
         """The head in the folder."""
-        meaning = self.interpret(checkpoint.config, masks=MASK_HIDDEN in checkpoint.tensors)
+        meaning = self.interpret(checkpoint.config, names=checkpoint.tensors)
         contract = self.contract_for(meaning.semantics.parallel_drafting)
         head = build_head(self.name, contract, checkpoint, meaning, options)
         if head.semantics.quantization is None and checkpoint.config.get("quantization_config"):
@@ -291,7 +295,7 @@ class FlatLayout(FlatReader, ABC):
 
     def _interpreter(self, head: Head) -> Interpret:
         """How a config of this head is read."""
-        return partial(self.interpret, masks=head.semantics.parallel_drafting)
+        return partial(self.interpret, names=head.tensors)
 
     def _completed_config(self, head: Head) -> dict[str, Any]:
         """The config of a head that is in this layout already: its own, completed, without what misleads engines."""

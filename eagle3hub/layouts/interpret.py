@@ -213,7 +213,8 @@ def _other_names(checkpoint: Checkpoint, tensors: Mapping[str, Any], prefix: str
 def same_meaning(meaning: Interpretation, head: Head) -> bool:
     """Whether a config describes the head exactly, so that it may be written back unchanged."""
     c, d, s = meaning.llama, head.dims, head.semantics
-    sizes = (c.hidden_size, c.target_hidden_size, c.intermediate_size, c.num_attention_heads, c.vocab_size)
+    width = d.intermediate_size if d.intermediate_size == c.intermediate_size_mlp else c.intermediate_size
+    sizes = (c.hidden_size, c.target_hidden_size, width, c.num_attention_heads, c.vocab_size)
     same_dims = (*sizes, meaning.draft_vocab_size or d.draft_vocab_size) == (
         *(d.hidden_size, d.target_hidden_size, d.intermediate_size, d.num_attention_heads, d.vocab_size),
         d.draft_vocab_size,

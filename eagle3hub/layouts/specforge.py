@@ -8,7 +8,7 @@ for a full vocabulary), embeddings in ``--to hf`` exports only; a flat Llama con
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -106,7 +106,7 @@ class SpecForge(FlatLayout):
             and not any(n.endswith(".bias") for n in tensors)
         ):
             return Match(1.0, (f"architecture {PARALLEL}",), certain=True)
-        if not midlayer or "t2d" not in tensors or masks:
+        if not midlayer or "t2d" not in tensors or masks or _is_foreign(config.get("architectures")):
             return None
         evidence = ["midlayer.* names"]
         if config.get("architectures") in ([_LLAMA], [_MLA]):
@@ -117,9 +117,9 @@ class SpecForge(FlatLayout):
             evidence.append("int64 d2t with t2d")
         return Match((len(evidence) - 1) / 3, tuple(evidence)) if len(evidence) > 1 else None
 
-    def interpret(self, config: Mapping[str, Any], *, masks: bool = False) -> Interpretation:
+    def interpret(self, config: Mapping[str, Any], *, names: Collection[str] = ()) -> Interpretation:
         """As every flat config, with the problem of norm_output if it is there."""
-        meaning = super().interpret({k: v for k, v in config.items() if k != "norm_output"}, masks=masks)
+        meaning = super().interpret({k: v for k, v in config.items() if k != "norm_output"}, names=names)
         stated = Fields(config).flag("norm_output", default=None)
         return meaning if stated is None else replace(meaning, problems=[*meaning.problems, _NORM_OUTPUT[stated]])
 
@@ -134,3 +134,9 @@ class SpecForge(FlatLayout):
                 **({AUX_IDS: head.aux.after_layer} if head.aux is not None else {}),
             },
         }
+
+
+def _is_foreign(stated: Any) -> bool:
+    """Whether a config names an EAGLE-3 class that SpecForge's exports never have, such as one that vLLM registers."""
+    names = [name for name in stated if isinstance(name, str)] if isinstance(stated, list) else []
+    return any(name.startswith("Eagle3") for name in names)

@@ -320,7 +320,7 @@ def output_biases(head: Head) -> dict[str, TensorRef]:
     0.32.0, ``models/llama.py:169``), and one that no tensor fills is whatever lies in memory: zeros say what the head
     computes.
     """
-    if not head.semantics.attention_bias:
+    if not head.semantics.attention_bias or head.dims.mla is not None:
         return {}
     at = [f"layers.{i}.self_attn." for i in range(head.semantics.num_layers)]
     return {f"{a}o_proj.bias": head.tensors[f"{a}q_proj.bias"] for a in at if f"{a}o_proj.bias" not in head.tensors}
@@ -452,7 +452,7 @@ def _dims(found: Mapping[str, TensorRef], config: LlamaConfig, mla: MlaDims | No
     return Dims(
         hidden_size=config.hidden_size,
         target_hidden_size=config.target_hidden_size,
-        intermediate_size=config.intermediate_size,
+        intermediate_size=_intermediate_size(found, config),
         num_attention_heads=heads,
         num_key_value_heads=config.num_key_value_heads if mla is None else heads,
         head_dim=config.head_dim if mla is None else mla.qk_nope_head_dim + mla.qk_rope_head_dim,
@@ -460,6 +460,13 @@ def _dims(found: Mapping[str, TensorRef], config: LlamaConfig, mla: MlaDims | No
         draft_vocab_size=lm_head.shape[0] if lm_head is not None and lm_head.shape else config.vocab_size,
         mla=mla,
     )
+
+
+def _intermediate_size(found: Mapping[str, TensorRef], config: LlamaConfig) -> int:
+    """The MLP's width: of the two that a Llama 4 config states, the one that the tensors have."""
+    up = found.get("layers.0.mlp.up_proj.weight")
+    is_other = up is not None and up.shape[:1] == (config.intermediate_size_mlp,)
+    return config.intermediate_size_mlp or 0 if is_other else config.intermediate_size
 
 
 def _check_layer_count(found: Mapping[str, TensorRef], s: Semantics, contract: Contract) -> None:
@@ -482,7 +489,7 @@ def _check_layer_count(found: Mapping[str, TensorRef], s: Semantics, contract: C
 
 
 def _check_names(checkpoint: Checkpoint, found: Mapping[str, TensorRef], expected: Shapes, contract: Contract) -> None:
-    optional = {name for name in expected if name.endswith("self_attn.o_proj.bias")}
+    optional = {n for n in expected if n.endswith("o_proj.bias") and n.replace("o_proj", "v_proj") in expected}
     optional = {"embed_tokens.weight", *(() if optional & set(found) else optional)}
     missing = sorted(set(expected) - set(found) - optional)
     if missing:

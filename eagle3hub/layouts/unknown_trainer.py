@@ -8,7 +8,7 @@ known here, so it is an assumption.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -52,9 +52,9 @@ class UnknownTrainer(FlatReader):
             return None
         return Match(0.0, (f"{style}* names", "no trainer's marks"))
 
-    def interpret(self, config: Mapping[str, Any], *, masks: bool = False) -> Interpretation:
+    def interpret(self, config: Mapping[str, Any], *, names: Collection[str] = ()) -> Interpretation:
         """As every flat config; what depends on the trainer is an assumption."""
-        meaning = super().interpret(config, masks=masks)
+        meaning = super().interpret(config, names=names)
         c = Fields(config)
         if meaning.aux is None or not meaning.aux.numbered or c.layer_ids(AUX_IDS) is not None:
             return meaning

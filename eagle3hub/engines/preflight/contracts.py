@@ -162,6 +162,7 @@ class ContractTerms:
         later_norm: norm before attention in layers after the first.
         attention_bias, fc_bias: whether it loads the biases of q/k/v/o (if ``attention_bias`` is set) and of fc (if
             ``bias`` is set). o_proj_bias: flags that make it build a bias of o_proj.
+        mlp_width: by the draft's model type, the key for the width of its MLP where it is not ``intermediate_size``.
         own_embedding_if_other_width: whether it uses the file's embed_tokens if the widths differ.
         parallel_drafting_by: the runner that takes over for P-EAGLE heads, or None.
         mtp_types: model types of a draft's config that it takes for a model with multi-token prediction, and refuses.
@@ -186,6 +187,7 @@ class ContractTerms:
     attention_bias: bool = False
     fc_bias: bool = False
     o_proj_bias: tuple[str, ...] = ()
+    mlp_width: Mapping[str, str] = field(default_factory=dict)
     own_embedding_if_other_width: bool = False
     parallel_drafting_by: str | None = None
     mtp_types: frozenset[str] = frozenset()
