@@ -217,8 +217,9 @@ def missing(text: str) -> SourceError:
 
 def _folders_with_config(folder: Path) -> list[str]:
     """The folders in a folder, or of a repository in the Hub cache, that hold a config.json."""
-    found = [*folder.glob(f"*/{CONFIG}"), *folder.glob(f"snapshots/*/{CONFIG}")]
-    return sorted(str(path.parent) for path in found if not path.parent.name.startswith("."))
+    found = [path for below in ("*", "*/*", "snapshots/*") for path in folder.glob(f"{below}/{CONFIG}")]
+    inside = {path.parent for path in found if not any(p.startswith(".") for p in path.relative_to(folder).parts)}
+    return sorted(map(str, inside))
 
 
 def read_small(path: Path) -> bytes | None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
-from eagle3hub.checkpoint.safetensors import TensorRef
+from eagle3hub.checkpoint.kinds import READ, refuse_contents
 from eagle3hub.errors import Hint, LayoutError, Problem, UsageError
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.aux_defaults import aux_default, shown
@@ -24,7 +23,7 @@ from eagle3hub.layouts.safeailab import SafeAILab
 from eagle3hub.layouts.specforge import SpecForge
 from eagle3hub.layouts.specjax import SpecJax
 from eagle3hub.layouts.speculators import Speculators
-from eagle3hub.layouts.tensors import MASK_HIDDEN, prepared
+from eagle3hub.layouts.tensors import MASK_HIDDEN, prepared, refuse_language_model
 from eagle3hub.layouts.torchspec import TorchSpec
 from eagle3hub.layouts.universal import Universal
 from eagle3hub.layouts.unknown_trainer import UnknownTrainer
@@ -32,66 +31,15 @@ from eagle3hub.layouts.unknown_trainer import UnknownTrainer
 # Checkpoints that are recognised and refused, each with its own message.
 
 
-_MEDUSA = re.compile(r"(.+\.)?[0-9]+\.[0-9]+\.linear\.weight|lm_heads\.[0-9]+\.weight")
-_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
-
-
 def refuse_recognised(checkpoint: Checkpoint) -> None:
     """Raise LayoutError if the folder is a kind of draft model that no codec of this version reads."""
-    tensors, config = checkpoint.tensors, checkpoint.config
-    stated = config.get("architectures")
-    architectures = stated if isinstance(stated, list) else []
-
-    def named(*parts: str) -> bool:
-        return any(part in name for name in tensors for part in parts)
-
-    def of_class(part: str) -> bool:
-        return any(isinstance(name, str) and part in name for name in architectures)
-
-    if named("eh_proj.") or of_class("NextN") or of_class("MTP") or any(n.startswith("mtp.") for n in tensors):
-        raise _not_read(checkpoint, "layers for multi-token prediction (MTP)", "mtp")
-    if config.get("dflash_config") or of_class("DFlash"):
-        raise _not_read(checkpoint, "a DFlash draft model", "dflash")
-    if named("parallel_draft_heads."):
-        raise _not_read(checkpoint, "an EAGLE-3 head with Medusa heads (parallel_draft_heads)", "medusa")
-    if config.get("medusa_num_heads") or of_class("Medusa") or any(_MEDUSA.fullmatch(n) for n in tensors):
-        raise _not_read(checkpoint, "Medusa heads", "medusa")
-    if _is_eagle1(tensors):
-        raise _not_read(checkpoint, "an EAGLE-1 or EAGLE-2 head, not an EAGLE-3 head", "eagle1")
-    if named("enorm.", "hnorm.") or architectures == ["LlamaForCausalLMEagle"]:
-        raise _not_read(checkpoint, "an EAGLE-1 head (enorm / hnorm), not an EAGLE-3 head", "eagle1")
-    if any((checkpoint.folder / name).exists() for name in _ADAPTER):
-        raise _not_read(
-            checkpoint,
-            "a head trained together with a LoRA adapter of the target (adapter_config.json)",
-            "lora",
-            "it is right only for the adapted target: merge the adapter into the target, move it out of this folder, "
-            "and validate the head against the merged target",
+    refuse_contents(checkpoint.source, checkpoint.tensors, checkpoint.config, checkpoint.files)
+    if "lm_head_layernorm.weight" in checkpoint.tensors and "speculators_model_type" not in checkpoint.config:
+        raise LayoutError(
+            f"{checkpoint.source} holds a raw head of speculators' research code (lm_head_layernorm); {READ}",
+            hint="put the config.json of its speculators release into the folder",
+            code="layout-research",
         )
-    if "lm_head_layernorm.weight" in tensors and "speculators_model_type" not in config:
-        raise _not_read(
-            checkpoint,
-            "a raw head of speculators' research code (lm_head_layernorm)",
-            "research",
-            "put the config.json of its speculators release into the folder",
-        )
-
-
-def _is_eagle1(tensors: Mapping[str, TensorRef]) -> bool:
-    """Whether fc joins a token's embedding with one hidden state, and attention reads one state as wide as fc's."""
-    fc, query = tensors.get("fc.weight"), tensors.get("layers.0.self_attn.q_proj.weight")
-    if fc is None or query is None or any("hidden_norm" in name for name in tensors):
-        return False
-    return len(fc.shape) == 2 and fc.shape[1] == 2 * fc.shape[0] and query.shape[1:] == fc.shape[:1]
-
-
-def _not_read(checkpoint: Checkpoint, what: str, code: str, hint: str | None = None) -> LayoutError:
-    return LayoutError(
-        f"{checkpoint.source} holds {what}; this version reads Llama-style EAGLE-3 and P-EAGLE heads, "
-        "and EAGLE-3 heads with MLA",
-        hint=hint,
-        code=f"layout-{code}",
-    )
 
 
 # The registry, detection, and opening a head.
@@ -157,6 +105,7 @@ def detect(checkpoint: Checkpoint) -> tuple[Reader, Match]:
     matches = [(layout, m) for layout in able if (m := layout.detect(checkpoint)) is not None]
     matches.sort(key=lambda pair: pair[1].rank, reverse=True)
     if not matches:
+        refuse_language_model(checkpoint)
         raise LayoutError(
             f"{checkpoint.source} is in no layout this version knows (its tensors: {_some(checkpoint)})",
             hint=Hint(f"if you know which it is, name it with --from {'|'.join(READERS)}", "--from"),

@@ -616,6 +616,18 @@ def _is_language_model(names: Collection[str]) -> bool:
     return "embed_tokens.weight" in names and not any("fc." in name for name in names)
 
 
+_NUMBERED = re.compile(r"(?:^|.*\.)(?:layers|h|blocks)\.(\d+)\.")
+_DEEP = 3
+"""Layers of which no draft head of an unknown layout has so many."""
+
+
+def refuse_language_model(checkpoint: Checkpoint) -> None:
+    """Raise LayoutError for a folder in no layout that has the layers of a language model, under whatever names."""
+    layers = {match[1] for name in checkpoint.tensors if (match := _NUMBERED.match(name))}
+    if len(layers) >= _DEEP and not any("hidden_norm" in name or "fc." in name for name in checkpoint.tensors):
+        raise _whole_model(checkpoint)
+
+
 def _whole_model(checkpoint: Checkpoint) -> LayoutError:
     return LayoutError(
         f"{checkpoint.source} holds a whole language model, not a draft head",
