@@ -314,6 +314,7 @@ class FlatLayout(FlatReader, ABC):
         if "rope_scaling" in self.inert and isinstance(rope, dict) and plain_scaling(rope):
             config |= {"rope_parameters": rope_fields(head.semantics.rope)["rope_parameters"]}
         unwanted = {*self.inert, *(SLIDING if limits else ())}
+        unwanted |= {key for key in MASK_TOKENS if config.get(key) != head.mask_token_id}
         if head.semantics.quantization is None:
             unwanted.add("quantization_config")
         return {k: v for k, v in config.items() if k in fresh or not (k in unwanted or _claims(k, v))}

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
+from eagle3hub.checkpoint.kinds import refuse_contents
 from eagle3hub.checkpoint.safetensors import FLOATS, TensorRef, is_scale
 from eagle3hub.errors import ConfigError, Hint, LayoutError, Problem, Refusal, TensorError, UsageError
 from eagle3hub.head import Dims, Head, MlaDims, Semantics
@@ -603,6 +604,8 @@ def _without_prefix(checkpoint: Checkpoint) -> Checkpoint:
     if prefixed:
         if _is_language_model({name.removeprefix(_PREFIX) for name in tensors}):
             raise _whole_model(checkpoint)
+        stripped = {name.removeprefix(_PREFIX): ref for name, ref in tensors.items()}
+        refuse_contents(checkpoint.source, stripped, checkpoint.config, checkpoint.files)
         raise LayoutError(
             f"in {checkpoint.source} some names begin with model. ({prefixed[0]}) and others do not ({min(bare)}): "
             "engines put model. before every name, so neither reading is safe",

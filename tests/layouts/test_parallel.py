@@ -170,4 +170,4 @@ def test_the_recipe_says_that_it_drafts_in_parallel(tmp_path: Path, cli: Cli):
         assert ("'parallel_drafting': True" in said["python"]) is parallel
         assert {v["verdict"] for v in said["preflight"]} == {"right"}
         shown = cli("inspect", source, "--target", target)[1]
-        assert ('add "parallel_drafting": true' in shown) is parallel
+        assert ("unless told to draft in parallel" in shown) is parallel

@@ -115,6 +115,16 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str]] = {
         {"eagle_linear.weight": (H, 2 * H), "layers.0.attention.wo.weight": (H, H), "norm.weight": (H,)},
         r"Mistral's own format \(eagle_linear\): an EAGLE-1 head, .* vLLM \(method eagle\) and SGLang \(EAGLE\)",
     ),
+    "EAGLE-1 of Megatron": (
+        LLAMA | {"architectures": ["LlamaForCausalLMEagle"]},
+        {
+            "fc.weight": (H, 2 * H),
+            "enorm.weight": (H,),
+            "hnorm.weight": (H,),
+            **layer("layers.0.", "hidden_norm.weight"),
+        },
+        r"an EAGLE-1 head \(enorm / hnorm\), not an EAGLE-3 head, which vLLM",
+    ),
     "a LoRA adapter": (
         LLAMA,
         {"base_model.model.layers.0.self_attn.q_proj.lora_A.weight": (2, H)},
@@ -196,5 +206,5 @@ def test_every_kind_is_tried_and_says_who_serves_it():
         k for k in kinds() for files, _, _ in BY_FILES.values() if any(fnmatch(n, p) for n in files for p in k.files)
     }
     met |= {k for k in kinds() if k.beside or "parallel_draft_heads" in str(k.tensors)}  # test_modelopt, test_layouts
-    assert {k.what for k in kinds()} == {k.what for k in met}
+    assert met == set(kinds())
     assert all(re.search(r"\b(serves?|runs|load|right)\b", kind.served) for kind in kinds())
