@@ -227,9 +227,10 @@ class Everywhere:
         """Keep only the drafts at ``chosen`` of each text, int64 [B, Q'], indices into the present ones."""
         assert self._starts is not None
         self._starts = self._starts.gather(1, chosen)
+        index = chosen[:, :, None, None, None]
         for layer, (k, v) in self._own.items():
-            index = chosen[:, :, None, None, None].expand(-1, -1, *k.shape[2:])
-            self._own[layer] = k.gather(1, index), v.gather(1, index)
+            kept = (x.gather(1, index.expand(-1, -1, *x.shape[2:])) for x in (k, v))
+            self._own[layer] = next(kept), next(kept)
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Append one more entry to every draft; arguments are [B, Q, heads, head_dim]."""

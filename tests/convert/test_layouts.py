@@ -196,7 +196,6 @@ def test_naming_the_wrong_layout_is_an_error_not_a_guess(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("layers.0.self_attn.kv_a_proj_with_mqa.weight", "MLA"),
         ("parallel_draft_heads.0.weight", "Medusa"),
         ("enorm.weight", "EAGLE-1"),
     ],
