@@ -51,6 +51,7 @@ class Nemo(FlatReader):
         aux_ids=None,
         full_title="NVIDIA NeMo Automodel",
         other_readers="NeMo Automodel's own recipes",
+        cannot={"mla": "its drafts for DeepSeek targets were not read in its source"},
         trainer_sorts=False,
         reads=("checkpoints of train_eagle3 at 36044ad, EAGLE-3.1 and P-EAGLE too", "vllm_export of serve_vllm"),
     )

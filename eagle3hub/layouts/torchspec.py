@@ -1,4 +1,4 @@
-"""TorchSpec (lightseekorg/TorchSpec 6f21829, ``tools/convert_to_hf.py``, ``models/draft/llama3_eagle.py``).
+"""TorchSpec (lightseekorg/TorchSpec 6f21829, ``tools/convert_to_hf.py``, ``models/draft``).
 
 ``midlayer.*`` names (``layers.0.*`` with ``--vllm``), the target's embeddings along; over the full vocabulary neither
 d2t nor t2d. The config is the draft config that training began with, with draft_vocab_size added; since April 2026
@@ -17,8 +17,10 @@ from eagle3hub.errors import Problem
 from eagle3hub.head import Head
 from eagle3hub.layouts.base import AS_FOUND, Contract, Match, ReadOptions
 from eagle3hub.layouts.flat import FlatReader
+from eagle3hub.layouts.tensors import has_mla
 
 _CONFIG_MARK, _HEADER_MARK = "_torchspec_version", "torchspec_version"
+_ARCHITECTURES = (["LlamaForCausalLMEagle3"], ["Eagle3DeepseekV2ForCausalLM"])
 _PROBED = 64
 
 
@@ -33,6 +35,7 @@ class TorchSpec(FlatReader):
         expresses=frozenset(
             {
                 *("hidden_act", "rope_scaling", "embed_tokens", "target_width", "aux_ids", "full_vocabulary"),
+                *("mla", "fc_norm"),  # aux_norm_low, aux_norm_mid, aux_norm_high of its MLA heads
                 "quantization",  # not its own: published exports have been quantized afterwards
             }
         ),
@@ -50,9 +53,11 @@ class TorchSpec(FlatReader):
         tensors, config, metadata = checkpoint.tensors, checkpoint.config, checkpoint.metadata
         if _CONFIG_MARK in config or _HEADER_MARK in (metadata or {}):
             return Match(1.0, (f"{_CONFIG_MARK} or {_HEADER_MARK}",), certain=True)
-        if config.get("architectures") != ["LlamaForCausalLMEagle3"] or "embed_tokens.weight" not in tensors:
+        if config.get("architectures") not in _ARCHITECTURES or "embed_tokens.weight" not in tensors:
             return None
-        if not any(n.startswith("midlayer.") for n in tensors) or "eagle_config" in config:
+        eagle = config.get("eagle_config")
+        foreign = isinstance(eagle, dict) and (not has_mla(tensors) or "next_layer_regular" in eagle)
+        if not any(n.startswith("midlayer.") for n in tensors) or foreign:
             return None
         maps = {"d2t", "t2d"} & set(tensors)
         if not maps and (metadata or {}).get("format") == "pt" and "lm_head.weight" in tensors:
