@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub.address import Address, HubAddress, parse_address
-from eagle3hub.checkpoint.kinds import refuse_files
 from eagle3hub.checkpoint.pickles import is_pickle, parse_pickle
 from eagle3hub.checkpoint.safetensors import ByteReader, Header, TensorRef, open_local, parse_header, refuse_pointer
 from eagle3hub.checkpoint.source import (
@@ -27,6 +26,7 @@ from eagle3hub.checkpoint.source import (
     check_files,
     merge,
     parse_json_object,
+    refuse_files,
 )
 from eagle3hub.errors import ConfigError, Eagle3HubError, Problem, SourceError
 from eagle3hub.system.progress import Progress, silent

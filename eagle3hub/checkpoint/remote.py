@@ -16,7 +16,6 @@ from eagle3hub.address import HubAddress
 from eagle3hub.checkpoint import hub
 from eagle3hub.checkpoint.digest import file_digest
 from eagle3hub.checkpoint.hub import Stated
-from eagle3hub.checkpoint.kinds import refuse_files
 from eagle3hub.checkpoint.safetensors import ByteReader, open_local, truncated
 from eagle3hub.checkpoint.source import (
     CONFIG,
@@ -28,6 +27,7 @@ from eagle3hub.checkpoint.source import (
     missing,
     parse_json_object,
     read_small,
+    refuse_files,
 )
 from eagle3hub.errors import ConfigError, HubError, SourceError
 from eagle3hub.network import names

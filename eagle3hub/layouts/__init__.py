@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
-from eagle3hub.checkpoint.kinds import READ, refuse_contents
+from eagle3hub.checkpoint.source import READ, refuse_contents
 from eagle3hub.errors import Hint, LayoutError, Problem, UsageError
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.aux_defaults import aux_default, shown
@@ -15,6 +15,7 @@ from eagle3hub.layouts import provenance
 from eagle3hub.layouts.angelslim import AngelSlim
 from eagle3hub.layouts.aux_layers import apply_depth, apply_target
 from eagle3hub.layouts.base import AS_FOUND, LAYOUTS, READERS, Layout, Match, Reader, ReadOptions
+from eagle3hub.layouts.flat import UnknownTrainer
 from eagle3hub.layouts.hf_config import context_of
 from eagle3hub.layouts.interpret import overridden
 from eagle3hub.layouts.modelopt import ModelOpt
@@ -26,7 +27,6 @@ from eagle3hub.layouts.speculators import Speculators
 from eagle3hub.layouts.tensors import MASK_HIDDEN, prepared, refuse_language_model
 from eagle3hub.layouts.torchspec import TorchSpec
 from eagle3hub.layouts.universal import Universal
-from eagle3hub.layouts.unknown_trainer import UnknownTrainer
 
 # Checkpoints that are recognised and refused, each with its own message.
 

@@ -51,6 +51,7 @@ class ModelOpt(FlatLayout):
             {
                 *("hidden_act", "rope_scaling", "aux_ids", "aux_count", "full_vocabulary", "unsorted_vocabulary"),
                 *("several_layers", "attention_bias", "fc_bias", "norm_before_fc", "no_aux", "quantization", "mla"),
+                "no_lm_head",
             }
         ),
         vocab_dtype="I64",
@@ -74,8 +75,7 @@ class ModelOpt(FlatLayout):
             return None
         style = next((s for s in ("layers.0.", "midlayer.") if any(n.startswith(s) for n in tensors)), None)
         d2t = tensors.get("d2t")
-        foreign = d2t is not None and (d2t.dtype != "I64" or checkpoint.metadata is not None)
-        if style is None or foreign:  # HF exports have no metadata, and Megatron's, which have some, no map
+        if style is None or (d2t is not None and d2t.dtype != "I64"):
             return None
         eagle = config.get("eagle_config")
         evidence = [f"{style}* names"]

@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
-from eagle3hub.checkpoint.kinds import refuse_contents
 from eagle3hub.checkpoint.safetensors import FLOATS, TensorRef, is_scale
+from eagle3hub.checkpoint.source import refuse_contents
 from eagle3hub.errors import ConfigError, Hint, LayoutError, Problem, Refusal, TensorError, UsageError
 from eagle3hub.head import Dims, Head, MlaDims, Semantics
 from eagle3hub.head.vocab import MASK_WIDTHS, VocabMap, check_vocab_map, mask_from, order_fault
@@ -196,6 +196,13 @@ def read_vocab_map(
     ``contract`` is the layout's: it says in which order its heads keep the rows of lm_head. A map whose only fault is
     its order is returned with the fault where the layout's rows always ascend.
     """
+    if "lm_head.weight" not in checkpoint.tensors and (stated or d.vocab_size) < d.vocab_size:
+        raise TensorError(
+            f"{checkpoint.source} lacks lm_head.weight, and the target's does not fit: the draft vocabulary has "
+            f"{stated} of {d.vocab_size} tokens",
+            hint="export the head again",
+            code="tensor-missing",
+        )
     if stated is not None and stated != d.draft_vocab_size:
         raise TensorError(
             f"lm_head.weight has {d.draft_vocab_size} rows but the config says draft_vocab_size {stated}",
@@ -490,8 +497,9 @@ def _check_layer_count(found: Mapping[str, TensorRef], s: Semantics, contract: C
 
 
 def _check_names(checkpoint: Checkpoint, found: Mapping[str, TensorRef], expected: Shapes, contract: Contract) -> None:
-    optional = {n for n in expected if n.endswith("o_proj.bias") and n.replace("o_proj", "v_proj") in expected}
-    optional = {"embed_tokens.weight", *(() if optional & set(found) else optional)}
+    biases = {n for n in expected if n.endswith("o_proj.bias") and n.replace("o_proj", "v_proj") in expected}
+    optional = {"embed_tokens.weight"} | ({"lm_head.weight"} if "no_lm_head" in contract.expresses else set())
+    optional |= set() if biases & set(found) else biases
     missing = sorted(set(expected) - set(found) - optional)
     if missing:
         raise TensorError(
@@ -544,6 +552,7 @@ _MAP = Hint(
 _OWN = {
     "embed_tokens.weight": Hint("--drop-embeddings leaves them out where they are the target's", "--drop-embeddings"),
     "fc.bias": "leave the option out",
+    "lm_head.weight": "leave the option out",
     "d2t": _MAP,
     "t2d": _MAP,
 }

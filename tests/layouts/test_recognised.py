@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 from support import heads, variants
 
-from eagle3hub.checkpoint.kinds import kinds
 from eagle3hub.checkpoint.safetensors import TensorRef
+from eagle3hub.checkpoint.source import kinds
 from eagle3hub.errors import LayoutError
 from eagle3hub.layouts import open_head
 
