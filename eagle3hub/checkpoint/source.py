@@ -333,7 +333,16 @@ def _is_eagle1(tensors: Mapping[str, TensorRef]) -> bool:
     return len(fc.shape) == 2 and fc.shape[1] == 2 * fc.shape[0] and query.shape[1:] == fc.shape[:1]
 
 
-_SHAPES: Mapping[str, Callable[[Mapping[str, TensorRef]], bool]] = {"eagle1": _is_eagle1}
+_EXPERTS = (".mlp.experts.", ".mlp.gate.weight", ".mlp.shared_experts.")
+
+
+def _has_experts(tensors: Mapping[str, TensorRef]) -> bool:
+    """Whether it is a draft head, and not a whole model, whose layers have experts."""
+    is_draft = any("fc." in name or "hidden_norm" in name for name in tensors)
+    return is_draft and any(part in name for name in tensors for part in _EXPERTS)
+
+
+_SHAPES: Mapping[str, Callable[[Mapping[str, TensorRef]], bool]] = {"eagle1": _is_eagle1, "experts": _has_experts}
 
 
 # Have files changed since they were opened? Their bytes are not read.
