@@ -167,7 +167,7 @@ def test_layouts_without_mla_say_so_and_name_those_with(tmp_path: Path, deepseek
 @pytest.mark.parametrize(
     ("has", "config", "code", "says"),
     [
-        (Has(mla=True, q_lora=False), {}, "refused-mla-query", "SGLang has MLA drafts with a latent of queries only"),
+        (Has(mla=True, q_lora=False), {}, "refused-mla-query", "drafts with a latent of queries only"),
         (Has(mla=True, attention_bias=True), {}, "refused-attention-bias", "SGLang"),
         (Has(mla=True, input_norm=True), {}, "refused-norm-before-fc", "vLLM and SGLang have none in MLA drafts"),
         (Has(mla=True), {"rope_scaling": {"type": "linear", "factor": 2.0}}, "refused-mla-rope", "type linear"),
