@@ -12,7 +12,7 @@ from enum import Enum
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
-from eagle3hub.checkpoint.safetensors import TensorRef
+from eagle3hub.checkpoint.safetensors import TensorRef, main_dtype
 from eagle3hub.errors import ConfigError, Problem
 from eagle3hub.head.aux_defaults import aux_default, shown
 from eagle3hub.head.vocab import VocabMap
@@ -158,8 +158,9 @@ class Semantics:
     """What the head computes, apart from shapes and bytes.
 
     ``uses_aux: false`` is a head that reads the target's final post-norm hidden state instead of aux layers: it has
-    neither fc nor hidden_norm. ``attention_bias`` puts a bias on q, k, v and o, ``fc_bias`` on fc. ``sliding_layers``
-    are the draft layers whose attention is limited to ``sliding_window`` tokens.
+    neither fc nor hidden_norm. ``attention_bias`` puts a bias on q, k and v, and on o where the head has one for
+    it; ``fc_bias`` puts one on fc. ``sliding_layers`` are the draft layers whose attention is limited to
+    ``sliding_window`` tokens.
     ``quantization`` is the method by which weights are quantized, as the config calls it (``modelopt``, ``quark``,
     ``compressed-tensors``, ``fp8``, ``gptq``, ``awq``, or another; ``unknown`` where it says nothing), and
     ``quantized_as`` are the formats of their numbers (``FP8``, ``INT8``, ``NVFP4``, several joined by ``+``); both are
@@ -357,10 +358,7 @@ class Head:
     @property
     def dtype(self) -> str:
         """Safetensors name of the dtype most weights have, counted in elements."""
-        counts: dict[str, int] = {}
-        for t in self.tensors.values():
-            counts[t.dtype] = counts.get(t.dtype, 0) + t.num_elements
-        return max(counts, key=lambda k: (counts[k], k))
+        return main_dtype(self.tensors.values())
 
     def raise_for_errors(self) -> None:
         """Raise the first problem of severity ``error``, if there is one."""

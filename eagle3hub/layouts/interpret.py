@@ -10,15 +10,15 @@ from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import ConfigError, Hint, InputError, Problem, UsageError
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head, Semantics
 from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
+from eagle3hub.head.fields import MASK_TOKENS
 from eagle3hub.layouts.aux_layers import Taps, taps_from
 from eagle3hub.layouts.base import Contract, ReadOptions, aux_count
 from eagle3hub.layouts.hf_config import LlamaConfig, windowed_alike
 from eagle3hub.layouts.packed import inputs_of, side_file
 from eagle3hub.layouts.tensors import (
-    BUFFERS,
-    buffer_dtypes,
+    buffers_of,
     collect_tensors,
-    name_on_disk,
+    other_names,
     read_vocab_map,
     refuse_own,
 )
@@ -139,6 +139,7 @@ def build_head(
     meaning = with_overrides(meaning, options)
     tensors, dims, semantics = collect_tensors(checkpoint, meaning.llama, meaning.semantics, contract)
     vocab_map, status, problems = read_vocab_map(checkpoint, dims, meaning.draft_vocab_size, options.d2t, contract)
+    buffers = buffers_of(checkpoint)
     head = Head(
         layout=name,
         source=checkpoint.source,
@@ -148,7 +149,7 @@ def build_head(
         vocab_map=vocab_map,
         vocab_status=status,
         tensors=tensors,
-        buffers=buffer_dtypes(checkpoint),
+        buffers={name: ref.dtype for name, ref in buffers.items()},
         metadata=checkpoint.metadata,
         config=checkpoint.config,
         max_position_embeddings=meaning.llama.max_position_embeddings,
@@ -159,13 +160,14 @@ def build_head(
         mask_token_id=meaning.mask_token_id,
         fc_order=meaning.fc_order,
         side_files=side_file(checkpoint) if semantics.quantization is not None else {},
-        other_names=_other_names(checkpoint, tensors, contract.tensor_prefix),
+        other_names=other_names(tensors, buffers, contract.tensor_prefix),
         assumptions=list(meaning.assumptions),
         problems=[*meaning.problems, *problems],
     )
     refuse_own(head, options.drop)
     _check_aux_count(head)
     _check_embedding(head)
+    _check_lm_head(head, meaning.draft_vocab_size)
     _check_mask_token(head)
     return head
 
@@ -196,6 +198,21 @@ def _check_embedding(head: Head) -> None:
         )
 
 
+def _check_lm_head(head: Head, stated: int | None) -> None:
+    """Warn of a size of an lm_head that the folder does not hold: SGLang then makes one of random numbers."""
+    if "lm_head.weight" in head.tensors or stated is None:
+        return
+    head.problems.append(
+        Problem(
+            "warning",
+            "tensor-no-lm-head",
+            f"the head has no lm_head, so it takes the target's, but config.json says draft_vocab_size: {stated}: "
+            "SGLang would make an lm_head of that size with random numbers",
+            "eagle3hub convert writes draft_vocab_size: null, with which every engine takes the target's",
+        )
+    )
+
+
 def _check_mask_token(head: Head) -> None:
     vocab = head.dims.vocab_size
     if head.semantics.parallel_drafting and not 0 <= (head.mask_token_id or 0) < vocab:
@@ -206,16 +223,11 @@ def _check_mask_token(head: Head) -> None:
         )
 
 
-def _other_names(checkpoint: Checkpoint, tensors: Mapping[str, Any], prefix: str) -> dict[str, str]:
-    names = {n: ref.name for n, ref in tensors.items() if ref.name != name_on_disk(n, prefix)}
-    buffers = {n: checkpoint.tensors[n].name for n in BUFFERS if n in checkpoint.tensors}
-    return {**names, **{n: name for n, name in buffers.items() if name != n}}
-
-
 def same_meaning(meaning: Interpretation, head: Head) -> bool:
     """Whether a config describes the head exactly, so that it may be written back unchanged."""
     c, d, s = meaning.llama, head.dims, head.semantics
-    sizes = (c.hidden_size, c.target_hidden_size, c.intermediate_size, c.num_attention_heads, c.vocab_size)
+    width = d.intermediate_size if d.intermediate_size == c.intermediate_size_mlp else c.intermediate_size
+    sizes = (c.hidden_size, c.target_hidden_size, width, c.num_attention_heads, c.vocab_size)
     same_dims = (*sizes, meaning.draft_vocab_size or d.draft_vocab_size) == (
         *(d.hidden_size, d.target_hidden_size, d.intermediate_size, d.num_attention_heads, d.vocab_size),
         d.draft_vocab_size,
@@ -251,7 +263,7 @@ _MEANINGFUL = frozenset(
     {
         *("norm_before_residual", "norm_before_fc", "fc_norm", "use_aux_norm", "norm_output", "attention_bias"),
         *("rope_theta", "rope_scaling", "rope_parameters", "layer_types", "sliding_window", "use_sliding_window"),
-        *("target_hidden_size", AUX_COUNT, "mask_token_id", "quantization_config", AUX_IDS),
+        *("target_hidden_size", AUX_COUNT, *MASK_TOKENS, "quantization_config", AUX_IDS),
     }
 )
 _NESTED = ("eagle_config", "transformer_layer_config")

@@ -36,6 +36,7 @@ from eagle3hub.layouts.specjax import saved_by_specjax
 
 
 CANNOT = {
+    "no_lm_head": "sglang-jax makes one of random numbers",
     "mla": "sglang-jax has no draft class with MLA attention",
     "quantization": "sglang-jax loads no quantized heads",
     "no_aux": "sglang-jax's fc takes 3 hidden states, and vLLM's GPU runner forces aux hidden states on",
@@ -58,6 +59,7 @@ CANNOT = {
 
 
 HELD_FOR = {
+    "no_lm_head": frozenset({"vllm", "sglang", "trtllm"}),
     "mla": frozenset({"vllm", "sglang", "trtllm"}),
     "norm_before_residual": frozenset({"vllm"}),
     "norm_before_fc": frozenset({"vllm", "sglang"}),
@@ -75,9 +77,20 @@ def _serves(head: Head, engine: str) -> bool:
     return not head.made_for or engine in head.made_for
 
 
+def narrowed(head: Head, contract: Contract) -> Contract:
+    """The contract of a folder for the engines that this head's is made for.
+
+    Engines that take a head of another width than its target's take its own embeddings too: the target's do not fit.
+    """
+    able = contract.for_engines(head.made_for)
+    if head.dims.hidden_size != head.dims.target_hidden_size and "target_width" in able.expresses:
+        return replace(able, expresses=able.expresses | {"embed_tokens"})
+    return able
+
+
 def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
     """The aux taps of a head that every engine gets right. Raises Refusal naming an engine that would not."""
-    refuse_inexpressible(head, name, contract.for_engines(head.made_for))
+    refuse_inexpressible(head, name, narrowed(head, contract))
     aux = head.aux
     if aux is None:
         raise _refusal(
@@ -109,11 +122,11 @@ def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
 def _refuse_mla(head: Head, dims: MlaDims) -> None:
     """Raise Refusal for what an engine's class of MLA drafts lacks though its class of Llama drafts has it."""
     s = head.semantics
-    if dims.q_lora_rank is None and _serves(head, "sglang"):
+    if dims.q_lora_rank is None:
         raise _not_universal(
             head,
-            "the head makes its queries straight from its input (q_lora_rank: null), and SGLang has MLA drafts with a "
-            "latent of queries only",
+            "the head makes its queries straight from its input (q_lora_rank: null), and vLLM and SGLang have MLA "
+            "drafts with a latent of queries only",
             "mla-query",
         )
     if s.attention_bias:
@@ -214,8 +227,9 @@ def _not_universal(head: Head, message: str, code: str) -> Refusal:
 #
 # Every engine's own keys are written, and they do not clash: boundary ids at top level (vLLM looks there first),
 # after-layer ids in ``eagle_config`` (SGLang looks nowhere else), RoPE in both forms (sglang-jax and TensorRT-LLM
-# read the old one only), ``midlayer.*`` names (which all engines know), an integer draft_vocab_size, no nulls,
-# an architecture name all accept. What each reads: ``engines/data``.
+# read the old one only), ``midlayer.*`` names (which all engines know), an integer draft_vocab_size (null for a head
+# without lm_head, so that SGLang takes the target's; no other nulls), an architecture name all accept. What each one
+# reads: ``engines/data``.
 # Where one of them would load the head and compute something else, `refuse_engines` refuses.
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from eagle3hub.engines.specs import DATA, engine_data, engine_title, merge_table
 from eagle3hub.errors import UsageError
 from eagle3hub.head.aux_defaults import Layer, target_types
 from eagle3hub.system.resources import read_toml
-from eagle3hub.system.typed import build
+from eagle3hub.system.typed import build, build_each
 
 # Verdicts of a preflight and their reasons
 
@@ -59,6 +59,14 @@ class PreflightVerdict:
     title: str
     kind: Effect
     reasons: tuple[Reason, ...]
+
+    def with_settings(self, keys: Collection[str]) -> PreflightVerdict:
+        """Return the verdict on the files together with a command that states these settings.
+
+        What a reason's hint would have the user set no longer counts.
+        """
+        reasons = [r for r in self.reasons if not any(key in (r.hint or "") for key in keys)]
+        return weigh(self.engine, self.version, self.title, reasons)
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as an entry of ``engines`` in ``--json`` output."""
@@ -197,6 +205,7 @@ class ContractTerms:
         later_norm: norm before attention in layers after the first.
         attention_bias, fc_bias: whether it loads the biases of q/k/v/o (if ``attention_bias`` is set) and of fc (if
             ``bias`` is set). o_proj_bias: flags that make it build a bias of o_proj.
+        mlp_width: by the draft's model type, the key for the width of its MLP where it is not ``intermediate_size``.
         own_embedding_if_other_width: whether it uses the file's embed_tokens if the widths differ.
         parallel_drafting_by: the runner that takes over for P-EAGLE heads, or None.
         quantization: how it reads quantized drafts.
@@ -222,6 +231,7 @@ class ContractTerms:
     attention_bias: bool = False
     fc_bias: bool = False
     o_proj_bias: tuple[str, ...] = ()
+    mlp_width: Mapping[str, str] = field(default_factory=dict)
     own_embedding_if_other_width: bool = False
     parallel_drafting_by: str | None = None
     quantization: QuantizationReading = QuantizationReading()
@@ -326,10 +336,7 @@ def contract(engine: str, version: str) -> EngineContract:
 @cache
 def common_rules() -> Mapping[str, _Usual]:
     """Return, by code, the usual effect, sentence and hint; ``always`` marks rules that hold for every engine."""
-    place = "engines/data/common/rules.toml"
-    return {
-        code: build(_Usual, found, f"{place}, {code}") for code, found in read_toml(DATA / "common/rules.toml").items()
-    }
+    return build_each(_Usual, read_toml(DATA / "common/rules.toml"), "engines/data/common/rules.toml")
 
 
 def _document(engine: str, version: str) -> dict[str, Any]:
