@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.checkpoint.safetensors import FLOATS, TORCH_NAME, main_dtype, scales_among
 from eagle3hub.checkpoint.writer import OutTensor
 from eagle3hub.errors import ConfigError, Hint, Problem, Refusal
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head
@@ -46,6 +45,7 @@ from eagle3hub.layouts.interpret import (
     plain_semantics,
     rewritten,
     taps_of,
+    torch_dtype,
 )
 from eagle3hub.layouts.packed import json_object, module_of
 from eagle3hub.layouts.tensors import MASK_HIDDEN, name_on_disk, names_on_disk, output_biases
@@ -454,16 +454,6 @@ def common_config(head: Head, architecture: str) -> dict[str, Any]:
         **({AUX_IDS: head.aux.boundary} if head.aux is not None and numbered else {}),
         **({AUX_COUNT: len(head.aux)} if head.aux is not None and numbered and len(head.aux) != 3 else {}),
     }
-
-
-def torch_dtype(head: Head) -> str:
-    """The dtype a config states: that of most weights, quantized ones not counted."""
-    most = head.dtype
-    if most not in FLOATS or head.semantics.quantization is not None:
-        scales = scales_among(head.tensors)
-        floats = [ref for name, ref in head.tensors.items() if ref.dtype in FLOATS and name not in scales]
-        most = main_dtype(floats) if floats else "BF16"
-    return TORCH_NAME[most]
 
 
 def _claims(key: str, value: Any) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
-from eagle3hub.checkpoint.safetensors import TORCH_NAME, TensorRef
+from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.errors import ConfigError, Hint, Problem, Refusal
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.aux_defaults import AUX_IDS
@@ -34,6 +34,7 @@ from eagle3hub.layouts.interpret import (
     plain_semantics,
     rewritten,
     taps_of,
+    torch_dtype,
 )
 from eagle3hub.layouts.tensors import by_research_code
 
@@ -179,7 +180,7 @@ def write_config(head: Head, options: WriteOptions) -> dict[str, Any]:
         **({"mask_token_id": head.mask_token_id} if s.parallel_drafting else {}),
         **({AUX_IDS: head.aux.boundary} if head.aux is not None else {}),
         "tie_word_embeddings": False,
-        "dtype": TORCH_NAME[head.dtype],
+        "dtype": torch_dtype(head),
         "transformer_layer_config": layer,
         "speculators_config": {
             "algorithm": kind,
