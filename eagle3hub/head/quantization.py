@@ -368,11 +368,11 @@ def _mapped(value: Any, names: Mapping[str, str]) -> Any:
 #
 # A weight of ``o`` outputs and ``i`` inputs is one tensor of values and tensors beside it:
 #
-# - ModelOpt (``export/quant_utils.py``, 0.47): ``weight`` in F8_E4M3 with ``weight_scale``, or two 4-bit values in each
-#   byte of a U8 ``weight``, with an F8_E4M3 ``weight_scale`` for every 16 inputs and an F32 ``weight_scale_2`` (NVFP4);
-#   ``input_scale``, ``pre_quant_scale``, ``k_scale`` and ``v_scale`` where there are any.
-# - Quark, compressed-tensors, FP8 checkpoints: ``weight`` in F8_E4M3 or I8 with ``weight_scale``, of one number, of one
-#   for each output, group of inputs or block; DeepSeek's FP8 calls that of blocks ``weight_scale_inv``.
+# - ModelOpt (``export/quant_utils.py``, 0.47): ``weight`` in F8_E4M3 with ``weight_scale``, or two 4-bit values in
+#   each byte of a U8 ``weight``, with an F8_E4M3 ``weight_scale`` for every 16 inputs and an F32 ``weight_scale_2``
+#   (NVFP4); ``input_scale``, ``pre_quant_scale``, ``k_scale`` and ``v_scale`` where there are any.
+# - Quark, compressed-tensors, FP8 checkpoints: ``weight`` in F8_E4M3 or I8 with ``weight_scale``, of one number, of
+#   one for each output, group of inputs or block; DeepSeek's FP8 calls that of blocks ``weight_scale_inv``.
 # - compressed-tensors, packed: ``weight_packed``, 32 bits of values in an I32 along the inputs (U8 for NVFP4, with
 #   ``weight_global_scale``), ``weight_shape`` with the shape before packing, ``weight_zero_point``, ``weight_g_idx``.
 # - GPTQ and AWQ: ``qweight`` with ``scales``, ``qzeros`` and ``g_idx``. GPTQ packs along the inputs, AWQ and Quark's
