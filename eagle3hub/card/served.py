@@ -20,11 +20,10 @@ from eagle3hub.engines.specs import preflight_version, version_data
 from eagle3hub.errors import InputError, UsageError
 from eagle3hub.head import Head
 from eagle3hub.head.aux_defaults import AUX_CAPTURE
-from eagle3hub.head.quantization import QUANT_CONFIG
+from eagle3hub.head.quantization import QUANT_CONFIG, json_object
 from eagle3hub.head.target import TargetFacts
 from eagle3hub.layouts import LAYOUTS, by_readers, open_head
 from eagle3hub.layouts.base import WriteOptions
-from eagle3hub.layouts.packed import json_object
 
 if TYPE_CHECKING:
     from eagle3hub.card.manifest import Layouts

@@ -11,7 +11,7 @@ from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.checkpoint.writer import OutTensor
 from eagle3hub.errors import Hint, InputError, Refusal, UsageError
 from eagle3hub.head import Assumption, Head
-from eagle3hub.layouts.packed import inputs_of
+from eagle3hub.head.quantization import inputs_of
 
 # Features: what a head may have that not every layout can hold.
 
@@ -45,7 +45,7 @@ FEATURES: tuple[Feature, ...] = (
     ),
     Feature(
         "quantization",
-        "quantized weights",
+        "quantized weights of another layout",
         "quantized weights (packed values with scales)",
         lambda h: h.semantics.quantization is not None,
         kept_at_home=True,

@@ -14,7 +14,7 @@ from eagle3hub.errors import ConfigError, Hint, Problem, Refusal
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head
 from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
 from eagle3hub.head.fields import MASK_TOKENS, Fields
-from eagle3hub.head.quantization import QUANT_KEYS, renamed
+from eagle3hub.head.quantization import QUANT_KEYS, json_object, module_of, renamed
 from eagle3hub.head.vocab import mask_as
 from eagle3hub.layouts.aux_layers import Taps, read_flat_taps
 from eagle3hub.layouts.base import (
@@ -47,7 +47,6 @@ from eagle3hub.layouts.interpret import (
     taps_of,
     torch_dtype,
 )
-from eagle3hub.layouts.packed import json_object, module_of
 from eagle3hub.layouts.tensors import MASK_HIDDEN, name_on_disk, names_on_disk, output_biases
 from eagle3hub.system.documents import document_bytes
 

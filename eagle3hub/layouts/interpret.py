@@ -12,10 +12,10 @@ from eagle3hub.errors import ConfigError, Hint, InputError, Problem, UsageError
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head, Semantics
 from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
 from eagle3hub.head.fields import MASK_TOKENS
+from eagle3hub.head.quantization import inputs_of, side_file
 from eagle3hub.layouts.aux_layers import Taps, taps_from
 from eagle3hub.layouts.base import Contract, ReadOptions, aux_count
 from eagle3hub.layouts.hf_config import LlamaConfig, windowed_alike
-from eagle3hub.layouts.packed import inputs_of, side_file
 from eagle3hub.layouts.tensors import (
     buffers_of,
     collect_tensors,

@@ -13,10 +13,10 @@ from eagle3hub.checkpoint.safetensors import FLOATS, TensorRef, is_scale, scales
 from eagle3hub.checkpoint.source import refuse_contents
 from eagle3hub.errors import ConfigError, Hint, LayoutError, Problem, Refusal, TensorError, UsageError
 from eagle3hub.head import Dims, Head, MlaDims, Semantics
+from eagle3hub.head.quantization import Weights, check_weights, count_values, scheme_of, seem_quantized, weights_in
 from eagle3hub.head.vocab import MASK_WIDTHS, VocabMap, check_vocab_map, mask_from, order_fault
 from eagle3hub.layouts.base import Contract, ReadOptions
 from eagle3hub.layouts.hf_config import LlamaConfig
-from eagle3hub.layouts.packed import Weights, check_weights, count_values, scheme_of, seem_quantized, weights_in
 
 # Names of tensors: from every trainer's names to the canonical ones, and back.
 #

@@ -59,6 +59,7 @@ CANNOT = {
 
 
 HELD_FOR = {
+    "quantization": frozenset({"vllm", "sglang"}),
     "no_lm_head": frozenset({"vllm", "sglang", "trtllm"}),
     "mla": frozenset({"vllm", "sglang", "trtllm"}),
     "norm_before_residual": frozenset({"vllm"}),

@@ -432,12 +432,12 @@ def test_layers_that_specjax_did_not_write_are_an_assumption(tmp_path: Path, ids
 def test_a_dtype_that_is_not_the_weights_own_is_noted_and_written_right(tmp_path: Path, layout: str):
     right = open_head(getattr(heads, layout)(tmp_path / "plain"))
     assert "config-dtype" not in {p.code for p in right.problems}
-    own = {"BF16": "bfloat16", "F32": "float32"}[right.dtype]
-    source = getattr(heads, layout)(tmp_path / "x", torch_dtype="torch.float16", dtype=own)
+    own = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}[right.dtype]
+    source = getattr(heads, layout)(tmp_path / "x", torch_dtype="torch.float64", dtype=own)
     head = open_head(source)
     noted = [p for p in head.problems if p.code == "config-dtype"]
     assert [p.severity for p in noted] == ["info"]
-    assert noted[0].message == f"config.json says torch_dtype: torch.float16, and the weights are {own}"
+    assert noted[0].message == f"config.json says torch_dtype: torch.float64, and the weights are {own}"
     result = convert(source, tmp_path / "out", layout, ConvertOptions(speculative_tokens=3))
     written = config_of(tmp_path / "out")
     assert {written["torch_dtype"], written["dtype"]} == {own}

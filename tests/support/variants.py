@@ -172,6 +172,7 @@ def modelopt(
     if has.input_norm:
         eagle["norm_before_fc"] = True
     extra = {"num_hidden_layers": has.layers, "attention_bias": has.attention_bias, "eagle_config": eagle}
+    extra["torch_dtype"] = str(dtype).removeprefix("torch.")
     if has.mla:
         extra |= {"architectures": ["Eagle3DeepseekV2ForCausalLM"], **mla_fields(d, has)}
     tensors = weights(d, has, dtype)

@@ -17,11 +17,10 @@ from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.errors import InputError
 from eagle3hub.head import Head
 from eagle3hub.head.aux_defaults import AUX_IDS
-from eagle3hub.head.quantization import QUANT_CONFIG, Scheme, scheme_in
+from eagle3hub.head.quantization import QUANT_CONFIG, Scheme, json_object, scheme_in, stated_beside
 from eagle3hub.head.vocab import check_vocab_map
 from eagle3hub.layouts.base import LayoutFiles
 from eagle3hub.layouts.hf_config import ORIGINAL, context_of, plain_scaling, with_original
-from eagle3hub.layouts.packed import stated_beside
 from eagle3hub.layouts.tensors import read_mask
 from eagle3hub.system.reading import opened
 
@@ -235,7 +234,8 @@ def examine_written(head: Head, written: LayoutFiles, weights: Sequence[str]) ->
     ``weights``: names of the weights files to be written.
     """
     tensors = {tensor.name: (tensor.dtype, tuple(tensor.shape)) for tensor in written.tensors}
-    files = HeadFiles(written.config, tensors, tuple(weights), quant_file=QUANT_CONFIG in written.side_files)
+    beside = json_object(written.side_files[QUANT_CONFIG]) if QUANT_CONFIG in written.side_files else None
+    files = HeadFiles(written.config, tensors, tuple(weights), quant_file=beside)
     return ExaminedHead(files, _with_head(infer_truth(files), head))
 
 
