@@ -49,7 +49,7 @@ def main(folder: Path) -> None:
     again = folder / "again"
     convert(folder / "modelopt", again, "specforge")
     same_file = (again / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
-    print(json.dumps({"found": found, "back": same_file}))
+    sys.stdout.write(json.dumps({"found": found, "back": same_file}))
 
 
 if __name__ == "__main__":

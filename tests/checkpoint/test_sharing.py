@@ -1,4 +1,4 @@
-"""Blocks that a conversion shares with its source, on XFS and btrfs: where headers are padded, and what is verified."""
+"""Blocks that a conversion shares with its source, on XFS and btrfs: padded headers, and what is verified."""
 
 from __future__ import annotations
 
