@@ -69,7 +69,7 @@ class Inspection:
 
     def _repr_html_(self) -> str:
         head = self.head
-        engines = [(v.title, Cell(v.kind.replace("_", " "), v.kind), _why(v)) for v in self.engines]
+        engines = [(v.title, Cell(v.words, v.kind), _why(v)) for v in self.engines]
         problems = [(Cell(p.severity, p.severity), p.message, p.hint or "") for p in self.problems]
         assumed = [(a.field, "not known" if a.value is None else str(a.value), a.why) for a in self.assumptions]
         facts = [("layout", head.layout), ("parameters", readable_count(head.num_parameters)), ("dtype", head.dtype)]
@@ -102,7 +102,8 @@ def inspect(source: str | Path, options: InspectOptions = DEFAULTS, *, progress:
 
 
 def _why(verdict: PreflightVerdict) -> str:
-    return "; ".join(reason.sentence for reason in verdict.reasons if reason.effect == verdict.kind)
+    assumed = [a.why for a in verdict.depends] if verdict.kind == "depends" else []
+    return "; ".join([*assumed, *(r.sentence for r in verdict.reasons if r.effect == verdict.kind)])
 
 
 def describe(head: Head, on_disk: Mapping[str, TensorRef], engines: Sequence[PreflightVerdict] = ()) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def _with_yaml(verdict: PreflightVerdict, made: Recipe) -> PreflightVerdict:
     if AUX_CAPTURE not in (made.yaml or ""):
         return verdict
     reasons = [r for r in verdict.reasons if AUX_CAPTURE not in (r.hint or "")]
-    return weigh(verdict.engine, verdict.version, verdict.title, reasons)
+    return weigh(verdict.engine, verdict.version, verdict.title, reasons, verdict.depends)
 
 
 def _print(made: Recipe, verdicts: list[PreflightVerdict], out: Console) -> None:
@@ -122,8 +122,9 @@ def _print(made: Recipe, verdicts: list[PreflightVerdict], out: Console) -> None
             out.print(escape(text.rstrip("\n")))
     for verdict in verdicts:
         if verdict.kind != "right":
-            deciding = "; ".join(r.sentence for r in verdict.reasons if r.effect == verdict.kind)
-            out.print(f"\n[yellow]{escape(verdict.title)}: {verdict.kind.replace('_', ' ')}[/]  {escape(deciding)}")
+            told = [a.why for a in verdict.depends] if verdict.kind == "depends" else []
+            deciding = "; ".join([*told, *(r.sentence for r in verdict.reasons if r.effect == verdict.kind)])
+            out.print(f"\n[yellow]{escape(verdict.title)}: {escape(verdict.words)}[/]  {escape(deciding)}")
 
 
 def _folded(argv: tuple[str, ...]) -> str:

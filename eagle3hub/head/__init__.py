@@ -208,16 +208,24 @@ class Dims:
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """A fact that the source does not state and that a result depends on; ``--strict`` refuses it."""
+    """A fact that the source does not state and that a result depends on; ``--strict`` refuses it.
+
+    Attributes:
+        field: what it is about. value: what is taken for it, or None. why: the reason. settle: how to make it certain.
+        doubtful: whether an engine's verdict that rests on it says so (``depends``). False where the trainer's code
+            leaves no doubt that matters.
+    """
 
     field: str
     value: Any
     why: str
     settle: str
+    doubtful: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """The assumption as an entry of ``assumptions`` in ``--json`` output and in the provenance file."""
-        return {"field": self.field, "value": self.value, "why": self.why, "settle": self.settle}
+        found = {"field": self.field, "value": self.value, "why": self.why, "settle": self.settle}
+        return found if self.doubtful else {**found, "doubtful": False}
 
 
 @dataclass(frozen=True, slots=True)

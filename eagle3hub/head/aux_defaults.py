@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from eagle3hub.system.resources import read_toml
 
@@ -55,12 +55,15 @@ class AuxDefault:
         layers: for any target. targets: other layers, by the target's model_type.
         merges: whether layers below 0 become 0 and equal layers become one.
         fixed: whether a run cannot tap other layers, but for ``targets``.
+        unnamed: what it means that a config names no layers: ``certain`` (the default was tapped), ``open`` (a run may
+            tap others and records nothing) or ``suspicious`` (the trainer always writes a list, so one was lost).
     """
 
     layers: tuple[Layer, ...]
     targets: Mapping[str, tuple[Layer, ...]] = field(default_factory=dict)
     merges: bool = False
     fixed: bool = False
+    unnamed: Literal["certain", "open", "suspicious"] = "open"
 
     def layers_for(self, model_type: str | None) -> tuple[Layer, ...]:
         """The layers for a type of target; None is a target of which nothing is known."""

@@ -27,6 +27,7 @@ class AngelSlim(FlatLayout):
     """Codec of AngelSlim folders."""
 
     name = "angelslim"
+    theta_by_library = True
     contract = Contract(
         title="AngelSlim",
         tensor_prefix="midlayer.",

@@ -117,8 +117,10 @@ def trainer_default(head: Head, num_target_layers: int) -> tuple[AuxTaps, Assump
     """
     default, kind = aux_default(head.layout), head.target_model_type
     taps, count = AuxTaps.default_for(num_target_layers, head.layout, kind), aux_count(head)
-    why: str | None = "the source names no aux layers: the trainer's default is taken, but a run may have set others"
+    why: str | None = _WHY_DEFAULT[default.unnamed]
+    doubtful = default.unnamed != "certain"
     if default.fixed:
+        doubtful = True
         title, special = LAYOUTS[head.layout].contract.title, next(iter(default.targets.items()), None)
         if kind and kind in default.targets:
             why = (
@@ -136,7 +138,24 @@ def trainer_default(head: Head, num_target_layers: int) -> tuple[AuxTaps, Assump
             hint=Hint("give the layers with --aux-layers", "--aux-layers"),
             code="config-aux-count",
         )
-    return taps, None if why is None else Assumption("aux", taps.after_layer, why, _settle(head, taps))
+    return taps, None if why is None else Assumption("aux", taps.after_layer, why, _settle(head, taps), doubtful)
+
+
+_WHY_DEFAULT = {
+    "certain": "the source names no aux layers: the trainer's default is taken, but a run may have set others",
+    "open": "the source names no aux layers: the trainer's default is taken, but a run may have set others",
+    "suspicious": "the source names no aux layers, though its trainer always writes them: the trainer's default is "
+    "taken, but a run may have set others, and the list been lost",
+}
+"""Why the default layers are an assumption, by what it means that nothing names any (`AuxDefault.unnamed`)."""
+
+
+def unnamed_layers(head: Head) -> Assumption:
+    """The assumption that a head taps its trainer's default layers, where neither they nor the depth are known."""
+    default = aux_default(head.layout)
+    layers = shown(aux_default().layers)
+    why = f"the source names no aux layers; engines then take their default, after layers ({layers})"
+    return Assumption("aux", None, why, "give --target", default.unnamed != "certain" or bool(default.targets))
 
 
 def _settle(head: Head, taps: AuxTaps) -> str:

@@ -116,6 +116,7 @@ class FlatLayout(ABC):
     Attributes:
         hard_coded_act: the activation, where the trainer knows only one.
         certain_theta: the RoPE base of a config that states none, where the trainer leaves no doubt.
+        theta_by_library: whether the trainer takes it from transformers otherwise, which has 10000.
         one_layer: whether the trainer makes one layer even if num_hidden_layers says otherwise.
         order_ignored: whether the trainer captures aux layers in ascending order even if the list has another.
         inert: config keys that the trainer ignores; a config it copied may hold them.
@@ -125,6 +126,7 @@ class FlatLayout(ABC):
     contract: Contract
     hard_coded_act: str | None = None
     certain_theta: float | None = None
+    theta_by_library: bool = False
     one_layer: bool = True
     order_ignored: bool = False
     inert: frozenset[str] = frozenset()
@@ -165,7 +167,13 @@ class FlatLayout(ABC):
                 hint=Hint("if ModelOpt wrote this folder, say --from modelopt", "--from"),
                 code="config-no-aux",
             )
-        llama = parse_llama(c, hidden_act=self.hard_coded_act, rope_theta=self.certain_theta, sliding=False)
+        llama = parse_llama(
+            c,
+            hidden_act=self.hard_coded_act,
+            rope_theta=self.certain_theta,
+            theta_by_library=self.theta_by_library,
+            sliding=False,
+        )
         taps = self.read_taps(c) if uses_aux else Taps(AuxTaps.final_norm("config"))
         changes: dict[str, Any] = {"num_layers": 1} if self.one_layer and not parallel else {}
         return Interpretation(
@@ -260,7 +268,7 @@ class FlatLayout(ABC):
             value, what = (None, f"the scaling in {' and '.join(keys)}") if name == "rope_scaling" else (False, name)
             why = f"{contract.title} ignores {what} of config.json: the head was trained without it"
             settle = _OPTION.get(name, f"remove {what} from config.json")
-            assumptions.append(Assumption(name, value, why, settle))
+            assumptions.append(Assumption(name, value, why, settle, doubtful=False))
         if "attention_bias" not in contract.expresses and kept.pop("attention_bias", None) is True:
             message = f"config.json says attention_bias: true, but {contract.title} makes no biases"
             problems.append(Problem("warning", "config-bias-ignored", message, "convert writes attention_bias: false"))

@@ -52,6 +52,7 @@ class SpecForge(FlatLayout):
     """Codec of SpecForge folders."""
 
     name = "specforge"
+    theta_by_library = True
     inert = frozenset({"norm_output"})
     contract = Contract(
         title="SpecForge",

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from eagle3hub.engines.preflight.case import PreflightCase, PreflightFinding
+from eagle3hub.engines.preflight.conditions import condition, doubts
 from eagle3hub.engines.preflight.contracts import (
+    EFFECTS,
     Effect,
     EngineContract,
     PreflightVerdict,
@@ -22,9 +24,11 @@ from eagle3hub.engines.preflight.contracts import (
 )
 from eagle3hub.engines.preflight.files import ExaminedHead, HeadFiles, Truth, examine, infer_truth, target_embeddings
 from eagle3hub.engines.preflight.rules import configuration_findings, tensor_findings, wiring_findings
+from eagle3hub.errors import Problem
 from eagle3hub.head.target import TargetFacts
 
 __all__ = [
+    "EFFECTS",
     "Effect",
     "EngineContract",
     "ExaminedHead",
@@ -33,9 +37,11 @@ __all__ = [
     "PreflightVerdict",
     "Reason",
     "Truth",
+    "condition",
     "contract",
     "contracts",
     "current_contracts",
+    "doubts",
     "examine",
     "infer_truth",
     "preflight",
@@ -85,4 +91,20 @@ def _judge(
         rule = acting.rules.get(found.code)
         if rule is not None:
             reasons.append(rule.reason(found.code, found.facts))
-    return weigh(terms.engine, terms.version, terms.title, reasons)
+    reasons += _of_errors(subject.errors, acting, reasons)
+    return weigh(terms.engine, terms.version, terms.title, reasons, subject.assumptions)
+
+
+def _of_errors(errors: Sequence[Problem], terms: EngineContract, found: Sequence[Reason]) -> Iterator[Reason]:
+    """Yield what the errors of reading mean to an engine, so that none is right about what `inspect` calls an error.
+
+    An error counts where no other reason speaks against the engine; those that do not concern it are named with the
+    reason.
+    """
+    doomed = any(EFFECTS.index(reason.effect) > EFFECTS.index("depends") for reason in found)
+    for error in dict.fromkeys(errors):
+        facts = {"code": error.code, "message": error.message, "why": terms.unconcerned.get(error.code)}
+        if error.code in terms.unconcerned:
+            yield terms.rules["head-error-elsewhere"].reason("head-error-elsewhere", facts)
+        elif not doomed:
+            yield terms.rules["head-error"].reason("head-error", facts)

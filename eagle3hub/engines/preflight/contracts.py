@@ -9,8 +9,10 @@ from functools import cache
 from typing import Any, Literal
 
 from eagle3hub.engines import ENGINES
+from eagle3hub.engines.preflight.conditions import condition, shown_by
 from eagle3hub.engines.specs import DATA, engine_data, engine_title, merge_tables, version_document, versions_with
 from eagle3hub.errors import UsageError
+from eagle3hub.head import Assumption
 from eagle3hub.head.aux_defaults import Layer, target_types
 from eagle3hub.system.resources import read_toml
 from eagle3hub.system.typed import build
@@ -18,8 +20,8 @@ from eagle3hub.system.typed import build
 # Verdicts of a preflight and their reasons
 
 
-Effect = Literal["right", "unknown", "silently_wrong", "refuses"]
-EFFECTS: tuple[Effect, ...] = ("right", "unknown", "silently_wrong", "refuses")
+Effect = Literal["right", "depends", "unknown", "silently_wrong", "refuses"]
+EFFECTS: tuple[Effect, ...] = ("right", "depends", "unknown", "silently_wrong", "refuses")
 """From weakest to strongest: a refusal outweighs the rest, because a refused head does no silent harm."""
 
 
@@ -49,9 +51,11 @@ class Reason:
 class PreflightVerdict:
     """What one engine version will do with a head.
 
-    ``kind``: ``right`` (it loads the head and computes what the head was trained for), ``silently_wrong`` (it loads
-    and serves the head but computes something else, so acceptance suffers), ``refuses`` (it stops at start-up or at
-    the first request), ``unknown`` (this depends on something we do not have). The worst reason comes first.
+    ``kind``: ``right`` (it loads the head and computes what the head was trained for), ``depends`` (the same, if what
+    ``depends`` lists is true of the training), ``silently_wrong`` (it loads and serves the head but computes something
+    else, so acceptance suffers), ``refuses`` (it stops at start-up or at the first request), ``unknown`` (not known
+    here: it needs something we do not have). The worst reason comes first. ``depends`` lists the assumptions that
+    the verdict rests on.
     """
 
     engine: str
@@ -59,6 +63,17 @@ class PreflightVerdict:
     title: str
     kind: Effect
     reasons: tuple[Reason, ...]
+    depends: tuple[Assumption, ...] = ()
+
+    @property
+    def condition(self) -> str:
+        """What must be true of the training, to follow "right if"; empty if the verdict rests on no assumption."""
+        return " and ".join(dict.fromkeys(condition(a) for a in self.depends))
+
+    @property
+    def words(self) -> str:
+        """The verdict in words, such as ``right if trained on layers 2, 40, 77``."""
+        return f"right if {self.condition}" if self.kind == "depends" else self.kind.replace("_", " ")
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as an entry of ``engines`` in ``--json`` output."""
@@ -68,13 +83,29 @@ class PreflightVerdict:
             "title": self.title,
             "verdict": self.kind,
             "reasons": [r.to_json() for r in self.reasons],
+            "depends": [a.to_json() for a in self.depends],
         }
 
 
-def weigh(engine: str, version: str, title: str, reasons: Iterable[Reason]) -> PreflightVerdict:
-    """Return the verdict that follows from ``reasons``: the worst effect decides."""
+def weigh(
+    engine: str, version: str, title: str, reasons: Iterable[Reason], assumed: Iterable[Assumption] = ()
+) -> PreflightVerdict:
+    """Return the verdict that follows from ``reasons``: the worst effect decides.
+
+    ``assumed`` are the assumptions about the training that are doubtful (`doubts`). What would be right depends on
+    them; another verdict rests on those that its deciding reasons compare the engine with.
+    """
     ordered = sorted(reasons, key=lambda r: -EFFECTS.index(r.effect))
-    return PreflightVerdict(engine, version, title, ordered[0].effect if ordered else "right", tuple(ordered))
+    kind = ordered[0].effect if ordered else "right"
+    deciding = [r.code for r in ordered if r.effect == kind]
+    if kind in ("right", "depends"):
+        rests = tuple(assumed)
+        kind = "depends" if rests else kind
+    elif all(any(shown_by(a, code) for a in assumed) for code in deciding):
+        rests = tuple(a for a in assumed if any(shown_by(a, code) for code in deciding))
+    else:
+        rests = ()
+    return PreflightVerdict(engine, version, title, kind, tuple(ordered), rests)
 
 
 # Contracts: what each engine version reads, needs and silently ignores
@@ -156,6 +187,7 @@ class ContractTerms:
             ``bias`` is set). o_proj_bias: flags that make it build a bias of o_proj.
         own_embedding_if_other_width: whether it uses the file's embed_tokens if the widths differ.
         parallel_drafting_by: the runner that takes over for P-EAGLE heads, or None.
+        unconcerned: by code, errors of reading that do not concern the engine, each with the reason.
     """
 
     architectures: Mapping[str, frozenset[str]]
@@ -179,6 +211,7 @@ class ContractTerms:
     o_proj_bias: tuple[str, ...] = ()
     own_embedding_if_other_width: bool = False
     parallel_drafting_by: str | None = None
+    unconcerned: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
