@@ -248,19 +248,18 @@ def _warn_of_shifted(head: Head, aux: AuxTaps, layers: int) -> None:
         return
     for other, numbering in ((default.boundary, "boundary"), ([i - 1 for i in default.after_layer], "after-layer")):
         if aux.after_layer == other:
-            head.problems.append(
-                Problem(
-                    "warning",
-                    AUX_SHIFTED,
-                    f"the aux layers are the default ones shifted by one layer, as if {numbering} ids stood in a list "
-                    f"of the other convention; a target of {layers} layers has the default {default.after_layer}",
-                    Hint(
-                        f"give --aux-layers {_listed(default.after_layer)} if the head was trained on the default "
-                        f"layers, or --aux-layers {_listed(aux.after_layer)} if on these",
-                        "--aux-layers",
-                    ),
-                )
+            message = (
+                f"the aux layers are the default ones shifted by one layer, as if {numbering} ids stood in a list "
+                f"of the other convention; a target of {layers} layers has the default {default.after_layer}"
             )
+            settle = Hint(
+                f"give --aux-layers {_listed(default.after_layer)} if the head was trained on the default "
+                f"layers, or --aux-layers {_listed(aux.after_layer)} if on these",
+                "--aux-layers",
+            )
+            head.problems.append(Problem("warning", AUX_SHIFTED, message, settle))
+            head.assumptions = [a for a in head.assumptions if a.field != "aux"]
+            head.assumptions.append(Assumption("aux", aux.after_layer, message, settle))
 
 
 def _listed(layers: Sequence[int]) -> str:

@@ -103,8 +103,10 @@ def _of_errors(errors: Sequence[Problem], terms: EngineContract, found: Sequence
     """
     doomed = any(EFFECTS.index(reason.effect) > EFFECTS.index("depends") for reason in found)
     for error in dict.fromkeys(errors):
-        facts = {"code": error.code, "message": error.message, "why": terms.unconcerned.get(error.code)}
-        if error.code in terms.unconcerned:
-            yield terms.rules["head-error-elsewhere"].reason("head-error-elsewhere", facts)
+        why, source = terms.unconcerned.get(error.code), "eagle3hub inspect, which calls it an error"
+        if why is not None:
+            spared = f"is not concerned by an error of the head ({error.code}): it {why}"
+            yield Reason("head-error-elsewhere", "right", spared, source, None)
         elif not doomed:
-            yield terms.rules["head-error"].reason("head-error", facts)
+            wrong = f"gets a head that is in error: {error.message} ({error.code})"
+            yield Reason("head-error", "unknown", wrong, source, error.hint)

@@ -83,7 +83,7 @@ class PreflightVerdict:
             "title": self.title,
             "verdict": self.kind,
             "reasons": [r.to_json() for r in self.reasons],
-            "depends": [a.to_json() for a in self.depends],
+            **({"depends": [a.to_json() for a in self.depends]} if self.depends else {}),
         }
 
 

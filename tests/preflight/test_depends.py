@@ -1,0 +1,247 @@
+"""Verdicts that rest on what was assumed of the training, and heads that are in error."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from support import heads
+from support import outlines as f
+from support.rewriting import edit
+from support.versions import SGLANG, VLLM
+
+import eagle3hub
+from eagle3hub import InspectOptions, inspect
+from eagle3hub.card.served import Served, choose, prospect
+from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.conversion.plan import ConvertOptions
+from eagle3hub.conversion.run import convert
+from eagle3hub.engines.preflight import EFFECTS, condition, contracts, doubts, examine, preflight, preflight_all, weigh
+from eagle3hub.engines.preflight.contracts import Reason
+from eagle3hub.errors import Problem
+from eagle3hub.head import Assumption
+from eagle3hub.head.aux_defaults import AUX_IDS, aux_default
+from eagle3hub.layouts import LAYOUTS, open_head
+from eagle3hub.layouts.base import ReadOptions
+from eagle3hub.validation.engine_runner import stops
+from eagle3hub.validation.render import preflight_verdict
+
+Cli = Callable[..., tuple[int, str, str]]
+V1, V2, SG = ("vllm", f"{VLLM} V1"), ("vllm", f"{VLLM} V2"), ("sglang", SGLANG)
+AUX = Assumption("aux", [1, 14, 26], "nothing names them", "give --aux-layers 1,14,26")
+
+
+def without_ids(folder: Path) -> Path:
+    """A ModelOpt head whose list of layers was lost."""
+    return heads.modelopt(folder, eagle_config={"use_aux_hidden_state": True, "next_layer_regular": True})
+
+
+def of(folder: Path, target: Path | None = None, **read: object) -> dict[tuple[str, str], dict[str, object]]:
+    found = inspect(str(folder), InspectOptions(target=target, read=ReadOptions(**read)))  # type: ignore[arg-type]
+    return {(e["engine"], e["version"]): e for e in found.to_json()["engines"]}
+
+
+def test_a_head_of_a_trainer_that_always_names_layers_depends_on_them(tmp_path: Path, target: Path, cli: Cli):
+    """vllm#50170: NVIDIA's Llama-3.3-70B head names none, and on the default ones 1.2 % were accepted."""
+    folder = without_ids(tmp_path / "head")
+    found = of(folder, target)
+    for engine in (V1, V2):
+        assert found[engine]["verdict"] == "depends"
+        (assumed,) = found[engine]["depends"]  # type: ignore[misc]
+        assert (assumed["field"], assumed["value"]) == ("aux", [1, 14, 26])
+        assert "always writes them" in assumed["why"] and "--aux-layers 1,14,26" in assumed["settle"]
+    _, out, _ = cli("inspect", folder, "--target", target, COLUMNS="200")
+    assert "right if" in out and "trained on layers 2, 15, 27" in out
+
+
+def test_what_the_user_or_the_config_says_depends_on_nothing(tmp_path: Path, target: Path):
+    folder = without_ids(tmp_path / "head")
+    assert of(folder, target, aux_layers=(1, 14, 26))[V2]["verdict"] == "right"
+    assert "depends" not in of(folder, target, aux_layers=(1, 14, 26))[V2]
+    assert of(heads.modelopt(tmp_path / "named"), target)[V2]["verdict"] == "right"
+
+
+@pytest.mark.parametrize("layout", ["specjax", "specforge", "safeailab", "angelslim"])
+def test_a_trainer_whose_default_is_certain_leaves_no_doubt(tmp_path: Path, target: Path, layout: str):
+    assert aux_default(layout).unnamed == "certain"
+    folder = heads.MAKERS[layout](tmp_path / "head")
+    assert of(folder, target, rope_theta=10000.0)[V2]["verdict"] == "right"
+
+
+def test_without_the_depth_of_the_target_the_condition_says_so(tmp_path: Path):
+    found = of(without_ids(tmp_path / "head"))
+    assert found[V2]["verdict"] == "depends"
+    (assumed,) = doubts(open_head(tmp_path / "head").assumptions)
+    assert condition(assumed) == "trained on the default layers of its target, whose depth is not known"
+
+
+def test_the_exception_of_a_trainer_counts_where_the_kind_of_target_is_not_known(tmp_path: Path, target: Path):
+    """SpecJAX taps other layers of a qwen3_next target, and writes nothing."""
+    folder = heads.specjax(tmp_path / "head")
+    assert of(folder)[V2]["verdict"] == "depends"
+    assert of(folder, target)[V2]["verdict"] == "right"
+    other = heads.target(tmp_path / "next", model_type="qwen3_next")
+    assert of(folder, other)[V2]["verdict"] in ("silently_wrong", "unknown")
+
+
+def test_layers_that_seem_shifted_are_an_assumption(tmp_path: Path, target: Path):
+    """Converted heads exist whose boundary list holds after-layer ids."""
+    folder = edit(heads.universal(tmp_path / "head"), **{AUX_IDS: [1, 14, 26]}, eagle_config={AUX_IDS: [0, 13, 25]})
+    found = of(folder, target)
+    assert found[V2]["verdict"] == "depends"
+    assert found[V2]["depends"][0]["value"] == [0, 13, 25]  # type: ignore[index]
+    assert of(folder, target, aux_layers=(0, 13, 25))[V2]["verdict"] == "right"
+
+
+def test_a_doubtful_rope_base_is_a_condition(tmp_path: Path, target: Path):
+    folder = heads.safeailab(tmp_path / "head", rope_theta=500000.0)
+    (verdict,) = (
+        v for v in inspect(str(folder), InspectOptions(target=target)).engines if (v.engine, v.version) == V2
+    )
+    assert (verdict.kind, verdict.words) == ("depends", "right if trained with RoPE base 500000")
+    assert of(folder, target, rope_theta=500000.0)[V2]["verdict"] == "right"
+
+
+def test_the_assumption_outlives_a_conversion_and_so_does_certainty(tmp_path: Path, target: Path):
+    for name, source, kind in (("doubt", without_ids, "depends"), ("sure", heads.specforge, "right")):
+        convert(source(tmp_path / name), tmp_path / f"{name}-out", "universal", ConvertOptions(target=str(target)))
+        found = of(tmp_path / f"{name}-out", target)
+        assert found[V2]["verdict"] == found[SG]["verdict"] == kind
+        record = json.loads((tmp_path / f"{name}-out" / "eagle3hub.json").read_text())
+        assert [a.get("doubtful", True) for a in record["facts"]["assumptions"]] == [kind == "depends"]
+
+
+def test_every_field_has_words():
+    values = {"aux": [1, 14, 26], AUX_IDS: [1, 14, 26], "rope_theta": 1e6, "norm_before_residual": False}
+    for field, value in values.items():
+        assert condition(Assumption(field, value, "", "")).startswith("trained ")
+    assert condition(Assumption("something_new", 3, "", "")) == "something_new is 3"
+
+
+def test_a_verdict_depends_only_where_it_would_be_right():
+    def reason(effect: str, code: str) -> Reason:
+        return Reason(code, effect, "does", "somewhere")  # type: ignore[arg-type]
+
+    for effect in EFFECTS:
+        found = weigh("vllm", "1", "vLLM 1", [reason(effect, "context")], [AUX])
+        assert found.kind == ("depends" if effect in ("right", "depends") else effect)
+        assert found.depends == ((AUX,) if found.kind == "depends" else ())
+    wrong = weigh("vllm", "1", "vLLM 1", [reason("silently_wrong", "aux-layers")], [AUX])
+    assert (wrong.kind, wrong.depends) == ("silently_wrong", (AUX,)), "it is wrong only if they are as assumed"
+    both = [reason("silently_wrong", "aux-layers"), reason("silently_wrong", "tied")]
+    assert weigh("vllm", "1", "vLLM 1", both, [AUX]).depends == ()
+    assert weigh("vllm", "1", "vLLM 1", [], [AUX]).words == "right if trained on layers 2, 15, 27"
+
+
+def test_everything_that_reads_verdicts_knows_it(tmp_path: Path, target: Path, cli: Cli):
+    folder = without_ids(tmp_path / "head")
+    head = open_head(folder, target=str(target))
+    subject = examine(open_checkpoint(folder), head)
+    verdict = preflight(subject, *V2)
+    assert stops(verdict) is None, "it is measured, which is what settles it"
+    assert [preflight_verdict(effect) for effect in EFFECTS] == [
+        "pass",
+        "inconclusive",
+        "inconclusive",
+        "fail",
+        "fail",
+    ]
+    one = Served("", head.layout, subject, None, head)
+    seen = prospect(one, "vllm", VLLM, "cuda")
+    assert (seen.kind, seen.works, seen.condition) == ("depends", True, "trained on layers 2, 15, 27")
+    chosen = choose([one], "vllm", VLLM)
+    assert chosen is not None and chosen.folder is one
+    assert "right if the head was trained on layers 2, 15, 27" in chosen.remarks[0]
+    _, out, _ = cli("recipe", folder, "--target", target, "--engine", "vllm")
+    assert "right if trained on layers 2, 15, 27" in " ".join(out.split())
+    status, out, _ = cli("recipe", folder, "--target", target, "--engine", "vllm", "--json")
+    assert status == 0
+    assert {v["verdict"] for v in json.loads(out)["preflight"]} == {"depends"}
+
+
+# No engine is right about what reading calls an error.
+
+
+def codes_of_errors() -> set[str]:
+    """Codes of the problems of severity error that reading may leave in a head."""
+    package = Path(eagle3hub.__file__).parent
+    found = {"config-aux-collapsed", "config-aux-count"}  # of a ConfigError that becomes a problem
+    for path in [*package.glob("layouts/*.py"), *package.glob("head/*.py"), package / "checkpoint/folder.py"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) > 1:
+                named = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+                if node.func.id == "Problem" and named[:1] == ["error"] and named[1:]:
+                    found.add(named[1])
+                elif node.func.id == "_fault" and path.name == "vocab.py":
+                    found |= {f"vocab-{named[0]}"}
+    return found | {"config-norm-output", "checkpoint-duplicate"}
+
+
+def test_the_codes_of_errors_are_found():
+    found = codes_of_errors()
+    assert {"vocab-zero", "vocab-absolute", "tensor-suspicious", "config-aux-order", "target-mismatch"} <= found
+    assert len(found) > 15
+
+
+@pytest.mark.parametrize("code", sorted(codes_of_errors()))
+def test_no_engine_is_right_about_an_error(code: str):
+    """Even if an engine's contract knows nothing of it: the files of this head are right on every engine."""
+    error = Problem("error", code, "something is wrong")
+    clean = f.universal()
+    target = f.target()
+    for terms in contracts():
+        was = preflight(clean, terms.engine, terms.version, target)
+        found = preflight(replace(clean, errors=(error,)), terms.engine, terms.version, target)
+        if code in terms.unconcerned:
+            assert any(r.code == "head-error-elsewhere" and code in r.sentence for r in found.reasons)
+            continue
+        assert found.kind not in ("right", "depends"), f"{terms.title}: {code}"
+        if was.kind == "right":
+            assert found.kind == "unknown" and "something is wrong" in found.reasons[0].sentence
+
+
+def _broken(folder: Path, d2t: torch.Tensor | None = None, **config: object) -> Path:
+    made = heads.specjax(folder, **({} if d2t is None else {"d2t": d2t}))
+    return edit(made, **config) if config else made
+
+
+ERRORS: dict[str, Callable[[Path], Path]] = {
+    "vocab-zero": lambda at: _broken(at, torch.zeros(10, dtype=torch.int32)),
+    "vocab-absolute": lambda at: _broken(at, heads.sorted_ids(heads.dims()).int()),
+    "vocab-out-of-range": lambda at: heads.modelopt(at) and _map(at, torch.full((10,), 1000)),
+    "config-norm-output": lambda at: heads.specforge(at, norm_output=False),
+    "config-aux-order": lambda at: heads.specforge(at, eagle_config={AUX_IDS: [26, 1, 14]}),
+}
+
+
+def _map(folder: Path, values: torch.Tensor) -> Path:
+    from support import variants
+
+    return variants.replace(folder, d2t=values)
+
+
+@pytest.mark.parametrize("code", ERRORS)
+@pytest.mark.parametrize("with_target", [True, False])
+def test_no_engine_is_right_about_a_head_that_inspect_calls_wrong(
+    tmp_path: Path, target: Path, cli: Cli, code: str, with_target: bool
+):
+    folder = ERRORS[code](tmp_path / "head")
+    found = inspect(str(folder), InspectOptions(target=target if with_target else None))
+    assert code in {p.code for p in found.problems if p.severity == "error"}
+    for verdict in found.engines:
+        spared = any(r.code == "head-error-elsewhere" and code in r.sentence for r in verdict.reasons)
+        assert spared or verdict.kind not in ("right", "depends"), verdict
+    _, out, _ = cli("recipe", folder, "--target", target, "--engine", "vllm")
+    assert f"vLLM {VLLM}" in out and "right" not in out.replace("copyright", "").split("preflight")[-1].split(": ")[0]
+
+
+def test_every_layout_says_what_a_missing_list_means():
+    assert {aux_default(name).unnamed for name in LAYOUTS} <= {"certain", "open", "suspicious"}
+    assert aux_default("modelopt").unnamed == "suspicious"
+    assert aux_default("speculators").unnamed == "open"
+    assert not preflight_all(f.universal())[0].depends
