@@ -255,6 +255,8 @@ class Head:
         aux: which target layers feed it, or None where neither the source nor the user said.
         fc_order: after-layer ids in the order of fc's column blocks where that is not ascending (then ``problems``
             holds the error ``config-aux-order``), or None.
+        one_list: aux layer ids that stand in two lists of the config that mean different numberings, as long as the
+            numbering is assumed; else None.
         vocab_map: draft-to-target map, or None for a head over the full vocabulary (or with a wrong map).
         vocab_status: ``ok``, ``full``, or what is wrong with the map.
         tensors: canonical name -> where the bytes lie; weights only, vocabulary buffers excluded.
@@ -296,6 +298,7 @@ class Head:
     speculative_tokens: int | None = None
     mask_token_id: int | None = None
     fc_order: tuple[int, ...] | None = None
+    one_list: tuple[int, ...] | None = None
     other_names: dict[str, str] = field(default_factory=dict)
     side_files: dict[str, bytes] = field(default_factory=dict)
     carried: dict[str, Carried] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head
 from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
 from eagle3hub.head.fields import Fields
 from eagle3hub.head.vocab import mask_as
-from eagle3hub.layouts.aux_layers import Taps, read_flat_taps
+from eagle3hub.layouts.aux_layers import Taps, read_flat_taps, taps_or_fault
 from eagle3hub.layouts.base import (
     AS_FOUND,
     Contract,
@@ -174,7 +174,7 @@ class FlatLayout(ABC):
             theta_by_library=self.theta_by_library,
             sliding=False,
         )
-        taps = self.read_taps(c) if uses_aux else Taps(AuxTaps.final_norm("config"))
+        taps = taps_or_fault(lambda: self.read_taps(c)) if uses_aux else Taps(AuxTaps.final_norm("config"))
         changes: dict[str, Any] = {"num_layers": 1} if self.one_layer and not parallel else {}
         return Interpretation(
             llama=llama,
@@ -183,7 +183,7 @@ class FlatLayout(ABC):
             ignores_order=self.order_ignored,
             draft_vocab_size=c.number("draft_vocab_size", default=None),
             mask_token_id=_token(c, "mask_token_id"),
-            assumptions=assumptions,
+            assumptions=[*assumptions, *taps.assumptions],
             problems=[
                 *problems,
                 *taps.problems,
