@@ -109,9 +109,11 @@ def read_flat_taps(config: Fields, *, order_ignored: bool = False) -> Taps:
         inner = taken(nested, "after")
         return replace(inner, problems=[*inner.problems, _nested_only(nested)])
     if top == nested:
-        convention, _ = numbering_of(top, None, None)
+        convention, why = numbering_of(top, None, None)
         found = taken(top, convention)
         assert found.aux is not None
+        if why is not None:
+            return found
         return replace(found, assumptions=[_assumed_numbering(top, found.aux, convention)], one_list=True)
     outer = taken(top, "boundary")
     if nested is not None:
