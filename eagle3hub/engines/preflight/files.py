@@ -19,6 +19,7 @@ from eagle3hub.errors import InputError, Problem
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.vocab import check_vocab_map
+from eagle3hub.layouts.base import LayoutFiles
 from eagle3hub.layouts.hf_config import ORIGINAL, context_of, plain_scaling, with_original
 from eagle3hub.layouts.tensors import PACKED, QUANT_CONFIG, read_mask
 from eagle3hub.system.reading import opened
@@ -224,6 +225,16 @@ def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint
     if head is None:
         return ExaminedHead(files, truth, errors=errors)
     return ExaminedHead(files, _with_head(truth, head), doubts(head.assumptions), errors)
+
+
+def examine_written(head: Head, written: LayoutFiles, weights: Sequence[str]) -> ExaminedHead:
+    """Examine a folder that is planned and not yet written: the files of ``head`` in some layout.
+
+    ``weights``: names of the weights files to be written.
+    """
+    tensors = {tensor.name: (tensor.dtype, tuple(tensor.shape)) for tensor in written.tensors}
+    files = HeadFiles(written.config, tensors, tuple(weights), quant_file=QUANT_CONFIG in written.side_files)
+    return ExaminedHead(files, _with_head(infer_truth(files), head), doubts(head.assumptions))
 
 
 def _is_mislabelled(path: Path) -> bool:
