@@ -88,8 +88,10 @@ def _aux_layers(head: Head) -> tuple[int, ...] | None:
 
     (-1,) is the final hidden state.
     """
+    from eagle3hub.head.aux_defaults import FINAL_STATE
+
     if not head.semantics.uses_aux:
-        return (-1,)
+        return FINAL_STATE
     if head.aux is None or head.has_default_aux:
         return None
     return tuple(head.aux.after_layer)

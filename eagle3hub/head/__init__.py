@@ -157,8 +157,9 @@ class Semantics:
     """What the head computes, apart from shapes and bytes.
 
     ``uses_aux: false`` is a head that reads the target's final post-norm hidden state instead of aux layers: it has
-    neither fc nor hidden_norm. ``attention_bias`` puts a bias on q, k, v and o, ``fc_bias`` on fc. ``sliding_layers``
-    are the draft layers whose attention is limited to ``sliding_window`` tokens.
+    no fc. ``joins_embedding: false`` is one whose first layer does not join this state with the token's embedding
+    either, so that it has no hidden_norm and q/k/v over H; every other head joins them. ``attention_bias`` puts a bias
+    on q, k, v and o, ``fc_bias`` on fc. ``sliding_layers`` are the draft layers whose attention is limited to ``sliding_window`` tokens.
     ``feedback`` says which hidden state the next draft step receives: the one before the head's final norm
     (``pre_norm``, EAGLE-3) or after it (``post_norm``, EAGLE-3.1; engines spell it ``norm_output: true``).
     """
@@ -171,6 +172,7 @@ class Semantics:
     fc_norm: bool = False
     feedback: Literal["pre_norm", "post_norm"] = "pre_norm"
     uses_aux: bool = True
+    joins_embedding: bool = True
     attention_bias: bool = False
     fc_bias: bool = False
     qk_norm: bool = False

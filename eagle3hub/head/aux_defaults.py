@@ -20,6 +20,8 @@ AUX_COUNT = "num_aux_hidden_states"
 """The config key that says how many aux hidden states fc takes, where they are not three."""
 AUX_CAPTURE = "eagle3_layers_to_capture"
 """The key of TensorRT-LLM's own YAML that lists aux layers, as after-layer ids."""
+FINAL_STATE = (-1,)
+"""What that key lists for a head that reads the target's final, normed hidden state."""
 
 _TERM = re.compile(r"(?P<of>L//2|L)?(?P<plus>[+-]?[0-9]+)?")
 

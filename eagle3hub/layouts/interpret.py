@@ -200,7 +200,15 @@ def build_head(
 
 
 def _check_aux_count(head: Head) -> None:
+    d = head.dims
     if not head.semantics.uses_aux:
+        if d.hidden_size != d.target_hidden_size:
+            raise ConfigError(
+                f"the head has no fc, and its hidden size is {d.hidden_size} where its target's is "
+                f"{d.target_hidden_size}: it could not read the target's hidden state",
+                hint="correct target_hidden_size or use_aux_hidden_state in config.json",
+                code="config-no-aux",
+            )
         return
     count, width = aux_count(head), head.dims.target_hidden_size
     fc = head.tensors["fc.weight"]
@@ -255,7 +263,9 @@ def same_meaning(meaning: Interpretation, head: Head) -> bool:
     else:
         same_aux = head.aux is not None and head.aux.taps == meaning.aux.taps and meaning.fc_order == head.fc_order
     same_token = meaning.mask_token_id in (None, head.mask_token_id)
-    semantics = replace(meaning.semantics, fc_bias=s.fc_bias, quantization=s.quantization)  # only tensors tell these
+    semantics = replace(  # only tensors tell these
+        meaning.semantics, fc_bias=s.fc_bias, quantization=s.quantization, joins_embedding=s.joins_embedding
+    )
     return same_dims and same_aux and same_token and semantics == s
 
 

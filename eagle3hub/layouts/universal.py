@@ -10,7 +10,7 @@ from typing import Any
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import ConfigError, Hint, Refusal
 from eagle3hub.head import Assumption, AuxTaps, Head
-from eagle3hub.head.aux_defaults import AUX_CAPTURE, AUX_IDS, target_types
+from eagle3hub.head.aux_defaults import AUX_CAPTURE, AUX_IDS, FINAL_STATE, target_types
 from eagle3hub.head.fields import Fields
 from eagle3hub.layouts.aux_layers import Taps, taps_from
 from eagle3hub.layouts.base import (
@@ -37,7 +37,7 @@ from eagle3hub.layouts.specjax import saved_by_specjax
 
 CANNOT = {
     "quantization": "sglang-jax loads no quantized heads",
-    "no_aux": "sglang-jax's fc takes 3 hidden states, and vLLM's GPU runner forces aux hidden states on",
+    "no_aux": "sglang-jax's fc takes 3 hidden states, and the GPU runner of vLLM 0.32 forces aux hidden states on",
     "parallel_drafting": "only vLLM runs P-EAGLE heads",
     "several_layers": "SGLang and TensorRT-LLM look for hidden_norm in layers 1 and up where vLLM looks for "
     "input_layernorm, and sglang-jax loads one layer",
@@ -57,6 +57,7 @@ CANNOT = {
 
 
 HELD_FOR = {
+    "no_aux": frozenset({"vllm", "sglang", "trtllm"}),
     "norm_before_residual": frozenset({"vllm"}),
     "norm_before_fc": frozenset({"vllm", "sglang"}),
     "fc_norm": frozenset({"vllm", "sglang"}),
@@ -92,6 +93,8 @@ def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
         )
     if "mrope_section" in (head.semantics.rope.scaling or {}) and _serves(head, "sglang_jax"):
         raise _not_universal(head, "the head has multimodal RoPE, which sglang-jax ignores", "mrope")
+    if not aux.numbered:
+        return aux
     if len(aux) == 1 and _serves(head, "sglang"):
         raise _not_universal(
             head,
@@ -147,7 +150,8 @@ def trtllm_note(head: Head, aux: AuxTaps) -> list[str]:
     """What a user must tell TensorRT-LLM, which the folder cannot."""
     if head.has_default_aux or not _serves(head, "trtllm"):
         return []
-    return [f"TensorRT-LLM reads aux layers from its own YAML only: {AUX_CAPTURE}: {aux.after_layer}"]
+    told = aux.after_layer if aux.numbered else list(FINAL_STATE)
+    return [f"TensorRT-LLM reads aux layers from its own YAML only: {AUX_CAPTURE}: {told}"]
 
 
 def context_to_write(head: Head) -> tuple[int, str | None]:
@@ -257,7 +261,10 @@ class Universal(FlatLayout):
         by_target = {
             "max_position_embeddings": context,
             **(rope_fields(rope) if rope.scaling else {}),  # names the length that would otherwise follow the context
-            "eagle_config": {"use_aux_hidden_state": True, AUX_IDS: nested_ids(head, aux)},
+            "eagle_config": {
+                "use_aux_hidden_state": aux.numbered,
+                **({AUX_IDS: nested_ids(head, aux)} if aux.numbered else {}),
+            },
         }
         before = earlier_files(head, self.name, self.interpret)
         if before is not None and all(before.config.get(k) == v for k, v in by_target.items()):
