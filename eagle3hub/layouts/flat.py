@@ -100,7 +100,9 @@ def _buffer(head: Head, buffer: str, dtype: str, name: str) -> OutTensor:
 # The codec of layouts whose config is one flat Llama config (all but speculators).
 
 
-_POST_NORM = ("norm_output", "return_hidden_post_norm")
+POST_NORM_OF_TRTLLM = "return_hidden_post_norm"
+"""The key of post-norm feedback inside ``eagle_config`` for released TensorRT-LLM."""
+_POST_NORM = ("norm_output", POST_NORM_OF_TRTLLM)
 """The keys of post-norm feedback: for vLLM and SGLang, and inside ``eagle_config`` for released TensorRT-LLM."""
 _OPTION = {"norm_before_residual": Hint("give --norm-before-residual", "--norm-before-residual")}
 _WRITTEN_ANEW = ("num_hidden_layers", "tie_word_embeddings", "attention_bias", AUX_IDS)

@@ -14,7 +14,7 @@ from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import Hint, Problem
-from eagle3hub.head import OPEN_FEEDBACK, Head
+from eagle3hub.head import OPEN_FEEDBACK, Assumption, Head
 from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.fields import Fields
 from eagle3hub.layouts.base import Contract, Match
@@ -46,6 +46,17 @@ _NORM_OUTPUT = {
     ),
 }
 """The problem of each value of norm_output, whose meaning changed."""
+_EAGLE_3_1 = Assumption(
+    "feedback",
+    "post_norm",
+    "config.json asks for EAGLE-3.1 (fc_norm and norm_output): the next draft step gets the normed state. SpecForge "
+    "fed such heads the un-normed one in training until 15 September 2026 (pull request 879)",
+    Hint(
+        "say --norm-output post for a head trained after that, --norm-output pre for one trained before",
+        "--norm-output",
+    ),
+)
+"""SpecForge introduced fc_norm and norm_output together, as EAGLE-3.1 (pull request 568)."""
 
 
 class SpecForge(FlatLayout):
@@ -115,10 +126,15 @@ class SpecForge(FlatLayout):
         return Match((len(evidence) - 1) / 3, tuple(evidence)) if len(evidence) > 1 else None
 
     def interpret(self, config: Mapping[str, Any]) -> Interpretation:
-        """As every flat config, with the problem of norm_output if it is there."""
+        """As every flat config; norm_output has two meanings, and beside fc_norm (EAGLE-3.1) one is likelier."""
         meaning = super().interpret({k: v for k, v in config.items() if k != "norm_output"})
         stated = Fields(config).flag("norm_output", default=None)
-        return meaning if stated is None else replace(meaning, problems=[*meaning.problems, _NORM_OUTPUT[stated]])
+        if stated is None:
+            return meaning
+        if stated and meaning.semantics.fc_norm:
+            semantics = replace(meaning.semantics, feedback="post_norm")
+            return replace(meaning, semantics=semantics, assumptions=[*meaning.assumptions, _EAGLE_3_1])
+        return replace(meaning, problems=[*meaning.problems, _NORM_OUTPUT[stated]])
 
     def new_config(self, head: Head) -> dict[str, Any]:
         """A flat config that SpecForge and every engine read alike."""

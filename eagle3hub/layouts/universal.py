@@ -23,7 +23,7 @@ from eagle3hub.layouts.base import (
     assumed_depth,
     refuse_inexpressible,
 )
-from eagle3hub.layouts.flat import FlatLayout, common_config, tensors_to_write
+from eagle3hub.layouts.flat import POST_NORM_OF_TRTLLM, FlatLayout, common_config, tensors_to_write
 from eagle3hub.layouts.hf_config import bound_by_context, rope_fields
 from eagle3hub.layouts.interpret import earlier_files
 from eagle3hub.layouts.specjax import saved_by_specjax
@@ -61,7 +61,7 @@ HELD_FOR = {
     "norm_before_residual": frozenset({"vllm"}),
     "norm_before_fc": frozenset({"vllm", "sglang"}),
     "fc_norm": frozenset({"vllm", "sglang"}),
-    "post_norm_feedback": frozenset({"vllm", "sglang"}),
+    "post_norm_feedback": frozenset({"vllm", "sglang", "trtllm"}),
     "attention_bias": frozenset({"vllm"}),
     "embed_tokens": frozenset({"vllm"}),
     "target_width": frozenset({"vllm", "sglang", "trtllm"}),
@@ -264,6 +264,7 @@ class Universal(FlatLayout):
             "eagle_config": {
                 "use_aux_hidden_state": aux.numbered,
                 **({AUX_IDS: nested_ids(head, aux)} if aux.numbered else {}),
+                **({POST_NORM_OF_TRTLLM: True} if head.semantics.feedback == "post_norm" else {}),
             },
         }
         before = earlier_files(head, self.name, self.interpret)
