@@ -78,7 +78,8 @@ def assert_equal_rounds(found: dict[str, Any]) -> None:
     """Both engines ran, loaded everything, changed nothing, and have the reference's counters prompt by prompt."""
     same = ("prompt_tokens", "new_tokens", "tokens_sha256", "rounds", "drafted", "accepted_per_position")
     expected = [[row[key] for key in same] for row in found["reference"]["per_prompt"]]
-    accepted = [sum(n) for n in zip(*(row["accepted_per_position"] for row in found["reference"]["per_prompt"]))]
+    rows = [row["accepted_per_position"] for row in found["reference"]["per_prompt"]]
+    accepted = [sum(n) for n in zip(*rows, strict=True)]
     assert min(accepted) >= 8, f"rounds show little if few drafts are accepted: {accepted}"
     for name, version in (("vllm", VLLM), ("sglang", SGLANG)):
         entry = found[name]
