@@ -18,7 +18,8 @@ from support.overfit import overfit
 from support.validation import validate
 from support.versions import SGLANG, VLLM
 
-from eagle3hub import ConvertOptions, convert, open_head
+from eagle3hub import ConvertOptions, convert
+from eagle3hub.layouts import open_head
 
 pytestmark = pytest.mark.engine
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "smollm2-135m" / "head"
