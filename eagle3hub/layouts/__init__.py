@@ -15,6 +15,7 @@ from eagle3hub.layouts import provenance
 from eagle3hub.layouts.angelslim import AngelSlim
 from eagle3hub.layouts.aux_layers import apply_depth, apply_target, unnamed_layers
 from eagle3hub.layouts.base import AS_FOUND, LAYOUTS, Layout, Match, ReadOptions
+from eagle3hub.layouts.hf_config import context_of
 from eagle3hub.layouts.interpret import overridden
 from eagle3hub.layouts.modelopt import ModelOpt
 from eagle3hub.layouts.safeailab import SafeAILab
@@ -47,13 +48,6 @@ def refuse_recognised(checkpoint: Checkpoint) -> None:
         raise _not_read(checkpoint, "layers for multi-token prediction (MTP)", "mtp")
     if config.get("dflash_config") or of_class("DFlash"):
         raise _not_read(checkpoint, "a DFlash draft model", "dflash")
-    if named("kv_a_proj_with_mqa", "q_a_proj") or "Eagle3DeepseekV2ForCausalLM" in architectures:
-        raise _not_read(
-            checkpoint,
-            "an MLA draft head (DeepSeek-style attention)",
-            "mla",
-            "serve it as it is: vLLM, SGLang and TensorRT-LLM load it in the layout it was exported in",
-        )
     if named("parallel_draft_heads."):
         raise _not_read(checkpoint, "an EAGLE-3 head with Medusa heads (parallel_draft_heads)", "medusa")
     if config.get("medusa_num_heads") or of_class("Medusa") or any(_MEDUSA.fullmatch(n) for n in tensors):
@@ -89,7 +83,8 @@ def _is_eagle1(tensors: Mapping[str, TensorRef]) -> bool:
 
 def _not_read(checkpoint: Checkpoint, what: str, code: str, hint: str | None = None) -> LayoutError:
     return LayoutError(
-        f"{checkpoint.source} holds {what}; this version reads Llama-style EAGLE-3 and P-EAGLE heads",
+        f"{checkpoint.source} holds {what}; this version reads Llama-style EAGLE-3 and P-EAGLE heads, "
+        "and EAGLE-3 heads with MLA",
         hint=hint,
         code=f"layout-{code}",
     )
@@ -197,8 +192,8 @@ def open_head(
             Problem(
                 "warning",
                 "config-no-context",
-                "the source states no max_position_embeddings: transformers assumes 2048, and SGLang refuses a draft "
-                "with less context than its target",
+                f"the source states no max_position_embeddings: transformers assumes {context_of(head.config)}, and "
+                "SGLang refuses a draft with less context than its target",
                 None if target is not None else "give --target: its context length is then written",
             )
         )

@@ -35,6 +35,12 @@ _RESORT = Hint("--resort-vocab puts the rows of lm_head and the map into ascendi
 
 FEATURES: tuple[Feature, ...] = (
     Feature(
+        "mla",
+        "MLA attention",
+        "multi-head latent attention (MLA: kv_a_proj_with_mqa, kv_b_proj)",
+        lambda h: h.semantics.attention == "mla",
+    ),
+    Feature(
         "quantization",
         "quantized weights",
         "quantized weights (packed values with scales)",
@@ -100,7 +106,11 @@ FEATURES: tuple[Feature, ...] = (
         "own embeddings",
         "its own embed_tokens.weight",
         lambda h: "embed_tokens.weight" in h.tensors,
-        Hint("--drop-embeddings leaves them out where they are the target's", "--drop-embeddings"),
+        Hint(
+            "give --target a folder with the target's weights: embeddings that equal the target's are then left out; "
+            "--drop-embeddings leaves them out where they are the target's",
+            "--drop-embeddings",
+        ),
     ),
     Feature(
         "target_width",

@@ -25,7 +25,7 @@ from eagle3hub.layouts.base import (
     assumed_depth,
     refuse_inexpressible,
 )
-from eagle3hub.layouts.hf_config import SLIDING, llama_fields, parse_llama, plain_scaling, rope_fields, unscaled
+from eagle3hub.layouts.hf_config import SLIDING, attention_fields, parse_llama, plain_scaling, rope_fields, unscaled
 from eagle3hub.layouts.interpret import (
     Interpretation,
     build_head,
@@ -313,7 +313,7 @@ def common_config(head: Head, architecture: str) -> dict[str, Any]:
     flags = {"norm_before_fc": s.norm_before_fc, "fc_norm": s.fc_norm, "norm_output": s.feedback == "post_norm"}
     return {
         "architectures": [architecture],
-        **llama_fields(s, d),
+        **attention_fields(s, d),
         "draft_vocab_size": d.draft_vocab_size,
         **({"target_hidden_size": d.target_hidden_size} if d.target_hidden_size != d.hidden_size else {}),
         **({"max_position_embeddings": head.max_position_embeddings} if head.max_position_embeddings else {}),

@@ -248,24 +248,31 @@ def _other_names(checkpoint: Checkpoint, tensors: Mapping[str, Any], prefix: str
     return {**names, **{n: name for n, name in buffers.items() if name != n}}
 
 
+_BY_TENSORS = ("fc_bias", "quantization", "attention", "joins_embedding")
+"""Fields of `Semantics` that only the tensors tell."""
+
+
 def same_meaning(meaning: Interpretation, head: Head) -> bool:
     """Whether a config describes the head exactly, so that it may be written back unchanged."""
     if meaning.aux_fault is not None:
         return False
     c, d, s = meaning.llama, head.dims, head.semantics
-    sizes = (c.hidden_size, c.target_hidden_size, c.intermediate_size, c.num_attention_heads, c.num_key_value_heads)
-    same_dims = (*sizes, c.head_dim, c.vocab_size, meaning.draft_vocab_size or d.draft_vocab_size) == (
-        *(d.hidden_size, d.target_hidden_size, d.intermediate_size, d.num_attention_heads, d.num_key_value_heads),
-        *(d.head_dim, d.vocab_size, d.draft_vocab_size),
+    sizes = (c.hidden_size, c.target_hidden_size, c.intermediate_size, c.num_attention_heads, c.vocab_size)
+    same_dims = (*sizes, meaning.draft_vocab_size or d.draft_vocab_size) == (
+        *(d.hidden_size, d.target_hidden_size, d.intermediate_size, d.num_attention_heads, d.vocab_size),
+        d.draft_vocab_size,
     )
+    if d.mla is None:
+        same_dims = same_dims and (c.num_key_value_heads, c.head_dim) == (d.num_key_value_heads, d.head_dim)
+    else:
+        same_dims = same_dims and c.mla == d.mla
     if meaning.aux is None:
         same_aux = head.has_default_aux
     else:
         same_aux = head.aux is not None and head.aux.taps == meaning.aux.taps and meaning.fc_order == head.fc_order
     same_token = meaning.mask_token_id in (None, head.mask_token_id)
-    semantics = replace(  # only tensors tell these
-        meaning.semantics, fc_bias=s.fc_bias, quantization=s.quantization, joins_embedding=s.joins_embedding
-    )
+    told_by_tensors = {name: getattr(s, name) for name in _BY_TENSORS}
+    semantics = replace(meaning.semantics, **told_by_tensors)
     return same_dims and same_aux and same_token and semantics == s
 
 

@@ -22,6 +22,8 @@ from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import Interpretation
 
 PARALLEL = "PEagleDraftModel"
+_LLAMA, _MLA = "LlamaForCausalLMEagle3", "DeepseekV3ForCausalLMEagle3"
+"""The classes of EAGLE-3 heads; the second is that of sgl-project/SpecForge#640, never merged."""
 _NORM_OUTPUT = {
     True: Problem(
         "error",
@@ -72,7 +74,7 @@ class SpecForge(FlatLayout):
         expresses=frozenset(
             {
                 *("fc_norm", "hidden_act", "rope_scaling", "embed_tokens", "target_width", "aux_ids"),
-                *("full_vocabulary", "parallel_drafting"),
+                *("full_vocabulary", "parallel_drafting", "mla"),
             }
         ),
         vocab_dtype="I64",
@@ -96,7 +98,7 @@ class SpecForge(FlatLayout):
         title="SpecForge P-EAGLE",
         tensor_prefix="layers.0.",
         forms=frozenset({"layers"}),
-        expresses=contract.expresses | {"several_layers", "norm_before_residual"},
+        expresses=contract.expresses - {"mla"} | {"several_layers", "norm_before_residual"},
     )
 
     def contract_for(self, parallel_drafting: bool) -> Contract:
@@ -117,8 +119,8 @@ class SpecForge(FlatLayout):
         if not any(n.startswith("midlayer.") for n in tensors) or "t2d" not in tensors:
             return None
         evidence = ["midlayer.* names"]
-        if config.get("architectures") == ["LlamaForCausalLMEagle3"]:
-            evidence.append("architecture LlamaForCausalLMEagle3")
+        if config.get("architectures") in ([_LLAMA], [_MLA]):
+            evidence.append(f"architecture {config['architectures'][0]}")
         if (checkpoint.metadata or {}).get("format") == "pt":
             evidence.append("header metadata format: pt")
         if "d2t" in tensors and tensors["d2t"].dtype == "I64":
@@ -138,8 +140,10 @@ class SpecForge(FlatLayout):
 
     def new_config(self, head: Head) -> dict[str, Any]:
         """A flat config that SpecForge and every engine read alike."""
+        s = head.semantics
+        own = PARALLEL if s.parallel_drafting else _LLAMA if s.attention == "gqa" else _MLA
         return {
-            **common_config(head, PARALLEL if head.semantics.parallel_drafting else "LlamaForCausalLMEagle3"),
+            **common_config(head, own),
             "eagle_config": {
                 "use_aux_hidden_state": True,
                 **({AUX_IDS: head.aux.after_layer} if head.aux is not None else {}),

@@ -11,7 +11,7 @@ from dataclasses import replace
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
 from eagle3hub.checkpoint.safetensors import FLOATS, TensorRef, is_scale
 from eagle3hub.errors import ConfigError, Hint, LayoutError, Problem, Refusal, TensorError, UsageError
-from eagle3hub.head import Dims, Head, Semantics
+from eagle3hub.head import Dims, Head, MlaDims, Semantics
 from eagle3hub.head.vocab import MASK_WIDTHS, VocabMap, check_vocab_map, mask_from, order_fault
 from eagle3hub.layouts.base import Contract, ReadOptions
 from eagle3hub.layouts.hf_config import LlamaConfig
@@ -275,12 +275,18 @@ def collect_tensors(
     number of layers contradicts the config.
     """
     everything = canonical_tensors(checkpoint.tensors, contract.forms)
+    mla = _is_mla(checkpoint, everything, config, contract)
     quantized = quantization_of(everything) if "quantization" in contract.expresses else None
     found, scales = split_scales(everything) if quantized else (everything, {})
     _check_layer_count(found, semantics, contract)
-    d = _dims(found, config)
-    joins = semantics.uses_aux or _joins_embedding(found, d)
-    s = replace(semantics, fc_bias="fc.bias" in found, quantization=quantized, joins_embedding=joins)
+    d = _dims(found, config, mla)
+    s = replace(
+        semantics,
+        fc_bias="fc.bias" in found,
+        quantization=quantized,
+        attention="gqa" if d.mla is None else "mla",
+        joins_embedding=semantics.uses_aux or _joins_embedding(found, d),
+    )
     expected = expected_shapes(d, s, num_aux_inputs(found, d))
     _check_names(checkpoint, found, expected, contract)
     for name, shape in expected.items():
@@ -288,9 +294,8 @@ def collect_tensors(
         if name in found and found[name].shape != wanted:
             raise TensorError(
                 f"{found[name].name} is {list(found[name].shape)} but the config asks for {list(wanted)} "
-                f"(hidden_size {d.hidden_size}, {d.num_attention_heads} heads of {d.head_dim}, "
-                f"{d.num_key_value_heads} KV heads, intermediate_size {d.intermediate_size}, "
-                f"vocab_size {d.vocab_size})",
+                f"(hidden_size {d.hidden_size}, {d.num_attention_heads} heads {_heads(d)}, "
+                f"intermediate_size {d.intermediate_size}, vocab_size {d.vocab_size})",
                 hint="config.json and weights are from different heads, or one of them was edited",
                 code="tensor-shape",
             )
@@ -299,6 +304,43 @@ def collect_tensors(
     else:
         _check_floats(found)
     return {**found, **scales}, d, s
+
+
+def _heads(d: Dims) -> str:
+    if d.mla is None:
+        return f"of {d.head_dim}, {d.num_key_value_heads} KV heads"
+    m = d.mla
+    return (
+        f"of {m.qk_nope_head_dim} + {m.qk_rope_head_dim}, values of {m.v_head_dim}, q_lora_rank {m.q_lora_rank}, "
+        f"kv_lora_rank {m.kv_lora_rank}"
+    )
+
+
+def has_mla(names: Collection[str]) -> bool:
+    """Whether tensors are those of MLA attention, under any prefix."""
+    return any(".self_attn.kv_a_proj_with_mqa." in name or ".self_attn.kv_b_proj." in name for name in names)
+
+
+def _is_mla(
+    checkpoint: Checkpoint, found: Mapping[str, TensorRef], config: LlamaConfig, contract: Contract
+) -> MlaDims | None:
+    """The sizes of MLA attention if the tensors have it. Raises LayoutError, ConfigError."""
+    if not has_mla(found):
+        return None
+    if "mla" not in contract.expresses:
+        raise LayoutError(
+            f"{checkpoint.source} holds an MLA draft head (kv_b_proj), which a {contract.title} head cannot be: "
+            f"{contract.cannot.get('mla', f'{contract.title} has no place for it')}",
+            hint=Hint("name the layout of its trainer with --from", "--from"),
+            code="layout-mla",
+        )
+    if config.mla is None:
+        raise ConfigError(
+            "config.json has no kv_lora_rank, but the tensors have MLA attention (kv_b_proj)",
+            hint="write q_lora_rank, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim and v_head_dim as in training",
+            code="config-missing",
+        )
+    return config.mla
 
 
 def expected_shapes(d: Dims, s: Semantics, num_aux: int) -> Shapes:
@@ -328,22 +370,52 @@ def expected_shapes(d: Dims, s: Semantics, num_aux: int) -> Shapes:
 
 def _layer_shapes(d: Dims, s: Semantics, at: str, inputs: int) -> Shapes:
     h, i = d.hidden_size, d.intermediate_size
-    q, kv = d.num_attention_heads * d.head_dim, d.num_key_value_heads * d.head_dim
-    shapes: Shapes = {
+    attention = _gqa_shapes(d, s, inputs) if d.mla is None else _mla_shapes(d, d.mla, s, inputs)
+    return {
         f"{at}input_layernorm.weight": (h,),
-        f"{at}self_attn.q_proj.weight": (q, inputs),
-        f"{at}self_attn.k_proj.weight": (kv, inputs),
-        f"{at}self_attn.v_proj.weight": (kv, inputs),
-        f"{at}self_attn.o_proj.weight": (h, q),
+        **{f"{at}self_attn.{name}": shape for name, shape in attention.items()},
         f"{at}post_attention_layernorm.weight": (h,),
         f"{at}mlp.gate_proj.weight": (i, h),
         f"{at}mlp.up_proj.weight": (i, h),
         f"{at}mlp.down_proj.weight": (h, i),
     }
+
+
+def _gqa_shapes(d: Dims, s: Semantics, inputs: int) -> Shapes:
+    q, kv, h = d.num_attention_heads * d.head_dim, d.num_key_value_heads * d.head_dim, d.hidden_size
+    sizes = (("q", q), ("k", kv), ("v", kv))
+    shapes: Shapes = {**{f"{p}_proj.weight": (n, inputs) for p, n in sizes}, "o_proj.weight": (h, q)}
     if s.attention_bias:
-        shapes |= {f"{at}self_attn.{p}_proj.bias": (n,) for p, n in (("q", q), ("k", kv), ("v", kv), ("o", h))}
+        shapes |= {f"{p}_proj.bias": (n,) for p, n in (*sizes, ("o", h))}
     if s.qk_norm:
-        shapes |= {f"{at}self_attn.{p}_norm.weight": (d.head_dim,) for p in "qk"}
+        shapes |= {f"{p}_norm.weight": (d.head_dim,) for p in "qk"}
+    return shapes
+
+
+def _mla_shapes(d: Dims, m: MlaDims, s: Semantics, inputs: int) -> Shapes:
+    """MLA's tensors (ModelOpt ``export/plugins/hf_spec_export.py``, TorchSpec ``models/draft/deepseek_eagle.py``).
+
+    Only the projections of the input and o_proj may have biases (transformers ``DeepseekV3Attention``).
+    """
+    heads, h = d.num_attention_heads, d.hidden_size
+    query, latent = heads * (m.qk_nope_head_dim + m.qk_rope_head_dim), m.kv_lora_rank + m.qk_rope_head_dim
+    shapes: Shapes = {
+        "kv_a_proj_with_mqa.weight": (latent, inputs),
+        "kv_a_layernorm.weight": (m.kv_lora_rank,),
+        "kv_b_proj.weight": (heads * (m.qk_nope_head_dim + m.v_head_dim), m.kv_lora_rank),
+        "o_proj.weight": (h, heads * m.v_head_dim),
+    }
+    if m.q_lora_rank is None:
+        shapes["q_proj.weight"] = (query, inputs)
+    else:
+        shapes |= {
+            "q_a_proj.weight": (m.q_lora_rank, inputs),
+            "q_a_layernorm.weight": (m.q_lora_rank,),
+            "q_b_proj.weight": (query, m.q_lora_rank),
+        }
+    if s.attention_bias:
+        shapes |= {"kv_a_proj_with_mqa.bias": (latent,), "o_proj.bias": (h,)}
+        shapes |= {} if m.q_lora_rank is None else {"q_a_proj.bias": (m.q_lora_rank,)}
     return shapes
 
 
@@ -363,17 +435,19 @@ def num_aux_inputs(found: Mapping[str, TensorRef], d: Dims) -> int:
     return min(max(width // d.target_hidden_size, 1), _MOST_INPUTS)
 
 
-def _dims(found: Mapping[str, TensorRef], config: LlamaConfig) -> Dims:
+def _dims(found: Mapping[str, TensorRef], config: LlamaConfig, mla: MlaDims | None) -> Dims:
     lm_head = found.get("lm_head.weight")
+    heads = config.num_attention_heads
     return Dims(
         hidden_size=config.hidden_size,
         target_hidden_size=config.target_hidden_size,
         intermediate_size=config.intermediate_size,
-        num_attention_heads=config.num_attention_heads,
-        num_key_value_heads=config.num_key_value_heads,
-        head_dim=config.head_dim,
+        num_attention_heads=heads,
+        num_key_value_heads=config.num_key_value_heads if mla is None else heads,
+        head_dim=config.head_dim if mla is None else mla.qk_nope_head_dim + mla.qk_rope_head_dim,
         vocab_size=config.vocab_size,
         draft_vocab_size=lm_head.shape[0] if lm_head is not None and lm_head.shape else config.vocab_size,
+        mla=mla,
     )
 
 

@@ -100,10 +100,18 @@ MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
         "X X X X X X X",
         "head-dim",
     ),
-    "MLA, whose q_proj is of another width": (
-        holding(f.mla(), "midlayer.self_attn.q_proj.weight", "BF16", (3 * f.H, 2 * f.H)),
-        "R R R R R X X",
-        "aux-agree",
+    "MLA, whose q_proj is of another width": (  # than Llama attention's; SGLang wants a latent of queries
+        holding(
+            f.mla(
+                q_lora_rank=None,
+                weights={f"midlayer.self_attn.{n}.weight": None for n in ("q_a_proj", "q_a_layernorm", "q_b_proj")},
+            ),
+            "midlayer.self_attn.q_proj.weight",
+            "BF16",
+            (3 * f.H, 2 * f.H),
+        ),
+        "R R X U U X X",
+        "mla-query",
     ),
     "multimodal RoPE": (
         f.universal(rope_scaling={"rope_type": "default", "mrope_section": [1, 1, 0]}),

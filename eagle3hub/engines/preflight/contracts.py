@@ -188,6 +188,7 @@ class ContractTerms:
         own_embedding_if_other_width: whether it uses the file's embed_tokens if the widths differ.
         parallel_drafting_by: the runner that takes over for P-EAGLE heads, or None.
         unconcerned: by code, errors of reading that do not concern the engine, each with the reason.
+        mtp_types: model types of a draft's config that it takes for a model with multi-token prediction, and refuses.
     """
 
     architectures: Mapping[str, frozenset[str]]
@@ -212,6 +213,7 @@ class ContractTerms:
     own_embedding_if_other_width: bool = False
     parallel_drafting_by: str | None = None
     unconcerned: Mapping[str, str] = field(default_factory=dict)
+    mtp_types: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

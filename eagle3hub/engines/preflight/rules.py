@@ -21,7 +21,7 @@ from eagle3hub.engines.preflight.files import (
 )
 from eagle3hub.head.aux_defaults import FINAL_STATE, shown
 from eagle3hub.head.target import TargetFacts
-from eagle3hub.layouts.hf_config import CONTEXT, LAYERS
+from eagle3hub.layouts.hf_config import LAYERS, MLA_CLASS, context_of
 
 # Check config.json: what it says, and how an engine reads it
 
@@ -122,10 +122,23 @@ def _draft_class(case: PreflightCase) -> Iterator[PreflightFinding]:
     if built is None:
         plain = case.architecture == "LlamaForCausalLM"
         name = case.architecture or "a config without architectures"
-        yield PreflightFinding("architecture-plain" if plain else "architecture", {"name": name})
+        facts = {"name": name, "class": MLA_CLASS if truth.kind == "mla" else "LlamaForCausalLMEagle3"}
+        yield PreflightFinding("architecture-plain" if plain else "architecture", facts)
+    kind = case.files.config.get("model_type")
+    if not case.files.nested and kind in terms.mtp_types:
+        yield PreflightFinding("mtp-type", {"kind": kind})
+    if truth.kind != "mla" and case.fields.get("kv_lora_rank"):
+        yield PreflightFinding("mla-stray")
     if truth.kind == "mla":
         if "mla" not in terms.architectures or built not in {None, "mla"}:
             yield PreflightFinding("mla")
+        if find_tensor(case.files.tensors, "lm_head.weight") and "draft_vocab_size" not in case.fields:
+            yield PreflightFinding("mla-no-draft-vocab-size")
+        if not case.fields.get("q_lora_rank"):
+            yield PreflightFinding("mla-query")
+        scaled = (truth.rope_scaling or {}).get("rope_type")
+        if scaled not in (None, "yarn"):
+            yield PreflightFinding("mla-rope", {"kind": scaled})
         if truth.quantized or case.files.says_quantized:
             yield PreflightFinding("mla-quantized")
         if truth.num_layers > 1:
@@ -141,8 +154,9 @@ def _draft_class(case: PreflightCase) -> Iterator[PreflightFinding]:
 def _nulls(case: PreflightCase) -> Iterator[PreflightFinding]:
     if case.files.nested:
         return
+    own = {"draft_vocab_size"} if shape_of(case.files, "lm_head.weight") is None else set()
     for key in _NULLS:
-        if key in case.files.config and case.files.config[key] is None:
+        if key in case.files.config and case.files.config[key] is None and key not in own:
             yield PreflightFinding(f"null-{key.replace('_', '-')}")
     if (
         case.truth.uses_aux
@@ -156,7 +170,7 @@ def _nulls(case: PreflightCase) -> Iterator[PreflightFinding]:
 
 def _vocabulary_keys(case: PreflightCase) -> Iterator[PreflightFinding]:
     truth, fields = case.truth, case.fields
-    if "draft_vocab_size" not in fields:
+    if "draft_vocab_size" not in fields and case.draft_class != "mla":
         yield PreflightFinding("no-draft-vocab-size")
     if fields.get("draft_vocab_size") is None and truth.reduced:
         yield PreflightFinding(
@@ -199,7 +213,7 @@ def _rope(case: PreflightCase) -> Iterator[PreflightFinding]:
 
 def _context(case: PreflightCase) -> Iterator[PreflightFinding]:
     own = positive_int(case.fields, "max_position_embeddings", 0)
-    length = own or CONTEXT
+    length = own or context_of(case.fields)
     stated = str(length) if own else f"{length} (it states none)"
     if case.target is None or case.target.max_position_embeddings is None:
         yield PreflightFinding("context-unknown", {"stated": stated})
@@ -250,10 +264,13 @@ _QWEN3_HEAD_DIM = 128
 """Default head_dim of a Qwen3 config (transformers)."""
 _ALWAYS_KNOWN = {"embed_tokens.weight", "lm_head.weight", "d2t", "t2d"}
 _MATRICES = (
-    *(f"self_attn.{x}_proj.weight" for x in "qkvo"),
     *(f"mlp.{x}_proj.weight" for x in ("gate", "up", "down")),
+    "self_attn.o_proj.weight",
     "post_attention_layernorm.weight",
 )
+_OF_LLAMA = tuple(f"self_attn.{x}_proj.weight" for x in "qkv")
+_OF_MLA = tuple(f"self_attn.{x}.weight" for x in ("kv_a_proj_with_mqa", "kv_a_layernorm", "kv_b_proj"))
+_QUERIES = tuple(f"self_attn.{x}.weight" for x in ("q_a_proj", "q_a_layernorm", "q_b_proj"))
 
 
 def tensor_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
@@ -261,7 +278,9 @@ def tensor_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
     prefixed = sorted(n for n in case.files.tensors if n.startswith("model."))
     if prefixed and not case.contract.model_prefix:
         yield PreflightFinding("model-prefix", {"name": prefixed[0]})
-    if case.truth.kind != "mla":
+    elif prefixed and case.draft_class == "mla":
+        yield PreflightFinding("mla-model-prefix", {"name": prefixed[0]})
+    if case.truth.kind != "mla" or case.draft_class == "mla":  # weights of another kind are said to be so
         yield from _accounted(case)
     yield from _widths(case)
     yield from _vocabulary(case)
@@ -300,7 +319,7 @@ def _surplus(case: PreflightCase, unknown: set[str]) -> Iterator[PreflightFindin
         rest = {n for n in rest if not QUANTIZED_NAME.search(n)}
     by_flag = {n for n in rest if _JUDGED_BY_FLAG.search(n)}
     leaked = {n for n in rest - by_flag if n.startswith("target_model.")}
-    if case.contract.attention_bias and case.fields.get("attention_bias") is True:
+    if case.contract.attention_bias and case.fields.get("attention_bias") is True and case.draft_class != "mla":
         biases = {n for n in biases if ".self_attn." not in n}
     if case.contract.fc_bias and case.fields.get("bias") is True:
         biases -= {"fc.bias"}
@@ -317,7 +336,7 @@ def _surplus(case: PreflightCase, unknown: set[str]) -> Iterator[PreflightFindin
 def _canonical(case: PreflightCase, name: str) -> str | None:
     """Return the name as ``layers.{i}.…``, or None if the engine does not map this form of the name."""
     name = name.removeprefix("model.")
-    if case.contract.aux_norm_alias:
+    if case.contract.aux_norm_alias and case.draft_class != "mla":
         for alias, own in _ALIASES.items():
             name = name.replace(alias, own)
     spelling, plain = _parse(name)
@@ -339,7 +358,7 @@ def _wanted(case: PreflightCase) -> set[str]:
     truth = case.truth
     wanted = {"norm.weight"}
     for i in range(truth.num_layers):
-        wanted |= {f"layers.{i}.{name}" for name in _MATRICES}
+        wanted |= {f"layers.{i}.{name}" for name in (*_MATRICES, *_attention(case))}
         wanted.add(f"layers.{i}.{case.contract.later_norm if i else 'input_layernorm'}.weight")
         if case.draft_class == "qwen3":
             wanted |= {f"layers.{i}.self_attn.{x}_norm.weight" for x in "qk"}
@@ -353,6 +372,12 @@ def _wanted(case: PreflightCase) -> set[str]:
     if truth.parallel_drafting:
         wanted.add("mask_hidden")
     return wanted
+
+
+def _attention(case: PreflightCase) -> tuple[str, ...]:
+    if case.truth.kind != "mla":
+        return _OF_LLAMA
+    return (*_OF_MLA, *(_QUERIES if case.fields.get("q_lora_rank") else ("self_attn.q_proj.weight",)))
 
 
 def _widths(case: PreflightCase) -> Iterator[PreflightFinding]:
@@ -415,8 +440,10 @@ def _vocabulary(case: PreflightCase) -> Iterator[PreflightFinding]:
     rows, stated = shape_of(case.files, "lm_head.weight"), case.fields.get("draft_vocab_size")
     if rows is not None and type(stated) is int and rows[:1] != (stated,):
         yield PreflightFinding("lm-head-rows", {"rows": rows[0] if rows else 0, "stated": stated})
-    if rows is None:
-        yield PreflightFinding("no-lm-head-reduced" if truth.reduced else "no-lm-head", facts)
+    if rows is None and truth.reduced:
+        yield PreflightFinding("no-lm-head-reduced", facts)
+    elif rows is None:
+        yield PreflightFinding("no-lm-head" if type(stated) is int else "no-lm-head-unsized", facts)
 
 
 def _embedding(case: PreflightCase) -> Iterator[PreflightFinding]:
