@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.engines import ENGINES
-from eagle3hub.engines.preflight import PreflightVerdict, examine, pinned_contracts, preflight_all, target_embeddings
+from eagle3hub.engines.preflight import (
+    ExaminedHead,
+    PreflightVerdict,
+    Reason,
+    examine,
+    pinned_contracts,
+    preflight,
+    preflight_all,
+    target_embeddings,
+    told_layers,
+)
 from eagle3hub.errors import Problem
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.target import TargetFacts, read_target
@@ -100,25 +110,51 @@ def inspect(source: str | Path, options: InspectOptions = DEFAULTS, *, progress:
     folder = None if isinstance(target, TargetFacts | None) else str(target)
     subject = examine(checkpoint, head, target_embeddings(head, folder))
     engines = preflight_all(subject, facts)
-    head.problems += _not_as_made(head, engines)
+    wrong = {v.title: v for v in _not_as_made(subject, head, facts)}
+    head.problems += [_made_for(verdict) for verdict in wrong.values()]
+    engines = [v if not wrong or v.title in wrong else _spared(v, list(wrong)) for v in engines]
+    head.problems += _served_by_none(head, engines)
     return Inspection(head, checkpoint.tensors, engines)
 
 
-def _not_as_made(head: Head, verdicts: Sequence[PreflightVerdict]) -> list[Problem]:
-    """A problem for each engine that the folder was made for and that would not get it right."""
-    pinned = {
-        (engine, terms.version) for engine in head.made_for if engine in ENGINES for terms in pinned_contracts(engine)
-    }
-    return [
-        Problem(
-            "error",
-            "engine-made-for",
-            f"eagle3hub.json says that this folder is made for {verdict.title}, which {verdict.reasons[0].sentence}",
-            "convert the head again, and name the target with --target",
+def _not_as_made(subject: ExaminedHead, head: Head, target: TargetFacts | None) -> Iterator[PreflightVerdict]:
+    """Yield the verdict of each engine that the folder was made for and that would not get it right."""
+    for engine in (engine for engine in head.made_for if engine in ENGINES):
+        for terms in pinned_contracts(engine):
+            verdict = preflight(subject, engine, terms.version, target, told_layers(head, engine))
+            if verdict.kind in ("silently_wrong", "refuses"):
+                yield verdict
+
+
+def _made_for(verdict: PreflightVerdict) -> Problem:
+    return Problem(
+        "error",
+        "engine-made-for",
+        f"eagle3hub.json says that this folder is made for {verdict.title}, which {verdict.reasons[0].sentence}",
+        "convert the head again, and name the target with --target",
+    )
+
+
+def _spared(verdict: PreflightVerdict, wrong: Sequence[str]) -> PreflightVerdict:
+    """The verdict of an engine that an error about other engines does not concern, which it says if it is right."""
+    if verdict.kind not in ("right", "depends"):
+        return verdict
+    says = f"is not concerned by an error of the head (engine-made-for): that is about {' and '.join(wrong)}"
+    reason = Reason("head-error-elsewhere", "right", says, "eagle3hub.json", None)
+    return replace(verdict, reasons=(*verdict.reasons, reason))
+
+
+def _served_by_none(head: Head, verdicts: Sequence[PreflightVerdict]) -> list[Problem]:
+    """Say it if no engine serves the files as they are."""
+    if any(verdict.kind not in ("silently_wrong", "refuses") for verdict in verdicts):
+        return []
+    message = "no engine known here gets these files right as they are"
+    if not head.semantics.joins_embedding:
+        message += (
+            ": each builds hidden_norm, and q/k/v over the token's embedding and the target's state together, also for "
+            "a head without aux layers, and this head has neither"
         )
-        for verdict in verdicts
-        if (verdict.engine, verdict.version) in pinned and verdict.kind in ("silently_wrong", "refuses")
-    ]
+    return [Problem("info", "head-no-engine", message)]
 
 
 def _why(verdict: PreflightVerdict) -> str:

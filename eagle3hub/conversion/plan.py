@@ -23,11 +23,10 @@ from eagle3hub.conversion.edits import (
 )
 from eagle3hub.conversion.edits.settings import apply_settings
 from eagle3hub.engines import engine_name
-from eagle3hub.engines.preflight import engines_serving, examine_written, pinned_contracts, preflight
+from eagle3hub.engines.preflight import engines_serving, examine_written, pinned_contracts, preflight, told_layers
 from eagle3hub.engines.specs import engine_title
 from eagle3hub.errors import Refusal, UsageError
 from eagle3hub.head import Assumption, Head
-from eagle3hub.head.aux_defaults import FINAL_STATE
 from eagle3hub.head.target import TargetFacts, read_target
 from eagle3hub.layouts import get_layout, open_head, provenance
 from eagle3hub.layouts.aux_layers import AUX_SHIFTED
@@ -290,9 +289,7 @@ def _hold_to_engines(plan: ConversionPlan, target: TargetFacts | None) -> None:
     head, weights = plan.head, [shard.name for shard in plan.shards]
     subject = examine_written(head, plan.written, weights)
     for engine in head.made_for:
-        capture = None
-        if engine == "trtllm" and head.aux is not None and not head.has_default_aux:
-            capture = head.aux.after_layer if head.aux.numbered else FINAL_STATE
+        capture = told_layers(head, engine)
         for terms in pinned_contracts(engine):
             verdict = preflight(subject, engine, terms.version, target, capture)
             if verdict.kind in ("silently_wrong", "refuses"):

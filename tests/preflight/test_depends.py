@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import heads
+from support import heads, variants
 from support import outlines as f
 from support.rewriting import edit
+from support.variants import Has
 from support.versions import SGLANG, VLLM
 
 import eagle3hub
@@ -21,11 +22,22 @@ from eagle3hub.card.served import Served, choose, prospect
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
-from eagle3hub.engines.preflight import EFFECTS, condition, contracts, doubts, examine, preflight, preflight_all, weigh
+from eagle3hub.engines.preflight import (
+    EFFECTS,
+    condition,
+    contracts,
+    doubts,
+    examine,
+    preflight,
+    preflight_all,
+    told_layers,
+    weigh,
+)
 from eagle3hub.engines.preflight.contracts import Reason
 from eagle3hub.errors import Problem
 from eagle3hub.head import Assumption
 from eagle3hub.head.aux_defaults import AUX_IDS, aux_default
+from eagle3hub.head.target import read_target
 from eagle3hub.layouts import LAYOUTS, open_head
 from eagle3hub.layouts.base import ReadOptions
 from eagle3hub.validation.engine_runner import stops
@@ -245,3 +257,72 @@ def test_every_layout_says_what_a_missing_list_means():
     assert aux_default("modelopt").unnamed == "suspicious"
     assert aux_default("speculators").unnamed == "open"
     assert not preflight_all(f.universal())[0].depends
+
+
+# Every kind of head that is read is taken by some engine, or inspect says that none does.
+
+
+def kinds() -> dict[str, Callable[[Path], Path]]:
+    def has(maker: Callable[..., Path], shape: Has, **config: object) -> Callable[[Path], Path]:
+        return lambda at: maker(at, has=shape, **config)
+
+    modelopt, speculators, specforge = variants.modelopt, variants.speculators, variants.specforge
+    return {
+        **{layout: heads.MAKERS[layout] for layout in heads.MAKERS},
+        "final state": has(modelopt, Has(uses_aux=False)),
+        "final state, as nobody builds it": has(modelopt, Has(uses_aux=False, joins=False)),
+        "two layers": has(modelopt, Has(layers=2)),
+        "attention bias": has(modelopt, Has(attention_bias=True)),
+        "bias of fc": has(modelopt, Has(fc_bias=True)),
+        "norm before fc": has(modelopt, Has(input_norm=True)),
+        "fc_norm": has(specforge, Has(fc_norm=True)),
+        "EAGLE-3.1": has(specforge, Has(fc_norm=True), fc_norm=True, norm_output=True),
+        "norm_before_residual": has(speculators, Has(), norm_before_residual=True),
+        "q/k norms": has(speculators, Has(qk_norm=True)),
+        "post-norm feedback": has(speculators, Has(), norm_output=True),
+        "P-EAGLE": has(speculators, Has(mask_hidden=True, layers=2)),
+        "own embeddings": has(speculators, Has(embeddings=True)),
+        "FP8": lambda at: variants.quantized(at, "FP8"),
+        "NVFP4": lambda at: variants.quantized(at, "NVFP4"),
+    }
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_some_engine_takes_it_or_inspect_says_that_none_does(tmp_path: Path, target: Path, cli: Cli, kind: str):
+    folder = kinds()[kind](tmp_path / "head")
+    found = inspect(str(folder), InspectOptions(target=target))
+    told = [p for p in found.problems if p.code == "head-no-engine"]
+    taken = {v.title for v in found.engines if v.kind in ("right", "depends", "unknown")}
+    assert bool(told) != bool(taken), (kind, sorted(taken))
+    if kind == "final state, as nobody builds it":
+        assert "this head has neither" in told[0].message
+        _, out, _ = cli("inspect", folder, "--target", target)
+        assert "no engine known here" in out
+    else:
+        assert taken, "the list above has one kind that no engine takes"
+
+
+def test_heads_of_the_final_state_are_judged_by_version_and_runner(tmp_path: Path, target: Path):
+    folder = variants.modelopt(tmp_path / "head", has=Has(uses_aux=False), max_position_embeddings=8192)
+    head = open_head(folder, target=str(target))
+    subject, facts = examine(open_checkpoint(folder), head), read_target(str(target))
+    kinds = {v.title: v.kind for c in contracts() for v in (preflight(subject, c.engine, c.version, facts),)}
+    assert (kinds["vLLM 0.32.0 V1 (CPU)"], kinds["vLLM 0.32.0 V2 (GPU)"]) == ("right", "refuses")
+    assert (kinds["vLLM 0.33.0 V1 (CPU)"], kinds["vLLM 0.33.0 V2 (GPU)"]) == ("right", "right")
+    assert kinds[f"SGLang {SGLANG}"] == "right"
+    assert told_layers(head, "trtllm") == (-1,) and told_layers(head, "vllm") is None
+    assert preflight(subject, "trtllm", "main", facts, told_layers(head, "trtllm")).kind == "right"
+    assert preflight(subject, "trtllm", "main", facts).kind == "silently_wrong"
+
+
+def test_an_error_about_one_engine_spares_the_others_and_says_so(tmp_path: Path, target: Path):
+    """eagle3hub.json names the engines that a folder is made for."""
+    source = heads.specforge(tmp_path / "head")
+    convert(source, tmp_path / "out", "universal", ConvertOptions(target=str(target), engines=("vllm", "sglang")))
+    short = heads.target(tmp_path / "longer", max_position_embeddings=1 << 20)
+    found = inspect(str(tmp_path / "out"), InspectOptions(target=short))
+    assert "engine-made-for" in {p.code for p in found.problems if p.severity == "error"}
+    right = [v for v in found.engines if v.kind in ("right", "depends")]
+    assert right
+    for verdict in right:
+        assert any(r.code == "head-error-elsewhere" and f"SGLang {SGLANG}" in r.sentence for r in verdict.reasons)

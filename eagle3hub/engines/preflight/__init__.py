@@ -39,6 +39,8 @@ from eagle3hub.engines.preflight.rules import (
 )
 from eagle3hub.engines.specs import engine_data
 from eagle3hub.errors import Problem
+from eagle3hub.head import Head
+from eagle3hub.head.aux_defaults import FINAL_STATE
 from eagle3hub.head.target import TargetFacts
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "preflight_all",
     "preflight_findings",
     "target_embeddings",
+    "told_layers",
     "weigh",
 ]
 
@@ -83,6 +86,13 @@ def preflight(
     engine or a version without a contract.
     """
     return _judge(subject, contract(engine, version), target, None if capture is None else tuple(capture))
+
+
+def told_layers(head: Head, engine: str) -> tuple[int, ...] | None:
+    """Return what an engine is told beside the files, as ``capture``: TensorRT-LLM the layers that are no default."""
+    if engine != "trtllm" or head.aux is None or head.has_default_aux:
+        return None
+    return tuple(head.aux.after_layer) if head.aux.numbered else FINAL_STATE
 
 
 def preflight_all(subject: ExaminedHead, target: TargetFacts | None = None) -> list[PreflightVerdict]:
