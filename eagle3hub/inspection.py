@@ -151,8 +151,8 @@ def _served_by_none(head: Head, verdicts: Sequence[PreflightVerdict]) -> list[Pr
     message = "no engine known here gets these files right as they are"
     if not head.semantics.joins_embedding:
         message += (
-            ": each builds hidden_norm, and q/k/v over the token's embedding and the target's state together, also for "
-            "a head without aux layers, and this head has neither"
+            ": each builds hidden_norm, and q/k/v over the token's embedding and the target's state together, for a "
+            "head without aux layers too, and this head has neither"
         )
     return [Problem("info", "head-no-engine", message)]
 
