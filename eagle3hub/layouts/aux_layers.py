@@ -12,7 +12,7 @@ from eagle3hub.head import Assumption, AuxOrigin, AuxTaps, Head
 from eagle3hub.head.aux_defaults import AUX_IDS, aux_default, shown, target_types
 from eagle3hub.head.fields import Fields
 from eagle3hub.head.target import TargetFacts
-from eagle3hub.layouts.base import LAYOUTS, aux_count
+from eagle3hub.layouts.base import READERS, aux_count
 
 Convention = Literal["after", "boundary"]
 
@@ -207,7 +207,7 @@ def trainer_default(head: Head, num_target_layers: int) -> tuple[AuxTaps, Assump
     doubtful = default.unnamed != "certain"
     if default.fixed:
         doubtful = True
-        title, special = LAYOUTS[head.layout].contract.title, next(iter(default.targets.items()), None)
+        title, special = READERS[head.layout].contract.title, next(iter(default.targets.items()), None)
         if kind and kind in default.targets:
             why = (
                 f"{title} taps ({shown(default.targets[kind])}) for {kind} unless told otherwise, and records nothing"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -227,9 +227,10 @@ class Everywhere:
         """Keep only the drafts at ``chosen`` of each text, int64 [B, Q'], indices into the present ones."""
         assert self._starts is not None
         self._starts = self._starts.gather(1, chosen)
+        index = chosen[:, :, None, None, None]
         for layer, (k, v) in self._own.items():
-            index = chosen[:, :, None, None, None].expand(-1, -1, *k.shape[2:])
-            self._own[layer] = k.gather(1, index), v.gather(1, index)
+            kept = (x.gather(1, index.expand(-1, -1, *x.shape[2:])) for x in (k, v))
+            self._own[layer] = next(kept), next(kept)
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Append one more entry to every draft; arguments are [B, Q, heads, head_dim]."""
@@ -443,7 +444,7 @@ class DraftModel:
         if self.semantics.qk_norm:  # per head, before the rotation
             q, k = self._norm(at + "q_norm", q), self._norm(at + "k_norm", k)
         mixed = attend(layer, rotate(q, rotation), rotate(k, rotation), v)
-        return self._linear(at + "o_proj", mixed.flatten(-2), bias=bias)
+        return self._linear(at + "o_proj", mixed.flatten(-2), bias=bias and f"{at}o_proj.bias" in self.weights)
 
     def _latent_attention(self, layer: int, x: torch.Tensor, rotation: Table, attend: Attend) -> torch.Tensor:
         """MLA (arXiv:2405.04434, section 2.1): keys and values from one latent vector a token, RoPE on a part.
@@ -488,13 +489,15 @@ class DraftModel:
 def load_draft(
     head: Head,
     embeddings: torch.Tensor | None = None,
+    lm_head: torch.Tensor | None = None,
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> DraftModel:
     """Load a head's weights to ``device`` as ``dtype``.
 
-    ``embeddings`` are the target's, [vocabulary size or more, hidden size], for a head without its own.
+    ``embeddings`` and ``lm_head`` are the target's, [vocabulary size or more, hidden size], for a head that lacks its
+    own.
 
     Raises the first of the head's problems that is an error; Refusal for a head that the reference cannot compute
     (quantized, unknown activation, no embeddings that fit); TensorError (``tensor-not-finite``) for weights with NaN
@@ -515,6 +518,9 @@ def load_draft(
         )
     weights = {name: _load(ref, device, dtype) for name, ref in head.tensors.items()}
     own = weights.pop("embed_tokens.weight", None)
+    if "lm_head.weight" not in weights:
+        rows = _fitting(lm_head, head, "lm_head")[: head.dims.vocab_size]
+        weights["lm_head.weight"] = rows.to(device, dtype)
     ids = None if head.vocab_map is None else torch.tensor(head.vocab_map.target_id, dtype=torch.int64, device=device)
     return DraftModel(
         dims=head.dims,
@@ -527,17 +533,20 @@ def load_draft(
     )
 
 
-def _fitting(embeddings: torch.Tensor | None, head: Head) -> torch.Tensor:
+def _fitting(
+    embeddings: torch.Tensor | None, head: Head, name: Literal["embed_tokens", "lm_head"] = "embed_tokens"
+) -> torch.Tensor:
     rows, width = head.dims.vocab_size, head.dims.hidden_size
+    what = "embeddings" if name == "embed_tokens" else "an lm_head"
     if embeddings is None:
         raise Refusal(
-            "the head has no embed_tokens.weight of its own and none of a target were given",
+            f"the head has no {name}.weight of its own and none of a target were given",
             hint="name the target with --target",
             code="reference-embeddings",
         )
     if embeddings.shape[1] != width or len(embeddings) < rows:
         raise Refusal(
-            f"the target has embeddings of {len(embeddings)} tokens, {embeddings.shape[1]} numbers each, but the head "
+            f"the target has {what} of {len(embeddings)} tokens, {embeddings.shape[1]} numbers each, but the head "
             f"was trained with {rows} tokens of {width} numbers",
             hint="name the target the head was trained for",
             code="reference-embeddings",

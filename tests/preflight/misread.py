@@ -94,6 +94,17 @@ MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
         "sliding-window-unstated",
     ),
     "num_hidden_layers missing": (f.universal(num_hidden_layers="DELETE"), "S S S X S X X", "no-num-hidden-layers"),
+    "an MLP of another width": (f.universal(intermediate_size=f.INTER * 2), "X X X X X X X", "mlp-width"),
+    "Llama 4's two widths, the MLP's by its own key": (
+        f.universal(model_type="llama4_text", intermediate_size=f.INTER * 2, intermediate_size_mlp=f.INTER),
+        "X X R X X X X",
+        "mlp-width",
+    ),
+    "Llama 4's two widths, the MLP's by the other key": (
+        f.universal(model_type="llama4_text", intermediate_size_mlp=f.INTER * 2),
+        "R R X R R R R",
+        "mlp-width",
+    ),
     "head_dim missing, model_type llama": (f.universal(head_dim="DELETE"), "R R R R R R R", "aux-agree"),
     "head_dim missing, model_type qwen3": (
         f.universal(head_dim="DELETE", model_type="qwen3"),

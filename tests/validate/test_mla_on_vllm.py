@@ -29,7 +29,10 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
 YARN |= {"mscale_all_dim": 0.7, "beta_fast": 32.0, "beta_slow": 1.0}
 SEMANTICS = Semantics(rope=Rope(700.0, YARN), rms_norm_eps=1e-6, attention="mla")
 D = {**heads.DIMS, **SIZES, "hidden": 128, "inter": 96, "heads": 4, "vocab": targets.VOCAB, "draft": 60}
-QUESTIONS = ("Say it again, please", "What is on the table", "Count from 1 up to 10", "Now sing a short song")
+QUESTIONS = (
+    *("Say it again, please", "What is on the table", "Count from 1 up to 10", "Now sing a short song"),
+    *("Where is the old key", "Who came in at night", "Is it late or early", "Tell me about rain"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
         hidden_size=D["hidden"],
         intermediate_size=160,
         num_hidden_layers=LAYERS,
+        head_dim=SIZES["qk_rope_head_dim"],
         first_k_dense_replace=LAYERS,  # no layer has experts
         max_position_embeddings=512,
         rms_norm_eps=1e-6,
@@ -78,7 +82,7 @@ def head(tmp_path_factory: pytest.TempPathFactory, target: Path, prompts: Path) 
     said = torch.tensor([text.token_ids for text in texts]).flatten().unique()
     others = torch.tensor([i for i in range(D["vocab"]) if i not in set(said.tolist())])
     chosen = torch.cat([said, others])[: D["draft"]].sort().values
-    draft = fit(replace(draft, target_ids=chosen), world.batch(texts), epochs=60, rate=0.005)
+    draft = fit(replace(draft, target_ids=chosen), world.batch(texts), epochs=25, rate=0.005)
     plain = variants.modelopt(
         tmp_path_factory.mktemp("head"),
         D,

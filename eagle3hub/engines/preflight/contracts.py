@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any, Literal
@@ -55,7 +55,7 @@ class PreflightVerdict:
     ``depends`` lists is true of the training), ``silently_wrong`` (it loads and serves the head but computes something
     else, so acceptance suffers), ``refuses`` (it stops at start-up or at the first request), ``unknown`` (not known
     here: it needs something we do not have). The worst reason comes first. ``depends`` lists the assumptions that
-    the verdict rests on.
+    the verdict rests on, ``assumed`` all that the truth about the head rests on.
     """
 
     engine: str
@@ -64,6 +64,7 @@ class PreflightVerdict:
     kind: Effect
     reasons: tuple[Reason, ...]
     depends: tuple[Assumption, ...] = ()
+    assumed: tuple[Assumption, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def condition(self) -> str:
@@ -74,6 +75,14 @@ class PreflightVerdict:
     def words(self) -> str:
         """The verdict in words, such as ``right if trained on layers 2, 40, 77``."""
         return f"right if {self.condition}" if self.kind == "depends" else self.kind.replace("_", " ")
+
+    def with_settings(self, keys: Collection[str]) -> PreflightVerdict:
+        """Return the verdict on the files together with a command that states these settings.
+
+        What a reason's hint would have the user set no longer counts.
+        """
+        reasons = [r for r in self.reasons if not any(key in (r.hint or "") for key in keys)]
+        return weigh(self.engine, self.version, self.title, reasons, self.assumed)
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as an entry of ``engines`` in ``--json`` output."""
@@ -88,7 +97,7 @@ class PreflightVerdict:
 
 
 def weigh(
-    engine: str, version: str, title: str, reasons: Iterable[Reason], assumed: Iterable[Assumption] = ()
+    engine: str, version: str, title: str, reasons: Iterable[Reason], assumed: Sequence[Assumption] = ()
 ) -> PreflightVerdict:
     """Return the verdict that follows from ``reasons``: the worst effect decides.
 
@@ -105,7 +114,7 @@ def weigh(
         rests = tuple(a for a in assumed if any(shown_by(a, code) for code in deciding))
     else:
         rests = ()
-    return PreflightVerdict(engine, version, title, kind, tuple(ordered), rests)
+    return PreflightVerdict(engine, version, title, kind, tuple(ordered), rests, tuple(assumed))
 
 
 # Contracts: what each engine version reads, needs and silently ignores
@@ -185,6 +194,7 @@ class ContractTerms:
         later_norm: norm before attention in layers after the first.
         attention_bias, fc_bias: whether it loads the biases of q/k/v/o (if ``attention_bias`` is set) and of fc (if
             ``bias`` is set). o_proj_bias: flags that make it build a bias of o_proj.
+        mlp_width: by the draft's model type, the key for the width of its MLP where it is not ``intermediate_size``.
         own_embedding_if_other_width: whether it uses the file's embed_tokens if the widths differ.
         parallel_drafting_by: the runner that takes over for P-EAGLE heads, or None.
         unconcerned: by code, errors of reading that do not concern the engine, each with the reason.
@@ -210,6 +220,7 @@ class ContractTerms:
     attention_bias: bool = False
     fc_bias: bool = False
     o_proj_bias: tuple[str, ...] = ()
+    mlp_width: Mapping[str, str] = field(default_factory=dict)
     own_embedding_if_other_width: bool = False
     parallel_drafting_by: str | None = None
     unconcerned: Mapping[str, str] = field(default_factory=dict)
