@@ -8,6 +8,7 @@ import pytest
 from support import heads
 from support.variants import edit
 
+from eagle3hub import InspectOptions, inspect
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import ConfigError
@@ -149,6 +150,16 @@ def test_aux_layers_settle_a_list_that_cannot_be_read(tmp_path: Path, layout: st
         open_head(source)
     assert "--aux-layers" in (refused.value.hint or "")
     assert open_head(source, options=ReadOptions(aux_layers=(3, 9, 20))).aux.after_layer == [3, 9, 20]
+
+
+def test_angelslim_lists_layers_under_a_name_of_its_own(tmp_path: Path):
+    """Its trainer reads the draft's config, which is saved with the head; no engine reads that key."""
+    source = edit(heads.angelslim(tmp_path / "head"), aux_hidden_states_layer_ids=[3, 9, 20])
+    head = open_head(source, target=str(heads.target(tmp_path / "target")))
+    assert (head.aux.after_layer, head.aux.origin) == ([3, 9, 20], "config")
+    assert not doubted(head)
+    found = inspect(str(source), InspectOptions(target=str(tmp_path / "target"))).engines
+    assert {v.kind for v in found if v.engine == "vllm"} == {"silently_wrong"}
 
 
 # What an override says.
