@@ -10,6 +10,7 @@ from typing import Any
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.engines import ENGINES
+from eagle3hub.engines.base import PARALLEL_DRAFTING
 from eagle3hub.engines.preflight import (
     ExaminedHead,
     PreflightVerdict,
@@ -23,6 +24,7 @@ from eagle3hub.engines.preflight import (
 )
 from eagle3hub.errors import Problem
 from eagle3hub.head import Assumption, Head
+from eagle3hub.head.aux_defaults import AUX_CAPTURE
 from eagle3hub.head.target import TargetFacts, read_target
 from eagle3hub.layouts import open_head
 from eagle3hub.layouts.base import AS_FOUND, ReadOptions, aux_count
@@ -144,9 +146,14 @@ def _spared(verdict: PreflightVerdict, wrong: Sequence[str]) -> PreflightVerdict
     return replace(verdict, reasons=(*verdict.reasons, reason))
 
 
+_BESIDE_THE_FILES = (PARALLEL_DRAFTING, AUX_CAPTURE)
+"""What a recipe tells an engine beside the files, so that these need not say it."""
+
+
 def _served_by_none(head: Head, verdicts: Sequence[PreflightVerdict]) -> list[Problem]:
     """Say it if no engine serves the files as they are."""
-    if any(verdict.kind not in ("silently_wrong", "refuses") for verdict in verdicts):
+    told = [verdict.with_settings(_BESIDE_THE_FILES) for verdict in verdicts]
+    if any(verdict.kind not in ("silently_wrong", "refuses") for verdict in told):
         return []
     message = "no engine known here gets these files right as they are"
     if not head.semantics.joins_embedding:
