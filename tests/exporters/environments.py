@@ -38,6 +38,9 @@ STEPS: dict[str, list[list[str]]] = {
         [TORCH, "transformers==5.8.1", "accelerate", "datasets", "triton", "numpy", "safetensors"],
         ["--no-deps", "specforge==0.2.0"],
     ],
+    "torchspec": [
+        [TORCH, "transformers==4.57.6", "datasets<4.4", "numba", "tqdm", "numpy", "safetensors"],
+    ],
     "specjax": [["jax==0.8.3", "numpy", "safetensors", "ml_dtypes", "optax", "transformers==5.14.1"]],
 }
 
