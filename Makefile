@@ -24,8 +24,8 @@ demo: $(READY)  ## release the example head, publish it to a Hub on this machine
 
 test: light engines  ## every test, those on the real engines included
 
-light: $(READY)  ## the tests that need no engine
-	$(LIGHT) -m "not engine and not exporters"
+light: $(READY)  ## the tests that need no engine; they must reach every place that makes an error
+	$(LIGHT) --every-error -m "not engine and not exporters"
 
 engines: $(READY)  ## the tests on the real engines, which are installed first
 	$(BIN)/eagle3hub engines install vllm --device cpu

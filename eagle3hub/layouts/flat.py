@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.checkpoint.safetensors import FLOATS, TORCH_NAME, is_scale
+from eagle3hub.checkpoint.safetensors import FLOATS, TORCH_NAME, main_dtype, scales_among
 from eagle3hub.checkpoint.writer import OutTensor
 from eagle3hub.errors import ConfigError, Hint, Problem
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head
@@ -38,7 +38,7 @@ from eagle3hub.layouts.interpret import (
     rewritten,
     taps_of,
 )
-from eagle3hub.layouts.tensors import MASK_HIDDEN, name_on_disk, output_biases
+from eagle3hub.layouts.tensors import MASK_HIDDEN, name_on_disk, names_on_disk, output_biases
 
 # The tensors of a head as one layout stores them: names, vocabulary buffers, header metadata.
 
@@ -53,11 +53,11 @@ def tensors_to_write(head: Head, name: str, contract: Contract, before: Carried 
     does without are zeros. ``before``: how the head was stored in this layout earlier; its buffers, dtypes, outdated
     names and metadata are used again. Without it the layout's own are.
     """
-    names: Mapping[str, str] = {} if before is None else before.names
+    names = names_on_disk(head.tensors, contract.tensor_prefix) | _names_before(before)
     tensors: list[OutTensor] = []
     origin: dict[str, str | None] = {}
     for canonical, ref in head.tensors.items():
-        on_disk = names.get(canonical) or name_on_disk(canonical, contract.tensor_prefix)
+        on_disk = names[canonical]
         shape = (1, 1, ref.num_elements) if canonical == MASK_HIDDEN and head.layout != name else ref.shape
         tensors.append(OutTensor(on_disk, ref.dtype, shape, ref))
         origin[on_disk] = canonical
@@ -93,6 +93,10 @@ def _buffers_to_write(
         return {}, metadata
     wanted = {"d2t": known.get("d2t", contract.vocab_dtype)}
     return {**wanted, "t2d": known.get("t2d", "BOOL")} if contract.has_t2d else wanted, metadata
+
+
+def _names_before(before: Carried | None) -> dict[str, str]:
+    return {} if before is None else {name: on_disk for name, on_disk in before.names.items() if on_disk}
 
 
 def _mask_is_enough(head: Head, known: Mapping[str, str]) -> bool:
@@ -406,13 +410,12 @@ def common_config(head: Head, architecture: str) -> dict[str, Any]:
 
 def torch_dtype(head: Head) -> str:
     """The dtype a config states: that of most weights, quantized ones not counted."""
-    if head.dtype in FLOATS and head.semantics.quantization is None:
-        return TORCH_NAME[head.dtype]
-    counts: dict[str, int] = {}
-    for name, ref in head.tensors.items():
-        if ref.dtype in FLOATS and not is_scale(name):
-            counts[ref.dtype] = counts.get(ref.dtype, 0) + ref.num_elements
-    return TORCH_NAME[max(counts, key=lambda k: (counts[k], k))] if counts else "bfloat16"
+    most = head.dtype
+    if most not in FLOATS or head.semantics.quantization is not None:
+        scales = scales_among(head.tensors)
+        floats = [ref for name, ref in head.tensors.items() if ref.dtype in FLOATS and name not in scales]
+        most = main_dtype(floats) if floats else "BF16"
+    return TORCH_NAME[most]
 
 
 def _claims(key: str, value: Any) -> bool:

@@ -111,11 +111,11 @@ def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
 def _refuse_mla(head: Head, dims: MlaDims) -> None:
     """Raise Refusal for what an engine's class of MLA drafts lacks though its class of Llama drafts has it."""
     s = head.semantics
-    if dims.q_lora_rank is None and _serves(head, "sglang"):
+    if dims.q_lora_rank is None:
         raise _not_universal(
             head,
-            "the head makes its queries straight from its input (q_lora_rank: null), and SGLang has MLA drafts with a "
-            "latent of queries only",
+            "the head makes its queries straight from its input (q_lora_rank: null), and vLLM and SGLang have MLA "
+            "drafts with a latent of queries only",
             "mla-query",
         )
     if s.attention_bias:

@@ -350,7 +350,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
                 "midlayer.self_attn.q_proj.weight": (f.HEADS * (f.NOPE + f.ROPE), 2 * f.H),
             },
         ),
-        "R R X U U X X",
+        "X X X U U X X",
         "mla-query",
     ),
     "MLA, llama3 RoPE": (
