@@ -28,7 +28,15 @@ from eagle3hub.layouts.base import (
     assumed_depth,
     refuse_inexpressible,
 )
-from eagle3hub.layouts.hf_config import SLIDING, attention_fields, parse_llama, plain_scaling, rope_fields, unscaled
+from eagle3hub.layouts.hf_config import (
+    MLA_TYPES,
+    SLIDING,
+    attention_fields,
+    parse_llama,
+    plain_scaling,
+    rope_fields,
+    unscaled,
+)
 from eagle3hub.layouts.interpret import (
     Interpret,
     Interpretation,
@@ -310,6 +318,10 @@ class FlatLayout(FlatReader, ABC):
         for key in _WRITTEN_ANEW:
             if key in fresh and key in config:
                 config[key] = fresh[key]
+        if fresh.get("model_type") in MLA_TYPES:  # what engines know an MLA head by
+            config["architectures"] = fresh["architectures"]
+            if config.get("model_type") not in MLA_TYPES:
+                config["model_type"] = fresh["model_type"]
         nested = config.get("eagle_config")
         if isinstance(nested, dict):
             ids = {k: v for k, v in fresh.get("eagle_config", {}).items() if k == AUX_IDS}

@@ -1,8 +1,8 @@
 """Make fixtures with TorchSpec's own draft model and conversion tool, of a checkout of its repository.
 
-python tests/exporters/make_torchspec.py --cache CACHE --output DIR --source CHECKOUT
+python tests/exporters/make_torchspec.py --cache CACHE --output DIR --checkout TORCHSPEC
 
-CHECKOUT: lightseekorg/TorchSpec at commit 6f21829 (April 2026), the newest that is public.
+TORCHSPEC: a checkout of lightseekorg/TorchSpec at commit 6f21829 (April 2026), the newest that is public.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], list[str]]] = {
 def main(options: argparse.Namespace, scratch: Path) -> None:
     import torch.distributed.checkpoint as checkpoints
 
-    sys.path.insert(0, str(options.source))
+    sys.path.insert(0, str(options.checkout))
     for name, (changes, flags) in VARIANTS.items():
         work = scratch / name
         work.mkdir()
@@ -114,7 +114,7 @@ def main(options: argparse.Namespace, scratch: Path) -> None:
         exported = scratch / f"{name}-hf"
         sys.argv = ["convert_to_hf.py", "--input-dir", str(work), "--output-dir", str(exported)]
         sys.argv += ["--dtype", "bfloat16", *flags]
-        runpy.run_path(str(options.source / "tools" / "convert_to_hf.py"), run_name="__main__")
+        runpy.run_path(str(options.checkout / "tools" / "convert_to_hf.py"), run_name="__main__")
         how = " ".join(["tools/convert_to_hf.py --dtype bfloat16", *flags])
         how += "; logits by project_hidden_states, backbone, compute_logits in float32"
         about = {"exporter": "TorchSpec", "version": "6f21829", "draft_config": config}
@@ -173,4 +173,4 @@ def forward(model: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    common.run_in("torchspec", main, extra=("source",))
+    common.run_in("torchspec", main, extra=("checkout",))

@@ -10,6 +10,7 @@ import torch
 from support import heads, variants
 from support.variants import MLA, Has, config_of, tensors_of
 
+from eagle3hub.comparison import compare_heads
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import ConfigError, InputError, LayoutError, Refusal, TensorError
@@ -250,3 +251,32 @@ def test_torchspecs_base_is_doubtful_under_a_scaling(tmp_path: Path, theta: floa
     told = open_head(source, options=ReadOptions(rope_theta=10000.0))
     assert told.semantics.rope.theta == 10000.0
     assert "rope_theta" not in {a.field for a in told.assumptions}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "written"),
+    [
+        ("Eagle3DeepseekV2ForCausalLM", "deepseek_v3", "kimi_k2"),  # which vLLM refuses
+        ("Eagle3DeepseekV3ForCausalLM", "deepseek_v2", "deepseek_v2"),  # a class that only vLLM has
+        ("LlamaForCausalLMEagle3", "llama", "kimi_k2"),
+    ],
+)
+def test_a_config_that_an_engine_refuses_is_mended(tmp_path: Path, name: str, kind: str, written: str):
+    source = variants.modelopt(tmp_path / "a", has=Has(mla=True), architectures=[name], model_type=kind)
+    convert(source, tmp_path / "out", "modelopt")
+    config = config_of(tmp_path / "out")
+    assert (config["architectures"], config["model_type"]) == (["Eagle3DeepseekV2ForCausalLM"], written)
+
+
+def test_specforge_knows_them_by_its_own_names(tmp_path: Path, deepseek: Path):
+    source = variants.modelopt(tmp_path / "a", has=Has(mla=True))
+    convert(source, tmp_path / "out", "specforge", ConvertOptions(target=str(deepseek)))
+    config = config_of(tmp_path / "out")
+    assert (config["architectures"], config["model_type"]) == (["DeepseekV3ForCausalLMEagle3"], "deepseek_v3")
+
+
+def test_heads_of_other_latents_differ_in_sizes(tmp_path: Path):
+    a = open_head(variants.modelopt(tmp_path / "a", has=Has(mla=True)))
+    b = open_head(variants.modelopt(tmp_path / "b", {**heads.dims(), "kv_lora_rank": 12}, Has(mla=True)))
+    found = {d.name: (d.a, d.b) for d in compare_heads(a, b).differences if d.where == "sizes"}
+    assert found == {"mla.kv_lora_rank": (10, 12)}
