@@ -133,7 +133,7 @@ def prune(options: argparse.Namespace, scratch: Path) -> None:
     ids = torch.from_numpy(common.draft_ids())
     mask = torch.zeros(common.VOCAB, dtype=torch.bool)
     mask[ids] = True
-    tool = runpy.run_path(str(options.source / "tools" / "convert_to_hf.py"))
+    tool = runpy.run_path(str(options.checkout / "tools" / "convert_to_hf.py"))
     exported = scratch / "pruned"
     exported.mkdir()
     tool["_save_with_vocab_pruning"](
