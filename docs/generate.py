@@ -138,7 +138,7 @@ def readers(layouts: Mapping[str, Layout]) -> list[str]:
     return _table(["layout", "reads"], [[f"{c.title} (`{name}`)", "; ".join(c.reads)] for name, c in rest.items()])
 
 
-def others(layouts: Mapping[str, Layout]) -> list[str]:
+def others(_layouts: Mapping[str, Layout]) -> list[str]:
     """What is recognised and not read, and who serves it."""
     body = [[_capital(kind.what), f"which {kind.served}", f"`layout-{kind.code}`"] for kind in kinds()]
     return _table(["a folder with", "", "code of the refusal"], body)
