@@ -140,8 +140,8 @@ def readers(layouts: Mapping[str, Layout]) -> list[str]:
 
 def others(_layouts: Mapping[str, Layout]) -> list[str]:
     """What is recognised and not read, and who serves it."""
-    body = [[_capital(kind.what), f"which {kind.served}", f"`layout-{kind.code}`"] for kind in kinds()]
-    return _table(["a folder with", "", "code of the refusal"], body)
+    body = [[_capital(kind.what), _capital(kind.served), f"`layout-{kind.code}`"] for kind in kinds()]
+    return _table(["a folder with", "who serves it", "code of the refusal"], body)
 
 
 def _capital(text: str) -> str:

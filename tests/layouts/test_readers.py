@@ -258,6 +258,18 @@ def test_q_and_k_norms_tell_a_head_without_a_trainer(tmp_path: Path):
     assert open_head(source).layout == "flat"
 
 
+def test_deepspec_lists_its_layers_under_a_key_of_its_own(tmp_path: Path):
+    """Query and key norms, five taps: vLLM's V2 runner reads the list as after-layer ids."""
+    d = heads.dims(aux=5)
+    source = heads.specforge(tmp_path / "x", d, architectures=["Eagle3Qwen3ForCausalLM"], model_type="qwen3")
+    norms = {f"midlayer.self_attn.{x}_norm.weight": torch.rand(d["head_dim"]).to(torch.bfloat16) for x in "qk"}
+    save_file({**tensors_of(source), **norms}, source / "model.safetensors", metadata={"format": "pt"})
+    head = open_head(edit(source, eagle_config="DELETE", target_layer_ids=[1, 7, 13, 19, 25]))
+    assert head.aux is not None
+    assert (head.layout, head.aux.after_layer, head.aux.origin) == ("flat", [1, 7, 13, 19, 25], "config")
+    assert AUX_IDS in {a.field for a in head.assumptions}
+
+
 def test_angelslim_is_known_by_a_field_of_its_configs(tmp_path: Path):
     source = heads.specforge(tmp_path / "x", target_model_type="qwen3", eagle_config="DELETE")
     head = open_head(edit(source, eagle_config="DELETE"))
