@@ -390,8 +390,8 @@ class UnknownTrainer(FlatReader):
             return meaning
         place = "eagle_config" if c.section("eagle_config").layer_ids(AUX_IDS) else AUX_LAYERS
         why = (
-            f"the ids stand in {place}, and no mark says which trainer wrote them: they are taken for after-layer ids, "
-            "as trainers and engines number them there"
+            f"the ids stand in {place}, and no mark says which trainer wrote them: they are taken for after-layer ids,"
+            " as trainers and engines number them there"
         )
         doubt = Assumption(AUX_IDS, meaning.aux.after_layer, why, Hint("give --aux-layers", "--aux-layers"))
         return replace(meaning, assumptions=[*meaning.assumptions, doubt])
