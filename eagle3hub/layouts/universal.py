@@ -77,9 +77,20 @@ def _serves(head: Head, engine: str) -> bool:
     return not head.made_for or engine in head.made_for
 
 
+def narrowed(head: Head, contract: Contract) -> Contract:
+    """The contract of a folder for the engines that this head's is made for.
+
+    Engines that take a head of another width than its target's take its own embeddings too: the target's do not fit.
+    """
+    able = contract.for_engines(head.made_for)
+    if head.dims.hidden_size != head.dims.target_hidden_size and "target_width" in able.expresses:
+        return replace(able, expresses=able.expresses | {"embed_tokens"})
+    return able
+
+
 def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
     """The aux taps of a head that every engine gets right. Raises Refusal naming an engine that would not."""
-    refuse_inexpressible(head, name, contract.for_engines(head.made_for))
+    refuse_inexpressible(head, name, narrowed(head, contract))
     aux = head.aux
     if aux is None:
         raise _refusal(
