@@ -335,6 +335,8 @@ class FlatLayout(FlatReader, ABC):
         unwanted |= {key for key in MASK_TOKENS if config.get(key) != head.mask_token_id}
         if head.semantics.quantization is None:
             unwanted.add("quantization_config")
+        if head.dims.mla is None:
+            unwanted.add("kv_lora_rank")  # TensorRT-LLM builds MLA for it
         kept = {k: v for k, v in config.items() if k in fresh or not (k in unwanted or _claims(k, v))}
         return kept if "lm_head.weight" in head.tensors else kept | {"draft_vocab_size": None}
 
