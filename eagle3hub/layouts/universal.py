@@ -110,6 +110,13 @@ def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
         _refuse_mla(head, head.dims.mla)
     if "mrope_section" in (head.semantics.rope.scaling or {}) and _serves(head, "sglang_jax"):
         raise _not_universal(head, "the head has multimodal RoPE, which sglang-jax ignores", "mrope")
+    if not head.semantics.joins_embedding:
+        raise _not_universal(
+            head,
+            "the head has use_aux_hidden_state: false and no hidden_norm, and every engine builds one, and q/k/v over "
+            "the token's embedding and the target's state together",
+            "no-aux",
+        )
     if not aux.numbered:
         return aux
     if len(aux) == 1 and _serves(head, "sglang"):

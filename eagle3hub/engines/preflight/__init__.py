@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from eagle3hub.engines.preflight.case import PreflightCase, PreflightFinding
-from eagle3hub.engines.preflight.conditions import condition, doubts
 from eagle3hub.engines.preflight.contracts import (
     EFFECTS,
     Effect,
     EngineContract,
     PreflightVerdict,
     Reason,
+    condition,
     contract,
     contracts,
     current_contracts,
+    doubts,
     weigh,
 )
 from eagle3hub.engines.preflight.files import (
