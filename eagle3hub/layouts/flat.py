@@ -124,7 +124,7 @@ def _buffer(head: Head, buffer: str, dtype: str, name: str) -> OutTensor:
 
 
 PARALLEL_CLASSES = frozenset({"PEagleDraftModel", "PeagleLlamaForCausalLM", "PeagleQwen3ForCausalLM"})
-"""The draft classes of P-EAGLE that vLLM knows (0.32.0, ``model_executor/models/registry.py:658-666``)."""
+"""The draft classes of P-EAGLE that vLLM registers (0.32.0, ``models/registry.py:658``), for nested configs only."""
 _POST_NORM = ("norm_output", "return_hidden_post_norm")
 """The keys of post-norm feedback: for vLLM and SGLang, and inside ``eagle_config`` for released TensorRT-LLM."""
 _OPTION = {"norm_before_residual": Hint("give --norm-before-residual", "--norm-before-residual")}
