@@ -49,6 +49,14 @@ def refuse_recognised(checkpoint: Checkpoint) -> None:
         raise _not_read(checkpoint, "layers for multi-token prediction (MTP)", "mtp")
     if config.get("dflash_config") or of_class("DFlash"):
         raise _not_read(checkpoint, "a DFlash draft model", "dflash")
+    if named(".mlp.experts.", ".mlp.gate.weight", ".mlp.shared_experts."):
+        raise _not_read(
+            checkpoint,
+            "a draft with a mixture of experts in place of its MLP (mlp.gate, mlp.experts)",
+            "experts",
+            "no engine serves it: vLLM, SGLang and TensorRT-LLM build a dense MLP in every EAGLE-3 draft: train one "
+            "with that (in a config of DeepSeek's kind, first_k_dense_replace of num_hidden_layers or more)",
+        )
     if named("parallel_draft_heads."):
         raise _not_read(checkpoint, "an EAGLE-3 head with Medusa heads (parallel_draft_heads)", "medusa")
     if config.get("medusa_num_heads") or of_class("Medusa") or any(_MEDUSA.fullmatch(n) for n in tensors):

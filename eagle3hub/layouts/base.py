@@ -131,6 +131,12 @@ FEATURES: tuple[Feature, ...] = (
         lambda h: h.semantics.uses_aux and aux_count(h) != 3,
     ),
     Feature(
+        "no_lm_head",
+        "no lm_head of its own",
+        "no lm_head.weight: it takes the target's",
+        lambda h: "lm_head.weight" not in h.tensors,
+    ),
+    Feature(
         "full_vocabulary",
         "full vocabulary",
         "the target's full vocabulary",

@@ -291,7 +291,8 @@ class FlatLayout(ABC):
         unwanted = {*self.inert, *(SLIDING if limits else ())}
         if head.semantics.quantization is None:
             unwanted.add("quantization_config")
-        return {k: v for k, v in config.items() if k in fresh or not (k in unwanted or _claims(k, v))}
+        kept = {k: v for k, v in config.items() if k in fresh or not (k in unwanted or _claims(k, v))}
+        return kept if "lm_head.weight" in head.tensors else kept | {"draft_vocab_size": None}
 
 
 def common_config(head: Head, architecture: str) -> dict[str, Any]:
@@ -308,7 +309,7 @@ def common_config(head: Head, architecture: str) -> dict[str, Any]:
     return {
         "architectures": [architecture],
         **attention_fields(s, d),
-        "draft_vocab_size": d.draft_vocab_size,
+        "draft_vocab_size": d.draft_vocab_size if "lm_head.weight" in head.tensors else None,  # null: the target's
         **({"target_hidden_size": d.target_hidden_size} if d.target_hidden_size != d.hidden_size else {}),
         **({"max_position_embeddings": head.max_position_embeddings} if head.max_position_embeddings else {}),
         **head.token_ids,

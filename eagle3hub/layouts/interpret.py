@@ -164,6 +164,7 @@ def build_head(
     refuse_own(head, options.drop)
     _check_aux_count(head)
     _check_embedding(head)
+    _check_lm_head(head, meaning.draft_vocab_size)
     _check_mask_token(head)
     return head
 
@@ -191,6 +192,21 @@ def _check_embedding(head: Head) -> None:
                 "export the head with its embeddings",
             )
         )
+
+
+def _check_lm_head(head: Head, stated: int | None) -> None:
+    """Warn of a size of an lm_head that the folder does not hold: SGLang then makes one of random numbers."""
+    if "lm_head.weight" in head.tensors or stated is None:
+        return
+    head.problems.append(
+        Problem(
+            "warning",
+            "tensor-no-lm-head",
+            f"the head has no lm_head, so it takes the target's, but config.json says draft_vocab_size: {stated}: "
+            "SGLang would make an lm_head of that size with random numbers",
+            "eagle3hub convert writes draft_vocab_size: null, with which every engine takes the target's",
+        )
+    )
 
 
 def _check_mask_token(head: Head) -> None:

@@ -51,6 +51,7 @@ class ModelOpt(FlatLayout):
             {
                 *("hidden_act", "rope_scaling", "aux_ids", "aux_count", "full_vocabulary", "unsorted_vocabulary"),
                 *("several_layers", "attention_bias", "fc_bias", "norm_before_fc", "no_aux", "quantization", "mla"),
+                "no_lm_head",
             }
         ),
         vocab_dtype="I64",

@@ -207,6 +207,13 @@ def read_vocab_map(
     ``contract`` is the layout's: it says in which order its heads keep the rows of lm_head. A map whose only fault is
     its order is returned with the fault where the layout's rows always ascend.
     """
+    if "lm_head.weight" not in checkpoint.tensors and (stated or d.vocab_size) < d.vocab_size:
+        raise TensorError(
+            f"{checkpoint.source} lacks lm_head.weight, and the target's does not fit: the draft vocabulary has "
+            f"{stated} of {d.vocab_size} tokens",
+            hint="export the head again",
+            code="tensor-missing",
+        )
     if stated is not None and stated != d.draft_vocab_size:
         raise TensorError(
             f"lm_head.weight has {d.draft_vocab_size} rows but the config says draft_vocab_size {stated}",
@@ -470,7 +477,8 @@ def _check_layer_count(found: Mapping[str, TensorRef], s: Semantics, contract: C
 
 
 def _check_names(checkpoint: Checkpoint, found: Mapping[str, TensorRef], expected: Shapes, contract: Contract) -> None:
-    missing = sorted(set(expected) - set(found) - {"embed_tokens.weight"})
+    optional = {"embed_tokens.weight"} | ({"lm_head.weight"} if "no_lm_head" in contract.expresses else set())
+    missing = sorted(set(expected) - set(found) - optional)
     if missing:
         raise TensorError(
             f"{checkpoint.source} lacks {several([name_on_disk(n, contract.tensor_prefix) for n in missing])}",
@@ -521,6 +529,7 @@ _MAP = Hint(
 _OWN = {
     "embed_tokens.weight": Hint("--drop-embeddings leaves them out where they are the target's", "--drop-embeddings"),
     "fc.bias": "leave the option out",
+    "lm_head.weight": "leave the option out",
     "d2t": _MAP,
     "t2d": _MAP,
 }

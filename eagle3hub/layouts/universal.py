@@ -36,6 +36,7 @@ from eagle3hub.layouts.specjax import saved_by_specjax
 
 
 CANNOT = {
+    "no_lm_head": "sglang-jax makes one of random numbers",
     "mla": "sglang-jax has no draft class with MLA attention",
     "quantization": "sglang-jax loads no quantized heads",
     "no_aux": "sglang-jax's fc takes 3 hidden states, and vLLM's GPU runner forces aux hidden states on",
@@ -58,6 +59,7 @@ CANNOT = {
 
 
 HELD_FOR = {
+    "no_lm_head": frozenset({"vllm", "sglang", "trtllm"}),
     "mla": frozenset({"vllm", "sglang", "trtllm"}),
     "norm_before_residual": frozenset({"vllm"}),
     "norm_before_fc": frozenset({"vllm", "sglang"}),
@@ -214,8 +216,9 @@ def _not_universal(head: Head, message: str, code: str) -> Refusal:
 #
 # Every engine's own keys are written, and they do not clash: boundary ids at top level (vLLM looks there first),
 # after-layer ids in ``eagle_config`` (SGLang looks nowhere else), RoPE in both forms (sglang-jax and TensorRT-LLM
-# read the old one only), ``midlayer.*`` names (which all engines know), an integer draft_vocab_size, no nulls,
-# an architecture name all accept. What each reads: ``engines/data``.
+# read the old one only), ``midlayer.*`` names (which all engines know), an integer draft_vocab_size (null for a head
+# without lm_head, so that SGLang takes the target's; no other nulls), an architecture name all accept. What each one
+# reads: ``engines/data``.
 # Where one of them would load the head and compute something else, `refuse_engines` refuses.
 
 

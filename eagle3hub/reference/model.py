@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -489,13 +489,15 @@ class DraftModel:
 def load_draft(
     head: Head,
     embeddings: torch.Tensor | None = None,
+    lm_head: torch.Tensor | None = None,
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> DraftModel:
     """Load a head's weights to ``device`` as ``dtype``.
 
-    ``embeddings`` are the target's, [vocabulary size or more, hidden size], for a head without its own.
+    ``embeddings`` and ``lm_head`` are the target's, [vocabulary size or more, hidden size], for a head that lacks its
+    own.
 
     Raises the first of the head's problems that is an error; Refusal for a head that the reference cannot compute
     (quantized, unknown activation, no embeddings that fit); TensorError (``tensor-not-finite``) for weights with NaN
@@ -516,6 +518,9 @@ def load_draft(
         )
     weights = {name: _load(ref, device, dtype) for name, ref in head.tensors.items()}
     own = weights.pop("embed_tokens.weight", None)
+    if "lm_head.weight" not in weights:
+        rows = _fitting(lm_head, head, "lm_head")[: head.dims.vocab_size]
+        weights["lm_head.weight"] = rows.to(device, dtype)
     ids = None if head.vocab_map is None else torch.tensor(head.vocab_map.target_id, dtype=torch.int64, device=device)
     return DraftModel(
         dims=head.dims,
@@ -528,17 +533,20 @@ def load_draft(
     )
 
 
-def _fitting(embeddings: torch.Tensor | None, head: Head) -> torch.Tensor:
+def _fitting(
+    embeddings: torch.Tensor | None, head: Head, name: Literal["embed_tokens", "lm_head"] = "embed_tokens"
+) -> torch.Tensor:
     rows, width = head.dims.vocab_size, head.dims.hidden_size
+    what = "embeddings" if name == "embed_tokens" else "an lm_head"
     if embeddings is None:
         raise Refusal(
-            "the head has no embed_tokens.weight of its own and none of a target were given",
+            f"the head has no {name}.weight of its own and none of a target were given",
             hint="name the target with --target",
             code="reference-embeddings",
         )
     if embeddings.shape[1] != width or len(embeddings) < rows:
         raise Refusal(
-            f"the target has embeddings of {len(embeddings)} tokens, {embeddings.shape[1]} numbers each, but the head "
+            f"the target has {what} of {len(embeddings)} tokens, {embeddings.shape[1]} numbers each, but the head "
             f"was trained with {rows} tokens of {width} numbers",
             hint="name the target the head was trained for",
             code="reference-embeddings",

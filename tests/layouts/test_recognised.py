@@ -71,6 +71,17 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str]] = {
         {"model.layers.0.eh_proj.weight": (H, 2 * H), "model.layers.0.self_attn.kv_a_proj_with_mqa.weight": (H, H)},
         "multi-token prediction",
     ),
+    "experts": (
+        LLAMA | {"architectures": ["Eagle3DeepseekV2ForCausalLM"], "kv_lora_rank": 4},
+        {
+            "fc.weight": (H, 3 * H),
+            "layers.0.hidden_norm.weight": (H,),
+            "layers.0.self_attn.kv_b_proj.weight": (H, 4),
+            "layers.0.mlp.gate.weight": (4, H),
+            "layers.0.mlp.experts.0.up_proj.weight": (INNER, H),
+        },
+        "a mixture of experts in place of its MLP",
+    ),
     "MTP of Qwen3-Next": (
         LLAMA,
         {"mtp.fc.weight": (H, 2 * H), **layer("mtp.layers.0.")},

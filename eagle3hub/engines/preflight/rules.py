@@ -125,7 +125,7 @@ def _draft_class(case: PreflightCase) -> Iterator[PreflightFinding]:
         facts = {"name": name, "class": MLA_CLASS if truth.kind == "mla" else "LlamaForCausalLMEagle3"}
         yield PreflightFinding("architecture-plain" if plain else "architecture", facts)
     kind = case.files.config.get("model_type")
-    if not case.files.nested and kind in terms.mtp_types:
+    if not case.files.nested and isinstance(kind, str) and kind in terms.mtp_types:
         yield PreflightFinding("mtp-type", {"kind": kind})
     if truth.kind != "mla" and case.fields.get("kv_lora_rank"):
         yield PreflightFinding("mla-stray")
