@@ -29,6 +29,7 @@ from eagle3hub.checkpoint.source import (
     file_states,
     merge,
     parse_json_object,
+    refuse_files,
     refuse_pointer,
 )
 from eagle3hub.errors import ConfigError, Eagle3HubError, Problem, SourceError
@@ -154,6 +155,7 @@ class Checkpoint:
         seen: config, index and weights on this machine, as they were just before they were read. on_hub: whether
             ``source`` is on the Hub.
         problems: of stray weights files; see `check_stray_weights`.
+        files: names of the files directly in it.
     """
 
     source: str
@@ -168,6 +170,7 @@ class Checkpoint:
     seen: Mapping[Path, State] = field(default_factory=dict, compare=False, repr=False)
     on_hub: bool = False
     problems: tuple[Problem, ...] = ()
+    files: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 def open_checkpoint(
@@ -200,6 +203,7 @@ def open_checkpoint(
     seen = file_states([folder / CONFIG, folder / INDEX, folder / PICKLE_INDEX])
     config_bytes = files.small(CONFIG)
     if config_bytes is None:
+        refuse_files(files.name, files.names())
         state = next((name for name in TRAINING_STATES if name in files.names()), None)
         raise SourceError(
             f"there is no {CONFIG} in {files.name}",
@@ -228,6 +232,7 @@ def open_checkpoint(
         seen=seen,
         on_hub=on_hub,
         problems=() if on_hub and not headers_only else _stray_weights(files, names, tensors),
+        files=frozenset(files.names()),
     )
 
 
@@ -285,6 +290,7 @@ def _weights(files: Source) -> tuple[list[str], Index | None]:
     for name in TRAINING_STATES:
         if name in present:
             return [name], None
+    refuse_files(files.name, present)
     raise SourceError(
         f"there is no safetensors file in {files.name}, and no torch pickle with weights either",
         hint=f"weights are looked for in {WEIGHTS}, {PICKLE_WEIGHTS}, their shards, and {TRAINING_STATES[0]}",

@@ -122,13 +122,13 @@ class DerivedRef(TensorRef):
 def reordered(ref: TensorRef, order: Sequence[int], piece: int) -> TensorRef:
     """``ref`` with its pieces of ``piece`` bytes reordered inside every block of ``len(order)`` pieces.
 
-    Raises TensorError where the blocks do not divide the tensor, or it has been reordered or cast before.
+    Raises TensorError where the blocks do not divide the tensor, ValueError where it is derived already.
     """
     order = tuple(order)
     if sorted(order) != list(range(len(order))):
         raise ValueError("order is not a permutation")
     if isinstance(ref, DerivedRef):
-        raise TensorError(f"{ref.name} can only be reordered as it is in the source", code="tensor-derived")
+        raise ValueError(f"{ref.name} can only be reordered as it is in the source")
     if not order or not piece or ref.nbytes % (piece * len(order)):
         raise TensorError(
             f"{ref.name} ({ref.nbytes} bytes) is not made of blocks of {len(order)} pieces of {piece} bytes",

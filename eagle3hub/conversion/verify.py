@@ -13,8 +13,9 @@ from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.checkpoint.writer import DerivedRef, OpenFiles, fill, stream
 from eagle3hub.errors import OutputError
 from eagle3hub.head import Head
-from eagle3hub.layouts import read_head
-from eagle3hub.layouts.base import LAYOUTS, LayoutFiles
+from eagle3hub.layouts import get_layout, read_head
+from eagle3hub.layouts.base import LayoutFiles
+from eagle3hub.layouts.tensors import output_biases, same_shape
 from eagle3hub.system.progress import Progress, silent
 
 _THREADS = 2
@@ -25,7 +26,7 @@ _STEP = 1 << 20
 def read_back(folder: Path, layout: str) -> tuple[Checkpoint, Head]:
     """Open a written folder as ``layout``: what was opened, and the head in it, which is not settled yet."""
     checkpoint = open_checkpoint(folder)
-    return checkpoint, read_head(checkpoint, LAYOUTS[layout])
+    return checkpoint, read_head(checkpoint, get_layout(layout))
 
 
 def verify_folder(
@@ -49,7 +50,7 @@ def verify_folder(
         raise _differs(f"the safetensors library sees {sorted(names ^ set(written.origin))[:3]} differently")
     if back.dims != head.dims or back.semantics != head.semantics:
         raise _differs("config.json does not say what the source says")
-    if LAYOUTS[layout].contract.aux_ids is not None and _taps(back) not in (_taps(head), None):
+    if get_layout(layout).contract.aux_ids is not None and _taps(back) not in (_taps(head), None):
         raise _differs(f"the aux layers read back as {_taps(back)}")
     if back.mask_token_id not in (head.mask_token_id, None):
         raise _differs(f"mask_token_id reads back as {back.mask_token_id}")
@@ -58,8 +59,9 @@ def verify_folder(
         None if back.vocab_map is None else back.vocab_map.target_id
     ) != wanted or back.vocab_status != head.vocab_status:
         raise _differs("the vocabulary map reads back differently")
-    if set(back.tensors) != set(head.tensors):
-        raise _differs(f"tensors {sorted(set(back.tensors) ^ set(head.tensors))[:3]} are on one side only")
+    wanted_names = set(head.tensors) | set(output_biases(head))
+    if set(back.tensors) != wanted_names:
+        raise _differs(f"tensors {sorted(set(back.tensors) ^ wanted_names)[:3]} are on one side only")
     on_disk = {ref.name: canonical for canonical, ref in back.tensors.items()}
     for name, canonical in written.origin.items():
         if canonical is not None and on_disk.get(name) != canonical:
@@ -116,7 +118,8 @@ def _parts(ref: TensorRef, source: TensorRef | bytes, fd: int, files: OpenFiles)
     if isinstance(source, bytes):
         yield _Part(ref.name, fd, ref.offset, ref.nbytes, [memoryview(source)])
         return
-    if (ref.dtype, ref.shape, ref.nbytes) != (source.dtype, source.shape, source.nbytes):
+    alike = same_shape(ref.name.removeprefix("model."), ref.shape, source.shape)
+    if not alike or (ref.dtype, ref.nbytes) != (source.dtype, source.nbytes):
         raise _differs(f"{ref.name} is {ref.dtype} {list(ref.shape)}")
     step = max(ref.nbytes, 1) if isinstance(source, DerivedRef) else _PART
     for at in range(0, ref.nbytes, step):

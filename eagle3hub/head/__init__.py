@@ -158,8 +158,9 @@ class Semantics:
     """What the head computes, apart from shapes and bytes.
 
     ``uses_aux: false`` is a head that reads the target's final post-norm hidden state instead of aux layers: it has
-    neither fc nor hidden_norm. ``attention_bias`` puts a bias on q, k, v and o, ``fc_bias`` on fc. ``sliding_layers``
-    are the draft layers whose attention is limited to ``sliding_window`` tokens.
+    neither fc nor hidden_norm. ``attention_bias`` puts a bias on q, k and v, and on o where the head has one for
+    it; ``fc_bias`` puts one on fc. ``sliding_layers`` are the draft layers whose attention is limited to
+    ``sliding_window`` tokens.
     ``feedback`` says which hidden state the next draft step receives: the one before the head's final norm
     (``pre_norm``, EAGLE-3) or after it (``post_norm``, EAGLE-3.1; engines spell it ``norm_output: true``).
     ``attention`` is ``gqa`` (Llama's, and Qwen3's with ``qk_norm``) or ``mla`` (DeepSeek's multi-head latent

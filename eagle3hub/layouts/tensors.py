@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
 from eagle3hub.checkpoint.safetensors import FLOATS, TensorRef, is_scale, scales_among
+from eagle3hub.checkpoint.source import refuse_contents
 from eagle3hub.errors import ConfigError, Hint, LayoutError, Problem, Refusal, TensorError, UsageError
 from eagle3hub.head import Dims, Head, MlaDims, Semantics
 from eagle3hub.head.vocab import MASK_WIDTHS, VocabMap, check_vocab_map, mask_from, order_fault
@@ -306,7 +307,7 @@ def collect_tensors(
     _check_names(checkpoint, found, expected, contract)
     for name, shape in expected.items():
         wanted = shape if name not in found else stored_shape(found[name], shape)
-        if name in found and found[name].shape != wanted:
+        if name in found and not same_shape(name, found[name].shape, wanted):
             raise TensorError(
                 f"{found[name].name} is {list(found[name].shape)} but the config asks for {list(wanted)} "
                 f"(hidden_size {d.hidden_size}, {d.num_attention_heads} heads {_heads(d)}, "
@@ -319,6 +320,30 @@ def collect_tensors(
     else:
         _check_floats(found)
     return {**found, **scales}, d, s
+
+
+MASK_HIDDEN = "mask_hidden"
+"""The features of a P-EAGLE head at positions not drafted yet: a vector, kept as [1, 1, n], [1, n] or [n]."""
+
+
+def same_shape(name: str, a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Whether two shapes of a tensor are one: vLLM flattens mask_hidden (0.32.0, ``models/llama_eagle3.py:415``)."""
+    if name == MASK_HIDDEN and max(len(a), len(b)) <= 3:
+        a, b = (1,) * (3 - len(a)) + a, (1,) * (3 - len(b)) + b
+    return a == b
+
+
+def output_biases(head: Head) -> dict[str, TensorRef]:
+    """By its name, each bias of o that the head lacks although it has them on q, k and v, with that of q beside it.
+
+    Some trainers of P-EAGLE heads make no bias on o. ``attention_bias: true`` asks an engine for all four (vLLM
+    0.32.0, ``models/llama.py:169``), and one that no tensor fills is whatever lies in memory: zeros say what the head
+    computes.
+    """
+    if not head.semantics.attention_bias or head.dims.mla is not None:
+        return {}
+    at = [f"layers.{i}.self_attn." for i in range(head.semantics.num_layers)]
+    return {f"{a}o_proj.bias": head.tensors[f"{a}q_proj.bias"] for a in at if f"{a}o_proj.bias" not in head.tensors}
 
 
 def _heads(d: Dims) -> str:
@@ -359,7 +384,7 @@ def _is_mla(
 
 
 def expected_shapes(d: Dims, s: Semantics, num_aux: int) -> Shapes:
-    """Shape of every tensor such a head has, by canonical name (embed_tokens.weight is optional)."""
+    """Shape of every tensor such a head has, by canonical name (embed_tokens.weight and biases of o are optional)."""
     h, aux = d.hidden_size, num_aux * d.target_hidden_size
     shapes: Shapes = {
         "norm.weight": (h,),
@@ -375,7 +400,7 @@ def expected_shapes(d: Dims, s: Semantics, num_aux: int) -> Shapes:
     if s.fc_norm:
         shapes |= {f"fc_norm.{j}.weight": (d.target_hidden_size,) for j in range(num_aux)}
     if s.parallel_drafting:
-        shapes["mask_hidden"] = (1, 1, aux)
+        shapes[MASK_HIDDEN] = (1, 1, aux)
     for i in range(s.num_layers):
         shapes |= _layer_shapes(d, s, f"layers.{i}.", 2 * h if i == 0 and s.uses_aux else h)
     return shapes
@@ -447,7 +472,7 @@ def _dims(found: Mapping[str, TensorRef], config: LlamaConfig, mla: MlaDims | No
     return Dims(
         hidden_size=config.hidden_size,
         target_hidden_size=config.target_hidden_size,
-        intermediate_size=config.intermediate_size,
+        intermediate_size=_intermediate_size(found, config),
         num_attention_heads=heads,
         num_key_value_heads=config.num_key_value_heads if mla is None else heads,
         head_dim=config.head_dim if mla is None else mla.qk_nope_head_dim + mla.qk_rope_head_dim,
@@ -455,6 +480,13 @@ def _dims(found: Mapping[str, TensorRef], config: LlamaConfig, mla: MlaDims | No
         draft_vocab_size=lm_head.shape[0] if lm_head is not None and lm_head.shape else config.vocab_size,
         mla=mla,
     )
+
+
+def _intermediate_size(found: Mapping[str, TensorRef], config: LlamaConfig) -> int:
+    """The MLP's width: of the two that a Llama 4 config states, the one that the tensors have."""
+    up = found.get("layers.0.mlp.up_proj.weight")
+    is_other = up is not None and up.shape[:1] == (config.intermediate_size_mlp,)
+    return config.intermediate_size_mlp or 0 if is_other else config.intermediate_size
 
 
 def _check_layer_count(found: Mapping[str, TensorRef], s: Semantics, contract: Contract) -> None:
@@ -477,7 +509,9 @@ def _check_layer_count(found: Mapping[str, TensorRef], s: Semantics, contract: C
 
 
 def _check_names(checkpoint: Checkpoint, found: Mapping[str, TensorRef], expected: Shapes, contract: Contract) -> None:
+    biases = {n for n in expected if n.endswith("o_proj.bias") and n.replace("o_proj", "v_proj") in expected}
     optional = {"embed_tokens.weight"} | ({"lm_head.weight"} if "no_lm_head" in contract.expresses else set())
+    optional |= set() if biases & set(found) else biases
     missing = sorted(set(expected) - set(found) - optional)
     if missing:
         raise TensorError(
@@ -521,6 +555,8 @@ def several(names: list[str]) -> str:
 
 _LEAKED = re.compile(r"(^|\.)(target_model\.|rotary_emb\.inv_freq$)|^verifier_(lm_head|norm)\.")
 _PREFIX = "model."
+_NEVER_PREFIXED = frozenset({"lm_head.weight", MASK_HIDDEN, *BUFFERS})
+"""What a model has besides its backbone, whose names alone begin with ``model.`` as NeMo Automodel saves them."""
 _MAP = Hint(
     "--repair takes the vocabulary map from the other buffer where this one is wrong, --d2t from a file",
     "--repair",
@@ -537,10 +573,10 @@ _OWN = {
 
 
 def prepared(checkpoint: Checkpoint, options: ReadOptions) -> Checkpoint:
-    """The checkpoint without dropped tensors and without a ``model.`` that every name begins with.
+    """The checkpoint without dropped tensors and without a ``model.`` before every name, or every name of a backbone.
 
     Raises UsageError for a tensor to drop that is not there, TensorError for leftovers of the target model,
-    LayoutError where some names begin with ``model.`` and others do not.
+    LayoutError where some other names begin with ``model.`` and others do not.
     """
     absent = sorted(set(options.drop) - set(checkpoint.tensors))
     if absent:
@@ -564,7 +600,7 @@ def refuse_own(head: Head, dropped: Collection[str]) -> None:
     two names.
     """
     there = {ref.name for ref in head.tensors.values()}
-    prefix = _PREFIX if all(name.startswith(_PREFIX) for name in there) else ""
+    prefix = _PREFIX if all(name.startswith(_PREFIX) or name in _NEVER_PREFIXED for name in there) else ""
     for name in sorted(dropped):
         bare = name.removeprefix(prefix)
         scales = is_scale(bare) and f"{name.rpartition('.')[0]}.weight" in there
@@ -577,10 +613,12 @@ def refuse_own(head: Head, dropped: Collection[str]) -> None:
 
 
 def _without_prefix(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint without a ``model.`` that every name begins with. Raises LayoutError where only some do."""
+    """The checkpoint without a ``model.`` before each name of its backbone. Raises LayoutError where some lack it."""
     tensors = checkpoint.tensors
     prefixed = [name for name in tensors if name.startswith(_PREFIX)]
-    if prefixed and len(prefixed) == len(tensors):
+    bare = set(tensors) - set(prefixed)
+    kinds = {name.removeprefix(_PREFIX) for name in prefixed} & _NEVER_PREFIXED
+    if prefixed and bare <= _NEVER_PREFIXED and not (bare and kinds):
         stripped = {name.removeprefix(_PREFIX): ref for name, ref in tensors.items()}
         if _is_language_model(stripped):
             raise _whole_model(checkpoint)
@@ -588,11 +626,12 @@ def _without_prefix(checkpoint: Checkpoint) -> Checkpoint:
     if prefixed:
         if _is_language_model({name.removeprefix(_PREFIX) for name in tensors}):
             raise _whole_model(checkpoint)
-        bare = sorted(set(tensors) - set(prefixed))
+        stripped = {name.removeprefix(_PREFIX): ref for name, ref in tensors.items()}
+        refuse_contents(checkpoint.source, stripped, checkpoint.config, checkpoint.files)
         raise LayoutError(
-            f"in {checkpoint.source} some names begin with model. ({prefixed[0]}) and others do not ({bare[0]}): "
+            f"in {checkpoint.source} some names begin with model. ({prefixed[0]}) and others do not ({min(bare)}): "
             "engines put model. before every name, so neither reading is safe",
-            hint="rename the tensors so that all of them or none of them begin with model.",
+            hint="rename the tensors so that none of them begin with model.",
             code="layout-prefixed",
         )
     return checkpoint
@@ -600,6 +639,18 @@ def _without_prefix(checkpoint: Checkpoint) -> Checkpoint:
 
 def _is_language_model(names: Collection[str]) -> bool:
     return "embed_tokens.weight" in names and not any("fc." in name for name in names)
+
+
+_NUMBERED = re.compile(r"(?:^|.*\.)(?:layers|h|blocks)\.(\d+)\.")
+_DEEP = 3
+"""Layers of which no draft head of an unknown layout has so many."""
+
+
+def refuse_language_model(checkpoint: Checkpoint) -> None:
+    """Raise LayoutError for a folder in no layout that has the layers of a language model, under whatever names."""
+    layers = {match[1] for name in checkpoint.tensors if (match := _NUMBERED.match(name))}
+    if len(layers) >= _DEEP and not any("hidden_norm" in name or "fc." in name for name in checkpoint.tensors):
+        raise _whole_model(checkpoint)
 
 
 def _whole_model(checkpoint: Checkpoint) -> LayoutError:

@@ -11,6 +11,7 @@ TARGET = FOLDER / "target"
 
 # what a layout has no place for; named as in the codes of refusals
 ONE_PLAIN_LAYER = {
+    "mla",
     "quantization",
     "no-aux",
     "several-layers",
@@ -26,7 +27,7 @@ ONE_PLAIN_LAYER = {
 }
 CANNOT = {
     "specjax": ONE_PLAIN_LAYER | {"fc-norm", "rope-scaling", "embed-tokens", "aux-ids", "full-vocabulary"},
-    "specforge": ONE_PLAIN_LAYER - {"parallel-drafting"},
+    "specforge": ONE_PLAIN_LAYER - {"parallel-drafting", "mla"},
     "modelopt": {
         "qk-norm",
         "norm-before-residual",
@@ -37,7 +38,7 @@ CANNOT = {
         "embed-tokens",
         "parallel-drafting",
     },
-    "speculators": {"quantization", "no-aux"},
+    "speculators": {"quantization", "no-aux", "mla"},
     # RoPE scaling of the kinds here (llama3, yarn): its code knows linear and dynamic only
     "safeailab": ONE_PLAIN_LAYER | {"fc-norm", "rope-scaling", "embed-tokens", "aux-ids"},
     "angelslim": ONE_PLAIN_LAYER | {"fc-norm", "aux-ids"},
@@ -76,6 +77,10 @@ def _modelopt(*has: str, **more: Any) -> Expected:
     return Expected("modelopt", frozenset({"unsorted-vocabulary", *has}), **more)
 
 
+def _torchspec(*has: str, **more: Any) -> Expected:
+    return Expected("torchspec", frozenset({"mla", "embed-tokens", "full-vocabulary", *has}), **more)
+
+
 def _speculators(*has: str, **more: Any) -> Expected:
     return Expected("speculators", frozenset({"embed-tokens", *has}), **more)
 
@@ -109,6 +114,10 @@ EXPECTED: dict[str, Expected] = {
     "modelopt-no-aux": _modelopt("no-aux", reads={"uses_aux": False}, taps=None),
     "modelopt-fp8": _modelopt("quantization", golden="none"),
     "modelopt-nvfp4": _modelopt("quantization", golden="none"),
+    "torchspec-mla": _torchspec(taps=None),
+    "torchspec-mla-no-latent": _torchspec(taps=None),
+    "torchspec-mla-kimi": _torchspec("rope-scaling", golden="base 10000"),
+    "torchspec-mla-kimi-vllm": _torchspec("rope-scaling", golden="base 10000"),
     "speculators-default": _speculators(
         "norm-before-residual",
         "norm-before-fc",

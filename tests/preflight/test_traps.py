@@ -154,9 +154,14 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "architecture",
     ),
     "P-EAGLE": (
-        f.universal(weights={"mask_hidden": (1, 3 * f.H)}, architectures=["PEagleDraftModel"]),
+        f.universal(weights={"mask_hidden": (1, 3 * f.H)}, architectures=["PEagleDraftModel"], mask_token_id=1),
         "S S X S S X X",
         "parallel-drafting",
+    ),
+    "P-EAGLE without the token of masked slots": (
+        f.universal(weights={"mask_hidden": (1, 3 * f.H)}, architectures=["PEagleDraftModel"]),
+        "X X X S S X X",
+        "no-mask-token",
     ),
     "P-EAGLE of speculators, flags that do not reach vLLM's": (
         f.speculators(speculators_model_type="peagle", fc_norm=True, norm_output=True, mask_token_id=1),
@@ -164,7 +169,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "fc-norm",
     ),
     "P-EAGLE with nested ids only, which V2 leaves to V1": (
-        nested(f.AFTER, weights={"mask_hidden": (1, 3 * f.H)}, architectures=["PEagleDraftModel"]),
+        nested(f.AFTER, weights={"mask_hidden": (1, 3 * f.H)}, architectures=["PEagleDraftModel"], pard_token=1),
         "S S X S S X X",
         "parallel-drafting",
     ),
@@ -345,7 +350,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
                 "midlayer.self_attn.q_proj.weight": (f.HEADS * (f.NOPE + f.ROPE), 2 * f.H),
             },
         ),
-        "R R X U U X X",
+        "X X X U U X X",
         "mla-query",
     ),
     "MLA, llama3 RoPE": (

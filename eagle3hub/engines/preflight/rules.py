@@ -20,6 +20,7 @@ from eagle3hub.engines.preflight.files import (
     shape_of,
 )
 from eagle3hub.head.aux_defaults import shown
+from eagle3hub.head.fields import MASK_TOKENS
 from eagle3hub.head.target import TargetFacts
 from eagle3hub.layouts.hf_config import LAYERS, MLA_CLASS, context_of
 
@@ -234,6 +235,8 @@ def _kinds(case: PreflightCase) -> Iterator[PreflightFinding]:
     yield from _quantization(case)
     if truth.parallel_drafting:
         yield PreflightFinding("parallel-drafting")
+        if all(case.files.config.get(key) is None for key in MASK_TOKENS):
+            yield PreflightFinding("no-mask-token")
     if truth.num_layers > 1:
         yield PreflightFinding("several-layers", {"layers": truth.num_layers})
 
@@ -392,9 +395,18 @@ def _widths(case: PreflightCase) -> Iterator[PreflightFinding]:
     q = plain.get("layers.0.self_attn.q_proj.weight")
     if q is not None and len(q) == 2 and not truth.quantized and q[1] == truth.hidden_size:
         yield PreflightFinding("qkv-width", {"file": q[1], "built": 2 * truth.hidden_size})
+    up = shape_of(case.files, "layers.0.mlp.up_proj.weight") or shape_of(case.files, "midlayer.mlp.up_proj.weight")
+    if up is not None and len(up) == 2 and (width := _mlp_width(case)) not in (None, up[0]):
+        yield PreflightFinding("mlp-width", {"read": width, "file": up[0]})
     heads = 0 if truth.kind == "mla" else positive_int(case.fields, "num_attention_heads", 0)
     if q is not None and len(q) == 2 and heads and (read := _head_dim(case, heads)) * heads != q[0]:
         yield PreflightFinding("head-dim", {"read": read, "file": q[0] // heads})
+
+
+def _mlp_width(case: PreflightCase) -> int | None:
+    """Return the width of an MLP as an engine reads it; None if the config states none."""
+    key = case.contract.mlp_width.get(str(case.fields.get("model_type")), "intermediate_size")
+    return positive_int(case.fields, key, 0) or None
 
 
 def _head_dim(case: PreflightCase, heads: int) -> int:
