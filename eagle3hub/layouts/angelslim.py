@@ -20,7 +20,6 @@ from eagle3hub.layouts.base import Contract, LayoutFiles, Match, WriteOptions
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import Interpretation
 from eagle3hub.layouts.specjax import saved_by_specjax
-from eagle3hub.layouts.tensors import BUFFERS
 
 _ARCHITECTURES = (["Eagle3LlamaForCausalLM"], ["CosyVoice3Eagle3LlamaForCausalLM"])
 _TARGET = "target_model_type"
@@ -59,14 +58,13 @@ class AngelSlim(FlatLayout):
     def detect(self, checkpoint: Checkpoint) -> Match | None:
         """Midlayer names and AngelSlim's architecture name, or SpecForge's beside a field that AngelSlim adds.
 
-        vLLM has a class of AngelSlim's name too, so that the map must be as AngelSlim stores it: both buffers or none.
+        vLLM has a class of AngelSlim's name too, so that a map must be of the dtype that AngelSlim stores.
         """
         tensors, config = checkpoint.tensors, checkpoint.config
         architecture = config.get("architectures")
         if not any(n.startswith("midlayer.") for n in tensors) or saved_by_specjax(checkpoint):
             return None
-        maps = {n: tensors[n].dtype for n in BUFFERS if n in tensors}
-        if maps not in ({}, {"d2t": "I64", "t2d": "BOOL"}):
+        if "d2t" in tensors and tensors["d2t"].dtype != "I64":
             return None
         if architecture in _ARCHITECTURES:
             return Match(1.0, ("midlayer.* names", f"architecture {architecture[0]}"), certain=True)

@@ -124,7 +124,7 @@ def _buffer(head: Head, buffer: str, dtype: str, name: str) -> OutTensor:
 
 
 PARALLEL_CLASSES = frozenset({"PEagleDraftModel", "PeagleLlamaForCausalLM", "PeagleQwen3ForCausalLM"})
-"""The draft classes of P-EAGLE that vLLM knows (0.32.0, ``model_executor/models/registry.py:658-666``)."""
+"""The draft classes of P-EAGLE that vLLM registers (0.32.0, ``models/registry.py:658``), for nested configs only."""
 POST_NORM_OF_TRTLLM = "return_hidden_post_norm"
 """The key of post-norm feedback inside ``eagle_config`` for released TensorRT-LLM."""
 _POST_NORM = ("norm_output", POST_NORM_OF_TRTLLM)

@@ -107,6 +107,8 @@ class SpecForge(FlatLayout):
         contract,
         title="SpecForge P-EAGLE",
         tensor_prefix="layers.0.",
+        engines=(),
+        other_readers="SpecForge's own trainer",
         forms=frozenset({"layers", "midlayer"}),
         expresses=contract.expresses - {"mla"} | {"several_layers", "norm_before_residual"},
     )
