@@ -163,3 +163,5 @@ def test_vllm_does_what_the_verdict_says(name: str, tmp_path: Path, smollm2_targ
         assert any(f"takes aux layers {boundaries} instead" in s for s in said)
     else:
         assert outcome.load.not_loaded, said
+    if "quantized-where-plain" in {r.code for r in verdict.reasons}:
+        assert outcome.load.not_loaded == ("fc.weight_scale",)
