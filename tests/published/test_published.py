@@ -1,7 +1,7 @@
 """What eagle3hub says of 59 published heads: the whole table, and by hand what public threads found out.
 
-``expected.toml`` holds every row; ``table.py`` says how to write it again. Read every line that changes: it is what users
-are told about a head that is out there.
+``expected.toml`` holds every row; ``table.py`` says how to write it again. Read every line that changes: it is
+what users are told about a head that is out there.
 """
 
 from __future__ import annotations
