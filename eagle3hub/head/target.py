@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from eagle3hub.address import Address, HubAddress, LocalAddress, parse_address, target_address
 from eagle3hub.checkpoint.safetensors import refuse_pointer
 from eagle3hub.checkpoint.source import CONFIG, parse_json_object, read_small
 from eagle3hub.errors import SourceError
 from eagle3hub.head.fields import TOKEN_IDS, Fields
+from eagle3hub.head.rope import StatedRope, read_rope
 from eagle3hub.system.reading import opened, special_kind
 
 WEIGHTS = (".safetensors", ".bin", ".pt")
@@ -28,6 +31,7 @@ class TargetFacts:
         max_position_embeddings: context length in tokens, or None.
         model_type, architectures: from the whole config, not its text part; engines pick the target's class by them.
         token_ids: bos/eos/pad ids it states.
+        rope: its RoPE as transformers 5 reads it, of ``full_attention`` where it differs by kind of layer; or None.
     """
 
     name: str
@@ -39,6 +43,7 @@ class TargetFacts:
     model_type: str
     architectures: tuple[str, ...]
     token_ids: dict[str, int | list[int]]
+    rope: StatedRope | None = None
 
 
 def require_weights(target: str | Path | Address) -> None:
@@ -122,4 +127,14 @@ def read_target(target: str | Path | Address, name: str | None = None) -> Target
         model_type=whole.text("model_type", default="") or text.text("model_type", default=""),
         architectures=tuple(a for a in architectures if isinstance(a, str)) if isinstance(architectures, list) else (),
         token_ids={k: v for k in TOKEN_IDS if (v := text.token_ids(k)) is not None},
+        rope=_rope(text.data),
     )
+
+
+def _rope(fields: Mapping[str, Any]) -> StatedRope | None:
+    """The RoPE of a target's config, or None where it states none."""
+    stated = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
+    if not stated and fields.get("rope_theta") is None:
+        return None
+    full = stated.get("full_attention") if isinstance(stated, dict) else None
+    return read_rope({**fields, "rope_scaling": None, "rope_parameters": full} if isinstance(full, dict) else fields)

@@ -14,6 +14,7 @@ from eagle3hub.errors import ConfigError, Hint, Problem
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head
 from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
 from eagle3hub.head.fields import Fields
+from eagle3hub.head.rope import plain_scaling, unscaled
 from eagle3hub.head.vocab import mask_as
 from eagle3hub.layouts.aux_layers import Taps, read_flat_taps
 from eagle3hub.layouts.base import (
@@ -25,11 +26,12 @@ from eagle3hub.layouts.base import (
     assumed_depth,
     refuse_inexpressible,
 )
-from eagle3hub.layouts.hf_config import SLIDING, llama_fields, parse_llama, plain_scaling, rope_fields, unscaled
+from eagle3hub.layouts.hf_config import SLIDING, llama_fields, parse_llama, rope_fields
 from eagle3hub.layouts.interpret import (
     Interpretation,
     build_head,
     earlier_files,
+    interpreted,
     plain_semantics,
     rewritten,
     taps_of,
@@ -194,7 +196,7 @@ class FlatLayout(ABC):
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions = AS_FOUND) -> Head:
         """The head in the folder."""
-        meaning = self.interpret(checkpoint.config)
+        meaning = interpreted(self.interpret, checkpoint.config, options)
         contract = self.contract_for(meaning.semantics.parallel_drafting)
         head = build_head(self.name, contract, checkpoint, meaning, options)
         if head.semantics.quantization is None and checkpoint.config.get("quantization_config"):

@@ -11,6 +11,7 @@ from eagle3hub.errors import ConfigError, Hint, Refusal
 from eagle3hub.head import Assumption, AuxTaps, Head
 from eagle3hub.head.aux_defaults import AUX_CAPTURE, AUX_IDS, target_types
 from eagle3hub.head.fields import Fields
+from eagle3hub.head.rope import bound_by_context
 from eagle3hub.layouts.aux_layers import Taps, taps_from
 from eagle3hub.layouts.base import (
     Contract,
@@ -23,7 +24,7 @@ from eagle3hub.layouts.base import (
     refuse_inexpressible,
 )
 from eagle3hub.layouts.flat import FlatLayout, common_config, tensors_to_write
-from eagle3hub.layouts.hf_config import bound_by_context, rope_fields
+from eagle3hub.layouts.hf_config import rope_fields
 from eagle3hub.layouts.interpret import earlier_files
 from eagle3hub.layouts.specjax import saved_by_specjax
 

@@ -12,6 +12,7 @@ from eagle3hub.engines import ENGINES
 from eagle3hub.engines.specs import DATA, engine_data, engine_title, merge_tables, version_document, versions_with
 from eagle3hub.errors import UsageError
 from eagle3hub.head.aux_defaults import Layer, target_types
+from eagle3hub.head.rope import Place, Reader
 from eagle3hub.system.resources import read_toml
 from eagle3hub.system.typed import build
 
@@ -131,6 +132,23 @@ class AuxReading:
         return tuple(Layer(of, plus) for of, plus in zip(("", "L//2", "L"), self.default, strict=True))
 
 
+@dataclass(frozen=True, slots=True)
+class RopeReading:
+    """How an engine finds RoPE.
+
+    Attributes:
+        reader: ``standard`` or ``top_level``; see `eagle3hub.head.rope`.
+        types: the types that it computes, by the names that it takes.
+        partial: where it looks for ``partial_rotary_factor``.
+        original: what it takes for ``original_max_position_embeddings`` where no key states it, if not the context.
+    """
+
+    reader: Reader
+    types: frozenset[str]
+    partial: frozenset[Place] = frozenset()
+    original: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContractTerms:
     """How an engine reads files, as a contract states it.
@@ -150,7 +168,7 @@ class ContractTerms:
         norms: keys for each norm flag; the first that is present decides.
         nested_norms: by speculators_model_type, the flags read from a nested config, each with its default (empty: as
             in a flat config).
-        rope: forms of the RoPE fields that it reads; the first that is present decides.
+        rope: how it reads RoPE.
         later_norm: norm before attention in layers after the first.
         attention_bias, fc_bias: whether it loads the biases of q/k/v/o (if ``attention_bias`` is set) and of fc (if
             ``bias`` is set). o_proj_bias: flags that make it build a bias of o_proj.
@@ -160,6 +178,7 @@ class ContractTerms:
 
     architectures: Mapping[str, frozenset[str]]
     aux: AuxReading
+    rope: RopeReading
     any_architecture: bool = False
     reads_nested: bool = False
     layer_names: frozenset[str] = frozenset()
@@ -172,7 +191,6 @@ class ContractTerms:
     class_count_lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     norms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     nested_norms: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
-    rope: tuple[str, ...] = ()
     later_norm: str = "input_layernorm"
     attention_bias: bool = False
     fc_bias: bool = False

@@ -16,17 +16,17 @@ from eagle3hub.engines.preflight.files import (
     nested_object,
     packed_weights,
     positive_int,
-    read_rope,
     shape_of,
 )
 from eagle3hub.head.aux_defaults import shown
-from eagle3hub.layouts.hf_config import CONTEXT, LAYERS
+from eagle3hub.head.rope import ROPE_THETA, read_rope
+from eagle3hub.layouts.hf_config import CONTEXT, LAYERS, context_of
 
 # Check config.json: what it says, and how an engine reads it
 
 
 _NORM_FLAGS = ("norm_before_residual", "norm_before_fc", "fc_norm")
-_NULLS = ("target_hidden_size", "draft_vocab_size", "eagle_config", "rope_theta")
+_NULLS = ("target_hidden_size", "draft_vocab_size", "eagle_config")
 _NOT_NULL = (
     *("attention_bias", "hidden_act", "hidden_size", "initializer_range", "intermediate_size"),
     *("max_position_embeddings", "mlp_bias", "num_attention_heads", "num_hidden_layers", "rms_norm_eps"),
@@ -174,16 +174,28 @@ def _norms(case: PreflightCase) -> Iterator[PreflightFinding]:
 
 
 def _rope(case: PreflightCase) -> Iterator[PreflightFinding]:
-    theta, scaling = read_rope(case.fields, case.contract.rope)
-    truth = case.truth
+    terms, truth, context = case.contract.rope, case.truth, context_of(case.fields)
+    read = read_rope(case.fields, terms.reader, context=context, original=terms.original)
+    if read.by_layer:
+        yield PreflightFinding("rope-by-layer")
+        return
+    if read.lacks:
+        yield PreflightFinding("rope-incomplete", {"kind": read.kind, "keys": " and no ".join(read.lacks)})
+    elif read.kind is not None and read.kind not in terms.types:
+        yield PreflightFinding("rope-type", {"kind": read.kind})
+    if read.theta is None:
+        yield PreflightFinding("null-rope-theta")
+    theta = ROPE_THETA if read.theta is None else read.theta
     if theta != truth.rope_theta:
         yield PreflightFinding("rope-theta", {"read": f"{theta:g}", "trained": f"{truth.rope_theta:g}"})
-    if (scaling or None) != (dict(truth.rope_scaling) if truth.rope_scaling else None):
-        how = "no RoPE scaling" if scaling is None else f"RoPE scaling {scaling}"
+    if read.scaling != (dict(truth.rope_scaling) if truth.rope_scaling else None):
+        how = "no RoPE scaling" if read.scaling is None else f"RoPE scaling {read.scaling}"
         yield PreflightFinding("rope-scaling", {"read": how})
-    for key, code in (("mrope_section", "mrope"), ("partial_rotary_factor", "partial-rotary")):
-        if key in (truth.rope_scaling or {}):
-            yield PreflightFinding(code)
+    if "mrope_section" in (truth.rope_scaling or {}):
+        yield PreflightFinding("mrope")
+    part = next((part for place, part in read.partial.items() if place in terms.partial), None)
+    if part is not None:
+        yield PreflightFinding("partial-rotary", {"part": f"{part:g}"})
 
 
 def _context(case: PreflightCase) -> Iterator[PreflightFinding]:
