@@ -9,7 +9,8 @@ from typing import Any
 
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.safetensors import TensorRef
-from eagle3hub.engines.preflight import PreflightVerdict, examine, preflight_all, target_embeddings
+from eagle3hub.engines import ENGINES
+from eagle3hub.engines.preflight import PreflightVerdict, examine, pinned_contracts, preflight_all, target_embeddings
 from eagle3hub.errors import Problem
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.target import TargetFacts, read_target
@@ -98,7 +99,26 @@ def inspect(source: str | Path, options: InspectOptions = DEFAULTS, *, progress:
     head = open_head(checkpoint, layout=options.layout, target=facts, options=options.read)
     folder = None if isinstance(target, TargetFacts | None) else str(target)
     subject = examine(checkpoint, head, target_embeddings(head, folder))
-    return Inspection(head, checkpoint.tensors, preflight_all(subject, facts))
+    engines = preflight_all(subject, facts)
+    head.problems += _not_as_made(head, engines)
+    return Inspection(head, checkpoint.tensors, engines)
+
+
+def _not_as_made(head: Head, verdicts: Sequence[PreflightVerdict]) -> list[Problem]:
+    """A problem for each engine that the folder was made for and that would not get it right."""
+    pinned = {
+        (engine, terms.version) for engine in head.made_for if engine in ENGINES for terms in pinned_contracts(engine)
+    }
+    return [
+        Problem(
+            "error",
+            "engine-made-for",
+            f"eagle3hub.json says that this folder is made for {verdict.title}, which {verdict.reasons[0].sentence}",
+            "convert the head again, and name the target with --target",
+        )
+        for verdict in verdicts
+        if (verdict.engine, verdict.version) in pinned and verdict.kind in ("silently_wrong", "refuses")
+    ]
 
 
 def _why(verdict: PreflightVerdict) -> str:

@@ -72,6 +72,13 @@ def convert(
     max_shard_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Split the weights into files of at most 5GB, 500MB ….")
     ] = None,
+    engines: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Engines a universal folder is made for: vllm,sglang …. Default: all that can serve the target.",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the written config; repeatable."),
@@ -175,6 +182,7 @@ def convert(
         transforms=transforms,
         settings=tuple(parse_setting(text) for text in settings or ()),
         max_shard_size=None if max_shard_size is None else parse_size(max_shard_size),
+        engines=tuple(name.strip() for name in (engines or "").split(",") if name.strip()),
         force=force,
         dry_run=dry_run,
         verify=verify,

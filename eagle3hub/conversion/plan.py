@@ -16,9 +16,12 @@ from eagle3hub.checkpoint.source import CONFIG, INDEX, PICKLE_INDEX, State, file
 from eagle3hub.checkpoint.writer import OutTensor, Shard, in_file_order, split
 from eagle3hub.conversion.edits import Change, Transforms, apply_transforms, overrides
 from eagle3hub.conversion.edits.settings import apply_settings
+from eagle3hub.engines import engine_name
+from eagle3hub.engines.preflight import engines_serving, examine_written, pinned_contracts, preflight
+from eagle3hub.engines.specs import engine_title
 from eagle3hub.errors import Refusal, UsageError
 from eagle3hub.head import Assumption, Head
-from eagle3hub.head.target import TargetFacts
+from eagle3hub.head.target import TargetFacts, read_target
 from eagle3hub.layouts import get_layout, open_head, provenance
 from eagle3hub.layouts.aux_layers import AUX_SHIFTED
 from eagle3hub.layouts.base import AS_FOUND, LayoutFiles, ReadOptions, WriteOptions, alternatives
@@ -40,6 +43,7 @@ class ConvertOptions:
         strict: refuse instead of assuming anything.
         read: what the user states about the source. transforms: what to change on the way.
         settings: fields of the written config, as (dotted key, value). max_shard_size: bytes per weights file.
+        engines: names of the engines that a universal folder is made for; empty: all that can serve the target.
         force: replace a folder this tool wrote earlier. dry_run: plan and check only.
         verify: read the result back, compare it byte for byte, and return only when it is on the disk.
         digests: record the SHA-256 of every file of source and result, which takes about as long as verifying.
@@ -56,6 +60,7 @@ class ConvertOptions:
     transforms: Transforms = UNCHANGED
     settings: tuple[tuple[str, Any], ...] = ()
     max_shard_size: int | None = None
+    engines: tuple[str, ...] = ()
     force: bool = False
     dry_run: bool = False
     verify: bool = True
@@ -63,6 +68,7 @@ class ConvertOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", tuple((key, value) for key, value in self.settings))
+        object.__setattr__(self, "engines", tuple(dict.fromkeys(engine_name(name) for name in self.engines)))
         if self.target_name is not None and not is_hub_id(self.target_name):
             raise UsageError(f"--target-name {self.target_name!r} is not a Hub id", hint="write it as owner/name")
 
@@ -93,6 +99,7 @@ class ConvertOptions:
             ("--dtype", transforms.dtype),
             *(("--set", f"{key}={json.dumps(value)}") for key, value in self.settings),
             ("--max-shard-size", self.max_shard_size),
+            ("--engines", ",".join(self.engines)),
         ]
         words = ["eagle3hub", "convert", public_name(source), "DEST", "--to", to]
         for option, value in options:
@@ -193,7 +200,9 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
     read, transforms, target = options.read, options.transforms, options.target
     checkpoint = open_checkpoint(source, headers_only=True)
     seen = file_states([*checkpoint.weights, *(checkpoint.folder / name for name in (CONFIG, INDEX, PICKLE_INDEX))])
-    head = open_head(checkpoint, layout=options.layout, target=target, target_name=options.target_name, options=read)
+    facts = target if isinstance(target, TargetFacts | None) else read_target(target)
+    head = open_head(checkpoint, layout=options.layout, target=facts, target_name=options.target_name, options=read)
+    head.made_for, unserved = _made_for(to, options.engines, facts)
     head, changes = apply_transforms(head, transforms, None if isinstance(target, TargetFacts | None) else str(target))
     head.raise_for_errors()
     try:
@@ -206,6 +215,7 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
             hint=partial(alternatives, head, to, "embed_tokens", remedy="leave the option out"),
             code=e.code,
         ) from e
+    written.notes.extend(unserved)
     head, written, done = apply_settings(head, written, to, options.settings)
     plan = ConversionPlan(
         head=head,
@@ -220,9 +230,56 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
         shards=split(written.tensors, options.max_shard_size),
     )
     _refuse_shards(plan)
+    if head.made_for:
+        _hold_to_engines(plan, facts)
     if options.strict:
         _refuse_assumptions(plan)
     return plan
+
+
+def _made_for(to: str, asked: tuple[str, ...], target: TargetFacts | None) -> tuple[tuple[str, ...], list[str]]:
+    """The engines a folder has to serve, and a note for each one that the layout is for but cannot serve the target.
+
+    Raises UsageError for engines asked for another layout, and Refusal for one that cannot serve this target.
+    """
+    contract = get_layout(to).contract
+    if not contract.held_for:
+        if asked:
+            raise UsageError(
+                f"--engines is for layouts that are made for engines, and {to} is one trainer's layout",
+                hint="leave it out, or choose --to universal",
+                code="usage-engines",
+            )
+        return (), []
+    why = engines_serving(asked or contract.engines, target)
+    unserved = {engine: reason for engine, reason in why.items() if reason is not None}
+    if unserved and (asked or len(unserved) == len(why)):
+        engine, reason = next(iter(unserved.items()))
+        raise Refusal(
+            f"{pinned_contracts(engine)[0].title} {reason}",
+            hint="name engines that can serve this target with --engines" if asked else "choose another layout",
+            code="refused-engine-target",
+        )
+    notes = [f"not made for {engine_title(engine)}, which {reason}" for engine, reason in unserved.items()]
+    return tuple(engine for engine, reason in why.items() if reason is None), notes
+
+
+def _hold_to_engines(plan: ConversionPlan, target: TargetFacts | None) -> None:
+    """Raise Refusal if an engine that the planned folder is made for would not get it right."""
+    head, weights = plan.head, [shard.name for shard in plan.shards]
+    subject = examine_written(head, plan.written, weights)
+    for engine in head.made_for:
+        told = engine == "trtllm" and head.aux is not None and not head.has_default_aux
+        capture = head.aux.after_layer if told and head.aux is not None else None
+        for terms in pinned_contracts(engine):
+            verdict = preflight(subject, engine, terms.version, target, capture)
+            if verdict.kind in ("silently_wrong", "refuses"):
+                worst = verdict.reasons[0]
+                raise Refusal(
+                    f"{verdict.title}, given this folder, {worst.sentence}",
+                    hint=worst.hint or partial(alternatives, head, plan.to),
+                    code="refused-engine",
+                )
 
 
 def _refuse_shards(plan: ConversionPlan) -> None:

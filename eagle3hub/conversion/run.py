@@ -96,6 +96,7 @@ class Conversion:
             "source": plan.head.source,
             "from": plan.head.layout,
             "to": plan.to,
+            "made_for": list(plan.head.made_for),
             "destination": str(self.destination),
             "dry_run": self.dry_run,
             "verified": self.verified,
@@ -206,6 +207,7 @@ def _record(
         "tool": {"name": "eagle3hub", "version": __version__},
         "command": plan.command,
         "layout": plan.to,
+        **({"made_for": list(head.made_for)} if head.made_for else {}),
         "verified": verified,
         "source": {
             "name": public_name(head.source),

@@ -263,6 +263,7 @@ class Head:
         other_names: name on disk, by canonical name, of each tensor and buffer whose name is not today's.
         side_files: small files that belong to the head besides config and weights, by name.
         carried: how earlier layouts stored it, from the provenance file.
+        made_for: names of the engines that a folder was or shall be made for; empty means not for some only.
         assumptions, problems: what is not known, and what is wrong.
         opened: the folder as it was opened, every tensor included; None for a head that was not read from one.
     """
@@ -291,6 +292,7 @@ class Head:
     other_names: dict[str, str] = field(default_factory=dict)
     side_files: dict[str, bytes] = field(default_factory=dict)
     carried: dict[str, Carried] = field(default_factory=dict)
+    made_for: tuple[str, ...] = ()
     assumptions: list[Assumption] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     opened: Checkpoint | None = field(default=None, compare=False, repr=False)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -197,6 +197,7 @@ class Contract:
         trainer_sorts: whether its own trainer keeps the rows of lm_head in ascending order of token ids.
         needs: what must be given by hand where the source does not say it.
         cannot: the reason for not holding a feature, where it is more than "has no place for it".
+        held_for: features that it holds only in a folder made for some engines, with those engines.
         reads: producers and versions whose folders are read. writes: the version whose folders are written.
     """
 
@@ -216,6 +217,7 @@ class Contract:
     trainer_sorts: bool = True
     needs: tuple[Need, ...] = ()
     cannot: Mapping[str, str] = field(default_factory=dict)
+    held_for: Mapping[str, frozenset[str]] = field(default_factory=dict)
     reads: tuple[str, ...] = ()
     writes: str = ""
 
@@ -228,6 +230,13 @@ class Contract:
     def needs_draft_tokens(self) -> bool:
         """Whether its config must say how many tokens to draft (K)."""
         return any(need.option == "--speculative-tokens" for need in self.needs)
+
+    def for_engines(self, engines: Collection[str]) -> Contract:
+        """The contract of a folder that only these engines have to serve; none named means every engine it is for."""
+        asked = frozenset(engines) or frozenset(self.engines)
+        more = {feature for feature, able in self.held_for.items() if asked <= able}
+        kept = {feature: why for feature, why in self.cannot.items() if feature not in more}
+        return replace(self, expresses=self.expresses | more, cannot=kept)
 
     @property
     def card_title(self) -> str:
@@ -399,10 +408,23 @@ def alternatives(head: Head, asked: str, feature: str | None = None, remedy: str
             nearly += [f"--to {name}: {refusal.message}"] * (feature in layout.contract.expresses)
         elif name != asked:
             able.append(Hint(f"--to {name} (with {asks})", asks) if asks else f"--to {name}")
+        if (refusal is not None and not asks) or name == asked:
+            able += _for_some_engines(head, name, layout)
     if able:
         return Hint.join([*remedies, Hint.join([Hint.join(able, " or "), "can hold it"], " ")])
     none = "no layout of this version can hold it" + (" with all the head has" if nearly else "")
     return Hint.join([*remedies, none, *nearly])
+
+
+def _for_some_engines(head: Head, name: str, layout: Layout) -> list[str]:
+    """The layout with the engines that it can hold the head for, if these are some but not all that it is for."""
+    engines = [e for e in layout.contract.engines if not head.made_for or e in head.made_for]
+    if not layout.contract.held_for or len(engines) < 2:
+        return []
+    able = [e for e in engines if _refusal_of(replace(head, made_for=(e,)), layout) is None]
+    if not able or len(able) == len(engines) or _refusal_of(replace(head, made_for=tuple(able)), layout) is not None:
+        return []
+    return [Hint(f"--to {name} --engines {','.join(able)}", "--engines")]
 
 
 def _option_for(refusal: InputError, layout: Layout) -> str:

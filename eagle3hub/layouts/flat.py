@@ -170,6 +170,8 @@ class FlatLayout(ABC):
         llama = parse_llama(c, hidden_act=self.hard_coded_act, rope_theta=self.certain_theta, sliding=False)
         taps = self.read_taps(c) if uses_aux else Taps(AuxTaps.final_norm("config"))
         changes: dict[str, Any] = {"num_layers": 1} if self.one_layer and not parallel else {}
+        if "post_norm_feedback" in contract.expresses and c.flag("norm_output", default=False):
+            changes["feedback"] = "post_norm"
         return Interpretation(
             llama=llama,
             semantics=plain_semantics(llama, **flags, uses_aux=uses_aux, parallel_drafting=parallel, **changes),
@@ -182,7 +184,7 @@ class FlatLayout(ABC):
                 *problems,
                 *taps.problems,
                 *_post_norm_claim(c, contract),
-                *_oddities(c, llama.num_hidden_layers, bool(changes)),
+                *_oddities(c, llama.num_hidden_layers, "num_layers" in changes),
             ],
         )
 
@@ -335,11 +337,12 @@ def _claims(key: str, value: Any) -> bool:
 
 
 def _post_norm_claim(config: Fields, contract: Contract) -> list[Problem]:
-    """The error that a config asks for post-norm feedback, which no flat layout's trainer has."""
+    """The error that a config asks for post-norm feedback, if the layout's trainer has none or the config is open."""
     nested = config.section("eagle_config")
     places = zip(_POST_NORM, (config, nested), strict=True)
     claimed = [f"{key}: true" for key, place in places if place.flag(key, default=False)]
-    if not claimed:
+    stated = "post_norm_feedback" in contract.expresses and config.flag("norm_output", default=False)
+    if not claimed or stated:
         return []
     message = (
         f"config.json says {' and '.join(claimed)}, which {contract.title} does not train with: engines would "

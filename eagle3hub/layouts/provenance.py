@@ -43,6 +43,7 @@ def restore(head: Head, checkpoint: Checkpoint) -> None:
     try:
         carried = {name: _carried(entry) for name, entry in record.get("carried", {}).items()}
         _restore_facts(head, record)
+        head.made_for = _engines(record.get("made_for", []))
     except (AttributeError, TypeError, KeyError, ValueError, InputError):
         head.problems.append(Problem("warning", "provenance-malformed", "eagle3hub.json is malformed and is not used"))
         return
@@ -100,6 +101,13 @@ def _restore_facts(head: Head, record: dict[str, Any]) -> None:
     for name in (*_NUMBERS, *_TEXTS):
         if getattr(head, name) is None:
             setattr(head, name, facts.get(name))
+
+
+def _engines(listed: Any) -> tuple[str, ...]:
+    """The engines that a record names. Raises TypeError for anything but a list of texts."""
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+        raise TypeError
+    return tuple(listed)
 
 
 def _check_facts(facts: dict[str, Any]) -> None:

@@ -1,8 +1,9 @@
-"""Our own layout: one flat folder that SGLang, vLLM and TensorRT-LLM all load correctly as it is."""
+"""Our own layout: one flat folder that every engine it is made for loads correctly as it is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -56,9 +57,26 @@ CANNOT = {
 }
 
 
+HELD_FOR = {
+    "norm_before_residual": frozenset({"vllm"}),
+    "norm_before_fc": frozenset({"vllm", "sglang"}),
+    "fc_norm": frozenset({"vllm", "sglang"}),
+    "post_norm_feedback": frozenset({"vllm", "sglang"}),
+    "attention_bias": frozenset({"vllm"}),
+    "embed_tokens": frozenset({"vllm"}),
+    "target_width": frozenset({"vllm", "sglang", "trtllm"}),
+}
+"""What a folder holds if it is made for these engines or some of them only."""
+
+
+def _serves(head: Head, engine: str) -> bool:
+    """Whether the folder has to serve this engine."""
+    return not head.made_for or engine in head.made_for
+
+
 def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
     """The aux taps of a head that every engine gets right. Raises Refusal naming an engine that would not."""
-    refuse_inexpressible(head, name, contract)
+    refuse_inexpressible(head, name, contract.for_engines(head.made_for))
     aux = head.aux
     if aux is None:
         raise _refusal(
@@ -73,9 +91,9 @@ def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
             "give --target: its context length is then written",
             "context-unknown",
         )
-    if "mrope_section" in (head.semantics.rope.scaling or {}):
+    if "mrope_section" in (head.semantics.rope.scaling or {}) and _serves(head, "sglang_jax"):
         raise _not_universal(head, "the head has multimodal RoPE, which sglang-jax ignores", "mrope")
-    if len(aux) == 1:
+    if len(aux) == 1 and _serves(head, "sglang"):
         raise _not_universal(
             head,
             "the head reads one aux hidden state: SGLang skips fc where its input is as wide as the embeddings",
@@ -87,12 +105,15 @@ def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
 
 def _refuse_layers(head: Head, aux: AuxTaps) -> None:
     target = head.target_model_type
-    if not head.has_default_aux and (not target or target in target_types("sglang_jax")):
+    jax = _serves(head, "sglang_jax") and (not target or target in target_types("sglang_jax"))
+    if not head.has_default_aux and jax:
         raise _not_universal(
             head,
             f"the head taps layers {aux.after_layer}, and sglang-jax taps the default layers whatever the config says",
             "aux-ids",
         )
+    if not _serves(head, "sglang"):
+        return
     if head.num_target_layers in aux.boundary and target not in target_types("sglang_last_layer"):
         raise _not_universal(
             head,
@@ -125,7 +146,7 @@ def _raw_unless_one(target: str | None) -> bool:
 
 def trtllm_note(head: Head, aux: AuxTaps) -> list[str]:
     """What a user must tell TensorRT-LLM, which the folder cannot."""
-    if head.has_default_aux:
+    if head.has_default_aux or not _serves(head, "trtllm"):
         return []
     return [f"TensorRT-LLM reads aux layers from its own YAML only: {AUX_CAPTURE}: {aux.after_layer}"]
 
@@ -133,7 +154,7 @@ def trtllm_note(head: Head, aux: AuxTaps) -> list[str]:
 def context_to_write(head: Head) -> tuple[int, str | None]:
     """max_position_embeddings to write (SGLang demands at least the target's), and a note where it is changed."""
     own, needed = head.max_position_embeddings, head.target_context
-    if own is None or needed is None or own >= needed:
+    if own is None or needed is None or own >= needed or not _serves(head, "sglang"):
         return own or needed or 0, None
     if bound_by_context(head.semantics.rope.scaling):
         raise _not_universal(
@@ -157,7 +178,8 @@ def _not_universal(head: Head, message: str, code: str) -> Refusal:
     return _refusal(message, partial(alternatives, head, "universal"), code)
 
 
-# The codec of one flat folder that vLLM (both runners), SGLang, TensorRT-LLM and sglang-jax load correctly as it is.
+# The codec of one flat folder that vLLM (both runners), SGLang, TensorRT-LLM and sglang-jax load correctly as it is;
+# a folder that is made for some of them serves those.
 #
 # Every engine's own keys are written, and they do not clash: boundary ids at top level (vLLM looks there first),
 # after-layer ids in ``eagle_config`` (SGLang looks nowhere else), RoPE in both forms (sglang-jax and TensorRT-LLM
@@ -191,9 +213,14 @@ class Universal(FlatLayout):
             Need("context length", "--target", "refused-context-unknown", "where the source does not state it"),
         ),
         cannot=CANNOT,
+        held_for=HELD_FOR,
         reads=("its own",),
         writes="what vLLM, SGLang, TensorRT-LLM and sglang-jax read, in the versions pinned here",
     )
+
+    def contract_for(self, parallel_drafting: bool) -> Contract:
+        """What a folder made for some engine may hold; `write` narrows it to the engines that are asked for."""
+        return replace(self.contract, expresses=self.contract.expresses | set(self.contract.held_for), cannot={})
 
     def detect(self, checkpoint: Checkpoint) -> Match | None:
         """Its own mark in config.json."""
@@ -217,12 +244,12 @@ class Universal(FlatLayout):
     def write(self, head: Head, options: WriteOptions) -> LayoutFiles:
         """The head as all engines read it. Raises Refusal naming the engine that could not, and why."""
         aux = refuse_engines(head, self.name, self.contract)
-        assumptions = assumed_depth(head, "sglang-jax")
+        assumptions = assumed_depth(head, "sglang-jax") if _serves(head, "sglang_jax") else []
         notes = trtllm_note(head, aux)
         context, note = context_to_write(head)
         if note:
             notes.append(note)
-        if head.target_context is None:
+        if head.target_context is None and _serves(head, "sglang"):
             why = (
                 f"SGLang refuses a draft whose context ({context} tokens) is shorter than its target's, not known here"
             )
@@ -240,7 +267,7 @@ class Universal(FlatLayout):
             before = None
             own = self._completed_config(head) if head.layout == self.name else self.new_config(head)
             config = own | by_target
-        tensors, metadata, origin = tensors_to_write(head, self.name, self.contract, before)
+        tensors, metadata, origin = tensors_to_write(head, self.name, self.contract_for(False), before)
         return LayoutFiles(config, tensors, metadata, origin, assumptions, notes)
 
     def new_config(self, head: Head) -> dict[str, Any]:

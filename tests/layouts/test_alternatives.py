@@ -18,19 +18,21 @@ from eagle3hub.layouts.base import ReadOptions
 
 EXPORTED = Path(__file__).parent.parent / "fixtures" / "exporters"
 TARGET = {"target": str(EXPORTED / "target"), "target_name": "owner/target"}
-NAMED = re.compile(r"--to (\w+)(?: \(with (--[\w-]+)\))?(?!\w*:)")
+NAMED = re.compile(r"--to (\w+)(?: --engines ([\w,]+))?(?: \(with (--[\w-]+)\))?(?!\w*:)")
 GIVEN: dict[str, dict[str, Any]] = {"--target": TARGET, "--mask-token-id": {"read": ReadOptions(mask_token_id=1)}}
 
 
-def refusal(source: Path, to: str, **options: Any) -> InputError | None:
+def refusal(source: Path, to: str, engines: str = "", **options: Any) -> InputError | None:
+    made_for = tuple(engines.split(",")) if engines else ()
     try:
-        plan_conversion(source, to, ConvertOptions(speculative_tokens=3, **options))
+        plan_conversion(source, to, ConvertOptions(speculative_tokens=3, engines=made_for, **options))
     except InputError as e:
         return e
     return None
 
 
-def named(hint: str | None) -> list[tuple[str, str]]:
+def named(hint: str | None) -> list[tuple[str, str, str]]:
+    """Every layout that a hint names, with the engines it is to be made for and the option that it needs."""
     return NAMED.findall(hint or "")
 
 
@@ -42,9 +44,9 @@ def test_layouts_a_hint_names_take_the_head(name: str, told: bool):
     for error in refused.values():
         if error is not None and error.code.startswith("refused-"):
             assert error.hint, error
-            for other, option in named(error.hint):
+            for other, engines, option in named(error.hint):
                 options = {**(TARGET if told else {}), **GIVEN.get(option, {})}
-                further = refusal(source, other, **options)
+                further = refusal(source, other, engines, **options)
                 asks = option and further is not None and further.hint == "give --mask-token-id"
                 assert further is None or asks, f"{error.hint}: {other}"
 
@@ -61,8 +63,10 @@ def test_features_together_leave_the_layouts_that_hold_all(tmp_path: Path, has: 
     source = variants.speculators(tmp_path / "head", has=has, **config)
     options = {"target": str(heads.target(tmp_path / "target"))}
     refused = {to: refusal(source, to, **options) for to in LAYOUTS}
-    pointed = {other for e in refused.values() if e is not None for other, _ in named(e.hint)}
-    assert pointed == {to for to, e in refused.items() if e is None}
+    found = {(other, engines) for e in refused.values() if e is not None for other, engines, _ in named(e.hint)}
+    assert {other for other, engines in found if not engines} == {to for to, e in refused.items() if e is None}
+    for other, engines in found:
+        assert refusal(source, other, engines, **options) is None
 
 
 def test_where_no_layout_holds_all_it_is_said_what_stands_in_the_way():
@@ -85,4 +89,4 @@ def test_what_a_layout_needs_besides_is_named_with_it(tmp_path: Path, feature: d
     source = variants.specforge(tmp_path / "head", has=Has(**feature))
     error = refusal(source, "specjax")
     assert error is not None
-    assert ("speculators", "--target") in named(error.hint)
+    assert ("speculators", "", "--target") in named(error.hint)

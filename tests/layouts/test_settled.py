@@ -29,7 +29,7 @@ def claiming(folder: Path, layout: str, where: str = "norm_output") -> Path:
     return edit(source, eagle_config={**config_of(source)["eagle_config"], TRTLLM: True})
 
 
-@pytest.mark.parametrize("layout", ["modelopt", "specjax", "safeailab", "angelslim", "universal", "specforge"])
+@pytest.mark.parametrize("layout", ["modelopt", "specjax", "safeailab", "angelslim", "specforge"])
 def test_norm_output_of_a_trainer_without_it_has_to_be_settled(tmp_path: Path, target: Path, layout: str):
     source = claiming(tmp_path / "head", layout)
     needs = {"target": str(target), "speculative_tokens": 3}

@@ -7,7 +7,7 @@ rule names the place in the engine's source that it comes from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from eagle3hub.engines.preflight.case import PreflightCase, PreflightFinding
 from eagle3hub.engines.preflight.contracts import (
@@ -20,8 +20,22 @@ from eagle3hub.engines.preflight.contracts import (
     current_contracts,
     weigh,
 )
-from eagle3hub.engines.preflight.files import ExaminedHead, HeadFiles, Truth, examine, infer_truth, target_embeddings
-from eagle3hub.engines.preflight.rules import configuration_findings, tensor_findings, wiring_findings
+from eagle3hub.engines.preflight.files import (
+    ExaminedHead,
+    HeadFiles,
+    Truth,
+    examine,
+    examine_written,
+    infer_truth,
+    target_embeddings,
+)
+from eagle3hub.engines.preflight.rules import (
+    configuration_findings,
+    tensor_findings,
+    unserved_findings,
+    wiring_findings,
+)
+from eagle3hub.engines.specs import engine_data
 from eagle3hub.head.target import TargetFacts
 
 __all__ = [
@@ -36,8 +50,11 @@ __all__ = [
     "contract",
     "contracts",
     "current_contracts",
+    "engines_serving",
     "examine",
+    "examine_written",
     "infer_truth",
+    "pinned_contracts",
     "preflight",
     "preflight_all",
     "preflight_findings",
@@ -65,6 +82,33 @@ def preflight(
 def preflight_all(subject: ExaminedHead, target: TargetFacts | None = None) -> list[PreflightVerdict]:
     """Run `preflight` for every engine's pinned and neighbouring versions, in the order of display."""
     return [_judge(subject, c, target) for c in current_contracts()]
+
+
+def pinned_contracts(engine: str) -> list[EngineContract]:
+    """Return the contracts of an engine's pinned version, one for each of its runners."""
+    pinned = engine_data(engine).pinned
+    return [c for c in contracts() if c.engine == engine and c.version.partition(" ")[0] == pinned]
+
+
+def engines_serving(engines: Iterable[str], target: TargetFacts | None) -> dict[str, str | None]:
+    """Say for each engine, in its pinned version, why it cannot draft for a target at all; None if it may.
+
+    Without ``target``, an engine is left out only if it drafts for no target. If one runner of a version can serve the
+    target, the engine can.
+    """
+    found: dict[str, str | None] = {}
+    for engine in engines:
+        reasons = [_unserved(terms, target) for terms in pinned_contracts(engine)]
+        found[engine] = next(iter(reasons), None) if all(reasons) else None
+    return found
+
+
+def _unserved(terms: EngineContract, target: TargetFacts | None) -> str | None:
+    for finding in unserved_findings(terms, target):
+        rule = terms.rules.get(finding.code)
+        if rule is not None and rule.effect == "refuses":
+            return rule.reason(finding.code, finding.facts).sentence
+    return None
 
 
 def preflight_findings(case: PreflightCase) -> Iterator[PreflightFinding]:

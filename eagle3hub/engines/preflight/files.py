@@ -19,6 +19,7 @@ from eagle3hub.head import Head
 from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.rope import ROPE_THETA, of_whole_heads, read_rope
 from eagle3hub.head.vocab import check_vocab_map
+from eagle3hub.layouts.base import LayoutFiles
 from eagle3hub.layouts.hf_config import context_of
 from eagle3hub.layouts.tensors import PACKED, QUANT_CONFIG, read_mask
 from eagle3hub.system.reading import opened
@@ -216,6 +217,16 @@ def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint
     if truth.embedding != "none" and target is not None:
         truth = replace(truth, embedding=compare_embeddings(checkpoint, target) or truth.embedding)
     return ExaminedHead(files, truth if head is None else _with_head(truth, head))
+
+
+def examine_written(head: Head, written: LayoutFiles, weights: Sequence[str]) -> ExaminedHead:
+    """Examine a folder that is planned and not yet written: the files of ``head`` in some layout.
+
+    ``weights``: names of the weights files to be written.
+    """
+    tensors = {tensor.name: (tensor.dtype, tuple(tensor.shape)) for tensor in written.tensors}
+    files = HeadFiles(written.config, tensors, tuple(weights), quant_file=QUANT_CONFIG in written.side_files)
+    return ExaminedHead(files, _with_head(infer_truth(files), head))
 
 
 def _is_mislabelled(path: Path) -> bool:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from eagle3hub.engines.preflight.case import PreflightCase, PreflightFinding, lookup
-from eagle3hub.engines.preflight.contracts import AuxReading, Numbering
+from eagle3hub.engines.preflight.contracts import AuxReading, EngineContract, Numbering
 from eagle3hub.engines.preflight.files import (
     QUANTIZED_NAME,
     find_tensor,
@@ -20,6 +20,7 @@ from eagle3hub.engines.preflight.files import (
 )
 from eagle3hub.head.aux_defaults import shown
 from eagle3hub.head.rope import ROPE_THETA, read_rope
+from eagle3hub.head.target import TargetFacts
 from eagle3hub.layouts.hf_config import CONTEXT, LAYERS, context_of
 
 # Check config.json: what it says, and how an engine reads it
@@ -63,12 +64,22 @@ def _target(case: PreflightCase) -> Iterator[PreflightFinding]:
             yield PreflightFinding(
                 "target-mismatch", {"what": what, "ours": ours, "theirs": theirs, "target": target.name}
             )
+    if not _needs_no_aux(case):
+        yield from _target_type(terms, target)
+
+
+def unserved_findings(terms: EngineContract, target: TargetFacts | None) -> Iterator[PreflightFinding]:
+    """Check whether an engine drafts at all, and for a target of this kind, whatever the head is."""
+    yield PreflightFinding("no-eagle3")
+    if target is not None:
+        yield from _target_type(terms, target)
+
+
+def _target_type(terms: EngineContract, target: TargetFacts) -> Iterator[PreflightFinding]:
     kind = target.model_type
-    if not kind or _needs_no_aux(case):
-        return
-    if kind in terms.not_targets or (terms.only_targets and kind not in terms.only_targets):
+    if kind and (kind in terms.not_targets or (terms.only_targets and kind not in terms.only_targets)):
         yield PreflightFinding("target-type", {"kind": kind})
-    elif terms.known_targets and kind not in terms.known_targets:
+    elif kind and terms.known_targets and kind not in terms.known_targets:
         yield PreflightFinding("target-unchecked", {"kind": kind})
 
 
