@@ -85,10 +85,7 @@ def versions(layouts: Mapping[str, Layout]) -> list[str]:
 
 def features(layouts: Mapping[str, Layout]) -> list[str]:
     """What each layout can hold besides the core every head has."""
-    body = [
-        [f.title, f"`{_code(f.name)}`", *("yes" if f.name in c.expresses else "**no**" for c in _contracts(layouts))]
-        for f in FEATURES
-    ]
+    body = [[f.title, f"`{_code(f.name)}`", *(_held(c, f.name) for c in _contracts(layouts))] for f in FEATURES]
     return _table(["a head with", "code of the refusal", *(f"`{name}`" for name in layouts)], body)
 
 
@@ -286,6 +283,14 @@ def _full_vocabulary(c: Contract) -> str:
     if "full_vocabulary" not in c.expresses:
         return "no full vocabulary"
     return "identity (zeros, all true)" if c.identity_map else "left out"
+
+
+def _held(contract: Contract, feature: str) -> str:
+    """Whether a layout holds a feature, or for which engines only."""
+    if feature in contract.expresses:
+        return "yes"
+    some = [engine for engine in contract.engines if engine in contract.held_for.get(feature, ())]
+    return f"for {', '.join(some)}" if some else "**no**"
 
 
 def _contracts(layouts: Mapping[str, Layout]) -> list[Contract]:

@@ -103,6 +103,17 @@ def test_benchmarks_and_charts_are_released(project: Path, tmp_path: Path, cli: 
     assert "is a folder of this release" in out
 
 
+def test_a_universal_folder_is_made_for_the_engines_of_the_manifest(
+    project: Path, tmp_path: Path, cli: Cli, paper_target: Path
+):
+    edit(project, layouts={"main": "universal", "also": ["specforge"], "engines": ["vllm", "sglang"]})
+    argv = ["release", project / "release.yaml", "--until", "convert", "--target", paper_target]
+    status, _, err = cli(*argv, "--output", tmp_path / "out")
+    assert status == 0, err
+    assert json.loads((tmp_path / "out/eagle3hub.json").read_text())["made_for"] == ["vllm", "sglang"]
+    assert "made_for" not in json.loads((tmp_path / "out/specforge/eagle3hub.json").read_text())
+
+
 @pytest.mark.engine
 def test_a_release_end_to_end_and_again(project: Path, tmp_path: Path, cli: Cli, smollm2_target: Path):
     argv = ["release", project / "release.yaml", "--dry-run", "--target", smollm2_target, "--output", tmp_path / "out"]

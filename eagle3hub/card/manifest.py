@@ -12,6 +12,7 @@ from eagle3hub.card import bibliography, markdown
 from eagle3hub.card.imported import ImportedTable, load_imported
 from eagle3hub.card.vocabulary import HUB_IDS, HUB_LIBRARIES
 from eagle3hub.errors import ManifestError, SourceError, UsageError
+from eagle3hub.layouts import get_layout
 from eagle3hub.system import resources
 from eagle3hub.system.documents import Document, Location, did_you_mean, hold_to_schema, read_yaml
 from eagle3hub.validation.options import ValidateOptions
@@ -138,11 +139,13 @@ class Release:
 class Layouts:
     """Layouts to publish: ``main`` in the repository's root, each of ``also`` in a folder of its name.
 
-    Without a head there are no layouts, and ``main`` is empty.
+    Without a head there are no layouts, and ``main`` is empty. ``engines`` are those that a universal folder is made
+    for; empty means all that can serve the target.
     """
 
     main: str = ""
     also: tuple[str, ...] = ()
+    engines: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[str]:
         return iter((self.main, *self.also) if self.main else ())
@@ -329,6 +332,14 @@ def _check(document: Document) -> None:
     hold_to_schema(document, resources.schema("manifest"))
     _check_head(document)
     layouts = document.data.get("layouts", {"main": ""})
+    if "engines" in layouts and not any(
+        get_layout(name).contract.held_for for name in (layouts["main"], *layouts.get("also", []))
+    ):
+        raise document.error(
+            ("layouts", "engines"),
+            "none of the layouts is made for engines",
+            "leave it out, or add the universal layout",
+        )
     if layouts["main"] in layouts.get("also", []):
         at = ("layouts", "also", layouts["also"].index(layouts["main"]))
         raise document.error(at, f"{layouts['main']!r} is already the main layout", "name each layout once")
@@ -408,7 +419,7 @@ def _build(document: Document, path: Path) -> Manifest:
             library_name=release.get("library_name"),
             **{key: tuple(release.get(key, ())) for key in ("language", "tags", "datasets", "authors")},
         ),
-        layouts=Layouts(layouts.get("main", ""), tuple(layouts.get("also", ()))),
+        layouts=Layouts(layouts.get("main", ""), tuple(layouts.get("also", ())), tuple(layouts.get("engines", ()))),
         speculative_tokens=data["speculative_tokens"],
         validate=_settings(document, here),
         training=_training(document),

@@ -21,7 +21,7 @@ from eagle3hub.card.reports import find_reports
 from eagle3hub.checkpoint.digest import file_digest, folder_digest
 from eagle3hub.checkpoint.source import PROVENANCE, parse_json_object, read_small
 from eagle3hub.checkpoint.staging import replace_file
-from eagle3hub.conversion.plan import ConvertOptions
+from eagle3hub.conversion.plan import ConvertOptions, made_for
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import Eagle3HubError, InputError, ManifestError, SourceError
 from eagle3hub.head.target import read_target
@@ -114,9 +114,9 @@ def _write(manifest: Manifest, work: Path) -> dict[str, Path] | None:
         facts = read_target(manifest.measured_target, manifest.target.id)
         for layout in manifest.layouts:
             source, dest = str(manifest.head_source), work / layout
-            convert(
-                source, dest, layout, ConvertOptions(target=facts, speculative_tokens=k, digests=True, verify=False)
-            )
+            engines = made_for(layout, manifest.layouts.engines)
+            options = ConvertOptions(target=facts, speculative_tokens=k, engines=engines, digests=True, verify=False)
+            convert(source, dest, layout, options)
     except Eagle3HubError:
         return None
     return {layout: work / layout for layout in manifest.layouts}

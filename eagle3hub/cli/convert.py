@@ -126,7 +126,11 @@ def convert(
     ] = None,
     drop_embeddings: Annotated[
         bool,
-        typer.Option("--drop-embeddings", help="Leave the head's own embeddings out.", rich_help_panel=CHANGE),
+        typer.Option(
+            "--drop-embeddings",
+            help="Leave the head's own embeddings out, equal to the target's or not compared.",
+            rich_help_panel=CHANGE,
+        ),
     ] = False,
     dtype: Annotated[
         str | None,

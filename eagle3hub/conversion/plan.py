@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,13 @@ from eagle3hub.address import HubAddress, is_hub_id, parse_address
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.source import CONFIG, INDEX, PICKLE_INDEX, State, file_states
 from eagle3hub.checkpoint.writer import OutTensor, Shard, in_file_order, split
-from eagle3hub.conversion.edits import Change, Transforms, apply_transforms, overrides
+from eagle3hub.conversion.edits import (
+    Change,
+    Transforms,
+    apply_transforms,
+    leave_out_equal,
+    overrides,
+)
 from eagle3hub.conversion.edits.settings import apply_settings
 from eagle3hub.engines import engine_name
 from eagle3hub.engines.preflight import engines_serving, examine_written, pinned_contracts, preflight
@@ -203,7 +209,11 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
     facts = target if isinstance(target, TargetFacts | None) else read_target(target)
     head = open_head(checkpoint, layout=options.layout, target=facts, target_name=options.target_name, options=read)
     head.made_for, unserved = _made_for(to, options.engines, facts)
-    head, changes = apply_transforms(head, transforms, None if isinstance(target, TargetFacts | None) else str(target))
+    folder = None if isinstance(target, TargetFacts | None) else str(target)
+    head, changes = apply_transforms(head, transforms, folder)
+    if not _keeps_embeddings(to, head) and transforms.include_embeddings is None:
+        head, equal = leave_out_equal(head, folder, download=not options.dry_run) or (head, None)
+        changes += [] if equal is None else [equal]
     head.raise_for_errors()
     try:
         written = codec.write(head, WriteOptions(options.speculative_tokens, options.public_target(head)))
@@ -235,6 +245,16 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
     if options.strict:
         _refuse_assumptions(plan)
     return plan
+
+
+def _keeps_embeddings(to: str, head: Head) -> bool:
+    """Whether the layout has a place for embeddings of the head's own, in a folder for the engines it is made for."""
+    return "embed_tokens" in get_layout(to).contract.for_engines(head.made_for).expresses
+
+
+def made_for(layout: str, engines: Sequence[str]) -> tuple[str, ...]:
+    """Return the engines for the option ``engines`` of a conversion; none where a layout is not made for engines."""
+    return tuple(engines) if get_layout(layout).contract.held_for else ()
 
 
 def _made_for(to: str, asked: tuple[str, ...], target: TargetFacts | None) -> tuple[tuple[str, ...], list[str]]:

@@ -100,7 +100,11 @@ FEATURES: tuple[Feature, ...] = (
         "own embeddings",
         "its own embed_tokens.weight",
         lambda h: "embed_tokens.weight" in h.tensors,
-        Hint("--drop-embeddings leaves them out where they are the target's", "--drop-embeddings"),
+        Hint(
+            "give --target a folder with the target's weights: embeddings that equal the target's are then left out; "
+            "--drop-embeddings leaves them out where they are the target's",
+            "--drop-embeddings",
+        ),
     ),
     Feature(
         "target_width",

@@ -20,7 +20,7 @@ from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.source import CONFIG, INDEX, PICKLE_INDEX, PROVENANCE, TRAINING_STATES
 from eagle3hub.checkpoint.source_tree import SourceTree, record, source_tree
 from eagle3hub.checkpoint.staging import prepare_destination, staged_folder
-from eagle3hub.conversion.plan import ConvertOptions, plan_conversion
+from eagle3hub.conversion.plan import ConvertOptions, made_for, plan_conversion
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import Verdict
@@ -298,7 +298,8 @@ def release_head(
     asked = manifest.validate.engines if options.measures else []
     _require_engines(asked, manifest, options)
     plans = [
-        plan_conversion(str(manifest.head_source), layout, _conversion(manifest, facts)) for layout in manifest.layouts
+        plan_conversion(str(manifest.head_source), layout, _conversion(manifest, facts, layout))
+        for layout in manifest.layouts
     ]
     if asked:
         require_files(measured)
@@ -313,6 +314,7 @@ def release_head(
             target=measured,
             facts=facts,
             speculative_tokens=manifest.speculative_tokens,
+            engines=manifest.layouts.engines,
             options=replace(
                 manifest.validate, engine_python=options.engine_python or {}, endpoints=options.endpoints or {}
             ),
@@ -349,8 +351,9 @@ def _require_engines(asked: Sequence[str], manifest: Manifest, options: ReleaseO
             interpreter(get_engine(engine), manifest.validate.device, options.engine_python or {})
 
 
-def _conversion(manifest: Manifest, facts: TargetFacts) -> ConvertOptions:
-    return ConvertOptions(target=facts, speculative_tokens=manifest.speculative_tokens, digests=True)
+def _conversion(manifest: Manifest, facts: TargetFacts, layout: str) -> ConvertOptions:
+    engines = made_for(layout, manifest.layouts.engines)
+    return ConvertOptions(target=facts, speculative_tokens=manifest.speculative_tokens, engines=engines, digests=True)
 
 
 def folder_name(manifest: Manifest) -> str:
@@ -398,7 +401,7 @@ def _measure(
     for i, layout in enumerate(layouts):
         say = labelled(progress, f"{layout} ({i + 1} of {len(layouts)})", i / len(layouts), (i + 1) / len(layouts))
         if until == "convert":
-            convert(runner.source, heads / layout, layout, _conversion(manifest, runner.facts), progress=say)
+            convert(runner.source, heads / layout, layout, _conversion(manifest, runner.facts, layout), progress=say)
             continue
         results.append(runner.run(layout, heads / layout, say))
     return results

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from eagle3hub._version import __version__
 from eagle3hub.checkpoint.digest import folder_digest
-from eagle3hub.conversion.plan import ConvertOptions
+from eagle3hub.conversion.plan import ConvertOptions, made_for
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines.base import Verdict, worst_verdict
 from eagle3hub.errors import FoundWanting, InputError
@@ -68,6 +68,7 @@ class LayoutRunner:
         cache: work on the target that the layouts share.
         store: where earlier reports of exactly this are found and new ones are kept, or None.
         measure: whether to measure a layout that has no earlier report.
+        engines: those that a universal folder is made for; empty: all that can serve the target.
     """
 
     source: str | Path
@@ -78,6 +79,7 @@ class LayoutRunner:
     cache: Cache
     store: ReportStore | None = None
     measure: bool = True
+    engines: tuple[str, ...] = ()
 
     def run(self, layout: str, folder: Path, progress: Progress = silent) -> LayoutResult:
         """Convert the head to ``layout``, in the new folder ``folder``, and validate it.
@@ -89,7 +91,12 @@ class LayoutRunner:
             self.source,
             folder,
             layout,
-            ConvertOptions(target=self.facts, speculative_tokens=self.speculative_tokens, digests=True),
+            ConvertOptions(
+                target=self.facts,
+                speculative_tokens=self.speculative_tokens,
+                engines=made_for(layout, self.engines),
+                digests=True,
+            ),
             progress=progress,
         )
         key = self._key(folder) if self.store is not None else ""

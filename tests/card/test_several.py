@@ -75,6 +75,7 @@ def test_a_file_with_that_name_is_meant_first(write: Write) -> None:
         ("summary: A larger", "sumary: A larger", 26, "'release.sumary'; did you mean 'summary'"),
         ("    speculative_tokens: 5", "    speculative_tokens: 500", 29, "speculative_tokens is 500"),
         ("also: []", "also: [specforge]", 28, "'specforge' is already the main layout"),
+        ("also: []", "engines: [vllm]", 28, "none of the layouts is made for engines"),
     ],
 )
 def test_errors_name_the_line_of_the_entry(write: Write, old: str, new: str, line: int, message: str) -> None:

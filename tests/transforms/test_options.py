@@ -156,6 +156,21 @@ def test_embeddings_can_be_dropped_where_the_target_has_the_same(tmp_path: Path,
     assert "no embed_tokens" in refused(heads.specforge(tmp_path / "none"), "modelopt", "--drop-embeddings")
 
 
+def test_embeddings_equal_to_the_targets_are_left_out_where_a_layout_has_no_place_for_them(tmp_path, ok, refused):
+    source = replace(heads.speculators(tmp_path / "head", embeddings=True), **{"embed_tokens.weight": TABLE})
+    same, other = (target_with_weights(tmp_path / name, TABLE + i) for i, name in enumerate(("same", "other")))
+    for to in ("modelopt", "universal"):
+        document, tensors, _ = ok(source, to, "--target", same, name=f"to-{to}")
+        assert "embed_tokens.weight" not in tensors
+        assert [(c["name"], c["evidence"]) for c in document["repairs"]] == [
+            ("drop-embeddings", "they equal those of same, byte for byte")
+        ]
+        assert "embed_tokens" not in {a["field"] for a in document["assumptions"]}
+        assert "give --target a folder with the target's weights" in refused(source, to, "--target", other)
+    _, tensors, _ = ok(source, "specforge", "--target", same, name="kept")
+    assert torch.equal(tensors["embed_tokens.weight"], TABLE)
+
+
 def test_set_writes_fields_and_keeps_what_the_tensors_say(tmp_path: Path, ok, refused):
     source = heads.specforge(tmp_path / "head")
     document, _, config = ok(

@@ -12,7 +12,7 @@ from eagle3hub.checkpoint.safetensors import FLOATS, TensorRef, read_header
 from eagle3hub.checkpoint.source import INDEX, WEIGHTS, parse_json_object, read_small
 from eagle3hub.checkpoint.writer import OpenFiles, stream
 from eagle3hub.conversion.edits.change import Change
-from eagle3hub.errors import Hint, HubError, Refusal, SourceError, TensorError
+from eagle3hub.errors import Hint, HubError, InputError, Refusal, SourceError, TensorError
 from eagle3hub.head import Assumption, Head
 
 EMBEDDINGS = "embed_tokens.weight"
@@ -82,7 +82,6 @@ def drop_embeddings(head: Head, target: str | None) -> tuple[Head, Change]:
             hint="keep them",
             code="refused-embeddings-width",
         )
-    left = {n: t for n, t in head.tensors.items() if n != EMBEDDINGS}
     assumptions = list(head.assumptions)
     if target is not None and Path(target).expanduser().is_dir() and _has_weights(Path(target).expanduser()):
         theirs = find_embeddings(target)
@@ -101,7 +100,37 @@ def drop_embeddings(head: Head, target: str | None) -> tuple[Head, Change]:
         why = "the head's own embeddings were dropped and engines use the target's, which were not compared with them"
         settle = "give --target a folder that holds the target's weights"
         assumptions.append(Assumption("embed_tokens", "the target's", why, settle))
-    change = Change("drop-embeddings", "the head's own token embeddings were left out", evidence, [own.name])
+    return _without(head, evidence, assumptions)
+
+
+def leave_out_equal(head: Head, target: str | None, *, download: bool) -> tuple[Head, Change] | None:
+    """Remove embed_tokens.weight if it equals, byte for byte, that of a target whose weights lie in a folder.
+
+    ``download``: whether the weights of a head on the Hub may be downloaded to compare them. None if the head has no
+    embeddings, if they cannot be compared, or if they differ.
+    """
+    own, d = head.tensors.get(EMBEDDINGS), head.dims
+    if own is None or d.hidden_size != d.target_hidden_size or target is None:
+        return None
+    folder = Path(target).expanduser()
+    if not folder.is_dir() or not _has_weights(folder) or (own.remote is not None and not download):
+        return None
+    try:
+        theirs = find_embeddings(target)
+    except InputError:
+        return None
+    if own.remote is not None:
+        open_checkpoint(head.source)  # downloads the weights to the path in the reference
+    if not _equal(own, theirs):
+        return None
+    return _without(head, f"they equal those of {folder.name}, byte for byte", head.assumptions)
+
+
+def _without(head: Head, evidence: str, assumptions: list[Assumption]) -> tuple[Head, Change]:
+    left = {n: t for n, t in head.tensors.items() if n != EMBEDDINGS}
+    change = Change(
+        "drop-embeddings", "the head's own token embeddings were left out", evidence, [head.tensors[EMBEDDINGS].name]
+    )
     return replace(head, tensors=left, assumptions=assumptions), change
 
 
