@@ -78,7 +78,9 @@ def recipe(
     subject = examine(checkpoint, opened, target_embeddings(opened, target))
     known = [c for c in contracts() if (c.engine, c.version.partition(" ")[0]) == (name, made.version)]
     judged = known or [c for c in current_contracts() if c.engine == name]
-    verdicts = [_with_yaml(preflight(subject, c.engine, c.version, facts), made) for c in judged]
+    devices = tensor_parallel or 1
+    foreseen = [preflight(subject, c.engine, c.version, facts, tensor_parallel=devices) for c in judged]
+    verdicts = [_with_yaml(verdict, made) for verdict in foreseen]
     document = {**made.to_json(), "preflight": [verdict.to_json() for verdict in verdicts]}
     emit(document, lambda out: _print(made, verdicts, out), as_json=as_json)
 

@@ -20,14 +20,14 @@ def target_notes(head: Head, target: TargetFacts) -> Iterator[Problem]:
 
 
 def _rope(head: Head, target: TargetFacts) -> Iterator[Problem]:
-    if target.rope is None:
+    own, theirs = head.semantics.rope, target.rope()
+    if theirs is None:
         return
-    own = head.semantics.rope
-    base = ROPE_THETA if target.rope.theta is None else target.rope.theta
-    if (own.theta, of_whole_heads(own.scaling or {})) == (base, target.rope.scaling):
+    base = ROPE_THETA if theirs.theta is None else theirs.theta
+    if (own.theta, of_whole_heads(own.scaling or {})) == (base, theirs.scaling):
         return
     message = (
-        f"the head's RoPE has {in_words(own.theta, own.scaling)}, its target's {in_words(base, target.rope.scaling)}: "
+        f"the head's RoPE has {in_words(own.theta, own.scaling)}, its target's {in_words(base, theirs.scaling)}: "
         "engines rotate a draft by its own, right if it was trained so (some trainers always take base 10000)"
     )
     yield Problem("info", "target-rope", message)

@@ -12,7 +12,7 @@ from eagle3hub.errors import ConfigError, Hint, Refusal
 from eagle3hub.head import Assumption, AuxTaps, Head
 from eagle3hub.head.aux_defaults import AUX_CAPTURE, AUX_IDS, target_types
 from eagle3hub.head.fields import Fields
-from eagle3hub.head.rope import bound_by_context
+from eagle3hub.head.rope import bound_by_context, type_of
 from eagle3hub.layouts.aux_layers import Taps, taps_from
 from eagle3hub.layouts.base import (
     Contract,
@@ -69,6 +69,10 @@ HELD_FOR = {
 """What a folder holds if it is made for these engines or some of them only."""
 
 
+_JAX_ROPE = ("default", "llama3", "yarn", "proportional")
+"""Types of RoPE that sglang-jax computes (0.1.0rc0, ``layers/embeddings.py``, ``get_rope``)."""
+
+
 def _serves(head: Head, engine: str) -> bool:
     """Whether the folder has to serve this engine."""
     return not head.made_for or engine in head.made_for
@@ -93,6 +97,9 @@ def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
         )
     if "mrope_section" in (head.semantics.rope.scaling or {}) and _serves(head, "sglang_jax"):
         raise _not_universal(head, "the head has multimodal RoPE, which sglang-jax ignores", "mrope")
+    kind = type_of(head.semantics.rope.scaling or {})
+    if kind not in _JAX_ROPE and _serves(head, "sglang_jax"):
+        raise _not_universal(head, f"the head has RoPE of type {kind}, which sglang-jax does not compute", "rope-type")
     if len(aux) == 1 and _serves(head, "sglang"):
         raise _not_universal(
             head,

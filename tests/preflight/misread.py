@@ -107,12 +107,12 @@ MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
     ),
     "multimodal RoPE": (
         f.universal(rope_scaling={"rope_type": "default", "mrope_section": [1, 1, 0]}),
-        "R S R X U S U",
+        "R U R X U S U",
         "mrope",
     ),
     "multimodal RoPE, old word for its type": (
         f.universal(rope_scaling={"type": "mrope", "mrope_section": [1, 1, 0]}),
-        "R S R U U X U",
+        "R U R U U X U",
         "mrope",
     ),
     "heads rotated in part": (

@@ -24,7 +24,7 @@ class PreflightCase:
     """A head's files and what it computes, an engine's contract, and the target, if known.
 
     ``capture`` holds the after-layer ids that the engine is given in addition to the files (``[-1]``: the final hidden
-    state), or None.
+    state), or None. ``tensor_parallel`` is the number of devices that target and draft are split over.
     """
 
     files: HeadFiles
@@ -32,6 +32,7 @@ class PreflightCase:
     contract: EngineContract
     target: TargetFacts | None
     capture: tuple[int, ...] | None = None
+    tensor_parallel: int = 1
 
     @property
     def fields(self) -> Mapping[str, Any]:

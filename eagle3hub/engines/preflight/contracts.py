@@ -83,8 +83,8 @@ def weigh(engine: str, version: str, title: str, reasons: Iterable[Reason]) -> P
 # ``engines/data/common/rules.toml`` holds the usual effect and sentence for each code of a finding. The
 # ``contract.toml`` of a version lists the codes that matter to this version, each with its source; a code that is not
 # listed does no harm there. A contract that builds on another version's states only the differences; a rule with the
-# effect ``right`` cancels an inherited one. If the runners of a version read files differently, ``[runners]`` states
-# the differences for each.
+# effect ``right`` and no words of its own cancels an inherited one. If the runners of a version read files differently
+# from each other, ``[runners]`` states the differences for each.
 
 
 Numbering = Literal["boundary", "after", "after-if-first-is-1", "boundary-if-last-layer"]
@@ -208,7 +208,7 @@ class EngineContract(ContractTerms):
         aux_by_target: by model type of the target, how it reads aux layers.
         only_targets: the only model types of targets that it drafts for (empty: no known limit).
         known_targets, not_targets: model types of targets that its source supports, and does not support (empty:
-            unknown).
+            unknown). newer_targets: types that came after it.
         rules: by code, the effect of a finding.
     """
 
@@ -219,6 +219,7 @@ class EngineContract(ContractTerms):
     only_targets: frozenset[str]
     known_targets: frozenset[str]
     not_targets: frozenset[str]
+    newer_targets: frozenset[str]
     rules: Mapping[str, ContractRule]
 
 
@@ -267,6 +268,7 @@ class _File(ContractTerms):
     only_targets: str | frozenset[str] = frozenset()
     known_targets: str | frozenset[str] = frozenset()
     not_targets: str | frozenset[str] = frozenset()
+    newer_targets: str | frozenset[str] = frozenset()
 
 
 @cache
@@ -342,6 +344,7 @@ def _contract(engine: str, version: str, number: str, file: _File) -> EngineCont
         only_targets=_types(file.only_targets),
         known_targets=_types(file.known_targets),
         not_targets=_types(file.not_targets),
+        newer_targets=_types(file.newer_targets),
         rules=rules,
     )
 
@@ -376,6 +379,8 @@ def _rules(own: Mapping[str, _Ruling]) -> dict[str, ContractRule]:
         if not always.always and code not in own:
             continue
         said = own.get(code, _Ruling())
+        if said.effect == "right" != always.effect and said.says is None:
+            continue
         source = said.source or always.source
         if source is None:
             raise ValueError(f"the rule {code} does not say where it was read")

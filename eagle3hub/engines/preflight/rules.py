@@ -28,6 +28,8 @@ from eagle3hub.layouts.hf_config import CONTEXT, LAYERS, context_of
 
 _NORM_FLAGS = ("norm_before_residual", "norm_before_fc", "fc_norm")
 _NULLS = ("target_hidden_size", "draft_vocab_size", "eagle_config")
+_OTHER_BASES = frozenset({"apertus", "gpt_oss", "llama4", "llama4_text", "mistral3"})
+"""Types of targets whose config class has another RoPE base than 10000 by default (transformers 4.57.1)."""
 _NOT_NULL = (
     *("attention_bias", "hidden_act", "hidden_size", "initializer_range", "intermediate_size"),
     *("max_position_embeddings", "mlp_bias", "num_attention_heads", "num_hidden_layers", "rms_norm_eps"),
@@ -50,6 +52,7 @@ def configuration_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
     yield from _rope(case)
     yield from _context(case)
     yield from _kinds(case)
+    yield from _sharding(case)
 
 
 def _target(case: PreflightCase) -> Iterator[PreflightFinding]:
@@ -66,6 +69,7 @@ def _target(case: PreflightCase) -> Iterator[PreflightFinding]:
             )
     if not _needs_no_aux(case):
         yield from _target_type(terms, target)
+    yield from _target_config(terms, target)
 
 
 def unserved_findings(terms: EngineContract, target: TargetFacts | None) -> Iterator[PreflightFinding]:
@@ -73,14 +77,29 @@ def unserved_findings(terms: EngineContract, target: TargetFacts | None) -> Iter
     yield PreflightFinding("no-eagle3")
     if target is not None:
         yield from _target_type(terms, target)
+        yield from _target_config(terms, target)
 
 
 def _target_type(terms: EngineContract, target: TargetFacts) -> Iterator[PreflightFinding]:
     kind = target.model_type
-    if kind and (kind in terms.not_targets or (terms.only_targets and kind not in terms.only_targets)):
+    if kind and kind in terms.newer_targets:
+        yield PreflightFinding("target-newer", {"kind": kind})
+    elif kind and (kind in terms.not_targets or (terms.only_targets and kind not in terms.only_targets)):
         yield PreflightFinding("target-type", {"kind": kind})
     elif kind and terms.known_targets and kind not in terms.known_targets:
         yield PreflightFinding("target-unchecked", {"kind": kind})
+
+
+def _target_config(terms: EngineContract, target: TargetFacts) -> Iterator[PreflightFinding]:
+    """Check what an engine needs of the target's own config, whatever the head is."""
+    if target.ties_embeddings:
+        yield PreflightFinding("target-tied")
+    stated, read = target.rope(), target.rope(terms.rope.reader)
+    if stated is None or stated.theta is None or target.model_type in _OTHER_BASES:
+        return
+    base = ROPE_THETA if read is None or read.theta is None else read.theta
+    if stated.theta != base:
+        yield PreflightFinding("target-rope", {"read": f"{base:.15g}", "stated": f"{stated.theta:.15g}"})
 
 
 def _needs_no_aux(case: PreflightCase) -> bool:
@@ -216,7 +235,28 @@ def _context(case: PreflightCase) -> Iterator[PreflightFinding]:
     if case.target is None or case.target.max_position_embeddings is None:
         yield PreflightFinding("context-unknown", {"stated": stated})
     elif length < case.target.max_position_embeddings:
-        yield PreflightFinding("context", {"stated": stated, "target": case.target.max_position_embeddings})
+        facts = {"stated": stated, "target": case.target.max_position_embeddings}
+        yield PreflightFinding("context", facts)
+        if (case.truth.rope_scaling or {}).get("rope_type") == "yarn":
+            yield PreflightFinding("context-lowered", facts)
+
+
+def _sharding(case: PreflightCase) -> Iterator[PreflightFinding]:
+    """Check that the draft's sizes divide by the number of devices; KV heads are replicated where there are fewer."""
+    devices = case.tensor_parallel
+    heads = positive_int(case.fields, "num_attention_heads", 0)
+    kv = positive_int(case.fields, "num_key_value_heads", heads)
+    uneven = [
+        f"{count} {what}"
+        for what, count in (
+            ("attention heads", heads),
+            ("KV heads", kv if devices <= kv or (kv and devices % kv) else 0),
+            ("intermediate sizes", positive_int(case.fields, "intermediate_size", 0)),
+        )
+        if count % devices
+    ]
+    if uneven:
+        yield PreflightFinding("tensor-parallel", {"devices": devices, "uneven": " and ".join(uneven)})
 
 
 def _kinds(case: PreflightCase) -> Iterator[PreflightFinding]:
