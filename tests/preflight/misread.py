@@ -140,6 +140,19 @@ MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
         "R R X X X X S",
         "rope-type",
     ),
+    "RoPE scaling of a type nobody knows": (
+        f.universal(rope_scaling={"rope_type": "foo"}),
+        "X X X X X X S",
+        "rope-type",
+    ),
+    "YaRN, and a context shorter than the target's": (
+        f.universal(
+            rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512},
+            max_position_embeddings=2048,
+        ),
+        "R R X R R R R",
+        "context",
+    ),
     "RoPE that differs by kind of layer": (
         f.universal(rope_theta="DELETE", rope_parameters={"full_attention": {"rope_theta": 1e6}}),
         "X X X R U R U",
