@@ -116,7 +116,7 @@ def _not_as_made(head: Head, verdicts: Sequence[PreflightVerdict]) -> list[Probl
             f"eagle3hub.json says that this folder is made for {verdict.title}, which {verdict.reasons[0].sentence}",
             "convert the head again, and name the target with --target",
         )
-        for verdict in verdicts
+        for verdict in (found.on_files for found in verdicts)
         if (verdict.engine, verdict.version) in pinned and verdict.kind in ("silently_wrong", "refuses")
     ]
 

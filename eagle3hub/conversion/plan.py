@@ -292,7 +292,7 @@ def _hold_to_engines(plan: ConversionPlan, target: TargetFacts | None) -> None:
         told = engine == "trtllm" and head.aux is not None and not head.has_default_aux
         capture = head.aux.after_layer if told and head.aux is not None else None
         for terms in pinned_contracts(engine):
-            verdict = preflight(subject, engine, terms.version, target, capture)
+            verdict = preflight(subject, engine, terms.version, target, capture).on_files
             if verdict.kind in ("silently_wrong", "refuses"):
                 worst = verdict.reasons[0]
                 raise Refusal(

@@ -109,7 +109,7 @@ def engines_serving(engines: Iterable[str], target: TargetFacts | None) -> dict[
 def _unserved(terms: EngineContract, target: TargetFacts | None) -> str | None:
     for finding in unserved_findings(terms, target):
         rule = terms.rules.get(finding.code)
-        if rule is not None and rule.effect in ("refuses", "silently_wrong"):
+        if rule is not None and rule.effect == "refuses":
             return rule.reason(finding.code, finding.facts).sentence
     return None
 

@@ -61,6 +61,12 @@ class PreflightVerdict:
     kind: Effect
     reasons: tuple[Reason, ...]
 
+    @property
+    def on_files(self) -> PreflightVerdict:
+        """The verdict without what is wrong with the target's own config, which no file of a head can mend."""
+        mendable = [reason for reason in self.reasons if reason.code != "target-rope"]
+        return weigh(self.engine, self.version, self.title, mendable)
+
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as an entry of ``engines`` in ``--json`` output."""
         return {
