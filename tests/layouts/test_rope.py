@@ -258,3 +258,14 @@ def test_a_shorter_context_than_the_targets_is_noted(tmp_path: Path):
     yarn = head_with(tmp_path / "yarn", max_position_embeddings=2048, rope_scaling={**YARN, ORIGINAL: 512})
     assert "YaRN" in notes_beside(yarn, tmp_path / "again", max_position_embeddings=32768)["target-context"]
     assert "target-context" not in notes_beside(source, tmp_path / "short", max_position_embeddings=2048)
+
+
+def test_a_type_that_sglang_jax_does_not_compute_leaves_universal_for_the_others(tmp_path: Path):
+    source = head_with(tmp_path / "head", rope_scaling={"rope_type": "linear", "factor": 2.0})
+    target = str(heads.target(tmp_path / "target", WIDE, max_position_embeddings=2048))
+    with pytest.raises(InputError, match="RoPE of type linear, which sglang-jax does not compute") as refused:
+        convert(source, tmp_path / "out", "universal", ConvertOptions(target=target))
+    assert refused.value.code == "refused-rope-type"
+    assert "--to universal --engines vllm,sglang,trtllm" in (refused.value.hint or "")
+    convert(source, tmp_path / "out", "universal", ConvertOptions(target=target, engines=("vllm", "sglang", "trtllm")))
+    assert open_head(tmp_path / "out").semantics.rope.scaling == {"rope_type": "linear", "factor": 2.0}
