@@ -3,7 +3,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -26,20 +27,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--every-error"):
-        os.environ.setdefault(NOTES, tempfile.mkdtemp(prefix="raised-"))
+    if config.getoption("--every-error") and NOTES not in os.environ:
+        os.environ[NOTES] = tempfile.mkdtemp(prefix="raised-")
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(NOTES)))
     if NOTES in os.environ:
-        raised.watch()
+        raised.watch(Path(os.environ[NOTES]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """What a test with random inputs reaches does not count."""
+    by_chance = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+    with raised.by_chance() if by_chance else nullcontext():
+        return (yield)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if NOTES not in os.environ:
-        return
-    folder = Path(os.environ[NOTES])
-    raised.save(folder, f"{os.getpid()}")
     if session.config.getoption("--every-error") and not hasattr(session.config, "workerinput"):
-        left = raised.missed(raised.load(folder))
+        left = raised.missed(raised.reached(Path(os.environ[NOTES])))
         session.config.stash[LEFT] = left
         if left and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

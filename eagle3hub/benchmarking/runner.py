@@ -154,6 +154,7 @@ class BenchRunner:
             max_new_tokens=common.max_new_tokens,
             temperature=cell.temperature,
             seed=common.seed,
+            parallel_drafting=head.semantics.parallel_drafting,
         )
         job = with_room(job, cell.target)
         engine, python = engine_for(cell.engine, job, self._options.engine_python, self._options.endpoints)

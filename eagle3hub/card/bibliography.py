@@ -111,9 +111,9 @@ def _entry(key: str) -> Entry:
 
 @cache
 def _data() -> BibliographyData:
-    from pybtex.database import parse_string
+    from pybtex.database.input.bibtex import Parser  # by name: pybtex's own search reads every installed package
 
-    return parse_string(_FILE.read_text(encoding="utf-8"), "bibtex")
+    return Parser().parse_string(_FILE.read_text(encoding="utf-8"))
 
 
 def _plain(text: str) -> str:

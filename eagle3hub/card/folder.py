@@ -256,6 +256,8 @@ def complete(
     Raises InputError if manifest, reports, heads or templates are wrong, and OutputError.
     """
     loaded = load_manifest(manifest)
+    if templates is not None and not Path(templates).is_dir():
+        raise SourceError(f"no folder of templates at {templates}", code="source-templates")
     said = {k: v for k, v in asdict(publish or loaded.publish).items() if v}
     results = find_benchmarks(loaded)
     for name, (path, found) in zip(numbered(BENCHMARKS, len(results), ".json"), results, strict=True):
@@ -298,8 +300,6 @@ def _heads_files(folder: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def _copy_templates(source: Path, into: Path) -> None:
-    if not source.is_dir():
-        raise SourceError(f"no folder of templates at {source}", code="source-templates")
     for file in sorted(source.glob("*.j2")):
         replace_file(into / file.name, read_bytes(file), parents=True)
 

@@ -20,6 +20,7 @@ from eagle3hub.checkpoint.source_tree import SourceTree
 from eagle3hub.errors import InputError, ManifestError, SourceError
 from eagle3hub.head import Head
 from eagle3hub.system import resources
+from eagle3hub.system.templates import compiled
 from eagle3hub.validation.derive import contradictions
 from eagle3hub.validation.report import Report
 
@@ -235,6 +236,7 @@ def environment(templates: str | Path | None = None) -> ImmutableSandboxedEnviro
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        bytecode_cache=compiled(),
     )
     del env.globals["lipsum"]
     env.globals |= {

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from eagle3hub.card import vocabulary
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion.edits.settings import target_of as known_target
+from eagle3hub.engines.base import PARALLEL_DRAFTING
 from eagle3hub.engines.preflight import ExaminedHead, HeadFiles, PreflightVerdict, examine, preflight
 from eagle3hub.engines.specs import preflight_version, version_data
 from eagle3hub.errors import InputError, UsageError
@@ -156,7 +157,10 @@ def prospect(
     title = f"{vocabulary.engine(engine)} {version}".strip()
     told = tuple(capture) if capture is not None and engine == "trtllm" else None
     try:
-        verdicts = [preflight(one.subject, engine, v, one.target, told) for v in _runners(engine, version, device)]
+        verdicts = [
+            preflight(one.subject, engine, v, one.target, told).with_settings([PARALLEL_DRAFTING])
+            for v in _runners(engine, version, device)
+        ]
     except UsageError:
         return Prospect("unchecked", title)
     best = min(verdicts, key=lambda v: _ORDER.index(v.kind))

@@ -7,8 +7,9 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from itertools import pairwise, zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from eagle3hub.charts.data import Chart, Panel, Series, alt_text, shortened, wrapped
 from eagle3hub.system.text import visible
@@ -236,8 +237,29 @@ def _surround(
 
 
 TAU = "acceptance length τ, tokens per round"
+_DRAWN: dict[tuple[object, ...], Chart] = {}
+"""Charts that this process drew, by everything that decides their bytes."""
+_MOST_KEPT = 64
+
+_Draw = TypeVar("_Draw", bound=Callable[..., Chart])
 
 
+def _once(draw: _Draw) -> _Draw:
+    """Draw a chart only once in a process: a release draws it, checks it before it is sent, and checks it again."""
+
+    @wraps(draw)
+    def drawn(panels: Sequence[Panel], *, title: str, note: str = "") -> Chart:
+        shown = (draw, tuple(panels), title, note)
+        if shown not in _DRAWN:
+            if len(_DRAWN) == _MOST_KEPT:
+                _DRAWN.clear()
+            _DRAWN[shown] = draw(panels, title=title, note=note)
+        return _DRAWN[shown]
+
+    return cast(_Draw, drawn)
+
+
+@_once
 def acceptance_by_dataset(panels: Sequence[Panel], *, title: str, note: str = "") -> Chart:
     """Draw acceptance lengths with intervals, one row for each data set (the panels' labels) and series.
 
@@ -267,6 +289,7 @@ def acceptance_by_dataset(panels: Sequence[Panel], *, title: str, note: str = ""
         return _finished(figure, panels, title, _tau, "")
 
 
+@_once
 def acceptance_by_position(panels: Sequence[Panel], *, title: str, note: str = "") -> Chart:
     """Draw marginal acceptance rates (fractions of 1) by draft position; the panels' labels are positions from 1.
 
@@ -287,6 +310,7 @@ def acceptance_by_position(panels: Sequence[Panel], *, title: str, note: str = "
         return _finished(figure, panels, title, lambda rate: f"{rate:.1%}", "position ")
 
 
+@_once
 def acceptance_by_draft_tokens(panels: Sequence[Panel], *, title: str, note: str = "") -> Chart:
     """Draw acceptance lengths with intervals by K, the draft tokens of a round, which are the panels' labels.
 

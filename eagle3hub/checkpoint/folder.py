@@ -26,6 +26,7 @@ from eagle3hub.checkpoint.source import (
     check_files,
     merge,
     parse_json_object,
+    refuse_files,
 )
 from eagle3hub.errors import ConfigError, Eagle3HubError, Problem, SourceError
 from eagle3hub.system.progress import Progress, silent
@@ -149,6 +150,7 @@ class Checkpoint:
         weights: the weights files. header_sha256: their header digests, in the same order.
         provenance: the parsed eagle3hub.json beside them, or None.
         problems: of stray weights files; see `check_stray_weights`.
+        files: names of the files directly in it.
     """
 
     source: str
@@ -161,6 +163,7 @@ class Checkpoint:
     header_sha256: tuple[str, ...]
     provenance: dict[str, Any] | None
     problems: tuple[Problem, ...] = ()
+    files: frozenset[str] = frozenset()
 
 
 def open_source(source: str | Path | Address, *, headers_only: bool = False, progress: Progress = silent) -> Source:
@@ -200,6 +203,7 @@ def open_checkpoint(
     files = open_source(at, headers_only=headers_only, progress=progress)
     config_bytes = files.small(CONFIG)
     if config_bytes is None:
+        refuse_files(files.name, files.names())
         state = next((name for name in TRAINING_STATES if name in files.names()), None)
         raise SourceError(
             f"there is no {CONFIG} in {files.name}",
@@ -225,6 +229,7 @@ def open_checkpoint(
         header_sha256=tuple(h.digest for h in headers),
         provenance=None if raw_provenance is None else parse_json_object(raw_provenance, files.shown(PROVENANCE)),
         problems=() if on_hub and not headers_only else _stray_weights(files, names, tensors),
+        files=frozenset(files.names()),
     )
 
 
@@ -270,6 +275,7 @@ def _weights(files: Source) -> tuple[list[str], Index | None]:
     for name in TRAINING_STATES:
         if name in present:
             return [name], None
+    refuse_files(files.name, present)
     raise SourceError(
         f"there is no safetensors file in {files.name}, and no torch pickle with weights either",
         hint=f"weights are looked for in {WEIGHTS}, {PICKLE_WEIGHTS}, their shards, and {TRAINING_STATES[0]}",

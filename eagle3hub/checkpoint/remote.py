@@ -27,6 +27,7 @@ from eagle3hub.checkpoint.source import (
     missing,
     parse_json_object,
     read_small,
+    refuse_files,
 )
 from eagle3hub.errors import ConfigError, HubError, SourceError
 from eagle3hub.network import names
@@ -151,6 +152,8 @@ class HubSource:
             listing = _listing(asked)
             commit, self._sizes, self._stated = listing.commit, listing.sizes, listing.stated
             if config not in self._sizes:
+                start = asked.path("")
+                refuse_files(str(asked), self._beside(start))
                 raise SourceError(
                     f"there is no {CONFIG} in {asked}", hint=_where(asked, self._sizes), code="source-no-config"
                 )
@@ -188,7 +191,12 @@ class HubSource:
         if self._sizes is None:
             return self._known_offline()
         start = self._at.path("")
-        return {n.removeprefix(start) for n in self._sizes if n.startswith(start) and "/" not in n[len(start) :]}
+        return self._beside(start)
+
+    def _beside(self, start: str) -> set[str]:
+        """Names of the files directly in a folder of the repository, whose path is ``start``."""
+        names = self._sizes or {}
+        return {n.removeprefix(start) for n in names if n.startswith(start) and "/" not in n[len(start) :]}
 
     def small(self, name: str) -> bytes | None:
         """A small file, downloaded into the cache, or None where there is none of that name."""

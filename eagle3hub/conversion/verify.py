@@ -14,7 +14,7 @@ from eagle3hub.errors import OutputError
 from eagle3hub.head import Head
 from eagle3hub.layouts import get_layout
 from eagle3hub.layouts.base import AS_FOUND, LayoutFiles
-from eagle3hub.layouts.tensors import prepared
+from eagle3hub.layouts.tensors import output_biases, prepared, same_shape
 from eagle3hub.system.progress import Progress, silent
 
 _THREADS = 2
@@ -45,8 +45,9 @@ def verify_folder(folder: Path, head: Head, layout: str, written: LayoutFiles, p
         None if back.vocab_map is None else back.vocab_map.target_id
     ) != wanted or back.vocab_status != head.vocab_status:
         raise _differs("the vocabulary map reads back differently")
-    if set(back.tensors) != set(head.tensors):
-        raise _differs(f"tensors {sorted(set(back.tensors) ^ set(head.tensors))[:3]} are on one side only")
+    wanted_names = set(head.tensors) | set(output_biases(head))
+    if set(back.tensors) != wanted_names:
+        raise _differs(f"tensors {sorted(set(back.tensors) ^ wanted_names)[:3]} are on one side only")
     on_disk = {ref.name: canonical for canonical, ref in back.tensors.items()}
     for name, canonical in written.origin.items():
         if canonical is not None and on_disk.get(name) != canonical:
@@ -96,7 +97,8 @@ def _parts(ref: TensorRef, source: TensorRef | bytes, files: OpenFiles) -> Itera
         yield _Part(ref.name, fd, ref.offset, ref.nbytes, [memoryview(source)])
         return
     files[source.path]
-    if (ref.dtype, ref.shape, ref.nbytes) != (source.dtype, source.shape, source.nbytes):
+    alike = same_shape(ref.name.removeprefix("model."), ref.shape, source.shape)
+    if not alike or (ref.dtype, ref.nbytes) != (source.dtype, source.nbytes):
         raise _differs(f"{ref.name} is {ref.dtype} {list(ref.shape)}")
     step = max(ref.nbytes, 1) if isinstance(source, DerivedRef) else _PART
     for at in range(0, ref.nbytes, step):

@@ -222,8 +222,8 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _remove_tree(path: Path) -> None:
-    (path / _MARKER).unlink(missing_ok=True)
     try:
+        (path / _MARKER).unlink(missing_ok=True)
         shutil.rmtree(path)
     except FileNotFoundError:
         return

@@ -145,7 +145,8 @@ class Rope:
     """Rotary position embedding as trained: base ``theta`` and, if any, the scaling parameters.
 
     ``scaling`` holds the keys of transformers' ``rope_scaling`` (``rope_type``, ``factor``, …), never the
-    theta; None means plain RoPE. All Llama heads use the half-split ("neox") rotation.
+    theta; None means plain RoPE. Llama heads rotate the two halves of a vector against each other ("neox"), MLA heads
+    its neighbouring numbers ("interleaved", "gptj").
     """
 
     theta: float
@@ -157,10 +158,13 @@ class Semantics:
     """What the head computes, apart from shapes and bytes.
 
     ``uses_aux: false`` is a head that reads the target's final post-norm hidden state instead of aux layers: it has
-    neither fc nor hidden_norm. ``attention_bias`` puts a bias on q, k, v and o, ``fc_bias`` on fc. ``sliding_layers``
-    are the draft layers whose attention is limited to ``sliding_window`` tokens.
+    neither fc nor hidden_norm. ``attention_bias`` puts a bias on q, k and v, and on o where the head has one for
+    it; ``fc_bias`` puts one on fc. ``sliding_layers`` are the draft layers whose attention is limited to
+    ``sliding_window`` tokens.
     ``feedback`` says which hidden state the next draft step receives: the one before the head's final norm
     (``pre_norm``, EAGLE-3) or after it (``post_norm``, EAGLE-3.1; engines spell it ``norm_output: true``).
+    ``attention`` is ``gqa`` (Llama's, and Qwen3's with ``qk_norm``) or ``mla`` (DeepSeek's multi-head latent
+    attention, whose sizes are in `Dims.mla`); biases of MLA are those of q_a_proj, kv_a_proj_with_mqa and o_proj.
     """
 
     rope: Rope
@@ -179,6 +183,7 @@ class Semantics:
     num_layers: int = 1
     quantization: str | None = None
     parallel_drafting: bool = False
+    attention: Literal["gqa", "mla"] = "gqa"
 
     def to_json(self) -> dict[str, Any]:
         """Every field by name, ``rope`` as an object."""
@@ -189,8 +194,28 @@ class Semantics:
 
 
 @dataclass(frozen=True, slots=True)
+class MlaDims:
+    """Sizes of multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1).
+
+    Keys and values of all heads come from one vector of ``kv_lora_rank`` numbers a token, queries from one of
+    ``q_lora_rank`` (None: straight from the input, by q_proj). In each head, query and key have ``qk_nope_head_dim``
+    numbers without a rotation, then ``qk_rope_head_dim`` with one (the key's are the same in all heads); a value has
+    ``v_head_dim``.
+    """
+
+    q_lora_rank: int | None
+    kv_lora_rank: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
+
+
+@dataclass(frozen=True, slots=True)
 class Dims:
-    """Sizes of a head. ``vocab_size`` is the target's (as in its config), ``draft_vocab_size`` the head's."""
+    """Sizes of a head. ``vocab_size`` is the target's (as in its config), ``draft_vocab_size`` the head's.
+
+    With ``mla``, ``head_dim`` is the length of a query, and ``num_key_value_heads`` is ``num_attention_heads``.
+    """
 
     hidden_size: int
     target_hidden_size: int
@@ -200,10 +225,11 @@ class Dims:
     head_dim: int
     vocab_size: int
     draft_vocab_size: int
+    mla: MlaDims | None = None
 
-    def to_json(self) -> dict[str, int]:
-        """Every size by name."""
-        return asdict(self)
+    def to_json(self) -> dict[str, Any]:
+        """Every size by name; ``mla`` only where there are such."""
+        return {name: size for name, size in asdict(self).items() if name != "mla" or size is not None}
 
 
 @dataclass(frozen=True, slots=True)

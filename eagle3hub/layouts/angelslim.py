@@ -7,7 +7,7 @@ is separate, and the RoPE base it states is not the one trained with (10000 unle
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,8 +18,11 @@ from eagle3hub.layouts.base import Contract, LayoutFiles, Match, WriteOptions
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import Interpretation
 from eagle3hub.layouts.specjax import saved_by_specjax
+from eagle3hub.layouts.tensors import BUFFERS
 
 _ARCHITECTURES = (["Eagle3LlamaForCausalLM"], ["CosyVoice3Eagle3LlamaForCausalLM"])
+_TARGET = "target_model_type"
+"""A field of AngelSlim's draft configs; SpecForge's have it for vision targets only."""
 _TRAINED_THETA = 10000.0
 
 
@@ -49,17 +52,27 @@ class AngelSlim(FlatLayout):
     )
 
     def detect(self, checkpoint: Checkpoint) -> Match | None:
-        """Midlayer names and AngelSlim's architecture name."""
-        architecture = checkpoint.config.get("architectures")
-        if architecture not in _ARCHITECTURES or not any(n.startswith("midlayer.") for n in checkpoint.tensors):
-            return None
-        if saved_by_specjax(checkpoint):
-            return None
-        return Match(1.0, ("midlayer.* names", f"architecture {architecture[0]}"), certain=True)
+        """Midlayer names and AngelSlim's architecture name, or SpecForge's beside a field that AngelSlim adds.
 
-    def interpret(self, config: Mapping[str, Any]) -> Interpretation:
+        vLLM has a class of AngelSlim's name too, so that the map must be as AngelSlim stores it: both buffers or none.
+        """
+        tensors, config = checkpoint.tensors, checkpoint.config
+        architecture = config.get("architectures")
+        if not any(n.startswith("midlayer.") for n in tensors) or saved_by_specjax(checkpoint):
+            return None
+        maps = {n: tensors[n].dtype for n in BUFFERS if n in tensors}
+        if maps not in ({}, {"d2t": "I64", "t2d": "BOOL"}):
+            return None
+        if architecture in _ARCHITECTURES:
+            return Match(1.0, ("midlayer.* names", f"architecture {architecture[0]}"), certain=True)
+        kind = config.get(_TARGET)
+        if architecture == ["LlamaForCausalLMEagle3"] and isinstance(kind, str) and "vl" not in kind.split("_"):
+            return Match(1.0, ("midlayer.* names", f"{_TARGET} of a text target"), certain=True)
+        return None
+
+    def interpret(self, config: Mapping[str, Any], *, names: Collection[str] = ()) -> Interpretation:
         """As every flat config; a RoPE base that the trainer ignores is an assumption."""
-        meaning = super().interpret(config)
+        meaning = super().interpret(config, names=names)
         rope = meaning.semantics.rope
         if _trains_with(rope):
             return meaning

@@ -12,7 +12,7 @@ from eagle3hub.head import Assumption, AuxOrigin, AuxTaps, Head
 from eagle3hub.head.aux_defaults import AUX_IDS, aux_default, shown
 from eagle3hub.head.fields import Fields
 from eagle3hub.head.target import TargetFacts
-from eagle3hub.layouts.base import LAYOUTS, aux_count
+from eagle3hub.layouts.base import READERS, aux_count
 
 Convention = Literal["after", "boundary"]
 
@@ -119,7 +119,7 @@ def trainer_default(head: Head, num_target_layers: int) -> tuple[AuxTaps, Assump
     taps, count = AuxTaps.default_for(num_target_layers, head.layout, kind), aux_count(head)
     why: str | None = "the source names no aux layers: the trainer's default is taken, but a run may have set others"
     if default.fixed:
-        title, special = LAYOUTS[head.layout].contract.title, next(iter(default.targets.items()), None)
+        title, special = READERS[head.layout].contract.title, next(iter(default.targets.items()), None)
         if kind and kind in default.targets:
             why = (
                 f"{title} taps ({shown(default.targets[kind])}) for {kind} unless told otherwise, and records nothing"

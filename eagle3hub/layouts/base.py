@@ -35,6 +35,12 @@ _RESORT = Hint("--resort-vocab puts the rows of lm_head and the map into ascendi
 
 FEATURES: tuple[Feature, ...] = (
     Feature(
+        "mla",
+        "MLA attention",
+        "multi-head latent attention (MLA: kv_a_proj_with_mqa, kv_b_proj)",
+        lambda h: h.semantics.attention == "mla",
+    ),
+    Feature(
         "quantization",
         "quantized weights",
         "quantized weights (packed values with scales)",
@@ -123,6 +129,12 @@ FEATURES: tuple[Feature, ...] = (
         "other number of aux layers",
         "a number of aux hidden states other than 3",
         lambda h: h.semantics.uses_aux and aux_count(h) != 3,
+    ),
+    Feature(
+        "no_lm_head",
+        "no lm_head of its own",
+        "no lm_head.weight: it takes the target's",
+        lambda h: "lm_head.weight" not in h.tensors,
     ),
     Feature(
         "full_vocabulary",
@@ -338,8 +350,8 @@ class LayoutFiles:
     side_files: dict[str, bytes] = field(default_factory=dict)
 
 
-class Layout(Protocol):
-    """A codec for one trainer's layout."""
+class Reader(Protocol):
+    """A codec that reads one layout."""
 
     name: str
     contract: Contract
@@ -350,12 +362,19 @@ class Layout(Protocol):
     def read(self, checkpoint: Checkpoint, options: ReadOptions = AS_FOUND) -> Head:
         """The head in a `prepared` checkpoint. Raises InputError where the folder cannot be read as one."""
 
+
+class Layout(Reader, Protocol):
+    """A codec for one trainer's layout, which reads and writes it."""
+
     def write(self, head: Head, options: WriteOptions) -> LayoutFiles:
         """The files of the head in this layout. Raises Refusal where something would be lost."""
 
 
 LAYOUTS: dict[str, Layout] = {}
-"""Every layout by its name, in the order of help and tables. `eagle3hub.layouts` enters them."""
+"""Every layout that is written, by its name, in the order of help and tables. `eagle3hub.layouts` enters them."""
+
+READERS: dict[str, Reader] = {}
+"""Every layout that is read: those of `LAYOUTS`, and those that are read only. `eagle3hub.layouts` enters them."""
 
 
 def refuse_inexpressible(head: Head, name: str, contract: Contract) -> None:

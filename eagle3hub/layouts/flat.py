@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
@@ -13,21 +14,24 @@ from eagle3hub.checkpoint.writer import OutTensor
 from eagle3hub.errors import ConfigError, Hint, Problem
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head
 from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
-from eagle3hub.head.fields import Fields
+from eagle3hub.head.fields import MASK_TOKENS, Fields
 from eagle3hub.head.rope import plain_scaling, unscaled
 from eagle3hub.head.vocab import mask_as
 from eagle3hub.layouts.aux_layers import Taps, read_flat_taps
 from eagle3hub.layouts.base import (
     AS_FOUND,
+    FEATURES,
     Contract,
     LayoutFiles,
+    Match,
     ReadOptions,
     WriteOptions,
     assumed_depth,
     refuse_inexpressible,
 )
-from eagle3hub.layouts.hf_config import SLIDING, llama_fields, parse_llama, rope_fields
+from eagle3hub.layouts.hf_config import SLIDING, attention_fields, parse_llama, rope_fields
 from eagle3hub.layouts.interpret import (
+    Interpret,
     Interpretation,
     build_head,
     earlier_files,
@@ -36,7 +40,7 @@ from eagle3hub.layouts.interpret import (
     rewritten,
     taps_of,
 )
-from eagle3hub.layouts.tensors import name_on_disk
+from eagle3hub.layouts.tensors import MASK_HIDDEN, name_on_disk, output_biases
 
 # The tensors of a head as one layout stores them: names, vocabulary buffers, header metadata.
 
@@ -47,16 +51,23 @@ TensorsToWrite = tuple[list[OutTensor], dict[str, str] | None, dict[str, str | N
 def tensors_to_write(head: Head, name: str, contract: Contract, before: Carried | None) -> TensorsToWrite:
     """Tensors, header metadata and origin of each tensor for layout ``name``.
 
-    Weights are renamed, never changed. Buffers are computed from the map. ``before``: how the head was stored in this
-    layout earlier; its buffers, dtypes, outdated names and metadata are used again. Without it the layout's own are.
+    Weights are renamed, never changed. Buffers are computed from the map, and biases of o that only the head's trainer
+    does without are zeros. ``before``: how the head was stored in this layout earlier; its buffers, dtypes, outdated
+    names and metadata are used again. Without it the layout's own are.
     """
     names: Mapping[str, str] = {} if before is None else before.names
     tensors: list[OutTensor] = []
     origin: dict[str, str | None] = {}
     for canonical, ref in head.tensors.items():
         on_disk = names.get(canonical) or name_on_disk(canonical, contract.tensor_prefix)
-        tensors.append(OutTensor(on_disk, ref.dtype, ref.shape, ref))
+        shape = (1, 1, ref.num_elements) if canonical == MASK_HIDDEN and head.layout != name else ref.shape
+        tensors.append(OutTensor(on_disk, ref.dtype, shape, ref))
         origin[on_disk] = canonical
+    for canonical, beside in output_biases(head).items():
+        on_disk, width = name_on_disk(canonical, contract.tensor_prefix), head.dims.hidden_size
+        data = bytes(width * beside.nbytes // beside.num_elements)
+        tensors.append(OutTensor(on_disk, beside.dtype, (width,), data))
+        origin[on_disk] = None
     dtypes, metadata = _buffers_to_write(head, name, contract, before)
     for buffer, dtype in dtypes.items():
         on_disk = names.get(buffer, buffer)
@@ -102,6 +113,8 @@ def _buffer(head: Head, buffer: str, dtype: str, name: str) -> OutTensor:
 # The codec of layouts whose config is one flat Llama config (all but speculators).
 
 
+PARALLEL_CLASSES = frozenset({"PEagleDraftModel", "PeagleLlamaForCausalLM", "PeagleQwen3ForCausalLM"})
+"""The draft classes of P-EAGLE that vLLM knows (0.32.0, ``model_executor/models/registry.py:658-666``)."""
 _POST_NORM = ("norm_output", "return_hidden_post_norm")
 """The keys of post-norm feedback: for vLLM and SGLang, and inside ``eagle_config`` for released TensorRT-LLM."""
 _OPTION = {"norm_before_residual": Hint("give --norm-before-residual", "--norm-before-residual")}
@@ -112,8 +125,8 @@ Obeyed = tuple[dict[str, Any], list[Assumption], list[Problem]]
 """A config without the keys its trainer ignores, and the assumptions and problems that these cause."""
 
 
-class FlatLayout(ABC):
-    """What the flat layouts have in common; each one adds its detection and its own config fields.
+class FlatReader:
+    """How flat layouts are read; each one adds its detection.
 
     Attributes:
         hard_coded_act: the activation, where the trainer knows only one.
@@ -135,10 +148,16 @@ class FlatLayout(ABC):
         """The layout's contract for an EAGLE-3 or a P-EAGLE head."""
         return self.contract
 
-    def interpret(self, config: Mapping[str, Any]) -> Interpretation:
-        """The meaning of a config. Raises ConfigError."""
+    def interpret(self, config: Mapping[str, Any], *, names: Collection[str] = ()) -> Interpretation:
+        """The meaning of a config. Raises ConfigError.
+
+        ``names``: the tensors beside it, by canonical name: mask_hidden makes a head a P-EAGLE head, and q_norm one
+        with query and key norms, whatever its class is called.
+        """
         whole = Fields(config)
-        parallel = self.is_parallel(whole)
+        parallel = "parallel_drafting" in self.contract_for(True).expresses and (
+            MASK_HIDDEN in names or self.is_parallel(whole)
+        )
         contract = self.contract_for(parallel)
         kept, assumptions, problems = self._without_ignored(whole, contract)
         c = Fields(kept)
@@ -170,6 +189,8 @@ class FlatLayout(ABC):
         llama = parse_llama(c, hidden_act=self.hard_coded_act, rope_theta=self.certain_theta, sliding=False)
         taps = self.read_taps(c) if uses_aux else Taps(AuxTaps.final_norm("config"))
         changes: dict[str, Any] = {"num_layers": 1} if self.one_layer and not parallel else {}
+        if "qk_norm" in contract.expresses and any(name.endswith(".q_norm.weight") for name in names):
+            changes["qk_norm"] = True
         if "post_norm_feedback" in contract.expresses and c.flag("norm_output", default=False):
             changes["feedback"] = "post_norm"
         return Interpretation(
@@ -178,7 +199,7 @@ class FlatLayout(ABC):
             **taps_of(taps),
             ignores_order=self.order_ignored,
             draft_vocab_size=c.number("draft_vocab_size", default=None),
-            mask_token_id=_token(c, "mask_token_id"),
+            mask_token_id=_mask_token(c),
             assumptions=assumptions,
             problems=[
                 *problems,
@@ -190,7 +211,9 @@ class FlatLayout(ABC):
 
     def is_parallel(self, config: Fields) -> bool:
         """Whether the config is that of a P-EAGLE head."""
-        return False
+        stated = config.get("architectures")
+        named = isinstance(stated, list) and any(name in PARALLEL_CLASSES for name in stated if isinstance(name, str))
+        return named or config.flag("parallel_drafting", default=False)
 
     def read_taps(self, config: Fields) -> Taps:
         """Aux layers the config names."""
@@ -198,7 +221,7 @@ class FlatLayout(ABC):
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions = AS_FOUND) -> Head:
         """The head in the folder."""
-        meaning = interpreted(self.interpret, checkpoint.config, options)
+        meaning = interpreted(lambda c: self.interpret(c, names=checkpoint.tensors), checkpoint.config, options)
         contract = self.contract_for(meaning.semantics.parallel_drafting)
         head = build_head(self.name, contract, checkpoint, meaning, options)
         if head.semantics.quantization is None and checkpoint.config.get("quantization_config"):
@@ -209,38 +232,6 @@ class FlatLayout(ABC):
             hint = "eagle3hub convert leaves it out"
             head.problems.append(Problem("warning", "config-quantization-leftover", message, hint))
         return head
-
-    def write(self, head: Head, options: WriteOptions) -> LayoutFiles:
-        """The files of the head in this layout. Raises Refusal."""
-        contract = self.contract_for(head.semantics.parallel_drafting)
-        refuse_inexpressible(head, self.name, contract)
-        notes: list[str] = []
-        before = earlier_files(head, self.name, self.interpret)
-        if before is not None:
-            config = dict(before.config)
-            notes.append(f"config.json is that of the {contract.title} folder this head came from, as it was")
-            notes += [p.message for p in self.interpret(config).problems]
-        elif head.layout == self.name:
-            config = self._completed_config(head)
-        else:
-            config = self.new_config(head)
-        tensors, metadata, origin = tensors_to_write(head, self.name, contract, before)
-        assumptions = [] if contract.aux_ids is not None else assumed_depth(head, contract.title)
-        return LayoutFiles(config, tensors, metadata, origin, assumptions, notes)
-
-    def noting_base(self, files: LayoutFiles, head: Head) -> LayoutFiles:
-        """The files with a note that this layout's trainer ignores the RoPE base, unless the base is doubtful."""
-        if head.layout == self.name or any(a.field == "rope_theta" for a in head.assumptions):
-            return files
-        note = (
-            f"{self.contract.title}'s trainer always has a RoPE base of 10000, not the one of this head's training, "
-            f"which is {head.semantics.rope.theta:g}: engines obey config.json, but training on would not"
-        )
-        return replace(files, notes=[*files.notes, note])
-
-    @abstractmethod
-    def new_config(self, head: Head) -> dict[str, Any]:
-        """config.json from the head alone."""
 
     def _without_ignored(self, config: Fields, contract: Contract) -> Obeyed:
         """The config without the keys that the trainer ignores, and the assumptions and problems they cause."""
@@ -270,10 +261,50 @@ class FlatLayout(ABC):
             problems.append(Problem("warning", "config-bias-ignored", message, "convert writes attention_bias: false"))
         return kept, assumptions, problems
 
+
+class FlatLayout(FlatReader, ABC):
+    """What the flat layouts that are written have in common; each one adds its own config fields."""
+
+    def write(self, head: Head, options: WriteOptions) -> LayoutFiles:
+        """The files of the head in this layout. Raises Refusal."""
+        contract = self.contract_for(head.semantics.parallel_drafting)
+        refuse_inexpressible(head, self.name, contract)
+        notes: list[str] = []
+        before = earlier_files(head, self.name, self._interpreter(head))
+        if before is not None:
+            config = dict(before.config)
+            notes.append(f"config.json is that of the {contract.title} folder this head came from, as it was")
+            notes += [p.message for p in self._interpreter(head)(config).problems]
+        elif head.layout == self.name:
+            config = self._completed_config(head)
+        else:
+            config = self.new_config(head)
+        tensors, metadata, origin = tensors_to_write(head, self.name, contract, before)
+        assumptions = [] if contract.aux_ids is not None else assumed_depth(head, contract.title)
+        return LayoutFiles(config, tensors, metadata, origin, assumptions, notes)
+
+    def noting_base(self, files: LayoutFiles, head: Head) -> LayoutFiles:
+        """The files with a note that this layout's trainer ignores the RoPE base, unless the base is doubtful."""
+        if head.layout == self.name or any(a.field == "rope_theta" for a in head.assumptions):
+            return files
+        note = (
+            f"{self.contract.title}'s trainer always has a RoPE base of 10000, not the one of this head's training, "
+            f"which is {head.semantics.rope.theta:g}: engines obey config.json, but training on would not"
+        )
+        return replace(files, notes=[*files.notes, note])
+
+    @abstractmethod
+    def new_config(self, head: Head) -> dict[str, Any]:
+        """config.json from the head alone."""
+
+    def _interpreter(self, head: Head) -> Interpret:
+        """How a config of this head is read."""
+        return partial(self.interpret, names=head.tensors)
+
     def _completed_config(self, head: Head) -> dict[str, Any]:
         """The config of a head that is in this layout already: its own, completed, without what misleads engines."""
         fresh = self.new_config(head)
-        config = {k: v for k, v in rewritten(head, fresh, self.interpret).items() if v is not None}
+        config = {k: v for k, v in rewritten(head, fresh, self._interpreter(head)).items() if v is not None}
         for key in _WRITTEN_ANEW:
             if key in fresh and key in config:
                 config[key] = fresh[key]
@@ -287,9 +318,63 @@ class FlatLayout(ABC):
         if "rope_scaling" in self.inert and isinstance(rope, dict) and plain_scaling(rope):
             config |= {"rope_parameters": rope_fields(head.semantics.rope)["rope_parameters"]}
         unwanted = {*self.inert, *(SLIDING if limits else ())}
+        unwanted |= {key for key in MASK_TOKENS if config.get(key) != head.mask_token_id}
         if head.semantics.quantization is None:
             unwanted.add("quantization_config")
-        return {k: v for k, v in config.items() if k in fresh or not (k in unwanted or _claims(k, v))}
+        kept = {k: v for k, v in config.items() if k in fresh or not (k in unwanted or _claims(k, v))}
+        return kept if "lm_head.weight" in head.tensors else kept | {"draft_vocab_size": None}
+
+
+# The codec of flat folders that bear no trainer's marks: read as engines read them, and written in another layout.
+#
+# A flat Llama config and ``midlayer.*`` or ``layers.{i}.*`` names are common to many trainers, and so are conversions
+# by hand: the P-EAGLE heads of the method's authors, heads with a draft class that only vLLM registers, maps without
+# t2d. What another layout knows of its trainer (which layers it taps where a config names none, how it numbers them)
+# is not known here, so it is an assumption.
+
+
+class UnknownTrainer(FlatReader):
+    """Reader of flat folders of an unknown trainer."""
+
+    name = "flat"
+    one_layer = False
+    contract = Contract(
+        title="flat, trainer unknown",
+        tensor_prefix="layers.0.",
+        forms=frozenset({"layers", "midlayer", "midlayers"}),
+        expresses=frozenset(feature.name for feature in FEATURES),
+        vocab_dtype="I64",
+        has_t2d=True,
+        identity_map=False,
+        metadata=None,
+        aux_ids="eagle_config (after-layer) and top level (boundary)",
+        full_title="flat (trainer unknown)",
+        trainer_sorts=False,
+        reads=("flat folders without a trainer's marks", "P-EAGLE of the method's authors"),
+    )
+
+    def detect(self, checkpoint: Checkpoint) -> Match | None:
+        """Names and a flat config that every engine knows; any sign of a trainer weighs more."""
+        tensors, config = checkpoint.tensors, checkpoint.config
+        style = next((s for s in ("midlayer.", "layers.0.") if any(n.startswith(s) for n in tensors)), None)
+        if style is None or "speculators_model_type" in config or "hidden_size" not in config:
+            return None
+        if not any(n == "fc.weight" or n.endswith("hidden_norm.weight") for n in tensors):
+            return None
+        return Match(0.0, (f"{style}* names", "no trainer's marks"))
+
+    def interpret(self, config: Mapping[str, Any], *, names: Collection[str] = ()) -> Interpretation:
+        """As every flat config; what depends on the trainer is an assumption."""
+        meaning = super().interpret(config, names=names)
+        c = Fields(config)
+        if meaning.aux is None or not meaning.aux.numbered or c.layer_ids(AUX_IDS) is not None:
+            return meaning
+        why = (
+            "the ids stand in eagle_config, and no mark says which trainer wrote them: they are taken for after-layer "
+            "ids, as trainers and SGLang number them"
+        )
+        doubt = Assumption(AUX_IDS, meaning.aux.after_layer, why, Hint("give --aux-layers", "--aux-layers"))
+        return replace(meaning, assumptions=[*meaning.assumptions, doubt])
 
 
 def common_config(head: Head, architecture: str) -> dict[str, Any]:
@@ -305,8 +390,8 @@ def common_config(head: Head, architecture: str) -> dict[str, Any]:
     flags = {"norm_before_fc": s.norm_before_fc, "fc_norm": s.fc_norm, "norm_output": s.feedback == "post_norm"}
     return {
         "architectures": [architecture],
-        **llama_fields(s, d),
-        "draft_vocab_size": d.draft_vocab_size,
+        **attention_fields(s, d),
+        "draft_vocab_size": d.draft_vocab_size if "lm_head.weight" in head.tensors else None,  # null: the target's
         **({"target_hidden_size": d.target_hidden_size} if d.target_hidden_size != d.hidden_size else {}),
         **({"max_position_embeddings": head.max_position_embeddings} if head.max_position_embeddings else {}),
         **head.token_ids,
@@ -381,6 +466,7 @@ def _oddities(config: Fields, layers: int, made_one: bool) -> list[Problem]:
     return problems
 
 
-def _token(config: Fields, name: str) -> int | None:
-    value = config.token_ids(name)
-    return value if isinstance(value, int) else None
+def _mask_token(config: Fields) -> int | None:
+    """The token of positions not drafted yet: the first that is stated, as vLLM takes it."""
+    values = (config.token_ids(name) for name in MASK_TOKENS)
+    return next((value for value in values if isinstance(value, int)), None)

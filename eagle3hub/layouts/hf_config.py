@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from eagle3hub.errors import ConfigError, Hint, Problem
-from eagle3hub.head import Assumption, Dims, Rope, Semantics
+from eagle3hub.head import Assumption, Dims, MlaDims, Rope, Semantics
 from eagle3hub.head.fields import TOKEN_IDS, Fields
 from eagle3hub.head.rope import (
     ALIASES,
@@ -44,7 +44,7 @@ _LLAMA: dict[str, Any] = {
 }
 _QWEN3 = {**_LLAMA, "intermediate_size": 22016, "num_key_value_heads": 32, "head_dim": 128, "vocab_size": 151936}
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {"llama": _LLAMA, "qwen3": _QWEN3}
-_CONTEXT = {"qwen3": 32768}
+_CONTEXT = {"qwen3": 32768, "deepseek_v3": 4096, "kimi_k2": 4096}
 
 
 def with_defaults(layer: Mapping[str, Any], model_type: str) -> dict[str, Any]:
@@ -169,16 +169,26 @@ _LARGEST_VOCAB = 1 << 24
 """Bounds far above any model's, so that no number in a config makes a mask or a list of shapes endless."""
 _QWEN3_FULL_LAYERS = 28
 """max_window_layers of a Qwen3 config that states none."""
+LLAMA4, LLAMA4_WIDTH = "llama4_text", "intermediate_size_mlp"
+"""The type of a Llama 4 config, and its key for the width of a dense MLP (its experts have intermediate_size).
+
+SGLang 0.5.23 builds drafts of this type with it (``models/llama_eagle3.py:81-84``), other engines with the other key.
+"""
 SLIDING = ("layer_types", "sliding_window", "use_sliding_window", "max_window_layers")
 
 
 @dataclass(frozen=True, slots=True)
 class LlamaConfig:
-    """The Llama fields of a config, in whichever object a layout keeps them."""
+    """The Llama fields of a config, in whichever object a layout keeps them.
+
+    ``mla``: sizes of MLA attention if the config states any. Only the tensors tell whether the head has it: a config
+    made from a DeepSeek target's may name the sizes for a head with Llama attention.
+    """
 
     hidden_size: int
     target_hidden_size: int
     intermediate_size: int
+    intermediate_size_mlp: int | None
     num_attention_heads: int
     num_key_value_heads: int
     head_dim: int
@@ -194,6 +204,7 @@ class LlamaConfig:
     token_ids: dict[str, int | list[int]]
     assumptions: list[Assumption]
     problems: list[Problem]
+    mla: MlaDims | None = None
 
 
 def parse_llama(
@@ -222,18 +233,19 @@ def parse_llama(
         )
     heads = config.number("num_attention_heads")
     hidden = config.number("hidden_size")
-    if config.get("head_dim") is None and hidden % heads:
+    mla = _mla(config)
+    if mla is None and config.get("head_dim") is None and hidden % heads:
         raise ConfigError(
             f"{config.where}: hidden_size {hidden} is not a multiple of {heads} heads and head_dim is not given",
             code="config-head-dim",
         )
-    act = config.text("hidden_act", default=hidden_act)
+    act = config.text("hidden_act", default=config.text("hidden_activation", default=hidden_act))
     if act is None:
         act = assume("hidden_act", "silu", "the config names no activation; transformers' Llama default is silu")
     eps = config.real("rms_norm_eps", default=None)
     if eps is None:
         eps = assume("rms_norm_eps", 1e-6, "the config has no epsilon; transformers' Llama default is 1e-6")
-    theta, scaling = parse_rope(config)
+    theta, scaling = parse_rope(config if mla is None else _without_interleave(config))
     if theta is None:
         why = "the config has no rope_theta; engines and transformers fall back to 10000"
         theta = rope_theta or assume("rope_theta", ROPE_THETA, why, Hint("give --rope-theta", "--rope-theta"))
@@ -242,11 +254,13 @@ def parse_llama(
         why = "the RoPE scaling is computed from it, and this is what transformers takes where a config has none"
         context = assume("max_position_embeddings", context_of(config.data), why)
     layers = config.number("num_hidden_layers", default=1, most=_MOST_LAYERS)
+    llama4 = config.get("model_type") == LLAMA4
     window, limited = _sliding(config, layers) if sliding else (None, ())
     return LlamaConfig(
         hidden_size=hidden,
         target_hidden_size=config.number("target_hidden_size", default=hidden),
         intermediate_size=config.number("intermediate_size"),
+        intermediate_size_mlp=config.number(LLAMA4_WIDTH, default=None) if llama4 else None,
         num_attention_heads=heads,
         num_key_value_heads=config.number("num_key_value_heads", default=heads),
         head_dim=config.number("head_dim", default=hidden // heads),
@@ -262,7 +276,36 @@ def parse_llama(
         token_ids={k: v for k in TOKEN_IDS if (v := config.token_ids(k)) is not None},
         assumptions=assumptions,
         problems=_rope_problems(config, scaling),
+        mla=mla,
     )
+
+
+def _mla(config: Fields) -> MlaDims | None:
+    """The sizes of MLA attention; None where the config names no kv_lora_rank. Raises ConfigError."""
+    if config.get("kv_lora_rank") is None:
+        return None
+    return MlaDims(
+        q_lora_rank=config.number("q_lora_rank", default=None),
+        kv_lora_rank=config.number("kv_lora_rank"),
+        qk_nope_head_dim=config.number("qk_nope_head_dim"),
+        qk_rope_head_dim=config.number("qk_rope_head_dim"),
+        v_head_dim=config.number("v_head_dim"),
+    )
+
+
+def _without_interleave(config: Fields) -> Fields:
+    """The config without ``rope_interleave: true``, which is how MLA heads rotate. Raises ConfigError for false.
+
+    vLLM 0.32 rotates so whatever the key says (``models/deepseek_v2.py:1122``); SGLang 0.5.23 obeys it (``:2166``).
+    """
+    if not config.flag("rope_interleave", default=True):
+        raise ConfigError(
+            f"{config.where}: rope_interleave is false; every trainer of MLA heads rotates neighbouring numbers, and "
+            "vLLM does so whatever the config says",
+            hint="if the head was trained with interleaved RoPE, remove rope_interleave from config.json",
+            code="config-rope",
+        )
+    return Fields({k: v for k, v in config.data.items() if k != "rope_interleave"}, config.where)
 
 
 def _refuse_unheld(config: Fields) -> None:
@@ -314,6 +357,30 @@ def _sliding(config: Fields, layers: int) -> tuple[int | None, tuple[int, ...]]:
         )
     limited = tuple(i for i, kind in enumerate(kinds) if kind == "sliding_attention")
     return config.number("sliding_window"), limited
+
+
+MLA_CLASS = "Eagle3DeepseekV2ForCausalLM"
+"""The one class name of MLA draft heads that vLLM, SGLang and the trainers TorchSpec and ModelOpt know."""
+_MLA_TYPE = "kimi_k2"
+"""model_type of an MLA head: vLLM takes a deepseek_v3 for multi-token prediction (``config/speculative.py:680``)."""
+
+
+def attention_fields(s: Semantics, d: Dims) -> dict[str, Any]:
+    """The fields of a flat config that every engine reads alike: `llama_fields`, or DeepSeek's for an MLA head.
+
+    ``first_k_dense_replace`` and ``num_nextn_predict_layers`` say that no layer has experts and none predicts further
+    tokens: the defaults of transformers' ``DeepseekV3Config`` say otherwise.
+    """
+    if d.mla is None:
+        return llama_fields(s, d)
+    unread = {"head_dim", "mlp_bias"}
+    return {
+        **{k: v for k, v in llama_fields(s, d).items() if k not in unread},
+        "model_type": _MLA_TYPE,
+        **asdict(d.mla),
+        "first_k_dense_replace": s.num_layers,
+        "num_nextn_predict_layers": 0,
+    }
 
 
 def llama_fields(s: Semantics, d: Dims) -> dict[str, Any]:

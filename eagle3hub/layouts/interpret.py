@@ -10,6 +10,7 @@ from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import ConfigError, Hint, InputError, Problem, UsageError
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head, Semantics
 from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
+from eagle3hub.head.fields import MASK_TOKENS
 from eagle3hub.head.rope import settled_base
 from eagle3hub.layouts.aux_layers import Taps, taps_from
 from eagle3hub.layouts.base import Contract, ReadOptions, aux_count
@@ -178,6 +179,7 @@ def build_head(
     refuse_own(head, options.drop)
     _check_aux_count(head)
     _check_embedding(head)
+    _check_lm_head(head, meaning.draft_vocab_size)
     _check_mask_token(head)
     return head
 
@@ -207,6 +209,21 @@ def _check_embedding(head: Head) -> None:
         )
 
 
+def _check_lm_head(head: Head, stated: int | None) -> None:
+    """Warn of a size of an lm_head that the folder does not hold: SGLang then makes one of random numbers."""
+    if "lm_head.weight" in head.tensors or stated is None:
+        return
+    head.problems.append(
+        Problem(
+            "warning",
+            "tensor-no-lm-head",
+            f"the head has no lm_head, so it takes the target's, but config.json says draft_vocab_size: {stated}: "
+            "SGLang would make an lm_head of that size with random numbers",
+            "eagle3hub convert writes draft_vocab_size: null, with which every engine takes the target's",
+        )
+    )
+
+
 def _check_mask_token(head: Head) -> None:
     vocab = head.dims.vocab_size
     if head.semantics.parallel_drafting and not 0 <= (head.mask_token_id or 0) < vocab:
@@ -226,17 +243,23 @@ def _other_names(checkpoint: Checkpoint, tensors: Mapping[str, Any], prefix: str
 def same_meaning(meaning: Interpretation, head: Head) -> bool:
     """Whether a config describes the head exactly, so that it may be written back unchanged."""
     c, d, s = meaning.llama, head.dims, head.semantics
-    sizes = (c.hidden_size, c.target_hidden_size, c.intermediate_size, c.num_attention_heads, c.num_key_value_heads)
-    same_dims = (*sizes, c.head_dim, c.vocab_size, meaning.draft_vocab_size or d.draft_vocab_size) == (
-        *(d.hidden_size, d.target_hidden_size, d.intermediate_size, d.num_attention_heads, d.num_key_value_heads),
-        *(d.head_dim, d.vocab_size, d.draft_vocab_size),
+    width = d.intermediate_size if d.intermediate_size == c.intermediate_size_mlp else c.intermediate_size
+    sizes = (c.hidden_size, c.target_hidden_size, width, c.num_attention_heads, c.vocab_size)
+    same_dims = (*sizes, meaning.draft_vocab_size or d.draft_vocab_size) == (
+        *(d.hidden_size, d.target_hidden_size, d.intermediate_size, d.num_attention_heads, d.vocab_size),
+        d.draft_vocab_size,
     )
+    if d.mla is None:
+        same_dims = same_dims and (c.num_key_value_heads, c.head_dim) == (d.num_key_value_heads, d.head_dim)
+    else:
+        same_dims = same_dims and c.mla == d.mla
     if meaning.aux is None:
         same_aux = head.has_default_aux
     else:
         same_aux = head.aux is not None and head.aux.taps == meaning.aux.taps and meaning.fc_order == head.fc_order
     same_token = meaning.mask_token_id in (None, head.mask_token_id)
-    semantics = replace(meaning.semantics, fc_bias=s.fc_bias, quantization=s.quantization)  # only tensors tell these
+    told_by_tensors = {name: getattr(s, name) for name in ("fc_bias", "quantization", "attention")}
+    semantics = replace(meaning.semantics, **told_by_tensors)
     return same_dims and same_aux and same_token and semantics == s
 
 
@@ -257,7 +280,7 @@ _MEANINGFUL = frozenset(
     {
         *("norm_before_residual", "norm_before_fc", "fc_norm", "use_aux_norm", "norm_output", "attention_bias"),
         *("rope_theta", "rope_scaling", "rope_parameters", "layer_types", "sliding_window", "use_sliding_window"),
-        *("target_hidden_size", AUX_COUNT, "mask_token_id", "quantization_config", AUX_IDS),
+        *("target_hidden_size", AUX_COUNT, *MASK_TOKENS, "quantization_config", AUX_IDS),
     }
 )
 _NESTED = ("eagle_config", "transformer_layer_config")

@@ -29,10 +29,11 @@ from eagle3hub.layouts.base import (
     alternatives,
 )
 from eagle3hub.layouts.flat import FlatLayout, common_config
+from eagle3hub.layouts.hf_config import MLA_CLASS
 from eagle3hub.layouts.tensors import QUANT_CONFIG
 from eagle3hub.system.reading import read_bytes
 
-_ARCHITECTURES = (["LlamaForCausalLMEagle3"], ["LlamaForCausalLMEagle3Deep"])
+_ARCHITECTURES = (["LlamaForCausalLMEagle3"], ["LlamaForCausalLMEagle3Deep"], [MLA_CLASS])
 _MAX_SIDE_FILE = 8_000_000
 
 
@@ -49,7 +50,8 @@ class ModelOpt(FlatLayout):
         expresses=frozenset(
             {
                 *("hidden_act", "rope_scaling", "aux_ids", "aux_count", "full_vocabulary", "unsorted_vocabulary"),
-                *("several_layers", "attention_bias", "fc_bias", "norm_before_fc", "no_aux", "quantization"),
+                *("several_layers", "attention_bias", "fc_bias", "norm_before_fc", "no_aux", "quantization", "mla"),
+                "no_lm_head",
             }
         ),
         vocab_dtype="I64",
@@ -72,7 +74,8 @@ class ModelOpt(FlatLayout):
         if "speculators_model_type" in config or "t2d" in tensors:
             return None
         style = next((s for s in ("layers.0.", "midlayer.") if any(n.startswith(s) for n in tensors)), None)
-        if style is None:
+        d2t = tensors.get("d2t")
+        if style is None or (d2t is not None and d2t.dtype != "I64"):
             return None
         eagle = config.get("eagle_config")
         evidence = [f"{style}* names"]
@@ -130,7 +133,7 @@ class ModelOpt(FlatLayout):
             )
         s = head.semantics
         return {
-            **common_config(head, "LlamaForCausalLMEagle3"),
+            **common_config(head, "LlamaForCausalLMEagle3" if s.attention == "gqa" else MLA_CLASS),
             **({"bias": True} if s.fc_bias else {}),
             "eagle_config": {
                 AUX_IDS: head.aux.after_layer if head.aux.numbered else [],

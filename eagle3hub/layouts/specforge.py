@@ -8,7 +8,7 @@ for a full vocabulary), embeddings in ``--to hf`` exports only; a flat Llama con
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,8 +20,11 @@ from eagle3hub.head.fields import Fields
 from eagle3hub.layouts.base import Contract, Match
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import Interpretation
+from eagle3hub.layouts.tensors import MASK_HIDDEN
 
 PARALLEL = "PEagleDraftModel"
+_LLAMA, _MLA = "LlamaForCausalLMEagle3", "DeepseekV3ForCausalLMEagle3"
+"""The classes of EAGLE-3 heads; the second is that of sgl-project/SpecForge#640, never merged."""
 _NORM_OUTPUT = {
     True: Problem(
         "error",
@@ -60,7 +63,7 @@ class SpecForge(FlatLayout):
         expresses=frozenset(
             {
                 *("fc_norm", "hidden_act", "rope_scaling", "embed_tokens", "target_width", "aux_ids"),
-                *("full_vocabulary", "parallel_drafting"),
+                *("full_vocabulary", "parallel_drafting", "mla"),
             }
         ),
         vocab_dtype="I64",
@@ -83,48 +86,57 @@ class SpecForge(FlatLayout):
         contract,
         title="SpecForge P-EAGLE",
         tensor_prefix="layers.0.",
-        forms=frozenset({"layers"}),
-        expresses=contract.expresses | {"several_layers", "norm_before_residual"},
+        forms=frozenset({"layers", "midlayer"}),
+        expresses=contract.expresses - {"mla"} | {"several_layers", "norm_before_residual"},
     )
 
     def contract_for(self, parallel_drafting: bool) -> Contract:
         """P-EAGLE heads may have several layers and norm_before_residual."""
         return self.parallel_contract if parallel_drafting else self.contract
 
-    def is_parallel(self, config: Fields) -> bool:
-        """Whether the architecture is P-EAGLE's."""
-        return bool(config.get("architectures") == [PARALLEL])
-
     def detect(self, checkpoint: Checkpoint) -> Match | None:
         """Midlayer names with t2d, pt metadata, int64 d2t and the Eagle3 architecture name; or P-EAGLE's."""
         tensors, config = checkpoint.tensors, checkpoint.config
         if "speculators_model_type" in config:  # the speculators trainer calls its P-EAGLE class by the same name
             return None
-        if config.get("architectures") == [PARALLEL]:
+        midlayer, masks = any(n.startswith("midlayer.") for n in tensors), MASK_HIDDEN in tensors
+        if (
+            config.get("architectures") == [PARALLEL]
+            and not midlayer
+            and not any(n.endswith(".bias") for n in tensors)
+        ):
             return Match(1.0, (f"architecture {PARALLEL}",), certain=True)
-        if not any(n.startswith("midlayer.") for n in tensors) or "t2d" not in tensors:
+        if not midlayer or "t2d" not in tensors or masks or _is_foreign(config.get("architectures")):
             return None
         evidence = ["midlayer.* names"]
-        if config.get("architectures") == ["LlamaForCausalLMEagle3"]:
-            evidence.append("architecture LlamaForCausalLMEagle3")
+        if config.get("architectures") in ([_LLAMA], [_MLA]):
+            evidence.append(f"architecture {config['architectures'][0]}")
         if (checkpoint.metadata or {}).get("format") == "pt":
             evidence.append("header metadata format: pt")
         if "d2t" in tensors and tensors["d2t"].dtype == "I64":
             evidence.append("int64 d2t with t2d")
         return Match((len(evidence) - 1) / 3, tuple(evidence)) if len(evidence) > 1 else None
 
-    def interpret(self, config: Mapping[str, Any]) -> Interpretation:
+    def interpret(self, config: Mapping[str, Any], *, names: Collection[str] = ()) -> Interpretation:
         """As every flat config, with the problem of norm_output if it is there."""
-        meaning = super().interpret({k: v for k, v in config.items() if k != "norm_output"})
+        meaning = super().interpret({k: v for k, v in config.items() if k != "norm_output"}, names=names)
         stated = Fields(config).flag("norm_output", default=None)
         return meaning if stated is None else replace(meaning, problems=[*meaning.problems, _NORM_OUTPUT[stated]])
 
     def new_config(self, head: Head) -> dict[str, Any]:
         """A flat config that SpecForge and every engine read alike."""
+        s = head.semantics
+        own = PARALLEL if s.parallel_drafting else _LLAMA if s.attention == "gqa" else _MLA
         return {
-            **common_config(head, PARALLEL if head.semantics.parallel_drafting else "LlamaForCausalLMEagle3"),
+            **common_config(head, own),
             "eagle_config": {
                 "use_aux_hidden_state": True,
                 **({AUX_IDS: head.aux.after_layer} if head.aux is not None else {}),
             },
         }
+
+
+def _is_foreign(stated: Any) -> bool:
+    """Whether a config names an EAGLE-3 class that SpecForge's exports never have, such as one that vLLM registers."""
+    names = [name for name in stated if isinstance(name, str)] if isinstance(stated, list) else []
+    return any(name.startswith("Eagle3") for name in names)

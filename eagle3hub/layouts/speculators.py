@@ -274,6 +274,8 @@ class Speculators:
             "target_width": "speculators' model sizes fc by the head's own hidden size",
             "permuted_vocabulary": "speculators has no map where the vocabulary is full, and vLLM crashes on one",
             "no_aux": "speculators' model always has fc and hidden_norm",
+            "mla": "speculators' models have Llama and Qwen3 layers only",
+            "no_lm_head": "speculators' models always have an lm_head of their own",
         },
         reads=("0.1 (research names too)", "0.2-0.4 (random layers refused)", "0.5-0.9", "P-EAGLE"),
         writes=SCHEMA_VERSION,

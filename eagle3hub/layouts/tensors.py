@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
 from eagle3hub.checkpoint.safetensors import FLOATS, TensorRef, is_scale
+from eagle3hub.checkpoint.source import refuse_contents
 from eagle3hub.errors import ConfigError, Hint, LayoutError, Problem, Refusal, TensorError, UsageError
-from eagle3hub.head import Dims, Head, Semantics
+from eagle3hub.head import Dims, Head, MlaDims, Semantics
 from eagle3hub.head.vocab import MASK_WIDTHS, VocabMap, check_vocab_map, mask_from, order_fault
 from eagle3hub.layouts.base import Contract, ReadOptions
 from eagle3hub.layouts.hf_config import LlamaConfig
@@ -195,6 +196,13 @@ def read_vocab_map(
     ``contract`` is the layout's: it says in which order its heads keep the rows of lm_head. A map whose only fault is
     its order is returned with the fault where the layout's rows always ascend.
     """
+    if "lm_head.weight" not in checkpoint.tensors and (stated or d.vocab_size) < d.vocab_size:
+        raise TensorError(
+            f"{checkpoint.source} lacks lm_head.weight, and the target's does not fit: the draft vocabulary has "
+            f"{stated} of {d.vocab_size} tokens",
+            hint="export the head again",
+            code="tensor-missing",
+        )
     if stated is not None and stated != d.draft_vocab_size:
         raise TensorError(
             f"lm_head.weight has {d.draft_vocab_size} rows but the config says draft_vocab_size {stated}",
@@ -275,21 +283,23 @@ def collect_tensors(
     number of layers contradicts the config.
     """
     everything = canonical_tensors(checkpoint.tensors, contract.forms)
+    mla = _is_mla(checkpoint, everything, config, contract)
     quantized = quantization_of(everything) if "quantization" in contract.expresses else None
     found, scales = split_scales(everything) if quantized else (everything, {})
     _check_layer_count(found, semantics, contract)
-    d = _dims(found, config)
-    s = replace(semantics, fc_bias="fc.bias" in found, quantization=quantized)
+    d = _dims(found, config, mla)
+    s = replace(
+        semantics, fc_bias="fc.bias" in found, quantization=quantized, attention="gqa" if d.mla is None else "mla"
+    )
     expected = expected_shapes(d, s, num_aux_inputs(found, d))
     _check_names(checkpoint, found, expected, contract)
     for name, shape in expected.items():
         wanted = shape if name not in found else stored_shape(found[name], shape)
-        if name in found and found[name].shape != wanted:
+        if name in found and not same_shape(name, found[name].shape, wanted):
             raise TensorError(
                 f"{found[name].name} is {list(found[name].shape)} but the config asks for {list(wanted)} "
-                f"(hidden_size {d.hidden_size}, {d.num_attention_heads} heads of {d.head_dim}, "
-                f"{d.num_key_value_heads} KV heads, intermediate_size {d.intermediate_size}, "
-                f"vocab_size {d.vocab_size})",
+                f"(hidden_size {d.hidden_size}, {d.num_attention_heads} heads {_heads(d)}, "
+                f"intermediate_size {d.intermediate_size}, vocab_size {d.vocab_size})",
                 hint="config.json and weights are from different heads, or one of them was edited",
                 code="tensor-shape",
             )
@@ -300,8 +310,69 @@ def collect_tensors(
     return {**found, **scales}, d, s
 
 
+MASK_HIDDEN = "mask_hidden"
+"""The features of a P-EAGLE head at positions not drafted yet: a vector, kept as [1, 1, n], [1, n] or [n]."""
+
+
+def same_shape(name: str, a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Whether two shapes of a tensor are one: vLLM flattens mask_hidden (0.32.0, ``models/llama_eagle3.py:415``)."""
+    if name == MASK_HIDDEN and max(len(a), len(b)) <= 3:
+        a, b = (1,) * (3 - len(a)) + a, (1,) * (3 - len(b)) + b
+    return a == b
+
+
+def output_biases(head: Head) -> dict[str, TensorRef]:
+    """By its name, each bias of o that the head lacks although it has them on q, k and v, with that of q beside it.
+
+    Some trainers of P-EAGLE heads make no bias on o. ``attention_bias: true`` asks an engine for all four (vLLM
+    0.32.0, ``models/llama.py:169``), and one that no tensor fills is whatever lies in memory: zeros say what the head
+    computes.
+    """
+    if not head.semantics.attention_bias or head.dims.mla is not None:
+        return {}
+    at = [f"layers.{i}.self_attn." for i in range(head.semantics.num_layers)]
+    return {f"{a}o_proj.bias": head.tensors[f"{a}q_proj.bias"] for a in at if f"{a}o_proj.bias" not in head.tensors}
+
+
+def _heads(d: Dims) -> str:
+    if d.mla is None:
+        return f"of {d.head_dim}, {d.num_key_value_heads} KV heads"
+    m = d.mla
+    return (
+        f"of {m.qk_nope_head_dim} + {m.qk_rope_head_dim}, values of {m.v_head_dim}, q_lora_rank {m.q_lora_rank}, "
+        f"kv_lora_rank {m.kv_lora_rank}"
+    )
+
+
+def has_mla(names: Collection[str]) -> bool:
+    """Whether tensors are those of MLA attention, under any prefix."""
+    return any(".self_attn.kv_a_proj_with_mqa." in name or ".self_attn.kv_b_proj." in name for name in names)
+
+
+def _is_mla(
+    checkpoint: Checkpoint, found: Mapping[str, TensorRef], config: LlamaConfig, contract: Contract
+) -> MlaDims | None:
+    """The sizes of MLA attention if the tensors have it. Raises LayoutError, ConfigError."""
+    if not has_mla(found):
+        return None
+    if "mla" not in contract.expresses:
+        raise LayoutError(
+            f"{checkpoint.source} holds an MLA draft head (kv_b_proj), which a {contract.title} head cannot be: "
+            f"{contract.cannot.get('mla', f'{contract.title} has no place for it')}",
+            hint=Hint("name the layout of its trainer with --from", "--from"),
+            code="layout-mla",
+        )
+    if config.mla is None:
+        raise ConfigError(
+            "config.json has no kv_lora_rank, but the tensors have MLA attention (kv_b_proj)",
+            hint="write q_lora_rank, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim and v_head_dim as in training",
+            code="config-missing",
+        )
+    return config.mla
+
+
 def expected_shapes(d: Dims, s: Semantics, num_aux: int) -> Shapes:
-    """Shape of every tensor such a head has, by canonical name (embed_tokens.weight is optional)."""
+    """Shape of every tensor such a head has, by canonical name (embed_tokens.weight and biases of o are optional)."""
     h, aux = d.hidden_size, num_aux * d.target_hidden_size
     shapes: Shapes = {
         "norm.weight": (h,),
@@ -317,7 +388,7 @@ def expected_shapes(d: Dims, s: Semantics, num_aux: int) -> Shapes:
     if s.fc_norm:
         shapes |= {f"fc_norm.{j}.weight": (d.target_hidden_size,) for j in range(num_aux)}
     if s.parallel_drafting:
-        shapes["mask_hidden"] = (1, 1, aux)
+        shapes[MASK_HIDDEN] = (1, 1, aux)
     for i in range(s.num_layers):
         shapes |= _layer_shapes(d, s, f"layers.{i}.", 2 * h if i == 0 and s.uses_aux else h)
     return shapes
@@ -325,22 +396,52 @@ def expected_shapes(d: Dims, s: Semantics, num_aux: int) -> Shapes:
 
 def _layer_shapes(d: Dims, s: Semantics, at: str, inputs: int) -> Shapes:
     h, i = d.hidden_size, d.intermediate_size
-    q, kv = d.num_attention_heads * d.head_dim, d.num_key_value_heads * d.head_dim
-    shapes: Shapes = {
+    attention = _gqa_shapes(d, s, inputs) if d.mla is None else _mla_shapes(d, d.mla, s, inputs)
+    return {
         f"{at}input_layernorm.weight": (h,),
-        f"{at}self_attn.q_proj.weight": (q, inputs),
-        f"{at}self_attn.k_proj.weight": (kv, inputs),
-        f"{at}self_attn.v_proj.weight": (kv, inputs),
-        f"{at}self_attn.o_proj.weight": (h, q),
+        **{f"{at}self_attn.{name}": shape for name, shape in attention.items()},
         f"{at}post_attention_layernorm.weight": (h,),
         f"{at}mlp.gate_proj.weight": (i, h),
         f"{at}mlp.up_proj.weight": (i, h),
         f"{at}mlp.down_proj.weight": (h, i),
     }
+
+
+def _gqa_shapes(d: Dims, s: Semantics, inputs: int) -> Shapes:
+    q, kv, h = d.num_attention_heads * d.head_dim, d.num_key_value_heads * d.head_dim, d.hidden_size
+    sizes = (("q", q), ("k", kv), ("v", kv))
+    shapes: Shapes = {**{f"{p}_proj.weight": (n, inputs) for p, n in sizes}, "o_proj.weight": (h, q)}
     if s.attention_bias:
-        shapes |= {f"{at}self_attn.{p}_proj.bias": (n,) for p, n in (("q", q), ("k", kv), ("v", kv), ("o", h))}
+        shapes |= {f"{p}_proj.bias": (n,) for p, n in (*sizes, ("o", h))}
     if s.qk_norm:
-        shapes |= {f"{at}self_attn.{p}_norm.weight": (d.head_dim,) for p in "qk"}
+        shapes |= {f"{p}_norm.weight": (d.head_dim,) for p in "qk"}
+    return shapes
+
+
+def _mla_shapes(d: Dims, m: MlaDims, s: Semantics, inputs: int) -> Shapes:
+    """MLA's tensors (ModelOpt ``export/plugins/hf_spec_export.py``, TorchSpec ``models/draft/deepseek_eagle.py``).
+
+    Only the projections of the input and o_proj may have biases (transformers ``DeepseekV3Attention``).
+    """
+    heads, h = d.num_attention_heads, d.hidden_size
+    query, latent = heads * (m.qk_nope_head_dim + m.qk_rope_head_dim), m.kv_lora_rank + m.qk_rope_head_dim
+    shapes: Shapes = {
+        "kv_a_proj_with_mqa.weight": (latent, inputs),
+        "kv_a_layernorm.weight": (m.kv_lora_rank,),
+        "kv_b_proj.weight": (heads * (m.qk_nope_head_dim + m.v_head_dim), m.kv_lora_rank),
+        "o_proj.weight": (h, heads * m.v_head_dim),
+    }
+    if m.q_lora_rank is None:
+        shapes["q_proj.weight"] = (query, inputs)
+    else:
+        shapes |= {
+            "q_a_proj.weight": (m.q_lora_rank, inputs),
+            "q_a_layernorm.weight": (m.q_lora_rank,),
+            "q_b_proj.weight": (query, m.q_lora_rank),
+        }
+    if s.attention_bias:
+        shapes |= {"kv_a_proj_with_mqa.bias": (latent,), "o_proj.bias": (h,)}
+        shapes |= {} if m.q_lora_rank is None else {"q_a_proj.bias": (m.q_lora_rank,)}
     return shapes
 
 
@@ -353,18 +454,27 @@ def num_aux_inputs(found: Mapping[str, TensorRef], d: Dims) -> int:
     return min(max(width // d.target_hidden_size, 1), _MOST_INPUTS)
 
 
-def _dims(found: Mapping[str, TensorRef], config: LlamaConfig) -> Dims:
+def _dims(found: Mapping[str, TensorRef], config: LlamaConfig, mla: MlaDims | None) -> Dims:
     lm_head = found.get("lm_head.weight")
+    heads = config.num_attention_heads
     return Dims(
         hidden_size=config.hidden_size,
         target_hidden_size=config.target_hidden_size,
-        intermediate_size=config.intermediate_size,
-        num_attention_heads=config.num_attention_heads,
-        num_key_value_heads=config.num_key_value_heads,
-        head_dim=config.head_dim,
+        intermediate_size=_intermediate_size(found, config),
+        num_attention_heads=heads,
+        num_key_value_heads=config.num_key_value_heads if mla is None else heads,
+        head_dim=config.head_dim if mla is None else mla.qk_nope_head_dim + mla.qk_rope_head_dim,
         vocab_size=config.vocab_size,
         draft_vocab_size=lm_head.shape[0] if lm_head is not None and lm_head.shape else config.vocab_size,
+        mla=mla,
     )
+
+
+def _intermediate_size(found: Mapping[str, TensorRef], config: LlamaConfig) -> int:
+    """The MLP's width: of the two that a Llama 4 config states, the one that the tensors have."""
+    up = found.get("layers.0.mlp.up_proj.weight")
+    is_other = up is not None and up.shape[:1] == (config.intermediate_size_mlp,)
+    return config.intermediate_size_mlp or 0 if is_other else config.intermediate_size
 
 
 def _check_layer_count(found: Mapping[str, TensorRef], s: Semantics, contract: Contract) -> None:
@@ -387,7 +497,10 @@ def _check_layer_count(found: Mapping[str, TensorRef], s: Semantics, contract: C
 
 
 def _check_names(checkpoint: Checkpoint, found: Mapping[str, TensorRef], expected: Shapes, contract: Contract) -> None:
-    missing = sorted(set(expected) - set(found) - {"embed_tokens.weight"})
+    biases = {n for n in expected if n.endswith("o_proj.bias") and n.replace("o_proj", "v_proj") in expected}
+    optional = {"embed_tokens.weight"} | ({"lm_head.weight"} if "no_lm_head" in contract.expresses else set())
+    optional |= set() if biases & set(found) else biases
+    missing = sorted(set(expected) - set(found) - optional)
     if missing:
         raise TensorError(
             f"{checkpoint.source} lacks {several([name_on_disk(n, contract.tensor_prefix) for n in missing])}",
@@ -429,6 +542,8 @@ def several(names: list[str]) -> str:
 
 _LEAKED = re.compile(r"(^|\.)(target_model\.|rotary_emb\.inv_freq$)|^verifier_(lm_head|norm)\.")
 _PREFIX = "model."
+_NEVER_PREFIXED = frozenset({"lm_head.weight", MASK_HIDDEN, *BUFFERS})
+"""What a model has besides its backbone, whose names alone begin with ``model.`` as NeMo Automodel saves them."""
 _MAP = Hint(
     "--repair takes the vocabulary map from the other buffer where this one is wrong, --d2t from a file",
     "--repair",
@@ -437,6 +552,7 @@ _MAP = Hint(
 _OWN = {
     "embed_tokens.weight": Hint("--drop-embeddings leaves them out where they are the target's", "--drop-embeddings"),
     "fc.bias": "leave the option out",
+    "lm_head.weight": "leave the option out",
     "d2t": _MAP,
     "t2d": _MAP,
 }
@@ -444,10 +560,10 @@ _OWN = {
 
 
 def prepared(checkpoint: Checkpoint, options: ReadOptions) -> Checkpoint:
-    """The checkpoint without dropped tensors and without a ``model.`` that every name begins with.
+    """The checkpoint without dropped tensors and without a ``model.`` before every name, or every name of a backbone.
 
     Raises UsageError for a tensor to drop that is not there, TensorError for leftovers of the target model,
-    LayoutError where some names begin with ``model.`` and others do not.
+    LayoutError where some other names begin with ``model.`` and others do not.
     """
     absent = sorted(set(options.drop) - set(checkpoint.tensors))
     if absent:
@@ -471,7 +587,7 @@ def refuse_own(head: Head, dropped: Collection[str]) -> None:
     two names.
     """
     there = {ref.name for ref in head.tensors.values()}
-    prefix = _PREFIX if all(name.startswith(_PREFIX) for name in there) else ""
+    prefix = _PREFIX if all(name.startswith(_PREFIX) or name in _NEVER_PREFIXED for name in there) else ""
     for name in sorted(dropped):
         bare = name.removeprefix(prefix)
         scales = is_scale(bare) and f"{name.rpartition('.')[0]}.weight" in there
@@ -484,10 +600,12 @@ def refuse_own(head: Head, dropped: Collection[str]) -> None:
 
 
 def _without_prefix(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint without a ``model.`` that every name begins with. Raises LayoutError where only some do."""
+    """The checkpoint without a ``model.`` before each name of its backbone. Raises LayoutError where some lack it."""
     tensors = checkpoint.tensors
     prefixed = [name for name in tensors if name.startswith(_PREFIX)]
-    if prefixed and len(prefixed) == len(tensors):
+    bare = set(tensors) - set(prefixed)
+    kinds = {name.removeprefix(_PREFIX) for name in prefixed} & _NEVER_PREFIXED
+    if prefixed and bare <= _NEVER_PREFIXED and not (bare and kinds):
         stripped = {name.removeprefix(_PREFIX): ref for name, ref in tensors.items()}
         if _is_language_model(stripped):
             raise _whole_model(checkpoint)
@@ -495,11 +613,12 @@ def _without_prefix(checkpoint: Checkpoint) -> Checkpoint:
     if prefixed:
         if _is_language_model({name.removeprefix(_PREFIX) for name in tensors}):
             raise _whole_model(checkpoint)
-        bare = sorted(set(tensors) - set(prefixed))
+        stripped = {name.removeprefix(_PREFIX): ref for name, ref in tensors.items()}
+        refuse_contents(checkpoint.source, stripped, checkpoint.config, checkpoint.files)
         raise LayoutError(
-            f"in {checkpoint.source} some names begin with model. ({prefixed[0]}) and others do not ({bare[0]}): "
+            f"in {checkpoint.source} some names begin with model. ({prefixed[0]}) and others do not ({min(bare)}): "
             "engines put model. before every name, so neither reading is safe",
-            hint="rename the tensors so that all of them or none of them begin with model.",
+            hint="rename the tensors so that none of them begin with model.",
             code="layout-prefixed",
         )
     return checkpoint
@@ -507,6 +626,18 @@ def _without_prefix(checkpoint: Checkpoint) -> Checkpoint:
 
 def _is_language_model(names: Collection[str]) -> bool:
     return "embed_tokens.weight" in names and not any("fc." in name for name in names)
+
+
+_NUMBERED = re.compile(r"(?:^|.*\.)(?:layers|h|blocks)\.(\d+)\.")
+_DEEP = 3
+"""Layers of which no draft head of an unknown layout has so many."""
+
+
+def refuse_language_model(checkpoint: Checkpoint) -> None:
+    """Raise LayoutError for a folder in no layout that has the layers of a language model, under whatever names."""
+    layers = {match[1] for name in checkpoint.tensors if (match := _NUMBERED.match(name))}
+    if len(layers) >= _DEEP and not any("hidden_norm" in name or "fc." in name for name in checkpoint.tensors):
+        raise _whole_model(checkpoint)
 
 
 def _whole_model(checkpoint: Checkpoint) -> LayoutError:

@@ -9,7 +9,7 @@ from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import ConfigError, Hint, Refusal
-from eagle3hub.head import Assumption, AuxTaps, Head
+from eagle3hub.head import Assumption, AuxTaps, Head, MlaDims
 from eagle3hub.head.aux_defaults import AUX_CAPTURE, AUX_IDS, target_types
 from eagle3hub.head.fields import Fields
 from eagle3hub.head.rope import bound_by_context, type_of
@@ -25,7 +25,7 @@ from eagle3hub.layouts.base import (
     refuse_inexpressible,
 )
 from eagle3hub.layouts.flat import FlatLayout, common_config, tensors_to_write
-from eagle3hub.layouts.hf_config import rope_fields
+from eagle3hub.layouts.hf_config import MLA_CLASS, rope_fields
 from eagle3hub.layouts.interpret import earlier_files
 from eagle3hub.layouts.specjax import saved_by_specjax
 
@@ -37,6 +37,8 @@ from eagle3hub.layouts.specjax import saved_by_specjax
 
 
 CANNOT = {
+    "no_lm_head": "sglang-jax makes one of random numbers",
+    "mla": "sglang-jax has no draft class with MLA attention",
     "quantization": "sglang-jax loads no quantized heads",
     "no_aux": "sglang-jax's fc takes 3 hidden states, and vLLM's GPU runner forces aux hidden states on",
     "parallel_drafting": "only vLLM runs P-EAGLE heads",
@@ -58,6 +60,8 @@ CANNOT = {
 
 
 HELD_FOR = {
+    "no_lm_head": frozenset({"vllm", "sglang", "trtllm"}),
+    "mla": frozenset({"vllm", "sglang", "trtllm"}),
     "norm_before_residual": frozenset({"vllm"}),
     "norm_before_fc": frozenset({"vllm", "sglang"}),
     "fc_norm": frozenset({"vllm", "sglang"}),
@@ -95,6 +99,8 @@ def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
             "give --target: its context length is then written",
             "context-unknown",
         )
+    if head.dims.mla is not None:
+        _refuse_mla(head, head.dims.mla)
     if "mrope_section" in (head.semantics.rope.scaling or {}) and _serves(head, "sglang_jax"):
         raise _not_universal(head, "the head has multimodal RoPE, which sglang-jax ignores", "mrope")
     kind = type_of(head.semantics.rope.scaling or {})
@@ -108,6 +114,34 @@ def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
         )
     _refuse_layers(head, aux)
     return aux
+
+
+def _refuse_mla(head: Head, dims: MlaDims) -> None:
+    """Raise Refusal for what an engine's class of MLA drafts lacks though its class of Llama drafts has it."""
+    s = head.semantics
+    if dims.q_lora_rank is None and _serves(head, "sglang"):
+        raise _not_universal(
+            head,
+            "the head makes its queries straight from its input (q_lora_rank: null), and SGLang has MLA drafts with a "
+            "latent of queries only",
+            "mla-query",
+        )
+    if s.attention_bias:
+        raise _not_universal(
+            head, "the head has attention biases, and vLLM drops them in MLA drafts without a word", "attention-bias"
+        )
+    if s.norm_before_fc:
+        raise _not_universal(
+            head, "the head has a norm before fc, and vLLM and SGLang have none in MLA drafts", "norm-before-fc"
+        )
+    kind = (s.rope.scaling or {}).get("rope_type")
+    if kind not in (None, "yarn"):
+        raise _not_universal(
+            head,
+            f"the head has RoPE scaling of type {kind}, and vLLM and SGLang compute every scaling of an MLA head as "
+            "DeepSeek's YaRN",
+            "mla-rope",
+        )
 
 
 def _refuse_layers(head: Head, aux: AuxTaps) -> None:
@@ -190,8 +224,9 @@ def _not_universal(head: Head, message: str, code: str) -> Refusal:
 #
 # Every engine's own keys are written, and they do not clash: boundary ids at top level (vLLM looks there first),
 # after-layer ids in ``eagle_config`` (SGLang looks nowhere else), RoPE in both forms (sglang-jax and TensorRT-LLM
-# read the old one only), ``midlayer.*`` names (which all engines know), an integer draft_vocab_size, no nulls,
-# an architecture name all accept. What each reads: ``engines/data``.
+# read the old one only), ``midlayer.*`` names (which all engines know), an integer draft_vocab_size (null for a head
+# without lm_head, so that SGLang takes the target's; no other nulls), an architecture name all accept. What each one
+# reads: ``engines/data``.
 # Where one of them would load the head and compute something else, `refuse_engines` refuses.
 
 
@@ -279,4 +314,5 @@ class Universal(FlatLayout):
 
     def new_config(self, head: Head) -> dict[str, Any]:
         """The flat config without what depends on the target."""
-        return {MARK: self.name, **common_config(head, "LlamaForCausalLMEagle3")}
+        own = "LlamaForCausalLMEagle3" if head.semantics.attention == "gqa" else MLA_CLASS
+        return {MARK: self.name, **common_config(head, own)}

@@ -11,13 +11,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from eagle3hub.lint import citations, conditions, content, figures, frontmatter, recipes, served
-from eagle3hub.lint.model import RULES, Finding, Rule, run_rule
+from eagle3hub.lint.model import RULES, Card, Finding, Rule, run_rule
 from eagle3hub.lint.parse import parse_card
 
 if TYPE_CHECKING:
     from eagle3hub.card.served import Served
 
-__all__ = ["MODULES", "RULES", "Finding", "Rule", "lint_text"]
+__all__ = ["MODULES", "RULES", "Finding", "Rule", "lint_card", "lint_text"]
 
 MODULES = (citations, conditions, content, figures, frontmatter, recipes, served)
 """The modules that register rules."""
@@ -40,6 +40,10 @@ def lint_text(
             preflight.
         repo: the id of the repository that holds these heads; None if it is not known.
     """
-    card = replace(parse_card(text, name, files), served=tuple(folders), repo=repo)
+    return lint_card(replace(parse_card(text, name, files), served=tuple(folders), repo=repo))
+
+
+def lint_card(card: Card) -> list[Finding]:
+    """Return every finding in a card that is parsed already, sorted by line and code."""
     found = [finding for rule in RULES.values() for finding in run_rule(rule, card)]
     return sorted(found, key=lambda f: (f.line, f.code, f.message))

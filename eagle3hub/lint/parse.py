@@ -223,11 +223,11 @@ def _chunks(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _entry(chunk: str, line: int) -> Entry:
-    from pybtex.database import parse_string
+    from pybtex.database.input.bibtex import Parser  # by name: pybtex's own search reads every installed package
     from pybtex.exceptions import PybtexError
 
     try:
-        (entry,) = parse_string(chunk, "bibtex").entries.values()
+        (entry,) = Parser().parse_string(chunk).entries.values()
         authors = [
             (
                 bibtex_text(" ".join([*p.first_names, *p.middle_names])),

@@ -10,7 +10,8 @@ from eagle3hub.card.manifest import License, Manifest, Target
 from eagle3hub.card.served import open_folders
 from eagle3hub.card.vocabulary import terms
 from eagle3hub.errors import InputError, Problem, SourceError, UsageError
-from eagle3hub.lint import lint_text
+from eagle3hub.lint import lint_card
+from eagle3hub.lint.model import Card
 from eagle3hub.lint.parse import parse_card
 from eagle3hub.lint.served import refused_uses
 from eagle3hub.publishing import remote
@@ -140,13 +141,14 @@ def failed_gates(
     except InputError as e:
         found.append(gate_problem("publish-manifest", e.message, e.hint))
     manifest = own if own is not None else given
+    card = _parsed(files)
     found += [
         *_heads(files, manifest),
         *report_problems(folder, files, manifest),
-        *_card(files),
-        *(card_problems(folder, files) if own is not None and any(f.path == CARD for f in files) else ()),
+        *_card(card),
+        *(card_problems(folder, files) if own is not None and card is not None else ()),
         *_recipes(repo_id, files),
-        *_terms(repo_id, files, manifest),
+        *_terms(repo_id, files, manifest, card),
         *_contents(files),
         *_names(repo_id, files),
         *_signature(files),
@@ -176,22 +178,27 @@ def _heads(files: Sequence[LocalFile], manifest: Manifest | None) -> Iterator[Pr
             yield gate_problem("publish-layouts", f"{folder} holds a head that the manifest does not name")
 
 
-def _card(files: Sequence[LocalFile]) -> Iterator[Problem]:
+def _parsed(files: Sequence[LocalFile]) -> Card | None:
     file = next((f for f in files if f.path == CARD), None)
     if file is None:
+        return None
+    text = file.head(file.size).decode("utf-8", errors="replace")
+    return parse_card(text, CARD, {f.path for f in files})
+
+
+def _card(card: Card | None) -> Iterator[Problem]:
+    if card is None:
         yield gate_problem("publish-card", f"there is no {CARD}", "write it with eagle3hub card")
         yield gate_problem("publish-license", "there is no card to state a license")
         return
-    text = file.head(file.size).decode("utf-8", errors="replace")
-    for finding in lint_text(text, CARD, files={f.path for f in files}):
+    for finding in lint_card(card):
         if finding.severity == "error":
             yield gate_problem("publish-card", f"{CARD}:{finding.line}: {finding.code} {finding.message}", finding.fix)
-    card = parse_card(text, CARD, {f.path for f in files})
     stated = card.listed("license")
     if not stated or "unknown" in stated:
         yield gate_problem("publish-license", "the card's metadata states no license", "add license: to the manifest")
     for link in card.listed("license_link"):
-        if "://" not in link and link not in {f.path for f in files}:
+        if "://" not in link and link not in (card.files or ()):
             yield gate_problem("publish-license", f"the card's license_link names {link}, which is not in the folder")
 
 
@@ -206,13 +213,14 @@ def _recipes(repo_id: str, files: Sequence[LocalFile]) -> Iterator[Problem]:
         yield gate_problem("publish-recipe", f"{CARD}:{line}: {what}", fix)
 
 
-def _terms(repo_id: str, files: Sequence[LocalFile], manifest: Manifest | None) -> Iterator[Problem]:
-    card = next((f for f in files if f.path == CARD), None)
+def _terms(
+    repo_id: str, files: Sequence[LocalFile], manifest: Manifest | None, card: Card | None
+) -> Iterator[Problem]:
     if manifest is None or card is None:
         return
-    read = [f for f in files if f is card or f.path.upper().startswith("NOTICE")]
+    read = [f for f in files if f.path == CARD or f.path.upper().startswith("NOTICE")]
     texts = [f.head(f.size).decode("utf-8", errors="replace") for f in read]
-    stated = parse_card(card.head(card.size).decode("utf-8", errors="replace"), CARD, None).listed("license")
+    stated = card.listed("license")
     for what, fix in unmet_terms(repo_id, manifest.target, stated, texts):
         yield gate_problem("publish-terms", what, fix)
 

@@ -166,7 +166,8 @@ def replay_texts(
                 hint="use a smaller K, a longer context, or texts saved with more lookahead",
                 code="reference-lookahead",
             )
-    model = load_draft(head, source.embeddings, device=device, dtype=dtype)
+    borrowed = None if "lm_head.weight" in head.tensors else source.lm_head
+    model = load_draft(head, source.embeddings, borrowed, device=device, dtype=dtype)
     ledger = Ledger("depths", digest, [list(t.token_ids) for t in texts], repr(longest), repr(tree), str(dtype))
     found: dict[int, list[int]] = dict(ledger.found) if digest else {}
     missing = [n for n in range(len(texts)) if n not in found]

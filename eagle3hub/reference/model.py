@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,16 +30,26 @@ Table = tuple[torch.Tensor, torch.Tensor]
 """Cosines and sines, float32 [..., 1, rotated dimensions / 2]: one of each for every position and frequency."""
 
 
-def rotary_table(rope: Rope, head_dim: int, positions: torch.Tensor, context: int | None) -> Table:
+def rotary_table(
+    rope: Rope, head_dim: int, positions: torch.Tensor, context: int | None, *, mla: bool = False
+) -> Table:
     """Compute the rotation at positions [...] (int64).
 
     ``context`` is the head's ``max_position_embeddings``, for scaled kinds that do not state the trained length.
+    ``mla``: the head has MLA attention, where yarn's length follows DeepSeek's formula.
     Raises Refusal (``reference-rope``) for a kind that the reference does not compute, or one that lacks parameters.
     """
-    scaling = tuple(sorted((k, v) for k, v in (rope.scaling or {}).items() if isinstance(v, (str, int, float))))
-    inverse, length = _frequencies(rope.theta, scaling, head_dim, context)
+    inverse, length, _ = _frequencies(rope.theta, _plain(rope), head_dim, context, mla)
     angles = positions[..., None, None].float() * inverse.to(positions.device)
     return angles.cos() * length, angles.sin() * length
+
+
+def mla_weight(rope: Rope, head_dim: int, context: int | None) -> float:
+    """The factor of MLA's attention scores beside 1 / sqrt(length of a query): 1 but for yarn.
+
+    Arguments and errors as for `rotary_table`.
+    """
+    return _frequencies(rope.theta, _plain(rope), head_dim, context, True)[2]
 
 
 def rotate(x: torch.Tensor, table: Table) -> torch.Tensor:
@@ -50,11 +60,22 @@ def rotate(x: torch.Tensor, table: Table) -> torch.Tensor:
     return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], dim=-1)
 
 
+def rotate_neighbours(x: torch.Tensor, table: Table) -> torch.Tensor:
+    """Rotate all of [..., heads, head_dim] in pairs (2i, 2i + 1), as MLA heads do."""
+    cos, sin = (part.to(x.dtype) for part in table)
+    a, b = x[..., ::2], x[..., 1::2]
+    return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
+
+
+def _plain(rope: Rope) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted((k, v) for k, v in (rope.scaling or {}).items() if isinstance(v, (str, int, float))))
+
+
 @lru_cache(maxsize=64)
 def _frequencies(
-    theta: float, scaling: tuple[tuple[str, Any], ...], head_dim: int, context: int | None
-) -> tuple[torch.Tensor, float]:
-    """Return radians per position and the factor on the length of rotated vectors.
+    theta: float, scaling: tuple[tuple[str, Any], ...], head_dim: int, context: int | None, mla: bool
+) -> tuple[torch.Tensor, float, float]:
+    """Return radians per position, the factor on the length of rotated vectors, and that of MLA's attention scores.
 
     The radians are float32 [rotated dimensions / 2].
     """
@@ -79,7 +100,10 @@ def _frequencies(
         )
     rotated = int(head_dim * float(given.get("partial_rotary_factor", 1.0)))
     inverse = 1.0 / theta ** (torch.arange(0, rotated, 2).float() / rotated)
-    return (inverse, 1.0) if kind == "default" else _SCALED[kind](inverse, given)
+    if kind == "default":
+        return inverse, 1.0, 1.0
+    slowed, length = _SCALED[kind](inverse, given)
+    return (slowed, *(_mla_yarn(given) if mla and kind == "yarn" else (length, 1.0)))
 
 
 def _linear(inverse: torch.Tensor, given: dict[str, Any]) -> tuple[torch.Tensor, float]:
@@ -112,6 +136,17 @@ def _yarn(inverse: torch.Tensor, given: dict[str, Any]) -> tuple[torch.Tensor, f
         some, every = given.get("mscale"), given.get("mscale_all_dim")
         length = _mscale(factor, some) / _mscale(factor, every) if some and every else _mscale(factor, 1)
     return inverse * (1 - slowed) + inverse / factor * slowed, float(length)
+
+
+def _mla_yarn(given: dict[str, Any]) -> tuple[float, float]:
+    """The length of rotated vectors and the factor of all scores.
+
+    Without mscale and mscale_all_dim, DeepSeek takes 1 and 0 (the modeling code of DeepSeek-V2 and Kimi-K2, and vLLM's
+    ``rotary_embedding/deepseek_scaling_rope.py``).
+    """
+    factor, some, every = given["factor"], given.get("mscale", 1.0), given.get("mscale_all_dim", 0.0)
+    all_scores = _mscale(factor, every or 0.0)
+    return _mscale(factor, some) / all_scores, all_scores**2
 
 
 def _mscale(factor: float, weight: float) -> float:
@@ -188,9 +223,10 @@ class Everywhere:
         """Keep only the drafts at ``chosen`` of each text, int64 [B, Q'], indices into the present ones."""
         assert self._starts is not None
         self._starts = self._starts.gather(1, chosen)
+        index = chosen[:, :, None, None, None]
         for layer, (k, v) in self._own.items():
-            index = chosen[:, :, None, None, None].expand(-1, -1, *k.shape[2:])
-            self._own[layer] = k.gather(1, index), v.gather(1, index)
+            kept = (x.gather(1, index.expand(-1, -1, *x.shape[2:])) for x in (k, v))
+            self._own[layer] = next(kept), next(kept)
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Append one more entry to every draft; arguments are [B, Q, heads, head_dim]."""
@@ -211,7 +247,7 @@ class Everywhere:
         own_k, own_v = (x[:, part] for x in self._own[layer])
         starts, window = self._starts[:, part], self._windows[layer]
         texts, drafts, heads, size = q.shape
-        kv_heads, length, own = shared_k.shape[1], shared_k.shape[2], own_k.shape[2]
+        kv_heads, length, own, width = shared_k.shape[1], shared_k.shape[2], own_k.shape[2], own_v.shape[-1]
         q = q.reshape(texts, drafts, kv_heads, heads // kv_heads, size) * size**-0.5
 
         far = q.permute(0, 2, 3, 1, 4).flatten(2, 3) @ shared_k.transpose(-1, -2)  # [B, kv, group * Q, T]
@@ -227,7 +263,7 @@ class Everywhere:
         far = far.masked_fill_(hidden[:, None, None], float("-inf"))
         weights = torch.cat([far, near], dim=-1).float().softmax(-1).to(q.dtype)
         from_shared, from_own = weights[..., :length], weights[..., length:]
-        mixed = (from_shared.flatten(2, 3) @ shared_v).view(texts, kv_heads, -1, drafts, size)
+        mixed = (from_shared.flatten(2, 3) @ shared_v).view(texts, kv_heads, -1, drafts, width)
         mixed = mixed + torch.einsum("bkgqs,bqskd->bkgqd", from_own, own_v)
         return mixed.permute(0, 3, 1, 2, 4).flatten(2, 3)
 
@@ -263,7 +299,8 @@ def _causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | Non
 # the draft. ``norm`` and ``lm_head`` turn the result into logits over the draft vocabulary; ``d2t`` names the target
 # token behind each. To draft further, the layer's own output takes the place of the features (*feedback*), with the
 # token just drafted: no target is needed. (EAGLE-3, arXiv:2503.01840, section 3; the same arithmetic as vLLM's
-# ``model_executor/models/llama_eagle3.py`` and SGLang's ``srt/models/llama_eagle3.py``.)
+# ``model_executor/models/llama_eagle3.py`` and SGLang's ``srt/models/llama_eagle3.py``; for heads with MLA attention,
+# as theirs ``deepseek_eagle3.py`` and ``kimi_k25_eagle3.py``.)
 #
 # `DraftModel` holds the weights and does this arithmetic for the positions it is given. The caller decides what the
 # earlier positions are and where their keys and values are kept (`Memory`, `Everywhere`): drafting one token after
@@ -271,7 +308,10 @@ def _causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | Non
 
 
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""(layer, queries [..., heads, d], keys [..., kv heads, d], values like keys) -> mixed values, like queries."""
+"""(layer, queries [..., heads, d], keys [..., kv heads, d], values [..., kv heads, e]) -> mixed values.
+
+The result is [..., heads, e]. Scores are divided by sqrt(d); d and e differ in MLA heads only.
+"""
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "silu": F.silu,
@@ -338,7 +378,10 @@ class DraftModel:
         ``token_ids`` and ``positions`` are int64 [...]. The result is before the final norm.
         """
         embeds = F.embedding(token_ids, self.embeddings)
-        rotation = rotary_table(self.semantics.rope, self.dims.head_dim, positions, self.max_position_embeddings)
+        mla = self.dims.mla
+        size = self.dims.head_dim if mla is None else mla.qk_rope_head_dim
+        rope, context = self.semantics.rope, self.max_position_embeddings
+        rotation = rotary_table(rope, size, positions, context, mla=mla is not None)
         hidden = features
         for layer in range(self.semantics.num_layers):
             hidden = self._decoder_layer(layer, hidden, embeds, rotation, attend)
@@ -383,7 +426,8 @@ class DraftModel:
             x = torch.cat([self._norm(at + "input_layernorm", embeds), normed], dim=-1)
         else:  # later layers, and a head without aux states, do not get the embeddings
             x = self._norm(at + "input_layernorm", hidden)
-        hidden = residual + self._attention(layer, x, rotation, attend)
+        own = self._attention if self.dims.mla is None else self._latent_attention
+        hidden = residual + own(layer, x, rotation, attend)
         x = self._norm(at + "post_attention_layernorm", hidden)
         act = ACTIVATIONS[s.hidden_act]
         gated = act(self._linear(at + "mlp.gate_proj", x)) * self._linear(at + "mlp.up_proj", x)
@@ -396,7 +440,34 @@ class DraftModel:
         if self.semantics.qk_norm:  # per head, before the rotation
             q, k = self._norm(at + "q_norm", q), self._norm(at + "k_norm", k)
         mixed = attend(layer, rotate(q, rotation), rotate(k, rotation), v)
-        return self._linear(at + "o_proj", mixed.flatten(-2), bias=bias)
+        return self._linear(at + "o_proj", mixed.flatten(-2), bias=bias and f"{at}o_proj.bias" in self.weights)
+
+    def _latent_attention(self, layer: int, x: torch.Tensor, rotation: Table, attend: Attend) -> torch.Tensor:
+        """MLA (arXiv:2405.04434, section 2.1): keys and values from one latent vector a token, RoPE on a part.
+
+        The norms of the latents have the head's own epsilon, as in engines; transformers' and Kimi's modeling code,
+        with which ModelOpt trains, has 1e-6 there.
+        """
+        m, at, bias = self.dims.mla, f"layers.{layer}.self_attn.", self.semantics.attention_bias
+        assert m is not None
+        heads = self.dims.num_attention_heads
+        if m.q_lora_rank is None:
+            q = self._linear(at + "q_proj", x)
+        else:
+            latent = self._linear(at + "q_a_proj", x, bias=bias)
+            q = self._linear(at + "q_b_proj", self._norm(at + "q_a_layernorm", latent))
+        q = q.view(*q.shape[:-1], heads, -1)
+        q_plain, q_turned = q[..., : m.qk_nope_head_dim], q[..., m.qk_nope_head_dim :]
+        joined = self._linear(at + "kv_a_proj_with_mqa", x, bias=bias)
+        latent, k_turned = joined[..., : m.kv_lora_rank], joined[..., m.kv_lora_rank :]
+        kv = self._linear(at + "kv_b_proj", self._norm(at + "kv_a_layernorm", latent))
+        kv = kv.view(*kv.shape[:-1], heads, -1)
+        k_plain, v = kv[..., : m.qk_nope_head_dim], kv[..., m.qk_nope_head_dim :]
+        k_turned = rotate_neighbours(k_turned.unsqueeze(-2), rotation)
+        k = torch.cat([k_plain, k_turned.expand(*k_plain.shape[:-1], -1)], dim=-1)
+        weight = mla_weight(self.semantics.rope, m.qk_rope_head_dim, self.max_position_embeddings)
+        q = torch.cat([q_plain, rotate_neighbours(q_turned, rotation)], dim=-1) * weight
+        return self._linear(at + "o_proj", attend(layer, q, k, v).flatten(-2), bias=bias)
 
     def _norm(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """Apply RMSNorm, computed in float32 and scaled in the weights' dtype, as trainers and engines do."""
@@ -414,13 +485,15 @@ class DraftModel:
 def load_draft(
     head: Head,
     embeddings: torch.Tensor | None = None,
+    lm_head: torch.Tensor | None = None,
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> DraftModel:
     """Load a head's weights to ``device`` as ``dtype``.
 
-    ``embeddings`` are the target's, [vocabulary size or more, hidden size], for a head without its own.
+    ``embeddings`` and ``lm_head`` are the target's, [vocabulary size or more, hidden size], for a head that lacks its
+    own.
 
     Raises the first of the head's problems that is an error; Refusal for a head that the reference cannot compute
     (quantized, unknown activation, no embeddings that fit); TensorError (``tensor-not-finite``) for weights with NaN
@@ -441,6 +514,9 @@ def load_draft(
         )
     weights = {name: _load(ref, device, dtype) for name, ref in head.tensors.items()}
     own = weights.pop("embed_tokens.weight", None)
+    if "lm_head.weight" not in weights:
+        rows = _fitting(lm_head, head, "lm_head")[: head.dims.vocab_size]
+        weights["lm_head.weight"] = rows.to(device, dtype)
     ids = None if head.vocab_map is None else torch.tensor(head.vocab_map.target_id, dtype=torch.int64, device=device)
     return DraftModel(
         dims=head.dims,
@@ -453,17 +529,20 @@ def load_draft(
     )
 
 
-def _fitting(embeddings: torch.Tensor | None, head: Head) -> torch.Tensor:
+def _fitting(
+    embeddings: torch.Tensor | None, head: Head, name: Literal["embed_tokens", "lm_head"] = "embed_tokens"
+) -> torch.Tensor:
     rows, width = head.dims.vocab_size, head.dims.hidden_size
+    what = "embeddings" if name == "embed_tokens" else "an lm_head"
     if embeddings is None:
         raise Refusal(
-            "the head has no embed_tokens.weight of its own and none of a target were given",
+            f"the head has no {name}.weight of its own and none of a target were given",
             hint="name the target with --target",
             code="reference-embeddings",
         )
     if embeddings.shape[1] != width or len(embeddings) < rows:
         raise Refusal(
-            f"the target has embeddings of {len(embeddings)} tokens, {embeddings.shape[1]} numbers each, but the head "
+            f"the target has {what} of {len(embeddings)} tokens, {embeddings.shape[1]} numbers each, but the head "
             f"was trained with {rows} tokens of {width} numbers",
             hint="name the target the head was trained for",
             code="reference-embeddings",

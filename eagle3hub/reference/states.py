@@ -345,6 +345,15 @@ class SavedStates:
         data = torch.frombuffer(bytearray(read_tensor(ref)), dtype=DTYPES[ref.dtype])
         return data.view(ref.shape)[: wanted[0]].to(self.device)
 
+    @property
+    def lm_head(self) -> torch.Tensor:
+        """Raise InputError: saved states are those of the target's decoder layers."""
+        raise InputError(
+            "the head has no lm_head of its own, and saved hidden states do not hold the target's",
+            hint="run the reference with the target itself, without --hidden-states",
+            code="states-lm-head",
+        )
+
     def fit(self, head: Head) -> None:
         """Raise InputError if the head was made for a target of other sizes, or reads other layers."""
         check_fit(

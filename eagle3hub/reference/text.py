@@ -79,6 +79,10 @@ class AuxSource(Protocol):
     def embeddings(self) -> torch.Tensor:
         """The target's token embeddings [vocabulary, target hidden size], without any scaling."""
 
+    @property
+    def lm_head(self) -> torch.Tensor:
+        """The target's lm_head [vocabulary, target hidden size], for a head without one of its own."""
+
     def read(
         self, texts: Sequence[Text], taps: AuxTaps, *, temperature: float | None = None, lookahead: bool = True
     ) -> Iterator[Batch]:

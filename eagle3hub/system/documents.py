@@ -7,9 +7,10 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -318,6 +319,26 @@ def hold_to_schema(document: Document, schema: Mapping[str, Any], code: str = "m
 
 def parse_yaml(text: str, name: str) -> Document:
     """Parse YAML text. ``name`` is the name of the file in errors."""
+    # a release's manifest is read by each of its steps
+    if len(text) > _SMALL:
+        return _parse_yaml(text, name)
+    found = _parsed_before(text, name)
+    try:
+        data = deepcopy(found.data)
+    except RecursionError:
+        raise _too_deep(name) from None
+    return Document(name, data, dict(found.lines), dict(found.key_lines), dict(found.texts))
+
+
+_SMALL = 1 << 16
+
+
+@lru_cache(maxsize=32)
+def _parsed_before(text: str, name: str) -> Document:
+    return _parse_yaml(text, name)
+
+
+def _parse_yaml(text: str, name: str) -> Document:
     import yaml
 
     document = Document(name, None)
@@ -333,8 +354,12 @@ def parse_yaml(text: str, name: str) -> Document:
     except yaml.YAMLError as error:
         raise ManifestError(f"{name}: not valid YAML: {error}", code="manifest-yaml") from error
     except RecursionError:
-        raise ManifestError(f"{name}: nested too deeply", code="manifest-yaml") from None
+        raise _too_deep(name) from None
     return Document(name, data, document.lines, document.key_lines, document.texts)
+
+
+def _too_deep(name: str) -> ManifestError:
+    return ManifestError(f"{name}: nested too deeply", code="manifest-yaml")
 
 
 @cache

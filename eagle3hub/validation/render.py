@@ -15,6 +15,7 @@ from eagle3hub.engines.preflight.contracts import PreflightVerdict as Preflight
 from eagle3hub.errors import Severity, assert_never
 from eagle3hub.metrics import MIN_PROMPTS, Acceptance, too_few
 from eagle3hub.system.resources import data_path
+from eagle3hub.system.templates import compiled
 from eagle3hub.system.text import visible
 from eagle3hub.validation.matrix import CellVerdict, Matrix, MatrixCell
 from eagle3hub.validation.report import Counted, Entry, Report, Throughput
@@ -342,6 +343,7 @@ def to_html(found: Report | Matrix) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        bytecode_cache=compiled(),
     )
     return env.get_template("report.html.j2").render(
         document=found.to_json(),

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from bench.recorded import AS_TRAINED, RECORDED, SECOND, Recorded, measured, plan
 
-from eagle3hub.benchmarking import Results, load_results
+from eagle3hub.benchmarking import Cell, CellResult, PromptCounts, Results, load_results
 from eagle3hub.benchmarking.results import comparisons
 from eagle3hub.errors import ManifestError, SourceError
-from eagle3hub.metrics import paired
+from eagle3hub.metrics import Counts, paired
 from eagle3hub.system.resources import schema
 
 
@@ -68,6 +68,9 @@ def test_the_shared_parts_of_the_schema_are_the_reports() -> None:
         (("cells", 0, "acceptance", "mean_acceptance_length"), 1.46, "does not follow"),
         (("cells", 0, "acceptance"), None, "does not follow"),
         (("cells", 0, "per_prompt", 0, "rounds"), 57, "does not follow"),
+        (("cells", 0, "per_prompt", 0, "accepted"), 9, "the acceptance counters contradict each other: 9 tokens"),
+        (("cells", 0, "categories", "math", "rounds"), 1, "cells\\[0\\].categories do not follow from its prompts"),
+        (("comparisons", 0, "difference"), 2.0, "the comparisons do not follow from the cells"),
         (("cells", 0, "settings", "draft_tokens"), 4, "another K"),
         (("cells", 0, "prompts", "count"), 80, "has counters of 16 prompts, not of 80"),
         (("cells", 0, "settings", "draft_tokens"), 17, "draft_tokens is 17"),
@@ -75,7 +78,7 @@ def test_the_shared_parts_of_the_schema_are_the_reports() -> None:
     ],
 )
 def test_results_that_were_tampered_with(path: tuple[Any, ...], value: object, says: str, tmp_path: Path) -> None:
-    document = copy.deepcopy(measured(plan()).document)
+    document = copy.deepcopy(measured(plan(heads=(AS_TRAINED, SECOND))).document)
     at: Any = document
     for part in path[:-1]:
         at = at[part]
@@ -85,6 +88,20 @@ def test_results_that_were_tampered_with(path: tuple[Any, ...], value: object, s
     (tmp_path / "r.json").write_text(json.dumps(document))
     with pytest.raises(ManifestError, match=r"r\.json: "):
         load_results(tmp_path / "r.json")
+
+
+def test_a_head_that_collapsed_is_not_stated_to_pass() -> None:
+    class Collapsed(Recorded):
+        def measure(self, cell: Cell) -> CellResult:
+            none = tuple(PromptCounts(9, 64, Counts(63, 189, 0, (0, 0, 0))) for _ in cell.prompts.prompts)
+            return replace(super().measure(cell), verdict="fail", prompts=none)
+
+    document = measured(plan(), Collapsed()).document
+    assert Results.from_json(document).verdict == "fail"
+    document["cells"][0]["verdict"] = "pass"
+    with pytest.raises(ManifestError, match="is stated to pass, and its counters do not") as refused:
+        Results.from_json(document)
+    assert refused.value.code == "bench-numbers"
 
 
 def test_files_that_hold_no_results(tmp_path: Path) -> None:

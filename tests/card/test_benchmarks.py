@@ -9,7 +9,7 @@ from pathlib import Path
 
 import card_samples as samples
 import pytest
-from bench.recorded import AS_TRAINED, SECOND, measured, plan
+from bench.recorded import AS_TRAINED, SECOND, TARGET, measured, plan
 from huggingface_hub import ModelCard
 
 from eagle3hub.benchmarking.results import Results
@@ -94,9 +94,12 @@ def test_two_benchmarks_have_their_numbers(example: Manifest) -> None:
 
 def test_a_benchmark_of_something_else_is_refused(example: Manifest) -> None:
     other = replace(example, target=replace(example.target, id="owner/other"))
-    for manifest, digests, code in ((other, None, "bench-target"), (example, {OURS.digest}, "bench-digest")):
+    known = replace(example, target=replace(example.target, weights_digest="sha256:" + "1" * 64))
+    cases = ((other, None, "bench-target"), (known, None, "bench-target"), (example, {OURS.digest}, "bench-digest"))
+    results = measured(plan(target=replace(TARGET, weights_digest="sha256:" + "2" * 64)))
+    for manifest, digests, code in cases:
         with pytest.raises(ManifestError) as caught:
-            render_text(manifest, [], samples.make_head(), benchmarks=[Benchmark(measured(plan()))], digests=digests)
+            render_text(manifest, [], samples.make_head(), benchmarks=[Benchmark(results)], digests=digests)
         assert caught.value.code == code
 
 

@@ -11,6 +11,7 @@ from card_samples import MINIMAL
 
 from eagle3hub.card import load_manifest
 from eagle3hub.errors import InputError, ManifestError, SourceError
+from eagle3hub.system.documents import parse_yaml
 
 Write = Callable[[str], Path]
 
@@ -136,3 +137,27 @@ def test_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "big.yaml").write_bytes(b"#" * (2 << 20))
     with pytest.raises(InputError, match="larger"):
         load_manifest(tmp_path / "big.yaml")
+
+
+def test_who_reads_the_same_text_again_gets_a_document_of_its_own() -> None:
+    text = "a: [1, {b: 2}]\n"
+    first = parse_yaml(text, "x.yaml")
+    first.data["a"][1]["b"] = 3
+    first.lines.clear()
+    again = parse_yaml(text, "x.yaml")
+    assert again.data == {"a": [1, {"b": 2}]}
+    assert again.line(("a", 1, "b")) == 1
+    assert (again.lines, parse_yaml(text, "y.yaml").name) != ({}, "x.yaml")
+
+
+@pytest.mark.parametrize("depth", [200, 300, 400, 3000])
+def test_a_text_that_is_nested_too_deeply_is_one_clean_error(depth: int) -> None:
+    text = "[" * depth + "]" * depth
+    for _ in range(2):
+        try:
+            found = parse_yaml(text, "x.yaml")
+        except ManifestError as error:
+            assert (error.message, error.code) == ("x.yaml: nested too deeply", "manifest-yaml")
+        else:
+            assert depth < 1000
+            assert str(found.data) == text

@@ -30,6 +30,12 @@ HEADS = ("my-head", "smollm2-135m-eagle3-lk-losses-step-20000", LONG)
 SETS = ("mt_bench", "humaneval", "gsm8k", "alpaca", "questions-our-customers-asked-in-spring-2026.jsonl")
 
 
+@pytest.fixture(autouse=True)
+def nothing_drawn_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test draws its own pictures."""
+    monkeypatch.setattr(style, "_DRAWN", {})
+
+
 def luminance(color: str) -> float:
     channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
@@ -128,11 +134,33 @@ def test_the_bytes_depend_on_nothing_but_the_numbers(monkeypatch: pytest.MonkeyP
 
     first = DRAWN["draft tokens"]()
     with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red", "svg.hashsalt": "mine"}):
+        monkeypatch.setattr(style, "_DRAWN", {})
         again = DRAWN["draft tokens"]()
         assert matplotlib.rcParams["font.size"] == 20
     assert again == first
     assert not re.search(rb"\d{4}-\d\d-\d\dT|Matplotlib v", first.svg)
     assert b"tEXt" not in first.png
+
+
+def test_a_chart_is_drawn_once_for_the_same_numbers_and_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = acceptance_by_position([falling("")], title="a", note="b")
+    monkeypatch.setattr(draw, "saved", lambda *_: (b"anew", b"anew"))
+    assert acceptance_by_position((falling(""),), title="a", note="b") is first
+    others = [
+        acceptance_by_position([falling("")], title="a", note="c"),
+        acceptance_by_position([falling("")], title="c", note="b"),
+        acceptance_by_position([falling("", count=6)], title="a", note="b"),
+        acceptance_by_position([falling("", HEADS[:1])], title="a", note="b"),
+        acceptance_by_draft_tokens([falling("")], title="a", note="b"),
+    ]
+    assert {chart.svg for chart in others} == {b"anew"}
+
+
+def test_no_more_than_some_charts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draw, "saved", lambda *_: (b"", b""))
+    for i in range(70):
+        acceptance_by_position([falling("", HEADS[:1])], title=str(i))
+    assert len(style._DRAWN) <= 64
 
 
 def test_another_process_draws_the_same() -> None:

@@ -343,6 +343,78 @@ def test_a_directory_of_too_many_members(tmp_path: Path):
     refused(tmp_path / "b.bin", "outside itself|too many")
 
 
+def central(data: bytes, name: bytes) -> int:
+    """Where the directory's entry of a member begins."""
+    return data.rindex(b"PK\x01\x02", 0, data.rindex(name))
+
+
+def local(data: bytes, name: bytes) -> int:
+    """Where the header before a member's bytes begins."""
+    return data.rindex(b"PK\x03\x04", 0, data.index(name))
+
+
+def patched(data: bytes, at: int, new: bytes) -> bytes:
+    return data[:at] + new + data[at + len(new) :]
+
+
+LARGE = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, *[0xFFFF] * 2, *[0xFFFFFFFF] * 2, 0)
+LOCATOR64 = struct.pack("<4sLQL", b"PK\x06\x07", 0, 4, 1)
+MANY64 = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 2**20, 2**20, 0, 4)
+ARCHIVES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "a storage that is not there": (
+        lambda d: d.replace(b"a/data/0", b"a/data/9"),
+        "has no member 'a/data/0'",
+    ),
+    "no header before a member": (
+        lambda d: patched(d, local(d, b"a/data/0"), b"none"),
+        "has no member header where its directory places 'a/data/0'",
+    ),
+    "a member past the end": (
+        lambda d: patched(d, local(d, b"a/data/0") + 28, b"\xff\xff"),
+        "places 'a/data/0' beyond its end",
+    ),
+    "a member too few": (
+        lambda d: patched(d, len(d) - 12, struct.pack("<H", 1 + struct.unpack_from("<H", d, len(d) - 12)[0])),
+        "has fewer members than its directory claims",
+    ),
+    "two members of one name": (
+        lambda d: d.replace(b"a/two", b"a/one"),
+        "has two members called 'a/one'",
+    ),
+    "large sizes that stand nowhere": (
+        lambda d: patched(d, central(d, b"a/data/0") + 20, b"\xff" * 8),
+        "has a member without its ZIP64 sizes",
+    ),
+    "nothing but an end": (lambda _: b"PK\x03\x04" + LARGE, "has no ZIP64 record"),
+    "no locator of the large record": (lambda _: b"PK\x03\x04" + bytes(80) + LARGE, "has no ZIP64 record"),
+    "no large record where it is located": (
+        lambda _: b"PK\x03\x04" + bytes(56) + LOCATOR64 + LARGE,
+        "has a damaged ZIP64 record",
+    ),
+    "a million members": (
+        lambda _: b"PK\x03\x04" + MANY64 + LOCATOR64 + LARGE,
+        "claims 1048576 members in a directory of 0 bytes, which is too many",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_archives_that_are_damaged(tmp_path: Path, name: str):
+    damage, message = ARCHIVES[name]
+    path = archive(tmp_path / "a.bin", tensor(), one=b"1", two=b"2")
+    assert read_pickle_tensors(path)
+    path.write_bytes(damage(path.read_bytes()))
+    assert refused(path, message).code == "checkpoint-pickle"
+
+
+def test_a_legacy_file_of_another_kind_of_machine(tmp_path: Path):
+    path = tmp_path / "a.pt"
+    for protocol, system in ((1002, {"little_endian": True}), (1001, {"little_endian": False}), (1001, [])):
+        parts = (0x1950A86A20F9469CFC6C, protocol, system, {}, [])
+        path.write_bytes(b"".join(pickle.dumps(part, 2) for part in parts))
+        assert refused(path, "of an unknown kind of machine or protocol").code == "checkpoint-byteorder"
+
+
 def test_legacy_storages_are_those_of_the_tensors(tmp_path: Path):
     whole = save(tmp_path / "a.bin", {"x": W}, _use_new_zipfile_serialization=False).read_bytes()
     path = tmp_path / "b.bin"

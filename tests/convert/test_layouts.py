@@ -189,14 +189,13 @@ def test_naming_the_wrong_layout_is_an_error_not_a_guess(tmp_path: Path):
     source = heads.modelopt(tmp_path / "head")
     with pytest.raises(InputError):
         open_head(source, layout="specjax")
-    with pytest.raises(UsageError, match="no layout called nemo"):
-        open_head(source, layout="nemo")
+    with pytest.raises(UsageError, match="no layout called eagle"):
+        open_head(source, layout="eagle")
 
 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("layers.0.self_attn.kv_a_proj_with_mqa.weight", "MLA"),
         ("parallel_draft_heads.0.weight", "Medusa"),
         ("enorm.weight", "EAGLE-1"),
     ],

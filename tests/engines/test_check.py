@@ -292,3 +292,16 @@ def test_the_command_line(cli: Callable[..., Any], tmp_path: Path) -> None:
     assert (status, json.loads(out)["findings"][0]["line"]) == (1, 1)
     assert cli("engines", "check", tmp_path / "nowhere.md", "--data-only")[0] == 3
     assert cli("engines", "check", card, "--engine-python", "nothing")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("{", "is not JSON: "), ("[" * 100_000, "is not JSON: "), ('["vllm serve"]', "is not a JSON object")],
+)
+def test_a_file_that_holds_no_recipe(tmp_path: Path, cli: Callable[..., tuple[int, str, str]], text: str, says: str):
+    path = tmp_path / "recipe.json"
+    path.write_text(text)
+    status, out, _ = cli("engines", "check", path, "--data-only", "--json")
+    error = json.loads(out)["error"]
+    assert (status, error["code"]) == (3, "recipe-json")
+    assert error["message"].startswith(f"'{path}' {says}")

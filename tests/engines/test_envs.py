@@ -235,6 +235,29 @@ def test_what_pip_says_decides_the_error(tmp_path: Path, output: str, kind: type
     assert output.splitlines()[-1] in (error.hint or "")
 
 
+def test_a_python_that_makes_no_environment(
+    small: EnvironmentSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'ensurepip is not available'\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(environments, "find_python", lambda: python)
+    with pytest.raises(OutputError, match=r"csv-1\.0-cpu failed: ensurepip is not available") as error:
+        environments.install_environment("csv")
+    assert error.value.code == "output-venv"
+    assert not environments.environment_for("csv", "cpu").path.exists()
+
+
+def test_a_file_in_the_place_of_an_environment_stays(cli: Callable[..., tuple[int, str, str]]) -> None:
+    there = environments.environment_for("sglang", "cuda").path
+    there.parent.mkdir(parents=True)
+    there.write_text("mine")
+    status, out, err = cli("engines", "remove", "sglang", "--device", "cuda")
+    assert (status, out) == (3, "")
+    assert err.startswith(f"error: cannot remove {there}: Not a directory"), err
+    assert there.read_text() == "mine"
+
+
 def test_two_installs_keep_apart(small: EnvironmentSpec, cache: Path) -> None:
     folder = cache / "engines"
     folder.mkdir(parents=True)

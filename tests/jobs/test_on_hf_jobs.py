@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import HfApi
+from support import hostile
+from support.hub_server import Takeover
 from support.jobs_server import BROKE, NO_JOBS, JobsHub, Running
 from support.versions import VLLM
 from validate.samples import report
@@ -166,6 +169,35 @@ def test_what_is_found_before_it_costs_anything(
     assert (given, hub.jobs) == (status, []), err
     assert message in err
     assert "Traceback" not in err
+
+
+def test_a_client_without_jobs(hub: JobsHub, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(HfApi, "list_jobs_hardware")
+    status, out, _ = cli(*HERE, "--yes", "--json")
+    error = json.loads(out)["error"]
+    assert (status, error["code"], hub.jobs) == (4, "job-client-too-old", [])
+    assert error["message"] == "this huggingface_hub is too old to run jobs"
+
+
+def test_a_price_for_another_time(hub: JobsHub, cli: Cli) -> None:
+    def by_the_moon(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{**row, "unitLabel": "moon"} for row in rows]
+
+    hub.takeovers.append(Takeover("GET", "/api/jobs/hardware", hostile.edited(by_the_moon)))
+    status, out, _ = cli(*HERE, "--yes", "--json")
+    error = json.loads(out)["error"]
+    assert (status, error["code"], hub.jobs) == (5, "hub-protocol", [])
+    assert error["message"] == "the Hub states a price per moon, which is unknown"
+
+
+def test_a_job_of_another_program_is_not_collected(hub: JobsHub, cli: Cli, tmp_path: Path) -> None:
+    hub.jobs.append(Running(24 * "a", "alice", {"dockerImage": "python", "flavor": "l4x1", "command": ["train.py"]}))
+    report = tmp_path / "report.json"
+    status, out, _ = cli("jobs", "collect", f"alice/{24 * 'a'}", "--report", report, "--json")
+    error = json.loads(out)["error"]
+    assert (status, error["code"]) == (3, "job-foreign")
+    assert error["message"] == f"the job alice/{24 * 'a'} is not a validation that this tool started"
+    assert not report.exists()
 
 
 def test_a_foregone_conclusion_is_not_paid_for(hub: JobsHub, cli: Cli) -> None:

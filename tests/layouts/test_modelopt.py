@@ -234,7 +234,6 @@ def test_biases_and_norms_go_where_there_is_a_place(tmp_path: Path, target: Path
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("layers.0.self_attn.kv_a_proj_with_mqa.weight", "MLA"),
         ("parallel_draft_heads.0.medusa_layers.0.linear.weight", "Medusa"),
         ("enorm.weight", "EAGLE-1"),
     ],

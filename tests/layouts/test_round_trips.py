@@ -43,10 +43,11 @@ def there_and_back(source: Path, work: Path, a: str, b: str, target: Path) -> st
     unsorted=st.booleans(),
     dtype=st.sampled_from(DTYPES),
     names=st.sampled_from(["layers", "midlayer", "megatron", "prefixed"]),
+    mla=st.sampled_from([None, None, None, True, False]),
     b=st.sampled_from(sorted(LAYOUTS)),
 )
 def test_modelopt_heads(
-    tmp_path_factory, layers, aux, bias, fc_bias, input_norm, final, draft, unsorted, dtype, names, b
+    tmp_path_factory, layers, aux, bias, fc_bias, input_norm, final, draft, unsorted, dtype, names, mla, b
 ):
     work = tmp_path_factory.mktemp("trip")
     has = Has(
@@ -55,6 +56,8 @@ def test_modelopt_heads(
         fc_bias=fc_bias and not final,
         input_norm=input_norm and not final,
         uses_aux=not final,
+        mla=mla is not None,
+        q_lora=mla is not False,
     )
     d = heads.dims(aux=aux, draft=draft)
     source = variants.modelopt(work / "a", d, has, unsorted=unsorted, dtype=dtype)

@@ -154,9 +154,14 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "architecture",
     ),
     "P-EAGLE": (
-        f.universal(weights={"mask_hidden": (1, 3 * f.H)}, architectures=["PEagleDraftModel"]),
+        f.universal(weights={"mask_hidden": (1, 3 * f.H)}, architectures=["PEagleDraftModel"], mask_token_id=1),
         "S S X S S X X",
         "parallel-drafting",
+    ),
+    "P-EAGLE without the token of masked slots": (
+        f.universal(weights={"mask_hidden": (1, 3 * f.H)}, architectures=["PEagleDraftModel"]),
+        "X X X S S X X",
+        "no-mask-token",
     ),
     "P-EAGLE of speculators, flags that do not reach vLLM's": (
         f.speculators(speculators_model_type="peagle", fc_norm=True, norm_output=True, mask_token_id=1),
@@ -164,7 +169,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "fc-norm",
     ),
     "P-EAGLE with nested ids only, which V2 leaves to V1": (
-        nested(f.AFTER, weights={"mask_hidden": (1, 3 * f.H)}, architectures=["PEagleDraftModel"]),
+        nested(f.AFTER, weights={"mask_hidden": (1, 3 * f.H)}, architectures=["PEagleDraftModel"], pard_token=1),
         "S S X S S X X",
         "parallel-drafting",
     ),
@@ -315,14 +320,111 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
     ),
     "post-norm feedback, not written": (f.universal(truth={"feedback": "post_norm"}), "S S S S S S S", "feedback"),
     "fc in no whole number of states": (weights(**{"fc.weight": (f.H, 40)}), "X X X X X X X", "fc-width"),
-    "MLA, two layers": (f.mla(num_hidden_layers=2), "R R X R R X X", "mla-several-layers"),
-    "MLA, norm before fc": (
-        f.mla(norm_before_fc=True, eagle_config=f.eagle_config(f.AFTER, norm_before_fc=True)),
-        "S S R S R X X",
+    "MLA, two layers": (f.mla(layers=2, prefix="layers.0."), "R R X X S X X", "mla-several-layers"),
+    "MLA, norm before fc": (  # SGLang's class of MLA drafts has no such norm, nor has vLLM's
+        f.mla(
+            norm_before_fc=True,
+            eagle_config=f.eagle_config(f.AFTER, norm_before_fc=True),
+            weights={"input_norm.weight": (3 * f.H,)},
+        ),
+        "S S S S R X X",
         "mla-norm-before-fc",
     ),
+    "MLA under SpecForge's name": (
+        f.mla(architectures=["DeepseekV3ForCausalLMEagle3"]),
+        "X X X R R X X",
+        "architecture",
+    ),
+    "MLA, model_type deepseek_v3": (f.mla(model_type="deepseek_v3"), "X X R R R X X", "mtp-type"),
+    "MLA, model_type deepseek_v2": (f.mla(model_type="deepseek_v2"), "R R R R R X X", "aux-agree"),
+    "MLA, RoPE base inside rope_parameters only": (
+        f.mla(rope_theta="DELETE", rope_parameters={"rope_type": "default", "rope_theta": 5e6}),
+        "R R R S R X X",
+        "rope-theta",
+    ),
+    "MLA, no latent of queries": (
+        f.mla(
+            q_lora_rank=None,
+            weights={
+                **{f"midlayer.self_attn.{n}.weight": None for n in ("q_a_proj", "q_a_layernorm", "q_b_proj")},
+                "midlayer.self_attn.q_proj.weight": (f.HEADS * (f.NOPE + f.ROPE), 2 * f.H),
+            },
+        ),
+        "R R X U U X X",
+        "mla-query",
+    ),
+    "MLA, llama3 RoPE": (
+        f.mla(
+            rope_scaling={
+                "rope_type": "llama3",
+                "factor": 4.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 2048,
+            }
+        ),
+        "S S S S S X X",
+        "mla-rope",
+    ),
+    "MLA, yarn": (
+        f.mla(rope_scaling={"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}),
+        "R R R R R X X",
+        "aux-agree",
+    ),
+    "MLA, no lm_head": (f.mla(full=True, weights={"lm_head.weight": None}), "R R S R R X X", "no-lm-head"),
+    "MLA, no lm_head and no size of one": (
+        f.mla(full=True, weights={"lm_head.weight": None}, draft_vocab_size=None),
+        "R R R R R X X",
+        "no-lm-head-unsized",
+    ),
+    "MLA, no lm_head for a reduced vocabulary": (
+        f.mla(weights={"lm_head.weight": None}),
+        "S S S S S X X",
+        "no-lm-head-reduced",
+    ),
+    "MLA, no draft_vocab_size": (
+        f.mla(full=True, draft_vocab_size="DELETE"),
+        "R R S R R X X",
+        "mla-no-draft-vocab-size",
+    ),
+    "MLA, a tensor left out": (
+        f.mla(weights={"midlayer.self_attn.kv_a_layernorm.weight": None}),
+        "S S S X S X X",
+        "tensor-missing",
+    ),
+    "MLA, experts in place of the MLP": (
+        f.mla(
+            weights={
+                **{f"midlayer.mlp.{n}_proj.weight": None for n in ("gate", "up", "down")},
+                "midlayer.mlp.gate.weight": (4, f.H),
+                "midlayer.mlp.experts.0.up_proj.weight": (f.INTER, f.H),
+            }
+        ),
+        "X X S X S X X",
+        "tensor-unknown",
+    ),
+    "MLA, biases": (
+        f.mla(attention_bias=True, weights={"midlayer.self_attn.kv_a_proj_with_mqa.bias": (f.KV_RANK + f.ROPE,)}),
+        "S S S S S X X",
+        "bias",
+    ),
+    "MLA, model. before every name": (f.mla(prefix="model.layers.0."), "X X S X X X X", "mla-model-prefix"),
+    "MLA, norms called aux_norm": (
+        f.mla(weights={f"aux_norm_{n}.weight": (f.H,) for n in ("low", "mid", "high")}, fc_norm=True),
+        "X X S S S X X",
+        "tensor-without-flag",
+    ),
+    "MLA, fc norm and norm output": (
+        f.mla(weights={f"fc_norm.{j}.weight": (f.H,) for j in range(3)}, fc_norm=True, norm_output=True),
+        "R R R S R X X",
+        "aux-agree",
+    ),
+    "Llama attention, kv_lora_rank in the config": (f.universal(kv_lora_rank=512), "R R R X X R R", "mla-stray"),
     "MLA, final hidden state": (
-        f.mla(eagle_config={"use_aux_hidden_state": False}),
+        f.mla(
+            eagle_config={"use_aux_hidden_state": False},
+            weights={"fc.weight": None, "midlayer.hidden_norm.weight": None},
+        ),
         "S X R X S X X",
         "mla-final-norm",
     ),

@@ -73,6 +73,11 @@ def stuck(handler: BaseHTTPRequestHandler) -> None:
     threading.Event().wait(1)
 
 
+def never_begins(handler: BaseHTTPRequestHandler) -> None:
+    for _ in range(1000):
+        handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+
+
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """Start a server for the data set ``quiz`` of the test's own datasets.toml."""
@@ -160,6 +165,7 @@ def test_a_connection_that_ends_early_is_tried_again(server: Server, tmp_path: P
         (endless, 1, "hub-dataset-digest", f"not the pinned file: {len(BODY) + 1:,} bytes"),
         (status(404), 1, "hub-dataset-missing", "answered 404"),
         (status(503), 1, "hub-dataset", "answered 503"),
+        (never_begins, 1, "hub-dataset", "quiz cannot be fetched: "),
     ],
 )
 def test_what_fails_keeps_nothing(

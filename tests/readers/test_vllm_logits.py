@@ -14,7 +14,10 @@ from support import variants
 from support.variants import Has
 
 from eagle3hub.layouts import open_head
-from readers.engine_logits import D, Ran, compare, run, soften, write_target
+from eagle3hub.layouts.base import ReadOptions
+from eagle3hub.reference import model as model_module
+from eagle3hub.reference.model import load_draft, rotate
+from readers.engine_logits import CLOSE, D, Ran, compare, inputs, reference, run, soften, write_target
 
 pytestmark = pytest.mark.engine
 
@@ -44,6 +47,35 @@ KINDS: dict[str, dict[str, Any]] = {
     "yarn rope": {"layer": {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, **SCALED}}},
     "parallel": {"has": Has(mask_hidden=True, input_norm=True)},
 }
+# MLA heads, flat: vLLM reads no nested config as one. The sizes are those its CPU backend of MLA takes
+LATENT = {
+    **D,
+    "q_lora_rank": 48,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 32,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 48,
+}
+DEEP = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 32.0, "beta_slow": 1.0}
+MLA_KINDS: dict[str, dict[str, Any]] = {
+    "mla": {},
+    "mla, queries without a latent": {"has": Has(mla=True, q_lora=False)},
+    "mla, two layers": {"has": Has(mla=True, layers=2)},
+    "mla, fc norm, norm output": {"has": Has(mla=True, fc_norm=True), "norm_output": True},
+    "mla, full vocabulary": {"d": {**LATENT, "draft": D["vocab"]}, "draft_vocab_size": D["vocab"]},
+    "mla, own embeddings": {"has": Has(mla=True, embeddings=True)},
+    "mla, large eps": {"rms_norm_eps": 1e-2},
+    "mla, theta": {"rope_theta": 300.0},
+    "mla, deepseek_v2": {"model_type": "deepseek_v2"},
+    "mla, yarn": {"rope_scaling": {**DEEP, "mscale": 1.0, "mscale_all_dim": 1.0}},
+    "mla, yarn of DeepSeek-V2": {"rope_scaling": {**DEEP, "mscale": 0.9, "mscale_all_dim": 0.707}},
+    "mla, yarn without all dims": {"rope_scaling": {**DEEP, "mscale": 0.5, "mscale_all_dim": 0.0}},
+    "mla, yarn without mscale": {"rope_scaling": DEEP},
+    "mla, yarn in rope_parameters": {
+        "rope_theta": "DELETE",
+        "rope_parameters": {**DEEP, "mscale": 1.0, "mscale_all_dim": 1.0, "rope_theta": 700.0},
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +94,13 @@ def folders(work: Path) -> dict[str, Path]:
     for name, kind in KINDS.items():
         options = {"d": D, "has": Has(), **kind}
         out[name] = soften(variants.speculators(work / name.replace("/", " "), **options))
+    for name, kind in MLA_KINDS.items():
+        options = {"d": LATENT, "has": Has(mla=True), "mlp_bias": False, "bos_token_id": 1, **kind}
+        make = variants.modelopt
+        if options["has"].fc_norm:  # which ModelOpt does not train with, and SpecForge does
+            make, own = variants.specforge, {"architectures": ["Eagle3DeepseekV2ForCausalLM"], "model_type": "kimi_k2"}
+            options = {k: v for k, v in options.items() if k in ("d", "has", "norm_output")} | own
+        out[name] = soften(make(work / name, **options))
     return out
 
 
@@ -75,3 +114,20 @@ def ran(work: Path, folders: dict[str, Path], embeddings: torch.Tensor, vllm_pyt
 def test_the_logits_are_vllms(ran: Ran, folders: dict[str, Path], embeddings: torch.Tensor, name: str):
     assert ran.classes[name] == ("Eagle3Qwen3ForCausalLM" if "q/k norm" in name else "Eagle3LlamaForCausalLM")
     compare(open_head(folders[name]), embeddings, ran, name)
+
+
+@pytest.mark.parametrize("name", MLA_KINDS)
+def test_the_logits_of_mla_heads_are_vllms(
+    ran: Ran, folders: dict[str, Path], embeddings: torch.Tensor, name: str, monkeypatch: pytest.MonkeyPatch
+):
+    assert ran.classes[name] == "Eagle3DeepseekV2ForCausalLM"
+    post = "post" if "norm_output" in MLA_KINDS[name] else None
+    head = open_head(folders[name], options=ReadOptions(norm_output=post))
+    assert head.semantics.attention == "mla"
+    compare(head, embeddings, ran, name)
+    model, given, theirs = load_draft(head, embeddings), inputs(name), ran.tensors[f"{name}/draft"]
+    scaled = (head.semantics.rope.scaling or {}).get("mscale_all_dim")
+    for rule, wrong in (("rotate_neighbours", rotate), *((("mla_weight", lambda *_: 1.0),) if scaled else ())):
+        with monkeypatch.context() as other:
+            other.setattr(model_module, rule, wrong)
+            assert not torch.allclose(reference(model, given)["draft"], theirs, **CLOSE), rule

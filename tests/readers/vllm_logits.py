@@ -4,8 +4,8 @@
 
 JOB: {"target": folder, "heads": {name: folder}, "inputs": {name: safetensors file}, "result": safetensors file}.
 vLLM resolves its own configuration, picks its own class and loads the weights with its own loader, as for a proposer.
-Only the kernel behind ``self_attn.attn`` is replaced, so that no pages need be laid out; the window and the scale are
-the ones that vLLM gave the layer.
+Only the kernel behind ``self_attn.attn`` (``mla_attn``) is replaced, so that no pages need be laid out; the window and
+the scale are the ones that vLLM gave the layer.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ def load(target: str, folder: str, embeddings: torch.Tensor) -> tuple[Any, Any]:
         start()
         model = get_model(vllm_config=config, model_config=config.speculative_config.draft_model_config)
     for layer in model.model.layers:
+        if hasattr(own := layer.self_attn, "mla_attn"):
+            own.mla_attn.mla_attn = whole_sequence.Latent(own.mla_attn.mla_attn, own.kv_b_proj)
+            continue
         paged = layer.self_attn.attn
         layer.self_attn.attn = whole_sequence.Attention(
             paged.num_heads, paged.num_kv_heads, paged.head_size, paged.impl.scale, paged.sliding_window

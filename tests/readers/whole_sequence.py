@@ -27,6 +27,27 @@ class Attention(torch.nn.Module):
         return out.transpose(1, 2).flatten(2)[0]
 
 
+class Latent(torch.nn.Module):
+    """The same for vLLM's MLA, which hands its kernel queries, the normed latent [n, rank] and the key's rotated part.
+
+    ``paged``: the kernel it takes the place of. ``expand``: vLLM's kv_b_proj.
+    """
+
+    def __init__(self, paged: Any, expand: Any) -> None:
+        super().__init__()
+        self.scale, self.expand = paged.scale, expand
+        self.plain, self.value = paged.qk_nope_head_dim, paged.v_head_dim
+
+    def forward(self, q: torch.Tensor, latent: torch.Tensor, turned: torch.Tensor, **_options: Any) -> torch.Tensor:
+        heads = q.shape[1]
+        both = self.expand(latent)[0].view(-1, heads, self.plain + self.value)
+        k, v = both.split([self.plain, self.value], dim=-1)
+        k = torch.cat([k, turned.expand(-1, heads, -1)], dim=-1)
+        q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)
+        return out[0].transpose(0, 1).flatten(1)
+
+
 Forward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """(token ids [n], positions [n], features [n, H]) -> logits [n, V], what the last of them feeds back [n, H]."""
 

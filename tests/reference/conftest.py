@@ -12,6 +12,7 @@ from eagle3hub.reference.text import Batch, Text
 from reference.support import PLAIN, LlamaTarget, fit, random_draft
 
 LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "mscale_all_dim": 1.0}
 VARIANTS: dict[str, tuple[Semantics, dict[str, int]]] = {
     "plain": (PLAIN, {}),
     "reduced vocabulary": (PLAIN, {"draft": 15}),
@@ -26,6 +27,11 @@ VARIANTS: dict[str, tuple[Semantics, dict[str, int]]] = {
     "parallel": (replace(PLAIN, parallel_drafting=True), {"draft": 20}),
     "parallel, two layers": (replace(PLAIN, parallel_drafting=True, num_layers=2, fc_norm=True), {}),
     "scaled rope": (replace(PLAIN, rope=Rope(500.0, {**LLAMA3, "original_max_position_embeddings": 32})), {}),
+    "mla": (replace(PLAIN, attention="mla", rope=Rope(500.0, YARN)), {}),
+    "mla, no latent of queries, two layers": (
+        replace(PLAIN, attention="mla", attention_bias=True, num_layers=2, fc_norm=True),
+        {"q_lora_rank": 0, "draft": 15},
+    ),
     "half the dimensions rotate, gelu": (
         replace(PLAIN, hidden_act="gelu", rope=Rope(500.0, {"rope_type": "default", "partial_rotary_factor": 0.5})),
         {"kv": 1},

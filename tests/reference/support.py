@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from support import variants
 
-from eagle3hub.head import FINAL_NORM, AuxTaps, Dims, Rope, Semantics
+from eagle3hub.head import FINAL_NORM, AuxTaps, Dims, MlaDims, Rope, Semantics
 from eagle3hub.reference.model import DraftModel, Everywhere
 from eagle3hub.reference.text import Batch, Text
 
@@ -31,7 +31,10 @@ def random_draft(
         fc_norm=s.fc_norm,
         mask_hidden=s.parallel_drafting,
         uses_aux=s.uses_aux,
+        mla=s.attention == "mla",
+        q_lora=bool(d.get("q_lora_rank", 1)),
     )
+    mla = MlaDims(**variants.mla_sizes(d) | ({} if has.q_lora else {"q_lora_rank": None})) if has.mla else None
     generator = torch.Generator().manual_seed(seed)
     weights = {}
     for name, like in variants.weights(d, has, torch.float32).items():
@@ -53,10 +56,11 @@ def random_draft(
             target_hidden_size=d["hidden"],
             intermediate_size=d["inter"],
             num_attention_heads=d["heads"],
-            num_key_value_heads=d["kv"],
-            head_dim=d["head_dim"],
+            num_key_value_heads=d["kv"] if mla is None else d["heads"],
+            head_dim=d["head_dim"] if mla is None else mla.qk_nope_head_dim + mla.qk_rope_head_dim,
             vocab_size=d["vocab"],
             draft_vocab_size=d["draft"],
+            mla=mla,
         ),
         semantics=s,
         weights=weights,

@@ -11,7 +11,7 @@ from exporters.forward import first_step
 
 from eagle3hub.errors import Refusal
 from eagle3hub.head import Rope, Semantics
-from eagle3hub.reference.model import ACTIVATIONS, DraftModel, Memory
+from eagle3hub.reference.model import ACTIVATIONS, DraftModel, Everywhere, Memory, rotary_table
 from reference.support import PLAIN, random_draft, wrong
 
 T = 12
@@ -48,7 +48,10 @@ ELSEWHERE = {
     "uses_aux": "test_a_head_without_aux_states_has_no_fc_and_sees_no_tokens",
     "parallel_drafting": "test_a_parallel_head_drafts_from_masks",
     "quantization": "test_load.test_a_quantized_head_is_refused",
+    "attention": "test_mla_is_deepseeks_attention",
 }
+LATENT = replace(PLAIN, attention="mla", rms_norm_eps=1e-6)
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 
 
 def inputs(model: DraftModel, rows: int = 2) -> dict[str, torch.Tensor]:
@@ -91,6 +94,64 @@ def test_each_kind_of_rope_shows(scaling: dict[str, Any] | None):
     model = random_draft()
     batch = inputs(model)
     assert (outputs(wrong(model, rope=other), batch) - outputs(model, batch)).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rank", [0, 6])
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        None,
+        {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0},
+        {**YARN, "mscale": 0.707, "mscale_all_dim": 0.9},
+        {**YARN, "beta_fast": 1.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0},
+        YARN,
+    ],
+)
+def test_mla_is_deepseeks_attention(scaling: dict[str, Any] | None, rank: int, bias: bool):
+    """transformers' own, over the 2H inputs of a draft; the norms of its latents have an epsilon of 1e-6."""
+    from transformers import DeepseekV3Config
+    from transformers.models.deepseek_v3 import modeling_deepseek_v3 as theirs
+
+    semantics = replace(LATENT, rope=Rope(500.0, scaling), attention_bias=bias)
+    model = random_draft(semantics, q_lora_rank=rank, qk_rope_head_dim=8)
+    d, h = model.dims, model.dims.hidden_size
+    assert d.mla is not None
+    sizes = {f.name: getattr(d.mla, f.name) for f in fields(d.mla)}
+    config = DeepseekV3Config(
+        hidden_size=2 * h,
+        num_attention_heads=d.num_attention_heads,
+        num_key_value_heads=d.num_attention_heads,
+        attention_bias=bias,
+        max_position_embeddings=64,
+        rope_parameters={"rope_type": "default", **(scaling or {}), "rope_theta": 500.0},
+        **sizes,
+    )
+    config._attn_implementation = "eager"
+    attention = theirs.DeepseekV3Attention(config, 0).eval()
+    at = "layers.0.self_attn."
+    own = {name.removeprefix(at): w for name, w in model.weights.items() if name.startswith(at)}
+    own |= {n: torch.cat([w, torch.zeros_like(w)]) for n, w in own.items() if n.startswith("o_proj.")}  # to 2H rows
+    attention.load_state_dict(own)
+    x = torch.randn(2, T, 2 * h, generator=torch.Generator().manual_seed(1))
+    positions = torch.arange(T).expand(2, -1)
+    mask = torch.full((T, T), float("-inf")).triu(1)[None, None]
+    with torch.no_grad():
+        wanted = attention(x, theirs.DeepseekV3RotaryEmbedding(config)(x, positions), mask)[0][..., :h]
+    table = rotary_table(semantics.rope, d.mla.qk_rope_head_dim, positions, 64, mla=True)
+    got = model._latent_attention(0, x, table, Everywhere(model.windows).shared)
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+    other = rotary_table(Rope(400.0, scaling), d.mla.qk_rope_head_dim, positions, 64, mla=True)
+    assert not torch.allclose(
+        model._latent_attention(0, x, other, Everywhere(model.windows).shared), wanted, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_an_mla_head_is_not_computed_as_a_llama_head():
+    model = random_draft(LATENT)
+    assert outputs(model, inputs(model)).isfinite().all()
+    with pytest.raises(KeyError, match="q_proj"):
+        outputs(replace(model, dims=replace(model.dims, mla=None)), inputs(model))
 
 
 def test_activations_are_those_of_transformers():

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -133,6 +134,8 @@ class HubServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        sha256.cache_clear()  # each holds the bytes it was asked about
+        blob_id.cache_clear()
 
     @property
     def served(self) -> int:
@@ -197,12 +200,16 @@ def client_of(server: HubServer, home: Path, monkeypatch: Any) -> Iterator[HubSe
         close_session()
 
 
+@lru_cache(maxsize=256)
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+@lru_cache(maxsize=256)
 def blob_id(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    digest = hashlib.sha1(b"blob %d\0" % len(data))
+    digest.update(data)
+    return digest.hexdigest()
 
 
 def is_lfs(data: bytes) -> bool:
@@ -219,6 +226,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else a body waits until the client has acknowledged the headers
     server: _Server
     fault: Fault | None = None
     request_seen: Request

@@ -173,12 +173,47 @@ def two_layers(norm: str, prefix: str = "layers.{}.") -> ExaminedHead:
     )
 
 
-def mla(**changes: Any) -> ExaminedHead:
+Q_RANK, KV_RANK, NOPE, ROPE, VALUE = 5, 4, 3, 2, 6
+
+
+def _latent(weights: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The tensors of a head with MLA in place of those with Llama attention."""
+    out: dict[str, tuple[int, ...]] = {}
+    for name, shape in weights.items():
+        at, found, which = name.partition("self_attn.")
+        if which == "q_proj.weight":
+            out |= {
+                f"{at}{found}q_a_proj.weight": (Q_RANK, shape[1]),
+                f"{at}{found}q_a_layernorm.weight": (Q_RANK,),
+                f"{at}{found}q_b_proj.weight": (HEADS * (NOPE + ROPE), Q_RANK),
+                f"{at}{found}kv_a_proj_with_mqa.weight": (KV_RANK + ROPE, shape[1]),
+                f"{at}{found}kv_a_layernorm.weight": (KV_RANK,),
+                f"{at}{found}kv_b_proj.weight": (HEADS * (NOPE + VALUE), KV_RANK),
+            }
+        elif which not in ("k_proj.weight", "v_proj.weight"):
+            out[name] = (H, HEADS * VALUE) if which == "o_proj.weight" else shape
+    return out
+
+
+def mla(
+    *,
+    layers: int = 1,
+    prefix: str = "midlayer.",
+    weights: dict[str, tuple[int, ...] | None] | None = None,
+    truth: dict[str, Any] | None = None,
+    full: bool = False,
+    **changes: Any,
+) -> ExaminedHead:
+    """A head with MLA; ``weights`` adds tensors or, with None, leaves some out."""
     both = {"eagle_aux_hidden_state_layer_ids": list(BOUNDARIES), "eagle_config": eagle_config(AFTER)}
-    weights = {k: v for k, v in shapes("midlayer.").items() if "q_proj" not in k and "k_proj" not in k}
-    weights["midlayer.self_attn.kv_a_proj_with_mqa.weight"] = (6, 2 * H)
-    own = {"architectures": ["Eagle3DeepseekV2ForCausalLM"], "model_type": "kimi_k2", "kv_lora_rank": 4, **both}
-    return subject(config(**{**own, **changes}), weights)
+    sizes = {"q_lora_rank": Q_RANK, "kv_lora_rank": KV_RANK, "qk_nope_head_dim": NOPE, "qk_rope_head_dim": ROPE}
+    own = {"architectures": ["Eagle3DeepseekV2ForCausalLM"], "model_type": "kimi_k2", "num_hidden_layers": layers}
+    own |= {"head_dim": "DELETE", "v_head_dim": VALUE, "draft_vocab_size": V if full else VD, **sizes, **both}
+    shaped = shapes(prefix, rows=V if full else VD)
+    for i in range(1, layers):
+        shaped |= layer(f"layers.{i}.", H, hidden_norm=False)
+    held = {n: s for n, s in {**_latent(shaped), **(weights or {})}.items() if s is not None}
+    return subject(config(**{**own, **changes}), held, d2t=None if full else "I64", truth=truth)
 
 
 def speculators(

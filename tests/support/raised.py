@@ -8,11 +8,12 @@ A place is a call that names an error's code, or makes an error without one: `So
 from __future__ import annotations
 
 import ast
-import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ def _helpers(tree: ast.Module, makes: set[str]) -> dict[str, str]:
     return found
 
 
+@cache
 def places() -> list[Place]:
     """Every place of the package that makes an error; a helper's own call is not one, but the calls of the helper."""
     trees = _trees()
@@ -131,48 +133,63 @@ def places() -> list[Place]:
 
 # --- what a run reaches
 
-REACHED: set[tuple[str, int]] = set()
-
-
-def watch() -> None:
-    """From now on, note where every error and every problem is made."""
-    for kind in (errors.Eagle3HubError, errors.Problem):
-        _watch(kind)
-
-
-def _watch(kind: Any) -> None:
-    plain = kind.__init__
-
-    def noting(self: Any, *args: Any, **kwargs: Any) -> None:
-        _note()
-        plain(self, *args, **kwargs)
-
-    kind.__init__ = noting
-
-
-def _note() -> None:
-    frame = sys._getframe(2)
-    left = DEPTH
-    while frame is not None and left:
-        name = frame.f_code.co_filename
-        if name.startswith(_PREFIX) and not name.endswith("errors.py"):
-            REACHED.add((name[len(_PREFIX) :], frame.f_lineno))
-            left -= 1
-        frame = frame.f_back
-
-
 _PREFIX = f"{PACKAGE}{os.sep}"
+_COUNTS = [True]
 
 
-def save(folder: Path, name: str) -> None:
-    """Leave what this process reached in ``folder``."""
+@contextmanager
+def by_chance() -> Iterator[None]:
+    """Within the block nothing is noted: what random inputs reach today, they may miss tomorrow."""
+    _COUNTS.append(False)
+    try:
+        yield
+    finally:
+        _COUNTS.pop()
+
+
+def watch(folder: Path) -> None:
+    """From now on, leave a line in ``folder`` for every place at which this process, or a fork of it, makes an error.
+
+    A line is written when a place is first seen, so that nothing is lost with a process that is killed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(sorted(REACHED)), encoding="utf-8")
+    seen: set[tuple[str, int]] = set()
+
+    def note() -> None:
+        if not _COUNTS[-1]:
+            return
+        frame = sys._getframe(2)
+        left = DEPTH
+        while frame is not None and left:
+            name = frame.f_code.co_filename
+            if name.startswith(_PREFIX) and not name.endswith("errors.py"):
+                place = (name[len(_PREFIX) :], frame.f_lineno)
+                if place not in seen:
+                    with suppress(OSError), (folder / f"{os.getpid()}").open("a", encoding="utf-8") as f:
+                        f.write(f"{place[0]}:{place[1]}\n")
+                        seen.add(place)
+                left -= 1
+            frame = frame.f_back
+
+    def noting(plain: Any) -> Any:
+        def init(self: Any, *args: Any, **kwargs: Any) -> None:
+            note()
+            plain(self, *args, **kwargs)
+
+        return init
+
+    for kind in (errors.Eagle3HubError, errors.Problem):
+        kind.__init__ = noting(kind.__init__)
 
 
-def load(folder: Path) -> set[tuple[str, int]]:
-    """What the processes that left their notes in ``folder`` reached, together."""
-    return {(path, line) for file in folder.glob("*.json") for path, line in json.loads(file.read_text("utf-8"))}
+def reached(folder: Path) -> set[tuple[str, int]]:
+    """The lines that the processes that watched with ``folder`` reached, together."""
+    found = set()
+    for file in folder.iterdir():
+        for line in file.read_text(encoding="utf-8").splitlines():
+            path, number = line.rsplit(":", 1)
+            found.add((path, int(number)))
+    return found
 
 
 def missed(reached: set[tuple[str, int]]) -> list[Place]:

@@ -28,11 +28,70 @@ class Has:
     mask_hidden: bool = False
     embeddings: bool = False
     uses_aux: bool = True
+    mla: bool = False
+    q_lora: bool = True
+    """With ``mla``: whether queries come from a latent (q_a_proj, q_b_proj) or straight from q_proj."""
+
+
+MLA = {"q_lora_rank": 6, "kv_lora_rank": 10, "qk_nope_head_dim": 4, "qk_rope_head_dim": 2, "v_head_dim": 3}
+"""Sizes of the MLA heads made here, each another number; ``d`` may hold others."""
+
+
+def mla_sizes(d: dict[str, int]) -> dict[str, int]:
+    return {name: d.get(name, size) for name, size in MLA.items()}
+
+
+def mla_fields(d: dict[str, int], has: Has, model_type: str = "kimi_k2") -> dict[str, Any]:
+    """What a config of an MLA head says beside and instead of Llama's fields."""
+    sizes: dict[str, Any] = mla_sizes(d)
+    return {
+        **sizes,
+        **({} if has.q_lora else {"q_lora_rank": None}),
+        "model_type": model_type,
+        "num_key_value_heads": d["heads"],
+        "head_dim": "DELETE",
+    }
+
+
+def _attention(d: dict[str, int], has: Has, inputs: int) -> dict[str, tuple[int, ...]]:
+    h, q, kv = d["hidden"], d["heads"] * d["head_dim"], d["kv"] * d["head_dim"]
+    if not has.mla:
+        shapes: dict[str, tuple[int, ...]] = {
+            "q_proj.weight": (q, inputs),
+            "k_proj.weight": (kv, inputs),
+            "v_proj.weight": (kv, inputs),
+            "o_proj.weight": (h, q),
+        }
+        if has.attention_bias:
+            shapes |= {f"{p}_proj.bias": (n,) for p, n in zip("qkvo", (q, kv, kv, h), strict=True)}
+        if has.qk_norm:
+            shapes |= {f"{p}_norm.weight": (d["head_dim"],) for p in "qk"}
+        return shapes
+    rank, latent, nope, rope, value = mla_sizes(d).values()
+    query = d["heads"] * (nope + rope)
+    shapes = {
+        "kv_a_proj_with_mqa.weight": (latent + rope, inputs),
+        "kv_a_layernorm.weight": (latent,),
+        "kv_b_proj.weight": (d["heads"] * (nope + value), latent),
+        "o_proj.weight": (h, d["heads"] * value),
+    }
+    if has.q_lora:
+        shapes |= {
+            "q_a_proj.weight": (rank, inputs),
+            "q_a_layernorm.weight": (rank,),
+            "q_b_proj.weight": (query, rank),
+        }
+    else:
+        shapes["q_proj.weight"] = (query, inputs)
+    if has.attention_bias:
+        shapes |= {"kv_a_proj_with_mqa.bias": (latent + rope,), "o_proj.bias": (h,)}
+        shapes |= {"q_a_proj.bias": (rank,)} if has.q_lora else {}
+    return shapes
 
 
 def weights(d: dict[str, int], has: Has, dtype: torch.dtype = torch.bfloat16) -> Tensors:
     """Canonical names (``layers.{i}.``), random values."""
-    h, q, kv = d["hidden"], d["heads"] * d["head_dim"], d["kv"] * d["head_dim"]
+    h = d["hidden"]
     wide = d["aux"] * d.get("target_hidden", h)
     shapes: dict[str, tuple[int, ...]] = {"norm.weight": (h,), "lm_head.weight": (d["draft"], h)}
     if has.uses_aux:
@@ -42,18 +101,11 @@ def weights(d: dict[str, int], has: Has, dtype: torch.dtype = torch.bfloat16) ->
         shapes |= {
             f"{at}input_layernorm.weight": (h,),
             f"{at}post_attention_layernorm.weight": (h,),
-            f"{at}self_attn.q_proj.weight": (q, inputs),
-            f"{at}self_attn.k_proj.weight": (kv, inputs),
-            f"{at}self_attn.v_proj.weight": (kv, inputs),
-            f"{at}self_attn.o_proj.weight": (h, q),
+            **{f"{at}self_attn.{name}": shape for name, shape in _attention(d, has, inputs).items()},
             f"{at}mlp.gate_proj.weight": (d["inter"], h),
             f"{at}mlp.up_proj.weight": (d["inter"], h),
             f"{at}mlp.down_proj.weight": (h, d["inter"]),
         }
-        if has.attention_bias:
-            shapes |= {f"{at}self_attn.{p}_proj.bias": (n,) for p, n in zip("qkvo", (q, kv, kv, h), strict=True)}
-        if has.qk_norm:
-            shapes |= {f"{at}self_attn.{p}_norm.weight": (d["head_dim"],) for p in "qk"}
     if has.fc_bias:
         shapes["fc.bias"] = (h,)
     if has.input_norm:
@@ -119,10 +171,16 @@ def modelopt(
     if has.input_norm:
         eagle["norm_before_fc"] = True
     extra = {"num_hidden_layers": has.layers, "attention_bias": has.attention_bias, "eagle_config": eagle}
+    if has.mla:
+        extra |= {"architectures": ["Eagle3DeepseekV2ForCausalLM"], **mla_fields(d, has)}
     tensors = weights(d, has, dtype)
     if d["draft"] != d["vocab"]:
         tensors["d2t"] = heads.buffers(_ids(d, unsorted), d["vocab"])["d2t"]
-    return heads.write(folder / "head", tensors, {**plain, **extra, **config})
+    return heads.write(folder / "head", tensors, _without_deleted({**plain, **extra, **config}))
+
+
+def _without_deleted(config: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in config.items() if v != "DELETE"}
 
 
 def speculators(
@@ -173,7 +231,9 @@ def specforge(folder: Path, d: dict[str, int] | None = None, has: Has = Has(), *
         tensors = {n.replace("layers.0.", "midlayer."): t for n, t in tensors.items()}
     if "target_hidden" in d:
         extra["target_hidden_size"] = d["target_hidden"]
-    return heads.write(folder / "head", tensors, {**plain, **extra, **config}, {"format": "pt"})
+    if has.mla:
+        extra |= {"architectures": ["DeepseekV3ForCausalLMEagle3"], **mla_fields(d, has, "deepseek_v3")}
+    return heads.write(folder / "head", tensors, _without_deleted({**plain, **extra, **config}), {"format": "pt"})
 
 
 def quantized(folder: Path, kind: str = "NVFP4") -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 from eagle3hub.head import Head
 from eagle3hub.head.vocab import VocabMap, order_fault
-from eagle3hub.layouts import get_layout
+from eagle3hub.layouts import get_reader
 from eagle3hub.layouts.tensors import BUFFERS, read_integers, read_mask
 
 ON_COMMAND_LINE = "given on the command line"
@@ -57,7 +57,7 @@ def with_map(head: Head, vocab: VocabMap | None) -> Head:
 def with_ordered_map(head: Head, vocab: VocabMap | None) -> Head:
     """Return `with_map`, with a problem if the map is not in the order that its layout's trainer keeps."""
     head = with_map(head, vocab)
-    if vocab is None or not get_layout(head.layout).contract.sorted_rows:
+    if vocab is None or not get_reader(head.layout).contract.sorted_rows:
         return head
     fault = order_fault(vocab, sorted_rows=True, trainer_sorts=True)
     if fault is None:

@@ -15,7 +15,8 @@ from eagle3hub.conversion.edits.change import Change, raw_buffers, with_ordered_
 from eagle3hub.errors import Hint, Problem, SourceError, UsageError, VocabMapError
 from eagle3hub.head import Head
 from eagle3hub.head.vocab import VocabMap, check_vocab_map, is_map, subtractions
-from eagle3hub.layouts import get_layout
+from eagle3hub.layouts import get_reader
+from eagle3hub.layouts.nemo import SELECTED
 from eagle3hub.layouts.tensors import read_integers, read_mask
 from eagle3hub.system.reading import opened
 
@@ -123,7 +124,7 @@ def repair_vocab(head: Head, names: Sequence[str]) -> tuple[Head, list[Change]]:
             raise UsageError(
                 f"there is no repair called {name}", hint=f"choose one of {', '.join(REPAIRS)}", code="usage-repair"
             )
-        if name == "from-t2d" and not get_layout(head.layout).contract.trainer_sorts:
+        if name == "from-t2d" and not get_reader(head.layout).contract.trainer_sorts:
             raise VocabMapError(
                 f"--repair from-t2d needs a trainer that keeps lm_head in ascending order; {head.layout} does not say",
                 hint=Hint("give the run's own map with --d2t FILE", "--d2t"),
@@ -263,7 +264,7 @@ def _read(path: Path) -> tuple[array[int], bytes | None]:
 
 
 def _from_tensors(path: Path, tensors: Mapping[str, TensorRef]) -> tuple[array[int], bytes | None]:
-    d2t = tensors.get("d2t") or (next(iter(tensors.values())) if len(tensors) == 1 else None)
+    d2t = tensors.get("d2t") or tensors.get(SELECTED) or (next(iter(tensors.values())) if len(tensors) == 1 else None)
     t2d = tensors.get("t2d")
     ids = None if d2t is None else read_integers(d2t)
     if ids is None:

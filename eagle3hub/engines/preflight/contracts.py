@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any, Literal
@@ -66,6 +66,14 @@ class PreflightVerdict:
         """The verdict without what is wrong with the target's own config, which no file of a head can mend."""
         mendable = [reason for reason in self.reasons if reason.code != "target-rope"]
         return weigh(self.engine, self.version, self.title, mendable)
+
+    def with_settings(self, keys: Collection[str]) -> PreflightVerdict:
+        """Return the verdict on the files together with a command that states these settings.
+
+        What a reason's hint would have the user set no longer counts.
+        """
+        reasons = [r for r in self.reasons if not any(key in (r.hint or "") for key in keys)]
+        return weigh(self.engine, self.version, self.title, reasons)
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as an entry of ``engines`` in ``--json`` output."""
@@ -178,8 +186,10 @@ class ContractTerms:
         later_norm: norm before attention in layers after the first.
         attention_bias, fc_bias: whether it loads the biases of q/k/v/o (if ``attention_bias`` is set) and of fc (if
             ``bias`` is set). o_proj_bias: flags that make it build a bias of o_proj.
+        mlp_width: by the draft's model type, the key for the width of its MLP where it is not ``intermediate_size``.
         own_embedding_if_other_width: whether it uses the file's embed_tokens if the widths differ.
         parallel_drafting_by: the runner that takes over for P-EAGLE heads, or None.
+        mtp_types: model types of a draft's config that it takes for a model with multi-token prediction, and refuses.
     """
 
     architectures: Mapping[str, frozenset[str]]
@@ -201,8 +211,10 @@ class ContractTerms:
     attention_bias: bool = False
     fc_bias: bool = False
     o_proj_bias: tuple[str, ...] = ()
+    mlp_width: Mapping[str, str] = field(default_factory=dict)
     own_embedding_if_other_width: bool = False
     parallel_drafting_by: str | None = None
+    mtp_types: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

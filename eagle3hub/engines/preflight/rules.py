@@ -19,9 +19,10 @@ from eagle3hub.engines.preflight.files import (
     shape_of,
 )
 from eagle3hub.head.aux_defaults import shown
+from eagle3hub.head.fields import MASK_TOKENS
 from eagle3hub.head.rope import ROPE_THETA, read_rope
 from eagle3hub.head.target import TargetFacts
-from eagle3hub.layouts.hf_config import CONTEXT, LAYERS, context_of
+from eagle3hub.layouts.hf_config import LAYERS, MLA_CLASS, context_of
 
 # Check config.json: what it says, and how an engine reads it
 
@@ -141,10 +142,23 @@ def _draft_class(case: PreflightCase) -> Iterator[PreflightFinding]:
     if built is None:
         plain = case.architecture == "LlamaForCausalLM"
         name = case.architecture or "a config without architectures"
-        yield PreflightFinding("architecture-plain" if plain else "architecture", {"name": name})
+        facts = {"name": name, "class": MLA_CLASS if truth.kind == "mla" else "LlamaForCausalLMEagle3"}
+        yield PreflightFinding("architecture-plain" if plain else "architecture", facts)
+    kind = case.files.config.get("model_type")
+    if not case.files.nested and isinstance(kind, str) and kind in terms.mtp_types:
+        yield PreflightFinding("mtp-type", {"kind": kind})
+    if truth.kind != "mla" and case.fields.get("kv_lora_rank"):
+        yield PreflightFinding("mla-stray")
     if truth.kind == "mla":
         if "mla" not in terms.architectures or built not in {None, "mla"}:
             yield PreflightFinding("mla")
+        if find_tensor(case.files.tensors, "lm_head.weight") and "draft_vocab_size" not in case.fields:
+            yield PreflightFinding("mla-no-draft-vocab-size")
+        if not case.fields.get("q_lora_rank"):
+            yield PreflightFinding("mla-query")
+        scaled = (truth.rope_scaling or {}).get("rope_type")
+        if scaled not in (None, "yarn"):
+            yield PreflightFinding("mla-rope", {"kind": scaled})
         if truth.quantized or case.files.says_quantized:
             yield PreflightFinding("mla-quantized")
         if truth.num_layers > 1:
@@ -160,8 +174,9 @@ def _draft_class(case: PreflightCase) -> Iterator[PreflightFinding]:
 def _nulls(case: PreflightCase) -> Iterator[PreflightFinding]:
     if case.files.nested:
         return
+    own = {"draft_vocab_size"} if shape_of(case.files, "lm_head.weight") is None else set()
     for key in _NULLS:
-        if key in case.files.config and case.files.config[key] is None:
+        if key in case.files.config and case.files.config[key] is None and key not in own:
             yield PreflightFinding(f"null-{key.replace('_', '-')}")
     if (
         case.truth.uses_aux
@@ -175,7 +190,7 @@ def _nulls(case: PreflightCase) -> Iterator[PreflightFinding]:
 
 def _vocabulary_keys(case: PreflightCase) -> Iterator[PreflightFinding]:
     truth, fields = case.truth, case.fields
-    if "draft_vocab_size" not in fields:
+    if "draft_vocab_size" not in fields and case.draft_class != "mla":
         yield PreflightFinding("no-draft-vocab-size")
     if fields.get("draft_vocab_size") is None and truth.reduced:
         yield PreflightFinding(
@@ -230,7 +245,7 @@ def _rope(case: PreflightCase) -> Iterator[PreflightFinding]:
 
 def _context(case: PreflightCase) -> Iterator[PreflightFinding]:
     own = positive_int(case.fields, "max_position_embeddings", 0)
-    length = own or CONTEXT
+    length = own or context_of(case.fields)
     stated = str(length) if own else f"{length} (it states none)"
     if case.target is None or case.target.max_position_embeddings is None:
         yield PreflightFinding("context-unknown", {"stated": stated})
@@ -245,7 +260,7 @@ def _sharding(case: PreflightCase) -> Iterator[PreflightFinding]:
     """Check that the draft's sizes divide by the number of devices; KV heads are replicated where there are fewer."""
     devices = case.tensor_parallel
     heads = positive_int(case.fields, "num_attention_heads", 0)
-    kv = positive_int(case.fields, "num_key_value_heads", heads)
+    kv = heads if case.truth.kind == "mla" else positive_int(case.fields, "num_key_value_heads", heads)
     uneven = [
         f"{count} {what}"
         for what, count in (
@@ -272,6 +287,8 @@ def _kinds(case: PreflightCase) -> Iterator[PreflightFinding]:
     yield from _quantization(case)
     if truth.parallel_drafting:
         yield PreflightFinding("parallel-drafting")
+        if all(case.files.config.get(key) is None for key in MASK_TOKENS):
+            yield PreflightFinding("no-mask-token")
     if truth.num_layers > 1:
         yield PreflightFinding("several-layers", {"layers": truth.num_layers})
 
@@ -302,10 +319,13 @@ _QWEN3_HEAD_DIM = 128
 """Default head_dim of a Qwen3 config (transformers)."""
 _ALWAYS_KNOWN = {"embed_tokens.weight", "lm_head.weight", "d2t", "t2d"}
 _MATRICES = (
-    *(f"self_attn.{x}_proj.weight" for x in "qkvo"),
     *(f"mlp.{x}_proj.weight" for x in ("gate", "up", "down")),
+    "self_attn.o_proj.weight",
     "post_attention_layernorm.weight",
 )
+_OF_LLAMA = tuple(f"self_attn.{x}_proj.weight" for x in "qkv")
+_OF_MLA = tuple(f"self_attn.{x}.weight" for x in ("kv_a_proj_with_mqa", "kv_a_layernorm", "kv_b_proj"))
+_QUERIES = tuple(f"self_attn.{x}.weight" for x in ("q_a_proj", "q_a_layernorm", "q_b_proj"))
 
 
 def tensor_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
@@ -313,7 +333,9 @@ def tensor_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
     prefixed = sorted(n for n in case.files.tensors if n.startswith("model."))
     if prefixed and not case.contract.model_prefix:
         yield PreflightFinding("model-prefix", {"name": prefixed[0]})
-    if case.truth.kind != "mla":
+    elif prefixed and case.draft_class == "mla":
+        yield PreflightFinding("mla-model-prefix", {"name": prefixed[0]})
+    if case.truth.kind != "mla" or case.draft_class == "mla":  # weights of another kind are said to be so
         yield from _accounted(case)
     yield from _widths(case)
     yield from _vocabulary(case)
@@ -352,7 +374,7 @@ def _surplus(case: PreflightCase, unknown: set[str]) -> Iterator[PreflightFindin
         rest = {n for n in rest if not QUANTIZED_NAME.search(n)}
     by_flag = {n for n in rest if _JUDGED_BY_FLAG.search(n)}
     leaked = {n for n in rest - by_flag if n.startswith("target_model.")}
-    if case.contract.attention_bias and case.fields.get("attention_bias") is True:
+    if case.contract.attention_bias and case.fields.get("attention_bias") is True and case.draft_class != "mla":
         biases = {n for n in biases if ".self_attn." not in n}
     if case.contract.fc_bias and case.fields.get("bias") is True:
         biases -= {"fc.bias"}
@@ -369,7 +391,7 @@ def _surplus(case: PreflightCase, unknown: set[str]) -> Iterator[PreflightFindin
 def _canonical(case: PreflightCase, name: str) -> str | None:
     """Return the name as ``layers.{i}.…``, or None if the engine does not map this form of the name."""
     name = name.removeprefix("model.")
-    if case.contract.aux_norm_alias:
+    if case.contract.aux_norm_alias and case.draft_class != "mla":
         for alias, own in _ALIASES.items():
             name = name.replace(alias, own)
     spelling, plain = _parse(name)
@@ -391,7 +413,7 @@ def _wanted(case: PreflightCase) -> set[str]:
     truth = case.truth
     wanted = {"norm.weight"}
     for i in range(truth.num_layers):
-        wanted |= {f"layers.{i}.{name}" for name in _MATRICES}
+        wanted |= {f"layers.{i}.{name}" for name in (*_MATRICES, *_attention(case))}
         wanted.add(f"layers.{i}.{case.contract.later_norm if i else 'input_layernorm'}.weight")
         if case.draft_class == "qwen3":
             wanted |= {f"layers.{i}.self_attn.{x}_norm.weight" for x in "qk"}
@@ -404,6 +426,12 @@ def _wanted(case: PreflightCase) -> set[str]:
     if truth.parallel_drafting:
         wanted.add("mask_hidden")
     return wanted
+
+
+def _attention(case: PreflightCase) -> tuple[str, ...]:
+    if case.truth.kind != "mla":
+        return _OF_LLAMA
+    return (*_OF_MLA, *(_QUERIES if case.fields.get("q_lora_rank") else ("self_attn.q_proj.weight",)))
 
 
 def _widths(case: PreflightCase) -> Iterator[PreflightFinding]:
@@ -419,9 +447,18 @@ def _widths(case: PreflightCase) -> Iterator[PreflightFinding]:
     q = plain.get("layers.0.self_attn.q_proj.weight")
     if q is not None and len(q) == 2 and not truth.quantized and q[1] == truth.hidden_size:
         yield PreflightFinding("qkv-width", {"file": q[1], "built": 2 * truth.hidden_size})
+    up = shape_of(case.files, "layers.0.mlp.up_proj.weight") or shape_of(case.files, "midlayer.mlp.up_proj.weight")
+    if up is not None and len(up) == 2 and (width := _mlp_width(case)) not in (None, up[0]):
+        yield PreflightFinding("mlp-width", {"read": width, "file": up[0]})
     heads = 0 if truth.kind == "mla" else positive_int(case.fields, "num_attention_heads", 0)
     if q is not None and len(q) == 2 and heads and (read := _head_dim(case, heads)) * heads != q[0]:
         yield PreflightFinding("head-dim", {"read": read, "file": q[0] // heads})
+
+
+def _mlp_width(case: PreflightCase) -> int | None:
+    """Return the width of an MLP as an engine reads it; None if the config states none."""
+    key = case.contract.mlp_width.get(str(case.fields.get("model_type")), "intermediate_size")
+    return positive_int(case.fields, key, 0) or None
 
 
 def _head_dim(case: PreflightCase, heads: int) -> int:
@@ -466,8 +503,10 @@ def _vocabulary(case: PreflightCase) -> Iterator[PreflightFinding]:
     rows, stated = shape_of(case.files, "lm_head.weight"), case.fields.get("draft_vocab_size")
     if rows is not None and type(stated) is int and rows[:1] != (stated,):
         yield PreflightFinding("lm-head-rows", {"rows": rows[0] if rows else 0, "stated": stated})
-    if rows is None:
-        yield PreflightFinding("no-lm-head-reduced" if truth.reduced else "no-lm-head", facts)
+    if rows is None and truth.reduced:
+        yield PreflightFinding("no-lm-head-reduced", facts)
+    elif rows is None:
+        yield PreflightFinding("no-lm-head" if type(stated) is int else "no-lm-head-unsized", facts)
 
 
 def _embedding(case: PreflightCase) -> Iterator[PreflightFinding]:
