@@ -228,7 +228,11 @@ def test_a_base_inside_rope_scaling_counts(tmp_path: Path):
     config = json.loads((source / "config.json").read_text())
     del config["rope_theta"]
     (source / "config.json").write_text(json.dumps(config))
-    assert open_head(source).semantics.rope == Rope(5e4)
+    head = open_head(source)
+    assert head.semantics.rope == Rope(5e4)
+    note = next(p.message for p in head.problems if p.code == "config-rope-inside")
+    assert "base 50000 stands inside rope_scaling only" in note and "rotate with 10000" in note
+    assert "config-rope-inside" not in {p.code for p in open_head(head_with(tmp_path / "plain")).problems}
     target = str(heads.target(tmp_path / "target", WIDE))
     convert(source, tmp_path / "out", "universal", ConvertOptions(target=target))
     assert json.loads((tmp_path / "out/config.json").read_text())["rope_theta"] == 5e4
