@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from eagle3hub.address import LocalAddress, is_folder, suggested
-from eagle3hub.checkpoint.safetensors import ByteReader, Header, TensorRef, open_local, refuse_pointer
+from eagle3hub.address import LocalAddress, is_folder, missing
+from eagle3hub.checkpoint.safetensors import ByteReader, Header, TensorRef, open_local
 from eagle3hub.errors import CheckpointError, ConfigError, Eagle3HubError, LayoutError, SourceError
 from eagle3hub.system.reading import read_bytes
 from eagle3hub.system.resources import read_toml
@@ -52,12 +52,12 @@ def check_files(names: Sequence[str], present: set[str], shown: str, index: Inde
     absent = [name for name in names if name not in present]
     if index is not None and absent:
         raise _incomplete(f"{index.shown} names {listed(absent)}, which {_are(absent)} not there")
-    for missing, count in gaps(names):
-        some = f"{count - len(missing)} of {count} weights files"
+    for lacking, count in gaps(names):
+        some = f"{count - len(lacking)} of {count} weights files"
         raise _incomplete(
-            f"{shown} has {some}: {listed(missing)} {_are(missing)} not there"
+            f"{shown} has {some}: {listed(lacking)} {_are(lacking)} not there"
             if index is None
-            else f"{index.shown} names {some}, without {listed(missing)}"
+            else f"{index.shown} names {some}, without {listed(lacking)}"
         )
 
 
@@ -145,6 +145,7 @@ PICKLE_WEIGHTS = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 TRAINING_STATES = ("training_state.pt", "model.pt")
 """Files of whole training runs: weights, and what else a trainer goes on from."""
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_JSON_BYTES = 2_000_000
 """Parsed JSON takes up to 28 times its size, and a folder has three such files."""
 
@@ -211,14 +212,6 @@ class FolderSource:
         return str(self.folder / name)
 
 
-def missing(text: str) -> SourceError:
-    """The error for a place that exists neither on this machine nor on the Hub."""
-    hint = f"name the folder that holds {CONFIG}"
-    if (address := suggested(text)) is not None:
-        hint += f", or write {address} for a model on the Hub"
-    return SourceError(f"{text} does not exist", hint=hint, code="source-missing")
-
-
 def _folders_with_config(folder: Path) -> list[str]:
     """The folders in a folder, or of a repository in the Hub cache, that hold a config.json."""
     found = [path for below in ("*", "*/*", "snapshots/*") for path in folder.glob(f"{below}/{CONFIG}")]
@@ -236,6 +229,16 @@ def read_small(path: Path) -> bytes | None:
         if e.errno == errno.EFBIG:
             raise ConfigError(f"{path} is larger than {MAX_JSON_BYTES} bytes", code="config-json") from e
         raise SourceError(f"cannot read {path}: {e.strerror}", code="source-unreadable") from e
+
+
+def refuse_pointer(start: bytes, shown: Path | str) -> None:
+    """Raise CheckpointError if a file begins as a Git LFS pointer does, which stands in for what was not fetched."""
+    if start.startswith(_LFS_POINTER):
+        raise CheckpointError(
+            f"{shown} is a pointer of Git LFS: the file it stands for was not fetched",
+            hint="run `git lfs pull` in the clone, or download the repository with `hf download`",
+            code="checkpoint-lfs-pointer",
+        )
 
 
 def parse_json_object(raw: bytes, path: Path | str) -> dict[str, Any]:
@@ -293,7 +296,7 @@ class Kind:
     def error(self, source: str) -> LayoutError:
         """The error of a folder of this kind."""
         return LayoutError(
-            f"{source} holds {self.what}, which {self.served}; {READ}", hint=self.hint, code=f"layout-{self.code}"
+            f"{source} holds {self.what}; {self.served}; {READ}", hint=self.hint, code=f"layout-{self.code}"
         )
 
 

@@ -12,7 +12,7 @@ from enum import Enum
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
-from eagle3hub.checkpoint.safetensors import TensorRef
+from eagle3hub.checkpoint.safetensors import TensorRef, main_dtype
 from eagle3hub.errors import ConfigError, Problem
 from eagle3hub.head.aux_defaults import aux_default, shown
 from eagle3hub.head.vocab import VocabMap
@@ -350,10 +350,7 @@ class Head:
     @property
     def dtype(self) -> str:
         """Safetensors name of the dtype most weights have, counted in elements."""
-        counts: dict[str, int] = {}
-        for t in self.tensors.values():
-            counts[t.dtype] = counts.get(t.dtype, 0) + t.num_elements
-        return max(counts, key=lambda k: (counts[k], k))
+        return main_dtype(self.tensors.values())
 
     def raise_for_errors(self) -> None:
         """Raise the first problem of severity ``error``, if there is one."""

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eagle3hub.address import Address, HubAddress, LocalAddress, parse_address, target_address
-from eagle3hub.checkpoint.safetensors import refuse_pointer
-from eagle3hub.checkpoint.source import CONFIG, parse_json_object, read_small
+from eagle3hub.checkpoint.source import CONFIG, parse_json_object, read_small, refuse_pointer
 from eagle3hub.errors import SourceError
 from eagle3hub.head.fields import TOKEN_IDS, Fields
 from eagle3hub.head.rope import Reader, StatedRope, read_rope

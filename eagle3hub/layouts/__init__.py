@@ -46,7 +46,18 @@ def refuse_recognised(checkpoint: Checkpoint) -> None:
 # The registry, detection, and opening a head.
 
 
-__all__ = ["LAYOUTS", "READERS", "ReadOptions", "by_readers", "detect", "get_layout", "get_reader", "open_head"]
+__all__ = [
+    "LAYOUTS",
+    "READERS",
+    "ReadOptions",
+    "by_readers",
+    "detect",
+    "get_layout",
+    "get_reader",
+    "open_head",
+    "read_head",
+    "settle",
+]
 
 # To register a codec, import it and enter it here; help, tables and schemas follow this order.
 for _layout in (SpecJax(), SpecForge(), ModelOpt(), Speculators(), SafeAILab(), AngelSlim(), Universal()):
@@ -145,15 +156,38 @@ def open_head(
     """
     codec = None if layout is None else get_reader(layout)
     opened = source if isinstance(source, Checkpoint) else open_checkpoint(source)
+    head = read_head(opened, codec, options)
+    return settle(head, opened, target=target, target_name=target_name, options=options)
+
+
+def read_head(opened: Checkpoint, codec: Reader | None = None, options: ReadOptions = AS_FOUND) -> Head:
+    """The head as config and weights alone tell it; ``codec`` is that of its layout, found out if it is None.
+
+    Raises InputError where the files cannot be read as a head.
+    """
     checkpoint = prepared(opened, options)
     if codec is None:
         codec = detect(checkpoint)[0]
     else:
         refuse_recognised(checkpoint)
-    head = codec.read(checkpoint, options)
+    return codec.read(checkpoint, options)
+
+
+def settle(
+    head: Head,
+    opened: Checkpoint,
+    *,
+    target: TargetFacts | str | Path | None = None,
+    target_name: str | None = None,
+    options: ReadOptions = AS_FOUND,
+) -> Head:
+    """Complete a head with what its record (`Checkpoint.provenance`), its target and the user know; see `open_head`.
+
+    ``opened`` is the folder that the head was read from. Returns the same object.
+    """
     head.opened = opened
-    head.problems += checkpoint.problems
-    provenance.restore(head, checkpoint)
+    head.problems += opened.problems
+    provenance.restore(head, opened)
     settled = overridden(options)
     head.assumptions = [a for a in head.assumptions if a.field not in settled]
     head.target_name = target_name or head.target_name

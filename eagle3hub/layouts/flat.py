@@ -9,15 +9,15 @@ from functools import partial
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.checkpoint.safetensors import FLOATS, TORCH_NAME, is_scale
+from eagle3hub.checkpoint.safetensors import FLOATS, TORCH_NAME, main_dtype, scales_among
 from eagle3hub.checkpoint.writer import OutTensor
 from eagle3hub.errors import ConfigError, Hint, Problem
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head
-from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
+from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS, AUX_LAYERS
 from eagle3hub.head.fields import MASK_TOKENS, Fields
 from eagle3hub.head.rope import ROPE_THETA, plain_scaling, unscaled
 from eagle3hub.head.vocab import mask_as
-from eagle3hub.layouts.aux_layers import Taps, read_flat_taps
+from eagle3hub.layouts.aux_layers import Taps, read_flat_taps, taps_from
 from eagle3hub.layouts.base import (
     AS_FOUND,
     FEATURES,
@@ -29,7 +29,7 @@ from eagle3hub.layouts.base import (
     assumed_depth,
     refuse_inexpressible,
 )
-from eagle3hub.layouts.hf_config import SLIDING, attention_fields, parse_llama, rope_fields
+from eagle3hub.layouts.hf_config import MLA_TYPES, SLIDING, attention_fields, parse_llama, rope_fields
 from eagle3hub.layouts.interpret import (
     Interpret,
     Interpretation,
@@ -40,7 +40,7 @@ from eagle3hub.layouts.interpret import (
     rewritten,
     taps_of,
 )
-from eagle3hub.layouts.tensors import MASK_HIDDEN, name_on_disk, output_biases
+from eagle3hub.layouts.tensors import MASK_HIDDEN, name_on_disk, names_on_disk, output_biases
 
 # The tensors of a head as one layout stores them: names, vocabulary buffers, header metadata.
 
@@ -55,11 +55,11 @@ def tensors_to_write(head: Head, name: str, contract: Contract, before: Carried 
     does without are zeros. ``before``: how the head was stored in this layout earlier; its buffers, dtypes, outdated
     names and metadata are used again. Without it the layout's own are.
     """
-    names: Mapping[str, str] = {} if before is None else before.names
+    names = names_on_disk(head.tensors, contract.tensor_prefix) | _names_before(before)
     tensors: list[OutTensor] = []
     origin: dict[str, str | None] = {}
     for canonical, ref in head.tensors.items():
-        on_disk = names.get(canonical) or name_on_disk(canonical, contract.tensor_prefix)
+        on_disk = names[canonical]
         shape = (1, 1, ref.num_elements) if canonical == MASK_HIDDEN and head.layout != name else ref.shape
         tensors.append(OutTensor(on_disk, ref.dtype, shape, ref))
         origin[on_disk] = canonical
@@ -95,6 +95,10 @@ def _buffers_to_write(
         return {}, metadata
     wanted = {"d2t": known.get("d2t", contract.vocab_dtype)}
     return {**wanted, "t2d": known.get("t2d", "BOOL")} if contract.has_t2d else wanted, metadata
+
+
+def _names_before(before: Carried | None) -> dict[str, str]:
+    return {} if before is None else {name: on_disk for name, on_disk in before.names.items() if on_disk}
 
 
 def _mask_is_enough(head: Head, known: Mapping[str, str]) -> bool:
@@ -309,6 +313,10 @@ class FlatLayout(FlatReader, ABC):
         for key in _WRITTEN_ANEW:
             if key in fresh and key in config:
                 config[key] = fresh[key]
+        if fresh.get("model_type") in MLA_TYPES:  # what engines know an MLA head by
+            config["architectures"] = fresh["architectures"]
+            if config.get("model_type") not in MLA_TYPES:
+                config["model_type"] = fresh["model_type"]
         nested = config.get("eagle_config")
         if isinstance(nested, dict):
             ids = {k: v for k, v in fresh.get("eagle_config", {}).items() if k == AUX_IDS}
@@ -322,6 +330,8 @@ class FlatLayout(FlatReader, ABC):
         unwanted |= {key for key in MASK_TOKENS if config.get(key) != head.mask_token_id}
         if head.semantics.quantization is None:
             unwanted.add("quantization_config")
+        if head.dims.mla is None:
+            unwanted.add("kv_lora_rank")  # TensorRT-LLM builds MLA for it
         kept = {k: v for k, v in config.items() if k in fresh or not (k in unwanted or _claims(k, v))}
         return kept if "lm_head.weight" in head.tensors else kept | {"draft_vocab_size": None}
 
@@ -364,15 +374,21 @@ class UnknownTrainer(FlatReader):
             return None
         return Match(0.0, (f"{style}* names", "no trainer's marks"))
 
+    def read_taps(self, config: Fields) -> Taps:
+        """Aux layers the config names, under DeepSpec's key too."""
+        taps, others = super().read_taps(config), config.layer_ids(AUX_LAYERS)
+        return taps if taps.aux or others is None else taps_from(others, "after", "config", where=config.where)
+
     def interpret(self, config: Mapping[str, Any], *, names: Collection[str] = ()) -> Interpretation:
         """As every flat config; what depends on the trainer is an assumption."""
         meaning = super().interpret(config, names=names)
         c = Fields(config)
         if meaning.aux is None or not meaning.aux.numbered or c.layer_ids(AUX_IDS) is not None:
             return meaning
+        place = "eagle_config" if c.section("eagle_config").layer_ids(AUX_IDS) else AUX_LAYERS
         why = (
-            "the ids stand in eagle_config, and no mark says which trainer wrote them: they are taken for after-layer "
-            "ids, as trainers and SGLang number them"
+            f"the ids stand in {place}, and no mark says which trainer wrote them: they are taken for after-layer ids,"
+            " as trainers and engines number them there"
         )
         doubt = Assumption(AUX_IDS, meaning.aux.after_layer, why, Hint("give --aux-layers", "--aux-layers"))
         return replace(meaning, assumptions=[*meaning.assumptions, doubt])
@@ -409,13 +425,12 @@ def common_config(head: Head, architecture: str) -> dict[str, Any]:
 
 def torch_dtype(head: Head) -> str:
     """The dtype a config states: that of most weights, quantized ones not counted."""
-    if head.dtype in FLOATS and head.semantics.quantization is None:
-        return TORCH_NAME[head.dtype]
-    counts: dict[str, int] = {}
-    for name, ref in head.tensors.items():
-        if ref.dtype in FLOATS and not is_scale(name):
-            counts[ref.dtype] = counts.get(ref.dtype, 0) + ref.num_elements
-    return TORCH_NAME[max(counts, key=lambda k: (counts[k], k))] if counts else "bfloat16"
+    most = head.dtype
+    if most not in FLOATS or head.semantics.quantization is not None:
+        scales = scales_among(head.tensors)
+        floats = [ref for name, ref in head.tensors.items() if ref.dtype in FLOATS and name not in scales]
+        most = main_dtype(floats) if floats else "BF16"
+    return TORCH_NAME[most]
 
 
 def _claims(key: str, value: Any) -> bool:

@@ -361,8 +361,8 @@ def _sliding(config: Fields, layers: int) -> tuple[int | None, tuple[int, ...]]:
 
 MLA_CLASS = "Eagle3DeepseekV2ForCausalLM"
 """The one class name of MLA draft heads that vLLM, SGLang and the trainers TorchSpec and ModelOpt know."""
-_MLA_TYPE = "kimi_k2"
-"""model_type of an MLA head: vLLM takes a deepseek_v3 for multi-token prediction (``config/speculative.py:680``)."""
+MLA_TYPES = ("kimi_k2", "deepseek_v2")
+"""model_types of an MLA head: vLLM takes a deepseek_v3 for multi-token prediction (``config/speculative.py:680``)."""
 
 
 def attention_fields(s: Semantics, d: Dims) -> dict[str, Any]:
@@ -376,7 +376,7 @@ def attention_fields(s: Semantics, d: Dims) -> dict[str, Any]:
     unread = {"head_dim", "mlp_bias"}
     return {
         **{k: v for k, v in llama_fields(s, d).items() if k not in unread},
-        "model_type": _MLA_TYPE,
+        "model_type": MLA_TYPES[0],
         **asdict(d.mla),
         "first_k_dense_replace": s.num_layers,
         "num_nextn_predict_layers": 0,

@@ -16,10 +16,9 @@ from eagle3hub.layouts.aux_layers import Taps, taps_from
 from eagle3hub.layouts.base import Contract, ReadOptions, aux_count
 from eagle3hub.layouts.hf_config import ROPE_CONFLICT, LlamaConfig, windowed_alike
 from eagle3hub.layouts.tensors import (
-    BUFFERS,
-    buffer_dtypes,
+    buffers_of,
     collect_tensors,
-    name_on_disk,
+    other_names,
     read_vocab_map,
     refuse_own,
 )
@@ -153,6 +152,7 @@ def build_head(
     meaning = with_overrides(meaning, options)
     tensors, dims, semantics = collect_tensors(checkpoint, meaning.llama, meaning.semantics, contract)
     vocab_map, status, problems = read_vocab_map(checkpoint, dims, meaning.draft_vocab_size, options.d2t, contract)
+    buffers = buffers_of(checkpoint)
     head = Head(
         layout=name,
         source=checkpoint.source,
@@ -162,7 +162,7 @@ def build_head(
         vocab_map=vocab_map,
         vocab_status=status,
         tensors=tensors,
-        buffers=buffer_dtypes(checkpoint),
+        buffers={name: ref.dtype for name, ref in buffers.items()},
         metadata=checkpoint.metadata,
         config=checkpoint.config,
         max_position_embeddings=meaning.llama.max_position_embeddings,
@@ -172,7 +172,7 @@ def build_head(
         speculative_tokens=meaning.speculative_tokens,
         mask_token_id=meaning.mask_token_id,
         fc_order=meaning.fc_order,
-        other_names=_other_names(checkpoint, tensors, contract.tensor_prefix),
+        other_names=other_names(tensors, buffers, contract.tensor_prefix),
         assumptions=list(meaning.assumptions),
         problems=[*meaning.problems, *problems],
     )
@@ -232,12 +232,6 @@ def _check_mask_token(head: Head) -> None:
             hint=Hint("give the right one with --mask-token-id", "--mask-token-id"),
             code="config-mask-token",
         )
-
-
-def _other_names(checkpoint: Checkpoint, tensors: Mapping[str, Any], prefix: str) -> dict[str, str]:
-    names = {n: ref.name for n, ref in tensors.items() if ref.name != name_on_disk(n, prefix)}
-    buffers = {n: checkpoint.tensors[n].name for n in BUFFERS if n in checkpoint.tensors}
-    return {**names, **{n: name for n, name in buffers.items() if name != n}}
 
 
 def same_meaning(meaning: Interpretation, head: Head) -> bool:

@@ -129,6 +129,7 @@ class SpecForge(FlatLayout):
         own = PARALLEL if s.parallel_drafting else _LLAMA if s.attention == "gqa" else _MLA
         return {
             **common_config(head, own),
+            **({} if s.attention == "gqa" else {"model_type": "deepseek_v3"}),
             "eagle_config": {
                 "use_aux_hidden_state": True,
                 **({AUX_IDS: head.aux.after_layer} if head.aux is not None else {}),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import sys
 from array import array
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
-from eagle3hub.checkpoint.safetensors import FLOATS, TensorRef, is_scale
+from eagle3hub.checkpoint.safetensors import FLOATS, TensorRef, is_scale, scales_among
 from eagle3hub.checkpoint.source import refuse_contents
 from eagle3hub.errors import ConfigError, Hint, LayoutError, Problem, Refusal, TensorError, UsageError
 from eagle3hub.head import Dims, Head, MlaDims, Semantics
@@ -70,6 +70,17 @@ def name_on_disk(canonical: str, prefix: str) -> str:
     return prefix + canonical.removeprefix("layers.0.") if canonical.startswith("layers.0.") else canonical
 
 
+def names_on_disk(canonical: Iterable[str], prefix: str) -> dict[str, str]:
+    """`name_on_disk` of each canonical name."""
+    return {name: name_on_disk(name, prefix) for name in canonical}
+
+
+def other_names(tensors: Mapping[str, TensorRef], buffers: Mapping[str, TensorRef], prefix: str) -> dict[str, str]:
+    """The name on disk of each weight and buffer, by canonical name, whose name is not the one of `name_on_disk`."""
+    names = {n: ref.name for n, ref in tensors.items() if ref.name != name_on_disk(n, prefix)}
+    return names | {n: ref.name for n, ref in buffers.items() if ref.name != n}
+
+
 def layer_of(canonical: str) -> int | None:
     """The decoder layer a tensor belongs to, or None."""
     match = _LAYER.match(canonical)
@@ -124,15 +135,16 @@ def quantization_of(tensors: Mapping[str, TensorRef]) -> str | None:
     The tensors decide: Megatron's exporter copies the quantization_config of another model into its configs.
     """
     kinds = {PACKED[ref.dtype] for name, ref in tensors.items() if name.endswith(".weight") and ref.dtype in PACKED}
-    if not kinds and not any(is_scale(name) for name in tensors):
+    if not kinds and not scales_among(tensors):
         return None
     return "+".join(sorted(kinds)) or "scales only"
 
 
 def split_scales(tensors: Mapping[str, TensorRef]) -> tuple[dict[str, TensorRef], dict[str, TensorRef]]:
     """The weights, and the scales beside them."""
-    weights = {name: ref for name, ref in tensors.items() if not is_scale(name)}
-    return weights, {name: ref for name, ref in tensors.items() if name not in weights}
+    scales = scales_among(tensors)
+    weights = {name: ref for name, ref in tensors.items() if name not in scales}
+    return weights, {name: ref for name, ref in tensors.items() if name in scales}
 
 
 def stored_shape(ref: TensorRef, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -235,9 +247,9 @@ def _order_fault(vocab: VocabMap, contract: Contract) -> Problem | None:
     return order_fault(vocab, sorted_rows=contract.sorted_rows, trainer_sorts=contract.trainer_sorts)
 
 
-def buffer_dtypes(checkpoint: Checkpoint) -> dict[str, str]:
-    """Dtype of each vocabulary buffer the folder holds."""
-    return {name: checkpoint.tensors[name].dtype for name in BUFFERS if name in checkpoint.tensors}
+def buffers_of(checkpoint: Checkpoint) -> dict[str, TensorRef]:
+    """The vocabulary buffers that the folder holds."""
+    return {name: checkpoint.tensors[name] for name in BUFFERS if name in checkpoint.tensors}
 
 
 def read_mask(ref: TensorRef) -> bytes | None:
@@ -523,8 +535,9 @@ def _check_names(checkpoint: Checkpoint, found: Mapping[str, TensorRef], expecte
 
 
 def _check_floats(found: Mapping[str, TensorRef]) -> None:
+    scales = scales_among([ref.name for ref in found.values()])
     for ref in found.values():
-        if ref.dtype not in FLOATS or is_scale(ref.name):
+        if ref.dtype not in FLOATS or ref.name in scales:
             raise TensorError(
                 f"{ref.name} is {ref.dtype}: this layout reads unquantized heads, whose weights are floating point",
                 code="tensor-dtype",

@@ -82,9 +82,20 @@ def _serves(head: Head, engine: str) -> bool:
     return not head.made_for or engine in head.made_for
 
 
+def narrowed(head: Head, contract: Contract) -> Contract:
+    """The contract of a folder for the engines that this head's is made for.
+
+    Engines that take a head of another width than its target's take its own embeddings too: the target's do not fit.
+    """
+    able = contract.for_engines(head.made_for)
+    if head.dims.hidden_size != head.dims.target_hidden_size and "target_width" in able.expresses:
+        return replace(able, expresses=able.expresses | {"embed_tokens"})
+    return able
+
+
 def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
     """The aux taps of a head that every engine gets right. Raises Refusal naming an engine that would not."""
-    refuse_inexpressible(head, name, contract.for_engines(head.made_for))
+    refuse_inexpressible(head, name, narrowed(head, contract))
     aux = head.aux
     if aux is None:
         raise _refusal(
@@ -119,11 +130,11 @@ def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
 def _refuse_mla(head: Head, dims: MlaDims) -> None:
     """Raise Refusal for what an engine's class of MLA drafts lacks though its class of Llama drafts has it."""
     s = head.semantics
-    if dims.q_lora_rank is None and _serves(head, "sglang"):
+    if dims.q_lora_rank is None:
         raise _not_universal(
             head,
-            "the head makes its queries straight from its input (q_lora_rank: null), and SGLang has MLA drafts with a "
-            "latent of queries only",
+            "the head makes its queries straight from its input (q_lora_rank: null), and vLLM and SGLang have MLA "
+            "drafts with a latent of queries only",
             "mla-query",
         )
     if s.attention_bias:

@@ -225,23 +225,37 @@ def _terms(
         yield gate_problem("publish-terms", what, fix)
 
 
+_CLEAN: set[tuple[str, str]] = set()
+"""Paths and digests of files in which nothing was found: a release is checked by several steps of one run."""
+_MOST_CLEAN = 4096
+
+
 def _contents(files: Sequence[LocalFile]) -> Iterator[Problem]:
     for file in files:
-        name, kind = safe_path(file.path), file_kind(file.path)
-        if _STATES.fullmatch(file.name):
-            yield gate_problem("publish-training-state", f"{name} is a trainer's state", "remove it")
-        elif _PICKLES.fullmatch(file.name):
-            yield gate_problem("publish-pickle", f"{name} is, or may hold, a pickle", "publish safetensors only")
-        elif kind is None:
-            code = "publish-pickle" if is_executed(file) else "publish-outside"
-            yield gate_problem(code, f"{name} does not belong to a release", "move it out of the folder")
-        elif why := mismatch(file, kind):
-            yield gate_problem(
-                "publish-pickle" if is_executed(file) else "publish-kind",
-                f"{name} {why}",
-                "make it again, or remove it",
-            )
-        yield from secret_problems(file)
+        found = [] if (file.path, file.sha256) in _CLEAN else list(_content(file))
+        if not found and file.sha256:
+            if len(_CLEAN) == _MOST_CLEAN:
+                _CLEAN.clear()
+            _CLEAN.add((file.path, file.sha256))
+        yield from found
+
+
+def _content(file: LocalFile) -> Iterator[Problem]:
+    name, kind = safe_path(file.path), file_kind(file.path)
+    if _STATES.fullmatch(file.name):
+        yield gate_problem("publish-training-state", f"{name} is a trainer's state", "remove it")
+    elif _PICKLES.fullmatch(file.name):
+        yield gate_problem("publish-pickle", f"{name} is, or may hold, a pickle", "publish safetensors only")
+    elif kind is None:
+        code = "publish-pickle" if is_executed(file) else "publish-outside"
+        yield gate_problem(code, f"{name} does not belong to a release", "move it out of the folder")
+    elif why := mismatch(file, kind):
+        yield gate_problem(
+            "publish-pickle" if is_executed(file) else "publish-kind",
+            f"{name} {why}",
+            "make it again, or remove it",
+        )
+    yield from secret_problems(file)
 
 
 def _signature(files: Sequence[LocalFile]) -> Iterator[Problem]:

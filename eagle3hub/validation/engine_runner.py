@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 # Which engine measures, and which interpreter runs it.
 
 
+_CUDA = Path("/dev/nvidiactl")
+"""The device file that NVIDIA's driver makes where it finds a GPU."""
+
+
 def engine_for(
     name: str, job: RunSpec, pythons: Mapping[str, str | Path], endpoints: Mapping[str, str]
 ) -> tuple[Engine, Path]:
@@ -75,7 +79,7 @@ def interpreter(engine: Engine, device: str, given: Mapping[str, str | Path] | N
                 f"there is no interpreter {str(python)!r} for {engine.name}", code="engine-python-missing"
             )
         return python.absolute()
-    if device == "cuda" and not Path("/dev/nvidiactl").exists():
+    if device == "cuda" and not _CUDA.exists():
         raise UnavailableError(
             "this machine has no CUDA device", hint="validate on CPU with --device cpu", code="device-missing"
         )

@@ -111,7 +111,7 @@ MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
         "X X X X X X X",
         "head-dim",
     ),
-    "MLA, whose q_proj is of another width": (  # than Llama attention's; SGLang wants a latent of queries
+    "MLA, whose q_proj is of another width": (  # than Llama attention's; engines want a latent of queries
         holding(
             f.mla(
                 q_lora_rank=None,
@@ -121,7 +121,7 @@ MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
             "BF16",
             (3 * f.H, 2 * f.H),
         ),
-        "R R X U U X X",
+        "X X X U U X X",
         "mla-query",
     ),
     "multimodal RoPE": (

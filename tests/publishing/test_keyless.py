@@ -119,8 +119,8 @@ def test_services_that_do_not_answer(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for name in ("HTTPS_PROXY", "https_proxy"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setenv("EAGLE3HUB_HUB_TIMEOUT", "0.4")
+        monkeypatch.setenv("EAGLE3HUB_HUB_TIMEOUT", "0.2")
         status, out, err = cli("publish", release, "--repo", REPO, "--sign", "sigstore", "--quiet")
     assert (status, out) == (5, "")
-    assert err.startswith("error: the public sigstore services cannot sign this: no answer within 2 seconds\n")
+    assert err.startswith("error: the public sigstore services cannot sign this: no answer within 1 seconds\n")
     assert not (release / "model.sig").exists()

@@ -59,7 +59,6 @@ LATENT = {
 DEEP = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 32.0, "beta_slow": 1.0}
 MLA_KINDS: dict[str, dict[str, Any]] = {
     "mla": {},
-    "mla, queries without a latent": {"has": Has(mla=True, q_lora=False)},
     "mla, two layers": {"has": Has(mla=True, layers=2)},
     "mla, fc norm, norm output": {"has": Has(mla=True, fc_norm=True), "norm_output": True},
     "mla, full vocabulary": {"d": {**LATENT, "draft": D["vocab"]}, "draft_vocab_size": D["vocab"]},

@@ -14,7 +14,7 @@ from eagle3hub.errors import UsageError
 from eagle3hub.head.aux_defaults import Layer, target_types
 from eagle3hub.head.rope import Place, Reader
 from eagle3hub.system.resources import read_toml
-from eagle3hub.system.typed import build
+from eagle3hub.system.typed import build, build_each
 
 # Verdicts of a preflight and their reasons
 
@@ -317,10 +317,7 @@ def contract(engine: str, version: str) -> EngineContract:
 @cache
 def common_rules() -> Mapping[str, _Usual]:
     """Return, by code, the usual effect, sentence and hint; ``always`` marks rules that hold for every engine."""
-    place = "engines/data/common/rules.toml"
-    return {
-        code: build(_Usual, found, f"{place}, {code}") for code, found in read_toml(DATA / "common/rules.toml").items()
-    }
+    return build_each(_Usual, read_toml(DATA / "common/rules.toml"), "engines/data/common/rules.toml")
 
 
 def _document(engine: str, version: str) -> dict[str, Any]:

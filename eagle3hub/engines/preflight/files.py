@@ -6,7 +6,7 @@ import re
 import sys
 from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -102,6 +102,8 @@ class HeadFiles:
         weights: names of the weights files. mislabelled: torch pickles among them that are named ``.safetensors``.
         quant_file: whether ModelOpt's hf_quant_config.json lies beside config.json.
         overlaid: whether two safetensors files in the folder hold a tensor of the same name with different contents.
+        nested: whether config.json has speculators' nested form. fields: the Llama fields and the EAGLE-3 fields in
+            one mapping, as readers of a nested config merge them.
     """
 
     config: Mapping[str, Any]
@@ -110,11 +112,14 @@ class HeadFiles:
     mislabelled: tuple[str, ...] = ()
     quant_file: bool = False
     overlaid: bool = False
+    nested: bool = field(init=False)
+    fields: Mapping[str, Any] = field(init=False)
 
-    @property
-    def nested(self) -> bool:
-        """Whether config.json has speculators' nested form."""
-        return isinstance(self.config.get("transformer_layer_config"), dict)
+    def __post_init__(self) -> None:
+        nested = self.config.get("transformer_layer_config")
+        own = {k: v for k in _NESTED_KEYS if (v := self.config.get(k)) is not None}
+        object.__setattr__(self, "nested", isinstance(nested, dict))
+        object.__setattr__(self, "fields", {**nested, **own} if isinstance(nested, dict) else self.config)
 
     @property
     def says_quantized(self) -> str | None:
@@ -128,14 +133,6 @@ class HeadFiles:
         """Whether ``layer_types`` limits the attention of a layer."""
         kinds = self.fields.get("layer_types")
         return isinstance(kinds, list) and "sliding_attention" in kinds
-
-    @property
-    def fields(self) -> Mapping[str, Any]:
-        """The Llama fields and the EAGLE-3 fields in one mapping, as readers of a nested config merge them."""
-        if not self.nested:
-            return self.config
-        own = {k: v for k in _NESTED_KEYS if (v := self.config.get(k)) is not None}
-        return {**self.config["transformer_layer_config"], **own}
 
 
 @dataclass(frozen=True, slots=True)
