@@ -2,7 +2,7 @@
 
 A config states RoPE in ``rope_theta`` with ``rope_scaling``, in transformers 5's ``rope_parameters``, or in both; the
 base may lie at top level or inside. Everything that reads or writes RoPE uses this module: codecs, the reference,
-the engines' preflight. Executed with vLLM 0.32.0 and SGLang 0.5.23, both on transformers 5.19.0; transformers 4.57.1
+the engines' preflight. Executed with vLLM 0.32 and SGLang 0.5, both on transformers 5.19.0; transformers 4.57.1
 read.
 """
 
@@ -47,7 +47,7 @@ ROPE_TYPES: Mapping[str, RopeType] = {
 }
 """transformers 5.19 ``modeling_rope_utils.py`` (``_validate_*_rope_parameters``)."""
 ALIASES: Mapping[str, str] = {"su": "longrope", "mrope": "default"}
-"""Older names of types (vLLM 0.32.0 ``transformers_utils/config.py``, ``patch_legacy_rope_type``)."""
+"""Older names of types (vLLM 0.32 ``transformers_utils/config.py``, ``patch_legacy_rope_type``)."""
 _SECTION = "mrope_section"
 _OF_DEFAULT = (_SECTION, "mrope_interleaved", PARTIAL)
 """Keys that change a rotation of type ``default``; it ignores all others."""
@@ -191,7 +191,7 @@ def read_rope(
         needs = [key for key in ("rope_type",) if not {"type", "rope_type"} & found.keys()]
         lacks = (*needs, *lacks, *((ORIGINAL,) if type_of(found) == "llama3" and ORIGINAL not in found else ()))
     return StatedRope(
-        theta=float(theta) if type(theta) in (int, float) else None if theta is None else ROPE_THETA,
+        theta=None if theta is None else float(theta) if isinstance(theta, (int, float)) else ROPE_THETA,
         kind=type_of(found) if found else None,
         scaling=own,
         lacks=lacks,

@@ -75,7 +75,7 @@ HELD_FOR = {
 
 
 _JAX_ROPE = ("default", "llama3", "yarn", "proportional")
-"""Types of RoPE that sglang-jax computes (0.1.0rc0, ``layers/embeddings.py``, ``get_rope``)."""
+"""Types of RoPE that sglang-jax computes (``layers/embeddings.py``, ``get_rope``)."""
 
 
 def _serves(head: Head, engine: str) -> bool:
@@ -115,9 +115,6 @@ def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
         _refuse_mla(head, head.dims.mla)
     if "mrope_section" in (head.semantics.rope.scaling or {}) and _serves(head, "sglang_jax"):
         raise _not_universal(head, "the head has multimodal RoPE, which sglang-jax ignores", "mrope")
-    kind = type_of(head.semantics.rope.scaling or {})
-    if kind not in _JAX_ROPE and _serves(head, "sglang_jax"):
-        raise _not_universal(head, f"the head has RoPE of type {kind}, which sglang-jax does not compute", "rope-type")
     if not head.semantics.joins_embedding:
         raise _not_universal(
             head,
@@ -311,6 +308,10 @@ class Universal(FlatLayout):
         assumptions = assumed_depth(head, "sglang-jax") if _serves(head, "sglang_jax") else []
         notes = trtllm_note(head, aux)
         context, note = context_to_write(head)
+        kind = type_of(head.semantics.rope.scaling or {})
+        if kind not in _JAX_ROPE and _serves(head, "sglang_jax"):
+            what = f"the head has RoPE of type {kind}, which sglang-jax does not compute"
+            raise _not_universal(head, what, "rope-type")
         if note:
             notes.append(note)
         if head.target_context is None and _serves(head, "sglang"):
