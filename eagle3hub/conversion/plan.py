@@ -297,7 +297,7 @@ def _hold_to_engines(plan: ConversionPlan, target: TargetFacts | None) -> None:
     for engine in head.made_for:
         capture = told_layers(head, engine)
         for terms in pinned_contracts(engine):
-            verdict = preflight(subject, engine, terms.version, target, capture)
+            verdict = preflight(subject, engine, terms.version, target, capture).on_files
             if verdict.kind in ("silently_wrong", "refuses"):
                 worst = verdict.reasons[0]
                 raise Refusal(

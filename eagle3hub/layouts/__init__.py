@@ -23,6 +23,7 @@ from eagle3hub.layouts.safeailab import SafeAILab
 from eagle3hub.layouts.specforge import SpecForge
 from eagle3hub.layouts.specjax import SpecJax
 from eagle3hub.layouts.speculators import Speculators
+from eagle3hub.layouts.target_notes import target_notes
 from eagle3hub.layouts.tensors import MASK_HIDDEN, prepared, refuse_language_model
 from eagle3hub.layouts.torchspec import TorchSpec
 from eagle3hub.layouts.universal import Universal
@@ -196,7 +197,9 @@ def settle(
                 f"--num-target-layers {options.num_target_layers}: {facts.name} has {facts.num_hidden_layers} layers",
                 hint="give one of the two",
             )
+        notes = list(target_notes(head, facts))
         apply_target(head, facts)
+        head.problems += notes
     elif options.num_target_layers is not None:
         apply_depth(head, options.num_target_layers)
     elif head.aux is None and all(a.field != "aux" for a in head.assumptions):

@@ -79,14 +79,17 @@ def preflight(
     version: str,
     target: TargetFacts | None = None,
     capture: Sequence[int] | None = None,
+    tensor_parallel: int = 1,
 ) -> PreflightVerdict:
     """Predict what ``version`` of ``engine`` will do with the files of ``subject``.
 
     Without ``target``, the verdict is ``unknown`` if it depends on the target. ``capture`` holds the after-layer ids
-    that TensorRT-LLM's YAML names (``eagle3_layers_to_capture``); no other engine takes them. Raises UsageError for an
-    engine or a version without a contract.
+    that TensorRT-LLM's YAML names (``eagle3_layers_to_capture``); no other engine takes them. ``tensor_parallel`` is
+    the number of devices that target and draft are split over. Raises UsageError for an engine or a version without a
+    contract.
     """
-    return _judge(subject, contract(engine, version), target, None if capture is None else tuple(capture))
+    told = None if capture is None else tuple(capture)
+    return _judge(subject, contract(engine, version), target, told, tensor_parallel)
 
 
 def told_layers(head: Head, engine: str) -> tuple[int, ...] | None:
@@ -136,13 +139,18 @@ def preflight_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
 
 
 def _judge(
-    subject: ExaminedHead, terms: EngineContract, target: TargetFacts | None, capture: tuple[int, ...] | None = None
+    subject: ExaminedHead,
+    terms: EngineContract,
+    target: TargetFacts | None,
+    capture: tuple[int, ...] | None = None,
+    tensor_parallel: int = 1,
 ) -> PreflightVerdict:
     acting = terms
     if subject.truth.parallel_drafting and terms.parallel_drafting_by is not None:
         acting = contract(terms.engine, terms.parallel_drafting_by)
     reasons = []
-    for found in preflight_findings(PreflightCase(subject.files, subject.truth, acting, target, capture)):
+    case = PreflightCase(subject.files, subject.truth, acting, target, capture, tensor_parallel)
+    for found in preflight_findings(case):
         rule = acting.rules.get(found.code)
         if rule is not None:
             reasons.append(rule.reason(found.code, found.facts))
