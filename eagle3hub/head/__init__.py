@@ -162,6 +162,10 @@ class Semantics:
     either, so that it has no hidden_norm and q/k/v over H; every other head joins them. ``attention_bias`` puts a bias
     on q, k and v, and on o where the head has one for it; ``fc_bias`` puts one on fc. ``sliding_layers`` are the draft
     layers whose attention is limited to ``sliding_window`` tokens.
+    ``quantization`` is the method by which weights are quantized, as the config calls it (``modelopt``, ``quark``,
+    ``compressed-tensors``, ``fp8``, ``gptq``, ``awq``, or another; ``unknown`` where it says nothing), and
+    ``quantized_as`` are the formats of their numbers (``FP8``, ``INT8``, ``NVFP4``, several joined by ``+``); both are
+    None for plain weights.
     ``feedback`` says which hidden state the next draft step receives: the one before the head's final norm
     (``pre_norm``, EAGLE-3) or after it (``post_norm``, EAGLE-3.1; engines spell it ``norm_output: true``).
     ``attention`` is ``gqa`` (Llama's, and Qwen3's with ``qk_norm``) or ``mla`` (DeepSeek's multi-head latent
@@ -184,6 +188,7 @@ class Semantics:
     sliding_layers: tuple[int, ...] = ()
     num_layers: int = 1
     quantization: str | None = None
+    quantized_as: str | None = None
     parallel_drafting: bool = False
     attention: Literal["gqa", "mla"] = "gqa"
 
@@ -358,7 +363,10 @@ class Head:
     @property
     def num_parameters(self) -> int:
         """Number of weights; vocabulary buffers and the scales of quantized weights are none."""
-        return sum(t.num_parameters for t in self.tensors.values())
+        bits = {"INT2": 2, "INT3": 3, "INT8": 8}.get(self.semantics.quantized_as or "", 4)
+        packed = [t for t in self.tensors.values() if t.dtype == "I32" and t.num_parameters]
+        others = sum(t.num_parameters for t in self.tensors.values() if t.dtype != "I32")
+        return others + sum(t.nbytes * 8 // bits for t in packed)
 
     @property
     def dtype(self) -> str:

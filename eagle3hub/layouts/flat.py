@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.checkpoint.safetensors import FLOATS, TORCH_NAME, main_dtype, scales_among
 from eagle3hub.checkpoint.writer import OutTensor
-from eagle3hub.errors import ConfigError, Hint, Problem
+from eagle3hub.errors import ConfigError, Hint, Problem, Refusal
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head
 from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS, AUX_LAYERS
 from eagle3hub.head.fields import MASK_TOKENS, Fields
+from eagle3hub.head.quantization import QUANT_KEYS, json_object, module_of, renamed
 from eagle3hub.head.rope import ROPE_THETA, plain_scaling, unscaled
 from eagle3hub.head.vocab import mask_as
 from eagle3hub.layouts.aux_layers import Taps, read_flat_taps, taps_from, taps_or_fault
@@ -39,8 +39,10 @@ from eagle3hub.layouts.interpret import (
     plain_semantics,
     rewritten,
     taps_of,
+    torch_dtype,
 )
 from eagle3hub.layouts.tensors import MASK_HIDDEN, name_on_disk, names_on_disk, output_biases
+from eagle3hub.system.documents import document_bytes
 
 # The tensors of a head as one layout stores them: names, vocabulary buffers, header metadata.
 
@@ -112,6 +114,39 @@ def _buffer(head: Head, buffer: str, dtype: str, name: str) -> OutTensor:
         return OutTensor(name, dtype, (v,), mask_as(mask, dtype))
     identity = bytes(vd * (4 if dtype == "I32" else 8))
     return OutTensor(name, dtype, (vd,), identity if vocab is None else vocab.d2t_bytes(dtype))
+
+
+def with_quantization(files: LayoutFiles, head: Head) -> LayoutFiles:
+    """The files of a quantized head with the source's word on how it is quantized; other files as they are.
+
+    Where tensors are renamed, so are the modules that it names. Raises Refusal where that is not certain to be right.
+    """
+    if head.semantics.quantization is None:
+        return files
+    modules = {}
+    for on_disk, canonical in files.origin.items():
+        if canonical is not None:
+            part = canonical[len(module_of(canonical)) :]
+            modules[head.tensors[canonical].name.removesuffix(part)] = on_disk.removesuffix(part)
+    stated = {key: head.config[key] for key in QUANT_KEYS if head.config.get(key)}
+    config = files.config | {key: _renamed(found, modules, key) for key, found in stated.items()}
+    side_files = {}
+    for name, raw in head.side_files.items():
+        before = json_object(raw)
+        after = _renamed(before, modules, name)
+        side_files[name] = raw if after == before else document_bytes(after)
+    return replace(files, config=config, side_files=files.side_files | side_files)
+
+
+def _renamed(found: Any, modules: Mapping[str, str], place: str) -> Any:
+    after = renamed(found, modules)
+    if after is None:
+        raise Refusal(
+            f"tensors get other names, and {place} names modules in a way that cannot be rewritten with certainty",
+            hint="write the names of modules out in it, without regular expressions",
+            code="refused-quantization-names",
+        )
+    return after
 
 
 # The codec of layouts whose config is one flat Llama config (all but speculators).
@@ -296,7 +331,7 @@ class FlatLayout(FlatReader, ABC):
             config = self.new_config(head)
         tensors, metadata, origin = tensors_to_write(head, self.name, contract, before)
         assumptions = [] if contract.aux_ids is not None else assumed_depth(head, contract.title)
-        return LayoutFiles(config, tensors, metadata, origin, assumptions, notes)
+        return with_quantization(LayoutFiles(config, tensors, metadata, origin, assumptions, notes), head)
 
     def noting_base(self, files: LayoutFiles, head: Head) -> LayoutFiles:
         """The files with a note that this layout's trainer ignores the RoPE base, unless the base is doubtful."""
@@ -431,16 +466,6 @@ def common_config(head: Head, architecture: str) -> dict[str, Any]:
         **({AUX_IDS: head.aux.boundary} if head.aux is not None and numbered else {}),
         **({AUX_COUNT: len(head.aux)} if head.aux is not None and numbered and len(head.aux) != 3 else {}),
     }
-
-
-def torch_dtype(head: Head) -> str:
-    """The dtype a config states: that of most weights, quantized ones not counted."""
-    most = head.dtype
-    if most not in FLOATS or head.semantics.quantization is not None:
-        scales = scales_among(head.tensors)
-        floats = [ref for name, ref in head.tensors.items() if ref.dtype in FLOATS and name not in scales]
-        most = main_dtype(floats) if floats else "BF16"
-    return TORCH_NAME[most]
 
 
 def _claims(key: str, value: Any) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
-from eagle3hub.checkpoint.safetensors import TORCH_NAME, TensorRef
+from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.errors import ConfigError, Hint, Problem, Refusal
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.aux_defaults import AUX_IDS
@@ -26,7 +26,7 @@ from eagle3hub.layouts.base import (
     aux_count,
     refuse_inexpressible,
 )
-from eagle3hub.layouts.flat import tensors_to_write
+from eagle3hub.layouts.flat import tensors_to_write, with_quantization
 from eagle3hub.layouts.hf_config import llama_fields, parse_llama, rope_fields, with_defaults
 from eagle3hub.layouts.interpret import (
     Interpretation,
@@ -36,6 +36,7 @@ from eagle3hub.layouts.interpret import (
     plain_semantics,
     rewritten,
     taps_of,
+    torch_dtype,
 )
 from eagle3hub.layouts.tensors import by_research_code
 
@@ -185,7 +186,7 @@ def write_config(head: Head, options: WriteOptions) -> dict[str, Any]:
         **({"mask_token_id": head.mask_token_id} if s.parallel_drafting else {}),
         **({AUX_IDS: head.aux.boundary} if head.aux is not None else {}),
         "tie_word_embeddings": False,
-        "dtype": TORCH_NAME[head.dtype],
+        "dtype": torch_dtype(head),
         "transformer_layer_config": layer,
         "speculators_config": {
             "algorithm": kind,
@@ -352,7 +353,7 @@ class Speculators:
                 f"this one, which takes {aux_count(head)}; --to modelopt writes what it needs"
             )
         tensors, metadata, origin = tensors_to_write(head, self.name, self.contract, before)
-        return LayoutFiles(config, tensors, metadata, origin, assumptions, notes)
+        return with_quantization(LayoutFiles(config, tensors, metadata, origin, assumptions, notes), head)
 
 
 def _filled(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:

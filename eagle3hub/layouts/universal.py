@@ -24,7 +24,13 @@ from eagle3hub.layouts.base import (
     assumed_depth,
     refuse_inexpressible,
 )
-from eagle3hub.layouts.flat import POST_NORM_OF_TRTLLM, FlatLayout, common_config, tensors_to_write
+from eagle3hub.layouts.flat import (
+    POST_NORM_OF_TRTLLM,
+    FlatLayout,
+    common_config,
+    tensors_to_write,
+    with_quantization,
+)
 from eagle3hub.layouts.hf_config import MLA_CLASS, rope_fields
 from eagle3hub.layouts.interpret import earlier_files
 from eagle3hub.layouts.specjax import saved_by_specjax
@@ -60,6 +66,7 @@ CANNOT = {
 
 
 HELD_FOR = {
+    "quantization": frozenset({"vllm", "sglang"}),
     "no_aux": frozenset({"vllm", "sglang", "trtllm"}),
     "no_lm_head": frozenset({"vllm", "sglang", "trtllm"}),
     "mla": frozenset({"vllm", "sglang", "trtllm"}),
@@ -337,7 +344,7 @@ class Universal(FlatLayout):
             own = self._completed_config(head) if head.layout == self.name else self.new_config(head)
             config = own | by_target
         tensors, metadata, origin = tensors_to_write(head, self.name, self.contract_for(False), before)
-        return LayoutFiles(config, tensors, metadata, origin, assumptions, notes)
+        return with_quantization(LayoutFiles(config, tensors, metadata, origin, assumptions, notes), head)
 
     def new_config(self, head: Head) -> dict[str, Any]:
         """The flat config without what depends on the target."""

@@ -502,7 +502,7 @@ def load_draft(
     head.raise_for_errors()
     if head.semantics.quantization is not None:
         raise Refusal(
-            f"the head's weights are quantized ({head.semantics.quantization}), which the reference does not compute",
+            f"the head's weights are quantized ({head.semantics.quantized_as}), which the reference does not compute",
             hint="measure the unquantized head, or use an engine that serves this format",
             code="reference-quantized",
         )

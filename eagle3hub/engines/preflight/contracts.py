@@ -258,6 +258,49 @@ class RopeReading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MethodReading:
+    """How an engine reads one method of quantization.
+
+    Attributes:
+        excludes: keys whose list names what is left out; the first that has one decides.
+        matching: how an entry is compared with the name of a module (`eagle3hub.head.quantization.MATCHINGS`).
+        by_shards: fused modules (``qkv``, ``gate_up``) that are also compared by the names of their parts.
+        lm_head: whether it is ``never`` quantized, or ``as others`` are.
+        targeted: whether ``config_groups`` say what is quantized. untargeted: what happens to a linear module that no
+            target names.
+        needs: dotted keys without which the engine stops; alternatives separated by ``|``.
+        forms: forms of numbers that it has code for. forms_of_some_devices: those that only some devices run.
+    """
+
+    excludes: tuple[str, ...]
+    matching: Literal[
+        "equal", "equal-or-regex", "suffix-or-regex", "path", "glob-or-substring", "path-or-glob-of-part"
+    ]
+    by_shards: frozenset[str] = frozenset()
+    lm_head: Literal["never", "as others"] = "never"
+    targeted: bool = False
+    untargeted: Literal["plain", "refuses"] = "plain"
+    needs: tuple[str, ...] = ()
+    forms: frozenset[str] = frozenset()
+    forms_of_some_devices: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizationReading:
+    """How an engine reads quantized drafts.
+
+    Attributes:
+        modules: names of the modules that can hold quantized weights, by kind (``fc``, ``lm_head``, ``qkv``, ``o``,
+            ``gate_up``, ``down``); ``{n}`` is the number of the target's layers plus that of the draft's layer.
+        methods: every ``quant_method`` that it knows (empty: not known). read: those whose code was read.
+    """
+
+    modules: Mapping[str, str] = field(default_factory=dict)
+    methods: frozenset[str] = frozenset()
+    read: Mapping[str, MethodReading] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContractTerms:
     """How an engine reads files, as a contract states it.
 
@@ -283,6 +326,7 @@ class ContractTerms:
         mlp_width: by the draft's model type, the key for the width of its MLP where it is not ``intermediate_size``.
         own_embedding_if_other_width: whether it uses the file's embed_tokens if the widths differ.
         parallel_drafting_by: the runner that takes over for P-EAGLE heads, or None.
+        quantization: how it reads quantized drafts.
         unconcerned: by code, errors of reading that do not concern the engine, each with the reason.
         mtp_types: model types of a draft's config that it takes for a model with multi-token prediction, and refuses.
     """
@@ -309,6 +353,7 @@ class ContractTerms:
     mlp_width: Mapping[str, str] = field(default_factory=dict)
     own_embedding_if_other_width: bool = False
     parallel_drafting_by: str | None = None
+    quantization: QuantizationReading = QuantizationReading()
     unconcerned: Mapping[str, str] = field(default_factory=dict)
     mtp_types: frozenset[str] = frozenset()
 

@@ -10,14 +10,15 @@ from typing import Any
 from eagle3hub.engines.preflight.case import PreflightCase, PreflightFinding, lookup
 from eagle3hub.engines.preflight.contracts import AuxReading, EngineContract, Numbering
 from eagle3hub.engines.preflight.files import (
+    PACKED_NAME,
     QUANTIZED_NAME,
     find_tensor,
     inputs_of,
     nested_object,
-    packed_weights,
     positive_int,
     shape_of,
 )
+from eagle3hub.engines.preflight.quantization import quantization_findings
 from eagle3hub.head.aux_defaults import FINAL_STATE, shown
 from eagle3hub.head.fields import MASK_TOKENS
 from eagle3hub.head.rope import ROPE_THETA, read_rope
@@ -286,26 +287,13 @@ def _kinds(case: PreflightCase) -> Iterator[PreflightFinding]:
             yield PreflightFinding("sliding-window-unstated")
     elif case.files.says_sliding:
         yield PreflightFinding("sliding-window-stated")
-    yield from _quantization(case)
+    yield from quantization_findings(case)
     if truth.parallel_drafting:
         yield PreflightFinding("parallel-drafting")
         if all(case.files.config.get(key) is None for key in MASK_TOKENS):
             yield PreflightFinding("no-mask-token")
     if truth.num_layers > 1:
         yield PreflightFinding("several-layers", {"layers": truth.num_layers})
-
-
-def _quantization(case: PreflightCase) -> Iterator[PreflightFinding]:
-    told = case.files.says_quantized
-    if not case.truth.quantized:
-        if told is not None:
-            yield PreflightFinding("quantized-config-alone", {"where": told})
-        return
-    yield PreflightFinding("quantized")
-    if case.truth.kind != "mla" and packed_weights(case.files, of="fc.weight"):
-        yield PreflightFinding("fc-packed" if packed_weights(case.files, {"U8"}, "fc.weight") else "fc-quantized")
-    if told is None:
-        yield PreflightFinding("packed-untold" if packed_weights(case.files, {"U8"}) else "quantized-untold")
 
 
 # Check tensors: which an engine takes, which are missing, and which it does not know
@@ -393,6 +381,8 @@ def _surplus(case: PreflightCase, unknown: set[str]) -> Iterator[PreflightFindin
 def _canonical(case: PreflightCase, name: str) -> str | None:
     """Return the name as ``layers.{i}.…``, or None if the engine does not map this form of the name."""
     name = name.removeprefix("model.")
+    if case.truth.quantized:
+        name = PACKED_NAME.sub(".weight", name)
     if case.contract.aux_norm_alias and case.draft_class != "mla":
         for alias, own in _ALIASES.items():
             name = name.replace(alias, own)
