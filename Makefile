@@ -34,13 +34,15 @@ engines: $(READY)  ## the tests on the real engines, which are installed first
 	$(BIN)/python tests/exporters/environments.py $(EXPORTERS) torch-exporters
 	$(ENGINES) -m "engine or exporters"
 
-# make exporters SPECJAX=/path/to/a/checkout/of/tails-mpt/SpecJAX TORCHSPEC=/path/to/a/checkout/of/lightseekorg/TorchSpec
+# make exporters SPECJAX=/path/to/a/checkout/of/tails-mpt/SpecJAX TORCHSPEC=/path/to/a/checkout/of/lightseekorg/TorchSpec \
+#     NEMO=/path/to/a/checkout/of/NVIDIA-NeMo/Automodel
 FIXTURES := tests/fixtures/exporters
 
 exporters: $(READY)  ## make the exporters' heads anew, and let independent libraries read ours
 	$(BIN)/python tests/exporters/environments.py $(EXPORTERS)
 	$(if $(SPECJAX),$(BIN)/python tests/exporters/make_specjax.py --cache $(EXPORTERS) --output $(FIXTURES) --checkout $(SPECJAX))
 	$(if $(TORCHSPEC),$(BIN)/python tests/exporters/make_torchspec.py --cache $(EXPORTERS) --output $(FIXTURES) --checkout $(TORCHSPEC))
+	$(if $(NEMO),$(BIN)/python tests/exporters/make_nemo.py --cache $(EXPORTERS) --output $(FIXTURES) --checkout $(NEMO))
 	for name in specforge modelopt speculators; do \
 		$(BIN)/python tests/exporters/make_$$name.py --cache $(EXPORTERS) --output $(FIXTURES) || exit 1; \
 	done

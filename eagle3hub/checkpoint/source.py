@@ -296,7 +296,7 @@ class Kind:
     def error(self, source: str) -> LayoutError:
         """The error of a folder of this kind."""
         return LayoutError(
-            f"{source} holds {self.what}, which {self.served}; {READ}", hint=self.hint, code=f"layout-{self.code}"
+            f"{source} holds {self.what}; {self.served}; {READ}", hint=self.hint, code=f"layout-{self.code}"
         )
 
 

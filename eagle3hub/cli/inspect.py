@@ -88,6 +88,12 @@ def inspect(
         raise typer.Exit(InputError.exit_code)
 
 
+def _unknown(layout: str) -> str:
+    from eagle3hub.layouts.flat import UnknownTrainer
+
+    return " (trainer unknown)" if layout == UnknownTrainer.name else ""
+
+
 def _print(found: Inspection, console: Console, tensors: bool, command: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
@@ -95,8 +101,8 @@ def _print(found: Inspection, console: Console, tensors: bool, command: Any) -> 
     doc = found.to_json()
     d, s, aux, vocab = doc["dims"], doc["semantics"], doc["aux"], doc["vocab_map"]
     console.print(
-        f"[bold]{escape(doc['source'])}[/]: EAGLE-3 draft head{' with MLA' if 'mla' in d else ''}, "
-        f"[bold]{doc['layout']}[/] layout, "
+        f"[bold]{escape(doc['source'])}[/]: {'P-EAGLE' if s['parallel_drafting'] else 'EAGLE-3'} draft head"
+        f"{' with MLA' if 'mla' in d else ''}, [bold]{doc['layout']}[/] layout{_unknown(doc['layout'])}, "
         f"{readable_count(doc['parameters'])} parameters, {s['quantization'] or doc['dtype']}"
     )
     grid = Table.grid(padding=(0, 2))

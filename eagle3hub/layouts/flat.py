@@ -13,10 +13,10 @@ from eagle3hub.checkpoint.safetensors import FLOATS, TORCH_NAME, main_dtype, sca
 from eagle3hub.checkpoint.writer import OutTensor
 from eagle3hub.errors import ConfigError, Hint, Problem
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head
-from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
+from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS, AUX_LAYERS
 from eagle3hub.head.fields import MASK_TOKENS, Fields
 from eagle3hub.head.vocab import mask_as
-from eagle3hub.layouts.aux_layers import Taps, read_flat_taps
+from eagle3hub.layouts.aux_layers import Taps, read_flat_taps, taps_from
 from eagle3hub.layouts.base import (
     AS_FOUND,
     FEATURES,
@@ -335,6 +335,8 @@ class FlatLayout(FlatReader, ABC):
         unwanted |= {key for key in MASK_TOKENS if config.get(key) != head.mask_token_id}
         if head.semantics.quantization is None:
             unwanted.add("quantization_config")
+        if head.dims.mla is None:
+            unwanted.add("kv_lora_rank")  # TensorRT-LLM builds MLA for it
         kept = {k: v for k, v in config.items() if k in fresh or not (k in unwanted or _claims(k, v))}
         return kept if "lm_head.weight" in head.tensors else kept | {"draft_vocab_size": None}
 
@@ -377,15 +379,21 @@ class UnknownTrainer(FlatReader):
             return None
         return Match(0.0, (f"{style}* names", "no trainer's marks"))
 
+    def read_taps(self, config: Fields) -> Taps:
+        """Aux layers the config names, under DeepSpec's key too."""
+        taps, others = super().read_taps(config), config.layer_ids(AUX_LAYERS)
+        return taps if taps.aux or others is None else taps_from(others, "after", "config", where=config.where)
+
     def interpret(self, config: Mapping[str, Any], *, names: Collection[str] = ()) -> Interpretation:
         """As every flat config; what depends on the trainer is an assumption."""
         meaning = super().interpret(config, names=names)
         c = Fields(config)
         if meaning.aux is None or not meaning.aux.numbered or c.layer_ids(AUX_IDS) is not None:
             return meaning
+        place = "eagle_config" if c.section("eagle_config").layer_ids(AUX_IDS) else AUX_LAYERS
         why = (
-            "the ids stand in eagle_config, and no mark says which trainer wrote them: they are taken for after-layer "
-            "ids, as trainers and SGLang number them"
+            f"the ids stand in {place}, and no mark says which trainer wrote them: they are taken for after-layer ids,"
+            " as trainers and engines number them there"
         )
         doubt = Assumption(AUX_IDS, meaning.aux.after_layer, why, Hint("give --aux-layers", "--aux-layers"))
         return replace(meaning, assumptions=[*meaning.assumptions, doubt])

@@ -17,7 +17,7 @@ from eagle3hub.errors import Hint, Problem
 from eagle3hub.head import OPEN_FEEDBACK, Head
 from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.fields import Fields
-from eagle3hub.layouts.base import Contract, Match
+from eagle3hub.layouts.base import Contract, LayoutFiles, Match, WriteOptions
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import Interpretation
 from eagle3hub.layouts.tensors import MASK_HIDDEN
@@ -122,6 +122,14 @@ class SpecForge(FlatLayout):
         meaning = super().interpret({k: v for k, v in config.items() if k != "norm_output"}, names=names)
         stated = Fields(config).flag("norm_output", default=None)
         return meaning if stated is None else replace(meaning, problems=[*meaning.problems, _NORM_OUTPUT[stated]])
+
+    def write(self, head: Head, options: WriteOptions) -> LayoutFiles:
+        """The files of the head for SpecForge. Raises Refusal."""
+        files = super().write(head, options)
+        if head.dims.mla is None:
+            return files
+        note = f"no engine has the class {_MLA} of SpecForge's MLA drafts: --to universal writes what engines serve"
+        return replace(files, notes=[*files.notes, note])
 
     def new_config(self, head: Head) -> dict[str, Any]:
         """A flat config that SpecForge and every engine read alike."""

@@ -338,7 +338,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
     "MLA, model_type deepseek_v3": (f.mla(model_type="deepseek_v3"), "X X R R R X X", "mtp-type"),
     "MLA, model_type deepseek_v2": (f.mla(model_type="deepseek_v2"), "R R R R R X X", "aux-agree"),
     "MLA, RoPE base inside rope_parameters only": (
-        f.mla(rope_theta="DELETE", rope_parameters={"rope_type": "default", "rope_theta": 5e6}),
+        f.mla(rope_theta="DELETE", rope_scaling="DELETE", rope_parameters={**f.YARN, "rope_theta": 5e6}),
         "R R R S R X X",
         "rope-theta",
     ),
@@ -366,11 +366,8 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "S S S S S X X",
         "mla-rope",
     ),
-    "MLA, yarn": (
-        f.mla(rope_scaling={"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}),
-        "R R R R R X X",
-        "aux-agree",
-    ),
+    "MLA, yarn": (f.mla(), "R R R R R X X", "aux-agree"),
+    "MLA, no RoPE scaling": (f.mla(rope_scaling="DELETE"), "U R R R R X X", "mla-plain-rope"),
     "MLA, no lm_head": (f.mla(full=True, weights={"lm_head.weight": None}), "R R S R R X X", "no-lm-head"),
     "MLA, no lm_head and no size of one": (
         f.mla(full=True, weights={"lm_head.weight": None}, draft_vocab_size=None),

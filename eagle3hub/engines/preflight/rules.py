@@ -138,7 +138,9 @@ def _draft_class(case: PreflightCase) -> Iterator[PreflightFinding]:
         if not case.fields.get("q_lora_rank"):
             yield PreflightFinding("mla-query")
         scaled = (truth.rope_scaling or {}).get("rope_type")
-        if scaled not in (None, "yarn"):
+        if scaled is None:
+            yield PreflightFinding("mla-plain-rope")
+        elif scaled != "yarn":
             yield PreflightFinding("mla-rope", {"kind": scaled})
         if truth.quantized or case.files.says_quantized:
             yield PreflightFinding("mla-quantized")
