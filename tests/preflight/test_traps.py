@@ -154,13 +154,23 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "architecture",
     ),
     "P-EAGLE": (
-        f.universal(weights={"mask_hidden": (1, 3 * f.H)}, architectures=["PEagleDraftModel"], mask_token_id=1),
-        "S S X S S X X",
+        f.universal(weights={"mask_hidden": (1, 3 * f.H)}, mask_token_id=1),
+        "S S S S S S X",
         "parallel-drafting",
     ),
-    "P-EAGLE without the token of masked slots": (
-        f.universal(weights={"mask_hidden": (1, 3 * f.H)}, architectures=["PEagleDraftModel"]),
+    "P-EAGLE under SpecForge's class, before which vLLM puts Eagle3": (
+        f.universal(weights={"mask_hidden": (1, 3 * f.H)}, architectures=["PEagleDraftModel"], mask_token_id=1),
         "X X X S S X X",
+        "architecture",
+    ),
+    "P-EAGLE under the class that vLLM registers for nested configs": (
+        f.universal(weights={"mask_hidden": (1, 3 * f.H)}, architectures=["PeagleLlamaForCausalLM"], pard_token=1),
+        "X X X S S X X",
+        "architecture",
+    ),
+    "P-EAGLE without the token of masked slots": (
+        f.universal(weights={"mask_hidden": (1, 3 * f.H)}),
+        "X X S S S S X",
         "no-mask-token",
     ),
     "P-EAGLE of speculators, flags that do not reach vLLM's": (
@@ -169,8 +179,8 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "fc-norm",
     ),
     "P-EAGLE with nested ids only, which V2 leaves to V1": (
-        nested(f.AFTER, weights={"mask_hidden": (1, 3 * f.H)}, architectures=["PEagleDraftModel"], pard_token=1),
-        "S S X S S X X",
+        nested(f.AFTER, weights={"mask_hidden": (1, 3 * f.H)}, pard_token=1),
+        "S S S S S S X",
         "parallel-drafting",
     ),
     "fc bias asked for": (f.universal(weights={"fc.bias": (f.H,)}, bias=True), "S S R R R S X", "o-proj-bias"),
@@ -420,7 +430,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
     "MLA, final hidden state": (
         f.mla(
             eagle_config={"use_aux_hidden_state": False},
-            weights={"fc.weight": None, "midlayer.hidden_norm.weight": None},
+            weights={"fc.weight": None},
         ),
         "S X R X S X X",
         "mla-final-norm",

@@ -91,7 +91,8 @@ def run(model: Any, config: Any, inputs: dict[str, torch.Tensor]) -> dict[str, t
 
     masked = None
     if config.speculative_config.parallel_drafting:
-        token = config.speculative_config.draft_model_config.hf_config.pard_token
+        stated = vars(config.speculative_config.draft_model_config.hf_config)
+        token = next(stated[key] for key in ("mask_token_id", "pard_token", "ptd_token_id") if key in stated)
         masked = torch.tensor([token]), model.combine_hidden_states(model.mask_hidden.view(1, -1))
     return whole_sequence.draft(forward, inputs, model.combine_hidden_states(inputs["aux"]), masked)
 
