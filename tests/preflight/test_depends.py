@@ -190,6 +190,8 @@ def test_everything_that_reads_verdicts_knows_it(tmp_path: Path, target: Path, c
     chosen = choose([one], "vllm", VLLM)
     assert chosen is not None and chosen.folder is one
     assert "right if the head was trained on layers 2, 15, 27" in chosen.remarks[0]
+    settled = choose([one], "vllm", VLLM, settled=True)
+    assert settled is not None and "as they are" in settled.remarks[0], "a measurement that passed shows it"
     _, out, _ = cli("recipe", folder, "--target", target, "--engine", "vllm")
     assert "right if trained on layers 2, 15, 27" in " ".join(out.split())
     status, out, _ = cli("recipe", folder, "--target", target, "--engine", "vllm", "--json")
