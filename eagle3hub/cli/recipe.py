@@ -94,8 +94,10 @@ def _aux_layers(head: Head) -> tuple[int, ...] | None:
 
     (-1,) is the final hidden state.
     """
+    from eagle3hub.head.aux_defaults import FINAL_STATE
+
     if not head.semantics.uses_aux:
-        return (-1,)
+        return FINAL_STATE
     if head.aux is None or head.has_default_aux:
         return None
     return tuple(head.aux.after_layer)
@@ -117,8 +119,9 @@ def _print(made: Recipe, verdicts: list[PreflightVerdict], out: Console) -> None
             out.print(escape(text.rstrip("\n")))
     for verdict in verdicts:
         if verdict.kind != "right":
-            deciding = "; ".join(r.sentence for r in verdict.reasons if r.effect == verdict.kind)
-            out.print(f"\n[yellow]{escape(verdict.title)}: {verdict.kind.replace('_', ' ')}[/]  {escape(deciding)}")
+            told = [a.why for a in verdict.depends] if verdict.kind == "depends" else []
+            deciding = "; ".join([*told, *(r.sentence for r in verdict.reasons if r.effect == verdict.kind)])
+            out.print(f"\n[yellow]{escape(verdict.title)}: {escape(verdict.words)}[/]  {escape(deciding)}")
 
 
 def _folded(argv: tuple[str, ...]) -> str:

@@ -17,7 +17,7 @@ from eagle3hub.checkpoint.writer import OutTensor, Shard, described, encode_inde
 from eagle3hub.conversion.edits import Change, Transforms, apply_transforms, leave_out_equal, overrides
 from eagle3hub.conversion.edits.settings import apply_settings
 from eagle3hub.engines import engine_name
-from eagle3hub.engines.preflight import engines_serving, examine_written, pinned_contracts, preflight
+from eagle3hub.engines.preflight import engines_serving, examine_written, pinned_contracts, preflight, told_layers
 from eagle3hub.engines.specs import engine_title
 from eagle3hub.errors import Refusal, UsageError
 from eagle3hub.head import Assumption, Head
@@ -295,8 +295,7 @@ def _hold_to_engines(plan: ConversionPlan, target: TargetFacts | None) -> None:
     head, weights = plan.head, [shard.name for shard in plan.shards]
     subject = examine_written(head, plan.written, weights)
     for engine in head.made_for:
-        told = engine == "trtllm" and head.aux is not None and not head.has_default_aux
-        capture = head.aux.after_layer if told and head.aux is not None else None
+        capture = told_layers(head, engine)
         for terms in pinned_contracts(engine):
             verdict = preflight(subject, engine, terms.version, target, capture)
             if verdict.kind in ("silently_wrong", "refuses"):

@@ -49,7 +49,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         "no_aux",
         "final hidden state instead of aux layers",
-        "use_aux_hidden_state: false (it reads one post-norm hidden state; no fc, no hidden_norm)",
+        "use_aux_hidden_state: false (it reads the target's final, normed hidden state; no fc)",
         lambda h: not h.semantics.uses_aux,
     ),
     Feature(

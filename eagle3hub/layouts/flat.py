@@ -16,7 +16,7 @@ from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head
 from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS, AUX_LAYERS
 from eagle3hub.head.fields import MASK_TOKENS, Fields
 from eagle3hub.head.vocab import mask_as
-from eagle3hub.layouts.aux_layers import Taps, read_flat_taps, taps_from
+from eagle3hub.layouts.aux_layers import Taps, read_flat_taps, taps_from, taps_or_fault
 from eagle3hub.layouts.base import (
     AS_FOUND,
     FEATURES,
@@ -125,7 +125,9 @@ def _buffer(head: Head, buffer: str, dtype: str, name: str) -> OutTensor:
 
 PARALLEL_CLASSES = frozenset({"PEagleDraftModel", "PeagleLlamaForCausalLM", "PeagleQwen3ForCausalLM"})
 """The draft classes of P-EAGLE that vLLM registers (0.32.0, ``models/registry.py:658``), for nested configs only."""
-_POST_NORM = ("norm_output", "return_hidden_post_norm")
+POST_NORM_OF_TRTLLM = "return_hidden_post_norm"
+"""The key of post-norm feedback inside ``eagle_config`` for released TensorRT-LLM."""
+_POST_NORM = ("norm_output", POST_NORM_OF_TRTLLM)
 """The keys of post-norm feedback: for vLLM and SGLang, and inside ``eagle_config`` for released TensorRT-LLM."""
 _OPTION = {"norm_before_residual": Hint("give --norm-before-residual", "--norm-before-residual")}
 _WRITTEN_ANEW = ("num_hidden_layers", "tie_word_embeddings", "attention_bias", AUX_IDS)
@@ -141,6 +143,7 @@ class FlatReader:
     Attributes:
         hard_coded_act: the activation, where the trainer knows only one.
         certain_theta: the RoPE base of a config that states none, where the trainer leaves no doubt.
+        theta_by_library: whether the trainer takes it from transformers otherwise, which has 10000.
         one_layer: whether the trainer makes one layer even if num_hidden_layers says otherwise.
         order_ignored: whether the trainer captures aux layers in ascending order even if the list has another.
         inert: config keys that the trainer ignores; a config it copied may hold them.
@@ -150,6 +153,7 @@ class FlatReader:
     contract: Contract
     hard_coded_act: str | None = None
     certain_theta: float | None = None
+    theta_by_library: bool = False
     one_layer: bool = True
     order_ignored: bool = False
     inert: frozenset[str] = frozenset()
@@ -196,8 +200,14 @@ class FlatReader:
                 hint=Hint("if ModelOpt wrote this folder, say --from modelopt", "--from"),
                 code="config-no-aux",
             )
-        llama = parse_llama(c, hidden_act=self.hard_coded_act, rope_theta=self.certain_theta, sliding=False)
-        taps = self.read_taps(c) if uses_aux else Taps(AuxTaps.final_norm("config"))
+        llama = parse_llama(
+            c,
+            hidden_act=self.hard_coded_act,
+            rope_theta=self.certain_theta,
+            theta_by_library=self.theta_by_library,
+            sliding=False,
+        )
+        taps = taps_or_fault(lambda: self.read_taps(c)) if uses_aux else Taps(AuxTaps.final_norm("config"))
         changes: dict[str, Any] = {"num_layers": 1} if self.one_layer and not parallel else {}
         if "qk_norm" in contract.expresses and any(name.endswith(".q_norm.weight") for name in names):
             changes["qk_norm"] = True
@@ -210,7 +220,7 @@ class FlatReader:
             ignores_order=self.order_ignored,
             draft_vocab_size=c.number("draft_vocab_size", default=None),
             mask_token_id=_mask_token(c),
-            assumptions=assumptions,
+            assumptions=[*assumptions, *taps.assumptions],
             problems=[
                 *problems,
                 *taps.problems,
@@ -265,7 +275,7 @@ class FlatReader:
             value, what = (None, f"the scaling in {' and '.join(keys)}") if name == "rope_scaling" else (False, name)
             why = f"{contract.title} ignores {what} of config.json: the head was trained without it"
             settle = _OPTION.get(name, f"remove {what} from config.json")
-            assumptions.append(Assumption(name, value, why, settle))
+            assumptions.append(Assumption(name, value, why, settle, doubtful=False))
         if "attention_bias" not in contract.expresses and kept.pop("attention_bias", None) is True:
             message = f"config.json says attention_bias: true, but {contract.title} makes no biases"
             problems.append(Problem("warning", "config-bias-ignored", message, "convert writes attention_bias: false"))

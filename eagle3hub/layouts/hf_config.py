@@ -188,21 +188,27 @@ class LlamaConfig:
 
 
 def parse_llama(
-    config: Fields, *, hidden_act: str | None = None, rope_theta: float | None = None, sliding: bool = True
+    config: Fields,
+    *,
+    hidden_act: str | None = None,
+    rope_theta: float | None = None,
+    theta_by_library: bool = False,
+    sliding: bool = True,
 ) -> LlamaConfig:
     """Read the Llama fields of ``config``.
 
     Args:
         config: the object that holds them. hidden_act: the activation, where the trainer hard-codes it.
         rope_theta: the RoPE base of a config that states none, if the trainer leaves no doubt about it.
+        theta_by_library: whether the trainer takes the base of such a config from transformers, as engines do.
         sliding: whether the trainer reads ``layer_types``.
 
     Raises ConfigError naming the field that is missing, malformed or not supported.
     """
     assumptions: list[Assumption] = []
 
-    def assume(name: str, value: Any, why: str, settle: str | None = None) -> Any:
-        assumptions.append(Assumption(name, value, why, settle or f"write {name} into config.json"))
+    def assume(name: str, value: Any, why: str, settle: str | None = None, *, doubtful: bool = True) -> Any:
+        assumptions.append(Assumption(name, value, why, settle or f"write {name} into config.json", doubtful))
         return value
 
     _refuse_unheld(config)
@@ -221,14 +227,19 @@ def parse_llama(
         )
     act = config.text("hidden_act", default=config.text("hidden_activation", default=hidden_act))
     if act is None:
-        act = assume("hidden_act", "silu", "the config names no activation; transformers' Llama default is silu")
+        act = assume(
+            "hidden_act", "silu", "the config names no activation; transformers' Llama default is silu", doubtful=False
+        )
     eps = config.real("rms_norm_eps", default=None)
     if eps is None:
-        eps = assume("rms_norm_eps", 1e-6, "the config has no epsilon; transformers' Llama default is 1e-6")
+        eps = assume(
+            "rms_norm_eps", 1e-6, "the config has no epsilon; transformers' Llama default is 1e-6", doubtful=False
+        )
     theta, scaling = parse_rope(config if mla is None else _without_interleave(config))
     if theta is None:
         why = "the config has no rope_theta; engines and transformers fall back to 10000"
-        theta = rope_theta or assume("rope_theta", 10000.0, why, Hint("give --rope-theta", "--rope-theta"))
+        settle = Hint("give --rope-theta", "--rope-theta")
+        theta = rope_theta or assume("rope_theta", 10000.0, why, settle, doubtful=not theta_by_library)
     context = config.number("max_position_embeddings", default=None)
     if context is None and needs_context(scaling):
         why = "the RoPE scaling is computed from it, and this is what transformers takes where a config has none"

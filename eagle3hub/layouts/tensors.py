@@ -290,7 +290,7 @@ def collect_tensors(
     """Give every tensor its canonical name and hold its shape against the config.
 
     Returns the weights by canonical name (vocabulary buffers left out), the dimensions, and the semantics with what
-    only the tensors tell (number of layers, bias of fc, quantization).
+    only the tensors tell (number of layers, bias of fc, quantization, whether a head without fc joins the embedding).
     Raises TensorError for a tensor that is missing, unknown, of the wrong shape or dtype, ConfigError where the
     number of layers contradicts the config.
     """
@@ -301,7 +301,11 @@ def collect_tensors(
     _check_layer_count(found, semantics, contract)
     d = _dims(found, config, mla)
     s = replace(
-        semantics, fc_bias="fc.bias" in found, quantization=quantized, attention="gqa" if d.mla is None else "mla"
+        semantics,
+        fc_bias="fc.bias" in found,
+        quantization=quantized,
+        attention="gqa" if d.mla is None else "mla",
+        joins_embedding=semantics.uses_aux or _joins_embedding(found, d),
     )
     expected = expected_shapes(d, s, num_aux_inputs(found, d))
     _check_names(checkpoint, found, expected, contract)
@@ -392,7 +396,9 @@ def expected_shapes(d: Dims, s: Semantics, num_aux: int) -> Shapes:
         "embed_tokens.weight": (d.vocab_size, h),
     }
     if s.uses_aux:
-        shapes |= {"fc.weight": (h, aux), "layers.0.hidden_norm.weight": (h,)}
+        shapes["fc.weight"] = (h, aux)
+    if s.joins_embedding:
+        shapes["layers.0.hidden_norm.weight"] = (h,)
     if s.fc_bias:
         shapes["fc.bias"] = (h,)
     if s.norm_before_fc:
@@ -402,7 +408,7 @@ def expected_shapes(d: Dims, s: Semantics, num_aux: int) -> Shapes:
     if s.parallel_drafting:
         shapes[MASK_HIDDEN] = (1, 1, aux)
     for i in range(s.num_layers):
-        shapes |= _layer_shapes(d, s, f"layers.{i}.", 2 * h if i == 0 and s.uses_aux else h)
+        shapes |= _layer_shapes(d, s, f"layers.{i}.", 2 * h if i == 0 and s.joins_embedding else h)
     return shapes
 
 
@@ -455,6 +461,13 @@ def _mla_shapes(d: Dims, m: MlaDims, s: Semantics, inputs: int) -> Shapes:
         shapes |= {"kv_a_proj_with_mqa.bias": (latent,), "o_proj.bias": (h,)}
         shapes |= {} if m.q_lora_rank is None else {"q_a_proj.bias": (m.q_lora_rank,)}
     return shapes
+
+
+def _joins_embedding(found: Mapping[str, TensorRef], d: Dims) -> bool:
+    """Whether a head without fc joins the target's state with the token's embedding, as engines do."""
+    query = found.get("layers.0.self_attn.q_proj.weight")
+    wide = query is not None and query.shape[1:] == stored_shape(query, (1, 2 * d.hidden_size))[1:]
+    return wide or "layers.0.hidden_norm.weight" in found
 
 
 def num_aux_inputs(found: Mapping[str, TensorRef], d: Dims) -> int:

@@ -430,7 +430,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
     "MLA, final hidden state": (
         f.mla(
             eagle_config={"use_aux_hidden_state": False},
-            weights={"fc.weight": None, "midlayer.hidden_norm.weight": None},
+            weights={"fc.weight": None},
         ),
         "S X R X S X X",
         "mla-final-norm",

@@ -135,8 +135,9 @@ def modelopt(after: list[int] | None = AFTER, *, full: bool = False, **changes: 
 def modelopt_without_aux(width: int = 2 * H) -> ExaminedHead:
     own = eagle_config(None, use_aux_hidden_state=False, next_layer_regular=True)
     weights = {**shapes("layers.0."), **layer("layers.0.", width)}
-    for name in ("fc.weight", "layers.0.hidden_norm.weight"):
-        del weights[name]
+    del weights["fc.weight"]
+    if width == H:  # the form that no engine builds
+        del weights["layers.0.hidden_norm.weight"]
     return subject(config(eagle_config=own), weights)
 
 

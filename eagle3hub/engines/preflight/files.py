@@ -14,8 +14,9 @@ from eagle3hub.address import HubAddress, parse_address
 from eagle3hub.checkpoint.folder import DUPLICATE, Checkpoint, open_checkpoint, read_tensor
 from eagle3hub.checkpoint.pickles import is_pickle
 from eagle3hub.checkpoint.safetensors import TensorRef
-from eagle3hub.errors import InputError
-from eagle3hub.head import Head
+from eagle3hub.engines.preflight.contracts import doubts
+from eagle3hub.errors import InputError, Problem
+from eagle3hub.head import Assumption, Head
 from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.vocab import check_vocab_map
 from eagle3hub.layouts.base import LayoutFiles
@@ -188,10 +189,15 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class ExaminedHead:
-    """A head's files, and what the head was trained to compute."""
+    """A head's files, and what the head was trained to compute.
+
+    ``assumptions`` are the doubtful ones that ``truth`` rests on; ``errors`` are the errors that reading found.
+    """
 
     files: HeadFiles
     truth: Truth
+    assumptions: tuple[Assumption, ...] = field(default=(), compare=False)
+    errors: tuple[Problem, ...] = ()
 
 
 def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint | None = None) -> ExaminedHead:
@@ -212,7 +218,10 @@ def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint
     truth = _with_map(infer_truth(files), checkpoint)
     if truth.embedding != "none" and target is not None:
         truth = replace(truth, embedding=compare_embeddings(checkpoint, target) or truth.embedding)
-    return ExaminedHead(files, truth if head is None else _with_head(truth, head))
+    errors = tuple(p for p in (checkpoint if head is None else head).problems if p.severity == "error")
+    if head is None:
+        return ExaminedHead(files, truth, errors=errors)
+    return ExaminedHead(files, _with_head(truth, head), doubts(head.assumptions), errors)
 
 
 def examine_written(head: Head, written: LayoutFiles, weights: Sequence[str]) -> ExaminedHead:
@@ -222,7 +231,7 @@ def examine_written(head: Head, written: LayoutFiles, weights: Sequence[str]) ->
     """
     tensors = {tensor.name: (tensor.dtype, tuple(tensor.shape)) for tensor in written.tensors}
     files = HeadFiles(written.config, tensors, tuple(weights), quant_file=QUANT_CONFIG in written.side_files)
-    return ExaminedHead(files, _with_head(infer_truth(files), head))
+    return ExaminedHead(files, _with_head(infer_truth(files), head), doubts(head.assumptions))
 
 
 def _is_mislabelled(path: Path) -> bool:

@@ -19,7 +19,7 @@ from eagle3hub.engines.preflight.files import (
     read_rope,
     shape_of,
 )
-from eagle3hub.head.aux_defaults import shown
+from eagle3hub.head.aux_defaults import FINAL_STATE, shown
 from eagle3hub.head.fields import MASK_TOKENS
 from eagle3hub.head.target import TargetFacts
 from eagle3hub.layouts.hf_config import LAYERS, MLA_CLASS, context_of
@@ -367,8 +367,9 @@ def _wanted(case: PreflightCase) -> set[str]:
         wanted.add(f"layers.{i}.{case.contract.later_norm if i else 'input_layernorm'}.weight")
         if case.draft_class == "qwen3":
             wanted |= {f"layers.{i}.self_attn.{x}_norm.weight" for x in "qk"}
+    wanted.add("layers.0.hidden_norm.weight")  # built by every engine, for a head without aux states too
     if truth.uses_aux:
-        wanted |= {"fc.weight", "layers.0.hidden_norm.weight"}
+        wanted.add("fc.weight")
     if case.reads("norm_before_fc"):
         wanted.add("input_norm.weight")
     if case.reads("fc_norm"):
@@ -481,10 +482,6 @@ def _several(names: set[str]) -> str:
 
 
 # Check aux hidden states: those the engine feeds to the head, and those the head was trained on
-
-
-FINAL_STATE = (-1,)
-"""The capture setting that feeds a head the target's final hidden state."""
 
 
 def wiring_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
