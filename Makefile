@@ -17,6 +17,9 @@ LIGHT := $(TEMPORARY) $(PYTEST) $(SPREAD)
 # two at a time, a file's tests together: a process of each may hold an engine
 ENGINES := $(PYTEST) --numprocesses 2 --dist loadfile
 
+# modules are compiled once, not again in each of the many processes that tests start
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test light engines lint fast wheel mutants dist locked docs exporters clean
 
 demo: $(READY)  ## release the example head, publish it to a Hub on this machine, and serve what was downloaded
