@@ -28,8 +28,8 @@ demo: $(READY)  ## release the example head, publish it to a Hub on this machine
 
 test: light engines  ## every test, those on the real engines included
 
-light: $(READY)  ## the tests that need no engine
-	$(LIGHT) -m "not engine and not exporters"
+light: $(READY)  ## the tests that need no engine; they must reach every place that makes an error
+	$(LIGHT) --every-error -m "not engine and not exporters"
 
 engines: $(READY)  ## the tests on the real engines, which are installed first
 	$(BIN)/eagle3hub engines install vllm --device cpu
@@ -38,12 +38,15 @@ engines: $(READY)  ## the tests on the real engines, which are installed first
 	$(BIN)/python tests/exporters/environments.py $(EXPORTERS) torch-exporters
 	$(ENGINES) -m "engine or exporters"
 
-# make exporters SPECJAX=/path/to/a/checkout/of/tails-mpt/SpecJAX
+# make exporters SPECJAX=/path/to/a/checkout/of/tails-mpt/SpecJAX TORCHSPEC=/path/to/a/checkout/of/lightseekorg/TorchSpec \
+#     NEMO=/path/to/a/checkout/of/NVIDIA-NeMo/Automodel
 FIXTURES := tests/fixtures/exporters
 
 exporters: $(READY)  ## make the exporters' heads anew, and let independent libraries read ours
 	$(BIN)/python tests/exporters/environments.py $(EXPORTERS)
 	$(if $(SPECJAX),$(BIN)/python tests/exporters/make_specjax.py --cache $(EXPORTERS) --output $(FIXTURES) --checkout $(SPECJAX))
+	$(if $(TORCHSPEC),$(BIN)/python tests/exporters/make_torchspec.py --cache $(EXPORTERS) --output $(FIXTURES) --checkout $(TORCHSPEC))
+	$(if $(NEMO),$(BIN)/python tests/exporters/make_nemo.py --cache $(EXPORTERS) --output $(FIXTURES) --checkout $(NEMO))
 	for name in specforge modelopt speculators; do \
 		$(BIN)/python tests/exporters/make_$$name.py --cache $(EXPORTERS) --output $(FIXTURES) || exit 1; \
 	done

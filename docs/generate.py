@@ -24,12 +24,13 @@ from typing import Any
 import typer.main
 
 from eagle3hub.card import vocabulary
+from eagle3hub.checkpoint.source import kinds
 from eagle3hub.cli.app import build
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.preflight import current_contracts
 from eagle3hub.engines.specs import default_version, engine_data, engine_module, engine_title
 from eagle3hub.head.aux_defaults import Layer, aux_default, boundaries, shown, special_trainers
-from eagle3hub.layouts import LAYOUTS
+from eagle3hub.layouts import LAYOUTS, READERS
 from eagle3hub.layouts.base import FEATURES, Contract, Layout
 from eagle3hub.lint import RULES, Rule
 from eagle3hub.lint.model import FAMILIES
@@ -131,12 +132,30 @@ def overview(layouts: Mapping[str, Layout]) -> list[str]:
     )
 
 
+def readers(layouts: Mapping[str, Layout]) -> list[str]:
+    """The layouts that are read and not written."""
+    rest = {name: reader.contract for name, reader in READERS.items() if name not in layouts}
+    return _table(["layout", "reads"], [[f"{c.title} (`{name}`)", "; ".join(c.reads)] for name, c in rest.items()])
+
+
+def others(_layouts: Mapping[str, Layout]) -> list[str]:
+    """What is recognised and not read, and who serves it."""
+    body = [[_capital(kind.what), _capital(kind.served), f"`layout-{kind.code}`"] for kind in kinds()]
+    return _table(["a folder with", "who serves it", "code of the refusal"], body)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 TABLES: dict[str, Callable[[Mapping[str, Layout]], list[str]]] = {
     "versions": versions,
     "spelling": spelling,
     "features": features,
     "refusals": refusals,
     "aux-defaults": aux_defaults,
+    "readers": readers,
+    "others": others,
 }
 
 

@@ -83,7 +83,7 @@ class HubAddress:
         """The repository's name without its owner."""
         return self.repo_id.partition("/")[2]
 
-    def path(self, name: str) -> str:
+    def file(self, name: str) -> str:
         """The path in the repository of a file in this place."""
         return f"{self.folder}/{name}" if self.folder else name
 
@@ -179,6 +179,14 @@ def is_folder(path: Path) -> bool:
 def is_hub_id(text: str) -> bool:
     """Whether this is a name that a model may have on the Hub: ``owner/name``."""
     return _HUB_ID.fullmatch(text) is not None
+
+
+def missing(text: str) -> SourceError:
+    """The error for a place that exists neither on this machine nor on the Hub."""
+    hint = "name the folder that holds config.json"
+    if (address := suggested(text)) is not None:
+        hint += f", or write {address} for a model on the Hub"
+    return SourceError(f"{text} does not exist", hint=hint, code="source-missing")
 
 
 def suggested(text: str) -> str | None:

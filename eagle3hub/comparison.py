@@ -323,7 +323,7 @@ class Comparison:
             "spelling": [asdict(s) for s in self.spelling],
             "differences": [asdict(d) for d in self.differences],
             "semantics": _fields(self.a.semantics_to_json(), self.b.semantics_to_json()),
-            "sizes": _fields(self.a.dims.to_json(), self.b.dims.to_json()),
+            "sizes": _fields(_sizes(self.a), _sizes(self.b)),
             "aux": {"a": _in_json(_blocks(self.a)), "b": _in_json(_blocks(self.b))},
             "vocab_map": self.vocab_map.to_json(),
             "tensors": [t.to_json() for t in self.tensors],
@@ -378,7 +378,7 @@ def compare_heads(a: Head, b: Head, progress: Progress = silent) -> Comparison:
     spelling: list[Spelling] = []
     differences: list[Difference] = []
     for where, left, right in (
-        ("sizes", a.dims.to_json(), b.dims.to_json()),
+        ("sizes", _sizes(a), _sizes(b)),
         ("semantics", a.semantics_to_json(), b.semantics_to_json()),
     ):
         found = _fields(left, right)
@@ -599,6 +599,13 @@ def _fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, dict[str, A
     """Compare field by field: both values, and whether they are equal."""
     names = [*a, *(k for k in b if k not in a)]
     return {n: {"a": a.get(n), "b": b.get(n), "equal": a.get(n) == b.get(n)} for n in names}
+
+
+def _sizes(head: Head) -> dict[str, Any]:
+    """The sizes of a head by name; those of MLA attention as ``mla.kv_lora_rank`` and so on."""
+    sizes = head.dims.to_json()
+    latent = sizes.pop("mla", {})
+    return sizes | {f"mla.{name}": size for name, size in latent.items()}
 
 
 def _summary(head: Head) -> dict[str, Any]:

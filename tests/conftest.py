@@ -15,7 +15,7 @@ from eagle3hub.cli.app import run
 NOTES = "EAGLE3HUB_RAISED"
 """The variable that names the folder in which every process of a run leaves the places where it saw errors made."""
 
-LEFT = pytest.StashKey[list[raised.Place]]()
+LEFT = pytest.StashKey[tuple[raised.Place, ...]]()
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "smollm2-135m" / "head"
 
@@ -52,7 +52,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for place in config.stash.get(LEFT, []):
+    for place in config.stash.get(LEFT, ()):
         terminalreporter.write_line(f"no test makes the error of eagle3hub/{place}")
 
 

@@ -371,6 +371,10 @@ def _noted(
     )
 
 
+def _parallel(one: Served) -> bool:
+    return one.subject.truth.parallel_drafting
+
+
 def _engine_recipe(manifest: Manifest, note: EngineNote, chosen: Choice | None) -> tuple[str, str, str]:
     """Write command, YAML and Python for a folder of the release."""
     repo = manifest.release.repo
@@ -382,6 +386,7 @@ def _engine_recipe(manifest: Manifest, note: EngineNote, chosen: Choice | None) 
         draft_tokens=manifest.speculative_tokens,
         tensor_parallel=note.tensor_parallel,
         dtype=note.dtype,
+        parallel_drafting=chosen is not None and chosen.folder is not None and _parallel(chosen.folder),
         aux_layers=note.aux_layers,
         on_hub=frozenset({manifest.target.id, repo}),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from eagle3hub.engines.base import Verdict
 from eagle3hub.errors import assert_never
-from eagle3hub.layouts import LAYOUTS
+from eagle3hub.layouts import READERS
 
 # Printed names of engines, layouts and licenses.
 
@@ -88,9 +88,9 @@ def outcome(verdict: Verdict) -> str:
 
 def layout(name: str) -> LayoutName:
     """Return a layout in print; an unknown one keeps its own name and has no engines."""
-    if name not in LAYOUTS:
+    if name not in READERS:
         return LayoutName(name, "")
-    contract = LAYOUTS[name].contract
+    contract = READERS[name].contract
     readers = [*map(engine, contract.engines), *([contract.other_readers] if contract.other_readers else [])]
     return LayoutName(contract.card_title, ", ".join(readers))
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from eagle3hub.address import Address, HubAddress, parse_address
 from eagle3hub.checkpoint.pickles import is_pickle, parse_pickle
-from eagle3hub.checkpoint.safetensors import ByteReader, Header, TensorRef, open_local, parse_header, refuse_pointer
+from eagle3hub.checkpoint.safetensors import ByteReader, Header, TensorRef, parse_header, read_range
 from eagle3hub.checkpoint.source import (
     CONFIG,
     INDEX,
@@ -23,9 +23,14 @@ from eagle3hub.checkpoint.source import (
     FolderSource,
     Index,
     Source,
+    State,
+    changed,
     check_files,
+    file_states,
     merge,
     parse_json_object,
+    refuse_files,
+    refuse_pointer,
 )
 from eagle3hub.errors import ConfigError, Eagle3HubError, Problem, SourceError
 from eagle3hub.system.progress import Progress, silent
@@ -126,8 +131,7 @@ def _start(ref: TensorRef) -> bytes:
     count = min(_PROBED, ref.nbytes)
     if ref.remote is not None:
         return ref.remote(ref.offset, count)
-    with open_local(ref.path) as reader:
-        return reader.read(ref.offset, count)
+    return read_range(ref.path, ref.offset, count)
 
 
 # Open a checkpoint: config.json and one or more weights files, safetensors or torch pickles.
@@ -148,7 +152,10 @@ class Checkpoint:
         metadata: header metadata of the first weights file, or None (torch pickles have none).
         weights: the weights files. header_sha256: their header digests, in the same order.
         provenance: the parsed eagle3hub.json beside them, or None.
+        seen: config, index and weights on this machine, as they were just before they were read. on_hub: whether
+            ``source`` is on the Hub.
         problems: of stray weights files; see `check_stray_weights`.
+        files: names of the files directly in it.
     """
 
     source: str
@@ -160,22 +167,10 @@ class Checkpoint:
     weights: tuple[Path, ...]
     header_sha256: tuple[str, ...]
     provenance: dict[str, Any] | None
+    seen: Mapping[Path, State] = field(default_factory=dict, compare=False, repr=False)
+    on_hub: bool = False
     problems: tuple[Problem, ...] = ()
-
-
-def open_source(source: str | Path | Address, *, headers_only: bool = False, progress: Progress = silent) -> Source:
-    """The files at an address (`parse_address`).
-
-    Args:
-        headers_only: leave the weights of a Hub source where they are and read small ranges of them.
-        progress: told about downloads.
-    """
-    at = parse_address(source)
-    if isinstance(at, HubAddress):
-        from eagle3hub.checkpoint.remote import HubSource  # the Hub's client takes a while to import
-
-        return HubSource(at, headers_only=headers_only, progress=progress)
-    return FolderSource(at)
+    files: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 def open_checkpoint(
@@ -197,9 +192,18 @@ def open_checkpoint(
     """
     at = parse_address(source)
     on_hub = isinstance(at, HubAddress)
-    files = open_source(at, headers_only=headers_only, progress=progress)
+    files: Source
+    if isinstance(at, HubAddress):
+        from eagle3hub.checkpoint.remote import HubSource  # the Hub's client takes a while to import
+
+        files = HubSource(at, headers_only=headers_only, progress=progress)
+    else:
+        files = FolderSource(at)
+    folder = files.folder
+    seen = file_states([folder / CONFIG, folder / INDEX, folder / PICKLE_INDEX])
     config_bytes = files.small(CONFIG)
     if config_bytes is None:
+        refuse_files(files.name, files.names())
         state = next((name for name in TRAINING_STATES if name in files.names()), None)
         raise SourceError(
             f"there is no {CONFIG} in {files.name}",
@@ -209,8 +213,9 @@ def open_checkpoint(
             "(specforge export --to sglang)",
             code="source-no-config",
         )
-    folder = files.folder
     names, index = _weights(files)
+    weights = [folder / name for name in names]
+    seen |= file_states(weights)
     headers = [_read_weights(files, name) for name in names]
     tensors = merge(names, headers, index)
     raw_provenance = files.small(PROVENANCE)
@@ -221,19 +226,34 @@ def open_checkpoint(
         config_sha256=sha256(config_bytes).hexdigest(),
         tensors=tensors,
         metadata=headers[0].metadata,
-        weights=tuple(folder / name for name in names),
+        weights=tuple(weights),
         header_sha256=tuple(h.digest for h in headers),
         provenance=None if raw_provenance is None else parse_json_object(raw_provenance, files.shown(PROVENANCE)),
+        seen=seen,
+        on_hub=on_hub,
         problems=() if on_hub and not headers_only else _stray_weights(files, names, tensors),
+        files=frozenset(files.names()),
     )
+
+
+def fetch_weights(checkpoint: Checkpoint, progress: Progress = silent) -> None:
+    """Download the weights of a checkpoint on the Hub to where its tensors say; one on this machine has them.
+
+    Raises HubError, and SourceError where what comes is not what was opened.
+    """
+    if not checkpoint.on_hub:
+        return
+    here = open_checkpoint(checkpoint.source, progress=progress)
+    opened = checkpoint.config_sha256, checkpoint.weights, checkpoint.header_sha256
+    if opened != (here.config_sha256, here.weights, here.header_sha256):
+        raise changed(checkpoint.source)
 
 
 def read_tensor(ref: TensorRef) -> bytes:
     """The bytes of one (small) tensor. Raises CheckpointError, or HubError where it has to come from the Hub."""
     if ref.remote is not None:
         return ref.remote(ref.offset, ref.nbytes)
-    with open_local(ref.path) as reader:
-        return reader.read(ref.offset, ref.nbytes)
+    return read_range(ref.path, ref.offset, ref.nbytes)
 
 
 def read_weights(reader: ByteReader) -> Header:
@@ -270,6 +290,7 @@ def _weights(files: Source) -> tuple[list[str], Index | None]:
     for name in TRAINING_STATES:
         if name in present:
             return [name], None
+    refuse_files(files.name, present)
     raise SourceError(
         f"there is no safetensors file in {files.name}, and no torch pickle with weights either",
         hint=f"weights are looked for in {WEIGHTS}, {PICKLE_WEIGHTS}, their shards, and {TRAINING_STATES[0]}",

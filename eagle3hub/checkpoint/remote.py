@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from eagle3hub.address import HubAddress
+from eagle3hub.address import HubAddress, missing
 from eagle3hub.checkpoint import hub
 from eagle3hub.checkpoint.digest import file_digest
 from eagle3hub.checkpoint.hub import Stated
@@ -24,9 +24,9 @@ from eagle3hub.checkpoint.source import (
     PICKLE_INDEX,
     gaps,
     listed,
-    missing,
     parse_json_object,
     read_small,
+    refuse_files,
 )
 from eagle3hub.errors import ConfigError, HubError, SourceError
 from eagle3hub.network import names
@@ -146,22 +146,26 @@ class HubSource:
         self._sizes: dict[str, int | None] | None = None
         self._stated: dict[str, Stated] = {}
         commit: str | None = None
-        config = asked.path(CONFIG)
+        config = asked.file(CONFIG)
         try:
             listing = _listing(asked)
             commit, self._sizes, self._stated = listing.commit, listing.sizes, listing.stated
             if config not in self._sizes:
+                start = asked.file("")
+                refuse_files(str(asked), self._beside(start))
                 raise SourceError(
                     f"there is no {CONFIG} in {asked}", hint=_where(asked, self._sizes), code="source-no-config"
                 )
             self._check_small(config, asked)
             local = hub.download_file(asked.repo_id, config, asked.revision)
         except HubError as e:
-            if asked.bare and hub.no_repository(e):
-                raise missing(asked.model_id) from e
-            if commit is not None or not hub.unreachable(e):
+            offline = commit is None and hub.unreachable(e)
+            there = _from_cache(asked, config) if offline else None
+            if there is None and asked.bare and (offline or hub.no_repository(e)):
+                raise missing(asked.model_id) from e  # more likely a path with a mistake in it
+            if there is None:
                 raise
-            local = _from_cache(asked, config, e)
+            local = there
         self.folder = local.parent
         snapshot = local.parents[config.count("/")]
         if snapshot.name != commit:  # the branch moved between two requests, or only the cache was asked
@@ -187,20 +191,24 @@ class HubSource:
         """Names of the files directly in it; offline, of those in the cache and of weights that these name."""
         if self._sizes is None:
             return self._known_offline()
-        start = self._at.path("")
-        return {n.removeprefix(start) for n in self._sizes if n.startswith(start) and "/" not in n[len(start) :]}
+        return self._beside(self._at.file(""))
+
+    def _beside(self, start: str) -> set[str]:
+        """Names of the files directly in a folder of the repository, whose path is ``start``."""
+        names = self._sizes or {}
+        return {n.removeprefix(start) for n in names if n.startswith(start) and "/" not in n[len(start) :]}
 
     def small(self, name: str) -> bytes | None:
         """A small file, downloaded into the cache, or None where there is none of that name."""
         if name not in self.names():
             return None
-        path = self._at.path(name)
+        path = self._at.file(name)
         self._check_small(path, self._at)
         return read_small(hub.download_file(self._at.repo_id, path, self._commit, stated=self._stated.get(path)))
 
     def weights(self, name: str) -> AbstractContextManager[ByteReader]:
         """A weights file: downloaded, or (``headers_only``) read in ranges unless the cache has it."""
-        path = self._at.path(name)
+        path = self._at.file(name)
         if not self._headers_only:
             return open_local(self._download(path))
         local = hub.cached_file(self._at.repo_id, path, self._commit)
@@ -219,7 +227,7 @@ class HubSource:
     def _known_offline(self) -> set[str]:
         """The files in the cache, and the weights files that an index or numbered names imply."""
         cached = {p.name for p in self.folder.iterdir() if p.is_file()}
-        numbered = islice(chain.from_iterable(missing for missing, _ in gaps(cached)), _MAX_SHARDS)
+        numbered = islice(chain.from_iterable(lacking for lacking, _ in gaps(cached)), _MAX_SHARDS)
         index = next((name for name in (INDEX, PICKLE_INDEX) if name in cached), None)
         raw = None if index is None else read_small(self.folder / index)
         weight_map = None if raw is None else parse_json_object(raw, self.shown(str(index))).get("weight_map")
@@ -229,7 +237,7 @@ class HubSource:
     def _fetch_side_files(self) -> None:
         sizes = self._sizes or {}
         side = [n for n in sorted(self.names()) if n.endswith(".json") and n != CONFIG]
-        small = [n for n in side if (sizes.get(self._at.path(n)) or MAX_JSON_BYTES) <= _SIDE_FILE_BYTES]
+        small = [n for n in side if (sizes.get(self._at.file(n)) or MAX_JSON_BYTES) <= _SIDE_FILE_BYTES]
         for name in small[:_MAX_SIDE_FILES]:
             self.small(name)
 
@@ -266,7 +274,7 @@ class RemoteReader:
     def __init__(self, at: HubAddress, name: str, path: Path) -> None:
         self.path = path
         self.shown = f"{at}/{name}"
-        self._repo_id, self._file, self._commit = at.repo_id, at.path(name), at.revision or ""
+        self._repo_id, self._file, self._commit = at.repo_id, at.file(name), at.revision or ""
         self._requests, self._bytes = 0, 0
         start, self.size = self._ask(0, _FIRST_READ)
         self._blocks = [(0, start)]  # everything read so far: the total is bounded
@@ -308,13 +316,11 @@ def _where(asked: HubAddress, names: Iterable[str]) -> str:
     return f"name a folder of the repository that has one: {listed([str(replace(asked, folder=f)) for f in inside])}"
 
 
-def _from_cache(asked: HubAddress, name: str, error: HubError) -> Path:
+def _from_cache(asked: HubAddress, name: str) -> Path | None:
     try:
         return hub.download_file(asked.repo_id, name, asked.revision, cached_only=True)
     except HubError:
-        if asked.bare:  # more likely a path with a mistake in it; with hf:// the Hub's failure is the error
-            raise missing(asked.model_id) from error
-        raise error from None
+        return None
 
 
 _LISTINGS: dict[tuple[str, str, str], hub.Listing] = {}

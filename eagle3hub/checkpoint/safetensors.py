@@ -25,6 +25,11 @@ def is_scale(name: str) -> bool:
     return name.rpartition(".")[2] in _SCALES
 
 
+def scales_among(names: Iterable[str]) -> set[str]:
+    """Those of the names that are a quantizer's scales."""
+    return {name for name in names if is_scale(name)}
+
+
 @dataclass(frozen=True, slots=True)
 class TensorRef:
     """Where the bytes of one tensor lie: ``nbytes`` bytes at ``offset`` of ``path``.
@@ -55,10 +60,18 @@ class TensorRef:
         return 0 if is_scale(self.name) else self.num_elements * (2 if self.dtype == "U8" else 1)
 
 
+def main_dtype(tensors: Iterable[TensorRef]) -> str:
+    """The dtype that most elements of some tensors (one at least) have, by its safetensors name."""
+    counts: dict[str, int] = {}
+    for t in tensors:
+        counts[t.dtype] = counts.get(t.dtype, 0) + t.num_elements
+    return max(counts, key=lambda k: (counts[k], k))
+
+
 # The dtypes of the safetensors format.
 #
 # The order is that of the format's own library (safetensors 0.8, ``tensor.rs``), which writes tensors by
-# descending dtype, then by name; `layout_key` reproduces it so that our files equal the library's byte for byte.
+# descending dtype, then by name.
 
 
 BITS: dict[str, int] = {
@@ -86,8 +99,6 @@ BITS: dict[str, int] = {
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 TORCH_NAME = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 
-_RANK = {name: rank for rank, name in enumerate(BITS)}
-
 
 def num_bytes(dtype: str, shape: tuple[int, ...]) -> int | None:
     """Bytes of a tensor, or None where sub-byte elements do not fill whole bytes."""
@@ -97,15 +108,7 @@ def num_bytes(dtype: str, shape: tuple[int, ...]) -> int | None:
     return bits // 8 if bits % 8 == 0 else None
 
 
-def layout_key(dtype: str, name: str) -> tuple[int, str]:
-    """Sort key that puts tensors in the order the safetensors library writes them."""
-    return -_RANK[dtype], name
-
-
 # Bounded reads of a weights file, wherever it lies.
-
-
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class ByteReader(Protocol):
@@ -168,14 +171,10 @@ def open_local(path: Path) -> Iterator[LocalReader]:
         os.close(fd)
 
 
-def refuse_pointer(start: bytes, shown: Path | str) -> None:
-    """Raise CheckpointError if a file begins as a Git LFS pointer does, which stands in for what was not fetched."""
-    if start.startswith(_LFS_POINTER):
-        raise CheckpointError(
-            f"{shown} is a pointer of Git LFS: the file it stands for was not fetched",
-            hint="run `git lfs pull` in the clone, or download the repository with `hf download`",
-            code="checkpoint-lfs-pointer",
-        )
+def read_range(path: Path, offset: int, count: int) -> bytes:
+    """Exactly ``count`` bytes of a local file. Raises CheckpointError where it ends before or cannot be read."""
+    with open_local(path) as reader:
+        return reader.read(offset, count)
 
 
 def truncated(reader: ByteReader) -> CheckpointError:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import errno
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from eagle3hub.address import LocalAddress, is_folder, suggested
-from eagle3hub.checkpoint.safetensors import ByteReader, Header, TensorRef, open_local, refuse_pointer
-from eagle3hub.errors import CheckpointError, ConfigError, Eagle3HubError, SourceError
+from eagle3hub.address import LocalAddress, is_folder, missing
+from eagle3hub.checkpoint.safetensors import ByteReader, Header, TensorRef, open_local
+from eagle3hub.errors import CheckpointError, ConfigError, Eagle3HubError, LayoutError, SourceError
 from eagle3hub.system.reading import read_bytes
+from eagle3hub.system.resources import read_toml
+from eagle3hub.system.typed import build
 
 # Several weights files as one head: none may be missing, and an index, if there is one, must agree with them.
 #
@@ -48,12 +52,12 @@ def check_files(names: Sequence[str], present: set[str], shown: str, index: Inde
     absent = [name for name in names if name not in present]
     if index is not None and absent:
         raise _incomplete(f"{index.shown} names {listed(absent)}, which {_are(absent)} not there")
-    for missing, count in gaps(names):
-        some = f"{count - len(missing)} of {count} weights files"
+    for lacking, count in gaps(names):
+        some = f"{count - len(lacking)} of {count} weights files"
         raise _incomplete(
-            f"{shown} has {some}: {listed(missing)} {_are(missing)} not there"
+            f"{shown} has {some}: {listed(lacking)} {_are(lacking)} not there"
             if index is None
-            else f"{index.shown} names {some}, without {listed(missing)}"
+            else f"{index.shown} names {some}, without {listed(lacking)}"
         )
 
 
@@ -141,6 +145,7 @@ PICKLE_WEIGHTS = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 TRAINING_STATES = ("training_state.pt", "model.pt")
 """Files of whole training runs: weights, and what else a trainer goes on from."""
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_JSON_BYTES = 2_000_000
 """Parsed JSON takes up to 28 times its size, and a folder has three such files."""
 
@@ -207,18 +212,11 @@ class FolderSource:
         return str(self.folder / name)
 
 
-def missing(text: str) -> SourceError:
-    """The error for a place that exists neither on this machine nor on the Hub."""
-    hint = f"name the folder that holds {CONFIG}"
-    if (address := suggested(text)) is not None:
-        hint += f", or write {address} for a model on the Hub"
-    return SourceError(f"{text} does not exist", hint=hint, code="source-missing")
-
-
 def _folders_with_config(folder: Path) -> list[str]:
     """The folders in a folder, or of a repository in the Hub cache, that hold a config.json."""
-    found = [*folder.glob(f"*/{CONFIG}"), *folder.glob(f"snapshots/*/{CONFIG}")]
-    return sorted(str(path.parent) for path in found if not path.parent.name.startswith("."))
+    found = [path for below in ("*", "*/*", "snapshots/*") for path in folder.glob(f"{below}/{CONFIG}")]
+    inside = {path.parent for path in found if not any(p.startswith(".") for p in path.relative_to(folder).parts)}
+    return sorted(map(str, inside))
 
 
 def read_small(path: Path) -> bytes | None:
@@ -231,6 +229,16 @@ def read_small(path: Path) -> bytes | None:
         if e.errno == errno.EFBIG:
             raise ConfigError(f"{path} is larger than {MAX_JSON_BYTES} bytes", code="config-json") from e
         raise SourceError(f"cannot read {path}: {e.strerror}", code="source-unreadable") from e
+
+
+def refuse_pointer(start: bytes, shown: Path | str) -> None:
+    """Raise CheckpointError if a file begins as a Git LFS pointer does, which stands in for what was not fetched."""
+    if start.startswith(_LFS_POINTER):
+        raise CheckpointError(
+            f"{shown} is a pointer of Git LFS: the file it stands for was not fetched",
+            hint="run `git lfs pull` in the clone, or download the repository with `hf download`",
+            code="checkpoint-lfs-pointer",
+        )
 
 
 def parse_json_object(raw: bytes, path: Path | str) -> dict[str, Any]:
@@ -247,6 +255,97 @@ def parse_json_object(raw: bytes, path: Path | str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{path} is not a JSON object", code="config-json")
     return value
+
+
+# What is no EAGLE-3 head: other kinds of draft models, and what is given by mistake. ``kinds.toml`` has their names.
+
+
+READ = "this version reads Llama-style EAGLE-3 and P-EAGLE heads, and EAGLE-3 heads with MLA"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A kind of folder that no codec reads; see ``kinds.toml`` for the fields."""
+
+    code: str
+    what: str
+    served: str
+    hint: str | None = None
+    tensors: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    model_types: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    shape: str | None = None
+
+    def shows_in(self, tensors: Mapping[str, TensorRef], config: Mapping[str, Any], files: Collection[str]) -> bool:
+        """Whether a folder with config and weights shows a sign of it."""
+        stated = config.get("architectures")
+        classes = [name for name in stated if isinstance(name, str)] if isinstance(stated, list) else []
+        kind = config.get("model_type")
+        return (
+            _any(self.tensors, tensors)
+            or _any(self.classes, classes)
+            or _any(self.model_types, [kind] if isinstance(kind, str) else [])
+            or any(config.get(key) for key in self.keys)
+            or any(fnmatch(name, pattern) for pattern in self.beside for name in files)
+            or (self.shape is not None and _SHAPES[self.shape](tensors))
+        )
+
+    def error(self, source: str) -> LayoutError:
+        """The error of a folder of this kind."""
+        return LayoutError(
+            f"{source} holds {self.what}; {self.served}; {READ}", hint=self.hint, code=f"layout-{self.code}"
+        )
+
+
+def refuse_contents(
+    source: str, tensors: Mapping[str, TensorRef], config: Mapping[str, Any], files: Collection[str]
+) -> None:
+    """Raise LayoutError for a folder with config and weights that is of another kind; ``files``: their names."""
+    for kind in kinds():
+        if kind.shows_in(tensors, config, files):
+            raise kind.error(source)
+
+
+def refuse_files(source: str, files: Collection[str]) -> None:
+    """Raise LayoutError for a folder without a config or weights whose files are those of another kind."""
+    for kind in kinds():
+        if any(fnmatch(name, pattern) for pattern in kind.files for name in files):
+            raise kind.error(source)
+
+
+@cache
+def kinds() -> tuple[Kind, ...]:
+    """Every kind, in the order in which they are tried."""
+    data = read_toml(Path(__file__).with_name("kinds.toml"))
+    return tuple(build(Kind, entry, "checkpoint/kinds.toml") for entry in data["kind"])
+
+
+def _any(patterns: Iterable[str], names: Iterable[str]) -> bool:
+    compiled = [re.compile(pattern) for pattern in patterns]
+    return any(pattern.search(name) for name in (names if compiled else ()) for pattern in compiled)
+
+
+def _is_eagle1(tensors: Mapping[str, TensorRef]) -> bool:
+    """Whether fc joins a token's embedding with one hidden state, and attention reads one state as wide as fc's."""
+    fc, query = tensors.get("fc.weight"), tensors.get("layers.0.self_attn.q_proj.weight")
+    if fc is None or query is None or any("hidden_norm" in name for name in tensors):
+        return False
+    return len(fc.shape) == 2 and fc.shape[1] == 2 * fc.shape[0] and query.shape[1:] == fc.shape[:1]
+
+
+_EXPERTS = (".mlp.experts.", ".mlp.gate.weight", ".mlp.shared_experts.")
+
+
+def _has_experts(tensors: Mapping[str, TensorRef]) -> bool:
+    """Whether it is a draft head, and not a whole model, whose layers have experts."""
+    is_draft = any("fc." in name or "hidden_norm" in name for name in tensors)
+    return is_draft and any(part in name for name in tensors for part in _EXPERTS)
+
+
+_SHAPES: Mapping[str, Callable[[Mapping[str, TensorRef]], bool]] = {"eagle1": _is_eagle1, "experts": _has_experts}
 
 
 # Have files changed since they were opened? Their bytes are not read.

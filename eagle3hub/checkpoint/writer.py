@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eagle3hub.checkpoint.safetensors import BITS, TensorRef, layout_key
+from eagle3hub.checkpoint.safetensors import BITS, TensorRef
 from eagle3hub.checkpoint.source import WEIGHTS
 from eagle3hub.errors import CheckpointError, Hint, TensorError, UsageError
 from eagle3hub.system.documents import document_bytes
@@ -122,13 +122,13 @@ class DerivedRef(TensorRef):
 def reordered(ref: TensorRef, order: Sequence[int], piece: int) -> TensorRef:
     """``ref`` with its pieces of ``piece`` bytes reordered inside every block of ``len(order)`` pieces.
 
-    Raises TensorError where the blocks do not divide the tensor, or it has been reordered or cast before.
+    Raises TensorError where the blocks do not divide the tensor, ValueError where it is derived already.
     """
     order = tuple(order)
     if sorted(order) != list(range(len(order))):
         raise ValueError("order is not a permutation")
     if isinstance(ref, DerivedRef):
-        raise TensorError(f"{ref.name} can only be reordered as it is in the source", code="tensor-derived")
+        raise ValueError(f"{ref.name} can only be reordered as it is in the source")
     if not order or not piece or ref.nbytes % (piece * len(order)):
         raise TensorError(
             f"{ref.name} ({ref.nbytes} bytes) is not made of blocks of {len(order)} pieces of {piece} bytes",
@@ -424,9 +424,29 @@ class OutTensor:
         return len(self.data) if isinstance(self.data, bytes) else self.data.nbytes
 
 
+_RANK = {name: rank for rank, name in enumerate(BITS)}
+
+
 def in_file_order(tensors: Sequence[OutTensor]) -> list[OutTensor]:
-    """The tensors in the order the safetensors library would write them."""
-    return sorted(tensors, key=lambda t: layout_key(t.dtype, t.name))
+    """The tensors in the order the safetensors library writes them, so that our files equal its files."""
+    return sorted(tensors, key=lambda t: (-_RANK[t.dtype], t.name))
+
+
+def described(tensors: Sequence[OutTensor]) -> list[dict[str, Any]]:
+    """Tensors to write as the provenance file lists them.
+
+    ``from`` is a tensor's name in the source (None for a computed one), ``how`` what happens to its bytes on the way.
+    """
+    return [
+        {
+            "name": t.name,
+            "from": None if isinstance(t.data, bytes) else t.data.name,
+            "how": "computed" if isinstance(t.data, bytes) else how_derived(t.data),
+            "dtype": t.dtype,
+            "shape": list(t.shape),
+        }
+        for t in tensors
+    ]
 
 
 def encode_header(tensors: Sequence[OutTensor], metadata: Mapping[str, str] | None) -> bytes:
@@ -442,22 +462,16 @@ def encode_header(tensors: Sequence[OutTensor], metadata: Mapping[str, str] | No
 
 
 def write_safetensors(
-    path: Path,
-    tensors: Sequence[OutTensor],
-    metadata: Mapping[str, str] | None,
-    flushing: Flushing | None,
-    progress: Progress = silent,
+    path: Path, shard: Shard, files: OpenFiles, flushing: Flushing | None, progress: Progress = silent
 ) -> None:
-    """Write ``path`` (which must not exist); ``flushing``, if given, flushes it to the disk at the same time.
+    """Write a shard to ``path`` (which must not exist), from the source's ``files``.
 
-    Neighbouring ranges of the same source are copied as one. Raises OSError from the file system, CheckpointError
-    if a source file has become shorter since its header was read, TensorError where a cast overflows.
+    ``flushing``, if given, flushes it to the disk at the same time. Neighbouring ranges of the same source are copied
+    as one. Raises OSError from the file system, CheckpointError if a source file has become shorter since its header
+    was read, TensorError where a cast overflows.
     """
-    ordered = in_file_order(tensors)
-    header = encode_header(ordered, metadata)
-    total = sum(t.nbytes for t in ordered)
+    header, total = shard.header, shard.nbytes
     with ExitStack() as stack:
-        files = stack.enter_context(OpenFiles())
         out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         stack.callback(os.close, out)
         reserve(out, len(header) + total)
@@ -465,7 +479,7 @@ def write_safetensors(
         at = len(header)
         growing = None if flushing is None else flushing.file(out)
         grown = _ignore_growth if growing is None else growing.grow
-        for run in _copied_runs(ordered):
+        for run in _copied_runs(shard.tensors):
             progress(f"writing {path.name}", (at - len(header)) / (total or 1))
             first = run[0].data
             if isinstance(first, bytes):
@@ -520,14 +534,16 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One weights file to write: its name and its tensors in file order."""
+    """One weights file to write: its name, its header, its tensors in file order and their size in bytes."""
 
     name: str
+    header: bytes
     tensors: list[OutTensor]
+    nbytes: int
 
 
-def split(tensors: Sequence[OutTensor], max_bytes: int | None) -> list[Shard]:
-    """Cut tensors, in file order, into shards of at most ``max_bytes`` of data.
+def split(tensors: Sequence[OutTensor], metadata: Mapping[str, str] | None, max_bytes: int | None) -> list[Shard]:
+    """Cut tensors, in file order, into shards of at most ``max_bytes`` of data; ``metadata`` goes into every header.
 
     A single shard is called model.safetensors, several model-0000i-of-0000n.safetensors. A tensor larger than
     ``max_bytes`` gets a shard of its own.
@@ -540,15 +556,21 @@ def split(tensors: Sequence[OutTensor], max_bytes: int | None) -> list[Shard]:
             size = 0
         parts[-1].append(t)
         size += t.nbytes
-    if len(parts) == 1:
-        return [Shard(WEIGHTS, parts[0])]
-    return [Shard(f"model-{i:05d}-of-{len(parts):05d}.safetensors", part) for i, part in enumerate(parts, 1)]
+    names = (
+        [WEIGHTS]
+        if len(parts) == 1
+        else [f"model-{i:05d}-of-{len(parts):05d}.safetensors" for i in range(1, len(parts) + 1)]
+    )
+    return [
+        Shard(name, encode_header(part, metadata), part, sum(t.nbytes for t in part))
+        for name, part in zip(names, parts, strict=True)
+    ]
 
 
 def encode_index(shards: Sequence[Shard]) -> bytes:
     """The index that says which shard holds which tensor (transformers' ``model.safetensors.index.json``)."""
     weight_map = {t.name: shard.name for shard in shards for t in shard.tensors}
-    total = sum(t.nbytes for shard in shards for t in shard.tensors)
+    total = sum(shard.nbytes for shard in shards)
     return document_bytes({"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))})
 
 

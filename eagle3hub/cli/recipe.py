@@ -52,8 +52,10 @@ def recipe(
     from eagle3hub.address import HubAddress, parse_address
     from eagle3hub.checkpoint.folder import open_checkpoint
     from eagle3hub.engines import engine_name
+    from eagle3hub.engines.base import PARALLEL_DRAFTING
     from eagle3hub.engines.preflight import contracts, current_contracts, examine, preflight, target_embeddings
     from eagle3hub.engines.recipes import Serving, make_recipe
+    from eagle3hub.head.aux_defaults import AUX_CAPTURE
     from eagle3hub.head.target import read_target
     from eagle3hub.layouts import open_head
 
@@ -71,6 +73,7 @@ def recipe(
         tensor_parallel=tensor_parallel,
         dtype=dtype,
         context=context,
+        parallel_drafting=opened.semantics.parallel_drafting,
         aux_layers=_aux_layers(opened),
         extra=tuple(shlex.split(extra or "")),
     )
@@ -78,7 +81,10 @@ def recipe(
     subject = examine(checkpoint, opened, target_embeddings(opened, target))
     known = [c for c in contracts() if (c.engine, c.version.partition(" ")[0]) == (name, made.version)]
     judged = known or [c for c in current_contracts() if c.engine == name]
-    verdicts = [_with_yaml(preflight(subject, c.engine, c.version, facts), made) for c in judged]
+    told = [
+        key for key in (AUX_CAPTURE, PARALLEL_DRAFTING) if any(key in word for word in (made.yaml or "", *made.argv))
+    ]
+    verdicts = [preflight(subject, c.engine, c.version, facts).with_settings(told) for c in judged]
     document = {**made.to_json(), "preflight": [verdict.to_json() for verdict in verdicts]}
     emit(document, lambda out: _print(made, verdicts, out), as_json=as_json)
 
@@ -88,22 +94,13 @@ def _aux_layers(head: Head) -> tuple[int, ...] | None:
 
     (-1,) is the final hidden state.
     """
+    from eagle3hub.head.aux_defaults import FINAL_STATE
+
     if not head.semantics.uses_aux:
-        return (-1,)
+        return FINAL_STATE
     if head.aux is None or head.has_default_aux:
         return None
     return tuple(head.aux.after_layer)
-
-
-def _with_yaml(verdict: PreflightVerdict, made: Recipe) -> PreflightVerdict:
-    """Return the verdict on the folder together with the recipe's YAML, which may name the aux layers."""
-    from eagle3hub.engines.preflight import weigh
-    from eagle3hub.head.aux_defaults import AUX_CAPTURE
-
-    if AUX_CAPTURE not in (made.yaml or ""):
-        return verdict
-    reasons = [r for r in verdict.reasons if AUX_CAPTURE not in (r.hint or "")]
-    return weigh(verdict.engine, verdict.version, verdict.title, reasons)
 
 
 def _print(made: Recipe, verdicts: list[PreflightVerdict], out: Console) -> None:
@@ -122,8 +119,9 @@ def _print(made: Recipe, verdicts: list[PreflightVerdict], out: Console) -> None
             out.print(escape(text.rstrip("\n")))
     for verdict in verdicts:
         if verdict.kind != "right":
-            deciding = "; ".join(r.sentence for r in verdict.reasons if r.effect == verdict.kind)
-            out.print(f"\n[yellow]{escape(verdict.title)}: {verdict.kind.replace('_', ' ')}[/]  {escape(deciding)}")
+            told = [a.why for a in verdict.depends] if verdict.kind == "depends" else []
+            deciding = "; ".join([*told, *(r.sentence for r in verdict.reasons if r.effect == verdict.kind)])
+            out.print(f"\n[yellow]{escape(verdict.title)}: {escape(verdict.words)}[/]  {escape(deciding)}")
 
 
 def _folded(argv: tuple[str, ...]) -> str:

@@ -5,32 +5,27 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from eagle3hub.address import HubAddress, is_hub_id, parse_address
-from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.checkpoint.source import CONFIG, INDEX, PICKLE_INDEX, State, file_states
-from eagle3hub.checkpoint.writer import OutTensor, Shard, in_file_order, split
-from eagle3hub.conversion.edits import (
-    Change,
-    Transforms,
-    apply_transforms,
-    leave_out_equal,
-    overrides,
-)
+from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
+from eagle3hub.checkpoint.source import CONFIG, INDEX, State, file_states
+from eagle3hub.checkpoint.writer import OutTensor, Shard, described, encode_index, split
+from eagle3hub.conversion.edits import Change, Transforms, apply_transforms, leave_out_equal, overrides
 from eagle3hub.conversion.edits.settings import apply_settings
 from eagle3hub.engines import engine_name
-from eagle3hub.engines.preflight import engines_serving, examine_written, pinned_contracts, preflight
+from eagle3hub.engines.preflight import engines_serving, examine_written, pinned_contracts, preflight, told_layers
 from eagle3hub.engines.specs import engine_title
 from eagle3hub.errors import Refusal, UsageError
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.target import TargetFacts, read_target
-from eagle3hub.layouts import get_layout, open_head, provenance
+from eagle3hub.layouts import get_layout, open_head
 from eagle3hub.layouts.aux_layers import AUX_SHIFTED
-from eagle3hub.layouts.base import AS_FOUND, LayoutFiles, ReadOptions, WriteOptions, alternatives
+from eagle3hub.layouts.base import AS_FOUND, LAYOUTS, LayoutFiles, ReadOptions, WriteOptions, alternatives
+from eagle3hub.system.documents import document_bytes
 
 UNCHANGED = Transforms()
 
@@ -160,10 +155,10 @@ class ConversionPlan:
         to: the layout. written: config and tensors as that layout writes them.
         options: what was asked for. command: the command that makes the same files, with only the last part of each
             folder's path.
-        speculative_tokens: K that is recommended, or None.
+        speculative_tokens: K that is recommended, or None. source_name: what the provenance file calls the source.
         changes: the requested changes, in order. shards: the weights files.
-        fingerprint: digests of the parts of the source that were read. seen: the source's files as they were when
-            read.
+        small_files: the bytes of the other files, by name; only the provenance file is missing.
+        source: the source as it was opened. seen: every file of which bytes are taken, as it was when it was opened.
     """
 
     head: Head
@@ -172,15 +167,22 @@ class ConversionPlan:
     options: ConvertOptions
     command: list[str]
     speculative_tokens: int | None
-    fingerprint: Mapping[str, Any]
+    source_name: str
+    source: Checkpoint
     seen: Mapping[Path, State]
-    changes: list[Change] = field(default_factory=list)
-    shards: list[Shard] = field(default_factory=list)
+    changes: list[Change]
+    shards: list[Shard]
+    small_files: Mapping[str, bytes]
 
     @property
     def tensors(self) -> list[OutTensor]:
         """The tensors in their order in the files."""
-        return in_file_order(self.written.tensors)
+        return [t for shard in self.shards for t in shard.tensors]
+
+    @property
+    def described(self) -> list[dict[str, Any]]:
+        """Those tensors as the provenance file lists them."""
+        return described(self.tensors)
 
     @property
     def assumptions(self) -> list[Assumption]:
@@ -190,7 +192,7 @@ class ConversionPlan:
     @property
     def nbytes(self) -> int:
         """Size of the weights in bytes."""
-        return sum(t.nbytes for t in self.written.tensors)
+        return sum(shard.nbytes for shard in self.shards)
 
 
 DEFAULTS = ConvertOptions()
@@ -205,7 +207,6 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
     codec = get_layout(to)
     read, transforms, target = options.read, options.transforms, options.target
     checkpoint = open_checkpoint(source, headers_only=True)
-    seen = file_states([*checkpoint.weights, *(checkpoint.folder / name for name in (CONFIG, INDEX, PICKLE_INDEX))])
     facts = target if isinstance(target, TargetFacts | None) else read_target(target)
     head = open_head(checkpoint, layout=options.layout, target=facts, target_name=options.target_name, options=read)
     head.made_for, unserved = _made_for(to, options.engines, facts)
@@ -227,6 +228,9 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
         ) from e
     written.notes.extend(unserved)
     head, written, done = apply_settings(head, written, to, options.settings)
+    shards = split(written.tensors, written.metadata, options.max_shard_size)
+    index = {INDEX: encode_index(shards)} if len(shards) > 1 else {}
+    given = {ref.path for ref in head.tensors.values()} - checkpoint.seen.keys()
     plan = ConversionPlan(
         head=head,
         to=to,
@@ -234,10 +238,12 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
         options=options,
         command=options.command(source, to),
         speculative_tokens=options.speculative_tokens or head.speculative_tokens,
-        fingerprint=provenance.fingerprint(checkpoint),
-        seen=file_states({ref.path for ref in head.tensors.values()}) | seen,
+        source_name=public_name(head.source),
+        source=checkpoint,
+        seen={**checkpoint.seen, **file_states(given)},
         changes=[*overrides(read), *changes, *done],
-        shards=split(written.tensors, options.max_shard_size),
+        shards=shards,
+        small_files={CONFIG: document_bytes(written.config), **index, **written.side_files},
     )
     _refuse_shards(plan)
     if head.made_for:
@@ -289,8 +295,7 @@ def _hold_to_engines(plan: ConversionPlan, target: TargetFacts | None) -> None:
     head, weights = plan.head, [shard.name for shard in plan.shards]
     subject = examine_written(head, plan.written, weights)
     for engine in head.made_for:
-        told = engine == "trtllm" and head.aux is not None and not head.has_default_aux
-        capture = head.aux.after_layer if told and head.aux is not None else None
+        capture = told_layers(head, engine)
         for terms in pinned_contracts(engine):
             verdict = preflight(subject, engine, terms.version, target, capture)
             if verdict.kind in ("silently_wrong", "refuses"):
@@ -303,9 +308,10 @@ def _hold_to_engines(plan: ConversionPlan, target: TargetFacts | None) -> None:
 
 
 def _refuse_shards(plan: ConversionPlan) -> None:
-    if get_layout(plan.to).contract.single_file and len(plan.shards) > 1:
+    contract = LAYOUTS[plan.to].contract
+    if contract.single_file and len(plan.shards) > 1:
         raise Refusal(
-            f"--max-shard-size: {get_layout(plan.to).contract.title} reads a single model.safetensors, and this would "
+            f"--max-shard-size: {contract.title} reads a single model.safetensors, and this would "
             f"be {len(plan.shards)} files",
             hint="leave the option out, or choose another layout",
             code="refused-shards",

@@ -5,11 +5,12 @@ The plan says which bytes go where before anything is written; the result is ver
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
@@ -19,16 +20,16 @@ from typing import Any
 from eagle3hub._version import __version__
 from eagle3hub.checkpoint.destination import check_destination, require_space
 from eagle3hub.checkpoint.digest import FileSize, file_digest, file_size, head_files
-from eagle3hub.checkpoint.folder import open_checkpoint
-from eagle3hub.checkpoint.source import CONFIG, INDEX, PROVENANCE, changed, unchanged
+from eagle3hub.checkpoint.folder import fetch_weights
+from eagle3hub.checkpoint.source import CONFIG, PROVENANCE, unchanged
 from eagle3hub.checkpoint.staging import remove_leftovers, staged_folder, write_file
-from eagle3hub.checkpoint.writer import Flushing, encode_header, encode_index, how_derived, write_safetensors
-from eagle3hub.conversion.plan import DEFAULTS, ConversionPlan, ConvertOptions, plan_conversion, public_name
-from eagle3hub.conversion.verify import verify_folder
+from eagle3hub.checkpoint.writer import Flushing, OpenFiles, write_safetensors
+from eagle3hub.conversion.plan import DEFAULTS, ConversionPlan, ConvertOptions, plan_conversion
+from eagle3hub.conversion.verify import read_back, verify_folder
 from eagle3hub.errors import Problem
 from eagle3hub.head import Head
 from eagle3hub.head.aux_defaults import AUX_IDS
-from eagle3hub.layouts import open_head, provenance
+from eagle3hub.layouts import provenance, settle
 from eagle3hub.system.documents import document_bytes
 from eagle3hub.system.progress import Progress, silent
 
@@ -102,7 +103,7 @@ class Conversion:
             "verified": self.verified,
             "config": plan.written.config,
             "bytes": plan.nbytes,
-            "tensors": _mapping(plan),
+            "tensors": plan.described,
             "shards": [shard.name for shard in plan.shards],
             "files": self.files,
             "repairs": [c.to_json() for c in plan.changes],
@@ -146,24 +147,21 @@ def convert(
         return Conversion(dest, plan, dry_run=True)
     flush = options.verify or os.path.lexists(dest)  # flush before replacing a folder, so that nothing is lost
     with staged_folder(dest, force=options.force, flush=flush) as staged, unchanged(plan.seen):
-        files = _fill(staged.path, plan, flush=flush, progress=progress)
-        result = open_head(staged.path, layout=to)
+        files, result = _fill(staged.path, plan, flush=flush, progress=progress)
     return Conversion(dest, plan, files, verified=options.verify, result=result, left=staged.left)
 
 
-def _fill(stage: Path, plan: ConversionPlan, *, flush: bool, progress: Progress) -> list[FileSize]:
-    """Write every file, and verify it if the options say so. With ``flush``, return when all is on the disk.
+def _fill(stage: Path, plan: ConversionPlan, *, flush: bool, progress: Progress) -> tuple[list[FileSize], Head]:
+    """Write every file, and verify it if the options say so. Returns the files, and the head as it was read back.
 
-    Flushing and hashing run in parallel with the rest. Without ``flush`` the system writes the data within seconds, as
-    it does for ``cp``; a power cut before that loses the files.
+    Flushing and hashing run in parallel with the rest. With ``flush``, all is on the disk in the end; without it the
+    system writes the data within seconds, as it does for ``cp``, and a power cut before that loses the files.
     """
     verify, digests = plan.options.verify, plan.options.digests
-    source = open_checkpoint(plan.head.source, progress=progress)  # download weights to where the plan expects them
-    if provenance.fingerprint(source) != plan.fingerprint:
-        raise changed(plan.head.source)
-    config = document_bytes(plan.written.config)
+    fetch_weights(plan.source, progress)
     listed: Callable[[Path], FileSize] = file_digest if digests else file_size
     with ExitStack() as stack:
+        opened = stack.enter_context(OpenFiles())
         flushing = stack.enter_context(Flushing()) if flush else None
         pool = stack.enter_context(ThreadPoolExecutor(max_workers=2))
         if verify:
@@ -171,37 +169,36 @@ def _fill(stage: Path, plan: ConversionPlan, *, flush: bool, progress: Progress)
             # thread: a signal that stops the main thread in an import can leave Python's import lock taken for good.
             Thread(target=import_module, args=("numpy",), daemon=True).start()
         try:
-            write_file(stage / CONFIG, config, flush=flush)
-            if len(plan.shards) > 1:
-                write_file(stage / INDEX, encode_index(plan.shards), flush=flush)
-            for name, data in plan.written.side_files.items():
+            for name, data in plan.small_files.items():
                 write_file(stage / name, data, flush=flush)
             for shard in plan.shards:
-                write_safetensors(stage / shard.name, shard.tensors, plan.written.metadata, flushing, progress)
-            came_from = pool.map(listed, head_files(source.folder))
+                write_safetensors(stage / shard.name, shard, opened, flushing, progress)
+            came_from = pool.map(listed, head_files(plan.source.folder))
             written = pool.map(listed, [*head_files(stage), *(stage / name for name in plan.written.side_files)])
             if verify:
-                verify_folder(stage, plan.head, plan.to, plan.written, progress)
+                back, result = verify_folder(stage, plan.head, plan.to, plan.written, progress, opened)
+            else:
+                back, result = read_back(stage, plan.to)
             if digests:
                 progress("hashing source and result")
             files = list(written)
-            record = _record(plan, config, files, list(came_from), verified=verify)
+            record = document_bytes(_record(plan, files, list(came_from), verified=verify))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-        write_file(stage / PROVENANCE, document_bytes(record), flush=flush)
+        write_file(stage / PROVENANCE, record, flush=flush)
         if flushing is not None:
             progress("waiting for the disk")
             flushing.wait()
-    return [*files, listed(stage / PROVENANCE)]
+    back = replace(back, provenance=json.loads(record))
+    return [*files, listed(stage / PROVENANCE)], settle(result, back)
 
 
 def _record(
-    plan: ConversionPlan, config: bytes, files: Sequence[FileSize], came_from: Sequence[FileSize], *, verified: bool
+    plan: ConversionPlan, files: Sequence[FileSize], came_from: Sequence[FileSize], *, verified: bool
 ) -> dict[str, Any]:
     """Make the provenance file (schema ``provenance``): the same inputs give the same bytes."""
     head = plan.head
-    headers = {shard.name: encode_header(shard.tensors, plan.written.metadata) for shard in plan.shards}
     return {
         "schema": provenance.SCHEMA,
         "tool": {"name": "eagle3hub", "version": __version__},
@@ -210,28 +207,18 @@ def _record(
         **({"made_for": list(head.made_for)} if head.made_for else {}),
         "verified": verified,
         "source": {
-            "name": public_name(head.source),
+            "name": plan.source_name,
             "layout": head.layout,
             "files": list(came_from),
         },
         "fingerprint": {
-            "config_sha256": sha256(config).hexdigest(),
-            "header_sha256": {name: sha256(header).hexdigest() for name, header in headers.items()},
+            "config_sha256": sha256(plan.small_files[CONFIG]).hexdigest(),
+            "header_sha256": {shard.name: sha256(shard.header).hexdigest() for shard in plan.shards},
         },
         "files": list(files),
-        "tensors": _mapping(plan),
+        "tensors": plan.described,
         "assumptions": [a.to_json() for a in plan.assumptions],
         "repairs": [c.to_json() for c in plan.changes],
         "facts": {**provenance.facts_of(head), "speculative_tokens": plan.speculative_tokens},
         "carried": provenance.carried_after(head),
     }
-
-
-def _mapping(plan: ConversionPlan) -> list[dict[str, Any]]:
-    out: list[dict[str, Any]] = []
-    for t in plan.tensors:
-        canonical = plan.written.origin[t.name]
-        came = None if canonical is None else plan.head.tensors[canonical].name
-        how = "computed" if isinstance(t.data, bytes) else how_derived(t.data)
-        out.append({"name": t.name, "from": came, "how": how, "dtype": t.dtype, "shape": list(t.shape)})
-    return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,31 +13,44 @@ from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.checkpoint.writer import DerivedRef, OpenFiles, fill, stream
 from eagle3hub.errors import OutputError
 from eagle3hub.head import Head
-from eagle3hub.layouts import get_layout
-from eagle3hub.layouts.base import AS_FOUND, LayoutFiles
-from eagle3hub.layouts.tensors import prepared
+from eagle3hub.layouts import get_layout, read_head
+from eagle3hub.layouts.base import LayoutFiles
+from eagle3hub.layouts.tensors import output_biases, same_shape
 from eagle3hub.system.progress import Progress, silent
 
 _THREADS = 2
 _PART = 32 << 20
+_STEP = 1 << 20
 
 
-def verify_folder(folder: Path, head: Head, layout: str, written: LayoutFiles, progress: Progress = silent) -> None:
+def read_back(folder: Path, layout: str) -> tuple[Checkpoint, Head]:
+    """Open a written folder as ``layout``: what was opened, and the head in it, which is not settled yet."""
+    checkpoint = open_checkpoint(folder)
+    return checkpoint, read_head(checkpoint, get_layout(layout))
+
+
+def verify_folder(
+    folder: Path,
+    head: Head,
+    layout: str,
+    written: LayoutFiles,
+    progress: Progress = silent,
+    files: OpenFiles | None = None,
+) -> tuple[Checkpoint, Head]:
     """Read ``folder`` back as ``layout`` and compare its meaning, and every tensor's bytes, with ``head``.
 
     ``written`` is what the folder should hold. Its ``origin`` maps names on disk to the head's canonical names, or to
-    None for vocabulary buffers, whose bytes ``written`` holds. The safetensors library opens the weights too. Raises
-    OutputError, which names the first difference.
+    None for vocabulary buffers, whose bytes ``written`` holds. The safetensors library opens the weights too.
+    ``files`` are the source's, where they are open. Returns what `read_back` does. Raises OutputError, which names the
+    first difference.
     """
-    codec = get_layout(layout)
-    checkpoint = open_checkpoint(folder)
-    back = codec.read(prepared(checkpoint, AS_FOUND), AS_FOUND)
+    checkpoint, back = read_back(folder, layout)
     names = _names_by_the_library(checkpoint.weights)
     if names != set(written.origin) or names != set(checkpoint.tensors):
         raise _differs(f"the safetensors library sees {sorted(names ^ set(written.origin))[:3]} differently")
     if back.dims != head.dims or back.semantics != head.semantics:
         raise _differs("config.json does not say what the source says")
-    if codec.contract.aux_ids is not None and _taps(back) not in (_taps(head), None):
+    if get_layout(layout).contract.aux_ids is not None and _taps(back) not in (_taps(head), None):
         raise _differs(f"the aux layers read back as {_taps(back)}")
     if back.mask_token_id not in (head.mask_token_id, None):
         raise _differs(f"mask_token_id reads back as {back.mask_token_id}")
@@ -45,15 +59,18 @@ def verify_folder(folder: Path, head: Head, layout: str, written: LayoutFiles, p
         None if back.vocab_map is None else back.vocab_map.target_id
     ) != wanted or back.vocab_status != head.vocab_status:
         raise _differs("the vocabulary map reads back differently")
-    if set(back.tensors) != set(head.tensors):
-        raise _differs(f"tensors {sorted(set(back.tensors) ^ set(head.tensors))[:3]} are on one side only")
+    wanted_names = set(head.tensors) | set(output_biases(head))
+    if set(back.tensors) != wanted_names:
+        raise _differs(f"tensors {sorted(set(back.tensors) ^ wanted_names)[:3]} are on one side only")
     on_disk = {ref.name: canonical for canonical, ref in back.tensors.items()}
     for name, canonical in written.origin.items():
         if canonical is not None and on_disk.get(name) != canonical:
             raise _differs(f"{name} reads back as {on_disk.get(name)}")
     expected: dict[str, TensorRef | bytes] = {back.tensors[n].name: ref for n, ref in head.tensors.items()}
     expected |= {t.name: t.data for t in written.tensors if written.origin[t.name] is None}
-    _compare(checkpoint, expected, progress)
+    with nullcontext(files) if files is not None else OpenFiles() as opened:
+        _compare(checkpoint, expected, opened, progress)
+    return checkpoint, back
 
 
 def _names_by_the_library(weights: tuple[Path, ...]) -> set[str]:
@@ -66,16 +83,23 @@ def _names_by_the_library(weights: tuple[Path, ...]) -> set[str]:
     return names
 
 
-def _compare(checkpoint: Checkpoint, expected: Mapping[str, TensorRef | bytes], progress: Progress) -> None:
+def _compare(
+    checkpoint: Checkpoint, expected: Mapping[str, TensorRef | bytes], files: OpenFiles, progress: Progress
+) -> None:
     """Compare every tensor with what it should be, in the order of the files, a few at a time in parallel."""
     found = sorted(checkpoint.tensors.values(), key=lambda t: (t.path, t.offset, t.nbytes))
     total = sum(ref.nbytes for ref in found) or 1
-    done = 0
-    with OpenFiles() as files, ThreadPoolExecutor(_THREADS) as pool:
-        parts = [part for ref in found for part in _parts(ref, expected[ref.name], files)]
+    done = told = 0
+    fds = {path: files[path] for path in checkpoint.weights}
+    for path in {source.path for source in expected.values() if not isinstance(source, bytes)}:
+        files[path]  # open it here, not in one of the threads
+    parts = [part for ref in found for part in _parts(ref, expected[ref.name], fds[ref.path], files)]
+    with ThreadPoolExecutor(_THREADS) as pool:
         for count in pool.map(_compare_part, parts):
             done += count
-            progress("verifying every tensor", done / total)
+            if done - told >= _STEP or done == total:
+                progress("verifying every tensor", done / total)
+                told = done
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +113,13 @@ class _Part:
     expected: Iterable[memoryview]
 
 
-def _parts(ref: TensorRef, source: TensorRef | bytes, files: OpenFiles) -> Iterator[_Part]:
-    """Yield the tensor ``ref`` in parts that can be compared independently; opens all files they need."""
-    fd = files[ref.path]
+def _parts(ref: TensorRef, source: TensorRef | bytes, fd: int, files: OpenFiles) -> Iterator[_Part]:
+    """Yield the tensor ``ref`` of the file open as ``fd`` in parts that can be compared independently."""
     if isinstance(source, bytes):
         yield _Part(ref.name, fd, ref.offset, ref.nbytes, [memoryview(source)])
         return
-    files[source.path]
-    if (ref.dtype, ref.shape, ref.nbytes) != (source.dtype, source.shape, source.nbytes):
+    alike = same_shape(ref.name.removeprefix("model."), ref.shape, source.shape)
+    if not alike or (ref.dtype, ref.nbytes) != (source.dtype, source.nbytes):
         raise _differs(f"{ref.name} is {ref.dtype} {list(ref.shape)}")
     step = max(ref.nbytes, 1) if isinstance(source, DerivedRef) else _PART
     for at in range(0, ref.nbytes, step):

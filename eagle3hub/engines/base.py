@@ -79,6 +79,10 @@ class Recipe:
         return document
 
 
+PARALLEL_DRAFTING = "parallel_drafting"
+"""The key of vLLM's speculative_config that makes it draft in parallel (0.32.0, ``config/speculative.py:478``)."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunSpec:
     """What to run on an engine: a target, with a head or alone, over a set of prompts, one sequence at a time.
@@ -93,6 +97,7 @@ class RunSpec:
         kv_cache_gib: memory for the KV cache on CPU, in GiB.
         topk: branches per drafted token; 1 is a chain.
         num_draft_tokens: nodes of a tree, including the root; None means a chain of K + 1.
+        parallel_drafting: whether the head drafts all K tokens at once (P-EAGLE).
     """
 
     target: str
@@ -108,6 +113,7 @@ class RunSpec:
     kv_cache_gib: int = 1
     topk: int = 1
     num_draft_tokens: int | None = None
+    parallel_drafting: bool = False
 
     @property
     def verified_tokens(self) -> int:
@@ -209,8 +215,13 @@ class Engine(Protocol):
     version: str
     runs_alone: bool
 
-    def recipe(self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None) -> Recipe:
-        """Return how to serve ``head`` with ``target`` (names or paths, as the user will type them)."""
+    def recipe(
+        self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None, parallel_drafting: bool = False
+    ) -> Recipe:
+        """Return how to serve ``head`` with ``target`` (names or paths, as the user will type them).
+
+        ``parallel_drafting``: whether it is a P-EAGLE head, which an engine that can draft so must be told.
+        """
 
     def unable(self, spec: RunSpec) -> str | None:
         """Return one sentence on why this engine cannot measure the head with ``spec``, or None if it can."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from eagle3hub.engines.base import Recipe
+from eagle3hub.engines.base import PARALLEL_DRAFTING, Recipe
 from eagle3hub.engines.specs import Setting, VersionData, default_version, engine_title, version_data
 from eagle3hub.errors import UsageError
 from eagle3hub.head.aux_defaults import AUX_CAPTURE
@@ -33,6 +33,7 @@ class Serving:
         topk, num_draft_tokens: branches per drafted token, and nodes of the tree including its root; 1 and None mean
             a chain.
         tensor_parallel: number of devices. context: tokens. dtype: of the target.
+        parallel_drafting: whether the head drafts all tokens at once (P-EAGLE), which vLLM must be told.
         aux_layers: after-layer ids of the aux hidden states, if they are not the default; ``[-1]`` for the final
             hidden state. Only TensorRT-LLM needs them.
         extra: further words for the server's command line.
@@ -47,6 +48,7 @@ class Serving:
     tensor_parallel: int | None = None
     dtype: str | None = None
     context: int | None = None
+    parallel_drafting: bool = False
     aux_layers: tuple[int, ...] | None = None
     extra: tuple[str, ...] = ()
     on_hub: frozenset[str] = frozenset()
@@ -111,8 +113,14 @@ def _check(engine: str, serving: Serving) -> None:
 _Built = tuple[list[str], str | None, str]
 
 
+def vllm_config(head: str, draft_tokens: int, parallel_drafting: bool) -> dict[str, Any]:
+    """Return vLLM's speculative_config for a head. Nothing in the head's files makes vLLM draft in parallel."""
+    config = {"method": "eagle3", "model": head, "num_speculative_tokens": draft_tokens}
+    return config | ({PARALLEL_DRAFTING: True} if parallel_drafting else {})
+
+
 def _vllm(serving: Serving, data: VersionData) -> _Built:
-    config = {"method": "eagle3", "model": serving.head, "num_speculative_tokens": serving.depth}
+    config = vllm_config(serving.head, serving.depth, serving.parallel_drafting)
     common = _common(serving, data.flags)
     argv = [serving.target, data.flags["config"], json.dumps(config), *_words(common)]
     keywords = {"model": serving.target, "speculative_config": config, **_keywords(common)}

@@ -21,9 +21,11 @@ class SGLang:
     def __init__(self) -> None:
         self.version = default_version("sglang")
 
-    def recipe(self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None) -> Recipe:
+    def recipe(
+        self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None, parallel_drafting: bool = False
+    ) -> Recipe:
         """Return the server's command and an offline snippet, for a chain."""
-        serving = Serving(target, head, draft_tokens=draft_tokens, dtype=dtype)
+        serving = Serving(target, head, draft_tokens=draft_tokens, dtype=dtype, parallel_drafting=parallel_drafting)
         return make_recipe(self.name, serving, self.version)
 
     def unable(self, spec: RunSpec) -> str | None:

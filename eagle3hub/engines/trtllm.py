@@ -25,9 +25,11 @@ class TensorRTLLM:
     def __init__(self) -> None:
         self.version = default_version("trtllm")
 
-    def recipe(self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None) -> Recipe:
+    def recipe(
+        self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None, parallel_drafting: bool = False
+    ) -> Recipe:
         """Return the server's command, YAML and an offline snippet, for a head with default aux layers."""
-        serving = Serving(target, head, draft_tokens=draft_tokens, dtype=dtype)
+        serving = Serving(target, head, draft_tokens=draft_tokens, dtype=dtype, parallel_drafting=parallel_drafting)
         return make_recipe(self.name, serving, self.version)
 
     def unable(self, spec: RunSpec) -> str | None:

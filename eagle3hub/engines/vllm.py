@@ -7,7 +7,7 @@ from typing import Any
 
 from eagle3hub.engines.base import EngineFailure, EngineRun, Recipe, RunSpec
 from eagle3hub.engines.process import base_environment, run_engine
-from eagle3hub.engines.recipes import Serving, make_recipe
+from eagle3hub.engines.recipes import Serving, make_recipe, vllm_config
 from eagle3hub.engines.specs import default_version, version_data
 from eagle3hub.system.progress import Progress
 
@@ -21,12 +21,14 @@ class VLLM:
     def __init__(self) -> None:
         self.version = default_version("vllm")
 
-    def recipe(self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None) -> Recipe:
+    def recipe(
+        self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None, parallel_drafting: bool = False
+    ) -> Recipe:
         """Return the server's command and an offline snippet.
 
         Both always state ``method``, because vLLM cannot infer it for every layout.
         """
-        serving = Serving(target, head, draft_tokens=draft_tokens, dtype=dtype)
+        serving = Serving(target, head, draft_tokens=draft_tokens, dtype=dtype, parallel_drafting=parallel_drafting)
         return make_recipe(self.name, serving, self.version)
 
     def unable(self, spec: RunSpec) -> str | None:
@@ -51,10 +53,6 @@ class VLLM:
         )
 
 
-def _speculative_config(head: str, draft_tokens: int) -> dict[str, Any]:
-    return {"method": "eagle3", "model": head, "num_speculative_tokens": draft_tokens}
-
-
 def _llm_arguments(spec: RunSpec) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "model": spec.target,
@@ -68,7 +66,7 @@ def _llm_arguments(spec: RunSpec) -> dict[str, Any]:
         "trust_remote_code": False,
     }
     if spec.head is not None:
-        arguments["speculative_config"] = _speculative_config(str(spec.head), spec.draft_tokens)
+        arguments["speculative_config"] = vllm_config(str(spec.head), spec.draft_tokens, spec.parallel_drafting)
     return arguments
 
 

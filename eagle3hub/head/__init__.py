@@ -12,7 +12,7 @@ from enum import Enum
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
-from eagle3hub.checkpoint.safetensors import TensorRef
+from eagle3hub.checkpoint.safetensors import TensorRef, main_dtype
 from eagle3hub.errors import ConfigError, Problem
 from eagle3hub.head.aux_defaults import aux_default, shown
 from eagle3hub.head.vocab import VocabMap
@@ -158,8 +158,10 @@ class Semantics:
     """What the head computes, apart from shapes and bytes.
 
     ``uses_aux: false`` is a head that reads the target's final post-norm hidden state instead of aux layers: it has
-    neither fc nor hidden_norm. ``attention_bias`` puts a bias on q, k, v and o, ``fc_bias`` on fc. ``sliding_layers``
-    are the draft layers whose attention is limited to ``sliding_window`` tokens.
+    no fc. ``joins_embedding: false`` is one whose first layer does not join this state with the token's embedding
+    either, so that it has no hidden_norm and q/k/v over H; every other head joins them. ``attention_bias`` puts a bias
+    on q, k and v, and on o where the head has one for it; ``fc_bias`` puts one on fc. ``sliding_layers`` are the draft
+    layers whose attention is limited to ``sliding_window`` tokens.
     ``feedback`` says which hidden state the next draft step receives: the one before the head's final norm
     (``pre_norm``, EAGLE-3) or after it (``post_norm``, EAGLE-3.1; engines spell it ``norm_output: true``).
     ``attention`` is ``gqa`` (Llama's, and Qwen3's with ``qk_norm``) or ``mla`` (DeepSeek's multi-head latent
@@ -174,6 +176,7 @@ class Semantics:
     fc_norm: bool = False
     feedback: Literal["pre_norm", "post_norm"] = "pre_norm"
     uses_aux: bool = True
+    joins_embedding: bool = True
     attention_bias: bool = False
     fc_bias: bool = False
     qk_norm: bool = False
@@ -233,16 +236,24 @@ class Dims:
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """A fact that the source does not state and that a result depends on; ``--strict`` refuses it."""
+    """A fact that the source does not state and that a result depends on; ``--strict`` refuses it.
+
+    Attributes:
+        field: what it is about. value: what is taken for it, or None. why: the reason. settle: how to make it certain.
+        doubtful: whether an engine's verdict that rests on it says so (``depends``). False where the trainer's code
+            leaves no doubt that matters.
+    """
 
     field: str
     value: Any
     why: str
     settle: str
+    doubtful: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """The assumption as an entry of ``assumptions`` in ``--json`` output and in the provenance file."""
-        return {"field": self.field, "value": self.value, "why": self.why, "settle": self.settle}
+        found = {"field": self.field, "value": self.value, "why": self.why, "settle": self.settle}
+        return found if self.doubtful else {**found, "doubtful": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +283,8 @@ class Head:
         aux: which target layers feed it, or None where neither the source nor the user said.
         fc_order: after-layer ids in the order of fc's column blocks where that is not ascending (then ``problems``
             holds the error ``config-aux-order``), or None.
+        one_list: aux layer ids that stand in two lists of the config that mean different numberings, as long as the
+            numbering is assumed; else None.
         vocab_map: draft-to-target map, or None for a head over the full vocabulary (or with a wrong map).
         vocab_status: ``ok``, ``full``, or what is wrong with the map.
         tensors: canonical name -> where the bytes lie; weights only, vocabulary buffers excluded.
@@ -314,6 +327,7 @@ class Head:
     speculative_tokens: int | None = None
     mask_token_id: int | None = None
     fc_order: tuple[int, ...] | None = None
+    one_list: tuple[int, ...] | None = None
     other_names: dict[str, str] = field(default_factory=dict)
     side_files: dict[str, bytes] = field(default_factory=dict)
     carried: dict[str, Carried] = field(default_factory=dict)
@@ -349,10 +363,7 @@ class Head:
     @property
     def dtype(self) -> str:
         """Safetensors name of the dtype most weights have, counted in elements."""
-        counts: dict[str, int] = {}
-        for t in self.tensors.values():
-            counts[t.dtype] = counts.get(t.dtype, 0) + t.num_elements
-        return max(counts, key=lambda k: (counts[k], k))
+        return main_dtype(self.tensors.values())
 
     def raise_for_errors(self) -> None:
         """Raise the first problem of severity ``error``, if there is one."""

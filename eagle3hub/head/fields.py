@@ -9,6 +9,11 @@ from eagle3hub.errors import ConfigError
 
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 """The special tokens a config states."""
+MASK_TOKENS = ("mask_token_id", "pard_token", "ptd_token_id")
+"""Keys that name the token of positions not drafted yet, the one that vLLM takes first coming first.
+
+vLLM 0.32.0, ``v1/spec_decode/llm_base_proposer.py:362-377``.
+"""
 T = TypeVar("T")
 _REQUIRED: Any = object()
 
@@ -23,6 +28,10 @@ class Fields:
     def __init__(self, data: Mapping[str, Any], where: str = "config.json") -> None:
         self.data = data
         self.where = where
+
+    def known(self, name: str, *others: str) -> str:
+        """The first of the names that a field of this object has; ``name`` where none has."""
+        return next((n for n in (name, *others) if self.data.get(n) is not None), name)
 
     def get(self, name: str) -> Any:
         """The raw value, or None."""

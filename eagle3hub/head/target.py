@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from eagle3hub.address import Address, HubAddress, LocalAddress, parse_address, target_address
-from eagle3hub.checkpoint.safetensors import refuse_pointer
-from eagle3hub.checkpoint.source import CONFIG, parse_json_object, read_small
+from eagle3hub.checkpoint.source import CONFIG, parse_json_object, read_small, refuse_pointer
 from eagle3hub.errors import SourceError
 from eagle3hub.head.fields import TOKEN_IDS, Fields
 from eagle3hub.system.reading import opened, special_kind
@@ -15,6 +15,12 @@ from eagle3hub.system.reading import opened, special_kind
 WEIGHTS = (".safetensors", ".bin", ".pt")
 """Suffixes of weights files."""
 _TEMPLATES = "additional_chat_templates"
+_TEXT_PARTS = ("text_config", "thinker_config", "llm_config", "language_config")
+"""Where configs of multimodal models keep their language model: transformers, Qwen-Omni, InternVL, DeepSeek-VL2."""
+_DEPTHS = ("num_layers", "n_layer", "n_layers")
+_WIDTHS = ("n_embd", "d_model")
+_CONTEXTS = ("n_positions", "seq_length", "max_sequence_length", "max_seq_len")
+"""Other names of sizes, as vLLM reads them (0.32.0, ``transformers_utils/model_arch_config_convertor.py``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +111,8 @@ def read_target(target: str | Path | Address, name: str | None = None) -> Target
     if raw is None:
         raise SourceError(f"there is no {CONFIG} in the target folder {shown}", code="source-no-config")
     config = parse_json_object(raw, path)
-    nested = config.get("text_config")
     whole = Fields(config, f"{shown}/{CONFIG}")
-    text = Fields(nested, whole.where) if isinstance(nested, dict) else whole
+    text = Fields(_text_part(config), whole.where)
     architectures = config.get("architectures")
     if config.get("draft_vocab_size") is not None or "speculators_model_type" in config:
         hint = "name the model the head was trained for"
@@ -115,11 +120,17 @@ def read_target(target: str | Path | Address, name: str | None = None) -> Target
     return TargetFacts(
         name=name or shown,
         is_local=isinstance(at, LocalAddress) and name is None,
-        num_hidden_layers=text.number("num_hidden_layers"),
-        hidden_size=text.number("hidden_size"),
+        num_hidden_layers=text.number(text.known("num_hidden_layers", *_DEPTHS)),
+        hidden_size=text.number(text.known("hidden_size", *_WIDTHS)),
         vocab_size=text.number("vocab_size"),
-        max_position_embeddings=text.number("max_position_embeddings", default=None),
+        max_position_embeddings=text.number(text.known("max_position_embeddings", *_CONTEXTS), default=None),
         model_type=whole.text("model_type", default="") or text.text("model_type", default=""),
         architectures=tuple(a for a in architectures if isinstance(a, str)) if isinstance(architectures, list) else (),
         token_ids={k: v for k in TOKEN_IDS if (v := text.token_ids(k)) is not None},
     )
+
+
+def _text_part(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of the language model in a model's config, which may lie in parts of parts (Qwen-Omni's thinker)."""
+    nested = next((part for key in _TEXT_PARTS if isinstance(part := config.get(key), dict)), None)
+    return config if nested is None else _text_part(nested)

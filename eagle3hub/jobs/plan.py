@@ -280,7 +280,7 @@ def expected_digest(checkpoint: Checkpoint) -> str:
     stored = list_files_at(at.repo_id, commit)
     found: dict[str, str] = {}
     for name in small | {path.name for path in checkpoint.weights}:
-        path = at.path(name)
+        path = at.file(name)
         large = stored[path].sha256 if path in stored else None
         found[name] = large or file_digest(download_file(at.repo_id, path, commit))["sha256"]
     return combined_digest(found)

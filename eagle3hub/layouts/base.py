@@ -49,7 +49,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         "no_aux",
         "final hidden state instead of aux layers",
-        "use_aux_hidden_state: false (it reads one post-norm hidden state; no fc, no hidden_norm)",
+        "use_aux_hidden_state: false (it reads the target's final, normed hidden state; no fc)",
         lambda h: not h.semantics.uses_aux,
     ),
     Feature(
@@ -350,8 +350,8 @@ class LayoutFiles:
     side_files: dict[str, bytes] = field(default_factory=dict)
 
 
-class Layout(Protocol):
-    """A codec for one trainer's layout."""
+class Reader(Protocol):
+    """A codec that reads one layout."""
 
     name: str
     contract: Contract
@@ -362,12 +362,19 @@ class Layout(Protocol):
     def read(self, checkpoint: Checkpoint, options: ReadOptions = AS_FOUND) -> Head:
         """The head in a `prepared` checkpoint. Raises InputError where the folder cannot be read as one."""
 
+
+class Layout(Reader, Protocol):
+    """A codec for one trainer's layout, which reads and writes it."""
+
     def write(self, head: Head, options: WriteOptions) -> LayoutFiles:
         """The files of the head in this layout. Raises Refusal where something would be lost."""
 
 
 LAYOUTS: dict[str, Layout] = {}
-"""Every layout by its name, in the order of help and tables. `eagle3hub.layouts` enters them."""
+"""Every layout that is written, by its name, in the order of help and tables. `eagle3hub.layouts` enters them."""
+
+READERS: dict[str, Reader] = {}
+"""Every layout that is read: those of `LAYOUTS`, and those that are read only. `eagle3hub.layouts` enters them."""
 
 
 def refuse_inexpressible(head: Head, name: str, contract: Contract) -> None:

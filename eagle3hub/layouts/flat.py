@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.checkpoint.safetensors import FLOATS, TORCH_NAME, is_scale
+from eagle3hub.checkpoint.safetensors import FLOATS, TORCH_NAME, main_dtype, scales_among
 from eagle3hub.checkpoint.writer import OutTensor
 from eagle3hub.errors import ConfigError, Hint, Problem
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head
-from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
-from eagle3hub.head.fields import Fields
+from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS, AUX_LAYERS
+from eagle3hub.head.fields import MASK_TOKENS, Fields
 from eagle3hub.head.vocab import mask_as
-from eagle3hub.layouts.aux_layers import Taps, read_flat_taps
+from eagle3hub.layouts.aux_layers import Taps, read_flat_taps, taps_from, taps_or_fault
 from eagle3hub.layouts.base import (
     AS_FOUND,
+    FEATURES,
     Contract,
     LayoutFiles,
+    Match,
     ReadOptions,
     WriteOptions,
     assumed_depth,
     refuse_inexpressible,
 )
-from eagle3hub.layouts.hf_config import SLIDING, attention_fields, parse_llama, plain_scaling, rope_fields, unscaled
+from eagle3hub.layouts.hf_config import (
+    MLA_TYPES,
+    SLIDING,
+    attention_fields,
+    parse_llama,
+    plain_scaling,
+    rope_fields,
+    unscaled,
+)
 from eagle3hub.layouts.interpret import (
+    Interpret,
     Interpretation,
     build_head,
     earlier_files,
@@ -34,7 +46,7 @@ from eagle3hub.layouts.interpret import (
     rewritten,
     taps_of,
 )
-from eagle3hub.layouts.tensors import name_on_disk
+from eagle3hub.layouts.tensors import MASK_HIDDEN, name_on_disk, names_on_disk, output_biases
 
 # The tensors of a head as one layout stores them: names, vocabulary buffers, header metadata.
 
@@ -45,16 +57,23 @@ TensorsToWrite = tuple[list[OutTensor], dict[str, str] | None, dict[str, str | N
 def tensors_to_write(head: Head, name: str, contract: Contract, before: Carried | None) -> TensorsToWrite:
     """Tensors, header metadata and origin of each tensor for layout ``name``.
 
-    Weights are renamed, never changed. Buffers are computed from the map. ``before``: how the head was stored in this
-    layout earlier; its buffers, dtypes, outdated names and metadata are used again. Without it the layout's own are.
+    Weights are renamed, never changed. Buffers are computed from the map, and biases of o that only the head's trainer
+    does without are zeros. ``before``: how the head was stored in this layout earlier; its buffers, dtypes, outdated
+    names and metadata are used again. Without it the layout's own are.
     """
-    names: Mapping[str, str] = {} if before is None else before.names
+    names = names_on_disk(head.tensors, contract.tensor_prefix) | _names_before(before)
     tensors: list[OutTensor] = []
     origin: dict[str, str | None] = {}
     for canonical, ref in head.tensors.items():
-        on_disk = names.get(canonical) or name_on_disk(canonical, contract.tensor_prefix)
-        tensors.append(OutTensor(on_disk, ref.dtype, ref.shape, ref))
+        on_disk = names[canonical]
+        shape = (1, 1, ref.num_elements) if canonical == MASK_HIDDEN and head.layout != name else ref.shape
+        tensors.append(OutTensor(on_disk, ref.dtype, shape, ref))
         origin[on_disk] = canonical
+    for canonical, beside in output_biases(head).items():
+        on_disk, width = name_on_disk(canonical, contract.tensor_prefix), head.dims.hidden_size
+        data = bytes(width * beside.nbytes // beside.num_elements)
+        tensors.append(OutTensor(on_disk, beside.dtype, (width,), data))
+        origin[on_disk] = None
     dtypes, metadata = _buffers_to_write(head, name, contract, before)
     for buffer, dtype in dtypes.items():
         on_disk = names.get(buffer, buffer)
@@ -84,6 +103,10 @@ def _buffers_to_write(
     return {**wanted, "t2d": known.get("t2d", "BOOL")} if contract.has_t2d else wanted, metadata
 
 
+def _names_before(before: Carried | None) -> dict[str, str]:
+    return {} if before is None else {name: on_disk for name, on_disk in before.names.items() if on_disk}
+
+
 def _mask_is_enough(head: Head, known: Mapping[str, str]) -> bool:
     return "t2d" in known and (head.vocab_map is None or head.vocab_map.is_sorted)
 
@@ -100,7 +123,11 @@ def _buffer(head: Head, buffer: str, dtype: str, name: str) -> OutTensor:
 # The codec of layouts whose config is one flat Llama config (all but speculators).
 
 
-_POST_NORM = ("norm_output", "return_hidden_post_norm")
+PARALLEL_CLASSES = frozenset({"PEagleDraftModel", "PeagleLlamaForCausalLM", "PeagleQwen3ForCausalLM"})
+"""The draft classes of P-EAGLE that vLLM registers (0.32.0, ``models/registry.py:658``), for nested configs only."""
+POST_NORM_OF_TRTLLM = "return_hidden_post_norm"
+"""The key of post-norm feedback inside ``eagle_config`` for released TensorRT-LLM."""
+_POST_NORM = ("norm_output", POST_NORM_OF_TRTLLM)
 """The keys of post-norm feedback: for vLLM and SGLang, and inside ``eagle_config`` for released TensorRT-LLM."""
 _OPTION = {"norm_before_residual": Hint("give --norm-before-residual", "--norm-before-residual")}
 _WRITTEN_ANEW = ("num_hidden_layers", "tie_word_embeddings", "attention_bias", AUX_IDS)
@@ -110,12 +137,13 @@ Obeyed = tuple[dict[str, Any], list[Assumption], list[Problem]]
 """A config without the keys its trainer ignores, and the assumptions and problems that these cause."""
 
 
-class FlatLayout(ABC):
-    """What the flat layouts have in common; each one adds its detection and its own config fields.
+class FlatReader:
+    """How flat layouts are read; each one adds its detection.
 
     Attributes:
         hard_coded_act: the activation, where the trainer knows only one.
         certain_theta: the RoPE base of a config that states none, where the trainer leaves no doubt.
+        theta_by_library: whether the trainer takes it from transformers otherwise, which has 10000.
         one_layer: whether the trainer makes one layer even if num_hidden_layers says otherwise.
         order_ignored: whether the trainer captures aux layers in ascending order even if the list has another.
         inert: config keys that the trainer ignores; a config it copied may hold them.
@@ -125,6 +153,7 @@ class FlatLayout(ABC):
     contract: Contract
     hard_coded_act: str | None = None
     certain_theta: float | None = None
+    theta_by_library: bool = False
     one_layer: bool = True
     order_ignored: bool = False
     inert: frozenset[str] = frozenset()
@@ -133,10 +162,16 @@ class FlatLayout(ABC):
         """The layout's contract for an EAGLE-3 or a P-EAGLE head."""
         return self.contract
 
-    def interpret(self, config: Mapping[str, Any]) -> Interpretation:
-        """The meaning of a config. Raises ConfigError."""
+    def interpret(self, config: Mapping[str, Any], *, names: Collection[str] = ()) -> Interpretation:
+        """The meaning of a config. Raises ConfigError.
+
+        ``names``: the tensors beside it, by canonical name: mask_hidden makes a head a P-EAGLE head, and q_norm one
+        with query and key norms, whatever its class is called.
+        """
         whole = Fields(config)
-        parallel = self.is_parallel(whole)
+        parallel = "parallel_drafting" in self.contract_for(True).expresses and (
+            MASK_HIDDEN in names or self.is_parallel(whole)
+        )
         contract = self.contract_for(parallel)
         kept, assumptions, problems = self._without_ignored(whole, contract)
         c = Fields(kept)
@@ -165,9 +200,17 @@ class FlatLayout(ABC):
                 hint=Hint("if ModelOpt wrote this folder, say --from modelopt", "--from"),
                 code="config-no-aux",
             )
-        llama = parse_llama(c, hidden_act=self.hard_coded_act, rope_theta=self.certain_theta, sliding=False)
-        taps = self.read_taps(c) if uses_aux else Taps(AuxTaps.final_norm("config"))
+        llama = parse_llama(
+            c,
+            hidden_act=self.hard_coded_act,
+            rope_theta=self.certain_theta,
+            theta_by_library=self.theta_by_library,
+            sliding=False,
+        )
+        taps = taps_or_fault(lambda: self.read_taps(c)) if uses_aux else Taps(AuxTaps.final_norm("config"))
         changes: dict[str, Any] = {"num_layers": 1} if self.one_layer and not parallel else {}
+        if "qk_norm" in contract.expresses and any(name.endswith(".q_norm.weight") for name in names):
+            changes["qk_norm"] = True
         if "post_norm_feedback" in contract.expresses and c.flag("norm_output", default=False):
             changes["feedback"] = "post_norm"
         return Interpretation(
@@ -176,8 +219,8 @@ class FlatLayout(ABC):
             **taps_of(taps),
             ignores_order=self.order_ignored,
             draft_vocab_size=c.number("draft_vocab_size", default=None),
-            mask_token_id=_token(c, "mask_token_id"),
-            assumptions=assumptions,
+            mask_token_id=_mask_token(c),
+            assumptions=[*assumptions, *taps.assumptions],
             problems=[
                 *problems,
                 *taps.problems,
@@ -188,7 +231,9 @@ class FlatLayout(ABC):
 
     def is_parallel(self, config: Fields) -> bool:
         """Whether the config is that of a P-EAGLE head."""
-        return False
+        stated = config.get("architectures")
+        named = isinstance(stated, list) and any(name in PARALLEL_CLASSES for name in stated if isinstance(name, str))
+        return named or config.flag("parallel_drafting", default=False)
 
     def read_taps(self, config: Fields) -> Taps:
         """Aux layers the config names."""
@@ -196,7 +241,7 @@ class FlatLayout(ABC):
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions = AS_FOUND) -> Head:
         """The head in the folder."""
-        meaning = self.interpret(checkpoint.config)
+        meaning = self.interpret(checkpoint.config, names=checkpoint.tensors)
         contract = self.contract_for(meaning.semantics.parallel_drafting)
         head = build_head(self.name, contract, checkpoint, meaning, options)
         if head.semantics.quantization is None and checkpoint.config.get("quantization_config"):
@@ -207,38 +252,6 @@ class FlatLayout(ABC):
             hint = "eagle3hub convert leaves it out"
             head.problems.append(Problem("warning", "config-quantization-leftover", message, hint))
         return head
-
-    def write(self, head: Head, options: WriteOptions) -> LayoutFiles:
-        """The files of the head in this layout. Raises Refusal."""
-        contract = self.contract_for(head.semantics.parallel_drafting)
-        refuse_inexpressible(head, self.name, contract)
-        notes: list[str] = []
-        before = earlier_files(head, self.name, self.interpret)
-        if before is not None:
-            config = dict(before.config)
-            notes.append(f"config.json is that of the {contract.title} folder this head came from, as it was")
-            notes += [p.message for p in self.interpret(config).problems]
-        elif head.layout == self.name:
-            config = self._completed_config(head)
-        else:
-            config = self.new_config(head)
-        tensors, metadata, origin = tensors_to_write(head, self.name, contract, before)
-        assumptions = [] if contract.aux_ids is not None else assumed_depth(head, contract.title)
-        return LayoutFiles(config, tensors, metadata, origin, assumptions, notes)
-
-    def noting_base(self, files: LayoutFiles, head: Head) -> LayoutFiles:
-        """The files with a note that this layout's trainer ignores the RoPE base, unless the base is doubtful."""
-        if head.layout == self.name or any(a.field == "rope_theta" for a in head.assumptions):
-            return files
-        note = (
-            f"{self.contract.title}'s trainer always has a RoPE base of 10000, not the one of this head's training, "
-            f"which is {head.semantics.rope.theta:g}: engines obey config.json, but training on would not"
-        )
-        return replace(files, notes=[*files.notes, note])
-
-    @abstractmethod
-    def new_config(self, head: Head) -> dict[str, Any]:
-        """config.json from the head alone."""
 
     def _without_ignored(self, config: Fields, contract: Contract) -> Obeyed:
         """The config without the keys that the trainer ignores, and the assumptions and problems they cause."""
@@ -262,19 +275,63 @@ class FlatLayout(ABC):
             value, what = (None, f"the scaling in {' and '.join(keys)}") if name == "rope_scaling" else (False, name)
             why = f"{contract.title} ignores {what} of config.json: the head was trained without it"
             settle = _OPTION.get(name, f"remove {what} from config.json")
-            assumptions.append(Assumption(name, value, why, settle))
+            assumptions.append(Assumption(name, value, why, settle, doubtful=False))
         if "attention_bias" not in contract.expresses and kept.pop("attention_bias", None) is True:
             message = f"config.json says attention_bias: true, but {contract.title} makes no biases"
             problems.append(Problem("warning", "config-bias-ignored", message, "convert writes attention_bias: false"))
         return kept, assumptions, problems
 
+
+class FlatLayout(FlatReader, ABC):
+    """What the flat layouts that are written have in common; each one adds its own config fields."""
+
+    def write(self, head: Head, options: WriteOptions) -> LayoutFiles:
+        """The files of the head in this layout. Raises Refusal."""
+        contract = self.contract_for(head.semantics.parallel_drafting)
+        refuse_inexpressible(head, self.name, contract)
+        notes: list[str] = []
+        before = earlier_files(head, self.name, self._interpreter(head))
+        if before is not None:
+            config = dict(before.config)
+            notes.append(f"config.json is that of the {contract.title} folder this head came from, as it was")
+            notes += [p.message for p in self._interpreter(head)(config).problems]
+        elif head.layout == self.name:
+            config = self._completed_config(head)
+        else:
+            config = self.new_config(head)
+        tensors, metadata, origin = tensors_to_write(head, self.name, contract, before)
+        assumptions = [] if contract.aux_ids is not None else assumed_depth(head, contract.title)
+        return LayoutFiles(config, tensors, metadata, origin, assumptions, notes)
+
+    def noting_base(self, files: LayoutFiles, head: Head) -> LayoutFiles:
+        """The files with a note that this layout's trainer ignores the RoPE base, unless the base is doubtful."""
+        if head.layout == self.name or any(a.field == "rope_theta" for a in head.assumptions):
+            return files
+        note = (
+            f"{self.contract.title}'s trainer always has a RoPE base of 10000, not the one of this head's training, "
+            f"which is {head.semantics.rope.theta:g}: engines obey config.json, but training on would not"
+        )
+        return replace(files, notes=[*files.notes, note])
+
+    @abstractmethod
+    def new_config(self, head: Head) -> dict[str, Any]:
+        """config.json from the head alone."""
+
+    def _interpreter(self, head: Head) -> Interpret:
+        """How a config of this head is read."""
+        return partial(self.interpret, names=head.tensors)
+
     def _completed_config(self, head: Head) -> dict[str, Any]:
         """The config of a head that is in this layout already: its own, completed, without what misleads engines."""
         fresh = self.new_config(head)
-        config = {k: v for k, v in rewritten(head, fresh, self.interpret).items() if v is not None}
+        config = {k: v for k, v in rewritten(head, fresh, self._interpreter(head)).items() if v is not None}
         for key in _WRITTEN_ANEW:
             if key in fresh and key in config:
                 config[key] = fresh[key]
+        if fresh.get("model_type") in MLA_TYPES:  # what engines know an MLA head by
+            config["architectures"] = fresh["architectures"]
+            if config.get("model_type") not in MLA_TYPES:
+                config["model_type"] = fresh["model_type"]
         nested = config.get("eagle_config")
         if isinstance(nested, dict):
             ids = {k: v for k, v in fresh.get("eagle_config", {}).items() if k == AUX_IDS}
@@ -285,10 +342,71 @@ class FlatLayout(ABC):
         if "rope_scaling" in self.inert and isinstance(rope, dict) and plain_scaling(rope):
             config |= {"rope_parameters": rope_fields(head.semantics.rope)["rope_parameters"]}
         unwanted = {*self.inert, *(SLIDING if limits else ())}
+        unwanted |= {key for key in MASK_TOKENS if config.get(key) != head.mask_token_id}
         if head.semantics.quantization is None:
             unwanted.add("quantization_config")
+        if head.dims.mla is None:
+            unwanted.add("kv_lora_rank")  # TensorRT-LLM builds MLA for it
         kept = {k: v for k, v in config.items() if k in fresh or not (k in unwanted or _claims(k, v))}
         return kept if "lm_head.weight" in head.tensors else kept | {"draft_vocab_size": None}
+
+
+# The codec of flat folders that bear no trainer's marks: read as engines read them, and written in another layout.
+#
+# A flat Llama config and ``midlayer.*`` or ``layers.{i}.*`` names are common to many trainers, and so are conversions
+# by hand: the P-EAGLE heads of the method's authors, heads with a draft class that only vLLM registers, maps without
+# t2d. What another layout knows of its trainer (which layers it taps where a config names none, how it numbers them)
+# is not known here, so it is an assumption.
+
+
+class UnknownTrainer(FlatReader):
+    """Reader of flat folders of an unknown trainer."""
+
+    name = "flat"
+    one_layer = False
+    contract = Contract(
+        title="flat, trainer unknown",
+        tensor_prefix="layers.0.",
+        forms=frozenset({"layers", "midlayer", "midlayers"}),
+        expresses=frozenset(feature.name for feature in FEATURES),
+        vocab_dtype="I64",
+        has_t2d=True,
+        identity_map=False,
+        metadata=None,
+        aux_ids="eagle_config (after-layer) and top level (boundary)",
+        full_title="flat (trainer unknown)",
+        trainer_sorts=False,
+        reads=("flat folders without a trainer's marks", "P-EAGLE of the method's authors"),
+    )
+
+    def detect(self, checkpoint: Checkpoint) -> Match | None:
+        """Names and a flat config that every engine knows; any sign of a trainer weighs more."""
+        tensors, config = checkpoint.tensors, checkpoint.config
+        style = next((s for s in ("midlayer.", "layers.0.") if any(n.startswith(s) for n in tensors)), None)
+        if style is None or "speculators_model_type" in config or "hidden_size" not in config:
+            return None
+        if not any(n == "fc.weight" or n.endswith("hidden_norm.weight") for n in tensors):
+            return None
+        return Match(0.0, (f"{style}* names", "no trainer's marks"))
+
+    def read_taps(self, config: Fields) -> Taps:
+        """Aux layers the config names, under DeepSpec's key too."""
+        taps, others = super().read_taps(config), config.layer_ids(AUX_LAYERS)
+        return taps if taps.aux or others is None else taps_from(others, "after", "config", where=config.where)
+
+    def interpret(self, config: Mapping[str, Any], *, names: Collection[str] = ()) -> Interpretation:
+        """As every flat config; what depends on the trainer is an assumption."""
+        meaning = super().interpret(config, names=names)
+        c = Fields(config)
+        if meaning.aux is None or not meaning.aux.numbered or c.layer_ids(AUX_IDS) is not None:
+            return meaning
+        place = "eagle_config" if c.section("eagle_config").layer_ids(AUX_IDS) else AUX_LAYERS
+        why = (
+            f"the ids stand in {place}, and no mark says which trainer wrote them: they are taken for after-layer ids,"
+            " as trainers and engines number them there"
+        )
+        doubt = Assumption(AUX_IDS, meaning.aux.after_layer, why, Hint("give --aux-layers", "--aux-layers"))
+        return replace(meaning, assumptions=[*meaning.assumptions, doubt])
 
 
 def common_config(head: Head, architecture: str) -> dict[str, Any]:
@@ -322,13 +440,12 @@ def common_config(head: Head, architecture: str) -> dict[str, Any]:
 
 def torch_dtype(head: Head) -> str:
     """The dtype a config states: that of most weights, quantized ones not counted."""
-    if head.dtype in FLOATS and head.semantics.quantization is None:
-        return TORCH_NAME[head.dtype]
-    counts: dict[str, int] = {}
-    for name, ref in head.tensors.items():
-        if ref.dtype in FLOATS and not is_scale(name):
-            counts[ref.dtype] = counts.get(ref.dtype, 0) + ref.num_elements
-    return TORCH_NAME[max(counts, key=lambda k: (counts[k], k))] if counts else "bfloat16"
+    most = head.dtype
+    if most not in FLOATS or head.semantics.quantization is not None:
+        scales = scales_among(head.tensors)
+        floats = [ref for name, ref in head.tensors.items() if ref.dtype in FLOATS and name not in scales]
+        most = main_dtype(floats) if floats else "BF16"
+    return TORCH_NAME[most]
 
 
 def _claims(key: str, value: Any) -> bool:
@@ -380,6 +497,7 @@ def _oddities(config: Fields, layers: int, made_one: bool) -> list[Problem]:
     return problems
 
 
-def _token(config: Fields, name: str) -> int | None:
-    value = config.token_ids(name)
-    return value if isinstance(value, int) else None
+def _mask_token(config: Fields) -> int | None:
+    """The token of positions not drafted yet: the first that is stated, as vLLM takes it."""
+    values = (config.token_ids(name) for name in MASK_TOKENS)
+    return next((value for value in values if isinstance(value, int)), None)

@@ -150,6 +150,11 @@ _LARGEST_VOCAB = 1 << 24
 """Bounds far above any model's, so that no number in a config makes a mask or a list of shapes endless."""
 _QWEN3_FULL_LAYERS = 28
 """max_window_layers of a Qwen3 config that states none."""
+LLAMA4, LLAMA4_WIDTH = "llama4_text", "intermediate_size_mlp"
+"""The type of a Llama 4 config, and its key for the width of a dense MLP (its experts have intermediate_size).
+
+SGLang 0.5.23 builds drafts of this type with it (``models/llama_eagle3.py:81-84``), other engines with the other key.
+"""
 SLIDING = ("layer_types", "sliding_window", "use_sliding_window", "max_window_layers")
 
 
@@ -164,6 +169,7 @@ class LlamaConfig:
     hidden_size: int
     target_hidden_size: int
     intermediate_size: int
+    intermediate_size_mlp: int | None
     num_attention_heads: int
     num_key_value_heads: int
     head_dim: int
@@ -182,21 +188,27 @@ class LlamaConfig:
 
 
 def parse_llama(
-    config: Fields, *, hidden_act: str | None = None, rope_theta: float | None = None, sliding: bool = True
+    config: Fields,
+    *,
+    hidden_act: str | None = None,
+    rope_theta: float | None = None,
+    theta_by_library: bool = False,
+    sliding: bool = True,
 ) -> LlamaConfig:
     """Read the Llama fields of ``config``.
 
     Args:
         config: the object that holds them. hidden_act: the activation, where the trainer hard-codes it.
         rope_theta: the RoPE base of a config that states none, if the trainer leaves no doubt about it.
+        theta_by_library: whether the trainer takes the base of such a config from transformers, as engines do.
         sliding: whether the trainer reads ``layer_types``.
 
     Raises ConfigError naming the field that is missing, malformed or not supported.
     """
     assumptions: list[Assumption] = []
 
-    def assume(name: str, value: Any, why: str, settle: str | None = None) -> Any:
-        assumptions.append(Assumption(name, value, why, settle or f"write {name} into config.json"))
+    def assume(name: str, value: Any, why: str, settle: str | None = None, *, doubtful: bool = True) -> Any:
+        assumptions.append(Assumption(name, value, why, settle or f"write {name} into config.json", doubtful))
         return value
 
     _refuse_unheld(config)
@@ -213,26 +225,33 @@ def parse_llama(
             f"{config.where}: hidden_size {hidden} is not a multiple of {heads} heads and head_dim is not given",
             code="config-head-dim",
         )
-    act = config.text("hidden_act", default=hidden_act)
+    act = config.text("hidden_act", default=config.text("hidden_activation", default=hidden_act))
     if act is None:
-        act = assume("hidden_act", "silu", "the config names no activation; transformers' Llama default is silu")
+        act = assume(
+            "hidden_act", "silu", "the config names no activation; transformers' Llama default is silu", doubtful=False
+        )
     eps = config.real("rms_norm_eps", default=None)
     if eps is None:
-        eps = assume("rms_norm_eps", 1e-6, "the config has no epsilon; transformers' Llama default is 1e-6")
+        eps = assume(
+            "rms_norm_eps", 1e-6, "the config has no epsilon; transformers' Llama default is 1e-6", doubtful=False
+        )
     theta, scaling = parse_rope(config if mla is None else _without_interleave(config))
     if theta is None:
         why = "the config has no rope_theta; engines and transformers fall back to 10000"
-        theta = rope_theta or assume("rope_theta", 10000.0, why, Hint("give --rope-theta", "--rope-theta"))
+        settle = Hint("give --rope-theta", "--rope-theta")
+        theta = rope_theta or assume("rope_theta", 10000.0, why, settle, doubtful=not theta_by_library)
     context = config.number("max_position_embeddings", default=None)
     if context is None and needs_context(scaling):
         why = "the RoPE scaling is computed from it, and this is what transformers takes where a config has none"
         context = assume("max_position_embeddings", context_of(config.data), why)
     layers = config.number("num_hidden_layers", default=1, most=_MOST_LAYERS)
+    llama4 = config.get("model_type") == LLAMA4
     window, limited = _sliding(config, layers) if sliding else (None, ())
     return LlamaConfig(
         hidden_size=hidden,
         target_hidden_size=config.number("target_hidden_size", default=hidden),
         intermediate_size=config.number("intermediate_size"),
+        intermediate_size_mlp=config.number(LLAMA4_WIDTH, default=None) if llama4 else None,
         num_attention_heads=heads,
         num_key_value_heads=config.number("num_key_value_heads", default=heads),
         head_dim=config.number("head_dim", default=hidden // heads),
@@ -328,8 +347,8 @@ def _sliding(config: Fields, layers: int) -> tuple[int | None, tuple[int, ...]]:
 
 MLA_CLASS = "Eagle3DeepseekV2ForCausalLM"
 """The one class name of MLA draft heads that vLLM, SGLang and the trainers TorchSpec and ModelOpt know."""
-_MLA_TYPE = "kimi_k2"
-"""model_type of an MLA head: vLLM takes a deepseek_v3 for multi-token prediction (``config/speculative.py:680``)."""
+MLA_TYPES = ("kimi_k2", "deepseek_v2")
+"""model_types of an MLA head: vLLM takes a deepseek_v3 for multi-token prediction (``config/speculative.py:680``)."""
 
 
 def attention_fields(s: Semantics, d: Dims) -> dict[str, Any]:
@@ -343,7 +362,7 @@ def attention_fields(s: Semantics, d: Dims) -> dict[str, Any]:
     unread = {"head_dim", "mlp_bias"}
     return {
         **{k: v for k, v in llama_fields(s, d).items() if k not in unread},
-        "model_type": _MLA_TYPE,
+        "model_type": MLA_TYPES[0],
         **asdict(d.mla),
         "first_k_dense_replace": s.num_layers,
         "num_nextn_predict_layers": 0,

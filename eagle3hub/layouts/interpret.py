@@ -10,14 +10,14 @@ from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import ConfigError, Hint, InputError, Problem, UsageError
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head, Semantics
 from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
+from eagle3hub.head.fields import MASK_TOKENS
 from eagle3hub.layouts.aux_layers import Taps, taps_from
 from eagle3hub.layouts.base import Contract, ReadOptions, aux_count
 from eagle3hub.layouts.hf_config import LlamaConfig, windowed_alike
 from eagle3hub.layouts.tensors import (
-    BUFFERS,
-    buffer_dtypes,
+    buffers_of,
     collect_tensors,
-    name_on_disk,
+    other_names,
     read_vocab_map,
     refuse_own,
 )
@@ -33,7 +33,7 @@ class Interpretation:
 
     ``draft_vocab_size`` is what the config states (None if nothing), to be compared with lm_head. ``fc_order`` is the
     order of fc's column blocks if it is not ascending. ``ignores_order``: the trainer captures in ascending order,
-    even if a list has another.
+    even if a list has another. ``listed``, ``one_list`` and ``aux_fault`` are those of `Taps`.
     """
 
     llama: LlamaConfig
@@ -42,6 +42,9 @@ class Interpretation:
     draft_vocab_size: int | None
     fc_order: tuple[int, ...] | None = None
     ignores_order: bool = False
+    listed: tuple[int, ...] | None = None
+    one_list: bool = False
+    aux_fault: ConfigError | None = None
     mask_token_id: int | None = None
     target_name: str | None = None
     target_architectures: list[str] = field(default_factory=list)
@@ -82,10 +85,15 @@ def with_overrides(meaning: Interpretation, options: ReadOptions) -> Interpretat
     problems = list(meaning.problems)
     assumptions = [*meaning.llama.assumptions, *meaning.assumptions]
 
+    open_fields = {a.field for a in assumptions}
+    if any(p.code == OPEN_FEEDBACK for p in problems):
+        open_fields.add("feedback")
+
     def report(field: str, was: Any, now: Any) -> None:
-        if was != now and was is not None:
-            message = f"{field} is taken as {now}, as asked, where the source says {was}"
-            problems.append(Problem("info", "source-overridden", message))
+        if field in open_fields:
+            problems.append(_overridden(f"{field} is taken as {now}, as asked: the source leaves it open"))
+        elif was != now and was is not None:
+            problems.append(_overridden(f"{field} is taken as {now}, as asked, where the source says {was}"))
 
     if options.rope_theta is not None:
         report("rope_theta", s.rope.theta, options.rope_theta)
@@ -114,7 +122,8 @@ def with_overrides(meaning: Interpretation, options: ReadOptions) -> Interpretat
         where, ignored = "--aux-layers", meaning.ignores_order
         given = taps_from(options.aux_layers, options.aux_convention, "flag", order_ignored=ignored, where=where)
         problems[:] = [p for p in problems if not p.code.startswith(("config-aux", "aux-"))]
-        report("aux layers", aux.taps if aux else None, given.aux.taps if given.aux else None)
+        if aux is not None and given.aux is not None:
+            problems += _other_layers(meaning, aux, given.aux)
         aux, order = given.aux, given.fc_order
         problems += given.problems
     mask = meaning.mask_token_id if options.mask_token_id is None else options.mask_token_id
@@ -125,10 +134,29 @@ def with_overrides(meaning: Interpretation, options: ReadOptions) -> Interpretat
         semantics=s,
         aux=aux,
         fc_order=order,
+        one_list=meaning.one_list and options.aux_layers is None,
+        aux_fault=meaning.aux_fault if options.aux_layers is None else None,
         mask_token_id=mask,
         assumptions=[a for a in assumptions if a.field not in overridden(options)],
         problems=problems,
     )
+
+
+def _overridden(message: str) -> Problem:
+    return Problem("info", "source-overridden", message)
+
+
+def _other_layers(meaning: Interpretation, source: AuxTaps, given: AuxTaps) -> list[Problem]:
+    """What the user's layers change: the numbering of the ids that the source lists, or the layers themselves."""
+    if given.taps == source.taps and not meaning.one_list:
+        return []
+    ids = sorted(meaning.listed or ())
+    as_boundary = ids == given.boundary
+    if as_boundary or ids == given.after_layer:
+        kind = "boundary" if as_boundary else "after-layer"
+        return [_overridden(f"the aux layers {ids} of config.json are taken for {kind} ids, as asked")]
+    said = "" if meaning.one_list else f", where the source says {source.after_layer} (both after-layer ids)"
+    return [_overridden(f"the aux layers are taken as {given.after_layer}, as asked{said}")]
 
 
 def build_head(
@@ -136,8 +164,11 @@ def build_head(
 ) -> Head:
     """Join a config's meaning with the tensors of a `prepared` checkpoint. Raises TensorError or ConfigError."""
     meaning = with_overrides(meaning, options)
+    if meaning.aux_fault is not None:
+        raise meaning.aux_fault
     tensors, dims, semantics = collect_tensors(checkpoint, meaning.llama, meaning.semantics, contract)
     vocab_map, status, problems = read_vocab_map(checkpoint, dims, meaning.draft_vocab_size, options.d2t, contract)
+    buffers = buffers_of(checkpoint)
     head = Head(
         layout=name,
         source=checkpoint.source,
@@ -147,7 +178,7 @@ def build_head(
         vocab_map=vocab_map,
         vocab_status=status,
         tensors=tensors,
-        buffers=buffer_dtypes(checkpoint),
+        buffers={name: ref.dtype for name, ref in buffers.items()},
         metadata=checkpoint.metadata,
         config=checkpoint.config,
         max_position_embeddings=meaning.llama.max_position_embeddings,
@@ -157,7 +188,8 @@ def build_head(
         speculative_tokens=meaning.speculative_tokens,
         mask_token_id=meaning.mask_token_id,
         fc_order=meaning.fc_order,
-        other_names=_other_names(checkpoint, tensors, contract.tensor_prefix),
+        one_list=meaning.listed if meaning.one_list else None,
+        other_names=other_names(tensors, buffers, contract.tensor_prefix),
         assumptions=list(meaning.assumptions),
         problems=[*meaning.problems, *problems],
     )
@@ -170,7 +202,15 @@ def build_head(
 
 
 def _check_aux_count(head: Head) -> None:
+    d = head.dims
     if not head.semantics.uses_aux:
+        if d.hidden_size != d.target_hidden_size:
+            raise ConfigError(
+                f"the head has no fc, and its hidden size is {d.hidden_size} where its target's is "
+                f"{d.target_hidden_size}: it could not read the target's hidden state",
+                hint="correct target_hidden_size or use_aux_hidden_state in config.json",
+                code="config-no-aux",
+            )
         return
     count, width = aux_count(head), head.dims.target_hidden_size
     fc = head.tensors["fc.weight"]
@@ -219,16 +259,17 @@ def _check_mask_token(head: Head) -> None:
         )
 
 
-def _other_names(checkpoint: Checkpoint, tensors: Mapping[str, Any], prefix: str) -> dict[str, str]:
-    names = {n: ref.name for n, ref in tensors.items() if ref.name != name_on_disk(n, prefix)}
-    buffers = {n: checkpoint.tensors[n].name for n in BUFFERS if n in checkpoint.tensors}
-    return {**names, **{n: name for n, name in buffers.items() if name != n}}
+_BY_TENSORS = ("fc_bias", "quantization", "attention", "joins_embedding")
+"""Fields of `Semantics` that only the tensors tell."""
 
 
 def same_meaning(meaning: Interpretation, head: Head) -> bool:
     """Whether a config describes the head exactly, so that it may be written back unchanged."""
+    if meaning.aux_fault is not None:
+        return False
     c, d, s = meaning.llama, head.dims, head.semantics
-    sizes = (c.hidden_size, c.target_hidden_size, c.intermediate_size, c.num_attention_heads, c.vocab_size)
+    width = d.intermediate_size if d.intermediate_size == c.intermediate_size_mlp else c.intermediate_size
+    sizes = (c.hidden_size, c.target_hidden_size, width, c.num_attention_heads, c.vocab_size)
     same_dims = (*sizes, meaning.draft_vocab_size or d.draft_vocab_size) == (
         *(d.hidden_size, d.target_hidden_size, d.intermediate_size, d.num_attention_heads, d.vocab_size),
         d.draft_vocab_size,
@@ -242,7 +283,7 @@ def same_meaning(meaning: Interpretation, head: Head) -> bool:
     else:
         same_aux = head.aux is not None and head.aux.taps == meaning.aux.taps and meaning.fc_order == head.fc_order
     same_token = meaning.mask_token_id in (None, head.mask_token_id)
-    told_by_tensors = {name: getattr(s, name) for name in ("fc_bias", "quantization", "attention")}
+    told_by_tensors = {name: getattr(s, name) for name in _BY_TENSORS}
     semantics = replace(meaning.semantics, **told_by_tensors)
     return same_dims and same_aux and same_token and semantics == s
 
@@ -264,7 +305,7 @@ _MEANINGFUL = frozenset(
     {
         *("norm_before_residual", "norm_before_fc", "fc_norm", "use_aux_norm", "norm_output", "attention_bias"),
         *("rope_theta", "rope_scaling", "rope_parameters", "layer_types", "sliding_window", "use_sliding_window"),
-        *("target_hidden_size", AUX_COUNT, "mask_token_id", "quantization_config", AUX_IDS),
+        *("target_hidden_size", AUX_COUNT, *MASK_TOKENS, "quantization_config", AUX_IDS),
     }
 )
 _NESTED = ("eagle_config", "transformer_layer_config")
@@ -326,4 +367,10 @@ def _without_twins(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[
 
 def taps_of(meaning: Taps) -> dict[str, Any]:
     """The fields of `Interpretation` that come from the aux layers."""
-    return {"aux": meaning.aux, "fc_order": meaning.fc_order}
+    return {
+        "aux": meaning.aux,
+        "fc_order": meaning.fc_order,
+        "listed": meaning.listed,
+        "one_list": meaning.one_list,
+        "aux_fault": meaning.fault,
+    }

@@ -74,7 +74,8 @@ class ModelOpt(FlatLayout):
         if "speculators_model_type" in config or "t2d" in tensors:
             return None
         style = next((s for s in ("layers.0.", "midlayer.") if any(n.startswith(s) for n in tensors)), None)
-        if style is None:
+        d2t = tensors.get("d2t")
+        if style is None or (d2t is not None and d2t.dtype != "I64"):
             return None
         eagle = config.get("eagle_config")
         evidence = [f"{style}* names"]

@@ -7,7 +7,7 @@ Llama's with neither rope_theta nor head_dim. It always trains with a RoPE base 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -68,9 +68,9 @@ class SafeAILab(FlatLayout):
             evidence.append("max_position_embeddings")
         return Match((len(evidence) - 1) / 4, tuple(evidence))
 
-    def interpret(self, config: Mapping[str, Any]) -> Interpretation:
+    def interpret(self, config: Mapping[str, Any], *, names: Collection[str] = ()) -> Interpretation:
         """As every flat config; a RoPE base other than the trained one is an assumption."""
-        meaning = super().interpret(config)
+        meaning = super().interpret(config, names=names)
         theta = meaning.semantics.rope.theta
         if theta == TRAINED_THETA:
             return meaning

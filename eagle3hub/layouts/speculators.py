@@ -13,7 +13,7 @@ from eagle3hub.errors import ConfigError, Hint, Problem, Refusal
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.fields import Fields
-from eagle3hub.layouts.aux_layers import Taps, taps_from
+from eagle3hub.layouts.aux_layers import Taps, taps_from, taps_or_fault
 from eagle3hub.layouts.base import (
     AS_FOUND,
     Contract,
@@ -83,8 +83,7 @@ def interpret_config(config: Mapping[str, Any]) -> Interpretation:
             "config.json says both norm_before_fc and fc_norm, which exclude each other", code="config-norms"
         )
     before_residual, assumptions = _norm_before_residual(c)
-    ids = c.layer_ids(AUX_IDS)
-    taps = Taps() if ids is None else taps_from(ids, "boundary", "config", where=c.where)
+    taps = taps_or_fault(lambda: _taps(c))
     verifier = c.section("speculators_config").section("verifier")
     names = verifier.get("architectures")
     return Interpretation(
@@ -107,6 +106,11 @@ def interpret_config(config: Mapping[str, Any]) -> Interpretation:
         assumptions=assumptions,
         problems=taps.problems,
     )
+
+
+def _taps(config: Fields) -> Taps:
+    ids = config.layer_ids(AUX_IDS)
+    return Taps() if ids is None else taps_from(ids, "boundary", "config", where=config.where)
 
 
 def version_of(config: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from array import array
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
-from eagle3hub.checkpoint.safetensors import FLOATS, TensorRef, is_scale
+from eagle3hub.checkpoint.safetensors import FLOATS, TensorRef, is_scale, scales_among
+from eagle3hub.checkpoint.source import refuse_contents
 from eagle3hub.errors import ConfigError, Hint, LayoutError, Problem, Refusal, TensorError, UsageError
 from eagle3hub.head import Dims, Head, MlaDims, Semantics
 from eagle3hub.head.vocab import MASK_WIDTHS, VocabMap, check_vocab_map, mask_from, order_fault
@@ -69,6 +70,17 @@ def name_on_disk(canonical: str, prefix: str) -> str:
     return prefix + canonical.removeprefix("layers.0.") if canonical.startswith("layers.0.") else canonical
 
 
+def names_on_disk(canonical: Iterable[str], prefix: str) -> dict[str, str]:
+    """`name_on_disk` of each canonical name."""
+    return {name: name_on_disk(name, prefix) for name in canonical}
+
+
+def other_names(tensors: Mapping[str, TensorRef], buffers: Mapping[str, TensorRef], prefix: str) -> dict[str, str]:
+    """The name on disk of each weight and buffer, by canonical name, whose name is not the one of `name_on_disk`."""
+    names = {n: ref.name for n, ref in tensors.items() if ref.name != name_on_disk(n, prefix)}
+    return names | {n: ref.name for n, ref in buffers.items() if ref.name != n}
+
+
 def layer_of(canonical: str) -> int | None:
     """The decoder layer a tensor belongs to, or None."""
     match = _LAYER.match(canonical)
@@ -123,15 +135,16 @@ def quantization_of(tensors: Mapping[str, TensorRef]) -> str | None:
     The tensors decide: Megatron's exporter copies the quantization_config of another model into its configs.
     """
     kinds = {PACKED[ref.dtype] for name, ref in tensors.items() if name.endswith(".weight") and ref.dtype in PACKED}
-    if not kinds and not any(is_scale(name) for name in tensors):
+    if not kinds and not scales_among(tensors):
         return None
     return "+".join(sorted(kinds)) or "scales only"
 
 
 def split_scales(tensors: Mapping[str, TensorRef]) -> tuple[dict[str, TensorRef], dict[str, TensorRef]]:
     """The weights, and the scales beside them."""
-    weights = {name: ref for name, ref in tensors.items() if not is_scale(name)}
-    return weights, {name: ref for name, ref in tensors.items() if name not in weights}
+    scales = scales_among(tensors)
+    weights = {name: ref for name, ref in tensors.items() if name not in scales}
+    return weights, {name: ref for name, ref in tensors.items() if name in scales}
 
 
 def stored_shape(ref: TensorRef, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -234,9 +247,9 @@ def _order_fault(vocab: VocabMap, contract: Contract) -> Problem | None:
     return order_fault(vocab, sorted_rows=contract.sorted_rows, trainer_sorts=contract.trainer_sorts)
 
 
-def buffer_dtypes(checkpoint: Checkpoint) -> dict[str, str]:
-    """Dtype of each vocabulary buffer the folder holds."""
-    return {name: checkpoint.tensors[name].dtype for name in BUFFERS if name in checkpoint.tensors}
+def buffers_of(checkpoint: Checkpoint) -> dict[str, TensorRef]:
+    """The vocabulary buffers that the folder holds."""
+    return {name: checkpoint.tensors[name] for name in BUFFERS if name in checkpoint.tensors}
 
 
 def read_mask(ref: TensorRef) -> bytes | None:
@@ -277,7 +290,7 @@ def collect_tensors(
     """Give every tensor its canonical name and hold its shape against the config.
 
     Returns the weights by canonical name (vocabulary buffers left out), the dimensions, and the semantics with what
-    only the tensors tell (number of layers, bias of fc, quantization).
+    only the tensors tell (number of layers, bias of fc, quantization, whether a head without fc joins the embedding).
     Raises TensorError for a tensor that is missing, unknown, of the wrong shape or dtype, ConfigError where the
     number of layers contradicts the config.
     """
@@ -288,13 +301,17 @@ def collect_tensors(
     _check_layer_count(found, semantics, contract)
     d = _dims(found, config, mla)
     s = replace(
-        semantics, fc_bias="fc.bias" in found, quantization=quantized, attention="gqa" if d.mla is None else "mla"
+        semantics,
+        fc_bias="fc.bias" in found,
+        quantization=quantized,
+        attention="gqa" if d.mla is None else "mla",
+        joins_embedding=semantics.uses_aux or _joins_embedding(found, d),
     )
     expected = expected_shapes(d, s, num_aux_inputs(found, d))
     _check_names(checkpoint, found, expected, contract)
     for name, shape in expected.items():
         wanted = shape if name not in found else stored_shape(found[name], shape)
-        if name in found and found[name].shape != wanted:
+        if name in found and not same_shape(name, found[name].shape, wanted):
             raise TensorError(
                 f"{found[name].name} is {list(found[name].shape)} but the config asks for {list(wanted)} "
                 f"(hidden_size {d.hidden_size}, {d.num_attention_heads} heads {_heads(d)}, "
@@ -307,6 +324,30 @@ def collect_tensors(
     else:
         _check_floats(found)
     return {**found, **scales}, d, s
+
+
+MASK_HIDDEN = "mask_hidden"
+"""The features of a P-EAGLE head at positions not drafted yet: a vector, kept as [1, 1, n], [1, n] or [n]."""
+
+
+def same_shape(name: str, a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Whether two shapes of a tensor are one: vLLM flattens mask_hidden (0.32.0, ``models/llama_eagle3.py:415``)."""
+    if name == MASK_HIDDEN and max(len(a), len(b)) <= 3:
+        a, b = (1,) * (3 - len(a)) + a, (1,) * (3 - len(b)) + b
+    return a == b
+
+
+def output_biases(head: Head) -> dict[str, TensorRef]:
+    """By its name, each bias of o that the head lacks although it has them on q, k and v, with that of q beside it.
+
+    Some trainers of P-EAGLE heads make no bias on o. ``attention_bias: true`` asks an engine for all four (vLLM
+    0.32.0, ``models/llama.py:169``), and one that no tensor fills is whatever lies in memory: zeros say what the head
+    computes.
+    """
+    if not head.semantics.attention_bias or head.dims.mla is not None:
+        return {}
+    at = [f"layers.{i}.self_attn." for i in range(head.semantics.num_layers)]
+    return {f"{a}o_proj.bias": head.tensors[f"{a}q_proj.bias"] for a in at if f"{a}o_proj.bias" not in head.tensors}
 
 
 def _heads(d: Dims) -> str:
@@ -347,7 +388,7 @@ def _is_mla(
 
 
 def expected_shapes(d: Dims, s: Semantics, num_aux: int) -> Shapes:
-    """Shape of every tensor such a head has, by canonical name (embed_tokens.weight is optional)."""
+    """Shape of every tensor such a head has, by canonical name (embed_tokens.weight and biases of o are optional)."""
     h, aux = d.hidden_size, num_aux * d.target_hidden_size
     shapes: Shapes = {
         "norm.weight": (h,),
@@ -355,7 +396,9 @@ def expected_shapes(d: Dims, s: Semantics, num_aux: int) -> Shapes:
         "embed_tokens.weight": (d.vocab_size, h),
     }
     if s.uses_aux:
-        shapes |= {"fc.weight": (h, aux), "layers.0.hidden_norm.weight": (h,)}
+        shapes["fc.weight"] = (h, aux)
+    if s.joins_embedding:
+        shapes["layers.0.hidden_norm.weight"] = (h,)
     if s.fc_bias:
         shapes["fc.bias"] = (h,)
     if s.norm_before_fc:
@@ -363,9 +406,9 @@ def expected_shapes(d: Dims, s: Semantics, num_aux: int) -> Shapes:
     if s.fc_norm:
         shapes |= {f"fc_norm.{j}.weight": (d.target_hidden_size,) for j in range(num_aux)}
     if s.parallel_drafting:
-        shapes["mask_hidden"] = (1, 1, aux)
+        shapes[MASK_HIDDEN] = (1, 1, aux)
     for i in range(s.num_layers):
-        shapes |= _layer_shapes(d, s, f"layers.{i}.", 2 * h if i == 0 and s.uses_aux else h)
+        shapes |= _layer_shapes(d, s, f"layers.{i}.", 2 * h if i == 0 and s.joins_embedding else h)
     return shapes
 
 
@@ -420,6 +463,13 @@ def _mla_shapes(d: Dims, m: MlaDims, s: Semantics, inputs: int) -> Shapes:
     return shapes
 
 
+def _joins_embedding(found: Mapping[str, TensorRef], d: Dims) -> bool:
+    """Whether a head without fc joins the target's state with the token's embedding, as engines do."""
+    query = found.get("layers.0.self_attn.q_proj.weight")
+    wide = query is not None and query.shape[1:] == stored_shape(query, (1, 2 * d.hidden_size))[1:]
+    return wide or "layers.0.hidden_norm.weight" in found
+
+
 def num_aux_inputs(found: Mapping[str, TensorRef], d: Dims) -> int:
     """Number of hidden states fc takes, by its shape; at least 1."""
     fc = found.get("fc.weight")
@@ -435,7 +485,7 @@ def _dims(found: Mapping[str, TensorRef], config: LlamaConfig, mla: MlaDims | No
     return Dims(
         hidden_size=config.hidden_size,
         target_hidden_size=config.target_hidden_size,
-        intermediate_size=config.intermediate_size,
+        intermediate_size=_intermediate_size(found, config),
         num_attention_heads=heads,
         num_key_value_heads=config.num_key_value_heads if mla is None else heads,
         head_dim=config.head_dim if mla is None else mla.qk_nope_head_dim + mla.qk_rope_head_dim,
@@ -443,6 +493,13 @@ def _dims(found: Mapping[str, TensorRef], config: LlamaConfig, mla: MlaDims | No
         draft_vocab_size=lm_head.shape[0] if lm_head is not None and lm_head.shape else config.vocab_size,
         mla=mla,
     )
+
+
+def _intermediate_size(found: Mapping[str, TensorRef], config: LlamaConfig) -> int:
+    """The MLP's width: of the two that a Llama 4 config states, the one that the tensors have."""
+    up = found.get("layers.0.mlp.up_proj.weight")
+    is_other = up is not None and up.shape[:1] == (config.intermediate_size_mlp,)
+    return config.intermediate_size_mlp or 0 if is_other else config.intermediate_size
 
 
 def _check_layer_count(found: Mapping[str, TensorRef], s: Semantics, contract: Contract) -> None:
@@ -465,7 +522,9 @@ def _check_layer_count(found: Mapping[str, TensorRef], s: Semantics, contract: C
 
 
 def _check_names(checkpoint: Checkpoint, found: Mapping[str, TensorRef], expected: Shapes, contract: Contract) -> None:
+    biases = {n for n in expected if n.endswith("o_proj.bias") and n.replace("o_proj", "v_proj") in expected}
     optional = {"embed_tokens.weight"} | ({"lm_head.weight"} if "no_lm_head" in contract.expresses else set())
+    optional |= set() if biases & set(found) else biases
     missing = sorted(set(expected) - set(found) - optional)
     if missing:
         raise TensorError(
@@ -489,8 +548,9 @@ def _check_names(checkpoint: Checkpoint, found: Mapping[str, TensorRef], expecte
 
 
 def _check_floats(found: Mapping[str, TensorRef]) -> None:
+    scales = scales_among([ref.name for ref in found.values()])
     for ref in found.values():
-        if ref.dtype not in FLOATS or is_scale(ref.name):
+        if ref.dtype not in FLOATS or ref.name in scales:
             raise TensorError(
                 f"{ref.name} is {ref.dtype}: this layout reads unquantized heads, whose weights are floating point",
                 code="tensor-dtype",
@@ -508,6 +568,8 @@ def several(names: list[str]) -> str:
 
 _LEAKED = re.compile(r"(^|\.)(target_model\.|rotary_emb\.inv_freq$)|^verifier_(lm_head|norm)\.")
 _PREFIX = "model."
+_NEVER_PREFIXED = frozenset({"lm_head.weight", MASK_HIDDEN, *BUFFERS})
+"""What a model has besides its backbone, whose names alone begin with ``model.`` as NeMo Automodel saves them."""
 _MAP = Hint(
     "--repair takes the vocabulary map from the other buffer where this one is wrong, --d2t from a file",
     "--repair",
@@ -524,10 +586,10 @@ _OWN = {
 
 
 def prepared(checkpoint: Checkpoint, options: ReadOptions) -> Checkpoint:
-    """The checkpoint without dropped tensors and without a ``model.`` that every name begins with.
+    """The checkpoint without dropped tensors and without a ``model.`` before every name, or every name of a backbone.
 
     Raises UsageError for a tensor to drop that is not there, TensorError for leftovers of the target model,
-    LayoutError where some names begin with ``model.`` and others do not.
+    LayoutError where some other names begin with ``model.`` and others do not.
     """
     absent = sorted(set(options.drop) - set(checkpoint.tensors))
     if absent:
@@ -551,7 +613,7 @@ def refuse_own(head: Head, dropped: Collection[str]) -> None:
     two names.
     """
     there = {ref.name for ref in head.tensors.values()}
-    prefix = _PREFIX if all(name.startswith(_PREFIX) for name in there) else ""
+    prefix = _PREFIX if all(name.startswith(_PREFIX) or name in _NEVER_PREFIXED for name in there) else ""
     for name in sorted(dropped):
         bare = name.removeprefix(prefix)
         scales = is_scale(bare) and f"{name.rpartition('.')[0]}.weight" in there
@@ -564,10 +626,12 @@ def refuse_own(head: Head, dropped: Collection[str]) -> None:
 
 
 def _without_prefix(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint without a ``model.`` that every name begins with. Raises LayoutError where only some do."""
+    """The checkpoint without a ``model.`` before each name of its backbone. Raises LayoutError where some lack it."""
     tensors = checkpoint.tensors
     prefixed = [name for name in tensors if name.startswith(_PREFIX)]
-    if prefixed and len(prefixed) == len(tensors):
+    bare = set(tensors) - set(prefixed)
+    kinds = {name.removeprefix(_PREFIX) for name in prefixed} & _NEVER_PREFIXED
+    if prefixed and bare <= _NEVER_PREFIXED and not (bare and kinds):
         stripped = {name.removeprefix(_PREFIX): ref for name, ref in tensors.items()}
         if _is_language_model(stripped):
             raise _whole_model(checkpoint)
@@ -575,11 +639,12 @@ def _without_prefix(checkpoint: Checkpoint) -> Checkpoint:
     if prefixed:
         if _is_language_model({name.removeprefix(_PREFIX) for name in tensors}):
             raise _whole_model(checkpoint)
-        bare = sorted(set(tensors) - set(prefixed))
+        stripped = {name.removeprefix(_PREFIX): ref for name, ref in tensors.items()}
+        refuse_contents(checkpoint.source, stripped, checkpoint.config, checkpoint.files)
         raise LayoutError(
-            f"in {checkpoint.source} some names begin with model. ({prefixed[0]}) and others do not ({bare[0]}): "
+            f"in {checkpoint.source} some names begin with model. ({prefixed[0]}) and others do not ({min(bare)}): "
             "engines put model. before every name, so neither reading is safe",
-            hint="rename the tensors so that all of them or none of them begin with model.",
+            hint="rename the tensors so that none of them begin with model.",
             code="layout-prefixed",
         )
     return checkpoint
@@ -587,6 +652,18 @@ def _without_prefix(checkpoint: Checkpoint) -> Checkpoint:
 
 def _is_language_model(names: Collection[str]) -> bool:
     return "embed_tokens.weight" in names and not any("fc." in name for name in names)
+
+
+_NUMBERED = re.compile(r"(?:^|.*\.)(?:layers|h|blocks)\.(\d+)\.")
+_DEEP = 3
+"""Layers of which no draft head of an unknown layout has so many."""
+
+
+def refuse_language_model(checkpoint: Checkpoint) -> None:
+    """Raise LayoutError for a folder in no layout that has the layers of a language model, under whatever names."""
+    layers = {match[1] for name in checkpoint.tensors if (match := _NUMBERED.match(name))}
+    if len(layers) >= _DEEP and not any("hidden_norm" in name or "fc." in name for name in checkpoint.tensors):
+        raise _whole_model(checkpoint)
 
 
 def _whole_model(checkpoint: Checkpoint) -> LayoutError:

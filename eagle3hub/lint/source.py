@@ -110,7 +110,7 @@ def _on_hub(source: str, address: HubAddress) -> LintResult:
             raise
         message = f"{source} is neither a file nor a folder here, nor a model on the Hub that can be read"
         raise SourceError(message, hint=error.hint, code="source-card") from error
-    name = address.path("README.md")
+    name = address.file("README.md")
     if name not in listing.sizes:
         raise SourceError(f"{address} has no model card (README.md)", code="source-card")
     if (listing.sizes[name] or 0) > MAX_BYTES:

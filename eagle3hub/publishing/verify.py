@@ -16,7 +16,7 @@ from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.scratch import scratch_folder
 from eagle3hub.checkpoint.source import CONFIG, INDEX, PROVENANCE
 from eagle3hub.engines.base import Verdict
-from eagle3hub.errors import CheckpointError, Eagle3HubError, HubError, InputError, SourceError, UsageError
+from eagle3hub.errors import Eagle3HubError, HubError, InputError, SourceError, UsageError
 from eagle3hub.layouts import open_head
 from eagle3hub.lint.parse import parse_card
 from eagle3hub.publishing import remote
@@ -410,8 +410,6 @@ def _layout(address: str) -> str:
     """Return the layout of a head; on the Hub it is read by range requests. Raises InputError for a broken head."""
     head = open_head(open_checkpoint(address, headers_only=True))
     head.raise_for_errors()
-    if not head.tensors:
-        raise CheckpointError(f"there are no tensors in {address}", code="checkpoint-empty")
     return head.layout
 
 

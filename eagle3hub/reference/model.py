@@ -423,12 +423,12 @@ class DraftModel:
     ) -> torch.Tensor:
         s, at = self.semantics, f"layers.{layer}."
         residual = hidden
-        if layer == 0 and s.uses_aux:
+        if layer == 0 and s.joins_embedding:
             normed = self._norm(at + "hidden_norm", hidden)
             if s.norm_before_residual:
                 residual = normed
             x = torch.cat([self._norm(at + "input_layernorm", embeds), normed], dim=-1)
-        else:  # later layers, and a head without aux states, do not get the embeddings
+        else:  # later layers do not get the embeddings, and the first one of some heads without aux states
             x = self._norm(at + "input_layernorm", hidden)
         own = self._attention if self.dims.mla is None else self._latent_attention
         hidden = residual + own(layer, x, rotation, attend)
@@ -444,7 +444,7 @@ class DraftModel:
         if self.semantics.qk_norm:  # per head, before the rotation
             q, k = self._norm(at + "q_norm", q), self._norm(at + "k_norm", k)
         mixed = attend(layer, rotate(q, rotation), rotate(k, rotation), v)
-        return self._linear(at + "o_proj", mixed.flatten(-2), bias=bias)
+        return self._linear(at + "o_proj", mixed.flatten(-2), bias=bias and f"{at}o_proj.bias" in self.weights)
 
     def _latent_attention(self, layer: int, x: torch.Tensor, rotation: Table, attend: Attend) -> torch.Tensor:
         """MLA (arXiv:2405.04434, section 2.1): keys and values from one latent vector a token, RoPE on a part.

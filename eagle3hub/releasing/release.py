@@ -284,7 +284,7 @@ def release_head(
             raise SourceError(f"there is no release in {dest}", hint="leave out --from publish", code="source-missing")
         sign_if_asked(dest, settings, progress=progress)
         made = Release(manifest, dest, "pass", "made earlier", [], _digests(dest), start, until)
-        return _publish(made, settings, progress)
+        return _publish(made, dest, settings, progress)
     manifest = replace(manifest, head_source=_pinned(manifest.head_source, progress))
     force = options.force or (until == "publish" and options.output is None)
     if options.leaves:
@@ -338,7 +338,7 @@ def release_head(
         manifest, dest if stage.keep else None, verdict, reason, results, files, start, until, None, settings.allow
     )
     if until == "publish" and made.output is not None:
-        return _publish(made, settings, progress)
+        return _publish(made, made.output, settings, progress)
     return made
 
 
@@ -374,12 +374,10 @@ def _digests(folder: Path) -> list[FileDigest]:
     return [file_digest(p, str(p.relative_to(folder))) for p in found]
 
 
-def _publish(made: Release, settings: PublishOptions, progress: Progress) -> Release:
+def _publish(made: Release, folder: Path, settings: PublishOptions, progress: Progress) -> Release:
     """Publish the folder of a release; if a gate does not hold, attach the plan that says which."""
-    if made.output is None:
-        raise UsageError("there is no folder to publish", code="usage-step")
     repo = made.manifest.release.repo
-    plan = plan_publication(made.output, repo, settings, manifest=made.manifest, progress=progress)
+    plan = plan_publication(folder, repo, settings, manifest=made.manifest, progress=progress)
     return replace(made, publication=plan if plan.problems else upload(plan, progress))
 
 

@@ -22,6 +22,11 @@ def build(kind: type[T], table: Mapping[str, Any], place: str) -> T:
     return kind(**_fields(kind, table, place))
 
 
+def build_each(kind: type[T], tables: Mapping[str, Any], place: str) -> dict[str, T]:
+    """Make a dataclass ``kind`` of each table by its name, as `build` does."""
+    return {name: build(kind, table, f"{place}, {name}") for name, table in tables.items()}
+
+
 def _fields(kind: Any, table: Mapping[str, Any], place: str) -> dict[str, Any]:
     hints, required = _shape(kind)
     for key in table:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eagle3hub.engines import get_engine
-from eagle3hub.engines.base import DEVICES, Engine, EngineFailure, EngineRun, RunSpec
+from eagle3hub.engines.base import DEVICES, PARALLEL_DRAFTING, Engine, EngineFailure, EngineRun, RunSpec
 from eagle3hub.engines.preflight import PreflightVerdict, examine, preflight, target_embeddings
 from eagle3hub.engines.specs import preflight_version
 from eagle3hub.errors import UnavailableError, assert_never
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from eagle3hub.reference.text import Text
 
 # Which engine measures, and which interpreter runs it.
+
+
+_CUDA = Path("/dev/nvidiactl")
+"""The device file that NVIDIA's driver makes where it finds a GPU."""
 
 
 def engine_for(
@@ -75,7 +79,7 @@ def interpreter(engine: Engine, device: str, given: Mapping[str, str | Path] | N
                 f"there is no interpreter {str(python)!r} for {engine.name}", code="engine-python-missing"
             )
         return python.absolute()
-    if device == "cuda" and not Path("/dev/nvidiactl").exists():
+    if device == "cuda" and not _CUDA.exists():
         raise UnavailableError(
             "this machine has no CUDA device", hint="validate on CPU with --device cpu", code="device-missing"
         )
@@ -95,7 +99,8 @@ def preflight_check(checkpoint: Checkpoint, head: Head, target: str) -> Prefligh
     subject = examine(checkpoint, head, target_embeddings(head, target))
 
     def check(engine: str, version: str, device: Device) -> PreflightVerdict:
-        return preflight(subject, engine, preflight_version(engine, version, device), facts)
+        verdict = preflight(subject, engine, preflight_version(engine, version, device), facts)
+        return verdict.with_settings([PARALLEL_DRAFTING])  # a run of a P-EAGLE head states it
 
     return check
 
@@ -103,7 +108,7 @@ def preflight_check(checkpoint: Checkpoint, head: Head, target: str) -> Prefligh
 def stops(verdict: PreflightVerdict) -> str | None:
     """Why an engine need not be started, with the codes of the reasons; None where it may load the files right."""
     match verdict.kind:
-        case "right" | "unknown":
+        case "right" | "depends" | "unknown":
             return None
         case "refuses":
             does = "will refuse these files"
@@ -168,7 +173,10 @@ class EngineRunner:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _ran(self, outcome: EngineRun | EngineFailure, base: EngineRun | None) -> RanEngine:
-        recipe = self._engine.recipe(self._target.name, self._head, draft_tokens=self._job.draft_tokens)
+        job = self._job
+        recipe = self._engine.recipe(
+            self._target.name, self._head, draft_tokens=job.draft_tokens, parallel_drafting=job.parallel_drafting
+        )
         flags = public(self._engine.flags(self._job), self._job, self._head, self._target)
         return RanEngine(self._engine.name, self._engine.version, outcome, base, flags, recipe)
 

@@ -65,7 +65,7 @@ def validate(
     for problem in head.problems:
         if problem.code == "target-mismatch":  # nothing about the head: another target was meant
             raise problem.to_error()
-    job = _job(checkpoint, identity, prompts, options)
+    job = _job(checkpoint, head, identity, prompts, options)
     name = checkpoint.source if isinstance(at, HubAddress) else checkpoint.folder.name
     report = _frame(checkpoint, head, identity, job, options, name=name)
     if report.static.verdict != "pass":
@@ -102,7 +102,7 @@ def validate(
     return replace(report, verdict=verdict_of(report))
 
 
-def _job(checkpoint: Checkpoint, target: Target, prompts: PromptSet, options: ValidateOptions) -> RunSpec:
+def _job(checkpoint: Checkpoint, head: Head, target: Target, prompts: PromptSet, options: ValidateOptions) -> RunSpec:
     job = RunSpec(
         target=target.source,
         head=checkpoint.folder,
@@ -115,6 +115,7 @@ def _job(checkpoint: Checkpoint, target: Target, prompts: PromptSet, options: Va
         max_new_tokens=options.max_new_tokens,
         temperature=options.temperature,
         seed=options.seed,
+        parallel_drafting=head.semantics.parallel_drafting,
     )
     return with_room(job, target)
 

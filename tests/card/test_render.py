@@ -17,7 +17,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from support.versions import VLLM
 
-from eagle3hub.card import Manifest, context, render_text, vocabulary
+from eagle3hub.card import Manifest, Shown, context, render_text, vocabulary
 from eagle3hub.card.manifest import License
 from eagle3hub.card.reports import runs
 from eagle3hub.errors import InputError, ManifestError, SourceError
@@ -26,8 +26,8 @@ from eagle3hub.system import resources
 Report = dict[str, Any]
 
 
-def card(manifest: Manifest, *reports: Report, **options: Any) -> str:
-    return render_text(manifest, samples.typed(*reports), samples.make_head(), **options)
+def card(manifest: Manifest, *reports: Report, templates: Path | None = None, **shown: Any) -> str:
+    return render_text(manifest, samples.typed(*reports), samples.make_head(), templates, Shown(**shown))
 
 
 def edited(manifest: Manifest, report: Report, **options: Any) -> str:
@@ -375,7 +375,7 @@ def test_a_missing_folder_of_templates(example: Manifest, tmp_path: Path) -> Non
 
 def test_templates_see_nothing_that_touches_a_disk(example: Manifest) -> None:
     read = samples.typed(samples.make_report())
-    seen = context.build(example, read, runs(read, list(example.layouts)), samples.make_head(), {})
+    seen = context.build(example, read, runs(read, list(example.layouts)), samples.make_head())
 
     def walk(value: Any) -> None:
         assert not isinstance(value, Path)

@@ -19,7 +19,7 @@ from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.remote import RemoteReader, local_copy
 from eagle3hub.checkpoint.safetensors import read_header
 from eagle3hub.checkpoint.source import FolderSource, read_small
-from eagle3hub.checkpoint.writer import OutTensor, write_safetensors
+from eagle3hub.checkpoint.writer import OpenFiles, OutTensor, split, write_safetensors
 from eagle3hub.errors import CheckpointError, Eagle3HubError, HubError, OutputError, SourceError
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -100,12 +100,14 @@ def test_weights_that_shrink_while_they_are_copied(tmp_path: Path):
     weights = source / "model.safetensors"
     with weights.open("r+b") as f:
         f.truncate(weights.stat().st_size - 64)
-    refused(
-        CheckpointError,
-        "checkpoint-truncated",
-        r"model\.safetensors became shorter while it was copied",
-        lambda: write_safetensors(tmp_path / "out", tensors, None, None),
-    )
+    (shard,) = split(tensors, None, None)
+    with OpenFiles() as files:
+        refused(
+            CheckpointError,
+            "checkpoint-truncated",
+            r"model\.safetensors became shorter while it was copied",
+            lambda: write_safetensors(tmp_path / "out", shard, files, None),
+        )
 
 
 def test_a_disk_with_too_little_room(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch):

@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import save_file
 from support import heads
 
-from eagle3hub.conversion import plan, run
+from eagle3hub.checkpoint import folder
+from eagle3hub.checkpoint.safetensors import ByteReader, Header
+from eagle3hub.conversion import run
 from eagle3hub.conversion.edits import Transforms
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
@@ -122,18 +124,23 @@ def test_another_file_of_the_same_kind_may_change(tmp_path: Path, monkeypatch: p
     assert convert(source, tmp_path / "out", "specforge").verified
 
 
-def test_what_was_replaced_before_anything_was_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Between reading a header and looking at its file: only the digest of the header tells."""
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_was_replaced_while_its_header_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str):
+    """The file is looked at before it is read, so that no moment is missed."""
     weights = heads.specforge(tmp_path / "head") / "model.safetensors"
-    real = plan.file_states
+    real = folder.parse_header
 
-    def late(paths: object) -> object:
-        monkeypatch.setattr(plan, "file_states", real)
+    def late(reader: ByteReader) -> Header:
+        monkeypatch.setattr(folder, "parse_header", real)
+        if when == "before":
+            replaced(weights, other_order(weights))
+            return real(reader)
+        header = real(reader)
         replaced(weights, other_order(weights))
-        return real(paths)  # type: ignore[arg-type]
+        return header
 
-    monkeypatch.setattr(plan, "file_states", late)
-    refused(tmp_path, "head changed", weights.parent)
+    monkeypatch.setattr(folder, "parse_header", late)
+    refused(tmp_path, "model.safetensors changed", weights.parent)
 
 
 def test_embeddings_that_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

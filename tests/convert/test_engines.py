@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support import heads, variants
 from support.variants import Has, config_of
 
@@ -119,3 +120,20 @@ def test_the_command_line_takes_engines(tmp_path: Path, target: Path, cli: Any) 
     code, out, err = cli(*map(str, argv), "--json")
     assert code == 0, err
     assert json.loads(out)["made_for"] == ["vllm", "sglang"]
+
+
+def test_a_head_of_another_width_keeps_its_embeddings_for_the_engines_that_take_them(tmp_path: Path) -> None:
+    d = heads.dims()
+    target = heads.target(tmp_path / "target", heads.dims(hidden=2 * d["hidden"]))
+    source = heads.safeailab(tmp_path / "head", d, target_hidden_size=2 * d["hidden"])
+    wide = {
+        "fc.weight": torch.rand(d["hidden"], 6 * d["hidden"]),
+        "embed_tokens.weight": torch.rand(d["vocab"], d["hidden"]),
+    }
+    variants.replace(source, **{name: tensor.half() for name, tensor in wide.items()})
+    with pytest.raises(Refusal) as refused:
+        universal(source, tmp_path / "all", target)
+    assert "--engines vllm,sglang,trtllm" in (refused.value.hint or "")
+    universal(source, tmp_path / "out", target, "vllm", "sglang", "trtllm")
+    found = verdicts(tmp_path / "out", target)
+    assert {v for name, v in found.items() if name.startswith(("vllm", "sglang ", "trtllm"))} == {"right"}

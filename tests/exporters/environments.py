@@ -38,6 +38,8 @@ STEPS: dict[str, list[list[str]]] = {
         [TORCH, "transformers==5.8.1", "accelerate", "datasets", "triton", "numpy", "safetensors"],
         ["--no-deps", "specforge==0.2.0"],
     ],
+    # TorchSpec is in no registry: its make_ script runs a checkout, of which the draft models need these
+    "torchspec": [[TORCH, "transformers==4.57.6", "numpy<2.4", "safetensors", "numba", "wandb", "tqdm"]],
     "specjax": [["jax==0.8.3", "numpy", "safetensors", "ml_dtypes", "optax", "transformers==5.14.1"]],
 }
 

@@ -11,6 +11,7 @@ TARGET = FOLDER / "target"
 
 # what a layout has no place for; named as in the codes of refusals
 ONE_PLAIN_LAYER = {
+    "mla",
     "quantization",
     "no-aux",
     "several-layers",
@@ -26,7 +27,7 @@ ONE_PLAIN_LAYER = {
 }
 CANNOT = {
     "specjax": ONE_PLAIN_LAYER | {"fc-norm", "rope-scaling", "embed-tokens", "aux-ids", "full-vocabulary"},
-    "specforge": ONE_PLAIN_LAYER - {"parallel-drafting"},
+    "specforge": ONE_PLAIN_LAYER - {"parallel-drafting", "mla"},
     "modelopt": {
         "qk-norm",
         "norm-before-residual",
@@ -37,7 +38,7 @@ CANNOT = {
         "embed-tokens",
         "parallel-drafting",
     },
-    "speculators": {"quantization", "no-aux"},
+    "speculators": {"quantization", "no-aux", "mla"},
     # RoPE scaling of the kinds here (llama3, yarn): its code knows linear and dynamic only
     "safeailab": ONE_PLAIN_LAYER | {"fc-norm", "rope-scaling", "embed-tokens", "aux-ids"},
     "angelslim": ONE_PLAIN_LAYER | {"fc-norm", "aux-ids"},
@@ -76,8 +77,16 @@ def _modelopt(*has: str, **more: Any) -> Expected:
     return Expected("modelopt", frozenset({"unsorted-vocabulary", *has}), **more)
 
 
+def _torchspec(*has: str, **more: Any) -> Expected:
+    return Expected("torchspec", frozenset({"mla", "embed-tokens", "full-vocabulary", *has}), **more)
+
+
 def _speculators(*has: str, **more: Any) -> Expected:
     return Expected("speculators", frozenset({"embed-tokens", *has}), **more)
+
+
+def _nemo(*has: str, taps: tuple[int, ...] | None = None, **more: Any) -> Expected:
+    return Expected("nemo", frozenset({"embed-tokens", *has}), taps=taps, **more)
 
 
 EXPECTED: dict[str, Expected] = {
@@ -109,6 +118,10 @@ EXPECTED: dict[str, Expected] = {
     "modelopt-no-aux": _modelopt("no-aux", reads={"uses_aux": False}, taps=None),
     "modelopt-fp8": _modelopt("quantization", golden="none"),
     "modelopt-nvfp4": _modelopt("quantization", golden="none"),
+    "torchspec-mla": _torchspec(taps=None),
+    "torchspec-mla-no-latent": _torchspec(taps=None),
+    "torchspec-mla-kimi": _torchspec("rope-scaling", golden="base 10000"),
+    "torchspec-mla-kimi-vllm": _torchspec("rope-scaling", golden="base 10000"),
     "speculators-default": _speculators(
         "norm-before-residual",
         "norm-before-fc",
@@ -134,6 +147,22 @@ EXPECTED: dict[str, Expected] = {
     "speculators-last-layer": _speculators("aux-ids", taps=(1, 3, 7)),
     "speculators-bias": _speculators("attention-bias", reads={"attention_bias": True}),
     "speculators-peagle": _speculators("parallel-drafting", reads={"parallel_drafting": True}),
+    "torchspec-full-vocabulary": Expected("torchspec", frozenset({"embed-tokens", "full-vocabulary"}), taps=None),
+    "torchspec-pruned": Expected("torchspec", error="tensor-suspicious", golden="none", taps=None),
+    "nemo-plain": _nemo("unsorted-vocabulary"),
+    "nemo-eagle31": _nemo(
+        "unsorted-vocabulary",
+        "fc-norm",
+        "post-norm-feedback",
+        reads={"fc_norm": True, "feedback": "post_norm"},
+    ),
+    "nemo-peagle": _nemo(
+        "unsorted-vocabulary",
+        "several-layers",
+        "parallel-drafting",
+        reads={"num_layers": 2, "parallel_drafting": True},
+        golden="none",
+    ),
     "speculators-converted-from-specforge-sglang-plain": Expected("speculators", taps=None),
     "speculators-converted-from-modelopt-plain-rope": Expected("speculators", error="vocab-missing", taps=None),
 }

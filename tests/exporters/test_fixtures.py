@@ -50,7 +50,7 @@ def test_every_fixture_has_an_expectation_and_an_origin():
         assert (FOLDER / name / "golden.safetensors").exists() or EXPECTED[name].golden == "none"
     sizes = {p: p.stat().st_size for p in FOLDER.rglob("*") if p.is_file()}
     assert max(sizes.values()) < 300_000
-    assert sum(sizes.values()) < 3_000_000
+    assert sum(sizes.values()) < 3_400_000
 
 
 @pytest.mark.parametrize("name", USABLE)
@@ -89,6 +89,12 @@ def test_read_right_it_gives_the_exporters_logits(name: str):
     assert computes(head, name) == (kind == "equal")
     if kind == "plain rope":  # the exporter writes a scaling it did not train with
         assert computes(head, name, rope=Rope(head.semantics.rope.theta))
+    if kind == "base 10000":  # the trainer gives its scaled RoPE no base, whatever the config says
+        assert computes(head, name, rope=Rope(10000.0, head.semantics.rope.scaling))
+        assert [a.field for a in head.assumptions] == ["rope_theta"]
+        told = open_head(head_of(name), options=ReadOptions(rope_theta=10000.0))
+        assert computes(told, name)
+        assert not told.assumptions
     if kind == "double norm":  # the trainer normalises the hidden state twice, which no file says and no engine does
         assert computes(head, name, double_norm=True)
 
@@ -150,6 +156,12 @@ def test_what_only_the_user_knows_settles_the_reading():
         ("speculators-two-layers", {"num_layers": 1}),
         ("speculators-mixed-layers", {"sliding_window": 5}),
         ("modelopt-two-layers", {"num_layers": 1}),
+        ("torchspec-full-vocabulary", {"rope": Rope(10000.0)}),
+        ("nemo-plain", {"feedback": "post_norm"}),
+        ("nemo-eagle31", {"fc_norm": False}),
+        ("nemo-eagle31", {"feedback": "pre_norm"}),
+        ("torchspec-mla", {"rope": Rope(10000.0)}),
+        ("torchspec-mla-no-latent", {"rms_norm_eps": 1e-2}),
     ],
 )
 def test_the_logits_tell_a_wrong_reading(name: str, change: dict[str, Any]):
@@ -178,6 +190,8 @@ def test_it_converts_and_comes_back_or_is_refused(tmp_path: Path, name: str, lay
     assert there.layout == layout
     if expected.golden == "equal":
         assert computes(there, name)
+    if expected.layout not in LAYOUTS:  # read, and not written
+        return
     back = tmp_path / "there"
     if layout != expected.layout:
         back = tmp_path / "back"

@@ -10,11 +10,13 @@ import torch
 from support import heads, variants
 from support.variants import MLA, Has, config_of, tensors_of
 
+from eagle3hub.comparison import compare_heads
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import ConfigError, InputError, LayoutError, Refusal, TensorError
 from eagle3hub.head import MlaDims
 from eagle3hub.layouts import LAYOUTS, open_head
+from eagle3hub.layouts.base import ReadOptions
 
 SIZES = MlaDims(**MLA)
 HOLDERS = {
@@ -68,7 +70,9 @@ def test_a_llama_head_may_name_sizes_of_its_target(tmp_path: Path):
     head = open_head(source)
     assert (head.semantics.attention, head.dims.mla) == ("gqa", None)
     convert(source, tmp_path / "b", "specforge")
-    assert config_of(tmp_path / "b").items() >= config_of(source).items()
+    kept = {k: v for k, v in config_of(source).items() if k != "kv_lora_rank"}  # for which TensorRT-LLM builds MLA
+    assert config_of(tmp_path / "b").items() >= kept.items()
+    assert "kv_lora_rank" not in config_of(tmp_path / "b")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +171,7 @@ def test_layouts_without_mla_say_so_and_name_those_with(tmp_path: Path, deepseek
 @pytest.mark.parametrize(
     ("has", "config", "code", "says"),
     [
-        (Has(mla=True, q_lora=False), {}, "refused-mla-query", "SGLang has MLA drafts with a latent of queries only"),
+        (Has(mla=True, q_lora=False), {}, "refused-mla-query", "drafts with a latent of queries only"),
         (Has(mla=True, attention_bias=True), {}, "refused-attention-bias", "SGLang"),
         (Has(mla=True, input_norm=True), {}, "refused-norm-before-fc", "vLLM and SGLang have none in MLA drafts"),
         (Has(mla=True), {"rope_scaling": {"type": "linear", "factor": 2.0}}, "refused-mla-rope", "type linear"),
@@ -191,3 +195,95 @@ def test_universal_names_the_engine_that_does_not_serve_it(tmp_path: Path, deeps
     with pytest.raises(Refusal, match="sglang-jax has no draft class with MLA attention") as refused:
         convert(source, tmp_path / "other", "universal")  # for a target that is not known
     assert "--engines vllm,sglang,trtllm" in str(refused.value.hint)
+
+
+def torchspec(folder: Path, has: Has, **config: Any) -> Path:
+    """As TorchSpec's makers publish one: midlayer names, the target's embeddings along, the full vocabulary."""
+    d = heads.dims(draft=40)
+    tensors = {n.replace("layers.0.", "midlayer."): t for n, t in variants.weights(d, has).items()}
+    fields = {
+        **heads.flat_config(d),
+        **variants.mla_fields(d, has),
+        "architectures": ["Eagle3DeepseekV2ForCausalLM"],
+        "hidden_act": "silu",
+        "max_position_embeddings": 8192,
+        "_torchspec_version": "0.1.0",
+        "eagle_config": {"eagle_aux_hidden_state_layer_ids": [1, 14, 26], "use_aux_hidden_state": True},
+        **config,
+    }
+    return heads.write(folder, tensors, {k: v for k, v in fields.items() if v != "DELETE"}, {"format": "pt"})
+
+
+def test_an_mla_head_of_eagle_31_goes_into_one_folder_for_vllm_and_sglang(tmp_path: Path, deepseek: Path):
+    has = Has(mla=True, fc_norm=True)
+    source = torchspec(tmp_path / "a", has, fc_norm=True, norm_output=True)
+    head = open_head(source)
+    assert (head.layout, head.semantics.fc_norm, head.semantics.feedback) == ("torchspec", True, "post_norm")
+    convert(source, tmp_path / "out", "universal", ConvertOptions(target=str(deepseek), engines=ENGINES))
+    config = config_of(tmp_path / "out")
+    assert (config["fc_norm"], config["norm_output"], config["model_type"]) == (True, True, "kimi_k2")
+    there = open_head(tmp_path / "out")
+    assert (there.semantics, there.dims) == (head.semantics, head.dims)
+
+
+@pytest.mark.parametrize(
+    ("names", "kind", "taps"),
+    [
+        ("layers.0.", "kimi_k2", (0, 13, 25)),  # --vllm makes boundary ids of those of a kimi_k2 head
+        ("layers.0.", "deepseek_v3", (1, 14, 26)),
+        ("midlayer.", "kimi_k2", (1, 14, 26)),
+    ],
+)
+def test_torchspecs_export_for_vllm_numbers_layers_in_its_own_way(
+    tmp_path: Path, names: str, kind: str, taps: tuple[int, ...]
+):
+    source = torchspec(tmp_path / "a", Has(mla=True), model_type=kind)
+    variants.renamed(source, lambda name: name.replace("midlayer.", names), {"format": "pt"})
+    head = open_head(source)
+    assert head.aux is not None
+    assert head.aux.taps == taps
+    assert head.config == config_of(source)
+    assert ("aux-boundary" in {p.code for p in head.problems}) == (taps[0] == 0)
+
+
+@pytest.mark.parametrize(("theta", "scaling", "doubt"), [(5e4, YARN, True), (1e4, YARN, False), (5e4, None, False)])
+def test_torchspecs_base_is_doubtful_under_a_scaling(tmp_path: Path, theta: float, scaling: Any, doubt: bool):
+    source = torchspec(tmp_path / "a", Has(mla=True), rope_theta=theta, rope_scaling=scaling)
+    assert ("rope_theta" in {a.field for a in open_head(source).assumptions}) == doubt
+    told = open_head(source, options=ReadOptions(rope_theta=10000.0))
+    assert told.semantics.rope.theta == 10000.0
+    assert "rope_theta" not in {a.field for a in told.assumptions}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "written"),
+    [
+        ("Eagle3DeepseekV2ForCausalLM", "deepseek_v3", "kimi_k2"),  # which vLLM refuses
+        ("Eagle3DeepseekV3ForCausalLM", "deepseek_v2", "deepseek_v2"),  # a class that only vLLM has
+        ("LlamaForCausalLMEagle3", "llama", "kimi_k2"),
+    ],
+)
+def test_a_config_that_an_engine_refuses_is_mended(tmp_path: Path, name: str, kind: str, written: str):
+    source = variants.modelopt(tmp_path / "a", has=Has(mla=True), architectures=[name], model_type=kind)
+    convert(source, tmp_path / "out", "modelopt")
+    config = config_of(tmp_path / "out")
+    assert (config["architectures"], config["model_type"]) == (["Eagle3DeepseekV2ForCausalLM"], written)
+
+
+def test_specforge_knows_them_by_its_own_names(tmp_path: Path, deepseek: Path):
+    source = variants.modelopt(tmp_path / "a", has=Has(mla=True))
+    done = convert(source, tmp_path / "out", "specforge", ConvertOptions(target=str(deepseek)))
+    config = config_of(tmp_path / "out")
+    assert (config["architectures"], config["model_type"]) == (["DeepseekV3ForCausalLMEagle3"], "deepseek_v3")
+    assert any("no engine has the class DeepseekV3ForCausalLMEagle3" in note for note in done.plan.written.notes)
+    plain = convert(
+        heads.modelopt(tmp_path / "b"), tmp_path / "plain", "specforge", ConvertOptions(target=str(deepseek))
+    )
+    assert not any("no engine" in note for note in plain.plan.written.notes)
+
+
+def test_heads_of_other_latents_differ_in_sizes(tmp_path: Path):
+    a = open_head(variants.modelopt(tmp_path / "a", has=Has(mla=True)))
+    b = open_head(variants.modelopt(tmp_path / "b", {**heads.dims(), "kv_lora_rank": 12}, Has(mla=True)))
+    found = {d.name: (d.a, d.b) for d in compare_heads(a, b).differences if d.where == "sizes"}
+    assert found == {"mla.kv_lora_rank": (10, 12)}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import torch
 from safetensors.torch import save_file
 from support import heads, variants
 
+from eagle3hub.checkpoint.safetensors import TensorRef
+from eagle3hub.checkpoint.source import kinds
 from eagle3hub.errors import LayoutError
 from eagle3hub.layouts import open_head
 
@@ -71,10 +75,71 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str]] = {
         {"model.layers.0.eh_proj.weight": (H, 2 * H), "model.layers.0.self_attn.kv_a_proj_with_mqa.weight": (H, H)},
         "multi-token prediction",
     ),
+    "experts": (
+        LLAMA | {"architectures": ["Eagle3DeepseekV2ForCausalLM"], "kv_lora_rank": 4},
+        {
+            "fc.weight": (H, 3 * H),
+            "layers.0.hidden_norm.weight": (H,),
+            "layers.0.self_attn.kv_b_proj.weight": (H, 4),
+            "layers.0.mlp.gate.weight": (4, H),
+            "layers.0.mlp.experts.0.up_proj.weight": (INNER, H),
+        },
+        "a mixture of experts in place of its MLP",
+    ),
     "MTP of Qwen3-Next": (
         LLAMA,
         {"mtp.fc.weight": (H, 2 * H), **layer("mtp.layers.0.")},
         "multi-token prediction",
+    ),
+    "Gemma's assistant": (
+        LLAMA | {"architectures": ["Gemma4AssistantForCausalLM"], "model_type": "gemma4_assistant"},
+        {"pre_projection.weight": (H, 2 * H), **layer("model.layers.0.")},
+        r"a Gemma assistant.* vLLM \(method mtp\) and SGLang \(FROZEN_KV_MTP\) serve",
+    ),
+    "DSpark": (
+        LLAMA | {"architectures": ["Qwen3DSparkModel"]},
+        {"fc.weight": (H, 3 * H), "markov_head.weight": (VOCAB, H), **layer("layers.0.", "input_layernorm.weight")},
+        r"a DSpark draft model; vLLM \(method dspark\) and SGLang \(DSPARK\) serve it;",
+    ),
+    "DSpark by its tensors": (
+        LLAMA,
+        {"fc.weight": (H, 5 * H), "markov_head.w1.weight": (VOCAB, H), **layer("layers.0.", "input_layernorm.weight")},
+        "a DSpark draft model",
+    ),
+    "DFlash 2": (
+        LLAMA | {"architectures": ["DFlash2DraftModel"], "dflash_config": {"mask_token_id": 5}},
+        {"fc.weight": (H, 3 * H), **layer("layers.0.", "input_layernorm.weight")},
+        r"a DFlash 2 draft model; vLLM \(method dflash\) serves it;",
+    ),
+    "Hydra": (
+        {"hydra_num_heads": 4, "base_model_name_or_path": "lmsys/vicuna-7b-v1.3"},
+        {"hydra_head.0.0.linear.weight": (H, 2 * H)},
+        "Hydra heads; only",
+    ),
+    "an MLP speculator": (
+        {"architectures": ["MLPSpeculatorPreTrainedModel"], "model_type": "mlp_speculator"},
+        {"speculator.emb.0.weight": (VOCAB, H), "speculator.proj.0.weight": (H, H)},
+        "an MLP speculator; no engine serves it any more",
+    ),
+    "Mistral's format beside a config": (
+        LLAMA,
+        {"eagle_linear.weight": (H, 2 * H), "layers.0.attention.wo.weight": (H, H), "norm.weight": (H,)},
+        r"an EAGLE-1 head in Mistral's own format \(eagle_linear\); vLLM \(method eagle\) and SGLang \(EAGLE\)",
+    ),
+    "EAGLE-1 of Megatron": (
+        LLAMA | {"architectures": ["LlamaForCausalLMEagle"]},
+        {
+            "fc.weight": (H, 2 * H),
+            "enorm.weight": (H,),
+            "hnorm.weight": (H,),
+            **layer("layers.0.", "hidden_norm.weight"),
+        },
+        r"an EAGLE-1 head \(enorm / hnorm\), not an EAGLE-3 head; vLLM",
+    ),
+    "a LoRA adapter": (
+        LLAMA,
+        {"base_model.model.layers.0.self_attn.q_proj.lora_A.weight": (2, H)},
+        "a LoRA adapter, no draft head",
     ),
 }
 
@@ -97,3 +162,64 @@ def test_a_head_with_two_aux_layers_is_no_eagle1_head(tmp_path: Path):
     speculators = heads.speculators(tmp_path / "speculators", two, eagle_aux_hidden_state_layer_ids=[2, 14])
     for folder in (modelopt, speculators):
         assert open_head(folder).tensors["fc.weight"].shape == (H, 2 * H)
+
+
+BY_FILES = {
+    "Mistral's format": (
+        ["params.json", "consolidated.safetensors", "tekken.json"],
+        "mistral",
+        "an EAGLE-1 head or a whole model",
+    ),
+    "GGUF": (["draft-q8_0.gguf"], "gguf", "a GGUF file; llama.cpp serves it"),
+    "ONNX": (["model.onnx", "tokenizer.json"], "onnx", "an ONNX model"),
+    "a LoRA adapter": (["adapter_config.json", "adapter_model.safetensors"], "lora", "a LoRA adapter"),
+}
+
+
+@pytest.mark.parametrize("kind", BY_FILES)
+def test_a_folder_without_a_config_is_called_by_its_files(tmp_path: Path, kind: str):
+    files, code, says = BY_FILES[kind]
+    for name in files:
+        (tmp_path / name).write_bytes(b"{}")
+    with pytest.raises(LayoutError, match=says) as refused:
+        open_head(tmp_path)
+    assert (refused.value.code, refused.value.exit_code) == (f"layout-{code}", 3)
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    if not any(name.endswith(".safetensors") for name in files):
+        with pytest.raises(LayoutError, match=says):
+            open_head(tmp_path)
+
+
+WHOLE = {
+    "a Llama": ("model.layers.{}.", "model.embed_tokens.weight"),
+    "a vision model": ("language_model.model.layers.{}.", "language_model.model.embed_tokens.weight"),
+    "a GPT": ("transformer.h.{}.", "transformer.wte.weight"),
+    "a Llama without a prefix": ("layers.{}.", "embed_tokens.weight"),
+}
+
+
+@pytest.mark.parametrize("model", WHOLE)
+def test_a_whole_model_is_called_one(tmp_path: Path, model: str):
+    prefix, embeddings = WHOLE[model]
+    shapes = {embeddings: (VOCAB, H), "lm_head.weight": (VOCAB, H)}
+    for i in range(4):
+        shapes |= layer(prefix.format(i), "input_layernorm.weight")
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA | {"num_hidden_layers": 4}))
+    save_file({name: torch.ones(shape) for name, shape in shapes.items()}, tmp_path / "model.safetensors")
+    with pytest.raises(LayoutError, match="a whole language model, not a draft head") as refused:
+        open_head(tmp_path)
+    assert "--target" in str(refused.value.hint)
+
+
+def test_every_kind_is_tried_and_says_who_serves_it():
+    """Each entry of the data has a case here, and each case meets the entry that is meant for it."""
+    met = set()
+    for config, shapes, _ in OTHERS.values():
+        tensors = {n.removeprefix("model."): TensorRef(n, "F32", s, Path(), 0, 0) for n, s in shapes.items()}
+        met.add(next(kind for kind in kinds() if kind.shows_in(tensors, config, ())))
+    met |= {
+        k for k in kinds() for files, _, _ in BY_FILES.values() if any(fnmatch(n, p) for n in files for p in k.files)
+    }
+    met |= {k for k in kinds() if k.beside or "parallel_draft_heads" in str(k.tensors)}  # test_modelopt, test_layouts
+    assert met == set(kinds())
+    assert all(re.search(r"\b(serves?|runs|load|right)\b", kind.served) for kind in kinds())

@@ -94,13 +94,24 @@ MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
         "sliding-window-unstated",
     ),
     "num_hidden_layers missing": (f.universal(num_hidden_layers="DELETE"), "S S S X S X X", "no-num-hidden-layers"),
+    "an MLP of another width": (f.universal(intermediate_size=f.INTER * 2), "X X X X X X X", "mlp-width"),
+    "Llama 4's two widths, the MLP's by its own key": (
+        f.universal(model_type="llama4_text", intermediate_size=f.INTER * 2, intermediate_size_mlp=f.INTER),
+        "X X R X X X X",
+        "mlp-width",
+    ),
+    "Llama 4's two widths, the MLP's by the other key": (
+        f.universal(model_type="llama4_text", intermediate_size_mlp=f.INTER * 2),
+        "R R X R R R R",
+        "mlp-width",
+    ),
     "head_dim missing, model_type llama": (f.universal(head_dim="DELETE"), "R R R R R R R", "aux-agree"),
     "head_dim missing, model_type qwen3": (
         f.universal(head_dim="DELETE", model_type="qwen3"),
         "X X X X X X X",
         "head-dim",
     ),
-    "MLA, whose q_proj is of another width": (  # than Llama attention's; SGLang wants a latent of queries
+    "MLA, whose q_proj is of another width": (  # than Llama attention's; engines want a latent of queries
         holding(
             f.mla(
                 q_lora_rank=None,
@@ -110,7 +121,7 @@ MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
             "BF16",
             (3 * f.H, 2 * f.H),
         ),
-        "R R X U U X X",
+        "X X X U U X X",
         "mla-query",
     ),
     "multimodal RoPE": (

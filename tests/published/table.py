@@ -37,7 +37,8 @@ def row(name: str, work: Path) -> dict[str, Any]:
         "errors": sorted({p["code"] for p in found["problems"] if p["severity"] == "error"}),
     }
     for verdict in found["engines"]:
-        worst = "" if verdict["verdict"] == "right" else f", {verdict['reasons'][0]['code']}"
+        told = [a["field"] for a in verdict.get("depends", ())] or [r["code"] for r in verdict["reasons"]]
+        worst = "" if verdict["verdict"] == "right" else f", {told[0]}"
         out[f"{verdict['engine']} {verdict['version']}"] = f"{verdict['verdict']}{worst}"
     for to in ("universal", "speculators"):
         out[to] = converted(head, at, to, work)

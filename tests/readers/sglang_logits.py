@@ -35,15 +35,38 @@ def load(folder: str, arguments: Any, embeddings: torch.Tensor) -> Any:
             parameter.fill_(float("nan"))  # what the file does not fill shows
         model.load_weights(load_file(Path(folder) / "model.safetensors").items())
         model.model.embed_tokens.weight[: len(embeddings)] = embeddings
-        for layer in model.model.layers:
+        for layer in layers(model):
             if layer.self_attn.o_proj.bias is not None:  # "bias", meant for fc, makes one that no trainer's file has
                 layer.self_attn.o_proj.bias.zero_()
-    for layer in model.model.layers:
+    for layer in layers(model):
+        if hasattr(layer.self_attn, "attn_mha"):
+            unpage(layer.self_attn)
+            continue
         paged = layer.self_attn.attn
         layer.self_attn.attn = whole_sequence.Attention(
             paged.tp_q_head_num, paged.tp_k_head_num, paged.head_dim, paged.scaling, None
         )
     return model
+
+
+def layers(model: Any) -> list[Any]:
+    """The decoder layers of SGLang's Llama drafts, or the one of its MLA drafts."""
+    return [model.model.midlayer] if hasattr(model.model, "midlayer") else list(model.model.layers)
+
+
+def unpage(attention: Any) -> None:
+    """Have MLA attention go SGLang's way of expanded keys and values (MHA), without its cache and kernels."""
+    from sglang.srt.models.deepseek_common.attention_forward_methods import forward_mha
+    from sglang.srt.models.deepseek_common.attention_forward_methods.forward_methods import AttnForwardMethod
+
+    forward_mha.resolve_attn_backend = lambda _batch: None
+    attention.dispatch_attn_forward_method = lambda _batch: AttnForwardMethod.MHA
+    attention._set_mla_kv_buffer = lambda *_given: None
+    paged = attention.attn_mha
+    attention.attn_mha = whole_sequence.Attention(
+        paged.tp_q_head_num, paged.tp_k_head_num, paged.qk_head_dim, paged.scaling, None, value=paged.v_head_dim
+    )
+    attention.attn_mha.kv_b_proj = attention.kv_b_proj
 
 
 @torch.no_grad()
@@ -57,7 +80,10 @@ def run(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         mode = SimpleNamespace(is_extend=lambda: False, is_decode=lambda: False)
         batch = SimpleNamespace(
-            mm_input_embeds=None, forward_mode=mode, spec_info=SimpleNamespace(hidden_states=features)
+            mm_input_embeds=None,
+            forward_mode=mode,
+            spec_info=SimpleNamespace(hidden_states=features),
+            mha_one_shot=False,
         )
         last, (carried,) = model.model(tokens, positions, batch)
         wide = torch.full((len(tokens), vocabulary), float("-inf"))
@@ -65,7 +91,7 @@ def run(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return wide, carried
 
     seen: list[torch.Tensor] = []
-    hook = model.model.layers[0].register_forward_pre_hook(lambda _module, given: seen.append(given[2]))
+    hook = layers(model)[0].register_forward_pre_hook(lambda _module, given: seen.append(given[2]))
     forward(inputs["token_ids"], torch.arange(len(inputs["token_ids"])), inputs["aux"])
     hook.remove()
     return whole_sequence.draft(forward, inputs, seen[0])  # features of the right width are not projected again

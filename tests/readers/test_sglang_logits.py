@@ -21,12 +21,27 @@ from readers.engine_logits import D, Ran, compare, run, soften, write_target
 pytestmark = pytest.mark.engine
 
 NOTHING = Has()
+LATENT = {
+    **D,
+    "q_lora_rank": 48,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 32,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 48,
+}
+YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 32.0, "beta_slow": 1.0}
 LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LLAMA3 |= {"original_max_position_embeddings": 16}
 
 
 def modelopt(at: Path, has: Has = NOTHING, d: dict[str, int] = D, **options: Any) -> Path:
     return variants.modelopt(at, d, has, mlp_bias=False, bos_token_id=1, **options)
+
+
+def latent(at: Path, d: dict[str, int] = LATENT, **options: Any) -> Path:
+    """With a scaling, without which SGLang 0.5.23 stops on CPU (``rotary_embedding/factory.py:478``)."""
+    scaling = {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0}
+    return modelopt(at, Has(mla=True), d, **{"rope_scaling": scaling, **options})
 
 
 KINDS: dict[str, Callable[[Path], Path]] = {
@@ -40,6 +55,22 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "two layers": lambda at: modelopt(at, Has(layers=2)),
     "large eps": lambda at: variants.specforge(at, D, rms_norm_eps=1e-2),
     "llama3 rope": lambda at: variants.specforge(at, D, rope_scaling=LLAMA3),
+    "mla": lambda at: latent(at),
+    "mla, reduced vocabulary, large eps": lambda at: latent(at, rms_norm_eps=1e-2),
+    "mla, full vocabulary": lambda at: latent(at, {**LATENT, "draft": D["vocab"]}, draft_vocab_size=D["vocab"]),
+    "mla, yarn of DeepSeek-V2": lambda at: latent(at, rope_scaling={**YARN, "mscale": 0.9, "mscale_all_dim": 0.707}),
+    "mla, yarn without mscale": lambda at: latent(at, rope_scaling=YARN),
+    "mla, theta": lambda at: latent(at, rope_theta=300.0),
+    "mla, fc norm, norm output": lambda at: variants.specforge(
+        at,
+        LATENT,
+        Has(mla=True, fc_norm=True),
+        norm_output=True,
+        model_type="kimi_k2",
+        architectures=["Eagle3DeepseekV2ForCausalLM"],
+        rope_scaling=YARN,
+    ),
+    "mla, deepseek_v3": lambda at: latent(at, model_type="deepseek_v3"),
 }
 
 
@@ -54,7 +85,7 @@ def embeddings(work: Path) -> torch.Tensor:
 
 
 def read(name: str, folder: Path) -> Head:
-    return open_head(folder, options=ReadOptions(norm_output="post" if name == "norm output" else None))
+    return open_head(folder, options=ReadOptions(norm_output="post" if "norm output" in name else None))
 
 
 @pytest.fixture(scope="module")
@@ -72,5 +103,6 @@ def ran(work: Path, folders: dict[str, Path], embeddings: torch.Tensor) -> Ran:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_the_logits_are_sglangs(ran: Ran, folders: dict[str, Path], embeddings: torch.Tensor, name: str):
-    assert ran.classes[name] == "LlamaForCausalLMEagle3"
+    own = "Eagle3DeepseekV2ForCausalLM" if name.startswith("mla") else "LlamaForCausalLMEagle3"
+    assert ran.classes[name] == own
     compare(read(name, folders[name]), embeddings, ran, name)

@@ -10,15 +10,24 @@ import torch.nn.functional as F
 
 
 class Attention(torch.nn.Module):
-    """Causal attention over the whole sequence, in place of an engine's paged one."""
+    """Causal attention over the whole sequence, in place of an engine's paged one.
 
-    def __init__(self, heads: int, kv_heads: int, size: int, scale: float, window: int | None) -> None:
+    ``value``: the length of a value, where it is another than that of queries and keys (``size``).
+    """
+
+    def __init__(
+        self, heads: int, kv_heads: int, size: int, scale: float, window: int | None, value: int | None = None
+    ) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.size, self.scale, self.window = heads, kv_heads, size, scale, window
+        self.value = value or size
 
-    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_context: Any) -> torch.Tensor:
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_context: Any, **_options: Any
+    ) -> torch.Tensor:
         q = q.view(1, -1, self.heads, self.size).transpose(1, 2)
-        k, v = (x.view(1, -1, self.kv_heads, self.size).transpose(1, 2) for x in (k, v))
+        k = k.view(1, -1, self.kv_heads, self.size).transpose(1, 2)
+        v = v.reshape(1, -1, self.kv_heads, self.value).transpose(1, 2)
         at = torch.arange(q.shape[2])
         seen = at[None, :] <= at[:, None]
         if self.window is not None:

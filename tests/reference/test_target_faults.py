@@ -173,8 +173,8 @@ class TestLoading:
         assert isinstance(refused(folder, device="abacus"), UsageError)
         assert isinstance(refused(folder, device="meta"), UsageError)
 
-    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-    def test_no_cuda(self, folder: Path):
+    def test_no_cuda(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         error = refused(folder, device="cuda")
         assert (type(error), error.code) == (UnavailableError, "unavailable-cuda")
         assert "no CUDA device here" in error.message

@@ -76,6 +76,10 @@ class Workbench:
             )
             twin = _copy(made, folder / f"{name}-record")
             self._add(f"record:{name}", twin / "eagle3hub.json", None, _with_record)
+        made = _mla(folder / "mla", base)
+        self._add("config:mla", made / "config.json", None, lambda path: _use(path.parent, "modelopt"))
+        twin = _copy(made, folder / "mla-weights")
+        self._add("weights:mla", twin / "model.safetensors", None, lambda path: _use(path.parent, "modelopt"))
         self._sharded(_copy(base, folder / "sharded"))
         self._pickled(_copy(base, folder / "pickled"))
 
@@ -349,6 +353,35 @@ _TARGET = {
     "bos_token_id": 1,
     "eos_token_id": [2, 3],
 }
+
+
+def _mla(folder: Path, base: Path) -> Path:
+    """The same head with MLA attention, as ModelOpt writes one."""
+    folder.mkdir()
+    rng, rank, latent, nope, rope, value = random.Random(1), 6, 10, 4, 2, 3
+    own = {
+        "q_a_proj": (rank, 2 * H),
+        "q_a_layernorm": (rank,),
+        "q_b_proj": (HEADS * (nope + rope), rank),
+        "kv_a_proj_with_mqa": (latent + rope, 2 * H),
+        "kv_a_layernorm": (latent,),
+        "kv_b_proj": (HEADS * (nope + value), latent),
+        "o_proj": (H, HEADS * value),
+    }
+    tensors: list[Tensor] = [
+        (f"layers.0.self_attn.{n}.weight", "BF16", s, rng.randbytes(2 * math.prod(s))) for n, s in own.items()
+    ]
+    for name, ref in read_header(base / "model.safetensors").tensors.items():
+        if "self_attn" not in name and name != "t2d":
+            tensors.append((name.replace("midlayer.", "layers.0."), ref.dtype, ref.shape, read_tensor(ref)))
+    _write(folder / "model.safetensors", tensors)
+    config = json.loads((base / "config.json").read_text())
+    config |= {"q_lora_rank": rank, "kv_lora_rank": latent, "qk_nope_head_dim": nope, "qk_rope_head_dim": rope}
+    config |= {"v_head_dim": value, "architectures": ["Eagle3DeepseekV2ForCausalLM"], "model_type": "kimi_k2"}
+    config["rope_scaling"] = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "mscale": 1.0}
+    config["eagle_config"] = {"eagle_aux_hidden_state_layer_ids": [1, 14, 26], "use_last_layernorm": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
 
 
 def _specjax(folder: Path) -> Path:

@@ -135,8 +135,9 @@ def modelopt(after: list[int] | None = AFTER, *, full: bool = False, **changes: 
 def modelopt_without_aux(width: int = 2 * H) -> ExaminedHead:
     own = eagle_config(None, use_aux_hidden_state=False, next_layer_regular=True)
     weights = {**shapes("layers.0."), **layer("layers.0.", width)}
-    for name in ("fc.weight", "layers.0.hidden_norm.weight"):
-        del weights[name]
+    del weights["fc.weight"]
+    if width == H:  # the form that no engine builds
+        del weights["layers.0.hidden_norm.weight"]
     return subject(config(eagle_config=own), weights)
 
 
@@ -168,6 +169,7 @@ def two_layers(norm: str, prefix: str = "layers.{}.") -> ExaminedHead:
 
 
 Q_RANK, KV_RANK, NOPE, ROPE, VALUE = 5, 4, 3, 2, 6
+YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}
 
 
 def _latent(weights: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
@@ -202,6 +204,7 @@ def mla(
     both = {"eagle_aux_hidden_state_layer_ids": list(BOUNDARIES), "eagle_config": eagle_config(AFTER)}
     sizes = {"q_lora_rank": Q_RANK, "kv_lora_rank": KV_RANK, "qk_nope_head_dim": NOPE, "qk_rope_head_dim": ROPE}
     own = {"architectures": ["Eagle3DeepseekV2ForCausalLM"], "model_type": "kimi_k2", "num_hidden_layers": layers}
+    own |= {"rope_scaling": YARN}
     own |= {"head_dim": "DELETE", "v_head_dim": VALUE, "draft_vocab_size": V if full else VD, **sizes, **both}
     shaped = shapes(prefix, rows=V if full else VD)
     for i in range(1, layers):

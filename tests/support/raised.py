@@ -44,16 +44,18 @@ class Place:
         return f"{self.path}:{self.lines[0]} in {self.function}: {self.code or 'no code of its own'}"
 
 
-def _names(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
-    """Every node with the name of the function around it."""
-
-    def visit(node: ast.AST, around: str) -> Iterator[tuple[ast.AST, str]]:
-        for child in ast.iter_child_nodes(node):
-            yield child, around
-            inside = child.name if isinstance(child, ast.FunctionDef | ast.ClassDef) else None
-            yield from visit(child, around if inside is None else f"{around}.{inside}".lstrip("."))
-
-    yield from visit(tree, "")
+def _nodes(tree: ast.Module) -> list[tuple[ast.AST, str]]:
+    """Every import, class, function and call of a module in its order, with the name of the function around it."""
+    found: list[tuple[ast.AST, str]] = []
+    left: list[tuple[ast.AST, str]] = [(tree, "")]
+    while left:
+        node, around = left.pop()
+        if isinstance(node, ast.ImportFrom | ast.ClassDef | ast.FunctionDef | ast.Call):
+            found.append((node, around))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            around = f"{around}.{node.name}".lstrip(".")
+        left += [(child, around) for child in reversed(list(ast.iter_child_nodes(node)))]
+    return found
 
 
 def _called(node: ast.Call) -> str | None:
@@ -67,29 +69,32 @@ def _code_of(node: ast.Call, name: str) -> ast.expr | None:
     return node.args[1] if name == "Problem" and len(node.args) > 1 else None
 
 
-def _trees() -> dict[str, ast.Module]:
+Module = list[tuple[ast.AST, str]]
+
+
+def _modules() -> dict[str, Module]:
     paths = (p for p in sorted(PACKAGE.rglob("*.py")) if p.name != "errors.py" and "workers" not in p.parts)
-    return {p.relative_to(PACKAGE).as_posix(): ast.parse(p.read_text(encoding="utf-8")) for p in paths}
+    return {p.relative_to(PACKAGE).as_posix(): _nodes(ast.parse(p.read_text(encoding="utf-8"))) for p in paths}
 
 
-def _classes(trees: dict[str, ast.Module]) -> set[str]:
+def _classes(modules: dict[str, Module]) -> set[str]:
     """The names of every class of error, those that modules make for themselves included, and Problem."""
     found = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
-    for tree in trees.values():
-        for node, _ in _names(tree):
+    for nodes in modules.values():
+        for node, _ in nodes:
             if isinstance(node, ast.ClassDef) and any(getattr(base, "id", None) in found for base in node.bases):
                 found.add(node.name)
     return found | {"Problem"}
 
 
-def _helpers(tree: ast.Module, makes: set[str]) -> dict[str, str]:
+def _helpers(nodes: Module, makes: set[str]) -> dict[str, str]:
     """Functions that make an error of the code, or of the part of one, that they are given, and in which parameter."""
     found = {}
-    for node, _ in _names(tree):
+    for node, _ in nodes:
         if not isinstance(node, ast.FunctionDef):
             continue
         params = {arg.arg for arg in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]}
-        for call in ast.walk(node):
+        for call in ast.walk(node) if params else ():
             name = _called(call) if isinstance(call, ast.Call) else None
             if isinstance(call, ast.Call) and name in makes:
                 code = _code_of(call, name)
@@ -100,20 +105,20 @@ def _helpers(tree: ast.Module, makes: set[str]) -> dict[str, str]:
 
 
 @cache
-def places() -> list[Place]:
+def places() -> tuple[Place, ...]:
     """Every place of the package that makes an error; a helper's own call is not one, but the calls of the helper."""
-    trees = _trees()
-    makes = _classes(trees)
-    helpers = {path: _helpers(tree, makes) for path, tree in trees.items()}
+    modules = _modules()
+    makes = _classes(modules)
+    helpers = {path: _helpers(nodes, makes) for path, nodes in modules.items()}
     found = []
-    for path, tree in trees.items():
+    for path, nodes in modules.items():
         known = dict(helpers[path])
-        for node, _ in _names(tree):
+        for node, _ in nodes:
             if isinstance(node, ast.ImportFrom) and node.module:
                 source = f"{node.module.removeprefix('eagle3hub.').replace('.', '/')}.py"
                 theirs = helpers.get(source, {})
                 known |= {a.asname or a.name: theirs[a.name] for a in node.names if a.name in theirs}
-        for node, around in _names(tree):
+        for node, around in nodes:
             if not isinstance(node, ast.Call):
                 continue
             name = _called(node)
@@ -128,7 +133,7 @@ def places() -> list[Place]:
                 ]
                 word = next((w for w in words if isinstance(w, str)), None)
                 found.append(Place(path, around, span, word))
-    return found
+    return tuple(found)
 
 
 # --- what a run reaches
@@ -192,6 +197,8 @@ def reached(folder: Path) -> set[tuple[str, int]]:
     return found
 
 
-def missed(reached: set[tuple[str, int]]) -> list[Place]:
+def missed(reached: set[tuple[str, int]]) -> tuple[Place, ...]:
     """The places that nothing reached."""
-    return [p for p in places() if not any((p.path, line) in reached for line in range(p.lines[0], p.lines[1] + 1))]
+    return tuple(
+        p for p in places() if not any((p.path, line) in reached for line in range(p.lines[0], p.lines[1] + 1))
+    )

@@ -28,6 +28,7 @@ class Has:
     mask_hidden: bool = False
     embeddings: bool = False
     uses_aux: bool = True
+    joins: bool = True
     mla: bool = False
     q_lora: bool = True
     """With ``mla``: whether queries come from a latent (q_a_proj, q_b_proj) or straight from q_proj."""
@@ -95,9 +96,11 @@ def weights(d: dict[str, int], has: Has, dtype: torch.dtype = torch.bfloat16) ->
     wide = d["aux"] * d.get("target_hidden", h)
     shapes: dict[str, tuple[int, ...]] = {"norm.weight": (h,), "lm_head.weight": (d["draft"], h)}
     if has.uses_aux:
-        shapes |= {"fc.weight": (h, wide), "layers.0.hidden_norm.weight": (h,)}
+        shapes["fc.weight"] = (h, wide)
+    if has.joins:
+        shapes["layers.0.hidden_norm.weight"] = (h,)
     for i in range(has.layers):
-        at, inputs = f"layers.{i}.", 2 * h if i == 0 and has.uses_aux else h
+        at, inputs = f"layers.{i}.", 2 * h if i == 0 and has.joins else h
         shapes |= {
             f"{at}input_layernorm.weight": (h,),
             f"{at}post_attention_layernorm.weight": (h,),

@@ -17,6 +17,7 @@ from support.signals import default_signals
 from support.validation import validate
 
 from eagle3hub.errors import InputError, UnavailableError, UsageError
+from eagle3hub.validation import engine_runner
 from eagle3hub.validation.report import load_report
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -71,8 +72,8 @@ def test_errors_in_json_are_one_document(cli: Cli, head: Path, fitting_target: P
     assert json.loads(out)["error"]["code"] == "engine-not-installed"
 
 
-@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a CUDA device")
-def test_cuda_on_a_machine_without(head: Path, fitting_target: Path) -> None:
+def test_cuda_on_a_machine_without(head: Path, fitting_target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_runner, "_CUDA", head / "nvidiactl")
     with pytest.raises(UnavailableError, match="no CUDA device"):
         validate(head, target=fitting_target, engine="vllm", device="cuda")
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from eagle3hub.head import Head
-from eagle3hub.head.vocab import VocabMap, order_fault
-from eagle3hub.layouts import get_layout
-from eagle3hub.layouts.tensors import BUFFERS, read_integers, read_mask
+from eagle3hub.head.vocab import VocabMap
 
 ON_COMMAND_LINE = "given on the command line"
 """The evidence for what a user states."""
@@ -54,17 +51,6 @@ def with_map(head: Head, vocab: VocabMap | None) -> Head:
     return replace(head, vocab_map=vocab, vocab_status="full" if vocab is None else "ok", problems=problems)
 
 
-def with_ordered_map(head: Head, vocab: VocabMap | None) -> Head:
-    """Return `with_map`, with a problem if the map is not in the order that its layout's trainer keeps."""
-    head = with_map(head, vocab)
-    if vocab is None or not get_layout(head.layout).contract.sorted_rows:
-        return head
-    fault = order_fault(vocab, sorted_rows=True, trainer_sorts=True)
-    if fault is None:
-        return head
-    return replace(head, vocab_status=fault.code.removeprefix("vocab-"), problems=[*head.problems, fault])
-
-
 def edited_configs(head: Head, edit: Mapping[str, Callable[[Any], Any]]) -> Head:
     """Return the head with fields edited in its own config and in those of earlier layouts, at any depth.
 
@@ -83,10 +69,3 @@ def _edited(config: Mapping[str, Any], edit: Mapping[str, Callable[[Any], Any]])
         else:
             out[key] = _edited(value, edit) if isinstance(value, dict) else value
     return out
-
-
-def raw_buffers(head: Head) -> tuple[array[int] | None, bytes | None]:
-    """Return the source's d2t as integers and t2d as bytes, right or wrong; None if absent or of an unusable dtype."""
-    tensors = {} if head.opened is None else head.opened.tensors
-    d2t, t2d = (tensors.get(head.other_names.get(name, name)) for name in BUFFERS)
-    return None if d2t is None else read_integers(d2t), None if t2d is None else read_mask(t2d)

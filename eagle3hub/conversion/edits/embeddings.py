@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from eagle3hub.address import HubAddress, parse_address
-from eagle3hub.checkpoint.folder import open_checkpoint
+from eagle3hub.checkpoint.folder import fetch_weights
 from eagle3hub.checkpoint.safetensors import FLOATS, TensorRef, read_header
 from eagle3hub.checkpoint.source import INDEX, WEIGHTS, parse_json_object, read_small
 from eagle3hub.checkpoint.writer import OpenFiles, stream
@@ -85,8 +85,8 @@ def drop_embeddings(head: Head, target: str | None) -> tuple[Head, Change]:
     assumptions = list(head.assumptions)
     if target is not None and Path(target).expanduser().is_dir() and _has_weights(Path(target).expanduser()):
         theirs = find_embeddings(target)
-        if own.remote is not None:
-            open_checkpoint(head.source)  # downloads the weights to the path in the reference
+        if head.opened is not None:
+            fetch_weights(head.opened)
         if not _equal(own, theirs):
             raise Refusal(
                 f"--drop-embeddings: the head's embeddings differ from those of {Path(target).name}, so it would "
@@ -119,8 +119,8 @@ def leave_out_equal(head: Head, target: str | None, *, download: bool) -> tuple[
         theirs = find_embeddings(target)
     except InputError:
         return None
-    if own.remote is not None:
-        open_checkpoint(head.source)  # downloads the weights to the path in the reference
+    if head.opened is not None:
+        fetch_weights(head.opened)
     if not _equal(own, theirs):
         return None
     return _without(head, f"they equal those of {folder.name}, byte for byte", head.assumptions)
@@ -172,16 +172,16 @@ def _downloaded(source: str, at: HubAddress) -> Path:
     from eagle3hub.checkpoint.remote import download_weights
 
     try:
-        index = download_file(at.repo_id, at.path(INDEX), at.revision)
+        index = download_file(at.repo_id, at.file(INDEX), at.revision)
     except HubError as e:
         if at.bare and no_repository(e):
             message = f"{source} is neither a file nor a folder here, nor a model on the Hub that can be read"
             raise HubError(message, hint=e.hint, code=e.code) from e
         if e.code != "hub-no-file":
             raise
-        return download_weights(at.repo_id, at.path(WEIGHTS), at.revision)
+        return download_weights(at.repo_id, at.file(WEIGHTS), at.revision)
     shard = _in_index(source, parse_json_object(read_small(index) or b"", index))
-    return download_weights(at.repo_id, at.path(shard), at.revision)
+    return download_weights(at.repo_id, at.file(shard), at.revision)
 
 
 def _in_index(source: str, index: Mapping[str, object]) -> str:

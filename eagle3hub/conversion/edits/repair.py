@@ -5,18 +5,19 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 from eagle3hub.checkpoint.pickles import is_pickle, read_pickle_tensors
 from eagle3hub.checkpoint.safetensors import TensorRef, read_header
-from eagle3hub.conversion.edits.change import Change, raw_buffers, with_ordered_map
+from eagle3hub.conversion.edits.change import Change, with_map
 from eagle3hub.errors import Hint, Problem, SourceError, UsageError, VocabMapError
 from eagle3hub.head import Head
-from eagle3hub.head.vocab import VocabMap, check_vocab_map, is_map, subtractions
-from eagle3hub.layouts import get_layout
-from eagle3hub.layouts.tensors import read_integers, read_mask
+from eagle3hub.head.vocab import VocabMap, check_vocab_map, is_map, order_fault, subtractions
+from eagle3hub.layouts import get_reader
+from eagle3hub.layouts.nemo import SELECTED
+from eagle3hub.layouts.tensors import BUFFERS, read_integers, read_mask
 from eagle3hub.system.reading import opened
 
 # Repairs of a vocabulary map: each is requested by name, and made only if the buffers prove it right.
@@ -123,7 +124,7 @@ def repair_vocab(head: Head, names: Sequence[str]) -> tuple[Head, list[Change]]:
             raise UsageError(
                 f"there is no repair called {name}", hint=f"choose one of {', '.join(REPAIRS)}", code="usage-repair"
             )
-        if name == "from-t2d" and not get_layout(head.layout).contract.trainer_sorts:
+        if name == "from-t2d" and not get_reader(head.layout).contract.trainer_sorts:
             raise VocabMapError(
                 f"--repair from-t2d needs a trainer that keeps lm_head in ascending order; {head.layout} does not say",
                 hint=Hint("give the run's own map with --d2t FILE", "--d2t"),
@@ -136,11 +137,11 @@ def repair_vocab(head: Head, names: Sequence[str]) -> tuple[Head, list[Change]]:
         for fault in head.problems:
             if fault.code == "vocab-unsorted":
                 raise _unfit(name, fault)
-        d2t, t2d = raw_buffers(head)
+        d2t, t2d = _raw_buffers(head)
         d = head.dims
         repaired = repair_vocab_map(name, d2t, t2d, vocab_size=d.vocab_size, draft_vocab_size=d.draft_vocab_size)
         identity = list(repaired.vocab.target_id) == list(range(d.vocab_size))
-        head = with_ordered_map(head, None if identity else repaired.vocab)
+        head = _with_ordered_map(head, None if identity else repaired.vocab)
         buffers = sorted(head.buffers)
         changes.append(Change(f"repair:{name}", "the vocabulary map was repaired", repaired.evidence, buffers, True))
     return head, changes
@@ -165,7 +166,7 @@ def supply_map(head: Head, file: str | Path) -> tuple[Head, Change]:
     """
     d2t, t2d = _read(Path(file).expanduser())
     name = Path(file).name
-    own_d2t, own_t2d = raw_buffers(head)
+    own_d2t, own_t2d = _raw_buffers(head)
     d = head.dims
     if len(d2t) != d.draft_vocab_size:
         raise VocabMapError(
@@ -194,7 +195,25 @@ def supply_map(head: Head, file: str | Path) -> tuple[Head, Change]:
     if same:
         evidence += "; the head's own d2t says the same"
     change = Change("d2t", f"the vocabulary map was taken from {name}", evidence, ["d2t"])
-    return with_ordered_map(head, None if list(ids) == list(range(d.vocab_size)) else vocab), change
+    return _with_ordered_map(head, None if list(ids) == list(range(d.vocab_size)) else vocab), change
+
+
+def _raw_buffers(head: Head) -> tuple[array[int] | None, bytes | None]:
+    """The source's d2t as integers and t2d as bytes, right or wrong; None if absent or of an unusable dtype."""
+    tensors = {} if head.opened is None else head.opened.tensors
+    d2t, t2d = (tensors.get(head.other_names.get(name, name)) for name in BUFFERS)
+    return None if d2t is None else read_integers(d2t), None if t2d is None else read_mask(t2d)
+
+
+def _with_ordered_map(head: Head, vocab: VocabMap | None) -> Head:
+    """The head with another map, and with a problem if the map is not in the order that its layout's trainer keeps."""
+    head = with_map(head, vocab)
+    if vocab is None or not get_reader(head.layout).contract.sorted_rows:
+        return head
+    fault = order_fault(vocab, sorted_rows=True, trainer_sorts=True)
+    if fault is None:
+        return head
+    return replace(head, vocab_status=fault.code.removeprefix("vocab-"), problems=[*head.problems, fault])
 
 
 def _agree_with_mask(name: str, vocab: VocabMap, own_t2d: bytes) -> None:
@@ -263,7 +282,7 @@ def _read(path: Path) -> tuple[array[int], bytes | None]:
 
 
 def _from_tensors(path: Path, tensors: Mapping[str, TensorRef]) -> tuple[array[int], bytes | None]:
-    d2t = tensors.get("d2t") or (next(iter(tensors.values())) if len(tensors) == 1 else None)
+    d2t = tensors.get("d2t") or tensors.get(SELECTED) or (next(iter(tensors.values())) if len(tensors) == 1 else None)
     t2d = tensors.get("t2d")
     ids = None if d2t is None else read_integers(d2t)
     if ids is None:

@@ -22,8 +22,8 @@ from eagle3hub.errors import Hint, InputError, LayoutError, Refusal, UsageError
 from eagle3hub.head import Head
 from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
 from eagle3hub.head.target import TargetFacts
-from eagle3hub.layouts import detect, get_layout
-from eagle3hub.layouts.base import AS_FOUND, LayoutFiles
+from eagle3hub.layouts import detect
+from eagle3hub.layouts.base import AS_FOUND, LAYOUTS, LayoutFiles
 from eagle3hub.layouts.hf_config import bound_by_context
 from eagle3hub.layouts.tensors import prepared
 from eagle3hub.system.documents import document_bytes
@@ -142,7 +142,7 @@ def _look(head: Head, files: LayoutFiles, layout: str) -> _Seen:
     with scratch_folder() as folder:
         _rehearse(folder, files)
         checkpoint = open_checkpoint(folder)
-        back = get_layout(layout).read(prepared(checkpoint, AS_FOUND), AS_FOUND)
+        back = LAYOUTS[layout].read(prepared(checkpoint, AS_FOUND), AS_FOUND)
         try:
             found = detect(checkpoint)[0].name
         except LayoutError:
@@ -182,7 +182,7 @@ def _hold(key: str, head: Head, files: LayoutFiles, layout: str, after: _Seen) -
         differs = ", ".join(f"{n} is {a[n]}" for n in a if a[n] != b[n])
         raise _refused(key, f"it contradicts the tensors: {differs}")
     if (
-        get_layout(layout).contract.aux_ids is not None
+        LAYOUTS[layout].contract.aux_ids is not None
         and head.aux is not None
         and (back.aux is None or back.aux.taps != head.aux.taps)
     ):

@@ -46,9 +46,12 @@ class Endpoint:
         self._dialect = dialect
         self._shown = shown
 
-    def recipe(self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None) -> Recipe:
+    def recipe(
+        self, target: str, head: str, *, draft_tokens: int, dtype: str | None = None, parallel_drafting: bool = False
+    ) -> Recipe:
         """Return how to start the engine for this head; the server's own command is not known."""
-        return get_engine(self.name).recipe(target, head, draft_tokens=draft_tokens, dtype=dtype)
+        engine = get_engine(self.name)
+        return engine.recipe(target, head, draft_tokens=draft_tokens, dtype=dtype, parallel_drafting=parallel_drafting)
 
     def unable(self, spec: RunSpec) -> str | None:
         """See `Engine.unable`. A device that the server does not show is taken as CUDA, which has no limits."""

@@ -11,13 +11,16 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from eagle3hub.engines.preflight.case import PreflightCase, PreflightFinding
 from eagle3hub.engines.preflight.contracts import (
+    EFFECTS,
     Effect,
     EngineContract,
     PreflightVerdict,
     Reason,
+    condition,
     contract,
     contracts,
     current_contracts,
+    doubts,
     weigh,
 )
 from eagle3hub.engines.preflight.files import (
@@ -36,9 +39,13 @@ from eagle3hub.engines.preflight.rules import (
     wiring_findings,
 )
 from eagle3hub.engines.specs import engine_data
+from eagle3hub.errors import Problem
+from eagle3hub.head import Head
+from eagle3hub.head.aux_defaults import FINAL_STATE
 from eagle3hub.head.target import TargetFacts
 
 __all__ = [
+    "EFFECTS",
     "Effect",
     "EngineContract",
     "ExaminedHead",
@@ -47,9 +54,11 @@ __all__ = [
     "PreflightVerdict",
     "Reason",
     "Truth",
+    "condition",
     "contract",
     "contracts",
     "current_contracts",
+    "doubts",
     "engines_serving",
     "examine",
     "examine_written",
@@ -59,6 +68,7 @@ __all__ = [
     "preflight_all",
     "preflight_findings",
     "target_embeddings",
+    "told_layers",
     "weigh",
 ]
 
@@ -77,6 +87,13 @@ def preflight(
     engine or a version without a contract.
     """
     return _judge(subject, contract(engine, version), target, None if capture is None else tuple(capture))
+
+
+def told_layers(head: Head, engine: str) -> tuple[int, ...] | None:
+    """Return what an engine is told beside the files, as ``capture``: TensorRT-LLM the layers that are no default."""
+    if engine != "trtllm" or head.aux is None or head.has_default_aux:
+        return None
+    return tuple(head.aux.after_layer) if head.aux.numbered else FINAL_STATE
 
 
 def preflight_all(subject: ExaminedHead, target: TargetFacts | None = None) -> list[PreflightVerdict]:
@@ -129,4 +146,22 @@ def _judge(
         rule = acting.rules.get(found.code)
         if rule is not None:
             reasons.append(rule.reason(found.code, found.facts))
-    return weigh(terms.engine, terms.version, terms.title, reasons)
+    reasons += _of_errors(subject.errors, acting, reasons)
+    return weigh(terms.engine, terms.version, terms.title, reasons, subject.assumptions)
+
+
+def _of_errors(errors: Sequence[Problem], terms: EngineContract, found: Sequence[Reason]) -> Iterator[Reason]:
+    """Yield what the errors of reading mean to an engine, so that none is right about what `inspect` calls an error.
+
+    An error counts where no other reason speaks against the engine; those that do not concern it are named with the
+    reason.
+    """
+    doomed = any(EFFECTS.index(reason.effect) > EFFECTS.index("depends") for reason in found)
+    for error in dict.fromkeys(errors):
+        why, source = terms.unconcerned.get(error.code), "eagle3hub inspect, which calls it an error"
+        if why is not None:
+            spared = f"is not concerned by an error of the head ({error.code}): it {why}"
+            yield Reason("head-error-elsewhere", "right", spared, source, None)
+        elif not doomed:
+            wrong = f"gets a head that is in error: {error.message} ({error.code})"
+            yield Reason("head-error", "unknown", wrong, source, error.hint)

@@ -24,7 +24,7 @@ class PreflightCase:
     """A head's files and what it computes, an engine's contract, and the target, if known.
 
     ``capture`` holds the after-layer ids that the engine is given in addition to the files (``[-1]``: the final hidden
-    state), or None.
+    state), or None. ``fields`` are the config's, with a nested config merged in.
     """
 
     files: HeadFiles
@@ -32,11 +32,10 @@ class PreflightCase:
     contract: EngineContract
     target: TargetFacts | None
     capture: tuple[int, ...] | None = None
+    fields: Mapping[str, Any] = field(init=False)
 
-    @property
-    def fields(self) -> Mapping[str, Any]:
-        """The config's fields, with a nested config merged in."""
-        return self.files.fields
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fields", self.files.fields)
 
     @property
     def architecture(self) -> str | None:

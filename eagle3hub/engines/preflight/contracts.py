@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any, Literal
@@ -11,15 +11,79 @@ from typing import Any, Literal
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.specs import DATA, engine_data, engine_title, merge_tables, version_document, versions_with
 from eagle3hub.errors import UsageError
-from eagle3hub.head.aux_defaults import Layer, target_types
+from eagle3hub.head import Assumption
+from eagle3hub.head.aux_defaults import AUX_IDS, Layer, target_types
 from eagle3hub.system.resources import read_toml
-from eagle3hub.system.typed import build
+from eagle3hub.system.typed import build, build_each
+
+# What a verdict rests on beside the files: assumptions about the training
+
+
+_NO_MATTER = frozenset({"num_target_layers", "speculators_config.verifier.name_or_path"})
+"""Assumptions about what to write into a config, which change nothing that an engine computes."""
+
+
+def _layers(value: Any) -> str:
+    if not isinstance(value, list | tuple):
+        return "trained on the default layers of its target, whose depth is not known"
+    return f"trained on layers {', '.join(str(i + 1) for i in value)}"
+
+
+def _with(name: str) -> Callable[[Any], str]:
+    return lambda value: f"trained {'with' if value else 'without'} {name}"
+
+
+_CONDITIONS: dict[str, Callable[[Any], str]] = {
+    "aux": _layers,
+    AUX_IDS: _layers,
+    "rope_theta": lambda value: f"trained with RoPE base {value:g}" if isinstance(value, int | float) else "",
+    "rope_scaling": _with("RoPE scaling"),
+    "feedback": lambda value: f"trained with {str(value).replace('_', '-')} feedback",
+    "norm_before_residual": _with("norm_before_residual"),
+    "norm_before_fc": _with("norm_before_fc"),
+    "fc_norm": _with("fc_norm"),
+    "mask_token_id": lambda value: f"trained with mask token {value}",
+    "max_position_embeddings": lambda value: f"trained with a context of {value} tokens",
+    "embed_tokens": lambda value: f"trained with {value} embeddings",
+}
+"""By field, what must hold of the training; layers are boundary ids, as in every sentence about aux layers."""
+
+_SHOWN_BY: dict[str, tuple[str, ...]] = {
+    "aux": ("aux-",),
+    AUX_IDS: ("aux-",),
+    "rope_theta": ("rope-theta",),
+    "rope_scaling": ("rope-scaling",),
+    "max_position_embeddings": ("rope-scaling",),
+    "feedback": ("feedback",),
+    "norm_before_residual": ("norm-before-residual",),
+    "norm_before_fc": ("norm-before-fc",),
+    "fc_norm": ("fc-norm",),
+    "embed_tokens": ("embedding-",),
+}
+"""By field, the beginnings of the codes of findings that compare an engine with it."""
+
+
+def doubts(assumptions: Sequence[Assumption]) -> tuple[Assumption, ...]:
+    """The assumptions that a verdict depends on: doubtful ones about what the head was trained to compute."""
+    return tuple(a for a in assumptions if a.doubtful and a.field not in _NO_MATTER)
+
+
+def condition(assumption: Assumption) -> str:
+    """What must hold for an assumption to be true, to follow "right if", such as ``trained on layers 2, 40, 77``."""
+    told = _CONDITIONS.get(assumption.field)
+    return (told(assumption.value) if told else "") or f"{assumption.field} is {assumption.value}"
+
+
+def shown_by(assumption: Assumption, code: str) -> bool:
+    """Whether a finding of this code compares the engine with what was assumed."""
+    return code.startswith(_SHOWN_BY.get(assumption.field, ("?",)))
+
 
 # Verdicts of a preflight and their reasons
 
 
-Effect = Literal["right", "unknown", "silently_wrong", "refuses"]
-EFFECTS: tuple[Effect, ...] = ("right", "unknown", "silently_wrong", "refuses")
+Effect = Literal["right", "depends", "unknown", "silently_wrong", "refuses"]
+EFFECTS: tuple[Effect, ...] = ("right", "depends", "unknown", "silently_wrong", "refuses")
 """From weakest to strongest: a refusal outweighs the rest, because a refused head does no silent harm."""
 
 
@@ -49,9 +113,11 @@ class Reason:
 class PreflightVerdict:
     """What one engine version will do with a head.
 
-    ``kind``: ``right`` (it loads the head and computes what the head was trained for), ``silently_wrong`` (it loads
-    and serves the head but computes something else, so acceptance suffers), ``refuses`` (it stops at start-up or at
-    the first request), ``unknown`` (this depends on something we do not have). The worst reason comes first.
+    ``kind``: ``right`` (it loads the head and computes what the head was trained for), ``depends`` (the same, if what
+    ``depends`` lists is true of the training), ``silently_wrong`` (it loads and serves the head but computes something
+    else, so acceptance suffers), ``refuses`` (it stops at start-up or at the first request), ``unknown`` (not known
+    here: it needs something we do not have). The worst reason comes first. ``depends`` lists the assumptions that
+    the verdict rests on, ``assumed`` all that the truth about the head rests on.
     """
 
     engine: str
@@ -59,6 +125,26 @@ class PreflightVerdict:
     title: str
     kind: Effect
     reasons: tuple[Reason, ...]
+    depends: tuple[Assumption, ...] = ()
+    assumed: tuple[Assumption, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def condition(self) -> str:
+        """What must be true of the training, to follow "right if"; empty if the verdict rests on no assumption."""
+        return " and ".join(dict.fromkeys(condition(a) for a in self.depends))
+
+    @property
+    def words(self) -> str:
+        """The verdict in words, such as ``right if trained on layers 2, 40, 77``."""
+        return f"right if {self.condition}" if self.kind == "depends" else self.kind.replace("_", " ")
+
+    def with_settings(self, keys: Collection[str]) -> PreflightVerdict:
+        """Return the verdict on the files together with a command that states these settings.
+
+        What a reason's hint would have the user set no longer counts.
+        """
+        reasons = [r for r in self.reasons if not any(key in (r.hint or "") for key in keys)]
+        return weigh(self.engine, self.version, self.title, reasons, self.assumed)
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as an entry of ``engines`` in ``--json`` output."""
@@ -68,13 +154,29 @@ class PreflightVerdict:
             "title": self.title,
             "verdict": self.kind,
             "reasons": [r.to_json() for r in self.reasons],
+            **({"depends": [a.to_json() for a in self.depends]} if self.depends else {}),
         }
 
 
-def weigh(engine: str, version: str, title: str, reasons: Iterable[Reason]) -> PreflightVerdict:
-    """Return the verdict that follows from ``reasons``: the worst effect decides."""
+def weigh(
+    engine: str, version: str, title: str, reasons: Iterable[Reason], assumed: Sequence[Assumption] = ()
+) -> PreflightVerdict:
+    """Return the verdict that follows from ``reasons``: the worst effect decides.
+
+    ``assumed`` are the assumptions about the training that are doubtful (`doubts`). What would be right depends on
+    them; another verdict rests on those that its deciding reasons compare the engine with.
+    """
     ordered = sorted(reasons, key=lambda r: -EFFECTS.index(r.effect))
-    return PreflightVerdict(engine, version, title, ordered[0].effect if ordered else "right", tuple(ordered))
+    kind = ordered[0].effect if ordered else "right"
+    deciding = [r.code for r in ordered if r.effect == kind]
+    if kind in ("right", "depends"):
+        rests = tuple(assumed)
+        kind = "depends" if rests else kind
+    elif all(any(shown_by(a, code) for a in assumed) for code in deciding):
+        rests = tuple(a for a in assumed if any(shown_by(a, code) for code in deciding))
+    else:
+        rests = ()
+    return PreflightVerdict(engine, version, title, kind, tuple(ordered), rests, tuple(assumed))
 
 
 # Contracts: what each engine version reads, needs and silently ignores
@@ -154,8 +256,10 @@ class ContractTerms:
         later_norm: norm before attention in layers after the first.
         attention_bias, fc_bias: whether it loads the biases of q/k/v/o (if ``attention_bias`` is set) and of fc (if
             ``bias`` is set). o_proj_bias: flags that make it build a bias of o_proj.
+        mlp_width: by the draft's model type, the key for the width of its MLP where it is not ``intermediate_size``.
         own_embedding_if_other_width: whether it uses the file's embed_tokens if the widths differ.
         parallel_drafting_by: the runner that takes over for P-EAGLE heads, or None.
+        unconcerned: by code, errors of reading that do not concern the engine, each with the reason.
         mtp_types: model types of a draft's config that it takes for a model with multi-token prediction, and refuses.
     """
 
@@ -178,8 +282,10 @@ class ContractTerms:
     attention_bias: bool = False
     fc_bias: bool = False
     o_proj_bias: tuple[str, ...] = ()
+    mlp_width: Mapping[str, str] = field(default_factory=dict)
     own_embedding_if_other_width: bool = False
     parallel_drafting_by: str | None = None
+    unconcerned: Mapping[str, str] = field(default_factory=dict)
     mtp_types: frozenset[str] = frozenset()
 
 
@@ -281,10 +387,7 @@ def contract(engine: str, version: str) -> EngineContract:
 @cache
 def common_rules() -> Mapping[str, _Usual]:
     """Return, by code, the usual effect, sentence and hint; ``always`` marks rules that hold for every engine."""
-    place = "engines/data/common/rules.toml"
-    return {
-        code: build(_Usual, found, f"{place}, {code}") for code, found in read_toml(DATA / "common/rules.toml").items()
-    }
+    return build_each(_Usual, read_toml(DATA / "common/rules.toml"), "engines/data/common/rules.toml")
 
 
 def _document(engine: str, version: str) -> dict[str, Any]:

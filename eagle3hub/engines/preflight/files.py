@@ -6,7 +6,7 @@ import re
 import sys
 from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -14,8 +14,9 @@ from eagle3hub.address import HubAddress, parse_address
 from eagle3hub.checkpoint.folder import DUPLICATE, Checkpoint, open_checkpoint, read_tensor
 from eagle3hub.checkpoint.pickles import is_pickle
 from eagle3hub.checkpoint.safetensors import TensorRef
-from eagle3hub.errors import InputError
-from eagle3hub.head import Head
+from eagle3hub.engines.preflight.contracts import doubts
+from eagle3hub.errors import InputError, Problem
+from eagle3hub.head import Assumption, Head
 from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.vocab import check_vocab_map
 from eagle3hub.layouts.base import LayoutFiles
@@ -101,6 +102,8 @@ class HeadFiles:
         weights: names of the weights files. mislabelled: torch pickles among them that are named ``.safetensors``.
         quant_file: whether ModelOpt's hf_quant_config.json lies beside config.json.
         overlaid: whether two safetensors files in the folder hold a tensor of the same name with different contents.
+        nested: whether config.json has speculators' nested form. fields: the Llama fields and the EAGLE-3 fields in
+            one mapping, as readers of a nested config merge them.
     """
 
     config: Mapping[str, Any]
@@ -109,11 +112,14 @@ class HeadFiles:
     mislabelled: tuple[str, ...] = ()
     quant_file: bool = False
     overlaid: bool = False
+    nested: bool = field(init=False)
+    fields: Mapping[str, Any] = field(init=False)
 
-    @property
-    def nested(self) -> bool:
-        """Whether config.json has speculators' nested form."""
-        return isinstance(self.config.get("transformer_layer_config"), dict)
+    def __post_init__(self) -> None:
+        nested = self.config.get("transformer_layer_config")
+        own = {k: v for k in _NESTED_KEYS if (v := self.config.get(k)) is not None}
+        object.__setattr__(self, "nested", isinstance(nested, dict))
+        object.__setattr__(self, "fields", {**nested, **own} if isinstance(nested, dict) else self.config)
 
     @property
     def says_quantized(self) -> str | None:
@@ -127,14 +133,6 @@ class HeadFiles:
         """Whether ``layer_types`` limits the attention of a layer."""
         kinds = self.fields.get("layer_types")
         return isinstance(kinds, list) and "sliding_attention" in kinds
-
-    @property
-    def fields(self) -> Mapping[str, Any]:
-        """The Llama fields and the EAGLE-3 fields in one mapping, as readers of a nested config merge them."""
-        if not self.nested:
-            return self.config
-        own = {k: v for k in _NESTED_KEYS if (v := self.config.get(k)) is not None}
-        return {**self.config["transformer_layer_config"], **own}
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +189,15 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class ExaminedHead:
-    """A head's files, and what the head was trained to compute."""
+    """A head's files, and what the head was trained to compute.
+
+    ``assumptions`` are the doubtful ones that ``truth`` rests on; ``errors`` are the errors that reading found.
+    """
 
     files: HeadFiles
     truth: Truth
+    assumptions: tuple[Assumption, ...] = field(default=(), compare=False)
+    errors: tuple[Problem, ...] = ()
 
 
 def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint | None = None) -> ExaminedHead:
@@ -215,7 +218,10 @@ def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint
     truth = _with_map(infer_truth(files), checkpoint)
     if truth.embedding != "none" and target is not None:
         truth = replace(truth, embedding=compare_embeddings(checkpoint, target) or truth.embedding)
-    return ExaminedHead(files, truth if head is None else _with_head(truth, head))
+    errors = tuple(p for p in (checkpoint if head is None else head).problems if p.severity == "error")
+    if head is None:
+        return ExaminedHead(files, truth, errors=errors)
+    return ExaminedHead(files, _with_head(truth, head), doubts(head.assumptions), errors)
 
 
 def examine_written(head: Head, written: LayoutFiles, weights: Sequence[str]) -> ExaminedHead:
@@ -225,7 +231,7 @@ def examine_written(head: Head, written: LayoutFiles, weights: Sequence[str]) ->
     """
     tensors = {tensor.name: (tensor.dtype, tuple(tensor.shape)) for tensor in written.tensors}
     files = HeadFiles(written.config, tensors, tuple(weights), quant_file=QUANT_CONFIG in written.side_files)
-    return ExaminedHead(files, _with_head(infer_truth(files), head))
+    return ExaminedHead(files, _with_head(infer_truth(files), head), doubts(head.assumptions))
 
 
 def _is_mislabelled(path: Path) -> bool:

@@ -19,7 +19,8 @@ from eagle3hub.engines.preflight.files import (
     read_rope,
     shape_of,
 )
-from eagle3hub.head.aux_defaults import shown
+from eagle3hub.head.aux_defaults import FINAL_STATE, shown
+from eagle3hub.head.fields import MASK_TOKENS
 from eagle3hub.head.target import TargetFacts
 from eagle3hub.layouts.hf_config import LAYERS, MLA_CLASS, context_of
 
@@ -137,7 +138,9 @@ def _draft_class(case: PreflightCase) -> Iterator[PreflightFinding]:
         if not case.fields.get("q_lora_rank"):
             yield PreflightFinding("mla-query")
         scaled = (truth.rope_scaling or {}).get("rope_type")
-        if scaled not in (None, "yarn"):
+        if scaled is None:
+            yield PreflightFinding("mla-plain-rope")
+        elif scaled != "yarn":
             yield PreflightFinding("mla-rope", {"kind": scaled})
         if truth.quantized or case.files.says_quantized:
             yield PreflightFinding("mla-quantized")
@@ -234,6 +237,8 @@ def _kinds(case: PreflightCase) -> Iterator[PreflightFinding]:
     yield from _quantization(case)
     if truth.parallel_drafting:
         yield PreflightFinding("parallel-drafting")
+        if all(case.files.config.get(key) is None for key in MASK_TOKENS):
+            yield PreflightFinding("no-mask-token")
     if truth.num_layers > 1:
         yield PreflightFinding("several-layers", {"layers": truth.num_layers})
 
@@ -362,8 +367,9 @@ def _wanted(case: PreflightCase) -> set[str]:
         wanted.add(f"layers.{i}.{case.contract.later_norm if i else 'input_layernorm'}.weight")
         if case.draft_class == "qwen3":
             wanted |= {f"layers.{i}.self_attn.{x}_norm.weight" for x in "qk"}
+    wanted.add("layers.0.hidden_norm.weight")  # built by every engine, for a head without aux states too
     if truth.uses_aux:
-        wanted |= {"fc.weight", "layers.0.hidden_norm.weight"}
+        wanted.add("fc.weight")
     if case.reads("norm_before_fc"):
         wanted.add("input_norm.weight")
     if case.reads("fc_norm"):
@@ -392,9 +398,18 @@ def _widths(case: PreflightCase) -> Iterator[PreflightFinding]:
     q = plain.get("layers.0.self_attn.q_proj.weight")
     if q is not None and len(q) == 2 and not truth.quantized and q[1] == truth.hidden_size:
         yield PreflightFinding("qkv-width", {"file": q[1], "built": 2 * truth.hidden_size})
+    up = shape_of(case.files, "layers.0.mlp.up_proj.weight") or shape_of(case.files, "midlayer.mlp.up_proj.weight")
+    if up is not None and len(up) == 2 and (width := _mlp_width(case)) not in (None, up[0]):
+        yield PreflightFinding("mlp-width", {"read": width, "file": up[0]})
     heads = 0 if truth.kind == "mla" else positive_int(case.fields, "num_attention_heads", 0)
     if q is not None and len(q) == 2 and heads and (read := _head_dim(case, heads)) * heads != q[0]:
         yield PreflightFinding("head-dim", {"read": read, "file": q[0] // heads})
+
+
+def _mlp_width(case: PreflightCase) -> int | None:
+    """Return the width of an MLP as an engine reads it; None if the config states none."""
+    key = case.contract.mlp_width.get(str(case.fields.get("model_type")), "intermediate_size")
+    return positive_int(case.fields, key, 0) or None
 
 
 def _head_dim(case: PreflightCase, heads: int) -> int:
@@ -467,10 +482,6 @@ def _several(names: set[str]) -> str:
 
 
 # Check aux hidden states: those the engine feeds to the head, and those the head was trained on
-
-
-FINAL_STATE = (-1,)
-"""The capture setting that feeds a head the target's final hidden state."""
 
 
 def wiring_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
