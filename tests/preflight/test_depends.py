@@ -17,7 +17,7 @@ from support.versions import SGLANG, VLLM
 
 import eagle3hub
 from eagle3hub import InspectOptions, inspect
-from eagle3hub.card.served import Served, choose, prospect
+from eagle3hub.card.served import Served, choose, open_folders, prospect
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
@@ -39,6 +39,9 @@ from eagle3hub.head.aux_defaults import AUX_IDS, aux_default
 from eagle3hub.head.target import read_target
 from eagle3hub.layouts import LAYOUTS, open_head
 from eagle3hub.layouts.base import ReadOptions
+from eagle3hub.lint.served import doubtful_uses, refused_uses
+from eagle3hub.publishing import gates
+from eagle3hub.publishing.files import read_folder
 from eagle3hub.validation.engine_runner import stops
 from eagle3hub.validation.render import preflight_verdict
 
@@ -197,6 +200,26 @@ def test_everything_that_reads_verdicts_knows_it(tmp_path: Path, target: Path, c
     status, out, _ = cli("recipe", folder, "--target", target, "--engine", "vllm", "--json")
     assert status == 0
     assert {v["verdict"] for v in json.loads(out)["preflight"]} == {"depends"}
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_a_command_on_a_card_needs_a_measurement_or_certainty(
+    tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch, measured: bool
+):
+    folder = without_ids(tmp_path / "head")
+    convert(folder, tmp_path / "out", "universal", ConvertOptions(target=str(target), target_name="owner/target"))
+    spec = json.dumps({"method": "eagle3", "model": "owner/head", "num_speculative_tokens": 3})
+    card = tmp_path / "out" / "README.md"
+    card.write_text(f"```bash\nvllm serve owner/target --speculative-config '{spec}'\n```\n")
+    (one,) = open_folders(tmp_path / "out", [""])
+    assert list(refused_uses(card.read_text(), [one], {"owner/head"})) == []
+    ((line, what),) = doubtful_uses(card.read_text(), [one], {"owner/head"})
+    assert line == 2 and what.endswith("right if the head was trained on layers 2, 15, 27")
+    monkeypatch.setattr(gates, "measured_well", lambda files: measured)
+    found = [p for p in gates._recipes("owner/head", read_folder(tmp_path / "out")[0]) if p.code == "publish-recipe"]
+    assert bool(found) != measured
+    if found:
+        assert "eagle3hub validate" in (found[0].hint or "")
 
 
 # No engine is right about what reading calls an error.
