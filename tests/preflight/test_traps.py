@@ -346,6 +346,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "architecture",
     ),
     "MLA, model_type deepseek_v3": (f.mla(model_type="deepseek_v3"), "X X R R R X X", "mtp-type"),
+    "Llama, model_type deepseek_v3": (f.universal(model_type="deepseek_v3"), "X X R R R R R", "mtp-type"),
     "MLA, model_type deepseek_v2": (f.mla(model_type="deepseek_v2"), "R R R R R X X", "aux-agree"),
     "MLA, RoPE base inside rope_parameters only": (
         f.mla(rope_theta="DELETE", rope_scaling="DELETE", rope_parameters={**f.YARN, "rope_theta": 5e6}),

@@ -22,7 +22,7 @@ from eagle3hub.head.aux_defaults import FINAL_STATE, shown
 from eagle3hub.head.fields import MASK_TOKENS
 from eagle3hub.head.rope import ROPE_THETA, read_rope
 from eagle3hub.head.target import TargetFacts
-from eagle3hub.layouts.hf_config import LAYERS, MLA_CLASS, context_of
+from eagle3hub.layouts.hf_config import LAYERS, MLA_CLASS, MLA_TYPES, context_of
 
 # Check config.json: what it says, and how an engine reads it
 
@@ -146,7 +146,7 @@ def _draft_class(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("architecture-plain" if plain else "architecture", facts)
     kind = case.files.config.get("model_type")
     if not case.files.nested and isinstance(kind, str) and kind in terms.mtp_types:
-        yield PreflightFinding("mtp-type", {"kind": kind})
+        yield PreflightFinding("mtp-type", {"kind": kind, "own": MLA_TYPES[0] if truth.kind == "mla" else truth.kind})
     if truth.kind != "mla" and case.fields.get("kv_lora_rank"):
         yield PreflightFinding("mla-stray")
     if truth.kind == "mla":
