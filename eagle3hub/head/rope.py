@@ -184,7 +184,7 @@ def read_rope(
     places: tuple[tuple[Place, Mapping[str, Any]], ...] = (("top_level", fields), ("inside", found))
     for place, stated in places:
         value = stated.get(PARTIAL)
-        if type(value) in (int, float) and value != 1:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value != 1:
             partial[place] = float(value)
     lacks = lacking(found)
     if reader == "top_level" and found:  # transformers 4 checks rope_scaling alone, as it stands
