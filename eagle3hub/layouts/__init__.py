@@ -12,7 +12,7 @@ from eagle3hub.head import Head
 from eagle3hub.head.target import TargetFacts, read_target
 from eagle3hub.layouts import provenance
 from eagle3hub.layouts.angelslim import AngelSlim
-from eagle3hub.layouts.aux_layers import apply_depth, apply_target, unnamed_layers
+from eagle3hub.layouts.aux_layers import apply_depth, apply_target, target_notes, unnamed_layers
 from eagle3hub.layouts.base import AS_FOUND, LAYOUTS, READERS, Layout, Match, Reader, ReadOptions
 from eagle3hub.layouts.flat import UnknownTrainer
 from eagle3hub.layouts.hf_config import context_of
@@ -23,7 +23,6 @@ from eagle3hub.layouts.safeailab import SafeAILab
 from eagle3hub.layouts.specforge import SpecForge
 from eagle3hub.layouts.specjax import SpecJax
 from eagle3hub.layouts.speculators import Speculators
-from eagle3hub.layouts.target_notes import target_notes
 from eagle3hub.layouts.tensors import MASK_HIDDEN, prepared, refuse_language_model
 from eagle3hub.layouts.torchspec import TorchSpec
 from eagle3hub.layouts.universal import Universal

@@ -255,13 +255,17 @@ def test_another_base_than_the_targets_is_noted(tmp_path: Path):
     assert "target-rope" not in notes_beside(source, tmp_path / "silent")
 
 
-def test_a_shorter_context_than_the_targets_is_noted(tmp_path: Path):
-    source = head_with(tmp_path / "head", max_position_embeddings=2048)
-    note = notes_beside(source, tmp_path / "long", max_position_embeddings=32768)["target-context"]
-    assert "2048 tokens, its target's 32768: SGLang refuses that; vLLM raises it" in note
-    yarn = head_with(tmp_path / "yarn", max_position_embeddings=2048, rope_scaling={**YARN, ORIGINAL: 512})
-    assert "YaRN" in notes_beside(yarn, tmp_path / "again", max_position_embeddings=32768)["target-context"]
-    assert "target-context" not in notes_beside(source, tmp_path / "short", max_position_embeddings=2048)
+def test_a_shorter_context_of_a_scaled_head_is_noted(tmp_path: Path):
+    plain = head_with(tmp_path / "plain", max_position_embeddings=2048)
+    assert "target-context" not in notes_beside(plain, tmp_path / "long", max_position_embeddings=32768)
+    for name, scaling, said in (
+        ("yarn", {**YARN, ORIGINAL: 512}, "vLLM's GPU runner serves the shorter one"),
+        ("dynamic", {"rope_type": "dynamic", "factor": 2.0}, "cannot be raised"),
+    ):
+        source = head_with(tmp_path / name, max_position_embeddings=2048, rope_scaling=scaling)
+        note = notes_beside(source, tmp_path / f"{name}-long", max_position_embeddings=32768)["target-context"]
+        assert "2048 tokens, its target's 32768" in note and said in note
+        assert "target-context" not in notes_beside(source, tmp_path / f"{name}-short", max_position_embeddings=2048)
 
 
 def test_a_type_that_sglang_jax_does_not_compute_leaves_universal_for_the_others(tmp_path: Path):
