@@ -22,7 +22,7 @@ _TEXT_PARTS = ("text_config", "thinker_config", "llm_config", "language_config")
 _DEPTHS = ("num_layers", "n_layer", "n_layers")
 _WIDTHS = ("n_embd", "d_model")
 _CONTEXTS = ("n_positions", "seq_length", "max_sequence_length", "max_seq_len")
-"""Other names of sizes, as vLLM reads them (0.32.0, ``transformers_utils/model_arch_config_convertor.py``)."""
+"""Other names of sizes, as vLLM reads them (``transformers_utils/model_arch_config_convertor.py``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -276,6 +276,7 @@ def apply_target(head: Head, target: TargetFacts) -> None:
             message = f"the head was made for a target with {what} {of_head}, but {target.name} has {of_target}"
             head.problems.append(_mismatch(message))
             return
+    head.target = target
     head.target_model_type = target.model_type or head.target_model_type
     apply_depth(head, target.num_hidden_layers, target.name)
     if head.max_position_embeddings is None:

@@ -153,7 +153,7 @@ def _renamed(found: Any, modules: Mapping[str, str], place: str) -> Any:
 
 
 PARALLEL_CLASSES = frozenset({"PEagleDraftModel", "PeagleLlamaForCausalLM", "PeagleQwen3ForCausalLM"})
-"""The draft classes of P-EAGLE that vLLM registers (0.32.0, ``models/registry.py:658``), for nested configs only."""
+"""The draft classes of P-EAGLE that vLLM registers (``models/registry.py:658``), for nested configs only."""
 POST_NORM_OF_TRTLLM = "return_hidden_post_norm"
 """The key of post-norm feedback inside ``eagle_config`` for released TensorRT-LLM."""
 _POST_NORM = ("norm_output", POST_NORM_OF_TRTLLM)

@@ -172,7 +172,7 @@ _QWEN3_FULL_LAYERS = 28
 LLAMA4, LLAMA4_WIDTH = "llama4_text", "intermediate_size_mlp"
 """The type of a Llama 4 config, and its key for the width of a dense MLP (its experts have intermediate_size).
 
-SGLang 0.5.23 builds drafts of this type with it (``models/llama_eagle3.py:81-84``), other engines with the other key.
+SGLang builds drafts of this type with it (``models/llama_eagle3.py:81-84``), other engines with the other key.
 """
 SLIDING = ("layer_types", "sliding_window", "use_sliding_window", "max_window_layers")
 
@@ -307,7 +307,7 @@ def _mla(config: Fields) -> MlaDims | None:
 def _without_interleave(config: Fields) -> Fields:
     """The config without ``rope_interleave: true``, which is how MLA heads rotate. Raises ConfigError for false.
 
-    vLLM 0.32 rotates so whatever the key says (``models/deepseek_v2.py:1122``); SGLang 0.5.23 obeys it (``:2166``).
+    vLLM rotates so whatever the key says (``models/deepseek_v2.py:1122``); SGLang obeys it (``:2166``).
     """
     if not config.flag("rope_interleave", default=True):
         raise ConfigError(

@@ -60,6 +60,7 @@ __all__ = [
     "current_contracts",
     "doubts",
     "engines_serving",
+    "engines_unchecked",
     "examine",
     "examine_written",
     "infer_truth",
@@ -116,17 +117,28 @@ def engines_serving(engines: Iterable[str], target: TargetFacts | None) -> dict[
     Without ``target``, an engine is left out only if it drafts for no target. If one runner of a version can serve the
     target, the engine can.
     """
+    return _about_target(engines, target, "refuses")
+
+
+def engines_unchecked(engines: Iterable[str], target: TargetFacts | None) -> dict[str, str]:
+    """Say that of each engine of which it was not checked whether its pinned version drafts for a target."""
+    found = _about_target(engines, target, "unknown")
+    return {engine: reason for engine, reason in found.items() if reason is not None}
+
+
+def _about_target(engines: Iterable[str], target: TargetFacts | None, effect: Effect) -> dict[str, str | None]:
+    """What an engine does with a target, whatever the head is, if it has this effect in all runners of its version."""
     found: dict[str, str | None] = {}
     for engine in engines:
-        reasons = [_unserved(terms, target) for terms in pinned_contracts(engine)]
+        reasons = [_of_target(terms, target, effect) for terms in pinned_contracts(engine)]
         found[engine] = next(iter(reasons), None) if all(reasons) else None
     return found
 
 
-def _unserved(terms: EngineContract, target: TargetFacts | None) -> str | None:
+def _of_target(terms: EngineContract, target: TargetFacts | None, effect: Effect) -> str | None:
     for finding in unserved_findings(terms, target):
         rule = terms.rules.get(finding.code)
-        if rule is not None and rule.effect == "refuses":
+        if rule is not None and rule.effect == effect:
             return rule.reason(finding.code, finding.facts).sentence
     return None
 
