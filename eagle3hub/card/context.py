@@ -160,7 +160,7 @@ def _variants(s: Semantics) -> list[tuple[str, str]]:
         ("Norm of each hidden state", "yes" if s.fc_norm else ""),
         ("Fed back between draft steps", "the normed hidden state" if s.feedback == "post_norm" else ""),
         ("Sliding window", f"{s.sliding_window:,} tokens" if s.sliding_window else ""),
-        ("Quantization", s.quantization or ""),
+        ("Quantization", f"{s.quantized_as} ({s.quantization})" if s.quantization else ""),
         ("Parallel drafting", "yes" if s.parallel_drafting else ""),
     ]
     return [(label, text) for label, text in rows if text]

@@ -20,10 +20,10 @@ from eagle3hub.engines.specs import preflight_version, version_data
 from eagle3hub.errors import InputError, UsageError
 from eagle3hub.head import Head
 from eagle3hub.head.aux_defaults import AUX_CAPTURE
+from eagle3hub.head.quantization import QUANT_CONFIG, json_object
 from eagle3hub.head.target import TargetFacts
 from eagle3hub.layouts import LAYOUTS, by_readers, open_head
 from eagle3hub.layouts.base import WriteOptions
-from eagle3hub.layouts.tensors import QUANT_CONFIG
 
 if TYPE_CHECKING:
     from eagle3hub.card.manifest import Layouts
@@ -123,7 +123,7 @@ def _in_layout(one: Served | None, layout: str, draft_tokens: int | None) -> Ser
         config=json.loads(json.dumps(written.config)),
         tensors={t.name: (t.dtype, tuple(t.shape)) for t in written.tensors},
         weights=("model.safetensors",),
-        quant_file=QUANT_CONFIG in written.side_files,
+        quant_file=json_object(written.side_files[QUANT_CONFIG]) if QUANT_CONFIG in written.side_files else None,
     )
     return replace(one, layout=layout, subject=replace(one.subject, files=files))
 

@@ -106,7 +106,7 @@ def _print(found: Inspection, console: Console, tensors: bool, command: Any) -> 
     console.print(
         f"[bold]{escape(doc['source'])}[/]: {'P-EAGLE' if s['parallel_drafting'] else 'EAGLE-3'} draft head"
         f"{' with MLA' if 'mla' in d else ''}, [bold]{doc['layout']}[/] layout{_unknown(doc['layout'])}, "
-        f"{readable_count(doc['parameters'])} parameters, {s['quantization'] or doc['dtype']}"
+        f"{readable_count(doc['parameters'])} parameters, {s['quantized_as'] or doc['dtype']}"
     )
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from eagle3hub.checkpoint.folder import Checkpoint
+from eagle3hub.checkpoint.safetensors import FLOATS, TORCH_NAME, main_dtype, scales_among
 from eagle3hub.errors import ConfigError, Hint, InputError, Problem, UsageError
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head, Semantics
 from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
 from eagle3hub.head.fields import MASK_TOKENS
+from eagle3hub.head.quantization import inputs_of, side_file
+from eagle3hub.head.rope import settled_base
 from eagle3hub.layouts.aux_layers import Taps, taps_from
 from eagle3hub.layouts.base import Contract, ReadOptions, aux_count
-from eagle3hub.layouts.hf_config import LlamaConfig, windowed_alike
+from eagle3hub.layouts.hf_config import ROPE_CONFLICT, LlamaConfig, windowed_alike
 from eagle3hub.layouts.tensors import (
     buffers_of,
     collect_tensors,
@@ -22,7 +25,16 @@ from eagle3hub.layouts.tensors import (
     refuse_own,
 )
 
-__all__ = ["Interpretation", "build_head", "overridden", "plain_semantics", "rewritten", "same_meaning"]
+__all__ = [
+    "Interpretation",
+    "build_head",
+    "interpreted",
+    "overridden",
+    "plain_semantics",
+    "rewritten",
+    "same_meaning",
+    "torch_dtype",
+]
 
 Interpret = Callable[[Mapping[str, Any]], "Interpretation"]
 
@@ -79,10 +91,23 @@ def overridden(options: ReadOptions) -> set[str]:
     return {field for field, value in given.items() if value is not None}
 
 
+def interpreted(interpret: Interpret, config: Mapping[str, Any], options: ReadOptions) -> Interpretation:
+    """The meaning of a config; where its fields of RoPE contradict each other, with the base that the user gives."""
+    try:
+        return interpret(config)
+    except ConfigError as e:
+        if options.rope_theta is None or e.code != ROPE_CONFLICT:
+            raise
+    layer = config.get("transformer_layer_config")
+    if isinstance(layer, dict):
+        return interpret({**config, "transformer_layer_config": settled_base(layer, options.rope_theta)})
+    return interpret(settled_base(config, options.rope_theta))
+
+
 def with_overrides(meaning: Interpretation, options: ReadOptions) -> Interpretation:
     """The interpretation with the user's overrides in place of what the config says."""
     s, aux, order = meaning.semantics, meaning.aux, meaning.fc_order
-    problems = list(meaning.problems)
+    problems = [*meaning.llama.problems, *meaning.problems]
     assumptions = [*meaning.llama.assumptions, *meaning.assumptions]
 
     open_fields = {a.field for a in assumptions}
@@ -130,7 +155,7 @@ def with_overrides(meaning: Interpretation, options: ReadOptions) -> Interpretat
     report("mask_token_id", meaning.mask_token_id, mask)
     return replace(
         meaning,
-        llama=replace(meaning.llama, assumptions=[]),
+        llama=replace(meaning.llama, assumptions=[], problems=[]),
         semantics=s,
         aux=aux,
         fc_order=order,
@@ -188,17 +213,49 @@ def build_head(
         speculative_tokens=meaning.speculative_tokens,
         mask_token_id=meaning.mask_token_id,
         fc_order=meaning.fc_order,
+        side_files=side_file(checkpoint) if semantics.quantization is not None else {},
         one_list=meaning.listed if meaning.one_list else None,
         other_names=other_names(tensors, buffers, contract.tensor_prefix),
         assumptions=list(meaning.assumptions),
         problems=[*meaning.problems, *problems],
     )
     refuse_own(head, options.drop)
+    _note_dtype(head)
     _check_aux_count(head)
     _check_embedding(head)
     _check_lm_head(head, meaning.draft_vocab_size)
     _check_mask_token(head)
     return head
+
+
+def torch_dtype(head: Head) -> str:
+    """The dtype a config states: that of most weights, quantized ones not counted."""
+    most = head.dtype
+    if most not in FLOATS or head.semantics.quantization is not None:
+        scales = scales_among(head.tensors)
+        floats = [ref for name, ref in head.tensors.items() if ref.dtype in FLOATS and name not in scales]
+        most = main_dtype(floats) if floats else "BF16"
+    return TORCH_NAME[most]
+
+
+_DTYPES = ("torch_dtype", "dtype")
+"""The keys of a config that state the dtype of the weights."""
+
+
+def _note_dtype(head: Head) -> None:
+    """Note a dtype in the config that is not the one of the weights; engines take the target's (vLLM, SGLang)."""
+    right, nested = torch_dtype(head), head.config.get("transformer_layer_config")
+    for place in (head.config, nested if isinstance(nested, dict) else {}):
+        for key in _DTYPES:
+            stated = place.get(key)
+            if isinstance(stated, str) and _plain(stated) not in ("auto", right):
+                message = f"config.json says {key}: {stated:.40}, and the weights are {right}"
+                head.problems.append(Problem("info", "config-dtype", message, f"eagle3hub convert writes {right}"))
+                return
+
+
+def _plain(dtype: str) -> str:
+    return dtype.removeprefix("torch.")
 
 
 def _check_aux_count(head: Head) -> None:
@@ -213,8 +270,9 @@ def _check_aux_count(head: Head) -> None:
             )
         return
     count, width = aux_count(head), head.dims.target_hidden_size
-    fc = head.tensors["fc.weight"]
-    inputs = 2 * fc.shape[1] if fc.dtype == "U8" else fc.shape[1]
+    inputs = inputs_of(head, "fc")
+    if inputs is None:
+        return
     if count * width != inputs or (head.aux is not None and len(head.aux) != count):
         named = f"{len(head.aux)} aux layers" if head.aux is not None else "a whole number of aux layers"
         raise ConfigError(f"fc.weight takes {inputs} inputs, which is not {named} of {width}", code="config-aux-count")
@@ -259,7 +317,7 @@ def _check_mask_token(head: Head) -> None:
         )
 
 
-_BY_TENSORS = ("fc_bias", "quantization", "attention", "joins_embedding")
+_BY_TENSORS = ("fc_bias", "quantization", "quantized_as", "attention", "joins_embedding")
 """Fields of `Semantics` that only the tensors tell."""
 
 
@@ -298,7 +356,11 @@ def earlier_files(head: Head, name: str, interpret: Interpret) -> Carried | None
     except InputError:
         return None
     doubtful = any(p.code == OPEN_FEEDBACK for p in meaning.problems)
-    return carried if same_meaning(meaning, head) and not doubtful else None
+    if doubtful or not same_meaning(meaning, head):
+        return None
+    return replace(
+        carried, config={**carried.config, **_agreeing_dtypes(carried.config, {"dtype": torch_dtype(head)})}
+    )
 
 
 _MEANINGFUL = frozenset(
@@ -335,7 +397,7 @@ def _completed(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str,
         elif isinstance(have, dict) and isinstance(value, dict) and key == "eagle_config":
             out[key] = _completed(have, value)
         elif isinstance(have, dict) and isinstance(value, dict) and key == "transformer_layer_config":
-            out[key] = windowed_alike(have, value)
+            out[key] = windowed_alike(have, value) | _agreeing_dtypes(have, fresh)
     return out | _agreeing_dtypes(source, fresh)
 
 
@@ -351,11 +413,10 @@ def _overlaid(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, 
 
 
 def _agreeing_dtypes(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """The dtype under both of its keys, where the source has both and they disagree."""
-    keys = ("torch_dtype", "dtype")
-    old, new = (source.get(key) for key in keys)
-    right = next((fresh[key] for key in keys if key in fresh), None)
-    return {} if right is None or None in (old, new) or old == new else dict.fromkeys(keys, right)
+    """The dtype of the weights under each of its keys where the source has another."""
+    right = next((fresh[key] for key in _DTYPES if key in fresh), None)
+    stated = {key: source[key] for key in _DTYPES if isinstance(source.get(key), str)}
+    return {} if right is None else {key: right for key, dtype in stated.items() if _plain(dtype) != right}
 
 
 def _without_twins(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:

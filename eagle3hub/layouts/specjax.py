@@ -18,7 +18,8 @@ from eagle3hub.head.aux_defaults import AUX_IDS, aux_default
 from eagle3hub.head.fields import Fields
 from eagle3hub.layouts.aux_layers import read_flat_taps, taps_or_fault
 from eagle3hub.layouts.base import Contract, LayoutFiles, Match, WriteOptions, alternatives
-from eagle3hub.layouts.flat import FlatLayout, Obeyed, torch_dtype
+from eagle3hub.layouts.flat import FlatLayout, Obeyed
+from eagle3hub.layouts.interpret import torch_dtype
 
 
 def saved_by_specjax(checkpoint: Checkpoint) -> bool:

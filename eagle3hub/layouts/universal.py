@@ -12,6 +12,7 @@ from eagle3hub.errors import ConfigError, Hint, Refusal
 from eagle3hub.head import Assumption, AuxTaps, Head, MlaDims
 from eagle3hub.head.aux_defaults import AUX_CAPTURE, AUX_IDS, FINAL_STATE, target_types
 from eagle3hub.head.fields import Fields
+from eagle3hub.head.rope import bound_by_context, type_of
 from eagle3hub.layouts.aux_layers import Taps, taps_from
 from eagle3hub.layouts.base import (
     Contract,
@@ -23,8 +24,14 @@ from eagle3hub.layouts.base import (
     assumed_depth,
     refuse_inexpressible,
 )
-from eagle3hub.layouts.flat import POST_NORM_OF_TRTLLM, FlatLayout, common_config, tensors_to_write
-from eagle3hub.layouts.hf_config import MLA_CLASS, bound_by_context, rope_fields
+from eagle3hub.layouts.flat import (
+    POST_NORM_OF_TRTLLM,
+    FlatLayout,
+    common_config,
+    tensors_to_write,
+    with_quantization,
+)
+from eagle3hub.layouts.hf_config import MLA_CLASS, rope_fields
 from eagle3hub.layouts.interpret import earlier_files
 from eagle3hub.layouts.specjax import saved_by_specjax
 
@@ -59,6 +66,7 @@ CANNOT = {
 
 
 HELD_FOR = {
+    "quantization": frozenset({"vllm", "sglang"}),
     "no_aux": frozenset({"vllm", "sglang", "trtllm"}),
     "no_lm_head": frozenset({"vllm", "sglang", "trtllm"}),
     "mla": frozenset({"vllm", "sglang", "trtllm"}),
@@ -71,6 +79,10 @@ HELD_FOR = {
     "target_width": frozenset({"vllm", "sglang", "trtllm"}),
 }
 """What a folder holds if it is made for these engines or some of them only."""
+
+
+_JAX_ROPE = ("default", "llama3", "yarn", "proportional")
+"""Types of RoPE that sglang-jax computes (``layers/embeddings.py``, ``get_rope``)."""
 
 
 def _serves(head: Head, engine: str) -> bool:
@@ -303,6 +315,10 @@ class Universal(FlatLayout):
         assumptions = assumed_depth(head, "sglang-jax") if _serves(head, "sglang_jax") else []
         notes = trtllm_note(head, aux)
         context, note = context_to_write(head)
+        kind = type_of(head.semantics.rope.scaling or {})
+        if kind not in _JAX_ROPE and _serves(head, "sglang_jax"):
+            what = f"the head has RoPE of type {kind}, which sglang-jax does not compute"
+            raise _not_universal(head, what, "rope-type")
         if note:
             notes.append(note)
         if head.target_context is None and _serves(head, "sglang"):
@@ -328,7 +344,7 @@ class Universal(FlatLayout):
             own = self._completed_config(head) if head.layout == self.name else self.new_config(head)
             config = own | by_target
         tensors, metadata, origin = tensors_to_write(head, self.name, self.contract_for(False), before)
-        return LayoutFiles(config, tensors, metadata, origin, assumptions, notes)
+        return with_quantization(LayoutFiles(config, tensors, metadata, origin, assumptions, notes), head)
 
     def new_config(self, head: Head) -> dict[str, Any]:
         """The flat config without what depends on the target."""

@@ -213,7 +213,7 @@ def test_a_final_state_head_with_an_fc_contradicts_itself(tmp_path: Path):
 def test_quantized_heads_pass_through_and_go_nowhere_else(tmp_path: Path, kind: str):
     source = variants.quantized(tmp_path / "x", kind)
     head = open_head(source)
-    assert head.semantics.quantization == kind
+    assert (head.semantics.quantization, head.semantics.quantized_as) == ("modelopt", kind)
     convert(source, tmp_path / "out", "modelopt")
     for name in ("model.safetensors", "hf_quant_config.json"):
         assert (tmp_path / "out" / name).read_bytes() == (source / name).read_bytes()

@@ -33,6 +33,7 @@ from eagle3hub.engines.preflight import (
     weigh,
 )
 from eagle3hub.engines.preflight.contracts import Reason
+from eagle3hub.engines.specs import default_version
 from eagle3hub.errors import Problem
 from eagle3hub.head import Assumption
 from eagle3hub.head.aux_defaults import AUX_IDS, aux_default
@@ -351,7 +352,8 @@ def test_heads_of_the_final_state_are_judged_by_version_and_runner(tmp_path: Pat
     head = open_head(folder, target=str(target))
     subject, facts = examine(open_checkpoint(folder), head), read_target(str(target))
     kinds = {v.title: v.kind for c in contracts() for v in (preflight(subject, c.engine, c.version, facts),)}
-    assert (kinds["vLLM 0.32.0 V1 (CPU)"], kinds["vLLM 0.32.0 V2 (GPU)"]) == ("right", "refuses")
+    pinned = default_version("vllm")
+    assert (kinds[f"vLLM {pinned} V1 (CPU)"], kinds[f"vLLM {pinned} V2 (GPU)"]) == ("right", "refuses")
     assert (kinds["vLLM 0.33.0 V1 (CPU)"], kinds["vLLM 0.33.0 V2 (GPU)"]) == ("right", "right")
     assert kinds[f"SGLang {SGLANG}"] == "right"
     assert told_layers(head, "trtllm") == (-1,) and told_layers(head, "vllm") is None
