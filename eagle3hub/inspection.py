@@ -123,7 +123,7 @@ def _not_as_made(subject: ExaminedHead, head: Head, target: TargetFacts | None) 
     """Yield the verdict of each engine that the folder was made for and that would not get it right."""
     for engine in (engine for engine in head.made_for if engine in ENGINES):
         for terms in pinned_contracts(engine):
-            verdict = preflight(subject, engine, terms.version, target, told_layers(head, engine))
+            verdict = preflight(subject, engine, terms.version, target, told_layers(head, engine)).on_files
             if verdict.kind in ("silently_wrong", "refuses"):
                 yield verdict
 

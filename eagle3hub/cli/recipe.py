@@ -84,7 +84,9 @@ def recipe(
     told = [
         key for key in (AUX_CAPTURE, PARALLEL_DRAFTING) if any(key in word for word in (made.yaml or "", *made.argv))
     ]
-    verdicts = [preflight(subject, c.engine, c.version, facts).with_settings(told) for c in judged]
+    devices = tensor_parallel or 1
+    foreseen = [preflight(subject, c.engine, c.version, facts, tensor_parallel=devices) for c in judged]
+    verdicts = [verdict.with_settings(told) for verdict in foreseen]
     document = {**made.to_json(), "preflight": [verdict.to_json() for verdict in verdicts]}
     emit(document, lambda out: _print(made, verdicts, out), as_json=as_json)
 

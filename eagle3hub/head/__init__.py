@@ -21,6 +21,7 @@ from eagle3hub.system.text import readable_count
 
 if TYPE_CHECKING:
     from eagle3hub.checkpoint.folder import Checkpoint
+    from eagle3hub.head.target import TargetFacts
 
 
 class _FinalNorm(Enum):
@@ -306,6 +307,7 @@ class Head:
         other_names: name on disk, by canonical name, of each tensor and buffer whose name is not today's.
         side_files: small files that belong to the head besides config and weights, by name.
         carried: how earlier layouts stored it, from the provenance file.
+        target: the target that the user named, if it fits.
         made_for: names of the engines that a folder was or shall be made for; empty means not for some only.
         assumptions, problems: what is not known, and what is wrong.
         opened: the folder as it was opened, every tensor included; None for a head that was not read from one.
@@ -337,6 +339,7 @@ class Head:
     side_files: dict[str, bytes] = field(default_factory=dict)
     carried: dict[str, Carried] = field(default_factory=dict)
     made_for: tuple[str, ...] = ()
+    target: TargetFacts | None = field(default=None, compare=False, repr=False)
     assumptions: list[Assumption] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     opened: Checkpoint | None = field(default=None, compare=False, repr=False)

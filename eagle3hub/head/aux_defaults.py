@@ -19,7 +19,7 @@ AUX_IDS = "eagle_aux_hidden_state_layer_ids"
 AUX_COUNT = "num_aux_hidden_states"
 """The config key that says how many aux hidden states fc takes, where they are not three."""
 AUX_LAYERS = "target_layer_ids"
-"""The config key of DeepSpec's heads that lists aux layers, as after-layer ids (vLLM 0.32.0, V2 runner)."""
+"""The config key of DeepSpec's heads that lists aux layers, as after-layer ids (vLLM's V2 runner)."""
 AUX_CAPTURE = "eagle3_layers_to_capture"
 """The key of TensorRT-LLM's own YAML that lists aux layers, as after-layer ids."""
 FINAL_STATE = (-1,)

@@ -21,7 +21,7 @@ QUANT_CONFIG = "hf_quant_config.json"
 # What a config says.
 #
 # ``quantization_config`` is an object with ``quant_method`` (transformers); compressed-tensors once called it
-# ``compression_config`` (vLLM 0.32.0 ``transformers_utils/model_arch_config_convertor.py:263-303``). ModelOpt's
+# ``compression_config`` (vLLM ``transformers_utils/model_arch_config_convertor.py:263-303``). ModelOpt's
 # exporter of heads writes ``producer`` and ``quantization`` in place of ``quant_method``, and the same in
 # QUANT_CONFIG, which counts where config.json has neither (vLLM ``transformers_utils/config.py:886-902``).
 
@@ -376,7 +376,7 @@ def _mapped(value: Any, names: Mapping[str, str]) -> Any:
 # - compressed-tensors, packed: ``weight_packed``, 32 bits of values in an I32 along the inputs (U8 for NVFP4, with
 #   ``weight_global_scale``), ``weight_shape`` with the shape before packing, ``weight_zero_point``, ``weight_g_idx``.
 # - GPTQ and AWQ: ``qweight`` with ``scales``, ``qzeros`` and ``g_idx``. GPTQ packs along the inputs, AWQ and Quark's
-#   int4 along the outputs of the transposed weight (vLLM 0.32.0 ``quantization/auto_gptq.py``, ``auto_awq.py``,
+#   int4 along the outputs of the transposed weight (vLLM ``quantization/auto_gptq.py``, ``auto_awq.py``,
 #   ``quark/schemes/quark_w4a16_int4.py``).
 
 

@@ -12,7 +12,7 @@ from eagle3hub.head import Head
 from eagle3hub.head.target import TargetFacts, read_target
 from eagle3hub.layouts import provenance
 from eagle3hub.layouts.angelslim import AngelSlim
-from eagle3hub.layouts.aux_layers import apply_depth, apply_target, unnamed_layers
+from eagle3hub.layouts.aux_layers import apply_depth, apply_target, target_notes, unnamed_layers
 from eagle3hub.layouts.base import AS_FOUND, LAYOUTS, READERS, Layout, Match, Reader, ReadOptions
 from eagle3hub.layouts.flat import UnknownTrainer
 from eagle3hub.layouts.hf_config import context_of
@@ -196,7 +196,9 @@ def settle(
                 f"--num-target-layers {options.num_target_layers}: {facts.name} has {facts.num_hidden_layers} layers",
                 hint="give one of the two",
             )
+        notes = list(target_notes(head, facts))
         apply_target(head, facts)
+        head.problems += notes
     elif options.num_target_layers is not None:
         apply_depth(head, options.num_target_layers)
     elif head.aux is None and all(a.field != "aux" for a in head.assumptions):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal
@@ -11,6 +11,7 @@ from eagle3hub.errors import ConfigError, Hint, Problem
 from eagle3hub.head import Assumption, AuxOrigin, AuxTaps, Head
 from eagle3hub.head.aux_defaults import AUX_IDS, aux_default, shown, target_types
 from eagle3hub.head.fields import Fields
+from eagle3hub.head.rope import ROPE_THETA, bound_by_context, in_words, of_whole_heads
 from eagle3hub.head.target import TargetFacts
 from eagle3hub.layouts.base import READERS, aux_count
 
@@ -275,6 +276,7 @@ def apply_target(head: Head, target: TargetFacts) -> None:
             message = f"the head was made for a target with {what} {of_head}, but {target.name} has {of_target}"
             head.problems.append(_mismatch(message))
             return
+    head.target = target
     head.target_model_type = target.model_type or head.target_model_type
     apply_depth(head, target.num_hidden_layers, target.name)
     if head.max_position_embeddings is None:
@@ -371,3 +373,43 @@ def _listed(layers: Sequence[int]) -> str:
 
 def _mismatch(message: str) -> Problem:
     return Problem("error", "target-mismatch", message, "name the target the head was trained for")
+
+
+# Notes on a head beside its target: where its RoPE and its context are others than the target's.
+
+
+def target_notes(head: Head, target: TargetFacts) -> Iterator[Problem]:
+    """Yield a note (severity ``info``) for each fact that differs; none of them is a fault.
+
+    ``head`` as it was read, before anything of the target was filled in.
+    """
+    yield from _other_rope(head, target)
+    yield from _shorter_context(head, target)
+
+
+def _other_rope(head: Head, target: TargetFacts) -> Iterator[Problem]:
+    own, theirs = head.semantics.rope, target.rope()
+    if theirs is None:
+        return
+    base = ROPE_THETA if theirs.theta is None else theirs.theta
+    if (own.theta, of_whole_heads(own.scaling or {})) == (base, theirs.scaling):
+        return
+    message = (
+        f"the head's RoPE has {in_words(own.theta, own.scaling)}, its target's {in_words(base, theirs.scaling)}: "
+        "engines rotate a draft by its own, right if it was trained so (some trainers always take base 10000)"
+    )
+    yield Problem("info", "target-rope", message)
+
+
+def _shorter_context(head: Head, target: TargetFacts) -> Iterator[Problem]:
+    own, theirs, scaling = head.max_position_embeddings, target.max_position_embeddings, head.semantics.rope.scaling
+    if own is None or theirs is None or own >= theirs:
+        return
+    if bound_by_context(scaling):
+        how = "the head's RoPE scaling is computed from it, so it cannot be raised"
+    elif scaling and scaling.get("rope_type") == "yarn":
+        how = "from 0.33 on, vLLM's GPU runner serves the shorter one, because of the head's YaRN"
+    else:  # vLLM raises it, and what SGLang does with it is in its verdict
+        return
+    message = f"the head's context is {own} tokens, its target's {theirs}: SGLang refuses that, and {how}"
+    yield Problem("info", "target-context", message)

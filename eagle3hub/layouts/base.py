@@ -462,9 +462,25 @@ def _option_for(refusal: InputError, layout: Layout) -> str:
     return next((need.option for need in layout.contract.needs if need.code == refusal.code), "")
 
 
+Trial = Callable[[Head, Layout], None]
+"""Tries a conversion without writing a file. Raises the InputError that the conversion would end with."""
+
+
+def _by_codec(head: Head, layout: Layout) -> None:
+    layout.write(head, WriteOptions(speculative_tokens=head.speculative_tokens or 1))
+
+
+_trials: list[Trial] = [_by_codec]
+
+
+def try_by(trial: Trial) -> None:
+    """Try what a hint names by ``trial``, which knows more of a conversion than the codecs do."""
+    _trials[:] = [trial]
+
+
 def _refusal_of(head: Head, layout: Layout) -> InputError | None:
     try:
-        layout.write(head, WriteOptions(speculative_tokens=head.speculative_tokens or 1))
+        _trials[0](head, layout)
     except InputError as e:
         return e
     return None

@@ -15,6 +15,7 @@ from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head
 from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS, AUX_LAYERS
 from eagle3hub.head.fields import MASK_TOKENS, Fields
 from eagle3hub.head.quantization import QUANT_KEYS, json_object, module_of, renamed
+from eagle3hub.head.rope import ROPE_THETA, plain_scaling, unscaled
 from eagle3hub.head.vocab import mask_as
 from eagle3hub.layouts.aux_layers import Taps, read_flat_taps, taps_from, taps_or_fault
 from eagle3hub.layouts.base import (
@@ -28,20 +29,13 @@ from eagle3hub.layouts.base import (
     assumed_depth,
     refuse_inexpressible,
 )
-from eagle3hub.layouts.hf_config import (
-    MLA_TYPES,
-    SLIDING,
-    attention_fields,
-    parse_llama,
-    plain_scaling,
-    rope_fields,
-    unscaled,
-)
+from eagle3hub.layouts.hf_config import MLA_TYPES, SLIDING, attention_fields, parse_llama, rope_fields
 from eagle3hub.layouts.interpret import (
     Interpret,
     Interpretation,
     build_head,
     earlier_files,
+    interpreted,
     plain_semantics,
     rewritten,
     taps_of,
@@ -159,7 +153,7 @@ def _renamed(found: Any, modules: Mapping[str, str], place: str) -> Any:
 
 
 PARALLEL_CLASSES = frozenset({"PEagleDraftModel", "PeagleLlamaForCausalLM", "PeagleQwen3ForCausalLM"})
-"""The draft classes of P-EAGLE that vLLM registers (0.32.0, ``models/registry.py:658``), for nested configs only."""
+"""The draft classes of P-EAGLE that vLLM registers (``models/registry.py:658``), for nested configs only."""
 POST_NORM_OF_TRTLLM = "return_hidden_post_norm"
 """The key of post-norm feedback inside ``eagle_config`` for released TensorRT-LLM."""
 _POST_NORM = ("norm_output", POST_NORM_OF_TRTLLM)
@@ -260,6 +254,7 @@ class FlatReader:
                 *problems,
                 *taps.problems,
                 *_post_norm_claim(c, contract),
+                *_base_inside(c, llama.rope.theta),
                 *_oddities(c, llama.num_hidden_layers, "num_layers" in changes),
             ],
         )
@@ -276,7 +271,7 @@ class FlatReader:
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions = AS_FOUND) -> Head:
         """The head in the folder."""
-        meaning = self.interpret(checkpoint.config, names=checkpoint.tensors)
+        meaning = interpreted(lambda c: self.interpret(c, names=checkpoint.tensors), checkpoint.config, options)
         contract = self.contract_for(meaning.semantics.parallel_drafting)
         head = build_head(self.name, contract, checkpoint, meaning, options)
         if head.semantics.quantization is None and checkpoint.config.get("quantization_config"):
@@ -495,6 +490,20 @@ def _post_norm_claim(config: Fields, contract: Contract) -> list[Problem]:
         "--norm-output",
     )
     return [Problem("error", OPEN_FEEDBACK, message, hint)]
+
+
+def _base_inside(config: Fields, theta: float) -> list[Problem]:
+    """A note that only readers of transformers 5's generation find the RoPE base, where it is another than 10000."""
+    if config.get("rope_theta") is not None or theta == ROPE_THETA:
+        return []
+    places = [key for key in ("rope_scaling", "rope_parameters") if (config.mapping(key) or {}).get("rope_theta")]
+    if not places:
+        return []
+    message = (
+        f"the RoPE base {theta:.15g} stands inside {places[0]} only: engines that read the top level, as TensorRT-LLM "
+        "1.2 and sglang-jax do, rotate with 10000"
+    )
+    return [Problem("info", "config-rope-inside", message, "eagle3hub convert writes it at top level, too")]
 
 
 def _oddities(config: Fields, layers: int, made_one: bool) -> list[Problem]:

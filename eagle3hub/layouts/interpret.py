@@ -13,9 +13,10 @@ from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head, Se
 from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
 from eagle3hub.head.fields import MASK_TOKENS
 from eagle3hub.head.quantization import inputs_of, side_file
+from eagle3hub.head.rope import settled_base
 from eagle3hub.layouts.aux_layers import Taps, taps_from
 from eagle3hub.layouts.base import Contract, ReadOptions, aux_count
-from eagle3hub.layouts.hf_config import LlamaConfig, windowed_alike
+from eagle3hub.layouts.hf_config import ROPE_CONFLICT, LlamaConfig, windowed_alike
 from eagle3hub.layouts.tensors import (
     buffers_of,
     collect_tensors,
@@ -25,7 +26,14 @@ from eagle3hub.layouts.tensors import (
 )
 
 __all__ = [
-    *("Interpretation", "build_head", "overridden", "plain_semantics", "rewritten", "same_meaning", "torch_dtype"),
+    "Interpretation",
+    "build_head",
+    "interpreted",
+    "overridden",
+    "plain_semantics",
+    "rewritten",
+    "same_meaning",
+    "torch_dtype",
 ]
 
 Interpret = Callable[[Mapping[str, Any]], "Interpretation"]
@@ -83,10 +91,23 @@ def overridden(options: ReadOptions) -> set[str]:
     return {field for field, value in given.items() if value is not None}
 
 
+def interpreted(interpret: Interpret, config: Mapping[str, Any], options: ReadOptions) -> Interpretation:
+    """The meaning of a config; where its fields of RoPE contradict each other, with the base that the user gives."""
+    try:
+        return interpret(config)
+    except ConfigError as e:
+        if options.rope_theta is None or e.code != ROPE_CONFLICT:
+            raise
+    layer = config.get("transformer_layer_config")
+    if isinstance(layer, dict):
+        return interpret({**config, "transformer_layer_config": settled_base(layer, options.rope_theta)})
+    return interpret(settled_base(config, options.rope_theta))
+
+
 def with_overrides(meaning: Interpretation, options: ReadOptions) -> Interpretation:
     """The interpretation with the user's overrides in place of what the config says."""
     s, aux, order = meaning.semantics, meaning.aux, meaning.fc_order
-    problems = list(meaning.problems)
+    problems = [*meaning.llama.problems, *meaning.problems]
     assumptions = [*meaning.llama.assumptions, *meaning.assumptions]
 
     open_fields = {a.field for a in assumptions}
@@ -134,7 +155,7 @@ def with_overrides(meaning: Interpretation, options: ReadOptions) -> Interpretat
     report("mask_token_id", meaning.mask_token_id, mask)
     return replace(
         meaning,
-        llama=replace(meaning.llama, assumptions=[]),
+        llama=replace(meaning.llama, assumptions=[], problems=[]),
         semantics=s,
         aux=aux,
         fc_order=order,

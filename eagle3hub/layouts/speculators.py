@@ -13,6 +13,7 @@ from eagle3hub.errors import ConfigError, Hint, Problem, Refusal
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.fields import Fields
+from eagle3hub.head.rope import ROPE_THETA
 from eagle3hub.layouts.aux_layers import Taps, taps_from, taps_or_fault
 from eagle3hub.layouts.base import (
     AS_FOUND,
@@ -26,11 +27,12 @@ from eagle3hub.layouts.base import (
     refuse_inexpressible,
 )
 from eagle3hub.layouts.flat import tensors_to_write, with_quantization
-from eagle3hub.layouts.hf_config import ROPE_THETA, llama_fields, parse_llama, rope_fields, with_defaults
+from eagle3hub.layouts.hf_config import llama_fields, parse_llama, rope_fields, with_defaults
 from eagle3hub.layouts.interpret import (
     Interpretation,
     build_head,
     earlier_files,
+    interpreted,
     plain_semantics,
     rewritten,
     taps_of,
@@ -308,7 +310,7 @@ class Speculators:
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions = AS_FOUND) -> Head:
         """The head in the folder."""
-        meaning = self._meaning(checkpoint.config, checkpoint.tensors)
+        meaning = interpreted(lambda c: self._meaning(c, checkpoint.tensors), checkpoint.config, options)
         head = build_head(self.name, self.contract, checkpoint, meaning, options)
         version = version_of(checkpoint.config)
         if version is not None and _RANDOM_WEIGHTS[0] <= version <= _RANDOM_WEIGHTS[1] and _untrained(head):

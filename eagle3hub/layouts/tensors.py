@@ -267,7 +267,7 @@ MASK_HIDDEN = "mask_hidden"
 
 
 def same_shape(name: str, a: tuple[int, ...], b: tuple[int, ...]) -> bool:
-    """Whether two shapes of a tensor are one: vLLM flattens mask_hidden (0.32.0, ``models/llama_eagle3.py:415``)."""
+    """Whether two shapes of a tensor are one: vLLM flattens mask_hidden (``models/llama_eagle3.py:415``)."""
     if name == MASK_HIDDEN and max(len(a), len(b)) <= 3:
         a, b = (1,) * (3 - len(a)) + a, (1,) * (3 - len(b)) + b
     return a == b
@@ -277,7 +277,7 @@ def output_biases(head: Head) -> dict[str, TensorRef]:
     """By its name, each bias of o that the head lacks although it has them on q, k and v, with that of q beside it.
 
     Some trainers of P-EAGLE heads make no bias on o. ``attention_bias: true`` asks an engine for all four (vLLM
-    0.32.0, ``models/llama.py:169``), and one that no tensor fills is whatever lies in memory: zeros say what the head
+    ``models/llama.py:169``), and one that no tensor fills is whatever lies in memory: zeros say what the head
     computes.
     """
     if not head.semantics.attention_bias or head.dims.mla is not None:

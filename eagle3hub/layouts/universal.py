@@ -12,6 +12,7 @@ from eagle3hub.errors import ConfigError, Hint, Refusal
 from eagle3hub.head import Assumption, AuxTaps, Head, MlaDims
 from eagle3hub.head.aux_defaults import AUX_CAPTURE, AUX_IDS, FINAL_STATE, target_types
 from eagle3hub.head.fields import Fields
+from eagle3hub.head.rope import bound_by_context, type_of
 from eagle3hub.layouts.aux_layers import Taps, taps_from
 from eagle3hub.layouts.base import (
     Contract,
@@ -30,7 +31,7 @@ from eagle3hub.layouts.flat import (
     tensors_to_write,
     with_quantization,
 )
-from eagle3hub.layouts.hf_config import MLA_CLASS, bound_by_context, rope_fields
+from eagle3hub.layouts.hf_config import MLA_CLASS, rope_fields
 from eagle3hub.layouts.interpret import earlier_files
 from eagle3hub.layouts.specjax import saved_by_specjax
 
@@ -78,6 +79,10 @@ HELD_FOR = {
     "target_width": frozenset({"vllm", "sglang", "trtllm"}),
 }
 """What a folder holds if it is made for these engines or some of them only."""
+
+
+_JAX_ROPE = ("default", "llama3", "yarn", "proportional")
+"""Types of RoPE that sglang-jax computes (``layers/embeddings.py``, ``get_rope``)."""
 
 
 def _serves(head: Head, engine: str) -> bool:
@@ -310,6 +315,10 @@ class Universal(FlatLayout):
         assumptions = assumed_depth(head, "sglang-jax") if _serves(head, "sglang_jax") else []
         notes = trtllm_note(head, aux)
         context, note = context_to_write(head)
+        kind = type_of(head.semantics.rope.scaling or {})
+        if kind not in _JAX_ROPE and _serves(head, "sglang_jax"):
+            what = f"the head has RoPE of type {kind}, which sglang-jax does not compute"
+            raise _not_universal(head, what, "rope-type")
         if note:
             notes.append(note)
         if head.target_context is None and _serves(head, "sglang"):

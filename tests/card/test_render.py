@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
@@ -341,6 +342,18 @@ def test_one_template_can_be_replaced(example: Manifest, tmp_path: Path) -> None
     text = card(example, samples.make_report(), templates=tmp_path)
     assert f"## Ours\n\n{samples.REPO} and 1.45" in text
     assert "## Limitations" not in text and "## Results" in text
+
+
+def test_a_template_that_changed_is_read_again_though_its_file_looks_the_same(
+    example: Manifest, tmp_path: Path
+) -> None:
+    path = tmp_path / "_limitations.md.j2"
+    for word in ("Ours", "Mine"):
+        path.write_text(f"## {word}\n")
+        os.utime(path, (1, 1))
+        text = card(example, samples.make_report(), templates=tmp_path)
+        assert f"\n## {word}\n" in text
+        assert ("## Ours" in text) == (word == "Ours")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from support.variants import Has, config_of, edit
 from eagle3hub import InspectOptions, inspect
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
+from eagle3hub.engines.specs import default_version
 from eagle3hub.errors import Refusal
 from eagle3hub.layouts import ReadOptions, open_head
 
@@ -52,7 +53,7 @@ def test_one_folder_serves_vllm_and_sglang(tmp_path: Path, target: Path):
     kinds = {v.title: v.kind for v in found.engines}
     assert {kind for title, kind in kinds.items() if title.startswith(("vLLM", "SGLang "))} == {"depends"}
     assert kinds["TensorRT-LLM main"] == "depends"
-    assert kinds["TensorRT-LLM 1.2"] == "silently_wrong", "it has no fc_norm"
+    assert kinds[f"TensorRT-LLM {default_version('trtllm')}"] == "silently_wrong", "it has no fc_norm"
     (tmp_path / "out/eagle3hub.json").unlink()
     again = open_head(tmp_path / "out")
     assert again.semantics == found.head.semantics

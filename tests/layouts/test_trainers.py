@@ -165,7 +165,8 @@ def test_safeailab_takes_no_embeddings_and_no_scaling_its_code_would_not_use(tmp
     source = variants.specforge(tmp_path / "x", has=Has(embeddings=True))
     with pytest.raises(Refusal, match="takes the target's wherever they fit"):
         convert(source, tmp_path / "out", "safeailab")
-    scaled = heads.specforge(tmp_path / "y", rope_scaling={"rope_type": "llama3", "factor": 8.0})
+    llama3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    scaled = heads.specforge(tmp_path / "y", rope_scaling=llama3)
     with pytest.raises(Refusal, match="knows linear and dynamic only"):
         convert(scaled, tmp_path / "out", "safeailab")
     convert(edit(scaled, rope_scaling={"rope_type": "linear", "factor": 8.0}), tmp_path / "out", "safeailab")

@@ -207,17 +207,55 @@ MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
     ),
     "multimodal RoPE": (
         f.universal(rope_scaling={"rope_type": "default", "mrope_section": [1, 1, 0]}),
-        "R R R U U S U",
+        "R U R X U S U",
         "mrope",
     ),
     "multimodal RoPE, old word for its type": (
         f.universal(rope_scaling={"type": "mrope", "mrope_section": [1, 1, 0]}),
-        "R R R U U S U",
+        "R U R U U X U",
         "mrope",
     ),
     "heads rotated in part": (
         f.universal(rope_scaling={"rope_type": "default", "partial_rotary_factor": 0.5}),
-        "R R S U U U S",
+        "S S R X S R R",
         "partial-rotary",
+    ),
+    "heads rotated in part, as top level says": (
+        f.universal(partial_rotary_factor=0.5),
+        "S S S S S R R",
+        "partial-rotary",
+    ),
+    "RoPE base inside rope_scaling": (
+        f.universal(rope_theta="DELETE", rope_scaling={"rope_type": "default", "rope_theta": 1e6}),
+        "R R R X R S R",
+        "rope-theta",
+    ),
+    "RoPE scaling without its factor": (
+        f.universal(rope_scaling={"rope_type": "linear"}),
+        "X X X X X X S",
+        "rope-incomplete",
+    ),
+    "RoPE scaling of a type few know": (
+        f.universal(rope_scaling={"rope_type": "su", "short_factor": [1.0] * 2, "long_factor": [2.0] * 2}),
+        "R R X X X X S",
+        "rope-type",
+    ),
+    "RoPE scaling of a type nobody knows": (
+        f.universal(rope_scaling={"rope_type": "foo"}),
+        "X X X X X X S",
+        "rope-type",
+    ),
+    "YaRN, and a context shorter than the target's": (
+        f.universal(
+            rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512},
+            max_position_embeddings=2048,
+        ),
+        "R R X R R R R",
+        "context",
+    ),
+    "RoPE that differs by kind of layer": (
+        f.universal(rope_theta="DELETE", rope_parameters={"full_attention": {"rope_theta": 1e6}}),
+        "X X X R U R U",
+        "rope-by-layer",
     ),
 }

@@ -17,7 +17,7 @@ from support.versions import SGLANG, VLLM
 
 import eagle3hub
 from eagle3hub import InspectOptions, inspect
-from eagle3hub.card.served import Served, choose, prospect
+from eagle3hub.card.served import Served, choose, open_folders, prospect
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
@@ -33,12 +33,16 @@ from eagle3hub.engines.preflight import (
     weigh,
 )
 from eagle3hub.engines.preflight.contracts import Reason
+from eagle3hub.engines.specs import default_version
 from eagle3hub.errors import Problem
 from eagle3hub.head import Assumption
 from eagle3hub.head.aux_defaults import AUX_IDS, aux_default
 from eagle3hub.head.target import read_target
 from eagle3hub.layouts import LAYOUTS, open_head
 from eagle3hub.layouts.base import ReadOptions
+from eagle3hub.lint.served import doubtful_uses, refused_uses
+from eagle3hub.publishing import gates
+from eagle3hub.publishing.files import read_folder
 from eagle3hub.validation.engine_runner import stops
 from eagle3hub.validation.render import preflight_verdict
 
@@ -190,11 +194,33 @@ def test_everything_that_reads_verdicts_knows_it(tmp_path: Path, target: Path, c
     chosen = choose([one], "vllm", VLLM)
     assert chosen is not None and chosen.folder is one
     assert "right if the head was trained on layers 2, 15, 27" in chosen.remarks[0]
+    settled = choose([one], "vllm", VLLM, settled=True)
+    assert settled is not None and "as they are" in settled.remarks[0], "a measurement that passed shows it"
     _, out, _ = cli("recipe", folder, "--target", target, "--engine", "vllm")
     assert "right if trained on layers 2, 15, 27" in " ".join(out.split())
     status, out, _ = cli("recipe", folder, "--target", target, "--engine", "vllm", "--json")
     assert status == 0
     assert {v["verdict"] for v in json.loads(out)["preflight"]} == {"depends"}
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_a_command_on_a_card_needs_a_measurement_or_certainty(
+    tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch, measured: bool
+):
+    folder = without_ids(tmp_path / "head")
+    convert(folder, tmp_path / "out", "universal", ConvertOptions(target=str(target), target_name="owner/target"))
+    spec = json.dumps({"method": "eagle3", "model": "owner/head", "num_speculative_tokens": 3})
+    card = tmp_path / "out" / "README.md"
+    card.write_text(f"```bash\nvllm serve owner/target --speculative-config '{spec}'\n```\n")
+    (one,) = open_folders(tmp_path / "out", [""])
+    assert list(refused_uses(card.read_text(), [one], {"owner/head"})) == []
+    ((line, what),) = doubtful_uses(card.read_text(), [one], {"owner/head"})
+    assert line == 2 and what.endswith("right if the head was trained on layers 2, 15, 27")
+    monkeypatch.setattr(gates, "measured_well", lambda files: measured)
+    found = [p for p in gates._recipes("owner/head", read_folder(tmp_path / "out")[0]) if p.code == "publish-recipe"]
+    assert bool(found) != measured
+    if found:
+        assert "eagle3hub validate" in (found[0].hint or "")
 
 
 # No engine is right about what reading calls an error.
@@ -326,7 +352,8 @@ def test_heads_of_the_final_state_are_judged_by_version_and_runner(tmp_path: Pat
     head = open_head(folder, target=str(target))
     subject, facts = examine(open_checkpoint(folder), head), read_target(str(target))
     kinds = {v.title: v.kind for c in contracts() for v in (preflight(subject, c.engine, c.version, facts),)}
-    assert (kinds["vLLM 0.32.0 V1 (CPU)"], kinds["vLLM 0.32.0 V2 (GPU)"]) == ("right", "refuses")
+    pinned = default_version("vllm")
+    assert (kinds[f"vLLM {pinned} V1 (CPU)"], kinds[f"vLLM {pinned} V2 (GPU)"]) == ("right", "refuses")
     assert (kinds["vLLM 0.33.0 V1 (CPU)"], kinds["vLLM 0.33.0 V2 (GPU)"]) == ("right", "right")
     assert kinds[f"SGLang {SGLANG}"] == "right"
     assert told_layers(head, "trtllm") == (-1,) and told_layers(head, "vllm") is None

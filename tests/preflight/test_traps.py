@@ -245,8 +245,8 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
             rope_scaling={"type": "linear", "factor": 2.0},
             rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e6},
         ),
-        "R R R R R R R",
-        "aux-agree",
+        "R R R R R X R",
+        "rope-type",
     ),
     "norm_before_residual": (f.universal(norm_before_residual=True), "R R S S S S R", "norm-before-residual"),
     "post-norm feedback": (f.universal(norm_output=True), "R R R S R S S", "feedback"),
@@ -346,6 +346,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "architecture",
     ),
     "MLA, model_type deepseek_v3": (f.mla(model_type="deepseek_v3"), "X X R R R X X", "mtp-type"),
+    "Llama, model_type deepseek_v3": (f.universal(model_type="deepseek_v3"), "X X R R R R R", "mtp-type"),
     "MLA, model_type deepseek_v2": (f.mla(model_type="deepseek_v2"), "R R R R R X X", "aux-agree"),
     "MLA, RoPE base inside rope_parameters only": (
         f.mla(rope_theta="DELETE", rope_scaling="DELETE", rope_parameters={**f.YARN, "rope_theta": 5e6}),

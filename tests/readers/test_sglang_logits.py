@@ -39,7 +39,7 @@ def modelopt(at: Path, has: Has = NOTHING, d: dict[str, int] = D, **options: Any
 
 
 def latent(at: Path, d: dict[str, int] = LATENT, **options: Any) -> Path:
-    """With a scaling, without which SGLang 0.5.23 stops on CPU (``rotary_embedding/factory.py:478``)."""
+    """With a scaling, without which SGLang stops on CPU (``rotary_embedding/factory.py:478``)."""
     scaling = {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0}
     return modelopt(at, Has(mla=True), d, **{"rope_scaling": scaling, **options})
 

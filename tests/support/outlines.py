@@ -16,7 +16,12 @@ OTHER_AFTER = [3, 9, 20]
 
 
 def target(
-    model_type: str = "llama", *, layers: int = LAYERS, context: int | None = CONTEXT, hidden_size: int = H
+    model_type: str = "llama",
+    *,
+    layers: int = LAYERS,
+    context: int | None = CONTEXT,
+    hidden_size: int = H,
+    fields: dict[str, Any] | None = None,
 ) -> TargetFacts:
     return TargetFacts(
         name="owner/target",
@@ -28,6 +33,7 @@ def target(
         model_type=model_type,
         architectures=("LlamaForCausalLM",),
         token_ids={},
+        fields=fields or {},
     )
 
 

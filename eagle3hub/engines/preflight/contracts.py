@@ -13,6 +13,7 @@ from eagle3hub.engines.specs import DATA, engine_data, engine_title, merge_table
 from eagle3hub.errors import UsageError
 from eagle3hub.head import Assumption
 from eagle3hub.head.aux_defaults import AUX_IDS, Layer, target_types
+from eagle3hub.head.rope import Place, Reader
 from eagle3hub.system.resources import read_toml
 from eagle3hub.system.typed import build, build_each
 
@@ -138,6 +139,12 @@ class PreflightVerdict:
         """The verdict in words, such as ``right if trained on layers 2, 40, 77``."""
         return f"right if {self.condition}" if self.kind == "depends" else self.kind.replace("_", " ")
 
+    @property
+    def on_files(self) -> PreflightVerdict:
+        """The verdict without what is wrong with the target's own config, which no file of a head can mend."""
+        mendable = [reason for reason in self.reasons if reason.code != "target-rope"]
+        return weigh(self.engine, self.version, self.title, mendable, self.assumed)
+
     def with_settings(self, keys: Collection[str]) -> PreflightVerdict:
         """Return the verdict on the files together with a command that states these settings.
 
@@ -184,8 +191,8 @@ def weigh(
 # ``engines/data/common/rules.toml`` holds the usual effect and sentence for each code of a finding. The
 # ``contract.toml`` of a version lists the codes that matter to this version, each with its source; a code that is not
 # listed does no harm there. A contract that builds on another version's states only the differences; a rule with the
-# effect ``right`` cancels an inherited one. If the runners of a version read files differently, ``[runners]`` states
-# the differences for each.
+# effect ``right`` and no words of its own cancels an inherited one. If the runners of a version read files differently
+# from each other, ``[runners]`` states the differences for each.
 
 
 Numbering = Literal["boundary", "after", "after-if-first-is-1", "boundary-if-last-layer"]
@@ -231,6 +238,23 @@ class AuxReading:
     def default_layers(self) -> tuple[Layer, ...]:
         """The default as boundary ids of a target of L layers."""
         return tuple(Layer(of, plus) for of, plus in zip(("", "L//2", "L"), self.default, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class RopeReading:
+    """How an engine finds RoPE.
+
+    Attributes:
+        reader: ``standard`` or ``top_level``; see `eagle3hub.head.rope`.
+        types: the types that it computes, by the names that it takes.
+        partial: where it looks for ``partial_rotary_factor``.
+        original: what it takes for ``original_max_position_embeddings`` where no key states it, if not the context.
+    """
+
+    reader: Reader
+    types: frozenset[str]
+    partial: frozenset[Place] = frozenset()
+    original: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,7 +319,7 @@ class ContractTerms:
         norms: keys for each norm flag; the first that is present decides.
         nested_norms: by speculators_model_type, the flags read from a nested config, each with its default (empty: as
             in a flat config).
-        rope: forms of the RoPE fields that it reads; the first that is present decides.
+        rope: how it reads RoPE.
         later_norm: norm before attention in layers after the first.
         attention_bias, fc_bias: whether it loads the biases of q/k/v/o (if ``attention_bias`` is set) and of fc (if
             ``bias`` is set). o_proj_bias: flags that make it build a bias of o_proj.
@@ -309,6 +333,7 @@ class ContractTerms:
 
     architectures: Mapping[str, frozenset[str]]
     aux: AuxReading
+    rope: RopeReading
     any_architecture: bool = False
     reads_nested: bool = False
     layer_names: frozenset[str] = frozenset()
@@ -321,7 +346,6 @@ class ContractTerms:
     class_count_lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     norms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     nested_norms: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
-    rope: tuple[str, ...] = ()
     later_norm: str = "input_layernorm"
     attention_bias: bool = False
     fc_bias: bool = False
@@ -343,7 +367,7 @@ class EngineContract(ContractTerms):
         aux_by_target: by model type of the target, how it reads aux layers.
         only_targets: the only model types of targets that it drafts for (empty: no known limit).
         known_targets, not_targets: model types of targets that its source supports, and does not support (empty:
-            unknown).
+            unknown). newer_targets: types that came after it.
         rules: by code, the effect of a finding.
     """
 
@@ -354,6 +378,7 @@ class EngineContract(ContractTerms):
     only_targets: frozenset[str]
     known_targets: frozenset[str]
     not_targets: frozenset[str]
+    newer_targets: frozenset[str]
     rules: Mapping[str, ContractRule]
 
 
@@ -402,6 +427,7 @@ class _File(ContractTerms):
     only_targets: str | frozenset[str] = frozenset()
     known_targets: str | frozenset[str] = frozenset()
     not_targets: str | frozenset[str] = frozenset()
+    newer_targets: str | frozenset[str] = frozenset()
 
 
 @cache
@@ -474,6 +500,7 @@ def _contract(engine: str, version: str, number: str, file: _File) -> EngineCont
         only_targets=_types(file.only_targets),
         known_targets=_types(file.known_targets),
         not_targets=_types(file.not_targets),
+        newer_targets=_types(file.newer_targets),
         rules=rules,
     )
 
@@ -508,6 +535,8 @@ def _rules(own: Mapping[str, _Ruling]) -> dict[str, ContractRule]:
         if not always.always and code not in own:
             continue
         said = own.get(code, _Ruling())
+        if said.effect == "right" != always.effect and said.says is None:
+            continue
         source = said.source or always.source
         if source is None:
             raise ValueError(f"the rule {code} does not say where it was read")

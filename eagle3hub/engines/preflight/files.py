@@ -19,9 +19,10 @@ from eagle3hub.errors import InputError, Problem
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.quantization import QUANT_CONFIG, Scheme, json_object, scheme_in, stated_beside
+from eagle3hub.head.rope import ROPE_THETA, of_whole_heads, read_rope
 from eagle3hub.head.vocab import check_vocab_map
 from eagle3hub.layouts.base import LayoutFiles
-from eagle3hub.layouts.hf_config import ORIGINAL, context_of, plain_scaling, with_original
+from eagle3hub.layouts.hf_config import context_of
 from eagle3hub.layouts.tensors import read_mask
 from eagle3hub.system.reading import opened
 
@@ -160,7 +161,7 @@ class Truth:
         boundaries: boundary ids of these states, in the order of fc's columns; None means the trainer's default.
         norm_before_residual, norm_before_fc, fc_norm: its norms.
         feedback: the hidden state that the next draft step gets; None if the files leave this open.
-        rope_theta, rope_scaling: as trained. hidden_act: activation.
+        rope_theta, rope_scaling: as trained; every trainer rotates whole attention heads. hidden_act: activation.
         sliding_window, parallel_drafting: whether it has them.
         quantized: whether its tensors are quantized, even if the config does not say so.
         map_fault: the fault of d2t (code without ``vocab-``), or None. map_doubt: a conflict between t2d and d2t, or
@@ -267,7 +268,7 @@ def infer_truth(files: HeadFiles) -> Truth:
     listed = layer_ids(f, AUX_IDS)
     after = None if files.nested else layer_ids(eagle, AUX_IDS)
     boundaries = listed if listed is not None else None if after is None else tuple(i + 1 for i in after)
-    theta, scaling = read_rope(f, ("rope_parameters", "legacy"))
+    rope = read_rope(f, context=context_of(f))
     mla = any("kv_a_proj_with_mqa" in n or "kv_b_proj" in n for n in names)
     post = f.get("norm_output") is True or eagle.get("return_hidden_post_norm") is True
     return Truth(
@@ -286,8 +287,8 @@ def infer_truth(files: HeadFiles) -> Truth:
         or shape_of(files, "input_norm.weight") is not None,
         fc_norm=f.get("fc_norm") is True or any("fc_norm." in n or "aux_norm_" in n for n in names),
         feedback="post_norm" if post else "pre_norm",
-        rope_theta=theta,
-        rope_scaling=scaling,
+        rope_theta=ROPE_THETA if rope.theta is None else rope.theta,
+        rope_scaling=rope.scaling,
         hidden_act=str(f.get("hidden_act") or "silu"),
         sliding_window=files.says_sliding,
         quantized=packed_weights(files) or any(QUANTIZED_NAME.search(n) for n in names),
@@ -309,7 +310,7 @@ def _with_head(truth: Truth, head: Head) -> Truth:
         "fc_norm": s.fc_norm,
         "feedback": None if head.feedback_is_open else s.feedback,
         "rope_theta": s.rope.theta,
-        "rope_scaling": s.rope.scaling,
+        "rope_scaling": of_whole_heads(s.rope.scaling or {}),
         "uses_aux": s.uses_aux,
         "hidden_act": s.hidden_act,
         "sliding_window": s.sliding_window is not None,
@@ -358,24 +359,6 @@ def _embedding(files: HeadFiles) -> Embedding:
     if shape_of(files, "embed_tokens.weight") is None:
         return "none"
     return "differs" if files.config.get("embed_requires_grad") is True else "own"
-
-
-def read_rope(fields: Mapping[str, Any], spellings: Sequence[str]) -> tuple[float, dict[str, Any] | None]:
-    """Return RoPE base and scaling from the first form that is present; 10000 and None if none is."""
-    theta = _real(fields.get("rope_theta"), 10000.0)
-    for spelling in spellings:
-        found = fields.get("rope_parameters" if spelling == "rope_parameters" else "rope_scaling")
-        if spelling == "rope_parameters":
-            if not isinstance(found, dict):
-                continue
-            theta = _real(found.get("rope_theta"), theta)
-        scaling = plain_scaling(found) if isinstance(found, dict) else None
-        return theta, with_original(scaling, fields.get(ORIGINAL), context_of(fields))
-    return theta, None
-
-
-def _real(value: Any, default: float) -> float:
-    return float(value) if type(value) in (int, float) else default
 
 
 def find_tensor(tensors: Mapping[str, T], name: str) -> T | None:

@@ -16,20 +16,22 @@ from eagle3hub.engines.preflight.files import (
     inputs_of,
     nested_object,
     positive_int,
-    read_rope,
     shape_of,
 )
 from eagle3hub.engines.preflight.quantization import quantization_findings
 from eagle3hub.head.aux_defaults import FINAL_STATE, shown
 from eagle3hub.head.fields import MASK_TOKENS
+from eagle3hub.head.rope import ROPE_THETA, read_rope
 from eagle3hub.head.target import TargetFacts
-from eagle3hub.layouts.hf_config import LAYERS, MLA_CLASS, context_of
+from eagle3hub.layouts.hf_config import LAYERS, MLA_CLASS, MLA_TYPES, context_of
 
 # Check config.json: what it says, and how an engine reads it
 
 
 _NORM_FLAGS = ("norm_before_residual", "norm_before_fc", "fc_norm")
-_NULLS = ("target_hidden_size", "draft_vocab_size", "eagle_config", "rope_theta")
+_NULLS = ("target_hidden_size", "draft_vocab_size", "eagle_config")
+_OTHER_BASES = frozenset({"apertus", "gpt_oss", "llama4", "llama4_text", "mistral3"})
+"""Types of targets whose config class has another RoPE base than 10000 by default (transformers 4.57.1)."""
 _NOT_NULL = (
     *("attention_bias", "hidden_act", "hidden_size", "initializer_range", "intermediate_size"),
     *("max_position_embeddings", "mlp_bias", "num_attention_heads", "num_hidden_layers", "rms_norm_eps"),
@@ -52,6 +54,7 @@ def configuration_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
     yield from _rope(case)
     yield from _context(case)
     yield from _kinds(case)
+    yield from _sharding(case)
 
 
 def _target(case: PreflightCase) -> Iterator[PreflightFinding]:
@@ -68,6 +71,7 @@ def _target(case: PreflightCase) -> Iterator[PreflightFinding]:
             )
     if not _needs_no_aux(case):
         yield from _target_type(terms, target)
+    yield from _target_config(terms, target)
 
 
 def unserved_findings(terms: EngineContract, target: TargetFacts | None) -> Iterator[PreflightFinding]:
@@ -75,14 +79,29 @@ def unserved_findings(terms: EngineContract, target: TargetFacts | None) -> Iter
     yield PreflightFinding("no-eagle3")
     if target is not None:
         yield from _target_type(terms, target)
+        yield from _target_config(terms, target)
 
 
 def _target_type(terms: EngineContract, target: TargetFacts) -> Iterator[PreflightFinding]:
     kind = target.model_type
-    if kind and (kind in terms.not_targets or (terms.only_targets and kind not in terms.only_targets)):
+    if kind and kind in terms.newer_targets:
+        yield PreflightFinding("target-newer", {"kind": kind})
+    elif kind and (kind in terms.not_targets or (terms.only_targets and kind not in terms.only_targets)):
         yield PreflightFinding("target-type", {"kind": kind})
     elif kind and terms.known_targets and kind not in terms.known_targets:
         yield PreflightFinding("target-unchecked", {"kind": kind})
+
+
+def _target_config(terms: EngineContract, target: TargetFacts) -> Iterator[PreflightFinding]:
+    """Check what an engine needs of the target's own config, whatever the head is."""
+    if target.ties_embeddings:
+        yield PreflightFinding("target-tied")
+    stated, read = target.rope(), target.rope(terms.rope.reader)
+    if stated is None or stated.theta is None or target.model_type in _OTHER_BASES:
+        return
+    base = ROPE_THETA if read is None or read.theta is None else read.theta
+    if stated.theta != base:
+        yield PreflightFinding("target-rope", {"read": f"{base:.15g}", "stated": f"{stated.theta:.15g}"})
 
 
 def _needs_no_aux(case: PreflightCase) -> bool:
@@ -128,7 +147,7 @@ def _draft_class(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("architecture-plain" if plain else "architecture", facts)
     kind = case.files.config.get("model_type")
     if not case.files.nested and isinstance(kind, str) and kind in terms.mtp_types:
-        yield PreflightFinding("mtp-type", {"kind": kind})
+        yield PreflightFinding("mtp-type", {"kind": kind, "own": MLA_TYPES[0] if truth.kind == "mla" else truth.kind})
     if truth.kind != "mla" and case.fields.get("kv_lora_rank"):
         yield PreflightFinding("mla-stray")
     if truth.kind == "mla":
@@ -203,16 +222,28 @@ def _norms(case: PreflightCase) -> Iterator[PreflightFinding]:
 
 
 def _rope(case: PreflightCase) -> Iterator[PreflightFinding]:
-    theta, scaling = read_rope(case.fields, case.contract.rope)
-    truth = case.truth
+    terms, truth, context = case.contract.rope, case.truth, context_of(case.fields)
+    read = read_rope(case.fields, terms.reader, context=context, original=terms.original)
+    if read.by_layer:
+        yield PreflightFinding("rope-by-layer")
+        return
+    if read.lacks:
+        yield PreflightFinding("rope-incomplete", {"kind": read.kind, "keys": " and no ".join(read.lacks)})
+    elif read.kind is not None and read.kind not in terms.types:
+        yield PreflightFinding("rope-type", {"kind": read.kind})
+    if read.theta is None:
+        yield PreflightFinding("null-rope-theta")
+    theta = ROPE_THETA if read.theta is None else read.theta
     if theta != truth.rope_theta:
         yield PreflightFinding("rope-theta", {"read": f"{theta:g}", "trained": f"{truth.rope_theta:g}"})
-    if (scaling or None) != (dict(truth.rope_scaling) if truth.rope_scaling else None):
-        how = "no RoPE scaling" if scaling is None else f"RoPE scaling {scaling}"
+    if read.scaling != (dict(truth.rope_scaling) if truth.rope_scaling else None):
+        how = "no RoPE scaling" if read.scaling is None else f"RoPE scaling {read.scaling}"
         yield PreflightFinding("rope-scaling", {"read": how})
-    for key, code in (("mrope_section", "mrope"), ("partial_rotary_factor", "partial-rotary")):
-        if key in (truth.rope_scaling or {}):
-            yield PreflightFinding(code)
+    if "mrope_section" in (truth.rope_scaling or {}):
+        yield PreflightFinding("mrope")
+    part = next((part for place, part in read.partial.items() if place in terms.partial), None)
+    if part is not None:
+        yield PreflightFinding("partial-rotary", {"part": f"{part:g}"})
 
 
 def _context(case: PreflightCase) -> Iterator[PreflightFinding]:
@@ -222,7 +253,28 @@ def _context(case: PreflightCase) -> Iterator[PreflightFinding]:
     if case.target is None or case.target.max_position_embeddings is None:
         yield PreflightFinding("context-unknown", {"stated": stated})
     elif length < case.target.max_position_embeddings:
-        yield PreflightFinding("context", {"stated": stated, "target": case.target.max_position_embeddings})
+        facts = {"stated": stated, "target": case.target.max_position_embeddings}
+        yield PreflightFinding("context", facts)
+        if (case.truth.rope_scaling or {}).get("rope_type") == "yarn":
+            yield PreflightFinding("context-lowered", facts)
+
+
+def _sharding(case: PreflightCase) -> Iterator[PreflightFinding]:
+    """Check that the draft's sizes divide by the number of devices; KV heads are replicated where there are fewer."""
+    devices = case.tensor_parallel
+    heads = positive_int(case.fields, "num_attention_heads", 0)
+    kv = heads if case.truth.kind == "mla" else positive_int(case.fields, "num_key_value_heads", heads)
+    uneven = [
+        f"{count} {what}"
+        for what, count in (
+            ("attention heads", heads),
+            ("KV heads", kv if devices <= kv or (kv and devices % kv) else 0),
+            ("intermediate sizes", positive_int(case.fields, "intermediate_size", 0)),
+        )
+        if count % devices
+    ]
+    if uneven:
+        yield PreflightFinding("tensor-parallel", {"devices": devices, "uneven": " and ".join(uneven)})
 
 
 def _kinds(case: PreflightCase) -> Iterator[PreflightFinding]:
