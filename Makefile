@@ -7,14 +7,18 @@ EXPORTERS := $(HOME)/.cache/eagle3hub/exporters
 
 WORKFLOWS := $(wildcard .github/workflows/*.yml examples/actions/*-my-head.yml)
 
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # the many small folders of tests lie in memory where there is plenty, so that none waits for a disk
 ROOMY := $(shell [ -w /dev/shm ] && awk '/MemAvailable/ {exit $$2 < 8000000}' /proc/meminfo && echo /dev/shm)
 TEMPORARY := $(if $(ROOMY),PYTEST_DEBUG_TEMPROOT=$(ROOMY))
-# two at a time; who has nothing left to do takes over from the other
-LIGHT := $(TEMPORARY) $(PYTEST) --dist worksteal
+# as many at a time as there are cores, up to four; who has nothing left to do takes over from another
+SPREAD := --numprocesses logical --maxprocesses 4 --dist worksteal
+LIGHT := $(TEMPORARY) $(PYTEST) $(SPREAD)
 # two at a time, a file's tests together: a process of each may hold an engine
-ENGINES := $(PYTEST) --dist loadfile
+ENGINES := $(PYTEST) --numprocesses 2 --dist loadfile
+
+# modules are compiled once, not again in each of the many processes that tests start
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test light engines lint fast wheel mutants dist locked docs exporters clean
 
@@ -34,13 +38,15 @@ engines: $(READY)  ## the tests on the real engines, which are installed first
 	$(BIN)/python tests/exporters/environments.py $(EXPORTERS) torch-exporters
 	$(ENGINES) -m "engine or exporters"
 
-# make exporters SPECJAX=/path/to/a/checkout/of/tails-mpt/SpecJAX TORCHSPEC=/path/to/a/checkout/of/lightseekorg/TorchSpec
+# make exporters SPECJAX=/path/to/a/checkout/of/tails-mpt/SpecJAX TORCHSPEC=/path/to/a/checkout/of/lightseekorg/TorchSpec \
+#     NEMO=/path/to/a/checkout/of/NVIDIA-NeMo/Automodel
 FIXTURES := tests/fixtures/exporters
 
 exporters: $(READY)  ## make the exporters' heads anew, and let independent libraries read ours
 	$(BIN)/python tests/exporters/environments.py $(EXPORTERS)
 	$(if $(SPECJAX),$(BIN)/python tests/exporters/make_specjax.py --cache $(EXPORTERS) --output $(FIXTURES) --checkout $(SPECJAX))
 	$(if $(TORCHSPEC),$(BIN)/python tests/exporters/make_torchspec.py --cache $(EXPORTERS) --output $(FIXTURES) --checkout $(TORCHSPEC))
+	$(if $(NEMO),$(BIN)/python tests/exporters/make_nemo.py --cache $(EXPORTERS) --output $(FIXTURES) --checkout $(NEMO))
 	for name in specforge modelopt speculators; do \
 		$(BIN)/python tests/exporters/make_$$name.py --cache $(EXPORTERS) --output $(FIXTURES) || exit 1; \
 	done
@@ -58,7 +64,7 @@ wheel:  ## the tests of make fast, on the wheel that `make dist` made
 	$(PYTHON) -m venv --clear $(TRIED)
 	$(TRIED)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		"$(WHEEL)[validate,sign]" coverage hypothesis pytest pytest-cov pytest-xdist
-	$(TEMPORARY) PYTHONSAFEPATH=1 OMP_NUM_THREADS=1 $(TRIED)/bin/pytest --numprocesses 2 --dist worksteal \
+	$(TEMPORARY) PYTHONSAFEPATH=1 OMP_NUM_THREADS=1 $(TRIED)/bin/pytest $(SPREAD) \
 		-m "not engine and not exporters and not slow" --ignore tests/workflows $(PYTEST_MORE)
 
 mutants: $(READY)  ## change the code one place at a time and see whether the tests notice; takes hours

@@ -36,7 +36,7 @@ def measure(what: dict[str, Any]) -> dict[str, Any]:
     """Run in a separate process: texts by the target, replay at each K, and speculation if it was requested."""
     from eagle3hub.layouts import open_head
     from eagle3hub.prompts import load_prompts
-    from eagle3hub.reference.measure import replay_texts
+    from eagle3hub.reference.measure import ReplayedHead, replay_texts
     from eagle3hub.reference.model import load_draft
     from eagle3hub.reference.replay import ReplaySettings
     from eagle3hub.reference.speculate import speculate
@@ -62,7 +62,7 @@ def measure(what: dict[str, Any]) -> dict[str, Any]:
         spent = []
         for _ in range(what["runs"]):
             begun = time.perf_counter()
-            rounds = replay_texts(target, head, texts, ReplaySettings(k))[k]
+            rounds = replay_texts(target, ReplayedHead(head), texts, ReplaySettings(k))[k]
             spent.append(time.perf_counter() - begun)
         out["replay"][k] = statistics.median(spent)
         out["rounds"][k] = [list(r.accepted) for r in rounds]

@@ -24,16 +24,18 @@ from typing import Any
 import typer.main
 
 from eagle3hub.card import vocabulary
+from eagle3hub.checkpoint.source import kinds
 from eagle3hub.cli.app import build
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.preflight import current_contracts
 from eagle3hub.engines.specs import default_version, engine_data, engine_module, engine_title
 from eagle3hub.head.aux_defaults import Layer, aux_default, boundaries, shown, special_trainers
-from eagle3hub.layouts import LAYOUTS
+from eagle3hub.layouts import LAYOUTS, READERS
 from eagle3hub.layouts.base import FEATURES, Contract, Layout
 from eagle3hub.lint import RULES, Rule
 from eagle3hub.lint.model import FAMILIES
 from eagle3hub.system.installation import Index, index, manual
+from eagle3hub.system.resources import read_toml
 
 PAGE = Path(__file__).parent / "layouts.md"
 LINT_PAGE = Path(__file__).parent / "lint.md"
@@ -44,6 +46,9 @@ NO_RELEASE = [
     "There is no release on the package index yet, and the name `eagle3hub` may be anybody's there: nothing of this",
     "project installs it by name.",
 ]
+PUBLISHED_PAGE = Path(__file__).parent / "published.md"
+PUBLISHED = Path(__file__).parent.parent / "tests" / "published" / "expected.toml"
+TO = ("universal", "speculators")
 START_PAGES = (Path(__file__).parent.parent / "README.md", Path(__file__).parent / "index.md")
 PINNED_PAGES = (
     *START_PAGES,
@@ -131,12 +136,30 @@ def overview(layouts: Mapping[str, Layout]) -> list[str]:
     )
 
 
+def readers(layouts: Mapping[str, Layout]) -> list[str]:
+    """The layouts that are read and not written."""
+    rest = {name: reader.contract for name, reader in READERS.items() if name not in layouts}
+    return _table(["layout", "reads"], [[f"{c.title} (`{name}`)", "; ".join(c.reads)] for name, c in rest.items()])
+
+
+def others(_layouts: Mapping[str, Layout]) -> list[str]:
+    """What is recognised and not read, and who serves it."""
+    body = [[_capital(kind.what), _capital(kind.served), f"`layout-{kind.code}`"] for kind in kinds()]
+    return _table(["a folder with", "who serves it", "code of the refusal"], body)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 TABLES: dict[str, Callable[[Mapping[str, Layout]], list[str]]] = {
     "versions": versions,
     "spelling": spelling,
     "features": features,
     "refusals": refusals,
     "aux-defaults": aux_defaults,
+    "readers": readers,
+    "others": others,
 }
 
 
@@ -163,6 +186,27 @@ def filled_cli(page: str, root: Any = None) -> str:
     for name, command in commands(root):
         lines += [f"## {name}", "", *_manual(name, command), ""]
     return _filled(page, {"options": _options(root.params), "commands": lines[:-1]})
+
+
+def filled_published(page: str, rows: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """docs/published.md with what is said of every published head, from the table that the tests hold."""
+    rows = read_toml(PUBLISHED) if rows is None else rows
+    shown = [c for c in current_contracts() if c.rules.get("no-eagle3") is None]
+    titles = [c.title.replace(" (CPU)", "").replace(" (GPU)", "") for c in shown]
+    heads, refused = [], []
+    for name, row in rows.items():
+        head = name.replace("__", "/", 1)
+        if "refused" in row:
+            refused.append([head, f"`{row['refused']}`", row["says"].partition(f"{name} ")[2]])
+            continue
+        taps = row["aux"] if isinstance(row["aux"], str) else ", ".join(map(str, row["aux"]))
+        verdicts = [str(row[f"{c.engine} {c.version}"]).partition(",")[0].replace("_", " ") for c in shown]
+        heads.append([head, row["layout"], taps, *verdicts, *(row[to].removeprefix("refused-") for to in TO)])
+    columns = ["head", "layout", "after layers", *titles, *(f"to {to}" for to in TO)]
+    return _filled(
+        page,
+        {"published": _table(columns, heads), "not-read": _table(["folder", "code", "what is said of it"], refused)},
+    )
 
 
 def filled_start(page: str, known: Index | None = None) -> str:
@@ -317,7 +361,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     status = 0
     start = [(page, filled_start) for page in START_PAGES]
-    pages = [(PAGE, filled), (LINT_PAGE, filled_lint), (CLI_PAGE, filled_cli), *start]
+    pages = [
+        (PAGE, filled),
+        (LINT_PAGE, filled_lint),
+        (CLI_PAGE, filled_cli),
+        (PUBLISHED_PAGE, filled_published),
+        *start,
+    ]
     numbers = [*((page, pinned) for page in PINNED_PAGES), *((page, spelled) for page in CARDS)]
     for path, fill in ((MANIFEST_SCHEMA, filled_schema), *pages, *numbers):
         page = path.read_text()

@@ -14,9 +14,9 @@ from eagle3hub.checkpoint.folder import read_tensor
 from eagle3hub.checkpoint.safetensors import BITS, TensorRef
 from eagle3hub.errors import CheckpointError
 from eagle3hub.head import Head, Tap
+from eagle3hub.head.rope import bound_by_context
 from eagle3hub.head.target import TargetFacts, read_target
 from eagle3hub.layouts import open_head
-from eagle3hub.layouts.hf_config import bound_by_context
 from eagle3hub.system.html import Cell, panel, rows
 from eagle3hub.system.progress import Progress, silent
 from eagle3hub.system.reading import open_regular

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.engines import ENGINES
-from eagle3hub.engines.preflight import PreflightVerdict, examine, pinned_contracts, preflight_all, target_embeddings
+from eagle3hub.engines.base import PARALLEL_DRAFTING
+from eagle3hub.engines.preflight import (
+    ExaminedHead,
+    PreflightVerdict,
+    Reason,
+    examine,
+    pinned_contracts,
+    preflight,
+    preflight_all,
+    target_embeddings,
+    told_layers,
+)
 from eagle3hub.errors import Problem
 from eagle3hub.head import Assumption, Head
+from eagle3hub.head.aux_defaults import AUX_CAPTURE
 from eagle3hub.head.target import TargetFacts, read_target
 from eagle3hub.layouts import open_head
 from eagle3hub.layouts.base import AS_FOUND, ReadOptions, aux_count
@@ -70,7 +82,7 @@ class Inspection:
 
     def _repr_html_(self) -> str:
         head = self.head
-        engines = [(v.title, Cell(v.kind.replace("_", " "), v.kind), _why(v)) for v in self.engines]
+        engines = [(v.title, Cell(v.words, v.kind), _why(v)) for v in self.engines]
         problems = [(Cell(p.severity, p.severity), p.message, p.hint or "") for p in self.problems]
         assumed = [(a.field, "not known" if a.value is None else str(a.value), a.why) for a in self.assumptions]
         facts = [("layout", head.layout), ("parameters", readable_count(head.num_parameters)), ("dtype", head.dtype)]
@@ -100,29 +112,61 @@ def inspect(source: str | Path, options: InspectOptions = DEFAULTS, *, progress:
     folder = None if isinstance(target, TargetFacts | None) else str(target)
     subject = examine(checkpoint, head, target_embeddings(head, folder))
     engines = preflight_all(subject, facts)
-    head.problems += _not_as_made(head, engines)
+    wrong = {v.title: v for v in _not_as_made(subject, head, facts)}
+    head.problems += [_made_for(verdict) for verdict in wrong.values()]
+    engines = [v if not wrong or v.title in wrong else _spared(v, list(wrong)) for v in engines]
+    head.problems += _served_by_none(head, engines)
     return Inspection(head, checkpoint.tensors, engines)
 
 
-def _not_as_made(head: Head, verdicts: Sequence[PreflightVerdict]) -> list[Problem]:
-    """A problem for each engine that the folder was made for and that would not get it right."""
-    pinned = {
-        (engine, terms.version) for engine in head.made_for if engine in ENGINES for terms in pinned_contracts(engine)
-    }
-    return [
-        Problem(
-            "error",
-            "engine-made-for",
-            f"eagle3hub.json says that this folder is made for {verdict.title}, which {verdict.reasons[0].sentence}",
-            "convert the head again, and name the target with --target",
+def _not_as_made(subject: ExaminedHead, head: Head, target: TargetFacts | None) -> Iterator[PreflightVerdict]:
+    """Yield the verdict of each engine that the folder was made for and that would not get it right."""
+    for engine in (engine for engine in head.made_for if engine in ENGINES):
+        for terms in pinned_contracts(engine):
+            verdict = preflight(subject, engine, terms.version, target, told_layers(head, engine)).on_files
+            if verdict.kind in ("silently_wrong", "refuses"):
+                yield verdict
+
+
+def _made_for(verdict: PreflightVerdict) -> Problem:
+    return Problem(
+        "error",
+        "engine-made-for",
+        f"eagle3hub.json says that this folder is made for {verdict.title}, which {verdict.reasons[0].sentence}",
+        "convert the head again, and name the target with --target",
+    )
+
+
+def _spared(verdict: PreflightVerdict, wrong: Sequence[str]) -> PreflightVerdict:
+    """The verdict of an engine that an error about other engines does not concern, which it says if it is right."""
+    if verdict.kind not in ("right", "depends"):
+        return verdict
+    says = f"is not concerned by an error of the head (engine-made-for): that is about {' and '.join(wrong)}"
+    reason = Reason("head-error-elsewhere", "right", says, "eagle3hub.json", None)
+    return replace(verdict, reasons=(*verdict.reasons, reason))
+
+
+_BESIDE_THE_FILES = (PARALLEL_DRAFTING, AUX_CAPTURE)
+"""What a recipe tells an engine beside the files, so that these need not say it."""
+
+
+def _served_by_none(head: Head, verdicts: Sequence[PreflightVerdict]) -> list[Problem]:
+    """Say it if no engine serves the files as they are."""
+    told = [verdict.with_settings(_BESIDE_THE_FILES) for verdict in verdicts]
+    if any(verdict.kind not in ("silently_wrong", "refuses") for verdict in told):
+        return []
+    message = "no engine known here gets these files right as they are"
+    if not head.semantics.joins_embedding:
+        message += (
+            ": each builds hidden_norm, and q/k/v over the token's embedding and the target's state together, for a "
+            "head without aux layers too, and this head has neither"
         )
-        for verdict in verdicts
-        if (verdict.engine, verdict.version) in pinned and verdict.kind in ("silently_wrong", "refuses")
-    ]
+    return [Problem("info", "head-no-engine", message)]
 
 
 def _why(verdict: PreflightVerdict) -> str:
-    return "; ".join(reason.sentence for reason in verdict.reasons if reason.effect == verdict.kind)
+    assumed = [a.why for a in verdict.depends] if verdict.kind == "depends" else []
+    return "; ".join([*assumed, *(r.sentence for r in verdict.reasons if r.effect == verdict.kind)])
 
 
 def describe(head: Head, on_disk: Mapping[str, TensorRef], engines: Sequence[PreflightVerdict] = ()) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def test_semantics_are_plain_data():
     plain = Semantics(rope=Rope(1e4), rms_norm_eps=1e-5).to_json()
     assert plain["rope"] == {"theta": 1e4, "scaling": None}
     assert plain["sliding_layers"] == []
-    assert {k for k, v in plain.items() if v is True} == {"uses_aux"}
+    assert {k for k, v in plain.items() if v is True} == {"uses_aux", "joins_embedding"}
     assert {k for k, v in plain.items() if v is False} == {
         *("norm_before_residual", "norm_before_fc", "fc_norm", "attention_bias", "fc_bias", "qk_norm"),
         "parallel_drafting",

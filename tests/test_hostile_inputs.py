@@ -390,6 +390,16 @@ def test_patterns_are_those_of_json_schema():
     assert ecma_pattern(r"^[$]\$x$").search("$$x")
 
 
+def test_a_document_that_fitted_is_held_to_another_schema_and_again_when_it_changed():
+    number, text = {"type": "array", "items": {"type": "integer"}}, {"type": "array", "items": {"type": "string"}}
+    document: list[object] = [1]
+    for schema in (number, number, text, number):
+        assert bool(list(schema_faults(document, schema))) == (schema is text)
+    for other in (1.0, True, "1", [1]):
+        document[0] = other
+        assert list(schema_faults(document, number)), other
+
+
 @pytest.mark.parametrize("limit", [200, 260, 320])
 def test_low_memory_is_said(limit: int, place: Path):
     """Under a limit on its memory a command ends with a sentence, wherever the limit strikes."""

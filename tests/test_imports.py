@@ -27,7 +27,7 @@ ORDER = [
     *("inspection", "comparison", "conversion", "reference", "charts", "validation", "benchmarking"),
     *("card", "lint", "publishing", "jobs", "releasing", "cli", "__init__", "__main__"),
 ]
-MOST_MODULES = 222
+MOST_MODULES = 226
 ALLOWED_IN = {
     "torch": {"engines/workers", "reference"},
     "transformers": {"engines/workers", "reference"},

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 from card import card_samples
 
-from eagle3hub.card import load_manifest, render_text
+from eagle3hub.card import Shown, load_manifest, render_text
 from eagle3hub.checkpoint.source_tree import SourceTree, record, source_tree
 from eagle3hub.conversion.run import convert
 from eagle3hub.layouts import open_head
@@ -79,6 +79,6 @@ def test_model_and_card_say_it(repository: Path, example_head: Path, tmp_path: P
         assert document["release"] == {"commit": "a" * 40, "dirty": dirty}
         problems = [p.code for p in open_head(tmp_path / "out").problems]
         assert not [code for code in problems if "provenance" in code], "the record still belongs to its files"
-        card = render_text(load_manifest(repository), [], card_samples.make_head(), tree=tree)
+        card = render_text(load_manifest(repository), [], card_samples.make_head(), shown=Shown(tree=tree))
         assert f"Made from commit `{'a' * 40}` of its source repository" in card
         assert ("**with changes that were not committed**" in card) == dirty

@@ -62,7 +62,7 @@ class BenchRunner:
         yield self._by_reference(group) if group.engine == REFERENCE else self._on_engine
 
     def _by_reference(self, group: CellGroup) -> Measure:
-        from eagle3hub.reference.measure import Speech, environment, replay_texts, speak
+        from eagle3hub.reference.measure import ReplayedHead, Speech, environment, replay_texts, speak
         from eagle3hub.reference.replay import ReplaySettings
         from eagle3hub.reference.tree import TreeShape
 
@@ -89,14 +89,11 @@ class BenchRunner:
                 settings = ReplaySettings(max(ks), common.drafting, cell.temperature, common.seed)
                 rounds = replay_texts(
                     target,
-                    head,
+                    ReplayedHead(head, cell.head.digest, target.device, target.dtype),
                     texts,
                     settings,
                     ks,
                     tree=tree,
-                    digest=cell.head.digest,
-                    device=target.device,
-                    dtype=target.dtype,
                     progress=self._progress,
                 )
                 found[key] = rounds, (time.monotonic() - begun) / len(ks)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eagle3hub.card.context import warnings
+from eagle3hub.card.context import Shown, warnings
 from eagle3hub.card.folder import RECORD, load_record, render, write_card
 from eagle3hub.card.manifest import Manifest, load_manifest
 from eagle3hub.card.render import draw, render_text
@@ -87,12 +87,14 @@ def render_card(
         loaded,
         opened[0] if opened else None,
         templates,
-        digests={folder_digest(checkpoint.folder)[0] for checkpoint in checkpoints},
-        report_files=[_inside(path, below) for path in files],
-        benchmarks=benchmarks,
-        pictures=pictures,
-        waived=waived,
-        heads=_by_folder(manifest, opened),
+        Shown(
+            digests={folder_digest(checkpoint.folder)[0] for checkpoint in checkpoints},
+            report_files=[_inside(path, below) for path in files],
+            benchmarks=benchmarks,
+            pictures=pictures,
+            waived=waived,
+            heads=_by_folder(manifest, opened),
+        ),
     )
     if output:
         write_card(Path(output), text, drawn)

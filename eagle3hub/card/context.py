@@ -160,7 +160,7 @@ def _variants(s: Semantics) -> list[tuple[str, str]]:
         ("Norm of each hidden state", "yes" if s.fc_norm else ""),
         ("Fed back between draft steps", "the normed hidden state" if s.feedback == "post_norm" else ""),
         ("Sliding window", f"{s.sliding_window:,} tokens" if s.sliding_window else ""),
-        ("Quantization", s.quantization or ""),
+        ("Quantization", f"{s.quantized_as} ({s.quantization})" if s.quantization else ""),
         ("Parallel drafting", "yes" if s.parallel_drafting else ""),
     ]
     return [(label, text) for label, text in rows if text]
@@ -297,25 +297,42 @@ class RunConditions:
     like: str
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a card shows, and is held to, besides its manifest, its reports and its head.
+
+    Attributes:
+        digests: folder digests of this release; a report of other bytes is refused, and so is a benchmark that
+            measured none of them. None skips these checks.
+        report_files: each report's path in the published repository, in the order of the reports; empty: no links.
+        benchmarks: results of ``eagle3hub bench``. pictures: charts that lie beside the card.
+        waived: gates of publishing that are waived, by code; the card lists them.
+        tree: the commit the release is made from; the card says whether files differed from it.
+        heads: the head of every layout folder, opened, by folder in the repository (the root is empty); None: the
+            head in the root alone. Serving recipes are checked against the preflight of these files.
+    """
+
+    digests: Collection[str] | None = None
+    report_files: Sequence[str] = ()
+    benchmarks: Sequence[Benchmark] = ()
+    pictures: Sequence[Picture] = ()
+    waived: Sequence[str] = ()
+    tree: SourceTree | None = None
+    heads: Mapping[str, Head] | None = None
+
+
+NOTHING_ELSE = Shown()
+
+
 def build(
-    manifest: Manifest,
-    reports: Sequence[Report],
-    runs: Sequence[Run],
-    head: Head | None,
-    report_files: Mapping[int, str],
-    benchmarks: Sequence[Benchmark] = (),
-    pictures: Sequence[Picture] = (),
-    waived: Sequence[str] = (),
-    own_digests: Collection[str] = (),
-    tree: SourceTree | None = None,
-    heads: Mapping[str, Head] | None = None,
+    manifest: Manifest, reports: Sequence[Report], runs: Sequence[Run], head: Head | None, shown: Shown = NOTHING_ELSE
 ) -> dict[str, Any]:
     """Build the render context: text, whole numbers and small frozen objects of them, nothing that can touch a disk.
 
-    ``report_files`` maps an index of ``reports`` to its path in the repository. Without a head ``architecture`` is
-    None, and ``described`` holds what the manifest says about it. ``own_digests`` are the digests of the release's
-    folders. ``heads`` maps each folder to its head (the root is an empty string); the default is the head in the root.
+    Without a head ``architecture`` is None, and ``described`` holds what the manifest says about it.
     """
+    benchmarks, heads, tree = shown.benchmarks, shown.heads, shown.tree
+    files = shown.report_files or [""] * len(reports)
     views = [results.view(run, manifest) for run in runs]
     measured = [v for v in views if v.acceptance]
     main = [v for v in measured if v.layout == manifest.layouts.main]
@@ -334,7 +351,7 @@ def build(
     return {
         "release": manifest.release,
         "target_id": manifest.target.id,
-        "front_matter": metadata.front_matter(manifest, runs, benchmarks, own_digests, serves),
+        "front_matter": metadata.front_matter(manifest, runs, benchmarks, shown.digests or (), serves),
         "draft_tokens": manifest.speculative_tokens,
         "results": main,
         "mixed": int(any(v.verdict != "pass" for v in main)),
@@ -345,7 +362,7 @@ def build(
         "has_head": 1 if head else 0,
         "imported": imported.tables(manifest.imported),
         "benchmarks": bench.views(benchmarks),
-        "pictures": list(pictures),
+        "pictures": list(shown.pictures),
         "recipes": list(tested.recipes),
         "withheld": list(tested.withheld.values()),
         "no_recipe": "" if says_why else no_recipe(manifest, views, benched=bool(benched)),
@@ -370,8 +387,8 @@ def build(
         "works": [bibliography.work(key) for key in cited],
         "eagle3": bibliography.work("eagle3"),
         "bibtex": bibliography.bibtex(cited),
-        "provenance": [_provenance(r, report_files.get(i, "")) for i, r in enumerate(reports)],
-        "waived": tuple(waived),
+        "provenance": [_provenance(r, file) for r, file in zip(reports, files, strict=True)],
+        "waived": tuple(shown.waived),
         "commit": tree.commit if tree else "",
         "dirty": int(tree is not None and tree.dirty),
         "conditions": conditions(measured),

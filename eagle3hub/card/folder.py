@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from eagle3hub._version import __version__
+from eagle3hub.card.context import Shown
 from eagle3hub.card.imported import CHARTS, find, read_imported_document
 from eagle3hub.card.manifest import Manifest, PublishSettings, is_prompts_file, load_manifest, read_manifest_document
 from eagle3hub.card.render import draw, render_text
@@ -351,13 +352,15 @@ def render(folder: Path, waived: Sequence[str] = (), sha256: Mapping[str, str] |
         documents,
         heads[""],
         folder / TEMPLATES if (folder / TEMPLATES).is_dir() else None,
-        digests=digests,
-        report_files=[path.relative_to(folder).as_posix() for path in files],
-        benchmarks=benchmarks,
-        pictures=pictures,
-        waived=waived,
-        tree=_tree(record),
-        heads=heads,
+        Shown(
+            digests=digests,
+            report_files=[path.relative_to(folder).as_posix() for path in files],
+            benchmarks=benchmarks,
+            pictures=pictures,
+            waived=waived,
+            tree=_tree(record),
+            heads=heads,
+        ),
     )
     return Rendered(manifest, card, charts)
 

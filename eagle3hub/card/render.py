@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eagle3hub.benchmarking import chart
 from eagle3hub.card import context, markdown, results
-from eagle3hub.card.context import Picture
+from eagle3hub.card.context import NOTHING_ELSE, Picture, Shown
 from eagle3hub.card.imported import CHARTS, LENGTH, ImportedTable, Row, chart_name
 from eagle3hub.card.manifest import Manifest
 from eagle3hub.card.reports import Run, runs
 from eagle3hub.card.results import Benchmark, view
 from eagle3hub.charts import Chart, Panel, Series, acceptance_by_dataset, acceptance_by_position
-from eagle3hub.checkpoint.source_tree import SourceTree
 from eagle3hub.errors import InputError, ManifestError, SourceError
 from eagle3hub.head import Head
 from eagle3hub.system import resources
@@ -163,14 +163,7 @@ def render_text(
     reports: Sequence[Report],
     head: Head | None,
     templates: str | Path | None = None,
-    *,
-    digests: Collection[str] | None = None,
-    report_files: Sequence[str] = (),
-    benchmarks: Sequence[Benchmark] = (),
-    pictures: Sequence[context.Picture] = (),
-    waived: Sequence[str] = (),
-    tree: SourceTree | None = None,
-    heads: Mapping[str, Head] | None = None,
+    shown: Shown = NOTHING_ELSE,
 ) -> str:
     """Render the model card as one Markdown document with its metadata block. The same input gives the same bytes.
 
@@ -178,35 +171,26 @@ def render_text(
         head: None for a release without a head, whose results are all imported.
         reports: their order does not matter.
         templates: a folder whose files replace the shipped templates of the same name, one by one.
-        digests: folder digests of this release; a report of other bytes is refused, and so is a benchmark that
-            measured none of them. None skips these checks.
-        report_files: each report's path in the published repository, in the order of ``reports``; empty: no links.
-        benchmarks: results of ``eagle3hub bench``. pictures: charts that lie beside the card.
-        waived: gates of publishing that are waived, by code; the card lists them.
-        tree: the commit the release is made from; the card says whether files differed from it.
-        heads: the head of every layout folder, opened, by folder in the repository (the root is empty); default: the
-            ``head`` in the root. Serving recipes are checked against the preflight of these files.
+        shown: everything else; the default is nothing.
 
     Raises ManifestError for a report that contradicts itself or measured something else, and InputError for a template
     that fails.
     """
-    if head is None and (reports or benchmarks):
+    if head is None and (reports or shown.benchmarks):
         raise ManifestError(
             "there are reports or benchmarks, but the manifest names no head",
             hint="add head and layouts, so that the card shows what was measured",
             code="manifest-no-head",
         )
-    files = list(report_files) or [""] * len(reports)
+    files = list(shown.report_files) or [""] * len(reports)
     paired = sorted(zip(reports, files, strict=True), key=lambda pair: _order(manifest, *pair))
     reports = [report for report, _ in paired]
     all_runs = runs(reports, list(manifest.layouts), [file for _, file in paired])
-    check_reports(manifest, reports, digests)
-    for benchmark in benchmarks:
-        results.check_benchmark(benchmark, manifest, digests)
-    names = {i: file for i, (_, file) in enumerate(paired) if file}
-    values = context.build(
-        manifest, reports, all_runs, head, names, benchmarks, pictures, waived, digests or (), tree, heads
-    )
+    check_reports(manifest, reports, shown.digests)
+    for benchmark in shown.benchmarks:
+        results.check_benchmark(benchmark, manifest, shown.digests)
+    shown = replace(shown, report_files=[file for _, file in paired])
+    values = context.build(manifest, reports, all_runs, head, shown)
     return _render(templates, TEMPLATES[manifest.style], values)
 
 

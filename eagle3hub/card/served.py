@@ -15,21 +15,20 @@ from eagle3hub.card import vocabulary
 from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion.edits.settings import target_of as known_target
 from eagle3hub.engines.base import PARALLEL_DRAFTING
-from eagle3hub.engines.preflight import ExaminedHead, HeadFiles, PreflightVerdict, examine, preflight
+from eagle3hub.engines.preflight import EFFECTS, ExaminedHead, HeadFiles, PreflightVerdict, examine, preflight
 from eagle3hub.engines.specs import preflight_version, version_data
 from eagle3hub.errors import InputError, UsageError
 from eagle3hub.head import Head
 from eagle3hub.head.aux_defaults import AUX_CAPTURE
+from eagle3hub.head.quantization import QUANT_CONFIG, json_object
 from eagle3hub.head.target import TargetFacts
 from eagle3hub.layouts import LAYOUTS, by_readers, open_head
 from eagle3hub.layouts.base import WriteOptions
-from eagle3hub.layouts.tensors import QUANT_CONFIG
 
 if TYPE_CHECKING:
     from eagle3hub.card.manifest import Layouts
 
-Kind = Literal["right", "unknown", "silently_wrong", "refuses", "unchecked"]
-_ORDER: tuple[Kind, ...] = ("right", "unknown", "silently_wrong", "refuses")
+Kind = Literal["right", "depends", "unknown", "silently_wrong", "refuses", "unchecked"]
 _DOES = {"refuses": "refuses {}", "silently_wrong": "serves {} silently wrong"}
 _UNIVERSAL = "universal"
 _SOME = 3
@@ -61,6 +60,8 @@ class Prospect:
         kind: the preflight's verdict, or ``unchecked`` if nothing is known about that version.
         title: the engine with its version. why: what the engine does wrong, with the engine as subject; empty if
             nothing.
+        condition: what must be true of the training if the verdict is ``depends``, such as ``trained on layers 2, 40,
+            77``; else empty.
         but: a sentence on what another runner of the same version does with the same files, or empty.
     """
 
@@ -68,11 +69,12 @@ class Prospect:
     title: str
     why: str = ""
     but: str = ""
+    condition: str = ""
 
     @property
     def works(self) -> bool:
         """Whether the engine may load these files correctly, as far as is known."""
-        return self.kind in ("right", "unknown", "unchecked")
+        return self.kind in ("right", "depends", "unknown", "unchecked")
 
     def says(self, place: str) -> str:
         """Say what the engine does wrong with the files in a place, and why."""
@@ -121,9 +123,9 @@ def _in_layout(one: Served | None, layout: str, draft_tokens: int | None) -> Ser
         config=json.loads(json.dumps(written.config)),
         tensors={t.name: (t.dtype, tuple(t.shape)) for t in written.tensors},
         weights=("model.safetensors",),
-        quant_file=QUANT_CONFIG in written.side_files,
+        quant_file=json_object(written.side_files[QUANT_CONFIG]) if QUANT_CONFIG in written.side_files else None,
     )
-    return replace(one, layout=layout, subject=ExaminedHead(files, one.subject.truth))
+    return replace(one, layout=layout, subject=replace(one.subject, files=files))
 
 
 def open_folders(root: Path, folders: Sequence[str]) -> tuple[Served, ...]:
@@ -163,10 +165,10 @@ def prospect(
         ]
     except UsageError:
         return Prospect("unchecked", title)
-    best = min(verdicts, key=lambda v: _ORDER.index(v.kind))
+    best = min(verdicts, key=lambda v: EFFECTS.index(v.kind))
     others = [v for v in verdicts if v.kind != best.kind and v.kind in _DOES]
     but = "; ".join(f"{v.title} {_DOES[v.kind].format('them')}: it {_why(v)}" for v in others)
-    return Prospect(best.kind, title, _why(best), but)
+    return Prospect(best.kind, title, _why(best), but, best.condition if best.kind == "depends" else "")
 
 
 def captured(text: str) -> tuple[int, ...] | None:
@@ -195,7 +197,7 @@ def _runners(engine: str, version: str, device: str | None) -> Iterator[str]:
 
 
 def _why(verdict: PreflightVerdict) -> str:
-    told = [reason.sentence for reason in verdict.reasons if reason.effect == verdict.kind and verdict.kind != "right"]
+    told = [reason.sentence for reason in verdict.reasons if reason.effect == verdict.kind not in ("right", "depends")]
     more = f" (and {len(told) - 2} more)" if len(told) > 2 else ""
     return f"{'; it '.join(told[:2])}{more}"
 
@@ -203,11 +205,11 @@ def _why(verdict: PreflightVerdict) -> str:
 def layout_that_works(one: Served, engine: str, version: str, capture: Sequence[int] | None = None) -> str | None:
     """Return a layout in which this engine version reads the head correctly, or None.
 
-    Each layout is written in memory and checked.
+    Each layout is written in memory and checked. What the head's training leaves open is open in every layout.
     """
     for name in by_readers():
         other = None if name == one.layout else _in_layout(one, name, _SOME)
-        if other is not None and prospect(other, engine, version, None, capture).kind == "right":
+        if other is not None and prospect(other, engine, version, None, capture).kind in ("right", "depends"):
             return name
     return None
 
@@ -235,12 +237,22 @@ class Choice:
 
 
 def choose(
-    folders: Sequence[Served], engine: str, version: str, capture: Sequence[int] | None = None
+    folders: Sequence[Served],
+    engine: str,
+    version: str,
+    capture: Sequence[int] | None = None,
+    *,
+    settled: bool = False,
 ) -> Choice | None:
-    """Return the first folder that an engine version reads correctly, the root first; None without folders."""
+    """Return the first folder that an engine version reads correctly, the root first; None without folders.
+
+    ``settled``: whether a measurement that passed has shown that what the files leave open is as assumed.
+    """
     if not folders:
         return None
     looked = [(one, prospect(one, engine, version, None, capture)) for one in folders]
+    if settled:
+        looked = [(one, replace(p, kind="right") if p.kind == "depends" else p) for one, p in looked]
     first, main = looked[0]
     if main.works:
         return Choice(first, tuple(_expected(main)))
@@ -259,6 +271,11 @@ def choose(
 def _expected(found: Prospect, files: str = "these files") -> Iterator[str]:
     if found.kind == "right":
         yield f"By the preflight, which reads files and runs no engine, {found.title} takes {files} as they are."
+    elif found.kind == "depends":
+        yield (
+            f"By the preflight, which reads files and runs no engine, {found.title} gets {files} right if the "
+            f"head was {found.condition}, which they do not say."
+        )
     elif found.kind == "unknown":
         yield (
             "The preflight, which reads files and runs no engine, cannot tell whether "

@@ -17,11 +17,17 @@ from eagle3hub.system.reading import open_regular
 # Where the bytes of one tensor lie.
 
 
-_SCALES = frozenset({"weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale", "k_scale", "v_scale"})
+_SCALES = frozenset(
+    {
+        *("weight_scale", "weight_scale_2", "weight_scale_inv", "weight_global_scale", "weight_zero_point"),
+        *("weight_shape", "weight_g_idx", "input_scale", "input_global_scale", "input_zero_point", "pre_quant_scale"),
+        *("k_scale", "v_scale", "q_scale", "output_scale", "scales", "qzeros", "g_idx"),
+    }
+)
 
 
 def is_scale(name: str) -> bool:
-    """Whether a tensor's name is that of a quantizer's scale."""
+    """Whether a tensor's name is that of a quantizer's scale, or of what else lies beside quantized values."""
     return name.rpartition(".")[2] in _SCALES
 
 
@@ -56,8 +62,8 @@ class TensorRef:
 
     @property
     def num_parameters(self) -> int:
-        """Number of weights in it: two in every byte of NVFP4, and none in the scales that a quantizer adds."""
-        return 0 if is_scale(self.name) else self.num_elements * (2 if self.dtype == "U8" else 1)
+        """Number of weights in it: of 4-bit values two in a byte and eight in an I32; none in a quantizer's scales."""
+        return 0 if is_scale(self.name) else self.num_elements * {"U8": 2, "I32": 8}.get(self.dtype, 1)
 
 
 def main_dtype(tensors: Iterable[TensorRef]) -> str:

@@ -296,7 +296,7 @@ class Kind:
     def error(self, source: str) -> LayoutError:
         """The error of a folder of this kind."""
         return LayoutError(
-            f"{source} holds {self.what}, which {self.served}; {READ}", hint=self.hint, code=f"layout-{self.code}"
+            f"{source} holds {self.what}; {self.served}; {READ}", hint=self.hint, code=f"layout-{self.code}"
         )
 
 
@@ -316,11 +316,16 @@ def refuse_files(source: str, files: Collection[str]) -> None:
             raise kind.error(source)
 
 
+@dataclass(frozen=True, slots=True)
+class _Kinds:
+    kind: tuple[Kind, ...]
+
+
 @cache
 def kinds() -> tuple[Kind, ...]:
     """Every kind, in the order in which they are tried."""
-    data = read_toml(Path(__file__).with_name("kinds.toml"))
-    return tuple(build(Kind, entry, "checkpoint/kinds.toml") for entry in data["kind"])
+    name = "kinds.toml"
+    return build(_Kinds, read_toml(Path(__file__).with_name(name)), f"checkpoint/{name}").kind
 
 
 def _any(patterns: Iterable[str], names: Iterable[str]) -> bool:

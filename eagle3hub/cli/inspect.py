@@ -26,10 +26,11 @@ from eagle3hub.errors import InputError
 from eagle3hub.system.text import readable_count
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
+    from eagle3hub.engines.preflight import PreflightVerdict
     from eagle3hub.inspection import Inspection
 
 _WIDE = 100
@@ -40,7 +41,9 @@ _VERDICTS = {
     "silently_wrong": "[yellow]! silently wrong[/]",
     "refuses": "[red]✗ refuses[/]",
     "unknown": "[cyan]? depends[/]",
+    "depends": "[cyan]? right if[/]",
 }
+"""The mark of each verdict; ``unknown`` depends on something that is not at hand."""
 
 
 def inspect(
@@ -88,6 +91,12 @@ def inspect(
         raise typer.Exit(InputError.exit_code)
 
 
+def _unknown(layout: str) -> str:
+    from eagle3hub.layouts.flat import UnknownTrainer
+
+    return " (trainer unknown)" if layout == UnknownTrainer.name else ""
+
+
 def _print(found: Inspection, console: Console, tensors: bool, command: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
@@ -95,9 +104,9 @@ def _print(found: Inspection, console: Console, tensors: bool, command: Any) -> 
     doc = found.to_json()
     d, s, aux, vocab = doc["dims"], doc["semantics"], doc["aux"], doc["vocab_map"]
     console.print(
-        f"[bold]{escape(doc['source'])}[/]: EAGLE-3 draft head{' with MLA' if 'mla' in d else ''}, "
-        f"[bold]{doc['layout']}[/] layout, "
-        f"{readable_count(doc['parameters'])} parameters, {s['quantization'] or doc['dtype']}"
+        f"[bold]{escape(doc['source'])}[/]: {'P-EAGLE' if s['parallel_drafting'] else 'EAGLE-3'} draft head"
+        f"{' with MLA' if 'mla' in d else ''}, [bold]{doc['layout']}[/] layout{_unknown(doc['layout'])}, "
+        f"{readable_count(doc['parameters'])} parameters, {s['quantized_as'] or doc['dtype']}"
     )
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
@@ -117,7 +126,7 @@ def _print(found: Inspection, console: Console, tensors: bool, command: Any) -> 
     if doc["target"]["name"]:
         grid.add_row("target", escape(doc["target"]["name"]))
     console.print(grid)
-    _print_engines(doc["engines"], console)
+    _print_engines(found.engines, console)
     if tensors:
         table = Table("tensor", "dtype", "shape", "bytes", box=None, header_style="dim", padding=(0, 2))
         for t in doc["tensors"]:
@@ -132,16 +141,18 @@ def _print(found: Inspection, console: Console, tensors: bool, command: Any) -> 
             console.print(f"  [dim]hint: {escape(shown_for(p.hint, command))}[/]")
 
 
-def _print_engines(engines: list[dict[str, Any]], console: Console) -> None:
+def _print_engines(engines: Sequence[PreflightVerdict], console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
     rows = []
     for engine in engines:
-        deciding = [r for r in engine["reasons"] if r["effect"] == engine["verdict"]]
+        deciding = [r for r in engine.reasons if r.effect == engine.kind]
         more = f" (and {len(deciding) - 1} more)" if len(deciding) > 1 else ""
-        why = f"{deciding[0]['sentence']}{more}" if deciding else ""
-        rows.append((escape(engine["title"]), _VERDICTS[engine["verdict"]], escape(why)))
+        why = f"{deciding[0].sentence}{more}" if deciding else ""
+        if engine.kind == "depends":
+            why = engine.condition
+        rows.append((escape(engine.title), _VERDICTS[engine.kind], escape(why)))
     table = Table.grid(padding=(0, 2))
     if console.width >= _WIDE:
         for column in ({"style": "dim"}, {"no_wrap": True}, {}):

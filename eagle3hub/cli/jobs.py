@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -85,23 +86,28 @@ def collect_(
     finish(collect(running, expected_of(running), _log(quiet)), Destinations(report, html, as_json=as_json))
 
 
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """How the user wants a job: fields of `JobOptions`, whether to ask before it starts, whether to wait for it."""
+
+    options: Mapping[str, Any]
+    run_anyway: bool
+    ask: bool
+    detach: bool
+
+
 def validate_on(
     where: str,
     head: str,
     target: str,
     options: Mapping[str, Any],
-    *,
-    wanted: Mapping[str, Any],
     local: Mapping[str, Any],
-    run_anyway: bool,
-    ask: bool,
-    detach: bool,
+    wanted: JobRequest,
     to: Destinations,
 ) -> NoReturn:
     """Show what a job would run and cost, ask, start it, and collect its report.
 
-    ``options`` and ``wanted`` are those of `plan_job`; ``local`` are options that only a validation on this machine
-    can use.
+    ``options`` are those of `plan_job`; ``local`` are options that only a validation on this machine can use.
     """
     from eagle3hub.jobs.collect import collect
     from eagle3hub.jobs.plan import JobOptions, plan_job, refuse_local_files
@@ -109,21 +115,22 @@ def validate_on(
     if where != "hf-jobs":
         raise UsageError(f"--on {where!r} is not a place to run", hint="--on hf-jobs", code="usage-jobs-on")
     refuse_local_files(local)
-    if ask and not sys.stdin.isatty():
+    if wanted.ask and not sys.stdin.isatty():
         raise UsageError(
             "a job costs money, and there is no terminal to ask on", hint="say --yes", code="usage-jobs-not-asked"
         )
     with progress(quiet=to.quiet) as say:
-        plan = plan_job(head, target, options, JobOptions(**wanted), run_anyway=run_anyway, progress=say)
+        wished = JobOptions(**wanted.options)
+        plan = plan_job(head, target, options, wished, run_anyway=wanted.run_anyway, progress=say)
     _show(plan, console(stderr=True))
-    if ask and not typer.confirm("start the job?", err=True):
+    if wanted.ask and not typer.confirm("start the job?", err=True):
         tell("no job was started\n")
         raise typer.Abort
     held, job = _start(plan)
     with _watched(job):
         for number in held:
             signal.raise_signal(number)
-        if detach:
+        if wanted.detach:
             emit(_started(plan, job), lambda out: _show_started(plan, job, out), as_json=to.as_json)
             raise typer.Exit
         tell(f"job {job.name}: {job.url}\n")

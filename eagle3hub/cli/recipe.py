@@ -84,7 +84,9 @@ def recipe(
     told = [
         key for key in (AUX_CAPTURE, PARALLEL_DRAFTING) if any(key in word for word in (made.yaml or "", *made.argv))
     ]
-    verdicts = [preflight(subject, c.engine, c.version, facts).with_settings(told) for c in judged]
+    devices = tensor_parallel or 1
+    foreseen = [preflight(subject, c.engine, c.version, facts, tensor_parallel=devices) for c in judged]
+    verdicts = [verdict.with_settings(told) for verdict in foreseen]
     document = {**made.to_json(), "preflight": [verdict.to_json() for verdict in verdicts]}
     emit(document, lambda out: _print(made, verdicts, out), as_json=as_json)
 
@@ -94,8 +96,10 @@ def _aux_layers(head: Head) -> tuple[int, ...] | None:
 
     (-1,) is the final hidden state.
     """
+    from eagle3hub.head.aux_defaults import FINAL_STATE
+
     if not head.semantics.uses_aux:
-        return (-1,)
+        return FINAL_STATE
     if head.aux is None or head.has_default_aux:
         return None
     return tuple(head.aux.after_layer)
@@ -117,8 +121,9 @@ def _print(made: Recipe, verdicts: list[PreflightVerdict], out: Console) -> None
             out.print(escape(text.rstrip("\n")))
     for verdict in verdicts:
         if verdict.kind != "right":
-            deciding = "; ".join(r.sentence for r in verdict.reasons if r.effect == verdict.kind)
-            out.print(f"\n[yellow]{escape(verdict.title)}: {verdict.kind.replace('_', ' ')}[/]  {escape(deciding)}")
+            told = [a.why for a in verdict.depends] if verdict.kind == "depends" else []
+            deciding = "; ".join([*told, *(r.sentence for r in verdict.reasons if r.effect == verdict.kind)])
+            out.print(f"\n[yellow]{escape(verdict.title)}: {escape(verdict.words)}[/]  {escape(deciding)}")
 
 
 def _folded(argv: tuple[str, ...]) -> str:

@@ -10,6 +10,7 @@ import typer
 from eagle3hub.cli.jobs import (
     DetachFlag,
     FlavorOption,
+    JobRequest,
     NamespaceOption,
     OnOption,
     PackageOption,
@@ -212,18 +213,8 @@ def validate(
         local: dict[str, Any] = {"acceptance_reference": acceptance_reference, "engine_python": pythons}
         local |= {"responses": responses, "save_responses": save_responses}
         local |= {"hidden_states": hidden_states, "save_hidden_states": save_hidden_states}
-        validate_on(
-            on,
-            head,
-            target,
-            {**stated, **in_words},
-            wanted=wanted,
-            local=local,
-            run_anyway=run_anyway,
-            ask=not yes,
-            detach=detach,
-            to=to,
-        )
+        request = JobRequest(wanted, run_anyway=run_anyway, ask=not yes, detach=detach)
+        validate_on(on, head, target, {**stated, **in_words}, local, request, to)
     options = ValidateOptions(
         **stated,
         device=device or "cpu",

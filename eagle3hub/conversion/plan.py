@@ -5,26 +5,43 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from eagle3hub.address import HubAddress, is_hub_id, parse_address
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
-from eagle3hub.checkpoint.source import CONFIG, INDEX, State, file_states
+from eagle3hub.checkpoint.source import CONFIG, INDEX, WEIGHTS, State, file_states
 from eagle3hub.checkpoint.writer import OutTensor, Shard, described, encode_index, split
 from eagle3hub.conversion.edits import Change, Transforms, apply_transforms, leave_out_equal, overrides
 from eagle3hub.conversion.edits.settings import apply_settings
 from eagle3hub.engines import engine_name
-from eagle3hub.engines.preflight import engines_serving, examine_written, pinned_contracts, preflight
+from eagle3hub.engines.preflight import (
+    PreflightVerdict,
+    engines_serving,
+    engines_unchecked,
+    examine_written,
+    pinned_contracts,
+    preflight,
+    told_layers,
+)
 from eagle3hub.engines.specs import engine_title
-from eagle3hub.errors import Refusal, UsageError
+from eagle3hub.errors import Hint, InputError, Refusal, UsageError
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.target import TargetFacts, read_target
 from eagle3hub.layouts import get_layout, open_head
 from eagle3hub.layouts.aux_layers import AUX_SHIFTED
-from eagle3hub.layouts.base import AS_FOUND, LAYOUTS, LayoutFiles, ReadOptions, WriteOptions, alternatives
+from eagle3hub.layouts.base import (
+    AS_FOUND,
+    LAYOUTS,
+    Layout,
+    LayoutFiles,
+    ReadOptions,
+    WriteOptions,
+    alternatives,
+    try_by,
+)
 from eagle3hub.system.documents import document_bytes
 
 UNCHANGED = Transforms()
@@ -204,18 +221,43 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
     Raises InputError if the source is unreadable or wrong, and Refusal if the layout cannot keep what the source has,
     or (``strict``) if something would have to be assumed.
     """
-    codec = get_layout(to)
     read, transforms, target = options.read, options.transforms, options.target
     checkpoint = open_checkpoint(source, headers_only=True)
     facts = target if isinstance(target, TargetFacts | None) else read_target(target)
     head = open_head(checkpoint, layout=options.layout, target=facts, target_name=options.target_name, options=read)
-    head.made_for, unserved = _made_for(to, options.engines, facts)
+    engines = _made_for(to, options.engines, facts)
+    head.made_for = engines.serving
     folder = None if isinstance(target, TargetFacts | None) else str(target)
     head, changes = apply_transforms(head, transforms, folder)
     if not _keeps_embeddings(to, head) and transforms.include_embeddings is None:
         head, equal = leave_out_equal(head, folder, download=not options.dry_run) or (head, None)
         changes += [] if equal is None else [equal]
     head.raise_for_errors()
+    if not engines.unchecked:
+        return _planned(source, checkpoint, head, to, options, changes, engines)
+    try:
+        return _planned(source, checkpoint, head, to, options, changes, engines)
+    except Refusal as refusal:  # an engine that may not serve the target at all is no reason to refuse
+        if not (certain := engines.without_unchecked).serving:
+            raise
+        fewer = replace(head, made_for=certain.serving)
+        try:
+            return _planned(source, checkpoint, fewer, to, options, changes, certain)
+        except Refusal:
+            raise refusal from None
+
+
+def _planned(
+    source: str | Path,
+    checkpoint: Checkpoint,
+    head: Head,
+    to: str,
+    options: ConvertOptions,
+    changes: list[Change],
+    engines: _Engines,
+) -> ConversionPlan:
+    """Plan the conversion of a head that is as it shall be written, for the engines that it is made for."""
+    codec, transforms, read = get_layout(to), options.transforms, options.read
     try:
         written = codec.write(head, WriteOptions(options.speculative_tokens, options.public_target(head)))
     except Refusal as e:
@@ -226,7 +268,7 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
             hint=partial(alternatives, head, to, "embed_tokens", remedy="leave the option out"),
             code=e.code,
         ) from e
-    written.notes.extend(unserved)
+    written.notes.extend(engines.notes)
     head, written, done = apply_settings(head, written, to, options.settings)
     shards = split(written.tensors, written.metadata, options.max_shard_size)
     index = {INDEX: encode_index(shards)} if len(shards) > 1 else {}
@@ -247,7 +289,7 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
     )
     _refuse_shards(plan)
     if head.made_for:
-        _hold_to_engines(plan, facts)
+        _hold_to_engines(head, to, written, [shard.name for shard in shards])
     if options.strict:
         _refuse_assumptions(plan)
     return plan
@@ -263,8 +305,33 @@ def made_for(layout: str, engines: Sequence[str]) -> tuple[str, ...]:
     return tuple(engines) if get_layout(layout).contract.held_for else ()
 
 
-def _made_for(to: str, asked: tuple[str, ...], target: TargetFacts | None) -> tuple[tuple[str, ...], list[str]]:
-    """The engines a folder has to serve, and a note for each one that the layout is for but cannot serve the target.
+@dataclass(frozen=True, slots=True)
+class _Engines:
+    """Engines that a folder has to serve, and why others do not count.
+
+    Attributes:
+        serving: the engines. unserved: engines that cannot draft for the target, with the reason.
+        unchecked: those of ``serving`` that may not draft for the target, which was not checked, with that sentence.
+    """
+
+    serving: tuple[str, ...] = ()
+    unserved: Mapping[str, str] = field(default_factory=dict)
+    unchecked: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def without_unchecked(self) -> _Engines:
+        """The same without the engines that may not serve the target."""
+        serving = tuple(engine for engine in self.serving if engine not in self.unchecked)
+        return _Engines(serving, {**self.unserved, **self.unchecked})
+
+    @property
+    def notes(self) -> list[str]:
+        """A note for each engine that does not count."""
+        return [f"not made for {engine_title(engine)}, which {reason}" for engine, reason in self.unserved.items()]
+
+
+def _made_for(to: str, asked: tuple[str, ...], target: TargetFacts | None) -> _Engines:
+    """The engines a folder has to serve, which are those that are asked for, or all that can serve the target.
 
     Raises UsageError for engines asked for another layout, and Refusal for one that cannot serve this target.
     """
@@ -276,7 +343,7 @@ def _made_for(to: str, asked: tuple[str, ...], target: TargetFacts | None) -> tu
                 hint="leave it out, or choose --to universal",
                 code="usage-engines",
             )
-        return (), []
+        return _Engines()
     why = engines_serving(asked or contract.engines, target)
     unserved = {engine: reason for engine, reason in why.items() if reason is not None}
     if unserved and (asked or len(unserved) == len(why)):
@@ -286,26 +353,48 @@ def _made_for(to: str, asked: tuple[str, ...], target: TargetFacts | None) -> tu
             hint="name engines that can serve this target with --engines" if asked else "choose another layout",
             code="refused-engine-target",
         )
-    notes = [f"not made for {engine_title(engine)}, which {reason}" for engine, reason in unserved.items()]
-    return tuple(engine for engine, reason in why.items() if reason is None), notes
+    serving = tuple(engine for engine, reason in why.items() if reason is None)
+    return _Engines(serving, unserved, {} if asked else engines_unchecked(serving, target))
 
 
-def _hold_to_engines(plan: ConversionPlan, target: TargetFacts | None) -> None:
-    """Raise Refusal if an engine that the planned folder is made for would not get it right."""
-    head, weights = plan.head, [shard.name for shard in plan.shards]
-    subject = examine_written(head, plan.written, weights)
+def _try(head: Head, layout: Layout) -> None:
+    """Plan the files of a head in a layout. Raises the InputError that a conversion would end with."""
+    engines = _made_for(layout.name, made_for(layout.name, head.made_for), head.target)
+    certain = engines.without_unchecked
+    for made in (engines, certain) if certain.serving and engines.unchecked else (engines,):
+        head = replace(head, made_for=made.serving)
+        try:
+            written = layout.write(head, WriteOptions(speculative_tokens=head.speculative_tokens or 1))
+            if made.serving:
+                _hold_to_engines(head, layout.name, written, [WEIGHTS])
+            return
+        except InputError:
+            if made is certain or not engines.unchecked or not certain.serving:
+                raise
+
+
+try_by(_try)
+
+
+def _hold_to_engines(head: Head, to: str, written: LayoutFiles, weights: Sequence[str]) -> None:
+    """Raise Refusal if an engine that planned files are made for would not get them right."""
+    subject = examine_written(head, written, weights)
+    wrong: dict[str, PreflightVerdict] = {}
     for engine in head.made_for:
-        told = engine == "trtllm" and head.aux is not None and not head.has_default_aux
-        capture = head.aux.after_layer if told and head.aux is not None else None
+        capture = told_layers(head, engine)
         for terms in pinned_contracts(engine):
-            verdict = preflight(subject, engine, terms.version, target, capture)
+            verdict = preflight(subject, engine, terms.version, head.target, capture).on_files
             if verdict.kind in ("silently_wrong", "refuses"):
-                worst = verdict.reasons[0]
-                raise Refusal(
-                    f"{verdict.title}, given this folder, {worst.sentence}",
-                    hint=worst.hint or partial(alternatives, head, plan.to),
-                    code="refused-engine",
-                )
+                wrong.setdefault(engine, verdict)
+    if not wrong:
+        return
+    first, able = next(iter(wrong.values())), [engine for engine in head.made_for if engine not in wrong]
+    fewer = Hint(f"--engines {','.join(able)} makes the folder for the others", "--engines") if able else None
+    raise Refusal(
+        f"{first.title}, given this folder, {first.reasons[0].sentence}",
+        hint=fewer or first.reasons[0].hint or partial(alternatives, head, to),
+        code="refused-engine",
+    )
 
 
 def _refuse_shards(plan: ConversionPlan) -> None:

@@ -39,7 +39,7 @@ _WRITTEN_ANEW = frozenset(
     {
         _NESTED_ONLY,
         *("config-sliding-ignored", "config-bias-ignored", "config-tied", "config-layers", "config-no-context"),
-        *("config-quantization-leftover", "checkpoint-beside"),
+        *("config-quantization-leftover", "config-dtype", "checkpoint-beside"),
     }
 )
 """Problems in how the files are written, which writing them again may fix; all other problems are the head's own."""

@@ -118,7 +118,7 @@ def _parts(ref: TensorRef, source: TensorRef | bytes, fd: int, files: OpenFiles)
     if isinstance(source, bytes):
         yield _Part(ref.name, fd, ref.offset, ref.nbytes, [memoryview(source)])
         return
-    alike = same_shape(ref.name.removeprefix("model."), ref.shape, source.shape)
+    alike = ref.shape == source.shape or same_shape(ref.name.removeprefix("model."), ref.shape, source.shape)
     if not alike or (ref.dtype, ref.nbytes) != (source.dtype, source.nbytes):
         raise _differs(f"{ref.name} is {ref.dtype} {list(ref.shape)}")
     step = max(ref.nbytes, 1) if isinstance(source, DerivedRef) else _PART

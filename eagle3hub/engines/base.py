@@ -80,7 +80,7 @@ class Recipe:
 
 
 PARALLEL_DRAFTING = "parallel_drafting"
-"""The key of vLLM's speculative_config that makes it draft in parallel (0.32.0, ``config/speculative.py:478``)."""
+"""The key of vLLM's speculative_config that makes it draft in parallel (``config/speculative.py:478``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,7 +250,7 @@ def _age(version: str) -> tuple[bool, list[tuple[int, int, str]]]:
 def version_document(engine: str, version: str, file: str) -> dict[str, Any]:
     """Read a ``.toml`` file of one version, merged over the file of the version it builds on.
 
-    Tables are merged key by key, except ``aux`` and ``architectures``; any other value replaces the older one.
+    Tables are merged key by key, except ``aux``, ``architectures`` and ``rope``; other values replace the older ones.
     """
     own = read_toml(DATA / engine / version / file)
     base = version_document(engine, own["builds_on"], file) if "builds_on" in own else {}
@@ -262,7 +262,7 @@ def merge_tables(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, A
     """Merge ``own`` over ``base``; see `version_document`."""
     out = dict(base)
     for key, value in own.items():
-        whole = key in {"aux", "architectures"} or not isinstance(value, dict)
+        whole = key in {"aux", "architectures", "rope"} or not isinstance(value, dict)
         out[key] = value if whole else merge_tables(out.get(key, {}), value)
     return out
 

@@ -21,6 +21,7 @@ from eagle3hub.system.text import readable_count
 
 if TYPE_CHECKING:
     from eagle3hub.checkpoint.folder import Checkpoint
+    from eagle3hub.head.target import TargetFacts
 
 
 class _FinalNorm(Enum):
@@ -158,9 +159,14 @@ class Semantics:
     """What the head computes, apart from shapes and bytes.
 
     ``uses_aux: false`` is a head that reads the target's final post-norm hidden state instead of aux layers: it has
-    neither fc nor hidden_norm. ``attention_bias`` puts a bias on q, k and v, and on o where the head has one for
-    it; ``fc_bias`` puts one on fc. ``sliding_layers`` are the draft layers whose attention is limited to
-    ``sliding_window`` tokens.
+    no fc. ``joins_embedding: false`` is one whose first layer does not join this state with the token's embedding
+    either, so that it has no hidden_norm and q/k/v over H; every other head joins them. ``attention_bias`` puts a bias
+    on q, k and v, and on o where the head has one for it; ``fc_bias`` puts one on fc. ``sliding_layers`` are the draft
+    layers whose attention is limited to ``sliding_window`` tokens.
+    ``quantization`` is the method by which weights are quantized, as the config calls it (``modelopt``, ``quark``,
+    ``compressed-tensors``, ``fp8``, ``gptq``, ``awq``, or another; ``unknown`` where it says nothing), and
+    ``quantized_as`` are the formats of their numbers (``FP8``, ``INT8``, ``NVFP4``, several joined by ``+``); both are
+    None for plain weights.
     ``feedback`` says which hidden state the next draft step receives: the one before the head's final norm
     (``pre_norm``, EAGLE-3) or after it (``post_norm``, EAGLE-3.1; engines spell it ``norm_output: true``).
     ``attention`` is ``gqa`` (Llama's, and Qwen3's with ``qk_norm``) or ``mla`` (DeepSeek's multi-head latent
@@ -175,6 +181,7 @@ class Semantics:
     fc_norm: bool = False
     feedback: Literal["pre_norm", "post_norm"] = "pre_norm"
     uses_aux: bool = True
+    joins_embedding: bool = True
     attention_bias: bool = False
     fc_bias: bool = False
     qk_norm: bool = False
@@ -182,6 +189,7 @@ class Semantics:
     sliding_layers: tuple[int, ...] = ()
     num_layers: int = 1
     quantization: str | None = None
+    quantized_as: str | None = None
     parallel_drafting: bool = False
     attention: Literal["gqa", "mla"] = "gqa"
 
@@ -234,16 +242,24 @@ class Dims:
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """A fact that the source does not state and that a result depends on; ``--strict`` refuses it."""
+    """A fact that the source does not state and that a result depends on; ``--strict`` refuses it.
+
+    Attributes:
+        field: what it is about. value: what is taken for it, or None. why: the reason. settle: how to make it certain.
+        doubtful: whether an engine's verdict that rests on it says so (``depends``). False where the trainer's code
+            leaves no doubt that matters.
+    """
 
     field: str
     value: Any
     why: str
     settle: str
+    doubtful: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """The assumption as an entry of ``assumptions`` in ``--json`` output and in the provenance file."""
-        return {"field": self.field, "value": self.value, "why": self.why, "settle": self.settle}
+        found = {"field": self.field, "value": self.value, "why": self.why, "settle": self.settle}
+        return found if self.doubtful else {**found, "doubtful": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +289,8 @@ class Head:
         aux: which target layers feed it, or None where neither the source nor the user said.
         fc_order: after-layer ids in the order of fc's column blocks where that is not ascending (then ``problems``
             holds the error ``config-aux-order``), or None.
+        one_list: aux layer ids that stand in two lists of the config that mean different numberings, as long as the
+            numbering is assumed; else None.
         vocab_map: draft-to-target map, or None for a head over the full vocabulary (or with a wrong map).
         vocab_status: ``ok``, ``full``, or what is wrong with the map.
         tensors: canonical name -> where the bytes lie; weights only, vocabulary buffers excluded.
@@ -289,6 +307,7 @@ class Head:
         other_names: name on disk, by canonical name, of each tensor and buffer whose name is not today's.
         side_files: small files that belong to the head besides config and weights, by name.
         carried: how earlier layouts stored it, from the provenance file.
+        target: the target that the user named, if it fits.
         made_for: names of the engines that a folder was or shall be made for; empty means not for some only.
         assumptions, problems: what is not known, and what is wrong.
         opened: the folder as it was opened, every tensor included; None for a head that was not read from one.
@@ -315,10 +334,12 @@ class Head:
     speculative_tokens: int | None = None
     mask_token_id: int | None = None
     fc_order: tuple[int, ...] | None = None
+    one_list: tuple[int, ...] | None = None
     other_names: dict[str, str] = field(default_factory=dict)
     side_files: dict[str, bytes] = field(default_factory=dict)
     carried: dict[str, Carried] = field(default_factory=dict)
     made_for: tuple[str, ...] = ()
+    target: TargetFacts | None = field(default=None, compare=False, repr=False)
     assumptions: list[Assumption] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     opened: Checkpoint | None = field(default=None, compare=False, repr=False)
@@ -345,7 +366,10 @@ class Head:
     @property
     def num_parameters(self) -> int:
         """Number of weights; vocabulary buffers and the scales of quantized weights are none."""
-        return sum(t.num_parameters for t in self.tensors.values())
+        bits = {"INT2": 2, "INT3": 3, "INT8": 8}.get(self.semantics.quantized_as or "", 4)
+        packed = [t for t in self.tensors.values() if t.dtype == "I32" and t.num_parameters]
+        others = sum(t.num_parameters for t in self.tensors.values() if t.dtype != "I32")
+        return others + sum(t.nbytes * 8 // bits for t in packed)
 
     @property
     def dtype(self) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from eagle3hub.system.resources import read_toml
 
@@ -18,8 +18,12 @@ AUX_IDS = "eagle_aux_hidden_state_layer_ids"
 """The config key that lists aux layers. Top level: boundary ids; inside ``eagle_config``: after-layer ids."""
 AUX_COUNT = "num_aux_hidden_states"
 """The config key that says how many aux hidden states fc takes, where they are not three."""
+AUX_LAYERS = "target_layer_ids"
+"""The config key of DeepSpec's heads that lists aux layers, as after-layer ids (vLLM's V2 runner)."""
 AUX_CAPTURE = "eagle3_layers_to_capture"
 """The key of TensorRT-LLM's own YAML that lists aux layers, as after-layer ids."""
+FINAL_STATE = (-1,)
+"""What that key lists for a head that reads the target's final, normed hidden state."""
 
 _TERM = re.compile(r"(?P<of>L//2|L)?(?P<plus>[+-]?[0-9]+)?")
 
@@ -55,12 +59,15 @@ class AuxDefault:
         layers: for any target. targets: other layers, by the target's model_type.
         merges: whether layers below 0 become 0 and equal layers become one.
         fixed: whether a run cannot tap other layers, but for ``targets``.
+        unnamed: what it means that a config names no layers: ``certain`` (the default was tapped), ``open`` (a run may
+            tap others and records nothing) or ``suspicious`` (the trainer always writes a list, so one was lost).
     """
 
     layers: tuple[Layer, ...]
     targets: Mapping[str, tuple[Layer, ...]] = field(default_factory=dict)
     merges: bool = False
     fixed: bool = False
+    unnamed: Literal["certain", "open", "suspicious"] = "open"
 
     def layers_for(self, model_type: str | None) -> tuple[Layer, ...]:
         """The layers for a type of target; None is a target of which nothing is known."""

@@ -12,7 +12,7 @@ TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 MASK_TOKENS = ("mask_token_id", "pard_token", "ptd_token_id")
 """Keys that name the token of positions not drafted yet, the one that vLLM takes first coming first.
 
-vLLM 0.32.0, ``v1/spec_decode/llm_base_proposer.py:362-377``.
+vLLM ``v1/spec_decode/llm_base_proposer.py:362-377``.
 """
 T = TypeVar("T")
 _REQUIRED: Any = object()

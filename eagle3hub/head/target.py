@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from eagle3hub.address import Address, HubAddress, LocalAddress, parse_address, 
 from eagle3hub.checkpoint.source import CONFIG, parse_json_object, read_small, refuse_pointer
 from eagle3hub.errors import SourceError
 from eagle3hub.head.fields import TOKEN_IDS, Fields
+from eagle3hub.head.rope import Reader, StatedRope, read_rope
 from eagle3hub.system.reading import opened, special_kind
 
 WEIGHTS = (".safetensors", ".bin", ".pt")
@@ -20,7 +22,7 @@ _TEXT_PARTS = ("text_config", "thinker_config", "llm_config", "language_config")
 _DEPTHS = ("num_layers", "n_layer", "n_layers")
 _WIDTHS = ("n_embd", "d_model")
 _CONTEXTS = ("n_positions", "seq_length", "max_sequence_length", "max_seq_len")
-"""Other names of sizes, as vLLM reads them (0.32.0, ``transformers_utils/model_arch_config_convertor.py``)."""
+"""Other names of sizes, as vLLM reads them (``transformers_utils/model_arch_config_convertor.py``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class TargetFacts:
         max_position_embeddings: context length in tokens, or None.
         model_type, architectures: from the whole config, not its text part; engines pick the target's class by them.
         token_ids: bos/eos/pad ids it states.
+        fields: the config of its text part, as it stands.
     """
 
     name: str
@@ -45,6 +48,25 @@ class TargetFacts:
     model_type: str
     architectures: tuple[str, ...]
     token_ids: dict[str, int | list[int]]
+    fields: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def ties_embeddings(self) -> bool:
+        """Whether its lm_head is its embeddings, as far as its config says."""
+        return self.fields.get("tie_word_embeddings") is True
+
+    def rope(self, reader: Reader = "standard") -> StatedRope | None:
+        """Its RoPE as a program reads it, or None where the config states none.
+
+        Where it differs by kind of layer: that of ``full_attention``.
+        """
+        stated = self.fields.get("rope_parameters") or self.fields.get("rope_scaling") or {}
+        if not stated and self.fields.get("rope_theta") is None:
+            return None
+        full = stated.get("full_attention") if isinstance(stated, dict) else None
+        if isinstance(full, dict):
+            return read_rope({**self.fields, "rope_scaling": None, "rope_parameters": full}, reader)
+        return read_rope(self.fields, reader)
 
 
 def require_weights(target: str | Path | Address) -> None:
@@ -127,6 +149,7 @@ def read_target(target: str | Path | Address, name: str | None = None) -> Target
         model_type=whole.text("model_type", default="") or text.text("model_type", default=""),
         architectures=tuple(a for a in architectures if isinstance(a, str)) if isinstance(architectures, list) else (),
         token_ids={k: v for k in TOKEN_IDS if (v := text.token_ids(k)) is not None},
+        fields=text.data,
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import compress, pairwise
 from typing import Literal
 
 from eagle3hub.errors import Hint, Problem
@@ -156,7 +156,7 @@ def _find_fault(d2t: Sequence[int] | None, t2d: bytes | None, v: int, vd: int) -
         return fault
     if vd == v:
         return _full_vocabulary(d2t, t2d, v)
-    members = None if t2d is None else [i for i, m in enumerate(t2d) if m]
+    members = None if t2d is None else list(compress(range(v), t2d))
     if members is not None and len(members) != vd:
         shown = {0: "is all false", v: "is all true"}.get(len(members), f"has {len(members)} true entries")
         return _fault(
@@ -243,6 +243,8 @@ def is_map(d2t: Sequence[int], v: int) -> bool:
 
 
 def _wrong_ids(ids: Sequence[int], v: int) -> Problem | None:
+    if len(set(ids)) == len(ids) and 0 <= min(ids, default=0) <= max(ids, default=0) < v:
+        return None
     for i, t in enumerate(ids):
         if not 0 <= t < v:
             return _fault("out-of-range", f"d2t maps draft id {i} to target id {t}, outside the vocabulary of {v}")

@@ -8,12 +8,11 @@ from pathlib import Path
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.checkpoint.source import READ, refuse_contents
 from eagle3hub.errors import Hint, LayoutError, Problem, UsageError
-from eagle3hub.head import Assumption, Head
-from eagle3hub.head.aux_defaults import aux_default, shown
+from eagle3hub.head import Head
 from eagle3hub.head.target import TargetFacts, read_target
 from eagle3hub.layouts import provenance
 from eagle3hub.layouts.angelslim import AngelSlim
-from eagle3hub.layouts.aux_layers import apply_depth, apply_target
+from eagle3hub.layouts.aux_layers import apply_depth, apply_target, target_notes, unnamed_layers
 from eagle3hub.layouts.base import AS_FOUND, LAYOUTS, READERS, Layout, Match, Reader, ReadOptions
 from eagle3hub.layouts.flat import UnknownTrainer
 from eagle3hub.layouts.hf_config import context_of
@@ -197,13 +196,13 @@ def settle(
                 f"--num-target-layers {options.num_target_layers}: {facts.name} has {facts.num_hidden_layers} layers",
                 hint="give one of the two",
             )
+        notes = list(target_notes(head, facts))
         apply_target(head, facts)
+        head.problems += notes
     elif options.num_target_layers is not None:
         apply_depth(head, options.num_target_layers)
     elif head.aux is None and all(a.field != "aux" for a in head.assumptions):
-        default = shown(aux_default().layers)
-        why = f"the source names no aux layers; engines then take their default, after layers ({default})"
-        head.assumptions.append(Assumption("aux", None, why, "give --target"))
+        head.assumptions.append(unnamed_layers(head))
     if head.max_position_embeddings is None:
         head.problems.append(
             Problem(

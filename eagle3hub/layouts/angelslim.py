@@ -14,15 +14,18 @@ from typing import Any
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import Hint
 from eagle3hub.head import Assumption, Head, Rope
+from eagle3hub.head.fields import Fields
+from eagle3hub.layouts.aux_layers import Taps, taps_from
 from eagle3hub.layouts.base import Contract, LayoutFiles, Match, WriteOptions
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import Interpretation
 from eagle3hub.layouts.specjax import saved_by_specjax
-from eagle3hub.layouts.tensors import BUFFERS
 
 _ARCHITECTURES = (["Eagle3LlamaForCausalLM"], ["CosyVoice3Eagle3LlamaForCausalLM"])
 _TARGET = "target_model_type"
 """A field of AngelSlim's draft configs; SpecForge's have it for vision targets only."""
+_LISTED = "aux_hidden_states_layer_ids"
+"""The field of a draft config that lists other layers to tap, by after-layer ids (``online_eagle3_trainer.py``)."""
 _TRAINED_THETA = 10000.0
 
 
@@ -30,6 +33,7 @@ class AngelSlim(FlatLayout):
     """Codec of AngelSlim folders."""
 
     name = "angelslim"
+    theta_by_library = True
     contract = Contract(
         title="AngelSlim",
         tensor_prefix="midlayer.",
@@ -42,7 +46,7 @@ class AngelSlim(FlatLayout):
         aux_ids=None,
         engines=("vllm",),
         cannot={
-            "aux_ids": "AngelSlim writes no aux layer ids: its code always taps the default layers",
+            "aux_ids": "AngelSlim names other aux layers than the default ones in a key that no engine reads",
             "aux_count": "AngelSlim's fc takes exactly 3 aux hidden states",
             "unsorted_vocabulary": "AngelSlim takes row r of lm_head for the r-th true entry of t2d",
             "several_layers": "AngelSlim knows one decoder layer (midlayer)",
@@ -54,14 +58,13 @@ class AngelSlim(FlatLayout):
     def detect(self, checkpoint: Checkpoint) -> Match | None:
         """Midlayer names and AngelSlim's architecture name, or SpecForge's beside a field that AngelSlim adds.
 
-        vLLM has a class of AngelSlim's name too, so that the map must be as AngelSlim stores it: both buffers or none.
+        vLLM has a class of AngelSlim's name too, so that a map must be of the dtype that AngelSlim stores.
         """
         tensors, config = checkpoint.tensors, checkpoint.config
         architecture = config.get("architectures")
         if not any(n.startswith("midlayer.") for n in tensors) or saved_by_specjax(checkpoint):
             return None
-        maps = {n: tensors[n].dtype for n in BUFFERS if n in tensors}
-        if maps not in ({}, {"d2t": "I64", "t2d": "BOOL"}):
+        if "d2t" in tensors and tensors["d2t"].dtype != "I64":
             return None
         if architecture in _ARCHITECTURES:
             return Match(1.0, ("midlayer.* names", f"architecture {architecture[0]}"), certain=True)
@@ -84,6 +87,11 @@ class AngelSlim(FlatLayout):
             Hint("give --rope-theta 10000, or the base if it was obeyed", "--rope-theta"),
         )
         return replace(meaning, assumptions=[*meaning.assumptions, doubt])
+
+    def read_taps(self, config: Fields) -> Taps:
+        """The layers in AngelSlim's own field, else those in the fields that engines read."""
+        ids = config.layer_ids(_LISTED)
+        return super().read_taps(config) if ids is None else taps_from(ids, "after", "config", where=config.where)
 
     def write(self, head: Head, options: WriteOptions) -> LayoutFiles:
         """As every flat layout, with a note if AngelSlim's trainer would ignore the RoPE base."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal
 
 from eagle3hub.errors import ConfigError, Hint, Problem
 from eagle3hub.head import Assumption, AuxOrigin, AuxTaps, Head
-from eagle3hub.head.aux_defaults import AUX_IDS, aux_default, shown
+from eagle3hub.head.aux_defaults import AUX_IDS, aux_default, shown, target_types
 from eagle3hub.head.fields import Fields
+from eagle3hub.head.rope import ROPE_THETA, bound_by_context, in_words, of_whole_heads
 from eagle3hub.head.target import TargetFacts
 from eagle3hub.layouts.base import READERS, aux_count
 
@@ -19,11 +20,32 @@ Convention = Literal["after", "boundary"]
 
 @dataclass(frozen=True, slots=True)
 class Taps:
-    """Aux layers as read: the taps, the order of fc's column blocks if it is not ascending, problems to report."""
+    """Aux layers as read.
+
+    Attributes:
+        aux: the taps. fc_order: after-layer ids in the order of fc's column blocks if that is not ascending.
+        problems, assumptions: to report.
+        listed: the ids as they stand in the list that decides.
+        one_list: whether both lists of the config hold them, so that their numbering is open until the target's depth
+            is known.
+        fault: the error of lists that cannot be read, which counts unless the user names the layers.
+    """
 
     aux: AuxTaps | None = None
     fc_order: tuple[int, ...] | None = None
     problems: list[Problem] = field(default_factory=list)
+    assumptions: list[Assumption] = field(default_factory=list)
+    listed: tuple[int, ...] | None = None
+    one_list: bool = False
+    fault: ConfigError | None = None
+
+
+def taps_or_fault(read: Callable[[], Taps]) -> Taps:
+    """The taps that ``read`` returns, or the ConfigError that it raises."""
+    try:
+        return read()
+    except ConfigError as e:
+        return Taps(fault=e)
 
 
 def taps_from(
@@ -72,32 +94,97 @@ def taps_from(
 def read_flat_taps(config: Fields, *, order_ignored: bool = False) -> Taps:
     """Aux layers of a flat config: boundary ids at top level, after-layer ids in ``eagle_config``.
 
-    Raises ConfigError where both are there and name different layers.
+    Equal lists in both places have one numbering (`numbering_of`), which the target's depth decides (`apply_depth`);
+    until then it is an assumption. Raises ConfigError where the lists name different layers.
     """
     top, nested = config.layer_ids(AUX_IDS), config.section("eagle_config").layer_ids(AUX_IDS)
     where = config.where
-    inner = (
-        Taps() if nested is None else taps_from(nested, "after", "config", order_ignored=order_ignored, where=where)
-    )
+
+    def taken(ids: list[int], convention: Convention) -> Taps:
+        found = taps_from(ids, convention, "config", order_ignored=order_ignored, where=where)
+        return replace(found, listed=tuple(ids))
+
     if top is None:
-        return inner if nested is None else Taps(inner.aux, inner.fc_order, [*inner.problems, _nested_only(nested)])
-    outer = taps_from(top, "boundary", "config", order_ignored=order_ignored, where=where)
-    if (
-        inner.aux is not None
-        and outer.aux is not None
-        and (outer.aux.taps, outer.fc_order)
-        != (
-            inner.aux.taps,
-            inner.fc_order,
-        )
-    ):
-        raise ConfigError(
-            f"{where} names different aux layers: {top} at top level (boundary ids) and {nested} in eagle_config "
-            f"(after-layer ids, so boundaries {inner.aux.boundary})",
-            hint="SGLang would read one and vLLM the other: correct the list that is wrong",
-            code="config-aux-conflict",
-        )
+        if nested is None:
+            return Taps()
+        inner = taken(nested, "after")
+        return replace(inner, problems=[*inner.problems, _nested_only(nested)])
+    if top == nested:
+        convention, why = numbering_of(top, None, None)
+        found = taken(top, convention)
+        assert found.aux is not None
+        if why is not None:
+            return found
+        return replace(found, assumptions=[_assumed_numbering(top, found.aux, convention)], one_list=True)
+    outer = taken(top, "boundary")
+    if nested is not None:
+        inner = taken(nested, "after")
+        assert inner.aux is not None
+        if outer.aux is None or (outer.aux.taps, outer.fc_order) != (inner.aux.taps, inner.fc_order):
+            raise ConfigError(
+                f"{where} names different aux layers: {top} at top level (boundary ids) and {nested} in eagle_config "
+                f"(after-layer ids, so boundaries {inner.aux.boundary})",
+                hint=Hint(
+                    "SGLang would read one and vLLM the other: give the layers the head was trained on with "
+                    "--aux-layers, or correct the list that is wrong",
+                    "--aux-layers",
+                ),
+                code=AUX_CONFLICT,
+            )
     return outer
+
+
+AUX_CONFLICT = "config-aux-conflict"
+"""Code of the error of two lists that name different layers."""
+
+
+def numbering_of(ids: Sequence[int], layers: int | None, kind: str | None) -> tuple[Convention, str | None]:
+    """The numbering of equal lists at top level and in ``eagle_config``, and what decides it.
+
+    vLLM and llama.cpp read the first as boundary ids, SGLang the second as after-layer ids, but for some targets.
+
+    Args:
+        ids: the list. layers, kind: number of layers and model_type of the target, or None.
+
+    Returns:
+        The numbering, and the reason in words; None if nothing decides it and it is only the likelier one.
+    """
+    ascending = sorted(set(ids))
+    if ascending[0] == 0:
+        return "after", "a boundary id is 1 or more"
+    if layers is None:
+        return "after" if AuxTaps.from_after_layer(ascending, "config").is_default else "boundary", None
+    if ascending[-1] == layers:
+        return "boundary", f"the target has {layers} layers, and none numbered {layers} to tap the output of"
+    try:
+        default = AuxTaps.default_for(layers)
+    except ConfigError:  # too small a target to have one
+        pass
+    else:
+        for convention, listed in (("boundary", default.boundary), ("after", default.after_layer)):
+            if ascending == listed:
+                reason = f"they are then the default layers of a target of {layers} layers"
+                return "boundary" if convention == "boundary" else "after", reason
+    if kind in target_types("sglang_boundary_unless_1") and ascending[0] != 1:
+        return "boundary", f"every engine takes them for such in a head for a {kind} target"
+    return "boundary", None
+
+
+_NUMBERINGS: dict[Convention, str] = {"after": "after-layer ids", "boundary": "boundary ids"}
+
+
+def _assumed_numbering(ids: Sequence[int], aux: AuxTaps, convention: Convention) -> Assumption:
+    why = (
+        f"config.json lists the aux layers {list(ids)} at top level, where engines take them for boundary ids, and in "
+        f"eagle_config, where engines take them for after-layer ids: they are taken for {_NUMBERINGS[convention]}"
+    )
+    other = [i - 1 for i in aux.after_layer] if convention == "after" else aux.boundary
+    settle = Hint(
+        f"give --target, whose depth may decide it; else --aux-layers {_listed(aux.after_layer)} or, for the other "
+        f"numbering, --aux-layers {_listed(other)}",
+        "--aux-layers",
+    )
+    return Assumption("aux", aux.after_layer, why, settle)
 
 
 def _nested_only(nested: list[int]) -> Problem:
@@ -117,8 +204,10 @@ def trainer_default(head: Head, num_target_layers: int) -> tuple[AuxTaps, Assump
     """
     default, kind = aux_default(head.layout), head.target_model_type
     taps, count = AuxTaps.default_for(num_target_layers, head.layout, kind), aux_count(head)
-    why: str | None = "the source names no aux layers: the trainer's default is taken, but a run may have set others"
+    why: str | None = _WHY_DEFAULT[default.unnamed]
+    doubtful = default.unnamed != "certain"
     if default.fixed:
+        doubtful = True
         title, special = READERS[head.layout].contract.title, next(iter(default.targets.items()), None)
         if kind and kind in default.targets:
             why = (
@@ -136,7 +225,24 @@ def trainer_default(head: Head, num_target_layers: int) -> tuple[AuxTaps, Assump
             hint=Hint("give the layers with --aux-layers", "--aux-layers"),
             code="config-aux-count",
         )
-    return taps, None if why is None else Assumption("aux", taps.after_layer, why, _settle(head, taps))
+    return taps, None if why is None else Assumption("aux", taps.after_layer, why, _settle(head, taps), doubtful)
+
+
+_WHY_DEFAULT = {
+    "certain": "the source names no aux layers: the trainer's default is taken, but a run may have set others",
+    "open": "the source names no aux layers: the trainer's default is taken, but a run may have set others",
+    "suspicious": "the source names no aux layers, though its trainer always writes them: the trainer's default is "
+    "taken, but a run may have set others, and the list been lost",
+}
+"""Why the default layers are an assumption, by what it means that nothing names any (`AuxDefault.unnamed`)."""
+
+
+def unnamed_layers(head: Head) -> Assumption:
+    """The assumption that a head taps its trainer's default layers, where neither they nor the depth are known."""
+    default = aux_default(head.layout)
+    layers = shown(aux_default().layers)
+    why = f"the source names no aux layers; engines then take their default, after layers ({layers})"
+    return Assumption("aux", None, why, "give --target", default.unnamed != "certain" or bool(default.targets))
 
 
 def _settle(head: Head, taps: AuxTaps) -> str:
@@ -170,6 +276,7 @@ def apply_target(head: Head, target: TargetFacts) -> None:
             message = f"the head was made for a target with {what} {of_head}, but {target.name} has {of_target}"
             head.problems.append(_mismatch(message))
             return
+    head.target = target
     head.target_model_type = target.model_type or head.target_model_type
     apply_depth(head, target.num_hidden_layers, target.name)
     if head.max_position_embeddings is None:
@@ -183,6 +290,8 @@ def apply_target(head: Head, target: TargetFacts) -> None:
 def apply_depth(head: Head, layers: int, name: str = "the target") -> None:
     """Use the target's number of layers: to check the aux layers, or to find them where none are named."""
     head.num_target_layers = layers
+    if head.one_list is not None:
+        _decide_numbering(head, head.one_list, layers)
     if head.aux is None:
         _take_default(head, layers)
         return
@@ -195,6 +304,21 @@ def apply_depth(head: Head, layers: int, name: str = "the target") -> None:
         head.problems.append(_mismatch(message))
     elif head.aux.origin == "config":
         _warn_of_shifted(head, head.aux, layers)
+
+
+def _decide_numbering(head: Head, ids: tuple[int, ...], layers: int) -> None:
+    """Number equal lists by the target's depth; where that decides nothing, the likelier numbering stays assumed."""
+    convention, why = numbering_of(ids, layers, head.target_model_type)
+    make, shift = (AuxTaps.from_boundary, 1) if convention == "boundary" else (AuxTaps.from_after_layer, 0)
+    head.aux = make(sorted(set(ids)), "config")
+    head.fc_order = None if head.fc_order is None else tuple(i - shift for i in ids)
+    head.assumptions = [a for a in head.assumptions if a.field != "aux"]
+    if why is None:
+        head.assumptions.append(_assumed_numbering(ids, head.aux, convention))
+        return
+    head.one_list = None
+    message = f"config.json lists the aux layers {list(ids)} twice: they are {_NUMBERINGS[convention]}, since {why}"
+    head.problems.append(Problem("info", "aux-one-numbering", message))
 
 
 def _take_default(head: Head, layers: int) -> None:
@@ -229,19 +353,18 @@ def _warn_of_shifted(head: Head, aux: AuxTaps, layers: int) -> None:
         return
     for other, numbering in ((default.boundary, "boundary"), ([i - 1 for i in default.after_layer], "after-layer")):
         if aux.after_layer == other:
-            head.problems.append(
-                Problem(
-                    "warning",
-                    AUX_SHIFTED,
-                    f"the aux layers are the default ones shifted by one layer, as if {numbering} ids stood in a list "
-                    f"of the other convention; a target of {layers} layers has the default {default.after_layer}",
-                    Hint(
-                        f"give --aux-layers {_listed(default.after_layer)} if the head was trained on the default "
-                        f"layers, or --aux-layers {_listed(aux.after_layer)} if on these",
-                        "--aux-layers",
-                    ),
-                )
+            message = (
+                f"the aux layers are the default ones shifted by one layer, as if {numbering} ids stood in a list "
+                f"of the other convention; a target of {layers} layers has the default {default.after_layer}"
             )
+            settle = Hint(
+                f"give --aux-layers {_listed(default.after_layer)} if the head was trained on the default "
+                f"layers, or --aux-layers {_listed(aux.after_layer)} if on these",
+                "--aux-layers",
+            )
+            head.problems.append(Problem("warning", AUX_SHIFTED, message, settle))
+            head.assumptions = [a for a in head.assumptions if a.field != "aux"]
+            head.assumptions.append(Assumption("aux", aux.after_layer, message, settle))
 
 
 def _listed(layers: Sequence[int]) -> str:
@@ -250,3 +373,43 @@ def _listed(layers: Sequence[int]) -> str:
 
 def _mismatch(message: str) -> Problem:
     return Problem("error", "target-mismatch", message, "name the target the head was trained for")
+
+
+# Notes on a head beside its target: where its RoPE and its context are others than the target's.
+
+
+def target_notes(head: Head, target: TargetFacts) -> Iterator[Problem]:
+    """Yield a note (severity ``info``) for each fact that differs; none of them is a fault.
+
+    ``head`` as it was read, before anything of the target was filled in.
+    """
+    yield from _other_rope(head, target)
+    yield from _shorter_context(head, target)
+
+
+def _other_rope(head: Head, target: TargetFacts) -> Iterator[Problem]:
+    own, theirs = head.semantics.rope, target.rope()
+    if theirs is None:
+        return
+    base = ROPE_THETA if theirs.theta is None else theirs.theta
+    if (own.theta, of_whole_heads(own.scaling or {})) == (base, theirs.scaling):
+        return
+    message = (
+        f"the head's RoPE has {in_words(own.theta, own.scaling)}, its target's {in_words(base, theirs.scaling)}: "
+        "engines rotate a draft by its own, right if it was trained so (some trainers always take base 10000)"
+    )
+    yield Problem("info", "target-rope", message)
+
+
+def _shorter_context(head: Head, target: TargetFacts) -> Iterator[Problem]:
+    own, theirs, scaling = head.max_position_embeddings, target.max_position_embeddings, head.semantics.rope.scaling
+    if own is None or theirs is None or own >= theirs:
+        return
+    if bound_by_context(scaling):
+        how = "the head's RoPE scaling is computed from it, so it cannot be raised"
+    elif scaling and scaling.get("rope_type") == "yarn":
+        how = "from 0.33 on, vLLM's GPU runner serves the shorter one, because of the head's YaRN"
+    else:  # vLLM raises it, and what SGLang does with it is in its verdict
+        return
+    message = f"the head's context is {own} tokens, its target's {theirs}: SGLang refuses that, and {how}"
+    yield Problem("info", "target-context", message)

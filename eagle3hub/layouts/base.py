@@ -11,6 +11,7 @@ from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.checkpoint.writer import OutTensor
 from eagle3hub.errors import Hint, InputError, Refusal, UsageError
 from eagle3hub.head import Assumption, Head
+from eagle3hub.head.quantization import inputs_of
 
 # Features: what a head may have that not every layout can hold.
 
@@ -22,6 +23,7 @@ class Feature:
     Attributes:
         title: heads its row in a table. says: names it in the middle of a sentence.
         present: tells whether a head has it. remedy: the option that removes it, if there is one.
+        kept_at_home: whether every layout keeps it in a head that is in this layout already.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Feature:
     says: str
     present: Callable[[Head], bool]
     remedy: str | None = None
+    kept_at_home: bool = False
 
 
 _RESORT = Hint("--resort-vocab puts the rows of lm_head and the map into ascending order", "--resort-vocab")
@@ -42,14 +45,15 @@ FEATURES: tuple[Feature, ...] = (
     ),
     Feature(
         "quantization",
-        "quantized weights",
+        "quantized weights of another layout",
         "quantized weights (packed values with scales)",
         lambda h: h.semantics.quantization is not None,
+        kept_at_home=True,
     ),
     Feature(
         "no_aux",
         "final hidden state instead of aux layers",
-        "use_aux_hidden_state: false (it reads one post-norm hidden state; no fc, no hidden_norm)",
+        "use_aux_hidden_state: false (it reads the target's final, normed hidden state; no fc)",
         lambda h: not h.semantics.uses_aux,
     ),
     Feature(
@@ -161,10 +165,12 @@ FEATURES: tuple[Feature, ...] = (
 
 def aux_count(head: Head) -> int:
     """How many hidden states of the target the head reads: blocks of fc, or 1 for a head without fc."""
-    fc = head.tensors.get("fc.weight")
-    if fc is None:
+    if not head.semantics.uses_aux:
         return 1
-    return (2 * fc.shape[1] if fc.dtype == "U8" else fc.shape[1]) // head.dims.target_hidden_size
+    inputs = inputs_of(head, "fc")
+    if inputs is None:
+        return len(head.aux) if head.aux is not None else 3
+    return inputs // head.dims.target_hidden_size
 
 
 # Codecs and their contracts.
@@ -380,7 +386,8 @@ READERS: dict[str, Reader] = {}
 def refuse_inexpressible(head: Head, name: str, contract: Contract) -> None:
     """Raise Refusal for the first feature of the head that the layout has no place for."""
     for feature in FEATURES:
-        if feature.present(head) and feature.name not in contract.expresses:
+        at_home = feature.kept_at_home and head.layout == name
+        if feature.present(head) and feature.name not in contract.expresses and not at_home:
             reason = contract.cannot.get(feature.name, f"{contract.title} has no place for it")
             raise Refusal(
                 f"the head has {feature.says}, and {reason}",
@@ -455,9 +462,25 @@ def _option_for(refusal: InputError, layout: Layout) -> str:
     return next((need.option for need in layout.contract.needs if need.code == refusal.code), "")
 
 
+Trial = Callable[[Head, Layout], None]
+"""Tries a conversion without writing a file. Raises the InputError that the conversion would end with."""
+
+
+def _by_codec(head: Head, layout: Layout) -> None:
+    layout.write(head, WriteOptions(speculative_tokens=head.speculative_tokens or 1))
+
+
+_trials: list[Trial] = [_by_codec]
+
+
+def try_by(trial: Trial) -> None:
+    """Try what a hint names by ``trial``, which knows more of a conversion than the codecs do."""
+    _trials[:] = [trial]
+
+
 def _refusal_of(head: Head, layout: Layout) -> InputError | None:
     try:
-        layout.write(head, WriteOptions(speculative_tokens=head.speculative_tokens or 1))
+        _trials[0](head, layout)
     except InputError as e:
         return e
     return None

@@ -9,14 +9,15 @@ from functools import partial
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.checkpoint.safetensors import FLOATS, TORCH_NAME, main_dtype, scales_among
 from eagle3hub.checkpoint.writer import OutTensor
-from eagle3hub.errors import ConfigError, Hint, Problem
+from eagle3hub.errors import ConfigError, Hint, Problem, Refusal
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head
-from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
+from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS, AUX_LAYERS
 from eagle3hub.head.fields import MASK_TOKENS, Fields
+from eagle3hub.head.quantization import QUANT_KEYS, json_object, module_of, renamed
+from eagle3hub.head.rope import ROPE_THETA, plain_scaling, unscaled
 from eagle3hub.head.vocab import mask_as
-from eagle3hub.layouts.aux_layers import Taps, read_flat_taps
+from eagle3hub.layouts.aux_layers import Taps, read_flat_taps, taps_from, taps_or_fault
 from eagle3hub.layouts.base import (
     AS_FOUND,
     FEATURES,
@@ -28,25 +29,20 @@ from eagle3hub.layouts.base import (
     assumed_depth,
     refuse_inexpressible,
 )
-from eagle3hub.layouts.hf_config import (
-    MLA_TYPES,
-    SLIDING,
-    attention_fields,
-    parse_llama,
-    plain_scaling,
-    rope_fields,
-    unscaled,
-)
+from eagle3hub.layouts.hf_config import MLA_TYPES, SLIDING, attention_fields, parse_llama, rope_fields
 from eagle3hub.layouts.interpret import (
     Interpret,
     Interpretation,
     build_head,
     earlier_files,
+    interpreted,
     plain_semantics,
     rewritten,
     taps_of,
+    torch_dtype,
 )
 from eagle3hub.layouts.tensors import MASK_HIDDEN, name_on_disk, names_on_disk, output_biases
+from eagle3hub.system.documents import document_bytes
 
 # The tensors of a head as one layout stores them: names, vocabulary buffers, header metadata.
 
@@ -120,12 +116,47 @@ def _buffer(head: Head, buffer: str, dtype: str, name: str) -> OutTensor:
     return OutTensor(name, dtype, (vd,), identity if vocab is None else vocab.d2t_bytes(dtype))
 
 
+def with_quantization(files: LayoutFiles, head: Head) -> LayoutFiles:
+    """The files of a quantized head with the source's word on how it is quantized; other files as they are.
+
+    Where tensors are renamed, so are the modules that it names. Raises Refusal where that is not certain to be right.
+    """
+    if head.semantics.quantization is None:
+        return files
+    modules = {}
+    for on_disk, canonical in files.origin.items():
+        if canonical is not None:
+            part = canonical[len(module_of(canonical)) :]
+            modules[head.tensors[canonical].name.removesuffix(part)] = on_disk.removesuffix(part)
+    stated = {key: head.config[key] for key in QUANT_KEYS if head.config.get(key)}
+    config = files.config | {key: _renamed(found, modules, key) for key, found in stated.items()}
+    side_files = {}
+    for name, raw in head.side_files.items():
+        before = json_object(raw)
+        after = _renamed(before, modules, name)
+        side_files[name] = raw if after == before else document_bytes(after)
+    return replace(files, config=config, side_files=files.side_files | side_files)
+
+
+def _renamed(found: Any, modules: Mapping[str, str], place: str) -> Any:
+    after = renamed(found, modules)
+    if after is None:
+        raise Refusal(
+            f"tensors get other names, and {place} names modules in a way that cannot be rewritten with certainty",
+            hint="write the names of modules out in it, without regular expressions",
+            code="refused-quantization-names",
+        )
+    return after
+
+
 # The codec of layouts whose config is one flat Llama config (all but speculators).
 
 
 PARALLEL_CLASSES = frozenset({"PEagleDraftModel", "PeagleLlamaForCausalLM", "PeagleQwen3ForCausalLM"})
-"""The draft classes of P-EAGLE that vLLM knows (0.32.0, ``model_executor/models/registry.py:658-666``)."""
-_POST_NORM = ("norm_output", "return_hidden_post_norm")
+"""The draft classes of P-EAGLE that vLLM registers (``models/registry.py:658``), for nested configs only."""
+POST_NORM_OF_TRTLLM = "return_hidden_post_norm"
+"""The key of post-norm feedback inside ``eagle_config`` for released TensorRT-LLM."""
+_POST_NORM = ("norm_output", POST_NORM_OF_TRTLLM)
 """The keys of post-norm feedback: for vLLM and SGLang, and inside ``eagle_config`` for released TensorRT-LLM."""
 _OPTION = {"norm_before_residual": Hint("give --norm-before-residual", "--norm-before-residual")}
 _WRITTEN_ANEW = ("num_hidden_layers", "tie_word_embeddings", "attention_bias", AUX_IDS)
@@ -141,6 +172,7 @@ class FlatReader:
     Attributes:
         hard_coded_act: the activation, where the trainer knows only one.
         certain_theta: the RoPE base of a config that states none, where the trainer leaves no doubt.
+        theta_by_library: whether the trainer takes it from transformers otherwise, which has 10000.
         one_layer: whether the trainer makes one layer even if num_hidden_layers says otherwise.
         order_ignored: whether the trainer captures aux layers in ascending order even if the list has another.
         inert: config keys that the trainer ignores; a config it copied may hold them.
@@ -150,6 +182,7 @@ class FlatReader:
     contract: Contract
     hard_coded_act: str | None = None
     certain_theta: float | None = None
+    theta_by_library: bool = False
     one_layer: bool = True
     order_ignored: bool = False
     inert: frozenset[str] = frozenset()
@@ -196,8 +229,14 @@ class FlatReader:
                 hint=Hint("if ModelOpt wrote this folder, say --from modelopt", "--from"),
                 code="config-no-aux",
             )
-        llama = parse_llama(c, hidden_act=self.hard_coded_act, rope_theta=self.certain_theta, sliding=False)
-        taps = self.read_taps(c) if uses_aux else Taps(AuxTaps.final_norm("config"))
+        llama = parse_llama(
+            c,
+            hidden_act=self.hard_coded_act,
+            rope_theta=self.certain_theta,
+            theta_by_library=self.theta_by_library,
+            sliding=False,
+        )
+        taps = taps_or_fault(lambda: self.read_taps(c)) if uses_aux else Taps(AuxTaps.final_norm("config"))
         changes: dict[str, Any] = {"num_layers": 1} if self.one_layer and not parallel else {}
         if "qk_norm" in contract.expresses and any(name.endswith(".q_norm.weight") for name in names):
             changes["qk_norm"] = True
@@ -210,11 +249,12 @@ class FlatReader:
             ignores_order=self.order_ignored,
             draft_vocab_size=c.number("draft_vocab_size", default=None),
             mask_token_id=_mask_token(c),
-            assumptions=assumptions,
+            assumptions=[*assumptions, *taps.assumptions],
             problems=[
                 *problems,
                 *taps.problems,
                 *_post_norm_claim(c, contract),
+                *_base_inside(c, llama.rope.theta),
                 *_oddities(c, llama.num_hidden_layers, "num_layers" in changes),
             ],
         )
@@ -231,7 +271,7 @@ class FlatReader:
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions = AS_FOUND) -> Head:
         """The head in the folder."""
-        meaning = self.interpret(checkpoint.config, names=checkpoint.tensors)
+        meaning = interpreted(lambda c: self.interpret(c, names=checkpoint.tensors), checkpoint.config, options)
         contract = self.contract_for(meaning.semantics.parallel_drafting)
         head = build_head(self.name, contract, checkpoint, meaning, options)
         if head.semantics.quantization is None and checkpoint.config.get("quantization_config"):
@@ -265,7 +305,7 @@ class FlatReader:
             value, what = (None, f"the scaling in {' and '.join(keys)}") if name == "rope_scaling" else (False, name)
             why = f"{contract.title} ignores {what} of config.json: the head was trained without it"
             settle = _OPTION.get(name, f"remove {what} from config.json")
-            assumptions.append(Assumption(name, value, why, settle))
+            assumptions.append(Assumption(name, value, why, settle, doubtful=False))
         if "attention_bias" not in contract.expresses and kept.pop("attention_bias", None) is True:
             message = f"config.json says attention_bias: true, but {contract.title} makes no biases"
             problems.append(Problem("warning", "config-bias-ignored", message, "convert writes attention_bias: false"))
@@ -291,7 +331,7 @@ class FlatLayout(FlatReader, ABC):
             config = self.new_config(head)
         tensors, metadata, origin = tensors_to_write(head, self.name, contract, before)
         assumptions = [] if contract.aux_ids is not None else assumed_depth(head, contract.title)
-        return LayoutFiles(config, tensors, metadata, origin, assumptions, notes)
+        return with_quantization(LayoutFiles(config, tensors, metadata, origin, assumptions, notes), head)
 
     def noting_base(self, files: LayoutFiles, head: Head) -> LayoutFiles:
         """The files with a note that this layout's trainer ignores the RoPE base, unless the base is doubtful."""
@@ -335,6 +375,8 @@ class FlatLayout(FlatReader, ABC):
         unwanted |= {key for key in MASK_TOKENS if config.get(key) != head.mask_token_id}
         if head.semantics.quantization is None:
             unwanted.add("quantization_config")
+        if head.dims.mla is None:
+            unwanted.add("kv_lora_rank")  # TensorRT-LLM builds MLA for it
         kept = {k: v for k, v in config.items() if k in fresh or not (k in unwanted or _claims(k, v))}
         return kept if "lm_head.weight" in head.tensors else kept | {"draft_vocab_size": None}
 
@@ -377,15 +419,21 @@ class UnknownTrainer(FlatReader):
             return None
         return Match(0.0, (f"{style}* names", "no trainer's marks"))
 
+    def read_taps(self, config: Fields) -> Taps:
+        """Aux layers the config names, under DeepSpec's key too."""
+        taps, others = super().read_taps(config), config.layer_ids(AUX_LAYERS)
+        return taps if taps.aux or others is None else taps_from(others, "after", "config", where=config.where)
+
     def interpret(self, config: Mapping[str, Any], *, names: Collection[str] = ()) -> Interpretation:
         """As every flat config; what depends on the trainer is an assumption."""
         meaning = super().interpret(config, names=names)
         c = Fields(config)
         if meaning.aux is None or not meaning.aux.numbered or c.layer_ids(AUX_IDS) is not None:
             return meaning
+        place = "eagle_config" if c.section("eagle_config").layer_ids(AUX_IDS) else AUX_LAYERS
         why = (
-            "the ids stand in eagle_config, and no mark says which trainer wrote them: they are taken for after-layer "
-            "ids, as trainers and SGLang number them"
+            f"the ids stand in {place}, and no mark says which trainer wrote them: they are taken for after-layer ids,"
+            " as trainers and engines number them there"
         )
         doubt = Assumption(AUX_IDS, meaning.aux.after_layer, why, Hint("give --aux-layers", "--aux-layers"))
         return replace(meaning, assumptions=[*meaning.assumptions, doubt])
@@ -420,16 +468,6 @@ def common_config(head: Head, architecture: str) -> dict[str, Any]:
     }
 
 
-def torch_dtype(head: Head) -> str:
-    """The dtype a config states: that of most weights, quantized ones not counted."""
-    most = head.dtype
-    if most not in FLOATS or head.semantics.quantization is not None:
-        scales = scales_among(head.tensors)
-        floats = [ref for name, ref in head.tensors.items() if ref.dtype in FLOATS and name not in scales]
-        most = main_dtype(floats) if floats else "BF16"
-    return TORCH_NAME[most]
-
-
 def _claims(key: str, value: Any) -> bool:
     return key in _POST_NORM and value is True
 
@@ -452,6 +490,20 @@ def _post_norm_claim(config: Fields, contract: Contract) -> list[Problem]:
         "--norm-output",
     )
     return [Problem("error", OPEN_FEEDBACK, message, hint)]
+
+
+def _base_inside(config: Fields, theta: float) -> list[Problem]:
+    """A note that only readers of transformers 5's generation find the RoPE base, where it is another than 10000."""
+    if config.get("rope_theta") is not None or theta == ROPE_THETA:
+        return []
+    places = [key for key in ("rope_scaling", "rope_parameters") if (config.mapping(key) or {}).get("rope_theta")]
+    if not places:
+        return []
+    message = (
+        f"the RoPE base {theta:.15g} stands inside {places[0]} only: engines that read the top level, as TensorRT-LLM "
+        "1.2 and sglang-jax do, rotate with 10000"
+    )
+    return [Problem("info", "config-rope-inside", message, "eagle3hub convert writes it at top level, too")]
 
 
 def _oddities(config: Fields, layers: int, made_one: bool) -> list[Problem]:

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
-from eagle3hub.errors import ConfigError, Hint
+from eagle3hub.errors import ConfigError, Hint, Problem
 from eagle3hub.head import Assumption, Dims, MlaDims, Rope, Semantics
 from eagle3hub.head.fields import TOKEN_IDS, Fields
+from eagle3hub.head.rope import (
+    ALIASES,
+    ORIGINAL,
+    PARTIAL,
+    ROPE_THETA,
+    Scaling,
+    by_layer_type,
+    from_original,
+    lacking,
+    needs_context,
+    plain_scaling,
+    type_of,
+    with_original,
+)
 
 # Defaults of transformers' config classes.
 #
@@ -31,8 +45,6 @@ _LLAMA: dict[str, Any] = {
 _QWEN3 = {**_LLAMA, "intermediate_size": 22016, "num_key_value_heads": 32, "head_dim": 128, "vocab_size": 151936}
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {"llama": _LLAMA, "qwen3": _QWEN3}
 _CONTEXT = {"qwen3": 32768, "deepseek_v3": 4096, "kimi_k2": 4096}
-ROPE_THETA = 10000.0
-"""The RoPE base of both classes."""
 
 
 def with_defaults(layer: Mapping[str, Any], model_type: str) -> dict[str, Any]:
@@ -49,10 +61,8 @@ def context_of(fields: Mapping[str, Any]) -> int:
 # RoPE in both forms: ``rope_theta`` with ``rope_scaling``, and transformers 5's ``rope_parameters``.
 
 
-Scaling = dict[str, Any]
-ORIGINAL = "original_max_position_embeddings"
-_FROM_ORIGINAL = ("llama3", "yarn", "longrope")
-"""Types computed from the trained length; where a config names none, engines take the context for it."""
+ROPE_CONFLICT = "config-rope"
+"""Code of the error of RoPE fields that contradict each other, or that no EAGLE-3 head has."""
 
 
 def parse_rope(config: Fields) -> tuple[float | None, Scaling | None]:
@@ -64,7 +74,7 @@ def parse_rope(config: Fields) -> tuple[float | None, Scaling | None]:
     if config.flag("rope_interleave", default=False) or not halves:
         raise ConfigError(
             f"{config.where} asks for interleaved RoPE, which no layout and no engine has for a Llama draft head",
-            code="config-rope",
+            code=ROPE_CONFLICT,
         )
     top = config.real("rope_theta", default=None)
     original, context = config.number(ORIGINAL, default=None), config.number("max_position_embeddings", default=None)
@@ -72,64 +82,73 @@ def parse_rope(config: Fields) -> tuple[float | None, Scaling | None]:
     for key in ("rope_scaling", "rope_parameters"):
         if (given := config.mapping(key)) is None:
             continue
-        if any(isinstance(value, dict) for value in given.values()):
+        if by_layer_type(given):
             raise ConfigError(
-                f"{config.where}: {key} differs by layer type, which no EAGLE-3 head has", code="config-rope"
+                f"{config.where}: {key} differs by layer type, as its target's does, so it does not say how the draft "
+                "was rotated: vLLM and SGLang stop at it",
+                hint=Hint(
+                    "give the base the head was trained with: --rope-theta X takes it, without scaling; or write the "
+                    f"draft's own {key} into config.json",
+                    "--rope-theta",
+                ),
+                code=ROPE_CONFLICT,
             )
+        _refuse_two_types(config, key, given)
         theta, scaling = Fields(given, f"{config.where}: {key}").real("rope_theta", default=None), plain_scaling(given)
         if theta is not None and top is not None and theta != top:
-            raise ConfigError(f"{config.where}: rope_theta is {top:g} but {key} says {theta:g}", code="config-rope")
-        if original is not None and _from_original(scaling) and scaling.get(ORIGINAL) not in (None, original):
+            raise ConfigError(
+                f"{config.where}: rope_theta is {top:g} but {key} says {theta:g}",
+                hint=Hint(
+                    "transformers 5, vLLM and SGLang take the one inside, older engines the other: give the base the "
+                    "head was trained with, --rope-theta X",
+                    "--rope-theta",
+                ),
+                code=ROPE_CONFLICT,
+            )
+        if original is not None and from_original(scaling) and scaling.get(ORIGINAL) not in (None, original):
             raise ConfigError(
                 f"{config.where}: {ORIGINAL} is {original} at top level but {scaling[ORIGINAL]} in {key}",
                 hint="transformers and SGLang obey the one at top level: make the other say the same, as in training",
-                code="config-rope",
+                code=ROPE_CONFLICT,
             )
         stated.append(with_original(scaling, original))
         if with_original(stated[0], context) != with_original(stated[-1], context):
-            raise ConfigError(f"{config.where}: rope_scaling and rope_parameters disagree", code="config-rope")
+            raise ConfigError(f"{config.where}: rope_scaling and rope_parameters disagree", code=ROPE_CONFLICT)
         top = theta if theta is not None else top
     return top, max(stated, key=lambda scaling: ORIGINAL in (scaling or {}), default=None)
 
 
-def bound_by_context(scaling: Mapping[str, Any] | None) -> bool:
-    """Whether the scaling depends on ``max_position_embeddings``, so that it must not be changed."""
-    kind = (scaling or {}).get("rope_type")
-    return kind in ("dynamic", "longrope") or (kind == "yarn" and (scaling or {}).get("factor") is None)
+def _refuse_two_types(config: Fields, key: str, given: Mapping[str, Any]) -> None:
+    old, new = given.get("type"), given.get("rope_type")
+    if isinstance(old, str) and isinstance(new, str) and ALIASES.get(old, old) != ALIASES.get(new, new):
+        raise ConfigError(
+            f"{config.where}: {key} is of type {old} and of rope_type {new}",
+            hint="vLLM stops at it, other engines take rope_type: keep the one the head was trained with",
+            code=ROPE_CONFLICT,
+        )
 
 
-def needs_context(scaling: Mapping[str, Any] | None) -> bool:
-    """Whether the scaling cannot be computed without ``max_position_embeddings``."""
-    return bound_by_context(scaling) or (_from_original(scaling) and scaling.get(ORIGINAL) is None)
-
-
-def with_original(scaling: Mapping[str, Any] | None, *lengths: int | None) -> Scaling | None:
-    """The scaling; if it is computed from the trained length, with a length in it (the first of ``lengths`` there is).
-
-    Without one, transformers 5 (``RotaryEmbeddingConfigMixin.standardize_rope_params``) and SGLang
-    (``layers/rotary_embedding/factory.py``) take the context. Once named, it no longer changes with the context.
-    """
-    known = next((length for length in lengths if length is not None), None)
-    if _from_original(scaling) and scaling.get(ORIGINAL) is None and known is not None:
-        return {**scaling, ORIGINAL: known}
-    return None if scaling is None else dict(scaling)
-
-
-def _from_original(scaling: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
-    return scaling is not None and scaling.get("rope_type") in _FROM_ORIGINAL
-
-
-def unscaled(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """``rope_parameters`` without the scaling."""
-    return {k: v for k, v in parameters.items() if k == "rope_theta"}
-
-
-def plain_scaling(scaling: Mapping[str, Any]) -> Scaling | None:
-    """The scaling parameters under their current key names, or None for plain RoPE."""
-    out = {("rope_type" if k == "type" else k): v for k, v in scaling.items() if k != "rope_theta"}
-    if out.get("partial_rotary_factor") in (None, 1.0):
-        out.pop("partial_rotary_factor", None)
-    return None if out.get("rope_type", "default") == "default" and len(out) <= 1 else out
+def _rope_problems(config: Fields, scaling: Scaling | None) -> list[Problem]:
+    """The errors of a scaling: keys its type needs and that are missing, and a part of each head to rotate."""
+    problems: list[Problem] = []
+    where = next((key for key in ("rope_scaling", "rope_parameters") if config.mapping(key)), "")
+    stated = config.mapping(where) or {}
+    if lacks := lacking(stated):
+        message = (
+            f"{config.where}: {where} is of type {type_of(stated)} but states no {' and no '.join(lacks)}: vLLM and "
+            "SGLang stop at it"
+        )
+        hint = f"write the trained value, or remove {where} if the head was trained without scaling"
+        problems.append(Problem("error", "config-rope-incomplete", message, hint))
+    part = (scaling or {}).get(PARTIAL)
+    if part is not None:
+        message = (
+            f"{config.where}: {PARTIAL} is {part} in {where}: vLLM rotates that part of each attention head only, "
+            "while SGLang and llama.cpp rotate all of it, as every trainer of EAGLE-3 heads does"
+        )
+        hint = f"remove {PARTIAL} from config.json, unless the training code was changed to obey it"
+        problems.append(Problem("error", "config-partial-rotary", message, hint))
+    return problems
 
 
 def rope_fields(rope: Rope) -> dict[str, Any]:
@@ -153,7 +172,7 @@ _QWEN3_FULL_LAYERS = 28
 LLAMA4, LLAMA4_WIDTH = "llama4_text", "intermediate_size_mlp"
 """The type of a Llama 4 config, and its key for the width of a dense MLP (its experts have intermediate_size).
 
-SGLang 0.5.23 builds drafts of this type with it (``models/llama_eagle3.py:81-84``), other engines with the other key.
+SGLang builds drafts of this type with it (``models/llama_eagle3.py:81-84``), other engines with the other key.
 """
 SLIDING = ("layer_types", "sliding_window", "use_sliding_window", "max_window_layers")
 
@@ -184,25 +203,32 @@ class LlamaConfig:
     max_position_embeddings: int | None
     token_ids: dict[str, int | list[int]]
     assumptions: list[Assumption]
+    problems: list[Problem]
     mla: MlaDims | None = None
 
 
 def parse_llama(
-    config: Fields, *, hidden_act: str | None = None, rope_theta: float | None = None, sliding: bool = True
+    config: Fields,
+    *,
+    hidden_act: str | None = None,
+    rope_theta: float | None = None,
+    theta_by_library: bool = False,
+    sliding: bool = True,
 ) -> LlamaConfig:
     """Read the Llama fields of ``config``.
 
     Args:
         config: the object that holds them. hidden_act: the activation, where the trainer hard-codes it.
         rope_theta: the RoPE base of a config that states none, if the trainer leaves no doubt about it.
+        theta_by_library: whether the trainer takes the base of such a config from transformers, as engines do.
         sliding: whether the trainer reads ``layer_types``.
 
     Raises ConfigError naming the field that is missing, malformed or not supported.
     """
     assumptions: list[Assumption] = []
 
-    def assume(name: str, value: Any, why: str, settle: str | None = None) -> Any:
-        assumptions.append(Assumption(name, value, why, settle or f"write {name} into config.json"))
+    def assume(name: str, value: Any, why: str, settle: str | None = None, *, doubtful: bool = True) -> Any:
+        assumptions.append(Assumption(name, value, why, settle or f"write {name} into config.json", doubtful))
         return value
 
     _refuse_unheld(config)
@@ -221,14 +247,19 @@ def parse_llama(
         )
     act = config.text("hidden_act", default=config.text("hidden_activation", default=hidden_act))
     if act is None:
-        act = assume("hidden_act", "silu", "the config names no activation; transformers' Llama default is silu")
+        act = assume(
+            "hidden_act", "silu", "the config names no activation; transformers' Llama default is silu", doubtful=False
+        )
     eps = config.real("rms_norm_eps", default=None)
     if eps is None:
-        eps = assume("rms_norm_eps", 1e-6, "the config has no epsilon; transformers' Llama default is 1e-6")
+        eps = assume(
+            "rms_norm_eps", 1e-6, "the config has no epsilon; transformers' Llama default is 1e-6", doubtful=False
+        )
     theta, scaling = parse_rope(config if mla is None else _without_interleave(config))
     if theta is None:
         why = "the config has no rope_theta; engines and transformers fall back to 10000"
-        theta = rope_theta or assume("rope_theta", 10000.0, why, Hint("give --rope-theta", "--rope-theta"))
+        settle = Hint("give --rope-theta", "--rope-theta")
+        theta = rope_theta or assume("rope_theta", ROPE_THETA, why, settle, doubtful=not theta_by_library)
     context = config.number("max_position_embeddings", default=None)
     if context is None and needs_context(scaling):
         why = "the RoPE scaling is computed from it, and this is what transformers takes where a config has none"
@@ -255,6 +286,7 @@ def parse_llama(
         max_position_embeddings=context,
         token_ids={k: v for k in TOKEN_IDS if (v := config.token_ids(k)) is not None},
         assumptions=assumptions,
+        problems=_rope_problems(config, scaling),
         mla=mla,
     )
 
@@ -275,7 +307,7 @@ def _mla(config: Fields) -> MlaDims | None:
 def _without_interleave(config: Fields) -> Fields:
     """The config without ``rope_interleave: true``, which is how MLA heads rotate. Raises ConfigError for false.
 
-    vLLM 0.32 rotates so whatever the key says (``models/deepseek_v2.py:1122``); SGLang 0.5.23 obeys it (``:2166``).
+    vLLM rotates so whatever the key says (``models/deepseek_v2.py:1122``); SGLang obeys it (``:2166``).
     """
     if not config.flag("rope_interleave", default=True):
         raise ConfigError(
@@ -296,13 +328,17 @@ def _refuse_unheld(config: Fields) -> None:
             code="config-causal",
         )
     for name, what in (
-        ("logit_scale", "vLLM multiplies the draft's logits by it"),
-        ("partial_rotary_factor", "vLLM rotates that part of each attention head only"),
+        ("logit_scale", "vLLM multiplies the draft's logits by it, but no trainer of EAGLE-3 heads does"),
+        (
+            PARTIAL,
+            "vLLM, SGLang and TensorRT-LLM rotate that part of each attention head only; llama.cpp and sglang-jax "
+            "rotate all of it, as every trainer of EAGLE-3 heads does",
+        ),
     ):
         value = config.real(name, default=1.0)
         if value != 1.0:
             raise ConfigError(
-                f"{config.where}: {name} is {value:g}; {what}, but no trainer of EAGLE-3 heads and no layout knows it",
+                f"{config.where}: {name} is {value:g}: {what}",
                 hint=f"if the head was trained without it, remove {name} from config.json",
                 code=f"config-{name.replace('_', '-')}",
             )

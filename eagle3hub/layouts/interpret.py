@@ -7,13 +7,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from eagle3hub.checkpoint.folder import Checkpoint
+from eagle3hub.checkpoint.safetensors import FLOATS, TORCH_NAME, main_dtype, scales_among
 from eagle3hub.errors import ConfigError, Hint, InputError, Problem, UsageError
 from eagle3hub.head import OPEN_FEEDBACK, Assumption, AuxTaps, Carried, Head, Semantics
 from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
 from eagle3hub.head.fields import MASK_TOKENS
+from eagle3hub.head.quantization import inputs_of, side_file
+from eagle3hub.head.rope import settled_base
 from eagle3hub.layouts.aux_layers import Taps, taps_from
 from eagle3hub.layouts.base import Contract, ReadOptions, aux_count
-from eagle3hub.layouts.hf_config import LlamaConfig, windowed_alike
+from eagle3hub.layouts.hf_config import ROPE_CONFLICT, LlamaConfig, windowed_alike
 from eagle3hub.layouts.tensors import (
     buffers_of,
     collect_tensors,
@@ -22,7 +25,16 @@ from eagle3hub.layouts.tensors import (
     refuse_own,
 )
 
-__all__ = ["Interpretation", "build_head", "overridden", "plain_semantics", "rewritten", "same_meaning"]
+__all__ = [
+    "Interpretation",
+    "build_head",
+    "interpreted",
+    "overridden",
+    "plain_semantics",
+    "rewritten",
+    "same_meaning",
+    "torch_dtype",
+]
 
 Interpret = Callable[[Mapping[str, Any]], "Interpretation"]
 
@@ -33,7 +45,7 @@ class Interpretation:
 
     ``draft_vocab_size`` is what the config states (None if nothing), to be compared with lm_head. ``fc_order`` is the
     order of fc's column blocks if it is not ascending. ``ignores_order``: the trainer captures in ascending order,
-    even if a list has another.
+    even if a list has another. ``listed``, ``one_list`` and ``aux_fault`` are those of `Taps`.
     """
 
     llama: LlamaConfig
@@ -42,6 +54,9 @@ class Interpretation:
     draft_vocab_size: int | None
     fc_order: tuple[int, ...] | None = None
     ignores_order: bool = False
+    listed: tuple[int, ...] | None = None
+    one_list: bool = False
+    aux_fault: ConfigError | None = None
     mask_token_id: int | None = None
     target_name: str | None = None
     target_architectures: list[str] = field(default_factory=list)
@@ -76,16 +91,34 @@ def overridden(options: ReadOptions) -> set[str]:
     return {field for field, value in given.items() if value is not None}
 
 
+def interpreted(interpret: Interpret, config: Mapping[str, Any], options: ReadOptions) -> Interpretation:
+    """The meaning of a config; where its fields of RoPE contradict each other, with the base that the user gives."""
+    try:
+        return interpret(config)
+    except ConfigError as e:
+        if options.rope_theta is None or e.code != ROPE_CONFLICT:
+            raise
+    layer = config.get("transformer_layer_config")
+    if isinstance(layer, dict):
+        return interpret({**config, "transformer_layer_config": settled_base(layer, options.rope_theta)})
+    return interpret(settled_base(config, options.rope_theta))
+
+
 def with_overrides(meaning: Interpretation, options: ReadOptions) -> Interpretation:
     """The interpretation with the user's overrides in place of what the config says."""
     s, aux, order = meaning.semantics, meaning.aux, meaning.fc_order
-    problems = list(meaning.problems)
+    problems = [*meaning.llama.problems, *meaning.problems]
     assumptions = [*meaning.llama.assumptions, *meaning.assumptions]
 
+    open_fields = {a.field for a in assumptions}
+    if any(p.code == OPEN_FEEDBACK for p in problems):
+        open_fields.add("feedback")
+
     def report(field: str, was: Any, now: Any) -> None:
-        if was != now and was is not None:
-            message = f"{field} is taken as {now}, as asked, where the source says {was}"
-            problems.append(Problem("info", "source-overridden", message))
+        if field in open_fields:
+            problems.append(_overridden(f"{field} is taken as {now}, as asked: the source leaves it open"))
+        elif was != now and was is not None:
+            problems.append(_overridden(f"{field} is taken as {now}, as asked, where the source says {was}"))
 
     if options.rope_theta is not None:
         report("rope_theta", s.rope.theta, options.rope_theta)
@@ -114,21 +147,41 @@ def with_overrides(meaning: Interpretation, options: ReadOptions) -> Interpretat
         where, ignored = "--aux-layers", meaning.ignores_order
         given = taps_from(options.aux_layers, options.aux_convention, "flag", order_ignored=ignored, where=where)
         problems[:] = [p for p in problems if not p.code.startswith(("config-aux", "aux-"))]
-        report("aux layers", aux.taps if aux else None, given.aux.taps if given.aux else None)
+        if aux is not None and given.aux is not None:
+            problems += _other_layers(meaning, aux, given.aux)
         aux, order = given.aux, given.fc_order
         problems += given.problems
     mask = meaning.mask_token_id if options.mask_token_id is None else options.mask_token_id
     report("mask_token_id", meaning.mask_token_id, mask)
     return replace(
         meaning,
-        llama=replace(meaning.llama, assumptions=[]),
+        llama=replace(meaning.llama, assumptions=[], problems=[]),
         semantics=s,
         aux=aux,
         fc_order=order,
+        one_list=meaning.one_list and options.aux_layers is None,
+        aux_fault=meaning.aux_fault if options.aux_layers is None else None,
         mask_token_id=mask,
         assumptions=[a for a in assumptions if a.field not in overridden(options)],
         problems=problems,
     )
+
+
+def _overridden(message: str) -> Problem:
+    return Problem("info", "source-overridden", message)
+
+
+def _other_layers(meaning: Interpretation, source: AuxTaps, given: AuxTaps) -> list[Problem]:
+    """What the user's layers change: the numbering of the ids that the source lists, or the layers themselves."""
+    if given.taps == source.taps and not meaning.one_list:
+        return []
+    ids = sorted(meaning.listed or ())
+    as_boundary = ids == given.boundary
+    if as_boundary or ids == given.after_layer:
+        kind = "boundary" if as_boundary else "after-layer"
+        return [_overridden(f"the aux layers {ids} of config.json are taken for {kind} ids, as asked")]
+    said = "" if meaning.one_list else f", where the source says {source.after_layer} (both after-layer ids)"
+    return [_overridden(f"the aux layers are taken as {given.after_layer}, as asked{said}")]
 
 
 def build_head(
@@ -136,6 +189,8 @@ def build_head(
 ) -> Head:
     """Join a config's meaning with the tensors of a `prepared` checkpoint. Raises TensorError or ConfigError."""
     meaning = with_overrides(meaning, options)
+    if meaning.aux_fault is not None:
+        raise meaning.aux_fault
     tensors, dims, semantics = collect_tensors(checkpoint, meaning.llama, meaning.semantics, contract)
     vocab_map, status, problems = read_vocab_map(checkpoint, dims, meaning.draft_vocab_size, options.d2t, contract)
     buffers = buffers_of(checkpoint)
@@ -158,11 +213,14 @@ def build_head(
         speculative_tokens=meaning.speculative_tokens,
         mask_token_id=meaning.mask_token_id,
         fc_order=meaning.fc_order,
+        side_files=side_file(checkpoint) if semantics.quantization is not None else {},
+        one_list=meaning.listed if meaning.one_list else None,
         other_names=other_names(tensors, buffers, contract.tensor_prefix),
         assumptions=list(meaning.assumptions),
         problems=[*meaning.problems, *problems],
     )
     refuse_own(head, options.drop)
+    _note_dtype(head)
     _check_aux_count(head)
     _check_embedding(head)
     _check_lm_head(head, meaning.draft_vocab_size)
@@ -170,12 +228,51 @@ def build_head(
     return head
 
 
+def torch_dtype(head: Head) -> str:
+    """The dtype a config states: that of most weights, quantized ones not counted."""
+    most = head.dtype
+    if most not in FLOATS or head.semantics.quantization is not None:
+        scales = scales_among(head.tensors)
+        floats = [ref for name, ref in head.tensors.items() if ref.dtype in FLOATS and name not in scales]
+        most = main_dtype(floats) if floats else "BF16"
+    return TORCH_NAME[most]
+
+
+_DTYPES = ("torch_dtype", "dtype")
+"""The keys of a config that state the dtype of the weights."""
+
+
+def _note_dtype(head: Head) -> None:
+    """Note a dtype in the config that is not the one of the weights; engines take the target's (vLLM, SGLang)."""
+    right, nested = torch_dtype(head), head.config.get("transformer_layer_config")
+    for place in (head.config, nested if isinstance(nested, dict) else {}):
+        for key in _DTYPES:
+            stated = place.get(key)
+            if isinstance(stated, str) and _plain(stated) not in ("auto", right):
+                message = f"config.json says {key}: {stated:.40}, and the weights are {right}"
+                head.problems.append(Problem("info", "config-dtype", message, f"eagle3hub convert writes {right}"))
+                return
+
+
+def _plain(dtype: str) -> str:
+    return dtype.removeprefix("torch.")
+
+
 def _check_aux_count(head: Head) -> None:
+    d = head.dims
     if not head.semantics.uses_aux:
+        if d.hidden_size != d.target_hidden_size:
+            raise ConfigError(
+                f"the head has no fc, and its hidden size is {d.hidden_size} where its target's is "
+                f"{d.target_hidden_size}: it could not read the target's hidden state",
+                hint="correct target_hidden_size or use_aux_hidden_state in config.json",
+                code="config-no-aux",
+            )
         return
     count, width = aux_count(head), head.dims.target_hidden_size
-    fc = head.tensors["fc.weight"]
-    inputs = 2 * fc.shape[1] if fc.dtype == "U8" else fc.shape[1]
+    inputs = inputs_of(head, "fc")
+    if inputs is None:
+        return
     if count * width != inputs or (head.aux is not None and len(head.aux) != count):
         named = f"{len(head.aux)} aux layers" if head.aux is not None else "a whole number of aux layers"
         raise ConfigError(f"fc.weight takes {inputs} inputs, which is not {named} of {width}", code="config-aux-count")
@@ -220,8 +317,14 @@ def _check_mask_token(head: Head) -> None:
         )
 
 
+_BY_TENSORS = ("fc_bias", "quantization", "quantized_as", "attention", "joins_embedding")
+"""Fields of `Semantics` that only the tensors tell."""
+
+
 def same_meaning(meaning: Interpretation, head: Head) -> bool:
     """Whether a config describes the head exactly, so that it may be written back unchanged."""
+    if meaning.aux_fault is not None:
+        return False
     c, d, s = meaning.llama, head.dims, head.semantics
     width = d.intermediate_size if d.intermediate_size == c.intermediate_size_mlp else c.intermediate_size
     sizes = (c.hidden_size, c.target_hidden_size, width, c.num_attention_heads, c.vocab_size)
@@ -238,7 +341,7 @@ def same_meaning(meaning: Interpretation, head: Head) -> bool:
     else:
         same_aux = head.aux is not None and head.aux.taps == meaning.aux.taps and meaning.fc_order == head.fc_order
     same_token = meaning.mask_token_id in (None, head.mask_token_id)
-    told_by_tensors = {name: getattr(s, name) for name in ("fc_bias", "quantization", "attention")}
+    told_by_tensors = {name: getattr(s, name) for name in _BY_TENSORS}
     semantics = replace(meaning.semantics, **told_by_tensors)
     return same_dims and same_aux and same_token and semantics == s
 
@@ -253,7 +356,11 @@ def earlier_files(head: Head, name: str, interpret: Interpret) -> Carried | None
     except InputError:
         return None
     doubtful = any(p.code == OPEN_FEEDBACK for p in meaning.problems)
-    return carried if same_meaning(meaning, head) and not doubtful else None
+    if doubtful or not same_meaning(meaning, head):
+        return None
+    return replace(
+        carried, config={**carried.config, **_agreeing_dtypes(carried.config, {"dtype": torch_dtype(head)})}
+    )
 
 
 _MEANINGFUL = frozenset(
@@ -290,7 +397,7 @@ def _completed(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str,
         elif isinstance(have, dict) and isinstance(value, dict) and key == "eagle_config":
             out[key] = _completed(have, value)
         elif isinstance(have, dict) and isinstance(value, dict) and key == "transformer_layer_config":
-            out[key] = windowed_alike(have, value)
+            out[key] = windowed_alike(have, value) | _agreeing_dtypes(have, fresh)
     return out | _agreeing_dtypes(source, fresh)
 
 
@@ -306,11 +413,10 @@ def _overlaid(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, 
 
 
 def _agreeing_dtypes(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """The dtype under both of its keys, where the source has both and they disagree."""
-    keys = ("torch_dtype", "dtype")
-    old, new = (source.get(key) for key in keys)
-    right = next((fresh[key] for key in keys if key in fresh), None)
-    return {} if right is None or None in (old, new) or old == new else dict.fromkeys(keys, right)
+    """The dtype of the weights under each of its keys where the source has another."""
+    right = next((fresh[key] for key in _DTYPES if key in fresh), None)
+    stated = {key: source[key] for key in _DTYPES if isinstance(source.get(key), str)}
+    return {} if right is None else {key: right for key, dtype in stated.items() if _plain(dtype) != right}
 
 
 def _without_twins(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
@@ -322,4 +428,10 @@ def _without_twins(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[
 
 def taps_of(meaning: Taps) -> dict[str, Any]:
     """The fields of `Interpretation` that come from the aux layers."""
-    return {"aux": meaning.aux, "fc_order": meaning.fc_order}
+    return {
+        "aux": meaning.aux,
+        "fc_order": meaning.fc_order,
+        "listed": meaning.listed,
+        "one_list": meaning.one_list,
+        "aux_fault": meaning.fault,
+    }

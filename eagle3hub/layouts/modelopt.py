@@ -10,14 +10,14 @@ hidden_norm, and never a d2t (a misspelled attribute), so the map must be given.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
-from eagle3hub.errors import Hint, Problem, Refusal, SourceError
+from eagle3hub.errors import Hint, Problem, Refusal
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.aux_defaults import AUX_IDS
+from eagle3hub.head.quantization import QUANT_CONFIG, UNSTATED
 from eagle3hub.layouts.base import (
     AS_FOUND,
     Contract,
@@ -30,11 +30,8 @@ from eagle3hub.layouts.base import (
 )
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.hf_config import MLA_CLASS
-from eagle3hub.layouts.tensors import QUANT_CONFIG
-from eagle3hub.system.reading import read_bytes
 
 _ARCHITECTURES = (["LlamaForCausalLMEagle3"], ["LlamaForCausalLMEagle3Deep"], [MLA_CLASS])
-_MAX_SIDE_FILE = 8_000_000
 
 
 class ModelOpt(FlatLayout):
@@ -93,9 +90,8 @@ class ModelOpt(FlatLayout):
         if "t2d" not in head.buffers:  # no exporter of ModelOpt writes one: with it, another program made the file
             head.problems = [_lost_map(p) if p.code == "vocab-missing" else p for p in head.problems]
         if head.semantics.quantization is not None:
-            head.side_files = _side_file(checkpoint)
-            if not head.side_files and not checkpoint.config.get("quantization_config"):
-                head.problems.append(_no_quantization_config(head.semantics.quantization))
+            if head.semantics.quantization == UNSTATED:
+                head.problems.append(_no_quantization_config(str(head.semantics.quantized_as)))
         elif checkpoint.config.get("quantization_config"):
             rope = head.semantics.rope
             scaling = "no scaling" if rope.scaling is None else f"scaling {rope.scaling.get('rope_type')}"
@@ -121,7 +117,7 @@ class ModelOpt(FlatLayout):
                 hint=partial(alternatives, head, self.name),
                 code="refused-prefix-vocabulary",
             )
-        return replace(super().write(head, options), side_files=dict(head.side_files))
+        return super().write(head, options)
 
     def new_config(self, head: Head) -> dict[str, Any]:
         """A flat config with ModelOpt's eagle_config."""
@@ -163,13 +159,3 @@ def _no_quantization_config(kind: str) -> Problem:
         "how: engines would stop, or take the packed values for weights",
         f"copy {QUANT_CONFIG} from the export into the folder",
     )
-
-
-def _side_file(checkpoint: Checkpoint) -> dict[str, bytes]:
-    path = checkpoint.folder / QUANT_CONFIG
-    try:
-        return {QUANT_CONFIG: read_bytes(path, _MAX_SIDE_FILE)}
-    except FileNotFoundError:
-        return {}
-    except OSError as e:
-        raise SourceError(f"cannot read {path}: {e.strerror}", code="source-unreadable") from e

@@ -26,7 +26,7 @@ ARCHITECTURE = "LlamaEagle3DraftModel"
 SELECTED = "selected_token_ids"
 """The map in `META`: for each draft id the id of the target's token."""
 META = ("eagle_meta.pt", "eagle3_meta.pt")
-_MARKS = ("parallel_drafting", "attn_implementation", "norm_output", "fc_norm")
+_MARKS = ("parallel_drafting", "norm_output", "fc_norm", "target_hidden_size")
 
 
 class Nemo(FlatReader):

@@ -125,6 +125,8 @@ def _check_facts(facts: dict[str, Any]) -> None:
     for assumption in facts.get("assumptions", []):
         if any(not isinstance(assumption.get(name), str) for name in ("field", "why", "settle")):
             raise TypeError
+        if type(assumption.get("doubtful", True)) is not bool:
+            raise TypeError
 
 
 def _as_json(c: Carried) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import Hint, Refusal
 from eagle3hub.head import Assumption, Head
 from eagle3hub.layouts.base import Contract, LayoutFiles, Match, WriteOptions, alternatives, refuse_inexpressible
-from eagle3hub.layouts.flat import FlatLayout, torch_dtype
-from eagle3hub.layouts.interpret import Interpretation
+from eagle3hub.layouts.flat import FlatLayout
+from eagle3hub.layouts.interpret import Interpretation, torch_dtype
 
 TRAINED_THETA = 10000.0
 _SCALINGS = ("linear", "dynamic")

@@ -14,10 +14,10 @@ from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import Hint, Problem
-from eagle3hub.head import OPEN_FEEDBACK, Head
+from eagle3hub.head import OPEN_FEEDBACK, Assumption, Head
 from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.fields import Fields
-from eagle3hub.layouts.base import Contract, Match
+from eagle3hub.layouts.base import Contract, LayoutFiles, Match, WriteOptions
 from eagle3hub.layouts.flat import FlatLayout, common_config
 from eagle3hub.layouts.interpret import Interpretation
 from eagle3hub.layouts.tensors import MASK_HIDDEN
@@ -49,12 +49,33 @@ _NORM_OUTPUT = {
     ),
 }
 """The problem of each value of norm_output, whose meaning changed."""
+_EAGLE_3_1 = Assumption(
+    "feedback",
+    "post_norm",
+    "config.json asks for EAGLE-3.1 (fc_norm and norm_output): the next draft step gets the normed state. SpecForge "
+    "fed such heads the un-normed one in training until 15 September 2026 (pull request 879)",
+    Hint(
+        "say --norm-output post for a head trained after that, --norm-output pre for one trained before",
+        "--norm-output",
+    ),
+)
+"""SpecForge introduced fc_norm and norm_output together, as EAGLE-3.1 (pull request 568)."""
+
+
+def _other_count(checkpoint: Checkpoint) -> bool:
+    """Whether fc takes another number of states than three, which SpecForge's trainer never makes."""
+    config, fc = checkpoint.config, checkpoint.tensors.get("fc.weight")
+    width = config.get("target_hidden_size") or config.get("hidden_size")
+    if fc is None or len(fc.shape) != 2 or type(width) is not int or width < 1:
+        return False
+    return fc.shape[1] % width == 0 and fc.shape[1] != 3 * width
 
 
 class SpecForge(FlatLayout):
     """Codec of SpecForge folders."""
 
     name = "specforge"
+    theta_by_library = True
     inert = frozenset({"norm_output"})
     contract = Contract(
         title="SpecForge",
@@ -86,6 +107,8 @@ class SpecForge(FlatLayout):
         contract,
         title="SpecForge P-EAGLE",
         tensor_prefix="layers.0.",
+        engines=(),
+        other_readers="SpecForge's own trainer",
         forms=frozenset({"layers", "midlayer"}),
         expresses=contract.expresses - {"mla"} | {"several_layers", "norm_before_residual"},
     )
@@ -108,6 +131,8 @@ class SpecForge(FlatLayout):
             return Match(1.0, (f"architecture {PARALLEL}",), certain=True)
         if not midlayer or "t2d" not in tensors or masks or _is_foreign(config.get("architectures")):
             return None
+        if _other_count(checkpoint):
+            return None
         evidence = ["midlayer.* names"]
         if config.get("architectures") in ([_LLAMA], [_MLA]):
             evidence.append(f"architecture {config['architectures'][0]}")
@@ -118,10 +143,23 @@ class SpecForge(FlatLayout):
         return Match((len(evidence) - 1) / 3, tuple(evidence)) if len(evidence) > 1 else None
 
     def interpret(self, config: Mapping[str, Any], *, names: Collection[str] = ()) -> Interpretation:
-        """As every flat config, with the problem of norm_output if it is there."""
+        """As every flat config; norm_output has two meanings, and beside fc_norm (EAGLE-3.1) one is likelier."""
         meaning = super().interpret({k: v for k, v in config.items() if k != "norm_output"}, names=names)
         stated = Fields(config).flag("norm_output", default=None)
-        return meaning if stated is None else replace(meaning, problems=[*meaning.problems, _NORM_OUTPUT[stated]])
+        if stated is None:
+            return meaning
+        if stated and meaning.semantics.fc_norm:
+            semantics = replace(meaning.semantics, feedback="post_norm")
+            return replace(meaning, semantics=semantics, assumptions=[*meaning.assumptions, _EAGLE_3_1])
+        return replace(meaning, problems=[*meaning.problems, _NORM_OUTPUT[stated]])
+
+    def write(self, head: Head, options: WriteOptions) -> LayoutFiles:
+        """The files of the head for SpecForge. Raises Refusal."""
+        files = super().write(head, options)
+        if head.dims.mla is None:
+            return files
+        note = f"no engine has the class {_MLA} of SpecForge's MLA drafts: --to universal writes what engines serve"
+        return replace(files, notes=[*files.notes, note])
 
     def new_config(self, head: Head) -> dict[str, Any]:
         """A flat config that SpecForge and every engine read alike."""

@@ -16,9 +16,10 @@ from eagle3hub.errors import Hint, Refusal
 from eagle3hub.head import Assumption, AuxTaps, Head
 from eagle3hub.head.aux_defaults import AUX_IDS, aux_default
 from eagle3hub.head.fields import Fields
-from eagle3hub.layouts.aux_layers import read_flat_taps
+from eagle3hub.layouts.aux_layers import read_flat_taps, taps_or_fault
 from eagle3hub.layouts.base import Contract, LayoutFiles, Match, WriteOptions, alternatives
-from eagle3hub.layouts.flat import FlatLayout, Obeyed, torch_dtype
+from eagle3hub.layouts.flat import FlatLayout, Obeyed
+from eagle3hub.layouts.interpret import torch_dtype
 
 
 def saved_by_specjax(checkpoint: Checkpoint) -> bool:
@@ -79,7 +80,7 @@ class SpecJax(FlatLayout):
     def _without_ignored(self, config: Fields, contract: Contract) -> Obeyed:
         """As for every flat config; aux layers in it are doubtful, since the trainer writes none."""
         kept, assumptions, problems = super()._without_ignored(config, contract)
-        named = read_flat_taps(config, order_ignored=True).aux
+        named = taps_or_fault(lambda: read_flat_taps(config, order_ignored=True)).aux
         if named is not None and not named.is_default:
             why = (
                 "SpecJAX writes no aux layers: those in config.json were added, or copied from the head that training "

@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from eagle3hub.checkpoint.folder import Checkpoint, read_tensor
-from eagle3hub.checkpoint.safetensors import TORCH_NAME, TensorRef
+from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.errors import ConfigError, Hint, Problem, Refusal
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.head.fields import Fields
-from eagle3hub.layouts.aux_layers import Taps, taps_from
+from eagle3hub.head.rope import ROPE_THETA
+from eagle3hub.layouts.aux_layers import Taps, taps_from, taps_or_fault
 from eagle3hub.layouts.base import (
     AS_FOUND,
     Contract,
@@ -25,15 +26,17 @@ from eagle3hub.layouts.base import (
     aux_count,
     refuse_inexpressible,
 )
-from eagle3hub.layouts.flat import tensors_to_write
-from eagle3hub.layouts.hf_config import ROPE_THETA, llama_fields, parse_llama, rope_fields, with_defaults
+from eagle3hub.layouts.flat import tensors_to_write, with_quantization
+from eagle3hub.layouts.hf_config import llama_fields, parse_llama, rope_fields, with_defaults
 from eagle3hub.layouts.interpret import (
     Interpretation,
     build_head,
     earlier_files,
+    interpreted,
     plain_semantics,
     rewritten,
     taps_of,
+    torch_dtype,
 )
 from eagle3hub.layouts.tensors import by_research_code
 
@@ -83,8 +86,7 @@ def interpret_config(config: Mapping[str, Any]) -> Interpretation:
             "config.json says both norm_before_fc and fc_norm, which exclude each other", code="config-norms"
         )
     before_residual, assumptions = _norm_before_residual(c)
-    ids = c.layer_ids(AUX_IDS)
-    taps = Taps() if ids is None else taps_from(ids, "boundary", "config", where=c.where)
+    taps = taps_or_fault(lambda: _taps(c))
     verifier = c.section("speculators_config").section("verifier")
     names = verifier.get("architectures")
     return Interpretation(
@@ -107,6 +109,11 @@ def interpret_config(config: Mapping[str, Any]) -> Interpretation:
         assumptions=assumptions,
         problems=taps.problems,
     )
+
+
+def _taps(config: Fields) -> Taps:
+    ids = config.layer_ids(AUX_IDS)
+    return Taps() if ids is None else taps_from(ids, "boundary", "config", where=config.where)
 
 
 def version_of(config: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -179,7 +186,7 @@ def write_config(head: Head, options: WriteOptions) -> dict[str, Any]:
         **({"mask_token_id": head.mask_token_id} if s.parallel_drafting else {}),
         **({AUX_IDS: head.aux.boundary} if head.aux is not None else {}),
         "tie_word_embeddings": False,
-        "dtype": TORCH_NAME[head.dtype],
+        "dtype": torch_dtype(head),
         "transformer_layer_config": layer,
         "speculators_config": {
             "algorithm": kind,
@@ -303,7 +310,7 @@ class Speculators:
 
     def read(self, checkpoint: Checkpoint, options: ReadOptions = AS_FOUND) -> Head:
         """The head in the folder."""
-        meaning = self._meaning(checkpoint.config, checkpoint.tensors)
+        meaning = interpreted(lambda c: self._meaning(c, checkpoint.tensors), checkpoint.config, options)
         head = build_head(self.name, self.contract, checkpoint, meaning, options)
         version = version_of(checkpoint.config)
         if version is not None and _RANDOM_WEIGHTS[0] <= version <= _RANDOM_WEIGHTS[1] and _untrained(head):
@@ -346,7 +353,7 @@ class Speculators:
                 f"this one, which takes {aux_count(head)}; --to modelopt writes what it needs"
             )
         tensors, metadata, origin = tensors_to_write(head, self.name, self.contract, before)
-        return LayoutFiles(config, tensors, metadata, origin, assumptions, notes)
+        return with_quantization(LayoutFiles(config, tensors, metadata, origin, assumptions, notes), head)
 
 
 def _filled(source: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:

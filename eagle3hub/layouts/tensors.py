@@ -13,6 +13,7 @@ from eagle3hub.checkpoint.safetensors import FLOATS, TensorRef, is_scale, scales
 from eagle3hub.checkpoint.source import refuse_contents
 from eagle3hub.errors import ConfigError, Hint, LayoutError, Problem, Refusal, TensorError, UsageError
 from eagle3hub.head import Dims, Head, MlaDims, Semantics
+from eagle3hub.head.quantization import Weights, check_weights, count_values, scheme_of, seem_quantized, weights_in
 from eagle3hub.head.vocab import MASK_WIDTHS, VocabMap, check_vocab_map, mask_from, order_fault
 from eagle3hub.layouts.base import Contract, ReadOptions
 from eagle3hub.layouts.hf_config import LlamaConfig
@@ -116,80 +117,6 @@ def _without_deep_norms(tensors: dict[str, TensorRef]) -> dict[str, TensorRef]:
     return tensors
 
 
-# Quantized exports of ModelOpt: packed weights with scales beside them (``export/quant_utils.py``, 0.47).
-#
-# FP8: weight ``F8_E4M3`` with one F32 ``weight_scale``. NVFP4: weight ``U8`` with two values a byte, one F8 scale for
-# every 16 inputs (``weight_scale``) and an F32 ``weight_scale_2``. Both may have an ``input_scale``; attention may
-# have ``k_scale`` and ``v_scale`` for an FP8 KV cache.
-
-
-QUANT_CONFIG = "hf_quant_config.json"
-"""How the weights are quantized, in a file of its own (up to ModelOpt 0.29 only there)."""
-PACKED = {"F8_E4M3": "FP8", "U8": "NVFP4"}
-_BLOCK = 16
-
-
-def quantization_of(tensors: Mapping[str, TensorRef]) -> str | None:
-    """``FP8``, ``NVFP4`` (or both, joined by ``+``) if the weights are quantized, else None.
-
-    The tensors decide: Megatron's exporter copies the quantization_config of another model into its configs.
-    """
-    kinds = {PACKED[ref.dtype] for name, ref in tensors.items() if name.endswith(".weight") and ref.dtype in PACKED}
-    if not kinds and not scales_among(tensors):
-        return None
-    return "+".join(sorted(kinds)) or "scales only"
-
-
-def split_scales(tensors: Mapping[str, TensorRef]) -> tuple[dict[str, TensorRef], dict[str, TensorRef]]:
-    """The weights, and the scales beside them."""
-    scales = scales_among(tensors)
-    weights = {name: ref for name, ref in tensors.items() if name not in scales}
-    return weights, {name: ref for name, ref in tensors.items() if name in scales}
-
-
-def stored_shape(ref: TensorRef, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape a weight of logical ``shape`` has on disk, given its dtype: NVFP4 packs two inputs into a byte."""
-    return (shape[0], shape[1] // 2) if ref.dtype == "U8" and len(shape) == 2 else shape
-
-
-def check_scales(
-    weights: Mapping[str, TensorRef], scales: Mapping[str, TensorRef], shapes: Mapping[str, tuple[int, ...]]
-) -> None:
-    """Hold every packed weight and every scale against what the format says. Raises TensorError."""
-    for name, ref in weights.items():
-        packed = ref.dtype in PACKED and len(shapes.get(name, ())) == 2
-        if not packed and ref.dtype not in FLOATS:
-            raise TensorError(f"{ref.name} is {ref.dtype}, which is neither FP8 nor NVFP4", code="tensor-dtype")
-        needed = {"U8": ("weight_scale", "weight_scale_2"), "F8_E4M3": ("weight_scale",)}.get(ref.dtype, ())
-        for scale in needed:
-            if f"{name.removesuffix('weight')}{scale}" not in scales:
-                raise TensorError(
-                    f"{ref.name} is quantized ({ref.dtype}) but its {scale} is missing",
-                    hint="export the head again: without its scales the packed values mean nothing",
-                    code="tensor-missing",
-                )
-    for name, ref in scales.items():
-        stem, _, kind = name.rpartition(".")
-        shape = shapes.get(f"{stem}.weight")
-        if shape is None or len(shape) != 2:
-            raise TensorError(f"{ref.name} is a scale of nothing this head has", code="tensor-unknown")
-        if not _fits(ref, kind, shape, weights[f"{stem}.weight"].dtype):
-            raise TensorError(
-                f"{ref.name} is {ref.dtype} {list(ref.shape)}, which is no {kind} of a weight {list(shape)}",
-                code="tensor-shape",
-            )
-
-
-def _fits(ref: TensorRef, kind: str, shape: tuple[int, ...], weight_dtype: str) -> bool:
-    if kind == "weight_scale" and weight_dtype == "U8":
-        return ref.dtype == "F8_E4M3" and ref.shape == (shape[0], shape[1] // _BLOCK)
-    if kind == "weight_scale":
-        return ref.dtype in FLOATS and ref.shape in {(), (1,), (shape[0],), (shape[0], 1)}
-    if kind == "pre_quant_scale":
-        return ref.dtype in FLOATS and ref.shape == (shape[1],)
-    return ref.dtype in FLOATS and ref.num_elements == 1
-
-
 # The vocabulary buffers of a folder, d2t and t2d: as bytes on disk and as a checked map.
 
 
@@ -290,36 +217,49 @@ def collect_tensors(
     """Give every tensor its canonical name and hold its shape against the config.
 
     Returns the weights by canonical name (vocabulary buffers left out), the dimensions, and the semantics with what
-    only the tensors tell (number of layers, bias of fc, quantization).
+    only the tensors tell (bias of fc, quantization, whether a head without fc joins the embedding).
     Raises TensorError for a tensor that is missing, unknown, of the wrong shape or dtype, ConfigError where the
     number of layers contradicts the config.
     """
     everything = canonical_tensors(checkpoint.tensors, contract.forms)
     mla = _is_mla(checkpoint, everything, config, contract)
-    quantized = quantization_of(everything) if "quantization" in contract.expresses else None
-    found, scales = split_scales(everything) if quantized else (everything, {})
+    quantized = _quantized(checkpoint, everything, contract)
+    found = everything if quantized is None else quantized.values
     _check_layer_count(found, semantics, contract)
-    d = _dims(found, config, mla)
+    d = _dims(found, config, mla, quantized)
     s = replace(
-        semantics, fc_bias="fc.bias" in found, quantization=quantized, attention="gqa" if d.mla is None else "mla"
+        semantics,
+        fc_bias="fc.bias" in found,
+        attention="gqa" if d.mla is None else "mla",
+        joins_embedding=semantics.uses_aux or _joins_embedding(found, d, quantized),
     )
-    expected = expected_shapes(d, s, num_aux_inputs(found, d))
+    expected = expected_shapes(d, s, num_aux_inputs(found, d, quantized))
     _check_names(checkpoint, found, expected, contract)
     for name, shape in expected.items():
-        wanted = shape if name not in found else stored_shape(found[name], shape)
-        if name in found and not same_shape(name, found[name].shape, wanted):
+        plain = quantized is None or quantized.is_plain(name)
+        if name in found and plain and not same_shape(name, found[name].shape, shape):
             raise TensorError(
-                f"{found[name].name} is {list(found[name].shape)} but the config asks for {list(wanted)} "
+                f"{found[name].name} is {list(found[name].shape)} but the config asks for {list(shape)} "
                 f"(hidden_size {d.hidden_size}, {d.num_attention_heads} heads {_heads(d)}, "
                 f"intermediate_size {d.intermediate_size}, vocab_size {d.vocab_size})",
                 hint="config.json and weights are from different heads, or one of them was edited",
                 code="tensor-shape",
             )
-    if quantized:
-        check_scales(found, scales, expected)
-    else:
+    if quantized is None:
         _check_floats(found)
-    return {**found, **scales}, d, s
+        return everything, d, s
+    check_weights(quantized, expected)
+    return everything, d, replace(s, quantization=quantized.method, quantized_as=quantized.formats(expected))
+
+
+def _quantized(checkpoint: Checkpoint, everything: Mapping[str, TensorRef], contract: Contract) -> Weights | None:
+    """The folder's weights where they are quantized and the folder, or its layout, says how."""
+    if not seem_quantized(everything):
+        return None
+    scheme = scheme_of(checkpoint)
+    if scheme is None and "quantization" not in contract.expresses:
+        return None
+    return weights_in(everything, scheme)
 
 
 MASK_HIDDEN = "mask_hidden"
@@ -327,7 +267,7 @@ MASK_HIDDEN = "mask_hidden"
 
 
 def same_shape(name: str, a: tuple[int, ...], b: tuple[int, ...]) -> bool:
-    """Whether two shapes of a tensor are one: vLLM flattens mask_hidden (0.32.0, ``models/llama_eagle3.py:415``)."""
+    """Whether two shapes of a tensor are one: vLLM flattens mask_hidden (``models/llama_eagle3.py:415``)."""
     if name == MASK_HIDDEN and max(len(a), len(b)) <= 3:
         a, b = (1,) * (3 - len(a)) + a, (1,) * (3 - len(b)) + b
     return a == b
@@ -337,7 +277,7 @@ def output_biases(head: Head) -> dict[str, TensorRef]:
     """By its name, each bias of o that the head lacks although it has them on q, k and v, with that of q beside it.
 
     Some trainers of P-EAGLE heads make no bias on o. ``attention_bias: true`` asks an engine for all four (vLLM
-    0.32.0, ``models/llama.py:169``), and one that no tensor fills is whatever lies in memory: zeros say what the head
+    ``models/llama.py:169``), and one that no tensor fills is whatever lies in memory: zeros say what the head
     computes.
     """
     if not head.semantics.attention_bias or head.dims.mla is not None:
@@ -392,7 +332,9 @@ def expected_shapes(d: Dims, s: Semantics, num_aux: int) -> Shapes:
         "embed_tokens.weight": (d.vocab_size, h),
     }
     if s.uses_aux:
-        shapes |= {"fc.weight": (h, aux), "layers.0.hidden_norm.weight": (h,)}
+        shapes["fc.weight"] = (h, aux)
+    if s.joins_embedding:
+        shapes["layers.0.hidden_norm.weight"] = (h,)
     if s.fc_bias:
         shapes["fc.bias"] = (h,)
     if s.norm_before_fc:
@@ -402,7 +344,7 @@ def expected_shapes(d: Dims, s: Semantics, num_aux: int) -> Shapes:
     if s.parallel_drafting:
         shapes[MASK_HIDDEN] = (1, 1, aux)
     for i in range(s.num_layers):
-        shapes |= _layer_shapes(d, s, f"layers.{i}.", 2 * h if i == 0 and s.uses_aux else h)
+        shapes |= _layer_shapes(d, s, f"layers.{i}.", 2 * h if i == 0 and s.joins_embedding else h)
     return shapes
 
 
@@ -457,18 +399,30 @@ def _mla_shapes(d: Dims, m: MlaDims, s: Semantics, inputs: int) -> Shapes:
     return shapes
 
 
-def num_aux_inputs(found: Mapping[str, TensorRef], d: Dims) -> int:
+def _joins_embedding(found: Mapping[str, TensorRef], d: Dims, quantized: Weights | None) -> bool:
+    """Whether a head without fc joins the target's state with the token's embedding, as engines do."""
+    query, outputs = found.get("layers.0.self_attn.q_proj.weight"), d.num_attention_heads * d.head_dim
+    scheme = None if quantized is None else quantized.scheme
+    wide = query is not None and count_values(query, scheme) == outputs * 2 * d.hidden_size
+    return wide or "layers.0.hidden_norm.weight" in found
+
+
+def num_aux_inputs(found: Mapping[str, TensorRef], d: Dims, quantized: Weights | None = None) -> int:
     """Number of hidden states fc takes, by its shape; at least 1."""
     fc = found.get("fc.weight")
-    if fc is None or len(fc.shape) != 2:
+    if fc is None or len(fc.shape) != 2 or (quantized is not None and not quantized.readable):
         return 3
-    width = 2 * fc.shape[1] if fc.dtype == "U8" else fc.shape[1]
+    width = fc.shape[1] if quantized is None else count_values(fc, quantized.scheme) // d.hidden_size
     return min(max(width // d.target_hidden_size, 1), _MOST_INPUTS)
 
 
-def _dims(found: Mapping[str, TensorRef], config: LlamaConfig, mla: MlaDims | None) -> Dims:
+def _dims(found: Mapping[str, TensorRef], config: LlamaConfig, mla: MlaDims | None, quantized: Weights | None) -> Dims:
     lm_head = found.get("lm_head.weight")
     heads = config.num_attention_heads
+    if lm_head is not None and quantized is not None and not quantized.is_plain("lm_head.weight"):
+        rows = count_values(lm_head, quantized.scheme) // config.hidden_size if quantized.readable else None
+    else:
+        rows = lm_head.shape[0] if lm_head is not None and lm_head.shape else None
     return Dims(
         hidden_size=config.hidden_size,
         target_hidden_size=config.target_hidden_size,
@@ -477,7 +431,7 @@ def _dims(found: Mapping[str, TensorRef], config: LlamaConfig, mla: MlaDims | No
         num_key_value_heads=config.num_key_value_heads if mla is None else heads,
         head_dim=config.head_dim if mla is None else mla.qk_nope_head_dim + mla.qk_rope_head_dim,
         vocab_size=config.vocab_size,
-        draft_vocab_size=lm_head.shape[0] if lm_head is not None and lm_head.shape else config.vocab_size,
+        draft_vocab_size=config.vocab_size if rows is None else rows,
         mla=mla,
     )
 
@@ -603,7 +557,7 @@ def refuse_own(head: Head, dropped: Collection[str]) -> None:
     prefix = _PREFIX if all(name.startswith(_PREFIX) or name in _NEVER_PREFIXED for name in there) else ""
     for name in sorted(dropped):
         bare = name.removeprefix(prefix)
-        scales = is_scale(bare) and f"{name.rpartition('.')[0]}.weight" in there
+        scales = is_scale(bare) and any(other.startswith(f"{name.rpartition('.')[0]}.") for other in there)
         if bare in _OWN or (scales and head.semantics.quantization is not None):
             raise Refusal(
                 f"--drop {name}: the tensor is a part of the head, which would be another head without it",

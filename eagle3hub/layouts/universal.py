@@ -10,8 +10,9 @@ from typing import Any
 from eagle3hub.checkpoint.folder import Checkpoint
 from eagle3hub.errors import ConfigError, Hint, Refusal
 from eagle3hub.head import Assumption, AuxTaps, Head, MlaDims
-from eagle3hub.head.aux_defaults import AUX_CAPTURE, AUX_IDS, target_types
+from eagle3hub.head.aux_defaults import AUX_CAPTURE, AUX_IDS, FINAL_STATE, target_types
 from eagle3hub.head.fields import Fields
+from eagle3hub.head.rope import bound_by_context, type_of
 from eagle3hub.layouts.aux_layers import Taps, taps_from
 from eagle3hub.layouts.base import (
     Contract,
@@ -23,8 +24,14 @@ from eagle3hub.layouts.base import (
     assumed_depth,
     refuse_inexpressible,
 )
-from eagle3hub.layouts.flat import FlatLayout, common_config, tensors_to_write
-from eagle3hub.layouts.hf_config import MLA_CLASS, bound_by_context, rope_fields
+from eagle3hub.layouts.flat import (
+    POST_NORM_OF_TRTLLM,
+    FlatLayout,
+    common_config,
+    tensors_to_write,
+    with_quantization,
+)
+from eagle3hub.layouts.hf_config import MLA_CLASS, rope_fields
 from eagle3hub.layouts.interpret import earlier_files
 from eagle3hub.layouts.specjax import saved_by_specjax
 
@@ -39,7 +46,7 @@ CANNOT = {
     "no_lm_head": "sglang-jax makes one of random numbers",
     "mla": "sglang-jax has no draft class with MLA attention",
     "quantization": "sglang-jax loads no quantized heads",
-    "no_aux": "sglang-jax's fc takes 3 hidden states, and vLLM's GPU runner forces aux hidden states on",
+    "no_aux": "sglang-jax's fc takes 3 hidden states, and the GPU runner of vLLM 0.32 forces aux hidden states on",
     "parallel_drafting": "only vLLM runs P-EAGLE heads",
     "several_layers": "SGLang and TensorRT-LLM look for hidden_norm in layers 1 and up where vLLM looks for "
     "input_layernorm, and sglang-jax loads one layer",
@@ -59,17 +66,23 @@ CANNOT = {
 
 
 HELD_FOR = {
+    "quantization": frozenset({"vllm", "sglang"}),
+    "no_aux": frozenset({"vllm", "sglang", "trtllm"}),
     "no_lm_head": frozenset({"vllm", "sglang", "trtllm"}),
     "mla": frozenset({"vllm", "sglang", "trtllm"}),
     "norm_before_residual": frozenset({"vllm"}),
     "norm_before_fc": frozenset({"vllm", "sglang"}),
     "fc_norm": frozenset({"vllm", "sglang"}),
-    "post_norm_feedback": frozenset({"vllm", "sglang"}),
+    "post_norm_feedback": frozenset({"vllm", "sglang", "trtllm"}),
     "attention_bias": frozenset({"vllm"}),
     "embed_tokens": frozenset({"vllm"}),
     "target_width": frozenset({"vllm", "sglang", "trtllm"}),
 }
 """What a folder holds if it is made for these engines or some of them only."""
+
+
+_JAX_ROPE = ("default", "llama3", "yarn", "proportional")
+"""Types of RoPE that sglang-jax computes (``layers/embeddings.py``, ``get_rope``)."""
 
 
 def _serves(head: Head, engine: str) -> bool:
@@ -109,6 +122,15 @@ def refuse_engines(head: Head, name: str, contract: Contract) -> AuxTaps:
         _refuse_mla(head, head.dims.mla)
     if "mrope_section" in (head.semantics.rope.scaling or {}) and _serves(head, "sglang_jax"):
         raise _not_universal(head, "the head has multimodal RoPE, which sglang-jax ignores", "mrope")
+    if not head.semantics.joins_embedding:
+        raise _not_universal(
+            head,
+            "the head has use_aux_hidden_state: false and no hidden_norm, and every engine builds one, and q/k/v over "
+            "the token's embedding and the target's state together",
+            "no-aux",
+        )
+    if not aux.numbered:
+        return aux
     if len(aux) == 1 and _serves(head, "sglang"):
         raise _not_universal(
             head,
@@ -192,7 +214,8 @@ def trtllm_note(head: Head, aux: AuxTaps) -> list[str]:
     """What a user must tell TensorRT-LLM, which the folder cannot."""
     if head.has_default_aux or not _serves(head, "trtllm"):
         return []
-    return [f"TensorRT-LLM reads aux layers from its own YAML only: {AUX_CAPTURE}: {aux.after_layer}"]
+    told = aux.after_layer if aux.numbered else list(FINAL_STATE)
+    return [f"TensorRT-LLM reads aux layers from its own YAML only: {AUX_CAPTURE}: {told}"]
 
 
 def context_to_write(head: Head) -> tuple[int, str | None]:
@@ -292,6 +315,10 @@ class Universal(FlatLayout):
         assumptions = assumed_depth(head, "sglang-jax") if _serves(head, "sglang_jax") else []
         notes = trtllm_note(head, aux)
         context, note = context_to_write(head)
+        kind = type_of(head.semantics.rope.scaling or {})
+        if kind not in _JAX_ROPE and _serves(head, "sglang_jax"):
+            what = f"the head has RoPE of type {kind}, which sglang-jax does not compute"
+            raise _not_universal(head, what, "rope-type")
         if note:
             notes.append(note)
         if head.target_context is None and _serves(head, "sglang"):
@@ -303,7 +330,11 @@ class Universal(FlatLayout):
         by_target = {
             "max_position_embeddings": context,
             **(rope_fields(rope) if rope.scaling else {}),  # names the length that would otherwise follow the context
-            "eagle_config": {"use_aux_hidden_state": True, AUX_IDS: nested_ids(head, aux)},
+            "eagle_config": {
+                "use_aux_hidden_state": aux.numbered,
+                **({AUX_IDS: nested_ids(head, aux)} if aux.numbered else {}),
+                **({POST_NORM_OF_TRTLLM: True} if head.semantics.feedback == "post_norm" else {}),
+            },
         }
         before = earlier_files(head, self.name, self.interpret)
         if before is not None and all(before.config.get(k) == v for k, v in by_target.items()):
@@ -313,7 +344,7 @@ class Universal(FlatLayout):
             own = self._completed_config(head) if head.layout == self.name else self.new_config(head)
             config = own | by_target
         tensors, metadata, origin = tensors_to_write(head, self.name, self.contract_for(False), before)
-        return LayoutFiles(config, tensors, metadata, origin, assumptions, notes)
+        return with_quantization(LayoutFiles(config, tensors, metadata, origin, assumptions, notes), head)
 
     def new_config(self, head: Head) -> dict[str, Any]:
         """The flat config without what depends on the target."""

@@ -200,15 +200,36 @@ def refused_uses(
     Args:
         own: the ids of the repository that holds the folders; None to take the id from the text, if it gives one.
     """
+    for use, one in _uses(text, folders, own):
+        seen = _seen(one, use, text)
+        if seen is not None and not seen.works:
+            yield use.line, seen.says(one.place), _fix(use, folders, one)
+
+
+def doubtful_uses(
+    text: str, folders: Sequence[Served], own: Collection[str] | None = None
+) -> Iterator[tuple[int, str]]:
+    """Yield (line, what is not known) for each use of these folders that is right only if an assumption is true.
+
+    Args:
+        own: as in `refused_uses`.
+    """
+    for use, one in _uses(text, folders, own):
+        seen = _seen(one, use, text)
+        if seen is not None and seen.kind == "depends":
+            yield use.line, f"{seen.title} gets the files in {one.place} right if the head was {seen.condition}"
+
+
+def _uses(text: str, folders: Sequence[Served], own: Collection[str] | None) -> Iterator[tuple[DraftUse, Served]]:
+    """Yield each use of a head in a text, with the folder it names."""
     found, copies = draft_uses(text), downloads(text)
     own = _own(text, found, copies) if own is None else own
     here = {one.folder: one for one in folders}
     for use in found:
         folder = _folder(use.head, own, copies, here)
         one = None if folder is None else here.get(folder)
-        seen = None if one is None else _seen(one, use, text)
-        if one is not None and seen is not None:
-            yield use.line, seen.says(one.place), _fix(use, folders, one)
+        if one is not None:
+            yield use, one
 
 
 def _own(text: str, found: Sequence[DraftUse], copies: Mapping[str, tuple[str, str]]) -> set[str]:
@@ -258,12 +279,15 @@ def _folder(
 
 
 def _seen(one: Served, use: DraftUse, text: str) -> Prospect | None:
-    """Return what the engine does with the files, or None if one version that the text may mean gets them right."""
+    """Return what the engine does with the files, by the best of the versions that the text may mean.
+
+    None if none of those is known.
+    """
     found: Prospect | None = None
     for version in _versions(use, text):
         found = prospect(one, use.engine, version, None, use.capture)
         if found.works:
-            return None
+            return found
     return found
 
 

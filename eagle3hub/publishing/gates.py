@@ -13,9 +13,16 @@ from eagle3hub.errors import InputError, Problem, SourceError, UsageError
 from eagle3hub.lint import lint_card
 from eagle3hub.lint.model import Card
 from eagle3hub.lint.parse import parse_card
-from eagle3hub.lint.served import refused_uses
+from eagle3hub.lint.served import doubtful_uses, refused_uses
 from eagle3hub.publishing import remote
-from eagle3hub.publishing.derived import card_problems, gate_problem, manifest_problems, own_manifest, report_problems
+from eagle3hub.publishing.derived import (
+    card_problems,
+    gate_problem,
+    manifest_problems,
+    measured_well,
+    own_manifest,
+    report_problems,
+)
 from eagle3hub.publishing.files import CARD, LocalFile, files_in, head_folders
 from eagle3hub.publishing.kinds import file_kind, is_executed, mismatch
 from eagle3hub.publishing.sensitive import safe_path, secret_problems, withhold_secrets
@@ -90,7 +97,8 @@ GATES: dict[str, str] = {
     "publish-report": "reports of these bytes that passed, fit the manifest, and have numbers that follow",
     "publish-unmeasured": "a report for every head's bytes, from every engine the manifest asks for",
     "publish-card": "a model card without errors; card and charts are what manifest, reports and heads give",
-    "publish-recipe": "no command on the card for an engine that gets these files wrong",
+    "publish-recipe": "no command on the card for an engine that gets these files wrong, or right only if something "
+    "is true of the training that no report here shows",
     "publish-license": "a license",
     "publish-terms": "what the target's license, as the manifest states it, asks of models made from the target",
     "publish-pickle": "no pickles",
@@ -211,6 +219,15 @@ def _recipes(repo_id: str, files: Sequence[LocalFile]) -> Iterator[Problem]:
     text = card.head(card.size).decode("utf-8", errors="replace")
     for line, what, fix in refused_uses(text, folders, {repo_id}):
         yield gate_problem("publish-recipe", f"{CARD}:{line}: {what}", fix)
+    if not measured_well(files):
+        for line, what in doubtful_uses(text, folders, {repo_id}):
+            yield gate_problem("publish-recipe", f"{CARD}:{line}: {what}", _SETTLE)
+
+
+_SETTLE = (
+    "measure it with eagle3hub validate: a report that passes settles it; or settle it when the head is converted "
+    "(eagle3hub inspect says how)"
+)
 
 
 def _terms(

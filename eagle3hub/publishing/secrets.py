@@ -179,7 +179,7 @@ class SecretRule:
         ``small`` is ``data`` in small letters. With ``anywhere``, a secret may also stand inside a word.
         """
         for start in self.starts:
-            at = small.find(start)
+            at = self._next(data, small, start, 0)
             while at >= 0:
                 after = at + len(start)
                 if anywhere or self.within or at == 0 or not data[at - 1 : at].isalnum():
@@ -187,7 +187,13 @@ class SecretRule:
                     if match is not None and self.holds(match, secret_of(match)):
                         yield at
                         after = max(after, match.end())
-                at = small.find(start, after)
+                at = self._next(data, small, start, after)
+
+    def _next(self, data: bytes, small: bytes, start: bytes, after: int) -> int:
+        if len(start) > 1:
+            return small.find(start, after)
+        match = self.pattern.search(data, after)  # a character is in too many places to look at each of them here
+        return -1 if match is None else match.start()
 
 
 def secret_of(match: Match) -> str:

@@ -50,15 +50,18 @@ _ESCAPE = re.compile(
 _WIDE = re.compile(rb"(?:[^\0]\0{1,3}){4,}|(?:\0{1,3}[^\0]){4,}")
 """ASCII in UTF-16 or UTF-32, in either byte order and from any offset."""
 _NAMED = {b"amp": b"&", b"quot": b'"', b"apos": b"'", b"lt": b"<", b"gt": b">"}
+_IN_WORD = rb"[A-Za-z0-9_.+/=~\-]"
+_LINE_ENDS = rb"|".join(rb"%b(?<=%b{12}%b)" % (end, _IN_WORD, end) for end in (rb"\n", rb"\r\n", rb"\\\n", rb"\\\r\n"))
+"""The end of a line after twelve characters of a word; what is no such end is passed over at once."""
 _TORN = re.compile(
-    rb"(?P<line>\\\r?\n[ \t>#]{0,16}|\r\n[ \t>#]{0,16}|\n[ \t>#]{0,16})"
+    rb"(?P<line>(?:" + _LINE_ENDS + rb")[ \t>#]{0,16})(?=" + _IN_WORD + rb"{8})"
     rb"|\"[ \t+]{0,4}(?:\\?\r?\n[ \t+]{0,16})?\"|'[ \t+]{0,4}(?:\\?\r?\n[ \t+]{0,16})?'"
     rb"|(?:</?[A-Za-z][^<>]{0,200}>|<!--[^<>]{0,80}-->|<!\[CDATA\[|\]\]>){1,9}|\*{1,3}"
     rb"|(?:\xe2\x80[\x8b-\x8f]|\xe2\x81[\xa0-\xa4]|\xc2\xad|\xef\xbb\xbf)+"
 )
 """What may stand inside a secret that was wrapped, marked up or put together, such as the end of a line."""
-_WORD = re.compile(rb"[A-Za-z0-9_.+/=~\-]*")
-_END_OF_WORD = re.compile(rb"[A-Za-z0-9_.+/=~\-]*$")
+_WORD = re.compile(_IN_WORD + rb"*")
+_END_OF_WORD = re.compile(_IN_WORD + rb"*$")
 _BASE64 = re.compile(
     rb"[A-Za-z0-9+/_\-]{16,}(?:(?:[\"']?\\?\r?\n[ \t>#\"']{0,20}| {2,4}|\"[ \t]{0,3}\")[A-Za-z0-9+/_\-]{4,})*"
 )

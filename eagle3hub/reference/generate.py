@@ -13,7 +13,6 @@ from transformers import DynamicCache
 
 from eagle3hub.errors import UsageError
 from eagle3hub.reference.text import Text, batches
-from eagle3hub.system.progress import Progress, silent
 
 _MOST_ROWS = 64
 _CACHE = 8  # tokens in the KV cache for each token of a forward pass
@@ -86,8 +85,7 @@ def generate(
     batch_tokens: int,
     temperature: float = 0.0,
     on_text: Callable[[int, Text], None] | None = None,
-    progress: Progress = silent,
-    doing: str = "generating",
+    report: Callable[[float], None],
 ) -> list[Text]:
     """Continue every sequence, in batches of similar length, padded on the left.
 
@@ -98,6 +96,7 @@ def generate(
         eos: tokens that end a response.
         temperature: 0 for greedy; above, tokens are drawn from softmax(logits / temperature).
         on_text: called with the index in ``wanted`` and the text, as soon as the text is complete.
+        report: called with the part of the work that is done, 0 to 1.
 
     Raises UsageError for an impossible temperature or number of tokens.
     """
@@ -118,7 +117,7 @@ def generate(
                 written += row.wanted.longest - len(row.wanted.token_ids)
                 if on_text is not None:
                     on_text(row.index, text)
-            progress(doing, (written + sum(len(row.added) for row in batch.rows)) / total)
+            report((written + sum(len(row.added) for row in batch.rows)) / total)
     return [out[i] for i in range(len(wanted))]
 
 

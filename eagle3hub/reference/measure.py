@@ -135,27 +135,37 @@ def speak(
     return [texts[n] for n in range(len(prompts))]
 
 
+@dataclass(frozen=True, slots=True)
+class ReplayedHead:
+    """A head to replay, the device it runs on, and the dtype it computes in.
+
+    ``digest`` names its files; with it, an interrupted run is continued.
+    """
+
+    head: Head
+    digest: str = ""
+    device: str | torch.device = "cpu"
+    dtype: torch.dtype = torch.float32
+
+
 def replay_texts(
     source: AuxSource,
-    head: Head,
+    replayed: ReplayedHead,
     texts: Sequence[Text],
     settings: ReplaySettings,
     draft_tokens: Sequence[int] = (),
     *,
     tree: TreeShape | None = None,
-    digest: str = "",
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
     progress: Progress = silent,
 ) -> dict[int, list[Rounds]]:
     """Replay a head on texts of its target, for each K in ``draft_tokens`` (default: that of ``settings``).
 
     One pass of the target and one of the head serve every K, because a draft of K tokens begins like a longer one.
-    With a ``tree``, drafts are SGLang's trees of that shape instead of chains, and K is its depth. ``digest`` names
-    the head's files; with it, an interrupted run is continued.
+    With a ``tree``, drafts are SGLang's trees of that shape instead of chains, and K is its depth.
 
     Raises InputError if a text is too short for K, and whatever `load_draft` and ``source`` raise.
     """
+    head, digest, dtype = replayed.head, replayed.digest, replayed.dtype
     ks = (tree.steps,) if tree is not None else tuple(draft_tokens) or (settings.draft_tokens,)
     longest = replace(settings, draft_tokens=max(ks))
     for n, text in enumerate(texts):
@@ -167,8 +177,10 @@ def replay_texts(
                 code="reference-lookahead",
             )
     borrowed = None if "lm_head.weight" in head.tensors else source.lm_head
-    model = load_draft(head, source.embeddings, borrowed, device=device, dtype=dtype)
-    ledger = Ledger("depths", digest, [list(t.token_ids) for t in texts], repr(longest), repr(tree), str(dtype))
+    model = load_draft(head, source.embeddings, borrowed, device=replayed.device, dtype=dtype)
+    ledger = Ledger(
+        "depths", digest, [list(t.token_ids) for t in texts], repr(longest), repr(tree), str(replayed.dtype)
+    )
     found: dict[int, list[int]] = dict(ledger.found) if digest else {}
     missing = [n for n in range(len(texts)) if n not in found]
     done, total = len(found), max(1, len(texts))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from eagle3hub.checkpoint.folder import read_tensor
 from eagle3hub.checkpoint.safetensors import TORCH_NAME
 from eagle3hub.errors import Refusal, TensorError
+from eagle3hub.head.rope import ORIGINAL, from_original, lacking, with_original
 
 if TYPE_CHECKING:
     from eagle3hub.checkpoint.safetensors import TensorRef
@@ -86,11 +87,11 @@ def _frequencies(
             hint=f"types it knows: default, {', '.join(_SCALED)}",
             code="reference-rope",
         )
-    if kind in ("llama3", "yarn"):
-        given.setdefault("original_max_position_embeddings", context)
-    if kind == "yarn" and given.get("factor") is None and context is not None:
-        given["factor"] = context / given["original_max_position_embeddings"]
-    missing = [key for key in _NEEDS.get(kind, ()) if given.get(key) is None]
+    given = with_original(given, context) or given
+    if kind == "yarn" and given.get("factor") is None and context is not None:  # as transformers; engines stop at it
+        given["factor"] = context / given[ORIGINAL]
+    needs = (*lacking(given), *((ORIGINAL,) if from_original(given) else ()))
+    missing = [key for key in needs if given.get(key) is None]
     if missing:
         raise Refusal(
             f"the head's RoPE is of type {kind!r} but its config does not say {' or '.join(missing)}",
@@ -153,11 +154,6 @@ def _mscale(factor: float, weight: float) -> float:
 
 
 _SCALED = {"linear": _linear, "llama3": _llama3, "yarn": _yarn}
-_NEEDS = {
-    "linear": ("factor",),
-    "llama3": ("factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"),
-    "yarn": ("factor", "original_max_position_embeddings"),
-}
 
 
 # The two memories of a draft head's attention: for one growing draft, and for drafts at all positions of a text.
@@ -423,12 +419,12 @@ class DraftModel:
     ) -> torch.Tensor:
         s, at = self.semantics, f"layers.{layer}."
         residual = hidden
-        if layer == 0 and s.uses_aux:
+        if layer == 0 and s.joins_embedding:
             normed = self._norm(at + "hidden_norm", hidden)
             if s.norm_before_residual:
                 residual = normed
             x = torch.cat([self._norm(at + "input_layernorm", embeds), normed], dim=-1)
-        else:  # later layers, and a head without aux states, do not get the embeddings
+        else:  # later layers do not get the embeddings, and the first one of some heads without aux states
             x = self._norm(at + "input_layernorm", hidden)
         own = self._attention if self.dims.mla is None else self._latent_attention
         hidden = residual + own(layer, x, rotation, attend)
@@ -506,7 +502,7 @@ def load_draft(
     head.raise_for_errors()
     if head.semantics.quantization is not None:
         raise Refusal(
-            f"the head's weights are quantized ({head.semantics.quantization}), which the reference does not compute",
+            f"the head's weights are quantized ({head.semantics.quantized_as}), which the reference does not compute",
             hint="measure the unquantized head, or use an engine that serves this format",
             code="reference-quantized",
         )

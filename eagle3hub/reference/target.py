@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -324,8 +324,7 @@ class TargetModel:
                 batch_tokens=self.batch_tokens,
                 temperature=temperature,
                 on_text=on_text,
-                progress=progress,
-                doing=doing,
+                report=partial(progress, doing),
             )
 
     def _logprobs(self, output: Any, ids: torch.Tensor, rows: Sequence[Text], temperature: float) -> torch.Tensor:

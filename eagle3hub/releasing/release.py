@@ -25,9 +25,9 @@ from eagle3hub.conversion.run import convert
 from eagle3hub.engines import get_engine
 from eagle3hub.engines.base import Verdict
 from eagle3hub.errors import ManifestError, SourceError, UsageError
+from eagle3hub.head.quantization import QUANT_CONFIG
 from eagle3hub.head.target import TargetFacts, read_target, require_files, require_weights
 from eagle3hub.layouts import LAYOUTS
-from eagle3hub.layouts.tensors import QUANT_CONFIG
 from eagle3hub.publishing import (
     Published,
     PublishOptions,

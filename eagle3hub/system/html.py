@@ -12,7 +12,7 @@ _GOOD, _BAD, _DOUBT = "#1a7f37", "#cf222e", "#9a6700"
 _COLOURS = {
     **dict.fromkeys(("pass", "right", "equal", "equal-up-to-spelling", "bit-equal"), _GOOD),
     **dict.fromkeys(("fail", "refuses", "error", "different", "differs"), _BAD),
-    **dict.fromkeys(("inconclusive", "unavailable", "silently_wrong", "warning", "unknown"), _DOUBT),
+    **dict.fromkeys(("inconclusive", "unavailable", "silently_wrong", "warning", "unknown", "depends"), _DOUBT),
 }
 _PANEL = "border:1px solid #8884;border-radius:6px;padding:8px 12px;max-width:70em;font-family:system-ui,sans-serif"
 _TABLE = "border-collapse:collapse;margin:8px 0 0;font-size:90%"

@@ -108,7 +108,7 @@ def preflight_check(checkpoint: Checkpoint, head: Head, target: str) -> Prefligh
 def stops(verdict: PreflightVerdict) -> str | None:
     """Why an engine need not be started, with the codes of the reasons; None where it may load the files right."""
     match verdict.kind:
-        case "right" | "unknown":
+        case "right" | "depends" | "unknown":
             return None
         case "refuses":
             does = "will refuse these files"

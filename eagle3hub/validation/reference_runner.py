@@ -232,7 +232,7 @@ class ReferenceRunner:
     def _replay(self, head: HashedHead, texts: Sequence[Text]) -> list[Rounds]:
         """The rounds on each text; none is replayed twice."""
         from eagle3hub.reference.loading import as_dtype
-        from eagle3hub.reference.measure import replay_texts
+        from eagle3hub.reference.measure import ReplayedHead, replay_texts
 
         job, settings = self._job, self._settings()
         shape = (job.topk, job.num_draft_tokens)
@@ -241,13 +241,10 @@ class ReferenceRunner:
         if missing:
             found = replay_texts(
                 self._source(),
-                head.head,
+                ReplayedHead(head.head, head.digest, self._source().device, as_dtype(job.dtype)),
                 missing,
                 settings,
                 tree=self._tree(),
-                digest=head.digest,
-                device=self._source().device,
-                dtype=as_dtype(job.dtype),
                 progress=self._progress,
             )
             self._cache.rounds.update(

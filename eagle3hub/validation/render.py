@@ -61,7 +61,7 @@ def preflight_verdict(effect: Effect) -> Verdict:
             return "pass"
         case "silently_wrong" | "refuses":
             return "fail"
-        case "unknown":
+        case "depends" | "unknown":
             return "inconclusive"
     return assert_never(effect)
 
@@ -200,10 +200,9 @@ def _counted(counted: Counted, out: Console, *, serves: bool) -> None:
 def _preflight(found: Preflight) -> str:
     from rich.markup import escape
 
-    word = "depends" if found.kind == "unknown" else found.kind.replace("_", " ")
-    shown = _marked(preflight_verdict(found.kind), word)
+    shown = _marked(preflight_verdict(found.kind), escape(found.words))
     deciding = [reason for reason in found.reasons if reason.effect == found.kind]
-    if found.kind == "right" or not deciding:
+    if found.kind in ("right", "depends") or not deciding:
         return f"{shown} [dim](as {escape(found.title)} reads these files)[/]"
     why = "; ".join(f"{reason.sentence} ({reason.code})" for reason in deciding)
     return f"{shown}: {escape(why)}"
@@ -306,6 +305,8 @@ def _foreseen(effect: Effect | None) -> str:
     match effect:
         case "right":
             return ", would be right"
+        case "depends":
+            return ", right if assumed rightly"
         case "refuses":
             return ", would refuse"
         case "silently_wrong":
@@ -366,7 +367,8 @@ def _for_page(entry: Entry) -> dict[str, Any]:
     """An entry as the template reads it: every field is there, and the interval in words."""
     optional = ("preflight", "environment", "gates", "acceptance", "lossless", "load", "log_tail", "per_prompt")
     interval = interval_of(entry.counted) if entry.counted is not None else ""
-    return {**dict.fromkeys(optional), **entry.to_json(), "interval": interval}
+    foreseen = entry.preflight and {**entry.preflight.to_json(), "words": entry.preflight.words}
+    return {**dict.fromkeys(optional), **entry.to_json(), "preflight": foreseen, "interval": interval}
 
 
 def _percent(rate: float | None) -> str:

@@ -134,7 +134,7 @@ def replay(
     InputError for a head, target or prompts that cannot be used, and a head that does not fit its target; HubError.
     """
     require_packages()
-    from eagle3hub.reference.measure import Speech, replay_texts, speak
+    from eagle3hub.reference.measure import ReplayedHead, Speech, replay_texts, speak
     from eagle3hub.reference.replay import ReplaySettings
     from eagle3hub.reference.target import TargetModel
 
@@ -157,12 +157,9 @@ def replay(
     texts = speak(model, prompts, Speech(options.max_new_tokens, k, temperature, seed), progress=progress)
     found = replay_texts(
         model,
-        opened,
+        ReplayedHead(opened, folder_digest(checkpoint.folder)[0], model.device, model.dtype),
         texts,
         ReplaySettings(k, options.drafting, temperature, seed),
-        digest=folder_digest(checkpoint.folder)[0],
-        device=model.device,
-        dtype=model.dtype,
         progress=progress,
     )
     questions = [str(prompt.question_id) for prompt in chosen.prompts]

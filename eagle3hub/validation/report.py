@@ -449,7 +449,8 @@ class Entry:
 
 def _preflight(data: Mapping[str, Any]) -> Preflight:
     reasons = tuple(Reason(**reason) for reason in data["reasons"])
-    return Preflight(data["engine"], data["version"], data["title"], data["verdict"], reasons)
+    depends = tuple(Assumption(**assumed) for assumed in data.get("depends", ()))
+    return Preflight(data["engine"], data["version"], data["title"], data["verdict"], reasons, depends)
 
 
 # The whole report.

@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 
 from eagle3hub.benchmarking.results import Results
 from eagle3hub.benchmarking.table import conditions, tables
-from eagle3hub.card import Manifest, load_manifest, render_text
+from eagle3hub.card import Manifest, Shown, load_manifest, render_text
 from eagle3hub.card.assemble import render_card
 from eagle3hub.card.manifest import EngineNote
 from eagle3hub.card.results import Benchmark
@@ -32,7 +32,7 @@ def two_heads(**changed: object) -> Results:
 
 def test_every_table_and_condition_is_printed(example: Manifest) -> None:
     results = two_heads()
-    text = render_text(example, [], samples.make_head(), benchmarks=[Benchmark(results)])
+    text = render_text(example, [], samples.make_head(), shown=Shown(benchmarks=[Benchmark(results)]))
     section = text.split("### Benchmark\n", 1)[1].split("\n## ", 1)[0]
     assert "Nothing has been measured" not in text
     titles = [table.title for table in tables(results)]
@@ -52,10 +52,10 @@ def test_every_table_and_condition_is_printed(example: Manifest) -> None:
 def test_an_engine_that_a_benchmark_ran_on_was_run(example: Manifest) -> None:
     results = two_heads()
     note = replace(example, engines=(EngineNote(engine="vllm"), EngineNote(engine="trtllm")))
-    text = render_text(note, [], samples.make_head(), benchmarks=[Benchmark(results)])
+    text = render_text(note, [], samples.make_head(), shown=Shown(benchmarks=[Benchmark(results)]))
     assert "No engine was run here" in text and "vLLM, not tested here" in text, "it was the reference"
     results = replace(results, cells=tuple(replace(cell, engine="vllm") for cell in results.cells))
-    text = render_text(note, [], samples.make_head(), benchmarks=[Benchmark(results)])
+    text = render_text(note, [], samples.make_head(), shown=Shown(benchmarks=[Benchmark(results)]))
     assert "No engine was validated here with these files, so no tested command is printed." in text
     assert re.findall(r"^### (\S+), (.+)$", text, re.M)[:2] == [
         ("vLLM", "benchmarked here, not validated"),
@@ -66,14 +66,14 @@ def test_an_engine_that_a_benchmark_ran_on_was_run(example: Manifest) -> None:
 
 def test_nothing_above_info_is_found_in_it(example: Manifest) -> None:
     shown = [Benchmark(two_heads(), "benchmarks/1.json")]
-    text = render_text(example, [], samples.make_head(), benchmarks=shown, digests={OURS.digest})
+    text = render_text(example, [], samples.make_head(), shown=Shown(benchmarks=shown, digests={OURS.digest}))
     found = lint_text(text, files=["benchmarks/1.json"])
     assert [f for f in found if f.severity != "info"] == []
 
 
 def test_cells_of_this_release_and_no_others_are_metadata(example: Manifest) -> None:
     shown = [Benchmark(two_heads(), "benchmarks/1.json")]
-    text = render_text(example, [], samples.make_head(), benchmarks=shown, digests={OURS.digest})
+    text = render_text(example, [], samples.make_head(), shown=Shown(benchmarks=shown, digests={OURS.digest}))
     data = ModelCard(text).data
     own = shown[0].cells_of({OURS.digest})
     assert [cell.head for cell in own] == ["as-trained"] * 4
@@ -83,12 +83,15 @@ def test_cells_of_this_release_and_no_others_are_metadata(example: Manifest) -> 
     }  # fmt: skip
     source = f"https://huggingface.co/{samples.REPO}/blob/main/benchmarks/1.json"
     assert {r.source_url for r in data.eval_results} == {source}
-    assert ModelCard(render_text(example, [], samples.make_head(), benchmarks=shown)).data.eval_results is None
+    assert (
+        ModelCard(render_text(example, [], samples.make_head(), shown=Shown(benchmarks=shown))).data.eval_results
+        is None
+    )
 
 
 def test_two_benchmarks_have_their_numbers(example: Manifest) -> None:
     shown = [Benchmark(measured(plan())), Benchmark(two_heads())]
-    text = render_text(example, [], samples.make_head(), benchmarks=shown)
+    text = render_text(example, [], samples.make_head(), shown=Shown(benchmarks=shown))
     assert text.count("### Benchmark 1\n") == text.count("### Benchmark 2\n") == 1
 
 
@@ -99,14 +102,16 @@ def test_a_benchmark_of_something_else_is_refused(example: Manifest) -> None:
     results = measured(plan(target=replace(TARGET, weights_digest="sha256:" + "2" * 64)))
     for manifest, digests, code in cases:
         with pytest.raises(ManifestError) as caught:
-            render_text(manifest, [], samples.make_head(), benchmarks=[Benchmark(results)], digests=digests)
+            render_text(
+                manifest, [], samples.make_head(), shown=Shown(benchmarks=[Benchmark(results)], digests=digests)
+            )
         assert caught.value.code == code
 
 
 def test_what_was_measured_needs_its_head(example: Manifest) -> None:
     for given in (
         {"reports": samples.typed(samples.make_report())},
-        {"reports": [], "benchmarks": [Benchmark(measured(plan()))]},
+        {"reports": [], "shown": Shown(benchmarks=[Benchmark(measured(plan()))])},
     ):
         with pytest.raises(ManifestError) as caught:
             render_text(example, head=None, **given)

@@ -18,7 +18,7 @@ from test_imported import HEADLESS, RESULTS
 from test_render import HOSTILE, structure
 
 from eagle3hub.benchmarking.results import Results
-from eagle3hub.card import Manifest, load_manifest, render_text
+from eagle3hub.card import Manifest, Shown, load_manifest, render_text
 from eagle3hub.card.preview import page
 from eagle3hub.card.render import draw
 from eagle3hub.card.results import Benchmark
@@ -134,9 +134,8 @@ def test_names_of_a_benchmark_and_of_its_charts(example: Manifest) -> None:
             assert re.fullmatch(r"charts/[a-z0-9.-]+", name)
             assert b"<script" not in data and (name.endswith(".png") or "\u202e".encode() not in data)
         digests = {AS_TRAINED.digest}
-        cards.append(
-            render_text(example, [], samples.make_head(), benchmarks=shown, pictures=pictures, digests=digests)
-        )
+        beside = Shown(benchmarks=shown, pictures=pictures, digests=digests)
+        cards.append(render_text(example, [], samples.make_head(), shown=beside))
     assert structure(cards[0]) == structure(cards[1])
     assert "\u202e" not in cards[0]
     assert len(ModelCard(cards[0]).data.eval_results) == 2
@@ -153,7 +152,7 @@ def test_a_changed_benchmark_changes_only_its_rows(example: Manifest) -> None:
             example,
             samples.typed(samples.make_report()),
             samples.make_head(),
-            benchmarks=[Benchmark(replace(results, measured_at="2026-11-22T13:00:00Z"))],
+            shown=Shown(benchmarks=[Benchmark(replace(results, measured_at="2026-11-22T13:00:00Z"))]),
         )
         for results in (before, after)
     ]

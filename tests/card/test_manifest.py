@@ -64,7 +64,7 @@ def test_core_schema_words_are_not_surprising(write: Write) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "message", "hint"),
     [
-        ("  main: specforge", "  mian: specforge", 12, "'layouts.mian'; did you mean 'main'", "also, main"),
+        ("  main: specforge", "  mian: specforge", 12, "'layouts.mian'; did you mean 'main'", "also, engines, main"),
         ("  main: specforge", "  main: specforg", 12, "did you mean 'specforge'", "modelopt, speculators"),
         ("  license: mit", "  license: MIT", 10, 'release.license is "MIT"', "lower case"),
         ("  license: mit", "  license: apache2", 10, "'apache2', which is no license id of the Hub; did", "or other"),

@@ -14,7 +14,7 @@ from card_samples import MINIMAL
 from huggingface_hub import ModelCard
 from support.versions import VLLM
 
-from eagle3hub.card import Manifest, load_manifest, render_text
+from eagle3hub.card import Manifest, Shown, load_manifest, render_text
 from eagle3hub.errors import ManifestError
 
 ALLOWED = {
@@ -77,7 +77,8 @@ def test_results_lead_to_their_report(example: Manifest) -> None:
         ("reports/a b.json", f"https://huggingface.co/{samples.REPO}/blob/main/reports/a%20b.json"),
         ("", None),
     ):
-        text = render_text(example, samples.typed(samples.make_report()), samples.make_head(), report_files=[file])
+        shown = Shown(report_files=[file])
+        text = render_text(example, samples.typed(samples.make_report()), samples.make_head(), shown=shown)
         (result,) = ModelCard(text).data.eval_results
         assert (result.source_url, result.source_name) == (source, source and "eagle3hub")
 

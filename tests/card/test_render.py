@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
@@ -17,7 +18,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from support.versions import VLLM
 
-from eagle3hub.card import Manifest, context, render_text, vocabulary
+from eagle3hub.card import Manifest, Shown, context, render_text, vocabulary
 from eagle3hub.card.manifest import License
 from eagle3hub.card.reports import runs
 from eagle3hub.errors import InputError, ManifestError, SourceError
@@ -26,8 +27,8 @@ from eagle3hub.system import resources
 Report = dict[str, Any]
 
 
-def card(manifest: Manifest, *reports: Report, **options: Any) -> str:
-    return render_text(manifest, samples.typed(*reports), samples.make_head(), **options)
+def card(manifest: Manifest, *reports: Report, templates: Path | None = None, **shown: Any) -> str:
+    return render_text(manifest, samples.typed(*reports), samples.make_head(), templates, Shown(**shown))
 
 
 def edited(manifest: Manifest, report: Report, **options: Any) -> str:
@@ -343,6 +344,18 @@ def test_one_template_can_be_replaced(example: Manifest, tmp_path: Path) -> None
     assert "## Limitations" not in text and "## Results" in text
 
 
+def test_a_template_that_changed_is_read_again_though_its_file_looks_the_same(
+    example: Manifest, tmp_path: Path
+) -> None:
+    path = tmp_path / "_limitations.md.j2"
+    for word in ("Ours", "Mine"):
+        path.write_text(f"## {word}\n")
+        os.utime(path, (1, 1))
+        text = card(example, samples.make_report(), templates=tmp_path)
+        assert f"\n## {word}\n" in text
+        assert ("## Ours" in text) == (word == "Ours")
+
+
 @pytest.mark.parametrize(
     ("template", "message"),
     [
@@ -375,7 +388,7 @@ def test_a_missing_folder_of_templates(example: Manifest, tmp_path: Path) -> Non
 
 def test_templates_see_nothing_that_touches_a_disk(example: Manifest) -> None:
     read = samples.typed(samples.make_report())
-    seen = context.build(example, read, runs(read, list(example.layouts)), samples.make_head(), {})
+    seen = context.build(example, read, runs(read, list(example.layouts)), samples.make_head())
 
     def walk(value: Any) -> None:
         assert not isinstance(value, Path)

@@ -12,7 +12,7 @@ import pytest
 import served_folders as folders
 from support import outlines, versions
 
-from eagle3hub.card import Manifest, recipes, render_text
+from eagle3hub.card import Manifest, Shown, recipes, render_text
 from eagle3hub.card.manifest import Layouts
 from eagle3hub.card.reports import runs
 from eagle3hub.card.served import Served, choose, layout_that_works, open_folders, prospect, served
@@ -43,7 +43,7 @@ def root(tmp_path: Path) -> Path:
 
 def card(manifest: Manifest, root: Path, *also: str, reports: tuple[dict, ...] = ()) -> str:
     heads = folders.heads_of(root, *also)
-    return render_text(manifest, samples.typed(*reports), heads[""], heads=heads)
+    return render_text(manifest, samples.typed(*reports), heads[""], shown=Shown(heads=heads))
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -225,7 +225,7 @@ def test_the_card_follows_from_the_folders_alone(
     for name in (samples.REPO, samples.TARGET, f"{samples.REPO.split('/')[1]}/universal"):
         os.makedirs(tmp_path / "here" / name)
     monkeypatch.chdir(tmp_path / "here")
-    assert render_text(manifest, [], heads[""], heads=heads) == expected
+    assert render_text(manifest, [], heads[""], shown=Shown(heads=heads)) == expected
 
 
 def test_a_layout_that_was_not_written_yet_is_looked_at_as_it_would_be(made: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from support.versions import VLLM
 
-from eagle3hub.card import Manifest, render_text
+from eagle3hub.card import Manifest, Shown, render_text
 from eagle3hub.card.manifest import EngineNote
 
 Report = dict[str, Any]
@@ -220,7 +220,7 @@ def prose(text: str) -> str:
 def test_what_it_says(example: Manifest, name: str, style: str) -> None:
     case = CASES[name]
     manifest = replace(example, style=style)
-    text = render_text(manifest, samples.typed(*case.reports()), samples.make_head(), waived=case.waived)
+    text = render_text(manifest, samples.typed(*case.reports()), samples.make_head(), shown=Shown(waived=case.waived))
     body = prose(text)
     for pattern in case.says:
         assert re.search(pattern, body, re.M), f"{pattern!r} is missing"

@@ -70,7 +70,8 @@ def test_unknown_fields_stay_with_their_own_layout(tmp_path: Path):
 
 
 def test_conflicting_layer_ids_are_refused(tmp_path: Path):
-    source = heads.specforge(tmp_path / "head", eagle_aux_hidden_state_layer_ids=[1, 14, 26])
+    source = heads.specforge(tmp_path / "head", eagle_aux_hidden_state_layer_ids=[1, 15, 26])
+    edit(source, eagle_config={"eagle_aux_hidden_state_layer_ids": [1, 14, 26]})
     with pytest.raises(ConfigError, match="names different aux layers"):
         open_head(source)
 

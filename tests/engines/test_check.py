@@ -68,6 +68,14 @@ SPEAKS = [
     ("vllm-config-key", block(VLLM.replace('"method"', '"tensor_parallel_size": 1, "method"'))),
     ("vllm-config-key", block(VLLM.replace('"num_speculative_tokens"', '"num_draft_tokens"'))),
     ("vllm-config-key", block(LLM.format("{'method': 'eagle3', 'model': 'd', 'num_tokens': 3}"), "python")),
+    (
+        "vllm-draft-devices",
+        block(VLLM.replace('"method"', '"draft_tensor_parallel_size": 2, "method"') + " --tensor-parallel-size 4"),
+    ),
+    (
+        "vllm-draft-devices",
+        block(LLM.format("{'method': 'eagle3', 'model': 'd', 'draft_tensor_parallel_size': 2}"), "python"),
+    ),
     ("vllm-method", block(VLLM.replace('"method": "eagle3", ', "").replace("org/d", "org/eagle-head"))),
     ("vllm-method", block(VLLM.replace('"eagle3"', '"eagle"').replace("org/d", "org/d-eagle3"))),
     ("flag-removed", block("llama-server -m t.gguf -md d.gguf --draft-max 3")),
@@ -99,6 +107,9 @@ SILENT = [
     VLLM,
     VLLM.replace("--speculative-config", "--speculative_config"),
     f"{VLLM} --tensor-parallel-size $TP --max-model-len=4096 -O3",
+    VLLM.replace('"method"', '"draft_tensor_parallel_size": 4, "method"') + " --tensor-parallel-size 4",
+    VLLM.replace('"method"', '"draft_tensor_parallel_size": 1, "method"') + " --tensor-parallel-size=4",
+    VLLM.replace('"method"', '"draft_tensor_parallel_size": 2, "method"') + " --tensor-parallel-size $TP",
     f"docker run --gpus all --ipc=host vllm/vllm-openai:v{default_version('vllm')} --model org/t "
     f"--speculative-config '{CONFIG}'",
     "vllm serve org/t --speculative-config.method eagle3 --speculative-config.model org/d",

@@ -13,6 +13,7 @@ import pytest
 from eagle3hub.engines import ENGINES, specs
 from eagle3hub.engines.base import DEVICES
 from eagle3hub.engines.preflight import contracts, current_contracts
+from eagle3hub.engines.preflight.contracts import RopeReading
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import (
     DATA,
@@ -145,7 +146,7 @@ def test_a_folder_more_is_a_version_more(data: Path, tmp_path: Path):
     new.mkdir()
     (new / "engine.toml").write_text(f'builds_on = "{old}"\ngreedy_only = []\n')
     (new / "contract.toml").write_text(
-        f'builds_on = "{old}"\nfc_bias = true\n[runners.V2]\nrope = ["legacy"]\n'
+        f'builds_on = "{old}"\nfc_bias = true\n[runners.V2.rope]\nreader = "top_level"\ntypes = []\n'
         '[rules]\nbias = { effect = "right", says = "loads {names}", source = "read" }\n'
     )
     forget()
@@ -164,7 +165,7 @@ def test_a_folder_more_is_a_version_more(data: Path, tmp_path: Path):
     (was,) = (c for c in before.values() if c.version.endswith("V1"))
     assert one.rules.keys() == was.rules.keys()
     assert (one.fc_bias, one.rope, one.rules["bias"].effect) == (True, was.rope, "right")
-    assert (two.fc_bias, two.rope) == (True, ("legacy",))
+    assert (two.fc_bias, two.rope) == (True, RopeReading("top_level", frozenset()))
     assert was.rules["bias"].effect != "right"
     assert version_data("vllm").greedy_only == ()
 

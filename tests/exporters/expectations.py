@@ -85,6 +85,10 @@ def _speculators(*has: str, **more: Any) -> Expected:
     return Expected("speculators", frozenset({"embed-tokens", *has}), **more)
 
 
+def _nemo(*has: str, taps: tuple[int, ...] | None = None, **more: Any) -> Expected:
+    return Expected("nemo", frozenset({"embed-tokens", *has}), taps=taps, **more)
+
+
 EXPECTED: dict[str, Expected] = {
     "specjax-saved": Expected("specjax", taps=None),
     "specjax-resumed": Expected("specjax", error="vocab-double-subtracted", taps=None),
@@ -143,6 +147,22 @@ EXPECTED: dict[str, Expected] = {
     "speculators-last-layer": _speculators("aux-ids", taps=(1, 3, 7)),
     "speculators-bias": _speculators("attention-bias", reads={"attention_bias": True}),
     "speculators-peagle": _speculators("parallel-drafting", reads={"parallel_drafting": True}),
+    "torchspec-full-vocabulary": Expected("torchspec", frozenset({"embed-tokens", "full-vocabulary"}), taps=None),
+    "torchspec-pruned": Expected("torchspec", error="tensor-suspicious", golden="none", taps=None),
+    "nemo-plain": _nemo("unsorted-vocabulary"),
+    "nemo-eagle31": _nemo(
+        "unsorted-vocabulary",
+        "fc-norm",
+        "post-norm-feedback",
+        reads={"fc_norm": True, "feedback": "post_norm"},
+    ),
+    "nemo-peagle": _nemo(
+        "unsorted-vocabulary",
+        "several-layers",
+        "parallel-drafting",
+        reads={"num_layers": 2, "parallel_drafting": True},
+        golden="none",
+    ),
     "speculators-converted-from-specforge-sglang-plain": Expected("speculators", taps=None),
     "speculators-converted-from-modelopt-plain-rope": Expected("speculators", error="vocab-missing", taps=None),
 }

@@ -1,4 +1,4 @@
-"""Make fixtures of MLA heads with TorchSpec's own draft model and conversion tool, of a checkout of its repository.
+"""Make fixtures with TorchSpec's own draft model and conversion tool, of a checkout of its repository.
 
 python tests/exporters/make_torchspec.py --cache CACHE --output DIR --checkout TORCHSPEC
 
@@ -61,7 +61,37 @@ KIMI: dict[str, Any] = {
         "use_mtp_layernorm": False,
     },
 }
+# the fields of its configs/draft_models/qwen3_8b_eagle3.json, with small sizes
+LLAMA: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLMEagle3"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "head_dim": common.HEAD_DIM,
+    "hidden_act": "silu",
+    "hidden_size": common.HIDDEN,
+    "initializer_range": 0.02,
+    "intermediate_size": common.INTERMEDIATE,
+    "max_position_embeddings": common.CONTEXT,
+    "max_window_layers": 36,
+    "model_type": "llama",
+    "num_attention_heads": common.HEADS,
+    "num_hidden_layers": 1,
+    "num_key_value_heads": common.KV_HEADS,
+    "rms_norm_eps": common.EPS,
+    "rope_scaling": None,
+    "rope_theta": common.ROPE_THETA,
+    "sliding_window": None,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.51.0",
+    "use_cache": True,
+    "use_sliding_window": False,
+    "vocab_size": common.VOCAB,
+}
 VARIANTS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "full-vocabulary": (LLAMA, []),
     "mla": ({}, []),
     "mla-no-latent": ({"q_lora_rank": None}, []),
     "mla-kimi": (KIMI, []),
@@ -76,7 +106,8 @@ def main(options: argparse.Namespace, scratch: Path) -> None:
     for name, (changes, flags) in VARIANTS.items():
         work = scratch / name
         work.mkdir()
-        (work / "config.json").write_text(json.dumps({**CONFIG, **changes}), encoding="utf-8")
+        config = changes if changes is LLAMA else {**CONFIG, **changes}
+        (work / "config.json").write_text(json.dumps(config), encoding="utf-8")
         model = make(work / "config.json")
         state = {f"draft_model.{key}": value.contiguous() for key, value in model.state_dict().items()}
         checkpoints.save(state, checkpoint_id=str(work / "model"), no_dist=True)
@@ -86,9 +117,31 @@ def main(options: argparse.Namespace, scratch: Path) -> None:
         runpy.run_path(str(options.checkout / "tools" / "convert_to_hf.py"), run_name="__main__")
         how = " ".join(["tools/convert_to_hf.py --dtype bfloat16", *flags])
         how += "; logits by project_hidden_states, backbone, compute_logits in float32"
-        about = {"exporter": "TorchSpec", "version": "6f21829", "draft_config": {**CONFIG, **changes}}
+        about = {"exporter": "TorchSpec", "version": "6f21829", "draft_config": config}
         golden = {**common.inputs(), **forward(model)}
         common.write_fixture(options.output / f"torchspec-{name}", exported, golden, **about, how=how)
+
+    prune(options, scratch)
+
+
+def prune(options: argparse.Namespace, scratch: Path) -> None:
+    """What the tool makes of a full lm_head and a map: rows by offset, since 88ca60b of April 2026."""
+    import torch
+
+    (scratch / "llama.json").write_text(json.dumps(LLAMA), encoding="utf-8")
+    model = make(scratch / "llama.json").to(torch.bfloat16)
+    ids = torch.from_numpy(common.draft_ids())
+    mask = torch.zeros(common.VOCAB, dtype=torch.bool)
+    mask[ids] = True
+    tool = runpy.run_path(str(options.checkout / "tools" / "convert_to_hf.py"))
+    exported = scratch / "pruned"
+    exported.mkdir()
+    tool["_save_with_vocab_pruning"](
+        model, str(exported), LLAMA, common.VOCAB, common.DRAFT_VOCAB, ids - torch.arange(len(ids)), mask
+    )
+    how = "_save_with_vocab_pruning of tools/convert_to_hf.py, with the map of process_token_dict_to_mappings"
+    about = {"exporter": "TorchSpec", "version": "6f21829", "draft_config": LLAMA}
+    common.write_fixture(options.output / "torchspec-pruned", exported, None, **about, how=how)
 
 
 def make(config: Path) -> Any:

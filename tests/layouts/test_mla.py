@@ -70,7 +70,9 @@ def test_a_llama_head_may_name_sizes_of_its_target(tmp_path: Path):
     head = open_head(source)
     assert (head.semantics.attention, head.dims.mla) == ("gqa", None)
     convert(source, tmp_path / "b", "specforge")
-    assert config_of(tmp_path / "b").items() >= config_of(source).items()
+    kept = {k: v for k, v in config_of(source).items() if k != "kv_lora_rank"}  # for which TensorRT-LLM builds MLA
+    assert config_of(tmp_path / "b").items() >= kept.items()
+    assert "kv_lora_rank" not in config_of(tmp_path / "b")
 
 
 @pytest.mark.parametrize(
@@ -270,9 +272,14 @@ def test_a_config_that_an_engine_refuses_is_mended(tmp_path: Path, name: str, ki
 
 def test_specforge_knows_them_by_its_own_names(tmp_path: Path, deepseek: Path):
     source = variants.modelopt(tmp_path / "a", has=Has(mla=True))
-    convert(source, tmp_path / "out", "specforge", ConvertOptions(target=str(deepseek)))
+    done = convert(source, tmp_path / "out", "specforge", ConvertOptions(target=str(deepseek)))
     config = config_of(tmp_path / "out")
     assert (config["architectures"], config["model_type"]) == (["DeepseekV3ForCausalLMEagle3"], "deepseek_v3")
+    assert any("no engine has the class DeepseekV3ForCausalLMEagle3" in note for note in done.plan.written.notes)
+    plain = convert(
+        heads.modelopt(tmp_path / "b"), tmp_path / "plain", "specforge", ConvertOptions(target=str(deepseek))
+    )
+    assert not any("no engine" in note for note in plain.plan.written.notes)
 
 
 def test_heads_of_other_latents_differ_in_sizes(tmp_path: Path):

@@ -10,6 +10,7 @@ import torch
 from support import heads, variants
 from support.variants import Has, config_of, edit, replace, tensors_of
 
+from eagle3hub import InspectOptions, inspect
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import ConfigError, InputError, LayoutError, Refusal, TensorError, VocabMapError
@@ -157,6 +158,50 @@ def test_a_head_of_the_final_hidden_state(tmp_path: Path, target: Path):
         assert refused.value.code == "refused-no-aux"
 
 
+@pytest.mark.parametrize("joins", [True, False])
+def test_both_forms_of_a_final_state_head_are_told_apart_by_their_tensors(tmp_path: Path, target: Path, joins: bool):
+    source = variants.modelopt(tmp_path / "x", has=Has(uses_aux=False, joins=joins))
+    head = open_head(source, target=str(target))
+    assert head.semantics.joins_embedding is joins
+    assert ("layers.0.hidden_norm.weight" in head.tensors) is joins
+    inputs = head.tensors["layers.0.self_attn.k_proj.weight"].shape[1]
+    assert inputs == (2 if joins else 1) * head.dims.hidden_size
+    convert(source, tmp_path / "out", "modelopt")
+    again = open_head(tmp_path / "out", target=str(target))
+    assert (again.semantics, again.aux) == (head.semantics, head.aux)
+
+
+def test_a_final_state_head_lacks_what_its_form_has(tmp_path: Path):
+    wide = replace(variants.modelopt(tmp_path / "a", has=Has(uses_aux=False)), **{"layers.0.hidden_norm.weight": None})
+    with pytest.raises(TensorError, match=r"lacks layers\.0\.hidden_norm\.weight"):
+        open_head(wide)
+    narrow = variants.modelopt(tmp_path / "b", has=Has(uses_aux=False, joins=False))
+    replace(narrow, **{"layers.0.hidden_norm.weight": torch.ones(8)})
+    with pytest.raises(TensorError, match=r"q_proj\.weight is .* but the config asks for"):
+        open_head(narrow)
+    wider = edit(variants.modelopt(tmp_path / "c", has=Has(uses_aux=False)), target_hidden_size=16)
+    with pytest.raises(ConfigError, match="could not read the target's hidden state") as refused:
+        open_head(wider)
+    assert refused.value.code == "config-no-aux"
+
+
+def test_a_final_state_head_becomes_universal_for_the_engines_that_feed_it(tmp_path: Path):
+    """vLLM 0.32 has a runner that does not; TensorRT-LLM is told in its YAML."""
+    target = heads.target(tmp_path / "target", model_type="gpt_oss")
+    source = variants.modelopt(tmp_path / "x", has=Has(uses_aux=False), max_position_embeddings=8192)
+    with pytest.raises(Refusal, match=r"V2 .*forces aux hidden states on") as refused:
+        convert(source, tmp_path / "no", "universal", ConvertOptions(target=str(target)))
+    assert refused.value.code == "refused-engine"
+    options = ConvertOptions(target=str(target), engines=("sglang", "trtllm"))
+    done = convert(source, tmp_path / "out", "universal", options)
+    assert any("eagle3_layers_to_capture: [-1]" in note for note in done.plan.written.notes)
+    again = open_head(tmp_path / "out", target=str(target))
+    assert again.semantics == open_head(source).semantics
+    assert config_of(tmp_path / "out")["eagle_config"] == {"use_aux_hidden_state": False}
+    found = inspect(str(tmp_path / "out"), InspectOptions(target=str(target)))
+    assert found.sound, "what TensorRT-LLM is told beside the folder counts"
+
+
 def test_a_final_state_head_with_an_fc_contradicts_itself(tmp_path: Path):
     source = variants.modelopt(tmp_path / "x", has=Has(uses_aux=False))
     replace(source, **{"fc.weight": torch.ones(8, 24)})
@@ -168,7 +213,7 @@ def test_a_final_state_head_with_an_fc_contradicts_itself(tmp_path: Path):
 def test_quantized_heads_pass_through_and_go_nowhere_else(tmp_path: Path, kind: str):
     source = variants.quantized(tmp_path / "x", kind)
     head = open_head(source)
-    assert head.semantics.quantization == kind
+    assert (head.semantics.quantization, head.semantics.quantized_as) == ("modelopt", kind)
     convert(source, tmp_path / "out", "modelopt")
     for name in ("model.safetensors", "hf_quant_config.json"):
         assert (tmp_path / "out" / name).read_bytes() == (source / name).read_bytes()

@@ -17,10 +17,13 @@ from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines.preflight import examine, preflight
+from eagle3hub.engines.specs import default_version
 from eagle3hub.errors import InputError
 from eagle3hub.head.target import read_target
 from eagle3hub.layouts import ReadOptions, open_head
 from eagle3hub.reference.model import Everywhere, load_draft
+
+V1 = f"{default_version('vllm')} V1"
 
 Cli = Callable[..., tuple[int, str, str]]
 TOKEN = 7
@@ -99,7 +102,12 @@ def test_the_masked_token_is_the_one_that_vllm_takes(tmp_path: Path, keys: dict[
     source = peagle(tmp_path / "x", **{"ptd_token_id": None, **keys})
     head = open_head(source, target=heads.target(tmp_path / "target"))
     assert head.mask_token_id == token
-    verdict = preflight(examine(open_checkpoint(source), head), "vllm", "0.32.0 V1", read_target(tmp_path / "target"))
+    verdict = preflight(
+        examine(open_checkpoint(source), head),
+        "vllm",
+        V1,
+        read_target(tmp_path / "target"),
+    )
     assert ("no-mask-token" in {r.code for r in verdict.reasons}) == (token is None)
     options = ConvertOptions(target_name="owner/t", speculative_tokens=3)
     if token is None:
@@ -122,7 +130,7 @@ def test_a_bias_that_only_o_lacks_is_written_as_zeros(tmp_path: Path):
     source = peagle(tmp_path / "x", without_o=True, bias=True)
     head = open_head(source, target=heads.target(tmp_path / "target"))
     subject, facts = examine(open_checkpoint(source), head), read_target(tmp_path / "target")
-    verdict = preflight(subject, "vllm", "0.32.0 V1", facts).with_settings(["parallel_drafting"])
+    verdict = preflight(subject, "vllm", V1, facts).with_settings(["parallel_drafting"])
     assert (verdict.kind, verdict.reasons[0].code) == ("silently_wrong", "o-proj-bias")
     convert(source, tmp_path / "out", "speculators", ConvertOptions(target_name="owner/t", speculative_tokens=3))
     added = set(tensors_of(tmp_path / "out")) - set(tensors_of(source))
@@ -138,7 +146,7 @@ def test_a_bias_that_only_o_lacks_is_written_as_zeros(tmp_path: Path):
         m.logits(m.hidden(features, ids, torch.arange(6)[None], Everywhere(m.windows).shared)) for m in (draft, again)
     ]
     assert torch.equal(*outputs)
-    verdict = preflight(examine(open_checkpoint(tmp_path / "out"), back), "vllm", "0.32.0 V1", facts)
+    verdict = preflight(examine(open_checkpoint(tmp_path / "out"), back), "vllm", V1, facts)
     assert verdict.with_settings(["parallel_drafting"]).kind == "right"
 
 

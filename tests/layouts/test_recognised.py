@@ -99,7 +99,7 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str]] = {
     "DSpark": (
         LLAMA | {"architectures": ["Qwen3DSparkModel"]},
         {"fc.weight": (H, 3 * H), "markov_head.weight": (VOCAB, H), **layer("layers.0.", "input_layernorm.weight")},
-        r"a DSpark draft model, which vLLM \(method dspark\) and SGLang \(DSPARK\) serve",
+        r"a DSpark draft model; vLLM \(method dspark\) and SGLang \(DSPARK\) serve it;",
     ),
     "DSpark by its tensors": (
         LLAMA,
@@ -109,22 +109,22 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str]] = {
     "DFlash 2": (
         LLAMA | {"architectures": ["DFlash2DraftModel"], "dflash_config": {"mask_token_id": 5}},
         {"fc.weight": (H, 3 * H), **layer("layers.0.", "input_layernorm.weight")},
-        r"a DFlash 2 draft model, which vLLM \(method dflash\) serves;",
+        r"a DFlash 2 draft model; vLLM \(method dflash\) serves it;",
     ),
     "Hydra": (
         {"hydra_num_heads": 4, "base_model_name_or_path": "lmsys/vicuna-7b-v1.3"},
         {"hydra_head.0.0.linear.weight": (H, 2 * H)},
-        "Hydra heads, which no engine serves",
+        "Hydra heads; only",
     ),
     "an MLP speculator": (
         {"architectures": ["MLPSpeculatorPreTrainedModel"], "model_type": "mlp_speculator"},
         {"speculator.emb.0.weight": (VOCAB, H), "speculator.proj.0.weight": (H, H)},
-        "an MLP speculator, which no engine serves any more",
+        "an MLP speculator; no engine serves it any more",
     ),
     "Mistral's format beside a config": (
         LLAMA,
         {"eagle_linear.weight": (H, 2 * H), "layers.0.attention.wo.weight": (H, H), "norm.weight": (H,)},
-        r"Mistral's own format \(eagle_linear\): an EAGLE-1 head, .* vLLM \(method eagle\) and SGLang \(EAGLE\)",
+        r"an EAGLE-1 head in Mistral's own format \(eagle_linear\); vLLM \(method eagle\) and SGLang \(EAGLE\)",
     ),
     "EAGLE-1 of Megatron": (
         LLAMA | {"architectures": ["LlamaForCausalLMEagle"]},
@@ -134,7 +134,7 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str]] = {
             "hnorm.weight": (H,),
             **layer("layers.0.", "hidden_norm.weight"),
         },
-        r"an EAGLE-1 head \(enorm / hnorm\), not an EAGLE-3 head, which vLLM",
+        r"an EAGLE-1 head \(enorm / hnorm\), not an EAGLE-3 head; vLLM",
     ),
     "a LoRA adapter": (
         LLAMA,
@@ -165,8 +165,12 @@ def test_a_head_with_two_aux_layers_is_no_eagle1_head(tmp_path: Path):
 
 
 BY_FILES = {
-    "Mistral's format": (["params.json", "consolidated.safetensors", "tekken.json"], "mistral", "EAGLE-1 heads"),
-    "GGUF": (["draft-q8_0.gguf"], "gguf", "a GGUF file, which llama.cpp serves"),
+    "Mistral's format": (
+        ["params.json", "consolidated.safetensors", "tekken.json"],
+        "mistral",
+        "an EAGLE-1 head or a whole model",
+    ),
+    "GGUF": (["draft-q8_0.gguf"], "gguf", "a GGUF file; llama.cpp serves it"),
     "ONNX": (["model.onnx", "tokenizer.json"], "onnx", "an ONNX model"),
     "a LoRA adapter": (["adapter_config.json", "adapter_model.safetensors"], "lora", "a LoRA adapter"),
 }

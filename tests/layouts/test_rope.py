@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support import heads
+from support.versions import TRTLLM, VLLM
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -17,7 +18,8 @@ from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.engines.preflight import examine, preflight_all
 from eagle3hub.errors import InputError
-from eagle3hub.layouts import LAYOUTS, open_head
+from eagle3hub.head import Rope
+from eagle3hub.layouts import LAYOUTS, ReadOptions, open_head
 
 WIDE = heads.dims(hidden=32, heads=2, kv=1, head_dim=16, inter=48)
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -148,4 +150,130 @@ def test_a_length_left_to_the_context_is_right_for_the_engines(tmp_path: Path):
     for name, config in (("left", {"rope_scaling": YARN}), ("named", {"rope_scaling": {**YARN, ORIGINAL: 2048}})):
         source = head_with(tmp_path / name, max_position_embeddings=2048, **config)
         verdicts[name] = {v.title: v.kind for v in preflight_all(examine(open_checkpoint(source), open_head(source)))}
+    takes_1024 = f"TensorRT-LLM {TRTLLM}"  # for a length that no key names
+    assert verdicts["left"].pop(takes_1024) == "silently_wrong" != verdicts["named"].pop(takes_1024)
     assert verdicts["left"] == verdicts["named"]
+
+
+@pytest.mark.parametrize(
+    ("scaling", "lacks"),
+    [
+        ({"rope_type": "linear"}, "factor"),
+        ({"type": "dynamic"}, "factor"),
+        ({**YARN, "factor": None}, "factor"),
+        ({"rope_type": "llama3", "factor": 8.0}, "low_freq_factor and no high_freq_factor"),
+        ({**LONG, "long_factor": None}, "long_factor"),
+        ({"type": "mrope"}, "mrope_section"),
+    ],
+)
+def test_a_type_without_what_it_needs_is_an_error(tmp_path: Path, cli, scaling: dict, lacks: str):
+    source = head_with(tmp_path / "head", rope_scaling=scaling)
+    status, shown, _ = cli("inspect", source)
+    assert (status, f"states no {lacks}:" in " ".join(shown.split())) == (3, True), shown
+    assert "config-rope-incomplete" in shown
+    status, _, err = cli("convert", source, tmp_path / "out", "--to", "modelopt")
+    assert (status, lacks in err, (tmp_path / "out").exists()) == (3, True, False)
+
+
+def test_a_part_of_each_head_among_the_rope_parameters_is_a_contradiction(tmp_path: Path, cli):
+    stated = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25}
+    source = head_with(tmp_path / "head", rope_parameters=stated)
+    found = {v.title: v.kind for v in preflight_all(examine(open_checkpoint(source), open_head(source)))}
+    assert found[f"vLLM {VLLM} V1 (CPU)"] == "silently_wrong"
+    status, shown, _ = cli("inspect", source)
+    assert (status, "rotates 0.25 of each attention head" in shown) == (3, True)
+    status, _, err = cli("convert", source, tmp_path / "out", "--to", "modelopt")
+    assert (status, "remove partial_rotary_factor" in err) == (3, True)
+
+
+@pytest.mark.parametrize("layout", ["specforge", "speculators"])
+def test_fields_that_differ_by_kind_of_layer_are_settled_by_a_base(tmp_path: Path, layout: str):
+    full = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}
+    nested = {"full_attention": full, "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}
+    source = heads.MAKERS[layout](tmp_path / "head", WIDE)
+    config = json.loads((source / "config.json").read_text())
+    place = config.get("transformer_layer_config", config)
+    place.pop("rope_theta", None)
+    place["rope_parameters"] = nested
+    (source / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="differs by layer type") as refused:
+        open_head(source)
+    assert "--rope-theta" in (refused.value.hint or "")
+    told = ReadOptions(rope_theta=1e6)
+    assert open_head(source, options=told).semantics.rope == Rope(1e6)
+    for to in (layout, "modelopt"):
+        convert(source, tmp_path / to, to, ConvertOptions(read=told, target_name="a/b", speculative_tokens=3))
+        assert open_head(tmp_path / to).semantics.rope == Rope(1e6)
+
+
+def test_two_bases_are_settled_by_a_third(tmp_path: Path):
+    source = head_with(tmp_path / "head", rope_scaling={"rope_type": "default", "rope_theta": 5e4})
+    with pytest.raises(InputError, match="rope_theta is 10000 but rope_scaling says 50000"):
+        open_head(source)
+    convert(source, tmp_path / "out", "modelopt", ConvertOptions(read=ReadOptions(rope_theta=5e4)))
+    assert open_head(tmp_path / "out").semantics.rope == Rope(5e4)
+
+
+def test_two_types_are_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="of type linear and of rope_type default"):
+        open_head(head_with(tmp_path / "head", rope_scaling={"type": "linear", "rope_type": "default", "factor": 2.0}))
+    both = {**LONG, "type": "su", ORIGINAL: 1024}
+    assert (open_head(head_with(tmp_path / "su", rope_scaling=both)).semantics.rope.scaling or {})[
+        "rope_type"
+    ] == "longrope"
+
+
+def test_a_base_inside_rope_scaling_counts(tmp_path: Path):
+    source = head_with(tmp_path / "head", rope_scaling={"rope_type": "default", "rope_theta": 5e4})
+    config = json.loads((source / "config.json").read_text())
+    del config["rope_theta"]
+    (source / "config.json").write_text(json.dumps(config))
+    head = open_head(source)
+    assert head.semantics.rope == Rope(5e4)
+    note = next(p.message for p in head.problems if p.code == "config-rope-inside")
+    assert "base 50000 stands inside rope_scaling only" in note and "rotate with 10000" in note
+    assert "config-rope-inside" not in {p.code for p in open_head(head_with(tmp_path / "plain")).problems}
+    target = str(heads.target(tmp_path / "target", WIDE))
+    convert(source, tmp_path / "out", "universal", ConvertOptions(target=target))
+    assert json.loads((tmp_path / "out/config.json").read_text())["rope_theta"] == 5e4
+
+
+def notes_beside(source: Path, folder: Path, **target: Any) -> dict[str, str]:
+    found = open_head(source, target=str(heads.target(folder, WIDE, **target))).problems
+    return {p.code: p.message for p in found if p.severity == "info"}
+
+
+def test_another_base_than_the_targets_is_noted(tmp_path: Path):
+    source = head_with(tmp_path / "head")
+    note = notes_beside(source, tmp_path / "other", rope_theta=1e6)["target-rope"]
+    assert "the head's RoPE has base 10000, its target's base 1000000" in note
+    scaled = {**LLAMA3, ORIGINAL: 8192}
+    assert "llama3, factor 8" in notes_beside(source, tmp_path / "scaled", rope_scaling=scaled)["target-rope"]
+    layers = {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}
+    assert "base 1000000" in notes_beside(source, tmp_path / "layers", rope_parameters=layers)["target-rope"]
+    assert "target-rope" not in notes_beside(source, tmp_path / "same", rope_theta=1e4)
+    assert "target-rope" not in notes_beside(source, tmp_path / "silent")
+
+
+def test_a_shorter_context_of_a_scaled_head_is_noted(tmp_path: Path):
+    plain = head_with(tmp_path / "plain", max_position_embeddings=2048)
+    assert "target-context" not in notes_beside(plain, tmp_path / "long", max_position_embeddings=32768)
+    for name, scaling, said in (
+        ("yarn", {**YARN, ORIGINAL: 512}, "vLLM's GPU runner serves the shorter one"),
+        ("dynamic", {"rope_type": "dynamic", "factor": 2.0}, "cannot be raised"),
+    ):
+        source = head_with(tmp_path / name, max_position_embeddings=2048, rope_scaling=scaling)
+        note = notes_beside(source, tmp_path / f"{name}-long", max_position_embeddings=32768)["target-context"]
+        assert "2048 tokens, its target's 32768" in note and said in note
+        assert "target-context" not in notes_beside(source, tmp_path / f"{name}-short", max_position_embeddings=2048)
+
+
+def test_a_type_that_sglang_jax_does_not_compute_leaves_universal_for_the_others(tmp_path: Path):
+    source = head_with(tmp_path / "head", rope_scaling={"rope_type": "linear", "factor": 2.0})
+    target = str(heads.target(tmp_path / "target", WIDE, max_position_embeddings=2048))
+    with pytest.raises(InputError, match="RoPE of type linear, which sglang-jax does not compute") as refused:
+        convert(source, tmp_path / "out", "universal", ConvertOptions(target=target))
+    assert refused.value.code == "refused-rope-type"
+    assert "--to universal --engines vllm,sglang,trtllm" in (refused.value.hint or "")
+    convert(source, tmp_path / "out", "universal", ConvertOptions(target=target, engines=("vllm", "sglang", "trtllm")))
+    assert open_head(tmp_path / "out").semantics.rope.scaling == {"rope_type": "linear", "factor": 2.0}

@@ -165,7 +165,8 @@ def test_safeailab_takes_no_embeddings_and_no_scaling_its_code_would_not_use(tmp
     source = variants.specforge(tmp_path / "x", has=Has(embeddings=True))
     with pytest.raises(Refusal, match="takes the target's wherever they fit"):
         convert(source, tmp_path / "out", "safeailab")
-    scaled = heads.specforge(tmp_path / "y", rope_scaling={"rope_type": "llama3", "factor": 8.0})
+    llama3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    scaled = heads.specforge(tmp_path / "y", rope_scaling=llama3)
     with pytest.raises(Refusal, match="knows linear and dynamic only"):
         convert(scaled, tmp_path / "out", "safeailab")
     convert(edit(scaled, rope_scaling={"rope_type": "linear", "factor": 8.0}), tmp_path / "out", "safeailab")
@@ -426,3 +427,31 @@ def test_layers_that_specjax_did_not_write_are_an_assumption(tmp_path: Path, ids
                 ConvertOptions(target=target, strict=True, read=ReadOptions(aux_layers=tuple(said))),
             )
             assert config_of(out)["eagle_config"][key] == said
+
+
+@pytest.mark.parametrize("layout", ["specforge", "safeailab", "specjax", "modelopt", "speculators"])
+def test_a_dtype_that_is_not_the_weights_own_is_noted_and_written_right(tmp_path: Path, layout: str):
+    right = open_head(getattr(heads, layout)(tmp_path / "plain"))
+    assert "config-dtype" not in {p.code for p in right.problems}
+    own = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}[right.dtype]
+    source = getattr(heads, layout)(tmp_path / "x", torch_dtype="torch.float64", dtype=own)
+    head = open_head(source)
+    noted = [p for p in head.problems if p.code == "config-dtype"]
+    assert [p.severity for p in noted] == ["info"]
+    assert noted[0].message == f"config.json says torch_dtype: torch.float64, and the weights are {own}"
+    result = convert(source, tmp_path / "out", layout, ConvertOptions(speculative_tokens=3))
+    written = config_of(tmp_path / "out")
+    assert {written["torch_dtype"], written["dtype"]} == {own}
+    assert [p.code for p in result.mended if p.code == "config-dtype"] == ["config-dtype"]
+    assert "config-dtype" not in {p.code for p in open_head(tmp_path / "out").problems}
+
+
+def test_an_earlier_config_with_another_dtype_does_not_come_back_with_it(tmp_path: Path):
+    source = heads.specforge(tmp_path / "x", torch_dtype="float16")
+    convert(
+        source, tmp_path / "there", "speculators", ConvertOptions(speculative_tokens=3, target_name="owner/target")
+    )
+    convert(tmp_path / "there", tmp_path / "back", "specforge")
+    before, after = config_of(source), config_of(tmp_path / "back")
+    assert after == {**before, "torch_dtype": after["torch_dtype"]}
+    assert "config-dtype" not in {p.code for p in open_head(tmp_path / "back").problems}

@@ -16,28 +16,109 @@ def holding(subject: ExaminedHead, name: str, dtype: str, shape: tuple[int, ...]
 
 
 def beside(subject: ExaminedHead) -> ExaminedHead:
-    """Return the same folder with hf_quant_config.json."""
-    return replace(subject, files=replace(subject.files, quant_file=True))
+    """Return the same folder with hf_quant_config.json, as ModelOpt writes it."""
+    return replace(subject, files=replace(subject.files, quant_file={"quantization": ALL_BUT_FC}))
 
 
-SCALES = {f"midlayer.mlp.{x}_proj.weight_scale": () for x in ("gate", "up", "down")}
-FP8 = {"quantization_config": {"quant_method": "fp8"}}
+ALL_BUT_FC = {"quant_algo": "FP8", "exclude_modules": ["fc", "lm_head"]}
+FP8 = {"quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8", "ignore": ["fc", "lm_head"]}}
+FC_TOO = {"quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8", "ignore": ["lm_head"]}}
+EVERYTHING_BUT = {"quantization_config": {**FP8["quantization_config"], "ignore": ["model*", "lm_head"]}}
+LM_HEAD_TOO = {"quantization_config": {**FP8["quantization_config"], "ignore": ["fc"]}}
+NVFP4 = {"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": []}}
 
 MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
     # quantization
     "fc in 4 bits": (
-        holding(f.universal(**FP8), "fc.weight", "U8", (f.H, 3 * f.H // 2)),
+        holding(f.in_fp8(f.universal(**FC_TOO)), "fc.weight", "U8", (f.H, 3 * f.H // 2)),
         "R R X R R S U",
         "fc-packed",
     ),
     "fc in FP8": (
-        holding(f.universal(**FP8), "fc.weight", "F8_E4M3", (f.H, 3 * f.H)),
+        holding(f.in_fp8(f.universal(**FC_TOO)), "fc.weight", "F8_E4M3", (f.H, 3 * f.H)),
         "R R S R R S U",
         "fc-quantized",
     ),
-    "quantized": (f.universal(weights=SCALES, **FP8), "R R R R R S U", "quantized"),
-    "quantized, by hf_quant_config.json": (beside(f.universal(weights=SCALES)), "R R R R R S U", "quantized"),
-    "quantized, and nothing says so": (f.universal(weights=SCALES), "X X S U U S U", "quantized-untold"),
+    "quantized": (f.in_fp8(f.universal(**FP8)), "R R R R R S U", "quantized"),
+    "quantized, by hf_quant_config.json": (beside(f.in_fp8(f.universal())), "R R R R R S U", "quantized"),
+    "quantized, and nothing says so": (f.in_fp8(f.universal()), "X X S U U S U", "quantized-untold"),
+    "Quark, exceptions by plain names": (
+        f.in_fp8(f.universal(**f.quark(["fc", "lm_head"]))),
+        "S S R U U S U",
+        "quantized-where-plain",
+    ),
+    "Quark, exceptions by regular expressions": (
+        f.in_fp8(f.universal(**f.quark(["re:.*fc.*", "re:.*lm_head.*"]))),
+        "R R R U U S U",
+        "quantization-unread",
+    ),
+    "Quark, an exception that nobody can read": (
+        f.in_fp8(f.universal(**f.quark(["re:(a+)+$"]))),
+        "U U U U U S U",
+        "quantization-unread",
+    ),
+    "Quark, half a config": (
+        f.in_fp8(f.universal(**f.quark(["re:.*fc"], export="DELETE"))),
+        "X X X U U S U",
+        "quantization-incomplete",
+    ),
+    "Quark, FP8 over int4": (
+        f.in_fp8(
+            f.universal(**f.quark([], global_quant_config={"weight": [{"dtype": "fp8_e4m3"}, {"dtype": "int4"}]}))
+        ),
+        "X X X U U S U",
+        "quantization-form",
+    ),
+    "Quark, other numbers in some layers": (
+        f.in_fp8(f.universal(**f.quark([], layer_quant_config={"*.mlp.*": {"weight": {"dtype": "int8"}}}))),
+        "U U U U U S U",
+        "quantization-unread",
+    ),
+    "8-bit integers": (
+        f.in_fp8(f.universal(**f.compressed(["re:.*fc$", "lm_head"])), "I8"),
+        "R R R U U S U",
+        "quantized",
+    ),
+    "8-bit integers, fc excepted by its plain name": (
+        f.in_fp8(f.universal(**f.compressed(["fc", "lm_head"])), "I8"),
+        "S S R U U S U",
+        "quantized-where-plain",
+    ),
+    "8-bit integers, no target for attention": (
+        f.in_fp8(f.universal(**f.compressed([], targets="re:.*down_proj")), "I8"),
+        "X X X U U S U",
+        "quantization-target",
+    ),
+    "4-bit weights, 8-bit inputs": (
+        f.in_fp8(f.universal(**f.compressed(["re:.*fc$"], bits=4)), "U8"),
+        "U U X U U S U",
+        "quantization-device",
+    ),
+    "a method that only SGLang has heard of": (
+        f.in_fp8(f.universal(quantization_config={"quant_method": "bitsandbytes"})),
+        "X X U U U S U",
+        "quantization-method",
+    ),
+    "a method that only vLLM has heard of": (
+        f.in_fp8(f.universal(quantization_config={"quant_method": "torchao"})),
+        "U U X U U S U",
+        "quantization-method",
+    ),
+    "FP8, exceptions for the whole draft": (
+        f.in_fp8(f.universal(**EVERYTHING_BUT)),
+        "X X S R R S U",
+        "plain-where-quantized",
+    ),
+    "FP8, and lm_head is no exception": (
+        f.in_fp8(f.universal(**LM_HEAD_TOO)),
+        "S S S R R S U",
+        "quantized-where-plain",
+    ),
+    "NVFP4, and no exceptions": (
+        f.in_fp8(f.universal(**NVFP4), "U8"),
+        "X X S R R S U",
+        "packed-where-plain",
+    ),
     "4-bit weights, and nothing says so": (
         holding(f.universal(), "midlayer.mlp.up_proj.weight", "U8", (f.INTER, f.H // 2)),
         "X X X U U S U",
@@ -126,17 +207,55 @@ MISREAD: dict[str, tuple[ExaminedHead, str, str]] = {
     ),
     "multimodal RoPE": (
         f.universal(rope_scaling={"rope_type": "default", "mrope_section": [1, 1, 0]}),
-        "R R R U U S U",
+        "R U R X U S U",
         "mrope",
     ),
     "multimodal RoPE, old word for its type": (
         f.universal(rope_scaling={"type": "mrope", "mrope_section": [1, 1, 0]}),
-        "R R R U U S U",
+        "R U R U U X U",
         "mrope",
     ),
     "heads rotated in part": (
         f.universal(rope_scaling={"rope_type": "default", "partial_rotary_factor": 0.5}),
-        "R R S U U U S",
+        "S S R X S R R",
         "partial-rotary",
+    ),
+    "heads rotated in part, as top level says": (
+        f.universal(partial_rotary_factor=0.5),
+        "S S S S S R R",
+        "partial-rotary",
+    ),
+    "RoPE base inside rope_scaling": (
+        f.universal(rope_theta="DELETE", rope_scaling={"rope_type": "default", "rope_theta": 1e6}),
+        "R R R X R S R",
+        "rope-theta",
+    ),
+    "RoPE scaling without its factor": (
+        f.universal(rope_scaling={"rope_type": "linear"}),
+        "X X X X X X S",
+        "rope-incomplete",
+    ),
+    "RoPE scaling of a type few know": (
+        f.universal(rope_scaling={"rope_type": "su", "short_factor": [1.0] * 2, "long_factor": [2.0] * 2}),
+        "R R X X X X S",
+        "rope-type",
+    ),
+    "RoPE scaling of a type nobody knows": (
+        f.universal(rope_scaling={"rope_type": "foo"}),
+        "X X X X X X S",
+        "rope-type",
+    ),
+    "YaRN, and a context shorter than the target's": (
+        f.universal(
+            rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512},
+            max_position_embeddings=2048,
+        ),
+        "R R X R R R R",
+        "context",
+    ),
+    "RoPE that differs by kind of layer": (
+        f.universal(rope_theta="DELETE", rope_parameters={"full_attention": {"rope_theta": 1e6}}),
+        "X X X R U R U",
+        "rope-by-layer",
     ),
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import variants
 from support.versions import VLLM
 
 from eagle3hub.checkpoint.folder import open_checkpoint
@@ -117,6 +118,13 @@ CASES: dict[str, Any] = {
     "final hidden state, narrow q/k/v": without_aux,
     "a leftover of old RoPE": leftover,
     "gelu": lambda folder: edit(folder, hidden_act="gelu"),
+    "8-bit integers": lambda folder: variants.with_scheme(folder, "int8"),
+    "8-bit integers, fc excepted by its plain name": lambda folder: variants.with_scheme(
+        folder, "int8", ignore=["fc", "re:.*lm_head"]
+    ),
+    "FP8, exceptions for the whole draft": lambda folder: variants.with_scheme(
+        folder, "quark", quant_method="modelopt", quant_algo="FP8", ignore=["model*", "lm_head"]
+    ),
 }
 
 
@@ -126,7 +134,10 @@ def run(folder: Path, target: Path, python: Path) -> EngineRun | EngineFailure:
     return get_engine("vllm").run(job, python, timeout=600, progress=silent)
 
 
-TELLING = ("nested ids only", "no d2t", "full vocabulary with d2t", "model. prefix", "layers.0. names")
+TELLING = (
+    *("nested ids only", "no d2t", "full vocabulary with d2t", "model. prefix", "layers.0. names"),
+    *("8-bit integers", "8-bit integers, fc excepted by its plain name", "FP8, exceptions for the whole draft"),
+)
 """These cases always run. Each case starts an engine, so the others run only with EAGLE3HUB_THOROUGH=1."""
 
 
@@ -152,3 +163,5 @@ def test_vllm_does_what_the_verdict_says(name: str, tmp_path: Path, smollm2_targ
         assert any(f"takes aux layers {boundaries} instead" in s for s in said)
     else:
         assert outcome.load.not_loaded, said
+    if "quantized-where-plain" in {r.code for r in verdict.reasons}:
+        assert outcome.load.not_loaded == ("fc.weight_scale",)

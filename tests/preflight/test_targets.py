@@ -6,7 +6,7 @@ import pytest
 from support import outlines as f
 from support.versions import LLAMACPP, SGLANG, SGLANG_JAX, TRTLLM, VLLM
 
-from eagle3hub.engines.preflight import ExaminedHead, PreflightVerdict, preflight, preflight_all
+from eagle3hub.engines.preflight import ExaminedHead, PreflightVerdict, engines_serving, preflight, preflight_all
 from eagle3hub.errors import UsageError
 
 V1, V2, SG = ("vllm", f"{VLLM} V1"), ("vllm", f"{VLLM} V2"), ("sglang", SGLANG)
@@ -95,7 +95,9 @@ def test_targets_an_engine_does_not_draft_for():
         ("gemma3", "X X R U U X U"),
         ("mixtral", "X X X U U X U"),
         ("gemma4", "R R R X X X R"),
-        ("qwen3_5", "R R R R R X U"),
+        ("qwen3_5", "R R R X R X U"),
+        ("kimi_k25", "R R R X R X U"),
+        ("minimax_m3", "R R R X R X U"),
         ("kimi_k2", "R R R R R X U"),
         ("phi3", "R R R U U U U"),
         ("unheard_of", "U U U U U X U"),
@@ -159,3 +161,73 @@ def test_an_engine_version_without_a_contract_is_a_usage_error():
 def test_vllm_assumes_norm_before_residual_for_eagle3_of_speculators_only(kind: str, assumed: bool):
     head = f.speculators(speculators_model_type=kind, norm_before_residual="DELETE")
     assert ("norm-before-residual-assumed" in codes(preflight(head, *V1, f.target()))) == assumed
+
+
+def test_a_type_that_came_after_a_version_is_called_newer():
+    verdict = preflight(f.universal(), *T1, f.target("minimax_m3"))
+    assert verdict.reasons[0].sentence == "does not know targets of type minimax_m3: they came after this version"
+    assert "target-newer" not in codes(preflight(f.universal(), *T2, f.target("minimax_m3")))
+
+
+def test_a_target_whose_lm_head_is_its_embeddings_stops_sglang_jax():
+    tied = f.target("qwen3", fields={"tie_word_embeddings": True})
+    assert codes(preflight(f.universal(), *JAX, tied)) >= {"target-tied"}
+    for engine in (V1, V2, SG, T1, T2, CPP):
+        assert "target-tied" not in codes(preflight(f.universal(), *engine, tied))
+    assert engines_serving(["vllm", "sglang_jax"], tied)["vllm"] is None
+    assert "tie_word_embeddings" in (engines_serving(["sglang_jax"], tied)["sglang_jax"] or "")
+    assert engines_serving(["sglang_jax"], f.target("qwen3"))["sglang_jax"] is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}, True),
+        ({"rope_scaling": {"rope_type": "default", "rope_theta": 5e5}}, True),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}, "rope_theta": 5e5}, False),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, False),
+        ({"rope_theta": 5e5}, False),
+        ({}, False),
+    ],
+)
+def test_a_target_saved_by_transformers_5_has_another_base_for_older_engines(fields: dict, wrong: bool):
+    for engine in (T1, JAX):
+        verdict = preflight(f.universal(), *engine, f.target(fields=fields))
+        assert ("target-rope" in codes(verdict)) == wrong
+        assert (verdict.kind == "silently_wrong") == wrong
+    for engine in (V1, V2, SG, T2, CPP):
+        assert "target-rope" not in codes(preflight(f.universal(), *engine, f.target(fields=fields)))
+    assert "target-rope" not in codes(preflight(f.universal(), *T1, f.target("gpt_oss", fields=fields)))
+
+
+@pytest.mark.parametrize(
+    ("devices", "changes", "uneven"),
+    [
+        (2, {}, ""),
+        (4, {}, "2 attention heads"),
+        (4, {"num_attention_heads": 4, "num_key_value_heads": 2}, ""),
+        (3, {"num_attention_heads": 6, "num_key_value_heads": 2}, "2 KV heads"),
+        (2, {"num_attention_heads": 6, "num_key_value_heads": 3}, "3 KV heads"),
+        (8, {"num_attention_heads": 8, "num_key_value_heads": 1}, "12 intermediate sizes"),
+        (5, {}, "2 attention heads and 12 intermediate sizes"),
+    ],
+)
+def test_sizes_that_do_not_divide_by_the_devices(devices: int, changes: dict, uneven: str):
+    for engine in (V1, V2, SG):
+        verdict = preflight(f.universal(head_dim=f.DIM, **changes), *engine, f.target(), tensor_parallel=devices)
+        said = [r.sentence for r in verdict.reasons if r.code == "tensor-parallel"]
+        assert bool(said) == bool(uneven)
+        assert all(f"over {devices} devices: it has {uneven}" in sentence for sentence in said)
+
+
+def test_vllm_33_feeds_the_final_hidden_state_on_both_runners_and_keeps_a_yarn_heads_context():
+    head = f.modelopt_without_aux(2 * f.H)
+    assert preflight(head, *V2, f.target()).kind == "refuses"
+    assert preflight(head, "vllm", "0.33.0 V2", f.target()).kind == "right"
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}
+    short = f.universal(rope_scaling=yarn, max_position_embeddings=2048)
+    verdict = preflight(short, "vllm", "0.33.0 V2", f.target())
+    assert verdict.kind == "right"
+    assert "serves 2048 tokens of context" in {r.code: r.sentence for r in verdict.reasons}["context-lowered"]
+    assert "context-lowered" not in codes(preflight(short, *V2, f.target()))
+    assert preflight(f.universal(), "vllm", "0.33.0 V1", f.target("granitemoe")).kind == "right"

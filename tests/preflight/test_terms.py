@@ -30,6 +30,8 @@ TARGETS = [
     f.target("unheard_of"),
     f.target("phi3"),
     f.target(hidden_size=99),
+    f.target("kimi_k25"),
+    f.target(fields={"tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}),
 ]
 
 
@@ -90,7 +92,7 @@ def test_the_traps_reach_every_rule_of_every_contract():
         for target in TARGETS
         for subject in FOLDERS
         for c in contracts()
-        for v in (preflight(subject, c.engine, c.version, target),)
+        for v in (preflight(subject, c.engine, c.version, target, tensor_parallel=3 if target is None else 1),)
         for r in v.reasons
     }
     assert {(c.engine, c.version, code) for c in contracts() for code in c.rules} == reached

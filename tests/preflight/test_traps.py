@@ -154,13 +154,23 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "architecture",
     ),
     "P-EAGLE": (
-        f.universal(weights={"mask_hidden": (1, 3 * f.H)}, architectures=["PEagleDraftModel"], mask_token_id=1),
-        "S S X S S X X",
+        f.universal(weights={"mask_hidden": (1, 3 * f.H)}, mask_token_id=1),
+        "S S S S S S X",
         "parallel-drafting",
     ),
-    "P-EAGLE without the token of masked slots": (
-        f.universal(weights={"mask_hidden": (1, 3 * f.H)}, architectures=["PEagleDraftModel"]),
+    "P-EAGLE under SpecForge's class, before which vLLM puts Eagle3": (
+        f.universal(weights={"mask_hidden": (1, 3 * f.H)}, architectures=["PEagleDraftModel"], mask_token_id=1),
         "X X X S S X X",
+        "architecture",
+    ),
+    "P-EAGLE under the class that vLLM registers for nested configs": (
+        f.universal(weights={"mask_hidden": (1, 3 * f.H)}, architectures=["PeagleLlamaForCausalLM"], pard_token=1),
+        "X X X S S X X",
+        "architecture",
+    ),
+    "P-EAGLE without the token of masked slots": (
+        f.universal(weights={"mask_hidden": (1, 3 * f.H)}),
+        "X X S S S S X",
         "no-mask-token",
     ),
     "P-EAGLE of speculators, flags that do not reach vLLM's": (
@@ -169,8 +179,8 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "fc-norm",
     ),
     "P-EAGLE with nested ids only, which V2 leaves to V1": (
-        nested(f.AFTER, weights={"mask_hidden": (1, 3 * f.H)}, architectures=["PEagleDraftModel"], pard_token=1),
-        "S S X S S X X",
+        nested(f.AFTER, weights={"mask_hidden": (1, 3 * f.H)}, pard_token=1),
+        "S S S S S S X",
         "parallel-drafting",
     ),
     "fc bias asked for": (f.universal(weights={"fc.bias": (f.H,)}, bias=True), "S S R R R S X", "o-proj-bias"),
@@ -235,8 +245,8 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
             rope_scaling={"type": "linear", "factor": 2.0},
             rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e6},
         ),
-        "R R R R R R R",
-        "aux-agree",
+        "R R R R R X R",
+        "rope-type",
     ),
     "norm_before_residual": (f.universal(norm_before_residual=True), "R R S S S S R", "norm-before-residual"),
     "post-norm feedback": (f.universal(norm_output=True), "R R R S R S S", "feedback"),
@@ -336,9 +346,10 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "architecture",
     ),
     "MLA, model_type deepseek_v3": (f.mla(model_type="deepseek_v3"), "X X R R R X X", "mtp-type"),
+    "Llama, model_type deepseek_v3": (f.universal(model_type="deepseek_v3"), "X X R R R R R", "mtp-type"),
     "MLA, model_type deepseek_v2": (f.mla(model_type="deepseek_v2"), "R R R R R X X", "aux-agree"),
     "MLA, RoPE base inside rope_parameters only": (
-        f.mla(rope_theta="DELETE", rope_parameters={"rope_type": "default", "rope_theta": 5e6}),
+        f.mla(rope_theta="DELETE", rope_scaling="DELETE", rope_parameters={**f.YARN, "rope_theta": 5e6}),
         "R R R S R X X",
         "rope-theta",
     ),
@@ -366,11 +377,8 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
         "S S S S S X X",
         "mla-rope",
     ),
-    "MLA, yarn": (
-        f.mla(rope_scaling={"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}),
-        "R R R R R X X",
-        "aux-agree",
-    ),
+    "MLA, yarn": (f.mla(), "R R R R R X X", "aux-agree"),
+    "MLA, no RoPE scaling": (f.mla(rope_scaling="DELETE"), "U R R R R X X", "mla-plain-rope"),
     "MLA, no lm_head": (f.mla(full=True, weights={"lm_head.weight": None}), "R R S R R X X", "no-lm-head"),
     "MLA, no lm_head and no size of one": (
         f.mla(full=True, weights={"lm_head.weight": None}, draft_vocab_size=None),
@@ -423,7 +431,7 @@ TRAPS: dict[str, tuple[ExaminedHead, str, str]] = {
     "MLA, final hidden state": (
         f.mla(
             eagle_config={"use_aux_hidden_state": False},
-            weights={"fc.weight": None, "midlayer.hidden_norm.weight": None},
+            weights={"fc.weight": None},
         ),
         "S X R X S X X",
         "mla-final-norm",

@@ -1,6 +1,6 @@
 """What eagle3hub says of every published head: a row for each of its stand-ins.
 
-python tests/published/table.py [NAME ...] > tests/published/expected.toml
+PYTHONPATH=tests python tests/published/table.py [NAME ...] > tests/published/expected.toml
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import standins  # type: ignore[import-not-found, unused-ignore]
+from published import standins
 
 import eagle3hub
 from eagle3hub import ConvertOptions, InspectOptions
@@ -36,9 +36,14 @@ def row(name: str, work: Path) -> dict[str, Any]:
         "aux": "final norm" if not found["semantics"]["uses_aux"] else (aux.get("after_layer") or "unknown"),
         "errors": sorted({p["code"] for p in found["problems"] if p["severity"] == "error"}),
     }
+    if found["semantics"]["quantization"]:
+        out["quantization"] = found["semantics"]["quantization"]
+    if doubtful := sorted({a["field"] for verdict in found["engines"] for a in verdict.get("depends", [])}):
+        out["doubtful"] = doubtful
     for verdict in found["engines"]:
-        worst = "" if verdict["verdict"] == "right" else f", {verdict['reasons'][0]['code']}"
-        out[f"{verdict['engine']} {verdict['version']}"] = f"{verdict['verdict']}{worst}"
+        decides = [r["code"] for r in verdict["reasons"] if r["effect"] == verdict["verdict"] != "right"]
+        fields = [a["field"] for a in verdict.get("depends", [])]
+        out[f"{verdict['engine']} {verdict['version']}"] = ", ".join([verdict["verdict"], *(fields or decides)])
     for to in ("universal", "speculators"):
         out[to] = converted(head, at, to, work)
     return out

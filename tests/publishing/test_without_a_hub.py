@@ -36,11 +36,12 @@ def test_a_dry_run_shows_the_gates(
     cli: Cli,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
+    waits: list[float],
     how: str,
 ):
     from huggingface_hub import constants
 
-    monkeypatch.setenv("EAGLE3HUB_HUB_TIMEOUT", "1")
+    monkeypatch.setenv("EAGLE3HUB_HUB_TIMEOUT", "0.5")
     if how == "nobody listens":
         request.getfixturevalue("gone")
     elif how == "offline":

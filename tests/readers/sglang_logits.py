@@ -57,7 +57,7 @@ def layers(model: Any) -> list[Any]:
 def unpage(attention: Any) -> None:
     """Have MLA attention go SGLang's way of expanded keys and values (MHA), without its cache and kernels."""
     from sglang.srt.models.deepseek_common.attention_forward_methods import forward_mha
-    from sglang.srt.models.deepseek_common.utils import AttnForwardMethod
+    from sglang.srt.models.deepseek_common.attention_forward_methods.forward_methods import AttnForwardMethod
 
     forward_mha.resolve_attn_backend = lambda _batch: None
     attention.dispatch_attn_forward_method = lambda _batch: AttnForwardMethod.MHA

@@ -39,7 +39,9 @@ def modelopt(at: Path, has: Has = NOTHING, d: dict[str, int] = D, **options: Any
 
 
 def latent(at: Path, d: dict[str, int] = LATENT, **options: Any) -> Path:
-    return modelopt(at, Has(mla=True), d, **options)
+    """With a scaling, without which SGLang stops on CPU (``rotary_embedding/factory.py:478``)."""
+    scaling = {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0}
+    return modelopt(at, Has(mla=True), d, **{"rope_scaling": scaling, **options})
 
 
 KINDS: dict[str, Callable[[Path], Path]] = {
@@ -56,8 +58,18 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "mla": lambda at: latent(at),
     "mla, reduced vocabulary, large eps": lambda at: latent(at, rms_norm_eps=1e-2),
     "mla, full vocabulary": lambda at: latent(at, {**LATENT, "draft": D["vocab"]}, draft_vocab_size=D["vocab"]),
-    "mla, yarn": lambda at: latent(at, rope_scaling={**YARN, "mscale": 1.0, "mscale_all_dim": 1.0}),
     "mla, yarn of DeepSeek-V2": lambda at: latent(at, rope_scaling={**YARN, "mscale": 0.9, "mscale_all_dim": 0.707}),
+    "mla, yarn without mscale": lambda at: latent(at, rope_scaling=YARN),
+    "mla, theta": lambda at: latent(at, rope_theta=300.0),
+    "mla, fc norm, norm output": lambda at: variants.specforge(
+        at,
+        LATENT,
+        Has(mla=True, fc_norm=True),
+        norm_output=True,
+        model_type="kimi_k2",
+        architectures=["Eagle3DeepseekV2ForCausalLM"],
+        rope_scaling=YARN,
+    ),
     "mla, deepseek_v3": lambda at: latent(at, model_type="deepseek_v3"),
 }
 
@@ -73,7 +85,7 @@ def embeddings(work: Path) -> torch.Tensor:
 
 
 def read(name: str, folder: Path) -> Head:
-    return open_head(folder, options=ReadOptions(norm_output="post" if name == "norm output" else None))
+    return open_head(folder, options=ReadOptions(norm_output="post" if "norm output" in name else None))
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ import torch
 from support import variants
 from support.variants import Has
 
+from eagle3hub.conversion.plan import ConvertOptions
+from eagle3hub.conversion.run import convert
 from eagle3hub.layouts import open_head
 from eagle3hub.layouts.base import ReadOptions
 from eagle3hub.reference import model as model_module
@@ -77,6 +79,26 @@ MLA_KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+# P-EAGLE heads as the method's authors publish them, in no trainer's layout; without a bias on o as converted, since
+# vLLM leaves that bias as memory was
+FLAT_KINDS: dict[str, bool] = {"P-EAGLE of its authors": True, "P-EAGLE without a bias on o": False}
+
+
+def authors(folder: Path, output_bias: bool) -> Path:
+    has = Has(layers=2, mask_hidden=True, attention_bias=True, embeddings=True)
+    more = {"attention_bias": True, "parallel_drafting": True, "ptd_token_id": 7, "num_hidden_layers": 2}
+    source = variants.specforge(folder, D, has, **more, architectures=["LlamaForCausalLMEagle3"])
+    variants.renamed(source, lambda n: n.replace("layers.0.", "midlayer."), {"format": "pt"})
+    variants.replace(source, {"format": "pt"}, mask_hidden=variants.tensors_of(source)["mask_hidden"].flatten())
+    if output_bias:
+        return source
+    gone = dict.fromkeys(n for n in variants.tensors_of(source) if n.endswith("o_proj.bias"))
+    variants.replace(source, {"format": "pt"}, **gone)
+    options = ConvertOptions(target_name="owner/target", speculative_tokens=3)
+    convert(source, folder / "converted", "speculators", options)
+    return folder / "converted"
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("vllm-logits")
@@ -100,6 +122,8 @@ def folders(work: Path) -> dict[str, Path]:
             make, own = variants.specforge, {"architectures": ["Eagle3DeepseekV2ForCausalLM"], "model_type": "kimi_k2"}
             options = {k: v for k, v in options.items() if k in ("d", "has", "norm_output")} | own
         out[name] = soften(make(work / name, **options))
+    for name, output_bias in FLAT_KINDS.items():
+        out[name] = soften(authors(work / name, output_bias))
     return out
 
 
@@ -113,6 +137,15 @@ def ran(work: Path, folders: dict[str, Path], embeddings: torch.Tensor, vllm_pyt
 def test_the_logits_are_vllms(ran: Ran, folders: dict[str, Path], embeddings: torch.Tensor, name: str):
     assert ran.classes[name] == ("Eagle3Qwen3ForCausalLM" if "q/k norm" in name else "Eagle3LlamaForCausalLM")
     compare(open_head(folders[name]), embeddings, ran, name)
+
+
+@pytest.mark.parametrize("name", FLAT_KINDS)
+def test_the_logits_of_heads_without_a_trainer_are_vllms(
+    ran: Ran, folders: dict[str, Path], embeddings: torch.Tensor, name: str
+):
+    head = open_head(folders[name])
+    assert (head.layout, head.semantics.parallel_drafting) == ("flat" if FLAT_KINDS[name] else "speculators", True)
+    compare(head, embeddings, ran, name)
 
 
 @pytest.mark.parametrize("name", MLA_KINDS)

@@ -33,6 +33,8 @@ def load(target: str, folder: str, embeddings: torch.Tensor) -> tuple[Any, Any]:
 
     with safe_open(Path(folder) / "model.safetensors", "pt") as file:
         stored = set(file.keys())
+    # 0.32's own kernel of RoPE for CPUs takes the queries of MLA, [tokens, heads, size], for one head's
+    native = ["-rotary_embedding"] if any("kv_b_proj" in name for name in stored) else []
     parallel = {"method": "eagle3", "parallel_drafting": True} if "mask_hidden" in stored else {}
     config = EngineArgs(
         model=target,
@@ -40,6 +42,7 @@ def load(target: str, folder: str, embeddings: torch.Tensor) -> tuple[Any, Any]:
         enforce_eager=True,
         skip_tokenizer_init=True,
         max_model_len=64,
+        compilation_config={"custom_ops": native},
         speculative_config={"model": folder, "num_speculative_tokens": 3, **parallel},
     ).create_engine_config()
     with set_current_vllm_config(config):
@@ -88,7 +91,8 @@ def run(model: Any, config: Any, inputs: dict[str, torch.Tensor]) -> dict[str, t
 
     masked = None
     if config.speculative_config.parallel_drafting:
-        token = config.speculative_config.draft_model_config.hf_config.pard_token
+        stated = vars(config.speculative_config.draft_model_config.hf_config)
+        token = next(stated[key] for key in ("mask_token_id", "pard_token", "ptd_token_id") if key in stated)
         masked = torch.tensor([token]), model.combine_hidden_states(model.mask_hidden.view(1, -1))
     return whole_sequence.draft(forward, inputs, model.combine_hidden_states(inputs["aux"]), masked)
 

@@ -28,7 +28,7 @@ from eagle3hub.head import AuxTaps
 from eagle3hub.layouts import open_head
 from eagle3hub.reference.layers import Anatomy, captured, dissect
 from eagle3hub.reference.loading import _in_our_words, target_config
-from eagle3hub.reference.measure import ReplaySettings, replay_texts, taps_of
+from eagle3hub.reference.measure import ReplayedHead, ReplaySettings, replay_texts, taps_of
 from eagle3hub.reference.states import SavedStates, begin_folder, load_tensors, read_index, save_states
 from eagle3hub.reference.target import TargetModel
 from eagle3hub.reference.text import Text
@@ -143,7 +143,7 @@ def test_texts_that_end_with_the_response(tmp_path: Path):
         InputError,
         "reference-lookahead",
         "text 1 goes on for 0 tokens after the response, K = 3 needs 2",
-        lambda: replay_texts(None, head, texts, ReplaySettings(draft_tokens=3)),
+        lambda: replay_texts(None, ReplayedHead(head), texts, ReplaySettings(draft_tokens=3)),
     )
 
 

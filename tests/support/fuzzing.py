@@ -17,7 +17,7 @@ import subprocess
 import sys
 import traceback
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +76,13 @@ class Workbench:
             )
             twin = _copy(made, folder / f"{name}-record")
             self._add(f"record:{name}", twin / "eagle3hub.json", None, _with_record)
+        for name, (architecture, mark, prefix) in _READ_ONLY.items():
+            made = _foreign(folder / "specforge", folder / name, {"architectures": [architecture], **mark}, prefix)
+            self._add(f"config:{name}", made / "config.json", None, lambda path, name=name: _use(path.parent, name))
+            twin = _copy(made, folder / f"{name}-weights")
+            self._add(
+                f"weights:{name}", twin / "model.safetensors", None, lambda path, name=name: _use(path.parent, name)
+            )
         made = _mla(folder / "mla", base)
         self._add("config:mla", made / "config.json", None, lambda path: _use(path.parent, "modelopt"))
         twin = _copy(made, folder / "mla-weights")
@@ -126,6 +133,30 @@ class Workbench:
         seeds = [(folder / name).read_bytes() for name in ("zip", "nested", "legacy")]
         self._add("pickle", folder / "pytorch_model.bin", seeds[0], lambda path: _use(path.parent))
         self.seeds["pickle"] = seeds
+
+
+_READ_ONLY: dict[str, tuple[str, dict[str, object], str]] = {
+    "torchspec": ("LlamaForCausalLMEagle3", {"_torchspec_version": "0.1.0"}, ""),
+    "nemo": ("LlamaEagle3DraftModel", {"norm_output": True, "parallel_drafting": False}, "model."),
+    "flat": ("Eagle3MiniMaxM2ForCausalLM", {"target_layer_ids": [1, 3, 5]}, ""),
+}
+"""Of each layout that is read only: the class, the fields and the prefix of names that tell it."""
+
+
+def _foreign(source: Path, folder: Path, fields: Mapping[str, object], prefix: str) -> Path:
+    """A copy of a SpecForge head as another trainer spells it."""
+    _copy(source, folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    (folder / "eagle3hub.json").unlink(missing_ok=True)
+    tensors = read_header(folder / "model.safetensors").tensors
+    spelled = []
+    for name, ref in tensors.items():
+        own = name.replace("midlayer.", "layers.0.") if prefix else name
+        own = own if own in ("lm_head.weight", "d2t", "t2d") else f"{prefix}{own}"
+        spelled.append((own, ref.dtype, ref.shape, read_tensor(ref)))
+    _write(folder / "model.safetensors", spelled)
+    return folder
 
 
 def _use(folder: Path, layout: str | None = None) -> None:

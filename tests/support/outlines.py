@@ -16,7 +16,12 @@ OTHER_AFTER = [3, 9, 20]
 
 
 def target(
-    model_type: str = "llama", *, layers: int = LAYERS, context: int | None = CONTEXT, hidden_size: int = H
+    model_type: str = "llama",
+    *,
+    layers: int = LAYERS,
+    context: int | None = CONTEXT,
+    hidden_size: int = H,
+    fields: dict[str, Any] | None = None,
 ) -> TargetFacts:
     return TargetFacts(
         name="owner/target",
@@ -28,6 +33,7 @@ def target(
         model_type=model_type,
         architectures=("LlamaForCausalLM",),
         token_ids={},
+        fields=fields or {},
     )
 
 
@@ -135,8 +141,9 @@ def modelopt(after: list[int] | None = AFTER, *, full: bool = False, **changes: 
 def modelopt_without_aux(width: int = 2 * H) -> ExaminedHead:
     own = eagle_config(None, use_aux_hidden_state=False, next_layer_regular=True)
     weights = {**shapes("layers.0."), **layer("layers.0.", width)}
-    for name in ("fc.weight", "layers.0.hidden_norm.weight"):
-        del weights[name]
+    del weights["fc.weight"]
+    if width == H:  # the form that no engine builds
+        del weights["layers.0.hidden_norm.weight"]
     return subject(config(eagle_config=own), weights)
 
 
@@ -150,8 +157,40 @@ def modelopt_quantized() -> ExaminedHead:
     own = eagle_config(AFTER, use_aux_hidden_state=True, next_layer_regular=True)
     # both spellings of the ids: what is on trial is quantization
     both = {"eagle_aux_hidden_state_layer_ids": list(BOUNDARIES), "eagle_config": own}
-    scales = {n.replace(".weight", ".weight_scale"): (1,) for n in shapes("layers.0.") if "_proj" in n}
-    return subject(config(quantization_config={"quant_method": "modelopt"}, **both), {**shapes("layers.0."), **scales})
+    how = {"quant_method": "modelopt", "quant_algo": "FP8", "ignore": ["fc", "lm_head"]}
+    return in_fp8(subject(config(quantization_config=how, **both), shapes("layers.0.")))
+
+
+def in_fp8(plain: ExaminedHead, dtype: str = "F8_E4M3") -> ExaminedHead:
+    """The same folder with the matrices of its decoder layers in FP8 (or another dtype), each with its scale."""
+    every = plain.files.tensors
+    held = {
+        n: (dtype if "_proj" in n else own, _halved(s, dtype) if "_proj" in n else s) for n, (own, s) in every.items()
+    }
+    scales = {n.replace(".weight", ".weight_scale"): ("F32", (1,)) for n in held if "_proj" in n}
+    files = replace(plain.files, tensors={**held, **scales})
+    return ExaminedHead(files, replace(plain.truth, quantized=infer_truth(files).quantized))
+
+
+def _halved(shape: tuple[int, ...], dtype: str) -> tuple[int, ...]:
+    return (shape[0], shape[1] // 2) if dtype == "U8" else shape
+
+
+def quark(exclude: list[str], **changes: Any) -> dict[str, Any]:
+    """Quark's FP8, as AMD's card for Kimi-K2.5 has it."""
+    weight = {"dtype": "fp8_e4m3", "qscheme": "per_channel", "ch_axis": 0, "is_dynamic": False, "symmetric": True}
+    whole = {"weight": weight, "input_tensors": {**weight, "ch_axis": 1, "is_dynamic": True}}
+    own = {"quant_method": "quark", "exclude": exclude, "export": {"kv_cache_group": []}, "global_quant_config": whole}
+    return {"quantization_config": changed(own, changes)}
+
+
+def compressed(ignore: list[str], bits: int = 8, targets: str = "Linear") -> dict[str, Any]:
+    """llm-compressor's integers: weights of so many bits by channel, inputs of 8 bits by token."""
+    weights = {"num_bits": bits, "type": "int", "strategy": "channel", "symmetric": True, "dynamic": False}
+    inputs = {"num_bits": 8, "type": "int", "strategy": "token", "symmetric": True, "dynamic": True}
+    groups = {"group_0": {"targets": [targets], "weights": weights, "input_activations": inputs}}
+    own = {"quant_method": "compressed-tensors", "format": "int-quantized", "ignore": ignore, "config_groups": groups}
+    return {"quantization_config": own}
 
 
 def two_layers(norm: str, prefix: str = "layers.{}.") -> ExaminedHead:
@@ -168,6 +207,7 @@ def two_layers(norm: str, prefix: str = "layers.{}.") -> ExaminedHead:
 
 
 Q_RANK, KV_RANK, NOPE, ROPE, VALUE = 5, 4, 3, 2, 6
+YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}
 
 
 def _latent(weights: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
@@ -202,6 +242,7 @@ def mla(
     both = {"eagle_aux_hidden_state_layer_ids": list(BOUNDARIES), "eagle_config": eagle_config(AFTER)}
     sizes = {"q_lora_rank": Q_RANK, "kv_lora_rank": KV_RANK, "qk_nope_head_dim": NOPE, "qk_rope_head_dim": ROPE}
     own = {"architectures": ["Eagle3DeepseekV2ForCausalLM"], "model_type": "kimi_k2", "num_hidden_layers": layers}
+    own |= {"rope_scaling": YARN}
     own |= {"head_dim": "DELETE", "v_head_dim": VALUE, "draft_vocab_size": V if full else VD, **sizes, **both}
     shaped = shapes(prefix, rows=V if full else VD)
     for i in range(1, layers):

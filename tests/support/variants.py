@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from support import heads
@@ -28,6 +29,7 @@ class Has:
     mask_hidden: bool = False
     embeddings: bool = False
     uses_aux: bool = True
+    joins: bool = True
     mla: bool = False
     q_lora: bool = True
     """With ``mla``: whether queries come from a latent (q_a_proj, q_b_proj) or straight from q_proj."""
@@ -95,9 +97,11 @@ def weights(d: dict[str, int], has: Has, dtype: torch.dtype = torch.bfloat16) ->
     wide = d["aux"] * d.get("target_hidden", h)
     shapes: dict[str, tuple[int, ...]] = {"norm.weight": (h,), "lm_head.weight": (d["draft"], h)}
     if has.uses_aux:
-        shapes |= {"fc.weight": (h, wide), "layers.0.hidden_norm.weight": (h,)}
+        shapes["fc.weight"] = (h, wide)
+    if has.joins:
+        shapes["layers.0.hidden_norm.weight"] = (h,)
     for i in range(has.layers):
-        at, inputs = f"layers.{i}.", 2 * h if i == 0 and has.uses_aux else h
+        at, inputs = f"layers.{i}.", 2 * h if i == 0 and has.joins else h
         shapes |= {
             f"{at}input_layernorm.weight": (h,),
             f"{at}post_attention_layernorm.weight": (h,),
@@ -171,6 +175,7 @@ def modelopt(
     if has.input_norm:
         eagle["norm_before_fc"] = True
     extra = {"num_hidden_layers": has.layers, "attention_bias": has.attention_bias, "eagle_config": eagle}
+    extra["torch_dtype"] = str(dtype).removeprefix("torch.")
     if has.mla:
         extra |= {"architectures": ["Eagle3DeepseekV2ForCausalLM"], **mla_fields(d, has)}
     tensors = weights(d, has, dtype)
@@ -258,3 +263,114 @@ def quantized(folder: Path, kind: str = "NVFP4") -> Path:
     save_file(out, source / "model.safetensors")
     (source / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": kind}}))
     return source
+
+
+SCHEMES: dict[str, dict[str, Any]] = {
+    "quark": {
+        "quant_method": "quark",
+        "exclude": ["re:.*fc.*", "re:.*lm_head.*"],
+        "export": {"kv_cache_group": [], "pack_method": "reorder"},
+        "global_quant_config": {
+            "weight": {"dtype": "fp8_e4m3", "qscheme": "per_channel", "ch_axis": 0, "is_dynamic": False},
+            "input_tensors": {"dtype": "fp8_e4m3", "qscheme": "per_channel", "is_dynamic": True},
+        },
+        "layer_quant_config": {},
+        "layer_type_quant_config": {},
+    },
+    "int8": {
+        "quant_method": "compressed-tensors",
+        "format": "int-quantized",
+        "ignore": ["re:.*fc$", "re:.*lm_head"],
+        "config_groups": {
+            "group_0": {
+                "targets": ["Linear"],
+                "weights": {"num_bits": 8, "type": "int", "strategy": "channel", "symmetric": True, "dynamic": False},
+                "input_activations": {
+                    "num_bits": 8,
+                    "type": "int",
+                    "strategy": "token",
+                    "symmetric": True,
+                    "dynamic": True,
+                },
+            }
+        },
+    },
+    "int4": {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "ignore": ["re:.*lm_head"],
+        "config_groups": {
+            "group_0": {
+                "targets": ["Linear"],
+                "weights": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 16, "symmetric": True},
+            }
+        },
+    },
+    "blocks": {
+        "quant_method": "fp8",
+        "activation_scheme": "dynamic",
+        "weight_block_size": [16, 16],
+        "modules_to_not_convert": ["model.fc", "lm_head"],
+    },
+    "gptq": {"quant_method": "gptq", "bits": 4, "group_size": 16, "desc_act": False, "sym": True},
+    "awq": {"quant_method": "awq", "bits": 4, "group_size": 16, "zero_point": True, "version": "gemm"},
+    "bitsandbytes": {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+}
+"""Configs of quantized heads, as their tools write them."""
+
+
+def parts_of(weight: torch.Tensor, scheme: str) -> Tensors:
+    """What a tool stores in place of a weight, by the last part of its name."""
+    rows, columns = weight.shape
+    wide = weight.to(torch.float32)
+    if scheme == "quark":
+        scale = wide.abs().amax(dim=1) / 448
+        return {"weight": (wide / scale[:, None]).to(torch.float8_e4m3fn), "weight_scale": scale}
+    if scheme == "int8":
+        scale = wide.abs().amax(dim=1, keepdim=True) / 127
+        return {"weight": (wide / scale).round().to(torch.int8), "weight_scale": scale.to(weight.dtype)}
+    if scheme == "blocks":
+        blocks = torch.rand(-(-rows // 16), -(-columns // 16))
+        return {"weight": wide.to(torch.float8_e4m3fn), "weight_scale_inv": blocks}
+
+    def words(*shape: int) -> torch.Tensor:
+        return torch.randint(-(2**31), 2**31 - 1, shape, dtype=torch.int64).to(torch.int32)
+
+    groups = -(-columns // 16)
+    if scheme == "int4":
+        return {
+            "weight_packed": words(rows, -(-columns // 8)),
+            "weight_scale": torch.rand(rows, groups).to(weight.dtype),
+            "weight_shape": torch.tensor([rows, columns]),
+        }
+    if scheme == "gptq":
+        packed, index = words(-(-columns // 8), rows), {"g_idx": (torch.arange(columns) // 16).to(torch.int32)}
+    elif scheme == "awq":
+        packed, index = words(columns, -(-rows // 8)), {}
+    else:
+        bits = torch.randint(0, 255, (rows * columns // 2, 1), dtype=torch.uint8)
+        return {"weight": bits, "weight.absmax": torch.rand(4), "weight.quant_map": torch.rand(16)}
+    return {
+        "qweight": packed,
+        "qzeros": words(groups, -(-rows // 8)),
+        "scales": torch.rand(groups, rows, dtype=torch.float16),
+        **index,
+    }
+
+
+def with_scheme(source: Path, scheme: str, but: tuple[str, ...] = ("fc", "lm_head"), **changes: Any) -> Path:
+    """The head in a folder with its matrices quantized, but for those whose module ends in one of ``but``."""
+    out: Tensors = {}
+    for name, tensor in tensors_of(source).items():
+        module = name.removesuffix(".weight")
+        if tensor.dim() == 2 and module != name and not module.endswith((*but, "embed_tokens")):
+            out |= {f"{module}.{part}": t.contiguous() for part, t in parts_of(tensor, scheme).items()}
+        else:
+            out[name] = tensor
+    save_file(out, source / "model.safetensors", metadata=heads_metadata(source))
+    return edit(source, quantization_config={**SCHEMES[scheme], **changes})
+
+
+def heads_metadata(folder: Path) -> dict[str, str] | None:
+    with safe_open(folder / "model.safetensors", "pt") as f:
+        return f.metadata()

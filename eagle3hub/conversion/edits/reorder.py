@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from dataclasses import replace
 
-from eagle3hub.checkpoint.safetensors import FLOATS, TORCH_NAME, TensorRef
+from eagle3hub.checkpoint.safetensors import FLOATS, TORCH_NAME, TensorRef, is_scale
 from eagle3hub.checkpoint.writer import cast, is_exact, reordered
 from eagle3hub.conversion.edits.change import Change, edited_configs, with_map
 from eagle3hub.errors import ConfigError, Hint, Refusal, UsageError, VocabMapError
@@ -116,7 +116,7 @@ def sort_aux(head: Head) -> tuple[Head, Change]:
     tensors = dict(head.tensors)
     touched: list[str] = []
     quantized = [
-        n for n in tensors if n.startswith("fc.weight_") or (n == "fc.weight" and tensors[n].dtype not in FLOATS)
+        n for n in tensors if n.startswith("fc.") and (is_scale(n) or "packed" in n or tensors[n].dtype not in FLOATS)
     ]
     if quantized:
         raise Refusal(

@@ -15,7 +15,7 @@ from eagle3hub.conversion.edits.change import Change, with_map
 from eagle3hub.errors import Hint, Problem, SourceError, UsageError, VocabMapError
 from eagle3hub.head import Head
 from eagle3hub.head.vocab import VocabMap, check_vocab_map, is_map, order_fault, subtractions
-from eagle3hub.layouts import get_reader
+from eagle3hub.layouts.base import READERS
 from eagle3hub.layouts.nemo import SELECTED
 from eagle3hub.layouts.tensors import BUFFERS, read_integers, read_mask
 from eagle3hub.system.reading import opened
@@ -124,7 +124,7 @@ def repair_vocab(head: Head, names: Sequence[str]) -> tuple[Head, list[Change]]:
             raise UsageError(
                 f"there is no repair called {name}", hint=f"choose one of {', '.join(REPAIRS)}", code="usage-repair"
             )
-        if name == "from-t2d" and not get_reader(head.layout).contract.trainer_sorts:
+        if name == "from-t2d" and not READERS[head.layout].contract.trainer_sorts:
             raise VocabMapError(
                 f"--repair from-t2d needs a trainer that keeps lm_head in ascending order; {head.layout} does not say",
                 hint=Hint("give the run's own map with --d2t FILE", "--d2t"),
@@ -208,7 +208,7 @@ def _raw_buffers(head: Head) -> tuple[array[int] | None, bytes | None]:
 def _with_ordered_map(head: Head, vocab: VocabMap | None) -> Head:
     """The head with another map, and with a problem if the map is not in the order that its layout's trainer keeps."""
     head = with_map(head, vocab)
-    if vocab is None or not get_reader(head.layout).contract.sorted_rows:
+    if vocab is None or not READERS[head.layout].contract.sorted_rows:
         return head
     fault = order_fault(vocab, sorted_rows=True, trainer_sorts=True)
     if fault is None:

@@ -21,10 +21,10 @@ from eagle3hub.engines.preflight.contracts import EFFECTS
 from eagle3hub.errors import Hint, InputError, LayoutError, Refusal, UsageError
 from eagle3hub.head import Head
 from eagle3hub.head.aux_defaults import AUX_COUNT, AUX_IDS
+from eagle3hub.head.rope import bound_by_context
 from eagle3hub.head.target import TargetFacts
 from eagle3hub.layouts import detect
 from eagle3hub.layouts.base import AS_FOUND, LAYOUTS, LayoutFiles
-from eagle3hub.layouts.hf_config import bound_by_context
 from eagle3hub.layouts.tensors import prepared
 from eagle3hub.system.documents import document_bytes
 

@@ -118,9 +118,20 @@ def _sglang_jax(settings: Mapping[str, Any], line: LineOf, written: WrittenAs, c
     return []
 
 
-def vllm_speculative_config(config: Mapping[str, Any], line: LineOf) -> list[RecipeFinding]:
-    """Check vLLM's speculative config for unknown keys, and for a method that vLLM would guess wrongly."""
+def vllm_speculative_config(
+    config: Mapping[str, Any], line: LineOf, tensor_parallel: int | None = None
+) -> list[RecipeFinding]:
+    """Check vLLM's speculative config: unknown keys, a method that vLLM would guess wrongly, the draft's devices.
+
+    ``tensor_parallel`` is the number of devices that the command splits the target over, or None if it is not known.
+    """
     findings = []
+    devices = config.get("draft_tensor_parallel_size")
+    if tensor_parallel is not None and type(devices) is int and devices not in (1, tensor_parallel):
+        what = f"vLLM refuses draft_tensor_parallel_size {devices} for a target on {tensor_parallel}"
+        instead = f"draft_tensor_parallel_size 1 or {tensor_parallel}, or leave it out"
+        at = line("draft_tensor_parallel_size")
+        findings.append(RecipeFinding("vllm-draft-devices", "error", at, "vllm", what, instead))
     own = interface("vllm")
     for key in config:
         if key == "tensor_parallel_size":
@@ -196,7 +207,8 @@ def check_command(command: ServerCommand, hint: str | None) -> list[RecipeFindin
     findings += _names(engine, given, command)
     settings = {name.lstrip("-").replace("-", "_"): value for name, value in given.items()}
     if engine == "vllm" and isinstance(given.get("--speculative-config"), str):
-        findings += _vllm_config(str(given["--speculative-config"]), command)
+        devices = given.get("--tensor-parallel-size", given.get("-tp", "1"))
+        findings += _vllm_config(str(given["--speculative-config"]), command, _whole(devices))
     findings += check_settings(
         engine,
         settings,
@@ -231,7 +243,13 @@ def _names(engine: str, given: Mapping[str, Any], command: ServerCommand) -> lis
     return findings
 
 
-def _vllm_config(text: str, command: ServerCommand) -> list[RecipeFinding]:
+def _whole(value: Any) -> int | None:
+    """The number that a setting gives, or None for a placeholder."""
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
+
+
+def _vllm_config(text: str, command: ServerCommand, tensor_parallel: int | None) -> list[RecipeFinding]:
     line = command.where.line_of("--speculative-config")
     if UNFILLED in text or "$" in text:
         return []
@@ -243,7 +261,7 @@ def _vllm_config(text: str, command: ServerCommand) -> list[RecipeFinding]:
         return [RecipeFinding("vllm-config-json", "error", line, "vllm", what, instead)]
     if not isinstance(config, dict):
         return [RecipeFinding("vllm-config-json", "error", line, "vllm", "--speculative-config is not a JSON object")]
-    return vllm_speculative_config(config, lambda name: command.where.line_of(name))
+    return vllm_speculative_config(config, lambda name: command.where.line_of(name), tensor_parallel)
 
 
 def check_variable(variable: VariableSetting) -> list[RecipeFinding]:

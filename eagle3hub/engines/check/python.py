@@ -157,7 +157,12 @@ def _call(dotted: str, node: ast.Call, snippet: Snippet) -> list[RecipeFinding]:
     )
     config = settings.get("speculative_config")
     if engine == "vllm" and isinstance(config, dict):
-        findings += vllm_speculative_config(config, lambda name: _line_in(snippet, lines["speculative_config"], name))
+        devices = settings.get("tensor_parallel_size", 1)
+        findings += vllm_speculative_config(
+            config,
+            lambda name: _line_in(snippet, lines["speculative_config"], name),
+            devices if type(devices) is int and not _unpacks(node) else None,
+        )
     return findings
 
 

@@ -11,13 +11,16 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from eagle3hub.engines.preflight.case import PreflightCase, PreflightFinding
 from eagle3hub.engines.preflight.contracts import (
+    EFFECTS,
     Effect,
     EngineContract,
     PreflightVerdict,
     Reason,
+    condition,
     contract,
     contracts,
     current_contracts,
+    doubts,
     weigh,
 )
 from eagle3hub.engines.preflight.files import (
@@ -36,9 +39,13 @@ from eagle3hub.engines.preflight.rules import (
     wiring_findings,
 )
 from eagle3hub.engines.specs import engine_data
+from eagle3hub.errors import Problem
+from eagle3hub.head import Head
+from eagle3hub.head.aux_defaults import FINAL_STATE
 from eagle3hub.head.target import TargetFacts
 
 __all__ = [
+    "EFFECTS",
     "Effect",
     "EngineContract",
     "ExaminedHead",
@@ -47,10 +54,13 @@ __all__ = [
     "PreflightVerdict",
     "Reason",
     "Truth",
+    "condition",
     "contract",
     "contracts",
     "current_contracts",
+    "doubts",
     "engines_serving",
+    "engines_unchecked",
     "examine",
     "examine_written",
     "infer_truth",
@@ -59,6 +69,7 @@ __all__ = [
     "preflight_all",
     "preflight_findings",
     "target_embeddings",
+    "told_layers",
     "weigh",
 ]
 
@@ -69,14 +80,24 @@ def preflight(
     version: str,
     target: TargetFacts | None = None,
     capture: Sequence[int] | None = None,
+    tensor_parallel: int = 1,
 ) -> PreflightVerdict:
     """Predict what ``version`` of ``engine`` will do with the files of ``subject``.
 
     Without ``target``, the verdict is ``unknown`` if it depends on the target. ``capture`` holds the after-layer ids
-    that TensorRT-LLM's YAML names (``eagle3_layers_to_capture``); no other engine takes them. Raises UsageError for an
-    engine or a version without a contract.
+    that TensorRT-LLM's YAML names (``eagle3_layers_to_capture``); no other engine takes them. ``tensor_parallel`` is
+    the number of devices that target and draft are split over. Raises UsageError for an engine or a version without a
+    contract.
     """
-    return _judge(subject, contract(engine, version), target, None if capture is None else tuple(capture))
+    told = None if capture is None else tuple(capture)
+    return _judge(subject, contract(engine, version), target, told, tensor_parallel)
+
+
+def told_layers(head: Head, engine: str) -> tuple[int, ...] | None:
+    """Return what an engine is told beside the files, as ``capture``: TensorRT-LLM the layers that are no default."""
+    if engine != "trtllm" or head.aux is None or head.has_default_aux:
+        return None
+    return tuple(head.aux.after_layer) if head.aux.numbered else FINAL_STATE
 
 
 def preflight_all(subject: ExaminedHead, target: TargetFacts | None = None) -> list[PreflightVerdict]:
@@ -96,17 +117,28 @@ def engines_serving(engines: Iterable[str], target: TargetFacts | None) -> dict[
     Without ``target``, an engine is left out only if it drafts for no target. If one runner of a version can serve the
     target, the engine can.
     """
+    return _about_target(engines, target, "refuses")
+
+
+def engines_unchecked(engines: Iterable[str], target: TargetFacts | None) -> dict[str, str]:
+    """Say that of each engine of which it was not checked whether its pinned version drafts for a target."""
+    found = _about_target(engines, target, "unknown")
+    return {engine: reason for engine, reason in found.items() if reason is not None}
+
+
+def _about_target(engines: Iterable[str], target: TargetFacts | None, effect: Effect) -> dict[str, str | None]:
+    """What an engine does with a target, whatever the head is, if it has this effect in all runners of its version."""
     found: dict[str, str | None] = {}
     for engine in engines:
-        reasons = [_unserved(terms, target) for terms in pinned_contracts(engine)]
+        reasons = [_of_target(terms, target, effect) for terms in pinned_contracts(engine)]
         found[engine] = next(iter(reasons), None) if all(reasons) else None
     return found
 
 
-def _unserved(terms: EngineContract, target: TargetFacts | None) -> str | None:
+def _of_target(terms: EngineContract, target: TargetFacts | None, effect: Effect) -> str | None:
     for finding in unserved_findings(terms, target):
         rule = terms.rules.get(finding.code)
-        if rule is not None and rule.effect == "refuses":
+        if rule is not None and rule.effect == effect:
             return rule.reason(finding.code, finding.facts).sentence
     return None
 
@@ -119,14 +151,37 @@ def preflight_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
 
 
 def _judge(
-    subject: ExaminedHead, terms: EngineContract, target: TargetFacts | None, capture: tuple[int, ...] | None = None
+    subject: ExaminedHead,
+    terms: EngineContract,
+    target: TargetFacts | None,
+    capture: tuple[int, ...] | None = None,
+    tensor_parallel: int = 1,
 ) -> PreflightVerdict:
     acting = terms
     if subject.truth.parallel_drafting and terms.parallel_drafting_by is not None:
         acting = contract(terms.engine, terms.parallel_drafting_by)
     reasons = []
-    for found in preflight_findings(PreflightCase(subject.files, subject.truth, acting, target, capture)):
+    case = PreflightCase(subject.files, subject.truth, acting, target, capture, tensor_parallel)
+    for found in preflight_findings(case):
         rule = acting.rules.get(found.code)
         if rule is not None:
             reasons.append(rule.reason(found.code, found.facts))
-    return weigh(terms.engine, terms.version, terms.title, reasons)
+    reasons += _of_errors(subject.errors, acting, reasons)
+    return weigh(terms.engine, terms.version, terms.title, reasons, subject.assumptions)
+
+
+def _of_errors(errors: Sequence[Problem], terms: EngineContract, found: Sequence[Reason]) -> Iterator[Reason]:
+    """Yield what the errors of reading mean to an engine, so that none is right about what `inspect` calls an error.
+
+    An error counts where no other reason speaks against the engine; those that do not concern it are named with the
+    reason.
+    """
+    doomed = any(EFFECTS.index(reason.effect) > EFFECTS.index("depends") for reason in found)
+    for error in dict.fromkeys(errors):
+        why, source = terms.unconcerned.get(error.code), "eagle3hub inspect, which calls it an error"
+        if why is not None:
+            spared = f"is not concerned by an error of the head ({error.code}): it {why}"
+            yield Reason("head-error-elsewhere", "right", spared, source, None)
+        elif not doomed:
+            wrong = f"gets a head that is in error: {error.message} ({error.code})"
+            yield Reason("head-error", "unknown", wrong, source, error.hint)

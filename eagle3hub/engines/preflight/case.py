@@ -24,7 +24,8 @@ class PreflightCase:
     """A head's files and what it computes, an engine's contract, and the target, if known.
 
     ``capture`` holds the after-layer ids that the engine is given in addition to the files (``[-1]``: the final hidden
-    state), or None. ``fields`` are the config's, with a nested config merged in.
+    state), or None. ``tensor_parallel`` is the number of devices that target and draft are split over. ``fields`` are
+    the config's, with a nested config merged in.
     """
 
     files: HeadFiles
@@ -32,6 +33,7 @@ class PreflightCase:
     contract: EngineContract
     target: TargetFacts | None
     capture: tuple[int, ...] | None = None
+    tensor_parallel: int = 1
     fields: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:

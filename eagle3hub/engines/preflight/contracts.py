@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any, Literal
@@ -11,15 +11,80 @@ from typing import Any, Literal
 from eagle3hub.engines import ENGINES
 from eagle3hub.engines.specs import DATA, engine_data, engine_title, merge_tables, version_document, versions_with
 from eagle3hub.errors import UsageError
-from eagle3hub.head.aux_defaults import Layer, target_types
+from eagle3hub.head import Assumption
+from eagle3hub.head.aux_defaults import AUX_IDS, Layer, target_types
+from eagle3hub.head.rope import Place, Reader
 from eagle3hub.system.resources import read_toml
 from eagle3hub.system.typed import build, build_each
+
+# What a verdict rests on beside the files: assumptions about the training
+
+
+_NO_MATTER = frozenset({"num_target_layers", "speculators_config.verifier.name_or_path"})
+"""Assumptions about what to write into a config, which change nothing that an engine computes."""
+
+
+def _layers(value: Any) -> str:
+    if not isinstance(value, list | tuple):
+        return "trained on the default layers of its target, whose depth is not known"
+    return f"trained on layers {', '.join(str(i + 1) for i in value)}"
+
+
+def _with(name: str) -> Callable[[Any], str]:
+    return lambda value: f"trained {'with' if value else 'without'} {name}"
+
+
+_CONDITIONS: dict[str, Callable[[Any], str]] = {
+    "aux": _layers,
+    AUX_IDS: _layers,
+    "rope_theta": lambda value: f"trained with RoPE base {value:g}" if isinstance(value, int | float) else "",
+    "rope_scaling": _with("RoPE scaling"),
+    "feedback": lambda value: f"trained with {str(value).replace('_', '-')} feedback",
+    "norm_before_residual": _with("norm_before_residual"),
+    "norm_before_fc": _with("norm_before_fc"),
+    "fc_norm": _with("fc_norm"),
+    "mask_token_id": lambda value: f"trained with mask token {value}",
+    "max_position_embeddings": lambda value: f"trained with a context of {value} tokens",
+    "embed_tokens": lambda value: f"trained with {value} embeddings",
+}
+"""By field, what must hold of the training; layers are boundary ids, as in every sentence about aux layers."""
+
+_SHOWN_BY: dict[str, tuple[str, ...]] = {
+    "aux": ("aux-",),
+    AUX_IDS: ("aux-",),
+    "rope_theta": ("rope-theta",),
+    "rope_scaling": ("rope-scaling",),
+    "max_position_embeddings": ("rope-scaling",),
+    "feedback": ("feedback",),
+    "norm_before_residual": ("norm-before-residual",),
+    "norm_before_fc": ("norm-before-fc",),
+    "fc_norm": ("fc-norm",),
+    "embed_tokens": ("embedding-",),
+}
+"""By field, the beginnings of the codes of findings that compare an engine with it."""
+
+
+def doubts(assumptions: Sequence[Assumption]) -> tuple[Assumption, ...]:
+    """The assumptions that a verdict depends on: doubtful ones about what the head was trained to compute."""
+    return tuple(a for a in assumptions if a.doubtful and a.field not in _NO_MATTER)
+
+
+def condition(assumption: Assumption) -> str:
+    """What must hold for an assumption to be true, to follow "right if", such as ``trained on layers 2, 40, 77``."""
+    told = _CONDITIONS.get(assumption.field)
+    return (told(assumption.value) if told else "") or f"{assumption.field} is {assumption.value}"
+
+
+def shown_by(assumption: Assumption, code: str) -> bool:
+    """Whether a finding of this code compares the engine with what was assumed."""
+    return code.startswith(_SHOWN_BY.get(assumption.field, ("?",)))
+
 
 # Verdicts of a preflight and their reasons
 
 
-Effect = Literal["right", "unknown", "silently_wrong", "refuses"]
-EFFECTS: tuple[Effect, ...] = ("right", "unknown", "silently_wrong", "refuses")
+Effect = Literal["right", "depends", "unknown", "silently_wrong", "refuses"]
+EFFECTS: tuple[Effect, ...] = ("right", "depends", "unknown", "silently_wrong", "refuses")
 """From weakest to strongest: a refusal outweighs the rest, because a refused head does no silent harm."""
 
 
@@ -49,9 +114,11 @@ class Reason:
 class PreflightVerdict:
     """What one engine version will do with a head.
 
-    ``kind``: ``right`` (it loads the head and computes what the head was trained for), ``silently_wrong`` (it loads
-    and serves the head but computes something else, so acceptance suffers), ``refuses`` (it stops at start-up or at
-    the first request), ``unknown`` (this depends on something we do not have). The worst reason comes first.
+    ``kind``: ``right`` (it loads the head and computes what the head was trained for), ``depends`` (the same, if what
+    ``depends`` lists is true of the training), ``silently_wrong`` (it loads and serves the head but computes something
+    else, so acceptance suffers), ``refuses`` (it stops at start-up or at the first request), ``unknown`` (not known
+    here: it needs something we do not have). The worst reason comes first. ``depends`` lists the assumptions that
+    the verdict rests on, ``assumed`` all that the truth about the head rests on.
     """
 
     engine: str
@@ -59,6 +126,24 @@ class PreflightVerdict:
     title: str
     kind: Effect
     reasons: tuple[Reason, ...]
+    depends: tuple[Assumption, ...] = ()
+    assumed: tuple[Assumption, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def condition(self) -> str:
+        """What must be true of the training, to follow "right if"; empty if the verdict rests on no assumption."""
+        return " and ".join(dict.fromkeys(condition(a) for a in self.depends))
+
+    @property
+    def words(self) -> str:
+        """The verdict in words, such as ``right if trained on layers 2, 40, 77``."""
+        return f"right if {self.condition}" if self.kind == "depends" else self.kind.replace("_", " ")
+
+    @property
+    def on_files(self) -> PreflightVerdict:
+        """The verdict without what is wrong with the target's own config, which no file of a head can mend."""
+        mendable = [reason for reason in self.reasons if reason.code != "target-rope"]
+        return weigh(self.engine, self.version, self.title, mendable, self.assumed)
 
     def with_settings(self, keys: Collection[str]) -> PreflightVerdict:
         """Return the verdict on the files together with a command that states these settings.
@@ -66,7 +151,7 @@ class PreflightVerdict:
         What a reason's hint would have the user set no longer counts.
         """
         reasons = [r for r in self.reasons if not any(key in (r.hint or "") for key in keys)]
-        return weigh(self.engine, self.version, self.title, reasons)
+        return weigh(self.engine, self.version, self.title, reasons, self.assumed)
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as an entry of ``engines`` in ``--json`` output."""
@@ -76,13 +161,29 @@ class PreflightVerdict:
             "title": self.title,
             "verdict": self.kind,
             "reasons": [r.to_json() for r in self.reasons],
+            **({"depends": [a.to_json() for a in self.depends]} if self.depends else {}),
         }
 
 
-def weigh(engine: str, version: str, title: str, reasons: Iterable[Reason]) -> PreflightVerdict:
-    """Return the verdict that follows from ``reasons``: the worst effect decides."""
+def weigh(
+    engine: str, version: str, title: str, reasons: Iterable[Reason], assumed: Sequence[Assumption] = ()
+) -> PreflightVerdict:
+    """Return the verdict that follows from ``reasons``: the worst effect decides.
+
+    ``assumed`` are the assumptions about the training that are doubtful (`doubts`). What would be right depends on
+    them; another verdict rests on those that its deciding reasons compare the engine with.
+    """
     ordered = sorted(reasons, key=lambda r: -EFFECTS.index(r.effect))
-    return PreflightVerdict(engine, version, title, ordered[0].effect if ordered else "right", tuple(ordered))
+    kind = ordered[0].effect if ordered else "right"
+    deciding = [r.code for r in ordered if r.effect == kind]
+    if kind in ("right", "depends"):
+        rests = tuple(assumed)
+        kind = "depends" if rests else kind
+    elif all(any(shown_by(a, code) for a in assumed) for code in deciding):
+        rests = tuple(a for a in assumed if any(shown_by(a, code) for code in deciding))
+    else:
+        rests = ()
+    return PreflightVerdict(engine, version, title, kind, tuple(ordered), rests, tuple(assumed))
 
 
 # Contracts: what each engine version reads, needs and silently ignores
@@ -90,8 +191,8 @@ def weigh(engine: str, version: str, title: str, reasons: Iterable[Reason]) -> P
 # ``engines/data/common/rules.toml`` holds the usual effect and sentence for each code of a finding. The
 # ``contract.toml`` of a version lists the codes that matter to this version, each with its source; a code that is not
 # listed does no harm there. A contract that builds on another version's states only the differences; a rule with the
-# effect ``right`` cancels an inherited one. If the runners of a version read files differently, ``[runners]`` states
-# the differences for each.
+# effect ``right`` and no words of its own cancels an inherited one. If the runners of a version read files differently
+# from each other, ``[runners]`` states the differences for each.
 
 
 Numbering = Literal["boundary", "after", "after-if-first-is-1", "boundary-if-last-layer"]
@@ -139,6 +240,66 @@ class AuxReading:
         return tuple(Layer(of, plus) for of, plus in zip(("", "L//2", "L"), self.default, strict=True))
 
 
+@dataclass(frozen=True, slots=True)
+class RopeReading:
+    """How an engine finds RoPE.
+
+    Attributes:
+        reader: ``standard`` or ``top_level``; see `eagle3hub.head.rope`.
+        types: the types that it computes, by the names that it takes.
+        partial: where it looks for ``partial_rotary_factor``.
+        original: what it takes for ``original_max_position_embeddings`` where no key states it, if not the context.
+    """
+
+    reader: Reader
+    types: frozenset[str]
+    partial: frozenset[Place] = frozenset()
+    original: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodReading:
+    """How an engine reads one method of quantization.
+
+    Attributes:
+        excludes: keys whose list names what is left out; the first that has one decides.
+        matching: how an entry is compared with the name of a module (`eagle3hub.head.quantization.MATCHINGS`).
+        by_shards: fused modules (``qkv``, ``gate_up``) that are also compared by the names of their parts.
+        lm_head: whether it is ``never`` quantized, or ``as others`` are.
+        targeted: whether ``config_groups`` say what is quantized. untargeted: what happens to a linear module that no
+            target names.
+        needs: dotted keys without which the engine stops; alternatives separated by ``|``.
+        forms: forms of numbers that it has code for. forms_of_some_devices: those that only some devices run.
+    """
+
+    excludes: tuple[str, ...]
+    matching: Literal[
+        "equal", "equal-or-regex", "suffix-or-regex", "path", "glob-or-substring", "path-or-glob-of-part"
+    ]
+    by_shards: frozenset[str] = frozenset()
+    lm_head: Literal["never", "as others"] = "never"
+    targeted: bool = False
+    untargeted: Literal["plain", "refuses"] = "plain"
+    needs: tuple[str, ...] = ()
+    forms: frozenset[str] = frozenset()
+    forms_of_some_devices: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizationReading:
+    """How an engine reads quantized drafts.
+
+    Attributes:
+        modules: names of the modules that can hold quantized weights, by kind (``fc``, ``lm_head``, ``qkv``, ``o``,
+            ``gate_up``, ``down``); ``{n}`` is the number of the target's layers plus that of the draft's layer.
+        methods: every ``quant_method`` that it knows (empty: not known). read: those whose code was read.
+    """
+
+    modules: Mapping[str, str] = field(default_factory=dict)
+    methods: frozenset[str] = frozenset()
+    read: Mapping[str, MethodReading] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContractTerms:
     """How an engine reads files, as a contract states it.
@@ -158,18 +319,21 @@ class ContractTerms:
         norms: keys for each norm flag; the first that is present decides.
         nested_norms: by speculators_model_type, the flags read from a nested config, each with its default (empty: as
             in a flat config).
-        rope: forms of the RoPE fields that it reads; the first that is present decides.
+        rope: how it reads RoPE.
         later_norm: norm before attention in layers after the first.
         attention_bias, fc_bias: whether it loads the biases of q/k/v/o (if ``attention_bias`` is set) and of fc (if
             ``bias`` is set). o_proj_bias: flags that make it build a bias of o_proj.
         mlp_width: by the draft's model type, the key for the width of its MLP where it is not ``intermediate_size``.
         own_embedding_if_other_width: whether it uses the file's embed_tokens if the widths differ.
         parallel_drafting_by: the runner that takes over for P-EAGLE heads, or None.
+        quantization: how it reads quantized drafts.
+        unconcerned: by code, errors of reading that do not concern the engine, each with the reason.
         mtp_types: model types of a draft's config that it takes for a model with multi-token prediction, and refuses.
     """
 
     architectures: Mapping[str, frozenset[str]]
     aux: AuxReading
+    rope: RopeReading
     any_architecture: bool = False
     reads_nested: bool = False
     layer_names: frozenset[str] = frozenset()
@@ -182,7 +346,6 @@ class ContractTerms:
     class_count_lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     norms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     nested_norms: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
-    rope: tuple[str, ...] = ()
     later_norm: str = "input_layernorm"
     attention_bias: bool = False
     fc_bias: bool = False
@@ -190,6 +353,8 @@ class ContractTerms:
     mlp_width: Mapping[str, str] = field(default_factory=dict)
     own_embedding_if_other_width: bool = False
     parallel_drafting_by: str | None = None
+    quantization: QuantizationReading = QuantizationReading()
+    unconcerned: Mapping[str, str] = field(default_factory=dict)
     mtp_types: frozenset[str] = frozenset()
 
 
@@ -202,7 +367,7 @@ class EngineContract(ContractTerms):
         aux_by_target: by model type of the target, how it reads aux layers.
         only_targets: the only model types of targets that it drafts for (empty: no known limit).
         known_targets, not_targets: model types of targets that its source supports, and does not support (empty:
-            unknown).
+            unknown). newer_targets: types that came after it.
         rules: by code, the effect of a finding.
     """
 
@@ -213,6 +378,7 @@ class EngineContract(ContractTerms):
     only_targets: frozenset[str]
     known_targets: frozenset[str]
     not_targets: frozenset[str]
+    newer_targets: frozenset[str]
     rules: Mapping[str, ContractRule]
 
 
@@ -261,6 +427,7 @@ class _File(ContractTerms):
     only_targets: str | frozenset[str] = frozenset()
     known_targets: str | frozenset[str] = frozenset()
     not_targets: str | frozenset[str] = frozenset()
+    newer_targets: str | frozenset[str] = frozenset()
 
 
 @cache
@@ -333,6 +500,7 @@ def _contract(engine: str, version: str, number: str, file: _File) -> EngineCont
         only_targets=_types(file.only_targets),
         known_targets=_types(file.known_targets),
         not_targets=_types(file.not_targets),
+        newer_targets=_types(file.newer_targets),
         rules=rules,
     )
 
@@ -367,6 +535,8 @@ def _rules(own: Mapping[str, _Ruling]) -> dict[str, ContractRule]:
         if not always.always and code not in own:
             continue
         said = own.get(code, _Ruling())
+        if said.effect == "right" != always.effect and said.says is None:
+            continue
         source = said.source or always.source
         if source is None:
             raise ValueError(f"the rule {code} does not say where it was read")

@@ -14,13 +14,16 @@ from eagle3hub.address import HubAddress, parse_address
 from eagle3hub.checkpoint.folder import DUPLICATE, Checkpoint, open_checkpoint, read_tensor
 from eagle3hub.checkpoint.pickles import is_pickle
 from eagle3hub.checkpoint.safetensors import TensorRef
-from eagle3hub.errors import InputError
-from eagle3hub.head import Head
+from eagle3hub.engines.preflight.contracts import doubts
+from eagle3hub.errors import InputError, Problem
+from eagle3hub.head import Assumption, Head
 from eagle3hub.head.aux_defaults import AUX_IDS
+from eagle3hub.head.quantization import QUANT_CONFIG, Scheme, json_object, scheme_in, stated_beside
+from eagle3hub.head.rope import ROPE_THETA, of_whole_heads, read_rope
 from eagle3hub.head.vocab import check_vocab_map
 from eagle3hub.layouts.base import LayoutFiles
-from eagle3hub.layouts.hf_config import ORIGINAL, context_of, plain_scaling, with_original
-from eagle3hub.layouts.tensors import PACKED, QUANT_CONFIG, read_mask
+from eagle3hub.layouts.hf_config import context_of
+from eagle3hub.layouts.tensors import read_mask
 from eagle3hub.system.reading import opened
 
 # Compare embeddings: several engines always use the target's embed_tokens, even if the head has its own
@@ -84,8 +87,15 @@ _NESTED_KEYS = (
 _ON_MAP_ALONE = frozenset({"zero", "arange", "absolute", "double-subtracted", "out-of-range", "duplicate"})
 _TYPECODES = {"I32": "i", "I64": "q"}
 _NUMBERED = re.compile(r"(?:model\.)?(?:midlayer|layers)\.(\d{1,9})\.")
-QUANTIZED_NAME = re.compile(r"_scale(_\d+|_inv)?$|_zero_point$|\.(qweight|qzeros|scales|weight_packed)$")
+QUANTIZED_NAME = re.compile(
+    r"_scale(_\d+|_inv)?$|_zero_point$|\.(qweight|qzeros|scales|g_idx|weight_packed|weight_shape|weight_g_idx)$"
+)
 """Names of tensors that accompany or replace a quantized weight: scales, zero points, packed values."""
+PACKED = frozenset({"U8", "I32"})
+"""Dtypes whose elements hold several weights each."""
+_QUANTIZED = PACKED | {"F8_E4M3", "F8_E5M2", "I8"}
+PACKED_NAME = re.compile(r"\.(weight_packed|qweight)$")
+"""Names of packed values, which stand for a weight."""
 
 
 _MOST = 1000
@@ -99,7 +109,7 @@ class HeadFiles:
     Attributes:
         config: the parsed config.json, including nulls. tensors: dtype and shape by name on disk.
         weights: names of the weights files. mislabelled: torch pickles among them that are named ``.safetensors``.
-        quant_file: whether ModelOpt's hf_quant_config.json lies beside config.json.
+        quant_file: what ModelOpt's hf_quant_config.json holds; None where there is no such file.
         overlaid: whether two safetensors files in the folder hold a tensor of the same name with different contents.
         nested: whether config.json has speculators' nested form. fields: the Llama fields and the EAGLE-3 fields in
             one mapping, as readers of a nested config merge them.
@@ -109,7 +119,7 @@ class HeadFiles:
     tensors: Mapping[str, tuple[str, tuple[int, ...]]]
     weights: tuple[str, ...]
     mislabelled: tuple[str, ...] = ()
-    quant_file: bool = False
+    quant_file: Mapping[str, Any] | None = None
     overlaid: bool = False
     nested: bool = field(init=False)
     fields: Mapping[str, Any] = field(init=False)
@@ -125,7 +135,12 @@ class HeadFiles:
         """The place in the files that asks for quantized layers, or None; a null in config.json is no request."""
         if self.config.get("quantization_config"):
             return "quantization_config"
-        return QUANT_CONFIG if self.quant_file else None
+        return QUANT_CONFIG if self.quant_file is not None else None
+
+    @property
+    def scheme(self) -> Scheme | None:
+        """How these files say that the weights are quantized, or None."""
+        return scheme_in(self.config, self.quant_file)
 
     @property
     def says_sliding(self) -> bool:
@@ -146,7 +161,7 @@ class Truth:
         boundaries: boundary ids of these states, in the order of fc's columns; None means the trainer's default.
         norm_before_residual, norm_before_fc, fc_norm: its norms.
         feedback: the hidden state that the next draft step gets; None if the files leave this open.
-        rope_theta, rope_scaling: as trained. hidden_act: activation.
+        rope_theta, rope_scaling: as trained; every trainer rotates whole attention heads. hidden_act: activation.
         sliding_window, parallel_drafting: whether it has them.
         quantized: whether its tensors are quantized, even if the config does not say so.
         map_fault: the fault of d2t (code without ``vocab-``), or None. map_doubt: a conflict between t2d and d2t, or
@@ -188,10 +203,15 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class ExaminedHead:
-    """A head's files, and what the head was trained to compute."""
+    """A head's files, and what the head was trained to compute.
+
+    ``assumptions`` are the doubtful ones that ``truth`` rests on; ``errors`` are the errors that reading found.
+    """
 
     files: HeadFiles
     truth: Truth
+    assumptions: tuple[Assumption, ...] = field(default=(), compare=False)
+    errors: tuple[Problem, ...] = ()
 
 
 def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint | None = None) -> ExaminedHead:
@@ -206,13 +226,16 @@ def examine(checkpoint: Checkpoint, head: Head | None = None, target: Checkpoint
         tensors={name: (ref.dtype, ref.shape) for name, ref in checkpoint.tensors.items()},
         weights=tuple(path.name for path in checkpoint.weights),
         mislabelled=tuple(path.name for path in checkpoint.weights if _is_mislabelled(path)),
-        quant_file=(checkpoint.folder / QUANT_CONFIG).is_file(),
+        quant_file=stated_beside(checkpoint) if (checkpoint.folder / QUANT_CONFIG).is_file() else None,
         overlaid=any(p.code == DUPLICATE for p in checkpoint.problems),
     )
     truth = _with_map(infer_truth(files), checkpoint)
     if truth.embedding != "none" and target is not None:
         truth = replace(truth, embedding=compare_embeddings(checkpoint, target) or truth.embedding)
-    return ExaminedHead(files, truth if head is None else _with_head(truth, head))
+    errors = tuple(p for p in (checkpoint if head is None else head).problems if p.severity == "error")
+    if head is None:
+        return ExaminedHead(files, truth, errors=errors)
+    return ExaminedHead(files, _with_head(truth, head), doubts(head.assumptions), errors)
 
 
 def examine_written(head: Head, written: LayoutFiles, weights: Sequence[str]) -> ExaminedHead:
@@ -221,8 +244,9 @@ def examine_written(head: Head, written: LayoutFiles, weights: Sequence[str]) ->
     ``weights``: names of the weights files to be written.
     """
     tensors = {tensor.name: (tensor.dtype, tuple(tensor.shape)) for tensor in written.tensors}
-    files = HeadFiles(written.config, tensors, tuple(weights), quant_file=QUANT_CONFIG in written.side_files)
-    return ExaminedHead(files, _with_head(infer_truth(files), head))
+    beside = json_object(written.side_files[QUANT_CONFIG]) if QUANT_CONFIG in written.side_files else None
+    files = HeadFiles(written.config, tensors, tuple(weights), quant_file=beside)
+    return ExaminedHead(files, _with_head(infer_truth(files), head), doubts(head.assumptions))
 
 
 def _is_mislabelled(path: Path) -> bool:
@@ -244,7 +268,7 @@ def infer_truth(files: HeadFiles) -> Truth:
     listed = layer_ids(f, AUX_IDS)
     after = None if files.nested else layer_ids(eagle, AUX_IDS)
     boundaries = listed if listed is not None else None if after is None else tuple(i + 1 for i in after)
-    theta, scaling = read_rope(f, ("rope_parameters", "legacy"))
+    rope = read_rope(f, context=context_of(f))
     mla = any("kv_a_proj_with_mqa" in n or "kv_b_proj" in n for n in names)
     post = f.get("norm_output") is True or eagle.get("return_hidden_post_norm") is True
     return Truth(
@@ -263,8 +287,8 @@ def infer_truth(files: HeadFiles) -> Truth:
         or shape_of(files, "input_norm.weight") is not None,
         fc_norm=f.get("fc_norm") is True or any("fc_norm." in n or "aux_norm_" in n for n in names),
         feedback="post_norm" if post else "pre_norm",
-        rope_theta=theta,
-        rope_scaling=scaling,
+        rope_theta=ROPE_THETA if rope.theta is None else rope.theta,
+        rope_scaling=rope.scaling,
         hidden_act=str(f.get("hidden_act") or "silu"),
         sliding_window=files.says_sliding,
         quantized=packed_weights(files) or any(QUANTIZED_NAME.search(n) for n in names),
@@ -286,7 +310,7 @@ def _with_head(truth: Truth, head: Head) -> Truth:
         "fc_norm": s.fc_norm,
         "feedback": None if head.feedback_is_open else s.feedback,
         "rope_theta": s.rope.theta,
-        "rope_scaling": s.rope.scaling,
+        "rope_scaling": of_whole_heads(s.rope.scaling or {}),
         "uses_aux": s.uses_aux,
         "hidden_act": s.hidden_act,
         "sliding_window": s.sliding_window is not None,
@@ -337,24 +361,6 @@ def _embedding(files: HeadFiles) -> Embedding:
     return "differs" if files.config.get("embed_requires_grad") is True else "own"
 
 
-def read_rope(fields: Mapping[str, Any], spellings: Sequence[str]) -> tuple[float, dict[str, Any] | None]:
-    """Return RoPE base and scaling from the first form that is present; 10000 and None if none is."""
-    theta = _real(fields.get("rope_theta"), 10000.0)
-    for spelling in spellings:
-        found = fields.get("rope_parameters" if spelling == "rope_parameters" else "rope_scaling")
-        if spelling == "rope_parameters":
-            if not isinstance(found, dict):
-                continue
-            theta = _real(found.get("rope_theta"), theta)
-        scaling = plain_scaling(found) if isinstance(found, dict) else None
-        return theta, with_original(scaling, fields.get(ORIGINAL), context_of(fields))
-    return theta, None
-
-
-def _real(value: Any, default: float) -> float:
-    return float(value) if type(value) in (int, float) else default
-
-
 def find_tensor(tensors: Mapping[str, T], name: str) -> T | None:
     """Return a tensor by its name, with or without the prefix ``model.``, or None."""
     return tensors.get(name) or tensors.get(f"model.{name}")
@@ -367,14 +373,18 @@ def shape_of(files: HeadFiles, name: str) -> tuple[int, ...] | None:
 
 
 def inputs_of(files: HeadFiles, name: str) -> int | None:
-    """Return the number of inputs of a matrix (``U8`` holds two 4-bit values per byte), or None if it is no matrix."""
+    """Return the number of inputs of a matrix (``U8`` holds two 4-bit values per byte), or None if it is no matrix.
+
+    Also None for values that are packed another way.
+    """
     dtype, shape = find_tensor(files.tensors, name) or ("", ())
-    return shape[1] * (2 if dtype == "U8" else 1) if len(shape) == 2 else None
+    return shape[1] * (2 if dtype == "U8" else 1) if len(shape) == 2 and dtype != "I32" else None
 
 
-def packed_weights(files: HeadFiles, dtypes: Collection[str] = PACKED, of: str = ".weight") -> bool:
-    """Whether a tensor whose name ends in ``of`` holds packed values in one of these dtypes."""
-    return any(name.endswith(of) and dtype in dtypes for name, (dtype, _) in files.tensors.items())
+def packed_weights(files: HeadFiles, dtypes: Collection[str] = _QUANTIZED, of: str = ".weight") -> bool:
+    """Whether a tensor whose name ends in ``of``, or replaces it, holds quantized values in one of these dtypes."""
+    names = {PACKED_NAME.sub(".weight", name): dtype for name, (dtype, _) in files.tensors.items()}
+    return any(name.endswith(of) and dtype in dtypes for name, dtype in names.items())
 
 
 def nested_object(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -10,25 +10,28 @@ from typing import Any
 from eagle3hub.engines.preflight.case import PreflightCase, PreflightFinding, lookup
 from eagle3hub.engines.preflight.contracts import AuxReading, EngineContract, Numbering
 from eagle3hub.engines.preflight.files import (
+    PACKED_NAME,
     QUANTIZED_NAME,
     find_tensor,
     inputs_of,
     nested_object,
-    packed_weights,
     positive_int,
-    read_rope,
     shape_of,
 )
-from eagle3hub.head.aux_defaults import shown
+from eagle3hub.engines.preflight.quantization import quantization_findings
+from eagle3hub.head.aux_defaults import FINAL_STATE, shown
 from eagle3hub.head.fields import MASK_TOKENS
+from eagle3hub.head.rope import ROPE_THETA, read_rope
 from eagle3hub.head.target import TargetFacts
-from eagle3hub.layouts.hf_config import LAYERS, MLA_CLASS, context_of
+from eagle3hub.layouts.hf_config import LAYERS, MLA_CLASS, MLA_TYPES, context_of
 
 # Check config.json: what it says, and how an engine reads it
 
 
 _NORM_FLAGS = ("norm_before_residual", "norm_before_fc", "fc_norm")
-_NULLS = ("target_hidden_size", "draft_vocab_size", "eagle_config", "rope_theta")
+_NULLS = ("target_hidden_size", "draft_vocab_size", "eagle_config")
+_OTHER_BASES = frozenset({"apertus", "gpt_oss", "llama4", "llama4_text", "mistral3"})
+"""Types of targets whose config class has another RoPE base than 10000 by default (transformers 4.57.1)."""
 _NOT_NULL = (
     *("attention_bias", "hidden_act", "hidden_size", "initializer_range", "intermediate_size"),
     *("max_position_embeddings", "mlp_bias", "num_attention_heads", "num_hidden_layers", "rms_norm_eps"),
@@ -51,6 +54,7 @@ def configuration_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
     yield from _rope(case)
     yield from _context(case)
     yield from _kinds(case)
+    yield from _sharding(case)
 
 
 def _target(case: PreflightCase) -> Iterator[PreflightFinding]:
@@ -67,6 +71,7 @@ def _target(case: PreflightCase) -> Iterator[PreflightFinding]:
             )
     if not _needs_no_aux(case):
         yield from _target_type(terms, target)
+    yield from _target_config(terms, target)
 
 
 def unserved_findings(terms: EngineContract, target: TargetFacts | None) -> Iterator[PreflightFinding]:
@@ -74,14 +79,29 @@ def unserved_findings(terms: EngineContract, target: TargetFacts | None) -> Iter
     yield PreflightFinding("no-eagle3")
     if target is not None:
         yield from _target_type(terms, target)
+        yield from _target_config(terms, target)
 
 
 def _target_type(terms: EngineContract, target: TargetFacts) -> Iterator[PreflightFinding]:
     kind = target.model_type
-    if kind and (kind in terms.not_targets or (terms.only_targets and kind not in terms.only_targets)):
+    if kind and kind in terms.newer_targets:
+        yield PreflightFinding("target-newer", {"kind": kind})
+    elif kind and (kind in terms.not_targets or (terms.only_targets and kind not in terms.only_targets)):
         yield PreflightFinding("target-type", {"kind": kind})
     elif kind and terms.known_targets and kind not in terms.known_targets:
         yield PreflightFinding("target-unchecked", {"kind": kind})
+
+
+def _target_config(terms: EngineContract, target: TargetFacts) -> Iterator[PreflightFinding]:
+    """Check what an engine needs of the target's own config, whatever the head is."""
+    if target.ties_embeddings:
+        yield PreflightFinding("target-tied")
+    stated, read = target.rope(), target.rope(terms.rope.reader)
+    if stated is None or stated.theta is None or target.model_type in _OTHER_BASES:
+        return
+    base = ROPE_THETA if read is None or read.theta is None else read.theta
+    if stated.theta != base:
+        yield PreflightFinding("target-rope", {"read": f"{base:.15g}", "stated": f"{stated.theta:.15g}"})
 
 
 def _needs_no_aux(case: PreflightCase) -> bool:
@@ -127,7 +147,7 @@ def _draft_class(case: PreflightCase) -> Iterator[PreflightFinding]:
         yield PreflightFinding("architecture-plain" if plain else "architecture", facts)
     kind = case.files.config.get("model_type")
     if not case.files.nested and isinstance(kind, str) and kind in terms.mtp_types:
-        yield PreflightFinding("mtp-type", {"kind": kind})
+        yield PreflightFinding("mtp-type", {"kind": kind, "own": MLA_TYPES[0] if truth.kind == "mla" else truth.kind})
     if truth.kind != "mla" and case.fields.get("kv_lora_rank"):
         yield PreflightFinding("mla-stray")
     if truth.kind == "mla":
@@ -138,7 +158,9 @@ def _draft_class(case: PreflightCase) -> Iterator[PreflightFinding]:
         if not case.fields.get("q_lora_rank"):
             yield PreflightFinding("mla-query")
         scaled = (truth.rope_scaling or {}).get("rope_type")
-        if scaled not in (None, "yarn"):
+        if scaled is None:
+            yield PreflightFinding("mla-plain-rope")
+        elif scaled != "yarn":
             yield PreflightFinding("mla-rope", {"kind": scaled})
         if truth.quantized or case.files.says_quantized:
             yield PreflightFinding("mla-quantized")
@@ -200,16 +222,28 @@ def _norms(case: PreflightCase) -> Iterator[PreflightFinding]:
 
 
 def _rope(case: PreflightCase) -> Iterator[PreflightFinding]:
-    theta, scaling = read_rope(case.fields, case.contract.rope)
-    truth = case.truth
+    terms, truth, context = case.contract.rope, case.truth, context_of(case.fields)
+    read = read_rope(case.fields, terms.reader, context=context, original=terms.original)
+    if read.by_layer:
+        yield PreflightFinding("rope-by-layer")
+        return
+    if read.lacks:
+        yield PreflightFinding("rope-incomplete", {"kind": read.kind, "keys": " and no ".join(read.lacks)})
+    elif read.kind is not None and read.kind not in terms.types:
+        yield PreflightFinding("rope-type", {"kind": read.kind})
+    if read.theta is None:
+        yield PreflightFinding("null-rope-theta")
+    theta = ROPE_THETA if read.theta is None else read.theta
     if theta != truth.rope_theta:
         yield PreflightFinding("rope-theta", {"read": f"{theta:g}", "trained": f"{truth.rope_theta:g}"})
-    if (scaling or None) != (dict(truth.rope_scaling) if truth.rope_scaling else None):
-        how = "no RoPE scaling" if scaling is None else f"RoPE scaling {scaling}"
+    if read.scaling != (dict(truth.rope_scaling) if truth.rope_scaling else None):
+        how = "no RoPE scaling" if read.scaling is None else f"RoPE scaling {read.scaling}"
         yield PreflightFinding("rope-scaling", {"read": how})
-    for key, code in (("mrope_section", "mrope"), ("partial_rotary_factor", "partial-rotary")):
-        if key in (truth.rope_scaling or {}):
-            yield PreflightFinding(code)
+    if "mrope_section" in (truth.rope_scaling or {}):
+        yield PreflightFinding("mrope")
+    part = next((part for place, part in read.partial.items() if place in terms.partial), None)
+    if part is not None:
+        yield PreflightFinding("partial-rotary", {"part": f"{part:g}"})
 
 
 def _context(case: PreflightCase) -> Iterator[PreflightFinding]:
@@ -219,7 +253,28 @@ def _context(case: PreflightCase) -> Iterator[PreflightFinding]:
     if case.target is None or case.target.max_position_embeddings is None:
         yield PreflightFinding("context-unknown", {"stated": stated})
     elif length < case.target.max_position_embeddings:
-        yield PreflightFinding("context", {"stated": stated, "target": case.target.max_position_embeddings})
+        facts = {"stated": stated, "target": case.target.max_position_embeddings}
+        yield PreflightFinding("context", facts)
+        if (case.truth.rope_scaling or {}).get("rope_type") == "yarn":
+            yield PreflightFinding("context-lowered", facts)
+
+
+def _sharding(case: PreflightCase) -> Iterator[PreflightFinding]:
+    """Check that the draft's sizes divide by the number of devices; KV heads are replicated where there are fewer."""
+    devices = case.tensor_parallel
+    heads = positive_int(case.fields, "num_attention_heads", 0)
+    kv = heads if case.truth.kind == "mla" else positive_int(case.fields, "num_key_value_heads", heads)
+    uneven = [
+        f"{count} {what}"
+        for what, count in (
+            ("attention heads", heads),
+            ("KV heads", kv if devices <= kv or (kv and devices % kv) else 0),
+            ("intermediate sizes", positive_int(case.fields, "intermediate_size", 0)),
+        )
+        if count % devices
+    ]
+    if uneven:
+        yield PreflightFinding("tensor-parallel", {"devices": devices, "uneven": " and ".join(uneven)})
 
 
 def _kinds(case: PreflightCase) -> Iterator[PreflightFinding]:
@@ -232,26 +287,13 @@ def _kinds(case: PreflightCase) -> Iterator[PreflightFinding]:
             yield PreflightFinding("sliding-window-unstated")
     elif case.files.says_sliding:
         yield PreflightFinding("sliding-window-stated")
-    yield from _quantization(case)
+    yield from quantization_findings(case)
     if truth.parallel_drafting:
         yield PreflightFinding("parallel-drafting")
         if all(case.files.config.get(key) is None for key in MASK_TOKENS):
             yield PreflightFinding("no-mask-token")
     if truth.num_layers > 1:
         yield PreflightFinding("several-layers", {"layers": truth.num_layers})
-
-
-def _quantization(case: PreflightCase) -> Iterator[PreflightFinding]:
-    told = case.files.says_quantized
-    if not case.truth.quantized:
-        if told is not None:
-            yield PreflightFinding("quantized-config-alone", {"where": told})
-        return
-    yield PreflightFinding("quantized")
-    if case.truth.kind != "mla" and packed_weights(case.files, of="fc.weight"):
-        yield PreflightFinding("fc-packed" if packed_weights(case.files, {"U8"}, "fc.weight") else "fc-quantized")
-    if told is None:
-        yield PreflightFinding("packed-untold" if packed_weights(case.files, {"U8"}) else "quantized-untold")
 
 
 # Check tensors: which an engine takes, which are missing, and which it does not know
@@ -339,6 +381,8 @@ def _surplus(case: PreflightCase, unknown: set[str]) -> Iterator[PreflightFindin
 def _canonical(case: PreflightCase, name: str) -> str | None:
     """Return the name as ``layers.{i}.…``, or None if the engine does not map this form of the name."""
     name = name.removeprefix("model.")
+    if case.truth.quantized:
+        name = PACKED_NAME.sub(".weight", name)
     if case.contract.aux_norm_alias and case.draft_class != "mla":
         for alias, own in _ALIASES.items():
             name = name.replace(alias, own)
@@ -365,8 +409,9 @@ def _wanted(case: PreflightCase) -> set[str]:
         wanted.add(f"layers.{i}.{case.contract.later_norm if i else 'input_layernorm'}.weight")
         if case.draft_class == "qwen3":
             wanted |= {f"layers.{i}.self_attn.{x}_norm.weight" for x in "qk"}
+    wanted.add("layers.0.hidden_norm.weight")  # built by every engine, for a head without aux states too
     if truth.uses_aux:
-        wanted |= {"fc.weight", "layers.0.hidden_norm.weight"}
+        wanted.add("fc.weight")
     if case.reads("norm_before_fc"):
         wanted.add("input_norm.weight")
     if case.reads("fc_norm"):
@@ -479,10 +524,6 @@ def _several(names: set[str]) -> str:
 
 
 # Check aux hidden states: those the engine feeds to the head, and those the head was trained on
-
-
-FINAL_STATE = (-1,)
-"""The capture setting that feeds a head the target's final hidden state."""
 
 
 def wiring_findings(case: PreflightCase) -> Iterator[PreflightFinding]:

@@ -185,7 +185,7 @@ def _watch_draft():
 
 
 def _settle_sharing(found, model):
-    """Drop from ``not_loaded`` what SGLang takes from the target anyway, and add a missing vocabulary map."""
+    """Drop from ``not_loaded`` what SGLang takes from the target or does not use, and add a missing vocabulary map."""
     config = model.config
     same_width = getattr(config, "target_hidden_size", config.hidden_size) == config.hidden_size
     shared = {"embed_tokens.weight"} if same_width else set()
@@ -197,6 +197,9 @@ def _settle_sharing(found, model):
         for name, parameter in model.named_parameters()
         if name.endswith(".o_proj.bias") and not parameter.any()
     }
+    # it builds fc for a head of the final state too, and skips it: the features have the right width (llama_eagle3.py)
+    if not (getattr(config, "eagle_config", None) or {}).get("use_aux_hidden_state", True):
+        shared |= {"fc.weight", "fc.bias"}
     found["not_loaded"] = [name for name in found["not_loaded"] if name not in shared]
     if getattr(model, "hot_token_id", None) is None and config.draft_vocab_size != config.vocab_size:
         found["not_loaded"].append("d2t")

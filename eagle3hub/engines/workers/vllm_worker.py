@@ -92,13 +92,21 @@ def _watch_draft(found):
 
 
 def _forgive_sharing(found, model):
-    """Drop from ``not_loaded`` what vLLM shares with the target: embeddings, and lm_head for equal vocabularies."""
+    """Drop from ``not_loaded`` what vLLM shares with the target, and what it has a value for.
+
+    It shares embeddings, and lm_head for equal vocabularies.
+    """
     shared = set()
     if not getattr(model, "has_own_embed_tokens", False):
         shared.add("embed_tokens.weight")
     if not getattr(model, "has_own_lm_head", False) and getattr(model, "draft_id_to_target_id", None) is None:
         shared.add("lm_head.weight")
-    found["not_loaded"] = [name for name in found["not_loaded"] if name not in shared]
+    found["not_loaded"] = [name for name in found["not_loaded"] if name not in shared and not _has_default(name)]
+
+
+def _has_default(name):
+    """Whether vLLM has a value of its own for a parameter: a scale of the KV cache (quantization/kv_cache.py)."""
+    return ".attn." in name and name.endswith(("_scale", "_zero_point"))
 
 
 def _aux_boundaries(llm):

@@ -1,0 +1,179 @@
+"""Check quantized weights: whether an engine takes the same modules for quantized as the file stores quantized."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from eagle3hub.engines.preflight.case import PreflightCase, PreflightFinding, lookup
+from eagle3hub.engines.preflight.contracts import MethodReading
+from eagle3hub.engines.preflight.files import PACKED, packed_weights
+from eagle3hub.head.quantization import Scheme, UnclearPattern, matches
+
+_SHARDS = {"qkv": ("q_proj", "k_proj", "v_proj"), "gate_up": ("gate_proj", "up_proj")}
+_OF_LAYER = {
+    **{f"self_attn.{name}": "qkv" for name in _SHARDS["qkv"]},
+    **{f"mlp.{name}": "gate_up" for name in _SHARDS["gate_up"]},
+    "self_attn.o_proj": "o",
+    "mlp.down_proj": "down",
+}
+"""The module of an engine that holds a weight of a decoder layer."""
+_PLAIN = frozenset({"BF16", "F16", "F32", "F64"})
+_WEIGHT = re.compile(r"(?:model\.)?(?:(midlayer|layers)\.(?:(\d{1,9})\.)?)?(.+)\.(weight|weight_packed|qweight)")
+_FAR = 10**6
+"""The number of a decoder layer in names of modules where the target's depth is not known; no list names it."""
+
+
+def quantization_findings(case: PreflightCase) -> Iterator[PreflightFinding]:
+    """Check what the config says of quantization against the weights, and how the engine reads it."""
+    told = case.files.says_quantized
+    if not case.truth.quantized:
+        if told is not None:
+            yield PreflightFinding("quantized-config-alone", {"where": told})
+        return
+    yield PreflightFinding("quantized")
+    if case.truth.kind != "mla" and packed_weights(case.files, of="fc.weight"):
+        yield PreflightFinding("fc-packed" if packed_weights(case.files, PACKED, "fc.weight") else "fc-quantized")
+    scheme = case.files.scheme
+    if told is None or scheme is None:
+        yield PreflightFinding("packed-untold" if packed_weights(case.files, PACKED) else "quantized-untold")
+        return
+    try:
+        yield from _read(case, scheme)
+    except UnclearPattern as e:
+        yield PreflightFinding("quantization-unread", {"what": f"the entry {e.args[0]!r:.80} of {scheme.place}"})
+
+
+def _read(case: PreflightCase, scheme: Scheme) -> Iterator[PreflightFinding]:
+    terms, facts = case.contract.quantization, {"method": scheme.method}
+    reading = terms.read.get(scheme.method)
+    if reading is None:
+        known = not terms.methods or str(scheme.fields.get("quant_method", scheme.method)).lower() in terms.methods
+        what = f"weights quantized by the method {scheme.method!r}"
+        yield (
+            PreflightFinding("quantization-unread", {"what": what})
+            if known
+            else PreflightFinding("quantization-method", facts)
+        )
+        return
+    lacking = [keys for keys in reading.needs if all(lookup(scheme.fields, key) is None for key in keys.split("|"))]
+    if lacking:
+        yield PreflightFinding("quantization-incomplete", {"key": lacking[0].partition("|")[0], "where": scheme.place})
+        return
+    form = scheme.form
+    if form in reading.forms_of_some_devices:
+        yield PreflightFinding("quantization-device", {"form": form, **facts})
+    elif form in ("", "mixed"):
+        yield PreflightFinding("quantization-unread", {"what": f"a mixture of forms in {scheme.place}"})
+        return
+    elif form not in reading.forms:
+        yield PreflightFinding("quantization-form", {"form": form, **facts})
+        return
+    yield from _modules(case, scheme, reading)
+
+
+def _modules(case: PreflightCase, scheme: Scheme, reading: MethodReading) -> Iterator[PreflightFinding]:
+    """Compare, module by module, what the engine builds for quantized weights with what the file stores."""
+    plain: dict[str, str] = {}
+    packed: set[str] = set()
+    for name, (module, stored) in _stored(case).items():
+        engines_name = case.contract.quantization.modules.get(module.partition("@")[0])
+        if engines_name is None:
+            continue
+        full = engines_name.format(n=_layer_number(case, module))
+        built = _built(scheme, reading, full, module.partition("@")[0], name.rpartition(".")[2])
+        if built is None:
+            yield PreflightFinding("quantization-target", {"module": full, "where": scheme.place})
+            return
+        if built and stored == "plain":
+            plain[name] = full
+        elif not built and stored != "plain":
+            packed.add(name)
+    if plain:
+        code = "packed-where-plain" if packed_weights(case.files, PACKED) else "quantized-where-plain"
+        first = next(iter(plain))
+        yield PreflightFinding(
+            code,
+            {
+                "names": _several(plain),
+                "form": scheme.form,
+                "module": plain[first],
+                "where": scheme.place,
+                "entry": _entry(reading, first.rpartition(".")[2], plain[first]),
+            },
+        )
+    if packed:
+        yield PreflightFinding("plain-where-quantized", {"names": _several(packed), "where": scheme.place})
+
+
+def _stored(case: PreflightCase) -> dict[str, tuple[str, str]]:
+    """By the weight's name, the engine's module (``qkv@0``) and whether the file has it ``plain`` or ``quantized``."""
+    beside = {n.rpartition(".")[0] for n in case.files.tensors if n.rpartition(".")[2].startswith("weight_scale")}
+    found: dict[str, tuple[str, str]] = {}
+    for name, (dtype, shape) in case.files.tensors.items():
+        match = _WEIGHT.fullmatch(name)
+        if match is None or len(shape) != 2:
+            continue
+        word, index, rest, part = match.groups()
+        module = f"{_OF_LAYER[rest]}@{index or 0}" if word and rest in _OF_LAYER else rest if not word else None
+        if module is None:
+            continue
+        stem = name.removesuffix(f".{part}")
+        plain = dtype in _PLAIN and part == "weight" and stem not in beside
+        found[stem] = (module, "plain" if plain else "quantized")
+    return found
+
+
+def _layer_number(case: PreflightCase, module: str) -> int:
+    """The number of a draft layer in the names of the engine's modules: the target's layers come first."""
+    depth = case.target.num_hidden_layers if case.target is not None else _FAR
+    return depth + int(module.partition("@")[2] or 0)
+
+
+def _built(scheme: Scheme, reading: MethodReading, full: str, module: str, weight: str) -> bool | None:
+    """Whether the engine builds a module for quantized weights; None where it stops because no target names it."""
+    if module == "lm_head" and reading.lm_head == "never":
+        return False
+    excluded = next((found for key in reading.excludes if (found := _texts(lookup(scheme.fields, key)))), [])
+    names = [full]
+    if module in reading.by_shards:
+        names.append(f"{full.rpartition('.')[0]}.{weight}")
+    if any(matches(entry, name, reading.matching) for entry in excluded for name in names):
+        return False
+    if not reading.targeted:
+        return True
+    targets = _targets(scheme.fields)
+    if any(matches(target, full, reading.matching) for target in targets):
+        return True
+    if module == "lm_head":
+        return False
+    if any(target.lower() == "linear" for target in targets):
+        return True
+    return None if reading.untargeted == "refuses" else False
+
+
+def _targets(fields: Mapping[str, Any]) -> list[str]:
+    groups = lookup(fields, "config_groups")
+    every = groups.values() if isinstance(groups, dict) else ()
+    return [target for group in every if isinstance(group, dict) for target in _texts(group.get("targets"))]
+
+
+def _texts(listed: Any) -> list[str]:
+    return [entry for entry in listed if isinstance(entry, str)] if isinstance(listed, list) else []
+
+
+def _entry(reading: MethodReading, weight: str, full: str) -> str:
+    """An entry for the list of what is left out that the engine takes for this module."""
+    last = full.rpartition(".")[2]
+    for entry in (f"re:.*{last}.*", last, full, weight):
+        if (not entry.startswith("re:") or reading.matching.endswith("-or-regex")) and matches(
+            entry, full, reading.matching
+        ):
+            return entry
+    return full
+
+
+def _several(stems: Iterable[str]) -> str:
+    first, *more = sorted(stems)
+    return f"{first}.weight" + (f" and {len(more)} more" if more else "")

@@ -1,0 +1,67 @@
+"""The lists of targets in the contracts are what the engines' own sources say, by the tool that writes them."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from eagle3hub.engines.preflight import pinned_contracts
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "target_types.py"
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("target_types", TOOL)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["target_types"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_the_lists_are_those_of_the_engines_source(engine: str, tool: ModuleType, request: pytest.FixtureRequest):
+    known, lacking = tool.targets(engine, request.getfixturevalue(f"{engine}_python"))
+    for terms in pinned_contracts(engine):
+        assert (terms.known_targets, terms.not_targets) == (frozenset(known), frozenset(lacking))
+
+
+def test_a_class_drafts_if_it_or_a_class_above_it_hands_out_states(tmp_path: Path, tool: ModuleType, monkeypatch):
+    models = tmp_path / "vllm/model_executor/models"
+    models.mkdir(parents=True)
+    (models / "registry.py").write_text(
+        '_TEXT = {"AForCausalLM": ("a", "A"), "BForCausalLM": ("a", "B"), "CForCausalLM": ("a", "C")}\n'
+    )
+    (models / "a.py").write_text(
+        "class A(nn.Module, SupportsEagle3): ...\nclass B(A): ...\nclass C(nn.Module, SupportsLoRA): ...\n"
+    )
+    types = {kind: [f"{kind.upper()}ForCausalLM"] for kind in ("a", "b", "c", "d")}
+    monkeypatch.setattr(tool, "told", lambda python: (types, tmp_path))
+    assert tool.targets("vllm", Path("python")) == (["a", "b"], ["c"])
+    other = tmp_path / "sglang/srt/models"
+    other.mkdir(parents=True)
+    (other / "a.py").write_text(
+        "class Base:\n    def set_eagle3_layers_to_capture(self, ids): ...\n"
+        "class AForCausalLM(Base): ...\nclass BForCausalLM(nn.Module): ...\nclass CForCausalLM(Base): ...\n"
+        "EntryClass = [AForCausalLM, BForCausalLM]\n"
+    )
+    assert tool.targets("sglang", Path("python")) == (["a"], ["b"])
+
+
+def test_the_lists_are_written_in_place(tmp_path: Path, tool: ModuleType, monkeypatch):
+    folder = tmp_path / "vllm" / "9"
+    folder.mkdir(parents=True)
+    (folder / "contract.toml").write_text('a = 1\nknown_targets = [\n    "old",\n]\nb = 2\n\n[aux]\nc = 3\n')
+    monkeypatch.setattr(tool, "DATA", tmp_path)
+    monkeypatch.setattr(tool, "targets", lambda engine, python: (["x"], ["y", "z"]))
+    monkeypatch.setattr(sys, "argv", ["target_types.py", "vllm", "--python", "p", "--version", "9", "--write"])
+    tool.main()
+    assert (folder / "contract.toml").read_text() == (
+        'a = 1\nknown_targets = [\n    "x",\n]\nb = 2\n\nnot_targets = [\n    "y", "z",\n]\n\n[aux]\nc = 3\n'
+    )

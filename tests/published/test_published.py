@@ -1,0 +1,100 @@
+"""What eagle3hub says of 59 published heads: the whole table, and by hand what public threads found out.
+
+``expected.toml`` holds every row; ``table.py`` says how to write it again. Read every line that changes: it is
+what users are told about a head that is out there.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from published import standins, table
+
+from eagle3hub import InspectOptions, inspect
+
+EXPECTED: dict[str, dict[str, Any]] = tomllib.loads((Path(__file__).parent / "expected.toml").read_text("utf-8"))
+
+
+def test_every_head_has_a_row() -> None:
+    assert sorted(EXPECTED) == standins.NAMES
+    assert len(standins.NAMES) == 59
+
+
+@pytest.mark.parametrize("name", standins.NAMES)
+def test_what_is_said_of_a_published_head(name: str, tmp_path: Path) -> None:
+    assert table.row(name, tmp_path) == EXPECTED[name]
+
+
+def kinds(name: str, engine: str) -> set[str]:
+    """The verdicts on a head of an engine's versions and runners that are judged by default."""
+    return {str(v).partition(",")[0] for k, v in EXPECTED[name].items() if k.partition(" ")[0] == engine}
+
+
+def test_equal_lists_are_one_numbering() -> None:
+    """SGLang #32334: [24, 30, 36] of a target of 36 layers are boundary ids; TensorRT-LLM's YAML says 23, 29, 35."""
+    found = EXPECTED["nvidia__gpt-oss-120b-Eagle3-v3"]
+    assert (found["layout"], found["aux"], found["errors"]) == ("modelopt", [23, 29, 35], [])
+    assert kinds("nvidia__gpt-oss-120b-Eagle3-v3", "vllm") == {"right"}
+
+
+def test_heads_that_read_the_final_state_are_read() -> None:
+    """SGLang #14920: use_aux_hidden_state false; vLLM 0.32's GPU runner forces aux states on, V1 does not."""
+    name = "nvidia__gpt-oss-120b-Eagle3-short-context-2H"
+    assert (EXPECTED[name]["aux"], EXPECTED[name]["errors"]) == ("final norm", [])
+    assert kinds(name, "vllm") == {"right", "refuses"}
+    assert kinds(name, "sglang") == {"right"}
+
+
+def test_a_default_that_a_trainer_always_states_is_not_taken_for_granted() -> None:
+    """vLLM #50170: the default layers gave this head 1.2 % acceptance."""
+    name = "nvidia__Llama-3.3-70B-Instruct-Eagle3"
+    assert kinds(name, "vllm") == {"depends"}
+    assert all("right" not in kinds(name, engine) for engine in ("vllm", "sglang", "trtllm", "sglang_jax", "llamacpp"))
+
+
+def test_no_engine_is_right_about_assumed_layers() -> None:
+    for name, row in EXPECTED.items():
+        if row.get("doubtful"):
+            assert not {k for k, v in row.items() if v == "right"}, name
+
+
+def test_an_lm_head_that_is_missing_is_drawn_at_random_by_sglang(tmp_path: Path) -> None:
+    """SGLang #27829: acceptance length 1.00."""
+    name = "nvidia__Kimi-K2.6-Eagle3"
+    target = standins.make_target(standins.described(name)["target"], tmp_path / "target")
+    found = inspect(standins.make_head(name, tmp_path / "head"), InspectOptions(target=str(target)))
+    (sglang,) = (v for v in found.engines if v.engine == "sglang")
+    assert "scores with a random lm_head: the file has none" in [r.sentence for r in sglang.reasons]
+    assert "tensor-no-lm-head" in {p.code for p in found.problems}
+
+
+def test_the_scheme_of_quantized_weights_is_named() -> None:
+    for name, scheme in (
+        ("amd__kimi-k2.5-eagle3-fp8", "quark"),
+        ("V-amd-fp8-plain-exclude", "quark"),
+        ("nm-testing__SpeculatorLlama3-1-8B-Eagle3-converted-0717-quantized", "compressed-tensors"),
+    ):
+        assert EXPECTED[name]["quantization"] == scheme, name
+    assert "right" not in kinds("V-amd-fp8-plain-exclude", "vllm"), "fc is excluded by a name that vLLM does not match"
+
+
+def test_whoever_cannot_be_told_is_not_named() -> None:
+    for name in ("V-nebius-plainarch", "nebius__EAGLE3-Qwen3-235B-A22B-Instruct-2507", "V-minimax-arch"):
+        assert EXPECTED[name]["layout"] == "flat"
+    assert EXPECTED["lightseekorg__kimi-k2.5-eagle3"]["layout"] == "torchspec"
+
+
+def test_only_what_is_no_whole_eagle_3_head_is_refused() -> None:
+    assert {name: row["refused"] for name, row in EXPECTED.items() if "refused" in row} == {
+        "Tengyunw__qwen3_30b_moe_eagle3": "tensor-missing",  # SafeAILab/EAGLE #265: eleven tensors, no fc
+        "mistralai__Mistral-Large-3-675B-Instruct-2512-Eagle": "layout-mistral",
+    }

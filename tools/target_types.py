@@ -1,0 +1,169 @@
+"""List the types of targets that a version of vLLM or SGLang drafts for with EAGLE-3, from its own source.
+
+    python tools/target_types.py ENGINE --python PATH [--write]
+
+PATH is the interpreter of an environment that has the version. A type (``model_type`` of a config.json) is known if
+the class that the engine registers for its architecture hands out aux hidden states: in vLLM it has ``SupportsEagle3``
+among its bases, in SGLang a method ``set_eagle3_layers_to_capture``, its own or inherited. Transformers, of the same
+environment, says which architectures a type has; ``REMOTE`` does for types whose published models say otherwise.
+Prints ``known_targets`` and ``not_targets`` as ``contract.toml`` has them; ``--write`` puts them into the contract of
+the version. Neither the engine nor a model is imported: sources are parsed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from eagle3hub.engines.specs import DATA, default_version
+
+MODELS = {"vllm": ("vllm/model_executor/models", "vllm/models"), "sglang": ("sglang/srt/models",)}
+"""Where an engine keeps its model classes, below site-packages; the registry is in the first."""
+REMOTE = {
+    "deepseek_v32": ["DeepseekV32ForCausalLM"],
+    "deepseek_vl_v2": ["DeepseekVLV2ForCausalLM", "DeepseekVL2ForCausalLM"],
+    "kimi_k2": ["DeepseekV3ForCausalLM"],
+    "kimi_k25": ["KimiK25ForConditionalGeneration"],
+    "kimi_k3": ["KimiK3ForConditionalGeneration"],
+    "kimi_linear": ["KimiLinearForCausalLM"],
+    "internlm2": ["InternLM2ForCausalLM"],
+    "internlm3": ["InternLM3ForCausalLM"],
+    "minicpm": ["MiniCPMForCausalLM"],
+    "minicpm3": ["MiniCPM3ForCausalLM"],
+    "minimax_m3": ["MiniMaxM3SparseForCausalLM"],
+    "bailing_moe": ["BailingMoeForCausalLM"],
+    "bailing_moe_v2": ["BailingMoeV2ForCausalLM"],
+    "sarvam_moe": ["SarvamMoEForCausalLM"],
+    "mimo": ["MiMoForCausalLM"],
+    "mimo_v2_flash": ["MiMoV2FlashForCausalLM"],
+}
+"""Architectures of types whose config class comes with the model, by the config.json of published models."""
+_TELL = (
+    "import json; from transformers.models.auto import modeling_auto as m;"
+    "names = ['CAUSAL_LM', 'IMAGE_TEXT_TO_TEXT', 'MULTIMODAL_LM'];"
+    "print(json.dumps([dict(getattr(m, f'MODEL_FOR_{name}_MAPPING_NAMES', {})) for name in names]));"
+    "import sysconfig; print(sysconfig.get_path('purelib'))"
+)
+
+
+def told(python: Path) -> tuple[dict[str, list[str]], Path]:
+    """The architectures of each type that transformers knows, and where packages lie."""
+    out = subprocess.run([str(python), "-c", _TELL], stdout=subprocess.PIPE, text=True, check=True).stdout
+    maps, site = out.strip().splitlines()[-2:]
+    types: dict[str, list[str]] = {}
+    for mapping in json.loads(maps):
+        for kind, names in mapping.items():
+            types.setdefault(kind, []).extend([names] if isinstance(names, str) else names)
+    for kind, names in REMOTE.items():
+        types.setdefault(kind, []).extend(names)
+    return types, Path(site)
+
+
+class Classes:
+    """The model classes of a package: bases, methods and modules, by name."""
+
+    def __init__(self, *folders: Path) -> None:
+        self.bases: dict[str, set[str]] = {}
+        self.methods: dict[str, set[str]] = {}
+        self.registered: dict[str, str] = {}
+        for file in sorted(file for folder in folders for file in folder.rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ClassDef):
+                    self.bases.setdefault(node.name, set()).update(_name(base) for base in node.bases)
+                    defined = {n.name for n in node.body if isinstance(n, ast.FunctionDef)}
+                    self.methods.setdefault(node.name, set()).update(defined)
+                elif isinstance(node, ast.Assign) and any(_name(t) == "EntryClass" for t in node.targets):
+                    entries = node.value.elts if isinstance(node.value, ast.List | ast.Tuple) else [node.value]
+                    self.registered |= {_name(entry): _name(entry) for entry in entries}
+
+    def lineage(self, name: str) -> set[str]:
+        """The class and all classes it inherits from."""
+        found, queue = set(), [name]
+        while queue:
+            one = queue.pop()
+            if one not in found:
+                found.add(one)
+                queue += self.bases.get(one, ())
+        return found
+
+
+def _name(node: ast.expr) -> str:
+    if isinstance(node, ast.Subscript):
+        return _name(node.value)
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def vllm_registry(registry: Path) -> dict[str, str]:
+    """The class of each architecture, by the tables of ``registry.py``."""
+    found: dict[str, str] = {}
+    for node in ast.parse(registry.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+            for key, value in zip(node.value.keys, node.value.values, strict=True):
+                if isinstance(key, ast.Constant) and isinstance(value, ast.Tuple) and len(value.elts) == 2:
+                    last = value.elts[1]
+                    if isinstance(last, ast.Constant):
+                        found[str(key.value)] = str(last.value)
+    return found
+
+
+def targets(engine: str, python: Path) -> tuple[list[str], list[str]]:
+    """The types that the engine drafts for, and those whose class it has but does not draft for."""
+    types, site = told(python)
+    folders = [site / folder for folder in MODELS[engine]]
+    classes = Classes(*folders)
+    table = vllm_registry(folders[0] / "registry.py") if engine == "vllm" else classes.registered
+
+    def drafts(name: str) -> bool:
+        line = classes.lineage(name)
+        if engine == "vllm":
+            return "SupportsEagle3" in line
+        return any("set_eagle3_layers_to_capture" in classes.methods.get(one, ()) for one in line)
+
+    known, lacking = [], []
+    for kind, names in sorted(types.items()):
+        own = [table[name] for name in names if name in table]
+        if own:
+            (known if any(map(drafts, own)) else lacking).append(kind)
+    return known, lacking
+
+
+def listed(name: str, kinds: list[str]) -> str:
+    """A list as a contract has it, wrapped."""
+    lines, line = [], "   "
+    for kind in kinds:
+        if len(line) + len(kind) + 4 > 119:
+            lines.append(line)
+            line = "   "
+        line += f' "{kind}",'
+    return f"{name} = [\n" + "\n".join([*lines, line]) + "\n]\n"
+
+
+def main() -> None:
+    """Parse the command line, and print or write the lists."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("engine", choices=tuple(MODELS))
+    parser.add_argument("--python", type=Path, required=True, help="interpreter that has the engine")
+    parser.add_argument("--version", help="the version whose contract is written (default: the pinned one)")
+    parser.add_argument("--write", action="store_true", help="put the lists into contract.toml")
+    given = parser.parse_args()
+    known, lacking = targets(given.engine, given.python)
+    lists = {"known_targets": listed("known_targets", known), "not_targets": listed("not_targets", lacking)}
+    if not given.write:
+        sys.stdout.write("".join(lists.values()))
+        return
+    path = DATA / given.engine / (given.version or default_version(given.engine)) / "contract.toml"
+    text = path.read_text(encoding="utf-8")
+    for name, wanted in lists.items():
+        text, count = re.subn(rf"^{name} = \[.*?^\]\n", wanted, text, count=1, flags=re.MULTILINE | re.DOTALL)
+        if not count:
+            text = re.sub(r"^(?=\[)", wanted + "\n", text, count=1, flags=re.MULTILINE)
+    path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
