@@ -126,9 +126,9 @@ def in_words(theta: float, scaling: Mapping[str, Any] | None) -> str:
 
 
 def scaling_in_words(scaling: Mapping[str, Any]) -> str:
-    """Scaling in the middle of a sentence: ``yarn, factor 8``; of a list only its length."""
+    """Scaling in the middle of a sentence: ``yarn, factor 8``; a list as its length: ``short_factor[48]``."""
     facts = [
-        f"{key} of {len(value)} numbers" if isinstance(value, list) else f"{key} {value:.15g}"
+        f"{key}[{len(value)}]" if isinstance(value, list) else f"{key} {value:.15g}"
         for key, value in scaling.items()
         if isinstance(value, list) or type(value) in (int, float)
     ]
