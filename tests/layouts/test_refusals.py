@@ -55,3 +55,14 @@ def test_layouts_that_are_not_there_or_not_written(tmp_path: Path, cli: Cli):
         status, error = refused(cli, "convert", source, tmp_path / "out", option, name, *to)
         assert (status, error["code"], error["message"]) == (2, "usage-layout", says)
         assert not (tmp_path / "out").exists()
+
+
+def test_a_flag_that_the_layout_has_not(tmp_path: Path, cli: Cli):
+    source = heads.specjax(tmp_path / "head")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, "fc_norm": True}))
+    status, error = refused(cli, "convert", source, tmp_path / "out", "--to", "specforge", "--from", "specjax")
+    assert (status, error["code"]) == (3, "config-layout")
+    assert error["message"] == "config.json says fc_norm: true, which a SpecJAX head cannot have"
+    assert "remove fc_norm from config.json" in error["hint"]
+    assert not (tmp_path / "out").exists()
