@@ -27,7 +27,7 @@ def t_cdf(t: float, df: int) -> float:
     odd = df % 2
     term = cos if odd else 1.0
     series = term if df > 1 else 0.0
-    for k in range(2 + odd, df - 1, 2):
+    for k in range(2 + odd, df, 2):
         term *= cos * cos * (k - 1) / k
         series += term
     inside = 2 / math.pi * (theta + sin * series) if odd else sin * series

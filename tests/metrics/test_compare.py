@@ -67,6 +67,25 @@ def test_few_pairs_have_no_interval(pairs: int) -> None:
     assert paired(ours, theirs).ci95 is not None
 
 
+def test_a_prompt_with_rounds_in_one_run_only_counts_as_a_pair() -> None:
+    ours, theirs = [counts(10, 5 + i % 3) for i in range(8)], [counts(10, 4)] * 8
+    for a, b in (([*ours, counts(10, 9)], [*theirs, counts(0, 0)]), ([*ours, counts(0, 0)], [*theirs, counts(10, 9)])):
+        found = paired(a, b)
+        assert found.prompts == 9
+        assert found.difference == pytest.approx(found.tau - found.base_tau)
+        moved = [
+            ratio([x for j, x in enumerate(a) if j != i]) - ratio([y for j, y in enumerate(b) if j != i])
+            for i in range(9)
+        ]
+        spread = 8 / 9 * sum((m - found.difference) ** 2 for m in moved)
+        assert found.standard_error == pytest.approx(spread**0.5)
+
+
+def ratio(sample: list[Counts]) -> float:
+    rounds = sum(c.rounds for c in sample)
+    return (sum(c.accepted for c in sample) + rounds) / rounds
+
+
 def test_the_interval_stays_inside_what_two_lengths_can_differ_by() -> None:
     ours = [counts(9, 9, 9, 9)] * 15 + [counts(9, 0, 0, 0)]
     theirs = [counts(9, 0)] * 15 + [counts(9, 9)]

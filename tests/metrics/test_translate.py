@@ -75,6 +75,14 @@ def test_rounds_and_tokens() -> None:
     assert with_prefill_token(2.5, 40) == pytest.approx(101 / 40)
 
 
+def test_the_least_that_each_length_can_be() -> None:
+    assert without_prefill_token(3, 1) == 2
+    assert without_prefill_token(1, 2) == 0.5
+    assert with_prefill_token(1, 1) == 2
+    assert rounds_of_tokens(0.25, 1) == 0.25
+    assert tokens_of_rounds(0.25, 1) == 0.25
+
+
 def test_a_position_never_reached_has_no_conditional_rate() -> None:
     assert conditional_of_marginal((0.5, 0.0, 0.0)) == (0.5, 0.0, None)
     assert marginal_of_conditional((0.5, 0.0, None)) == (0.5, 0.0, 0.0)
@@ -127,7 +135,13 @@ def test_the_inverse_of_a_constant_rate(alpha: float, draft_tokens: int) -> None
         (lambda: rounds_of_tokens(-1, 2), "metrics-length", "tokens"),
         (lambda: rounds_of_tokens(10, 0.5), "metrics-length", "tau"),
         (lambda: tokens_of_rounds(math.inf, 2), "metrics-length", "rounds"),
+        (lambda: tokens_of_rounds(10, 0.9), "metrics-length", "tau"),
+        (lambda: tokens_of_rounds(-0.5, 2), "metrics-length", "rounds"),
         (lambda: without_prefill_token(2, 0), "metrics-length", "rounds"),
+        (lambda: without_prefill_token(2, 0.9), "metrics-length", "rounds"),
+        (lambda: without_prefill_token(0.9, 2), "metrics-length", "acceptance length"),
+        (lambda: with_prefill_token(2, 0.9), "metrics-length", "rounds"),
+        (lambda: with_prefill_token(0.9, 2), "metrics-length", "tau"),
         (lambda: relative_percent(1, 0), "metrics-length", "percentage of 0"),
     ],
 )
