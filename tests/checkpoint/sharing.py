@@ -28,7 +28,8 @@ def spaces(file: Path) -> int:
 
 
 def main(folder: Path) -> None:
-    sizes = heads.dims(hidden=1024, inter=2048, heads=16, head_dim=64, kv=4, vocab=32000, draft=8000)
+    # norms of 4096 bytes, so that every tensor ends with a block, as in heads of common sizes
+    sizes = heads.dims(hidden=2048, inter=2048, heads=16, head_dim=128, kv=4, vocab=32000, draft=8000)
     source = heads.specforge(folder / "source", sizes)
     weights = load_file(source / "model.safetensors")
     found = {}
