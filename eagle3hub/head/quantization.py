@@ -507,7 +507,7 @@ def json_object(raw: bytes | None) -> dict[str, object]:
     """The object that JSON holds; empty for anything else."""
     try:
         found = parse_json(raw or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
