@@ -148,6 +148,23 @@ def test_each_difference_is_found_alone(tmp_path: Path, name: str):
     assert [(d.where, d.name) for d in found.differences] == [(where, what)]
 
 
+@pytest.mark.parametrize(
+    ("name", "stored", "other"),
+    [
+        ("norm.weight", "BF16 [8]", torch.ones(8)),
+        ("embed_tokens.weight", None, torch.ones(40, 8)),
+    ],
+)
+def test_a_difference_says_how_both_sides_store_a_tensor(
+    tmp_path: Path, name: str, stored: str | None, other: torch.Tensor
+):
+    a, b = heads.specforge(tmp_path / "a"), edit(heads.specforge(tmp_path / "b"), {"format": "pt"}, **{name: other})
+    sides = (stored or "absent", f"F32 {list(other.shape)}")
+    for one, two, expected in ((a, b, sides), (b, a, sides[::-1])):
+        (found,) = compare(one, two, CompareOptions(from_a="specforge", from_b="specforge")).differences
+        assert (found.a, found.b) == expected
+
+
 def test_aux_layers_in_another_order_are_told_from_the_default_too(tmp_path: Path):
     order = {"eagle_aux_hidden_state_layer_ids": [14, 1, 26]}
     a = heads.specforge(tmp_path / "a", eagle_config=order)

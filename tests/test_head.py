@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from card.card_samples import make_head
+from support import heads
 
 from eagle3hub.checkpoint.safetensors import TensorRef, is_scale
 from eagle3hub.errors import ConfigError, Problem, VocabMapError
 from eagle3hub.head import FINAL_NORM, OPEN_FEEDBACK, AuxTaps, Rope, Semantics
 from eagle3hub.head.vocab import VocabMap
 from eagle3hub.inspection import describe
+from eagle3hub.layouts import open_head
 
 
 def ref(name: str, dtype: str, *shape: int) -> TensorRef:
@@ -189,3 +192,15 @@ def test_the_document_of_inspect_lists_buffers_by_the_names_they_have_on_disk():
         ("model.fc.weight", "fc.weight", [2, 3]),
         ("t2d", "t2d", [9]),
     ]
+
+
+def test_where_a_head_was_read_and_its_target_are_no_part_of_what_it_is(tmp_path: Path):
+    target = str(heads.target(tmp_path / "t"))
+    one, two = (open_head(heads.specforge(tmp_path / name), target=target) for name in "ab")
+    assert one.opened is not None and two.opened is not None and one.target is not None
+    assert one.opened != two.opened
+    for name in ("opened", "target"):
+        assert replace(one, **{name: None}) == one
+        assert f"{name}=" not in repr(one)
+    assert replace(one, opened=two.opened) == one
+    assert replace(one, target_name="owner/other") != one

@@ -126,3 +126,63 @@ def test_a_record_cannot_smuggle_fields_into_a_config(example_head: Path, tmp_pa
     assert "provenance-malformed" in {p.code for p in open_head(tmp_path / "out").problems}
     convert(tmp_path / "out", tmp_path / "again", "modelopt")
     assert "auto_map" not in json.loads((tmp_path / "again/config.json").read_text())
+
+
+ASSUMED = {"field": "rope_theta", "value": 1e4, "why": "w", "settle": "s"}
+MALFORMED: dict[str, dict[str, object]] = {
+    "carried is a list": {"carried": []},
+    "carried holds no objects": {"carried": {"modelopt": None}},
+    "carried without a config": {"carried": {"modelopt": {}}},
+    "carried with a number for a config": {"carried": {"modelopt": {"config": 7}}},
+    "carried with a text for a config": {"carried": {"modelopt": {"config": "x"}}},
+    "a buffer of another dtype": {"carried": {"modelopt": {"config": {}, "buffers": {"d2t": "F32"}}}},
+    "a buffer of another name": {"carried": {"modelopt": {"config": {}, "buffers": {"x": "I64"}}}},
+    "two tensors of one name": {"carried": {"modelopt": {"config": {}, "names": {"a": "x", "b": "x"}}}},
+    "facts are a list": {"facts": []},
+    "token ids are a list": {"facts": {"token_ids": []}},
+    "a token id of another name": {"facts": {"token_ids": {"auto_map": 7}}},
+    "a token id that is a text": {"facts": {"token_ids": {"eos_token_id": "7"}}},
+    "token ids with a flag": {"facts": {"token_ids": {"eos_token_id": [7, True]}}},
+    "aux layers from nowhere": {"facts": {"aux_origin": "guess"}},
+    "aux layers that descend": {"facts": {"aux_after_layer": [14, 1, 26]}},
+    "a number that is a text": {"facts": {"num_target_layers": "30"}},
+    "a text that is a number": {"facts": {"target_model_type": 7}},
+    "assumptions without a field": {"facts": {"assumptions": [{}]}},
+    "assumptions that are no objects": {"facts": {"assumptions": [7]}},
+    "a doubt that is a number": {"facts": {"assumptions": [{**ASSUMED, "doubtful": 1}]}},
+    "no source": {"source": None},
+    "a source without a layout": {"source": {}},
+    "engines that are a text": {"made_for": "vllm"},
+    "engines that are numbers": {"made_for": [7]},
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_a_malformed_record_is_said_and_not_used(tmp_path: Path, what: str):
+    convert(heads.specforge(tmp_path / "head"), tmp_path / "out", "modelopt")
+    path = tmp_path / "out/eagle3hub.json"
+    record = json.loads(path.read_text())
+    sound = open_head(tmp_path / "out")
+    assert sound.carried
+    assert "provenance-malformed" not in {p.code for p in sound.problems}
+    path.write_text(json.dumps({**record, **MALFORMED[what]}))
+    head = open_head(tmp_path / "out")
+    assert [p.severity for p in head.problems if p.code == "provenance-malformed"] == ["warning"]
+    assert (head.carried, head.made_for) == ({}, ())
+
+
+def test_token_ids_of_a_record_come_back(tmp_path: Path):
+    convert(heads.specforge(tmp_path / "head"), tmp_path / "out", "modelopt")
+    path = tmp_path / "out/eagle3hub.json"
+    record = json.loads(path.read_text())
+    record["facts"]["token_ids"] = {"bos_token_id": 5, "eos_token_id": [6, 7]}
+    path.write_text(json.dumps(record))
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    stated = {k: config[k] for k in ("bos_token_id", "eos_token_id") if config.get(k) is not None}
+    found = open_head(tmp_path / "out").token_ids
+    assert {k: found.get(k) for k in ("bos_token_id", "eos_token_id")} == {
+        "bos_token_id": 5,
+        "eos_token_id": [6, 7],
+        **stated,
+    }
+    assert len(stated) < 2

@@ -263,11 +263,12 @@ def test_without_the_system_call_the_disk_is_waited_for_all_the_same(tmp_path: P
     convert(heads.specforge(tmp_path / "head"), tmp_path / "out", "modelopt")
 
 
+@pytest.mark.parametrize("part", [512, 200])
 @pytest.mark.parametrize("dtype", [None, "fp32"])
 def test_a_byte_that_differs_is_seen_wherever_it_lies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str | None, part: int
 ):
-    monkeypatch.setattr(verification, "_PART", 512)
+    monkeypatch.setattr(verification, "_PART", part)
     monkeypatch.setattr(writer, "CHUNK", 96)
     plan = plan_conversion(
         heads.specforge(tmp_path / "head"), "specforge", ConvertOptions(transforms=Transforms(dtype=dtype))
@@ -280,7 +281,9 @@ def test_a_byte_that_differs_is_seen_wherever_it_lies(
     at = start
     seen = 0
     for t in plan.tensors:
-        for place in {0, 95, 96, 511, 512, t.nbytes // 2, t.nbytes - 1} if t.name not in maps else ():
+        for place in (
+            {0, 95, 96, part - 1, part, 2 * part - 1, t.nbytes // 2, t.nbytes - 1} if t.name not in maps else ()
+        ):
             if place < t.nbytes:
                 bad = bytearray(good)
                 bad[at + place] ^= 1
@@ -293,6 +296,25 @@ def test_a_byte_that_differs_is_seen_wherever_it_lies(
     assert seen > 40
     weights.write_bytes(good)
     verify_folder(tmp_path / "out", plan.head, "specforge", plan.written)
+
+
+def test_nothing_waits_for_an_import_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The process could not end otherwise."""
+    imported: list[tuple[str, bool]] = []
+    began, end = threading.Event(), threading.Event()
+
+    def hang(name: str) -> None:
+        imported.append((name, threading.current_thread().daemon))
+        began.set()
+        end.wait(60)
+
+    monkeypatch.setattr(run, "import_module", hang)
+    try:
+        convert(heads.specforge(tmp_path / "head"), tmp_path / "out", "modelopt")
+        assert began.wait(60)
+    finally:
+        end.set()
+    assert imported == [("numpy", True)]
 
 
 def test_a_result_that_is_cut_while_it_is_compared_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

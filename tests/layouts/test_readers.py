@@ -20,6 +20,7 @@ from eagle3hub.head import Head
 from eagle3hub.head.aux_defaults import AUX_IDS
 from eagle3hub.layouts import LAYOUTS, READERS, ReadOptions, open_head
 from eagle3hub.layouts.base import FEATURES
+from eagle3hub.layouts.tensors import several
 
 NEVER_PREFIXED = {"lm_head.weight", "d2t", "t2d", "mask_hidden"}
 
@@ -331,3 +332,11 @@ def test_a_head_below_the_folder_is_named(tmp_path: Path):
     with pytest.raises(InputError, match=r"there is no config\.json") as refused:
         open_head(tmp_path / "epoch_1")
     assert all(str(tmp_path / "epoch_1" / p) in str(refused.value.hint) for p in ("model/consolidated", "other"))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [("a", "a"), ("ab", "a, b"), ("abc", "a, b, c"), ("abcd", "a, b, c and 1 more"), ("abcdef", "a, b, c and 3 more")],
+)
+def test_the_first_three_names_stand_for_the_rest(names: str, said: str):
+    assert several(list(names)) == said

@@ -13,10 +13,12 @@ import torch
 from safetensors.torch import save_file
 from support import heads, variants
 
+from eagle3hub.checkpoint import source as checkpoint_source
+from eagle3hub.checkpoint.folder import open_checkpoint
 from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.checkpoint.source import kinds
 from eagle3hub.errors import LayoutError
-from eagle3hub.layouts import open_head
+from eagle3hub.layouts import LAYOUTS, open_head
 
 H, INNER, VOCAB = 8, 12, 40
 LLAMA = {
@@ -162,6 +164,48 @@ def test_a_head_with_two_aux_layers_is_no_eagle1_head(tmp_path: Path):
     speculators = heads.speculators(tmp_path / "speculators", two, eagle_aux_hidden_state_layer_ids=[2, 14])
     for folder in (modelopt, speculators):
         assert open_head(folder).tensors["fc.weight"].shape == (H, 2 * H)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_one"),
+    [
+        ({}, True),
+        ({"fc.weight": None}, False),
+        ({"layers.0.self_attn.q_proj.weight": None}, False),
+        ({"layers.0.hidden_norm.weight": (H,)}, False),
+        ({"fc.weight": (H, 3 * H)}, False),
+        ({"fc.weight": (H, H)}, False),
+        ({"fc.weight": (H,)}, False),
+        ({"layers.0.self_attn.q_proj.weight": (H, 2 * H)}, False),
+    ],
+)
+def test_an_eagle1_head_is_known_by_the_shapes_of_fc_and_attention(changes: dict[str, Any], is_one: bool):
+    shapes = {name: shape for name, shape in {**EAGLE1, **changes}.items() if shape is not None}
+    tensors = {name: TensorRef(name, "F32", shape, Path(), 0, 0) for name, shape in shapes.items()}
+    assert checkpoint_source._is_eagle1(tensors) is is_one
+
+
+@pytest.mark.parametrize(
+    ("layout", "changes", "dtype", "score", "evidence"),
+    [
+        ("modelopt", {}, None, 1.0, 4),
+        ("modelopt", {"architectures": ["X"]}, None, 2 / 3, 3),
+        ("modelopt", {"architectures": ["X"], "eagle_config": None}, None, 1 / 3, 2),
+        ("safeailab", {}, None, 1.0, 5),
+        ("safeailab", {}, torch.int32, 3 / 4, 4),
+        ("safeailab", {"max_position_embeddings": "DELETE"}, torch.int32, 2 / 4, 3),
+    ],
+)
+def test_a_score_is_the_share_of_a_layouts_signs_that_a_folder_shows(
+    tmp_path: Path, layout: str, changes: dict[str, Any], dtype: torch.dtype | None, score: float, evidence: int
+):
+    source = variants.edit(heads.MAKERS[layout](tmp_path / "x"), **changes)
+    if dtype is not None:
+        d2t = variants.tensors_of(source)["d2t"].to(dtype)
+        variants.replace(source, d2t=d2t)
+    match = LAYOUTS[layout].detect(open_checkpoint(source))
+    assert match is not None
+    assert (match.score, len(match.evidence)) == (pytest.approx(score), evidence)
 
 
 BY_FILES = {

@@ -15,7 +15,8 @@ from eagle3hub.conversion.plan import ConvertOptions
 from eagle3hub.conversion.run import convert
 from eagle3hub.errors import ConfigError, InputError, LayoutError, Refusal, TensorError
 from eagle3hub.head.target import read_target
-from eagle3hub.layouts import ReadOptions, open_head
+from eagle3hub.layouts import LAYOUTS, ReadOptions, open_head
+from eagle3hub.layouts.base import WriteOptions
 
 NORMS = ("input_layernorm", "hidden_norm", "post_attention_layernorm")
 
@@ -47,10 +48,8 @@ def test_every_flag_is_read_and_written(tmp_path: Path, has: Has, config: dict, 
     assert again == semantics
     fresh = open_head(source)
     fresh.layout = "elsewhere"
-    from eagle3hub.layouts import get_layout
-    from eagle3hub.layouts.base import WriteOptions
 
-    codec = get_layout("speculators")
+    codec = LAYOUTS["speculators"]
     written = codec.interpret(codec.write(fresh, WriteOptions()).config)
     assert written.semantics == semantics
     assert written.mask_token_id == fresh.mask_token_id
@@ -114,13 +113,56 @@ def test_random_layers_of_the_old_converter_are_suspected(tmp_path: Path, dtype:
     replace(source, {"format": "pt"}, **ones)
     for version in ("0.2.0", "0.4.0.1"):
         edit(source, speculators_version=version)
-        assert "tensor-suspicious" in {p.code for p in open_head(source).problems}
+        (said,) = [p.message for p in open_head(source).problems if p.code == "tensor-suspicious"]
+        assert f"speculators_version is {version[:3]}, a release" in said
+    assert not open_head(edit(source, speculators_version="0.1.9")).problems
+    edit(source, speculators_version="0.4.0.1")
     with pytest.raises(TensorError, match="random initial values") as refused:
         convert(source, tmp_path / "out", "modelopt")
     assert refused.value.code == "tensor-suspicious"
     allowed = open_head(source, options=ReadOptions(allow_suspicious=True))
     assert [p.severity for p in allowed.problems if p.code == "tensor-suspicious"] == ["warning"]
     assert not open_head(edit(source, speculators_version="0.5.0")).problems
+
+
+@pytest.mark.parametrize(("stated", "width"), [(16, 16), (8, 8), (None, 8)])
+def test_the_width_of_the_target_is_the_heads_own_unless_stated(tmp_path: Path, stated: object, width: int):
+    d = heads.dims(target_hidden=width)
+    head = open_head(variants.speculators(tmp_path / "x", d, Has(embeddings=True), target_hidden_size=stated))
+    assert (head.dims.hidden_size, head.dims.target_hidden_size) == (8, width)
+    assert head.tensors["fc.weight"].shape == (8, 3 * width)
+    assert not [p for p in head.problems if p.severity == "error"]
+
+
+@pytest.mark.parametrize(
+    ("methods", "tokens"),
+    [
+        ([{"speculative_tokens": 4}], 4),
+        ([{"speculative_tokens": 4}, {"speculative_tokens": 6}], 4),
+        ([{"speculative_tokens": 4}, None], 4),
+        ([None, {"speculative_tokens": 4}], None),
+        ([{}, {"speculative_tokens": 4}], None),
+        ([], None),
+        ({"speculative_tokens": 4}, None),
+        (None, None),
+    ],
+)
+def test_the_first_method_says_how_many_tokens_are_drafted(tmp_path: Path, methods: object, tokens: int | None):
+    source = heads.speculators(tmp_path / "x", speculators_config={"proposal_methods": methods})
+    assert open_head(source).speculative_tokens == tokens
+
+
+@pytest.mark.parametrize(
+    ("name", "local"),
+    [("/models/t", True), ("./t", True), ("../t", True), ("~/t", True), ("owner/t", False), ("owner/t.2~", False)],
+)
+def test_a_verifier_that_is_a_local_folder_is_an_assumption(tmp_path: Path, name: str, local: bool):
+    head = open_head(heads.specforge(tmp_path / "x"))
+    head.target_name = name
+    files = LAYOUTS["speculators"].write(head, WriteOptions(speculative_tokens=3))
+    assert files.config["speculators_config"]["verifier"]["name_or_path"] == name
+    found = [(a.field, a.value) for a in files.assumptions]
+    assert found == ([("speculators_config.verifier.name_or_path", name)] if local else [])
 
 
 def test_names_of_the_research_code(tmp_path: Path):
@@ -173,11 +215,9 @@ def test_peagle_needs_its_mask_token(tmp_path: Path, target: Path):
     with pytest.raises(Refusal, match="positions not drafted yet") as refused:
         convert(source, tmp_path / "out", "speculators", ConvertOptions(target=str(target), speculative_tokens=4))
     assert refused.value.code == "refused-no-mask-token"
-    from eagle3hub.layouts import get_layout
-    from eagle3hub.layouts.base import WriteOptions
 
     head = open_head(source, target=str(target), options=ReadOptions(mask_token_id=0))
-    config = get_layout("speculators").write(head, WriteOptions(speculative_tokens=4)).config
+    config = LAYOUTS["speculators"].write(head, WriteOptions(speculative_tokens=4)).config
     assert (config["mask_token_id"], config["speculators_model_type"]) == (0, "peagle")
     back = variants.speculators(tmp_path / "sp", has=Has(mask_hidden=True, layers=2, embeddings=True))
     convert(back, tmp_path / "sf", "specforge")

@@ -455,3 +455,12 @@ def test_an_earlier_config_with_another_dtype_does_not_come_back_with_it(tmp_pat
     before, after = config_of(source), config_of(tmp_path / "back")
     assert after == {**before, "torch_dtype": after["torch_dtype"]}
     assert "config-dtype" not in {p.code for p in open_head(tmp_path / "back").problems}
+
+
+@pytest.mark.parametrize("maker", [heads.specforge, heads.angelslim])
+@pytest.mark.parametrize(("layers", "warned"), [(1, False), (2, True)])
+def test_a_number_of_layers_other_than_the_one_made_is_said(tmp_path: Path, maker, layers: int, warned: bool):
+    head = open_head(maker(tmp_path / "x", num_hidden_layers=layers))
+    said = [p.message for p in head.problems if p.code == "config-layers"]
+    assert len(said) == warned
+    assert all(f"num_hidden_layers: {layers}," in message for message in said)

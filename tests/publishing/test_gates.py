@@ -13,7 +13,10 @@ from support.hub_writes import WritableHub
 from support.versions import SGLANG_JAX
 
 from eagle3hub.card.folder import public_form
-from eagle3hub.publishing import GATES
+from eagle3hub.publishing import GATES, gates
+from eagle3hub.publishing.derived import measured_well
+from eagle3hub.publishing.files import LocalFile, file_of_bytes, read_folder
+from eagle3hub.validation.report import load_report
 
 Cli = Callable[..., tuple[int, str, str]]
 SECRET = "hf_" + "aB3dE6gH9jK2mN5pQ8sT1vW4xY7zC0eF"
@@ -75,6 +78,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
         lambda r: (r / "reports" / "modelopt-cpu.json").unlink(),
         "publish-unmeasured",
         "the head in modelopt",
+    ),
+    "no report of the root": (
+        lambda r: (r / "reports" / "specforge-cpu.json").unlink(),
+        "publish-unmeasured",
+        "the head in the root",
     ),
     "no engine": (engine_absent, "publish-unmeasured", "no report covers the head in the root"),
     "not passed": (engine_failed, "publish-report", "says inconclusive"),
@@ -160,6 +168,64 @@ def test_a_file_too_large_for_the_hub(hub: WritableHub, release: Path, cli: Cli,
     status, out, _ = cli("publish", release, "--repo", REPO)
     assert status == 1
     assert "refused publish-size model.safetensors" in out
+
+
+def said(files: list[LocalFile]) -> list[tuple[str, str]]:
+    return [(p.code, p.message) for p in gates._names(REPO, files)]
+
+
+def named(*paths: str) -> list[LocalFile]:
+    return [file_of_bytes(path, b"12345") for path in paths]
+
+
+def test_names_of_files_up_to_the_longest_that_the_hub_takes():
+    longest = f"{'a' * 127}/{'b' * 127}"
+    assert len(longest) == 255
+    assert said(named("README.md", "reports/a b.json", longest)) == []
+    for bad in (f"{longest}b", f"{longest}bb", "bell\x07.txt", "a\\b.txt"):
+        assert said(named("README.md", bad)) == [("publish-name", f"{bad!r} cannot be the name of a file on the Hub")]
+
+
+def test_names_that_some_systems_take_for_one():
+    assert said(named("notice", "NOTICE")) == [("publish-name", "notice and NOTICE are the same name on some systems")]
+    assert said(named("a/notice", "b/notice")) == []
+
+
+def test_the_largest_file_and_the_most_files(monkeypatch: pytest.MonkeyPatch):
+    files = named("a", "b")
+    for most, largest, found in (
+        (2, 5, []),
+        (1, 5, [("publish-size", "2 files are more than 1")]),
+        (2, 4, [("publish-size", f"{name} is larger than 50 GB") for name in "ab"]),
+    ):
+        monkeypatch.setattr(gates, "MAX_FILES", most)
+        monkeypatch.setattr(gates, "MAX_FILE", largest)
+        assert said(files) == found
+
+
+@pytest.mark.parametrize(
+    ("verdict", "digest", "well"),
+    [
+        ("pass", None, True),
+        ("fail", None, False),
+        ("inconclusive", None, False),
+        ("unavailable", None, False),
+        ("pass", "0" * 64, False),
+        ("pass", "f" * 64, False),
+    ],
+)
+def test_only_a_report_that_passed_on_a_head_of_the_folder_settles_what_was_assumed(
+    release: Path, verdict: str, digest: str | None, well: bool
+):
+    write_reports(release, release / "release.yaml", verdict=verdict)
+    (release / "reports" / "modelopt-cpu.json").unlink()
+    path = release / "reports" / "specforge-cpu.json"
+    report = json.loads(path.read_text())
+    if digest is not None:
+        report["head"]["digest"] = f"sha256:{digest}"
+        path.write_text(json.dumps(report))
+    assert load_report(path).verdict == verdict
+    assert measured_well(read_folder(release)[0]) is well
 
 
 @pytest.mark.parametrize("repo", ["alice/a--b", "alice", "alice/x.git", "alice/..", "a/b/c"])

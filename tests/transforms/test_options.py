@@ -36,6 +36,9 @@ def test_dtype_casts_weights_and_says_what_is_lossy(tmp_path: Path, ok, stored: 
         (change,) = document["repairs"]
         assert change["lossless"] == (dtype == "fp32")
         assert ("lossy" in change["what"]) != (dtype == "fp32")
+        of = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
+        exact = f"F32 has every value of {of[stored]}"
+        assert change["evidence"] == (exact if dtype == "fp32" else "rounded to nearest, ties to even")
         assert len(change["tensors"]) == 13
 
 
@@ -96,7 +99,10 @@ def test_embeddings_that_do_not_fit_are_refused(tmp_path: Path, refused, table: 
     source = heads.specforge(tmp_path / "head")
     file = tmp_path / "some.safetensors"
     save_file({"other": TABLE} if table is None else {"embed_tokens.weight": table.contiguous()}, file)
-    assert says in refused(source, "specforge", "--include-embeddings", file)
+    found = refused(source, "specforge", "--include-embeddings", file)
+    assert says in found
+    if table is None:
+        assert "under embed_tokens.weight, model.embed_tokens.weight and similar names" in found
     own = heads.speculators(tmp_path / "own", embeddings=True)
     assert "its own" in refused(own, "specforge", "--include-embeddings", file)
     assert "contradict" in refused(own, "specforge", "--include-embeddings", file, "--drop-embeddings", status=2)
@@ -178,6 +184,10 @@ def test_set_writes_fields_and_keeps_what_the_tensors_say(tmp_path: Path, ok, re
     )
     assert (config["note"], config["eagle_config"]["x"], config["bos_token_id"]) == ("made by hand", [1, 2], 7)
     assert [c["name"] for c in document["repairs"]] == ["set:note", "set:eagle_config.x", "set:bos_token_id"]
+    assert document["repairs"][0]["what"] == 'config field note was set to "made by hand"'
+    noted = heads.specforge(tmp_path / "noted", note="found")
+    (changed,) = ok(noted, "specforge", "--set", "note=made", name="changed")[0]["repairs"]
+    assert changed["what"] == 'config field note was set to "made" (it was "found")'
     assert all(c["lossless"] for c in document["repairs"])
     for setting, says in {
         "hidden_size=16": "hidden_size",

@@ -63,7 +63,25 @@ def test_sorting_what_is_sorted_is_refused(shuffled: Head):
         sort_aux(replace(shuffled, fc_order=None))
 
 
-def test_quantized_columns_are_refused(shuffled: Head):
-    scale = shuffled.tensors["norm.weight"]
-    with pytest.raises(Refusal, match=r"fc\.weight_scale"):
-        sort_aux(replace(shuffled, tensors={**shuffled.tensors, "fc.weight_scale": scale}))
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("fc.weight_scale", "F32"),
+        ("fc.weight_packed", "BF16"),
+        ("fc.weight_packed", "I32"),
+        ("fc.weight", "F8_E4M3"),
+        ("fc.weight", "I8"),
+    ],
+)
+def test_quantized_columns_are_refused(shuffled: Head, name: str, dtype: str):
+    stored = replace(shuffled.tensors["fc.weight"], name=name, dtype=dtype)
+    with pytest.raises(Refusal, match=rf"quantized \({name}\)") as refused:
+        sort_aux(replace(shuffled, tensors={**shuffled.tensors, name: stored}))
+    assert refused.value.code == "refused-sort-quantized"
+
+
+@pytest.mark.parametrize("name", ["layers.0.mlp.up_proj.weight", "layers.0.mlp.up_proj.k_scale", "lm_head.weight"])
+def test_what_else_is_quantized_keeps_nothing_from_being_sorted(shuffled: Head, name: str):
+    stored = replace(shuffled.tensors["lm_head.weight"], name=name, dtype="F8_E4M3")
+    done, _ = sort_aux(replace(shuffled, tensors={**shuffled.tensors, name: stored}))
+    assert done.tensors[name] == stored

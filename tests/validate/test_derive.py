@@ -9,7 +9,7 @@ from card import card_samples as samples
 from support.versions import VLLM
 
 from eagle3hub.engines import get_engine
-from eagle3hub.validation.derive import contradictions, head_name
+from eagle3hub.validation.derive import SPEED_OF_ENGINE, SPEED_OF_REFERENCE, contradictions, head_name
 from eagle3hub.validation.layouts import ReportStore
 from eagle3hub.validation.report import Report
 
@@ -91,3 +91,24 @@ def test_a_source_that_is_no_address_is_said():
     report = samples.make_report()
     report["head"]["source"] = "hf://../../x"
     assert any("hf://../../x" in what for what in contradictions(read(report)))
+
+
+@pytest.mark.parametrize("engine", ["vllm", "reference"])
+def test_the_note_on_speed_is_that_of_the_engine(engine: str):
+    report = samples.make_report(engine=engine, recipe=None)
+    assert not [w for w in contradictions(read(report)) if "the note" in w]
+    notes = {"vllm": SPEED_OF_ENGINE, "reference": SPEED_OF_REFERENCE}
+    (other,) = {*notes.values()} - {notes[engine]}
+    for note in (other, "a benchmark"):
+        report["engines"][0]["throughput"]["note"] = note
+        (what,) = [w for w in contradictions(read(report)) if "the note" in w]
+        assert what.endswith(f"the note on its speed is not {notes[engine]!r}")
+
+
+@pytest.mark.parametrize(("off", "found"), [(-0.05, 1), (-0.005, 0), (0.0, 0), (0.005, 0), (0.05, 1)])
+def test_the_speed_is_that_of_the_prompts(off: float, found: int):
+    report = samples.make_report()
+    entry = report["engines"][0]
+    entry["throughput"]["speculative_tokens_per_second"] += off
+    said = [w for w in contradictions(read(report)) if "tokens per second are stated" in w]
+    assert len(said) == found

@@ -246,8 +246,8 @@ def _settle(name: str, d2t: Sequence[int], mask: bytes | None, v: int) -> tuple[
         if len(set(ids)) == len(ids) and min(ids) >= 0 and max(ids) < v and (mask is None or _marked(ids, mask))
     }
     if len(sound) == 2 and mask is None and all(a <= b for a, b in pairwise(d2t)):
-        # ascending offsets never end above V - V_d; ascending absolute ids nearly always do
-        sound.pop("offsets" if d2t[-1] > v - len(d2t) else "absolute target ids")
+        # ascending absolute ids nearly always end above V - V_d, where they would be no offsets
+        sound.pop("absolute target ids")
     if len(sound) == 1:
         ((kind, ids),) = sound.items()
         return ids, kind
