@@ -65,6 +65,8 @@ def test_the_library_reads_it_as_the_exporter_meant_it(reports: dict[str, dict[s
     assert report["target_ids"] == (None if head.vocab_map is None else list(head.vocab_map.target_id))
     assert head.aux is not None
     assert report["taps"] == head.aux.boundary
+    if EXPECTED[name].golden == "none":
+        return
     golden = load_file(FOLDER / name / "golden.safetensors")
     assert same(report, *forward.run(head, golden))
     assert same(report, golden["logits"], golden["feedback"]) == (EXPECTED[name].golden == "equal")

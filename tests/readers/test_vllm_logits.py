@@ -42,9 +42,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "own embeddings": {"has": Has(embeddings=True)},
     "large eps": {"layer": {"rms_norm_eps": 1e-2}},
     "theta": {"layer": {"rope_parameters": {"rope_type": "default", "rope_theta": 300.0}}},
-    "partial rope": {
-        "layer": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}
-    },
     "llama3 rope": {"layer": {"rope_parameters": {**LLAMA3, **SCALED}}},
     "yarn rope": {"layer": {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, **SCALED}}},
     "parallel": {"has": Has(mask_hidden=True, input_norm=True)},
