@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import re
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -298,6 +300,95 @@ def _function(name: str, *argtypes: Any) -> Any:
     return call
 
 
+# Share blocks between files, where the file system can (XFS, btrfs): the bytes are there at once, and take no room
+# until one of the two files is changed.
+#
+# ``FICLONERANGE`` takes whole blocks only, so a tensor's offsets in the two files must agree modulo the block. A
+# safetensors header may end in spaces (its JSON may), which moves the data to where they do.
+
+
+_FICLONERANGE = 0x4020940D
+_CANNOT_SHARE = {
+    *(
+        errno.EOPNOTSUPP,
+        errno.EXDEV,
+        errno.EINVAL,
+        errno.ENOTTY,
+        errno.ENOSYS,
+        errno.EPERM,
+        errno.ETXTBSY,
+        errno.EISDIR,
+    )
+}
+_LARGEST_BLOCK = 64 << 10
+_WORTH_IT = 1 << 20
+"""Fewer bytes than this are copied: a header that every machine writes the same is worth more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """``count`` bytes at ``offset`` of a file."""
+
+    offset: int
+    count: int
+
+
+def share_range(src: int, src_offset: int, dst: int, dst_offset: int, count: int) -> bool:
+    """Make whole blocks of ``dst`` the same as those of ``src``; False where the file system cannot.
+
+    Raises OSError for anything but that, such as a full disk.
+    """
+    try:
+        fcntl.ioctl(dst, _FICLONERANGE, struct.pack("qQQQ", src, src_offset, count, dst_offset))
+    except OSError as e:
+        if e.errno in _CANNOT_SHARE:
+            return False
+        raise
+    return True
+
+
+def shared_block(src: int, folder: Path) -> int:
+    """Size of the blocks that a file in ``folder`` can share with the open file ``src``; 0 where it cannot."""
+    try:
+        probe = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        block = os.fstatvfs(probe).f_frsize
+        able = 0 < block <= _LARGEST_BLOCK and os.fstat(src).st_size >= block
+        return block if able and share_range(src, 0, probe, 0, block) else 0
+    except OSError:
+        return 0
+    finally:
+        os.close(probe)
+
+
+def _shareable(offset: int, count: int, block: int) -> Range:
+    """The whole blocks in a range of a file."""
+    start = -(-offset // block) * block
+    return Range(start, max(0, (offset + count) // block * block - start))
+
+
+def aligned(shard: Shard, block: int) -> Shard:
+    """The shard with spaces at the end of its header, so that most bytes lie as in their source modulo ``block``.
+
+    It stays as it is where that would share next to nothing, or where the data would not begin at a multiple of 8.
+    """
+    gain: dict[int, int] = {}
+    at = len(shard.header)
+    for run in _copied_runs(shard.tensors):
+        first, count = run[0].data, sum(t.nbytes for t in run)
+        if type(first) is TensorRef and (first.offset - at) % 8 == 0:
+            spaces = (first.offset - at) % block
+            gain[spaces] = gain.get(spaces, 0) + _shareable(first.offset, count, block).count
+        at += count
+    spaces = max(gain, key=lambda n: (gain[n], -n), default=0)
+    if gain.get(spaces, 0) < _WORTH_IT:
+        return shard
+    text = shard.header[8:] + b" " * spaces
+    return replace(shard, header=len(text).to_bytes(8, "little") + text)
+
+
 # Move byte ranges between files, and write them.
 
 
@@ -462,19 +553,29 @@ def encode_header(tensors: Sequence[OutTensor], metadata: Mapping[str, str] | No
 
 
 def write_safetensors(
-    path: Path, shard: Shard, files: OpenFiles, flushing: Flushing | None, progress: Progress = silent
-) -> None:
+    path: Path,
+    shard: Shard,
+    files: OpenFiles,
+    flushing: Flushing | None,
+    progress: Progress = silent,
+    block: int = 0,
+) -> list[Range]:
     """Write a shard to ``path`` (which must not exist), from the source's ``files``.
 
     ``flushing``, if given, flushes it to the disk at the same time. Neighbouring ranges of the same source are copied
-    as one. Raises OSError from the file system, CheckpointError if a source file has become shorter since its header
-    was read, TensorError where a cast overflows.
+    as one; where their offsets agree modulo ``block`` (0: nowhere), the file shares them with its source. Returns the
+    ranges that it shares. Raises OSError from the file system, CheckpointError if a source file has become shorter
+    since its header was read, TensorError where a cast overflows.
     """
     header, total = shard.header, shard.nbytes
+    shared: list[Range] = []
     with ExitStack() as stack:
         out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         stack.callback(os.close, out)
-        reserve(out, len(header) + total)
+        if block:
+            os.ftruncate(out, len(header) + total)
+        else:
+            reserve(out, len(header) + total)
         write_all(out, header, 0)
         at = len(header)
         growing = None if flushing is None else flushing.file(out)
@@ -487,8 +588,9 @@ def write_safetensors(
             elif isinstance(first, DerivedRef):
                 _write_stream(out, first, at, files)
             else:
+                count = sum(t.nbytes for t in run)
                 try:
-                    copy_range(files[first.path], first.offset, out, at, sum(t.nbytes for t in run), grown)
+                    shared += _share_or_copy(files[first.path], first.offset, out, at, count, block, grown)
                 except EOFError:
                     raise CheckpointError(
                         f"{first.path} became shorter while it was copied", code="checkpoint-truncated"
@@ -497,6 +599,28 @@ def write_safetensors(
             grown(at)
         if growing is not None:
             growing.complete()
+    return shared
+
+
+def _share_or_copy(
+    src: int, src_offset: int, dst: int, dst_offset: int, count: int, block: int, grown: Callable[[int], None]
+) -> list[Range]:
+    """Copy bytes between two open files, but share the whole blocks where offsets agree; returns what is shared."""
+    if not block or (src_offset - dst_offset) % block:
+        copy_range(src, src_offset, dst, dst_offset, count, grown)
+        return []
+    whole = _shareable(dst_offset, count, block)
+    if os.fstat(src).st_size < src_offset + count:
+        raise EOFError
+    ahead = whole.offset - dst_offset
+    if not whole.count or not share_range(src, src_offset + ahead, dst, whole.offset, whole.count):
+        copy_range(src, src_offset, dst, dst_offset, count, grown)
+        return []
+    rest = ahead + whole.count
+    for at, length in ((0, ahead), (rest, count - rest)):
+        if length:
+            _copy(src, src_offset + at, dst, dst_offset + at, length)
+    return [whole]
 
 
 def _ignore_growth(_written: int) -> None:

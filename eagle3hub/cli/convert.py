@@ -63,9 +63,13 @@ def convert(
         bool,
         typer.Option(
             "--verify/--no-verify",
-            help="Read it back, compare every byte, wait for the disk.",
+            help="Read it back, compare every byte not shared with the source, wait for the disk.",
         ),
     ] = True,
+    read_back: Annotated[
+        bool,
+        typer.Option("--read-back", help="Compare also the blocks shared with the source, on XFS and btrfs."),
+    ] = False,
     digests: Annotated[
         bool, typer.Option("--digests", help="Record the SHA-256 of every file of source and result.")
     ] = False,
@@ -190,6 +194,7 @@ def convert(
         force=force,
         dry_run=dry_run,
         verify=verify,
+        read_back=read_back,
         digests=digests,
     )
     with progress(quiet=quiet or as_json) as report:

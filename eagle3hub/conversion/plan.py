@@ -63,7 +63,8 @@ class ConvertOptions:
         settings: fields of the written config, as (dotted key, value). max_shard_size: bytes per weights file.
         engines: names of the engines that a universal folder is made for; empty: all that can serve the target.
         force: replace a folder this tool wrote earlier. dry_run: plan and check only.
-        verify: read the result back, compare it byte for byte, and return only when it is on the disk.
+        verify: read the result back, compare it byte for byte, and return only when it is on the disk. Blocks that it
+            shares with the source (on XFS and btrfs) are not compared. read_back: compare these too.
         digests: record the SHA-256 of every file of source and result, which takes about as long as verifying.
 
     Raises UsageError if ``target_name`` is not a Hub id.
@@ -82,6 +83,7 @@ class ConvertOptions:
     force: bool = False
     dry_run: bool = False
     verify: bool = True
+    read_back: bool = False
     digests: bool = False
 
     def __post_init__(self) -> None:

@@ -21,9 +21,10 @@ from eagle3hub._version import __version__
 from eagle3hub.checkpoint.destination import check_destination, require_space
 from eagle3hub.checkpoint.digest import FileSize, file_digest, file_size, head_files
 from eagle3hub.checkpoint.folder import fetch_weights
+from eagle3hub.checkpoint.safetensors import TensorRef
 from eagle3hub.checkpoint.source import CONFIG, PROVENANCE, unchanged
 from eagle3hub.checkpoint.staging import remove_leftovers, staged_folder, write_file
-from eagle3hub.checkpoint.writer import Flushing, OpenFiles, write_safetensors
+from eagle3hub.checkpoint.writer import Flushing, OpenFiles, Shard, aligned, shared_block, write_safetensors
 from eagle3hub.conversion.plan import DEFAULTS, ConversionPlan, ConvertOptions, plan_conversion
 from eagle3hub.conversion.verify import read_back, verify_folder
 from eagle3hub.errors import Problem
@@ -171,18 +172,23 @@ def _fill(stage: Path, plan: ConversionPlan, *, flush: bool, progress: Progress)
         try:
             for name, data in plan.small_files.items():
                 write_file(stage / name, data, flush=flush)
-            for shard in plan.shards:
-                write_safetensors(stage / shard.name, shard, opened, flushing, progress)
+            block = _shared_block(plan, stage, opened)
+            shards = [aligned(shard, block) if block else shard for shard in plan.shards]
+            shared = {
+                stage / shard.name: write_safetensors(stage / shard.name, shard, opened, flushing, progress, block)
+                for shard in shards
+            }
             came_from = pool.map(listed, head_files(plan.source.folder))
             written = pool.map(listed, [*head_files(stage), *(stage / name for name in plan.written.side_files)])
             if verify:
-                back, result = verify_folder(stage, plan.head, plan.to, plan.written, progress, opened)
+                known = {} if plan.options.read_back else shared
+                back, result = verify_folder(stage, plan.head, plan.to, plan.written, progress, opened, known)
             else:
                 back, result = read_back(stage, plan.to)
             if digests:
                 progress("hashing source and result")
             files = list(written)
-            record = document_bytes(_record(plan, files, list(came_from), verified=verify))
+            record = document_bytes(_record(plan, shards, files, list(came_from), verified=verify))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -194,10 +200,27 @@ def _fill(stage: Path, plan: ConversionPlan, *, flush: bool, progress: Progress)
     return [*files, listed(stage / PROVENANCE)], settle(result, back)
 
 
+def _shared_block(plan: ConversionPlan, stage: Path, opened: OpenFiles) -> int:
+    """Size of the blocks that the result can share with the source, 0 where it can share none.
+
+    With digests it shares none: they read every byte anyway, and a release has the same bytes on every file system.
+    """
+    if plan.options.digests:
+        return 0
+    sources = {t.data.path for shard in plan.shards for t in shard.tensors if type(t.data) is TensorRef}
+    blocks = {shared_block(opened[path], stage) for path in sources}
+    return blocks.pop() if len(blocks) == 1 else 0
+
+
 def _record(
-    plan: ConversionPlan, files: Sequence[FileSize], came_from: Sequence[FileSize], *, verified: bool
+    plan: ConversionPlan,
+    shards: Sequence[Shard],
+    files: Sequence[FileSize],
+    came_from: Sequence[FileSize],
+    *,
+    verified: bool,
 ) -> dict[str, Any]:
-    """Make the provenance file (schema ``provenance``): the same inputs give the same bytes."""
+    """Make the provenance file (schema ``provenance``): the same inputs and file system give the same bytes."""
     head = plan.head
     return {
         "schema": provenance.SCHEMA,
@@ -213,7 +236,7 @@ def _record(
         },
         "fingerprint": {
             "config_sha256": sha256(plan.small_files[CONFIG]).hexdigest(),
-            "header_sha256": {shard.name: sha256(shard.header).hexdigest() for shard in plan.shards},
+            "header_sha256": {shard.name: sha256(shard.header).hexdigest() for shard in shards},
         },
         "files": list(files),
         "tensors": plan.described,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
 from eagle3hub.checkpoint.safetensors import TensorRef
-from eagle3hub.checkpoint.writer import DerivedRef, OpenFiles, fill, stream
+from eagle3hub.checkpoint.writer import DerivedRef, OpenFiles, Range, fill, stream
 from eagle3hub.errors import OutputError
 from eagle3hub.head import Head
 from eagle3hub.layouts import get_layout, read_head
@@ -21,6 +21,8 @@ from eagle3hub.system.progress import Progress, silent
 _THREADS = 2
 _PART = 32 << 20
 _STEP = 1 << 20
+NOTHING_SHARED: Mapping[Path, Sequence[Range]] = {}
+"""The ranges of a folder that shares no blocks with its source."""
 
 
 def read_back(folder: Path, layout: str) -> tuple[Checkpoint, Head]:
@@ -36,12 +38,14 @@ def verify_folder(
     written: LayoutFiles,
     progress: Progress = silent,
     files: OpenFiles | None = None,
+    shared: Mapping[Path, Sequence[Range]] = NOTHING_SHARED,
 ) -> tuple[Checkpoint, Head]:
     """Read ``folder`` back as ``layout`` and compare its meaning, and every tensor's bytes, with ``head``.
 
     ``written`` is what the folder should hold. Its ``origin`` maps names on disk to the head's canonical names, or to
     None for vocabulary buffers, whose bytes ``written`` holds. The safetensors library opens the weights too.
-    ``files`` are the source's, where they are open. Returns what `read_back` does. Raises OutputError, which names the
+    ``files`` are the source's, where they are open. ``shared`` are ranges of the written files that are the source's
+    own blocks, which need no comparison. Returns what `read_back` does. Raises OutputError, which names the
     first difference.
     """
     checkpoint, back = read_back(folder, layout)
@@ -69,7 +73,7 @@ def verify_folder(
     expected: dict[str, TensorRef | bytes] = {back.tensors[n].name: ref for n, ref in head.tensors.items()}
     expected |= {t.name: t.data for t in written.tensors if written.origin[t.name] is None}
     with nullcontext(files) if files is not None else OpenFiles() as opened:
-        _compare(checkpoint, expected, opened, progress)
+        _compare(checkpoint, expected, opened, progress, shared)
     return checkpoint, back
 
 
@@ -84,16 +88,24 @@ def _names_by_the_library(weights: tuple[Path, ...]) -> set[str]:
 
 
 def _compare(
-    checkpoint: Checkpoint, expected: Mapping[str, TensorRef | bytes], files: OpenFiles, progress: Progress
+    checkpoint: Checkpoint,
+    expected: Mapping[str, TensorRef | bytes],
+    files: OpenFiles,
+    progress: Progress,
+    shared: Mapping[Path, Sequence[Range]],
 ) -> None:
     """Compare every tensor with what it should be, in the order of the files, a few at a time in parallel."""
     found = sorted(checkpoint.tensors.values(), key=lambda t: (t.path, t.offset, t.nbytes))
-    total = sum(ref.nbytes for ref in found) or 1
     done = told = 0
     fds = {path: files[path] for path in checkpoint.weights}
     for path in {source.path for source in expected.values() if not isinstance(source, bytes)}:
         files[path]  # open it here, not in one of the threads
-    parts = [part for ref in found for part in _parts(ref, expected[ref.name], fds[ref.path], files)]
+    parts = [
+        part
+        for ref in found
+        for part in _parts(ref, expected[ref.name], fds[ref.path], files, shared.get(ref.path, ()))
+    ]
+    total = sum(part.nbytes for part in parts) or 1
     with ThreadPoolExecutor(_THREADS) as pool:
         for count in pool.map(_compare_part, parts):
             done += count
@@ -113,19 +125,37 @@ class _Part:
     expected: Iterable[memoryview]
 
 
-def _parts(ref: TensorRef, source: TensorRef | bytes, fd: int, files: OpenFiles) -> Iterator[_Part]:
-    """Yield the tensor ``ref`` of the file open as ``fd`` in parts that can be compared independently."""
+def _parts(
+    ref: TensorRef, source: TensorRef | bytes, fd: int, files: OpenFiles, shared: Sequence[Range]
+) -> Iterator[_Part]:
+    """Yield the tensor ``ref`` of the file open as ``fd``, without what is shared, in independent parts."""
     if isinstance(source, bytes):
         yield _Part(ref.name, fd, ref.offset, ref.nbytes, [memoryview(source)])
         return
     alike = ref.shape == source.shape or same_shape(ref.name.removeprefix("model."), ref.shape, source.shape)
     if not alike or (ref.dtype, ref.nbytes) != (source.dtype, source.nbytes):
         raise _differs(f"{ref.name} is {ref.dtype} {list(ref.shape)}")
-    step = max(ref.nbytes, 1) if isinstance(source, DerivedRef) else _PART
-    for at in range(0, ref.nbytes, step):
-        count = min(step, ref.nbytes - at)
-        piece = source if count == source.nbytes else replace(source, offset=source.offset + at, nbytes=count)
-        yield _Part(ref.name, fd, ref.offset + at, count, stream(piece, files))
+    if isinstance(source, DerivedRef):
+        yield _Part(ref.name, fd, ref.offset, ref.nbytes, stream(source, files))
+        return
+    for start, end in _unshared(ref, shared):
+        for at in range(start, end, _PART):
+            count = min(_PART, end - at)
+            piece = source if count == source.nbytes else replace(source, offset=source.offset + at, nbytes=count)
+            yield _Part(ref.name, fd, ref.offset + at, count, stream(piece, files))
+
+
+def _unshared(ref: TensorRef, shared: Sequence[Range]) -> Iterator[tuple[int, int]]:
+    """Yield the stretches of a tensor's bytes, by start and end, that lie in none of the ranges (in order)."""
+    at = 0
+    for found in shared:
+        start, end = found.offset - ref.offset, found.offset + found.count - ref.offset
+        if start > at and start < ref.nbytes:
+            yield at, start
+        if end > at and start < ref.nbytes:
+            at = end
+    if at < ref.nbytes:
+        yield at, ref.nbytes
 
 
 def _compare_part(part: _Part) -> int:

@@ -74,9 +74,10 @@ class Scheme:
     @property
     def bits(self) -> int | None:
         """Bits of a weight, where the config says so."""
-        found = {n for part in self._weights for n in (part.get("num_bits"), part.get("bits"), part.get("w_bit"))}
+        stated = (part.get(key) for part in self._weights for key in ("num_bits", "bits", "w_bit"))
+        found = {n for n in stated if type(n) is int}
         named = {int(m[1]) for part in self._weights if (m := _DTYPE_BITS.search(str(part.get("dtype", ""))))}
-        sizes = {n for n in found | named if type(n) is int and n in (2, 3, 4, 8)}
+        sizes = {n for n in found | named if n in (2, 3, 4, 8)}
         return sizes.pop() if len(sizes) == 1 else None
 
     @property
@@ -331,8 +332,10 @@ def _changed(old: str, new: str) -> tuple[str, str]:
 
 
 def _reworded(entry: str, pairs: Iterable[tuple[str, str]]) -> str:
+    pattern = entry.startswith("re:")
     for old, new in pairs:
-        for a, b in ((old, new), (re.escape(old), re.escape(new))):
+        b = re.escape(new) if pattern else new
+        for a in dict.fromkeys((re.escape(old), old) if pattern else (old,)):
             words = re.split(rf"(?<![A-Za-z0-9_]){re.escape(a)}(?![A-Za-z0-9_])", entry)
             entry = b.join(words)
     return entry
@@ -504,7 +507,7 @@ def json_object(raw: bytes | None) -> dict[str, object]:
     """The object that JSON holds; empty for anything else."""
     try:
         found = parse_json(raw or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -122,10 +122,17 @@ def unscaled(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def in_words(theta: float, scaling: Mapping[str, Any] | None) -> str:
     """Base and scaling in the middle of a sentence: ``base 500000, yarn, factor 8``."""
-    if not scaling:
-        return f"base {theta:.15g}"
-    facts = [f"{key} {value:.15g}" for key, value in scaling.items() if type(value) in (int, float)]
-    return ", ".join([f"base {theta:.15g}", type_of(scaling), *facts])
+    return f"base {theta:.15g}" if not scaling else f"base {theta:.15g}, {scaling_in_words(scaling)}"
+
+
+def scaling_in_words(scaling: Mapping[str, Any]) -> str:
+    """Scaling in the middle of a sentence: ``yarn, factor 8``; a list as its length: ``short_factor[48]``."""
+    facts = [
+        f"{key}[{len(value)}]" if isinstance(value, list) else f"{key} {value:.15g}"
+        for key, value in scaling.items()
+        if isinstance(value, list) or type(value) in (int, float)
+    ]
+    return ", ".join([type_of(scaling), *facts])
 
 
 # How a program reads RoPE from a config.

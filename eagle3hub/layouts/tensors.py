@@ -135,7 +135,7 @@ def read_vocab_map(
     ``contract`` is the layout's: it says in which order its heads keep the rows of lm_head. A map whose only fault is
     its order is returned with the fault where the layout's rows always ascend.
     """
-    if "lm_head.weight" not in checkpoint.tensors and (stated or d.vocab_size) < d.vocab_size:
+    if not any(name.startswith("lm_head.") for name in checkpoint.tensors) and (stated or d.vocab_size) < d.vocab_size:
         raise TensorError(
             f"{checkpoint.source} lacks lm_head.weight, and the target's does not fit: the draft vocabulary has "
             f"{stated} of {d.vocab_size} tokens",

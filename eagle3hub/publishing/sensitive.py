@@ -51,11 +51,15 @@ _WIDE = re.compile(rb"(?:[^\0]\0{1,3}){4,}|(?:\0{1,3}[^\0]){4,}")
 """ASCII in UTF-16 or UTF-32, in either byte order and from any offset."""
 _NAMED = {b"amp": b"&", b"quot": b'"', b"apos": b"'", b"lt": b"<", b"gt": b">"}
 _IN_WORD = rb"[A-Za-z0-9_.+/=~\-]"
-_LINE_ENDS = rb"|".join(rb"%b(?<=%b{12}%b)" % (end, _IN_WORD, end) for end in (rb"\n", rb"\r\n", rb"\\\n", rb"\\\r\n"))
-"""The end of a line after twelve characters of a word; what is no such end is passed over at once."""
+_BEFORE, _AFTER = 12, 8
+"""The fewest characters of a word on both sides of an end of a line that may tear it."""
+_LINE_ENDS = rb"|".join(
+    rb"%b(?<=%b{%d}%b)" % (end, _IN_WORD, _BEFORE, end) for end in (rb"\n", rb"\r\n", rb"\\\n", rb"\\\r\n")
+)
 _TORN = re.compile(
-    rb"(?P<line>(?:" + _LINE_ENDS + rb")[ \t>#]{0,16})(?=" + _IN_WORD + rb"{8})"
-    rb"|\"[ \t+]{0,4}(?:\\?\r?\n[ \t+]{0,16})?\"|'[ \t+]{0,4}(?:\\?\r?\n[ \t+]{0,16})?'"
+    rb"(?P<line>(?:%b)[ \t>#]{0,16})(?=%b{%d})"
+    % (_LINE_ENDS, _IN_WORD, _AFTER)
+    + rb"|\"[ \t+]{0,4}(?:\\?\r?\n[ \t+]{0,16})?\"|'[ \t+]{0,4}(?:\\?\r?\n[ \t+]{0,16})?'"
     rb"|(?:</?[A-Za-z][^<>]{0,200}>|<!--[^<>]{0,80}-->|<!\[CDATA\[|\]\]>){1,9}|\*{1,3}"
     rb"|(?:\xe2\x80[\x8b-\x8f]|\xe2\x81[\xa0-\xa4]|\xc2\xad|\xef\xbb\xbf)+"
 )
@@ -229,9 +233,9 @@ def _joined(data: bytes, lines: int) -> Iterator[_View]:
     """Yield the bytes without what stands inside words, if there is any such thing."""
     pieces, starts, origins, at, size = [], [0], [0], 0, 0
     for match in _TORN.finditer(data):
-        before = _END_OF_WORD.search(data, max(at, match.start() - 12), match.start())
-        after = _WORD.match(data, match.end(), match.end() + 8)
-        least = (12, 8) if match["line"] is not None else (4, 4)
+        before = _END_OF_WORD.search(data, max(at, match.start() - _BEFORE), match.start())
+        after = _WORD.match(data, match.end(), match.end() + _AFTER)
+        least = (_BEFORE, _AFTER) if match["line"] is not None else (4, 4)
         if before is None or after is None or len(before[0]) < least[0] or len(after[0]) < least[1]:
             continue
         pieces.append(data[at : match.start()])

@@ -66,3 +66,13 @@ def test_a_card_on_the_hub_that_cannot_be_checked(cli: Cli, tmp_path: Path, monk
         assert (status, error["code"]) == (3, "source-card")
         assert error["message"].startswith("README.md of hf://alice/large is larger than ")
         assert hub.served < 1 << 20, "a card that is too large is not fetched"
+
+
+def test_a_pattern_that_no_file_can_match(cli: Cli, tmp_path: Path):
+    manifest = tmp_path / "release.yaml"
+    manifest.write_text(samples.MINIMAL + 'reports: ["reports/\\0.json"]\n')
+    status, out, _ = cli("card", manifest, "--output", tmp_path / "README.md", "--json")
+    error = json.loads(out)["error"]
+    assert (status, error["code"]) == (3, "manifest-pattern")
+    assert error["message"] == r"the pattern 'reports/\x00.json' has a NUL in it"
+    assert list(tmp_path.iterdir()) == [manifest]

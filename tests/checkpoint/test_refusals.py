@@ -74,6 +74,14 @@ def test_a_header_that_is_none(tmp_path: Path, name: str):
     refused(CheckpointError, "checkpoint-header", sentence, lambda: read_header(path))
 
 
+def test_weights_with_more_in_the_file(tmp_path: Path):
+    weights = heads.specforge(tmp_path / "head") / "model.safetensors"
+    with weights.open("ab") as f:
+        f.write(b"more")
+    says = "has 4 bytes after its last tensor"
+    refused(CheckpointError, "checkpoint-offsets", says, lambda: open_checkpoint(tmp_path / "head"))
+
+
 def test_a_file_in_the_place_of_a_folder(tmp_path: Path, cli: Cli):
     (tmp_path / "head").write_text("{}")
     status, out, _ = cli("inspect", tmp_path / "head", "--json")

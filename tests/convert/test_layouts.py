@@ -247,6 +247,9 @@ def test_any_pair_any_size_is_byte_equal(tmp_path_factory, pair, hidden, heads_c
     with safe_open(source / "model.safetensors", "np") as f:
         metadata = f.metadata()
     save_file({**old, **heads.weights(d, prefix, dtype)}, source / "model.safetensors", metadata=metadata)
+    config = json.loads((source / "config.json").read_text())
+    stated = {key: str(dtype).removeprefix("torch.") for key in ("torch_dtype", "dtype") if key in config}
+    (source / "config.json").write_text(json.dumps(config | stated))
     fits = str(heads.target(work / "target", d))
     convert(source, work / "b", b, ConvertOptions(target=fits, speculative_tokens=3))
     convert(work / "b", work / "back", a)

@@ -196,5 +196,8 @@ def test_it_converts_and_comes_back_or_is_refused(tmp_path: Path, name: str, lay
     if layout != expected.layout:
         back = tmp_path / "back"
         convert(tmp_path / "there", back, expected.layout)
-        assert json.loads((back / "config.json").read_text()) == json.loads((source / "config.json").read_text())
+        config = json.loads((source / "config.json").read_text())
+        if name == "specforge-hf-float32-weights":  # its config says bfloat16; what is written agrees with the weights
+            config["dtype"] = "float32"
+        assert json.loads((back / "config.json").read_text()) == config
     assert (back / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()

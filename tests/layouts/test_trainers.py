@@ -434,7 +434,7 @@ def test_a_dtype_that_is_not_the_weights_own_is_noted_and_written_right(tmp_path
     right = open_head(getattr(heads, layout)(tmp_path / "plain"))
     assert "config-dtype" not in {p.code for p in right.problems}
     own = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}[right.dtype]
-    source = getattr(heads, layout)(tmp_path / "x", torch_dtype="torch.float64", dtype=own)
+    source = edit(getattr(heads, layout)(tmp_path / "x"), torch_dtype="torch.float64", dtype=own)
     head = open_head(source)
     noted = [p for p in head.problems if p.code == "config-dtype"]
     assert [p.severity for p in noted] == ["info"]

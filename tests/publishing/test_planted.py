@@ -120,6 +120,8 @@ HIDDEN: dict[str, Callable[[str], str | bytes]] = {
     "octal escapes": lambda s: "".join(f"\\{ord(c):03o}" for c in s),
     "long escapes": lambda s: "".join(f"\\U{ord(c):08x}" for c in s),
     "two lines": lambda s: f"{s[:15]}\n{s[15:]}",
+    "two lines, the first short": lambda s: f"{s[:12]}\n{s[12:]}",
+    "two lines, the second short": lambda s: f"{s[:-8]}\n{s[-8:]}",
     "two lines of YAML": lambda s: f'note: "{s[:15]}\\\n  {s[15:]}"',
     "two strings of Python": lambda s: f'a = "{s[:15]}" "{s[15:]}"',
     "two spans of an SVG picture": lambda s: svg(f"{s[:15]}<tspan>{s[15:]}</tspan>"),

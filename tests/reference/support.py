@@ -31,6 +31,7 @@ def random_draft(
         fc_norm=s.fc_norm,
         mask_hidden=s.parallel_drafting,
         uses_aux=s.uses_aux,
+        joins=s.joins_embedding,
         mla=s.attention == "mla",
         q_lora=bool(d.get("q_lora_rank", 1)),
     )

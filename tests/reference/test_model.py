@@ -45,9 +45,11 @@ WRONG: dict[str, Any] = {
     "num_layers": 1,
 }
 ELSEWHERE = {
-    "uses_aux": "test_a_head_without_aux_states_has_no_fc_and_sees_no_tokens",
+    "uses_aux": "test_a_head_without_aux_states_has_no_fc",
+    "joins_embedding": "test_a_head_that_joins_no_embedding_sees_no_tokens",
     "parallel_drafting": "test_a_parallel_head_drafts_from_masks",
     "quantization": "test_load.test_a_quantized_head_is_refused",
+    "quantized_as": "test_load.test_a_quantized_head_is_refused",
     "attention": "test_mla_is_deepseeks_attention",
 }
 LATENT = replace(PLAIN, attention="mla", rms_norm_eps=1e-6)
@@ -166,17 +168,22 @@ def test_activations_are_those_of_transformers():
     assert all((a - b).abs().max() > 1e-4 for i, a in enumerate(logits) for b in logits[:i])
 
 
-def test_a_head_without_aux_states_has_no_fc_and_sees_no_tokens():
-    model = random_draft(replace(PLAIN, uses_aux=False))
+@pytest.mark.parametrize("joins", [True, False])
+def test_a_head_without_aux_states_has_no_fc(joins: bool):
+    model = random_draft(replace(PLAIN, uses_aux=False, joins_embedding=joins))
     batch = inputs(model)
     assert torch.equal(model.features(batch["aux_hidden_states"]), batch["aux_hidden_states"])
-    other = {**batch, "token_ids": batch["token_ids"].flip(1)}
-    assert torch.equal(outputs(model, batch), outputs(model, other))
     with pytest.raises(KeyError, match=r"fc\.weight"):
         outputs(wrong(model, uses_aux=True), batch)
-    seeing = random_draft()
-    batch = inputs(seeing)
-    assert not torch.equal(outputs(seeing, batch), outputs(seeing, {**batch, "token_ids": other["token_ids"]}))
+
+
+def test_a_head_that_joins_no_embedding_sees_no_tokens():
+    blind = random_draft(replace(PLAIN, uses_aux=False, joins_embedding=False))
+    for seeing in (random_draft(), random_draft(replace(PLAIN, uses_aux=False))):
+        for model, same in ((blind, True), (seeing, False)):
+            batch = inputs(model)
+            other = {**batch, "token_ids": batch["token_ids"].flip(1)}
+            assert torch.equal(outputs(model, batch), outputs(model, other)) == same
 
 
 def drafted(model: DraftModel, steps: int) -> list[torch.Tensor]:

@@ -94,7 +94,7 @@ def test_a_head_of_the_final_state(tmp_path: Path, smollm2_target: Path, checked
     folder = made(tmp_path / "head", final_state)
     overfit(folder, smollm2_target, prompts=PROMPTS, tokens=TOKENS)
     head = open_head(folder)
-    assert (head.layout, head.semantics.uses_aux, head.semantics.joins_embedding) == ("modelopt", False, True)
+    assert (head.semantics.uses_aux, head.semantics.joins_embedding) == (False, True)
     convert(folder, tmp_path / "out", "modelopt", ConvertOptions(target=str(smollm2_target)))
     found = checked(tmp_path / "out")
     assert found["sglang"]["preflight"]["verdict"] == found["vllm"]["preflight"]["verdict"] == "right"

@@ -21,7 +21,7 @@ from eagle3hub.engines.preflight.files import (
 from eagle3hub.engines.preflight.quantization import quantization_findings
 from eagle3hub.head.aux_defaults import FINAL_STATE, shown
 from eagle3hub.head.fields import MASK_TOKENS
-from eagle3hub.head.rope import ROPE_THETA, read_rope
+from eagle3hub.head.rope import ROPE_THETA, read_rope, scaling_in_words
 from eagle3hub.head.target import TargetFacts
 from eagle3hub.layouts.hf_config import LAYERS, MLA_CLASS, MLA_TYPES, context_of
 
@@ -237,7 +237,7 @@ def _rope(case: PreflightCase) -> Iterator[PreflightFinding]:
     if theta != truth.rope_theta:
         yield PreflightFinding("rope-theta", {"read": f"{theta:g}", "trained": f"{truth.rope_theta:g}"})
     if read.scaling != (dict(truth.rope_scaling) if truth.rope_scaling else None):
-        how = "no RoPE scaling" if read.scaling is None else f"RoPE scaling {read.scaling}"
+        how = "no RoPE scaling" if read.scaling is None else f"RoPE scaling {scaling_in_words(read.scaling)}"
         yield PreflightFinding("rope-scaling", {"read": how})
     if "mrope_section" in (truth.rope_scaling or {}):
         yield PreflightFinding("mrope")
