@@ -196,8 +196,8 @@ def counts_within(rounds: Rounds, limit: int) -> Counts:
         if room <= 0:
             break
         drafted += room
-        ends = number == len(rounds.accepted) and rounds.past_end and rounds.response_length < limit
-        within = found + 1 - rounds.past_end if ends else room
+        past_end = rounds.past_end if number == len(rounds.accepted) else 0
+        within = found + 1 - past_end
         accepted.append(within - 1 if within < room else min(found, room))
         emitted += found + 1
     per_position = tuple(sum(a >= i for a in accepted) for i in range(1, rounds.draft_tokens + 1))

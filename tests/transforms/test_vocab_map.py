@@ -166,6 +166,32 @@ def test_a_map_from_a_file(tmp_path: Path, ok, refused, kind: str, values, store
     assert f'"{file.name}"' in record
 
 
+ASCENDING = [2 * i for i in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("values", "stored"),
+    [
+        ([*ASCENDING, 18], "offsets"),
+        ([*ASCENDING, 30], "offsets"),  # 30 + 9 is the last token of 40
+        ([*ASCENDING, 31], "absolute target ids"),
+        ([*ASCENDING, 39], "absolute target ids"),
+        ([2, 0, *ASCENDING[2:], 18], None),
+    ],
+)
+def test_ascending_numbers_that_can_be_both_are_offsets(tmp_path: Path, ok, refused, values, stored: str | None):
+    source = replace(heads.modelopt(tmp_path / "head"), d2t=None)
+    file = write_map(tmp_path, ".npy", torch.tensor(values), None)
+    arguments = (source, "modelopt", "--from", "modelopt", "--d2t", file)
+    if stored is None:
+        assert "can be read as offsets and as absolute target ids" in refused(*arguments)
+        return
+    document, tensors, _ = ok(*arguments)
+    assert f"holds {stored}" in document["repairs"][0]["evidence"]
+    ids = torch.tensor(values) + (torch.arange(10) if stored == "offsets" else 0)
+    assert (tensors["d2t"] + torch.arange(10)).tolist() == ids.tolist()
+
+
 def test_a_map_in_frequency_order_from_a_file(tmp_path: Path, ok):
     source = replace(heads.modelopt(tmp_path / "head"), d2t=None)
     file = write_map(tmp_path, ".npy", FLIPPED, None)
