@@ -30,7 +30,7 @@ NOT_IN_SGLANG = {
     "parallel-drafting",
 }
 READ_BY_SGLANG = [layout for layout in ("specforge", "modelopt", "universal") if layout in LAYOUTS]
-# heads of several layers need a layout that spells their input norms SGLang's way; MLA heads have a class of their own,
+# heads of several layers need a layout that spells their input norms SGLang's way; MLA heads have their own class,
 # whose logits test_sglang_logits.py compares
 IN_LAYOUT: dict[str, set[str]] = {"specforge": {"mla"}, "modelopt": {"several-layers", "mla"}, "universal": {"mla"}}
 CASES = [
