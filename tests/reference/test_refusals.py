@@ -181,3 +181,8 @@ def test_states_where_no_folder_can_be_made(saved: Path, tmp_path: Path):
         says = f"cannot write {folder}: "
         refused(OutputError, "output-unwritable", says, lambda folder=folder: begin_folder(folder, index))
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_saved_states_hold_no_lm_head(saved: Path):
+    says = "the head has no lm_head of its own, and saved hidden states do not hold the target's"
+    refused(InputError, "states-lm-head", says, lambda: SavedStates(saved).lm_head)
