@@ -46,7 +46,8 @@ CANNOT = {
     "no_lm_head": "sglang-jax makes one of random numbers",
     "mla": "sglang-jax has no draft class with MLA attention",
     "quantization": "sglang-jax loads no quantized heads",
-    "no_aux": "sglang-jax's fc takes 3 hidden states, and the GPU runner of vLLM before 0.33 forces aux hidden states on",
+    "no_aux": "sglang-jax's fc takes 3 hidden states, and the GPU runner of vLLM before 0.33 forces aux hidden states "
+    "on",
     "parallel_drafting": "only vLLM runs P-EAGLE heads",
     "several_layers": "SGLang and TensorRT-LLM look for hidden_norm in layers 1 and up where vLLM looks for "
     "input_layernorm, and sglang-jax loads one layer",
