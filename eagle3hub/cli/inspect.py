@@ -40,10 +40,10 @@ _VERDICTS = {
     "right": "[green]✓ right[/]",
     "silently_wrong": "[yellow]! silently wrong[/]",
     "refuses": "[red]✗ refuses[/]",
-    "unknown": "[cyan]? depends[/]",
+    "unknown": "[cyan]? unknown[/]",
     "depends": "[cyan]? right if[/]",
 }
-"""The mark of each verdict; ``unknown`` depends on something that is not at hand."""
+"""The mark of each verdict; ``unknown`` needs something that is not at hand."""
 
 
 def inspect(
