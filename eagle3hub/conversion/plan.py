@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from eagle3hub.address import HubAddress, is_hub_id, parse_address
 from eagle3hub.checkpoint.folder import Checkpoint, open_checkpoint
@@ -27,7 +27,7 @@ from eagle3hub.engines.preflight import (
     told_layers,
 )
 from eagle3hub.engines.specs import engine_title
-from eagle3hub.errors import Hint, InputError, Refusal, UsageError
+from eagle3hub.errors import Hint, Refusal, UsageError
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.target import TargetFacts, read_target
 from eagle3hub.layouts import get_layout, open_head
@@ -235,18 +235,9 @@ def plan_conversion(source: str | Path, to: str, options: ConvertOptions = DEFAU
         head, equal = leave_out_equal(head, folder, download=not options.dry_run) or (head, None)
         changes += [] if equal is None else [equal]
     head.raise_for_errors()
-    if not engines.unchecked:
-        return _planned(source, checkpoint, head, to, options, changes, engines)
-    try:
-        return _planned(source, checkpoint, head, to, options, changes, engines)
-    except Refusal as refusal:  # an engine that may not serve the target at all is no reason to refuse
-        if not (certain := engines.without_unchecked).serving:
-            raise
-        fewer = replace(head, made_for=certain.serving)
-        try:
-            return _planned(source, checkpoint, fewer, to, options, changes, certain)
-        except Refusal:
-            raise refusal from None
+    return _for_engines(
+        head, engines, lambda made, serving: _planned(source, checkpoint, made, to, options, changes, serving)
+    )
 
 
 def _planned(
@@ -359,20 +350,35 @@ def _made_for(to: str, asked: tuple[str, ...], target: TargetFacts | None) -> _E
     return _Engines(serving, unserved, {} if asked else engines_unchecked(serving, target))
 
 
+_T = TypeVar("_T")
+
+
+def _for_engines(head: Head, engines: _Engines, plan: Callable[[Head, _Engines], _T]) -> _T:
+    """Plan for these engines; if that is refused, for those that are certain to serve the target.
+
+    An engine that may not serve the target at all is no reason to refuse. Raises the first Refusal if both plans do.
+    """
+    try:
+        return plan(replace(head, made_for=engines.serving), engines)
+    except Refusal as refusal:
+        certain = engines.without_unchecked
+        if not engines.unchecked or not certain.serving:
+            raise
+        try:
+            return plan(replace(head, made_for=certain.serving), certain)
+        except Refusal:
+            raise refusal from None
+
+
 def _try(head: Head, layout: Layout) -> None:
     """Plan the files of a head in a layout. Raises the InputError that a conversion would end with."""
-    engines = _made_for(layout.name, made_for(layout.name, head.made_for), head.target)
-    certain = engines.without_unchecked
-    for made in (engines, certain) if certain.serving and engines.unchecked else (engines,):
-        head = replace(head, made_for=made.serving)
-        try:
-            written = layout.write(head, WriteOptions(speculative_tokens=head.speculative_tokens or 1))
-            if made.serving:
-                _hold_to_engines(head, layout.name, written, [WEIGHTS])
-            return
-        except InputError:
-            if made is certain or not engines.unchecked or not certain.serving:
-                raise
+
+    def write(made: Head, _: _Engines) -> None:
+        written = layout.write(made, WriteOptions(speculative_tokens=made.speculative_tokens or 1))
+        if made.made_for:
+            _hold_to_engines(made, layout.name, written, [WEIGHTS])
+
+    _for_engines(head, _made_for(layout.name, made_for(layout.name, head.made_for), head.target), write)
 
 
 try_by(_try)

@@ -386,9 +386,13 @@ def _mapped(value: Any, names: Mapping[str, str]) -> Any:
 Shape = tuple[int, ...]
 
 _MODULE = re.compile(r"((?:fc|lm_head|embed_tokens|layers\.\d{1,9}\.(?:self_attn|mlp)\.\w+_proj\w*))\.(.+)")
-_VALUES = ("weight", "weight_packed", "qweight")
-_INTEGERS = frozenset({"I8", "U8", "I32"})
-_EIGHT_BITS = frozenset({"F8_E4M3", "F8_E5M2", "I8"})
+PACKED_VALUES = ("weight_packed", "qweight")
+"""Last parts of the names of packed values, which stand for a ``weight``."""
+PACKED = frozenset({"U8", "I32"})
+"""Dtypes whose elements hold several weights each."""
+EIGHT_BITS = frozenset({"F8_E4M3", "F8_E5M2", "I8"})
+"""Dtypes whose elements hold a quantized weight each."""
+_VALUES = ("weight", *PACKED_VALUES)
 _SCALE_DTYPES = FLOATS | {"F8_E4M3", "F8_E8M0", "U8"}
 _NVFP4_GROUP = 16
 _MAX_SIDE_FILE = 8_000_000
@@ -445,7 +449,7 @@ class Weights:
         if ref.dtype in FLOATS or shape is None or len(shape) != 2:
             return ""
         near = self.beside.get(name.removesuffix(".weight"), {})
-        if ref.dtype in _EIGHT_BITS:
+        if ref.dtype in EIGHT_BITS:
             return {"I8": "INT8", "F8_E5M2": "FP8 (E5M2)"}.get(ref.dtype, "FP8")
         if ref.dtype == "U8":
             return "NVFP4" if near.keys() & {"weight_scale_2", "weight_global_scale"} else "MXFP4"
@@ -551,7 +555,7 @@ def _packings(shape: Shape, per: int, bits: int) -> set[Shape]:
 
 def _holds(ref: TensorRef, shape: Shape, scheme: Scheme | None) -> bool:
     """Whether a tensor of values has a shape that a weight of ``shape`` can have."""
-    if ref.dtype in _EIGHT_BITS:
+    if ref.dtype in EIGHT_BITS:
         return ref.shape == shape
     stated = scheme.bits if scheme is not None else None
     if ref.dtype == "U8":
@@ -583,7 +587,7 @@ def check_weights(w: Weights, shapes: Mapping[str, Shape]) -> None:
 
 
 def _check_values(w: Weights, name: str, ref: TensorRef, shape: Shape) -> None:
-    if len(shape) != 2 or ref.dtype not in _EIGHT_BITS | _INTEGERS:
+    if len(shape) != 2 or ref.dtype not in EIGHT_BITS | PACKED:
         raise TensorError(f"{ref.name} is {ref.dtype}, which is neither FP8 nor NVFP4", code="tensor-dtype")
     if not _holds(ref, shape, w.scheme):
         raise TensorError(

@@ -161,10 +161,11 @@ def numbering_of(ids: Sequence[int], layers: int | None, kind: str | None) -> tu
     except ConfigError:  # too small a target to have one
         pass
     else:
-        for convention, listed in (("boundary", default.boundary), ("after", default.after_layer)):
-            if ascending == listed:
-                reason = f"they are then the default layers of a target of {layers} layers"
-                return "boundary" if convention == "boundary" else "after", reason
+        usual = f"they are then the default layers of a target of {layers} layers"
+        if ascending == default.boundary:
+            return "boundary", usual
+        if ascending == default.after_layer:
+            return "after", usual
     if kind in target_types("sglang_boundary_unless_1") and ascending[0] != 1:
         return "boundary", f"every engine takes them for such in a head for a {kind} target"
     return "boundary", None

@@ -500,8 +500,8 @@ def _base_inside(config: Fields, theta: float) -> list[Problem]:
     if not places:
         return []
     message = (
-        f"the RoPE base {theta:.15g} stands inside {places[0]} only: engines that read the top level, as TensorRT-LLM "
-        "1.2 and sglang-jax do, rotate with 10000"
+        f"the RoPE base {theta:.15g} stands inside {places[0]} only: engines that read the top level, as released "
+        "TensorRT-LLM and sglang-jax do, rotate with 10000"
     )
     return [Problem("info", "config-rope-inside", message, "eagle3hub convert writes it at top level, too")]
 

@@ -21,6 +21,16 @@ from eagle3hub.reference.model import DraftModel, Memory, load_draft
 from readers.support import HERE
 
 D = heads.dims(hidden=64, inter=96, heads=4, kv=2, head_dim=32, vocab=96, draft=40, aux=3)
+# MLA heads of the sizes that vLLM's CPU backend of MLA takes, and DeepSeek's scaling without mscale
+LATENT = {
+    **D,
+    "q_lora_rank": 48,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 32,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 48,
+}
+DEEP = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 32.0, "beta_slow": 1.0}
 LENGTH, DRAFTED = 10, 3
 # float32 on both sides; logits are about 3 in size, and vLLM's differ by less than 2e-6
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}

@@ -16,20 +16,11 @@ from support.variants import Has
 from eagle3hub.head import Head
 from eagle3hub.layouts import open_head
 from eagle3hub.layouts.base import ReadOptions
-from readers.engine_logits import D, Ran, compare, run, soften, write_target
+from readers.engine_logits import DEEP, LATENT, D, Ran, compare, run, soften, write_target
 
 pytestmark = pytest.mark.engine
 
 NOTHING = Has()
-LATENT = {
-    **D,
-    "q_lora_rank": 48,
-    "kv_lora_rank": 512,
-    "qk_nope_head_dim": 32,
-    "qk_rope_head_dim": 64,
-    "v_head_dim": 48,
-}
-YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 32.0, "beta_slow": 1.0}
 LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LLAMA3 |= {"original_max_position_embeddings": 16}
 
@@ -40,7 +31,7 @@ def modelopt(at: Path, has: Has = NOTHING, d: dict[str, int] = D, **options: Any
 
 def latent(at: Path, d: dict[str, int] = LATENT, **options: Any) -> Path:
     """With a scaling, without which SGLang stops on CPU (``rotary_embedding/factory.py:478``)."""
-    scaling = {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0}
+    scaling = {**DEEP, "mscale": 1.0, "mscale_all_dim": 1.0}
     return modelopt(at, Has(mla=True), d, **{"rope_scaling": scaling, **options})
 
 
@@ -58,8 +49,8 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "mla": lambda at: latent(at),
     "mla, reduced vocabulary, large eps": lambda at: latent(at, rms_norm_eps=1e-2),
     "mla, full vocabulary": lambda at: latent(at, {**LATENT, "draft": D["vocab"]}, draft_vocab_size=D["vocab"]),
-    "mla, yarn of DeepSeek-V2": lambda at: latent(at, rope_scaling={**YARN, "mscale": 0.9, "mscale_all_dim": 0.707}),
-    "mla, yarn without mscale": lambda at: latent(at, rope_scaling=YARN),
+    "mla, yarn of DeepSeek-V2": lambda at: latent(at, rope_scaling={**DEEP, "mscale": 0.9, "mscale_all_dim": 0.707}),
+    "mla, yarn without mscale": lambda at: latent(at, rope_scaling=DEEP),
     "mla, theta": lambda at: latent(at, rope_theta=300.0),
     "mla, fc norm, norm output": lambda at: variants.specforge(
         at,
@@ -68,7 +59,7 @@ KINDS: dict[str, Callable[[Path], Path]] = {
         norm_output=True,
         model_type="kimi_k2",
         architectures=["Eagle3DeepseekV2ForCausalLM"],
-        rope_scaling=YARN,
+        rope_scaling=DEEP,
     ),
     "mla, deepseek_v3": lambda at: latent(at, model_type="deepseek_v3"),
 }

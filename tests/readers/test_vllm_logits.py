@@ -19,7 +19,7 @@ from eagle3hub.layouts import open_head
 from eagle3hub.layouts.base import ReadOptions
 from eagle3hub.reference import model as model_module
 from eagle3hub.reference.model import load_draft, rotate
-from readers.engine_logits import CLOSE, D, Ran, compare, inputs, reference, run, soften, write_target
+from readers.engine_logits import CLOSE, DEEP, LATENT, D, Ran, compare, inputs, reference, run, soften, write_target
 
 pytestmark = pytest.mark.engine
 
@@ -46,16 +46,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "yarn rope": {"layer": {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, **SCALED}}},
     "parallel": {"has": Has(mask_hidden=True, input_norm=True)},
 }
-# MLA heads, flat: vLLM reads no nested config as one. The sizes are those its CPU backend of MLA takes
-LATENT = {
-    **D,
-    "q_lora_rank": 48,
-    "kv_lora_rank": 512,
-    "qk_nope_head_dim": 32,
-    "qk_rope_head_dim": 64,
-    "v_head_dim": 48,
-}
-DEEP = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 32.0, "beta_slow": 1.0}
+# MLA heads, flat: vLLM reads no nested config as one
 MLA_KINDS: dict[str, dict[str, Any]] = {
     "mla": {},
     "mla, two layers": {"has": Has(mla=True, layers=2)},

@@ -18,7 +18,16 @@ from eagle3hub.engines.preflight.contracts import doubts
 from eagle3hub.errors import InputError, Problem
 from eagle3hub.head import Assumption, Head
 from eagle3hub.head.aux_defaults import AUX_IDS
-from eagle3hub.head.quantization import QUANT_CONFIG, Scheme, json_object, scheme_in, stated_beside
+from eagle3hub.head.quantization import (
+    EIGHT_BITS,
+    PACKED,
+    PACKED_VALUES,
+    QUANT_CONFIG,
+    Scheme,
+    json_object,
+    scheme_in,
+    stated_beside,
+)
 from eagle3hub.head.rope import ROPE_THETA, of_whole_heads, read_rope
 from eagle3hub.head.vocab import check_vocab_map
 from eagle3hub.layouts.base import LayoutFiles
@@ -91,10 +100,8 @@ QUANTIZED_NAME = re.compile(
     r"_scale(_\d+|_inv)?$|_zero_point$|\.(qweight|qzeros|scales|g_idx|weight_packed|weight_shape|weight_g_idx)$"
 )
 """Names of tensors that accompany or replace a quantized weight: scales, zero points, packed values."""
-PACKED = frozenset({"U8", "I32"})
-"""Dtypes whose elements hold several weights each."""
-_QUANTIZED = PACKED | {"F8_E4M3", "F8_E5M2", "I8"}
-PACKED_NAME = re.compile(r"\.(weight_packed|qweight)$")
+_QUANTIZED = PACKED | EIGHT_BITS
+PACKED_NAME = re.compile(rf"\.({'|'.join(PACKED_VALUES)})$")
 """Names of packed values, which stand for a weight."""
 
 

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from eagle3hub.checkpoint.safetensors import FLOATS
 from eagle3hub.engines.preflight.case import PreflightCase, PreflightFinding, lookup
 from eagle3hub.engines.preflight.contracts import MethodReading
-from eagle3hub.engines.preflight.files import PACKED, packed_weights
-from eagle3hub.head.quantization import Scheme, UnclearPattern, matches
+from eagle3hub.engines.preflight.files import packed_weights
+from eagle3hub.head.quantization import PACKED, PACKED_VALUES, Scheme, UnclearPattern, matches
 
 _SHARDS = {"qkv": ("q_proj", "k_proj", "v_proj"), "gate_up": ("gate_proj", "up_proj")}
 _OF_LAYER = {
@@ -19,8 +20,9 @@ _OF_LAYER = {
     "mlp.down_proj": "down",
 }
 """The module of an engine that holds a weight of a decoder layer."""
-_PLAIN = frozenset({"BF16", "F16", "F32", "F64"})
-_WEIGHT = re.compile(r"(?:model\.)?(?:(midlayer|layers)\.(?:(\d{1,9})\.)?)?(.+)\.(weight|weight_packed|qweight)")
+_WEIGHT = re.compile(
+    rf"(?:model\.)?(?:(midlayer|layers)\.(?:(\d{{1,9}})\.)?)?(.+)\.(weight|{'|'.join(PACKED_VALUES)})"
+)
 _FAR = 10**6
 """The number of a decoder layer in names of modules where the target's depth is not known; no list names it."""
 
@@ -120,7 +122,7 @@ def _stored(case: PreflightCase) -> dict[str, tuple[str, str]]:
         if module is None:
             continue
         stem = name.removesuffix(f".{part}")
-        plain = dtype in _PLAIN and part == "weight" and stem not in beside
+        plain = dtype in FLOATS and part == "weight" and stem not in beside
         found[stem] = (module, "plain" if plain else "quantized")
     return found
 
