@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eagle3hub.engines import ENGINES
-from eagle3hub.engines.check import check_markdown, check_recipe
+from eagle3hub.engines.check import RecipeFinding, check_markdown, check_recipe
 from eagle3hub.engines.recipes import Serving, make_recipe
 from eagle3hub.engines.specs import default_version, recipe_versions
 from eagle3hub.errors import InputError, UnavailableError
@@ -25,7 +25,8 @@ NUMBERS = "--speculative-num-steps 3 --speculative-eagle-topk 1 --speculative-nu
 CONFIG = '{"method": "eagle3", "model": "org/d", "num_speculative_tokens": 3}'
 VLLM = f"vllm serve org/t --speculative-config '{CONFIG}'"
 FOLDED = SGLANG.replace(" --", " \\\n--")
-ENGINE = 'import sglang as sgl\nengine = sgl.Engine(model_path="org/t", speculative_algorithm="EAGLE3", {})'
+ENGINE = "import sglang as sgl\nengine = sgl.Engine(model_path='org/t', speculative_algorithm='EAGLE3', "
+ENGINE += "speculative_draft_model_path='org/d', {})"
 LLM = "from vllm import LLM\nllm = LLM(model='org/t', speculative_config={})"
 TRT = "speculative_config:\n  decoding_type: {}\n  {}: org/d\n  max_draft_len: 3\n"
 
@@ -34,8 +35,12 @@ def block(text: str, language: str = "bash") -> str:
     return f"# Card\n\nSome words.\n\n```{language}\n{text}\n```\n"
 
 
+def found_in(text: str) -> list[RecipeFinding]:
+    return check_markdown(text).findings
+
+
 def codes(text: str) -> list[str]:
-    return [finding.code for finding in check_markdown(text)]
+    return [finding.code for finding in found_in(text)]
 
 
 SPEAKS = [
@@ -112,7 +117,8 @@ SILENT = [
     VLLM.replace('"method"', '"draft_tensor_parallel_size": 2, "method"') + " --tensor-parallel-size $TP",
     f"docker run --gpus all --ipc=host vllm/vllm-openai:v{default_version('vllm')} --model org/t "
     f"--speculative-config '{CONFIG}'",
-    "vllm serve org/t --speculative-config.method eagle3 --speculative-config.model org/d",
+    "vllm serve org/t --speculative-config.method eagle3 --speculative-config.model org/d "
+    "--speculative-config.num_speculative_tokens 3",
     "trtllm-serve org/t --config c.yml --tp_size 2",
     "llama-server -m t.gguf -md d.gguf -ngl 99 --spec-type draft-eagle3 --spec-draft-n-max 3",
     "export LLAMA_ARG_MODEL=t.gguf",
@@ -123,14 +129,14 @@ SILENT = [
 
 @pytest.mark.parametrize(("code", "text"), SPEAKS)
 def test_it_speaks(code: str, text: str) -> None:
-    found = [f for f in check_markdown(text) if f.code == code]
+    found = [f for f in found_in(text) if f.code == code]
     assert found, codes(text)
     assert all(f.line >= 6 and f.what for f in found)
 
 
 @pytest.mark.parametrize("command", SILENT)
 def test_it_is_silent(command: str) -> None:
-    assert check_markdown(block(command)) == []
+    assert found_in(block(command)) == []
 
 
 @pytest.mark.parametrize(
@@ -155,14 +161,14 @@ def test_it_is_silent(command: str) -> None:
     ],
 )
 def test_it_is_silent_about_what_is_right_or_no_recipe(text: str) -> None:
-    assert check_markdown(text) == []
+    assert found_in(text) == []
 
 
 def test_the_lines_are_those_of_the_flags() -> None:
     command = SGLANG.replace(" --", " \\\n  --") + " \\\n  --speculative-num-steps 5 \\\n  --speculative-eagle-topk 4"
-    (finding,) = check_markdown(block(command))
+    (finding,) = found_in(block(command))
     assert block(command).splitlines()[finding.line - 1].strip() == "--speculative-eagle-topk 4"
-    (finding,) = check_markdown(block("import sglang as sgl\nx = 1\nsgl.LLM()", "python"))
+    (finding,) = found_in(block("import sglang as sgl\nx = 1\nsgl.LLM()", "python"))
     assert finding.line == 8
 
 
@@ -183,9 +189,10 @@ kv: is not it
 speculative_config:
     decoding_type: Eagle
     max_draft_len: 3
+    speculative_model: org/d
 """
     lines = card.splitlines()
-    found = {f.code: lines[f.line - 1] for f in check_markdown(card)}
+    found = {f.code: lines[f.line - 1] for f in found_in(card)}
     assert found == {
         "env-no-effect": "export SGLANG_ENABLE_SPEC_V2=1",
         "flag-removed": "--mamba-scheduler-strategy extra_buffer",
@@ -196,9 +203,9 @@ speculative_config:
 
 @pytest.mark.parametrize("dashes", ["---", "-----", "--- | ---", ":-- | --:", "-- and so on", "--"])
 def test_dashes_of_markdown_are_no_flags(dashes: str) -> None:
-    card = f"---\nlicense: mit\n---\n\nText\n{dashes}\n{block(VLLM)}\n{dashes}\n\n- item\n{dashes}\n--made-up x\n"
+    card = f"---\nlicense: mit\n---\n\nText\n{dashes}\n{block(VLLM)}\n{dashes}\n\n- item\n{dashes}\n--max-modle-len x\n"
     lines = card.splitlines()
-    assert [lines[f.line - 1] for f in check_markdown(card)] == ["--made-up x"]
+    assert [lines[f.line - 1] for f in found_in(card)] == ["--max-modle-len x"]
 
 
 def test_a_heredoc_is_the_file_it_writes() -> None:
@@ -215,7 +222,7 @@ def test_our_own_recipes_are_clean(engine: str) -> None:
         more = {} if engine == "llamacpp" else {"tensor_parallel": 2}
         for given_settings in ({}, {"draft_tokens": 5, "dtype": "bfloat16", "context": 4096, **more}):
             recipe = make_recipe(engine, Serving("org/t", "org/d", **given_settings), version).to_json()
-            found = [f for f in check_recipe(recipe) if f.code != "sglang-jax-version"]
+            found = [f for f in check_recipe(recipe).findings if f.code != "sglang-jax-version"]
             assert found == []
 
 
@@ -259,11 +266,11 @@ PIECES = st.sampled_from([*FENCES, *WORDS, *STARTS, "def f():", "\x00", "\ud800"
 @settings(max_examples=150, deadline=None)
 def test_no_text_is_a_crash_and_no_line_is_made_up(text: str) -> None:
     lines = len(text.splitlines())
-    assert all(1 <= finding.line <= lines for finding in check_markdown(text))
+    assert all(1 <= finding.line <= lines for finding in found_in(text))
 
 
 def test_a_flag_that_was_split_names_both_halves() -> None:
-    (finding,) = check_markdown(block(f"{SGLANG} {NUMBERS} --cuda-graph-max-bs 8"))
+    (finding,) = found_in(block(f"{SGLANG} {NUMBERS} --cuda-graph-max-bs 8"))
     assert finding.code == "flag-unknown"
     assert finding.instead == "--cuda-graph-max-bs-decode or --cuda-graph-max-bs-prefill"
 
