@@ -213,8 +213,9 @@ def check(
             out.print(f"{place(f.line)}: {_MARKS[f.severity]} {escape(f.what)} [dim]({f.code})[/]")
             if f.instead:
                 out.print(f"  [dim]instead: {escape(f.instead)}[/]")
-        for one in outcome.not_checked:
-            out.print(f"{place(one.line)}: not checked: {escape(one.what)}")
+        for what, lines in outcome.left().items():
+            also = f" (also in {len(lines) - 1} more places)" if len(lines) > 1 else ""
+            out.print(f"{place(lines[0])}: not checked: {escape(what)}{also}")
         out.print(f"{escape(file.name)}: {escape(outcome.summary())}")
 
     emit(document, human, as_json=as_json)

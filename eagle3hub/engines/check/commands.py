@@ -28,6 +28,13 @@ _MARKS = {
     "sglang": ("--speculative-algorithm", "--speculative-eagle-topk"),
     "llamacpp": ("--spec-type", "--spec-draft-model"),
 }
+_PLUGGED = ("--tool-call-parser", "--reasoning-parser")
+"""Flags whose values a plug-in adds to."""
+_OTHER_PARTS = {
+    "vllm": ({"--omni"}, "vLLM-Omni"),
+    "sglang": ({"--ulysses-degree", "--ring-degree", "--num-gpus"}, "SGLang Diffusion"),
+}
+"""Flags by which a server's command starts another program, whose flags are its own."""
 _POSITIONAL = {"vllm": 1, "sglang": 1}
 """How many words without a flag the server's command line takes."""
 
@@ -90,7 +97,7 @@ def _split(command: ServerCommand, engine: str, own: Interface | None) -> tuple[
         if equals:
             uses.append(_Use(written, flag, (value,), line, joined=True))
             continue
-        most = {"0": 0, "+": follow - at, "*": follow - at}.get(arity or "1", 1)
+        most = {"0": 0, "+": follow - at, "*": follow - at}.get(arity or "1", 1 if flag is not None else follow - at)
         if arity == "0" and flag is not None and engine == "vllm" and "." in flag:
             most = 1
         taken = words[at : min(follow, at + most)]
@@ -138,6 +145,10 @@ def check_command(command: ServerCommand, hint: str | None, against: Against, pu
     if engine is None:
         return Outcome()
     own = against.interface(engine)
+    marks, other = _OTHER_PARTS.get(engine, (set(), ""))
+    if marks & set(given):
+        what = f"the command starts {other}, whose flags are not known here"
+        return Outcome(not_checked=[NotChecked(command.where.start, engine, what)])
     uses, alone = _split(command, engine, own)
     out = Outcome(checked=1)
     minimum = engine_data(engine).minimum
@@ -147,8 +158,10 @@ def check_command(command: ServerCommand, hint: str | None, against: Against, pu
         out.findings.append(RecipeFinding("sglang-jax-version", "warning", line, engine, minimum.says, instead))
     _names(engine, uses, command, against, out)
     if own is not None:
+        plugged = any(use.name.endswith("-plugin") for use in uses)
         for use in uses:
-            out.findings += _value(engine, use, own, against)
+            if not (plugged and use.name in _PLUGGED):
+                out.findings += _value(engine, use, own, against)
         out.findings += _alone(engine, alone, command, against) if own.arity and command.engine else []
     values = {_setting(use.name): use.values[-1] if use.values else None for use in uses}
     if engine == "vllm":
@@ -225,7 +238,7 @@ def _value(engine: str, use: _Use, own: Interface, against: Against) -> list[Rec
         what = f"{use.written} needs a value, and none follows it"
         return [RecipeFinding("flag-value", "error", use.line, engine, what)]
     choices = own.choices.get(flag)
-    if not choices or (engine == "vllm" and _plugged(use, flag)):
+    if not choices:
         return []
     return [
         against.unknown_value(engine, "flag-value", use.written, value, choices, use.line)
@@ -236,11 +249,6 @@ def _value(engine: str, use: _Use, own: Interface, against: Against) -> list[Rec
 
 def _taken(value: str, choices: Sequence[str]) -> bool:
     return value in choices or value.lower() in ("none", "") or any(value.lower() == c.lower() for c in choices)
-
-
-def _plugged(use: _Use, flag: str) -> bool:
-    """Whether a plug-in may add values that are not known here."""
-    return flag in ("--tool-call-parser", "--reasoning-parser") and "plugin" in " ".join(use.values)
 
 
 def _alone(

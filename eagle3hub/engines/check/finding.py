@@ -76,6 +76,13 @@ class Outcome:
     not_checked: list[NotChecked] = field(default_factory=list)
     checked: int = 0
 
+    def left(self) -> dict[str, list[int]]:
+        """Return the lines of all that was not checked, by what it is."""
+        lines: dict[str, list[int]] = {}
+        for one in self.not_checked:
+            lines.setdefault(one.what, []).append(one.line)
+        return lines
+
     def summary(self) -> str:
         """Return one line that says how much was checked and what was found; nothing checked is not fine."""
         left = f", {len(self.not_checked)} not checked" if self.not_checked else ""
@@ -119,7 +126,7 @@ class Against:
         With ``must_resemble`` the result is None unless the name looks like one that the engine has.
         """
         names = list(known)
-        close = resembling(name, names)
+        close = resembling(name, names, beginnings=not must_resemble)
         if must_resemble and not close:
             return None
         severity: Severity = "warning" if must_resemble else "error"
@@ -136,7 +143,7 @@ class Against:
         return RecipeFinding(code, "error", line, engine, what, " or ".join(close) if close else None)
 
 
-def resembling(name: str, known: list[str]) -> list[str]:
-    """Return the names that ``name`` is a misspelling or the beginning of; at most three."""
+def resembling(name: str, known: list[str], *, beginnings: bool = True) -> list[str]:
+    """Return the name that ``name`` is a misspelling of, or else those it is the beginning of; at most three."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=_ALIKE)
-    return close or [k for k in known if k.startswith(name)][:3]
+    return close or [k for k in known if beginnings and k.startswith(name)][:3]

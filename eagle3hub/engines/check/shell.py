@@ -35,12 +35,16 @@ class Assignment:
 
 @dataclass(slots=True)
 class ShellCommand:
-    """A command: its words without redirections, the assignments before it, and the rows it reaches over."""
+    """A command: its words without redirections, the assignments before it, and the rows it reaches over.
+
+    ``listed`` says that the words are the elements of an array, which may become a command later.
+    """
 
     words: list[Word]
     assigned: list[Assignment]
     first: int
     last: int
+    listed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ _ASSIGNED = ("variable_assignment",)
 _REDIRECTS = ("file_redirect", "heredoc_redirect", "herestring_redirect")
 _QUOTED = re.compile(r'\\(["\\$`\n])')
 _ESCAPED = re.compile(r"\\(.|\n)", re.DOTALL)
+_LAST_BACKSLASH = re.compile(r"(?<!\\)\\\s*\Z")
 _ANSI = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"'}
 
 
@@ -81,13 +86,17 @@ def _parser() -> Parser:
 
 
 def read_shell(text: str) -> Script:
-    """Return what a script holds. Any text is taken; see `Script`."""
+    """Return what a script holds. Any text is taken; see `Script`. A backslash at the very end has no effect."""
+    text = _LAST_BACKSLASH.sub("", text)
     root = _parser().parse(text.encode("utf-8", "replace")).root_node
     script = Script(broken=root.has_error)
     lines = text.split("\n")
     for node in _in_order(root):
         if node.type == "command":
             script.commands.append(_command(node))
+        elif node.type == "array":
+            elements = [Word(_value(n), n.start_point[0]) for n in node.children if n.is_named and n.type != "comment"]
+            script.commands.append(ShellCommand(elements, [], node.start_point[0], node.end_point[0], listed=True))
         elif node.type == "declaration_command":
             script.assigned += [_assignment(n) for n in node.children if n.type in _ASSIGNED]
         elif node.type == "variable_assignment" and _stands_alone(node):

@@ -514,6 +514,12 @@ def _take_script(script: Snippet, region: Snippet, found: Extracted) -> None:
     parts = Script()
     while at < len(lines):
         line = lines[at]
+        if _ARRAY.search(line) and (end := _array_end(lines, at)) is not None:
+            one = read_shell("\n".join(_readable(part) for part in lines[at:end]))
+            _shift(one, at)
+            parts.commands += one.commands
+            at = end
+            continue
         if not (_LAUNCH.search(line) or is_flag(line) or _ASSIGN_LINE.match(line) or "<<" in line):
             at += 1
             continue
@@ -530,6 +536,15 @@ def _take_script(script: Snippet, region: Snippet, found: Extracted) -> None:
             parts.documents += one.documents
         at = end
     _take_commands(parts, region, found)
+
+
+_ARRAY = re.compile(r"\w\+?=\(\s*$")
+
+
+def _array_end(lines: Sequence[str], begin: int) -> int | None:
+    """Return the index after the line that closes an array, or None."""
+    last = min(len(lines), begin + _LONGEST_COMMAND)
+    return next((i + 1 for i in range(begin + 1, last) if lines[i].strip() == ")"), None)
 
 
 def _why_broken(lines: Sequence[str]) -> str:
@@ -557,16 +572,19 @@ def _take_commands(script: Script, region: Snippet, found: Extracted) -> None:
     """
     helps = any(_HELP.match(line) for line in region.lines)
     commands: list[ShellCommand] = []
+    broken: set[int] = set()
     for command in script.commands:
-        loose = bool(command.words) and command.words[0].text.startswith("-")
+        loose = bool(command.words) and command.words[0].text.startswith("-") and not command.listed
         if (
             loose
             and commands
             and command.first - commands[-1].last == 1 + _comments(region, commands[-1].last, command.first)
         ):
             before = commands[-1]
-            if not helps and _engine_of(before) is not None:
+            elided = any("..." in w.text or "…" in w.text for w in before.words)
+            if not helps and not elided and before.first not in broken and _engine_of(before) is not None:
                 found.findings.append(_broken_off(region, before, command))
+                broken.add(before.first)
             before.words += command.words
             before.last = command.last
             continue
@@ -721,7 +739,8 @@ _OTHER_NAMES = {
 def _other_programs(command: ShellCommand, region: Snippet, found: Extracted) -> None:
     """Say which programs of the engines are held against nothing."""
     texts = [w.text.rpartition("/")[2] for w in command.words]
-    for at, (word, follows) in enumerate(zip(texts, [*texts[1:], ""], strict=True)):
+    for at, word in enumerate(texts):
+        follows = texts[at + 1] if at + 1 < len(texts) else ""
         engine = _OTHERS.get((word, follows)) or _OTHER_NAMES.get(word)
         if engine is not None and (at == 0 or texts[at - 1] == "-m" or (word, follows) in _OTHERS):
             name = f"{word} {follows}" if (word, follows) in _OTHERS else word
