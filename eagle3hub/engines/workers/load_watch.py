@@ -88,8 +88,9 @@ class _Reads(TorchDispatchMode):
         if not name.startswith(_VIEWS):
             sources = args[1:] if name.startswith("copy_") else args
             for argument in sources:
-                if isinstance(argument, torch.Tensor):
-                    self._watch.saw(argument)
+                for tensor in argument if isinstance(argument, list | tuple) else (argument,):  # torch.cat takes a list
+                    if isinstance(tensor, torch.Tensor):
+                        self._watch.saw(tensor)
         return func(*args, **(kwargs or {}))
 
 
