@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import gc
 import os
 import types
 
@@ -24,13 +23,14 @@ _STEPS = 3
 
 def _run(request, tell):
     tell("stage", stage="import")
+    if request["device"] == "cpu":
+        os.environ |= {"SGLANG_USE_CPU_ENGINE": "1", "TORCHDYNAMO_DISABLE": "1"}
     with Stage("import"):
         import sglang
         import sglang.srt.managers.scheduler
-        import sglang.srt.speculative.eagle_worker_v2  # noqa: F401
+        import sglang.srt.speculative.eagle_worker_v2
         import torch
         import transformers
-        from sglang.srt.models import registry  # noqa: F401
     with Stage("device"):
         if request["device"] == "cuda" and not torch.cuda.is_available():
             raise RuntimeError("PyTorch sees no CUDA device here")
@@ -40,8 +40,6 @@ def _run(request, tell):
     torch.set_num_threads(1)
     versions = {"version": sglang.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
     tell("ready", **versions, kernels=kernel_package)
-    gc.collect()
-    gc.freeze()  # or every process would search all of SGLang for garbage, twice
     with Stage("questions"):
         probe_loop.answer_all(request, tell, _answer)
 
@@ -51,35 +49,36 @@ def _answer(question, request, found):
     from safetensors.torch import load_file
     from sglang.srt.runtime_context import SpawnRanks, publish
 
-    settings = question["settings"]
+    settings, device = question["settings"], request["device"]
     found.at("config")
     arguments, ports = _configure(question, request)
     ranks = settings.get("tensor_parallel", 1)
-    _start_others(ranks, arguments, ports, request["device"])
+    _start_others(ranks, arguments, ports, device)
     publish(arguments, role="scheduler", ranks=SpawnRanks(world_rank=0, gpu_id=0))
-    _read(question["folder"], arguments, found)
+    _read(question["folder"], arguments, found.facts)
     found.at("load")
     if settings.get("until") == "load":
-        _stop_when_loaded(found.facts)
-        with contextlib.suppress(_Reached):
-            _load(arguments, ports, request["device"])
+        _load_alone(arguments, ports, device, found.facts)
         return {}
-    scheduler, seen = _load(arguments, ports, request["device"])
-    target, draft = scheduler.tp_worker.model_runner, scheduler.draft_worker.draft_worker
-    model = draft.draft_runner.model
-    found.facts |= {"class": type(model).__name__, "loaded": bool(seen), **_kept(seen)}
-    if draft.hot_token_id is not None:
-        found.facts["map"] = draft.hot_token_id.tolist()
+    scheduler, watch = _load(arguments, ports, device, found.facts)
     if ranks > 1:
         return {}
-    inputs = {name: tensor.to(target.device) for name, tensor in load_file(question["inputs"]).items()}
-    found.at("rounds")
-    latent = hasattr(model.model, "midlayer") and request["device"] == "cpu"
+    target, draft = scheduler.tp_worker.model_runner, scheduler.draft_worker.draft_worker
+    model = draft.draft_runner.model
+    inputs = {name: tensor.to(device) for name, tensor in load_file(question["inputs"]).items()}
+    found.at("taps")
+    latent = hasattr(model.model, "midlayer") and device == "cpu"
     _serve(scheduler, model, inputs["token_ids"].tolist(), target.model_config, found.facts, only_reach=latent)
     found.at("forward")
     _unpage(model)
-    with torch.no_grad():
+
+    def compute():
         return _draft(model, draft.hot_token_id, inputs, target.model_config.vocab_size)
+
+    with torch.no_grad():
+        tensors = compute()
+        found.facts["not_loaded"] = probe_loop.that_matter(model, watch, found.facts["not_loaded"], compute)
+        return tensors
 
 
 def _configure(question, request):
@@ -127,70 +126,75 @@ def _start_others(count, arguments, ports, device):
             continue
         try:
             publish(arguments, role="scheduler", ranks=SpawnRanks(world_rank=rank, gpu_id=rank))
-            _load(arguments, ports, device)
+            _load(arguments, ports, device, {})
         finally:
             os._exit(0)
+
+
+def _read(folder, arguments, facts):
+    """Let SGLang read the draft's config and choose its class, as it does before it loads the draft."""
+    from sglang.srt.configs.model_config import ModelConfig
+    from sglang.srt.model_loader.utils import get_model_architecture
+
+    config = ModelConfig.from_server_args(arguments, model_path=folder, is_draft_model=True)
+    chosen, architecture = get_model_architecture(config)
+    facts |= {"architecture": [architecture], "class": chosen.__name__}
+
+
+def _load(arguments, ports, device, facts, *, loaded=None):
+    """Return SGLang's scheduler with target and draft loaded, and the watch of the draft's loading.
+
+    What it saw is noted in ``facts``. ``loaded`` is called as soon as SGLang has handed every tensor to the draft.
+    """
+    import sglang_worker
+    import torch
+    from sglang.srt.managers.scheduler import Scheduler
+    from sglang.srt.model_executor import model_runner
+
+    def keep(seen):
+        scales = (".attn.k_scale", ".attn.v_scale")  # of the KV cache, which are 1 unless the file has them
+        missing = [name for name in seen.get("not_loaded", []) if not name.endswith(scales)]
+        facts.update(not_loaded=missing, ignored=seen.get("ignored", []))
+        if loaded is not None:
+            loaded()
+
+    watches = []
+    sglang_worker.watch_draft(keep, watches)
+    if device == "cpu":
+        torch.cuda.synchronize = lambda *_: None  # the MLA class waits for CUDA whatever the device
+        # only on a CPU, SGLang pads heads and widths that the number of devices does not divide
+        model_runner.adjust_config_with_unaligned_cpu_tp = lambda config, *_: config
+    scheduler = Scheduler(arguments, ports)
+    facts["context"] = scheduler.model_config.context_len
+    return scheduler, watches[0] if watches else None
 
 
 class _Reached(Exception):
     """What was asked is known."""
 
 
-def _stop_when_loaded(facts):
-    """Have SGLang end as soon as it has handed every tensor to the draft.
+def _load_alone(arguments, ports, device, facts):
+    """Load target and draft, and end.
 
-    Its classes choose their code as on a CUDA device of compute capability 9.0; what they do with the weights once they
-    are loaded needs the device, and is left out.
+    SGLang's classes choose their code as on a CUDA device of compute capability 9.0; what they do with weights once
+    they are loaded needs the device, and is left out.
     """
-    import sglang_worker
     import torch
     from sglang.srt.layers.quantization.quark import quark
     from sglang.srt.model_loader import loader
 
     torch.cuda.get_device_capability = quark.get_device_capability = loader.get_device_capability = lambda *_: (9, 0)
     loader.DefaultModelLoader.postprocess_weights = staticmethod(lambda *_: None)
-    watch = sglang_worker.watch_draft
 
-    def loaded(seen):
-        facts.update(_kept(seen), loaded=True)
+    def loaded():
         raise _Reached
 
-    sglang_worker.watch_draft = lambda _keep: watch(loaded)
-
-
-def _read(folder, arguments, found):
-    """Let SGLang read the draft's config and choose its class, as it does before it loads the draft."""
-    from sglang.srt.configs.model_config import ModelConfig
-    from sglang.srt.model_loader.utils import get_model_architecture
-
-    config = ModelConfig.from_server_args(arguments, model_path=folder, is_draft_model=True)
-    found.facts["context"] = config.context_len
-    chosen, architecture = get_model_architecture(config)
-    found.facts |= {"architecture": [architecture], "class": chosen.__name__}
-
-
-def _load(arguments, ports, device):
-    """Return SGLang's scheduler with target and draft loaded, and what `load_watch` saw of the draft."""
-    import sglang_worker
-    import torch
-    from sglang.srt.managers.scheduler import Scheduler
-    from sglang.srt.model_executor import model_runner
-
-    seen = {}
-    sglang_worker.watch_draft(seen.update)
-    if device == "cpu":
-        torch.cuda.synchronize = lambda *_: None  # the MLA class waits for CUDA whatever the device
-        # only on a CPU, SGLang pads heads and widths that the number of devices does not divide
-        model_runner.adjust_config_with_unaligned_cpu_tp = lambda config, *_: config
-    return Scheduler(arguments, ports), seen
-
-
-def _kept(seen):
-    return {key: seen.get(key, []) for key in ("not_loaded", "ignored")}
+    with contextlib.suppress(_Reached):
+        _load(arguments, ports, device, facts, loaded=loaded)
 
 
 def _serve(scheduler, model, prompt, target, facts, *, only_reach):
-    """Serve one request greedily; note the taps that reach the draft, and how many drafted tokens were accepted."""
+    """Serve one request greedily; note the taps that reach the draft."""
     from sglang.srt.managers.io_struct import TokenizedGenerateReqInput
     from sglang.srt.sampling.sampling_params import SamplingParams
 
@@ -220,7 +224,6 @@ def _serve(scheduler, model, prompt, target, facts, *, only_reach):
             scheduler.running_batch, batch = plan.running_batch, plan.batch_to_run
             scheduler.process_batch_result(batch, scheduler.run_batch(batch))
             scheduler.last_batch = batch
-        facts["rounds"] = list(asked.spec_correct_drafts_histogram)
     hook.remove()
 
 

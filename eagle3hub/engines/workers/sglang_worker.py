@@ -144,8 +144,11 @@ def _last_line(trace):
     return kind.rpartition(".")[2], message
 
 
-def watch_draft(keep):
-    """Watch the loading of the draft model, and which hidden states of the target are captured; ``keep`` gets what is seen."""
+def watch_draft(keep, watches=None):
+    """Watch the loading of the draft, and which hidden states of the target are captured.
+
+    ``keep`` is called with what is seen; the watch itself is added to ``watches``.
+    """
     from load_watch import LoadWatch
     from sglang.srt.model_executor import model_runner
     from sglang.srt.model_loader.loader import DefaultModelLoader
@@ -168,6 +171,8 @@ def watch_draft(keep):
             load(model, watch.weights(weights), target_device)
         found.update(watch.result(), checked=True)
         _settle_sharing(found, model)
+        if watches is not None:
+            watches.append(watch)
         keep(found)
 
     def configure_capture(*, model, **options):
