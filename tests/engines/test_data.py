@@ -30,7 +30,7 @@ from eagle3hub.jobs.plan import image_for
 ROOT = Path(__file__).resolve().parents[2]
 ALL = [(engine, v) for engine in ENGINES for v in sorted(p.name for p in (DATA / engine).iterdir() if p.is_dir())]
 CACHED = (
-    *(specs.engine_data, specs.versions_with, specs._version_data, specs.interface),
+    *(specs.engine_data, specs.versions_with, specs._version_data, specs._interface),
     *(contracts, current_contracts),
 )
 
